@@ -1,0 +1,98 @@
+//! Duties the machine gives its driver, in the imperative.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::iter::FusedIterator;
+
+use crate::certificate::Certificate;
+use crate::event::RequestId;
+use crate::template::Template;
+use crate::time::Instant;
+
+/// Which key a request is made with. The machine never sees keys; it says which slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// Generate one and put it into the pending slot, replacing what is there.
+    New,
+    /// The one in the pending slot: the signer may already know it, and the request object stays the same.
+    Pending,
+}
+
+/// Something to do. Exhaustive on purpose: a new duty must break a driver's build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Stop working on this request. Advisory: a late reply is ignored anyway. The pending key stays.
+    CancelRequest {
+        /// The request.
+        id: RequestId,
+    },
+    /// Serve this certificate from now on and make it durable, with the key it was issued for.
+    /// Idempotent; repeated until [`CertWritten`](crate::Event::CertWritten).
+    WriteCert {
+        /// To be echoed in `CertWritten` or `WriteFailed`. The request it was issued to, if that is its origin.
+        id: RequestId,
+        /// The certificate.
+        certificate: Arc<Certificate>,
+    },
+    /// Ask the signer. Ends in one `CsrIssued` or `CsrFailed`, or in a [`Action::CancelRequest`].
+    SubmitCsr {
+        /// To be echoed in the reply.
+        id: RequestId,
+        /// The identity to ask for.
+        template: Arc<Template>,
+        /// The key to ask with.
+        key: Key,
+    },
+    /// The next [`Tick`](crate::Event::Tick) is wanted then; replaces the previous one. `None`: no Tick is wanted.
+    SetTimer(Option<Instant>),
+}
+
+/// What one event led to: at most one action of each kind, in the order they are to be carried out.
+#[must_use = "an action that is not carried out is a duty forgotten"]
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Actions {
+    pub(crate) cancel: Option<RequestId>,
+    pub(crate) write: Option<(RequestId, Arc<Certificate>)>,
+    pub(crate) submit: Option<(RequestId, Arc<Template>, Key)>,
+    pub(crate) timer: Option<Option<Instant>>,
+}
+
+impl Actions {
+    /// Whether there is nothing to do.
+    pub const fn is_empty(&self) -> bool {
+        self.cancel.is_none() && self.write.is_none() && self.submit.is_none() && self.timer.is_none()
+    }
+}
+
+impl Iterator for Actions {
+    type Item = Action;
+
+    fn next(&mut self) -> Option<Action> {
+        if let Some(id) = self.cancel.take() {
+            Some(Action::CancelRequest { id })
+        } else if let Some((id, certificate)) = self.write.take() {
+            Some(Action::WriteCert { id, certificate })
+        } else if let Some((id, template, key)) = self.submit.take() {
+            Some(Action::SubmitCsr { id, template, key })
+        } else {
+            self.timer.take().map(Action::SetTimer)
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = usize::from(self.cancel.is_some())
+            + usize::from(self.write.is_some())
+            + usize::from(self.submit.is_some())
+            + usize::from(self.timer.is_some());
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Actions {}
+impl FusedIterator for Actions {}
+
+impl fmt::Debug for Actions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}

@@ -1,0 +1,148 @@
+//! Facts the driver reports, in the past tense.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::num::NonZeroU64;
+use core::time::Duration;
+
+use crate::certificate::{Certificate, Fingerprint};
+use crate::template::Template;
+
+/// Names one request of one machine, and the certificate that came of it. Strictly increasing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(NonZeroU64);
+
+impl RequestId {
+    pub(crate) const FIRST: Self = Self(NonZeroU64::MIN);
+
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The number itself: a map key, an io_uring `user_data`.
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// Something that happened. Order does not matter for safety: any event is welcome at any time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// Time passed. Always safe, never required to be punctual.
+    Tick,
+    /// The wanted identity is now this; `None`: there is nothing to ask for (yet).
+    TemplateChanged(Option<Arc<Template>>),
+    /// Requests can be sent from now on, or no longer: a signer was configured or taken away.
+    SignerChanged {
+        /// Whether there is a signer.
+        configured: bool,
+    },
+    /// The signer issued a certificate and the edge found it usable (ours, intact, in time).
+    CsrIssued {
+        /// The request it answers.
+        id: RequestId,
+        /// The certificate, for the key in the pending slot.
+        certificate: Arc<Certificate>,
+    },
+    /// The request came to nothing.
+    CsrFailed {
+        /// The request it answers.
+        id: RequestId,
+        /// Why.
+        failure: Failure,
+        /// The server's `Retry-After`, if it sent one.
+        retry_after: Option<Duration>,
+    },
+    /// The certificate is durable: a crash would find it.
+    CertWritten {
+        /// As in the [`WriteCert`](crate::Action::WriteCert) it answers.
+        id: RequestId,
+    },
+    /// The certificate could not be made durable. It is still served from memory.
+    WriteFailed {
+        /// As in the [`WriteCert`](crate::Action::WriteCert) it answers.
+        id: RequestId,
+    },
+    /// Somebody else changed the store; this is what it holds now.
+    CertReplaced(Option<Arc<Certificate>>),
+    /// The server this certificate is meant for refused it (HTTP 401, TLS alert).
+    CertRefused {
+        /// The certificate presented, so that a late report cannot condemn its successor.
+        fingerprint: Fingerprint,
+    },
+    /// A person or program wants a new certificate. Remembered until one is issued.
+    RotateNow,
+}
+
+/// Why a request came to nothing. Prose stays at the edge; this is what the machine needs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Failure {
+    /// An approver said no (condition `Denied`).
+    Denied,
+    /// The signer refused (condition `Failed`).
+    SignerFailed,
+    /// The API refused the request as invalid (HTTP 400, 422 and other 4xx).
+    Rejected,
+    /// What was issued is unusable: not our key, wrong usage, expired, unparsable.
+    BadCertificate,
+    /// What was issued lacks names the template asks for.
+    Unsatisfying,
+    /// What was issued is already past its rotation point.
+    AlreadyDue,
+    /// The server did not accept our credential (HTTP 401, TLS alert).
+    Unauthorized,
+    /// Our credential may not do this (HTTP 403).
+    Forbidden,
+    /// The server asked for patience (HTTP 429).
+    Throttled,
+    /// The server could not be reached or broke down (network, TLS, HTTP 5xx).
+    Unreachable,
+    /// No answer in time.
+    TimedOut,
+    /// The request object vanished.
+    Deleted,
+    /// Something on our side: no key, no credential to ask with.
+    Local,
+}
+
+impl Failure {
+    /// A considered no: asking the same again soon is pointless, and impolite.
+    pub const fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Self::Denied
+                | Self::SignerFailed
+                | Self::Rejected
+                | Self::BadCertificate
+                | Self::Unsatisfying
+                | Self::AlreadyDue
+        )
+    }
+
+    /// For people: a phrase that completes "the last request failed: …".
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Denied => "denied by an approver",
+            Self::SignerFailed => "refused by the signer",
+            Self::Rejected => "rejected as invalid by the API",
+            Self::BadCertificate => "an unusable certificate was issued",
+            Self::Unsatisfying => "the issued certificate lacks names that were asked for",
+            Self::AlreadyDue => "the issued certificate is already due for rotation",
+            Self::Unauthorized => "our credential was not accepted",
+            Self::Forbidden => "our credential lacks the permission",
+            Self::Throttled => "the server asked for patience",
+            Self::Unreachable => "the server could not be reached",
+            Self::TimedOut => "no answer in time",
+            Self::Deleted => "the request was deleted",
+            Self::Local => "a problem on this machine",
+        }
+    }
+}

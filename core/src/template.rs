@@ -1,0 +1,86 @@
+//! What to ask for: the identity a certificate must carry.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use crate::certificate::Certificate;
+
+/// The identity wanted: subject and subject alternative names.
+///
+/// Names and addresses are sets: they are kept sorted, without duplicates, IPv4-mapped IPv6
+/// addresses as IPv4. Two templates are equal when they ask for the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Template {
+    common_name: String,
+    organizations: Vec<String>,
+    dns_names: Vec<String>,
+    ip_addresses: Vec<IpAddr>,
+}
+
+impl Template {
+    /// A template with this common name and nothing else.
+    pub fn new(common_name: impl Into<String>) -> Self {
+        Self { common_name: common_name.into(), ..Self::default() }
+    }
+
+    /// The template of a kubelet's client certificate: `CN=system:node:<node>, O=system:nodes`.
+    pub fn node(node: &str) -> Self {
+        let mut common_name = String::from("system:node:");
+        common_name.push_str(node);
+        Self::new(common_name).with_organizations(["system:nodes"])
+    }
+
+    /// The same template, asking for these organisations too.
+    pub fn with_organizations<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        insert_all(&mut self.organizations, names.into_iter().map(Into::into));
+        self
+    }
+
+    /// The same template, asking for these DNS names too.
+    pub fn with_dns_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        insert_all(&mut self.dns_names, names.into_iter().map(Into::into));
+        self
+    }
+
+    /// The same template, asking for these IP addresses too.
+    pub fn with_ip_addresses(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        insert_all(&mut self.ip_addresses, addresses.into_iter().map(|ip| ip.to_canonical()));
+        self
+    }
+
+    /// The subject's common name.
+    pub fn common_name(&self) -> &str {
+        &self.common_name
+    }
+
+    /// The subject's organisations, sorted.
+    pub fn organizations(&self) -> &[String] {
+        &self.organizations
+    }
+
+    /// DNS names, sorted.
+    pub fn dns_names(&self) -> &[String] {
+        &self.dns_names
+    }
+
+    /// IP addresses, sorted.
+    pub fn ip_addresses(&self) -> &[IpAddr] {
+        &self.ip_addresses
+    }
+
+    /// Whether `certificate` carries at least what this template asks for: the same common name and
+    /// every organisation, DNS name and address. Extras are fine (client-go `certSatisfiesTemplate`).
+    pub fn satisfied_by(&self, certificate: &Certificate) -> bool {
+        self.common_name == certificate.common_name
+            && self.organizations.iter().all(|o| certificate.organizations.contains(o))
+            && self.dns_names.iter().all(|name| certificate.dns_names.contains(name))
+            && self.ip_addresses.iter().all(|ip| certificate.ip_addresses.iter().any(|have| have.to_canonical() == *ip))
+    }
+}
+
+fn insert_all<T: Ord>(set: &mut Vec<T>, items: impl IntoIterator<Item = T>) {
+    set.extend(items);
+    set.sort_unstable();
+    set.dedup();
+}

@@ -1,0 +1,128 @@
+//! Two clocks, one value.
+//!
+//! Rotation points are wall-clock facts: X.509 validity is written in UTC. Backoff and timeouts are
+//! spans, and must not stretch when somebody sets the clock back, so they are monotonic. A driver
+//! reads both clocks together and hands them over as one [`Now`]; the core reads neither.
+
+use core::fmt;
+use core::time::Duration;
+
+/// A point on the driver's monotonic clock: milliseconds since an origin the driver chose.
+///
+/// Choose a clock that goes on during suspend (Linux `CLOCK_BOOTTIME`) where there is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// The last representable instant; sums saturate here.
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// The instant `millis` milliseconds after the origin.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the origin.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// This instant moved into the future, saturating at [`Instant::MAX`].
+    pub const fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(millis(span)))
+    }
+
+    /// The span since `earlier`, zero if `earlier` lies in the future.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A point in wall-clock time: milliseconds since 1970-01-01T00:00:00Z, leap seconds ignored.
+///
+/// `i64` milliseconds reach far beyond year 9999, the last a certificate can name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixTime(i64);
+
+impl UnixTime {
+    /// The time `seconds` seconds after the epoch, saturating.
+    pub const fn from_secs(seconds: i64) -> Self {
+        Self(seconds.saturating_mul(1000))
+    }
+
+    /// The time `millis` milliseconds after the epoch.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the epoch.
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the epoch, rounded down.
+    pub const fn as_secs(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// This time moved into the future, saturating.
+    pub const fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add_unsigned(millis(span)))
+    }
+
+    /// This time moved into the past, saturating.
+    pub const fn before(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub_unsigned(millis(span)))
+    }
+
+    /// The span since `earlier`, zero if `earlier` lies in the future.
+    pub const fn since(self, earlier: Self) -> Duration {
+        if self.0 <= earlier.0 { Duration::ZERO } else { Duration::from_millis(self.0.abs_diff(earlier.0)) }
+    }
+
+    /// The UTC calendar: `(year, month, day, hour, minute, second, millisecond)`.
+    pub const fn civil(self) -> (i64, u8, u8, u8, u8, u8, u16) {
+        let (days, ms) = (self.0.div_euclid(DAY), self.0.rem_euclid(DAY));
+        // Days to civil date, proleptic Gregorian: H. Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+        let z = days + 719_468;
+        let (era, doe) = (z.div_euclid(146_097), z.rem_euclid(146_097));
+        let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
+        let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+        let mp = (5 * doy + 2) / 153;
+        let day = doy - (153 * mp + 2) / 5 + 1;
+        let month = if mp < 10 { mp + 3 } else { mp - 9 };
+        let year = yoe + era * 400 + (month <= 2) as i64;
+        let (hour, minute) = (ms / 3_600_000, ms / 60_000 % 60);
+        let (second, milli) = (ms / 1000 % 60, ms % 1000);
+        (year, month as u8, day as u8, hour as u8, minute as u8, second as u8, milli as u16)
+    }
+}
+
+const DAY: i64 = 86_400_000;
+
+/// RFC 3339 in UTC; milliseconds are shown only when there are any.
+impl fmt::Display for UnixTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (year, month, day, hour, minute, second, milli) = self.civil();
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")?;
+        if milli != 0 {
+            write!(f, ".{milli:03}")?;
+        }
+        f.write_str("Z")
+    }
+}
+
+/// Both clocks, read together by the driver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Now {
+    /// The monotonic clock: paces backoff, timeouts and the submission budget.
+    pub instant: Instant,
+    /// The wall clock: decides validity and the rotation point.
+    pub unix: UnixTime,
+}
+
+/// A span in milliseconds, saturating.
+pub(crate) const fn millis(span: Duration) -> u64 {
+    let millis = span.as_millis();
+    if millis > u64::MAX as u128 { u64::MAX } else { millis as u64 }
+}

@@ -1,0 +1,5 @@
+//! The Kubernetes certificate API, sans-IO.
+
+#![forbid(unsafe_code)]
+
+pub mod objects;
