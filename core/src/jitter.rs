@@ -1,0 +1,24 @@
+//! Spread without randomness: a pure mix of seed, certificate and attempt.
+//!
+//! A restart computes the same points, a clone agrees, a run can be replayed; a fleet whose seeds
+//! differ is spread as if each member had drawn at random.
+
+/// The seed of one rotated identity: who signs, and for whom. Every restart, and every tool that
+/// asks when a certificate will rotate, computes the same.
+pub fn seed(signer_name: &str, common_name: &str) -> u64 {
+    // FNV-1a; the zero byte keeps ("ab", "c") and ("a", "bc") apart.
+    let bytes = signer_name.bytes().chain([0]).chain(common_name.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// 64 well-mixed bits (the finaliser of splitmix64 over each part).
+pub(crate) const fn mix(seed: u64, certificate: u64, attempt: u64) -> u64 {
+    finalise(finalise(finalise(seed) ^ certificate) ^ attempt)
+}
+
+const fn finalise(value: u64) -> u64 {
+    let z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

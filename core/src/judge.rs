@@ -1,0 +1,100 @@
+//! How good a certificate is, for whom and when.
+
+use crate::certificate::Certificate;
+use crate::event::Failure;
+use crate::jitter::mix;
+use crate::policy::Policy;
+use crate::state::Reason;
+use crate::template::Template;
+use crate::time::UnixTime;
+
+/// When a certificate is due by time: drawn once in the policy's window of its lifetime, the same at every look.
+pub fn rotation_point(policy: &Policy, seed: u64, certificate: &Certificate) -> UnixTime {
+    let draw = mix(seed, certificate.fingerprint.prefix(), 0);
+    certificate.validity.not_before().after(policy.window.of(certificate.validity.lifetime(), draw))
+}
+
+/// Looks at certificates with a wish in mind, at one moment.
+pub(crate) struct Judge<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) seed: u64,
+    pub(crate) template: Option<&'a Template>,
+    pub(crate) now: UnixTime,
+}
+
+/// Worst first. Within a grade, the longer-lived is better.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Grade {
+    Expired,
+    Provisional,
+    Unsatisfying,
+    Due,
+    Good,
+}
+
+impl Judge<'_> {
+    /// Why a certificate is due by itself, whatever anybody says of it.
+    pub(crate) fn due(&self, certificate: &Certificate) -> Option<Reason> {
+        if certificate.validity.expired(self.now) {
+            Some(Reason::Expired)
+        } else if certificate.provisional {
+            Some(Reason::Provisional)
+        } else if self.is_past_rotation_point(certificate) {
+            Some(Reason::RotationPoint)
+        } else if !self.is_satisfied_by(certificate) {
+            Some(Reason::TemplateNotSatisfied)
+        } else {
+            None
+        }
+    }
+
+    /// What is wrong with an issued certificate. Whoever changed their mind since must not blame the
+    /// signer: it is held against what it was `asked` for.
+    pub(crate) fn verdict(&self, issued: &Certificate, asked: Option<&Template>) -> Option<Failure> {
+        if issued.validity.expired(self.now) {
+            Some(Failure::BadCertificate)
+        } else if !asked.is_none_or(|asked| asked.satisfied_by(issued)) {
+            Some(Failure::Unsatisfying)
+        } else if issued.provisional || self.is_past_rotation_point(issued) {
+            Some(Failure::AlreadyDue)
+        } else {
+            None
+        }
+    }
+
+    /// Whether `new` may take the place of `held`, and the server it is meant for `refused` that one or not.
+    pub(crate) fn is_no_worse(&self, new: &Certificate, held: Option<&Certificate>, refused: bool) -> bool {
+        let grade = self.grade(new);
+        let Some(held) = held else { return grade > Grade::Expired };
+        let held_grade = self.grade(held).min(if refused { Grade::Due } else { Grade::Good });
+        match grade {
+            Grade::Expired => false,
+            Grade::Good => true,
+            Grade::Provisional | Grade::Unsatisfying | Grade::Due => {
+                (grade, new.validity.not_after()) >= (held_grade, held.validity.not_after())
+            }
+        }
+    }
+
+    fn grade(&self, certificate: &Certificate) -> Grade {
+        if certificate.validity.expired(self.now) {
+            Grade::Expired
+        } else if certificate.provisional {
+            Grade::Provisional
+        } else if !self.is_satisfied_by(certificate) {
+            Grade::Unsatisfying
+        } else if self.is_past_rotation_point(certificate) {
+            Grade::Due
+        } else {
+            Grade::Good
+        }
+    }
+
+    fn is_satisfied_by(&self, certificate: &Certificate) -> bool {
+        self.template.is_none_or(|template| template.satisfied_by(certificate))
+    }
+
+    fn is_past_rotation_point(&self, certificate: &Certificate) -> bool {
+        self.now >= rotation_point(self.policy, self.seed, certificate)
+    }
+}

@@ -1,0 +1,442 @@
+//! The machine. Facts are absorbed, then one question is asked: is a certificate due, and what is to be done about it?
+
+use alloc::sync::Arc;
+use core::time::Duration;
+
+use crate::action::{Actions, Key};
+use crate::certificate::{Certificate, Fingerprint};
+use crate::event::{Event, Failure, RequestId};
+use crate::jitter::mix;
+use crate::judge::{Judge, rotation_point};
+use crate::pace::{Failed, Pace, Worth};
+use crate::policy::Policy;
+use crate::setup::{Pending, Setup};
+use crate::state::{Reason, State};
+use crate::template::Template;
+use crate::time::{Instant, Now, UnixTime, millis};
+
+/// Keeps one certificate fresh. A value: clone it, hash it, snapshot it, replay it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RotationMachine {
+    policy: Arc<Policy>,
+    seed: u64,
+    signer: bool,
+    template: Option<Arc<Template>>,
+
+    certificate: Option<Arc<Certificate>>,
+    refused: bool,
+    rotate_now: bool,
+    /// Why a certificate was due when last looked at.
+    due: Option<Reason>,
+    /// The certificate is not known to be durable.
+    unwritten: Option<Write>,
+
+    next_id: RequestId,
+    /// The request that is out, and since when.
+    live: Option<(RequestId, Instant)>,
+    /// What the pending key was last used to ask for.
+    asked: Option<Arc<Template>>,
+    /// The pending key may be used once more.
+    reusable: bool,
+
+    pace: Pace,
+    deadline: Option<Instant>,
+}
+
+const _: () = assert!(size_of::<RotationMachine>() <= 192);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Write {
+    id: RequestId,
+    again_at: Instant,
+    failures: u32,
+}
+
+impl RotationMachine {
+    /// A machine that wants its first Tick at `now`.
+    pub fn new(setup: Setup, now: Now) -> Self {
+        let Setup { policy, seed, signer, template, certificate, pending } = setup;
+        let mut machine = Self {
+            policy,
+            seed,
+            signer,
+            template,
+            certificate,
+            refused: false,
+            rotate_now: false,
+            due: None,
+            unwritten: None,
+            next_id: RequestId::FIRST,
+            live: None,
+            asked: None,
+            reusable: false,
+            pace: Pace::default(),
+            deadline: Some(now.instant),
+        };
+        machine.due = machine.due(now);
+        if let Some(pending) = pending {
+            machine.resume(pending, now);
+        }
+        machine
+    }
+
+    /// Takes in one fact and returns the duties that follow. Total: any event, any order, any time;
+    /// never fails, never panics, never allocates. A reply to a request that is no longer live changes nothing.
+    pub fn handle(&mut self, event: Event, now: Now) -> Actions {
+        let mut actions = Actions::default();
+        if self.absorb(event, now) {
+            self.settle(now, &mut actions);
+        }
+        actions
+    }
+
+    /// When the next [`Event::Tick`] is wanted. An early one is harmless. `None`: only an event from outside can matter.
+    pub const fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Whether a new certificate is wanted, and why: the question everything else follows from.
+    pub fn due(&self, now: Now) -> Option<Reason> {
+        let Some(certificate) = &self.certificate else { return Some(Reason::NoCertificate) };
+        let by_itself = self.judge(now).due(certificate);
+        let refused = self.refused.then_some(Reason::Refused);
+        let asked = self.rotate_now.then_some(Reason::Asked);
+        // Of several reasons the most pressing: only a wish comes after a refusal.
+        by_itself.filter(|reason| worth(*reason) == Worth::Need).or(refused).or(by_itself).or(asked)
+    }
+
+    /// What the machine was doing when it last handled an event.
+    pub fn state(&self) -> State {
+        if let (Some((id, since)), Some(reason)) = (self.live, self.due) {
+            return State::Requesting { id, reason, until: since.after(self.request_timeout()) };
+        }
+        match (self.due, &self.certificate) {
+            _ if !self.signer => State::NotEnabled,
+            _ if self.template.is_none() => State::NoTemplate,
+            (None, Some(certificate)) => {
+                State::Resting { rotate_at: rotation_point(&self.policy, self.seed, certificate) }
+            }
+            (reason, _) => {
+                let reason = reason.unwrap_or(Reason::NoCertificate);
+                let until = self.pace.next_at(&self.policy, worth(reason));
+                match self.pace.last() {
+                    Some(last) => State::BackingOff { reason, until, failures: self.pace.failures(), last },
+                    None => State::Waiting { reason, until },
+                }
+            }
+        }
+    }
+
+    /// The certificate to serve at this time: `None` once it has expired.
+    pub fn certificate_at(&self, unix: UnixTime) -> Option<&Arc<Certificate>> {
+        self.certificate.as_ref().filter(|certificate| !certificate.validity.expired(unix))
+    }
+
+    /// The certificate held, expired or not: the wall clock may yet step back.
+    pub const fn certificate(&self) -> Option<&Arc<Certificate>> {
+        self.certificate.as_ref()
+    }
+
+    /// The identity wanted.
+    pub const fn template(&self) -> Option<&Arc<Template>> {
+        self.template.as_ref()
+    }
+
+    /// Whether the certificate is served from memory only, a crash away from being lost.
+    pub const fn is_unwritten(&self) -> bool {
+        self.unwritten.is_some()
+    }
+
+    /// Why the last attempt failed, if it did.
+    pub const fn last_failure(&self) -> Option<Failure> {
+        self.pace.last()
+    }
+
+    /// When the certificate held is due by time alone.
+    pub fn rotation_point(&self) -> Option<UnixTime> {
+        self.certificate.as_ref().map(|certificate| rotation_point(&self.policy, self.seed, certificate))
+    }
+
+    /// What to hand to [`Setup::pending`] after a restart. Make it durable, with the pending key,
+    /// before carrying out a [`SubmitCsr`](crate::Action::SubmitCsr), and after a refusal.
+    pub fn pending(&self, now: Now) -> Option<Pending> {
+        let template = self.asked.clone()?;
+        let (submitted, budget_whole, refusal) = self.pace.remember(&self.policy, now);
+        Some(Pending { template, submitted, budget_whole, refusal })
+    }
+
+    /// Takes up what an earlier run left: its key, its refusal, and what it spent of the budget.
+    fn resume(&mut self, pending: Pending, now: Now) {
+        let Pending { template, submitted, budget_whole, refusal } = pending;
+        self.pace = Pace::resume(&self.policy, submitted, budget_whole, refusal, now);
+        self.reusable = refusal.is_none() && !self.policy.new_key_per_attempt;
+        self.asked = Some(template);
+        self.reconsider_refusal();
+    }
+
+    /// Takes in a fact. False if it is no news: late, repeated or about something else.
+    fn absorb(&mut self, event: Event, now: Now) -> bool {
+        match event {
+            Event::Tick => true,
+            Event::TemplateChanged(template) => self.template_changed(template),
+            Event::SignerChanged { configured } => self.signer_changed(configured),
+            Event::CsrIssued { id, certificate } => self.issued(id, certificate, now),
+            Event::CsrFailed { id, failure, retry_after } => self.csr_failed(id, failure, retry_after, now),
+            Event::CertWritten { id } => self.written(id),
+            Event::WriteFailed { id } => self.write_failed(id, now),
+            Event::CertReplaced(found) => self.replaced(found, now),
+            Event::CertRefused { fingerprint } => self.cert_refused(fingerprint),
+            Event::RotateNow => {
+                self.rotate_now = true;
+                self.pace.end_backoff();
+                true
+            }
+        }
+    }
+
+    fn template_changed(&mut self, template: Option<Arc<Template>>) -> bool {
+        if self.template == template {
+            return false;
+        }
+        self.template = template;
+        self.reconsider_refusal();
+        true
+    }
+
+    /// Whoever refused was not asked for what is wanted now.
+    fn reconsider_refusal(&mut self) {
+        if self.template.is_some() && self.template != self.asked {
+            self.pace.forget_refusal();
+        }
+    }
+
+    fn signer_changed(&mut self, configured: bool) -> bool {
+        if self.signer == configured {
+            return false;
+        }
+        self.signer = configured;
+        self.pace.forget_failures();
+        true
+    }
+
+    fn issued(&mut self, id: RequestId, certificate: Arc<Certificate>, now: Now) -> bool {
+        let Some((_, since)) = self.live.take_if(|(live, _)| *live == id) else { return false };
+        let verdict = self.judge(now).verdict(&certificate, self.asked.as_deref());
+        if self.is_no_worse(&certificate, now) {
+            self.hold(certificate);
+            self.unwritten = Some(Write { id, again_at: now.instant, failures: 0 });
+        }
+        if let Some(failure) = verdict {
+            self.failed(failure, None, since, now);
+        } else {
+            self.pace.forget_failures();
+            self.asked = None;
+        }
+        true
+    }
+
+    fn csr_failed(&mut self, id: RequestId, failure: Failure, retry_after: Option<Duration>, now: Now) -> bool {
+        let Some((_, since)) = self.live.take_if(|(live, _)| *live == id) else { return false };
+        self.failed(failure, retry_after, since, now);
+        true
+    }
+
+    fn written(&mut self, id: RequestId) -> bool {
+        self.unwritten.take_if(|write| write.id == id).is_some()
+    }
+
+    fn write_failed(&mut self, id: RequestId, now: Now) -> bool {
+        let Some(write) = self.unwritten.as_mut().filter(|write| write.id == id) else { return false };
+        write.failures = write.failures.saturating_add(1);
+        let draw = mix(self.seed, id.get(), write.failures.into());
+        let wait = self.policy.write.wait(write.failures, Duration::ZERO, draw);
+        write.again_at = now.instant.after(at_least_a_millisecond(wait));
+        true
+    }
+
+    /// The store now holds something else. What is better is taken over; what is worse is overwritten.
+    fn replaced(&mut self, found: Option<Arc<Certificate>>, now: Now) -> bool {
+        let same = |held: &Arc<Certificate>| found.as_ref().is_some_and(|f| f.fingerprint == held.fingerprint);
+        if self.certificate.as_ref().is_some_and(same) {
+            return self.unwritten.take().is_some();
+        }
+        match found {
+            Some(found) if self.is_no_worse(&found, now) => {
+                self.hold(found);
+                self.unwritten = None;
+                self.pace.forget_failures();
+            }
+            Some(_) | None => {
+                let ours = self.certificate_at(now.unix).is_some_and(|held| !held.provisional);
+                if !ours || self.unwritten.is_some() {
+                    return false;
+                }
+                let id = self.take_id();
+                self.unwritten = Some(Write { id, again_at: now.instant, failures: 0 });
+            }
+        }
+        true
+    }
+
+    fn cert_refused(&mut self, fingerprint: Fingerprint) -> bool {
+        let held = self.certificate.as_ref().is_some_and(|held| held.fingerprint == fingerprint);
+        held && !core::mem::replace(&mut self.refused, true)
+    }
+
+    /// Serves this certificate from now on.
+    fn hold(&mut self, certificate: Arc<Certificate>) {
+        self.certificate = Some(certificate);
+        self.refused = false;
+        self.rotate_now = false;
+    }
+
+    /// Draws the consequences: every duty that is due now, and when to look again.
+    fn settle(&mut self, now: Now, actions: &mut Actions) {
+        self.time_out(now, actions);
+        self.write(now, actions);
+        self.due = self.due(now);
+        match (self.due, self.wanted()) {
+            (Some(_), Some(wanted)) if self.live.is_some() => self.requesting(wanted, now, actions),
+            (Some(reason), Some(wanted)) => self.asking(reason, wanted, now, actions),
+            _ => self.resting(actions),
+        }
+        let deadline = self.next_look(now);
+        if deadline != self.deadline {
+            self.deadline = deadline;
+            actions.timer = Some(deadline);
+        }
+    }
+
+    /// What is to be asked for, if anything can be.
+    fn wanted(&self) -> Option<Arc<Template>> {
+        self.template.clone().filter(|_| self.signer)
+    }
+
+    /// A request that got no answer in time is a failed one.
+    fn time_out(&mut self, now: Now, actions: &mut Actions) {
+        let timeout = self.request_timeout();
+        if let Some((id, since)) = self.live.take_if(|(_, since)| since.after(timeout) <= now.instant) {
+            actions.cancel = Some(id);
+            self.failed(Failure::TimedOut, None, since, now);
+        }
+    }
+
+    /// A certificate that may be lost is written, again and again.
+    fn write(&mut self, now: Now, actions: &mut Actions) {
+        let (Some(write), Some(certificate)) = (&mut self.unwritten, &self.certificate) else { return };
+        if write.again_at <= now.instant {
+            actions.write = Some((write.id, certificate.clone()));
+            // Only a lost answer lets this pass.
+            write.again_at = now.instant.after(self.policy.write.cap());
+        }
+    }
+
+    /// Nothing to ask for, or nobody to ask.
+    fn resting(&mut self, actions: &mut Actions) {
+        if let Some((id, _)) = self.live.take() {
+            actions.cancel = Some(id);
+        }
+    }
+
+    /// A request is out. Only a different wish supersedes it, and only within the budget.
+    fn requesting(&mut self, wanted: Arc<Template>, now: Now, actions: &mut Actions) {
+        if self.is_superseded() && self.pace.allowed_at(&self.policy, Worth::Wish) <= now.instant {
+            actions.cancel = self.live.map(|(id, _)| id);
+            self.submit(wanted, now, actions);
+        }
+    }
+
+    /// A certificate is due and no request is out.
+    fn asking(&mut self, reason: Reason, wanted: Arc<Template>, now: Now, actions: &mut Actions) {
+        if self.pace.next_at(&self.policy, worth(reason)) <= now.instant {
+            self.submit(wanted, now, actions);
+        }
+    }
+
+    fn submit(&mut self, wanted: Arc<Template>, now: Now, actions: &mut Actions) {
+        let id = self.take_id();
+        let reuse = self.reusable && self.asked.as_ref() == Some(&wanted);
+        actions.submit = Some((id, wanted.clone(), if reuse { Key::Pending } else { Key::New }));
+        self.live = Some((id, now.instant));
+        self.asked = Some(wanted);
+        self.reusable = !self.policy.new_key_per_attempt;
+        self.pace.submitted(&self.policy, now.instant);
+    }
+
+    /// The last attempt came to nothing: the next one has to wait, and after a refusal needs a new key.
+    fn failed(&mut self, failure: Failure, retry_after: Option<Duration>, since: Instant, now: Now) {
+        self.reusable &= !failure.is_refusal();
+        let took = now.instant.since(since);
+        let left = self.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
+        let certificate = self.certificate.as_ref().map_or(0, |held| held.fingerprint.prefix());
+        let draw = mix(self.seed, certificate, self.next_id.get());
+        self.pace.failed(&self.policy, Failed { failure, retry_after, took, left }, draw, now.instant);
+    }
+
+    fn is_superseded(&self) -> bool {
+        self.template != self.asked
+    }
+
+    /// The earliest instant at which something may have to be done.
+    fn next_look(&self, now: Now) -> Option<Instant> {
+        let write = self.unwritten.map(|write| write.again_at);
+        if !self.signer || self.template.is_none() {
+            return write;
+        }
+        let request = match (self.live, self.due) {
+            (Some((_, since)), _) => {
+                let times_out = since.after(self.request_timeout());
+                Some(if self.is_superseded() {
+                    times_out.min(self.pace.allowed_at(&self.policy, Worth::Wish))
+                } else {
+                    times_out
+                })
+            }
+            (None, Some(reason)) => Some(self.pace.next_at(&self.policy, worth(reason))),
+            (None, None) => None,
+        };
+        let rotation =
+            self.rotation_point().filter(|at| *at > now.unix).map(|at| now.instant.after(at.since(now.unix)));
+        [write, request, rotation].into_iter().flatten().fold(self.clock_check(now), Instant::min).into()
+    }
+
+    /// Looks at the clocks lie on a grid of their own, so that how often it ticked does not matter.
+    fn clock_check(&self, now: Now) -> Instant {
+        let grid = millis(self.policy.max_sleep).max(1);
+        let phase = self.seed % grid;
+        let into = (now.instant.as_millis() % grid + grid - phase) % grid;
+        now.instant.after(Duration::from_millis(grid - into))
+    }
+
+    fn is_no_worse(&self, new: &Certificate, now: Now) -> bool {
+        self.judge(now).is_no_worse(new, self.certificate.as_deref(), self.refused)
+    }
+
+    fn judge(&self, now: Now) -> Judge<'_> {
+        Judge { policy: &self.policy, seed: self.seed, template: self.template.as_deref(), now: now.unix }
+    }
+
+    fn request_timeout(&self) -> Duration {
+        at_least_a_millisecond(self.policy.request_timeout)
+    }
+
+    fn take_id(&mut self) -> RequestId {
+        let id = self.next_id;
+        self.next_id = id.next();
+        id
+    }
+}
+
+/// A wish can wait: the last token is kept for when the certificate itself is in danger.
+const fn worth(reason: Reason) -> Worth {
+    match reason {
+        Reason::TemplateNotSatisfied | Reason::Asked => Worth::Wish,
+        Reason::NoCertificate | Reason::Expired | Reason::Provisional | Reason::Refused | Reason::RotationPoint => {
+            Worth::Need
+        }
+    }
+}
+
+fn at_least_a_millisecond(span: Duration) -> Duration {
+    span.max(Duration::from_millis(1))
+}

@@ -1,0 +1,132 @@
+//! When the next attempt may be made: backoff after failures, spacing, and the submission budget.
+
+use core::time::Duration;
+
+use crate::event::Failure;
+use crate::policy::Policy;
+use crate::setup::Refusal;
+use crate::time::{Instant, Now, UnixTime, millis};
+
+/// The past of this identity's requests, as far as it slows the next one down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Pace {
+    /// Failures of the same kind in a row.
+    failures: u32,
+    last: Option<Failure>,
+    /// Backoff: no attempt before.
+    retry_at: Instant,
+    /// Spacing: no submission before.
+    spaced_at: Instant,
+    /// Budget: when the bucket is whole again. Each submission moves it by one refill.
+    whole_at: Instant,
+}
+
+/// How much a submission is worth.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Worth {
+    /// The certificate itself is in danger: the last token may go.
+    Need,
+    /// It would be nice: the last token is kept.
+    Wish,
+}
+
+impl Pace {
+    pub(crate) const fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    pub(crate) const fn last(&self) -> Option<Failure> {
+        self.last
+    }
+
+    /// When spacing and budget allow a submission, backoff aside.
+    pub(crate) fn allowed_at(&self, policy: &Policy, worth: Worth) -> Instant {
+        let tokens = match worth {
+            Worth::Need => 1,
+            Worth::Wish => 2,
+        };
+        let ahead = policy.budget.refill_of(policy.budget.size().saturating_sub(tokens));
+        let affordable_at = Instant::from_millis(self.whole_at.as_millis().saturating_sub(millis(ahead)));
+        affordable_at.max(self.spaced_at)
+    }
+
+    /// When the next attempt may be made.
+    pub(crate) fn next_at(&self, policy: &Policy, worth: Worth) -> Instant {
+        self.allowed_at(policy, worth).max(self.retry_at)
+    }
+
+    pub(crate) fn submitted(&mut self, policy: &Policy, now: Instant) {
+        self.spaced_at = now.after(policy.spacing.max(Duration::from_millis(1)));
+        self.whole_at = self.whole_at.max(now).after(policy.budget.refill());
+    }
+
+    /// Slows down after an attempt that `took` so long. With a certificate that is valid for another
+    /// `left`, no wait is so long that it expires without one more attempt.
+    pub(crate) fn failed(&mut self, policy: &Policy, failed: Failed, draw: u64, now: Instant) {
+        let Failed { failure, retry_after, took, left } = failed;
+        let refusal = failure.is_refusal();
+        let same_kind = self.last.is_some_and(|last| last.is_refusal() == refusal);
+        self.failures = if same_kind { self.failures.saturating_add(1) } else { 1 };
+        self.last = Some(failure);
+
+        let backoff = if refusal { &policy.refused } else { &policy.transient };
+        // On top of what the server asked for, so that a crowd sent away together does not return together.
+        let asked_for = retry_after.unwrap_or_default().min(policy.refused.cap());
+        let wait = backoff.wait(self.failures, took, draw).saturating_add(asked_for);
+        self.retry_at = now.after(left.map_or(wait, |left| wait.min(left / 2)));
+    }
+
+    pub(crate) fn forget_failures(&mut self) {
+        self.failures = 0;
+        self.last = None;
+        self.retry_at = Instant::default();
+    }
+
+    pub(crate) fn forget_refusal(&mut self) {
+        if self.last.is_some_and(Failure::is_refusal) {
+            self.forget_failures();
+        }
+    }
+
+    /// Somebody says it is worth another try.
+    pub(crate) fn end_backoff(&mut self) {
+        self.retry_at = Instant::default();
+    }
+
+    /// In wall-clock terms, for a restart: last submission, whole budget, refusal.
+    pub(crate) fn remember(&self, policy: &Policy, now: Now) -> (UnixTime, UnixTime, Option<Refusal>) {
+        let unix = |at: Instant| now.unix.after(at.since(now.instant)).before(now.instant.since(at));
+        let refusal = self.last.filter(|last| last.is_refusal());
+        let refusal =
+            refusal.map(|failure| Refusal { failure, failures: self.failures, retry_at: unix(self.retry_at) });
+        (unix(self.spaced_at).before(policy.spacing), unix(self.whole_at), refusal)
+    }
+
+    /// After a restart. The wall clock may have been anything then: no wait is longer than the policy's.
+    pub(crate) fn resume(
+        policy: &Policy,
+        submitted: UnixTime,
+        budget_whole: UnixTime,
+        refusal: Option<Refusal>,
+        now: Now,
+    ) -> Self {
+        let later = |at: UnixTime, most: Duration| now.instant.after(at.since(now.unix).min(most));
+        Self {
+            failures: refusal.map_or(0, |refusal| refusal.failures),
+            last: refusal.map(|refusal| refusal.failure),
+            retry_at: refusal.map_or_else(Instant::default, |r| later(r.retry_at, policy.refused.cap())),
+            spaced_at: later(submitted.after(policy.spacing), policy.spacing),
+            whole_at: later(budget_whole, policy.budget.refill_of(policy.budget.size())),
+        }
+    }
+}
+
+/// An attempt that came to nothing.
+pub(crate) struct Failed {
+    pub(crate) failure: Failure,
+    pub(crate) retry_after: Option<Duration>,
+    /// How long it took.
+    pub(crate) took: Duration,
+    /// How long the certificate at hand is still valid.
+    pub(crate) left: Option<Duration>,
+}

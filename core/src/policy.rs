@@ -1,0 +1,280 @@
+//! How patient, how eager: every number the machine goes by.
+
+use core::fmt;
+use core::time::Duration;
+
+use crate::time::millis;
+
+/// A span between two fractions, in permille. Where in it is decided by jitter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Window {
+    from: u16,
+    to: u16,
+}
+
+impl Window {
+    /// From `from` to `to` permille.
+    ///
+    /// # Errors
+    /// [`PolicyError::Window`] if `from` is greater than `to`.
+    pub const fn new(from: u16, to: u16) -> Result<Self, PolicyError> {
+        if from <= to { Ok(Self { from, to }) } else { Err(PolicyError::Window { from, to }) }
+    }
+
+    /// Where the window begins, in permille.
+    pub const fn from(self) -> u16 {
+        self.from
+    }
+
+    /// Where the window ends, in permille.
+    pub const fn to(self) -> u16 {
+        self.to
+    }
+
+    /// A span inside the window of `whole`; `draw` says where, 0 at its beginning, `u64::MAX` at its end.
+    pub(crate) const fn of(self, whole: Duration, draw: u64) -> Duration {
+        let (from, width) = (self.from as u128, (self.to - self.from) as u128);
+        // permille in 64-bit fixed point: width × draw / 2⁶⁴, exact to a millisecond for any lifetime.
+        let permille = (from << 32) + width * (draw >> 32) as u128;
+        let part = (millis(whole) as u128 * permille / 1000) >> 32;
+        Duration::from_millis(if part > u64::MAX as u128 { u64::MAX } else { part as u64 })
+    }
+}
+
+/// How long to wait after a failure: doubling from `first` to `cap`, spread by jitter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Backoff {
+    first: Duration,
+    cap: Duration,
+    spread: Window,
+    beat: bool,
+}
+
+impl Backoff {
+    /// Doubles from `first` to `cap`; each wait is the part of that which `spread` and jitter choose.
+    /// A spread of 0–1000 ‰ is "full jitter".
+    ///
+    /// # Errors
+    /// [`PolicyError::Backoff`] if `first` is below a millisecond or greater than `cap`.
+    pub const fn new(first: Duration, cap: Duration, spread: Window) -> Result<Self, PolicyError> {
+        if millis(first) >= 1 && millis(first) <= millis(cap) {
+            Ok(Self { first, cap, spread, beat: false })
+        } else {
+            Err(PolicyError::Backoff { first, cap })
+        }
+    }
+
+    /// The same backoff that, once at its cap, keeps a steady beat: attempts begin a multiple of
+    /// `cap` after each other whatever they take, without jitter (client-go's 32 s `PollInfinite`).
+    #[must_use]
+    pub const fn with_beat(mut self) -> Self {
+        self.beat = true;
+        self
+    }
+
+    /// The longest wait before jitter.
+    pub const fn cap(&self) -> Duration {
+        self.cap
+    }
+
+    /// The wait after the `failures`th failure in a row, the last attempt having begun `took` ago.
+    pub(crate) fn wait(&self, failures: u32, took: Duration, draw: u64) -> Duration {
+        let unjittered = |failures: u32| {
+            let factor = 1_u64.checked_shl(failures.saturating_sub(1)).unwrap_or(u64::MAX);
+            Duration::from_millis(millis(self.first).saturating_mul(factor)).min(self.cap)
+        };
+        let base = unjittered(failures);
+        if !self.beat || base < self.cap {
+            return self.spread.of(base, draw);
+        }
+        if unjittered(failures.saturating_sub(1)) < self.cap {
+            return self.cap;
+        }
+        let (beat, took) = (millis(self.cap), millis(took));
+        Duration::from_millis(beat - took % beat)
+    }
+}
+
+/// How many submissions: a token bucket. It starts full; each submission takes a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Budget {
+    size: u32,
+    refill: Duration,
+}
+
+impl Budget {
+    /// Room for `size` tokens, one coming back every `refill`.
+    ///
+    /// # Errors
+    /// [`PolicyError::Budget`] if `size` is below two (the last token is kept for what is urgent) or
+    /// `refill` is below a millisecond.
+    pub const fn new(size: u32, refill: Duration) -> Result<Self, PolicyError> {
+        if size >= 2 && millis(refill) >= 1 {
+            Ok(Self { size, refill })
+        } else {
+            Err(PolicyError::Budget { size, refill })
+        }
+    }
+
+    /// How many tokens the bucket holds.
+    pub const fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// How often a token comes back.
+    pub const fn refill(&self) -> Duration {
+        self.refill
+    }
+
+    /// How long `tokens` tokens take to come back.
+    pub(crate) const fn refill_of(&self, tokens: u32) -> Duration {
+        Duration::from_millis(millis(self.refill).saturating_mul(tokens as u64))
+    }
+}
+
+/// Every number the machine goes by. Shared by any number of machines; zero durations count as 1 ms.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Policy {
+    /// When to rotate, in permille of the lifetime counted from `notBefore`.
+    pub window: Window,
+    /// How long a request may stay unanswered. Approval by a person takes time: be generous.
+    pub request_timeout: Duration,
+    /// The least time between two submissions.
+    pub spacing: Duration,
+    /// How many submissions over time. Nothing beats it.
+    pub budget: Budget,
+    /// After network trouble, timeouts and the like.
+    pub transient: Backoff,
+    /// After a considered no ([`Failure::is_refusal`](crate::Failure::is_refusal)).
+    pub refused: Backoff,
+    /// Between attempts to make a certificate durable. Its cap is also how long to wait for a lost answer.
+    pub write: Backoff,
+    /// The longest sleep: how soon suspend and wall-clock steps are noticed.
+    pub max_sleep: Duration,
+    /// A new key, and so a new request object, for every attempt, as client-go does. Off: a retry
+    /// keeps its key, and the signer sees one request however long nobody approves it.
+    pub new_key_per_attempt: bool,
+}
+
+impl Policy {
+    /// client-go's numbers, for those who port from it: retries after 2, 4, 8 and 16 s (+0–10 %), then
+    /// every 32 s whatever the reason, a new key each time. Its budget never binds on that sequence.
+    ///
+    /// Source: client-go `util/certificate/certificate_manager.go`.
+    pub const fn kubelet() -> Self {
+        let backoff = Backoff {
+            first: Duration::from_secs(2),
+            cap: Duration::from_secs(32),
+            spread: Window { from: 1000, to: 1100 },
+            beat: true,
+        };
+        Self {
+            spacing: Duration::from_secs(1),
+            budget: Budget { size: 10, refill: Duration::from_secs(30) },
+            transient: backoff,
+            refused: backoff,
+            new_key_per_attempt: true,
+            ..Self::DEFAULT
+        }
+    }
+
+    const DEFAULT: Self = Self {
+        window: Window { from: 700, to: 900 },
+        request_timeout: Duration::from_secs(15 * 60),
+        spacing: Duration::from_secs(1),
+        budget: Budget { size: 10, refill: Duration::from_secs(90) },
+        transient: Backoff {
+            first: Duration::from_secs(1),
+            cap: Duration::from_secs(120),
+            spread: Window { from: 0, to: 1000 },
+            beat: false,
+        },
+        refused: Backoff {
+            first: Duration::from_secs(5 * 60),
+            cap: Duration::from_secs(60 * 60),
+            spread: Window { from: 500, to: 1000 },
+            beat: false,
+        },
+        write: Backoff {
+            first: Duration::from_secs(1),
+            cap: Duration::from_secs(60),
+            spread: Window { from: 500, to: 1000 },
+            beat: false,
+        },
+        max_sleep: Duration::from_secs(60),
+        new_key_per_attempt: false,
+    };
+
+    /// The most submissions in any span of `span`, under any script: what a signer must be ready for.
+    pub const fn submissions_within(&self, span: Duration) -> u64 {
+        let by_budget =
+            (self.budget.size as u64).saturating_add(millis(span) / at_least_one(millis(self.budget.refill)));
+        let by_spacing = 1_u64.saturating_add(millis(span) / at_least_one(millis(self.spacing)));
+        if by_budget < by_spacing { by_budget } else { by_spacing }
+    }
+
+    /// The shortest lifetime for which a healthy signer keeps the certificate inside its window for
+    /// ever: a token has come back before the next one is wanted.
+    pub const fn shortest_lifetime(&self) -> Duration {
+        let pace = at_least_one(if millis(self.budget.refill) > millis(self.spacing) {
+            millis(self.budget.refill)
+        } else {
+            millis(self.spacing)
+        });
+        Duration::from_millis(pace.saturating_mul(1000).div_ceil(at_least_one(self.window.from as u64)))
+    }
+}
+
+/// Patient with people, gentle with signers: at most 50 submissions in any hour, a refusal asked
+/// again after minutes, then after an hour, everything jittered.
+impl Default for Policy {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+const fn at_least_one(millis: u64) -> u64 {
+    if millis == 0 { 1 } else { millis }
+}
+
+/// A policy that makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyError {
+    /// A window that ends before it begins.
+    Window {
+        /// Permille.
+        from: u16,
+        /// Permille.
+        to: u16,
+    },
+    /// A backoff whose first wait is nothing, or above its cap.
+    Backoff {
+        /// The first wait.
+        first: Duration,
+        /// The cap.
+        cap: Duration,
+    },
+    /// A budget too small to keep a token for what is urgent, or refilled without pause.
+    Budget {
+        /// Tokens.
+        size: u32,
+        /// One token's time.
+        refill: Duration,
+    },
+}
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Window { from, to } => write!(f, "a window from {from} to {to} permille ends before it begins"),
+            Self::Backoff { first, cap } => {
+                write!(f, "a backoff from {first:?} to {cap:?} must begin at 1 ms or more, and not above its cap")
+            }
+            Self::Budget { size, refill } => {
+                write!(f, "a budget of {size} every {refill:?} must hold two tokens or more and refill in 1 ms or more")
+            }
+        }
+    }
+}
+
+impl core::error::Error for PolicyError {}

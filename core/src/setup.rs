@@ -1,0 +1,65 @@
+//! What a machine starts from, and what an earlier run leaves to it.
+
+use alloc::sync::Arc;
+
+use crate::certificate::Certificate;
+use crate::event::Failure;
+use crate::policy::Policy;
+use crate::template::Template;
+use crate::time::UnixTime;
+
+/// What a machine starts from.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The numbers to go by.
+    pub policy: Arc<Policy>,
+    /// Spreads this machine among others; the same at every start (see [`seed`](crate::seed())).
+    pub seed: u64,
+    /// Whether there is a signer to ask.
+    pub signer: bool,
+    /// The identity wanted.
+    pub template: Option<Arc<Template>>,
+    /// The certificate at hand.
+    pub certificate: Option<Arc<Certificate>>,
+    /// What an earlier run left behind, with its key in the pending slot.
+    pub pending: Option<Pending>,
+}
+
+/// The default policy, a signer, and nothing else yet.
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            policy: Arc::new(Policy::default()),
+            seed: 0,
+            signer: true,
+            template: None,
+            certificate: None,
+            pending: None,
+        }
+    }
+}
+
+/// What a restart must know to go on where it was: kept by the driver, durable before each
+/// submission, beside the pending key. Times are wall-clock, since monotonic clocks end with a boot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pending {
+    /// What the last request asked for, with the pending key.
+    pub template: Arc<Template>,
+    /// When it was submitted.
+    pub submitted: UnixTime,
+    /// When the submission budget is whole again.
+    pub budget_whole: UnixTime,
+    /// The answer, if it was a refusal: the key is spent, and the next attempt has to wait.
+    pub refusal: Option<Refusal>,
+}
+
+/// A refusal to be remembered across restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Refusal {
+    /// What it was.
+    pub failure: Failure,
+    /// How many in a row.
+    pub failures: u32,
+    /// When to ask again.
+    pub retry_at: UnixTime,
+}

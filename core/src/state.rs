@@ -1,0 +1,80 @@
+//! What the machine is doing, for people, metrics and status pages.
+
+use crate::event::{Failure, RequestId};
+use crate::time::{Instant, UnixTime};
+
+/// Why a certificate is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// There is none.
+    NoCertificate,
+    /// It has expired.
+    Expired,
+    /// It is a bootstrap credential, to be replaced by one of our own.
+    Provisional,
+    /// It lacks what the template asks for.
+    TemplateNotSatisfied,
+    /// The server it is meant for refused it.
+    Refused,
+    /// Its rotation point has passed.
+    RotationPoint,
+    /// Somebody asked.
+    Asked,
+}
+
+impl Reason {
+    /// For people: a phrase that completes "a new certificate is wanted because …".
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::NoCertificate => "there is none yet",
+            Self::Expired => "the current one has expired",
+            Self::Provisional => "the current one is a bootstrap credential",
+            Self::TemplateNotSatisfied => "the current one lacks names that are wanted now",
+            Self::Refused => "the server refused the current one",
+            Self::RotationPoint => "the current one has passed its rotation point",
+            Self::Asked => "somebody asked for it",
+        }
+    }
+}
+
+/// What the machine is doing. A view: every decision is taken from facts, none from this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Rotation is not enabled: there is no signer.
+    NotEnabled,
+    /// There is no template, so nothing to ask for.
+    NoTemplate,
+    /// All is well until then.
+    Resting {
+        /// The rotation point.
+        rotate_at: UnixTime,
+    },
+    /// A request is out.
+    Requesting {
+        /// The request.
+        id: RequestId,
+        /// Why.
+        reason: Reason,
+        /// When it times out.
+        until: Instant,
+    },
+    /// A certificate is due, and the last attempt failed.
+    BackingOff {
+        /// Why it is due.
+        reason: Reason,
+        /// When the next attempt is made.
+        until: Instant,
+        /// Failures of this kind in a row.
+        failures: u32,
+        /// The last one.
+        last: Failure,
+    },
+    /// A certificate is due, and the submission budget asks to wait.
+    Waiting {
+        /// Why it is due.
+        reason: Reason,
+        /// When the next attempt is made.
+        until: Instant,
+    },
+}

@@ -1,0 +1,153 @@
+//! One line of text for everything that goes in and comes out: logs, transcripts and bug reports share it.
+
+use core::fmt::{self, Display, Formatter};
+
+use crate::action::{Action, Actions, Key};
+use crate::certificate::Certificate;
+use crate::event::{Event, Failure};
+use crate::machine::RotationMachine;
+use crate::state::{Reason, State};
+use crate::template::Template;
+use crate::time::{Instant, Now};
+
+/// One step of a machine, as one line: when, what happened, what followed, where that leaves us.
+///
+/// ```text
+/// 0.000s 2026-01-01T00:00:00Z | Tick -> SubmitCsr #1 new key CN=node, SetTimer 900.000s | requesting #1 …
+/// ```
+#[derive(Debug)]
+pub struct TraceLine<'a> {
+    /// What was handled.
+    pub event: &'a Event,
+    /// When.
+    pub now: Now,
+    /// What it led to.
+    pub actions: &'a Actions,
+    /// The machine afterwards.
+    pub machine: &'a RotationMachine,
+}
+
+impl Display for TraceLine<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { event, now, actions, machine } = self;
+        write!(f, "{now} | {event} -> {actions} | {machine}")
+    }
+}
+
+impl Display for Instant {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}s", self.as_millis() / 1000, self.as_millis() % 1000)
+    }
+}
+
+impl Display for Now {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.instant, self.unix)
+    }
+}
+
+impl Display for Template {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "CN={}", self.common_name())?;
+        self.organizations().iter().try_for_each(|name| write!(f, ",O={name}"))?;
+        self.dns_names().iter().try_for_each(|name| write!(f, ",DNS={name}"))?;
+        self.ip_addresses().iter().try_for_each(|address| write!(f, ",IP={address}"))
+    }
+}
+
+impl Display for Certificate {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} CN={} until {}", self.fingerprint, self.common_name, self.validity.not_after())?;
+        f.write_str(if self.provisional { " (provisional)" } else { "" })
+    }
+}
+
+impl Display for Event {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tick => f.write_str("Tick"),
+            Self::TemplateChanged(Some(template)) => write!(f, "TemplateChanged {template}"),
+            Self::TemplateChanged(None) => f.write_str("TemplateChanged none"),
+            Self::SignerChanged { configured } => write!(f, "SignerChanged configured={configured}"),
+            Self::CsrIssued { id, certificate } => write!(f, "CsrIssued {id} {certificate}"),
+            Self::CsrFailed { id, failure, retry_after: None } => write!(f, "CsrFailed {id} {failure:?}"),
+            Self::CsrFailed { id, failure, retry_after: Some(span) } => {
+                write!(f, "CsrFailed {id} {failure:?} retry after {span:?}")
+            }
+            Self::CertWritten { id } => write!(f, "CertWritten {id}"),
+            Self::WriteFailed { id } => write!(f, "WriteFailed {id}"),
+            Self::CertReplaced(Some(certificate)) => write!(f, "CertReplaced {certificate}"),
+            Self::CertReplaced(None) => f.write_str("CertReplaced none"),
+            Self::CertRefused { fingerprint } => write!(f, "CertRefused {fingerprint}"),
+            Self::RotateNow => f.write_str("RotateNow"),
+        }
+    }
+}
+
+impl Display for Action {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CancelRequest { id } => write!(f, "CancelRequest {id}"),
+            Self::WriteCert { id, certificate } => write!(f, "WriteCert {id} {certificate}"),
+            Self::SubmitCsr { id, template, key } => write!(f, "SubmitCsr {id} {key} {template}"),
+            Self::SetTimer(Some(at)) => write!(f, "SetTimer {at}"),
+            Self::SetTimer(None) => f.write_str("SetTimer none"),
+        }
+    }
+}
+
+impl Display for Key {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::New => "new key",
+            Self::Pending => "pending key",
+        })
+    }
+}
+
+impl Display for Actions {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("nothing");
+        }
+        self.clone().enumerate().try_for_each(|(i, action)| {
+            f.write_str(if i == 0 { "" } else { ", " })?;
+            action.fmt(f)
+        })
+    }
+}
+
+impl Display for State {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotEnabled => f.write_str("rotation is not enabled: no signer"),
+            Self::NoTemplate => f.write_str("nothing to ask for: no template"),
+            Self::Resting { rotate_at } => write!(f, "resting, rotates {rotate_at}"),
+            Self::Requesting { id, reason, until } => write!(f, "requesting {id} ({reason}), until {until}"),
+            Self::BackingOff { reason, until, failures, last } => {
+                write!(f, "backing off ({reason}) after {failures} failed ({last:?}), until {until}")
+            }
+            Self::Waiting { reason, until } => write!(f, "waiting ({reason}), until {until}"),
+        }
+    }
+}
+
+impl Display for Reason {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.describe())
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.describe())
+    }
+}
+
+/// A snapshot: the state, and whether the certificate is yet to be written.
+impl Display for RotationMachine {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.state().fmt(f)?;
+        f.write_str(if self.is_unwritten() { ", unwritten" } else { "" })
+    }
+}
