@@ -149,17 +149,25 @@ impl Layout {
         [bundle(&self.current()), bundle(&self.updated()), pair].into_iter().flatten().collect()
     }
 
+    /// Whether this directory is fit for updates.
+    ///
+    /// # Errors
+    /// [`StoreError::NotALink`] if something that is not ours has the name of a link.
+    pub fn check(&self, listing: &Listing) -> Result<(), StoreError> {
+        let fits = |name: &String| listing.kind(name).is_none_or(|kind| kind == Kind::Link);
+        match [self.current(), self.updated()].into_iter().find(|name| !fits(name)) {
+            Some(name) => Err(StoreError::NotALink { name }),
+            None => Ok(()),
+        }
+    }
+
     /// How to put a new pair in place.
     ///
     /// # Errors
     /// [`StoreError::NotALink`] if something that is not ours has the name of a link; nothing is touched.
     pub fn update(&self, listing: &Listing, now: UnixTime) -> Result<Plan, StoreError> {
+        self.check(listing)?;
         let (current, updated) = (self.current(), self.updated());
-        for name in [&current, &updated] {
-            if listing.kind(name).is_some_and(|kind| kind != Kind::Link) {
-                return Err(StoreError::NotALink { name: name.clone() });
-            }
-        }
         let name = self.unused_name(listing, now);
         let left_over = listing.kind(&updated).map(|_| FileOp::Remove { name: updated.clone() });
         let steps = vec![
@@ -220,7 +228,7 @@ impl fmt::Display for StoreError {
             Self::NotALink { name } => {
                 write!(
                     f,
-                    "{name} should be a symbolic link, but is not; it is left alone: move it away, or rename it to be its own pair"
+                    "{name} should be a symbolic link, but is not; it is left alone: move it away"
                 )
             }
         }

@@ -1,1 +1,44 @@
-//! stub
+//! perennial on smol: one future for each rotated certificate.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use perennial::Template;
+//! use perennial_kubernetes::cluster::{Cluster, Identity};
+//! use perennial_kubernetes::rotation::Signer;
+//! use perennial_smol::{Directory, Rotator};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (roots, token): (perennial_pki::Roots, perennial_kubernetes::cluster::Token) = unimplemented!();
+//! let cluster = Arc::new(Cluster::from_url("https://10.0.0.1:6443")?.with_roots(roots));
+//! let bootstrap = Arc::new(move || Ok(Identity::Token(token.clone())));
+//! let (handle, rotation) = Rotator::new()
+//!     .template(Template::node("worker-1"))
+//!     .signer(Signer::kubelet_client(cluster, Some(bootstrap)))
+//!     .store(Directory::open("/var/lib/kubelet/pki", "kubelet-client")?)?
+//!     .start();
+//! smol::block_on(async {
+//!     let task = smol::spawn(rotation);
+//!     let first = handle.wait_for(|now| now.due.is_none()).await;
+//!     let credential = handle.credential(); // for each new connection
+//!     handle.shutdown().await;
+//!     task.await;
+//! });
+//! # Ok(()) }
+//! ```
+//!
+//! **Rotation and TLS session resumption.** A resumed TLS session keeps the identity it began with:
+//! after a rotation, rustls' default client configuration goes on presenting the *old* certificate.
+//! Make a new `ClientConfig` for each credential, or disable resumption.
+
+#![forbid(unsafe_code)]
+
+mod drive;
+mod handle;
+mod rotator;
+#[cfg(feature = "server")]
+pub mod server;
+
+pub use drive::drive;
+pub use handle::Handle;
+pub use perennial_std::{Directory, DirectoryError};
+pub use rotator::Rotator;

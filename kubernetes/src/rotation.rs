@@ -1,0 +1,432 @@
+//! The machine with its hands: [`RotationMachine`] joined to keys, requests and the Kubernetes exchange. Still sans-IO.
+//!
+//! A runtime reports what happened ([`Input`]) and carries out four kinds of [`Duty`]: drive an
+//! exchange, drop it, write a file, set a timer. Which key, which credential to ask with, whether an
+//! issued certificate is served: that is settled here, once, for every runtime.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{
+    Action, Event, Failure, Fingerprint, Instant, Key, Now, Policy, Reason, RequestId, RotationMachine, Setup, State,
+    Template,
+};
+use perennial_pki::{Credential, KeyAlgorithm, KeyPair, Roots, Usage, certificate_request};
+
+use crate::cluster::{Cluster, Identity};
+use crate::issuance::{Ask, CsrError, Issuance, Issued, Limits, Progress};
+use crate::naming::csr_name;
+
+/// Gives the identity to ask with, looked up anew for each request: a token file may have changed.
+pub type IdentitySource = Arc<dyn Fn() -> Result<Identity, String> + Send + Sync>;
+
+/// As whom to ask.
+#[derive(Clone)]
+pub enum AskAs {
+    /// With the certificate being rotated, while it is valid and accepted; else with a bootstrap identity.
+    Own {
+        /// For the first certificate, and when our own is of no use any more.
+        bootstrap: Option<IdentitySource>,
+    },
+    /// Always with this one: for certificates that are not client certificates themselves.
+    Other(IdentitySource),
+}
+
+impl fmt::Debug for AskAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Own { bootstrap: Some(_) } => "Own { bootstrap: Some(..) }",
+            Self::Own { bootstrap: None } => "Own { bootstrap: None }",
+            Self::Other(_) => "Other(..)",
+        })
+    }
+}
+
+/// Who is asked, as whom, and for what kind of certificate.
+#[derive(Clone, Debug)]
+pub struct Signer {
+    /// The API server.
+    pub cluster: Arc<Cluster>,
+    /// As whom to ask.
+    pub ask_as: AskAs,
+    /// `spec.signerName`.
+    pub signer_name: String,
+    /// What the certificate is for.
+    pub usage: Usage,
+    /// `spec.expirationSeconds`: the lifetime wished for.
+    pub expiration: Option<Duration>,
+    /// What keys to generate.
+    pub key_algorithm: KeyAlgorithm,
+    /// If set, an issued certificate must lead to one of these.
+    pub issuers: Option<Roots>,
+    /// How far our clock may be off before an issued certificate counts as not yet, or no longer, valid.
+    pub skew: Duration,
+    /// Bounds of one exchange.
+    pub limits: Limits,
+}
+
+impl Signer {
+    /// The signer of kubelets' client certificates, asked with the certificate itself once there is one.
+    pub fn kubelet_client(cluster: Arc<Cluster>, bootstrap: Option<IdentitySource>) -> Self {
+        Self {
+            cluster,
+            ask_as: AskAs::Own { bootstrap },
+            signer_name: "kubernetes.io/kube-apiserver-client-kubelet".into(),
+            usage: Usage::ClientAuth,
+            expiration: None,
+            key_algorithm: KeyAlgorithm::default(),
+            issuers: None,
+            skew: Duration::from_secs(60),
+            limits: Limits::default(),
+        }
+    }
+
+    fn usages(&self) -> Vec<String> {
+        let purpose = match self.usage {
+            Usage::ClientAuth => "client auth",
+            Usage::ServerAuth => "server auth",
+        };
+        vec!["digital signature".into(), purpose.into()]
+    }
+}
+
+/// Something that happened, in a runtime's terms.
+#[derive(Debug)]
+pub enum Input {
+    /// Time passed.
+    Tick,
+    /// Another identity is wanted; `None`: none for now.
+    TemplateChanged(Option<Arc<Template>>),
+    /// Somebody asked for a new certificate.
+    RotateNow,
+    /// An exchange moved on.
+    Progressed {
+        /// Of this request.
+        id: RequestId,
+        /// To here.
+        progress: Progress,
+    },
+    /// An exchange ended.
+    Finished {
+        /// Of this request.
+        id: RequestId,
+        /// How.
+        result: Result<Issued, CsrError>,
+    },
+    /// An exchange could not even be begun.
+    Unable {
+        /// For this request.
+        id: RequestId,
+        /// The error, as text for people.
+        why: String,
+    },
+    /// An attempt to write the credential ended.
+    Written {
+        /// As in the duty.
+        id: RequestId,
+        /// The error, as text for people.
+        result: Result<(), String>,
+    },
+    /// The store was found to hold something else.
+    Replaced(Option<Arc<Credential>>),
+}
+
+/// Something to do, in a runtime's terms.
+#[derive(Debug)]
+pub enum Duty {
+    /// Drop this request's exchange, if it still runs.
+    Drop {
+        /// The request.
+        id: RequestId,
+    },
+    /// Serve this credential (the snapshot already does) and make it durable.
+    Write {
+        /// To be echoed in [`Input::Written`].
+        id: RequestId,
+        /// The pair.
+        credential: Arc<Credential>,
+    },
+    /// Drive this exchange to its end.
+    Drive {
+        /// To be echoed in [`Input::Finished`].
+        id: RequestId,
+        /// The exchange.
+        exchange: Box<Issuance>,
+    },
+    /// Send a Tick then.
+    SetTimer(Option<Instant>),
+}
+
+/// Everything people may want to know, at one moment. A credential in it is always a pair that belongs together.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The credential held. It may have expired.
+    pub credential: Option<Arc<Credential>>,
+    /// What the machine is doing.
+    pub state: State,
+    /// Why a new certificate is wanted, if one is.
+    pub due: Option<Reason>,
+    /// The credential could not be written yet: it is served from memory.
+    pub unwritten: bool,
+    /// How far the exchange has come, if one runs.
+    pub progress: Option<Progress>,
+    /// What went wrong last, until it goes right.
+    pub last_error: Option<Arc<str>>,
+    /// How many certificates were issued and accepted since the start.
+    pub issued: u64,
+    /// When this was so.
+    pub at: Now,
+}
+
+/// What a rotation starts from.
+#[derive(Debug)]
+pub struct Start {
+    /// The numbers to go by.
+    pub policy: Arc<Policy>,
+    /// Who to ask. `None`: rotation is not enabled, what is there is served.
+    pub signer: Option<Signer>,
+    /// The identity wanted.
+    pub template: Option<Arc<Template>>,
+    /// The credential at hand.
+    pub credential: Option<Arc<Credential>>,
+}
+
+/// One rotated certificate: decisions, keys and requests, without any I/O.
+#[derive(Debug)]
+pub struct Rotation {
+    machine: RotationMachine,
+    signer: Option<Arc<Signer>>,
+    seed: u64,
+    served: Option<Arc<Credential>>,
+    pending: Option<Arc<KeyPair>>,
+    /// The exchange that is out: with which key, and which of our own certificates it shows.
+    asking: Option<Asking>,
+    refused: Option<Fingerprint>,
+    last_error: Option<Arc<str>>,
+    issued: u64,
+}
+
+#[derive(Debug)]
+struct Asking {
+    id: RequestId,
+    key: Arc<KeyPair>,
+    shown: Option<Fingerprint>,
+    progress: Option<Progress>,
+}
+
+impl Rotation {
+    /// A rotation that wants its first Tick at `now`.
+    pub fn new(start: Start, now: Now) -> Self {
+        let Start { policy, signer, template, credential } = start;
+        let seed = seed_of(signer.as_ref(), template.as_deref(), credential.as_deref());
+        let setup = Setup {
+            policy,
+            seed,
+            signer: signer.is_some(),
+            template,
+            certificate: credential.as_ref().map(|credential| credential.chain().certificate().clone()),
+            pending: None,
+        };
+        Self {
+            machine: RotationMachine::new(setup, now),
+            signer: signer.map(Arc::new),
+            seed,
+            served: credential,
+            pending: None,
+            asking: None,
+            refused: None,
+            last_error: None,
+            issued: 0,
+        }
+    }
+
+    /// When the next [`Input::Tick`] is wanted.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.machine.deadline()
+    }
+
+    /// The machine, to look at.
+    pub fn machine(&self) -> &RotationMachine {
+        &self.machine
+    }
+
+    /// Everything people may want to know.
+    pub fn snapshot(&self, now: Now) -> Snapshot {
+        Snapshot {
+            credential: self.served.clone(),
+            state: self.machine.state(),
+            due: self.machine.due(now),
+            unwritten: self.machine.is_unwritten(),
+            progress: self.asking.as_ref().and_then(|asking| asking.progress.clone()),
+            last_error: self.last_error.clone(),
+            issued: self.issued,
+            at: now,
+        }
+    }
+
+    /// Takes in what happened; returns what is to be done, in order.
+    pub fn handle(&mut self, input: Input, now: Now) -> Vec<Duty> {
+        let mut duties = Vec::new();
+        let mut candidate = None;
+        let mut events = self.translate(input, &mut candidate);
+        while let Some(event) = events.pop_front() {
+            for action in self.machine.handle(event, now) {
+                match action {
+                    Action::CancelRequest { id } => {
+                        self.asking.take_if(|asking| asking.id == id);
+                        duties.push(Duty::Drop { id });
+                    }
+                    Action::WriteCert { id, certificate } => {
+                        if let Some(accepted) = candidate.take_if(|new: &mut Arc<Credential>| {
+                            new.chain().certificate().fingerprint == certificate.fingerprint
+                        }) {
+                            self.served = Some(accepted);
+                            self.issued += 1;
+                        }
+                        let credential = self.served.clone();
+                        duties.extend(credential.map(|credential| Duty::Write { id, credential }));
+                    }
+                    Action::SubmitCsr { id, template, key } => match self.ask(id, &template, key, now) {
+                        Ok(exchange) => duties.push(Duty::Drive { id, exchange: Box::new(exchange) }),
+                        Err(why) => {
+                            self.last_error = Some(why.into());
+                            events.push_back(Event::CsrFailed { id, failure: Failure::Local, retry_after: None });
+                        }
+                    },
+                    Action::SetTimer(at) => duties.push(Duty::SetTimer(at)),
+                }
+            }
+        }
+        duties
+    }
+
+    /// From a runtime's terms to the machine's. A pair that may come to be served goes to `candidate`.
+    fn translate(&mut self, input: Input, candidate: &mut Option<Arc<Credential>>) -> VecDeque<Event> {
+        let event = match input {
+            Input::Tick => Event::Tick,
+            Input::TemplateChanged(template) => Event::TemplateChanged(template),
+            Input::RotateNow => Event::RotateNow,
+            Input::Progressed { id, progress } => {
+                if let Some(asking) = self.asking.as_mut().filter(|asking| asking.id == id) {
+                    asking.progress = Some(progress);
+                }
+                return VecDeque::new();
+            }
+            Input::Finished { id, result } => {
+                let Some(asking) = self.asking.take_if(|asking| asking.id == id) else { return VecDeque::new() };
+                return self.finished(asking, result, candidate);
+            }
+            Input::Unable { id, why } => {
+                self.asking.take_if(|asking| asking.id == id);
+                self.last_error = Some(why.into());
+                Event::CsrFailed { id, failure: Failure::Local, retry_after: None }
+            }
+            Input::Written { id, result: Ok(()) } => {
+                // Durable: what was pending is now served.
+                let served = self.served.as_ref().map(|credential| credential.key());
+                self.pending.take_if(|pending| served.is_some_and(|key| Arc::ptr_eq(key, pending)));
+                Event::CertWritten { id }
+            }
+            Input::Written { id, result: Err(why) } => {
+                self.last_error = Some(why.into());
+                Event::WriteFailed { id }
+            }
+            Input::Replaced(found) => {
+                candidate.clone_from(&found);
+                Event::CertReplaced(found.map(|credential| credential.chain().certificate().clone()))
+            }
+        };
+        VecDeque::from([event])
+    }
+
+    fn finished(
+        &mut self,
+        asking: Asking,
+        result: Result<Issued, CsrError>,
+        candidate: &mut Option<Arc<Credential>>,
+    ) -> VecDeque<Event> {
+        let id = asking.id;
+        let error = match result.map(|issued| Credential::new(issued.chain, asking.key)) {
+            Ok(Ok(credential)) => {
+                let certificate = credential.chain().certificate().clone();
+                *candidate = Some(Arc::new(credential));
+                self.last_error = None;
+                return VecDeque::from([Event::CsrIssued { id, certificate }]);
+            }
+            // The exchange has checked that; if it ever did not, this is as bad a certificate as any.
+            Ok(Err(mismatch)) => {
+                self.last_error = Some(mismatch.to_string().into());
+                let failure = Failure::BadCertificate;
+                return VecDeque::from([Event::CsrFailed { id, failure, retry_after: None }]);
+            }
+            Err(error) => error,
+        };
+        self.last_error = Some(error.to_string().into());
+        let disowned = error.credential_refused || error.failure == Failure::Unauthorized;
+        let refused = asking.shown.filter(|_| disowned);
+        if refused.is_some() {
+            self.refused = refused;
+        }
+        let failed = Event::CsrFailed { id, failure: error.failure, retry_after: error.retry_after };
+        refused.map(|fingerprint| Event::CertRefused { fingerprint }).into_iter().chain([failed]).collect()
+    }
+
+    /// Makes an exchange: a key, a request signed with it, and somebody to be.
+    fn ask(&mut self, id: RequestId, template: &Template, key: Key, now: Now) -> Result<Issuance, String> {
+        let signer = self.signer.clone().ok_or("rotation is not enabled: there is no signer")?;
+        let key = match (key, &self.pending) {
+            (Key::Pending, Some(pending)) => pending.clone(),
+            (Key::Pending, None) | (Key::New, _) => {
+                let fresh = KeyPair::generate(signer.key_algorithm).map_err(|error| error.to_string())?;
+                self.pending.insert(Arc::new(fresh)).clone()
+            }
+        };
+        let request = certificate_request(template, &key).map_err(|error| error.to_string())?;
+        let (identity, shown) = self.identity(&signer, now)?;
+        let usages = signer.usages();
+        let ask = Ask {
+            name: csr_name(key.public_key_der(), template.common_name(), template.organizations(), &usages),
+            request,
+            public_key_der: key.public_key_der().to_vec(),
+            signer_name: signer.signer_name.clone(),
+            usages,
+            expiration_seconds: signer.expiration.map(|span| i32::try_from(span.as_secs()).unwrap_or(i32::MAX)),
+            usage: signer.usage,
+            skew: signer.skew,
+            issuers: signer.issuers.clone(),
+        };
+        self.asking = Some(Asking { id, key, shown, progress: None });
+        let seed = self.seed ^ id.get();
+        Ok(Issuance::new(ask, signer.cluster.clone(), identity, signer.limits.clone(), seed, now))
+    }
+
+    /// Our own certificate while it is of use; else whatever was given for that case.
+    fn identity(&self, signer: &Signer, now: Now) -> Result<(Identity, Option<Fingerprint>), String> {
+        let bootstrap = match &signer.ask_as {
+            AskAs::Other(source) => return Ok((source()?, None)),
+            AskAs::Own { bootstrap } => bootstrap,
+        };
+        let valid = self.served.as_ref().filter(|_| self.machine.certificate_at(now.unix).is_some());
+        let fingerprint = |own: &Arc<Credential>| own.chain().certificate().fingerprint;
+        let accepted = valid.filter(|own| self.refused != Some(fingerprint(own)));
+        match (accepted, bootstrap, valid) {
+            (Some(own), _, _) | (None, None, Some(own)) => {
+                Ok((Identity::Certificate(own.clone()), Some(fingerprint(own))))
+            }
+            (None, Some(source), _) => Ok((source()?, None)),
+            (None, None, None) => {
+                Err("there is no valid certificate to ask with, and no bootstrap credential: give one".into())
+            }
+        }
+    }
+}
+
+/// The seed `status` tools and restarts agree on. Without a template, the certificate at hand says who we are.
+pub fn seed_of(signer: Option<&Signer>, template: Option<&Template>, credential: Option<&Credential>) -> u64 {
+    let signer_name = signer.map_or("", |signer| &signer.signer_name);
+    let common_name = template.map(Template::common_name);
+    let held = credential.map(|credential| credential.chain().certificate().common_name.as_str());
+    perennial::seed(signer_name, common_name.or(held).unwrap_or(""))
+}

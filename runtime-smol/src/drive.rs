@@ -1,0 +1,77 @@
+//! Drives a conversation from a future: connect, write, read, sleep.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use async_io::{Async, Timer};
+use perennial::Instant;
+use perennial_kubernetes::conversation::{Conversation, Input, Step};
+use perennial_std::clock;
+use smol::future::{self, FutureExt as _};
+use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// Drives a conversation to its end; `notice` sees it before every step. To cancel, drop the future.
+pub async fn drive<C: Conversation>(mut conversation: C, mut notice: impl FnMut(&C)) -> C::Outcome {
+    let mut stream: Option<Async<TcpStream>> = None;
+    let mut buffer = [0; 16 << 10];
+    loop {
+        let step = conversation.poll(clock::now());
+        notice(&conversation);
+        let input = match (step, &mut stream) {
+            (Step::Done(outcome), _) => return outcome,
+            (Step::Connect { host, port, until }, _) => match within(until, connect(host, port)).await {
+                Ok(connected) => {
+                    stream = Some(connected);
+                    Input::Connected
+                }
+                Err(error) => Input::Failed(error.to_string()),
+            },
+            (Step::Transmit { bytes, until }, Some(stream)) => match within(until, stream.write_all(&bytes)).await {
+                Ok(()) => continue,
+                Err(error) => Input::Failed(error.to_string()),
+            },
+            (Step::Receive { until }, Some(stream)) => match within(until, stream.read(&mut buffer)).await {
+                Ok(0) => Input::Ended,
+                Ok(length) => Input::Received(&buffer[..length]),
+                Err(error) if error.kind() == ErrorKind::TimedOut => continue,
+                Err(error) => Input::Failed(error.to_string()),
+            },
+            (Step::Disconnect, _) => {
+                stream = None;
+                continue;
+            }
+            (Step::Wait { until }, _) => {
+                sleep_until(until).await;
+                continue;
+            }
+            (Step::Transmit { .. } | Step::Receive { .. }, None) => Input::Ended,
+        };
+        conversation.handle(input, clock::now());
+    }
+}
+
+/// Sleeps until then, for a millisecond at least, so that a loop that sleeps always lets others run.
+pub(crate) async fn sleep_until(at: Instant) {
+    Timer::after(clock::until(at).max(Duration::from_millis(1))).await;
+}
+
+async fn within<T>(until: Instant, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let time_out = async {
+        sleep_until(until).await;
+        Err(ErrorKind::TimedOut.into())
+    };
+    future::or(work, time_out).await
+}
+
+async fn connect(host: String, port: u16) -> io::Result<Async<TcpStream>> {
+    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+    let addresses: Vec<SocketAddr> = smol::net::resolve((host, port)).boxed().await?;
+    for address in addresses {
+        match Async::<TcpStream>::connect(address).await {
+            Ok(stream) => return stream.get_ref().set_nodelay(true).map(|()| stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}

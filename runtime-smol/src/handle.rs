@@ -1,0 +1,65 @@
+//! The user's end of a rotation.
+
+use std::sync::Arc;
+
+use perennial::Template;
+use perennial_kubernetes::rotation::Snapshot;
+use perennial_pki::Credential;
+use perennial_std::link::{Link, Message};
+
+/// The user's end of a rotation. Cheap to clone. Dropping it changes nothing; [`shutdown`](Self::shutdown) ends the rotation.
+#[derive(Clone, Debug)]
+pub struct Handle(perennial_std::Handle);
+
+impl Handle {
+    pub(crate) fn new(handle: perennial_std::Handle) -> Self {
+        Self(handle)
+    }
+
+    /// The same handle for threads, which may block.
+    pub fn blocking(&self) -> &perennial_std::Handle {
+        &self.0
+    }
+
+    /// The credential to use now: a chain and the key it was issued for. `None` before the first one,
+    /// and once the last one has expired. Costs a load and a look at the clock: ask for each connection.
+    pub fn credential(&self) -> Option<Arc<Credential>> {
+        self.0.credential()
+    }
+
+    /// Everything there is to know, at one moment.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.snapshot()
+    }
+
+    /// Waits until a snapshot satisfies `wanted`. `None` if the rotation ends before that.
+    pub async fn wait_for(&self, wanted: impl Fn(&Snapshot) -> bool) -> Option<Arc<Snapshot>> {
+        self.watch(|link| Some(link.snapshot()).filter(|snapshot| wanted(snapshot))).await
+    }
+
+    /// From now on another identity is wanted; `None`: none for now.
+    pub fn set_template(&self, template: Option<Template>) {
+        self.0.set_template(template);
+    }
+
+    /// Asks for a new certificate, whether or not one is due. The submission budget still holds.
+    pub fn rotate_now(&self) {
+        self.0.rotate_now();
+    }
+
+    /// Ends the rotation, and waits until it has: no file is written after that. A request that is out
+    /// is dropped; the API server keeps the object. Credentials handed out stay as they are.
+    pub async fn shutdown(&self) {
+        self.0.link().send(Message::Stop);
+        self.watch(|_| None::<()>).await;
+    }
+
+    async fn watch<T>(&self, mut look: impl FnMut(&Link) -> Option<T>) -> Option<T> {
+        loop {
+            match self.0.link().watch(&mut look) {
+                Ok(seen) => return seen,
+                Err(change) => change.await,
+            }
+        }
+    }
+}

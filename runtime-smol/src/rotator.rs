@@ -1,0 +1,145 @@
+//! One future for each rotated certificate.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use perennial::{Policy, RequestId, Template};
+use perennial_kubernetes::rotation::{Duty, Input, Rotation, Signer};
+use perennial_std::link::{Link, Message};
+use perennial_std::{Directory, DirectoryError, write};
+use smol::future::{self, Boxed, FutureExt as _};
+
+use crate::drive::{drive, sleep_until};
+use crate::handle::Handle;
+
+/// What is to be rotated, and how. Everything is optional: without a signer or a template, what the
+/// store holds is served as it is; without a store, a credential lives as long as the process.
+#[derive(Debug, Default)]
+pub struct Rotator(perennial_std::Rotator);
+
+impl Rotator {
+    /// Nothing yet, with the default policy.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The numbers to go by.
+    #[must_use]
+    pub fn policy(self, policy: Policy) -> Self {
+        Self(self.0.policy(policy))
+    }
+
+    /// The identity wanted. It can be given, or changed, later.
+    #[must_use]
+    pub fn template(self, template: Template) -> Self {
+        Self(self.0.template(template))
+    }
+
+    /// Who to ask.
+    #[must_use]
+    pub fn signer(self, signer: Signer) -> Self {
+        Self(self.0.signer(signer))
+    }
+
+    /// Where the credential is kept. What it holds now is what the rotation starts from.
+    ///
+    /// # Errors
+    /// If it holds something that is not a pair.
+    pub fn store(self, store: Directory) -> Result<Self, DirectoryError> {
+        self.0.store(store).map(Self)
+    }
+
+    /// The handle, and the future to spawn: nothing happens unless it is polled. It ends after
+    /// [`Handle::shutdown`]; dropping it ends the rotation too, at whatever point it is.
+    #[must_use = "the future has to be spawned"]
+    pub fn start(self) -> (Handle, impl Future<Output = ()> + Send + use<>) {
+        let (rotation, store, link) = self.0.into_parts();
+        let handle = Handle::new(perennial_std::Handle::new(link.clone()));
+        // Whoever waits learns of the end even if the future is dropped.
+        let ended = EndOnDrop(link);
+        (handle, async move { run(rotation, store.map(Arc::new), &ended.0).await })
+    }
+}
+
+struct EndOnDrop(Arc<Link>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+async fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, link: &Arc<Link>) {
+    let mut exchange: Option<(RequestId, Boxed<Input>)> = None;
+    let mut inputs = VecDeque::new();
+    loop {
+        let input = match inputs.pop_front() {
+            Some(input) => input,
+            None => match next(link, &rotation, &mut exchange).await {
+                Message::Input(input) => input,
+                Message::Stop => return,
+            },
+        };
+        let duties = rotation.handle(input, perennial_std::clock::now());
+        // What is accepted is served at once, and written after that.
+        link.publish(rotation.snapshot(perennial_std::clock::now()));
+        for duty in duties {
+            match duty {
+                Duty::Drop { id } => {
+                    exchange.take_if(|(live, _)| *live == id);
+                }
+                Duty::Write { id, credential } => {
+                    let store = store.clone();
+                    inputs.push_back(smol::unblock(move || write(store.as_deref(), id, &credential)).await);
+                }
+                Duty::Drive { id, exchange: conversation } => {
+                    let link = link.clone();
+                    let driven = async move {
+                        let mut last = None;
+                        let result = drive(*conversation, |conversation| {
+                            let progress = conversation.progress();
+                            if last.as_ref() != Some(&progress) {
+                                last = Some(progress.clone());
+                                link.send(Message::Input(Input::Progressed { id, progress }));
+                            }
+                        });
+                        Input::Finished { id, result: result.await }
+                    };
+                    exchange = Some((id, driven.boxed()));
+                }
+                // The loop reads the deadline instead.
+                Duty::SetTimer(_) => {}
+            }
+        }
+    }
+}
+
+/// What happens first: a message, the end of the exchange, or the deadline.
+async fn next(link: &Link, rotation: &Rotation, exchange: &mut Option<(RequestId, Boxed<Input>)>) -> Message {
+    let message = async {
+        loop {
+            match link.receive() {
+                Ok(message) => return message,
+                Err(arrival) => arrival.await,
+            }
+        }
+    };
+    let finished = async {
+        match exchange {
+            Some((_, driven)) => Message::Input(driven.await),
+            None => future::pending().await,
+        }
+    };
+    let due = async {
+        match rotation.deadline() {
+            Some(deadline) => sleep_until(deadline).await,
+            None => future::pending().await,
+        }
+        Message::Input(Input::Tick)
+    };
+    let message = message.or(finished).or(due).await;
+    if matches!(message, Message::Input(Input::Finished { .. })) {
+        *exchange = None;
+    }
+    message
+}

@@ -1,0 +1,27 @@
+//! The two clocks of this machine.
+
+use std::time::Duration;
+
+use perennial::{Instant, Now, UnixTime};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Goes on during suspend where the system has such a clock.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const MONOTONIC: ClockId = ClockId::Boottime;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const MONOTONIC: ClockId = ClockId::Monotonic;
+
+/// Both clocks. Instants count from the boot of the system, so that all rotations of a process agree.
+pub fn now() -> Now {
+    let (monotonic, real) = (clock_gettime(MONOTONIC), clock_gettime(ClockId::Realtime));
+    let millis = |time: rustix::time::Timespec| time.tv_sec.saturating_mul(1000).saturating_add(time.tv_nsec / 1_000_000);
+    Now {
+        instant: Instant::from_millis(u64::try_from(millis(monotonic)).unwrap_or(0)),
+        unix: UnixTime::from_millis(millis(real)),
+    }
+}
+
+/// How long to sleep until then; zero if it has passed.
+pub fn until(at: Instant) -> Duration {
+    at.since(now().instant)
+}

@@ -1,0 +1,135 @@
+//! What a rotation's loop and its handles share: an inbox one way, a snapshot the other.
+//!
+//! Both can be waited for from threads and from futures alike, so every runtime uses the same.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use event_listener::{Event, EventListener, Listener as _};
+use perennial_kubernetes::rotation::{Input, Snapshot};
+
+/// What a loop is told.
+#[derive(Debug)]
+pub enum Message {
+    /// Something happened.
+    Input(Input),
+    /// End, cleanly.
+    Stop,
+}
+
+/// The inbox and the snapshot.
+#[derive(Debug)]
+pub struct Link {
+    inbox: Mutex<VecDeque<Message>>,
+    arrived: Event,
+    snapshot: ArcSwap<Snapshot>,
+    changed: Event,
+    ended: AtomicBool,
+}
+
+impl Link {
+    /// A link whose handles see this until the loop says otherwise.
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self {
+            inbox: Mutex::default(),
+            arrived: Event::new(),
+            snapshot: ArcSwap::from_pointee(snapshot),
+            changed: Event::new(),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Tells the loop. Never blocks.
+    pub fn send(&self, message: Message) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push_back(message);
+        self.arrived.notify(1);
+    }
+
+    /// The next message, if one is there; else what to wait on before looking again.
+    pub fn receive(&self) -> Result<Message, EventListener> {
+        if let Some(message) = self.pop() {
+            return Ok(message);
+        }
+        let listener = self.arrived.listen();
+        // What arrived before we listened is not missed.
+        self.pop().ok_or(listener)
+    }
+
+    /// The next message, waiting no longer than `timeout` for one.
+    pub fn receive_within(&self, timeout: Option<Duration>) -> Option<Message> {
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            match self.receive() {
+                Ok(message) => return Some(message),
+                Err(listener) if wait(listener, until) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Shows handles how things are now.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+        self.changed.notify(usize::MAX);
+    }
+
+    /// Tells handles that nothing will change any more.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.changed.notify(usize::MAX);
+    }
+
+    /// Whether the loop has ended.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// How things are.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// `Some` once `look` is satisfied or the loop has ended; else what to wait on before looking again.
+    pub fn watch<T>(&self, mut look: impl FnMut(&Self) -> Option<T>) -> Result<Option<T>, EventListener> {
+        let mut once = || {
+            // In this order, so that the last snapshot is always looked at.
+            let ended = self.has_ended();
+            look(self).map(Some).or(ended.then_some(None))
+        };
+        if let Some(seen) = once() {
+            return Ok(seen);
+        }
+        let listener = self.changed.listen();
+        once().ok_or(listener)
+    }
+
+    /// Waits until `look` is satisfied; `None` if the loop ends or `timeout` passes first.
+    pub fn wait_within<T>(&self, timeout: Option<Duration>, mut look: impl FnMut(&Self) -> Option<T>) -> Option<T> {
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            match self.watch(&mut look) {
+                Ok(seen) => return seen,
+                Err(listener) if wait(listener, until) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn pop(&self) -> Option<Message> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
+/// False if the time passed first.
+fn wait(listener: EventListener, until: Option<Instant>) -> bool {
+    match until {
+        Some(until) => listener.wait_deadline(until).is_some(),
+        None => {
+            listener.wait();
+            true
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! One thread for each rotated certificate.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread;
+
+use perennial::{Policy, RequestId, Template};
+use perennial_kubernetes::rotation::{Duty, Input, Rotation, Signer, Start};
+use perennial_pki::Credential;
+
+use crate::clock;
+use crate::directory::{Directory, DirectoryError};
+use crate::drive::{Cancel, drive};
+use crate::handle::Handle;
+use crate::link::{Link, Message};
+
+/// What is to be rotated, and how. Everything is optional: without a signer or a template, what the
+/// store holds is served as it is; without a store, a credential lives as long as the process.
+#[derive(Debug, Default)]
+pub struct Rotator {
+    policy: Policy,
+    template: Option<Template>,
+    signer: Option<Signer>,
+    store: Option<Directory>,
+    credential: Option<Arc<Credential>>,
+}
+
+impl Rotator {
+    /// Nothing yet, with the default policy.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The numbers to go by.
+    #[must_use]
+    pub fn policy(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// The identity wanted. It can be given, or changed, later.
+    #[must_use]
+    pub fn template(self, template: Template) -> Self {
+        Self { template: Some(template), ..self }
+    }
+
+    /// Who to ask.
+    #[must_use]
+    pub fn signer(self, signer: Signer) -> Self {
+        Self { signer: Some(signer), ..self }
+    }
+
+    /// Where the credential is kept. What it holds now is what the rotation starts from.
+    ///
+    /// # Errors
+    /// If it holds something that is not a pair.
+    pub fn store(self, store: Directory) -> Result<Self, DirectoryError> {
+        let credential = store.load()?.map(|(credential, _)| credential);
+        Ok(Self { credential: credential.or(self.credential), store: Some(store), ..self })
+    }
+
+    /// The parts a loop needs: decisions, disk, and the link to its handles.
+    pub fn into_parts(self) -> (Rotation, Option<Directory>, Arc<Link>) {
+        let Self { policy, template, signer, store, credential } = self;
+        let start = Start { policy: Arc::new(policy), signer, template: template.map(Arc::new), credential };
+        let now = clock::now();
+        let rotation = Rotation::new(start, now);
+        let link = Arc::new(Link::new(rotation.snapshot(now)));
+        (rotation, store, link)
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If the system has no thread to give.
+    pub fn start(self) -> std::io::Result<Handle> {
+        let (rotation, store, link) = self.into_parts();
+        let handle = Handle::new(link.clone());
+        thread::Builder::new().name("perennial".into()).spawn(move || {
+            // Whoever waits learns of the end even if it is a panic.
+            let ended = EndOnDrop(link);
+            run(rotation, store.as_ref(), &ended.0);
+        })?;
+        Ok(handle)
+    }
+}
+
+struct EndOnDrop(Arc<Link>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+fn run(mut rotation: Rotation, store: Option<&Directory>, link: &Arc<Link>) {
+    let mut exchange: Option<(RequestId, Arc<Cancel>)> = None;
+    let mut inputs = VecDeque::new();
+    loop {
+        let input = match inputs.pop_front() {
+            Some(input) => input,
+            None => match link.receive_within(rotation.deadline().map(clock::until)) {
+                Some(Message::Input(input)) => input,
+                Some(Message::Stop) => break,
+                None => Input::Tick,
+            },
+        };
+        let duties = rotation.handle(input, clock::now());
+        // What is accepted is served at once, and written after that.
+        link.publish(rotation.snapshot(clock::now()));
+        for duty in duties {
+            match duty {
+                Duty::Drop { id } => {
+                    if let Some((_, cancel)) = exchange.take_if(|(live, _)| *live == id) {
+                        cancel.cancel();
+                    }
+                }
+                Duty::Write { id, credential } => inputs.push_back(write(store, id, &credential)),
+                Duty::Drive { id, exchange: conversation } => {
+                    let cancel = Arc::new(Cancel::default());
+                    exchange = Some((id, cancel.clone()));
+                    let link = link.clone();
+                    let spawned = thread::Builder::new().name("perennial-exchange".into()).spawn(move || {
+                        let mut last = None;
+                        let result = drive(*conversation, &cancel, |conversation| {
+                            let progress = conversation.progress();
+                            if last.as_ref() != Some(&progress) {
+                                last = Some(progress.clone());
+                                link.send(Message::Input(Input::Progressed { id, progress }));
+                            }
+                        });
+                        if let Some(result) = result {
+                            link.send(Message::Input(Input::Finished { id, result }));
+                        }
+                    });
+                    if let Err(error) = spawned {
+                        inputs.push_back(Input::Unable { id, why: format!("no thread for a request: {error}") });
+                    }
+                }
+                // The loop reads the deadline instead.
+                Duty::SetTimer(_) => {}
+            }
+        }
+    }
+    if let Some((_, cancel)) = exchange {
+        cancel.cancel();
+    }
+}
+
+/// Carries out a [`Duty::Write`]. Without a store, memory is as durable as it gets.
+pub fn write(store: Option<&Directory>, id: RequestId, credential: &Credential) -> Input {
+    let result = store.map_or(Ok(()), |store| store.write(credential, clock::now().unix));
+    Input::Written { id, result: result.map_err(|error| error.to_string()) }
+}
