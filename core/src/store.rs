@@ -226,10 +226,7 @@ impl fmt::Display for StoreError {
                 )
             }
             Self::NotALink { name } => {
-                write!(
-                    f,
-                    "{name} should be a symbolic link, but is not; it is left alone: move it away"
-                )
+                write!(f, "{name} should be a symbolic link, but is not; it is left alone: move it away")
             }
         }
     }

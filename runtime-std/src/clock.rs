@@ -14,7 +14,8 @@ const MONOTONIC: ClockId = ClockId::Monotonic;
 /// Both clocks. Instants count from the boot of the system, so that all rotations of a process agree.
 pub fn now() -> Now {
     let (monotonic, real) = (clock_gettime(MONOTONIC), clock_gettime(ClockId::Realtime));
-    let millis = |time: rustix::time::Timespec| time.tv_sec.saturating_mul(1000).saturating_add(time.tv_nsec / 1_000_000);
+    let millis =
+        |time: rustix::time::Timespec| time.tv_sec.saturating_mul(1000).saturating_add(time.tv_nsec / 1_000_000);
     Now {
         instant: Instant::from_millis(u64::try_from(millis(monotonic)).unwrap_or(0)),
         unix: UnixTime::from_millis(millis(real)),

@@ -113,7 +113,8 @@ impl Directory {
         match op {
             FileOp::CreateNew { name } => self.create(name, contents),
             FileOp::Sync { name } => {
-                let file = rustix::fs::openat(fd, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+                let file =
+                    rustix::fs::openat(fd, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
                 self.report("sync", name, file.and_then(rustix::fs::fsync))
             }
             FileOp::Symlink { target, name } => self.report("link", name, rustix::fs::symlinkat(target, fd, name)),
@@ -228,7 +229,11 @@ impl fmt::Display for DirectoryError {
             Self::Io { what, path, source } => write!(f, "cannot {what} {}: {source}", path.display()),
             Self::Layout { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Credential { path, error } => {
-                write!(f, "{}: {error}; it is left alone: repair it, or move it away to have a new one issued", path.display())
+                write!(
+                    f,
+                    "{}: {error}; it is left alone: repair it, or move it away to have a new one issued",
+                    path.display()
+                )
             }
         }
     }
