@@ -11,7 +11,8 @@ use crate::time::UnixTime;
 /// When a certificate is due by time: drawn once in the policy's window of its lifetime, the same at every look.
 pub fn rotation_point(policy: &Policy, seed: u64, certificate: &Certificate) -> UnixTime {
     let draw = mix(seed, certificate.fingerprint.prefix(), 0);
-    certificate.validity.not_before().after(policy.window.of(certificate.validity.lifetime(), draw))
+    let validity = &certificate.validity;
+    validity.not_before().after(policy.window.of(validity.lifetime(), draw)).min(validity.not_after())
 }
 
 /// Looks at certificates with a wish in mind, at one moment.

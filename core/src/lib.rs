@@ -69,7 +69,8 @@
 //! - lose any reply, and Ticks alone get it to ask, or write, again;
 //! - every submission ends in one accepted reply or one [`Action::CancelRequest`];
 //! - a valid certificate is served until it expires or one at least as good takes its place;
-//! - a restart with the same certificate, [`Pending`] and [`seed()`] goes on as if there had been none.
+//! - a restart with the same certificate, [`Pending`] and [`seed()`] has the same rotation point, the
+//!   same budget and the same key to ask with.
 //!
 //! With a healthy signer and lifetimes of at least [`Policy::shortest_lifetime`], the certificate is
 //! replaced inside the policy's window and never expires.

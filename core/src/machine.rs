@@ -50,6 +50,14 @@ struct Write {
     id: RequestId,
     again_at: Instant,
     failures: u32,
+    /// It has been asked for, and not been answered.
+    out: bool,
+}
+
+impl Write {
+    const fn new(id: RequestId, now: Instant) -> Self {
+        Self { id, again_at: now, failures: 0, out: false }
+    }
 }
 
 impl RotationMachine {
@@ -161,15 +169,16 @@ impl RotationMachine {
     /// before carrying out a [`SubmitCsr`](crate::Action::SubmitCsr), and after a refusal.
     pub fn pending(&self, now: Now) -> Option<Pending> {
         let template = self.asked.clone()?;
+        let key = if self.reusable { Key::Pending } else { Key::New };
         let (submitted, budget_whole, refusal) = self.pace.remember(&self.policy, now);
-        Some(Pending { template, submitted, budget_whole, refusal })
+        Some(Pending { template, key, submitted, budget_whole, refusal })
     }
 
     /// Takes up what an earlier run left: its key, its refusal, and what it spent of the budget.
     fn resume(&mut self, pending: Pending, now: Now) {
-        let Pending { template, submitted, budget_whole, refusal } = pending;
+        let Pending { template, key, submitted, budget_whole, refusal } = pending;
         self.pace = Pace::resume(&self.policy, submitted, budget_whole, refusal, now);
-        self.reusable = refusal.is_none() && !self.policy.new_key_per_attempt;
+        self.reusable = key == Key::Pending && !self.policy.new_key_per_attempt;
         self.asked = Some(template);
         self.reconsider_refusal();
     }
@@ -224,14 +233,14 @@ impl RotationMachine {
         let verdict = self.judge(now).verdict(&certificate, self.asked.as_deref());
         if self.is_no_worse(&certificate, now) {
             self.hold(certificate);
-            self.unwritten = Some(Write { id, again_at: now.instant, failures: 0 });
+            self.unwritten = Some(Write::new(id, now.instant));
         }
-        if let Some(failure) = verdict {
-            self.failed(failure, None, since, now);
-        } else {
-            self.pace.forget_failures();
-            self.asked = None;
+        match verdict {
+            Some(failure) => self.failed(failure, None, since, now),
+            None => self.pace.forget_failures(),
         }
+        // Its certificate is there: the key has done its work.
+        self.reusable = false;
         true
     }
 
@@ -246,7 +255,8 @@ impl RotationMachine {
     }
 
     fn write_failed(&mut self, id: RequestId, now: Now) -> bool {
-        let Some(write) = self.unwritten.as_mut().filter(|write| write.id == id) else { return false };
+        let Some(write) = self.unwritten.as_mut().filter(|write| write.id == id && write.out) else { return false };
+        write.out = false;
         write.failures = write.failures.saturating_add(1);
         let draw = mix(self.seed, id.get(), write.failures.into());
         let wait = self.policy.write.wait(write.failures, Duration::ZERO, draw);
@@ -261,10 +271,12 @@ impl RotationMachine {
             return self.unwritten.take().is_some();
         }
         match found {
-            Some(found) if self.is_no_worse(&found, now) => {
+            Some(found) if self.may_take_over(&found, now) => {
                 self.hold(found);
                 self.unwritten = None;
-                self.pace.forget_failures();
+                if self.due(now).is_none() {
+                    self.pace.forget_failures();
+                }
             }
             Some(_) | None => {
                 let ours = self.certificate_at(now.unix).is_some_and(|held| !held.provisional);
@@ -272,7 +284,7 @@ impl RotationMachine {
                     return false;
                 }
                 let id = self.take_id();
-                self.unwritten = Some(Write { id, again_at: now.instant, failures: 0 });
+                self.unwritten = Some(Write::new(id, now.instant));
             }
         }
         true
@@ -294,8 +306,9 @@ impl RotationMachine {
     fn settle(&mut self, now: Now, actions: &mut Actions) {
         self.time_out(now, actions);
         self.write(now, actions);
-        self.due = self.due(now);
-        match (self.due, self.wanted()) {
+        let wanted = self.wanted();
+        self.due = wanted.as_ref().and_then(|_| self.due(now));
+        match (self.due, wanted) {
             (Some(_), Some(wanted)) if self.live.is_some() => self.requesting(wanted, now, actions),
             (Some(reason), Some(wanted)) => self.asking(reason, wanted, now, actions),
             _ => self.resting(actions),
@@ -326,6 +339,7 @@ impl RotationMachine {
         let (Some(write), Some(certificate)) = (&mut self.unwritten, &self.certificate) else { return };
         if write.again_at <= now.instant {
             actions.write = Some((write.id, certificate.clone()));
+            write.out = true;
             // Only a lost answer lets this pass.
             write.again_at = now.instant.after(self.policy.write.cap());
         }
@@ -371,6 +385,7 @@ impl RotationMachine {
         let certificate = self.certificate.as_ref().map_or(0, |held| held.fingerprint.prefix());
         let draw = mix(self.seed, certificate, self.next_id.get());
         self.pace.failed(&self.policy, Failed { failure, retry_after, took, left }, draw, now.instant);
+        self.reconsider_refusal();
     }
 
     fn is_superseded(&self) -> bool {
@@ -395,21 +410,29 @@ impl RotationMachine {
             (None, Some(reason)) => Some(self.pace.next_at(&self.policy, worth(reason))),
             (None, None) => None,
         };
-        let rotation =
-            self.rotation_point().filter(|at| *at > now.unix).map(|at| now.instant.after(at.since(now.unix)));
-        [write, request, rotation].into_iter().flatten().fold(self.clock_check(now), Instant::min).into()
+        let expired = |held: &Arc<Certificate>| held.validity.not_after().after(Duration::from_millis(1));
+        let by_wall_clock = |at: UnixTime| (at > now.unix).then(|| now.instant.after(at.since(now.unix)));
+        let rotation = self.rotation_point().and_then(by_wall_clock);
+        let expiry = self.certificate.as_ref().map(expired).and_then(by_wall_clock);
+        [write, request, rotation, expiry].into_iter().flatten().fold(self.clock_check(now), Instant::min).into()
     }
 
     /// Looks at the clocks lie on a grid of their own, so that how often it ticked does not matter.
     fn clock_check(&self, now: Now) -> Instant {
         let grid = millis(self.policy.max_sleep).max(1);
-        let phase = self.seed % grid;
-        let into = (now.instant.as_millis() % grid + grid - phase) % grid;
+        let (phase, at) = (self.seed % grid, now.instant.as_millis() % grid);
+        let into = if at >= phase { at - phase } else { grid - (phase - at) };
         now.instant.after(Duration::from_millis(grid - into))
     }
 
     fn is_no_worse(&self, new: &Certificate, now: Now) -> bool {
         self.judge(now).is_no_worse(new, self.certificate.as_deref(), self.refused)
+    }
+
+    /// Whether what somebody else put into the store may be served. Nobody has checked it for its time yet.
+    fn may_take_over(&self, found: &Certificate, now: Now) -> bool {
+        let usable = found.validity.not_before() <= now.unix || self.certificate_at(now.unix).is_none();
+        usable && self.is_no_worse(found, now)
     }
 
     fn judge(&self, now: Now) -> Judge<'_> {

@@ -114,7 +114,8 @@ impl Pace {
         Self {
             failures: refusal.map_or(0, |refusal| refusal.failures),
             last: refusal.map(|refusal| refusal.failure),
-            retry_at: refusal.map_or_else(Instant::default, |r| later(r.retry_at, policy.refused.cap())),
+            retry_at: refusal
+                .map_or_else(Instant::default, |r| later(r.retry_at, policy.refused.cap().saturating_mul(2))),
             spaced_at: later(submitted.after(policy.spacing), policy.spacing),
             whole_at: later(budget_whole, policy.budget.refill_of(policy.budget.size())),
         }

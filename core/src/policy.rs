@@ -72,6 +72,11 @@ impl Backoff {
         self
     }
 
+    /// The longest wait.
+    pub const fn longest(&self) -> Duration {
+        self.spread.of(self.cap, u64::MAX)
+    }
+
     /// The longest wait before jitter.
     pub const fn cap(&self) -> Duration {
         self.cap
@@ -106,10 +111,10 @@ impl Budget {
     /// Room for `size` tokens, one coming back every `refill`.
     ///
     /// # Errors
-    /// [`PolicyError::Budget`] if `size` is below two (the last token is kept for what is urgent) or
-    /// `refill` is below a millisecond.
+    /// [`PolicyError::Budget`] if `size` is below two (the last token is kept for what is urgent),
+    /// `refill` is below a millisecond, or filling the bucket takes longer than clocks can count.
     pub const fn new(size: u32, refill: Duration) -> Result<Self, PolicyError> {
-        if size >= 2 && millis(refill) >= 1 {
+        if size >= 2 && millis(refill) >= 1 && millis(refill).checked_mul(size as u64).is_some() {
             Ok(Self { size, refill })
         } else {
             Err(PolicyError::Budget { size, refill })
@@ -213,8 +218,9 @@ impl Policy {
         if by_budget < by_spacing { by_budget } else { by_spacing }
     }
 
-    /// The shortest lifetime for which a healthy signer keeps the certificate inside its window for
-    /// ever: a token has come back before the next one is wanted.
+    /// The shortest lifetime, counted from issue, for which a healthy signer keeps the certificate inside
+    /// its window for ever: a token has come back before the next one is wanted. A signer that dates
+    /// back brings the rotation point nearer to the issue: add to the lifetime what it dates back.
     pub const fn shortest_lifetime(&self) -> Duration {
         let pace = at_least_one(if millis(self.budget.refill) > millis(self.spacing) {
             millis(self.budget.refill)
@@ -271,7 +277,10 @@ impl fmt::Display for PolicyError {
                 write!(f, "a backoff from {first:?} to {cap:?} must begin at 1 ms or more, and not above its cap")
             }
             Self::Budget { size, refill } => {
-                write!(f, "a budget of {size} every {refill:?} must hold two tokens or more and refill in 1 ms or more")
+                write!(
+                    f,
+                    "a budget of {size} every {refill:?} must hold two tokens or more, refill in 1 ms or more, and fill up some day"
+                )
             }
         }
     }

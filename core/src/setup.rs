@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 
+use crate::action::Key;
 use crate::certificate::Certificate;
 use crate::event::Failure;
 use crate::policy::Policy;
@@ -43,13 +44,15 @@ impl Default for Setup {
 /// submission, beside the pending key. Times are wall-clock, since monotonic clocks end with a boot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pending {
-    /// What the last request asked for, with the pending key.
+    /// What the last request asked for.
     pub template: Arc<Template>,
+    /// Whether the key in the pending slot may be used once more, or is spent.
+    pub key: Key,
     /// When it was submitted.
     pub submitted: UnixTime,
     /// When the submission budget is whole again.
     pub budget_whole: UnixTime,
-    /// The answer, if it was a refusal: the key is spent, and the next attempt has to wait.
+    /// The answer, if it was a refusal: the next attempt has to wait.
     pub refusal: Option<Refusal>,
 }
 
