@@ -2,4 +2,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ask;
+mod backoff;
+pub mod call;
+pub mod cluster;
+pub mod conversation;
+pub mod csr_error;
+pub mod exchange;
+pub mod http;
+pub mod issuance;
+pub mod naming;
 pub mod objects;
+pub mod rotation;
+pub mod session;
+mod tls;
+mod watch;

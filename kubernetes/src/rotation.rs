@@ -15,9 +15,12 @@ use perennial::{
 };
 use perennial_pki::{Credential, KeyAlgorithm, KeyPair, Roots, Usage, certificate_request};
 
+use crate::ask::Ask;
 use crate::cluster::{Cluster, Identity};
-use crate::issuance::{Ask, CsrError, Issuance, Issued, Limits, Progress};
+use crate::csr_error::CsrError;
+use crate::issuance::{Issuance, Issued, Progress};
 use crate::naming::csr_name;
+use crate::session::Limits;
 
 /// Gives the identity to ask with, looked up anew for each request: a token file may have changed.
 pub type IdentitySource = Arc<dyn Fn() -> Result<Identity, String> + Send + Sync>;
@@ -395,11 +398,11 @@ impl Rotation {
             expiration_seconds: signer.expiration.map(|span| i32::try_from(span.as_secs()).unwrap_or(i32::MAX)),
             usage: signer.usage,
             skew: signer.skew,
-            issuers: signer.issuers.clone(),
+            roots: signer.issuers.clone(),
         };
         self.asking = Some(Asking { id, key, shown, progress: None });
         let seed = self.seed ^ id.get();
-        Ok(Issuance::new(ask, signer.cluster.clone(), identity, signer.limits.clone(), seed, now))
+        Ok(Issuance::new(ask, signer.cluster.clone(), identity, signer.limits, seed))
     }
 
     /// Our own certificate while it is of use; else whatever was given for that case.

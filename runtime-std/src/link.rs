@@ -64,8 +64,7 @@ impl Link {
         loop {
             match self.receive() {
                 Ok(message) => return Some(message),
-                Err(listener) if wait(listener, until) => {}
-                Err(_) => return None,
+                Err(listener) => wait(listener, until)?,
             }
         }
     }
@@ -112,8 +111,7 @@ impl Link {
         loop {
             match self.watch(&mut look) {
                 Ok(seen) => return seen,
-                Err(listener) if wait(listener, until) => {}
-                Err(_) => return None,
+                Err(listener) => wait(listener, until)?,
             }
         }
     }
@@ -123,13 +121,13 @@ impl Link {
     }
 }
 
-/// False if the time passed first.
-fn wait(listener: EventListener, until: Option<Instant>) -> bool {
+/// `None` if the time passed first.
+fn wait(listener: EventListener, until: Option<Instant>) -> Option<()> {
     match until {
-        Some(until) => listener.wait_deadline(until).is_some(),
+        Some(until) => listener.wait_deadline(until),
         None => {
             listener.wait();
-            true
+            Some(())
         }
     }
 }

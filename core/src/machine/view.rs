@@ -1,0 +1,65 @@
+//! The machine, looked at from outside.
+
+use alloc::sync::Arc;
+
+use super::{RotationMachine, worth};
+use crate::certificate::Certificate;
+use crate::event::Failure;
+use crate::judge::rotation_point;
+use crate::state::{Reason, State};
+use crate::template::Template;
+use crate::time::UnixTime;
+
+impl RotationMachine {
+    /// What the machine was doing when it last handled an event.
+    pub fn state(&self) -> State {
+        if let (Some((id, since)), Some(reason)) = (self.live, self.due) {
+            return State::Requesting { id, reason, until: since.after(self.request_timeout()) };
+        }
+        match (self.due, &self.certificate) {
+            _ if !self.signer => State::NotEnabled,
+            _ if self.template.is_none() => State::NoTemplate,
+            (None, Some(certificate)) => {
+                State::Resting { rotate_at: rotation_point(&self.policy, self.seed, certificate) }
+            }
+            (reason, _) => {
+                let reason = reason.unwrap_or(Reason::NoCertificate);
+                let until = self.pace.next_at(&self.policy, worth(reason));
+                match self.pace.last() {
+                    Some(last) => State::BackingOff { reason, until, failures: self.pace.failures(), last },
+                    None => State::Waiting { reason, until },
+                }
+            }
+        }
+    }
+
+    /// The certificate to serve at this time: `None` once it has expired.
+    pub fn certificate_at(&self, unix: UnixTime) -> Option<&Arc<Certificate>> {
+        self.certificate.as_ref().filter(|certificate| !certificate.validity.expired(unix))
+    }
+
+    /// The certificate held, expired or not: the wall clock may yet step back.
+    pub const fn certificate(&self) -> Option<&Arc<Certificate>> {
+        self.certificate.as_ref()
+    }
+
+    /// The identity wanted.
+    pub const fn template(&self) -> Option<&Arc<Template>> {
+        self.template.as_ref()
+    }
+
+    /// Whether the certificate is served from memory only, a crash away from being lost.
+    pub const fn is_unwritten(&self) -> bool {
+        self.unwritten.is_some()
+    }
+
+    /// Why the last attempt failed, if it did.
+    pub const fn last_failure(&self) -> Option<Failure> {
+        self.pace.last()
+    }
+
+    /// When the certificate held is due by time alone.
+    pub fn rotation_point(&self) -> Option<UnixTime> {
+        self.certificate.as_ref().map(|certificate| rotation_point(&self.policy, self.seed, certificate))
+    }
+}

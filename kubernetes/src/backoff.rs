@@ -1,0 +1,50 @@
+//! Pauses, spread by a seed instead of a random number generator: the same seed gives the same pauses.
+
+use std::time::Duration;
+
+const SHORTEST: Duration = Duration::from_millis(800);
+const LONGEST: Duration = Duration::from_secs(30);
+const FIRST_POLL: Duration = Duration::from_secs(5);
+
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// After the first trouble (0) and every further one in a row: anything from 800 ms to a ceiling
+    /// that doubles from 1.6 s up to 30 s.
+    pub(crate) fn backoff(&mut self, troubles: u32) -> Duration {
+        let ceiling = doubled(SHORTEST, troubles.saturating_add(1));
+        Duration::from_millis(self.between(millis(SHORTEST), millis(ceiling)))
+    }
+
+    /// Between looks where watching is forbidden: doubling from 5 s up to 30 s.
+    pub(crate) fn poll(&mut self, polls: u32) -> Duration {
+        let pause = millis(doubled(FIRST_POLL, polls));
+        Duration::from_millis(self.between(pause - pause / 5, pause))
+    }
+
+    /// A number from `low` to `high`, both included.
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.draw() % (high.saturating_sub(low) + 1)
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014).
+    fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+fn doubled(pause: Duration, times: u32) -> Duration {
+    pause.saturating_mul(1_u32.checked_shl(times).filter(|factor| *factor != 0).unwrap_or(u32::MAX)).min(LONGEST)
+}
+
+const fn millis(pause: Duration) -> u64 {
+    // No pause is longer than `LONGEST`.
+    pause.as_millis() as u64
+}

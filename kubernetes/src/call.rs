@@ -1,0 +1,64 @@
+//! One request, one answer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use perennial::{Instant, Now};
+
+use crate::cluster::{Cluster, Identity};
+use crate::conversation::{Conversation, Input, Step};
+use crate::exchange::ExchangeError;
+use crate::http::Request;
+use crate::session::{Event, Limits, Response, Session};
+
+/// A single request: its outcome is the answer, whatever its status, or the reason why there is none.
+pub struct Call {
+    session: Session,
+    request: Option<Request>,
+    outcome: Option<Result<Response, ExchangeError>>,
+}
+
+impl Call {
+    /// Asks `cluster` this, as `identity`. Only the time limits of `limits` count.
+    pub const fn new(request: Request, cluster: Arc<Cluster>, identity: Identity, limits: Limits) -> Self {
+        Self { session: Session::new(cluster, identity, limits), request: Some(request), outcome: None }
+    }
+
+    fn advance(&mut self, now: Now) {
+        if let Some(request) = self.request.take() {
+            self.session.send(request, None, now);
+        }
+        while let Some(event) = self.session.event(now) {
+            match event {
+                Event::Answer(response) => self.outcome = Some(Ok(response)),
+                Event::Lost(error) => self.outcome = Some(Err(error)),
+                // Only streams have these.
+                Event::Opened | Event::Piece(_) | Event::Closed => {}
+            }
+            self.session.close();
+        }
+    }
+}
+
+impl Conversation for Call {
+    type Outcome = Result<Response, ExchangeError>;
+
+    fn handle(&mut self, input: Input<'_>, now: Now) {
+        self.session.handle(input, now);
+        self.advance(now);
+    }
+
+    fn poll(&mut self, now: Now) -> Step<Self::Outcome> {
+        self.advance(now);
+        if let Some(step) = self.session.step(now) {
+            return step;
+        }
+        self.outcome.take().map_or(Step::Wait { until: Instant::MAX }, Step::Done)
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("cluster", self.session.cluster()).field("outcome", &self.outcome).finish()
+    }
+}

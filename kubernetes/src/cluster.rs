@@ -1,0 +1,269 @@
+//! Which API server to talk to, and as whom.
+
+use std::fmt;
+use std::sync::Arc;
+
+use perennial_pki::{Credential, Roots};
+use rustls::pki_types::ServerName;
+use zeroize::Zeroizing;
+
+/// An API server: where it is and how it proves to be itself.
+#[derive(Clone)]
+pub struct Cluster {
+    host: String,
+    port: u16,
+    path_prefix: String,
+    roots: Option<Roots>,
+    tls_server_name: Option<String>,
+    insecure_skip_tls_verify: bool,
+}
+
+impl Cluster {
+    /// A cluster from a server URL as kubeconfig files write it: `https://host[:port][/prefix]`.
+    /// The port defaults to 443; a path prefix (a proxy's) is kept in front of every request.
+    ///
+    /// # Errors
+    /// [`ClusterError`] if the URL is not https or has no usable host or port.
+    pub fn from_url(url: &str) -> Result<Self, ClusterError> {
+        let bad = |why| ClusterError::Url { url: printable(url), why };
+        let (scheme, rest) =
+            url.trim().split_once("://").ok_or_else(|| bad("it has no scheme; expected https://host"))?;
+        if scheme.eq_ignore_ascii_case("http") {
+            return Err(bad("plain http would send credentials in the clear; use https"));
+        }
+        if !scheme.eq_ignore_ascii_case("https") {
+            return Err(bad("the scheme must be https"));
+        }
+        let (authority, path) = match rest.find(['/', '?', '#']) {
+            Some(at) => rest.split_at(at),
+            None => (rest, ""),
+        };
+        if path.contains(['?', '#']) || !path.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(bad("the path may not hold a query, a fragment or unescaped characters"));
+        }
+        if authority.contains('@') {
+            return Err(bad("credentials do not belong in the URL"));
+        }
+        let (host, port) = split_port(authority).ok_or_else(|| bad("the port is not a number from 1 to 65535"))?;
+        if ServerName::try_from(host).is_err() {
+            return Err(bad("the host is neither a DNS name nor an IP address"));
+        }
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+            path_prefix: path.trim_end_matches('/').to_owned(),
+            roots: None,
+            tls_server_name: None,
+            insecure_skip_tls_verify: false,
+        })
+    }
+
+    /// The same cluster, trusted if its certificate chains up to one of these CAs.
+    pub fn with_roots(mut self, roots: Roots) -> Self {
+        self.roots = Some(roots);
+        self
+    }
+
+    /// The same cluster, its certificate checked for this name instead of the URL's host
+    /// (kubeconfig `tls-server-name`).
+    ///
+    /// # Errors
+    /// [`ClusterError::ServerName`] if this is neither a DNS name nor an IP address.
+    pub fn with_tls_server_name(mut self, name: &str) -> Result<Self, ClusterError> {
+        if ServerName::try_from(name).is_err() {
+            return Err(ClusterError::ServerName(printable(name)));
+        }
+        self.tls_server_name = Some(name.to_owned());
+        Ok(self)
+    }
+
+    /// The same cluster, taken at its word: its certificate is not checked at all (kubeconfig
+    /// `insecure-skip-tls-verify`). For development only.
+    pub fn with_insecure_skip_tls_verify(mut self) -> Self {
+        self.insecure_skip_tls_verify = true;
+        self
+    }
+
+    /// The host to connect to: a DNS name or an IP address, IPv6 without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The TCP port.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What goes in front of every path; empty or `/…` without a trailing slash.
+    pub fn path_prefix(&self) -> &str {
+        &self.path_prefix
+    }
+
+    /// The CAs the server is checked against.
+    pub const fn roots(&self) -> Option<&Roots> {
+        self.roots.as_ref()
+    }
+
+    /// The name the server's certificate must carry.
+    pub fn tls_server_name(&self) -> &str {
+        self.tls_server_name.as_deref().unwrap_or(&self.host)
+    }
+
+    /// Whether the server's certificate is not checked.
+    pub const fn insecure_skip_tls_verify(&self) -> bool {
+        self.insecure_skip_tls_verify
+    }
+
+    /// `host` or `host:port` as the `Host` header wants it.
+    pub(crate) fn authority(&self) -> String {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        match self.port {
+            443 => format!("{open}{}{close}", self.host),
+            port => format!("{open}{}{close}:{port}", self.host),
+        }
+    }
+}
+
+/// The server's URL.
+impl fmt::Display for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "https://{}{}", self.authority(), self.path_prefix)
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("server", &format_args!("{self}"))
+            .field("roots", &self.roots.is_some())
+            .field("tls_server_name", &self.tls_server_name)
+            .field("insecure_skip_tls_verify", &self.insecure_skip_tls_verify)
+            .finish()
+    }
+}
+
+/// `host`, `host:port`, `[v6]`, `[v6]:port`.
+fn split_port(authority: &str) -> Option<(&str, u16)> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, after) = rest.split_once(']')?;
+            // Brackets are for IPv6 only.
+            host.parse::<std::net::Ipv6Addr>().ok()?;
+            (host, if after.is_empty() { None } else { Some(after.strip_prefix(':')?) })
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    let Some(port) = port else { return Some((host, 443)) };
+    if !port.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    port.parse().ok().filter(|port| *port != 0).map(|port| (host, port))
+}
+
+/// Foreign text made fit for one line of a message.
+pub(crate) fn printable(text: &str) -> String {
+    const LONGEST: usize = 200;
+    let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.retain(|c| !c.is_control());
+    match line.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line,
+    }
+}
+
+/// Why a cluster or token cannot be used as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// The server URL is of no use.
+    Url {
+        /// As it was written.
+        url: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The TLS server name is neither a DNS name nor an IP address.
+    ServerName(String),
+    /// The bearer token is empty or holds characters no token has. The token is not shown.
+    Token,
+}
+
+impl fmt::Display for ClusterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url { url, why } => write!(f, "server URL \"{url}\" cannot be used: {why}"),
+            Self::ServerName(name) => write!(f, "tls-server-name \"{name}\" is neither a DNS name nor an IP address"),
+            Self::Token => {
+                f.write_str("the bearer token is empty or holds spaces, line breaks or other characters no token has")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ClusterError {}
+
+/// A bearer token. Wiped on drop, never shown.
+#[derive(Clone)]
+pub struct Token(Zeroizing<String>);
+
+impl Token {
+    /// A token, as files hold it: white space around it does not count.
+    ///
+    /// # Errors
+    /// [`ClusterError::Token`] if what is left is empty or not visible ASCII.
+    pub fn new(text: &str) -> Result<Self, ClusterError> {
+        let text = text.trim();
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(ClusterError::Token);
+        }
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// As whom to ask.
+#[derive(Clone)]
+pub enum Identity {
+    /// As nobody in particular (`system:anonymous`).
+    Anonymous,
+    /// With a bearer token, for example a bootstrap token.
+    Token(Token),
+    /// With a client certificate.
+    Certificate(Arc<Credential>),
+}
+
+impl Identity {
+    /// For people: what the server was shown.
+    pub(crate) const fn describe(&self) -> &'static str {
+        match self {
+            Self::Anonymous => "no credential",
+            Self::Token(_) => "a bearer token",
+            Self::Certificate(_) => "a client certificate",
+        }
+    }
+}
+
+/// The kind of credential and, for a certificate, which one; never a secret.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("Anonymous"),
+            Self::Token(token) => token.fmt(f),
+            Self::Certificate(credential) => {
+                write!(f, "Certificate({})", credential.chain().certificate().fingerprint)
+            }
+        }
+    }
+}

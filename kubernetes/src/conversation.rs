@@ -1,0 +1,156 @@
+//! What a driver does for a conversation with an API server: connect, write, read, sleep. Nothing else.
+
+use std::fmt;
+
+use perennial::{Instant, Now};
+
+/// A conversation with an API server, free of I/O. [`poll`](Self::poll) says what to do next; the driver
+/// does it, reports what came of it with [`handle`](Self::handle), and polls again.
+///
+/// ```
+/// use std::io::{self, ErrorKind, Read, Write};
+/// use std::net::{TcpStream, ToSocketAddrs};
+/// use std::time::Duration;
+/// use perennial::{Instant, Now};
+/// use perennial_kubernetes::conversation::{Conversation, Input, Step};
+///
+/// fn drive<C: Conversation>(mut conversation: C, now: impl Fn() -> Now) -> C::Outcome {
+///     let mut stream: Option<TcpStream> = None;
+///     let mut buffer = [0; 16 << 10];
+///     let left = |until: Instant| until.since(now().instant).max(Duration::from_millis(1));
+///     loop {
+///         let input = match (conversation.poll(now()), &mut stream) {
+///             (Step::Done(outcome), _) => return outcome,
+///             (Step::Connect { host, port, until }, _) => match connect(&host, port, left(until)) {
+///                 Ok(connected) => {
+///                     stream = Some(connected);
+///                     Input::Connected
+///                 }
+///                 Err(error) => Input::Failed(error.to_string()),
+///             },
+///             (Step::Transmit { bytes, until }, Some(stream)) => {
+///                 match stream.set_write_timeout(Some(left(until))).and_then(|()| stream.write_all(&bytes)) {
+///                     Ok(()) => continue,
+///                     Err(error) => Input::Failed(error.to_string()),
+///                 }
+///             }
+///             (Step::Receive { until }, Some(stream)) => {
+///                 match stream.set_read_timeout(Some(left(until))).and_then(|()| stream.read(&mut buffer)) {
+///                     Ok(0) => Input::Ended,
+///                     Ok(length) => Input::Received(&buffer[..length]),
+///                     Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
+///                     Err(error) => Input::Failed(error.to_string()),
+///                 }
+///             }
+///             (Step::Disconnect, _) => {
+///                 stream = None;
+///                 continue;
+///             }
+///             (Step::Wait { until }, _) => {
+///                 std::thread::sleep(left(until));
+///                 continue;
+///             }
+///             (Step::Transmit { .. } | Step::Receive { .. }, None) => Input::Ended,
+///         };
+///         conversation.handle(input, now());
+///     }
+/// }
+///
+/// fn connect(host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
+///     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+///     for address in (host, port).to_socket_addrs()? {
+///         match TcpStream::connect_timeout(&address, within) {
+///             Ok(stream) => return Ok(stream),
+///             Err(error) => last = error,
+///         }
+///     }
+///     Err(last)
+/// }
+/// ```
+///
+/// To cancel, drop the conversation and close its connection.
+pub trait Conversation {
+    /// What the conversation was for.
+    type Outcome;
+
+    /// What came of a step. Any input is accepted at any time; one that nobody waits for is ignored.
+    fn handle(&mut self, input: Input<'_>, now: Now);
+
+    /// What to do next. Asking again is harmless, except that bytes to transmit are given out once.
+    fn poll(&mut self, now: Now) -> Step<Self::Outcome>;
+}
+
+/// What a driver reports.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Input<'a> {
+    /// The connection asked for is there.
+    Connected,
+    /// These bytes arrived; any portion is fine.
+    Received(&'a [u8]),
+    /// The peer closed its side: nothing more will arrive.
+    Ended,
+    /// The step could not be done; the text is the system's reason.
+    Failed(String),
+}
+
+/// Bytes are shown by their number.
+impl fmt::Debug for Input<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connected => f.write_str("Connected"),
+            Self::Received(bytes) => write!(f, "Received({} bytes)", bytes.len()),
+            Self::Ended => f.write_str("Ended"),
+            Self::Failed(why) => f.debug_tuple("Failed").field(why).finish(),
+        }
+    }
+}
+
+/// What a driver is to do next.
+#[derive(Clone, PartialEq, Eq)]
+#[must_use = "the conversation stands still until this is done"]
+pub enum Step<T> {
+    /// Open a TCP connection, resolving `host` if it is a name, and report [`Input::Connected`] or [`Input::Failed`].
+    Connect {
+        /// A DNS name or an IP address, IPv6 without brackets.
+        host: String,
+        /// The TCP port.
+        port: u16,
+        /// When to give up: report [`Input::Failed`], or just poll.
+        until: Instant,
+    },
+    /// Write all these bytes to the connection; report only a failure.
+    Transmit {
+        /// The bytes.
+        bytes: Vec<u8>,
+        /// When to give up and report [`Input::Failed`].
+        until: Instant,
+    },
+    /// Read from the connection and report [`Input::Received`], [`Input::Ended`] or [`Input::Failed`]; at `until`, just poll.
+    Receive {
+        /// When to stop waiting.
+        until: Instant,
+    },
+    /// Close the connection, if there is one.
+    Disconnect,
+    /// Let time pass, then poll. The connection may stay open.
+    Wait {
+        /// Until when.
+        until: Instant,
+    },
+    /// It is over; the connection is closed already.
+    Done(T),
+}
+
+/// Bytes are shown by their number.
+impl<T: fmt::Debug> fmt::Debug for Step<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect { host, port, until } => write!(f, "Connect({host} port {port}, until {until:?})"),
+            Self::Transmit { bytes, until } => write!(f, "Transmit({} bytes, until {until:?})", bytes.len()),
+            Self::Receive { until } => write!(f, "Receive(until {until:?})"),
+            Self::Disconnect => f.write_str("Disconnect"),
+            Self::Wait { until } => write!(f, "Wait(until {until:?})"),
+            Self::Done(outcome) => f.debug_tuple("Done").field(outcome).finish(),
+        }
+    }
+}

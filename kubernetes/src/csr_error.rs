@@ -1,0 +1,187 @@
+//! Why a submission came to nothing, for the machine and for people.
+
+use std::fmt;
+use std::time::Duration;
+
+use perennial::Failure;
+
+use crate::cluster::{Cluster, Identity, printable};
+use crate::exchange::ExchangeError;
+use crate::objects::Status;
+use crate::session::Response;
+
+/// A submission that came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CsrError {
+    /// What the rotation machine needs to know.
+    pub failure: Failure,
+    /// When the server asks to be left alone until: `Retry-After`, or the same in a `Status`.
+    pub retry_after: Option<Duration>,
+    /// For people: what happened, where, and what can be done about it. One line, no secrets.
+    pub message: String,
+    /// The server turned down the credential it was shown (HTTP 401, TLS alert).
+    pub credential_refused: bool,
+    /// Whether this answer shows an API server at work, as client-go judges it: 401 always, 403 and 404
+    /// when they come with a `Status`. `None`: nothing was learnt about it.
+    pub server_healthy: Option<bool>,
+}
+
+/// The message.
+impl fmt::Display for CsrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for CsrError {}
+
+/// Which request, where and as whom: what every message must say.
+#[derive(Clone, Copy)]
+pub(crate) struct Scene<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) identity: &'a Identity,
+    pub(crate) name: &'a str,
+}
+
+impl Scene<'_> {
+    /// The server answered, and will not have it.
+    pub(crate) fn refused(self, response: &Response) -> CsrError {
+        let said = Said::read(response);
+        let failure = match response.status {
+            401 => Failure::Unauthorized,
+            403 => Failure::Forbidden,
+            429 => Failure::Throttled,
+            408 => Failure::Unreachable,
+            400..=499 => Failure::Rejected,
+            _ => Failure::Unreachable,
+        };
+        let shown = self.identity.describe();
+        let advice = match response.status {
+            401 => format!(
+                "; it does not accept what it was shown ({shown}): is it expired, revoked or for another cluster?"
+            ),
+            403 => {
+                "; the credential must be allowed to create, get, list and watch certificatesigningrequests: bind its \
+                    user or group to the ClusterRole system:node-bootstrapper (kubectl create clusterrolebinding), \
+                    and see whether the node may ask for this name"
+                    .to_owned()
+            }
+            404 => "; is certificates.k8s.io/v1 served there?".to_owned(),
+            _ if !said.by_the_api => "; is that a Kubernetes API server?".to_owned(),
+            _ => String::new(),
+        };
+        CsrError {
+            failure,
+            retry_after: said.retry_after.or(response.retry_after),
+            message: format!("{}: the server answered {}{advice}", self, said.text),
+            credential_refused: response.status == 401 && !matches!(self.identity, Identity::Anonymous),
+            server_healthy: Some(response.status == 401 || (said.by_the_api && matches!(response.status, 403 | 404))),
+        }
+    }
+
+    /// There was no answer.
+    pub(crate) fn lost(self, error: &ExchangeError) -> CsrError {
+        let with_certificate = matches!(self.identity, Identity::Certificate(_));
+        let (failure, healthy, advice) = match error {
+            ExchangeError::NoRoots | ExchangeError::Setup(_) => (Failure::Local, None, String::new()),
+            ExchangeError::CertificateRefused(_) => {
+                let advice = if with_certificate {
+                    "; is it expired, revoked or issued by a CA this server does not know?".to_owned()
+                } else {
+                    format!("; it wants a client certificate and was shown {}", self.identity.describe())
+                };
+                (Failure::Unauthorized, Some(false), advice)
+            }
+            ExchangeError::Untrusted(_) => (Failure::Unreachable, Some(false), self.trust_advice()),
+            ExchangeError::Connect(_)
+            | ExchangeError::TimedOut(_)
+            | ExchangeError::Closed
+            | ExchangeError::Broken(_)
+            | ExchangeError::Tls(_)
+            | ExchangeError::Http(_) => (Failure::Unreachable, Some(false), String::new()),
+        };
+        CsrError {
+            failure,
+            retry_after: None,
+            message: format!("{self}: {error}{advice}"),
+            credential_refused: failure == Failure::Unauthorized && with_certificate,
+            server_healthy: healthy,
+        }
+    }
+
+    /// The API did its work and the result is not what was hoped for.
+    pub(crate) fn judged(self, failure: Failure, what: impl fmt::Display) -> CsrError {
+        CsrError {
+            failure,
+            retry_after: None,
+            message: format!("{self}: {what}"),
+            credential_refused: false,
+            server_healthy: Some(true),
+        }
+    }
+
+    fn trust_advice(self) -> String {
+        let trusted = self.cluster.roots().map(|roots| subjects(roots.pem())).unwrap_or_default();
+        format!(
+            "; check the cluster's certificate-authority (it holds {}) and that the certificate is for \"{}\"",
+            if trusted.is_empty() { "nothing readable".to_owned() } else { trusted.join(" and ") },
+            self.cluster.tls_server_name(),
+        )
+    }
+}
+
+impl fmt::Display for Scene<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CSR {} at {}", printable(self.name), self.cluster)
+    }
+}
+
+/// The subjects of the first few certificates in a PEM file.
+fn subjects(pem: &str) -> Vec<String> {
+    x509_parser::pem::Pem::iter_from_buffer(pem.as_bytes())
+        .filter_map(Result::ok)
+        .filter_map(|block| Some(printable(&block.parse_x509().ok()?.subject().to_string())))
+        .take(3)
+        .collect()
+}
+
+/// What an error answer says.
+pub(crate) struct Said {
+    pub(crate) text: String,
+    pub(crate) retry_after: Option<Duration>,
+    /// It is a `Status`: the API itself speaks, not something in between.
+    by_the_api: bool,
+}
+
+impl Said {
+    pub(crate) fn read(response: &Response) -> Self {
+        let status = serde_json::from_slice::<Status>(&response.body).ok().filter(|status| status.kind == "Status");
+        match status {
+            Some(status) => Self {
+                text: format!("{} {}: {}", response.status, printable(&status.reason), printable(&status.message)),
+                retry_after: status
+                    .details
+                    .and_then(|details| details.retry_after_seconds)
+                    .map(|seconds| Duration::from_secs(seconds.into())),
+                by_the_api: true,
+            },
+            None => Self { text: foreign(response), retry_after: None, by_the_api: false },
+        }
+    }
+}
+
+/// An answer that is not the API's, in a few words.
+fn foreign(response: &Response) -> String {
+    const EXCERPT: usize = 400;
+    let start = &response.body[..response.body.len().min(EXCERPT)];
+    let excerpt = printable(&String::from_utf8_lossy(start));
+    let kind = match response.content_type.as_str() {
+        "" => String::new(),
+        kind => format!(" with {}", printable(kind)),
+    };
+    match excerpt.as_str() {
+        "" => format!("{}{kind}, no explanation", response.status),
+        text => format!("{}{kind}: {text}", response.status),
+    }
+}

@@ -1,0 +1,233 @@
+//! One TLS connection and the requests made over it, one after another: bytes in, bytes out.
+
+use std::fmt;
+use std::io::{Read as _, Write as _};
+
+use perennial::UnixTime;
+use rustls::{AlertDescription, CertificateError, ClientConnection};
+use zeroize::Zeroizing;
+
+use crate::cluster::{Cluster, Identity};
+use crate::http::{self, HttpError, Part, Request, ResponseReader};
+use crate::tls;
+
+/// A connection to an API server.
+pub(crate) struct Exchange {
+    tls: ClientConnection,
+    /// Requests encoded but not yet given to TLS, which takes them once the handshake is over.
+    outgoing: Zeroizing<Vec<u8>>,
+    /// Decrypted but not yet read. At most what one call of `receive` brought, and one response head.
+    plain: Vec<u8>,
+    response: Option<ResponseReader>,
+    /// Whether anything of the current response has arrived.
+    heard: bool,
+    ended: bool,
+    failure: Option<ExchangeError>,
+}
+
+impl Exchange {
+    pub(crate) fn new(cluster: &Cluster, identity: &Identity, now: UnixTime) -> Result<Self, ExchangeError> {
+        Ok(Self {
+            tls: tls::connection(cluster, identity, now)?,
+            outgoing: Zeroizing::default(),
+            plain: Vec::new(),
+            response: None,
+            heard: false,
+            ended: false,
+            failure: None,
+        })
+    }
+
+    /// Begins a request. The response to the one before must have ended.
+    pub(crate) fn send(&mut self, request: &Request, cluster: &Cluster, identity: &Identity) {
+        let token = match identity {
+            Identity::Token(token) => Some(token),
+            Identity::Anonymous | Identity::Certificate(_) => None,
+        };
+        match http::encode(request, cluster, token) {
+            Ok((wire, response)) => {
+                self.outgoing = wire;
+                self.response = Some(response);
+                self.heard = false;
+            }
+            Err(error) => self.fail(ExchangeError::Http(error.to_string())),
+        }
+    }
+
+    /// What is to be written to the socket now; empty if nothing is.
+    pub(crate) fn transmit(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        loop {
+            if !self.tls.is_handshaking() && !self.outgoing.is_empty() {
+                // rustls buffers 64 KiB at most, so a longer body goes through in turns.
+                let taken = self.tls.writer().write(&self.outgoing).unwrap_or(0);
+                let rest = Zeroizing::new(self.outgoing.split_off(taken));
+                self.outgoing = rest;
+            }
+            // Writing to a Vec cannot fail.
+            if !self.tls.wants_write() || self.tls.write_tls(&mut bytes).is_err() {
+                return bytes;
+            }
+        }
+    }
+
+    /// What is to be written before the socket is closed: an alert that says why, or a close_notify.
+    pub(crate) fn close(mut self) -> Vec<u8> {
+        self.outgoing.clear();
+        self.tls.send_close_notify();
+        self.transmit()
+    }
+
+    /// Bytes arrived from the socket.
+    pub(crate) fn receive(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() && self.failure.is_none() {
+            // A close_notify ends the stream; whatever follows it does not count.
+            if matches!(self.tls.read_tls(&mut bytes), Ok(0) | Err(_)) {
+                self.ended = true;
+                return;
+            }
+            let processed = self.tls.process_new_packets();
+            // "Would block" is how the reader says there is no more for now.
+            let _would_block = self.tls.reader().read_to_end(&mut self.plain);
+            self.heard |= !self.plain.is_empty();
+            match processed {
+                Ok(state) => self.ended |= state.peer_has_closed(),
+                Err(error) => self.fail(ExchangeError::from_tls(error)),
+            }
+        }
+    }
+
+    /// The socket will bring nothing more.
+    pub(crate) fn received_eof(&mut self) {
+        self.ended = true;
+    }
+
+    /// The connection is beyond use. The first reason counts.
+    pub(crate) fn fail(&mut self, error: ExchangeError) {
+        self.failure.get_or_insert(error);
+    }
+
+    /// Whether the current request has been met with silence so far.
+    pub(crate) const fn unheard(&self) -> bool {
+        !self.heard
+    }
+
+    /// What the server owes us.
+    pub(crate) fn awaited(&self) -> &'static str {
+        if self.tls.is_handshaking() {
+            "the TLS handshake"
+        } else if self.heard {
+            "the rest of an answer"
+        } else {
+            "an answer"
+        }
+    }
+
+    /// The next part of the response; `None` until more bytes arrive.
+    pub(crate) fn poll(&mut self) -> Result<Option<Part>, ExchangeError> {
+        if let Some(response) = &mut self.response {
+            // After a failure a body must not pass for one that ended with the connection.
+            let ended = self.ended && self.failure.is_none();
+            match response.read(&mut self.plain, ended) {
+                Ok(Some(part)) => {
+                    if let Part::End { .. } = part {
+                        self.response = None;
+                    }
+                    return Ok(Some(part));
+                }
+                Ok(None) => {}
+                Err(HttpError::Truncated) if self.heard => {
+                    self.fail(ExchangeError::Broken(HttpError::Truncated.to_string()));
+                }
+                Err(HttpError::Truncated) => self.fail(ExchangeError::Closed),
+                Err(error) => self.fail(ExchangeError::Http(error.to_string())),
+            }
+        }
+        self.failure.clone().map_or(Ok(None), Err)
+    }
+}
+
+/// Why an exchange came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExchangeError {
+    /// No CA is configured to check the server against.
+    NoRoots,
+    /// TLS cannot be set up on this side.
+    Setup(String),
+    /// No connection could be made.
+    Connect(String),
+    /// The server did not answer in time.
+    TimedOut(&'static str),
+    /// The server closed the connection without an answer.
+    Closed,
+    /// The connection broke.
+    Broken(String),
+    /// The server's certificate is not to be trusted.
+    Untrusted(String),
+    /// The server refused the certificate it was shown, or wants one and was shown none.
+    CertificateRefused(String),
+    /// TLS failed otherwise.
+    Tls(String),
+    /// HTTP failed: what came is not HTTP, or too long.
+    Http(String),
+}
+
+impl ExchangeError {
+    pub(crate) fn setup(error: impl fmt::Display) -> Self {
+        Self::Setup(error.to_string())
+    }
+
+    fn from_tls(error: rustls::Error) -> Self {
+        match error {
+            rustls::Error::AlertReceived(alert) => match certificate_alert(alert) {
+                Some(name) => Self::CertificateRefused(name.to_owned()),
+                None => Self::Tls(format!("the server ended it with the alert {alert:?}")),
+            },
+            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                Self::Untrusted("it is signed by a CA that is not among the configured ones".to_owned())
+            }
+            rustls::Error::InvalidCertificate(error) => Self::Untrusted(error.to_string()),
+            rustls::Error::InvalidMessage(_) => Self::Tls("the server does not speak TLS on this port".to_owned()),
+            other => Self::Tls(other.to_string()),
+        }
+    }
+}
+
+/// The alerts by which a server refuses a client's certificate, or the lack of one (RFC 8446 §6.2).
+#[allow(clippy::wildcard_enum_match_arm, reason = "a foreign, growing list of which only these matter")]
+const fn certificate_alert(alert: AlertDescription) -> Option<&'static str> {
+    Some(match alert {
+        AlertDescription::NoCertificate => "no_certificate",
+        AlertDescription::BadCertificate => "bad_certificate",
+        AlertDescription::UnsupportedCertificate => "unsupported_certificate",
+        AlertDescription::CertificateRevoked => "certificate_revoked",
+        AlertDescription::CertificateExpired => "certificate_expired",
+        AlertDescription::CertificateUnknown => "certificate_unknown",
+        AlertDescription::UnknownCA => "unknown_ca",
+        AlertDescription::AccessDenied => "access_denied",
+        AlertDescription::CertificateRequired => "certificate_required",
+        _ => return None,
+    })
+}
+
+impl fmt::Display for ExchangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRoots => f.write_str(
+                "no CA is configured to check the server's certificate against; set the cluster's certificate-authority",
+            ),
+            Self::Setup(why) => write!(f, "TLS cannot be set up: {why}"),
+            Self::Connect(why) => write!(f, "cannot connect: {why}"),
+            Self::TimedOut(what) => write!(f, "timed out waiting for {what}"),
+            Self::Closed => f.write_str("the server closed the connection without an answer"),
+            Self::Broken(why) => write!(f, "the connection broke: {why}"),
+            Self::Untrusted(why) => write!(f, "the server's certificate is not trusted: {why}"),
+            Self::CertificateRefused(alert) => write!(f, "the server refused our certificate (TLS alert {alert})"),
+            Self::Tls(why) => write!(f, "TLS failed: {why}"),
+            Self::Http(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for ExchangeError {}

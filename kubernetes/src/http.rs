@@ -1,0 +1,254 @@
+//! HTTP/1.1 over plaintext bytes: one request out, one response in. The only module that knows ureq-proto.
+
+use std::fmt;
+use std::time::Duration;
+
+use ureq_proto::client::state::{RecvBody, RecvResponse};
+use ureq_proto::client::{Call, RecvBodyResult, RecvResponseResult, SendRequestResult};
+use ureq_proto::http;
+use zeroize::Zeroizing;
+
+use crate::cluster::{Cluster, Token};
+
+/// A response head, 1xx responses before it included, may not be longer.
+const LONGEST_HEAD: usize = 64 << 10;
+/// A body is looked at in windows of this many bytes; what frames a chunk (size line, trailer) must fit in one.
+const WINDOW: usize = 8 << 10;
+
+/// A request to an API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    path: String,
+    json: Option<Vec<u8>>,
+}
+
+impl Request {
+    /// GET `path` (with its query), to be answered with JSON.
+    pub fn get(path: impl Into<String>) -> Self {
+        Self { path: path.into(), json: None }
+    }
+
+    /// POST this JSON document to `path`.
+    pub fn post(path: impl Into<String>, json: Vec<u8>) -> Self {
+        Self { path: path.into(), json: Some(json) }
+    }
+}
+
+/// Encodes `request` as it goes over the wire, and makes the reader of its response.
+pub(crate) fn encode(
+    request: &Request,
+    cluster: &Cluster,
+    token: Option<&Token>,
+) -> Result<(Zeroizing<Vec<u8>>, ResponseReader), HttpError> {
+    let target = format!("{}{}", cluster.path_prefix(), request.path);
+    let mut head = http::Request::builder()
+        .method(if request.json.is_some() { http::Method::POST } else { http::Method::GET })
+        .uri(&target)
+        .header(http::header::HOST, cluster.authority())
+        .header(http::header::USER_AGENT, concat!("perennial/", env!("CARGO_PKG_VERSION")))
+        .header(http::header::ACCEPT, "application/json");
+    let json = request.json.as_deref().unwrap_or_default();
+    if request.json.is_some() {
+        head = head
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::CONTENT_LENGTH, json.len());
+    }
+    let head = head.body(()).map_err(HttpError::request)?;
+    let mut call = Call::new(head).map_err(HttpError::request)?.proceed();
+
+    // Room for every line; the longest are the target and the host.
+    let mut text = vec![0; 1024 + target.len() + cluster.host().len()];
+    let mut written = 0;
+    while !call.can_proceed() {
+        written += call.write(&mut text[written..]).map_err(HttpError::request)?;
+    }
+    let call = match call.proceed().map_err(HttpError::request)? {
+        Some(SendRequestResult::RecvResponse(call)) => Some(call),
+        Some(SendRequestResult::SendBody(mut call)) => {
+            call.consume_direct_write(json.len()).map_err(HttpError::request)?;
+            call.proceed()
+        }
+        Some(SendRequestResult::Await100(_)) | None => None,
+    };
+    let call = call.ok_or_else(|| HttpError::Request("it could not be encoded".to_owned()))?;
+
+    let secret = token.map_or("", Token::reveal);
+    let mut wire = Zeroizing::new(Vec::with_capacity(written + json.len() + secret.len() + 64));
+    // ureq-proto logs what it writes; the token is added behind its back, before the empty line.
+    wire.extend_from_slice(&text[..written.saturating_sub(2)]);
+    if token.is_some() {
+        wire.extend_from_slice(b"authorization: Bearer ");
+        wire.extend_from_slice(secret.as_bytes());
+        wire.extend_from_slice(b"\r\n");
+    }
+    wire.extend_from_slice(b"\r\n");
+    wire.extend_from_slice(json);
+    Ok((wire, ResponseReader { phase: Phase::Head(call), head_bytes: 0, scanned: 0 }))
+}
+
+/// What a response begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) content_type: String,
+}
+
+/// What a response consists of, in this order: one head, pieces, the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Head(Head),
+    Body(Vec<u8>),
+    End { reusable: bool },
+}
+
+/// Reads one response from bytes that arrive in any portions.
+pub(crate) struct ResponseReader {
+    phase: Phase,
+    /// Bytes of interim (1xx) heads already consumed.
+    head_bytes: usize,
+    /// How much of the buffer is known not to complete the head.
+    scanned: usize,
+}
+
+enum Phase {
+    Head(Call<RecvResponse>),
+    Body(Call<RecvBody>),
+    Ending { reusable: bool },
+    Ended,
+}
+
+impl ResponseReader {
+    /// The next part, taking what it needs off the front of `plain`; `None` until more has arrived.
+    /// `ended`: nothing more will arrive.
+    pub(crate) fn read(&mut self, plain: &mut Vec<u8>, ended: bool) -> Result<Option<Part>, HttpError> {
+        let (part, phase) = match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Head(call) => self.read_head(call, plain, ended)?,
+            Phase::Body(call) => read_body(call, plain, ended)?,
+            Phase::Ending { reusable } => (Some(Part::End { reusable }), Phase::Ended),
+            Phase::Ended => (None, Phase::Ended),
+        };
+        self.phase = phase;
+        Ok(part)
+    }
+
+    fn read_head(
+        &mut self,
+        mut call: Call<RecvResponse>,
+        plain: &mut Vec<u8>,
+        ended: bool,
+    ) -> Result<(Option<Part>, Phase), HttpError> {
+        loop {
+            let room = LONGEST_HEAD.saturating_sub(self.head_bytes);
+            let window = &plain[..plain.len().min(room)];
+            // The head is parsed from its start each time; only a line's end can complete it.
+            let worthwhile = window.get(self.scanned..).is_some_and(|new| new.contains(&b'\n'));
+            self.scanned = window.len();
+            let (used, response) = match worthwhile {
+                true => call.try_response(window, false).map_err(HttpError::response)?,
+                false => (0, None),
+            };
+            plain.drain(..used);
+            if let Some(response) = response {
+                let head = Head {
+                    status: response.status().as_u16(),
+                    retry_after: header(&response, http::header::RETRY_AFTER)
+                        .and_then(|seconds| seconds.trim().parse().ok())
+                        .map(Duration::from_secs),
+                    content_type: header(&response, http::header::CONTENT_TYPE).unwrap_or_default().to_owned(),
+                };
+                return Ok((Some(Part::Head(head)), after_head(call)));
+            }
+            if used > 0 {
+                self.head_bytes += used;
+                self.scanned = 0;
+            } else if plain.len() >= room {
+                return Err(HttpError::TooLong("response head"));
+            } else if ended {
+                return Err(HttpError::Truncated);
+            } else {
+                return Ok((None, Phase::Head(call)));
+            }
+        }
+    }
+}
+
+fn after_head(call: Call<RecvResponse>) -> Phase {
+    match call.proceed() {
+        Some(RecvResponseResult::RecvBody(call)) => Phase::Body(call),
+        Some(RecvResponseResult::Redirect(call)) => Phase::Ending { reusable: !call.must_close_connection() },
+        Some(RecvResponseResult::Cleanup(call)) => Phase::Ending { reusable: !call.must_close_connection() },
+        None => Phase::Ending { reusable: false },
+    }
+}
+
+fn read_body(mut call: Call<RecvBody>, plain: &mut Vec<u8>, ended: bool) -> Result<(Option<Part>, Phase), HttpError> {
+    loop {
+        // At most one line at a time: ureq-proto drops what it read before an error in the same call, so a
+        // complete line of a watch must be out before what follows it is examined.
+        let line = plain.iter().take(WINDOW).position(|byte| *byte == b'\n').map_or(plain.len(), |at| at + 1);
+        let window = &plain[..line.min(WINDOW)];
+        let mut piece = vec![0; window.len()];
+        let (used, length) = call.read(window, &mut piece).map_err(HttpError::response)?;
+        plain.drain(..used);
+        if length > 0 {
+            piece.truncate(length);
+            return Ok((Some(Part::Body(piece)), Phase::Body(call)));
+        }
+        let until_closed = call.body_mode() == ureq_proto::BodyMode::CloseDelimited;
+        if call.can_proceed() && (!until_closed || (ended && plain.is_empty())) {
+            let reusable = match call.proceed() {
+                Some(RecvBodyResult::Redirect(call)) => !call.must_close_connection(),
+                Some(RecvBodyResult::Cleanup(call)) => !call.must_close_connection(),
+                None => false,
+            };
+            return Ok((Some(Part::End { reusable }), Phase::Ended));
+        }
+        // One call reads one chunk, so go on as long as there is progress.
+        if used == 0 {
+            return match (plain.len() >= WINDOW, ended) {
+                (true, _) => Err(HttpError::TooLong("chunk header or trailer")),
+                (false, true) => Err(HttpError::Truncated),
+                (false, false) => Ok((None, Phase::Body(call))),
+            };
+        }
+    }
+}
+
+fn header(response: &http::Response<()>, name: http::HeaderName) -> Option<&str> {
+    response.headers().get(name)?.to_str().ok()
+}
+
+/// What went wrong with HTTP itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum HttpError {
+    /// The request cannot be expressed.
+    Request(String),
+    /// The response is not HTTP/1.1.
+    Response(String),
+    /// Something in the response is longer than this client will take.
+    TooLong(&'static str),
+    /// The connection ended in the middle of the response.
+    Truncated,
+}
+
+impl HttpError {
+    fn request(error: impl fmt::Display) -> Self {
+        Self::Request(error.to_string())
+    }
+
+    fn response(error: impl fmt::Display) -> Self {
+        Self::Response(error.to_string())
+    }
+}
+
+impl fmt::Display for HttpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(why) => write!(f, "the HTTP request cannot be made: {why}"),
+            Self::Response(why) => write!(f, "the answer is not proper HTTP/1.1: {why}"),
+            Self::TooLong(what) => write!(f, "the {what} is longer than this client accepts"),
+            Self::Truncated => f.write_str("it ended in the middle of an answer"),
+        }
+    }
+}

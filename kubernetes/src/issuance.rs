@@ -1,0 +1,490 @@
+//! One submission of a certificate request: create, watch, certificate.
+//!
+//! ```text
+//!  Create ──201──▶ Watch ──approved and issued──▶ certificate
+//!    │ 409          │ ▲ ended, broken, expired
+//!    └────▶ Read ◀──┘ │
+//!             └───────┘ not decided yet
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Failure, Instant, Now};
+use perennial_pki::{Chain, Expected};
+
+use crate::ask::Ask;
+use crate::backoff::Dice;
+use crate::cluster::{Cluster, Identity, printable};
+use crate::conversation::{Conversation, Input, Step};
+use crate::csr_error::{CsrError, Said, Scene};
+use crate::exchange::ExchangeError;
+use crate::http::Request;
+use crate::objects::{CSR_PATH, CertificateSigningRequest, Status};
+use crate::session::{Event, Limits, Response, Session};
+use crate::watch::{Lines, News, news};
+
+/// How often a request that was sent is sent again when no answer comes.
+const CREATE_ATTEMPTS: u32 = 3;
+/// A watch that lasted this long was in order, whatever ended it.
+const GOOD_WATCH: Duration = Duration::from_secs(60);
+/// What a server may take beyond the time it was asked to end a watch at.
+const WATCH_GRACE: Duration = Duration::from_secs(30);
+/// A server's wish for patience counts up to this; the request as a whole times out about then.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// A certificate was issued and is good for what was asked.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// The certificate and its chain.
+    pub chain: Chain,
+    /// Name of the request object.
+    pub csr_name: String,
+    /// HTTP requests it took; two when all goes well.
+    pub requests: u32,
+}
+
+/// Where a submission stands, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Progress {
+    /// Reaching the server.
+    Connecting,
+    /// Creating the request object, or finding out about the one there is.
+    Submitting,
+    /// The object exists; somebody must approve it (`kubectl certificate approve`).
+    WaitingForApproval {
+        /// Name of the request object.
+        csr_name: String,
+    },
+    /// It is approved; the signer must sign it.
+    WaitingForIssuance {
+        /// Name of the request object.
+        csr_name: String,
+    },
+    /// Something went wrong that may go away.
+    Retrying {
+        /// When it will be tried again.
+        at: Instant,
+        /// What went wrong.
+        why: String,
+    },
+    /// It is over.
+    Finished,
+}
+
+/// A phrase for a log line.
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connecting => f.write_str("connecting to the API server"),
+            Self::Submitting => f.write_str("submitting the request"),
+            Self::WaitingForApproval { csr_name } => write!(f, "waiting for approval of CSR {csr_name}"),
+            Self::WaitingForIssuance { csr_name } => write!(f, "approved; waiting for the signer of CSR {csr_name}"),
+            Self::Retrying { why, .. } => write!(f, "will try again: {why}"),
+            Self::Finished => f.write_str("finished"),
+        }
+    }
+}
+
+/// One submission. It ends with a certificate, with a reason why there is none, or with being dropped:
+/// how long to wait altogether is the caller's decision.
+pub struct Issuance {
+    ask: Ask,
+    session: Session,
+    stage: Stage,
+    dice: Dice,
+    creations: u32,
+    /// Troubles in a row; each makes the next pause longer.
+    troubles: u32,
+    /// The last of them, for the final report.
+    trouble: String,
+    /// UID of the request object, once it is known.
+    uid: Option<String>,
+    approved: bool,
+    resource_version: String,
+    lines: Lines,
+    /// Set when watching is forbidden: how often the object was read instead.
+    polls: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aim {
+    Create,
+    Read,
+    Watch,
+}
+
+enum Stage {
+    /// To be asked now.
+    Next(Aim),
+    Asking(Aim),
+    /// The watch is open since then.
+    Watching(Instant),
+    Pausing {
+        aim: Aim,
+        until: Instant,
+        why: Option<String>,
+    },
+    Finished(Option<Result<Issued, CsrError>>),
+}
+
+impl Issuance {
+    /// Submits `ask` to `cluster` as `identity`. `seed` spreads the pauses of a fleet.
+    pub fn new(ask: Ask, cluster: Arc<Cluster>, identity: Identity, limits: Limits, seed: u64) -> Self {
+        Self {
+            ask,
+            session: Session::new(cluster, identity, limits),
+            stage: Stage::Next(Aim::Create),
+            dice: Dice::new(seed),
+            creations: 0,
+            troubles: 0,
+            trouble: String::new(),
+            uid: None,
+            approved: false,
+            resource_version: String::new(),
+            lines: Lines::default(),
+            polls: None,
+        }
+    }
+
+    /// Where it stands.
+    pub fn progress(&self) -> Progress {
+        let csr_name = || self.ask.name.clone();
+        match &self.stage {
+            Stage::Finished(_) => Progress::Finished,
+            Stage::Pausing { until, why: Some(why), .. } => Progress::Retrying { at: *until, why: why.clone() },
+            _ if self.uid.is_some() && self.approved => Progress::WaitingForIssuance { csr_name: csr_name() },
+            _ if self.uid.is_some() => Progress::WaitingForApproval { csr_name: csr_name() },
+            _ if self.session.connecting() => Progress::Connecting,
+            _ => Progress::Submitting,
+        }
+    }
+
+    /// HTTP requests made so far.
+    pub const fn requests(&self) -> u32 {
+        self.session.requests()
+    }
+
+    fn advance(&mut self, now: Now) {
+        loop {
+            match self.stage {
+                Stage::Next(aim) => self.begin(aim, now),
+                Stage::Pausing { aim, until, .. } if now.instant >= until => self.begin(aim, now),
+                Stage::Asking(_) | Stage::Watching(_) | Stage::Pausing { .. } | Stage::Finished(_) => {}
+            }
+            match self.session.event(now) {
+                Some(event) => self.on_event(event, now),
+                None => return,
+            }
+        }
+    }
+
+    fn begin(&mut self, aim: Aim, now: Now) {
+        if self.session.exhausted() {
+            let what =
+                format!("gave up after {} HTTP requests; the last trouble: {}", self.session.requests(), self.trouble);
+            return self.fail(self.scene().judged(Failure::Unreachable, what));
+        }
+        let name = encoded(&self.ask.name);
+        let (request, stream) = match aim {
+            Aim::Create => {
+                self.creations += 1;
+                // Strings, numbers and lists always serialize.
+                (Request::post(CSR_PATH, serde_json::to_vec(&self.ask.object()).unwrap_or_default()), None)
+            }
+            Aim::Read => (Request::get(format!("{CSR_PATH}/{name}")), None),
+            Aim::Watch => {
+                let lifetime = self.dice.between(300, 600);
+                self.lines = Lines::default();
+                let path = format!(
+                    "{CSR_PATH}?watch=true&fieldSelector=metadata.name%3D{name}&resourceVersion={}\
+                     &allowWatchBookmarks=true&timeoutSeconds={lifetime}",
+                    encoded(&self.resource_version),
+                );
+                (Request::get(path), Some(Duration::from_secs(lifetime) + WATCH_GRACE))
+            }
+        };
+        self.session.send(request, stream, now);
+        self.stage = Stage::Asking(aim);
+    }
+
+    fn on_event(&mut self, event: Event, now: Now) {
+        let aim = match self.stage {
+            Stage::Asking(aim) => aim,
+            Stage::Watching(_) => Aim::Watch,
+            Stage::Next(_) | Stage::Pausing { .. } | Stage::Finished(_) => return,
+        };
+        match event {
+            Event::Answer(response) => match aim {
+                Aim::Create => self.created(&response, now),
+                Aim::Read => self.read(&response, now),
+                Aim::Watch => self.watch_refused(&response, now),
+            },
+            Event::Opened => self.stage = Stage::Watching(now.instant),
+            Event::Piece(piece) => self.watched(&piece, now),
+            Event::Closed => self.look_again("the watch ended".to_owned(), now),
+            Event::Lost(error) => self.lost(aim, error, now),
+        }
+    }
+
+    fn created(&mut self, response: &Response, now: Now) {
+        match response.status {
+            // What is there may be ours: submitted before a crash, or by a POST whose answer got lost.
+            409 => self.stage = Stage::Next(Aim::Read),
+            200..=299 => match serde_json::from_slice(&response.body) {
+                Ok(object) => self.settle(object, now),
+                Err(error) => self.create_again(format!("the answer to the POST cannot be read: {error}"), now),
+            },
+            _ => self.fail(self.scene().refused(response)),
+        }
+    }
+
+    fn read(&mut self, response: &Response, now: Now) {
+        match response.status {
+            200 => match serde_json::from_slice(&response.body) {
+                Ok(object) => self.settle(object, now),
+                Err(error) => {
+                    self.retry(Aim::Read, format!("the answer to the GET cannot be read: {error}"), None, now)
+                }
+            },
+            404 => self.vanished("it is gone"),
+            410 => self.look_again("the version read has expired".to_owned(), now),
+            status if temporary(status) => self.try_later(Aim::Read, response, now),
+            _ => self.fail(self.scene().refused(response)),
+        }
+    }
+
+    fn watch_refused(&mut self, response: &Response, now: Now) {
+        match response.status {
+            403 => {
+                self.polls = Some(0);
+                self.wait_for_news(now);
+            }
+            401 => self.fail(self.scene().refused(response)),
+            404 | 410 => self.look_again("the version to watch from has expired".to_owned(), now),
+            // A server that cannot watch for whatever reason may still answer a GET.
+            _ => self.try_later(Aim::Read, response, now),
+        }
+    }
+
+    fn watched(&mut self, piece: &[u8], now: Now) {
+        self.lines.push(piece);
+        while let Stage::Watching(_) = self.stage {
+            match self.lines.next() {
+                Ok(Some(line)) => self.on_news(news(&line), now),
+                Ok(None) => return,
+                Err(_) => self.look_again("the watch sent an event longer than 1.5 MiB".to_owned(), now),
+            }
+        }
+    }
+
+    fn on_news(&mut self, news: News, now: Now) {
+        match news {
+            News::Nothing => {}
+            // A server that ignores field selectors speaks of others too.
+            News::Object(object) | News::Deleted(object) if object.metadata.name != self.ask.name => {}
+            News::Object(object) => self.settle(*object, now),
+            News::Deleted(_) => self.vanished("it was deleted"),
+            News::Error(Status { code: 410, .. }) => self.look_again("the watch fell behind".to_owned(), now),
+            News::Error(status) => {
+                self.look_again(format!("the watch reported {} {}", status.code, printable(&status.message)), now)
+            }
+            News::Garbled(error) => self.look_again(format!("an event of the watch cannot be read: {error}"), now),
+        }
+    }
+
+    fn lost(&mut self, aim: Aim, error: ExchangeError, now: Now) {
+        match (&error, aim) {
+            (
+                ExchangeError::NoRoots
+                | ExchangeError::Setup(_)
+                | ExchangeError::CertificateRefused(_)
+                | ExchangeError::Untrusted(_),
+                _,
+            )
+            | (ExchangeError::Connect(_) | ExchangeError::Tls(_) | ExchangeError::Http(_), Aim::Create) => {
+                self.fail(self.scene().lost(&error));
+            }
+            (ExchangeError::Closed | ExchangeError::Broken(_) | ExchangeError::TimedOut(_), Aim::Create) => {
+                if self.creations < CREATE_ATTEMPTS {
+                    // The name makes it safe: if the first one arrived, the answer is 409.
+                    self.retry(Aim::Create, error.to_string(), None, now);
+                } else {
+                    self.fail(self.scene().lost(&error));
+                }
+            }
+            (_, Aim::Read) => self.retry(Aim::Read, error.to_string(), None, now),
+            (_, Aim::Watch) => self.look_again(error.to_string(), now),
+        }
+    }
+
+    /// The request object is this: decide, or wait for news.
+    fn settle(&mut self, object: CertificateSigningRequest, now: Now) {
+        if self.uid.get_or_insert_with(|| object.metadata.uid.clone()) != &object.metadata.uid {
+            return self.vanished("it was replaced by another of the same name");
+        }
+        if let Err(difference) = self.ask.matches(&object.spec) {
+            let what = format!("an object of this name exists and asks for {difference}; a new key gets a new name");
+            return self.fail(self.scene().judged(Failure::Rejected, what));
+        }
+        for condition in &object.status.conditions {
+            let (failure, verdict) = match condition.type_.as_str() {
+                "Denied" => (Failure::Denied, "an approver denied it"),
+                "Failed" => (Failure::SignerFailed, "the signer refused it"),
+                "Approved" => {
+                    self.approved = true;
+                    continue;
+                }
+                _ => continue,
+            };
+            let what = format!("{verdict}: {}: {}", printable(&condition.reason), printable(&condition.message));
+            return self.fail(self.scene().judged(failure, what));
+        }
+        if self.approved && !object.status.certificate.is_empty() {
+            return self.issued(&object.status.certificate, now);
+        }
+        self.resource_version = object.metadata.resource_version;
+        match self.stage {
+            Stage::Watching(_) => {}
+            Stage::Next(_) | Stage::Asking(_) | Stage::Pausing { .. } | Stage::Finished(_) => self.wait_for_news(now),
+        }
+    }
+
+    fn issued(&mut self, pem: &[u8], now: Now) {
+        let chain = match Chain::from_pem(pem) {
+            Ok(chain) => chain,
+            Err(error) => return self.fail(self.scene().judged(Failure::BadCertificate, error)),
+        };
+        let expected = Expected {
+            public_key_der: &self.ask.public_key_der,
+            usage: self.ask.usage,
+            skew: self.ask.skew,
+            roots: self.ask.roots.as_ref(),
+        };
+        match expected.check(&chain, now.unix) {
+            Ok(()) => {
+                let requests = self.session.requests();
+                self.finish(Ok(Issued { chain, csr_name: self.ask.name.clone(), requests }));
+            }
+            Err(error) => self.fail(self.scene().judged(Failure::BadCertificate, error)),
+        }
+    }
+
+    /// Nothing is decided: watch, or where that is forbidden, look now and then.
+    fn wait_for_news(&mut self, now: Now) {
+        self.stage = match &mut self.polls {
+            None => Stage::Next(Aim::Watch),
+            Some(polls) => {
+                let until = now.instant.after(self.dice.poll(*polls));
+                *polls += 1;
+                self.troubles = 0;
+                Stage::Pausing { aim: Aim::Read, until, why: None }
+            }
+        };
+    }
+
+    /// The watch cannot go on; the object itself tells more. At once, unless that keeps happening.
+    fn look_again(&mut self, why: String, now: Now) {
+        if let Stage::Watching(since) = self.stage {
+            if now.instant.since(since) >= GOOD_WATCH {
+                self.troubles = 0;
+            }
+        }
+        self.session.stop();
+        if self.troubles == 0 {
+            (self.troubles, self.trouble, self.stage) = (1, why, Stage::Next(Aim::Read));
+        } else {
+            self.retry(Aim::Read, why, None, now);
+        }
+    }
+
+    fn create_again(&mut self, why: String, now: Now) {
+        if self.creations < CREATE_ATTEMPTS {
+            self.retry(Aim::Create, why, None, now);
+        } else {
+            self.fail(self.scene().judged(Failure::Unreachable, why));
+        }
+    }
+
+    fn try_later(&mut self, aim: Aim, response: &Response, now: Now) {
+        let said = Said::read(response);
+        let retry_after = said.retry_after.or(response.retry_after);
+        self.retry(aim, format!("the server answered {}", said.text), retry_after, now);
+    }
+
+    fn retry(&mut self, aim: Aim, why: String, retry_after: Option<Duration>, now: Now) {
+        let patience = retry_after.unwrap_or_default().min(LONGEST_PATIENCE);
+        let until = now.instant.after(self.dice.backoff(self.troubles).max(patience));
+        self.troubles += 1;
+        self.trouble.clone_from(&why);
+        self.stage = Stage::Pausing { aim, until, why: Some(why) };
+    }
+
+    fn vanished(&mut self, what: &'static str) {
+        self.fail(self.scene().judged(Failure::Deleted, what));
+    }
+
+    fn fail(&mut self, error: CsrError) {
+        self.finish(Err(error));
+    }
+
+    fn finish(&mut self, outcome: Result<Issued, CsrError>) {
+        self.session.close();
+        self.stage = Stage::Finished(Some(outcome));
+    }
+
+    fn scene(&self) -> Scene<'_> {
+        Scene { cluster: self.session.cluster(), identity: self.session.identity(), name: &self.ask.name }
+    }
+}
+
+impl Conversation for Issuance {
+    type Outcome = Result<Issued, CsrError>;
+
+    fn handle(&mut self, input: Input<'_>, now: Now) {
+        self.session.handle(input, now);
+        self.advance(now);
+    }
+
+    fn poll(&mut self, now: Now) -> Step<Self::Outcome> {
+        self.advance(now);
+        if let Some(step) = self.session.step(now) {
+            return step;
+        }
+        match &mut self.stage {
+            Stage::Finished(outcome) => outcome.take().map_or(Step::Wait { until: Instant::MAX }, Step::Done),
+            Stage::Pausing { until, .. } => Step::Wait { until: *until },
+            // Unreachable: a request in hand always has a step.
+            Stage::Next(_) | Stage::Asking(_) | Stage::Watching(_) => Step::Wait { until: now.instant },
+        }
+    }
+}
+
+impl fmt::Debug for Issuance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuance")
+            .field("csr_name", &self.ask.name)
+            .field("cluster", self.session.cluster())
+            .field("identity", self.session.identity())
+            .field("progress", &self.progress())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Answers that may be different later.
+const fn temporary(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500..=599)
+}
+
+/// A value as it goes into a query or a path segment (RFC 3986 §2.3).
+fn encoded(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut url, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => url.push(byte.into()),
+            _ => url.push_str(&format!("%{byte:02X}")),
+        }
+        url
+    })
+}

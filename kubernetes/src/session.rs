@@ -1,0 +1,325 @@
+//! Requests to one API server as one identity, over a connection that is kept while it works.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Instant, Now};
+
+use crate::cluster::{Cluster, Identity};
+use crate::conversation::{Input, Step};
+use crate::exchange::{Exchange, ExchangeError};
+use crate::http::{Head, Part, Request};
+
+/// A body that is not a stream may not be longer.
+const LONGEST_BODY: usize = 4 << 20;
+/// After a failed write: how long to listen for the server's reason.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long one conversation may take at each point, and how much of it there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// HTTP requests in one conversation, repeated ones included.
+    pub requests: u32,
+    /// To resolve the name and open a TCP connection.
+    pub connect: Duration,
+    /// From sending a request (or, on a new connection, from the TLS handshake's start) to the whole answer;
+    /// for a watch, to its head.
+    pub answer: Duration,
+}
+
+impl Default for Limits {
+    /// 64 requests (a wait of 15 minutes takes about ten when nothing goes wrong), 10 s, 30 s.
+    fn default() -> Self {
+        Self { requests: 64, connect: Duration::from_secs(10), answer: Duration::from_secs(30) }
+    }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// `Retry-After`, if it was sent in seconds.
+    pub retry_after: Option<Duration>,
+    /// `Content-Type`, empty if there was none.
+    pub content_type: String,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The whole answer. For a stream: it was refused.
+    Answer(Response),
+    /// The stream was accepted; pieces follow.
+    Opened,
+    Piece(Vec<u8>),
+    /// The stream ended in order.
+    Closed,
+    /// There is no answer, or no more of it. The connection is gone.
+    Lost(ExchangeError),
+}
+
+pub(crate) struct Session {
+    cluster: Arc<Cluster>,
+    identity: Identity,
+    limits: Limits,
+    link: Link,
+    asked: Option<Asked>,
+    requests: u32,
+}
+
+/// The request in hand. It survives a connection that turns out to be dead.
+struct Asked {
+    request: Request,
+    /// For a stream: how long it may last.
+    stream: Option<Duration>,
+    answer: Option<Response>,
+}
+
+enum Link {
+    Down,
+    Open(Box<Open>),
+    /// To be written before the connection is closed.
+    Closing(Vec<u8>),
+}
+
+struct Open {
+    exchange: Exchange,
+    stage: Stage,
+    until: Instant,
+    /// Whether an earlier request was answered over it.
+    reused: bool,
+}
+
+/// What the driver was last told to do, to know what failed.
+enum Stage {
+    Connecting,
+    Writing,
+    Reading,
+    /// A write failed, for this reason; only the server's last words are of interest.
+    Listening(String),
+}
+
+impl Session {
+    pub(crate) const fn new(cluster: Arc<Cluster>, identity: Identity, limits: Limits) -> Self {
+        Self { cluster, identity, limits, link: Link::Down, asked: None, requests: 0 }
+    }
+
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    pub(crate) const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// HTTP requests begun so far.
+    pub(crate) const fn requests(&self) -> u32 {
+        self.requests
+    }
+
+    /// Whether the bound on requests is reached.
+    pub(crate) const fn exhausted(&self) -> bool {
+        self.requests >= self.limits.requests
+    }
+
+    /// Whether there is no connection yet.
+    pub(crate) const fn connecting(&self) -> bool {
+        match &self.link {
+            Link::Down | Link::Closing(_) => true,
+            Link::Open(open) => matches!(open.stage, Stage::Connecting),
+        }
+    }
+
+    /// Begins a request; `stream` if the answer is one, and how long it may last.
+    pub(crate) fn send(&mut self, request: Request, stream: Option<Duration>, now: Now) {
+        self.requests += 1;
+        if let Link::Open(open) = &mut self.link {
+            open.exchange.send(&request, &self.cluster, &self.identity);
+            (open.until, open.reused) = (now.instant.after(self.limits.answer), true);
+        }
+        self.asked = Some(Asked { request, stream, answer: None });
+    }
+
+    /// Gives up what is in hand and closes the connection.
+    pub(crate) fn close(&mut self) {
+        self.asked = None;
+        self.hang_up();
+    }
+
+    /// Gives up what is in hand, if anything; an idle connection stays.
+    pub(crate) fn stop(&mut self) {
+        if self.asked.is_some() {
+            self.close();
+        }
+    }
+
+    fn hang_up(&mut self) {
+        self.link = match std::mem::replace(&mut self.link, Link::Down) {
+            Link::Down => Link::Down,
+            Link::Closing(farewell) => Link::Closing(farewell),
+            Link::Open(open) => Link::Closing(match open.stage {
+                Stage::Connecting | Stage::Listening(_) => Vec::new(),
+                Stage::Writing | Stage::Reading => open.exchange.close(),
+            }),
+        };
+    }
+
+    pub(crate) fn handle(&mut self, input: Input<'_>, now: Now) {
+        let Link::Open(open) = &mut self.link else { return };
+        match (&open.stage, input) {
+            (Stage::Connecting, Input::Connected) => {
+                open.stage = Stage::Reading;
+                open.until = now.instant.after(self.limits.answer);
+                if let Some(asked) = &self.asked {
+                    open.exchange.send(&asked.request, &self.cluster, &self.identity);
+                }
+            }
+            (Stage::Connecting, Input::Failed(why)) => open.exchange.fail(ExchangeError::Connect(why)),
+            (Stage::Writing, Input::Failed(why)) => {
+                open.stage = Stage::Listening(why);
+                open.until = open.until.min(now.instant.after(LAST_WORDS));
+            }
+            (Stage::Reading | Stage::Listening(_), Input::Failed(why)) => {
+                open.exchange.fail(ExchangeError::Broken(why));
+            }
+            (Stage::Writing | Stage::Reading | Stage::Listening(_), Input::Received(bytes)) => {
+                open.exchange.receive(bytes);
+            }
+            (Stage::Writing | Stage::Reading | Stage::Listening(_), Input::Ended) => open.exchange.received_eof(),
+            (Stage::Connecting, Input::Received(_) | Input::Ended)
+            | (Stage::Writing | Stage::Reading | Stage::Listening(_), Input::Connected) => {}
+        }
+    }
+
+    /// What became of the request in hand; `None` until the driver has done another [`step`](Self::step).
+    pub(crate) fn event(&mut self, now: Now) -> Option<Event> {
+        match (&self.asked, &self.link) {
+            (None, _) | (_, Link::Closing(_)) => None,
+            (Some(_), Link::Down) => self.open(now),
+            (Some(_), Link::Open(_)) => match self.read(now) {
+                Ok(event) => event,
+                Err(error) => self.lose(error),
+            },
+        }
+    }
+
+    fn open(&mut self, now: Now) -> Option<Event> {
+        match Exchange::new(&self.cluster, &self.identity, now.unix) {
+            Ok(exchange) => {
+                let until = now.instant.after(self.limits.connect);
+                self.link = Link::Open(Box::new(Open { exchange, stage: Stage::Connecting, until, reused: false }));
+                None
+            }
+            Err(error) => self.lose(error),
+        }
+    }
+
+    fn read(&mut self, now: Now) -> Result<Option<Event>, ExchangeError> {
+        let (Link::Open(open), Some(asked)) = (&mut self.link, &mut self.asked) else { return Ok(None) };
+        loop {
+            match (open.exchange.poll()?, &mut asked.answer) {
+                (Some(Part::Head(Head { status: 200, .. })), _) if asked.stream.is_some() => {
+                    let lifetime = asked.stream.unwrap_or_default();
+                    open.until = now.instant.after(lifetime);
+                    return Ok(Some(Event::Opened));
+                }
+                (Some(Part::Head(head)), answer) => *answer = Some(head.into()),
+                (Some(Part::Body(piece)), Some(answer)) => {
+                    answer.body.extend_from_slice(&piece);
+                    if answer.body.len() > LONGEST_BODY {
+                        return Err(ExchangeError::Http("the answer is longer than 4 MiB".to_owned()));
+                    }
+                }
+                (Some(Part::Body(piece)), None) => return Ok(Some(Event::Piece(piece))),
+                (Some(Part::End { reusable }), answer) => {
+                    let event = answer.take().map_or(Event::Closed, Event::Answer);
+                    self.asked = None;
+                    if !reusable {
+                        self.hang_up();
+                    }
+                    return Ok(Some(event));
+                }
+                (None, _) if now.instant < open.until => return Ok(None),
+                (None, _) => return Err(open.late()),
+            }
+        }
+    }
+
+    /// The connection is of no more use. If that is merely because the server dropped it between two
+    /// requests, the request is made again on a new one.
+    fn lose(&mut self, error: ExchangeError) -> Option<Event> {
+        let (error, idle) = match &self.link {
+            Link::Open(open) => (open.reason(error), open.reused && open.exchange.unheard()),
+            Link::Down | Link::Closing(_) => (error, false),
+        };
+        self.hang_up();
+        if idle && matches!(error, ExchangeError::Closed | ExchangeError::Broken(_)) && !self.exhausted() {
+            self.requests += 1;
+            return None;
+        }
+        self.asked = None;
+        Some(Event::Lost(error))
+    }
+
+    /// What the driver is to do; `None` if nothing is in hand.
+    pub(crate) fn step<T>(&mut self, now: Now) -> Option<Step<T>> {
+        match &mut self.link {
+            Link::Down => None,
+            Link::Closing(farewell) if !farewell.is_empty() => {
+                Some(Step::Transmit { bytes: std::mem::take(farewell), until: now.instant.after(LAST_WORDS) })
+            }
+            Link::Closing(_) => {
+                self.link = Link::Down;
+                Some(Step::Disconnect)
+            }
+            Link::Open(_) if self.asked.is_none() => None,
+            Link::Open(open) => Some(open.step(&self.cluster)),
+        }
+    }
+}
+
+impl Open {
+    fn step<T>(&mut self, cluster: &Cluster) -> Step<T> {
+        let until = self.until;
+        match self.stage {
+            Stage::Connecting => return Step::Connect { host: cluster.host().to_owned(), port: cluster.port(), until },
+            Stage::Listening(_) => return Step::Receive { until },
+            Stage::Writing | Stage::Reading => {}
+        }
+        let bytes = self.exchange.transmit();
+        if bytes.is_empty() {
+            self.stage = Stage::Reading;
+            Step::Receive { until }
+        } else {
+            self.stage = Stage::Writing;
+            Step::Transmit { bytes, until }
+        }
+    }
+
+    fn late(&self) -> ExchangeError {
+        match self.stage {
+            Stage::Connecting => ExchangeError::Connect("timed out".to_owned()),
+            Stage::Writing | Stage::Reading | Stage::Listening(_) => ExchangeError::TimedOut(self.exchange.awaited()),
+        }
+    }
+
+    /// A failed write is why the connection broke, unless the server gave a better reason.
+    fn reason(&self, error: ExchangeError) -> ExchangeError {
+        match (&self.stage, error) {
+            (Stage::Listening(why), ExchangeError::Closed | ExchangeError::Broken(_) | ExchangeError::TimedOut(_)) => {
+                ExchangeError::Broken(why.clone())
+            }
+            (_, error) => error,
+        }
+    }
+}
+
+impl From<Head> for Response {
+    fn from(head: Head) -> Self {
+        Self { status: head.status, retry_after: head.retry_after, content_type: head.content_type, body: Vec::new() }
+    }
+}
