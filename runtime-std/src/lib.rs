@@ -33,6 +33,7 @@ mod directory;
 mod drive;
 mod handle;
 pub mod link;
+mod log;
 mod rotator;
 
 pub use directory::{Directory, DirectoryError};

@@ -11,6 +11,8 @@ use arc_swap::ArcSwap;
 use event_listener::{Event, EventListener, Listener as _};
 use perennial_kubernetes::rotation::{Input, Snapshot};
 
+use crate::log::report;
+
 /// What a loop is told.
 #[derive(Debug)]
 pub enum Message {
@@ -71,6 +73,7 @@ impl Link {
 
     /// Shows handles how things are now.
     pub fn publish(&self, snapshot: Snapshot) {
+        report(&self.snapshot.load(), &snapshot);
         self.snapshot.store(Arc::new(snapshot));
         self.changed.notify(usize::MAX);
     }
