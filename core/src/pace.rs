@@ -56,7 +56,7 @@ impl Pace {
     }
 
     pub(crate) fn submitted(&mut self, policy: &Policy, now: Instant) {
-        self.spaced_at = now.after(policy.spacing.max(Duration::from_millis(1)));
+        self.spaced_at = now.after(policy.spacing());
         self.whole_at = self.whole_at.max(now).after(policy.budget.refill());
     }
 
@@ -99,7 +99,7 @@ impl Pace {
         let refusal = self.last.filter(|last| last.is_refusal());
         let refusal =
             refusal.map(|failure| Refusal { failure, failures: self.failures, retry_at: unix(self.retry_at) });
-        (unix(self.spaced_at).before(policy.spacing), unix(self.whole_at), refusal)
+        (unix(self.spaced_at).before(policy.spacing()), unix(self.whole_at), refusal)
     }
 
     /// After a restart. The wall clock may have been anything then: no wait is longer than the policy's.
@@ -116,7 +116,7 @@ impl Pace {
             last: refusal.map(|refusal| refusal.failure),
             retry_at: refusal
                 .map_or_else(Instant::default, |r| later(r.retry_at, policy.refused.cap().saturating_mul(2))),
-            spaced_at: later(submitted.after(policy.spacing), policy.spacing),
+            spaced_at: later(submitted.after(policy.spacing()), policy.spacing()),
             whole_at: later(budget_whole, policy.budget.refill_of(policy.budget.size())),
         }
     }

@@ -74,7 +74,8 @@ impl Backoff {
 
     /// The longest wait.
     pub const fn longest(&self) -> Duration {
-        self.spread.of(self.cap, u64::MAX)
+        let spread = self.spread.of(self.cap, u64::MAX);
+        if self.beat && millis(spread) < millis(self.cap) { self.cap } else { spread }
     }
 
     /// The longest wait before jitter.
@@ -162,6 +163,11 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// The spacing that is kept: at least a millisecond.
+    pub(crate) fn spacing(&self) -> Duration {
+        self.spacing.max(Duration::from_millis(1))
+    }
+
     /// client-go's numbers, for those who port from it: retries after 2, 4, 8 and 16 s (+0–10 %), then
     /// every 32 s whatever the reason, a new key each time. Its budget never binds on that sequence.
     ///
