@@ -11,6 +11,7 @@ pub mod csr_error;
 pub mod exchange;
 pub mod http;
 pub mod issuance;
+pub mod kubeconfig;
 pub mod naming;
 pub mod objects;
 pub mod rotation;

@@ -1,0 +1,110 @@
+//! Kubeconfigs of one cluster, one user and one context, as kubelet writes them.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use perennial_pki::Credential;
+use zeroize::Zeroizing;
+
+use super::Endpoint;
+
+/// What kubelet writes when it bootstraps: its certificate *and* key are in one file that rotation keeps current, for
+/// example `/var/lib/kubelet/pki/kubelet-client-current.pem`. Holds no secret. A path that is not UTF-8 cannot be
+/// written in a kubeconfig; what is not is replaced.
+pub fn node_kubeconfig(endpoint: &Endpoint, credential_path: &Path) -> String {
+    let path = credential_path.to_string_lossy();
+    let user = [("client-certificate", &*path), ("client-key", &*path)];
+    let mut text = kubeconfig(endpoint, "default-cluster", "default-auth", "default-context", &user);
+    std::mem::take(&mut *text)
+}
+
+/// A kubeconfig whose user, called `user`, has a bearer token: what a node bootstraps with.
+pub fn kubeconfig_with_token(endpoint: &Endpoint, user: &str, token: &str) -> Zeroizing<String> {
+    kubeconfig(endpoint, "kubernetes", user, &format!("{user}@kubernetes"), &[("token", token)])
+}
+
+/// A kubeconfig whose user, called `user`, has a certificate and its key, inline.
+pub fn kubeconfig_with_certificate(endpoint: &Endpoint, user: &str, credential: &Credential) -> Zeroizing<String> {
+    let certificate = STANDARD.encode(credential.chain().pem());
+    let key = Zeroizing::new(STANDARD.encode(credential.key().to_pem().as_bytes()));
+    let fields = [("client-certificate-data", &*certificate), ("client-key-data", &*key)];
+    kubeconfig(endpoint, "kubernetes", user, &format!("{user}@kubernetes"), &fields)
+}
+
+fn kubeconfig(
+    endpoint: &Endpoint,
+    cluster: &str,
+    user: &str,
+    context: &str,
+    user_fields: &[(&str, &str)],
+) -> Zeroizing<String> {
+    let mut text = Yaml::with_room_for(endpoint, user_fields);
+    text.line("apiVersion: v1");
+    text.line("kind: Config");
+    text.line("clusters:");
+    text.field("- name", cluster);
+    text.line("  cluster:");
+    text.field("    server", &endpoint.server);
+    match (&endpoint.ca_file, &endpoint.ca_pem) {
+        (Some(file), _) => text.field("    certificate-authority", &file.to_string_lossy()),
+        (None, Some(pem)) => text.field("    certificate-authority-data", &STANDARD.encode(pem)),
+        (None, None) => {}
+    }
+    if let Some(name) = &endpoint.tls_server_name {
+        text.field("    tls-server-name", name);
+    }
+    if endpoint.insecure_skip_tls_verify {
+        text.line("    insecure-skip-tls-verify: true");
+    }
+    text.line("users:");
+    text.field("- name", user);
+    text.line("  user:");
+    for (key, value) in user_fields {
+        text.field(&format!("    {key}"), value);
+    }
+    text.line("contexts:");
+    text.field("- name", context);
+    text.line("  context:");
+    text.field("    cluster", cluster);
+    text.field("    user", user);
+    text.line("    namespace: default");
+    text.field("current-context", context);
+    text.0
+}
+
+/// Text in the making. Values are always quoted, so that none is taken for anything but text.
+struct Yaml(Zeroizing<String>);
+
+impl Yaml {
+    /// Room for all of it at once: a growing `String` leaves copies behind, and there are secrets in this one.
+    fn with_room_for(endpoint: &Endpoint, user_fields: &[(&str, &str)]) -> Self {
+        let ca = endpoint.ca_pem.as_ref().map_or(0, |pem| pem.len() * 4 / 3 + 4);
+        let secrets: usize = user_fields.iter().map(|(_, value)| 64 + value.len() * 2).sum();
+        Self(Zeroizing::new(String::with_capacity(4096 + ca + secrets)))
+    }
+
+    fn line(&mut self, line: &str) {
+        self.0.push_str(line);
+        self.0.push('\n');
+    }
+
+    /// Double quotes and escapes that YAML and JSON share.
+    fn field(&mut self, key: &str, value: &str) {
+        self.0.push_str(key);
+        self.0.push_str(": \"");
+        for c in value.chars() {
+            match c {
+                '"' | '\\' => self.0.extend(['\\', c]),
+                // Controls, and what YAML 1.1 takes for line breaks or a byte order mark.
+                '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' => {
+                    // Writing to a String cannot fail.
+                    let _ = write!(self.0, "\\u{:04x}", u32::from(c));
+                }
+                _ => self.0.push(c),
+            }
+        }
+        self.0.push_str("\"\n");
+    }
+}
