@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use perennial_pki::{CertificateRequest, Roots, Usage, read_request};
 
-use crate::objects::{API_VERSION, CertificateSigningRequest, CsrSpec, ObjectMeta};
+use crate::http::Request;
+use crate::objects::{API_VERSION, CSR_PATH, CertificateSigningRequest, CsrSpec, ObjectMeta};
 
 /// One request to a signer and what its certificate must be good for.
 #[derive(Clone, Debug)]
@@ -25,16 +26,15 @@ pub struct Ask {
     pub expiration_seconds: Option<i32>,
     /// What the certificate is to be used for.
     pub usage: Usage,
-    /// How far its `notBefore` may lie in the future: the allowance for clocks that differ.
+    /// How far our clock, or the signer's, may be off.
     pub skew: Duration,
     /// The CAs it must chain up to, if they are known.
     pub roots: Option<Roots>,
 }
 
 impl Ask {
-    /// The object to create.
-    pub(crate) fn object(&self) -> CertificateSigningRequest {
-        CertificateSigningRequest {
+    pub(crate) fn create(&self) -> Request {
+        let object = CertificateSigningRequest {
             api_version: API_VERSION.to_owned(),
             kind: "CertificateSigningRequest".to_owned(),
             metadata: ObjectMeta { name: self.name.clone(), ..ObjectMeta::default() },
@@ -46,7 +46,23 @@ impl Ask {
                 ..CsrSpec::default()
             },
             ..CertificateSigningRequest::default()
-        }
+        };
+        // Strings, numbers and lists always serialize.
+        Request::post(CSR_PATH, serde_json::to_vec(&object).unwrap_or_default())
+    }
+
+    pub(crate) fn read(&self) -> Request {
+        Request::get(format!("{CSR_PATH}/{}", encoded(&self.name)))
+    }
+
+    /// Changes of the object from `resource_version` on, for so many seconds.
+    pub(crate) fn watch(&self, resource_version: &str, seconds: u64) -> Request {
+        Request::get(format!(
+            "{CSR_PATH}?watch=true&fieldSelector=metadata.name%3D{}&resourceVersion={}&allowWatchBookmarks=true\
+             &timeoutSeconds={seconds}",
+            encoded(&self.name),
+            encoded(resource_version),
+        ))
     }
 
     /// Whether `spec` asks for the same: key, subject and names, signer and usages. The bytes may differ
@@ -61,22 +77,30 @@ impl Ask {
         if spec.request == self.request.pem.as_bytes() {
             return Ok(());
         }
-        let theirs = read_request(&spec.request).map_err(|_| "a request that cannot be read")?;
+        let theirs = read_request(&spec.request).map_err(|_| "something unreadable")?;
         let ours =
-            read_request(self.request.pem.as_bytes()).map_err(|_| "something, but our own request cannot be read")?;
+            read_request(self.request.pem.as_bytes()).map_err(|_| "something else than our unreadable request")?;
         if theirs.public_key_der != ours.public_key_der {
             return Err("another key");
         }
-        if theirs.common_name != ours.common_name || set(&theirs.organizations) != set(&ours.organizations) {
-            return Err("another subject");
-        }
-        if theirs.names.dns != ours.names.dns {
-            return Err("other subject alternative names");
+        if !theirs.same_identity(&ours) {
+            return Err("another subject or other names");
         }
         Ok(())
     }
 }
 
-fn set<T: Ord>(items: &[T]) -> BTreeSet<&T> {
+fn set(items: &[String]) -> BTreeSet<&String> {
     items.iter().collect()
+}
+
+/// A value as it goes into a query or a path segment (RFC 3986 §2.3).
+fn encoded(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut url, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => url.push(byte.into()),
+            _ => url.push_str(&format!("%{byte:02X}")),
+        }
+        url
+    })
 }

@@ -48,3 +48,31 @@ const fn millis(pause: Duration) -> u64 {
     // No pause is longer than `LONGEST`.
     pause.as_millis() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_stay_in_their_range_however_often_there_is_trouble() {
+        let mut dice = Dice::new(1);
+        for troubles in [0, 1, 2, 5, 6, 31, 32, 1000, u32::MAX] {
+            for _ in 0..200 {
+                let ceiling = if troubles > 4 { LONGEST } else { SHORTEST * (2 << troubles) };
+                assert!((SHORTEST..=ceiling).contains(&dice.backoff(troubles)));
+                assert!((FIRST_POLL * 4 / 5..=LONGEST).contains(&dice.poll(troubles)));
+                assert!((300..=600).contains(&dice.between(300, 600)));
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_pauses_and_another_seed_others() {
+        let pauses = |seed| -> Vec<Duration> {
+            let mut dice = Dice::new(seed);
+            (0..8).map(|troubles| dice.backoff(troubles)).collect()
+        };
+        assert_eq!(pauses(1), pauses(1));
+        assert_ne!(pauses(1), pauses(2));
+    }
+}

@@ -25,7 +25,9 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError`] if the URL is not https or has no usable host or port.
     pub fn from_url(url: &str) -> Result<Self, ClusterError> {
-        let bad = |why| ClusterError::Url { url: printable(url), why };
+        // What stands before an `@` may be a password.
+        let shown = if url.contains('@') { "…".to_owned() } else { printable(url) };
+        let bad = |why| ClusterError::Url { url: shown.clone(), why };
         let (scheme, rest) =
             url.trim().split_once("://").ok_or_else(|| bad("it has no scheme; expected https://host"))?;
         if scheme.eq_ignore_ascii_case("http") {
@@ -265,5 +267,80 @@ impl fmt::Debug for Identity {
                 write!(f, "Certificate({})", credential.chain().certificate().fingerprint)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_url_is_read_as_kubeconfig_files_write_it() {
+        for (url, host, port, prefix, shown) in [
+            ("https://api.example", "api.example", 443, "", "https://api.example"),
+            ("https://api.example:443/", "api.example", 443, "", "https://api.example"),
+            ("HTTPS://api.example:6443", "api.example", 6443, "", "https://api.example:6443"),
+            (" https://10.0.0.1:6443/\n", "10.0.0.1", 6443, "", "https://10.0.0.1:6443"),
+            ("https://[::1]:6443", "::1", 6443, "", "https://[::1]:6443"),
+            ("https://[2001:db8::1]", "2001:db8::1", 443, "", "https://[2001:db8::1]"),
+            (
+                "https://rancher/k8s/clusters/c-1/",
+                "rancher",
+                443,
+                "/k8s/clusters/c-1",
+                "https://rancher/k8s/clusters/c-1",
+            ),
+        ] {
+            let cluster = Cluster::from_url(url).unwrap();
+            assert_eq!((cluster.host(), cluster.port(), cluster.path_prefix()), (host, port, prefix), "{url}");
+            assert_eq!(cluster.to_string(), shown);
+            assert_eq!(cluster.tls_server_name(), host);
+        }
+    }
+
+    #[test]
+    fn an_unusable_server_url_says_why() {
+        for (url, why) in [
+            ("api.example:6443", "scheme"),
+            ("http://api.example", "https"),
+            ("ftp://api.example", "scheme"),
+            ("https://", "host"),
+            ("https://:6443", "host"),
+            ("https://api.example:", "port"),
+            ("https://api.example:0", "port"),
+            ("https://api.example:65536", "port"),
+            ("https://api.example:+1", "port"),
+            ("https://::1", "port"),
+            ("https://[::1", "port"),
+            ("https://[api.example]", "port"),
+            ("https://api example", "host"),
+            ("https://api.example/a?b", "query"),
+            ("https://api.example/a b", "path"),
+            ("https://user:secret@api.example", "credentials"),
+        ] {
+            let error = Cluster::from_url(url).unwrap_err().to_string();
+            assert!(error.contains(why), "{url}: {error}");
+        }
+        assert!(Cluster::from_url("https://a").unwrap().with_tls_server_name("a b").is_err());
+    }
+
+    #[test]
+    fn a_url_with_credentials_is_refused_without_repeating_them() {
+        assert!(!Cluster::from_url("https://user:secret@api.example").unwrap_err().to_string().contains("secret"));
+    }
+
+    #[test]
+    fn a_token_is_one_word_and_not_shown() {
+        assert_eq!(Token::new("\tabc.def\n").unwrap().reveal(), "abc.def");
+        assert_eq!(format!("{:?}", Token::new("abc.def").unwrap()), "Token(…)");
+        for text in ["", " \n", "two words", "line\r\nbreak", "schlüssel"] {
+            assert!(Token::new(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn foreign_text_becomes_one_short_line() {
+        assert_eq!(printable(" a\n\tb\u{7}\x1b[1m "), "a b[1m");
+        assert_eq!(printable(&"ä".repeat(300)).chars().count(), 201);
     }
 }

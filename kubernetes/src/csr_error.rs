@@ -121,6 +121,17 @@ impl Scene<'_> {
         }
     }
 
+    /// Too much went wrong in a row.
+    pub(crate) fn given_up(self, requests: u32, trouble: &str) -> CsrError {
+        CsrError {
+            failure: Failure::Unreachable,
+            retry_after: None,
+            message: format!("{self}: gave up after {requests} HTTP requests; the last trouble: {trouble}"),
+            credential_refused: false,
+            server_healthy: Some(false),
+        }
+    }
+
     fn trust_advice(self) -> String {
         let trusted = self.cluster.roots().map(|roots| subjects(roots.pem())).unwrap_or_default();
         format!(

@@ -178,6 +178,7 @@ impl ExchangeError {
         Self::Setup(error.to_string())
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "a foreign, growing list of which only these matter")]
     fn from_tls(error: rustls::Error) -> Self {
         match error {
             rustls::Error::AlertReceived(alert) => match certificate_alert(alert) {

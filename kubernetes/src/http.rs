@@ -252,3 +252,101 @@ impl fmt::Display for HttpError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader() -> ResponseReader {
+        encode(&Request::get("/"), &Cluster::from_url("https://api.example").unwrap(), None).unwrap().1
+    }
+
+    /// What the portions amount to: status, body, and how it ended.
+    fn read(portions: &[&[u8]], ended: bool) -> (u16, Vec<u8>, Result<Option<bool>, HttpError>) {
+        let (mut reader, mut plain) = (reader(), Vec::new());
+        let (mut status, mut body) = (0, Vec::new());
+        for (n, portion) in portions.iter().enumerate() {
+            plain.extend_from_slice(portion);
+            loop {
+                match reader.read(&mut plain, ended && n + 1 == portions.len()) {
+                    Ok(Some(Part::Head(head))) => status = head.status,
+                    Ok(Some(Part::Body(piece))) => body.extend(piece),
+                    Ok(Some(Part::End { reusable })) => return (status, body, Ok(Some(reusable))),
+                    Ok(None) => break,
+                    Err(error) => return (status, body, Err(error)),
+                }
+            }
+        }
+        (status, body, Ok(None))
+    }
+
+    const SIZED: &[u8] = b"HTTP/1.1 201 Created\r\nContent-Length: 11\r\n\r\nhello\nworld";
+    const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+        6\r\nhello\n\r\n5;x=y\r\nworld\r\n0\r\nX: y\r\n\r\n";
+    const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n\
+        HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 11\r\n\r\nhello\nworld";
+    const UNTIL_CLOSED: &[u8] = b"HTTP/1.1 200 OK\r\n\r\nhello\nworld";
+
+    #[test]
+    fn a_response_is_the_same_however_it_is_split() {
+        for (response, status, reusable) in
+            [(SIZED, 201, true), (CHUNKED, 200, true), (INTERIM, 200, false), (UNTIL_CLOSED, 200, false)]
+        {
+            let whole = (status, b"hello\nworld".to_vec(), Ok(Some(reusable)));
+            for at in 0..=response.len() {
+                assert_eq!(read(&[&response[..at], &response[at..]], true), whole, "split at {at}");
+            }
+            let single: Vec<&[u8]> = response.chunks(1).collect();
+            assert_eq!(read(&single, true), whole);
+        }
+    }
+
+    #[test]
+    fn a_response_cut_off_anywhere_does_not_pass_for_a_whole_one() {
+        for response in [SIZED, CHUNKED, INTERIM] {
+            for length in 0..response.len() {
+                assert_eq!(read(&[&response[..length]], true).2, Err(HttpError::Truncated), "cut at {length}");
+                assert_eq!(read(&[&response[..length]], false).2, Ok(None), "cut at {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_complete_line_gets_out_before_what_follows_it_is_found_wrong() {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for rest in ["6\r\nhello\nX\r\n", "6\r\nhello\n\r\nX\r\n", "6\r\nhello\n\r\n\r\n"] {
+            let bytes = format!("{head}{rest}");
+            for at in 0..=bytes.len() {
+                let (_, body, end) = read(&[&bytes.as_bytes()[..at], &bytes.as_bytes()[at..]], false);
+                assert_eq!(body, b"hello\n");
+                assert!(matches!(end, Err(HttpError::Response(_))), "{end:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn responses_without_a_body_end_with_their_head() {
+        for response in ["HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"] {
+            assert_eq!(read(&[response.as_bytes()], false).2, Ok(Some(true)));
+        }
+    }
+
+    #[test]
+    fn a_request_is_one_head_and_one_body_and_the_token_comes_last() {
+        let cluster = Cluster::from_url("https://[::1]:6443/proxy/").unwrap();
+        let token = Token::new("secret").unwrap();
+        let (wire, _) = encode(&Request::post("/x?y=z", b"{}".to_vec()), &cluster, Some(&token)).unwrap();
+        let text = std::str::from_utf8(&wire).unwrap();
+        assert!(text.starts_with("POST /proxy/x?y=z HTTP/1.1\r\n"), "{text}");
+        assert!(text.contains("\r\nhost: [::1]:6443\r\n") && text.contains("\r\ncontent-length: 2\r\n"), "{text}");
+        assert!(text.ends_with("\r\nauthorization: Bearer secret\r\n\r\n{}"), "{text}");
+        assert_eq!(text.matches("\r\n\r\n").count(), 1);
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_a_target_is_an_error() {
+        let cluster = Cluster::from_url("https://api.example").unwrap();
+        assert!(encode(&Request::get("/a b"), &cluster, None).is_err());
+        assert!(encode(&Request::get("/a\r\nX: y"), &cluster, None).is_err());
+    }
+}

@@ -20,10 +20,11 @@ use crate::cluster::{Cluster, Identity, printable};
 use crate::conversation::{Conversation, Input, Step};
 use crate::csr_error::{CsrError, Said, Scene};
 use crate::exchange::ExchangeError;
-use crate::http::Request;
-use crate::objects::{CSR_PATH, CertificateSigningRequest, Status};
+use crate::objects::CertificateSigningRequest;
 use crate::session::{Event, Limits, Response, Session};
 use crate::watch::{Lines, News, news};
+
+pub use crate::progress::{Issued, Progress};
 
 /// How often a request that was sent is sent again when no answer comes.
 const CREATE_ATTEMPTS: u32 = 3;
@@ -33,60 +34,6 @@ const GOOD_WATCH: Duration = Duration::from_secs(60);
 const WATCH_GRACE: Duration = Duration::from_secs(30);
 /// A server's wish for patience counts up to this; the request as a whole times out about then.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(15 * 60);
-
-/// A certificate was issued and is good for what was asked.
-#[derive(Clone, Debug)]
-pub struct Issued {
-    /// The certificate and its chain.
-    pub chain: Chain,
-    /// Name of the request object.
-    pub csr_name: String,
-    /// HTTP requests it took; two when all goes well.
-    pub requests: u32,
-}
-
-/// Where a submission stands, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Progress {
-    /// Reaching the server.
-    Connecting,
-    /// Creating the request object, or finding out about the one there is.
-    Submitting,
-    /// The object exists; somebody must approve it (`kubectl certificate approve`).
-    WaitingForApproval {
-        /// Name of the request object.
-        csr_name: String,
-    },
-    /// It is approved; the signer must sign it.
-    WaitingForIssuance {
-        /// Name of the request object.
-        csr_name: String,
-    },
-    /// Something went wrong that may go away.
-    Retrying {
-        /// When it will be tried again.
-        at: Instant,
-        /// What went wrong.
-        why: String,
-    },
-    /// It is over.
-    Finished,
-}
-
-/// A phrase for a log line.
-impl fmt::Display for Progress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connecting => f.write_str("connecting to the API server"),
-            Self::Submitting => f.write_str("submitting the request"),
-            Self::WaitingForApproval { csr_name } => write!(f, "waiting for approval of CSR {csr_name}"),
-            Self::WaitingForIssuance { csr_name } => write!(f, "approved; waiting for the signer of CSR {csr_name}"),
-            Self::Retrying { why, .. } => write!(f, "will try again: {why}"),
-            Self::Finished => f.write_str("finished"),
-        }
-    }
-}
 
 /// One submission. It ends with a certificate, with a reason why there is none, or with being dropped:
 /// how long to wait altogether is the caller's decision.
@@ -151,14 +98,16 @@ impl Issuance {
 
     /// Where it stands.
     pub fn progress(&self) -> Progress {
-        let csr_name = || self.ask.name.clone();
+        let csr_name = self.ask.name.clone();
         match &self.stage {
             Stage::Finished(_) => Progress::Finished,
             Stage::Pausing { until, why: Some(why), .. } => Progress::Retrying { at: *until, why: why.clone() },
-            _ if self.uid.is_some() && self.approved => Progress::WaitingForIssuance { csr_name: csr_name() },
-            _ if self.uid.is_some() => Progress::WaitingForApproval { csr_name: csr_name() },
-            _ if self.session.connecting() => Progress::Connecting,
-            _ => Progress::Submitting,
+            Stage::Next(_) | Stage::Asking(_) | Stage::Watching(_) | Stage::Pausing { .. } => match &self.uid {
+                Some(_) if self.approved => Progress::WaitingForIssuance { csr_name },
+                Some(_) => Progress::WaitingForApproval { csr_name },
+                None if self.session.connecting() => Progress::Connecting,
+                None => Progress::Submitting,
+            },
         }
     }
 
@@ -183,27 +132,18 @@ impl Issuance {
 
     fn begin(&mut self, aim: Aim, now: Now) {
         if self.session.exhausted() {
-            let what =
-                format!("gave up after {} HTTP requests; the last trouble: {}", self.session.requests(), self.trouble);
-            return self.fail(self.scene().judged(Failure::Unreachable, what));
+            return self.fail(self.scene().given_up(self.session.requests(), &self.trouble));
         }
-        let name = encoded(&self.ask.name);
         let (request, stream) = match aim {
             Aim::Create => {
                 self.creations += 1;
-                // Strings, numbers and lists always serialize.
-                (Request::post(CSR_PATH, serde_json::to_vec(&self.ask.object()).unwrap_or_default()), None)
+                (self.ask.create(), None)
             }
-            Aim::Read => (Request::get(format!("{CSR_PATH}/{name}")), None),
+            Aim::Read => (self.ask.read(), None),
             Aim::Watch => {
-                let lifetime = self.dice.between(300, 600);
+                let seconds = self.dice.between(300, 600);
                 self.lines = Lines::default();
-                let path = format!(
-                    "{CSR_PATH}?watch=true&fieldSelector=metadata.name%3D{name}&resourceVersion={}\
-                     &allowWatchBookmarks=true&timeoutSeconds={lifetime}",
-                    encoded(&self.resource_version),
-                );
-                (Request::get(path), Some(Duration::from_secs(lifetime) + WATCH_GRACE))
+                (self.ask.watch(&self.resource_version, seconds), Some(Duration::from_secs(seconds) + WATCH_GRACE))
             }
         };
         self.session.send(request, stream, now);
@@ -233,22 +173,14 @@ impl Issuance {
         match response.status {
             // What is there may be ours: submitted before a crash, or by a POST whose answer got lost.
             409 => self.stage = Stage::Next(Aim::Read),
-            200..=299 => match serde_json::from_slice(&response.body) {
-                Ok(object) => self.settle(object, now),
-                Err(error) => self.create_again(format!("the answer to the POST cannot be read: {error}"), now),
-            },
+            200..=299 => self.settle_or_lose(Aim::Create, response, now),
             _ => self.fail(self.scene().refused(response)),
         }
     }
 
     fn read(&mut self, response: &Response, now: Now) {
         match response.status {
-            200 => match serde_json::from_slice(&response.body) {
-                Ok(object) => self.settle(object, now),
-                Err(error) => {
-                    self.retry(Aim::Read, format!("the answer to the GET cannot be read: {error}"), None, now)
-                }
-            },
+            200 => self.settle_or_lose(Aim::Read, response, now),
             404 => self.vanished("it is gone"),
             410 => self.look_again("the version read has expired".to_owned(), now),
             status if temporary(status) => self.try_later(Aim::Read, response, now),
@@ -287,11 +219,7 @@ impl Issuance {
             News::Object(object) | News::Deleted(object) if object.metadata.name != self.ask.name => {}
             News::Object(object) => self.settle(*object, now),
             News::Deleted(_) => self.vanished("it was deleted"),
-            News::Error(Status { code: 410, .. }) => self.look_again("the watch fell behind".to_owned(), now),
-            News::Error(status) => {
-                self.look_again(format!("the watch reported {} {}", status.code, printable(&status.message)), now)
-            }
-            News::Garbled(error) => self.look_again(format!("an event of the watch cannot be read: {error}"), now),
+            News::Over(why) => self.look_again(why, now),
         }
     }
 
@@ -317,6 +245,16 @@ impl Issuance {
             }
             (_, Aim::Read) => self.retry(Aim::Read, error.to_string(), None, now),
             (_, Aim::Watch) => self.look_again(error.to_string(), now),
+        }
+    }
+
+    fn settle_or_lose(&mut self, aim: Aim, response: &Response, now: Now) {
+        match serde_json::from_slice(&response.body) {
+            Ok(object) => self.settle(object, now),
+            Err(error) => {
+                let what = format!("the answer is not a CSR ({error}): {}", Said::read(response).text);
+                self.lost(aim, ExchangeError::Http(what), now);
+            }
         }
     }
 
@@ -387,24 +325,14 @@ impl Issuance {
 
     /// The watch cannot go on; the object itself tells more. At once, unless that keeps happening.
     fn look_again(&mut self, why: String, now: Now) {
-        if let Stage::Watching(since) = self.stage {
-            if now.instant.since(since) >= GOOD_WATCH {
-                self.troubles = 0;
-            }
+        if matches!(self.stage, Stage::Watching(since) if now.instant.since(since) >= GOOD_WATCH) {
+            self.troubles = 0;
         }
         self.session.stop();
         if self.troubles == 0 {
             (self.troubles, self.trouble, self.stage) = (1, why, Stage::Next(Aim::Read));
         } else {
             self.retry(Aim::Read, why, None, now);
-        }
-    }
-
-    fn create_again(&mut self, why: String, now: Now) {
-        if self.creations < CREATE_ATTEMPTS {
-            self.retry(Aim::Create, why, None, now);
-        } else {
-            self.fail(self.scene().judged(Failure::Unreachable, why));
         }
     }
 
@@ -476,15 +404,4 @@ impl fmt::Debug for Issuance {
 /// Answers that may be different later.
 const fn temporary(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=599)
-}
-
-/// A value as it goes into a query or a path segment (RFC 3986 §2.3).
-fn encoded(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len()), |mut url, byte| {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => url.push(byte.into()),
-            _ => url.push_str(&format!("%{byte:02X}")),
-        }
-        url
-    })
 }

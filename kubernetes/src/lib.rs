@@ -14,7 +14,10 @@ pub mod issuance;
 pub mod kubeconfig;
 pub mod naming;
 pub mod objects;
+mod progress;
 pub mod rotation;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod session;
 mod tls;
 mod watch;

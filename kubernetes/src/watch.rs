@@ -1,7 +1,6 @@
 //! The lines of a watch.
 
-use serde_json::Value;
-
+use crate::cluster::printable;
 use crate::objects::{CertificateSigningRequest, Status, WatchEvent};
 
 /// An event may not be longer: etcd's limit on an object, and what goes around it.
@@ -41,27 +40,58 @@ pub(crate) enum News {
     Deleted(Box<CertificateSigningRequest>),
     /// Nothing of interest.
     Nothing,
-    /// The watch cannot go on.
-    Error(Status),
-    /// The line makes no sense.
-    Garbled(String),
+    /// The watch cannot go on, for this reason.
+    Over(String),
 }
 
 pub(crate) fn news(line: &[u8]) -> News {
     if line.trim_ascii().is_empty() {
         return News::Nothing;
     }
-    let event: WatchEvent = match serde_json::from_slice(line) {
-        Ok(event) => event,
-        Err(error) => return News::Garbled(error.to_string()),
-    };
-    let object = |value: Value| serde_json::from_value(value).map(Box::new);
-    let read = match event.type_.as_str() {
-        "ADDED" | "MODIFIED" => object(event.object).map(News::Object),
-        "DELETED" => object(event.object).map(News::Deleted),
-        "ERROR" => serde_json::from_value(event.object).map(News::Error),
+    read(line).unwrap_or_else(|error| News::Over(format!("an event of the watch cannot be read: {error}")))
+}
+
+fn read(line: &[u8]) -> serde_json::Result<News> {
+    let event: WatchEvent = serde_json::from_slice(line)?;
+    Ok(match event.type_.as_str() {
+        "ADDED" | "MODIFIED" => News::Object(serde_json::from_value(event.object)?),
+        "DELETED" => News::Deleted(serde_json::from_value(event.object)?),
+        "ERROR" => {
+            let status: Status = serde_json::from_value(event.object)?;
+            News::Over(format!("the watch reported {} {}", status.code, printable(&status.message)))
+        }
         // Bookmarks, and what later versions may bring.
-        _ => Ok(News::Nothing),
-    };
-    read.unwrap_or_else(|error| News::Garbled(error.to_string()))
+        _ => News::Nothing,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_the_same_however_they_arrive() {
+        for size in 1..12 {
+            let mut lines = Lines::default();
+            let mut got = Vec::new();
+            for piece in b"one\n\ntwo three\nrest".chunks(size) {
+                lines.push(piece);
+                while let Ok(Some(line)) = lines.next() {
+                    got.push(String::from_utf8(line).unwrap());
+                }
+            }
+            assert_eq!(got, ["one\n", "\n", "two three\n"]);
+        }
+    }
+
+    #[test]
+    fn the_longest_line_is_taken_and_a_longer_one_is_not() {
+        for (length, fits) in [(LONGEST_LINE, true), (LONGEST_LINE + 1, false)] {
+            let mut lines = Lines::default();
+            lines.push(&vec![b'x'; length]);
+            assert_eq!(lines.next().is_ok(), fits);
+            lines.push(b"\n");
+            assert_eq!(lines.next().is_ok_and(|line| line.is_some()), fits);
+        }
+    }
 }

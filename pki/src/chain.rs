@@ -1,227 +1,265 @@
-//! Certificate chains, and the facts of their first certificate.
+//! An issued chain: PEM in, facts out.
 
 use std::fmt;
 use std::sync::Arc;
 
 use perennial::{Certificate, Fingerprint, UnixTime, Validity, ValidityError};
-use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::error::X509Error;
 use x509_parser::extensions::ParsedExtension;
-use x509_parser::prelude::FromDer as _;
+use x509_parser::oid_registry::OID_X509_EXT_BASIC_CONSTRAINTS;
+use x509_parser::prelude::FromDer;
 
-use crate::names::{Names, common_name, organizations};
-use crate::pem;
-use crate::provider::sha256;
+use crate::names::{self, AltNames, Subject};
+use crate::{PemError, pem, sha256};
 
-const LABEL: &str = "CERTIFICATE";
-/// No sane chain is longer.
-const MAX_CHAIN: usize = 16;
+/// No sensible chain is longer.
+const MAX_CERTIFICATES: usize = 16;
 
-/// One or more certificates, leaf first. Cheap to clone.
+/// A certificate chain, the leaf first. Cheap to clone.
 #[derive(Clone)]
-pub struct Chain {
-    inner: Arc<Inner>,
-}
+pub struct Chain(Arc<Parsed>);
 
-struct Inner {
+struct Parsed {
+    certificate: Arc<Certificate>,
     pem: String,
     der: Vec<CertificateDer<'static>>,
-    certificate: Arc<Certificate>,
     serial: String,
     issuer: String,
     public_key_der: Vec<u8>,
+    constraints: Constraints,
+}
+
+/// What the leaf says it may be used for. An absent extension allows everything.
+pub(crate) struct Constraints {
+    pub(crate) is_ca: bool,
+    /// Of the key usage extension.
+    pub(crate) digital_signature: Option<bool>,
+    /// The extended key usage extension.
+    pub(crate) extended: Option<ExtendedUsage>,
+}
+
+pub(crate) struct ExtendedUsage {
+    pub(crate) any: bool,
+    pub(crate) client_auth: bool,
+    pub(crate) server_auth: bool,
 }
 
 impl Chain {
-    /// Reads the certificates in `text`; what else is there (keys, comments) is skipped.
+    /// Reads the `CERTIFICATE` blocks of a PEM text. Text and blocks of other kinds are skipped, so that
+    /// a kubelet's file, certificates and key in one, is a chain too.
     ///
     /// # Errors
-    /// If there is none, or one that cannot be read.
-    pub fn from_pem(text: &[u8]) -> Result<Self, ChainError> {
-        let der = certificates(text, MAX_CHAIN)?;
-        let leaf = der.first().ok_or(ChainError::Empty)?;
-        let parsed = parse(leaf, 1)?;
-        for (at, rest) in der.iter().enumerate().skip(1) {
-            parse(rest, at + 1)?;
+    /// [`ChainError`]: no certificate, more than 16 or more than 1 MiB, or one that cannot be read. A leaf with a
+    /// malformed alternative name (an IP address of five bytes, say) cannot be read: no peer would.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, ChainError> {
+        let der = certificates(pem)?;
+        if der.len() > MAX_CERTIFICATES {
+            return Err(ChainError::TooLong { certificates: der.len() });
         }
-        let pem: String = der.iter().map(|certificate| pem::encode(LABEL, certificate)).collect();
-        let malformed = |why: String| ChainError::Malformed { number: 1, why };
-        let time = |time: &x509_parser::time::ASN1Time| UnixTime::from_secs(time.timestamp());
-        let validity = Validity::new(time(&parsed.validity.not_before), time(&parsed.validity.not_after));
-        let mut names = Names::default();
-        for extension in parsed.extensions() {
-            if let ParsedExtension::SubjectAlternativeName(alternative) = extension.parsed_extension() {
-                names.extend(alternative).map_err(|error| malformed(error.to_string()))?;
-            }
+        let (leaf, issuers) = der.split_first().ok_or(ChainError::Empty)?;
+        for (behind, issuer) in issuers.iter().enumerate() {
+            parse(issuer).map_err(|reason| ChainError::Certificate { position: behind + 2, reason })?;
         }
-        let certificate = Certificate {
-            validity: validity.map_err(|error: ValidityError| malformed(error.to_string()))?,
-            fingerprint: Fingerprint(sha256(leaf)),
-            common_name: common_name(parsed.subject()),
-            organizations: organizations(parsed.subject()),
-            dns_names: names.dns,
-            ip_addresses: names.ips,
-            provisional: false,
-            chain: Arc::from(pem.as_bytes()),
-        };
-        let serial = parsed.raw_serial().iter().map(|byte| format!("{byte:02X}")).collect::<String>();
-        let inner = Inner {
-            certificate: Arc::new(certificate),
-            serial: serial.trim_start_matches("00").into(),
-            issuer: parsed.issuer().to_string(),
-            public_key_der: parsed.public_key().raw.to_vec(),
+        let pem = encode(&der);
+        let leaf = parse(leaf).map_err(unreadable_leaf)?;
+        let parsed = Parsed {
+            certificate: Arc::new(facts(&leaf, &pem)?),
+            serial: serial(&leaf),
+            issuer: names::display(leaf.issuer()),
+            public_key_der: leaf.public_key().raw.to_vec(),
+            constraints: constraints(&leaf).map_err(unreadable_leaf)?,
             pem,
             der,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self(Arc::new(parsed)))
     }
 
-    /// The facts of the first certificate.
+    /// The facts of the leaf, with this chain as PEM. Not provisional.
     pub fn certificate(&self) -> &Arc<Certificate> {
-        &self.inner.certificate
+        &self.0.certificate
     }
 
-    /// The chain as PEM: nothing but its certificates.
+    /// The certificates, and nothing else, as PEM.
     pub fn pem(&self) -> &str {
-        &self.inner.pem
+        &self.0.pem
     }
 
-    /// The chain as DER, leaf first.
+    /// The certificates in DER, the leaf first. Never empty.
     pub fn der(&self) -> &[CertificateDer<'static>] {
-        &self.inner.der
+        &self.0.der
     }
 
-    /// The first certificate's serial number: upper-case hexadecimal digits, as `openssl x509 -serial` prints them.
+    /// The serial number of the leaf: upper-case hexadecimal, as `openssl x509 -serial` prints it.
     pub fn serial(&self) -> &str {
-        &self.inner.serial
+        &self.0.serial
     }
 
-    /// The first certificate's issuer, as text.
+    /// The issuer of the leaf, as `O=…, CN=…`.
     pub fn issuer(&self) -> &str {
-        &self.inner.issuer
+        &self.0.issuer
     }
 
-    /// The first certificate's public key: SubjectPublicKeyInfo, DER.
+    /// The public key of the leaf as a DER `SubjectPublicKeyInfo`.
     pub fn public_key_der(&self) -> &[u8] {
-        &self.inner.public_key_der
+        &self.0.public_key_der
     }
 
-    pub(crate) fn leaf(&self) -> Result<X509Certificate<'_>, ChainError> {
-        let leaf = self.inner.der.first().ok_or(ChainError::Empty)?;
-        parse(leaf, 1)
-    }
-}
-
-impl fmt::Debug for Chain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Chain")
-            .field("leaf", &self.inner.certificate)
-            .field("serial", &self.inner.serial)
-            .field("issuer", &self.inner.issuer)
-            .field("certificates", &self.inner.der.len())
-            .finish()
+    pub(crate) fn constraints(&self) -> &Constraints {
+        &self.0.constraints
     }
 }
 
+/// Two chains are equal if they consist of the same certificates in the same order.
 impl PartialEq for Chain {
     fn eq(&self, other: &Self) -> bool {
-        self.inner.der == other.inner.der
+        self.0.der == other.0.der
     }
 }
 
 impl Eq for Chain {}
 
-/// Certificates of authorities: whom to trust. Cheap to clone.
-#[derive(Clone)]
-pub struct Roots {
-    pem: Arc<str>,
-    store: Arc<RootCertStore>,
-}
-
-impl Roots {
-    /// Reads every certificate in `text` as an authority's.
-    ///
-    /// # Errors
-    /// If there is none, or one that cannot be an authority's.
-    pub fn from_pem(text: &[u8]) -> Result<Self, ChainError> {
-        let der = certificates(text, usize::MAX)?;
-        let mut store = RootCertStore::empty();
-        for (at, certificate) in der.iter().enumerate() {
-            let malformed = |why| ChainError::Malformed { number: at + 1, why };
-            store.add(certificate.clone()).map_err(|error| malformed(error.to_string()))?;
-        }
-        if store.is_empty() {
-            return Err(ChainError::Empty);
-        }
-        let pem: String = der.iter().map(|certificate| pem::encode(LABEL, certificate)).collect();
-        Ok(Self { pem: pem.into(), store: Arc::new(store) })
-    }
-
-    /// For TLS.
-    pub fn store(&self) -> Arc<RootCertStore> {
-        self.store.clone()
-    }
-
-    /// The bundle as PEM: nothing but its certificates.
-    pub fn pem(&self) -> &str {
-        &self.pem
-    }
-}
-
-impl fmt::Debug for Roots {
+impl fmt::Debug for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Roots({} certificates)", self.store.len())
+        f.debug_struct("Chain")
+            .field("certificate", &self.0.certificate)
+            .field("serial", &self.0.serial)
+            .field("issuer", &self.0.issuer)
+            .field("length", &self.0.der.len())
+            .finish()
     }
 }
 
-fn certificates(text: &[u8], most: usize) -> Result<Vec<CertificateDer<'static>>, ChainError> {
-    if text.len() > pem::MAX_PEM {
-        return Err(ChainError::TooLarge);
-    }
-    let blocks = pem::blocks(text).map_err(|error| ChainError::NotPem(error.to_string()))?;
-    let certificates = blocks.into_iter().filter(|block| block.tag() == LABEL);
-    let der: Vec<_> = certificates.map(|block| CertificateDer::from(block.into_contents())).collect();
-    if der.len() > most { Err(ChainError::TooLarge) } else { Ok(der) }
+/// The content of all `CERTIFICATE` blocks.
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ChainError> {
+    let blocks = pem::blocks(pem).map_err(ChainError::Pem)?;
+    let certificates = blocks.iter().filter(|block| block.label == pem::CERTIFICATE);
+    certificates.filter_map(|block| block.decode().transpose()).collect::<Result<_, _>>().map_err(ChainError::Pem)
 }
 
-fn parse<'a>(der: &'a CertificateDer<'_>, number: usize) -> Result<X509Certificate<'a>, ChainError> {
-    let malformed = |why| ChainError::Malformed { number, why };
+pub(crate) fn encode(certificates: &[CertificateDer<'_>]) -> String {
+    certificates.iter().map(|der| pem::encode(pem::CERTIFICATE, der).to_string()).collect()
+}
+
+pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, String> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
-        Ok(_) => Err(malformed("there is data after its end".into())),
-        Err(error) => Err(malformed(error.to_string())),
+        Ok((rest, _)) => Err(format!("{} bytes follow the certificate", rest.len())),
+        Err(error) => Err(error.to_string()),
     }
 }
 
-/// A chain that cannot be read.
+fn unreadable_leaf(reason: String) -> ChainError {
+    ChainError::Certificate { position: 1, reason }
+}
+
+fn facts(leaf: &X509Certificate<'_>, pem: &str) -> Result<Certificate, ChainError> {
+    let Subject { common_name, organizations, .. } = Subject::read(leaf.subject());
+    let names = leaf.subject_alternative_name().map_err(|error| unreadable_leaf(error.to_string()))?;
+    let names = names.map_or_else(|| Ok(AltNames::default()), |names| AltNames::read(names.value));
+    let AltNames { dns_names, ip_addresses, .. } = names.map_err(unreadable_leaf)?;
+    Ok(Certificate {
+        validity: validity(leaf).map_err(ChainError::Validity)?,
+        fingerprint: Fingerprint(sha256(leaf.as_raw())),
+        common_name,
+        organizations,
+        dns_names,
+        ip_addresses,
+        provisional: false,
+        chain: pem.as_bytes().into(),
+    })
+}
+
+fn validity(leaf: &X509Certificate<'_>) -> Result<Validity, ValidityError> {
+    let validity = leaf.validity();
+    let [not_before, not_after] =
+        [validity.not_before, validity.not_after].map(|time| UnixTime::from_secs(time.timestamp()));
+    Validity::new(not_before, not_after)
+}
+
+fn serial(leaf: &X509Certificate<'_>) -> String {
+    let bytes = leaf.raw_serial();
+    // A leading zero byte only says that the number is positive.
+    let digits = bytes.strip_prefix(&[0]).filter(|rest| !rest.is_empty()).unwrap_or(bytes);
+    digits.iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+fn constraints(leaf: &X509Certificate<'_>) -> Result<Constraints, String> {
+    let unreadable = |error: X509Error| error.to_string();
+    let basic = leaf.get_extension_unique(&OID_X509_EXT_BASIC_CONSTRAINTS).map_err(unreadable)?;
+    let is_ca = match basic.map(|extension| extension.parsed_extension()) {
+        None => false,
+        Some(ParsedExtension::BasicConstraints(basic)) => basic.ca,
+        Some(_) => return Err("its basicConstraints cannot be read".to_owned()),
+    };
+    let usage = leaf.key_usage().map_err(unreadable)?;
+    let extended = leaf.extended_key_usage().map_err(unreadable)?;
+    Ok(Constraints {
+        is_ca,
+        digital_signature: usage.map(|usage| usage.value.digital_signature()),
+        extended: extended.map(|usage| ExtendedUsage {
+            any: usage.value.any,
+            client_auth: usage.value.client_auth,
+            server_auth: usage.value.server_auth,
+        }),
+    })
+}
+
+/// Why PEM text is not a certificate chain, or not a CA bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChainError {
-    /// There is no certificate.
+    /// The input is not PEM.
+    Pem(PemError),
+    /// There is no certificate in the input.
     Empty,
-    /// The text is damaged.
-    NotPem(String),
-    /// More than a megabyte, or more certificates than any chain has.
-    TooLarge,
-    /// One of the certificates cannot be read.
-    Malformed {
-        /// Which one, counted from 1.
-        number: usize,
+    /// The chain has more than 16 certificates.
+    TooLong {
+        /// How many it has.
+        certificates: usize,
+    },
+    /// A certificate cannot be read.
+    Certificate {
+        /// Which of the certificates, counted from 1.
+        position: usize,
         /// What is wrong with it.
-        why: String,
+        reason: String,
+    },
+    /// The leaf is never valid.
+    Validity(ValidityError),
+    /// None of the certificates of a CA bundle can be used to verify others.
+    NoUsableRoot {
+        /// How many there are.
+        certificates: usize,
     },
 }
 
 impl fmt::Display for ChainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("there is no certificate (PEM block CERTIFICATE)"),
-            Self::NotPem(why) => write!(f, "the PEM text is damaged: {why}"),
-            Self::TooLarge => write!(f, "that is too large: at most {MAX_CHAIN} certificates and 1 MiB make a chain"),
-            Self::Malformed { number, why } => write!(f, "certificate {number} cannot be read: {why}"),
+            Self::Pem(error) => error.fmt(f),
+            Self::Empty => f.write_str("no certificate found; expected PEM blocks CERTIFICATE"),
+            Self::TooLong { certificates } => write!(
+                f,
+                "a chain of {certificates} certificates is longer than any real one (at most {MAX_CERTIFICATES}); \
+                 is this a CA bundle?"
+            ),
+            Self::Certificate { position, reason } => write!(f, "certificate {position} cannot be read: {reason}"),
+            Self::Validity(error) => write!(f, "the certificate is never valid: {error}"),
+            Self::NoUsableRoot { certificates } => {
+                write!(f, "none of the {certificates} certificates of the CA bundle can be read as a CA certificate")
+            }
         }
     }
 }
 
-impl std::error::Error for ChainError {}
+impl std::error::Error for ChainError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Pem(error) => Some(error),
+            Self::Validity(error) => Some(error),
+            Self::Empty | Self::TooLong { .. } | Self::Certificate { .. } | Self::NoUsableRoot { .. } => None,
+        }
+    }
+}

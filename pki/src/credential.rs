@@ -6,73 +6,64 @@ use std::sync::Arc;
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
-use crate::chain::{Chain, ChainError};
-use crate::key::{KeyError, KeyPair};
+use crate::{Chain, ChainError, KeyError, KeyPair};
 
-/// A chain and the key it was issued for: they belong together, or there is no `Credential`.
-#[derive(Clone)]
+/// A certificate chain and the private key of its leaf: what one serves and asks with. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Credential {
     chain: Chain,
     key: Arc<KeyPair>,
 }
 
 impl Credential {
-    /// Joins the two.
+    /// Joins a chain with its key.
     ///
     /// # Errors
-    /// [`CredentialError::KeyMismatch`] if the first certificate names another key.
+    /// [`CredentialError::KeyMismatch`] if the leaf was issued for another key.
     pub fn new(chain: Chain, key: Arc<KeyPair>) -> Result<Self, CredentialError> {
         if chain.public_key_der() == key.public_key_der() {
             Ok(Self { chain, key })
         } else {
-            Err(CredentialError::KeyMismatch { common_name: chain.certificate().common_name.clone() })
+            Err(CredentialError::KeyMismatch { serial: chain.serial().to_owned() })
         }
     }
 
-    /// Reads chain and key from one text, in any order, as kubelet keeps them.
+    /// Reads certificates and key from one PEM text, in any order: a kubelet's `-current.pem`.
     ///
     /// # Errors
-    /// If either is missing or damaged, or they do not belong together.
+    /// [`CredentialError`]: an unreadable chain, an unreadable key, or two that do not belong together.
     pub fn from_pem(bundle: &[u8]) -> Result<Self, CredentialError> {
         let chain = Chain::from_pem(bundle).map_err(CredentialError::Chain)?;
-        let text = std::str::from_utf8(bundle).map_err(|_| CredentialError::Key(KeyError::Malformed))?;
-        let key = KeyPair::from_pem(text).map_err(CredentialError::Key)?;
+        let key = KeyPair::from_pem(bundle).map_err(CredentialError::Key)?;
         Self::new(chain, Arc::new(key))
     }
 
-    /// Chain, then key, in one text.
+    /// The chain, then the key: kubelet's layout. Wiped on drop.
     pub fn to_pem(&self) -> Zeroizing<String> {
-        let key = self.key.to_pem();
-        let mut text = Zeroizing::new(String::with_capacity(self.chain.pem().len() + key.len()));
-        text.push_str(self.chain.pem());
-        text.push_str(&key);
-        text
+        let (chain, key) = (self.chain.pem(), self.key.to_pem());
+        let mut pem = Zeroizing::new(String::with_capacity(chain.len() + key.len()));
+        pem.push_str(chain);
+        pem.push_str(&key);
+        pem
     }
 
     /// The chain.
-    pub const fn chain(&self) -> &Chain {
+    pub fn chain(&self) -> &Chain {
         &self.chain
     }
 
     /// The key.
-    pub const fn key(&self) -> &Arc<KeyPair> {
+    pub fn key(&self) -> &Arc<KeyPair> {
         &self.key
     }
 
-    /// For TLS, client's or server's.
+    /// Both, as rustls wants them.
     pub fn certified_key(&self) -> Arc<CertifiedKey> {
         Arc::new(CertifiedKey::new(self.chain.der().to_vec(), self.key.signing_key()))
     }
 }
 
-/// Shows the chain's facts and the kind of key, never the key.
-impl fmt::Debug for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credential").field("chain", &self.chain).field("key", &self.key).finish()
-    }
-}
-
-/// A pair that is none.
+/// Why there is no credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CredentialError {
@@ -80,10 +71,10 @@ pub enum CredentialError {
     Chain(ChainError),
     /// The key cannot be read.
     Key(KeyError),
-    /// They do not belong together.
+    /// The leaf was issued for another key.
     KeyMismatch {
-        /// Whose certificate it is.
-        common_name: String,
+        /// The serial number of the leaf.
+        serial: String,
     },
 }
 
@@ -92,12 +83,11 @@ impl fmt::Display for CredentialError {
         match self {
             Self::Chain(error) => error.fmt(f),
             Self::Key(error) => error.fmt(f),
-            Self::KeyMismatch { common_name } => {
-                write!(
-                    f,
-                    "certificate and key do not match: the certificate of {common_name:?} was issued for another key"
-                )
-            }
+            Self::KeyMismatch { serial } => write!(
+                f,
+                "the first certificate (serial {serial}) was issued for another private key; \
+                 check that both files are of the same rotation, and that the leaf comes first"
+            ),
         }
     }
 }

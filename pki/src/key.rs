@@ -1,47 +1,57 @@
-//! Key pairs: generated here, or read from what others wrote.
+//! Private keys: generated here, or imported from where kubelet, Go and openssl leave them.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use rustls::SignatureScheme;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{AlgorithmIdentifier, PrivateKeyDer, PrivatePkcs8KeyDer, alg_id};
 use rustls::sign::SigningKey;
-use x509_parser::prelude::FromDer as _;
-use x509_parser::public_key::PublicKey;
-use x509_parser::x509::SubjectPublicKeyInfo;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::{Zeroize, Zeroizing};
 
-use crate::pem;
-use crate::provider::provider;
+use crate::{PemError, pem, provider};
 
-/// Smaller RSA keys are refused (client-go `validateKeyStrength`).
-const WEAKEST_RSA: usize = 2048;
-
-/// The kind of a key.
+/// What kind of key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeyAlgorithm {
-    /// ECDSA on P-256, what kubelets use.
+    /// ECDSA on P-256 with SHA-256: `ecdsa-p256`, what kubelet uses.
     #[default]
     EcdsaP256,
-    /// ECDSA on P-384.
+    /// ECDSA on P-384 with SHA-384: `ecdsa-p384`.
     EcdsaP384,
-    /// Ed25519. Kubernetes' own tools do not all read such keys.
+    /// Ed25519: `ed25519`.
     Ed25519,
-    /// RSA, 2048 bits or more. Read, but not generated.
+    /// RSA of 2048 to 4096 bits: `rsa`. Imported, never generated.
     Rsa,
 }
 
-impl fmt::Display for KeyAlgorithm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl KeyAlgorithm {
+    const ALL: [Self; 4] = [Self::EcdsaP256, Self::EcdsaP384, Self::Ed25519, Self::Rsa];
+
+    const fn name(self) -> &'static str {
+        match self {
             Self::EcdsaP256 => "ecdsa-p256",
             Self::EcdsaP384 => "ecdsa-p384",
             Self::Ed25519 => "ed25519",
             Self::Rsa => "rsa",
-        })
+        }
+    }
+
+    /// How requests are signed: the scheme as TLS names it and as X.509 names it.
+    const fn signature(self) -> (SignatureScheme, AlgorithmIdentifier) {
+        match self {
+            Self::EcdsaP256 => (SignatureScheme::ECDSA_NISTP256_SHA256, alg_id::ECDSA_SHA256),
+            Self::EcdsaP384 => (SignatureScheme::ECDSA_NISTP384_SHA384, alg_id::ECDSA_SHA384),
+            Self::Ed25519 => (SignatureScheme::ED25519, alg_id::ED25519),
+            Self::Rsa => (SignatureScheme::RSA_PKCS1_SHA256, alg_id::RSA_PKCS1_SHA256),
+        }
+    }
+}
+
+impl fmt::Display for KeyAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -49,184 +59,180 @@ impl FromStr for KeyAlgorithm {
     type Err = KeyError;
 
     fn from_str(name: &str) -> Result<Self, KeyError> {
-        let all = [Self::EcdsaP256, Self::EcdsaP384, Self::Ed25519, Self::Rsa];
-        all.into_iter().find(|known| known.to_string() == name).ok_or_else(|| KeyError::UnknownAlgorithm(name.into()))
+        Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.name() == name)
+            .ok_or_else(|| KeyError::UnknownAlgorithm { name: name.to_owned() })
     }
 }
 
-/// A private key and its public half.
+/// A private key and its public key.
 ///
-/// The encoded key is wiped from memory on drop. Not wiped, because the types do not allow it: the
-/// copy inside the TLS library's signing key, and what the generator and the PEM reader held on their way.
+/// Not `Clone`: share it behind an `Arc`. Its encoding is wiped on drop; the crypto provider's own
+/// copy inside [`KeyPair::signing_key`] is not.
 pub struct KeyPair {
-    der: PrivateKeyDer<'static>,
-    public_key_der: Vec<u8>,
+    der: Zeroizing<PrivateKeyDer<'static>>,
     algorithm: KeyAlgorithm,
+    public_key_der: Vec<u8>,
     signing_key: Arc<dyn SigningKey>,
 }
 
 impl KeyPair {
-    /// A new key.
+    /// A new key from the system's source of randomness.
     ///
     /// # Errors
-    /// [`KeyError::CannotGenerate`] for RSA, or if the system has no randomness to give.
+    /// [`KeyError::NotGenerated`] for RSA; [`KeyError::Generation`] if there is no randomness.
     pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
-        let generator = match algorithm {
+        let scheme = match algorithm {
             KeyAlgorithm::EcdsaP256 => &rcgen::PKCS_ECDSA_P256_SHA256,
             KeyAlgorithm::EcdsaP384 => &rcgen::PKCS_ECDSA_P384_SHA384,
             KeyAlgorithm::Ed25519 => &rcgen::PKCS_ED25519,
-            KeyAlgorithm::Rsa => {
-                return Err(KeyError::CannotGenerate { algorithm, why: "use ECDSA or Ed25519".into() });
-            }
+            KeyAlgorithm::Rsa => return Err(KeyError::NotGenerated { algorithm }),
         };
-        let mut generated = rcgen::KeyPair::generate_for(generator)
-            .map_err(|error| KeyError::CannotGenerate { algorithm, why: error.to_string() })?;
-        let der = PrivatePkcs8KeyDer::from(generated.serialize_der()).into();
+        let mut generated = rcgen::KeyPair::generate_for(scheme).map_err(|_| KeyError::Generation)?;
+        let der = match algorithm {
+            KeyAlgorithm::Ed25519 => ed25519_v1(generated.serialized_der()),
+            KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384 | KeyAlgorithm::Rsa => Some(generated.serialize_der()),
+        };
         generated.zeroize();
-        Self::from_der(der)
+        Self::from_der(PrivatePkcs8KeyDer::from(der.ok_or(KeyError::Generation)?).into())
     }
 
-    /// The first private key in `text`: PKCS#8, SEC1 (as kubelet writes it) or PKCS#1. What else is there is skipped.
+    /// The first private key of a PEM text: `PRIVATE KEY` (PKCS#8), `EC PRIVATE KEY` (SEC 1) or
+    /// `RSA PRIVATE KEY` (PKCS#1). Blocks of other kinds, such as certificates, are skipped.
     ///
     /// # Errors
-    /// If there is none, or it is of a kind or strength that is not accepted.
-    pub fn from_pem(text: &str) -> Result<Self, KeyError> {
-        use rustls::pki_types::pem::Error as PemError;
-        let der = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| {
-            if !matches!(error, PemError::NoItemsFound) {
-                KeyError::Malformed
-            } else if text.contains("ENCRYPTED PRIVATE KEY") {
-                KeyError::Encrypted
-            } else {
-                KeyError::Missing
+    /// [`KeyError`]: no key, an encrypted key, a malformed key, or one of a kind not supported, weak RSA included.
+    pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self, KeyError> {
+        for block in pem::blocks(pem.as_ref()).map_err(KeyError::Pem)? {
+            if block.is_encrypted_key() {
+                return Err(KeyError::Encrypted);
             }
-        })?;
-        Self::from_der(der)
+            if let Some(der) = block.decode().map_err(KeyError::Pem)? {
+                return Self::from_der(der);
+            }
+        }
+        Err(KeyError::NoKey)
     }
 
     fn from_der(der: PrivateKeyDer<'static>) -> Result<Self, KeyError> {
-        let signing_key = provider().key_provider.load_private_key(der.clone_key()).map_err(|_| KeyError::Malformed)?;
-        let public_key_der = signing_key.public_key().ok_or(KeyError::Malformed)?.as_ref().to_vec();
-        let algorithm = algorithm_of(&public_key_der)?;
-        Ok(Self { der, public_key_der, algorithm, signing_key })
+        let der = Zeroizing::new(der);
+        let signing_key = provider::load(&der).map_err(|_| KeyError::Unsupported)?;
+        let algorithm = KeyAlgorithm::ALL
+            .into_iter()
+            .find(|algorithm| signing_key.choose_scheme(&[algorithm.signature().0]).is_some())
+            .ok_or(KeyError::Unsupported)?;
+        let public_key_der = signing_key.public_key().ok_or(KeyError::Unsupported)?.to_vec();
+        Ok(Self { der, algorithm, public_key_der, signing_key })
     }
 
-    /// The private key as PEM, in the encoding it came in; PKCS#8 for generated ones.
+    /// One PEM block, in the encoding the key came in; PKCS#8 if it was generated. Wiped on drop.
     pub fn to_pem(&self) -> Zeroizing<String> {
-        let label = if matches!(self.der, PrivateKeyDer::Pkcs1(_)) {
+        let label = if matches!(*self.der, PrivateKeyDer::Pkcs1(_)) {
             "RSA PRIVATE KEY"
-        } else if matches!(self.der, PrivateKeyDer::Sec1(_)) {
+        } else if matches!(*self.der, PrivateKeyDer::Sec1(_)) {
             "EC PRIVATE KEY"
         } else {
             "PRIVATE KEY"
         };
-        Zeroizing::new(pem::encode(label, self.der.secret_der()))
+        pem::encode(label, self.der.secret_der())
     }
 
-    /// What kind of key this is.
-    pub const fn algorithm(&self) -> KeyAlgorithm {
+    /// What kind of key it is.
+    pub fn algorithm(&self) -> KeyAlgorithm {
         self.algorithm
     }
 
-    /// The public key: SubjectPublicKeyInfo, DER.
+    /// The public key as a DER `SubjectPublicKeyInfo` (RFC 5280 §4.1.2.7).
     pub fn public_key_der(&self) -> &[u8] {
         &self.public_key_der
     }
 
-    /// For TLS.
+    /// The key for signing TLS handshakes.
     pub fn signing_key(&self) -> Arc<dyn SigningKey> {
-        self.signing_key.clone()
+        Arc::clone(&self.signing_key)
     }
 
-    /// A signature over `message`, with the hash that goes with the key.
-    ///
-    /// # Errors
-    /// If the provider cannot sign.
-    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        let scheme = match self.algorithm {
-            KeyAlgorithm::EcdsaP256 => SignatureScheme::ECDSA_NISTP256_SHA256,
-            KeyAlgorithm::EcdsaP384 => SignatureScheme::ECDSA_NISTP384_SHA384,
-            KeyAlgorithm::Ed25519 => SignatureScheme::ED25519,
-            KeyAlgorithm::Rsa => SignatureScheme::RSA_PKCS1_SHA256,
-        };
-        let signer = self.signing_key.choose_scheme(&[scheme]).ok_or(KeyError::CannotSign)?;
-        signer.sign(message).map_err(|_| KeyError::CannotSign)
+    /// Signs as X.509 does it: the signature, and the `AlgorithmIdentifier` it goes by.
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<(AlgorithmIdentifier, Vec<u8>), rustls::Error> {
+        let (scheme, identifier) = self.algorithm.signature();
+        let signer = self.signing_key.choose_scheme(&[scheme]);
+        let signer = signer.ok_or_else(|| rustls::Error::General(format!("the key cannot sign with {scheme:?}")))?;
+        Ok((identifier, signer.sign(message)?))
     }
 }
 
-impl Drop for KeyPair {
-    fn drop(&mut self) {
-        self.der.zeroize();
-    }
+/// An Ed25519 key without its public key (PKCS#8 v1, RFC 8410 §7). openssl does not read what *ring* writes, v2.
+fn ed25519_v1(v2: &[u8]) -> Option<Vec<u8>> {
+    const HEADER: &[u8] = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+    let private_key = v2.get(12..)?.strip_prefix(&HEADER[12..])?.get(..32)?;
+    let mut v1 = Vec::with_capacity(HEADER.len() + private_key.len());
+    v1.extend_from_slice(HEADER);
+    v1.extend_from_slice(private_key);
+    Some(v1)
 }
 
-/// Shows the kind of key, never the key.
+/// Shows the algorithm and nothing else.
 impl fmt::Debug for KeyPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyPair({})", self.algorithm)
+        f.debug_struct("KeyPair").field("algorithm", &self.algorithm).finish_non_exhaustive()
     }
 }
 
-fn algorithm_of(public_key_der: &[u8]) -> Result<KeyAlgorithm, KeyError> {
-    let (_, info) = SubjectPublicKeyInfo::from_der(public_key_der).map_err(|_| KeyError::Malformed)?;
-    match info.parsed() {
-        Ok(PublicKey::RSA(rsa)) if rsa.key_size() < WEAKEST_RSA => Err(KeyError::Weak { bits: rsa.key_size() }),
-        Ok(PublicKey::RSA(_)) => Ok(KeyAlgorithm::Rsa),
-        Ok(PublicKey::EC(point)) if point.key_size() == 256 => Ok(KeyAlgorithm::EcdsaP256),
-        Ok(PublicKey::EC(point)) if point.key_size() == 384 => Ok(KeyAlgorithm::EcdsaP384),
-        _ if info.algorithm.algorithm.to_id_string() == "1.3.101.112" => Ok(KeyAlgorithm::Ed25519),
-        _ => Err(KeyError::Malformed),
-    }
-}
-
-/// A key that cannot be had.
+/// Why there is no key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// There is no private key in the text.
-    Missing,
-    /// It is encrypted.
-    Encrypted,
-    /// It is damaged, or of a kind that is not supported.
-    Malformed,
-    /// It is too short.
-    Weak {
-        /// Its size.
-        bits: usize,
+    /// There is no such algorithm.
+    UnknownAlgorithm {
+        /// What was asked for.
+        name: String,
     },
-    /// Keys of this kind cannot be generated here.
-    CannotGenerate {
-        /// The kind.
+    /// Keys of this algorithm can be imported, not generated.
+    NotGenerated {
+        /// The algorithm.
         algorithm: KeyAlgorithm,
-        /// Why.
-        why: String,
     },
-    /// The provider did not sign.
-    CannotSign,
-    /// No kind of key has this name.
-    UnknownAlgorithm(String),
+    /// The system has no randomness to give.
+    Generation,
+    /// The input is not PEM.
+    Pem(PemError),
+    /// There is no private key in the input.
+    NoKey,
+    /// The key is protected by a passphrase.
+    Encrypted,
+    /// The key is malformed, too weak, or of a kind not supported.
+    Unsupported,
 }
 
 impl fmt::Display for KeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing => {
-                f.write_str("there is no private key (PEM block PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY)")
+            Self::UnknownAlgorithm { name } => {
+                write!(f, "there is no key algorithm {name:?}; choose one of")?;
+                KeyAlgorithm::ALL.iter().try_for_each(|algorithm| write!(f, " {algorithm}"))
             }
-            Self::Encrypted => {
-                f.write_str("the private key is encrypted; store it decrypted, readable by its owner only")
+            Self::NotGenerated { algorithm } => {
+                write!(f, "{algorithm} keys can be imported but not generated; choose {}", KeyAlgorithm::default())
             }
-            Self::Malformed => f.write_str(
-                "the private key is damaged or of a kind that is not supported (P-256, P-384, Ed25519 and RSA are)",
+            Self::Generation => f.write_str("no key could be generated: the system gave no randomness"),
+            Self::Pem(error) => error.fmt(f),
+            Self::NoKey => f.write_str(
+                "no private key found; expected a PEM block PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY",
             ),
-            Self::Weak { bits } => write!(f, "an RSA key of {bits} bits is too weak; {WEAKEST_RSA} is the minimum"),
-            Self::CannotGenerate { algorithm, why } => write!(f, "cannot generate a key of kind {algorithm}: {why}"),
-            Self::CannotSign => f.write_str("the private key cannot sign"),
-            Self::UnknownAlgorithm(name) => {
-                write!(f, "{name:?} is no kind of key; use ecdsa-p256, ecdsa-p384 or ed25519")
-            }
+            Self::Encrypted => f.write_str(
+                "the private key is encrypted, and nobody is there to type its passphrase; store it decrypted (`openssl pkey`)",
+            ),
+            Self::Unsupported => f.write_str(
+                "the private key is malformed or unsupported; supported are ECDSA on P-256 and P-384, Ed25519, \
+                 and RSA of 2048 to 4096 bits",
+            ),
         }
     }
 }
 
-impl std::error::Error for KeyError {}
+impl std::error::Error for KeyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        if let Self::Pem(error) = self { Some(error) } else { None }
+    }
+}

@@ -1,21 +1,50 @@
-//! X.509 at the edge of perennial: keys and requests going out, chains coming in, and the refusal of
-//! what nobody could use. What passes is handed to the core as facts.
-
+//! X.509 at the edge of perennial: keys, requests, chains, and the checks of what was issued.
+//!
+//! The core judges by facts ([`perennial::Certificate`]); this crate reads them from X.509 and writes
+//! what a signer wants to see. It does no I/O and knows no clock: bytes in, values out.
+//!
+//! ```
+//! use perennial::Template;
+//! use perennial_pki::{KeyAlgorithm, KeyPair, certificate_request, read_request};
+//!
+//! let key = KeyPair::generate(KeyAlgorithm::EcdsaP256)?;
+//! let request = certificate_request(&Template::node("worker-1"), &key)?;
+//!
+//! // What a signer reads: the self-signature holds, so whoever asks has the key.
+//! let facts = read_request(request.pem.as_bytes())?;
+//! assert_eq!(facts.common_name, "system:node:worker-1");
+//! assert_eq!(facts.public_key_der, key.public_key_der());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! An issued chain is parsed ([`Chain`]), checked for being usable at all ([`Expected`]), and joined
+//! with its key ([`Credential`]) for TLS and for the disk. Whether it is *good*, that is, whether it
+//! carries the names asked for and when it is to be replaced, is the machine's judgement.
+//!
+//! # Secrets
+//! Private keys appear in no `Debug`, `Display` or error. Their encodings are wiped on drop, and so are
+//! the PEM texts handed out. What the crypto provider keeps inside its own key objects, and the
+//! temporaries it makes while parsing and generating, are out of reach and are not wiped.
 #![forbid(unsafe_code)]
 
 mod chain;
+mod check;
 mod credential;
-mod issued;
+mod der;
+mod facts;
 mod key;
 mod names;
 mod pem;
 mod provider;
 mod request;
+mod roots;
 
-pub use chain::{Chain, ChainError, Roots};
+pub use chain::{Chain, ChainError};
+pub use check::{BadCertificate, Expected, Usage};
 pub use credential::{Credential, CredentialError};
-pub use issued::{BadCertificate, Expected, Usage};
+pub use facts::{RequestFacts, read_request};
 pub use key::{KeyAlgorithm, KeyError, KeyPair};
-pub use names::Names;
-pub use provider::provider;
-pub use request::{CertificateRequest, RequestError, RequestFacts, certificate_request, read_request};
+pub use pem::PemError;
+pub use provider::{provider, sha256};
+pub use request::{CertificateRequest, RequestError, certificate_request};
+pub use roots::Roots;

@@ -1,72 +1,114 @@
-//! Names in certificates and requests.
+//! Reading names: the subject, and the alternative names.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
+use x509_parser::asn1_rs::Tag;
 use x509_parser::extensions::{GeneralName, SubjectAlternativeName};
+use x509_parser::oid_registry::{OID_X509_COMMON_NAME, OID_X509_ORGANIZATION_NAME};
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
-/// Subject alternative names of the four kinds Kubernetes knows; others are skipped, as Go skips them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
-    /// DNS names.
-    pub dns: Vec<String>,
-    /// IP addresses.
-    pub ips: Vec<IpAddr>,
-    /// E-mail addresses.
-    pub emails: Vec<String>,
-    /// URIs.
-    pub uris: Vec<String>,
+/// A distinguished name as Kubernetes sees one: user name and groups.
+#[derive(Default)]
+pub(crate) struct Subject {
+    /// The last one, as in Go's `pkix.Name`: what Go takes for the user, we must take for the user.
+    pub(crate) common_name: String,
+    pub(crate) organizations: Vec<String>,
+    /// Everything else, as `OID=value`.
+    pub(crate) others: Vec<String>,
 }
 
-impl Names {
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.dns.is_empty() && self.ips.is_empty() && self.emails.is_empty() && self.uris.is_empty()
-    }
-
-    pub(crate) fn extend(&mut self, alternative: &SubjectAlternativeName<'_>) -> Result<(), AddressError> {
-        for name in &alternative.general_names {
-            if let GeneralName::DNSName(name) = name {
-                self.dns.push((*name).into());
-            } else if let GeneralName::IPAddress(octets) = name {
-                self.ips.push(address(octets)?);
-            } else if let GeneralName::RFC822Name(name) = name {
-                self.emails.push((*name).into());
-            } else if let GeneralName::URI(uri) = name {
-                self.uris.push((*uri).into());
+impl Subject {
+    pub(crate) fn read(name: &X509Name<'_>) -> Self {
+        let mut subject = Self::default();
+        // Flattens multi-valued RDNs, which is how Go writes several organisations.
+        for attribute in name.iter_attributes() {
+            let value = text(attribute);
+            if *attribute.attr_type() == OID_X509_COMMON_NAME {
+                subject.common_name = value;
+            } else if *attribute.attr_type() == OID_X509_ORGANIZATION_NAME {
+                subject.organizations.push(value);
+            } else {
+                subject.others.push(format!("{}={value}", attribute.attr_type()));
             }
         }
-        Ok(())
+        subject
     }
 }
 
-fn address(octets: &[u8]) -> Result<IpAddr, AddressError> {
-    let v4 = <[u8; 4]>::try_from(octets).map(|octets| Ipv4Addr::from(octets).into());
-    let v6 = <[u8; 16]>::try_from(octets).map(|octets| Ipv6Addr::from(octets).to_canonical());
-    v4.or(v6).map_err(|_| AddressError(octets.len()))
-}
-
-/// An IP address that is neither 4 nor 16 bytes long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AddressError(usize);
-
-impl fmt::Display for AddressError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot parse IP address of length {}", self.0)
+/// A name for people: `O=…, CN=…` in the order encoded, without control characters.
+pub(crate) fn display(name: &X509Name<'_>) -> String {
+    let mut shown = String::new();
+    for attribute in name.iter_attributes() {
+        if !shown.is_empty() {
+            shown.push_str(", ");
+        }
+        let oid = attribute.attr_type();
+        match x509_parser::objects::oid2abbrev(oid, x509_parser::objects::oid_registry()) {
+            Ok(abbreviation) => shown.push_str(abbreviation),
+            Err(_) => shown.push_str(&oid.to_id_string()),
+        }
+        shown.push('=');
+        shown.extend(text(attribute).chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }));
     }
+    shown
 }
 
-/// The last common name, as Go's `pkix.Name` has it; empty if there is none.
-pub(crate) fn common_name(name: &X509Name<'_>) -> String {
-    name.iter_common_name().last().map(text).unwrap_or_default()
-}
-
-pub(crate) fn organizations(name: &X509Name<'_>) -> Vec<String> {
-    name.iter_organization().map(text).collect()
-}
-
-/// Text in whatever string type it comes; what is no text at all is shown as far as it goes.
+/// The value of an attribute, whatever string type it has.
 fn text(attribute: &AttributeTypeAndValue<'_>) -> String {
-    attribute.as_str().map_or_else(|_| String::from_utf8_lossy(attribute.as_slice()).into_owned(), Into::into)
+    let value = attribute.attr_value();
+    match value.tag() {
+        Tag::BmpString => {
+            let units: Vec<u16> =
+                value.data.chunks(2).map(|pair| pair.iter().fold(0, |u, b| u << 8 | u16::from(*b))).collect();
+            String::from_utf16_lossy(&units)
+        }
+        // Officially T.61; in practice always ISO 8859-1.
+        Tag::TeletexString => value.data.iter().copied().map(char::from).collect(),
+        _ => String::from_utf8_lossy(value.data).into_owned(),
+    }
+}
+
+/// Subject alternative names, by kind. Other kinds (directory names, registered ids …) are not read.
+#[derive(Default)]
+pub(crate) struct AltNames {
+    pub(crate) dns_names: Vec<String>,
+    pub(crate) ip_addresses: Vec<IpAddr>,
+    pub(crate) emails: Vec<String>,
+    pub(crate) uris: Vec<String>,
+}
+
+impl AltNames {
+    /// # Errors
+    /// What is wrong, if one of the names is malformed: peers would refuse the certificate as a whole.
+    pub(crate) fn read(names: &SubjectAlternativeName<'_>) -> Result<Self, String> {
+        let mut read = Self::default();
+        for name in &names.general_names {
+            match name {
+                GeneralName::DNSName(name) => read.dns_names.push(ascii(name, "DNS name")?),
+                GeneralName::RFC822Name(name) => read.emails.push(ascii(name, "e-mail address")?),
+                GeneralName::URI(name) => read.uris.push(ascii(name, "URI")?),
+                GeneralName::IPAddress(bytes) => read.ip_addresses.push(address(bytes)?),
+                GeneralName::Invalid(tag, _) => return Err(format!("alternative name of kind {tag} is malformed")),
+                GeneralName::OtherName(..)
+                | GeneralName::X400Address(_)
+                | GeneralName::DirectoryName(_)
+                | GeneralName::EDIPartyName(_)
+                | GeneralName::RegisteredID(_) => {}
+            }
+        }
+        Ok(read)
+    }
+}
+
+fn ascii(name: &str, kind: &str) -> Result<String, String> {
+    if name.is_ascii() { Ok(name.to_owned()) } else { Err(format!("{kind} {name:?} is not ASCII")) }
+}
+
+fn address(bytes: &[u8]) -> Result<IpAddr, String> {
+    let address =
+        <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from));
+    match address {
+        Ok(address) => Ok(address.to_canonical()),
+        Err(_) => Err(format!("IP address of {} bytes; 4 or 16 are possible", bytes.len())),
+    }
 }

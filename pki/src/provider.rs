@@ -1,28 +1,46 @@
-//! The crypto provider: the only place that names it.
+//! The crypto provider. No other module names it, so that it can be exchanged here.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use rustls::SupportedCipherSuite;
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::hash::{Hash, HashAlgorithm};
+use rustls::crypto::ring as chosen;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::sign::SigningKey;
 
-/// The provider every key, signature and TLS connection of perennial uses: *ring*.
+/// The crypto provider of all TLS and X.509 in perennial: *ring*.
+///
+/// Give it to rustls' `builder_with_provider`. The process-wide default is neither read nor set: it is
+/// ambiguous as soon as another crate enables a second provider.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(chosen::default_provider()));
+    Arc::clone(&PROVIDER)
 }
 
-/// SHA-256, from the provider's own hash.
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+/// The SHA-256 digest of `data`.
+pub fn sha256(data: &[u8]) -> [u8; 32] {
+    // The provider shows its hashes only through its cipher suites.
+    let hash = match chosen::cipher_suite::TLS13_AES_128_GCM_SHA256 {
+        SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
+        SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
+    };
     let mut digest = [0; 32];
-    let hash = sha256_of(&rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256);
-    digest.copy_from_slice(hash.hash(bytes).as_ref());
+    digest.copy_from_slice(hash.hash(data).as_ref());
     digest
 }
 
-fn sha256_of(suite: &'static rustls::SupportedCipherSuite) -> &'static dyn Hash {
-    let hash = match suite {
-        rustls::SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
-        rustls::SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
-    };
-    debug_assert_eq!(hash.algorithm(), HashAlgorithm::SHA256);
-    hash
+/// Borrows the key, unlike [`rustls::crypto::KeyProvider`], which would drop a copy of it unwiped.
+pub(crate) fn load(der: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+    chosen::sign::any_supported_type(der)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sha256_is_sha256() {
+        let hex: String = sha256(b"abc").iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
 }

@@ -1,228 +1,166 @@
-//! Certificate signing requests (PKCS#10, RFC 2986): written from a template, read back as facts.
+//! Writing PKCS#10 requests (RFC 2986).
 
 use std::fmt;
 use std::net::IpAddr;
 
 use perennial::Template;
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::extensions::ParsedExtension;
-use x509_parser::prelude::FromDer as _;
-use yasna::models::ObjectIdentifier;
-use yasna::{DERWriter, Tag};
 
-use crate::key::{KeyAlgorithm, KeyError, KeyPair};
-use crate::names::{Names, common_name, organizations};
-use crate::pem;
+use crate::{KeyPair, PemError, der, pem};
 
-const LABEL: &str = "CERTIFICATE REQUEST";
-
-const COMMON_NAME: &[u64] = &[2, 5, 4, 3];
-const ORGANIZATION: &[u64] = &[2, 5, 4, 10];
-const SUBJECT_ALT_NAME: &[u64] = &[2, 5, 29, 17];
-const EXTENSION_REQUEST: &[u64] = &[1, 2, 840, 113_549, 1, 9, 14];
-
-/// A signed request, in both encodings.
+/// A signed certification request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateRequest {
-    /// PEM, `CERTIFICATE REQUEST`.
+    /// One PEM block `CERTIFICATE REQUEST`.
     pub pem: String,
-    /// DER.
+    /// The same in DER.
     pub der: Vec<u8>,
 }
 
-/// A request for what `template` asks for, signed with `key`.
+/// A request for the identity in `template`, signed with `key`.
 ///
-/// The subject is written as Go writes it, organisations before the common name, so that it compares
-/// equal to a kubelet's byte for byte.
+/// Laid out as Go's `crypto/x509` does it, which is what Kubernetes signers see from kubelets: the
+/// organisations before the common name and in one RDN, DNS names before IP addresses, no extension
+/// at all if there are no alternative names. Empty parts of the template are left out.
 ///
 /// # Errors
-/// [`RequestError::DnsName`] for a name no certificate can hold, or if the key cannot sign.
+/// [`RequestError::DnsName`] for a DNS name X.509 cannot carry; [`RequestError::Signing`] if the key fails.
 pub fn certificate_request(template: &Template, key: &KeyPair) -> Result<CertificateRequest, RequestError> {
-    if let Some(name) = template.dns_names().iter().find(|name| name.is_empty() || !name.is_ascii()) {
-        return Err(RequestError::DnsName(name.clone()));
+    let subject = subject(template);
+    let attributes = attributes(template)?;
+    let info = der::sequence(&[der::INTEGER_0, &subject, key.public_key_der(), &attributes]);
+    let (algorithm, signature) = key.sign(&info).map_err(RequestError::Signing)?;
+    let der = der::sequence(&[&info, &der::sequence(&[&algorithm]), &der::bit_string(&signature)]);
+    Ok(CertificateRequest { pem: pem::encode(pem::CERTIFICATE_REQUEST, &der).to_string(), der })
+}
+
+const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+const ORGANIZATION: &[u8] = &[0x55, 0x04, 0x0a];
+const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+const EXTENSION_REQUEST: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x0e];
+
+fn subject(template: &Template) -> Vec<u8> {
+    let organizations: Vec<_> = template.organizations().iter().map(|name| attribute(ORGANIZATION, name)).collect();
+    let common_name = Some(template.common_name()).filter(|name| !name.is_empty());
+    let common_name: Vec<_> = common_name.into_iter().map(|name| attribute(COMMON_NAME, name)).collect();
+    let names: Vec<_> =
+        [organizations, common_name].into_iter().filter(|rdn| !rdn.is_empty()).map(der::set_of).collect();
+    der::sequence(&[&names.concat()])
+}
+
+fn attribute(kind: &[u8], value: &str) -> Vec<u8> {
+    let printable = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&byte));
+    let tag = if printable { der::PRINTABLE_STRING } else { der::UTF8_STRING };
+    der::sequence(&[&der::element(der::OBJECT_IDENTIFIER, &[kind]), &der::element(tag, &[value.as_bytes()])])
+}
+
+/// The attributes of the request: none, or the one that asks for extensions.
+fn attributes(template: &Template) -> Result<Vec<u8>, RequestError> {
+    let names = alternative_names(template)?;
+    if names.is_empty() {
+        return Ok(der::element(der::CONTEXT_0, &[]));
     }
-    let info = yasna::construct_der(|writer| write_info(writer, template, key));
-    let signature = key.sign(&info).map_err(RequestError::Key)?;
-    let der = yasna::construct_der(|writer| {
-        writer.write_sequence(|writer| {
-            writer.next().write_der(&info);
-            writer.next().write_sequence(|writer| write_signature_algorithm(writer, key.algorithm()));
-            writer.next().write_bitvec_bytes(&signature, signature.len() * 8);
-        });
-    });
-    Ok(CertificateRequest { pem: pem::encode(LABEL, &der), der })
+    // RFC 5280 §4.2.1.6: critical when it is all the identity there is.
+    let anonymous = template.common_name().is_empty() && template.organizations().is_empty();
+    let extension = der::sequence(&[
+        &der::element(der::OBJECT_IDENTIFIER, &[SUBJECT_ALT_NAME]),
+        if anonymous { der::TRUE } else { &[] },
+        &der::element(der::OCTET_STRING, &[&der::sequence(&[&names])]),
+    ]);
+    let extension_request = der::sequence(&[
+        &der::element(der::OBJECT_IDENTIFIER, &[EXTENSION_REQUEST]),
+        &der::element(der::SET, &[&der::sequence(&[&extension])]),
+    ]);
+    Ok(der::element(der::CONTEXT_0, &[&extension_request]))
 }
 
-fn write_info(writer: DERWriter<'_>, template: &Template, key: &KeyPair) {
-    writer.write_sequence(|writer| {
-        writer.next().write_u8(0);
-        writer.next().write_sequence(|writer| {
-            let common_name = Some(template.common_name()).filter(|name| !name.is_empty());
-            let organizations = template.organizations().iter().map(|name| (ORGANIZATION, name.as_str()));
-            for (kind, value) in organizations.chain(common_name.map(|name| (COMMON_NAME, name))) {
-                writer.next().write_set(|writer| {
-                    writer.next().write_sequence(|writer| {
-                        write_oid(writer.next(), kind);
-                        writer.next().write_utf8_string(value);
-                    });
-                });
-            }
-        });
-        writer.next().write_der(key.public_key_der());
-        writer.next().write_tagged_implicit(Tag::context(0), |writer| {
-            writer.write_set(|writer| {
-                if !template.dns_names().is_empty() || !template.ip_addresses().is_empty() {
-                    write_extension_request(writer.next(), template);
-                }
-            });
-        });
-    });
-}
+fn alternative_names(template: &Template) -> Result<Vec<u8>, RequestError> {
+    /// `GeneralName` choices: `[2] IA5String`, `[7] OCTET STRING`.
+    const DNS_NAME: u8 = 0x82;
+    const IP_ADDRESS: u8 = 0x87;
 
-fn write_extension_request(writer: DERWriter<'_>, template: &Template) {
-    writer.write_sequence(|writer| {
-        write_oid(writer.next(), EXTENSION_REQUEST);
-        writer.next().write_set(|writer| {
-            writer.next().write_sequence(|writer| {
-                writer.next().write_sequence(|writer| {
-                    write_oid(writer.next(), SUBJECT_ALT_NAME);
-                    writer.next().write_bytes(&general_names(template));
-                });
-            });
-        });
-    });
-}
-
-fn general_names(template: &Template) -> Vec<u8> {
-    yasna::construct_der(|writer| {
-        writer.write_sequence(|writer| {
-            for name in template.dns_names() {
-                writer.next().write_tagged_implicit(Tag::context(2), |writer| writer.write_ia5_string(name));
-            }
-            for address in template.ip_addresses() {
-                let octets = match address {
-                    IpAddr::V4(v4) => v4.octets().to_vec(),
-                    IpAddr::V6(v6) => v6.octets().to_vec(),
-                };
-                writer.next().write_tagged_implicit(Tag::context(7), |writer| writer.write_bytes(&octets));
-            }
-        });
-    })
-}
-
-fn write_signature_algorithm(writer: &mut yasna::DERWriterSeq<'_>, algorithm: KeyAlgorithm) {
-    match algorithm {
-        KeyAlgorithm::EcdsaP256 => write_oid(writer.next(), &[1, 2, 840, 10045, 4, 3, 2]),
-        KeyAlgorithm::EcdsaP384 => write_oid(writer.next(), &[1, 2, 840, 10045, 4, 3, 3]),
-        KeyAlgorithm::Ed25519 => write_oid(writer.next(), &[1, 3, 101, 112]),
-        KeyAlgorithm::Rsa => {
-            write_oid(writer.next(), &[1, 2, 840, 113_549, 1, 1, 11]);
-            writer.next().write_null();
+    let mut names = Vec::new();
+    for name in template.dns_names() {
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(RequestError::DnsName { name: name.clone() });
         }
+        names.extend(der::element(DNS_NAME, &[name.as_bytes()]));
     }
+    for address in template.ip_addresses() {
+        names.extend(match address {
+            IpAddr::V4(address) => der::element(IP_ADDRESS, &[&address.octets()]),
+            IpAddr::V6(address) => der::element(IP_ADDRESS, &[&address.octets()]),
+        });
+    }
+    Ok(names)
 }
 
-fn write_oid(writer: DERWriter<'_>, oid: &[u64]) {
-    writer.write_oid(&ObjectIdentifier::from_slice(oid));
-}
-
-/// What a request asks for. Its signature was verified: whoever made it holds the key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestFacts {
-    /// The subject, DER, as sent.
-    pub subject_der: Vec<u8>,
-    /// The subject's common name, empty if there is none.
-    pub common_name: String,
-    /// The subject's organisations.
-    pub organizations: Vec<String>,
-    /// Subject alternative names.
-    pub names: Names,
-    /// SubjectPublicKeyInfo, DER, as sent.
-    pub public_key_der: Vec<u8>,
-}
-
-impl RequestFacts {
-    /// Whether both ask for the same identity with the same key, in whatever order and encoding.
-    pub fn asks_for_the_same(&self, other: &Self) -> bool {
-        fn sorted<T: Ord + Clone>(items: &[T]) -> Vec<T> {
-            let mut items = items.to_vec();
-            items.sort_unstable();
-            items.dedup();
-            items
-        }
-        self.public_key_der == other.public_key_der
-            && self.common_name == other.common_name
-            && sorted(&self.organizations) == sorted(&other.organizations)
-            && sorted(&self.names.dns) == sorted(&other.names.dns)
-            && sorted(&self.names.ips) == sorted(&other.names.ips)
-            && sorted(&self.names.emails) == sorted(&other.names.emails)
-            && sorted(&self.names.uris) == sorted(&other.names.uris)
-    }
-}
-
-/// Reads a PEM request and verifies that the key it names signed it. Only the first block counts, as in Kubernetes.
-///
-/// # Errors
-/// [`RequestError`] says what is wrong with it.
-pub fn read_request(text: &[u8]) -> Result<RequestFacts, RequestError> {
-    if text.len() > pem::MAX_PEM {
-        return Err(RequestError::NotPem);
-    }
-    let blocks = pem::blocks(text).map_err(|_| RequestError::NotPem)?;
-    let block = blocks.first().filter(|block| block.tag() == LABEL).ok_or(RequestError::NotPem)?;
-    let malformed = |error: &dyn fmt::Display| RequestError::Malformed(error.to_string());
-    let (rest, request) = X509CertificationRequest::from_der(block.contents()).map_err(|error| malformed(&error))?;
-    if !rest.is_empty() {
-        return Err(RequestError::Malformed("there is data after its end".into()));
-    }
-    request.verify_signature().map_err(|_| RequestError::Signature)?;
-    let info = &request.certification_request_info;
-    let mut names = Names::default();
-    for extension in request.requested_extensions().into_iter().flatten() {
-        if let ParsedExtension::SubjectAlternativeName(alternative) = extension {
-            names.extend(alternative).map_err(|error| malformed(&error))?;
-        }
-    }
-    Ok(RequestFacts {
-        subject_der: info.subject.as_raw().to_vec(),
-        common_name: common_name(&info.subject),
-        organizations: organizations(&info.subject),
-        names,
-        public_key_der: info.subject_pki.raw.to_vec(),
-    })
-}
-
-/// A request that cannot be made, or that makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why a request could not be made, or is not acceptable.
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// A DNS name no certificate can hold.
-    DnsName(String),
-    /// The key cannot sign it.
-    Key(KeyError),
-    /// There is no PEM block `CERTIFICATE REQUEST` at the beginning.
-    NotPem,
-    /// It is not a PKCS#10 request.
-    Malformed(String),
-    /// The key it names has not signed it.
+    /// A DNS name that X.509 cannot carry.
+    DnsName {
+        /// The name.
+        name: String,
+    },
+    /// The key did not sign.
+    Signing(rustls::Error),
+    /// The input is not PEM.
+    Pem(PemError),
+    /// The input is not exactly one PEM block `CERTIFICATE REQUEST`.
+    NotOneRequest {
+        /// The labels of the blocks there are.
+        found: Vec<String>,
+    },
+    /// The block is not a PKCS#10 request.
+    Malformed {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The public key is of a kind not supported, or too weak.
+    PublicKey,
+    /// The request is not signed by the key it is for.
     Signature,
 }
 
 impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DnsName(name) => {
-                write!(
-                    f,
-                    "{name:?} cannot be a DNS name in a certificate: write international names in their ASCII (xn--) form"
-                )
+            Self::DnsName { name } => write!(
+                f,
+                "{name:?} is not a DNS name a certificate can carry; use letters, digits, `-` and `.`, \
+                 and the `xn--` form of an international name"
+            ),
+            Self::Signing(error) => write!(f, "the request could not be signed: {error}"),
+            Self::Pem(error) => error.fmt(f),
+            Self::NotOneRequest { found } if found.is_empty() => {
+                f.write_str("no certificate request found; expected one PEM block CERTIFICATE REQUEST")
             }
-            Self::Key(error) => write!(f, "cannot sign a request: {error}"),
-            Self::NotPem => f.write_str("PEM block type must be CERTIFICATE REQUEST"),
-            Self::Malformed(why) => write!(f, "malformed certificate request: {why}"),
-            Self::Signature => f.write_str("the request is not signed by the key it names"),
+            Self::NotOneRequest { found } => {
+                write!(f, "expected one PEM block CERTIFICATE REQUEST, found {}", found.join(", "))
+            }
+            Self::Malformed { reason } => write!(f, "the certificate request is malformed: {reason}"),
+            Self::PublicKey => f.write_str(
+                "the public key of the request is malformed or unsupported; supported are ECDSA on P-256 and P-384, \
+                 Ed25519, and RSA of at least 2048 bits",
+            ),
+            Self::Signature => f.write_str(
+                "the self-signature of the request does not verify: whoever made it has not shown to own the key",
+            ),
         }
     }
 }
 
-impl std::error::Error for RequestError {}
+impl std::error::Error for RequestError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Signing(error) => Some(error),
+            Self::Pem(error) => Some(error),
+            Self::DnsName { .. }
+            | Self::NotOneRequest { .. }
+            | Self::Malformed { .. }
+            | Self::PublicKey
+            | Self::Signature => None,
+        }
+    }
+}

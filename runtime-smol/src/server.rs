@@ -1,1 +1,287 @@
-//! pending
+//! A socket loop for the embedded API server: one task for each client, all on one thread.
+
+use std::future::pending;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_io::{Async, Timer};
+use event_listener::Event;
+use perennial::{Instant, Now, UnixTime};
+use perennial_kubernetes::server::{Api, Session, Tls};
+use smol::LocalExecutor;
+use smol::future::or;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Clients beyond this many are turned away.
+const MOST_CONNECTIONS: usize = 2048;
+/// A client that has been told everything gets this long to take it.
+const LINGER: Duration = Duration::from_secs(2);
+/// The wall clock may be set: look at it this often.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// An API server that has its socket and is not serving yet.
+#[derive(Debug)]
+pub struct Host {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Tls,
+    shared: Arc<Shared>,
+}
+
+impl Host {
+    /// Takes the socket. Port 0 takes a free one, which [`Host::address`] tells.
+    ///
+    /// # Errors
+    /// What the operating system says against the address.
+    pub fn bind(address: SocketAddr, api: Api, tls: Tls) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        let address = listener.local_addr()?;
+        let shared = Shared {
+            api: Mutex::new(api),
+            changed: Event::new(),
+            stopped: AtomicBool::new(false),
+            stop: Event::new(),
+            origin: std::time::Instant::now(),
+        };
+        Ok(Self { listener, address, tls, shared: Arc::new(shared) })
+    }
+
+    /// Where clients connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves on a thread of its own until the handle stops it.
+    ///
+    /// # Errors
+    /// What the operating system says against another thread.
+    pub fn spawn(self) -> io::Result<ServerHandle> {
+        let (shared, address) = (Arc::clone(&self.shared), self.address);
+        let thread = std::thread::Builder::new()
+            .name("perennial-apiserver".into())
+            .spawn(move || smol::block_on(self.serve()))?;
+        Ok(ServerHandle { shared, address, thread: Some(thread) })
+    }
+
+    /// Serves clients until a handle asks to stop. The future is for one thread; it needs no executor but itself.
+    ///
+    /// # Errors
+    /// What the operating system says against the listening socket.
+    pub async fn serve(self) -> io::Result<()> {
+        let listener = Async::new(self.listener)?;
+        let executor = Rc::new(LocalExecutor::new());
+        let clients = accept(&listener, &self.tls, &self.shared, &executor);
+        let work = or(clients, control(&self.shared));
+        executor.run(or(work, self.shared.stopped())).await;
+        Ok(())
+    }
+}
+
+/// A running server. Dropping the handle stops it.
+#[derive(Debug)]
+pub struct ServerHandle {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl ServerHandle {
+    /// Where clients connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Looks at the API, or changes it; clients that watch are told. The server stands still meanwhile.
+    pub fn with_api<R>(&self, f: impl FnOnce(&mut Api, UnixTime) -> R) -> R {
+        self.shared.with_api(f)
+    }
+
+    /// Closes all connections and waits for the thread to end.
+    ///
+    /// # Errors
+    /// Why the server had stopped before, if it had.
+    pub fn shutdown(mut self) -> io::Result<()> {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> io::Result<()> {
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        self.shared.stop.notify(usize::MAX);
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(io::Error::other("the API server's thread has panicked; please report this as a bug")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for ServerHandle {
+    fn drop(&mut self) {
+        // Nobody is left to be told.
+        let _ = self.stop();
+    }
+}
+
+/// What all clients share.
+#[derive(Debug)]
+struct Shared {
+    api: Mutex<Api>,
+    /// The API's version has risen.
+    changed: Event,
+    stopped: AtomicBool,
+    stop: Event,
+    origin: std::time::Instant,
+}
+
+impl Shared {
+    fn now(&self) -> Now {
+        let instant = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix = i64::try_from(unix.as_millis()).unwrap_or(i64::MAX);
+        Now { instant: Instant::from_millis(instant), unix: UnixTime::from_millis(unix) }
+    }
+
+    fn with_api<R>(&self, f: impl FnOnce(&mut Api, UnixTime) -> R) -> R {
+        let mut api = self.lock();
+        let before = api.version();
+        let result = f(&mut api, self.now().unix);
+        let changed = api.version() != before;
+        drop(api);
+        if changed {
+            self.changed.notify(usize::MAX);
+        }
+        result
+    }
+
+    /// The API stays usable when a caller's closure has panicked: every change to it is complete or not begun.
+    fn lock(&self) -> MutexGuard<'_, Api> {
+        self.api.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn stopped(&self) {
+        loop {
+            let stop = self.stop.listen();
+            if self.stopped.load(Ordering::SeqCst) {
+                return;
+            }
+            stop.await;
+        }
+    }
+}
+
+async fn accept<'a>(
+    listener: &Async<TcpListener>,
+    tls: &'a Tls,
+    shared: &'a Arc<Shared>,
+    executor: &Rc<LocalExecutor<'a>>,
+) {
+    let connected = Rc::new(());
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) if Rc::strong_count(&connected) <= MOST_CONNECTIONS => {
+                let counted = Rc::clone(&connected);
+                let client = async move {
+                    // A broken connection is the client's affair.
+                    let _ = serve_client(&stream, tls, shared).await;
+                    drop(counted);
+                };
+                executor.spawn(client).detach();
+            }
+            Ok(_) => tracing::warn!("turned a client away: {MOST_CONNECTIONS} are connected"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a client");
+                Timer::after(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Lets the API do what is due: approvals, signatures, cleaning.
+async fn control(shared: &Shared) {
+    loop {
+        let changed = shared.changed.listen();
+        let (due, now) = shared.with_api(|api, now| {
+            api.tick(now);
+            (api.deadline(), now)
+        });
+        let timer = Timer::after(due.since(now).min(LONGEST_SLEEP));
+        or(changed, async {
+            timer.await;
+        })
+        .await;
+    }
+}
+
+enum Woken {
+    Read(io::Result<usize>),
+    Wrote(io::Result<usize>),
+    Driven,
+}
+
+async fn serve_client(stream: &Async<TcpStream>, tls: &Tls, shared: &Shared) -> io::Result<()> {
+    stream.get_ref().set_nodelay(true)?;
+    let mut session = Session::new(tls, shared.now().instant).map_err(io::Error::other)?;
+    let mut buffer = vec![0; 16 * 1024];
+    let mut out = Vec::new();
+    let mut closing: Option<Instant> = None;
+    loop {
+        let changed = shared.changed.listen();
+        let now = shared.now();
+        shared.with_api(|api, _| session.drive(api, now));
+        if out.is_empty() {
+            session.transmit(&mut out, now.instant);
+        }
+        let deadline = if session.is_closed() {
+            let last = *closing.get_or_insert_with(|| now.instant.after(LINGER));
+            if out.is_empty() || now.instant >= last {
+                break;
+            }
+            last
+        } else {
+            session.deadline()
+        };
+
+        let (mut reader, mut writer) = (stream, stream);
+        let (reads, watches) = (session.wants_read(), session.is_watching());
+        let read = async { if reads { Woken::Read(reader.read(&mut buffer).await) } else { pending().await } };
+        let write = async { if out.is_empty() { pending().await } else { Woken::Wrote(writer.write(&out).await) } };
+        let change = async {
+            if watches {
+                changed.await;
+                Woken::Driven
+            } else {
+                pending().await
+            }
+        };
+        let timer = async {
+            Timer::after(deadline.since(now.instant)).await;
+            Woken::Driven
+        };
+        match or(or(write, read), or(change, timer)).await {
+            Woken::Read(read) => match read? {
+                0 => session.receive_eof(),
+                count => session.receive(&buffer[..count]),
+            },
+            Woken::Wrote(written) => drop(out.drain(..written?)),
+            Woken::Driven => {}
+        }
+    }
+    say_goodbye(stream, &mut buffer).await
+}
+
+/// Closes our side and reads on for a moment: closing with bytes unread would make the client lose our last ones.
+async fn say_goodbye(stream: &Async<TcpStream>, buffer: &mut [u8]) -> io::Result<()> {
+    stream.get_ref().shutdown(Shutdown::Write)?;
+    let mut reader = stream;
+    let drain = async { while reader.read(buffer).await.is_ok_and(|count| count > 0) {} };
+    let timer = async {
+        Timer::after(LINGER).await;
+    };
+    or(drain, timer).await;
+    Ok(())
+}

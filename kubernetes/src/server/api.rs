@@ -1,0 +1,172 @@
+//! The API: state, and answers to requests.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use perennial::UnixTime;
+
+use super::access::{self, Attributes};
+use super::authority::Authority;
+use super::identity::{Identity, Tokens};
+use super::message::{Answer, ApiRequest, Method, Response, decode};
+use super::random::Random;
+use super::signer::Lifetimes;
+use super::store::Store;
+use super::watch::{Next, Watcher};
+use super::{discovery, review, status};
+
+/// Who approves requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Approval {
+    /// A kubelet's client certificate is approved as a cluster's controller does it, everything else by a person.
+    #[default]
+    Auto,
+    /// A person, always.
+    Manual,
+}
+
+/// How the server behaves. The default is a cluster's behaviour, but for short certificates, which are allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Who approves requests.
+    pub approval: Approval,
+    /// Approve a node's own serving certificate too. A cluster never does, because it does not know which addresses
+    /// are the node's.
+    pub approve_serving: bool,
+    /// Accept and honour `expirationSeconds` under 600, which a cluster refuses.
+    pub allow_short: bool,
+    /// The longest lifetime of a certificate, and the one given to those who ask for none
+    /// (`--cluster-signing-duration`).
+    pub signing_duration: Duration,
+    /// How far back the validity begins; `None` is five minutes, or a twentieth of short lifetimes.
+    pub backdate: Option<Duration>,
+    /// Time from approval to certificate.
+    pub signing_delay: Duration,
+    /// At most so many requests are kept; more are answered with 429.
+    pub capacity: usize,
+    /// At most so many changes are remembered; a watcher that falls behind further has to start anew (410).
+    pub history: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            approval: Approval::Auto,
+            approve_serving: false,
+            allow_short: true,
+            signing_duration: Duration::from_secs(365 * 24 * 3600),
+            backdate: None,
+            signing_delay: Duration::ZERO,
+            capacity: 4096,
+            history: 4096,
+        }
+    }
+}
+
+impl Options {
+    pub(super) fn lifetimes(&self) -> Lifetimes {
+        let shortest = if self.allow_short { Duration::from_secs(1) } else { Duration::from_secs(600) };
+        Lifetimes { longest: self.signing_duration, shortest, backdate: self.backdate }
+    }
+}
+
+/// An API server without sockets and clocks: requests in, answers out.
+///
+/// It serves certificate signing requests, their approval and signing, and what `kubectl` needs around them. For
+/// development, demonstrations and tests: everything is in memory, and memory is bounded.
+#[derive(Debug)]
+pub struct Api {
+    pub(super) options: Options,
+    pub(super) authority: Authority,
+    pub(super) random: Random,
+    pub(super) tokens: Tokens,
+    pub(super) store: Store,
+    /// Names to look at, and when.
+    pub(super) work: BTreeSet<(UnixTime, String)>,
+    pub(super) next_cleaning: UnixTime,
+}
+
+impl Api {
+    /// An empty server that signs with `authority`.
+    pub fn new(options: Options, authority: Authority, random: Random) -> Self {
+        let store = Store::new(options.capacity, options.history);
+        Self {
+            options,
+            authority,
+            random,
+            tokens: Tokens::default(),
+            store,
+            work: BTreeSet::new(),
+            next_cleaning: UnixTime::default(),
+        }
+    }
+
+    /// Accepts a bearer token for `identity`. The token of a bootstrap token `<id>.<secret>` is all of it.
+    pub fn add_token(&mut self, token: &str, identity: Identity) {
+        self.tokens.add(token, identity);
+    }
+
+    /// The certificate authority.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Rises with every change: when it has, watchers have something to look at.
+    pub fn version(&self) -> u64 {
+        self.store.version()
+    }
+
+    /// Answers a request, and does what it entails: a request that may be approved is approved, and so on.
+    pub fn handle(&mut self, request: &ApiRequest, now: UnixTime) -> Answer {
+        let answer = self.answer(request, now).unwrap_or_else(Answer::Response);
+        self.tick(now);
+        answer
+    }
+
+    /// The next event of a watch.
+    pub fn next_event(&self, watcher: &mut Watcher, now: UnixTime) -> Next {
+        watcher.next(&self.store, now)
+    }
+
+    fn answer(&mut self, request: &ApiRequest, now: UnixTime) -> Result<Answer, Response> {
+        let path: Vec<String> = request.path().split('/').skip(1).map(|segment| decode(segment, false)).collect();
+        let path: Vec<&str> = path.iter().map(String::as_str).filter(|segment| !segment.is_empty()).collect();
+        if let (Method::Get, ["healthz" | "livez" | "readyz", ..]) = (request.method, path.as_slice()) {
+            return Ok(Answer::Response(Response::text(200, "ok")));
+        }
+        let user = self.tokens.authenticate(request, now).ok_or_else(status::unauthorized)?;
+        match path.as_slice() {
+            ["apis", status::GROUP, "v1", status::RESOURCE, rest @ ..] => self.collection(request, &user, rest, now),
+            // Earlier versions are gone since Kubernetes 1.22.
+            ["apis", status::GROUP, _, status::RESOURCE, ..] => Err(status::no_such_resource()),
+            ["apis", group @ ("authentication.k8s.io" | "authorization.k8s.io"), "v1", resource] => {
+                if request.method != Method::Post {
+                    return Err(status::method_not_allowed());
+                }
+                let wanted = Attributes { verb: "create", group, resource, subresource: "", name: "" };
+                access::authorize(&user, &wanted)?;
+                review::answer(request, &user, resource, now).map(Answer::Response)
+            }
+            path => {
+                let joined = format!("/{}", path.join("/"));
+                access::authorize_path(&user, verb(request.method), &joined)?;
+                if request.method != Method::Get {
+                    return Err(status::method_not_allowed());
+                }
+                discovery::answer(path, &request.accept).map(Answer::Response).ok_or_else(status::no_such_resource)
+            }
+        }
+    }
+}
+
+/// The verb of a request to a path that is no resource.
+fn verb(method: Method) -> &'static str {
+    match method {
+        Method::Get => "get",
+        Method::Post => "post",
+        Method::Put => "put",
+        Method::Patch => "patch",
+        Method::Delete => "delete",
+        Method::Other => "options",
+    }
+}

@@ -1,0 +1,142 @@
+//! Request bodies: JSON as Go reads it, or protobuf.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::message::{ApiRequest, Response};
+use super::protobuf::{self, Malformed, Message};
+use super::status;
+use crate::objects::{API_VERSION, CertificateSigningRequest};
+
+/// An object may be this large: what is kept must be bounded.
+const LARGEST: usize = 64 * 1024;
+
+/// A certificate signing request.
+pub(super) fn csr(request: &ApiRequest) -> Result<CertificateSigningRequest, Response> {
+    if request.body.len() > LARGEST {
+        let message = format!("Request entity too large: limit is {LARGEST}");
+        return Err(status::refused(413, "RequestEntityTooLarge", &message));
+    }
+    let mut csr: CertificateSigningRequest = object(request, status::KIND, API_VERSION)?;
+    csr.kind = status::KIND.into();
+    csr.api_version = API_VERSION.into();
+    Ok(csr)
+}
+
+/// An object of this kind and version. In JSON both may be left out.
+pub(super) fn object<T>(request: &ApiRequest, kind: &str, version: &str) -> Result<T, Response>
+where
+    T: DeserializeOwned + Message,
+{
+    if encoding(request)? == Encoding::Protobuf {
+        let envelope = protobuf::open(&request.body).map_err(|error| unreadable(kind, error))?;
+        expect(&envelope.api_version, version, kind)?;
+        expect(&envelope.kind, kind, kind)?;
+        return T::read(envelope.raw).map_err(|error| unreadable(kind, error));
+    }
+    let value = json(request)?;
+    let said = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    expect(said("apiVersion"), version, kind)?;
+    expect(said("kind"), kind, kind)?;
+    serde_json::from_value(value).map_err(|error| unreadable(kind, error))
+}
+
+/// What a deletion is conditional on.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Preconditions {
+    pub(super) uid: Option<String>,
+    pub(super) resource_version: Option<String>,
+}
+
+/// The preconditions in the `DeleteOptions` of a deletion, if it has any.
+pub(super) fn preconditions(request: &ApiRequest) -> Result<Preconditions, Response> {
+    const KIND: &str = "DeleteOptions";
+    if request.body.is_empty() {
+        return Ok(Preconditions::default());
+    }
+    let options: DeleteOptions = if encoding(request)? == Encoding::Protobuf {
+        protobuf::open(&request.body)
+            .and_then(|envelope| DeleteOptions::read(envelope.raw))
+            .map_err(|error| unreadable(KIND, error))?
+    } else {
+        serde_json::from_value(json(request)?).map_err(|error| unreadable(KIND, error))?
+    };
+    if options.dry_run.is_empty() { Ok(options.preconditions) } else { Err(no_dry_run()) }
+}
+
+pub(super) fn no_dry_run() -> Response {
+    status::bad_request("this server has no dry runs; leave dryRun out")
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct DeleteOptions {
+    preconditions: Preconditions,
+    dry_run: Vec<String>,
+}
+
+impl Message for DeleteOptions {
+    fn field(&mut self, number: u64, value: protobuf::Value<'_>) -> Result<(), Malformed> {
+        match number {
+            2 => self.preconditions = value.message()?,
+            5 => self.dry_run.push(value.text()?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Message for Preconditions {
+    fn field(&mut self, number: u64, value: protobuf::Value<'_>) -> Result<(), Malformed> {
+        match number {
+            1 => self.uid = Some(value.text()?),
+            2 => self.resource_version = Some(value.text()?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Json,
+    Protobuf,
+}
+
+fn encoding(request: &ApiRequest) -> Result<Encoding, Response> {
+    match request.content_type.split(';').next().unwrap_or_default().trim() {
+        "" | "application/json" => Ok(Encoding::Json),
+        "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
+        _ => Err(status::unsupported_media_type()),
+    }
+}
+
+fn json(request: &ApiRequest) -> Result<Value, Response> {
+    let mut value: Value = serde_json::from_slice(&request.body)
+        .map_err(|error| status::bad_request(format!("couldn't get version/kind; json parse error: {error}")))?;
+    drop_nulls(&mut value);
+    Ok(value)
+}
+
+/// To Go, `null` is the same as absent.
+fn drop_nulls(value: &mut Value) {
+    if let Value::Object(fields) = value {
+        fields.retain(|_, field| !field.is_null());
+        fields.values_mut().for_each(drop_nulls);
+    } else if let Value::Array(items) = value {
+        items.iter_mut().for_each(drop_nulls);
+    }
+}
+
+fn expect(said: &str, wanted: &str, kind: &str) -> Result<(), Response> {
+    if said.is_empty() || said == wanted {
+        return Ok(());
+    }
+    Err(status::bad_request(format!("the object provided is unrecognized: {said:?} where a {kind} is expected")))
+}
+
+fn unreadable(kind: &str, error: impl std::fmt::Display) -> Response {
+    status::bad_request(format!("{kind} in the body cannot be read: {error}"))
+}

@@ -1,0 +1,197 @@
+//! One client's connection: TLS and HTTP, bytes in and bytes out.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use perennial_pki::Credential;
+use rustls::server::WebPkiClientVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use rustls::{ServerConfig, ServerConnection};
+
+use super::authority::Authority;
+use super::http::Http;
+use super::identity::Identity;
+use super::message::{ApiRequest, Response};
+
+/// As much plaintext as one TLS record carries.
+const RECORD: usize = 16 * 1024;
+/// [`Connection::transmit`] gives about this much at a time.
+const TRANSMIT: usize = 64 * 1024;
+
+/// TLS as the server speaks it: HTTP/1.1 only, client certificates asked for but not demanded. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tls(Arc<ServerConfig>);
+
+impl Tls {
+    /// The server shows `serving`, and verifies client certificates, where there are any, against `authority`.
+    ///
+    /// A certificate that does not verify, expired ones included, ends the handshake with an alert.
+    ///
+    /// # Errors
+    /// [`TlsError`] if the credential or the authority cannot be used.
+    pub fn new(authority: &Authority, serving: &Credential) -> Result<Self, TlsError> {
+        Self::with_clock(authority, serving, Arc::new(DefaultTimeProvider))
+    }
+
+    /// The same, with certificates verified at the time `clock` tells.
+    ///
+    /// # Errors
+    /// [`TlsError`] if the credential or the authority cannot be used.
+    pub fn with_clock(
+        authority: &Authority,
+        serving: &Credential,
+        clock: Arc<dyn TimeProvider>,
+    ) -> Result<Self, TlsError> {
+        let broken = |error: &dyn fmt::Display| TlsError(error.to_string());
+        let roots = authority.roots().map_err(|error| broken(&error))?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.store(), perennial_pki::provider())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|error| broken(&error))?;
+        let serving = CertifiedKey::clone(&serving.certified_key());
+        let mut config = ServerConfig::builder_with_details(perennial_pki::provider(), clock)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| broken(&error))?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(serving)));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+/// TLS cannot be set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsError(String);
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TLS of the API server: {}", self.0)
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// TLS and HTTP of one client.
+pub(super) struct Connection {
+    tls: ServerConnection,
+    http: Http,
+    peer: Option<Arc<Identity>>,
+    /// The client has closed its side, or is not worth listening to any more.
+    deaf: bool,
+    said_goodbye: bool,
+}
+
+impl Connection {
+    pub(super) fn new(Tls(config): &Tls) -> Result<Self, TlsError> {
+        let mut tls = ServerConnection::new(Arc::clone(config)).map_err(|error| TlsError(error.to_string()))?;
+        tls.set_buffer_limit(None);
+        Ok(Self { tls, http: Http::new(), peer: None, deaf: false, said_goodbye: false })
+    }
+
+    /// Takes bytes from the client.
+    pub(super) fn receive(&mut self, mut bytes: &[u8]) {
+        let was_handshaking = self.tls.is_handshaking();
+        while !bytes.is_empty() && !self.deaf {
+            // An error of the TLS layer is answered with an alert, which `transmit` sends.
+            let read = self.tls.read_tls(&mut bytes).is_ok_and(|read| read > 0);
+            match self.tls.process_new_packets() {
+                Ok(state) if read => {
+                    self.read_plaintext(state.plaintext_bytes_to_read());
+                    self.deaf |= state.peer_has_closed();
+                }
+                Ok(_) | Err(_) => self.deaf = true,
+            }
+        }
+        if was_handshaking && !self.tls.is_handshaking() {
+            let leaf = self.tls.peer_certificates().and_then(|chain| chain.first());
+            self.peer = leaf.and_then(|leaf| Identity::from_certificate(leaf)).map(Arc::new);
+        }
+    }
+
+    fn read_plaintext(&mut self, length: usize) {
+        let mut plain = vec![0; length];
+        if self.tls.reader().read_exact(&mut plain).is_ok() {
+            self.http.receive(&plain);
+        } else {
+            self.deaf = true;
+        }
+    }
+
+    /// The client will send no more.
+    pub(super) fn receive_eof(&mut self) {
+        self.deaf = true;
+    }
+
+    pub(super) fn wants_read(&self) -> bool {
+        !self.deaf && !self.http.is_closing() && self.http.wants_read()
+    }
+
+    pub(super) fn is_receiving(&self) -> bool {
+        self.http.is_receiving()
+    }
+
+    pub(super) fn poll_request(&mut self) -> Option<ApiRequest> {
+        let mut request = self.http.poll_request()?;
+        request.peer.clone_from(&self.peer);
+        Some(request)
+    }
+
+    pub(super) fn respond(&mut self, response: &Response) {
+        self.http.respond(response);
+    }
+
+    pub(super) fn respond_stream(&mut self, content_type: &str) -> bool {
+        self.http.respond_stream(content_type)
+    }
+
+    pub(super) fn write(&mut self, data: &[u8]) {
+        self.http.write(data);
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.http.finish();
+    }
+
+    pub(super) fn is_deaf(&self) -> bool {
+        self.deaf
+    }
+
+    /// Plaintext not yet given to `transmit`.
+    pub(super) fn unsent(&self) -> usize {
+        self.http.unsent().len()
+    }
+
+    /// Whether everything is said: nothing is left to send, and nothing will be read.
+    pub(super) fn is_done(&self) -> bool {
+        let over = self.deaf || self.http.is_closing();
+        over && self.said_goodbye && !self.tls.wants_write()
+    }
+
+    /// Appends bytes for the client to `out`, about 64 KiB at most: ask again when they are sent.
+    pub(super) fn transmit(&mut self, out: &mut Vec<u8>) {
+        while out.len() < TRANSMIT {
+            if self.tls.wants_write() {
+                if self.tls.write_tls(out).is_err() {
+                    self.deaf = true;
+                    return;
+                }
+                continue;
+            }
+            let unsent = self.http.unsent();
+            if !unsent.is_empty() && !self.tls.is_handshaking() {
+                let Ok(written) = self.tls.writer().write(&unsent[..unsent.len().min(RECORD)]) else {
+                    self.deaf = true;
+                    return;
+                };
+                self.http.sent(written);
+            } else if (self.deaf || self.http.is_closing()) && !self.said_goodbye {
+                self.said_goodbye = true;
+                self.tls.send_close_notify();
+            } else {
+                return;
+            }
+        }
+    }
+}

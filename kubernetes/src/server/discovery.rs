@@ -1,0 +1,189 @@
+//! What the API consists of, for clients that ask: `kubectl` does, always.
+
+use serde_json::{Value, json};
+
+use super::message::{Response, to_json};
+use super::status;
+
+/// The API this server's behaviour was taken from.
+const VERSION: (&str, &str) = ("1", "34");
+
+/// One served resource.
+struct Resource {
+    group: &'static str,
+    name: &'static str,
+    singular: &'static str,
+    kind: &'static str,
+    short: &'static [&'static str],
+    verbs: &'static [&'static str],
+    /// Under which names parts of an object are found, and what can be done there.
+    subresources: &'static [(&'static str, &'static [&'static str])],
+}
+
+const RESOURCES: [Resource; 3] = [
+    Resource {
+        group: status::GROUP,
+        name: status::RESOURCE,
+        singular: "certificatesigningrequest",
+        kind: status::KIND,
+        short: &["csr"],
+        verbs: &["create", "delete", "deletecollection", "get", "list", "update", "watch"],
+        subresources: &[("approval", &["get", "update"]), ("status", &["get", "update"])],
+    },
+    Resource {
+        group: "authentication.k8s.io",
+        name: "selfsubjectreviews",
+        singular: "selfsubjectreview",
+        kind: "SelfSubjectReview",
+        short: &[],
+        verbs: &["create"],
+        subresources: &[],
+    },
+    Resource {
+        group: "authorization.k8s.io",
+        name: "selfsubjectaccessreviews",
+        singular: "selfsubjectaccessreview",
+        kind: "SelfSubjectAccessReview",
+        short: &[],
+        verbs: &["create"],
+        subresources: &[],
+    },
+];
+
+/// The document at `path`, if there is one.
+pub(super) fn answer(path: &[&str], accept: &str) -> Option<Response> {
+    let document = match *path {
+        ["version"] => version(),
+        ["api"] if wants_aggregated(accept) => return Some(aggregated(&[])),
+        ["apis"] if wants_aggregated(accept) => return Some(aggregated(&RESOURCES)),
+        ["api"] => json!({ "kind": "APIVersions", "versions": [], "serverAddressByClientCIDRs": [] }),
+        ["apis"] => {
+            let groups: Vec<Value> = RESOURCES.iter().map(|resource| group(resource.group)).collect();
+            json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
+        }
+        ["apis", name] => {
+            let mut found = group(RESOURCES.iter().find(|resource| resource.group == name)?.group);
+            found["kind"] = "APIGroup".into();
+            found["apiVersion"] = "v1".into();
+            found
+        }
+        ["apis", name, "v1"] => resources(RESOURCES.iter().find(|resource| resource.group == name)?),
+        ["openapi", "v3"] => openapi_index(),
+        ["openapi", "v3", "apis", status::GROUP, "v1"] => openapi(),
+        _ => return None,
+    };
+    Some(Response::json(200, &document))
+}
+
+fn version() -> Value {
+    let (major, minor) = VERSION;
+    json!({
+        "major": major,
+        "minor": minor,
+        "gitVersion": format!("v{major}.{minor}.0+perennial.{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "",
+        "gitTreeState": "",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+    })
+}
+
+fn group(name: &str) -> Value {
+    let version = json!({ "groupVersion": format!("{name}/v1"), "version": "v1" });
+    json!({ "name": name, "versions": [version], "preferredVersion": version })
+}
+
+fn resources(resource: &Resource) -> Value {
+    let mut list = vec![json!({
+        "name": resource.name,
+        "singularName": resource.singular,
+        "namespaced": false,
+        "kind": resource.kind,
+        "verbs": resource.verbs,
+        "shortNames": resource.short,
+    })];
+    list.extend(resource.subresources.iter().map(|(subresource, verbs)| {
+        json!({
+            "name": format!("{}/{subresource}", resource.name),
+            "singularName": "",
+            "namespaced": false,
+            "kind": resource.kind,
+            "verbs": verbs,
+        })
+    }));
+    let group_version = format!("{}/v1", resource.group);
+    json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list })
+}
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// Whether a client prefers everything in one document (since Kubernetes 1.30).
+fn wants_aggregated(accept: &str) -> bool {
+    accept.split(',').any(|range| range.split_whitespace().collect::<String>() == AGGREGATED)
+}
+
+fn aggregated(resources: &[Resource]) -> Response {
+    let items: Vec<Value> = resources.iter().map(aggregated_group).collect();
+    let list = json!({
+        "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items,
+    });
+    Response { status: 200, content_type: AGGREGATED, retry_after: None, body: to_json(&list) }
+}
+
+fn aggregated_group(resource: &Resource) -> Value {
+    let kind = json!({ "group": resource.group, "version": "v1", "kind": resource.kind });
+    let subresources: Vec<Value> = resource
+        .subresources
+        .iter()
+        .map(|(name, verbs)| json!({ "subresource": name, "responseKind": kind, "verbs": verbs }))
+        .collect();
+    let described = json!({
+        "resource": resource.name,
+        "singularResource": resource.singular,
+        "responseKind": kind,
+        "scope": "Cluster",
+        "verbs": resource.verbs,
+        "shortNames": resource.short,
+        "subresources": subresources,
+    });
+    json!({
+        "metadata": { "name": resource.group, "creationTimestamp": null },
+        "versions": [{ "version": "v1", "freshness": "Current", "resources": [described] }],
+    })
+}
+
+fn openapi_index() -> Value {
+    let path = format!("apis/{}/v1", status::GROUP);
+    let url = format!("/openapi/v3/{path}?hash={}", env!("CARGO_PKG_VERSION"));
+    json!({ "paths": { path: { "serverRelativeURL": url } } })
+}
+
+/// As much of a schema as `kubectl create` looks for: that the server validates fields itself.
+fn openapi() -> Value {
+    let kind = json!({ "group": status::GROUP, "version": "v1", "kind": status::KIND });
+    let operation = |action: &str| {
+        json!({
+            "operationId": format!("{action}CertificatesV1CertificateSigningRequest"),
+            "parameters": [{ "name": "fieldValidation", "in": "query", "schema": { "type": "string" } }],
+            "responses": { "200": { "description": "OK" } },
+            "x-kubernetes-action": action,
+            "x-kubernetes-group-version-kind": kind,
+        })
+    };
+    let collection = format!("/apis/{}/v1/{}", status::GROUP, status::RESOURCE);
+    let one = format!("{collection}/{{name}}");
+    let schema = "io.k8s.api.certificates.v1.CertificateSigningRequest";
+    json!({
+        "openapi": "3.0.0",
+        "info": { "title": "perennial", "version": format!("v{}.{}.0", VERSION.0, VERSION.1) },
+        "paths": {
+            collection: { "post": operation("post") },
+            one: { "put": operation("put"), "patch": operation("patch") },
+        },
+        "components": { "schemas": {
+            schema: { "type": "object", "x-kubernetes-group-version-kind": [kind] },
+        } },
+    })
+}

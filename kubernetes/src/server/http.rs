@@ -1,0 +1,371 @@
+//! HTTP/1.1 as a server speaks it, bytes in and bytes out; the only file here that knows `ureq-proto`.
+
+use ureq_proto::http::{HeaderMap, HeaderName, Method as HttpMethod, Request, Response as Head, Version, header};
+use ureq_proto::server::state::{Cleanup, ProvideResponse, RecvBody, RecvRequest, SendBody};
+use ureq_proto::server::{RecvRequestResult, Reply, SendResponseResult};
+use zeroize::Zeroizing;
+
+use super::message::{ApiRequest, Method, Response};
+use super::status;
+
+/// A request head may be this long.
+const LONGEST_HEAD: usize = 64 * 1024;
+/// A request body may be this long, as in a cluster.
+const LONGEST_BODY: usize = 3 * 1024 * 1024;
+/// A chunk of ours holds at most this much; ureq-proto cuts larger ones.
+const CHUNK: usize = 8192;
+/// What is written around a chunk is shorter than this.
+const CHUNK_FRAME: usize = 32;
+/// A response head of ours fits in here.
+const HEAD: usize = 4096;
+
+/// One connection's HTTP, between plaintext bytes.
+pub(super) struct Http {
+    phase: Phase,
+    received: Vec<u8>,
+    /// How much of `received` is known to hold no end of a head.
+    searched: usize,
+    unsent: Unsent,
+}
+
+/// Bytes to be sent, taken from the front.
+#[derive(Default)]
+pub(super) struct Unsent {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Unsent {
+    pub(super) fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.taken..]
+    }
+
+    pub(super) fn take(&mut self, count: usize) {
+        self.taken += count;
+        if self.taken == self.bytes.len() {
+            // A large answer must not keep its memory for the life of the connection.
+            if self.bytes.capacity() > LONGEST_HEAD {
+                self.bytes = Vec::new()
+            } else {
+                self.bytes.clear()
+            }
+            self.taken = 0;
+        }
+    }
+}
+
+enum Phase {
+    Head(Reply<RecvRequest>),
+    Body {
+        reply: Reply<RecvBody>,
+        request: ApiRequest,
+    },
+    /// The request has been handed out.
+    Answering(Reply<ProvideResponse>),
+    Streaming(Reply<SendBody>),
+    /// Nothing is read any more; the connection closes when everything is sent.
+    Closing,
+}
+
+impl Http {
+    pub(super) fn new() -> Self {
+        Self { phase: next(), received: Vec::new(), searched: 0, unsent: Unsent::default() }
+    }
+
+    pub(super) fn receive(&mut self, bytes: &[u8]) {
+        if !matches!(self.phase, Phase::Closing) {
+            self.received.extend_from_slice(bytes);
+        }
+    }
+
+    /// Whether more bytes can be used now. A client that sends requests before it has read the answers has to wait.
+    pub(super) fn wants_read(&self) -> bool {
+        self.received.len() < LONGEST_HEAD
+    }
+
+    /// Whether a request has begun but not ended, or none is being answered.
+    pub(super) fn is_receiving(&self) -> bool {
+        matches!(self.phase, Phase::Head(_) | Phase::Body { .. })
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing)
+    }
+
+    /// Bytes to be sent.
+    pub(super) fn unsent(&self) -> &[u8] {
+        self.unsent.as_slice()
+    }
+
+    /// The first `count` of the unsent bytes are sent.
+    pub(super) fn sent(&mut self, count: usize) {
+        self.unsent.take(count);
+    }
+
+    /// The next request, once it is complete; then nothing until it has been answered.
+    pub(super) fn poll_request(&mut self) -> Option<ApiRequest> {
+        loop {
+            self.phase = match std::mem::replace(&mut self.phase, Phase::Closing) {
+                Phase::Head(reply) => match self.read_head(reply) {
+                    Step::Next(phase) => phase,
+                    Step::Wait(phase) => {
+                        self.phase = phase;
+                        return None;
+                    }
+                    Step::Request(reply, request) => {
+                        self.phase = Phase::Answering(reply);
+                        return Some(request);
+                    }
+                },
+                Phase::Body { reply, request } => match self.read_body(reply, request) {
+                    Step::Next(phase) => phase,
+                    Step::Wait(phase) => {
+                        self.phase = phase;
+                        return None;
+                    }
+                    Step::Request(reply, request) => {
+                        self.phase = Phase::Answering(reply);
+                        return Some(request);
+                    }
+                },
+                other @ (Phase::Answering(_) | Phase::Streaming(_) | Phase::Closing) => {
+                    self.phase = other;
+                    return None;
+                }
+            };
+        }
+    }
+
+    fn read_head(&mut self, mut reply: Reply<RecvRequest>) -> Step {
+        if !self.has_head() {
+            if self.received.len() >= LONGEST_HEAD {
+                return self.refuse(431, "RequestHeaderFieldsTooLarge", "the head of the request is too large");
+            }
+            return Step::Wait(Phase::Head(reply));
+        }
+        let (used, request) = match reply.try_request(&self.received) {
+            Ok((used, Some(request))) => (used, request),
+            Ok((_, None)) => return Step::Wait(Phase::Head(reply)),
+            Err(_) => return self.refuse(400, "BadRequest", "the request is not HTTP/1.1"),
+        };
+        self.received.drain(..used);
+        self.searched = 0;
+        if let Err((code, reason, message)) = check_framing(&request) {
+            return self.refuse(code, reason, message);
+        }
+        let request = api_request(&request);
+        match reply.proceed() {
+            Some(RecvRequestResult::Send100(reply)) => {
+                let mut line = [0; 64];
+                match reply.accept(&mut line) {
+                    Ok((written, reply)) => {
+                        self.unsent.bytes.extend_from_slice(&line[..written]);
+                        Step::Next(Phase::Body { reply, request })
+                    }
+                    Err(_) => Step::Next(Phase::Closing),
+                }
+            }
+            Some(RecvRequestResult::RecvBody(reply)) => Step::Next(Phase::Body { reply, request }),
+            Some(RecvRequestResult::ProvideResponse(reply)) => Step::Request(reply, request),
+            None => Step::Next(Phase::Closing),
+        }
+    }
+
+    /// Whether an empty line has come; a head is not parsed before, so that many small reads cost no more than one.
+    fn has_head(&mut self) -> bool {
+        let from = self.searched.saturating_sub(3);
+        self.searched = self.received.len();
+        let fresh = &self.received[from..];
+        fresh.windows(2).any(|pair| pair == b"\n\n") || fresh.windows(3).any(|three| three == b"\n\r\n")
+    }
+
+    fn read_body(&mut self, mut reply: Reply<RecvBody>, mut request: ApiRequest) -> Step {
+        let mut buffer = [0; 8192];
+        loop {
+            if reply.is_ended() {
+                return match reply.proceed() {
+                    Ok(reply) => Step::Request(reply, request),
+                    Err(_) => Step::Next(Phase::Closing),
+                };
+            }
+            let Ok((used, read)) = reply.read(&self.received, &mut buffer) else {
+                return self.refuse(400, "BadRequest", "the body of the request is not framed as its head says");
+            };
+            self.received.drain(..used);
+            if request.body.len() + read > LONGEST_BODY {
+                return self.refuse(413, "RequestEntityTooLarge", TOO_LARGE);
+            }
+            request.body.extend_from_slice(&buffer[..read]);
+            if used == 0 && read == 0 && !reply.is_ended() {
+                if self.received.len() >= LONGEST_HEAD {
+                    return self.refuse(400, "BadRequest", "a chunk's head is too long");
+                }
+                return Step::Wait(Phase::Body { reply, request });
+            }
+        }
+    }
+
+    /// Answers a request that cannot be read to its end, and closes.
+    fn refuse(&mut self, code: u16, reason: &str, message: &str) -> Step {
+        let body = status::refused(code, reason, message).body;
+        let head = format!(
+            "HTTP/1.1 {code} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            body.len()
+        );
+        self.unsent.bytes.extend_from_slice(head.as_bytes());
+        self.unsent.bytes.extend_from_slice(&body);
+        self.received = Vec::new();
+        Step::Next(Phase::Closing)
+    }
+
+    /// Answers the request handed out last.
+    pub(super) fn respond(&mut self, response: &Response) {
+        let length = response.body.len().to_string();
+        let Some(body) = self.send_head(response.status, response.content_type, Some(&length), response.retry_after)
+        else {
+            return;
+        };
+        self.phase = Phase::Streaming(body);
+        self.write(&response.body);
+        self.finish();
+    }
+
+    /// Begins a chunked answer to the request handed out last. False if there is no body to write, for a HEAD request.
+    pub(super) fn respond_stream(&mut self, content_type: &str) -> bool {
+        let body = self.send_head(200, content_type, None, None);
+        body.map(|body| self.phase = Phase::Streaming(body)).is_some()
+    }
+
+    /// Adds to the answer begun.
+    pub(super) fn write(&mut self, data: &[u8]) {
+        let Phase::Streaming(body) = &mut self.phase else { return };
+        let unsent = &mut self.unsent.bytes;
+        for piece in data.chunks(CHUNK) {
+            let start = unsent.len();
+            // With room to spare a piece becomes one chunk; without, ureq-proto could write an empty one, which ends the body.
+            unsent.resize(start + piece.len() + CHUNK_FRAME, 0);
+            match body.write(piece, &mut unsent[start..]) {
+                Ok((used, written)) if used == piece.len() => unsent.truncate(start + written),
+                Ok(_) | Err(_) => {
+                    unsent.truncate(start);
+                    self.phase = Phase::Closing;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Ends the answer begun; the connection is ready for the next request.
+    pub(super) fn finish(&mut self) {
+        let Phase::Streaming(mut body) = std::mem::replace(&mut self.phase, Phase::Closing) else { return };
+        let mut end = [0; 16];
+        if let Ok((_, written)) = body.write(&[], &mut end) {
+            self.unsent.bytes.extend_from_slice(&end[..written]);
+            if body.is_finished() {
+                self.end(&body.proceed());
+            }
+        }
+    }
+
+    fn end(&mut self, reply: &Reply<Cleanup>) {
+        self.phase = if reply.must_close_connection() { Phase::Closing } else { next() };
+    }
+
+    /// Sends a head. `None` when there is no body to follow, because it was a HEAD request.
+    fn send_head(
+        &mut self,
+        code: u16,
+        content_type: &str,
+        length: Option<&str>,
+        retry_after: Option<u32>,
+    ) -> Option<Reply<SendBody>> {
+        let Phase::Answering(reply) = std::mem::replace(&mut self.phase, Phase::Closing) else { return None };
+        let mut head = Head::builder()
+            .version(Version::HTTP_11)
+            .status(code)
+            .header(header::CONTENT_TYPE, content_type)
+            .header(header::CACHE_CONTROL, "no-cache, private");
+        if let Some(length) = length {
+            head = head.header(header::CONTENT_LENGTH, length);
+        }
+        if let Some(seconds) = retry_after {
+            head = head.header(header::RETRY_AFTER, seconds);
+        }
+        let mut reply = reply.provide(head.body(()).ok()?).ok()?;
+        let mut buffer = [0; HEAD];
+        while !reply.is_finished() {
+            let written = reply.write(&mut buffer).ok()?;
+            self.unsent.bytes.extend_from_slice(&buffer[..written]);
+        }
+        match reply.proceed() {
+            SendResponseResult::SendBody(body) => Some(body),
+            SendResponseResult::Cleanup(cleanup) => {
+                self.end(&cleanup);
+                None
+            }
+        }
+    }
+}
+
+enum Step {
+    Next(Phase),
+    Wait(Phase),
+    Request(Reply<ProvideResponse>, ApiRequest),
+}
+
+const TOO_LARGE: &str = "the body of the request is larger than 3 MiB";
+
+fn next() -> Phase {
+    // Never fails: the result is for states this one does not have.
+    Reply::new().map_or(Phase::Closing, Phase::Head)
+}
+
+/// Refuses what could be framed in two ways, or not at all, before any of the body is read.
+fn check_framing(request: &Request<()>) -> Result<(), (u16, &'static str, &'static str)> {
+    let headers = request.headers();
+    let length = headers.get(header::CONTENT_LENGTH);
+    let encodings: Vec<_> = headers.get_all(header::TRANSFER_ENCODING).iter().collect();
+    let has_body = length.is_some() || !encodings.is_empty();
+    let needs_body = [HttpMethod::POST, HttpMethod::PUT, HttpMethod::PATCH].contains(request.method());
+    match encodings.as_slice() {
+        [] => {}
+        [one] if one.as_bytes().eq_ignore_ascii_case(b"chunked") && length.is_none() => {}
+        _ => return Err((400, "BadRequest", "the body must be either chunked or of a given length")),
+    }
+    if needs_body && !has_body {
+        return Err((411, "LengthRequired", "the request needs a body, and its length"));
+    }
+    if has_body && [HttpMethod::HEAD, HttpMethod::CONNECT].contains(request.method()) {
+        return Err((400, "BadRequest", "this method takes no body"));
+    }
+    let length = length.and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
+    if length.is_some_and(|length| length > LONGEST_BODY as u64) {
+        return Err((413, "RequestEntityTooLarge", TOO_LARGE));
+    }
+    Ok(())
+}
+
+fn api_request(request: &Request<()>) -> ApiRequest {
+    let method = match *request.method() {
+        HttpMethod::GET | HttpMethod::HEAD => Method::Get,
+        HttpMethod::POST => Method::Post,
+        HttpMethod::PUT => Method::Put,
+        HttpMethod::PATCH => Method::Patch,
+        HttpMethod::DELETE => Method::Delete,
+        _ => Method::Other,
+    };
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let headers = request.headers();
+    ApiRequest {
+        accept: joined(headers, header::ACCEPT),
+        content_type: joined(headers, header::CONTENT_TYPE),
+        authorization: Some(Zeroizing::new(joined(headers, header::AUTHORIZATION))).filter(|text| !text.is_empty()),
+        ..ApiRequest::new(method, target)
+    }
+}
+
+/// A header's values as one list; empty if absent or not text.
+fn joined(headers: &HeaderMap, name: HeaderName) -> String {
+    let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+    values.join(", ")
+}

@@ -1,0 +1,121 @@
+//! Who asks: bearer tokens and client certificates.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use perennial::{UnixTime, Validity};
+use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
+
+use super::message::ApiRequest;
+use super::random::sha256;
+
+pub(super) const MASTERS: &str = "system:masters";
+pub(super) const NODES: &str = "system:nodes";
+pub(super) const BOOTSTRAPPERS: &str = "system:bootstrappers";
+pub(super) const AUTHENTICATED: &str = "system:authenticated";
+const KUBEADM_BOOTSTRAPPERS: &str = "system:bootstrappers:kubeadm:default-node-token";
+const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+
+/// A user of the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The user's name.
+    pub username: String,
+    /// The user's groups; `system:authenticated` is added to them.
+    pub groups: Vec<String>,
+    /// Further facts, for example which credential it was.
+    pub extra: BTreeMap<String, Vec<String>>,
+    /// When the credential is valid: a connection may outlive the certificate it was opened with.
+    validity: Option<Validity>,
+}
+
+impl Identity {
+    /// A user in these groups.
+    pub fn new<S: Into<String>>(username: impl Into<String>, groups: impl IntoIterator<Item = S>) -> Self {
+        let mut groups: Vec<String> = groups.into_iter().map(Into::into).collect();
+        if !groups.iter().any(|group| group == AUTHENTICATED) {
+            groups.push(AUTHENTICATED.into());
+        }
+        Self { username: username.into(), groups, extra: BTreeMap::new(), validity: None }
+    }
+
+    /// The user a kubeadm bootstrap token `<id>.<secret>` stands for: `system:bootstrap:<id>`.
+    pub fn bootstrap(token_id: &str) -> Self {
+        Self::new(format!("system:bootstrap:{token_id}"), [BOOTSTRAPPERS, KUBEADM_BOOTSTRAPPERS])
+    }
+
+    /// The user a client certificate stands for: common name and organisations. `None` if it cannot be read or has no
+    /// common name.
+    pub fn from_certificate(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let subject = certificate.subject();
+        // The last common name counts, as in Go's `pkix.Name`.
+        let username = subject.iter_common_name().last()?.as_str().ok()?;
+        if username.is_empty() {
+            return None;
+        }
+        let groups = subject.iter_organization().filter_map(|organization| organization.as_str().ok());
+        let mut identity = Self::new(username, groups);
+        let (from, to) = (certificate.validity().not_before, certificate.validity().not_after);
+        identity.validity =
+            Some(Validity::new(UnixTime::from_secs(from.timestamp()), UnixTime::from_secs(to.timestamp())).ok()?);
+        let digest: String = sha256().hash(der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        identity.extra.insert(CREDENTIAL_ID.into(), vec![format!("X509SHA256={digest}")]);
+        Some(identity)
+    }
+
+    pub(super) fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|have| have == group)
+    }
+
+    /// The node this user is, if it is one.
+    pub(super) fn node(&self) -> Option<&str> {
+        self.username.strip_prefix("system:node:").filter(|_| self.is_in(NODES))
+    }
+
+    fn is_valid(&self, now: UnixTime) -> bool {
+        self.validity.is_none_or(|validity| validity.not_before() <= now && !validity.expired(now))
+    }
+}
+
+/// Bearer tokens and whom they stand for.
+#[derive(Default)]
+pub(super) struct Tokens(Vec<(Zeroizing<String>, Identity)>);
+
+impl Tokens {
+    pub(super) fn add(&mut self, token: &str, identity: Identity) {
+        self.0.push((Zeroizing::new(token.to_owned()), identity));
+    }
+
+    /// Who asks: the client certificate first, then the token, as a cluster does. `None` is nobody known.
+    pub(super) fn authenticate(&self, request: &ApiRequest, now: UnixTime) -> Option<Identity> {
+        if let Some(peer) = request.peer.as_ref().filter(|peer| peer.is_valid(now)) {
+            return Some(Identity::clone(peer));
+        }
+        let (scheme, token) = request.authorization.as_ref()?.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        self.find(token.trim()).cloned()
+    }
+
+    /// Looks at every token and every byte of it, so that the time taken says nothing but lengths.
+    fn find(&self, token: &str) -> Option<&Identity> {
+        let mut found = None;
+        for (known, identity) in &self.0 {
+            let differs = known.bytes().zip(token.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b));
+            if std::hint::black_box(differs) == 0 && known.len() == token.len() && !token.is_empty() {
+                found = Some(identity);
+            }
+        }
+        found
+    }
+}
+
+/// Shows who may come, never with what.
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(_, identity)| &identity.username)).finish()
+    }
+}

@@ -1,0 +1,194 @@
+//! Requests and answers as the API sees them: HTTP without a connection.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::identity::Identity;
+use super::watch::Watcher;
+
+/// An HTTP method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// `GET`; `HEAD` is answered like it, without the body.
+    Get,
+    /// `POST`.
+    Post,
+    /// `PUT`.
+    Put,
+    /// `PATCH`.
+    Patch,
+    /// `DELETE`.
+    Delete,
+    /// Anything else; nothing answers to it.
+    Other,
+}
+
+/// One request, with the headers the API reads.
+#[derive(Clone)]
+pub struct ApiRequest {
+    /// The method.
+    pub method: Method,
+    /// Path and query as sent, for example `/apis/certificates.k8s.io/v1/certificatesigningrequests?watch=true`.
+    pub target: String,
+    /// `Accept`, empty if absent.
+    pub accept: String,
+    /// `Content-Type`, empty if absent.
+    pub content_type: String,
+    /// `Authorization`.
+    pub authorization: Option<Zeroizing<String>>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Who the client certificate says the client is; the TLS layer has verified it.
+    pub peer: Option<Arc<Identity>>,
+}
+
+impl ApiRequest {
+    /// A request without credentials or body that accepts JSON.
+    pub fn new(method: Method, target: impl Into<String>) -> Self {
+        Self {
+            method,
+            target: target.into(),
+            accept: String::new(),
+            content_type: String::new(),
+            authorization: None,
+            body: Vec::new(),
+            peer: None,
+        }
+    }
+
+    /// The path, still percent-encoded.
+    pub(super) fn path(&self) -> &str {
+        self.target.split_once('?').map_or(self.target.as_str(), |(path, _)| path)
+    }
+
+    pub(super) fn query(&self) -> Query {
+        Query::parse(self.target.split_once('?').map_or("", |(_, query)| query))
+    }
+}
+
+/// Shows neither the credential nor the body.
+impl fmt::Debug for ApiRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiRequest")
+            .field("method", &self.method)
+            .field("target", &self.target)
+            .field("authorization", &self.authorization.is_some())
+            .field("body", &format_args!("{} bytes", self.body.len()))
+            .field("peer", &self.peer.as_ref().map(|peer| &peer.username))
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the API says to a request.
+#[derive(Debug)]
+pub enum Answer {
+    /// All of it, now.
+    Response(Response),
+    /// A stream of events: ask [`Api::next_event`](super::Api::next_event) until it ends.
+    Watch(Watcher),
+}
+
+/// A complete response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// `Content-Type`.
+    pub content_type: &'static str,
+    /// `Retry-After`, in seconds.
+    pub retry_after: Option<u32>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    pub(super) fn json(status: u16, object: &impl Serialize) -> Self {
+        Self { status, content_type: "application/json", retry_after: None, body: to_json(object) }
+    }
+
+    pub(super) fn text(status: u16, body: &str) -> Self {
+        Self { status, content_type: "text/plain; charset=utf-8", retry_after: None, body: body.into() }
+    }
+}
+
+/// An object of ours as JSON.
+pub(super) fn to_json(object: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(object).expect("our objects have string keys and infallible fields")
+}
+
+/// Query parameters, decoded.
+#[derive(Debug)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn parse(query: &str) -> Self {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        Self(
+            pairs
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(key, value)| (decode(key, true), decode(value, true)))
+                .collect(),
+        )
+    }
+
+    /// The first value of `key`.
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(have, _)| have == key).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether `key` is given and true, as Go's query conversion reads booleans: present means true.
+    pub(super) fn flag(&self, key: &str) -> bool {
+        self.get(key).is_some_and(|value| !matches!(value, "false" | "0"))
+    }
+}
+
+/// Undoes percent-encoding; what is not UTF-8 afterwards is replaced, what is no escape is kept.
+pub(super) fn decode(text: &str, plus_is_space: bool) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        match (byte, tail) {
+            (b'%', [high, low, after @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                bytes.push(nibble(*high) << 4 | nibble(*low));
+                rest = after;
+            }
+            (b'+', _) if plus_is_space => bytes.push(b' '),
+            (byte, _) => bytes.push(*byte),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The value of a hexadecimal digit.
+fn nibble(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        letter => (letter | 0x20) - b'a' + 10,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_split_before_it_is_decoded() {
+        let request = ApiRequest::new(Method::Get, "/x?fieldSelector=metadata.name%3Da%26b&watch=1&empty&sp=a+b%zz");
+        let query = request.query();
+        assert_eq!(request.path(), "/x");
+        assert_eq!(query.get("fieldSelector"), Some("metadata.name=a&b"));
+        assert_eq!(query.get("sp"), Some("a b%zz"));
+        assert!(query.flag("watch") && query.flag("empty") && !query.flag("absent"));
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let mut request = ApiRequest::new(Method::Get, "/");
+        request.authorization = Some(Zeroizing::new("Bearer secret".into()));
+        assert!(!format!("{request:?}").contains("secret"));
+    }
+}

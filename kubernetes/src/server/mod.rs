@@ -1,0 +1,52 @@
+//! An embedded API server: a small part of a cluster's, with its approver, its signers and its cleaner.
+//!
+//! For development, demonstrations and tests, and nothing else: objects live in memory, the certificate authority's key
+//! too, there is no audit and no encryption at rest. What it does serve it serves as a cluster does, to `kubectl` and to
+//! kubelets; what it does not serve it refuses. All memory is bounded, whatever clients do.
+//!
+//! It is sans-IO like everything below the runtimes: [`Api`] turns requests into answers, [`Session`] turns a client's
+//! bytes into requests, and whoever has sockets and clocks drives them. `perennial-smol` has such a loop.
+//!
+//! Deviations from a cluster, on purpose: certificates shorter than ten minutes can be asked for
+//! ([`Options::allow_short`]), and the validity of short ones is backdated by a twentieth of their lifetime, not by five minutes.
+
+mod access;
+mod api;
+mod authority;
+mod body;
+mod connection;
+mod controllers;
+mod der;
+mod discovery;
+mod http;
+mod identity;
+mod message;
+mod protobuf;
+mod random;
+mod requests;
+mod review;
+mod selector;
+mod session;
+mod signer;
+mod status;
+mod store;
+mod table;
+mod validation;
+mod watch;
+
+pub use api::{Api, Approval, Options};
+pub use authority::{Authority, AuthorityError};
+pub use connection::{Tls, TlsError};
+pub use controllers::{Decision, DecisionError};
+pub use identity::Identity;
+pub use message::{Answer, ApiRequest, Method, Response};
+pub use random::{NoRandomness, Random};
+pub use session::Session;
+pub use watch::{Next, Watcher};
+
+use perennial::UnixTime;
+
+/// A time as the API writes it: whole seconds.
+fn rfc3339(at: UnixTime) -> String {
+    UnixTime::from_secs(at.as_secs()).to_string()
+}

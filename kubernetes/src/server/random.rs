@@ -1,0 +1,149 @@
+//! Unpredictable values from one seed: the embedder brings the randomness, the server stays deterministic.
+
+use std::fmt;
+
+use rustls::SupportedCipherSuite;
+use rustls::crypto::hash::{Hash, HashAlgorithm};
+use zeroize::Zeroizing;
+
+/// Alphabet of generated name suffixes (`k8s.io/apimachinery/pkg/util/rand`): no vowels, no look-alikes.
+const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+/// Alphabet of bootstrap tokens.
+const TOKEN: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+
+/// A generator: SHA-256 over the seed and a counter.
+///
+/// Serial numbers, UIDs and names are drawn from it, so a seed must never be used twice with the same certificate
+/// authority: use [`Random::from_os`] outside tests.
+pub struct Random {
+    seed: Zeroizing<[u8; 32]>,
+    drawn: u64,
+    hash: &'static dyn Hash,
+}
+
+impl Random {
+    /// A generator that repeats itself for the same seed.
+    pub fn from_seed(seed: [u8; 32]) -> Self {
+        Self { seed: Zeroizing::new(seed), drawn: 0, hash: sha256() }
+    }
+
+    /// A generator seeded by the operating system.
+    ///
+    /// # Errors
+    /// [`NoRandomness`] if the operating system has none to give.
+    pub fn from_os() -> Result<Self, NoRandomness> {
+        let mut seed = Zeroizing::new([0; 32]);
+        perennial_pki::provider().secure_random.fill(seed.as_mut()).map_err(|_| NoRandomness)?;
+        Ok(Self { seed, drawn: 0, hash: sha256() })
+    }
+
+    /// A new bootstrap token, `abcdef.0123456789abcdef`.
+    pub fn bootstrap_token(&mut self) -> Zeroizing<String> {
+        let id = self.text::<6>(TOKEN);
+        let secret = self.text::<16>(TOKEN);
+        Zeroizing::new(format!("{id}.{secret}"))
+    }
+
+    /// The five characters a generated name ends in.
+    pub(super) fn suffix(&mut self) -> String {
+        self.text::<5>(SUFFIX)
+    }
+
+    /// A version 4 UUID.
+    pub(super) fn uid(&mut self) -> String {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&self.block()[..16]);
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        let hex = format!("{:032x}", u128::from_be_bytes(bytes));
+        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    }
+
+    /// A serial number: positive, 127 bits, always 16 octets.
+    pub(super) fn serial(&mut self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&self.block()[..16]);
+        bytes[0] = bytes[0] & 0x7f | 0x40;
+        bytes
+    }
+
+    fn text<const N: usize>(&mut self, alphabet: &[u8]) -> String {
+        let block = self.block();
+        // Sixteen bits to a character keep the bias of the remainder far below anything that matters.
+        block
+            .chunks_exact(2)
+            .take(N)
+            .map(|pair| alphabet[usize::from(u16::from_be_bytes([pair[0], pair[1]])) % alphabet.len()] as char)
+            .collect()
+    }
+
+    fn block(&mut self) -> [u8; 32] {
+        let mut context = self.hash.start();
+        context.update(self.seed.as_ref());
+        context.update(&self.drawn.to_be_bytes());
+        self.drawn += 1;
+        let mut block = [0; 32];
+        block.copy_from_slice(context.finish().as_ref());
+        block
+    }
+}
+
+/// Shows nothing: who knows the seed knows every serial number and token.
+impl fmt::Debug for Random {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Random").finish_non_exhaustive()
+    }
+}
+
+/// The operating system gave no randomness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRandomness;
+
+impl fmt::Display for NoRandomness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the operating system gives no random bytes; is /dev/urandom there?")
+    }
+}
+
+impl std::error::Error for NoRandomness {}
+
+/// SHA-256 as the TLS provider has it: no other hash needs to be linked.
+pub(super) fn sha256() -> &'static dyn Hash {
+    let provider = perennial_pki::provider();
+    let mut hashes = provider.cipher_suites.iter().map(|suite| match suite {
+        SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
+        SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
+    });
+    hashes.find(|hash| hash.algorithm() == HashAlgorithm::SHA256).expect("every TLS provider has a SHA-256 suite")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_draws_the_same_values_and_never_the_same_twice() {
+        let (mut one, mut two) = (Random::from_seed([7; 32]), Random::from_seed([7; 32]));
+        let first = (one.uid(), one.serial(), one.suffix());
+        assert_eq!(first, (two.uid(), two.serial(), two.suffix()));
+        assert_ne!(first, (one.uid(), one.serial(), one.suffix()));
+    }
+
+    #[test]
+    fn values_have_the_form_they_must_have() {
+        let mut random = Random::from_seed([1; 32]);
+        for _ in 0..200 {
+            let uid = random.uid();
+            assert_eq!((uid.len(), &uid[14..15]), (36, "4"), "{uid}");
+            assert!((0x40..0x80).contains(&random.serial()[0]));
+            assert!(random.suffix().bytes().all(|byte| SUFFIX.contains(&byte)));
+            let token = random.bootstrap_token();
+            assert_eq!((token.len(), token.find('.')), (23, Some(6)));
+        }
+    }
+
+    #[test]
+    fn a_seed_is_not_shown() {
+        assert_eq!(format!("{:?}", Random::from_seed([9; 32])), "Random { .. }");
+    }
+}

@@ -1,0 +1,139 @@
+//! Who am I, what may I do: the reviews behind `kubectl auth whoami` and `kubectl auth can-i`.
+
+use perennial::UnixTime;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::access::{Attributes, allowed, authorize_path};
+use super::identity::Identity;
+use super::message::{ApiRequest, Response};
+use super::protobuf::{Malformed, Message, Value};
+use super::{body, rfc3339, status};
+
+pub(super) fn answer(
+    request: &ApiRequest,
+    user: &Identity,
+    resource: &str,
+    now: UnixTime,
+) -> Result<Response, Response> {
+    match resource {
+        "selfsubjectreviews" => who_am_i(request, user, now),
+        "selfsubjectaccessreviews" => may_i(request, user),
+        _ => Err(status::no_such_resource()),
+    }
+}
+
+fn who_am_i(request: &ApiRequest, user: &Identity, now: UnixTime) -> Result<Response, Response> {
+    const KIND: &str = "SelfSubjectReview";
+    const VERSION: &str = "authentication.k8s.io/v1";
+    body::object::<Review>(request, KIND, VERSION)?;
+    let review = json!({
+        "kind": KIND,
+        "apiVersion": VERSION,
+        "metadata": { "creationTimestamp": rfc3339(now) },
+        "status": { "userInfo": { "username": user.username, "groups": user.groups, "extra": user.extra } },
+    });
+    Ok(Response::json(201, &review))
+}
+
+/// A question without particulars.
+#[derive(Default, Deserialize)]
+struct Review {}
+
+#[derive(Default, Deserialize)]
+struct AccessReview {
+    spec: AccessSpec,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AccessSpec {
+    resource_attributes: Option<ResourceAttributes>,
+    non_resource_attributes: Option<NonResourceAttributes>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ResourceAttributes {
+    verb: String,
+    group: String,
+    resource: String,
+    subresource: String,
+    name: String,
+}
+
+#[derive(Default, Deserialize)]
+struct NonResourceAttributes {
+    verb: String,
+    path: String,
+}
+
+impl Message for Review {
+    fn field(&mut self, _: u64, _: Value<'_>) -> Result<(), Malformed> {
+        Ok(())
+    }
+}
+
+impl Message for AccessReview {
+    fn field(&mut self, number: u64, value: Value<'_>) -> Result<(), Malformed> {
+        if number == 2 {
+            self.spec = value.message()?;
+        }
+        Ok(())
+    }
+}
+
+impl Message for AccessSpec {
+    fn field(&mut self, number: u64, value: Value<'_>) -> Result<(), Malformed> {
+        match number {
+            1 => self.resource_attributes = Some(value.message()?),
+            2 => self.non_resource_attributes = Some(value.message()?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Message for ResourceAttributes {
+    fn field(&mut self, number: u64, value: Value<'_>) -> Result<(), Malformed> {
+        match number {
+            2 => self.verb = value.text()?,
+            3 => self.group = value.text()?,
+            5 => self.resource = value.text()?,
+            6 => self.subresource = value.text()?,
+            7 => self.name = value.text()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Message for NonResourceAttributes {
+    fn field(&mut self, number: u64, value: Value<'_>) -> Result<(), Malformed> {
+        match number {
+            1 => self.path = value.text()?,
+            2 => self.verb = value.text()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn may_i(request: &ApiRequest, user: &Identity) -> Result<Response, Response> {
+    const KIND: &str = "SelfSubjectAccessReview";
+    const VERSION: &str = "authorization.k8s.io/v1";
+    let AccessReview { spec } = body::object(request, KIND, VERSION)?;
+    let allowed = match (&spec.resource_attributes, &spec.non_resource_attributes) {
+        (Some(ResourceAttributes { verb, group, resource, subresource, name }), _) => {
+            allowed(user, &Attributes { verb, group, resource, subresource, name })
+        }
+        (None, Some(path)) => authorize_path(user, &path.verb, &path.path).is_ok(),
+        (None, None) => {
+            let message = "exactly one of resourceAttributes and nonResourceAttributes must be given";
+            return Err(status::bad_request(message));
+        }
+    };
+    let review =
+        json!({ "kind": KIND, "apiVersion": VERSION, "metadata": {}, "spec": {}, "status": { "allowed": allowed } });
+    Ok(Response::json(201, &review))
+}

@@ -1,0 +1,150 @@
+//! Errors as a cluster words them (apimachinery `pkg/api/errors`).
+
+use std::fmt::Display;
+
+use super::message::Response;
+use crate::objects::{Status, StatusCause, StatusDetails};
+
+pub(super) const GROUP: &str = "certificates.k8s.io";
+pub(super) const RESOURCE: &str = "certificatesigningrequests";
+pub(super) const KIND: &str = "CertificateSigningRequest";
+
+fn failure(code: u16, reason: &str, message: impl Into<String>) -> Status {
+    Status {
+        api_version: "v1".into(),
+        kind: "Status".into(),
+        status: "Failure".into(),
+        message: message.into(),
+        reason: reason.into(),
+        code,
+        ..Status::default()
+    }
+}
+
+/// Particulars of an error about the named request.
+fn details(name: &str, kind: &str) -> StatusDetails {
+    StatusDetails { name: name.into(), group: GROUP.into(), kind: kind.into(), ..StatusDetails::default() }
+}
+
+fn response(status: &Status) -> Response {
+    let mut response = Response::json(status.code, status);
+    response.retry_after = status.details.as_ref().and_then(|details| details.retry_after_seconds);
+    response
+}
+
+fn about(name: &str, status: Status) -> Response {
+    response(&Status { details: Some(details(name, RESOURCE)), ..status })
+}
+
+pub(super) fn deleted(name: &str, uid: &str) -> Response {
+    let details = StatusDetails { uid: uid.into(), ..details(name, RESOURCE) };
+    let status = Status {
+        api_version: "v1".into(),
+        kind: "Status".into(),
+        status: "Success".into(),
+        details: Some(details),
+        ..Status::default()
+    };
+    Response::json(200, &status)
+}
+
+pub(super) fn bad_request(message: impl Into<String>) -> Response {
+    response(&failure(400, "BadRequest", message))
+}
+
+pub(super) fn unauthorized() -> Response {
+    response(&failure(401, "Unauthorized", "Unauthorized"))
+}
+
+/// Forbidden outside any resource.
+pub(super) fn forbidden_path(message: impl Into<String>) -> Response {
+    response(&failure(403, "Forbidden", message))
+}
+
+pub(super) fn forbidden(name: &str, why: impl Display) -> Response {
+    let named = if name.is_empty() { String::new() } else { format!(" {name:?}") };
+    about(name, failure(403, "Forbidden", format!("{RESOURCE}.{GROUP}{named} is forbidden: {why}")))
+}
+
+/// No such path.
+pub(super) fn no_such_resource() -> Response {
+    let details = StatusDetails {
+        causes: vec![StatusCause {
+            reason: "UnexpectedServerResponse".into(),
+            message: "404 page not found".into(),
+            ..StatusCause::default()
+        }],
+        ..StatusDetails::default()
+    };
+    let status = failure(404, "NotFound", "the server could not find the requested resource");
+    response(&Status { details: Some(details), ..status })
+}
+
+pub(super) fn not_found(name: &str) -> Response {
+    about(name, failure(404, "NotFound", format!("{RESOURCE}.{GROUP} {name:?} not found")))
+}
+
+pub(super) fn method_not_allowed() -> Response {
+    response(&failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"))
+}
+
+pub(super) fn not_acceptable() -> Response {
+    let message = "only the following media types are accepted: application/json";
+    response(&failure(406, "NotAcceptable", message))
+}
+
+pub(super) fn already_exists(name: &str) -> Response {
+    about(name, failure(409, "AlreadyExists", format!("{RESOURCE}.{GROUP} {name:?} already exists")))
+}
+
+pub(super) fn conflict(name: &str, why: impl Display) -> Response {
+    let message = format!("Operation cannot be fulfilled on {RESOURCE}.{GROUP} {name:?}: {why}");
+    about(name, failure(409, "Conflict", message))
+}
+
+/// What a conflict says of a stale resource version.
+pub(super) const STALE: &str =
+    "the object has been modified; please apply your changes to the latest version and try again";
+
+/// A resource version the history no longer reaches.
+pub(super) fn expired(asked: u64, oldest: u64) -> Status {
+    failure(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
+}
+
+/// A resource version this server has not reached: it has started anew since.
+pub(super) fn ahead(asked: u64, current: u64) -> Status {
+    failure(410, "Expired", format!("resource version {asked} is ahead of this server's, which is {current}"))
+}
+
+pub(super) fn gone(status: &Status) -> Response {
+    response(status)
+}
+
+pub(super) fn unsupported_media_type() -> Response {
+    let message = "the body of the request was in an unknown format - accepted media types include: \
+                   application/json, application/vnd.kubernetes.protobuf";
+    response(&failure(415, "UnsupportedMediaType", message))
+}
+
+/// `causes` must not be empty.
+pub(super) fn invalid(name: &str, causes: Vec<StatusCause>) -> Response {
+    let said: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+    let said = if let [one] = said.as_slice() { one.clone() } else { format!("[{}]", said.join(", ")) };
+    let message = format!("{KIND}.{GROUP} {name:?} is invalid: {said}");
+    let details = StatusDetails { causes, ..details(name, KIND) };
+    response(&Status { details: Some(details), ..failure(422, "Invalid", message) })
+}
+
+/// The store is full: the same answer a cluster gives when a quota of objects is reached, with a time to come back.
+pub(super) fn full(capacity: usize) -> Response {
+    let message = format!(
+        "this server keeps at most {capacity} certificate signing requests; delete some, or wait until old ones are removed"
+    );
+    let details = StatusDetails { retry_after_seconds: Some(60), ..details("", RESOURCE) };
+    response(&Status { details: Some(details), ..failure(429, "TooManyRequests", message) })
+}
+
+/// Any other refusal: a bad head, a body too large.
+pub(super) fn refused(code: u16, reason: &str, message: &str) -> Response {
+    response(&failure(code, reason, message))
+}

@@ -1,0 +1,268 @@
+//! The chunking law, truncation, bounds, and bytes that make no sense.
+
+mod client_support;
+
+use std::time::Duration;
+
+use client_support::*;
+use perennial::Failure;
+use perennial_kubernetes::call::Call;
+use perennial_kubernetes::cluster::Identity;
+use perennial_kubernetes::csr_error::CsrError;
+use perennial_kubernetes::http::Request;
+use perennial_kubernetes::issuance::Issued;
+use perennial_kubernetes::session::Limits;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// What a submission came to, comparably.
+fn summary(outcome: Result<Issued, CsrError>, world: &World<'_>) -> (Result<u32, CsrError>, Vec<String>, Duration) {
+    (outcome.map(|issued| issued.requests), world.lines(), world.elapsed())
+}
+
+/// A submission with every kind of trouble on the way: interim heads, chunk extensions, an answer that ends
+/// with its connection, an expired watch, two events in one chunk, one event in many, trailers.
+fn troubled(scene: &Scene) -> impl FnMut(&Asked) -> Reply + '_ {
+    let mut watches = 0;
+    move |asked| match (asked.is_post(), asked.is_watch()) {
+        (true, _) => {
+            let mut reply = Reply::object(201, &scene.object(&[]));
+            let interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
+            reply.pieces[0].1.splice(0..0, interim.iter().copied());
+            reply
+        }
+        (_, false) => {
+            let body = serde_json::to_vec(&scene.object(&[])).unwrap();
+            Reply::raw([b"HTTP/1.0 200 OK\r\n\r\n".as_slice(), &body].concat()).then(End::Close)
+        }
+        (_, true) => {
+            watches += 1;
+            if watches == 1 {
+                let gone = serde_json::json!({ "kind": "Status", "code": 410 });
+                return Reply::stream().event("BOOKMARK", serde_json::json!({})).event("ERROR", gone);
+            }
+            let line = |object: &_| format!("{}\n", serde_json::json!({ "type": "MODIFIED", "object": object }));
+            let approved = line(&scene.object(&["Approved"]));
+            let mut reply = Reply::stream();
+            reply.pieces.push((Duration::ZERO, chunk(format!("{approved}{approved}").as_bytes())));
+            let issued = line(&scene.issued());
+            for part in issued.as_bytes().chunks(100) {
+                let framed = [format!("{:x};x=y\r\n", part.len()).as_bytes(), part, b"\r\n"].concat();
+                reply.pieces.push((Duration::ZERO, framed));
+            }
+            reply.pieces.push((Duration::ZERO, b"0\r\nX-Trailer: 1\r\n\r\n".to_vec()));
+            reply
+        }
+    }
+}
+
+#[test]
+fn bytes_may_arrive_one_at_a_time() {
+    let scene = Scene::new();
+    let mut whole = scene.world(troubled(&scene));
+    let outcome = whole.run(&mut scene.issuance());
+    let whole = summary(outcome, &whole);
+    assert_eq!(whole.0, Ok(4));
+    let mut single = scene.world(troubled(&scene)).portions(|_| 1);
+    let outcome = single.run(&mut scene.issuance());
+    assert_eq!(summary(outcome, &single), whole);
+}
+
+/// An answer to a watch that is not quite right: one byte of it is changed.
+fn damaged(scene: &Scene, at: usize, byte: u8) -> impl FnMut(&Asked) -> Reply + '_ {
+    let mut watches = 0;
+    move |asked| match (asked.is_post(), asked.is_watch()) {
+        (true, _) => Reply::object(201, &scene.object(&[])),
+        (_, false) => Reply::object(200, &scene.object(&[])),
+        (_, true) => {
+            watches += 1;
+            let mut reply = Reply::stream().event("MODIFIED", scene.object(&["Approved"]));
+            reply = reply.event("MODIFIED", scene.issued()).finish(Duration::ZERO);
+            if watches == 1 {
+                // All of it at once, so that there is something to split.
+                let mut bytes: Vec<u8> = reply.pieces.drain(..).flat_map(|(_, bytes)| bytes).collect();
+                let length = bytes.len();
+                bytes[at % length] = byte;
+                reply.pieces = vec![(Duration::ZERO, bytes)];
+            }
+            reply
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_split_of_the_bytes_gives_the_same_result(sizes in vec(1..700_usize, 1..40)) {
+        let scene = Scene::new();
+        let mut whole = scene.world(troubled(&scene));
+        let outcome = whole.run(&mut scene.issuance());
+        let whole = summary(outcome, &whole);
+        let mut sizes = sizes.iter().cycle();
+        let mut split = scene.world(troubled(&scene)).portions(move |_| *sizes.next().unwrap());
+        let outcome = split.run(&mut scene.issuance());
+        prop_assert_eq!(summary(outcome, &split), whole);
+    }
+
+    #[test]
+    fn any_split_of_damaged_bytes_gives_the_same_result(
+        at in any::<usize>(),
+        byte in prop_oneof![any::<u8>(), Just(b'\n'), Just(b'\r'), Just(b'0')],
+        sizes in vec(1..300_usize, 1..40),
+    ) {
+        let scene = Scene::new();
+        let mut whole = scene.world(damaged(&scene, at, byte));
+        let outcome = whole.run(&mut scene.issuance());
+        let whole = summary(outcome, &whole);
+        let mut sizes = sizes.iter().cycle();
+        let mut split = scene.world(damaged(&scene, at, byte)).portions(move |_| *sizes.next().unwrap());
+        let outcome = split.run(&mut scene.issuance());
+        prop_assert_eq!(summary(outcome, &split), whole);
+    }
+
+    #[test]
+    fn senseless_answers_end_in_an_error_within_bounds(bytes in vec(any::<u8>(), 0..600), end in 0..3_u8) {
+        let scene = Scene::new();
+        let end = [End::Keep, End::Close, End::Cut][usize::from(end)];
+        let error = scene.error(|_| Reply::raw(bytes.clone()).then(end));
+        prop_assert_eq!(error.failure, Failure::Unreachable);
+    }
+
+    #[test]
+    fn senseless_bytes_instead_of_tls_end_in_an_error(bytes in vec(any::<u8>(), 0..300)) {
+        let scene = Scene::new();
+        let mut world = scene.world(|_| panic!("not TLS"));
+        world.not_tls = Some(bytes);
+        prop_assert!(world.run(&mut scene.issuance()).is_err());
+    }
+}
+
+proptest! {
+    // Each case runs into the bound on requests.
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn senseless_watches_never_bring_a_certificate(lines in vec("[ -~\n]{0,80}", 0..12)) {
+        let scene = Scene::new();
+        let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch()) {
+            (true, _) => Reply::object(201, &scene.object(&[])),
+            (_, false) => Reply::object(200, &scene.object(&[])),
+            (_, true) => {
+                let mut reply = Reply::stream();
+                reply.pieces.extend(lines.iter().map(|line| (Duration::from_millis(1), line.clone().into_bytes())));
+                reply.then(End::Close)
+            }
+        });
+        let error = world.run(&mut scene.issuance()).unwrap_err();
+        prop_assert_eq!((error.failure, world.asked.len()), (Failure::Unreachable, 64));
+    }
+}
+
+#[test]
+fn an_answer_cut_off_anywhere_is_neither_believed_nor_the_end() {
+    let scene = Scene::new();
+    let full = Reply::object(201, &scene.issued());
+    // Every place is tried on the reader itself; here a sample, and every place near the end.
+    for length in (0..full.len()).step_by(23).chain(full.len() - 10..full.len()) {
+        let mut first = true;
+        let (outcome, lines) = scene.run(|asked| match asked.is_post() {
+            true if std::mem::take(&mut first) => full.cut_at(length),
+            true => Reply::status(409, "AlreadyExists", "it is there"),
+            false => Reply::object(200, &scene.issued()),
+        });
+        assert_eq!((outcome.unwrap().requests, lines.len()), (3, 3), "cut at {length}");
+    }
+}
+
+#[test]
+fn a_watch_cut_off_anywhere_is_taken_up_again() {
+    let scene = Scene::new();
+    let full = Reply::stream().event("MODIFIED", scene.issued());
+    // Without the last chunk's line end the event itself is complete.
+    for length in (0..full.len() - 3).step_by(23).chain(full.len() - 20..full.len() - 3) {
+        let mut first = true;
+        let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch()) {
+            (true, _) => Reply::object(201, &scene.object(&[])),
+            (_, false) => Reply::object(200, &scene.object(&[])),
+            (_, true) if std::mem::take(&mut first) => full.cut_at(length),
+            (_, true) => full.clone(),
+        });
+        let requests = world.run(&mut scene.issuance()).unwrap().requests;
+        // Cut before the first byte, it counts as a kept connection found dead.
+        assert_eq!(requests, if length == 0 { 3 } else { 4 }, "cut at {length}");
+    }
+}
+
+#[test]
+fn nothing_without_end_is_read_for_ever() {
+    let scene = Scene::new();
+    let endless = |start: &str, with: &[u8]| {
+        let mut bytes = start.as_bytes().to_vec();
+        bytes.extend(with.iter().cycle().take(6 << 20));
+        Reply::raw(bytes)
+    };
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (answer, complaint) in [
+        (endless("HTTP/1.1 200 OK\r\nX: ", b"x"), "response head"),
+        (endless("", b"HTTP/1.1 102 Processing\r\n\r\n"), "response head"),
+        (endless(head, b"1"), "chunk header"),
+        (endless(&format!("{head}0\r\nX: "), b"x"), "trailer"),
+        (endless(head, b"10\r\nabcdefghijklmnop\r\n"), "4 MiB"),
+        (endless("HTTP/1.1 200 OK\r\n\r\n", b"x"), "4 MiB"),
+        (endless("HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n", b"x"), "4 MiB"),
+    ] {
+        let mut world = scene.world(|_| answer.clone()).portions(|_| 16 << 10);
+        let error = world.run(&mut scene.issuance()).unwrap_err();
+        assert_eq!(error.failure, Failure::Unreachable);
+        assert!(error.message.contains(complaint), "{error} does not mention {complaint}");
+        assert_eq!(world.asked.len(), 1);
+    }
+}
+
+#[test]
+fn an_event_without_end_is_not_collected_for_ever() {
+    let scene = Scene::new();
+    let mut first = true;
+    let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch()) {
+        (true, _) => Reply::object(201, &scene.object(&[])),
+        (_, false) => Reply::object(200, &scene.issued()),
+        (_, true) if std::mem::take(&mut first) => {
+            let mut reply = Reply::stream();
+            reply.pieces.push((Duration::ZERO, chunk(&vec![b' '; 2 << 20])));
+            reply
+        }
+        (_, true) => panic!("the look told all"),
+    });
+    assert_eq!(world.run(&mut scene.issuance()).unwrap().requests, 3);
+    assert!(world.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_byte_changed_on_the_way_is_noticed() {
+    let scene = Scene::new();
+    for at in (0..5000).step_by(41) {
+        let mut well = scene.well();
+        let mut world = scene.world(|asked| well(asked));
+        world.damaged_byte = Some(at);
+        let outcome = world.run(&mut scene.issuance());
+        if world.damaged_byte.is_some() {
+            assert_eq!(outcome.unwrap().requests, 2, "there are no {at} bytes to damage");
+            continue;
+        }
+        match outcome {
+            Ok(issued) => assert!(issued.requests > 2, "byte {at}"),
+            Err(error) => assert_eq!(error.failure, Failure::Unreachable, "byte {at}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_body_larger_than_tls_buffers_goes_out_whole() {
+    let scene = Scene::new();
+    let body: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+    let mut world = scene.world(|asked| Reply::json(200, asked.body.clone()));
+    let request = Request::post("/echo", body.clone());
+    let answer = world.run(&mut Call::new(request, scene.cluster(), Identity::Anonymous, Limits::default())).unwrap();
+    assert!(answer.body == body);
+}

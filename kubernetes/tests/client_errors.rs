@@ -1,0 +1,278 @@
+//! What an operator and the machine are told when a submission comes to nothing.
+
+mod client_support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client_support::*;
+use perennial::Failure;
+use perennial_kubernetes::call::Call;
+use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+use perennial_kubernetes::csr_error::CsrError;
+use perennial_kubernetes::exchange::ExchangeError;
+use perennial_kubernetes::http::Request;
+use perennial_kubernetes::issuance::Issuance;
+use perennial_kubernetes::session::Limits;
+
+fn mentions(error: &CsrError, parts: &[&str]) {
+    for part in parts {
+        assert!(error.message.contains(part), "\"{error}\" does not mention \"{part}\"");
+    }
+    assert!(!error.message.contains('\n'), "{error}");
+}
+
+#[test]
+fn each_status_has_its_failure_and_its_verdict_on_the_server() {
+    let scene = Scene::new();
+    for (code, reason, failure, healthy) in [
+        (400, "BadRequest", Failure::Rejected, false),
+        (401, "Unauthorized", Failure::Unauthorized, true),
+        (403, "Forbidden", Failure::Forbidden, true),
+        (404, "NotFound", Failure::Rejected, true),
+        (413, "RequestEntityTooLarge", Failure::Rejected, false),
+        (415, "UnsupportedMediaType", Failure::Rejected, false),
+        (422, "Invalid", Failure::Rejected, false),
+        (429, "TooManyRequests", Failure::Throttled, false),
+        (500, "InternalError", Failure::Unreachable, false),
+        (503, "ServiceUnavailable", Failure::Unreachable, false),
+        (504, "Timeout", Failure::Unreachable, false),
+    ] {
+        let mut world = scene.world(|_| Reply::status(code, reason, "because of the test"));
+        let error = world.run(&mut scene.issuance()).unwrap_err();
+        assert_eq!((error.failure, error.server_healthy), (failure, Some(healthy)), "{code}");
+        mentions(
+            &error,
+            &["https://api.example:6443", &scene.ask.name, &code.to_string(), reason, "because of the test"],
+        );
+        assert_eq!((world.asked.len(), error.retry_after, error.credential_refused), (1, None, false), "{code}");
+    }
+}
+
+#[test]
+fn a_page_that_is_not_the_apis_is_judged_by_its_status_and_quoted_in_brief() {
+    let scene = Scene::new();
+    for (code, failure, healthy) in [
+        (200, Failure::Unreachable, false),
+        (302, Failure::Unreachable, false),
+        (401, Failure::Unauthorized, true),
+        (403, Failure::Forbidden, false),
+        (404, Failure::Rejected, false),
+        (502, Failure::Unreachable, false),
+    ] {
+        let page = format!("<html>\r\n\x1b[31mlogin\u{7}   please{}</html>", " x".repeat(5000));
+        let head = format!("HTTP/1.1 {code} X\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n", page.len());
+        let error = scene.error(|_| Reply::raw(format!("{head}{page}")));
+        assert_eq!((error.failure, error.server_healthy), (failure, Some(healthy)), "{code}: {error}");
+        assert!(error.message.len() < 900 && !error.message.chars().any(char::is_control), "{error}");
+        mentions(&error, &[&code.to_string(), "text/html", "login please"]);
+    }
+}
+
+#[test]
+fn a_missing_permission_names_the_role_that_has_it() {
+    let scene = Scene::new();
+    let error = scene.error(|_| Reply::status(403, "Forbidden", "User \\\"x\\\" cannot create resource"));
+    mentions(&error, &["system:node-bootstrapper", "kubectl", "User \"x\" cannot create resource"]);
+}
+
+#[test]
+fn the_servers_wish_for_patience_is_passed_on() {
+    let scene = Scene::new();
+    let header = Reply::raw("HTTP/1.1 503 X\r\nRetry-After: 120\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(scene.error(|_| header.clone()).retry_after, Some(Duration::from_secs(120)));
+    let body = r#"{"kind":"Status","code":429,"message":"slow","details":{"retryAfterSeconds":7}}"#;
+    let error = scene.error(|_| Reply::json(429, body));
+    assert_eq!((error.failure, error.retry_after), (Failure::Throttled, Some(Duration::from_secs(7))));
+}
+
+#[test]
+fn a_server_out_of_reach_is_reported_after_one_try() {
+    let scene = Scene::new();
+    let mut world = scene.world(|_| panic!("there is no connection"));
+    world.reachable = Box::new(|_| false);
+    let error = world.run(&mut scene.issuance()).unwrap_err();
+    assert_eq!((error.failure, error.server_healthy), (Failure::Unreachable, Some(false)));
+    mentions(&error, &["connection refused", "https://api.example:6443"]);
+}
+
+#[test]
+fn a_refused_client_certificate_is_told_from_a_refused_token() {
+    let mut scene = Scene::new();
+    let (others, known) = (Ca::new("somebody else's CA"), Ca::new("the known CA"));
+    let demanding = server_config(&scene.ca, Some(&known), "api.example");
+    let refused = |scene: &Scene| {
+        let mut world = scene.world(|_| panic!("nobody gets in"));
+        world.config = Arc::clone(&demanding);
+        world.run(&mut scene.issuance()).unwrap_err()
+    };
+
+    scene.identity = Identity::Certificate(others.credential());
+    let error = refused(&scene);
+    assert_eq!((error.failure, error.credential_refused), (Failure::Unauthorized, true));
+    mentions(&error, &["TLS alert", "our certificate"]);
+
+    scene.identity = Identity::Token(Token::new("abcdef.0123456789abcdef").unwrap());
+    let error = refused(&scene);
+    assert_eq!((error.failure, error.credential_refused), (Failure::Unauthorized, false));
+    mentions(&error, &["certificate_required", "wants a client certificate", "bearer token"]);
+
+    scene.identity = Identity::Certificate(known.credential());
+    let mut world = scene.world(scene.well());
+    world.config = demanding;
+    world.run(&mut scene.issuance()).unwrap();
+}
+
+#[test]
+fn the_servers_alert_counts_even_if_the_write_before_it_failed() {
+    let mut scene = Scene::new();
+    scene.identity = Identity::Certificate(Ca::new("somebody else's CA").credential());
+    let mut world = scene.world(|_| panic!("nobody gets in"));
+    world.config = server_config(&scene.ca, Some(&scene.ca), "api.example");
+    world.broken_transmit = 2;
+    assert!(world.run(&mut scene.issuance()).unwrap_err().credential_refused);
+}
+
+#[test]
+fn a_failed_write_without_a_better_reason_is_the_reason() {
+    let scene = Scene::new();
+    let call = || Call::new(Request::get("/version"), scene.cluster(), Identity::Anonymous, Limits::default());
+    for end in [End::Keep, End::Cut] {
+        let mut world = scene.world(|_| Reply::silence().then(end));
+        world.broken_transmit = 2;
+        assert_eq!(world.run(&mut call()).unwrap_err(), ExchangeError::Broken("broken pipe".to_owned()));
+        assert!(world.elapsed() <= Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn an_older_server_speaks_tls_1_2() {
+    let mut scene = Scene::new();
+    let known = Ca::new("the known CA");
+    let config = server_config_for(&[&rustls::version::TLS12], &scene.ca, Some(&known), "api.example");
+    scene.identity = Identity::Certificate(known.credential());
+    let mut world = scene.world(scene.well());
+    world.config = Arc::clone(&config);
+    world.run(&mut scene.issuance()).unwrap();
+
+    scene.identity = Identity::Certificate(Ca::new("somebody else's CA").credential());
+    let mut world = scene.world(|_| panic!("nobody gets in"));
+    world.config = config;
+    assert!(world.run(&mut scene.issuance()).unwrap_err().credential_refused);
+}
+
+#[test]
+fn a_credential_refused_over_http_is_marked_as_such() {
+    let mut scene = Scene::new();
+    scene.identity = Identity::Certificate(scene.ca.credential());
+    assert!(scene.error(|_| Reply::status(401, "Unauthorized", "who?")).credential_refused);
+}
+
+#[test]
+fn a_server_signed_by_another_ca_names_the_ca_to_check() {
+    let scene = Scene::new();
+    let other = Ca::new("the wrong CA");
+    let mut world = scene.world(|_| panic!("nothing may be sent"));
+    world.config = server_config(&other, None, "api.example");
+    let error = world.run(&mut scene.issuance()).unwrap_err();
+    assert_eq!(error.failure, Failure::Unreachable);
+    mentions(&error, &["not trusted", "certificate-authority", "CN=the test CA", "api.example"]);
+}
+
+fn issuance_at(scene: &Scene, cluster: Cluster) -> Issuance {
+    Issuance::new(scene.ask.clone(), Arc::new(cluster), scene.identity.clone(), Limits::default(), 7)
+}
+
+#[test]
+fn a_server_of_another_name_is_not_trusted_unless_that_name_is_configured() {
+    let scene = Scene::new();
+    let cluster = || Cluster::from_url("https://10.0.0.1").unwrap().with_roots(scene.ca.roots());
+    let mut world = scene.world(scene.well());
+    let error = world.run(&mut issuance_at(&scene, cluster())).unwrap_err();
+    assert_eq!(error.failure, Failure::Unreachable);
+    mentions(&error, &["10.0.0.1", "api.example"]);
+
+    let cluster = cluster().with_tls_server_name("api.example").unwrap();
+    world.run(&mut issuance_at(&scene, cluster)).unwrap();
+}
+
+#[test]
+fn without_a_ca_nothing_is_connected_to_unless_checks_are_off() {
+    let scene = Scene::new();
+    let cluster = || Cluster::from_url("https://api.example").unwrap();
+    let mut world = scene.world(scene.well());
+    let error = world.run(&mut issuance_at(&scene, cluster())).unwrap_err();
+    assert_eq!((error.failure, error.server_healthy), (Failure::Local, None));
+    mentions(&error, &["certificate-authority"]);
+    assert!(world.steps.is_empty());
+
+    world.run(&mut issuance_at(&scene, cluster().with_insecure_skip_tls_verify())).unwrap();
+}
+
+#[test]
+fn a_port_that_does_not_speak_tls_is_recognised() {
+    let scene = Scene::new();
+    let mut world = scene.world(|_| panic!("not TLS"));
+    world.not_tls = Some(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec());
+    let error = world.run(&mut scene.issuance()).unwrap_err();
+    assert_eq!(error.failure, Failure::Unreachable);
+    mentions(&error, &["does not speak TLS"]);
+}
+
+#[test]
+fn a_certificate_that_is_of_no_use_is_refused() {
+    let mut scene = Scene::new();
+    scene.ask.skew = Duration::ZERO;
+    let other_key = perennial_pki::KeyPair::generate(perennial_pki::KeyAlgorithm::EcdsaP256).unwrap();
+    let key = &scene.ask.public_key_der;
+    for certificate in [
+        "not a certificate".to_owned(),
+        scene.ca.sign(other_key.public_key_der(), &[], true, 3600),
+        scene.ca.sign(key, &[], true, 30),
+        scene.ca.sign(key, &[], false, 3600),
+    ] {
+        let mut object = scene.issued();
+        object.status.certificate = certificate.into_bytes();
+        let error = scene.error(|_| Reply::object(201, &object));
+        assert_eq!(error.failure, Failure::BadCertificate, "{error}");
+        mentions(&error, &[&scene.ask.name]);
+    }
+}
+
+#[test]
+fn a_token_is_sent_with_every_request_and_shown_nowhere() {
+    const SECRET: &str = "abcdef.0123456789abcdef";
+    let mut scene = Scene::new();
+    scene.identity = Identity::Token(Token::new(&format!(" {SECRET}\n")).unwrap());
+    let mut world = scene.world(scene.well());
+    let mut issuance = scene.issuance();
+    world.run(&mut issuance).unwrap();
+    assert_eq!(world.asked.len(), 2);
+    for asked in &world.asked {
+        assert!(asked.head.contains(&format!("\r\nauthorization: Bearer {SECRET}\r\n")), "{}", asked.head);
+    }
+    let error = scene.error(|_| Reply::status(401, "Unauthorized", "no"));
+    assert!(error.credential_refused);
+    for shown in [format!("{:?}", scene.identity), format!("{issuance:?}"), format!("{error:?}"), error.to_string()] {
+        assert!(!shown.contains(SECRET) && !shown.contains("0123456789"), "{shown}");
+    }
+}
+
+#[test]
+fn a_single_call_hands_over_whatever_answer_there_is() {
+    let scene = Scene::new();
+    let call = |request| Call::new(request, scene.cluster(), Identity::Anonymous, Limits::default());
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+
+    let mut world = scene.world(|asked| Reply::json(201, asked.body.clone()));
+    let answer = world.run(&mut call(Request::post(path, b"{\"kind\":\"SelfSubjectReview\"}".to_vec()))).unwrap();
+    assert_eq!((answer.status, answer.body.as_slice()), (201, b"{\"kind\":\"SelfSubjectReview\"}".as_slice()));
+    assert_eq!(answer.content_type, "application/json");
+    assert_eq!(world.steps.last().unwrap(), "disconnect");
+
+    let answer = scene.world(|_| Reply::status(418, "", "")).run(&mut call(Request::get("/version"))).unwrap();
+    assert_eq!(answer.status, 418);
+
+    let error = scene.world(|_| Reply::silence()).run(&mut call(Request::get("/version"))).unwrap_err();
+    assert_eq!(error, ExchangeError::TimedOut("an answer"));
+}

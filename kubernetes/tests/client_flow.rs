@@ -1,0 +1,228 @@
+//! The way of a submission through the API: what is asked, in which order, and what comes of it.
+
+mod client_support;
+
+use std::cell::RefCell;
+
+use client_support::*;
+use perennial::{Failure, Now, Template};
+use perennial_kubernetes::conversation::{Conversation, Input, Step};
+use perennial_kubernetes::csr_error::CsrError;
+use perennial_kubernetes::issuance::{Issuance, Progress};
+use perennial_kubernetes::objects::CertificateSigningRequest;
+use perennial_pki::{KeyAlgorithm, KeyPair, certificate_request};
+
+#[test]
+fn all_going_well_it_takes_two_requests_on_one_connection() {
+    let scene = Scene::new();
+    let mut world = scene.world(scene.well());
+    let issued = world.run(&mut scene.issuance()).unwrap();
+    assert_eq!(issued.requests, 2);
+    assert_eq!(issued.csr_name, scene.ask.name);
+    assert_eq!(issued.chain.public_key_der(), scene.ask.public_key_der);
+    assert_eq!(world.lines(), [format!("POST {CSRS}"), format!("GET {CSRS}?watch")]);
+    assert!(world.asked.iter().all(|asked| asked.connection == 1));
+    assert_eq!(world.steps.first().unwrap(), "connect api.example 6443");
+    assert_eq!(world.steps.last().unwrap(), "disconnect");
+}
+
+#[test]
+fn the_object_created_says_all_that_is_asked() {
+    let scene = Scene::new();
+    let mut world = scene.world(scene.well());
+    world.run(&mut scene.issuance()).unwrap();
+    let object: CertificateSigningRequest = serde_json::from_slice(&world.asked[0].body).unwrap();
+    assert_eq!(object.kind, "CertificateSigningRequest");
+    assert_eq!(object.metadata.name, scene.ask.name);
+    assert_eq!(object.spec.request, scene.ask.request.pem.as_bytes());
+    assert_eq!((object.spec.signer_name.as_str(), object.spec.expiration_seconds), (SIGNER, Some(3600)));
+    assert_eq!(object.spec.usages, scene.ask.usages);
+    let watch = &world.asked[1].line;
+    assert!(
+        watch.contains(&format!("fieldSelector=metadata.name%3D{}&resourceVersion=100&", scene.ask.name)),
+        "{watch}"
+    );
+    assert!(world.asked[1].head.contains("\r\nhost: api.example:6443\r\n"), "{}", world.asked[1].head);
+}
+
+#[test]
+fn a_name_already_taken_by_our_own_request_is_picked_up() {
+    let scene = Scene::new();
+    let (outcome, lines) = scene.run(|asked| match (asked.is_post(), asked.is_watch()) {
+        (true, _) => Reply::status(409, "AlreadyExists", "it is there"),
+        (_, false) => Reply::object(200, &scene.object(&[])),
+        (_, true) => Reply::stream().event("MODIFIED", scene.issued()),
+    });
+    assert_eq!(outcome.unwrap().requests, 3);
+    let object = format!("GET {CSRS}/{}", scene.ask.name);
+    assert_eq!(lines, [format!("POST {CSRS}"), object, format!("GET {CSRS}?watch")]);
+}
+
+#[test]
+fn a_request_issued_before_a_restart_is_not_watched_at_all() {
+    let scene = Scene::new();
+    let (outcome, lines) = scene.run(|asked| match asked.is_post() {
+        true => Reply::status(409, "AlreadyExists", "it is there"),
+        false => Reply::object(200, &scene.issued()),
+    });
+    outcome.unwrap();
+    assert_eq!(lines.len(), 2);
+}
+
+/// What comes of a name that is taken by this object.
+fn taken_by(scene: &Scene, object: &CertificateSigningRequest) -> Result<(), Failure> {
+    let (outcome, _) = scene.run(|asked| match (asked.is_post(), asked.is_watch()) {
+        (true, _) => Reply::status(409, "AlreadyExists", "it is there"),
+        (_, false) => Reply::object(200, object),
+        (_, true) => Reply::stream().event("MODIFIED", scene.issued()),
+    });
+    outcome.map(|_| ()).map_err(|error| error.failure)
+}
+
+#[test]
+fn the_same_request_signed_anew_is_ours() {
+    let scene = Scene::new();
+    let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let (first, second) = (ask(&key, &Template::node("a")), ask(&key, &Template::node("a")));
+    assert_eq!(first.name, second.name);
+    let mut object = scene.object(&[]);
+    object.spec.request = first.request.pem.into_bytes();
+    let certificate = scene.ca.sign(key.public_key_der(), &[], true, 3600);
+    let scene = Scene { ask: second, certificate, ..scene };
+    object.metadata.name.clone_from(&scene.ask.name);
+    assert_eq!(taken_by(&scene, &object), Ok(()));
+}
+
+#[test]
+fn a_name_taken_by_anything_else_is_not_ours() {
+    let scene = Scene::new();
+    let other_key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let with_request = |template: &Template, key: &KeyPair| {
+        let mut object = scene.object(&[]);
+        object.spec.request = certificate_request(template, key).unwrap().pem.into_bytes();
+        object
+    };
+    let mut signer = scene.object(&[]);
+    signer.spec.signer_name = "kubernetes.io/kubelet-serving".to_owned();
+    let mut usages = scene.object(&[]);
+    usages.spec.usages.pop();
+    let mut garbage = scene.object(&[]);
+    garbage.spec.request = b"garbage".to_vec();
+    let another_key = with_request(&Template::node("a"), &other_key);
+    for object in [signer, usages, garbage, another_key] {
+        assert_eq!(taken_by(&scene, &object), Err(Failure::Rejected));
+    }
+}
+
+#[test]
+fn another_subject_under_our_key_is_not_ours() {
+    let scene = Scene::new();
+    let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let scene = Scene { ask: ask(&key, &Template::node("a")), ..scene };
+    for template in [Template::node("b"), Template::new("system:node:a")] {
+        let mut object = scene.object(&[]);
+        object.spec.request = certificate_request(&template, &key).unwrap().pem.into_bytes();
+        assert_eq!(taken_by(&scene, &object), Err(Failure::Rejected));
+    }
+}
+
+#[test]
+fn a_name_taken_by_our_denied_or_failed_request_repeats_the_verdict() {
+    let scene = Scene::new();
+    assert_eq!(taken_by(&scene, &scene.object(&["Denied"])), Err(Failure::Denied));
+    assert_eq!(taken_by(&scene, &scene.object(&["Approved", "Failed"])), Err(Failure::SignerFailed));
+}
+
+/// What comes of a watch that sends this.
+fn watching(scene: &Scene, stream: &Reply) -> CsrError {
+    scene.error(|asked| match (asked.is_post(), asked.is_watch()) {
+        (true, _) => Reply::object(201, &scene.object(&[])),
+        (_, true) => stream.clone(),
+        (_, false) => panic!("the watch has told all there is to know"),
+    })
+}
+
+#[test]
+fn a_verdict_in_the_watch_ends_it_and_is_quoted() {
+    let scene = Scene::new();
+    let denied = watching(&scene, &Reply::stream().event("MODIFIED", scene.object(&["Denied"])));
+    assert_eq!((denied.failure, denied.server_healthy), (Failure::Denied, Some(true)));
+    for part in [&scene.ask.name, "https://api.example:6443", "TestReason", "a test said so"] {
+        assert!(denied.message.contains(part), "{denied} does not mention {part}");
+    }
+    let failed = watching(&scene, &Reply::stream().event("MODIFIED", scene.object(&["Approved", "Failed"])));
+    assert_eq!(failed.failure, Failure::SignerFailed);
+}
+
+#[test]
+fn an_object_deleted_or_replaced_is_reported_as_such() {
+    let scene = Scene::new();
+    let deleted = watching(&scene, &Reply::stream().event("DELETED", scene.object(&[])));
+    assert_eq!(deleted.failure, Failure::Deleted);
+    let mut replaced = scene.issued();
+    replaced.metadata.uid = "uid-2".to_owned();
+    let replaced = watching(&scene, &Reply::stream().event("MODIFIED", &replaced));
+    assert_eq!(replaced.failure, Failure::Deleted);
+}
+
+#[test]
+fn bookmarks_strangers_and_unapproved_certificates_are_passed_over() {
+    let scene = Scene::new();
+    let mut unapproved = scene.issued();
+    unapproved.status.conditions.clear();
+    let mut stranger = scene.object(&["Denied"]);
+    stranger.metadata.name = "somebody-else".to_owned();
+    let bookmark = serde_json::json!({ "metadata": { "resourceVersion": "110" } });
+    let stream = Reply::stream()
+        .event("BOOKMARK", &bookmark)
+        .event("MODIFIED", &unapproved)
+        .event("MODIFIED", &stranger)
+        .event("DELETED", &stranger)
+        .event("SOMETHING-NEW", &bookmark)
+        .event("MODIFIED", scene.issued());
+    let (outcome, _) = scene.run(|asked| match asked.is_post() {
+        true => Reply::object(201, &scene.object(&[])),
+        false => stream.clone(),
+    });
+    assert_eq!(outcome.unwrap().requests, 2);
+}
+
+#[test]
+fn people_can_see_what_is_being_waited_for() {
+    let scene = Scene::new();
+    let csr_name = scene.ask.name.clone();
+    let seen = RefCell::new(Vec::new());
+    let mut issuance = scene.issuance();
+    assert_eq!(issuance.progress(), Progress::Connecting);
+    let mut world = scene.world(scene.well());
+    world.run(&mut Spied(&mut issuance, &seen)).unwrap();
+    let mut seen = seen.into_inner();
+    seen.dedup();
+    assert_eq!(
+        seen,
+        [
+            Progress::Connecting,
+            Progress::Submitting,
+            Progress::WaitingForApproval { csr_name: csr_name.clone() },
+            Progress::WaitingForIssuance { csr_name },
+            Progress::Finished,
+        ]
+    );
+}
+
+struct Spied<'a>(&'a mut Issuance, &'a RefCell<Vec<Progress>>);
+
+impl Conversation for Spied<'_> {
+    type Outcome = <Issuance as Conversation>::Outcome;
+
+    fn handle(&mut self, input: Input<'_>, now: Now) {
+        self.0.handle(input, now);
+        self.1.borrow_mut().push(self.0.progress());
+    }
+
+    fn poll(&mut self, now: Now) -> Step<Self::Outcome> {
+        let step = self.0.poll(now);
+        self.1.borrow_mut().push(self.0.progress());
+        step
+    }
+}

@@ -1,0 +1,18 @@
+//! What the client tests share.
+
+#![allow(dead_code, unused_imports, reason = "each test file uses its part")]
+
+mod ca;
+mod reply;
+mod scene;
+mod world;
+
+pub(crate) use ca::{Ca, server_config, server_config_for};
+pub(crate) use reply::{Asked, End, Reply, chunk};
+pub(crate) use scene::{Scene, ask};
+pub(crate) use world::World;
+
+pub(crate) const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+pub(crate) const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+/// 2026-11-23.
+pub(crate) const EPOCH: i64 = 1_795_392_000;

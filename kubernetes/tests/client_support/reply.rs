@@ -1,0 +1,118 @@
+//! What the server is asked, and what it answers.
+
+use std::time::Duration;
+
+use perennial_kubernetes::objects::CertificateSigningRequest;
+
+/// What the server is asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    /// Method and target.
+    pub(crate) line: String,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+    /// Which connection, and which request on it; both from 1.
+    pub(crate) connection: usize,
+    pub(crate) nth: usize,
+}
+
+impl Asked {
+    pub(crate) fn is_post(&self) -> bool {
+        self.line.starts_with("POST")
+    }
+
+    pub(crate) fn is_watch(&self) -> bool {
+        self.line.contains("watch=true")
+    }
+}
+
+/// What the server does about it: pieces of plaintext after pauses, then perhaps an end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reply {
+    pub(crate) pieces: Vec<(Duration, Vec<u8>)>,
+    pub(crate) end: End,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum End {
+    #[default]
+    Keep,
+    /// close_notify, then the end of the stream.
+    Close,
+    /// The end of the stream, without a word.
+    Cut,
+}
+
+impl Reply {
+    pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { pieces: vec![(Duration::ZERO, bytes.into())], end: End::Keep }
+    }
+
+    pub(crate) fn json(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        let body = body.into();
+        let head =
+            format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+        Self::raw([head.into_bytes(), body].concat())
+    }
+
+    pub(crate) fn object(status: u16, object: &CertificateSigningRequest) -> Self {
+        Self::json(status, serde_json::to_vec(object).unwrap())
+    }
+
+    pub(crate) fn status(code: u16, reason: &str, message: &str) -> Self {
+        let body = format!(
+            r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","message":"{message}","reason":"{reason}","code":{code}}}"#
+        );
+        Self::json(code, body)
+    }
+
+    /// A chunked stream that goes on.
+    pub(crate) fn stream() -> Self {
+        Self::raw("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+    }
+
+    pub(crate) fn event(mut self, type_: &str, object: impl serde::Serialize) -> Self {
+        let event = serde_json::json!({ "type": type_, "object": object });
+        self.pieces.push((Duration::from_millis(100), chunk(format!("{event}\n").as_bytes())));
+        self
+    }
+
+    pub(crate) fn after(mut self, pause: Duration) -> Self {
+        self.pieces.last_mut().unwrap().0 = pause;
+        self
+    }
+
+    /// The last chunk.
+    pub(crate) fn finish(mut self, pause: Duration) -> Self {
+        self.pieces.push((pause, b"0\r\n\r\n".to_vec()));
+        self
+    }
+
+    pub(crate) fn then(mut self, end: End) -> Self {
+        self.end = end;
+        self
+    }
+
+    pub(crate) fn silence() -> Self {
+        Self::default()
+    }
+
+    /// Nothing but the first `length` bytes, then a cut.
+    pub(crate) fn cut_at(&self, length: usize) -> Self {
+        let mut left = length;
+        let mut pieces = self.pieces.clone();
+        for (_, bytes) in &mut pieces {
+            bytes.truncate(left);
+            left -= bytes.len();
+        }
+        Self { pieces, end: End::Cut }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.pieces.iter().map(|(_, bytes)| bytes.len()).sum()
+    }
+}
+
+pub(crate) fn chunk(bytes: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+}

@@ -1,0 +1,117 @@
+//! A node that wants a certificate, and the objects of its request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::Template;
+use perennial_kubernetes::ask::Ask;
+use perennial_kubernetes::cluster::{Cluster, Identity};
+use perennial_kubernetes::csr_error::CsrError;
+use perennial_kubernetes::issuance::{Issuance, Issued};
+use perennial_kubernetes::naming::csr_name;
+use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
+use perennial_kubernetes::session::Limits;
+use perennial_pki::{KeyAlgorithm, KeyPair, Usage, certificate_request};
+
+use super::{Asked, Ca, Reply, SIGNER, World};
+
+/// A node that wants a client certificate, and the CA that would sign it.
+pub(crate) struct Scene {
+    pub(crate) ca: Ca,
+    pub(crate) ask: Ask,
+    pub(crate) certificate: String,
+    pub(crate) identity: Identity,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        let ca = Ca::new("the test CA");
+        let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
+        let certificate = ca.sign(key.public_key_der(), &[], true, 3600);
+        Self { ask: ask(&key, &Template::node("a")), certificate, ca, identity: Identity::Anonymous }
+    }
+
+    pub(crate) fn cluster(&self) -> Arc<Cluster> {
+        Arc::new(Cluster::from_url("https://api.example:6443").unwrap().with_roots(self.ca.roots()))
+    }
+
+    pub(crate) fn issuance(&self) -> Issuance {
+        Issuance::new(self.ask.clone(), self.cluster(), self.identity.clone(), Limits::default(), 7)
+    }
+
+    pub(crate) fn world<'a>(&self, script: impl FnMut(&Asked) -> Reply + 'a) -> World<'a> {
+        World::new(&self.ca, script)
+    }
+
+    /// Runs a submission against `script`.
+    pub(crate) fn run(&self, script: impl FnMut(&Asked) -> Reply) -> (Result<Issued, CsrError>, Vec<String>) {
+        let mut world = self.world(script);
+        let outcome = world.run(&mut self.issuance());
+        (outcome, world.lines())
+    }
+
+    pub(crate) fn error(&self, script: impl FnMut(&Asked) -> Reply) -> CsrError {
+        self.run(script).0.unwrap_err()
+    }
+
+    /// The object as the server keeps it, with these conditions.
+    pub(crate) fn object(&self, conditions: &[&str]) -> CertificateSigningRequest {
+        let mut object: CertificateSigningRequest = serde_json::from_value(serde_json::json!({
+            "apiVersion": "certificates.k8s.io/v1",
+            "kind": "CertificateSigningRequest",
+            "metadata": { "name": self.ask.name, "uid": "uid-1", "resourceVersion": "100" },
+            "spec": { "signerName": SIGNER, "usages": self.ask.usages, "username": "system:bootstrap:x" },
+        }))
+        .unwrap();
+        object.spec.request = self.ask.request.pem.clone().into_bytes();
+        object.status.conditions = conditions
+            .iter()
+            .map(|type_| Condition {
+                type_: (*type_).to_owned(),
+                status: "True".to_owned(),
+                reason: "TestReason".to_owned(),
+                message: "a test said so".to_owned(),
+                ..Condition::default()
+            })
+            .collect();
+        object
+    }
+
+    /// The same, approved and issued.
+    pub(crate) fn issued(&self) -> CertificateSigningRequest {
+        let mut object = self.object(&["Approved"]);
+        object.status.certificate = self.certificate.clone().into_bytes();
+        object
+    }
+
+    /// A server at which all goes well.
+    pub(crate) fn well(&self) -> impl FnMut(&Asked) -> Reply + use<> {
+        let (pending, approved, issued) = (self.object(&[]), self.object(&["Approved"]), self.issued());
+        let mut created = false;
+        move |asked| match (asked.is_post(), asked.is_watch()) {
+            (true, _) if created => Reply::status(409, "AlreadyExists", "it is there"),
+            (true, _) => {
+                created = true;
+                Reply::object(201, &pending)
+            }
+            (_, true) => Reply::stream().event("MODIFIED", &approved).event("MODIFIED", &issued),
+            (_, false) if created => Reply::object(200, &pending),
+            (_, false) => Reply::status(404, "NotFound", "no such thing"),
+        }
+    }
+}
+
+pub(crate) fn ask(key: &KeyPair, template: &Template) -> Ask {
+    let usages = ["digital signature", "client auth"].map(str::to_owned);
+    Ask {
+        name: csr_name(key.public_key_der(), template.common_name(), template.organizations(), &usages),
+        request: certificate_request(template, key).unwrap(),
+        public_key_der: key.public_key_der().to_vec(),
+        signer_name: SIGNER.to_owned(),
+        usages: usages.to_vec(),
+        expiration_seconds: Some(3600),
+        usage: Usage::ClientAuth,
+        skew: Duration::from_secs(300),
+        roots: None,
+    }
+}

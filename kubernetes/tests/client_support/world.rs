@@ -1,0 +1,261 @@
+//! A scripted server behind real TLS, and a driver in virtual time.
+
+use std::collections::VecDeque;
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Instant, Now, UnixTime};
+use perennial_kubernetes::conversation::{Conversation, Input, Step};
+use rustls::{ServerConfig, ServerConnection};
+
+use super::{Asked, Ca, EPOCH, End, Reply, server_config};
+
+type Script<'a> = Box<dyn FnMut(&Asked) -> Reply + 'a>;
+
+/// The server and the network in front of it.
+pub(crate) struct World<'a> {
+    pub(crate) script: Script<'a>,
+    pub(crate) config: Arc<ServerConfig>,
+    /// Every request, in order.
+    pub(crate) asked: Vec<Asked>,
+    pub(crate) steps: Vec<String>,
+    pub(crate) now: Now,
+    /// How many bytes of what is there a read brings.
+    pub(crate) portion: Box<dyn FnMut(usize) -> usize + 'a>,
+    /// Whether the n-th connection (from 1) can be made.
+    pub(crate) reachable: Box<dyn FnMut(usize) -> bool + 'a>,
+    /// Speak these bytes instead of TLS.
+    pub(crate) not_tls: Option<Vec<u8>>,
+    /// The n-th transmission (from 1) is reported as failed, although it arrives.
+    pub(crate) broken_transmit: usize,
+    /// The byte that is changed on its way to the client, counted over all connections.
+    pub(crate) damaged_byte: Option<usize>,
+    transmits: usize,
+    connections: usize,
+    link: Option<Link>,
+}
+
+struct Link {
+    tls: ServerConnection,
+    plain: Vec<u8>,
+    nth: usize,
+    /// Plaintext the server will send, and when.
+    later: VecDeque<(Instant, Vec<u8>)>,
+    end: End,
+    /// Ciphertext on its way to the client.
+    wire: VecDeque<u8>,
+    ended: bool,
+}
+
+impl<'a> World<'a> {
+    pub(crate) fn new(ca: &Ca, script: impl FnMut(&Asked) -> Reply + 'a) -> Self {
+        Self {
+            script: Box::new(script),
+            config: server_config(ca, None, "api.example"),
+            asked: Vec::new(),
+            steps: Vec::new(),
+            now: Now { instant: Instant::from_millis(1000), unix: UnixTime::from_secs(EPOCH) },
+            portion: Box::new(|length| length),
+            reachable: Box::new(|_| true),
+            not_tls: None,
+            broken_transmit: 0,
+            damaged_byte: None,
+            transmits: 0,
+            connections: 0,
+            link: None,
+        }
+    }
+
+    pub(crate) fn portions(mut self, portion: impl FnMut(usize) -> usize + 'a) -> Self {
+        self.portion = Box::new(portion);
+        self
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.asked
+            .iter()
+            .map(|asked| {
+                asked.line.split('?').next().unwrap().to_owned() + if asked.is_watch() { "?watch" } else { "" }
+            })
+            .collect()
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.now.instant.since(Instant::from_millis(1000))
+    }
+
+    /// Drives `conversation` to its end. Time passes only when nothing else can happen.
+    pub(crate) fn run<C: Conversation>(&mut self, conversation: &mut C) -> C::Outcome {
+        for _ in 0..2_000_000 {
+            let step = conversation.poll(self.now);
+            let input = match step {
+                Step::Done(outcome) => return outcome,
+                Step::Connect { host, port, .. } => {
+                    self.steps.push(format!("connect {host} {port}"));
+                    assert!(self.link.is_none(), "the old connection is closed first");
+                    self.connect()
+                }
+                Step::Transmit { bytes, .. } => {
+                    self.steps.push("transmit".to_owned());
+                    self.transmits += 1;
+                    let broken = self.link.as_ref().expect("transmit without a connection").ended;
+                    if !broken {
+                        self.transmit(&bytes);
+                    }
+                    if broken || self.transmits == self.broken_transmit {
+                        Input::Failed("broken pipe".to_owned())
+                    } else {
+                        continue;
+                    }
+                }
+                Step::Receive { until } => match self.receive(until) {
+                    Some(bytes) if bytes.is_empty() => Input::Ended,
+                    Some(bytes) => {
+                        conversation.handle(Input::Received(&bytes), self.now);
+                        continue;
+                    }
+                    None => continue,
+                },
+                Step::Disconnect => {
+                    self.steps.push("disconnect".to_owned());
+                    self.link = None;
+                    continue;
+                }
+                Step::Wait { until } => {
+                    assert!(until > self.now.instant && until < Instant::MAX, "a wait must end, and not at once");
+                    self.steps.push(format!("wait {:?}", until.since(self.now.instant)));
+                    self.pass(until);
+                    continue;
+                }
+            };
+            conversation.handle(input, self.now);
+        }
+        panic!("no end in sight: {:?}", self.lines());
+    }
+
+    fn connect(&mut self) -> Input<'static> {
+        self.connections += 1;
+        if !(self.reachable)(self.connections) {
+            return Input::Failed("connection refused".to_owned());
+        }
+        self.link = Some(Link {
+            tls: ServerConnection::new(Arc::clone(&self.config)).unwrap(),
+            plain: Vec::new(),
+            nth: 0,
+            later: VecDeque::new(),
+            end: End::Keep,
+            wire: self.not_tls.clone().unwrap_or_default().into(),
+            ended: false,
+        });
+        Input::Connected
+    }
+
+    fn transmit(&mut self, mut bytes: &[u8]) {
+        let link = self.link.as_mut().unwrap();
+        if self.not_tls.is_some() {
+            link.ended = true;
+            return;
+        }
+        while !bytes.is_empty() {
+            if link.tls.read_tls(&mut bytes).unwrap() == 0 {
+                break;
+            }
+            if link.tls.process_new_packets().is_err() {
+                // The alert goes out, then the server hangs up.
+                link.flush();
+                link.ended = true;
+                return;
+            }
+            let _ = link.tls.reader().read_to_end(&mut link.plain);
+        }
+        while let Some(mut asked) = take_request(&mut link.plain) {
+            link.nth += 1;
+            (asked.connection, asked.nth) = (self.connections, link.nth);
+            let reply = (self.script)(&asked);
+            self.asked.push(asked);
+            let mut at = self.now.instant;
+            for (pause, bytes) in reply.pieces {
+                at = at.after(pause);
+                link.later.push_back((at, bytes));
+            }
+            link.end = reply.end;
+        }
+        link.catch_up(self.now.instant);
+    }
+
+    /// `None`: nothing until then. Empty: the end.
+    fn receive(&mut self, until: Instant) -> Option<Vec<u8>> {
+        let link = self.link.as_mut().expect("receive without a connection");
+        link.catch_up(self.now.instant);
+        if !link.wire.is_empty() {
+            let length = (self.portion)(link.wire.len()).clamp(1, link.wire.len());
+            let mut bytes: Vec<u8> = link.wire.drain(..length).collect();
+            self.damaged_byte = match self.damaged_byte {
+                Some(at) if at < length => {
+                    bytes[at] ^= 0x10;
+                    None
+                }
+                at => at.map(|at| at - length),
+            };
+            return Some(bytes);
+        }
+        if link.ended {
+            return Some(Vec::new());
+        }
+        let next = link.later.front().map_or(until, |(at, _)| *at).min(until);
+        self.pass(next);
+        None
+    }
+
+    fn pass(&mut self, until: Instant) {
+        let span = until.since(self.now.instant);
+        self.now = Now { instant: until.max(self.now.instant), unix: self.now.unix.after(span) };
+    }
+}
+
+impl Link {
+    fn catch_up(&mut self, now: Instant) {
+        while self.later.front().is_some_and(|(at, _)| *at <= now) {
+            let (_, bytes) = self.later.pop_front().unwrap();
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let taken = self.tls.writer().write(rest).unwrap();
+                rest = &rest[taken..];
+                self.flush();
+            }
+        }
+        if self.later.is_empty() && self.end != End::Keep && !self.ended {
+            if self.end == End::Close {
+                self.tls.send_close_notify();
+            }
+            self.flush();
+            self.ended = true;
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        let mut bytes = Vec::new();
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut bytes).unwrap();
+        }
+        self.wire.extend(bytes);
+    }
+}
+
+fn take_request(plain: &mut Vec<u8>) -> Option<Asked> {
+    let end = plain.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let head = String::from_utf8(plain[..end].to_vec()).unwrap();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .map_or(0, |length| length.trim().parse::<usize>().unwrap());
+    if plain.len() < end + length {
+        return None;
+    }
+    plain.drain(..end);
+    let body = plain.drain(..length).collect();
+    let line = head.lines().next().unwrap().trim_end_matches(" HTTP/1.1").to_owned();
+    Some(Asked { line, head, body, connection: 0, nth: 0 })
+}

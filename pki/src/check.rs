@@ -1,0 +1,219 @@
+//! The check of what was issued: is it usable at all?
+
+use std::fmt;
+use std::time::Duration;
+
+use perennial::UnixTime;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::pki_types;
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use x509_parser::error::X509Error;
+
+use crate::{Chain, Roots, chain, provider};
+
+/// What a certificate is used for in TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Usage {
+    /// To prove who is calling.
+    ClientAuth,
+    /// To prove who is being called.
+    ServerAuth,
+}
+
+/// As Kubernetes writes it in `spec.usages`.
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClientAuth => "client auth",
+            Self::ServerAuth => "server auth",
+        })
+    }
+}
+
+/// What an issued chain must be to be usable. Names and lifetime are not judged here.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    /// The key it was asked for, as a DER `SubjectPublicKeyInfo`.
+    pub public_key_der: &'a [u8],
+    /// What it is to be used for.
+    pub usage: Usage,
+    /// How far this machine's clock and the signer's may be apart.
+    pub skew: Duration,
+    /// The CA certificates it must lead to; `None`: whoever issued it is trusted. Verified as rustls does it,
+    /// which does not take `anyExtendedKeyUsage` for a usage.
+    pub roots: Option<&'a Roots>,
+}
+
+impl Expected<'_> {
+    /// Checks a chain.
+    ///
+    /// # Errors
+    /// [`BadCertificate`]: the first thing that makes it unusable.
+    pub fn check(&self, chain: &Chain, now: UnixTime) -> Result<(), BadCertificate> {
+        if chain.public_key_der() != self.public_key_der {
+            return Err(BadCertificate::NotOurKey);
+        }
+        self.check_usage(chain)?;
+        self.check_validity(chain, now)?;
+        check_order(chain)?;
+        self.roots.map_or(Ok(()), |roots| self.check_trust(chain, roots, now))
+    }
+
+    fn check_usage(&self, chain: &Chain) -> Result<(), BadCertificate> {
+        let constraints = chain.constraints();
+        if constraints.is_ca {
+            return Err(BadCertificate::CertificateAuthority);
+        }
+        if constraints.digital_signature == Some(false) {
+            return Err(BadCertificate::NoDigitalSignature);
+        }
+        match &constraints.extended {
+            Some(usage) if !usage.any && !self.usage.is_in(usage) => {
+                Err(BadCertificate::WrongUsage { wanted: self.usage })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn check_validity(&self, chain: &Chain, now: UnixTime) -> Result<(), BadCertificate> {
+        let validity = chain.certificate().validity;
+        if validity.expired(now.before(self.skew)) {
+            Err(BadCertificate::Expired { not_after: validity.not_after() })
+        } else if now.after(self.skew) < validity.not_before() {
+            Err(BadCertificate::NotYetValid { not_before: validity.not_before() })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn check_trust(&self, chain: &Chain, roots: &Roots, now: UnixTime) -> Result<(), BadCertificate> {
+        let validity = chain.certificate().validity;
+        // The skew allowed above must not be taken back here.
+        let at = now.clamp(validity.not_before(), validity.not_after());
+        let at = Duration::from_secs(at.as_secs().try_into().unwrap_or(0));
+        self.verify(chain, roots, pki_types::UnixTime::since_unix_epoch(at)).map_err(|error| {
+            BadCertificate::UntrustedIssuer { issuer: chain.issuer().to_owned(), reason: error.to_string() }
+        })
+    }
+
+    fn verify(&self, chain: &Chain, roots: &Roots, at: pki_types::UnixTime) -> Result<(), rustls::Error> {
+        let (leaf, issuers) = chain.der().split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        match self.usage {
+            Usage::ClientAuth => WebPkiClientVerifier::builder_with_provider(roots.store(), provider())
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?
+                .verify_client_cert(leaf, issuers, at)
+                .map(drop),
+            Usage::ServerAuth => verify_server_cert_signed_by_trust_anchor(
+                &ParsedCertificate::try_from(leaf)?,
+                &roots.store(),
+                issuers,
+                at,
+                provider().signature_verification_algorithms.all,
+            ),
+        }
+    }
+}
+
+impl Usage {
+    const fn is_in(self, extended: &chain::ExtendedUsage) -> bool {
+        match self {
+            Self::ClientAuth => extended.client_auth,
+            Self::ServerAuth => extended.server_auth,
+        }
+    }
+}
+
+/// Every certificate behind the leaf must have issued one before it; cross-signed issuers are fine.
+fn check_order(chain: &Chain) -> Result<(), BadCertificate> {
+    if chain.der().len() == 1 {
+        return Ok(());
+    }
+    // `Chain` parsed them all before, so none is lost here.
+    let certificates: Vec<_> = chain.der().iter().filter_map(|der| chain::parse(der).ok()).collect();
+    for (index, issuer) in certificates.iter().enumerate().skip(1) {
+        let issued = certificates[..index].iter().any(|certificate| {
+            certificate.issuer().as_raw() == issuer.subject().as_raw()
+                && match certificate.verify_signature(Some(issuer.public_key())) {
+                    // What we cannot verify a peer perhaps can, P-521 for one.
+                    Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm) => true,
+                    Err(_) => false,
+                }
+        });
+        if !issued {
+            return Err(BadCertificate::ForeignIssuer { position: index + 1 });
+        }
+    }
+    Ok(())
+}
+
+/// Why an issued certificate is unusable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BadCertificate {
+    /// It was issued for another key.
+    NotOurKey,
+    /// It is a CA certificate.
+    CertificateAuthority,
+    /// Its key may not sign (key usage), so it cannot take part in TLS.
+    NoDigitalSignature,
+    /// Its extended key usage excludes what it is needed for.
+    WrongUsage {
+        /// What it is needed for.
+        wanted: Usage,
+    },
+    /// It is expired.
+    Expired {
+        /// Since then.
+        not_after: UnixTime,
+    },
+    /// It is not valid yet.
+    NotYetValid {
+        /// When it will be.
+        not_before: UnixTime,
+    },
+    /// The chain holds a certificate that issued none of those before it.
+    ForeignIssuer {
+        /// Which of the certificates, counted from 1.
+        position: usize,
+    },
+    /// It does not lead to a CA certificate we trust.
+    UntrustedIssuer {
+        /// Who issued it.
+        issuer: String,
+        /// What the verification says.
+        reason: String,
+    },
+}
+
+impl fmt::Display for BadCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotOurKey => f.write_str("the certificate was issued for another key than the one of the request"),
+            Self::CertificateAuthority => {
+                f.write_str("the certificate is a CA certificate (basicConstraints CA:TRUE); no peer accepts it in TLS")
+            }
+            Self::NoDigitalSignature => f.write_str(
+                "the certificate's key usage lacks digitalSignature, which TLS needs; check the signer's usages",
+            ),
+            Self::WrongUsage { wanted } => {
+                write!(f, "the certificate's extended key usage lacks `{wanted}`; check the signer's usages")
+            }
+            Self::Expired { not_after } => {
+                write!(f, "the certificate expired at {not_after}; if it is new, check the clocks")
+            }
+            Self::NotYetValid { not_before } => {
+                write!(f, "the certificate is not valid before {not_before}; check the clocks")
+            }
+            Self::ForeignIssuer { position } => write!(
+                f,
+                "certificate {position} of the chain issued none of those before it; the signer's chain is out of order"
+            ),
+            Self::UntrustedIssuer { issuer, reason } => {
+                write!(f, "the certificate, issued by `{issuer}`, does not lead to a trusted CA: {reason}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for BadCertificate {}

@@ -1,0 +1,155 @@
+//! Reading PKCS#10 requests: what a signer, or whoever finds a request, may believe.
+
+use std::net::IpAddr;
+
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::cri_attributes::ParsedCriAttribute;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::oid_registry::{OID_EC_P256, OID_NIST_EC_P384, OID_SIG_ED25519};
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
+
+use crate::names::{AltNames, Subject};
+use crate::{KeyAlgorithm, RequestError, pem};
+
+/// What a certification request asks for. The one who made it has the private key.
+///
+/// Extensions other than the subject alternative names are not read: they are wishes about what a
+/// certificate may be used for, and a signer decides that by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RequestFacts {
+    /// The subject in DER, as sent.
+    pub subject_der: Vec<u8>,
+    /// The subject's common name, empty if it has none; the last one if it has several, as Go reads it.
+    pub common_name: String,
+    /// The subject's organisations.
+    pub organizations: Vec<String>,
+    /// The subject's other attributes, as `OID=value`.
+    pub other_attributes: Vec<String>,
+    /// DNS names among the subject alternative names.
+    pub dns_names: Vec<String>,
+    /// IP addresses among the subject alternative names, IPv4-mapped ones as IPv4.
+    pub ip_addresses: Vec<IpAddr>,
+    /// E-mail addresses among the subject alternative names.
+    pub emails: Vec<String>,
+    /// URIs among the subject alternative names.
+    pub uris: Vec<String>,
+    /// The kind of key.
+    pub key_algorithm: KeyAlgorithm,
+    /// The public key as a DER `SubjectPublicKeyInfo`.
+    pub public_key_der: Vec<u8>,
+    /// The request itself, in DER.
+    pub der: Vec<u8>,
+}
+
+impl RequestFacts {
+    /// Whether both ask for the same: the same names, in any order, for the same key.
+    ///
+    /// The requests themselves may differ, for ECDSA signatures are random.
+    pub fn same_identity(&self, other: &Self) -> bool {
+        self.public_key_der == other.public_key_der
+            && self.common_name == other.common_name
+            && same_set(&self.organizations, &other.organizations)
+            && same_set(&self.other_attributes, &other.other_attributes)
+            && same_set(&self.dns_names, &other.dns_names)
+            && same_set(&self.ip_addresses, &other.ip_addresses)
+            && same_set(&self.emails, &other.emails)
+            && same_set(&self.uris, &other.uris)
+    }
+}
+
+fn same_set<T: PartialEq>(a: &[T], b: &[T]) -> bool {
+    a.iter().all(|item| b.contains(item)) && b.iter().all(|item| a.contains(item))
+}
+
+/// Reads a request: exactly one PEM block `CERTIFICATE REQUEST`, signed by the key it is for.
+///
+/// # Errors
+/// [`RequestError`]: not one PEM block, not PKCS#10, a key not supported or too weak, a signature that does
+/// not verify, an alternative name that is malformed.
+pub fn read_request(pem: &[u8]) -> Result<RequestFacts, RequestError> {
+    let blocks = pem::blocks(pem).map_err(RequestError::Pem)?;
+    let not_one = || RequestError::NotOneRequest { found: blocks.iter().map(|block| block.label.to_owned()).collect() };
+    let [block] = blocks[..] else { return Err(not_one()) };
+    if block.label != pem::CERTIFICATE_REQUEST {
+        return Err(not_one());
+    }
+    let der = block.der().map_err(RequestError::Pem)?.ok_or_else(not_one)?;
+    read_der(&der)
+}
+
+fn read_der(der: &[u8]) -> Result<RequestFacts, RequestError> {
+    let malformed = |reason: String| RequestError::Malformed { reason };
+    let (rest, request) = X509CertificationRequest::from_der(der).map_err(|error| malformed(error.to_string()))?;
+    if !rest.is_empty() {
+        return Err(malformed(format!("{} bytes follow it", rest.len())));
+    }
+    let info = &request.certification_request_info;
+    let key_algorithm = key_algorithm(&info.subject_pki).ok_or(RequestError::PublicKey)?;
+    request.verify_signature().map_err(|_| RequestError::Signature)?;
+
+    let Subject { common_name, organizations, others } = Subject::read(&info.subject);
+    let AltNames { dns_names, ip_addresses, emails, uris } = alternative_names(&request).map_err(malformed)?;
+    Ok(RequestFacts {
+        subject_der: info.subject.as_raw().to_vec(),
+        common_name,
+        organizations,
+        other_attributes: others,
+        dns_names,
+        ip_addresses,
+        emails,
+        uris,
+        key_algorithm,
+        public_key_der: info.subject_pki.raw.to_vec(),
+        der: der.to_vec(),
+    })
+}
+
+/// The kind of a key that is well-formed and strong enough.
+///
+/// Checked apart from the signature: a signature algorithm names its own kind of key, which
+/// need not be the kind the `SubjectPublicKeyInfo` claims.
+fn key_algorithm(key: &SubjectPublicKeyInfo<'_>) -> Option<KeyAlgorithm> {
+    if key.algorithm.algorithm == OID_SIG_ED25519 {
+        return (key.subject_public_key.data.len() == 32).then_some(KeyAlgorithm::Ed25519);
+    }
+    match key.parsed().ok()? {
+        PublicKey::RSA(rsa) => (rsa.key_size() >= 2048).then_some(KeyAlgorithm::Rsa),
+        PublicKey::EC(_) => {
+            let curve = key.algorithm.parameters.as_ref()?.as_oid().ok()?;
+            // Uncompressed points: one byte of form and two coordinates.
+            match key.subject_public_key.data.len() {
+                65 if curve == OID_EC_P256 => Some(KeyAlgorithm::EcdsaP256),
+                97 if curve == OID_NIST_EC_P384 => Some(KeyAlgorithm::EcdsaP384),
+                _ => None,
+            }
+        }
+        PublicKey::DSA(_) | PublicKey::GostR3410(_) | PublicKey::GostR3410_2012(_) | PublicKey::Unknown(_) => None,
+    }
+}
+
+fn alternative_names(request: &X509CertificationRequest<'_>) -> Result<AltNames, String> {
+    let mut requests = request.certification_request_info.iter_attributes().filter_map(|attribute| {
+        match attribute.parsed_attribute() {
+            ParsedCriAttribute::ExtensionRequest(request) => Some(request),
+            ParsedCriAttribute::ChallengePassword(_) | ParsedCriAttribute::UnsupportedAttribute => None,
+        }
+    });
+    let Some(extensions) = requests.next() else { return Ok(AltNames::default()) };
+    if requests.next().is_some() {
+        return Err("it has more than one extensionRequest".to_owned());
+    }
+    let san = |oid| oid == &x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME;
+    let mut names = extensions.extensions.iter().filter(|extension| san(&extension.oid));
+    let Some(extension) = names.next() else { return Ok(AltNames::default()) };
+    if names.next().is_some() {
+        return Err("it has more than one subjectAltName".to_owned());
+    }
+    if let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension() {
+        AltNames::read(names)
+    } else {
+        Err("its subjectAltName cannot be read".to_owned())
+    }
+}

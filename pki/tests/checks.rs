@@ -1,0 +1,173 @@
+//! The check of what was issued: unusable is refused, everything else is not.
+
+mod authority;
+
+use std::time::Duration;
+
+use authority::{Authority, NOT_AFTER, NOT_BEFORE};
+use perennial::UnixTime;
+use perennial_pki::{BadCertificate, Chain, Expected, KeyAlgorithm, KeyPair, Roots, Usage};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
+
+const SKEW: Duration = Duration::from_secs(60);
+
+fn key() -> KeyPair {
+    KeyPair::from_pem(include_str!("data/p256.sec1.pem")).unwrap()
+}
+
+fn noon() -> UnixTime {
+    UnixTime::from_secs(NOT_BEFORE + 1800)
+}
+
+fn check(pem: &str, usage: Usage, roots: Option<&Roots>, now: UnixTime) -> Result<(), BadCertificate> {
+    let key = key();
+    let expected = Expected { public_key_der: key.public_key_der(), usage, skew: SKEW, roots };
+    expected.check(&Chain::from_pem(pem.as_bytes()).unwrap(), now)
+}
+
+fn check_client(pem: &str) -> Result<(), BadCertificate> {
+    check(pem, Usage::ClientAuth, None, noon())
+}
+
+fn adjusted(adjust: impl FnOnce(&mut CertificateParams)) -> String {
+    Authority::root("root").issue(&key(), adjust)
+}
+
+#[test]
+fn a_plain_certificate_is_usable() {
+    assert_eq!(check_client(&adjusted(|_| {})), Ok(()));
+}
+
+#[test]
+fn names_are_not_judged() {
+    assert_eq!(check_client(&adjusted(|params| params.distinguished_name = rcgen::DistinguishedName::new())), Ok(()));
+}
+
+#[test]
+fn a_certificate_for_another_key_is_refused() {
+    let other = KeyPair::generate(KeyAlgorithm::default()).unwrap();
+    let pem = Authority::root("root").issue(&other, |_| {});
+    assert_eq!(check_client(&pem), Err(BadCertificate::NotOurKey));
+}
+
+#[test]
+fn the_extended_usage_must_hold_what_is_needed_if_it_is_there() {
+    use ExtendedKeyUsagePurpose::{Any, ClientAuth, CodeSigning, ServerAuth};
+    let check = |purposes: &[ExtendedKeyUsagePurpose], usage| {
+        check(&adjusted(|params| params.extended_key_usages = purposes.to_vec()), usage, None, noon())
+    };
+    let refused = |wanted| Err(BadCertificate::WrongUsage { wanted });
+    for usage in [Usage::ClientAuth, Usage::ServerAuth] {
+        assert_eq!(check(&[], usage), Ok(()));
+        assert_eq!(check(&[Any], usage), Ok(()));
+        assert_eq!(check(&[ClientAuth, ServerAuth], usage), Ok(()));
+        assert_eq!(check(&[CodeSigning], usage), refused(usage));
+    }
+    assert_eq!(check(&[ServerAuth], Usage::ClientAuth), refused(Usage::ClientAuth));
+    assert_eq!(check(&[ClientAuth], Usage::ServerAuth), refused(Usage::ServerAuth));
+}
+
+#[test]
+fn the_key_must_be_allowed_to_sign_if_usages_are_named() {
+    assert_eq!(check_client(&adjusted(|params| params.key_usages.clear())), Ok(()));
+    let pem = adjusted(|params| params.key_usages = vec![KeyUsagePurpose::KeyEncipherment]);
+    assert_eq!(check_client(&pem), Err(BadCertificate::NoDigitalSignature));
+}
+
+#[test]
+fn a_ca_certificate_is_refused() {
+    let pem = adjusted(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+    assert_eq!(check_client(&pem), Err(BadCertificate::CertificateAuthority));
+}
+
+#[test]
+fn validity_is_checked_within_the_skew() {
+    let root = Authority::root("root");
+    let roots = Roots::from_pem(root.pem.as_bytes()).unwrap();
+    let pem = root.issue(&key(), |_| {});
+    let (not_before, not_after) = (UnixTime::from_secs(NOT_BEFORE), UnixTime::from_secs(NOT_AFTER));
+    let tick = Duration::from_millis(1);
+    for roots in [None, Some(&roots)] {
+        for usage in [Usage::ClientAuth, Usage::ServerAuth] {
+            let pem =
+                if usage == Usage::ClientAuth { &pem } else { &root.issue(&key(), |p| p.extended_key_usages.clear()) };
+            let at = |now| check(pem, usage, roots, now);
+            assert_eq!(at(not_before.before(SKEW)), Ok(()));
+            assert_eq!(at(not_before.before(SKEW).before(tick)), Err(BadCertificate::NotYetValid { not_before }));
+            assert_eq!(at(not_after.after(SKEW)), Ok(()));
+            assert_eq!(at(not_after.after(SKEW).after(tick)), Err(BadCertificate::Expired { not_after }));
+        }
+    }
+    assert!(matches!(
+        check(&pem, Usage::ClientAuth, None, UnixTime::from_secs(i64::MIN)),
+        Err(BadCertificate::NotYetValid { .. })
+    ));
+    assert!(matches!(
+        check(&pem, Usage::ClientAuth, None, UnixTime::from_secs(i64::MAX)),
+        Err(BadCertificate::Expired { .. })
+    ));
+}
+
+#[test]
+fn issuers_behind_the_leaf_must_have_issued_something_before_them() {
+    let root = Authority::root("root");
+    let (a, b) = (root.intermediate("a"), root.intermediate("b"));
+    let leaf = a.issue(&key(), |_| {});
+    assert_eq!(check_client(&format!("{leaf}{}", a.pem)), Ok(()));
+    assert_eq!(check_client(&format!("{leaf}{}{}", a.pem, root.pem)), Ok(()));
+    assert_eq!(
+        check_client(&format!("{leaf}{}{}", root.pem, a.pem)),
+        Err(BadCertificate::ForeignIssuer { position: 2 })
+    );
+    assert_eq!(check_client(&format!("{leaf}{}{}", a.pem, b.pem)), Err(BadCertificate::ForeignIssuer { position: 3 }));
+
+    let impostor = root.intermediate("a");
+    assert_eq!(
+        check_client(&format!("{leaf}{}", impostor.pem)),
+        Err(BadCertificate::ForeignIssuer { position: 2 }),
+        "same name, other key"
+    );
+}
+
+#[test]
+fn with_roots_the_chain_must_lead_to_one() {
+    let (root, other) = (Authority::root("root"), Authority::root("other"));
+    let middle = root.intermediate("middle");
+    let roots = Roots::from_pem(format!("{}{}", other.pem, root.pem).as_bytes()).unwrap();
+    let stranger = Roots::from_pem(other.pem.as_bytes()).unwrap();
+    for (usage, purpose) in [
+        (Usage::ClientAuth, ExtendedKeyUsagePurpose::ClientAuth),
+        (Usage::ServerAuth, ExtendedKeyUsagePurpose::ServerAuth),
+    ] {
+        let leaf = middle.issue(&key(), |params| params.extended_key_usages = vec![purpose]);
+        let whole = format!("{leaf}{}", middle.pem);
+        assert_eq!(check(&whole, usage, Some(&roots), noon()), Ok(()));
+        for (pem, roots) in [(&leaf, &roots), (&whole, &stranger)] {
+            let error = check(pem, usage, Some(roots), noon()).unwrap_err();
+            assert!(
+                matches!(&error, BadCertificate::UntrustedIssuer { issuer, .. } if issuer.contains("CN=middle")),
+                "{error:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_root_of_the_same_name_and_another_key_is_not_trusted() {
+    let (root, impostor) = (Authority::root("root"), Authority::root("root"));
+    let roots = Roots::from_pem(root.pem.as_bytes()).unwrap();
+    let pem = impostor.issue(&key(), |_| {});
+    let result = check(&pem, Usage::ClientAuth, Some(&roots), noon());
+    assert!(matches!(result, Err(BadCertificate::UntrustedIssuer { .. })));
+}
+
+#[test]
+fn messages_say_what_to_look_at() {
+    let expired = BadCertificate::Expired { not_after: UnixTime::from_secs(NOT_AFTER) };
+    assert_eq!(expired.to_string(), "the certificate expired at 2026-01-01T01:00:00Z; if it is new, check the clocks");
+    let wrong = BadCertificate::WrongUsage { wanted: Usage::ClientAuth };
+    assert_eq!(
+        wrong.to_string(),
+        "the certificate's extended key usage lacks `client auth`; check the signer's usages"
+    );
+}

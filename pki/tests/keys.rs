@@ -1,0 +1,124 @@
+//! Keys: what is generated, what is imported, what is refused.
+
+use perennial::Template;
+use perennial_pki::{KeyAlgorithm, KeyError, KeyPair, PemError, certificate_request, read_request};
+
+const GENERATED: [KeyAlgorithm; 3] = [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Ed25519];
+const P256_SEC1: &str = include_str!("data/p256.sec1.pem");
+const RSA_PKCS1: &str = include_str!("data/rsa2048.pkcs1.pem");
+
+#[test]
+fn generated_keys_survive_their_pem() {
+    for algorithm in GENERATED {
+        let key = KeyPair::generate(algorithm).unwrap();
+        let pem = key.to_pem();
+        assert!(pem.starts_with("-----BEGIN PRIVATE KEY-----\n"), "PKCS#8");
+        let again = KeyPair::from_pem(pem.as_bytes()).unwrap();
+        assert_eq!(again.algorithm(), algorithm);
+        assert_eq!(again.public_key_der(), key.public_key_der());
+        assert_eq!(again.to_pem(), pem);
+    }
+}
+
+#[test]
+fn a_generated_ed25519_key_is_laid_out_as_openssl_reads_it() {
+    let key = KeyPair::generate(KeyAlgorithm::Ed25519).unwrap().to_pem();
+    let openssl = include_str!("data/ed25519.pkcs8.pem");
+    assert_eq!(key.len(), openssl.len());
+    assert_eq!(key[..48], openssl[..48], "everything up to the key itself");
+}
+
+#[test]
+fn no_two_generated_keys_are_the_same() {
+    for algorithm in GENERATED {
+        let [a, b] = [(); 2].map(|()| KeyPair::generate(algorithm).unwrap());
+        assert_ne!(a.public_key_der(), b.public_key_der());
+    }
+}
+
+#[test]
+fn keys_of_openssl_and_go_are_imported_and_written_back_as_they_came() {
+    for (pem, algorithm) in [
+        (P256_SEC1, KeyAlgorithm::EcdsaP256),
+        (include_str!("data/p384.sec1.pem"), KeyAlgorithm::EcdsaP384),
+        (include_str!("data/ed25519.pkcs8.pem"), KeyAlgorithm::Ed25519),
+        (RSA_PKCS1, KeyAlgorithm::Rsa),
+        (include_str!("data/rsa2048.pkcs8.pem"), KeyAlgorithm::Rsa),
+    ] {
+        let key = KeyPair::from_pem(pem).unwrap();
+        assert_eq!(key.algorithm(), algorithm);
+        assert!(pem.ends_with(key.to_pem().as_str()));
+        let request = certificate_request(&Template::new("x"), &key).unwrap();
+        let facts = read_request(request.pem.as_bytes()).unwrap();
+        assert_eq!((facts.key_algorithm, &*facts.public_key_der), (algorithm, key.public_key_der()));
+    }
+}
+
+#[test]
+fn a_key_is_found_among_certificates_and_text() {
+    let bundle = format!("{}\nsome text\n{P256_SEC1}{RSA_PKCS1}", include_str!("data/multi.crt.pem"));
+    assert_eq!(KeyPair::from_pem(&bundle).unwrap().algorithm(), KeyAlgorithm::EcdsaP256, "the first one");
+}
+
+#[test]
+fn unusable_keys_are_refused() {
+    for (pem, expected) in [
+        (include_str!("data/rsa1024.pkcs1.pem"), KeyError::Unsupported),
+        (include_str!("data/p521.sec1.pem"), KeyError::Unsupported),
+        (include_str!("data/p256.encrypted.pem"), KeyError::Encrypted),
+        (include_str!("data/p256.legacy-encrypted.pem"), KeyError::Encrypted),
+        (include_str!("data/multi.crt.pem"), KeyError::NoKey),
+        ("", KeyError::NoKey),
+        ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", KeyError::Unsupported),
+        (
+            "-----BEGIN PRIVATE KEY-----\nAAAA",
+            KeyError::Pem(PemError::Unclosed { block: 1, label: "PRIVATE KEY".into() }),
+        ),
+    ] {
+        assert_eq!(KeyPair::from_pem(pem).err(), Some(expected));
+    }
+}
+
+#[test]
+fn rsa_keys_are_not_generated() {
+    let error = KeyPair::generate(KeyAlgorithm::Rsa).unwrap_err();
+    assert_eq!(error, KeyError::NotGenerated { algorithm: KeyAlgorithm::Rsa });
+}
+
+#[test]
+fn algorithms_are_spelled_as_they_are_shown() {
+    for algorithm in [GENERATED.as_slice(), &[KeyAlgorithm::Rsa]].concat() {
+        assert_eq!(algorithm.to_string().parse(), Ok(algorithm));
+    }
+    let error = "dsa".parse::<KeyAlgorithm>().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        r#"there is no key algorithm "dsa"; choose one of ecdsa-p256 ecdsa-p384 ed25519 rsa"#
+    );
+}
+
+#[test]
+fn debug_shows_the_algorithm_and_nothing_else() {
+    let key = KeyPair::from_pem(P256_SEC1).unwrap();
+    assert_eq!(format!("{key:?}"), "KeyPair { algorithm: EcdsaP256, .. }");
+}
+
+#[test]
+fn errors_do_not_quote_the_key() {
+    let secret = P256_SEC1.lines().nth(4).unwrap();
+    for broken in
+        [P256_SEC1.replace("MHc", "!!!"), P256_SEC1.replace("MHc", "MHd"), P256_SEC1.replace("-----END EC P", "")]
+    {
+        let error = KeyPair::from_pem(&broken).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains(&secret[..16]));
+    }
+}
+
+#[test]
+fn the_key_signs_for_tls() {
+    for algorithm in GENERATED {
+        let key = KeyPair::generate(algorithm).unwrap();
+        let signing = key.signing_key();
+        assert_eq!(signing.public_key().unwrap().as_ref(), key.public_key_der());
+    }
+}

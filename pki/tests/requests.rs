@@ -1,0 +1,186 @@
+//! Requests: what is written is what is read, by us and by the book.
+
+use std::net::IpAddr;
+
+use perennial::Template;
+use perennial_pki::{KeyAlgorithm, KeyPair, PemError, RequestError, RequestFacts, certificate_request, read_request};
+use proptest::prelude::*;
+
+const P256: &str = include_str!("data/p256.sec1.pem");
+
+fn key() -> KeyPair {
+    KeyPair::from_pem(P256).unwrap()
+}
+
+fn round_trip(template: &Template, key: &KeyPair) -> RequestFacts {
+    read_request(certificate_request(template, key).unwrap().pem.as_bytes()).unwrap()
+}
+
+fn full() -> Template {
+    Template::new("system:node:n1")
+        .with_organizations(["system:nodes", "b", "a much longer organisation"])
+        .with_dns_names(["n1.example", "n1"])
+        .with_ip_addresses(["10.0.0.1".parse().unwrap(), "fe80::1".parse().unwrap()])
+}
+
+#[test]
+fn every_algorithm_signs_a_request_that_verifies() {
+    for algorithm in [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Ed25519] {
+        let key = KeyPair::generate(algorithm).unwrap();
+        let facts = round_trip(&full(), &key);
+        assert_eq!(facts.key_algorithm, algorithm);
+        assert_eq!(facts.public_key_der, key.public_key_der());
+    }
+}
+
+#[test]
+fn the_pem_holds_the_der() {
+    let request = certificate_request(&full(), &key()).unwrap();
+    assert!(request.pem.starts_with("-----BEGIN CERTIFICATE REQUEST-----\n"));
+    assert_eq!(read_request(request.pem.as_bytes()).unwrap().der, request.der);
+}
+
+#[test]
+fn organisations_stand_before_the_common_name() {
+    let der = certificate_request(&Template::node("n1"), &key()).unwrap().der;
+    let position = |text: &[u8]| der.windows(text.len()).position(|window| window == text).unwrap();
+    assert!(position(b"system:nodes") < position(b"system:node:n1"));
+}
+
+#[test]
+fn without_alternative_names_there_is_no_extension() {
+    let der = certificate_request(&Template::node("n1"), &key()).unwrap().der;
+    assert!(!der.windows(3).any(|window| window == [0x55, 0x1d, 0x11]));
+    assert!(der.windows(2).any(|window| window == [0xa0, 0x00]), "but the empty attributes PKCS#10 demands");
+}
+
+#[test]
+fn a_subject_may_be_empty() {
+    let facts = round_trip(&Template::default().with_dns_names(["x"]), &key());
+    assert_eq!((facts.common_name.as_str(), facts.organizations.len()), ("", 0));
+    assert_eq!(facts.dns_names, ["x"]);
+}
+
+#[test]
+fn dns_names_that_x509_cannot_carry_are_named() {
+    for name in ["bücher.example", "", "a b", "a\0b"] {
+        let error = certificate_request(&Template::new("x").with_dns_names([name]), &key()).unwrap_err();
+        assert_eq!(error, RequestError::DnsName { name: name.into() });
+    }
+}
+
+#[test]
+fn a_request_of_openssl_is_read_in_full() {
+    let facts = read_request(include_bytes!("data/p384-sha256.csr.pem")).unwrap();
+    assert_eq!(facts.common_name, "second", "the last one, as in Go");
+    assert_eq!(facts.organizations, ["b", "a"]);
+    assert_eq!(facts.other_attributes, ["2.5.4.6=XX", "2.5.4.11=unit"]);
+    assert_eq!(facts.dns_names, ["x.example"]);
+    assert_eq!(facts.ip_addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+    assert_eq!(facts.emails, ["a@x.example"]);
+    assert_eq!(facts.uris, ["spiffe://x/y"]);
+    assert_eq!(facts.key_algorithm, KeyAlgorithm::EcdsaP384, "though signed with SHA-256");
+}
+
+#[test]
+fn weak_and_unknown_keys_are_refused() {
+    assert!(read_request(include_bytes!("data/rsa2048.csr.pem")).is_ok());
+    for pem in [&include_bytes!("data/rsa1024.csr.pem")[..], include_bytes!("data/p521.csr.pem")] {
+        assert_eq!(read_request(pem), Err(RequestError::PublicKey));
+    }
+}
+
+#[test]
+fn a_forged_request_is_refused() {
+    let request = certificate_request(&Template::new("honest"), &key()).unwrap();
+    let mut forged = request.der;
+    let at = forged.windows(6).position(|window| window == b"honest").unwrap();
+    forged[at..at + 6].copy_from_slice(b"forged");
+    assert_eq!(read_request(pem(&forged).as_bytes()), Err(RequestError::Signature));
+}
+
+#[test]
+fn what_is_not_one_request_is_refused() {
+    let request = certificate_request(&full(), &key()).unwrap();
+    let labels =
+        |labels: &[&str]| Err(RequestError::NotOneRequest { found: labels.iter().map(ToString::to_string).collect() });
+    assert_eq!(read_request(b""), labels(&[]));
+    assert_eq!(read_request(include_bytes!("data/multi.crt.pem")), labels(&["CERTIFICATE"]));
+    assert_eq!(read_request(request.pem.repeat(2).as_bytes()), labels(&["CERTIFICATE REQUEST", "CERTIFICATE REQUEST"]));
+    assert!(matches!(read_request(&[b' '; 2 << 20]), Err(RequestError::Pem(PemError::TooLarge { .. }))));
+
+    let mut trailing = request.der.clone();
+    trailing.push(0);
+    for der in [&trailing, &request.der[..40], &[]] {
+        assert!(matches!(read_request(pem(der).as_bytes()), Err(RequestError::Malformed { .. })));
+    }
+}
+
+#[test]
+fn text_around_a_request_is_skipped() {
+    let request = certificate_request(&full(), &key()).unwrap();
+    assert!(read_request(format!("before\n{}after\n", request.pem).as_bytes()).is_ok());
+}
+
+#[test]
+fn identity_is_key_subject_and_names_as_sets() {
+    let (key, other) = (key(), KeyPair::generate(KeyAlgorithm::default()).unwrap());
+    let facts = round_trip(&full(), &key);
+    let again = round_trip(&full(), &key);
+    assert_ne!(facts.der, again.der, "signatures are random");
+    assert!(facts.same_identity(&again));
+
+    let mut shuffled = again;
+    shuffled.organizations.reverse();
+    shuffled.dns_names.reverse();
+    shuffled.ip_addresses.reverse();
+    assert!(facts.same_identity(&shuffled));
+
+    for different in [
+        round_trip(&full(), &other),
+        round_trip(&full().with_dns_names(["more"]), &key),
+        round_trip(&full().with_organizations(["more"]), &key),
+        round_trip(&full().with_ip_addresses(["::1".parse().unwrap()]), &key),
+        round_trip(&Template::new("system:node:n1"), &key),
+    ] {
+        assert!(!facts.same_identity(&different));
+        assert!(!different.same_identity(&facts));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_a_template_asks_for_is_what_a_signer_reads(
+        common_name in ".{0,80}",
+        organizations in prop::collection::vec(".{0,80}", 0..4),
+        dns_names in prop::collection::vec("[!-~]{1,80}", 0..4),
+        ip_addresses in prop::collection::vec(any::<IpAddr>(), 0..4),
+    ) {
+        let template = Template::new(common_name)
+            .with_organizations(organizations)
+            .with_dns_names(dns_names)
+            .with_ip_addresses(ip_addresses);
+        let facts = round_trip(&template, &key());
+        let read = Template::new(facts.common_name)
+            .with_organizations(facts.organizations)
+            .with_dns_names(facts.dns_names)
+            .with_ip_addresses(facts.ip_addresses);
+        prop_assert_eq!(read, template);
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic(position in 0..300_usize, byte: u8) {
+        let mut der = certificate_request(&full(), &key()).unwrap().der;
+        let position = position % der.len();
+        der[position] = byte;
+        let _ = read_request(pem(&der).as_bytes());
+    }
+}
+
+fn pem(der: &[u8]) -> String {
+    use base64::Engine;
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n")
+}
