@@ -1,0 +1,238 @@
+//! Both runtimes against the embedded API server: real sockets, real TLS, real files.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use perennial::{Failure, State, Template};
+use perennial_kubernetes::issuance::Progress;
+use perennial_kubernetes::server::{Approval, Decision, Options};
+use perennial_std::Directory;
+use support::{BOUND, digest, issued, new_authority, node, on_both, serve, serve_at};
+
+#[test]
+fn after_a_rotation_new_connections_present_the_new_certificate() {
+    on_both(|runtime| {
+        let server = serve(Approval::Auto);
+        let handle = node(runtime, &server.cluster).start();
+        let first = issued(&handle, 1);
+        assert_eq!(server.who_is(&first), ("system:node:worker-1".into(), digest(&first)));
+        // The second request itself is made with the first certificate, the third with the second.
+        for n in 2..=3 {
+            handle.rotate_now();
+            let next = issued(&handle, n);
+            assert_ne!(next.chain().serial(), first.chain().serial());
+            assert_eq!(server.who_is(&handle.credential().unwrap()), ("system:node:worker-1".into(), digest(&next)));
+        }
+        let askers: Vec<String> =
+            server.handle.with_api(|api, _| api.requests().map(|csr| csr.spec.username.clone()).collect());
+        assert_eq!(askers.iter().filter(|name| *name == "system:bootstrap:abcdef").count(), 1);
+        assert_eq!(askers.iter().filter(|name| *name == "system:node:worker-1").count(), 2);
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn a_request_waits_for_a_person_and_says_so() {
+    on_both(|runtime| {
+        let server = serve(Approval::Manual);
+        let handle = node(runtime, &server.cluster).start();
+        let waiting =
+            handle.wait_for(BOUND, |now| matches!(now.progress, Some(Progress::WaitingForApproval { .. }))).unwrap();
+        let Some(Progress::WaitingForApproval { csr_name }) = &waiting.progress else { unreachable!() };
+        assert_eq!(server.csr_names(), [csr_name.clone()]);
+        assert!(handle.credential().is_none());
+        server.decide_all(Decision::Approve);
+        issued(&handle, 1);
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn a_denial_keeps_the_certificate_and_says_why() {
+    on_both(|runtime| {
+        let server = serve(Approval::Manual);
+        let handle = node(runtime, &server.cluster).start();
+        handle.wait_for(BOUND, |now| matches!(now.progress, Some(Progress::WaitingForApproval { .. }))).unwrap();
+        server.decide_all(Decision::Approve);
+        let first = issued(&handle, 1);
+        handle.rotate_now();
+        handle.wait_for(BOUND, |now| matches!(now.progress, Some(Progress::WaitingForApproval { .. }))).unwrap();
+        server.decide_all(Decision::Deny);
+        let denied = handle.wait_for(BOUND, |now| now.last_error.is_some()).unwrap();
+        let why = denied.last_error.as_ref().unwrap();
+        assert!(why.contains("denied") && why.contains("because"), "{why}");
+        assert!(matches!(denied.state, State::BackingOff { last: Failure::Denied, .. }), "{}", denied.state);
+        assert_eq!(handle.credential().unwrap().chain(), first.chain());
+        assert_eq!(server.who_is(&first).0, "system:node:worker-1");
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn a_disowned_certificate_gives_way_to_the_bootstrap_credential() {
+    on_both(|runtime| {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Directory::open(directory.path(), "kubelet-client").unwrap();
+        let before = serve(Approval::Auto);
+        let mut holder = node(runtime, &before.cluster);
+        holder.store = Some(open());
+        let handle = holder.start();
+        let disowned = issued(&handle, 1);
+        handle.shutdown();
+
+        // Another cluster, which has never heard of that authority.
+        let after = serve(Approval::Auto);
+        let mut holder = node(runtime, &after.cluster);
+        holder.store = Some(open());
+        let handle = holder.start();
+        assert_eq!(handle.credential().unwrap().chain(), disowned.chain());
+        handle.rotate_now();
+        let ours = issued(&handle, 1);
+        assert_eq!(after.who_is(&ours), ("system:node:worker-1".into(), digest(&ours)));
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn the_directory_holds_what_is_served_and_every_update_has_its_own_file() {
+    on_both(|runtime| {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("pki");
+        let server = serve(Approval::Auto);
+        let mut holder = node(runtime, &server.cluster);
+        holder.store = Some(Directory::open(&path, "kubelet-client").unwrap());
+        let handle = holder.start();
+        let mut last = issued(&handle, 1);
+        for n in 2..=4 {
+            handle.rotate_now();
+            last = issued(&handle, n);
+        }
+        handle.shutdown();
+
+        let (stored, _) = Directory::open_existing(&path, "kubelet-client").unwrap().load().unwrap().unwrap();
+        assert_eq!(stored.chain(), last.chain());
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        let current = path.join("kubelet-client-current.pem");
+        let target = current.read_link().unwrap();
+        assert!(target.is_relative(), "a directory that moves keeps working");
+        let mut files = 0;
+        for entry in path.read_dir().unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_file() {
+                files += 1;
+                assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+            }
+        }
+        assert_eq!(files, 4);
+    });
+}
+
+#[test]
+fn a_restart_serves_what_the_directory_holds_and_asks_for_nothing() {
+    on_both(|runtime| {
+        let directory = tempfile::tempdir().unwrap();
+        let server = serve(Approval::Auto);
+        for run in 0..2 {
+            let mut holder = node(runtime, &server.cluster);
+            holder.store = Some(Directory::open(directory.path(), "kubelet-client").unwrap());
+            let handle = holder.start();
+            let resting = handle.wait_for(BOUND, |now| matches!(now.state, State::Resting { .. }) && !now.unwritten);
+            assert_eq!(resting.unwrap().issued, u64::from(run == 0));
+            handle.shutdown();
+        }
+        assert_eq!(server.csr_names().len(), 1);
+    });
+}
+
+#[test]
+fn a_certificate_is_served_from_memory_while_the_disk_is_broken() {
+    on_both(|runtime| {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("pki");
+        let server = serve(Approval::Auto);
+        let mut holder = node(runtime, &server.cluster);
+        holder.store = Some(Directory::open(&path, "kubelet-client").unwrap());
+        std::fs::remove_dir(&path).unwrap();
+        let handle = holder.start();
+        let broken = handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
+        assert!(broken.last_error.as_ref().unwrap().contains("kubelet-client"), "{:?}", broken.last_error);
+        assert_eq!(server.who_is(&handle.credential().unwrap()).0, "system:node:worker-1");
+        assert_eq!(server.csr_names().len(), 1, "a failed write costs no request");
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn an_api_that_comes_up_late_is_reached() {
+    on_both(|runtime| {
+        // A port nobody listens on, for now.
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let authority = new_authority();
+        let cluster = perennial_kubernetes::cluster::Cluster::from_url(&format!("https://{address}")).unwrap();
+        let cluster = std::sync::Arc::new(cluster.with_roots(authority.roots().unwrap()));
+        let handle = node(runtime, &cluster).start();
+        let failed = handle.wait_for(BOUND, |now| now.last_error.is_some()).unwrap();
+        assert!(failed.last_error.as_ref().unwrap().contains(&address.to_string()), "{:?}", failed.last_error);
+        let server = serve_at(address, authority, Options::default());
+        let credential = issued(&handle, 1);
+        assert_eq!(server.who_is(&credential).0, "system:node:worker-1");
+        assert_eq!(handle.snapshot().last_error, None);
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn a_changed_template_supersedes_the_request_that_waits() {
+    on_both(|runtime| {
+        let server = serve(Approval::Manual);
+        let handle = node(runtime, &server.cluster).start();
+        handle.wait_for(BOUND, |now| matches!(now.progress, Some(Progress::WaitingForApproval { .. }))).unwrap();
+        handle.set_template(Some(Template::node("worker-2")));
+        handle.wait_for(BOUND, |_| server.csr_names().len() == 2).unwrap();
+        server.decide_all(Decision::Approve);
+        let credential = issued(&handle, 1);
+        assert_eq!(credential.chain().certificate().common_name, "system:node:worker-2");
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn shutdown_ends_a_rotation_that_waits() {
+    on_both(|runtime| {
+        let server = serve(Approval::Manual);
+        let handle = node(runtime, &server.cluster).start();
+        handle.wait_for(BOUND, |now| matches!(now.progress, Some(Progress::WaitingForApproval { .. }))).unwrap();
+        let (done, ended) = std::sync::mpsc::channel();
+        let other = handle.clone();
+        std::thread::spawn(move || {
+            other.shutdown();
+            done.send(()).unwrap();
+        });
+        ended.recv_timeout(Duration::from_secs(5)).expect("shutdown waits for nobody's approval");
+        assert!(handle.wait_for(BOUND, |_| false).is_none(), "whoever waits learns of the end");
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn without_a_signer_what_is_there_is_served() {
+    on_both(|runtime| {
+        let server = serve(Approval::Auto);
+        let directory = tempfile::tempdir().unwrap();
+        let mut holder = node(runtime, &server.cluster);
+        holder.store = Some(Directory::open(directory.path(), "kubelet-client").unwrap());
+        let handle = holder.start();
+        let credential = issued(&handle, 1);
+        handle.shutdown();
+
+        let mut holder = node(runtime, &server.cluster);
+        holder.signer = None;
+        holder.store = Some(Directory::open(directory.path(), "kubelet-client").unwrap());
+        let handle = holder.start();
+        handle.rotate_now();
+        let now = handle.wait_for(BOUND, |now| matches!(now.state, State::NotEnabled)).unwrap();
+        assert_eq!(now.credential.as_ref().unwrap().chain(), credential.chain());
+        handle.shutdown();
+    });
+}

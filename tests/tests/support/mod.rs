@@ -1,0 +1,163 @@
+//! An embedded API server on loopback, and a node on either runtime that asks it for certificates.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Backoff, Budget, Policy, Template, Window};
+use perennial_kubernetes::call::Call;
+use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+use perennial_kubernetes::http::Request;
+use perennial_kubernetes::rotation::{Signer, Snapshot};
+use perennial_kubernetes::server::{self, Api, Approval, Authority, Decision, Options, Random, Tls};
+use perennial_kubernetes::session::Limits;
+use perennial_pki::Credential;
+use perennial_smol::server::{Host, ServerHandle};
+use perennial_std::{Cancel, Directory, Handle, clock, drive};
+
+pub(crate) const TOKEN: &str = "abcdef.0123456789abcdef";
+/// Nothing here takes longer, on a machine however busy.
+pub(crate) const BOUND: Option<Duration> = Some(Duration::from_secs(60));
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Runtime {
+    Std,
+    Smol,
+}
+
+/// Every scenario holds on both.
+pub(crate) fn on_both(scenario: impl Fn(Runtime)) {
+    scenario(Runtime::Std);
+    scenario(Runtime::Smol);
+}
+
+pub(crate) struct Server {
+    pub(crate) handle: ServerHandle,
+    pub(crate) cluster: Arc<Cluster>,
+}
+
+pub(crate) fn serve(approval: Approval) -> Server {
+    let options = Options { approval, signing_duration: Duration::from_secs(3600), ..Options::default() };
+    serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), new_authority(), options)
+}
+
+pub(crate) fn new_authority() -> Authority {
+    let mut random = Random::from_os().unwrap();
+    Authority::generate(&mut random, clock::now().unix, Duration::from_secs(86_400)).unwrap()
+}
+
+pub(crate) fn serve_at(address: SocketAddr, authority: Authority, options: Options) -> Server {
+    let mut random = Random::from_os().unwrap();
+    let (now, day) = (clock::now().unix, Duration::from_secs(86_400));
+    let serving =
+        authority.server_credential(&["localhost"], &[Ipv4Addr::LOCALHOST.into()], &mut random, now, day).unwrap();
+    let tls = Tls::new(&authority, &serving).unwrap();
+    let roots = authority.roots().unwrap();
+    let mut api = Api::new(options, authority, random);
+    api.add_token(TOKEN, server::Identity::bootstrap("abcdef"));
+    let handle = Host::bind(address, api, tls).unwrap().spawn().unwrap();
+    let cluster = Cluster::from_url(&format!("https://{}", handle.address())).unwrap().with_roots(roots);
+    Server { handle, cluster: Arc::new(cluster) }
+}
+
+impl Server {
+    pub(crate) fn csr_names(&self) -> Vec<String> {
+        self.handle.with_api(|api, _| api.requests().map(|csr| csr.metadata.name.clone()).collect())
+    }
+
+    /// Decides about every request nobody has decided about.
+    pub(crate) fn decide_all(&self, decision: Decision) {
+        self.handle.with_api(|api, now| {
+            let open = api.requests().filter(|csr| csr.status.conditions.is_empty());
+            let open: Vec<String> = open.map(|csr| csr.metadata.name.clone()).collect();
+            open.iter().for_each(|name| api.decide(name, decision, "because", now).unwrap());
+        });
+    }
+
+    /// Whom the server takes this credential's bearer for: user name, and digest of the certificate presented.
+    pub(crate) fn who_is(&self, credential: &Arc<Credential>) -> (String, String) {
+        let review = br#"{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}"#;
+        let request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews", review.to_vec());
+        let identity = Identity::Certificate(credential.clone());
+        let call = Call::new(request, self.cluster.clone(), identity, Limits::default());
+        let answer = drive(call, &Cancel::default(), |_| {}).unwrap().unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        let user = &body["status"]["userInfo"];
+        let digest = &user["extra"]["authentication.kubernetes.io/credential-id"][0];
+        (user["username"].as_str().unwrap().into(), digest.as_str().unwrap().into())
+    }
+}
+
+pub(crate) fn digest(credential: &Credential) -> String {
+    let fingerprint = credential.chain().certificate().fingerprint.0;
+    format!("X509SHA256={}", fingerprint.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
+/// Patience of test writers, not of operators.
+pub(crate) fn policy() -> Policy {
+    let window = |from, to| Window::new(from, to).unwrap();
+    let backoff =
+        |first, cap| Backoff::new(Duration::from_millis(first), Duration::from_millis(cap), window(500, 1000)).unwrap();
+    Policy {
+        spacing: Duration::from_millis(20),
+        budget: Budget::new(50, Duration::from_millis(100)).unwrap(),
+        transient: backoff(50, 500),
+        refused: backoff(60_000, 600_000),
+        write: backoff(50, 500),
+        ..Policy::default()
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) runtime: Runtime,
+    pub(crate) policy: Policy,
+    pub(crate) template: Option<Template>,
+    pub(crate) signer: Option<Signer>,
+    pub(crate) store: Option<Directory>,
+}
+
+/// A node that knows a bootstrap token.
+pub(crate) fn node(runtime: Runtime, cluster: &Arc<Cluster>) -> Node {
+    let token = Token::new(TOKEN).unwrap();
+    let bootstrap = Arc::new(move || Ok(Identity::Token(token.clone())));
+    let signer = Signer::kubelet_client(cluster.clone(), Some(bootstrap));
+    Node { runtime, policy: policy(), template: Some(Template::node("worker-1")), signer: Some(signer), store: None }
+}
+
+impl Node {
+    pub(crate) fn start(self) -> Handle {
+        let Self { runtime, policy, template, signer, store } = self;
+        macro_rules! build {
+            ($rotator:ty) => {{
+                let mut rotator = <$rotator>::new().policy(policy);
+                if let Some(template) = template {
+                    rotator = rotator.template(template);
+                }
+                if let Some(signer) = signer {
+                    rotator = rotator.signer(signer);
+                }
+                if let Some(store) = store {
+                    rotator = rotator.store(store).unwrap();
+                }
+                rotator
+            }};
+        }
+        match runtime {
+            Runtime::Std => build!(perennial_std::Rotator).start().unwrap(),
+            Runtime::Smol => {
+                let (handle, rotation) = build!(perennial_smol::Rotator).start();
+                std::thread::spawn(move || smol::block_on(rotation));
+                handle.blocking().clone()
+            }
+        }
+    }
+}
+
+/// Waits for the `n`th certificate issued since the start, and for it to be durable.
+pub(crate) fn issued(handle: &Handle, n: u64) -> Arc<Credential> {
+    let written = |now: &Snapshot| now.issued >= n && !now.unwritten;
+    let snapshot = handle.wait_for(BOUND, written);
+    snapshot.unwrap_or_else(|| panic!("no certificate {n}: {:?}", handle.snapshot())).credential.clone().unwrap()
+}
