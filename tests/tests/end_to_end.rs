@@ -6,10 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use perennial::{Failure, State, Template};
-use perennial_kubernetes::issuance::Progress;
 use perennial_kubernetes::server::{Approval, Decision, Options};
 use perennial_std::Directory;
-use support::{BOUND, digest, issued, new_authority, node, on_both, serve, serve_at};
+use support::{BOUND, digest, issued, new_authority, node, on_both, serve, serve_at, waits_for_approval};
 
 #[test]
 fn after_a_rotation_new_connections_present_the_new_certificate() {
@@ -38,10 +37,8 @@ fn a_request_waits_for_a_person_and_says_so() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();
-        let waiting =
-            handle.wait_for(BOUND, |now| matches!(now.progress, Some(Progress::WaitingForApproval { .. }))).unwrap();
-        let Some(Progress::WaitingForApproval { csr_name }) = &waiting.progress else { unreachable!() };
-        assert_eq!(server.csr_names(), [csr_name.clone()]);
+        let csr_name = waits_for_approval(&handle);
+        assert_eq!(server.csr_names(), [csr_name]);
         assert!(handle.credential().is_none());
         server.decide_all(Decision::Approve);
         issued(&handle, 1);
@@ -54,11 +51,11 @@ fn a_denial_keeps_the_certificate_and_says_why() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();
-        handle.wait_for(BOUND, |now| matches!(now.progress, Some(Progress::WaitingForApproval { .. }))).unwrap();
+        waits_for_approval(&handle);
         server.decide_all(Decision::Approve);
         let first = issued(&handle, 1);
         handle.rotate_now();
-        handle.wait_for(BOUND, |now| matches!(now.progress, Some(Progress::WaitingForApproval { .. }))).unwrap();
+        waits_for_approval(&handle);
         server.decide_all(Decision::Deny);
         let denied = handle.wait_for(BOUND, |now| now.last_error.is_some()).unwrap();
         let why = denied.last_error.as_ref().unwrap();
@@ -187,7 +184,7 @@ fn a_changed_template_supersedes_the_request_that_waits() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();
-        handle.wait_for(BOUND, |now| matches!(now.progress, Some(Progress::WaitingForApproval { .. }))).unwrap();
+        waits_for_approval(&handle);
         handle.set_template(Some(Template::node("worker-2")));
         handle.wait_for(BOUND, |_| server.csr_names().len() == 2).unwrap();
         server.decide_all(Decision::Approve);
@@ -202,7 +199,7 @@ fn shutdown_ends_a_rotation_that_waits() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();
-        handle.wait_for(BOUND, |now| matches!(now.progress, Some(Progress::WaitingForApproval { .. }))).unwrap();
+        waits_for_approval(&handle);
         let (done, ended) = std::sync::mpsc::channel();
         let other = handle.clone();
         std::thread::spawn(move || {

@@ -10,6 +10,7 @@ use perennial::{Backoff, Budget, Policy, Template, Window};
 use perennial_kubernetes::call::Call;
 use perennial_kubernetes::cluster::{Cluster, Identity, Token};
 use perennial_kubernetes::http::Request;
+use perennial_kubernetes::issuance::Progress;
 use perennial_kubernetes::rotation::{Signer, Snapshot};
 use perennial_kubernetes::server::{self, Api, Approval, Authority, Decision, Options, Random, Tls};
 use perennial_kubernetes::session::Limits;
@@ -160,4 +161,14 @@ pub(crate) fn issued(handle: &Handle, n: u64) -> Arc<Credential> {
     let written = |now: &Snapshot| now.issued >= n && !now.unwritten;
     let snapshot = handle.wait_for(BOUND, written);
     snapshot.unwrap_or_else(|| panic!("no certificate {n}: {:?}", handle.snapshot())).credential.clone().unwrap()
+}
+
+/// Waits until the request waits for approval; the name of its object.
+pub(crate) fn waits_for_approval(handle: &Handle) -> String {
+    let name = |now: &Snapshot| match &now.progress {
+        Some(Progress::WaitingForApproval { csr_name }) => Some(csr_name.clone()),
+        _ => None,
+    };
+    let snapshot = handle.wait_for(BOUND, |now| name(now).is_some());
+    snapshot.and_then(|now| name(&now)).unwrap_or_else(|| panic!("nothing waits: {:?}", handle.snapshot()))
 }
