@@ -9,6 +9,7 @@ use perennial::Failure;
 use perennial_kubernetes::call::Call;
 use perennial_kubernetes::cluster::Identity;
 use perennial_kubernetes::csr_error::CsrError;
+use perennial_kubernetes::exchange::ExchangeError;
 use perennial_kubernetes::http::Request;
 use perennial_kubernetes::issuance::Issued;
 use perennial_kubernetes::session::Limits;
@@ -255,6 +256,17 @@ fn a_byte_changed_on_the_way_is_noticed() {
             Err(error) => assert_eq!(error.failure, Failure::Unreachable, "byte {at}: {error}"),
         }
     }
+}
+
+#[test]
+fn a_body_without_a_length_ends_with_the_connection_but_not_with_its_breaking() {
+    let scene = Scene::new();
+    let call = || Call::new(Request::get("/version"), scene.cluster(), Identity::Anonymous, Limits::default());
+    let answer = |end| scene.world(|_| Reply::raw("HTTP/1.1 200 OK\r\n\r\n{}").then(end)).run(&mut call());
+    for end in [End::Close, End::Cut] {
+        assert_eq!(answer(end).unwrap().body, b"{}");
+    }
+    assert_eq!(answer(End::Reset).unwrap_err(), ExchangeError::Broken("connection reset".to_owned()));
 }
 
 #[test]

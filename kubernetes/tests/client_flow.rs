@@ -166,16 +166,22 @@ fn an_object_deleted_or_replaced_is_reported_as_such() {
 }
 
 #[test]
-fn bookmarks_strangers_and_unapproved_certificates_are_passed_over() {
+fn a_certificate_counts_only_once_it_is_approved() {
     let scene = Scene::new();
     let mut unapproved = scene.issued();
     unapproved.status.conditions.clear();
+    let stream = Reply::stream().event("MODIFIED", &unapproved).event("MODIFIED", scene.object(&["Denied"]));
+    assert_eq!(watching(&scene, &stream).failure, Failure::Denied);
+}
+
+#[test]
+fn bookmarks_and_strangers_are_passed_over() {
+    let scene = Scene::new();
     let mut stranger = scene.object(&["Denied"]);
     stranger.metadata.name = "somebody-else".to_owned();
     let bookmark = serde_json::json!({ "metadata": { "resourceVersion": "110" } });
     let stream = Reply::stream()
         .event("BOOKMARK", &bookmark)
-        .event("MODIFIED", &unapproved)
         .event("MODIFIED", &stranger)
         .event("DELETED", &stranger)
         .event("SOMETHING-NEW", &bookmark)

@@ -134,6 +134,10 @@ fn a_quarter_of_an_hour_of_quiet_waiting_stays_far_below_the_bound() {
     let mut world = scene.world(watches(&scene, |n| (n < 3).then(|| Reply::stream().finish(300 * SECOND))));
     assert_eq!(world.run(&mut scene.issuance()).unwrap().requests, 8);
     assert!(world.elapsed() >= 900 * SECOND);
+    assert!(
+        !world.steps.iter().any(|step| step.starts_with("wait")),
+        "good watches follow one another without a pause"
+    );
 }
 
 #[test]

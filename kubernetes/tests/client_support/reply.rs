@@ -41,6 +41,8 @@ pub(crate) enum End {
     Close,
     /// The end of the stream, without a word.
     Cut,
+    /// Reading fails.
+    Reset,
 }
 
 impl Reply {

@@ -110,7 +110,12 @@ impl<'a> World<'a> {
                     }
                 }
                 Step::Receive { until } => match self.receive(until) {
-                    Some(bytes) if bytes.is_empty() => Input::Ended,
+                    Some(bytes) if bytes.is_empty() => {
+                        match self.link.as_ref().is_some_and(|link| link.end == End::Reset) {
+                            true => Input::Failed("connection reset".to_owned()),
+                            false => Input::Ended,
+                        }
+                    }
                     Some(bytes) => {
                         conversation.handle(Input::Received(&bytes), self.now);
                         continue;
