@@ -1,23 +1,16 @@
-//! The Kubernetes certificate API, sans-IO.
+//! The Kubernetes certificate API, sans-IO: no socket, no clock, no file in here.
+//!
+//! - [`rotation`]: the machine joined to keys and exchanges; what a runtime drives.
+//! - [`client`]: one request for a certificate, from `POST` to the chain.
+//! - [`cluster`], [`kubeconfig`]: which API server, and as whom.
+//! - `server` (feature): an embedded API server for development, demos and tests.
 
 #![forbid(unsafe_code)]
 
-pub mod ask;
-mod backoff;
-pub mod call;
+pub mod client;
 pub mod cluster;
-pub mod conversation;
-pub mod csr_error;
-pub mod exchange;
-pub mod http;
-pub mod issuance;
 pub mod kubeconfig;
-pub mod naming;
 pub mod objects;
-mod progress;
 pub mod rotation;
 #[cfg(feature = "server")]
 pub mod server;
-pub mod session;
-mod tls;
-mod watch;

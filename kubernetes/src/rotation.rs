@@ -15,12 +15,8 @@ use perennial::{
 };
 use perennial_pki::{Credential, KeyAlgorithm, KeyPair, Roots, Usage, certificate_request};
 
-use crate::ask::Ask;
+use crate::client::{Ask, CsrError, Issuance, Issued, Limits, Progress, csr_name};
 use crate::cluster::{Cluster, Identity};
-use crate::csr_error::CsrError;
-use crate::issuance::{Issuance, Issued, Progress};
-use crate::naming::csr_name;
-use crate::session::Limits;
 
 /// Gives the identity to ask with, looked up anew for each request: a token file may have changed.
 pub type IdentitySource = Arc<dyn Fn() -> Result<Identity, String> + Send + Sync>;

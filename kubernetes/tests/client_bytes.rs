@@ -6,13 +6,8 @@ use std::time::Duration;
 
 use client_support::*;
 use perennial::Failure;
-use perennial_kubernetes::call::Call;
+use perennial_kubernetes::client::{Call, CsrError, ExchangeError, Issued, Limits, Request};
 use perennial_kubernetes::cluster::Identity;
-use perennial_kubernetes::csr_error::CsrError;
-use perennial_kubernetes::exchange::ExchangeError;
-use perennial_kubernetes::http::Request;
-use perennial_kubernetes::issuance::Issued;
-use perennial_kubernetes::session::Limits;
 use proptest::collection::vec;
 use proptest::prelude::*;
 

@@ -7,13 +7,8 @@ use std::time::Duration;
 
 use client_support::*;
 use perennial::Failure;
-use perennial_kubernetes::call::Call;
+use perennial_kubernetes::client::{Call, CsrError, ExchangeError, Issuance, Limits, Request};
 use perennial_kubernetes::cluster::{Cluster, Identity, Token};
-use perennial_kubernetes::csr_error::CsrError;
-use perennial_kubernetes::exchange::ExchangeError;
-use perennial_kubernetes::http::Request;
-use perennial_kubernetes::issuance::Issuance;
-use perennial_kubernetes::session::Limits;
 
 fn mentions(error: &CsrError, parts: &[&str]) {
     for part in parts {

@@ -6,9 +6,7 @@ use std::cell::RefCell;
 
 use client_support::*;
 use perennial::{Failure, Now, Template};
-use perennial_kubernetes::conversation::{Conversation, Input, Step};
-use perennial_kubernetes::csr_error::CsrError;
-use perennial_kubernetes::issuance::{Issuance, Progress};
+use perennial_kubernetes::client::{Conversation, CsrError, Input, Issuance, Progress, Step};
 use perennial_kubernetes::objects::CertificateSigningRequest;
 use perennial_pki::{KeyAlgorithm, KeyPair, certificate_request};
 

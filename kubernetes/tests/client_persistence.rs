@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use client_support::*;
 use perennial::Failure;
-use perennial_kubernetes::issuance::Issuance;
-use perennial_kubernetes::session::Limits;
+use perennial_kubernetes::client::{Issuance, Limits};
 
 const SECOND: Duration = Duration::from_secs(1);
 

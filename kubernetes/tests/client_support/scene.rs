@@ -4,13 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::Template;
-use perennial_kubernetes::ask::Ask;
+use perennial_kubernetes::client::{Ask, CsrError, Issuance, Issued, Limits, csr_name};
 use perennial_kubernetes::cluster::{Cluster, Identity};
-use perennial_kubernetes::csr_error::CsrError;
-use perennial_kubernetes::issuance::{Issuance, Issued};
-use perennial_kubernetes::naming::csr_name;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
-use perennial_kubernetes::session::Limits;
 use perennial_pki::{KeyAlgorithm, KeyPair, Usage, certificate_request};
 
 use super::{Asked, Ca, Reply, SIGNER, World};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Instant, Now, UnixTime};
-use perennial_kubernetes::conversation::{Conversation, Input, Step};
+use perennial_kubernetes::client::{Conversation, Input, Step};
 use rustls::{ServerConfig, ServerConnection};
 
 use super::{Asked, Ca, EPOCH, End, Reply, server_config};

@@ -7,13 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Backoff, Budget, Policy, Template, Window};
-use perennial_kubernetes::call::Call;
+use perennial_kubernetes::client::{Call, Limits, Progress, Request};
 use perennial_kubernetes::cluster::{Cluster, Identity, Token};
-use perennial_kubernetes::http::Request;
-use perennial_kubernetes::issuance::Progress;
 use perennial_kubernetes::rotation::{Signer, Snapshot};
 use perennial_kubernetes::server::{self, Api, Approval, Authority, Decision, Options, Random, Tls};
-use perennial_kubernetes::session::Limits;
 use perennial_pki::Credential;
 use perennial_smol::server::{Host, ServerHandle};
 use perennial_std::{Cancel, Directory, Handle, clock, drive};

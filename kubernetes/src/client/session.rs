@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use perennial::{Instant, Now};
 
+use super::conversation::{Input, Step};
+use super::exchange::{Exchange, ExchangeError};
+use super::http::{Head, Part, Request};
 use crate::cluster::{Cluster, Identity};
-use crate::conversation::{Input, Step};
-use crate::exchange::{Exchange, ExchangeError};
-use crate::http::{Head, Part, Request};
 
 /// A body that is not a stream may not be longer.
 const LONGEST_BODY: usize = 4 << 20;

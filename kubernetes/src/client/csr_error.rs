@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use perennial::Failure;
 
+use super::exchange::ExchangeError;
+use super::session::Response;
 use crate::cluster::{Cluster, Identity, printable};
-use crate::exchange::ExchangeError;
 use crate::objects::Status;
-use crate::session::Response;
 
 /// A submission that came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,8 +15,8 @@ use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 
+use super::exchange::ExchangeError;
 use crate::cluster::{Cluster, Identity};
-use crate::exchange::ExchangeError;
 
 /// A client connection to `cluster` as `identity`, the server's certificate judged as of `now`.
 pub(crate) fn connection(

@@ -14,17 +14,17 @@ use std::time::Duration;
 use perennial::{Failure, Instant, Now};
 use perennial_pki::{Chain, Expected};
 
-use crate::ask::Ask;
-use crate::backoff::Dice;
+use super::ask::Ask;
+use super::backoff::Dice;
+use super::conversation::{Conversation, Input, Step};
+use super::csr_error::{CsrError, Said, Scene};
+use super::exchange::ExchangeError;
+use super::session::{Event, Limits, Response, Session};
+use super::watch::{Lines, News, news};
 use crate::cluster::{Cluster, Identity, printable};
-use crate::conversation::{Conversation, Input, Step};
-use crate::csr_error::{CsrError, Said, Scene};
-use crate::exchange::ExchangeError;
 use crate::objects::CertificateSigningRequest;
-use crate::session::{Event, Limits, Response, Session};
-use crate::watch::{Lines, News, news};
 
-pub use crate::progress::{Issued, Progress};
+use super::progress::{Issued, Progress};
 
 /// How often a request that was sent is sent again when no answer comes.
 const CREATE_ATTEMPTS: u32 = 3;

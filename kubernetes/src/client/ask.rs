@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use perennial_pki::{CertificateRequest, Roots, Usage, read_request};
 
-use crate::http::Request;
+use super::http::Request;
 use crate::objects::{API_VERSION, CSR_PATH, CertificateSigningRequest, CsrSpec, ObjectMeta};
 
 /// One request to a signer and what its certificate must be good for.
 #[derive(Clone, Debug)]
 pub struct Ask {
-    /// Name of the request object; derive it with [`csr_name`](crate::naming::csr_name), so that asking
+    /// Name of the request object; derive it with [`csr_name`](super::naming::csr_name), so that asking
     /// again finds the same object.
     pub name: String,
     /// The PKCS#10 request.

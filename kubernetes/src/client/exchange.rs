@@ -7,9 +7,9 @@ use perennial::UnixTime;
 use rustls::{AlertDescription, CertificateError, ClientConnection};
 use zeroize::Zeroizing;
 
+use super::http::{self, HttpError, Part, Request, ResponseReader};
+use super::tls;
 use crate::cluster::{Cluster, Identity};
-use crate::http::{self, HttpError, Part, Request, ResponseReader};
-use crate::tls;
 
 /// A connection to an API server.
 pub(crate) struct Exchange {

@@ -1,0 +1,30 @@
+//! The client: a [`Conversation`] with an API server says connect, write, read or wait, and a driver does that.
+//!
+//! [`Issuance`] is the one this crate is for: it submits a request, waits, and brings the certificate.
+//! [`Call`] is any single request. Below them a session keeps a connection, an exchange is TLS, and
+//! HTTP/1.1 is the innermost layer; each knows only the next.
+
+mod ask;
+mod backoff;
+mod call;
+mod conversation;
+mod csr_error;
+mod exchange;
+mod http;
+mod issuance;
+mod naming;
+mod progress;
+mod session;
+mod tls;
+mod watch;
+
+pub use ask::Ask;
+pub use call::Call;
+pub use conversation::{Conversation, Input, Step};
+pub use csr_error::CsrError;
+pub use exchange::ExchangeError;
+pub use http::Request;
+pub use issuance::Issuance;
+pub use naming::csr_name;
+pub use progress::{Issued, Progress};
+pub use session::{Limits, Response};
