@@ -227,7 +227,8 @@ fn what_is_not_allowed_is_forbidden_in_a_clusters_words() {
     let stranger = User::Other(Identity::new("joe", ["dev"]));
     let who = |user: &str, verb: &str, resource: &str| {
         format!(
-            "User \"{user}\" cannot {verb} resource \"{resource}\" in API group \"certificates.k8s.io\" at the cluster scope"
+            "User \"{user}\" cannot {verb} resource \"{resource}\" in API group \"certificates.k8s.io\" at the \
+             cluster scope"
         )
     };
     const RESOURCE: &str = "certificatesigningrequests";

@@ -135,6 +135,9 @@ fn the_status_takes_certificate_and_failure_but_no_decision() {
     update["status"]["certificate"] = encode("not a certificate").into();
     assert_eq!(server.put(&User::Admin, "b/status", &update).0, 422);
 
+    update["status"]["certificate"] = encode(&server.api.authority().to_pem()).into();
+    assert_eq!(server.put(&User::Admin, "b/status", &update).0, 422, "a key is no certificate");
+
     update["status"]["certificate"] = encode(server.api.authority().certificate_pem()).into();
     let (status, signed) = server.put(&User::Admin, "b/status", &update);
     assert_eq!(status, 200, "{signed}");

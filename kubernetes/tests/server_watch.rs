@@ -59,8 +59,8 @@ fn initial_events_end_with_a_bookmark_where_it_is_asked_for() {
     assert_eq!(event["object"]["metadata"]["resourceVersion"], "2");
     assert_eq!(event["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
     assert_eq!(server.drain(&mut watcher), (vec![], false));
-    assert_eq!(status_of_watch(&mut server, "sendInitialEvents=true").0, 400);
-    assert_eq!(server.list(&User::Admin, "sendInitialEvents=true").0, 400);
+    assert_eq!(status_of_watch(&mut server, "sendInitialEvents=true").0, 422);
+    assert_eq!(server.list(&User::Admin, "sendInitialEvents=true").0, 422);
 }
 
 #[test]
@@ -204,7 +204,8 @@ fn discovery_tells_of_requests_and_reviews() {
 fn users_can_ask_who_they_are_and_what_they_may() {
     let mut server = manual();
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
-    let review = json!({ "kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1", "metadata": { "creationTimestamp": null } });
+    let metadata = json!({ "creationTimestamp": null });
+    let review = json!({ "kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1", "metadata": metadata });
     let (status, answer) = server.send(&User::Node("one"), with_body(Method::Post, path, &review));
     assert_eq!((status, &answer["status"]["userInfo"]["username"]), (201, &json!("system:node:one")));
 

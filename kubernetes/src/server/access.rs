@@ -47,7 +47,8 @@ pub(super) fn authorize(user: &Identity, wanted: &Attributes<'_>) -> Result<(), 
     let Attributes { verb, group, resource, subresource, name } = wanted;
     let slash = if subresource.is_empty() { "" } else { "/" };
     let why = format!(
-        "User {:?} cannot {verb} resource \"{resource}{slash}{subresource}\" in API group {group:?} at the cluster scope",
+        "User {:?} cannot {verb} resource \"{resource}{slash}{subresource}\" in API group {group:?} at the cluster \
+         scope",
         user.username
     );
     if *resource == status::RESOURCE {

@@ -344,7 +344,7 @@ pub enum AuthorityError {
     Key(String),
     /// A certificate cannot be read, does not fit its key or would be empty.
     Certificate(String),
-    /// The certificate is not one of an authority: give the CA's own, with `CA:TRUE` and the right to sign certificates.
+    /// The certificate is not one of an authority: give the CA's own, which has `CA:TRUE` and may sign certificates.
     NotAnAuthority,
     /// The authority's own certificate has expired.
     Expired(UnixTime),

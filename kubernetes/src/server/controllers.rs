@@ -46,7 +46,8 @@ impl Api {
     /// Approves or denies a request, as `kubectl certificate` does, and does what it entails.
     ///
     /// # Errors
-    /// [`DecisionError`] if there is no such request, or the opposite has been decided. Deciding the same again is none.
+    /// [`DecisionError`] if there is no such request, or the opposite has been decided. To decide the same again is
+    /// no error.
     pub fn decide(
         &mut self,
         name: &str,

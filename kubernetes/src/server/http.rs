@@ -209,7 +209,8 @@ impl Http {
     fn refuse(&mut self, code: u16, reason: &str, message: &str) -> Step {
         let body = status::refused(code, reason, message).body;
         let head = format!(
-            "HTTP/1.1 {code} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 {code} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+             connection: close\r\n\r\n",
             body.len()
         );
         self.unsent.bytes.extend_from_slice(head.as_bytes());
@@ -242,7 +243,8 @@ impl Http {
         let unsent = &mut self.unsent.bytes;
         for piece in data.chunks(CHUNK) {
             let start = unsent.len();
-            // With room to spare a piece becomes one chunk; without, ureq-proto could write an empty one, which ends the body.
+            // With room to spare a piece becomes one chunk; without, ureq-proto could write an empty one, which would
+            // end the body.
             unsent.resize(start + piece.len() + CHUNK_FRAME, 0);
             match body.write(piece, &mut unsent[start..]) {
                 Ok((used, written)) if used == piece.len() => unsent.truncate(start + written),

@@ -1,14 +1,15 @@
 //! An embedded API server: a small part of a cluster's, with its approver, its signers and its cleaner.
 //!
 //! For development, demonstrations and tests, and nothing else: objects live in memory, the certificate authority's key
-//! too, there is no audit and no encryption at rest. What it does serve it serves as a cluster does, to `kubectl` and to
-//! kubelets; what it does not serve it refuses. All memory is bounded, whatever clients do.
+//! too, there is no audit and no encryption at rest. What it does serve it serves as a cluster does, to `kubectl` and
+//! to kubelets; what it does not serve it refuses. Objects, history, requests and unread answers are all bounded.
 //!
 //! It is sans-IO like everything below the runtimes: [`Api`] turns requests into answers, [`Session`] turns a client's
 //! bytes into requests, and whoever has sockets and clocks drives them. `perennial-smol` has such a loop.
 //!
 //! Deviations from a cluster, on purpose: certificates shorter than ten minutes can be asked for
-//! ([`Options::allow_short`]), and the validity of short ones is backdated by a twentieth of their lifetime, not by five minutes.
+//! ([`Options::allow_short`]), and the validity of short ones is backdated by a twentieth of their lifetime, not by
+//! five minutes.
 
 mod access;
 mod api;

@@ -141,8 +141,7 @@ impl Api {
     fn list(&self, query: &Query, shape: Shape, now: UnixTime) -> Result<Response, Response> {
         let selector = Selector::from_query(query)?;
         if query.flag("sendInitialEvents") {
-            let why = "sendInitialEvents is forbidden for list";
-            return Err(status::bad_request(why));
+            return Err(status::invalid_list_options("sendInitialEvents", "sendInitialEvents is forbidden for list"));
         }
         let version = self.store.version().to_string();
         let selected: Vec<&Stored> = select(&self.store, &selector).map(AsRef::as_ref).collect();
@@ -168,7 +167,7 @@ impl Api {
             (Some("true" | "1"), _) => {
                 if query.get("resourceVersionMatch") != Some("NotOlderThan") {
                     let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-                    return Err(status::bad_request(why));
+                    return Err(status::invalid_list_options("resourceVersionMatch", why));
                 }
                 Start::Objects { marked: query.flag("allowWatchBookmarks") }
             }
@@ -232,8 +231,9 @@ impl Api {
             object.metadata.annotations = new.metadata.annotations;
         }
         let stored = self.store.replace(&old, object);
-        let delay = if part == Some(Part::Approval) { self.options.signing_delay } else { Duration::ZERO };
-        self.schedule(name, now.after(delay));
+        if part == Some(Part::Approval) {
+            self.schedule(name, now.after(self.options.signing_delay));
+        }
         Ok(stored)
     }
 

@@ -20,8 +20,8 @@ const HIGH_WATER: usize = 64 * 1024;
 /// loop { session.receive(bytes); session.drive(&mut api, now); session.transmit(&mut out); }
 /// ```
 ///
-/// until [`Session::is_closed`]. Drive it after bytes came or went, at its [`deadline`](Session::deadline), and, while it
-/// [is watching](Session::is_watching), when [`Api::version`] has changed.
+/// until [`Session::is_closed`]. Drive it after bytes came or went, at its [`deadline`](Session::deadline), and, while
+/// it [is watching](Session::is_watching), when [`Api::version`] has changed.
 pub struct Session {
     connection: Connection,
     watch: Option<(Watcher, Instant)>,
@@ -110,11 +110,6 @@ impl Session {
             self.active = now;
         }
         self.closed |= self.connection.is_done();
-    }
-
-    /// Whether there is something to send that `transmit` has not given yet.
-    pub fn has_unsent(&self) -> bool {
-        self.connection.unsent() > 0
     }
 
     /// Whether changes of the API concern this session.

@@ -126,19 +126,32 @@ pub(super) fn unsupported_media_type() -> Response {
     response(&failure(415, "UnsupportedMediaType", message))
 }
 
-/// `causes` must not be empty.
 pub(super) fn invalid(name: &str, causes: Vec<StatusCause>) -> Response {
+    invalid_object(details(name, KIND), causes)
+}
+
+/// Invalid query parameters of LIST or WATCH.
+pub(super) fn invalid_list_options(field: &str, why: &str) -> Response {
+    let details = StatusDetails { group: "meta.k8s.io".into(), kind: "ListOptions".into(), ..StatusDetails::default() };
+    let message = format!("Forbidden: {why}");
+    let cause = StatusCause { reason: "FieldValueForbidden".into(), message, field: field.into() };
+    invalid_object(details, vec![cause])
+}
+
+/// `causes` must not be empty.
+fn invalid_object(details: StatusDetails, causes: Vec<StatusCause>) -> Response {
     let said: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
     let said = if let [one] = said.as_slice() { one.clone() } else { format!("[{}]", said.join(", ")) };
-    let message = format!("{KIND}.{GROUP} {name:?} is invalid: {said}");
-    let details = StatusDetails { causes, ..details(name, KIND) };
+    let message = format!("{}.{} {:?} is invalid: {said}", details.kind, details.group, details.name);
+    let details = StatusDetails { causes, ..details };
     response(&Status { details: Some(details), ..failure(422, "Invalid", message) })
 }
 
 /// The store is full: the same answer a cluster gives when a quota of objects is reached, with a time to come back.
 pub(super) fn full(capacity: usize) -> Response {
     let message = format!(
-        "this server keeps at most {capacity} certificate signing requests; delete some, or wait until old ones are removed"
+        "this server keeps at most {capacity} certificate signing requests; delete some, or wait until old ones are \
+         removed"
     );
     let details = StatusDetails { retry_after_seconds: Some(60), ..details("", RESOURCE) };
     response(&Status { details: Some(details), ..failure(429, "TooManyRequests", message) })

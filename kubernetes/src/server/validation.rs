@@ -1,6 +1,6 @@
 //! What an object must satisfy to be stored (`pkg/apis/certificates/validation`).
 
-use perennial_pki::{RequestFacts, read_request};
+use perennial_pki::{Chain, RequestFacts, read_request};
 
 use crate::objects::{CertificateSigningRequest, Condition, CsrSpec, StatusCause};
 
@@ -113,9 +113,7 @@ fn signer_name(name: &str, causes: &mut Vec<StatusCause>) {
         complain("should be a domain with at least two segments separated by dots");
     }
     if !path.split('.').all(is_label) {
-        complain(
-            "validating label: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.'",
-        );
+        complain("a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.'");
     }
     if name == "kubernetes.io/legacy-unknown" {
         complain("the legacy signerName is not allowed via this API version");
@@ -156,11 +154,20 @@ pub(super) fn update(
             causes.push(forbidden(FIELD, "updates may not set certificate content".into()));
         } else if !before.is_empty() {
             causes.push(forbidden(FIELD, "updates may not modify existing certificate content".into()));
-        } else if let Err(error) = perennial_pki::Chain::from_pem(certificate) {
-            causes.push(invalid(FIELD, &format!("{} bytes", certificate.len()), &error.to_string()));
+        } else if let Err(why) = only_certificates(certificate) {
+            causes.push(invalid(FIELD, &format!("{} bytes", certificate.len()), &why));
         }
     }
     if causes.is_empty() { Ok(()) } else { Err(causes) }
+}
+
+/// Certificates, and nothing beside them: a key must not get published by mistake.
+fn only_certificates(pem: &[u8]) -> Result<(), String> {
+    Chain::from_pem(pem).map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(pem);
+    let other =
+        text.lines().find(|line| line.starts_with("-----BEGIN ") && line.trim() != "-----BEGIN CERTIFICATE-----");
+    other.map_or(Ok(()), |line| Err(format!("only CERTIFICATE PEM blocks are allowed, found {line:?}")))
 }
 
 fn conditions(conditions: &[Condition], causes: &mut Vec<StatusCause>) {

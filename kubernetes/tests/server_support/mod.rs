@@ -1,6 +1,8 @@
 //! What the tests of the embedded server share: a server in memory, its users, and requests to it.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses some of it")]
 
+pub mod wire;
+
 use std::sync::Arc;
 use std::time::Duration;
 

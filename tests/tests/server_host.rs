@@ -1,0 +1,164 @@
+//! The embedded server over real sockets.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use perennial::{Template, UnixTime};
+use perennial_kubernetes::objects::{CSR_PATH, CertificateSigningRequest, CsrSpec};
+use perennial_kubernetes::server::{Api, Approval, Authority, Decision, Identity, Options, Random, Tls};
+use perennial_pki::{KeyAlgorithm, KeyPair, Roots, certificate_request, provider};
+use perennial_smol::server::{Host, ServerHandle};
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+const TOKEN: &str = "abcdef.0123456789abcdef";
+
+type Stream = BufReader<StreamOwned<ClientConnection, TcpStream>>;
+
+fn serve(options: Options) -> (ServerHandle, Roots) {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = UnixTime::from_secs(i64::try_from(since.as_secs()).unwrap());
+    let hour = Duration::from_secs(3600);
+    let mut random = Random::from_os().unwrap();
+    let authority = Authority::generate(&mut random, now, hour).unwrap();
+    let loopback = "127.0.0.1".parse().unwrap();
+    let serving = authority.server_credential(&[], &[loopback], &mut random, now, hour).unwrap();
+    let tls = Tls::new(&authority, &serving).unwrap();
+    let roots = authority.roots().unwrap();
+    let mut api = Api::new(options, authority, random);
+    api.add_token(TOKEN, Identity::bootstrap("abcdef"));
+    let host = Host::bind("127.0.0.1:0".parse().unwrap(), api, tls).unwrap();
+    (host.spawn().unwrap(), roots)
+}
+
+fn connect(server: &ServerHandle, roots: &Roots) -> Stream {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots.store())
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    let name = ServerName::from(server.address().ip());
+    let tls = ClientConnection::new(Arc::new(config), name).unwrap();
+    let socket = TcpStream::connect(server.address()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    BufReader::new(StreamOwned::new(tls, socket))
+}
+
+fn send(stream: &mut Stream, method: &str, target: &str, body: &[u8]) {
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.get_mut().write_all(&[head.as_bytes(), body].concat()).unwrap();
+}
+
+/// The head of a response, and its body if that has a length.
+fn receive(stream: &mut Stream) -> (String, Vec<u8>) {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(stream.read_line(&mut head).unwrap(), 0, "the connection broke after {head:?}");
+    }
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length: ")).map(|length| length.parse().unwrap());
+    let mut body = vec![0; length.unwrap_or(0)];
+    stream.read_exact(&mut body).unwrap();
+    (head, body)
+}
+
+/// One chunk: one event of a watch.
+fn event(stream: &mut Stream) -> String {
+    let mut length = String::new();
+    stream.read_line(&mut length).unwrap();
+    let mut chunk = vec![0; usize::from_str_radix(length.trim(), 16).unwrap() + 2];
+    stream.read_exact(&mut chunk).unwrap();
+    String::from_utf8(chunk).unwrap()
+}
+
+fn request(name: &str) -> Vec<u8> {
+    let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let mut object = CertificateSigningRequest {
+        spec: CsrSpec {
+            request: certificate_request(&Template::node("one"), &key).unwrap().pem.into_bytes(),
+            signer_name: "kubernetes.io/kube-apiserver-client-kubelet".into(),
+            usages: vec!["digital signature".into(), "client auth".into()],
+            ..CsrSpec::default()
+        },
+        ..CertificateSigningRequest::default()
+    };
+    object.metadata.name = name.into();
+    serde_json::to_vec(&object).unwrap()
+}
+
+#[test]
+fn a_request_becomes_a_certificate_on_one_connection() {
+    let (server, roots) = serve(Options::default());
+    let mut stream = connect(&server, &roots);
+    send(&mut stream, "POST", CSR_PATH, &request("a"));
+    let (head, body) = receive(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 201"), "{head}");
+    let created: CertificateSigningRequest = serde_json::from_slice(&body).unwrap();
+
+    let version = created.metadata.resource_version;
+    send(&mut stream, "GET", &format!("{CSR_PATH}?watch=true&resourceVersion={version}"), b"");
+    receive(&mut stream);
+    assert!(event(&mut stream).contains("\"Approved\""));
+    assert!(event(&mut stream).contains("\"certificate\":"));
+    server.shutdown().unwrap();
+}
+
+#[test]
+fn every_watcher_is_woken_by_a_decision() {
+    let (server, roots) = serve(Options { approval: Approval::Manual, ..Options::default() });
+    let mut streams: Vec<Stream> = (0..20).map(|_| connect(&server, &roots)).collect();
+    send(&mut streams[0], "POST", CSR_PATH, &request("a"));
+    receive(&mut streams[0]);
+    for stream in &mut streams {
+        send(stream, "GET", &format!("{CSR_PATH}?watch=true&fieldSelector=metadata.name%3Da"), b"");
+        receive(stream);
+        assert!(event(stream).contains("ADDED"));
+    }
+    server.with_api(|api, now| api.decide("a", Decision::Approve, "by the test", now)).unwrap();
+    for stream in &mut streams {
+        assert!(event(stream).contains("by the test"));
+        assert!(event(stream).contains("\"certificate\":"));
+    }
+}
+
+#[test]
+fn a_delayed_signature_comes_without_anybody_asking() {
+    let (server, roots) = serve(Options { signing_delay: Duration::from_millis(50), ..Options::default() });
+    let mut stream = connect(&server, &roots);
+    send(&mut stream, "POST", CSR_PATH, &request("a"));
+    receive(&mut stream);
+    send(&mut stream, "GET", &format!("{CSR_PATH}?watch=true&resourceVersion=3"), b"");
+    receive(&mut stream);
+    assert!(event(&mut stream).contains("\"certificate\":"));
+}
+
+#[test]
+fn stopping_closes_the_connections_and_frees_the_address() {
+    let (server, roots) = serve(Options::default());
+    let mut stream = connect(&server, &roots);
+    send(&mut stream, "GET", "/version", b"");
+    receive(&mut stream);
+    let address = server.address();
+    server.shutdown().unwrap();
+    assert!(!matches!(stream.read(&mut [0; 1]), Ok(1..)));
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_refusal_is_read_even_if_the_request_is_not() {
+    let (server, roots) = serve(Options::default());
+    let mut stream = connect(&server, &roots);
+    let head = format!("POST {CSR_PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n");
+    stream.get_mut().write_all(head.as_bytes()).unwrap();
+    // The server has said no by now, or will have soon; its word must not be lost to what is still being sent.
+    let _ = stream.get_mut().write_all(&vec![b'x'; 500_000]);
+    assert!(receive(&mut stream).0.starts_with("HTTP/1.1 413"));
+}
