@@ -1,2 +1,61 @@
-//! stub
-fn main() {}
+//! The `perennial` command: keeps a Kubernetes node's client certificate rotated.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod demo;
+mod embedded;
+mod failure;
+mod files;
+mod kubeconfigs;
+mod report;
+mod rotation;
+mod run;
+mod signals;
+mod signer;
+mod spans;
+mod state_dir;
+mod status;
+mod whoami;
+
+use std::io::{self, IsTerminal as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, Command};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    // What a demo shows and a status says stands on stdout; a service has only its log.
+    let level = match command {
+        Command::Demo(_) | Command::Status(_) => "warn",
+        Command::Run(_) | Command::Signer(_) => "info",
+    };
+    let done = start_logging(level).and_then(|()| match command {
+        Command::Demo(options) => demo::demo(&options),
+        Command::Run(options) => run::run(&options),
+        Command::Status(options) => status::status(&options),
+        Command::Signer(options) => signer::signer(&options),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("perennial: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn start_logging(level: &str) -> Result<(), Failure> {
+    const VARIABLE: &str = "PERENNIAL_LOG";
+    let filter = match std::env::var(VARIABLE) {
+        Ok(filter) => EnvFilter::try_new(filter).map_err(|error| Failure::Usage(format!("{VARIABLE}: {error}")))?,
+        Err(_) => EnvFilter::new(level),
+    };
+    let stderr = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(stderr).init();
+    Ok(())
+}

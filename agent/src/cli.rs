@@ -1,0 +1,246 @@
+//! The command line: what can be asked for, and what people are told about it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::spans;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  bad usage or input; nothing was changed
+
+Environment:
+  PERENNIAL_LOG  what to log on stderr, for example warn, debug or perennial_std=trace
+                 [default: info; for demo and status: warn]";
+
+/// Certificates that renew themselves: keeps a Kubernetes node's client certificate rotated.
+#[derive(Debug, Parser)]
+#[command(name = "perennial", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Demo(Demo),
+    Run(Run),
+    Status(Status),
+    Signer(Signer),
+}
+
+/// Show it work: an embedded API server, a bootstrap token, and certificates that live seconds
+///
+/// An embedded API server is started on the loopback interface. A node that holds nothing but a
+/// bootstrap token asks it for its first certificate, and from then on renews that certificate with
+/// the certificate itself, over mutual TLS. After each rotation the server is asked, over a new
+/// connection, whom it takes the node for.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  perennial demo
+  perennial demo --runtime smol --rotations 5 --lifetime 4s
+  perennial demo --json | jq 'select(.event == \"rotated\")'
+
+Exit codes:
+  0  every rotation happened, and the server accepted each certificate as the node's
+  1  it did not come to that; the reason is on stderr
+  2  bad usage or input"
+)]
+pub(crate) struct Demo {
+    /// What the rotation runs on: plain threads, or futures on smol
+    #[arg(long, value_enum, default_value_t = Runtime::Std)]
+    pub(crate) runtime: Runtime,
+    /// How many rotations to show
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rotations: u32,
+    /// How long each certificate lives; two seconds at least
+    #[arg(long, value_name = "DURATION", default_value = "6s", value_parser = demo_lifetime)]
+    pub(crate) lifetime: Duration,
+    /// Keep the certificates in this directory, which must not hold any yet [default: a temporary one]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Report on stdout as JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Keep this node's client certificate rotated, as kubelet would
+///
+/// Without a certificate in the directory, the first one is asked for with the bootstrap kubeconfig
+/// (or, if none is given, with the user of the kubeconfig itself); after that the certificate renews
+/// itself. Once there is a certificate, a kubeconfig that points at it is written, unless a usable
+/// one is there already. SIGTERM and SIGINT end it; starting it again resumes where it was.
+///
+/// The files are kubelet's: DIR/kubelet-client-current.pem always links to the pair in use.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  perennial run --cert-dir /var/lib/kubelet/pki --kubeconfig /etc/kubernetes/kubelet.conf \\
+                --bootstrap-kubeconfig /etc/kubernetes/bootstrap-kubelet.conf
+  perennial run --cert-dir pki --kubeconfig node.kubeconfig --once   # from a timer
+
+Exit codes:
+  0  ended by a signal; with --once: a certificate that is not due is in place
+  1  failed; with --once also: ended by a signal before that
+  2  bad usage or input; nothing was changed"
+)]
+pub(crate) struct Run {
+    /// Where certificate and key are kept; created if missing
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cert_dir: PathBuf,
+    /// The node's kubeconfig: says which cluster, if it exists, and is written if it does not
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: PathBuf,
+    /// As whom to ask for the first certificate, and which cluster, while the kubeconfig does not exist
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
+    /// The node's name [default: the host name, in lower case]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+    /// What the rotation runs on: plain threads, or futures on smol
+    #[arg(long, value_enum, default_value_t = Runtime::Std)]
+    pub(crate) runtime: Runtime,
+    /// The numbers to go by
+    #[arg(long, value_enum, default_value_t = Policy::Default)]
+    pub(crate) policy: Policy,
+    /// Exit as soon as a certificate that is not due is in place
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Report on stdout as JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Say what a certificate directory holds, and when it will be rotated
+///
+/// Reads, and changes nothing. The rotation point shown is the instant `perennial run` goes by: it
+/// is drawn from the certificate itself, so both compute the same.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  perennial status --cert-dir /var/lib/kubelet/pki
+  perennial status --cert-dir /var/lib/kubelet/pki --json | jq -r .rotate_at
+
+Exit codes:
+  0  good: valid, its key fits, not due for rotation
+  1  not good: no certificate, expired, not yet valid, due, damaged, or the key is another's
+  2  bad usage or input: the directory cannot be read"
+)]
+pub(crate) struct Status {
+    /// Where certificate and key are kept
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cert_dir: PathBuf,
+    /// The numbers `run` goes by
+    #[arg(long, value_enum, default_value_t = Policy::Default)]
+    pub(crate) policy: Policy,
+    /// Report as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Run the embedded API server alone. For development: this is not a cluster, and not a CA to trust
+///
+/// Serves certificate signing requests as a cluster does, approves nodes' client certificates, and
+/// signs with a CA of its own. CA and bootstrap token are kept in DIR and used again at the next
+/// start, together with two kubeconfigs, admin.kubeconfig and bootstrap.kubeconfig. Requests live in memory.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  perennial signer
+  perennial signer --listen 127.0.0.1:7443 --dir /tmp/signer --signing-duration 10m
+  perennial signer --approve manual   # then: kubectl certificate approve …
+
+Exit codes:
+  0  ended by a signal
+  1  failed
+  2  bad usage or input; nothing was changed"
+)]
+pub(crate) struct Signer {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6443")]
+    pub(crate) listen: SocketAddr,
+    /// Where CA, bootstrap token and kubeconfigs are kept; created if missing
+    #[arg(long, value_name = "DIR", default_value = "./perennial-signer")]
+    pub(crate) dir: PathBuf,
+    /// The longest lifetime of a certificate, and the one given to those who ask for none
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = spans::parse)]
+    pub(crate) signing_duration: Duration,
+    /// How far back validity begins [default: 5 minutes, or a twentieth of shorter lifetimes]
+    #[arg(long, value_name = "DURATION", value_parser = spans::parse)]
+    pub(crate) backdate: Option<Duration>,
+    /// Who approves nodes' client certificates: the server, or a person with kubectl
+    #[arg(long, value_enum, default_value_t = Approve::Auto)]
+    pub(crate) approve: Approve,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Runtime {
+    Std,
+    Smol,
+}
+
+impl Runtime {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Std => "std",
+            Self::Smol => "smol",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Policy {
+    /// Patient with people, gentle with signers
+    Default,
+    /// client-go's numbers
+    Kubelet,
+}
+
+impl Policy {
+    pub(crate) fn numbers(self) -> perennial::Policy {
+        match self {
+            Self::Default => perennial::Policy::default(),
+            Self::Kubelet => perennial::Policy::kubelet(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Approve {
+    Auto,
+    Manual,
+}
+
+/// X.509 counts whole seconds: what lives less than two of them may be over before it is served.
+fn demo_lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = spans::parse(text)?;
+    if lifetime < Duration::from_secs(2) {
+        return Err("certificates count whole seconds; give them two at least, for example 2s".into());
+    }
+    Ok(lifetime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

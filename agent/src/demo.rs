@@ -1,0 +1,155 @@
+//! `perennial demo`: a node, an embedded API server, and certificates that live seconds.
+
+mod show;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use perennial::{Backoff, Budget, Policy, PolicyError, Template, Window};
+use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+use perennial_kubernetes::rotation::{IdentitySource, Signer};
+use perennial_kubernetes::server::{Authority, Options, Random};
+use perennial_pki::Roots;
+use perennial_std::{Directory, clock};
+use serde_json::json;
+
+use crate::cli;
+use crate::embedded::Embedded;
+use crate::failure::Failure;
+use crate::files::TemporaryDirectory;
+use crate::report::Report;
+use crate::rotation::{PREFIX, Plan};
+use crate::signals;
+use crate::spans::words;
+use show::Show;
+
+const NODE: &str = "demo-node";
+
+pub(crate) fn demo(options: &cli::Demo) -> Result<(), Failure> {
+    let mut report = Report::new(options.json);
+    let done = play(options, &mut report);
+    if let Err(failure) = &done {
+        // People read it on stderr.
+        report.failed(failure);
+    }
+    done
+}
+
+fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
+    let temporary;
+    let directory = match &options.dir {
+        Some(directory) => directory.as_path(),
+        None => {
+            temporary = TemporaryDirectory::new("perennial-demo").map_err(Failure::failed)?;
+            temporary.path()
+        }
+    };
+    let store = Directory::open(directory, PREFIX).map_err(Failure::usage)?;
+    if store.load().map_err(Failure::usage)?.is_some() {
+        let why = "holds a certificate already; give a directory that does not";
+        return Err(Failure::Usage(format!("{} {why}", directory.display())));
+    }
+
+    let mut random = Random::from_os().map_err(Failure::failed)?;
+    let token = random.bootstrap_token();
+    let authority = Authority::generate(&mut random, clock::now().unix, CA_LIFETIME).map_err(Failure::failed)?;
+    let roots = authority.roots().map_err(Failure::failed)?;
+    let serves = Options { signing_duration: options.lifetime, ..Options::default() };
+    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let server = Embedded::start(anywhere, serves, authority, &token)?;
+    let cluster = Cluster::from_url(&server.endpoint.server).map_err(Failure::failed)?.with_roots(roots.clone());
+    let cluster = Arc::new(cluster);
+
+    let bootstrap = Bootstrap::new(Token::new(&token).map_err(Failure::failed)?);
+    let policy = policy(options.lifetime).map_err(Failure::failed)?;
+    let plan = Plan {
+        policy: policy.clone(),
+        template: Template::node(NODE),
+        signer: signer(cluster.clone(), &bootstrap, options.lifetime, roots),
+        store,
+    };
+    let begun = clock::now().unix;
+    report.event(
+        "started",
+        json!({
+            "runtime": options.runtime.name(),
+            "rotations": options.rotations,
+            "lifetime_seconds": options.lifetime.as_secs_f64(),
+            "server": server.endpoint.server,
+            "directory": directory,
+        }),
+        &format!(
+            "API server    {}, embedded, with a CA of its own\nnode          {NODE} on {}, certificates live {}, files in {}",
+            server.endpoint.server,
+            options.runtime.name(),
+            words(options.lifetime),
+            directory.display()
+        ),
+    );
+    let running = plan.start(options.runtime)?;
+    let handle = running.handle().clone();
+    let interrupted = signals::on_stop(move || handle.shutdown())?;
+    let mut show = Show {
+        report,
+        running: &running,
+        cluster: &cluster,
+        bootstrap: &bootstrap,
+        policy: &policy,
+        interrupted: &interrupted,
+        deadline: Instant::now() + options.lifetime * (options.rotations + 2) + Duration::from_secs(30),
+    };
+    let shown = show.rotations(options, begun);
+    running.stop();
+    server.shutdown()?;
+    shown
+}
+
+/// Longer than any demo.
+const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// The node's bootstrap token, and how often it was needed.
+struct Bootstrap {
+    source: IdentitySource,
+    used: Arc<AtomicU32>,
+}
+
+impl Bootstrap {
+    fn new(token: Token) -> Self {
+        let used = Arc::new(AtomicU32::new(0));
+        let counter = used.clone();
+        let source: IdentitySource = Arc::new(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+            Ok(Identity::Token(token.clone()))
+        });
+        Self { source, used }
+    }
+
+    fn used(&self) -> u32 {
+        self.used.load(Ordering::SeqCst)
+    }
+}
+
+fn signer(cluster: Arc<Cluster>, bootstrap: &Bootstrap, lifetime: Duration, roots: Roots) -> Signer {
+    let signer = Signer::kubelet_client(cluster, Some(bootstrap.source.clone()));
+    Signer { expiration: Some(lifetime), issuers: Some(roots), ..signer }
+}
+
+/// The default's proportions, for certificates that live seconds instead of days.
+fn policy(lifetime: Duration) -> Result<Policy, PolicyError> {
+    let default = Policy::default();
+    let part = |of: u32, most: Duration| (lifetime / of).clamp(Duration::from_millis(10), most);
+    let full_jitter = Window::new(0, 1000)?;
+    let half_jitter = Window::new(500, 1000)?;
+    Ok(Policy {
+        window: Window::new(700, 900)?,
+        spacing: part(50, default.spacing),
+        budget: Budget::new(default.budget.size(), part(5, default.budget.refill()))?,
+        transient: Backoff::new(part(50, default.spacing), part(10, default.transient.cap()), full_jitter)?,
+        refused: Backoff::new(part(20, default.refused.cap()), part(4, default.refused.cap()), half_jitter)?,
+        write: Backoff::new(part(50, default.spacing), part(10, default.write.cap()), half_jitter)?,
+        max_sleep: part(4, default.max_sleep),
+        ..default
+    })
+}

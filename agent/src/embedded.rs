@@ -1,0 +1,98 @@
+//! The embedded API server on a socket, as demo and signer use it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial_kubernetes::kubeconfig::Endpoint;
+use perennial_kubernetes::server::{
+    Answer, Api, ApiRequest, Authority, Identity, Method, Next, Options, Random, Tls, Watcher,
+};
+use perennial_pki::Credential;
+use perennial_smol::server::{Host, ServerHandle};
+use perennial_std::clock;
+
+use crate::failure::Failure;
+
+/// How long certificates live that only this process, or its user, needs.
+const LIFETIME: Duration = Duration::from_secs(365 * 86_400);
+const ADMINISTRATORS: &str = "system:masters";
+
+/// A server that runs. Dropping it stops it.
+pub(crate) struct Embedded {
+    server: ServerHandle,
+    /// Where it is, and how it is known.
+    pub(crate) endpoint: Endpoint,
+    /// `CN=admin, O=system:masters`.
+    pub(crate) admin: Credential,
+}
+
+impl Embedded {
+    /// Serves on a thread of its own. Whoever knows `token` may ask for a node's first certificate.
+    pub(crate) fn start(
+        listen: SocketAddr,
+        options: Options,
+        authority: Authority,
+        token: &str,
+    ) -> Result<Self, Failure> {
+        let mut random = Random::from_os().map_err(Failure::failed)?;
+        let now = clock::now().unix;
+        let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        if !listen.ip().is_loopback() && !listen.ip().is_unspecified() {
+            addresses.push(listen.ip());
+        }
+        let serving = authority.server_credential(&["localhost"], &addresses, &mut random, now, LIFETIME);
+        let serving = serving.map_err(Failure::usage)?;
+        let admin = authority.client_credential("admin", &[ADMINISTRATORS], &mut random, now, LIFETIME);
+        let admin = admin.map_err(Failure::usage)?;
+        let tls = Tls::new(&authority, &serving).map_err(Failure::failed)?;
+        let ca_pem = authority.certificate_pem().as_bytes().to_vec();
+
+        let mut api = Api::new(options, authority, random);
+        let id = token.split_once('.').map_or(token, |(id, _)| id);
+        api.add_token(token, Identity::bootstrap(id));
+        let cannot = |error| Failure::Usage(format!("cannot listen on {listen}: {error}"));
+        let server = Host::bind(listen, api, tls).map_err(cannot)?.spawn().map_err(Failure::failed)?;
+        let endpoint = Endpoint {
+            server: format!("https://{}", reachable(server.address())),
+            ca_pem: Some(ca_pem),
+            ca_file: None,
+            tls_server_name: None,
+            insecure_skip_tls_verify: false,
+        };
+        Ok(Self { server, endpoint, admin })
+    }
+
+    /// Watches all certificate signing requests, those that are there first.
+    pub(crate) fn watch(&self) -> Result<Watcher, Failure> {
+        let target = "/apis/certificates.k8s.io/v1/certificatesigningrequests?watch=true";
+        let mut request = ApiRequest::new(Method::Get, target);
+        request.peer = Some(Arc::new(Identity::new("perennial", [ADMINISTRATORS])));
+        match self.server.with_api(|api, now| api.handle(&request, now)) {
+            Answer::Watch(watcher) => Ok(watcher),
+            Answer::Response(response) => {
+                Err(Failure::Failed(format!("the embedded server does not let itself be watched: {response:?}")))
+            }
+        }
+    }
+
+    /// The next event of a watch: a line of JSON.
+    pub(crate) fn next_event(&self, watcher: &mut Watcher) -> Next {
+        self.server.with_api(|api, now| api.next_event(watcher, now))
+    }
+
+    /// Closes all connections, and waits until that is done.
+    pub(crate) fn shutdown(self) -> Result<(), Failure> {
+        self.server.shutdown().map_err(|error| Failure::Failed(format!("the embedded server: {error}")))
+    }
+}
+
+/// Where a client on this machine finds a server that listens here.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}

@@ -1,0 +1,39 @@
+//! Why a command did not do what it was asked to, and the exit code that says so.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It was asked for something that cannot be done as asked: exit code 2. Nothing was changed.
+    Usage(String),
+    /// It was tried, and did not work: exit code 1.
+    Failed(String),
+}
+
+impl Failure {
+    /// Bad usage or input, as its error tells it.
+    pub(crate) fn usage(error: impl fmt::Display) -> Self {
+        Self::Usage(error.to_string())
+    }
+
+    /// Something that did not work, as its error tells it.
+    pub(crate) fn failed(error: impl fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) => ExitCode::from(2),
+            Self::Failed(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Usage(why) | Self::Failed(why)) = self;
+        f.write_str(why)
+    }
+}

@@ -1,0 +1,69 @@
+//! Files that are whole or not there.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Writes a file (mode 0600) in one step, durably: whatever happens, readers find the old one or the new one.
+pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+    // Through a link, to the file itself.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let directory = parent(&path);
+    let name = path.file_name().ok_or_else(|| io::Error::other("this path names no file"))?;
+    let mut temporary = directory.join(name).into_os_string();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let written = create(&temporary, contents).and_then(|()| fs::rename(&temporary, &path));
+    if written.is_err() {
+        // The first error is the one to report.
+        let _ = fs::remove_file(&temporary);
+    }
+    written.and_then(|()| File::open(directory)?.sync_all())
+}
+
+/// Writes a file (mode 0600) that must not exist yet.
+fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(contents)?;
+    file.sync_all()
+}
+
+/// Creates a directory (mode 0700) and those above it, unless it is there.
+pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// The directory a file is in.
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+/// A directory of our own (mode 0700), removed on drop.
+pub(crate) struct TemporaryDirectory(PathBuf);
+
+impl TemporaryDirectory {
+    pub(crate) fn new(prefix: &str) -> io::Result<Self> {
+        let mut attempt = 0_u32;
+        loop {
+            let path = std::env::temp_dir().join(format!("{prefix}-{}-{attempt}", std::process::id()));
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < 1000 => attempt += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TemporaryDirectory {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!("{} could not be removed: {error}", self.0.display());
+        }
+    }
+}

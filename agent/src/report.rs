@@ -1,0 +1,121 @@
+//! What happened: sentences for people, or one JSON object a line for programs.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use perennial::UnixTime;
+use perennial_pki::Chain;
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+
+/// Tells what happens. A reader that went away is none of our concern.
+pub(crate) struct Report {
+    style: Style,
+    /// What was last said to be waited for.
+    waiting: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// For programs: one object a line.
+    Json,
+    /// For people at a terminal, or at what a terminal has recorded.
+    Sentences { live: bool },
+    /// For operators: sentences go where everything else is logged.
+    Log,
+}
+
+impl Report {
+    /// Sentences on stdout, or JSON.
+    pub(crate) fn new(json: bool) -> Self {
+        let live = io::stdout().is_terminal();
+        Self { style: if json { Style::Json } else { Style::Sentences { live } }, waiting: String::new() }
+    }
+
+    /// Sentences in the log, or JSON on stdout.
+    pub(crate) fn of_service(json: bool) -> Self {
+        Self { style: if json { Style::Json } else { Style::Log }, waiting: String::new() }
+    }
+
+    /// Reports an event: `name` and `fields` to programs, `sentence`, if there is one, to people.
+    pub(crate) fn event(&mut self, name: &str, fields: Value, sentence: &str) {
+        self.waiting.clear();
+        match self.style {
+            Style::Json => print(&format!("{}\n", with(json!({ "event": name }), fields))),
+            Style::Log if sentence.is_empty() => {}
+            Style::Log => tracing::info!("{sentence}"),
+            Style::Sentences { live: true } => print(&format!("{CLEAR}{sentence}\n")),
+            Style::Sentences { live: false } => print(&format!("{sentence}\n")),
+        }
+    }
+
+    /// Reports to programs that it did not work out. People read it on stderr.
+    pub(crate) fn failed(&mut self, failure: &Failure) {
+        if self.style == Style::Json {
+            self.event("failed", json!({ "reason": failure.to_string() }), "");
+        }
+    }
+
+    /// Says what is being waited for. On a terminal the line is kept up to date, with `left` behind
+    /// it; elsewhere it is written once.
+    pub(crate) fn waiting(&mut self, what: &str, left: &str) {
+        match self.style {
+            Style::Sentences { live: true } => print(&format!("{CLEAR}{NO_WRAP}{what}{left}{WRAP}")),
+            Style::Sentences { live: false } if self.waiting != what => print(&format!("{what}\n")),
+            Style::Sentences { live: false } | Style::Json | Style::Log => {}
+        }
+        what.clone_into(&mut self.waiting);
+    }
+
+    /// Whether the line about waiting is kept up to date.
+    pub(crate) fn is_live(&self) -> bool {
+        self.style == Style::Sentences { live: true }
+    }
+}
+
+/// Leaves no half line about waiting behind.
+impl Drop for Report {
+    fn drop(&mut self) {
+        if self.is_live() && !self.waiting.is_empty() {
+            print(CLEAR);
+        }
+    }
+}
+
+/// To the beginning of the line, and nothing on it.
+const CLEAR: &str = "\r\x1b[K";
+/// A line longer than the terminal is wide is cut: only one line can be written over.
+const NO_WRAP: &str = "\x1b[?7l";
+const WRAP: &str = "\x1b[?7h";
+
+pub(crate) fn print(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// A certificate's facts, for programs.
+pub(crate) fn certificate(chain: &Chain) -> Value {
+    let facts = chain.certificate();
+    json!({
+        "common_name": facts.common_name,
+        "organizations": facts.organizations,
+        "serial": chain.serial(),
+        "issuer": chain.issuer(),
+        "not_before": facts.validity.not_before().to_string(),
+        "not_after": facts.validity.not_after().to_string(),
+    })
+}
+
+/// `object` with these fields added.
+pub(crate) fn with(mut object: Value, fields: Value) -> Value {
+    if let (Value::Object(object), Value::Object(fields)) = (&mut object, fields) {
+        object.extend(fields);
+    }
+    object
+}
+
+/// The time of day in UTC: enough for what happens within a day.
+pub(crate) fn time_of_day(at: UnixTime) -> String {
+    let (_, _, _, hour, minute, second, _) = at.civil();
+    format!("{hour:02}:{minute:02}:{second:02}")
+}

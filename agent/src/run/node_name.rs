@@ -1,0 +1,53 @@
+//! The node's name, as kubelet would have it.
+
+use std::fs;
+
+use crate::failure::Failure;
+
+/// The name given, or else the host's, in lower case.
+pub(super) fn resolve(given: Option<&str>) -> Result<String, Failure> {
+    let (name, from) = match given {
+        Some(name) => (name.to_owned(), "--node-name"),
+        None => (host_name()?.trim().to_lowercase(), "the host name"),
+    };
+    if is_subdomain(&name) {
+        return Ok(name);
+    }
+    Err(Failure::Usage(format!(
+        "{from} {name:?} cannot be the name of a node: lower-case letters, digits, '-' and '.', \
+         beginning and ending with a letter or digit; give another with --node-name"
+    )))
+}
+
+fn host_name() -> Result<String, Failure> {
+    let files = ["/proc/sys/kernel/hostname", "/etc/hostname"];
+    let found = files.into_iter().find_map(|file| fs::read_to_string(file).ok());
+    found.ok_or_else(|| Failure::Usage("the host name cannot be read; give --node-name".into()))
+}
+
+/// RFC 1123, as Kubernetes checks names of nodes.
+fn is_subdomain(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let label = |label: &str| {
+        let bytes = label.as_bytes();
+        let ends = [bytes.first(), bytes.last()];
+        ends.into_iter().all(|end| end.is_some_and(|byte| fits(*byte)))
+            && bytes.iter().all(|byte| fits(*byte) || *byte == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_kubernetes_takes() {
+        for good in ["worker-1", "a", "ip-10-0-0-1.eu-west-1.compute.internal", "9"] {
+            assert_eq!(resolve(Some(good)).expect(good), good);
+        }
+        for bad in ["", "Worker", "-a", "a-", "a..b", ".a", "a_b", "a b", "a/b", &"a".repeat(254)] {
+            assert!(matches!(resolve(Some(bad)), Err(Failure::Usage(_))), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! `perennial signer`: the embedded API server alone, for development.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use perennial_kubernetes::kubeconfig::{kubeconfig_with_certificate, kubeconfig_with_token};
+use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
+use perennial_kubernetes::server::{Approval, Next, Options, Random};
+use perennial_pki::{Chain, read_request};
+use perennial_std::clock;
+use serde_json::Value;
+
+use crate::cli::{self, Approve};
+use crate::embedded::Embedded;
+use crate::failure::Failure;
+use crate::report::{Report, time_of_day};
+use crate::signals;
+use crate::spans::words;
+use crate::state_dir::StateDir;
+
+const ADMIN: &str = "admin.kubeconfig";
+const BOOTSTRAP: &str = "bootstrap.kubeconfig";
+
+pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
+    let state = StateDir::open(&options.dir)?;
+    let mut random = Random::from_os().map_err(Failure::failed)?;
+    let authority = state.authority(&mut random, clock::now().unix)?;
+    let token = state.token(&mut random)?;
+    let serves = Options {
+        approval: match options.approve {
+            Approve::Auto => Approval::Auto,
+            Approve::Manual => Approval::Manual,
+        },
+        signing_duration: options.signing_duration,
+        backdate: options.backdate,
+        ..Options::default()
+    };
+    let server = Embedded::start(options.listen, serves, authority, &token)?;
+    state.write(ADMIN, kubeconfig_with_certificate(&server.endpoint, "admin", &server.admin).as_bytes())?;
+    state.write(BOOTSTRAP, kubeconfig_with_token(&server.endpoint, "bootstrap", &token).as_bytes())?;
+
+    let (stop, stopped) = mpsc::channel();
+    signals::on_stop(move || {
+        // Nobody listens any more once we are stopping.
+        let _ = stop.send(());
+    })?;
+    let mut report = Report::new(false);
+    report.event("started", Value::Null, &introduction(options, &server.endpoint.server));
+    let mut log = Log { report, seen: BTreeMap::new(), manual: options.approve == Approve::Manual };
+    let mut watcher = server.watch()?;
+    loop {
+        match server.next_event(&mut watcher) {
+            Next::Event(line) => log.event(&line),
+            Next::End => watcher = server.watch()?,
+            Next::Pending if stopped.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) => {}
+            Next::Pending => break,
+        }
+    }
+    log.report.event("stopped", Value::Null, "stopped");
+    server.shutdown()
+}
+
+/// How soon a request shows up in the log.
+const POLL: Duration = Duration::from_millis(100);
+
+fn introduction(options: &cli::Signer, server: &str) -> String {
+    let directory = std::path::absolute(&options.dir).unwrap_or_else(|_| options.dir.clone());
+    let file = |name: &str| directory.join(name).display().to_string();
+    let (admin, bootstrap) = (file(ADMIN), file(BOOTSTRAP));
+    let approval = match options.approve {
+        Approve::Auto => "approves nodes' client certificates itself",
+        Approve::Manual => "leaves approval to you",
+    };
+    let caution = if options.listen.ip().is_loopback() { "" } else { "\n\nIt can be reached from other machines!" };
+    format!(
+        "Embedded API server at {server}, for development only: not a cluster, not a CA to trust.
+It signs for {} at most and {approval}. CA and bootstrap token are kept in {}.{caution}
+
+As an administrator:
+  kubectl --kubeconfig {admin} get csr
+  kubectl --kubeconfig {admin} certificate approve NAME
+
+As a node:
+  perennial run --node-name worker-1 --cert-dir ./worker-1/pki --kubeconfig ./worker-1/kubeconfig \\
+                --bootstrap-kubeconfig {bootstrap}
+",
+        words(options.signing_duration),
+        directory.display(),
+    )
+}
+
+/// Tells what becomes of requests, one line for each step.
+struct Log {
+    report: Report,
+    /// The last step told of each request.
+    seen: BTreeMap<String, &'static str>,
+    manual: bool,
+}
+
+impl Log {
+    fn event(&mut self, line: &[u8]) {
+        let Ok(mut event) = serde_json::from_slice::<Value>(line) else { return };
+        // A bookmark is no object.
+        let Ok(object) = serde_json::from_value::<CertificateSigningRequest>(event["object"].take()) else { return };
+        let name = object.metadata.name.clone();
+        let (step, detail) = match event["type"].as_str() {
+            Some("ADDED" | "MODIFIED") => step(&object),
+            Some("DELETED") => ("deleted", String::new()),
+            _ => return,
+        };
+        if self.seen.insert(name.clone(), step) == Some(step) {
+            return;
+        }
+        if step == "deleted" {
+            self.seen.remove(&name);
+        }
+        let hint = if self.manual && step == "pending" { "; waits for kubectl certificate approve" } else { "" };
+        let time = time_of_day(clock::now().unix);
+        self.report.event(step, Value::Null, &format!("{time}  {step:<8}  {name}  {detail}{hint}"));
+    }
+}
+
+/// How far a request has come, and what there is to say about it.
+fn step(object: &CertificateSigningRequest) -> (&'static str, String) {
+    let condition = |kind| object.status.conditions.iter().find(|condition| condition.type_ == kind);
+    let said = |condition: &Condition| printable(&condition.message);
+    if let Ok(chain) = Chain::from_pem(&object.status.certificate) {
+        let until = chain.certificate().validity.not_after();
+        return ("issued", format!("serial {}, valid until {until}", chain.serial()));
+    }
+    for (kind, step) in [("Failed", "failed"), ("Denied", "denied"), ("Approved", "approved")] {
+        if let Some(condition) = condition(kind) {
+            return (step, said(condition));
+        }
+    }
+    let asker = printable(&object.spec.username);
+    let wanted = read_request(&object.spec.request).map(|request| printable(&request.common_name));
+    let wanted = wanted.unwrap_or_else(|error| error.to_string());
+    ("pending", format!("{asker} asks for {wanted} from {}", printable(&object.spec.signer_name)))
+}
+
+/// Clients' text, fit for a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
+}

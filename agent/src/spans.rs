@@ -1,0 +1,71 @@
+//! Spans of time, as people write and read them.
+
+use std::time::Duration;
+
+use jiff::{Span, SpanRelativeTo};
+
+/// A positive span: `6s`, `1h30m`, `365d`; a day has 24 hours.
+pub(crate) fn parse(text: &str) -> Result<Duration, String> {
+    const EXAMPLES: &str = "write a number and a unit, for example 6s, 90m, 1h30m or 365d";
+    let span: Span = text.parse().map_err(|_| format!("this is not a duration; {EXAMPLES}"))?;
+    let span = span.to_duration(SpanRelativeTo::days_are_24_hours());
+    let span = span.map_err(|_| "months and years differ in length; use days, hours, minutes or seconds".to_owned())?;
+    match Duration::try_from(span) {
+        Ok(Duration::ZERO) | Err(_) => Err(format!("a duration must be longer than nothing; {EXAMPLES}")),
+        Ok(span) => Ok(span),
+    }
+}
+
+/// The two largest units that matter: `6 s`, `1 h 30 min`, `364 d 4 h`. Tenths below ten seconds.
+pub(crate) fn words(span: Duration) -> String {
+    if span < Duration::from_secs(10) {
+        return format!("{:.1} s", span.as_secs_f64());
+    }
+    let seconds = span.as_secs();
+    let units = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
+    let largest = units.iter().position(|(unit, _)| seconds >= *unit).unwrap_or(units.len() - 1);
+    let mut left = seconds;
+    let parts = units[largest..].iter().take(2).map(|(unit, name)| {
+        let count = left / unit;
+        left %= unit;
+        (count, name)
+    });
+    let parts: Vec<String> =
+        parts.filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")).collect();
+    parts.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read_as_people_write_them() {
+        let seconds = |text| parse(text).map(|span| span.as_secs());
+        assert_eq!(seconds("6s"), Ok(6));
+        assert_eq!(seconds("1h30m"), Ok(5400));
+        assert_eq!(seconds("1h 30m"), Ok(5400));
+        assert_eq!(seconds("365d"), Ok(365 * 86_400));
+        assert_eq!(seconds("2 weeks"), Ok(14 * 86_400));
+        assert_eq!(parse("1500ms"), Ok(Duration::from_millis(1500)));
+    }
+
+    #[test]
+    fn what_is_no_span_or_none_that_helps_is_refused_with_a_way_out() {
+        for bad in ["", "6", "soon", "6 parsecs", "0s", "-6s", "1h -2h", "99999999999999999999s"] {
+            let error = parse(bad).expect_err(bad);
+            assert!(error.contains("for example 6s"), "{bad}: {error}");
+        }
+        assert!(parse("1 month").is_err_and(|error| error.contains("use days")));
+    }
+
+    #[test]
+    fn words_show_the_two_largest_units() {
+        let words = |seconds| words(Duration::from_secs(seconds));
+        assert_eq!(words(6), "6.0 s");
+        assert_eq!(words(59), "59 s");
+        assert_eq!(words(5400), "1 h 30 min");
+        assert_eq!(words(3600), "1 h");
+        assert_eq!(words(364 * 86_400 + 4 * 3600 + 59), "364 d 4 h");
+    }
+}

@@ -1,0 +1,112 @@
+//! What the embedded server keeps from one start to the next: its CA and its bootstrap token.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use perennial::UnixTime;
+use perennial_kubernetes::server::{Authority, Random};
+use perennial_pki::KeyPair;
+use zeroize::Zeroizing;
+
+use crate::failure::Failure;
+use crate::files;
+
+const CERTIFICATE: &str = "ca.crt";
+const KEY: &str = "ca.key";
+const TOKEN: &str = "bootstrap.token";
+const LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// A directory with a CA and a bootstrap token in it.
+pub(crate) struct StateDir {
+    path: PathBuf,
+}
+
+impl StateDir {
+    /// Opens the directory, creating it (mode 0700) if it does not exist.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        files::create_directory(path)
+            .map_err(|error| Failure::Usage(format!("cannot create {}: {error}", path.display())))?;
+        Ok(Self { path: path.to_owned() })
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Writes a file of this directory.
+    pub(crate) fn write(&self, name: &str, contents: &[u8]) -> Result<(), Failure> {
+        let path = self.file(name);
+        files::replace(&path, contents)
+            .map_err(|error| Failure::Usage(format!("cannot write {}: {error}", path.display())))
+    }
+
+    /// The CA kept here; a new one, if there is none. Half a CA is for a person to look at.
+    pub(crate) fn authority(&self, random: &mut Random, now: UnixTime) -> Result<Authority, Failure> {
+        let (certificate, key) = (self.read(CERTIFICATE)?, self.read(KEY)?);
+        let both = format!("{} and {}", self.file(CERTIFICATE).display(), self.file(KEY).display());
+        match (certificate, key) {
+            (Some(certificate), Some(key)) => {
+                let mut bundle = Zeroizing::new(String::with_capacity(certificate.len() + key.len() + 1));
+                bundle.extend([certificate.as_str(), "\n", key.as_str()]);
+                let authority = Authority::from_pem(&bundle);
+                let authority = authority.map_err(|error| Failure::Usage(format!("{both}: {error}")))?;
+                let end = authority.validity().not_after();
+                if authority.validity().expired(now) {
+                    return Err(Failure::Usage(format!(
+                        "{both}: the CA has expired at {end}; move both away for a new one"
+                    )));
+                }
+                Ok(authority)
+            }
+            (None, None) => {
+                let authority = Authority::generate(random, now, LIFETIME).map_err(Failure::failed)?;
+                let key = KeyPair::from_pem(authority.to_pem()).map_err(Failure::failed)?;
+                self.write(KEY, key.to_pem().as_bytes())?;
+                self.write(CERTIFICATE, authority.certificate_pem().as_bytes())?;
+                Ok(authority)
+            }
+            (Some(_), None) | (None, Some(_)) => Err(Failure::Usage(format!(
+                "only one of {both} exists; restore the other, or move it away for a new CA"
+            ))),
+        }
+    }
+
+    /// The bootstrap token kept here; a new one, if there is none.
+    pub(crate) fn token(&self, random: &mut Random) -> Result<Zeroizing<String>, Failure> {
+        if let Some(text) = self.read(TOKEN)? {
+            let token = Zeroizing::new(text.trim().to_owned());
+            if !is_bootstrap_token(&token) {
+                let path = self.file(TOKEN);
+                let what = "this is no bootstrap token (abcdef.0123456789abcdef); move it away for a new one";
+                return Err(Failure::Usage(format!("{}: {what}", path.display())));
+            }
+            return Ok(token);
+        }
+        let token = random.bootstrap_token();
+        self.write(TOKEN, token.as_bytes())?;
+        Ok(token)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Zeroizing<String>>, Failure> {
+        let path = self.file(name);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(Zeroizing::new(text))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreadable(&path, &error)),
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Failure {
+    Failure::Usage(format!("{}: cannot be read: {error}", path.display()))
+}
+
+/// `[a-z0-9]{6}\.[a-z0-9]{16}`, as kubeadm has it.
+fn is_bootstrap_token(token: &str) -> bool {
+    let word = |text: &str, length| {
+        text.len() == length && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    token.split_once('.').is_some_and(|(id, secret)| word(id, 6) && word(secret, 16))
+}

@@ -1,0 +1,187 @@
+//! Bad input: a message that helps, exit code 2, and every file as it was.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+
+use support::{Ca, files, perennial, put_in_use};
+use tempfile::TempDir;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Runs it, and expects exit code 2, these words on stderr, and no file changed.
+fn refused(directory: &Path, arguments: &[&str], words: &[&str]) {
+    let before = files(directory);
+    let output = perennial(directory, arguments);
+    assert_eq!(output.code, Some(2), "{arguments:?}: {output:?}");
+    for word in words {
+        assert!(output.stderr.contains(word), "{arguments:?}: no {word:?} in: {}", output.stderr);
+    }
+    assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
+    assert_eq!(files(directory), before, "{arguments:?}");
+}
+
+const RUN: [&str; 7] = ["run", "--node-name", "worker", "--cert-dir", "pki", "--kubeconfig", "kubeconfig"];
+
+/// `run` with this kubeconfig is refused with these words.
+fn refused_kubeconfig(text: &str, words: &[&str]) {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("ca.crt"), Ca::new().authority.certificate_pem()).unwrap();
+    fs::write(directory.path().join("kubeconfig"), text).unwrap();
+    refused(directory.path(), &RUN, words);
+}
+
+fn kubeconfig(cluster: &str, user: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Config
+clusters:
+- name: c
+  cluster: {{{cluster}}}
+users:
+- name: u
+  user: {{{user}}}
+contexts:
+- name: x
+  context: {{cluster: c, user: u}}
+current-context: x
+"
+    )
+}
+
+const CLUSTER: &str = "server: https://127.0.0.1:1, certificate-authority: ca.crt";
+
+#[test]
+fn a_malformed_kubeconfig_is_refused_with_line_and_column() {
+    refused_kubeconfig("apiVersion: v1\nclusters: [\n", &["kubeconfig:", "not valid YAML"]);
+    refused_kubeconfig("apiVersion: v1\nkind: Config\nclusters: 7\n", &["kubeconfig:3:11"]);
+    refused_kubeconfig("", &["kubeconfig:1:1", "empty"]);
+}
+
+#[test]
+fn a_kubeconfig_that_leads_nowhere_is_refused() {
+    let whole = kubeconfig(CLUSTER, "token: abcdef.0123456789abcdef");
+    let unknown = whole.replace("current-context: x", "current-context: other");
+    refused_kubeconfig(&unknown, &["there is no context \"other\"", "\"x\""]);
+    refused_kubeconfig(&kubeconfig(CLUSTER, ""), &["neither a token nor a client certificate"]);
+    refused_kubeconfig(&kubeconfig(CLUSTER, "exec: {command: aws}"), &["exec plugins are not supported"]);
+    refused_kubeconfig(&kubeconfig("server: http://127.0.0.1:1", "token: t"), &["use https://"]);
+    refused_kubeconfig(&kubeconfig("server: https://127.0.0.1:1", "token: t"), &["certificate-authority"]);
+}
+
+#[test]
+fn a_ca_that_cannot_be_used_is_refused() {
+    let missing = CLUSTER.replace("ca.crt", "missing.crt");
+    refused_kubeconfig(&kubeconfig(&missing, "token: t"), &["missing.crt", "cannot be read"]);
+    let no_ca = CLUSTER.replace("ca.crt", "kubeconfig");
+    refused_kubeconfig(&kubeconfig(&no_ca, "token: t"), &["no certificate"]);
+}
+
+#[test]
+fn certificate_and_key_that_do_not_match_are_refused_in_a_kubeconfig_and_in_the_directory() {
+    let mut ca = Ca::new();
+    let (one, other) = (ca.node(Duration::ZERO, DAY), ca.node(Duration::ZERO, DAY));
+    let mixed = [one.chain().pem(), &other.key().to_pem()].concat();
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    fs::write(path.join("ca.crt"), ca.authority.certificate_pem()).unwrap();
+
+    fs::write(path.join("mixed.pem"), &mixed).unwrap();
+    let user = "client-certificate: mixed.pem, client-key: mixed.pem";
+    fs::write(path.join("kubeconfig"), kubeconfig(CLUSTER, user)).unwrap();
+    refused(path, &RUN, &["mixed.pem", "for another private key"]);
+
+    fs::write(path.join("kubeconfig"), kubeconfig(CLUSTER, "token: t")).unwrap();
+    put_in_use(&path.join("pki"), mixed.as_bytes());
+    refused(path, &RUN, &["kubelet-client-current.pem", "for another private key", "left alone"]);
+}
+
+#[test]
+fn nothing_to_begin_with_is_refused_with_a_way_out() {
+    let directory = TempDir::new().unwrap();
+    refused(directory.path(), &RUN, &["kubeconfig does not exist", "--bootstrap-kubeconfig"]);
+    let both = [RUN.as_slice(), &["--bootstrap-kubeconfig", "bootstrap"]].concat();
+    refused(directory.path(), &both, &["neither kubeconfig nor bootstrap exists"]);
+
+    // An expired certificate is no better than none, and cannot renew itself.
+    let expired = Ca::new().node(DAY / 2, DAY / 4);
+    put_in_use(&directory.path().join("pki"), expired.to_pem().as_bytes());
+    fs::write(directory.path().join("ca.crt"), Ca::new().authority.certificate_pem()).unwrap();
+    let current = "pki/kubelet-client-current.pem";
+    let own = format!("client-certificate: {current}, client-key: {current}");
+    fs::write(directory.path().join("kubeconfig"), kubeconfig(CLUSTER, &own)).unwrap();
+    refused(directory.path(), &RUN, &["has expired at", "first request"]);
+}
+
+#[test]
+fn a_directory_that_cannot_hold_certificates_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    fs::write(path.join("ca.crt"), Ca::new().authority.certificate_pem()).unwrap();
+    fs::write(path.join("kubeconfig"), kubeconfig(CLUSTER, "token: t")).unwrap();
+    let at = |cert_dir| ["run", "--node-name", "worker", "--kubeconfig", "kubeconfig", "--cert-dir", cert_dir];
+
+    fs::write(path.join("file"), "").unwrap();
+    refused(path, &at("file"), &["file"]);
+    refused(path, &at("file/below"), &["cannot create file/below"]);
+    // Nobody may create files there, not even root.
+    refused(path, &at("/proc/perennial"), &["cannot create /proc/perennial"]);
+
+    let regular = path.join("pki/kubelet-client-current.pem");
+    fs::create_dir(path.join("pki")).unwrap();
+    fs::write(&regular, Ca::new().node(Duration::ZERO, DAY).to_pem().as_bytes()).unwrap();
+    refused(path, &at("pki"), &["kubelet-client-current.pem", "symbolic link"]);
+    fs::remove_file(&regular).unwrap();
+    symlink("/proc/version", &regular).unwrap();
+    refused(path, &at("pki"), &["kubelet-client-current.pem"]);
+}
+
+#[test]
+fn names_no_node_can_have_are_refused() {
+    let directory = TempDir::new().unwrap();
+    let named = ["run", "--node-name", "Worker_1", "--cert-dir", "pki", "--kubeconfig", "kubeconfig"];
+    refused(directory.path(), &named, &["Worker_1", "lower-case"]);
+}
+
+#[test]
+fn durations_that_make_no_sense_are_refused_with_an_example() {
+    let directory = TempDir::new().unwrap();
+    for bad in ["6", "soon", "0s", "-6s", "1s", "1 month"] {
+        let lifetime = format!("--lifetime={bad}");
+        refused(directory.path(), &["demo", &lifetime], &["--lifetime", bad]);
+    }
+    for option in ["--signing-duration=0s", "--backdate=never"] {
+        refused(directory.path(), &["signer", option], &["for example 6s"]);
+    }
+    refused(directory.path(), &["demo", "--rotations=0"], &["--rotations"]);
+    refused(directory.path(), &["demo", "--runtime=tokio"], &["std, smol"]);
+}
+
+#[test]
+fn half_a_ca_is_not_made_whole_by_overwriting_it() {
+    let directory = TempDir::new().unwrap();
+    let state = directory.path().join("signer");
+    let start = ["signer", "--listen", "127.0.0.1:0", "--dir", "signer"];
+    fs::create_dir(&state).unwrap();
+    fs::write(state.join("ca.crt"), Ca::new().authority.certificate_pem()).unwrap();
+    refused(directory.path(), &start, &["only one of", "ca.key"]);
+
+    let foreign = Ca::new().node(Duration::ZERO, DAY);
+    fs::write(state.join("ca.key"), foreign.key().to_pem().as_bytes()).unwrap();
+    refused(directory.path(), &start, &["ca.crt", "for another private key"]);
+    fs::write(state.join("ca.crt"), foreign.chain().pem()).unwrap();
+    refused(directory.path(), &start, &["may not sign"]);
+
+    fs::write(directory.path().join("file"), "").unwrap();
+    refused(directory.path(), &["signer", "--dir", "file"], &["cannot create file"]);
+}
+
+#[test]
+fn a_status_of_nowhere_is_bad_usage() {
+    let directory = TempDir::new().unwrap();
+    refused(directory.path(), &["status", "--cert-dir", "nowhere"], &["cannot open nowhere"]);
+    refused(directory.path(), &["status"], &["--cert-dir"]);
+}

@@ -1,0 +1,163 @@
+//! `signer`, `run` and `status` together, as real processes.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use support::{Process, Signer, files, perennial, run_arguments, until};
+use tempfile::TempDir;
+
+fn status(directory: &Path) -> (Value, Option<i32>) {
+    let output = perennial(directory, &["status", "--json", "--cert-dir", "worker/pki"]);
+    (serde_json::from_str(&output.stdout).unwrap(), output.code)
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn once_gets_a_first_certificate_and_the_second_time_finds_it() {
+    let directory = TempDir::new().unwrap();
+    let _signer = Signer::start(directory.path(), &[]);
+    let first = perennial(directory.path(), &run_arguments(&["--once", "--json"]));
+    assert_eq!(first.code, Some(0), "{first:?}");
+    assert!(first.stdout.contains("\"event\":\"issued\""), "{first:?}");
+
+    let worker = directory.path().join("worker");
+    assert_eq!(mode(&worker.join("kubeconfig")), 0o600);
+    assert_eq!(mode(&worker.join("pki")), 0o700);
+    assert_eq!(mode(&worker.join("pki/kubelet-client-current.pem")), 0o600);
+    for secret in ["ca.key", "bootstrap.token", "bootstrap.kubeconfig", "admin.kubeconfig"] {
+        assert_eq!(mode(&directory.path().join("signer").join(secret)), 0o600, "{secret}");
+    }
+    let kubeconfig = fs::read_to_string(worker.join("kubeconfig")).unwrap();
+    let current = fs::canonicalize(&worker).unwrap().join("pki/kubelet-client-current.pem");
+    assert!(kubeconfig.contains(&format!("client-certificate: \"{}\"", current.display())), "{kubeconfig}");
+
+    let (good, code) = status(directory.path());
+    assert_eq!((good["state"].as_str(), code), (Some("good"), Some(0)));
+    assert_eq!(good["common_name"], "system:node:worker");
+
+    let before = files(&worker);
+    let second = perennial(directory.path(), &run_arguments(&["--once", "--json", "--runtime", "smol"]));
+    assert_eq!(second.code, Some(0), "{second:?}");
+    assert!(!second.stdout.contains("issued"), "{second:?}");
+    assert_eq!(files(&worker), before);
+}
+
+#[test]
+fn both_runtimes_keep_rotating_with_the_certificate_itself_until_they_are_told_to_stop() {
+    for runtime in ["std", "smol"] {
+        let directory = TempDir::new().unwrap();
+        let signer = Signer::start(directory.path(), &["--signing-duration", "4s"]);
+        let mut run = Process::start(directory.path(), &run_arguments(&["--json", "--runtime", runtime]));
+        run.event("kubeconfig", 1);
+        // From now on the bootstrap credential is of no use to anybody.
+        fs::remove_file(directory.path().join("signer/bootstrap.kubeconfig")).unwrap();
+        let rotated = run.event("rotated", 2);
+        let (now, _) = status(directory.path());
+        assert!(now["not_after"].as_str() >= rotated["not_after"].as_str());
+
+        let asked = Instant::now();
+        run.signal(Signal::TERM);
+        let output = run.end();
+        assert!(asked.elapsed() < Duration::from_secs(10));
+        assert_eq!(output.code, Some(0), "{output:?}");
+        assert_eq!(support::events(&output.stdout).last().unwrap()["event"], "stopped");
+        let log =
+            until("log of the rotation", || Some(signer.process.stdout()).filter(|log| log.contains("self kubelet")));
+        assert!(log.contains("system:node:worker asks for system:node:worker"), "{log}");
+    }
+}
+
+#[test]
+fn a_request_nobody_approves_does_not_hold_up_the_end() {
+    for (signal, once, code) in [(Signal::TERM, None, 0), (Signal::INT, Some("--once"), 1)] {
+        let directory = TempDir::new().unwrap();
+        let signer = Signer::start(directory.path(), &["--approve", "manual"]);
+        let arguments = run_arguments(&["--json"]);
+        let mut run = Process::start(directory.path(), &[arguments.as_slice(), once.as_slice()].concat());
+        let name = run.event("waiting_for_approval", 1)["csr"].as_str().unwrap().to_owned();
+        until("pending request in the signer's log", || {
+            signer.process.stdout().lines().any(|line| line.contains("pending") && line.contains(&name)).then_some(())
+        });
+        let asked = Instant::now();
+        run.signal(signal);
+        let output = run.end();
+        assert!(asked.elapsed() < Duration::from_secs(10));
+        assert_eq!(output.code, Some(code), "{output:?}");
+        assert!(!directory.path().join("worker/kubeconfig").exists());
+    }
+}
+
+#[test]
+fn a_signer_that_starts_again_is_still_the_same_to_everybody() {
+    let directory = TempDir::new().unwrap();
+    let signer = Signer::start(directory.path(), &[]);
+    let address = signer.address().to_owned();
+    assert_eq!(perennial(directory.path(), &run_arguments(&["--once"])).code, Some(0));
+    let kept = |name: &str| fs::read(directory.path().join("signer").join(name)).unwrap();
+    let before = ["ca.crt", "ca.key", "bootstrap.token", "bootstrap.kubeconfig"].map(kept);
+    signer.process.signal(Signal::TERM);
+    let ended = signer.process.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+
+    let _again = Signer::start_at(directory.path(), &address, &[]);
+    assert_eq!(["ca.crt", "ca.key", "bootstrap.token", "bootstrap.kubeconfig"].map(kept), before);
+    // The node's kubeconfig names the cluster and the user; its certificate is as good as before.
+    let by_itself =
+        ["run", "--once", "--node-name", "worker", "--cert-dir", "elsewhere", "--kubeconfig", "worker/kubeconfig"];
+    let output = perennial(directory.path(), &by_itself);
+    assert_eq!(output.code, Some(0), "{output:?}");
+}
+
+#[test]
+fn a_kubeconfig_that_can_be_used_is_asked_with_and_left_alone() {
+    let directory = TempDir::new().unwrap();
+    let _signer = Signer::start(directory.path(), &[]);
+    let kubeconfig = directory.path().join("signer/bootstrap.kubeconfig");
+    let before = fs::read(&kubeconfig).unwrap();
+    let arguments =
+        ["run", "--once", "--cert-dir", "pki", "--node-name", "a", "--kubeconfig", "signer/bootstrap.kubeconfig"];
+    let output = perennial(directory.path(), &arguments);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert_eq!(fs::read(&kubeconfig).unwrap(), before);
+}
+
+#[test]
+fn the_rotation_point_that_is_told_is_the_one_that_status_computes() {
+    let directory = TempDir::new().unwrap();
+    let _signer = Signer::start(directory.path(), &[]);
+    let mut run = Process::start(directory.path(), &run_arguments(&["--json"]));
+    let told = run.event("resting", 1)["rotate_at"].clone();
+    run.event("kubeconfig", 1);
+    assert_eq!(status(directory.path()).0["rotate_at"], told);
+}
+
+#[test]
+fn no_secret_is_ever_told() {
+    let directory = TempDir::new().unwrap();
+    let signer = Signer::start(directory.path(), &["--signing-duration", "3s"]);
+    let mut run = Process::start_logging(directory.path(), &run_arguments(&["--json"]), "trace");
+    run.event("rotated", 1);
+    run.signal(Signal::TERM);
+    let output = run.end();
+    let status = perennial(directory.path(), &["status", "--cert-dir", "worker/pki"]);
+    let said = [output.stdout, output.stderr, status.stdout, signer.process.stdout(), signer.process.stderr()].concat();
+
+    let token = fs::read_to_string(directory.path().join("signer/bootstrap.token")).unwrap();
+    let key = fs::read_to_string(directory.path().join("signer/ca.key")).unwrap();
+    let node = fs::read_to_string(directory.path().join("worker/pki/kubelet-client-current.pem")).unwrap();
+    let node_key = &node[node.find("PRIVATE KEY").unwrap()..];
+    let secret_lines = key.lines().chain(node_key.lines()).filter(|line| !line.contains("-----"));
+    let secret = token.split_once('.').unwrap().1;
+    for secret in secret_lines.chain(["PRIVATE KEY", secret]) {
+        assert!(!said.contains(secret), "a secret was told");
+    }
+}

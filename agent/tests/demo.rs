@@ -1,0 +1,76 @@
+//! `perennial demo`, on both runtimes.
+
+mod support;
+
+use std::path::Path;
+use std::thread;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use support::{Process, events, files, perennial};
+use tempfile::TempDir;
+
+fn demo(arguments: &[&str]) -> Vec<Value> {
+    let output = perennial(Path::new("."), &[["demo", "--json"].as_slice(), arguments].concat());
+    assert_eq!(output.code, Some(0), "{output:?}");
+    events(&output.stdout)
+}
+
+#[test]
+fn both_runtimes_rotate_as_often_as_asked_and_the_server_knows_every_certificate() {
+    let shows = ["std", "smol"].map(|runtime| {
+        (runtime, thread::spawn(move || demo(&["--runtime", runtime, "--rotations", "2", "--lifetime", "3s"])))
+    });
+    for (runtime, show) in shows {
+        let events = show.join().unwrap();
+        let names: Vec<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+        assert_eq!(names, ["started", "issued", "rotated", "rotated", "done"], "{runtime}");
+
+        assert_eq!(events[1]["asked_with"], "bootstrap token");
+        let mut serials = vec![events[1]["serial"].as_str().unwrap()];
+        for (n, rotated) in [(1, &events[2]), (2, &events[3])] {
+            assert_eq!(rotated["n"], n);
+            assert_eq!(rotated["asked_with"], "certificate", "{runtime}: {rotated}");
+            assert_eq!(rotated["identity"], "system:node:demo-node");
+            assert!(rotated["not_before"].as_str() < rotated["not_after"].as_str());
+            assert!(rotated["latency_ms"].is_u64());
+            serials.push(rotated["serial"].as_str().unwrap());
+        }
+        serials.dedup();
+        assert_eq!(serials.len(), 3, "{runtime}: every certificate is a new one");
+
+        let done = &events[4];
+        assert_eq!((&done["runtime"], &done["rotations"]), (&runtime.into(), &2.into()));
+        assert_eq!(done["identity"], "system:node:demo-node");
+    }
+}
+
+#[test]
+fn people_read_sentences_and_the_directory_is_kept_when_it_was_given() {
+    let kept = TempDir::new().unwrap();
+    let arguments = ["demo", "--rotations", "1", "--lifetime", "2s", "--dir", "certificates"];
+    let output = perennial(kept.path(), &arguments);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(output.stdout.contains("rotation 1/1  system:node:demo-node"), "{output:?}");
+    assert!(output.stdout.contains("asked with its bootstrap token"), "{output:?}");
+    assert!(!output.stdout.contains('\x1b'), "no line is kept up to date outside a terminal");
+    assert!(kept.path().join("certificates/kubelet-client-current.pem").exists());
+
+    let before = files(kept.path());
+    let again = perennial(kept.path(), &arguments);
+    assert_eq!(again.code, Some(2), "{again:?}");
+    assert!(again.stderr.contains("holds a certificate already"), "{again:?}");
+    assert_eq!(files(kept.path()), before);
+}
+
+#[test]
+fn an_interrupted_demo_says_so_and_leaves_nothing_behind() {
+    let mut demo = Process::start(Path::new("."), &["demo", "--json", "--lifetime", "1h"]);
+    let directory = demo.event("started", 1)["directory"].as_str().unwrap().to_owned();
+    demo.event("issued", 1);
+    demo.signal(Signal::INT);
+    let output = demo.end();
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert_eq!(events(&output.stdout).last().unwrap()["reason"], "interrupted");
+    assert!(!Path::new(&directory).exists());
+}

@@ -1,0 +1,199 @@
+//! Runs the real command, and waits for what it does with a bound.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use perennial_kubernetes::server::{Authority, Random};
+use perennial_pki::Credential;
+use perennial_std::clock;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Nothing here takes longer, unless something is wrong.
+pub const BOUND: Duration = Duration::from_secs(60);
+
+/// Waits until `look` finds something.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + BOUND;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "no {what} within {BOUND:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A running `perennial`, its output in files. Killed on drop.
+pub struct Process {
+    child: Child,
+    output: TempDir,
+}
+
+/// How it ended, and what it said.
+#[derive(Debug)]
+pub struct Output {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Process {
+    pub fn start<S: AsRef<std::ffi::OsStr>>(directory: &Path, arguments: &[S]) -> Self {
+        Self::start_logging(directory, arguments, "info")
+    }
+
+    pub fn start_logging<S: AsRef<std::ffi::OsStr>>(directory: &Path, arguments: &[S], level: &str) -> Self {
+        let output = TempDir::new().unwrap();
+        let file = |name| Stdio::from(File::create(output.path().join(name)).unwrap());
+        let child = Command::new(env!("CARGO_BIN_EXE_perennial"))
+            .args(arguments)
+            .current_dir(directory)
+            .env("PERENNIAL_LOG", level)
+            .stdin(Stdio::null())
+            .stdout(file("stdout"))
+            .stderr(file("stderr"))
+            .spawn()
+            .unwrap();
+        Self { child, output }
+    }
+
+    pub fn stdout(&self) -> String {
+        fs::read_to_string(self.output.path().join("stdout")).unwrap()
+    }
+
+    pub fn stderr(&self) -> String {
+        fs::read_to_string(self.output.path().join("stderr")).unwrap()
+    }
+
+    /// The events told so far, of this name.
+    pub fn events(&self, name: &str) -> Vec<Value> {
+        events(&self.stdout()).into_iter().filter(|event| event["event"] == name).collect()
+    }
+
+    /// Waits for the `count`th event of this name.
+    pub fn event(&mut self, name: &str, count: usize) -> Value {
+        until(&format!("{name} event {count}"), || {
+            let ended = self.child.try_wait().unwrap();
+            let found = self.events(name).into_iter().nth(count - 1);
+            assert!(found.is_some() || ended.is_none(), "ended before: {}{}", self.stdout(), self.stderr());
+            found
+        })
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for the end.
+    pub fn end(mut self) -> Output {
+        let status = until("end of the process", || self.child.try_wait().unwrap());
+        Output { code: status.code(), stdout: self.stdout(), stderr: self.stderr() }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs `perennial` to its end.
+pub fn perennial<S: AsRef<std::ffi::OsStr>>(directory: &Path, arguments: &[S]) -> Output {
+    Process::start(directory, arguments).end()
+}
+
+pub fn events(stdout: &str) -> Vec<Value> {
+    // The last line may be half written.
+    let whole = stdout.rfind('\n').map_or("", |end| &stdout[..end]);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
+}
+
+/// `perennial signer` on a free port, its files in `signer/`.
+pub struct Signer {
+    pub process: Process,
+    pub server: String,
+}
+
+impl Signer {
+    pub fn start(directory: &Path, arguments: &[&str]) -> Self {
+        Self::start_at(directory, "127.0.0.1:0", arguments)
+    }
+
+    pub fn start_at(directory: &Path, address: &str, arguments: &[&str]) -> Self {
+        let fixed = ["signer", "--listen", address, "--dir", "signer"];
+        let process = Process::start_logging(directory, &[&fixed, arguments].concat(), "trace");
+        let server = until("introduction of the signer", || {
+            let said = process.stdout();
+            let complete = said.contains("--bootstrap-kubeconfig");
+            complete.then(|| said.split_whitespace().find(|word| word.starts_with("https://")).unwrap().to_owned())
+        });
+        Self { server: server.trim_end_matches(',').to_owned(), process }
+    }
+
+    pub fn address(&self) -> &str {
+        self.server.strip_prefix("https://").unwrap()
+    }
+}
+
+/// The arguments of `run` for a node whose files are in `worker/`.
+pub fn run_arguments<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let fixed = ["run", "--node-name", "worker", "--cert-dir", "worker/pki", "--kubeconfig", "worker/kubeconfig"];
+    [&fixed, ["--bootstrap-kubeconfig", "signer/bootstrap.kubeconfig"].as_slice(), more].concat()
+}
+
+/// Every file below, with its contents; links with their targets.
+pub fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        if metadata.is_symlink() {
+            found.insert(path.clone(), fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes());
+        } else if metadata.is_dir() {
+            found.insert(path.clone(), Vec::new());
+            found.append(&mut files(&path));
+        } else {
+            found.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+/// A CA of our own, for files that were there before.
+pub struct Ca {
+    pub authority: Authority,
+    random: Random,
+}
+
+impl Ca {
+    pub fn new() -> Self {
+        let mut random = Random::from_os().unwrap();
+        let now = clock::now().unix.before(Duration::from_secs(86_400));
+        let authority = Authority::generate(&mut random, now, Duration::from_secs(10 * 86_400)).unwrap();
+        Self { authority, random }
+    }
+
+    /// A node's certificate that became valid `age` ago and lives `lifetime`.
+    pub fn node(&mut self, age: Duration, lifetime: Duration) -> Credential {
+        let from = clock::now().unix.before(age);
+        let groups = ["system:nodes"];
+        self.authority.client_credential("system:node:worker", &groups, &mut self.random, from, lifetime).unwrap()
+    }
+}
+
+/// Puts `contents` where a certificate directory keeps the pair in use.
+pub fn put_in_use(directory: &Path, contents: &[u8]) {
+    fs::create_dir_all(directory).unwrap();
+    fs::write(directory.join("kubelet-client-2026-01-01-00-00-00-000.pem"), contents).unwrap();
+    symlink("kubelet-client-2026-01-01-00-00-00-000.pem", directory.join("kubelet-client-current.pem")).unwrap();
+}
