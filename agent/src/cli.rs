@@ -49,6 +49,9 @@ Examples:
   perennial demo --runtime smol --rotations 5 --lifetime 4s
   perennial demo --json | jq 'select(.event == \"rotated\")'
 
+Events with --json: started; issued and rotated (n, serial, not_before, not_after, asked_with, and
+latency_ms: from falling due to being in use and on disk); then done, or failed (reason).
+
 Exit codes:
   0  every rotation happened, and the server accepted each certificate as the node's
   1  it did not come to that; the reason is on stderr
@@ -88,6 +91,9 @@ Examples:
   perennial run --cert-dir /var/lib/kubelet/pki --kubeconfig /etc/kubernetes/kubelet.conf \\
                 --bootstrap-kubeconfig /etc/kubernetes/bootstrap-kubelet.conf
   perennial run --cert-dir pki --kubeconfig node.kubeconfig --once   # from a timer
+
+Events with --json: started, waiting_for_approval (csr), issued and rotated (serial, not_before,
+not_after), resting (rotate_at), kubeconfig (path), trouble (reason); then stopped, or failed (reason).
 
 Exit codes:
   0  ended by a signal; with --once: a certificate that is not due is in place
@@ -180,7 +186,7 @@ pub(crate) struct Signer {
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = spans::parse)]
     pub(crate) signing_duration: Duration,
     /// How far back validity begins [default: 5 minutes, or a twentieth of shorter lifetimes]
-    #[arg(long, value_name = "DURATION", value_parser = spans::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = backdate)]
     pub(crate) backdate: Option<Duration>,
     /// Who approves nodes' client certificates: the server, or a person with kubectl
     #[arg(long, value_enum, default_value_t = Approve::Auto)]
@@ -232,6 +238,14 @@ fn demo_lifetime(text: &str) -> Result<Duration, String> {
         return Err("certificates count whole seconds; give them two at least, for example 2s".into());
     }
     Ok(lifetime)
+}
+
+fn backdate(text: &str) -> Result<Duration, String> {
+    let span = spans::parse(text)?;
+    if span > Duration::from_secs(365 * 86_400) {
+        return Err("at most 365d: no clock is that wrong".into());
+    }
+    Ok(span)
 }
 
 #[cfg(test)]

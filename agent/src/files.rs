@@ -14,6 +14,8 @@ pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     let mut temporary = directory.join(name).into_os_string();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = PathBuf::from(temporary);
+    // By this name it can only be left over from a process long gone.
+    let _ = fs::remove_file(&temporary);
     let written = create(&temporary, contents).and_then(|()| fs::rename(&temporary, &path));
     if written.is_err() {
         // The first error is the one to report.

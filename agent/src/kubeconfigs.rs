@@ -20,7 +20,7 @@ pub(crate) struct Access {
     pub(crate) endpoint: Endpoint,
     pub(crate) cluster: Arc<Cluster>,
     /// As whom to ask while there is no certificate to ask with.
-    pub(crate) bootstrap: Option<IdentitySource>,
+    pub(crate) bootstrap: IdentitySource,
     /// The node's kubeconfig has to be written once there is a certificate.
     pub(crate) write: bool,
 }
@@ -48,8 +48,10 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, needed: bool) -> Resul
     let first = bootstrap.filter(|_| bootstrap_exists).unwrap_or(node).to_owned();
     match identity(&first) {
         Err(why) if needed => {
-            let advice = "; there is no valid certificate yet, so the first request depends on it";
-            return Err(Failure::Usage(why + advice));
+            let missing = bootstrap.filter(|_| !bootstrap_exists);
+            let missing = missing.map(|path| format!(", and {} does not exist", path.display())).unwrap_or_default();
+            let advice = "there is no valid certificate yet, so the first request depends on it";
+            return Err(Failure::Usage(format!("{why}; {advice}{missing}")));
         }
         Err(why) if bootstrap_exists => tracing::warn!("not needed now, but it could not be used: {why}"),
         Ok(_) | Err(_) => {}
@@ -59,7 +61,7 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, needed: bool) -> Resul
         None => true,
     };
     let bootstrap: IdentitySource = Arc::new(move || identity(&first));
-    Ok(Access { endpoint, cluster: Arc::new(cluster), bootstrap: Some(bootstrap), write })
+    Ok(Access { endpoint, cluster: Arc::new(cluster), bootstrap, write })
 }
 
 /// Makes sure that the node's kubeconfig can be written when there is a certificate to point at.

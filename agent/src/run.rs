@@ -42,7 +42,7 @@ fn keep(options: &cli::Run, report: &mut Report) -> Result<(), Failure> {
     let plan = Plan {
         policy: options.policy.numbers(),
         template: Template::node(&node),
-        signer: Signer::kubelet_client(access.cluster.clone(), access.bootstrap.clone()),
+        signer: Signer::kubelet_client(access.cluster.clone(), Some(access.bootstrap.clone())),
         store,
     };
     let fields = json!({

@@ -105,7 +105,7 @@ impl Found {
     fn to_json(&self, verdict: &Verdict) -> Value {
         let fields = json!({
             "state": verdict.state,
-            "words": verdict.words,
+            "summary": verdict.words,
             "rotate_at": verdict.rotate_at.map(|at| at.to_string()),
         });
         match self {

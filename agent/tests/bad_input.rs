@@ -153,9 +153,10 @@ fn durations_that_make_no_sense_are_refused_with_an_example() {
         let lifetime = format!("--lifetime={bad}");
         refused(directory.path(), &["demo", &lifetime], &["--lifetime", bad]);
     }
-    for option in ["--signing-duration=0s", "--backdate=never"] {
+    for option in ["--signing-duration=0s", "--backdate=never", "--backdate=-1s"] {
         refused(directory.path(), &["signer", option], &["for example 6s"]);
     }
+    refused(directory.path(), &["signer", "--backdate=9999d"], &["at most 365d"]);
     refused(directory.path(), &["demo", "--rotations=0"], &["--rotations"]);
     refused(directory.path(), &["demo", "--runtime=tokio"], &["std, smol"]);
 }

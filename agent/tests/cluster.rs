@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{Process, Signer, files, perennial, run_arguments, until};
+use support::{Ca, Process, Signer, files, perennial, run_arguments, until};
 use tempfile::TempDir;
 
 fn status(directory: &Path) -> (Value, Option<i32>) {
@@ -128,6 +128,32 @@ fn a_kubeconfig_that_can_be_used_is_asked_with_and_left_alone() {
     let output = perennial(directory.path(), &arguments);
     assert_eq!(output.code, Some(0), "{output:?}");
     assert_eq!(fs::read(&kubeconfig).unwrap(), before);
+}
+
+#[test]
+fn a_kubeconfig_whose_certificate_has_expired_is_written_anew() {
+    let directory = TempDir::new().unwrap();
+    let signer = Signer::start(directory.path(), &[]);
+    let expired = Ca::new().node(Duration::from_secs(7200), Duration::from_secs(3600));
+    fs::create_dir(directory.path().join("worker")).unwrap();
+    fs::write(directory.path().join("old.pem"), expired.to_pem().as_bytes()).unwrap();
+    let text = format!(
+        "clusters: [{{name: c, cluster: {{server: '{}', certificate-authority: ../signer/ca.crt}}}}]\n\
+         users: [{{name: u, user: {{client-certificate: ../old.pem, client-key: ../old.pem}}}}]\n\
+         contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n",
+        signer.server
+    );
+    fs::write(directory.path().join("worker/kubeconfig"), &text).unwrap();
+    let output = perennial(directory.path(), &run_arguments(&["--once"]));
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let written = fs::read_to_string(directory.path().join("worker/kubeconfig")).unwrap();
+    assert!(written.contains("kubelet-client-current.pem") && !written.contains("old.pem"), "{written}");
+
+    // It stands on its own: neither the bootstrap kubeconfig nor the old certificate is needed any more.
+    fs::remove_file(directory.path().join("old.pem")).unwrap();
+    fs::remove_file(directory.path().join("signer/bootstrap.kubeconfig")).unwrap();
+    let again = perennial(directory.path(), &run_arguments(&["--once"]));
+    assert_eq!(again.code, Some(0), "{again:?}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What changed, for a log: one line for each thing an operator would want to know.
 
+use perennial::State;
+use perennial_kubernetes::client::Progress;
 use perennial_kubernetes::rotation::Snapshot;
 
 /// Logs what is new since the last snapshot.
@@ -15,13 +17,25 @@ pub(crate) fn report(before: &Snapshot, after: &Snapshot) {
         );
     }
     if let (true, Some(error)) = (after.last_error != before.last_error, &after.last_error) {
-        let kept = after.credential.is_some();
-        tracing::warn!(state = %after.state, kept, "{error}");
+        let kept = if after.credential.is_some() { "; the certificate in use is kept" } else { "" };
+        tracing::warn!("{error}{}{kept}", next_attempt(after));
     }
-    if let (true, Some(progress)) = (after.progress != before.progress, &after.progress) {
+    if let (true, Some(progress)) = (after.progress != before.progress, &after.progress)
+        && *progress != Progress::Finished
+    {
         tracing::info!("{progress}");
     }
     if after.state != before.state {
         tracing::debug!(state = %after.state, unwritten = after.unwritten, "state changed");
+    }
+}
+
+/// Instants mean nothing to people; spans do.
+fn next_attempt(snapshot: &Snapshot) -> String {
+    match snapshot.state {
+        State::BackingOff { until, .. } | State::Waiting { until, .. } => {
+            format!("; next attempt in {:.1} s", until.since(snapshot.at.instant).as_secs_f64())
+        }
+        State::NotEnabled | State::NoTemplate | State::Resting { .. } | State::Requesting { .. } => String::new(),
     }
 }
