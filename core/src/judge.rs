@@ -23,7 +23,7 @@ pub(crate) struct Judge<'a> {
     pub(crate) now: UnixTime,
 }
 
-/// Worst first. Within a grade, the longer-lived is better.
+/// Worst first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Grade {
     Expired,
@@ -71,8 +71,11 @@ impl Judge<'_> {
         match grade {
             Grade::Expired => false,
             Grade::Good => true,
+            // Our own, however imperfect, beats none and a borrowed one.
+            Grade::Unsatisfying | Grade::Due if held_grade <= Grade::Provisional => true,
+            // What has a fault must not be worse in anything: the signer may never answer again.
             Grade::Provisional | Grade::Unsatisfying | Grade::Due => {
-                (grade, new.validity.not_after()) >= (held_grade, held.validity.not_after())
+                grade >= held_grade && new.validity.not_after() >= held.validity.not_after()
             }
         }
     }

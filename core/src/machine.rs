@@ -248,6 +248,7 @@ impl RotationMachine {
     /// Serves this certificate from now on.
     fn hold(&mut self, certificate: Arc<Certificate>) {
         self.certificate = Some(certificate);
+        self.due = None;
         self.refused = false;
         self.rotate_now = false;
     }
@@ -257,7 +258,7 @@ impl RotationMachine {
         self.time_out(now, actions);
         self.write(now, actions);
         let wanted = self.wanted();
-        self.due = wanted.as_ref().and_then(|_| self.due(now));
+        self.due = wanted.as_ref().and_then(|_| self.due(now).or_else(|| self.still_rotating()));
         match (self.due, wanted) {
             (Some(_), Some(wanted)) if self.live.is_some() => self.requesting(wanted, now, actions),
             (Some(reason), Some(wanted)) => self.asking(reason, wanted, now, actions),
@@ -268,6 +269,11 @@ impl RotationMachine {
             self.deadline = deadline;
             actions.timer = Some(deadline);
         }
+    }
+
+    /// A rotation that has begun is not called back because the wall clock was.
+    fn still_rotating(&self) -> Option<Reason> {
+        self.due.filter(|due| *due == Reason::RotationPoint && self.live.is_some())
     }
 
     /// What is to be asked for, if anything can be.

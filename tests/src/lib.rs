@@ -1,1 +1,17 @@
-//! stub
+//! The proof harness of perennial: one machine in virtual time, hostile lives for it to live, and the laws it must keep.
+//!
+//! | | |
+//! |---|---|
+//! | [`mint`] | certificates and templates to order |
+//! | [`world`] | virtual time: one machine, a scripted signer, a scripted disk, both clocks |
+//! | [`trace`] | what happened in a world, with a snapshot after every step |
+//! | [`script`] | a hostile life, decoded from bytes: property tests and fuzzing share it |
+//! | [`laws`] | what the machine promises, each promise a function over a trace |
+
+#![forbid(unsafe_code)]
+
+pub mod laws;
+pub mod mint;
+pub mod script;
+pub mod trace;
+pub mod world;

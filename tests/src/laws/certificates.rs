@@ -1,0 +1,137 @@
+//! Certificates: served without a gap, written in the end, replaced in time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Action, Certificate, Event, Now, Reason, RotationMachine, Setup, State, rotation_point};
+
+use super::bounds::longest_silence;
+use super::clocks::ticks;
+use super::{SAMPLES, Verdict, ensure};
+use crate::trace::{Trace, live};
+use crate::world::{Answer, World};
+
+/// A valid certificate is served until it expires, or until one takes its place that is at least as good:
+/// no failure, no refusal, no change of template and no empty directory takes it away.
+pub fn a_valid_certificate_is_never_given_up(trace: &Trace) -> Verdict {
+    for (before, record) in trace.steps() {
+        let Some(old) = before.certificate_at(record.now.unix) else { continue };
+        let Some(new) = record.after.certificate_at(record.now.unix) else {
+            return Err(format!("{old} is given up for nothing at {}", record.now));
+        };
+        if old != new {
+            let (was, is) = (
+                Quality::of(trace, old, &record.after, record.now),
+                Quality::of(trace, new, &record.after, record.now),
+            );
+            // A refused certificate is as good as due: it has to go.
+            let was = if before.due(record.now) == Some(Reason::Refused) { Quality { due: true, ..was } } else { was };
+            ensure!(is.is_no_worse_than(&was), "{old} is given up for {new} at {}", record.now);
+        }
+    }
+    Ok(())
+}
+
+/// How good a certificate is, as its holder sees it.
+struct Quality {
+    own: bool,
+    satisfying: bool,
+    due: bool,
+    life: Duration,
+}
+
+impl Quality {
+    fn of(trace: &Trace, certificate: &Arc<Certificate>, machine: &RotationMachine, now: Now) -> Self {
+        Self {
+            own: !certificate.provisional,
+            satisfying: machine.template().is_none_or(|template| template.satisfied_by(certificate)),
+            due: now.unix >= rotation_point(&trace.policy, trace.seed, certificate),
+            life: certificate.validity.not_after().since(now.unix),
+        }
+    }
+
+    fn is_no_worse_than(&self, other: &Self) -> bool {
+        let (rank, others) = (self.rank(), other.rank());
+        self.rank() == 3 || rank > others || (rank == others && self.life >= other.life)
+    }
+
+    const fn rank(&self) -> u8 {
+        match (self.own, self.satisfying, self.due) {
+            (false, ..) => 0,
+            (true, false, _) => 1,
+            (true, true, true) => 2,
+            (true, true, false) => 3,
+        }
+    }
+}
+
+/// A certificate that was issued and taken is written at once, and again until it is durable: a full disk costs
+/// nothing but warnings.
+pub fn every_issued_certificate_gets_written(trace: &Trace) -> Verdict {
+    for (before, record) in trace.steps() {
+        let taken = matches!(&record.event, Event::CsrIssued { id, certificate }
+            if live(before) == Some(*id) && record.after.certificate() == Some(certificate));
+        ensure!(!taken || record.written().is_some(), "{} at {} is not written", record.event, record.now);
+    }
+    for (now, machine) in trace.snapshots(SAMPLES).filter(|(_, machine)| machine.is_unwritten()) {
+        let most = trace.policy.write.cap().max(trace.policy.write.longest()) + Duration::from_millis(1);
+        let mut soon = ticks(machine, now).take_while(|(at, _)| at.instant.since(now.instant) <= most);
+        let writes = soon.any(|(_, actions)| { actions }.any(|action| matches!(action, Action::WriteCert { .. })));
+        ensure!(writes, "within {most:?} after {now} nothing is written: {machine}");
+    }
+    Ok(())
+}
+
+/// Whatever happened before: once the signer answers, a certificate is had within a time the policy tells, and from
+/// then on each is replaced at its rotation point, inside the window, and none ever expires.
+/// Lifetimes down to [`shortest_lifetime`](perennial::Policy::shortest_lifetime), counted from the moment of issue.
+pub fn a_healthy_signer_is_enough(trace: &Trace) -> Verdict {
+    let Some((now, machine)) = trace.snapshots(1).last() else { return Ok(()) };
+    let policy = &trace.policy;
+    let life = policy.shortest_lifetime();
+    let setup = Setup { policy: policy.clone(), seed: trace.seed, ..Setup::default() };
+    let mut world = World::around(machine.clone(), setup, life, now);
+    let delay = (life / 100).min(policy.request_timeout / 2);
+    world.habit = Answer::healthy(life).after(delay);
+    if machine.template().is_none() {
+        world.handle(Event::TemplateChanged(Some(Arc::new(perennial::Template::node("worker-1")))));
+    }
+    world.handle(Event::SignerChanged { configured: true });
+    world.handle(Event::RotateNow);
+
+    let soon = longest_silence(policy) * 2 + delay;
+    let mut steps = 0;
+    while world.machine.due(world.now).is_some() {
+        world.step();
+        steps += 1;
+        ensure!(
+            world.now.instant.since(now.instant) <= soon && steps < 100_000,
+            "{soon:?} after {now} there is no good certificate:\n{}",
+            world.transcript()
+        );
+    }
+    for _ in 0..3 {
+        renewed_in_time(&mut world)?;
+    }
+    Ok(())
+}
+
+fn renewed_in_time(world: &mut World) -> Verdict {
+    let held = world.machine.certificate().cloned().ok_or("no certificate")?;
+    let point = world.machine.rotation_point().ok_or("no rotation point")?;
+    let (mut asked_at, mut steps) = (None, 0);
+    while world.machine.certificate() == Some(&held) {
+        world.step();
+        steps += 1;
+        if matches!(world.machine.state(), State::Requesting { .. }) {
+            asked_at = asked_at.or(Some(world.now.unix));
+        }
+        ensure!(
+            world.machine.certificate_at(world.now.unix).is_some() && steps < 100_000,
+            "{held} expires unreplaced:\n{}",
+            world.transcript()
+        );
+    }
+    ensure!(asked_at == Some(point), "{held} was to be replaced {point}, not {asked_at:?}:\n{}", world.transcript());
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! Certificates and templates to order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Certificate, Fingerprint, Template, UnixTime, Validity};
+
+/// 2026-01-01T00:00:00Z, when virtual time begins.
+pub const EPOCH: UnixTime = UnixTime::from_secs(1_767_225_600);
+
+/// The certificate that `template` asks for, valid from `not_before` for `life` (a millisecond at least).
+/// `serial` tells it from every other.
+pub fn certificate(template: &Template, serial: u64, not_before: UnixTime, life: Duration) -> Certificate {
+    let not_after = not_before.after(life.max(Duration::from_millis(1)));
+    Certificate {
+        validity: Validity::new(not_before, not_after).unwrap_or_else(|_| the_last_millisecond()),
+        fingerprint: fingerprint(serial),
+        common_name: template.common_name().into(),
+        organizations: template.organizations().into(),
+        dns_names: template.dns_names().into(),
+        ip_addresses: template.ip_addresses().into(),
+        provisional: false,
+        chain: Arc::from([]),
+    }
+}
+
+/// The same certificate without one of its names: what a signer with its own opinion issues.
+pub fn trimmed(mut certificate: Certificate) -> Certificate {
+    if certificate.dns_names.pop().is_none() && certificate.ip_addresses.pop().is_none() {
+        certificate.common_name.push_str("-somebody-else");
+    }
+    certificate
+}
+
+/// A bootstrap credential.
+pub fn provisional(mut certificate: Certificate) -> Certificate {
+    certificate.provisional = true;
+    certificate
+}
+
+/// The fingerprint of the certificate with this serial number, spread like a hash.
+pub fn fingerprint(serial: u64) -> Fingerprint {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&serial.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    bytes[24..].copy_from_slice(&serial.to_be_bytes());
+    Fingerprint(bytes)
+}
+
+/// Only at the end of time is there no room for a later `notAfter`.
+fn the_last_millisecond() -> Validity {
+    let end = i64::MAX;
+    Validity::new(UnixTime::from_millis(end - 1), UnixTime::from_millis(end)).expect("one follows the other")
+}

@@ -1,0 +1,364 @@
+//! A hostile life, decoded from bytes. Every byte string is a life, and smaller bytes make a simpler one,
+//! so that what proptest shrinks and what a fuzzer finds can both be read.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use perennial::{Action, Window};
+use perennial::{
+    Backoff, Budget, Event, Failure, Fingerprint, Instant, Policy, RequestId, RotationMachine, Setup, Template,
+};
+use proptest::prelude::*;
+
+use crate::mint;
+use crate::trace::Trace;
+use crate::world::{Answer, Disk, Flaw, Issue, Outcome, World};
+
+const HEADER: usize = 16;
+const STEP: usize = 4;
+/// Longer lives show nothing new.
+const LONGEST: usize = 128;
+
+/// A life: how it starts, and what happens to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// How it starts.
+    pub life: Life,
+    /// What happens, in order.
+    pub steps: Vec<Step>,
+}
+
+/// How a life starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// The policy.
+    pub policy: Policy,
+    /// The seed.
+    pub seed: u64,
+    /// The lifetime of a healthy certificate.
+    pub lifetime: Duration,
+    /// The first certificate: none, or one with this flaw.
+    pub certificate: Option<Flaw>,
+    /// The first template.
+    pub template: Option<Template>,
+    /// The drift of the wall clock, in permille.
+    pub drift: i64,
+    /// Whether the monotonic clock may go anywhere.
+    pub wild: bool,
+}
+
+/// Something that happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// All goes on, for so many events.
+    Go(usize),
+    /// Time passes, and nobody looks.
+    Pass(Duration),
+    /// A Tick nobody asked for.
+    Tick,
+    /// The signer's answer to the next request.
+    Answer(Answer),
+    /// The signer's answer to every request from now on.
+    Habit(Answer),
+    /// The disk from now on.
+    Disk(Disk, Duration),
+    /// The template from now on.
+    Template(Option<Template>),
+    /// Somebody asks.
+    RotateNow,
+    /// The signer comes or goes.
+    Signer(bool),
+    /// Somebody removes the certificate from the store.
+    Removed,
+    /// Somebody puts the certificate that is held back into the store.
+    Restored,
+    /// Somebody puts another certificate into the store.
+    Replaced(Issue),
+    /// A server refuses the certificate held, or an unknown one.
+    Refused(bool),
+    /// Somebody sets the wall clock, by milliseconds.
+    WallClock(i64),
+    /// The process restarts.
+    Restart,
+    /// An earlier reply, counted from the latest, arrives once more.
+    Again(usize),
+    /// A reply to a request that never was.
+    Foreign,
+    /// The monotonic clock goes anywhere (in a wild life only).
+    Jump(Instant),
+}
+
+impl Script {
+    /// Reads a life. Missing bytes count as zero, and a life ends after 128 steps.
+    pub fn decode(bytes: &[u8]) -> Self {
+        let (header, steps) = bytes.split_at(bytes.len().min(HEADER));
+        let life = life(&padded(header));
+        let steps = steps.chunks(STEP).take(LONGEST).map(|chunk| step(&padded(chunk), &life)).collect();
+        Self { life, steps }
+    }
+
+    /// Lives it.
+    pub fn run(&self) -> Trace {
+        let mut world = self.life.begin();
+        for step in &self.steps {
+            self.life.happen(&mut world, step);
+        }
+        world.trace.wild = self.life.wild;
+        world.trace
+    }
+}
+
+/// The bytes of a life of at most `steps` steps. Whole steps are removed first when it is shrunk.
+pub fn bytes(steps: usize) -> impl Strategy<Value = Vec<u8>> {
+    (any::<[u8; HEADER]>(), prop::collection::vec(any::<[u8; STEP]>(), 0..steps))
+        .prop_map(|(header, steps)| [&header[..], steps.as_flattened()].concat())
+}
+
+/// A life of at most `steps` steps.
+pub fn scripts(steps: usize) -> impl Strategy<Value = Script> {
+    bytes(steps).prop_map(|bytes| Script::decode(&bytes))
+}
+
+impl Life {
+    /// The world in which it begins.
+    pub fn begin(&self) -> World {
+        let mut setup = Setup {
+            policy: Arc::new(self.policy.clone()),
+            seed: self.seed,
+            template: self.template.clone().map(Arc::new),
+            ..Setup::default()
+        };
+        let mut world = World::new(setup.clone(), self.lifetime);
+        if let Some(flaw) = self.certificate {
+            setup.certificate = Some(Arc::new(world.mint(&node(), self.issue(flaw))));
+            world = World::new(setup, self.lifetime);
+        }
+        world.drift = self.drift;
+        world
+    }
+
+    const fn issue(&self, flaw: Flaw) -> Issue {
+        Issue { life: self.lifetime, backdate: Duration::ZERO, flaw }
+    }
+
+    fn happen(&self, world: &mut World, step: &Step) {
+        match step {
+            Step::Go(most) => world.steps(*most),
+            Step::Pass(span) => world.pass(*span),
+            Step::Tick => world.handle(Event::Tick),
+            Step::Answer(answer) => world.next_answers.push_back(answer.clone()),
+            Step::Habit(answer) => world.habit = answer.clone(),
+            Step::Disk(disk, delay) => world.disk = (*disk, *delay),
+            Step::Template(template) => world.handle(Event::TemplateChanged(template.clone().map(Arc::new))),
+            Step::RotateNow => world.handle(Event::RotateNow),
+            Step::Signer(configured) => world.handle(Event::SignerChanged { configured: *configured }),
+            Step::Removed => world.handle(Event::CertReplaced(None)),
+            Step::Restored => world.handle(Event::CertReplaced(world.machine.certificate().cloned())),
+            Step::Replaced(issue) => {
+                let template = world.machine.template().map_or_else(node, |template| Template::clone(template));
+                let certificate = Arc::new(world.mint(&template, *issue));
+                world.handle(Event::CertReplaced(Some(certificate)));
+            }
+            Step::Refused(known) => {
+                let held = world.machine.certificate().filter(|_| *known).map(|held| held.fingerprint);
+                world.handle(Event::CertRefused { fingerprint: held.unwrap_or(Fingerprint([0xff; 32])) });
+            }
+            Step::WallClock(millis) => world.step_wall_clock(*millis),
+            Step::Restart => world.restart(),
+            Step::Again(back) => again(world, *back),
+            Step::Foreign => foreign(world),
+            Step::Jump(instant) => world.now.instant = *instant,
+        }
+    }
+}
+
+/// Replies are repeated only within a run: nobody answers a process that is gone.
+fn again(world: &mut World, back: usize) {
+    let run = world.trace.runs.last().expect("a world begins with a run");
+    let replies = run.records.iter().filter(|r| r.replies_to().is_some() || r.reports_on().is_some());
+    if let Some(event) = replies.rev().nth(back).map(|record| record.event.clone()) {
+        world.handle(event);
+    }
+}
+
+fn foreign(world: &mut World) {
+    static FOREIGN: OnceLock<RequestId> = OnceLock::new();
+    let id = *FOREIGN.get_or_init(foreign_id);
+    world.handle(Event::CsrFailed { id, failure: Failure::Denied, retry_after: None });
+    world.handle(Event::WriteFailed { id });
+    world.handle(Event::CertWritten { id });
+}
+
+/// An id no machine in a test gets to: another machine, driven for long enough, has it.
+pub fn foreign_id() -> RequestId {
+    let certificate = Some(Arc::new(mint::certificate(&node(), 0, mint::EPOCH, Duration::from_secs(3600))));
+    let now = perennial::Now { instant: Instant::from_millis(0), unix: mint::EPOCH };
+    let mut other = RotationMachine::new(Setup { certificate, ..Setup::default() }, now);
+    loop {
+        for action in other.handle(Event::CertReplaced(None), now) {
+            if let Action::WriteCert { id, .. } = action {
+                let _ = other.handle(Event::CertWritten { id }, now);
+                if id.get() >= 10_000 {
+                    return id;
+                }
+            }
+        }
+    }
+}
+
+fn node() -> Template {
+    Template::node("worker-1")
+}
+
+fn life(bytes: &[u8; HEADER]) -> Life {
+    let [kind, seed, life, certificate, template, drift, wild, beat, numbers @ ..] = *bytes;
+    let policy = match kind % 4 {
+        0 => quick(beat, &numbers),
+        1 => Policy::default(),
+        2 => Policy::kubelet(),
+        _ => Policy { new_key_per_attempt: true, ..quick(beat, &numbers) },
+    };
+    let lives = [(8, 1), (1, 1), (2, 1), (64, 1), (1, 2), (1, 8), (1000, 1), (3, 2)];
+    let (times, over) = lives[usize::from(life) % lives.len()];
+    Life {
+        lifetime: (policy.shortest_lifetime() * times / over).max(Duration::from_millis(2)),
+        policy,
+        seed: u64::from(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        certificate: match certificate % 8 {
+            0..3 => None,
+            kind => Some(flaw(kind)),
+        },
+        template: template_of(template),
+        drift: [0, 0, 0, 1, -1, 100, -100, 0][usize::from(drift) % 8],
+        wild: wild >= 240,
+    }
+}
+
+/// A policy whose numbers are all within a few powers of two of one beat, 8 ms to 2 min.
+fn quick(beat: u8, numbers: &[u8; 8]) -> Policy {
+    let beat = Duration::from_millis(8 << (beat % 15));
+    let [timeout, spacing, refill, size, transient, refused, write, window] = *numbers;
+    let times = |byte: u8| (beat * (1 << (byte & 7)) / 8).max(Duration::from_millis(1));
+    let backoff = |byte: u8| {
+        let (from, to) = [(0, 1000), (500, 1000), (1000, 1100), (1000, 1000)][usize::from(byte >> 6)];
+        let spread = Window::new(from, to).expect("in order");
+        let backoff = Backoff::new(times(byte), times(byte) * (1 << (byte >> 3 & 3)), spread).expect("a power above");
+        if byte & 32 == 0 { backoff } else { backoff.with_beat() }
+    };
+    let (from, to) = [(700, 900), (500, 500), (100, 900), (850, 900)][usize::from(window) % 4];
+    Policy {
+        window: Window::new(from, to).expect("in order"),
+        request_timeout: times(timeout) * 2,
+        spacing: times(spacing) / 16,
+        budget: Budget::new(2 + u32::from(size % 9), times(refill)).expect("large enough"),
+        transient: backoff(transient),
+        refused: backoff(refused),
+        write: backoff(write),
+        max_sleep: beat,
+        new_key_per_attempt: false,
+    }
+}
+
+fn step(bytes: &[u8; STEP], life: &Life) -> Step {
+    let [kind, a, b, c] = *bytes;
+    match kind % 32 {
+        0..8 => Step::Go(usize::from(a % 32) + 1),
+        8..10 => Step::Pass(span(a, life)),
+        10 => Step::Tick,
+        11..14 => Step::Answer(answer(a, b, c, life)),
+        14 | 15 => Step::Habit(answer(a, b, c, life)),
+        16 => Step::Disk([Disk::Works, Disk::Full, Disk::Silent][usize::from(a) % 3], span(b / 2, life)),
+        17..20 => Step::Template(template_of(a)),
+        20 => Step::RotateNow,
+        21 => Step::Signer(a.is_multiple_of(2)),
+        22 => [Step::Removed, Step::Restored][usize::from(a) % 2].clone(),
+        23 | 24 => Step::Replaced(issue(a, b, life)),
+        25 => Step::Refused(a < 192),
+        26 => Step::WallClock(i64::try_from(span(a, life).as_millis()).unwrap_or(0) * if b & 1 == 0 { 1 } else { -1 }),
+        27 => Step::Restart,
+        28 | 29 => Step::Again(usize::from(a % 8)),
+        30 => Step::Foreign,
+        _ if life.wild => Step::Jump(Instant::from_millis(anywhere(a, b, c))),
+        _ => Step::Tick,
+    }
+}
+
+/// From nothing to a thousand beats, in powers of two.
+fn span(byte: u8, life: &Life) -> Duration {
+    let beat = life.policy.max_sleep.max(Duration::from_millis(1));
+    match byte {
+        0 => Duration::ZERO,
+        1..8 => Duration::from_millis(byte.into()),
+        _ => beat * (1 << (byte % 16)) / 32 + Duration::from_millis((byte / 16).into()),
+    }
+}
+
+fn answer(a: u8, b: u8, c: u8, life: &Life) -> Answer {
+    let outcome = match a % 8 {
+        0..3 => Outcome::Issue(issue(b, c, life)),
+        3 => Outcome::Lose,
+        _ => Outcome::Fail(FAILURES[usize::from(b) % FAILURES.len()], (c & 3 == 3).then(|| span(c, life))),
+    };
+    Answer { outcome, delay: span(c / 2, life), repeated: a >= 224 }
+}
+
+const FAILURES: [Failure; 13] = [
+    Failure::Unreachable,
+    Failure::Denied,
+    Failure::Throttled,
+    Failure::SignerFailed,
+    Failure::Rejected,
+    Failure::BadCertificate,
+    Failure::Unsatisfying,
+    Failure::AlreadyDue,
+    Failure::Unauthorized,
+    Failure::Forbidden,
+    Failure::TimedOut,
+    Failure::Deleted,
+    Failure::Local,
+];
+
+fn issue(a: u8, b: u8, life: &Life) -> Issue {
+    let lifetime = match b / 64 {
+        0 => life.lifetime,
+        1 => life.lifetime * 2,
+        2 => life.lifetime / 4,
+        _ => Duration::from_millis(u64::from(b % 64)),
+    };
+    Issue { life: lifetime, backdate: if a & 8 == 0 { Duration::ZERO } else { lifetime / 2 }, flaw: flaw(a % 8) }
+}
+
+const fn flaw(kind: u8) -> Flaw {
+    match kind {
+        1 | 5 => Flaw::Trimmed,
+        2 => Flaw::AlreadyDue,
+        6 => Flaw::Expired,
+        7 => Flaw::Provisional,
+        _ => Flaw::None,
+    }
+}
+
+fn template_of(kind: u8) -> Option<Template> {
+    match kind % 8 {
+        0 | 7 => Some(node()),
+        1 => None,
+        2 => Some(node().with_dns_names(["a.example"])),
+        3 => Some(node().with_dns_names(["a.example", "b.example"])),
+        4 => Some(node().with_ip_addresses([[192, 0, 2, 1].into()])),
+        5 => Some(Template::node("worker-2")),
+        _ => Some(Template::new(node().common_name())),
+    }
+}
+
+const fn anywhere(a: u8, b: u8, c: u8) -> u64 {
+    match a % 4 {
+        0 => u64::MAX - b as u64,
+        1 => b as u64,
+        2 => (b as u64) << (c % 64),
+        _ => u64::MAX / (1 + b as u64),
+    }
+}
+
+fn padded<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    std::array::from_fn(|i| bytes.get(i).copied().unwrap_or(0))
+}

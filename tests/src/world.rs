@@ -1,0 +1,356 @@
+//! Virtual time: one machine, a signer and a disk that do as they are told, and clocks that misbehave on demand.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Action, Actions, Certificate, Event, Failure, Instant, Now, Pending, RequestId};
+use perennial::{RotationMachine, Setup, Template};
+
+use crate::mint;
+use crate::trace::{Record, Run, Trace, submitted};
+
+/// What the signer makes of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What comes of it.
+    pub outcome: Outcome,
+    /// How long it takes.
+    pub delay: Duration,
+    /// The reply arrives twice.
+    pub repeated: bool,
+}
+
+/// What comes of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A certificate.
+    Issue(Issue),
+    /// A failure, with the server's `Retry-After`.
+    Fail(Failure, Option<Duration>),
+    /// Nothing, ever.
+    Lose,
+}
+
+/// What kind of certificate is issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Issue {
+    /// How long it is valid from the moment it is issued.
+    pub life: Duration,
+    /// How far `notBefore` lies before that moment.
+    pub backdate: Duration,
+    /// What is wrong with it.
+    pub flaw: Flaw,
+}
+
+/// What is wrong with an issued certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Nothing.
+    None,
+    /// A name that was asked for is missing.
+    Trimmed,
+    /// Nearly all of its lifetime is over.
+    AlreadyDue,
+    /// All of its lifetime is over.
+    Expired,
+    /// It is a bootstrap credential.
+    Provisional,
+}
+
+impl Answer {
+    /// A flawless certificate of this lifetime, at once.
+    pub const fn healthy(life: Duration) -> Self {
+        Self::issue(Issue { life, backdate: Duration::ZERO, flaw: Flaw::None })
+    }
+
+    /// This certificate, at once.
+    pub const fn issue(issue: Issue) -> Self {
+        Self { outcome: Outcome::Issue(issue), delay: Duration::ZERO, repeated: false }
+    }
+
+    /// This failure, at once.
+    pub const fn fail(failure: Failure) -> Self {
+        Self { outcome: Outcome::Fail(failure, None), delay: Duration::ZERO, repeated: false }
+    }
+
+    /// No answer.
+    pub const fn lose() -> Self {
+        Self { outcome: Outcome::Lose, delay: Duration::ZERO, repeated: false }
+    }
+
+    /// The same answer, so much later.
+    #[must_use]
+    pub const fn after(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+}
+
+/// What the disk makes of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// It is durable.
+    Works,
+    /// It is full.
+    Full,
+    /// It is durable, but nobody hears of it.
+    Silent,
+}
+
+/// One machine and everything around it.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// The machine.
+    pub machine: RotationMachine,
+    /// Both clocks.
+    pub now: Now,
+    /// How many milliseconds the wall clock gains on the monotonic clock in a thousand.
+    pub drift: i64,
+    /// What the signer makes of each request from now on.
+    pub habit: Answer,
+    /// What it makes of the next ones instead.
+    pub next_answers: VecDeque<Answer>,
+    /// What the disk makes of each write from now on, and how long it takes.
+    pub disk: (Disk, Duration),
+    /// What the disk holds.
+    pub stored: Option<Arc<Certificate>>,
+    /// What has happened.
+    pub trace: Trace,
+
+    setup: Setup,
+    /// The pending record, and how far the wall clock was ahead when it was made.
+    saved: Option<(Pending, i64)>,
+    arrivals: Vec<Arrival>,
+    serial: u64,
+}
+
+/// Something on its way.
+#[derive(Clone, Debug)]
+struct Arrival {
+    at: Instant,
+    what: Arriving,
+}
+
+#[derive(Clone, Debug)]
+enum Arriving {
+    /// The signer makes up its mind now.
+    Issued { id: RequestId, template: Arc<Template>, issue: Issue, repeated: bool },
+    /// A reply.
+    Reply(Event),
+    /// A write is done: this is durable now.
+    Written(RequestId, Arc<Certificate>),
+}
+
+impl World {
+    /// A world in which this machine starts at [`mint::EPOCH`], with a signer that is healthy as long as it is not told otherwise.
+    pub fn new(setup: Setup, life: Duration) -> Self {
+        let now = Now { instant: Instant::from_millis(0), unix: mint::EPOCH };
+        Self::at(setup, life, now)
+    }
+
+    /// The same, at another time.
+    pub fn at(setup: Setup, life: Duration, now: Now) -> Self {
+        let machine = RotationMachine::new(setup.clone(), now);
+        Self::around(machine, setup, life, now)
+    }
+
+    /// A healthy world around a machine that has seen worse. `setup` is what restarts begin from.
+    pub fn around(machine: RotationMachine, setup: Setup, life: Duration, now: Now) -> Self {
+        let first = Run { started: now, pending: None, remembers: false, first: machine.clone(), records: vec![] };
+        Self {
+            now,
+            drift: 0,
+            habit: Answer::healthy(life),
+            next_answers: VecDeque::new(),
+            disk: (Disk::Works, Duration::ZERO),
+            stored: setup.certificate.clone(),
+            trace: Trace { policy: setup.policy.clone(), seed: setup.seed, wild: false, runs: vec![first] },
+            saved: setup.pending.clone().map(|pending| (pending, ahead(now))),
+            arrivals: vec![],
+            serial: 1_000_000 * u64::from(setup.certificate.is_some()),
+            machine,
+            setup,
+        }
+    }
+
+    /// Goes to the earliest of the deadline and the replies on their way, and has it handled.
+    /// False if nothing will ever happen by itself.
+    pub fn step(&mut self) -> bool {
+        let arrival = (0..self.arrivals.len()).min_by_key(|i| self.arrivals[*i].at);
+        let arrives_at = arrival.map(|i| self.arrivals[i].at);
+        match (arrival, self.machine.deadline()) {
+            (Some(i), deadline) if deadline.is_none_or(|at| arrives_at <= Some(at)) => {
+                let Arrival { at, what } = self.arrivals.remove(i);
+                self.pass(at.since(self.now.instant));
+                let event = self.arrive(what);
+                self.handle(event);
+            }
+            (_, Some(deadline)) => {
+                self.pass(deadline.since(self.now.instant));
+                self.handle(Event::Tick);
+            }
+            (_, None) => return false,
+        }
+        true
+    }
+
+    /// So many steps.
+    pub fn steps(&mut self, most: usize) {
+        for _ in 0..most {
+            if !self.step() {
+                return;
+            }
+        }
+    }
+
+    /// Every step of this span, but no more than `most`; then exactly the end of it. False if there were more.
+    pub fn run_for(&mut self, span: Duration, most: usize) -> bool {
+        let end = self.now.instant.after(span);
+        for _ in 0..most {
+            if self.next_at().is_none_or(|at| at > end) {
+                self.pass(end.since(self.now.instant));
+                return true;
+            }
+            self.step();
+        }
+        false
+    }
+
+    /// Time passes, and nobody looks: a driver that is late, or a computer asleep.
+    pub fn pass(&mut self, span: Duration) {
+        let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        let gained = i64::try_from(i128::from(millis) * i128::from(self.drift) / 1000).unwrap_or(0);
+        self.now.instant = self.now.instant.after(span);
+        self.now.unix = self.now.unix.after(span);
+        self.step_wall_clock(gained);
+    }
+
+    /// Somebody sets the wall clock: so many milliseconds on, or back.
+    pub fn step_wall_clock(&mut self, millis: i64) {
+        let span = Duration::from_millis(millis.unsigned_abs());
+        self.now.unix = if millis < 0 { self.now.unix.before(span) } else { self.now.unix.after(span) };
+    }
+
+    /// Has an event handled now, and sees to the duties that follow.
+    pub fn handle(&mut self, event: Event) {
+        match &event {
+            Event::TemplateChanged(template) => self.setup.template.clone_from(template),
+            Event::SignerChanged { configured } => self.setup.signer = *configured,
+            Event::CertReplaced(found) => self.stored.clone_from(found),
+            _ => {}
+        }
+        let actions = self.machine.handle(event.clone(), self.now);
+        self.save_pending(&event, &actions);
+        for action in actions.clone() {
+            match action {
+                Action::SubmitCsr { id, template, .. } => self.answer(id, template),
+                Action::WriteCert { id, certificate } => self.write(id, certificate),
+                Action::CancelRequest { .. } | Action::SetTimer(_) => {}
+            }
+        }
+        let record = Record { now: self.now, event, actions, after: self.machine.clone() };
+        self.run().records.push(record);
+    }
+
+    /// The process ends, whatever was under way, and starts again from what is durable.
+    pub fn restart(&mut self) {
+        self.arrivals.clear();
+        let remembers = self.saved.as_ref().is_some_and(|(_, saved_ahead)| ahead(self.now) <= *saved_ahead);
+        let pending = self.saved.as_ref().map(|(pending, _)| pending.clone());
+        let setup = Setup { certificate: self.stored.clone(), pending: pending.clone(), ..self.setup.clone() };
+        self.machine = RotationMachine::new(setup, self.now);
+        let first = self.machine.clone();
+        self.trace.runs.push(Run { started: self.now, pending, remembers, first, records: vec![] });
+    }
+
+    /// A certificate like the ones the signer issues, made now for this template.
+    pub fn mint(&mut self, template: &Template, issue: Issue) -> Certificate {
+        self.serial += 1;
+        let Issue { life, backdate, flaw } = issue;
+        let whole = life.saturating_add(backdate);
+        let begins = match flaw {
+            Flaw::None | Flaw::Trimmed | Flaw::Provisional => backdate,
+            Flaw::AlreadyDue => backdate + life.mul_f64(0.99),
+            Flaw::Expired => whole.saturating_add(Duration::from_secs(1)),
+        };
+        let certificate = mint::certificate(template, self.serial, self.now.unix.before(begins), whole);
+        match flaw {
+            Flaw::None | Flaw::AlreadyDue | Flaw::Expired => certificate,
+            Flaw::Trimmed => mint::trimmed(certificate),
+            Flaw::Provisional => mint::provisional(certificate),
+        }
+    }
+
+    /// The transcript so far.
+    pub fn transcript(&self) -> String {
+        self.trace.to_string()
+    }
+
+    fn next_at(&self) -> Option<Instant> {
+        self.arrivals.iter().map(|arrival| arrival.at).chain(self.machine.deadline()).min()
+    }
+
+    fn answer(&mut self, id: RequestId, template: Arc<Template>) {
+        let Answer { outcome, delay, repeated } = self.next_answers.pop_front().unwrap_or_else(|| self.habit.clone());
+        match outcome {
+            Outcome::Lose => {}
+            Outcome::Issue(issue) => self.send(delay, Arriving::Issued { id, template, issue, repeated }),
+            Outcome::Fail(failure, retry_after) => {
+                for _ in 0..=u8::from(repeated) {
+                    self.send(delay, Arriving::Reply(Event::CsrFailed { id, failure, retry_after }));
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, id: RequestId, certificate: Arc<Certificate>) {
+        let (disk, delay) = self.disk;
+        match disk {
+            Disk::Works => self.send(delay, Arriving::Written(id, certificate)),
+            Disk::Full => self.send(delay, Arriving::Reply(Event::WriteFailed { id })),
+            Disk::Silent => self.stored = Some(certificate),
+        }
+    }
+
+    fn send(&mut self, delay: Duration, what: Arriving) {
+        self.arrivals.push(Arrival { at: self.now.instant.after(delay), what });
+    }
+
+    fn arrive(&mut self, what: Arriving) -> Event {
+        match what {
+            Arriving::Reply(event) => event,
+            Arriving::Written(id, certificate) => {
+                self.stored = Some(certificate);
+                Event::CertWritten { id }
+            }
+            Arriving::Issued { id, template, issue, repeated } => {
+                let certificate = Arc::new(self.mint(&template, issue));
+                let event = Event::CsrIssued { id, certificate };
+                if repeated {
+                    self.send(Duration::ZERO, Arriving::Reply(event.clone()));
+                }
+                event
+            }
+        }
+    }
+
+    /// As a driver does: before each submission, after a refusal, and when the certificate is durable.
+    fn save_pending(&mut self, event: &Event, actions: &Actions) {
+        let Some(pending) = self.machine.pending(self.now) else { return };
+        let answered = matches!(event, Event::CsrIssued { .. } | Event::CsrFailed { .. });
+        let refused = answered && pending.refusal.is_some();
+        if submitted(actions).is_some() || refused || matches!(event, Event::CertWritten { .. }) {
+            self.saved = Some((pending, ahead(self.now)));
+        }
+    }
+
+    fn run(&mut self) -> &mut Run {
+        self.trace.runs.last_mut().expect("a world begins with a run")
+    }
+}
+
+/// How far the wall clock is ahead of the monotonic clock, in milliseconds.
+fn ahead(now: Now) -> i64 {
+    now.unix.as_millis().saturating_sub_unsigned(now.instant.as_millis())
+}

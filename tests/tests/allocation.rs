@@ -1,0 +1,114 @@
+//! `handle` never allocates: a machine can be driven from where memory is short, and a million of them cost nothing but
+//! themselves.
+
+#![allow(unsafe_code, reason = "only a global allocator can see every allocation")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use perennial::{Event, Now, RotationMachine};
+use perennial_tests::script::Script;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts what each thread allocates.
+struct Counting;
+
+// SAFETY: every call is passed on as it came; counting touches nothing but a thread-local integer.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// How often this thread allocates while it does this.
+fn allocations(work: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.get();
+    work();
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1);
+    assert_eq!(allocations(|| assert!(std::hint::black_box(true))), 0);
+}
+
+#[test]
+fn handle_never_allocates() {
+    let mut seen = [0_usize; EVENTS];
+    for life in 0..200 {
+        let trace = long_life(life).run();
+        for run in &trace.runs {
+            let mut machine = run.first.clone();
+            for record in &run.records {
+                let event = record.event.clone();
+                seen[kind(&event)] += 1;
+                let made = allocations(|| drop(machine.handle(event, record.now)));
+                assert_eq!(made, 0, "{} at {}", record.event, record.now);
+            }
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 100), "every event is seen often: {seen:?}");
+}
+
+#[test]
+fn looking_at_a_machine_never_allocates() {
+    let trace = long_life(1).run();
+    for (now, machine) in trace.snapshots(usize::MAX) {
+        let made = allocations(|| look(machine, now));
+        assert_eq!(made, 0, "{machine}");
+    }
+}
+
+fn look(machine: &RotationMachine, now: Now) {
+    let pending = machine.pending(now);
+    let seen = (machine.state(), machine.due(now), machine.deadline(), machine.certificate_at(now.unix), pending);
+    drop(std::hint::black_box((seen, machine.clone())));
+}
+
+/// A life of a hundred steps, decoded from noise.
+fn long_life(number: u64) -> Script {
+    let mut noise = number;
+    let noise = std::iter::repeat_with(|| {
+        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        noise.to_be_bytes()[0]
+    });
+    Script::decode(&noise.take(400).collect::<Vec<_>>())
+}
+
+const EVENTS: usize = 10;
+
+const fn kind(event: &Event) -> usize {
+    match event {
+        Event::Tick => 0,
+        Event::TemplateChanged(_) => 1,
+        Event::SignerChanged { .. } => 2,
+        Event::CsrIssued { .. } => 3,
+        Event::CsrFailed { .. } => 4,
+        Event::CertWritten { .. } => 5,
+        Event::WriteFailed { .. } => 6,
+        Event::CertReplaced(_) => 7,
+        Event::CertRefused { .. } => 8,
+        Event::RotateNow => 9,
+        _ => EVENTS,
+    }
+}

@@ -1,0 +1,81 @@
+//! Hostile lives, and every law they must not break.
+
+use perennial_tests::laws::{self, Law};
+use perennial_tests::script::scripts;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+/// Lives of up to this many steps, each of up to 32 events.
+const STEPS: usize = 40;
+
+/// Tries a law on six times as many lives as is usual (`PROPTEST_CASES`, 256 if not set): they are short.
+fn holds(law: Law, even_if_wild: bool) {
+    let usual = Config::default();
+    let config = Config { cases: 6 * usual.cases, max_shrink_iters: 4096, failure_persistence: None, ..usual };
+    let outcome = TestRunner::new(config).run(&scripts(STEPS), |script| {
+        let trace = script.run();
+        if trace.wild && !even_if_wild {
+            return Ok(());
+        }
+        law(&trace).map_err(|broken| TestCaseError::fail(format!("{broken}\n{trace}")))
+    });
+    if let Err(broken) = outcome {
+        panic!("{broken}");
+    }
+}
+
+macro_rules! laws {
+    ($list:ident, $even_if_wild:expr, $every_one_is_tested:ident: $($law:ident,)*) => {
+        $(#[test]
+        fn $law() {
+            holds(laws::$law, $even_if_wild);
+        })*
+
+        #[test]
+        fn $every_one_is_tested() {
+            let tested = [$(stringify!($law)),*].map(|name| name.replace('_', " "));
+            assert_eq!(laws::$list.iter().map(|(name, _)| name.to_lowercase()).collect::<Vec<_>>(), tested);
+        }
+    };
+}
+
+laws! {
+    ALWAYS, true, every_law_that_always_holds_is_tested:
+    at_most_one_request_is_out,
+    every_request_is_closed_once,
+    stale_replies_change_nothing,
+    nothing_is_asked_without_a_template_and_a_signer,
+    keys_are_kept_or_changed,
+    the_timer_is_the_deadline,
+    a_clone_stays_equal,
+    a_valid_certificate_is_never_given_up,
+}
+
+laws! {
+    MONOTONIC, false, every_law_of_monotonic_clocks_is_tested:
+    the_budget_holds,
+    churn_never_spends_the_last_token,
+    an_early_tick_changes_nothing,
+    a_tick_makes_progress,
+    lost_replies_are_survived,
+    many_ticks_are_one_tick,
+    setting_the_clock_back_delays_nothing,
+    every_issued_certificate_gets_written,
+    a_restart_goes_on,
+    a_healthy_signer_is_enough,
+}
+
+/// Law 1: any bytes are a life, and every life can be lived to its end, whatever the clocks do.
+#[test]
+fn every_life_can_be_lived() {
+    let config = Config { failure_persistence: None, ..Config::default() };
+    let outcome = TestRunner::new(config).run(&prop::collection::vec(any::<u8>(), 0..600), |bytes| {
+        let mut script = perennial_tests::script::Script::decode(&bytes);
+        script.life.wild = true;
+        prop_assert_eq!(script.run(), script.run());
+        Ok(())
+    });
+    if let Err(broken) = outcome {
+        panic!("{broken}");
+    }
+}

@@ -1,0 +1,192 @@
+//! What may take whose place (rules 7 and 9).
+
+use perennial::{Event, Failure, Reason, State};
+use perennial_tests::mint;
+
+use super::*;
+
+/// A holder of `held` that has asked for [`with_name`], and has been issued `got`.
+fn answered(held: Option<Certificate>, got: &Certificate) -> Holder {
+    let mut holder = Holder::with(held);
+    holder.want(with_name());
+    let asked = holder.ask();
+    holder.issue(asked.id, got);
+    holder
+}
+
+fn with_serial(serial: u64, life: Duration) -> Certificate {
+    issued(&node(), serial, Duration::ZERO, life)
+}
+
+#[test]
+fn issued_certificate_without_a_wanted_name_backs_off() {
+    let holder = answered(None, &fresh(DAY));
+    let State::BackingOff { reason, last, .. } = holder.machine.state() else { panic!("{}", holder.machine) };
+    assert_eq!((reason, last), (Reason::TemplateNotSatisfied, Failure::Unsatisfying));
+    assert!(holder.waits() >= 150 * SECOND, "no hot loop from a signer that trims names");
+}
+
+#[test]
+fn an_unsatisfying_certificate_is_better_than_none_an_expired_or_a_provisional_one() {
+    let expired = mint::certificate(&with_name(), 9, mint::EPOCH.before(DAY), HOUR);
+    let bootstrap = mint::provisional(issued(&with_name(), 9, Duration::ZERO, 30 * DAY));
+    for held in [None, Some(expired), Some(bootstrap)] {
+        assert!(answered(held.clone(), &fresh(DAY)).serves(&fresh(DAY)), "instead of {held:?}");
+    }
+}
+
+#[test]
+fn an_unsatisfying_certificate_replaces_an_equally_unsatisfying_one_only_if_it_lasts_as_long() {
+    assert!(answered(Some(with_serial(9, HOUR)), &fresh(DAY)).serves(&fresh(DAY)));
+    let longer = with_serial(9, 30 * DAY);
+    assert!(answered(Some(longer.clone()), &fresh(DAY)).serves(&longer));
+}
+
+#[test]
+fn an_unsatisfying_certificate_does_not_replace_a_good_one() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    holder.tick();
+    let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("asked");
+    let actions = holder.issue(id, &mint::trimmed(with_serial(2, 30 * DAY)));
+    assert!(holder.serves(&fresh(DAY)) && written(&actions).is_none());
+    assert_eq!(holder.machine.last_failure(), Some(Failure::Unsatisfying));
+}
+
+#[test]
+fn an_already_due_certificate_counts_as_a_failure_and_backs_off() {
+    let (mut holder, asked) = Holder::asking();
+    let due = mint::certificate(&node(), 1, mint::EPOCH.before(95 * MINUTE), 100 * MINUTE);
+    holder.issue(asked.id, &due);
+    assert!(holder.serves(&due), "better than none");
+    assert_eq!(holder.machine.last_failure(), Some(Failure::AlreadyDue));
+    assert!(holder.waits() >= 2 * MINUTE, "no hot loop from a skewed clock");
+}
+
+#[test]
+fn an_expired_or_provisional_answer_is_a_bad_one() {
+    let (mut holder, asked) = Holder::asking();
+    let expired = mint::certificate(&node(), 1, mint::EPOCH.before(DAY), HOUR);
+    assert!(written(&holder.issue(asked.id, &expired)).is_none());
+    assert_eq!((holder.machine.certificate(), holder.machine.last_failure()), (None, Some(Failure::BadCertificate)));
+
+    let (mut holder, asked) = Holder::asking();
+    holder.issue(asked.id, &mint::provisional(fresh(DAY)));
+    assert!(holder.machine.last_failure().is_some_and(Failure::is_refusal));
+}
+
+#[test]
+fn a_tiny_lifetime_makes_no_hot_loop() {
+    let mut holder = Holder::with(None);
+    let mut made = 0;
+    while holder.now.instant < Instant::from_millis(3_600_000) {
+        let asked = holder.ask();
+        made += 1;
+        let begin = Duration::from_millis(holder.now.instant.as_millis());
+        holder.issue(asked.id, &issued(&node(), made, begin, Duration::from_millis(10)));
+    }
+    assert!(made <= 50, "{made} in an hour");
+}
+
+#[test]
+fn a_valid_certificate_survives_everything_that_can_go_wrong() {
+    let certificate = fresh(30 * DAY);
+    let mut holder = Holder::with(Some(certificate.clone()));
+    holder.tick();
+    holder.handle(Event::RotateNow);
+    let State::Requesting { id, .. } = holder.machine.state() else { panic!("{}", holder.machine) };
+    holder.fail(id, Failure::Denied);
+    assert!(holder.serves(&certificate));
+    holder.want(Template::new("somebody-else"));
+    assert!(holder.serves(&certificate));
+    holder.handle(Event::CertRefused { fingerprint: certificate.fingerprint });
+    assert!(holder.serves(&certificate));
+    holder.handle(Event::SignerChanged { configured: false });
+    assert!(holder.serves(&certificate));
+    holder.handle(Event::TemplateChanged(None));
+    assert!(holder.serves(&certificate));
+    holder.handle(Event::CertReplaced(None));
+    assert!(holder.serves(&certificate));
+}
+
+#[test]
+fn facts_are_kept_past_expiry_because_the_clock_may_step_back() {
+    let mut holder = Holder::with(Some(fresh(HOUR)));
+    holder.watch(2 * HOUR);
+    assert_eq!(holder.machine.certificate_at(holder.now.unix), None);
+    holder.now.unix = holder.now.unix.before(90 * MINUTE);
+    holder.tick();
+    assert!(holder.serves(&fresh(HOUR)));
+}
+
+#[test]
+fn a_refused_certificate_gives_way_even_to_one_that_is_already_due() {
+    let mut holder = Holder::with(Some(fresh(HOUR)));
+    holder.tick();
+    let (id, ..) = submitted(&holder.handle(Event::CertRefused { fingerprint: mint::fingerprint(1) })).expect("asked");
+    let due = mint::certificate(&node(), 2, mint::EPOCH.before(98 * HOUR), 100 * HOUR);
+    holder.issue(id, &due);
+    assert!(holder.serves(&due));
+    assert_eq!(holder.machine.due(holder.now), Some(Reason::RotationPoint));
+}
+
+#[test]
+fn a_removed_certificate_is_written_again() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    holder.tick();
+    let (id, certificate) = written(&holder.handle(Event::CertReplaced(None))).expect("it is valid");
+    assert_eq!(*certificate, fresh(DAY));
+    holder.handle(Event::CertWritten { id });
+    assert!(!holder.machine.is_unwritten());
+}
+
+#[test]
+fn a_better_certificate_in_the_store_is_taken_over_and_ends_the_request() {
+    let (mut holder, asked) = Holder::asking();
+    let actions = holder.handle(Event::CertReplaced(Some(Arc::new(fresh(DAY)))));
+    assert!(holder.serves(&fresh(DAY)) && !holder.machine.is_unwritten());
+    assert_eq!(cancelled(&actions), Some(asked.id));
+}
+
+#[test]
+fn a_worse_certificate_in_the_store_is_overwritten() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    holder.tick();
+    let worse = mint::trimmed(with_serial(2, 30 * DAY));
+    let actions = holder.handle(Event::CertReplaced(Some(Arc::new(worse))));
+    assert!(written(&actions).is_some_and(|(_, certificate)| *certificate == fresh(DAY)));
+}
+
+#[test]
+fn a_certificate_of_the_future_in_the_store_does_not_replace_a_valid_one() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    holder.handle(Event::CertReplaced(Some(Arc::new(issued(&node(), 2, HOUR, 30 * DAY)))));
+    assert!(holder.serves(&fresh(DAY)));
+}
+
+#[test]
+fn taking_over_what_is_still_due_does_not_end_the_wait_after_a_refusal() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    holder.tick();
+    let (id, ..) = submitted(&holder.want(with_name())).expect("a name is missing");
+    holder.fail(id, Failure::Denied);
+    let wait = holder.waits();
+    holder.handle(Event::CertReplaced(Some(Arc::new(with_serial(2, 2 * DAY)))));
+    assert!(holder.serves(&with_serial(2, 2 * DAY)));
+    assert_eq!(holder.waits(), wait);
+}
+
+#[test]
+fn a_bootstrap_credential_is_not_written_back() {
+    let mut holder = Holder::with(Some(mint::provisional(fresh(DAY))));
+    holder.tick();
+    assert!(written(&holder.handle(Event::CertReplaced(None))).is_none());
+}
+
+#[test]
+fn an_already_due_certificate_does_not_take_the_place_of_one_that_lasts_longer() {
+    let almost_over = mint::certificate(&with_name(), 2, mint::EPOCH.before(95 * MINUTE), 100 * MINUTE);
+    let lacking_a_name = with_serial(9, 30 * DAY);
+    let holder = answered(Some(lacking_a_name.clone()), &almost_over);
+    assert!(holder.serves(&lacking_a_name), "the signer may never answer again");
+    assert_eq!(holder.machine.last_failure(), Some(Failure::AlreadyDue));
+}

@@ -1,0 +1,205 @@
+//! When a certificate is due (rule 1), and when nothing can be asked for (rule 2).
+
+use std::sync::Arc;
+
+use perennial::{Event, Failure, Policy, Reason, Setup, State, Template, UnixTime, Window, rotation_point};
+use perennial_tests::mint;
+
+use super::*;
+
+#[test]
+fn no_certificate_is_due_at_once() {
+    let (holder, asked) = Holder::asking();
+    assert_eq!(holder.machine.due(holder.now), Some(Reason::NoCertificate));
+    assert_eq!((asked.at, asked.key, &*asked.template), (Instant::from_millis(0), Key::New, &node()));
+}
+
+#[test]
+fn a_fresh_certificate_rests_until_its_rotation_point() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    let point = holder.machine.rotation_point().unwrap();
+    assert_eq!(holder.ask().at.as_millis(), u64::try_from(point.as_millis() - mint::EPOCH.as_millis()).unwrap());
+}
+
+#[test]
+fn the_rotation_point_lies_in_the_window_and_differs_between_seeds() {
+    let points: Vec<_> = (0..1000)
+        .map(|seed| rotation_point(&Policy::default(), seed, &fresh(DAY)).since(mint::EPOCH).as_secs() * 1000 / 86_400)
+        .collect();
+    assert!(points.iter().all(|permille| (700..900).contains(permille)));
+    assert!((0..4).all(|quarter| points.iter().filter(|p| **p / 50 == 14 + quarter).count() > 150), "spread evenly");
+}
+
+#[test]
+fn the_rotation_point_stays_until_the_certificate_changes() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    let point = holder.machine.rotation_point();
+    holder.watch(DAY / 2);
+    holder.want(with_name());
+    holder.want(node());
+    assert_eq!(holder.machine.rotation_point(), point);
+}
+
+/// client-go `TestSetRotationDeadline`: (hours before now, hours after), the deadline at 70 % of the lifetime.
+#[test]
+fn upstream_rotation_deadlines() {
+    let policy = Policy { window: Window::new(700, 700).unwrap(), ..Policy::default() };
+    let hours = [(1, 99), (24, 24), (69, 31), (91, 9), (99, 1), (180 * 24, 180 * 24)];
+    let cases = hours.map(|(before, after)| (before * 3600, after * 3600)).into_iter();
+    let expired = (10 * 3600, -3600);
+    for (before, after) in cases.chain([expired, (30, 30)]) {
+        let not_before = mint::EPOCH.as_secs() - before;
+        let life = Duration::from_secs(u64::try_from(before + after).unwrap());
+        let certificate = mint::certificate(&node(), 7, UnixTime::from_secs(not_before), life);
+        let expected = UnixTime::from_secs(not_before).after(life * 7 / 10);
+        assert_eq!(rotation_point(&policy, 99, &certificate), expected, "-{before}s/{after}s");
+    }
+}
+
+/// client-go `TestCertSatisfiesTemplate`.
+#[test]
+fn upstream_cert_satisfies_template() {
+    let base = || Template::new("system:node:fake-node-name");
+    let ip = |last| std::net::IpAddr::from([192, 168, 1, last]);
+    let all = base().with_organizations(["system:nodes"]).with_dns_names(["foo"]).with_ip_addresses([ip(1)]);
+    let cases = [
+        ("Mismatched common name", Template::new("system:node:fake-node-name-2"), base(), false),
+        ("Missing orgs", base().with_organizations(["nodes"]), base().with_organizations(["nodes", "foobar"]), false),
+        ("Extra orgs", base().with_organizations(["nodes", "foobar"]), base().with_organizations(["nodes"]), true),
+        ("Missing DNS names", base().with_dns_names(["foo"]), base().with_dns_names(["foo", "bar"]), false),
+        ("Extra DNS names", base().with_dns_names(["foo", "bar"]), base().with_dns_names(["foo"]), true),
+        ("Missing IP addresses", base().with_ip_addresses([ip(1)]), base().with_ip_addresses([ip(1), ip(2)]), false),
+        ("Extra IP addresses", base().with_ip_addresses([ip(1), ip(2)]), base().with_ip_addresses([ip(1)]), true),
+        ("Matching certificate", all.clone(), all, true),
+    ];
+    for (case, carries, template, satisfied) in cases {
+        let certificate = Some(Arc::new(issued(&carries, 1, Duration::ZERO, DAY)));
+        let holder = Holder::new(Setup { template: Some(Arc::new(template)), certificate, ..Setup::default() });
+        let due = (!satisfied).then_some(Reason::TemplateNotSatisfied);
+        assert_eq!(holder.machine.due(holder.now), due, "{case}");
+    }
+    let without = |template: Option<Template>, certificate: Option<Certificate>| {
+        let (template, certificate) = (template.map(Arc::new), certificate.map(Arc::new));
+        let holder = Holder::new(Setup { template, certificate, ..Setup::default() });
+        holder.machine.due(holder.now)
+    };
+    assert_eq!(without(None, None), Some(Reason::NoCertificate), "No certificate, no template");
+    assert_eq!(without(Some(Template::default()), None), Some(Reason::NoCertificate), "No certificate");
+    assert_eq!(without(None, Some(fresh(DAY))), None, "No template");
+}
+
+#[test]
+fn an_address_is_the_same_mapped_or_not() {
+    let mapped: std::net::IpAddr = "::ffff:192.0.2.1".parse().unwrap();
+    let mut certificate = fresh(DAY);
+    certificate.ip_addresses.push(mapped);
+    assert!(node().with_ip_addresses([[192, 0, 2, 1].into()]).satisfied_by(&certificate));
+    assert_eq!(node().with_ip_addresses([mapped]), node().with_ip_addresses([[192, 0, 2, 1].into()]));
+}
+
+#[test]
+fn a_bootstrap_credential_is_served_and_stays_due_until_a_success() {
+    let bootstrap = mint::provisional(fresh(DAY));
+    let mut holder = Holder::with(Some(bootstrap.clone()));
+    let asked = holder.ask();
+    holder.fail(asked.id, Failure::Denied);
+    assert!(holder.serves(&bootstrap));
+    assert_eq!(holder.machine.due(holder.now), Some(Reason::Provisional));
+    let asked = holder.ask();
+    holder.issue(asked.id, &issued(&node(), 2, HOUR, DAY));
+    assert_eq!(holder.machine.due(holder.now), None);
+}
+
+#[test]
+fn a_certificate_refused_by_its_server_is_due_and_still_served() {
+    let certificate = fresh(DAY);
+    let mut holder = Holder::with(Some(certificate.clone()));
+    holder.tick();
+    let actions = holder.handle(Event::CertRefused { fingerprint: certificate.fingerprint });
+    assert!(submitted(&actions).is_some());
+    assert!(holder.serves(&certificate));
+    assert_eq!(holder.machine.due(holder.now), Some(Reason::Refused));
+}
+
+#[test]
+fn a_late_report_cannot_condemn_the_successor() {
+    let (mut holder, asked) = Holder::asking();
+    holder.issue(asked.id, &fresh(DAY));
+    let before = holder.machine.clone();
+    assert!(holder.handle(Event::CertRefused { fingerprint: mint::fingerprint(99) }).is_empty());
+    assert_eq!(holder.machine, before);
+}
+
+#[test]
+fn a_wish_to_rotate_is_remembered_until_it_is_granted() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    holder.tick();
+    let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("nothing stands in the way");
+    holder.fail(id, Failure::Denied);
+    assert_eq!(holder.machine.due(holder.now), Some(Reason::Asked));
+    let asked = holder.ask();
+    holder.issue(asked.id, &issued(&node(), 2, HOUR, DAY));
+    assert_eq!(holder.machine.due(holder.now), None);
+}
+
+#[test]
+fn of_several_reasons_the_most_pressing_is_named() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    holder.handle(Event::RotateNow);
+    assert_eq!(holder.machine.due(holder.now), Some(Reason::Asked));
+    holder.want(with_name());
+    assert_eq!(holder.machine.due(holder.now), Some(Reason::TemplateNotSatisfied));
+    holder.handle(Event::CertRefused { fingerprint: mint::fingerprint(1) });
+    assert_eq!(holder.machine.due(holder.now), Some(Reason::Refused));
+    holder.pass(DAY * 95 / 100);
+    assert_eq!(holder.machine.due(holder.now), Some(Reason::RotationPoint));
+    holder.pass(DAY);
+    assert_eq!(holder.machine.due(holder.now), Some(Reason::Expired));
+}
+
+#[test]
+fn the_last_instant_of_validity_is_valid() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    holder.pass(DAY);
+    assert!(holder.serves(&fresh(DAY)));
+    holder.pass(Duration::from_millis(1));
+    assert_eq!(holder.machine.certificate_at(holder.now.unix), None);
+}
+
+#[test]
+fn without_a_template_nothing_is_asked_and_no_tick_is_wanted() {
+    let mut holder = Holder::new(Setup::default());
+    assert!(submitted(&holder.tick()).is_none());
+    assert_eq!((holder.machine.deadline(), holder.machine.state()), (None, State::NoTemplate));
+    let asks = submitted(&holder.want(node()));
+    assert!(asks.is_some(), "no backoff stands in the way");
+}
+
+#[test]
+fn without_a_signer_rotation_is_visibly_not_enabled() {
+    let mut holder = Holder::new(Setup { signer: false, ..setup(None) });
+    assert!(submitted(&holder.tick()).is_none());
+    assert_eq!((holder.machine.deadline(), holder.machine.state()), (None, State::NotEnabled));
+    assert!(holder.machine.to_string().contains("not enabled"));
+    assert!(submitted(&holder.handle(Event::SignerChanged { configured: true })).is_some());
+}
+
+#[test]
+fn a_request_is_cancelled_when_its_template_or_its_signer_goes() {
+    for gone in [Event::TemplateChanged(None), Event::SignerChanged { configured: false }] {
+        let (mut holder, asked) = Holder::asking();
+        let actions = holder.handle(gone);
+        assert_eq!(cancelled(&actions), Some(asked.id));
+        assert!(holder.issue(asked.id, &fresh(DAY)).is_empty(), "its answer is stale");
+        assert_eq!(holder.machine.last_failure(), None, "nobody failed");
+    }
+}
+
+#[test]
+fn what_is_issued_is_written_even_if_the_template_goes() {
+    let (mut holder, asked) = Holder::asking();
+    holder.issue(asked.id, &fresh(DAY));
+    holder.handle(Event::WriteFailed { id: asked.id });
+    holder.handle(Event::TemplateChanged(None));
+    assert!(written(&holder.tick_at_deadline()).is_some());
+}

@@ -1,0 +1,172 @@
+//! The rules of rotation, one fact a test.
+
+mod certificates;
+mod clocks;
+mod due;
+mod failures;
+mod policies;
+mod requests;
+mod restarts;
+mod writes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Action, Certificate, Event, Failure, Instant, Key, Now, Policy, RequestId, RotationMachine};
+use perennial::{Setup, Template};
+use perennial_tests::mint;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A machine and its clocks, driven by hand.
+struct Holder {
+    machine: RotationMachine,
+    now: Now,
+}
+
+/// A request that was made.
+#[derive(Debug)]
+struct Asked {
+    at: Instant,
+    id: RequestId,
+    template: Arc<Template>,
+    key: Key,
+}
+
+impl Holder {
+    fn new(setup: Setup) -> Self {
+        let now = Now { instant: Instant::from_millis(0), unix: mint::EPOCH };
+        Self { machine: RotationMachine::new(setup, now), now }
+    }
+
+    /// Under the default policy, with a template and this certificate.
+    fn with(certificate: Option<Certificate>) -> Self {
+        Self::new(setup(certificate))
+    }
+
+    /// As by [`Holder::with`], with a first request out.
+    fn asking() -> (Self, Asked) {
+        let mut holder = Self::with(None);
+        let asked = holder.ask();
+        (holder, asked)
+    }
+
+    fn handle(&mut self, event: Event) -> Vec<Action> {
+        self.machine.handle(event, self.now).collect()
+    }
+
+    fn tick(&mut self) -> Vec<Action> {
+        self.handle(Event::Tick)
+    }
+
+    /// Nobody looks.
+    fn pass(&mut self, span: Duration) {
+        self.now = Now { instant: self.now.instant.after(span), unix: self.now.unix.after(span) };
+    }
+
+    /// A Tick at the deadline.
+    fn tick_at_deadline(&mut self) -> Vec<Action> {
+        let deadline = self.machine.deadline().expect("a Tick is wanted");
+        self.pass(deadline.since(self.now.instant));
+        self.tick()
+    }
+
+    /// Ticks at every deadline of this span, answering nothing; the requests that were made.
+    fn watch(&mut self, span: Duration) -> Vec<Asked> {
+        let end = self.now.instant.after(span);
+        let (mut asked, mut ticks) = (vec![], 0);
+        while self.machine.deadline().is_some_and(|at| at <= end) {
+            ticks += 1;
+            assert!(ticks < 100_000, "it spins: {}", self.machine);
+            let actions = self.tick_at_deadline();
+            asked.extend(submitted(&actions).map(|(id, template, key)| Asked {
+                at: self.now.instant,
+                id,
+                template,
+                key,
+            }));
+        }
+        self.pass(end.since(self.now.instant));
+        asked
+    }
+
+    /// Ticks until a request is made.
+    fn ask(&mut self) -> Asked {
+        let mut actions = self.tick();
+        for _ in 0..100_000 {
+            if let Some((id, template, key)) = submitted(&actions) {
+                return Asked { at: self.now.instant, id, template, key };
+            }
+            actions = self.tick_at_deadline();
+        }
+        panic!("nothing is ever asked: {}", self.machine);
+    }
+
+    fn fail(&mut self, id: RequestId, failure: Failure) -> Vec<Action> {
+        self.handle(Event::CsrFailed { id, failure, retry_after: None })
+    }
+
+    fn issue(&mut self, id: RequestId, certificate: &Certificate) -> Vec<Action> {
+        self.handle(Event::CsrIssued { id, certificate: Arc::new(certificate.clone()) })
+    }
+
+    fn want(&mut self, template: Template) -> Vec<Action> {
+        self.handle(Event::TemplateChanged(Some(Arc::new(template))))
+    }
+
+    fn serves(&self, certificate: &Certificate) -> bool {
+        self.machine.certificate_at(self.now.unix).is_some_and(|served| **served == *certificate)
+    }
+
+    /// How long until the next request would be made, if nothing else happened.
+    fn waits(&self) -> Duration {
+        let mut clone = Self { machine: self.machine.clone(), now: self.now };
+        clone.ask().at.since(self.now.instant)
+    }
+}
+
+fn node() -> Template {
+    Template::node("worker-1")
+}
+
+fn with_name() -> Template {
+    node().with_dns_names(["worker-1.example"])
+}
+
+fn setup(certificate: Option<Certificate>) -> Setup {
+    let certificate = certificate.map(Arc::new);
+    Setup { template: Some(Arc::new(node())), certificate, ..Setup::default() }
+}
+
+fn under(policy: Policy, certificate: Option<Certificate>) -> Holder {
+    Holder::new(Setup { policy: Arc::new(policy), ..setup(certificate) })
+}
+
+/// A certificate for [`node`], fresh at the beginning of virtual time.
+fn fresh(life: Duration) -> Certificate {
+    issued(&node(), 1, Duration::ZERO, life)
+}
+
+/// A certificate issued so long after the beginning.
+fn issued(template: &Template, serial: u64, after: Duration, life: Duration) -> Certificate {
+    mint::certificate(template, serial, mint::EPOCH.after(after), life)
+}
+
+fn submitted(actions: &[Action]) -> Option<(RequestId, Arc<Template>, Key)> {
+    actions.iter().find_map(|action| {
+        if let Action::SubmitCsr { id, template, key } = action { Some((*id, template.clone(), *key)) } else { None }
+    })
+}
+
+fn cancelled(actions: &[Action]) -> Option<RequestId> {
+    actions.iter().find_map(|action| if let Action::CancelRequest { id } = action { Some(*id) } else { None })
+}
+
+fn written(actions: &[Action]) -> Option<(RequestId, Arc<Certificate>)> {
+    actions.iter().find_map(|action| {
+        if let Action::WriteCert { id, certificate } = action { Some((*id, certificate.clone())) } else { None }
+    })
+}

@@ -1,0 +1,74 @@
+//! A policy refuses nonsense, and tells the numbers that follow from it.
+
+use perennial::{Backoff, Budget, Failure, Policy, PolicyError, State, Window};
+
+use super::*;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+#[test]
+fn nonsense_is_refused_in_words() {
+    let spread = Window::new(0, 1000).unwrap();
+    assert_eq!(Window::new(900, 700), Err(PolicyError::Window { from: 900, to: 700 }));
+    assert!(Backoff::new(Duration::ZERO, SECOND, spread).is_err());
+    assert!(Backoff::new(MINUTE, SECOND, spread).is_err());
+    assert!(Budget::new(1, MINUTE).is_err());
+    assert!(Budget::new(10, Duration::ZERO).is_err());
+    let message = Budget::new(1, MINUTE).unwrap_err().to_string();
+    assert!(message.contains("two tokens"), "{message}");
+}
+
+#[test]
+fn a_bucket_that_never_fills_is_refused() {
+    assert!(Budget::new(2, Duration::MAX).is_err());
+    assert!(Budget::new(10, Duration::from_secs(10 * 365 * 86_400)).is_ok());
+}
+
+#[test]
+fn the_most_submissions_follow_from_the_policy() {
+    let policy = Policy::default();
+    assert_eq!(policy.submissions_within(Duration::ZERO), 1);
+    assert_eq!(policy.submissions_within(SECOND), 2);
+    assert_eq!(policy.submissions_within(MINUTE), 10);
+    assert_eq!(policy.submissions_within(HOUR), 50);
+    assert_eq!(Policy::kubelet().submissions_within(HOUR), 130);
+}
+
+#[test]
+fn the_shortest_lifetime_follows_from_the_policy() {
+    assert_eq!(Policy::default().shortest_lifetime(), Duration::from_millis(128_572));
+    assert_eq!(Policy::kubelet().shortest_lifetime(), Duration::from_millis(42_858));
+}
+
+/// client-go denied for an hour: 5 attempts in 30 s, then one every 32 s.
+#[test]
+fn the_kubelet_policy_is_never_bound_by_its_budget() {
+    let mut holder = under(Policy::kubelet(), None);
+    let mut made = 0;
+    while holder.now.instant < Instant::from_millis(3_600_000) {
+        let asked = holder.ask();
+        made += 1;
+        holder.fail(asked.id, Failure::Denied);
+        let state = holder.machine.state();
+        let State::BackingOff { until, .. } = state else { panic!("{state}") };
+        let waits = holder.waits();
+        assert_eq!(asked.at.after(waits), until, "after attempt {made}");
+    }
+    assert_eq!(made, 5 + (3600 - 30) / 32 + 1);
+}
+
+#[test]
+fn the_longest_wait_of_a_backoff_includes_its_spread_and_its_beat() {
+    let backoff = |from, to| Backoff::new(MILLISECOND, MINUTE, Window::new(from, to).unwrap()).unwrap();
+    assert!((MINUTE - MILLISECOND..=MINUTE).contains(&backoff(0, 1000).longest()));
+    assert!((MINUTE * 11 / 10 - MILLISECOND..=MINUTE * 11 / 10).contains(&backoff(1000, 1100).longest()));
+    assert_eq!(backoff(0, 500).with_beat().longest(), MINUTE);
+}
+
+#[test]
+fn a_window_past_the_end_still_rotates_before_expiry() {
+    let policy = Policy { window: Window::new(1100, 1200).unwrap(), ..Policy::default() };
+    let mut holder = under(policy, Some(fresh(DAY)));
+    assert_eq!(holder.ask().at, Instant::from_millis(0).after(DAY));
+    assert!(holder.serves(&fresh(DAY)));
+}

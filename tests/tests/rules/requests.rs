@@ -1,0 +1,182 @@
+//! How often to ask (rule 3), what becomes of a request when the wish changes (rule 4), and with which key (rule 6).
+
+use perennial::{Event, Failure, Policy, State};
+
+use super::*;
+
+#[test]
+fn submissions_are_spaced() {
+    let (mut holder, asked) = Holder::asking();
+    holder.fail(asked.id, Failure::Unreachable);
+    holder.handle(Event::RotateNow); // no backoff
+    assert_eq!(holder.ask().at, asked.at.after(Policy::default().spacing));
+}
+
+#[test]
+fn no_amount_of_asking_beats_the_budget() {
+    let mut holder = Holder::with(None);
+    let mut made = 0;
+    for _ in 0..3600 {
+        if let Some((id, ..)) = submitted(&holder.handle(Event::RotateNow)) {
+            made += 1;
+            holder.fail(id, Failure::Unreachable);
+        }
+        holder.pass(SECOND);
+    }
+    assert_eq!(Policy::default().submissions_within(HOUR), 50);
+    assert_eq!(made, 49, "the last token of the hour comes a second after it");
+}
+
+#[test]
+fn churn_never_spends_the_last_token() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    let size = Policy::default().budget.size();
+    let mut made = 0;
+    for i in 0..60 {
+        let actions = holder.want(node().with_dns_names([format!("name-{i}")]));
+        made += u32::from(submitted(&actions).is_some());
+        holder.pass(SECOND);
+    }
+    assert_eq!(made, size - 1);
+    let certificate = fresh(DAY);
+    let in_danger = holder.handle(Event::CertRefused { fingerprint: certificate.fingerprint });
+    assert!(submitted(&in_danger).is_none(), "a request is out already");
+    let State::Requesting { id, .. } = holder.machine.state() else { panic!("{}", holder.machine) };
+    holder.fail(id, Failure::Unreachable);
+    assert!(holder.waits() < MINUTE, "the last token is there for it");
+}
+
+#[test]
+fn a_need_waits_for_one_token_and_a_wish_for_two() {
+    let mut holder = Holder::with(None);
+    for _ in 0..Policy::default().budget.size() {
+        let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("within the budget");
+        holder.fail(id, Failure::Unreachable);
+        holder.pass(SECOND);
+    }
+    holder.handle(Event::RotateNow); // no backoff
+    let begin = Instant::from_millis(0);
+    assert_eq!(begin.after(holder.waits() + 10 * SECOND), begin.after(90 * SECOND));
+    holder.handle(Event::CertReplaced(Some(Arc::new(fresh(DAY)))));
+    holder.handle(Event::RotateNow);
+    assert_eq!(begin.after(holder.waits() + 10 * SECOND), begin.after(180 * SECOND));
+}
+
+#[test]
+fn expiry_does_not_beat_the_budget() {
+    let mut holder = Holder::with(Some(fresh(20 * SECOND)));
+    let made = holder.watch(HOUR);
+    let first = made.first().expect("it asked").at;
+    assert!(made.len() as u64 <= Policy::default().submissions_within(HOUR), "{} since {first}", made.len());
+}
+
+#[test]
+fn an_equal_template_interrupts_nothing() {
+    let (mut holder, _) = Holder::asking();
+    let before = holder.machine.clone();
+    assert!(holder.want(node().with_organizations(["system:nodes"])).is_empty());
+    assert_eq!(holder.machine, before);
+}
+
+#[test]
+fn another_template_supersedes_the_request_in_one_step() {
+    let (mut holder, asked) = Holder::asking();
+    holder.pass(SECOND);
+    let actions = holder.want(with_name());
+    let (_, template, key) = submitted(&actions).expect("the budget allows it");
+    assert_eq!(cancelled(&actions), Some(asked.id));
+    assert_eq!((&*template, key), (&with_name(), Key::New));
+    assert_eq!(holder.machine.last_failure(), None, "being superseded is not a failure");
+}
+
+#[test]
+fn until_the_budget_allows_its_successor_the_old_request_stays_and_its_answer_counts() {
+    let (mut holder, asked) = Holder::asking();
+    assert!(submitted(&holder.want(with_name())).is_none(), "within the spacing");
+    let actions = holder.issue(asked.id, &fresh(DAY));
+    assert!(written(&actions).is_some() && holder.serves(&fresh(DAY)));
+    assert_eq!(holder.machine.last_failure(), None, "it is what was asked for");
+    assert_eq!(*holder.ask().template, with_name());
+}
+
+#[test]
+fn a_change_of_mind_and_back_within_the_spacing_costs_nothing() {
+    let (mut holder, asked) = Holder::asking();
+    holder.want(with_name());
+    holder.want(node());
+    assert!(holder.watch(MINUTE).is_empty());
+    assert!(!holder.issue(asked.id, &fresh(DAY)).is_empty());
+}
+
+#[test]
+fn a_request_nobody_needs_any_more_is_cancelled() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    holder.tick();
+    let (id, ..) = submitted(&holder.want(with_name())).expect("a name is missing");
+    assert_eq!(cancelled(&holder.want(node())), Some(id));
+    assert!(matches!(holder.machine.state(), State::Resting { .. }));
+}
+
+#[test]
+fn another_template_clears_the_backoff_after_a_refusal() {
+    let (mut holder, asked) = Holder::asking();
+    holder.fail(asked.id, Failure::Denied);
+    holder.pass(SECOND);
+    assert!(submitted(&holder.want(with_name())).is_some());
+}
+
+#[test]
+fn another_template_does_not_clear_the_backoff_of_an_outage() {
+    let (mut holder, asked) = Holder::asking();
+    holder.handle(Event::CsrFailed { id: asked.id, failure: Failure::Throttled, retry_after: Some(MINUTE) });
+    holder.pass(SECOND);
+    holder.want(with_name());
+    assert!(holder.waits() >= MINUTE - SECOND);
+}
+
+#[test]
+fn refusing_what_is_no_longer_wanted_does_not_slow_what_is() {
+    let (mut holder, asked) = Holder::asking();
+    holder.want(with_name());
+    holder.fail(asked.id, Failure::Denied);
+    let next = holder.ask();
+    assert_eq!((next.at, &*next.template), (asked.at.after(Policy::default().spacing), &with_name()));
+}
+
+#[test]
+fn a_retry_keeps_its_key_however_often_it_fails() {
+    let (mut holder, mut asked) = Holder::asking();
+    let kinds = [Failure::Unreachable, Failure::Throttled, Failure::Unauthorized, Failure::Forbidden];
+    for failure in kinds.into_iter().chain([Failure::Deleted, Failure::Local]) {
+        holder.fail(asked.id, failure);
+        asked = holder.ask();
+        assert_eq!(asked.key, Key::Pending, "{failure}");
+    }
+    assert!(holder.watch(DAY).iter().all(|timed_out| timed_out.key == Key::Pending));
+}
+
+#[test]
+fn after_a_refusal_the_key_is_a_new_one() {
+    let kinds = [Failure::Denied, Failure::SignerFailed, Failure::Rejected, Failure::BadCertificate];
+    for failure in kinds.into_iter().chain([Failure::Unsatisfying, Failure::AlreadyDue]) {
+        let (mut holder, asked) = Holder::asking();
+        holder.fail(asked.id, failure);
+        assert_eq!(holder.ask().key, Key::New, "{failure}");
+    }
+}
+
+#[test]
+fn another_template_means_another_key_and_so_does_the_next_certificate() {
+    let (mut holder, _) = Holder::asking();
+    holder.want(with_name());
+    let asked = holder.ask();
+    assert_eq!(asked.key, Key::New);
+    holder.issue(asked.id, &issued(&with_name(), 1, Duration::ZERO, DAY));
+    assert_eq!(holder.ask().key, Key::New);
+}
+
+#[test]
+fn a_policy_may_want_a_new_key_for_every_attempt() {
+    let mut holder = under(Policy { new_key_per_attempt: true, ..Policy::default() }, None);
+    assert!(holder.watch(DAY).iter().all(|asked| asked.key == Key::New));
+}

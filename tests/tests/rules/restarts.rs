@@ -1,0 +1,127 @@
+//! What an earlier run leaves: its key, its refusal, and what it spent of the budget (rules 3, 5 and 6).
+
+use perennial::{Event, Failure, Pending, Policy};
+
+use super::*;
+
+/// The process ends now, and starts again with what it held.
+fn restarted(holder: &Holder, pending: Option<Pending>) -> Holder {
+    let setup = Setup {
+        template: holder.machine.template().cloned(),
+        certificate: holder.machine.certificate().cloned(),
+        pending,
+        ..Setup::default()
+    };
+    Holder { machine: RotationMachine::new(setup, holder.now), now: holder.now }
+}
+
+fn again(holder: &Holder) -> Holder {
+    restarted(holder, holder.machine.pending(holder.now))
+}
+
+#[test]
+fn nothing_asked_leaves_nothing() {
+    let holder = Holder::with(None);
+    assert_eq!(holder.machine.pending(holder.now), None);
+}
+
+#[test]
+fn a_request_that_was_out_is_made_again_with_its_key() {
+    let (mut holder, _) = Holder::asking();
+    holder.pass(MINUTE);
+    let asked = again(&holder).ask();
+    assert_eq!((asked.at, asked.key), (holder.now.instant, Key::Pending));
+}
+
+#[test]
+fn another_template_is_asked_for_with_another_key() {
+    let (mut holder, _) = Holder::asking();
+    holder.want(with_name());
+    assert_eq!(again(&holder).ask().key, Key::New);
+}
+
+#[test]
+fn a_crash_loop_after_a_denial_stays_slow() {
+    let (mut holder, asked) = Holder::asking();
+    holder.fail(asked.id, Failure::Denied);
+    let due = holder.now.instant.after(holder.waits());
+    for _ in 0..30 {
+        holder = again(&holder);
+        assert!(submitted(&holder.tick()).is_none());
+        holder.pass(SECOND);
+    }
+    let asked = again(&holder).ask();
+    assert_eq!((asked.at, asked.key), (due, Key::New));
+}
+
+#[test]
+fn the_key_of_a_refused_request_is_spent_even_if_the_refusal_is_forgotten() {
+    let (mut holder, asked) = Holder::asking();
+    holder.fail(asked.id, Failure::Denied);
+    holder.want(with_name()); // within the spacing: nothing is asked
+    holder.want(node());
+    assert_eq!(again(&holder).ask().key, Key::New);
+}
+
+#[test]
+fn a_restart_does_not_fill_the_bucket() {
+    let mut holder = Holder::with(None);
+    let mut made = 0;
+    for _ in 0..600 {
+        made += usize::from(submitted(&holder.tick()).is_some());
+        holder.pass(SECOND);
+        holder = again(&holder);
+    }
+    assert_eq!(made, 10 + 600 / 90);
+}
+
+#[test]
+fn a_restart_after_a_success_does_not_fill_the_bucket_either() {
+    let mut holder = Holder::with(None);
+    let mut made = 0;
+    for serial in 0..600 {
+        if let Some((id, ..)) = submitted(&holder.handle(Event::RotateNow)) {
+            made += 1;
+            holder.issue(id, &issued(&node(), serial, Duration::from_secs(serial), DAY));
+        }
+        holder.pass(SECOND);
+        holder = again(&holder);
+    }
+    assert_eq!(made, 9 + 600 / 90, "the first was a need, then one token is kept");
+}
+
+#[test]
+fn a_clock_set_back_before_a_restart_costs_no_more_than_the_policy_allows() {
+    let (mut holder, asked) = Holder::asking();
+    holder.fail(asked.id, Failure::Denied);
+    let pending = holder.machine.pending(holder.now);
+    holder.now.unix = holder.now.unix.before(365 * DAY);
+    let policy = Policy::default();
+    assert!(restarted(&holder, pending).waits() <= policy.refused.cap() * 2);
+
+    let (mut holder, _) = Holder::asking();
+    let pending = holder.machine.pending(holder.now);
+    holder.now.unix = holder.now.unix.before(365 * DAY);
+    assert!(restarted(&holder, pending).waits() <= policy.budget.refill());
+}
+
+#[test]
+fn a_refusal_of_another_template_is_not_held_against_this_one() {
+    let (mut holder, asked) = Holder::asking();
+    holder.fail(asked.id, Failure::Denied);
+    let pending = holder.machine.pending(holder.now);
+    holder.want(with_name());
+    let asked = restarted(&holder, pending).ask();
+    assert_eq!((asked.at, &*asked.template), (Instant::from_millis(1000), &with_name()));
+}
+
+#[test]
+fn the_rotation_point_is_the_same_after_every_restart() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    let point = holder.machine.rotation_point();
+    for _ in 0..10 {
+        holder.watch(HOUR);
+        holder = again(&holder);
+        assert_eq!(holder.machine.rotation_point(), point);
+    }
+}

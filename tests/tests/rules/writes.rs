@@ -1,0 +1,83 @@
+//! An issued certificate is the certificate, written or not (rule 8).
+
+use perennial::{Event, Policy, State};
+
+use super::*;
+
+/// A holder whose first certificate has been issued, but not been written.
+fn unwritten() -> (Holder, RequestId) {
+    let (mut holder, asked) = Holder::asking();
+    let (id, _) = written(&holder.issue(asked.id, &fresh(DAY))).expect("written at once");
+    assert_eq!(id, asked.id);
+    (holder, id)
+}
+
+#[test]
+fn what_is_issued_is_served_at_once() {
+    let (holder, _) = unwritten();
+    assert!(holder.serves(&fresh(DAY)) && holder.machine.is_unwritten());
+    assert!(matches!(holder.machine.state(), State::Resting { .. }));
+}
+
+#[test]
+fn a_failed_write_is_repeated_with_the_same_id_and_never_costs_a_request() {
+    let (mut holder, id) = unwritten();
+    let mut waits = vec![];
+    for _ in 0..10 {
+        holder.handle(Event::WriteFailed { id });
+        let before = holder.now.instant;
+        while written(&holder.tick_at_deadline()).is_none() {}
+        waits.push(holder.now.instant.since(before));
+        assert!(!matches!(holder.machine.state(), State::Requesting { .. }));
+    }
+    assert!(waits[0] <= SECOND && waits[9] >= 30 * SECOND && waits[9] <= MINUTE, "{waits:?}");
+    holder.handle(Event::CertWritten { id });
+    assert!(!holder.machine.is_unwritten());
+}
+
+#[test]
+fn a_write_nobody_answers_is_repeated() {
+    let (mut holder, id) = unwritten();
+    let again = loop {
+        if let Some((again, _)) = written(&holder.tick_at_deadline()) {
+            break again;
+        }
+    };
+    assert_eq!((again, holder.now.instant), (id, Instant::from_millis(0).after(Policy::default().write.cap())));
+}
+
+#[test]
+fn a_repeated_report_of_a_failed_write_changes_nothing() {
+    let (mut holder, id) = unwritten();
+    holder.handle(Event::WriteFailed { id });
+    let before = holder.machine.clone();
+    assert!(holder.handle(Event::WriteFailed { id }).is_empty());
+    assert_eq!(holder.machine, before);
+}
+
+#[test]
+fn an_unwritten_certificate_is_renewed_when_due() {
+    let (mut holder, first) = unwritten();
+    holder.handle(Event::WriteFailed { id: first });
+    let asked = holder.ask();
+    assert!(holder.machine.is_unwritten());
+    let next = issued(&node(), 2, Duration::from_millis(asked.at.as_millis()), DAY);
+    let (id, certificate) = written(&holder.issue(asked.id, &next)).expect("written at once");
+    assert_eq!((id, &*certificate), (asked.id, &next));
+    assert!(holder.handle(Event::CertWritten { id: first }).is_empty(), "that was the old one");
+    assert!(holder.machine.is_unwritten());
+}
+
+#[test]
+fn finding_it_in_the_store_is_as_good_as_hearing_of_it() {
+    let (mut holder, _) = unwritten();
+    holder.handle(Event::CertReplaced(Some(Arc::new(fresh(DAY)))));
+    assert!(!holder.machine.is_unwritten());
+}
+
+#[test]
+fn the_disk_matters_to_nobody_else() {
+    let (mut holder, id) = unwritten();
+    holder.handle(Event::WriteFailed { id });
+    assert_eq!(holder.machine.last_failure(), None);
+}
