@@ -184,7 +184,7 @@ fn a_bootstrap_credential_is_not_written_back() {
 
 #[test]
 fn an_already_due_certificate_does_not_take_the_place_of_one_that_lasts_longer() {
-    let almost_over = mint::certificate(&with_name(), 2, mint::EPOCH.before(95 * MINUTE), 100 * MINUTE);
+    let almost_over = mint::certificate(&with_name(), 2, mint::EPOCH.before(10 * DAY), 11 * DAY);
     let lacking_a_name = with_serial(9, 30 * DAY);
     let holder = answered(Some(lacking_a_name.clone()), &almost_over);
     assert!(holder.serves(&lacking_a_name), "the signer may never answer again");
