@@ -54,7 +54,14 @@ impl Chain {
     /// [`ChainError`]: no certificate, more than 16 or more than 1 MiB, or one that cannot be read. A leaf with a
     /// malformed alternative name (an IP address of five bytes, say) cannot be read: no peer would.
     pub fn from_pem(pem: &[u8]) -> Result<Self, ChainError> {
-        let der = certificates(pem)?;
+        Self::from_der(certificates(pem)?)
+    }
+
+    /// A chain of these certificates, the leaf first.
+    ///
+    /// # Errors
+    /// [`ChainError`], as from PEM.
+    pub fn from_der(der: Vec<CertificateDer<'static>>) -> Result<Self, ChainError> {
         if der.len() > MAX_CERTIFICATES {
             return Err(ChainError::TooLong { certificates: der.len() });
         }

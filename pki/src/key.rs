@@ -38,7 +38,7 @@ impl KeyAlgorithm {
         }
     }
 
-    /// How requests are signed: the scheme as TLS names it and as X.509 names it.
+    /// How requests and certificates are signed: the scheme as TLS names it and as X.509 names it.
     const fn signature(self) -> (SignatureScheme, AlgorithmIdentifier) {
         match self {
             Self::EcdsaP256 => (SignatureScheme::ECDSA_NISTP256_SHA256, alg_id::ECDSA_SHA256),
@@ -153,12 +153,16 @@ impl KeyPair {
         Arc::clone(&self.signing_key)
     }
 
-    /// Signs as X.509 does it: the signature, and the `AlgorithmIdentifier` it goes by.
-    pub(crate) fn sign(&self, message: &[u8]) -> Result<(AlgorithmIdentifier, Vec<u8>), rustls::Error> {
-        let (scheme, identifier) = self.algorithm.signature();
+    /// How [`KeyPair::sign`] signs: the content of an X.509 `AlgorithmIdentifier`.
+    pub(crate) fn signature_algorithm(&self) -> AlgorithmIdentifier {
+        self.algorithm.signature().1
+    }
+
+    /// Signs as X.509 does it.
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        let (scheme, _) = self.algorithm.signature();
         let signer = self.signing_key.choose_scheme(&[scheme]);
-        let signer = signer.ok_or_else(|| rustls::Error::General(format!("the key cannot sign with {scheme:?}")))?;
-        Ok((identifier, signer.sign(message)?))
+        signer.ok_or_else(|| rustls::Error::General(format!("the key cannot sign with {scheme:?}")))?.sign(message)
     }
 }
 

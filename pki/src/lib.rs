@@ -21,6 +21,8 @@
 //! with its key ([`Credential`]) for TLS and for the disk. Whether it is *good*, that is, whether it
 //! carries the names asked for and when it is to be replaced, is the machine's judgement.
 //!
+//! The other side is here too: an [`Issuer`] turns what [`read_request`] has verified into a chain.
+//!
 //! # Secrets
 //! Private keys appear in no `Debug`, `Display` or error. Their encodings are wiped on drop, and so are
 //! the PEM texts handed out. What the crypto provider keeps inside its own key objects, and the
@@ -30,19 +32,21 @@
 mod chain;
 mod check;
 mod credential;
-mod der;
 mod facts;
+mod issue;
 mod key;
 mod names;
 mod pem;
 mod provider;
 mod request;
 mod roots;
+mod write;
 
 pub use chain::{Chain, ChainError};
 pub use check::{BadCertificate, Expected, Usage};
 pub use credential::{Credential, CredentialError};
 pub use facts::{RequestFacts, read_request};
+pub use issue::{IssueError, Issuer, KeyUsage, Terms, self_signed};
 pub use key::{KeyAlgorithm, KeyError, KeyPair};
 pub use pem::PemError;
 pub use provider::{provider, sha256};

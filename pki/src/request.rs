@@ -1,11 +1,12 @@
 //! Writing PKCS#10 requests (RFC 2986).
 
 use std::fmt;
-use std::net::IpAddr;
 
 use perennial::Template;
+use yasna::{DERWriter, Tag, construct_der};
 
-use crate::{KeyPair, PemError, der, pem};
+use crate::write::{self, AlternativeNames};
+use crate::{KeyPair, PemError, pem};
 
 /// A signed certification request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,73 +26,40 @@ pub struct CertificateRequest {
 /// # Errors
 /// [`RequestError::DnsName`] for a DNS name X.509 cannot carry; [`RequestError::Signing`] if the key fails.
 pub fn certificate_request(template: &Template, key: &KeyPair) -> Result<CertificateRequest, RequestError> {
-    let subject = subject(template);
-    let attributes = attributes(template)?;
-    let info = der::sequence(&[der::INTEGER_0, &subject, key.public_key_der(), &attributes]);
-    let (algorithm, signature) = key.sign(&info).map_err(RequestError::Signing)?;
-    let der = der::sequence(&[&info, &der::sequence(&[&algorithm]), &der::bit_string(&signature)]);
+    let unfit = |name: &&String| name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic());
+    if let Some(name) = template.dns_names().iter().find(unfit) {
+        return Err(RequestError::DnsName { name: name.clone() });
+    }
+    let subject = write::subject(template);
+    let names = AlternativeNames::from(template).extension(&subject);
+    let info = construct_der(|writer| {
+        writer.write_sequence(|info| {
+            info.next().write_u8(0);
+            info.next().write_der(&subject);
+            info.next().write_der(key.public_key_der());
+            info.next().write_tagged_implicit(Tag::context(0), |writer| {
+                writer.write_set_of(|attributes| {
+                    if let Some(names) = &names {
+                        extension_request(attributes.next(), names);
+                    }
+                });
+            });
+        });
+    });
+    let der = write::signed(&info, key).map_err(RequestError::Signing)?;
     Ok(CertificateRequest { pem: pem::encode(pem::CERTIFICATE_REQUEST, &der).to_string(), der })
 }
 
-const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
-const ORGANIZATION: &[u8] = &[0x55, 0x04, 0x0a];
-const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
-const EXTENSION_REQUEST: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x0e];
+/// The attribute that asks for extensions (RFC 2985 §5.4.2).
+fn extension_request(writer: DERWriter<'_>, extension: &[u8]) {
+    const EXTENSION_REQUEST: &[u64] = &[1, 2, 840, 113_549, 1, 9, 14];
 
-fn subject(template: &Template) -> Vec<u8> {
-    let organizations: Vec<_> = template.organizations().iter().map(|name| attribute(ORGANIZATION, name)).collect();
-    let common_name = Some(template.common_name()).filter(|name| !name.is_empty());
-    let common_name: Vec<_> = common_name.into_iter().map(|name| attribute(COMMON_NAME, name)).collect();
-    let names: Vec<_> =
-        [organizations, common_name].into_iter().filter(|rdn| !rdn.is_empty()).map(der::set_of).collect();
-    der::sequence(&[&names.concat()])
-}
-
-fn attribute(kind: &[u8], value: &str) -> Vec<u8> {
-    let printable = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&byte));
-    let tag = if printable { der::PRINTABLE_STRING } else { der::UTF8_STRING };
-    der::sequence(&[&der::element(der::OBJECT_IDENTIFIER, &[kind]), &der::element(tag, &[value.as_bytes()])])
-}
-
-/// The attributes of the request: none, or the one that asks for extensions.
-fn attributes(template: &Template) -> Result<Vec<u8>, RequestError> {
-    let names = alternative_names(template)?;
-    if names.is_empty() {
-        return Ok(der::element(der::CONTEXT_0, &[]));
-    }
-    // RFC 5280 §4.2.1.6: critical when it is all the identity there is.
-    let anonymous = template.common_name().is_empty() && template.organizations().is_empty();
-    let extension = der::sequence(&[
-        &der::element(der::OBJECT_IDENTIFIER, &[SUBJECT_ALT_NAME]),
-        if anonymous { der::TRUE } else { &[] },
-        &der::element(der::OCTET_STRING, &[&der::sequence(&[&names])]),
-    ]);
-    let extension_request = der::sequence(&[
-        &der::element(der::OBJECT_IDENTIFIER, &[EXTENSION_REQUEST]),
-        &der::element(der::SET, &[&der::sequence(&[&extension])]),
-    ]);
-    Ok(der::element(der::CONTEXT_0, &[&extension_request]))
-}
-
-fn alternative_names(template: &Template) -> Result<Vec<u8>, RequestError> {
-    /// `GeneralName` choices: `[2] IA5String`, `[7] OCTET STRING`.
-    const DNS_NAME: u8 = 0x82;
-    const IP_ADDRESS: u8 = 0x87;
-
-    let mut names = Vec::new();
-    for name in template.dns_names() {
-        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(RequestError::DnsName { name: name.clone() });
-        }
-        names.extend(der::element(DNS_NAME, &[name.as_bytes()]));
-    }
-    for address in template.ip_addresses() {
-        names.extend(match address {
-            IpAddr::V4(address) => der::element(IP_ADDRESS, &[&address.octets()]),
-            IpAddr::V6(address) => der::element(IP_ADDRESS, &[&address.octets()]),
+    writer.write_sequence(|attribute| {
+        write::oid(attribute.next(), EXTENSION_REQUEST);
+        attribute.next().write_set_of(|values| {
+            values.next().write_sequence(|extensions| extensions.next().write_der(extension));
         });
-    }
-    Ok(names)
+    });
 }
 
 /// Why a request could not be made, or is not acceptable.

@@ -130,7 +130,7 @@ impl Api {
             Ok(()) => {
                 let limits = self.options.lifetimes();
                 match signer::issue(&self.authority, &mut self.random, &request, spec, &limits, now) {
-                    Ok(pem) => object.status.certificate = pem.into_bytes(),
+                    Ok(chain) => object.status.certificate = chain.pem().into(),
                     // As in a cluster: nothing is said to the client, which waits.
                     Err(_) => return self.schedule(&stored.object.metadata.name, now.after(RETRY)),
                 }

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use perennial::{UnixTime, Validity};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use perennial_pki::Chain;
 use zeroize::Zeroizing;
 
 use super::message::ApiRequest;
-use super::random::sha256;
 
 pub(super) const MASTERS: &str = "system:masters";
 pub(super) const NODES: &str = "system:nodes";
@@ -48,19 +47,14 @@ impl Identity {
     /// The user a client certificate stands for: common name and organisations. `None` if it cannot be read or has no
     /// common name.
     pub fn from_certificate(der: &[u8]) -> Option<Self> {
-        let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        let subject = certificate.subject();
-        // The last common name counts, as in Go's `pkix.Name`.
-        let username = subject.iter_common_name().last()?.as_str().ok()?;
-        if username.is_empty() {
+        let chain = Chain::from_der(vec![der.to_vec().into()]).ok()?;
+        let certificate = chain.certificate();
+        if certificate.common_name.is_empty() {
             return None;
         }
-        let groups = subject.iter_organization().filter_map(|organization| organization.as_str().ok());
-        let mut identity = Self::new(username, groups);
-        let (from, to) = (certificate.validity().not_before, certificate.validity().not_after);
-        identity.validity =
-            Some(Validity::new(UnixTime::from_secs(from.timestamp()), UnixTime::from_secs(to.timestamp())).ok()?);
-        let digest: String = sha256().hash(der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut identity = Self::new(&certificate.common_name, &certificate.organizations);
+        identity.validity = Some(certificate.validity);
+        let digest: String = certificate.fingerprint.0.iter().map(|byte| format!("{byte:02x}")).collect();
         identity.extra.insert(CREDENTIAL_ID.into(), vec![format!("X509SHA256={digest}")]);
         Some(identity)
     }

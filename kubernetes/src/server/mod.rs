@@ -17,7 +17,6 @@ mod authority;
 mod body;
 mod connection;
 mod controllers;
-mod der;
 mod discovery;
 mod http;
 mod identity;

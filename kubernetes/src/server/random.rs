@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use rustls::SupportedCipherSuite;
-use rustls::crypto::hash::{Hash, HashAlgorithm};
+use perennial_pki::{provider, sha256};
 use zeroize::Zeroizing;
 
 /// Alphabet of generated name suffixes (`k8s.io/apimachinery/pkg/util/rand`): no vowels, no look-alikes.
@@ -18,13 +17,12 @@ const TOKEN: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 pub struct Random {
     seed: Zeroizing<[u8; 32]>,
     drawn: u64,
-    hash: &'static dyn Hash,
 }
 
 impl Random {
     /// A generator that repeats itself for the same seed.
     pub fn from_seed(seed: [u8; 32]) -> Self {
-        Self { seed: Zeroizing::new(seed), drawn: 0, hash: sha256() }
+        Self { seed: Zeroizing::new(seed), drawn: 0 }
     }
 
     /// A generator seeded by the operating system.
@@ -33,8 +31,8 @@ impl Random {
     /// [`NoRandomness`] if the operating system has none to give.
     pub fn from_os() -> Result<Self, NoRandomness> {
         let mut seed = Zeroizing::new([0; 32]);
-        perennial_pki::provider().secure_random.fill(seed.as_mut()).map_err(|_| NoRandomness)?;
-        Ok(Self { seed, drawn: 0, hash: sha256() })
+        provider().secure_random.fill(seed.as_mut()).map_err(|_| NoRandomness)?;
+        Ok(Self { seed, drawn: 0 })
     }
 
     /// A new bootstrap token, `abcdef.0123456789abcdef`.
@@ -78,13 +76,11 @@ impl Random {
     }
 
     fn block(&mut self) -> [u8; 32] {
-        let mut context = self.hash.start();
-        context.update(self.seed.as_ref());
-        context.update(&self.drawn.to_be_bytes());
+        let mut input = Zeroizing::new([0; 40]);
+        input[..32].copy_from_slice(self.seed.as_ref());
+        input[32..].copy_from_slice(&self.drawn.to_be_bytes());
         self.drawn += 1;
-        let mut block = [0; 32];
-        block.copy_from_slice(context.finish().as_ref());
-        block
+        sha256(input.as_ref())
     }
 }
 
@@ -106,16 +102,6 @@ impl fmt::Display for NoRandomness {
 }
 
 impl std::error::Error for NoRandomness {}
-
-/// SHA-256 as the TLS provider has it: no other hash needs to be linked.
-pub(super) fn sha256() -> &'static dyn Hash {
-    let provider = perennial_pki::provider();
-    let mut hashes = provider.cipher_suites.iter().map(|suite| match suite {
-        SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
-        SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
-    });
-    hashes.find(|hash| hash.algorithm() == HashAlgorithm::SHA256).expect("every TLS provider has a SHA-256 suite")
-}
 
 #[cfg(test)]
 mod tests {

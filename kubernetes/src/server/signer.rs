@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use perennial::UnixTime;
-use perennial_pki::RequestFacts;
+use perennial_pki::{Chain, KeyUsage, RequestFacts, Usage};
 
-use super::authority::{AlternativeNames, Authority, AuthorityError, DIGITAL_SIGNATURE, Draft, KEY_ENCIPHERMENT};
-use super::der::oid;
+use super::authority::{Authority, AuthorityError};
 use super::random::Random;
 use crate::objects::CsrSpec;
 
@@ -85,33 +84,20 @@ pub(super) fn issue(
     spec: &CsrSpec,
     limits: &Lifetimes,
     now: UnixTime,
-) -> Result<String, AuthorityError> {
-    let mut key_usage = 0;
-    let mut extended: Vec<&[u8]> = Vec::new();
+) -> Result<Chain, AuthorityError> {
+    let (mut key_usages, mut extended) = (Vec::new(), Vec::new());
     for usage in &spec.usages {
         match usage.as_str() {
-            "signing" | "digital signature" => key_usage |= DIGITAL_SIGNATURE,
-            "key encipherment" => key_usage |= KEY_ENCIPHERMENT,
-            "client auth" => extended.push(oid::CLIENT_AUTH),
-            "server auth" => extended.push(oid::SERVER_AUTH),
+            "signing" | "digital signature" => key_usages.push(KeyUsage::DigitalSignature),
+            "key encipherment" => key_usages.push(KeyUsage::KeyEncipherment),
+            "client auth" => extended.push(Usage::ClientAuth),
+            "server auth" => extended.push(Usage::ServerAuth),
             // No signer of ours lets anything else through.
             _ => {}
         }
     }
-    let draft = Draft {
-        subject: &request.subject_der,
-        public_key: &request.public_key_der,
-        names: AlternativeNames {
-            dns: &request.dns_names,
-            emails: &request.emails,
-            ips: &request.ip_addresses,
-            uris: &request.uris,
-        },
-        key_usage,
-        extended_key_usage: &extended,
-        validity: authority.period(now, limits.lifetime(spec), limits.backdate)?,
-    };
-    authority.certify(&draft, random)
+    let validity = authority.period(now, limits.lifetime(spec), limits.backdate)?;
+    authority.certify(request, validity, &key_usages, &extended, random)
 }
 
 /// How long certificates live.

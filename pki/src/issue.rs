@@ -1,0 +1,261 @@
+//! Issuing certificates (RFC 5280 §4).
+
+use std::fmt;
+
+use perennial::{Template, UnixTime, Validity};
+use x509_parser::extensions::ParsedExtension;
+use yasna::tags::{TAG_GENERALIZEDTIME, TAG_UTCTIME};
+use yasna::{DERWriter, DERWriterSeq, Tag, construct_der};
+
+use crate::write::{self, AlternativeNames};
+use crate::{Chain, ChainError, Credential, KeyPair, RequestFacts, Usage, chain, sha256};
+
+/// A certificate authority: a key that signs, and the certificate that allows it to.
+pub struct Issuer {
+    credential: Credential,
+    subject: Vec<u8>,
+    key_identifier: Option<Vec<u8>>,
+}
+
+/// What an issuer decides about a certificate. The subject, the alternative names and the key are the request's.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// The serial number: big-endian, positive, at most 20 octets, and never the same twice for one issuer.
+    pub serial: &'a [u8],
+    /// When it is valid, in whole seconds: fractions are dropped.
+    pub validity: Validity,
+    /// What the key may be used for. If empty, the certificate does not say.
+    pub key_usages: &'a [KeyUsage],
+    /// What the certificate may be used for. If empty, the certificate does not say.
+    pub extended_key_usages: &'a [Usage],
+}
+
+/// What the key of a certificate may be used for (RFC 5280 §4.2.1.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyUsage {
+    /// To sign, as all of TLS 1.3 does.
+    DigitalSignature,
+    /// To encrypt keys, as TLS 1.2 may do with RSA.
+    KeyEncipherment,
+}
+
+impl KeyUsage {
+    const fn bit(self) -> u8 {
+        match self {
+            Self::DigitalSignature => 0b1000_0000,
+            Self::KeyEncipherment => 0b0010_0000,
+        }
+    }
+}
+
+const KEY_CERT_SIGN: u8 = 0b0000_0100;
+const CRL_SIGN: u8 = 0b0000_0010;
+
+const SUBJECT_KEY_IDENTIFIER: &[u64] = &[2, 5, 29, 14];
+const KEY_USAGE: &[u64] = &[2, 5, 29, 15];
+const BASIC_CONSTRAINTS: &[u64] = &[2, 5, 29, 19];
+const AUTHORITY_KEY_IDENTIFIER: &[u64] = &[2, 5, 29, 35];
+const EXTENDED_KEY_USAGE: &[u64] = &[2, 5, 29, 37];
+
+impl Usage {
+    const fn oid(self) -> &'static [u64] {
+        match self {
+            Self::ServerAuth => &[1, 3, 6, 1, 5, 5, 7, 3, 1],
+            Self::ClientAuth => &[1, 3, 6, 1, 5, 5, 7, 3, 2],
+        }
+    }
+}
+
+impl Issuer {
+    /// The authority `credential` is of.
+    ///
+    /// # Errors
+    /// [`IssueError::NotAnAuthority`] if its certificate does not allow it to sign others.
+    pub fn new(credential: Credential) -> Result<Self, IssueError> {
+        let own = credential.chain().der().first().ok_or(IssueError::Certificate(ChainError::Empty))?;
+        let own = chain::parse(own)
+            .map_err(|reason| IssueError::Certificate(ChainError::Certificate { position: 1, reason }))?;
+        let key_usage = own.key_usage().ok().flatten();
+        if !own.is_ca() || key_usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
+            return Err(IssueError::NotAnAuthority);
+        }
+        let subject = own.subject().as_raw().to_vec();
+        let key_identifier = own.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(identifier) => Some(identifier.0.to_vec()),
+            _ => None,
+        });
+        Ok(Self { credential, subject, key_identifier })
+    }
+
+    /// The authority's own certificate and key.
+    pub fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    /// A certificate for what `request` asks for, without the issuer's own chain.
+    ///
+    /// Nothing else of the request gets into it: the extensions are those of [`Terms`], and it is no authority's.
+    ///
+    /// # Errors
+    /// [`IssueError`]: the key does not sign, or what was written is no certificate, for a time beyond year 9999, say.
+    pub fn issue(&self, request: &RequestFacts, terms: &Terms<'_>) -> Result<Chain, IssueError> {
+        let body = Body {
+            serial: terms.serial,
+            issuer: &self.subject,
+            validity: terms.validity,
+            subject: &request.subject_der,
+            public_key: &request.public_key_der,
+        };
+        body.sign(self.credential.key(), |extensions| {
+            if !terms.key_usages.is_empty() {
+                let bits = terms.key_usages.iter().fold(0, |bits, usage| bits | usage.bit());
+                write::extension(extensions.next(), KEY_USAGE, true, |value| named_bits(value, bits));
+            }
+            write::extension(extensions.next(), BASIC_CONSTRAINTS, true, |value| value.write_sequence(|_| ()));
+            if !terms.extended_key_usages.is_empty() {
+                write::extension(extensions.next(), EXTENDED_KEY_USAGE, false, |value| {
+                    value.write_sequence(|usages| {
+                        terms.extended_key_usages.iter().for_each(|usage| write::oid(usages.next(), usage.oid()));
+                    });
+                });
+            }
+            if let Some(identifier) = &self.key_identifier {
+                write::extension(extensions.next(), AUTHORITY_KEY_IDENTIFIER, false, |value| {
+                    value.write_sequence(|parts| {
+                        parts.next().write_tagged_implicit(Tag::context(0), |writer| writer.write_bytes(identifier));
+                    });
+                });
+            }
+            if let Some(names) = AlternativeNames::from(request).extension(&request.subject_der) {
+                extensions.next().write_der(&names);
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuer").field("credential", &self.credential).finish_non_exhaustive()
+    }
+}
+
+/// The certificate of a new authority, signed by its own key. The serial number is as in [`Terms`].
+///
+/// # Errors
+/// [`IssueError`]: the key does not sign, or what was written is no certificate, for a time beyond year 9999, say.
+pub fn self_signed(common_name: &str, key: &KeyPair, serial: &[u8], validity: Validity) -> Result<Chain, IssueError> {
+    let name = write::subject(&Template::new(common_name));
+    let public_key = key.public_key_der();
+    let body = Body { serial, issuer: &name, validity, subject: &name, public_key };
+    body.sign(key, |extensions| {
+        write::extension(extensions.next(), BASIC_CONSTRAINTS, true, |value| {
+            value.write_sequence(|constraints| constraints.next().write_bool(true));
+        });
+        write::extension(extensions.next(), KEY_USAGE, true, |value| named_bits(value, KEY_CERT_SIGN | CRL_SIGN));
+        // 160 bits of SHA-256 (RFC 7093 §2), over the whole SubjectPublicKeyInfo.
+        let identifier = &sha256(public_key)[..20];
+        write::extension(extensions.next(), SUBJECT_KEY_IDENTIFIER, false, |value| value.write_bytes(identifier));
+    })
+}
+
+/// All of a certificate but its extensions.
+struct Body<'a> {
+    serial: &'a [u8],
+    issuer: &'a [u8],
+    validity: Validity,
+    subject: &'a [u8],
+    public_key: &'a [u8],
+}
+
+impl Body<'_> {
+    /// Writes and signs a version 3 certificate.
+    fn sign(&self, key: &KeyPair, extensions: impl FnOnce(&mut DERWriterSeq<'_>)) -> Result<Chain, IssueError> {
+        let to_be_signed = construct_der(|writer| {
+            writer.write_sequence(|body| {
+                body.next().write_tagged(Tag::context(0), |version| version.write_u8(2));
+                body.next().write_bigint_bytes(self.serial, true);
+                write::algorithm(body.next(), key);
+                body.next().write_der(self.issuer);
+                body.next().write_sequence(|validity| {
+                    time(validity.next(), self.validity.not_before());
+                    time(validity.next(), self.validity.not_after());
+                });
+                body.next().write_der(self.subject);
+                body.next().write_der(self.public_key);
+                body.next().write_tagged(Tag::context(3), |writer| writer.write_sequence(extensions));
+            });
+        });
+        let certificate = write::signed(&to_be_signed, key).map_err(IssueError::Signing)?;
+        Chain::from_der(vec![certificate.into()]).map_err(IssueError::Certificate)
+    }
+}
+
+/// `UTCTime` through 2049, `GeneralizedTime` from 2050 on; fractions of a second are dropped (RFC 5280 §4.1.2.5).
+fn time(writer: DERWriter<'_>, at: UnixTime) {
+    let (year, month, day, hour, minute, second, _) = at.civil();
+    let rest = format!("{month:02}{day:02}{hour:02}{minute:02}{second:02}Z");
+    let (tag, text) = if (1950..2050).contains(&year) {
+        (TAG_UTCTIME, format!("{:02}{rest}", year % 100))
+    } else {
+        (TAG_GENERALIZEDTIME, format!("{year:04}{rest}"))
+    };
+    writer.write_tagged_implicit(tag, |writer| writer.write_bytes(text.as_bytes()));
+}
+
+/// Named bits, the first one the highest; trailing zeros are left out, as DER demands.
+fn named_bits(writer: DERWriter<'_>, bits: u8) {
+    writer.write_bitvec_bytes(&[bits], 8 - bits.trailing_zeros() as usize);
+}
+
+/// Why a certificate cannot be issued.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum IssueError {
+    /// The issuer's certificate does not allow it to sign others.
+    NotAnAuthority,
+    /// A certificate, the issuer's or the one that was written, cannot be read.
+    Certificate(ChainError),
+    /// The issuer's key did not sign.
+    Signing(rustls::Error),
+}
+
+impl fmt::Display for IssueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAnAuthority => f.write_str(
+                "the certificate may not sign others; give the certificate authority's own (CA:TRUE, keyCertSign)",
+            ),
+            Self::Certificate(error) => error.fmt(f),
+            Self::Signing(error) => write!(f, "the certificate could not be signed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for IssueError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotAnAuthority => None,
+            Self::Certificate(error) => Some(error),
+            Self::Signing(error) => Some(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_change_their_form_in_2050() {
+        let written = |seconds| construct_der(|writer| time(writer, UnixTime::from_secs(seconds)));
+        assert_eq!(written(2_524_607_999), b"\x17\x0d491231235959Z");
+        assert_eq!(written(2_524_608_000), b"\x18\x0f20500101000000Z");
+    }
+
+    #[test]
+    fn named_bits_say_how_many_bits_are_unused() {
+        for (bits, unused) in [(0b1000_0000, 7), (0b1010_0000, 5), (0b0000_0110, 1)] {
+            assert_eq!(construct_der(|writer| named_bits(writer, bits)), [3, 2, unused, bits]);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Writing X.509: what requests and certificates have in common.
+
+use std::net::IpAddr;
+
+use perennial::Template;
+use yasna::models::ObjectIdentifier;
+use yasna::tags::{TAG_PRINTABLESTRING, TAG_UTF8STRING};
+use yasna::{DERWriter, Tag, construct_der};
+
+use crate::{KeyPair, RequestFacts};
+
+const COMMON_NAME: &[u64] = &[2, 5, 4, 3];
+const ORGANIZATION: &[u64] = &[2, 5, 4, 10];
+const SUBJECT_ALT_NAME: &[u64] = &[2, 5, 29, 17];
+
+pub(crate) fn oid(writer: DERWriter<'_>, components: &[u64]) {
+    writer.write_oid(&ObjectIdentifier::from_slice(components));
+}
+
+/// The subject of `template`: the organisations in one RDN, then the common name, whatever is empty left out.
+pub(crate) fn subject(template: &Template) -> Vec<u8> {
+    construct_der(|writer| {
+        writer.write_sequence(|names| {
+            if !template.organizations().is_empty() {
+                names.next().write_set_of(|name| {
+                    template.organizations().iter().for_each(|value| attribute(name.next(), ORGANIZATION, value));
+                });
+            }
+            if !template.common_name().is_empty() {
+                names.next().write_set_of(|name| attribute(name.next(), COMMON_NAME, template.common_name()));
+            }
+        });
+    })
+}
+
+fn attribute(writer: DERWriter<'_>, kind: &[u64], value: &str) {
+    let printable = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&byte));
+    let tag = if printable { TAG_PRINTABLESTRING } else { TAG_UTF8STRING };
+    writer.write_sequence(|attribute| {
+        oid(attribute.next(), kind);
+        // Not `write_printable_string`: it panics on the question mark, which is printable (X.680 §41.4).
+        attribute.next().write_tagged_implicit(tag, |writer| writer.write_bytes(value.as_bytes()));
+    });
+}
+
+/// Subject alternative names, by kind.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct AlternativeNames<'a> {
+    dns_names: &'a [String],
+    emails: &'a [String],
+    ip_addresses: &'a [IpAddr],
+    uris: &'a [String],
+}
+
+impl<'a> From<&'a Template> for AlternativeNames<'a> {
+    fn from(template: &'a Template) -> Self {
+        Self { dns_names: template.dns_names(), ip_addresses: template.ip_addresses(), ..Self::default() }
+    }
+}
+
+impl<'a> From<&'a RequestFacts> for AlternativeNames<'a> {
+    fn from(request: &'a RequestFacts) -> Self {
+        let RequestFacts { dns_names, emails, ip_addresses, uris, .. } = request;
+        Self { dns_names, emails, ip_addresses, uris }
+    }
+}
+
+impl AlternativeNames<'_> {
+    /// The extension for a certificate with this subject, `None` without names. In the order Go writes them.
+    pub(crate) fn extension(&self, subject: &[u8]) -> Option<Vec<u8>> {
+        const EMPTY_SEQUENCE: &[u8] = &[0x30, 0];
+
+        let names = construct_der(|writer| {
+            writer.write_sequence(|names| {
+                let mut add =
+                    |tag, bytes: &[u8]| names.next().write_tagged_implicit(Tag::context(tag), |w| w.write_bytes(bytes));
+                self.dns_names.iter().for_each(|name| add(2, name.as_bytes()));
+                self.emails.iter().for_each(|email| add(1, email.as_bytes()));
+                self.ip_addresses.iter().for_each(|address| match address {
+                    IpAddr::V4(address) => add(7, &address.octets()),
+                    IpAddr::V6(address) => add(7, &address.octets()),
+                });
+                self.uris.iter().for_each(|uri| add(6, uri.as_bytes()));
+            });
+        });
+        if names == EMPTY_SEQUENCE {
+            return None;
+        }
+        // RFC 5280 §4.2.1.6: critical when it is all the identity there is.
+        let critical = subject == EMPTY_SEQUENCE;
+        Some(construct_der(|writer| extension(writer, SUBJECT_ALT_NAME, critical, |value| value.write_der(&names))))
+    }
+}
+
+/// An extension (RFC 5280 §4.2).
+pub(crate) fn extension(writer: DERWriter<'_>, kind: &[u64], critical: bool, value: impl FnOnce(DERWriter<'_>)) {
+    writer.write_sequence(|extension| {
+        oid(extension.next(), kind);
+        if critical {
+            extension.next().write_bool(true);
+        }
+        extension.next().write_bytes(&construct_der(value));
+    });
+}
+
+/// `message` with the signature of `key`, as requests and certificates are.
+pub(crate) fn signed(message: &[u8], key: &KeyPair) -> Result<Vec<u8>, rustls::Error> {
+    let signature = key.sign(message)?;
+    Ok(construct_der(|writer| {
+        writer.write_sequence(|signed| {
+            signed.next().write_der(message);
+            algorithm(signed.next(), key);
+            signed.next().write_bitvec_bytes(&signature, 8 * signature.len());
+        });
+    }))
+}
+
+/// How `key` signs: an `AlgorithmIdentifier`.
+pub(crate) fn algorithm(writer: DERWriter<'_>, key: &KeyPair) {
+    writer.write_sequence(|identifier| identifier.next().write_der(&key.signature_algorithm()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn organisations_share_one_rdn_sorted_by_their_encoding() {
+        let written = subject(&Template::new("c").with_organizations(["aa", "b"]));
+        let name = b"\x30\x23\x31\x15\x30\x08\x06\x03\x55\x04\x0a\x13\x01b\x30\x09\x06\x03\x55\x04\x0a\x13\x02aa\
+                     \x31\x0a\x30\x08\x06\x03\x55\x04\x03\x13\x01c";
+        assert_eq!(written, name);
+    }
+
+    #[test]
+    fn what_is_not_printable_is_utf8() {
+        let tag = |name| subject(&Template::new(name))[11];
+        assert_eq!(["a b", "?", "x.y-z:1"].map(tag), [0x13; 3]);
+        assert_eq!(["a*b", "a_b", "\u{fc}"].map(tag), [0x0c; 3]);
+    }
+}

@@ -1,0 +1,120 @@
+//! Issuing: the request's subject, names and key, and the issuer's terms.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Template, UnixTime, Validity};
+use perennial_pki::{
+    Chain, ChainError, Credential, Expected, IssueError, Issuer, KeyAlgorithm, KeyPair, KeyUsage, RequestFacts, Roots,
+    Terms, Usage, certificate_request, read_request, self_signed,
+};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// 2027-01-15T08:00:00Z
+const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+
+fn hour() -> Validity {
+    Validity::new(NOW, NOW.after(Duration::from_secs(3600))).unwrap()
+}
+
+fn issuer(key: KeyPair) -> Issuer {
+    let chain = self_signed("root", &key, &[1], hour()).unwrap();
+    Issuer::new(Credential::new(chain, Arc::new(key)).unwrap()).unwrap()
+}
+
+fn plain_issuer() -> Issuer {
+    issuer(KeyPair::generate(KeyAlgorithm::default()).unwrap())
+}
+
+fn asked(template: &Template, key: &KeyPair) -> RequestFacts {
+    read_request(certificate_request(template, key).unwrap().pem.as_bytes()).unwrap()
+}
+
+fn terms(serial: &[u8]) -> Terms<'_> {
+    Terms {
+        serial,
+        validity: hour(),
+        key_usages: &[KeyUsage::DigitalSignature, KeyUsage::KeyEncipherment],
+        extended_key_usages: &[Usage::ClientAuth],
+    }
+}
+
+fn parse(chain: &Chain) -> X509Certificate<'_> {
+    X509Certificate::from_der(&chain.der()[0]).unwrap().1
+}
+
+#[test]
+fn an_issuer_of_every_algorithm_issues_what_verifies_and_satisfies() {
+    let generated = [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Ed25519].map(KeyPair::generate);
+    let rsa = KeyPair::from_pem(include_str!("data/rsa2048.pkcs1.pem"));
+    let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
+    let template = Template::node("n1").with_dns_names(["n1"]).with_ip_addresses(["fe80::1".parse().unwrap()]);
+    let request = asked(&template, &key);
+    for issuing in generated.into_iter().chain([rsa]) {
+        let issuer = issuer(issuing.unwrap());
+        let chain = issuer.issue(&request, &terms(&[0x4d, 2])).unwrap();
+        let roots = Roots::from_pem(issuer.credential().chain().pem().as_bytes()).unwrap();
+        let expected = Expected {
+            public_key_der: key.public_key_der(),
+            usage: Usage::ClientAuth,
+            skew: Duration::ZERO,
+            roots: Some(&roots),
+        };
+        expected.check(&chain, NOW).unwrap();
+        assert!(template.satisfied_by(chain.certificate()));
+        assert_eq!((chain.serial(), chain.issuer()), ("4D02", "CN=root"));
+        assert_eq!(chain.certificate().validity, hour());
+        assert_eq!(parse(&chain).subject().as_raw(), request.subject_der);
+        assert_eq!(parse(&chain).key_usage().unwrap().unwrap().value.flags, 0b101);
+    }
+}
+
+#[test]
+fn without_usages_a_certificate_does_not_speak_of_them() {
+    let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
+    let terms = Terms { key_usages: &[], extended_key_usages: &[], ..terms(&[1]) };
+    let chain = plain_issuer().issue(&asked(&Template::node("n1"), &key), &terms).unwrap();
+    assert!(parse(&chain).key_usage().unwrap().is_none());
+    assert!(parse(&chain).extended_key_usage().unwrap().is_none());
+}
+
+#[test]
+fn names_are_critical_where_there_is_no_subject() {
+    let (issuer, key) = (plain_issuer(), KeyPair::generate(KeyAlgorithm::default()).unwrap());
+    for (common_name, critical) in [("", true), ("x", false)] {
+        let template = Template::new(common_name).with_dns_names(["x.example"]);
+        let chain = issuer.issue(&asked(&template, &key), &terms(&[1])).unwrap();
+        assert_eq!(parse(&chain).subject_alternative_name().unwrap().unwrap().critical, critical);
+    }
+}
+
+#[test]
+fn serial_numbers_are_positive_whatever_their_first_bit() {
+    let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
+    let chain = plain_issuer().issue(&asked(&Template::node("n1"), &key), &terms(&[0xff, 0])).unwrap();
+    assert_eq!(parse(&chain).raw_serial(), [0, 0xff, 0]);
+    assert_eq!(chain.serial(), "FF00");
+}
+
+#[test]
+fn who_may_not_sign_is_no_issuer() {
+    let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
+    let chain = plain_issuer().issue(&asked(&Template::node("n1"), &key), &terms(&[1])).unwrap();
+    let leaf = Credential::new(chain, Arc::new(key)).unwrap();
+    assert_eq!(Issuer::new(leaf).map(drop), Err(IssueError::NotAnAuthority));
+}
+
+#[test]
+fn times_no_certificate_can_name_are_refused() {
+    let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
+    let year_10000 = UnixTime::from_secs(253_402_300_800);
+    let at = |not_after| self_signed("root", &key, &[1], Validity::new(NOW, not_after).unwrap());
+    assert!(at(year_10000.before(Duration::from_secs(1))).is_ok());
+    assert!(matches!(at(year_10000), Err(IssueError::Certificate(ChainError::Certificate { position: 1, .. }))));
+}
+
+#[test]
+fn an_issuers_key_is_not_shown() {
+    let issuer = plain_issuer();
+    assert!(!format!("{issuer:?}").contains("PRIVATE"));
+}
