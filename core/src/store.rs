@@ -103,7 +103,7 @@ pub struct Plan {
 
 impl Plan {
     /// What to clean up, as far as that goes, if only the first `done` steps succeeded. Nothing once
-    /// the new pair is in use.
+    /// the new pair may be found.
     pub fn undo(&self, done: usize) -> Vec<FileOp> {
         let done = self.steps.get(..done).unwrap_or(&self.steps);
         if done.iter().any(|step| matches!(step, FileOp::Rename { .. })) {
@@ -169,17 +169,21 @@ impl Layout {
         self.check(listing)?;
         let (current, updated) = (self.current(), self.updated());
         let name = self.unused_name(listing, now);
-        let left_over = listing.kind(&updated).map(|_| FileOp::Remove { name: updated.clone() });
-        let steps = vec![
+        // What an update cut short left there may lead to the only pair: it is replaced, not removed.
+        let left_over = listing.kind(&updated).is_some();
+        let link = if left_over { format!("{name}.link") } else { updated.clone() };
+        let mut steps = vec![
             FileOp::CreateNew { name: name.clone() },
             FileOp::Sync { name: name.clone() },
-            FileOp::Symlink { target: name, name: updated.clone() },
+            FileOp::Symlink { target: name, name: link.clone() },
             // The pair must be found wherever a crash finds the link.
             FileOp::SyncDir,
-            FileOp::Rename { from: updated, to: current },
-            FileOp::SyncDir,
         ];
-        Ok(Plan { steps: left_over.into_iter().chain(steps).collect() })
+        if left_over {
+            steps.push(FileOp::Rename { from: link, to: updated.clone() });
+        }
+        steps.extend([FileOp::Rename { from: updated, to: current }, FileOp::SyncDir]);
+        Ok(Plan { steps })
     }
 
     fn updated(&self) -> String {
@@ -193,7 +197,7 @@ impl Layout {
             let (year, month, day, hour, minute, second, milli) = at.civil();
             let time = format!("{year:04}-{month:02}-{day:02}-{hour:02}-{minute:02}-{second:02}-{milli:03}");
             let name = format!("{}-{time}.pem", self.prefix);
-            if listing.kind(&name).is_none() {
+            if listing.kind(&name).is_none() && listing.kind(&format!("{name}.link")).is_none() {
                 return name;
             }
             at = UnixTime::from_millis(at.as_millis().wrapping_add(1));

@@ -19,6 +19,7 @@ use crate::client::{Ask, CsrError, Issuance, Issued, Limits, Progress, csr_name}
 use crate::cluster::{Cluster, Identity};
 
 /// Gives the identity to ask with, looked up anew for each request: a token file may have changed.
+/// It is called on the loop, which stands still meanwhile: read a file, but do not go to the network.
 pub type IdentitySource = Arc<dyn Fn() -> Result<Identity, String> + Send + Sync>;
 
 /// As whom to ask.
@@ -202,8 +203,12 @@ pub struct Rotation {
     pending: Option<Arc<KeyPair>>,
     /// The exchange that is out: with which key, and which of our own certificates it shows.
     asking: Option<Asking>,
+    /// Our own certificate, if it was turned down and the bootstrap identity has not been since.
     refused: Option<Fingerprint>,
-    last_error: Option<Arc<str>>,
+    /// As long as the machine remembers a failure.
+    request_error: Option<Arc<str>>,
+    /// As long as the credential is unwritten.
+    write_error: Option<Arc<str>>,
     issued: u64,
 }
 
@@ -236,7 +241,8 @@ impl Rotation {
             pending: None,
             asking: None,
             refused: None,
-            last_error: None,
+            request_error: None,
+            write_error: None,
             issued: 0,
         }
     }
@@ -251,6 +257,11 @@ impl Rotation {
         &self.machine
     }
 
+    /// What a crash would lose. Before ending, try once more to write it: its key is nowhere else.
+    pub fn unwritten(&self) -> Option<&Arc<Credential>> {
+        self.served.as_ref().filter(|_| self.machine.is_unwritten())
+    }
+
     /// Everything people may want to know.
     pub fn snapshot(&self, now: Now) -> Snapshot {
         Snapshot {
@@ -259,7 +270,7 @@ impl Rotation {
             due: self.machine.due(now),
             unwritten: self.machine.is_unwritten(),
             progress: self.asking.as_ref().and_then(|asking| asking.progress.clone()),
-            last_error: self.last_error.clone(),
+            last_error: self.request_error.as_ref().or(self.write_error.as_ref()).cloned(),
             issued: self.issued,
             at: now,
         }
@@ -271,26 +282,24 @@ impl Rotation {
         let mut candidate = None;
         let mut events = self.translate(input, &mut candidate);
         while let Some(event) = events.pop_front() {
-            for action in self.machine.handle(event, now) {
+            let issued = matches!(event, Event::CsrIssued { .. });
+            let actions = self.machine.handle(event, now);
+            self.look_at(&mut candidate, issued);
+            for action in actions {
                 match action {
                     Action::CancelRequest { id } => {
-                        self.asking.take_if(|asking| asking.id == id);
+                        let dropped = self.asking.take_if(|asking| asking.id == id);
+                        self.explain_timeout(dropped);
                         duties.push(Duty::Drop { id });
                     }
-                    Action::WriteCert { id, certificate } => {
-                        if let Some(accepted) = candidate.take_if(|new: &mut Arc<Credential>| {
-                            new.chain().certificate().fingerprint == certificate.fingerprint
-                        }) {
-                            self.served = Some(accepted);
-                            self.issued += 1;
-                        }
+                    Action::WriteCert { id, .. } => {
                         let credential = self.served.clone();
                         duties.extend(credential.map(|credential| Duty::Write { id, credential }));
                     }
                     Action::SubmitCsr { id, template, key } => match self.ask(id, &template, key, now) {
                         Ok(exchange) => duties.push(Duty::Drive { id, exchange: Box::new(exchange) }),
                         Err(why) => {
-                            self.last_error = Some(why.into());
+                            self.request_error = Some(why.into());
                             events.push_back(Event::CsrFailed { id, failure: Failure::Local, retry_after: None });
                         }
                     },
@@ -298,7 +307,30 @@ impl Rotation {
                 }
             }
         }
+        self.request_error.take_if(|_| self.machine.last_failure().is_none());
+        self.write_error.take_if(|_| !self.machine.is_unwritten());
         duties
+    }
+
+    /// Serves the pair the machine has just decided to hold, or says why an issued one is not good enough.
+    fn look_at(&mut self, candidate: &mut Option<Arc<Credential>>, issued: bool) {
+        let held = self.machine.certificate().map(|held| held.fingerprint);
+        if let Some(accepted) = candidate.take_if(|new| Some(new.chain().certificate().fingerprint) == held) {
+            self.served = Some(accepted);
+            self.issued += u64::from(issued);
+        }
+        if let Some(failure) = self.machine.last_failure().filter(|_| issued) {
+            self.request_error = Some(failure.describe().into());
+        }
+    }
+
+    /// The machine gave up on a request; only we know how far it had come.
+    fn explain_timeout(&mut self, dropped: Option<Asking>) {
+        if let State::BackingOff { last: last @ Failure::TimedOut, .. } = self.machine.state() {
+            let progress = dropped.and_then(|asking| asking.progress);
+            let progress = progress.map_or_else(String::new, |progress| format!("; it ended at: {progress}"));
+            self.request_error = Some(format!("{}{progress}", last.describe()).into());
+        }
     }
 
     /// From a runtime's terms to the machine's. A pair that may come to be served goes to `candidate`.
@@ -319,7 +351,7 @@ impl Rotation {
             }
             Input::Unable { id, why } => {
                 self.asking.take_if(|asking| asking.id == id);
-                self.last_error = Some(why.into());
+                self.request_error = Some(why.into());
                 Event::CsrFailed { id, failure: Failure::Local, retry_after: None }
             }
             Input::Written { id, result: Ok(()) } => {
@@ -329,7 +361,7 @@ impl Rotation {
                 Event::CertWritten { id }
             }
             Input::Written { id, result: Err(why) } => {
-                self.last_error = Some(why.into());
+                self.write_error = Some(why.into());
                 Event::WriteFailed { id }
             }
             Input::Replaced(found) => {
@@ -351,21 +383,21 @@ impl Rotation {
             Ok(Ok(credential)) => {
                 let certificate = credential.chain().certificate().clone();
                 *candidate = Some(Arc::new(credential));
-                self.last_error = None;
                 return VecDeque::from([Event::CsrIssued { id, certificate }]);
             }
             // The exchange has checked that; if it ever did not, this is as bad a certificate as any.
             Ok(Err(mismatch)) => {
-                self.last_error = Some(mismatch.to_string().into());
+                self.request_error = Some(mismatch.to_string().into());
                 let failure = Failure::BadCertificate;
                 return VecDeque::from([Event::CsrFailed { id, failure, retry_after: None }]);
             }
             Err(error) => error,
         };
-        self.last_error = Some(error.to_string().into());
+        self.request_error = Some(error.to_string().into());
         let disowned = error.credential_refused || error.failure == Failure::Unauthorized;
         let refused = asking.shown.filter(|_| disowned);
-        if refused.is_some() {
+        if disowned || error.failure == Failure::Forbidden {
+            // If it was the bootstrap identity, our own gets another chance: it may be the only one there is.
             self.refused = refused;
         }
         let failed = Event::CsrFailed { id, failure: error.failure, retry_after: error.retry_after };
@@ -378,6 +410,8 @@ impl Rotation {
         let key = match (key, &self.pending) {
             (Key::Pending, Some(pending)) => pending.clone(),
             (Key::Pending, None) | (Key::New, _) => {
+                // Spent, even if there is none to follow it.
+                self.pending = None;
                 let fresh = KeyPair::generate(signer.key_algorithm).map_err(|error| error.to_string())?;
                 self.pending.insert(Arc::new(fresh)).clone()
             }
@@ -414,7 +448,12 @@ impl Rotation {
             (Some(own), _, _) | (None, None, Some(own)) => {
                 Ok((Identity::Certificate(own.clone()), Some(fingerprint(own))))
             }
-            (None, Some(source), _) => Ok((source()?, None)),
+            (None, Some(source), _) => match (source(), valid) {
+                (Ok(identity), _) => Ok((identity, None)),
+                // Better turned down once more than not to ask at all.
+                (Err(_), Some(own)) => Ok((Identity::Certificate(own.clone()), Some(fingerprint(own)))),
+                (Err(why), None) => Err(why),
+            },
             (None, None, None) => {
                 Err("there is no valid certificate to ask with, and no bootstrap credential: give one".into())
             }

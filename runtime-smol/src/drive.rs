@@ -20,7 +20,7 @@ pub async fn drive<C: Conversation>(mut conversation: C, mut notice: impl FnMut(
         notice(&conversation);
         let input = match (step, &mut stream) {
             (Step::Done(outcome), _) => return outcome,
-            (Step::Connect { host, port, until }, _) => match within(until, connect(host, port)).await {
+            (Step::Connect { host, port, until }, _) => match within(until, connect(host, port, until)).await {
                 Ok(connected) => {
                     stream = Some(connected);
                     Input::Connected
@@ -64,11 +64,13 @@ async fn within<T>(until: Instant, work: impl Future<Output = io::Result<T>>) ->
     future::or(work, time_out).await
 }
 
-async fn connect(host: String, port: u16) -> io::Result<Async<TcpStream>> {
+async fn connect(host: String, port: u16, until: Instant) -> io::Result<Async<TcpStream>> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
     let addresses: Vec<SocketAddr> = smol::net::resolve((host, port)).boxed().await?;
-    for address in addresses {
-        match Async::<TcpStream>::connect(address).await {
+    for (address, remaining) in addresses.iter().zip((1..=addresses.len() as u32).rev()) {
+        // The time is shared, so that one address that swallows packets does not hide the others.
+        let share = clock::now().instant.after(clock::until(until) / remaining);
+        match within(share, Async::<TcpStream>::connect(*address)).await {
             Ok(stream) => return stream.get_ref().set_nodelay(true).map(|()| stream),
             Err(error) => last = error,
         }

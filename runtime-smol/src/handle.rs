@@ -32,7 +32,7 @@ impl Handle {
         self.0.snapshot()
     }
 
-    /// Waits until a snapshot satisfies `wanted`. `None` if the rotation ends before that.
+    /// Waits until a snapshot satisfies `wanted`. Only the latest is looked at: ask for what lasts. `None` if the rotation ends before that.
     pub async fn wait_for(&self, wanted: impl Fn(&Snapshot) -> bool) -> Option<Arc<Snapshot>> {
         self.watch(|link| Some(link.snapshot()).filter(|snapshot| wanted(snapshot))).await
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use perennial::{Policy, RequestId, Template};
 use perennial_kubernetes::rotation::{Duty, Input, Rotation, Signer};
-use perennial_std::link::{Link, Message};
-use perennial_std::{Directory, DirectoryError, write};
+use perennial_std::link::{Ending, Link, Message};
+use perennial_std::{Directory, DirectoryError, save, write};
 use smol::future::{self, Boxed, FutureExt as _};
 
 use crate::drive::{drive, sleep_until};
@@ -55,21 +55,13 @@ impl Rotator {
     pub fn start(self) -> (Handle, impl Future<Output = ()> + Send + use<>) {
         let (rotation, store, link) = self.0.into_parts();
         let handle = Handle::new(perennial_std::Handle::new(link.clone()));
-        // Whoever waits learns of the end even if the future is dropped.
-        let ended = EndOnDrop(link);
-        (handle, async move { run(rotation, store.map(Arc::new), &ended.0).await })
+        let ending = Ending::new(link);
+        (handle, async move { run(rotation, store.map(Arc::new), &ending).await })
     }
 }
 
-struct EndOnDrop(Arc<Link>);
-
-impl Drop for EndOnDrop {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
-
-async fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, link: &Arc<Link>) {
+async fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, ending: &Ending) {
+    let link = ending.link();
     let mut exchange: Option<(RequestId, Boxed<Input>)> = None;
     let mut inputs = VecDeque::new();
     loop {
@@ -77,7 +69,7 @@ async fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, link: &Arc<L
             Some(input) => input,
             None => match next(link, &rotation, &mut exchange).await {
                 Message::Input(input) => input,
-                Message::Stop => return,
+                Message::Stop => break,
             },
         };
         let duties = rotation.handle(input, perennial_std::clock::now());
@@ -89,28 +81,26 @@ async fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, link: &Arc<L
                     exchange.take_if(|(live, _)| *live == id);
                 }
                 Duty::Write { id, credential } => {
-                    let store = store.clone();
-                    inputs.push_back(smol::unblock(move || write(store.as_deref(), id, &credential)).await);
+                    let (store, ending) = (store.clone(), ending.clone());
+                    let written = smol::unblock(move || {
+                        // If the loop is dropped meanwhile, this goes on: the end is not before.
+                        let _ending = ending;
+                        write(store.as_deref(), id, &credential)
+                    });
+                    inputs.push_back(written.await);
                 }
                 Duty::Drive { id, exchange: conversation } => {
-                    let link = link.clone();
-                    let driven = async move {
-                        let mut last = None;
-                        let result = drive(*conversation, |conversation| {
-                            let progress = conversation.progress();
-                            if last.as_ref() != Some(&progress) {
-                                last = Some(progress.clone());
-                                link.send(Message::Input(Input::Progressed { id, progress }));
-                            }
-                        });
-                        Input::Finished { id, result: result.await }
-                    };
+                    let report = link.reporter(id);
+                    let driven = async move { Input::Finished { id, result: drive(*conversation, report).await } };
                     exchange = Some((id, driven.boxed()));
                 }
                 // The loop reads the deadline instead.
                 Duty::SetTimer(_) => {}
             }
         }
+    }
+    if let Some(credential) = rotation.unwritten().cloned() {
+        smol::unblock(move || save(store.as_deref(), &credential)).await;
     }
 }
 

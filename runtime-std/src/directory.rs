@@ -12,6 +12,9 @@ use perennial::UnixTime;
 use perennial::store::{Entry, FileOp, Kind, Layout, Listing, Source, StoreError};
 use perennial_pki::{Credential, CredentialError};
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
+use zeroize::Zeroizing;
+
+type Secret = Zeroizing<Vec<u8>>;
 
 /// No credential is larger.
 const MAX_FILE: u64 = 1 << 20;
@@ -21,6 +24,11 @@ const MAX_FILE: u64 = 1 << 20;
 pub struct Directory {
     path: PathBuf,
     layout: Layout,
+}
+
+/// The directory its path names at this moment: what is done together is done in one place.
+struct Opened<'a> {
+    path: &'a Path,
     fd: OwnedFd,
 }
 
@@ -30,14 +38,13 @@ impl Directory {
     /// # Errors
     /// If it cannot be created or is not a directory we may write to. Nothing in it is touched.
     pub fn open(path: impl Into<PathBuf>, prefix: &str) -> Result<Self, DirectoryError> {
-        let path = path.into();
-        let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
-        created.map_err(|source| DirectoryError::io("create", &path, source))?;
-        let directory = Self::open_existing(path, prefix)?;
-        let writable = rustix::fs::accessat(&directory.fd, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::empty());
+        let directory = Self::new(path.into(), prefix)?;
+        let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory.path);
+        created.map_err(|source| DirectoryError::io("create", &directory.path, source))?;
+        let opened = directory.opened()?;
+        let writable = rustix::fs::accessat(&opened.fd, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::empty());
         writable.map_err(|source| DirectoryError::io("write to", &directory.path, source.into()))?;
-        let listing = directory.list()?;
-        directory.layout.check(&listing).map_err(|error| directory.layout_error(error))?;
+        directory.layout.check(&opened.list()?).map_err(|error| directory.layout_error(error))?;
         Ok(directory)
     }
 
@@ -46,12 +53,22 @@ impl Directory {
     /// # Errors
     /// If it does not exist or is not a directory we may read.
     pub fn open_existing(path: impl Into<PathBuf>, prefix: &str) -> Result<Self, DirectoryError> {
-        let path = path.into();
+        let directory = Self::new(path.into(), prefix)?;
+        directory.opened()?;
+        Ok(directory)
+    }
+
+    fn new(path: PathBuf, prefix: &str) -> Result<Self, DirectoryError> {
         let layout = Layout::new(prefix).map_err(|error| DirectoryError::Layout { path: path.clone(), error })?;
+        Ok(Self { path, layout })
+    }
+
+    /// Anew each time: what was removed and made again, or mounted over, is found as everybody else finds it.
+    fn opened(&self) -> Result<Opened<'_>, DirectoryError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(&path, flags, Mode::empty());
-        let fd = fd.map_err(|source| DirectoryError::io("open", &path, source.into()))?;
-        Ok(Self { path, layout, fd })
+        let fd = rustix::fs::open(&self.path, flags, Mode::empty());
+        let fd = fd.map_err(|source| DirectoryError::io("open", &self.path, source.into()))?;
+        Ok(Opened { path: &self.path, fd })
     }
 
     /// The directory.
@@ -69,13 +86,15 @@ impl Directory {
     /// # Errors
     /// If files are there, but do not make a pair: that is for a person to look at, not to be overwritten.
     pub fn load(&self) -> Result<Option<(Arc<Credential>, PathBuf)>, DirectoryError> {
-        let listing = self.list()?;
-        for source in self.layout.sources(&listing) {
+        let opened = self.opened()?;
+        for source in self.layout.sources(&opened.list()?) {
             let (name, bundle) = match source {
-                Source::Bundle(name) => (name.clone(), self.read(&name)?),
+                Source::Bundle(name) => (name.clone(), opened.read(&name)?),
                 Source::Pair { certificate, key } => {
-                    let parts = self.read(&certificate)?.zip(self.read(&key)?);
-                    (certificate, parts.map(|(chain, key)| [chain, b"\n".to_vec(), key].concat()))
+                    let parts = opened.read(&certificate)?.zip(opened.read(&key)?);
+                    let joined =
+                        |(chain, key): (Secret, Secret)| Zeroizing::new([&chain[..], b"\n", &key[..]].concat());
+                    (certificate, parts.map(joined))
                 }
             };
             // A dangling link is no file.
@@ -94,13 +113,14 @@ impl Directory {
     /// # Errors
     /// The first operation that failed; what was begun is cleaned up as far as that goes.
     pub fn write(&self, credential: &Credential, now: UnixTime) -> Result<(), DirectoryError> {
-        let plan = self.layout.update(&self.list()?, now).map_err(|error| self.layout_error(error))?;
+        let opened = self.opened()?;
+        let plan = self.layout.update(&opened.list()?, now).map_err(|error| self.layout_error(error))?;
         let contents = credential.to_pem();
         for (done, step) in plan.steps.iter().enumerate() {
-            if let Err(error) = self.execute(step, contents.as_bytes()) {
+            if let Err(error) = opened.execute(step, contents.as_bytes()) {
                 for step in plan.undo(done) {
                     // The first error is the one to report.
-                    let _ = self.execute(&step, &[]);
+                    let _ = opened.execute(&step, &[]);
                 }
                 return Err(error);
             }
@@ -108,6 +128,12 @@ impl Directory {
         Ok(())
     }
 
+    fn layout_error(&self, error: StoreError) -> DirectoryError {
+        DirectoryError::Layout { path: self.path.clone(), error }
+    }
+}
+
+impl Opened<'_> {
     fn execute(&self, op: &FileOp, contents: &[u8]) -> Result<(), DirectoryError> {
         let fd = &self.fd;
         match op {
@@ -160,12 +186,12 @@ impl Directory {
             }
             Ok(entries)
         };
-        entries().map(Listing).map_err(|source| DirectoryError::io("list", &self.path, source.into()))
+        entries().map(Listing).map_err(|source| DirectoryError::io("list", self.path, source.into()))
     }
 
     /// The file's contents; `None` if it, or what it links to, does not exist.
-    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, DirectoryError> {
-        let read = || -> io::Result<Option<Vec<u8>>> {
+    fn read(&self, name: &str) -> Result<Option<Secret>, DirectoryError> {
+        let read = || -> io::Result<Option<Secret>> {
             // NONBLOCK, so that a pipe by that name does not hold us up.
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
@@ -177,15 +203,12 @@ impl Directory {
             if !metadata.is_file() || metadata.len() > MAX_FILE {
                 return Err(io::Error::other("not a regular file of at most 1 MiB"));
             }
-            let mut contents = Vec::new();
-            file.take(MAX_FILE).read_to_end(&mut contents)?;
+            // Room for all of it, and for learning that it is all: a buffer that grows leaves copies behind.
+            let mut contents = Zeroizing::new(Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1));
+            file.take(metadata.len()).read_to_end(&mut contents)?;
             Ok(Some(contents))
         };
         read().map_err(|source| DirectoryError::io("read", &self.path.join(name), source))
-    }
-
-    fn layout_error(&self, error: StoreError) -> DirectoryError {
-        DirectoryError::Layout { path: self.path.clone(), error }
     }
 }
 

@@ -105,12 +105,14 @@ pub fn drive<C: Conversation>(mut conversation: C, cancel: &Cancel, mut notice: 
 fn connect(host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
     let until = Instant::now() + within;
-    for address in (host, port).to_socket_addrs()? {
-        let left = until.saturating_duration_since(Instant::now());
+    let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
+    for (address, remaining) in addresses.iter().zip((1..=addresses.len() as u32).rev()) {
+        // The time is shared, so that one address that swallows packets does not hide the others.
+        let left = until.saturating_duration_since(Instant::now()) / remaining;
         if left.is_zero() {
             return Err(ErrorKind::TimedOut.into());
         }
-        match TcpStream::connect_timeout(&address, left) {
+        match TcpStream::connect_timeout(address, left) {
             Ok(stream) => return stream.set_nodelay(true).map(|()| stream),
             Err(error) => last = error,
         }

@@ -40,7 +40,8 @@ impl Handle {
         self.link.snapshot()
     }
 
-    /// Blocks until a snapshot satisfies `wanted`, and returns it. `None` if `timeout` passes, or the
+    /// Blocks until a snapshot satisfies `wanted`, and returns it. Only the latest is looked at: ask for
+    /// what lasts. `None` if `timeout` passes, or the
     /// rotation ends, before that.
     pub fn wait_for(&self, timeout: Option<Duration>, wanted: impl Fn(&Snapshot) -> bool) -> Option<Arc<Snapshot>> {
         self.link.wait_within(timeout, |link| Some(link.snapshot()).filter(|snapshot| wanted(snapshot)))

@@ -39,4 +39,4 @@ mod rotator;
 pub use directory::{Directory, DirectoryError};
 pub use drive::{Cancel, drive};
 pub use handle::Handle;
-pub use rotator::{Rotator, write};
+pub use rotator::{Rotator, save, write};

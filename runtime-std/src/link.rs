@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use event_listener::{Event, EventListener, Listener as _};
+use perennial::RequestId;
+use perennial_kubernetes::client::Issuance;
 use perennial_kubernetes::rotation::{Input, Snapshot};
 
 use crate::log::report;
@@ -44,8 +46,11 @@ impl Link {
         }
     }
 
-    /// Tells the loop. Never blocks.
+    /// Tells the loop. Never blocks; after the end, nobody listens.
     pub fn send(&self, message: Message) {
+        if self.has_ended() {
+            return;
+        }
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push_back(message);
         self.arrived.notify(1);
     }
@@ -82,6 +87,18 @@ impl Link {
     pub fn end(&self) {
         self.ended.store(true, Ordering::Release);
         self.changed.notify(usize::MAX);
+    }
+
+    /// For an exchange's driver: tells the loop whenever its progress changed.
+    pub fn reporter(self: &Arc<Self>, id: RequestId) -> impl FnMut(&Issuance) + Send + use<> {
+        let (link, mut last) = (self.clone(), None);
+        move |exchange| {
+            let progress = exchange.progress();
+            if last.as_ref() != Some(&progress) {
+                last = Some(progress.clone());
+                link.send(Message::Input(Input::Progressed { id, progress }));
+            }
+        }
     }
 
     /// Whether the loop has ended.
@@ -121,6 +138,31 @@ impl Link {
 
     fn pop(&self) -> Option<Message> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
+/// Ends a link when the last clone of it is gone, be it by a panic: whoever waits learns of it.
+#[derive(Clone, Debug)]
+pub struct Ending(Arc<EndOnDrop>);
+
+#[derive(Debug)]
+struct EndOnDrop(Arc<Link>);
+
+impl Ending {
+    /// The end of this link.
+    pub fn new(link: Arc<Link>) -> Self {
+        Self(Arc::new(EndOnDrop(link)))
+    }
+
+    /// The link.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.0.0
+    }
+}
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::directory::{Directory, DirectoryError};
 use crate::drive::{Cancel, drive};
 use crate::handle::Handle;
-use crate::link::{Link, Message};
+use crate::link::{Ending, Link, Message};
 
 /// What is to be rotated, and how. Everything is optional: without a signer or a template, what the
 /// store holds is served as it is; without a store, a credential lives as long as the process.
@@ -76,24 +76,15 @@ impl Rotator {
         let (rotation, store, link) = self.into_parts();
         let handle = Handle::new(link.clone());
         thread::Builder::new().name("perennial".into()).spawn(move || {
-            // Whoever waits learns of the end even if it is a panic.
-            let ended = EndOnDrop(link);
-            run(rotation, store.as_ref(), &ended.0);
+            let ending = Ending::new(link);
+            run(rotation, store.as_ref(), ending.link());
         })?;
         Ok(handle)
     }
 }
 
-struct EndOnDrop(Arc<Link>);
-
-impl Drop for EndOnDrop {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
-
 fn run(mut rotation: Rotation, store: Option<&Directory>, link: &Arc<Link>) {
-    let mut exchange: Option<(RequestId, Arc<Cancel>)> = None;
+    let mut exchange: Option<(RequestId, CancelOnDrop)> = None;
     let mut inputs = VecDeque::new();
     loop {
         let input = match inputs.pop_front() {
@@ -110,25 +101,15 @@ fn run(mut rotation: Rotation, store: Option<&Directory>, link: &Arc<Link>) {
         for duty in duties {
             match duty {
                 Duty::Drop { id } => {
-                    if let Some((_, cancel)) = exchange.take_if(|(live, _)| *live == id) {
-                        cancel.cancel();
-                    }
+                    exchange.take_if(|(live, _)| *live == id);
                 }
                 Duty::Write { id, credential } => inputs.push_back(write(store, id, &credential)),
                 Duty::Drive { id, exchange: conversation } => {
                     let cancel = Arc::new(Cancel::default());
-                    exchange = Some((id, cancel.clone()));
+                    exchange = Some((id, CancelOnDrop(cancel.clone())));
                     let link = link.clone();
                     let spawned = thread::Builder::new().name("perennial-exchange".into()).spawn(move || {
-                        let mut last = None;
-                        let result = drive(*conversation, &cancel, |conversation| {
-                            let progress = conversation.progress();
-                            if last.as_ref() != Some(&progress) {
-                                last = Some(progress.clone());
-                                link.send(Message::Input(Input::Progressed { id, progress }));
-                            }
-                        });
-                        if let Some(result) = result {
+                        if let Some(result) = drive(*conversation, &cancel, link.reporter(id)) {
                             link.send(Message::Input(Input::Finished { id, result }));
                         }
                     });
@@ -141,8 +122,17 @@ fn run(mut rotation: Rotation, store: Option<&Directory>, link: &Arc<Link>) {
             }
         }
     }
-    if let Some((_, cancel)) = exchange {
-        cancel.cancel();
+    drop(exchange);
+    if let Some(credential) = rotation.unwritten() {
+        save(store, credential);
+    }
+}
+
+struct CancelOnDrop(Arc<Cancel>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }
 
@@ -150,4 +140,11 @@ fn run(mut rotation: Rotation, store: Option<&Directory>, link: &Arc<Link>) {
 pub fn write(store: Option<&Directory>, id: RequestId, credential: &Credential) -> Input {
     let result = store.map_or(Ok(()), |store| store.write(credential, clock::now().unix));
     Input::Written { id, result: result.map_err(|error| error.to_string()) }
+}
+
+/// The last attempt to write a credential, at the end of a rotation: its key is nowhere else.
+pub fn save(store: Option<&Directory>, credential: &Credential) {
+    if let Some(Err(error)) = store.map(|store| store.write(credential, clock::now().unix)) {
+        tracing::error!("the certificate in use is lost with this process: {error}");
+    }
 }

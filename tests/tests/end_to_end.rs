@@ -147,13 +147,15 @@ fn a_certificate_is_served_from_memory_while_the_disk_is_broken() {
     on_both(|runtime| {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
-        let server = serve(Approval::Auto);
+        let server = serve(Approval::Manual);
         let mut holder = node(runtime, &server.cluster);
         holder.store = Some(Directory::open(&path, "kubelet-client").unwrap());
-        std::fs::remove_dir(&path).unwrap();
         let handle = holder.start();
+        waits_for_approval(&handle);
+        std::fs::remove_dir(&path).unwrap();
+        server.decide_all(Decision::Approve);
         let broken = handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
-        assert!(broken.last_error.as_ref().unwrap().contains("kubelet-client"), "{:?}", broken.last_error);
+        assert!(broken.last_error.as_ref().unwrap().contains(path.to_str().unwrap()), "{:?}", broken.last_error);
         assert_eq!(server.who_is(&handle.credential().unwrap()).0, "system:node:worker-1");
         assert_eq!(server.csr_names().len(), 1, "a failed write costs no request");
         handle.shutdown();

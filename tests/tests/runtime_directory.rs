@@ -1,0 +1,134 @@
+//! The credential directory when it is treated badly: replaced, cut off in the middle of an update, misnamed.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use perennial::store::{Entry, FileOp, Kind, Layout, Listing, Source};
+use perennial_kubernetes::server::{Approval, Decision};
+use perennial_std::{Directory, clock};
+use support::{BOUND, issued, node, on_both, serve, waits_for_approval};
+
+#[test]
+fn a_directory_that_was_removed_and_made_again_is_written_to() {
+    on_both(|runtime| {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("pki");
+        let server = serve(Approval::Manual);
+        let mut holder = node(runtime, &server.cluster);
+        holder.store = Some(Directory::open(&path, "kubelet-client").unwrap());
+        let handle = holder.start();
+        waits_for_approval(&handle);
+        std::fs::remove_dir(&path).unwrap();
+        server.decide_all(Decision::Approve);
+        handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let credential = issued(&handle, 1);
+        let (stored, _) = Directory::open_existing(&path, "kubelet-client").unwrap().load().unwrap().unwrap();
+        assert_eq!(stored.chain(), credential.chain());
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn what_is_served_is_in_the_directory_its_path_names() {
+    on_both(|runtime| {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("pki");
+        let server = serve(Approval::Auto);
+        let mut holder = node(runtime, &server.cluster);
+        holder.store = Some(Directory::open(&path, "kubelet-client").unwrap());
+        let handle = holder.start();
+        issued(&handle, 1);
+        // What a volume mounted late, or a restored backup, looks like.
+        std::fs::rename(&path, parent.path().join("old")).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        handle.rotate_now();
+        let second = issued(&handle, 2);
+        let (stored, _) = Directory::open_existing(&path, "kubelet-client").unwrap().load().unwrap().unwrap();
+        assert_eq!(stored.chain(), second.chain());
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn a_prefix_that_cannot_be_used_leaves_no_directory_behind() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("pki");
+    Directory::open(&path, "../evil").unwrap_err();
+    assert!(!path.exists());
+}
+
+/// A directory in memory: `None` is a regular file with a whole pair, `Some` a link and its target.
+#[derive(Clone, Debug, Default)]
+struct Names(BTreeMap<String, Option<String>>);
+
+impl Names {
+    fn listing(&self) -> Listing {
+        let kind = |target: &Option<String>| if target.is_some() { Kind::Link } else { Kind::File };
+        Listing(self.0.iter().map(|(name, target)| Entry { name: name.clone(), kind: kind(target) }).collect())
+    }
+
+    fn execute(&mut self, op: &FileOp) {
+        match op.clone() {
+            FileOp::CreateNew { name } => assert!(self.0.insert(name, None).is_none()),
+            FileOp::Symlink { target, name } => assert!(self.0.insert(name, Some(target)).is_none()),
+            FileOp::Rename { from, to } => {
+                let moved = self.0.remove(&from).unwrap();
+                self.0.insert(to, moved);
+            }
+            FileOp::Remove { name } => assert!(self.0.remove(&name).is_some()),
+            FileOp::Sync { .. } | FileOp::SyncDir => {}
+        }
+    }
+
+    /// Whether a pair would be found.
+    fn holds_a_pair(&self, layout: &Layout) -> bool {
+        layout.sources(&self.listing()).iter().any(|source| {
+            let Source::Bundle(name) = source else { return false };
+            match self.0.get(name) {
+                Some(Some(target)) => self.0.get(target) == Some(&None),
+                Some(None) => true,
+                None => false,
+            }
+        })
+    }
+}
+
+#[test]
+fn a_second_update_cut_short_does_not_lose_what_a_first_one_cut_short_had_saved() {
+    let layout = Layout::new("kubelet-client").unwrap();
+    let now = clock::now().unix;
+    let first = layout.update(&Listing::default(), now).unwrap().steps;
+    for cut in 0..=first.len() {
+        let mut names = Names::default();
+        first[..cut].iter().for_each(|step| names.execute(step));
+        let had_one = names.holds_a_pair(&layout);
+        let second = layout.update(&names.listing(), now).unwrap().steps;
+        for step in &second {
+            names.execute(step);
+            assert!(!had_one || names.holds_a_pair(&layout), "after {cut} steps of {first:?}: {step:?} lost it");
+        }
+        assert!(names.holds_a_pair(&layout));
+    }
+}
+
+#[test]
+fn an_update_that_fails_at_any_step_leaves_what_was_there_and_no_litter() {
+    let layout = Layout::new("kubelet-client").unwrap();
+    let now = clock::now().unix;
+    let first = layout.update(&Listing::default(), now).unwrap().steps;
+    for cut in 0..=first.len() {
+        let mut before = Names::default();
+        first[..cut].iter().for_each(|step| before.execute(step));
+        let plan = layout.update(&before.listing(), now).unwrap();
+        for done in 0..=plan.steps.len() {
+            let mut names = before.clone();
+            plan.steps[..done].iter().for_each(|step| names.execute(step));
+            let in_use = plan.steps[..done].iter().any(|step| matches!(step, FileOp::Rename { .. }));
+            plan.undo(done).iter().for_each(|step| names.execute(step));
+            assert!(!before.holds_a_pair(&layout) || names.holds_a_pair(&layout), "cut {cut}, failed at {done}");
+            assert!(in_use || names.0 == before.0, "cut {cut}, failed at {done}: {:?} became {:?}", before.0, names.0);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What a rotation tells, serves and shows when things go wrong: its word to people, and its choice of identity.
+
+mod support;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use perennial::{Failure, State, Template};
+use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+use perennial_kubernetes::rotation::{AskAs, IdentitySource, Input, Rotation, Start};
+use perennial_kubernetes::server::{Approval, Authority, Decision, Options};
+use perennial_pki::Roots;
+use perennial_std::{Directory, clock};
+use support::{BOUND, TOKEN, issued, new_authority, node, on_both, policy, serve, serve_at, waits_for_approval};
+
+#[test]
+fn a_certificate_that_is_due_at_once_is_told_as_an_error() {
+    on_both(|runtime| {
+        let lifetime = Duration::from_secs(60);
+        let options = Options { signing_duration: lifetime, backdate: Some(lifetime * 20), ..Options::default() };
+        let server = serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), new_authority(), options);
+        let handle = node(runtime, &server.cluster).start();
+        let due = |state: &State| matches!(state, State::BackingOff { last: Failure::AlreadyDue, .. });
+        let now = handle.wait_for(BOUND, |now| due(&now.state)).unwrap();
+        assert!(now.last_error.is_some(), "{now:?}");
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn a_request_that_got_no_answer_in_time_is_told_as_an_error() {
+    on_both(|runtime| {
+        let server = serve(Approval::Manual);
+        let mut holder = node(runtime, &server.cluster);
+        holder.policy.request_timeout = Duration::from_millis(500);
+        let handle = holder.start();
+        let timed_out = |state: &State| matches!(state, State::BackingOff { last: Failure::TimedOut, .. });
+        let now = handle.wait_for(BOUND, |now| timed_out(&now.state)).unwrap();
+        let why = now.last_error.clone();
+        assert!(why.is_some_and(|why| why.contains("waiting for approval of CSR")), "{now:?}");
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn an_error_of_writing_is_forgotten_once_it_is_written() {
+    on_both(|runtime| {
+        let parent = tempfile::tempdir().unwrap();
+        let server = serve(Approval::Manual);
+        let mut holder = node(runtime, &server.cluster);
+        holder.store = Some(Directory::open(parent.path(), "kubelet-client").unwrap());
+        let handle = holder.start();
+        waits_for_approval(&handle);
+        // A directory in the place of the link: no update can be put there.
+        let current = parent.path().join("kubelet-client-current.pem");
+        std::fs::create_dir(&current).unwrap();
+        server.decide_all(Decision::Approve);
+        handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
+        std::fs::remove_dir(&current).unwrap();
+        issued(&handle, 1);
+        assert_eq!(handle.snapshot().last_error, None);
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn a_failed_request_is_still_told_of_once_an_error_of_writing_is_gone() {
+    on_both(|runtime| {
+        let parent = tempfile::tempdir().unwrap();
+        let server = serve(Approval::Manual);
+        let mut holder = node(runtime, &server.cluster);
+        holder.store = Some(Directory::open(parent.path(), "kubelet-client").unwrap());
+        let handle = holder.start();
+        waits_for_approval(&handle);
+        let current = parent.path().join("kubelet-client-current.pem");
+        std::fs::create_dir(&current).unwrap();
+        server.decide_all(Decision::Approve);
+        handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
+        let address = server.handle.address();
+        drop(server);
+        handle.rotate_now();
+        let told = |why: &Option<Arc<str>>| why.as_ref().is_some_and(|why| why.contains(&address.to_string()));
+        handle.wait_for(BOUND, |now| told(&now.last_error)).unwrap();
+        std::fs::remove_dir(&current).unwrap();
+        handle.wait_for(BOUND, |now| !now.unwritten).unwrap();
+        assert!(told(&handle.snapshot().last_error), "{:?}", handle.snapshot().last_error);
+        handle.shutdown();
+    });
+}
+
+/// The API server disowns the certificate for a while, when the bootstrap credential is long gone.
+fn an_outage_of_trust(expired: impl Fn() -> Result<Identity, String> + Send + Sync + Clone + 'static) {
+    on_both(|runtime| {
+        let (ours, other) = (new_authority(), new_authority());
+        let roots = [ours.certificate_pem(), other.certificate_pem()].concat();
+        let pem = ours.to_pem();
+        let before = serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), ours, Options::default());
+        let address = before.handle.address();
+        let cluster = Cluster::from_url(&format!("https://{address}")).unwrap();
+        let cluster = Arc::new(cluster.with_roots(Roots::from_pem(roots.as_bytes()).unwrap()));
+
+        let is_gone = Arc::new(AtomicBool::new(false));
+        let (gone, expired) = (is_gone.clone(), expired.clone());
+        let source: IdentitySource = Arc::new(move || {
+            if gone.load(Ordering::SeqCst) { expired() } else { Ok(Identity::Token(Token::new(TOKEN).unwrap())) }
+        });
+        let mut holder = node(runtime, &cluster);
+        holder.policy.refused = holder.policy.transient;
+        holder.signer.as_mut().unwrap().ask_as = AskAs::Own { bootstrap: Some(source) };
+        let handle = holder.start();
+        issued(&handle, 1);
+        is_gone.store(true, Ordering::SeqCst);
+        drop(before);
+
+        let during = serve_at(address, other, Options::default());
+        handle.rotate_now();
+        handle.wait_for(BOUND, |now| matches!(now.due, Some(perennial::Reason::Refused))).unwrap();
+        // Every credential has been tried.
+        handle.wait_for(BOUND, |now| matches!(now.state, State::BackingOff { failures: 2.., .. })).unwrap();
+        drop(during);
+
+        let after = serve_at(address, Authority::from_pem(&pem).unwrap(), Options::default());
+        let next = issued(&handle, 2);
+        assert_eq!(after.who_is(&next).0, "system:node:worker-1");
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn a_certificate_disowned_for_a_while_is_tried_again_when_the_bootstrap_token_has_expired() {
+    an_outage_of_trust(|| Ok(Identity::Token(Token::new("zzzzzz.0123456789abcdef").unwrap())));
+}
+
+#[test]
+fn a_certificate_disowned_for_a_while_is_tried_again_when_there_is_no_bootstrap_token_any_more() {
+    an_outage_of_trust(|| Err("bootstrap-kubeconfig is gone".into()));
+}
+
+#[test]
+fn a_credential_taken_over_from_the_store_is_the_one_served() {
+    let server = serve(Approval::Auto);
+    let handle = node(support::Runtime::Std, &server.cluster).start();
+    let first = issued(&handle, 1);
+    handle.rotate_now();
+    let second = issued(&handle, 2);
+    handle.shutdown();
+
+    let start = Start {
+        policy: Arc::new(policy()),
+        signer: None,
+        template: Some(Arc::new(Template::node("worker-1"))),
+        credential: Some(first),
+    };
+    let now = clock::now();
+    let mut rotation = Rotation::new(start, now);
+    rotation.handle(Input::Replaced(Some(second.clone())), now);
+    let held = rotation.machine().certificate().unwrap().fingerprint;
+    assert_eq!(held, second.chain().certificate().fingerprint, "the machine takes it over");
+    let served = rotation.snapshot(now).credential.unwrap();
+    assert_eq!(served.chain(), second.chain());
+    assert_eq!(rotation.snapshot(now).issued, 0, "nobody issued it to us");
+}
+
+#[test]
+fn a_waiting_request_shows_its_progress_and_a_dropped_one_does_not() {
+    on_both(|runtime| {
+        let server = serve(Approval::Manual);
+        let handle = node(runtime, &server.cluster).start();
+        waits_for_approval(&handle);
+        handle.set_template(None);
+        let now = handle.wait_for(BOUND, |now| matches!(now.state, State::NoTemplate)).unwrap();
+        assert_eq!(now.progress, None);
+        handle.shutdown();
+    });
+}
