@@ -4,181 +4,22 @@
 //! exchange, drop it, write a file, set a timer. Which key, which credential to ask with, whether an
 //! issued certificate is served: that is settled here, once, for every runtime.
 
+mod signer;
+mod terms;
+
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use perennial::{
-    Action, Event, Failure, Fingerprint, Instant, Key, Now, Policy, Reason, RequestId, RotationMachine, Setup, State,
-    Template,
+    Action, Event, Failure, Fingerprint, Instant, Key, Now, Policy, RequestId, RotationMachine, Setup, State, Template,
 };
-use perennial_pki::{Credential, KeyAlgorithm, KeyPair, Roots, Usage, certificate_request};
+use perennial_pki::{Credential, KeyPair, certificate_request};
 
-use crate::client::{Ask, CsrError, Issuance, Issued, Limits, Progress, csr_name};
-use crate::cluster::{Cluster, Identity};
+use crate::client::{Ask, CsrError, Issuance, Issued, Progress, csr_name};
+use crate::cluster::Identity;
 
-/// Gives the identity to ask with, looked up anew for each request: a token file may have changed.
-/// It is called on the loop, which stands still meanwhile: read a file, but do not go to the network.
-pub type IdentitySource = Arc<dyn Fn() -> Result<Identity, String> + Send + Sync>;
-
-/// As whom to ask.
-#[derive(Clone)]
-pub enum AskAs {
-    /// With the certificate being rotated, while it is valid and accepted; else with a bootstrap identity.
-    Own {
-        /// For the first certificate, and when our own is of no use any more.
-        bootstrap: Option<IdentitySource>,
-    },
-    /// Always with this one: for certificates that are not client certificates themselves.
-    Other(IdentitySource),
-}
-
-impl fmt::Debug for AskAs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Own { bootstrap: Some(_) } => "Own { bootstrap: Some(..) }",
-            Self::Own { bootstrap: None } => "Own { bootstrap: None }",
-            Self::Other(_) => "Other(..)",
-        })
-    }
-}
-
-/// Who is asked, as whom, and for what kind of certificate.
-#[derive(Clone, Debug)]
-pub struct Signer {
-    /// The API server.
-    pub cluster: Arc<Cluster>,
-    /// As whom to ask.
-    pub ask_as: AskAs,
-    /// `spec.signerName`.
-    pub signer_name: String,
-    /// What the certificate is for.
-    pub usage: Usage,
-    /// `spec.expirationSeconds`: the lifetime wished for.
-    pub expiration: Option<Duration>,
-    /// What keys to generate.
-    pub key_algorithm: KeyAlgorithm,
-    /// If set, an issued certificate must lead to one of these.
-    pub issuers: Option<Roots>,
-    /// How far our clock may be off before an issued certificate counts as not yet, or no longer, valid.
-    pub skew: Duration,
-    /// Bounds of one exchange.
-    pub limits: Limits,
-}
-
-impl Signer {
-    /// The signer of kubelets' client certificates, asked with the certificate itself once there is one.
-    pub fn kubelet_client(cluster: Arc<Cluster>, bootstrap: Option<IdentitySource>) -> Self {
-        Self {
-            cluster,
-            ask_as: AskAs::Own { bootstrap },
-            signer_name: "kubernetes.io/kube-apiserver-client-kubelet".into(),
-            usage: Usage::ClientAuth,
-            expiration: None,
-            key_algorithm: KeyAlgorithm::default(),
-            issuers: None,
-            skew: Duration::from_secs(60),
-            limits: Limits::default(),
-        }
-    }
-
-    fn usages(&self) -> Vec<String> {
-        let purpose = match self.usage {
-            Usage::ClientAuth => "client auth",
-            Usage::ServerAuth => "server auth",
-        };
-        vec!["digital signature".into(), purpose.into()]
-    }
-}
-
-/// Something that happened, in a runtime's terms.
-#[derive(Debug)]
-pub enum Input {
-    /// Time passed.
-    Tick,
-    /// Another identity is wanted; `None`: none for now.
-    TemplateChanged(Option<Arc<Template>>),
-    /// Somebody asked for a new certificate.
-    RotateNow,
-    /// An exchange moved on.
-    Progressed {
-        /// Of this request.
-        id: RequestId,
-        /// To here.
-        progress: Progress,
-    },
-    /// An exchange ended.
-    Finished {
-        /// Of this request.
-        id: RequestId,
-        /// How.
-        result: Result<Issued, CsrError>,
-    },
-    /// An exchange could not even be begun.
-    Unable {
-        /// For this request.
-        id: RequestId,
-        /// The error, as text for people.
-        why: String,
-    },
-    /// An attempt to write the credential ended.
-    Written {
-        /// As in the duty.
-        id: RequestId,
-        /// The error, as text for people.
-        result: Result<(), String>,
-    },
-    /// The store was found to hold something else.
-    Replaced(Option<Arc<Credential>>),
-}
-
-/// Something to do, in a runtime's terms.
-#[derive(Debug)]
-pub enum Duty {
-    /// Drop this request's exchange, if it still runs.
-    Drop {
-        /// The request.
-        id: RequestId,
-    },
-    /// Serve this credential (the snapshot already does) and make it durable.
-    Write {
-        /// To be echoed in [`Input::Written`].
-        id: RequestId,
-        /// The pair.
-        credential: Arc<Credential>,
-    },
-    /// Drive this exchange to its end.
-    Drive {
-        /// To be echoed in [`Input::Finished`].
-        id: RequestId,
-        /// The exchange.
-        exchange: Box<Issuance>,
-    },
-    /// Send a Tick then.
-    SetTimer(Option<Instant>),
-}
-
-/// Everything people may want to know, at one moment. A credential in it is always a pair that belongs together.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// The credential held. It may have expired.
-    pub credential: Option<Arc<Credential>>,
-    /// What the machine is doing.
-    pub state: State,
-    /// Why a new certificate is wanted, if one is.
-    pub due: Option<Reason>,
-    /// The credential could not be written yet: it is served from memory.
-    pub unwritten: bool,
-    /// How far the exchange has come, if one runs.
-    pub progress: Option<Progress>,
-    /// What went wrong last, until it goes right.
-    pub last_error: Option<Arc<str>>,
-    /// How many certificates were issued and accepted since the start.
-    pub issued: u64,
-    /// When this was so.
-    pub at: Now,
-}
+pub use signer::{AskAs, IdentitySource, Signer};
+pub use terms::{Duty, Input, Snapshot};
 
 /// What a rotation starts from.
 #[derive(Debug)]

@@ -1,0 +1,84 @@
+//! Who is asked, as whom, and for what.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial_pki::{KeyAlgorithm, Roots, Usage};
+
+use crate::client::Limits;
+use crate::cluster::{Cluster, Identity};
+
+/// Gives the identity to ask with, looked up anew for each request: a token file may have changed.
+/// It is called on the loop, which stands still meanwhile: read a file, but do not go to the network.
+pub type IdentitySource = Arc<dyn Fn() -> Result<Identity, String> + Send + Sync>;
+
+/// As whom to ask.
+#[derive(Clone)]
+pub enum AskAs {
+    /// With the certificate being rotated, while it is valid and accepted; else with a bootstrap identity.
+    Own {
+        /// For the first certificate, and when our own is of no use any more.
+        bootstrap: Option<IdentitySource>,
+    },
+    /// Always with this one: for certificates that are not client certificates themselves.
+    Other(IdentitySource),
+}
+
+impl fmt::Debug for AskAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Own { bootstrap: Some(_) } => "Own { bootstrap: Some(..) }",
+            Self::Own { bootstrap: None } => "Own { bootstrap: None }",
+            Self::Other(_) => "Other(..)",
+        })
+    }
+}
+
+/// Who is asked, as whom, and for what kind of certificate.
+#[derive(Clone, Debug)]
+pub struct Signer {
+    /// The API server.
+    pub cluster: Arc<Cluster>,
+    /// As whom to ask.
+    pub ask_as: AskAs,
+    /// `spec.signerName`.
+    pub signer_name: String,
+    /// What the certificate is for.
+    pub usage: Usage,
+    /// `spec.expirationSeconds`: the lifetime wished for.
+    pub expiration: Option<Duration>,
+    /// What keys to generate.
+    pub key_algorithm: KeyAlgorithm,
+    /// If set, an issued certificate must lead to one of these.
+    pub issuers: Option<Roots>,
+    /// How far our clock may be off before an issued certificate counts as not yet, or no longer, valid.
+    pub skew: Duration,
+    /// Bounds of one exchange.
+    pub limits: Limits,
+}
+
+impl Signer {
+    /// The signer of kubelets' client certificates, asked with the certificate itself once there is one.
+    pub fn kubelet_client(cluster: Arc<Cluster>, bootstrap: Option<IdentitySource>) -> Self {
+        Self {
+            cluster,
+            ask_as: AskAs::Own { bootstrap },
+            signer_name: "kubernetes.io/kube-apiserver-client-kubelet".into(),
+            usage: Usage::ClientAuth,
+            expiration: None,
+            key_algorithm: KeyAlgorithm::default(),
+            issuers: None,
+            skew: Duration::from_secs(60),
+            limits: Limits::default(),
+        }
+    }
+
+    pub(super) fn usages(&self) -> Vec<String> {
+        let purpose = match self.usage {
+            Usage::ClientAuth => "client auth",
+            Usage::ServerAuth => "server auth",
+        };
+        vec!["digital signature".into(), purpose.into()]
+    }
+}

@@ -1,0 +1,96 @@
+//! What goes into a rotation, what comes out, and what can be seen of it: in a runtime's terms.
+
+use std::sync::Arc;
+
+use perennial::{Instant, Now, Reason, RequestId, State, Template};
+use perennial_pki::Credential;
+
+use crate::client::{CsrError, Issuance, Issued, Progress};
+
+/// Something that happened, in a runtime's terms.
+#[derive(Debug)]
+pub enum Input {
+    /// Time passed.
+    Tick,
+    /// Another identity is wanted; `None`: none for now.
+    TemplateChanged(Option<Arc<Template>>),
+    /// Somebody asked for a new certificate.
+    RotateNow,
+    /// An exchange moved on.
+    Progressed {
+        /// Of this request.
+        id: RequestId,
+        /// To here.
+        progress: Progress,
+    },
+    /// An exchange ended.
+    Finished {
+        /// Of this request.
+        id: RequestId,
+        /// How.
+        result: Result<Issued, CsrError>,
+    },
+    /// An exchange could not even be begun.
+    Unable {
+        /// For this request.
+        id: RequestId,
+        /// The error, as text for people.
+        why: String,
+    },
+    /// An attempt to write the credential ended.
+    Written {
+        /// As in the duty.
+        id: RequestId,
+        /// The error, as text for people.
+        result: Result<(), String>,
+    },
+    /// The store was found to hold something else.
+    Replaced(Option<Arc<Credential>>),
+}
+
+/// Something to do, in a runtime's terms.
+#[derive(Debug)]
+pub enum Duty {
+    /// Drop this request's exchange, if it still runs.
+    Drop {
+        /// The request.
+        id: RequestId,
+    },
+    /// Serve this credential (the snapshot already does) and make it durable.
+    Write {
+        /// To be echoed in [`Input::Written`].
+        id: RequestId,
+        /// The pair.
+        credential: Arc<Credential>,
+    },
+    /// Drive this exchange to its end.
+    Drive {
+        /// To be echoed in [`Input::Finished`].
+        id: RequestId,
+        /// The exchange.
+        exchange: Box<Issuance>,
+    },
+    /// Send a Tick then.
+    SetTimer(Option<Instant>),
+}
+
+/// Everything people may want to know, at one moment. A credential in it is always a pair that belongs together.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The credential held. It may have expired.
+    pub credential: Option<Arc<Credential>>,
+    /// What the machine is doing.
+    pub state: State,
+    /// Why a new certificate is wanted, if one is.
+    pub due: Option<Reason>,
+    /// The credential could not be written yet: it is served from memory.
+    pub unwritten: bool,
+    /// How far the exchange has come, if one runs.
+    pub progress: Option<Progress>,
+    /// What went wrong last, until it goes right.
+    pub last_error: Option<Arc<str>>,
+    /// How many certificates were issued and accepted since the start.
+    pub issued: u64,
+    /// When this was so.
+    pub at: Now,
+}
