@@ -80,7 +80,8 @@ pub(crate) struct Demo {
 /// Without a certificate in the directory, the first one is asked for with the bootstrap kubeconfig
 /// (or, if none is given, with the user of the kubeconfig itself); after that the certificate renews
 /// itself. Once there is a certificate, a kubeconfig that points at it is written, unless a usable
-/// one is there already. SIGTERM and SIGINT end it; starting it again resumes where it was.
+/// one is there already. SIGTERM and SIGINT end it; started again it goes on with the certificate in
+/// the directory. A request that was not decided by then is not taken up again: a new one is made.
 ///
 /// The files are kubelet's: DIR/kubelet-client-current.pem always links to the pair in use.
 #[derive(Debug, Args)]
@@ -183,7 +184,7 @@ pub(crate) struct Signer {
     #[arg(long, value_name = "DIR", default_value = "./perennial-signer")]
     pub(crate) dir: PathBuf,
     /// The longest lifetime of a certificate, and the one given to those who ask for none
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = spans::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = signing_duration)]
     pub(crate) signing_duration: Duration,
     /// How far back validity begins [default: 5 minutes, or a twentieth of shorter lifetimes]
     #[arg(long, value_name = "DURATION", value_parser = backdate)]
@@ -238,6 +239,15 @@ fn demo_lifetime(text: &str) -> Result<Duration, String> {
         return Err("certificates count whole seconds; give them two at least, for example 2s".into());
     }
     Ok(lifetime)
+}
+
+/// A certificate that begins and ends in the same second cannot be signed, and nobody is told why it never comes.
+fn signing_duration(text: &str) -> Result<Duration, String> {
+    let span = spans::parse(text)?;
+    if span < Duration::from_secs(1) {
+        return Err("certificates count whole seconds; give them one at least, for example 6s".into());
+    }
+    Ok(span)
 }
 
 fn backdate(text: &str) -> Result<Duration, String> {

@@ -2,7 +2,7 @@
 
 mod show;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use perennial_std::{Directory, clock};
 use serde_json::json;
 
 use crate::cli;
-use crate::embedded::Embedded;
+use crate::embedded::{self, Embedded};
 use crate::failure::Failure;
 use crate::files::TemporaryDirectory;
 use crate::report::Report;
@@ -42,7 +42,11 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
     let directory = match &options.dir {
         Some(directory) => directory.as_path(),
         None => {
-            temporary = TemporaryDirectory::new("perennial-demo").map_err(Failure::failed)?;
+            temporary = TemporaryDirectory::new("perennial-demo").map_err(|error| {
+                let place = std::env::temp_dir();
+                let advice = "give --dir, or another TMPDIR";
+                Failure::Usage(format!("cannot create a directory in {}: {error}; {advice}", place.display()))
+            })?;
             temporary.path()
         }
     };
@@ -57,7 +61,7 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
     let authority = Authority::generate(&mut random, clock::now().unix, CA_LIFETIME).map_err(Failure::failed)?;
     let roots = authority.roots().map_err(Failure::failed)?;
     let serves = Options { signing_duration: options.lifetime, ..Options::default() };
-    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let anywhere = embedded::listen((Ipv4Addr::LOCALHOST, 0).into())?;
     let server = Embedded::start(anywhere, serves, authority, &token)?;
     let cluster = Cluster::from_url(&server.endpoint.server).map_err(Failure::failed)?.with_roots(roots.clone());
     let cluster = Arc::new(cluster);

@@ -1,6 +1,6 @@
 //! The embedded API server on a socket, as demo and signer use it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub(crate) struct Embedded {
 impl Embedded {
     /// Serves on a thread of its own. Whoever knows `token` may ask for a node's first certificate.
     pub(crate) fn start(
-        listen: SocketAddr,
+        listener: TcpListener,
         options: Options,
         authority: Authority,
         token: &str,
@@ -38,8 +38,9 @@ impl Embedded {
         let mut random = Random::from_os().map_err(Failure::failed)?;
         let now = clock::now().unix;
         let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-        if !listen.ip().is_loopback() && !listen.ip().is_unspecified() {
-            addresses.push(listen.ip());
+        let own = listener.local_addr().map_err(Failure::failed)?.ip();
+        if !own.is_loopback() && !own.is_unspecified() {
+            addresses.push(own);
         }
         let serving = authority.server_credential(&["localhost"], &addresses, &mut random, now, LIFETIME);
         let serving = serving.map_err(Failure::usage)?;
@@ -51,8 +52,7 @@ impl Embedded {
         let mut api = Api::new(options, authority, random);
         let id = token.split_once('.').map_or(token, |(id, _)| id);
         api.add_token(token, Identity::bootstrap(id));
-        let cannot = |error| Failure::Usage(format!("cannot listen on {listen}: {error}"));
-        let server = Host::bind(listen, api, tls).map_err(cannot)?.spawn().map_err(Failure::failed)?;
+        let server = Host::new(listener, api, tls).and_then(Host::spawn).map_err(Failure::failed)?;
         let endpoint = Endpoint {
             server: format!("https://{}", reachable(server.address())),
             ca_pem: Some(ca_pem),
@@ -85,6 +85,11 @@ impl Embedded {
     pub(crate) fn shutdown(self) -> Result<(), Failure> {
         self.server.shutdown().map_err(|error| Failure::Failed(format!("the embedded server: {error}")))
     }
+}
+
+/// Takes the socket to serve on, which is to come before anything is written: it may be taken.
+pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|error| Failure::Usage(format!("cannot listen on {address}: {error}")))
 }
 
 /// Where a client on this machine finds a server that listens here.

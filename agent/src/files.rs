@@ -7,21 +7,32 @@ use std::path::{Path, PathBuf};
 
 /// Writes a file (mode 0600) in one step, durably: whatever happens, readers find the old one or the new one.
 pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    // Through a link, to the file itself.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let directory = parent(&path);
-    let name = path.file_name().ok_or_else(|| io::Error::other("this path names no file"))?;
-    let mut temporary = directory.join(name).into_os_string();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = PathBuf::from(temporary);
-    // By this name it can only be left over from a process long gone.
-    let _ = fs::remove_file(&temporary);
+    let (path, temporary) = places(path)?;
     let written = create(&temporary, contents).and_then(|()| fs::rename(&temporary, &path));
     if written.is_err() {
         // The first error is the one to report.
         let _ = fs::remove_file(&temporary);
     }
-    written.and_then(|()| File::open(directory)?.sync_all())
+    written.and_then(|()| File::open(parent(&path))?.sync_all())
+}
+
+/// Whether [`replace`] could write this file, as far as that can be told beforehand. Leaves no trace.
+pub(crate) fn probe(path: &Path) -> io::Result<()> {
+    let (_, temporary) = places(path)?;
+    create(&temporary, b"").and_then(|()| fs::remove_file(&temporary))
+}
+
+/// The file to replace, and one beside it to begin with, which does not exist.
+fn places(path: &Path) -> io::Result<(PathBuf, PathBuf)> {
+    // Through a link, to the file itself.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let name = path.file_name().ok_or_else(|| io::Error::other("this path names no file"))?;
+    let mut temporary = parent(&path).join(name).into_os_string();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    // By this name it can only be left over from a process long gone.
+    let _ = fs::remove_file(&temporary);
+    Ok((path, temporary))
 }
 
 /// Writes a file (mode 0600) that must not exist yet.

@@ -34,7 +34,7 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, needed: bool) -> Resul
         Some(kubeconfig) => Some(is_usable(&kubeconfig).map_err(Failure::usage)?),
         None => None,
     };
-    let bootstrap_exists = bootstrap.is_some_and(Path::exists);
+    let bootstrap_exists = bootstrap.map(exists).transpose()?.unwrap_or(false);
     let primary = match (usable, bootstrap) {
         (Some(_), _) => node,
         (None, Some(path)) if bootstrap_exists => path,
@@ -64,6 +64,11 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, needed: bool) -> Resul
     Ok(Access { endpoint, cluster: Arc::new(cluster), bootstrap, write })
 }
 
+/// What cannot be seen is not known to be missing.
+fn exists(path: &Path) -> Result<bool, Failure> {
+    path.try_exists().map_err(|error| Failure::Usage(format!("{}: cannot be read: {error}", path.display())))
+}
+
 /// Makes sure that the node's kubeconfig can be written when there is a certificate to point at.
 pub(crate) fn make_room(path: &Path, current: &Path) -> Result<(), Failure> {
     if current.to_str().is_none() {
@@ -72,7 +77,8 @@ pub(crate) fn make_room(path: &Path, current: &Path) -> Result<(), Failure> {
     }
     let directory = files::parent(path);
     let cannot = |error: io::Error| Failure::Usage(format!("cannot create {}: {error}", directory.display()));
-    files::create_directory(directory).map_err(cannot)
+    files::create_directory(directory).map_err(cannot)?;
+    files::probe(path).map_err(|error| Failure::Usage(format!("cannot write {}: {error}", path.display())))
 }
 
 /// Writes the node's kubeconfig: it points at the certificate that rotation keeps current.

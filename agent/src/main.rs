@@ -18,7 +18,8 @@ mod state_dir;
 mod status;
 mod whoami;
 
-use std::io::{self, IsTerminal as _};
+use std::env::VarError;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -43,7 +44,8 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("perennial: {failure}");
+            // Without a reader the exit code has to say it alone.
+            let _ = writeln!(io::stderr(), "perennial: {failure}");
             failure.exit_code()
         }
     }
@@ -52,10 +54,14 @@ fn main() -> ExitCode {
 fn start_logging(level: &str) -> Result<(), Failure> {
     const VARIABLE: &str = "PERENNIAL_LOG";
     let filter = match std::env::var(VARIABLE) {
+        Ok(filter) if filter.is_empty() => EnvFilter::new(level),
         Ok(filter) => EnvFilter::try_new(filter).map_err(|error| Failure::Usage(format!("{VARIABLE}: {error}")))?,
-        Err(_) => EnvFilter::new(level),
+        Err(VarError::NotPresent) => EnvFilter::new(level),
+        Err(VarError::NotUnicode(_)) => return Err(Failure::Usage(format!("{VARIABLE}: this is not UTF-8"))),
     };
     let stderr = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(stderr).init();
+    // To complain about a broken stderr on stderr is to panic: a certificate must outlive the reader of its log.
+    let log = tracing_subscriber::fmt().log_internal_errors(false);
+    log.with_env_filter(filter).with_writer(io::stderr).with_ansi(stderr).init();
     Ok(())
 }

@@ -12,7 +12,7 @@ use perennial_std::clock;
 use serde_json::Value;
 
 use crate::cli::{self, Approve};
-use crate::embedded::Embedded;
+use crate::embedded::{self, Embedded};
 use crate::failure::Failure;
 use crate::report::{Report, time_of_day};
 use crate::signals;
@@ -23,6 +23,7 @@ const ADMIN: &str = "admin.kubeconfig";
 const BOOTSTRAP: &str = "bootstrap.kubeconfig";
 
 pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
+    let listener = embedded::listen(options.listen)?;
     let state = StateDir::open(&options.dir)?;
     let mut random = Random::from_os().map_err(Failure::failed)?;
     let authority = state.authority(&mut random, clock::now().unix)?;
@@ -36,7 +37,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
         backdate: options.backdate,
         ..Options::default()
     };
-    let server = Embedded::start(options.listen, serves, authority, &token)?;
+    let server = Embedded::start(listener, serves, authority, &token)?;
     state.write(ADMIN, kubeconfig_with_certificate(&server.endpoint, "admin", &server.admin).as_bytes())?;
     state.write(BOOTSTRAP, kubeconfig_with_token(&server.endpoint, "bootstrap", &token).as_bytes())?;
 
@@ -116,7 +117,7 @@ impl Log {
             self.seen.remove(&name);
         }
         let hint = if self.manual && step == "pending" { "; waits for kubectl certificate approve" } else { "" };
-        let time = time_of_day(clock::now().unix);
+        let (time, name) = (time_of_day(clock::now().unix), printable(&name));
         self.report.event(step, Value::Null, &format!("{time}  {step:<8}  {name}  {detail}{hint}"));
     }
 }

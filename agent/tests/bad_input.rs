@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
@@ -106,6 +107,10 @@ fn nothing_to_begin_with_is_refused_with_a_way_out() {
     let both = [RUN.as_slice(), &["--bootstrap-kubeconfig", "bootstrap"]].concat();
     refused(directory.path(), &both, &["neither kubeconfig nor bootstrap exists"]);
 
+    // It may well be there.
+    let below_a_file = [RUN.as_slice(), &["--bootstrap-kubeconfig", "/proc/version/bootstrap"]].concat();
+    refused(directory.path(), &below_a_file, &["/proc/version/bootstrap: cannot be read"]);
+
     // An expired certificate is no better than none, and cannot renew itself.
     let expired = Ca::new().node(DAY / 2, DAY / 4);
     put_in_use(&directory.path().join("pki"), expired.to_pem().as_bytes());
@@ -140,6 +145,19 @@ fn a_directory_that_cannot_hold_certificates_is_refused() {
 }
 
 #[test]
+fn a_kubeconfig_that_could_not_be_written_is_refused_before_a_certificate_is_asked_for() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    fs::write(path.join("ca.crt"), Ca::new().authority.certificate_pem()).unwrap();
+    fs::write(path.join("bootstrap"), kubeconfig(CLUSTER, "token: t")).unwrap();
+    fs::create_dir(path.join("pki")).unwrap();
+    let run = ["run", "--node-name", "worker", "--cert-dir", "pki", "--bootstrap-kubeconfig", "bootstrap"];
+    // Nobody may create files there, not even root.
+    let nowhere = [run.as_slice(), &["--kubeconfig", "/proc/kubeconfig"]].concat();
+    refused(path, &nowhere, &["cannot write /proc/kubeconfig"]);
+}
+
+#[test]
 fn names_no_node_can_have_are_refused() {
     let directory = TempDir::new().unwrap();
     let named = ["run", "--node-name", "Worker_1", "--cert-dir", "pki", "--kubeconfig", "kubeconfig"];
@@ -153,12 +171,20 @@ fn durations_that_make_no_sense_are_refused_with_an_example() {
         let lifetime = format!("--lifetime={bad}");
         refused(directory.path(), &["demo", &lifetime], &["--lifetime", bad]);
     }
-    for option in ["--signing-duration=0s", "--backdate=never", "--backdate=-1s"] {
+    for option in ["--signing-duration=0s", "--signing-duration=999ms", "--backdate=never", "--backdate=-1s"] {
         refused(directory.path(), &["signer", option], &["for example 6s"]);
     }
     refused(directory.path(), &["signer", "--backdate=9999d"], &["at most 365d"]);
     refused(directory.path(), &["demo", "--rotations=0"], &["--rotations"]);
     refused(directory.path(), &["demo", "--runtime=tokio"], &["std, smol"]);
+}
+
+#[test]
+fn an_address_that_is_taken_is_refused_before_anything_is_written() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let directory = TempDir::new().unwrap();
+    refused(directory.path(), &["signer", "--dir", "new", "--listen", &address], &["cannot listen on", &address]);
 }
 
 #[test]

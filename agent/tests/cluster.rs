@@ -162,6 +162,7 @@ fn the_rotation_point_that_is_told_is_the_one_that_status_computes() {
     let _signer = Signer::start(directory.path(), &[]);
     let mut run = Process::start(directory.path(), &run_arguments(&["--json"]));
     let told = run.event("resting", 1)["rotate_at"].clone();
+    assert_eq!(run.events("issued").len(), 1, "what rests has been told of: {}", run.stdout());
     run.event("kubeconfig", 1);
     assert_eq!(status(directory.path()).0["rotate_at"], told);
 }

@@ -3,6 +3,7 @@
 mod support;
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use rustix::process::Signal;
@@ -73,4 +74,25 @@ fn an_interrupted_demo_says_so_and_leaves_nothing_behind() {
     assert_eq!(output.code, Some(1), "{output:?}");
     assert_eq!(events(&output.stdout).last().unwrap()["reason"], "interrupted");
     assert!(!Path::new(&directory).exists());
+}
+
+#[test]
+fn a_log_that_nobody_reads_any_more_ends_nothing() {
+    for runtime in ["std", "smol"] {
+        let arguments = ["demo", "--runtime", runtime, "--rotations", "1", "--lifetime", "2s"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_perennial"));
+        command.args(arguments).env("PERENNIAL_LOG", "trace").stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(child.stderr.take());
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{runtime}");
+    }
+}
+
+#[test]
+fn without_a_place_for_its_files_it_says_which_and_what_to_do() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_perennial"));
+    let output = command.arg("demo").env("TMPDIR", "/nowhere").output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("/nowhere") && stderr.contains("--dir"), "{stderr}");
 }

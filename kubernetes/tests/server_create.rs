@@ -48,6 +48,16 @@ fn a_generated_name_is_the_prefix_and_five_characters() {
 }
 
 #[test]
+fn a_name_that_cannot_stand_in_a_path_is_refused() {
+    let mut server = Server::new(Options::default());
+    for bad in [".", "..", "a/b", "/", "a%2fb"] {
+        let answer = server.create(&User::Bootstrap, &node_csr(bad, "one"));
+        assert_eq!((answer.0, &answer.1["details"]["causes"][0]["field"]), (422, &json!("metadata.name")), "{bad}");
+    }
+    assert_eq!(server.create(&User::Bootstrap, &node_csr("a..b", "one")).0, 201);
+}
+
+#[test]
 fn a_name_is_taken_once() {
     let mut server = Server::new(Options::default());
     let object = node_csr("a", "one");

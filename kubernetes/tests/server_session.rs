@@ -139,7 +139,7 @@ fn what_cannot_be_framed_is_refused_and_the_connection_closed() {
         ("nonsense\r\n\r\n".to_owned(), 400),
         (head("GET", &format!("x: {long}\r\n")), 431),
         (head("POST", ""), 411),
-        (head("POST", "content-length: 3145729\r\n"), 413),
+        (head("POST", "content-length: 131073\r\n"), 413),
         (head("POST", "content-length: 5\r\ntransfer-encoding: chunked\r\n"), 400),
         (head("POST", "transfer-encoding: gzip, chunked\r\n"), 400),
         (head("POST", "content-length: 5\r\ncontent-length: 6\r\n"), 400),
@@ -162,7 +162,7 @@ fn a_body_that_grows_too_large_is_refused_on_the_way() {
     let head = format!("POST {COLLECTION} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
     let mut text = wire.exchange(head.as_bytes());
     let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
-    for _ in 0..50 {
+    for _ in 0..3 {
         if wire.session.is_closed() {
             break;
         }

@@ -39,7 +39,14 @@ impl Host {
     /// # Errors
     /// What the operating system says against the address.
     pub fn bind(address: SocketAddr, api: Api, tls: Tls) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
+        Self::new(TcpListener::bind(address)?, api, tls)
+    }
+
+    /// Takes a socket that listens already.
+    ///
+    /// # Errors
+    /// What the operating system says against the socket.
+    pub fn new(listener: TcpListener, api: Api, tls: Tls) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let shared = Shared {
             api: Mutex::new(api),

@@ -38,6 +38,7 @@ struct Seen {
     unwritten: bool,
     /// A certificate that is not due is in use and on disk.
     in_place: bool,
+    /// `None` while the certificate is not on disk: when it will be rotated is told after that it was issued.
     state: Option<State>,
     trouble: Option<Arc<str>>,
     progress: Option<Progress>,
@@ -49,7 +50,7 @@ impl Seen {
             issued: now.issued,
             unwritten: now.unwritten,
             in_place: now.credential.is_some() && now.due.is_none() && !now.unwritten,
-            state: Some(now.state),
+            state: (!now.unwritten).then_some(now.state),
             trouble: now.last_error.clone(),
             progress: now.progress.clone(),
         }
@@ -91,13 +92,18 @@ impl<'a> Watch<'a> {
             if changed.is_none() && self.handle.link().has_ended() {
                 return match (stopping.load(Ordering::SeqCst), options.once) {
                     (true, false) => Ok(()),
-                    (true, true) => Err(Failure::Failed("interrupted before a certificate was in place".into())),
+                    (true, true) => Err(Failure::Failed(self.interrupted())),
                     (false, _) => {
                         Err(Failure::Failed("the rotation has ended by itself; please report this as a bug".into()))
                     }
                 };
             }
         }
+    }
+
+    fn interrupted(&self) -> String {
+        let trouble = self.seen.trouble.as_deref().map(|error| format!("; the last trouble: {error}"));
+        format!("interrupted before a certificate was in place{}", trouble.unwrap_or_default())
     }
 
     /// Tells what is new. What has no sentence here is logged by the runtime.
@@ -117,7 +123,7 @@ impl<'a> Watch<'a> {
         if let (Some(trouble), true) = (&new.trouble, new.trouble != self.seen.trouble) {
             self.report.event("trouble", json!({ "reason": &**trouble }), "");
         }
-        if let (State::Resting { rotate_at }, true) = (now.state, new.state != self.seen.state) {
+        if let (Some(State::Resting { rotate_at }), true) = (new.state, new.state != self.seen.state) {
             let sentence = format!("next rotation at {rotate_at}, in {}", words(rotate_at.since(now.at.unix)));
             self.report.event("resting", json!({ "rotate_at": rotate_at.to_string() }), &sentence);
         }

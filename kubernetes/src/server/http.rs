@@ -10,8 +10,9 @@ use super::status;
 
 /// A request head may be this long.
 const LONGEST_HEAD: usize = 64 * 1024;
-/// A request body may be this long, as in a cluster.
-const LONGEST_BODY: usize = 3 * 1024 * 1024;
+/// A request body may be this long. It is read before anybody knows who sends it, so it must cost little; no object
+/// that is accepted is larger.
+const LONGEST_BODY: usize = 128 * 1024;
 /// A chunk of ours holds at most this much; ureq-proto cuts larger ones.
 const CHUNK: usize = 8192;
 /// What is written around a chunk is shorter than this.
@@ -315,7 +316,7 @@ enum Step {
     Request(Reply<ProvideResponse>, ApiRequest),
 }
 
-const TOO_LARGE: &str = "the body of the request is larger than 3 MiB";
+const TOO_LARGE: &str = "the body of the request is larger than 128 KiB";
 
 fn next() -> Phase {
     // Never fails: the result is for states this one does not have.

@@ -93,6 +93,7 @@ impl Api {
     ) -> Result<Arc<Stored>, Response> {
         self.name(&mut csr)?;
         let name = csr.metadata.name.clone();
+        validation::name(&name).map_err(|causes| status::invalid(&name, causes))?;
         access::restrict_node(user, &name, &csr.spec)?;
         let request =
             validation::create(&csr.spec, self.options.allow_short).map_err(|causes| status::invalid(&name, causes))?;

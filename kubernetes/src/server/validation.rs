@@ -79,6 +79,18 @@ pub(super) fn create(spec: &CsrSpec, allow_short: bool) -> Result<RequestFacts, 
     }
 }
 
+/// What could not stand in a path (`path.ValidatePathSegmentName`).
+pub(super) fn name(name: &str) -> Result<(), Vec<StatusCause>> {
+    let why = match name {
+        "." | ".." => format!("may not be {name:?}"),
+        _ => match name.find(['/', '%']) {
+            Some(at) => format!("may not contain {:?}", &name[at..=at]),
+            None => return Ok(()),
+        },
+    };
+    Err(vec![invalid("metadata.name", &format!("{name:?}"), &why)])
+}
+
 fn usages(usages: &[String], causes: &mut Vec<StatusCause>) {
     if usages.is_empty() {
         causes.push(required("spec.usages", "usages must be provided"));
