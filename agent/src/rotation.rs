@@ -3,6 +3,7 @@
 use std::thread::{self, JoinHandle};
 
 use perennial::{Certificate, Policy, Template};
+use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
 use perennial_kubernetes::rotation::Signer;
 use perennial_std::{Directory, Handle};
 
@@ -11,12 +12,10 @@ use crate::failure::Failure;
 
 /// The prefix of kubelet's client certificate files.
 pub(crate) const PREFIX: &str = "kubelet-client";
-/// Who signs them.
-const SIGNER_NAME: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 
 /// The seed a rotation that holds this certificate goes by.
 pub(crate) fn seed_of(certificate: &Certificate) -> u64 {
-    perennial::seed(SIGNER_NAME, &certificate.common_name)
+    perennial::seed(KUBELET_CLIENT_SIGNER, &certificate.common_name)
 }
 
 /// What is to be rotated, and how.

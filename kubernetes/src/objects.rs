@@ -9,6 +9,13 @@ pub const API_VERSION: &str = "certificates.k8s.io/v1";
 /// Where certificate signing requests live.
 pub const CSR_PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
+/// Signs client certificates for anybody (`signerName`).
+pub const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+/// Signs kubelets' client certificates (`signerName`).
+pub const KUBELET_CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+/// Signs kubelets' serving certificates (`signerName`).
+pub const KUBELET_SERVING_SIGNER: &str = "kubernetes.io/kubelet-serving";
+
 /// Metadata every object carries; only the fields this crate reads or keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

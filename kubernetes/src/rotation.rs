@@ -302,8 +302,9 @@ impl Rotation {
     }
 }
 
-/// The seed `status` tools and restarts agree on. Without a template, the certificate at hand says who we are.
-pub fn seed_of(signer: Option<&Signer>, template: Option<&Template>, credential: Option<&Credential>) -> u64 {
+/// What restarts, and tools that look at a directory, agree on: who signs, and for whom. Without a
+/// template, the certificate at hand says who we are.
+fn seed_of(signer: Option<&Signer>, template: Option<&Template>, credential: Option<&Credential>) -> u64 {
     let signer_name = signer.map_or("", |signer| &signer.signer_name);
     let common_name = template.map(Template::common_name);
     let held = credential.map(|credential| credential.chain().certificate().common_name.as_str());

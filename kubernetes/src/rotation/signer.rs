@@ -8,6 +8,7 @@ use perennial_pki::{KeyAlgorithm, Roots, Usage};
 
 use crate::client::Limits;
 use crate::cluster::{Cluster, Identity};
+use crate::objects::KUBELET_CLIENT_SIGNER;
 
 /// Gives the identity to ask with, looked up anew for each request: a token file may have changed.
 /// It is called on the loop, which stands still meanwhile: read a file, but do not go to the network.
@@ -64,7 +65,7 @@ impl Signer {
         Self {
             cluster,
             ask_as: AskAs::Own { bootstrap },
-            signer_name: "kubernetes.io/kube-apiserver-client-kubelet".into(),
+            signer_name: KUBELET_CLIENT_SIGNER.into(),
             usage: Usage::ClientAuth,
             expiration: None,
             key_algorithm: KeyAlgorithm::default(),

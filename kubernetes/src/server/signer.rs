@@ -10,10 +10,9 @@ use perennial_pki::{Chain, KeyUsage, RequestFacts, Usage};
 use super::authority::{Authority, AuthorityError};
 use super::random::Random;
 use crate::objects::CsrSpec;
-
-pub(super) const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
-pub(super) const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
-pub(super) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+pub(super) use crate::objects::{
+    CLIENT_SIGNER as CLIENT, KUBELET_CLIENT_SIGNER as KUBELET_CLIENT, KUBELET_SERVING_SIGNER as KUBELET_SERVING,
+};
 
 /// Whether this server signs for `signer_name`.
 pub(super) fn serves(signer_name: &str) -> bool {
