@@ -48,8 +48,9 @@ impl Show<'_> {
         }
         let (n, runtime, identity) = (options.rotations, options.runtime.name(), identity());
         let fields = json!({ "runtime": runtime, "rotations": n, "identity": identity });
+        let rotations = if n == 1 { "rotation" } else { "rotations" };
         let sentence =
-            format!("done          {n} rotations on {runtime}; the server knew each certificate as {identity}");
+            format!("done          {n} {rotations} on {runtime}; the server knew each certificate as {identity}");
         self.report.event("done", fields, &sentence);
         Ok(())
     }
