@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use perennial::Template;
+use perennial::{State, Template};
 use perennial_kubernetes::rotation::Snapshot;
 use perennial_pki::Credential;
 use perennial_std::link::{Link, Message};
@@ -25,6 +25,11 @@ impl Handle {
     /// and once the last one has expired. Costs a load and a look at the clock: ask for each connection.
     pub fn credential(&self) -> Option<Arc<Credential>> {
         self.0.credential()
+    }
+
+    /// What the rotation is doing.
+    pub fn state(&self) -> State {
+        self.0.state()
     }
 
     /// Everything there is to know, at one moment.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::Template;
+use perennial::{State, Template};
 use perennial_kubernetes::rotation::{Input, Snapshot};
 use perennial_pki::Credential;
 
@@ -33,6 +33,11 @@ impl Handle {
         let credential = self.link.snapshot().credential.clone()?;
         let expired = credential.chain().certificate().validity.expired(clock::now().unix);
         (!expired).then_some(credential)
+    }
+
+    /// What the rotation is doing.
+    pub fn state(&self) -> State {
+        self.link.snapshot().state
     }
 
     /// Everything there is to know, at one moment.
