@@ -41,8 +41,12 @@ impl Cancel {
 
     fn sleep(&self, span: Duration) {
         let listener = self.event.listen();
-        if !self.is_cancelled() {
-            listener.wait_deadline(Instant::now() + span);
+        if self.is_cancelled() {
+            return;
+        }
+        match Instant::now().checked_add(span) {
+            Some(until) => drop(listener.wait_deadline(until)),
+            None => listener.wait(),
         }
     }
 }
