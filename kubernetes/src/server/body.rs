@@ -4,24 +4,45 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::message::{ApiRequest, Response};
+use super::message::{ApiRequest, Response, to_json};
 use super::protobuf::{self, Malformed, Message};
 use super::status;
 use crate::objects::{API_VERSION, CertificateSigningRequest};
 
 /// An object may be this large: what is kept must be bounded.
-const LARGEST: usize = 64 * 1024;
+pub(super) const LARGEST: usize = 64 * 1024;
 
 /// A certificate signing request.
 pub(super) fn csr(request: &ApiRequest) -> Result<CertificateSigningRequest, Response> {
     if request.body.len() > LARGEST {
-        let message = format!("Request entity too large: limit is {LARGEST}");
-        return Err(status::refused(413, "RequestEntityTooLarge", &message));
+        return Err(too_large());
     }
-    let mut csr: CertificateSigningRequest = object(request, status::KIND, API_VERSION)?;
-    csr.kind = status::KIND.into();
-    csr.api_version = API_VERSION.into();
-    Ok(csr)
+    object(request, status::KIND, API_VERSION).map(typed)
+}
+
+/// A certificate signing request that came out of a patch.
+pub(super) fn patched(mut value: Value) -> Result<CertificateSigningRequest, Response> {
+    drop_nulls(&mut value);
+    if to_json(&value).len() > LARGEST {
+        return Err(too_large());
+    }
+    let said = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    expect(said("apiVersion"), API_VERSION, status::KIND)?;
+    expect(said("kind"), status::KIND, status::KIND)?;
+    serde_json::from_value(value).map(typed).map_err(|error| status::unreadable_patch(&error.to_string()))
+}
+
+fn typed(csr: CertificateSigningRequest) -> CertificateSigningRequest {
+    CertificateSigningRequest { kind: status::KIND.into(), api_version: API_VERSION.into(), ..csr }
+}
+
+/// An object of ours as patches and tables work on it.
+pub(super) fn to_value(csr: &CertificateSigningRequest) -> Value {
+    serde_json::to_value(csr).expect("our objects have string keys and infallible fields")
+}
+
+pub(super) fn too_large() -> Response {
+    status::refused(413, "RequestEntityTooLarge", &format!("Request entity too large: limit is {LARGEST}"))
 }
 
 /// An object of this kind and version. In JSON both may be left out.
@@ -105,8 +126,13 @@ enum Encoding {
     Protobuf,
 }
 
+/// `Content-Type` without its parameters.
+pub(super) fn media_type(request: &ApiRequest) -> &str {
+    request.content_type.split(';').next().unwrap_or_default().trim()
+}
+
 fn encoding(request: &ApiRequest) -> Result<Encoding, Response> {
-    match request.content_type.split(';').next().unwrap_or_default().trim() {
+    match media_type(request) {
         "" | "application/json" => Ok(Encoding::Json),
         "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
         _ => Err(status::unsupported_media_type()),

@@ -27,8 +27,8 @@ const RESOURCES: [Resource; 3] = [
         singular: "certificatesigningrequest",
         kind: status::KIND,
         short: &["csr"],
-        verbs: &["create", "delete", "deletecollection", "get", "list", "update", "watch"],
-        subresources: &[("approval", &["get", "update"]), ("status", &["get", "update"])],
+        verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+        subresources: &[("approval", &["get", "patch", "update"]), ("status", &["get", "patch", "update"])],
     },
     Resource {
         group: "authentication.k8s.io",

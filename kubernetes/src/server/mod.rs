@@ -21,6 +21,7 @@ mod discovery;
 mod http;
 mod identity;
 mod message;
+mod patch;
 mod protobuf;
 mod random;
 mod requests;
@@ -31,6 +32,7 @@ mod signer;
 mod status;
 mod store;
 mod table;
+mod update;
 mod validation;
 mod watch;
 

@@ -126,6 +126,26 @@ pub(super) fn unsupported_media_type() -> Response {
     response(&failure(415, "UnsupportedMediaType", message))
 }
 
+pub(super) fn unsupported_patch() -> Response {
+    let message = "the body of the request was in an unknown format - accepted media types include: \
+                   application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+    response(&failure(415, "UnsupportedMediaType", message))
+}
+
+/// A JSON patch that does not fit the object.
+pub(super) fn inapplicable(why: &str) -> Response {
+    let cause = StatusCause { message: why.into(), ..StatusCause::default() };
+    let details = StatusDetails { causes: vec![cause], ..StatusDetails::default() };
+    let message = "the server rejected our request due to an error in our request";
+    response(&Status { details: Some(details), ..failure(422, "Invalid", message) })
+}
+
+/// A patch that makes something else of the object.
+pub(super) fn unreadable_patch(why: &str) -> Response {
+    let cause = StatusCause { reason: "FieldValueInvalid".into(), message: why.into(), field: "patch".into() };
+    invalid_object(StatusDetails::default(), vec![cause])
+}
+
 pub(super) fn invalid(name: &str, causes: Vec<StatusCause>) -> Response {
     invalid_object(details(name, KIND), causes)
 }
@@ -142,7 +162,8 @@ pub(super) fn invalid_list_options(field: &str, why: &str) -> Response {
 fn invalid_object(details: StatusDetails, causes: Vec<StatusCause>) -> Response {
     let said: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
     let said = if let [one] = said.as_slice() { one.clone() } else { format!("[{}]", said.join(", ")) };
-    let message = format!("{}.{} {:?} is invalid: {said}", details.kind, details.group, details.name);
+    let dot = if details.group.is_empty() { "" } else { "." };
+    let message = format!("{}{dot}{} {:?} is invalid: {said}", details.kind, details.group, details.name);
     let details = StatusDetails { causes, ..details };
     response(&Status { details: Some(details), ..failure(422, "Invalid", message) })
 }

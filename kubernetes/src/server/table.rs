@@ -3,6 +3,7 @@
 use perennial::UnixTime;
 use serde_json::{Value, json};
 
+use super::body;
 use super::message::Query;
 use super::store::Stored;
 
@@ -64,7 +65,7 @@ pub(super) fn shaped(stored: &Stored, shape: Shape, now: UnixTime) -> Value {
 }
 
 pub(super) fn object(stored: &Stored) -> Value {
-    serde_json::to_value(&stored.object).expect("our objects have string keys and infallible fields")
+    body::to_value(&stored.object)
 }
 
 pub(super) fn table<'a>(
