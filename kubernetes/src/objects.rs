@@ -200,6 +200,12 @@ pub struct ListMeta {
     /// Where a watch begins.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub resource_version: String,
+    /// Asks for the next page; empty on the last one.
+    #[serde(rename = "continue", skip_serializing_if = "String::is_empty")]
+    pub continue_: String,
+    /// How many objects follow on further pages, where the server tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remaining_item_count: Option<u64>,
 }
 
 /// One event of a watch. The object is a request, a [`Status`] (`ERROR`) or bare metadata (`BOOKMARK`).

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::message::{ApiRequest, Response, to_json};
 use super::protobuf::{self, Malformed, Message};
 use super::status;
-use crate::objects::{API_VERSION, CertificateSigningRequest};
+use crate::objects::{API_VERSION, CertificateSigningRequest, ObjectMeta};
 
 /// An object may be this large: what is kept must be bounded.
 pub(super) const LARGEST: usize = 64 * 1024;
@@ -69,6 +69,24 @@ where
 pub(super) struct Preconditions {
     pub(super) uid: Option<String>,
     pub(super) resource_version: Option<String>,
+}
+
+impl Preconditions {
+    /// Refuses what is not the object that was meant.
+    pub(super) fn check(&self, metadata: &ObjectMeta) -> Result<(), Response> {
+        let checks = [
+            ("UID", &self.uid, &metadata.uid),
+            ("ResourceVersion", &self.resource_version, &metadata.resource_version),
+        ];
+        for (what, wanted, actual) in checks {
+            if let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != actual) {
+                let why =
+                    format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {actual}");
+                return Err(status::conflict(&metadata.name, why));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The preconditions in the `DeleteOptions` of a deletion, if it has any.

@@ -20,6 +20,7 @@ mod controllers;
 mod discovery;
 mod http;
 mod identity;
+mod list;
 mod message;
 mod patch;
 mod protobuf;

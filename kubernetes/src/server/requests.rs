@@ -1,30 +1,24 @@
 //! The verbs of `certificatesigningrequests`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use perennial::UnixTime;
-use serde_json::{Value, json};
 
 use super::access::{self, Attributes};
 use super::api::Api;
 use super::body;
 use super::identity::Identity;
 use super::message::{Answer, ApiRequest, Method, Query, Response};
-use super::selector::Selector;
-use super::store::{Store, StoreError, Stored};
-use super::table::{Shape, object, shaped, table};
+use super::store::{StoreError, Stored};
+use super::table::{Shape, shaped};
 use super::validation::{self, Part};
-use super::watch::{Start, Watcher};
 use super::{patch, rfc3339, status};
-use crate::objects::{API_VERSION, CertificateSigningRequest, CsrStatus};
+use crate::objects::{CertificateSigningRequest, CsrStatus};
 
 /// A generated name is cut to this length before its suffix.
 const LONGEST_PREFIX: usize = 58;
 /// A cluster gives up generating names after this many collisions.
 const NAME_TRIES: usize = 8;
-/// A watch without `timeoutSeconds` lasts half an hour; a cluster draws from half an hour to an hour.
-const WATCH: Duration = Duration::from_secs(1800);
 
 impl Api {
     /// `rest` is what follows the collection in the path: a name, a subresource.
@@ -66,9 +60,9 @@ impl Api {
             _ => None,
         };
         let stored = match verb {
-            "watch" => return self.watch(&query, name, shape).map(Answer::Watch),
-            "list" => return self.list(&query, shape, now).map(Answer::Response),
-            "deletecollection" => return self.delete_collection(&query, now).map(Answer::Response),
+            "watch" => return self.watch(&query, name, shape, now).map(Answer::Watch),
+            "list" => return self.page(&query).map(|page| page.answer(shape, now)).map(Answer::Response),
+            "deletecollection" => return self.delete_collection(request, &query, now).map(Answer::Response),
             "delete" => return self.delete(request, name).map(Answer::Response),
             "get" => Arc::clone(self.find(name)?),
             "create" => {
@@ -143,96 +137,22 @@ impl Api {
         Err(status::already_exists(&metadata.generate_name))
     }
 
-    fn list(&self, query: &Query, shape: Shape, now: UnixTime) -> Result<Response, Response> {
-        let selector = Selector::from_query(query)?;
-        if query.flag("sendInitialEvents") {
-            return Err(status::invalid_list_options("sendInitialEvents", "sendInitialEvents is forbidden for list"));
-        }
-        let version = self.store.version().to_string();
-        let selected: Vec<&Stored> = select(&self.store, &selector).map(AsRef::as_ref).collect();
-        let list = match shape {
-            Shape::Table(include) => table(selected, &version, include, now),
-            Shape::Objects => json!({
-                "kind": "CertificateSigningRequestList",
-                "apiVersion": API_VERSION,
-                "metadata": { "resourceVersion": version },
-                "items": selected.into_iter().map(object).collect::<Vec<Value>>(),
-            }),
-        };
-        Ok(Response::json(200, &list))
-    }
-
-    fn watch(&self, query: &Query, name: &str, shape: Shape) -> Result<Watcher, Response> {
-        let selector = if name.is_empty() { Selector::from_query(query)? } else { Selector::named(name) };
-        let timeout =
-            query.get("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).filter(|seconds| *seconds > 0);
-        let timeout = timeout.map_or(WATCH, Duration::from_secs);
-        let version = query.get("resourceVersion").filter(|version| !matches!(*version, "" | "0"));
-        let start = match (query.get("sendInitialEvents"), version) {
-            (Some("true" | "1"), _) => {
-                if query.get("resourceVersionMatch") != Some("NotOlderThan") {
-                    let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-                    return Err(status::invalid_list_options("resourceVersionMatch", why));
-                }
-                Start::Objects { marked: query.flag("allowWatchBookmarks") }
-            }
-            (_, None) => Start::Objects { marked: false },
-            (_, Some(version)) => {
-                let version = version
-                    .parse()
-                    .map_err(|_| status::bad_request(format!("invalid resource version {version:?}")))?;
-                self.check_reach(version)?;
-                Start::After(version)
-            }
-        };
-        Ok(Watcher::new(&self.store, selector, shape, &start, timeout))
-    }
-
-    /// Refuses versions the log does not reach: forgotten ones, and those of an earlier life of this server.
-    fn check_reach(&self, version: u64) -> Result<(), Response> {
-        let (oldest, current) = (self.store.oldest(), self.store.version());
-        if version < oldest {
-            return Err(status::gone(&status::expired(version, oldest)));
-        }
-        if version > current {
-            return Err(status::gone(&status::ahead(version, current)));
-        }
-        Ok(())
-    }
-
     fn delete(&mut self, request: &ApiRequest, name: &str) -> Result<Response, Response> {
-        let wanted = body::preconditions(request)?;
-        let metadata = &self.find(name)?.object.metadata;
-        if let Some(uid) = wanted.uid.filter(|uid| *uid != metadata.uid) {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", metadata.uid);
-            return Err(status::conflict(name, why));
-        }
-        if let Some(version) = wanted.resource_version.filter(|version| *version != metadata.resource_version) {
-            let why = format!(
-                "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
-                metadata.resource_version
-            );
-            return Err(status::conflict(name, why));
-        }
+        body::preconditions(request)?.check(&self.find(name)?.object.metadata)?;
         let removed = self.store.remove(name).ok_or_else(|| status::not_found(name))?;
         Ok(status::deleted(name, &removed.object.metadata.uid))
     }
 
-    fn delete_collection(&mut self, query: &Query, now: UnixTime) -> Result<Response, Response> {
-        let selector = Selector::from_query(query)?;
-        let before = self.list(query, Shape::Objects, now)?;
-        let names: Vec<String> =
-            select(&self.store, &selector).map(|stored| stored.object.metadata.name.clone()).collect();
+    /// Deletes what LIST would show, if all of it fulfils the conditions.
+    fn delete_collection(&mut self, request: &ApiRequest, query: &Query, now: UnixTime) -> Result<Response, Response> {
+        let wanted = body::preconditions(request)?;
+        let page = self.page(query)?;
+        page.objects.iter().try_for_each(|stored| wanted.check(&stored.object.metadata))?;
+        let answer = page.answer(Shape::Objects, now);
+        let names: Vec<String> = page.objects.iter().map(|stored| stored.object.metadata.name.clone()).collect();
         for name in names {
             self.store.remove(&name);
         }
-        Ok(before)
+        Ok(answer)
     }
-}
-
-/// The selected objects; one look-up where only one name can match.
-fn select<'a>(store: &'a Store, selector: &'a Selector) -> impl Iterator<Item = &'a Arc<Stored>> {
-    let one = selector.name().map(|name| store.get(name));
-    let all = one.is_none().then(|| store.iter());
-    one.flatten().into_iter().chain(all.into_iter().flatten()).filter(|stored| selector.matches(&stored.object))
 }

@@ -27,6 +27,8 @@ enum Operand {
 enum Test {
     Equals(String),
     Differs(String),
+    In(Vec<String>),
+    NotIn(Vec<String>),
     Exists,
     Missing,
 }
@@ -35,7 +37,7 @@ impl Selector {
     /// Reads `fieldSelector` and `labelSelector`.
     pub(super) fn from_query(query: &Query) -> Result<Self, Response> {
         let mut requirements = Vec::new();
-        for term in terms(query.get("fieldSelector")) {
+        for term in terms(query.get("fieldSelector").unwrap_or_default()) {
             let (field, test) =
                 parse(term).filter(|(_, test)| matches!(test, Test::Equals(_) | Test::Differs(_))).ok_or_else(
                     || status::bad_request(format!("invalid field selector {term:?}; want name=value or name!=value")),
@@ -43,22 +45,16 @@ impl Selector {
             let of = match field {
                 "metadata.name" => Operand::Name,
                 "spec.signerName" => Operand::SignerName,
-                other => {
-                    let message = format!(
-                        "Unable to find {:?} that match label selector \"\", field selector {term:?}: \
-                         field label not supported: {other}",
-                        "certificates.k8s.io/v1, Resource=certificatesigningrequests"
-                    );
-                    return Err(status::bad_request(message));
-                }
+                other => return Err(status::bad_request(format!("field label not supported: {other}"))),
             };
             requirements.push(Requirement { of, test });
         }
-        for term in terms(query.get("labelSelector")) {
+        for term in terms(query.get("labelSelector").unwrap_or_default()) {
             let (label, test) = parse(term).ok_or_else(|| {
-                let message =
-                    format!("unable to parse label selector {term:?}; sets (in, notin) are not supported here");
-                status::bad_request(message)
+                status::bad_request(format!(
+                    "unable to parse requirement {term:?}; want label, !label, label=value, label!=value, \
+                     label in (value,...) or label notin (value,...)"
+                ))
             })?;
             requirements.push(Requirement { of: Operand::Label(label.into()), test });
         }
@@ -93,18 +89,37 @@ impl Requirement {
         match &self.test {
             Test::Equals(wanted) => value == Some(wanted),
             Test::Differs(unwanted) => value != Some(unwanted),
+            Test::In(wanted) => value.is_some_and(|value| wanted.contains(value)),
+            Test::NotIn(unwanted) => value.is_none_or(|value| !unwanted.contains(value)),
             Test::Exists => value.is_some(),
             Test::Missing => value.is_none(),
         }
     }
 }
 
-fn terms(selector: Option<&str>) -> impl Iterator<Item = &str> {
-    selector.unwrap_or_default().split(',').map(str::trim).filter(|term| !term.is_empty())
+/// Splits at commas, save those in parentheses.
+fn terms(selector: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0_usize;
+    let split = selector.split(move |letter| {
+        match letter {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        letter == ',' && depth == 0
+    });
+    split.map(str::trim).filter(|term| !term.is_empty())
 }
 
 fn parse(term: &str) -> Option<(&str, Test)> {
-    let (key, test) = if let Some((key, value)) = term.split_once("!=") {
+    let (key, test) = if let Some((key, set)) = term.split_once('(') {
+        let values = set.strip_suffix(')')?.split(',').map(|value| value.trim().to_owned()).collect();
+        match key.trim().rsplit_once(char::is_whitespace)? {
+            (key, "in") => (key, Test::In(values)),
+            (key, "notin") => (key, Test::NotIn(values)),
+            _ => return None,
+        }
+    } else if let Some((key, value)) = term.split_once("!=") {
         (key, Test::Differs(value.trim().into()))
     } else if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
         (key, Test::Equals(value.trim().into()))
@@ -114,7 +129,8 @@ fn parse(term: &str) -> Option<(&str, Test)> {
         (term, Test::Exists)
     };
     let key = key.trim();
-    (!key.is_empty() && !key.contains([' ', '(', ')'])).then_some((key, test))
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
+    (!key.is_empty() && key.bytes().all(is_name)).then_some((key, test))
 }
 
 #[cfg(test)]
@@ -141,6 +157,12 @@ mod tests {
             ("labelSelector=tier=two", false),
             ("labelSelector=tier!=two", true),
             ("labelSelector=!tier", false),
+            ("labelSelector=tier in (one, two),!absent", true),
+            ("labelSelector=tier in (two)", false),
+            ("labelSelector=tier notin (two,three)", true),
+            ("labelSelector=tier notin (one)", false),
+            ("labelSelector=absent notin (one)", true),
+            ("labelSelector=absent in (one)", false),
         ] {
             assert_eq!(selector(query).unwrap().matches(&object), matches, "{query}");
         }
@@ -148,7 +170,14 @@ mod tests {
 
     #[test]
     fn what_cannot_be_selected_by_is_refused() {
-        for query in ["fieldSelector=spec.username=x", "fieldSelector=metadata.name", "labelSelector=tier in (a)"] {
+        for query in [
+            "labelSelector=tier in (a",
+            "labelSelector=in (a)",
+            "labelSelector=a>1",
+            "fieldSelector=spec.username=x",
+            "fieldSelector=metadata.name",
+            "labelSelector=tier of (a)",
+        ] {
             assert_eq!(selector(query).unwrap_err().status, 400, "{query}");
         }
     }

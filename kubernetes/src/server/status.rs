@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use super::message::Response;
-use crate::objects::{Status, StatusCause, StatusDetails};
+use crate::objects::{ListMeta, Status, StatusCause, StatusDetails};
 
 pub(super) const GROUP: &str = "certificates.k8s.io";
 pub(super) const RESOURCE: &str = "certificatesigningrequests";
@@ -116,6 +116,29 @@ pub(super) fn ahead(asked: u64, current: u64) -> Status {
     failure(410, "Expired", format!("resource version {asked} is ahead of this server's, which is {current}"))
 }
 
+/// A list cannot go on where it began; `token` makes it go on with what is there now.
+pub(super) fn continue_expired(token: String) -> Response {
+    let message = "The provided continue parameter is too old to display a consistent list result. You can start a \
+                   new list without the continue parameter, or use the continue token in this response to retrieve \
+                   the remainder of the results. Continuing with the provided token results in an inconsistent list \
+                   - objects that were created, modified, or deleted between the time the first chunk was returned \
+                   and now may show up in the list.";
+    let metadata = ListMeta { continue_: token, ..ListMeta::default() };
+    response(&Status { metadata, ..failure(410, "Expired", message) })
+}
+
+/// A list is to be as new as a version this server has not reached.
+pub(super) fn too_large_version(asked: u64, current: u64) -> Response {
+    let cause = StatusCause {
+        reason: "ResourceVersionTooLarge".into(),
+        message: "Too large resource version".into(),
+        ..StatusCause::default()
+    };
+    let details = StatusDetails { causes: vec![cause], retry_after_seconds: Some(1), ..StatusDetails::default() };
+    let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
+    response(&Status { details: Some(details), ..failure(504, "Timeout", message) })
+}
+
 pub(super) fn gone(status: &Status) -> Response {
     response(status)
 }
@@ -151,10 +174,8 @@ pub(super) fn invalid(name: &str, causes: Vec<StatusCause>) -> Response {
 }
 
 /// Invalid query parameters of LIST or WATCH.
-pub(super) fn invalid_list_options(field: &str, why: &str) -> Response {
+pub(super) fn invalid_list_options(cause: StatusCause) -> Response {
     let details = StatusDetails { group: "meta.k8s.io".into(), kind: "ListOptions".into(), ..StatusDetails::default() };
-    let message = format!("Forbidden: {why}");
-    let cause = StatusCause { reason: "FieldValueForbidden".into(), message, field: field.into() };
     invalid_object(details, vec![cause])
 }
 

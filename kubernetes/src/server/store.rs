@@ -74,6 +74,20 @@ impl Store {
         self.objects.values()
     }
 
+    /// The objects as they were at `version`, which must not be older than [`Store::oldest`].
+    pub(super) fn at(&self, version: u64) -> BTreeMap<&str, &Arc<Stored>> {
+        let mut objects: BTreeMap<&str, &Arc<Stored>> =
+            self.objects.iter().map(|(name, stored)| (name.as_str(), stored)).collect();
+        for event in self.log.iter().rev().take_while(|event| event.object.version > version) {
+            let name = event.object.object.metadata.name.as_str();
+            match &event.before {
+                Some(before) => objects.insert(name, before),
+                None => objects.remove(name),
+            };
+        }
+        objects
+    }
+
     /// The first event after `version`, which must not be older than [`Store::oldest`].
     pub(super) fn after(&self, version: u64) -> Option<&Event> {
         let index = self.log.partition_point(|event| event.object.version <= version);
@@ -153,6 +167,22 @@ mod tests {
         assert_eq!(store.version(), 3);
         assert_eq!(store.after(2).unwrap().object.object.metadata.resource_version, "3");
         assert!(store.after(3).is_none());
+    }
+
+    #[test]
+    fn the_past_can_be_seen_as_far_as_the_log_reaches() {
+        let mut store = Store::new(10, 10);
+        let first = store.insert(named("a"), UnixTime::default()).unwrap();
+        let mut changed = first.object.clone();
+        changed.metadata.labels.insert("x".into(), "y".into());
+        store.replace(&first, changed);
+        store.insert(named("b"), UnixTime::default()).unwrap();
+        store.remove("a").unwrap();
+        let versions = |at| store.at(at).values().map(|stored| stored.version).collect::<Vec<_>>();
+        assert_eq!(
+            [versions(1), versions(2), versions(3), versions(4), versions(5)],
+            [vec![], vec![2], vec![3], vec![3, 4], vec![4]]
+        );
     }
 
     #[test]

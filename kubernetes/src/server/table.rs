@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::body;
 use super::message::Query;
 use super::store::Stored;
+use crate::objects::ListMeta;
 
 /// How objects are to be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,10 @@ impl Include {
 pub(super) fn shaped(stored: &Stored, shape: Shape, now: UnixTime) -> Value {
     match shape {
         Shape::Objects => object(stored),
-        Shape::Table(include) => table([stored], &stored.object.metadata.resource_version, include, now),
+        Shape::Table(include) => {
+            let resource_version = stored.object.metadata.resource_version.clone();
+            table([stored], &ListMeta { resource_version, ..ListMeta::default() }, include, now)
+        }
     }
 }
 
@@ -70,7 +74,7 @@ pub(super) fn object(stored: &Stored) -> Value {
 
 pub(super) fn table<'a>(
     objects: impl IntoIterator<Item = &'a Stored>,
-    version: &str,
+    metadata: &ListMeta,
     include: Include,
     now: UnixTime,
 ) -> Value {
@@ -78,7 +82,7 @@ pub(super) fn table<'a>(
     json!({
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
-        "metadata": { "resourceVersion": version },
+        "metadata": metadata,
         "columnDefinitions": [
             column("Name", "name", "Name must be unique within a namespace."),
             column("Age", "", "Time since the object was created."),

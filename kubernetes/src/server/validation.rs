@@ -42,8 +42,15 @@ fn required(field: impl Into<String>, why: &str) -> StatusCause {
     cause("FieldValueRequired", field, format!("Required value{colon}{why}"))
 }
 
-fn forbidden(field: impl Into<String>, why: String) -> StatusCause {
+pub(super) fn forbidden(field: impl Into<String>, why: String) -> StatusCause {
     cause("FieldValueForbidden", field, format!("Forbidden: {why}"))
+}
+
+pub(super) fn not_supported(field: impl Into<String>, value: &str, supported: &[&str]) -> StatusCause {
+    let mut supported: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
+    supported.sort_unstable();
+    let message = format!("Unsupported value: {value:?}: supported values: {}", supported.join(", "));
+    cause("FieldValueNotSupported", field, message)
 }
 
 fn duplicate(field: impl Into<String>, value: &str) -> StatusCause {
@@ -98,10 +105,7 @@ fn usages(usages: &[String], causes: &mut Vec<StatusCause>) {
     for (index, usage) in usages.iter().enumerate() {
         let field = format!("spec.usages[{index}]");
         if !USAGES.contains(&usage.as_str()) {
-            let mut known: Vec<String> = USAGES.iter().map(|usage| format!("{usage:?}")).collect();
-            known.sort_unstable();
-            let message = format!("Unsupported value: {usage:?}: supported values: {}", known.join(", "));
-            causes.push(cause("FieldValueNotSupported", field, message));
+            causes.push(not_supported(field, usage, &USAGES));
         } else if usages[..index].contains(usage) {
             causes.push(duplicate(field, usage));
         }
@@ -192,8 +196,7 @@ fn conditions(conditions: &[Condition], causes: &mut Vec<StatusCause>) {
         if condition.status.is_empty() {
             causes.push(required(format!("{FIELD}[{index}].status"), ""));
         } else if known && condition.status != "True" {
-            let message = format!("Unsupported value: {:?}: supported values: \"True\"", condition.status);
-            causes.push(cause("FieldValueNotSupported", format!("{FIELD}[{index}].status"), message));
+            causes.push(not_supported(format!("{FIELD}[{index}].status"), &condition.status, &["True"]));
         }
         if conditions[..index].iter().any(|earlier| earlier.type_ == condition.type_) {
             causes.push(duplicate(format!("{FIELD}[{index}].type"), &condition.type_));

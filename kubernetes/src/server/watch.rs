@@ -7,11 +7,13 @@ use std::time::Duration;
 use perennial::UnixTime;
 use serde::Serialize;
 
-use super::message::to_json;
+use super::api::Api;
+use super::list::parse_version;
+use super::message::{Query, Response, to_json};
 use super::selector::Selector;
-use super::status;
 use super::store::{Change, Event, Store, Stored};
 use super::table::{Shape, shaped};
+use super::{status, validation};
 
 /// One watch. It is asked for events by [`Api::next_event`](super::Api::next_event), which never blocks.
 #[derive(Debug)]
@@ -24,9 +26,19 @@ pub struct Watcher {
     marks_initial_end: bool,
     /// The version of the last event looked at.
     after: u64,
+    /// The version the client knows.
+    told: u64,
+    /// When a bookmark may follow, if the client wants any.
+    bookmark: Option<UnixTime>,
     timeout: Duration,
+    end: UnixTime,
     ended: bool,
 }
+
+/// How often a cluster sends bookmarks.
+const BOOKMARKS: Duration = Duration::from_secs(60);
+/// A watch without `timeoutSeconds` lasts half an hour; a cluster draws from half an hour to an hour.
+const LASTS: Duration = Duration::from_secs(1800);
 
 impl Watcher {
     /// How long the client wants to watch.
@@ -46,29 +58,84 @@ pub enum Next {
     End,
 }
 
-/// How a watch begins.
-pub(super) enum Start {
-    /// With the objects that are there, as ADDED.
-    Objects {
-        /// Tell where they end.
-        marked: bool,
-    },
-    /// After this version.
-    After(u64),
+/// What a client wants to be told.
+struct Wish {
+    /// Begin with the objects that are there, as ADDED.
+    initial: bool,
+    /// Tell where they end.
+    marked: bool,
+    /// Otherwise begin after this version.
+    after: u64,
+}
+
+impl Api {
+    pub(super) fn watch(&self, query: &Query, name: &str, shape: Shape, now: UnixTime) -> Result<Watcher, Response> {
+        let selector = if name.is_empty() { Selector::from_query(query)? } else { Selector::named(name) };
+        let timeout =
+            query.get("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).filter(|seconds| *seconds > 0);
+        let timeout = timeout.map_or(LASTS, Duration::from_secs);
+        let wish = self.wish(query)?;
+        let initial = self.store.iter().filter(|stored| wish.initial && selector.matches(&stored.object));
+        Ok(Watcher {
+            initial: initial.map(Arc::clone).collect(),
+            selector,
+            shape,
+            marks_initial_end: wish.marked,
+            after: wish.after,
+            told: if wish.initial { 0 } else { wish.after },
+            bookmark: query.flag("allowWatchBookmarks").then(|| now.after(BOOKMARKS)),
+            timeout,
+            end: now.after(timeout),
+            ended: false,
+        })
+    }
+
+    fn wish(&self, query: &Query) -> Result<Wish, Response> {
+        const MATCH: &str = "resourceVersionMatch";
+        let forbidden = |why: &str| Err(status::invalid_list_options(validation::forbidden(MATCH, why.into())));
+        let initial = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
+        match (initial, query.get(MATCH).filter(|wanted| !wanted.is_empty())) {
+            (Some(_), Some("NotOlderThan")) | (None, None) => {}
+            (Some(_), _) => {
+                return forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+            }
+            (None, Some(_)) => {
+                return forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+            }
+        }
+        let version = query.get("resourceVersion").filter(|version| !matches!(*version, "" | "0"));
+        let version = version.map(parse_version).transpose()?;
+        let current = self.store.version();
+        let wish = match (initial, version) {
+            (Some(true), version) => {
+                let ahead = version.filter(|version| *version > current);
+                ahead.map_or(Ok(()), |version| Err(status::gone(&status::ahead(version, current))))?;
+                Wish { initial: true, marked: query.flag("allowWatchBookmarks"), after: current }
+            }
+            (None, None) => Wish { initial: true, marked: false, after: current },
+            (Some(false), None) => Wish { initial: false, marked: false, after: current },
+            (None | Some(false), Some(version)) => {
+                self.check_reach(version)?;
+                Wish { initial: false, marked: false, after: version }
+            }
+        };
+        Ok(wish)
+    }
+
+    /// Refuses versions the log does not reach: forgotten ones, and those of an earlier life of this server.
+    fn check_reach(&self, version: u64) -> Result<(), Response> {
+        let (oldest, current) = (self.store.oldest(), self.store.version());
+        if version < oldest {
+            return Err(status::gone(&status::expired(version, oldest)));
+        }
+        if version > current {
+            return Err(status::gone(&status::ahead(version, current)));
+        }
+        Ok(())
+    }
 }
 
 impl Watcher {
-    pub(super) fn new(store: &Store, selector: Selector, shape: Shape, start: &Start, timeout: Duration) -> Self {
-        let (initial, after, marks_initial_end) = match start {
-            Start::Objects { marked } => {
-                let there = store.iter().filter(|stored| selector.matches(&stored.object)).map(Arc::clone);
-                (there.collect(), store.version(), *marked)
-            }
-            Start::After(version) => (VecDeque::new(), *version, false),
-        };
-        Self { selector, shape, initial, marks_initial_end, after, timeout, ended: false }
-    }
-
     pub(super) fn next(&mut self, store: &Store, now: UnixTime) -> Next {
         if self.ended {
             return Next::End;
@@ -77,7 +144,8 @@ impl Watcher {
             return Next::Event(encode("ADDED", &shaped(&stored, self.shape, now)));
         }
         if std::mem::take(&mut self.marks_initial_end) {
-            return Next::Event(encode("BOOKMARK", &bookmark(self.after)));
+            self.told = self.after;
+            return Next::Event(encode("BOOKMARK", &bookmark(self.after, true)));
         }
         if self.after < store.oldest() {
             self.ended = true;
@@ -86,10 +154,22 @@ impl Watcher {
         while let Some(event) = store.after(self.after) {
             self.after = event.object.version;
             if let Some(kind) = self.kind(event) {
+                self.told = self.after;
                 return Next::Event(encode(kind, &shaped(&event.object, self.shape, now)));
             }
         }
-        Next::Pending
+        self.bookmark(now).map_or(Next::Pending, Next::Event)
+    }
+
+    /// Tells the client how far it has got: once in a while, and at the end, so that its next watch begins there.
+    fn bookmark(&mut self, now: UnixTime) -> Option<Vec<u8>> {
+        let due = self.bookmark?;
+        if self.told >= self.after || now < due.min(self.end) {
+            return None;
+        }
+        self.told = self.after;
+        self.bookmark = Some(now.after(BOOKMARKS));
+        Some(encode("BOOKMARK", &bookmark(self.after, false)))
     }
 
     /// How this watcher sees an event: an object that leaves the selection is deleted to it, one that enters is new.
@@ -105,15 +185,15 @@ impl Watcher {
     }
 }
 
-fn bookmark(version: u64) -> serde_json::Value {
+fn bookmark(version: u64, ends_initial_events: bool) -> serde_json::Value {
+    let mut metadata = serde_json::json!({ "resourceVersion": version.to_string(), "creationTimestamp": null });
+    if ends_initial_events {
+        metadata["annotations"] = serde_json::json!({ "k8s.io/initial-events-end": "true" });
+    }
     serde_json::json!({
         "kind": status::KIND,
         "apiVersion": crate::objects::API_VERSION,
-        "metadata": {
-            "resourceVersion": version.to_string(),
-            "creationTimestamp": null,
-            "annotations": { "k8s.io/initial-events-end": "true" },
-        },
+        "metadata": metadata,
         "spec": { "request": null, "signerName": "" },
         "status": {},
     })
