@@ -4,7 +4,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::fields::{self, FieldValidation};
 use super::message::{ApiRequest, Response, to_json};
+use super::options::is_dry_run;
 use super::protobuf::{self, Malformed, Message};
 use super::status;
 use crate::objects::{API_VERSION, CertificateSigningRequest, ObjectMeta};
@@ -12,24 +14,38 @@ use crate::objects::{API_VERSION, CertificateSigningRequest, ObjectMeta};
 /// An object may be this large: what is kept must be bounded.
 pub(super) const LARGEST: usize = 64 * 1024;
 
-/// A certificate signing request.
-pub(super) fn csr(request: &ApiRequest) -> Result<CertificateSigningRequest, Response> {
+/// A certificate signing request, and warnings about it.
+pub(super) fn csr(
+    request: &ApiRequest,
+    fields: FieldValidation,
+) -> Result<(CertificateSigningRequest, Vec<String>), Response> {
     if request.body.len() > LARGEST {
         return Err(too_large());
     }
-    object(request, status::KIND, API_VERSION).map(typed)
+    if encoding(request)? == Encoding::Protobuf {
+        return Ok((typed(object(request, status::KIND, API_VERSION)?), Vec::new()));
+    }
+    let value = json(request)?;
+    expect_type(&value, status::KIND, API_VERSION)?;
+    let refuse = |why: &str| status::bad_request(fields::cannot_be_handled(why));
+    let warnings = fields.check(&value).map_err(|why| refuse(&why))?;
+    let csr = serde_json::from_value(value).map_err(|error| refuse(&error.to_string()))?;
+    Ok((typed(csr), warnings))
 }
 
 /// A certificate signing request that came out of a patch.
-pub(super) fn patched(mut value: Value) -> Result<CertificateSigningRequest, Response> {
+pub(super) fn patched(
+    mut value: Value,
+    fields: FieldValidation,
+) -> Result<(CertificateSigningRequest, Vec<String>), Response> {
     drop_nulls(&mut value);
     if to_json(&value).len() > LARGEST {
         return Err(too_large());
     }
-    let said = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
-    expect(said("apiVersion"), API_VERSION, status::KIND)?;
-    expect(said("kind"), status::KIND, status::KIND)?;
-    serde_json::from_value(value).map(typed).map_err(|error| status::unreadable_patch(&error.to_string()))
+    expect_type(&value, status::KIND, API_VERSION)?;
+    let warnings = fields.check(&value).map_err(|why| status::unreadable_patch(&why))?;
+    let csr = serde_json::from_value(value).map_err(|error| status::unreadable_patch(&error.to_string()))?;
+    Ok((typed(csr), warnings))
 }
 
 fn typed(csr: CertificateSigningRequest) -> CertificateSigningRequest {
@@ -57,9 +73,7 @@ where
         return T::read(envelope.raw).map_err(|error| unreadable(kind, error));
     }
     let value = json(request)?;
-    let said = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
-    expect(said("apiVersion"), version, kind)?;
-    expect(said("kind"), kind, kind)?;
+    expect_type(&value, kind, version)?;
     serde_json::from_value(value).map_err(|error| unreadable(kind, error))
 }
 
@@ -89,31 +103,33 @@ impl Preconditions {
     }
 }
 
-/// The preconditions in the `DeleteOptions` of a deletion, if it has any.
-pub(super) fn preconditions(request: &ApiRequest) -> Result<Preconditions, Response> {
-    const KIND: &str = "DeleteOptions";
+/// The `DeleteOptions` of a deletion, if it has any.
+pub(super) fn delete_options(request: &ApiRequest) -> Result<DeleteOptions, Response> {
     if request.body.is_empty() {
-        return Ok(Preconditions::default());
+        return Ok(DeleteOptions::default());
     }
-    let options: DeleteOptions = if encoding(request)? == Encoding::Protobuf {
-        protobuf::open(&request.body)
+    if encoding(request)? == Encoding::Protobuf {
+        return protobuf::open(&request.body)
             .and_then(|envelope| DeleteOptions::read(envelope.raw))
-            .map_err(|error| unreadable(KIND, error))?
-    } else {
-        serde_json::from_value(json(request)?).map_err(|error| unreadable(KIND, error))?
-    };
-    if options.dry_run.is_empty() { Ok(options.preconditions) } else { Err(no_dry_run()) }
+            .map_err(|error| unreadable(DELETE_OPTIONS, error));
+    }
+    serde_json::from_value(json(request)?).map_err(|error| unreadable(DELETE_OPTIONS, error))
 }
 
-pub(super) fn no_dry_run() -> Response {
-    status::bad_request("this server has no dry runs; leave dryRun out")
-}
+const DELETE_OPTIONS: &str = "DeleteOptions";
 
+/// How an object is to be deleted.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct DeleteOptions {
-    preconditions: Preconditions,
+pub(super) struct DeleteOptions {
+    pub(super) preconditions: Preconditions,
     dry_run: Vec<String>,
+}
+
+impl DeleteOptions {
+    pub(super) fn dry_run(&self) -> Result<bool, Response> {
+        is_dry_run(self.dry_run.iter().map(String::as_str), DELETE_OPTIONS)
+    }
 }
 
 impl Message for DeleteOptions {
@@ -172,6 +188,12 @@ fn drop_nulls(value: &mut Value) {
     } else if let Value::Array(items) = value {
         items.iter_mut().for_each(drop_nulls);
     }
+}
+
+fn expect_type(value: &Value, kind: &str, version: &str) -> Result<(), Response> {
+    let said = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    expect(said("apiVersion"), version, kind)?;
+    expect(said("kind"), kind, kind)
 }
 
 fn expect(said: &str, wanted: &str, kind: &str) -> Result<(), Response> {

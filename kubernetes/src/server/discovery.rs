@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::fields::SCHEMA;
 use super::message::{Response, to_json};
 use super::status;
 
@@ -69,7 +70,7 @@ pub(super) fn answer(path: &[&str], accept: &str) -> Option<Response> {
         }
         ["apis", name, "v1"] => resources(RESOURCES.iter().find(|resource| resource.group == name)?),
         ["openapi", "v3"] => openapi_index(),
-        ["openapi", "v3", "apis", status::GROUP, "v1"] => openapi(),
+        ["openapi", "v3", "apis", status::GROUP, "v1"] => SCHEMA.clone(),
         _ => return None,
     };
     Some(Response::json(200, &document))
@@ -129,7 +130,7 @@ fn aggregated(resources: &[Resource]) -> Response {
     let list = json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items,
     });
-    Response { status: 200, content_type: AGGREGATED, retry_after: None, body: to_json(&list) }
+    Response { status: 200, content_type: AGGREGATED, retry_after: None, warnings: Vec::new(), body: to_json(&list) }
 }
 
 fn aggregated_group(resource: &Resource) -> Value {
@@ -158,32 +159,4 @@ fn openapi_index() -> Value {
     let path = format!("apis/{}/v1", status::GROUP);
     let url = format!("/openapi/v3/{path}?hash={}", env!("CARGO_PKG_VERSION"));
     json!({ "paths": { path: { "serverRelativeURL": url } } })
-}
-
-/// As much of a schema as `kubectl create` looks for: that the server validates fields itself.
-fn openapi() -> Value {
-    let kind = json!({ "group": status::GROUP, "version": "v1", "kind": status::KIND });
-    let operation = |action: &str| {
-        json!({
-            "operationId": format!("{action}CertificatesV1CertificateSigningRequest"),
-            "parameters": [{ "name": "fieldValidation", "in": "query", "schema": { "type": "string" } }],
-            "responses": { "200": { "description": "OK" } },
-            "x-kubernetes-action": action,
-            "x-kubernetes-group-version-kind": kind,
-        })
-    };
-    let collection = format!("/apis/{}/v1/{}", status::GROUP, status::RESOURCE);
-    let one = format!("{collection}/{{name}}");
-    let schema = "io.k8s.api.certificates.v1.CertificateSigningRequest";
-    json!({
-        "openapi": "3.0.0",
-        "info": { "title": "perennial", "version": format!("v{}.{}.0", VERSION.0, VERSION.1) },
-        "paths": {
-            collection: { "post": operation("post") },
-            one: { "put": operation("put"), "patch": operation("patch") },
-        },
-        "components": { "schemas": {
-            schema: { "type": "object", "x-kubernetes-group-version-kind": [kind] },
-        } },
-    })
 }

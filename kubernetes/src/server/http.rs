@@ -1,5 +1,6 @@
 //! HTTP/1.1 as a server speaks it, bytes in and bytes out; the only file here that knows `ureq-proto`.
 
+use ureq_proto::http::response::Builder as HeadBuilder;
 use ureq_proto::http::{HeaderMap, HeaderName, Method as HttpMethod, Request, Response as Head, Version, header};
 use ureq_proto::server::state::{Cleanup, ProvideResponse, RecvBody, RecvRequest, SendBody};
 use ureq_proto::server::{RecvRequestResult, Reply, SendResponseResult};
@@ -222,11 +223,15 @@ impl Http {
 
     /// Answers the request handed out last.
     pub(super) fn respond(&mut self, response: &Response) {
-        let length = response.body.len().to_string();
-        let Some(body) = self.send_head(response.status, response.content_type, Some(&length), response.retry_after)
-        else {
-            return;
-        };
+        let mut head = head(response.status, response.content_type).header(header::CONTENT_LENGTH, response.body.len());
+        if let Some(seconds) = response.retry_after {
+            head = head.header(header::RETRY_AFTER, seconds);
+        }
+        for warning in &response.warnings {
+            // Escaped, because it may quote what the client has sent.
+            head = head.header(header::WARNING, format!("299 - \"{}\"", warning.escape_default()));
+        }
+        let Some(body) = self.send_head(head) else { return };
         self.phase = Phase::Streaming(body);
         self.write(&response.body);
         self.finish();
@@ -234,7 +239,7 @@ impl Http {
 
     /// Begins a chunked answer to the request handed out last. False if there is no body to write, for a HEAD request.
     pub(super) fn respond_stream(&mut self, content_type: &str) -> bool {
-        let body = self.send_head(200, content_type, None, None);
+        let body = self.send_head(head(200, content_type));
         body.map(|body| self.phase = Phase::Streaming(body)).is_some()
     }
 
@@ -275,25 +280,8 @@ impl Http {
     }
 
     /// Sends a head. `None` when there is no body to follow, because it was a HEAD request.
-    fn send_head(
-        &mut self,
-        code: u16,
-        content_type: &str,
-        length: Option<&str>,
-        retry_after: Option<u32>,
-    ) -> Option<Reply<SendBody>> {
+    fn send_head(&mut self, head: HeadBuilder) -> Option<Reply<SendBody>> {
         let Phase::Answering(reply) = std::mem::replace(&mut self.phase, Phase::Closing) else { return None };
-        let mut head = Head::builder()
-            .version(Version::HTTP_11)
-            .status(code)
-            .header(header::CONTENT_TYPE, content_type)
-            .header(header::CACHE_CONTROL, "no-cache, private");
-        if let Some(length) = length {
-            head = head.header(header::CONTENT_LENGTH, length);
-        }
-        if let Some(seconds) = retry_after {
-            head = head.header(header::RETRY_AFTER, seconds);
-        }
         let mut reply = reply.provide(head.body(()).ok()?).ok()?;
         let mut buffer = [0; HEAD];
         while !reply.is_finished() {
@@ -308,6 +296,14 @@ impl Http {
             }
         }
     }
+}
+
+fn head(code: u16, content_type: &str) -> HeadBuilder {
+    Head::builder()
+        .version(Version::HTTP_11)
+        .status(code)
+        .header(header::CONTENT_TYPE, content_type)
+        .header(header::CACHE_CONTROL, "no-cache, private")
 }
 
 enum Step {

@@ -100,17 +100,31 @@ pub struct Response {
     pub content_type: &'static str,
     /// `Retry-After`, in seconds.
     pub retry_after: Option<u32>,
+    /// What the client should know besides, one `Warning` header (code 299) for each.
+    pub warnings: Vec<String>,
     /// The body.
     pub body: Vec<u8>,
 }
 
 impl Response {
     pub(super) fn json(status: u16, object: &impl Serialize) -> Self {
-        Self { status, content_type: "application/json", retry_after: None, body: to_json(object) }
+        Self {
+            status,
+            content_type: "application/json",
+            retry_after: None,
+            warnings: Vec::new(),
+            body: to_json(object),
+        }
     }
 
     pub(super) fn text(status: u16, body: &str) -> Self {
-        Self { status, content_type: "text/plain; charset=utf-8", retry_after: None, body: body.into() }
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            retry_after: None,
+            warnings: Vec::new(),
+            body: body.into(),
+        }
     }
 }
 

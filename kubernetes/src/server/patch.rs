@@ -7,6 +7,7 @@ use json_patch::PatchOperation;
 use serde_json::Value;
 
 use super::body;
+use super::fields::FieldValidation;
 use super::message::{ApiRequest, Response};
 use super::status;
 use crate::objects::CertificateSigningRequest;
@@ -61,13 +62,17 @@ fn refuse_directives(merge: &Value) -> Result<(), Response> {
 
 impl Patch {
     /// What `object` is after the patch; nothing has checked yet whether it may become that.
-    pub(super) fn apply(&self, object: &CertificateSigningRequest) -> Result<CertificateSigningRequest, Response> {
+    pub(super) fn apply(
+        &self,
+        object: &CertificateSigningRequest,
+        fields: FieldValidation,
+    ) -> Result<(CertificateSigningRequest, Vec<String>), Response> {
         let mut value = body::to_value(object);
         match self {
             Self::Merge(merge) => json_patch::merge(&mut value, merge),
             Self::Operations(operations) => operate(&mut value, operations)?,
         }
-        body::patched(value)
+        body::patched(value, fields)
     }
 }
 

@@ -9,16 +9,27 @@ use super::api::Api;
 use super::body;
 use super::identity::Identity;
 use super::message::{Answer, ApiRequest, Method, Query, Response};
+use super::options::WriteOptions;
 use super::store::{StoreError, Stored};
 use super::table::{Shape, shaped};
 use super::validation::{self, Part};
-use super::{patch, rfc3339, status};
+use super::{metadata, patch, rfc3339, status};
 use crate::objects::{CertificateSigningRequest, CsrStatus};
 
 /// A generated name is cut to this length before its suffix.
 const LONGEST_PREFIX: usize = 58;
 /// A cluster gives up generating names after this many collisions.
 const NAME_TRIES: usize = 8;
+
+/// Who wants something done to which object, and when.
+pub(super) struct Call<'a> {
+    pub(super) user: &'a Identity,
+    pub(super) name: &'a str,
+    pub(super) part: Option<Part>,
+    /// Nothing is to be stored.
+    pub(super) dry_run: bool,
+    pub(super) now: UnixTime,
+}
 
 impl Api {
     /// `rest` is what follows the collection in the path: a name, a subresource.
@@ -50,33 +61,34 @@ impl Api {
         let (group, resource) = (status::GROUP, status::RESOURCE);
         access::authorize(user, &Attributes { verb, group, resource, subresource, name })?;
         let shape = Shape::accepted(&request.accept, &query).ok_or_else(status::not_acceptable)?;
-        if query.get("dryRun").is_some() {
-            return Err(body::no_dry_run());
-        }
-
+        let options = WriteOptions::from_query(&query, verb)?;
         let part = match subresource {
             "approval" => Some(Part::Approval),
             "status" => Some(Part::Status),
             _ => None,
         };
-        let stored = match verb {
+        let call = Call { user, name, part, dry_run: options.dry_run, now };
+        let (code, stored, warnings) = match verb {
             "watch" => return self.watch(&query, name, shape, now).map(Answer::Watch),
             "list" => return self.page(&query).map(|page| page.answer(shape, now)).map(Answer::Response),
-            "deletecollection" => return self.delete_collection(request, &query, now).map(Answer::Response),
-            "delete" => return self.delete(request, name).map(Answer::Response),
-            "get" => Arc::clone(self.find(name)?),
+            "deletecollection" => return self.delete_collection(request, &query, &call).map(Answer::Response),
+            "delete" => return self.delete(request, &call).map(Answer::Response),
+            "get" => (200, Arc::clone(self.find(name)?), Vec::new()),
             "create" => {
-                let created = self.create(body::csr(request)?, user, now)?;
-                return Ok(Answer::Response(Response::json(201, &shaped(&created, shape, now))));
+                let (csr, warnings) = body::csr(request, options.fields)?;
+                (201, self.create(csr, &call)?, warnings)
             }
             "patch" => {
                 let patch = patch::read(request)?;
-                let old = Arc::clone(self.find(name)?);
-                self.update(patch.apply(&old.object)?, user, name, part, now)?
+                let (csr, warnings) = patch.apply(&self.find(name)?.object, options.fields)?;
+                (200, self.update(csr, &call)?, warnings)
             }
-            _ => self.update(body::csr(request)?, user, name, part, now)?,
+            _ => {
+                let (csr, warnings) = body::csr(request, options.fields)?;
+                (200, self.update(csr, &call)?, warnings)
+            }
         };
-        Ok(Answer::Response(Response::json(200, &shaped(&stored, shape, now))))
+        Ok(Answer::Response(Response { warnings, ..Response::json(code, &shaped(&stored, shape, now)) }))
     }
 
     pub(super) fn find(&self, name: &str) -> Result<&Arc<Stored>, Response> {
@@ -86,45 +98,45 @@ impl Api {
     fn create(
         &mut self,
         mut csr: CertificateSigningRequest,
-        user: &Identity,
-        now: UnixTime,
+        &Call { user, dry_run, now, .. }: &Call<'_>,
     ) -> Result<Arc<Stored>, Response> {
         self.name(&mut csr)?;
         let name = csr.metadata.name.clone();
-        validation::name(&name).map_err(|causes| status::invalid(&name, causes))?;
         access::restrict_node(user, &name, &csr.spec)?;
-        let request =
-            validation::create(&csr.spec, self.options.allow_short).map_err(|causes| status::invalid(&name, causes))?;
+        let mut causes = metadata::check(&csr.metadata);
+        let request = validation::create(&csr.spec, self.options.allow_short, &mut causes)
+            .filter(|_| causes.is_empty())
+            .ok_or_else(|| status::invalid(&name, causes))?;
         access::restrict_subject(&request, &name, &csr.spec)?;
 
         csr.metadata.uid = self.random.uid();
         csr.metadata.creation_timestamp = Some(rfc3339(now));
+        csr.metadata.resource_version = String::new();
         csr.spec.username.clone_from(&user.username);
         csr.spec.uid = String::new();
         csr.spec.groups.clone_from(&user.groups);
         csr.spec.extra.clone_from(&user.extra);
         csr.status = CsrStatus::default();
-        let stored = self.store.insert(csr, now).map_err(|error| match error {
+        self.store.admits(&name).map_err(|error| match error {
             StoreError::Exists => status::already_exists(&name),
             StoreError::Full => status::full(self.options.capacity),
         })?;
+        if dry_run {
+            return Ok(Arc::new(Stored { object: csr, version: 0, created: now }));
+        }
+        let stored = self.store.insert(csr, now);
         self.schedule(&name, now);
         Ok(stored)
     }
 
-    /// Completes `generateName`.
+    /// Completes `generateName`. Where there is none either, the validation complains.
     fn name(&mut self, csr: &mut CertificateSigningRequest) -> Result<(), Response> {
         let metadata = &mut csr.metadata;
         if !metadata.name.is_empty() {
             return Ok(());
         }
         if metadata.generate_name.is_empty() {
-            let cause = crate::objects::StatusCause {
-                reason: "FieldValueRequired".into(),
-                message: "Required value: name or generateName is required".into(),
-                field: "metadata.name".into(),
-            };
-            return Err(status::invalid("", vec![cause]));
+            return Ok(());
         }
         let prefix: String = metadata.generate_name.chars().take(LONGEST_PREFIX).collect();
         for _ in 0..NAME_TRIES {
@@ -137,21 +149,32 @@ impl Api {
         Err(status::already_exists(&metadata.generate_name))
     }
 
-    fn delete(&mut self, request: &ApiRequest, name: &str) -> Result<Response, Response> {
-        body::preconditions(request)?.check(&self.find(name)?.object.metadata)?;
-        let removed = self.store.remove(name).ok_or_else(|| status::not_found(name))?;
-        Ok(status::deleted(name, &removed.object.metadata.uid))
+    fn delete(&mut self, request: &ApiRequest, call: &Call<'_>) -> Result<Response, Response> {
+        let wanted = body::delete_options(request)?;
+        let metadata = &self.find(call.name)?.object.metadata;
+        wanted.preconditions.check(metadata)?;
+        let answer = status::deleted(call.name, &metadata.uid);
+        if !(call.dry_run || wanted.dry_run()?) {
+            self.store.remove(call.name);
+        }
+        Ok(answer)
     }
 
     /// Deletes what LIST would show, if all of it fulfils the conditions.
-    fn delete_collection(&mut self, request: &ApiRequest, query: &Query, now: UnixTime) -> Result<Response, Response> {
-        let wanted = body::preconditions(request)?;
+    fn delete_collection(
+        &mut self,
+        request: &ApiRequest,
+        query: &Query,
+        call: &Call<'_>,
+    ) -> Result<Response, Response> {
+        let wanted = body::delete_options(request)?;
+        let dry_run = call.dry_run || wanted.dry_run()?;
         let page = self.page(query)?;
-        page.objects.iter().try_for_each(|stored| wanted.check(&stored.object.metadata))?;
-        let answer = page.answer(Shape::Objects, now);
+        page.objects.iter().try_for_each(|stored| wanted.preconditions.check(&stored.object.metadata))?;
+        let answer = page.answer(Shape::Objects, call.now);
         let names: Vec<String> = page.objects.iter().map(|stored| stored.object.metadata.name.clone()).collect();
-        for name in names {
-            self.store.remove(&name);
+        for name in names.iter().filter(|_| !dry_run) {
+            self.store.remove(name);
         }
         Ok(answer)
     }

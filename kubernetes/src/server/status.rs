@@ -175,7 +175,12 @@ pub(super) fn invalid(name: &str, causes: Vec<StatusCause>) -> Response {
 
 /// Invalid query parameters of LIST or WATCH.
 pub(super) fn invalid_list_options(cause: StatusCause) -> Response {
-    let details = StatusDetails { group: "meta.k8s.io".into(), kind: "ListOptions".into(), ..StatusDetails::default() };
+    invalid_options("ListOptions", cause)
+}
+
+/// Invalid query parameters.
+pub(super) fn invalid_options(kind: &str, cause: StatusCause) -> Response {
+    let details = StatusDetails { group: "meta.k8s.io".into(), kind: kind.into(), ..StatusDetails::default() };
     invalid_object(details, vec![cause])
 }
 

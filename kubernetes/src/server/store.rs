@@ -94,21 +94,20 @@ impl Store {
         self.log.get(index)
     }
 
-    pub(super) fn insert(
-        &mut self,
-        object: CertificateSigningRequest,
-        created: UnixTime,
-    ) -> Result<Arc<Stored>, StoreError> {
-        if self.objects.contains_key(&object.metadata.name) {
+    /// Whether there is room for a new object of that name.
+    pub(super) fn admits(&self, name: &str) -> Result<(), StoreError> {
+        if self.objects.contains_key(name) {
             return Err(StoreError::Exists);
         }
-        if self.objects.len() >= self.capacity {
-            return Err(StoreError::Full);
-        }
+        if self.objects.len() >= self.capacity { Err(StoreError::Full) } else { Ok(()) }
+    }
+
+    /// Adds an object the store [admits](Store::admits).
+    pub(super) fn insert(&mut self, object: CertificateSigningRequest, created: UnixTime) -> Arc<Stored> {
         let stored = self.stamp(object, created);
         self.objects.insert(stored.object.metadata.name.clone(), Arc::clone(&stored));
         self.record(Event { change: Change::Added, object: Arc::clone(&stored), before: None });
-        Ok(stored)
+        stored
     }
 
     /// Replaces `before`; an object that would not change keeps its version, and nothing is told.
@@ -158,10 +157,10 @@ mod tests {
     #[test]
     fn every_change_has_a_version_of_its_own_and_no_change_has_none() {
         let mut store = Store::new(10, 10);
-        let first = store.insert(named("a"), UnixTime::default()).unwrap();
+        let first = store.insert(named("a"), UnixTime::default());
         let same = store.replace(&first, first.object.clone());
         assert_eq!((first.version, same.version, store.version()), (2, 2, 2));
-        assert_eq!(store.insert(named("a"), UnixTime::default()).unwrap_err(), StoreError::Exists);
+        assert_eq!(store.admits("a"), Err(StoreError::Exists));
         store.remove("a").unwrap();
         assert!(store.remove("a").is_none());
         assert_eq!(store.version(), 3);
@@ -172,11 +171,11 @@ mod tests {
     #[test]
     fn the_past_can_be_seen_as_far_as_the_log_reaches() {
         let mut store = Store::new(10, 10);
-        let first = store.insert(named("a"), UnixTime::default()).unwrap();
+        let first = store.insert(named("a"), UnixTime::default());
         let mut changed = first.object.clone();
         changed.metadata.labels.insert("x".into(), "y".into());
         store.replace(&first, changed);
-        store.insert(named("b"), UnixTime::default()).unwrap();
+        store.insert(named("b"), UnixTime::default());
         store.remove("a").unwrap();
         let versions = |at| store.at(at).values().map(|stored| stored.version).collect::<Vec<_>>();
         assert_eq!(
@@ -189,12 +188,12 @@ mod tests {
     fn objects_and_history_are_bounded() {
         let mut store = Store::new(2, 3);
         assert_eq!(store.oldest(), store.version());
-        store.insert(named("a"), UnixTime::default()).unwrap();
-        store.insert(named("b"), UnixTime::default()).unwrap();
-        assert_eq!(store.insert(named("c"), UnixTime::default()).unwrap_err(), StoreError::Full);
+        store.insert(named("a"), UnixTime::default());
+        store.insert(named("b"), UnixTime::default());
+        assert_eq!(store.admits("c"), Err(StoreError::Full));
         for _ in 0..5 {
             store.remove("a").unwrap();
-            store.insert(named("a"), UnixTime::default()).unwrap();
+            store.insert(named("a"), UnixTime::default());
         }
         assert_eq!((store.log.len(), store.oldest()), (3, store.version() - 3));
     }

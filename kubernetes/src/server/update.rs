@@ -8,9 +8,10 @@ use super::access;
 use super::api::Api;
 use super::identity::Identity;
 use super::message::Response;
+use super::requests::Call;
 use super::store::Stored;
 use super::validation::{self, Part};
-use super::{rfc3339, status};
+use super::{metadata, rfc3339, status};
 use crate::objects::{CertificateSigningRequest, Condition};
 
 impl Api {
@@ -18,10 +19,7 @@ impl Api {
     pub(super) fn update(
         &mut self,
         new: CertificateSigningRequest,
-        user: &Identity,
-        name: &str,
-        part: Option<Part>,
-        now: UnixTime,
+        &Call { user, name, part, dry_run, now }: &Call<'_>,
     ) -> Result<Arc<Stored>, Response> {
         if new.metadata.name != name {
             let given = &new.metadata.name;
@@ -49,6 +47,13 @@ impl Api {
         } else {
             object.metadata.labels = new.metadata.labels;
             object.metadata.annotations = new.metadata.annotations;
+            let causes = metadata::check(&object.metadata);
+            if !causes.is_empty() {
+                return Err(status::invalid(name, causes));
+            }
+        }
+        if dry_run {
+            return Ok(Arc::new(Stored { object, version: old.version, created: old.created }));
         }
         let stored = self.store.replace(&old, object);
         if part == Some(Part::Approval) {

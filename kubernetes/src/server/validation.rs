@@ -33,11 +33,11 @@ const USAGES: [&str; 23] = [
 /// The shortest lifetime a cluster lets anybody ask for, in seconds.
 const SHORTEST: i32 = 600;
 
-fn invalid(field: impl Into<String>, value: &str, why: &str) -> StatusCause {
+pub(super) fn invalid(field: impl Into<String>, value: &str, why: &str) -> StatusCause {
     cause("FieldValueInvalid", field, format!("Invalid value: {value}: {why}"))
 }
 
-fn required(field: impl Into<String>, why: &str) -> StatusCause {
+pub(super) fn required(field: impl Into<String>, why: &str) -> StatusCause {
     let colon = if why.is_empty() { "" } else { ": " };
     cause("FieldValueRequired", field, format!("Required value{colon}{why}"))
 }
@@ -61,16 +61,15 @@ fn cause(reason: &str, field: impl Into<String>, message: String) -> StatusCause
     StatusCause { reason: reason.into(), message, field: field.into() }
 }
 
-/// Checks a new object. Gives the parsed request, which only exists if there was nothing to complain about.
-pub(super) fn create(spec: &CsrSpec, allow_short: bool) -> Result<RequestFacts, Vec<StatusCause>> {
-    let mut causes = Vec::new();
+/// Checks a new object. Gives the request in it, if that can be read.
+pub(super) fn create(spec: &CsrSpec, allow_short: bool, causes: &mut Vec<StatusCause>) -> Option<RequestFacts> {
     let request = read_request(&spec.request)
         .map_err(|error| {
             causes.push(invalid("spec.request", &format!("{} bytes", spec.request.len()), &error.to_string()))
         })
         .ok();
-    usages(&spec.usages, &mut causes);
-    signer_name(&spec.signer_name, &mut causes);
+    usages(&spec.usages, causes);
+    signer_name(&spec.signer_name, causes);
     let shortest = if allow_short { 1 } else { SHORTEST };
     if let Some(seconds) = spec.expiration_seconds.filter(|seconds| *seconds < shortest) {
         let why = if allow_short {
@@ -80,22 +79,7 @@ pub(super) fn create(spec: &CsrSpec, allow_short: bool) -> Result<RequestFacts, 
         };
         causes.push(invalid("spec.expirationSeconds", &seconds.to_string(), &why));
     }
-    match request {
-        Some(request) if causes.is_empty() => Ok(request),
-        _ => Err(causes),
-    }
-}
-
-/// What could not stand in a path (`path.ValidatePathSegmentName`).
-pub(super) fn name(name: &str) -> Result<(), Vec<StatusCause>> {
-    let why = match name {
-        "." | ".." => format!("may not be {name:?}"),
-        _ => match name.find(['/', '%']) {
-            Some(at) => format!("may not contain {:?}", &name[at..=at]),
-            None => return Ok(()),
-        },
-    };
-    Err(vec![invalid("metadata.name", &format!("{name:?}"), &why)])
+    request
 }
 
 fn usages(usages: &[String], causes: &mut Vec<StatusCause>) {

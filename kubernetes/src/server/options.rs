@@ -1,0 +1,49 @@
+//! `dryRun` and `fieldValidation`: how a change is to be made.
+
+use super::fields::FieldValidation;
+use super::message::{Query, Response};
+use super::{status, validation};
+
+/// How a change is to be made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct WriteOptions {
+    /// Check and answer, but store nothing.
+    pub(super) dry_run: bool,
+    pub(super) fields: FieldValidation,
+}
+
+impl WriteOptions {
+    /// Reads the options of a request with this verb; those that change nothing have none.
+    pub(super) fn from_query(query: &Query, verb: &str) -> Result<Self, Response> {
+        let kind = match verb {
+            "create" => "CreateOptions",
+            "update" => "UpdateOptions",
+            "patch" => "PatchOptions",
+            "delete" | "deletecollection" => "DeleteOptions",
+            _ => return Ok(Self::default()),
+        };
+        let fields = match query.get("fieldValidation").unwrap_or_default() {
+            "" | "Warn" => FieldValidation::Warn,
+            "Ignore" => FieldValidation::Ignore,
+            "Strict" => FieldValidation::Strict,
+            other => {
+                let cause = validation::not_supported("fieldValidation", other, &["", "Ignore", "Strict", "Warn"]);
+                return Err(status::invalid_options(kind, cause));
+            }
+        };
+        let dry_run = query.get("dryRun").into_iter();
+        Ok(Self { dry_run: is_dry_run(dry_run, kind)?, fields })
+    }
+}
+
+/// The only value there is means all stages.
+pub(super) fn is_dry_run<'a>(values: impl Iterator<Item = &'a str>, kind: &str) -> Result<bool, Response> {
+    let mut dry_run = false;
+    for value in values.filter(|value| !value.is_empty()) {
+        if value != "All" {
+            return Err(status::invalid_options(kind, validation::not_supported("dryRun", value, &["All"])));
+        }
+        dry_run = true;
+    }
+    Ok(dry_run)
+}
