@@ -240,6 +240,9 @@ async fn serve_client(stream: &Async<TcpStream>, tls: &Tls, shared: &Shared) -> 
         let changed = shared.changed.listen();
         let now = shared.now();
         shared.with_api(|api, _| session.drive(api, now));
+        if session.breaks().is_some() {
+            return reset(stream).await;
+        }
         if out.is_empty() {
             session.transmit(&mut out, now.instant);
         }
@@ -279,6 +282,15 @@ async fn serve_client(stream: &Async<TcpStream>, tls: &Tls, shared: &Shared) -> 
         }
     }
     say_goodbye(stream, &mut buffer).await
+}
+
+/// Leaves unread what the client sends: closing then resets the connection.
+async fn reset(stream: &Async<TcpStream>) -> io::Result<()> {
+    let timer = async {
+        Timer::after(LINGER).await;
+        Ok(())
+    };
+    or(stream.readable(), timer).await
 }
 
 /// Closes our side and reads on for a moment: closing with bytes unread would make the client lose our last ones.

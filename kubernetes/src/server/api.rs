@@ -7,6 +7,7 @@ use perennial::UnixTime;
 
 use super::access::{self, Attributes};
 use super::authority::Authority;
+use super::faults::Faults;
 use super::identity::{Identity, Tokens};
 use super::message::{Answer, ApiRequest, Method, Response, decode};
 use super::random::Random;
@@ -84,6 +85,7 @@ pub struct Api {
     /// Names to look at, and when.
     pub(super) work: BTreeSet<(UnixTime, String)>,
     pub(super) next_cleaning: UnixTime,
+    pub(super) faults: Faults,
 }
 
 impl Api {
@@ -98,6 +100,7 @@ impl Api {
             store,
             work: BTreeSet::new(),
             next_cleaning: UnixTime::default(),
+            faults: Faults::default(),
         }
     }
 

@@ -11,6 +11,7 @@ use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{ServerConfig, ServerConnection};
 
 use super::authority::Authority;
+use super::faults::Delivery;
 use super::http::Http;
 use super::identity::Identity;
 use super::message::{ApiRequest, Response};
@@ -59,6 +60,11 @@ impl Tls {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self(Arc::new(config)))
     }
+
+    /// The same clock, and another certificate to show.
+    pub(super) fn serving(&self, authority: &Authority, serving: &Credential) -> Result<Self, TlsError> {
+        Self::with_clock(authority, serving, Arc::clone(&self.0.time_provider))
+    }
 }
 
 /// Shows nothing: the configuration holds the server's key.
@@ -83,22 +89,44 @@ impl std::error::Error for TlsError {}
 /// TLS and HTTP of one client.
 pub(super) struct Connection {
     tls: ServerConnection,
-    http: Http,
+    pub(super) http: Http,
     peer: Option<Arc<Identity>>,
     /// The client has closed its side, or is not worth listening to any more.
     deaf: bool,
     said_goodbye: bool,
+    pub(super) delivery: Delivery,
+    /// Said below TLS in place of everything, once the client has said something. `None` in it: nothing, for ever.
+    wire: Option<Option<Vec<u8>>>,
+    heard: bool,
 }
 
 impl Connection {
     pub(super) fn new(Tls(config): &Tls) -> Result<Self, TlsError> {
         let mut tls = ServerConnection::new(Arc::clone(config)).map_err(|error| TlsError(error.to_string()))?;
         tls.set_buffer_limit(None);
-        Ok(Self { tls, http: Http::new(), peer: None, deaf: false, said_goodbye: false })
+        Ok(Self {
+            tls,
+            http: Http::new(),
+            peer: None,
+            deaf: false,
+            said_goodbye: false,
+            delivery: Delivery::default(),
+            wire: None,
+            heard: false,
+        })
+    }
+
+    /// Speaks no TLS at all: says this instead and closes, or stays silent.
+    pub(super) fn speak(&mut self, wire: Option<Vec<u8>>) {
+        self.wire = Some(wire);
     }
 
     /// Takes bytes from the client.
     pub(super) fn receive(&mut self, mut bytes: &[u8]) {
+        self.heard |= !bytes.is_empty();
+        if self.wire.is_some() {
+            return;
+        }
         let was_handshaking = self.tls.is_handshaking();
         while !bytes.is_empty() && !self.deaf {
             // An error of the TLS layer is answered with an alert, which `transmit` sends.
@@ -132,7 +160,7 @@ impl Connection {
     }
 
     pub(super) fn wants_read(&self) -> bool {
-        !self.deaf && !self.http.is_closing() && self.http.wants_read()
+        !self.deaf && !self.is_closing() && self.http.wants_read()
     }
 
     pub(super) fn is_receiving(&self) -> bool {
@@ -166,18 +194,29 @@ impl Connection {
     }
 
     /// Plaintext not yet given to `transmit`.
-    pub(super) fn unsent(&self) -> usize {
-        self.http.unsent().len()
+    pub(super) fn unsent(&self) -> &[u8] {
+        self.delivery.instead.as_deref().unwrap_or_else(|| self.http.unsent())
+    }
+
+    fn is_closing(&self) -> bool {
+        self.http.is_closing() || self.delivery.instead.is_some()
     }
 
     /// Whether everything is said: nothing is left to send, and nothing will be read.
     pub(super) fn is_done(&self) -> bool {
-        let over = self.deaf || self.http.is_closing();
+        let over = self.deaf || self.is_closing();
         over && self.said_goodbye && !self.tls.wants_write()
     }
 
     /// Appends bytes for the client to `out`, about 64 KiB at most: ask again when they are sent.
     pub(super) fn transmit(&mut self, out: &mut Vec<u8>) {
+        if let Some(wire) = &self.wire {
+            if let (true, Some(wire)) = (self.heard && !self.said_goodbye, wire) {
+                out.extend_from_slice(wire);
+                self.vanish();
+            }
+            return;
+        }
         while out.len() < TRANSMIT {
             if self.tls.wants_write() {
                 if self.tls.write_tls(out).is_err() {
@@ -186,19 +225,45 @@ impl Connection {
                 }
                 continue;
             }
-            let unsent = self.http.unsent();
-            if !unsent.is_empty() && !self.tls.is_handshaking() {
-                let Ok(written) = self.tls.writer().write(&unsent[..unsent.len().min(RECORD)]) else {
+            if self.delivery.allowance == Some(0) && !self.tls.is_handshaking() {
+                return self.vanish();
+            }
+            if !self.unsent().is_empty() && !self.tls.is_handshaking() {
+                if !self.encrypt() {
                     self.deaf = true;
                     return;
-                };
-                self.http.sent(written);
-            } else if (self.deaf || self.http.is_closing()) && !self.said_goodbye {
+                }
+                if self.delivery.bytewise {
+                    self.deaf |= self.tls.write_tls(out).is_err();
+                    return;
+                }
+            } else if (self.deaf || self.is_closing()) && !self.said_goodbye {
                 self.said_goodbye = true;
                 self.tls.send_close_notify();
             } else {
                 return;
             }
         }
+    }
+
+    /// Makes one TLS record of what is unsent.
+    fn encrypt(&mut self) -> bool {
+        let allowed = self.delivery.allowance.unwrap_or(RECORD);
+        let most = if self.delivery.bytewise { 1 } else { RECORD };
+        let unsent = self.delivery.instead.as_deref().unwrap_or_else(|| self.http.unsent());
+        let record = &unsent[..unsent.len().min(allowed).min(most)];
+        let Ok(written) = self.tls.writer().write(record) else { return false };
+        match &mut self.delivery.instead {
+            Some(instead) => drop(instead.drain(..written)),
+            None => self.http.sent(written),
+        }
+        self.delivery.allowance = self.delivery.allowance.map(|allowed| allowed - written);
+        true
+    }
+
+    /// Ends without a word.
+    fn vanish(&mut self) {
+        self.deaf = true;
+        self.said_goodbye = true;
     }
 }

@@ -18,6 +18,7 @@ mod body;
 mod connection;
 mod controllers;
 mod discovery;
+pub mod faults;
 mod fields;
 mod http;
 mod identity;
@@ -47,7 +48,7 @@ pub use controllers::{Decision, DecisionError};
 pub use identity::Identity;
 pub use message::{Answer, ApiRequest, Method, Response};
 pub use random::{NoRandomness, Random};
-pub use session::Session;
+pub use session::{Break, Session};
 pub use watch::{Next, Watcher};
 
 use perennial::UnixTime;

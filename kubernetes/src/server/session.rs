@@ -6,7 +6,8 @@ use perennial::{Instant, Now};
 
 use super::api::Api;
 use super::connection::{Connection, Tls, TlsError};
-use super::message::Answer;
+use super::faults::{self, Answered, Fault, Lines};
+use super::message::{Answer, ApiRequest, Response};
 use super::watch::{Next, Watcher};
 
 /// A client may be silent for this long between requests, take this long to send one, or to read what it is sent.
@@ -28,6 +29,24 @@ pub struct Session {
     /// When something last happened that shows the client is alive.
     active: Instant,
     closed: bool,
+    tls: Tls,
+    /// Nothing has been decided about the connection yet.
+    fresh: bool,
+    breaks: Option<Break>,
+    /// What is wrong with the answer that is being given.
+    fault: Option<Fault>,
+    lines: Lines,
+    /// Nothing is transmitted before.
+    held_until: Instant,
+}
+
+/// A connection that was told to fail below TLS, which only whoever has the socket can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Break {
+    /// There should not have been a connection at all; if there is, it is to be reset.
+    Refused,
+    /// It is to be reset as soon as the client has said something, which is not to be read: closing then resets.
+    Reset,
 }
 
 impl Session {
@@ -36,7 +55,18 @@ impl Session {
     /// # Errors
     /// [`TlsError`] if the configuration cannot be used.
     pub fn new(tls: &Tls, now: Instant) -> Result<Self, TlsError> {
-        Ok(Self { connection: Connection::new(tls)?, watch: None, active: now, closed: false })
+        Ok(Self {
+            connection: Connection::new(tls)?,
+            watch: None,
+            active: now,
+            closed: false,
+            tls: tls.clone(),
+            fresh: true,
+            breaks: None,
+            fault: None,
+            lines: Lines::default(),
+            held_until: now,
+        })
     }
 
     /// Takes bytes from the client.
@@ -56,6 +86,9 @@ impl Session {
 
     /// Answers requests, feeds watches, notices deadlines.
     pub fn drive(&mut self, api: &mut Api, now: Now) {
+        if std::mem::take(&mut self.fresh) {
+            self.begin(api, now);
+        }
         if self.closed {
             return;
         }
@@ -67,47 +100,132 @@ impl Session {
                 self.feed(api, now);
             }
             // Answers that nobody reads must not pile up.
-            if self.connection.unsent() >= HIGH_WATER {
+            if self.connection.unsent().len() >= HIGH_WATER {
                 break;
             }
             let Some(request) = self.connection.poll_request() else { break };
             self.active = now.instant;
-            match api.handle(&request, now.unix) {
-                Answer::Response(response) => self.connection.respond(&response),
-                Answer::Watch(watcher) => {
-                    // A watch that knows its beginning tells the client so at once: the head goes out now.
-                    let streams = self.connection.respond_stream("application/json");
-                    let end = now.instant.after(watcher.timeout());
-                    self.watch = streams.then_some((watcher, end));
-                }
-            }
+            self.serve(&request, api, now);
         }
-        let abandoned = self.connection.is_deaf() && self.connection.is_receiving() && self.connection.unsent() == 0;
-        self.closed = abandoned || now.instant >= self.deadline();
+        let abandoned =
+            self.connection.is_deaf() && self.connection.is_receiving() && self.connection.unsent().is_empty();
+        self.closed = abandoned || now.instant >= self.end();
     }
 
-    fn feed(&mut self, api: &Api, now: Now) {
-        let Some((watcher, end)) = &mut self.watch else { return };
-        while self.connection.unsent() < HIGH_WATER {
-            match api.next_event(watcher, now.unix) {
-                Next::Event(line) => self.connection.write(&line),
-                Next::Pending if now.instant < *end => return,
-                Next::Pending | Next::End => {
-                    self.connection.finish();
-                    self.watch = None;
-                    self.active = now.instant;
-                    return;
-                }
+    fn serve(&mut self, request: &ApiRequest, api: &mut Api, now: Now) {
+        self.fault = api.fault_of_request(request, now.unix);
+        match &self.fault {
+            Some(Fault::Silence) => return,
+            Some(Fault::Delay(delay)) => {
+                self.held_until = now.instant.after(*delay);
+                self.active = self.held_until;
+            }
+            Some(Fault::Trickle(_)) => self.connection.delivery.bytewise = true,
+            _ => {}
+        }
+        if let Some(instead) = self.fault.as_ref().and_then(faults::refuse) {
+            return self.say(instead);
+        }
+        match api.handle(request, now.unix) {
+            Answer::Response(response) => self.answer(response, api, now),
+            Answer::Watch(watcher) => {
+                let media = match &self.fault {
+                    Some(Fault::ContentType(media)) => media,
+                    _ => "application/json",
+                };
+                // A watch that knows its beginning tells the client so at once: the head goes out now.
+                let streams = self.connection.respond_stream(media);
+                let end = now.instant.after(watcher.timeout());
+                self.watch = streams.then_some((watcher, end));
+                self.cut();
             }
         }
+    }
+
+    fn answer(&mut self, mut response: Response, api: &mut Api, now: Now) {
+        let Some(fault) = &self.fault else { return self.connection.respond(&response) };
+        if let Some(body) = faults::spoil_answer(fault, api, &response.body, now.unix) {
+            response.body = body;
+        }
+        let answered = faults::answer(fault, response);
+        self.say(answered);
+        self.cut();
+    }
+
+    fn say(&mut self, answered: Answered) {
+        match answered {
+            Answered::Response(response) => self.connection.respond(&response),
+            Answered::Bytes(bytes) => self.connection.delivery.instead = Some(bytes),
+        }
+    }
+
+    /// If the answer is to break off, decides where, once there is enough of it.
+    fn cut(&mut self) {
+        if let Some(Fault::Cut(at)) = self.fault {
+            let Connection { delivery, http, .. } = &mut self.connection;
+            delivery.cut(at, http.unsent());
+        }
+    }
+
+    /// Whether the connection is one to go wrong.
+    fn begin(&mut self, api: &mut Api, now: Now) {
+        let Some(fault) = api.fault_of_connection(now.unix) else { return };
+        self.breaks = match fault {
+            faults::Connection::Refused => Some(Break::Refused),
+            faults::Connection::Reset => Some(Break::Reset),
+            _ => None,
+        };
+        match faults::instead(fault, api, &self.tls, now.unix).and_then(|tls| Connection::new(&tls).ok()) {
+            Some(connection) => self.connection = connection,
+            None => self.connection.speak(faults::wire(fault)),
+        }
+    }
+
+    fn feed(&mut self, api: &mut Api, now: Now) {
+        while self.connection.unsent().len() < HIGH_WATER {
+            let Some((watcher, end)) = &mut self.watch else { return };
+            match api.next_event(watcher, now.unix) {
+                Next::Event(line) => self.tell(line, api, now),
+                Next::Pending if now.instant < *end => return,
+                Next::Pending | Next::End => self.end_watch(now),
+            }
+        }
+    }
+
+    fn tell(&mut self, line: Vec<u8>, api: &mut Api, now: Now) {
+        let Some(fault) = &self.fault else { return self.connection.write(&line) };
+        let (lines, ends) = self.lines.spoil(fault, api, line, now.unix);
+        lines.iter().for_each(|line| self.connection.write(line));
+        self.cut();
+        if ends {
+            self.end_watch(now);
+        }
+    }
+
+    fn end_watch(&mut self, now: Now) {
+        self.connection.finish();
+        self.watch = None;
+        self.active = now.instant;
+    }
+
+    /// Whether, and how, the connection is to be broken by whoever has the socket; known after the first
+    /// [`drive`](Session::drive), and then for good.
+    pub fn breaks(&self) -> Option<Break> {
+        self.breaks
     }
 
     /// Appends bytes for the client to `out`, about 64 KiB at most. Call it when what was taken before has been sent.
     pub fn transmit(&mut self, out: &mut Vec<u8>, now: Instant) {
+        if now < self.held_until {
+            return;
+        }
         let before = out.len();
         self.connection.transmit(out);
         if out.len() > before {
             self.active = now;
+            if let Some(Fault::Trickle(pause)) = self.fault {
+                self.held_until = now.after(pause);
+            }
         }
         self.closed |= self.connection.is_done();
     }
@@ -119,10 +237,16 @@ impl Session {
 
     /// When to drive the session even if nothing happens.
     pub fn deadline(&self) -> Instant {
+        let held = self.held_until >= self.active && !self.connection.unsent().is_empty();
+        if held { self.held_until.min(self.end()) } else { self.end() }
+    }
+
+    /// When patience ends.
+    fn end(&self) -> Instant {
         let patience = self.active.after(PATIENCE);
         match &self.watch {
             // A quiet watch is no sign of death, unread events are.
-            Some((_, end)) if self.connection.unsent() == 0 => *end,
+            Some((_, end)) if self.connection.unsent().is_empty() => *end,
             Some((_, end)) => patience.min(*end),
             None => patience,
         }

@@ -1,0 +1,134 @@
+//! Faults on command: a plan says which requests are to go wrong, and how.
+//!
+//! The API keeps the plan and counts; a session carries it out, for the plan is about bytes and time as much as about
+//! objects. Without a plan nothing of this is ever looked at.
+
+mod delivery;
+mod fault;
+mod objects;
+mod plan;
+mod tls;
+
+use std::collections::VecDeque;
+
+use perennial::UnixTime;
+
+use super::api::Api;
+use super::message::{ApiRequest, Method};
+
+pub use fault::{Body, Canned, Certificate, Connection, Cut, Events, Fault, Object, Part};
+pub use plan::{Match, Plan, PlanError, Rule};
+
+pub(super) use delivery::{Answered, Delivery, answer, refuse, wire};
+pub(super) use objects::{Lines, spoil_answer};
+pub(super) use tls::instead;
+
+/// So many requests are remembered.
+const JOURNAL: usize = 1024;
+
+/// A plan at work.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    rules: Vec<Live>,
+    since: UnixTime,
+    /// What has been asked since, the latest last.
+    journal: VecDeque<String>,
+}
+
+#[derive(Debug)]
+struct Live {
+    rule: Rule,
+    /// Requests it was about.
+    met: u32,
+    /// Requests it was followed for.
+    used: u32,
+}
+
+impl Api {
+    /// Makes chosen requests go wrong from now on; an empty plan makes everything right again. Connections and watches
+    /// that have gone wrong already stay as they are.
+    pub fn set_faults(&mut self, plan: Plan, now: UnixTime) {
+        let rules = plan.rules.into_iter().map(|rule| Live { rule, met: 0, used: 0 }).collect();
+        self.faults = Faults { rules, since: now, journal: VecDeque::new() };
+    }
+
+    /// What has been asked since the plan was set, the latest last and at most 1024: method and target of each request,
+    /// and `CONNECT` for each connection that was made to fail.
+    pub fn journal(&self) -> impl Iterator<Item = &str> {
+        self.faults.journal.iter().map(String::as_str)
+    }
+
+    /// What is to become of a connection.
+    pub(super) fn fault_of_connection(&mut self, now: UnixTime) -> Option<Connection> {
+        let fault = self.faults.find(now, |rule| matches!(rule.fault, Fault::Connection(_)))?;
+        self.faults.note("CONNECT".into());
+        match fault {
+            Fault::Connection(fault) => Some(fault),
+            _ => None,
+        }
+    }
+
+    /// What is to become of a request.
+    pub(super) fn fault_of_request(&mut self, request: &ApiRequest, now: UnixTime) -> Option<Fault> {
+        if self.faults.rules.is_empty() {
+            return None;
+        }
+        self.faults.note(format!("{} {}", method(request.method), request.target));
+        let user = self.tokens.authenticate(request, now).map(|user| user.username);
+        self.faults.find(now, |rule| {
+            !matches!(rule.fault, Fault::Connection(_)) && concerns(&rule.matches, request, user.as_deref())
+        })
+    }
+}
+
+impl Faults {
+    fn note(&mut self, line: String) {
+        if self.journal.len() >= JOURNAL {
+            self.journal.pop_front();
+        }
+        self.journal.push_back(line);
+    }
+
+    /// The fault of the first rule that applies now; every rule that would have is told.
+    fn find(&mut self, now: UnixTime, concerns: impl Fn(&Rule) -> bool) -> Option<Fault> {
+        let age = now.since(self.since);
+        let mut found = None;
+        for live in self.rules.iter_mut().filter(|live| concerns(&live.rule)) {
+            let Match { nth, after, until, .. } = &live.rule.matches;
+            if after.is_some_and(|after| age < after) || until.is_some_and(|until| age >= until) {
+                continue;
+            }
+            live.met = live.met.saturating_add(1);
+            let begun = live.met >= nth.unwrap_or(1);
+            let left = live.rule.times.is_none_or(|times| live.used < times);
+            if found.is_none() && begun && left {
+                live.used = live.used.saturating_add(1);
+                found = Some(live.rule.fault.clone());
+            }
+        }
+        found
+    }
+}
+
+fn concerns(wanted: &Match, request: &ApiRequest, user: Option<&str>) -> bool {
+    let path = request.path();
+    let below = path.rsplit('/').next();
+    wanted.method.as_deref().is_none_or(|wanted| wanted == method(request.method))
+        && wanted.path.as_deref().is_none_or(|wanted| match wanted.strip_suffix('*') {
+            Some(start) => path.starts_with(start),
+            None => path == wanted,
+        })
+        && wanted.subresource.as_deref().is_none_or(|wanted| below == Some(wanted))
+        && wanted.user.as_deref().is_none_or(|wanted| user == Some(wanted))
+}
+
+fn method(method: Method) -> &'static str {
+    match method {
+        Method::Get => "GET",
+        Method::Post => "POST",
+        Method::Put => "PUT",
+        Method::Patch => "PATCH",
+        Method::Delete => "DELETE",
+        Method::Other => "OTHER",
+    }
+}

@@ -1,0 +1,152 @@
+//! What is to go wrong: rules, as people write them in YAML or JSON.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de};
+
+use super::fault::Fault;
+
+/// Which requests are to go wrong, and how. The first rule that applies to a request is the one followed.
+///
+/// ```yaml
+/// rules:
+/// - match: { method: POST, path: /apis/certificates.k8s.io/*, until: 2m }
+///   times: 3
+///   fault: { answer: { status: 503, body: html, retryAfter: 5 } }
+/// - fault: { certificate: expired }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The rules, looked at in this order.
+    pub rules: Vec<Rule>,
+}
+
+/// One way to go wrong, and for whom.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Written")]
+pub struct Rule {
+    /// The requests concerned.
+    pub matches: Match,
+    /// How many of them; `None` is all.
+    pub times: Option<u32>,
+    /// What becomes of them.
+    pub fault: Fault,
+}
+
+/// Which requests a rule is about; what is not given does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Match {
+    /// The method, in capitals.
+    pub method: Option<String>,
+    /// The path without the query; a `*` at its end stands for anything.
+    pub path: Option<String>,
+    /// The last part of a path below an object, for example `approval`.
+    pub subresource: Option<String>,
+    /// The user's name.
+    pub user: Option<String>,
+    /// Begin with the request that is the `nth` all the rest applies to; the first is 1.
+    pub nth: Option<u32>,
+    /// Not before this much time has passed since the plan was made known, for example `90s`.
+    #[serde(deserialize_with = "optional_span")]
+    pub after: Option<Duration>,
+    /// Not when this much time has passed since the plan was made known.
+    #[serde(deserialize_with = "optional_span")]
+    pub until: Option<Duration>,
+}
+
+impl Match {
+    fn needs_a_request(&self) -> bool {
+        self.method.is_some() || self.path.is_some() || self.subresource.is_some() || self.user.is_some()
+    }
+}
+
+impl From<Fault> for Plan {
+    /// The fault for every request, or every connection.
+    fn from(fault: Fault) -> Self {
+        Self { rules: vec![Rule { matches: Match::default(), times: None, fault }] }
+    }
+}
+
+/// A rule before it is known to make sense.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(rename = "match", default)]
+    matches: Match,
+    times: Option<u32>,
+    fault: Fault,
+}
+
+impl TryFrom<Written> for Rule {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        let Written { matches, times, fault } = written;
+        if matches!(fault, Fault::Connection(_)) && matches.needs_a_request() {
+            return Err("match: a connection fails before there is a request: only nth, after and until can be given");
+        }
+        if matches.nth == Some(0) {
+            return Err("match.nth: the first request is 1");
+        }
+        Ok(Self { matches, times, fault })
+    }
+}
+
+impl Plan {
+    /// Reads a plan, YAML or JSON.
+    ///
+    /// # Errors
+    /// [`PlanError`]: what is wrong, and where.
+    pub fn parse(text: &str) -> Result<Self, PlanError> {
+        let options = serde_saphyr::options! { with_snippet: false };
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            let location = error.location().unwrap_or(serde_saphyr::Location::UNKNOWN);
+            let reason = error.without_snippet().to_string();
+            PlanError { line: location.line().max(1), column: location.column().max(1), reason }
+        })
+    }
+}
+
+/// A plan that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanError {
+    /// Counted from 1.
+    pub line: u64,
+    /// Counted from 1.
+    pub column: u64,
+    /// What is wrong, with the field's name if a field is.
+    pub reason: String,
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}: {}", self.line, self.column, self.reason)
+    }
+}
+
+impl std::error::Error for PlanError {}
+
+fn optional_span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    span(deserializer).map(Some)
+}
+
+/// A whole number and its unit: `250ms`, `90s`, `15m`, `2h`.
+pub(super) fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number = text[..text.len() - unit.len()].parse::<u64>().ok();
+    let millis = match unit {
+        "ms" => Some(1),
+        "s" => Some(1000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let span = number.zip(millis).and_then(|(number, millis)| number.checked_mul(millis)).map(Duration::from_millis);
+    span.ok_or_else(|| {
+        de::Error::custom(format_args!("{text:?} is no span of time; write for example 250ms, 90s or 2m"))
+    })
+}

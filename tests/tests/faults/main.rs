@@ -1,0 +1,80 @@
+//! A client that shrugs at a bad server: every kind of fault of the table, in virtual time and over sockets.
+
+#[path = "../support/mod.rs"]
+mod support;
+mod table;
+mod world;
+
+use std::time::Duration;
+
+use perennial::Policy;
+use perennial_kubernetes::server::faults::Plan;
+use table::{Kind, Outcome, kinds};
+use world::World;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn in_virtual_time_every_fault_does_what_the_table_says_and_is_recovered_from() {
+    let mut wrong = Vec::new();
+    let mut dropped = 0;
+    let kinds = kinds();
+    for kind in &kinds {
+        match endure(kind) {
+            Ok(lost) => dropped += lost,
+            Err(why) => wrong.push(format!("{}: {why}", kind.name)),
+        }
+    }
+    let (all, recovered) = (kinds.len(), kinds.len() - wrong.len());
+    assert!(wrong.is_empty(), "{} of {all}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(all >= 40 && dropped == 0);
+    println!("faults: {all} recovered: {recovered} dropped certificates: {dropped}");
+}
+
+/// One rotation under the fault. The moments without a certificate, or what was not as the table says.
+fn endure(kind: &Kind) -> Result<u32, String> {
+    let mut world = World::new(kind.serving);
+    world.set_faults(kind.plan.clone());
+    let met = |world: &World| world.failure().is_some() || world.issued() > 1;
+    if !world.run_until(40 * HOUR, met) {
+        return Err(format!("nothing came of it: {:?}", world.rotation.snapshot(world.now())));
+    }
+    let outcome = world.failure().map_or(Outcome::Issued, Outcome::Failed);
+    let requests = in_short(world.api.journal());
+    if (outcome, requests.as_str()) != (kind.outcome, kind.requests) {
+        let error = world.rotation.snapshot(world.now()).last_error;
+        return Err(format!("{outcome:?} after {requests}: {error:?}"));
+    }
+
+    let (before, span) = (world.submissions, 30 * MINUTE);
+    world.run_until(span, |_| false);
+    let bound = Policy::default().submissions_within(span);
+    if world.submissions - before > bound || world.most_requests > 64 {
+        return Err(format!("{} submissions, {} requests", world.submissions - before, world.most_requests));
+    }
+    world.set_faults(Plan::default());
+    if !world.run_until(2 * HOUR, |world| world.issued() > 1 && world.failure().is_none()) {
+        return Err(format!("no recovery: {:?}", world.rotation.snapshot(world.now())));
+    }
+    Ok(world.dropped)
+}
+
+/// What was asked: a watch is a GET of the collection, and what is repeated is counted, from ten on just starred.
+fn in_short<'a>(journal: impl Iterator<Item = &'a str>) -> String {
+    let mut runs: Vec<(&str, u32)> = Vec::new();
+    for line in journal {
+        let word = line.split(' ').next().unwrap_or_default();
+        let word = if line.contains("watch=true") { "WATCH" } else { word };
+        match runs.last_mut() {
+            Some((last, count)) if *last == word => *count += 1,
+            _ => runs.push((word, 1)),
+        }
+    }
+    let words = runs.iter().map(|(word, count)| match count {
+        1 => (*word).to_owned(),
+        2..10 => format!("{word}*{count}"),
+        _ => format!("{word}*"),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}

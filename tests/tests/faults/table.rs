@@ -1,0 +1,62 @@
+//! The table of faults, `table.md`, as the tests go through it.
+
+use perennial::Failure;
+use perennial_kubernetes::server::faults::Plan;
+
+const COLLECTION: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+
+/// One kind of fault.
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    pub(crate) plan: Plan,
+    pub(crate) outcome: Outcome,
+    /// The requests of the submission that met it, in short.
+    pub(crate) requests: &'static str,
+    /// It is about names of servers, which clients' certificates do not have.
+    pub(crate) serving: bool,
+}
+
+/// What becomes of the first submission that meets a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// A certificate, nevertheless.
+    Issued,
+    /// A failure of this class; a submission after the fault succeeds.
+    Failed(Failure),
+}
+
+pub(crate) fn kinds() -> Vec<Kind> {
+    let rows = include_str!("table.md").lines().filter(|line| line.starts_with('|')).skip(2);
+    rows.map(|row| {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [name, rule, outcome, requests] = cells[..] else { panic!("four cells are wanted: {row}") };
+        let plan = format!("rules: [{{ {} }}]", rule.replace("COLLECTION", COLLECTION));
+        let plan = Plan::parse(&plan).unwrap_or_else(|error| panic!("{name}: {error}"));
+        Kind { name, plan, outcome: self::outcome(outcome), requests, serving: rule.contains("withoutNames") }
+    })
+    .collect()
+}
+
+fn outcome(word: &str) -> Outcome {
+    use Failure::*;
+    let classes = [
+        Denied,
+        SignerFailed,
+        Rejected,
+        BadCertificate,
+        Unsatisfying,
+        Unauthorized,
+        Forbidden,
+        Throttled,
+        Unreachable,
+        TimedOut,
+        Deleted,
+    ];
+    match classes.into_iter().find(|class| format!("{class:?}") == word) {
+        Some(class) => Outcome::Failed(class),
+        None => {
+            assert_eq!(word, "issued", "no class of failure");
+            Outcome::Issued
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! A node and a server in one loop: bytes go from one to the other, and time jumps to where something happens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Failure, Instant, Now, Policy, RequestId, Template, UnixTime};
+use perennial_kubernetes::client::{Conversation, Input, Issuance, Step};
+use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+use perennial_kubernetes::rotation::{self, AskAs, Duty, Rotation, Signer, Start};
+use perennial_kubernetes::server::{self, Api, Authority, Break, Options, Random, Session, Tls, faults::Plan};
+use perennial_pki::{Credential, Usage};
+use rustls::pki_types::UnixTime as TlsTime;
+use rustls::time_provider::TimeProvider;
+
+use crate::support::TOKEN;
+
+/// 2027-01-15T08:00:00Z
+const START: UnixTime = UnixTime::from_secs(1_800_000_000);
+const HOUR: Duration = Duration::from_secs(3600);
+/// How long certificates live: a submission that keeps failing leaves hours before the end.
+const LIFETIME: Duration = Duration::from_secs(40 * 3600);
+
+/// The server's certificates and those of clients are valid throughout: one moment is as good as any.
+#[derive(Debug)]
+struct Clock;
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<TlsTime> {
+        Some(TlsTime::since_unix_epoch(Duration::from_secs(START.as_secs() as u64)))
+    }
+}
+
+pub(crate) struct World {
+    millis: u64,
+    pub(crate) api: Api,
+    tls: Tls,
+    pub(crate) rotation: Rotation,
+    live: Option<Live>,
+    /// Submissions so far.
+    pub(crate) submissions: u64,
+    /// The most HTTP requests a submission took.
+    pub(crate) most_requests: u32,
+    /// Moments at which no valid certificate was served, once there was one.
+    pub(crate) dropped: u32,
+}
+
+struct Live {
+    id: RequestId,
+    exchange: Box<Issuance>,
+    session: Option<Session>,
+    until: Instant,
+}
+
+impl World {
+    /// A node that has its first certificate.
+    pub(crate) fn new(serving: bool) -> Self {
+        let mut random = Random::from_seed([7; 32]);
+        let authority = Authority::generate(&mut random, START, 100 * LIFETIME).unwrap();
+        let (roots, span) = (authority.roots().unwrap(), 50 * LIFETIME);
+        let shown = authority.server_credential(&["localhost"], &[], &mut random, START, span).unwrap();
+        let node = "system:node:worker-1";
+        let node = authority.client_credential(node, &["system:nodes"], &mut random, START, span).unwrap();
+        let tls = Tls::with_clock(&authority, &shown, Arc::new(Clock)).unwrap();
+        let options = Options { approve_serving: true, signing_duration: LIFETIME, ..Options::default() };
+        let mut api = Api::new(options, authority, random);
+        api.add_token(TOKEN, server::Identity::bootstrap("abcdef"));
+        let cluster = Cluster::from_url("https://localhost:6443").unwrap().with_roots(roots.clone());
+
+        let mut signer = kubelet(Arc::new(cluster), serving.then_some(node));
+        signer.issuers = Some(roots);
+        let start = Start {
+            policy: Arc::new(Policy::default()),
+            signer: Some(signer),
+            template: Some(Arc::new(template(serving))),
+            credential: None,
+        };
+        let rotation = Rotation::new(start, Now { instant: Instant::default(), unix: START });
+        let mut world =
+            Self { millis: 0, api, tls, rotation, live: None, submissions: 0, most_requests: 0, dropped: 0 };
+        assert!(world.run_until(HOUR, |world| world.issued() == 1), "{:?}", world.rotation.snapshot(world.now()));
+        world
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        Now { instant: Instant::from_millis(self.millis), unix: START.after(Duration::from_millis(self.millis)) }
+    }
+
+    pub(crate) fn issued(&self) -> u64 {
+        self.rotation.snapshot(self.now()).issued
+    }
+
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.rotation.machine().last_failure()
+    }
+
+    pub(crate) fn set_faults(&mut self, plan: Plan) {
+        self.api.set_faults(plan, self.now().unix);
+    }
+
+    /// Goes on until `done`, for so long at most; whether it came to that.
+    pub(crate) fn run_until(&mut self, span: Duration, done: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now().instant.after(span);
+        while !done(self) {
+            if self.now().instant >= end {
+                return false;
+            }
+            self.advance(end);
+        }
+        true
+    }
+
+    /// Does what is due, and goes to the moment when something is next.
+    fn advance(&mut self, end: Instant) {
+        let now = self.now();
+        self.api.tick(now.unix);
+        if self.rotation.deadline().is_some_and(|due| due <= now.instant) {
+            self.tell(rotation::Input::Tick);
+        }
+        let before = self.issued();
+        if let Some(finished) = self.converse() {
+            self.tell(finished);
+        }
+        let held = self.rotation.snapshot(now).credential;
+        let valid = |held: &Arc<Credential>| !held.chain().certificate().validity.expired(now.unix);
+        self.dropped += u32::from(before > 0 && !held.is_some_and(|held| valid(&held)));
+
+        let controllers = now.instant.after(self.api.deadline().since(now.unix));
+        let live = self.live.as_ref().map(|live| live.until);
+        let next = [self.rotation.deadline(), live, Some(controllers)].into_iter().flatten().min().unwrap_or(end);
+        self.millis =
+            next.min(end).as_millis().max(self.millis + u64::from(live.is_none_or(|live| live > now.instant)));
+    }
+
+    fn tell(&mut self, input: rotation::Input) {
+        let now = self.now();
+        for duty in self.rotation.handle(input, now) {
+            match duty {
+                Duty::Drive { id, exchange } => {
+                    assert!(self.live.is_none(), "one request at a time");
+                    self.submissions += 1;
+                    self.live = Some(Live { id, exchange, session: None, until: now.instant });
+                }
+                Duty::Drop { id } => drop(self.live.take_if(|live| live.id == id)),
+                Duty::Write { id, .. } => self.tell(rotation::Input::Written { id, result: Ok(()) }),
+                Duty::SetTimer(_) => {}
+            }
+        }
+    }
+
+    /// Carries bytes until somebody has to wait. What came of the exchange, if it is over.
+    fn converse(&mut self) -> Option<rotation::Input> {
+        let now = self.now();
+        let Self { live, api, tls, .. } = self;
+        let Live { id, exchange, session, until } = live.as_mut()?;
+        let mut bytes = Vec::new();
+        let result = loop {
+            bytes.clear();
+            let input = match (exchange.poll(now), session.as_mut()) {
+                (Step::Done(result), _) => break result,
+                (Step::Disconnect, _) => {
+                    *session = None;
+                    continue;
+                }
+                (Step::Wait { until: end }, _) | (Step::Receive { until: end }, None) if end > now.instant => {
+                    *until = end;
+                    return None;
+                }
+                (Step::Wait { .. } | Step::Receive { .. } | Step::Transmit { .. }, None) => Input::Ended,
+                (Step::Wait { .. }, Some(_)) => continue,
+                (Step::Connect { .. }, _) => {
+                    let opened = session.insert(Session::new(tls, now.instant).unwrap());
+                    opened.drive(api, now);
+                    match opened.breaks() {
+                        Some(Break::Refused) => Input::Failed("connection refused".into()),
+                        Some(Break::Reset) | None => Input::Connected,
+                    }
+                }
+                (Step::Transmit { bytes: sent, .. }, Some(open)) => {
+                    if open.breaks().is_none() {
+                        open.receive(&sent);
+                        open.drive(api, now);
+                        continue;
+                    }
+                    Input::Failed("connection reset by peer".into())
+                }
+                (Step::Receive { until: end }, Some(open)) => {
+                    open.drive(api, now);
+                    open.transmit(&mut bytes, now.instant);
+                    if !bytes.is_empty() {
+                        Input::Received(&bytes)
+                    } else if open.is_closed() || open.breaks().is_some() {
+                        Input::Ended
+                    } else if end > now.instant {
+                        *until = end.min(open.deadline());
+                        return None;
+                    } else {
+                        continue;
+                    }
+                }
+            };
+            exchange.handle(input, now);
+        };
+        let (id, requests) = (*id, exchange.requests());
+        self.most_requests = self.most_requests.max(requests);
+        self.live = None;
+        Some(rotation::Input::Finished { id, result })
+    }
+}
+
+/// A kubelet's signer: of its client certificate, or, asked with `node`, of its serving certificate.
+pub(crate) fn kubelet(cluster: Arc<Cluster>, node: Option<Credential>) -> Signer {
+    let token = Token::new(TOKEN).unwrap();
+    let mut signer = Signer::kubelet_client(cluster, Some(Arc::new(move || Ok(Identity::Token(token.clone())))));
+    if let Some(node) = node.map(Arc::new) {
+        signer.signer_name = "kubernetes.io/kubelet-serving".into();
+        signer.usage = Usage::ServerAuth;
+        signer.ask_as = AskAs::Other(Arc::new(move || Ok(Identity::Certificate(node.clone()))));
+    }
+    signer
+}
+
+pub(crate) fn template(serving: bool) -> Template {
+    let template = Template::node("worker-1");
+    if serving { template.with_dns_names(["worker-1.example"]) } else { template }
+}
