@@ -1,0 +1,105 @@
+//! The table over real sockets, on each runtime: fewer facts than in virtual time, but nothing made up.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use perennial::{Failure, State};
+use perennial_kubernetes::client::Limits;
+use perennial_kubernetes::rotation::Snapshot;
+use perennial_kubernetes::server::faults::Plan;
+use perennial_kubernetes::server::{Options, Random};
+use perennial_std::clock;
+
+use crate::support::{self, BOUND, Runtime, issued, new_authority, serve_at};
+use crate::table::{Kind, Outcome, kinds};
+use crate::world::{kubelet, template};
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// Scenarios mostly wait, so many go at once.
+const AT_ONCE: usize = 32;
+
+#[test]
+fn over_sockets_every_fault_is_recovered_from_on_each_runtime() {
+    let runs: Vec<(Kind, Runtime)> = [Runtime::Std, Runtime::Smol]
+        .into_iter()
+        .flat_map(|on| kinds().into_iter().map(move |kind| (kind, on)))
+        .collect();
+    let (queue, wrong) = (Mutex::new(runs.into_iter()), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().unwrap().next();
+                    let Some((kind, runtime)) = next else { return };
+                    if let Err(why) = endure(&kind, runtime) {
+                        wrong.lock().unwrap().push(format!("{} on {runtime:?}: {why}", kind.name));
+                    }
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// One rotation under the fault, and what is not as it should be about it.
+fn endure(kind: &Kind, runtime: Runtime) -> Result<(), String> {
+    let authority = new_authority();
+    let mut random = Random::from_os().map_err(|error| error.to_string())?;
+    let asks_as = "system:node:worker-1";
+    let node = authority.client_credential(asks_as, &["system:nodes"], &mut random, clock::now().unix, DAY).unwrap();
+    let roots = authority.roots().unwrap();
+    let options = Options { approve_serving: true, signing_duration: DAY, ..Options::default() };
+    let server = serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), authority, options);
+
+    let outcome = outcome(kind);
+    let mut holder = support::node(runtime, &server.cluster);
+    let mut signer = kubelet(server.cluster.clone(), kind.serving.then_some(node));
+    signer.issuers = Some(roots);
+    signer.limits = limits(outcome);
+    holder.signer = Some(signer);
+    holder.template = Some(template(kind.serving));
+    holder.policy.refused = holder.policy.transient;
+    holder.policy.request_timeout = match outcome {
+        Outcome::Failed(Failure::TimedOut) => Duration::from_secs(3),
+        Outcome::Failed(_) | Outcome::Issued => Duration::from_secs(40),
+    };
+    let handle = holder.start();
+    let first = issued(&handle, 1);
+
+    server.handle.with_api(|api, now| api.set_faults(kind.plan.clone(), now));
+    handle.rotate_now();
+    let failed = |now: &Snapshot| match now.state {
+        State::BackingOff { last, .. } => Some(Outcome::Failed(last)),
+        _ => None,
+    };
+    let met = handle.wait_for(BOUND, |now| now.issued > 1 || failed(now).is_some());
+    let met = met.ok_or_else(|| format!("nothing came of it: {:?}", handle.snapshot()))?;
+    let came = failed(&met).unwrap_or(Outcome::Issued);
+    if came != outcome {
+        return Err(format!("{came:?} instead of {outcome:?}: {:?}", met.last_error));
+    }
+    let served = met.credential.as_ref().ok_or("the certificate was dropped")?;
+    if came != Outcome::Issued && served.chain() != first.chain() {
+        return Err("another certificate was served".into());
+    }
+    server.handle.with_api(|api, now| api.set_faults(Plan::default(), now));
+    issued(&handle, 2);
+    handle.shutdown();
+    Ok(())
+}
+
+/// As the table says, except where that hinges on a server that ends watches after minutes.
+fn outcome(kind: &Kind) -> Outcome {
+    if kind.name == "only bookmarks" { Outcome::Failed(Failure::TimedOut) } else { kind.outcome }
+}
+
+/// Little patience where nothing is to be waited for.
+fn limits(outcome: Outcome) -> Limits {
+    let mut limits = Limits::default();
+    if outcome != Outcome::Issued {
+        limits.answer = Duration::from_secs(2);
+    }
+    limits
+}
