@@ -170,6 +170,25 @@ Examples:
   perennial signer
   perennial signer --listen 127.0.0.1:7443 --dir /tmp/signer --signing-duration 10m
   perennial signer --approve manual   # then: kubectl certificate approve …
+  perennial signer --faults faults.yaml
+
+Faults, the first rule that applies to a request being the one followed:
+  rules:
+  - match: { method: POST, path: /apis/certificates.k8s.io/*, until: 2m }
+    times: 3
+    fault: { answer: { status: 503, body: html, retryAfter: 5 } }
+  - fault: { certificate: expired }
+
+  match   method, path (with * at its end: anything), subresource, user, nth, after, until
+  fault   answer: { status, body: status|html|empty, retryAfter }, delay: 5s, silence, trickle: 10ms,
+          cut: beforeHead|inHead|afterHead|inChunk|inBody|afterBody, garbage,
+          oversized: head|line|body, contentType: text/html,
+          events: duplicated|reordered|onlyBookmarks|expired|unreadable|deleted,
+          object: uidChanged|replaced|neverIssued|denied|failed,
+          certificate: otherKey|otherName|withoutNames|expired|notYetValid|otherUsage|otherAuthority|
+                       emptyChain|wrongOrder|trailingText|truncated,
+          connection: refused|reset|closed|silent|plaintext|handshakeAlert|certificateAlert|
+                      otherName|otherAuthority|expired
 
 Exit codes:
   0  ended by a signal
@@ -192,6 +211,9 @@ pub(crate) struct Signer {
     /// Who approves nodes' client certificates: the server, or a person with kubectl
     #[arg(long, value_enum, default_value_t = Approve::Auto)]
     pub(crate) approve: Approve,
+    /// Misbehave as this file says, YAML or JSON: which requests go wrong, and how (see below)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) faults: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial_kubernetes::kubeconfig::Endpoint;
+use perennial_kubernetes::server::faults::Plan;
 use perennial_kubernetes::server::{
     Answer, Api, ApiRequest, Authority, Identity, Method, Next, Options, Random, Tls, Watcher,
 };
@@ -61,6 +62,11 @@ impl Embedded {
             insecure_skip_tls_verify: false,
         };
         Ok(Self { server, endpoint, admin })
+    }
+
+    /// Goes wrong from now on as `plan` says.
+    pub(crate) fn set_faults(&self, plan: Plan) {
+        self.server.with_api(|api, now| api.set_faults(plan, now));
     }
 
     /// Watches all certificate signing requests, those that are there first.

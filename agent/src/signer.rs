@@ -1,11 +1,13 @@
 //! `perennial signer`: the embedded API server alone, for development.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use perennial_kubernetes::kubeconfig::{kubeconfig_with_certificate, kubeconfig_with_token};
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
+use perennial_kubernetes::server::faults::Plan;
 use perennial_kubernetes::server::{Approval, Next, Options, Random};
 use perennial_pki::{Chain, read_request};
 use perennial_std::clock;
@@ -23,6 +25,7 @@ const ADMIN: &str = "admin.kubeconfig";
 const BOOTSTRAP: &str = "bootstrap.kubeconfig";
 
 pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
+    let faults = options.faults.as_deref().map(read_faults).transpose()?;
     let listener = embedded::listen(options.listen)?;
     let state = StateDir::open(&options.dir)?;
     let mut random = Random::from_os().map_err(Failure::failed)?;
@@ -38,6 +41,9 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
         ..Options::default()
     };
     let server = Embedded::start(listener, serves, authority, &token)?;
+    if let Some(plan) = faults {
+        server.set_faults(plan);
+    }
     state.write(ADMIN, kubeconfig_with_certificate(&server.endpoint, "admin", &server.admin).as_bytes())?;
     state.write(BOOTSTRAP, kubeconfig_with_token(&server.endpoint, "bootstrap", &token).as_bytes())?;
 
@@ -62,6 +68,12 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
     server.shutdown()
 }
 
+fn read_faults(path: &Path) -> Result<Plan, Failure> {
+    let failure = |why: &dyn std::fmt::Display| Failure::Usage(format!("faults {}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| failure(&error))?;
+    Plan::parse(&text).map_err(|error| failure(&error))
+}
+
 /// How soon a request shows up in the log.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -73,10 +85,11 @@ fn introduction(options: &cli::Signer, server: &str) -> String {
         Approve::Auto => "approves nodes' client certificates itself",
         Approve::Manual => "leaves approval to you",
     };
+    let faults = if options.faults.is_some() { "\nIt goes wrong as it was told to (--faults)." } else { "" };
     let caution = if options.listen.ip().is_loopback() { "" } else { "\n\nIt can be reached from other machines!" };
     format!(
         "Embedded API server at {server}, for development only: not a cluster, not a CA to trust.
-It signs for {} at most and {approval}. CA and bootstrap token are kept in {}.{caution}
+It signs for {} at most and {approval}. CA and bootstrap token are kept in {}.{faults}{caution}
 
 As an administrator:
   kubectl --kubeconfig {admin} get csr

@@ -104,10 +104,23 @@ impl Plan {
         let options = serde_saphyr::options! { with_snippet: false };
         serde_saphyr::from_str_with_options(text, options).map_err(|error| {
             let location = error.location().unwrap_or(serde_saphyr::Location::UNKNOWN);
-            let reason = error.without_snippet().to_string();
-            PlanError { line: location.line().max(1), column: location.column().max(1), reason }
+            let (line, column) = (location.line().max(1), location.column().max(1));
+            let said = error.without_snippet().to_string();
+            // The place is told already.
+            let said = said.strip_suffix(&format!(" at line {line}, column {column}")).unwrap_or(&said);
+            let reason = key_before(text, line, column).map(|key| format!("{key}: {said}"));
+            PlanError { line, column, reason: reason.unwrap_or_else(|| said.to_owned()) }
         })
     }
+}
+
+/// The key whose value begins at this place.
+fn key_before(text: &str, line: u64, column: u64) -> Option<&str> {
+    let line = text.lines().nth(usize::try_from(line - 1).ok()?)?;
+    let end = line.char_indices().nth(usize::try_from(column - 1).ok()?)?.0;
+    let key = line[..end].trim_end().strip_suffix(':')?.trim_end_matches('"');
+    let start = key.rfind(|c: char| !c.is_ascii_alphanumeric()).map_or(0, |at| at + 1);
+    Some(&key[start..]).filter(|key| !key.is_empty())
 }
 
 /// A plan that cannot be read.
