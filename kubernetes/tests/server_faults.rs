@@ -92,12 +92,13 @@ fn what_is_wrong_with_a_plan_is_told_with_its_place() {
         ("rules:\n- match: { nth: 0 }\n  fault: silence\n", 2, "match.nth"),
         ("rules:\n- match: { path: / }\n  fault: { connection: reset }\n", 2, "match"),
         ("{\"rules\": [\n {\"fault\": {\"delay\": \"5 parsecs\"}}\n]}", 2, "delay: \"5 parsecs\""),
+        ("rules:\n- fault: { answer: { status: 100 } }\n", 2, "fault.answer.status"),
+        ("rules:\n- fault: { contentType: \"a\\r\\nb: c\" }\n", 2, "fault.contentType"),
         ("rules: [", 1, ""),
         ("rule: []", 1, "rule"),
     ];
     for (text, line, names) in wrong {
         let error = Plan::parse(text).unwrap_err();
-        println!("{error}");
         assert!(error.line == line && error.column > 0 && error.reason.contains(names), "{text}: {error}");
     }
 }

@@ -114,13 +114,14 @@ impl Session {
 
     fn serve(&mut self, request: &ApiRequest, api: &mut Api, now: Now) {
         self.fault = api.fault_of_request(request, now.unix);
+        self.lines = Lines::default();
+        self.connection.delivery.bytewise = matches!(self.fault, Some(Fault::Trickle(_)));
         match &self.fault {
             Some(Fault::Silence) => return,
             Some(Fault::Delay(delay)) => {
                 self.held_until = now.instant.after(*delay);
                 self.active = self.held_until;
             }
-            Some(Fault::Trickle(_)) => self.connection.delivery.bytewise = true,
             _ => {}
         }
         if let Some(instead) = self.fault.as_ref().and_then(faults::refuse) {

@@ -91,6 +91,15 @@ impl TryFrom<Written> for Rule {
         if matches.nth == Some(0) {
             return Err("match.nth: the first request is 1");
         }
+        match &fault {
+            Fault::Answer(canned) if !(200..600).contains(&canned.status) => {
+                return Err("fault.answer.status: an answer's status is from 200 to 599");
+            }
+            Fault::ContentType(media) if media.len() > 200 || !media.bytes().all(|b| matches!(b, b' '..=b'~')) => {
+                return Err("fault.contentType: at most 200 printable ASCII characters");
+            }
+            _ => {}
+        }
         Ok(Self { matches, times, fault })
     }
 }
