@@ -102,6 +102,7 @@ fn made_up(canned: &Canned) -> Response {
             status: canned.status,
             content_type: "text/html; charset=utf-8",
             retry_after: None,
+            warnings: Vec::new(),
             body: html.to_vec(),
         },
         Body::Empty => Response::text(canned.status, ""),
