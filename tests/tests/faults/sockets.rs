@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use perennial::{Failure, State};
+use perennial::{Backoff, Failure, State, Window};
 use perennial_kubernetes::client::Limits;
 use perennial_kubernetes::rotation::Snapshot;
 use perennial_kubernetes::server::faults::Plan;
@@ -60,6 +60,9 @@ fn endure(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     signer.limits = limits(outcome);
     holder.signer = Some(signer);
     holder.template = Some(template(kind.serving));
+    // Long enough for a failure to be seen, on a machine however busy.
+    let pause = Duration::from_secs(2);
+    holder.policy.transient = Backoff::new(pause, pause, Window::new(1000, 1000).unwrap()).unwrap();
     holder.policy.refused = holder.policy.transient;
     holder.policy.request_timeout = match outcome {
         Outcome::Failed(Failure::TimedOut) => Duration::from_secs(3),
