@@ -317,3 +317,18 @@ fn a_client_that_leaves_ends_its_watch() {
     wire.drive();
     assert!(wire.session.is_closed() && !wire.session.is_watching());
 }
+
+#[test]
+fn warnings_are_headers_and_cannot_be_made_to_break_out_of_them() {
+    let mut wire = Wire::new(manual(), usize::MAX);
+    let mut object = node_csr("a", "one");
+    object["spec"]["x\"\r\nset-cookie: é"] = 1.into();
+    object["plain"] = 1.into();
+    let text = wire.exchange(post(&object).as_bytes());
+    let (status, head, body, rest) = response(&text);
+    assert_eq!((status, rest), (201, ""), "{text}");
+    let warnings: Vec<&str> = head.lines().filter_map(|line| line.strip_prefix("warning: ")).collect();
+    assert_eq!(warnings.len(), 2, "{head}");
+    assert!(warnings.contains(&r#"299 - "unknown field \"plain\"""#), "{warnings:?}");
+    assert!(!head.contains("\nset-cookie") && head.is_ascii() && !body.contains("set-cookie"));
+}

@@ -394,6 +394,26 @@ fn old_requests_are_cleaned_away() {
 }
 
 #[test]
+fn how_long_requests_are_kept_can_be_set() {
+    let mut server = Server::new(Options {
+        approval: Approval::Manual,
+        cleaning_interval: Duration::ZERO,
+        keep_ended: Duration::from_secs(5),
+        keep_pending: Duration::from_secs(10),
+        ..Options::default()
+    });
+    for name in ["ended", "pending"] {
+        server.create(&User::Bootstrap, &node_csr(name, "one"));
+    }
+    server.approve("ended");
+    assert_eq!(server.api.deadline(), after(1), "often, but not all the time");
+    for (seconds, left) in [(5, 2), (6, 1), (10, 1), (11, 0)] {
+        server.api.tick(after(seconds));
+        assert_eq!(server.api.requests().count(), left, "{seconds}");
+    }
+}
+
+#[test]
 fn times_are_whole_seconds() {
     let mut server = Server::new(Options::default());
     server.now = UnixTime::from_millis(NOW.as_millis() + 999);

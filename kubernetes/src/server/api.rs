@@ -26,7 +26,8 @@ pub enum Approval {
     Manual,
 }
 
-/// How the server behaves. The default is a cluster's behaviour, but for short certificates, which are allowed.
+/// How the server behaves. The default is a cluster's behaviour, but for short certificates, which are
+/// allowed, and for old requests, which are noticed earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Who approves requests.
@@ -47,6 +48,12 @@ pub struct Options {
     pub capacity: usize,
     /// At most so many changes are remembered; a watcher that falls behind further has to start anew (410).
     pub history: usize,
+    /// How often old requests are looked for, at most once a second; a cluster does it each hour.
+    pub cleaning_interval: Duration,
+    /// How long issued, denied and failed requests are kept. Those whose certificate has expired are not.
+    pub keep_ended: Duration,
+    /// How long requests are kept that come to nothing.
+    pub keep_pending: Duration,
 }
 
 impl Default for Options {
@@ -60,6 +67,9 @@ impl Default for Options {
             signing_delay: Duration::ZERO,
             capacity: 4096,
             history: 4096,
+            cleaning_interval: Duration::from_secs(60),
+            keep_ended: Duration::from_secs(3600),
+            keep_pending: Duration::from_secs(24 * 3600),
         }
     }
 }
@@ -112,6 +122,21 @@ impl Api {
     /// The certificate authority.
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// Lets `new` sign from now on. Certificates signed before stay trusted until
+    /// [`Api::forget_previous_authorities`], so that clients can renew theirs in the meantime.
+    ///
+    /// What was built from the [authority](Api::authority) before does not change by itself: build a new
+    /// [`Tls`](super::Tls) for sessions to come, and give clients the new [roots](Authority::roots).
+    pub fn rotate_authority(&mut self, new: Authority) {
+        let before = std::mem::replace(&mut self.authority, new);
+        self.authority.succeed(before);
+    }
+
+    /// Ends a rotation: only what the current authority has signed is trusted. Running sessions go on.
+    pub fn forget_previous_authorities(&mut self) {
+        self.authority.forget_predecessors();
     }
 
     /// Rises with every change: when it has, watchers have something to look at.

@@ -19,7 +19,11 @@ use super::random::Random;
 /// Every certificate it signs has fresh parameters: nothing of a request but the subject, the alternative names and
 /// the public key gets into it.
 #[derive(Debug)]
-pub struct Authority(Issuer);
+pub struct Authority {
+    issuer: Issuer,
+    /// Certificates of those that signed before this one and are still trusted, PEM.
+    predecessors: Vec<String>,
+}
 
 impl Authority {
     /// A new self-signed authority: ECDSA P-256, common name `perennial-ca-<random>`.
@@ -49,30 +53,45 @@ impl Authority {
 
     fn new(chain: Chain, key: KeyPair) -> Result<Self, AuthorityError> {
         let credential = Credential::new(chain, Arc::new(key)).map_err(AuthorityError::certificate)?;
-        Ok(Self(Issuer::new(credential)?))
+        Ok(Self { issuer: Issuer::new(credential)?, predecessors: Vec::new() })
     }
 
-    /// The certificate, PEM: what clients must trust.
+    /// Takes over from `before`, whose certificates stay good.
+    pub(super) fn succeed(&mut self, before: Self) {
+        let signed_before = before.certificate_pem().to_owned();
+        self.predecessors.extend(before.predecessors);
+        self.predecessors.push(signed_before);
+        self.predecessors.retain(|predecessor| predecessor != self.issuer.credential().chain().pem());
+    }
+
+    pub(super) fn forget_predecessors(&mut self) {
+        self.predecessors.clear();
+    }
+
+    /// The certificate of who signs, PEM. While an authority is [being replaced](super::Api::rotate_authority), clients
+    /// must trust all the [roots](Authority::roots).
     pub fn certificate_pem(&self) -> &str {
-        self.0.credential().chain().pem()
+        self.issuer.credential().chain().pem()
     }
 
     /// Certificate and key, PEM: what [`Authority::from_pem`] takes. A secret.
     pub fn to_pem(&self) -> Zeroizing<String> {
-        self.0.credential().to_pem()
+        self.issuer.credential().to_pem()
     }
 
-    /// The certificate as the root to verify others with.
+    /// What to verify certificates with: the authority's own, and those of its predecessors.
     ///
     /// # Errors
     /// [`AuthorityError::Certificate`] if it cannot serve as a root.
     pub fn roots(&self) -> Result<Roots, AuthorityError> {
-        Roots::from_pem(self.certificate_pem().as_bytes()).map_err(AuthorityError::certificate)
+        let mut bundle = self.certificate_pem().to_owned();
+        bundle.extend(self.predecessors.iter().map(String::as_str));
+        Roots::from_pem(bundle.as_bytes()).map_err(AuthorityError::certificate)
     }
 
     /// When the authority's own certificate is valid; nothing it signs lives longer.
     pub fn validity(&self) -> Validity {
-        self.0.credential().chain().certificate().validity
+        self.issuer.credential().chain().certificate().validity
     }
 
     /// A credential for a TLS server with these names.
@@ -152,7 +171,7 @@ impl Authority {
         random: &mut Random,
     ) -> Result<Chain, AuthorityError> {
         let terms = Terms { serial: &random.serial(), validity, key_usages, extended_key_usages };
-        Ok(self.0.issue(request, &terms)?)
+        Ok(self.issuer.issue(request, &terms)?)
     }
 }
 

@@ -8,17 +8,16 @@ use perennial::UnixTime;
 use perennial_pki::{Chain, read_request};
 
 use super::access::{Attributes, allowed};
-use super::api::{Api, Approval};
+use super::api::{Api, Approval, Options};
 use super::identity::Identity;
 use super::store::Stored;
 use super::{rfc3339, signer, status};
 use crate::objects::{CertificateSigningRequest, Condition};
 
-/// How often old requests are looked for.
-const CLEANING: Duration = Duration::from_secs(60);
+/// Old requests are not looked for more often than this.
+const CLEANING: Duration = Duration::from_secs(1);
 /// A request that cannot be signed now is tried again.
 const RETRY: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
 
 impl Api {
     /// Does what is due: approvals, signatures, cleaning.
@@ -28,7 +27,7 @@ impl Api {
             self.reconcile(&name, now);
         }
         if self.next_cleaning <= now {
-            self.next_cleaning = now.after(CLEANING);
+            self.next_cleaning = now.after(self.options.cleaning_interval.max(CLEANING));
             self.clean(now);
         }
     }
@@ -148,7 +147,7 @@ impl Api {
         let old: Vec<String> = self
             .store
             .iter()
-            .filter(|stored| is_old(stored, now))
+            .filter(|stored| is_old(stored, &self.options, now))
             .map(|stored| stored.object.metadata.name.clone())
             .collect();
         for name in old {
@@ -186,8 +185,8 @@ impl fmt::Display for DecisionError {
 
 impl std::error::Error for DecisionError {}
 
-/// The cleaner's rules: an hour after the end, a day without one, at once when the certificate has expired.
-fn is_old(stored: &Stored, now: UnixTime) -> bool {
+/// The cleaner's rules: a while after the end, longer without one, at once when the certificate has expired.
+fn is_old(stored: &Stored, options: &Options, now: UnixTime) -> bool {
     let status = &stored.object.status;
     let certificate = || Chain::from_pem(&status.certificate).ok();
     if !status.certificate.is_empty() && certificate().is_some_and(|chain| chain.certificate().validity.expired(now)) {
@@ -197,8 +196,8 @@ fn is_old(stored: &Stored, now: UnixTime) -> bool {
     let since =
         status.conditions.iter().filter_map(|condition| condition.last_update_time.as_deref()).filter_map(parse).max();
     match (ended, since) {
-        (true, Some(since)) => now.since(since) > HOUR,
-        _ => now.since(stored.created) > 24 * HOUR,
+        (true, Some(since)) => now.since(since) > options.keep_ended,
+        _ => now.since(stored.created) > options.keep_pending,
     }
 }
 

@@ -9,7 +9,8 @@
 //!
 //! Deviations from a cluster, on purpose: certificates shorter than ten minutes can be asked for
 //! ([`Options::allow_short`]), and the validity of short ones is backdated by a twentieth of their lifetime, not by
-//! five minutes.
+//! five minutes. Server-side apply, directives in strategic merge patches, finalizers and owners are not there; a
+//! watch from a version the server has not reached is answered with 410, because after a restart it never comes.
 
 mod access;
 mod api;

@@ -16,8 +16,9 @@ use rustls::{ClientConfig, ClientConnection};
 
 use super::{DAY, NOW, TOKEN, YEAR};
 
+/// Stands still at [`NOW`].
 #[derive(Debug)]
-struct Clock;
+pub struct Clock;
 
 impl TimeProvider for Clock {
     fn current_time(&self) -> Option<TlsTime> {
