@@ -1,5 +1,6 @@
 //! A client that shrugs at a bad server: every kind of fault of the table, in virtual time and over sockets.
 
+mod mixtures;
 mod sockets;
 #[path = "../support/mod.rs"]
 mod support;

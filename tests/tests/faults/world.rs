@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) submissions: u64,
     /// The most HTTP requests a submission took.
     pub(crate) most_requests: u32,
+    /// Moments looked at: many more than things that happen would mean that something spins.
+    pub(crate) steps: u32,
     /// Moments at which no valid certificate was served, once there was one.
     pub(crate) dropped: u32,
 }
@@ -76,7 +78,7 @@ impl World {
         };
         let rotation = Rotation::new(start, Now { instant: Instant::default(), unix: START });
         let mut world =
-            Self { millis: 0, api, tls, rotation, live: None, submissions: 0, most_requests: 0, dropped: 0 };
+            Self { millis: 0, api, tls, rotation, live: None, submissions: 0, most_requests: 0, steps: 0, dropped: 0 };
         assert!(world.run_until(HOUR, |world| world.issued() == 1), "{:?}", world.rotation.snapshot(world.now()));
         world
     }
@@ -112,6 +114,8 @@ impl World {
     /// Does what is due, and goes to the moment when something is next.
     fn advance(&mut self, end: Instant) {
         let now = self.now();
+        self.steps += 1;
+        assert!(self.steps < 50_000, "something spins: {:?}", self.rotation.snapshot(now));
         self.api.tick(now.unix);
         if self.rotation.deadline().is_some_and(|due| due <= now.instant) {
             self.tell(rotation::Input::Tick);
@@ -153,7 +157,10 @@ impl World {
         let Self { live, api, tls, .. } = self;
         let Live { id, exchange, session, until } = live.as_mut()?;
         let mut bytes = Vec::new();
+        let mut turns = 0_u32;
         let result = loop {
+            turns += 1;
+            assert!(turns < 50_000, "the exchange spins: {exchange:?}");
             bytes.clear();
             let input = match (exchange.poll(now), session.as_mut()) {
                 (Step::Done(result), _) => break result,

@@ -1,0 +1,40 @@
+//! Faults in any mixture: whatever comes together, the certificate stays, and what was wrong is got over.
+
+use perennial::Policy;
+use perennial_kubernetes::server::faults::{Fault, Match, Plan, Rule};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::table::kinds;
+use crate::world::World;
+use crate::{HOUR, MINUTE};
+
+/// A rule of the table, for some of the requests. Megabytes again and again would only take time.
+fn rule() -> impl Strategy<Value = Rule> {
+    let rules = kinds().into_iter().flat_map(|kind| kind.plan.rules);
+    let rules: Vec<Rule> = rules.filter(|rule| !matches!(rule.fault, Fault::Oversized(_))).collect();
+    (select(rules), prop::option::of(1..6_u32), prop::option::of(1..4_u32)).prop_map(|(rule, nth, times)| {
+        let matches = Match { nth, ..rule.matches };
+        Rule { matches, times, fault: rule.fault }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_mixture_of_faults_is_recovered_from(rules in prop::collection::vec(rule(), 1..8)) {
+        let mut world = World::new(false);
+        world.set_faults(Plan { rules });
+        let met = |world: &World| world.failure().is_some() || world.issued() > 1;
+        prop_assert!(world.run_until(40 * HOUR, met), "{:?}", world.rotation.snapshot(world.now()));
+        let before = world.submissions;
+        world.run_until(90 * MINUTE, |world| world.issued() > 1);
+        prop_assert!(world.submissions - before <= Policy::default().submissions_within(90 * MINUTE));
+        prop_assert!(world.most_requests <= 64, "{} requests", world.most_requests);
+        world.set_faults(Plan::default());
+        let well = |world: &World| world.issued() > 1 && world.failure().is_none();
+        prop_assert!(world.run_until(2 * HOUR, well), "{:?}", world.rotation.snapshot(world.now()));
+        prop_assert_eq!(world.dropped, 0);
+    }
+}
