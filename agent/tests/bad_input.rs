@@ -212,3 +212,12 @@ fn a_status_of_nowhere_is_bad_usage() {
     refused(directory.path(), &["status", "--cert-dir", "nowhere"], &["cannot open nowhere"]);
     refused(directory.path(), &["status"], &["--cert-dir"]);
 }
+
+#[test]
+fn a_plan_of_faults_that_makes_no_sense_is_refused_with_line_and_field() {
+    let directory = TempDir::new().unwrap();
+    let signer = ["signer", "--listen", "127.0.0.1:0", "--dir", "new", "--faults", "faults.yaml"];
+    refused(directory.path(), &signer, &["faults.yaml"]);
+    fs::write(directory.path().join("faults.yaml"), "rules:\n- fault: { answer: { status: much } }\n").unwrap();
+    refused(directory.path(), &signer, &["faults.yaml", "line 2", "status"]);
+}
