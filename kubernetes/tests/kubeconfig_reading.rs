@@ -1,0 +1,189 @@
+//! Kubeconfig files: what is read from them, and written into them.
+
+mod kubeconfig_support;
+
+use std::path::Path;
+
+use kubeconfig_support::*;
+use perennial_kubernetes::kubeconfig::{
+    Credentials, Endpoint, kubeconfig_with_certificate, kubeconfig_with_token, node_kubeconfig,
+};
+use perennial_pki::Credential;
+
+#[test]
+fn files_are_relative_to_the_kubeconfig() {
+    let text = config(
+        "server: 'https://h:1/p', certificate-authority: pki/ca.crt, tls-server-name: api",
+        "client-certificate: pki/n.crt, client-key: /abs/n.key",
+    );
+    let files =
+        Files::default().with("/etc/x/pki/ca.crt", CA).with("/etc/x/pki/n.crt", NODE).with("/abs/n.key", NODE_KEY);
+    assert_eq!(
+        endpoint(&text, &files).expect("an endpoint"),
+        Endpoint {
+            server: "https://h:1/p".into(),
+            ca_pem: Some(CA.into()),
+            ca_file: Some("/etc/x/pki/ca.crt".into()),
+            tls_server_name: Some("api".into()),
+            insecure_skip_tls_verify: false,
+        }
+    );
+    assert_eq!(certificate_pem(identity(&text, &files)), NODE);
+}
+
+#[test]
+fn inline_data_goes_before_files_and_may_be_broken_in_lines() {
+    let text = format!(
+        "\
+clusters:
+- name: prod
+  cluster:
+    server: https://h
+    certificate-authority: /none
+    certificate-authority-data: |
+{ca}users:
+- name: node
+  user:
+    client-certificate: /none
+    client-certificate-data: |
+{certificate}    client-key: /none
+    client-key-data: |
+{key}contexts:
+- name: main
+  context: {{cluster: prod, user: node}}
+current-context: main
+",
+        ca = base64_in_lines(CA),
+        certificate = base64_in_lines(NODE),
+        key = base64_in_lines(NODE_KEY),
+    );
+    let endpoint = endpoint(&text, &Files::default()).expect("an endpoint");
+    assert_eq!((endpoint.ca_pem, endpoint.ca_file), (Some(CA.into()), None));
+    assert_eq!(certificate_pem(identity(&text, &Files::default())), NODE);
+}
+
+#[test]
+fn certificate_and_key_may_be_one_file() {
+    let text = with_user("client-certificate: current.pem, client-key: current.pem");
+    for bundle in [format!("{NODE}{NODE_KEY}"), format!("{NODE_KEY}{NODE}")] {
+        let files = Files::default().with("/etc/x/current.pem", bundle);
+        assert_eq!(certificate_pem(identity(&text, &files)), NODE);
+    }
+}
+
+#[test]
+fn a_token_file_goes_before_a_token_and_is_read_each_time() {
+    let text = with_user("token: inline, tokenFile: token");
+    let kubeconfig = parse(&text).expect("a kubeconfig");
+    let selected = kubeconfig.select(None).expect("a context");
+    let mut files = Files::default();
+    assert_eq!(token(selected.identity(&mut |path| files.read(path))), "inline");
+    files = files.with("/etc/x/token", "first\n");
+    assert_eq!(token(selected.identity(&mut |path| files.read(path))), "first");
+    files = files.with("/etc/x/token", " second ");
+    assert_eq!(token(selected.identity(&mut |path| files.read(path))), "second");
+}
+
+#[test]
+fn a_user_without_credentials_is_anonymous() {
+    let no_user = with_user("").replace(", user: node", "");
+    for text in [with_user(""), with_user("token: '', exec: null"), no_user] {
+        assert!(matches!(identity(&text, &Files::default()), Ok(Credentials::Anonymous)));
+    }
+}
+
+#[test]
+fn json_and_unknown_fields_are_fine() {
+    let text = r#"{
+        "kind": "Config", "apiVersion": "v1", "preferences": {"colors": true},
+        "extensions": [{"name": "x", "extension": {"deep": [1, -2.5, .inf, null, {"a": {}}]}}],
+        "clusters": [{"name": "prod", "cluster": {"server": "https://h", "extensions": [], "disable-compression": true}}],
+        "users": [{"name": "node", "user": {"token": "t\u0061b", "new-field": 7}}],
+        "contexts": [{"name": "main", "context": {"cluster": "prod", "user": "node", "namespace": "x"}}],
+        "current-context": "main"
+    }"#;
+    assert_eq!(endpoint(text, &Files::default()).expect("an endpoint").server, "https://h");
+    assert_eq!(token(identity(text, &Files::default())), "tab");
+}
+
+#[test]
+fn a_context_is_chosen_by_name_or_is_the_current_one() {
+    let text = with_user("token: t").replace(
+        "current-context",
+        "- {name: other, context: {cluster: prod}}
+current-context",
+    );
+    let kubeconfig = parse(&text).expect("a kubeconfig");
+    assert_eq!(kubeconfig.path(), Path::new(PATH));
+    assert_eq!(kubeconfig.current_context(), Some("main"));
+    assert_eq!(kubeconfig.contexts().collect::<Vec<_>>(), ["main", "other"]);
+    assert_eq!(kubeconfig.select(None).expect("a context").context(), "main");
+    assert_eq!(kubeconfig.select(Some("other")).expect("a context").context(), "other");
+    refused(
+        kubeconfig.select(Some("third")),
+        "/etc/x/kubeconfig:10:3: contexts: there is no context \"third\"; there are: \"main\", \"other\"",
+    );
+}
+
+fn written_endpoint() -> Endpoint {
+    Endpoint {
+        server: "https://10.0.0.1:6443".into(),
+        ca_pem: Some(CA.into()),
+        ca_file: None,
+        tls_server_name: Some("kubernetes.default".into()),
+        insecure_skip_tls_verify: false,
+    }
+}
+
+#[test]
+fn the_kubeconfig_of_a_node_names_the_rotating_file_twice() {
+    let endpoint = Endpoint { ca_file: Some("/pki/ca.crt".into()), tls_server_name: None, ..written_endpoint() };
+    assert_eq!(
+        node_kubeconfig(&endpoint, Path::new("/pki/kubelet-client-current.pem")),
+        r#"apiVersion: v1
+kind: Config
+clusters:
+- name: "default-cluster"
+  cluster:
+    server: "https://10.0.0.1:6443"
+    certificate-authority: "/pki/ca.crt"
+users:
+- name: "default-auth"
+  user:
+    client-certificate: "/pki/kubelet-client-current.pem"
+    client-key: "/pki/kubelet-client-current.pem"
+contexts:
+- name: "default-context"
+  context:
+    cluster: "default-cluster"
+    user: "default-auth"
+    namespace: default
+current-context: "default-context"
+"#
+    );
+}
+
+#[test]
+fn what_is_written_is_read_back_the_same() {
+    let credential = Credential::from_pem(format!("{NODE}{NODE_KEY}").as_bytes()).expect("a credential");
+    let odd = "/pki/a \"b\"\\\n\t\0\u{7f}\u{85}\u{2028}\u{feff}: #é";
+    let files = Files::default().with("/pki/current.pem", format!("{NODE}{NODE_KEY}")).with(odd, CA);
+    let insecure = Endpoint { ca_pem: None, insecure_skip_tls_verify: true, ..written_endpoint() };
+    let from_file = Endpoint { ca_file: Some(odd.into()), ..written_endpoint() };
+    for expected in [written_endpoint(), insecure, from_file] {
+        let text = node_kubeconfig(&expected, Path::new("/pki/current.pem"));
+        assert_eq!(endpoint(&text, &files).expect("an endpoint"), expected);
+        assert_eq!(certificate_pem(identity(&text, &files)), NODE);
+
+        let text = kubeconfig_with_token(&expected, "kubelet-bootstrap", "abcdef.0123456789abcdef");
+        assert_eq!(endpoint(&text, &files).expect("an endpoint"), expected);
+        assert_eq!(token(identity(&text, &files)), "abcdef.0123456789abcdef");
+        assert_eq!(parse(&text).expect("a kubeconfig").current_context(), Some("kubelet-bootstrap@kubernetes"));
+
+        let text = kubeconfig_with_certificate(&expected, "yes", &credential);
+        assert_eq!(endpoint(&text, &files).expect("an endpoint"), expected);
+        assert_eq!(certificate_pem(identity(&text, &files)), NODE);
+    }
+}
+
+// Of `CN=kubernetes`, good for a hundred years; nothing trusts it.
