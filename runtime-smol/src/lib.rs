@@ -7,8 +7,9 @@
 //! use perennial_kubernetes::rotation::Signer;
 //! use perennial_smol::{Directory, Rotator};
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let (roots, token): (perennial_pki::Roots, perennial_kubernetes::cluster::Token) = unimplemented!();
+//! # use perennial_kubernetes::cluster::Token;
+//! # use perennial_pki::Roots;
+//! # fn example(roots: Roots, token: Token) -> Result<(), Box<dyn std::error::Error>> {
 //! let cluster = Arc::new(Cluster::from_url("https://10.0.0.1:6443")?.with_roots(roots));
 //! let bootstrap = Arc::new(move || Ok(Identity::Token(token.clone())));
 //! let (handle, rotation) = Rotator::new()

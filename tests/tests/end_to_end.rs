@@ -98,9 +98,7 @@ fn the_directory_holds_what_is_served_and_every_update_has_its_own_file() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
         let server = serve(Approval::Auto);
-        let mut holder = node(runtime, &server.cluster);
-        holder.store = Some(Directory::open(&path, "kubelet-client").unwrap());
-        let handle = holder.start();
+        let handle = node(runtime, &server.cluster).keeping(&path).start();
         let mut last = issued(&handle, 1);
         for n in 2..=4 {
             handle.rotate_now();
@@ -131,9 +129,7 @@ fn a_restart_serves_what_the_directory_holds_and_asks_for_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let server = serve(Approval::Auto);
         for run in 0..2 {
-            let mut holder = node(runtime, &server.cluster);
-            holder.store = Some(Directory::open(directory.path(), "kubelet-client").unwrap());
-            let handle = holder.start();
+            let handle = node(runtime, &server.cluster).keeping(directory.path()).start();
             let resting = handle.wait_for(BOUND, |now| matches!(now.state, State::Resting { .. }) && !now.unwritten);
             assert_eq!(resting.unwrap().issued, u64::from(run == 0));
             handle.shutdown();
@@ -148,9 +144,7 @@ fn a_certificate_is_served_from_memory_while_the_disk_is_broken() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
         let server = serve(Approval::Manual);
-        let mut holder = node(runtime, &server.cluster);
-        holder.store = Some(Directory::open(&path, "kubelet-client").unwrap());
-        let handle = holder.start();
+        let handle = node(runtime, &server.cluster).keeping(&path).start();
         waits_for_approval(&handle);
         std::fs::remove_dir(&path).unwrap();
         server.decide_all(Decision::Approve);
@@ -219,9 +213,7 @@ fn without_a_signer_what_is_there_is_served() {
     on_both(|runtime| {
         let server = serve(Approval::Auto);
         let directory = tempfile::tempdir().unwrap();
-        let mut holder = node(runtime, &server.cluster);
-        holder.store = Some(Directory::open(directory.path(), "kubelet-client").unwrap());
-        let handle = holder.start();
+        let handle = node(runtime, &server.cluster).keeping(directory.path()).start();
         let credential = issued(&handle, 1);
         handle.shutdown();
 

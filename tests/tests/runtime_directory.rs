@@ -15,9 +15,7 @@ fn a_directory_that_was_removed_and_made_again_is_written_to() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
         let server = serve(Approval::Manual);
-        let mut holder = node(runtime, &server.cluster);
-        holder.store = Some(Directory::open(&path, "kubelet-client").unwrap());
-        let handle = holder.start();
+        let handle = node(runtime, &server.cluster).keeping(&path).start();
         waits_for_approval(&handle);
         std::fs::remove_dir(&path).unwrap();
         server.decide_all(Decision::Approve);
@@ -36,9 +34,7 @@ fn what_is_served_is_in_the_directory_its_path_names() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
         let server = serve(Approval::Auto);
-        let mut holder = node(runtime, &server.cluster);
-        holder.store = Some(Directory::open(&path, "kubelet-client").unwrap());
-        let handle = holder.start();
+        let handle = node(runtime, &server.cluster).keeping(&path).start();
         issued(&handle, 1);
         // What a volume mounted late, or a restored backup, looks like.
         std::fs::rename(&path, parent.path().join("old")).unwrap();

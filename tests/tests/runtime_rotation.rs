@@ -12,7 +12,7 @@ use perennial_kubernetes::cluster::{Cluster, Identity, Token};
 use perennial_kubernetes::rotation::{AskAs, IdentitySource, Input, Rotation, Start};
 use perennial_kubernetes::server::{Approval, Authority, Decision, Options};
 use perennial_pki::Roots;
-use perennial_std::{Directory, clock};
+use perennial_std::clock;
 use support::{BOUND, TOKEN, issued, new_authority, node, on_both, policy, serve, serve_at, waits_for_approval};
 
 #[test]
@@ -49,9 +49,7 @@ fn an_error_of_writing_is_forgotten_once_it_is_written() {
     on_both(|runtime| {
         let parent = tempfile::tempdir().unwrap();
         let server = serve(Approval::Manual);
-        let mut holder = node(runtime, &server.cluster);
-        holder.store = Some(Directory::open(parent.path(), "kubelet-client").unwrap());
-        let handle = holder.start();
+        let handle = node(runtime, &server.cluster).keeping(parent.path()).start();
         waits_for_approval(&handle);
         // A directory in the place of the link: no update can be put there.
         let current = parent.path().join("kubelet-client-current.pem");
@@ -70,9 +68,7 @@ fn a_failed_request_is_still_told_of_once_an_error_of_writing_is_gone() {
     on_both(|runtime| {
         let parent = tempfile::tempdir().unwrap();
         let server = serve(Approval::Manual);
-        let mut holder = node(runtime, &server.cluster);
-        holder.store = Some(Directory::open(parent.path(), "kubelet-client").unwrap());
-        let handle = holder.start();
+        let handle = node(runtime, &server.cluster).keeping(parent.path()).start();
         waits_for_approval(&handle);
         let current = parent.path().join("kubelet-client-current.pem");
         std::fs::create_dir(&current).unwrap();

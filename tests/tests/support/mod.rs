@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,6 +126,12 @@ pub(crate) fn node(runtime: Runtime, cluster: &Arc<Cluster>) -> Node {
 }
 
 impl Node {
+    /// The same node, keeping its certificate in this directory.
+    pub(crate) fn keeping(mut self, path: impl Into<PathBuf>) -> Self {
+        self.store = Some(Directory::open(path, "kubelet-client").unwrap());
+        self
+    }
+
     pub(crate) fn start(self) -> Handle {
         let Self { runtime, policy, template, signer, store } = self;
         macro_rules! build {
