@@ -51,9 +51,8 @@ impl UserInfo {
         if let Some(missing) = certificate.organizations.iter().find(|group| !self.groups.contains(group)) {
             return Err(format!("the server does not count us among {missing:?}"));
         }
-        let digest: String = certificate.fingerprint.0.iter().map(|byte| format!("{byte:02x}")).collect();
         match &self.credential_id {
-            Some(id) if *id != format!("X509SHA256={digest}") => {
+            Some(id) if *id != format!("X509SHA256={:x}", certificate.fingerprint) => {
                 Err("the server knows us by another certificate than the one just issued".into())
             }
             Some(_) | None => Ok(()),

@@ -84,6 +84,13 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+/// All of it, as Kubernetes writes it in `authentication.kubernetes.io/credential-id`.
+impl fmt::LowerHex for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -3,6 +3,7 @@
 mod support;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,8 +13,10 @@ use perennial_kubernetes::cluster::{Cluster, Identity, Token};
 use perennial_kubernetes::rotation::{AskAs, IdentitySource, Input, Rotation, Start};
 use perennial_kubernetes::server::{Approval, Authority, Decision, Options};
 use perennial_pki::Roots;
-use perennial_std::clock;
-use support::{BOUND, TOKEN, issued, new_authority, node, on_both, policy, serve, serve_at, waits_for_approval};
+use perennial_std::{Handle, clock};
+use support::{
+    BOUND, Runtime, Server, TOKEN, issued, new_authority, node, on_both, policy, serve, serve_at, waits_for_approval,
+};
 
 #[test]
 fn a_certificate_that_is_due_at_once_is_told_as_an_error() {
@@ -44,19 +47,25 @@ fn a_request_that_got_no_answer_in_time_is_told_as_an_error() {
     });
 }
 
+/// A node with a certificate it cannot write, and what stands in its way.
+fn cannot_write(runtime: Runtime, server: &Server, path: &Path) -> (Handle, PathBuf) {
+    let handle = node(runtime, &server.cluster).keeping(path).start();
+    waits_for_approval(&handle);
+    // A directory in the place of the link: no update can be put there.
+    let obstacle = path.join("kubelet-client-current.pem");
+    std::fs::create_dir(&obstacle).unwrap();
+    server.decide_all(Decision::Approve);
+    handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
+    (handle, obstacle)
+}
+
 #[test]
 fn an_error_of_writing_is_forgotten_once_it_is_written() {
     on_both(|runtime| {
-        let parent = tempfile::tempdir().unwrap();
         let server = serve(Approval::Manual);
-        let handle = node(runtime, &server.cluster).keeping(parent.path()).start();
-        waits_for_approval(&handle);
-        // A directory in the place of the link: no update can be put there.
-        let current = parent.path().join("kubelet-client-current.pem");
-        std::fs::create_dir(&current).unwrap();
-        server.decide_all(Decision::Approve);
-        handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
-        std::fs::remove_dir(&current).unwrap();
+        let parent = tempfile::tempdir().unwrap();
+        let (handle, obstacle) = cannot_write(runtime, &server, parent.path());
+        std::fs::remove_dir(&obstacle).unwrap();
         issued(&handle, 1);
         assert_eq!(handle.snapshot().last_error, None);
         handle.shutdown();
@@ -66,20 +75,15 @@ fn an_error_of_writing_is_forgotten_once_it_is_written() {
 #[test]
 fn a_failed_request_is_still_told_of_once_an_error_of_writing_is_gone() {
     on_both(|runtime| {
-        let parent = tempfile::tempdir().unwrap();
         let server = serve(Approval::Manual);
-        let handle = node(runtime, &server.cluster).keeping(parent.path()).start();
-        waits_for_approval(&handle);
-        let current = parent.path().join("kubelet-client-current.pem");
-        std::fs::create_dir(&current).unwrap();
-        server.decide_all(Decision::Approve);
-        handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
+        let parent = tempfile::tempdir().unwrap();
+        let (handle, obstacle) = cannot_write(runtime, &server, parent.path());
         let address = server.handle.address();
         drop(server);
         handle.rotate_now();
         let told = |why: &Option<Arc<str>>| why.as_ref().is_some_and(|why| why.contains(&address.to_string()));
         handle.wait_for(BOUND, |now| told(&now.last_error)).unwrap();
-        std::fs::remove_dir(&current).unwrap();
+        std::fs::remove_dir(&obstacle).unwrap();
         handle.wait_for(BOUND, |now| !now.unwritten).unwrap();
         assert!(told(&handle.snapshot().last_error), "{:?}", handle.snapshot().last_error);
         handle.shutdown();
@@ -137,7 +141,7 @@ fn a_certificate_disowned_for_a_while_is_tried_again_when_there_is_no_bootstrap_
 #[test]
 fn a_credential_taken_over_from_the_store_is_the_one_served() {
     let server = serve(Approval::Auto);
-    let handle = node(support::Runtime::Std, &server.cluster).start();
+    let handle = node(Runtime::Std, &server.cluster).start();
     let first = issued(&handle, 1);
     handle.rotate_now();
     let second = issued(&handle, 2);

@@ -107,34 +107,22 @@ impl Http {
     /// The next request, once it is complete; then nothing until it has been answered.
     pub(super) fn poll_request(&mut self) -> Option<ApiRequest> {
         loop {
-            self.phase = match std::mem::replace(&mut self.phase, Phase::Closing) {
-                Phase::Head(reply) => match self.read_head(reply) {
-                    Step::Next(phase) => phase,
-                    Step::Wait(phase) => {
-                        self.phase = phase;
-                        return None;
-                    }
-                    Step::Request(reply, request) => {
-                        self.phase = Phase::Answering(reply);
-                        return Some(request);
-                    }
-                },
-                Phase::Body { reply, request } => match self.read_body(reply, request) {
-                    Step::Next(phase) => phase,
-                    Step::Wait(phase) => {
-                        self.phase = phase;
-                        return None;
-                    }
-                    Step::Request(reply, request) => {
-                        self.phase = Phase::Answering(reply);
-                        return Some(request);
-                    }
-                },
-                other @ (Phase::Answering(_) | Phase::Streaming(_) | Phase::Closing) => {
-                    self.phase = other;
+            let step = match std::mem::replace(&mut self.phase, Phase::Closing) {
+                Phase::Head(reply) => self.read_head(reply),
+                Phase::Body { reply, request } => self.read_body(reply, request),
+                other @ (Phase::Answering(_) | Phase::Streaming(_) | Phase::Closing) => Step::Wait(other),
+            };
+            match step {
+                Step::Next(phase) => self.phase = phase,
+                Step::Wait(phase) => {
+                    self.phase = phase;
                     return None;
                 }
-            };
+                Step::Request(reply, request) => {
+                    self.phase = Phase::Answering(reply);
+                    return Some(request);
+                }
+            }
         }
     }
 

@@ -54,8 +54,7 @@ impl Identity {
         }
         let mut identity = Self::new(&certificate.common_name, &certificate.organizations);
         identity.validity = Some(certificate.validity);
-        let digest: String = certificate.fingerprint.0.iter().map(|byte| format!("{byte:02x}")).collect();
-        identity.extra.insert(CREDENTIAL_ID.into(), vec![format!("X509SHA256={digest}")]);
+        identity.extra.insert(CREDENTIAL_ID.into(), vec![format!("X509SHA256={:x}", certificate.fingerprint)]);
         Some(identity)
     }
 

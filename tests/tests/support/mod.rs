@@ -90,8 +90,7 @@ impl Server {
 }
 
 pub(crate) fn digest(credential: &Credential) -> String {
-    let fingerprint = credential.chain().certificate().fingerprint.0;
-    format!("X509SHA256={}", fingerprint.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    format!("X509SHA256={:x}", credential.chain().certificate().fingerprint)
 }
 
 /// Patience of test writers, not of operators.
