@@ -76,9 +76,7 @@ impl Embedded {
         request.peer = Some(Arc::new(Identity::new("perennial", [ADMINISTRATORS])));
         match self.server.with_api(|api, now| api.handle(&request, now)) {
             Answer::Watch(watcher) => Ok(watcher),
-            Answer::Response(response) => {
-                Err(Failure::Failed(format!("the embedded server does not let itself be watched: {response:?}")))
-            }
+            answer => Err(Failure::Failed(format!("the embedded server does not let itself be watched: {answer:?}"))),
         }
     }
 

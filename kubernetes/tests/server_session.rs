@@ -3,55 +3,14 @@
 
 mod server_support;
 
-use std::io::Write;
-use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Instant, Template};
-use perennial_kubernetes::server::{Approval, Authority, Identity, Method, Options, Session};
+use perennial::Instant;
+use perennial_kubernetes::server::{Authority, Options, Session};
 use serde_json::{Value, json};
+use server_support::text::*;
 use server_support::wire::{Wire, client};
 use server_support::*;
-
-fn get(target: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\r\n")
-}
-
-fn post(object: &Value) -> String {
-    let body = object.to_string();
-    format!(
-        "POST {COLLECTION} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-/// Status, head and body of the first response; the rest is what follows it.
-fn response(text: &str) -> (u16, &str, &str, &str) {
-    let (head, rest) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}"));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    let (body, rest) = rest.split_at(length.map_or(rest.len(), |length| length.parse().unwrap()));
-    (status, head, body, rest)
-}
-
-/// The lines of a chunked body, and whether it has ended.
-fn lines(mut chunked: &str) -> (Vec<Value>, bool) {
-    let mut body = String::new();
-    while let Some((length, rest)) = chunked.split_once("\r\n") {
-        let length = usize::from_str_radix(length, 16).unwrap();
-        if length == 0 {
-            return (body.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), true);
-        }
-        body.push_str(&rest[..length]);
-        chunked = rest[length..].strip_prefix("\r\n").unwrap();
-    }
-    (body.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), false)
-}
-
-fn manual() -> Options {
-    Options { approval: Approval::Manual, ..Options::default() }
-}
 
 #[test]
 fn any_split_of_the_bytes_gives_the_same_answers_on_one_connection() {
@@ -134,7 +93,9 @@ fn a_chunked_body_is_read_and_its_continuation_granted() {
 #[test]
 fn what_cannot_be_framed_is_refused_and_the_connection_closed() {
     let long = "x".repeat(70_000);
-    let head = |method: &str, fields: &str| format!("{method} {COLLECTION} HTTP/1.1\r\nhost: x\r\n{fields}\r\n");
+    let head = |method: &str, fields: &str| {
+        format!("{method} {COLLECTION} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n{fields}\r\n")
+    };
     for (bytes, status) in [
         ("nonsense\r\n\r\n".to_owned(), 400),
         (head("GET", &format!("x: {long}\r\n")), 431),
@@ -159,7 +120,9 @@ fn what_cannot_be_framed_is_refused_and_the_connection_closed() {
 #[test]
 fn a_body_that_grows_too_large_is_refused_on_the_way() {
     let mut wire = Wire::new(manual(), usize::MAX);
-    let head = format!("POST {COLLECTION} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+    let head = format!(
+        "POST {COLLECTION} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
     let mut text = wire.exchange(head.as_bytes());
     let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
     for _ in 0..3 {
@@ -229,68 +192,10 @@ fn what_is_no_tls_is_answered_with_an_alert_and_closed() {
 }
 
 #[test]
-fn a_client_that_does_not_read_costs_a_bounded_amount_and_is_told_what_it_missed() {
-    let options = Options { history: 16, ..manual() };
-    let mut wire = Wire::new(options, usize::MAX);
-    let mut object = node_csr("a", "one");
-    object["metadata"]["annotations"] = json!({ "filler": "x".repeat(20_000) });
-    wire.exchange(get(&format!("{COLLECTION}?watch=true")).as_bytes());
-    for index in 0..100 {
-        object["metadata"]["name"] = format!("n{index}").into();
-        let mut request = with_body(Method::Post, COLLECTION, &object);
-        request.peer = Some(Arc::new(Identity::new("x", ["system:masters"])));
-        wire.api.handle(&request, NOW);
-        wire.drive();
-    }
-    let mut out = Vec::new();
-    wire.session.transmit(&mut out, Instant::default());
-    assert!(out.len() < 120_000, "{}", out.len());
-    wire.take(&out);
-    wire.pump();
-    let text = wire.read();
-    let (events, ended) = lines(&text);
-    let last = events.last().unwrap();
-    assert!(ended && events.len() < 10, "{}", events.len());
-    assert_eq!((&last["type"], &last["object"]["code"]), (&json!("ERROR"), &json!(410)));
-}
-
-#[test]
-fn answers_nobody_reads_do_not_pile_up() {
-    let mut wire = Wire::new(manual(), usize::MAX);
-    for index in 0..40 {
-        let pem = request(&Template::new("x"), &key());
-        let mut object = csr(&format!("n{index}"), CLIENT, &["client auth"], &pem);
-        object["metadata"]["annotations"] = json!({ "filler": "x".repeat(5_000) });
-        assert_eq!(response(&wire.exchange(post(&object).as_bytes())).0, 201);
-    }
-    // Each answer is a quarter of a megabyte.
-    let many = get(COLLECTION).repeat(100);
-    wire.client.writer().write_all(many.as_bytes()).unwrap();
-    let mut to_server = Vec::new();
-    wire.client.write_tls(&mut to_server).unwrap();
-    wire.session.receive(&to_server);
-    wire.drive();
-    wire.drive();
-    let mut answers = 0;
-    loop {
-        let mut out = Vec::new();
-        wire.session.transmit(&mut out, Instant::default());
-        if out.is_empty() {
-            break;
-        }
-        wire.take(&out);
-        answers = wire.received.windows(15).filter(|bytes| bytes == b"HTTP/1.1 200 OK").count();
-    }
-    assert_eq!(answers, 1, "the next one is made when this one is sent");
-    wire.pump();
-    assert_eq!(wire.read().matches("HTTP/1.1 200 OK").count(), 100);
-}
-
-#[test]
 fn a_silent_client_is_let_go_and_a_quiet_watcher_is_not() {
     let mut wire = Wire::new(manual(), usize::MAX);
-    assert_eq!(wire.session.deadline(), Instant::from_millis(120_000));
     wire.exchange(get(COLLECTION).as_bytes());
+    assert_eq!(wire.session.deadline(), Instant::from_millis(120_000));
     wire.millis = 119_999;
     wire.drive();
     assert!(!wire.session.is_closed());

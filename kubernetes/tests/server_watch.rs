@@ -90,6 +90,7 @@ fn versions_out_of_reach_are_gone() {
                 let body: Value = serde_json::from_slice(&response.body).unwrap();
                 assert_eq!((response.status, &body["reason"]), (status, &json!("Expired")), "{version}");
             }
+            Answer::List(listing) => panic!("{listing:?}"),
         }
     }
     assert_eq!(status_of_watch(&mut server, "resourceVersion=x").0, 400);

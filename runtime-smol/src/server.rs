@@ -1,7 +1,8 @@
 //! A socket loop for the embedded API server: one task for each client, all on one thread.
 
+use std::cell::RefCell;
 use std::future::pending;
-use std::io;
+use std::io::{self, Read as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +14,19 @@ use async_io::{Async, Timer};
 use event_listener::Event;
 use perennial::{Instant, Now, UnixTime};
 use perennial_kubernetes::server::{Api, Session, Tls};
+use rustix::net::sockopt;
 use smol::LocalExecutor;
 use smol::future::or;
-use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::io::AsyncWriteExt as _;
 
-/// Clients beyond this many are turned away.
-const MOST_CONNECTIONS: usize = 2048;
+/// Clients beyond this many are turned away, unless the host is told another number.
+const MOST_CLIENTS: usize = 2048;
+/// So many of those are told why, at the same time; the others find their connections closed.
+const MOST_TURNED_AWAY: usize = 64;
+/// What the operating system may hold for a client that does not read; by itself it would grow that to megabytes.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Read at a time, of one client after the other.
+const BUFFER: usize = 16 * 1024;
 /// A client that has been told everything gets this long to take it.
 const LINGER: Duration = Duration::from_secs(2);
 /// The wall clock may be set: look at it this often.
@@ -29,7 +37,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 pub struct Host {
     listener: TcpListener,
     address: SocketAddr,
-    tls: Tls,
+    most_clients: usize,
     shared: Arc<Shared>,
 }
 
@@ -50,12 +58,21 @@ impl Host {
         let address = listener.local_addr()?;
         let shared = Shared {
             api: Mutex::new(api),
+            tls: Mutex::new(tls),
             changed: Event::new(),
             stopped: AtomicBool::new(false),
             stop: Event::new(),
             origin: std::time::Instant::now(),
         };
-        Ok(Self { listener, address, tls, shared: Arc::new(shared) })
+        Ok(Self { listener, address, most_clients: MOST_CLIENTS, shared: Arc::new(shared) })
+    }
+
+    /// Takes at most so many clients at a time, 2048 by default. The next ones are answered with 429, or find their
+    /// connections closed. Each is a file descriptor: mind the process' limit.
+    #[must_use]
+    pub fn most_clients(mut self, most: usize) -> Self {
+        self.most_clients = most;
+        self
     }
 
     /// Where clients connect to.
@@ -82,7 +99,7 @@ impl Host {
     pub async fn serve(self) -> io::Result<()> {
         let listener = Async::new(self.listener)?;
         let executor = Rc::new(LocalExecutor::new());
-        let clients = accept(&listener, &self.tls, &self.shared, &executor);
+        let clients = accept(&listener, self.most_clients, &self.shared, &executor);
         let work = or(clients, control(&self.shared));
         executor.run(or(work, self.shared.stopped())).await;
         Ok(())
@@ -106,6 +123,22 @@ impl ServerHandle {
     /// Looks at the API, or changes it; clients that watch are told. The server stands still meanwhile.
     pub fn with_api<R>(&self, f: impl FnOnce(&mut Api, UnixTime) -> R) -> R {
         self.shared.with_api(f)
+    }
+
+    /// Lets clients that connect from now on see `tls`, for example after [`Api::rotate_authority`].
+    pub fn set_tls(&self, tls: Tls) {
+        *self.shared.tls.lock().unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+
+    /// Waits until the API's [version](Api::version) is not `seen` any more.
+    pub async fn changed(&self, seen: u64) {
+        loop {
+            let changed = self.shared.changed.listen();
+            if self.shared.lock().version() != seen {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Closes all connections and waits for the thread to end.
@@ -138,6 +171,8 @@ impl Drop for ServerHandle {
 #[derive(Debug)]
 struct Shared {
     api: Mutex<Api>,
+    /// For sessions to come.
+    tls: Mutex<Tls>,
     /// The API's version has risen.
     changed: Event,
     stopped: AtomicBool,
@@ -165,6 +200,10 @@ impl Shared {
         result
     }
 
+    fn tls(&self) -> Tls {
+        self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The API stays usable when a caller's closure has panicked: every change to it is complete or not begun.
     fn lock(&self) -> MutexGuard<'_, Api> {
         self.api.lock().unwrap_or_else(PoisonError::into_inner)
@@ -183,28 +222,36 @@ impl Shared {
 
 async fn accept<'a>(
     listener: &Async<TcpListener>,
-    tls: &'a Tls,
+    most_clients: usize,
     shared: &'a Arc<Shared>,
     executor: &Rc<LocalExecutor<'a>>,
 ) {
     let connected = Rc::new(());
+    let buffer = Rc::new(RefCell::new(vec![0; BUFFER]));
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) if Rc::strong_count(&connected) <= MOST_CONNECTIONS => {
-                let counted = Rc::clone(&connected);
-                let client = async move {
-                    // A broken connection is the client's affair.
-                    let _ = serve_client(&stream, tls, shared).await;
-                    drop(counted);
-                };
-                executor.spawn(client).detach();
-            }
-            Ok(_) => tracing::warn!("turned a client away: {MOST_CONNECTIONS} are connected"),
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a client");
                 Timer::after(Duration::from_millis(100)).await;
+                continue;
             }
+        };
+        let clients = Rc::strong_count(&connected) - 1;
+        let turned_away = clients >= most_clients;
+        if turned_away {
+            tracing::warn!("turned a client away: {clients} are connected");
         }
+        if clients >= most_clients.saturating_add(MOST_TURNED_AWAY) {
+            continue;
+        }
+        let (counted, buffer) = (Rc::clone(&connected), Rc::clone(&buffer));
+        let client = async move {
+            // A broken connection is the client's affair.
+            let _ = serve_client(&stream, turned_away, shared, &buffer).await;
+            drop(counted);
+        };
+        executor.spawn(client).detach();
     }
 }
 
@@ -230,10 +277,18 @@ enum Woken {
     Driven,
 }
 
-async fn serve_client(stream: &Async<TcpStream>, tls: &Tls, shared: &Shared) -> io::Result<()> {
+async fn serve_client(
+    stream: &Async<TcpStream>,
+    turned_away: bool,
+    shared: &Shared,
+    buffer: &RefCell<Vec<u8>>,
+) -> io::Result<()> {
     stream.get_ref().set_nodelay(true)?;
-    let mut session = Session::new(tls, shared.now().instant).map_err(io::Error::other)?;
-    let mut buffer = vec![0; 16 * 1024];
+    sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER)?;
+    let mut session = Session::new(&shared.tls(), shared.now().instant).map_err(io::Error::other)?;
+    if turned_away {
+        session.turn_away();
+    }
     let mut out = Vec::new();
     let mut closing: Option<Instant> = None;
     loop {
@@ -244,6 +299,8 @@ async fn serve_client(stream: &Async<TcpStream>, tls: &Tls, shared: &Shared) -> 
             return reset(stream).await;
         }
         if out.is_empty() {
+            // An idle client is to cost little.
+            out.shrink_to(0);
             session.transmit(&mut out, now.instant);
         }
         let deadline = if session.is_closed() {
@@ -256,9 +313,10 @@ async fn serve_client(stream: &Async<TcpStream>, tls: &Tls, shared: &Shared) -> 
             session.deadline()
         };
 
-        let (mut reader, mut writer) = (stream, stream);
+        let mut writer = stream;
         let (reads, watches) = (session.wants_read(), session.is_watching());
-        let read = async { if reads { Woken::Read(reader.read(&mut buffer).await) } else { pending().await } };
+        let into = |mut socket: &TcpStream| socket.read(&mut buffer.borrow_mut());
+        let read = async { if reads { Woken::Read(stream.read_with(into).await) } else { pending().await } };
         let write = async { if out.is_empty() { pending().await } else { Woken::Wrote(writer.write(&out).await) } };
         let change = async {
             if watches {
@@ -273,15 +331,16 @@ async fn serve_client(stream: &Async<TcpStream>, tls: &Tls, shared: &Shared) -> 
             Woken::Driven
         };
         match or(or(write, read), or(change, timer)).await {
+            // Nobody else has read since: there has been no waiting.
             Woken::Read(read) => match read? {
                 0 => session.receive_eof(),
-                count => session.receive(&buffer[..count]),
+                count => session.receive(&buffer.borrow()[..count]),
             },
             Woken::Wrote(written) => drop(out.drain(..written?)),
             Woken::Driven => {}
         }
     }
-    say_goodbye(stream, &mut buffer).await
+    say_goodbye(stream, buffer).await
 }
 
 /// Leaves unread what the client sends: closing then resets the connection.
@@ -294,10 +353,12 @@ async fn reset(stream: &Async<TcpStream>) -> io::Result<()> {
 }
 
 /// Closes our side and reads on for a moment: closing with bytes unread would make the client lose our last ones.
-async fn say_goodbye(stream: &Async<TcpStream>, buffer: &mut [u8]) -> io::Result<()> {
+async fn say_goodbye(stream: &Async<TcpStream>, buffer: &RefCell<Vec<u8>>) -> io::Result<()> {
     stream.get_ref().shutdown(Shutdown::Write)?;
-    let mut reader = stream;
-    let drain = async { while reader.read(buffer).await.is_ok_and(|count| count > 0) {} };
+    let drain = async {
+        let into = |mut socket: &TcpStream| socket.read(&mut buffer.borrow_mut());
+        while stream.read_with(into).await.is_ok_and(|count| count > 0) {}
+    };
     let timer = async {
         Timer::after(LINGER).await;
     };

@@ -1,6 +1,7 @@
 //! The API: state, and answers to requests.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::UnixTime;
@@ -9,10 +10,12 @@ use super::access::{self, Attributes};
 use super::authority::Authority;
 use super::faults::Faults;
 use super::identity::{Identity, Tokens};
+use super::listing::{Listing, Piece};
 use super::message::{Answer, ApiRequest, Method, Response, decode};
 use super::random::Random;
+use super::session::Stream;
 use super::signer::Lifetimes;
-use super::store::Store;
+use super::store::{Bounds, Store};
 use super::watch::{Next, Watcher};
 use super::{discovery, review, status};
 
@@ -48,6 +51,10 @@ pub struct Options {
     pub capacity: usize,
     /// At most so many changes are remembered; a watcher that falls behind further has to start anew (410).
     pub history: usize,
+    /// Requests may take so many bytes, as JSON, and the changes that are remembered as many again.
+    pub memory: usize,
+    /// At most so many watches are open; more are answered with 429.
+    pub watches: usize,
     /// How often old requests are looked for, at most once a second; a cluster does it each hour.
     pub cleaning_interval: Duration,
     /// How long issued, denied and failed requests are kept. Those whose certificate has expired are not.
@@ -67,6 +74,8 @@ impl Default for Options {
             signing_delay: Duration::ZERO,
             capacity: 4096,
             history: 4096,
+            memory: 64 << 20,
+            watches: 1536,
             cleaning_interval: Duration::from_secs(60),
             keep_ended: Duration::from_secs(3600),
             keep_pending: Duration::from_secs(24 * 3600),
@@ -96,12 +105,15 @@ pub struct Api {
     pub(super) work: BTreeSet<(UnixTime, String)>,
     pub(super) next_cleaning: UnixTime,
     pub(super) faults: Faults,
+    /// Shared by every open watch.
+    pub(super) watches: Arc<()>,
 }
 
 impl Api {
     /// An empty server that signs with `authority`.
     pub fn new(options: Options, authority: Authority, random: Random) -> Self {
-        let store = Store::new(options.capacity, options.history);
+        let &Options { capacity, history, memory: bytes, .. } = &options;
+        let store = Store::new(Bounds { capacity, history, bytes });
         Self {
             options,
             authority,
@@ -111,6 +123,7 @@ impl Api {
             work: BTreeSet::new(),
             next_cleaning: UnixTime::default(),
             faults: Faults::default(),
+            watches: Arc::default(),
         }
     }
 
@@ -154,6 +167,23 @@ impl Api {
     /// The next event of a watch.
     pub fn next_event(&self, watcher: &mut Watcher, now: UnixTime) -> Next {
         watcher.next(&self.store, now)
+    }
+
+    pub(super) fn next_piece(&self, listing: &mut Listing) -> Piece {
+        listing.next(&self.store)
+    }
+
+    /// Lets a reader who is too far behind keep nothing alive that the store has forgotten.
+    pub(super) fn let_go(&self, stream: &mut Stream) {
+        match stream {
+            Stream::List(listing) => listing.let_go(&self.store),
+            Stream::Watch(watcher) => watcher.let_go(&self.store),
+        }
+    }
+
+    /// Whether the body of this request is worth reading: a stranger's is not.
+    pub(super) fn admit(&self, request: &ApiRequest, now: UnixTime) -> Result<(), Response> {
+        self.tokens.authenticate(request, now).map(|_| ()).ok_or_else(status::unauthorized)
     }
 
     fn answer(&mut self, request: &ApiRequest, now: UnixTime) -> Result<Answer, Response> {

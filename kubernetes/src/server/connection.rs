@@ -19,7 +19,7 @@ use super::message::{ApiRequest, Response};
 /// As much plaintext as one TLS record carries.
 const RECORD: usize = 16 * 1024;
 /// [`Connection::transmit`] gives about this much at a time.
-const TRANSMIT: usize = 64 * 1024;
+const TRANSMIT: usize = RECORD;
 
 /// TLS as the server speaks it: HTTP/1.1 only, client certificates asked for but not demanded. Cheap to clone.
 #[derive(Clone)]
@@ -167,10 +167,24 @@ impl Connection {
         self.http.is_receiving()
     }
 
-    pub(super) fn poll_request(&mut self) -> Option<ApiRequest> {
-        let mut request = self.http.poll_request()?;
-        request.peer.clone_from(&self.peer);
-        Some(request)
+    /// The next request; `admit` sees it, and whether it has a body, before that is read.
+    pub(super) fn poll_request(
+        &mut self,
+        admit: impl Fn(&ApiRequest, bool) -> Result<(), Response>,
+    ) -> Option<ApiRequest> {
+        self.http.poll_request(|request, has_body| {
+            request.peer.clone_from(&self.peer);
+            admit(request, has_body)
+        })
+    }
+
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.tls.is_handshaking()
+    }
+
+    /// Ends in the middle of what is being said.
+    pub(super) fn break_off(&mut self) {
+        self.delivery.allowance = Some(0);
     }
 
     pub(super) fn respond(&mut self, response: &Response) {
@@ -208,7 +222,7 @@ impl Connection {
         over && self.said_goodbye && !self.tls.wants_write()
     }
 
-    /// Appends bytes for the client to `out`, about 64 KiB at most: ask again when they are sent.
+    /// Appends bytes for the client to `out`, about 16 KiB at most: ask again when they are sent.
     pub(super) fn transmit(&mut self, out: &mut Vec<u8>) {
         if let Some(wire) = &self.wire {
             if let (true, Some(wire)) = (self.heard && !self.said_goodbye, wire) {

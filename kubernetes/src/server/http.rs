@@ -10,9 +10,8 @@ use super::message::{ApiRequest, Method, Response};
 use super::status;
 
 /// A request head may be this long.
-const LONGEST_HEAD: usize = 64 * 1024;
-/// A request body may be this long. It is read before anybody knows who sends it, so it must cost little; no object
-/// that is accepted is larger.
+const LONGEST_HEAD: usize = 16 * 1024;
+/// A request body may be this long; no object that is accepted is larger.
 const LONGEST_BODY: usize = 128 * 1024;
 /// A chunk of ours holds at most this much; ureq-proto cuts larger ones.
 const CHUNK: usize = 8192;
@@ -44,14 +43,11 @@ impl Unsent {
 
     pub(super) fn take(&mut self, count: usize) {
         self.taken += count;
-        if self.taken == self.bytes.len() {
-            // A large answer must not keep its memory for the life of the connection.
-            if self.bytes.capacity() > LONGEST_HEAD {
-                self.bytes = Vec::new()
-            } else {
-                self.bytes.clear()
-            }
+        // What is sent is let go of before it is half of what is held: an answer may never come to its end.
+        if self.taken * 2 >= self.bytes.len() {
+            self.bytes.drain(..self.taken);
             self.taken = 0;
+            self.bytes.shrink_to(2 * self.bytes.len());
         }
     }
 }
@@ -104,11 +100,15 @@ impl Http {
         self.unsent.take(count);
     }
 
-    /// The next request, once it is complete; then nothing until it has been answered.
-    pub(super) fn poll_request(&mut self) -> Option<ApiRequest> {
+    /// The next request, once it is complete; then nothing until it has been answered. `admit` may refuse it when its
+    /// head has come, and is told whether a body follows: that is not read then, and the connection closes.
+    pub(super) fn poll_request(
+        &mut self,
+        mut admit: impl FnMut(&mut ApiRequest, bool) -> Result<(), Response>,
+    ) -> Option<ApiRequest> {
         loop {
             let step = match std::mem::replace(&mut self.phase, Phase::Closing) {
-                Phase::Head(reply) => self.read_head(reply),
+                Phase::Head(reply) => self.read_head(reply, &mut admit),
                 Phase::Body { reply, request } => self.read_body(reply, request),
                 other @ (Phase::Answering(_) | Phase::Streaming(_) | Phase::Closing) => Step::Wait(other),
             };
@@ -126,24 +126,32 @@ impl Http {
         }
     }
 
-    fn read_head(&mut self, mut reply: Reply<RecvRequest>) -> Step {
+    fn read_head(
+        &mut self,
+        mut reply: Reply<RecvRequest>,
+        admit: &mut impl FnMut(&mut ApiRequest, bool) -> Result<(), Response>,
+    ) -> Step {
         if !self.has_head() {
             if self.received.len() >= LONGEST_HEAD {
-                return self.refuse(431, "RequestHeaderFieldsTooLarge", "the head of the request is too large");
+                return self.cannot_read(431, "RequestHeaderFieldsTooLarge", "the head of the request is too large");
             }
             return Step::Wait(Phase::Head(reply));
         }
         let (used, request) = match reply.try_request(&self.received) {
             Ok((used, Some(request))) => (used, request),
             Ok((_, None)) => return Step::Wait(Phase::Head(reply)),
-            Err(_) => return self.refuse(400, "BadRequest", "the request is not HTTP/1.1"),
+            Err(_) => return self.cannot_read(400, "BadRequest", "the request is not HTTP/1.1"),
         };
         self.received.drain(..used);
         self.searched = 0;
-        if let Err((code, reason, message)) = check_framing(&request) {
-            return self.refuse(code, reason, message);
+        let has_body = match check_framing(&request) {
+            Ok(has_body) => has_body,
+            Err((code, reason, message)) => return self.cannot_read(code, reason, message),
+        };
+        let mut request = api_request(&request);
+        if let Err(response) = admit(&mut request, has_body) {
+            return self.refuse(&response);
         }
-        let request = api_request(&request);
         match reply.proceed() {
             Some(RecvRequestResult::Send100(reply)) => {
                 let mut line = [0; 64];
@@ -179,32 +187,37 @@ impl Http {
                 };
             }
             let Ok((used, read)) = reply.read(&self.received, &mut buffer) else {
-                return self.refuse(400, "BadRequest", "the body of the request is not framed as its head says");
+                return self.cannot_read(400, "BadRequest", "the body of the request is not framed as its head says");
             };
             self.received.drain(..used);
             if request.body.len() + read > LONGEST_BODY {
-                return self.refuse(413, "RequestEntityTooLarge", TOO_LARGE);
+                return self.cannot_read(413, "RequestEntityTooLarge", TOO_LARGE);
             }
             request.body.extend_from_slice(&buffer[..read]);
             if used == 0 && read == 0 && !reply.is_ended() {
                 if self.received.len() >= LONGEST_HEAD {
-                    return self.refuse(400, "BadRequest", "a chunk's head is too long");
+                    return self.cannot_read(400, "BadRequest", "a chunk's head is too long");
                 }
                 return Step::Wait(Phase::Body { reply, request });
             }
         }
     }
 
-    /// Answers a request that cannot be read to its end, and closes.
-    fn refuse(&mut self, code: u16, reason: &str, message: &str) -> Step {
-        let body = status::refused(code, reason, message).body;
+    fn cannot_read(&mut self, code: u16, reason: &str, message: &str) -> Step {
+        self.refuse(&status::refused(code, reason, message))
+    }
+
+    /// Answers a request that is not read to its end, and closes.
+    fn refuse(&mut self, response: &Response) -> Step {
+        let Response { status, content_type, retry_after, body, .. } = response;
+        let retry_after = retry_after.map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
         let head = format!(
-            "HTTP/1.1 {code} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+            "HTTP/1.1 {status} Refused\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n{retry_after}\
              connection: close\r\n\r\n",
             body.len()
         );
         self.unsent.bytes.extend_from_slice(head.as_bytes());
-        self.unsent.bytes.extend_from_slice(&body);
+        self.unsent.bytes.extend_from_slice(body);
         self.received = Vec::new();
         Step::Next(Phase::Closing)
     }
@@ -307,8 +320,8 @@ fn next() -> Phase {
     Reply::new().map_or(Phase::Closing, Phase::Head)
 }
 
-/// Refuses what could be framed in two ways, or not at all, before any of the body is read.
-fn check_framing(request: &Request<()>) -> Result<(), (u16, &'static str, &'static str)> {
+/// Whether there is a body. Refuses what could be framed in two ways, or not at all, before any of it is read.
+fn check_framing(request: &Request<()>) -> Result<bool, (u16, &'static str, &'static str)> {
     let headers = request.headers();
     let length = headers.get(header::CONTENT_LENGTH);
     let encodings: Vec<_> = headers.get_all(header::TRANSFER_ENCODING).iter().collect();
@@ -329,7 +342,7 @@ fn check_framing(request: &Request<()>) -> Result<(), (u16, &'static str, &'stat
     if length.is_some_and(|length| length > LONGEST_BODY as u64) {
         return Err((413, "RequestEntityTooLarge", TOO_LARGE));
     }
-    Ok(())
+    Ok(has_body)
 }
 
 fn api_request(request: &Request<()>) -> ApiRequest {
@@ -355,4 +368,23 @@ fn api_request(request: &Request<()>) -> ApiRequest {
 fn joined(headers: &HeaderMap, name: HeaderName) -> String {
     let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
     values.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_is_let_go_of_however_long_the_answer() {
+        let mut unsent = Unsent::default();
+        for round in 0..1000_u32 {
+            unsent.bytes.extend(std::iter::repeat_n(round as u8, 33_000));
+            while unsent.as_slice().len() > 16_000 {
+                let before = unsent.as_slice()[16_000..].to_vec();
+                unsent.take(16_000);
+                assert_eq!(unsent.as_slice(), before);
+            }
+            assert!(unsent.bytes.capacity() < 200_000, "{} in round {round}", unsent.bytes.capacity());
+        }
+    }
 }

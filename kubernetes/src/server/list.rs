@@ -1,39 +1,24 @@
 //! LIST: which objects, as of which version, and how many at a time.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use perennial::UnixTime;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::api::Api;
 use super::message::{Query, Response, to_json};
 use super::selector::Selector;
 use super::status;
 use super::store::{Store, Stored};
-use super::table::{Shape, object, table};
 use super::validation;
-use crate::objects::{API_VERSION, ListMeta};
+use crate::objects::ListMeta;
 
-/// Objects a LIST shows.
-pub(super) struct Page<'a> {
-    pub(super) objects: Vec<&'a Stored>,
-    metadata: ListMeta,
-}
-
-impl Page<'_> {
-    pub(super) fn answer(&self, shape: Shape, now: UnixTime) -> Response {
-        let list = match shape {
-            Shape::Table(include) => table(self.objects.iter().copied(), &self.metadata, include, now),
-            Shape::Objects => json!({
-                "kind": format!("{}List", status::KIND),
-                "apiVersion": API_VERSION,
-                "metadata": self.metadata,
-                "items": self.objects.iter().copied().map(object).collect::<Vec<Value>>(),
-            }),
-        };
-        Response::json(200, &list)
-    }
+/// Objects a LIST shows, as of a version.
+pub(super) struct Page {
+    pub(super) objects: Vec<Arc<Stored>>,
+    pub(super) metadata: ListMeta,
+    pub(super) version: u64,
 }
 
 /// As of which version to list.
@@ -77,7 +62,7 @@ impl Token {
 
 impl Api {
     /// The objects `query` asks for.
-    pub(super) fn page(&self, query: &Query) -> Result<Page<'_>, Response> {
+    pub(super) fn page(&self, query: &Query) -> Result<Page, Response> {
         let selector = Selector::from_query(query)?;
         let limit = match query.get("limit").filter(|limit| !limit.is_empty()) {
             Some(limit) => limit.parse().map_err(|_| status::bad_request(format!("invalid limit {limit:?}")))?,
@@ -98,7 +83,7 @@ impl Api {
             // How many of the rest are selected, a cluster does not know either.
             metadata.remaining_item_count = (selector == Selector::default()).then_some(left as u64);
         }
-        Ok(Page { objects, metadata })
+        Ok(Page { objects, metadata, version })
     }
 
     fn version_to_list(&self, as_of: &AsOf) -> Result<u64, Response> {
@@ -164,13 +149,13 @@ pub(super) fn parse_version(text: &str) -> Result<u64, Response> {
 }
 
 /// The selected objects as of `version`, by name; one look-up where only one name can match.
-fn as_they_were<'a>(store: &'a Store, selector: &Selector, version: u64) -> Vec<&'a Stored> {
-    let matches = |stored: &&Stored| selector.matches(&stored.object);
+fn as_they_were(store: &Store, selector: &Selector, version: u64) -> Vec<Arc<Stored>> {
+    let matches = |stored: &&Arc<Stored>| selector.matches(&stored.object);
     if version != store.version() {
-        return store.at(version).into_values().map(AsRef::as_ref).filter(matches).collect();
+        return store.at(version).into_values().filter(matches).cloned().collect();
     }
     match selector.name() {
-        Some(name) => store.get(name).map(AsRef::as_ref).into_iter().filter(matches).collect(),
-        None => store.iter().map(AsRef::as_ref).filter(matches).collect(),
+        Some(name) => store.get(name).into_iter().filter(matches).cloned().collect(),
+        None => store.iter().filter(matches).cloned().collect(),
     }
 }

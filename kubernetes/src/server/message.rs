@@ -7,6 +7,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::identity::Identity;
+use super::listing::Listing;
 use super::watch::Watcher;
 
 /// An HTTP method.
@@ -87,6 +88,8 @@ impl fmt::Debug for ApiRequest {
 pub enum Answer {
     /// All of it, now.
     Response(Response),
+    /// A list, written as it is read.
+    List(Listing),
     /// A stream of events: ask [`Api::next_event`](super::Api::next_event) until it ends.
     Watch(Watcher),
 }
@@ -108,13 +111,12 @@ pub struct Response {
 
 impl Response {
     pub(super) fn json(status: u16, object: &impl Serialize) -> Self {
-        Self {
-            status,
-            content_type: "application/json",
-            retry_after: None,
-            warnings: Vec::new(),
-            body: to_json(object),
-        }
+        Self::written(status, to_json(object))
+    }
+
+    /// JSON that is written already.
+    pub(super) fn written(status: u16, body: Vec<u8>) -> Self {
+        Self { status, content_type: "application/json", retry_after: None, warnings: Vec::new(), body }
     }
 
     pub(super) fn text(status: u16, body: &str) -> Self {

@@ -8,6 +8,7 @@ use super::access::{self, Attributes};
 use super::api::Api;
 use super::body;
 use super::identity::Identity;
+use super::listing::Listing;
 use super::message::{Answer, ApiRequest, Method, Query, Response};
 use super::options::WriteOptions;
 use super::store::{StoreError, Stored};
@@ -70,8 +71,8 @@ impl Api {
         let call = Call { user, name, part, dry_run: options.dry_run, now };
         let (code, stored, warnings) = match verb {
             "watch" => return self.watch(&query, name, shape, now).map(Answer::Watch),
-            "list" => return self.page(&query).map(|page| page.answer(shape, now)).map(Answer::Response),
-            "deletecollection" => return self.delete_collection(request, &query, &call).map(Answer::Response),
+            "list" => return self.page(&query).map(|page| Answer::List(Listing::new(page, shape, now))),
+            "deletecollection" => return self.delete_collection(request, &query, &call),
             "delete" => return self.delete(request, &call).map(Answer::Response),
             "get" => (200, Arc::clone(self.find(name)?), Vec::new()),
             "create" => {
@@ -88,7 +89,7 @@ impl Api {
                 (200, self.update(csr, &call)?, warnings)
             }
         };
-        Ok(Answer::Response(Response { warnings, ..Response::json(code, &shaped(&stored, shape, now)) }))
+        Ok(Answer::Response(Response { warnings, ..Response::written(code, shaped(&stored, shape, now).into_owned()) }))
     }
 
     pub(super) fn find(&self, name: &str) -> Result<&Arc<Stored>, Response> {
@@ -117,12 +118,12 @@ impl Api {
         csr.spec.groups.clone_from(&user.groups);
         csr.spec.extra.clone_from(&user.extra);
         csr.status = CsrStatus::default();
-        self.store.admits(&name).map_err(|error| match error {
+        self.store.admits(&csr).map_err(|error| match error {
             StoreError::Exists => status::already_exists(&name),
-            StoreError::Full => status::full(self.options.capacity),
+            StoreError::Full => status::full(&self.options),
         })?;
         if dry_run {
-            return Ok(Arc::new(Stored { object: csr, version: 0, created: now }));
+            return Ok(Arc::new(Stored::new(csr, 0, now)));
         }
         let stored = self.store.insert(csr, now);
         self.schedule(&name, now);
@@ -161,21 +162,15 @@ impl Api {
     }
 
     /// Deletes what LIST would show, if all of it fulfils the conditions.
-    fn delete_collection(
-        &mut self,
-        request: &ApiRequest,
-        query: &Query,
-        call: &Call<'_>,
-    ) -> Result<Response, Response> {
+    fn delete_collection(&mut self, request: &ApiRequest, query: &Query, call: &Call<'_>) -> Result<Answer, Response> {
         let wanted = body::delete_options(request)?;
         let dry_run = call.dry_run || wanted.dry_run()?;
-        let page = self.page(query)?;
+        let mut page = self.page(query)?;
         page.objects.iter().try_for_each(|stored| wanted.preconditions.check(&stored.object.metadata))?;
-        let answer = page.answer(Shape::Objects, call.now);
-        let names: Vec<String> = page.objects.iter().map(|stored| stored.object.metadata.name.clone()).collect();
-        for name in names.iter().filter(|_| !dry_run) {
-            self.store.remove(name);
+        for stored in page.objects.iter().filter(|_| !dry_run) {
+            self.store.remove(&stored.object.metadata.name);
         }
-        Ok(answer)
+        page.version = self.store.version();
+        Ok(Answer::List(Listing::new(page, Shape::Objects, call.now)))
     }
 }

@@ -7,13 +7,19 @@ use perennial::{Instant, Now};
 use super::api::Api;
 use super::connection::{Connection, Tls, TlsError};
 use super::faults::{self, Answered, Fault, Lines};
+use super::listing::{Listing, Piece};
 use super::message::{Answer, ApiRequest, Response};
+use super::status;
 use super::watch::{Next, Watcher};
 
+/// A client may take this long for the TLS handshake, as for the head of a request in a cluster.
+const HANDSHAKE: Duration = Duration::from_secs(32);
 /// A client may be silent for this long between requests, take this long to send one, or to read what it is sent.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// A watch is fed no further, and no request is answered, while this much is unsent.
-const HIGH_WATER: usize = 64 * 1024;
+/// A list is to be read within this time, as every answer of a cluster (`--request-timeout`).
+const READING: Duration = Duration::from_secs(60);
+/// Lists and watches are fed no further, and no request is answered, while this much is unsent.
+const HIGH_WATER: usize = 16 * 1024;
 
 /// One client's session with the [`Api`].
 ///
@@ -25,7 +31,12 @@ const HIGH_WATER: usize = 64 * 1024;
 /// it [is watching](Session::is_watching), when [`Api::version`] has changed.
 pub struct Session {
     connection: Connection,
-    watch: Option<(Watcher, Instant)>,
+    /// An answer that is still growing, and when it is over at the latest.
+    stream: Option<(Stream, Instant)>,
+    /// When a watch has something to say even if nothing happens.
+    bookmark: Option<Instant>,
+    /// Every request is refused: there are too many clients.
+    turned_away: bool,
     /// When something last happened that shows the client is alive.
     active: Instant,
     closed: bool,
@@ -37,7 +48,12 @@ pub struct Session {
     fault: Option<Fault>,
     lines: Lines,
     /// Nothing is transmitted before.
-    held_until: Instant,
+    held_until: Option<Instant>,
+}
+
+pub(super) enum Stream {
+    List(Listing),
+    Watch(Watcher),
 }
 
 /// A connection that was told to fail below TLS, which only whoever has the socket can do.
@@ -57,7 +73,9 @@ impl Session {
     pub fn new(tls: &Tls, now: Instant) -> Result<Self, TlsError> {
         Ok(Self {
             connection: Connection::new(tls)?,
-            watch: None,
+            stream: None,
+            bookmark: None,
+            turned_away: false,
             active: now,
             closed: false,
             tls: tls.clone(),
@@ -65,8 +83,13 @@ impl Session {
             breaks: None,
             fault: None,
             lines: Lines::default(),
-            held_until: now,
+            held_until: None,
         })
+    }
+
+    /// Refuses what is asked first, with 429 and a wish for patience, and closes.
+    pub fn turn_away(&mut self) {
+        self.turned_away = true;
     }
 
     /// Takes bytes from the client.
@@ -92,18 +115,28 @@ impl Session {
         if self.closed {
             return;
         }
-        if self.connection.is_deaf() && self.watch.take().is_some() {
+        self.held_until = self.held_until.filter(|until| *until > now.instant);
+        if let Some((stream, _)) = &mut self.stream {
+            api.let_go(stream);
+        }
+        if self.connection.is_deaf() && self.stream.take().is_some() {
             self.connection.finish();
         }
+        let turned_away = self.turned_away;
         loop {
-            if self.watch.is_some() {
+            if self.stream.is_some() {
                 self.feed(api, now);
             }
             // Answers that nobody reads must not pile up.
             if self.connection.unsent().len() >= HIGH_WATER {
                 break;
             }
-            let Some(request) = self.connection.poll_request() else { break };
+            let admit = |request: &ApiRequest, has_body: bool| match has_body {
+                _ if turned_away => Err(status::too_many_clients()),
+                true => api.admit(request, now.unix),
+                false => Ok(()),
+            };
+            let Some(request) = self.connection.poll_request(admit) else { break };
             self.active = now.instant;
             self.serve(&request, api, now);
         }
@@ -119,8 +152,8 @@ impl Session {
         match &self.fault {
             Some(Fault::Silence) => return,
             Some(Fault::Delay(delay)) => {
-                self.held_until = now.instant.after(*delay);
-                self.active = self.held_until;
+                self.active = now.instant.after(*delay);
+                self.held_until = Some(self.active);
             }
             _ => {}
         }
@@ -129,18 +162,24 @@ impl Session {
         }
         match api.handle(request, now.unix) {
             Answer::Response(response) => self.answer(response, api, now),
+            Answer::List(listing) if self.fault.is_some() => self.answer(listing.into_response(), api, now),
+            Answer::List(listing) => self.stream(Stream::List(listing), "application/json", now.instant.after(READING)),
             Answer::Watch(watcher) => {
                 let media = match &self.fault {
-                    Some(Fault::ContentType(media)) => media,
-                    _ => "application/json",
+                    Some(Fault::ContentType(media)) => media.clone(),
+                    _ => "application/json".into(),
                 };
                 // A watch that knows its beginning tells the client so at once: the head goes out now.
-                let streams = self.connection.respond_stream(media);
                 let end = now.instant.after(watcher.timeout());
-                self.watch = streams.then_some((watcher, end));
+                self.stream(Stream::Watch(watcher), &media, end);
                 self.cut();
             }
         }
+    }
+
+    fn stream(&mut self, stream: Stream, media: &str, end: Instant) {
+        let has_body = self.connection.respond_stream(media);
+        self.stream = has_body.then_some((stream, end));
     }
 
     fn answer(&mut self, mut response: Response, api: &mut Api, now: Now) {
@@ -183,12 +222,27 @@ impl Session {
     }
 
     fn feed(&mut self, api: &mut Api, now: Now) {
+        self.bookmark = None;
         while self.connection.unsent().len() < HIGH_WATER {
-            let Some((watcher, end)) = &mut self.watch else { return };
-            match api.next_event(watcher, now.unix) {
-                Next::Event(line) => self.tell(line, api, now),
-                Next::Pending if now.instant < *end => return,
-                Next::Pending | Next::End => self.end_watch(now),
+            let Some((stream, end)) = &mut self.stream else { return };
+            let over = now.instant >= *end;
+            match stream {
+                Stream::List(listing) => match api.next_piece(listing) {
+                    Piece::Bytes(piece) => self.connection.write(&piece),
+                    Piece::End => self.end_stream(now),
+                    Piece::Lost => {
+                        self.stream = None;
+                        self.connection.break_off();
+                    }
+                },
+                Stream::Watch(watcher) => match api.next_event(watcher, now.unix) {
+                    Next::Event(line) => self.tell(line, api, now),
+                    Next::Pending if !over => {
+                        self.bookmark = watcher.deadline().map(|at| now.instant.after(at.since(now.unix)));
+                        return;
+                    }
+                    Next::Pending | Next::End => self.end_stream(now),
+                },
             }
         }
     }
@@ -199,13 +253,13 @@ impl Session {
         lines.iter().for_each(|line| self.connection.write(line));
         self.cut();
         if ends {
-            self.end_watch(now);
+            self.end_stream(now);
         }
     }
 
-    fn end_watch(&mut self, now: Now) {
+    fn end_stream(&mut self, now: Now) {
         self.connection.finish();
-        self.watch = None;
+        self.stream = None;
         self.active = now.instant;
     }
 
@@ -215,9 +269,9 @@ impl Session {
         self.breaks
     }
 
-    /// Appends bytes for the client to `out`, about 64 KiB at most. Call it when what was taken before has been sent.
+    /// Appends bytes for the client to `out`, about 16 KiB at most. Call it when what was taken before has been sent.
     pub fn transmit(&mut self, out: &mut Vec<u8>, now: Instant) {
-        if now < self.held_until {
+        if self.held_until.is_some_and(|until| now < until) {
             return;
         }
         let before = out.len();
@@ -225,7 +279,7 @@ impl Session {
         if out.len() > before {
             self.active = now;
             if let Some(Fault::Trickle(pause)) = self.fault {
-                self.held_until = now.after(pause);
+                self.held_until = Some(now.after(pause));
             }
         }
         self.closed |= self.connection.is_done();
@@ -233,21 +287,20 @@ impl Session {
 
     /// Whether changes of the API concern this session.
     pub fn is_watching(&self) -> bool {
-        self.watch.is_some()
+        self.stream.is_some()
     }
 
     /// When to drive the session even if nothing happens.
     pub fn deadline(&self) -> Instant {
-        let held = self.held_until >= self.active && !self.connection.unsent().is_empty();
-        if held { self.held_until.min(self.end()) } else { self.end() }
+        [self.held_until, self.bookmark].into_iter().flatten().fold(self.end(), Instant::min)
     }
 
     /// When patience ends.
     fn end(&self) -> Instant {
-        let patience = self.active.after(PATIENCE);
-        match &self.watch {
+        let patience = self.active.after(if self.connection.is_handshaking() { HANDSHAKE } else { PATIENCE });
+        match &self.stream {
             // A quiet watch is no sign of death, unread events are.
-            Some((_, end)) if self.connection.unsent().is_empty() => *end,
+            Some((Stream::Watch(_), end)) if self.connection.unsent().is_empty() => *end,
             Some((_, end)) => patience.min(*end),
             None => patience,
         }

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use super::api::Options;
 use super::message::Response;
 use crate::objects::{ListMeta, Status, StatusCause, StatusDetails};
 
@@ -195,12 +196,28 @@ fn invalid_object(details: StatusDetails, causes: Vec<StatusCause>) -> Response 
 }
 
 /// The store is full: the same answer a cluster gives when a quota of objects is reached, with a time to come back.
-pub(super) fn full(capacity: usize) -> Response {
+pub(super) fn full(options: &Options) -> Response {
     let message = format!(
-        "this server keeps at most {capacity} certificate signing requests; delete some, or wait until old ones are \
-         removed"
+        "this server keeps at most {} certificate signing requests, and {} KiB of them; delete some, or wait until \
+         old ones are removed",
+        options.capacity,
+        options.memory / 1024
     );
     let details = StatusDetails { retry_after_seconds: Some(60), ..details("", RESOURCE) };
+    response(&Status { details: Some(details), ..failure(429, "TooManyRequests", message) })
+}
+
+pub(super) fn too_many_watches(most: usize) -> Response {
+    busy(format!("this server has {most} watches open, and no more than that; end some, or try again"))
+}
+
+pub(super) fn too_many_clients() -> Response {
+    busy("this server has as many clients as it takes; try again")
+}
+
+/// Too many requests, for now.
+fn busy(message: impl Into<String>) -> Response {
+    let details = StatusDetails { retry_after_seconds: Some(1), ..StatusDetails::default() };
     response(&Status { details: Some(details), ..failure(429, "TooManyRequests", message) })
 }
 

@@ -1,19 +1,32 @@
-//! The objects, and a bounded log of what happened to them.
+//! The objects, and a log of what happened to them, both bounded in number and in bytes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use perennial::UnixTime;
 
+use super::message::to_json;
 use crate::objects::CertificateSigningRequest;
 
 /// A stored object. Shared between the store, the log and whoever is sending it; never changed in place.
 #[derive(Debug)]
 pub(super) struct Stored {
     pub(super) object: CertificateSigningRequest,
+    /// The object as clients are sent it: written once, however many they are.
+    pub(super) json: Box<[u8]>,
     /// The version this object was written at; `metadata.resourceVersion` as a number.
     pub(super) version: u64,
     pub(super) created: UnixTime,
+}
+
+impl Stored {
+    pub(super) fn new(object: CertificateSigningRequest, version: u64, created: UnixTime) -> Self {
+        Self { json: to_json(&object).into(), object, version, created }
+    }
+
+    fn size(&self) -> usize {
+        self.json.len()
+    }
 }
 
 /// What happened to an object.
@@ -34,6 +47,12 @@ pub(super) struct Event {
     pub(super) before: Option<Arc<Stored>>,
 }
 
+impl Event {
+    fn size(&self) -> usize {
+        self.object.size() + self.before.as_ref().map_or(0, |before| before.size())
+    }
+}
+
 /// Why nothing was stored.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum StoreError {
@@ -41,19 +60,32 @@ pub(super) enum StoreError {
     Full,
 }
 
-/// Objects by name. Memory is bounded: at most `capacity` objects and `history` events.
+/// How much is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Objects.
+    pub(super) capacity: usize,
+    /// Events.
+    pub(super) history: usize,
+    /// Bytes of JSON, of objects and again of events.
+    pub(super) bytes: usize,
+}
+
+/// Objects by name.
 #[derive(Debug)]
 pub(super) struct Store {
     objects: BTreeMap<String, Arc<Stored>>,
+    /// Bytes of them.
+    size: usize,
     log: VecDeque<Event>,
+    log_size: usize,
     version: u64,
-    capacity: usize,
-    history: usize,
+    bounds: Bounds,
 }
 
 impl Store {
-    pub(super) fn new(capacity: usize, history: usize) -> Self {
-        Self { objects: BTreeMap::new(), log: VecDeque::new(), version: 1, capacity, history: history.max(1) }
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self { objects: BTreeMap::new(), size: 0, log: VecDeque::new(), log_size: 0, version: 1, bounds }
     }
 
     /// The version of the latest change.
@@ -94,18 +126,25 @@ impl Store {
         self.log.get(index)
     }
 
-    /// Whether there is room for a new object of that name.
-    pub(super) fn admits(&self, name: &str) -> Result<(), StoreError> {
-        if self.objects.contains_key(name) {
+    /// Whether there is room for a new object.
+    pub(super) fn admits(&self, object: &CertificateSigningRequest) -> Result<(), StoreError> {
+        if self.objects.contains_key(&object.metadata.name) {
             return Err(StoreError::Exists);
         }
-        if self.objects.len() >= self.capacity { Err(StoreError::Full) } else { Ok(()) }
+        let room = self.objects.len() < self.bounds.capacity;
+        if room && self.has_room(None, object) { Ok(()) } else { Err(StoreError::Full) }
+    }
+
+    /// Whether there is room for an object in place of another. What controllers add is little, and they may always.
+    pub(super) fn has_room(&self, before: Option<&Stored>, object: &CertificateSigningRequest) -> bool {
+        let (size, before) = (to_json(object).len(), before.map_or(0, Stored::size));
+        size <= before || self.size - before + size <= self.bounds.bytes
     }
 
     /// Adds an object the store [admits](Store::admits).
     pub(super) fn insert(&mut self, object: CertificateSigningRequest, created: UnixTime) -> Arc<Stored> {
         let stored = self.stamp(object, created);
-        self.objects.insert(stored.object.metadata.name.clone(), Arc::clone(&stored));
+        self.put(&stored);
         self.record(Event { change: Change::Added, object: Arc::clone(&stored), before: None });
         stored
     }
@@ -116,7 +155,7 @@ impl Store {
             return Arc::clone(before);
         }
         let stored = self.stamp(object, before.created);
-        self.objects.insert(stored.object.metadata.name.clone(), Arc::clone(&stored));
+        self.put(&stored);
         let before = Some(Arc::clone(before));
         self.record(Event { change: Change::Modified, object: Arc::clone(&stored), before });
         stored
@@ -124,6 +163,7 @@ impl Store {
 
     pub(super) fn remove(&mut self, name: &str) -> Option<Arc<Stored>> {
         let before = self.objects.remove(name)?;
+        self.size -= before.size();
         let last = self.stamp(before.object.clone(), before.created);
         self.record(Event { change: Change::Deleted, object: last, before: Some(Arc::clone(&before)) });
         Some(before)
@@ -133,20 +173,31 @@ impl Store {
     fn stamp(&mut self, mut object: CertificateSigningRequest, created: UnixTime) -> Arc<Stored> {
         self.version += 1;
         object.metadata.resource_version = self.version.to_string();
-        Arc::new(Stored { object, version: self.version, created })
+        Arc::new(Stored::new(object, self.version, created))
     }
 
+    fn put(&mut self, stored: &Arc<Stored>) {
+        self.size += stored.size();
+        let before = self.objects.insert(stored.object.metadata.name.clone(), Arc::clone(stored));
+        self.size -= before.map_or(0, |before| before.size());
+    }
+
+    /// Remembers an event, and forgets the oldest ones it leaves no room for.
     fn record(&mut self, event: Event) {
-        if self.log.len() >= self.history {
-            self.log.pop_front();
-        }
+        self.log_size += event.size();
         self.log.push_back(event);
+        let Bounds { history, bytes, .. } = self.bounds;
+        while self.log.len() > 1 && (self.log.len() > history || self.log_size > bytes) {
+            self.log_size -= self.log.pop_front().map_or(0, |event| event.size());
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BOUNDS: Bounds = Bounds { capacity: 10, history: 10, bytes: 100_000 };
 
     fn named(name: &str) -> CertificateSigningRequest {
         let mut object = CertificateSigningRequest::default();
@@ -156,11 +207,11 @@ mod tests {
 
     #[test]
     fn every_change_has_a_version_of_its_own_and_no_change_has_none() {
-        let mut store = Store::new(10, 10);
+        let mut store = Store::new(BOUNDS);
         let first = store.insert(named("a"), UnixTime::default());
         let same = store.replace(&first, first.object.clone());
         assert_eq!((first.version, same.version, store.version()), (2, 2, 2));
-        assert_eq!(store.admits("a"), Err(StoreError::Exists));
+        assert_eq!(store.admits(&named("a")), Err(StoreError::Exists));
         store.remove("a").unwrap();
         assert!(store.remove("a").is_none());
         assert_eq!(store.version(), 3);
@@ -170,7 +221,7 @@ mod tests {
 
     #[test]
     fn the_past_can_be_seen_as_far_as_the_log_reaches() {
-        let mut store = Store::new(10, 10);
+        let mut store = Store::new(BOUNDS);
         let first = store.insert(named("a"), UnixTime::default());
         let mut changed = first.object.clone();
         changed.metadata.labels.insert("x".into(), "y".into());
@@ -186,15 +237,40 @@ mod tests {
 
     #[test]
     fn objects_and_history_are_bounded() {
-        let mut store = Store::new(2, 3);
+        let mut store = Store::new(Bounds { capacity: 2, history: 3, ..BOUNDS });
         assert_eq!(store.oldest(), store.version());
         store.insert(named("a"), UnixTime::default());
         store.insert(named("b"), UnixTime::default());
-        assert_eq!(store.admits("c"), Err(StoreError::Full));
+        assert_eq!(store.admits(&named("c")), Err(StoreError::Full));
         for _ in 0..5 {
             store.remove("a").unwrap();
             store.insert(named("a"), UnixTime::default());
         }
         assert_eq!((store.log.len(), store.oldest()), (3, store.version() - 3));
+    }
+
+    #[test]
+    fn objects_and_history_are_bounded_in_bytes() {
+        let large = |name: &str| {
+            let mut object = named(name);
+            object.metadata.annotations.insert("filler".into(), "x".repeat(30_000));
+            object
+        };
+        let mut store = Store::new(BOUNDS);
+        for name in ["a", "b", "c"] {
+            store.admits(&large(name)).unwrap();
+            store.insert(large(name), UnixTime::default());
+        }
+        assert_eq!(store.admits(&large("d")), Err(StoreError::Full));
+        let small = store.insert(named("d"), UnixTime::default());
+        assert!(!store.has_room(Some(&small), &large("d")) && store.has_room(Some(&small), &named("d")));
+        assert!(store.log_size <= BOUNDS.bytes && store.log.len() == 4);
+        store.remove("a").unwrap();
+        assert!(store.log_size <= BOUNDS.bytes && store.log.len() < 4, "{}", store.log.len());
+        store.admits(&large("e")).unwrap();
+        for name in ["b", "c", "d"] {
+            store.remove(name).unwrap();
+        }
+        assert_eq!(store.size, 0);
     }
 }

@@ -1,12 +1,14 @@
 //! Tables: how `kubectl get` asks to see objects (`meta.k8s.io/v1`, columns of the cluster's own printer).
 
+use std::borrow::Cow;
+
 use perennial::UnixTime;
 use serde_json::{Value, json};
 
-use super::body;
-use super::message::Query;
+use super::message::{Query, to_json};
 use super::store::Stored;
-use crate::objects::ListMeta;
+use super::{body, status};
+use crate::objects::{API_VERSION, ListMeta};
 
 /// How objects are to be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,42 +59,63 @@ impl Include {
     }
 }
 
-/// One object in the shape asked for.
-pub(super) fn shaped(stored: &Stored, shape: Shape, now: UnixTime) -> Value {
-    match shape {
-        Shape::Objects => object(stored),
-        Shape::Table(include) => {
-            let resource_version = stored.object.metadata.resource_version.clone();
-            table([stored], &ListMeta { resource_version, ..ListMeta::default() }, include, now)
+impl Shape {
+    /// A list of these, up to where the first begins. [`CLOSING`] ends it, and commas are between.
+    pub(super) fn opening(self, metadata: &ListMeta) -> Vec<u8> {
+        let (list, items) = match self {
+            Self::Objects => (
+                json!({
+                    "kind": format!("{}List", status::KIND),
+                    "apiVersion": API_VERSION,
+                    "metadata": metadata,
+                }),
+                "items",
+            ),
+            Self::Table(_) => (
+                json!({
+                    "kind": "Table",
+                    "apiVersion": "meta.k8s.io/v1",
+                    "metadata": metadata,
+                    "columnDefinitions": [
+                        column("Name", "name", "Name must be unique within a namespace."),
+                        column("Age", "", "Time since the object was created."),
+                        column("SignerName", "", "Who is to sign the certificate."),
+                        column("Requestor", "", "Who asked for the certificate."),
+                        column("RequestedDuration", "", "The lifetime asked for; a signer may shorten it."),
+                        column("Condition", "", "What became of the request."),
+                    ],
+                }),
+                "rows",
+            ),
+        };
+        let mut text = to_json(&list);
+        text.pop();
+        text.extend_from_slice(format!(",\"{items}\":[").as_bytes());
+        text
+    }
+
+    /// One of a list.
+    pub(super) fn item(self, stored: &Stored, now: UnixTime) -> Cow<'_, [u8]> {
+        match self {
+            Self::Objects => Cow::Borrowed(&stored.json),
+            Self::Table(include) => Cow::Owned(to_json(&row(stored, include, now))),
         }
     }
 }
 
-pub(super) fn object(stored: &Stored) -> Value {
-    body::to_value(&stored.object)
-}
+/// The end of a list.
+pub(super) const CLOSING: &[u8] = b"]}";
 
-pub(super) fn table<'a>(
-    objects: impl IntoIterator<Item = &'a Stored>,
-    metadata: &ListMeta,
-    include: Include,
-    now: UnixTime,
-) -> Value {
-    let rows: Vec<Value> = objects.into_iter().map(|stored| row(stored, include, now)).collect();
-    json!({
-        "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": metadata,
-        "columnDefinitions": [
-            column("Name", "name", "Name must be unique within a namespace."),
-            column("Age", "", "Time since the object was created."),
-            column("SignerName", "", "Who is to sign the certificate."),
-            column("Requestor", "", "Who asked for the certificate."),
-            column("RequestedDuration", "", "The lifetime asked for; a signer may shorten it."),
-            column("Condition", "", "What became of the request."),
-        ],
-        "rows": rows,
-    })
+/// One object in the shape asked for.
+pub(super) fn shaped(stored: &Stored, shape: Shape, now: UnixTime) -> Cow<'_, [u8]> {
+    match shape {
+        Shape::Objects => shape.item(stored, now),
+        Shape::Table(_) => {
+            let resource_version = stored.object.metadata.resource_version.clone();
+            let opening = shape.opening(&ListMeta { resource_version, ..ListMeta::default() });
+            Cow::Owned([&opening, &*shape.item(stored, now), CLOSING].concat())
+        }
+    }
 }
 
 fn column(name: &str, format: &str, description: &str) -> Value {
@@ -117,7 +140,7 @@ fn row(stored: &Stored, include: Include, now: UnixTime) -> Value {
             "cells": cells,
             "object": { "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata },
         }),
-        Include::Object => json!({ "cells": cells, "object": object(stored) }),
+        Include::Object => json!({ "cells": cells, "object": body::to_value(&stored.object) }),
     }
 }
 

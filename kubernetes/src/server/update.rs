@@ -52,8 +52,11 @@ impl Api {
                 return Err(status::invalid(name, causes));
             }
         }
+        if !self.store.has_room(Some(&old), &object) {
+            return Err(status::full(&self.options));
+        }
         if dry_run {
-            return Ok(Arc::new(Stored { object, version: old.version, created: old.created }));
+            return Ok(Arc::new(Stored::new(object, old.version, old.created)));
         }
         let stored = self.store.replace(&old, object);
         if part == Some(Part::Approval) {

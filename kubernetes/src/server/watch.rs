@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::UnixTime;
-use serde::Serialize;
 
 use super::api::Api;
 use super::list::parse_version;
@@ -33,6 +32,8 @@ pub struct Watcher {
     timeout: Duration,
     end: UnixTime,
     ended: bool,
+    /// One of the open ones.
+    _open: Arc<()>,
 }
 
 /// How often a cluster sends bookmarks.
@@ -44,6 +45,11 @@ impl Watcher {
     /// How long the client wants to watch.
     pub fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// When a bookmark follows even if nothing happens.
+    pub(super) fn deadline(&self) -> Option<UnixTime> {
+        self.bookmark.filter(|_| self.told < self.after).map(|due| due.min(self.end))
     }
 }
 
@@ -75,6 +81,9 @@ impl Api {
             query.get("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).filter(|seconds| *seconds > 0);
         let timeout = timeout.map_or(LASTS, Duration::from_secs);
         let wish = self.wish(query)?;
+        if Arc::strong_count(&self.watches) > self.options.watches {
+            return Err(status::too_many_watches(self.options.watches));
+        }
         let initial = self.store.iter().filter(|stored| wish.initial && selector.matches(&stored.object));
         Ok(Watcher {
             initial: initial.map(Arc::clone).collect(),
@@ -87,6 +96,7 @@ impl Api {
             timeout,
             end: now.after(timeout),
             ended: false,
+            _open: Arc::clone(&self.watches),
         })
     }
 
@@ -136,9 +146,19 @@ impl Api {
 }
 
 impl Watcher {
+    pub(super) fn let_go(&mut self, store: &Store) {
+        if self.after < store.oldest() {
+            self.initial = VecDeque::new();
+        }
+    }
+
     pub(super) fn next(&mut self, store: &Store, now: UnixTime) -> Next {
         if self.ended {
             return Next::End;
+        }
+        if self.after < store.oldest() {
+            self.ended = true;
+            return Next::Event(encode("ERROR", &to_json(&status::expired(self.after, store.oldest()))));
         }
         if let Some(stored) = self.initial.pop_front() {
             return Next::Event(encode("ADDED", &shaped(&stored, self.shape, now)));
@@ -146,10 +166,6 @@ impl Watcher {
         if std::mem::take(&mut self.marks_initial_end) {
             self.told = self.after;
             return Next::Event(encode("BOOKMARK", &bookmark(self.after, true)));
-        }
-        if self.after < store.oldest() {
-            self.ended = true;
-            return Next::Event(encode("ERROR", &status::expired(self.after, store.oldest())));
         }
         while let Some(event) = store.after(self.after) {
             self.after = event.object.version;
@@ -163,8 +179,7 @@ impl Watcher {
 
     /// Tells the client how far it has got: once in a while, and at the end, so that its next watch begins there.
     fn bookmark(&mut self, now: UnixTime) -> Option<Vec<u8>> {
-        let due = self.bookmark?;
-        if self.told >= self.after || now < due.min(self.end) {
+        if self.deadline()? > now {
             return None;
         }
         self.told = self.after;
@@ -185,28 +200,21 @@ impl Watcher {
     }
 }
 
-fn bookmark(version: u64, ends_initial_events: bool) -> serde_json::Value {
+fn bookmark(version: u64, ends_initial_events: bool) -> Vec<u8> {
     let mut metadata = serde_json::json!({ "resourceVersion": version.to_string(), "creationTimestamp": null });
     if ends_initial_events {
         metadata["annotations"] = serde_json::json!({ "k8s.io/initial-events-end": "true" });
     }
-    serde_json::json!({
+    to_json(&serde_json::json!({
         "kind": status::KIND,
         "apiVersion": crate::objects::API_VERSION,
         "metadata": metadata,
         "spec": { "request": null, "signerName": "" },
         "status": {},
-    })
+    }))
 }
 
-fn encode(kind: &'static str, object: &impl Serialize) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Line<'a, T> {
-        #[serde(rename = "type")]
-        kind: &'static str,
-        object: &'a T,
-    }
-    let mut line = to_json(&Line { kind, object });
-    line.push(b'\n');
-    line
+fn encode(kind: &str, object: &[u8]) -> Vec<u8> {
+    let opening = format!("{{\"type\":\"{kind}\",\"object\":");
+    [opening.as_bytes(), object, b"}\n"].concat()
 }

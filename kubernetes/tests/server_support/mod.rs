@@ -1,6 +1,7 @@
 //! What the tests of the embedded server share: a server in memory, its users, and requests to it.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses some of it")]
 
+pub mod text;
 pub mod wire;
 
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use perennial::{Template, UnixTime};
 use perennial_kubernetes::server::{
-    Answer, Api, ApiRequest, Authority, Identity, Method, Next, Options, Random, Watcher,
+    Answer, Api, ApiRequest, Approval, Authority, Identity, Method, Next, Options, Random, Watcher,
 };
 use perennial_pki::{Chain, KeyAlgorithm, KeyPair, certificate_request};
 use serde_json::{Value, json};
@@ -25,6 +26,11 @@ pub const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 pub const TOKEN: &str = "abcdef.0123456789abcdef";
 pub const DAY: Duration = Duration::from_secs(86_400);
 pub const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+/// A server whose requests wait for a person.
+pub fn manual() -> Options {
+    Options { approval: Approval::Manual, ..Options::default() }
+}
 
 pub fn after(seconds: u64) -> UnixTime {
     NOW.after(Duration::from_secs(seconds))
@@ -68,14 +74,17 @@ impl Server {
             User::Other(identity) => request.peer = Some(Arc::new(identity.clone())),
             User::Nobody => {}
         }
-        self.api.handle(&request, self.now)
+        match self.api.handle(&request, self.now) {
+            Answer::List(listing) => Answer::Response(listing.into_response()),
+            answer => answer,
+        }
     }
 
     /// The status and the body of the answer.
     pub fn send(&mut self, user: &User, request: ApiRequest) -> (u16, Value) {
         match self.answer(user, request) {
             Answer::Response(response) => (response.status, serde_json::from_slice(&response.body).unwrap_or_default()),
-            Answer::Watch(watcher) => panic!("a watch where a response was expected: {watcher:?}"),
+            answer => panic!("no response: {answer:?}"),
         }
     }
 
@@ -122,7 +131,7 @@ impl Server {
     pub fn watch(&mut self, query: &str) -> Watcher {
         match self.answer(&User::Admin, ApiRequest::new(Method::Get, format!("{COLLECTION}?watch=true&{query}"))) {
             Answer::Watch(watcher) => watcher,
-            Answer::Response(response) => panic!("{}", String::from_utf8_lossy(&response.body)),
+            answer => panic!("no watch: {answer:?}"),
         }
     }
 

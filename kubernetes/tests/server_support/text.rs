@@ -1,0 +1,48 @@
+//! Requests as text, and what answers say.
+#![allow(dead_code, unreachable_pub, reason = "every test file uses some of it")]
+
+use serde_json::Value;
+
+use super::{COLLECTION, TOKEN};
+
+pub fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\r\n")
+}
+
+pub fn post(object: &Value) -> String {
+    let body = object.to_string();
+    format!(
+        "POST {COLLECTION} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Status, head and body of the first response; the rest is what follows it.
+pub fn response(text: &str) -> (u16, &str, &str, &str) {
+    let (head, rest) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let (body, rest) = rest.split_at(length.map_or(rest.len(), |length| length.parse().unwrap()));
+    (status, head, body, rest)
+}
+
+/// A chunked body, and what follows it, if it has ended.
+pub fn chunks(mut chunked: &str) -> (String, Option<&str>) {
+    let mut body = String::new();
+    while let Some((length, rest)) = chunked.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        body.push_str(&rest[..length]);
+        chunked = rest[length..].strip_prefix("\r\n").unwrap();
+        if length == 0 {
+            return (body, Some(chunked));
+        }
+    }
+    (body, None)
+}
+
+/// The lines of a chunked body, and whether it has ended.
+pub fn lines(chunked: &str) -> (Vec<Value>, bool) {
+    let (body, rest) = chunks(chunked);
+    (body.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), rest.is_some())
+}

@@ -1,0 +1,94 @@
+//! A thousand clients at one embedded server, which runs in a process of its own: `cargo bench -p perennial-tests`.
+//!
+//! Every client has a request and a watch open at once, over TLS connections of their own. Then a thousand connect
+//! that ask for much and read nothing. Clients and server share the machine, so the rates are lower bounds.
+
+mod clients;
+mod process;
+
+use std::time::{Duration, Instant};
+
+use clients::{Client, Crowd};
+use process::Server;
+
+const CLIENTS: usize = 1000;
+const ONE: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests/request-500";
+const ALL: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+const PAGE: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests?limit=100";
+
+fn main() {
+    match std::env::var(process::SERVE) {
+        Ok(what) => process::serve(&what),
+        Err(_) => {
+            nodes();
+            readers();
+            stuck();
+        }
+    }
+}
+
+/// A fleet of nodes starts at once, waits for approval, and gets it at once.
+fn nodes() {
+    println!("{CLIENTS} clients, each with a pending request and an open watch");
+    let mut server = Server::start("empty");
+    let empty = server.memory();
+    let mut crowd = Crowd::new(&server, CLIENTS);
+    let begun = Instant::now();
+    crowd.submit();
+    rate("connected, created, watching", CLIENTS, begun.elapsed());
+    let waiting = server.memory();
+    let each = (waiting - empty) / CLIENTS;
+    println!("  {:<40} {waiting:>7} KiB, {each} for each client; {empty} before", "resident while they wait");
+    let names = server.tell("names");
+    let mut administrator = Client::connect(&server);
+    let begun = Instant::now();
+    let approval = std::thread::spawn(move || names.split(' ').for_each(|name| administrator.approve(name)));
+    crowd.receive();
+    approval.join().unwrap();
+    rate("approved one by one, signed, told", CLIENTS, begun.elapsed());
+    peak(&mut server);
+}
+
+/// What one connection gets through, with a thousand objects there.
+fn readers() {
+    println!("one client that reads, {CLIENTS} objects");
+    let mut server = Server::start("full");
+    let mut client = Client::connect(&server);
+    for (what, target, times) in
+        [("GET of one object", ONE, 5000), ("LIST of all", ALL, 50), ("LIST of a page of 100", PAGE, 500)]
+    {
+        let begun = Instant::now();
+        (0..times).for_each(|_| client.get(target));
+        rate(what, times, begun.elapsed());
+    }
+    peak(&mut server);
+}
+
+/// Many clients that ask for all there is and read none of it, while every object changes twenty times.
+fn stuck() {
+    println!("{CLIENTS} clients that read nothing, each a LIST or a WATCH of {CLIENTS} objects of 33 KiB");
+    let mut server = Server::start("large");
+    println!("  {:<40} {:>7} KiB", "resident before", server.memory());
+    let mut client = Client::connect(&server);
+    let calm = client.latencies(ONE, 2000);
+    let held: Vec<Client> = (0..CLIENTS).map(|index| clients::stuck(&server, index)).collect();
+    println!("  {:<40} {:>7} KiB", "resident with them", server.memory());
+    server.tell("churn");
+    let beset = client.latencies(ONE, 2000);
+    drop(held);
+    for (what, per_mille) in [("median", 500), ("99 %", 990)] {
+        let at = |sorted: &[Duration]| sorted[sorted.len() * per_mille / 1000];
+        let (calm, beset) = (at(&calm), at(&beset));
+        let ratio = beset.as_secs_f64() / calm.as_secs_f64();
+        println!("  {:<40} {calm:>7.0?} alone, {beset:.0?} among them: {ratio:.2}", format!("GET by a reader, {what}"));
+    }
+    peak(&mut server);
+}
+
+fn rate(what: &str, count: usize, took: Duration) {
+    println!("  {what:<40} {:>7.0}/s ({count} in {took:.2?})", count as f64 / took.as_secs_f64());
+}
+
+fn peak(server: &mut Server) {
+    println!("  {:<40} {:>7} KiB\n", "most ever resident", server.peak());
+}

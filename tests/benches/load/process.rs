@@ -1,0 +1,151 @@
+//! The server's process: this same program, told to serve, and spoken to over its standard streams.
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::Template;
+use perennial_kubernetes::objects::{CSR_PATH, CertificateSigningRequest, CsrSpec};
+use perennial_kubernetes::server::{Api, ApiRequest, Approval, Authority, Identity, Method, Options, Random, Tls};
+use perennial_pki::{KeyAlgorithm, KeyPair, Roots, certificate_request};
+use perennial_smol::server::{Host, ServerHandle};
+use perennial_std::clock;
+
+pub(crate) const SERVE: &str = "PERENNIAL_BENCH_SERVE";
+pub(crate) const TOKEN: &str = "abcdef.0123456789abcdef";
+pub(crate) const ADMIN_TOKEN: &str = "an-administrator's";
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A server in a child process; killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+    pub(crate) address: SocketAddr,
+    pub(crate) authority: Roots,
+}
+
+impl Server {
+    pub(crate) fn start(what: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .env(SERVE, what)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let address = lines.next().unwrap().unwrap().parse().unwrap();
+        let mut pem = String::new();
+        for line in lines.by_ref().map(Result::unwrap).take_while(|line| !line.is_empty()) {
+            pem = pem + &line + "\n";
+        }
+        let authority = Roots::from_pem(pem.as_bytes()).unwrap();
+        Self { stdin: child.stdin.take().unwrap(), child, lines, address, authority }
+    }
+
+    /// Has something done, and waits until it is. What the server says to it.
+    pub(crate) fn tell(&mut self, command: &str) -> String {
+        writeln!(self.stdin, "{command}").unwrap();
+        self.lines.next().unwrap().unwrap()
+    }
+
+    /// Resident now, in KiB.
+    pub(crate) fn memory(&mut self) -> usize {
+        self.tell("VmRSS").parse().unwrap()
+    }
+
+    /// Most ever resident, in KiB.
+    pub(crate) fn peak(&mut self) -> usize {
+        self.tell("VmHWM").parse().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has nothing to lose.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The child's part: serves, and does what its standard input says.
+pub(crate) fn serve(what: &str) {
+    let mut random = Random::from_os().unwrap();
+    let now = clock::now().unix;
+    let authority = Authority::generate(&mut random, now, 10 * DAY).unwrap();
+    let serving = authority.server_credential(&[], &[Ipv4Addr::LOCALHOST.into()], &mut random, now, DAY).unwrap();
+    let tls = Tls::new(&authority, &serving).unwrap();
+    let pem = authority.certificate_pem().to_owned();
+    let mut api = Api::new(Options { approval: Approval::Manual, ..Options::default() }, authority, random);
+    api.add_token(TOKEN, Identity::bootstrap("abcdef"));
+    api.add_token(ADMIN_TOKEN, Identity::new("admin", ["system:masters"]));
+    match what {
+        "full" => (0..1000).for_each(|index| create(&mut api, index, 0)),
+        "large" => (0..1000).for_each(|index| create(&mut api, index, 32 << 10)),
+        _ => {}
+    }
+    let server = Host::bind((Ipv4Addr::LOCALHOST, 0).into(), api, tls).unwrap().spawn().unwrap();
+    println!("{}\n{pem}", server.address());
+    for command in std::io::stdin().lines().map(Result::unwrap) {
+        println!("{}", obey(&server, &command));
+    }
+}
+
+fn obey(server: &ServerHandle, command: &str) -> String {
+    match command {
+        "names" => server.with_api(|api, _| {
+            let names: Vec<&str> = api.requests().map(|csr| csr.metadata.name.as_str()).collect();
+            names.join(" ")
+        }),
+        // Every object changes, again and again: whoever watches has much to be told.
+        "churn" => {
+            for round in 0..20 {
+                for index in 0..1000 {
+                    server.with_api(|api, now| annotate(api, index, round, now));
+                }
+            }
+            String::new()
+        }
+        field => memory(field).to_string(),
+    }
+}
+
+fn memory(field: &str) -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or_default()
+}
+
+fn create(api: &mut Api, index: usize, filler: usize) {
+    let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let mut object = CertificateSigningRequest {
+        spec: CsrSpec {
+            request: certificate_request(&Template::node(&format!("node-{index}")), &key).unwrap().pem.into_bytes(),
+            signer_name: "kubernetes.io/kube-apiserver-client-kubelet".into(),
+            usages: vec!["digital signature".into(), "client auth".into()],
+            ..CsrSpec::default()
+        },
+        ..CertificateSigningRequest::default()
+    };
+    object.metadata.name = format!("request-{index}");
+    object.metadata.annotations.insert("filler".into(), "x".repeat(filler));
+    let mut request = as_admin(Method::Post, CSR_PATH.to_owned());
+    request.body = serde_json::to_vec(&object).unwrap();
+    api.handle(&request, clock::now().unix);
+}
+
+fn annotate(api: &mut Api, index: usize, round: usize, now: perennial::UnixTime) {
+    let mut request = as_admin(Method::Patch, format!("{CSR_PATH}/request-{index}"));
+    request.content_type = "application/merge-patch+json".into();
+    request.body = format!(r#"{{"metadata":{{"annotations":{{"round":"{round}"}}}}}}"#).into_bytes();
+    api.handle(&request, now);
+}
+
+fn as_admin(method: Method, target: String) -> ApiRequest {
+    let mut request = ApiRequest::new(method, target);
+    request.content_type = "application/json".into();
+    request.peer = Some(Arc::new(Identity::new("admin", ["system:masters"])));
+    request
+}
