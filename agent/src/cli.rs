@@ -162,6 +162,9 @@ pub(crate) struct Status {
 /// Serves certificate signing requests as a cluster does, approves nodes' client certificates, and
 /// signs with a CA of its own. CA and bootstrap token are kept in DIR and used again at the next
 /// start, together with two kubeconfigs, admin.kubeconfig and bootstrap.kubeconfig. Requests live in memory.
+///
+/// SIGHUP makes it look again: at the CA, for another one to sign with (move ca.crt and ca.key away for a
+/// new one; certificates of the one before are good until the server ends), and at FILE of --faults.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use perennial::UnixTime;
 use perennial_kubernetes::kubeconfig::Endpoint;
 use perennial_kubernetes::server::faults::Plan;
 use perennial_kubernetes::server::{
@@ -12,6 +13,7 @@ use perennial_kubernetes::server::{
 use perennial_pki::Credential;
 use perennial_smol::server::{Host, ServerHandle};
 use perennial_std::clock;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::failure::Failure;
 
@@ -22,6 +24,7 @@ const ADMINISTRATORS: &str = "system:masters";
 /// A server that runs. Dropping it stops it.
 pub(crate) struct Embedded {
     server: ServerHandle,
+    serving: Credential,
     /// Where it is, and how it is known.
     pub(crate) endpoint: Endpoint,
     /// `CN=admin, O=system:masters`.
@@ -45,8 +48,7 @@ impl Embedded {
         }
         let serving = authority.server_credential(&["localhost"], &addresses, &mut random, now, LIFETIME);
         let serving = serving.map_err(Failure::usage)?;
-        let admin = authority.client_credential("admin", &[ADMINISTRATORS], &mut random, now, LIFETIME);
-        let admin = admin.map_err(Failure::usage)?;
+        let admin = administrator(&authority, &mut random, now)?;
         let tls = Tls::new(&authority, &serving).map_err(Failure::failed)?;
         let ca_pem = authority.certificate_pem().as_bytes().to_vec();
 
@@ -61,7 +63,27 @@ impl Embedded {
             tls_server_name: None,
             insecure_skip_tls_verify: false,
         };
-        Ok(Self { server, endpoint, admin })
+        Ok(Self { server, serving, endpoint, admin })
+    }
+
+    /// Lets `authority` sign from now on, and the administrator's certificate be one of its own. Whoever has one of an
+    /// authority before stays trusted, and so does this server: its own certificate does not change before it starts
+    /// again. False if nothing changes.
+    pub(crate) fn rotate_authority(&mut self, authority: Authority) -> Result<bool, Failure> {
+        let pem = authority.certificate_pem().as_bytes().to_vec();
+        if self.server.with_api(|api, _| api.authority().certificate_pem().as_bytes() == pem) {
+            return Ok(false);
+        }
+        let mut random = Random::from_os().map_err(Failure::failed)?;
+        let admin = administrator(&authority, &mut random, clock::now().unix)?;
+        let tls = self.server.with_api(|api, _| {
+            api.rotate_authority(authority);
+            Tls::new(api.authority(), &self.serving)
+        });
+        self.server.set_tls(tls.map_err(Failure::failed)?);
+        self.admin = admin;
+        self.endpoint.ca_pem.get_or_insert_default().extend(pem);
+        Ok(true)
     }
 
     /// Goes wrong from now on as `plan` says.
@@ -80,15 +102,31 @@ impl Embedded {
         }
     }
 
-    /// The next event of a watch: a line of JSON.
-    pub(crate) fn next_event(&self, watcher: &mut Watcher) -> Next {
-        self.server.with_api(|api, now| api.next_event(watcher, now))
+    /// The next event of a watch, a line of JSON, and the version it was looked for at.
+    pub(crate) fn next_event(&self, watcher: &mut Watcher) -> (Next, u64) {
+        self.server.with_api(|api, now| (api.next_event(watcher, now), api.version()))
+    }
+
+    /// Waits until something has changed since that version.
+    pub(crate) async fn changed(&self, since: u64) {
+        self.server.changed(since).await;
     }
 
     /// Closes all connections, and waits until that is done.
     pub(crate) fn shutdown(self) -> Result<(), Failure> {
         self.server.shutdown().map_err(|error| Failure::Failed(format!("the embedded server: {error}")))
     }
+}
+
+fn administrator(authority: &Authority, random: &mut Random, now: UnixTime) -> Result<Credential, Failure> {
+    authority.client_credential("admin", &[ADMINISTRATORS], random, now, LIFETIME).map_err(Failure::usage)
+}
+
+/// Every client is a file descriptor, and the usual limit is fewer than the server takes: asks for what is allowed.
+pub(crate) fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // If it cannot be had, clients wait to be accepted.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Takes the socket to serve on, which is to come before anything is written: it may be taken.

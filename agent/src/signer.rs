@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
 
 use perennial_kubernetes::kubeconfig::{kubeconfig_with_certificate, kubeconfig_with_token};
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
@@ -12,6 +10,8 @@ use perennial_kubernetes::server::{Approval, Next, Options, Random};
 use perennial_pki::{Chain, read_request};
 use perennial_std::clock;
 use serde_json::Value;
+use smol::channel;
+use smol::future::or;
 
 use crate::cli::{self, Approve};
 use crate::embedded::{self, Embedded};
@@ -26,6 +26,7 @@ const BOOTSTRAP: &str = "bootstrap.kubeconfig";
 
 pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
     let faults = options.faults.as_deref().map(read_faults).transpose()?;
+    embedded::raise_descriptor_limit();
     let listener = embedded::listen(options.listen)?;
     let state = StateDir::open(&options.dir)?;
     let mut random = Random::from_os().map_err(Failure::failed)?;
@@ -40,32 +41,76 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
         backdate: options.backdate,
         ..Options::default()
     };
-    let server = Embedded::start(listener, serves, authority, &token)?;
+    let mut server = Embedded::start(listener, serves, authority, &token)?;
     if let Some(plan) = faults {
         server.set_faults(plan);
     }
-    state.write(ADMIN, kubeconfig_with_certificate(&server.endpoint, "admin", &server.admin).as_bytes())?;
-    state.write(BOOTSTRAP, kubeconfig_with_token(&server.endpoint, "bootstrap", &token).as_bytes())?;
+    write_kubeconfigs(&state, &server, &token)?;
 
-    let (stop, stopped) = mpsc::channel();
-    signals::on_stop(move || {
-        // Nobody listens any more once we are stopping.
-        let _ = stop.send(());
-    })?;
+    let (wake, woken) = channel::unbounded();
+    let wake_again = wake.clone();
+    // Nobody listens any more once we are stopping.
+    signals::on_stop(move || drop(wake.try_send(Wake::Stop)))?;
+    signals::on_hangup(move || drop(wake_again.try_send(Wake::LookAgain)))?;
     let mut report = Report::new(false);
     report.event("started", Value::Null, &introduction(options, &server.endpoint.server));
     let mut log = Log { report, seen: BTreeMap::new(), manual: options.approve == Approve::Manual };
     let mut watcher = server.watch()?;
     loop {
-        match server.next_event(&mut watcher) {
+        let (next, version) = server.next_event(&mut watcher);
+        match next {
             Next::Event(line) => log.event(&line),
             Next::End => watcher = server.watch()?,
-            Next::Pending if stopped.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) => {}
-            Next::Pending => break,
+            Next::Pending => {
+                let changed = async {
+                    server.changed(version).await;
+                    None
+                };
+                let asked = async { woken.recv().await.ok() };
+                match smol::block_on(or(asked, changed)) {
+                    None => {}
+                    Some(Wake::Stop) => break,
+                    // What is wrong with the files is said; the server goes on as it was.
+                    Some(Wake::LookAgain) => match look_again(options, &state, &mut server, &token) {
+                        Ok(what) => log.report.event("reloaded", Value::Null, what),
+                        Err(error) => log.report.event("reloaded", Value::Null, &format!("nothing changes: {error}")),
+                    },
+                }
+            }
         }
     }
     log.report.event("stopped", Value::Null, "stopped");
     server.shutdown()
+}
+
+enum Wake {
+    Stop,
+    LookAgain,
+}
+
+/// Takes up another CA, and another plan of faults. What came of it.
+fn look_again(
+    options: &cli::Signer,
+    state: &StateDir,
+    server: &mut Embedded,
+    token: &str,
+) -> Result<&'static str, Failure> {
+    let faults = options.faults.as_deref().map(read_faults).transpose()?;
+    let mut random = Random::from_os().map_err(Failure::failed)?;
+    let rotated = server.rotate_authority(state.authority(&mut random, clock::now().unix)?)?;
+    if let Some(plan) = faults {
+        server.set_faults(plan);
+    }
+    if !rotated {
+        return Ok("looked again; the CA is the same");
+    }
+    write_kubeconfigs(state, server, token)?;
+    Ok("another CA signs from now on; certificates of the one before are good until this server ends")
+}
+
+fn write_kubeconfigs(state: &StateDir, server: &Embedded, token: &str) -> Result<(), Failure> {
+    state.write(ADMIN, kubeconfig_with_certificate(&server.endpoint, "admin", &server.admin).as_bytes())?;
+    state.write(BOOTSTRAP, kubeconfig_with_token(&server.endpoint, "bootstrap", token).as_bytes())
 }
 
 fn read_faults(path: &Path) -> Result<Plan, Failure> {
@@ -73,9 +118,6 @@ fn read_faults(path: &Path) -> Result<Plan, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| failure(&error))?;
     Plan::parse(&text).map_err(|error| failure(&error))
 }
-
-/// How soon a request shows up in the log.
-const POLL: Duration = Duration::from_millis(100);
 
 fn introduction(options: &cli::Signer, server: &str) -> String {
     let directory = std::path::absolute(&options.dir).unwrap_or_else(|_| options.dir.clone());

@@ -7,11 +7,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use perennial::{Template, UnixTime};
 use perennial_kubernetes::objects::{CSR_PATH, CertificateSigningRequest, CsrSpec};
-use perennial_kubernetes::server::{Api, Approval, Authority, Decision, Identity, Options, Random, Tls};
-use perennial_pki::{KeyAlgorithm, KeyPair, Roots, certificate_request, provider};
+use perennial_kubernetes::server::{
+    Api, ApiRequest, Approval, Authority, Decision, Identity, Method, Options, Random, Tls,
+};
+use perennial_pki::{Credential, KeyAlgorithm, KeyPair, Roots, certificate_request, provider};
 use perennial_smol::server::{Host, ServerHandle};
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 const TOKEN: &str = "abcdef.0123456789abcdef";
@@ -19,6 +22,10 @@ const TOKEN: &str = "abcdef.0123456789abcdef";
 type Stream = BufReader<StreamOwned<ClientConnection, TcpStream>>;
 
 fn serve(options: Options) -> (ServerHandle, Roots) {
+    serve_to(2048, options)
+}
+
+fn serve_to(most_clients: usize, options: Options) -> (ServerHandle, Roots) {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let now = UnixTime::from_secs(i64::try_from(since.as_secs()).unwrap());
     let hour = Duration::from_secs(3600);
@@ -31,15 +38,25 @@ fn serve(options: Options) -> (ServerHandle, Roots) {
     let mut api = Api::new(options, authority, random);
     api.add_token(TOKEN, Identity::bootstrap("abcdef"));
     let host = Host::bind("127.0.0.1:0".parse().unwrap(), api, tls).unwrap();
-    (host.spawn().unwrap(), roots)
+    (host.most_clients(most_clients).spawn().unwrap(), roots)
 }
 
 fn connect(server: &ServerHandle, roots: &Roots) -> Stream {
-    let mut config = ClientConfig::builder_with_provider(provider())
+    connect_as(None, server, roots)
+}
+
+fn connect_as(credential: Option<&Credential>, server: &ServerHandle, roots: &Roots) -> Stream {
+    let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots.store())
-        .with_no_client_auth();
+        .with_root_certificates(roots.store());
+    let mut config = match credential {
+        Some(credential) => {
+            let key = CertifiedKey::clone(&credential.certified_key());
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
+        }
+        None => builder.with_no_client_auth(),
+    };
     config.resumption = Resumption::disabled();
     let name = ServerName::from(server.address().ip());
     let tls = ClientConnection::new(Arc::new(config), name).unwrap();
@@ -161,4 +178,85 @@ fn a_refusal_is_read_even_if_the_request_is_not() {
     // The server has said no by now, or will have soon; its word must not be lost to what is still being sent.
     let _ = stream.get_mut().write_all(&vec![b'x'; 500_000]);
     assert!(receive(&mut stream).0.starts_with("HTTP/1.1 413"));
+}
+
+#[test]
+fn clients_beyond_the_limit_are_told_to_come_back_until_others_leave() {
+    let (server, roots) = serve_to(2, Options::default());
+    let mut held: Vec<Stream> = (0..2).map(|_| connect(&server, &roots)).collect();
+    for stream in &mut held {
+        send(stream, "GET", "/version", b"");
+        assert!(receive(stream).0.starts_with("HTTP/1.1 200"));
+    }
+    let mut third = connect(&server, &roots);
+    send(&mut third, "GET", "/version", b"");
+    let (head, body) = receive(&mut third);
+    assert!(head.starts_with("HTTP/1.1 429") && head.contains("retry-after: 1\r\n"), "{head}");
+    assert!(String::from_utf8_lossy(&body).contains("as many clients as it takes"));
+    assert!(!matches!(third.read(&mut [0; 1]), Ok(1..)), "and the connection is closed");
+
+    drop((held, third));
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut stream = connect(&server, &roots);
+        send(&mut stream, "GET", "/version", b"");
+        if receive(&mut stream).0.starts_with("HTTP/1.1 200") {
+            break;
+        }
+        assert!(std::time::Instant::now() < end, "nobody has left");
+    }
+}
+
+#[test]
+fn another_authority_is_taken_up_by_connections_to_come() {
+    let (now, hour) = (perennial_std::clock::now().unix, Duration::from_secs(3600));
+    let mut random = Random::from_os().unwrap();
+    let first = Authority::generate(&mut random, now, hour).unwrap();
+    let second = Authority::generate(&mut random, now, hour).unwrap();
+    let credential = |authority: &Authority, random: &mut Random| {
+        authority.client_credential("admin", &["system:masters"], random, now, hour).unwrap()
+    };
+    let (old, new) = (credential(&first, &mut random), credential(&second, &mut random));
+    let serving = first.server_credential(&[], &["127.0.0.1".parse().unwrap()], &mut random, now, hour).unwrap();
+    let (tls, roots) = (Tls::new(&first, &serving).unwrap(), first.roots().unwrap());
+    let api = Api::new(Options::default(), first, random);
+    let server = Host::bind("127.0.0.1:0".parse().unwrap(), api, tls).unwrap().spawn().unwrap();
+
+    let accepts = |credential: &Credential| {
+        let mut stream = connect_as(Some(credential), &server, &roots);
+        let sent = stream.get_mut().write_all(b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n").is_ok();
+        let mut line = String::new();
+        sent && stream.read_line(&mut line).is_ok() && line.starts_with("HTTP/1.1 200")
+    };
+    assert!(accepts(&old) && !accepts(&new));
+    let tls = server.with_api(|api, _| {
+        api.rotate_authority(second);
+        Tls::new(api.authority(), &serving).unwrap()
+    });
+    server.set_tls(tls);
+    assert!(accepts(&old) && accepts(&new));
+    let tls = server.with_api(|api, _| {
+        api.forget_previous_authorities();
+        Tls::new(api.authority(), &serving).unwrap()
+    });
+    server.set_tls(tls);
+    assert!(!accepts(&old) && accepts(&new));
+}
+
+#[test]
+fn whoever_waits_for_a_change_is_woken_by_it() {
+    let (server, _) = serve(Options::default());
+    let version = server.with_api(|api, _| api.version());
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| smol::block_on(server.changed(version)));
+        server.with_api(|api, now| {
+            let mut request = ApiRequest::new(Method::Post, CSR_PATH);
+            request.content_type = "application/json".into();
+            request.peer = Some(Arc::new(Identity::new("admin", ["system:masters"])));
+            request.body = self::request("a");
+            api.handle(&request, now);
+        });
+        waits.join().unwrap();
+    });
+    assert!(server.with_api(|api, _| api.version()) > version);
 }
