@@ -149,11 +149,14 @@ fn a_cut_answer_is_a_beginning_of_the_whole_one() {
         ("afterBody", whole.len()),
     ];
     for (at, length) in cuts {
-        let mut wire = wire(&format!("{{ fault: {{ cut: {at} }} }}"));
-        assert_eq!(get(&mut wire, "/version"), whole[..length], "{at}");
-        assert!(wire.session.is_closed(), "{at}");
-        // Without a close_notify, which would be an orderly end.
-        assert!(wire.client.wants_read(), "{at}");
+        for (how, breaks) in [("cut", None), ("reset", Some(Break::Midway))] {
+            let mut wire = wire(&format!("{{ fault: {{ {how}: {at} }} }}"));
+            assert_eq!(get(&mut wire, "/version"), whole[..length], "{at}");
+            assert!(wire.session.is_closed(), "{at}");
+            assert_eq!(wire.session.breaks(), breaks, "{at}");
+            // Without a close_notify, which would be an orderly end.
+            assert!(wire.client.wants_read(), "{at}");
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_io::{Async, Timer};
 use event_listener::Event;
 use perennial::{Instant, Now, UnixTime};
-use perennial_kubernetes::server::{Api, Session, Tls};
+use perennial_kubernetes::server::{Api, Break, Session, Tls};
 use rustix::net::sockopt;
 use smol::LocalExecutor;
 use smol::future::or;
@@ -295,13 +295,16 @@ async fn serve_client(
         let changed = shared.changed.listen();
         let now = shared.now();
         shared.with_api(|api, _| session.drive(api, now));
-        if session.breaks().is_some() {
-            return reset(stream).await;
-        }
         if out.is_empty() {
             // An idle client is to cost little.
             out.shrink_to(0);
             session.transmit(&mut out, now.instant);
+        }
+        match session.breaks().filter(|_| out.is_empty()) {
+            // Closing then resets the connection, whatever was read.
+            Some(Break::Midway) => return Ok(sockopt::set_socket_linger(stream, Some(Duration::ZERO))?),
+            Some(Break::Refused | Break::Reset) => return reset(stream).await,
+            None => {}
         }
         let deadline = if session.is_closed() {
             let last = *closing.get_or_insert_with(|| now.instant.after(LINGER));

@@ -1,12 +1,13 @@
 //! The embedded server over real sockets.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use perennial::{Template, UnixTime};
 use perennial_kubernetes::objects::{CSR_PATH, CertificateSigningRequest, CsrSpec};
+use perennial_kubernetes::server::faults::Plan;
 use perennial_kubernetes::server::{
     Api, ApiRequest, Approval, Authority, Decision, Identity, Method, Options, Random, Tls,
 };
@@ -259,4 +260,19 @@ fn whoever_waits_for_a_change_is_woken_by_it() {
         waits.join().unwrap();
     });
     assert!(server.with_api(|api, _| api.version()) > version);
+}
+
+#[test]
+fn an_answer_told_to_be_reset_in_its_body_comes_so_far_and_no_end_of_it() {
+    for (fault, end) in [("cut", ErrorKind::UnexpectedEof), ("reset", ErrorKind::ConnectionReset)] {
+        let (server, roots) = serve(Options::default());
+        let plan = Plan::parse(&format!("rules: [{{ fault: {{ {fault}: inBody }} }}]")).unwrap();
+        server.with_api(|api, now| api.set_faults(plan, now));
+        let mut stream = connect(&server, &roots);
+        send(&mut stream, "GET", "/version", b"");
+        let mut got = Vec::new();
+        assert_eq!(stream.read_to_end(&mut got).unwrap_err().kind(), end, "{fault}");
+        let got = String::from_utf8(got).unwrap();
+        assert!(got.starts_with("HTTP/1.1 200") && got.contains("\r\n\r\n{"), "{got}");
+    }
 }

@@ -63,6 +63,8 @@ pub enum Break {
     Refused,
     /// It is to be reset as soon as the client has said something, which is not to be read: closing then resets.
     Reset,
+    /// It is to be reset at once, when what has been transmitted is sent.
+    Midway,
 }
 
 impl Session {
@@ -201,7 +203,7 @@ impl Session {
 
     /// If the answer is to break off, decides where, once there is enough of it.
     fn cut(&mut self) {
-        if let Some(Fault::Cut(at)) = self.fault {
+        if let Some(Fault::Cut(at) | Fault::Reset(at)) = self.fault {
             let Connection { delivery, http, .. } = &mut self.connection;
             delivery.cut(at, http.unsent());
         }
@@ -263,8 +265,8 @@ impl Session {
         self.active = now.instant;
     }
 
-    /// Whether, and how, the connection is to be broken by whoever has the socket; known after the first
-    /// [`drive`](Session::drive), and then for good.
+    /// Whether, and how, the connection is to be broken by whoever has the socket. Known after the first
+    /// [`drive`](Session::drive), or if it is to break in an answer, after the last [`transmit`](Session::transmit).
     pub fn breaks(&self) -> Option<Break> {
         self.breaks
     }
@@ -282,7 +284,12 @@ impl Session {
                 self.held_until = Some(now.after(pause));
             }
         }
-        self.closed |= self.connection.is_done();
+        if self.connection.is_done() {
+            self.closed = true;
+            if let Some(Fault::Reset(_)) = self.fault {
+                self.breaks = Some(Break::Midway);
+            }
+        }
     }
 
     /// Whether changes of the API concern this session.

@@ -179,7 +179,7 @@ impl World {
                     opened.drive(api, now);
                     match opened.breaks() {
                         Some(Break::Refused) => Input::Failed("connection refused".into()),
-                        Some(Break::Reset) | None => Input::Connected,
+                        Some(Break::Reset | Break::Midway) | None => Input::Connected,
                     }
                 }
                 (Step::Transmit { bytes: sent, .. }, Some(open)) => {
@@ -195,6 +195,8 @@ impl World {
                     open.transmit(&mut bytes, now.instant);
                     if !bytes.is_empty() {
                         Input::Received(&bytes)
+                    } else if open.breaks() == Some(Break::Midway) {
+                        Input::Failed("connection reset by peer".into())
                     } else if open.is_closed() || open.breaks().is_some() {
                         Input::Ended
                     } else if end > now.instant {

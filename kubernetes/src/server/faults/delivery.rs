@@ -55,6 +55,7 @@ pub(in crate::server) fn refuse(fault: &Fault) -> Option<Answered> {
         Fault::Delay(_)
         | Fault::Silence
         | Fault::Cut(_)
+        | Fault::Reset(_)
         | Fault::Trickle(_)
         | Fault::ContentType(_)
         | Fault::Events(_)

@@ -19,6 +19,8 @@ pub enum Fault {
     Silence,
     /// The request is carried out, and the connection ends within the answer.
     Cut(Cut),
+    /// The same, and there the connection is reset instead of closed.
+    Reset(Cut),
     /// The answer comes one byte at a time, each in a TLS record of its own, with this pause in between.
     #[serde(deserialize_with = "span")]
     Trickle(Duration),
