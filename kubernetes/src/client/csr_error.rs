@@ -22,8 +22,8 @@ pub struct CsrError {
     pub message: String,
     /// The server turned down the credential it was shown (HTTP 401, TLS alert).
     pub credential_refused: bool,
-    /// Whether this answer shows an API server at work, as client-go judges it: 401 always, 403 and 404
-    /// when they come with a `Status`. `None`: nothing was learnt about it.
+    /// Whether this shows an API server at work, as client-go judges an answer: 401 always, 403 and 404 when they
+    /// come with a `Status`; and whatever is wrong with an object the API showed. `None`: nothing was learnt about it.
     pub server_healthy: Option<bool>,
 }
 
@@ -119,6 +119,13 @@ impl Scene<'_> {
             credential_refused: false,
             server_healthy: Some(true),
         }
+    }
+
+    /// The object is gone: so says the API, or something in between.
+    pub(crate) fn gone(self, response: &Response) -> CsrError {
+        let said = Said::read(response);
+        let gone = self.judged(Failure::Deleted, format_args!("it is gone: the server answered {}", said.text));
+        CsrError { server_healthy: Some(said.by_the_api), ..gone }
     }
 
     /// Too much went wrong in a row.

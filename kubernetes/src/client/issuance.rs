@@ -181,7 +181,7 @@ impl Issuance {
     fn read(&mut self, response: &Response, now: Now) {
         match response.status {
             200 => self.settle_or_lose(Aim::Read, response, now),
-            404 => self.vanished("it is gone"),
+            404 => self.fail(self.scene().gone(response)),
             410 => self.look_again("the version read has expired".to_owned(), now),
             status if temporary(status) => self.try_later(Aim::Read, response, now),
             _ => self.fail(self.scene().refused(response)),

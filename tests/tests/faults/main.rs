@@ -1,6 +1,7 @@
 //! A client that shrugs at a bad server: every kind of fault of the table, in virtual time and over sockets.
 
 mod mixtures;
+mod patience;
 mod sockets;
 #[path = "../support/mod.rs"]
 mod support;
@@ -43,11 +44,12 @@ fn endure(kind: &Kind) -> Result<u32, String> {
         return Err(format!("nothing came of it: {:?}", world.rotation.snapshot(world.now())));
     }
     let outcome = world.failure().map_or(Outcome::Issued, Outcome::Failed);
-    let requests = in_short(world.api.journal());
-    if (outcome, requests.as_str()) != (kind.outcome, kind.requests) {
+    let (requests, healthy) = (in_short(world.api.journal()), world.healthy);
+    if (outcome, healthy, requests.as_str()) != (kind.outcome, kind.healthy, kind.requests) {
         let error = world.rotation.snapshot(world.now()).last_error;
-        return Err(format!("{outcome:?} after {requests}: {error:?}"));
+        return Err(format!("{outcome:?}, healthy: {healthy:?}, after {requests}: {error:?}"));
     }
+    patience::is_kept(kind, &mut world)?;
 
     let (before, span) = (world.submissions, 30 * MINUTE);
     world.run_until(span, |_| false);

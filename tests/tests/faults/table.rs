@@ -10,6 +10,8 @@ pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) plan: Plan,
     pub(crate) outcome: Outcome,
+    /// What that told about the server's health, if anything.
+    pub(crate) healthy: Option<bool>,
     /// The requests of the submission that met it, in short.
     pub(crate) requests: &'static str,
     /// It is about names of servers, which clients' certificates do not have.
@@ -29,10 +31,16 @@ pub(crate) fn kinds() -> Vec<Kind> {
     let rows = include_str!("table.md").lines().filter(|line| line.starts_with('|')).skip(2);
     rows.map(|row| {
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
-        let [name, rule, outcome, requests] = cells[..] else { panic!("four cells are wanted: {row}") };
+        let [name, rule, outcome, healthy, requests] = cells[..] else { panic!("five cells are wanted: {row}") };
         let plan = format!("rules: [{{ {} }}]", rule.replace("COLLECTION", COLLECTION));
         let plan = Plan::parse(&plan).unwrap_or_else(|error| panic!("{name}: {error}"));
-        Kind { name, plan, outcome: self::outcome(outcome), requests, serving: rule.contains("withoutNames") }
+        let healthy = match healthy {
+            "yes" => Some(true),
+            "no" => Some(false),
+            _ => None,
+        };
+        let (outcome, serving) = (self::outcome(outcome), rule.contains("withoutNames"));
+        Kind { name, plan, outcome, healthy, requests, serving }
     })
     .collect()
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Failure, Instant, Now, Policy, RequestId, Template, UnixTime};
-use perennial_kubernetes::client::{Conversation, Input, Issuance, Step};
+use perennial_kubernetes::client::{Conversation, CsrError, Input, Issuance, Issued, Step};
 use perennial_kubernetes::cluster::{Cluster, Identity, Token};
 use perennial_kubernetes::rotation::{self, AskAs, Duty, Rotation, Signer, Start};
 use perennial_kubernetes::server::{self, Api, Authority, Break, Options, Random, Session, Tls, faults::Plan};
@@ -40,6 +40,10 @@ pub(crate) struct World {
     pub(crate) submissions: u64,
     /// The most HTTP requests a submission took.
     pub(crate) most_requests: u32,
+    /// What the last submission told about the server: whether it is healthy, if anything.
+    pub(crate) healthy: Option<bool>,
+    /// When each request was made, and each connection that was made to fail, since the faults were set.
+    pub(crate) asked: Vec<Instant>,
     /// Moments looked at: many more than things that happen would mean that something spins.
     pub(crate) steps: u32,
     /// Moments at which no valid certificate was served, once there was one.
@@ -77,8 +81,19 @@ impl World {
             credential: None,
         };
         let rotation = Rotation::new(start, Now { instant: Instant::default(), unix: START });
-        let mut world =
-            Self { millis: 0, api, tls, rotation, live: None, submissions: 0, most_requests: 0, steps: 0, dropped: 0 };
+        let mut world = Self {
+            millis: 0,
+            api,
+            tls,
+            rotation,
+            live: None,
+            submissions: 0,
+            most_requests: 0,
+            healthy: None,
+            asked: Vec::new(),
+            steps: 0,
+            dropped: 0,
+        };
         assert!(world.run_until(HOUR, |world| world.issued() == 1), "{:?}", world.rotation.snapshot(world.now()));
         world
     }
@@ -97,6 +112,8 @@ impl World {
 
     pub(crate) fn set_faults(&mut self, plan: Plan) {
         self.api.set_faults(plan, self.now().unix);
+        self.healthy = None;
+        self.asked.clear();
     }
 
     /// Goes on until `done`, for so long at most; whether it came to that.
@@ -121,8 +138,11 @@ impl World {
             self.tell(rotation::Input::Tick);
         }
         let before = self.issued();
-        if let Some(finished) = self.converse() {
-            self.tell(finished);
+        let finished = self.converse();
+        self.asked.resize(self.api.journal().count(), now.instant);
+        if let Some((id, result)) = finished {
+            self.healthy = result.as_ref().map_or_else(|error| error.server_healthy, |_| Some(true));
+            self.tell(rotation::Input::Finished { id, result });
         }
         let held = self.rotation.snapshot(now).credential;
         let valid = |held: &Arc<Credential>| !held.chain().certificate().validity.expired(now.unix);
@@ -152,7 +172,7 @@ impl World {
     }
 
     /// Carries bytes until somebody has to wait. What came of the exchange, if it is over.
-    fn converse(&mut self) -> Option<rotation::Input> {
+    fn converse(&mut self) -> Option<(RequestId, Result<Issued, CsrError>)> {
         let now = self.now();
         let Self { live, api, tls, .. } = self;
         let Live { id, exchange, session, until } = live.as_mut()?;
@@ -212,7 +232,7 @@ impl World {
         let (id, requests) = (*id, exchange.requests());
         self.most_requests = self.most_requests.max(requests);
         self.live = None;
-        Some(rotation::Input::Finished { id, result })
+        Some((id, result))
     }
 }
 

@@ -1,0 +1,70 @@
+//! `Retry-After`: nothing is asked before it is over, and something soon after.
+
+use std::time::Duration;
+
+use perennial::Policy;
+use perennial_kubernetes::server::faults::{Fault, Plan};
+
+use crate::table::{Kind, kinds};
+use crate::world::World;
+use crate::{HOUR, MINUTE};
+
+/// A first backoff comes on top.
+const SOON: Duration = Duration::from_secs(2);
+
+/// What is wrong with the pause after an answer that asked for one; nothing is, if none did.
+pub(crate) fn is_kept(kind: &Kind, world: &mut World) -> Result<(), String> {
+    let Some((answered, pause)) = pause(kind) else { return Ok(()) };
+    world.run_until(2 * HOUR, |world| world.asked.len() > answered + 1);
+    let [before, after] = world.asked[answered..answered + 2] else { unreachable!("a slice of two") };
+    let waited = after.since(before);
+    match (pause..=pause + SOON).contains(&waited) {
+        true => Ok(()),
+        false => Err(format!("asked again after {waited:?} when {pause:?} was wanted")),
+    }
+}
+
+/// Which request is answered with `Retry-After`, and how long a pause follows from it.
+fn pause(kind: &Kind) -> Option<(usize, Duration)> {
+    let rule = &kind.plan.rules[0];
+    let Fault::Answer(answer) = &rule.fault else { return None };
+    let wanted = Duration::from_secs(answer.retry_after?.into());
+    let policy = Policy::default();
+    Some(match rule.matches.method.as_deref() {
+        // A watch: the request object stays, so the pause is part of the request.
+        Some("GET") => (1, wanted.min(policy.request_timeout)),
+        _ => (0, wanted.min(policy.refused.cap())),
+    })
+}
+
+#[test]
+fn however_long_a_server_wants_to_be_left_alone_it_is_asked_again_before_the_certificate_expires() {
+    let longest = Policy::default().refused.cap();
+    for name in ["throttled for a hundred years", "unavailable for a hundred years"] {
+        let mut world = World::new(false);
+        world.set_faults(kinds().into_iter().find(|kind| kind.name == name).unwrap().plan);
+        world.run_until(40 * HOUR, |world| !world.asked.is_empty());
+        let held = world.rotation.snapshot(world.now()).credential.unwrap();
+        let expiry = held.chain().certificate().validity.not_after();
+        let origin = world.now();
+        world.run_until(expiry.since(origin.unix) - 5 * MINUTE, |_| false);
+
+        let mut halved = 0;
+        for pair in world.asked.windows(2) {
+            let left = expiry.since(origin.unix.after(pair[0].since(origin.instant)));
+            let waited = pair[1].since(pair[0]);
+            if left / 2 <= longest {
+                assert_eq!(waited.as_millis(), left.as_millis() / 2, "{name}");
+                halved += 1;
+            } else {
+                // The backoff on top of it has grown meanwhile.
+                let spread = Policy::default().transient.longest();
+                assert!((longest..=longest + spread).contains(&waited), "{name}: {waited:?} of {left:?}");
+            }
+        }
+        assert!(halved >= 3, "{name}: {halved}");
+        world.set_faults(Plan::default());
+        assert!(world.run_until(5 * MINUTE, |world| world.issued() > 1), "{name}");
+        assert_eq!(world.dropped, 0, "{name}");
+    }
+}
