@@ -184,7 +184,7 @@ Faults, the first rule that applies to a request being the one followed:
 
   match   method, path (with * at its end: anything), subresource, user, nth, after, until
   fault   answer: { status, body: status|html|empty, retryAfter }, delay: 5s, silence, trickle: 10ms,
-          cut: beforeHead|inHead|afterHead|inChunk|inBody|afterBody, garbage,
+          cut: beforeHead|inHead|afterHead|inChunk|inBody|afterBody, reset: (the same places), garbage,
           oversized: head|line|body, contentType: text/html,
           events: duplicated|reordered|onlyBookmarks|expired|unreadable|deleted,
           object: uidChanged|replaced|neverIssued|denied|failed,
