@@ -77,6 +77,15 @@ pub(super) fn authorize_signer(user: &Identity, verb: &str, name: &str, signer_n
     Err(status::forbidden(name, why))
 }
 
+/// Nobody acts as somebody else here, not even administrators: better no answer than one to the wrong user.
+pub(super) fn no_impersonation(user: &Identity) -> Response {
+    status::forbidden_path(format!(
+        "forbidden: User {:?} cannot impersonate anybody: this server does not know impersonation; leave out --as, \
+         --as-group and --as-uid",
+        user.username
+    ))
+}
+
 /// NodeRestriction: a node asks for kubelet certificates in its own name only.
 pub(super) fn restrict_node(user: &Identity, name: &str, spec: &CsrSpec) -> Result<(), Response> {
     let Some(node) = user.node() else { return Ok(()) };

@@ -193,6 +193,9 @@ impl Api {
             return Ok(Answer::Response(Response::text(200, "ok")));
         }
         let user = self.tokens.authenticate(request, now).ok_or_else(status::unauthorized)?;
+        if request.impersonates {
+            return Err(access::no_impersonation(&user));
+        }
         match path.as_slice() {
             ["apis", status::GROUP, "v1", status::RESOURCE, rest @ ..] => self.collection(request, &user, rest, now),
             // Earlier versions are gone since Kubernetes 1.22.

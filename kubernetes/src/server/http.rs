@@ -375,6 +375,7 @@ fn api_request(request: &Request<()>) -> ApiRequest {
         accept: joined(headers, header::ACCEPT),
         content_type: joined(headers, header::CONTENT_TYPE),
         authorization: Some(Zeroizing::new(joined(headers, header::AUTHORIZATION))).filter(|text| !text.is_empty()),
+        impersonates: headers.keys().any(|name| name.as_str().starts_with("impersonate-")),
         ..ApiRequest::new(method, target)
     }
 }

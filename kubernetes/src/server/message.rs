@@ -40,6 +40,8 @@ pub struct ApiRequest {
     pub content_type: String,
     /// `Authorization`.
     pub authorization: Option<Zeroizing<String>>,
+    /// Whether the client asks to be taken for somebody else (`Impersonate-User` and the like).
+    pub impersonates: bool,
     /// The body.
     pub body: Vec<u8>,
     /// Who the client certificate says the client is; the TLS layer has verified it.
@@ -55,6 +57,7 @@ impl ApiRequest {
             accept: String::new(),
             content_type: String::new(),
             authorization: None,
+            impersonates: false,
             body: Vec::new(),
             peer: None,
         }
