@@ -1,8 +1,8 @@
 //! Files that are whole or not there.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Writes a file (mode 0600) in one step, durably: whatever happens, readers find the old one or the new one.
@@ -45,6 +45,16 @@ fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
 /// Creates a directory (mode 0700) and those above it, unless it is there.
 pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Takes away what others may do with something of ours that has been there before. Whether they could do anything.
+pub(crate) fn make_private(path: &Path) -> io::Result<bool> {
+    let mode = fs::metadata(path)?.permissions().mode();
+    let others = mode & 0o077 != 0;
+    if others {
+        fs::set_permissions(path, Permissions::from_mode(mode & 0o700))?;
+    }
+    Ok(others)
 }
 
 /// The directory a file is in.

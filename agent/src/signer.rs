@@ -19,10 +19,7 @@ use crate::failure::Failure;
 use crate::report::{Report, time_of_day};
 use crate::signals;
 use crate::spans::words;
-use crate::state_dir::StateDir;
-
-const ADMIN: &str = "admin.kubeconfig";
-const BOOTSTRAP: &str = "bootstrap.kubeconfig";
+use crate::state_dir::{ADMIN, BOOTSTRAP, StateDir};
 
 pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
     let faults = options.faults.as_deref().map(read_faults).transpose()?;

@@ -1,6 +1,6 @@
 //! What the embedded server keeps from one start to the next: its CA and its bootstrap token.
 
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +16,9 @@ use crate::files;
 const CERTIFICATE: &str = "ca.crt";
 const KEY: &str = "ca.key";
 const TOKEN: &str = "bootstrap.token";
+pub(crate) const ADMIN: &str = "admin.kubeconfig";
+pub(crate) const BOOTSTRAP: &str = "bootstrap.kubeconfig";
+const FILES: [&str; 5] = [CERTIFICATE, KEY, TOKEN, ADMIN, BOOTSTRAP];
 const LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// A directory with a CA and a bootstrap token in it.
@@ -24,10 +27,15 @@ pub(crate) struct StateDir {
 }
 
 impl StateDir {
-    /// Opens the directory, creating it (mode 0700) if it does not exist.
+    /// Opens the directory, creating it (mode 0700) if it does not exist. One with nothing but our files in it is ours
+    /// alone as well.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         files::create_directory(path)
             .map_err(|error| Failure::Usage(format!("cannot create {}: {error}", path.display())))?;
+        let ours = |entry: io::Result<DirEntry>| entry.is_ok_and(|entry| FILES.iter().any(|n| entry.file_name() == *n));
+        if fs::read_dir(path).is_ok_and(|mut entries| entries.all(ours)) {
+            make_private(path);
+        }
         Ok(Self { path: path.to_owned() })
     }
 
@@ -92,10 +100,22 @@ impl StateDir {
     fn read(&self, name: &str) -> Result<Option<Zeroizing<String>>, Failure> {
         let path = self.file(name);
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(Zeroizing::new(text))),
+            Ok(text) => {
+                make_private(&path);
+                Ok(Some(Zeroizing::new(text)))
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(unreadable(&path, &error)),
         }
+    }
+}
+
+/// What others could read before, they may have read.
+fn make_private(path: &Path) {
+    match files::make_private(path) {
+        Ok(false) => {}
+        Ok(true) => tracing::warn!("{} was open to others; it is private now", path.display()),
+        Err(error) => tracing::warn!("{} is open to others, and cannot be made private: {error}", path.display()),
     }
 }
 

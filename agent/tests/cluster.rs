@@ -166,25 +166,3 @@ fn the_rotation_point_that_is_told_is_the_one_that_status_computes() {
     run.event("kubeconfig", 1);
     assert_eq!(status(directory.path()).0["rotate_at"], told);
 }
-
-#[test]
-fn no_secret_is_ever_told() {
-    let directory = TempDir::new().unwrap();
-    let signer = Signer::start(directory.path(), &["--signing-duration", "3s"]);
-    let mut run = Process::start_logging(directory.path(), &run_arguments(&["--json"]), "trace");
-    run.event("rotated", 1);
-    run.signal(Signal::TERM);
-    let output = run.end();
-    let status = perennial(directory.path(), &["status", "--cert-dir", "worker/pki"]);
-    let said = [output.stdout, output.stderr, status.stdout, signer.process.stdout(), signer.process.stderr()].concat();
-
-    let token = fs::read_to_string(directory.path().join("signer/bootstrap.token")).unwrap();
-    let key = fs::read_to_string(directory.path().join("signer/ca.key")).unwrap();
-    let node = fs::read_to_string(directory.path().join("worker/pki/kubelet-client-current.pem")).unwrap();
-    let node_key = &node[node.find("PRIVATE KEY").unwrap()..];
-    let secret_lines = key.lines().chain(node_key.lines()).filter(|line| !line.contains("-----"));
-    let secret = token.split_once('.').unwrap().1;
-    for secret in secret_lines.chain(["PRIVATE KEY", secret]) {
-        assert!(!said.contains(secret), "a secret was told");
-    }
-}

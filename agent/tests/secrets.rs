@@ -1,0 +1,166 @@
+//! Keys and tokens: in files of mode 0600, and nowhere else.
+
+mod support;
+
+use std::fs::{self, Permissions};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial_kubernetes::client::{Call, Limits, Request};
+use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+use perennial_pki::Roots;
+use perennial_std::{Cancel, drive};
+use rustix::process::Signal;
+use support::{Ca, Process, Signer, files, perennial, run_arguments};
+use tempfile::TempDir;
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+const SECRETS: [&str; 4] = ["ca.key", "bootstrap.token", "bootstrap.kubeconfig", "admin.kubeconfig"];
+
+#[test]
+fn a_signers_files_and_directory_are_private_whatever_they_were_before() {
+    let directory = TempDir::new().unwrap();
+    let state = directory.path().join("signer");
+    fs::create_dir(&state).unwrap();
+    set_mode(&state, 0o777);
+    for _ in 0..2 {
+        let signer = Signer::start(directory.path(), &[]);
+        signer.process.signal(Signal::TERM);
+        assert_eq!(signer.process.end().code, Some(0));
+        assert_eq!(mode(&state), 0o700);
+        for secret in SECRETS {
+            assert_eq!(mode(&state.join(secret)), 0o600, "{secret}");
+            set_mode(&state.join(secret), 0o666);
+        }
+        set_mode(&state, 0o755);
+    }
+}
+
+#[test]
+fn a_directory_that_holds_other_things_keeps_its_mode() {
+    let directory = TempDir::new().unwrap();
+    let state = directory.path().join("signer");
+    fs::create_dir(&state).unwrap();
+    fs::write(state.join("notes"), "not ours").unwrap();
+    for path in [state.clone(), state.join("notes")] {
+        set_mode(&path, 0o755);
+    }
+    let _signer = Signer::start(directory.path(), &[]);
+    assert_eq!((mode(&state), mode(&state.join("notes"))), (0o755, 0o755));
+    assert_eq!(SECRETS.map(|secret| mode(&state.join(secret))), [0o600; 4]);
+}
+
+#[test]
+fn a_nodes_files_are_private_whatever_was_there_before() {
+    let directory = TempDir::new().unwrap();
+    let signer = Signer::start(directory.path(), &[]);
+    let worker = directory.path().join("worker");
+    fs::create_dir_all(worker.join("pki")).unwrap();
+    set_mode(&worker.join("pki"), 0o755);
+    // It points at a certificate that is yet to come, so it is written anew.
+    let current = "pki/kubelet-client-current.pem";
+    let text = format!(
+        "clusters: [{{name: c, cluster: {{server: '{}', certificate-authority: ../signer/ca.crt}}}}]\n\
+         users: [{{name: u, user: {{client-certificate: {current}, client-key: {current}}}}}]\n\
+         contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n",
+        signer.server
+    );
+    fs::write(worker.join("kubeconfig"), &text).unwrap();
+    set_mode(&worker.join("kubeconfig"), 0o666);
+    let output = perennial(directory.path(), &run_arguments(&["--once"]));
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert_ne!(fs::read_to_string(worker.join("kubeconfig")).unwrap(), text);
+    for file in files(&worker).into_keys().filter(|path| path.is_file()) {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+}
+
+/// What goes wrong on both sides while secrets are about.
+const FAULTS: &str = "
+rules:
+- { match: { method: POST }, times: 1, fault: { answer: { status: 401 } } }
+- { match: { method: POST }, times: 1, fault: { answer: { status: 503, body: html } } }
+- { match: { method: POST }, times: 1, fault: garbage }
+- { match: { method: GET }, times: 1, fault: { events: unreadable } }
+";
+
+/// Requests no client should make, with the real token in all the wrong places.
+fn make_noise(signer: &Signer, directory: &Path, token: &str) {
+    let mut stream = TcpStream::connect(signer.address()).unwrap();
+    stream.write_all(format!("GET /{token} HTTP/1.1\r\nAuthorization: Bearer {token}\r\n\r\n").as_bytes()).unwrap();
+    // An alert, and the end.
+    stream.read_to_end(&mut Vec::new()).unwrap();
+
+    let roots = Roots::from_pem(&fs::read(directory.join("signer/ca.crt")).unwrap()).unwrap();
+    let cluster = Arc::new(Cluster::from_url(&signer.server).unwrap().with_roots(roots));
+    let collection = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let requests = [
+        (Request::get(format!("/{token}?token={token}")), token.to_owned()),
+        (Request::get(collection), format!("{token}0")),
+        (Request::get(collection), token.to_uppercase()),
+        (Request::post(collection, token.to_owned().into_bytes()), token.to_owned()),
+        (Request::post(format!("{collection}/{token}"), vec![b'['; 1000]), token.to_owned()),
+    ];
+    for (request, token) in requests {
+        let identity = Identity::Token(Token::new(&token).unwrap());
+        let call = Call::new(request, cluster.clone(), identity, Limits::default());
+        let answer = drive(call, &Cancel::default(), |_| {}).unwrap().unwrap();
+        assert!((400..500).contains(&answer.status), "{answer:?}");
+    }
+    let stranger = Arc::new(Ca::new().node(Duration::ZERO, Duration::from_secs(3600)));
+    let call = Call::new(Request::get(collection), cluster, Identity::Certificate(stranger), Limits::default());
+    assert!(drive(call, &Cancel::default(), |_| {}).unwrap().is_err());
+}
+
+#[test]
+fn no_secret_is_ever_told_however_much_goes_wrong() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    fs::write(path.join("faults.yaml"), FAULTS).unwrap();
+    let signer = Signer::start(path, &["--signing-duration", "3s", "--faults", "faults.yaml"]);
+    let read = |name: &str| fs::read_to_string(path.join(name)).unwrap();
+    let token = read("signer/bootstrap.token");
+
+    let mut run = Process::start_logging(path, &run_arguments(&["--json"]), "trace");
+    run.event("rotated", 1);
+    make_noise(&signer, path, &token);
+    run.signal(Signal::TERM);
+    let output = run.end();
+    // A kubeconfig that is broken right where its secret is.
+    let admin = read("signer/admin.kubeconfig");
+    let key_data = admin.lines().find_map(|line| line.trim().strip_prefix("client-key-data: ")).unwrap();
+    let key_data = key_data.trim_matches('"');
+    fs::write(path.join("broken"), admin.replace(key_data, &format!("{key_data}!"))).unwrap();
+    let broken = ["run", "--once", "--node-name", "x", "--cert-dir", "x", "--kubeconfig", "broken"];
+    let broken = Process::start_logging(path, &broken, "trace").end();
+    assert_eq!(broken.code, Some(2), "{broken:?}");
+    let status = perennial(path, &["status", "--cert-dir", "worker/pki"]);
+    signer.process.signal(Signal::TERM);
+    let signer = signer.process.end();
+    let said = [output.stdout, output.stderr, broken.stdout, broken.stderr, status.stdout, status.stderr].concat();
+    let said = [said, signer.stdout, signer.stderr].concat();
+    assert!(said.contains("401") && said.contains("the server answered"), "nothing went wrong: {said}");
+
+    let keys = files(&path.join("worker/pki")).into_values().chain([read("signer/ca.key").into_bytes()]);
+    let keys: String = keys.map(|file| String::from_utf8(file).unwrap()).collect();
+    let mut secrets = vec!["PRIVATE KEY", token.split_once('.').unwrap().1, &key_data[..64]];
+    // Of a file only the key, not the certificate.
+    for block in keys.split("-----BEGIN ").filter(|block| block.contains("PRIVATE KEY")) {
+        secrets.extend(block.lines().filter(|line| line.len() >= 16 && !line.contains("-----")));
+    }
+    assert!(secrets.len() > 6, "{}", secrets.len());
+    for secret in secrets {
+        assert!(!said.to_lowercase().contains(&secret.to_lowercase()), "a secret was told");
+    }
+}
