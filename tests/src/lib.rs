@@ -7,11 +7,15 @@
 //! | [`trace`] | what happened in a world, with a snapshot after every step |
 //! | [`script`] | a hostile life, decoded from bytes: property tests and fuzzing share it |
 //! | [`laws`] | what the machine promises, each promise a function over a trace |
+//! | [`field`] | what goes wrong around a holder, and what it costs: for perennial and client-go alike |
+//! | [`oracle`] | client-go's certificate manager |
 
 #![forbid(unsafe_code)]
 
+pub mod field;
 pub mod laws;
 pub mod mint;
+pub mod oracle;
 pub mod script;
 pub mod trace;
 pub mod world;

@@ -1,0 +1,239 @@
+//! A cluster, as far as requests for certificates go: objects, a decision on each, and a cleaner.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Certificate, Template};
+
+use super::{Moment, utc};
+use crate::mint;
+
+/// How far a cluster's signer dates back.
+pub(super) const BACKDATE: Duration = Duration::from_secs(300);
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What becomes of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conduct {
+    /// Each is approved and signed so long after it was made.
+    Signs {
+        /// So long.
+        after: Duration,
+        /// The signer leaves out one of the names.
+        trims: bool,
+    },
+    /// The same, but an approver looks at the node first: only what it wants now is approved.
+    Compares {
+        /// So long.
+        after: Duration,
+    },
+    /// Nobody looks at them.
+    Ignores,
+    /// Each is denied at once.
+    Denies,
+    /// Each is refused by the signer at once.
+    Fails,
+}
+
+impl Conduct {
+    /// All is well.
+    pub const WELL: Self = Self::signs_after(Duration::from_secs(2));
+
+    /// All is well, but takes its time.
+    pub const fn signs_after(after: Duration) -> Self {
+        Self::Signs { after, trims: false }
+    }
+
+    const fn delay(self) -> Option<Duration> {
+        match self {
+            Self::Signs { after, .. } | Self::Compares { after } => Some(after),
+            Self::Ignores => None,
+            Self::Denies | Self::Fails => Some(Duration::ZERO),
+        }
+    }
+}
+
+/// How the API answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    /// As it should.
+    Up,
+    /// Not at all: connections are refused.
+    Down,
+    /// 429, with this `Retry-After`.
+    Throttles(Duration),
+}
+
+/// The answer to a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The object is there.
+    Accepted(Object),
+    /// Connection refused.
+    Unreachable,
+    /// 429.
+    Throttled(Duration),
+}
+
+/// Names one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Object(u64);
+
+/// What a watch of one object has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// No news: undecided, or the API cannot be reached.
+    Nothing,
+    /// The certificate.
+    Issued(Arc<Certificate>),
+    /// Condition `Denied`.
+    Denied,
+    /// Condition `Failed`.
+    Failed,
+    /// It is gone.
+    Deleted,
+}
+
+#[derive(Clone, Debug)]
+struct Request {
+    name: Option<u64>,
+    template: Arc<Template>,
+    made: Moment,
+    decided: Option<(Moment, Seen)>,
+}
+
+/// The cluster.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// What becomes of requests.
+    pub conduct: Conduct,
+    /// How the API answers.
+    pub api: Api,
+    pub(super) authority_ends: Moment,
+    /// What approvers know of the node.
+    pub(super) wanted: Option<Arc<Template>>,
+    pub(super) submissions: Vec<Moment>,
+    pub(super) made: usize,
+    pub(super) most: usize,
+    lifetime: Duration,
+    now: Moment,
+    next_sweep: Moment,
+    requests: BTreeMap<Object, Request>,
+    undecided: Vec<Object>,
+    serial: u64,
+}
+
+impl Cluster {
+    pub(super) fn new(lifetime: Duration, wanted: Option<Arc<Template>>) -> Self {
+        Self {
+            wanted,
+            conduct: Conduct::WELL,
+            api: Api::Up,
+            authority_ends: 10_000 * DAY,
+            submissions: vec![],
+            made: 0,
+            most: 0,
+            lifetime,
+            now: Moment::ZERO,
+            next_sweep: HOUR,
+            requests: BTreeMap::new(),
+            undecided: vec![],
+            serial: 1_000,
+        }
+    }
+
+    /// A request is submitted. Under a name that exists, it is the object of that name.
+    pub fn submit(&mut self, name: Option<u64>, template: &Arc<Template>) -> Answer {
+        self.submissions.push(self.now);
+        match self.api {
+            Api::Down => return Answer::Unreachable,
+            Api::Throttles(retry_after) => return Answer::Throttled(retry_after),
+            Api::Up => {}
+        }
+        let known = name.and_then(|name| self.requests.iter().find(|(_, request)| request.name == Some(name)));
+        if let Some((object, _)) = known {
+            return Answer::Accepted(*object);
+        }
+        self.made += 1;
+        let object = Object(self.made as u64);
+        let request = Request { name, template: template.clone(), made: self.now, decided: None };
+        self.requests.insert(object, request);
+        self.undecided.push(object);
+        self.most = self.most.max(self.requests.len());
+        self.decide();
+        Answer::Accepted(object)
+    }
+
+    /// What there is to be seen of an object now.
+    pub fn look(&self, object: Object) -> Seen {
+        match (self.api, self.requests.get(&object)) {
+            (Api::Down | Api::Throttles(_), _) => Seen::Nothing,
+            (Api::Up, None) => Seen::Deleted,
+            (Api::Up, Some(request)) => request.decided.as_ref().map_or(Seen::Nothing, |(_, seen)| seen.clone()),
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn run(&mut self, now: Moment) {
+        self.now = now;
+        self.decide();
+        if now >= self.next_sweep {
+            self.sweep();
+            self.next_sweep = now + HOUR;
+        }
+    }
+
+    /// When there is something to do next.
+    pub(super) fn next(&self) -> Option<Moment> {
+        let decisions = self.undecided.iter().filter_map(|object| self.decides_at(&self.requests[object]));
+        decisions.chain([self.next_sweep]).min()
+    }
+
+    fn decides_at(&self, request: &Request) -> Option<Moment> {
+        let signs = matches!(self.conduct, Conduct::Signs { .. } | Conduct::Compares { .. });
+        let stale = matches!(self.conduct, Conduct::Compares { .. }) && Some(&request.template) != self.wanted.as_ref();
+        // An authority that has expired signs nothing, and says nothing.
+        let silent = stale || (signs && self.now >= self.authority_ends);
+        self.conduct.delay().filter(|_| !silent).map(|delay| (request.made + delay).max(self.now))
+    }
+
+    fn decide(&mut self) {
+        for object in std::mem::take(&mut self.undecided) {
+            let request = &self.requests[&object];
+            if self.decides_at(request) != Some(self.now) {
+                self.undecided.push(object);
+                continue;
+            }
+            let template = request.template.clone();
+            let seen = match self.conduct {
+                Conduct::Denies => Seen::Denied,
+                Conduct::Fails => Seen::Failed,
+                Conduct::Signs { trims, .. } => Seen::Issued(Arc::new(self.sign(&template, trims))),
+                Conduct::Compares { .. } | Conduct::Ignores => Seen::Issued(Arc::new(self.sign(&template, false))),
+            };
+            self.requests.entry(object).and_modify(|request| request.decided = Some((self.now, seen)));
+        }
+    }
+
+    /// As a cluster's signer: dated back, and no longer than the authority itself.
+    fn sign(&mut self, template: &Template, trims: bool) -> Certificate {
+        self.serial += 1;
+        let begins = utc(self.now).before(BACKDATE);
+        let ends = utc(self.now.saturating_add(self.lifetime).min(self.authority_ends));
+        let certificate = mint::certificate(template, self.serial, begins, ends.since(begins));
+        if trims { mint::trimmed(certificate) } else { certificate }
+    }
+
+    /// An hour after the decision, or a day without one.
+    fn sweep(&mut self) {
+        let now = self.now;
+        self.requests.retain(|_, request| match &request.decided {
+            Some((decided, _)) => *decided + HOUR >= now,
+            None => request.made + DAY >= now,
+        });
+        self.undecided.retain(|object| self.requests.contains_key(object));
+    }
+}

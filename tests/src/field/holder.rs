@@ -1,0 +1,164 @@
+//! perennial in the field: the machine, and a driver that does what the core asks of one.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Action, Certificate, Event, Failure, Instant, Key, Now, Pending, Policy, RequestId};
+use perennial::{RotationMachine, Setup};
+
+use super::{Answer, Holder, Object, Seen, Start, World};
+
+/// How far our clock may be off before an issued certificate counts as unusable: the edge's default.
+const SKEW: Duration = Duration::from_secs(60);
+
+/// A machine and its driver.
+#[derive(Debug)]
+pub struct Perennial {
+    world: World,
+    setup: Setup,
+    machine: RotationMachine,
+    /// When its loop wakes up, by the clock that stands still in suspend.
+    wakes: Option<Duration>,
+    live: Option<(RequestId, Object)>,
+    /// The key in the pending slot, and so the name of its request.
+    key: u64,
+    keys: u64,
+    saved: Option<(Pending, u64)>,
+    stored: Option<Arc<Certificate>>,
+}
+
+impl Perennial {
+    /// A holder under this policy.
+    pub fn begin(policy: Policy) -> impl FnOnce(World, Start) -> Self {
+        move |world, Start { seed, certificate }| {
+            let setup = Setup {
+                policy: Arc::new(policy),
+                seed,
+                template: world.borrow().template.clone(),
+                certificate: certificate.clone(),
+                ..Setup::default()
+            };
+            let machine = RotationMachine::new(setup.clone(), now(&world));
+            let wakes = Some(world.borrow().clocks.awake);
+            Self { world, setup, machine, wakes, live: None, key: 0, keys: 0, saved: None, stored: certificate }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let now = now(&self.world);
+            let answered = matches!(event, Event::CsrIssued { .. } | Event::CsrFailed { .. });
+            let mut save = answered || matches!(event, Event::CertWritten { .. });
+            for action in self.machine.handle(event, now) {
+                match action {
+                    Action::SubmitCsr { id, key, .. } => {
+                        save = true;
+                        if key == Key::New {
+                            self.keys += 1;
+                            self.key = self.keys;
+                        }
+                        events.extend(self.submit(id));
+                    }
+                    Action::CancelRequest { id } => drop(self.live.take_if(|(live, _)| *live == id)),
+                    Action::WriteCert { id, certificate } => {
+                        self.stored = Some(certificate);
+                        events.push_back(Event::CertWritten { id });
+                    }
+                    Action::SetTimer(_) => {}
+                }
+            }
+            if save {
+                self.saved = self.machine.pending(now).map(|pending| (pending, self.key));
+            }
+        }
+        let now = now(&self.world);
+        let awake = self.world.borrow().clocks.awake;
+        self.wakes = self.machine.deadline().map(|deadline| awake + deadline.since(now.instant));
+    }
+
+    fn submit(&mut self, id: RequestId) -> Option<Event> {
+        let mut scene = self.world.borrow_mut();
+        let template = self.machine.template().cloned().expect("nothing is asked without a template");
+        let (failure, retry_after) = match scene.cluster.submit(Some(self.key), &template) {
+            Answer::Accepted(object) => {
+                self.live = Some((id, object));
+                return None;
+            }
+            Answer::Unreachable => (Failure::Unreachable, None),
+            Answer::Throttled(retry_after) => (Failure::Throttled, Some(retry_after)),
+        };
+        Some(Event::CsrFailed { id, failure, retry_after })
+    }
+
+    fn reply(&self) -> Option<Event> {
+        let (id, object) = self.live?;
+        let scene = self.world.borrow();
+        let failure = match scene.cluster.look(object) {
+            Seen::Nothing => return None,
+            Seen::Issued(certificate) => {
+                let wall = scene.clocks.wall();
+                let (from, to) = (certificate.validity.not_before(), certificate.validity.not_after());
+                if from <= wall.after(SKEW) && wall <= to.after(SKEW) {
+                    return Some(Event::CsrIssued { id, certificate });
+                }
+                Failure::BadCertificate
+            }
+            Seen::Denied => Failure::Denied,
+            Seen::Failed => Failure::SignerFailed,
+            Seen::Deleted => Failure::Deleted,
+        };
+        Some(Event::CsrFailed { id, failure, retry_after: None })
+    }
+
+    fn next_event(&self) -> Option<Event> {
+        let wanted = self.world.borrow().template.clone();
+        if wanted.as_ref() != self.machine.template() {
+            return Some(Event::TemplateChanged(wanted));
+        }
+        let ticks = || self.wakes.is_some_and(|at| at <= self.world.borrow().clocks.awake).then_some(Event::Tick);
+        self.reply().or_else(ticks)
+    }
+}
+
+impl Holder for Perennial {
+    fn run(&mut self) {
+        while let Some(event) = self.next_event() {
+            if let Event::CsrIssued { .. } | Event::CsrFailed { .. } = event {
+                self.live = None;
+            }
+            self.handle(event);
+        }
+    }
+
+    fn sleeps_until(&self) -> Option<Duration> {
+        self.wakes
+    }
+
+    fn certificate(&self) -> Option<Arc<Certificate>> {
+        self.machine.certificate().cloned()
+    }
+
+    fn restart(&mut self, remembers: bool) {
+        let saved = self.saved.take().filter(|_| remembers);
+        self.live = None;
+        self.key = saved.as_ref().map_or(0, |(_, key)| *key);
+        let setup = Setup {
+            template: self.world.borrow().template.clone(),
+            certificate: self.stored.clone(),
+            pending: saved.as_ref().map(|(pending, _)| pending.clone()),
+            ..self.setup.clone()
+        };
+        self.saved = saved;
+        self.machine = RotationMachine::new(setup, now(&self.world));
+        self.wakes = Some(self.world.borrow().clocks.awake);
+    }
+}
+
+/// Both clocks; the monotonic one goes on in suspend.
+fn now(world: &World) -> Now {
+    let clocks = world.borrow().clocks;
+    let millis = u64::try_from(clocks.moment().as_millis()).unwrap_or(u64::MAX);
+    Now { instant: Instant::from_millis(millis), unix: clocks.wall() }
+}

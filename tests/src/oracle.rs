@@ -1,0 +1,300 @@
+//! client-go's certificate manager, to compare with: `util/certificate/certificate_manager.go`, function by function, in
+//! virtual time. It shares nothing with the machine; where it looks clumsy, so does the original.
+//!
+//! Two goroutines, as there: one rotates, the other looks at the template every second and tells the first, who may be
+//! busy. Nothing but the certificate survives a restart: the key of a request lives in memory.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use perennial::{Certificate, Template, UnixTime};
+
+use crate::field::{Answer, Holder, Object, Seen, Start, World};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// `certificateWaitTimeout`.
+const WAIT: Duration = Duration::from_secs(15 * 60);
+/// What `wait.PollInfinite` is given.
+const POLL: Duration = Duration::from_secs(32);
+/// How often client-go's REST client repeats a request that was answered with a `Retry-After`.
+const RETRIES: usize = 10;
+
+type Goroutine = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A running manager, with a dynamic template as kubelet's serving certificate has one.
+pub struct Oracle {
+    manager: Rc<Manager>,
+    goroutines: [Goroutine; 2],
+}
+
+struct Manager {
+    world: World,
+    dice: Cell<u64>,
+    store: RefCell<Option<Arc<Certificate>>>,
+    current: RefCell<Option<Arc<Certificate>>>,
+    force_rotation: Cell<bool>,
+    /// What was asked last, never forgotten.
+    last_request: RefCell<Option<Arc<Template>>>,
+    /// `lastRequestCancel` was called.
+    cancelled: Cell<bool>,
+    /// Somebody stands at the unbuffered channel `templateChanged`, and waits for a receiver.
+    template_changed: Cell<bool>,
+    /// The earliest end of a sleep.
+    wakes: Cell<Option<Duration>>,
+    /// A goroutine went on since this was last cleared.
+    moved: Cell<bool>,
+}
+
+impl Oracle {
+    /// `NewManager`, then `Start`.
+    pub fn begin(world: World, Start { seed, certificate }: Start) -> Self {
+        Self::start(Manager {
+            world,
+            dice: Cell::new(seed),
+            store: RefCell::new(certificate),
+            current: RefCell::default(),
+            force_rotation: Cell::default(),
+            last_request: RefCell::default(),
+            cancelled: Cell::default(),
+            template_changed: Cell::default(),
+            wakes: Cell::default(),
+            moved: Cell::default(),
+        })
+    }
+
+    /// `getCurrentCertificateOrBootstrap`, without a bootstrap pair; then both loops.
+    fn start(manager: Manager) -> Self {
+        let stored = manager.store.borrow().clone().filter(|stored| manager.now() < stored.validity.not_after());
+        manager.force_rotation.set(stored.is_none());
+        manager.current.replace(stored);
+        let manager = Rc::new(manager);
+        let (rotator, watcher) = (manager.clone(), manager.clone());
+        let rotate = async move {
+            loop {
+                rotator.rotate().await;
+                rotator.sleep(SECOND).await;
+            }
+        };
+        let watch = async move {
+            loop {
+                watcher.watch_template().await;
+                watcher.sleep_until_a_look_is_worth_it().await;
+            }
+        };
+        Self { manager, goroutines: [Box::pin(rotate), Box::pin(watch)] }
+    }
+}
+
+impl Holder for Oracle {
+    fn run(&mut self) {
+        let mut context = Context::from_waker(Waker::noop());
+        loop {
+            self.manager.wakes.set(None);
+            self.manager.moved.set(false);
+            for goroutine in &mut self.goroutines {
+                let Poll::Pending = goroutine.as_mut().poll(&mut context) else { unreachable!("loops do not end") };
+            }
+            if !self.manager.moved.get() {
+                return;
+            }
+        }
+    }
+
+    fn sleeps_until(&self) -> Option<Duration> {
+        self.manager.wakes.get()
+    }
+
+    fn certificate(&self) -> Option<Arc<Certificate>> {
+        self.manager.current.borrow().clone()
+    }
+
+    fn restart(&mut self, _remembers: bool) {
+        let Manager { world, dice, store, .. } = &*self.manager;
+        let start = Start { seed: dice.get(), certificate: store.borrow().clone() };
+        *self = Self::begin(world.clone(), start);
+    }
+}
+
+impl Manager {
+    /// Loop A.
+    async fn rotate(&self) {
+        let deadline = self.next_rotation_deadline();
+        let left = deadline.since(self.now());
+        if !left.is_zero() {
+            let timer = self.awake() + left;
+            if self.wait(Some(timer), || self.template_changed.get()).await {
+                self.template_changed.set(false);
+                if *self.last_request.borrow() == self.template() {
+                    return;
+                }
+            }
+        }
+        if self.template().is_none() {
+            return;
+        }
+        if !self.exponential_backoff().await {
+            self.poll_infinite().await;
+        }
+    }
+
+    /// Loop B. The send blocks until loop A is there to receive.
+    async fn watch_template(&self) {
+        let template = self.template();
+        if self.certificate_satisfies_template() || *self.last_request.borrow() == template {
+            return;
+        }
+        self.cancelled.set(true);
+        self.template_changed.set(true);
+        self.wait(None, || !self.template_changed.get()).await;
+    }
+
+    /// Loop B looks every second. What it would only see again, it need not look at.
+    async fn sleep_until_a_look_is_worth_it(&self) {
+        let scene = || (self.template(), self.current.borrow().clone(), self.last_request.borrow().clone());
+        let (looked, seen) = (self.awake(), scene());
+        self.wait(None, || scene() != seen).await;
+        let since = self.awake() - looked;
+        let looks = since.as_millis().div_ceil(SECOND.as_millis()).max(1);
+        self.wait(Some(looked + SECOND * u32::try_from(looks).unwrap_or(u32::MAX)), || false).await;
+    }
+
+    /// `ExponentialBackoff{Duration: 2s, Factor: 2, Jitter: 0.1, Steps: 5}`: five attempts, four sleeps.
+    async fn exponential_backoff(&self) -> bool {
+        for step in 0..5 {
+            if self.rotate_certs().await {
+                return true;
+            }
+            if step < 4 {
+                let base = 2 * SECOND * (1 << step);
+                self.sleep(base + base.mul_f64(0.1 * self.random())).await;
+            }
+        }
+        false
+    }
+
+    /// A ticker whose ticks during an attempt are lost; the first attempt is at the first tick.
+    async fn poll_infinite(&self) {
+        let mut tick = self.awake() + POLL;
+        loop {
+            self.wait(Some(tick), || false).await;
+            if self.rotate_certs().await {
+                return;
+            }
+            while tick <= self.awake() {
+                tick += POLL;
+            }
+        }
+    }
+
+    /// One attempt, with a key of its own: every request is another object.
+    async fn rotate_certs(&self) -> bool {
+        let Some(template) = self.template() else { return false };
+        let Some(object) = self.post(&template).await else { return false };
+        self.last_request.replace(Some(template));
+        self.cancelled.set(false);
+        let answered = || self.cancelled.get() || self.look(object) != Seen::Nothing;
+        let end = self.awake() + WAIT;
+        if !self.wait(Some(end), answered).await || self.cancelled.get() {
+            return false;
+        }
+        let Seen::Issued(certificate) = self.look(object) else { return false };
+        // Nothing but its key is looked at.
+        self.store.replace(Some(certificate.clone()));
+        self.current.replace(Some(certificate));
+        true
+    }
+
+    async fn post(&self, template: &Arc<Template>) -> Option<Object> {
+        for _ in 0..=RETRIES {
+            let answer = self.world.borrow_mut().cluster.submit(None, template);
+            match answer {
+                Answer::Accepted(object) => return Some(object),
+                Answer::Unreachable => return None,
+                Answer::Throttled(retry_after) => self.sleep(retry_after).await,
+            }
+        }
+        None
+    }
+
+    /// Drawn anew at every look.
+    fn next_rotation_deadline(&self) -> UnixTime {
+        if self.force_rotation.replace(false) || !self.certificate_satisfies_template() {
+            return self.now();
+        }
+        let current = self.current.borrow();
+        let validity = current.as_ref().expect("none satisfies no template").validity;
+        validity.not_before().after(validity.lifetime().mul_f64(0.7 + 0.2 * self.random()))
+    }
+
+    fn certificate_satisfies_template(&self) -> bool {
+        let current = self.current.borrow();
+        let (Some(current), template) = (current.as_ref(), self.template()) else { return false };
+        let Some(template) = template else { return true };
+        template.common_name() == current.common_name
+            && template.dns_names().iter().all(|name| current.dns_names.contains(name))
+            && template.ip_addresses().iter().all(|address| current.ip_addresses.contains(address))
+            && template.organizations().iter().all(|name| current.organizations.contains(name))
+    }
+
+    /// Waits for a condition; false if the time came first. Timers stand still in suspend.
+    async fn wait(&self, until: Option<Duration>, mut ready: impl FnMut() -> bool) -> bool {
+        let outcome = poll_fn(|_| {
+            if ready() {
+                return Poll::Ready(true);
+            }
+            if until.is_some_and(|until| until <= self.awake()) {
+                return Poll::Ready(false);
+            }
+            let earlier = self.wakes.get().into_iter().chain(until).min();
+            self.wakes.set(earlier);
+            Poll::Pending
+        });
+        let outcome = outcome.await;
+        self.moved.set(true);
+        outcome
+    }
+
+    async fn sleep(&self, span: Duration) {
+        // Clocks here tick in milliseconds.
+        let end = self.awake().as_millis() + span.as_millis();
+        let end = Duration::from_millis(u64::try_from(end).unwrap_or(u64::MAX));
+        self.wait(Some(end), || false).await;
+    }
+
+    fn awake(&self) -> Duration {
+        self.world.borrow().clocks.awake
+    }
+
+    fn now(&self) -> UnixTime {
+        self.world.borrow().clocks.wall()
+    }
+
+    fn template(&self) -> Option<Arc<Template>> {
+        self.world.borrow().template.clone()
+    }
+
+    fn look(&self, object: Object) -> Seen {
+        self.world.borrow().cluster.look(object)
+    }
+
+    /// Uniform in 0..1 (SplitMix64, Steele, Lea, Flood 2014).
+    fn random(&self) -> f64 {
+        let state = self.dice.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.dice.set(state);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+impl fmt::Debug for Oracle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Oracle").field("current", &self.manager.current).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,157 @@
+//! Whether the oracle is client-go: its numbers against those that follow from upstream's code.
+
+use std::time::Duration;
+
+use perennial::Template;
+use perennial_tests::field::{Api, Conduct, End, Happening, Scenario, Tally, live};
+use perennial_tests::oracle::Oracle;
+
+const ZERO: Duration = Duration::ZERO;
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=6;
+
+fn client_go(scenario: &Scenario, seed: u64) -> Tally {
+    live(scenario, seed, Oracle::begin)
+}
+
+fn named(names: &[&str]) -> Template {
+    Template::node("worker-1").with_dns_names(names.iter().copied())
+}
+
+fn denied() -> Scenario {
+    Scenario::new("denied").at(ZERO, Happening::Requests(Conduct::Denies))
+}
+
+fn ignored() -> Scenario {
+    Scenario::new("ignored").at(ZERO, Happening::Requests(Conduct::Ignores))
+}
+
+#[test]
+fn five_attempts_in_half_a_minute_then_one_every_32_s() {
+    for n in SEEDS {
+        let at = client_go(&denied(), n).submissions;
+        let waits: Vec<_> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        for (wait, base) in waits.iter().zip([2, 4, 8, 16]) {
+            assert!((base * SECOND..=base * SECOND * 11 / 10).contains(wait), "{wait:?}, not {base} s");
+        }
+        assert!(waits[4..].iter().all(|wait| *wait == 32 * SECOND));
+        let in_an_hour = at.iter().filter(|at| (10 * HOUR..11 * HOUR).contains(*at)).count();
+        assert!((112..=113).contains(&in_an_hour), "{in_an_hour}");
+        assert!((2_700..=2_705).contains(&at.len()), "{} in a day", at.len());
+    }
+}
+
+#[test]
+fn each_attempt_is_an_object_of_its_own_and_ninety_odd_a_day_are_left_pending() {
+    for n in SEEDS {
+        let tally = client_go(&ignored(), n);
+        assert_eq!(tally.objects, tally.submissions.len());
+        assert!((93..=94).contains(&tally.objects), "{}", tally.objects);
+        assert!(tally.most >= 90, "{}", tally.most);
+        // 15 min are no multiple of 32 s, and ticks during an attempt are lost: 29 of them.
+        let waits: Vec<_> = tally.submissions.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!(waits[4], 15 * MINUTE + 32 * SECOND);
+        assert!(waits[5..].iter().all(|wait| *wait == 928 * SECOND), "{waits:?}");
+    }
+}
+
+#[test]
+fn one_request_per_second_when_the_signer_drops_a_name() {
+    let trims = Conduct::Signs { after: ZERO, trims: true };
+    let scenario = Scenario::new("trims").wanting(Some(named(&["a", "b"]))).at(ZERO, Happening::Requests(trims));
+    let tally = client_go(&scenario, 1);
+    assert_eq!((tally.submissions.len(), tally.end), (86_400, End::Lacking));
+    assert!(tally.submissions.windows(2).all(|pair| pair[1] - pair[0] == SECOND));
+}
+
+#[test]
+fn the_rotation_point_lies_between_70_and_90_percent() {
+    let mut points = Vec::new();
+    for n in 0..50 {
+        let tally = client_go(&Scenario::new("rotates").holding(ZERO), n);
+        // 24 h and 5 min, counted from 5 min ago.
+        let share = (tally.submissions[0] + 5 * MINUTE).as_secs_f64() / (24.0 * 3600.0 + 300.0);
+        assert!((0.7..0.9).contains(&share), "{share}");
+        assert!(tally.without.is_zero());
+        points.push(share);
+    }
+    assert!(points.iter().any(|share| *share < 0.74) && points.iter().any(|share| *share > 0.86), "{points:?}");
+}
+
+#[test]
+fn a_valid_certificate_is_loaded_and_an_expired_one_replaced_at_once() {
+    let valid = Scenario::new("valid").holding(HOUR).lasting(HOUR);
+    assert!(client_go(&valid, 1).submissions.is_empty());
+    let expired = Scenario::new("expired").holding(25 * HOUR).lasting(HOUR);
+    assert_eq!(client_go(&expired, 1).submissions, [ZERO]);
+}
+
+/// The first change cancels what waits and pays the backoff; the watcher then stands at the channel, and the second one
+/// is noticed when the request for the first has waited out its 15 minutes.
+#[test]
+fn only_the_first_change_of_template_cancels_what_waits() {
+    let changes = [5, 6].map(|minute| (minute * MINUTE, Happening::Wants(Some(named(&[&format!("at-{minute}")])))));
+    let scenario = changes.into_iter().fold(ignored().lasting(30 * MINUTE), |s, (at, what)| s.at(at, what));
+    let at = client_go(&scenario, 1).submissions;
+    assert_eq!(at[0], ZERO);
+    assert!((5 * MINUTE + 2 * SECOND..5 * MINUTE + 4 * SECOND).contains(&at[1]), "{:?}", at[1]);
+    assert!((20 * MINUTE + 6 * SECOND..20 * MINUTE + 9 * SECOND).contains(&at[2]), "{:?}", at[2]);
+}
+
+#[test]
+fn a_template_that_comes_is_noticed_within_a_second_and_none_asks_for_nothing() {
+    let scenario = Scenario::new("none").wanting(None).lasting(HOUR);
+    assert!(client_go(&scenario, 1).submissions.is_empty());
+    let comes = scenario.at(10 * MINUTE, Happening::Wants(Some(named(&["a"]))));
+    let at = client_go(&comes, 1).submissions;
+    assert!(at.len() == 1 && at[0] <= 10 * MINUTE + SECOND, "{at:?}");
+}
+
+#[test]
+fn a_new_name_is_asked_for_within_two_seconds() {
+    let scenario = Scenario::new("name").holding(HOUR).lasting(HOUR);
+    let at = client_go(&scenario.at(10 * MINUTE, Happening::Wants(Some(named(&["a"])))), 1).submissions;
+    assert!(at.len() == 1 && at[0] <= 10 * MINUTE + 2 * SECOND, "{at:?}");
+}
+
+#[test]
+fn timers_sleep_with_the_computer() {
+    let scenario = Scenario::new("asleep").holding(ZERO).lasting(72 * HOUR);
+    let awake = client_go(&scenario, 1).submissions[0];
+    let slept = client_go(&scenario.at(HOUR, Happening::Suspend(30 * HOUR)), 1);
+    assert_eq!(slept.submissions[0], awake + 30 * HOUR, "the deadline was drawn before, and is not looked at again");
+    assert!(slept.without > 15 * HOUR, "expired since long: {:?}", slept.without);
+}
+
+#[test]
+fn a_restart_forgets_the_key_and_asks_anew() {
+    let scenario = ignored().lasting(HOUR).at(10 * MINUTE, Happening::Restart { remembers: true });
+    let tally = client_go(&scenario, 1);
+    assert_eq!(tally.submissions[1], 10 * MINUTE);
+    assert_eq!(tally.objects, tally.submissions.len());
+}
+
+/// The REST client below repeats what was answered with a `Retry-After`, ten times.
+#[test]
+fn retry_after_is_honoured_eleven_times_within_an_attempt() {
+    let scenario = Scenario::new("throttled").lasting(HOUR).at(ZERO, Happening::Api(Api::Throttles(MINUTE)));
+    let at = client_go(&scenario, 1).submissions;
+    let waits: Vec<_> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(waits[..10].iter().all(|wait| *wait == MINUTE), "{waits:?}");
+    assert!((2 * SECOND..3 * SECOND + MINUTE).contains(&waits[10]), "{waits:?}");
+}
+
+#[test]
+fn after_an_outage_of_six_hours_it_asks_within_32_s() {
+    let down = Scenario::new("down").lasting(DAY / 3).at(ZERO, Happening::Api(Api::Down));
+    for n in SEEDS {
+        let tally = client_go(&down.clone().at(6 * HOUR, Happening::Api(Api::Up)), n);
+        let last = *tally.submissions.last().unwrap();
+        assert!((6 * HOUR..6 * HOUR + 32 * SECOND).contains(&last), "{last:?}");
+        assert_eq!(tally.objects, 1);
+        assert!((675..=680).contains(&tally.submissions.len()), "{}", tally.submissions.len());
+    }
+}
