@@ -1,0 +1,46 @@
+//! Approval that takes its time, or never comes.
+
+use perennial_tests::field::{Conduct, Happening, Scenario};
+
+use super::{HOUR, MINUTE, ZERO};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![all_goes_well(), nobody_approves(), slow_signer(), approved_after_an_hour(), approved_during_a_restart()]
+}
+
+/// What everything else is measured by. How long a first certificate takes:
+/// <https://github.com/kubernetes/kubernetes/issues/112170>
+fn all_goes_well() -> Scenario {
+    Scenario::new("all goes well").lasting(72 * HOUR)
+}
+
+/// Requests pile up while nobody approves, or the caller waits for ever:
+/// <https://github.com/kubernetes/kubernetes/issues/51966>,
+/// <https://github.com/cert-manager/csi-lib/issues/45>
+fn nobody_approves() -> Scenario {
+    Scenario::new("nobody approves").at(ZERO, Happening::Requests(Conduct::Ignores))
+}
+
+/// A signer under load, slower than the patience of who asks, who then asks anew and is never done:
+/// <https://github.com/cert-manager/csi-lib/issues/47>
+fn slow_signer() -> Scenario {
+    Scenario::new("each signature takes 20 min").at(ZERO, Happening::Requests(Conduct::signs_after(20 * MINUTE)))
+}
+
+/// A person approves after an hour whatever waits then. client-go's first three requests have been given up by then.
+/// The certificate comes at once to whoever still waits for it:
+/// <https://github.com/kubernetes/kubernetes/issues/51966>
+fn approved_after_an_hour() -> Scenario {
+    Scenario::new("approved after an hour")
+        .at(ZERO, Happening::Requests(Conduct::Ignores))
+        .at(HOUR, Happening::Requests(Conduct::WELL))
+}
+
+/// The process restarts while its request waits, and the certificate is for the key it had before:
+/// <https://github.com/cert-manager/csi-driver/issues/33>
+fn approved_during_a_restart() -> Scenario {
+    Scenario::new("restarted while waiting, then approved")
+        .at(ZERO, Happening::Requests(Conduct::Ignores))
+        .at(10 * MINUTE, Happening::Restart { remembers: true })
+        .at(11 * MINUTE, Happening::Requests(Conduct::WELL))
+}

@@ -1,0 +1,80 @@
+//! Clocks that are wrong, set right, or asleep. Signers and everybody who looks at the certificate know the truth.
+
+use perennial_tests::field::{Conduct, Happening, Scenario};
+
+use super::{HOUR, MINUTE, ZERO};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        ahead_past_the_rotation_point(),
+        ahead_past_expiry(),
+        behind_not_before(),
+        set_right_from_ahead(),
+        set_back_wrongly(),
+        asleep_over_the_rotation_point(),
+        asleep_past_expiry(),
+    ]
+}
+
+/// A clock so far ahead that a fresh certificate is past its rotation point: one request per second in client-go.
+/// <https://github.com/istio/istio/pull/32176>, <https://github.com/linkerd/linkerd2/issues/3980>
+fn ahead_past_the_rotation_point() -> Scenario {
+    Scenario::new("clock 22 h ahead")
+        .at(ZERO, Happening::ClockAhead(22 * 3600))
+        .at(ZERO, Happening::Requests(Conduct::signs_after(ZERO)))
+}
+
+/// A clock so far ahead that a fresh certificate has expired; set right after two hours.
+/// <https://github.com/kubernetes/client-go/issues/592>
+fn ahead_past_expiry() -> Scenario {
+    Scenario::new("clock 2 d ahead for 2 h")
+        .at(ZERO, Happening::ClockAhead(48 * 3600))
+        .at(ZERO, Happening::Requests(Conduct::signs_after(ZERO)))
+        .at(2 * HOUR, Happening::ClockAhead(0))
+        .conceding(HOUR, "what is unusable is refused, and a refusal is asked again after minutes, then after an hour")
+}
+
+/// A clock so far behind that a fresh certificate, dated back by five minutes, is not valid yet; set right after an hour.
+/// <https://github.com/kubernetes/kubernetes/pull/97680>, <https://github.com/vmware/pinniped/pull/849>
+fn behind_not_before() -> Scenario {
+    Scenario::new("clock 10 min behind for 1 h")
+        .at(ZERO, Happening::ClockAhead(-600))
+        .at(HOUR, Happening::ClockAhead(0))
+        .conceding(2 * HOUR, "client-go uses what is not valid yet; here it is refused, and asked again after minutes, then after an hour")
+}
+
+/// A clock that was ahead when the certificate was issued, and is set right.
+fn set_right_from_ahead() -> Scenario {
+    Scenario::new("clock 6 h ahead, set right at 2 h")
+        .at(ZERO, Happening::ClockAhead(6 * 3600))
+        .at(2 * HOUR, Happening::ClockAhead(0))
+        .lasting(48 * HOUR)
+}
+
+/// A clock that was right, and is set back by six hours for good. Who looks at the clock again rotates six hours later,
+/// which is too late, and then refuses what is not valid yet. Who does neither gets along: until it restarts, client-go.
+fn set_back_wrongly() -> Scenario {
+    Scenario::new("clock set back 6 h at 2 h")
+        .holding(ZERO)
+        .at(2 * HOUR, Happening::ClockAhead(-6 * 3600))
+        .lasting(36 * HOUR)
+        .conceding(12 * HOUR, "the wall clock is believed: what it calls not valid yet is refused")
+}
+
+/// Timers stand still in suspend: <https://github.com/golang/go/issues/35012>,
+/// <https://github.com/taskcluster/taskcluster/issues/5269>, <https://github.com/ltratt/pizauth/pull/48>,
+/// <https://github.com/BloopAI/bloop/pull/1027>
+fn asleep_over_the_rotation_point() -> Scenario {
+    Scenario::new("asleep from 1 h to 22 h 30 min")
+        .holding(ZERO)
+        .at(HOUR, Happening::Suspend(21 * HOUR + 30 * MINUTE))
+        .lasting(36 * HOUR)
+}
+
+/// Asleep or offline past expiry, and then stuck: <https://github.com/kubernetes/kubernetes/issues/65991>,
+/// <https://github.com/kubernetes/kubernetes/issues/92676>, <https://github.com/kubernetes/kubernetes/issues/96256>,
+/// <https://github.com/kubernetes/kubernetes/issues/78758>, <https://github.com/rossoctl/rossoctl/issues/1899>,
+/// <https://github.com/linkerd/linkerd2/issues/13136>
+fn asleep_past_expiry() -> Scenario {
+    Scenario::new("asleep from 1 h to 31 h").holding(ZERO).at(HOUR, Happening::Suspend(30 * HOUR)).lasting(72 * HOUR)
+}

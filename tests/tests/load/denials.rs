@@ -1,0 +1,67 @@
+//! A considered no: of an approver, of a signer, to a process that keeps restarting.
+
+use perennial_tests::field::{Conduct, Happening, Scenario};
+
+use super::{DAY, HOUR, MINUTE, REFUSED, ZERO, every, named};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        denied(),
+        denied_then_allowed(),
+        denied_while_valid(),
+        signer_fails_while_valid(),
+        denied_and_renamed(),
+        restarts_after_a_denial("denied, restarted each minute", true),
+        restarts_after_a_denial("denied, restarted with no memory", false),
+    ]
+}
+
+/// Denied, and asked again and again with a new key, for as long as the process lives:
+/// <https://github.com/cert-manager/csi-lib/issues/30>
+fn denied() -> Scenario {
+    Scenario::new("denied").at(ZERO, Happening::Requests(Conduct::Denies))
+}
+
+/// The operator changes their mind; a backoff that has grown long is in the way:
+/// <https://github.com/jetstack/cert-manager/issues/4539>
+fn denied_then_allowed() -> Scenario {
+    Scenario::new("denied for 3 h, then allowed")
+        .at(ZERO, Happening::Requests(Conduct::Denies))
+        .at(3 * HOUR, Happening::Requests(Conduct::WELL))
+        .conceding(HOUR, REFUSED)
+}
+
+/// A failed renewal must not cost the certificate that is still valid:
+/// <https://github.com/istio/istio/issues/56452>
+fn denied_while_valid() -> Scenario {
+    Scenario::new("renewal denied for 100 min, valid for 2 h")
+        .holding(22 * HOUR)
+        .at(ZERO, Happening::Requests(Conduct::Denies))
+        .at(100 * MINUTE, Happening::Requests(Conduct::WELL))
+}
+
+/// An error of the CA leaves running holders stuck for good:
+/// <https://github.com/RafPe/pod-certificate-signer/issues/28>
+fn signer_fails_while_valid() -> Scenario {
+    Scenario::new("signer fails for 1 h, valid for 2 h")
+        .holding(22 * HOUR)
+        .at(ZERO, Happening::Requests(Conduct::Fails))
+        .at(HOUR, Happening::Requests(Conduct::WELL))
+}
+
+/// A wish that arrives during a backoff must not get lost in it:
+/// <https://github.com/istio/ztunnel/issues/725>
+fn denied_and_renamed() -> Scenario {
+    Scenario::new("denied for a wrong name, set right at 30 min")
+        .wanting(Some(named(&["typo.example"])))
+        .at(ZERO, Happening::Requests(Conduct::Denies))
+        .at(30 * MINUTE, Happening::Requests(Conduct::WELL))
+        .at(30 * MINUTE, Happening::Wants(Some(named(&["node.example"]))))
+}
+
+/// A restart asks again, and burns a quota: <https://github.com/cert-manager/csi-driver/issues/119>. A supervisor that
+/// restarts a process that was denied makes a loop of it. With no memory of the denial nobody could know better.
+fn restarts_after_a_denial(name: &'static str, remembers: bool) -> Scenario {
+    let denied = Scenario::new(name).lasting(DAY).at(ZERO, Happening::Requests(Conduct::Denies));
+    every(MINUTE, 2 * HOUR, denied, |_| Happening::Restart { remembers })
+}

@@ -1,0 +1,58 @@
+//! Many nodes that have something in common: an outage, a birthday, a refusal.
+
+use std::time::Duration;
+
+use perennial_tests::field::{Api, Happening, Scenario, Tally};
+
+use super::{HOUR, SECOND, ZERO, client_go, default};
+
+const NODES: u64 = 200;
+
+/// The most submissions in any ten seconds from then on, of nodes that all live this.
+fn peak(scenario: &Scenario, from: Duration, node: fn(&Scenario, u64) -> Tally) -> usize {
+    let mut all: Vec<Duration> =
+        (0..NODES).flat_map(|n| node(scenario, n).submissions).filter(|at| *at >= from).collect();
+    all.sort_unstable();
+    let within =
+        |first: &Duration| all.partition_point(|at| *at < *first + 10 * SECOND) - all.partition_point(|at| at < first);
+    all.iter().map(within).max().unwrap_or(0)
+}
+
+/// Everybody comes back at the same time: <https://github.com/istio/ztunnel/issues/334>,
+/// <https://github.com/smallstep/certificates/issues/350>. client-go keeps a beat of 32 s without jitter. The
+/// default is hardly better: nodes that began together spend their budgets together, and it is refilled without jitter.
+#[test]
+fn a_crowd_that_began_together_and_waited_for_the_api_is_no_more_bunched_than_client_go() {
+    let down = Scenario::new("down").lasting(8 * HOUR).at(ZERO, Happening::Api(Api::Down));
+    let scenario = down.at(6 * HOUR, Happening::Api(Api::Up));
+    let (ours, theirs) = (peak(&scenario, 6 * HOUR, default), peak(&scenario, 6 * HOUR, client_go));
+    println!(
+        "{NODES} nodes that began together, 6 h without an API, the most submissions in 10 s afterwards: {ours}, client-go {theirs}"
+    );
+    assert!(ours <= theirs, "{ours}, client-go {theirs}");
+}
+
+/// The same, of nodes that came to need a certificate one after the other: they come back as they went.
+#[test]
+fn a_crowd_that_began_at_different_times_comes_back_spread() {
+    let down = Scenario::new("down").holding(14 * HOUR).lasting(9 * HOUR).at(ZERO, Happening::Api(Api::Down));
+    let scenario = down.at(8 * HOUR, Happening::Api(Api::Up));
+    let (ours, theirs) = (peak(&scenario, 8 * HOUR, default), peak(&scenario, 8 * HOUR, client_go));
+    println!("{NODES} nodes, 8 h without an API, the most submissions in 10 s afterwards: {ours}, client-go {theirs}");
+    assert!(ours <= NODES as usize / 5 && ours < theirs, "{ours}, client-go {theirs}");
+}
+
+/// Issued in the same second, rotated over a fifth of the lifetime: <https://github.com/istio/istio/pull/52102>, and of
+/// all of them, not of some: <https://github.com/istio/istio/pull/52638>
+#[test]
+fn nodes_born_in_the_same_second_rotate_over_a_fifth_of_the_lifetime() {
+    let scenario = Scenario::new("born").holding(ZERO);
+    let mut points: Vec<Duration> = (0..NODES).flat_map(|n| default(&scenario, n).submissions).collect();
+    points.sort_unstable();
+    assert_eq!(points.len(), NODES as usize);
+    let (first, last) = (points[0], points[points.len() - 1]);
+    assert!(last - first > 4 * HOUR, "from {first:?} to {last:?}");
+    let peak = peak(&scenario, ZERO, default);
+    println!("{NODES} nodes born in the same second, the most rotations in 10 s: {peak}");
+    assert!(peak <= 3, "{peak}");
+}

@@ -1,0 +1,239 @@
+//! What goes wrong in the field, what it costs the control plane, and how long a node is without a valid certificate: under
+//! the default policy, under [`Policy::kubelet`], and for client-go. Each scenario names the threads it comes from.
+//!
+//! `cargo test --release -p perennial-tests --test load -- --nocapture` prints the table. To renew it after a change of
+//! behaviour: `INSTA_UPDATE=always`, then read the difference.
+
+mod approvals;
+mod clocks;
+mod denials;
+mod herds;
+mod outages;
+mod signers;
+mod templates;
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use perennial::{Policy, Template};
+use perennial_tests::field::{End, Happening, Perennial, Scenario, Tally, live};
+use perennial_tests::oracle::Oracle;
+
+const ZERO: Duration = Duration::ZERO;
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What is shown holds for one seed, what is asserted for all of these.
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
+
+/// What the default is longer without a certificate for.
+const SPREAD: &str = "nodes that waited together do not come back together";
+const REFUSED: &str = "a refusal is asked again after minutes, then after an hour";
+
+/// Where the default asks more than client-go, and why.
+const ASKS_MORE: [(&str, &str); 5] = [
+    (
+        "clock 10 min behind for 1 h",
+        "client-go takes what is not valid yet by its own clock, and the truth is on its side",
+    ),
+    ("clock set back 6 h at 2 h", "the same"),
+    ("asleep from 1 h to 22 h 30 min", "client-go sleeps on, past expiry"),
+    ("asleep from 1 h to 31 h", "the same"),
+    (
+        "address flaps, signer slower",
+        "client-go asks again with what is left of a backoff, but each time with a new object",
+    ),
+];
+
+fn scenarios() -> Vec<Scenario> {
+    let families = [
+        approvals::scenarios(),
+        denials::scenarios(),
+        outages::scenarios(),
+        signers::scenarios(),
+        clocks::scenarios(),
+        templates::scenarios(),
+    ];
+    families.concat()
+}
+
+/// Seeds of identities differ in every bit.
+fn seed(n: u64) -> u64 {
+    perennial::seed("kubernetes.io/kubelet-serving", &format!("system:node:worker-{n}"))
+}
+
+fn default(scenario: &Scenario, n: u64) -> Tally {
+    live(scenario, seed(n), Perennial::begin(Policy::default()))
+}
+
+fn kubelet(scenario: &Scenario, n: u64) -> Tally {
+    live(scenario, seed(n), Perennial::begin(Policy::kubelet()))
+}
+
+fn client_go(scenario: &Scenario, n: u64) -> Tally {
+    live(scenario, seed(n), Oracle::begin)
+}
+
+fn named(names: &[&str]) -> Template {
+    Template::node("worker-1").with_dns_names(names.iter().copied())
+}
+
+/// The same happening again and again, for so long, numbered from 0.
+fn every(period: Duration, span: Duration, scenario: Scenario, what: impl Fn(u32) -> Happening) -> Scenario {
+    let times = (1..).map(|i| period * i).take_while(|at| *at < span);
+    times.zip(0..).fold(scenario, |scenario, (at, i)| scenario.at(at, what(i)))
+}
+
+/// A scenario, and what became of it with each seed.
+struct Lived {
+    scenario: Scenario,
+    tallies: Vec<Tallies>,
+}
+
+struct Tallies {
+    default: Tally,
+    kubelet: Tally,
+    client_go: Tally,
+}
+
+static ALL: LazyLock<Vec<Lived>> = LazyLock::new(|| {
+    let live = |scenario: Scenario| {
+        let tallies = SEEDS.map(|n| Tallies {
+            default: default(&scenario, n),
+            kubelet: kubelet(&scenario, n),
+            client_go: client_go(&scenario, n),
+        });
+        Lived { tallies: tallies.collect(), scenario }
+    };
+    scenarios().into_iter().map(live).collect()
+});
+
+#[test]
+fn table() {
+    let mut table = String::from(HEAD);
+    for Lived { scenario, tallies } in ALL.iter() {
+        let Tallies { default, kubelet, client_go } = &tallies[0];
+        let cells = [default, kubelet, client_go].map(cells).join(" || ");
+        table += &format!("| {:<44} | {:>4} || {cells} |\n", scenario.name, span(scenario.span));
+    }
+    println!("{table}");
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!("load", table);
+    });
+}
+
+const HEAD: &str = "\
+Asked: submissions. Made: request objects. Most: objects there at a time. Without: time awake without a valid
+certificate. End: what is held at the end; `lacks` is a valid certificate without a name that is wanted.
+
+|                                              |      || Policy::default()                       || Policy::kubelet()                       || client-go                               |
+| scenario                                     | span || asked | made  | most | without   | end   || asked | made  | most | without   | end   || asked | made  | most | without   | end   |
+|----------------------------------------------|------||-------|-------|------|-----------|-------||-------|-------|------|-----------|-------||-------|-------|------|-----------|-------|
+";
+
+fn cells(tally: &Tally) -> String {
+    let end = match tally.end {
+        End::Good => "good",
+        End::Lacking => "lacks",
+        End::None => "none",
+    };
+    let Tally { submissions, objects, most, without, .. } = tally;
+    format!("{:>5} | {objects:>5} | {most:>4} | {:>9} | {end:<5}", submissions.len(), span(*without))
+}
+
+/// To the second, without what is zero.
+fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let units = [(seconds / 3600, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
+    let text = units
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .fold(String::new(), |text, (n, unit)| format!("{text}{n}{unit}"));
+    if text.is_empty() { "-".into() } else { text }
+}
+
+/// In any span: the promise of the policy, in chains of lives that remember each other.
+#[test]
+fn no_scenario_makes_the_default_submit_more_than_its_policy_allows() {
+    let policy = Policy::default();
+    for Lived { scenario, tallies } in ALL.iter() {
+        let forgets = |(at, what): &(Duration, Happening)| match what {
+            Happening::Restart { remembers: false } => Some(*at),
+            _ => None,
+        };
+        let lives: Vec<Duration> = scenario.events.iter().filter_map(forgets).collect();
+        let life = |at: Duration| lives.partition_point(|restart| *restart <= at);
+        for Tallies { default, .. } in tallies {
+            for chain in default.submissions.chunk_by(|a, b| life(*a) == life(*b)) {
+                for (i, first) in chain.iter().enumerate() {
+                    for (made, last) in (1..).zip(&chain[i..]) {
+                        let most = policy.submissions_within(*last - *first);
+                        assert!(made <= most, "{}: {made} from {first:?} to {last:?}, not {most}", scenario.name);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What gentleness costs, scenario by scenario: no more than is conceded, and nothing is conceded without need.
+#[test]
+fn the_default_is_not_longer_without_a_certificate_than_client_go_but_for_what_is_conceded() {
+    for Lived { scenario, tallies } in ALL.iter() {
+        let (most, why) = scenario.concedes;
+        for Tallies { default: Tally { without: ours, .. }, client_go: Tally { without: theirs, .. }, .. } in tallies {
+            assert!(*ours <= *theirs + most, "{}: {ours:?}, client-go {theirs:?} ({why})", scenario.name);
+        }
+        let needed = tallies.iter().any(|tallies| tallies.default.without > tallies.client_go.without);
+        assert!(needed || most.is_zero(), "{}: {most:?} are conceded for nothing", scenario.name);
+    }
+}
+
+/// In submissions and in objects, the default costs the control plane no more than client-go does, but for these.
+#[test]
+fn the_default_asks_no_more_than_client_go_but_in_a_few_scenarios() {
+    for Lived { scenario, tallies } in ALL.iter() {
+        let sum = |cost: fn(&Tallies) -> usize| tallies.iter().map(cost).sum::<usize>();
+        let asked = (sum(|all| all.default.submissions.len()), sum(|all| all.client_go.submissions.len()));
+        let made = (sum(|all| all.default.objects), sum(|all| all.client_go.objects));
+        if let Some((name, why)) = ASKS_MORE.iter().find(|(name, _)| *name == scenario.name) {
+            assert!(asked.0 > asked.1, "{name}: {asked:?}: no more that {why}");
+            continue;
+        }
+        // Where rotation points lie is chance.
+        for (ours, theirs) in [asked, made] {
+            assert!(ours <= theirs + theirs / 50, "{}: {ours}, client-go {theirs}", scenario.name);
+        }
+    }
+}
+
+/// The same numbers, so the same load where client-go makes no mistake: two programs that share no code agree.
+#[test]
+fn the_kubelet_policy_asks_as_often_as_client_go() {
+    for name in ["nobody approves", "denied", "API down for 6 h", "API up after 5 min", "lifetimes of 10 min"] {
+        let lived = ALL.iter().find(|lived| lived.scenario.name == name).expect("it is in the table");
+        for Tallies { kubelet, client_go, .. } in &lived.tallies {
+            let (ours, theirs) = (kubelet.submissions.len(), client_go.submissions.len());
+            assert!(ours.abs_diff(theirs) <= 1 + theirs / 50, "{name}: {ours}, client-go {theirs}");
+        }
+    }
+}
+
+/// Where the cluster works in the end, the default ends well.
+#[test]
+fn whatever_happened_the_default_ends_with_a_good_certificate_once_the_cluster_works() {
+    for Lived { scenario, tallies } in ALL.iter() {
+        let expected = match scenario.name {
+            "signer drops a SAN" => End::Lacking,
+            "nobody approves" | "denied" | "denied, restarted each minute" | "denied, restarted with no memory" => {
+                End::None
+            }
+            // Its clock never becomes right again.
+            "clock set back 6 h at 2 h" => End::None,
+            _ => End::Good,
+        };
+        assert!(tallies.iter().all(|tallies| tallies.default.end == expected), "{}", scenario.name);
+    }
+}

@@ -1,0 +1,84 @@
+//! The API is away, or asks for patience.
+
+use perennial_tests::field::{Api, Conduct, Happening, Scenario};
+
+use super::{DAY, HOUR, MINUTE, SPREAD, ZERO, every};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        down_for_six_hours(),
+        up_after_five_minutes(),
+        down_over_the_rotation_point(),
+        down_past_expiry(),
+        throttled(),
+        flapping(),
+        restarts_while_nobody_approves(),
+        restarts_with_a_valid_certificate(),
+    ]
+}
+
+/// A backoff that is too long when the CA is back: <https://github.com/jetstack/cert-manager/issues/4539>
+fn down_for_six_hours() -> Scenario {
+    Scenario::new("API down for 6 h")
+        .at(ZERO, Happening::Api(Api::Down))
+        .at(6 * HOUR + MINUTE / 2, Happening::Api(Api::Up))
+        .conceding(2 * MINUTE, SPREAD)
+}
+
+/// The control plane starts after its nodes; 128 s between attempts were too long:
+/// <https://github.com/kubernetes/kubernetes/pull/55356>
+fn up_after_five_minutes() -> Scenario {
+    Scenario::new("API up after 5 min")
+        .at(ZERO, Happening::Api(Api::Down))
+        .at(5 * MINUTE, Happening::Api(Api::Up))
+        .conceding(2 * MINUTE, SPREAD)
+}
+
+/// The valid certificate has to last: <https://github.com/istio/istio/issues/56452>
+fn down_over_the_rotation_point() -> Scenario {
+    Scenario::new("API down for 110 min, valid for 2 h")
+        .holding(22 * HOUR)
+        .at(ZERO, Happening::Api(Api::Down))
+        .at(110 * MINUTE, Happening::Api(Api::Up))
+}
+
+/// Stuck once the certificate has expired: <https://github.com/spiffe/spire/issues/1562>,
+/// <https://github.com/spiffe/spire/issues/2061>, <https://github.com/kubernetes/kubernetes/issues/65991>
+fn down_past_expiry() -> Scenario {
+    Scenario::new("API down for 4 h, valid for 2 h")
+        .holding(22 * HOUR)
+        .at(ZERO, Happening::Api(Api::Down))
+        .at(4 * HOUR + MINUTE / 2, Happening::Api(Api::Up))
+        .conceding(2 * MINUTE, SPREAD)
+}
+
+/// A server that limits its clients' rate, and tells them: <https://github.com/agent-substrate/substrate/pull/1421>
+fn throttled() -> Scenario {
+    Scenario::new("429, Retry-After: 60, for 2 h")
+        .at(ZERO, Happening::Api(Api::Throttles(MINUTE)))
+        .at(2 * HOUR, Happening::Api(Api::Up))
+        .conceding(4 * MINUTE, SPREAD)
+}
+
+/// A connection that comes and goes, while nobody approves: <https://github.com/linkerd/linkerd2/issues/13136>
+fn flapping() -> Scenario {
+    let ignored = Scenario::new("API up and down, approved after 2 h").at(ZERO, Happening::Requests(Conduct::Ignores));
+    let flaps = every(3 * MINUTE, 2 * HOUR, ignored, |i| Happening::Api(if i % 2 == 0 { Api::Down } else { Api::Up }));
+    flaps.at(2 * HOUR, Happening::Api(Api::Up)).at(2 * HOUR, Happening::Requests(Conduct::WELL))
+}
+
+/// Each restart makes another request: <https://github.com/cert-manager/csi-driver/issues/119>
+fn restarts_while_nobody_approves() -> Scenario {
+    let ignored = Scenario::new("nobody approves, restarted each minute")
+        .lasting(4 * HOUR)
+        .at(ZERO, Happening::Requests(Conduct::Ignores));
+    every(MINUTE, 2 * HOUR, ignored, |_| Happening::Restart { remembers: true })
+        .at(2 * HOUR, Happening::Requests(Conduct::WELL))
+}
+
+/// A restart with a good certificate is no reason to ask for another:
+/// <https://github.com/cert-manager/csi-driver/issues/119>
+fn restarts_with_a_valid_certificate() -> Scenario {
+    let holding = Scenario::new("valid, restarted each minute").holding(HOUR).living(DAY).lasting(12 * HOUR);
+    every(MINUTE, 12 * HOUR, holding, |_| Happening::Restart { remembers: true })
+}

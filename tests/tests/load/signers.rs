@@ -1,0 +1,33 @@
+//! Signers that issue something else than was asked for.
+
+use perennial_tests::field::{Conduct, Happening, Scenario};
+
+use super::{DAY, HOUR, MINUTE, ZERO, named};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![drops_a_name(), authority_in_its_last_minutes(), short_lifetimes()]
+}
+
+/// The signer leaves out a name, the holder asks again, every second for ever:
+/// <https://github.com/awslabs/amazon-eks-ami/issues/244>
+fn drops_a_name() -> Scenario {
+    Scenario::new("signer drops a SAN")
+        .wanting(Some(named(&["node.example", "node.local"])))
+        .at(ZERO, Happening::Requests(Conduct::Signs { after: ZERO, trims: true }))
+}
+
+/// An authority signs nothing that outlives it: near its end every certificate, dated back by five minutes, is born
+/// past its rotation point. Then it signs nothing at all, until there is another one. All that were taken along expire
+/// together: <https://github.com/smallstep/certificates/issues/350>
+fn authority_in_its_last_minutes() -> Scenario {
+    Scenario::new("CA in its last 20 min, replaced 10 min later")
+        .holding(23 * HOUR)
+        .at(ZERO, Happening::Requests(Conduct::signs_after(ZERO)))
+        .at(ZERO, Happening::Authority(20 * MINUTE))
+        .at(30 * MINUTE, Happening::Authority(100 * DAY))
+}
+
+/// Certificates of ten minutes, the least Kubernetes grants.
+fn short_lifetimes() -> Scenario {
+    Scenario::new("lifetimes of 10 min").living(10 * MINUTE)
+}

@@ -1,0 +1,41 @@
+//! Wishes that change: addresses that come, go and flap.
+
+use perennial_tests::field::{Conduct, Happening, Scenario};
+
+use super::{HOUR, MINUTE, SECOND, ZERO, every, named};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![second_change(), flapping(false), flapping(true), no_address_for_ten_minutes()]
+}
+
+/// A second change of address while requests wait for approval, by an approver who compares a request with its node.
+/// In client-go the watcher of the template is still busy telling of the first change, so the request for the address
+/// in between waits out its 15 minutes.
+fn second_change() -> Scenario {
+    Scenario::new("second address change while waiting")
+        .wanting(Some(named(&["a.example"])))
+        .at(ZERO, Happening::Requests(Conduct::Ignores))
+        .at(5 * MINUTE, Happening::Wants(Some(named(&["b.example"]))))
+        .at(6 * MINUTE, Happening::Wants(Some(named(&["c.example"]))))
+        .at(7 * MINUTE, Happening::Requests(Conduct::Compares { after: 2 * SECOND }))
+}
+
+/// An address that comes and goes every half minute for an hour, signed at once or never in time.
+fn flapping(slow: bool) -> Scenario {
+    let (name, after) =
+        if slow { ("address flaps, signer slower", MINUTE) } else { ("address flaps, signer quick", SECOND) };
+    let steady = Scenario::new(name)
+        .wanting(Some(named(&["a.example"])))
+        .holding(HOUR)
+        .lasting(3 * HOUR)
+        .at(ZERO, Happening::Requests(Conduct::signs_after(after)));
+    every(MINUTE / 2, HOUR, steady, |i| {
+        Happening::Wants(Some(named(if i % 2 == 0 { &["b.example"] } else { &["a.example"] })))
+    })
+}
+
+/// A node whose address is not known at first asks for nothing, and then at once:
+/// <https://github.com/kubernetes/kubernetes/issues/130001>
+fn no_address_for_ten_minutes() -> Scenario {
+    Scenario::new("no address for 10 min").wanting(None).at(10 * MINUTE, Happening::Wants(Some(named(&["a.example"]))))
+}
