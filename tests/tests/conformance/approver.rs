@@ -1,0 +1,135 @@
+//! sarapprove_test.go.
+
+use perennial::Template;
+use perennial_kubernetes::objects::CertificateSigningRequest;
+use perennial_kubernetes::server::{Identity, Method, Options};
+
+use super::rig::{KUBELET_CLIENT, KUBELET_SERVING, Server, bootstrapper, csr, json, node_user};
+use super::{Row, same};
+
+const SOURCE: &str = "sarapprove_test.go";
+const USAGES: &[&str] = &["key encipherment", "digital signature", "client auth"];
+/// What the recognizers are called by what they say.
+const SELF: &str = "Auto approving self kubelet client certificate after SubjectAccessReview.";
+const NODE: &str = "Auto approving kubelet client certificate after SubjectAccessReview.";
+const NOT_APPROVED: &str = "not approved";
+
+pub(crate) const ROWS: &[Row] = &[
+    same(SOURCE, "TestHasKubeletUsages/nil", NOT_APPROVED, || not_with(&[])),
+    same(SOURCE, "TestHasKubeletUsages/none", NOT_APPROVED, || {
+        let mut object = json(&good());
+        object["spec"]["usages"] = serde_json::json!([]);
+        let mut server = Server::new(Options::default());
+        assert_eq!(server.send(&bootstrapper(), Method::Post, "", object), 422);
+    }),
+    same(SOURCE, "TestHasKubeletUsages/key encipherment, digital signature", NOT_APPROVED, || {
+        not_with(&["key encipherment", "digital signature"]);
+    }),
+    same(SOURCE, "TestHasKubeletUsages/key encipherment, digital signature, server auth", NOT_APPROVED, || {
+        not_with(&["key encipherment", "digital signature", "server auth"]);
+    }),
+    same(SOURCE, "TestHasKubeletUsages/key encipherment, digital signature, client auth", "approved", || {
+        assert_eq!(approval(&bootstrapper(), &good()).as_deref(), Some(NODE));
+    }),
+    same(SOURCE, "TestHandle/recognized:false,allowed: false,err: false", NOT_APPROVED, || {
+        assert_eq!(approval(&joe(), &csr("a", KUBELET_CLIENT, USAGES, &Template::new("test-cert"))), None);
+    }),
+    same(SOURCE, "TestHandle/recognized:false,allowed: true,err: false", NOT_APPROVED, || {
+        assert_eq!(approval(&bootstrapper(), &csr("a", KUBELET_CLIENT, USAGES, &Template::new("test-cert"))), None);
+    }),
+    same(SOURCE, "TestHandle/recognized:true,allowed: false,err: true", NOT_APPROVED, || {
+        assert_eq!(approval(&joe(), &good()), None);
+    }),
+    same(
+        SOURCE,
+        "TestHandle/recognized:true,allowed: true,err: false",
+        "condition Approved, reason AutoApproved",
+        || {
+            let mut server = Server::new(Options::default());
+            assert_eq!(server.create(&bootstrapper(), &good()), 201);
+            let [condition] = &server.object("a").unwrap().status.conditions[..] else { panic!("one condition") };
+            assert_eq!((condition.type_.as_str(), condition.reason.as_str()), ("Approved", "AutoApproved"));
+        },
+    ),
+    same(SOURCE, "TestRecognizers/good (nodeclient)", "approved", || {
+        assert_eq!(approval(&bootstrapper(), &good()).as_deref(), Some(NODE));
+    }),
+    same(SOURCE, "TestRecognizers/good (selfnodeclient)", "approved", || {
+        assert_eq!(approval(&node_user("foo"), &good()).as_deref(), Some(SELF));
+    }),
+    same(SOURCE, "TestRecognizers/cn mike", NOT_APPROVED, || {
+        recognized_by_nobody(&csr(
+            "a",
+            KUBELET_CLIENT,
+            USAGES,
+            &Template::new("mike").with_organizations(["system:nodes"]),
+        ));
+    }),
+    same(SOURCE, "TestRecognizers/no orgs", NOT_APPROVED, || {
+        recognized_by_nobody(&csr("a", KUBELET_CLIENT, USAGES, &Template::new("system:node:foo")));
+    }),
+    same(SOURCE, "TestRecognizers/org system:master", NOT_APPROVED, || {
+        let template = Template::new("system:node:foo").with_organizations(["system:master"]);
+        recognized_by_nobody(&csr("a", KUBELET_CLIENT, USAGES, &template));
+    }),
+    same(SOURCE, "TestRecognizers/server auth too", NOT_APPROVED, || {
+        let usages = ["key encipherment", "digital signature", "client auth", "server auth"];
+        recognized_by_nobody(&csr("a", KUBELET_CLIENT, &usages, &Template::node("foo")));
+    }),
+    same(SOURCE, "TestRecognizers/signer example.com", NOT_APPROVED, || {
+        recognized_by_nobody(&csr("a", "example.com/kube-apiserver-client-kubelet", USAGES, &Template::node("foo")));
+    }),
+    same(SOURCE, "TestRecognizers/signer kubelet-serving", NOT_APPROVED, || {
+        recognized_by_nobody(&csr("a", KUBELET_SERVING, USAGES, &Template::node("foo")));
+    }),
+    same(
+        SOURCE,
+        "TestRecognizers/requestor joe (nodeclient)",
+        "recognized: approved for who may ask for others",
+        || {
+            assert_eq!(approval(&bootstrapper(), &good()).as_deref(), Some(NODE));
+        },
+    ),
+    same(SOURCE, "TestRecognizers/requestor joe (selfnodeclient)", "not joe's own: not approved", || {
+        assert_eq!(approval(&joe(), &good()), None);
+    }),
+    same(
+        SOURCE,
+        "TestRecognizers/cn of another node (nodeclient)",
+        "recognized: approved for who may ask for others",
+        || {
+            let other = csr("a", KUBELET_CLIENT, USAGES, &Template::node("bar"));
+            assert_eq!(approval(&bootstrapper(), &other).as_deref(), Some(NODE));
+        },
+    ),
+    same(SOURCE, "TestRecognizers/cn of another node (selfnodeclient)", NOT_APPROVED, || {
+        assert_eq!(approval(&node_user("foo"), &csr("a", KUBELET_CLIENT, USAGES, &Template::node("bar"))), None);
+    }),
+];
+
+fn good() -> CertificateSigningRequest {
+    csr("a", KUBELET_CLIENT, USAGES, &Template::node("foo"))
+}
+
+/// In the nodes' group, but no node.
+fn joe() -> Identity {
+    Identity::new("joe", ["system:nodes"])
+}
+
+/// What was said when it was approved.
+fn approval(user: &Identity, object: &CertificateSigningRequest) -> Option<String> {
+    let mut server = Server::new(Options::default());
+    server.create(user, object);
+    let conditions = server.object("a")?.status.conditions;
+    conditions.into_iter().find(|condition| condition.type_ == "Approved").map(|condition| condition.message)
+}
+
+fn not_with(usages: &[&str]) {
+    assert_eq!(approval(&bootstrapper(), &csr("a", KUBELET_CLIENT, usages, &Template::node("foo"))), None);
+}
+
+fn recognized_by_nobody(object: &CertificateSigningRequest) {
+    for user in [bootstrapper(), node_user("foo")] {
+        assert_eq!(approval(&user, object), None, "{}", user.username);
+    }
+}

@@ -1,0 +1,302 @@
+//! Cases upstream has no test for: loops and waits, the ends a request can come to, the health of other answers.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Action, Event, Failure, Instant, Key, Now, Policy, RequestId, RotationMachine, Setup, Template};
+use perennial_kubernetes::client::{CsrError, csr_name};
+use perennial_kubernetes::server::{Approval, Decision, Method, Options};
+use perennial_tests::mint;
+
+use super::manager::error;
+use super::rig::{DAY, HOUR, KUBELET_CLIENT, MINUTE, Node, SECOND, START, Server, admin, ask, json, key};
+use super::store::Pki;
+use super::{Row, different, same};
+
+const MANAGER: &str = "certificate_manager.go";
+const CSR: &str = "csr.go";
+const STORE: &str = "certificate_store.go";
+const NOT_A_FAILURE: &str = "a change of mind is no failure: client-go counts one, and pays its backoff";
+
+pub(crate) const ROWS: &[Row] = &[
+    same(MANAGER, "backoff: 2, 4, 8, 16 s, each up to 10 % more", "under Policy::kubelet(), exactly so", || {
+        for waits in (0..50).map(|seed| kubelet_waits(seed, Duration::ZERO)) {
+            for (wait, base) in waits.iter().zip([2, 4, 8, 16]) {
+                assert!((base * SECOND..=base * SECOND * 11 / 10).contains(wait), "{waits:?}");
+            }
+        }
+    }),
+    same(MANAGER, "PollInfinite: then every 32 s, without jitter", "under Policy::kubelet(), exactly so", || {
+        assert_eq!(kubelet_waits(1, Duration::ZERO)[4..], [32 * SECOND; 6]);
+    }),
+    same(
+        MANAGER,
+        "PollInfinite: on a grid, ticks during an attempt are lost",
+        "under Policy::kubelet(), exactly so",
+        || {
+            let begins = |took| kubelet_waits(1, took)[5..].to_vec();
+            assert_eq!(begins(10 * SECOND), [32 * SECOND; 5]);
+            assert_eq!(begins(33 * SECOND), [64 * SECOND; 5]);
+            assert_eq!(begins(15 * MINUTE), [928 * SECOND; 5]);
+        },
+    ),
+    different(
+        MANAGER,
+        "template changes during a request: the first time",
+        "another request at once",
+        NOT_A_FAILURE,
+        || {
+            assert_eq!(superseded(1), (1, None));
+        },
+    ),
+    different(
+        MANAGER,
+        "template changes during a request: the second time",
+        "another request at once",
+        "client-go's watcher is still telling of the first change, so this request waits out its 15 min",
+        || assert_eq!(superseded(2), (2, None)),
+    ),
+    different(
+        MANAGER,
+        "template changes during a request: the tenth time",
+        "another request when the budget allows it, within two refills",
+        "nothing may cost the signer more than the policy says",
+        || {
+            let (at_once, later) = superseded(10);
+            assert_eq!(at_once, 8, "one of ten tokens went to the first request, and one is kept");
+            assert!(later.is_some_and(|later| later <= 2 * Policy::default().budget.refill()), "{later:?}");
+        },
+    ),
+    same(CSR, "Denied", "a failure of its own kind, in the approver's words", || {
+        let error = decided(Decision::Deny);
+        assert_eq!(error.failure, Failure::Denied);
+        assert!(error.message.contains("not today"), "{error}");
+    }),
+    same(CSR, "Failed", "a failure of its own kind", || {
+        assert_eq!(faulty("object: failed").failure, Failure::SignerFailed);
+    }),
+    same(CSR, "deleted", "a failure of its own kind", || {
+        let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
+        let ask = ask(&key(), KUBELET_CLIENT);
+        let path = format!("/{}", ask.name);
+        let delete = |server: &mut Server| {
+            assert_eq!(server.send(&admin(), Method::Delete, &path, serde_json::json!({})), 200);
+        };
+        let error = server.submit(&ask, MINUTE, delete).unwrap().unwrap_err();
+        assert_eq!(error.failure, Failure::Deleted);
+    }),
+    same(CSR, "changed UIDs", "as good as deleted", || {
+        assert_eq!(faulty("object: uidChanged").failure, Failure::Deleted);
+    }),
+    same(CSR, "a certificate without Approved", "not looked at before it is approved", || {
+        let key = key();
+        let ask = ask(&key, KUBELET_CLIENT);
+        let mut elsewhere = Server::new(Options::default());
+        let issued = elsewhere.submit(&ask, MINUTE, |_| {}).unwrap().unwrap();
+        let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
+        let sign = |server: &mut Server| {
+            let mut object = server.object(&ask.name).unwrap();
+            object.status.certificate = issued.chain.pem().into();
+            let path = format!("/{}/status", ask.name);
+            assert_eq!(server.send(&admin(), Method::Put, &path, json(&object)), 200);
+        };
+        assert!(server.submit(&ask, MINUTE, sign).is_none());
+        assert_eq!(server.approve(&ask.name), 200);
+        assert!(server.submit(&ask, MINUTE, |_| {}).unwrap().is_ok());
+    }),
+    same(CSR, "Approved without a certificate", "waited for", || {
+        let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
+        server.faults("{ fault: { object: neverIssued } }");
+        assert!(server.submit(&ask(&key(), KUBELET_CLIENT), 15 * MINUTE, |_| {}).is_none());
+    }),
+    different(
+        CSR,
+        "AlreadyExists, denied",
+        "the answer that is there: denied; the next attempt has another key, and so another name",
+        "client-go's bootstrap waits, fails, exits and finds the same object again, until a cleaner removes it",
+        || {
+            let mut node = Node::new(Server::new(Options { approval: Approval::Manual, ..Options::default() }), None);
+            node.run(MINUTE);
+            let now = node.server.now.unix;
+            let first = node.server.api.requests().next().unwrap().metadata.name.clone();
+            node.server.api.decide(&first, Decision::Deny, "", now).unwrap();
+            node.run(6 * MINUTE);
+            assert!(node.submissions == 2 && node.server.api.requests().count() == 2);
+        },
+    ),
+    different(
+        CSR,
+        "no answer in 15 min",
+        "asked again with the same key: the object stays the same one",
+        "client-go makes another key and object each time, and leaves what is approved later unused",
+        || {
+            let mut node = Node::new(Server::new(Options { approval: Approval::Manual, ..Options::default() }), None);
+            node.run(HOUR);
+            assert!(node.submissions >= 3 && node.server.api.requests().count() == 1);
+        },
+    ),
+    same(CSR, "AlreadyExists, waiting", "what waits under our name is waited for", || {
+        let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
+        let ask = ask(&key(), KUBELET_CLIENT);
+        assert!(server.submit(&ask, MINUTE, |_| {}).is_none());
+        let approve = |server: &mut Server| {
+            let now = server.now.unix;
+            server.api.decide(&ask.name, Decision::Approve, "", now).unwrap();
+        };
+        assert!(server.submit(&ask, MINUTE, approve).unwrap().is_ok());
+        assert_eq!(server.api.requests().count(), 1);
+    }),
+    same(
+        "bootstrap.go",
+        "digestedName",
+        "the same names: key, common name, organisations, usages, in that order",
+        || {
+            let name = csr_name(b"key", "system:node:a", &["system:nodes"], &["digital signature", "client auth"]);
+            // Computed with OpenSSL's SHA-512/256.
+            assert_eq!(name, "node-csr-LW0LVgSwdautjTGAdsQsOa5R7qh0S_OcteJFLCr3UlQ");
+        },
+    ),
+    same(MANAGER, "server health: 429", "not healthy; throttled", || unhealthy(429, Failure::Throttled)),
+    same(MANAGER, "server health: 500", "not healthy; unreachable", || unhealthy(500, Failure::Unreachable)),
+    same(MANAGER, "server health: 503", "not healthy; unreachable", || unhealthy(503, Failure::Unreachable)),
+    same(MANAGER, "server health: 422", "not healthy; rejected", || unhealthy(422, Failure::Rejected)),
+    different(
+        MANAGER,
+        "server health: 409",
+        "not judged: the object of that name is read, and a server that has none is not asked for it again",
+        "with a generated name a conflict is a failure; with a name of our own it is how a restart goes on",
+        || {
+            let error = error("answer: { status: 409 }");
+            assert_eq!((error.failure, error.server_healthy), (Failure::Deleted, Some(true)));
+        },
+    ),
+    same(STORE, "recover()", "an update cut short before its last rename is found", || {
+        let pki = Pki::new();
+        fs::write(pki.path("kubelet-server-pair.pem"), pki.credential.to_pem().as_bytes()).unwrap();
+        symlink(pki.path("kubelet-server-pair.pem"), pki.path("kubelet-server-updated.pem")).unwrap();
+        pki.loads_the_credential();
+        let new = pki.another();
+        pki.directory().write(&new, START).unwrap();
+        assert_eq!(pki.loaded().chain(), new.chain());
+    }),
+    different(STORE, "permissions", "files 0600, and a directory of our own 0700", "client-go makes it 0755", || {
+        let pki = Pki::new();
+        let path = pki.path("pki");
+        let directory = perennial_std::Directory::open(&path, "kubelet-server").unwrap();
+        directory.write(&pki.credential, START).unwrap();
+        let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&directory.current())), (0o700, 0o600));
+    }),
+    different(
+        STORE,
+        "two updates in one second",
+        "two files; the first is untouched",
+        "client-go names files by the second, and truncates the one in use",
+        || {
+            let pki = Pki::new();
+            pki.directory().write(&pki.credential, START).unwrap();
+            let (first, before) = (pki.target(), fs::read(pki.target()).unwrap());
+            pki.directory().write(&pki.another(), START).unwrap();
+            assert!(pki.target() != first && fs::read(first).unwrap() == before);
+        },
+    ),
+];
+
+/// From one attempt to the next, each failing after it `took` so long.
+fn kubelet_waits(seed: u64, took: Duration) -> Vec<Duration> {
+    let setup = Setup {
+        policy: Arc::new(Policy { request_timeout: DAY, ..Policy::kubelet() }),
+        seed,
+        template: Some(Arc::new(Template::node("worker-1"))),
+        ..Setup::default()
+    };
+    let mut holder = Holder::new(setup);
+    let begins: Vec<Instant> = (0..11)
+        .map(|_| {
+            let (at, id) = holder.ask();
+            holder.pass(took);
+            holder.handle(Event::CsrFailed { id, failure: Failure::Unreachable, retry_after: None });
+            at
+        })
+        .collect();
+    begins.windows(2).map(|pair| pair[1].since(pair[0])).collect()
+}
+
+/// How many of so many changes, one a second, were followed by another request at once, and when the last wish was asked
+/// for if it was not.
+fn superseded(changes: usize) -> (usize, Option<Duration>) {
+    let template = |n: usize| Some(Arc::new(Template::node("worker-1").with_dns_names([format!("n{n}.example")])));
+    let certificate = Arc::new(mint::certificate(&Template::node("worker-1"), 1, mint::EPOCH, DAY));
+    let setup = Setup { template: template(0), certificate: Some(certificate), ..Setup::default() };
+    let mut holder = Holder::new(setup);
+    holder.ask();
+    let (mut at_once, mut last) = (0, false);
+    for n in 1..=changes {
+        holder.pass(SECOND);
+        let actions = holder.handle(Event::TemplateChanged(template(n)));
+        last = actions.iter().any(|action| matches!(action, Action::SubmitCsr { key: Key::New, .. }));
+        assert_eq!(last, actions.iter().any(|action| matches!(action, Action::CancelRequest { .. })));
+        assert_eq!(holder.machine.last_failure(), None);
+        at_once += usize::from(last);
+    }
+    let now = holder.now.instant;
+    (at_once, (!last).then(|| holder.ask().0.since(now)))
+}
+
+/// A machine and its clocks.
+struct Holder {
+    machine: RotationMachine,
+    now: Now,
+}
+
+impl Holder {
+    fn new(setup: Setup) -> Self {
+        let now = Now { instant: Instant::from_millis(0), unix: mint::EPOCH };
+        Self { machine: RotationMachine::new(setup, now), now }
+    }
+
+    fn handle(&mut self, event: Event) -> Vec<Action> {
+        self.machine.handle(event, self.now).collect()
+    }
+
+    fn pass(&mut self, span: Duration) {
+        self.now = Now { instant: self.now.instant.after(span), unix: self.now.unix.after(span) };
+    }
+
+    /// Ticks until a request is made: when, and which.
+    fn ask(&mut self) -> (Instant, RequestId) {
+        for _ in 0..1000 {
+            let deadline = self.machine.deadline().expect("a Tick is wanted");
+            self.pass(deadline.since(self.now.instant));
+            for action in self.handle(Event::Tick) {
+                if let Action::SubmitCsr { id, .. } = action {
+                    return (self.now.instant, id);
+                }
+            }
+        }
+        panic!("nothing is asked: {}", self.machine);
+    }
+}
+
+fn unhealthy(status: u16, failure: Failure) {
+    let error = error(&format!("answer: {{ status: {status} }}"));
+    assert_eq!((error.failure, error.server_healthy), (failure, Some(false)));
+}
+
+fn decided(decision: Decision) -> CsrError {
+    let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
+    let ask = ask(&key(), KUBELET_CLIENT);
+    let decide = |server: &mut Server| {
+        let now = server.now.unix;
+        server.api.decide(&ask.name, decision, "not today", now).unwrap();
+    };
+    server.submit(&ask, MINUTE, decide).unwrap().unwrap_err()
+}
+
+fn faulty(fault: &str) -> CsrError {
+    let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
+    server.faults(&format!("{{ fault: {{ {fault} }} }}"));
+    server.submit(&ask(&key(), KUBELET_CLIENT), HOUR, |_| {}).unwrap().unwrap_err()
+}

@@ -1,0 +1,197 @@
+//! certificate_manager_test.go, as far as it is about decisions alone.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{
+    Action, Certificate, Event, Instant, Now, Policy, Reason, RotationMachine, Setup, State, Template, UnixTime, Window,
+};
+use perennial_tests::mint;
+
+use super::rig::{DAY, HOUR, SECOND};
+use super::{Row, different, same};
+
+const SOURCE: &str = "certificate_manager_test.go";
+
+const fn deadline_row(case: &'static str, check: fn()) -> Row {
+    same(
+        SOURCE,
+        case,
+        "the rotation point is notBefore and the policy's part of the lifetime, whatever the time is",
+        check,
+    )
+}
+
+const fn template_row(case: &'static str, does: &'static str, check: fn()) -> Row {
+    same(SOURCE, case, does, check)
+}
+
+const LACKS: &str = "due: the template is not satisfied";
+const HAS_ALL: &str = "not due: extras are fine";
+
+pub(crate) const ROWS: &[Row] = &[
+    same(
+        SOURCE,
+        "TestNewManagerNoRotation",
+        "without a signer nothing is asked, and what is there is served",
+        no_rotation,
+    ),
+    deadline_row("TestSetRotationDeadline/just issued, still good", || deadline(HOUR, 99 * HOUR)),
+    deadline_row("TestSetRotationDeadline/half way expired, still good", || deadline(24 * HOUR, 24 * HOUR)),
+    deadline_row("TestSetRotationDeadline/mostly expired, still good", || deadline(69 * HOUR, 31 * HOUR)),
+    deadline_row("TestSetRotationDeadline/just about expired, should rotate", || deadline(91 * HOUR, 9 * HOUR)),
+    deadline_row("TestSetRotationDeadline/nearly expired, should rotate", || deadline(99 * HOUR, HOUR)),
+    deadline_row("TestSetRotationDeadline/already expired, should rotate", || {
+        // Expired for an hour, after nine hours of life.
+        let certificate = mint::certificate(&node(), 1, mint::EPOCH.before(10 * HOUR), 9 * HOUR);
+        assert_eq!(rotation_point(&certificate), mint::EPOCH.before(10 * HOUR).after(9 * HOUR * 7 / 10));
+    }),
+    deadline_row("TestSetRotationDeadline/long duration", || deadline(180 * DAY, 180 * DAY)),
+    deadline_row("TestSetRotationDeadline/short duration", || deadline(30 * SECOND, 30 * SECOND)),
+    template_row(
+        "TestCertSatisfiesTemplate/No certificate, no template",
+        "due: there is none; but nothing is asked",
+        || {
+            assert_eq!(due(None, None), Some(Reason::NoCertificate));
+            assert!(!asks(None, None));
+        },
+    ),
+    template_row("TestCertSatisfiesTemplate/No certificate", "due: there is none", || {
+        assert_eq!(due(None, Some(Template::default())), Some(Reason::NoCertificate));
+    }),
+    template_row("TestCertSatisfiesTemplate/No template", "not due", || {
+        assert_eq!(due(Some(certified("system:node:fake-node-name", |_| {})), None), None);
+    }),
+    template_row("TestCertSatisfiesTemplate/Mismatched common name", LACKS, || {
+        lacks(certified("system:node:fake-node-name-2", |_| {}), Template::new("system:node:fake-node-name"));
+    }),
+    template_row("TestCertSatisfiesTemplate/Missing orgs", LACKS, || {
+        lacks(certified("", |c| c.organizations = strings(&["system:nodes"])), orgs(&["system:nodes", "foobar"]));
+    }),
+    template_row("TestCertSatisfiesTemplate/Extra orgs", HAS_ALL, || {
+        has_all(certified("", |c| c.organizations = strings(&["system:nodes", "foobar"])), orgs(&["system:nodes"]));
+    }),
+    template_row("TestCertSatisfiesTemplate/Missing DNS names", LACKS, || {
+        lacks(certified("", |c| c.dns_names = strings(&["foo"])), Template::default().with_dns_names(["foo", "bar"]));
+    }),
+    template_row("TestCertSatisfiesTemplate/Extra DNS names", HAS_ALL, || {
+        has_all(certified("", |c| c.dns_names = strings(&["foo", "bar"])), Template::default().with_dns_names(["foo"]));
+    }),
+    template_row("TestCertSatisfiesTemplate/Missing IP addresses", LACKS, || {
+        lacks(certified("", |c| c.ip_addresses = ips(&[1])), Template::default().with_ip_addresses(ips(&[1, 2])));
+    }),
+    template_row("TestCertSatisfiesTemplate/Extra IP addresses", HAS_ALL, || {
+        has_all(certified("", |c| c.ip_addresses = ips(&[1, 2])), Template::default().with_ip_addresses(ips(&[1])));
+    }),
+    template_row("TestCertSatisfiesTemplate/Matching certificate", "not due", || {
+        let template = Template::node("fake-node-name").with_dns_names(["foo", "bar"]).with_ip_addresses(ips(&[1, 2]));
+        let certificate = mint::certificate(&template, 1, mint::EPOCH, DAY);
+        has_all(certificate, template);
+    }),
+    same(SOURCE, "TestNewManagerBootstrap", "the bootstrap credential is there, and due at once", || {
+        let mut machine = machine(Some(bootstrap()), Some(node()));
+        assert!(machine.certificate_at(mint::EPOCH).is_some_and(|held| held.provisional));
+        assert!(submits(&mut machine));
+        assert_eq!(machine.due(now()), Some(Reason::Provisional));
+    }),
+    different(
+        SOURCE,
+        "TestNewManagerBootstrap (stored as current)",
+        "a bootstrap credential is never written to the store, and is due until it is replaced",
+        "stored, it is an ordinary valid certificate after a restart, and whatever it may do lasts",
+        || {
+            let mut machine = machine(Some(bootstrap()), Some(node()));
+            let writes = |action: Action| matches!(action, Action::WriteCert { .. });
+            assert!(!machine.handle(Event::Tick, now()).any(writes));
+            assert!(!machine.handle(Event::CertReplaced(None), now()).any(writes));
+            let mut again = self::machine(Some(bootstrap()), Some(node()));
+            assert!(submits(&mut again), "after a restart too");
+        },
+    ),
+];
+
+fn no_rotation() {
+    let certificate = Arc::new(mint::certificate(&node(), 1, mint::EPOCH.before(23 * HOUR), DAY));
+    let setup =
+        Setup { signer: false, template: Some(Arc::default()), certificate: Some(certificate), ..Setup::default() };
+    let mut machine = RotationMachine::new(setup, now());
+    assert!(!submits(&mut machine));
+    assert_eq!(machine.state(), State::NotEnabled);
+    assert!(machine.certificate_at(mint::EPOCH).is_some());
+}
+
+/// Upstream puts 0.7 in the place of jitter. A certificate valid for `left`, and for `past` so far.
+fn deadline(past: Duration, left: Duration) {
+    let certificate = mint::certificate(&node(), 1, mint::EPOCH.before(past), past + left);
+    assert_eq!(rotation_point(&certificate), mint::EPOCH.before(past).after((past + left) * 7 / 10));
+}
+
+fn rotation_point(certificate: &Certificate) -> UnixTime {
+    let policy = Policy { window: Window::new(700, 700).unwrap(), ..Policy::default() };
+    let setup = Setup {
+        policy: Arc::new(policy),
+        template: Some(Arc::new(node())),
+        certificate: Some(Arc::new(certificate.clone())),
+        ..Setup::default()
+    };
+    RotationMachine::new(setup, now()).rotation_point().unwrap()
+}
+
+fn now() -> Now {
+    Now { instant: Instant::from_millis(0), unix: mint::EPOCH }
+}
+
+fn node() -> Template {
+    Template::node("worker-1")
+}
+
+fn bootstrap() -> Certificate {
+    mint::provisional(mint::certificate(&node(), 1, mint::EPOCH.before(HOUR), DAY))
+}
+
+fn machine(certificate: Option<Certificate>, template: Option<Template>) -> RotationMachine {
+    let setup = Setup { template: template.map(Arc::new), certificate: certificate.map(Arc::new), ..Setup::default() };
+    RotationMachine::new(setup, now())
+}
+
+fn submits(machine: &mut RotationMachine) -> bool {
+    machine.handle(Event::Tick, now()).any(|action| matches!(action, Action::SubmitCsr { .. }))
+}
+
+fn asks(certificate: Option<Certificate>, template: Option<Template>) -> bool {
+    submits(&mut machine(certificate, template))
+}
+
+fn due(certificate: Option<Certificate>, template: Option<Template>) -> Option<Reason> {
+    machine(certificate, template).due(now())
+}
+
+fn lacks(certificate: Certificate, template: Template) {
+    assert_eq!(due(Some(certificate.clone()), Some(template.clone())), Some(Reason::TemplateNotSatisfied));
+    assert!(asks(Some(certificate), Some(template)));
+}
+
+fn has_all(certificate: Certificate, template: Template) {
+    assert_eq!(due(Some(certificate.clone()), Some(template.clone())), None);
+    assert!(!asks(Some(certificate), Some(template)));
+}
+
+/// A fresh certificate of this name, adjusted.
+fn certified(name: &str, adjust: impl FnOnce(&mut Certificate)) -> Certificate {
+    let mut certificate = mint::certificate(&Template::new(name), 1, mint::EPOCH, DAY);
+    adjust(&mut certificate);
+    certificate
+}
+
+fn orgs(names: &[&str]) -> Template {
+    Template::default().with_organizations(names.iter().copied())
+}
+
+fn strings(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn ips(last: &[u8]) -> Vec<IpAddr> {
+    last.iter().map(|last| IpAddr::from([192, 168, 1, *last])).collect()
+}

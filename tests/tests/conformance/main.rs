@@ -1,0 +1,115 @@
+//! Upstream's own test cases, each a row: its name there, what perennial does, and a check. Where perennial is different
+//! on purpose the row says why, and the check is that it is different in just that way.
+//!
+//! `cargo test --release -p perennial-tests --test conformance -- --nocapture` prints how many there are.
+
+mod approver;
+mod authority;
+mod beyond;
+mod cleaner;
+mod csr;
+mod machine;
+mod manager;
+mod rig;
+mod signer;
+mod store;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+use std::panic::catch_unwind;
+
+/// One of upstream's cases.
+struct Row {
+    /// As upstream calls it: test, then case.
+    name: &'static str,
+    /// Upstream's file.
+    source: &'static str,
+    /// What perennial does.
+    does: &'static str,
+    /// Why that is not what upstream does, if it is not.
+    differs: Option<&'static str>,
+    /// Panics if perennial does something else.
+    check: fn(),
+}
+
+/// A case in which perennial does what upstream does.
+const fn same(source: &'static str, name: &'static str, does: &'static str, check: fn()) -> Row {
+    Row { name, source, does, differs: None, check }
+}
+
+/// A case in which it does not, for this reason.
+const fn different(
+    source: &'static str,
+    name: &'static str,
+    does: &'static str,
+    why: &'static str,
+    check: fn(),
+) -> Row {
+    Row { name, source, does, differs: Some(why), check }
+}
+
+fn rows() -> impl Iterator<Item = &'static Row> {
+    let tables = [
+        machine::ROWS,
+        manager::ROWS,
+        store::ROWS,
+        csr::ROWS,
+        signer::ROWS,
+        authority::ROWS,
+        approver::ROWS,
+        cleaner::ROWS,
+        beyond::ROWS,
+    ];
+    tables.into_iter().flatten()
+}
+
+/// Cases about what perennial does not have yet.
+const LATER: &[&str] = &[
+    "TestRotationLogsDuration",
+    "TestAddressesToHostnamesAndIPs/empty",
+    "TestAddressesToHostnamesAndIPs/ignore empty values",
+    "TestAddressesToHostnamesAndIPs/ignore invalid IPs",
+    "TestAddressesToHostnamesAndIPs/dedupe values",
+    "TestAddressesToHostnamesAndIPs/order values",
+    "TestAddressesToHostnamesAndIPs/handle IP and DNS hostnames",
+    "TestKubeletServerCertificateFromFiles/remove and create",
+    "TestKubeletServerCertificateFromFiles/rename cert dir",
+    "TestNewCertificateManagerConfigGetTemplate/no addresses",
+    "TestNewCertificateManagerConfigGetTemplate/only hostnames",
+    "TestNewCertificateManagerConfigGetTemplate/only IP",
+    "TestNewCertificateManagerConfigGetTemplate/IP and hostname",
+    "TestRotateShutsDownConnections",
+    "TestLoadClientConfig/bootstrapPath is empty",
+    "TestLoadClientConfig/bootstrap path is set and kubeconfig is valid",
+    "TestLoadClientConfig/bootstrap path is set and kubeconfig is not valid",
+];
+
+/// The rows that do not hold, one a line.
+fn broken<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
+    let broken = rows.filter(|row| catch_unwind(row.check).is_err());
+    broken.map(|row| format!("{} {}: {}\n", row.source, row.name, row.does)).collect()
+}
+
+#[test]
+fn every_row_holds() {
+    let broken = broken(rows());
+    assert!(broken.is_empty(), "these do not hold:\n{broken}");
+    println!("later: {}", LATER.len());
+    println!("rows: {} different: {}", rows().count(), rows().filter(|row| row.differs.is_some()).count());
+}
+
+#[test]
+fn a_row_that_does_not_hold_is_named() {
+    const WRONG: &Row = &same("x_test.go", "TestX/wrong", "something else", || assert!(LATER.is_empty()));
+    assert_eq!(broken([WRONG].into_iter().chain(rows().take(1))), "x_test.go TestX/wrong: something else\n");
+}
+
+#[test]
+fn each_case_is_in_the_table_once_and_none_is_both_done_and_left_for_later() {
+    let names: Vec<(&str, &str)> = rows().map(|row| (row.source, row.name)).collect();
+    let distinct: BTreeSet<&(&str, &str)> = names.iter().collect();
+    assert_eq!(names.len(), distinct.len());
+    assert!(LATER.iter().all(|later| names.iter().all(|(_, name)| name != later)));
+    assert!(rows().all(|row| !row.does.is_empty() && row.differs.is_none_or(|why| !why.is_empty())));
+}

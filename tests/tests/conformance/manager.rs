@@ -1,0 +1,326 @@
+//! certificate_manager_test.go, against a server.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use perennial::{Failure, Reason, Template};
+use perennial_kubernetes::client::CsrError;
+use perennial_kubernetes::rotation::{AskAs, Signer};
+use perennial_kubernetes::server::{Api, Approval, Options};
+use perennial_pki::{KeyAlgorithm, KeyError, KeyPair, read_request};
+use perennial_smol::Rotator;
+use smol::future;
+
+use super::rig::{COLLECTION, DAY, HOUR, KUBELET_CLIENT, MINUTE, Node, SECOND, Server, ask, key};
+use super::support::{self, BOUND, Runtime};
+use super::{Row, different, same};
+
+const SOURCE: &str = "certificate_manager_test.go";
+const POST: &str = "match: { method: POST }";
+const NAMES_A_SIGNER: &str = "a request without a signerName has been impossible since Kubernetes 1.22";
+
+const fn health(name: &'static str, does: &'static str, check: fn()) -> Row {
+    same(SOURCE, name, does, check)
+}
+
+pub(crate) const ROWS: &[Row] = &[
+    same(
+        SOURCE,
+        "TestRotateCertCreateCSRError",
+        "the attempt has failed, another one follows; what is held is kept",
+        || {
+            fails_and_recovers(&format!("{{ {POST}, fault: {{ answer: {{ status: 500 }} }} }}"));
+        },
+    ),
+    same(SOURCE, "TestRotateCertWaitingForResultError", "the same, once reading has failed too often", || {
+        fails_and_recovers("{ match: { method: GET }, fault: { answer: { status: 500 } } }");
+    }),
+    same(
+        SOURCE,
+        "TestNewManagerNoBootstrap",
+        "what is stored goes before what bootstraps; it is not due",
+        current_is_kept,
+    ),
+    same(
+        SOURCE,
+        "TestGetCurrentCertificateOrBootstrap/return cert from store",
+        "it is served, and not due",
+        current_is_kept,
+    ),
+    same(
+        SOURCE,
+        "TestGetCurrentCertificateOrBootstrap/no cert in store and no bootstrap cert",
+        "none is served; one is due",
+        || {
+            let node = Node::new(Server::new(Options::default()), None);
+            assert_eq!(node.presents(), None);
+            assert_eq!(node.rotation.snapshot(node.server.now).due, Some(Reason::NoCertificate));
+        },
+    ),
+    same(
+        SOURCE,
+        "TestInitializeCertificateSigningRequestClient/No current certificate, no bootstrap certificate",
+        "none, then the API's",
+        from_nothing,
+    ),
+    different(
+        SOURCE,
+        "TestInitializeCertificateSigningRequestClient/No current certificate, no bootstrap certificate, no v1 API",
+        "404 is a rejection; v1beta1 is never asked",
+        "v1beta1 has not been served since Kubernetes 1.22",
+        || {
+            let mut node = Node::new(Server::new(Options::default()), None);
+            node.server.faults(&format!("{{ {POST}, fault: {{ answer: {{ status: 404 }} }} }}"));
+            node.run(MINUTE);
+            assert_eq!(node.rotation.machine().last_failure(), Some(Failure::Rejected));
+            assert_eq!(node.server.journal(), [format!("POST {COLLECTION}")]);
+        },
+    ),
+    same(
+        SOURCE,
+        "TestInitializeCertificateSigningRequestClient/No current certificate, no bootstrap certificate, no v1beta1 API",
+        "v1 it is",
+        || {
+            from_nothing();
+            let mut node = Node::new(Server::new(Options::default()), None);
+            node.run(MINUTE);
+            assert!(node.server.journal().iter().all(|line| line.contains("/v1/")));
+        },
+    ),
+    same(
+        SOURCE,
+        "TestInitializeCertificateSigningRequestClient/No current certificate, bootstrap certificate",
+        "asked with the bootstrap credential, the API's takes over",
+        bootstrapped,
+    ),
+    same(
+        SOURCE,
+        "TestInitializeCertificateSigningRequestClient/Current certificate, no bootstrap certificate",
+        "the stored one, before and after",
+        current_is_kept,
+    ),
+    same(
+        SOURCE,
+        "TestInitializeCertificateSigningRequestClient/Current certificate, bootstrap certificate",
+        "the stored one, before and after",
+        current_is_kept,
+    ),
+    same(
+        SOURCE,
+        "TestInitializeCertificateSigningRequestClient/Current certificate expired, no bootstrap certificate",
+        "none, then the API's",
+        || {
+            let mut server = Server::new(Options::default());
+            let expired = server.node_credential(25 * HOUR, DAY);
+            let mut node = Node::new(server, Some(expired));
+            assert_eq!(node.presents(), None);
+            node.run(MINUTE);
+            assert!(node.presents().is_some());
+        },
+    ),
+    different(
+        SOURCE,
+        "TestInitializeOtherRESTClients/No current certificate, no bootstrap certificate",
+        "as for the other signer, by its name",
+        NAMES_A_SIGNER,
+        || signer_is_named(from_nothing),
+    ),
+    different(
+        SOURCE,
+        "TestInitializeOtherRESTClients/No current certificate, bootstrap certificate",
+        "as for the other signer, by its name",
+        NAMES_A_SIGNER,
+        || signer_is_named(bootstrapped),
+    ),
+    different(
+        SOURCE,
+        "TestInitializeOtherRESTClients/Current certificate, no bootstrap certificate",
+        "as for the other signer, by its name",
+        NAMES_A_SIGNER,
+        || signer_is_named(current_is_kept),
+    ),
+    different(
+        SOURCE,
+        "TestInitializeOtherRESTClients/Current certificate, bootstrap certificate",
+        "as for the other signer, by its name",
+        NAMES_A_SIGNER,
+        || signer_is_named(current_is_kept),
+    ),
+    health(
+        "TestServerHealth/Current certificate, bootstrap certificate",
+        "issued: nothing speaks against the server",
+        || {
+            let mut server = Server::new(Options::default());
+            assert!(server.submit(&ask(&key(), KUBELET_CLIENT), MINUTE, |_| {}).unwrap().is_ok());
+        },
+    ),
+    health("TestServerHealth/Generic error on create", "not healthy; what is held is kept", || {
+        assert_eq!(error("connection: refused").server_healthy, Some(false));
+        fails_and_recovers("{ fault: { connection: refused } }");
+    }),
+    health("TestServerHealth/Unauthorized error on create", "healthy", || {
+        assert_eq!(error("answer: { status: 401 }").server_healthy, Some(true));
+    }),
+    health("TestServerHealth/Generic unauthorized error on create", "healthy", || {
+        assert_eq!(error("answer: { status: 401, body: html }").server_healthy, Some(true));
+    }),
+    health("TestServerHealth/Generic not found error on create", "not healthy: something else answers", || {
+        assert_eq!(error("answer: { status: 404, body: html }").server_healthy, Some(false));
+    }),
+    health("TestServerHealth/Not found error on create", "healthy", || {
+        assert_eq!(error("answer: { status: 404 }").server_healthy, Some(true));
+    }),
+    same(SOURCE, "TestStop", "no certificate, then one within seconds; once stopped, nothing more happens", || {
+        let server = support::serve(Approval::Auto);
+        let mut node = support::node(Runtime::Std, &server.cluster);
+        let template = node.template.take();
+        let handle = node.start();
+        assert!(handle.credential().is_none());
+        handle.set_template(template);
+        support::issued(&handle, 1);
+        handle.shutdown();
+        let stopped = Instant::now();
+        handle.rotate_now();
+        assert!(handle.wait_for(BOUND, |now| now.issued > 1).is_none());
+        assert!(Some(stopped.elapsed()) < BOUND, "it has ended, so there is nothing to wait for");
+        assert_eq!(server.csr_names().len(), 1);
+    }),
+    different(
+        SOURCE,
+        "TestContext",
+        "dropping the future of a rotation is cancelling it; stopping it afterwards is no mistake",
+        "a future has no context",
+        || {
+            let server = support::serve(Approval::Auto);
+            let signer = support::node(Runtime::Smol, &server.cluster).signer.unwrap();
+            let rotator = Rotator::new().policy(support::policy()).template(Template::node("worker-1")).signer(signer);
+            let (handle, rotation) = rotator.start();
+            smol::block_on(future::or(rotation, async { drop(handle.wait_for(|now| now.issued == 1).await) }));
+            assert!(handle.credential().is_some());
+            smol::block_on(handle.shutdown());
+            handle.rotate_now();
+            assert!(smol::block_on(handle.wait_for(|now| now.issued > 1)).is_none(), "it has ended");
+        },
+    ),
+    same(SOURCE, "TestGenerateKeyConfig/nil returns default EC key", "ECDSA P-256", || {
+        asks_with(None, KeyAlgorithm::EcdsaP256)
+    }),
+    same(SOURCE, "TestGenerateKeyConfig/returns custom EC key", "the kind of key that is configured", || {
+        asks_with(Some(KeyAlgorithm::EcdsaP384), KeyAlgorithm::EcdsaP384);
+    }),
+    different(
+        SOURCE,
+        "TestGenerateKeyConfig/returns custom RSA key",
+        "RSA keys are imported, never generated",
+        "the crypto library generates none, and every cluster takes ECDSA; Ed25519, which client-go cannot keep, is there",
+        || {
+            assert!(matches!(KeyPair::generate(KeyAlgorithm::Rsa), Err(KeyError::NotGenerated { .. })));
+            asks_with(Some(KeyAlgorithm::Ed25519), KeyAlgorithm::Ed25519);
+        },
+    ),
+    same(SOURCE, "TestGenerateKeyConfig/simulate parsing error", "the attempt fails, and the reason is told", || {
+        let mut node =
+            Node::with(Server::new(Options::default()), None, |signer| signer.key_algorithm = KeyAlgorithm::Rsa);
+        node.run(SECOND / 10);
+        assert_eq!(node.rotation.machine().last_failure(), Some(Failure::Local));
+        let told = node.rotation.snapshot(node.server.now).last_error.unwrap();
+        assert_eq!(*told, *KeyPair::generate(KeyAlgorithm::Rsa).unwrap_err().to_string());
+        assert!(node.server.journal().is_empty());
+    }),
+    same(SOURCE, "TestValidateKeyStrength/RSA 1024", "refused", || {
+        let pem = include_str!("../../../pki/tests/data/rsa1024.pkcs1.pem");
+        assert_eq!(KeyPair::from_pem(pem).err(), Some(KeyError::Unsupported));
+    }),
+    same(SOURCE, "TestValidateKeyStrength/ECDSA P-224", "refused", || {
+        assert_eq!(KeyPair::from_pem(include_str!("data/p224.sec1.pem")).err(), Some(KeyError::Unsupported));
+    }),
+    same(SOURCE, "TestValidateKeyStrength/RSA 2048", "taken", || {
+        let pem = include_str!("../../../pki/tests/data/rsa2048.pkcs1.pem");
+        assert_eq!(KeyPair::from_pem(pem).unwrap().algorithm(), KeyAlgorithm::Rsa);
+    }),
+    same(SOURCE, "TestValidateKeyStrength/ECDSA P-256", "taken", || {
+        let pem = include_str!("../../../pki/tests/data/p256.sec1.pem");
+        assert_eq!(KeyPair::from_pem(pem).unwrap().algorithm(), KeyAlgorithm::EcdsaP256);
+    }),
+];
+
+fn from_nothing() {
+    let mut node = Node::new(Server::new(Options::default()), None);
+    assert_eq!(node.presents(), None);
+    node.run(MINUTE);
+    assert!(node.presents().is_some() && node.written == 1);
+}
+
+/// Its own certificate is what it asks with, once it has one; a token until then.
+fn bootstrapped() {
+    let server = Server::new(Options::default());
+    let mut node = Node::with(server, None, own);
+    node.run(MINUTE);
+    let object = node.server.api.requests().next().unwrap();
+    assert_eq!(object.spec.username, "system:bootstrap:abcdef");
+    assert!(node.presents().is_some());
+}
+
+fn current_is_kept() {
+    for adjust in [|_: &mut _| {}, own] {
+        let mut server = Server::new(Options::default());
+        let stored = server.node_credential(12 * HOUR, 2 * DAY);
+        let mut node = Node::with(server, Some(Arc::clone(&stored)), adjust);
+        for _ in 0..2 {
+            assert_eq!(node.presents().as_deref(), Some(stored.chain().serial()));
+            node.run(MINUTE);
+        }
+        assert!(node.server.journal().is_empty());
+    }
+}
+
+/// With the certificate itself; with a token as long as there is none.
+fn own(signer: &mut Signer) {
+    if let AskAs::Other(token) = &signer.ask_as {
+        signer.ask_as = AskAs::Own { bootstrap: Some(Arc::clone(token)) };
+    }
+}
+
+fn signer_is_named(case: fn()) {
+    case();
+    let mut server = Server::new(Options::default());
+    let unnamed = server.submit(&ask(&key(), ""), MINUTE, |_| {}).unwrap().unwrap_err();
+    assert_eq!(unnamed.failure, Failure::Rejected);
+    let named = |api: &Api| api.requests().all(|object| object.spec.signer_name == KUBELET_CLIENT);
+    let mut node = Node::new(server, None);
+    node.run(MINUTE);
+    assert!(node.submissions == 1 && named(&node.server.api));
+}
+
+/// Under these faults a renewal fails, and the certificate stays; without them it succeeds.
+fn fails_and_recovers(rules: &str) {
+    let mut server = Server::new(Options::default());
+    let stored = server.node_credential(22 * HOUR, DAY);
+    let mut node = Node::new(server, Some(Arc::clone(&stored)));
+    node.server.faults(rules);
+    node.run(30 * MINUTE);
+    assert!(node.rotation.machine().last_failure().is_some());
+    assert_eq!(node.presents().as_deref(), Some(stored.chain().serial()));
+    node.server.faults("");
+    node.run(30 * MINUTE);
+    assert_ne!(node.presents().as_deref(), Some(stored.chain().serial()));
+}
+
+/// What comes of a submission whose POST meets this fault.
+pub(crate) fn error(fault: &str) -> CsrError {
+    let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
+    let about = if fault.starts_with("connection") { "" } else { "match: { method: POST }, " };
+    server.faults(&format!("{{ {about}fault: {{ {fault} }} }}"));
+    server.submit(&ask(&key(), KUBELET_CLIENT), HOUR, |_| {}).unwrap().unwrap_err()
+}
+
+fn asks_with(configured: Option<KeyAlgorithm>, expected: KeyAlgorithm) {
+    let adjust = |signer: &mut Signer| {
+        signer.key_algorithm = configured.unwrap_or(signer.key_algorithm);
+    };
+    let mut node = Node::with(Server::new(Options::default()), None, adjust);
+    node.run(MINUTE);
+    let object = node.server.api.requests().next().unwrap();
+    assert_eq!(read_request(&object.spec.request).unwrap().key_algorithm, expected);
+    assert!(node.presents().is_some());
+}

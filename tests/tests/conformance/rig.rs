@@ -1,0 +1,357 @@
+//! A server in memory, whoever asks it, and a node; all in virtual time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Instant, Now, Policy, RequestId, Template, UnixTime};
+use perennial_kubernetes::client::{Ask, Conversation, CsrError, Input, Issuance, Issued, Limits, Step, csr_name};
+use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, ObjectMeta};
+use perennial_kubernetes::rotation::{self, AskAs, Duty, Rotation, Signer, Start};
+use perennial_kubernetes::server::{
+    self, Answer, Api, ApiRequest, Authority, Break, Method, Options, Random, Session, Tls, faults::Plan,
+};
+use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, Usage, certificate_request};
+use rustls::pki_types::UnixTime as TlsTime;
+use rustls::time_provider::TimeProvider;
+use serde_json::Value;
+
+/// 2027-01-15T08:00:00Z
+pub(crate) const START: UnixTime = UnixTime::from_secs(1_800_000_000);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
+pub(crate) const COLLECTION: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+pub(crate) const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+pub(crate) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+pub(crate) const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+const TOKEN: &str = "abcdef.0123456789abcdef";
+
+/// The server's own certificate is valid throughout: one moment is as good as any.
+#[derive(Debug)]
+struct Clock;
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<TlsTime> {
+        Some(TlsTime::since_unix_epoch(Duration::from_secs(START.as_secs() as u64)))
+    }
+}
+
+/// The embedded server.
+pub(crate) struct Server {
+    pub(crate) api: Api,
+    pub(crate) now: Now,
+    tls: Tls,
+    random: Random,
+    cluster: Arc<Cluster>,
+}
+
+impl Server {
+    pub(crate) fn new(options: Options) -> Self {
+        Self::signed_by(options, 1000 * DAY)
+    }
+
+    /// Its authority lives for so long.
+    pub(crate) fn signed_by(options: Options, span: Duration) -> Self {
+        let mut random = Random::from_seed([7; 32]);
+        let authority = Authority::generate(&mut random, START, span).unwrap();
+        let shown = authority.server_credential(&["localhost"], &[], &mut random, START, span).unwrap();
+        let tls = Tls::with_clock(&authority, &shown, Arc::new(Clock)).unwrap();
+        let cluster = Cluster::from_url("https://localhost:6443").unwrap().with_roots(authority.roots().unwrap());
+        let mut api = Api::new(options, authority, Random::from_seed([8; 32]));
+        api.add_token(TOKEN, server::Identity::bootstrap("abcdef"));
+        Self { api, now: Now { instant: Instant::default(), unix: START }, tls, random, cluster: Arc::new(cluster) }
+    }
+
+    /// Misbehaves from now on as these rules say.
+    pub(crate) fn faults(&mut self, rules: &str) {
+        self.api.set_faults(Plan::parse(&format!("rules: [{rules}]")).unwrap(), self.now.unix);
+    }
+
+    pub(crate) fn pass(&mut self, span: Duration) {
+        self.now = Now { instant: self.now.instant.after(span), unix: self.now.unix.after(span) };
+        self.api.tick(self.now.unix);
+    }
+
+    /// A node's certificate, issued so long ago.
+    pub(crate) fn node_credential(&mut self, age: Duration, life: Duration) -> Arc<Credential> {
+        let issued = self.now.unix.before(age);
+        let name = "system:node:worker-1";
+        let authority = self.api.authority();
+        Arc::new(authority.client_credential(name, &["system:nodes"], &mut self.random, issued, life).unwrap())
+    }
+
+    /// The status of the answer.
+    pub(crate) fn send(&mut self, user: &server::Identity, method: Method, path: &str, body: impl Into<Value>) -> u16 {
+        let mut request = ApiRequest::new(method, format!("{COLLECTION}{path}"));
+        request.content_type = "application/json".into();
+        request.body = body.into().to_string().into_bytes();
+        request.peer = Some(Arc::new(user.clone()));
+        match self.api.handle(&request, self.now.unix) {
+            Answer::Response(response) => response.status,
+            Answer::Watch(_) => panic!("nobody watches here"),
+        }
+    }
+
+    pub(crate) fn create(&mut self, user: &server::Identity, object: &CertificateSigningRequest) -> u16 {
+        self.send(user, Method::Post, "", json(object))
+    }
+
+    pub(crate) fn object(&self, name: &str) -> Option<CertificateSigningRequest> {
+        self.api.requests().find(|object| object.metadata.name == name).cloned()
+    }
+
+    /// Adds a condition as `kubectl` and signers do, under this subresource.
+    pub(crate) fn add_condition(&mut self, name: &str, kind: &str, subresource: &str) -> u16 {
+        let mut object = self.object(name).unwrap();
+        let condition = Condition { type_: kind.into(), status: "True".into(), ..Condition::default() };
+        object.status.conditions.push(condition);
+        self.send(&admin(), Method::Put, &format!("/{name}/{subresource}"), json(&object))
+    }
+
+    pub(crate) fn approve(&mut self, name: &str) -> u16 {
+        self.add_condition(name, "Approved", "approval")
+    }
+
+    /// The issued chain, if there is one.
+    pub(crate) fn chain(&self, name: &str) -> Option<Chain> {
+        let certificate = self.object(name)?.status.certificate;
+        (!certificate.is_empty()).then(|| Chain::from_pem(&certificate).unwrap())
+    }
+
+    /// Submits what `ask` says, and waits for so long. Whenever there is nothing to do but wait, `idle` may do something.
+    pub(crate) fn submit(
+        &mut self,
+        ask: &Ask,
+        span: Duration,
+        mut idle: impl FnMut(&mut Self),
+    ) -> Option<Result<Issued, CsrError>> {
+        let identity = Identity::Token(Token::new(TOKEN).unwrap());
+        let exchange = Issuance::new(ask.clone(), self.cluster.clone(), identity, Limits::default(), 7);
+        let mut wire = Wire { exchange: Box::new(exchange), session: None, until: self.now.instant };
+        let end = self.now.instant.after(span);
+        while self.now.instant < end {
+            if let Some(result) = wire.carry(self) {
+                return Some(result);
+            }
+            idle(self);
+            if let Some(result) = wire.carry(self) {
+                return Some(result);
+            }
+            let next = wire.until.min(end).since(self.now.instant).max(Duration::from_millis(1));
+            self.pass(next);
+        }
+        None
+    }
+
+    /// The HTTP requests so far.
+    pub(crate) fn journal(&self) -> Vec<String> {
+        self.api.journal().map(str::to_owned).collect()
+    }
+}
+
+pub(crate) fn json(object: &CertificateSigningRequest) -> Value {
+    serde_json::to_value(object).unwrap()
+}
+
+pub(crate) fn admin() -> server::Identity {
+    server::Identity::new("kubernetes-admin", ["system:masters"])
+}
+
+pub(crate) fn bootstrapper() -> server::Identity {
+    server::Identity::bootstrap("abcdef")
+}
+
+pub(crate) fn node_user(node: &str) -> server::Identity {
+    server::Identity::new(format!("system:node:{node}"), ["system:nodes"])
+}
+
+pub(crate) fn key() -> KeyPair {
+    KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap()
+}
+
+/// A request object.
+pub(crate) fn csr(name: &str, signer: &str, usages: &[&str], template: &Template) -> CertificateSigningRequest {
+    csr_of(name, signer, usages, certificate_request(template, &key()).unwrap().pem)
+}
+
+pub(crate) fn csr_of(name: &str, signer: &str, usages: &[&str], pem: impl Into<Vec<u8>>) -> CertificateSigningRequest {
+    CertificateSigningRequest {
+        api_version: "certificates.k8s.io/v1".into(),
+        kind: "CertificateSigningRequest".into(),
+        metadata: ObjectMeta { name: name.into(), ..ObjectMeta::default() },
+        spec: CsrSpec {
+            request: pem.into(),
+            signer_name: signer.into(),
+            usages: usages.iter().map(|usage| (*usage).to_owned()).collect(),
+            ..CsrSpec::default()
+        },
+        ..CertificateSigningRequest::default()
+    }
+}
+
+/// What a node asks of this signer with this key.
+pub(crate) fn ask(key: &KeyPair, signer: &str) -> Ask {
+    let template = Template::node("worker-1");
+    let usages = ["digital signature", "client auth"].map(str::to_owned);
+    Ask {
+        name: csr_name(key.public_key_der(), template.common_name(), template.organizations(), &usages),
+        request: certificate_request(&template, key).unwrap(),
+        public_key_der: key.public_key_der().to_vec(),
+        signer_name: signer.to_owned(),
+        usages: usages.to_vec(),
+        expiration_seconds: None,
+        usage: Usage::ClientAuth,
+        skew: MINUTE,
+        roots: None,
+    }
+}
+
+/// An exchange and its connection.
+struct Wire {
+    exchange: Box<Issuance>,
+    session: Option<Session>,
+    until: Instant,
+}
+
+impl Wire {
+    /// Carries bytes until somebody has to wait. What came of the exchange, if it is over.
+    fn carry(&mut self, server: &mut Server) -> Option<Result<Issued, CsrError>> {
+        let Server { api, tls, now, .. } = server;
+        let now = *now;
+        let mut bytes = Vec::new();
+        for _ in 0..50_000 {
+            bytes.clear();
+            let input = match (self.exchange.poll(now), self.session.as_mut()) {
+                (Step::Done(result), _) => return Some(result),
+                (Step::Disconnect, _) => {
+                    self.session = None;
+                    continue;
+                }
+                (Step::Wait { until }, _) | (Step::Receive { until }, None) if until > now.instant => {
+                    self.until = until;
+                    return None;
+                }
+                (Step::Wait { .. }, Some(_)) => continue,
+                (Step::Wait { .. } | Step::Receive { .. } | Step::Transmit { .. }, None) => Input::Ended,
+                (Step::Connect { .. }, _) => {
+                    let opened = self.session.insert(Session::new(tls, now.instant).unwrap());
+                    opened.drive(api, now);
+                    if opened.breaks() == Some(Break::Refused) {
+                        Input::Failed("connection refused".into())
+                    } else {
+                        Input::Connected
+                    }
+                }
+                (Step::Transmit { bytes: sent, .. }, Some(open)) => {
+                    open.receive(&sent);
+                    open.drive(api, now);
+                    continue;
+                }
+                (Step::Receive { until }, Some(open)) => {
+                    open.drive(api, now);
+                    open.transmit(&mut bytes, now.instant);
+                    if !bytes.is_empty() {
+                        Input::Received(&bytes)
+                    } else if open.is_closed() {
+                        Input::Ended
+                    } else if until > now.instant {
+                        self.until = until.min(open.deadline());
+                        return None;
+                    } else {
+                        continue;
+                    }
+                }
+            };
+            self.exchange.handle(input, now);
+        }
+        panic!("the exchange spins: {:?}", self.exchange);
+    }
+}
+
+/// A node and the server it asks.
+pub(crate) struct Node {
+    pub(crate) server: Server,
+    pub(crate) rotation: Rotation,
+    pub(crate) submissions: u32,
+    /// Certificates it was told to write.
+    pub(crate) written: u32,
+    live: Option<(RequestId, Wire)>,
+}
+
+impl Node {
+    /// A node that asks with a token, as if somebody handed it a client, and holds this credential.
+    pub(crate) fn new(server: Server, credential: Option<Arc<Credential>>) -> Self {
+        Self::with(server, credential, |_| {})
+    }
+
+    /// The same, with a signer adjusted.
+    pub(crate) fn with(server: Server, credential: Option<Arc<Credential>>, adjust: impl FnOnce(&mut Signer)) -> Self {
+        let token = Token::new(TOKEN).unwrap();
+        let mut signer = Signer::kubelet_client(server.cluster.clone(), None);
+        signer.ask_as = AskAs::Other(Arc::new(move || Ok(Identity::Token(token.clone()))));
+        adjust(&mut signer);
+        let start = Start {
+            policy: Arc::new(Policy::default()),
+            signer: Some(signer),
+            template: Some(Arc::new(Template::node("worker-1"))),
+            credential,
+        };
+        let rotation = Rotation::new(start, server.now);
+        Self { server, rotation, submissions: 0, written: 0, live: None }
+    }
+
+    /// Whose serial number it would present now.
+    pub(crate) fn presents(&self) -> Option<String> {
+        let now = self.server.now;
+        self.rotation.machine().certificate_at(now.unix)?;
+        self.rotation.snapshot(now).credential.map(|held| held.chain().serial().to_owned())
+    }
+
+    /// Goes on for so long.
+    pub(crate) fn run(&mut self, span: Duration) {
+        let end = self.server.now.instant.after(span);
+        loop {
+            let now = self.server.now;
+            self.server.api.tick(now.unix);
+            if self.rotation.deadline().is_some_and(|due| due <= now.instant) {
+                self.tell(rotation::Input::Tick);
+            }
+            while let Some((id, result)) = self.converse() {
+                self.tell(rotation::Input::Finished { id, result });
+            }
+            if now.instant >= end {
+                return;
+            }
+            let live = self.live.as_ref().map(|(_, wire)| wire.until);
+            let next = [self.rotation.deadline(), live, Some(end)].into_iter().flatten().min().unwrap_or(end);
+            self.server.pass(next.min(end).since(now.instant).max(Duration::from_millis(1)));
+        }
+    }
+
+    fn converse(&mut self) -> Option<(RequestId, Result<Issued, CsrError>)> {
+        let (id, wire) = self.live.as_mut()?;
+        let (id, result) = (*id, wire.carry(&mut self.server)?);
+        self.live = None;
+        Some((id, result))
+    }
+
+    pub(crate) fn tell(&mut self, input: rotation::Input) {
+        let now = self.server.now;
+        for duty in self.rotation.handle(input, now) {
+            match duty {
+                Duty::Drive { id, exchange } => {
+                    self.submissions += 1;
+                    self.live = Some((id, Wire { exchange, session: None, until: now.instant }));
+                }
+                Duty::Drop { id } => drop(self.live.take_if(|(live, _)| *live == id)),
+                Duty::Write { id, .. } => {
+                    self.written += 1;
+                    self.tell(rotation::Input::Written { id, result: Ok(()) });
+                }
+                Duty::SetTimer(_) => {}
+            }
+        }
+    }
+}
