@@ -51,7 +51,8 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
         }
     };
     let store = Directory::open(directory, PREFIX).map_err(Failure::usage)?;
-    if store.load().map_err(Failure::usage)?.is_some() {
+    let held = store.load(clock::now().unix).map_err(Failure::usage)?;
+    if held.credential.is_some() || !held.problems.is_empty() {
         let why = "holds a certificate already; give a directory that does not";
         return Err(Failure::Usage(format!("{} {why}", directory.display())));
     }

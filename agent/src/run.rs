@@ -30,10 +30,14 @@ pub(crate) fn run(options: &cli::Run) -> Result<(), Failure> {
 /// Everything that can be wrong with the input is found before anything is started or written.
 fn keep(options: &cli::Run, report: &mut Report) -> Result<(), Failure> {
     let node = node_name::resolve(options.node_name.as_deref())?;
-    let held = held(options)?;
+    // A kubeconfig that names the pair in use can be read only when that is in order.
+    let (kept, held) = held(options)?;
     let bootstrap = options.bootstrap_kubeconfig.as_deref();
     let access = kubeconfigs::read(&options.kubeconfig, bootstrap, held.is_none())?;
-    let store = Directory::open(&options.cert_dir, PREFIX).map_err(Failure::usage)?;
+    let store = match kept {
+        Some(store) => store,
+        None => Directory::open(&options.cert_dir, PREFIX).map_err(Failure::usage)?,
+    };
     let current = std::path::absolute(store.current()).map_err(Failure::usage)?;
     if access.write {
         kubeconfigs::make_room(&options.kubeconfig, &current)?;
@@ -64,13 +68,15 @@ fn keep(options: &cli::Run, report: &mut Report) -> Result<(), Failure> {
     kept
 }
 
-/// The valid certificate in the directory, if there is one.
-fn held(options: &cli::Run) -> Result<Option<Chain>, Failure> {
+/// The directory, if it exists, put right, and the valid certificate in it, if there is one.
+fn held(options: &cli::Run) -> Result<(Option<Directory>, Option<Chain>), Failure> {
     if !options.cert_dir.exists() {
-        return Ok(None);
+        return Ok((None, None));
     }
-    let store = Directory::open_existing(&options.cert_dir, PREFIX).map_err(Failure::usage)?;
-    let credential = store.load().map_err(Failure::usage)?.map(|(credential, _)| credential);
-    let chain = credential.map(|credential| credential.chain().clone());
-    Ok(chain.filter(|chain| !chain.certificate().validity.expired(clock::now().unix)))
+    let store = Directory::open(&options.cert_dir, PREFIX).map_err(Failure::usage)?;
+    let now = clock::now().unix;
+    let loaded = store.recover(now).map_err(Failure::usage)?;
+    loaded.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
+    let chain = loaded.credential.map(|(credential, _)| credential.chain().clone());
+    Ok((Some(store), chain.filter(|chain| !chain.certificate().validity.expired(now))))
 }

@@ -57,21 +57,25 @@ struct Verdict {
 
 fn find(directory: &Directory) -> Result<Found, Failure> {
     let shown = |path: &Path| path.display().to_string();
-    match directory.load() {
-        Ok(None) => Ok(Found::Nothing),
-        Ok(Some((credential, path))) => {
-            Ok(Found::Certificate { file: shown(&path), chain: credential.chain().clone(), key_matches: true })
-        }
-        Err(DirectoryError::Credential { path, error }) => {
+    let loaded = directory.load(clock::now().unix).map_err(Failure::usage)?;
+    if let Some((credential, path)) = loaded.credential {
+        return Ok(Found::Certificate { file: shown(&path), chain: credential.chain().clone(), key_matches: true });
+    }
+    // Who else could read it does not matter any more.
+    let mut problems = loaded.problems.into_iter().filter(|problem| !matches!(problem, DirectoryError::Exposed { .. }));
+    match problems.next() {
+        None => Ok(Found::Nothing),
+        Some(DirectoryError::Credential { path, error: error @ CredentialError::KeyMismatch { .. } }) => {
             let chain = fs::read(&path).ok().and_then(|text| Chain::from_pem(&text).ok());
-            match (error, chain) {
-                (CredentialError::KeyMismatch { .. }, Some(chain)) => {
-                    Ok(Found::Certificate { file: shown(&path), chain, key_matches: false })
-                }
-                (error, _) => Ok(Found::Damaged { file: shown(&path), why: error.to_string() }),
-            }
+            Ok(match chain {
+                Some(chain) => Found::Certificate { file: shown(&path), chain, key_matches: false },
+                None => Found::Damaged { file: shown(&path), why: error.to_string() },
+            })
         }
-        Err(error) => Err(Failure::usage(error)),
+        Some(DirectoryError::Credential { path, error }) => {
+            Ok(Found::Damaged { file: shown(&path), why: error.to_string() })
+        }
+        Some(error) => Err(Failure::usage(error)),
     }
 }
 

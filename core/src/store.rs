@@ -4,11 +4,16 @@
 //! The layout is kubelet's (client-go `certificate_store.go`): `PREFIX-current.pem` is a link to the
 //! newest `PREFIX-<UTC time>.pem`, which holds chain and key. Unlike kubelet's, a plan never
 //! removes what is in use before its successor is in place, never reuses a name, and syncs the
-//! directory, so that `PREFIX-current.pem` names a whole pair at every step.
+//! directory, so that `PREFIX-current.pem` names a whole pair at every step. What is in the way, or
+//! is damaged, is renamed, never removed: it may be somebody's only copy of a key.
+
+mod prune;
+mod recover;
+
+pub use prune::Dated;
 
 use alloc::format;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -25,6 +30,8 @@ pub struct Entry {
     pub name: String,
     /// What it is.
     pub kind: Kind,
+    /// If it is a link that leads to a name in this directory: that name.
+    pub target: Option<String>,
 }
 
 /// What a directory entry is.
@@ -39,8 +46,30 @@ pub enum Kind {
 }
 
 impl Listing {
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        self.0.iter().find(|entry| entry.name == name)
+    }
+
     fn kind(&self, name: &str) -> Option<Kind> {
-        self.0.iter().find(|entry| entry.name == name).map(|entry| entry.kind)
+        self.entry(name).map(|entry| entry.kind)
+    }
+
+    /// The regular file that this name, or the link of this name, leads to within the directory.
+    pub fn file_behind<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        let entry = self.entry(name)?;
+        let name = entry.target.as_deref().unwrap_or(name);
+        self.kind(name).filter(|kind| *kind == Kind::File).map(|_| name)
+    }
+
+    /// A name like this one that is not in use.
+    fn unused(&self, name: &str) -> String {
+        let mut unused = String::from(name);
+        let mut count = 1_u32;
+        while self.kind(&unused).is_some() {
+            count = count.saturating_add(1);
+            unused = format!("{name}{count}");
+        }
+        unused
     }
 }
 
@@ -71,11 +100,23 @@ pub enum FileOp {
         /// The file.
         name: String,
     },
+    /// Let nobody but the owner read or write the file (mode 0600).
+    Restrict {
+        /// The file.
+        name: String,
+    },
     /// Create a symbolic link. It must not exist.
     Symlink {
         /// What it points at.
         target: String,
         /// The link.
+        name: String,
+    },
+    /// Give a file a second name (a hard link). It must not exist.
+    Link {
+        /// The file.
+        file: String,
+        /// Its second name.
         name: String,
     },
     /// Rename, replacing what is there in one step.
@@ -95,7 +136,7 @@ pub enum FileOp {
 }
 
 /// File operations, to be carried out in order; stop at the first that fails, and then [`undo`](Plan::undo).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The operations.
     pub steps: Vec<FileOp>,
@@ -106,14 +147,14 @@ impl Plan {
     /// the new pair may be found.
     pub fn undo(&self, done: usize) -> Vec<FileOp> {
         let done = self.steps.get(..done).unwrap_or(&self.steps);
-        if done.iter().any(|step| matches!(step, FileOp::Rename { .. })) {
-            return Vec::new();
-        }
-        let created = done.iter().rev().filter_map(|step| match step {
-            FileOp::CreateNew { name } | FileOp::Symlink { name, .. } => Some(FileOp::Remove { name: name.clone() }),
-            FileOp::Sync { .. } | FileOp::Rename { .. } | FileOp::SyncDir | FileOp::Remove { .. } => None,
+        let created = done.iter().rev().map_while(|step| match step {
+            FileOp::CreateNew { name } | FileOp::Symlink { name, .. } | FileOp::Link { name, .. } => {
+                Some(Some(FileOp::Remove { name: name.clone() }))
+            }
+            FileOp::Sync { .. } | FileOp::Restrict { .. } | FileOp::SyncDir | FileOp::Remove { .. } => Some(None),
+            FileOp::Rename { .. } => None,
         });
-        created.collect()
+        created.flatten().collect()
     }
 }
 
@@ -127,11 +168,11 @@ impl Layout {
     /// The layout for this prefix, `kubelet-client` or `kubelet-server` for a kubelet's.
     ///
     /// # Errors
-    /// [`StoreError::Prefix`] if it is empty or would leave the directory.
-    pub fn new(prefix: impl Into<String>) -> Result<Self, StoreError> {
+    /// [`BadPrefix`] if it is empty or would leave the directory.
+    pub fn new(prefix: impl Into<String>) -> Result<Self, BadPrefix> {
         let prefix = prefix.into();
         let fits = !prefix.is_empty() && !prefix.starts_with('.') && !prefix.contains(['/', '\\', '\0']);
-        if fits { Ok(Self { prefix }) } else { Err(StoreError::Prefix { prefix }) }
+        if fits { Ok(Self { prefix }) } else { Err(BadPrefix { prefix }) }
     }
 
     /// The link to the pair in use.
@@ -139,51 +180,44 @@ impl Layout {
         format!("{}-current.pem", self.prefix)
     }
 
-    /// Where to look for a pair, best first: the pair in use, one whose update was cut short just
-    /// before it came into use, and the fixed names of older installations.
+    /// Where a pair is in use, best first: the pair in use, and one whose update was cut short just before it came
+    /// into use. If neither holds a pair, look at [`Layout::others`].
     pub fn sources(&self, listing: &Listing) -> Vec<Source> {
         let bundle = |name| listing.kind(name).is_some().then(|| Source::Bundle(name.into()));
-        let (certificate, key) = (format!("{}.crt", self.prefix), format!("{}.key", self.prefix));
-        let pair = listing.kind(&certificate).is_some() && listing.kind(&key).is_some();
-        let pair = pair.then_some(Source::Pair { certificate, key });
-        [bundle(&self.current()), bundle(&self.updated()), pair].into_iter().flatten().collect()
-    }
-
-    /// Whether this directory is fit for updates.
-    ///
-    /// # Errors
-    /// [`StoreError::NotALink`] if something that is not ours has the name of a link.
-    pub fn check(&self, listing: &Listing) -> Result<(), StoreError> {
-        let fits = |name: &String| listing.kind(name).is_none_or(|kind| kind == Kind::Link);
-        match [self.current(), self.updated()].into_iter().find(|name| !fits(name)) {
-            Some(name) => Err(StoreError::NotALink { name }),
-            None => Ok(()),
-        }
+        [bundle(&self.current()), bundle(&self.updated())].into_iter().flatten().collect()
     }
 
     /// How to put a new pair in place.
-    ///
-    /// # Errors
-    /// [`StoreError::NotALink`] if something that is not ours has the name of a link; nothing is touched.
-    pub fn update(&self, listing: &Listing, now: UnixTime) -> Result<Plan, StoreError> {
-        self.check(listing)?;
+    pub fn update(&self, listing: &Listing, now: UnixTime) -> Plan {
         let (current, updated) = (self.current(), self.updated());
         let name = self.unused_name(listing, now);
-        // What an update cut short left there may lead to the only pair: it is replaced, not removed.
-        let left_over = listing.kind(&updated).is_some();
-        let link = if left_over { format!("{name}.link") } else { updated.clone() };
-        let mut steps = vec![
+        let mut steps = Vec::new();
+        for in_use in [&updated, &current] {
+            match listing.kind(in_use) {
+                // A copy somebody made of a link is a key as well: it keeps a name.
+                Some(Kind::File) => {
+                    let kept = listing.unused(&format!("{in_use}{KEPT}"));
+                    steps.push(FileOp::Link { file: in_use.clone(), name: kept });
+                }
+                Some(Kind::Other) => steps.push(set_aside(listing, in_use)),
+                Some(Kind::Link) | None => {}
+            }
+        }
+        // What an update cut short left there may be, or lead to, the only pair: it is replaced, not removed.
+        let left_over = matches!(listing.kind(&updated), Some(Kind::Link | Kind::File));
+        let link = if left_over { format!("{name}{LINK}") } else { updated.clone() };
+        steps.extend([
             FileOp::CreateNew { name: name.clone() },
             FileOp::Sync { name: name.clone() },
             FileOp::Symlink { target: name, name: link.clone() },
-            // The pair must be found wherever a crash finds the link.
-            FileOp::SyncDir,
-        ];
+        ]);
+        // The pair must be found wherever a crash finds the link.
+        steps.push(FileOp::SyncDir);
         if left_over {
             steps.push(FileOp::Rename { from: link, to: updated.clone() });
         }
         steps.extend([FileOp::Rename { from: updated, to: current }, FileOp::SyncDir]);
-        Ok(Plan { steps })
+        Plan { steps }
     }
 
     fn updated(&self) -> String {
@@ -197,7 +231,8 @@ impl Layout {
             let (year, month, day, hour, minute, second, milli) = at.civil();
             let time = format!("{year:04}-{month:02}-{day:02}-{hour:02}-{minute:02}-{second:02}-{milli:03}");
             let name = format!("{}-{time}.pem", self.prefix);
-            if listing.kind(&name).is_none() && listing.kind(&format!("{name}.link")).is_none() {
+            let taken = |suffix: &str| listing.kind(&format!("{name}{suffix}")).is_some();
+            if !["", LINK, BAD].into_iter().any(taken) {
                 return name;
             }
             at = UnixTime::from_millis(at.as_millis().wrapping_add(1));
@@ -205,35 +240,33 @@ impl Layout {
     }
 }
 
-/// A directory that cannot be used as it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreError {
-    /// The prefix cannot begin a file name.
-    Prefix {
-        /// The prefix.
-        prefix: String,
-    },
-    /// A name that should be a link is something else. It may be somebody's only copy of a key.
-    NotALink {
-        /// The name.
-        name: String,
-    },
+/// What the name of a link ends in that is on its way to be `PREFIX-updated.pem`.
+const LINK: &str = ".link";
+/// What a regular file's second name ends in that has to make room for a link, and a number if need be.
+const KEPT: &str = ".kept";
+/// What is set aside ends in this, and a number if need be.
+const BAD: &str = ".bad";
+
+/// Renames what is in the way.
+fn set_aside(listing: &Listing, name: &str) -> FileOp {
+    FileOp::Rename { from: name.into(), to: listing.unused(&format!("{name}{BAD}")) }
 }
 
-impl fmt::Display for StoreError {
+/// The prefix cannot begin a file name: it is empty, starts with a dot, or would leave the directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadPrefix {
+    /// The prefix.
+    pub prefix: String,
+}
+
+impl fmt::Display for BadPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Prefix { prefix } => {
-                write!(
-                    f,
-                    "{prefix:?} cannot be the prefix of file names: it must not be empty, start with a dot or contain a slash"
-                )
-            }
-            Self::NotALink { name } => {
-                write!(f, "{name} should be a symbolic link, but is not; it is left alone: move it away")
-            }
-        }
+        let Self { prefix } = self;
+        write!(
+            f,
+            "{prefix:?} cannot be the prefix of file names: it must not be empty, start with a dot or contain a slash"
+        )
     }
 }
 
-impl core::error::Error for StoreError {}
+impl core::error::Error for BadPrefix {}

@@ -41,10 +41,11 @@ impl Rotator {
         Self(self.0.signer(signer))
     }
 
-    /// Where the credential is kept. What it holds now is what the rotation starts from.
+    /// Where the credential is kept. It is put right if it is damaged, which is logged; the best pair it holds is
+    /// what the rotation starts from.
     ///
     /// # Errors
-    /// If it holds something that is not a pair.
+    /// If it cannot be read.
     pub fn store(self, store: Directory) -> Result<Self, DirectoryError> {
         self.0.store(store).map(Self)
     }

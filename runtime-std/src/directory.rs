@@ -1,51 +1,72 @@
-//! The credential directory on a real file system: carries out core's plans, operation by operation.
+//! The credential directory: carries out core's plans, operation by operation.
 
-use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt as _;
+mod disk;
+mod error;
+mod lock;
+mod volume;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use perennial::UnixTime;
-use perennial::store::{Entry, FileOp, Kind, Layout, Listing, Source, StoreError};
-use perennial_pki::{Credential, CredentialError};
-use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
+use perennial::store::{Dated, FileOp, Layout, Listing, Plan, Source};
+use perennial::{UnixTime, Validity};
+use perennial_pki::Credential;
 use zeroize::Zeroizing;
 
-type Secret = Zeroizing<Vec<u8>>;
+use disk::Disk;
+use lock::Lock;
 
-/// No credential is larger.
-const MAX_FILE: u64 = 1 << 20;
+pub use error::DirectoryError;
+pub use volume::{Contents, Folder, Volume};
+
+/// So many pairs are kept: the one in use and its predecessor.
+const KEEP: usize = 2;
+/// So many files are looked at when the pair in use is damaged, or old ones are to be removed.
+const MOST_LOOKED_AT: usize = 1000;
 
 /// A directory that holds one certificate's files, in kubelet's layout.
 #[derive(Debug)]
 pub struct Directory {
+    volume: Box<dyn Volume>,
     path: PathBuf,
     layout: Layout,
+    keep: usize,
+    /// Held by whoever may write.
+    _lock: Option<Lock>,
 }
 
-/// The directory its path names at this moment: what is done together is done in one place.
-struct Opened<'a> {
-    path: &'a Path,
-    fd: OwnedFd,
+/// What a directory holds.
+#[derive(Debug)]
+#[must_use]
+pub struct Loaded {
+    /// The pair to use, and the file it was read from; `None` if there is none.
+    pub credential: Option<(Arc<Credential>, PathBuf)>,
+    /// What was wrong on the way to it, and what was done about that.
+    pub problems: Vec<DirectoryError>,
+}
+
+/// What a place holds.
+enum Place {
+    Pair(Arc<Credential>),
+    Nothing,
+    /// No pair, and never will be.
+    Damaged,
+    /// It could not be read; that may pass.
+    Unreadable,
 }
 
 impl Directory {
-    /// Opens the directory for files that begin with `prefix`, creating it (mode 0700) if it does not exist.
+    /// Opens the directory for files that begin with `prefix`, creating it (mode 0700) if it does not exist. Nobody
+    /// else can open these files in this way until it is dropped, or its process has ended.
     ///
     /// # Errors
-    /// If it cannot be created or is not a directory we may write to. Nothing in it is touched.
+    /// If it cannot be created, is not a directory we may write to, or somebody else has it open. Nothing in it is
+    /// touched.
     pub fn open(path: impl Into<PathBuf>, prefix: &str) -> Result<Self, DirectoryError> {
-        let directory = Self::new(path.into(), prefix)?;
-        let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory.path);
-        created.map_err(|source| DirectoryError::io("create", &directory.path, source))?;
-        let opened = directory.opened()?;
-        let writable = rustix::fs::accessat(&opened.fd, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::empty());
-        writable.map_err(|source| DirectoryError::io("write to", &directory.path, source.into()))?;
-        directory.layout.check(&opened.list()?).map_err(|error| directory.layout_error(error))?;
-        Ok(directory)
+        let (path, layout) = (path.into(), Layout::new(prefix)?);
+        let disk = Disk::create(&path)?;
+        let lock = Lock::take(&disk, prefix)?;
+        Ok(Self { _lock: Some(lock), ..Self::on(Box::new(disk), path, layout) })
     }
 
     /// Opens a directory that exists, to look at it.
@@ -53,22 +74,20 @@ impl Directory {
     /// # Errors
     /// If it does not exist or is not a directory we may read.
     pub fn open_existing(path: impl Into<PathBuf>, prefix: &str) -> Result<Self, DirectoryError> {
-        let directory = Self::new(path.into(), prefix)?;
-        directory.opened()?;
-        Ok(directory)
+        let (path, layout) = (path.into(), Layout::new(prefix)?);
+        Ok(Self::on(Box::new(Disk::existing(&path)?), path, layout))
     }
 
-    fn new(path: PathBuf, prefix: &str) -> Result<Self, DirectoryError> {
-        let layout = Layout::new(prefix).map_err(|error| DirectoryError::Layout { path: path.clone(), error })?;
-        Ok(Self { path, layout })
+    /// The same on any volume that has the operations of a directory: a test's, or a store that is no file system.
+    /// Who else uses it is the caller's affair; `path` is for messages.
+    pub fn on(volume: Box<dyn Volume>, path: PathBuf, layout: Layout) -> Self {
+        Self { volume, path, layout, keep: KEEP, _lock: None }
     }
 
-    /// Anew each time: what was removed and made again, or mounted over, is found as everybody else finds it.
-    fn opened(&self) -> Result<Opened<'_>, DirectoryError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(&self.path, flags, Mode::empty());
-        let fd = fd.map_err(|source| DirectoryError::io("open", &self.path, source.into()))?;
-        Ok(Opened { path: &self.path, fd })
+    /// Keeps so many pairs, the one in use among them; 2 by default, 1 at least.
+    #[must_use]
+    pub fn keep(self, pairs: usize) -> Self {
+        Self { keep: pairs.max(1), ..self }
     }
 
     /// The directory.
@@ -81,193 +100,171 @@ impl Directory {
         self.path.join(self.layout.current())
     }
 
-    /// The pair in use, and the file it was read from; `None` if there is none.
+    /// The pair in use; if that is damaged, the best one there is. Nothing is touched.
     ///
     /// # Errors
-    /// If files are there, but do not make a pair: that is for a person to look at, not to be overwritten.
-    pub fn load(&self) -> Result<Option<(Arc<Credential>, PathBuf)>, DirectoryError> {
-        let opened = self.opened()?;
-        for source in self.layout.sources(&opened.list()?) {
-            let (name, bundle) = match source {
-                Source::Bundle(name) => (name.clone(), opened.read(&name)?),
-                Source::Pair { certificate, key } => {
-                    let parts = opened.read(&certificate)?.zip(opened.read(&key)?);
-                    let joined =
-                        |(chain, key): (Secret, Secret)| Zeroizing::new([&chain[..], b"\n", &key[..]].concat());
-                    (certificate, parts.map(joined))
-                }
-            };
-            // A dangling link is no file.
-            let Some(bundle) = bundle else { continue };
-            let path = self.path.join(name);
-            return match Credential::from_pem(&bundle) {
-                Ok(credential) => Ok(Some((Arc::new(credential), path))),
-                Err(error) => Err(DirectoryError::Credential { path, error }),
-            };
-        }
-        Ok(None)
+    /// If the directory cannot be read. What is wrong with files in it is told in [`Loaded::problems`].
+    pub fn load(&self, now: UnixTime) -> Result<Loaded, DirectoryError> {
+        let folder = self.folder()?;
+        let listing = self.list(&*folder)?;
+        Ok(self.find(&*folder, &listing, now).0)
     }
 
-    /// Makes this the pair in use, durably. The one in use before stays until then, whatever happens.
+    /// The same, and puts the directory right: what is damaged and in the way is set aside, the best pair there is
+    /// comes into use, and nobody else may read it.
+    ///
+    /// # Errors
+    /// As [`Directory::load`]. What could not be put right is one of the problems.
+    pub fn recover(&self, now: UnixTime) -> Result<Loaded, DirectoryError> {
+        let folder = self.folder()?;
+        let listing = self.list(&*folder)?;
+        let (mut loaded, plan) = self.find(&*folder, &listing, now);
+        loaded.problems.extend(self.carry_out(&*folder, &plan, &[]).err());
+        Ok(loaded)
+    }
+
+    /// Makes this the pair in use, durably. The one in use before stays until then, whatever happens. Then old pairs
+    /// of the same identity are removed.
     ///
     /// # Errors
     /// The first operation that failed; what was begun is cleaned up as far as that goes.
     pub fn write(&self, credential: &Credential, now: UnixTime) -> Result<(), DirectoryError> {
-        let opened = self.opened()?;
-        let plan = self.layout.update(&opened.list()?, now).map_err(|error| self.layout_error(error))?;
-        let contents = credential.to_pem();
+        let folder = self.folder()?;
+        let plan = self.layout.update(&self.list(&*folder)?, now);
+        self.carry_out(&*folder, &plan, credential.to_pem().as_bytes())?;
+        if let Err(error) = self.prune(&*folder, &credential.chain().certificate().common_name) {
+            tracing::warn!("old certificates stay where they are: {error}");
+        }
+        Ok(())
+    }
+
+    fn prune(&self, folder: &dyn Folder, common_name: &str) -> Result<(), DirectoryError> {
+        let listing = self.list(folder)?;
+        let others = self.layout.others(&listing).into_iter().filter_map(|source| match source {
+            Source::Bundle(name) => Some(name),
+            Source::Pair { .. } => None,
+        });
+        let dated = others.take(MOST_LOOKED_AT).filter_map(|name| {
+            let contents = folder.read(&name).ok()??;
+            let credential = Credential::from_pem(&contents.bytes).ok()?;
+            let certificate = credential.chain().certificate();
+            let not_before = certificate.validity.not_before();
+            (certificate.common_name == common_name).then_some(Dated { name, not_before })
+        });
+        let plan = self.layout.prune(&listing, &dated.collect::<Vec<_>>(), self.keep);
+        self.carry_out(folder, &plan, &[])
+    }
+
+    /// The pair to use, and what is to be done so that the next one who looks finds it at once.
+    fn find(&self, folder: &dyn Folder, listing: &Listing, now: UnixTime) -> (Loaded, Plan) {
+        let mut look = Look { directory: self, folder, problems: Vec::new(), damaged: Vec::new(), exposed: Vec::new() };
+        let mut sure = true;
+        let mut taken = None;
+        for source in self.layout.sources(listing) {
+            match look.at(&source) {
+                Place::Pair(credential) => {
+                    taken = Some((source, credential));
+                    break;
+                }
+                Place::Unreadable => sure = false,
+                Place::Nothing | Place::Damaged => {}
+            }
+        }
+        if taken.is_none() {
+            let others = self.layout.others(listing).into_iter().take(MOST_LOOKED_AT);
+            let mut found: Vec<_> = others
+                .filter_map(|source| match look.at(&source) {
+                    Place::Pair(credential) => Some((source, credential)),
+                    Place::Nothing | Place::Damaged | Place::Unreadable => None,
+                })
+                .collect();
+            let validities: Vec<Validity> =
+                found.iter().map(|(_, credential)| credential.chain().certificate().validity).collect();
+            taken = Layout::best(&validities, now).map(|best| found.swap_remove(best));
+        }
+        let source = taken.as_ref().map(|(source, _)| source);
+        // What cannot be read now may be the better pair: it stays what is in use.
+        let mut plan = if sure { self.layout.recover(listing, &look.damaged, source) } else { Plan::default() };
+        let exposed = look.exposed.iter().filter_map(|name| listing.file_behind(name));
+        plan.steps.extend(exposed.map(|name| FileOp::Restrict { name: name.into() }));
+        let file = |source| match source {
+            Source::Bundle(name) | Source::Pair { certificate: name, .. } => self.path.join(name),
+        };
+        let credential = taken.map(|(source, credential)| (credential, file(source)));
+        (Loaded { credential, problems: look.problems }, plan)
+    }
+
+    fn carry_out(&self, folder: &dyn Folder, plan: &Plan, contents: &[u8]) -> Result<(), DirectoryError> {
         for (done, step) in plan.steps.iter().enumerate() {
-            if let Err(error) = opened.execute(step, contents.as_bytes()) {
+            if let Err(source) = folder.execute(step, contents) {
                 for step in plan.undo(done) {
                     // The first error is the one to report.
-                    let _ = opened.execute(&step, &[]);
+                    let _ = folder.execute(&step, &[]);
                 }
-                return Err(error);
+                return Err(DirectoryError::step(&self.path, step, source));
             }
         }
         Ok(())
     }
 
-    fn layout_error(&self, error: StoreError) -> DirectoryError {
-        DirectoryError::Layout { path: self.path.clone(), error }
+    /// Anew each time: what was removed and made again, or mounted over, is found as everybody else finds it.
+    fn folder(&self) -> Result<Box<dyn Folder + '_>, DirectoryError> {
+        self.volume.open().map_err(|source| DirectoryError::io("open", &self.path, source))
+    }
+
+    fn list(&self, folder: &dyn Folder) -> Result<Listing, DirectoryError> {
+        folder.list().map_err(|source| DirectoryError::io("list", &self.path, source))
     }
 }
 
-impl Opened<'_> {
-    fn execute(&self, op: &FileOp, contents: &[u8]) -> Result<(), DirectoryError> {
-        let fd = &self.fd;
-        match op {
-            FileOp::CreateNew { name } => self.create(name, contents),
-            FileOp::Sync { name } => {
-                let file =
-                    rustix::fs::openat(fd, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
-                self.report("sync", name, file.and_then(rustix::fs::fsync))
-            }
-            FileOp::Symlink { target, name } => self.report("link", name, rustix::fs::symlinkat(target, fd, name)),
-            FileOp::Rename { from, to } => self.report("put in place", to, rustix::fs::renameat(fd, from, fd, to)),
-            FileOp::SyncDir => self.report("sync", ".", rustix::fs::fsync(fd)),
-            FileOp::Remove { name } => self.report("remove", name, rustix::fs::unlinkat(fd, name, AtFlags::empty())),
-        }
-    }
+/// Looks at places, and keeps in mind what is wrong with them.
+struct Look<'a> {
+    directory: &'a Directory,
+    folder: &'a dyn Folder,
+    problems: Vec<DirectoryError>,
+    damaged: Vec<String>,
+    exposed: Vec<String>,
+}
 
-    fn create(&self, name: &str, contents: &[u8]) -> Result<(), DirectoryError> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR);
-        let file = file.map_err(|source| DirectoryError::io("create", &self.path.join(name), source.into()))?;
-        File::from(file).write_all(contents).map_err(|source| {
-            // Half a pair is of no use to anybody.
-            let _ = rustix::fs::unlinkat(&self.fd, name, AtFlags::empty());
-            DirectoryError::io("write", &self.path.join(name), source)
-        })
-    }
-
-    fn report(&self, what: &'static str, name: &str, result: rustix::io::Result<()>) -> Result<(), DirectoryError> {
-        result.map_err(|source| DirectoryError::io(what, &self.path.join(name), source.into()))
-    }
-
-    fn list(&self) -> Result<Listing, DirectoryError> {
-        let entries = || -> rustix::io::Result<Vec<Entry>> {
-            let mut entries = Vec::new();
-            for entry in rustix::fs::Dir::read_from(&self.fd)? {
-                let entry = entry?;
-                let Ok(name) = entry.file_name().to_str().map(String::from) else { continue };
-                let kind = match entry.file_type() {
-                    FileType::Unknown => {
-                        FileType::from_raw_mode(rustix::fs::statat(&self.fd, &name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode)
+impl Look<'_> {
+    fn at(&mut self, source: &Source) -> Place {
+        let names: Vec<&String> = match source {
+            Source::Bundle(name) => vec![name],
+            Source::Pair { certificate, key } => vec![certificate, key],
+        };
+        let mut bundle = Zeroizing::new(Vec::new());
+        for name in &names {
+            let path = self.directory.path.join(name);
+            match self.folder.read(name) {
+                Ok(None) => return Place::Nothing,
+                Ok(Some(Contents { bytes, exposed })) => {
+                    // A certificate alone is no secret: the key comes last.
+                    if exposed && Some(name) == names.last() {
+                        self.problems.push(DirectoryError::Exposed { path });
+                        self.exposed.push((*name).clone());
                     }
-                    known => known,
-                };
-                let kind = match kind {
-                    FileType::RegularFile => Kind::File,
-                    FileType::Symlink => Kind::Link,
-                    _ => Kind::Other,
-                };
-                entries.push(Entry { name, kind });
-            }
-            Ok(entries)
-        };
-        entries().map(Listing).map_err(|source| DirectoryError::io("list", self.path, source.into()))
-    }
-
-    /// The file's contents; `None` if it, or what it links to, does not exist.
-    fn read(&self, name: &str) -> Result<Option<Secret>, DirectoryError> {
-        let read = || -> io::Result<Option<Secret>> {
-            // NONBLOCK, so that a pipe by that name does not hold us up.
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
-                Ok(file) => File::from(file),
-                Err(rustix::io::Errno::NOENT) => return Ok(None),
-                Err(error) => return Err(error.into()),
-            };
-            let metadata = file.metadata()?;
-            if !metadata.is_file() || metadata.len() > MAX_FILE {
-                return Err(io::Error::other("not a regular file of at most 1 MiB"));
-            }
-            // Room for all of it, and for learning that it is all: a buffer that grows leaves copies behind.
-            let mut contents = Zeroizing::new(Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1));
-            file.take(metadata.len()).read_to_end(&mut contents)?;
-            Ok(Some(contents))
-        };
-        read().map_err(|source| DirectoryError::io("read", &self.path.join(name), source))
-    }
-}
-
-/// A credential directory that cannot be used, or an operation on it that failed.
-#[derive(Debug)]
-pub enum DirectoryError {
-    /// The system refused an operation.
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The files there are not as they have to be. They are left alone.
-    Layout {
-        /// The directory.
-        path: PathBuf,
-        /// What is wrong.
-        error: StoreError,
-    },
-    /// A file there does not hold a pair. It is left alone.
-    Credential {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        error: CredentialError,
-    },
-}
-
-impl DirectoryError {
-    fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { what, path: path.into(), source }
-    }
-}
-
-impl fmt::Display for DirectoryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io { what, path, source } => write!(f, "cannot {what} {}: {source}", path.display()),
-            Self::Layout { path, error } => write!(f, "{}: {error}", path.display()),
-            Self::Credential { path, error } => {
-                write!(
-                    f,
-                    "{}: {error}; it is left alone: repair it, or move it away to have a new one issued",
-                    path.display()
-                )
+                    // A buffer that grows leaves copies behind.
+                    bundle = Zeroizing::new([&bundle[..], b"\n", &bytes[..]].concat());
+                }
+                Err(source) if volume::is_for_good(&source) => {
+                    self.damaged.push((*name).clone());
+                    self.problems.push(DirectoryError::io("read", &path, source));
+                    return Place::Damaged;
+                }
+                Err(source) => {
+                    self.problems.push(DirectoryError::io("read", &path, source));
+                    return Place::Unreadable;
+                }
             }
         }
-    }
-}
-
-impl std::error::Error for DirectoryError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io { source, .. } => Some(source),
-            Self::Layout { error, .. } => Some(error),
-            Self::Credential { error, .. } => Some(error),
+        match Credential::from_pem(&bundle) {
+            Ok(credential) => Place::Pair(Arc::new(credential)),
+            Err(error) => {
+                let path = self.directory.path.join(names[0]);
+                self.damaged.push(names[0].clone());
+                self.problems.push(DirectoryError::Credential { path, error });
+                Place::Damaged
+            }
         }
     }
 }

@@ -37,7 +37,7 @@ pub mod link;
 mod log;
 mod rotator;
 
-pub use directory::{Directory, DirectoryError};
+pub use directory::{Contents, Directory, DirectoryError, Folder, Loaded, Volume};
 pub use drive::{Cancel, drive};
 pub use handle::Handle;
 pub use rotator::{Rotator, save, write};

@@ -49,12 +49,15 @@ impl Rotator {
         Self { signer: Some(signer), ..self }
     }
 
-    /// Where the credential is kept. What it holds now is what the rotation starts from.
+    /// Where the credential is kept. It is put right if it is damaged, which is logged; the best pair it holds is
+    /// what the rotation starts from.
     ///
     /// # Errors
-    /// If it holds something that is not a pair.
+    /// If it cannot be read.
     pub fn store(self, store: Directory) -> Result<Self, DirectoryError> {
-        let credential = store.load()?.map(|(credential, _)| credential);
+        let found = store.recover(clock::now().unix)?;
+        found.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
+        let credential = found.credential.map(|(credential, _)| credential);
         Ok(Self { credential: credential.or(self.credential), store: Some(store), ..self })
     }
 
@@ -78,6 +81,8 @@ impl Rotator {
         thread::Builder::new().name("perennial".into()).spawn(move || {
             let ending = Ending::new(link);
             run(rotation, store.as_ref(), ending.link());
+            // Whoever waited for the end may open it now.
+            drop(store);
         })?;
         Ok(handle)
     }

@@ -93,7 +93,7 @@ fn a_disowned_certificate_gives_way_to_the_bootstrap_credential() {
 }
 
 #[test]
-fn the_directory_holds_what_is_served_and_every_update_has_its_own_file() {
+fn the_directory_holds_what_is_served_and_its_predecessor_each_in_a_file_of_its_own() {
     on_both(|runtime| {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
@@ -106,7 +106,12 @@ fn the_directory_holds_what_is_served_and_every_update_has_its_own_file() {
         }
         handle.shutdown();
 
-        let (stored, _) = Directory::open_existing(&path, "kubelet-client").unwrap().load().unwrap().unwrap();
+        let (stored, _) = Directory::open_existing(&path, "kubelet-client")
+            .unwrap()
+            .load(perennial_std::clock::now().unix)
+            .unwrap()
+            .credential
+            .unwrap();
         assert_eq!(stored.chain(), last.chain());
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         let current = path.join("kubelet-client-current.pem");
@@ -119,7 +124,7 @@ fn the_directory_holds_what_is_served_and_every_update_has_its_own_file() {
                 assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600);
             }
         }
-        assert_eq!(files, 4);
+        assert_eq!(files, 3, "the pair in use, the one before it, and the lock");
     });
 }
 
@@ -146,7 +151,7 @@ fn a_certificate_is_served_from_memory_while_the_disk_is_broken() {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).keeping(&path).start();
         waits_for_approval(&handle);
-        std::fs::remove_dir(&path).unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
         server.decide_all(Decision::Approve);
         let broken = handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
         assert!(broken.last_error.as_ref().unwrap().contains(path.to_str().unwrap()), "{:?}", broken.last_error);

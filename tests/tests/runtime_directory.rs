@@ -17,12 +17,17 @@ fn a_directory_that_was_removed_and_made_again_is_written_to() {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).keeping(&path).start();
         waits_for_approval(&handle);
-        std::fs::remove_dir(&path).unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
         server.decide_all(Decision::Approve);
         handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
         std::fs::create_dir(&path).unwrap();
         let credential = issued(&handle, 1);
-        let (stored, _) = Directory::open_existing(&path, "kubelet-client").unwrap().load().unwrap().unwrap();
+        let (stored, _) = Directory::open_existing(&path, "kubelet-client")
+            .unwrap()
+            .load(clock::now().unix)
+            .unwrap()
+            .credential
+            .unwrap();
         assert_eq!(stored.chain(), credential.chain());
         handle.shutdown();
     });
@@ -41,7 +46,12 @@ fn what_is_served_is_in_the_directory_its_path_names() {
         std::fs::create_dir(&path).unwrap();
         handle.rotate_now();
         let second = issued(&handle, 2);
-        let (stored, _) = Directory::open_existing(&path, "kubelet-client").unwrap().load().unwrap().unwrap();
+        let (stored, _) = Directory::open_existing(&path, "kubelet-client")
+            .unwrap()
+            .load(clock::now().unix)
+            .unwrap()
+            .credential
+            .unwrap();
         assert_eq!(stored.chain(), second.chain());
         handle.shutdown();
     });
@@ -62,7 +72,12 @@ struct Names(BTreeMap<String, Option<String>>);
 impl Names {
     fn listing(&self) -> Listing {
         let kind = |target: &Option<String>| if target.is_some() { Kind::Link } else { Kind::File };
-        Listing(self.0.iter().map(|(name, target)| Entry { name: name.clone(), kind: kind(target) }).collect())
+        let entry = |(name, target): (&String, &Option<String>)| Entry {
+            name: name.clone(),
+            kind: kind(target),
+            target: target.clone(),
+        };
+        Listing(self.0.iter().map(entry).collect())
     }
 
     fn execute(&mut self, op: &FileOp) {
@@ -74,6 +89,7 @@ impl Names {
                 self.0.insert(to, moved);
             }
             FileOp::Remove { name } => assert!(self.0.remove(&name).is_some()),
+            FileOp::Link { .. } | FileOp::Restrict { .. } => panic!("there is no regular file to make room"),
             FileOp::Sync { .. } | FileOp::SyncDir => {}
         }
     }
@@ -95,12 +111,12 @@ impl Names {
 fn a_second_update_cut_short_does_not_lose_what_a_first_one_cut_short_had_saved() {
     let layout = Layout::new("kubelet-client").unwrap();
     let now = clock::now().unix;
-    let first = layout.update(&Listing::default(), now).unwrap().steps;
+    let first = layout.update(&Listing::default(), now).steps;
     for cut in 0..=first.len() {
         let mut names = Names::default();
         first[..cut].iter().for_each(|step| names.execute(step));
         let had_one = names.holds_a_pair(&layout);
-        let second = layout.update(&names.listing(), now).unwrap().steps;
+        let second = layout.update(&names.listing(), now).steps;
         for step in &second {
             names.execute(step);
             assert!(!had_one || names.holds_a_pair(&layout), "after {cut} steps of {first:?}: {step:?} lost it");
@@ -113,11 +129,11 @@ fn a_second_update_cut_short_does_not_lose_what_a_first_one_cut_short_had_saved(
 fn an_update_that_fails_at_any_step_leaves_what_was_there_and_no_litter() {
     let layout = Layout::new("kubelet-client").unwrap();
     let now = clock::now().unix;
-    let first = layout.update(&Listing::default(), now).unwrap().steps;
+    let first = layout.update(&Listing::default(), now).steps;
     for cut in 0..=first.len() {
         let mut before = Names::default();
         first[..cut].iter().for_each(|step| before.execute(step));
-        let plan = layout.update(&before.listing(), now).unwrap();
+        let plan = layout.update(&before.listing(), now);
         for done in 0..=plan.steps.len() {
             let mut names = before.clone();
             plan.steps[..done].iter().for_each(|step| names.execute(step));

@@ -60,7 +60,12 @@ fn a_shutdown_tries_once_more_to_write_what_is_only_in_memory() {
         std::fs::create_dir(&path).unwrap();
         let served = handle.credential().unwrap();
         handle.shutdown();
-        let (stored, _) = Directory::open_existing(&path, "kubelet-client").unwrap().load().unwrap().unwrap();
+        let (stored, _) = Directory::open_existing(&path, "kubelet-client")
+            .unwrap()
+            .load(perennial_std::clock::now().unix)
+            .unwrap()
+            .credential
+            .unwrap();
         assert_eq!(stored.chain(), served.chain());
     });
 }

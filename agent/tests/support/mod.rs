@@ -88,6 +88,10 @@ impl Process {
         })
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -151,7 +155,8 @@ pub fn run_arguments<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&fixed, ["--bootstrap-kubeconfig", "signer/bootstrap.kubeconfig"].as_slice(), more].concat()
 }
 
-/// Every file below, with its contents; links with their targets.
+/// Every file below, with its contents; links with their targets. Locks, which say who held them last, are not among
+/// them.
 pub fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -162,7 +167,7 @@ pub fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         } else if metadata.is_dir() {
             found.insert(path.clone(), Vec::new());
             found.append(&mut files(&path));
-        } else {
+        } else if path.extension().is_none_or(|extension| extension != "lock") {
             found.insert(path.clone(), fs::read(&path).unwrap());
         }
     }

@@ -90,6 +90,7 @@ impl Server {
         request.peer = Some(Arc::new(user.clone()));
         match self.api.handle(&request, self.now.unix) {
             Answer::Response(response) => response.status,
+            Answer::List(_) => 200,
             Answer::Watch(_) => panic!("nobody watches here"),
         }
     }

@@ -1,0 +1,33 @@
+//! Which old pairs to remove.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::{FileOp, Kind, LINK, Layout, Listing, Plan};
+use crate::time::UnixTime;
+
+/// A dated file that holds a pair of the identity in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dated {
+    /// The file.
+    pub name: String,
+    /// When its certificate began to be valid.
+    pub not_before: UnixTime,
+}
+
+impl Layout {
+    /// Removes all but the `keep` newest of `pairs`, and links that updates cut short have left. What is in use is
+    /// kept, and counts. Carry it out only when the pair in use is durable.
+    pub fn prune(&self, listing: &Listing, pairs: &[Dated], keep: usize) -> Plan {
+        let in_use = [self.current(), self.updated()];
+        let in_use: Vec<&str> = in_use.iter().filter_map(|name| listing.file_behind(name)).collect();
+        let mut others: Vec<&Dated> = pairs.iter().filter(|pair| !in_use.contains(&pair.name.as_str())).collect();
+        others.retain(|pair| listing.kind(&pair.name) == Some(Kind::File) && self.is_dated(&pair.name));
+        others.sort_unstable_by(|a, b| (b.not_before, &b.name).cmp(&(a.not_before, &a.name)));
+        let spare = keep.saturating_sub(in_use.len().max(1));
+        let old = others.into_iter().skip(spare).map(|pair| pair.name.clone());
+        let links = listing.0.iter().filter(|entry| entry.kind == Kind::Link).map(|entry| &entry.name);
+        let strays = links.filter(|name| name.strip_suffix(LINK).is_some_and(|name| self.is_dated(name))).cloned();
+        Plan { steps: old.chain(strays).map(|name| FileOp::Remove { name }).collect() }
+    }
+}

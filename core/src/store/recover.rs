@@ -1,0 +1,83 @@
+//! When what is in use holds no pair: where else to look, which pair to take, and how to put the directory right.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::{FileOp, Kind, LINK, Layout, Listing, Plan, Source, set_aside};
+use crate::certificate::Validity;
+use crate::time::UnixTime;
+
+impl Layout {
+    /// Where pairs may lie that are not in use: the dated files, newest name first, and the fixed names of older
+    /// installations.
+    pub fn others(&self, listing: &Listing) -> Vec<Source> {
+        let (certificate, key) = (format!("{}.crt", self.prefix), format!("{}.key", self.prefix));
+        let pair = listing.kind(&certificate).is_some() && listing.kind(&key).is_some();
+        let mut dated: Vec<&String> = self.dated(listing).collect();
+        dated.sort_unstable_by(|a, b| b.cmp(a));
+        let dated = dated.into_iter().map(|name| Source::Bundle(name.clone()));
+        dated.chain(pair.then_some(Source::Pair { certificate, key })).collect()
+    }
+
+    /// Regular files named like those an update makes; a kubelet's, which carry local time, are among them.
+    pub(super) fn dated<'a>(&self, listing: &'a Listing) -> impl Iterator<Item = &'a String> {
+        let files = listing.0.iter().filter(|entry| entry.kind == Kind::File).map(|entry| &entry.name);
+        files.filter(|name| self.is_dated(name))
+    }
+
+    pub(super) fn is_dated(&self, name: &str) -> bool {
+        let time = name.strip_prefix(self.prefix.as_str()).and_then(|rest| rest.strip_prefix('-'));
+        let time = time.and_then(|rest| rest.strip_suffix(".pem"));
+        time.is_some_and(|time| time.len() >= 19 && time.bytes().all(|b| b.is_ascii_digit() || b == b'-'))
+    }
+
+    /// Which of these pairs to take: the one that is valid longest, and of those that are not valid now the last.
+    pub fn best(validities: &[Validity], now: UnixTime) -> Option<usize> {
+        let worth = |validity: &Validity| {
+            let begun = validity.not_before() <= now;
+            (begun && !validity.expired(now), validity.not_after(), validity.not_before())
+        };
+        // Of equals the first, which has the newer name.
+        (0..validities.len()).rev().max_by_key(|index| worth(&validities[*index]))
+    }
+
+    /// How to put the directory right: `damaged` names what led to no pair, as [`Layout::sources`] and
+    /// [`Layout::others`] gave it, and `taken` is where a pair was found in its stead.
+    ///
+    /// What is damaged is set aside, if it is in the way. Nothing that is read well is touched.
+    pub fn recover(&self, listing: &Listing, damaged: &[String], taken: Option<&Source>) -> Plan {
+        let (current, updated) = (self.current(), self.updated());
+        let mut steps = Vec::new();
+        for name in [&current, &updated].into_iter().filter(|name| damaged.contains(name)) {
+            let aside = match (listing.kind(name), listing.file_behind(name)) {
+                (Some(_), Some(file)) => file,
+                // A loop, or what lies elsewhere: only the link is ours.
+                (Some(_), None) => name,
+                (None, _) => continue,
+            };
+            let step = set_aside(listing, aside);
+            if !steps.contains(&step) {
+                steps.push(step);
+            }
+        }
+        let file = match taken {
+            Some(Source::Bundle(file)) if *file != current => file,
+            Some(Source::Bundle(_) | Source::Pair { .. }) | None => {
+                steps.extend((!steps.is_empty()).then_some(FileOp::SyncDir));
+                return Plan { steps };
+            }
+        };
+        let mut from = file.clone();
+        if *file != updated {
+            from = listing.unused(&format!("{file}{LINK}"));
+            steps.extend([FileOp::Symlink { target: file.clone(), name: from.clone() }, FileOp::SyncDir]);
+        }
+        let in_the_way = listing.kind(&current).filter(|kind| *kind != Kind::Link);
+        if in_the_way.is_some() && !steps.contains(&set_aside(listing, &current)) {
+            steps.push(set_aside(listing, &current));
+        }
+        steps.extend([FileOp::Rename { from, to: current }, FileOp::SyncDir]);
+        Plan { steps }
+    }
+}
