@@ -54,7 +54,7 @@ fn a_shutdown_tries_once_more_to_write_what_is_only_in_memory() {
         holder.store = Some(Directory::open(&path, "kubelet-client").unwrap());
         holder.template = None;
         let handle = holder.start();
-        std::fs::remove_dir(&path).unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
         handle.set_template(Some(Template::node("worker-1")));
         handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
         std::fs::create_dir(&path).unwrap();
