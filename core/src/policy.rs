@@ -78,9 +78,24 @@ impl Backoff {
         if self.beat && millis(spread) < millis(self.cap) { self.cap } else { spread }
     }
 
+    /// The first wait before jitter.
+    pub const fn first(&self) -> Duration {
+        self.first
+    }
+
     /// The longest wait before jitter.
     pub const fn cap(&self) -> Duration {
         self.cap
+    }
+
+    /// Which part of a wait jitter leaves.
+    pub const fn spread(&self) -> Window {
+        self.spread
+    }
+
+    /// Whether it keeps a beat, once at its cap.
+    pub const fn keeps_beat(&self) -> bool {
+        self.beat
     }
 
     /// The wait after the `failures`th failure in a row, the last attempt having begun `took` ago.

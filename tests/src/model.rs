@@ -1,0 +1,157 @@
+//! The rules of rotation, said a second time: slowly, from the whole history, with nothing counted along the way.
+//!
+//! The machine carries a few numbers from event to event; here every answer is looked up in what has happened.
+//! [`the_rules_are_kept`] goes through a trace and compares each step: duties, reason, deadline, and what a restart
+//! would be told. Where jitter decides, the rule is an interval; what the machine does narrows it, and must stay
+//! inside. Under a policy without jitter every interval is a point. The monotonic clock is assumed to be one.
+//!
+//! | | |
+//! |---|---|
+//! | `model/history.rs` | facts, and the questions the rules ask of them |
+//! | `model/learn.rs` | what an event means |
+//! | `model/look.rs` | what is due, what may be done about it, when to look again |
+
+mod history;
+mod learn;
+mod look;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{
+    Backoff, Certificate, Key, Now, Pending, Policy, RequestId, RotationMachine, State, Template, UnixTime,
+};
+
+use crate::laws::Verdict;
+use crate::trace::{Record, Run, Trace, live};
+use history::{Between, Fact, History, Millis};
+
+/// Every run of the trace follows the rules.
+pub fn the_rules_are_kept(trace: &Trace) -> Verdict {
+    for run in &trace.runs {
+        let mut model = Model::begin(trace, run);
+        for record in &run.records {
+            model.step(record).map_err(|why| format!("at {} after {}: {why}", record.now, record.event))?;
+        }
+    }
+    Ok(())
+}
+
+struct Model {
+    policy: Arc<Policy>,
+    seed: u64,
+    history: History,
+    deadline: Option<Millis>,
+    ids: u64,
+}
+
+/// What a step must lead to.
+#[derive(Debug, Default, PartialEq)]
+struct Duties {
+    cancel: Option<u64>,
+    write: Option<(u64, Arc<Certificate>)>,
+    submit: Option<(u64, Arc<Template>, Key)>,
+}
+
+impl Model {
+    fn begin(trace: &Trace, run: &Run) -> Self {
+        let deadline = Some(instant(run.started));
+        let mut model =
+            Self { policy: trace.policy.clone(), seed: trace.seed, history: History::default(), deadline, ids: 0 };
+        let (first, now) = (&run.first, run.started);
+        let mut learn = |fact| model.history.push(now, fact);
+        learn(Fact::Signer(first.state() != State::NotEnabled));
+        learn(Fact::Wanted(first.template().cloned()));
+        first.certificate().into_iter().for_each(|certificate| learn(Fact::Held(certificate.clone())));
+        run.pending.iter().for_each(|pending| model.resume(pending, now));
+        model.history.push(now, Fact::Looked(model.due(now)));
+        model
+    }
+
+    fn step(&mut self, record: &Record) -> Verdict {
+        let (now, mut due) = (record.now, Duties::default());
+        if self.learn(&record.event, now) {
+            self.look(record, &mut due);
+            self.next_look(record)?;
+        }
+        let done = Duties {
+            cancel: record.cancelled().map(RequestId::get),
+            write: record.written().map(|(id, certificate)| (id.get(), certificate)),
+            submit: record.submitted().map(|(id, template, key)| (id.get(), template, key)),
+        };
+        same("duties", &due, &done)?;
+        same("deadline", &self.deadline, &record.after.deadline().map(|at| at.as_millis().into()))?;
+        self.compare(&record.after, now)
+    }
+
+    /// What can be seen of the machine from outside.
+    fn compare(&self, machine: &RotationMachine, now: Now) -> Verdict {
+        same("reason", &self.due(now), &machine.due(now))?;
+        same("certificate", &self.history.held(), &machine.certificate())?;
+        same("request out", &self.history.out().map(|(id, _)| id), &live(machine).map(RequestId::get))?;
+        same("unwritten", &self.history.unwritten().is_some(), &machine.is_unwritten())?;
+        same("last failure", &self.history.failures().map(|(failure, _)| failure), &machine.last_failure())?;
+        let pending = machine.pending(now);
+        same("last request", &self.history.last_asked(), &pending.as_ref().map(|pending| &pending.template))?;
+        pending.map_or(Ok(()), |pending| self.compare_pending(&pending, now))
+    }
+
+    /// What a restart is told: the pace, by the wall clock of this moment.
+    fn compare_pending(&self, pending: &Pending, now: Now) -> Verdict {
+        let wall = |at: Millis| unix(now.unix) + at - instant(now);
+        same("key", &self.key(self.history.last_asked()), &pending.key)?;
+        same("submitted", &(wall(self.history.spaced(self.spacing())) - self.spacing()), &unix(pending.submitted))?;
+        same("budget whole", &wall(self.left(self.policy.budget.size())), &unix(pending.budget_whole))?;
+        let refused = self.history.failures().filter(|(failure, _)| failure.is_refusal());
+        same("refusal", &refused, &pending.refusal.map(|refusal| (refusal.failure, refusal.failures)))?;
+        let (earliest, latest) = self.history.retry();
+        match pending.refusal.map(|refusal| unix(refusal.retry_at)) {
+            Some(at) if at < wall(earliest) || at > wall(latest) => {
+                Err(format!("told to retry at {at}, not from {} to {}", wall(earliest), wall(latest)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    const fn next_id(&mut self) -> u64 {
+        self.ids += 1;
+        self.ids
+    }
+
+    fn spacing(&self) -> Millis {
+        millis(self.policy.spacing).max(1)
+    }
+}
+
+/// How long to wait after the `n`th failure in a row of an attempt that `took` so long: at least, and at most.
+fn wait(backoff: &Backoff, n: u32, took: Millis) -> Between {
+    let cap = millis(backoff.cap());
+    let doubled = |n: u32| (millis(backoff.first()) << n.saturating_sub(1).min(64)).min(cap);
+    let before = doubled(n.saturating_sub(1));
+    if backoff.keeps_beat() && doubled(n) == cap {
+        let wait = if before == cap { cap - took % cap } else { cap };
+        return (wait, wait);
+    }
+    let part = |permille: u16| doubled(n) * Millis::from(permille) / 1000;
+    (part(backoff.spread().from()), part(backoff.spread().to()))
+}
+
+fn is_expired(certificate: &Certificate, now: Now) -> bool {
+    now.unix > certificate.validity.not_after()
+}
+
+fn instant(now: Now) -> Millis {
+    now.instant.as_millis().into()
+}
+
+fn unix(at: UnixTime) -> Millis {
+    at.as_millis().into()
+}
+
+fn millis(span: Duration) -> Millis {
+    span.as_millis().try_into().unwrap_or(Millis::MAX)
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, rule: &T, machine: &T) -> Verdict {
+    if rule == machine { Ok(()) } else { Err(format!("{what}: by the rules {rule:?}, but it is {machine:?}")) }
+}

@@ -1,0 +1,189 @@
+//! What an event means: the facts that follow from it alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Certificate, Event, Failure, Now, Pending, rotation_point};
+
+use super::history::{ALWAYS, Fact, Millis};
+use super::{Model, instant, is_expired, millis, unix, wait};
+
+impl Model {
+    /// A restart goes on at the pace of the run before. Its times were told by a wall clock that may have been anything.
+    pub(super) fn resume(&mut self, pending: &Pending, now: Now) {
+        let later = |at: Millis, most: Millis| instant(now) + (at - unix(now.unix)).clamp(0, most);
+        let budget = self.policy.budget;
+        let spaced = later(unix(pending.submitted) + self.spacing(), self.spacing());
+        let whole = later(unix(pending.budget_whole), millis(budget.refill()) * Millis::from(budget.size()));
+        let (template, key) = (pending.template.clone(), pending.key);
+        self.history.push(now, Fact::Resumed { template, key, spaced, whole });
+        if let Some(refusal) = pending.refusal {
+            let at = later(unix(refusal.retry_at), 2 * millis(self.policy.refused.cap()));
+            self.history.push(now, Fact::Failed(refusal.failure, refusal.failures));
+            self.history.push(now, Fact::Retry((at, at)));
+        }
+        self.forgive_what_was_not_asked(now);
+    }
+
+    /// Takes in an event. False if it is no news, and nothing may come of it.
+    pub(super) fn learn(&mut self, event: &Event, now: Now) -> bool {
+        let history = &mut self.history;
+        match event {
+            Event::Tick => {}
+            Event::TemplateChanged(template) if history.wanted() == template.as_ref() => return false,
+            Event::TemplateChanged(template) => {
+                history.push(now, Fact::Wanted(template.clone()));
+                self.forgive_what_was_not_asked(now);
+            }
+            Event::SignerChanged { configured } if history.signer() == *configured => return false,
+            Event::SignerChanged { configured } => {
+                history.push(now, Fact::Signer(*configured));
+                history.push(now, Fact::Forgiven);
+            }
+            Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. }
+                if history.out().is_none_or(|(out, _)| out != id.get()) =>
+            {
+                return false;
+            }
+            Event::CsrIssued { id, certificate } => self.issued(id.get(), certificate, now),
+            Event::CsrFailed { failure, retry_after, .. } => self.failed(*failure, *retry_after, now),
+            Event::CertWritten { id } | Event::WriteFailed { id }
+                if history.unwritten().is_none_or(|(unwritten, _)| unwritten != id.get()) =>
+            {
+                return false;
+            }
+            Event::CertWritten { .. } => history.push(now, Fact::Durable),
+            Event::WriteFailed { .. } if !history.is_writing() => return false,
+            Event::WriteFailed { .. } => self.write_failed(now),
+            Event::CertReplaced(found) => return self.replaced(found.as_ref(), now),
+            Event::CertRefused { fingerprint }
+                if history.refused() || history.held().is_none_or(|held| held.fingerprint != *fingerprint) =>
+            {
+                return false;
+            }
+            Event::CertRefused { .. } => history.push(now, Fact::RefusedByServer),
+            Event::RotateNow => {
+                history.push(now, Fact::AskedFor);
+                history.push(now, Fact::Retry(ALWAYS));
+            }
+            _ => unreachable!("every event is above"),
+        }
+        true
+    }
+
+    /// What was issued is held if that is no loss, and counts as a failure if it is not what was asked for.
+    fn issued(&mut self, id: u64, issued: &Arc<Certificate>, now: Now) {
+        let fits = self.history.last_asked().is_none_or(|asked| asked.satisfied_by(issued));
+        let wrong = match () {
+            () if is_expired(issued, now) => Some(Failure::BadCertificate),
+            () if !fits => Some(Failure::Unsatisfying),
+            () if issued.provisional || self.is_past_rotation_point(issued, now) => Some(Failure::AlreadyDue),
+            () => None,
+        };
+        if self.is_no_loss(issued, now) {
+            self.history.push(now, Fact::Held(issued.clone()));
+            self.must_write(id, now);
+        }
+        match wrong {
+            Some(failure) => self.failed(failure, None, now),
+            None => {
+                self.history.push(now, Fact::Forgiven);
+                self.history.push(now, Fact::Closed);
+            }
+        }
+        self.history.push(now, Fact::KeySpent);
+    }
+
+    /// An attempt came to nothing: wait. The wait leaves time for one more before the certificate held expires.
+    pub(super) fn failed(&mut self, failure: Failure, retry_after: Option<Duration>, now: Now) {
+        let began = self.history.out().map_or_else(|| instant(now), |(_, since)| since);
+        self.history.push(now, Fact::Closed);
+        self.history.push(now, Fact::Failed(failure, 1));
+        if failure.is_refusal() {
+            self.history.push(now, Fact::KeySpent);
+        }
+        let backoff = if failure.is_refusal() { self.policy.refused } else { self.policy.transient };
+        let in_a_row = self.history.failures().map_or(1, |(_, n)| n);
+        let asked_for = millis(retry_after.unwrap_or_default()).min(millis(self.policy.refused.cap()));
+        let held = self.history.held().filter(|held| !is_expired(held, now));
+        let most = held.map_or(Millis::MAX, |held| (unix(held.validity.not_after()) - unix(now.unix)) / 2);
+        let at = |wait: Millis| instant(now) + (wait + asked_for).min(most);
+        let (shortest, longest) = wait(&backoff, in_a_row, instant(now) - began);
+        self.history.push(now, Fact::Retry((at(shortest), at(longest))));
+        self.forgive_what_was_not_asked(now);
+    }
+
+    /// A refusal of something else than is wanted now does not count.
+    fn forgive_what_was_not_asked(&mut self, now: Now) {
+        let wanted = self.history.wanted();
+        let refused = self.history.failures().is_some_and(|(failure, _)| failure.is_refusal());
+        if refused && wanted.is_some() && wanted != self.history.last_asked() {
+            self.history.push(now, Fact::Forgiven);
+        }
+    }
+
+    fn must_write(&mut self, id: u64, now: Now) {
+        self.history.push(now, Fact::Unwritten(id));
+        self.history.push(now, Fact::WriteAgain((instant(now), instant(now))));
+    }
+
+    fn write_failed(&mut self, now: Now) {
+        self.history.push(now, Fact::WriteFailed);
+        let (shortest, longest) = wait(&self.policy.write, self.history.failed_writes(), 0);
+        let at = |wait: Millis| instant(now) + wait.max(1);
+        self.history.push(now, Fact::WriteAgain((at(shortest), at(longest))));
+    }
+
+    /// Somebody changed the store. What is no loss is held and is durable already; else ours is written again.
+    fn replaced(&mut self, found: Option<&Arc<Certificate>>, now: Now) -> bool {
+        let (held, unwritten) = (self.history.held().cloned(), self.history.unwritten().is_some());
+        let valid = held.as_ref().filter(|held| !is_expired(held, now));
+        let fingerprint = |certificate: &Arc<Certificate>| certificate.fingerprint;
+        if found.is_some() && found.map(fingerprint) == held.as_ref().map(fingerprint) {
+            self.history.push(now, Fact::Durable);
+            return unwritten;
+        }
+        let begun = |found: &Certificate| found.validity.not_before() <= now.unix;
+        if let Some(found) = found.filter(|found| (begun(found) || valid.is_none()) && self.is_no_loss(found, now)) {
+            self.history.push(now, Fact::Held(found.clone()));
+            self.history.push(now, Fact::Durable);
+            if self.due(now).is_none() {
+                self.history.push(now, Fact::Forgiven);
+            }
+            return true;
+        }
+        let write = !unwritten && valid.is_some_and(|held| !held.provisional);
+        if write {
+            let id = self.next_id();
+            self.must_write(id, now);
+        }
+        write
+    }
+
+    /// How good a certificate is that has not expired: ours before borrowed, then with every name, then fresh.
+    fn rank(&self, certificate: &Certificate, now: Now) -> u8 {
+        let satisfying = self.history.wanted().is_none_or(|wanted| wanted.satisfied_by(certificate));
+        match (certificate.provisional, satisfying, self.is_past_rotation_point(certificate, now)) {
+            (true, ..) => 0,
+            (false, false, _) => 1,
+            (false, true, true) => 2,
+            (false, true, false) => 3,
+        }
+    }
+
+    /// Whether a certificate may take the place of the one held: if it is flawless; if it is our own and that one is
+    /// not; or if it is as good and lasts as long. A refused one is no better than due.
+    fn is_no_loss(&self, new: &Certificate, now: Now) -> bool {
+        let rank = self.rank(new, now);
+        let lost = |held: &Arc<Certificate>| {
+            let worth = self.rank(held, now).min(if self.history.refused() { 2 } else { 3 });
+            let as_good = rank >= worth && new.validity.not_after() >= held.validity.not_after();
+            !(rank == 3 || (rank > 0 && worth == 0) || as_good)
+        };
+        !is_expired(new, now) && !self.history.held().is_some_and(|held| !is_expired(held, now) && lost(held))
+    }
+
+    pub(super) fn is_past_rotation_point(&self, certificate: &Certificate, now: Now) -> bool {
+        now.unix >= rotation_point(&self.policy, self.seed, certificate)
+    }
+}

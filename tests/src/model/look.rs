@@ -1,0 +1,166 @@
+//! A look at the clocks: what is due, what may be done about it, and when to look again.
+
+use std::sync::Arc;
+
+use perennial::{Failure, Key, Now, Reason, Template, rotation_point};
+
+use super::history::{Between, Fact, Millis};
+use super::{Duties, Model, instant, is_expired, millis, unix};
+use crate::laws::Verdict;
+use crate::trace::Record;
+
+impl Model {
+    /// Why a new certificate is wanted: the first of these that is true.
+    pub(super) fn due(&self, now: Now) -> Option<Reason> {
+        let history = &self.history;
+        let Some(held) = history.held() else { return Some(Reason::NoCertificate) };
+        let reasons = [
+            (Reason::Expired, is_expired(held, now)),
+            (Reason::Provisional, held.provisional),
+            (Reason::RotationPoint, self.is_past_rotation_point(held, now)),
+            (Reason::Refused, history.refused()),
+            (Reason::TemplateNotSatisfied, history.wanted().is_some_and(|wanted| !wanted.satisfied_by(held))),
+            (Reason::Asked, history.asked_for()),
+        ];
+        reasons.into_iter().find(|(_, is_so)| *is_so).map(|(reason, _)| reason)
+    }
+
+    /// Everything that is due now is done now. Where jitter left a choice, the machine has made it.
+    pub(super) fn look(&mut self, record: &Record, due: &mut Duties) {
+        let now = record.now;
+        if let Some((id, _)) = self.history.out().filter(|(_, since)| since + self.timeout() <= instant(now)) {
+            due.cancel = Some(id);
+            self.failed(Failure::TimedOut, None, now);
+        }
+        if let (Some((id, again)), Some(held)) = (self.history.unwritten(), self.history.held().cloned())
+            && self.has_come(again, record.written().is_some(), now, Fact::WriteAgain)
+        {
+            due.write = Some((id, held));
+            let again = instant(now) + millis(self.policy.write.cap());
+            self.history.push(now, Fact::WriteSent);
+            self.history.push(now, Fact::WriteAgain((again, again)));
+        }
+        let wanted = self.history.wanted().filter(|_| self.history.signer()).cloned();
+        // A rotation that has begun goes on, even if the wall clock is set back.
+        let begun = self.history.was_rotating() && self.history.out().is_some();
+        let goes_on = begun.then_some(Reason::RotationPoint);
+        let reason = wanted.as_ref().and_then(|_| self.due(now).or(goes_on));
+        self.history.push(now, Fact::Looked(reason));
+        match (self.history.out(), reason, wanted) {
+            (None, Some(reason), Some(wanted)) => {
+                let allowed = self.allowed(tokens(reason));
+                let (earliest, latest) = self.history.retry();
+                let submits = record.submitted().is_some();
+                if allowed <= instant(now) && self.has_come((earliest, latest), submits, now, Fact::Retry) {
+                    self.submit(wanted, now, due);
+                }
+            }
+            (Some((out, _)), Some(_), Some(wanted)) => {
+                let superseded = self.history.last_asked() != Some(&wanted);
+                if superseded && self.allowed(WISH) <= instant(now) {
+                    due.cancel = Some(out);
+                    self.submit(wanted, now, due);
+                }
+            }
+            (Some((out, _)), ..) => {
+                due.cancel = Some(out);
+                self.history.push(now, Fact::Closed);
+            }
+            (None, ..) => {}
+        }
+    }
+
+    fn submit(&mut self, template: Arc<Template>, now: Now, due: &mut Duties) {
+        let id = self.next_id();
+        due.submit = Some((id, template.clone(), self.key(Some(&template))));
+        self.history.push(now, Fact::Submitted { id, template });
+    }
+
+    /// The key kept for another request for this: as long as the last one had no answer.
+    pub(super) fn key(&self, template: Option<&Arc<Template>>) -> Key {
+        let kept = self.history.key_is_open() && self.history.last_asked() == template;
+        if kept && !self.policy.new_key_per_attempt { Key::Pending } else { Key::New }
+    }
+
+    /// When spacing and budget allow a submission, if there must be so many tokens.
+    fn allowed(&self, tokens: u32) -> Millis {
+        self.left(tokens).max(self.history.spaced(self.spacing()))
+    }
+
+    /// When so many tokens are left: since each submission, one came back every `refill` and one went with that
+    /// submission and with each later one.
+    pub(super) fn left(&self, tokens: u32) -> Millis {
+        let (size, refill) = (Millis::from(self.policy.budget.size()), millis(self.policy.budget.refill()));
+        let spent = self.history.spent(refill).zip(1..);
+        spent.map(|(at, gone)| at + (gone + Millis::from(tokens) - size) * refill).max().unwrap_or(0)
+    }
+
+    /// Whether the moment that jitter chose has come, which is known of only so far; and if so far only, how it turned out.
+    fn has_come(&mut self, (earliest, latest): Between, it_has: bool, now: Now, narrowed: fn(Between) -> Fact) -> bool {
+        let at = instant(now);
+        if at < earliest || at >= latest {
+            return at >= latest;
+        }
+        self.history.push(now, narrowed(if it_has { (earliest, at) } else { (at + 1, latest) }));
+        it_has
+    }
+
+    /// When to look again: at the first moment at which something may have to be done.
+    pub(super) fn next_look(&mut self, record: &Record) -> Verdict {
+        let (now, looks) = (record.now, record.after.deadline().map(|at| Millis::from(at.as_millis())));
+        let asks = self.history.signer() && self.history.wanted().is_some();
+        let known = if asks { Some(self.known_moments(now)) } else { None };
+        let write = self.history.unwritten().map(|(_, again)| again);
+        let due = self.history.last_look().filter(|_| asks && self.history.out().is_none());
+        let (earliest, latest) = self.history.retry();
+        let allowed = due.map(|reason| self.allowed(tokens(reason)));
+        let retry = allowed.map(|allowed| (earliest.max(allowed), latest.max(allowed)));
+
+        let moments: Vec<Between> = known.map(|at| (at, at)).into_iter().chain(write).chain(retry).collect();
+        let first = (moments.iter().map(|m| m.0).min(), moments.iter().map(|m| m.1).min());
+        let explained = looks.is_none_or(|at| moments.iter().any(|(from, to)| (*from..=*to).contains(&at)));
+        if looks < first.0 || looks > first.1 || !explained {
+            return Err(format!("looks again at {looks:?}, but has to from {:?} to {:?}", first.0, first.1));
+        }
+        // What jitter chose lies no earlier.
+        if let Some(looks) = looks {
+            if let Some((from, to)) = write.filter(|(from, _)| *from < looks) {
+                self.history.push(now, Fact::WriteAgain((from.max(looks), to)));
+            }
+            if allowed.is_some_and(|allowed| allowed < looks) && earliest < looks {
+                self.history.push(now, Fact::Retry((looks, latest)));
+            }
+        }
+        self.deadline = looks;
+        Ok(())
+    }
+
+    /// The first moment that does not depend on jitter after failures.
+    fn known_moments(&self, now: Now) -> Millis {
+        let by_wall_clock = |at: Millis| (at > unix(now.unix)).then(|| instant(now) + at - unix(now.unix));
+        let held = self.history.held();
+        let rotates = held.and_then(|held| by_wall_clock(unix(rotation_point(&self.policy, self.seed, held))));
+        let expires = held.and_then(|held| by_wall_clock(unix(held.validity.not_after()) + 1));
+        let times_out = self.history.out().map(|(_, since)| since + self.timeout());
+        let superseded = times_out.is_some() && self.history.last_asked() != self.history.wanted();
+        let supersedes = superseded.then(|| self.allowed(WISH));
+        // The clocks are looked at on a grid of their own.
+        let grid = millis(self.policy.max_sleep).max(1);
+        let checks = instant(now) + grid - (instant(now) - Millis::from(self.seed)).rem_euclid(grid);
+        [rotates, expires, times_out, supersedes].into_iter().flatten().fold(checks, Millis::min)
+    }
+
+    fn timeout(&self) -> Millis {
+        millis(self.policy.request_timeout).max(1)
+    }
+}
+
+const WISH: u32 = 2;
+
+/// How many tokens there must be: the last one is for a certificate that is in danger itself.
+const fn tokens(reason: Reason) -> u32 {
+    match reason {
+        Reason::TemplateNotSatisfied | Reason::Asked => WISH,
+        _ => 1,
+    }
+}

@@ -1,0 +1,43 @@
+//! Hostile lives, and the rules of rotation said a second time: the machine and the model agree at every step.
+
+use perennial::{Backoff, Window};
+use perennial_tests::model::the_rules_are_kept;
+use perennial_tests::script::{Script, scripts};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+/// Tries as many lives as the laws do.
+fn agree(change: fn(&mut Script)) {
+    let usual = Config::default();
+    let config = Config { cases: 6 * usual.cases, max_shrink_iters: 4096, failure_persistence: None, ..usual };
+    let outcome = TestRunner::new(config).run(&scripts(40), |mut script| {
+        change(&mut script);
+        let trace = script.run();
+        if trace.wild {
+            return Ok(());
+        }
+        the_rules_are_kept(&trace).map_err(|broken| TestCaseError::fail(format!("{broken}\n{trace}")))
+    });
+    if let Err(broken) = outcome {
+        panic!("{broken}");
+    }
+}
+
+#[test]
+fn the_machine_keeps_the_rules() {
+    agree(|_| ());
+}
+
+/// Where nothing is left to jitter, the rules say every moment to the millisecond.
+#[test]
+fn without_jitter_the_machine_keeps_the_rules_to_the_millisecond() {
+    agree(|script| {
+        let policy = &mut script.life.policy;
+        for backoff in [&mut policy.transient, &mut policy.refused, &mut policy.write] {
+            let middle = backoff.spread().from().midpoint(backoff.spread().to());
+            let spread = Window::new(middle, middle).expect("in order");
+            let steady = Backoff::new(backoff.first(), backoff.cap(), spread).expect("as it was");
+            *backoff = if backoff.keeps_beat() { steady.with_beat() } else { steady };
+        }
+    });
+}
