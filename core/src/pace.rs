@@ -1,5 +1,6 @@
 //! When the next attempt may be made: backoff after failures, spacing, and the submission budget.
 
+use core::hash::{Hash, Hasher};
 use core::time::Duration;
 
 use crate::event::Failure;
@@ -53,6 +54,15 @@ impl Pace {
     /// When the next attempt may be made.
     pub(crate) fn next_at(&self, policy: &Policy, worth: Worth) -> Instant {
         self.allowed_at(policy, worth).max(self.retry_at)
+    }
+
+    /// What is left of the past at `now`.
+    pub(crate) fn hash_at<H: Hasher>(&self, policy: &Policy, now: Instant, state: &mut H) {
+        let Self { failures, last, retry_at, spaced_at, whole_at } = self;
+        let refusal = last.map(Failure::is_refusal);
+        let backoff = if refusal == Some(true) { &policy.refused } else { &policy.transient };
+        (refusal, backoff.no_longer_after(*failures)).hash(state);
+        [retry_at, spaced_at, whole_at].map(|at| at.since(now)).hash(state);
     }
 
     pub(crate) fn submitted(&mut self, policy: &Policy, now: Instant) {

@@ -100,19 +100,26 @@ impl Backoff {
 
     /// The wait after the `failures`th failure in a row, the last attempt having begun `took` ago.
     pub(crate) fn wait(&self, failures: u32, took: Duration, draw: u64) -> Duration {
-        let unjittered = |failures: u32| {
-            let factor = 1_u64.checked_shl(failures.saturating_sub(1)).unwrap_or(u64::MAX);
-            Duration::from_millis(millis(self.first).saturating_mul(factor)).min(self.cap)
-        };
-        let base = unjittered(failures);
+        let base = self.unjittered(failures);
         if !self.beat || base < self.cap {
             return self.spread.of(base, draw);
         }
-        if unjittered(failures.saturating_sub(1)) < self.cap {
+        if self.unjittered(failures.saturating_sub(1)) < self.cap {
             return self.cap;
         }
         let (beat, took) = (millis(self.cap), millis(took));
         Duration::from_millis(beat - took % beat)
+    }
+
+    fn unjittered(&self, failures: u32) -> Duration {
+        let factor = 1_u64.checked_shl(failures.saturating_sub(1)).unwrap_or(u64::MAX);
+        Duration::from_millis(millis(self.first).saturating_mul(factor)).min(self.cap)
+    }
+
+    /// So many failures, or the fewest that are waited for like so many ever after.
+    pub(crate) fn no_longer_after(&self, failures: u32) -> u32 {
+        let at_cap = (0..failures).find(|fewer| self.unjittered(*fewer) == self.cap);
+        at_cap.map_or(failures, |fewer| failures.min(fewer + 1))
     }
 }
 

@@ -11,18 +11,22 @@ mod requests;
 mod restarts;
 
 pub use bounds::{longest_silence, longest_wait};
+pub(crate) use certificates::nothing_valid_is_given_up;
 pub use certificates::{
     a_healthy_signer_is_enough, a_valid_certificate_is_never_given_up, every_issued_certificate_gets_written,
 };
+pub(crate) use clocks::no_later;
 pub use clocks::{
     a_tick_makes_progress, an_early_tick_changes_nothing, lost_replies_are_survived, many_ticks_are_one_tick,
     setting_the_clock_back_delays_nothing, the_timer_is_the_deadline,
 };
+pub(crate) use requests::Bucket;
 pub use requests::{
     at_most_one_request_is_out, churn_never_spends_the_last_token, every_request_is_closed_once,
     keys_are_kept_or_changed, nothing_is_asked_without_a_template_and_a_signer, stale_replies_change_nothing,
     the_budget_holds,
 };
+pub(crate) use restarts::goes_on;
 pub use restarts::{a_clone_stays_equal, a_restart_goes_on};
 
 use crate::trace::Trace;
@@ -81,4 +85,4 @@ macro_rules! ensure {
         }
     };
 }
-use ensure;
+pub(crate) use ensure;

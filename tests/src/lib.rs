@@ -9,10 +9,12 @@
 //! | [`laws`] | what the machine promises, each promise a function over a trace |
 //! | [`field`] | what goes wrong around a holder, and what it costs: for perennial and client-go alike |
 //! | [`oracle`] | client-go's certificate manager |
+//! | [`check`] | every state of small worlds, put to the laws |
 //! | [`model`] | the rules of rotation, said a second time: slowly, from the whole history |
 
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod field;
 pub mod laws;
 pub mod mint;

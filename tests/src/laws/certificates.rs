@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Action, Certificate, Event, Now, Reason, RotationMachine, Setup, State, rotation_point};
+use perennial::{Action, Certificate, Event, Now, Policy, Reason, RotationMachine, Setup, State, rotation_point};
 
 use super::bounds::longest_silence;
 use super::clocks::ticks;
@@ -15,19 +15,29 @@ use crate::world::{Answer, World};
 /// no failure, no refusal, no change of template and no empty directory takes it away.
 pub fn a_valid_certificate_is_never_given_up(trace: &Trace) -> Verdict {
     for (before, record) in trace.steps() {
-        let Some(old) = before.certificate_at(record.now.unix) else { continue };
-        let Some(new) = record.after.certificate_at(record.now.unix) else {
-            return Err(format!("{old} is given up for nothing at {}", record.now));
-        };
-        if old != new {
-            let (was, is) = (
-                Quality::of(trace, old, &record.after, record.now),
-                Quality::of(trace, new, &record.after, record.now),
-            );
-            // A refused certificate is as good as due: it has to go.
-            let was = if before.due(record.now) == Some(Reason::Refused) { Quality { due: true, ..was } } else { was };
-            ensure!(is.is_no_worse_than(&was), "{old} is given up for {new} at {}", record.now);
-        }
+        nothing_valid_is_given_up(&trace.policy, trace.seed, before, &record.after, record.now)?;
+    }
+    Ok(())
+}
+
+/// The same of one step.
+pub(crate) fn nothing_valid_is_given_up(
+    policy: &Policy,
+    seed: u64,
+    before: &RotationMachine,
+    after: &RotationMachine,
+    now: Now,
+) -> Verdict {
+    let Some(old) = before.certificate_at(now.unix) else { return Ok(()) };
+    let Some(new) = after.certificate_at(now.unix) else {
+        return Err(format!("{old} is given up for nothing at {now}"));
+    };
+    if old != new {
+        let quality = |certificate| Quality::of(policy, seed, certificate, after, now);
+        let (was, is) = (quality(old), quality(new));
+        // A refused certificate is as good as due: it has to go.
+        let was = if before.due(now) == Some(Reason::Refused) { Quality { due: true, ..was } } else { was };
+        ensure!(is.is_no_worse_than(&was), "{old} is given up for {new} at {now}");
     }
     Ok(())
 }
@@ -41,11 +51,11 @@ struct Quality {
 }
 
 impl Quality {
-    fn of(trace: &Trace, certificate: &Arc<Certificate>, machine: &RotationMachine, now: Now) -> Self {
+    fn of(policy: &Policy, seed: u64, certificate: &Certificate, machine: &RotationMachine, now: Now) -> Self {
         Self {
             own: !certificate.provisional,
             satisfying: machine.template().is_none_or(|template| template.satisfied_by(certificate)),
-            due: now.unix >= rotation_point(&trace.policy, trace.seed, certificate),
+            due: now.unix >= rotation_point(policy, seed, certificate),
             life: certificate.validity.not_after().since(now.unix),
         }
     }

@@ -86,7 +86,8 @@ pub fn setting_the_clock_back_delays_nothing(trace: &Trace) -> Verdict {
     Ok(())
 }
 
-fn no_later(machine: &RotationMachine, now: Now, back: Duration) -> Verdict {
+/// The same of one moment.
+pub(crate) fn no_later(machine: &RotationMachine, now: Now, back: Duration) -> Verdict {
     let (State::Requesting { reason, until, .. }
     | State::BackingOff { reason, until, .. }
     | State::Waiting { reason, until }) = machine.state()

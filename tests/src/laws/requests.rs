@@ -163,23 +163,28 @@ fn is_churn(record: &Record) -> bool {
 }
 
 /// A token bucket, counted plainly.
-struct Bucket {
+#[derive(Clone, Debug)]
+pub(crate) struct Bucket {
     size: u128,
     refill: u128,
-    /// Milliseconds' worth of tokens.
     level: u128,
     at: Instant,
 }
 
 impl Bucket {
-    fn full(policy: &Policy) -> Self {
+    pub(crate) fn full(policy: &Policy) -> Self {
         let (size, refill) = (u128::from(policy.budget.size()), policy.budget.refill().as_millis().max(1));
         Self { size, refill, level: size * refill, at: Instant::from_millis(0) }
     }
 
+    /// Milliseconds' worth of tokens.
+    pub(crate) fn level(&self, now: Instant) -> u128 {
+        (self.level + now.since(self.at).as_millis()).min(self.size * self.refill)
+    }
+
     /// How many whole tokens there are, one of which is taken.
-    fn take(&mut self, now: Instant) -> u128 {
-        self.level = (self.level + now.since(self.at).as_millis()).min(self.size * self.refill);
+    pub(crate) fn take(&mut self, now: Instant) -> u128 {
+        self.level = self.level(now);
         self.at = now;
         let tokens = self.level / self.refill;
         self.level = self.level.saturating_sub(self.refill);

@@ -1,0 +1,334 @@
+//! A state: a machine, and as much of the world around it as decides what can happen next.
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{
+    Certificate, Event, Failure, Fingerprint, Instant, Key, Now, Pending, Policy, RequestId, Setup, State, Template,
+};
+
+use super::obey;
+use super::setting::{AHEAD, Flavour, LATE, Move, Setting, WISHES};
+use super::subject::{Duties, Subject};
+use crate::laws::Bucket;
+use crate::mint;
+
+pub(super) const SEED: u64 = 1;
+
+/// One state of one world.
+#[derive(Clone, Debug)]
+pub(super) struct Life<S> {
+    /// The machine, as shipped or broken.
+    pub(super) subject: S,
+    /// Both clocks.
+    pub(super) now: Now,
+    /// The wall clock is ahead of what it was in the beginning.
+    ahead: bool,
+    /// The wall clock was set since anybody looked.
+    pub(super) unnoticed: bool,
+    /// What is durable.
+    disk: Option<Arc<Certificate>>,
+    /// The request that is out.
+    pub(super) out: Option<Out>,
+    pub(super) last_id: Option<RequestId>,
+    /// A request that has ended.
+    pub(super) ended: Option<RequestId>,
+    /// A certificate that was to be written, and is not durable yet.
+    pub(super) owed: Option<RequestId>,
+    /// Its write is under way.
+    writing: bool,
+    /// What the pending key may be used for once more.
+    pub(super) kept: Option<Arc<Template>>,
+    pub(super) bucket: Bucket,
+    pub(super) spent: Option<Instant>,
+    pub(super) timer: Option<Instant>,
+    serial: u64,
+}
+
+/// A request that is out.
+#[derive(Clone, Debug)]
+pub(super) struct Out {
+    pub(super) id: RequestId,
+    pub(super) template: Arc<Template>,
+    pub(super) since: Instant,
+}
+
+impl<S: Subject> Life<S> {
+    /// Without a certificate, with one, or with a bootstrap credential.
+    pub(super) fn beginnings(setting: &Setting) -> Vec<Self> {
+        let now = Now { instant: Instant::from_millis(1_000), unix: mint::EPOCH };
+        let template = WISHES[0].clone();
+        let first = |flavour| setting.mint(&template, flavour, 1, now);
+        let certificates = [None, Some(first(Flavour::Good)), Some(first(Flavour::Provisional))];
+        let begin = |certificate: Option<Arc<Certificate>>| Self {
+            subject: S::start(
+                Setup {
+                    policy: setting.policy.clone(),
+                    seed: SEED,
+                    signer: true,
+                    template: Some(template.clone()),
+                    certificate: certificate.clone(),
+                    pending: None,
+                },
+                now,
+            ),
+            now,
+            ahead: false,
+            unnoticed: false,
+            disk: certificate,
+            out: None,
+            last_id: None,
+            ended: None,
+            owed: None,
+            writing: false,
+            kept: None,
+            bucket: Bucket::full(&setting.policy),
+            spent: None,
+            timer: Some(now.instant),
+            serial: 1,
+        };
+        certificates.map(begin).into()
+    }
+
+    /// Whether this can happen now.
+    pub(super) fn allows(&self, what: Move) -> bool {
+        let machine = self.subject.machine();
+        let deadline = machine.deadline();
+        match what {
+            Move::Pass => deadline.is_none_or(|at| self.now.instant < later(at, LATE)),
+            Move::Alarm => deadline.is_some_and(|at| at > self.now.instant),
+            Move::Sleep(_) => deadline.is_some_and(|at| self.now.instant <= at),
+            Move::Issue(_) | Move::Fail(..) => self.out.is_some(),
+            Move::Written | Move::WriteFailed => self.writing,
+            Move::Refused | Move::FoundOurs => machine.certificate().is_some(),
+            Move::RestartAhead => !self.ahead,
+            Move::Tick
+            | Move::WallClock
+            | Move::Template(_)
+            | Move::Signer
+            | Move::RotateNow
+            | Move::Found(_)
+            | Move::Restart => true,
+        }
+    }
+
+    /// The state after this has happened.
+    ///
+    /// # Errors
+    /// The law that was broken.
+    pub(super) fn after(&self, setting: &Setting, what: Move) -> Result<Self, String> {
+        let mut life = self.clone();
+        if let Some(event) = life.happen(setting, what) {
+            let duties = life.subject.handle(event.clone(), life.now);
+            obey::step(setting, self, &mut life, &event, &duties)?;
+        }
+        Ok(life)
+    }
+
+    /// The same, to be told: whatever the laws say of it.
+    pub(super) fn retrace(&self, setting: &Setting, what: Move) -> (Self, Option<(Event, Duties)>) {
+        let mut life = self.clone();
+        let Some(event) = life.happen(setting, what) else { return (life, None) };
+        let duties = life.subject.handle(event.clone(), life.now);
+        life.note(&event, &duties, &setting.policy);
+        (life, Some((event, duties)))
+    }
+
+    /// What happens in the world, and what the machine is told of it.
+    fn happen(&mut self, setting: &Setting, what: Move) -> Option<Event> {
+        let machine = self.subject.machine();
+        let held = machine.certificate().cloned();
+        match what {
+            Move::Pass => self.pass(1),
+            Move::Sleep(millis) => self.pass(millis),
+            Move::WallClock => self.set_wall_clock(!self.ahead),
+            Move::Restart => self.restart(setting, self.subject.pending(self.now)),
+            Move::RestartAhead => {
+                let pending = self.subject.pending(self.now);
+                self.set_wall_clock(true);
+                // What was spent seems to be long ago.
+                (self.bucket, self.spent) = (Bucket::full(&setting.policy), None);
+                self.restart(setting, pending);
+            }
+            Move::Alarm => {
+                let sleep = machine.deadline()?.since(self.now.instant);
+                self.pass(u64::try_from(sleep.as_millis()).unwrap_or(u64::MAX));
+                return Some(Event::Tick);
+            }
+            Move::Tick => return Some(Event::Tick),
+            Move::Template(wish) => {
+                return Some(Event::TemplateChanged(wish.map(|wish| WISHES[wish as usize].clone())));
+            }
+            Move::Signer => {
+                return Some(Event::SignerChanged { configured: machine.state() == State::NotEnabled });
+            }
+            Move::RotateNow => return Some(Event::RotateNow),
+            Move::Refused => return Some(Event::CertRefused { fingerprint: held?.fingerprint }),
+            Move::Issue(flavour) => {
+                let Out { id, template, .. } = self.out.clone()?;
+                return Some(Event::CsrIssued { id, certificate: self.mint(setting, &template, flavour) });
+            }
+            Move::Fail(failure, patience) => {
+                let retry_after = patience.map(Duration::from_millis);
+                return Some(Event::CsrFailed { id: self.out.clone()?.id, failure, retry_after });
+            }
+            Move::Written => {
+                self.disk = held;
+                return Some(Event::CertWritten { id: self.owed? });
+            }
+            Move::WriteFailed => return Some(Event::WriteFailed { id: self.owed? }),
+            Move::Found(flavour) => {
+                let template = machine.template().cloned().unwrap_or_else(|| WISHES[0].clone());
+                self.disk = flavour.map(|flavour| self.mint(setting, &template, flavour));
+                return Some(Event::CertReplaced(self.disk.clone()));
+            }
+            Move::FoundOurs => {
+                self.disk = held;
+                return Some(Event::CertReplaced(self.disk.clone()));
+            }
+        }
+        None
+    }
+
+    fn mint(&mut self, setting: &Setting, template: &Template, flavour: Flavour) -> Arc<Certificate> {
+        self.serial += 1;
+        setting.mint(template, flavour, self.serial, self.now)
+    }
+
+    pub(super) fn pass(&mut self, millis: u64) {
+        let span = Duration::from_millis(millis);
+        self.now = Now { instant: self.now.instant.after(span), unix: self.now.unix.after(span) };
+    }
+
+    fn set_wall_clock(&mut self, ahead: bool) {
+        self.now.unix = if ahead { self.now.unix.after(AHEAD) } else { self.now.unix.before(AHEAD) };
+        (self.ahead, self.unnoticed) = (ahead, true);
+    }
+
+    fn restart(&mut self, setting: &Setting, pending: Option<Pending>) {
+        let machine = self.subject.machine();
+        let setup = Setup {
+            policy: setting.policy.clone(),
+            seed: SEED,
+            signer: machine.state() != State::NotEnabled,
+            template: machine.template().cloned(),
+            certificate: self.disk.clone(),
+            pending,
+        };
+        self.subject = S::start(setup, self.now);
+        self.timer = Some(self.now.instant);
+        (self.out, self.last_id, self.ended, self.owed, self.writing) = (None, None, None, None, false);
+    }
+
+    /// Takes note of what was done. The laws have been checked.
+    pub(super) fn note(&mut self, event: &Event, duties: &Duties, policy: &Policy) {
+        let now = self.now.instant;
+        self.unnoticed &= !self.has_looked(event, duties);
+        let replied = |id: RequestId| self.out.as_ref().is_some_and(|out| out.id == id);
+        match event {
+            Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. } if replied(*id) => {
+                let spent = !matches!(event, Event::CsrFailed { failure, .. } if !failure.is_refusal());
+                self.kept = self.kept.take().filter(|_| !spent);
+                self.ended = self.out.take().map(|out| out.id);
+            }
+            Event::CertWritten { .. } => (self.owed, self.writing) = (None, false),
+            Event::WriteFailed { .. } => self.writing = false,
+            // A store does one thing after the other: what was being written is overwritten, or never will be.
+            Event::CertReplaced(found) => {
+                self.writing = false;
+                if found.is_some() && found.as_ref() == self.subject.machine().certificate() {
+                    self.owed = None;
+                }
+            }
+            _ => {}
+        }
+        if let Some(id) = duties.cancel {
+            (self.out, self.ended) = (None, Some(id));
+        }
+        if let Some((id, _)) = duties.write {
+            self.last_id = self.last_id.max(Some(id));
+            (self.owed, self.writing) = (Some(id), true);
+        }
+        if let Some((id, template, _)) = &duties.submit {
+            let template = template.clone();
+            self.kept = Some(template.clone()).filter(|_| !policy.new_key_per_attempt);
+            self.out = Some(Out { id: *id, template, since: now });
+            self.last_id = Some(*id);
+            let _ = self.bucket.take(now);
+            self.spent = Some(now);
+        }
+        self.timer = duties.timer.unwrap_or(self.timer);
+    }
+
+    /// Events that are no news make nobody look at the clocks.
+    fn has_looked(&self, event: &Event, duties: &Duties) -> bool {
+        *event == Event::Tick || *duties != Duties::default()
+    }
+
+    /// What has to be equal for two states to be one. All times count from now.
+    pub(super) fn key(&self, setting: &Setting) -> u64 {
+        let mut state = DefaultHasher::new();
+        let (now, policy) = (self.now, &setting.policy);
+        let held = self.subject.machine().certificate();
+        self.subject.hash_at(now, &mut state);
+        held.map(|held| self.facts(setting, held)).hash(&mut state);
+        let other = self.disk.as_ref().filter(|disk| held.is_none_or(|held| held.fingerprint != disk.fingerprint));
+        (self.disk.is_some(), other.map(|other| self.facts(setting, other))).hash(&mut state);
+        (self.ahead, self.unnoticed, self.writing, &self.kept).hash(&mut state);
+        let spaced = self.spent.map_or(Duration::ZERO, |at| at.after(policy.spacing).since(now.instant));
+        (self.bucket.level(now.instant), spaced).hash(&mut state);
+        // Nobody comes later than that.
+        let late = self.subject.machine().deadline().map(|at| now.instant.since(at));
+        late.map(|late| late.min(Duration::from_millis(LATE))).hash(&mut state);
+        state.finish()
+    }
+
+    /// What a certificate still is: when it is due and when it expires, whose and for whom it is. Nothing, once it has
+    /// expired for good, that is, even if the wall clock is set back.
+    fn facts(&self, setting: &Setting, certificate: &Certificate) -> Option<(i64, i64, [bool; 3], bool)> {
+        let back = if self.ahead { AHEAD } else { Duration::ZERO };
+        let earliest = self.now.unix.before(back);
+        let ahead = |at: perennial::UnixTime| at.max(earliest).as_millis() - self.now.unix.as_millis();
+        let due = perennial::rotation_point(&setting.policy, SEED, certificate);
+        let fits = WISHES.each_ref().map(|wish| wish.satisfied_by(certificate));
+        let facts = (ahead(due), ahead(certificate.validity.not_after()), fits, certificate.provisional);
+        (!certificate.validity.expired(earliest)).then_some(facts)
+    }
+
+    /// Reports that nobody waits for.
+    pub(super) fn stale(&self) -> Vec<Event> {
+        let mut stale = vec![Event::CertRefused { fingerprint: Fingerprint([0xff; 32]) }];
+        if let Some(id) = self.ended {
+            stale.push(Event::CsrFailed { id, failure: Failure::Denied, retry_after: None });
+            if self.owed != Some(id) {
+                stale.extend([Event::CertWritten { id }, Event::WriteFailed { id }]);
+            }
+        }
+        stale
+    }
+
+    /// The key a request for this has to be made with.
+    pub(super) fn key_for(&self, template: &Arc<Template>) -> Key {
+        if self.kept.as_ref() == Some(template) { Key::Pending } else { Key::New }
+    }
+}
+
+fn later(at: Instant, millis: u64) -> Instant {
+    at.after(Duration::from_millis(millis))
+}
+
+/// The move as a reader would say it, when no event tells.
+impl fmt::Display for Move {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pass => f.write_str("a millisecond passes"),
+            Self::Sleep(millis) => write!(f, "asleep for {millis} ms"),
+            Self::WallClock => f.write_str("somebody sets the wall clock"),
+            Self::Restart => f.write_str("restart"),
+            Self::RestartAhead => f.write_str("restart, the wall clock is set ahead"),
+            event => write!(f, "{event:?}"),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! A small world to be explored: a policy of a few milliseconds, and everything that may happen.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use perennial::{Backoff, Budget, Certificate, Failure, Now, Policy, Template, UnixTime, Window};
+
+use crate::mint;
+
+/// A small world. The machine counts whole milliseconds, so that time in steps of one is all of time.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// What it is about.
+    pub name: &'static str,
+    /// The policy. Nothing in it is left to jitter, which would be drawn anew for each id.
+    pub policy: Arc<Policy>,
+    /// The lifetime of a healthy certificate.
+    pub life: Duration,
+    /// Everything that may happen at any time. Time passes in every world.
+    pub moves: Vec<Move>,
+    /// How many states to look at, at most: a layer is finished once it is begun.
+    pub most: usize,
+}
+
+/// Something that happens. Each is possible whenever it makes sense: a reply while a request is out, and so on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// A millisecond passes, and nobody looks.
+    Pass,
+    /// Time passes to the deadline, and a Tick comes.
+    Alarm,
+    /// A Tick comes now, too early or late.
+    Tick,
+    /// The computer is asleep for so many milliseconds, past the deadline.
+    Sleep(u64),
+    /// Somebody sets the wall clock ahead, or back again.
+    WallClock,
+    /// This template is wanted from now on, or none.
+    Template(Option<Wish>),
+    /// The signer is configured or taken away.
+    Signer,
+    /// Somebody asks.
+    RotateNow,
+    /// A server refuses the certificate held.
+    Refused,
+    /// The request is answered by such a certificate.
+    Issue(Flavour),
+    /// The request fails; the server asks for so many milliseconds of patience.
+    Fail(Failure, Option<u64>),
+    /// The write is done.
+    Written,
+    /// The write failed.
+    WriteFailed,
+    /// Somebody puts such a certificate into the store, or removes what is there.
+    Found(Option<Flavour>),
+    /// Somebody puts the certificate held into the store.
+    FoundOurs,
+    /// The process restarts from what is durable.
+    Restart,
+    /// The same, and the wall clock was set ahead meanwhile.
+    RestartAhead,
+}
+
+/// Three templates. The second asks for more than the first, the third for something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// A name.
+    Plain,
+    /// The same with an address.
+    More,
+    /// Another name.
+    Other,
+}
+
+/// Kinds of certificates, good and bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// As asked for.
+    Good,
+    /// Valid for two milliseconds.
+    Short,
+    /// A name is missing.
+    Trimmed,
+    /// Past its rotation point, but valid.
+    Due,
+    /// A bootstrap credential.
+    Provisional,
+    /// Not valid any more.
+    Expired,
+    /// Not valid yet.
+    Early,
+}
+
+/// How far ahead the wall clock may be set.
+pub(super) const AHEAD: Duration = Duration::from_millis(5);
+
+/// How late a Tick may come, in milliseconds. Sleep makes it later.
+pub(super) const LATE: u64 = 1;
+
+/// The templates, in the order of [`Wish`].
+pub(super) static WISHES: LazyLock<[Arc<Template>; 3]> = LazyLock::new(|| {
+    let more = Template::new("a").with_ip_addresses([[192, 0, 2, 1].into()]);
+    [Template::new("a"), more, Template::new("b")].map(Arc::new)
+});
+
+impl Setting {
+    /// A certificate of this flavour, made now.
+    pub(super) fn mint(&self, template: &Template, flavour: Flavour, serial: u64, now: Now) -> Arc<Certificate> {
+        let (life, unix) = (self.life, now.unix);
+        let begins: UnixTime = match flavour {
+            Flavour::Due => unix.before(life * 3 / 4),
+            Flavour::Expired => unix.before(life + Duration::from_millis(1)),
+            Flavour::Early => unix.after(Duration::from_millis(2)),
+            Flavour::Good | Flavour::Short | Flavour::Trimmed | Flavour::Provisional => unix,
+        };
+        let life = if flavour == Flavour::Short { Duration::from_millis(2) } else { life };
+        let certificate = mint::certificate(template, serial, begins, life);
+        Arc::new(match flavour {
+            Flavour::Trimmed => mint::trimmed(certificate),
+            Flavour::Provisional => mint::provisional(certificate),
+            _ => certificate,
+        })
+    }
+}
+
+/// Every failure, and two that ask for patience.
+pub const EVERY_FAILURE: [Move; 15] = [
+    Move::Fail(Failure::Denied, None),
+    Move::Fail(Failure::SignerFailed, None),
+    Move::Fail(Failure::Rejected, None),
+    Move::Fail(Failure::BadCertificate, None),
+    Move::Fail(Failure::Unsatisfying, None),
+    Move::Fail(Failure::AlreadyDue, None),
+    Move::Fail(Failure::Unauthorized, None),
+    Move::Fail(Failure::Forbidden, None),
+    Move::Fail(Failure::Throttled, None),
+    Move::Fail(Failure::Unreachable, None),
+    Move::Fail(Failure::TimedOut, None),
+    Move::Fail(Failure::Deleted, None),
+    Move::Fail(Failure::Local, None),
+    Move::Fail(Failure::Throttled, Some(2)),
+    Move::Fail(Failure::Denied, Some(100)),
+];
+
+const TIME: [Move; 3] = [Move::Pass, Move::Alarm, Move::Tick];
+const CHANGES_OF_MIND: [Move; 4] = [
+    Move::Template(Some(Wish::Plain)),
+    Move::Template(Some(Wish::More)),
+    Move::Template(Some(Wish::Other)),
+    Move::Template(None),
+];
+const EVERY_ISSUE: [Move; 7] = [
+    Move::Issue(Flavour::Good),
+    Move::Issue(Flavour::Short),
+    Move::Issue(Flavour::Trimmed),
+    Move::Issue(Flavour::Due),
+    Move::Issue(Flavour::Provisional),
+    Move::Issue(Flavour::Expired),
+    Move::Issue(Flavour::Early),
+];
+const DISK: [Move; 2] = [Move::Written, Move::WriteFailed];
+const EVERY_FIND: [Move; 9] = [
+    Move::Found(None),
+    Move::Found(Some(Flavour::Good)),
+    Move::Found(Some(Flavour::Short)),
+    Move::Found(Some(Flavour::Trimmed)),
+    Move::Found(Some(Flavour::Due)),
+    Move::Found(Some(Flavour::Provisional)),
+    Move::Found(Some(Flavour::Expired)),
+    Move::Found(Some(Flavour::Early)),
+    Move::FoundOurs,
+];
+
+/// Every world that is explored.
+pub fn settings() -> Vec<Setting> {
+    let few = [Move::Issue(Flavour::Good), Move::Fail(Failure::Unreachable, None), Move::Fail(Failure::Denied, None)];
+    vec![
+        setting("replies", small(), 8, usize::MAX, &[&EVERY_ISSUE, &EVERY_FAILURE, &DISK]),
+        setting("wishes", small(), 6, usize::MAX, &[&few, &CHANGES_OF_MIND, &[Move::Signer, Move::RotateNow]]),
+        setting("the store", small(), 6, usize::MAX, &[&few[..2], &DISK, &EVERY_FIND]),
+        setting("clocks", small(), 8, usize::MAX, &[&few, &[Move::WallClock, Move::Sleep(6)]]),
+        setting("restarts", small(), 6, usize::MAX, &[&few, &DISK[..1], &[Move::Restart, Move::RestartAhead]]),
+        setting("kubelet", kubelet(), 8, usize::MAX, &[&few, &DISK, &[Move::Restart, Move::RotateNow]]),
+        setting("no waits", hasty(), 6, usize::MAX, &[&EVERY_ISSUE, &EVERY_FAILURE, &CHANGES_OF_MIND]),
+        setting("everything", small(), 8, 400_000, &[&everything()]),
+    ]
+}
+
+fn everything() -> Vec<Move> {
+    let rest = [
+        Move::Sleep(6),
+        Move::WallClock,
+        Move::Signer,
+        Move::RotateNow,
+        Move::Refused,
+        Move::Restart,
+        Move::RestartAhead,
+    ];
+    [&EVERY_ISSUE[..], &EVERY_FAILURE, &CHANGES_OF_MIND, &DISK, &EVERY_FIND, &rest].concat()
+}
+
+fn setting(name: &'static str, policy: Policy, life: u64, most: usize, moves: &[&[Move]]) -> Setting {
+    let moves = TIME.iter().chain(moves.iter().copied().flatten()).copied().collect();
+    Setting { name, policy: Arc::new(policy), life: Duration::from_millis(life), moves, most }
+}
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn backoff(first: u64, cap: u64, permille: u16) -> Backoff {
+    Backoff::new(ms(first), ms(cap), Window::new(permille, permille).expect("in order")).expect("in order")
+}
+
+/// Tight everywhere: two tokens, short timeouts, waits that matter.
+fn small() -> Policy {
+    Policy {
+        window: Window::new(500, 500).expect("in order"),
+        request_timeout: ms(2),
+        spacing: ms(1),
+        budget: Budget::new(2, ms(3)).expect("large enough"),
+        transient: backoff(1, 2, 1000),
+        refused: backoff(2, 4, 1000),
+        write: backoff(1, 2, 1000),
+        max_sleep: ms(4),
+        new_key_per_attempt: false,
+    }
+}
+
+/// [`Policy::kubelet`] with its shape and smaller numbers: a beat, a new key each time, a budget that hardly binds.
+fn kubelet() -> Policy {
+    let backoff = backoff(1, 4, 1000).with_beat();
+    Policy {
+        request_timeout: ms(6),
+        budget: Budget::new(3, ms(2)).expect("large enough"),
+        transient: backoff,
+        refused: backoff,
+        new_key_per_attempt: true,
+        ..small()
+    }
+}
+
+/// Backoff that does not slow anything down, as full jitter may choose: only budget and spacing do.
+fn hasty() -> Policy {
+    let backoff = backoff(1, 2, 0);
+    Policy { spacing: ms(0), transient: backoff, refused: backoff, write: backoff, max_sleep: ms(3), ..small() }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name)
+    }
+}

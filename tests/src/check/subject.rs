@@ -1,0 +1,86 @@
+//! What is checked: the machine as shipped, or one that breaks a rule.
+
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use perennial::{Action, Actions, Certificate, Event, Instant, Key, Now, Pending, RequestId, RotationMachine};
+use perennial::{Setup, Template};
+
+/// Something that behaves like a machine, or pretends to.
+pub trait Subject: Clone + std::fmt::Debug + PartialEq + Send + Sync {
+    /// One that starts from this.
+    fn start(setup: Setup, now: Now) -> Self;
+
+    /// Takes in an event.
+    fn handle(&mut self, event: Event, now: Now) -> Duties;
+
+    /// The machine inside.
+    fn machine(&self) -> &RotationMachine;
+
+    /// What a restart is handed back.
+    fn pending(&self, now: Now) -> Option<Pending> {
+        self.machine().pending(now)
+    }
+
+    /// Hashes all that decides what it will do from now on, except its certificate.
+    fn hash_at<H: Hasher>(&self, now: Now, state: &mut H) {
+        self.machine().hash_at(now, state);
+    }
+}
+
+impl Subject for RotationMachine {
+    fn start(setup: Setup, now: Now) -> Self {
+        Self::new(setup, now)
+    }
+
+    fn handle(&mut self, event: Event, now: Now) -> Duties {
+        Self::handle(self, event, now).into()
+    }
+
+    fn machine(&self) -> &RotationMachine {
+        self
+    }
+}
+
+/// What one event led to: [`Actions`], laid open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Duties {
+    /// Stop working on this request.
+    pub cancel: Option<RequestId>,
+    /// Write this certificate.
+    pub write: Option<(RequestId, Arc<Certificate>)>,
+    /// Ask for this.
+    pub submit: Option<(RequestId, Arc<Template>, Key)>,
+    /// Look again then.
+    pub timer: Option<Option<Instant>>,
+}
+
+impl From<Actions> for Duties {
+    fn from(actions: Actions) -> Self {
+        let mut duties = Self::default();
+        for action in actions {
+            match action {
+                Action::CancelRequest { id } => duties.cancel = Some(id),
+                Action::WriteCert { id, certificate } => duties.write = Some((id, certificate)),
+                Action::SubmitCsr { id, template, key } => duties.submit = Some((id, template, key)),
+                Action::SetTimer(at) => duties.timer = Some(at),
+            }
+        }
+        duties
+    }
+}
+
+impl std::fmt::Display for Duties {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { cancel, write, submit, timer } = self.clone();
+        let actions = [
+            cancel.map(|id| Action::CancelRequest { id }),
+            write.map(|(id, certificate)| Action::WriteCert { id, certificate }),
+            submit.map(|(id, template, key)| Action::SubmitCsr { id, template, key }),
+            timer.map(Action::SetTimer),
+        ];
+        let actions: Vec<_> = actions.into_iter().flatten().map(|action| action.to_string()).collect();
+        f.write_str(if actions.is_empty() { "nothing" } else { "" })?;
+        f.write_str(&actions.join(", "))
+    }
+}

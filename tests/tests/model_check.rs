@@ -1,0 +1,90 @@
+//! Every state of small worlds, put to the laws: the machine as shipped is the state.
+//!
+//! `cargo test --release -p perennial-tests --test model_check -- --nocapture` prints a table of worlds and a line that
+//! sums up. All worlds but the last are gone through completely: no run of the machine in them, however long, breaks a
+//! law. A build for debugging looks only at the nearest states of each. With `PERENNIAL_CHECK=full` certificates live
+//! twice as long, and the last world is gone into one step deeper, for which 16 GB of memory are needed.
+
+use std::time::Instant;
+
+use perennial::RotationMachine;
+use perennial_tests::check::broken::{self, Broken, Fault};
+use perennial_tests::check::{Counterexample, Setting, keys_tell_all, search, settings};
+
+/// As large as there is time for.
+fn sized(setting: Setting) -> Setting {
+    match std::env::var("PERENNIAL_CHECK").as_deref() {
+        Ok("full") => Setting { life: setting.life * 2, most: setting.most.saturating_mul(8), ..setting },
+        // Without optimisation every state costs ten times as much.
+        _ if cfg!(debug_assertions) => Setting { most: setting.most.min(15_000), ..setting },
+        _ => setting,
+    }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[test]
+fn no_state_of_a_small_world_breaks_a_law() {
+    let (mut states, mut depth, mut violations) = (0, 0, Vec::new());
+    println!("{:12} {:>10} {:>11} {:>6} {:>8}  gone through", "world", "states", "steps", "depth", "seconds");
+    for setting in settings().into_iter().map(sized) {
+        let began = Instant::now();
+        let found = search::<RotationMachine>(&setting, threads());
+        let extent = if found.closed { "completely" } else { "in part" };
+        let seconds = began.elapsed().as_secs_f32();
+        println!("{setting:12} {:>10} {:>11} {:>6} {seconds:>8.1}  {extent}", found.states, found.steps, found.depth);
+        (states, depth) = (states + found.states, depth.max(found.depth));
+        let never = setting.moves.iter().zip(&found.taken).find(|(_, taken)| **taken == 0);
+        assert_eq!(never, None, "in {setting} something never happens");
+        assert!(found.closed || setting.most < usize::MAX, "{setting} has an end");
+        violations.extend(found.broken);
+    }
+    println!("unique states: {states} depth: {depth} violations: {}", violations.len());
+    assert!(violations.is_empty(), "{}", violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n"));
+}
+
+/// What is true of a state is true of every state with its key: both lead to the same, whatever happens.
+#[test]
+fn states_taken_for_one_do_the_same() {
+    let most = if cfg!(debug_assertions) { 2_000 } else { 20_000 };
+    for setting in settings() {
+        let compared = keys_tell_all::<RotationMachine>(&setting, most).unwrap_or_else(|broken| panic!("{broken}"));
+        assert!(compared > most / 2, "in {setting} only {compared} pairs were compared");
+    }
+}
+
+/// The shortest way to see this fault in the world of this name.
+fn found<F: Fault>(world: &str) -> Counterexample {
+    let setting = settings().into_iter().find(|setting| setting.name == world).expect("there is such a world");
+    search::<Broken<F>>(&setting, threads()).broken.expect("the fault is found")
+}
+
+#[test]
+fn a_machine_that_breaks_a_rule_is_found_out() {
+    let cases = [
+        (found::<broken::ForgetsToCancel>("replies"), "#1 is out, by the machine nothing"),
+        (found::<broken::AsksTwice>("wishes"), "a second request is out"),
+        (found::<broken::Overspends>("wishes"), "tokens are left"),
+        (found::<broken::BelievesAnyReply>("replies"), "is stale, but is heeded"),
+        (found::<broken::TakesWhatIsFound>("the store"), "is given up for"),
+        (found::<broken::ForgetsTheTimer>("replies"), "the timer is"),
+        (found::<broken::LosesItsPast>("kubelet"), "too soon after"),
+        (found::<broken::GivesUpWriting>("replies"), "#1 is not durable, by the machine nothing"),
+        (found::<broken::Sulks>("replies"), "a Tick at the deadline leaves it"),
+        (found::<broken::WaitsTooLong>("replies"), "nothing is asked"),
+    ];
+    for (counterexample, expected) in cases {
+        assert!(counterexample.law.contains(expected), "not \"{expected}\":\n{counterexample}");
+    }
+}
+
+/// As a reader sees it.
+#[test]
+fn a_counterexample_is_a_transcript() {
+    let counterexample = found::<broken::LosesItsPast>("kubelet").to_string();
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false, snapshot_path => "snapshots" }, {
+        insta::assert_snapshot!(counterexample);
+    });
+}
