@@ -45,6 +45,11 @@ pub(super) fn step<S: Subject>(
             let taken = machine.certificate() == Some(certificate);
             ensure!(!taken || duties.write.is_some(), "what was issued is taken, but not written");
         }
+        Event::CertReplaced(found) => {
+            let ours = machine.certificate_at(life.now.unix).filter(|held| !held.provisional);
+            let safe = ours.is_none_or(|ours| found.as_ref() == Some(ours) || unwritten);
+            ensure!(safe, "what is served is no longer in the store, and not to be written");
+        }
         Event::Tick => {
             let next = machine.deadline();
             ensure!(next.is_none_or(|at| at > life.now.instant), "after a Tick the deadline is {}", name(next));
