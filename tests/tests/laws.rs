@@ -1,7 +1,8 @@
 //! Hostile lives, and every law they must not break.
 
-use perennial_tests::laws::{self, Law};
+use perennial_tests::laws::{self, Law, Verdict};
 use perennial_tests::script::scripts;
+use perennial_tests::trace::Trace;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -78,4 +79,21 @@ fn every_life_can_be_lived() {
     if let Err(broken) = outcome {
         panic!("{broken}");
     }
+}
+
+/// A list of duties says how many are left, and what they are.
+#[test]
+fn duties_are_counted_and_shown() {
+    fn counted(trace: &Trace) -> Verdict {
+        for (_, record) in trace.steps() {
+            let all: Vec<_> = record.actions.clone().collect();
+            let mut left = record.actions.clone();
+            let counts: Vec<_> = (0..=all.len()).map(|_| (left.len(), left.next()).0).collect();
+            if !counts.into_iter().eq((0..=all.len()).rev()) || format!("{:?}", record.actions) != format!("{all:?}") {
+                return Err(format!("{:?} is not {all:?}", record.actions));
+            }
+        }
+        Ok(())
+    }
+    holds(counted, true);
 }
