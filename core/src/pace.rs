@@ -42,13 +42,17 @@ impl Pace {
 
     /// When spacing and budget allow a submission, backoff aside.
     pub(crate) fn allowed_at(&self, policy: &Policy, worth: Worth) -> Instant {
+        self.affordable_at(policy, worth).max(self.spaced_at)
+    }
+
+    /// When the budget alone allows it.
+    fn affordable_at(&self, policy: &Policy, worth: Worth) -> Instant {
         let tokens = match worth {
             Worth::Need => 1,
             Worth::Wish => 2,
         };
         let ahead = policy.budget.refill_of(policy.budget.size().saturating_sub(tokens));
-        let affordable_at = Instant::from_millis(self.whole_at.as_millis().saturating_sub(millis(ahead)));
-        affordable_at.max(self.spaced_at)
+        Instant::from_millis(self.whole_at.as_millis().saturating_sub(millis(ahead)))
     }
 
     /// When the next attempt may be made.
@@ -83,7 +87,9 @@ impl Pace {
         // On top of what the server asked for, so that a crowd sent away together does not return together.
         let asked_for = retry_after.unwrap_or_default().min(policy.refused.cap());
         let wait = backoff.wait(self.failures, took, draw).saturating_add(asked_for);
-        self.retry_at = now.after(left.map_or(wait, |left| wait.min(left / 2)));
+        // From when the budget allows it: else the budget, which knows no jitter, would bring a crowd back together.
+        let retry_at = self.affordable_at(policy, Worth::Need).max(now).after(wait);
+        self.retry_at = left.map_or(retry_at, |left| retry_at.min(now.after(left / 2)));
     }
 
     pub(crate) fn forget_failures(&mut self) {

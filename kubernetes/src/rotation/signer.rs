@@ -53,7 +53,9 @@ pub struct Signer {
     pub key_algorithm: KeyAlgorithm,
     /// If set, an issued certificate must lead to one of these.
     pub issuers: Option<Roots>,
-    /// How far our clock may be off before an issued certificate counts as not yet, or no longer, valid.
+    /// How far our clock may be off before an issued certificate counts as not yet, or no longer, valid. An hour: the
+    /// servers it is for go by the signer's clock, more or less, and a node whose clock is behind must not be left
+    /// without one for that.
     pub skew: Duration,
     /// Bounds of one exchange.
     pub limits: Limits,
@@ -70,7 +72,7 @@ impl Signer {
             expiration: None,
             key_algorithm: KeyAlgorithm::default(),
             issuers: None,
-            skew: Duration::from_secs(60),
+            skew: Duration::from_secs(3600),
             limits: Limits::default(),
         }
     }

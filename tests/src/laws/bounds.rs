@@ -11,11 +11,14 @@ pub fn longest_wait(policy: &Policy) -> Duration {
 }
 
 /// The longest time from one submission to the next when a certificate is due and no reply ever comes:
-/// the timeout, then the slowest of backoff, spacing and budget (a wish waits for two tokens).
+/// the timeout, then the backoff from when the budget has a token, if nothing else is slower: spacing, or the
+/// budget of a wish, which waits for two tokens.
 pub fn longest_silence(policy: &Policy) -> Duration {
     let budget = policy.budget.refill() * 2;
     let millisecond = Duration::from_millis(1);
-    policy.request_timeout.max(millisecond) + longest_wait(policy).max(budget).max(policy.spacing) + millisecond
+    policy.request_timeout.max(millisecond)
+        + (longest_wait(policy) + policy.budget.refill()).max(budget).max(policy.spacing)
+        + millisecond
 }
 
 /// So much later, by clocks that agree.

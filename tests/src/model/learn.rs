@@ -94,7 +94,8 @@ impl Model {
         self.history.push(now, Fact::KeySpent);
     }
 
-    /// An attempt came to nothing: wait. The wait leaves time for one more before the certificate held expires.
+    /// An attempt came to nothing: wait, from when there is a token again. The wait leaves time for one more attempt
+    /// before the certificate held expires.
     pub(super) fn failed(&mut self, failure: Failure, retry_after: Option<Duration>, now: Now) {
         let began = self.history.out().map_or_else(|| instant(now), |(_, since)| since);
         self.history.push(now, Fact::Closed);
@@ -107,7 +108,8 @@ impl Model {
         let asked_for = millis(retry_after.unwrap_or_default()).min(millis(self.policy.refused.cap()));
         let held = self.history.held().filter(|held| !is_expired(held, now));
         let most = held.map_or(Millis::MAX, |held| (unix(held.validity.not_after()) - unix(now.unix)) / 2);
-        let at = |wait: Millis| instant(now) + (wait + asked_for).min(most);
+        let from = self.left(1).max(instant(now));
+        let at = |wait: Millis| (from + wait + asked_for).min(instant(now).saturating_add(most));
         let (shortest, longest) = wait(&backoff, in_a_row, instant(now) - began);
         self.history.push(now, Fact::Retry((at(shortest), at(longest))));
         self.forgive_what_was_not_asked(now);

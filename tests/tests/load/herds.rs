@@ -19,17 +19,17 @@ fn peak(scenario: &Scenario, from: Duration, node: fn(&Scenario, u64) -> Tally) 
 }
 
 /// Everybody comes back at the same time: <https://github.com/istio/ztunnel/issues/334>,
-/// <https://github.com/smallstep/certificates/issues/350>. client-go keeps a beat of 32 s without jitter. The
-/// default is hardly better: nodes that began together spend their budgets together, and it is refilled without jitter.
+/// <https://github.com/smallstep/certificates/issues/350>. client-go keeps a beat of 32 s without jitter; nodes that
+/// began together, and have spent their budgets together, are spread all the same.
 #[test]
-fn a_crowd_that_began_together_and_waited_for_the_api_is_no_more_bunched_than_client_go() {
+fn a_crowd_that_began_together_and_waited_for_the_api_comes_back_spread() {
     let down = Scenario::new("down").lasting(8 * HOUR).at(ZERO, Happening::Api(Api::Down));
     let scenario = down.at(6 * HOUR, Happening::Api(Api::Up));
     let (ours, theirs) = (peak(&scenario, 6 * HOUR, default), peak(&scenario, 6 * HOUR, client_go));
     println!(
         "{NODES} nodes that began together, 6 h without an API, the most submissions in 10 s afterwards: {ours}, client-go {theirs}"
     );
-    assert!(ours <= theirs, "{ours}, client-go {theirs}");
+    assert!(ours <= NODES as usize / 4 && ours < theirs / 2, "{ours}, client-go {theirs}");
 }
 
 /// The same, of nodes that came to need a certificate one after the other: they come back as they went.

@@ -135,8 +135,8 @@ fn certificate(
         (true, true) | (false, false) => Usage::ClientAuth,
     };
     let (from, to) = match wrong {
-        Certificate::Expired => (now.before(2 * HOUR), now.before(HOUR)),
-        Certificate::NotYetValid => (now.after(HOUR), now.after(25 * HOUR)),
+        Certificate::Expired => (now.before(4 * HOUR), now.before(2 * HOUR)),
+        Certificate::NotYetValid => (now.after(2 * HOUR), now.after(26 * HOUR)),
         _ => (now.before(HOUR / 12), now.after(24 * HOUR)),
     };
     let validity = Validity::new(from, to).ok()?;
