@@ -286,3 +286,33 @@ fn a_session_that_was_driven_lets_its_driver_sleep() {
         }
     }
 }
+
+/// All that is said to a client that reads and says no more, until the connection closes.
+fn last_words(wire: &mut Wire) -> String {
+    wire.session.receive_eof();
+    for _ in 0..10_000 {
+        wire.drive();
+        let out = transmitted(wire);
+        wire.take(&out);
+        if wire.session.is_closed() && out.is_empty() {
+            return wire.read();
+        }
+    }
+    panic!("the connection does not close");
+}
+
+#[test]
+fn a_client_that_has_said_all_it_has_to_say_still_gets_all_its_answers() {
+    let mut wire = Wire::new(manual(), usize::MAX);
+    for index in 0..30 {
+        aside(&mut wire, Method::Post, COLLECTION, &large(&format!("n{index:02}"), 20_000));
+    }
+    let texts = [get(COLLECTION), get(&format!("{COLLECTION}/n00")).repeat(10), get(COLLECTION)];
+    ask(&mut wire, &texts.concat());
+    let text = last_words(&mut wire);
+    assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 12);
+    for list in [&text, &text[text.rfind("HTTP/1.1").unwrap()..]] {
+        let list: Value = serde_json::from_str(&chunks(response(list).2).0).unwrap();
+        assert_eq!(list["items"].as_array().unwrap().len(), 30);
+    }
+}

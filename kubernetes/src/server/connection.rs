@@ -93,6 +93,8 @@ pub(super) struct Connection {
     peer: Option<Arc<Identity>>,
     /// The client has closed its side, or is not worth listening to any more.
     deaf: bool,
+    /// Nothing will be said but what is unsent.
+    concluded: bool,
     said_goodbye: bool,
     pub(super) delivery: Delivery,
     /// Said below TLS in place of everything, once the client has said something. `None` in it: nothing, for ever.
@@ -109,6 +111,7 @@ impl Connection {
             http: Http::new(),
             peer: None,
             deaf: false,
+            concluded: false,
             said_goodbye: false,
             delivery: Delivery::default(),
             wire: None,
@@ -203,6 +206,11 @@ impl Connection {
         self.http.finish();
     }
 
+    /// There will be no further answer.
+    pub(super) fn conclude(&mut self) {
+        self.concluded = true;
+    }
+
     pub(super) fn is_deaf(&self) -> bool {
         self.deaf
     }
@@ -218,7 +226,7 @@ impl Connection {
 
     /// Whether everything is said: nothing is left to send, and nothing will be read.
     pub(super) fn is_done(&self) -> bool {
-        let over = self.deaf || self.is_closing();
+        let over = self.concluded || self.is_closing();
         over && self.said_goodbye && !self.tls.wants_write()
     }
 
@@ -251,7 +259,7 @@ impl Connection {
                     self.deaf |= self.tls.write_tls(out).is_err();
                     return;
                 }
-            } else if (self.deaf || self.is_closing()) && !self.said_goodbye {
+            } else if (self.concluded || self.is_closing()) && !self.said_goodbye {
                 self.said_goodbye = true;
                 self.tls.send_close_notify();
             } else {
@@ -278,6 +286,7 @@ impl Connection {
     /// Ends without a word.
     fn vanish(&mut self) {
         self.deaf = true;
+        self.concluded = true;
         self.said_goodbye = true;
     }
 }

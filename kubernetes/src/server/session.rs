@@ -121,26 +121,30 @@ impl Session {
         if let Some((stream, _)) = &mut self.stream {
             api.let_go(stream);
         }
-        if self.connection.is_deaf() && self.stream.take().is_some() {
-            self.connection.finish();
+        // Whoever has said all there is to say may still read; a watch would never end.
+        if self.connection.is_deaf() && matches!(self.stream, Some((Stream::Watch(_), _))) {
+            self.end_stream(now);
         }
         let turned_away = self.turned_away;
-        loop {
+        let answered = loop {
             if self.stream.is_some() {
                 self.feed(api, now);
             }
             // Answers that nobody reads must not pile up.
             if self.connection.unsent().len() >= HIGH_WATER {
-                break;
+                break false;
             }
             let admit = |request: &ApiRequest, has_body: bool| match has_body {
                 _ if turned_away => Err(status::too_many_clients()),
                 true => api.admit(request, now.unix),
                 false => Ok(()),
             };
-            let Some(request) = self.connection.poll_request(admit) else { break };
+            let Some(request) = self.connection.poll_request(admit) else { break self.stream.is_none() };
             self.active = now.instant;
             self.serve(&request, api, now);
+        };
+        if answered && self.connection.is_deaf() {
+            self.connection.conclude();
         }
         let abandoned =
             self.connection.is_deaf() && self.connection.is_receiving() && self.connection.unsent().is_empty();
