@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use perennial::{Template, UnixTime};
@@ -205,6 +206,40 @@ fn clients_beyond_the_limit_are_told_to_come_back_until_others_leave() {
             break;
         }
         assert!(std::time::Instant::now() < end, "nobody has left");
+    }
+}
+
+#[test]
+fn clients_that_never_have_to_be_waited_for_do_not_keep_the_server_to_themselves() {
+    let (server, roots) = serve(Options::default());
+    let answered = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| flood(&mut connect(&server, &roots), &answered));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        let mut stream = connect(&server, &roots);
+        // Starved, it finds its read timed out.
+        let asked = stream.get_mut().write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
+        let read = asked.and_then(|()| stream.read(&mut [0]));
+        answered.store(true, Ordering::SeqCst);
+        assert_eq!(read.unwrap(), 1);
+    });
+    server.shutdown().unwrap();
+}
+
+/// Stays hundreds of requests ahead of the answers.
+fn flood(stream: &mut Stream, enough: &AtomicBool) {
+    const AHEAD: usize = 1200;
+    let requests = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(AHEAD / 3);
+    let mut ahead = 0;
+    while !enough.load(Ordering::SeqCst) {
+        while ahead < AHEAD {
+            stream.get_mut().write_all(requests.as_bytes()).unwrap();
+            ahead += AHEAD / 3;
+        }
+        receive(stream);
+        ahead -= 1;
     }
 }
 
