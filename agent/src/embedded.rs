@@ -82,7 +82,10 @@ impl Embedded {
         });
         self.server.set_tls(tls.map_err(Failure::failed)?);
         self.admin = admin;
-        self.endpoint.ca_pem.get_or_insert_default().extend(pem);
+        let bundle = self.endpoint.ca_pem.get_or_insert_default();
+        if !bundle.windows(pem.len()).any(|part| part == pem) {
+            bundle.extend(pem);
+        }
         Ok(true)
     }
 
@@ -91,12 +94,17 @@ impl Embedded {
         self.server.with_api(|api, now| api.set_faults(plan, now));
     }
 
-    /// Watches all certificate signing requests, those that are there first.
-    pub(crate) fn watch(&self) -> Result<Watcher, Failure> {
+    /// Watches all certificate signing requests, those that are there first, in place of a watch that has ended.
+    pub(crate) fn watch(&self, ended: Option<Watcher>) -> Result<Watcher, Failure> {
         let target = "/apis/certificates.k8s.io/v1/certificatesigningrequests?watch=true";
         let mut request = ApiRequest::new(Method::Get, target);
         request.peer = Some(Arc::new(Identity::new("perennial", [ADMINISTRATORS])));
-        match self.server.with_api(|api, now| api.handle(&request, now)) {
+        let answer = self.server.with_api(|api, now| {
+            // Its place is free for the next one, and for nobody else.
+            drop(ended);
+            api.handle(&request, now)
+        });
+        match answer {
             Answer::Watch(watcher) => Ok(watcher),
             answer => Err(Failure::Failed(format!("the embedded server does not let itself be watched: {answer:?}"))),
         }

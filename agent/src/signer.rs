@@ -52,12 +52,12 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
     let mut report = Report::new(false);
     report.event("started", Value::Null, &introduction(options, &server.endpoint.server));
     let mut log = Log { report, seen: BTreeMap::new(), manual: options.approve == Approve::Manual };
-    let mut watcher = server.watch()?;
+    let mut watcher = server.watch(None)?;
     loop {
         let (next, version) = server.next_event(&mut watcher);
         match next {
             Next::Event(line) => log.event(&line),
-            Next::End => watcher = server.watch()?,
+            Next::End => watcher = server.watch(Some(watcher))?,
             Next::Pending => {
                 let changed = async {
                     server.changed(version).await;
@@ -69,7 +69,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
                     Some(Wake::Stop) => break,
                     // What is wrong with the files is said; the server goes on as it was.
                     Some(Wake::LookAgain) => match look_again(options, &state, &mut server, &token) {
-                        Ok(what) => log.report.event("reloaded", Value::Null, what),
+                        Ok(what) => log.report.event("reloaded", Value::Null, &what),
                         Err(error) => log.report.event("reloaded", Value::Null, &format!("nothing changes: {error}")),
                     },
                 }
@@ -86,23 +86,22 @@ enum Wake {
 }
 
 /// Takes up another CA, and another plan of faults. What came of it.
-fn look_again(
-    options: &cli::Signer,
-    state: &StateDir,
-    server: &mut Embedded,
-    token: &str,
-) -> Result<&'static str, Failure> {
+fn look_again(options: &cli::Signer, state: &StateDir, server: &mut Embedded, token: &str) -> Result<String, Failure> {
     let faults = options.faults.as_deref().map(read_faults).transpose()?;
     let mut random = Random::from_os().map_err(Failure::failed)?;
     let rotated = server.rotate_authority(state.authority(&mut random, clock::now().unix)?)?;
     if let Some(plan) = faults {
         server.set_faults(plan);
     }
-    if !rotated {
-        return Ok("looked again; the CA is the same");
-    }
-    write_kubeconfigs(state, server, token)?;
-    Ok("another CA signs from now on; certificates of the one before are good until this server ends")
+    let what = if rotated {
+        "another CA signs from now on; certificates of the one before are good until this server ends"
+    } else {
+        "looked again; the CA is the same"
+    };
+    Ok(match write_kubeconfigs(state, server, token) {
+        Ok(()) => what.to_owned(),
+        Err(error) => format!("{what}; but {error}"),
+    })
 }
 
 fn write_kubeconfigs(state: &StateDir, server: &Embedded, token: &str) -> Result<(), Failure> {

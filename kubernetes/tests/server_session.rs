@@ -106,6 +106,7 @@ fn what_cannot_be_framed_is_refused_and_the_connection_closed() {
         (head("POST", "content-length: 5\r\ncontent-length: 6\r\n"), 400),
         (head("POST", "transfer-encoding: chunked\r\n") + "zz\r\n", 400),
         (head("HEAD", "content-length: 5\r\n"), 400),
+        (head("GET", "").replace("HTTP/1.1", "HTTP/1.0"), 505),
     ] {
         let mut wire = Wire::new(manual(), 10_000);
         let text = wire.exchange(bytes.as_bytes());

@@ -25,6 +25,8 @@ const MOST_CLIENTS: usize = 2048;
 const MOST_TURNED_AWAY: usize = 64;
 /// What the operating system may hold for a client that does not read; by itself it would grow that to megabytes.
 const SEND_BUFFER: usize = 64 * 1024;
+/// As in a cluster.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Read at a time, of one client after the other.
 const BUFFER: usize = 16 * 1024;
 /// Tasks take so many steps before it is looked whether others have something to do.
@@ -238,6 +240,7 @@ async fn accept<'a>(
     executor: &Rc<LocalExecutor<'a>>,
 ) {
     let connected = Rc::new(());
+    let mut full = false;
     let buffer = Rc::new(RefCell::new(vec![0; BUFFER]));
     loop {
         let stream = match listener.accept().await {
@@ -250,9 +253,11 @@ async fn accept<'a>(
         };
         let clients = Rc::strong_count(&connected) - 1;
         let turned_away = clients >= most_clients;
-        if turned_away {
-            tracing::warn!("turned a client away: {clients} are connected");
+        // Said once: many may be knocking.
+        if turned_away && !std::mem::replace(&mut full, turned_away) {
+            tracing::warn!("turns clients away: {clients} are connected");
         }
+        full = turned_away;
         if clients >= most_clients.saturating_add(MOST_TURNED_AWAY) {
             continue;
         }
@@ -296,6 +301,10 @@ async fn serve_client(
 ) -> io::Result<()> {
     stream.get_ref().set_nodelay(true)?;
     sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER)?;
+    // A quiet watch says nothing for hours; who has vanished is found out like this.
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE)?;
     let mut session = Session::new(&shared.tls(), shared.now().instant).map_err(io::Error::other)?;
     if turned_away {
         session.turn_away();

@@ -328,7 +328,10 @@ fn check_framing(request: &Request<()>) -> Result<bool, (u16, &'static str, &'st
     let length = headers.get(header::CONTENT_LENGTH);
     let encodings: Vec<_> = headers.get_all(header::TRANSFER_ENCODING).iter().collect();
     let has_body = length.is_some() || !encodings.is_empty();
-    if request.version() == Version::HTTP_11 && headers.get_all(header::HOST).iter().count() != 1 {
+    if request.version() != Version::HTTP_11 {
+        return Err((505, "HTTPVersionNotSupported", "this server speaks HTTP/1.1"));
+    }
+    if headers.get_all(header::HOST).iter().count() != 1 {
         return Err((400, "BadRequest", "the request needs a Host header, and no second one"));
     }
     let needs_body = [HttpMethod::POST, HttpMethod::PUT, HttpMethod::PATCH].contains(request.method());

@@ -12,8 +12,8 @@ use super::message::{Answer, ApiRequest, Response};
 use super::status;
 use super::watch::{Next, Watcher};
 
-/// A client may take this long for the TLS handshake, as for the head of a request in a cluster.
-const HANDSHAKE: Duration = Duration::from_secs(32);
+/// A client may take this long for the TLS handshake: nobody knows who it is, and it takes a place.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A client may be silent for this long between requests, take this long to send one, or to read what it is sent.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A list is to be read within this time, as every answer of a cluster (`--request-timeout`).
