@@ -30,7 +30,7 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Read at a time, of one client after the other.
 const BUFFER: usize = 16 * 1024;
 /// Tasks take so many steps before it is looked whether others have something to do.
-const STEPS: usize = 8;
+const STEPS: usize = 32;
 /// A client that has been told everything gets this long to take it.
 const LINGER: Duration = Duration::from_secs(2);
 /// The wall clock may be set: look at it this often.
