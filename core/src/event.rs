@@ -109,6 +109,8 @@ pub enum Failure {
     TimedOut,
     /// The request object vanished.
     Deleted,
+    /// The request object found under our name is an old one: its certificate has expired since.
+    Outdated,
     /// Something on our side: no key, no credential to ask with.
     Local,
 }
@@ -127,6 +129,11 @@ impl Failure {
         )
     }
 
+    /// Whether asking with the same key again would only give the same answer again.
+    pub const fn spends_key(self) -> bool {
+        self.is_refusal() || matches!(self, Self::Outdated)
+    }
+
     /// For people: a phrase that completes "the last request failed: …".
     pub const fn describe(self) -> &'static str {
         match self {
@@ -142,6 +149,7 @@ impl Failure {
             Self::Unreachable => "the server could not be reached",
             Self::TimedOut => "no answer in time",
             Self::Deleted => "the request was deleted",
+            Self::Outdated => "the request found is an old one, its certificate has expired",
             Self::Local => "a problem on this machine",
         }
     }

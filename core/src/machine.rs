@@ -334,9 +334,9 @@ impl RotationMachine {
         self.pace.submitted(&self.policy, now.instant);
     }
 
-    /// The last attempt came to nothing: the next one has to wait, and after a refusal needs a new key.
+    /// The last attempt came to nothing: the next one has to wait, and may need a new key.
     fn failed(&mut self, failure: Failure, retry_after: Option<Duration>, since: Instant, now: Now) {
-        self.reusable &= !failure.is_refusal();
+        self.reusable &= !failure.spends_key();
         let took = now.instant.since(since);
         let left = self.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
         let certificate = self.certificate.as_ref().map_or(0, |held| held.fingerprint.prefix());

@@ -3,6 +3,7 @@
 mod client_support;
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use client_support::*;
 use perennial::{Failure, Now, Template};
@@ -65,6 +66,21 @@ fn a_request_issued_before_a_restart_is_not_watched_at_all() {
     });
     outcome.unwrap();
     assert_eq!(lines.len(), 2);
+}
+
+#[test]
+fn a_request_whose_certificate_has_expired_since_is_an_old_one_if_found_and_a_bad_one_if_just_made() {
+    let mut expired = Scene::new();
+    expired.ask.skew = Duration::ZERO;
+    expired.certificate = expired.ca.sign(&expired.ask.public_key_der, &[], true, 30);
+    let found = expired.error(|asked| match asked.is_post() {
+        true => Reply::status(409, "AlreadyExists", "it is there"),
+        false => Reply::object(200, &expired.issued()),
+    });
+    assert_eq!((found.failure, found.server_healthy), (Failure::Outdated, Some(true)), "{found}");
+    assert!(found.message.contains("expired"), "{found}");
+    let made = expired.error(|_| Reply::object(201, &expired.issued()));
+    assert_eq!(made.failure, Failure::BadCertificate);
 }
 
 /// What comes of a name that is taken by this object.

@@ -303,7 +303,7 @@ fn answer(a: u8, b: u8, c: u8, life: &Life) -> Answer {
     Answer { outcome, delay: span(c / 2, life), repeated: a >= 224 }
 }
 
-const FAILURES: [Failure; 13] = [
+const FAILURES: [Failure; 14] = [
     Failure::Unreachable,
     Failure::Denied,
     Failure::Throttled,
@@ -317,6 +317,7 @@ const FAILURES: [Failure; 13] = [
     Failure::TimedOut,
     Failure::Deleted,
     Failure::Local,
+    Failure::Outdated,
 ];
 
 fn issue(a: u8, b: u8, life: &Life) -> Issue {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Failure, Instant, Now};
-use perennial_pki::{Chain, Expected};
+use perennial_pki::{BadCertificate, Chain, Expected};
 
 use super::ask::Ask;
 use super::backoff::Dice;
@@ -50,6 +50,8 @@ pub struct Issuance {
     /// UID of the request object, once it is known.
     uid: Option<String>,
     approved: bool,
+    /// Creating it was answered with 409: it may be much older than this submission.
+    found: bool,
     resource_version: String,
     lines: Lines,
     /// Set when watching is forbidden: how often the object was read instead.
@@ -90,6 +92,7 @@ impl Issuance {
             trouble: String::new(),
             uid: None,
             approved: false,
+            found: false,
             resource_version: String::new(),
             lines: Lines::default(),
             polls: None,
@@ -172,7 +175,7 @@ impl Issuance {
     fn created(&mut self, response: &Response, now: Now) {
         match response.status {
             // What is there may be ours: submitted before a crash, or by a POST whose answer got lost.
-            409 => self.stage = Stage::Next(Aim::Read),
+            409 => (self.found, self.stage) = (true, Stage::Next(Aim::Read)),
             200..=299 => self.settle_or_lose(Aim::Create, response, now),
             _ => self.fail(self.scene().refused(response)),
         }
@@ -305,6 +308,10 @@ impl Issuance {
             Ok(()) => {
                 let requests = self.session.requests();
                 self.finish(Ok(Issued { chain, csr_name: self.ask.name.clone(), requests }));
+            }
+            // It was good once: nobody did anything wrong, there is only nothing to be had here any more.
+            Err(error @ BadCertificate::Expired { .. }) if self.found => {
+                self.fail(self.scene().judged(Failure::Outdated, error));
             }
             Err(error) => self.fail(self.scene().judged(Failure::BadCertificate, error)),
         }

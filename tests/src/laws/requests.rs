@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use perennial::{Event, Instant, Key, Policy, Reason, RequestId, State, Template};
+use perennial::{Event, Failure, Instant, Key, Policy, Reason, RequestId, State, Template};
 
 use super::{Verdict, ensure};
 use crate::trace::{Record, Run, Trace, can_ask, live};
@@ -90,7 +90,7 @@ pub fn nothing_is_asked_without_a_template_and_a_signer(trace: &Trace) -> Verdic
 }
 
 /// A retry keeps its key, so that the signer sees one request however long nobody approves; after a refusal,
-/// a success or a change of mind the key is a new one, because the old request would only give the old answer.
+/// a success, a change of mind or an old request found again the key is a new one, because the old request would only give the old answer.
 pub fn keys_are_kept_or_changed(trace: &Trace) -> Verdict {
     for run in &trace.runs {
         let left = run.pending.as_ref().filter(|pending| pending.key == Key::Pending);
@@ -99,7 +99,7 @@ pub fn keys_are_kept_or_changed(trace: &Trace) -> Verdict {
             let accepted = record.replies_to().is_some_and(|id| live(before) == Some(id));
             let spent = match &record.event {
                 Event::CsrIssued { .. } => accepted,
-                Event::CsrFailed { failure, .. } => accepted && failure.is_refusal(),
+                Event::CsrFailed { failure, .. } => accepted && (failure.is_refusal() || *failure == Failure::Outdated),
                 _ => false,
             };
             if spent {

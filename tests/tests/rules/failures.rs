@@ -152,6 +152,7 @@ fn each_failure_is_told_apart_for_people() {
         Failure::Unreachable,
         Failure::TimedOut,
         Failure::Deleted,
+        Failure::Outdated,
         Failure::Local,
     ];
     let phrases = all.map(|failure| {

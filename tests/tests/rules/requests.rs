@@ -166,6 +166,15 @@ fn after_a_refusal_the_key_is_a_new_one() {
 }
 
 #[test]
+fn an_old_request_found_again_costs_its_key_but_no_patience() {
+    let (mut holder, asked) = Holder::asking();
+    holder.fail(asked.id, Failure::Outdated);
+    let next = holder.ask();
+    assert_eq!(next.key, Key::New);
+    assert!(next.at.since(asked.at) <= Policy::default().transient.longest());
+}
+
+#[test]
 fn another_template_means_another_key_and_so_does_the_next_certificate() {
     let (mut holder, _) = Holder::asking();
     holder.want(with_name());
