@@ -238,6 +238,30 @@ impl Layout {
             at = UnixTime::from_millis(at.as_millis().wrapping_add(1));
         }
     }
+
+    /// The record of what was asked last ([`Pending`](crate::Pending), with its key).
+    pub fn pending(&self) -> String {
+        format!("{}-pending.json", self.prefix)
+    }
+
+    /// How to put a new record in place: whatever happens, the old one or the new one is found.
+    pub fn remember(&self, listing: &Listing) -> Plan {
+        let (pending, new) = (self.pending(), format!("{}-pending.json.new", self.prefix));
+        let left_over = listing.kind(&new).map(|_| FileOp::Remove { name: new.clone() });
+        let steps = [
+            FileOp::CreateNew { name: new.clone() },
+            FileOp::Sync { name: new.clone() },
+            FileOp::Rename { from: new, to: pending },
+            FileOp::SyncDir,
+        ];
+        Plan { steps: left_over.into_iter().chain(steps).collect() }
+    }
+
+    /// How to get a record out of the way that cannot be read. An older one set aside is replaced.
+    pub fn set_pending_aside(&self) -> Plan {
+        let (pending, bad) = (self.pending(), format!("{}-pending.json{BAD}", self.prefix));
+        Plan { steps: alloc::vec![FileOp::Rename { from: pending, to: bad }, FileOp::SyncDir] }
+    }
 }
 
 /// What the name of a link ends in that is on its way to be `PREFIX-updated.pem`.

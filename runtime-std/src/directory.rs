@@ -3,6 +3,7 @@
 mod disk;
 mod error;
 mod lock;
+mod record;
 mod volume;
 
 use std::path::{Path, PathBuf};

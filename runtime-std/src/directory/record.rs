@@ -1,0 +1,43 @@
+//! The record of what was asked last, beside the pair in use.
+
+use std::path::PathBuf;
+
+use zeroize::Zeroizing;
+
+use super::{Directory, DirectoryError};
+
+impl Directory {
+    /// Puts a new record in place, durably. The one before stays until then, whatever happens.
+    ///
+    /// # Errors
+    /// The first operation that failed; what was begun is cleaned up as far as that goes.
+    pub fn remember(&self, contents: &[u8]) -> Result<(), DirectoryError> {
+        let folder = self.folder()?;
+        let plan = self.layout.remember(&self.list(&*folder)?);
+        self.carry_out(&*folder, &plan, contents)
+    }
+
+    /// The record, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, DirectoryError> {
+        let contents = self.folder()?.read(&self.layout.pending());
+        let contents = contents.map_err(|source| DirectoryError::io("read", &self.record(), source))?;
+        Ok(contents.map(|contents| contents.bytes))
+    }
+
+    /// Gets a record out of the way that is of no use; it is kept for a person to look at.
+    ///
+    /// # Errors
+    /// The first operation that failed.
+    pub fn set_record_aside(&self) -> Result<(), DirectoryError> {
+        let folder = self.folder()?;
+        self.carry_out(&*folder, &self.layout.set_pending_aside(), &[])
+    }
+
+    /// Where the record is kept.
+    pub fn record(&self) -> PathBuf {
+        self.path.join(self.layout.pending())
+    }
+}

@@ -1,0 +1,86 @@
+//! The record's file: at every step of an update, a crash finds the old one or the new one, whole.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use perennial::store::{Entry, FileOp, Kind, Layout, Listing};
+use perennial_std::Directory;
+
+/// Files by name: what is in them, and whether that would survive a power failure.
+type Files = BTreeMap<String, (&'static str, bool)>;
+
+fn listing(files: &Files) -> Listing {
+    Listing(files.keys().map(|name| Entry { name: name.clone(), kind: Kind::File }).collect())
+}
+
+fn execute(files: &mut Files, op: &FileOp) {
+    match op {
+        FileOp::CreateNew { name } => assert!(files.insert(name.clone(), ("new", false)).is_none(), "{name} exists"),
+        FileOp::Sync { name } => files.get_mut(name).unwrap().1 = true,
+        FileOp::Rename { from, to } => {
+            let moved = files.remove(from).unwrap();
+            files.insert(to.clone(), moved);
+        }
+        FileOp::Remove { name } => assert!(files.remove(name).is_some(), "{name} does not exist"),
+        FileOp::Symlink { .. } => panic!("the record is no link"),
+        FileOp::SyncDir => {}
+    }
+}
+
+#[test]
+fn an_update_cut_short_at_any_step_leaves_a_whole_record_and_is_in_no_updates_way() {
+    let layout = Layout::new("kubelet-client").unwrap();
+    let before = Files::from([(layout.pending(), ("old", true)), ("kubelet-client.crt".into(), ("other", true))]);
+    let steps = layout.remember(&listing(&before)).steps;
+    assert_eq!(steps.last(), Some(&FileOp::SyncDir));
+    for cut in 0..=steps.len() {
+        let mut files = before.clone();
+        steps[..cut].iter().for_each(|step| execute(&mut files, step));
+        let (contents, durable) = files[&layout.pending()];
+        assert!(durable, "after {cut} steps");
+        let renamed = steps[..cut].iter().any(|step| matches!(step, FileOp::Rename { .. }));
+        assert_eq!(contents, if renamed { "new" } else { "old" }, "after {cut} steps");
+
+        let plan = layout.remember(&listing(&files));
+        for done in 0..=plan.steps.len() {
+            let mut files = files.clone();
+            plan.steps[..done].iter().for_each(|step| execute(&mut files, step));
+            plan.undo(done).iter().for_each(|step| execute(&mut files, step));
+            assert!(files[&layout.pending()].1, "cut at {cut}, failed at {done}");
+            // A failure leaves nothing behind but what a crash had left before, if it could not even remove that.
+            assert!(done == 0 || files.len() == before.len(), "cut at {cut}, failed at {done}: {files:?}");
+        }
+    }
+}
+
+#[test]
+fn what_was_remembered_is_recalled_until_it_is_set_aside() {
+    let parent = tempfile::tempdir().unwrap();
+    let store = Directory::open(parent.path().join("pki"), "kubelet-client").unwrap();
+    assert!(store.recall().unwrap().is_none());
+    for contents in [b"one".as_slice(), b"another"] {
+        store.remember(contents).unwrap();
+        assert_eq!(store.recall().unwrap().unwrap().as_slice(), contents);
+    }
+    store.set_record_aside().unwrap();
+    assert!(store.recall().unwrap().is_none());
+    store.remember(b"third").unwrap();
+    store.set_record_aside().unwrap();
+    let aside = parent.path().join("pki/kubelet-client-pending.json.bad");
+    assert_eq!(fs::read(aside).unwrap(), b"third");
+    assert!(store.load().unwrap().is_none(), "it is not taken for a pair");
+}
+
+#[test]
+fn a_failure_to_remember_says_where_and_leaves_nothing_behind() {
+    let parent = tempfile::tempdir().unwrap();
+    let store = Directory::open(parent.path(), "kubelet-client").unwrap();
+    // A directory in its place cannot be replaced.
+    fs::create_dir(store.record()).unwrap();
+    let error = store.remember(b"one").unwrap_err().to_string();
+    assert!(error.contains("kubelet-client-pending.json"), "{error}");
+    assert_eq!(parent.path().read_dir().unwrap().count(), 1);
+    store.recall().unwrap_err();
+    store.set_record_aside().unwrap();
+    store.remember(b"one").unwrap();
+}
