@@ -98,8 +98,9 @@ impl Backoff {
         self.beat
     }
 
-    /// The wait after the `failures`th failure in a row, the last attempt having begun `took` ago.
-    pub(crate) fn wait(&self, failures: u32, took: Duration, draw: u64) -> Duration {
+    /// The wait after the `failures`th failure in a row, the last attempt having begun `took` ago;
+    /// `draw` says where in the spread.
+    pub fn wait(&self, failures: u32, took: Duration, draw: u64) -> Duration {
         let base = self.unjittered(failures);
         if !self.beat || base < self.cap {
             return self.spread.of(base, draw);

@@ -1,9 +1,11 @@
 //! The machine with its hands: [`RotationMachine`] joined to keys, requests and the Kubernetes exchange. Still sans-IO.
 //!
-//! A runtime reports what happened ([`Input`]) and carries out four kinds of [`Duty`]: drive an
-//! exchange, drop it, write a file, set a timer. Which key, which credential to ask with, whether an
-//! issued certificate is served: that is settled here, once, for every runtime.
+//! A runtime reports what happened ([`Input`]) and carries out five kinds of [`Duty`]: drive an
+//! exchange, drop it, write a credential, save a record, set a timer. Which key, which credential to
+//! ask with, whether an issued certificate is served: that is settled here, once, for every runtime.
 
+mod memory;
+mod record;
 mod signer;
 mod terms;
 
@@ -18,6 +20,8 @@ use perennial_pki::{Credential, KeyPair, certificate_request};
 use crate::client::{Ask, CsrError, Issuance, Issued, Progress, csr_name};
 use crate::cluster::Identity;
 
+use memory::Memory;
+pub use record::{Record, RecordError};
 pub use signer::{AskAs, IdentitySource, Signer};
 pub use terms::{Duty, Input, Snapshot};
 
@@ -32,6 +36,9 @@ pub struct Start {
     pub template: Option<Arc<Template>>,
     /// The credential at hand.
     pub credential: Option<Arc<Credential>>,
+    /// What an earlier run left: the last record given with a [`Duty::Save`]. One that is of another
+    /// signer, another common name or another kind of key than are wanted now is disregarded.
+    pub pending: Option<Record>,
 }
 
 /// One rotated certificate: decisions, keys and requests, without any I/O.
@@ -50,6 +57,11 @@ pub struct Rotation {
     request_error: Option<Arc<str>>,
     /// As long as the credential is unwritten.
     write_error: Option<Arc<str>>,
+    /// The name of the last request object.
+    csr_name: String,
+    memory: Memory,
+    /// The Tick last asked for.
+    timer: Option<Instant>,
     issued: u64,
 }
 
@@ -64,33 +76,50 @@ struct Asking {
 impl Rotation {
     /// A rotation that wants its first Tick at `now`.
     pub fn new(start: Start, now: Now) -> Self {
-        let Start { policy, signer, template, credential } = start;
-        let seed = seed_of(signer.as_ref(), template.as_deref(), credential.as_deref());
+        let Start { policy, signer, template, credential, pending } = start;
+        let named = name_of(template.as_deref(), credential.as_deref());
+        let record = pending.filter(|record| is_of_use(record, signer.as_ref(), named));
+        let named = named.or_else(|| record.as_ref().map(|record| record.pending.template.common_name()));
+        // What restarts, and tools that look at a directory, agree on: who signs, and for whom.
+        let seed = perennial::seed(signer.as_ref().map_or("", |signer| &signer.signer_name), named.unwrap_or(""));
+        let memory = Memory::new(policy.write, seed, record.as_ref());
+        let (csr_name, pending, key) =
+            record.map_or_else(Default::default, |Record { csr_name, mut pending, key, .. }| {
+                // Its certificate is there: the key has done its work, which was not saved any more.
+                let held = credential.as_ref().map(|credential| credential.key().public_key_der());
+                let key = key.filter(|key| held != Some(key.public_key_der()));
+                pending.key = if key.is_some() { Key::Pending } else { Key::New };
+                (csr_name, Some(pending), key)
+            });
         let setup = Setup {
             policy,
             seed,
             signer: signer.is_some(),
             template,
             certificate: credential.as_ref().map(|credential| credential.chain().certificate().clone()),
-            pending: None,
+            pending,
         };
         Self {
             machine: RotationMachine::new(setup, now),
             signer: signer.map(Arc::new),
             seed,
             served: credential,
-            pending: None,
+            pending: key,
             asking: None,
             refused: None,
             request_error: None,
             write_error: None,
+            csr_name,
+            memory,
+            timer: Some(now.instant),
             issued: 0,
         }
     }
 
     /// When the next [`Input::Tick`] is wanted.
     pub fn deadline(&self) -> Option<Instant> {
-        self.machine.deadline()
+        let save = self.memory.again_at().filter(|_| !self.is_issued_only());
+        self.machine.deadline().into_iter().chain(save).min()
     }
 
     /// The machine, to look at.
@@ -111,17 +140,21 @@ impl Rotation {
             due: self.machine.due(now),
             unwritten: self.machine.is_unwritten(),
             progress: self.asking.as_ref().and_then(|asking| asking.progress.clone()),
-            last_error: self.request_error.as_ref().or(self.write_error.as_ref()).cloned(),
+            last_error: self.gravest_error().cloned(),
             issued: self.issued,
             at: now,
         }
+    }
+
+    fn gravest_error(&self) -> Option<&Arc<str>> {
+        self.request_error.as_ref().or(self.write_error.as_ref()).or_else(|| self.memory.error())
     }
 
     /// Takes in what happened; returns what is to be done, in order.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Duty> {
         let mut duties = Vec::new();
         let mut candidate = None;
-        let mut events = self.translate(input, &mut candidate);
+        let mut events = self.translate(input, &mut candidate, now);
         while let Some(event) = events.pop_front() {
             let issued = matches!(event, Event::CsrIssued { .. });
             let actions = self.machine.handle(event, now);
@@ -138,19 +171,50 @@ impl Rotation {
                         duties.extend(credential.map(|credential| Duty::Write { id, credential }));
                     }
                     Action::SubmitCsr { id, template, key } => match self.ask(id, &template, key, now) {
-                        Ok(exchange) => duties.push(Duty::Drive { id, exchange: Box::new(exchange) }),
+                        Ok(exchange) => {
+                            duties.extend(self.save(now));
+                            duties.push(Duty::Drive { id, exchange: Box::new(exchange) });
+                        }
                         Err(why) => {
                             self.request_error = Some(why.into());
                             events.push_back(Event::CsrFailed { id, failure: Failure::Local, retry_after: None });
                         }
                     },
-                    Action::SetTimer(at) => duties.push(Duty::SetTimer(at)),
+                    // It may not be the machine that wants the next Tick.
+                    Action::SetTimer(_) => {}
                 }
             }
         }
         self.request_error.take_if(|_| self.machine.last_failure().is_none());
         self.write_error.take_if(|_| !self.machine.is_unwritten());
+        duties.extend(self.save(now));
+        let deadline = self.deadline();
+        if self.timer != deadline {
+            self.timer = deadline;
+            duties.push(Duty::SetTimer(deadline));
+        }
         duties
+    }
+
+    /// What a restart would need, if that has changed.
+    fn save(&mut self, now: Now) -> Option<Duty> {
+        if self.is_issued_only() {
+            return None;
+        }
+        let signer = self.signer.as_ref()?;
+        let mut pending = self.machine.pending(now)?;
+        let key = self.pending.clone().filter(|_| pending.key == Key::Pending);
+        pending.key = if key.is_some() { Key::Pending } else { Key::New };
+        self.memory.wants(&pending, key.is_some(), now.instant).then(|| {
+            let (signer_name, csr_name) = (signer.signer_name.clone(), self.csr_name.clone());
+            Duty::Save { record: Box::new(Record { signer_name, csr_name, pending, key }) }
+        })
+    }
+
+    /// What was issued is not durable yet. After a crash now, the record kept leads to it once more.
+    fn is_issued_only(&self) -> bool {
+        let unwritten = self.unwritten().map(|credential| credential.key());
+        unwritten.zip(self.pending.as_ref()).is_some_and(|(key, pending)| Arc::ptr_eq(key, pending))
     }
 
     /// Serves the pair the machine has just decided to hold, or says why an issued one is not good enough.
@@ -175,7 +239,7 @@ impl Rotation {
     }
 
     /// From a runtime's terms to the machine's. A pair that may come to be served goes to `candidate`.
-    fn translate(&mut self, input: Input, candidate: &mut Option<Arc<Credential>>) -> VecDeque<Event> {
+    fn translate(&mut self, input: Input, candidate: &mut Option<Arc<Credential>>, now: Now) -> VecDeque<Event> {
         let event = match input {
             Input::Tick => Event::Tick,
             Input::TemplateChanged(template) => Event::TemplateChanged(template),
@@ -204,6 +268,10 @@ impl Rotation {
             Input::Written { id, result: Err(why) } => {
                 self.write_error = Some(why.into());
                 Event::WriteFailed { id }
+            }
+            Input::Saved { result } => {
+                self.memory.saved(result, now.instant);
+                return VecDeque::new();
             }
             Input::Replaced(found) => {
                 candidate.clone_from(&found);
@@ -247,6 +315,7 @@ impl Rotation {
 
     /// Makes an exchange: a key, a request signed with it, and somebody to be.
     fn ask(&mut self, id: RequestId, template: &Template, key: Key, now: Now) -> Result<Issuance, String> {
+        self.memory.submitted(id);
         let signer = self.signer.clone().ok_or("rotation is not enabled: there is no signer")?;
         let key = match (key, &self.pending) {
             (Key::Pending, Some(pending)) => pending.clone(),
@@ -258,10 +327,11 @@ impl Rotation {
             }
         };
         let request = certificate_request(template, &key).map_err(|error| error.to_string())?;
-        let (identity, shown) = self.identity(&signer, now)?;
         let usages = signer.usages();
+        self.csr_name = csr_name(key.public_key_der(), template.common_name(), template.organizations(), &usages);
+        let (identity, shown) = self.identity(&signer, now)?;
         let ask = Ask {
-            name: csr_name(key.public_key_der(), template.common_name(), template.organizations(), &usages),
+            name: self.csr_name.clone(),
             request,
             public_key_der: key.public_key_der().to_vec(),
             signer_name: signer.signer_name.clone(),
@@ -302,11 +372,17 @@ impl Rotation {
     }
 }
 
-/// What restarts, and tools that look at a directory, agree on: who signs, and for whom. Without a
-/// template, the certificate at hand says who we are.
-fn seed_of(signer: Option<&Signer>, template: Option<&Template>, credential: Option<&Credential>) -> u64 {
-    let signer_name = signer.map_or("", |signer| &signer.signer_name);
-    let common_name = template.map(Template::common_name);
+/// Whose certificate this is about. Without a template, the one at hand says who we are.
+fn name_of<'a>(template: Option<&'a Template>, credential: Option<&'a Credential>) -> Option<&'a str> {
     let held = credential.map(|credential| credential.chain().certificate().common_name.as_str());
-    perennial::seed(signer_name, common_name.or(held).unwrap_or(""))
+    template.map(Template::common_name).or(held)
+}
+
+/// Whether a record is about what is wanted now.
+fn is_of_use(record: &Record, signer: Option<&Signer>, named: Option<&str>) -> bool {
+    let asked = signer.is_some_and(|signer| {
+        let fits = |key: &Arc<KeyPair>| key.algorithm() == signer.key_algorithm;
+        record.signer_name == signer.signer_name && record.key.as_ref().is_none_or(fits)
+    });
+    asked && named.is_none_or(|name| name == record.pending.template.common_name())
 }

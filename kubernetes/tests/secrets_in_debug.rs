@@ -50,6 +50,7 @@ fn no_public_type_shows_a_key_or_a_token() {
         signer: Some(signer),
         template: Some(Arc::new(Template::node("one"))),
         credential: Some(held.clone()),
+        pending: None,
     };
     let mut shown = vec![format!("{start:?}")];
     let mut rotation = Rotation::new(start, now);

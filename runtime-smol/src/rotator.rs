@@ -6,7 +6,7 @@ use std::sync::Arc;
 use perennial::{Policy, RequestId, Template};
 use perennial_kubernetes::rotation::{Duty, Input, Rotation, Signer};
 use perennial_std::link::{Ending, Link, Message};
-use perennial_std::{Directory, DirectoryError, save, write};
+use perennial_std::{Directory, DirectoryError, remember, save, write};
 use smol::future::{self, Boxed, FutureExt as _};
 
 use crate::drive::{drive, sleep_until};
@@ -41,8 +41,8 @@ impl Rotator {
         Self(self.0.signer(signer))
     }
 
-    /// Where the credential is kept. It is put right if it is damaged, which is logged; the best pair it holds is
-    /// what the rotation starts from.
+    /// Where the credential is kept, and the record of what was asked last. It is put right if it is damaged, which is
+    /// logged; the best pair it holds is what the rotation starts from.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -82,13 +82,10 @@ async fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, ending: &End
                     exchange.take_if(|(live, _)| *live == id);
                 }
                 Duty::Write { id, credential } => {
-                    let (store, ending) = (store.clone(), ending.clone());
-                    let written = smol::unblock(move || {
-                        // If the loop is dropped meanwhile, this goes on: the end is not before.
-                        let _ending = ending;
-                        write(store.as_deref(), id, &credential)
-                    });
-                    inputs.push_back(written.await);
+                    inputs.push_back(on_disk(&store, ending, move |store| write(store, id, &credential)).await);
+                }
+                Duty::Save { record } => {
+                    inputs.push_back(on_disk(&store, ending, move |store| remember(store, &record)).await);
                 }
                 Duty::Drive { id, exchange: conversation } => {
                     let report = link.reporter(id);
@@ -103,6 +100,20 @@ async fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, ending: &End
     if let Some(credential) = rotation.unwritten().cloned() {
         smol::unblock(move || save(store.as_deref(), &credential)).await;
     }
+}
+
+/// Works on the disk. If the loop is dropped meanwhile, this goes on: the end is not before.
+async fn on_disk(
+    store: &Option<Arc<Directory>>,
+    ending: &Ending,
+    work: impl FnOnce(Option<&Directory>) -> Input + Send + 'static,
+) -> Input {
+    let (store, ending) = (store.clone(), ending.clone());
+    smol::unblock(move || {
+        let _ending = ending;
+        work(store.as_deref())
+    })
+    .await
 }
 
 /// What happens first: a message, the end of the exchange, or the deadline.

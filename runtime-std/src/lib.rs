@@ -40,4 +40,4 @@ mod rotator;
 pub use directory::{Contents, Directory, DirectoryError, Folder, Loaded, Volume};
 pub use drive::{Cancel, drive};
 pub use handle::Handle;
-pub use rotator::{Rotator, save, write};
+pub use rotator::{Rotator, remember, save, write};

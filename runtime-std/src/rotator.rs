@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::thread;
 
 use perennial::{Policy, RequestId, Template};
-use perennial_kubernetes::rotation::{Duty, Input, Rotation, Signer, Start};
+use perennial_kubernetes::rotation::{Duty, Input, Record, Rotation, Signer, Start};
 use perennial_pki::Credential;
+use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::directory::{Directory, DirectoryError};
@@ -23,6 +24,7 @@ pub struct Rotator {
     signer: Option<Signer>,
     store: Option<Directory>,
     credential: Option<Arc<Credential>>,
+    pending: Option<Record>,
 }
 
 impl Rotator {
@@ -49,8 +51,8 @@ impl Rotator {
         Self { signer: Some(signer), ..self }
     }
 
-    /// Where the credential is kept. It is put right if it is damaged, which is logged; the best pair it holds is
-    /// what the rotation starts from.
+    /// Where the credential is kept, and the record of what was asked last. It is put right if it is damaged, which is
+    /// logged; the best pair it holds is what the rotation starts from.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -58,13 +60,14 @@ impl Rotator {
         let found = store.recover(clock::now().unix)?;
         found.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
         let credential = found.credential.map(|(credential, _)| credential);
-        Ok(Self { credential: credential.or(self.credential), store: Some(store), ..self })
+        let pending = recall(&store);
+        Ok(Self { credential: credential.or(self.credential), pending, store: Some(store), ..self })
     }
 
     /// The parts a loop needs: decisions, disk, and the link to its handles.
     pub fn into_parts(self) -> (Rotation, Option<Directory>, Arc<Link>) {
-        let Self { policy, template, signer, store, credential } = self;
-        let start = Start { policy: Arc::new(policy), signer, template: template.map(Arc::new), credential };
+        let Self { policy, template, signer, store, credential, pending } = self;
+        let start = Start { policy: Arc::new(policy), signer, template: template.map(Arc::new), credential, pending };
         let now = clock::now();
         let rotation = Rotation::new(start, now);
         let link = Arc::new(Link::new(rotation.snapshot(now)));
@@ -109,6 +112,7 @@ fn run(mut rotation: Rotation, store: Option<&Directory>, link: &Arc<Link>) {
                     exchange.take_if(|(live, _)| *live == id);
                 }
                 Duty::Write { id, credential } => inputs.push_back(write(store, id, &credential)),
+                Duty::Save { record } => inputs.push_back(remember(store, &record)),
                 Duty::Drive { id, exchange: conversation } => {
                     let cancel = Arc::new(Cancel::default());
                     exchange = Some((id, CancelOnDrop(cancel.clone())));
@@ -145,6 +149,25 @@ impl Drop for CancelOnDrop {
 pub fn write(store: Option<&Directory>, id: RequestId, credential: &Credential) -> Input {
     let result = store.map_or(Ok(()), |store| store.write(credential, clock::now().unix));
     Input::Written { id, result: result.map_err(|error| error.to_string()) }
+}
+
+/// Carries out a [`Duty::Save`]. Without a store, nothing is remembered.
+pub fn remember(store: Option<&Directory>, record: &Record) -> Input {
+    let result = store.map_or(Ok(()), |store| store.remember(&record.encode()));
+    Input::Saved { result: result.map_err(|error| format!("a restart will not know what was asked: {error}")) }
+}
+
+/// What an earlier run left. What cannot be read is out of the way after that, so that it can be replaced.
+fn recall(store: &Directory) -> Option<Record> {
+    let recalled = store.recall().map_err(|error| error.to_string());
+    let decoded = |contents: Zeroizing<Vec<u8>>| {
+        Record::decode(&contents).map_err(|error| format!("{}: {error}", store.record().display()))
+    };
+    recalled.and_then(|contents| contents.map(decoded).transpose()).unwrap_or_else(|why| {
+        let aside = store.set_record_aside().map_or_else(|error| error.to_string(), |()| "it is set aside".into());
+        tracing::warn!("what was asked last is not known, a new request is made: {why}; {aside}");
+        None
+    })
 }
 
 /// The last attempt to write a credential, at the end of a rotation: its key is nowhere else.

@@ -124,7 +124,7 @@ fn the_directory_holds_what_is_served_and_its_predecessor_each_in_a_file_of_its_
                 assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600);
             }
         }
-        assert_eq!(files, 3, "the pair in use, the one before it, and the lock");
+        assert_eq!(files, 4, "the pair in use, the one before it, the record of the last request, and the lock");
     });
 }
 

@@ -152,6 +152,7 @@ fn a_credential_taken_over_from_the_store_is_the_one_served() {
         signer: None,
         template: Some(Arc::new(Template::node("worker-1"))),
         credential: Some(first),
+        pending: None,
     };
     let now = clock::now();
     let mut rotation = Rotation::new(start, now);

@@ -19,6 +19,7 @@ mod tls;
 mod watch;
 
 pub use ask::Ask;
+pub(crate) use backoff::Dice;
 pub use call::Call;
 pub use conversation::{Conversation, Input, Step};
 pub use csr_error::CsrError;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use perennial::{Instant, Now, Reason, RequestId, State, Template};
 use perennial_pki::Credential;
 
+use super::record::Record;
 use crate::client::{CsrError, Issuance, Issued, Progress};
 
 /// Something that happened, in a runtime's terms.
@@ -44,6 +45,11 @@ pub enum Input {
         /// The error, as text for people.
         result: Result<(), String>,
     },
+    /// An attempt to save a record ended.
+    Saved {
+        /// The error, as text for people.
+        result: Result<(), String>,
+    },
     /// The store was found to hold something else.
     Replaced(Option<Arc<Credential>>),
 }
@@ -62,6 +68,12 @@ pub enum Duty {
         id: RequestId,
         /// The pair.
         credential: Arc<Credential>,
+    },
+    /// Make this record durable before doing anything that comes after it, and report with [`Input::Saved`].
+    /// Whatever comes of that, what comes after it is done: asking does not depend on the disk.
+    Save {
+        /// Takes the place of the one before. To be given to the next start, as [`Start::pending`](super::Start::pending).
+        record: Box<Record>,
     },
     /// Drive this exchange to its end.
     Drive {

@@ -64,6 +64,13 @@ impl Server {
         Self { api, now: Now { instant: Instant::default(), unix: START }, tls, random, cluster: Arc::new(cluster) }
     }
 
+    /// The signer of kubelets' client certificates, always asked with a token.
+    pub(crate) fn signer(&self) -> Signer {
+        let token = Token::new(TOKEN).unwrap();
+        let ask_as = AskAs::Other(Arc::new(move || Ok(Identity::Token(token.clone()))));
+        Signer { ask_as, ..Signer::kubelet_client(self.cluster.clone(), None) }
+    }
+
     /// Misbehaves from now on as these rules say.
     pub(crate) fn faults(&mut self, rules: &str) {
         self.api.set_faults(Plan::parse(&format!("rules: [{rules}]")).unwrap(), self.now.unix);
@@ -130,7 +137,7 @@ impl Server {
     ) -> Option<Result<Issued, CsrError>> {
         let identity = Identity::Token(Token::new(TOKEN).unwrap());
         let exchange = Issuance::new(ask.clone(), self.cluster.clone(), identity, Limits::default(), 7);
-        let mut wire = Wire { exchange: Box::new(exchange), session: None, until: self.now.instant };
+        let mut wire = Wire::new(Box::new(exchange), self.now);
         let end = self.now.instant.after(span);
         while self.now.instant < end {
             if let Some(result) = wire.carry(self) {
@@ -210,15 +217,19 @@ pub(crate) fn ask(key: &KeyPair, signer: &str) -> Ask {
 }
 
 /// An exchange and its connection.
-struct Wire {
+pub(crate) struct Wire {
     exchange: Box<Issuance>,
     session: Option<Session>,
-    until: Instant,
+    pub(crate) until: Instant,
 }
 
 impl Wire {
+    pub(crate) fn new(exchange: Box<Issuance>, now: Now) -> Self {
+        Self { exchange, session: None, until: now.instant }
+    }
+
     /// Carries bytes until somebody has to wait. What came of the exchange, if it is over.
-    fn carry(&mut self, server: &mut Server) -> Option<Result<Issued, CsrError>> {
+    pub(crate) fn carry(&mut self, server: &mut Server) -> Option<Result<Issued, CsrError>> {
         let Server { api, tls, now, .. } = server;
         let now = *now;
         let mut bytes = Vec::new();
@@ -289,15 +300,14 @@ impl Node {
 
     /// The same, with a signer adjusted.
     pub(crate) fn with(server: Server, credential: Option<Arc<Credential>>, adjust: impl FnOnce(&mut Signer)) -> Self {
-        let token = Token::new(TOKEN).unwrap();
-        let mut signer = Signer::kubelet_client(server.cluster.clone(), None);
-        signer.ask_as = AskAs::Other(Arc::new(move || Ok(Identity::Token(token.clone()))));
+        let mut signer = server.signer();
         adjust(&mut signer);
         let start = Start {
             policy: Arc::new(Policy::default()),
             signer: Some(signer),
             template: Some(Arc::new(Template::node("worker-1"))),
             credential,
+            pending: None,
         };
         let rotation = Rotation::new(start, server.now);
         Self { server, rotation, submissions: 0, written: 0, live: None }
@@ -344,13 +354,14 @@ impl Node {
             match duty {
                 Duty::Drive { id, exchange } => {
                     self.submissions += 1;
-                    self.live = Some((id, Wire { exchange, session: None, until: now.instant }));
+                    self.live = Some((id, Wire::new(exchange, now)));
                 }
                 Duty::Drop { id } => drop(self.live.take_if(|(live, _)| *live == id)),
                 Duty::Write { id, .. } => {
                     self.written += 1;
                     self.tell(rotation::Input::Written { id, result: Ok(()) });
                 }
+                Duty::Save { .. } => self.tell(rotation::Input::Saved { result: Ok(()) }),
                 Duty::SetTimer(_) => {}
             }
         }

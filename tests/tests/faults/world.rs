@@ -79,6 +79,7 @@ impl World {
             signer: Some(signer),
             template: Some(Arc::new(template(serving))),
             credential: None,
+            pending: None,
         };
         let rotation = Rotation::new(start, Now { instant: Instant::default(), unix: START });
         let mut world = Self {
@@ -166,6 +167,7 @@ impl World {
                 }
                 Duty::Drop { id } => drop(self.live.take_if(|live| live.id == id)),
                 Duty::Write { id, .. } => self.tell(rotation::Input::Written { id, result: Ok(()) }),
+                Duty::Save { .. } => self.tell(rotation::Input::Saved { result: Ok(()) }),
                 Duty::SetTimer(_) => {}
             }
         }

@@ -1,0 +1,83 @@
+//! Whether what the runtime keeps is still the record that a restart would need.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Backoff, Failure, Instant, Pending, RequestId};
+
+use super::record::Record;
+use crate::client::Dice;
+
+#[derive(Debug)]
+pub(super) struct Memory {
+    backoff: Backoff,
+    seed: u64,
+    submission: Option<RequestId>,
+    /// What was last given away to be saved.
+    given: Option<Mark>,
+    /// Failures to save in a row, and when to try again.
+    failures: u32,
+    again_at: Option<Instant>,
+    error: Option<Arc<str>>,
+}
+
+/// What tells one record from another. Times do not: they follow from these, and differ a little
+/// whenever they are computed.
+#[derive(Debug, PartialEq, Eq)]
+struct Mark {
+    submission: Option<RequestId>,
+    key: bool,
+    refusal: Option<(Failure, u32)>,
+}
+
+impl Memory {
+    /// The memory of a rotation that starts from this record.
+    pub(super) fn new(backoff: Backoff, seed: u64, kept: Option<&Record>) -> Self {
+        let given = kept.map(|record| Mark::of(None, &record.pending, record.key.is_some()));
+        Self { backoff, seed, submission: None, given, failures: 0, again_at: None, error: None }
+    }
+
+    pub(super) fn submitted(&mut self, id: RequestId) {
+        self.submission = Some(id);
+    }
+
+    /// Whether this is to be saved now, which is then taken for done.
+    pub(super) fn wants(&mut self, pending: &Pending, key: bool, now: Instant) -> bool {
+        let mark = Some(Mark::of(self.submission, pending, key));
+        let wanted = self.given != mark || self.again_at.is_some_and(|at| at <= now);
+        if wanted {
+            self.given = mark;
+            self.again_at = None;
+        }
+        wanted
+    }
+
+    pub(super) fn saved(&mut self, result: Result<(), String>, now: Instant) {
+        let Err(why) = result else {
+            (self.failures, self.again_at, self.error) = (0, None, None);
+            return;
+        };
+        self.failures = self.failures.saturating_add(1);
+        let draw = Dice::new(self.seed ^ u64::from(self.failures)).between(0, u64::MAX - 1);
+        let wait = self.backoff.wait(self.failures, Duration::ZERO, draw);
+        self.again_at = Some(now.after(wait.max(Duration::from_millis(1))));
+        self.error = Some(why.into());
+    }
+
+    /// When saving is to be tried again.
+    pub(super) const fn again_at(&self) -> Option<Instant> {
+        self.again_at
+    }
+
+    /// Why it could not be saved, until it is.
+    pub(super) const fn error(&self) -> Option<&Arc<str>> {
+        self.error.as_ref()
+    }
+}
+
+impl Mark {
+    fn of(submission: Option<RequestId>, pending: &Pending, key: bool) -> Self {
+        let refusal = pending.refusal.map(|refusal| (refusal.failure, refusal.failures));
+        Self { submission, key, refusal }
+    }
+}

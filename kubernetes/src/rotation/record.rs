@@ -1,0 +1,195 @@
+//! What a rotation leaves to its next start: what was asked for, with which key, and what came of it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use perennial::{Failure, Key, Pending, Refusal, Template, UnixTime};
+use perennial_pki::{KeyError, KeyPair};
+use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
+use zeroize::Zeroizing;
+
+/// What a rotation leaves to its next start. It holds a private key: keep it as safe as that.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Who was asked.
+    pub signer_name: String,
+    /// The name of the request object.
+    pub csr_name: String,
+    /// The request, the budget and the refusal.
+    pub pending: Pending,
+    /// The key, if it may be used once more ([`Key::Pending`]).
+    pub key: Option<Arc<KeyPair>>,
+}
+
+const VERSION: u64 = 1;
+
+/// What is asked again soon is asked in vain: the answers worth remembering.
+const REFUSALS: [(Failure, &str); 6] = [
+    (Failure::Denied, "Denied"),
+    (Failure::SignerFailed, "SignerFailed"),
+    (Failure::Rejected, "Rejected"),
+    (Failure::BadCertificate, "BadCertificate"),
+    (Failure::Unsatisfying, "Unsatisfying"),
+    (Failure::AlreadyDue, "AlreadyDue"),
+];
+
+impl Record {
+    /// As JSON. Wiped on drop.
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let Pending { template, submitted, budget_whole, refusal, .. } = &self.pending;
+        let pem = self.key.as_ref().map(|key| key.to_pem());
+        let mut text = Text {
+            version: VERSION,
+            signer_name: self.signer_name.clone(),
+            csr_name: self.csr_name.clone(),
+            common_name: template.common_name().to_owned(),
+            organizations: template.organizations().to_vec(),
+            dns_names: template.dns_names().to_vec(),
+            ip_addresses: template.ip_addresses().to_vec(),
+            submitted: submitted.as_millis(),
+            budget_whole: budget_whole.as_millis(),
+            refusal: refusal.map(|Refusal { failure, failures, retry_at }| RefusalText {
+                reason: word(failure).to_owned(),
+                failures,
+                retry_at: retry_at.as_millis(),
+            }),
+            key: None,
+        };
+        // Names, numbers and lists always serialize.
+        let public = serde_json::to_vec_pretty(&text).unwrap_or_default();
+        text.key = pem.as_ref().map(|pem| pem.lines().collect());
+        // Room for all of it: a buffer that grows leaves copies behind.
+        let room = public.len() + 2 * pem.as_ref().map_or(0, |pem| pem.len()) + 256;
+        let mut encoded = Zeroizing::new(Vec::with_capacity(room));
+        let _ = serde_json::to_writer_pretty(&mut *encoded, &text);
+        encoded
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote.
+    ///
+    /// # Errors
+    /// [`RecordError`]: it is damaged, or of a version of perennial that is not this one.
+    pub fn decode(encoded: &[u8]) -> Result<Self, RecordError> {
+        let Version { version } = serde_json::from_slice(encoded).map_err(RecordError::text)?;
+        if version != VERSION {
+            return Err(RecordError::Version { version });
+        }
+        let text: Text<'_> = serde_json::from_slice(encoded).map_err(RecordError::text)?;
+        let refusal = text.refusal.map(|RefusalText { reason, failures, retry_at }| {
+            let failure = REFUSALS.into_iter().find(|(_, word)| *word == reason).map(|(failure, _)| failure);
+            let failure = failure.ok_or(RecordError::Reason)?;
+            Ok(Refusal { failure, failures, retry_at: UnixTime::from_millis(retry_at) })
+        });
+        let key = text.key.map(|lines| {
+            let mut pem = Zeroizing::new(String::with_capacity(lines.iter().map(|line| line.len() + 1).sum()));
+            lines.iter().for_each(|line| pem.extend([line, "\n"]));
+            KeyPair::from_pem(pem.as_bytes()).map(Arc::new).map_err(RecordError::Key)
+        });
+        let key = key.transpose()?;
+        let template = Template::new(text.common_name)
+            .with_organizations(text.organizations)
+            .with_dns_names(text.dns_names)
+            .with_ip_addresses(text.ip_addresses);
+        let pending = Pending {
+            template: Arc::new(template),
+            key: if key.is_some() { Key::Pending } else { Key::New },
+            submitted: UnixTime::from_millis(text.submitted),
+            budget_whole: UnixTime::from_millis(text.budget_whole),
+            refusal: refusal.transpose()?,
+        };
+        Ok(Self { signer_name: text.signer_name, csr_name: text.csr_name, pending, key })
+    }
+}
+
+/// A refusal that has no word of its own yet is as good as any.
+fn word(failure: Failure) -> &'static str {
+    REFUSALS.into_iter().find(|(known, _)| *known == failure).map_or("Rejected", |(_, word)| word)
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u64,
+}
+
+/// Times are milliseconds since 1970, so that every one there is comes back as it was.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Text<'a> {
+    version: u64,
+    signer_name: String,
+    csr_name: String,
+    common_name: String,
+    organizations: Vec<String>,
+    dns_names: Vec<String>,
+    ip_addresses: Vec<IpAddr>,
+    submitted: i64,
+    budget_whole: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<RefusalText>,
+    /// The lines of a PEM text: there is nothing in them to be escaped, so reading them makes no copies.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    key: Option<Vec<&'a str>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RefusalText {
+    reason: String,
+    failures: u32,
+    retry_at: i64,
+}
+
+/// Why a record is of no use. Shows nothing of its contents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// It is not JSON, or not the JSON of a record.
+    Text {
+        /// What is wrong.
+        what: &'static str,
+        /// Where.
+        line: usize,
+        /// Where in it.
+        column: usize,
+    },
+    /// It was written by another version of perennial.
+    Version {
+        /// The version of the record.
+        version: u64,
+    },
+    /// The reason of its refusal is none we know.
+    Reason,
+    /// Its key cannot be read.
+    Key(KeyError),
+}
+
+impl RecordError {
+    /// serde's own words may quote what it read.
+    fn text(error: serde_json::Error) -> Self {
+        let what = match error.classify() {
+            Category::Eof => "it ends too early",
+            Category::Data => "a field is missing, unknown or of the wrong kind",
+            Category::Syntax | Category::Io => "it is not JSON",
+        };
+        Self::Text { what, line: error.line(), column: error.column() }
+    }
+}
+
+impl fmt::Display for RecordError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text { what, line, column } => write!(f, "{what} (line {line}, column {column})"),
+            Self::Version { version } => write!(f, "it is of version {version}; this is version {VERSION}"),
+            Self::Reason => f.write_str("the reason of the refusal is unknown"),
+            Self::Key(error) => write!(f, "its key: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RecordError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        if let Self::Key(error) = self { Some(error) } else { None }
+    }
+}

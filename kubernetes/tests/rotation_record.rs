@@ -1,0 +1,154 @@
+//! The record of what was asked last: every one comes back as it was, damage is an error, and no error shows what it read.
+
+use std::sync::Arc;
+
+use perennial::{Failure, Key, Pending, Refusal, Template, UnixTime};
+use perennial_kubernetes::rotation::{Record, RecordError};
+use perennial_pki::{KeyAlgorithm, KeyPair};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+const REFUSALS: [Failure; 6] = [
+    Failure::Denied,
+    Failure::SignerFailed,
+    Failure::Rejected,
+    Failure::BadCertificate,
+    Failure::Unsatisfying,
+    Failure::AlreadyDue,
+];
+
+fn record(key: Option<KeyPair>, refusal: Option<Refusal>) -> Record {
+    let template =
+        Template::node("one").with_dns_names(["one.example"]).with_ip_addresses(["10.0.0.1".parse().unwrap()]);
+    let pending = Pending {
+        template: Arc::new(template),
+        key: if key.is_some() { Key::Pending } else { Key::New },
+        submitted: UnixTime::from_millis(1_800_000_000_123),
+        budget_whole: UnixTime::from_millis(1_800_000_090_456),
+        refusal,
+    };
+    let (signer_name, csr_name) = ("kubernetes.io/kubelet-serving".into(), "node-csr-abc".into());
+    Record { signer_name, csr_name, pending, key: key.map(Arc::new) }
+}
+
+fn denied() -> Refusal {
+    Refusal { failure: Failure::Denied, failures: 3, retry_at: UnixTime::from_secs(1_800_000_300) }
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap()
+}
+
+fn same(one: &Record, other: &Record) -> bool {
+    let key = |record: &Record| record.key.as_ref().map(|key| key.to_pem());
+    (&one.signer_name, &one.csr_name, &one.pending) == (&other.signer_name, &other.csr_name, &other.pending)
+        && key(one) == key(other)
+}
+
+#[test]
+fn keys_of_every_kind_and_every_refusal_come_back() {
+    let keys = [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Ed25519];
+    let keys = keys.map(|algorithm| Some(KeyPair::generate(algorithm).unwrap()));
+    for (key, failure) in keys.into_iter().chain([None, None, None]).zip(REFUSALS) {
+        assert!(failure.is_refusal());
+        let record = record(key, Some(Refusal { failure, ..denied() }));
+        assert!(same(&Record::decode(&record.encode()).unwrap(), &record), "{record:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_record_comes_back_as_it_was(
+        names in vec(any::<String>(), 4),
+        organizations in vec(any::<String>(), 0..3),
+        ips in vec(any::<std::net::IpAddr>(), 0..3),
+        times in any::<[i64; 3]>(),
+        refusal in proptest::option::of((0..6_usize, any::<u32>())),
+    ) {
+        let template = Template::new(names[0].as_str())
+            .with_organizations(organizations)
+            .with_dns_names([names[1].as_str()])
+            .with_ip_addresses(ips);
+        let [submitted, budget_whole, retry_at] = times.map(UnixTime::from_millis);
+        let refusal = refusal.map(|(n, failures)| Refusal { failure: REFUSALS[n], failures, retry_at });
+        let pending = Pending { template: Arc::new(template), key: Key::New, submitted, budget_whole, refusal };
+        let record =
+            Record { signer_name: names[2].clone(), csr_name: names[3].clone(), pending, key: None };
+        prop_assert!(same(&Record::decode(&record.encode()).unwrap(), &record));
+    }
+
+    #[test]
+    fn noise_is_an_error(noise in vec(any::<u8>(), 0..200)) {
+        prop_assert!(Record::decode(&noise).is_err());
+    }
+}
+
+/// What is left of the key in this text: any eight characters in a row of its encoding.
+fn shows(key: &KeyPair, text: &str) -> bool {
+    let pem = key.to_pem();
+    let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    base64.as_bytes().windows(8).any(|part| text.contains(std::str::from_utf8(part).unwrap()))
+}
+
+#[test]
+fn damage_at_any_byte_is_an_error_or_another_record_and_shows_no_key() {
+    let record = record(Some(key()), Some(denied()));
+    let (encoded, key) = (record.encode(), record.key.as_ref().unwrap());
+    assert!(shows(key, std::str::from_utf8(&encoded).unwrap()));
+    let mut errors = 0;
+    for at in 0..encoded.len() {
+        for flip in [0x01, 0x02, 0x10, 0x20, 0x80, 0xff] {
+            let mut damaged = encoded.to_vec();
+            damaged[at] ^= flip;
+            match Record::decode(&damaged) {
+                Ok(other) => assert!(same(&Record::decode(&other.encode()).unwrap(), &other)),
+                Err(error) => {
+                    errors += 1;
+                    assert!(!shows(key, &format!("{error} {error:?}")), "{error}");
+                }
+            }
+        }
+        let cut = Record::decode(&encoded[..at]).unwrap_err();
+        assert!(!shows(key, &format!("{cut} {cut:?}")), "{cut}");
+    }
+    assert!(errors > encoded.len(), "{errors} of {} bytes", encoded.len());
+}
+
+#[test]
+fn a_key_in_the_wrong_place_is_not_quoted() {
+    let record = record(Some(key()), None);
+    let (encoded, key) = (record.encode(), record.key.as_ref().unwrap());
+    let text = std::str::from_utf8(&encoded).unwrap();
+    let line = key.to_pem().lines().nth(1).unwrap().to_owned();
+    let wrong = [
+        text.replace("1800000000123", &format!("{line:?}")),
+        text.replace("\"submitted\"", &format!("{line:?}")),
+        text.replace("10.0.0.1", &line),
+        text.replace("\"version\": 1", &format!("\"version\": {line:?}")),
+    ];
+    for wrong in wrong {
+        let error = Record::decode(wrong.as_bytes()).unwrap_err();
+        assert!(!shows(key, &format!("{error} {error:?}")), "{error}");
+    }
+}
+
+#[test]
+fn errors_say_what_and_where() {
+    let record = record(Some(key()), Some(denied()));
+    let encoded = record.encode();
+    let text = std::str::from_utf8(&encoded).unwrap();
+    let error = |text: &str| Record::decode(text.as_bytes()).unwrap_err();
+    assert_eq!(error(&text.replace("\"version\": 1", "\"version\": 2")), RecordError::Version { version: 2 });
+    assert_eq!(error(&text.replace("Denied", "Delayed")), RecordError::Reason);
+    assert!(matches!(error(&text.replace("BEGIN PRIVATE", "BEGIN PUBLIC")), RecordError::Key(_)));
+    let end = error("{\n  \"version\": 1").to_string();
+    assert_eq!(end, "it ends too early (line 2, column 14)");
+    let extra = error(&text.replacen('{', "{ \"more\": 1,", 1));
+    assert!(matches!(extra, RecordError::Text { what, line: 1, .. } if what.contains("field")), "{extra:?}");
+}
+
+#[test]
+fn debug_shows_no_key() {
+    let record = record(Some(key()), None);
+    assert!(!shows(record.key.as_ref().unwrap(), &format!("{record:?}")));
+}

@@ -1,0 +1,398 @@
+//! A node that crashes, at every point there is, and starts again from what was durable by then. In virtual time.
+
+#[allow(dead_code, unused_imports, reason = "only the server and its wire are used")]
+#[path = "conformance/rig.rs"]
+mod rig;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Failure, Instant, Key, Policy, RequestId, State, Template};
+use perennial_kubernetes::rotation::{Duty, Input, Record, Rotation, Start};
+use perennial_kubernetes::server::{Approval, Decision, Options};
+use perennial_pki::{Credential, KeyAlgorithm};
+use rig::{DAY, HOUR, MINUTE, SECOND, Server, Wire};
+
+/// What a crash leaves.
+#[derive(Default)]
+struct Disk {
+    record: Option<Vec<u8>>,
+    credential: Option<Arc<Credential>>,
+}
+
+struct Node {
+    server: Server,
+    disk: Disk,
+    rotation: Rotation,
+    live: Option<(RequestId, Wire)>,
+    /// The last Tick asked for.
+    timer: Option<Instant>,
+    /// It crashes when it has come to so many more points, and again after as many.
+    crash_after: Option<u32>,
+    period: Option<u32>,
+    /// Records, and pairs, cannot be written.
+    disk_is_full: bool,
+    link_is_taken: bool,
+    /// How often it started again, tried to save, and asked.
+    crashes: u32,
+    saves: u32,
+    submissions: u32,
+}
+
+fn begin(server: &Server, disk: &Disk) -> Rotation {
+    let start = Start {
+        policy: Arc::new(Policy::default()),
+        signer: Some(server.signer()),
+        template: Some(Arc::new(Template::node("worker-1"))),
+        credential: disk.credential.clone(),
+        pending: disk.record.as_deref().map(|record| Record::decode(record).unwrap()),
+    };
+    Rotation::new(start, server.now)
+}
+
+impl Node {
+    fn new() -> Self {
+        let options =
+            Options { approval: Approval::Manual, signing_duration: DAY, keep_ended: DAY, ..Options::default() };
+        let server = Server::new(options);
+        let disk = Disk::default();
+        let (rotation, timer) = (begin(&server, &disk), Some(server.now.instant));
+        Self {
+            server,
+            disk,
+            rotation,
+            live: None,
+            timer,
+            crash_after: None,
+            period: None,
+            disk_is_full: false,
+            link_is_taken: false,
+            crashes: 0,
+            saves: 0,
+            submissions: 0,
+        }
+    }
+
+    fn crash(&mut self) {
+        self.crashes += 1;
+        self.live = None;
+        self.server.pass(SECOND);
+        self.rotation = begin(&self.server, &self.disk);
+        self.timer = Some(self.server.now.instant);
+    }
+
+    /// A point at which it may crash; whether it did.
+    fn point(&mut self) -> bool {
+        let Some(left) = &mut self.crash_after else { return false };
+        if *left > 0 {
+            *left -= 1;
+            return false;
+        }
+        self.crash_after = self.period;
+        self.crash();
+        true
+    }
+
+    fn tell(&mut self, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let now = self.server.now;
+            let duties = self.rotation.handle(input, now);
+            for duty in &duties {
+                if let Duty::SetTimer(at) = duty {
+                    self.timer = *at;
+                }
+            }
+            assert_eq!(self.timer, self.rotation.deadline());
+            // A timer leaves nothing behind.
+            for duty in duties.into_iter().filter(|duty| !matches!(duty, Duty::SetTimer(_))) {
+                if self.point() {
+                    return;
+                }
+                match duty {
+                    Duty::Drive { id, exchange } => {
+                        self.submissions += 1;
+                        let mut wire = Wire::new(exchange, now);
+                        // Bytes may be faster than whatever comes after this duty.
+                        match wire.carry(&mut self.server) {
+                            Some(result) => inputs.push_back(Input::Finished { id, result }),
+                            None => self.live = Some((id, wire)),
+                        }
+                    }
+                    Duty::Drop { id } => drop(self.live.take_if(|(live, _)| *live == id)),
+                    Duty::Write { id, .. } if self.link_is_taken => {
+                        inputs.push_back(Input::Written { id, result: Err("not a link".to_owned()) });
+                    }
+                    Duty::Write { id, credential } => {
+                        self.disk.credential = Some(credential);
+                        inputs.push_back(Input::Written { id, result: Ok(()) });
+                    }
+                    Duty::Save { record } => {
+                        self.saves += 1;
+                        let full = self.disk_is_full;
+                        let result = if full { Err("no space left".to_owned()) } else { Ok(()) };
+                        if !full {
+                            self.disk.record = Some(record.encode().to_vec());
+                        }
+                        inputs.push_back(Input::Saved { result });
+                    }
+                    Duty::SetTimer(_) => {}
+                }
+                if self.point() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, span: Duration) {
+        let end = self.server.now.instant.after(span);
+        while self.server.now.instant < end {
+            if self.rotation.deadline().is_some_and(|due| due <= self.server.now.instant) {
+                self.tell(Input::Tick);
+            }
+            while let Some((id, wire)) = &mut self.live {
+                let id = *id;
+                let Some(result) = wire.carry(&mut self.server) else { break };
+                self.live = None;
+                self.tell(Input::Finished { id, result });
+            }
+            let live = self.live.as_ref().map(|(_, wire)| wire.until);
+            let next = [self.rotation.deadline(), live].into_iter().flatten().min().unwrap_or(end).min(end);
+            self.server.pass(next.since(self.server.now.instant).max(Duration::from_millis(1)));
+        }
+    }
+
+    fn decide(&mut self, decision: Decision) {
+        let now = self.server.now.unix;
+        let open = self.server.api.requests().filter(|csr| csr.status.conditions.is_empty());
+        let open: Vec<String> = open.map(|csr| csr.metadata.name.clone()).collect();
+        open.iter().for_each(|name| self.server.api.decide(name, decision, "because", now).unwrap());
+    }
+
+    fn objects(&self) -> BTreeSet<String> {
+        self.server.api.requests().map(|csr| csr.metadata.name.clone()).collect()
+    }
+
+    fn record(&self) -> Record {
+        Record::decode(self.disk.record.as_deref().unwrap()).unwrap()
+    }
+
+    fn has_the_certificate(&self) -> bool {
+        let name = self.objects().pop_first().unwrap();
+        let issued = self.server.chain(&name).unwrap();
+        let served = self.rotation.snapshot(self.server.now).credential;
+        [&served, &self.disk.credential].iter().all(|held| held.as_ref().is_some_and(|held| *held.chain() == issued))
+    }
+}
+
+/// Nobody approves for 40 minutes, so that the request times out and is made again.
+fn life(crash_after: u32, period: Option<u32>) -> Node {
+    let mut node = Node::new();
+    (node.crash_after, node.period) = (Some(crash_after), period);
+    node.run(40 * MINUTE);
+    node.decide(Decision::Approve);
+    node.run(40 * MINUTE);
+    node
+}
+
+#[test]
+fn a_crash_at_any_point_makes_no_second_request_and_loses_no_certificate() {
+    let mut points = 0;
+    loop {
+        let node = life(points, None);
+        assert_eq!(node.objects().len(), 1, "crashed at point {points}");
+        assert!(node.has_the_certificate(), "crashed at point {points}");
+        if node.crashes == 0 {
+            break;
+        }
+        points += 1;
+    }
+    println!("crashed at {points} points");
+    assert!(points >= 10, "{points}");
+}
+
+#[test]
+fn crashes_in_a_row_make_no_second_request_either() {
+    for period in 1..7 {
+        let mut node = life(period, Some(period));
+        assert!(node.crashes >= 2, "{}", node.crashes);
+        // Whatever the crashes have cost of the budget, it ends well once they do.
+        node.crash_after = None;
+        node.run(10 * MINUTE);
+        node.decide(Decision::Approve);
+        node.run(HOUR);
+        assert_eq!(node.objects().len(), 1, "crashed every {period} points");
+        assert!(node.has_the_certificate(), "crashed every {period} points");
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_does_not_hold_up_asking_and_saving_is_tried_again() {
+    let mut node = Node::new();
+    node.disk_is_full = true;
+    node.run(SECOND);
+    assert_eq!((node.submissions, node.objects().len()), (1, 1));
+    let told = |node: &Node| node.rotation.snapshot(node.server.now).last_error;
+    assert_eq!(told(&node).as_deref(), Some("no space left"));
+    node.run(10 * MINUTE);
+    assert!((15..=25).contains(&node.saves), "{}", node.saves);
+    assert_eq!(node.submissions, 1);
+
+    node.disk_is_full = false;
+    node.run(MINUTE);
+    let saves = node.saves;
+    assert_eq!((told(&node), node.record().csr_name), (None, node.objects().pop_first().unwrap()));
+    node.run(MINUTE);
+    assert_eq!(node.saves, saves, "once is enough");
+    node.crash();
+    node.decide(Decision::Approve);
+    node.run(MINUTE);
+    assert_eq!(node.objects().len(), 1);
+    assert!(node.has_the_certificate());
+}
+
+#[test]
+fn what_has_not_changed_is_not_saved() {
+    let mut node = Node::new();
+    node.run(SECOND);
+    assert_eq!(node.saves, 1);
+    for n in 0..300_u64 {
+        // Clocks never quite agree, and one of them may be set.
+        node.server.now.unix = node.server.now.unix.after(Duration::from_millis(n % 3));
+        if n == 200 {
+            node.server.now.unix = node.server.now.unix.after(HOUR);
+        }
+        node.tell(Input::Tick);
+        node.run(SECOND);
+    }
+    assert_eq!(node.saves, 1);
+    node.crash();
+    node.run(2 * MINUTE);
+    assert_eq!((node.saves, node.submissions), (2, 2), "another submission is a change");
+
+    node.decide(Decision::Approve);
+    node.run(HOUR);
+    assert_eq!((node.saves, node.record().pending.key), (3, Key::New), "its key is spent");
+    node.run(6 * HOUR);
+    node.crash();
+    node.run(6 * HOUR);
+    assert_eq!(node.saves, 3);
+}
+
+#[test]
+fn the_key_is_kept_until_the_certificate_is_durable() {
+    let mut node = Node::new();
+    node.run(SECOND);
+    node.link_is_taken = true;
+    let saves = node.saves;
+    node.decide(Decision::Approve);
+    node.run(10 * MINUTE);
+    assert!(node.rotation.unwritten().is_some());
+    assert_eq!((node.saves, node.record().pending.key), (saves, Key::Pending));
+
+    node.link_is_taken = false;
+    node.crash();
+    node.run(2 * MINUTE);
+    assert_eq!(node.objects().len(), 1);
+    assert!(node.has_the_certificate());
+    assert_eq!(node.record().pending.key, Key::New);
+}
+
+#[test]
+fn a_crash_loop_after_a_denial_asks_no_sooner_and_then_with_a_new_key() {
+    let mut node = Node::new();
+    node.run(SECOND);
+    node.decide(Decision::Deny);
+    node.run(SECOND);
+    let refusal = node.record().pending.refusal.unwrap();
+    assert_eq!((refusal.failure, node.record().key.is_none()), (Failure::Denied, true));
+    while node.server.now.unix.after(10 * SECOND) < refusal.retry_at {
+        node.crash();
+        node.run(5 * SECOND);
+        assert_eq!(node.submissions, 1);
+    }
+    assert!(node.crashes > 10, "{}", node.crashes);
+    node.run(MINUTE);
+    assert_eq!((node.submissions, node.objects().len()), (2, 2));
+    node.decide(Decision::Approve);
+    node.run(MINUTE);
+    assert!(node.disk.credential.is_some());
+}
+
+#[test]
+fn a_key_whose_certificate_is_in_use_is_not_asked_with_again() {
+    let mut node = Node::new();
+    node.run(SECOND);
+    let before = node.disk.record.clone();
+    node.decide(Decision::Approve);
+    node.run(MINUTE);
+    assert!(node.has_the_certificate());
+    // The crash came between writing the certificate and saving that its key is spent.
+    node.disk.record = before;
+    node.crash();
+    while node.submissions < 2 {
+        node.run(MINUTE);
+    }
+    let used = node.disk.credential.as_ref().unwrap().key().public_key_der().to_vec();
+    assert!(node.record().key.is_some_and(|key| key.public_key_der() != used));
+    assert_eq!((node.objects().len(), node.rotation.machine().last_failure()), (2, None));
+}
+
+#[test]
+fn a_record_about_something_else_is_disregarded() {
+    let mut node = Node::new();
+    node.run(SECOND);
+    node.crash();
+    let record = || Record::decode(node.disk.record.as_deref().unwrap()).unwrap();
+    let asks_with = |pending: Record, change: fn(&mut Start)| {
+        let mut start = Start {
+            policy: Arc::new(Policy::default()),
+            signer: Some(node.server.signer()),
+            template: Some(Arc::new(Template::node("worker-1"))),
+            credential: None,
+            pending: Some(pending),
+        };
+        change(&mut start);
+        let mut now = node.server.now;
+        let mut rotation = Rotation::new(start, now);
+        now.instant = now.instant.after(MINUTE);
+        now.unix = now.unix.after(MINUTE);
+        let duties = rotation.handle(Input::Tick, now);
+        duties.into_iter().find_map(|duty| if let Duty::Save { record } = duty { Some(record.csr_name) } else { None })
+    };
+    let name = Some(record().csr_name);
+    assert_eq!(asks_with(record(), |_| {}), name);
+    assert_ne!(asks_with(Record { signer_name: "example.com/other".into(), ..record() }, |_| {}), name);
+    for change in [
+        (|start: &mut Start| start.template = Some(Arc::new(Template::node("worker-2")))) as fn(&mut Start),
+        |start| start.signer.as_mut().unwrap().key_algorithm = KeyAlgorithm::Ed25519,
+        |start| start.signer.as_mut().unwrap().signer_name = "example.com/other".into(),
+    ] {
+        let other = asks_with(record(), change);
+        assert!(other.is_some() && other != name, "{other:?}");
+    }
+}
+
+#[test]
+fn a_record_is_of_use_to_a_start_that_does_not_know_its_template_yet() {
+    let mut node = Node::new();
+    node.run(SECOND);
+    let name = node.record().csr_name;
+    let start = Start {
+        policy: Arc::new(Policy::default()),
+        signer: Some(node.server.signer()),
+        template: None,
+        credential: None,
+        pending: Some(node.record()),
+    };
+    node.server.pass(MINUTE);
+    node.rotation = Rotation::new(start, node.server.now);
+    (node.live, node.timer) = (None, Some(node.server.now.instant));
+    node.run(MINUTE);
+    assert!(matches!(node.rotation.machine().state(), State::NoTemplate));
+    node.tell(Input::TemplateChanged(Some(Arc::new(Template::node("worker-1")))));
+    node.run(MINUTE);
+    assert_eq!((node.record().csr_name, node.objects().len()), (name, 1));
+}

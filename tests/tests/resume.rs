@@ -1,0 +1,225 @@
+//! A node that starts again while its request waits: it goes on with that request. Real sockets, real files.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use perennial::{Backoff, Failure, State, Window};
+use perennial_kubernetes::rotation::{Record, Snapshot};
+use perennial_kubernetes::server::{Approval, Decision, Options, faults::Plan};
+use perennial_std::{Directory, Handle, clock};
+use support::{BOUND, Node, Runtime, Server, issued, node, on_both, serve, serve_at, waits_for_approval};
+
+/// A rotation that can be ended as a crash would: nothing is tidied up.
+struct Run {
+    handle: Handle,
+    task: Option<smol::Task<()>>,
+}
+
+impl Run {
+    fn start(node: Node) -> Self {
+        let Runtime::Smol = node.runtime else { return Self { handle: node.start(), task: None } };
+        let Node { policy, template, signer, store, .. } = node;
+        let rotator = perennial_smol::Rotator::new().policy(policy).template(template.unwrap()).signer(signer.unwrap());
+        let (handle, rotation) = rotator.store(store.unwrap()).unwrap().start();
+        Self { handle: handle.blocking().clone(), task: Some(smol::spawn(rotation)) }
+    }
+
+    fn stop(self) {
+        match self.task {
+            // A future is dropped at whatever point it is.
+            Some(task) => drop(smol::block_on(task.cancel())),
+            // A thread cannot be; it does nothing on its way out, unless there is a certificate to be written.
+            None => self.handle.shutdown(),
+        }
+        self.handle.link().wait_within(BOUND, |_| None::<()>);
+        assert!(self.handle.link().has_ended());
+    }
+}
+
+fn record(path: &Path) -> Record {
+    let store = Directory::open_existing(path, "kubelet-client").unwrap();
+    Record::decode(&store.recall().unwrap().expect("a record")).unwrap()
+}
+
+fn misbehaves(server: &Server, rule: &str) {
+    let plan = Plan::parse(&format!("rules: [{rule}]")).unwrap();
+    server.handle.with_api(|api, now| api.set_faults(plan, now));
+}
+
+#[test]
+fn twenty_restarts_while_nobody_approves_make_one_request() {
+    on_both(|runtime| {
+        let server = serve(Approval::Manual);
+        let directory = tempfile::tempdir().unwrap();
+        let begin = || Run::start(node(runtime, &server.cluster).keeping(directory.path()));
+        let mut run = begin();
+        let name = waits_for_approval(&run.handle);
+        let key = record(directory.path()).key.unwrap();
+        let restarts = 20;
+        for n in 0..restarts {
+            run.stop();
+            run = begin();
+            // At any point of its beginning, too.
+            if n % 2 == 0 {
+                assert_eq!(waits_for_approval(&run.handle), name);
+            } else {
+                thread::yield_now();
+            }
+        }
+        assert_eq!(waits_for_approval(&run.handle), name);
+        let objects = server.csr_names();
+        println!("restarts: {restarts} objects: {}", objects.len());
+        assert_eq!(objects, std::slice::from_ref(&name));
+        server.decide_all(Decision::Approve);
+        let credential = issued(&run.handle, 1);
+        assert_eq!(credential.key().public_key_der(), key.public_key_der());
+        assert_eq!(server.csr_names(), [name]);
+        run.stop();
+    });
+}
+
+#[test]
+fn timeouts_and_retries_make_no_second_request_either() {
+    on_both(|runtime| {
+        let server = serve(Approval::Manual);
+        misbehaves(&server, "{ match: { method: POST }, times: 2, fault: { cut: beforeHead } }");
+        let directory = tempfile::tempdir().unwrap();
+        let mut holder = node(runtime, &server.cluster).keeping(directory.path());
+        holder.policy.request_timeout = Duration::from_secs(3);
+        let run = Run::start(holder);
+        let timed_out =
+            |now: &Snapshot| matches!(now.state, State::BackingOff { last: Failure::TimedOut, failures: 2.., .. });
+        run.handle.wait_for(BOUND, timed_out).expect("two timeouts");
+        assert_eq!(server.csr_names().len(), 1);
+        server.decide_all(Decision::Approve);
+        issued(&run.handle, 1);
+        assert_eq!(server.csr_names().len(), 1);
+        run.stop();
+    });
+}
+
+fn refused_for(millis: u64) -> Backoff {
+    let span = Duration::from_millis(millis);
+    Backoff::new(span, span, Window::new(1000, 1000).unwrap()).unwrap()
+}
+
+#[test]
+fn restarts_after_a_denial_stay_slow_and_the_next_request_has_a_new_key() {
+    on_both(|runtime| {
+        let server = serve(Approval::Manual);
+        let directory = tempfile::tempdir().unwrap();
+        let begin = |refused| {
+            let mut holder = node(runtime, &server.cluster).keeping(directory.path());
+            holder.policy.refused = refused_for(refused);
+            Run::start(holder)
+        };
+        let mut run = begin(600_000);
+        let first = waits_for_approval(&run.handle);
+        server.decide_all(Decision::Deny);
+        let denied = |now: &Snapshot| matches!(now.state, State::BackingOff { last: Failure::Denied, .. });
+        run.handle.wait_for(BOUND, denied).unwrap();
+        for _ in 0..5 {
+            run.stop();
+            run = begin(600_000);
+            let state = run.handle.wait_for(BOUND, denied).unwrap().state;
+            let State::BackingOff { until, .. } = state else { panic!("{state}") };
+            assert!(clock::until(until) > Duration::from_secs(500), "{state}");
+        }
+        assert_eq!(server.csr_names(), std::slice::from_ref(&first));
+        assert!(record(directory.path()).key.is_none());
+        run.stop();
+
+        // A policy that is less patient is heeded: no wait is longer than its own.
+        let run = begin(100);
+        assert_ne!(waits_for_approval(&run.handle), first);
+        assert_eq!(server.csr_names().len(), 2);
+        run.stop();
+    });
+}
+
+#[test]
+fn a_request_whose_certificate_has_expired_meanwhile_is_followed_by_another_soon() {
+    on_both(|runtime| {
+        let options = Options {
+            approval: Approval::Manual,
+            signing_duration: Duration::from_secs(2),
+            cleaning_interval: Duration::from_secs(3600),
+            ..Options::default()
+        };
+        let server = serve_at("127.0.0.1:0".parse().unwrap(), support::new_authority(), options);
+        let directory = tempfile::tempdir().unwrap();
+        let begin = || {
+            let mut holder = node(runtime, &server.cluster).keeping(directory.path());
+            holder.signer.as_mut().unwrap().skew = Duration::ZERO;
+            Run::start(holder)
+        };
+        let run = begin();
+        let first = waits_for_approval(&run.handle);
+        run.stop();
+        server.decide_all(Decision::Approve);
+        thread::sleep(Duration::from_secs(3));
+
+        let run = begin();
+        let other = waits_for_approval(&run.handle);
+        assert_ne!(other, first);
+        assert_eq!(server.csr_names().len(), 2);
+        run.stop();
+    });
+}
+
+#[test]
+fn a_foreign_object_under_our_name_is_followed_by_a_request_with_a_new_key() {
+    on_both(|runtime| {
+        let server = serve(Approval::Manual);
+        let directory = tempfile::tempdir().unwrap();
+        let begin = || {
+            let mut holder = node(runtime, &server.cluster).keeping(directory.path());
+            holder.policy.refused = refused_for(100);
+            Run::start(holder)
+        };
+        let run = begin();
+        let first = waits_for_approval(&run.handle);
+        run.stop();
+        // What is found under the name asks another signer.
+        let objects = "{ method: GET, path: /apis/certificates.k8s.io/v1/certificatesigningrequests/* }";
+        misbehaves(&server, &format!("{{ match: {objects}, times: 1, fault: {{ object: replaced }} }}"));
+        let run = begin();
+        let other = waits_for_approval(&run.handle);
+        assert_ne!(other, first);
+        assert_eq!(server.csr_names().len(), 2);
+        run.stop();
+    });
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_set_aside() {
+    on_both(|runtime| {
+        let server = serve(Approval::Manual);
+        let directory = tempfile::tempdir().unwrap();
+        let begin = || Run::start(node(runtime, &server.cluster).keeping(directory.path()));
+        let kept = directory.path().join("kubelet-client-pending.json");
+        let aside = directory.path().join("kubelet-client-pending.json.bad");
+        for (n, damage) in ["{", "not even that"].into_iter().enumerate() {
+            fs::write(&kept, damage).unwrap();
+            let run = begin();
+            waits_for_approval(&run.handle);
+            assert_eq!(fs::read_to_string(&aside).unwrap(), damage);
+            assert_eq!(server.csr_names().len(), n + 1);
+            assert!(record(directory.path()).key.is_some());
+            run.stop();
+        }
+        // What was left behind by a crash is in nobody's way, and what there is, is private.
+        fs::write(directory.path().join("kubelet-client-pending.json.new"), "half").unwrap();
+        fs::remove_file(&kept).unwrap();
+        let run = begin();
+        waits_for_approval(&run.handle);
+        assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!directory.path().join("kubelet-client-pending.json.new").exists());
+        run.stop();
+    });
+}
