@@ -81,9 +81,11 @@ pub(crate) struct Demo {
 /// (or, if none is given, with the user of the kubeconfig itself); after that the certificate renews
 /// itself. Once there is a certificate, a kubeconfig that points at it is written, unless a usable
 /// one is there already. SIGTERM and SIGINT end it; started again it goes on with the certificate in
-/// the directory. A request that was not decided by then is not taken up again: a new one is made.
+/// the directory, and with the request that was not decided by then, whatever ended it: nobody has to
+/// approve a second one, and a denial is not forgotten.
 ///
-/// The files are kubelet's: DIR/kubelet-client-current.pem always links to the pair in use.
+/// The files are kubelet's: DIR/kubelet-client-current.pem always links to the pair in use. What was
+/// asked last, with its key, is in DIR/kubelet-client-pending.json.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -131,7 +133,8 @@ pub(crate) struct Run {
 /// Say what a certificate directory holds, and when it will be rotated
 ///
 /// Reads, and changes nothing. The rotation point shown is the instant `perennial run` goes by: it
-/// is drawn from the certificate itself, so both compute the same.
+/// is drawn from the certificate itself, so both compute the same. A request that was made and has not
+/// led to a certificate yet is shown too: its name, since when, and after a refusal when the next follows.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,

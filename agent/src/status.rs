@@ -1,5 +1,7 @@
 //! `perennial status`: what a certificate directory holds, and when it will be rotated.
 
+mod pending;
+
 use std::fs;
 use std::path::Path;
 
@@ -13,16 +15,18 @@ use crate::failure::Failure;
 use crate::report::{self, print};
 use crate::rotation::{PREFIX, seed_of};
 use crate::spans::words;
+use pending::Pending;
 
 pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
     let directory = Directory::open_existing(&options.cert_dir, PREFIX).map_err(Failure::usage)?;
     let found = find(&directory)?;
     let now = clock::now().unix;
+    let pending = Pending::find(&directory, found.chain());
     let verdict = found.verdict(&options.policy.numbers(), now);
     let text = if options.json {
-        found.to_json(&verdict).to_string() + "\n"
+        report::with(found.to_json(&verdict), json!({ "pending": pending.to_json() })).to_string() + "\n"
     } else {
-        found.to_text(&options.cert_dir, &verdict, now)
+        found.to_text(&options.cert_dir, &verdict, pending.to_text(now), now)
     };
     print(&text);
     match verdict.good {
@@ -80,6 +84,10 @@ fn find(directory: &Directory) -> Result<Found, Failure> {
 }
 
 impl Found {
+    fn chain(&self) -> Option<&Chain> {
+        if let Self::Certificate { chain, .. } = self { Some(chain) } else { None }
+    }
+
     fn verdict(&self, policy: &Policy, now: UnixTime) -> Verdict {
         let bad = |state, words: String| Verdict { state, words, good: false, rotate_at: None };
         let (chain, key_matches) = match self {
@@ -122,7 +130,13 @@ impl Found {
         }
     }
 
-    fn to_text(&self, directory: &Path, verdict: &Verdict, now: UnixTime) -> String {
+    fn to_text(
+        &self,
+        directory: &Path,
+        verdict: &Verdict,
+        pending: Vec<(&'static str, String)>,
+        now: UnixTime,
+    ) -> String {
         let mut lines = vec![("directory", directory.display().to_string())];
         match self {
             Self::Nothing => {}
@@ -142,6 +156,7 @@ impl Found {
             }
         }
         lines.extend(verdict.rotate_at.map(|at| ("rotation at", at.to_string())));
+        lines.extend(pending);
         lines.extend([("now", now.to_string()), ("state", verdict.words.clone())]);
         lines.iter().map(|(name, value)| format!("{name:<12}{}\n", value.replace(char::is_control, " "))).collect()
     }
