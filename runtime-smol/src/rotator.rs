@@ -110,8 +110,11 @@ async fn on_disk(
 ) -> Input {
     let (store, ending) = (store.clone(), ending.clone());
     smol::unblock(move || {
-        let _ending = ending;
-        work(store.as_deref())
+        let input = work(store.as_deref());
+        // In this order: whoever waits for the end may open the store then.
+        drop(store);
+        drop(ending);
+        input
     })
     .await
 }

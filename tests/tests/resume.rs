@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use perennial::{Backoff, Failure, State, Window};
 use perennial_kubernetes::rotation::{Record, Snapshot};
@@ -123,6 +123,12 @@ fn restarts_after_a_denial_stay_slow_and_the_next_request_has_a_new_key() {
         server.decide_all(Decision::Deny);
         let denied = |now: &Snapshot| matches!(now.state, State::BackingOff { last: Failure::Denied, .. });
         run.handle.wait_for(BOUND, denied).unwrap();
+        // It is told before it is saved, and a stop in between would be a crash.
+        let end = Instant::now() + BOUND.unwrap();
+        while record(directory.path()).key.is_some() {
+            assert!(Instant::now() < end, "the refusal is not saved");
+            thread::yield_now();
+        }
         for _ in 0..5 {
             run.stop();
             run = begin(600_000);

@@ -47,16 +47,15 @@ fn a_request_that_got_no_answer_in_time_is_told_as_an_error() {
     });
 }
 
-/// A node with a certificate it cannot write, and what stands in its way.
+/// A node with a certificate it cannot write, and the directory that is missing.
 fn cannot_write(runtime: Runtime, server: &Server, path: &Path) -> (Handle, PathBuf) {
-    let handle = node(runtime, &server.cluster).keeping(path).start();
+    let pki = path.join("pki");
+    let handle = node(runtime, &server.cluster).keeping(&pki).start();
     waits_for_approval(&handle);
-    // A directory in the place of the link: no update can be put there.
-    let obstacle = path.join("kubelet-client-current.pem");
-    std::fs::create_dir(&obstacle).unwrap();
+    std::fs::remove_dir_all(&pki).unwrap();
     server.decide_all(Decision::Approve);
     handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
-    (handle, obstacle)
+    (handle, pki)
 }
 
 #[test]
@@ -64,8 +63,8 @@ fn an_error_of_writing_is_forgotten_once_it_is_written() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let parent = tempfile::tempdir().unwrap();
-        let (handle, obstacle) = cannot_write(runtime, &server, parent.path());
-        std::fs::remove_dir(&obstacle).unwrap();
+        let (handle, missing) = cannot_write(runtime, &server, parent.path());
+        std::fs::create_dir(&missing).unwrap();
         issued(&handle, 1);
         assert_eq!(handle.snapshot().last_error, None);
         handle.shutdown();
@@ -77,13 +76,13 @@ fn a_failed_request_is_still_told_of_once_an_error_of_writing_is_gone() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let parent = tempfile::tempdir().unwrap();
-        let (handle, obstacle) = cannot_write(runtime, &server, parent.path());
+        let (handle, missing) = cannot_write(runtime, &server, parent.path());
         let address = server.handle.address();
         drop(server);
         handle.rotate_now();
         let told = |why: &Option<Arc<str>>| why.as_ref().is_some_and(|why| why.contains(&address.to_string()));
         handle.wait_for(BOUND, |now| told(&now.last_error)).unwrap();
-        std::fs::remove_dir(&obstacle).unwrap();
+        std::fs::create_dir(&missing).unwrap();
         handle.wait_for(BOUND, |now| !now.unwritten).unwrap();
         assert!(told(&handle.snapshot().last_error), "{:?}", handle.snapshot().last_error);
         handle.shutdown();

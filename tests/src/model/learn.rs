@@ -100,7 +100,8 @@ impl Model {
         let began = self.history.out().map_or_else(|| instant(now), |(_, since)| since);
         self.history.push(now, Fact::Closed);
         self.history.push(now, Fact::Failed(failure, 1));
-        if failure.is_refusal() {
+        // Asking again with the same key would only bring the same answer.
+        if failure.is_refusal() || failure == Failure::Outdated {
             self.history.push(now, Fact::KeySpent);
         }
         let backoff = if failure.is_refusal() { self.policy.refused } else { self.policy.transient };
