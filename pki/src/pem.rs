@@ -116,10 +116,13 @@ pub(crate) fn blocks(input: &[u8]) -> Result<Vec<Block<'_>>, PemError> {
     }
 }
 
-/// `CERTIFICATE` of `-----BEGIN CERTIFICATE-----`.
+/// `CERTIFICATE` of `-----BEGIN CERTIFICATE-----`. A label is words (RFC 7468 §3), and messages show it: what stands
+/// between the hyphens of a text that has lost its line ends is a whole key.
 fn label<'a>(line: &'a [u8], boundary: &str) -> Option<&'a str> {
     let line = str::from_utf8(line).ok()?.trim_end();
-    line.strip_prefix("-----")?.strip_prefix(boundary)?.strip_prefix(' ')?.strip_suffix("-----")
+    let label = line.strip_prefix("-----")?.strip_prefix(boundary)?.strip_prefix(' ')?.strip_suffix("-----")?;
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic());
+    label.split(['-', ' ']).all(is_word).then_some(label)
 }
 
 /// One block, lines of 64 characters. Wiped on drop, for it may be a key.
@@ -175,6 +178,17 @@ mod tests {
         assert_eq!(blocks(cut.as_bytes()).err(), unclosed(1));
         assert_eq!(blocks(format!("{}{cut}", *whole).as_bytes()).err(), unclosed(2));
         assert_eq!(blocks(format!("{cut}\n{}", *whole).as_bytes()).err(), unclosed(1));
+    }
+
+    #[test]
+    fn a_label_is_words_and_nothing_else_is_shown_as_one() {
+        let pem = encode("PRIVATE KEY", DER);
+        let in_one_line = pem.replace('\n', "");
+        for text in [&in_one_line, "-----BEGIN \x1b[1mKEY-----\nAA==\n", "-----BEGIN -----\n", "-----BEGIN A  B-----\n"]
+        {
+            assert_eq!(blocks(text.as_bytes()).map(|found| found.len()), Ok(0), "{text:?}");
+        }
+        assert_eq!(blocks(b"-----BEGIN X-Y Z.1-----\n-----END X-Y Z.1-----").unwrap()[0].label, "X-Y Z.1");
     }
 
     #[test]

@@ -106,9 +106,12 @@ fn debug_shows_the_algorithm_and_nothing_else() {
 #[test]
 fn errors_do_not_quote_the_key() {
     let secret = P256_SEC1.lines().nth(4).unwrap();
-    for broken in
-        [P256_SEC1.replace("MHc", "!!!"), P256_SEC1.replace("MHc", "MHd"), P256_SEC1.replace("-----END EC P", "")]
-    {
+    for broken in [
+        P256_SEC1.replace("MHc", "!!!"),
+        P256_SEC1.replace("MHc", "MHd"),
+        P256_SEC1.replace("-----END EC P", ""),
+        P256_SEC1.replace('\n', ""),
+    ] {
         let error = KeyPair::from_pem(&broken).unwrap_err();
         assert!(!format!("{error} {error:?}").contains(&secret[..16]));
     }
