@@ -93,6 +93,17 @@ proptest! {
 }
 
 #[test]
+fn empty_lines_before_a_request_are_not_the_end_of_its_head() {
+    let request = format!("\r\n\n\r\n{}", get("/version"));
+    for text in [&request, "\r\n\r\nGET \u{2}", "\n\n\r"] {
+        let bytes = text.as_bytes();
+        let whole = answers(bytes, &[], usize::MAX);
+        assert_eq!(answers(bytes, &(0..bytes.len()).collect::<Vec<_>>(), 1), whole);
+        assert_eq!(whole.0.starts_with("HTTP/1.1 200"), text == request, "{}", whole.0);
+    }
+}
+
+#[test]
 fn a_request_cut_off_anywhere_does_nothing() {
     let request = post(&node_csr("a", "one"));
     for length in 0..=request.len() {

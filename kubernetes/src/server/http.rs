@@ -131,6 +131,7 @@ impl Http {
         mut reply: Reply<RecvRequest>,
         admit: &mut impl FnMut(&mut ApiRequest, bool) -> Result<(), Response>,
     ) -> Step {
+        self.skip_empty_lines();
         if !self.has_head() {
             if self.received.len() >= LONGEST_HEAD {
                 return self.cannot_read(431, "RequestHeaderFieldsTooLarge", "the head of the request is too large");
@@ -166,6 +167,19 @@ impl Http {
             Some(RecvRequestResult::RecvBody(reply)) => Step::Next(Phase::Body { reply, request }),
             Some(RecvRequestResult::ProvideResponse(reply)) => Step::Request(reply, request),
             None => Step::Next(Phase::Closing),
+        }
+    }
+
+    /// Empty lines before a request do not count (RFC 9112 §2.2). They must not pass for the end of its head either.
+    fn skip_empty_lines(&mut self) {
+        let mut rest = self.received.as_slice();
+        while let Some(after) = rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n")) {
+            rest = after;
+        }
+        let empty = self.received.len() - rest.len();
+        if empty > 0 {
+            self.received.drain(..empty);
+            self.searched = 0;
         }
     }
 
