@@ -1,0 +1,288 @@
+//! A server in memory that says what it was told to, behind real TLS: the client speaks nothing else.
+
+use std::collections::VecDeque;
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Instant, Now};
+use perennial_kubernetes::client::{Conversation, Input, Step};
+use rustls::{ServerConfig, ServerConnection};
+
+use super::super::text;
+use crate::mint::EPOCH;
+
+/// An answer that is not a stream may not be longer, however its head is written; nor a line of a watch.
+const LONGEST: usize = (4 << 20) + (256 << 10);
+/// More than any answer here takes, in portions of one byte.
+const STEPS: usize = 4_000_000;
+
+/// What the server does about a request.
+pub(super) struct Reply {
+    pieces: Vec<Vec<u8>>,
+    /// Before each piece.
+    pause: Duration,
+    end: End,
+    /// The last piece again and again.
+    flood: bool,
+    /// The next connection cannot be made.
+    refuses: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The connection is kept.
+    Keep,
+    /// `close_notify`, then the end of the stream.
+    Close,
+    /// The end of the stream.
+    Cut,
+    /// Reading fails.
+    Reset,
+}
+
+const STATUSES: [u16; 16] = [200, 201, 409, 404, 410, 403, 401, 429, 503, 500, 400, 408, 204, 304, 301, 101];
+
+impl Reply {
+    /// One byte of how, and the text.
+    pub(super) fn decode(bytes: &[u8], words: &[Vec<u8>]) -> Self {
+        let (how, rest) = text::first(bytes);
+        let pieces = match how >> 2 & 3 {
+            0 | 1 => {
+                let (status, body) = text::first(rest);
+                vec![whole(STATUSES[usize::from(status % 16)], &text::expand(body, words))]
+            }
+            2 => {
+                let lines = text::expand(rest, words);
+                let lines = lines.split_inclusive(|byte| *byte == b'\n').map(chunk);
+                let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+                std::iter::once(head).chain(lines).collect()
+            }
+            _ => vec![text::expand(rest, words)],
+        };
+        Self {
+            pieces,
+            pause: Duration::from_millis([0, 100, 40_000, 700_000][usize::from(how >> 4 & 3)]),
+            end: [End::Keep, End::Close, End::Cut, End::Reset][usize::from(how & 3)],
+            flood: how & 0x8c == 0x8c,
+            refuses: how & 0x40 != 0,
+        }
+    }
+
+    /// What a server says that has no more to say.
+    fn busy() -> Self {
+        let pieces = vec![whole(503, b"")];
+        Self { pieces, pause: Duration::ZERO, end: End::Keep, flood: false, refuses: false }
+    }
+}
+
+fn whole(status: u16, body: &[u8]) -> Vec<u8> {
+    [format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes(), body].concat()
+}
+
+fn chunk(line: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", line.len()).as_bytes(), line, b"\r\n"].concat()
+}
+
+/// The server, the network in front of it, and time, which passes only when nothing else can happen.
+pub(super) struct World<'a> {
+    config: &'a Arc<ServerConfig>,
+    replies: std::slice::Iter<'a, Reply>,
+    /// A read brings at most so many bytes.
+    portion: usize,
+    pub(super) asked: Vec<String>,
+    pub(super) elapsed: Duration,
+    link: Option<Link>,
+    unreachable: bool,
+}
+
+struct Link {
+    tls: ServerConnection,
+    plain: Vec<u8>,
+    /// What is still to be said, and when.
+    later: VecDeque<(Instant, Vec<u8>)>,
+    /// Said again and again, once all else is said.
+    flood: Vec<u8>,
+    /// Bytes said since the last request.
+    said: usize,
+    end: End,
+    /// On its way to the client.
+    wire: VecDeque<u8>,
+    ended: bool,
+}
+
+impl<'a> World<'a> {
+    pub(super) fn new(config: &'a Arc<ServerConfig>, replies: &'a [Reply], portion: usize) -> Self {
+        let (asked, elapsed) = (Vec::new(), Duration::ZERO);
+        Self { config, replies: replies.iter(), portion, asked, elapsed, link: None, unreachable: false }
+    }
+
+    pub(super) fn now(&self) -> Now {
+        Now { instant: Instant::from_millis(1000).after(self.elapsed), unix: EPOCH.after(self.elapsed) }
+    }
+
+    pub(super) fn run<C: Conversation>(&mut self, conversation: &mut C) -> C::Outcome {
+        for _ in 0..STEPS {
+            let input = match conversation.poll(self.now()) {
+                Step::Done(outcome) => {
+                    assert!(self.link.is_none(), "the connection is closed before the end");
+                    conversation.handle(Input::Connected, self.now());
+                    conversation.handle(Input::Received(b"x"), self.now());
+                    assert!(matches!(conversation.poll(self.now()), Step::Wait { until: Instant::MAX }));
+                    return outcome;
+                }
+                Step::Connect { .. } => self.connect(),
+                Step::Transmit { bytes, .. } => match self.transmit(&bytes) {
+                    true => continue,
+                    false => Input::Failed("broken pipe".to_owned()),
+                },
+                Step::Receive { until } => match self.receive(until) {
+                    Some(Ok(bytes)) => {
+                        conversation.handle(Input::Received(&bytes), self.now());
+                        continue;
+                    }
+                    Some(Err(End::Reset)) => Input::Failed("connection reset".to_owned()),
+                    Some(Err(_)) => Input::Ended,
+                    None => continue,
+                },
+                Step::Disconnect => {
+                    self.link = None;
+                    continue;
+                }
+                Step::Wait { until } => {
+                    assert!(until > self.now().instant && until < Instant::MAX, "a wait ends, and not at once");
+                    self.pass(until);
+                    continue;
+                }
+            };
+            conversation.handle(input, self.now());
+        }
+        panic!("no end in sight after {:?}", self.asked);
+    }
+
+    fn pass(&mut self, until: Instant) {
+        self.elapsed += until.since(self.now().instant);
+    }
+
+    fn connect(&mut self) -> Input<'static> {
+        assert!(self.link.is_none(), "the old connection is closed first");
+        if std::mem::take(&mut self.unreachable) {
+            return Input::Failed("connection refused".to_owned());
+        }
+        self.link = Some(Link {
+            tls: ServerConnection::new(Arc::clone(self.config)).expect("a usable configuration"),
+            plain: Vec::new(),
+            later: VecDeque::new(),
+            flood: Vec::new(),
+            said: 0,
+            end: End::Keep,
+            wire: VecDeque::new(),
+            ended: false,
+        });
+        Input::Connected
+    }
+
+    /// Whether it could be sent.
+    fn transmit(&mut self, mut bytes: &[u8]) -> bool {
+        let now = self.now().instant;
+        let link = self.link.as_mut().expect("a connection to write to");
+        if link.ended {
+            return false;
+        }
+        while !bytes.is_empty() && link.tls.read_tls(&mut bytes).is_ok_and(|read| read > 0) {
+            link.tls.process_new_packets().expect("the client speaks TLS");
+            // "Would block" is how the reader says there is no more for now.
+            let _would_block = link.tls.reader().read_to_end(&mut link.plain);
+        }
+        while let Some(request) = take_request(&mut link.plain) {
+            let busy = Reply::busy();
+            let reply = self.replies.next().unwrap_or(&busy);
+            self.asked.push(request);
+            self.unreachable |= reply.refuses;
+            let mut at = now;
+            for piece in &reply.pieces {
+                at = at.after(reply.pause);
+                link.later.push_back((at, piece.clone()));
+            }
+            link.flood = reply.pieces.last().filter(|_| reply.flood).cloned().unwrap_or_default();
+            (link.end, link.said) = (reply.end, 0);
+        }
+        link.flush();
+        true
+    }
+
+    /// `None`: nothing until then. An error: the end.
+    fn receive(&mut self, until: Instant) -> Option<Result<Vec<u8>, End>> {
+        let (now, is_watch) = (self.now().instant, self.asked.last().is_some_and(|line| line.contains("watch=true")));
+        let link = self.link.as_mut().expect("a connection to read from");
+        if link.wire.is_empty() {
+            link.speak(now);
+            assert!(link.said < LONGEST || is_watch && link.flood.contains(&b'\n'), "this was read for ever");
+        }
+        if !link.wire.is_empty() {
+            let portion = if link.flood.is_empty() { self.portion } else { self.portion.max(16 << 10) };
+            let length = portion.min(link.wire.len());
+            return Some(Ok(link.wire.drain(..length).collect()));
+        }
+        if link.ended {
+            return Some(Err(link.end));
+        }
+        let next = link.later.front().map_or(until, |(at, _)| *at).min(until);
+        self.pass(next);
+        None
+    }
+}
+
+impl Link {
+    /// Says what is due.
+    fn speak(&mut self, now: Instant) {
+        while self.later.front().is_some_and(|(at, _)| *at <= now) {
+            let piece = self.later.pop_front().map_or_else(Vec::new, |(_, piece)| piece);
+            self.say(&piece);
+        }
+        if !self.later.is_empty() || self.ended {
+            return;
+        }
+        if !self.flood.is_empty() && self.said < LONGEST + (64 << 10) {
+            let times = 1 + (16 << 10) / self.flood.len();
+            let flood = self.flood.repeat(times);
+            return self.say(&flood);
+        }
+        if self.end == End::Close {
+            self.tls.send_close_notify();
+            self.flush();
+        }
+        self.ended = self.end != End::Keep;
+    }
+
+    fn say(&mut self, piece: &[u8]) {
+        self.said += piece.len();
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let taken = self.tls.writer().write(rest).expect("a connection in order");
+            rest = &rest[taken..];
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let mut bytes = Vec::new();
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut bytes).expect("room in a Vec");
+        }
+        self.wire.extend(bytes);
+    }
+}
+
+/// The first line of the next request, if all of it has come.
+fn take_request(plain: &mut Vec<u8>) -> Option<String> {
+    let end = plain.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let head = String::from_utf8(plain[..end].to_vec()).expect("a head is text");
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let length: usize = length.map_or(0, |length| length.parse().expect("a number"));
+    if plain.len() < end + length {
+        return None;
+    }
+    plain.drain(..end + length);
+    head.lines().next().map(str::to_owned)
+}

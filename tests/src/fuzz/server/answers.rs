@@ -1,0 +1,60 @@
+//! Whether bytes are a sequence of HTTP/1.1 responses.
+
+/// The last may be incomplete if it is a stream: a watch goes on, and a list may be broken off.
+pub(super) fn check(mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let (head, rest) = split(bytes, b"\r\n\r\n");
+        let head = str::from_utf8(head).expect("a head is text");
+        let mut lines = head.split("\r\n");
+        let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")).expect("a status line");
+        let status: u16 = status[..3].parse().expect("a status");
+        let headers: Vec<(&str, &str)> =
+            lines.map(|line| line.split_once(": ").unwrap_or_else(|| panic!("{line:?} is no header"))).collect();
+        let clean = |text: &str| !text.contains(char::is_control);
+        assert!(headers.iter().all(|(name, value)| clean(name) && clean(value)), "{head:?}");
+        let value = |wanted| {
+            let mut values = headers.iter().filter(|(name, _)| *name == wanted).map(|(_, value)| *value);
+            let value = values.next();
+            assert!(values.next().is_none(), "{wanted} twice");
+            value
+        };
+        bytes = match (value("content-length"), value("transfer-encoding")) {
+            // Interim, or a stream's head that was asked for by HEAD.
+            (None, None) => {
+                assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 "), "{status} without a length");
+                rest
+            }
+            (Some(length), None) => {
+                let length: usize = length.parse().expect("a length");
+                // An answer to HEAD has a length and no body.
+                if rest.is_empty() || rest.starts_with(b"HTTP/1.1 ") { rest } else { &rest[length..] }
+            }
+            (None, Some("chunked")) => match chunks(rest) {
+                Some(rest) => rest,
+                None => return,
+            },
+            (_, Some(encoding)) => panic!("framed twice, or {encoding}"),
+        };
+    }
+}
+
+/// What follows a chunked body; `None` if it does not end.
+fn chunks(mut bytes: &[u8]) -> Option<&[u8]> {
+    while !bytes.is_empty() && !bytes.starts_with(b"HTTP/1.1 ") {
+        let (length, rest) = split(bytes, b"\r\n");
+        let length = str::from_utf8(length).ok().and_then(|length| usize::from_str_radix(length, 16).ok());
+        let length = length.expect("the size of a chunk");
+        bytes = rest.get(length..)?.strip_prefix(b"\r\n").expect("the end of a chunk");
+        if length == 0 {
+            return Some(bytes);
+        }
+    }
+    // An answer to HEAD, or the last one.
+    (!bytes.is_empty()).then_some(bytes)
+}
+
+fn split<'a>(bytes: &'a [u8], end: &[u8]) -> (&'a [u8], &'a [u8]) {
+    let at = bytes.windows(end.len()).position(|window| window == end);
+    let at = at.unwrap_or_else(|| panic!("{} is cut short", bytes.escape_ascii()));
+    (&bytes[..at], &bytes[at + end.len()..])
+}

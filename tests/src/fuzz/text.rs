@@ -1,0 +1,36 @@
+//! Text a fuzzer can write.
+
+/// Ends a piece of text.
+const END: u8 = 0xff;
+/// With the byte after it, stands for something.
+const STAND_IN: u8 = 0xfe;
+/// What stands for something is put in as long as the text is shorter than this.
+const LONGEST: usize = 16 << 10;
+
+/// The pieces of `bytes`.
+pub(super) fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|byte| *byte == END)
+}
+
+/// The first byte, zero if there is none, and the rest.
+pub(super) fn first(bytes: &[u8]) -> (u8, &[u8]) {
+    bytes.split_first().map_or((0, bytes), |(first, rest)| (*first, rest))
+}
+
+/// `text` with what its stand-ins stand for.
+pub(super) fn expand(text: &[u8], words: &[Vec<u8>]) -> Vec<u8> {
+    let mut expanded = Vec::new();
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        match (*byte, bytes.as_slice().first()) {
+            (STAND_IN, Some(which)) => {
+                bytes.next();
+                if expanded.len() < LONGEST {
+                    expanded.extend_from_slice(&words[usize::from(*which) % words.len()]);
+                }
+            }
+            (byte, _) => expanded.push(byte),
+        }
+    }
+    expanded
+}

@@ -1,0 +1,157 @@
+//! X.509 at the edge: certificates, keys, requests and CA bundles of any bytes.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use perennial::{Template, Validity};
+use perennial_kubernetes::server::Authority;
+use perennial_pki::{
+    BadCertificate, Chain, Credential, Expected, KeyAlgorithm, KeyPair, Roots, Terms, Usage, certificate_request,
+    read_request, sha256,
+};
+use rustls::SignatureScheme;
+
+use super::pki::{DAY, Pki};
+use super::text;
+use crate::mint::EPOCH;
+
+static PKI: LazyLock<Pki> = LazyLock::new(Pki::new);
+
+/// Whatever the bytes: what can be read can be written, and reads the same; what it says of itself is true of it.
+/// The first byte says whether the rest is PEM, the content of a PEM block, or what is still to be signed.
+pub fn pem_x509(bytes: &[u8]) {
+    let (how, rest) = text::first(bytes);
+    let pem = match how % 8 {
+        1 => block("CERTIFICATE", rest),
+        2 => block("CERTIFICATE REQUEST", rest),
+        3 => block("PRIVATE KEY", rest),
+        4 => block("EC PRIVATE KEY", rest),
+        5 => block("RSA PRIVATE KEY", rest),
+        6 => block("CERTIFICATE", &signed(rest, PKI.issuer.credential().key())),
+        7 => block("CERTIFICATE REQUEST", &signed(rest, &PKI.ours)),
+        _ => rest.to_vec(),
+    };
+    chain(&pem);
+    key(&pem);
+    credential(&pem);
+    request(&pem);
+    roots(&pem);
+    authority(&pem);
+}
+
+fn chain(pem: &[u8]) {
+    let Ok(chain) = Chain::from_pem(pem) else { return };
+    let again = Chain::from_pem(chain.pem().as_bytes()).expect("it was written by us");
+    assert_eq!(again, chain);
+    assert_eq!(Chain::from_der(chain.der().to_vec()).expect("it could be read before"), chain);
+    let facts = chain.certificate();
+    assert_eq!(again.certificate(), facts);
+    assert_eq!(&*facts.chain, chain.pem().as_bytes());
+    assert_eq!(facts.fingerprint.0, sha256(&chain.der()[0]));
+    assert!(facts.ip_addresses.iter().all(|address| address.to_canonical() == *address));
+    assert_eq!(format!("{chain:?}"), format!("{again:?}"));
+    assert!(!chain.issuer().contains(char::is_control));
+
+    let validity = facts.validity;
+    let own = Roots::from_pem(pem).ok();
+    let authority = Roots::from_pem(PKI.issuer.credential().chain().pem().as_bytes()).expect("an authority");
+    for usage in [Usage::ClientAuth, Usage::ServerAuth] {
+        for roots in [None, own.as_ref(), Some(&authority)] {
+            let skew = Duration::from_secs(300);
+            let expected = Expected { public_key_der: chain.public_key_der(), usage, skew, roots };
+            for now in [EPOCH, validity.not_before(), validity.not_after()] {
+                let usable = expected.check(&chain, now);
+                assert_eq!(expected.check(&again, now), usable);
+                let valid = !validity.expired(now.before(skew)) && now.after(skew) >= validity.not_before();
+                assert!(valid || usable.is_err());
+            }
+            let other = Expected { public_key_der: PKI.another.public_key_der(), ..expected };
+            let ours = chain.public_key_der() == PKI.another.public_key_der();
+            assert!(ours || other.check(&chain, EPOCH) == Err(BadCertificate::NotOurKey));
+        }
+    }
+}
+
+fn key(pem: &[u8]) {
+    let Ok(key) = KeyPair::from_pem(pem) else { return };
+    let again = KeyPair::from_pem(key.to_pem().as_bytes()).expect("it was written by us");
+    assert_eq!((again.algorithm(), again.public_key_der()), (key.algorithm(), key.public_key_der()));
+    assert_eq!(*again.to_pem(), *key.to_pem());
+    assert!(format!("{key:?}").len() < 60, "{key:?}");
+    let template = Template::node("a").with_dns_names(["a.example"]);
+    let request = match certificate_request(&template, &key) {
+        Ok(request) => request,
+        // Whether the parts of an RSA key fit together shows when it signs.
+        Err(error) => return assert_eq!(key.algorithm(), KeyAlgorithm::Rsa, "{error}"),
+    };
+    let facts = read_request(request.pem.as_bytes()).expect("a request of ours");
+    assert_eq!(facts.public_key_der, key.public_key_der());
+    assert_eq!(facts.key_algorithm, key.algorithm());
+    assert_eq!((facts.common_name, facts.dns_names), ("system:node:a".to_owned(), vec!["a.example".to_owned()]));
+}
+
+fn credential(pem: &[u8]) {
+    let Ok(credential) = Credential::from_pem(pem) else { return };
+    assert_eq!(credential.chain().public_key_der(), credential.key().public_key_der());
+    let again = Credential::from_pem(credential.to_pem().as_bytes()).expect("it was written by us");
+    assert_eq!(again.chain(), credential.chain());
+    assert_eq!(again.key().public_key_der(), credential.key().public_key_der());
+    Credential::new(credential.chain().clone(), Arc::clone(&PKI.another)).expect_err("another key");
+}
+
+/// What a request says is what its certificate says.
+fn request(pem: &[u8]) {
+    let Ok(facts) = read_request(pem) else { return };
+    assert!(facts.same_identity(&facts));
+    assert_eq!(read_request(&block("CERTIFICATE REQUEST", &facts.der)).expect("the same"), facts);
+    let terms = Terms {
+        serial: &[3],
+        validity: Validity::new(EPOCH, EPOCH.after(DAY)).expect("in order"),
+        key_usages: &[],
+        extended_key_usages: &[Usage::ClientAuth],
+    };
+    let Ok(chain) = PKI.issuer.issue(&facts, &terms) else { return };
+    assert_eq!(chain.public_key_der(), facts.public_key_der);
+    let issued = chain.certificate();
+    assert_eq!((&issued.common_name, &issued.organizations), (&facts.common_name, &facts.organizations));
+    let sorted = |names: &[String]| {
+        let mut names = names.to_vec();
+        names.sort();
+        names
+    };
+    assert_eq!(sorted(&issued.dns_names), sorted(&facts.dns_names));
+    assert!(facts.ip_addresses.iter().all(|address| issued.ip_addresses.contains(address)));
+    assert!(issued.ip_addresses.iter().all(|address| facts.ip_addresses.contains(address)));
+}
+
+fn roots(pem: &[u8]) {
+    let Ok(roots) = Roots::from_pem(pem) else { return };
+    let again = Roots::from_pem(roots.pem().as_bytes()).expect("it was written by us");
+    assert_eq!((again.pem(), again.store().len()), (roots.pem(), roots.store().len()));
+}
+
+fn authority(pem: &[u8]) {
+    let Ok(authority) = str::from_utf8(pem).map_err(drop).and_then(|pem| Authority::from_pem(pem).map_err(drop)) else {
+        return;
+    };
+    let again = Authority::from_pem(&authority.to_pem()).expect("it was written by us");
+    assert_eq!(again.certificate_pem(), authority.certificate_pem());
+    assert_eq!(again.validity(), authority.validity());
+}
+
+fn block(label: &str, der: &[u8]) -> Vec<u8> {
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der)).into_bytes()
+}
+
+/// What X.509 makes of something signed: the thing itself, the algorithm (Ed25519), the signature.
+fn signed(body: &[u8], key: &KeyPair) -> Vec<u8> {
+    let key = key.signing_key();
+    let signer = key.choose_scheme(&[SignatureScheme::ED25519]).expect("an Ed25519 key");
+    let signature = signer.sign(body).expect("an Ed25519 key signs anything");
+    let algorithm = [0x30, 5, 6, 3, 0x2b, 0x65, 0x70];
+    let content = [body, &algorithm, &[3, 65, 0], &signature].concat();
+    let length = u16::try_from(content.len()).unwrap_or(u16::MAX).to_be_bytes();
+    [&[0x30, 0x82, length[0], length[1]], content.as_slice()].concat()
+}
