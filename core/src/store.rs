@@ -220,7 +220,8 @@ impl Layout {
         Plan { steps }
     }
 
-    fn updated(&self) -> String {
+    /// The link that is about to be the one to the pair in use: there for a moment, or after an update cut short.
+    pub fn updated(&self) -> String {
         format!("{}-updated.pem", self.prefix)
     }
 

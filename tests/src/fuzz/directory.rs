@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use perennial::UnixTime;
-use perennial::store::{Entry, FileOp, Kind, Layout, Listing, Source};
+use perennial::store::{Dated, Entry, FileOp, Kind, Layout, Listing, Plan, Source};
 
 use super::text;
 
@@ -11,8 +11,19 @@ const PREFIX: &str = "node";
 /// Around a minute's end.
 const NOW: i64 = 1_767_225_659_998;
 
-/// Whatever lies in the directory: what a plan creates is new, only the two links are replaced, nothing is removed but
-/// what the plan itself has created, and the link in use leads to a whole pair at every step.
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq)]
+enum Thing {
+    /// A regular file; no two hold the same.
+    File(usize),
+    Link(String),
+    Other,
+}
+
+type Things = BTreeMap<String, Thing>;
+
+/// Whatever lies in the directory: what a plan creates is new, a file is replaced or removed only where that is what
+/// the plan is for, and after an update the name in use leads to the new pair.
 pub fn directory(bytes: &[u8]) {
     let (when, rest) = text::first(bytes);
     let now = UnixTime::from_millis(match when {
@@ -20,75 +31,124 @@ pub fn directory(bytes: &[u8]) {
         250..=252 => i64::MIN + i64::from(when - 250),
         _ => i64::MAX - i64::from(when - 253),
     });
-    let (current, updated) = (format!("{PREFIX}-current.pem"), format!("{PREFIX}-updated.pem"));
-    let mut there = BTreeMap::new();
-    for piece in text::pieces(rest) {
-        let (kind, name) = text::first(piece);
-        let kind = [Kind::File, Kind::Link, Kind::Other][usize::from(kind % 3)];
-        there.insert(String::from_utf8_lossy(&text::expand(name, &words(now))).into_owned(), kind);
-    }
-    let listing = Listing(there.iter().map(|(name, kind)| Entry { name: name.clone(), kind: *kind }).collect());
     let layout = Layout::new(PREFIX).expect("a usable prefix");
-    assert_eq!(layout.current(), current);
+    let names: Vec<(u8, String)> = text::pieces(rest)
+        .map(|piece| {
+            let (kind, name) = text::first(piece);
+            (kind, String::from_utf8_lossy(&text::expand(name, &words(now))).into_owned())
+        })
+        .collect();
+    let mut there = Things::new();
+    for (index, (kind, name)) in names.iter().enumerate() {
+        let target = || names[usize::from(*kind) % names.len()].1.clone();
+        let thing = match kind % 3 {
+            0 => Thing::File(index),
+            1 => Thing::Link(target()),
+            _ => Thing::Other,
+        };
+        there.insert(name.clone(), thing);
+    }
 
-    let sources = layout.sources(&listing);
-    for source in &sources {
+    let updated = run(&there, &layout.update(&listing(&there), now), &[]);
+    let Some(Thing::Link(file)) = updated.get(&layout.current()) else { panic!("no link in use: {updated:?}") };
+    assert_eq!(updated.get(file), Some(&Thing::File(NEW)));
+    nothing_is_lost(&there, &updated);
+
+    let looked_at = listing(&there);
+    let sources: Vec<Source> = layout.sources(&looked_at).into_iter().chain(layout.others(&looked_at)).collect();
+    // Some of what is there is damaged, and what is not may be taken.
+    let is_damaged = |index: usize| (usize::from(when) >> (index % 8)) & 1 == 1;
+    let mut damaged = Vec::new();
+    let mut taken = None;
+    for (index, source) in sources.iter().enumerate() {
         match source {
-            Source::Bundle(name) => assert!(there.contains_key(name)),
-            Source::Pair { certificate, key } => assert!(there.contains_key(certificate) && there.contains_key(key)),
+            Source::Bundle(name) if is_damaged(index) => damaged.push(name.clone()),
+            Source::Bundle(name) if looked_at.file_behind(name).is_some() => taken = taken.or(Some(source)),
+            Source::Bundle(_) | Source::Pair { .. } => {}
         }
     }
-    assert_eq!(sources.first() == Some(&Source::Bundle(current.clone())), there.contains_key(&current));
+    let recovered = run(&there, &layout.recover(&looked_at, &damaged, taken), &[]);
+    nothing_is_lost(&there, &recovered);
 
-    let is_link = |name| there.get(name).is_none_or(|kind| *kind == Kind::Link);
-    let fit = is_link(&current) && is_link(&updated);
-    assert_eq!(layout.check(&listing).is_ok(), fit);
-    let Ok(plan) = layout.update(&listing, now) else { return assert!(!fit, "{listing:?}") };
-    assert!(fit);
+    let dated = there.keys().map(|name| Dated { name: name.clone(), not_before: now }).collect::<Vec<_>>();
+    let plan = layout.prune(&looked_at, &dated, 1 + usize::from(when) % 3);
+    let gone: Vec<&str> = plan.steps.iter().map(removed).collect();
+    let in_use = [layout.current(), layout.updated()];
+    let in_use: Vec<&str> = in_use.iter().filter_map(|name| looked_at.file_behind(name)).collect();
+    assert!(gone.iter().all(|name| name.starts_with(PREFIX) && !in_use.contains(name)), "{gone:?}");
+    run(&there, &plan, &gone);
 
-    // Created by the plan: whether it is durable, and where it leads if it is a link.
-    let mut created: BTreeMap<&str, (bool, Option<&str>)> = BTreeMap::new();
+    let new = format!("{}.new", layout.pending());
+    if there.get(&layout.pending()) != Some(&Thing::Other) && there.get(&new) != Some(&Thing::Other) {
+        let remembered = run(&there, &layout.remember(&looked_at), &[&new]);
+        assert_eq!(remembered.get(&layout.pending()), Some(&Thing::File(NEW)));
+    }
+}
+
+/// What a plan writes.
+const NEW: usize = usize::MAX;
+
+fn listing(things: &Things) -> Listing {
+    let entry = |(name, thing): (&String, &Thing)| {
+        let (kind, target) = match thing {
+            Thing::File(_) => (Kind::File, None),
+            Thing::Link(target) => (Kind::Link, Some(target.clone())),
+            Thing::Other => (Kind::Other, None),
+        };
+        Entry { name: name.clone(), kind, target }
+    };
+    Listing(things.iter().map(entry).collect())
+}
+
+/// Carries out a plan, which may remove these names and no others.
+fn run(before: &Things, plan: &Plan, may_go: &[&str]) -> Things {
+    let mut things = before.clone();
     for (done, step) in plan.steps.iter().enumerate() {
-        let undo = plan.undo(done);
-        assert!(undo.is_empty() || undo.len() == created.len(), "all or nothing");
-        assert!(undo.iter().map(removed).all(|name| created.contains_key(name)), "{undo:?}");
+        let mut undone = things.clone();
+        for step in plan.undo(done) {
+            let thing = undone.remove(removed(&step));
+            assert!(thing.is_some() && before.get(removed(&step)) != thing.as_ref(), "{step:?} was there before");
+        }
         match step {
-            FileOp::CreateNew { name } => {
-                assert!(!there.contains_key(name) && created.insert(name, (false, None)).is_none());
-            }
+            FileOp::CreateNew { name } => assert!(things.insert(name.clone(), Thing::File(NEW)).is_none(), "{name}"),
             FileOp::Symlink { target, name } => {
-                assert!(!there.contains_key(name) && created.insert(name, (false, Some(target))).is_none());
+                assert!(things.insert(name.clone(), Thing::Link(target.clone())).is_none(), "{name}");
             }
-            FileOp::Sync { name } => created.get_mut(name.as_str()).expect("it was created").0 = true,
+            FileOp::Link { file, name } => {
+                let thing = things.get(file).expect("there is such a file").clone();
+                assert!(things.insert(name.clone(), thing).is_none(), "{name}");
+            }
             FileOp::Rename { from, to } => {
-                assert!([&current, &updated].contains(&to));
-                let link = created.remove(from.as_str()).expect("it was created");
-                let target = link.1.expect("a link");
-                assert_eq!(created.get(target), Some(&(true, None)), "a link in use leads to a whole pair");
-                created.insert(to, link);
+                let thing = things.remove(from).expect("there is something to rename");
+                things.insert(to.clone(), thing);
             }
+            FileOp::Remove { name } => {
+                assert!(may_go.contains(&name.as_str()) && things.remove(name).is_some(), "{name}")
+            }
+            FileOp::Sync { name } | FileOp::Restrict { name } => assert!(things.contains_key(name), "{name}"),
             FileOp::SyncDir => {}
-            FileOp::Remove { name } => panic!("{name} is removed"),
         }
     }
-    assert!(plan.undo(plan.steps.len()).is_empty());
-    assert!(created.contains_key(current.as_str()));
+    things
+}
+
+fn nothing_is_lost(before: &Things, after: &Things) {
+    let kept = |thing: &&Thing| after.values().any(|now| now == *thing);
+    let lost = before.values().find(|thing| !matches!(thing, Thing::Link(_)) && !kept(thing));
+    assert_eq!(lost, None, "{before:?} became {after:?}");
 }
 
 fn removed(undo: &FileOp) -> &str {
     match undo {
         FileOp::Remove { name } => name,
-        FileOp::CreateNew { .. }
-        | FileOp::Sync { .. }
-        | FileOp::Symlink { .. }
-        | FileOp::Rename { .. }
-        | FileOp::SyncDir => panic!("{undo:?} undoes nothing"),
+        other => panic!("{other:?} removes nothing"),
     }
 }
 
 /// Names that matter: the fixed ones, and those the plan may choose now and in the next milliseconds.
 fn words(now: UnixTime) -> Vec<Vec<u8>> {
-    let fixed = ["-current.pem", "-updated.pem", ".crt", ".key"].map(|end| format!("{PREFIX}{end}"));
+    let fixed = ["-current.pem", "-updated.pem", ".crt", ".key", "-pending.json", "-pending.json.new"]
+        .map(|end| format!("{PREFIX}{end}"));
     let dated = (0..4).map(|later| {
         let at = UnixTime::from_millis(now.as_millis().wrapping_add(later));
         let (year, month, day, hour, minute, second, milli) = at.civil();
