@@ -7,7 +7,7 @@ use std::path::Path;
 
 use perennial::{Policy, UnixTime, rotation_point};
 use perennial_pki::{Chain, CredentialError};
-use perennial_std::{Directory, DirectoryError, clock};
+use perennial_std::{Directory, DirectoryError, Loaded, clock};
 use serde_json::{Value, json};
 
 use crate::cli;
@@ -19,14 +19,26 @@ use pending::Pending;
 
 pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
     let directory = Directory::open_existing(&options.cert_dir, PREFIX).map_err(Failure::usage)?;
-    let found = find(&directory)?;
     let now = clock::now().unix;
+    let loaded = directory.load(now).map_err(Failure::usage)?;
+    let problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
+    let in_order = loaded.problems.iter().all(|problem| matches!(problem, DirectoryError::Exposed { .. }));
+    let found = find(loaded)?;
+    let aside: Vec<String> = directory.aside().map_err(Failure::usage)?.iter().map(|path| shown(path)).collect();
     let pending = Pending::find(&directory, found.chain());
-    let verdict = found.verdict(&options.policy.numbers(), now);
+    let mut verdict = found.verdict(&options.policy.numbers(), now);
+    if verdict.good && !in_order {
+        let words = format!("not in order, but `perennial run` will put it right; {}", verdict.words);
+        verdict = Verdict { state: "damaged", words, good: false, ..verdict };
+    }
     let text = if options.json {
-        report::with(found.to_json(&verdict), json!({ "pending": pending.to_json() })).to_string() + "\n"
+        let more = json!({ "pending": pending.to_json(), "problems": problems, "set_aside": aside });
+        report::with(found.to_json(&verdict), more).to_string() + "\n"
     } else {
-        found.to_text(&options.cert_dir, &verdict, pending.to_text(now), now)
+        let more = pending.to_text(now).into_iter();
+        let more = more.chain(problems.into_iter().map(|problem| ("problem", problem)));
+        let more = more.chain(aside.into_iter().map(|file| ("set aside", file)));
+        found.to_text(&options.cert_dir, &verdict, more.collect(), now)
     };
     print(&text);
     match verdict.good {
@@ -59,9 +71,11 @@ struct Verdict {
     rotate_at: Option<UnixTime>,
 }
 
-fn find(directory: &Directory) -> Result<Found, Failure> {
-    let shown = |path: &Path| path.display().to_string();
-    let loaded = directory.load(clock::now().unix).map_err(Failure::usage)?;
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn find(loaded: Loaded) -> Result<Found, Failure> {
     if let Some((credential, path)) = loaded.credential {
         return Ok(Found::Certificate { file: shown(&path), chain: credential.chain().clone(), key_matches: true });
     }
@@ -130,13 +144,7 @@ impl Found {
         }
     }
 
-    fn to_text(
-        &self,
-        directory: &Path,
-        verdict: &Verdict,
-        pending: Vec<(&'static str, String)>,
-        now: UnixTime,
-    ) -> String {
+    fn to_text(&self, directory: &Path, verdict: &Verdict, more: Vec<(&'static str, String)>, now: UnixTime) -> String {
         let mut lines = vec![("directory", directory.display().to_string())];
         match self {
             Self::Nothing => {}
@@ -156,7 +164,7 @@ impl Found {
             }
         }
         lines.extend(verdict.rotate_at.map(|at| ("rotation at", at.to_string())));
-        lines.extend(pending);
+        lines.extend(more);
         lines.extend([("now", now.to_string()), ("state", verdict.words.clone())]);
         lines.iter().map(|(name, value)| format!("{name:<12}{}\n", value.replace(char::is_control, " "))).collect()
     }

@@ -92,6 +92,9 @@ fn the_pair_before_the_damaged_one_comes_into_use_and_nobody_is_asked() {
     fs::remove_file(pki.join(CURRENT)).unwrap();
     symlink(later, pki.join(CURRENT)).unwrap();
 
+    let status = perennial(path, &["status", "--cert-dir", "worker/pki"]);
+    assert!(status.code == Some(1) && status.stdout.contains("will put it right"), "{status:?}");
+    assert!(status.stdout.contains("problem") && status.stdout.contains(CURRENT), "{status:?}");
     let before = signer.process.stdout().matches("pending").count();
     let output = perennial(path, &run_arguments(&["--once"]));
     assert_eq!(output.code, Some(0), "{output:?}");
@@ -99,6 +102,8 @@ fn the_pair_before_the_damaged_one_comes_into_use_and_nobody_is_asked() {
     assert_eq!(fs::read_link(pki.join(CURRENT)).unwrap(), good);
     assert_eq!(fs::read_to_string(pki.join(format!("{later}.bad"))).unwrap(), "cut sh");
     assert_eq!(signer.process.stdout().matches("pending").count(), before);
+    let status = perennial(path, &["status", "--cert-dir", "worker/pki"]);
+    assert!(status.code == Some(0) && status.stdout.contains(&format!("{later}.bad")), "{status:?}");
 }
 
 #[test]

@@ -124,6 +124,16 @@ impl Directory {
         Ok(loaded)
     }
 
+    /// What was set aside, or had to make room: for a person to look at, and to remove.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn aside(&self) -> Result<Vec<PathBuf>, DirectoryError> {
+        let folder = self.folder()?;
+        let listing = self.list(&*folder)?;
+        Ok(self.layout.aside(&listing).map(|name| self.path.join(name)).collect())
+    }
+
     /// Makes this the pair in use, durably. The one in use before stays until then, whatever happens. Then old pairs
     /// of the same identity are removed.
     ///

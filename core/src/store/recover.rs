@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{FileOp, Kind, LINK, Layout, Listing, Plan, Source, set_aside};
+use super::{BAD, FileOp, KEPT, Kind, LINK, Layout, Listing, Plan, Source, set_aside};
 use crate::certificate::Validity;
 use crate::time::UnixTime;
 
@@ -18,6 +18,16 @@ impl Layout {
         dated.sort_unstable_by(|a, b| b.cmp(a));
         let dated = dated.into_iter().map(|name| Source::Bundle(name.clone()));
         dated.chain(pair.then_some(Source::Pair { certificate, key })).collect()
+    }
+
+    /// What was set aside or kept because it was in the way: for a person to look at, and to remove.
+    pub fn aside<'a>(&'a self, listing: &'a Listing) -> impl Iterator<Item = &'a str> {
+        let is_aside = |name: &&str| {
+            let ours = name.strip_prefix(self.prefix.as_str()).is_some_and(|rest| rest.starts_with('-'));
+            let plain = name.trim_end_matches(|c: char| c.is_ascii_digit());
+            ours && (plain.ends_with(BAD) || plain.ends_with(KEPT))
+        };
+        listing.0.iter().map(|entry| entry.name.as_str()).filter(is_aside)
     }
 
     /// Regular files named like those an update makes; a kubelet's, which carry local time, are among them.
