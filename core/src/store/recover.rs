@@ -58,6 +58,10 @@ impl Layout {
     /// What is damaged is set aside, if it is in the way. Nothing that is read well is touched.
     pub fn recover(&self, listing: &Listing, damaged: &[String], taken: Option<&Source>) -> Plan {
         let (current, updated) = (self.current(), self.updated());
+        let in_use = match taken {
+            Some(Source::Bundle(name)) => listing.file_behind(name),
+            Some(Source::Pair { .. }) | None => None,
+        };
         let mut steps = Vec::new();
         for name in [&current, &updated].into_iter().filter(|name| damaged.contains(name)) {
             let aside = match (listing.kind(name), listing.file_behind(name)) {
@@ -67,7 +71,7 @@ impl Layout {
                 (None, _) => continue,
             };
             let step = set_aside(listing, aside);
-            if !steps.contains(&step) {
+            if in_use != Some(aside) && !steps.contains(&step) {
                 steps.push(step);
             }
         }
