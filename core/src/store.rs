@@ -143,8 +143,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What to clean up, as far as that goes, if only the first `done` steps succeeded. Nothing once
-    /// the new pair may be found.
+    /// What to clean up if only the first `done` steps succeeded. Nothing once the new pair may be found. Stop at the
+    /// first that fails: a rename may fail and have been done all the same, then the link is not there to be removed,
+    /// and what it leads to must stay.
     pub fn undo(&self, done: usize) -> Vec<FileOp> {
         let done = self.steps.get(..done).unwrap_or(&self.steps);
         let created = done.iter().rev().map_while(|step| match step {

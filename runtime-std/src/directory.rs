@@ -186,7 +186,11 @@ impl Directory {
             let mut found: Vec<_> = others
                 .filter_map(|source| match look.at(&source) {
                     Place::Pair(credential) => Some((source, credential)),
-                    Place::Nothing | Place::Damaged | Place::Unreadable => None,
+                    Place::Unreadable => {
+                        sure = false;
+                        None
+                    }
+                    Place::Nothing | Place::Damaged => None,
                 })
                 .collect();
             let validities: Vec<Validity> =
@@ -208,10 +212,8 @@ impl Directory {
     fn carry_out(&self, folder: &dyn Folder, plan: &Plan, contents: &[u8]) -> Result<(), DirectoryError> {
         for (done, step) in plan.steps.iter().enumerate() {
             if let Err(source) = folder.execute(step, contents) {
-                for step in plan.undo(done) {
-                    // The first error is the one to report.
-                    let _ = folder.execute(&step, &[]);
-                }
+                // The first error is the one to report.
+                let _ = plan.undo(done).iter().try_for_each(|step| folder.execute(step, &[]));
                 return Err(DirectoryError::step(&self.path, step, source));
             }
         }

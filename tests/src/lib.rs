@@ -11,11 +11,13 @@
 //! | [`oracle`] | client-go's certificate manager |
 //! | [`check`] | every state of small worlds, put to the laws |
 //! | [`model`] | the rules of rotation, said a second time: slowly, from the whole history |
+//! | [`disk`] | a directory that loses power, and everything that may be left of it |
 //! | [`fuzz`] | the bodies of the fuzz targets |
 
 #![forbid(unsafe_code)]
 
 pub mod check;
+pub mod disk;
 pub mod field;
 pub mod fuzz;
 pub mod laws;

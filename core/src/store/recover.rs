@@ -55,7 +55,8 @@ impl Layout {
     /// How to put the directory right: `damaged` names what led to no pair, as [`Layout::sources`] and
     /// [`Layout::others`] gave it, and `taken` is where a pair was found in its stead.
     ///
-    /// What is damaged is set aside, if it is in the way. Nothing that is read well is touched.
+    /// What is damaged is set aside, if it is in the way. Nothing that is read well is touched. What was found is
+    /// durable afterwards, even if it was left by an update that was killed.
     pub fn recover(&self, listing: &Listing, damaged: &[String], taken: Option<&Source>) -> Plan {
         let (current, updated) = (self.current(), self.updated());
         let in_use = match taken {
@@ -77,15 +78,21 @@ impl Layout {
         }
         let file = match taken {
             Some(Source::Bundle(file)) if *file != current => file,
-            Some(Source::Bundle(_) | Source::Pair { .. }) | None => {
-                steps.extend((!steps.is_empty()).then_some(FileOp::SyncDir));
+            // An update that was killed may have made it visible, but not yet durable.
+            Some(Source::Bundle(_)) => {
+                steps.push(FileOp::SyncDir);
                 return Plan { steps };
             }
+            Some(Source::Pair { .. }) | None => return Plan { steps },
         };
         let mut from = file.clone();
         if *file != updated {
             from = listing.unused(&format!("{file}{LINK}"));
-            steps.extend([FileOp::Symlink { target: file.clone(), name: from.clone() }, FileOp::SyncDir]);
+            steps.extend([
+                // The same goes for its contents.
+                FileOp::Sync { name: file.clone() },
+                FileOp::Symlink { target: file.clone(), name: from.clone() },
+            ]);
         }
         let in_the_way = listing.kind(&current).filter(|kind| *kind != Kind::Link);
         if in_the_way.is_some() && !steps.contains(&set_aside(listing, &current)) {

@@ -1,0 +1,251 @@
+//! A directory as a kernel shows it, and as a disk may hold it when the power fails.
+//!
+//! What everybody sees changes at once. What survives is decided when the power fails ([`Disk::outcomes`]):
+//!
+//! - **Contents** that were not synced survive whole, in part, as zeros, as the older contents, or not at all. So may
+//!   the text of a symbolic link until its directory is synced: btrfs and f2fs have left empty ones.
+//! - **Names** that were not synced: each is in any of the states it went through since the directory was synced,
+//!   independent of all others. But what a rename takes away at the old name is gone only if the new name has it.
+//!
+//! POSIX promises nothing without `fsync`, and what `fsync` promises of a directory it leaves to the system. ext4 and
+//! xfs keep changes of names in their order, all before some moment survive; the log tree of btrfs lets the names of
+//! one file survive without those of others. All three make a rename atomic; with no journal (ext2) both names may be
+//! left. Each of that is among the outcomes here, and much that no file system does. Left out is a rename that leaves
+//! neither name: no file system with a journal does that, and nothing could be kept on one that did.
+//!
+//! Modes and owners are not modelled, nor sectors that rot.
+
+mod outcomes;
+
+use std::collections::BTreeMap;
+use std::io::{Error, ErrorKind, Result};
+use std::sync::Arc;
+
+use perennial::store::{Entry, FileOp, Kind, Listing};
+
+/// The absolute path of the directory.
+pub const PATH: &str = "/pki";
+
+/// A virtual directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Disk {
+    nodes: BTreeMap<usize, Node>,
+    /// What everybody sees.
+    names: BTreeMap<Arc<str>, usize>,
+    /// What was synced.
+    durable: BTreeMap<Arc<str>, usize>,
+    /// What happened to names since then.
+    changes: Vec<Change>,
+}
+
+/// What a name stands for: an inode.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Node {
+    kind: NodeKind,
+    bytes: Arc<[u8]>,
+    /// What the disk holds, if that is not synced.
+    before: Option<Arc<[u8]>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum NodeKind {
+    File,
+    Link,
+    Folder,
+}
+
+/// One name now stands for something else.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Change {
+    name: Arc<str>,
+    node: Option<usize>,
+    /// It survives only if that change does.
+    needs: Option<usize>,
+}
+
+impl Disk {
+    /// Puts something there that is synced, to begin with.
+    #[must_use]
+    pub fn with(mut self, name: &str, contents: Start<'_>) -> Self {
+        let (kind, bytes) = match contents {
+            Start::File(bytes) => (NodeKind::File, bytes),
+            Start::Link(target) => (NodeKind::Link, target.as_bytes()),
+            Start::Folder => (NodeKind::Folder, &[][..]),
+        };
+        let node = self.add(Node { kind, bytes: bytes.into(), before: None });
+        self.names.insert(name.into(), node);
+        self.durable.insert(name.into(), node);
+        self
+    }
+
+    /// What everybody sees: names, and what lies there. A link's contents are its target.
+    pub fn visible(&self) -> BTreeMap<Arc<str>, Arc<[u8]>> {
+        self.names.iter().map(|(name, node)| (name.clone(), self.nodes[node].bytes.clone())).collect()
+    }
+
+    /// Everything in it.
+    pub fn list(&self) -> Listing {
+        let entry = |(name, node): (&Arc<str>, &usize)| {
+            let kind = match self.nodes[node].kind {
+                NodeKind::File => Kind::File,
+                NodeKind::Link => Kind::Link,
+                NodeKind::Folder => Kind::Other,
+            };
+            Entry { name: name.as_ref().into(), kind, target: self.target(*node).map(Into::into) }
+        };
+        Listing(self.names.iter().map(entry).collect())
+    }
+
+    /// A file's contents, links followed. Nothing lies outside of the directory.
+    ///
+    /// # Errors
+    /// It is a directory, or a loop of links.
+    pub fn read(&self, name: &str) -> Result<Option<Arc<[u8]>>> {
+        let mut name = name;
+        for _ in 0..8 {
+            let Some(node) = self.names.get(name) else { return Ok(None) };
+            match self.nodes[node].kind {
+                NodeKind::File => return Ok(Some(self.nodes[node].bytes.clone())),
+                NodeKind::Folder => return Err(ErrorKind::InvalidData.into()),
+                NodeKind::Link => match self.target(*node) {
+                    Some(target) => name = target,
+                    None => return Ok(None),
+                },
+            }
+        }
+        Err(ErrorKind::InvalidData.into())
+    }
+
+    /// Carries out an operation, and shows every state on the way.
+    ///
+    /// # Errors
+    /// As a kernel's; then nothing was done.
+    pub fn execute(&mut self, op: &FileOp, contents: &[u8], mut seen: impl FnMut(&Self)) -> Result<()> {
+        match op {
+            FileOp::CreateNew { name } => {
+                self.create(name, NodeKind::File, &[])?;
+                for written in [0, contents.len() / 3] {
+                    self.write(name, &contents[..written])?;
+                    seen(self);
+                }
+                self.write(name, contents)?;
+            }
+            FileOp::Sync { name } => self.sync(name)?,
+            FileOp::Restrict { name } => {
+                self.node(name)?;
+            }
+            FileOp::Symlink { target, name } => self.create(name, NodeKind::Link, target.as_bytes())?,
+            FileOp::Link { file, name } => {
+                self.free(name)?;
+                let node = self.node(file)?;
+                self.change(name, Some(node), None);
+            }
+            FileOp::Rename { from, to } => self.rename(from, to)?,
+            FileOp::SyncDir => self.sync_names(),
+            FileOp::Remove { name } => {
+                self.node(name)?;
+                self.change(name, None, None);
+            }
+        }
+        seen(self);
+        Ok(())
+    }
+
+    /// Replaces a file's contents in place (`O_TRUNC`), or creates it.
+    ///
+    /// # Errors
+    /// None, for a regular file.
+    pub fn overwrite(&mut self, name: &str, contents: &[u8], mut seen: impl FnMut(&Self)) -> Result<()> {
+        if !self.names.contains_key(name) {
+            self.create(name, NodeKind::File, &[])?;
+        }
+        for written in [0, contents.len() / 3, contents.len()] {
+            self.write(name, &contents[..written])?;
+            seen(self);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, name: &str, contents: &[u8]) -> Result<()> {
+        let node = self.node(name)?;
+        let node = self.nodes.get_mut(&node).ok_or(ErrorKind::NotFound)?;
+        let old = std::mem::replace(&mut node.bytes, contents.into());
+        node.before.get_or_insert(old);
+        Ok(())
+    }
+
+    fn sync(&mut self, name: &str) -> Result<()> {
+        let node = self.node(name)?;
+        self.nodes.entry(node).and_modify(|node| node.before = None);
+        Ok(())
+    }
+
+    /// The names, and with them the links they stand for.
+    fn sync_names(&mut self) {
+        self.durable.clone_from(&self.names);
+        self.changes.clear();
+        self.nodes.values_mut().filter(|node| node.kind == NodeKind::Link).for_each(|link| link.before = None);
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Result<()> {
+        let node = self.node(from)?;
+        let is_folder = |node: usize| self.nodes[&node].kind == NodeKind::Folder;
+        if self.names.get(to).is_some_and(|old| is_folder(*old) != is_folder(node)) {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        if self.names.get(to) != Some(&node) {
+            let there = self.change(to, Some(node), None);
+            self.change(from, None, Some(there));
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, name: &str, kind: NodeKind, bytes: &[u8]) -> Result<()> {
+        self.free(name)?;
+        let node = self.add(Node { kind, bytes: bytes.into(), before: Some([][..].into()) });
+        self.change(name, Some(node), None);
+        Ok(())
+    }
+
+    fn add(&mut self, node: Node) -> usize {
+        let number = self.nodes.last_key_value().map_or(0, |(last, _)| last + 1);
+        self.nodes.insert(number, node);
+        number
+    }
+
+    fn change(&mut self, name: &str, node: Option<usize>, needs: Option<usize>) -> usize {
+        match node {
+            Some(node) => self.names.insert(name.into(), node),
+            None => self.names.remove(name),
+        };
+        self.changes.push(Change { name: name.into(), node, needs });
+        self.changes.len() - 1
+    }
+
+    fn node(&self, name: &str) -> Result<usize> {
+        self.names.get(name).copied().ok_or_else(|| Error::from(ErrorKind::NotFound))
+    }
+
+    fn free(&self, name: &str) -> Result<()> {
+        if self.names.contains_key(name) { Err(ErrorKind::AlreadyExists.into()) } else { Ok(()) }
+    }
+
+    /// The name in this directory that a link leads to.
+    fn target(&self, node: usize) -> Option<&str> {
+        let node = self.nodes.get(&node).filter(|node| node.kind == NodeKind::Link)?;
+        let text = std::str::from_utf8(&node.bytes).ok()?;
+        let text = text.strip_prefix(PATH).and_then(|name| name.strip_prefix('/')).unwrap_or(text);
+        (!text.is_empty() && !text.contains('/')).then_some(text)
+    }
+}
+
+/// What lies in a directory to begin with.
+#[derive(Clone, Copy, Debug)]
+pub enum Start<'a> {
+    /// A regular file.
+    File(&'a [u8]),
+    /// A symbolic link.
+    Link(&'a str),
+    /// A directory.
+    Folder,
+}

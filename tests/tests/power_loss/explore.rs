@@ -1,0 +1,256 @@
+//! The power fails at every step of what a `Directory` does, everything that may be left is looked at, and there the
+//! power fails again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use perennial::store::FileOp;
+use perennial_pki::Credential;
+use perennial_tests::disk::Disk;
+
+use super::CURRENT;
+use super::pairs::{NODE, pair};
+use super::starts::{Found, OLD, starts};
+use super::volume::{Call, Fate, Fates, NOW, Virtual};
+
+/// What a directory is told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    Recover,
+    /// Put this pair in place.
+    Write(usize),
+}
+
+/// In such acts the `n`th call that makes something durable is left out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mistake {
+    pub(crate) writes: bool,
+    pub(crate) nth: usize,
+}
+
+type Visible = BTreeMap<Arc<str>, Arc<[u8]>>;
+
+pub(crate) struct Explorer {
+    pairs: Vec<Credential>,
+    pems: Vec<Vec<u8>>,
+    mistake: Option<Mistake>,
+    tally: Tally,
+    loads: BTreeMap<Visible, Option<usize>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) crash_points: usize,
+    pub(crate) outcomes: usize,
+    pub(crate) losses: Vec<String>,
+}
+
+impl Tally {
+    fn add(&mut self, more: Self) {
+        self.crash_points += more.crash_points;
+        self.outcomes += more.outcomes;
+        self.losses.extend(more.losses);
+    }
+}
+
+/// An act that was carried out, and what it went through.
+pub(crate) struct Run {
+    act: Act,
+    seen: Vec<Disk>,
+    /// If it succeeded: the pair it said there is, and whether it lies where others look.
+    result: Option<Option<(usize, bool)>>,
+    calls: usize,
+}
+
+/// What somebody who looks may find, whether or not the power fails before.
+struct Promise {
+    found: BTreeSet<Option<usize>>,
+    /// Whoever reads `PREFIX-current.pem` finds a pair.
+    in_use: bool,
+}
+
+impl Explorer {
+    /// Each directory by itself, on as many threads as the machine likes.
+    pub(crate) fn of_all(mistake: Option<Mistake>, explore: impl Fn(&mut Self, &Found) + Sync) -> Tally {
+        let pairs: Vec<_> = (0..OLD + 3).map(|n| pair(NODE, u8::try_from(n).unwrap())).collect();
+        let pems: Vec<_> = pairs.iter().map(|pair| pair.to_pem().as_bytes().to_vec()).collect();
+        let (starts, tally) = (Mutex::new(starts(&pems).into_iter()), Mutex::new(Tally::default()));
+        let work = || {
+            while let Some(start) = { starts.lock().unwrap().next() } {
+                let (pairs, pems) = (pairs.clone(), pems.clone());
+                let mut explorer = Self { pairs, pems, mistake, tally: Tally::default(), loads: BTreeMap::new() };
+                explore(&mut explorer, &start);
+                tally.lock().unwrap().add(explorer.tally);
+            }
+        };
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+        tally.into_inner().unwrap()
+    }
+
+    /// Explores what follows from a directory that was found: so many acts in a row are cut short, then one succeeds.
+    pub(crate) fn explore(&mut self, start: &Found, deep: usize) {
+        let mut now = BTreeSet::from([start.disk.clone().renumbered()]);
+        let mut known = now.clone();
+        for round in 0..=deep {
+            let mut next = BTreeSet::new();
+            for disk in &now {
+                if self.mistake.is_some() && !self.tally.losses.is_empty() {
+                    return;
+                }
+                for act in [Act::Recover, Act::Write(OLD + round)] {
+                    let run = self.run(disk, act, self.fates(act));
+                    self.follow(start, &run, round < deep, &mut next);
+                }
+            }
+            next.retain(|disk| known.insert(disk.clone()));
+            now = next;
+        }
+    }
+
+    /// The same, but that an operation fails, done or not; then the power does.
+    pub(crate) fn explore_faults(&mut self, start: &Found) {
+        for act in [Act::Recover, Act::Write(OLD)] {
+            for nth in 0.. {
+                let mut reached = false;
+                for fate in [Fate::Failed(ErrorKind::Other), Fate::DoneAndFailed(ErrorKind::Other)] {
+                    let fates = move |call, _: Call<'_>| if call == nth { fate } else { Fate::Done };
+                    let mut run = self.run(&start.disk, act, Box::new(fates));
+                    reached = run.calls > nth;
+                    if act == Act::Recover {
+                        // It may have taken the second best, and changed nothing.
+                        run.result = None;
+                    }
+                    self.follow(start, &run, true, &mut BTreeSet::new());
+                }
+                if !reached {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Looks at what is left when a run ends, and at what may be left if it is cut short.
+    pub(crate) fn follow(&mut self, start: &Found, run: &Run, cut_short: bool, next: &mut BTreeSet<Disk>) {
+        let before = self.promise(&run.seen[0]);
+        let last = run.seen.len() - 1;
+        for (step, disk) in run.seen.iter().enumerate().skip(if cut_short { 0 } else { last }) {
+            // Either only the process ends, or the power fails.
+            let mut left = BTreeSet::from([disk.clone().renumbered()]);
+            if cut_short {
+                self.tally.crash_points += 1;
+                left.extend(disk.outcomes());
+            }
+            for disk in left {
+                self.tally.outcomes += 1;
+                if let Err(why) = self.judge(start, run, step == last, &before, &disk) {
+                    let names: Vec<_> =
+                        disk.visible().iter().map(|(name, it)| format!("{name} {}", it.len())).collect();
+                    let Run { act, result, .. } = run;
+                    let what = start.what;
+                    self.tally
+                        .losses
+                        .push(format!("{what}: {act:?} ({result:?}), step {step} of {last}: {why}: {names:?}"));
+                }
+                next.insert(disk);
+            }
+        }
+    }
+
+    fn judge(&mut self, start: &Found, run: &Run, ended: bool, before: &Promise, left: &Disk) -> Result<(), String> {
+        let (found, in_use) = (self.load(left), self.in_use(left));
+        let there = left.visible();
+        if start.keepsakes.iter().any(|kept| there.values().all(|bytes| **bytes != **kept)) {
+            return Err("what is not ours to remove was removed".into());
+        }
+        let mut must_be_in_use = before.in_use;
+        match (run.result, run.act) {
+            (Some(said), _) if ended => {
+                if found != said.map(|(pair, _)| pair) {
+                    return Err(format!("it is {found:?}"));
+                }
+                must_be_in_use |= said.is_some_and(|(_, bundle)| bundle);
+            }
+            (_, Act::Write(new)) if found == Some(new) => {}
+            _ if before.found.contains(&found) => {}
+            _ => return Err(format!("found {found:?}, not {:?}", before.found)),
+        }
+        if must_be_in_use && in_use.is_none() { Err("no pair is in use".into()) } else { Ok(()) }
+    }
+
+    /// What a `Directory` does, and every state it goes through: it does the same until the power fails.
+    pub(crate) fn run(&self, disk: &Disk, act: Act, fates: Fates) -> Run {
+        let volume = Virtual::with_fates(disk.clone(), fates);
+        let directory = volume.directory();
+        let result = match act {
+            Act::Write(pair) => directory.write(&self.pairs[pair], NOW).ok().map(|()| Some((pair, true))),
+            Act::Recover => directory.recover(NOW).ok().map(|loaded| {
+                let (credential, path) = loaded.credential?;
+                Some((self.number(&credential)?, path.extension()? == "pem"))
+            }),
+        };
+        Run { act, seen: volume.seen(), calls: volume.calls(), result }
+    }
+
+    fn fates(&self, act: Act) -> Fates {
+        let Some(Mistake { writes, nth }) = self.mistake else { return Box::new(|_, _| Fate::Done) };
+        let mut syncs = 0;
+        Box::new(move |_, call| {
+            let Call::Op(FileOp::Sync { .. } | FileOp::SyncDir) = call else { return Fate::Done };
+            syncs += 1;
+            if writes == (act != Act::Recover) && syncs == nth { Fate::Skipped } else { Fate::Done }
+        })
+    }
+
+    /// So many calls that make something durable there are in one act, at most.
+    pub(crate) fn most_syncs(writes: bool) -> usize {
+        let most = Mutex::new(0);
+        Self::of_all(None, |explorer, start| {
+            let syncs = Arc::new(AtomicUsize::new(0));
+            let count = syncs.clone();
+            let fates: Fates = Box::new(move |_, call| {
+                let sync = matches!(call, Call::Op(FileOp::Sync { .. } | FileOp::SyncDir));
+                count.fetch_add(usize::from(sync), Ordering::Relaxed);
+                Fate::Done
+            });
+            explorer.run(&start.disk, if writes { Act::Write(OLD) } else { Act::Recover }, fates);
+            let mut most = most.lock().unwrap();
+            *most = syncs.load(Ordering::Relaxed).max(*most);
+        });
+        most.into_inner().unwrap()
+    }
+
+    fn promise(&mut self, disk: &Disk) -> Promise {
+        let mut left = disk.outcomes();
+        left.insert(disk.clone());
+        Promise {
+            found: left.iter().map(|disk| self.load(disk)).collect(),
+            in_use: left.iter().all(|disk| self.in_use(disk).is_some()),
+        }
+    }
+
+    fn load(&mut self, disk: &Disk) -> Option<usize> {
+        let there = disk.visible();
+        if let Some(known) = self.loads.get(&there) {
+            return *known;
+        }
+        let loaded = Virtual::new(disk.clone()).directory().load(NOW).unwrap();
+        let found = loaded.credential.and_then(|(credential, _)| self.number(&credential));
+        self.loads.insert(there, found);
+        found
+    }
+
+    /// What whoever reads `PREFIX-current.pem` finds.
+    fn in_use(&mut self, disk: &Disk) -> Option<usize> {
+        let bytes = disk.read(CURRENT).ok()??;
+        self.pems.iter().position(|pem| **pem == *bytes)
+    }
+
+    fn number(&self, credential: &Credential) -> Option<usize> {
+        self.pairs.iter().position(|pair| pair.chain() == credential.chain())
+    }
+}

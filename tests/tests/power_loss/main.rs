@@ -1,0 +1,90 @@
+//! Whenever the power fails, and whatever is left of what was not synced: there is a pair, it is the right one, and the
+//! directory can be written to.
+
+mod explore;
+#[path = "../support/pairs.rs"]
+mod pairs;
+mod starts;
+#[path = "../support/volume.rs"]
+mod volume;
+
+use explore::{Explorer, Mistake, Tally};
+use pairs::{NODE, pair};
+use perennial::store::FileOp;
+use perennial_tests::disk::{Disk, PATH, Start};
+
+const CURRENT: &str = "kubelet-client-current.pem";
+
+fn none_is_lost(tally: &Tally) {
+    let Tally { crash_points, outcomes, losses } = tally;
+    println!("crash points: {crash_points} outcomes: {outcomes} losses: {}", losses.len());
+    assert!(losses.is_empty(), "{:#?}", &losses[..losses.len().min(10)]);
+}
+
+/// A debug build goes to the end with these only.
+const DEEP: [&str; 3] = ["nothing", "one pair", "a damaged pair and the one before"];
+
+#[test]
+fn the_power_may_fail_at_every_step_and_again_after_it() {
+    let tally = Explorer::of_all(None, |explorer, start| {
+        explorer.explore(start, if cfg!(debug_assertions) && !DEEP.contains(&start.what) { 1 } else { 2 });
+    });
+    none_is_lost(&tally);
+}
+
+#[test]
+fn an_operation_may_fail_at_every_step_and_the_power_after_it() {
+    none_is_lost(&Explorer::of_all(None, Explorer::explore_faults));
+}
+
+#[test]
+fn no_sync_can_be_left_out() {
+    // What is taken from a dated file may be as little durable as its name.
+    for (writes, syncs) in [(true, 3), (false, 2)] {
+        for nth in 1..=syncs {
+            let mistake = Some(Mistake { writes, nth });
+            let tally = Explorer::of_all(mistake, |explorer, start| {
+                explorer.explore(start, if DEEP.contains(&start.what) { 2 } else { 1 });
+            });
+            println!("{mistake:?}: {}", tally.losses.first().expect("a sync that nobody needs"));
+        }
+        assert_eq!(Explorer::most_syncs(writes), syncs);
+    }
+}
+
+#[test]
+fn client_gos_order_loses_the_pair_in_use() {
+    let mut losses = Vec::new();
+    for (what, same_second) in [("a later second", false), ("the same second", true)] {
+        let [old, new] = [pair(NODE, 0), pair(NODE, 1)].map(|pair| pair.to_pem());
+        let name = if same_second { "kubelet-client-1.pem" } else { "kubelet-client-2.pem" };
+        let disk = Disk::default()
+            .with("kubelet-client-1.pem", Start::File(old.as_bytes()))
+            .with(CURRENT, Start::Link("kubelet-client-1.pem"));
+        for (step, state) in client_go(disk, name, new.as_bytes()).iter().enumerate() {
+            let in_use = |left: &Disk| left.read(CURRENT).unwrap();
+            let whole = |left: &Disk| in_use(left).is_some_and(|it| *it == *old.as_bytes() || *it == *new.as_bytes());
+            let lost = state.outcomes().iter().filter(|left| !whole(left)).count();
+            println!("client-go, {what}: step {step}: {lost} losses, {} without power loss", u8::from(!whole(state)));
+            losses.push((what, step, lost));
+        }
+    }
+    // After the link is removed, of a file that was truncated.
+    for what in ["a later second", "the same second"] {
+        assert!(losses.iter().any(|(it, _, lost)| *it == what && *lost > 0), "{losses:?}");
+    }
+}
+
+/// `certificate_store.go`, `Update` and `updateSymlink`: the states it goes through.
+fn client_go(mut disk: Disk, name: &str, contents: &[u8]) -> Vec<Disk> {
+    const UPDATED: &str = "kubelet-client-updated.pem";
+    let mut seen = vec![disk.clone()];
+    disk.overwrite(name, contents, |state| seen.push(state.clone())).unwrap();
+    let link = FileOp::Symlink { target: format!("{PATH}/{name}"), name: UPDATED.into() };
+    let remove = FileOp::Remove { name: CURRENT.into() };
+    let rename = FileOp::Rename { from: UPDATED.into(), to: CURRENT.into() };
+    for op in [FileOp::Sync { name: name.into() }, link, remove, rename] {
+        disk.execute(&op, &[], |state| seen.push(state.clone())).unwrap();
+    }
+    seen
+}

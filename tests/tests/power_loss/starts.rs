@@ -1,0 +1,93 @@
+//! Directories as they are found.
+
+use perennial_tests::disk::{Disk, Start};
+
+use super::pairs::{NODE, pair};
+
+/// A directory, and what must not be lost of it but what pruning may take.
+pub(crate) struct Found {
+    pub(crate) what: &'static str,
+    pub(crate) disk: Disk,
+    pub(crate) keepsakes: Vec<Vec<u8>>,
+}
+
+/// So many pairs lie in the directories.
+pub(crate) const OLD: usize = 4;
+const CURRENT: &str = "kubelet-client-current.pem";
+const UPDATED: &str = "kubelet-client-updated.pem";
+const NAMES: [&str; OLD] = [
+    "kubelet-client-2025-01-01-00-00-00-000.pem",
+    "kubelet-client-2025-02-01-00-00-00-000.pem",
+    "kubelet-client-2025-03-01-00-00-00-000.pem",
+    "kubelet-client-2025-04-01-00-00-00-000.pem",
+];
+
+/// Of pairs, the oldest first.
+pub(crate) fn starts(pem: &[Vec<u8>]) -> Vec<Found> {
+    let dated =
+        |which: &[usize]| which.iter().fold(Disk::default(), |disk, at| disk.with(NAMES[*at], Start::File(&pem[*at])));
+    let torn = &pem[1][..pem[1].len() / 2];
+    let one = || dated(&[0]);
+    let kubelets = "kubelet-client-2025-01-01-01-00-00.pem";
+    let absolute = format!("/pki/{kubelets}");
+    let text = String::from_utf8(pem[0].clone()).unwrap();
+    let (chain, key) = text.split_at(text.find("-----BEGIN PRIVATE KEY").unwrap());
+    let other = pair(&format!("{NODE}0"), 0).to_pem();
+    // What others keep there is in all of them.
+    let found = |what, disk: Disk, keepsakes: &[&[u8]]| {
+        let disk = disk
+            .with("kubelet-client-2025-05-01-00-00-00-000.pem.orig", Start::File(b"notes"))
+            .with("kubelet-client-x-2025-01-01-00-00-00-000.pem", Start::File(other.as_bytes()));
+        let others = [&b"notes"[..], other.as_bytes()];
+        Found { what, disk, keepsakes: keepsakes.iter().chain(&others).map(|bytes| bytes.to_vec()).collect() }
+    };
+    vec![
+        found("nothing", Disk::default(), &[]),
+        found("one pair", one().with(CURRENT, Start::Link(NAMES[0])), &[]),
+        found("two pairs", dated(&[0, 1]).with(CURRENT, Start::Link(NAMES[1])), &[]),
+        found("pairs to prune", dated(&[0, 1, 2, 3]).with(CURRENT, Start::Link(NAMES[3])), &[]),
+        found(
+            "an update cut short",
+            dated(&[0, 1]).with(CURRENT, Start::Link(NAMES[0])).with(UPDATED, Start::Link(NAMES[1])),
+            &[],
+        ),
+        found("the first update cut short", one().with(UPDATED, Start::Link(NAMES[0])), &[]),
+        found(
+            "a file for the link of an update",
+            one().with(CURRENT, Start::Link(NAMES[0])).with(UPDATED, Start::File(&pem[1])),
+            &[&pem[1]],
+        ),
+        found("only that", Disk::default().with(UPDATED, Start::File(&pem[1])), &[&pem[1]]),
+        found("a file for the link", Disk::default().with(CURRENT, Start::File(&pem[0])), &[&pem[0]]),
+        found(
+            "a kubelet's",
+            Disk::default().with(kubelets, Start::File(&pem[0])).with(CURRENT, Start::Link(&absolute)),
+            &[],
+        ),
+        found(
+            "a damaged pair and the one before",
+            one().with(NAMES[1], Start::File(torn)).with(CURRENT, Start::Link(NAMES[1])),
+            &[torn],
+        ),
+        found("a damaged file for the link", one().with(CURRENT, Start::File(torn)), &[torn]),
+        found("a directory for the link", one().with(CURRENT, Start::Folder), &[]),
+        found("a link to nowhere", one().with(CURRENT, Start::Link("gone.pem")), &[]),
+        found("a loop", one().with(CURRENT, Start::Link(CURRENT)), &[]),
+        found("no link", dated(&[0, 1]), &[]),
+        found(
+            "fixed names",
+            Disk::default()
+                .with("kubelet-client.crt", Start::File(chain.as_bytes()))
+                .with("kubelet-client.key", Start::File(key.as_bytes())),
+            &[chain.as_bytes(), key.as_bytes()],
+        ),
+        found(
+            "fixed names and damage",
+            Disk::default()
+                .with("kubelet-client.crt", Start::File(chain.as_bytes()))
+                .with("kubelet-client.key", Start::File(key.as_bytes()))
+                .with(CURRENT, Start::File(torn)),
+            &[chain.as_bytes(), key.as_bytes(), torn],
+        ),
+    ]
+}

@@ -1,0 +1,131 @@
+//! A virtual disk as a [`Volume`], which shows every state it goes through and can be told to misbehave.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::fmt;
+use std::io::{Error, ErrorKind, Result};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use perennial::UnixTime;
+use perennial::store::{FileOp, Layout, Listing};
+use perennial_std::{Contents, Directory, Folder, Volume};
+use perennial_tests::disk::{Disk, PATH};
+
+pub(crate) const PREFIX: &str = "kubelet-client";
+/// Within every certificate's validity.
+pub(crate) const NOW: UnixTime = UnixTime::from_secs(1_767_225_600);
+
+/// What is asked of the volume.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Call<'a> {
+    Open,
+    List,
+    Read(&'a str),
+    Op(&'a FileOp),
+}
+
+/// What becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Done,
+    /// It is said to be done.
+    Skipped,
+    /// It fails, and nothing was done.
+    Failed(ErrorKind),
+    /// It is done, and said to have failed.
+    DoneAndFailed(ErrorKind),
+}
+
+/// Decides what becomes of the `n`th call.
+pub(crate) type Fates = Box<dyn FnMut(usize, Call<'_>) -> Fate + Send>;
+
+/// The virtual disk; clones are the same one.
+#[derive(Clone)]
+pub(crate) struct Virtual(Arc<Mutex<State>>);
+
+struct State {
+    disk: Disk,
+    seen: Vec<Disk>,
+    calls: usize,
+    fates: Fates,
+}
+
+impl Virtual {
+    pub(crate) fn new(disk: Disk) -> Self {
+        Self::with_fates(disk, Box::new(|_, _| Fate::Done))
+    }
+
+    pub(crate) fn with_fates(disk: Disk, fates: Fates) -> Self {
+        let seen = vec![disk.clone()];
+        Self(Arc::new(Mutex::new(State { disk, seen, calls: 0, fates })))
+    }
+
+    pub(crate) fn directory(&self) -> Directory {
+        Directory::on(Box::new(self.clone()), PathBuf::from(PATH), Layout::new(PREFIX).unwrap())
+    }
+
+    pub(crate) fn disk(&self) -> Disk {
+        self.state().disk.clone()
+    }
+
+    /// Every state since the beginning, the first one included.
+    pub(crate) fn seen(&self) -> Vec<Disk> {
+        self.state().seen.clone()
+    }
+
+    pub(crate) fn set_fates(&self, fates: Fates) {
+        self.state().fates = fates;
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.state().calls
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    fn call<T>(&self, call: Call<'_>, skipped: T, act: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        let mut state = self.state();
+        let number = state.calls;
+        state.calls += 1;
+        match (state.fates)(number, call) {
+            Fate::Done => act(&mut state),
+            Fate::Skipped => Ok(skipped),
+            Fate::Failed(kind) => Err(kind.into()),
+            Fate::DoneAndFailed(kind) => act(&mut state).and_then(|_| Err(Error::from(kind))),
+        }
+    }
+}
+
+impl fmt::Debug for Virtual {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Virtual").finish_non_exhaustive()
+    }
+}
+
+impl Volume for Virtual {
+    fn open(&self) -> Result<Box<dyn Folder + '_>> {
+        self.call(Call::Open, (), |_| Ok(()))?;
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Folder for Virtual {
+    fn list(&self) -> Result<Listing> {
+        self.call(Call::List, Listing::default(), |state| Ok(state.disk.list()))
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Contents>> {
+        let contents = |bytes: Arc<[u8]>| Contents { bytes: bytes.to_vec().into(), exposed: false };
+        self.call(Call::Read(name), None, |state| Ok(state.disk.read(name)?.map(contents)))
+    }
+
+    fn execute(&self, op: &FileOp, contents: &[u8]) -> Result<()> {
+        self.call(Call::Op(op), (), |state| {
+            let State { disk, seen, .. } = state;
+            disk.execute(op, contents, |state| seen.push(state.clone()))
+        })
+    }
+}
