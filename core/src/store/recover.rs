@@ -8,6 +8,8 @@ use super::{BAD, FileOp, KEPT, Kind, LINK, Layout, Listing, Plan, Source, set_as
 use crate::certificate::Validity;
 use crate::time::UnixTime;
 
+const TIME: &str = "0000-00-00-00-00-00-000";
+
 impl Layout {
     /// Where pairs may lie that are not in use: the dated files, newest name first, and the fixed names of older
     /// installations.
@@ -39,7 +41,9 @@ impl Layout {
     pub(super) fn is_dated(&self, name: &str) -> bool {
         let time = name.strip_prefix(self.prefix.as_str()).and_then(|rest| rest.strip_prefix('-'));
         let time = time.and_then(|rest| rest.strip_suffix(".pem"));
-        time.is_some_and(|time| time.len() >= 19 && time.bytes().all(|b| b.is_ascii_digit() || b == b'-'))
+        let fits = |(byte, form): (u8, u8)| if form == b'-' { byte == b'-' } else { byte.is_ascii_digit() };
+        // A kubelet's has no milliseconds. Exactly this form: the rest may belong to a longer prefix.
+        time.is_some_and(|time| matches!(time.len(), 19 | 23) && time.bytes().zip(TIME.bytes()).all(fits))
     }
 
     /// Which of these pairs to take: the one that is valid longest, and of those that are not valid now the last.
