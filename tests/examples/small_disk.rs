@@ -1,0 +1,63 @@
+//! Keeps a certificate on a small disk that gets full: `.ci/small-disk` mounts one, and says which.
+//!
+//! `small_disk full DIRECTORY` fills it; `small_disk read-only DIRECTORY` expects that nothing can be written.
+
+#[path = "../tests/support/pairs.rs"]
+mod pairs;
+#[path = "../tests/support/volume.rs"]
+mod volume;
+
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use pairs::{NODE, pair};
+use perennial_pki::Credential;
+use perennial_std::{Directory, DirectoryError};
+use volume::{NOW, PREFIX};
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let (what, disk) = (arguments.next().unwrap(), PathBuf::from(arguments.next().unwrap()));
+    match what.as_str() {
+        "full" => full(&disk),
+        "read-only" => refuses(&disk, ErrorKind::ReadOnlyFilesystem, &pair(NODE, 9)),
+        what => panic!("{what}?"),
+    }
+    println!("{what}: what was there is still there");
+}
+
+fn full(disk: &Path) {
+    let directory = Directory::open(disk, PREFIX).unwrap();
+    directory.write(&pair(NODE, 1), NOW).unwrap();
+    // No room for contents, then none for names.
+    let filler = disk.join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 512]).is_ok() {}
+    drop(file);
+    refuses(disk, ErrorKind::StorageFull, &pair(NODE, 2));
+    fs::remove_file(&filler).unwrap();
+    directory.write(&pair(NODE, 3), NOW).unwrap();
+    let many = || (0..).map(|n| disk.join(format!("filler-{n}")));
+    let filled = many().take_while(|path| fs::File::create(path).is_ok()).count();
+    refuses(disk, ErrorKind::StorageFull, &pair(NODE, 4));
+    // Room for the file, and none for the link to it.
+    fs::remove_file(many().next().unwrap()).unwrap();
+    refuses(disk, ErrorKind::StorageFull, &pair(NODE, 5));
+    many().skip(1).take(filled - 1).for_each(|path| fs::remove_file(path).unwrap());
+    directory.write(&pair(NODE, 6), NOW).unwrap();
+}
+
+fn refuses(disk: &Path, why: ErrorKind, new: &Credential) {
+    let directory = Directory::open_existing(disk, PREFIX).unwrap();
+    let names = || fs::read_dir(disk).unwrap().count();
+    let (before, found) = (names(), directory.recover(NOW).unwrap().credential.unwrap().0);
+    for _ in 0..3 {
+        match directory.write(new, NOW).unwrap_err() {
+            DirectoryError::Io { source, .. } if source.kind() == why => {}
+            error => panic!("not {why}: {error}"),
+        }
+    }
+    assert_eq!(names(), before, "something was left behind");
+    assert_eq!(directory.load(NOW).unwrap().credential.unwrap().0.chain(), found.chain());
+}

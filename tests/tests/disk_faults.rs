@@ -1,0 +1,138 @@
+//! Disks that refuse: what was there is still there, nothing is left lying about, and when the disk is back so are we.
+//! For one that is full, or mounted read-only, see `examples/small_disk.rs`.
+
+#[path = "support/pairs.rs"]
+mod pairs;
+#[path = "support/volume.rs"]
+mod volume;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use pairs::{NODE, pair};
+use perennial_pki::Credential;
+use perennial_std::{Directory, DirectoryError};
+use perennial_tests::disk::{Disk, Start};
+use volume::{Fate, NOW, PREFIX, Virtual};
+
+const CURRENT: &str = "kubelet-client-current.pem";
+const OLD: &str = "kubelet-client-2025-01-01-00-00-00-000.pem";
+/// Set in a child: the directory in which it is refused.
+const REFUSED_IN: &str = "PERENNIAL_TEST_REFUSED_IN";
+const NOBODY: u32 = 65_534;
+
+#[test]
+fn a_disk_that_breaks_at_any_call_and_comes_back_loses_nothing() {
+    let (old, new) = (pair(NODE, 1), pair(NODE, 2));
+    let link = Disk::default().with(OLD, Start::File(old.to_pem().as_bytes())).with(CURRENT, Start::Link(OLD));
+    let file = Disk::default().with(CURRENT, Start::File(old.to_pem().as_bytes()));
+    for (what, disk) in [("a link", link), ("a file", file)] {
+        for kind in [ErrorKind::Interrupted, ErrorKind::StorageFull, ErrorKind::Other] {
+            for nth in 0.. {
+                let volume = Virtual::with_fates(
+                    disk.clone(),
+                    Box::new(move |call, _| if call >= nth { Fate::Failed(kind) } else { Fate::Done }),
+                );
+                let directory = volume.directory();
+                let written = directory.write(&new, NOW);
+                let reached = volume.calls() > nth;
+                volume.set_fates(Box::new(|_, _| Fate::Done));
+                let found = directory.recover(NOW).unwrap().credential.unwrap().0;
+                let which = [&old, &new].iter().position(|pair| pair.chain() == found.chain());
+                assert!(which == Some(1) || which == Some(0) && written.is_err(), "{what}, {kind}, {nth}: {which:?}");
+                directory.write(&new, NOW).unwrap();
+                assert_eq!(directory.load(NOW).unwrap().credential.unwrap().0.chain(), new.chain());
+                if !reached {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// What was there is found; what cannot be written leaves nothing behind.
+fn is_refused(pki: &Path, expected: ErrorKind, new: &Credential) {
+    let directory = Directory::open_existing(pki, PREFIX).unwrap();
+    let names = || -> BTreeSet<OsString> { fs::read_dir(pki).unwrap().map(|it| it.unwrap().file_name()).collect() };
+    let (before, found) = (names(), directory.recover(NOW).unwrap().credential.unwrap().0);
+    for _ in 0..3 {
+        let error = directory.write(new, NOW).unwrap_err();
+        let DirectoryError::Io { source, .. } = &error else { panic!("{error}") };
+        assert_eq!(source.kind(), expected, "{error}");
+        assert!(error.to_string().contains(pki.to_str().unwrap()), "{error}");
+    }
+    assert_eq!(names(), before);
+    assert_eq!(directory.load(NOW).unwrap().credential.unwrap().0.chain(), found.chain());
+}
+
+fn child() -> Option<PathBuf> {
+    std::env::var_os(REFUSED_IN).map(PathBuf::from)
+}
+
+/// A directory with a pair, in which anybody may look for this program.
+fn prepared(new: &Credential) -> tempfile::TempDir {
+    let parent = tempfile::tempdir().unwrap();
+    fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).unwrap();
+    fs::copy(std::env::current_exe().unwrap(), parent.path().join("test")).unwrap();
+    Directory::open(parent.path().join("pki"), PREFIX).unwrap().write(&pair(NODE, 1), NOW).unwrap();
+    fs::write(parent.path().join("new.pem"), new.to_pem().as_bytes()).unwrap();
+    parent
+}
+
+fn new(parent: &Path) -> Credential {
+    Credential::from_pem(&fs::read(parent.join("new.pem")).unwrap()).unwrap()
+}
+
+fn succeeds(mut command: Command, parent: &Path) {
+    let output = command.env(REFUSED_IN, parent).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
+}
+
+#[test]
+fn a_file_that_may_not_grow_is_not_left_half_written() {
+    if let Some(parent) = child() {
+        // The lock's text cannot be written either, and that is no matter.
+        let pki = parent.join("pki");
+        drop(Directory::open(&pki, PREFIX).unwrap());
+        return is_refused(&pki, ErrorKind::FileTooLarge, &new(&parent));
+    }
+    let parent = prepared(&pair(NODE, 2));
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh"]).arg(parent.path().join("test"));
+    command.args(["--exact", "a_file_that_may_not_grow_is_not_left_half_written"]);
+    succeeds(command, parent.path());
+}
+
+#[test]
+fn a_directory_one_may_not_write_to_serves_what_it_holds() {
+    if let Some(parent) = child() {
+        let pki = parent.join("pki");
+        let error = Directory::open(&pki, PREFIX).unwrap_err();
+        assert!(error.to_string().contains("write to"), "{error}");
+        return is_refused(&pki, ErrorKind::PermissionDenied, &new(&parent));
+    }
+    let parent = prepared(&pair(NODE, 2));
+    let pki = parent.path().join("pki");
+    let mut command = Command::new(parent.path().join("test"));
+    command.args(["--exact", "a_directory_one_may_not_write_to_serves_what_it_holds"]);
+    // To root nothing is forbidden.
+    if rustix::process::geteuid().is_root() {
+        for path in [parent.path().join("new.pem"), pki.clone()] {
+            chown(path, Some(NOBODY), None).unwrap();
+        }
+        for entry in fs::read_dir(&pki).unwrap() {
+            std::os::unix::fs::lchown(entry.unwrap().path(), Some(NOBODY), None).unwrap();
+        }
+        command.uid(NOBODY);
+    }
+    fs::set_permissions(&pki, Permissions::from_mode(0o500)).unwrap();
+    succeeds(command, parent.path());
+    fs::set_permissions(&pki, Permissions::from_mode(0o700)).unwrap();
+}
