@@ -1,0 +1,48 @@
+//! What it takes to put a pair in place: `cargo bench -p perennial-tests --bench write`.
+
+#[path = "../tests/support/pairs.rs"]
+mod pairs;
+#[path = "../tests/support/volume.rs"]
+mod volume;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use pairs::{NODE, pair};
+use perennial_std::Directory;
+use perennial_tests::disk::Disk;
+use volume::{Call, Fate, NOW, PREFIX, Virtual};
+
+const TIMES: usize = 200;
+
+fn main() {
+    let pairs = [1, 2].map(|number| pair(NODE, number));
+    let volume = Virtual::new(Disk::default());
+    let directory = volume.directory();
+    // As many as are kept, so that one is removed.
+    (0..2).for_each(|n| directory.write(&pairs[n], NOW).unwrap());
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let seen = calls.clone();
+    volume.set_fates(Box::new(move |_, call| {
+        if let Call::Op(op) = call {
+            seen.lock().unwrap().push(format!("{op:?}"));
+        }
+        Fate::Done
+    }));
+    directory.write(&pairs[0], NOW).unwrap();
+    calls.lock().unwrap().iter().for_each(|call| println!("  {call}"));
+
+    for (what, parent) in [("here", tempfile::tempdir_in(".")), ("in memory", tempfile::tempdir_in("/dev/shm"))] {
+        let Ok(parent) = parent else { continue };
+        let directory = Directory::open(parent.path(), PREFIX).unwrap();
+        let mut took: Vec<Duration> = (0..TIMES)
+            .map(|n| {
+                let begun = Instant::now();
+                directory.write(&pairs[n % 2], NOW).unwrap();
+                begun.elapsed()
+            })
+            .collect();
+        took.sort_unstable();
+        println!("{what}: median {:?}, of {TIMES} the slowest {:?}", took[TIMES / 2], took[TIMES - 1]);
+    }
+}
