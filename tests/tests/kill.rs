@@ -31,6 +31,7 @@ fn a_process_may_be_killed_at_any_moment() {
         std::fs::write(parent.path().join(name), pair(NODE, number).to_pem().as_bytes()).unwrap();
     }
     let pairs = PAIRS.map(|name| read(&parent.path().join(name)));
+    let pems = PAIRS.map(|name| std::fs::read(parent.path().join(name)).unwrap());
     let pki = parent.path().join("pki");
     let begun = Instant::now();
     {
@@ -38,7 +39,7 @@ fn a_process_may_be_killed_at_any_moment() {
         (0..4).for_each(|n| directory.write(&pairs[n % 2], NOW).unwrap());
     }
     let writes = begun.elapsed();
-    let (mut written, mut in_the_middle) = (0, 0_u32);
+    let (mut written, mut in_the_middle, mut reads) = (0, 0, 0_u64);
     // What must be there: the last that was written, or the one that was begun.
     let mut last = 1;
     for kill in 0..KILLS {
@@ -47,7 +48,13 @@ fn a_process_may_be_killed_at_any_moment() {
         // Never the same moment twice: the golden ratio spreads them over what some writes take.
         let moment = f64::from(kill) * 0.618_034 % 1.0;
         let first = lines.find_map(|line| line.strip_prefix("begun ")?.parse().ok()).unwrap();
-        std::thread::sleep(writes.mul_f64(moment));
+        // Meanwhile others read what is in use.
+        let until = Instant::now() + writes.mul_f64(moment);
+        while Instant::now() < until {
+            let seen = std::fs::read(pki.join("kubelet-client-current.pem")).expect("no pair is in use");
+            assert!(pems.contains(&seen), "kill {kill}: half a pair is in use");
+            reads += 1;
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         let mut next = Some(first);
@@ -70,7 +77,7 @@ fn a_process_may_be_killed_at_any_moment() {
         last = found;
     }
     println!(
-        "kills: {KILLS} losses: 0 ({in_the_middle} in the middle of a write, {written} written, {:?})",
+        "kills: {KILLS} losses: 0 ({in_the_middle} in the middle of a write, {written} written, {reads} reads, {:?})",
         begun.elapsed()
     );
     assert!(in_the_middle > KILLS / 10 && written > 0);
