@@ -144,7 +144,7 @@ fn a_restart_serves_what_the_directory_holds_and_asks_for_nothing() {
 }
 
 #[test]
-fn a_certificate_is_served_from_memory_while_the_disk_is_broken() {
+fn a_certificate_is_served_from_memory_while_the_disk_is_broken_and_written_when_it_is_back() {
     on_both(|runtime| {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
@@ -156,6 +156,9 @@ fn a_certificate_is_served_from_memory_while_the_disk_is_broken() {
         let broken = handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
         assert!(broken.last_error.as_ref().unwrap().contains(path.to_str().unwrap()), "{:?}", broken.last_error);
         assert_eq!(server.who_is(&handle.credential().unwrap()).0, "system:node:worker-1");
+        std::fs::create_dir(&path).unwrap();
+        let written = issued(&handle, 1);
+        assert_eq!(Some(written.chain()), broken.credential.as_ref().map(|served| served.chain()));
         assert_eq!(server.csr_names().len(), 1, "a failed write costs no request");
         handle.shutdown();
     });
