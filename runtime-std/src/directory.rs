@@ -141,15 +141,18 @@ impl Directory {
     /// The first operation that failed; what was begun is cleaned up as far as that goes.
     pub fn write(&self, credential: &Credential, now: UnixTime) -> Result<(), DirectoryError> {
         let folder = self.folder()?;
-        let plan = self.layout.update(&self.list(&*folder)?, now);
+        let listing = self.list(&*folder)?;
+        let plan = self.layout.update(&listing, now);
         self.carry_out(&*folder, &plan, credential.to_pem().as_bytes())?;
-        if let Err(error) = self.prune(&*folder, &credential.chain().certificate().common_name) {
+        let current = self.layout.current();
+        let before = listing.file_behind(&current);
+        if let Err(error) = self.prune(&*folder, &credential.chain().certificate().common_name, before) {
             tracing::warn!("old certificates stay where they are: {error}");
         }
         Ok(())
     }
 
-    fn prune(&self, folder: &dyn Folder, common_name: &str) -> Result<(), DirectoryError> {
+    fn prune(&self, folder: &dyn Folder, common_name: &str, before: Option<&str>) -> Result<(), DirectoryError> {
         let listing = self.list(folder)?;
         let others = self.layout.others(&listing).into_iter().filter_map(|source| match source {
             Source::Bundle(name) => Some(name),
@@ -162,7 +165,7 @@ impl Directory {
             let not_before = certificate.validity.not_before();
             (certificate.common_name == common_name).then_some(Dated { name, not_before })
         });
-        let plan = self.layout.prune(&listing, &dated.collect::<Vec<_>>(), self.keep);
+        let plan = self.layout.prune(&listing, &dated.collect::<Vec<_>>(), self.keep, before);
         self.carry_out(folder, &plan, &[])
     }
 

@@ -135,3 +135,17 @@ fn a_kubelets_files_are_adopted_and_in_time_removed() {
     directory.write(&pair(NODE, 4), NOW).unwrap();
     assert_eq!(kubelets.each_ref().map(left), [false, false]);
 }
+
+/// A signer may date a successor back further; somebody may have followed the link, and be about to open the file.
+#[test]
+fn what_was_in_use_just_now_is_kept_however_old_its_successor_says_it_is() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path();
+    let directory = Directory::open(path, PREFIX).unwrap();
+    for n in [1, 9, 2] {
+        directory.write(&pair(NODE, n), NOW).unwrap();
+    }
+    let before = fs::read_link(path.join(CURRENT)).unwrap();
+    directory.write(&pair(NODE, 1), NOW).unwrap();
+    assert!(path.join(before).exists());
+}

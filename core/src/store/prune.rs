@@ -17,13 +17,15 @@ pub struct Dated {
 
 impl Layout {
     /// Removes all but the `keep` newest of `pairs`, and links that updates cut short have left. What is in use is
-    /// kept, and counts. Carry it out only when the pair in use is durable.
-    pub fn prune(&self, listing: &Listing, pairs: &[Dated], keep: usize) -> Plan {
+    /// kept, and counts; then comes what was in use `before`, which somebody may be about to open. Carry it out only
+    /// when the pair in use is durable.
+    pub fn prune(&self, listing: &Listing, pairs: &[Dated], keep: usize, before: Option<&str>) -> Plan {
         let in_use = [self.current(), self.updated()];
         let in_use: Vec<&str> = in_use.iter().filter_map(|name| listing.file_behind(name)).collect();
         let mut others: Vec<&Dated> = pairs.iter().filter(|pair| !in_use.contains(&pair.name.as_str())).collect();
         others.retain(|pair| listing.kind(&pair.name) == Some(Kind::File) && self.is_dated(&pair.name));
-        others.sort_unstable_by(|a, b| (b.not_before, &b.name).cmp(&(a.not_before, &a.name)));
+        let worth = |pair: &Dated| (before == Some(pair.name.as_str()), pair.not_before);
+        others.sort_unstable_by(|a, b| (worth(b), &b.name).cmp(&(worth(a), &a.name)));
         let spare = keep.saturating_sub(in_use.len().max(1));
         let old = others.into_iter().skip(spare).map(|pair| pair.name.clone());
         let links = listing.0.iter().filter(|entry| entry.kind == Kind::Link).map(|entry| &entry.name);

@@ -71,7 +71,7 @@ pub fn directory(bytes: &[u8]) {
     nothing_is_lost(&there, &recovered);
 
     let dated = there.keys().map(|name| Dated { name: name.clone(), not_before: now }).collect::<Vec<_>>();
-    let plan = layout.prune(&looked_at, &dated, 1 + usize::from(when) % 3);
+    let plan = layout.prune(&looked_at, &dated, 1 + usize::from(when) % 3, there.keys().next().map(String::as_str));
     let gone: Vec<&str> = plan.steps.iter().map(removed).collect();
     let in_use = [layout.current(), layout.updated()];
     let in_use: Vec<&str> = in_use.iter().filter_map(|name| looked_at.file_behind(name)).collect();
