@@ -8,7 +8,7 @@ use std::time::Duration;
 use perennial::{Failure, State, Template};
 use perennial_kubernetes::server::{Approval, Decision, Options};
 use perennial_std::Directory;
-use support::{BOUND, digest, issued, new_authority, node, on_both, serve, serve_at, waits_for_approval};
+use support::{BOUND, digest, issued, new_authority, node, on_both, serve, serve_at, stored, waits_for_approval};
 
 #[test]
 fn after_a_rotation_new_connections_present_the_new_certificate() {
@@ -106,12 +106,7 @@ fn the_directory_holds_what_is_served_and_its_predecessor_each_in_a_file_of_its_
         }
         handle.shutdown();
 
-        let (stored, _) = Directory::open_existing(&path, "kubelet-client")
-            .unwrap()
-            .load(perennial_std::clock::now().unix)
-            .unwrap()
-            .credential
-            .unwrap();
+        let stored = stored(&path);
         assert_eq!(stored.chain(), last.chain());
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         let current = path.join("kubelet-client-current.pem");

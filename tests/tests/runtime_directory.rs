@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use perennial::store::{Entry, FileOp, Kind, Layout, Listing, Source};
 use perennial_kubernetes::server::{Approval, Decision};
 use perennial_std::{Directory, clock};
-use support::{BOUND, issued, node, on_both, serve, waits_for_approval};
+use support::{BOUND, issued, node, on_both, serve, stored, waits_for_approval};
 
 #[test]
 fn a_directory_that_was_removed_and_made_again_is_written_to() {
@@ -22,12 +22,7 @@ fn a_directory_that_was_removed_and_made_again_is_written_to() {
         handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
         std::fs::create_dir(&path).unwrap();
         let credential = issued(&handle, 1);
-        let (stored, _) = Directory::open_existing(&path, "kubelet-client")
-            .unwrap()
-            .load(clock::now().unix)
-            .unwrap()
-            .credential
-            .unwrap();
+        let stored = stored(&path);
         assert_eq!(stored.chain(), credential.chain());
         handle.shutdown();
     });
@@ -46,12 +41,7 @@ fn what_is_served_is_in_the_directory_its_path_names() {
         std::fs::create_dir(&path).unwrap();
         handle.rotate_now();
         let second = issued(&handle, 2);
-        let (stored, _) = Directory::open_existing(&path, "kubelet-client")
-            .unwrap()
-            .load(clock::now().unix)
-            .unwrap()
-            .credential
-            .unwrap();
+        let stored = stored(&path);
         assert_eq!(stored.chain(), second.chain());
         handle.shutdown();
     });

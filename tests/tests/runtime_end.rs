@@ -10,7 +10,7 @@ use perennial_kubernetes::server::Approval;
 use perennial_smol::Rotator;
 use perennial_std::Directory;
 use smol::future;
-use support::{BOUND, node, on_both, policy, serve};
+use support::{BOUND, node, on_both, policy, serve, stored};
 
 fn files(path: &Path) -> Vec<(std::ffi::OsString, u64)> {
     let entries = path.read_dir().unwrap().map(Result::unwrap);
@@ -60,12 +60,7 @@ fn a_shutdown_tries_once_more_to_write_what_is_only_in_memory() {
         std::fs::create_dir(&path).unwrap();
         let served = handle.credential().unwrap();
         handle.shutdown();
-        let (stored, _) = Directory::open_existing(&path, "kubelet-client")
-            .unwrap()
-            .load(perennial_std::clock::now().unix)
-            .unwrap()
-            .credential
-            .unwrap();
+        let stored = stored(&path);
         assert_eq!(stored.chain(), served.chain());
     });
 }

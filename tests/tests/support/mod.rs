@@ -61,6 +61,12 @@ pub(crate) fn serve_at(address: SocketAddr, authority: Authority, options: Optio
     Server { handle, cluster: Arc::new(cluster) }
 }
 
+/// The pair in use in a directory.
+pub(crate) fn stored(path: &std::path::Path) -> Arc<Credential> {
+    let directory = Directory::open_existing(path, "kubelet-client").unwrap();
+    directory.load(clock::now().unix).unwrap().credential.unwrap().0
+}
+
 impl Server {
     pub(crate) fn csr_names(&self) -> Vec<String> {
         self.handle.with_api(|api, _| api.requests().map(|csr| csr.metadata.name.clone()).collect())
