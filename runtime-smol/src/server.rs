@@ -254,7 +254,7 @@ async fn accept<'a>(
         let clients = Rc::strong_count(&connected) - 1;
         let turned_away = clients >= most_clients;
         // Said once: many may be knocking.
-        if turned_away && !std::mem::replace(&mut full, turned_away) {
+        if turned_away && !full {
             tracing::warn!("turns clients away: {clients} are connected");
         }
         full = turned_away;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use perennial::{Backoff, Failure, State, Window};
 use perennial_kubernetes::rotation::{Record, Snapshot};
 use perennial_kubernetes::server::{Approval, Decision, Options, faults::Plan};
+use perennial_pki::Chain;
 use perennial_std::{Directory, Handle, clock};
 use support::{BOUND, Node, Runtime, Server, issued, node, on_both, serve, serve_at, waits_for_approval};
 
@@ -168,7 +169,14 @@ fn a_request_whose_certificate_has_expired_meanwhile_is_followed_by_another_soon
         let first = waits_for_approval(&run.handle);
         run.stop();
         server.decide_all(Decision::Approve);
-        thread::sleep(Duration::from_secs(3));
+        let expires = server.handle.with_api(|api, _| {
+            let chains = api.requests().map(|csr| Chain::from_pem(&csr.status.certificate).unwrap());
+            chains.map(|chain| chain.certificate().validity.not_after()).max().unwrap()
+        });
+        assert!(clock::now().unix.after(BOUND.unwrap()) > expires);
+        while clock::now().unix <= expires {
+            thread::sleep(Duration::from_millis(20));
+        }
 
         let run = begin();
         let other = waits_for_approval(&run.handle);
