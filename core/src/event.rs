@@ -19,6 +19,11 @@ impl RequestId {
         Self(self.0.saturating_add(1))
     }
 
+    /// The request of this number.
+    pub const fn new(number: NonZeroU64) -> Self {
+        Self(number)
+    }
+
     /// The number itself: a map key, an io_uring `user_data`.
     pub const fn get(self) -> u64 {
         self.0.get()
@@ -116,6 +121,24 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Each of them: for counters that begin at zero, and to read names back.
+    pub const ALL: [Self; 14] = [
+        Self::Denied,
+        Self::SignerFailed,
+        Self::Rejected,
+        Self::BadCertificate,
+        Self::Unsatisfying,
+        Self::AlreadyDue,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::Throttled,
+        Self::Unreachable,
+        Self::TimedOut,
+        Self::Deleted,
+        Self::Outdated,
+        Self::Local,
+    ];
+
     /// A considered no: asking the same again soon is pointless, and impolite.
     pub const fn is_refusal(self) -> bool {
         matches!(

@@ -90,7 +90,7 @@
 //! | `pace.rs`, `policy.rs`, `jitter.rs` | when the next attempt may be made |
 //! | `store.rs` | the credential directory as plans: which file operations, in which order |
 //! | `state.rs`, `trace.rs` | what it is doing, for people |
-//! | `setup.rs` | what it starts from, and what an earlier run left |
+//! | `setup.rs`, `checkpoint.rs` | what it starts from, what an earlier run left, and all that it is |
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -104,6 +104,7 @@ struct Readme;
 
 mod action;
 mod certificate;
+mod checkpoint;
 mod event;
 mod jitter;
 mod judge;
@@ -119,6 +120,7 @@ mod trace;
 
 pub use action::{Action, Actions, Key};
 pub use certificate::{Certificate, Fingerprint, Validity, ValidityError};
+pub use checkpoint::{Checkpoint, Unwritten};
 pub use event::{Event, Failure, RequestId};
 pub use jitter::seed;
 pub use judge::rotation_point;

@@ -1,6 +1,7 @@
 //! The machine. Facts are absorbed, then one question is asked: is a certificate due, and what is to be done about it?
 
 mod alike;
+mod checkpoint;
 mod view;
 
 use alloc::sync::Arc;

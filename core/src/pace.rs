@@ -12,14 +12,14 @@ use crate::time::{Instant, Now, UnixTime, millis};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Pace {
     /// Failures of the same kind in a row.
-    failures: u32,
-    last: Option<Failure>,
+    pub(crate) failures: u32,
+    pub(crate) last: Option<Failure>,
     /// Backoff: no attempt before.
-    retry_at: Instant,
+    pub(crate) retry_at: Instant,
     /// Spacing: no submission before.
-    spaced_at: Instant,
+    pub(crate) spaced_at: Instant,
     /// Budget: when the bucket is whole again. Each submission moves it by one refill.
-    whole_at: Instant,
+    pub(crate) whole_at: Instant,
 }
 
 /// How much a submission is worth.

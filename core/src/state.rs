@@ -24,6 +24,17 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Each of them, to read names back.
+    pub const ALL: [Self; 7] = [
+        Self::NoCertificate,
+        Self::Expired,
+        Self::Provisional,
+        Self::TemplateNotSatisfied,
+        Self::Refused,
+        Self::RotationPoint,
+        Self::Asked,
+    ];
+
     /// For people: a phrase that completes "a new certificate is wanted because …".
     pub const fn describe(self) -> &'static str {
         match self {

@@ -5,6 +5,7 @@
 //! ask with, whether an issued certificate is served: that is settled here, once, for every runtime.
 
 mod memory;
+mod observer;
 mod record;
 mod signer;
 mod terms;
@@ -21,6 +22,8 @@ use crate::client::{Ask, CsrError, Issuance, Issued, Progress, csr_name};
 use crate::cluster::Identity;
 
 use memory::Memory;
+use observer::Observers;
+pub use observer::{Observer, Step};
 pub use record::{Record, RecordError};
 pub use signer::{AskAs, IdentitySource, Signer};
 pub use terms::{Duty, Input, Snapshot};
@@ -60,6 +63,7 @@ pub struct Rotation {
     /// The name of the last request object.
     csr_name: String,
     memory: Memory,
+    observers: Observers,
     /// The Tick last asked for.
     timer: Option<Instant>,
     issued: u64,
@@ -111,9 +115,15 @@ impl Rotation {
             write_error: None,
             csr_name,
             memory,
+            observers: Observers::default(),
             timer: Some(now.instant),
             issued: 0,
         }
+    }
+
+    /// From now on, this looks on.
+    pub fn observe(&mut self, observer: Observer) {
+        self.observers.0.push(observer);
     }
 
     /// When the next [`Input::Tick`] is wanted.
@@ -157,7 +167,7 @@ impl Rotation {
         let mut events = self.translate(input, &mut candidate, now);
         while let Some(event) = events.pop_front() {
             let issued = matches!(event, Event::CsrIssued { .. });
-            let actions = self.machine.handle(event, now);
+            let actions = self.observers.handle(&mut self.machine, event, now);
             self.look_at(&mut candidate, issued);
             for action in actions {
                 match action {

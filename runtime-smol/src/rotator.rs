@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use perennial::{Policy, RequestId, Template};
-use perennial_kubernetes::rotation::{Duty, Input, Rotation, Signer};
+use perennial::{Instant, Policy, RequestId, Template};
+use perennial_kubernetes::rotation::{Duty, Input, Rotation, Signer, Step};
 use perennial_std::link::{Ending, Link, Message};
 use perennial_std::{Directory, DirectoryError, remember, save, write};
 use smol::future::{self, Boxed, FutureExt as _};
@@ -41,6 +41,12 @@ impl Rotator {
         Self(self.0.signer(signer))
     }
 
+    /// This looks on, from the first step: for logs, metrics, a journal. One more with each call.
+    #[must_use]
+    pub fn observer(self, observer: impl FnMut(&Step<'_>) + Send + 'static) -> Self {
+        Self(self.0.observer(observer))
+    }
+
     /// Where the credential is kept, and the record of what was asked last. It is put right if it is damaged, which is
     /// logged; the best pair it holds is what the rotation starts from.
     ///
@@ -68,7 +74,7 @@ async fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, ending: &End
     loop {
         let input = match inputs.pop_front() {
             Some(input) => input,
-            None => match next(link, &rotation, &mut exchange).await {
+            None => match next(link, rotation.deadline(), &mut exchange).await {
                 Message::Input(input) => input,
                 Message::Stop => break,
             },
@@ -120,7 +126,7 @@ async fn on_disk(
 }
 
 /// What happens first: a message, the end of the exchange, or the deadline.
-async fn next(link: &Link, rotation: &Rotation, exchange: &mut Option<(RequestId, Boxed<Input>)>) -> Message {
+async fn next(link: &Link, deadline: Option<Instant>, exchange: &mut Option<(RequestId, Boxed<Input>)>) -> Message {
     let message = async {
         loop {
             match link.receive() {
@@ -136,7 +142,7 @@ async fn next(link: &Link, rotation: &Rotation, exchange: &mut Option<(RequestId
         }
     };
     let due = async {
-        match rotation.deadline() {
+        match deadline {
             Some(deadline) => sleep_until(deadline).await,
             None => future::pending().await,
         }

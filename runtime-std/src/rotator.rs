@@ -1,11 +1,12 @@
 //! One thread for each rotated certificate.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::thread;
 
 use perennial::{Policy, RequestId, Template};
-use perennial_kubernetes::rotation::{Duty, Input, Record, Rotation, Signer, Start};
+use perennial_kubernetes::rotation::{Duty, Input, Observer, Record, Rotation, Signer, Start, Step};
 use perennial_pki::Credential;
 use zeroize::Zeroizing;
 
@@ -17,7 +18,7 @@ use crate::link::{Ending, Link, Message};
 
 /// What is to be rotated, and how. Everything is optional: without a signer or a template, what the
 /// store holds is served as it is; without a store, a credential lives as long as the process.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Rotator {
     policy: Policy,
     template: Option<Template>,
@@ -25,6 +26,22 @@ pub struct Rotator {
     store: Option<Directory>,
     credential: Option<Arc<Credential>>,
     pending: Option<Record>,
+    observers: Vec<Observer>,
+}
+
+/// What is there and what is not.
+impl fmt::Debug for Rotator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rotator")
+            .field("policy", &self.policy)
+            .field("template", &self.template)
+            .field("signer", &self.signer)
+            .field("store", &self.store)
+            .field("credential", &self.credential)
+            .field("pending", &self.pending)
+            .field("observers", &self.observers.len())
+            .finish()
+    }
 }
 
 impl Rotator {
@@ -51,6 +68,13 @@ impl Rotator {
         Self { signer: Some(signer), ..self }
     }
 
+    /// This looks on, from the first step: for logs, metrics, a journal. One more with each call.
+    #[must_use]
+    pub fn observer(mut self, observer: impl FnMut(&Step<'_>) + Send + 'static) -> Self {
+        self.observers.push(Box::new(observer));
+        self
+    }
+
     /// Where the credential is kept, and the record of what was asked last. It is put right if it is damaged, which is
     /// logged; the best pair it holds is what the rotation starts from.
     ///
@@ -66,10 +90,11 @@ impl Rotator {
 
     /// The parts a loop needs: decisions, disk, and the link to its handles.
     pub fn into_parts(self) -> (Rotation, Option<Directory>, Arc<Link>) {
-        let Self { policy, template, signer, store, credential, pending } = self;
+        let Self { policy, template, signer, store, credential, pending, observers } = self;
         let start = Start { policy: Arc::new(policy), signer, template: template.map(Arc::new), credential, pending };
         let now = clock::now();
-        let rotation = Rotation::new(start, now);
+        let mut rotation = Rotation::new(start, now);
+        observers.into_iter().for_each(|observer| rotation.observe(observer));
         let link = Arc::new(Link::new(rotation.snapshot(now)));
         (rotation, store, link)
     }

@@ -1,0 +1,98 @@
+//! The machine to plain data, and back.
+
+use super::{RotationMachine, Write};
+use crate::checkpoint::{Checkpoint, Unwritten};
+use crate::pace::Pace;
+
+impl RotationMachine {
+    /// All that this machine is.
+    pub fn checkpoint(&self) -> Checkpoint {
+        // All of them by name: a new field must not be forgotten here.
+        let Self {
+            policy,
+            seed,
+            signer,
+            template,
+            certificate,
+            refused,
+            rotate_now,
+            due,
+            unwritten,
+            next_id,
+            live,
+            asked,
+            reusable,
+            pace,
+            deadline,
+        } = self.clone();
+        let Pace { failures, last: last_failure, retry_at, spaced_at, whole_at: budget_whole_at } = pace;
+        let unwritten =
+            unwritten.map(|Write { id, again_at, failures, out }| Unwritten { id, again_at, failures, out });
+        Checkpoint {
+            policy,
+            seed,
+            signer,
+            template,
+            certificate,
+            refused,
+            rotate_now,
+            due,
+            unwritten,
+            next_id,
+            live,
+            asked,
+            reusable,
+            failures,
+            last_failure,
+            retry_at,
+            spaced_at,
+            budget_whole_at,
+            deadline,
+        }
+    }
+
+    /// The machine this was taken of.
+    pub fn restore(checkpoint: Checkpoint) -> Self {
+        let Checkpoint {
+            policy,
+            seed,
+            signer,
+            template,
+            certificate,
+            refused,
+            rotate_now,
+            due,
+            unwritten,
+            next_id,
+            live,
+            asked,
+            reusable,
+            failures,
+            last_failure: last,
+            retry_at,
+            spaced_at,
+            budget_whole_at: whole_at,
+            deadline,
+        } = checkpoint;
+        let unwritten =
+            unwritten.map(|Unwritten { id, again_at, failures, out }| Write { id, again_at, failures, out });
+        let pace = Pace { failures, last, retry_at, spaced_at, whole_at };
+        Self {
+            policy,
+            seed,
+            signer,
+            template,
+            certificate,
+            refused,
+            rotate_now,
+            due,
+            unwritten,
+            next_id,
+            live,
+            asked,
+            reusable,
+            pace,
+            deadline,
+        }
+    }
+}
