@@ -3,12 +3,14 @@
 //! - [`rotation`]: the machine joined to keys and exchanges; what a runtime drives.
 //! - [`client`]: one request for a certificate, from `POST` to the chain.
 //! - [`cluster`], [`kubeconfig`]: which API server, and as whom.
+//! - [`journal`]: every step of a machine as a line of text, and its replay.
 //! - `server` (feature): an embedded API server for development, demos and tests.
 
 #![forbid(unsafe_code)]
 
 pub mod client;
 pub mod cluster;
+pub mod journal;
 pub mod kubeconfig;
 pub mod objects;
 pub mod rotation;

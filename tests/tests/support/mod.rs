@@ -10,7 +10,7 @@ use std::time::Duration;
 use perennial::{Backoff, Budget, Policy, Template, Window};
 use perennial_kubernetes::client::{Call, Limits, Progress, Request};
 use perennial_kubernetes::cluster::{Cluster, Identity, Token};
-use perennial_kubernetes::rotation::{Signer, Snapshot};
+use perennial_kubernetes::rotation::{Signer, Snapshot, Step};
 use perennial_kubernetes::server::{self, Api, Approval, Authority, Decision, Options, Random, Tls};
 use perennial_pki::Credential;
 use perennial_smol::server::{Host, ServerHandle};
@@ -138,10 +138,15 @@ impl Node {
     }
 
     pub(crate) fn start(self) -> Handle {
+        self.start_watched(|_| {})
+    }
+
+    /// The same, before an observer's eyes.
+    pub(crate) fn start_watched(self, observer: impl FnMut(&Step<'_>) + Send + 'static) -> Handle {
         let Self { runtime, policy, template, signer, store } = self;
         macro_rules! build {
             ($rotator:ty) => {{
-                let mut rotator = <$rotator>::new().policy(policy);
+                let mut rotator = <$rotator>::new().policy(policy).observer(observer);
                 if let Some(template) = template {
                     rotator = rotator.template(template);
                 }

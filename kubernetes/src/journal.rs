@@ -1,0 +1,58 @@
+//! A journal: every step of every machine as a line of text, from which the run can be replayed. A bug report is a journal.
+//!
+//! A line is a JSON object. The first line about a machine is all that it is; each line after that is one step: when,
+//! what happened, what followed. A machine is a pure function of these, so [`Replay`] can do every step again,
+//! find out whether it leads to the same, and tell the story. Certificates are in it by their facts, keys not at all.
+
+mod replay;
+mod text;
+
+use perennial::{Now, RotationMachine};
+use serde::{Deserialize, Serialize};
+
+use crate::rotation::Step;
+
+pub use replay::{Replay, ReplayError, Told};
+use text::{CheckpointText, EventText};
+
+/// Of the text of a journal. Another one is not understood.
+const VERSION: u64 = 1;
+
+/// The line a journal begins with, for each machine in it: all that it is. Ends with a line break.
+pub fn begin(of: &str, now: Now, machine: &RotationMachine) -> String {
+    let machine = Box::new(CheckpointText::of(machine.checkpoint()));
+    line(&Line::Begin { version: VERSION, of: of.to_owned(), at: at(now), machine })
+}
+
+/// The line for one step. Ends with a line break.
+pub fn step(of: &str, step: &Step<'_>) -> String {
+    let (event, actions) = (EventText::of(step.event), text::words(step.actions));
+    line(&Line::Step { of: of.to_owned(), at: at(step.now), event, actions })
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+enum Line {
+    Begin {
+        version: u64,
+        of: String,
+        at: (u64, i64),
+        machine: Box<CheckpointText>,
+    },
+    Step {
+        of: String,
+        /// By the monotonic and by the wall clock, in milliseconds.
+        at: (u64, i64),
+        event: EventText,
+        actions: Vec<String>,
+    },
+}
+
+const fn at(now: Now) -> (u64, i64) {
+    (now.instant.as_millis(), now.unix.as_millis())
+}
+
+fn line(line: &Line) -> String {
+    // Names, numbers and lists always serialize.
+    serde_json::to_string(line).unwrap_or_default() + "\n"
+}

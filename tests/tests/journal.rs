@@ -1,0 +1,106 @@
+//! A journal can be replayed: from its beginning, and from any step at which it was begun anew.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use perennial::{Event, Failure, Instant, Now, RequestId, RotationMachine, Setup, Template, UnixTime};
+use perennial_kubernetes::journal::{self, Replay, ReplayError};
+use perennial_kubernetes::rotation::Step;
+use perennial_tests::script::scripts;
+use perennial_tests::trace::Run;
+use proptest::prelude::*;
+
+/// The journal of a run, begun before its `from`th step.
+fn written(run: &Run, from: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (i, (before, record)) in run.steps().enumerate().skip(from) {
+        if i == from {
+            lines.push(journal::begin("node", record.now, before));
+        }
+        let (now, event, actions) = (record.now, &record.event, &record.actions);
+        lines.push(journal::step("node", &Step { now, event, actions, before, after: &record.after }));
+    }
+    lines
+}
+
+proptest! {
+    #[test]
+    fn every_life_replays_from_wherever_its_journal_begins(script in scripts(24), from in 0_usize..40) {
+        for run in script.run().runs {
+            for from in [0, from] {
+                let mut replay = Replay::new();
+                for line in written(&run, from) {
+                    let told = replay.line(&line);
+                    prop_assert!(told.is_ok(), "{line}{}", told.unwrap_err());
+                }
+            }
+        }
+    }
+}
+
+fn begun() -> (Replay, RotationMachine, Now) {
+    let now = Now { unix: UnixTime::from_secs(1_767_225_600), ..Now::default() };
+    let template = Some(Arc::new(Template::node("worker-1")));
+    let machine = RotationMachine::new(Setup { template, ..Setup::default() }, now);
+    let mut replay = Replay::new();
+    replay.line(&journal::begin("client", now, &machine)).unwrap();
+    (replay, machine, now)
+}
+
+fn tick(machine: &mut RotationMachine, now: Now) -> String {
+    let before = machine.clone();
+    let actions = machine.handle(Event::Tick, now);
+    journal::step("client", &Step { now, event: &Event::Tick, actions: &actions, before: &before, after: machine })
+}
+
+#[test]
+fn a_step_that_leads_elsewhere_now_is_told_apart() {
+    let (mut replay, mut machine, now) = begun();
+    let line = tick(&mut machine, now).replace("new key", "pending key");
+    let error = replay.line(&line).unwrap_err();
+    assert!(matches!(&error, ReplayError::Differs { journal, again, .. } if journal.len() == again.len()), "{error}");
+    assert!(error.to_string().contains("Tick led to SubmitCsr #1 pending key"), "{error}");
+}
+
+#[test]
+fn a_line_that_is_cut_foreign_or_of_another_machine_changes_nothing() {
+    let (mut replay, mut machine, now) = begun();
+    let line = tick(&mut machine, now);
+    for cut in 0..line.len() - 1 {
+        assert!(replay.line(&line[..cut]).is_err(), "cut at {cut}");
+    }
+    for (foreign, words) in [
+        (line.replace("client", "server"), "nothing was said of server before"),
+        (line.replace("tick", "tock"), "not a line of a journal"),
+        (journal::begin("client", now, &machine).replace("\"version\":1", "\"version\":9"), "version 9"),
+    ] {
+        let error = replay.line(&foreign).unwrap_err().to_string();
+        assert!(error.contains(words), "{foreign}: {error}");
+    }
+    assert!(replay.line(&line).is_ok());
+}
+
+#[test]
+fn what_failed_is_seen_by_observers_once_for_each_attempt() {
+    let (_, mut machine, mut now) = begun();
+    let id = |n| RequestId::new(NonZeroU64::new(n).unwrap());
+    let mut failure_of = |event: Event, now: Now| {
+        let before = machine.clone();
+        let actions = machine.handle(event.clone(), now);
+        let step = Step { now, event: &event, actions: &actions, before: &before, after: &machine };
+        (step.failure(), machine.deadline())
+    };
+    let failed = |n, failure| Event::CsrFailed { id: id(n), failure, retry_after: None };
+    assert_eq!(failure_of(Event::Tick, now).0, None);
+    assert_eq!(failure_of(failed(9, Failure::Denied), now).0, None, "nobody asked that");
+    let (failure, mut deadline) = failure_of(failed(1, Failure::Unreachable), now);
+    assert_eq!(failure, Some(Failure::Unreachable));
+    // Asked again, and never answered.
+    let mut seen = None;
+    while seen.is_none() {
+        now.instant = deadline.unwrap();
+        (seen, deadline) = failure_of(Event::Tick, now);
+    }
+    assert_eq!(seen, Some(Failure::TimedOut));
+    assert_eq!(now.instant.since(Instant::default()).as_secs() / 60, 15);
+}

@@ -1,0 +1,89 @@
+//! Twin drivers: the same script against the same server, on either runtime, is the same life, line for line.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use perennial::{State, Template};
+use perennial_kubernetes::rotation::Step;
+use perennial_kubernetes::server::{Approval, Decision};
+use support::{BOUND, Runtime, issued, node, serve, waits_for_approval};
+
+/// What the machine was told and what followed, one line a step, without times and with certificates by number.
+#[derive(Default)]
+struct Transcript {
+    lines: Vec<String>,
+    certificates: BTreeMap<String, usize>,
+}
+
+impl Transcript {
+    fn note(&mut self, step: &Step<'_>) {
+        // How often a loop looks at the clock is its own affair.
+        if !step.is_uneventful() {
+            let line = format!("{} -> {}", step.event, step.actions);
+            let words: Vec<String> = line.split(' ').map(|word| self.timeless(word)).collect();
+            self.lines.push(words.join(" "));
+        }
+    }
+
+    fn timeless(&mut self, word: &str) -> String {
+        let (bare, comma) = word.strip_suffix(',').map_or((word, ""), |bare| (bare, ","));
+        let is_time = bare.ends_with(['s', 'Z']) && bare.starts_with(|c: char| c.is_ascii_digit());
+        let is_certificate = bare.len() == 8 && bare.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let plain = if is_time {
+            "then".into()
+        } else if is_certificate {
+            let next = self.certificates.len() + 1;
+            format!("certificate {}", self.certificates.entry(bare.into()).or_insert(next))
+        } else {
+            bare.into()
+        };
+        plain + comma
+    }
+}
+
+/// Approved, denied, another template, none at all, restarted: every wait is for something that lasts.
+fn life(runtime: Runtime) -> Vec<String> {
+    let transcript = Arc::new(Mutex::new(Transcript::default()));
+    let observer = |transcript: &Arc<Mutex<Transcript>>| {
+        let transcript = transcript.clone();
+        move |step: &Step<'_>| transcript.lock().unwrap().note(step)
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let server = serve(Approval::Manual);
+    let handle = node(runtime, &server.cluster).keeping(directory.path()).start_watched(observer(&transcript));
+    waits_for_approval(&handle);
+    server.decide_all(Decision::Approve);
+    issued(&handle, 1);
+
+    handle.rotate_now();
+    waits_for_approval(&handle);
+    server.decide_all(Decision::Deny);
+    handle.wait_for(BOUND, |now| matches!(now.state, State::BackingOff { .. })).unwrap();
+
+    // Nobody was asked for that yet: it is asked for at once.
+    handle.set_template(Some(Template::node("worker-1").with_dns_names(["worker-1"])));
+    waits_for_approval(&handle);
+    handle.set_template(None);
+    handle.wait_for(BOUND, |now| now.state == State::NoTemplate).unwrap();
+    handle.set_template(Some(Template::node("worker-1")));
+    waits_for_approval(&handle);
+    handle.shutdown();
+
+    let handle = node(runtime, &server.cluster).keeping(directory.path()).start_watched(observer(&transcript));
+    handle.rotate_now();
+    waits_for_approval(&handle);
+    server.decide_all(Decision::Approve);
+    issued(&handle, 1);
+    handle.shutdown();
+    let transcript = transcript.lock().unwrap();
+    transcript.lines.clone()
+}
+
+#[test]
+fn both_runtimes_live_the_same_life() {
+    let [threads, futures] = [Runtime::Std, Runtime::Smol].map(life);
+    assert!(threads.len() > 12, "{threads:#?}");
+    assert_eq!(threads, futures);
+}
