@@ -254,6 +254,12 @@ impl Rotation {
             Input::Tick => Event::Tick,
             Input::TemplateChanged(template) => Event::TemplateChanged(template),
             Input::RotateNow => Event::RotateNow,
+            Input::Refused { fingerprint } => {
+                // As if we had been turned down ourselves: the bootstrap identity is next.
+                let held = self.served.as_ref().map(|own| own.chain().certificate().fingerprint);
+                self.refused = held.filter(|held| *held == fingerprint).or(self.refused);
+                Event::CertRefused { fingerprint }
+            }
             Input::Progressed { id, progress } => {
                 if let Some(asking) = self.asking.as_mut().filter(|asking| asking.id == id) {
                     asking.progress = Some(progress);

@@ -52,6 +52,12 @@ impl Handle {
         self.0.rotate_now();
     }
 
+    /// Tells that a server this credential is meant for did not accept it: HTTP 401, or a TLS alert. A new one is
+    /// asked for at once, as whoever asked for the first. Of a credential that is not in use any more this changes nothing.
+    pub fn refused(&self, credential: &Credential) {
+        self.0.refused(credential);
+    }
+
     /// Ends the rotation, and waits until it has: no file is written after that. A request that is out
     /// is dropped; the API server keeps the object. Credentials handed out stay as they are.
     pub async fn shutdown(&self) {

@@ -23,6 +23,12 @@ impl Rotator {
         Self::default()
     }
 
+    /// What it is called in logs, in a process that rotates more than one.
+    #[must_use]
+    pub fn name(self, name: impl Into<String>) -> Self {
+        Self(self.0.name(name))
+    }
+
     /// The numbers to go by.
     #[must_use]
     pub fn policy(self, policy: Policy) -> Self {

@@ -27,6 +27,7 @@ pub enum Message {
 /// The inbox and the snapshot.
 #[derive(Debug)]
 pub struct Link {
+    name: String,
     inbox: Mutex<VecDeque<Message>>,
     arrived: Event,
     snapshot: ArcSwap<Snapshot>,
@@ -35,9 +36,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link whose handles see this until the loop says otherwise.
-    pub fn new(snapshot: Snapshot) -> Self {
+    /// A link whose handles see this until the loop says otherwise. What is logged about it bears the name.
+    pub fn new(name: String, snapshot: Snapshot) -> Self {
         Self {
+            name,
             inbox: Mutex::default(),
             arrived: Event::new(),
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -78,7 +80,7 @@ impl Link {
 
     /// Shows handles how things are now.
     pub fn publish(&self, snapshot: Snapshot) {
-        report(&self.snapshot.load(), &snapshot);
+        report(&self.name, &self.snapshot.load(), &snapshot);
         self.snapshot.store(Arc::new(snapshot));
         self.changed.notify(usize::MAX);
     }

@@ -5,7 +5,8 @@ use perennial_kubernetes::client::Progress;
 use perennial_kubernetes::rotation::Snapshot;
 
 /// Logs what is new since the last snapshot.
-pub(crate) fn report(before: &Snapshot, after: &Snapshot) {
+pub(crate) fn report(of: &str, before: &Snapshot, after: &Snapshot) {
+    let of = if of.is_empty() { String::new() } else { format!("{of}: ") };
     if let (true, Some(credential)) = (after.issued > before.issued, &after.credential) {
         let (chain, certificate) = (credential.chain(), credential.chain().certificate());
         tracing::info!(
@@ -13,20 +14,20 @@ pub(crate) fn report(before: &Snapshot, after: &Snapshot) {
             serial = chain.serial(),
             not_before = %certificate.validity.not_before(),
             not_after = %certificate.validity.not_after(),
-            "a new certificate is in use"
+            "{of}a new certificate is in use"
         );
     }
     if let (true, Some(error)) = (after.last_error != before.last_error, &after.last_error) {
         let kept = if after.credential.is_some() { "; the certificate in use is kept" } else { "" };
-        tracing::warn!("{error}{}{kept}", next_attempt(after));
+        tracing::warn!("{of}{error}{}{kept}", next_attempt(after));
     }
     if let (true, Some(progress)) = (after.progress != before.progress, &after.progress)
         && *progress != Progress::Finished
     {
-        tracing::info!("{progress}");
+        tracing::info!("{of}{progress}");
     }
     if after.state != before.state {
-        tracing::debug!(state = %after.state, unwritten = after.unwritten, "state changed");
+        tracing::debug!(state = %after.state, unwritten = after.unwritten, "{of}state changed");
     }
 }
 

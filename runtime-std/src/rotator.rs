@@ -20,6 +20,7 @@ use crate::link::{Ending, Link, Message};
 /// store holds is served as it is; without a store, a credential lives as long as the process.
 #[derive(Default)]
 pub struct Rotator {
+    name: String,
     policy: Policy,
     template: Option<Template>,
     signer: Option<Signer>,
@@ -33,6 +34,7 @@ pub struct Rotator {
 impl fmt::Debug for Rotator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rotator")
+            .field("name", &self.name)
             .field("policy", &self.policy)
             .field("template", &self.template)
             .field("signer", &self.signer)
@@ -48,6 +50,12 @@ impl Rotator {
     /// Nothing yet, with the default policy.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What it is called in logs, in a process that rotates more than one.
+    #[must_use]
+    pub fn name(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
     }
 
     /// The numbers to go by.
@@ -90,12 +98,12 @@ impl Rotator {
 
     /// The parts a loop needs: decisions, disk, and the link to its handles.
     pub fn into_parts(self) -> (Rotation, Option<Directory>, Arc<Link>) {
-        let Self { policy, template, signer, store, credential, pending, observers } = self;
+        let Self { name, policy, template, signer, store, credential, pending, observers } = self;
         let start = Start { policy: Arc::new(policy), signer, template: template.map(Arc::new), credential, pending };
         let now = clock::now();
         let mut rotation = Rotation::new(start, now);
         observers.into_iter().for_each(|observer| rotation.observe(observer));
-        let link = Arc::new(Link::new(rotation.snapshot(now)));
+        let link = Arc::new(Link::new(name, rotation.snapshot(now)));
         (rotation, store, link)
     }
 

@@ -93,6 +93,27 @@ fn a_disowned_certificate_gives_way_to_the_bootstrap_credential() {
 }
 
 #[test]
+fn a_certificate_its_user_saw_refused_is_replaced_by_the_bootstrap_credential() {
+    on_both(|runtime| {
+        let server = serve(Approval::Auto);
+        let handle = node(runtime, &server.cluster).start();
+        let first = issued(&handle, 1);
+        handle.refused(&first);
+        let second = issued(&handle, 2);
+        // News about a certificate that is gone already.
+        handle.refused(&first);
+        handle.rotate_now();
+        issued(&handle, 3);
+        handle.shutdown();
+        assert_ne!(second.chain().serial(), first.chain().serial());
+        let askers: Vec<String> =
+            server.handle.with_api(|api, _| api.requests().map(|csr| csr.spec.username.clone()).collect());
+        assert_eq!(askers.iter().filter(|name| *name == "system:bootstrap:abcdef").count(), 2);
+        assert_eq!(askers.iter().filter(|name| *name == "system:node:worker-1").count(), 1);
+    });
+}
+
+#[test]
 fn the_directory_holds_what_is_served_and_its_predecessor_each_in_a_file_of_its_own() {
     on_both(|runtime| {
         let parent = tempfile::tempdir().unwrap();

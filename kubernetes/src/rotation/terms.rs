@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use perennial::{Instant, Now, Reason, RequestId, State, Template};
+use perennial::{Fingerprint, Instant, Now, Reason, RequestId, State, Template};
 use perennial_pki::Credential;
 
 use super::record::Record;
@@ -17,6 +17,11 @@ pub enum Input {
     TemplateChanged(Option<Arc<Template>>),
     /// Somebody asked for a new certificate.
     RotateNow,
+    /// A server this certificate is meant for did not accept it (HTTP 401, a TLS alert).
+    Refused {
+        /// The certificate that was shown.
+        fingerprint: Fingerprint,
+    },
     /// An exchange moved on.
     Progressed {
         /// Of this request.
