@@ -2,7 +2,7 @@
 //!
 //! - [`rotation`]: the machine joined to keys and exchanges; what a runtime drives.
 //! - [`client`]: one request for a certificate, from `POST` to the chain.
-//! - [`cluster`], [`kubeconfig`]: which API server, and as whom.
+//! - [`cluster`], [`kubeconfig`]: which API server, and as whom; [`kubelet_config`]: which certificates.
 //! - [`journal`]: every step of a machine as a line of text, and its replay.
 //! - `server` (feature): an embedded API server for development, demos and tests.
 
@@ -12,6 +12,7 @@ pub mod client;
 pub mod cluster;
 pub mod journal;
 pub mod kubeconfig;
+pub mod kubelet_config;
 pub mod objects;
 pub mod rotation;
 #[cfg(feature = "server")]
