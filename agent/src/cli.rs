@@ -1,5 +1,7 @@
 //! The command line: what can be asked for, and what people are told about it.
 
+mod run;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::spans;
+pub(crate) use run::{Run, Which};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -70,61 +73,6 @@ pub(crate) struct Demo {
     /// Keep the certificates in this directory, which must not hold any yet [default: a temporary one]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
-    /// Report on stdout as JSON, one object a line
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Keep this node's client certificate rotated, as kubelet would
-///
-/// Without a certificate in the directory, the first one is asked for with the bootstrap kubeconfig
-/// (or, if none is given, with the user of the kubeconfig itself); after that the certificate renews
-/// itself. Once there is a certificate, a kubeconfig that points at it is written, unless a usable
-/// one is there already. SIGTERM and SIGINT end it; started again it goes on with the certificate in
-/// the directory, and with the request that was not decided by then, whatever ended it: nobody has to
-/// approve a second one, and a denial is not forgotten.
-///
-/// The files are kubelet's: DIR/kubelet-client-current.pem always links to the pair in use. What was
-/// asked last, with its key, is in DIR/kubelet-client-pending.json.
-#[derive(Debug, Args)]
-#[command(
-    verbatim_doc_comment,
-    after_help = "\
-Examples:
-  perennial run --cert-dir /var/lib/kubelet/pki --kubeconfig /etc/kubernetes/kubelet.conf \\
-                --bootstrap-kubeconfig /etc/kubernetes/bootstrap-kubelet.conf
-  perennial run --cert-dir pki --kubeconfig node.kubeconfig --once   # from a timer
-
-Events with --json: started, waiting_for_approval (csr), issued and rotated (serial, not_before,
-not_after), resting (rotate_at), kubeconfig (path), trouble (reason); then stopped, or failed (reason).
-
-Exit codes:
-  0  ended by a signal; with --once: a certificate that is not due is in place
-  1  failed; with --once also: ended by a signal before that
-  2  bad usage or input; nothing was changed"
-)]
-pub(crate) struct Run {
-    /// Where certificate and key are kept; created if missing
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cert_dir: PathBuf,
-    /// The node's kubeconfig: says which cluster, if it exists, and is written if it does not
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kubeconfig: PathBuf,
-    /// As whom to ask for the first certificate, and which cluster, while the kubeconfig does not exist
-    #[arg(long, value_name = "FILE")]
-    pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
-    /// The node's name [default: the host name, in lower case]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) node_name: Option<String>,
-    /// What the rotation runs on: plain threads, or futures on smol
-    #[arg(long, value_enum, default_value_t = Runtime::Std)]
-    pub(crate) runtime: Runtime,
-    /// The numbers to go by
-    #[arg(long, value_enum, default_value_t = Policy::Default)]
-    pub(crate) policy: Policy,
-    /// Exit as soon as a certificate that is not due is in place
-    #[arg(long)]
-    pub(crate) once: bool,
     /// Report on stdout as JSON, one object a line
     #[arg(long)]
     pub(crate) json: bool,

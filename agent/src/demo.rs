@@ -70,10 +70,12 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
     let bootstrap = Bootstrap::new(Token::new(&token).map_err(Failure::failed)?);
     let policy = policy(options.lifetime).map_err(Failure::failed)?;
     let plan = Plan {
+        name: String::new(),
         policy: policy.clone(),
-        template: Template::node(NODE),
-        signer: signer(cluster.clone(), &bootstrap, options.lifetime, roots),
+        template: Some(Template::node(NODE)),
+        signer: Some(signer(cluster.clone(), &bootstrap, options.lifetime, roots)),
         store,
+        observers: Vec::new(),
     };
     let begun = clock::now().unix;
     report.event(

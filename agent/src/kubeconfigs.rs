@@ -144,7 +144,7 @@ fn cluster(endpoint: &Endpoint) -> Result<Cluster, String> {
 }
 
 /// The user of the kubeconfig at `path`, read anew, with all files it names.
-fn identity(path: &Path) -> Result<Identity, String> {
+pub(crate) fn identity(path: &Path) -> Result<Identity, String> {
     let kubeconfig = load_existing(path)?;
     let selected = kubeconfig.select(None).map_err(|error| error.to_string())?;
     let credentials = selected.identity(&mut |path| fs::read(path)).map_err(|error| error.to_string())?;

@@ -4,7 +4,7 @@ use std::thread::{self, JoinHandle};
 
 use perennial::{Certificate, Policy, Template};
 use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
-use perennial_kubernetes::rotation::Signer;
+use perennial_kubernetes::rotation::{Observer, Signer};
 use perennial_std::{Directory, Handle};
 
 use crate::cli::Runtime;
@@ -13,6 +13,9 @@ use crate::failure::Failure;
 /// The prefix of kubelet's client certificate files.
 pub(crate) const PREFIX: &str = "kubelet-client";
 
+/// The prefix of kubelet's serving certificate files.
+pub(crate) const SERVING_PREFIX: &str = "kubelet-server";
+
 /// The seed a rotation that holds this certificate goes by.
 pub(crate) fn seed_of(certificate: &Certificate) -> u64 {
     perennial::seed(KUBELET_CLIENT_SIGNER, &certificate.common_name)
@@ -20,10 +23,15 @@ pub(crate) fn seed_of(certificate: &Certificate) -> u64 {
 
 /// What is to be rotated, and how.
 pub(crate) struct Plan {
+    /// What it is called in logs.
+    pub(crate) name: String,
     pub(crate) policy: Policy,
-    pub(crate) template: Template,
-    pub(crate) signer: Signer,
+    /// `None`: it is not known yet.
+    pub(crate) template: Option<Template>,
+    /// `None`: rotation is not enabled, what is there is kept an eye on.
+    pub(crate) signer: Option<Signer>,
     pub(crate) store: Directory,
+    pub(crate) observers: Vec<Observer>,
 }
 
 /// A rotation that runs.
@@ -32,18 +40,33 @@ pub(crate) struct Running {
     thread: Option<JoinHandle<()>>,
 }
 
+/// The same builder twice: neither runtime knows the other's.
+macro_rules! build {
+    ($rotator:ty, $plan:expr) => {{
+        let Plan { name, policy, template, signer, store, observers } = $plan;
+        let mut rotator = <$rotator>::new().name(name).policy(policy);
+        if let Some(template) = template {
+            rotator = rotator.template(template);
+        }
+        if let Some(signer) = signer {
+            rotator = rotator.signer(signer);
+        }
+        for observer in observers {
+            rotator = rotator.observer(observer);
+        }
+        rotator.store(store).map_err(Failure::usage)?
+    }};
+}
+
 impl Plan {
     pub(crate) fn start(self, runtime: Runtime) -> Result<Running, Failure> {
-        let Self { policy, template, signer, store } = self;
         match runtime {
             Runtime::Std => {
-                let rotator = perennial_std::Rotator::new().policy(policy).template(template).signer(signer);
-                let handle = rotator.store(store).map_err(Failure::usage)?.start().map_err(Failure::failed)?;
+                let handle = build!(perennial_std::Rotator, self).start().map_err(Failure::failed)?;
                 Ok(Running { handle, thread: None })
             }
             Runtime::Smol => {
-                let rotator = perennial_smol::Rotator::new().policy(policy).template(template).signer(signer);
-                let (handle, rotation) = rotator.store(store).map_err(Failure::usage)?.start();
+                let (handle, rotation) = build!(perennial_smol::Rotator, self).start();
                 // A program with an executor would spawn it there.
                 let thread = thread::Builder::new().name("smol".into()).spawn(|| smol::block_on(rotation));
                 Ok(Running { handle: handle.blocking().clone(), thread: Some(thread.map_err(Failure::failed)?) })

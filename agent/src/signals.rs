@@ -1,10 +1,10 @@
-//! SIGTERM and SIGINT end us in order; a person who asks again with Ctrl-C need not wait. SIGHUP has us look again.
+//! SIGTERM and SIGINT end us in order; a person who asks again with Ctrl-C need not wait. Others have us look again.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
@@ -27,10 +27,10 @@ pub(crate) fn on_stop(then: impl FnOnce() + Send + 'static) -> Result<Arc<Atomic
     Ok(asked)
 }
 
-/// Calls `then` at every SIGHUP, on a thread of its own.
-pub(crate) fn on_hangup(mut then: impl FnMut() + Send + 'static) -> Result<(), Failure> {
-    let mut signals = Signals::new([SIGHUP]).map_err(Failure::failed)?;
-    let wait = move || signals.forever().for_each(|_| then());
-    thread::Builder::new().name("hangups".into()).spawn(wait).map_err(Failure::failed)?;
+/// Calls `then` each time one of these arrives, on a thread of its own.
+pub(crate) fn on_each(which: &[i32], then: impl FnMut(i32) + Send + 'static) -> Result<(), Failure> {
+    let mut signals = Signals::new(which).map_err(Failure::failed)?;
+    let wait = move || signals.forever().for_each(then);
+    thread::Builder::new().name("signals".into()).spawn(wait).map_err(Failure::failed)?;
     Ok(())
 }

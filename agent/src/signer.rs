@@ -10,6 +10,7 @@ use perennial_kubernetes::server::{Approval, Next, Options, Random};
 use perennial_pki::{Chain, read_request};
 use perennial_std::clock;
 use serde_json::Value;
+use signal_hook::consts::SIGHUP;
 use smol::channel;
 use smol::future::or;
 
@@ -48,7 +49,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
     let wake_again = wake.clone();
     // Nobody listens any more once we are stopping.
     signals::on_stop(move || drop(wake.try_send(Wake::Stop)))?;
-    signals::on_hangup(move || drop(wake_again.try_send(Wake::LookAgain)))?;
+    signals::on_each(&[SIGHUP], move |_| drop(wake_again.try_send(Wake::LookAgain)))?;
     let mut report = Report::new(false);
     report.event("started", Value::Null, &introduction(options, &server.endpoint.server));
     let mut log = Log { report, seen: BTreeMap::new(), manual: options.approve == Approve::Manual };

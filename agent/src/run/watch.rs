@@ -1,29 +1,25 @@
-//! Looks on while the certificate is kept rotated, tells, and writes the kubeconfig.
+//! Looks on while a certificate is kept rotated, and tells.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use perennial::State;
 use perennial_kubernetes::client::Progress;
 use perennial_kubernetes::rotation::Snapshot;
-use perennial_std::Handle;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::cli;
-use crate::failure::Failure;
-use crate::kubeconfigs::{self, Access};
+use super::hook::Hook;
 use crate::report::{self, Report};
+use crate::rotation::Running;
 use crate::spans::words;
 
-/// How often a kubeconfig that could not be written is tried again.
-const RETRY: Duration = Duration::from_secs(30);
-
-/// Who looks on.
-pub(super) struct Watch<'a> {
-    handle: &'a Handle,
-    report: &'a mut Report,
+/// A certificate that is kept rotated, and who looks on.
+pub(super) struct Watch {
+    /// What its files begin with.
+    pub(super) of: String,
+    pub(super) running: Running,
+    /// The file that always leads to the pair in use.
+    current: PathBuf,
     /// There is a certificate: the next one is a rotation.
     held: bool,
     /// How many of the issued certificates were told.
@@ -33,7 +29,7 @@ pub(super) struct Watch<'a> {
 
 /// What was told last.
 #[derive(Default, PartialEq)]
-struct Seen {
+pub(super) struct Seen {
     issued: u64,
     unwritten: bool,
     /// A certificate that is not due is in use and on disk.
@@ -45,7 +41,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(now: &Snapshot) -> Self {
+    pub(super) fn of(now: &Snapshot) -> Self {
         Self {
             issued: now.issued,
             unwritten: now.unwritten,
@@ -57,75 +53,62 @@ impl Seen {
     }
 }
 
-impl<'a> Watch<'a> {
-    pub(super) fn new(handle: &'a Handle, report: &'a mut Report, held: bool) -> Self {
-        Self { handle, report, held, told: 0, seen: Seen::default() }
+impl Watch {
+    pub(super) fn new(of: &str, running: Running, current: PathBuf) -> Self {
+        let held = running.handle().credential().is_some();
+        Self { of: of.to_owned(), running, current, held, told: 0, seen: Seen::default() }
     }
 
-    /// Until a signal or, if that is all that was asked for, until a certificate that is not due is in place.
-    pub(super) fn until_stopped(
-        &mut self,
-        options: &cli::Run,
-        access: &Access,
-        current: &Path,
-        stopping: &AtomicBool,
-    ) -> Result<(), Failure> {
-        let mut to_write = access.write;
-        loop {
-            self.look();
-            if to_write && self.seen.in_place {
-                match kubeconfigs::write(&options.kubeconfig, &access.endpoint, current) {
-                    Ok(()) => {
-                        to_write = false;
-                        let sentence = format!("wrote {}", options.kubeconfig.display());
-                        self.report.event("kubeconfig", json!({ "path": options.kubeconfig }), &sentence);
-                    }
-                    Err(why) if options.once => return Err(Failure::Failed(why)),
-                    Err(why) => tracing::warn!("{why}; will try again"),
-                }
-            }
-            if options.once && self.seen.in_place {
-                return Ok(());
-            }
-            let retry = (to_write && self.seen.in_place).then_some(RETRY);
-            let changed = self.handle.wait_for(retry, |now| Seen::of(now) != self.seen);
-            if changed.is_none() && self.handle.link().has_ended() {
-                return match (stopping.load(Ordering::SeqCst), options.once) {
-                    (true, false) => Ok(()),
-                    (true, true) => Err(Failure::Failed(self.interrupted())),
-                    (false, _) => {
-                        Err(Failure::Failed("the rotation has ended by itself; please report this as a bug".into()))
-                    }
-                };
-            }
-        }
+    /// A certificate that is not due is in use and on disk, as far as was seen.
+    pub(super) const fn is_in_place(&self) -> bool {
+        self.seen.in_place
     }
 
-    fn interrupted(&self) -> String {
-        let trouble = self.seen.trouble.as_deref().map(|error| format!("; the last trouble: {error}"));
-        format!("interrupted before a certificate was in place{}", trouble.unwrap_or_default())
+    /// The last trouble, unless it has passed.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.seen.trouble.as_deref()
     }
 
     /// Tells what is new. What has no sentence here is logged by the runtime.
-    fn look(&mut self) {
-        let now = self.handle.snapshot();
+    pub(super) fn look(&mut self, report: &mut Report, hook: &mut Hook) {
+        let now = self.running.handle().snapshot();
         let new = Seen::of(&now);
+        let of = self.of.clone();
+        let mut tell = |name, fields: Value, sentence: &str| {
+            report.event(name, report::with(json!({ "of": of }), fields), sentence);
+        };
         if let (Some(credential), true) = (&now.credential, now.issued > self.told && !now.unwritten) {
             let name = if self.held { "rotated" } else { "issued" };
-            self.report.event(name, report::certificate(credential.chain()), "");
+            tell(name, report::certificate(credential.chain()), "");
+            hook.run(&self.of, &self.current, credential.chain().serial());
             (self.held, self.told) = (true, now.issued);
         }
         if let (Some(Progress::WaitingForApproval { csr_name }), true) =
             (&new.progress, new.progress != self.seen.progress)
         {
-            self.report.event("waiting_for_approval", json!({ "csr": csr_name }), "");
+            tell("waiting_for_approval", json!({ "csr": csr_name }), "");
         }
         if let (Some(trouble), true) = (&new.trouble, new.trouble != self.seen.trouble) {
-            self.report.event("trouble", json!({ "reason": &**trouble }), "");
+            tell("trouble", json!({ "reason": &**trouble }), "");
         }
-        if let (Some(State::Resting { rotate_at }), true) = (new.state, new.state != self.seen.state) {
-            let sentence = format!("next rotation at {rotate_at}, in {}", words(rotate_at.since(now.at.unix)));
-            self.report.event("resting", json!({ "rotate_at": rotate_at.to_string() }), &sentence);
+        if new.state != self.seen.state {
+            match new.state {
+                Some(State::Resting { rotate_at }) => {
+                    let left = words(rotate_at.since(now.at.unix));
+                    let sentence = format!("{of}: next rotation at {rotate_at}, in {left}");
+                    tell("resting", json!({ "rotate_at": rotate_at.to_string() }), &sentence);
+                }
+                Some(State::NotEnabled) => {
+                    let end = now.credential.as_ref().map(|held| held.chain().certificate().validity.not_after());
+                    let what = end.map_or_else(
+                        || "there is no certificate, and none is asked for".to_owned(),
+                        |end| format!("the certificate is valid until {end}, and no other is asked for"),
+                    );
+                    let sentence = format!("{of}: rotation is not enabled: {what}");
+                    tell("disabled", json!({ "not_after": end.map(|end| end.to_string()) }), &sentence);
+                }
+                _ => {}
+            }
         }
         self.seen = new;
     }

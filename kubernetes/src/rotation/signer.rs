@@ -8,7 +8,7 @@ use perennial_pki::{KeyAlgorithm, Roots, Usage};
 
 use crate::client::Limits;
 use crate::cluster::{Cluster, Identity};
-use crate::objects::KUBELET_CLIENT_SIGNER;
+use crate::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 
 /// Gives the identity to ask with, looked up anew for each request: a token file may have changed.
 /// It is called on the loop, which stands still meanwhile: read a file, but do not go to the network.
@@ -47,6 +47,8 @@ pub struct Signer {
     pub signer_name: String,
     /// What the certificate is for.
     pub usage: Usage,
+    /// `spec.usages`, if it is not just a digital signature and the [`usage`](Self::usage).
+    pub usages: Option<Vec<String>>,
     /// `spec.expirationSeconds`: the lifetime wished for.
     pub expiration: Option<Duration>,
     /// What keys to generate.
@@ -69,6 +71,7 @@ impl Signer {
             ask_as: AskAs::Own { bootstrap },
             signer_name: KUBELET_CLIENT_SIGNER.into(),
             usage: Usage::ClientAuth,
+            usages: None,
             expiration: None,
             key_algorithm: KeyAlgorithm::default(),
             issuers: None,
@@ -77,7 +80,20 @@ impl Signer {
         }
     }
 
+    /// The signer of kubelets' serving certificates, asked as somebody who is a node already.
+    pub fn kubelet_serving(cluster: Arc<Cluster>, node: IdentitySource) -> Self {
+        Self {
+            ask_as: AskAs::Other(node),
+            signer_name: KUBELET_SERVING_SIGNER.into(),
+            usage: Usage::ServerAuth,
+            ..Self::kubelet_client(cluster, None)
+        }
+    }
+
     pub(super) fn usages(&self) -> Vec<String> {
+        if let Some(usages) = &self.usages {
+            return usages.clone();
+        }
         let purpose = match self.usage {
             Usage::ClientAuth => "client auth",
             Usage::ServerAuth => "server auth",

@@ -1,0 +1,276 @@
+//! What `perennial run` can be asked for.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, ValueEnum};
+use perennial::{Backoff, Window};
+use perennial_pki::KeyAlgorithm;
+
+use super::{Policy, Runtime};
+use crate::spans;
+
+/// Keep this node's certificates rotated, as kubelet would
+///
+/// Without a certificate in the directory, the first one is asked for with the bootstrap kubeconfig
+/// (or, if none is given, with the user of the kubeconfig itself); after that the certificate renews
+/// itself. Once there is a certificate, a kubeconfig that points at it is written, unless a usable
+/// one is there already. SIGTERM and SIGINT end it; started again it goes on with the certificate in
+/// the directory, and with the request that was not decided by then, whatever ended it: nobody has to
+/// approve a second one, and a denial is not forgotten. SIGHUP has everything read again, flags aside.
+/// SIGUSR1 asks for new certificates now.
+///
+/// The files are kubelet's: DIR/kubelet-client-current.pem always links to the pair in use. What was
+/// asked last, with its key, is in DIR/kubelet-client-pending.json. With --rotate-server-certificates
+/// there is a second certificate beside it, kubelet-server, for the addresses of the node. It is asked
+/// for with the first one.
+#[derive(Clone, Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  perennial run --cert-dir /var/lib/kubelet/pki --kubeconfig /etc/kubernetes/kubelet.conf \\
+                --bootstrap-kubeconfig /etc/kubernetes/bootstrap-kubelet.conf
+  perennial run --cert-dir pki --kubeconfig node.kubeconfig --once   # from a timer
+  perennial run --cert-dir pki --kubeconfig node.kubeconfig --config /var/lib/kubelet/config.yaml \\
+                --rotate-server-certificates --node-ip 10.0.0.7
+  perennial run --cert-dir pki --kubeconfig admin.kubeconfig --prefix proxy --common-name proxy-1 \\
+                --signer-name example.com/proxies --usage 'digital signature' --usage 'server auth' \\
+                --dns proxy.example.com --key-type ed25519 --on-rotated 'systemctl reload proxy'
+
+Events with --json, of which certificate in \"of\": started, waiting_for_approval (csr), issued and
+rotated (serial, not_before, not_after), resting (rotate_at), disabled, kubeconfig (path), trouble (reason),
+reloaded; then stopped, or failed (reason).
+
+Exit codes:
+  0  ended by a signal; with --once: certificates that are not due are in place
+  1  failed; with --once also: ended by a signal before that
+  2  bad usage or input; nothing was changed"
+)]
+pub(crate) struct Run {
+    /// Where certificates and keys are kept; created if missing
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cert_dir: PathBuf,
+    /// The node's kubeconfig: says which cluster, if it exists, and is written if it does not
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: PathBuf,
+    /// As whom to ask for the first certificate, and which cluster, while the kubeconfig does not exist
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
+    /// The node's name [default: the host name, in lower case]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+    /// kubelet's configuration: what it says about certificates is done, unless a flag says otherwise
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// What the rotation runs on: plain threads, or futures on smol
+    #[arg(long, value_enum, default_value_t = Runtime::Std)]
+    pub(crate) runtime: Runtime,
+    /// Exit as soon as certificates that are not due are in place
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Report on stdout as JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) which: Which,
+    #[command(flatten)]
+    pub(crate) wanted: Wanted,
+    #[command(flatten)]
+    pub(crate) numbers: Numbers,
+    #[command(flatten)]
+    pub(crate) service: Service,
+}
+
+/// Which certificates there are.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Which certificates")]
+pub(crate) struct Which {
+    /// Keep the client certificate rotated [default: as --config says, or true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
+    pub(crate) rotate_certificates: Option<bool>,
+    /// Ask for a serving certificate, and keep it rotated [default: as --config says, or false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
+    pub(crate) rotate_server_certificates: Option<bool>,
+    /// An address the serving certificate is for; may be given again
+    #[arg(long, value_name = "IP")]
+    pub(crate) node_ip: Vec<IpAddr>,
+    /// A file of addresses the serving certificate is for, one a line; it is watched
+    #[arg(long, value_name = "FILE", conflicts_with = "node_ip")]
+    pub(crate) node_addresses: Option<PathBuf>,
+    /// A serving certificate that somebody else keeps: it is watched, and reported on
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    pub(crate) tls_cert_file: Option<PathBuf>,
+    /// The key that belongs to --tls-cert-file
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    pub(crate) tls_private_key_file: Option<PathBuf>,
+}
+
+/// What is asked for instead of a node's client certificate.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "What is asked for")]
+pub(crate) struct Wanted {
+    /// Who signs
+    #[arg(long, value_name = "NAME", default_value = perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER)]
+    pub(crate) signer_name: String,
+    /// The name the files begin with
+    #[arg(long, value_name = "NAME", default_value = crate::rotation::PREFIX, value_parser = prefix)]
+    pub(crate) prefix: String,
+    /// The common name [default: system:node:NAME, in the organization system:nodes]
+    #[arg(long, value_name = "CN")]
+    pub(crate) common_name: Option<String>,
+    /// An organization; may be given again
+    #[arg(long, value_name = "O")]
+    pub(crate) organization: Vec<String>,
+    /// A DNS name; may be given again
+    #[arg(long, value_name = "NAME")]
+    pub(crate) dns: Vec<String>,
+    /// An IP address; may be given again
+    #[arg(long, value_name = "IP")]
+    pub(crate) ip: Vec<IpAddr>,
+    /// What the key may be used for, for example 'server auth'; may be given again [default: as the signer wants it]
+    #[arg(long, value_name = "USAGE")]
+    pub(crate) usage: Vec<String>,
+    /// What kind of keys to generate
+    #[arg(long, value_enum, default_value_t = KeyType::P256)]
+    pub(crate) key_type: KeyType,
+    /// The lifetime wished for, ten minutes at least [default: the signer's]
+    #[arg(long, value_name = "DURATION", value_parser = requested_lifetime)]
+    pub(crate) requested_lifetime: Option<Duration>,
+    /// Refuse certificates that do not lead to one of these CAs, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) issuer_ca_file: Option<PathBuf>,
+}
+
+/// How patient, how eager.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Patience")]
+pub(crate) struct Numbers {
+    /// The numbers to go by, where no flag says otherwise
+    #[arg(long, value_enum, default_value_t = Policy::Default)]
+    pub(crate) policy: Policy,
+    /// In which part of its lifetime a certificate is replaced, for example 70%-90%
+    #[arg(long, value_name = "FROM-TO", value_parser = window)]
+    pub(crate) rotation_window: Option<Window>,
+    /// How long a request may wait for approval before it is made again
+    #[arg(long, value_name = "DURATION", value_parser = spans::parse)]
+    pub(crate) request_timeout: Option<Duration>,
+    /// How long to wait after network trouble and the like: first, and at most, for example 1s-2m
+    #[arg(long, value_name = "FIRST-MOST", value_parser = backoff)]
+    pub(crate) retry: Option<Backoff>,
+    /// How long to wait after a refusal: first, and at most, for example 5m-1h
+    #[arg(long, value_name = "FIRST-MOST", value_parser = patience)]
+    pub(crate) retry_refused: Option<Backoff>,
+}
+
+/// How it gets on with what is around it.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Service")]
+pub(crate) struct Service {
+    /// Run this with sh after each new certificate, with PERENNIAL_CERTIFICATE, PERENNIAL_FILE and PERENNIAL_SERIAL set
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) on_rotated: Option<String>,
+    /// Exit with 1 when there has been no valid client certificate for so long [default: go on trying]
+    #[arg(long, value_name = "DURATION", value_parser = spans::parse)]
+    pub(crate) exit_without_certificate: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyType {
+    /// ECDSA on P-256
+    P256,
+    /// ECDSA on P-384
+    P384,
+    /// Ed25519; not every signer and peer takes it
+    Ed25519,
+}
+
+impl KeyType {
+    pub(crate) const fn algorithm(self) -> KeyAlgorithm {
+        match self {
+            Self::P256 => KeyAlgorithm::EcdsaP256,
+            Self::P384 => KeyAlgorithm::EcdsaP384,
+            Self::Ed25519 => KeyAlgorithm::Ed25519,
+        }
+    }
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    match !text.is_empty() && text.len() <= 64 && !text.starts_with('.') && text.bytes().all(fits) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("names of files begin with this: letters, digits, '-', '_' and '.', not beginning with '.'".into())
+        }
+    }
+}
+
+/// The API takes no shorter wish.
+fn requested_lifetime(text: &str) -> Result<Duration, String> {
+    let span = spans::parse(text)?;
+    match span.as_secs() {
+        0..600 => Err("the API takes ten minutes at least, for example 10m or 24h".into()),
+        600..=0x7fff_ffff => Ok(span),
+        _ => Err("at most 68 years, for example 365d".into()),
+    }
+}
+
+fn window(text: &str) -> Result<Window, String> {
+    const HOW: &str = "write two percentages of the lifetime, for example 70%-90%";
+    let permille = |part: &str| {
+        let number: f64 = part.trim().trim_end_matches('%').parse().ok()?;
+        (0.1..=99.9).contains(&number).then_some((number * 10.0).round() as u16)
+    };
+    let (from, to) = text.split_once('-').ok_or(HOW)?;
+    match (permille(from), permille(to)) {
+        (Some(from), Some(to)) => Window::new(from, to).map_err(|_| format!("it ends before it begins; {HOW}")),
+        _ => Err(format!("{HOW}; between 0.1% and 99.9%")),
+    }
+}
+
+/// Full jitter: a crowd that failed together does not return together.
+fn backoff(text: &str) -> Result<Backoff, String> {
+    spread(text, perennial::Policy::default().transient)
+}
+
+fn patience(text: &str) -> Result<Backoff, String> {
+    spread(text, perennial::Policy::default().refused)
+}
+
+fn spread(text: &str, like: Backoff) -> Result<Backoff, String> {
+    let (first, most) =
+        text.split_once('-').ok_or("write two durations, the first wait and the longest, for example 1s-2m")?;
+    let (first, most) = (spans::parse(first.trim())?, spans::parse(most.trim())?);
+    Backoff::new(first, most, like.spread()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_two_percentages() {
+        assert_eq!(window("70%-90%"), Ok(Window::new(700, 900).unwrap()));
+        assert_eq!(window("33.3-66.7"), Ok(Window::new(333, 667).unwrap()));
+        for bad in ["", "70%", "90%-70%", "0-50", "50-100", "a-b", "-5%-10%", "NaN-90"] {
+            assert!(window(bad).is_err_and(|why| why.contains("for example 70%-90%")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn waits_are_two_durations() {
+        let wait = backoff("1s-2m").unwrap();
+        assert_eq!((wait.first().as_secs(), wait.cap().as_secs()), (1, 120));
+        for bad in ["", "1s", "2m-1s", "0s-1s", "1-2"] {
+            assert!(backoff(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lifetimes_the_api_refuses_are_refused_here() {
+        assert_eq!(requested_lifetime("10m").unwrap().as_secs(), 600);
+        assert!(requested_lifetime("9m").is_err_and(|why| why.contains("ten minutes")));
+        assert!(requested_lifetime("70000d").is_err());
+    }
+}

@@ -1,0 +1,166 @@
+//! What is to be done, all told: flags, kubelet's configuration, and what follows from them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use perennial::{Policy, Template};
+use perennial_kubernetes::cluster::Cluster;
+use perennial_kubernetes::kubelet_config::KubeletConfig;
+use perennial_kubernetes::objects::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER};
+use perennial_kubernetes::rotation::{AskAs, IdentitySource, Signer};
+use perennial_pki::{Roots, Usage};
+
+use super::addresses::Addresses;
+use super::node_name;
+use crate::cli::Run;
+use crate::failure::Failure;
+
+/// What is to be done.
+pub(super) struct Settings {
+    pub(super) policy: Policy,
+    pub(super) first: First,
+    pub(super) serving: Serving,
+}
+
+/// The certificate that everything else is asked for with: a node's client certificate, or another.
+pub(super) struct First {
+    pub(super) template: Template,
+    /// It is kept rotated; else, what is there is kept an eye on.
+    pub(super) rotated: bool,
+    /// It is what API servers know its holder by: it renews itself, and a kubeconfig points at it.
+    pub(super) renews_itself: bool,
+    usage: Usage,
+    issuers: Option<Roots>,
+}
+
+/// The certificate a node serves with.
+pub(super) enum Serving {
+    /// None of our concern.
+    None,
+    /// It is asked for, and kept rotated.
+    Rotated { node: String, addresses: Addresses },
+    /// Somebody else keeps it.
+    Files { certificate: PathBuf, key: PathBuf },
+}
+
+impl Settings {
+    /// Reads what the flags name. Changes nothing.
+    pub(super) fn read(options: &Run) -> Result<Self, Failure> {
+        let config = match &options.config {
+            Some(path) => read_config(path)?,
+            None => KubeletConfig::default(),
+        };
+        let which = &options.which;
+        let serving = which.rotate_server_certificates.or(config.server_tls_bootstrap).unwrap_or(false);
+        let node = match &options.wanted.common_name {
+            Some(_) if !serving => None,
+            _ => Some(node_name::resolve(options.node_name.as_deref())?),
+        };
+        let files = which.tls_cert_file.clone().zip(which.tls_private_key_file.clone());
+        let files = files.or_else(|| config.tls_cert_file.zip(config.tls_private_key_file));
+        let serving = match (serving, files, &node) {
+            (true, _, Some(node)) => {
+                Serving::Rotated { node: node.clone(), addresses: Addresses::of(which, options.config.as_deref())? }
+            }
+            (_, Some((certificate, key)), _) => Serving::Files { certificate, key },
+            _ => Serving::None,
+        };
+        let rotated = which.rotate_certificates.or(config.rotate_certificates).unwrap_or(true);
+        let first = First::read(options, node.as_deref(), rotated)?;
+        Ok(Self { policy: policy(options), first, serving })
+    }
+}
+
+impl First {
+    fn read(options: &Run, node: Option<&str>, rotated: bool) -> Result<Self, Failure> {
+        let wanted = &options.wanted;
+        let template = match (&wanted.common_name, node) {
+            (Some(name), _) => Template::new(name.as_str()),
+            (None, Some(node)) => Template::node(node),
+            (None, None) => return Err(Failure::Usage("give --common-name or --node-name".into())),
+        };
+        let template = template
+            .with_organizations(wanted.organization.iter().cloned())
+            .with_dns_names(wanted.dns.iter().cloned())
+            .with_ip_addresses(wanted.ip.iter().copied());
+        let has_names = !wanted.dns.is_empty() || !wanted.ip.is_empty();
+        if wanted.signer_name == KUBELET_CLIENT_SIGNER && has_names {
+            return Err(Failure::Usage(format!(
+                "{KUBELET_CLIENT_SIGNER} signs no DNS names or IP addresses: leave out --dns and --ip, \
+                 or give another --signer-name; the serving certificate's addresses are --node-ip"
+            )));
+        }
+        let usage = usage(&wanted.usage)?;
+        let knows = [KUBELET_CLIENT_SIGNER, CLIENT_SIGNER].contains(&wanted.signer_name.as_str());
+        let issuers = wanted.issuer_ca_file.as_deref().map(read_roots).transpose()?;
+        Ok(Self { template, rotated, renews_itself: knows && usage == Usage::ClientAuth, usage, issuers })
+    }
+
+    /// Who is asked for it; nobody, if it is not to be rotated.
+    pub(super) fn signer(&self, options: &Run, cluster: Arc<Cluster>, user: IdentitySource) -> Option<Signer> {
+        let wanted = &options.wanted;
+        let ask_as = match self.renews_itself {
+            true => AskAs::Own { bootstrap: Some(user) },
+            false => AskAs::Other(user),
+        };
+        let signer = Signer {
+            ask_as,
+            signer_name: wanted.signer_name.clone(),
+            usage: self.usage,
+            usages: (!wanted.usage.is_empty()).then(|| wanted.usage.clone()),
+            issuers: self.issuers.clone(),
+            ..common(options, Signer::kubelet_client(cluster, None))
+        };
+        self.rotated.then_some(signer)
+    }
+}
+
+/// Who is asked for the serving certificate.
+pub(super) fn serving_signer(options: &Run, cluster: Arc<Cluster>, node: IdentitySource) -> Signer {
+    common(options, Signer::kubelet_serving(cluster, node))
+}
+
+fn common(options: &Run, signer: Signer) -> Signer {
+    let wanted = &options.wanted;
+    Signer { key_algorithm: wanted.key_type.algorithm(), expiration: wanted.requested_lifetime, ..signer }
+}
+
+fn policy(options: &Run) -> Policy {
+    let numbers = &options.numbers;
+    let like = numbers.policy.numbers();
+    Policy {
+        window: numbers.rotation_window.unwrap_or(like.window),
+        request_timeout: numbers.request_timeout.unwrap_or(like.request_timeout),
+        transient: numbers.retry.unwrap_or(like.transient),
+        refused: numbers.retry_refused.unwrap_or(like.refused),
+        ..like
+    }
+}
+
+/// What an issued certificate is tested for.
+fn usage(usages: &[String]) -> Result<Usage, Failure> {
+    let has = |usage: &str| usages.iter().any(|given| given == usage);
+    match (usages.is_empty() || has("client auth"), has("server auth")) {
+        (true, _) => Ok(Usage::ClientAuth),
+        (false, true) => Ok(Usage::ServerAuth),
+        (false, false) => {
+            let why = "one --usage has to be 'client auth' or 'server auth': nothing else can be made sure of";
+            Err(Failure::Usage(why.into()))
+        }
+    }
+}
+
+fn read_config(path: &Path) -> Result<KubeletConfig, Failure> {
+    let text = fs::read_to_string(path).map_err(|error| unreadable(path, error))?;
+    KubeletConfig::parse(path, &text).map_err(|error| unreadable(path, error))
+}
+
+fn read_roots(path: &Path) -> Result<Roots, Failure> {
+    let pem = fs::read(path).map_err(|error| unreadable(path, error))?;
+    Roots::from_pem(&pem).map_err(|error| unreadable(path, error))
+}
+
+fn unreadable(path: &Path, error: impl std::fmt::Display) -> Failure {
+    Failure::Usage(format!("{}: {error}", path.display()))
+}
