@@ -110,8 +110,8 @@ pub(crate) struct Status {
 
 /// Run the embedded API server alone. For development: this is not a cluster, and not a CA to trust
 ///
-/// Serves certificate signing requests as a cluster does, approves nodes' client certificates, and
-/// signs with a CA of its own. CA and bootstrap token are kept in DIR and used again at the next
+/// Serves certificate signing requests as a cluster does, approves nodes' client and serving certificates,
+/// and signs with a CA of its own. CA and bootstrap token are kept in DIR and used again at the next
 /// start, together with two kubeconfigs, admin.kubeconfig and bootstrap.kubeconfig. Requests live in memory.
 ///
 /// SIGHUP makes it look again: at the CA, for another one to sign with (move ca.crt and ca.key away for a
@@ -162,7 +162,7 @@ pub(crate) struct Signer {
     /// How far back validity begins [default: 5 minutes, or a twentieth of shorter lifetimes]
     #[arg(long, value_name = "DURATION", value_parser = backdate)]
     pub(crate) backdate: Option<Duration>,
-    /// Who approves nodes' client certificates: the server, or a person with kubectl
+    /// Who approves nodes' certificates: the server, or a person with kubectl
     #[arg(long, value_enum, default_value_t = Approve::Auto)]
     pub(crate) approve: Approve,
     /// Misbehave as this file says, YAML or JSON: which requests go wrong, and how (see below)

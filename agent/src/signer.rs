@@ -35,6 +35,8 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
             Approve::Auto => Approval::Auto,
             Approve::Manual => Approval::Manual,
         },
+        // A cluster leaves that to an approver of its administrator's choice.
+        approve_serving: options.approve == Approve::Auto,
         signing_duration: options.signing_duration,
         backdate: options.backdate,
         ..Options::default()

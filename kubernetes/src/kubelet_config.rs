@@ -53,7 +53,7 @@ impl KubeletConfig {
         if kind != KIND || !api_version.starts_with(GROUP) {
             return Err(KubeletConfigError::Kind { kind, api_version });
         }
-        let from = path.parent().unwrap_or(Path::new(""));
+        let from = path.parent().unwrap_or_else(|| Path::new(""));
         let file = |name: Option<String>| name.filter(|name| !name.is_empty()).map(|name| from.join(name));
         let config = Self {
             rotate_certificates,

@@ -1,0 +1,216 @@
+//! `perennial run` with more than a client certificate: the serving one, another configuration, other signers.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use perennial_pki::Credential;
+use rustix::process::Signal;
+use serde_json::Value;
+use support::{Process, Signer, perennial, run_arguments, until};
+use tempfile::TempDir;
+
+/// The `count`th event of this name about this certificate.
+fn event_of(run: &mut Process, of: &str, name: &str, count: usize) -> Value {
+    until(&format!("{name} event {count} of {of}"), || {
+        run.events(name).into_iter().filter(|event| event["of"] == of).nth(count - 1)
+    })
+}
+
+fn pair(directory: &Path, name: &str) -> Credential {
+    Credential::from_pem(&fs::read(directory.join("worker/pki").join(name)).unwrap()).unwrap()
+}
+
+fn addresses(directory: &Path, text: &str) {
+    fs::write(directory.join("addresses"), text).unwrap();
+}
+
+#[test]
+fn one_process_keeps_both_and_asks_anew_when_the_addresses_change() {
+    for runtime in ["std", "smol"] {
+        let directory = TempDir::new().unwrap();
+        let directory = directory.path();
+        let _signer = Signer::start(directory, &[]);
+        addresses(directory, "10.0.0.7 # eth0\n");
+        let more = ["--json", "--rotate-server-certificates", "--node-addresses", "addresses", "--runtime", runtime];
+        let mut run = Process::start(directory, &run_arguments(&more));
+        event_of(&mut run, "kubelet-client", "issued", 1);
+        event_of(&mut run, "kubelet-server", "issued", 1);
+        let facts = pair(directory, "kubelet-server-current.pem").chain().certificate().clone();
+        assert_eq!(facts.common_name, "system:node:worker");
+        assert_eq!(facts.organizations, ["system:nodes"]);
+        assert_eq!(facts.dns_names, ["worker"]);
+        assert_eq!(facts.ip_addresses, ["10.0.0.7".parse::<std::net::IpAddr>().unwrap()]);
+
+        addresses(directory, "10.0.0.8\n2001:db8::8\nworker.example\n");
+        event_of(&mut run, "kubelet-server", "rotated", 1);
+        let facts = pair(directory, "kubelet-server-current.pem").chain().certificate().clone();
+        assert_eq!((facts.dns_names.len(), facts.ip_addresses.len()), (2, 2), "{facts:?}");
+        // What cannot be read is told, and changes nothing.
+        addresses(directory, "10.0.0.8 10.0.0.9\n");
+        until("complaint", || run.stderr().contains("line 1").then_some(()));
+        run.signal(Signal::TERM);
+        let ended = run.end();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(!ended.stdout.contains("trouble"), "{}", ended.stdout);
+    }
+}
+
+#[test]
+fn sigusr1_renews_and_the_command_of_the_operator_is_run_each_time() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let hook = "echo $PERENNIAL_CERTIFICATE $PERENNIAL_SERIAL >> told; test -s $PERENNIAL_FILE && echo found >> told";
+    let mut run = Process::start(directory, &run_arguments(&["--json", "--on-rotated", hook]));
+    run.event("issued", 1);
+    run.signal(Signal::USR1);
+    let serial = run.event("rotated", 1)["serial"].as_str().unwrap().to_owned();
+    let told = until("second call", || {
+        let told = fs::read_to_string(directory.join("told")).unwrap_or_default();
+        (told.lines().filter(|line| *line == "found").count() == 2).then_some(told)
+    });
+    assert!(told.contains(&format!("kubelet-client {serial}\n")), "{told}");
+}
+
+#[test]
+fn once_waits_for_the_operators_command_and_its_failure_is_told() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let once =
+        perennial(directory, &run_arguments(&["--once", "--json", "--on-rotated", "echo noise; sleep 0.2; exit 7"]));
+    assert_eq!(once.code, Some(0), "{once:?}");
+    assert!(once.stderr.contains("--on-rotated failed: exit status: 7"), "{}", once.stderr);
+    assert!(!once.stdout.contains("noise") && once.stderr.contains("noise"), "{once:?}");
+}
+
+const CONFIG: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+
+#[test]
+fn kubelets_configuration_is_followed_and_read_again_at_sighup() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let write = |text: &str| fs::write(directory.join("config.yaml"), format!("{CONFIG}{text}\n")).unwrap();
+    write("rotateCertificates: false\nclusterDomain: cluster.local");
+    let more = ["--json", "--config", "config.yaml", "--node-ip", "10.0.0.7"];
+    // The kubeconfig of an operator says as whom to look on.
+    let mut run = Process::start(directory, &run_arguments(&more));
+    run.event("disabled", 1);
+
+    write("rotateCertificates: often");
+    run.signal(Signal::HUP);
+    until("complaint", || run.stderr().contains("config.yaml: line 3").then_some(()));
+
+    write("rotateCertificates: true\nserverTLSBootstrap: true");
+    run.signal(Signal::HUP);
+    run.event("reloaded", 1);
+    event_of(&mut run, "kubelet-client", "issued", 1);
+    event_of(&mut run, "kubelet-server", "issued", 1);
+
+    write("serverTLSBootstrap: false");
+    run.signal(Signal::HUP);
+    run.event("reloaded", 2);
+    assert_eq!(run.event("started", 3)["certificate"]["common_name"], "system:node:worker");
+    run.signal(Signal::TERM);
+    let ended = run.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
+fn flags_win_over_the_configuration() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    fs::write(directory.join("config.yaml"), format!("{CONFIG}rotateCertificates: false\nserverTLSBootstrap: true\n"))
+        .unwrap();
+    let more =
+        ["--once", "--json", "--config", "config.yaml", "--rotate-certificates", "--rotate-server-certificates=false"];
+    let once = perennial(directory, &run_arguments(&more));
+    assert_eq!(once.code, Some(0), "{once:?}");
+    assert!(directory.join("worker/pki/kubelet-client-current.pem").exists());
+    assert!(!directory.join("worker/pki/kubelet-server-current.pem").exists());
+}
+
+#[test]
+fn what_is_asked_for_is_what_the_flags_say() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &["--approve", "manual"]);
+    let arguments = [
+        "run",
+        "--cert-dir",
+        "pki",
+        "--kubeconfig",
+        "signer/admin.kubeconfig",
+        "--json",
+        "--prefix",
+        "proxy",
+        "--signer-name",
+        "kubernetes.io/kube-apiserver-client",
+        "--common-name",
+        "proxy-1",
+        "--organization",
+        "proxies",
+        "--dns",
+        "proxy.example",
+        "--usage",
+        "digital signature",
+        "--usage",
+        "client auth",
+        "--key-type",
+        "p384",
+        "--requested-lifetime",
+        "20m",
+        "--rotation-window",
+        "50%-60%",
+        "--request-timeout",
+        "1h",
+    ];
+    let mut run = Process::start(directory, &arguments);
+    let csr = run.event("waiting_for_approval", 1)["csr"].as_str().unwrap().to_owned();
+    run.signal(Signal::TERM);
+    assert_eq!(run.end().code, Some(0));
+    let record = fs::read_to_string(directory.join("pki/proxy-pending.json")).unwrap();
+    let record: Value = serde_json::from_str(&record).unwrap();
+    assert_eq!((&record["csrName"], &record["commonName"]), (&csr.into(), &"proxy-1".into()));
+    assert_eq!((&record["organizations"][0], &record["dnsNames"][0]), (&"proxies".into(), &"proxy.example".into()));
+    assert_eq!(record["signerName"], "kubernetes.io/kube-apiserver-client");
+    drop(signer);
+}
+
+#[test]
+fn wishes_that_cannot_come_true_are_refused_with_the_reason() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    for (more, why) in [
+        (["--dns", "a.example"].as_slice(), "signs no DNS names"),
+        (&["--usage", "code signing"], "'client auth' or 'server auth'"),
+        (&["--rotate-server-certificates"], "give --node-ip or --node-addresses"),
+        (&["--rotate-server-certificates", "--node-addresses", "nowhere"], "nowhere: No such file"),
+        (&["--tls-cert-file", "a.crt"], "--tls-private-key-file"),
+        (&["--requested-lifetime", "1m"], "ten minutes"),
+        (&["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
+        (&["--issuer-ca-file", "signer/ca.key"], "signer/ca.key"),
+        (&["--key-type", "rsa1024"], "p256"),
+        (&["--prefix", "../escape"], "names of files"),
+    ] {
+        let refused = perennial(directory, &run_arguments(more));
+        assert_eq!(refused.code, Some(2), "{more:?}: {refused:?}");
+        assert!(refused.stderr.contains(why), "{more:?}: {}", refused.stderr);
+    }
+    assert!(!directory.join("worker").exists());
+}
+
+#[test]
+fn without_a_certificate_for_too_long_it_ends_if_it_was_told_to() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &["--approve", "manual"]);
+    let ended = perennial(directory, &run_arguments(&["--exit-without-certificate", "1s"]));
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("no valid certificate for"), "{}", ended.stderr);
+}
