@@ -3,6 +3,7 @@
 mod addresses;
 mod hook;
 mod node_name;
+mod service;
 mod session;
 mod settings;
 mod wake;
@@ -14,6 +15,7 @@ use crate::cli;
 use crate::failure::Failure;
 use crate::report::Report;
 use hook::Hook;
+use service::Service;
 use session::{Ended, Session};
 use settings::Settings;
 use wake::Wakes;
@@ -35,9 +37,14 @@ fn keep(options: &cli::Run, report: &mut Report) -> Result<(), Failure> {
     // Everything that can be wrong with the input is found before anything is started or written.
     let mut session = Session::prepare(options, settings)?;
     let wakes = Wakes::new()?;
+    let mut service = Service::new();
     loop {
         let mut running = session.start(&wakes, report)?;
-        let ended = running.until_ended(&wakes, report, &mut hook);
+        let ended = running.until_ended(&wakes, report, &mut hook, &mut service);
+        match &ended {
+            Ok(Ended::Reloaded(_)) => service.reloading(),
+            Ok(Ended::Stopped | Ended::InPlace) | Err(_) => service.stopping(),
+        }
         running.stop();
         match ended? {
             Ended::Stopped => return Ok(()),

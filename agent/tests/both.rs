@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use perennial_pki::Credential;
@@ -213,4 +214,35 @@ fn without_a_certificate_for_too_long_it_ends_if_it_was_told_to() {
     let ended = perennial(directory, &run_arguments(&["--exit-without-certificate", "1s"]));
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("no valid certificate for"), "{}", ended.stderr);
+}
+
+#[test]
+fn systemd_is_told_where_it_asks_to_be() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let path = directory.join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(support::BOUND)).unwrap();
+    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "1000000")];
+    let run = Process::start_with(directory, &run_arguments(&["--json"]), &environment);
+    let mut told = String::new();
+    let mut hear = |what: &str| {
+        while !told.contains(what) {
+            let mut buffer = [0; 4096];
+            let length = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{error}; no {what} in {told}"));
+            told += std::str::from_utf8(&buffer[..length]).unwrap();
+        }
+        told = told.split_once(what).unwrap().1.to_owned();
+    };
+    hear("READY=1");
+    hear("STATUS=kubelet-client: good, next rotation at ");
+    // And again, though nothing happens.
+    (0..3).for_each(|_| hear("WATCHDOG=1"));
+    run.signal(Signal::HUP);
+    hear("RELOADING=1");
+    hear("READY=1");
+    run.signal(Signal::TERM);
+    hear("STOPPING=1");
+    assert_eq!(run.end().code, Some(0));
 }

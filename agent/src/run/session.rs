@@ -14,6 +14,7 @@ use perennial_std::{Directory, Handle, clock};
 use serde_json::json;
 
 use super::hook::Hook;
+use super::service::Service;
 use super::settings::{self, Serving, Settings};
 use super::wake::{Wake, Wakes};
 use super::watch::Watch;
@@ -178,9 +179,12 @@ impl Keeping<'_> {
         wakes: &Wakes,
         report: &mut Report,
         hook: &mut Hook,
+        service: &mut Service,
     ) -> Result<Ended, Failure> {
         loop {
             self.watches.iter_mut().for_each(|watch| watch.look(report, hook));
+            let serves = self.watches.iter().all(|watch| watch.running.handle().credential().is_some());
+            service.tell(serves, &self.watches.iter().map(Watch::status).collect::<Vec<_>>().join("; "));
             self.write_kubeconfig(report)?;
             self.look_at_addresses();
             self.look_at_expiry()?;
@@ -190,7 +194,7 @@ impl Keeping<'_> {
             if self.watches.iter().any(|watch| watch.running.handle().link().has_ended()) {
                 return Err(Failure::Failed("a rotation has ended by itself; please report this as a bug".into()));
             }
-            let wake = match self.next_look() {
+            let wake = match [self.next_look(), service.interval()].into_iter().flatten().min() {
                 Some(span) => wakes.arrived.recv_timeout(span),
                 None => wakes.arrived.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };

@@ -69,6 +69,20 @@ impl Watch {
         self.seen.trouble.as_deref()
     }
 
+    /// How it is doing, in a phrase.
+    pub(super) fn status(&self) -> String {
+        let state = self.running.handle().state();
+        match (state, self.trouble()) {
+            (State::Resting { rotate_at }, None) => format!("{}: good, next rotation at {rotate_at}", self.of),
+            (_, Some(trouble)) => format!("{}: {trouble}", self.of),
+            (State::Requesting { .. }, None) => match &self.seen.progress {
+                Some(progress) => format!("{}: {progress}", self.of),
+                None => format!("{}: asking for a certificate", self.of),
+            },
+            (state, None) => format!("{}: {state}", self.of),
+        }
+    }
+
     /// Tells what is new. What has no sentence here is logged by the runtime.
     pub(super) fn look(&mut self, report: &mut Report, hook: &mut Hook) {
         let now = self.running.handle().snapshot();

@@ -51,12 +51,20 @@ impl Process {
     }
 
     pub fn start_logging<S: AsRef<std::ffi::OsStr>>(directory: &Path, arguments: &[S], level: &str) -> Self {
+        Self::start_with(directory, arguments, &[("PERENNIAL_LOG", level)])
+    }
+
+    pub fn start_with<S: AsRef<std::ffi::OsStr>>(
+        directory: &Path,
+        arguments: &[S],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let output = TempDir::new().unwrap();
         let file = |name| Stdio::from(File::create(output.path().join(name)).unwrap());
         let child = Command::new(env!("CARGO_BIN_EXE_perennial"))
             .args(arguments)
             .current_dir(directory)
-            .env("PERENNIAL_LOG", level)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(file("stdout"))
             .stderr(file("stderr"))
