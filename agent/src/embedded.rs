@@ -62,6 +62,7 @@ impl Embedded {
             ca_file: None,
             tls_server_name: None,
             insecure_skip_tls_verify: false,
+            proxy: None,
         };
         Ok(Self { server, serving, endpoint, admin })
     }

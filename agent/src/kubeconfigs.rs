@@ -137,6 +137,9 @@ fn cluster(endpoint: &Endpoint) -> Result<Cluster, String> {
                 .into());
         }
     }
+    if let Some(proxy) = &endpoint.proxy {
+        cluster = cluster.with_proxy(proxy.clone());
+    }
     match &endpoint.tls_server_name {
         Some(name) => cluster.with_tls_server_name(name).map_err(|error| error.to_string()),
         None => Ok(cluster),

@@ -1,11 +1,15 @@
 //! Which API server to talk to, and as whom.
 
+mod proxy;
+
 use std::fmt;
 use std::sync::Arc;
 
 use perennial_pki::{Credential, Roots};
 use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
+
+pub use proxy::Proxy;
 
 /// An API server: where it is and how it proves to be itself.
 #[derive(Clone)]
@@ -16,6 +20,7 @@ pub struct Cluster {
     roots: Option<Roots>,
     tls_server_name: Option<String>,
     insecure_skip_tls_verify: bool,
+    proxy: Option<Proxy>,
 }
 
 impl Cluster {
@@ -57,6 +62,7 @@ impl Cluster {
             roots: None,
             tls_server_name: None,
             insecure_skip_tls_verify: false,
+            proxy: None,
         })
     }
 
@@ -84,6 +90,18 @@ impl Cluster {
     pub fn with_insecure_skip_tls_verify(mut self) -> Self {
         self.insecure_skip_tls_verify = true;
         self
+    }
+
+    /// The same cluster, reached through this proxy (kubeconfig `proxy-url`). The proxy sees where we connect to, and
+    /// nothing of what is said.
+    pub fn with_proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = Some(proxy);
+        self
+    }
+
+    /// The proxy in between.
+    pub const fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref()
     }
 
     /// The host to connect to: a DNS name or an IP address, IPv6 without brackets.
@@ -116,6 +134,17 @@ impl Cluster {
         self.insecure_skip_tls_verify
     }
 
+    /// Who is connected to: the server, or the proxy in between.
+    pub(crate) fn next_hop(&self) -> (&str, u16) {
+        self.proxy.as_ref().map_or((&self.host, self.port), Proxy::address)
+    }
+
+    /// `host:port`, as a proxy wants it.
+    pub(crate) fn address(&self) -> String {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        format!("{open}{}{close}:{}", self.host, self.port)
+    }
+
     /// `host` or `host:port` as the `Host` header wants it.
     pub(crate) fn authority(&self) -> String {
         let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
@@ -140,6 +169,7 @@ impl fmt::Debug for Cluster {
             .field("roots", &self.roots.is_some())
             .field("tls_server_name", &self.tls_server_name)
             .field("insecure_skip_tls_verify", &self.insecure_skip_tls_verify)
+            .field("proxy", &self.proxy)
             .finish()
     }
 }
@@ -189,6 +219,8 @@ pub enum ClusterError {
     },
     /// The TLS server name is neither a DNS name nor an IP address.
     ServerName(String),
+    /// The proxy is of no use. Its URL, which may hold a password, is not shown.
+    Proxy(&'static str),
     /// The bearer token is empty or holds characters no token has. The token is not shown.
     Token,
 }
@@ -198,6 +230,7 @@ impl fmt::Display for ClusterError {
         match self {
             Self::Url { url, why } => write!(f, "server URL \"{url}\" cannot be used: {why}"),
             Self::ServerName(name) => write!(f, "tls-server-name \"{name}\" is neither a DNS name nor an IP address"),
+            Self::Proxy(why) => write!(f, "proxy-url cannot be used: {why}"),
             Self::Token => {
                 f.write_str("the bearer token is empty or holds spaces, line breaks or other characters no token has")
             }

@@ -20,6 +20,7 @@ use perennial_pki::{Chain, Credential, KeyPair, Roots};
 use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
+use crate::cluster::Proxy;
 use document::{Field, Node};
 pub use error::{KubeconfigError, Place};
 use error::{list, shown};
@@ -49,6 +50,8 @@ pub struct Endpoint {
     pub tls_server_name: Option<String>,
     /// Talk to whoever answers. Never together with `ca_pem`.
     pub insecure_skip_tls_verify: bool,
+    /// The proxy in between.
+    pub proxy: Option<Proxy>,
 }
 
 /// Who we are to the API server.
@@ -122,7 +125,6 @@ impl Kubeconfig {
 
         let cluster_name = context.require("cluster")?;
         let cluster = find(&document, &cluster_name, "cluster", cluster_name.text()?)?.require("cluster")?;
-        refuse(&cluster, cluster_name.text()?, UNSUPPORTED_IN_CLUSTER)?;
 
         let user = match context.get("user")? {
             Some(user_name) => {
@@ -190,7 +192,8 @@ impl Selected<'_> {
             },
             None => (None, None),
         };
-        Ok(Endpoint { server, ca_pem, ca_file, tls_server_name, insecure_skip_tls_verify })
+        let proxy = cluster.get("proxy-url")?.map(|url| proxy(&url)).transpose()?;
+        Ok(Endpoint { server, ca_pem, ca_file, tls_server_name, insecure_skip_tls_verify, proxy })
     }
 
     /// Who we are, now: files are read at each call. A token file goes before an inline token, which serves only as
@@ -293,9 +296,6 @@ struct Content {
     bytes: Zeroizing<Vec<u8>>,
 }
 
-const UNSUPPORTED_IN_CLUSTER: &[(&str, &str)] =
-    &[("proxy-url", "proxies are not supported; remove the field if the server can be reached directly")];
-
 const UNSUPPORTED_IN_USER: &[(&str, &str)] = &[
     ("exec", "exec plugins are not supported; use a client certificate, token or tokenFile"),
     ("auth-provider", "auth providers are not supported; use a client certificate, token or tokenFile"),
@@ -376,6 +376,10 @@ fn server_name(field: &Field<'_>) -> Result<String, KubeconfigError> {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => Err(field.invalid("this is neither a DNS name nor an IP address")),
     }
+}
+
+fn proxy(field: &Field<'_>) -> Result<Proxy, KubeconfigError> {
+    Proxy::from_url(field.text()?).map_err(|error| field.invalid(error.to_string()))
 }
 
 /// A token is sent in an HTTP header, so it is one word of visible ASCII. White space around it is not part of it.

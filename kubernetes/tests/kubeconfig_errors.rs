@@ -106,9 +106,9 @@ fn a_server_is_reached_by_https_only() {
             "5:60: clusters[0].cluster.insecure-skip-tls-verify: expected true or false, found text",
         ),
         (
-            "server: 'https://h', proxy-url: 'http://p'",
-            "5:45: clusters[0].cluster.proxy-url of \"prod\": proxies are not supported; remove the field if the \
-             server can be reached directly",
+            "server: 'https://h', proxy-url: 'socks5://u:secret@p'",
+            "5:45: clusters[0].cluster.proxy-url: proxy-url cannot be used: only HTTP proxies work, written as \
+             http://host:port; what is sent through them is encrypted all the way",
         ),
     ] {
         refused(endpoint(&config(cluster, ""), &Files::default()), &format!("{PATH}:{message}"));

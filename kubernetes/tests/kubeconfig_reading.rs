@@ -5,6 +5,7 @@ mod kubeconfig_support;
 use std::path::Path;
 
 use kubeconfig_support::*;
+use perennial_kubernetes::cluster::Proxy;
 use perennial_kubernetes::kubeconfig::{
     Credentials, Endpoint, kubeconfig_with_certificate, kubeconfig_with_token, node_kubeconfig,
 };
@@ -26,6 +27,7 @@ fn files_are_relative_to_the_kubeconfig() {
             ca_file: Some("/etc/x/pki/ca.crt".into()),
             tls_server_name: Some("api".into()),
             insecure_skip_tls_verify: false,
+            proxy: None,
         }
     );
     assert_eq!(certificate_pem(identity(&text, &files)), NODE);
@@ -132,12 +134,14 @@ fn written_endpoint() -> Endpoint {
         ca_file: None,
         tls_server_name: Some("kubernetes.default".into()),
         insecure_skip_tls_verify: false,
+        proxy: Some(Proxy::from_url("http://me:secret@proxy.example:3128").unwrap()),
     }
 }
 
 #[test]
 fn the_kubeconfig_of_a_node_names_the_rotating_file_twice() {
-    let endpoint = Endpoint { ca_file: Some("/pki/ca.crt".into()), tls_server_name: None, ..written_endpoint() };
+    let (ca_file, tls_server_name) = (Some("/pki/ca.crt".into()), None);
+    let endpoint = Endpoint { ca_file, tls_server_name, proxy: None, ..written_endpoint() };
     assert_eq!(
         node_kubeconfig(&endpoint, Path::new("/pki/kubelet-client-current.pem")),
         r#"apiVersion: v1

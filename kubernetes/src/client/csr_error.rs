@@ -93,6 +93,8 @@ impl Scene<'_> {
                 };
                 (Failure::Unauthorized, Some(false), advice)
             }
+            // Of the server itself nothing was heard.
+            ExchangeError::Proxy(_) => (Failure::Unreachable, None, String::new()),
             ExchangeError::Untrusted(_) => (Failure::Unreachable, Some(false), self.trust_advice()),
             ExchangeError::Connect(_)
             | ExchangeError::TimedOut(_)

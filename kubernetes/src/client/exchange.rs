@@ -9,10 +9,13 @@ use zeroize::Zeroizing;
 
 use super::http::{self, HttpError, Part, Request, ResponseReader};
 use super::tls;
+use super::tunnel::Tunnel;
 use crate::cluster::{Cluster, Identity};
 
 /// A connection to an API server.
 pub(crate) struct Exchange {
+    /// There is a proxy, and it has not let us through yet.
+    tunnel: Option<Tunnel>,
     tls: ClientConnection,
     /// Requests encoded but not yet given to TLS, which takes them once the handshake is over.
     outgoing: Zeroizing<Vec<u8>>,
@@ -28,6 +31,7 @@ pub(crate) struct Exchange {
 impl Exchange {
     pub(crate) fn new(cluster: &Cluster, identity: &Identity, now: UnixTime) -> Result<Self, ExchangeError> {
         Ok(Self {
+            tunnel: cluster.proxy().map(|proxy| Tunnel::new(proxy, cluster)),
             tls: tls::connection(cluster, identity, now)?,
             outgoing: Zeroizing::default(),
             plain: Vec::new(),
@@ -56,6 +60,9 @@ impl Exchange {
 
     /// What is to be written to the socket now; empty if nothing is.
     pub(crate) fn transmit(&mut self) -> Vec<u8> {
+        if let Some(tunnel) = &mut self.tunnel {
+            return tunnel.transmit();
+        }
         let mut bytes = Vec::new();
         loop {
             if !self.tls.is_handshaking() && !self.outgoing.is_empty() {
@@ -73,6 +80,9 @@ impl Exchange {
 
     /// What is to be written before the socket is closed: an alert that says why, or a close_notify.
     pub(crate) fn close(mut self) -> Vec<u8> {
+        if self.tunnel.is_some() {
+            return Vec::new();
+        }
         self.outgoing.clear();
         self.tls.send_close_notify();
         self.transmit()
@@ -80,6 +90,12 @@ impl Exchange {
 
     /// Bytes arrived from the socket.
     pub(crate) fn receive(&mut self, mut bytes: &[u8]) {
+        match self.tunnel.as_mut().map(|tunnel| tunnel.receive(&mut bytes)) {
+            None => {}
+            Some(Ok(true)) => self.tunnel = None,
+            Some(Ok(false)) => return,
+            Some(Err(why)) => return self.fail(ExchangeError::Proxy(why)),
+        }
         while !bytes.is_empty() && self.failure.is_none() {
             // A close_notify ends the stream; whatever follows it does not count.
             if matches!(self.tls.read_tls(&mut bytes), Ok(0) | Err(_)) {
@@ -114,7 +130,9 @@ impl Exchange {
 
     /// What the server owes us.
     pub(crate) fn awaited(&self) -> &'static str {
-        if self.tls.is_handshaking() {
+        if self.tunnel.is_some() {
+            Tunnel::awaited()
+        } else if self.tls.is_handshaking() {
             "the TLS handshake"
         } else if self.heard {
             "the rest of an answer"
@@ -157,6 +175,8 @@ pub enum ExchangeError {
     Setup(String),
     /// No connection could be made.
     Connect(String),
+    /// The proxy in between did not let us through.
+    Proxy(String),
     /// The server did not answer in time.
     TimedOut(&'static str),
     /// The server closed the connection without an answer.
@@ -220,6 +240,7 @@ impl fmt::Display for ExchangeError {
             ),
             Self::Setup(why) => write!(f, "TLS cannot be set up: {why}"),
             Self::Connect(why) => write!(f, "cannot connect: {why}"),
+            Self::Proxy(why) => f.write_str(why),
             Self::TimedOut(what) => write!(f, "timed out waiting for {what}"),
             Self::Closed => f.write_str("the server closed the connection without an answer"),
             Self::Broken(why) => write!(f, "the connection broke: {why}"),

@@ -235,7 +235,10 @@ impl Issuance {
                 | ExchangeError::Untrusted(_),
                 _,
             )
-            | (ExchangeError::Connect(_) | ExchangeError::Tls(_) | ExchangeError::Http(_), Aim::Create) => {
+            | (
+                ExchangeError::Connect(_) | ExchangeError::Proxy(_) | ExchangeError::Tls(_) | ExchangeError::Http(_),
+                Aim::Create,
+            ) => {
                 self.fail(self.scene().lost(&error));
             }
             (ExchangeError::Closed | ExchangeError::Broken(_) | ExchangeError::TimedOut(_), Aim::Create) => {

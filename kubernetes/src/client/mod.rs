@@ -16,6 +16,7 @@ mod naming;
 mod progress;
 mod session;
 mod tls;
+mod tunnel;
 mod watch;
 
 pub use ask::Ask;

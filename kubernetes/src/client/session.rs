@@ -178,7 +178,10 @@ impl Session {
                     open.exchange.send(&asked.request, &self.cluster, &self.identity);
                 }
             }
-            (Stage::Connecting, Input::Failed(why)) => open.exchange.fail(ExchangeError::Connect(why)),
+            (Stage::Connecting, Input::Failed(why)) => open.exchange.fail(match self.cluster.proxy() {
+                Some(proxy) => ExchangeError::Proxy(format!("cannot connect to the proxy {proxy}: {why}")),
+                None => ExchangeError::Connect(why),
+            }),
             (Stage::Writing, Input::Failed(why)) => {
                 open.stage = Stage::Listening(why);
                 open.until = open.until.min(now.instant.after(LAST_WORDS));
@@ -286,7 +289,10 @@ impl Open {
     fn step<T>(&mut self, cluster: &Cluster) -> Step<T> {
         let until = self.until;
         match self.stage {
-            Stage::Connecting => return Step::Connect { host: cluster.host().to_owned(), port: cluster.port(), until },
+            Stage::Connecting => {
+                let (host, port) = cluster.next_hop();
+                return Step::Connect { host: host.to_owned(), port, until };
+            }
             Stage::Listening(_) => return Step::Receive { until },
             Stage::Writing | Stage::Reading => {}
         }

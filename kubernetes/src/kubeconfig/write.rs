@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::Endpoint;
 
 /// What kubelet writes when it bootstraps: its certificate *and* key are in one file that rotation keeps current, for
-/// example `/var/lib/kubelet/pki/kubelet-client-current.pem`. Holds no secret. A path that is not UTF-8 cannot be
+/// example `/var/lib/kubelet/pki/kubelet-client-current.pem`. Holds no secret, but for a proxy's. A path that is not UTF-8 cannot be
 /// written in a kubeconfig; what is not is replaced.
 pub fn node_kubeconfig(endpoint: &Endpoint, credential_path: &Path) -> String {
     let path = credential_path.to_string_lossy();
@@ -51,6 +51,9 @@ fn kubeconfig(
         (Some(file), _) => text.field("    certificate-authority", &file.to_string_lossy()),
         (None, Some(pem)) => text.field("    certificate-authority-data", &STANDARD.encode(pem)),
         (None, None) => {}
+    }
+    if let Some(proxy) = &endpoint.proxy {
+        text.field("    proxy-url", proxy.url());
     }
     if let Some(name) = &endpoint.tls_server_name {
         text.field("    tls-server-name", name);

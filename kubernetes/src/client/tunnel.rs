@@ -1,0 +1,132 @@
+//! The way through a proxy, before TLS begins: HTTP CONNECT (RFC 9110 §9.3.6). Bytes in, bytes out.
+
+use zeroize::Zeroizing;
+
+use crate::cluster::{Cluster, Proxy, printable};
+
+/// A proxy that says more than this before it lets us through is none.
+const LONGEST_HEAD: usize = 16 << 10;
+
+/// A proxy was asked to let us through.
+pub(crate) struct Tunnel {
+    request: Zeroizing<Vec<u8>>,
+    head: Vec<u8>,
+    proxy: String,
+}
+
+impl Tunnel {
+    pub(crate) fn new(proxy: &Proxy, cluster: &Cluster) -> Self {
+        let to = cluster.address();
+        let authorization = proxy.authorization();
+        let authorization =
+            authorization.map(|basic| [b"Proxy-Authorization: Basic ", basic.as_bytes(), b"\r\n"].concat());
+        let authorization = Zeroizing::new(authorization.unwrap_or_default());
+        let start = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n");
+        let request = Zeroizing::new([start.as_bytes(), &authorization, b"\r\n"].concat());
+        Self { request, head: Vec::new(), proxy: proxy.to_string() }
+    }
+
+    /// What is to be written to the socket now; empty if nothing is.
+    pub(crate) fn transmit(&mut self) -> Vec<u8> {
+        std::mem::take(&mut *self.request)
+    }
+
+    /// Bytes arrived. Whether the way is open; then what is left of them is not the proxy's.
+    ///
+    /// # Errors
+    /// The proxy will not let us through: why, for people.
+    pub(crate) fn receive(&mut self, bytes: &mut &[u8]) -> Result<bool, String> {
+        while let Some((byte, rest)) = bytes.split_first() {
+            self.head.push(*byte);
+            *bytes = rest;
+            if self.head.ends_with(b"\r\n\r\n") {
+                return self.verdict();
+            }
+            if self.head.len() == LONGEST_HEAD {
+                return Err(format!("the proxy {} does not come to an end of its answer", self.proxy));
+            }
+        }
+        Ok(false)
+    }
+
+    fn verdict(&self) -> Result<bool, String> {
+        let line = self.head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        let line = printable(&String::from_utf8_lossy(line));
+        let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1)?.parse::<u16>().ok());
+        match status {
+            Some(200..=299) => Ok(true),
+            Some(407) => Err(format!(
+                "the proxy {} wants other credentials ({line}); write them in proxy-url, as http://user:password@host:port",
+                self.proxy
+            )),
+            Some(_) => Err(format!("the proxy {} does not let us through ({line})", self.proxy)),
+            None => Err(format!("the proxy {} does not answer with HTTP/1; is it one?", self.proxy)),
+        }
+    }
+
+    /// For people: who is waited for.
+    pub(crate) const fn awaited() -> &'static str {
+        "the proxy's answer"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tunnel() -> Tunnel {
+        let cluster = Cluster::from_url("https://[2001:db8::1]:6443").unwrap();
+        Tunnel::new(&Proxy::from_url("http://me:secret@proxy.example:3128").unwrap(), &cluster)
+    }
+
+    /// What comes of these bytes, in two portions, and how many are left for TLS.
+    fn told(head: &[u8], split: usize) -> (Result<bool, String>, usize) {
+        let mut tunnel = tunnel();
+        let (mut first, mut second) = head.split_at(split);
+        match tunnel.receive(&mut first) {
+            Ok(false) => (tunnel.receive(&mut second), second.len()),
+            done => (done, first.len() + second.len()),
+        }
+    }
+
+    #[test]
+    fn the_way_is_asked_for_once_and_with_credentials() {
+        let mut tunnel = tunnel();
+        let asked = String::from_utf8(tunnel.transmit()).unwrap();
+        let to = "[2001:db8::1]:6443";
+        assert_eq!(
+            asked,
+            format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nProxy-Authorization: Basic bWU6c2VjcmV0\r\n\r\n")
+        );
+        assert!(tunnel.transmit().is_empty());
+    }
+
+    #[test]
+    fn any_split_of_the_answer_means_the_same_and_what_follows_is_left_alone() {
+        let head = b"HTTP/1.1 200 Connection established\r\nContent-Length: 3\r\n\r\n";
+        let answer = [head.as_slice(), b"TLS"].concat();
+        for split in 0..=answer.len() {
+            assert_eq!(told(&answer, split), (Ok(true), 3), "split at {split}");
+        }
+        for cut in 0..head.len() {
+            assert_eq!(told(&head[..cut], cut / 2), (Ok(false), 0), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_says_no_is_quoted_and_its_credentials_are_not() {
+        for (head, words) in [
+            ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "wants other credentials (HTTP/1.1 407"),
+            ("HTTP/1.0 502 Bad Gateway\r\nServer: x\r\n\r\n", "does not let us through (HTTP/1.0 502 Bad Gateway)"),
+            ("HTTP/1.1 302\r\n\r\n", "does not let us through"),
+            ("SSH-2.0-OpenSSH\r\n\r\n", "is it one?"),
+            ("HTTP/1.1 ok\r\n\r\n", "is it one?"),
+        ] {
+            let why = told(head.as_bytes(), 0).0.unwrap_err();
+            assert!(why.contains(words) && why.contains("http://proxy.example:3128"), "{why}");
+            assert!(!why.contains("secret") && !why.contains("bWU6"), "{why}");
+        }
+        let endless = vec![b'a'; LONGEST_HEAD + 9];
+        assert!(told(&endless, 7).0.unwrap_err().contains("does not come to an end"));
+    }
+}

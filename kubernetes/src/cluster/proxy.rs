@@ -1,0 +1,146 @@
+//! A proxy on the way to an API server.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::ServerName;
+use zeroize::Zeroizing;
+
+use super::{ClusterError, split_port};
+
+/// An HTTP proxy that is asked to open a way with CONNECT. What is in its URL before an `@` is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// As it was written.
+    url: Zeroizing<String>,
+    host: String,
+    port: u16,
+    /// `user:password`, as the URL means it.
+    credentials: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl Proxy {
+    /// A proxy from a URL as kubeconfig files write it: `http://[user:password@]host[:port]`. The port defaults to 80.
+    ///
+    /// # Errors
+    /// [`ClusterError::Proxy`] if it is another kind of proxy, or has no usable host or port.
+    pub fn from_url(url: &str) -> Result<Self, ClusterError> {
+        let (scheme, rest) = url.trim().split_once("://").unwrap_or(("", url));
+        if !scheme.eq_ignore_ascii_case("http") {
+            let why = "only HTTP proxies work, written as http://host:port; what is sent through them is encrypted all the way";
+            return Err(ClusterError::Proxy(why));
+        }
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if !path.is_empty() && path != "/" {
+            return Err(ClusterError::Proxy("a proxy has no path"));
+        }
+        let (credentials, address) = match authority.rsplit_once('@') {
+            Some((credentials, address)) => {
+                let bad = ClusterError::Proxy("what stands before the @ is not user:password, percent-encoded");
+                let decoded = percent_decoded(credentials).ok_or_else(|| bad.clone())?;
+                (
+                    Some(if decoded.contains(&b':') { decoded } else { Zeroizing::new([&decoded[..], b":"].concat()) }),
+                    address,
+                )
+            }
+            None => (None, authority),
+        };
+        let port_given =
+            address.rsplit_once(':').is_some_and(|(host, _)| !host.starts_with('[') || host.ends_with(']'));
+        let (host, port) =
+            split_port(address).ok_or(ClusterError::Proxy("its port is not a number from 1 to 65535"))?;
+        if ServerName::try_from(host).is_err() {
+            return Err(ClusterError::Proxy("its host is neither a DNS name nor an IP address"));
+        }
+        let (url, host) = (Zeroizing::new(url.trim().to_owned()), host.to_owned());
+        Ok(Self { url, host, port: if port_given { port } else { 80 }, credentials })
+    }
+
+    /// The URL it was read from, credentials and all.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> (&str, u16) {
+        (&self.host, self.port)
+    }
+
+    /// The credentials, as HTTP wants them (RFC 7617).
+    pub(crate) fn authorization(&self) -> Option<Zeroizing<String>> {
+        self.credentials.as_ref().map(|credentials| Zeroizing::new(STANDARD.encode(&**credentials)))
+    }
+}
+
+fn percent_decoded(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let mut decoded = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let byte = match byte {
+            b'%' => {
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                let (high, low) = (digit(bytes.next()?)?, digit(bytes.next()?)?);
+                u8::try_from(high * 16 + low).ok()?
+            }
+            byte => byte,
+        };
+        decoded.push(byte);
+    }
+    Some(decoded)
+}
+
+/// Its address, without the credentials.
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "http://{open}{}{close}:{}", self.host, self.port)
+    }
+}
+
+/// Its address, without the credentials.
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Proxy({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_read_as_kubeconfig_files_write_it() {
+        for (url, shown, authorization) in [
+            ("http://proxy.example:3128", "http://proxy.example:3128", None),
+            ("HTTP://proxy.example/", "http://proxy.example:80", None),
+            ("http://10.0.0.1:443", "http://10.0.0.1:443", None),
+            ("http://[::1]", "http://[::1]:80", None),
+            ("http://[::1]:3128", "http://[::1]:3128", None),
+            ("http://me:s%40fe@proxy.example:3128", "http://proxy.example:3128", Some("bWU6c0BmZQ==")),
+            ("http://me@proxy.example:3128", "http://proxy.example:3128", Some("bWU6")),
+        ] {
+            let proxy = Proxy::from_url(url).unwrap();
+            assert_eq!(proxy.to_string(), shown);
+            assert_eq!(proxy.authorization().as_deref().map(String::as_str), authorization, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_http_proxy_is_refused_without_repeating_its_credentials() {
+        for url in [
+            "socks5://u:secret@proxy:1080",
+            "https://u:secret@proxy",
+            "u:secret@proxy:3128",
+            "http://u:secret@",
+            "http://u:secret@proxy:x",
+            "http://u:secret%@proxy",
+            "http://u:secret@proxy/path",
+            "http://u:secret@pro xy",
+        ] {
+            let error = Proxy::from_url(url).unwrap_err().to_string();
+            assert!(error.starts_with("proxy-url cannot be used: ") && !error.contains("secret"), "{url}: {error}");
+        }
+        assert!(!format!("{:?}", Proxy::from_url("http://u:secret@proxy").unwrap()).contains("secret"));
+    }
+}

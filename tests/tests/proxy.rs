@@ -1,0 +1,118 @@
+//! Through a proxy, on both runtimes: real sockets, and TLS from end to end.
+
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use perennial::{Failure, State};
+use perennial_kubernetes::cluster::{Cluster, Proxy};
+use perennial_kubernetes::server::Approval;
+use support::{BOUND, issued, node, on_both, serve};
+
+/// A proxy of our own; what it was asked, head by head.
+struct HttpProxy {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl HttpProxy {
+    /// One that answers so. What says 200 opens the way.
+    fn answering(answer: &'static str) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (address, asked) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+        let heads = asked.clone();
+        thread::spawn(move || {
+            for client in listener.incoming().map(Result::unwrap) {
+                let heads = heads.clone();
+                thread::spawn(move || through(client, answer, &heads));
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.asked.lock().unwrap().iter().map(|head| head.lines().next().unwrap().to_owned()).collect()
+    }
+}
+
+fn through(mut client: TcpStream, answer: &str, heads: &Mutex<Vec<String>>) -> Option<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    heads.lock().unwrap().push(head.clone());
+    // Byte by byte, as networks may.
+    client.set_nodelay(true).ok()?;
+    answer.bytes().try_for_each(|byte| client.write_all(&[byte])).ok()?;
+    if !answer.contains(" 200 ") {
+        return client.shutdown(Shutdown::Both).ok();
+    }
+    let mut server = TcpStream::connect(head.split(' ').nth(1)?).ok()?;
+    let (mut back, mut to) = (server.try_clone().ok()?, client.try_clone().ok()?);
+    thread::spawn(move || {
+        let _ = std::io::copy(&mut back, &mut to);
+        let _ = to.shutdown(Shutdown::Both);
+    });
+    let _ = std::io::copy(&mut client, &mut server);
+    server.shutdown(Shutdown::Both).ok()
+}
+
+fn behind(cluster: &Cluster, proxy: &HttpProxy) -> Arc<Cluster> {
+    let proxy = Proxy::from_url(&format!("http://me:secret@{}", proxy.address)).unwrap();
+    Arc::new(cluster.clone().with_proxy(proxy))
+}
+
+#[test]
+fn a_node_behind_a_proxy_rotates_and_the_proxy_sees_only_where_to() {
+    on_both(|runtime| {
+        let server = serve(Approval::Auto);
+        let proxy = HttpProxy::answering("HTTP/1.1 200 OK\r\nVia: 1.1 proxy\r\n\r\n");
+        let handle = node(runtime, &behind(&server.cluster, &proxy)).start();
+        issued(&handle, 1);
+        handle.rotate_now();
+        issued(&handle, 2);
+        handle.shutdown();
+        let connect = format!("CONNECT {} HTTP/1.1", server.handle.address());
+        assert_eq!(proxy.lines(), [connect.clone(), connect]);
+        assert!(proxy.asked.lock().unwrap()[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"));
+    });
+}
+
+#[test]
+fn a_proxy_that_says_no_is_to_blame_and_not_the_server() {
+    on_both(|runtime| {
+        let server = serve(Approval::Auto);
+        let proxy = HttpProxy::answering("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n");
+        let handle = node(runtime, &behind(&server.cluster, &proxy)).start();
+        let failed = |now: &perennial_kubernetes::rotation::Snapshot| {
+            matches!(now.state, State::BackingOff { last: Failure::Unreachable, .. })
+        };
+        let now = handle.wait_for(BOUND, failed).unwrap();
+        let why = now.last_error.clone().unwrap();
+        assert!(why.contains(&format!("the proxy http://{} wants other credentials", proxy.address)), "{why}");
+        assert!(!why.contains("secret"), "{why}");
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn a_proxy_that_is_not_there_is_tried_again_until_it_is() {
+    on_both(|runtime| {
+        let server = serve(Approval::Auto);
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let proxy = Proxy::from_url(&format!("http://{port}")).unwrap();
+        let handle = node(runtime, &Arc::new((*server.cluster).clone().with_proxy(proxy))).start();
+        let refused = handle.wait_for(BOUND, |now| now.last_error.is_some()).unwrap();
+        assert!(
+            refused.last_error.as_ref().unwrap().contains("cannot connect to the proxy http://127.0.0.1:"),
+            "{refused:?}"
+        );
+        handle.shutdown();
+    });
+}
