@@ -18,7 +18,7 @@ use perennial::{
 };
 use perennial_pki::{Credential, KeyPair, certificate_request};
 
-use crate::client::{Ask, CsrError, Issuance, Issued, Progress, csr_name};
+use crate::client::{Ask, CsrError, Health, Issuance, Issued, Progress, csr_name};
 use crate::cluster::Identity;
 
 use memory::Memory;
@@ -58,6 +58,7 @@ pub struct Rotation {
     refused: Option<Fingerprint>,
     /// As long as the machine remembers a failure.
     request_error: Option<Arc<str>>,
+    health: Option<Health>,
     /// As long as the credential is unwritten.
     write_error: Option<Arc<str>>,
     /// The name of the last request object.
@@ -112,6 +113,7 @@ impl Rotation {
             asking: None,
             refused: None,
             request_error: None,
+            health: None,
             write_error: None,
             csr_name,
             memory,
@@ -150,6 +152,7 @@ impl Rotation {
             due: self.machine.due(now),
             unwritten: self.machine.is_unwritten(),
             progress: self.asking.as_ref().and_then(|asking| asking.progress.clone()),
+            health: self.health,
             last_error: self.gravest_error().cloned(),
             issued: self.issued,
             at: now,
@@ -260,7 +263,8 @@ impl Rotation {
                 self.refused = held.filter(|held| *held == fingerprint).or(self.refused);
                 Event::CertRefused { fingerprint }
             }
-            Input::Progressed { id, progress } => {
+            Input::Progressed { id, progress, health } => {
+                self.health = health.or(self.health);
                 if let Some(asking) = self.asking.as_mut().filter(|asking| asking.id == id) {
                     asking.progress = Some(progress);
                 }

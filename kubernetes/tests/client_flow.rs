@@ -77,7 +77,7 @@ fn a_request_whose_certificate_has_expired_since_is_an_old_one_if_found_and_a_ba
         true => Reply::status(409, "AlreadyExists", "it is there"),
         false => Reply::object(200, &expired.issued()),
     });
-    assert_eq!((found.failure, found.server_healthy), (Failure::Outdated, Some(true)), "{found}");
+    assert_eq!((found.failure, found.server_healthy()), (Failure::Outdated, Some(true)), "{found}");
     assert!(found.message.contains("expired"), "{found}");
     let made = expired.error(|_| Reply::object(201, &expired.issued()));
     assert_eq!(made.failure, Failure::BadCertificate);
@@ -160,7 +160,7 @@ fn watching(scene: &Scene, stream: &Reply) -> CsrError {
 fn a_verdict_in_the_watch_ends_it_and_is_quoted() {
     let scene = Scene::new();
     let denied = watching(&scene, &Reply::stream().event("MODIFIED", scene.object(&["Denied"])));
-    assert_eq!((denied.failure, denied.server_healthy), (Failure::Denied, Some(true)));
+    assert_eq!((denied.failure, denied.server_healthy()), (Failure::Denied, Some(true)));
     for part in [&scene.ask.name, "https://api.example:6443", "TestReason", "a test said so"] {
         assert!(denied.message.contains(part), "{denied} does not mention {part}");
     }

@@ -91,14 +91,15 @@ impl Link {
         self.changed.notify(usize::MAX);
     }
 
-    /// For an exchange's driver: tells the loop whenever its progress changed.
+    /// For an exchange's driver: tells the loop whenever its progress changed, or what is known of the server.
     pub fn reporter(self: &Arc<Self>, id: RequestId) -> impl FnMut(&Issuance) + Send + use<> {
         let (link, mut last) = (self.clone(), None);
         move |exchange| {
-            let progress = exchange.progress();
-            if last.as_ref() != Some(&progress) {
-                last = Some(progress.clone());
-                link.send(Message::Input(Input::Progressed { id, progress }));
+            let (progress, health) = (exchange.progress(), exchange.health());
+            let news = Some((progress.clone(), health.map(|health| health.answer)));
+            if last != news {
+                last = news;
+                link.send(Message::Input(Input::Progressed { id, progress, health }));
             }
         }
     }

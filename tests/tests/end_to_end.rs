@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use perennial::{Failure, State, Template};
+use perennial_kubernetes::client::Answer;
 use perennial_kubernetes::server::{Approval, Decision, Options};
 use perennial_std::Directory;
 use support::{BOUND, digest, issued, new_authority, node, on_both, serve, serve_at, stored, waits_for_approval};
@@ -60,6 +61,7 @@ fn a_denial_keeps_the_certificate_and_says_why() {
         let denied = handle.wait_for(BOUND, |now| now.last_error.is_some()).unwrap();
         let why = denied.last_error.as_ref().unwrap();
         assert!(why.contains("denied") && why.contains("because"), "{why}");
+        assert_eq!(denied.health.unwrap().answer, Answer::Served);
         assert!(matches!(denied.state, State::BackingOff { last: Failure::Denied, .. }), "{}", denied.state);
         assert_eq!(handle.credential().unwrap().chain(), first.chain());
         assert_eq!(server.who_is(&first).0, "system:node:worker-1");

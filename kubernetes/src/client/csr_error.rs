@@ -6,6 +6,7 @@ use std::time::Duration;
 use perennial::Failure;
 
 use super::exchange::ExchangeError;
+use super::health::Health;
 use super::session::Response;
 use crate::cluster::{Cluster, Identity, printable};
 use crate::objects::Status;
@@ -22,9 +23,15 @@ pub struct CsrError {
     pub message: String,
     /// The server turned down the credential it was shown (HTTP 401, TLS alert).
     pub credential_refused: bool,
-    /// Whether this shows an API server at work, as client-go judges an answer: 401 always, 403 and 404 when they
-    /// come with a `Status`; and whatever is wrong with an object the API showed. `None`: nothing was learnt about it.
-    pub server_healthy: Option<bool>,
+    /// What the last answer told of the API server; `None`: nothing was learnt.
+    pub health: Option<Health>,
+}
+
+impl CsrError {
+    /// What client-go's `ServerHealthy` would be after this; `None`: as before.
+    pub fn server_healthy(&self) -> Option<bool> {
+        self.health.map(|health| health.reference_healthy())
+    }
 }
 
 /// The message.
@@ -76,39 +83,38 @@ impl Scene<'_> {
             retry_after: said.retry_after.or(response.retry_after),
             message: format!("{}: the server answered {}{advice}", self, said.text),
             credential_refused: response.status == 401 && !matches!(self.identity, Identity::Anonymous),
-            server_healthy: Some(response.status == 401 || (said.by_the_api && matches!(response.status, 403 | 404))),
+            health: None,
         }
     }
 
     /// There was no answer.
     pub(crate) fn lost(self, error: &ExchangeError) -> CsrError {
         let with_certificate = matches!(self.identity, Identity::Certificate(_));
-        let (failure, healthy, advice) = match error {
-            ExchangeError::NoRoots | ExchangeError::Setup(_) => (Failure::Local, None, String::new()),
+        let (failure, advice) = match error {
+            ExchangeError::NoRoots | ExchangeError::Setup(_) => (Failure::Local, String::new()),
             ExchangeError::CertificateRefused(_) => {
                 let advice = if with_certificate {
                     "; is it expired, revoked or issued by a CA this server does not know?".to_owned()
                 } else {
                     format!("; it wants a client certificate and was shown {}", self.identity.describe())
                 };
-                (Failure::Unauthorized, Some(false), advice)
+                (Failure::Unauthorized, advice)
             }
-            // Of the server itself nothing was heard.
-            ExchangeError::Proxy(_) => (Failure::Unreachable, None, String::new()),
-            ExchangeError::Untrusted(_) => (Failure::Unreachable, Some(false), self.trust_advice()),
+            ExchangeError::Untrusted(_) => (Failure::Unreachable, self.trust_advice()),
             ExchangeError::Connect(_)
+            | ExchangeError::Proxy(_)
             | ExchangeError::TimedOut(_)
             | ExchangeError::Closed
             | ExchangeError::Broken(_)
             | ExchangeError::Tls(_)
-            | ExchangeError::Http(_) => (Failure::Unreachable, Some(false), String::new()),
+            | ExchangeError::Http(_) => (Failure::Unreachable, String::new()),
         };
         CsrError {
             failure,
             retry_after: None,
             message: format!("{self}: {error}{advice}"),
             credential_refused: failure == Failure::Unauthorized && with_certificate,
-            server_healthy: healthy,
+            health: None,
         }
     }
 
@@ -119,15 +125,14 @@ impl Scene<'_> {
             retry_after: None,
             message: format!("{self}: {what}"),
             credential_refused: false,
-            server_healthy: Some(true),
+            health: None,
         }
     }
 
     /// The object is gone: so says the API, or something in between.
     pub(crate) fn gone(self, response: &Response) -> CsrError {
         let said = Said::read(response);
-        let gone = self.judged(Failure::Deleted, format_args!("it is gone: the server answered {}", said.text));
-        CsrError { server_healthy: Some(said.by_the_api), ..gone }
+        self.judged(Failure::Deleted, format_args!("it is gone: the server answered {}", said.text))
     }
 
     /// Too much went wrong in a row.
@@ -137,7 +142,7 @@ impl Scene<'_> {
             retry_after: None,
             message: format!("{self}: gave up after {requests} HTTP requests; the last trouble: {trouble}"),
             credential_refused: false,
-            server_healthy: Some(false),
+            health: None,
         }
     }
 
@@ -171,7 +176,7 @@ pub(crate) struct Said {
     pub(crate) text: String,
     pub(crate) retry_after: Option<Duration>,
     /// It is a `Status`: the API itself speaks, not something in between.
-    by_the_api: bool,
+    pub(crate) by_the_api: bool,
 }
 
 impl Said {

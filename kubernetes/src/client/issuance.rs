@@ -19,6 +19,7 @@ use super::backoff::Dice;
 use super::conversation::{Conversation, Input, Step};
 use super::csr_error::{CsrError, Said, Scene};
 use super::exchange::ExchangeError;
+use super::health::Health;
 use super::session::{Event, Limits, Response, Session};
 use super::watch::{Lines, News, news};
 use crate::cluster::{Cluster, Identity, printable};
@@ -112,6 +113,11 @@ impl Issuance {
                 None => Progress::Submitting,
             },
         }
+    }
+
+    /// What the last answer told of the API server; `None` before the first.
+    pub const fn health(&self) -> Option<Health> {
+        self.session.health()
     }
 
     /// HTTP requests made so far.
@@ -365,7 +371,8 @@ impl Issuance {
     }
 
     fn fail(&mut self, error: CsrError) {
-        self.finish(Err(error));
+        let health = self.session.health();
+        self.finish(Err(CsrError { health, ..error }));
     }
 
     fn finish(&mut self, outcome: Result<Issued, CsrError>) {

@@ -7,6 +7,7 @@ use perennial::{Instant, Now};
 
 use super::conversation::{Input, Step};
 use super::exchange::{Exchange, ExchangeError};
+use super::health::Health;
 use super::http::{Head, Part, Request};
 use crate::cluster::{Cluster, Identity};
 
@@ -69,6 +70,7 @@ pub(crate) struct Session {
     link: Link,
     asked: Option<Asked>,
     requests: u32,
+    health: Option<Health>,
 }
 
 /// The request in hand. It survives a connection that turns out to be dead.
@@ -105,7 +107,7 @@ enum Stage {
 
 impl Session {
     pub(crate) const fn new(cluster: Arc<Cluster>, identity: Identity, limits: Limits) -> Self {
-        Self { cluster, identity, limits, link: Link::Down, asked: None, requests: 0 }
+        Self { cluster, identity, limits, link: Link::Down, asked: None, requests: 0, health: None }
     }
 
     pub(crate) fn cluster(&self) -> &Cluster {
@@ -119,6 +121,11 @@ impl Session {
     /// HTTP requests begun so far.
     pub(crate) const fn requests(&self) -> u32 {
         self.requests
+    }
+
+    /// What the last answer told of the server.
+    pub(crate) const fn health(&self) -> Option<Health> {
+        self.health
     }
 
     /// Whether the bound on requests is reached.
@@ -200,14 +207,16 @@ impl Session {
 
     /// What became of the request in hand; `None` until the driver has done another [`step`](Self::step).
     pub(crate) fn event(&mut self, now: Now) -> Option<Event> {
-        match (&self.asked, &self.link) {
+        let event = match (&self.asked, &self.link) {
             (None, _) | (_, Link::Closing(_)) => None,
             (Some(_), Link::Down) => self.open(now),
             (Some(_), Link::Open(_)) => match self.read(now) {
                 Ok(event) => event,
                 Err(error) => self.lose(error),
             },
-        }
+        };
+        self.health = event.as_ref().and_then(|event| Health::of(event, now)).or(self.health);
+        event
     }
 
     fn open(&mut self, now: Now) -> Option<Event> {

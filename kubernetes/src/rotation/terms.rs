@@ -6,7 +6,7 @@ use perennial::{Fingerprint, Instant, Now, Reason, RequestId, State, Template};
 use perennial_pki::Credential;
 
 use super::record::Record;
-use crate::client::{CsrError, Issuance, Issued, Progress};
+use crate::client::{CsrError, Health, Issuance, Issued, Progress};
 
 /// Something that happened, in a runtime's terms.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub enum Input {
         id: RequestId,
         /// To here.
         progress: Progress,
+        /// What its last answer told of the API server.
+        health: Option<Health>,
     },
     /// An exchange ended.
     Finished {
@@ -104,6 +106,8 @@ pub struct Snapshot {
     pub unwritten: bool,
     /// How far the exchange has come, if one runs.
     pub progress: Option<Progress>,
+    /// What the last answer told of the API server, from whichever request it was.
+    pub health: Option<Health>,
     /// What went wrong last, until it goes right.
     pub last_error: Option<Arc<str>>,
     /// How many certificates were issued and accepted since the start.

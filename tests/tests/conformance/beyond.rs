@@ -169,7 +169,7 @@ pub(crate) const ROWS: &[Row] = &[
         "with a generated name a conflict is a failure; with a name of our own it is how a restart goes on",
         || {
             let error = error("answer: { status: 409 }");
-            assert_eq!((error.failure, error.server_healthy), (Failure::Deleted, Some(true)));
+            assert_eq!((error.failure, error.server_healthy()), (Failure::Deleted, Some(true)));
         },
     ),
     same(STORE, "recover()", "an update cut short before its last rename is found", || {
@@ -282,7 +282,7 @@ impl Holder {
 
 fn unhealthy(status: u16, failure: Failure) {
     let error = error(&format!("answer: {{ status: {status} }}"));
-    assert_eq!((error.failure, error.server_healthy), (failure, Some(false)));
+    assert_eq!((error.failure, error.server_healthy()), (failure, Some(false)));
 }
 
 fn decided(decision: Decision) -> CsrError {

@@ -155,20 +155,20 @@ pub(crate) const ROWS: &[Row] = &[
         },
     ),
     health("TestServerHealth/Generic error on create", "not healthy; what is held is kept", || {
-        assert_eq!(error("connection: refused").server_healthy, Some(false));
+        assert_eq!(error("connection: refused").server_healthy(), Some(false));
         fails_and_recovers("{ fault: { connection: refused } }");
     }),
     health("TestServerHealth/Unauthorized error on create", "healthy", || {
-        assert_eq!(error("answer: { status: 401 }").server_healthy, Some(true));
+        assert_eq!(error("answer: { status: 401 }").server_healthy(), Some(true));
     }),
     health("TestServerHealth/Generic unauthorized error on create", "healthy", || {
-        assert_eq!(error("answer: { status: 401, body: html }").server_healthy, Some(true));
+        assert_eq!(error("answer: { status: 401, body: html }").server_healthy(), Some(true));
     }),
     health("TestServerHealth/Generic not found error on create", "not healthy: something else answers", || {
-        assert_eq!(error("answer: { status: 404, body: html }").server_healthy, Some(false));
+        assert_eq!(error("answer: { status: 404, body: html }").server_healthy(), Some(false));
     }),
     health("TestServerHealth/Not found error on create", "healthy", || {
-        assert_eq!(error("answer: { status: 404 }").server_healthy, Some(true));
+        assert_eq!(error("answer: { status: 404 }").server_healthy(), Some(true));
     }),
     same(SOURCE, "TestStop", "no certificate, then one within seconds; once stopped, nothing more happens", || {
         let server = support::serve(Approval::Auto);

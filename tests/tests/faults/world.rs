@@ -142,7 +142,7 @@ impl World {
         let finished = self.converse();
         self.asked.resize(self.api.journal().count(), now.instant);
         if let Some((id, result)) = finished {
-            self.healthy = result.as_ref().map_or_else(|error| error.server_healthy, |_| Some(true));
+            self.healthy = result.as_ref().map_or_else(|error| error.server_healthy(), |_| Some(true));
             self.tell(rotation::Input::Finished { id, result });
         }
         let held = self.rotation.snapshot(now).credential;
