@@ -74,7 +74,9 @@ impl Scene<'_> {
                     and see whether the node may ask for this name"
                     .to_owned()
             }
-            404 => "; is certificates.k8s.io/v1 served there?".to_owned(),
+            404 => "; certificates.k8s.io/v1 is not served there: it takes an API server of Kubernetes 1.19 or newer, \
+                    and its URL"
+                .to_owned(),
             _ if !said.by_the_api => "; is that a Kubernetes API server?".to_owned(),
             _ => String::new(),
         };

@@ -33,6 +33,9 @@ pub enum Approval {
 /// allowed, and for old requests, which are noticed earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
+    /// Which Kubernetes 1.x it is like, as far as certificates go: before 22, `expirationSeconds` is not known; before
+    /// 19, the API is not there.
+    pub minor: u32,
     /// Who approves requests.
     pub approval: Approval,
     /// Approve a node's own serving certificate too. A cluster never does, because it does not know which addresses
@@ -66,6 +69,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            minor: 34,
             approval: Approval::Auto,
             approve_serving: false,
             allow_short: true,
@@ -197,6 +201,7 @@ impl Api {
             return Err(access::no_impersonation(&user));
         }
         match path.as_slice() {
+            ["apis", status::GROUP, "v1", ..] if self.options.minor < 19 => Err(status::no_such_resource()),
             ["apis", status::GROUP, "v1", status::RESOURCE, rest @ ..] => self.collection(request, &user, rest, now),
             // Earlier versions are gone since Kubernetes 1.22.
             ["apis", status::GROUP, _, status::RESOURCE, ..] => Err(status::no_such_resource()),
@@ -214,7 +219,9 @@ impl Api {
                 if request.method != Method::Get {
                     return Err(status::method_not_allowed());
                 }
-                discovery::answer(path, &request.accept).map(Answer::Response).ok_or_else(status::no_such_resource)
+                discovery::answer(path, &request.accept, self.options.minor)
+                    .map(Answer::Response)
+                    .ok_or_else(status::no_such_resource)
             }
         }
     }

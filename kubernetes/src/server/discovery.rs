@@ -6,9 +6,6 @@ use super::fields::SCHEMA;
 use super::message::{Response, to_json};
 use super::status;
 
-/// The API this server's behaviour was taken from.
-const VERSION: (&str, &str) = ("1", "34");
-
 /// One served resource.
 struct Resource {
     group: &'static str,
@@ -52,9 +49,9 @@ const RESOURCES: [Resource; 3] = [
 ];
 
 /// The document at `path`, if there is one.
-pub(super) fn answer(path: &[&str], accept: &str) -> Option<Response> {
+pub(super) fn answer(path: &[&str], accept: &str, minor: u32) -> Option<Response> {
     let document = match *path {
-        ["version"] => version(),
+        ["version"] => version(minor),
         ["api"] if wants_aggregated(accept) => return Some(aggregated(&[])),
         ["apis"] if wants_aggregated(accept) => return Some(aggregated(&RESOURCES)),
         ["api"] => json!({ "kind": "APIVersions", "versions": [], "serverAddressByClientCIDRs": [] }),
@@ -76,12 +73,11 @@ pub(super) fn answer(path: &[&str], accept: &str) -> Option<Response> {
     Some(Response::json(200, &document))
 }
 
-fn version() -> Value {
-    let (major, minor) = VERSION;
+fn version(minor: u32) -> Value {
     json!({
-        "major": major,
-        "minor": minor,
-        "gitVersion": format!("v{major}.{minor}.0+perennial.{}", env!("CARGO_PKG_VERSION")),
+        "major": "1",
+        "minor": minor.to_string(),
+        "gitVersion": format!("v1.{minor}.0+perennial.{}", env!("CARGO_PKG_VERSION")),
         "gitCommit": "",
         "gitTreeState": "",
         "buildDate": "1970-01-01T00:00:00Z",

@@ -102,6 +102,10 @@ impl Api {
         &Call { user, dry_run, now, .. }: &Call<'_>,
     ) -> Result<Arc<Stored>, Response> {
         self.name(&mut csr)?;
+        if self.options.minor < 22 {
+            // What a server does not know, it drops.
+            csr.spec.expiration_seconds = None;
+        }
         let name = csr.metadata.name.clone();
         access::restrict_node(user, &name, &csr.spec)?;
         let mut causes = metadata::check(&csr.metadata);

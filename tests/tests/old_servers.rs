@@ -1,0 +1,50 @@
+//! API servers of every release since certificates.k8s.io/v1 is there, and of one before.
+
+mod support;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use perennial::{Failure, State};
+use perennial_kubernetes::rotation::Snapshot;
+use perennial_kubernetes::server::Options;
+use support::{BOUND, issued, new_authority, node, on_both, serve_at};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn release(minor: u32) -> support::Server {
+    let options = Options { minor, signing_duration: 24 * HOUR, ..Options::default() };
+    serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), new_authority(), options)
+}
+
+#[test]
+fn every_release_since_1_19_issues_and_only_a_lifetime_may_go_unheard() {
+    on_both(|runtime| {
+        for minor in 19..=36 {
+            let server = release(minor);
+            let mut holder = node(runtime, &server.cluster);
+            holder.signer.as_mut().unwrap().expiration = Some(HOUR);
+            let handle = holder.start();
+            let lifetime = issued(&handle, 1).chain().certificate().validity.lifetime();
+            handle.rotate_now();
+            issued(&handle, 2);
+            let now = handle.snapshot();
+            assert!(matches!(now.state, State::Resting { .. }) && now.last_error.is_none(), "1.{minor}: {now:?}");
+            let heard = lifetime <= HOUR + Duration::from_secs(600);
+            assert_eq!(heard, minor >= 22, "1.{minor}: {lifetime:?}");
+            handle.shutdown();
+        }
+    });
+}
+
+#[test]
+fn a_release_without_the_api_is_told_from_a_wrong_address() {
+    on_both(|runtime| {
+        let server = release(18);
+        let handle = node(runtime, &server.cluster).start();
+        let rejected = |now: &Snapshot| matches!(now.state, State::BackingOff { last: Failure::Rejected, .. });
+        let why = handle.wait_for(BOUND, rejected).unwrap().last_error.clone().unwrap();
+        assert!(why.contains("Kubernetes 1.19 or newer"), "{why}");
+        handle.shutdown();
+    });
+}
