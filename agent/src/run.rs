@@ -2,6 +2,7 @@
 
 mod addresses;
 mod hook;
+mod kept;
 mod node_name;
 mod service;
 mod session;

@@ -6,7 +6,9 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
-use perennial_pki::Credential;
+use perennial::Template;
+use perennial_pki::{Credential, interim};
+use perennial_std::clock;
 use rustix::process::Signal;
 use serde_json::Value;
 use support::{Process, Signer, perennial, run_arguments, until};
@@ -118,6 +120,29 @@ fn kubelets_configuration_is_followed_and_read_again_at_sighup() {
     run.signal(Signal::TERM);
     let ended = run.end();
     assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
+fn a_serving_certificate_somebody_else_keeps_is_reported_on() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let write = |credential: &Credential| {
+        fs::write(directory.join("tls.key"), credential.key().to_pem().as_bytes()).unwrap();
+        fs::write(directory.join("tls.crt"), credential.chain().pem()).unwrap();
+    };
+    let pair = || interim(&Template::node("worker"), clock::now().unix).unwrap();
+    let [first, second] = [pair(), pair()];
+    write(&first);
+    let more = ["--json", "--tls-cert-file", "tls.crt", "--tls-private-key-file", "tls.key"];
+    let mut run = Process::start(directory, &run_arguments(&more));
+    assert_eq!(event_of(&mut run, "tls.crt", "kept", 1)["serial"], first.chain().serial());
+    write(&second);
+    assert_eq!(event_of(&mut run, "tls.crt", "rotated", 1)["serial"], second.chain().serial());
+    drop(run);
+    fs::write(directory.join("tls.key"), "no key").unwrap();
+    let refused = perennial(directory, &run_arguments(&more));
+    assert!(refused.code == Some(2) && refused.stderr.contains("tls.key"), "{refused:?}");
 }
 
 #[test]

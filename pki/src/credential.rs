@@ -1,7 +1,7 @@
 //! A chain and the key it was issued for.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
@@ -13,6 +13,8 @@ use crate::{Chain, ChainError, KeyError, KeyPair};
 pub struct Credential {
     chain: Chain,
     key: Arc<KeyPair>,
+    /// Made when first asked for.
+    certified: OnceLock<Arc<CertifiedKey>>,
 }
 
 impl Credential {
@@ -22,7 +24,7 @@ impl Credential {
     /// [`CredentialError::KeyMismatch`] if the leaf was issued for another key.
     pub fn new(chain: Chain, key: Arc<KeyPair>) -> Result<Self, CredentialError> {
         if chain.public_key_der() == key.public_key_der() {
-            Ok(Self { chain, key })
+            Ok(Self { chain, key, certified: OnceLock::new() })
         } else {
             Err(CredentialError::KeyMismatch { serial: chain.serial().to_owned() })
         }
@@ -57,9 +59,10 @@ impl Credential {
         &self.key
     }
 
-    /// Both, as rustls wants them.
+    /// Both, as rustls wants them: the same each time.
     pub fn certified_key(&self) -> Arc<CertifiedKey> {
-        Arc::new(CertifiedKey::new(self.chain.der().to_vec(), self.key.signing_key()))
+        let make = || Arc::new(CertifiedKey::new(self.chain.der().to_vec(), self.key.signing_key()));
+        self.certified.get_or_init(make).clone()
     }
 }
 

@@ -217,6 +217,8 @@ pub enum IssueError {
     Certificate(ChainError),
     /// The issuer's key did not sign.
     Signing(rustls::Error),
+    /// What goes before a certificate that is nobody's could not be made: why.
+    Interim(String),
 }
 
 impl fmt::Display for IssueError {
@@ -227,6 +229,7 @@ impl fmt::Display for IssueError {
             ),
             Self::Certificate(error) => error.fmt(f),
             Self::Signing(error) => write!(f, "the certificate could not be signed: {error}"),
+            Self::Interim(why) => write!(f, "no interim certificate could be made: {why}"),
         }
     }
 }
@@ -234,7 +237,7 @@ impl fmt::Display for IssueError {
 impl std::error::Error for IssueError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::NotAnAuthority => None,
+            Self::NotAnAuthority | Self::Interim(_) => None,
             Self::Certificate(error) => Some(error),
             Self::Signing(error) => Some(error),
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use perennial::{State, Template};
 use perennial_kubernetes::rotation::Snapshot;
 use perennial_pki::Credential;
+use perennial_std::Rotated;
 use perennial_std::link::{Link, Message};
 
 /// The user's end of a rotation. Cheap to clone. Dropping it changes nothing; [`shutdown`](Self::shutdown) ends the rotation.
@@ -42,6 +43,11 @@ impl Handle {
         self.watch(|link| Some(link.snapshot()).filter(|snapshot| wanted(snapshot))).await
     }
 
+    /// Tells of every rotation from now on, old and new: to close what was opened with the old one, for example.
+    pub fn rotations(&self) -> Rotations {
+        Rotations(self.0.rotations())
+    }
+
     /// From now on another identity is wanted; `None`: none for now.
     pub fn set_template(&self, template: Option<Template>) {
         self.0.set_template(template);
@@ -68,6 +74,24 @@ impl Handle {
     async fn watch<T>(&self, mut look: impl FnMut(&Link) -> Option<T>) -> Option<T> {
         loop {
             match self.0.link().watch(&mut look) {
+                Ok(seen) => return seen,
+                Err(change) => change.await,
+            }
+        }
+    }
+}
+
+/// Tells of rotations. Who looks late may find that there were several: then `old` is what was told last, and nothing
+/// in between was ever told.
+#[derive(Debug)]
+pub struct Rotations(perennial_std::Rotations);
+
+impl Rotations {
+    /// Waits for the next one; `None` if the rotation ends before that.
+    pub async fn next(&mut self) -> Option<Rotated> {
+        let link = self.0.link().clone();
+        loop {
+            match link.watch(|_| self.0.look()) {
                 Ok(seen) => return seen,
                 Err(change) => change.await,
             }

@@ -40,6 +40,8 @@ mod rotator;
 pub mod server;
 
 pub use drive::drive;
-pub use handle::Handle;
-pub use perennial_std::{Directory, DirectoryError};
+pub use handle::{Handle, Rotations};
+#[cfg(feature = "rustls")]
+pub use perennial_std::tls;
+pub use perennial_std::{Directory, DirectoryError, FileCredential, FileError, Rotated};
 pub use rotator::Rotator;

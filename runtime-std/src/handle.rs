@@ -52,6 +52,11 @@ impl Handle {
         self.link.wait_within(timeout, |link| Some(link.snapshot()).filter(|snapshot| wanted(snapshot)))
     }
 
+    /// Tells of every rotation from now on, old and new: to close what was opened with the old one, for example.
+    pub fn rotations(&self) -> Rotations {
+        Rotations { seen: self.link.snapshot().credential.clone(), link: self.link.clone() }
+    }
+
     /// From now on another identity is wanted; `None`: none for now.
     pub fn set_template(&self, template: Option<Template>) {
         self.link.send(Message::Input(Input::TemplateChanged(template.map(Arc::new))));
@@ -74,5 +79,45 @@ impl Handle {
     pub fn shutdown(&self) {
         self.link.send(Message::Stop);
         self.link.wait_within(None, |_| None::<()>);
+    }
+}
+
+/// Tells of rotations. Who looks late may find that there were several: then `old` is what was told last, and nothing
+/// in between was ever told.
+#[derive(Debug)]
+pub struct Rotations {
+    link: Arc<Link>,
+    seen: Option<Arc<Credential>>,
+}
+
+/// The credential in use is another one.
+#[derive(Clone, Debug)]
+pub struct Rotated {
+    /// The one before. It may still be valid: connections made with it go on.
+    pub old: Option<Arc<Credential>>,
+    /// The one for new connections.
+    pub new: Arc<Credential>,
+}
+
+impl Rotations {
+    /// The next one, if there was one already.
+    pub fn look(&mut self) -> Option<Rotated> {
+        let new = self.link.snapshot().credential.clone()?;
+        let fingerprint = |credential: &Arc<Credential>| credential.chain().certificate().fingerprint;
+        if self.seen.as_ref().map(fingerprint) == Some(fingerprint(&new)) {
+            return None;
+        }
+        Some(Rotated { old: self.seen.replace(new.clone()), new })
+    }
+
+    /// Blocks until the next one. `None` if `timeout` passes, or the rotation ends, before that.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Option<Rotated> {
+        let link = self.link.clone();
+        link.wait_within(timeout, |_| self.look())
+    }
+
+    /// The link it looks at, for other ways of waiting.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
     }
 }

@@ -23,21 +23,63 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **Rotation and TLS session resumption.** A resumed TLS session keeps the identity it began with:
-//! after a rotation, rustls' default client configuration goes on presenting the *old* certificate.
-//! Make a new `ClientConfig` for each credential, or disable resumption.
+//! # TLS of your own
+//!
+//! A [`Handle`] hands out a chain and its key. With the feature `rustls`, `tls` puts them into handshakes, and is right
+//! about session resumption, by which a rotated client would otherwise go on being known by its *old* certificate:
+//!
+//! ```no_run
+//! # #[cfg(feature = "rustls")]
+//! # fn example(handle: perennial_std::Handle, server: rustls::ConfigBuilder<rustls::ServerConfig, rustls::server::WantsServerCert>, client: rustls::ClientConfig) {
+//! use std::sync::Arc;
+//! use perennial_std::tls::{ClientConfigs, ServerCert};
+//!
+//! // A server: every new connection is served with the certificate in use.
+//! let server = server.with_cert_resolver(Arc::new(ServerCert::new(&handle)));
+//! // A client: take a configuration for each new connection.
+//! let configs = ClientConfigs::new(&handle, client);
+//! let config = configs.current();
+//! // Who wants to drain old connections is told when to.
+//! let mut rotations = handle.rotations();
+//! while let Some(rotated) = rotations.wait(None) {
+//!     println!("from now on: {}", rotated.new.chain().serial());
+//! }
+//! # }
+//! ```
+//!
+//! Elsewhere (OpenSSL, another rustls) the same holds: make a new client configuration for each credential, or turn
+//! resumption off.
+//!
+//! # Looking on
+//!
+//! [`Rotator::observer`] sees every step: what happened, what followed. Metrics, logs and journals are made of it:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::sync::atomic::{AtomicU64, Ordering};
+//!
+//! let failures = Arc::new(AtomicU64::new(0));
+//! let count = failures.clone();
+//! let rotator = perennial_std::Rotator::new().observer(move |step| {
+//!     count.fetch_add(step.failure().is_some().into(), Ordering::Relaxed);
+//! });
+//! ```
 
 #![forbid(unsafe_code)]
 
 pub mod clock;
 mod directory;
 mod drive;
+mod files;
 mod handle;
 pub mod link;
 mod log;
 mod rotator;
+#[cfg(feature = "rustls")]
+pub mod tls;
 
 pub use directory::{Contents, Directory, DirectoryError, Folder, Loaded, Volume};
 pub use drive::{Cancel, drive};
-pub use handle::Handle;
+pub use files::{FileCredential, FileError};
+pub use handle::{Handle, Rotated, Rotations};
 pub use rotator::{Rotator, remember, save, write};

@@ -14,6 +14,7 @@ use perennial_std::{Directory, Handle, clock};
 use serde_json::json;
 
 use super::hook::Hook;
+use super::kept::Kept;
 use super::service::Service;
 use super::settings::{self, Serving, Settings};
 use super::wake::{Wake, Wakes};
@@ -36,6 +37,7 @@ pub(super) struct Session<'a> {
     settings: Settings,
     access: Access,
     store: Directory,
+    kept: Option<Kept>,
     held: Option<Chain>,
     /// The file that always leads to the first certificate.
     current: PathBuf,
@@ -55,9 +57,13 @@ impl<'a> Session<'a> {
     /// Reads and opens what is needed; creates no more than the directory.
     pub(super) fn prepare(options: &'a Run, settings: Settings) -> Result<Self, Failure> {
         // A kubeconfig that names the pair in use can be read only when that is in order.
-        let (kept, held) = held(options)?;
+        let (store, held) = held(options)?;
         let access = read_access(options, &settings, held.is_some())?;
-        let store = match kept {
+        let kept = match &settings.serving {
+            Serving::Files { certificate, key } => Some(Kept::open(certificate, key)?),
+            Serving::None | Serving::Rotated { .. } => None,
+        };
+        let store = match store {
             Some(store) => store,
             None => Directory::open(&options.cert_dir, &options.wanted.prefix).map_err(Failure::usage)?,
         };
@@ -65,12 +71,12 @@ impl<'a> Session<'a> {
         if access.write {
             kubeconfigs::make_room(&options.kubeconfig, &current)?;
         }
-        Ok(Self { options, settings, access, store, held, current })
+        Ok(Self { options, settings, access, store, kept, held, current })
     }
 
     /// Starts every rotation.
     pub(super) fn start(self, wakes: &Wakes, report: &mut Report) -> Result<Keeping<'a>, Failure> {
-        let Self { options, settings, access, store, held, current } = self;
+        let Self { options, settings, access, store, kept, held, current } = self;
         let Settings { policy, first, serving } = &settings;
         let identity = first.template.common_name();
         let fields = json!({
@@ -105,7 +111,7 @@ impl<'a> Session<'a> {
         }
         let to_write = access.write;
         let checked = (None, String::new());
-        Ok(Keeping { options, settings, access, current, watches, to_write, checked, missing_since: None })
+        Ok(Keeping { options, settings, access, current, watches, kept, to_write, checked, missing_since: None })
     }
 }
 
@@ -164,6 +170,8 @@ pub(super) struct Keeping<'a> {
     current: PathBuf,
     /// The first certificate, then the serving one.
     watches: Vec<Watch>,
+    /// The serving one, if somebody else keeps it.
+    kept: Option<Kept>,
     /// The kubeconfig is yet to be written.
     to_write: bool,
     /// What the serving certificate is for, and what was wrong with that, when last looked at.
@@ -183,6 +191,7 @@ impl Keeping<'_> {
     ) -> Result<Ended, Failure> {
         loop {
             self.watches.iter_mut().for_each(|watch| watch.look(report, hook));
+            self.kept.iter_mut().for_each(|kept| kept.look(report, hook));
             let serves = self.watches.iter().all(|watch| watch.running.handle().credential().is_some());
             service.tell(serves, &self.watches.iter().map(Watch::status).collect::<Vec<_>>().join("; "));
             self.write_kubeconfig(report)?;
@@ -231,6 +240,9 @@ impl Keeping<'_> {
         let settings = Settings::read(self.options)?;
         let held = self.watches[0].running.handle().credential().is_some();
         read_access(self.options, &settings, held)?;
+        if let Serving::Files { certificate, key } = &settings.serving {
+            Kept::open(certificate, key)?;
+        }
         Ok(settings)
     }
 
@@ -293,7 +305,11 @@ impl Keeping<'_> {
     /// What changes without telling us is looked at now and then.
     fn next_look(&self) -> Option<Duration> {
         let kubeconfig = (self.to_write && self.watches[0].is_in_place()).then_some(RETRY);
-        let files = matches!(&self.settings.serving, Serving::Rotated { addresses, .. } if addresses.may_change());
+        let files = match &self.settings.serving {
+            Serving::None => false,
+            Serving::Rotated { addresses, .. } => addresses.may_change(),
+            Serving::Files { .. } => true,
+        };
         let expiry = self.options.service.exit_without_certificate.map(|most| most.min(LOOK));
         [kubeconfig, files.then_some(LOOK), expiry].into_iter().flatten().min()
     }

@@ -1,0 +1,129 @@
+//! A certificate and a key in files that somebody else keeps: kubelet's `tlsCertFile` and `tlsPrivateKeyFile`.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use perennial_pki::{Chain, Credential, CredentialError, KeyPair};
+use zeroize::Zeroizing;
+
+/// A pair in two files, or twice the same one. It is looked at again every few seconds: what is whole and fits is taken
+/// up, what is not leaves the last good pair in use. Both may be links that are switched, as in a volume of a Secret.
+#[derive(Debug)]
+pub struct FileCredential {
+    certificate: PathBuf,
+    key: PathBuf,
+    every: Duration,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    credential: Arc<Credential>,
+    looked: Instant,
+    trouble: Option<FileError>,
+}
+
+impl FileCredential {
+    /// Reads them for the first time.
+    ///
+    /// # Errors
+    /// [`FileError`]: one cannot be read, or they do not make a pair.
+    pub fn open(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self, FileError> {
+        let (certificate, key) = (certificate.into(), key.into());
+        let credential = Arc::new(read(&certificate, &key)?);
+        let held = Mutex::new(Held { credential, looked: Instant::now(), trouble: None });
+        Ok(Self { certificate, key, every: Duration::from_secs(5), held })
+    }
+
+    /// The same, looked at again so often; every five seconds if nobody says so.
+    #[must_use]
+    pub fn every(self, every: Duration) -> Self {
+        Self { every, ..self }
+    }
+
+    /// The pair that was whole when last looked at. It may have expired. Looks again, if it is time to.
+    pub fn credential(&self) -> Arc<Credential> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.looked.elapsed() >= self.every {
+            held.looked = Instant::now();
+            match read(&self.certificate, &self.key) {
+                Ok(found) if found.chain() == held.credential.chain() => held.trouble = None,
+                Ok(found) => {
+                    tracing::info!(
+                        serial = found.chain().serial(),
+                        "{}: another certificate",
+                        self.certificate.display()
+                    );
+                    (held.credential, held.trouble) = (Arc::new(found), None);
+                }
+                Err(error) => {
+                    if held.trouble.as_ref().map(ToString::to_string) != Some(error.to_string()) {
+                        tracing::warn!("{error}; the pair there was before is kept");
+                    }
+                    held.trouble = Some(error);
+                }
+            }
+        }
+        held.credential.clone()
+    }
+
+    /// What is wrong with the files, if something was when last looked at.
+    pub fn trouble(&self) -> Option<String> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.trouble.as_ref().map(ToString::to_string)
+    }
+}
+
+fn read(certificate: &Path, key: &Path) -> Result<Credential, FileError> {
+    // A file of either may be as long as a chain is, not more.
+    let contents = |path: &Path| match fs::metadata(path) {
+        Ok(metadata) if metadata.len() > LONGEST => Err(FileError::TooLong(path.to_owned())),
+        Ok(_) => fs::read(path).map(Zeroizing::new).map_err(|error| FileError::Unreadable(path.to_owned(), error)),
+        Err(error) => Err(FileError::Unreadable(path.to_owned(), error)),
+    };
+    let bad = |path: &Path| {
+        let path = path.to_owned();
+        move |error| FileError::Unusable(path, error)
+    };
+    let chain = Chain::from_pem(&contents(certificate)?).map_err(CredentialError::Chain).map_err(bad(certificate))?;
+    let pair = KeyPair::from_pem(&*contents(key)?).map_err(CredentialError::Key).map_err(bad(key))?;
+    Credential::new(chain, Arc::new(pair)).map_err(bad(certificate))
+}
+
+const LONGEST: u64 = 1 << 20;
+
+/// Why files do not make a pair. They may be on their way to: whoever writes two files writes one first.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum FileError {
+    /// A file cannot be read.
+    Unreadable(PathBuf, io::Error),
+    /// A file is longer than any chain.
+    TooLong(PathBuf),
+    /// What is in it is no certificate or no key, or they do not belong together.
+    Unusable(PathBuf, CredentialError),
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(path, error) => write!(f, "{}: cannot be read: {error}", path.display()),
+            Self::TooLong(path) => write!(f, "{}: this is longer than 1 MiB", path.display()),
+            Self::Unusable(path, error) => write!(f, "{}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for FileError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unreadable(_, error) => Some(error),
+            Self::TooLong(_) => None,
+            Self::Unusable(_, error) => Some(error),
+        }
+    }
+}

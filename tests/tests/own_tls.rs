@@ -1,0 +1,268 @@
+//! TLS of one's own, with rotated credentials: what peers see after a rotation, and what goes on.
+
+mod support;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+
+use perennial::Template;
+use perennial_kubernetes::cluster::{Cluster, Identity};
+use perennial_kubernetes::rotation::Signer;
+use perennial_kubernetes::server::{Approval, Options};
+use perennial_pki::{Credential, interim, provider, sha256};
+use perennial_std::tls::{ClientCert, ClientConfigs, ServerCert};
+use perennial_std::{Handle, clock};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{ClientConfig, Resumption};
+use rustls::server::{ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
+use rustls::{ClientConnection, HandshakeKind, RootCertStore, ServerConnection, StreamOwned};
+use support::{BOUND, Runtime, Server, issued, new_authority, node, on_both, serve, serve_at};
+
+type Stream = BufReader<StreamOwned<ClientConnection, TcpStream>>;
+
+/// A server that answers each line with what it knows of its client: the certificate, and whether the session was resumed.
+fn server(config: ServerConfig) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (address, config) = (listener.local_addr().unwrap(), Arc::new(config));
+    thread::spawn(move || {
+        for socket in listener.incoming().map(Result::unwrap) {
+            let tls = ServerConnection::new(config.clone()).unwrap();
+            thread::spawn(move || serve_lines(BufReader::new(StreamOwned::new(tls, socket))));
+        }
+    });
+    address
+}
+
+fn serve_lines(mut stream: BufReader<StreamOwned<ServerConnection, TcpStream>>) -> Option<()> {
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let tls = &stream.get_ref().conn;
+        let client = tls.peer_certificates().and_then(|chain| Some(hex(chain.first()?))).unwrap_or_default();
+        let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+        writeln!(stream.get_mut(), "{client} {resumed}").ok()?;
+    }
+}
+
+fn hex(der: &[u8]) -> String {
+    sha256(der).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn fingerprint(credential: &Credential) -> String {
+    format!("{:x}", credential.chain().certificate().fingerprint)
+}
+
+fn connect(address: SocketAddr, config: Arc<ClientConfig>) -> Stream {
+    let tls = ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
+    BufReader::new(StreamOwned::new(tls, TcpStream::connect(address).unwrap()))
+}
+
+/// Asks the server whom it takes us for; and whether by an earlier session.
+fn asked(stream: &mut Stream) -> (String, bool) {
+    stream.get_mut().write_all(b"who am I?\n").unwrap();
+    let mut line = String::new();
+    stream.read_line(&mut line).unwrap();
+    let (client, resumed) = line.trim_end().split_once(' ').unwrap();
+    (client.to_owned(), resumed == "true")
+}
+
+fn roots(cluster: &Cluster) -> Arc<RootCertStore> {
+    cluster.roots().unwrap().store()
+}
+
+/// Knows its clients by certificates of this cluster's, and lets in who has none.
+fn knows_clients(api: &Server) -> ServerConfig {
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(&api.cluster), provider());
+    let own = interim(&Template::new("server").with_dns_names(["localhost"]), clock::now().unix).unwrap();
+    ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.allow_unauthenticated().build().unwrap())
+        .with_cert_resolver(Arc::new(ServerCert::new(perennial_std::tls::Source::new(|| None)).with_interim(own)))
+}
+
+fn client_config(roots: Option<Arc<RootCertStore>>) -> ClientConfig {
+    let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+    match roots {
+        Some(roots) => config.with_root_certificates(roots).with_no_client_auth(),
+        None => config.dangerous().with_custom_certificate_verifier(Arc::new(Anybody)).with_no_client_auth(),
+    }
+}
+
+#[test]
+fn a_server_sees_the_new_client_certificate_and_existing_connections_go_on() {
+    on_both(|runtime| {
+        let api = serve(Approval::Auto);
+        let handle = node(runtime, &api.cluster).start();
+        let address = server(knows_clients(&api));
+        let first = issued(&handle, 1);
+        let configs = ClientConfigs::new(&handle, client_config(None));
+        let mut before = connect(address, configs.current());
+        assert_eq!(asked(&mut before), (fingerprint(&first), false));
+        // Between rotations, sessions are resumed.
+        assert_eq!(asked(&mut connect(address, configs.current())), (fingerprint(&first), true));
+
+        handle.rotate_now();
+        let second = issued(&handle, 2);
+        assert_eq!(asked(&mut connect(address, configs.current())), (fingerprint(&second), false));
+        assert_eq!(asked(&mut connect(address, configs.current())), (fingerprint(&second), true));
+        assert_eq!(asked(&mut before), (fingerprint(&first), false));
+        // What the old connection learnt meanwhile leads nobody back to the old identity.
+        assert_eq!(asked(&mut connect(address, configs.current())).0, fingerprint(&second));
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn the_resolver_alone_is_right_in_a_configuration_that_does_not_resume() {
+    let api = serve(Approval::Auto);
+    let address = server(knows_clients(&api));
+    let handle = node(Runtime::Std, &api.cluster).start();
+    let mut config = client_config(None);
+    config.client_auth_cert_resolver = Arc::new(ClientCert::new(&handle));
+    config.resumption = Resumption::disabled();
+    let config = Arc::new(config);
+    let first = issued(&handle, 1);
+    assert_eq!(asked(&mut connect(address, config.clone())), (fingerprint(&first), false));
+    handle.rotate_now();
+    let second = issued(&handle, 2);
+    assert_eq!(asked(&mut connect(address, config)), (fingerprint(&second), false));
+    handle.shutdown();
+}
+
+#[test]
+fn before_there_is_a_certificate_none_is_presented() {
+    let api = serve(Approval::Manual);
+    let address = server(knows_clients(&api));
+    let handle = node(Runtime::Smol, &api.cluster).start();
+    let configs = ClientConfigs::new(&handle, client_config(None));
+    assert_eq!(asked(&mut connect(address, configs.current())).0, "");
+    handle.shutdown();
+}
+
+/// A node that asks for a serving certificate, as somebody who is a node already.
+fn serving(runtime: Runtime) -> (Server, Handle) {
+    let options = Options { approve_serving: true, ..Options::default() };
+    let authority = new_authority();
+    let mut random = perennial_kubernetes::server::Random::from_os().unwrap();
+    let day = std::time::Duration::from_secs(86_400);
+    let now = clock::now().unix;
+    let own = authority.client_credential("system:node:worker-1", &["system:nodes"], &mut random, now, day).unwrap();
+    let api = serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), authority, options);
+    let own = Arc::new(own);
+    let mut holder = node(runtime, &api.cluster);
+    let identity = Arc::new(move || Ok(Identity::Certificate(own.clone())));
+    holder.signer = Some(Signer::kubelet_serving(api.cluster.clone(), identity));
+    holder.template = None;
+    (api, holder.start())
+}
+
+#[test]
+fn a_client_sees_the_new_serving_certificate_and_existing_connections_go_on() {
+    on_both(|runtime| {
+        let (api, handle) = serving(runtime);
+        let wanted =
+            Template::node("worker-1").with_dns_names(["localhost"]).with_ip_addresses([Ipv4Addr::LOCALHOST.into()]);
+        let own = interim(&wanted, clock::now().unix).unwrap();
+        let provisional = fingerprint(&own);
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::new(ServerCert::new(&handle).with_interim(own));
+        let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+        let address = server(config.with_no_client_auth().with_cert_resolver(resolver));
+
+        // Nobody trusts it, but somebody is there.
+        let seen = |roots| {
+            let mut stream = connect(address, Arc::new(client_config(roots)));
+            asked(&mut stream);
+            let shown = hex(&stream.get_ref().conn.peer_certificates().unwrap()[0]);
+            (stream, shown)
+        };
+        assert_eq!(seen(None).1, provisional);
+
+        let trusted = || Some(roots(&api.cluster));
+        handle.set_template(Some(wanted));
+        let first = issued(&handle, 1);
+        let (mut before, shown) = seen(trusted());
+        assert_eq!(shown, fingerprint(&first));
+        handle.rotate_now();
+        let second = issued(&handle, 2);
+        assert_eq!(seen(trusted()).1, fingerprint(&second));
+        asked(&mut before);
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn without_a_certificate_and_an_interim_one_a_server_ends_handshakes() {
+    let (_api, handle) = serving(Runtime::Std);
+    let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+    let address = server(config.with_no_client_auth().with_cert_resolver(Arc::new(ServerCert::new(&handle))));
+    let mut stream = connect(address, Arc::new(client_config(None)));
+    let error = stream.get_mut().write_all(b"anybody?\n").and_then(|()| stream.read_line(&mut String::new()).map(drop));
+    assert!(error.unwrap_err().to_string().contains("AccessDenied"));
+    handle.shutdown();
+}
+
+#[test]
+fn users_are_told_of_rotations_with_the_old_and_the_new() {
+    on_both(|runtime| {
+        let api = serve(Approval::Auto);
+        let handle = node(runtime, &api.cluster).start();
+        let mut rotations = handle.rotations();
+        let first = rotations.wait(BOUND).unwrap();
+        assert!(first.old.is_none());
+        assert!(rotations.look().is_none());
+        // Who looks late sees that something happened, and what is in use now.
+        for n in 2..=3 {
+            handle.rotate_now();
+            issued(&handle, n);
+        }
+        let late = rotations.wait(BOUND).unwrap();
+        assert_eq!(late.old.unwrap().chain(), first.new.chain());
+        assert_eq!(late.new.chain(), handle.credential().unwrap().chain());
+        handle.shutdown();
+        assert!(rotations.wait(BOUND).is_none());
+    });
+}
+
+/// Trusts anybody: what is shown is compared instead.
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &rustls::pki_types::CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &rustls::pki_types::CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
