@@ -105,7 +105,13 @@ impl ResolvesServerCert for ServerCert {
 pub struct ClientConfigs {
     source: Source,
     like: ClientConfig,
-    made: Mutex<Option<(Option<Arc<Credential>>, Arc<ClientConfig>)>>,
+    made: Mutex<Option<Made>>,
+}
+
+/// The last one that was made, and for which credential.
+struct Made {
+    of: Option<Arc<Credential>>,
+    config: Arc<ClientConfig>,
 }
 
 impl ClientConfigs {
@@ -120,14 +126,14 @@ impl ClientConfigs {
         let credential = self.source.credential();
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         match &*made {
-            Some((of, config)) if same(of.as_deref(), credential.as_deref()) => config.clone(),
+            Some(Made { of, config }) if same(of.as_deref(), credential.as_deref()) => config.clone(),
             _ => {
                 let mut config = self.like.clone();
                 config.client_auth_cert_resolver =
                     Arc::new(Fixed(credential.as_deref().map(Credential::certified_key)));
                 config.resumption = Resumption::default();
                 let config = Arc::new(config);
-                *made = Some((credential, config.clone()));
+                *made = Some(Made { of: credential, config: config.clone() });
                 config
             }
         }
