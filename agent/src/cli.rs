@@ -32,7 +32,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Demo(Demo),
-    Run(Run),
+    Run(Box<Run>),
     Status(Status),
     Signer(Signer),
 }

@@ -3,11 +3,13 @@
 //! - [`rotation`]: the machine joined to keys and exchanges; what a runtime drives.
 //! - [`client`]: one request for a certificate, from `POST` to the chain.
 //! - [`cluster`], [`kubeconfig`]: which API server, and as whom; [`kubelet_config`]: which certificates.
+//! - [`addresses`]: what a node's serving certificate is for.
 //! - [`journal`]: every step of a machine as a line of text, and its replay.
 //! - `server` (feature): an embedded API server for development, demos and tests.
 
 #![forbid(unsafe_code)]
 
+pub mod addresses;
 pub mod client;
 pub mod cluster;
 pub mod journal;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use perennial::Template;
+use perennial_kubernetes::addresses;
 
 use crate::cli::Which;
 use crate::failure::Failure;
@@ -22,7 +23,7 @@ impl Addresses {
         match (&which.node_addresses, which.node_ip.as_slice()) {
             (Some(file), _) => {
                 let addresses = Self::File(file.clone());
-                addresses.template("").map_err(Failure::Usage)?;
+                addresses.template("node").map_err(Failure::Usage)?;
                 Ok(addresses)
             }
             (None, []) => {
@@ -36,32 +37,21 @@ impl Addresses {
         }
     }
 
-    /// What to ask for now; `None` without an address to ask for.
+    /// What to ask for now; `None` without an address to ask for. The node's name is always among the names.
     pub(super) fn template(&self, node: &str) -> Result<Option<Template>, String> {
-        let template = Template::node(node).with_dns_names([node.to_owned()]);
         let template = match self {
-            Self::Given(addresses) => template.with_ip_addresses(addresses.iter().copied()),
+            Self::Given(addresses) => Some(Template::node(node).with_ip_addresses(addresses.iter().copied())),
             Self::File(path) => {
-                let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-                read(&text, template).map_err(|why| format!("{}: {why}", path.display()))?
+                let bad = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+                let text = fs::read_to_string(path).map_err(|error| bad(&error))?;
+                addresses::Addresses::parse(&text).map_err(|error| bad(&error))?.template(node)
             }
         };
-        Ok((!template.ip_addresses().is_empty()).then_some(template))
+        Ok(template.map(|template| template.with_dns_names([node.to_owned()])))
     }
 
     /// Whether they may change.
     pub(super) const fn may_change(&self) -> bool {
         matches!(self, Self::File(_))
     }
-}
-
-/// One address a line: an IP address, or else a DNS name. What follows a `#` is for people.
-fn read(text: &str, template: Template) -> Result<Template, String> {
-    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-    let filled = lines.enumerate().filter(|(_, line)| !line.is_empty());
-    filled.into_iter().try_fold(template, |template, (i, line)| match line.parse::<IpAddr>() {
-        Ok(address) => Ok(template.with_ip_addresses([address])),
-        Err(_) if line.contains(char::is_whitespace) => Err(format!("line {}: more than one address", i + 1)),
-        Err(_) => Ok(template.with_dns_names([line])),
-    })
 }

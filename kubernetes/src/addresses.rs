@@ -1,0 +1,207 @@
+//! A node's addresses, and what to ask for a serving certificate: kubelet's rules, with nothing dropped in silence.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use perennial::Template;
+use serde::Deserialize;
+
+/// What kind of address of a node's: `status.addresses[].type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+pub enum AddressType {
+    /// What the host calls itself: a DNS name, or an IP address.
+    Hostname,
+    /// An IP address within the cluster.
+    #[serde(rename = "InternalIP")]
+    InternalIp,
+    /// An IP address from outside.
+    #[serde(rename = "ExternalIP")]
+    ExternalIp,
+    /// A DNS name within the cluster.
+    #[serde(rename = "InternalDNS")]
+    InternalDns,
+    /// A DNS name from outside.
+    #[serde(rename = "ExternalDNS")]
+    ExternalDns,
+}
+
+impl AddressType {
+    const NAMES: [(&'static str, Self); 5] = [
+        ("Hostname", Self::Hostname),
+        ("InternalIP", Self::InternalIp),
+        ("ExternalIP", Self::ExternalIp),
+        ("InternalDNS", Self::InternalDns),
+        ("ExternalDNS", Self::ExternalDns),
+    ];
+
+    const fn is_ip(self) -> bool {
+        matches!(self, Self::InternalIp | Self::ExternalIp)
+    }
+}
+
+/// One address of a node's, as Kubernetes knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct NodeAddress {
+    /// What kind.
+    #[serde(rename = "type")]
+    pub kind: AddressType,
+    /// The address.
+    pub address: String,
+}
+
+/// The names and addresses a serving certificate has to be for: each once, in an order of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    dns_names: BTreeSet<String>,
+    ip_addresses: BTreeSet<IpAddr>,
+    unusable: Vec<NodeAddress>,
+}
+
+impl Addresses {
+    /// Of these. An IP address may be given as a name of any kind; what is neither, or empty, is of no use.
+    ///
+    /// Source: kubelet's `addressesToHostnamesAndIPs`, which drops without a word what it cannot use, and takes an IP
+    /// address for a DNS name if its type says so.
+    pub fn of(addresses: impl IntoIterator<Item = NodeAddress>) -> Self {
+        let mut of = Self::default();
+        for NodeAddress { kind, address } in addresses {
+            match address.parse::<IpAddr>() {
+                Ok(ip) => drop(of.ip_addresses.insert(ip.to_canonical())),
+                Err(_) if !kind.is_ip() && is_dns_name(&address) => drop(of.dns_names.insert(address)),
+                Err(_) if address.is_empty() => {}
+                Err(_) => of.unusable.push(NodeAddress { kind, address }),
+            }
+        }
+        of
+    }
+
+    /// Reads a file of addresses: one a line, its type before it or not (`InternalIP 10.0.0.7`, `worker.example`). What
+    /// follows a `#` is for people.
+    ///
+    /// # Errors
+    /// [`AddressError`]: the first line that is not that.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        let mut addresses = Vec::new();
+        for (i, line) in text.lines().enumerate() {
+            let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
+            let bad = |why| AddressError { line: i + 1, why };
+            let (kind, address) = match *words.as_slice() {
+                [] => continue,
+                [address] => (AddressType::Hostname, address),
+                [kind, address] => {
+                    let known = AddressType::NAMES.into_iter().find(|(name, _)| *name == kind);
+                    let kind = known.ok_or_else(|| {
+                        bad("expected Hostname, InternalIP, ExternalIP, InternalDNS or ExternalDNS before the address")
+                    })?;
+                    (kind.1, address)
+                }
+                _ => return Err(bad("more than one address")),
+            };
+            let ip = address.parse::<IpAddr>().is_ok();
+            if !ip && (kind.is_ip() || !is_dns_name(address)) {
+                return Err(bad(if kind.is_ip() {
+                    "this is not an IP address"
+                } else {
+                    "this is neither an IP address nor a DNS name"
+                }));
+            }
+            addresses.push(NodeAddress { kind, address: address.to_owned() });
+        }
+        Ok(Self::of(addresses))
+    }
+
+    /// Reads `status.addresses` of a Node object.
+    ///
+    /// # Errors
+    /// It is not the JSON of a Node.
+    pub fn of_node(json: &[u8]) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Node {
+            status: Status,
+        }
+        #[derive(Deserialize)]
+        struct Status {
+            #[serde(default)]
+            addresses: Vec<NodeAddress>,
+        }
+        serde_json::from_slice(json).map(|Node { status }| Self::of(status.addresses))
+    }
+
+    /// What is neither an IP address nor a DNS name, though it was to be one.
+    pub fn unusable(&self) -> &[NodeAddress] {
+        &self.unusable
+    }
+
+    /// What to ask for; `None` without an IP address: signers and peers of a node expect one.
+    pub fn template(&self, node: &str) -> Option<Template> {
+        let template = Template::node(node).with_dns_names(self.dns_names.iter().cloned());
+        (!self.ip_addresses.is_empty()).then(|| template.with_ip_addresses(self.ip_addresses.iter().copied()))
+    }
+}
+
+/// A name a certificate can carry: letters, digits, hyphens, and dots between them; `*` for the first label.
+fn is_dns_name(name: &str) -> bool {
+    let label = |label: &str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(fits)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.len() <= 253 && name.strip_prefix("*.").unwrap_or(name).split('.').all(label)
+}
+
+/// A line that is no address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressError {
+    line: usize,
+    why: &'static str,
+}
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.why)
+    }
+}
+
+impl std::error::Error for AddressError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_holds_an_address_a_line_and_remarks() {
+        let text = "# of worker-1\nInternalIP 10.0.0.7 # eth0\n\n2001:db8::7\r\nworker-1.example\nHostname worker-1\n::ffff:10.0.0.7\n";
+        let template = Addresses::parse(text).unwrap().template("worker-1").unwrap();
+        assert_eq!(template.dns_names(), ["worker-1", "worker-1.example"]);
+        assert_eq!(template.ip_addresses(), ["10.0.0.7".parse::<IpAddr>().unwrap(), "2001:db8::7".parse().unwrap()]);
+        assert_eq!(Addresses::parse("").unwrap().template("worker-1"), None);
+    }
+
+    #[test]
+    fn a_line_that_is_no_address_is_told_with_its_number() {
+        for (text, told) in [
+            ("10.0.0.7\n10.0.0.8 10.0.0.9 x", "line 2: more than one address"),
+            ("10.0.0.7 10.0.0.8", "line 1: expected Hostname, InternalIP"),
+            ("InternalIP worker", "line 1: this is not an IP address"),
+            ("-worker", "line 1: this is neither an IP address nor a DNS name"),
+            ("a..b", "line 1: this is neither"),
+        ] {
+            let error = Addresses::parse(text).unwrap_err().to_string();
+            assert!(error.starts_with(told), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_node_object_says_where_its_node_is() {
+        let node = br#"{"kind":"Node","status":{"addresses":[{"type":"InternalIP","address":"10.0.0.7"},
+                        {"type":"InternalDNS","address":"10.0.0.8"},{"type":"Hostname","address":"worker-1"}]}}"#;
+        let template = Addresses::of_node(node).unwrap().template("worker-1").unwrap();
+        assert_eq!((template.dns_names().len(), template.ip_addresses().len()), (1, 2));
+        assert_eq!(Addresses::of_node(br#"{"status":{}}"#).unwrap(), Addresses::default());
+        assert!(Addresses::of_node(b"{}").is_err());
+    }
+}

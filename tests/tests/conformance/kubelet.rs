@@ -1,0 +1,246 @@
+//! kubelet's own cases: `pkg/kubelet/certificate/kubelet_test.go`, `transport_test.go` and `bootstrap/bootstrap_test.go`.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use perennial::{Event, Template};
+use perennial_kubernetes::addresses::{AddressType, Addresses, NodeAddress};
+use perennial_kubernetes::client::Progress;
+use perennial_kubernetes::server::Approval;
+use perennial_pki::{Credential, interim};
+use perennial_std::{FileCredential, clock};
+
+use super::support::{self, BOUND, Runtime};
+use super::{Row, different, same};
+
+const SOURCE: &str = "kubelet_test.go";
+const TRANSPORT: &str = "transport_test.go";
+const BOOTSTRAP: &str = "bootstrap_test.go";
+
+/// Of these types and addresses: the names, the IP addresses, and how many are of no use.
+fn sorted(addresses: &[(AddressType, &str)]) -> (Vec<String>, Vec<IpAddr>, usize) {
+    let address = |(kind, address): &(AddressType, &str)| NodeAddress { kind: *kind, address: (*address).to_owned() };
+    let addresses = Addresses::of(addresses.iter().map(address));
+    // With one more address there is always something to ask for.
+    let more = [NodeAddress { kind: AddressType::InternalIp, address: "0.0.0.0".into() }];
+    let all = addresses.clone().template("node").unwrap_or_else(|| Addresses::of(more).template("node").unwrap());
+    let ip_addresses = all.ip_addresses().iter().copied().filter(|ip| !ip.is_unspecified()).collect();
+    (all.dns_names().to_vec(), ip_addresses, addresses.unusable().len())
+}
+
+fn ips(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn asked_for(addresses: &[(AddressType, &str)]) -> Option<Template> {
+    let address = |(kind, address): &(AddressType, &str)| NodeAddress { kind: *kind, address: (*address).to_owned() };
+    Addresses::of(addresses.iter().map(address)).template("node")
+}
+
+use AddressType::{ExternalIp, Hostname, InternalIp};
+
+const CLOSES_NOTHING: &str = "cutting connections is their owner's business: it is told of each rotation, old and new";
+const LATER: &str = "a kubeconfig that names a certificate is written once there is one";
+
+pub(crate) const ROWS: &[Row] = &[
+    same(SOURCE, "TestAddressesToHostnamesAndIPs/empty", "nothing", || assert_eq!(sorted(&[]), (vec![], vec![], 0))),
+    same(SOURCE, "TestAddressesToHostnamesAndIPs/ignore empty values", "nothing", || {
+        assert_eq!(sorted(&[(Hostname, "")]), (vec![], vec![], 0));
+    }),
+    different(
+        SOURCE,
+        "TestAddressesToHostnamesAndIPs/ignore invalid IPs",
+        "they are left out, and that can be told",
+        "who waits for a certificate wants to know why it is not for every address",
+        || assert_eq!(sorted(&[(InternalIp, "1.2"), (ExternalIp, "3.4")]), (vec![], vec![], 2)),
+    ),
+    same(SOURCE, "TestAddressesToHostnamesAndIPs/dedupe values", "each once", || {
+        let (names, ip_addresses, _) = sorted(&[
+            (Hostname, "hostname"),
+            (AddressType::ExternalDns, "hostname"),
+            (AddressType::InternalDns, "hostname"),
+            (InternalIp, "1.1.1.1"),
+            (ExternalIp, "1.1.1.1"),
+        ]);
+        assert_eq!((names, ip_addresses), (vec!["hostname".into()], ips(&["1.1.1.1"])));
+    }),
+    same(SOURCE, "TestAddressesToHostnamesAndIPs/order values", "in one order, whatever order they come in", || {
+        let names = ["hostname-2", "hostname-1", "hostname-3"].map(|name| (Hostname, name));
+        let numbers = ["2.2.2.2", "1.1.1.1", "3.3.3.3"].map(|ip| (InternalIp, ip));
+        let (names, ip_addresses, _) = sorted(&[names, numbers].concat());
+        assert_eq!(names, ["hostname-1", "hostname-2", "hostname-3"]);
+        assert_eq!(ip_addresses, ips(&["1.1.1.1", "2.2.2.2", "3.3.3.3"]));
+    }),
+    same(SOURCE, "TestAddressesToHostnamesAndIPs/handle IP and DNS hostnames", "each as what it is", || {
+        let (names, ip_addresses, _) = sorted(&[(Hostname, "hostname"), (Hostname, "1.1.1.1")]);
+        assert_eq!((names, ip_addresses), (vec!["hostname".into()], ips(&["1.1.1.1"])));
+    }),
+    same(SOURCE, "TestNewCertificateManagerConfigGetTemplate/no addresses", "nothing is asked for", || {
+        assert_eq!(asked_for(&[]), None);
+    }),
+    same(
+        SOURCE,
+        "TestNewCertificateManagerConfigGetTemplate/only hostnames",
+        "nothing is asked for, as with the gate AllowDNSOnlyNodeCSR off",
+        || assert_eq!(asked_for(&[(Hostname, "hostname")]), None),
+    ),
+    same(SOURCE, "TestNewCertificateManagerConfigGetTemplate/only IP", "it is asked for", || {
+        assert_eq!(
+            asked_for(&[(InternalIp, "1.1.1.1")]),
+            Some(Template::node("node").with_ip_addresses(ips(&["1.1.1.1"])))
+        );
+    }),
+    same(SOURCE, "TestNewCertificateManagerConfigGetTemplate/IP and hostname", "both are asked for", || {
+        let template = asked_for(&[(Hostname, "hostname"), (InternalIp, "1.1.1.1")]).unwrap();
+        assert_eq!((template.dns_names().len(), template.ip_addresses().len()), (1, 1));
+    }),
+    same(
+        SOURCE,
+        "TestKubeletServerCertificateFromFiles/remove and create",
+        "another pair is taken up; when the files are gone, the last one is kept",
+        || {
+            let directory = tempfile::tempdir().unwrap();
+            let [first, second] = [pair(), pair()];
+            write(directory.path(), &first);
+            let files = open(directory.path());
+            assert!(Arc::ptr_eq(&files.credential(), &files.credential()), "without a change it is the same one");
+            fs::remove_file(directory.path().join("tls.crt")).unwrap();
+            assert_eq!(files.credential().chain(), first.chain());
+            write(directory.path(), &second);
+            assert_eq!(files.credential().chain(), second.chain());
+        },
+    ),
+    same(SOURCE, "TestKubeletServerCertificateFromFiles/rename cert dir", "the pair in the new directory", || {
+        let parent = tempfile::tempdir().unwrap();
+        let [first, second] = [pair(), pair()];
+        for (name, pair) in [("in-use", &first), ("next", &second)] {
+            fs::create_dir(parent.path().join(name)).unwrap();
+            write(&parent.path().join(name), pair);
+        }
+        let files = open(&parent.path().join("in-use"));
+        fs::rename(parent.path().join("in-use"), parent.path().join("before")).unwrap();
+        assert_eq!(files.credential().chain(), first.chain());
+        fs::rename(parent.path().join("next"), parent.path().join("in-use")).unwrap();
+        assert_eq!(files.credential().chain(), second.chain());
+    }),
+    different(
+        TRANSPORT,
+        "TestRotateShutsDownConnections",
+        "its own next request shows the new certificate; connections of others go on, and they are told",
+        CLOSES_NOTHING,
+        || {
+            let server = support::serve(Approval::Auto);
+            let handle = support::node(Runtime::Std, &server.cluster).start();
+            let first = support::issued(&handle, 1);
+            let mut rotations = handle.rotations();
+            handle.rotate_now();
+            let second = support::issued(&handle, 2);
+            let told = rotations.look().unwrap();
+            assert_eq!((told.old.unwrap().chain(), told.new.chain()), (first.chain(), second.chain()));
+            assert_eq!(server.who_is(&handle.credential().unwrap()).1, support::digest(&second));
+            handle.shutdown();
+        },
+    ),
+    same(
+        "certificate_manager_test.go",
+        "TestRotationLogsDuration",
+        "an observer sees how old a certificate was when its successor came; the first one has none before it",
+        || {
+            let server = support::serve(Approval::Auto);
+            let ages = Arc::new(Mutex::new(Vec::new()));
+            let seen = ages.clone();
+            let handle = support::node(Runtime::Std, &server.cluster).start_watched(move |step| {
+                if let Event::CsrIssued { certificate, .. } = step.event {
+                    let before = step.before.certificate().map(|held| step.now.unix.since(held.validity.not_before()));
+                    seen.lock().unwrap().push((before, certificate.fingerprint));
+                }
+            });
+            let first = support::issued(&handle, 1);
+            handle.rotate_now();
+            support::issued(&handle, 2);
+            handle.shutdown();
+            let ages = ages.lock().unwrap();
+            let [(None, fingerprint), (Some(age), _)] = ages.as_slice() else { panic!("{ages:?}") };
+            let facts = first.chain().certificate();
+            assert_eq!(*fingerprint, facts.fingerprint);
+            assert!(*age >= clock::now().unix.since(facts.validity.not_before()) - BOUND.unwrap());
+        },
+    ),
+    same(BOOTSTRAP, "TestLoadClientConfig/bootstrapPath is empty", "as the certificate at hand, and no other", || {
+        let (asked_as, _) = asked_as(true, false);
+        assert_eq!(asked_as, "system:node:worker-1");
+    }),
+    same(
+        BOOTSTRAP,
+        "TestLoadClientConfig/bootstrap path is set and kubeconfig is valid",
+        "as the certificate at hand: the bootstrap credential is ignored",
+        || {
+            let (asked_as, _) = asked_as(true, true);
+            assert_eq!(asked_as, "system:node:worker-1");
+        },
+    ),
+    different(
+        BOOTSTRAP,
+        "TestLoadClientConfig/bootstrap path is set and kubeconfig is not valid",
+        "the first request is made as the bootstrap credential says, the next as the certificate issued",
+        LATER,
+        || {
+            let (first, second) = asked_as(false, true);
+            assert_eq!((first.as_str(), second.as_str()), ("system:bootstrap:abcdef", "system:node:worker-1"));
+        },
+    ),
+];
+
+/// As whom two certificates are asked for, one after the other.
+fn asked_as(has_one: bool, has_bootstrap: bool) -> (String, String) {
+    let server = support::serve(Approval::Auto);
+    let directory = tempfile::tempdir().unwrap();
+    if has_one {
+        let handle = support::node(Runtime::Std, &server.cluster).keeping(directory.path()).start();
+        support::issued(&handle, 1);
+        handle.shutdown();
+    }
+    let before = server.csr_names().len();
+    let mut node = support::node(Runtime::Std, &server.cluster).keeping(directory.path());
+    if !has_bootstrap {
+        let signer = node.signer.take().unwrap();
+        node.signer = Some(perennial_kubernetes::rotation::Signer::kubelet_client(signer.cluster, None));
+    }
+    let handle = node.start();
+    if has_one {
+        handle.rotate_now();
+    }
+    support::issued(&handle, 1);
+    handle.rotate_now();
+    support::issued(&handle, 2);
+    assert!(!matches!(handle.snapshot().progress, Some(Progress::Retrying { .. })));
+    handle.shutdown();
+    let asked: Vec<(String, String)> = server.handle.with_api(|api, _| {
+        let order = |csr: &perennial_kubernetes::objects::CertificateSigningRequest| {
+            csr.metadata.resource_version.parse::<u64>().unwrap()
+        };
+        let mut all: Vec<_> =
+            api.requests().map(|csr| (order(csr), csr.metadata.name.clone(), csr.spec.username.clone())).collect();
+        all.sort();
+        all.into_iter().map(|(_, name, user)| (name, user)).collect()
+    });
+    let new: Vec<String> = asked.into_iter().skip(before).map(|(_, user)| user).collect();
+    let [first, second] = new.as_slice() else { panic!("{new:?}") };
+    (first.clone(), second.clone())
+}
+
+fn pair() -> Credential {
+    interim(&Template::new("server").with_dns_names(["localhost"]), clock::now().unix).unwrap()
+}
+
+fn write(directory: &Path, pair: &Credential) {
+    fs::write(directory.join("tls.key"), pair.key().to_pem().as_bytes()).unwrap();
+    fs::write(directory.join("tls.crt"), pair.chain().pem()).unwrap();
+}
+
+fn open(directory: &Path) -> FileCredential {
+    FileCredential::open(directory.join("tls.crt"), directory.join("tls.key")).unwrap().every(Duration::ZERO)
+}
