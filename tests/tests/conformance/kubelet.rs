@@ -25,7 +25,7 @@ fn sorted(addresses: &[(AddressType, &str)]) -> (Vec<String>, Vec<IpAddr>, usize
     let address = |(kind, address): &(AddressType, &str)| NodeAddress { kind: *kind, address: (*address).to_owned() };
     let addresses = Addresses::of(addresses.iter().map(address));
     // With one more address there is always something to ask for.
-    let more = [NodeAddress { kind: AddressType::InternalIp, address: "0.0.0.0".into() }];
+    let more = [NodeAddress { kind: InternalIp, address: "0.0.0.0".into() }];
     let all = addresses.clone().template("node").unwrap_or_else(|| Addresses::of(more).template("node").unwrap());
     let ip_addresses = all.ip_addresses().iter().copied().filter(|ip| !ip.is_unspecified()).collect();
     (all.dns_names().to_vec(), ip_addresses, addresses.unusable().len())
