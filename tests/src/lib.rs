@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`mint`] | certificates and templates to order |
 //! | [`world`] | virtual time: one machine, a scripted signer, a scripted disk, both clocks |
+//! | [`fleet`] | many worlds that share the time |
 //! | [`trace`] | what happened in a world, with a snapshot after every step |
 //! | [`script`] | a hostile life, decoded from bytes: property tests and fuzzing share it |
 //! | [`laws`] | what the machine promises, each promise a function over a trace |
@@ -19,6 +20,7 @@
 pub mod check;
 pub mod disk;
 pub mod field;
+pub mod fleet;
 pub mod fuzz;
 pub mod laws;
 pub mod mint;

@@ -287,7 +287,8 @@ impl World {
         self.trace.to_string()
     }
 
-    fn next_at(&self) -> Option<Instant> {
+    /// When there is something to do by itself: a reply arrives, or the machine wants to look.
+    pub fn next_at(&self) -> Option<Instant> {
         self.arrivals.iter().map(|arrival| arrival.at).chain(self.machine.deadline()).min()
     }
 
