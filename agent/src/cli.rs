@@ -19,7 +19,7 @@ Exit codes:
 
 Environment:
   PERENNIAL_LOG  what to log on stderr, for example warn, debug or perennial_std=trace
-                 [default: info; for demo and status: warn]";
+                 [default: info; for demo, status and verify: warn]";
 
 /// Certificates that renew themselves: keeps a Kubernetes node's client certificate rotated.
 #[derive(Debug, Parser)]
@@ -34,6 +34,7 @@ pub(crate) enum Command {
     Demo(Demo),
     Run(Box<Run>),
     Status(Status),
+    Verify(Verify),
     Signer(Signer),
 }
 
@@ -103,6 +104,36 @@ pub(crate) struct Status {
     /// The numbers `run` goes by
     #[arg(long, value_enum, default_value_t = Policy::Default)]
     pub(crate) policy: Policy,
+    /// Report as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Say whether a kubelet, and perennial, could start from a certificate directory
+///
+/// Reads, and changes nothing. To start is to come up without a bootstrap credential. A kubelet takes
+/// the first place where there is anything, and gives up if that holds no pair:
+/// DIR/kubelet-client-current.pem, then kubelet-client.crt with kubelet-client.key. It also has to
+/// be able to put the next certificate in place. perennial takes the best pair there is. The serving
+/// certificate, kubelet-server, is looked at if there is anything of it; it may be missing or expired,
+/// for it is asked for with the other one. What a kubelet's own kubeconfig points at is not looked at.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  perennial verify --cert-dir /var/lib/kubelet/pki
+  perennial verify --cert-dir /var/lib/kubelet/pki --json | jq -r '.certificates[].kubelet.faults[].why'
+
+Exit codes:
+  0  both could start
+  1  a kubelet, or perennial, could not: which one, why, and what to do is said
+  2  bad usage or input: the directory cannot be read"
+)]
+pub(crate) struct Verify {
+    /// Where certificate and key are kept
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cert_dir: PathBuf,
     /// Report as one JSON object
     #[arg(long)]
     pub(crate) json: bool,

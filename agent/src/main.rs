@@ -16,6 +16,7 @@ mod signer;
 mod spans;
 mod state_dir;
 mod status;
+mod verify;
 mod whoami;
 
 use std::env::VarError;
@@ -32,13 +33,14 @@ fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     // What a demo shows and a status says stands on stdout; a service has only its log.
     let level = match command {
-        Command::Demo(_) | Command::Status(_) => "warn",
+        Command::Demo(_) | Command::Status(_) | Command::Verify(_) => "warn",
         Command::Run(_) | Command::Signer(_) => "info",
     };
     let done = start_logging(level).and_then(|()| match command {
         Command::Demo(options) => demo::demo(&options),
         Command::Run(options) => run::run(&options),
         Command::Status(options) => status::status(&options),
+        Command::Verify(options) => verify::verify(&options),
         Command::Signer(options) => signer::signer(&options),
     });
     match done {

@@ -124,6 +124,14 @@ impl Directory {
         Ok(loaded)
     }
 
+    /// Whether there is anything of this certificate: a pair, whatever became of it, or the record of a request.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn is_used(&self) -> Result<bool, DirectoryError> {
+        Ok(self.layout.is_used(&self.list(&*self.folder()?)?))
+    }
+
     /// What was set aside, or had to make room: for a person to look at, and to remove.
     ///
     /// # Errors

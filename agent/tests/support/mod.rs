@@ -175,6 +175,9 @@ pub fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         } else if metadata.is_dir() {
             found.insert(path.clone(), Vec::new());
             found.append(&mut files(&path));
+        } else if !metadata.is_file() {
+            // A pipe would hold us up.
+            found.insert(path.clone(), Vec::new());
         } else if path.extension().is_none_or(|extension| extension != "lock") {
             found.insert(path.clone(), fs::read(&path).unwrap());
         }

@@ -22,6 +22,12 @@ impl Layout {
         dated.chain(pair.then_some(Source::Pair { certificate, key })).collect()
     }
 
+    /// Whether there is anything of this certificate: a pair, whatever became of it, or the record of a request.
+    pub fn is_used(&self, listing: &Listing) -> bool {
+        let record = listing.kind(&self.pending()).is_some();
+        record || !self.sources(listing).is_empty() || !self.others(listing).is_empty()
+    }
+
     /// What was set aside or kept because it was in the way: for a person to look at, and to remove.
     pub fn aside<'a>(&'a self, listing: &'a Listing) -> impl Iterator<Item = &'a str> {
         let is_aside = |name: &&str| {

@@ -1,0 +1,183 @@
+//! `perennial verify`: whether a kubelet, and perennial, could start from a certificate directory.
+
+mod kubelet;
+mod own;
+
+use std::path::Path;
+
+use perennial::UnixTime;
+use perennial_pki::Chain;
+use perennial_std::{Directory, DirectoryError, clock};
+use serde_json::{Map, Value, json};
+
+use crate::cli;
+use crate::failure::Failure;
+use crate::report::print;
+use crate::rotation::{PREFIX, SERVING_PREFIX};
+
+pub(crate) fn verify(options: &cli::Verify) -> Result<(), Failure> {
+    let directory = options.cert_dir.as_path();
+    let now = clock::now().unix;
+    let mut found = Vec::new();
+    for role in [Role::Client, Role::Serving] {
+        let store = Directory::open_existing(directory, role.prefix()).map_err(Failure::usage)?;
+        if role == Role::Client || store.is_used().map_err(Failure::usage)? {
+            found.push(Finding::of(directory, &store, role, now)?);
+        }
+    }
+    let fault = found.iter().find_map(Finding::first_fault);
+    print(&if options.json { to_json(directory, &found, fault.is_none()) } else { to_text(directory, &found) });
+    match fault {
+        None => Ok(()),
+        Some(fault) => Err(Failure::Failed(format!("{}: {fault}", directory.display()))),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Without it there is nobody to be.
+    Client,
+    /// It can be asked for with the other one.
+    Serving,
+}
+
+impl Role {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Client => PREFIX,
+            Self::Serving => SERVING_PREFIX,
+        }
+    }
+
+    /// What is wrong with a pair, or with having none, for whoever would start with it.
+    fn fault(self, pair: Option<&Pair>, now: UnixTime) -> Option<Fault> {
+        let advice = "give it a bootstrap kubeconfig with a token that is good";
+        let Some(Pair { file, chain }) = pair else {
+            return self.keeps_from_starting("there is no certificate".into(), advice);
+        };
+        let validity = chain.certificate().validity;
+        if validity.expired(now) {
+            self.keeps_from_starting(format!("{file} has expired, at {}", validity.not_after()), advice)
+        } else if now < validity.not_before() {
+            let why = format!("{file} is not valid before {}", validity.not_before());
+            self.keeps_from_starting(why, "set the clock, if that is wrong; else wait")
+        } else {
+            None
+        }
+    }
+
+    fn keeps_from_starting(self, why: String, remedy: &str) -> Option<Fault> {
+        (self == Self::Client).then(|| Fault::start(why, remedy.into()))
+    }
+}
+
+/// What becomes of the files of one certificate.
+struct Finding {
+    prefix: &'static str,
+    kubelet: Opinion,
+    perennial: Opinion,
+    /// What keeps nobody from starting.
+    notes: Vec<String>,
+}
+
+/// What one of them makes of it.
+#[derive(Default)]
+struct Opinion {
+    /// What it would start with.
+    pair: Option<Pair>,
+    faults: Vec<Fault>,
+}
+
+struct Pair {
+    file: String,
+    chain: Chain,
+}
+
+/// Why it does not work, and what to do.
+struct Fault {
+    why: String,
+    remedy: String,
+}
+
+impl Fault {
+    fn start(why: String, remedy: String) -> Self {
+        Self { why: format!("could not start: {why}"), remedy }
+    }
+}
+
+impl Finding {
+    fn of(directory: &Path, store: &Directory, role: Role, now: UnixTime) -> Result<Self, Failure> {
+        let (perennial, others) = own::look(store, role, now)?;
+        let note = |problem| match problem {
+            DirectoryError::Exposed { path } => {
+                format!("{}: others than its owner can read or change it; chmod 600 it", path.display())
+            }
+            DirectoryError::Credential { .. } if perennial.pair.is_some() => {
+                format!("{problem}; `perennial run` puts it right")
+            }
+            problem => problem.to_string(),
+        };
+        let notes = others.into_iter().map(note).collect();
+        Ok(Self { prefix: role.prefix(), kubelet: kubelet::look(directory, role, now), perennial, notes })
+    }
+
+    fn opinions(&self) -> [(&'static str, &Opinion); 2] {
+        [("kubelet", &self.kubelet), ("perennial", &self.perennial)]
+    }
+
+    fn first_fault(&self) -> Option<String> {
+        let first = |(who, opinion): (&str, &Opinion)| {
+            opinion.faults.first().map(|Fault { why, remedy }| format!("{} ({who}): {why}; {remedy}", self.prefix))
+        };
+        self.opinions().into_iter().find_map(first)
+    }
+}
+
+fn to_text(directory: &Path, found: &[Finding]) -> String {
+    let mut lines = vec![("directory", directory.display().to_string())];
+    for finding in found {
+        lines.push(("certificate", finding.prefix.into()));
+        for (who, Opinion { pair, faults }) in finding.opinions() {
+            if faults.is_empty() {
+                let with = pair.as_ref().map_or_else(
+                    || "asks for one with the client certificate".to_owned(),
+                    |Pair { file, chain }| {
+                        format!("with {file}, valid until {}", chain.certificate().validity.not_after())
+                    },
+                );
+                lines.push((who, format!("could start, {with}")));
+            }
+            for Fault { why, remedy } in faults {
+                lines.extend([(who, why.clone()), ("  to do", remedy.clone())]);
+            }
+        }
+        lines.extend(finding.notes.iter().map(|note| ("note", note.clone())));
+    }
+    lines.iter().map(|(name, value)| format!("{name:<12}{}\n", value.replace(char::is_control, " "))).collect()
+}
+
+fn to_json(directory: &Path, found: &[Finding], good: bool) -> String {
+    let faults = |faults: &[Fault]| -> Vec<Value> {
+        faults.iter().map(|Fault { why, remedy }| json!({ "why": why, "remedy": remedy })).collect()
+    };
+    let opinion = |Opinion { pair, faults: all }: &Opinion| {
+        json!({
+            "good": all.is_empty(),
+            "file": pair.as_ref().map(|pair| &pair.file),
+            "serial": pair.as_ref().map(|pair| pair.chain.serial()),
+            "not_after": pair.as_ref().map(|pair| pair.chain.certificate().validity.not_after().to_string()),
+            "faults": faults(all),
+        })
+    };
+    let certificates: Map<String, Value> = found
+        .iter()
+        .map(|finding| {
+            let mut fields: Map<String, Value> =
+                finding.opinions().into_iter().map(|(who, it)| (who.to_owned(), opinion(it))).collect();
+            fields.insert("notes".into(), finding.notes.clone().into());
+            (finding.prefix.to_owned(), fields.into())
+        })
+        .collect();
+    json!({ "good": good, "directory": directory.display().to_string(), "certificates": certificates }).to_string()
+        + "\n"
+}

@@ -1,0 +1,106 @@
+//! What a kubelet makes of a certificate directory: client-go's `certificate_store.go`, `recover`, `Current` and
+//! `updateSymlink`. Pairs are read as perennial reads them: what only Go can read counts as unreadable.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use perennial::UnixTime;
+use perennial_pki::Credential;
+use zeroize::Zeroizing;
+
+use super::{Fault, Opinion, Pair, Role};
+
+/// No credential is larger.
+const MAX_FILE: u64 = 1 << 20;
+
+pub(super) fn look(directory: &Path, role: Role, now: UnixTime) -> Opinion {
+    let place = |end: &str| directory.join(format!("{}{end}", role.prefix()));
+    let (current, updated) = (place("-current.pem"), place("-updated.pem"));
+    let fixed = (place(".crt"), place(".key"));
+    let (pair, fault) = match first_place(&current, &updated, fixed).and_then(|place| place.map(read).transpose()) {
+        Ok(pair) => {
+            let fault = role.fault(pair.as_ref(), now);
+            (pair, fault)
+        }
+        Err(fault) => (None, Some(fault)),
+    };
+    let mut faults: Vec<Fault> = fault.into_iter().collect();
+    faults.extend([&current, &updated].into_iter().filter_map(|link| in_the_way(link)));
+    Opinion { pair, faults }
+}
+
+/// The first place where there is anything: the files to read.
+fn first_place(
+    current: &Path,
+    updated: &Path,
+    (certificate, key): (PathBuf, PathBuf),
+) -> Result<Option<Vec<PathBuf>>, Fault> {
+    if exists(current)? {
+        return Ok(Some(vec![current.to_owned()]));
+    }
+    // An update that was cut short is completed at the start.
+    match fs::symlink_metadata(updated) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(unreadable(updated, &error)),
+        Ok(metadata) if !metadata.is_symlink() => {
+            let why = format!("{} is not a link, and {} does not lead anywhere", updated.display(), current.display());
+            return Err(Fault::start(why, "move it away, or let `perennial run` put it right".into()));
+        }
+        Ok(_) if exists(updated)? => return Ok(Some(vec![updated.to_owned()])),
+        Ok(_) => {}
+    }
+    Ok((exists(&certificate)? && exists(&key)?).then_some(vec![certificate, key]))
+}
+
+/// As Go's `os.Stat` would have it: a link that leads nowhere is not there.
+fn exists(path: &Path) -> Result<bool, Fault> {
+    match fs::metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(unreadable(path, &error)),
+    }
+}
+
+/// What is found must be a pair: nowhere else is looked after that.
+fn read(files: Vec<PathBuf>) -> Result<Pair, Fault> {
+    let mut pem = Zeroizing::new(Vec::new());
+    for file in &files {
+        let contents = contents(file).map_err(|error| unreadable(file, &error))?;
+        // A buffer that grows leaves copies behind.
+        pem = Zeroizing::new([&pem[..], b"\n", &contents[..]].concat());
+    }
+    let file = files[0].display().to_string();
+    match Credential::from_pem(&pem) {
+        Ok(credential) => Ok(Pair { file, chain: credential.chain().clone() }),
+        Err(error) => {
+            let remedy = "move it away, keeping it, and give the kubelet a bootstrap kubeconfig; \
+                          or let `perennial run` put it right";
+            Err(Fault::start(format!("{file}: {error}"), remedy.into()))
+        }
+    }
+}
+
+fn contents(file: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let metadata = fs::metadata(file)?;
+    // A pipe would hold us up as it would a kubelet.
+    if !metadata.is_file() || metadata.len() > MAX_FILE {
+        return Err(io::Error::other("it is not a regular file of at most 1 MiB"));
+    }
+    fs::read(file).map(Zeroizing::new)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Fault {
+    let why = format!("{} cannot be read: {error}", path.display());
+    Fault::start(why, "see to it that its owner can read it, and that it is a file or a link to one".into())
+}
+
+/// A kubelet replaces links, and nothing else.
+fn in_the_way(link: &Path) -> Option<Fault> {
+    let metadata = fs::symlink_metadata(link).ok().filter(|metadata| !metadata.is_symlink())?;
+    let what = if metadata.is_file() { "a regular file" } else { "neither file nor link" };
+    let why = format!("could not put its next certificate in place: {} is {what}, and no link", link.display());
+    let remedy =
+        "rename it, and make a link to it by the old name; or let `perennial run` do that, when it next rotates";
+    Some(Fault { why, remedy: remedy.into() })
+}

@@ -1,0 +1,249 @@
+//! `perennial verify`: who could start from a directory, without touching it.
+
+mod support;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use perennial_kubernetes::server::Random;
+use perennial_std::clock;
+use serde_json::Value;
+use support::{Ca, Output, files, perennial, put_in_use};
+use tempfile::TempDir;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const CURRENT: &str = "kubelet-client-current.pem";
+const DATED: &str = "kubelet-client-2026-01-01-00-00-00-000.pem";
+const NOBODY: u32 = 65_534;
+
+/// What is said about a directory that was prepared like this, to people and to programs.
+fn verify(prepare: impl FnOnce(&Path, &mut Ca)) -> (Output, Value) {
+    let directory = TempDir::new().unwrap();
+    let pki = directory.path().join("pki");
+    fs::create_dir(&pki).unwrap();
+    prepare(&pki, &mut Ca::new());
+    let before = files(directory.path());
+    let sentences = perennial(directory.path(), &["verify", "--cert-dir", "pki"]);
+    let json = perennial(directory.path(), &["verify", "--cert-dir", "pki", "--json"]);
+    assert_eq!(files(directory.path()), before);
+    assert_eq!((json.code, &json.stderr), (sentences.code, &sentences.stderr));
+    let value: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(value["good"], sentences.code == Some(0), "{value}");
+    assert!(!(sentences.stdout.clone() + &json.stdout + &json.stderr).contains("PRIVATE KEY"));
+    (sentences, value)
+}
+
+/// Whether a kubelet could start, whether perennial could, and everything that is said.
+fn client(prepare: impl FnOnce(&Path, &mut Ca)) -> (bool, bool, String) {
+    let (sentences, value) = verify(prepare);
+    let good = |who: &str| value["certificates"]["kubelet-client"][who]["good"].as_bool().unwrap();
+    assert_eq!(sentences.code, Some(i32::from(!(good("kubelet") && good("perennial")))));
+    (good("kubelet"), good("perennial"), sentences.stdout + &sentences.stderr)
+}
+
+fn put(path: &Path, contents: impl AsRef<[u8]>) {
+    fs::write(path, contents).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+}
+
+fn good(pki: &Path, ca: &mut Ca) {
+    put_in_use(pki, ca.node(Duration::ZERO, HOUR).to_pem().as_bytes());
+    fs::set_permissions(pki.join(DATED), Permissions::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn both_start_from_a_good_pair_and_say_which() {
+    let (sentences, value) = verify(good);
+    assert_eq!(sentences.code, Some(0), "{sentences:?}");
+    assert_eq!(sentences.stdout.matches("could start, with pki/kubelet-client-current.pem").count(), 2);
+    assert!(sentences.stderr.is_empty() && !sentences.stdout.contains("note"), "{sentences:?}");
+    let kubelet = &value["certificates"]["kubelet-client"]["kubelet"];
+    assert_eq!(kubelet["file"], format!("pki/{CURRENT}"));
+    assert!(kubelet["serial"].is_string() && kubelet["not_after"].is_string(), "{value}");
+    assert_eq!(value["certificates"].as_object().unwrap().len(), 1, "the serving one is nobody's concern");
+}
+
+#[test]
+fn what_a_kubelet_left_is_good() {
+    let (kubelet, own, said) = client(|pki, ca| {
+        let dated = pki.join("kubelet-client-2026-01-01-02-00-00.pem");
+        put(&dated, ca.node(Duration::ZERO, HOUR).to_pem().as_bytes());
+        symlink(fs::canonicalize(&dated).unwrap(), pki.join(CURRENT)).unwrap();
+    });
+    assert!(kubelet && own, "{said}");
+    let (kubelet, own, said) = client(|pki, ca| {
+        let credential = ca.node(Duration::ZERO, HOUR);
+        put(&pki.join("kubelet-client.crt"), credential.chain().pem());
+        put(&pki.join("kubelet-client.key"), credential.key().to_pem().as_bytes());
+    });
+    assert!(kubelet && own && said.contains("kubelet-client.crt"), "{said}");
+}
+
+#[test]
+fn without_a_certificate_both_need_a_bootstrap_credential() {
+    let dangling = |pki: &Path, _: &mut Ca| symlink("gone.pem", pki.join(CURRENT)).unwrap();
+    for prepare in [|_: &Path, _: &mut Ca| {}, dangling] {
+        let (kubelet, own, said) = client(prepare);
+        assert!(!kubelet && !own && said.contains("there is no certificate"), "{said}");
+        assert!(said.contains("bootstrap kubeconfig"), "{said}");
+    }
+}
+
+/// A kubelet looks no further than where there is anything.
+#[test]
+fn damage_ends_a_kubelet_and_not_perennial_if_there_is_another_pair() {
+    let cut: fn(&[u8]) -> Vec<u8> = |pem| pem[..pem.len() / 2].to_vec();
+    let mixed: fn(&[u8]) -> Vec<u8> = |pem| {
+        let text = str::from_utf8(pem).unwrap();
+        let chain = text.split("-----BEGIN PRIVATE KEY").next().unwrap();
+        [chain, &Ca::new().node(Duration::ZERO, HOUR).key().to_pem()].concat().into_bytes()
+    };
+    for (damage, words) in [(cut, "cut short"), (mixed, "another private key"), (|_| Vec::new(), "no certificate")] {
+        let damaged = |pki: &Path, ca: &mut Ca| {
+            good(pki, ca);
+            let pem = fs::read(pki.join(CURRENT)).unwrap();
+            put(&pki.join(CURRENT), damage(&pem));
+        };
+        let (kubelet, own, said) = client(damaged);
+        assert!(!kubelet && !own && said.contains(words) && said.contains("to do"), "{said}");
+        let (kubelet, own, said) = client(|pki, ca| {
+            damaged(pki, ca);
+            let before = ca.node(Duration::ZERO, HOUR / 2);
+            put(&pki.join("kubelet-client-2025-01-01-00-00-00-000.pem"), before.to_pem().as_bytes());
+        });
+        assert!(!kubelet && own, "{said}");
+        assert!(said.contains("puts it right") && said.contains("kubelet-client (kubelet): could not start"), "{said}");
+    }
+}
+
+#[test]
+fn what_is_no_link_is_in_the_next_certificates_way() {
+    let file = |name: &'static str| {
+        move |pki: &Path, ca: &mut Ca| {
+            good(pki, ca);
+            let pem = fs::read(pki.join(CURRENT)).unwrap();
+            let _ = fs::remove_file(pki.join(name));
+            put(&pki.join(name), pem);
+        }
+    };
+    for name in [CURRENT, "kubelet-client-updated.pem"] {
+        let (kubelet, own, said) = client(file(name));
+        assert!(!kubelet && own, "{said}");
+        assert!(said.contains("next certificate") && said.contains("is a regular file"), "{said}");
+        assert!(said.contains(name) && said.contains("make a link"), "{said}");
+    }
+    // Before the first start it is even in that one's.
+    let (kubelet, own, said) = client(|pki, ca| {
+        file("kubelet-client-updated.pem")(pki, ca);
+        fs::remove_file(pki.join(DATED)).unwrap();
+    });
+    assert!(!kubelet && own && said.contains("could not start"), "{said}");
+}
+
+#[test]
+fn an_update_that_was_cut_short_is_completed_by_both() {
+    let (kubelet, own, said) = client(|pki, ca| {
+        good(pki, ca);
+        fs::rename(pki.join(CURRENT), pki.join("kubelet-client-updated.pem")).unwrap();
+    });
+    assert!(kubelet && own && said.contains("kubelet-client-updated.pem"), "{said}");
+}
+
+#[test]
+fn what_is_no_file_is_no_pair_and_holds_nobody_up() {
+    let pipe = |pki: &Path, _: &mut Ca| {
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        let path = pki.join(CURRENT);
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    };
+    let folder = |pki: &Path, _: &mut Ca| fs::create_dir(pki.join(CURRENT)).unwrap();
+    let circle = |pki: &Path, _: &mut Ca| symlink(CURRENT, pki.join(CURRENT)).unwrap();
+    for prepare in [pipe, folder, circle] {
+        let (kubelet, own, said) = client(prepare);
+        assert!(!kubelet && !own && said.contains("cannot be read"), "{said}");
+    }
+}
+
+#[test]
+fn an_expired_certificate_and_one_of_tomorrow_start_nobody() {
+    let (kubelet, own, said) = client(|pki, ca| {
+        put_in_use(pki, ca.node(HOUR * 2, HOUR).to_pem().as_bytes());
+    });
+    assert!(!kubelet && !own && said.contains("has expired") && said.contains("bootstrap kubeconfig"), "{said}");
+    let (kubelet, own, said) = client(|pki, ca| {
+        let (tomorrow, random) = (clock::now().unix.after(HOUR * 24), &mut Random::from_os().unwrap());
+        let credential =
+            ca.authority.client_credential("system:node:worker", &["system:nodes"], random, tomorrow, HOUR);
+        put_in_use(pki, credential.unwrap().to_pem().as_bytes());
+    });
+    assert!(!kubelet && !own && said.contains("set the clock"), "{said}");
+}
+
+#[test]
+fn a_key_others_can_read_keeps_nobody_from_starting_and_is_told() {
+    let (kubelet, own, said) = client(|pki, ca| {
+        good(pki, ca);
+        fs::set_permissions(pki.join(DATED), Permissions::from_mode(0o644)).unwrap();
+    });
+    assert!(kubelet && own && said.contains("note") && said.contains("chmod 600"), "{said}");
+}
+
+#[test]
+fn the_serving_certificate_may_be_missing_or_expired_and_not_damaged() {
+    const SERVING: &str = "kubelet-server-current.pem";
+    let expired = |pki: &Path, ca: &mut Ca| {
+        good(pki, ca);
+        put(&pki.join("kubelet-server-2026-01-01-00-00-00-000.pem"), ca.node(HOUR * 2, HOUR).to_pem().as_bytes());
+        symlink("kubelet-server-2026-01-01-00-00-00-000.pem", pki.join(SERVING)).unwrap();
+    };
+    let (sentences, value) = verify(expired);
+    assert_eq!(sentences.code, Some(0), "{sentences:?}");
+    assert!(value["certificates"]["kubelet-server"]["kubelet"]["good"].as_bool().unwrap(), "{value}");
+    let (sentences, value) = verify(|pki, ca| {
+        expired(pki, ca);
+        put(&pki.join(SERVING), "-----BEGIN");
+    });
+    assert_eq!(sentences.code, Some(1), "{sentences:?}");
+    let serving = &value["certificates"]["kubelet-server"];
+    assert_eq!((&serving["kubelet"]["good"], &serving["perennial"]["good"]), (&false.into(), &true.into()));
+    assert!(
+        sentences.stdout.contains("note") && sentences.stderr.contains("kubelet-server (kubelet)"),
+        "{sentences:?}"
+    );
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_is_bad_input() {
+    let directory = TempDir::new().unwrap();
+    for arguments in [&["verify", "--cert-dir", "none"][..], &["verify"]] {
+        assert_eq!(perennial(directory.path(), arguments).code, Some(2));
+    }
+}
+
+#[test]
+fn a_pair_one_may_not_read_is_told_to_be_that() {
+    let directory = TempDir::new().unwrap();
+    let (path, pki) = (directory.path(), directory.path().join("pki"));
+    good(&pki, &mut Ca::new());
+    fs::set_permissions(pki.join(DATED), Permissions::from_mode(0o000)).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_perennial"), path.join("perennial")).unwrap();
+    let mut command = Command::new(path.join("perennial"));
+    command.args(["verify", "--cert-dir"]).arg(&pki);
+    // To root nothing is forbidden.
+    if rustix::process::geteuid().is_root() {
+        for open in [path, &pki] {
+            fs::set_permissions(open, Permissions::from_mode(0o755)).unwrap();
+        }
+        chown(pki.join(DATED), Some(NOBODY), None).unwrap();
+        command.uid(NOBODY);
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.matches("could not start").count(), 2, "{said}");
+    assert!(said.to_lowercase().contains("permission denied"), "{said}");
+}
