@@ -83,7 +83,9 @@ pub(crate) struct Demo {
 ///
 /// Reads, and changes nothing. The rotation point shown is the instant `perennial run` goes by: it
 /// is drawn from the certificate itself, so both compute the same. A request that was made and has not
-/// led to a certificate yet is shown too: its name, since when, and after a refusal when the next follows.
+/// led to a certificate yet is shown too: its name, since when, and after a refusal when the next follows;
+/// and the pairs kept that were in use before. The serving certificate, kubelet-server, is shown if there
+/// is anything of it.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -91,9 +93,11 @@ pub(crate) struct Demo {
 Examples:
   perennial status --cert-dir /var/lib/kubelet/pki
   perennial status --cert-dir /var/lib/kubelet/pki --json | jq -r .rotate_at
+  perennial status --cert-dir /var/lib/kubelet/pki --json | jq -r .serving.rotate_at
+  perennial status --cert-dir pki --prefix proxy
 
 Exit codes:
-  0  good: valid, its key fits, not due for rotation
+  0  good: valid, its key fits, not due for rotation; the serving certificate too, if it is shown
   1  not good: no certificate, expired, not yet valid, due, damaged, or the key is another's
   2  bad usage or input: the directory cannot be read"
 )]
@@ -101,6 +105,9 @@ pub(crate) struct Status {
     /// Where certificate and key are kept
     #[arg(long, value_name = "DIR")]
     pub(crate) cert_dir: PathBuf,
+    /// The name the files begin with [default: kubelet-client, and kubelet-server if there is any]
+    #[arg(long, value_name = "NAME", value_parser = run::prefix)]
+    pub(crate) prefix: Option<String>,
     /// The numbers `run` goes by
     #[arg(long, value_enum, default_value_t = Policy::Default)]
     pub(crate) policy: Policy,

@@ -1,171 +1,130 @@
 //! `perennial status`: what a certificate directory holds, and when it will be rotated.
 
+mod found;
 mod pending;
 
-use std::fs;
 use std::path::Path;
 
-use perennial::{Policy, UnixTime, rotation_point};
-use perennial_pki::{Chain, CredentialError};
-use perennial_std::{Directory, DirectoryError, Loaded, clock};
+use perennial::{Policy, UnixTime};
+use perennial_kubernetes::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
+use perennial_pki::Chain;
+use perennial_std::{Directory, DirectoryError, clock};
 use serde_json::{Value, json};
 
 use crate::cli;
 use crate::failure::Failure;
 use crate::report::{self, print};
-use crate::rotation::{PREFIX, seed_of};
-use crate::spans::words;
+use crate::rotation::{PREFIX, SERVING_PREFIX};
+use found::{Found, Verdict, find};
 use pending::Pending;
 
 pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
-    let directory = Directory::open_existing(&options.cert_dir, PREFIX).map_err(Failure::usage)?;
-    let now = clock::now().unix;
-    let loaded = directory.load(now).map_err(Failure::usage)?;
-    let problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
-    let in_order = loaded.problems.iter().all(|problem| matches!(problem, DirectoryError::Exposed { .. }));
-    let found = find(loaded)?;
-    let aside: Vec<String> = directory.aside().map_err(Failure::usage)?.iter().map(|path| shown(path)).collect();
-    let pending = Pending::find(&directory, found.chain());
-    let mut verdict = found.verdict(&options.policy.numbers(), now);
-    if verdict.good && !in_order {
-        let words = format!("not in order, but `perennial run` will put it right; {}", verdict.words);
-        verdict = Verdict { state: "damaged", words, good: false, ..verdict };
+    let open = |prefix| Directory::open_existing(&options.cert_dir, prefix).map_err(Failure::usage);
+    let (policy, now) = (options.policy.numbers(), clock::now().unix);
+    let prefix = options.prefix.as_deref().unwrap_or(PREFIX);
+    let first = View::of(&open(prefix)?, prefix, &policy, now)?;
+    let mut serving = None;
+    if options.prefix.is_none() {
+        let store = open(SERVING_PREFIX)?;
+        if store.is_used().map_err(Failure::usage)? {
+            serving = Some(View::of(&store, SERVING_PREFIX, &policy, now)?);
+        }
     }
-    let text = if options.json {
-        let more = json!({ "pending": pending.to_json(), "problems": problems, "set_aside": aside });
-        report::with(found.to_json(&verdict), more).to_string() + "\n"
+    let serving = serving.as_ref();
+    if options.json {
+        let more = serving.map_or(Value::Null, |serving| json!({ "serving": serving.to_json() }));
+        print(&format!("{}\n", report::with(first.to_json(), more)));
     } else {
-        let more = pending.to_text(now).into_iter();
-        let more = more.chain(problems.into_iter().map(|problem| ("problem", problem)));
-        let more = more.chain(aside.into_iter().map(|file| ("set aside", file)));
-        found.to_text(&options.cert_dir, &verdict, more.collect(), now)
-    };
-    print(&text);
-    match verdict.good {
-        true => Ok(()),
-        false => Err(Failure::Failed(format!("{}: {}", options.cert_dir.display(), verdict.words))),
+        let directory = ("directory", options.cert_dir.display().to_string());
+        let views = [Some(&first), serving].into_iter().flatten();
+        let blocks = views.map(|view| text(&view.lines(now))).collect::<Vec<_>>().join("\n");
+        print(&format!("{}{blocks}", text(&[directory])));
+    }
+    match [Some(&first), serving].into_iter().flatten().find(|view| !view.verdict.good) {
+        None => Ok(()),
+        Some(View { prefix, verdict, .. }) => {
+            let of = if prefix == SERVING_PREFIX { format!("{prefix}: ") } else { String::new() };
+            Err(Failure::Failed(format!("{}: {of}{}", options.cert_dir.display(), verdict.words)))
+        }
     }
 }
 
-/// What was found in the directory.
-enum Found {
-    Nothing,
-    /// A file that does not make a pair.
-    Damaged {
-        file: String,
-        why: String,
-    },
-    Certificate {
-        file: String,
-        chain: Chain,
-        key_matches: bool,
-    },
+/// What there is of one certificate.
+struct View {
+    prefix: String,
+    found: Found,
+    verdict: Verdict,
+    pending: Pending,
+    /// Pairs that were in use before, and the files they are in.
+    previous: Vec<(String, Chain)>,
+    problems: Vec<String>,
+    aside: Vec<String>,
 }
 
-struct Verdict {
-    /// For programs.
-    state: &'static str,
-    /// For people.
-    words: String,
-    good: bool,
-    rotate_at: Option<UnixTime>,
+impl View {
+    fn of(directory: &Directory, prefix: &str, policy: &Policy, now: UnixTime) -> Result<Self, Failure> {
+        let loaded = directory.load(now).map_err(Failure::usage)?;
+        let problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
+        let in_order = loaded.problems.iter().all(|problem| matches!(problem, DirectoryError::Exposed { .. }));
+        let found = find(loaded)?;
+        let aside: Vec<String> = directory.aside().map_err(Failure::usage)?.iter().map(|path| shown(path)).collect();
+        let previous = directory.previous().map_err(Failure::usage)?;
+        let previous = previous.into_iter().map(|(credential, path)| (shown(&path), credential.chain().clone()));
+        let record = pending::read(directory);
+        let signer_name = match &record {
+            Ok(Some(record)) => record.signer_name.clone(),
+            Ok(None) | Err(_) if prefix == SERVING_PREFIX => KUBELET_SERVING_SIGNER.to_owned(),
+            Ok(None) | Err(_) => KUBELET_CLIENT_SIGNER.to_owned(),
+        };
+        let mut verdict = found.verdict(policy, &signer_name, now);
+        if verdict.good && !in_order {
+            let words = format!("not in order, but `perennial run` will put it right; {}", verdict.words);
+            verdict = Verdict { state: "damaged", words, good: false, ..verdict };
+        }
+        let previous = previous.filter(|(file, _)| Some(file.as_str()) != found.file()).collect();
+        let pending = Pending::of(record, found.chain());
+        Ok(Self { prefix: prefix.to_owned(), found, verdict, pending, previous, problems, aside })
+    }
+
+    fn to_json(&self) -> Value {
+        let previous = self.previous.iter().map(|(file, chain)| {
+            let validity = chain.certificate().validity;
+            json!({
+                "file": file,
+                "serial": chain.serial(),
+                "not_before": validity.not_before().to_string(),
+                "not_after": validity.not_after().to_string(),
+            })
+        });
+        let more = json!({
+            "pending": self.pending.to_json(),
+            "previous": previous.collect::<Vec<_>>(),
+            "problems": self.problems,
+            "set_aside": self.aside,
+        });
+        report::with(self.found.to_json(&self.verdict), more)
+    }
+
+    fn lines(&self, now: UnixTime) -> Vec<(&'static str, String)> {
+        let mut lines = vec![("certificate", self.prefix.clone())];
+        lines.extend(self.found.lines());
+        lines.extend(self.verdict.rotate_at.map(|at| ("rotation at", at.to_string())));
+        lines.extend(self.pending.to_text(now));
+        lines.extend(self.previous.iter().map(|(file, chain)| {
+            let until = chain.certificate().validity.not_after();
+            ("previous", format!("{file}, serial {}, valid until {until}", chain.serial()))
+        }));
+        lines.extend(self.problems.iter().map(|problem| ("problem", problem.clone())));
+        lines.extend(self.aside.iter().map(|file| ("set aside", file.clone())));
+        lines.extend([("now", now.to_string()), ("state", self.verdict.words.clone())]);
+        lines
+    }
 }
 
 fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn find(loaded: Loaded) -> Result<Found, Failure> {
-    if let Some((credential, path)) = loaded.credential {
-        return Ok(Found::Certificate { file: shown(&path), chain: credential.chain().clone(), key_matches: true });
-    }
-    // Who else could read it does not matter any more.
-    let mut problems = loaded.problems.into_iter().filter(|problem| !matches!(problem, DirectoryError::Exposed { .. }));
-    match problems.next() {
-        None => Ok(Found::Nothing),
-        Some(DirectoryError::Credential { path, error: error @ CredentialError::KeyMismatch { .. } }) => {
-            let chain = fs::read(&path).ok().and_then(|text| Chain::from_pem(&text).ok());
-            Ok(match chain {
-                Some(chain) => Found::Certificate { file: shown(&path), chain, key_matches: false },
-                None => Found::Damaged { file: shown(&path), why: error.to_string() },
-            })
-        }
-        Some(DirectoryError::Credential { path, error }) => {
-            Ok(Found::Damaged { file: shown(&path), why: error.to_string() })
-        }
-        Some(error) => Err(Failure::usage(error)),
-    }
-}
-
-impl Found {
-    fn chain(&self) -> Option<&Chain> {
-        if let Self::Certificate { chain, .. } = self { Some(chain) } else { None }
-    }
-
-    fn verdict(&self, policy: &Policy, now: UnixTime) -> Verdict {
-        let bad = |state, words: String| Verdict { state, words, good: false, rotate_at: None };
-        let (chain, key_matches) = match self {
-            Self::Nothing => return bad("none", "there is no certificate".into()),
-            Self::Damaged { why, .. } => return bad("damaged", why.clone()),
-            Self::Certificate { chain, key_matches, .. } => (chain, *key_matches),
-        };
-        let facts = chain.certificate();
-        let (from, until) = (facts.validity.not_before(), facts.validity.not_after());
-        let rotate_at = rotation_point(policy, seed_of(facts), facts);
-        let left = words(until.since(now));
-        let verdict = if !key_matches {
-            bad("mismatch", "certificate and key do not match: the certificate was issued for another key".into())
-        } else if facts.validity.expired(now) {
-            bad("expired", format!("expired {} ago", words(now.since(until))))
-        } else if now < from {
-            bad("not_yet_valid", format!("not valid for another {}: is the clock right?", words(from.since(now))))
-        } else if now >= rotate_at {
-            bad("due", format!("due for rotation for {}, still valid for {left}", words(now.since(rotate_at))))
-        } else {
-            let words = format!("good, to be rotated in {}; valid for {left}", words(rotate_at.since(now)));
-            Verdict { state: "good", words, good: true, rotate_at: None }
-        };
-        Verdict { rotate_at: Some(rotate_at), ..verdict }
-    }
-
-    fn to_json(&self, verdict: &Verdict) -> Value {
-        let fields = json!({
-            "state": verdict.state,
-            "summary": verdict.words,
-            "rotate_at": verdict.rotate_at.map(|at| at.to_string()),
-        });
-        match self {
-            Self::Nothing => fields,
-            Self::Damaged { file, .. } => report::with(fields, json!({ "file": file })),
-            Self::Certificate { file, chain, key_matches } => {
-                let certificate = report::with(report::certificate(chain), json!({ "key_matches": key_matches }));
-                report::with(report::with(fields, json!({ "file": file })), certificate)
-            }
-        }
-    }
-
-    fn to_text(&self, directory: &Path, verdict: &Verdict, more: Vec<(&'static str, String)>, now: UnixTime) -> String {
-        let mut lines = vec![("directory", directory.display().to_string())];
-        match self {
-            Self::Nothing => {}
-            Self::Damaged { file, .. } => lines.push(("file", file.clone())),
-            Self::Certificate { file, chain, key_matches } => {
-                let facts = chain.certificate();
-                let organizations: String = facts.organizations.iter().map(|name| format!(", O={name}")).collect();
-                lines.extend([
-                    ("file", file.clone()),
-                    ("subject", format!("CN={}{organizations}", facts.common_name)),
-                    ("serial", chain.serial().to_owned()),
-                    ("issuer", chain.issuer().to_owned()),
-                    ("valid from", facts.validity.not_before().to_string()),
-                    ("valid until", facts.validity.not_after().to_string()),
-                    ("key", if *key_matches { "matches" } else { "does not match" }.into()),
-                ]);
-            }
-        }
-        lines.extend(verdict.rotate_at.map(|at| ("rotation at", at.to_string())));
-        lines.extend(more);
-        lines.extend([("now", now.to_string()), ("state", verdict.words.clone())]);
-        lines.iter().map(|(name, value)| format!("{name:<12}{}\n", value.replace(char::is_control, " "))).collect()
-    }
+fn text(lines: &[(&str, String)]) -> String {
+    lines.iter().map(|(name, value)| format!("{name:<12}{}\n", value.replace(char::is_control, " "))).collect()
 }

@@ -2,11 +2,12 @@
 
 mod support;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Failure, Key, Pending, Refusal, Template};
-use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
+use perennial_kubernetes::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use perennial_kubernetes::rotation::Record;
 use perennial_pki::{Credential, KeyAlgorithm, KeyPair};
 use perennial_std::clock;
@@ -134,4 +135,118 @@ fn the_rotation_point_lies_in_the_window_and_stays_where_it_is() {
     let (from, lifetime) = (validity.not_before(), validity.lifetime());
     let window = from.after(lifetime * 7 / 10).to_string()..=from.after(lifetime * 9 / 10).to_string();
     assert!(window.contains(&first), "{first} not in {window:?}");
+}
+
+/// Puts a pair there, under the name that an update at this hour would have given it.
+fn put(pki: &Path, name: &str, credential: &Credential, in_use: bool) {
+    let file = format!("{name}.pem");
+    std::fs::write(pki.join(&file), credential.to_pem().as_bytes()).unwrap();
+    if in_use {
+        let prefix = &name[..name.find("-20").unwrap()];
+        std::os::unix::fs::symlink(&file, pki.join(format!("{prefix}-current.pem"))).unwrap();
+    }
+}
+
+/// JSON, sentences and exit code for such a directory.
+fn status_of(prepare: impl FnOnce(&Path, &mut Ca), more: &[&str]) -> (Value, String, i32) {
+    let directory = TempDir::new().unwrap();
+    let pki = directory.path().join("pki");
+    std::fs::create_dir(&pki).unwrap();
+    prepare(&pki, &mut Ca::new());
+    let arguments = [&["status", "--cert-dir", "pki"], more].concat();
+    let sentences = perennial(directory.path(), &arguments);
+    let json = perennial(directory.path(), &[&arguments[..], &["--json"]].concat());
+    assert_eq!((json.code, &json.stderr), (sentences.code, &sentences.stderr));
+    (serde_json::from_str(&json.stdout).unwrap(), sentences.stdout + &sentences.stderr, json.code.unwrap())
+}
+
+const CLIENT: [&str; 3] = ["kubelet-client-2026-01-03", "kubelet-client-2026-01-02", "kubelet-client-2026-01-01"];
+
+fn dated(day: &str) -> String {
+    format!("{day}-00-00-00-000")
+}
+
+#[test]
+fn the_pairs_that_were_in_use_before_are_shown() {
+    let mut serials = Vec::new();
+    let prepare = |pki: &Path, ca: &mut Ca| {
+        for (n, day) in CLIENT.iter().enumerate() {
+            let credential = ca.node(Duration::ZERO, HOUR);
+            put(pki, &dated(day), &credential, n == 0);
+            serials.push(credential.chain().serial().to_owned());
+        }
+        // Half a pair is not one.
+        std::fs::write(pki.join(format!("{}.pem", dated("kubelet-client-2025-01-01"))), "-----BEGIN").unwrap();
+    };
+    let (value, sentences, code) = status_of(prepare, &[]);
+    assert_eq!((&value["state"], code), (&"good".into(), 0));
+    let previous = value["previous"].as_array().unwrap();
+    let told: Vec<_> = previous.iter().map(|pair| pair["serial"].as_str().unwrap()).collect();
+    assert_eq!(told, serials[1..]);
+    assert_eq!(previous[0]["file"], format!("pki/{}.pem", dated(CLIENT[1])));
+    assert!(previous[0]["not_before"].is_string() && previous[0]["not_after"].is_string());
+    assert_eq!(sentences.matches("previous    ").count(), 2, "{sentences}");
+    assert!(serials[1..].iter().all(|serial| sentences.contains(serial)), "{sentences}");
+}
+
+#[test]
+fn the_serving_certificate_is_shown_if_there_is_anything_of_it() {
+    let client = |pki: &Path, ca: &mut Ca| put(pki, &dated(CLIENT[0]), &ca.node(Duration::ZERO, HOUR), true);
+    let (value, sentences, code) = status_of(client, &[]);
+    assert_eq!((&value["serving"], code), (&Value::Null, 0));
+    assert!(!sentences.contains("kubelet-server"), "{sentences}");
+
+    let serving = dated("kubelet-server-2026-01-01");
+    let both = |pki: &Path, ca: &mut Ca| {
+        client(pki, ca);
+        put(pki, &serving, &ca.node(Duration::ZERO, HOUR), true);
+    };
+    let (value, sentences, code) = status_of(both, &[]);
+    assert_eq!((&value["state"], &value["serving"]["state"], code), (&"good".into(), &"good".into(), 0));
+    assert_eq!(value["serving"]["file"], "pki/kubelet-server-current.pem");
+    assert!(value["serving"]["rotate_at"].is_string() && value["serving"]["previous"].is_array(), "{value}");
+    let blocks: Vec<_> = sentences.split("\n\n").collect();
+    assert!(blocks.len() == 2 && blocks[0].contains("certificate kubelet-client"), "{sentences}");
+    assert!(blocks[1].starts_with("certificate kubelet-server") && blocks[1].contains("serial"), "{sentences}");
+
+    let expired = |pki: &Path, ca: &mut Ca| {
+        client(pki, ca);
+        put(pki, &serving, &ca.node(HOUR * 2, HOUR), true);
+    };
+    let (value, sentences, code) = status_of(expired, &[]);
+    assert_eq!((&value["state"], &value["serving"]["state"], code), (&"good".into(), &"expired".into(), 1));
+    assert!(sentences.contains("pki: kubelet-server: expired"), "{sentences}");
+}
+
+#[test]
+fn another_prefix_can_be_asked_for() {
+    let prepare = |pki: &Path, ca: &mut Ca| {
+        put(pki, &dated("proxy-2026-01-01"), &ca.node(Duration::ZERO, HOUR), true);
+    };
+    let (value, _, code) = status_of(prepare, &["--prefix", "proxy"]);
+    assert_eq!((&value["file"], code), (&"pki/proxy-current.pem".into(), 0));
+    let (value, _, code) = status_of(prepare, &[]);
+    assert_eq!((&value["state"], code), (&"none".into(), 1));
+}
+
+#[test]
+fn the_rotation_point_is_that_of_the_signer_who_was_asked() {
+    let proxy = Ca::new().node(Duration::ZERO, HOUR);
+    let facts = proxy.chain().certificate().clone();
+    let point = |signer: &str| {
+        let seed = perennial::seed(signer, &facts.common_name);
+        perennial::rotation_point(&perennial::Policy::default(), seed, &facts).to_string()
+    };
+    let rotate_at = |name: &str, record: Option<Record>| {
+        let prepare = |pki: &Path, _: &mut Ca| {
+            put(pki, &dated(&format!("{name}-2026-01-01")), &proxy, true);
+            let path = pki.join(format!("{name}-pending.json"));
+            record.into_iter().for_each(|record| std::fs::write(&path, record.encode()).unwrap());
+        };
+        status_of(prepare, &["--prefix", name]).0["rotate_at"].as_str().unwrap().to_owned()
+    };
+    let asked = Record { signer_name: "example.com/proxies".into(), ..record(None, false) };
+    assert_eq!(rotate_at("proxy", Some(asked)), point("example.com/proxies"));
+    assert_eq!(rotate_at("kubelet-server", None), point(KUBELET_SERVING_SIGNER));
+    assert_eq!(rotate_at("kubelet-client", None), point(KUBELET_CLIENT_SIGNER));
 }

@@ -55,10 +55,10 @@ impl Listing {
     }
 
     /// The regular file that this name, or the link of this name, leads to within the directory.
-    pub fn file_behind<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+    pub fn file_behind(&self, name: &str) -> Option<&str> {
         let entry = self.entry(name)?;
-        let name = entry.target.as_deref().unwrap_or(name);
-        self.kind(name).filter(|kind| *kind == Kind::File).map(|_| name)
+        let file = entry.target.as_deref().map_or(Some(entry), |target| self.entry(target))?;
+        (file.kind == Kind::File).then_some(file.name.as_str())
     }
 
     /// A name like this one that is not in use.
@@ -186,6 +186,11 @@ impl Layout {
     pub fn sources(&self, listing: &Listing) -> Vec<Source> {
         let bundle = |name| listing.kind(name).is_some().then(|| Source::Bundle(name.into()));
         [bundle(&self.current()), bundle(&self.updated())].into_iter().flatten().collect()
+    }
+
+    /// The files that are in use, or are about to be.
+    pub fn in_use<'a>(&self, listing: &'a Listing) -> Vec<&'a str> {
+        [self.current(), self.updated()].iter().filter_map(|name| listing.file_behind(name)).collect()
     }
 
     /// How to put a new pair in place.

@@ -132,6 +132,18 @@ impl Directory {
         Ok(self.layout.is_used(&self.list(&*self.folder()?)?))
     }
 
+    /// The pairs kept beside the one in use, newest name first, and the files they are in.
+    ///
+    /// # Errors
+    /// If the directory cannot be read. A file that holds no pair, or cannot be read, is passed over.
+    pub fn previous(&self) -> Result<Vec<(Arc<Credential>, PathBuf)>, DirectoryError> {
+        let folder = self.folder()?;
+        let listing = self.list(&*folder)?;
+        let in_use = self.layout.in_use(&listing);
+        let previous = self.dated(&*folder, &listing).filter(|(name, _)| !in_use.contains(&name.as_str()));
+        Ok(previous.map(|(name, credential)| (Arc::new(credential), self.path.join(name))).collect())
+    }
+
     /// What was set aside, or had to make room: for a person to look at, and to remove.
     ///
     /// # Errors
@@ -162,19 +174,29 @@ impl Directory {
 
     fn prune(&self, folder: &dyn Folder, common_name: &str, before: Option<&str>) -> Result<(), DirectoryError> {
         let listing = self.list(folder)?;
-        let others = self.layout.others(&listing).into_iter().filter_map(|source| match source {
-            Source::Bundle(name) => Some(name),
-            Source::Pair { .. } => None,
-        });
-        let dated = others.take(MOST_LOOKED_AT).filter_map(|name| {
-            let contents = folder.read(&name).ok()??;
-            let credential = Credential::from_pem(&contents.bytes).ok()?;
+        let dated = self.dated(folder, &listing).filter_map(|(name, credential)| {
             let certificate = credential.chain().certificate();
             let not_before = certificate.validity.not_before();
             (certificate.common_name == common_name).then_some(Dated { name, not_before })
         });
         let plan = self.layout.prune(&listing, &dated.collect::<Vec<_>>(), self.keep, before);
         self.carry_out(folder, &plan, &[])
+    }
+
+    /// The dated files that hold a pair.
+    fn dated<'a>(
+        &self,
+        folder: &'a dyn Folder,
+        listing: &Listing,
+    ) -> impl Iterator<Item = (String, Credential)> + use<'a> {
+        let others = self.layout.others(listing).into_iter().filter_map(|source| match source {
+            Source::Bundle(name) => Some(name),
+            Source::Pair { .. } => None,
+        });
+        others.take(MOST_LOOKED_AT).filter_map(|name| {
+            let contents = folder.read(&name).ok()??;
+            Some((name, Credential::from_pem(&contents.bytes).ok()?))
+        })
     }
 
     /// The pair to use, and what is to be done so that the next one who looks finds it at once.

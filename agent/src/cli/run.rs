@@ -196,7 +196,7 @@ impl KeyType {
     }
 }
 
-fn prefix(text: &str) -> Result<String, String> {
+pub(super) fn prefix(text: &str) -> Result<String, String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     match !text.is_empty() && text.len() <= 64 && !text.starts_with('.') && text.bytes().all(fits) {
         true => Ok(text.to_owned()),

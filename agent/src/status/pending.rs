@@ -15,17 +15,20 @@ pub(super) enum Pending {
     Request(Box<Record>),
 }
 
+/// The record of what was asked last.
+pub(super) fn read(directory: &Directory) -> Result<Option<Record>, String> {
+    let contents = directory.recall().map_err(|error| error.to_string())?;
+    let record = contents.map(|contents| Record::decode(&contents)).transpose();
+    record.map_err(|error| format!("{}: {error}", directory.record().display()))
+}
+
 impl Pending {
     /// Never a failure: what is said about the certificate holds all the same.
-    pub(super) fn find(directory: &Directory, held: Option<&Chain>) -> Self {
-        let contents = match directory.recall() {
-            Ok(Some(contents)) => contents,
+    pub(super) fn of(record: Result<Option<Record>, String>, held: Option<&Chain>) -> Self {
+        let record = match record {
+            Ok(Some(record)) => record,
             Ok(None) => return Self::Nothing,
-            Err(error) => return Self::Unreadable(error.to_string()),
-        };
-        let record = match Record::decode(&contents) {
-            Ok(record) => record,
-            Err(error) => return Self::Unreadable(format!("{}: {error}", directory.record().display())),
+            Err(why) => return Self::Unreadable(why),
         };
         let certified =
             |chain: &Chain| record.key.as_ref().is_some_and(|key| key.public_key_der() == chain.public_key_der());

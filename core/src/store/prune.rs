@@ -20,8 +20,7 @@ impl Layout {
     /// kept, and counts; then comes what was in use `before`, which somebody may be about to open. Carry it out only
     /// when the pair in use is durable.
     pub fn prune(&self, listing: &Listing, pairs: &[Dated], keep: usize, before: Option<&str>) -> Plan {
-        let in_use = [self.current(), self.updated()];
-        let in_use: Vec<&str> = in_use.iter().filter_map(|name| listing.file_behind(name)).collect();
+        let in_use = self.in_use(listing);
         let mut others: Vec<&Dated> = pairs.iter().filter(|pair| !in_use.contains(&pair.name.as_str())).collect();
         others.retain(|pair| listing.kind(&pair.name) == Some(Kind::File) && self.is_dated(&pair.name));
         let worth = |pair: &Dated| (before == Some(pair.name.as_str()), pair.not_before);

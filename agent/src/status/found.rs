@@ -1,0 +1,136 @@
+//! The pair that a rotation would start from, or what there is in its stead.
+
+use std::fs;
+
+use perennial::{Policy, UnixTime, rotation_point};
+use perennial_pki::{Chain, CredentialError};
+use perennial_std::{DirectoryError, Loaded};
+use serde_json::{Value, json};
+
+use super::shown;
+use crate::failure::Failure;
+use crate::report;
+use crate::spans::words;
+
+/// What was found in the directory.
+pub(super) enum Found {
+    Nothing,
+    /// A file that does not make a pair.
+    Damaged {
+        file: String,
+        why: String,
+    },
+    Certificate {
+        file: String,
+        chain: Chain,
+        key_matches: bool,
+    },
+}
+
+pub(super) struct Verdict {
+    /// For programs.
+    pub(super) state: &'static str,
+    /// For people.
+    pub(super) words: String,
+    pub(super) good: bool,
+    pub(super) rotate_at: Option<UnixTime>,
+}
+
+/// Of what was loaded, what to show.
+pub(super) fn find(loaded: Loaded) -> Result<Found, Failure> {
+    if let Some((credential, path)) = loaded.credential {
+        return Ok(Found::Certificate { file: shown(&path), chain: credential.chain().clone(), key_matches: true });
+    }
+    // Who else could read it does not matter any more.
+    let mut problems = loaded.problems.into_iter().filter(|problem| !matches!(problem, DirectoryError::Exposed { .. }));
+    match problems.next() {
+        None => Ok(Found::Nothing),
+        Some(DirectoryError::Credential { path, error: error @ CredentialError::KeyMismatch { .. } }) => {
+            let chain = fs::read(&path).ok().and_then(|text| Chain::from_pem(&text).ok());
+            Ok(match chain {
+                Some(chain) => Found::Certificate { file: shown(&path), chain, key_matches: false },
+                None => Found::Damaged { file: shown(&path), why: error.to_string() },
+            })
+        }
+        Some(DirectoryError::Credential { path, error }) => {
+            Ok(Found::Damaged { file: shown(&path), why: error.to_string() })
+        }
+        Some(error) => Err(Failure::usage(error)),
+    }
+}
+
+impl Found {
+    pub(super) fn chain(&self) -> Option<&Chain> {
+        if let Self::Certificate { chain, .. } = self { Some(chain) } else { None }
+    }
+
+    pub(super) fn file(&self) -> Option<&str> {
+        match self {
+            Self::Nothing => None,
+            Self::Damaged { file, .. } | Self::Certificate { file, .. } => Some(file),
+        }
+    }
+
+    /// What to say of it, if its rotation goes by this policy and this signer.
+    pub(super) fn verdict(&self, policy: &Policy, signer_name: &str, now: UnixTime) -> Verdict {
+        let bad = |state, words: String| Verdict { state, words, good: false, rotate_at: None };
+        let (chain, key_matches) = match self {
+            Self::Nothing => return bad("none", "there is no certificate".into()),
+            Self::Damaged { why, .. } => return bad("damaged", why.clone()),
+            Self::Certificate { chain, key_matches, .. } => (chain, *key_matches),
+        };
+        let facts = chain.certificate();
+        let (from, until) = (facts.validity.not_before(), facts.validity.not_after());
+        let rotate_at = rotation_point(policy, perennial::seed(signer_name, &facts.common_name), facts);
+        let left = words(until.since(now));
+        let verdict = if !key_matches {
+            bad("mismatch", "certificate and key do not match: the certificate was issued for another key".into())
+        } else if facts.validity.expired(now) {
+            bad("expired", format!("expired {} ago", words(now.since(until))))
+        } else if now < from {
+            bad("not_yet_valid", format!("not valid for another {}: is the clock right?", words(from.since(now))))
+        } else if now >= rotate_at {
+            bad("due", format!("due for rotation for {}, still valid for {left}", words(now.since(rotate_at))))
+        } else {
+            let words = format!("good, to be rotated in {}; valid for {left}", words(rotate_at.since(now)));
+            Verdict { state: "good", words, good: true, rotate_at: None }
+        };
+        Verdict { rotate_at: Some(rotate_at), ..verdict }
+    }
+
+    pub(super) fn to_json(&self, verdict: &Verdict) -> Value {
+        let fields = json!({
+            "state": verdict.state,
+            "summary": verdict.words,
+            "rotate_at": verdict.rotate_at.map(|at| at.to_string()),
+        });
+        match self {
+            Self::Nothing => fields,
+            Self::Damaged { file, .. } => report::with(fields, json!({ "file": file })),
+            Self::Certificate { file, chain, key_matches } => {
+                let certificate = report::with(report::certificate(chain), json!({ "key_matches": key_matches }));
+                report::with(report::with(fields, json!({ "file": file })), certificate)
+            }
+        }
+    }
+
+    pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::Damaged { file, .. } => vec![("file", file.clone())],
+            Self::Certificate { file, chain, key_matches } => {
+                let facts = chain.certificate();
+                let organizations: String = facts.organizations.iter().map(|name| format!(", O={name}")).collect();
+                vec![
+                    ("file", file.clone()),
+                    ("subject", format!("CN={}{organizations}", facts.common_name)),
+                    ("serial", chain.serial().to_owned()),
+                    ("issuer", chain.issuer().to_owned()),
+                    ("valid from", facts.validity.not_before().to_string()),
+                    ("valid until", facts.validity.not_after().to_string()),
+                    ("key", if *key_matches { "matches" } else { "does not match" }.into()),
+                ]
+            }
+        }
+    }
+}
