@@ -194,6 +194,9 @@ pub(crate) struct Signer {
     /// Where CA, bootstrap token and kubeconfigs are kept; created if missing
     #[arg(long, value_name = "DIR", default_value = "./perennial-signer")]
     pub(crate) dir: PathBuf,
+    /// Where the CA of the server's own certificate is kept, if that is another one [default: that of --dir]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) server_ca: Option<PathBuf>,
     /// The longest lifetime of a certificate, and the one given to those who ask for none
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = signing_duration)]
     pub(crate) signing_duration: Duration,

@@ -63,7 +63,7 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
     let roots = authority.roots().map_err(Failure::failed)?;
     let serves = Options { signing_duration: options.lifetime, ..Options::default() };
     let anywhere = embedded::listen((Ipv4Addr::LOCALHOST, 0).into())?;
-    let server = Embedded::start(anywhere, serves, authority, &token)?;
+    let server = Embedded::start(anywhere, serves, authority, None, &token)?;
     let cluster = Cluster::from_url(&server.endpoint.server).map_err(Failure::failed)?.with_roots(roots.clone());
     let cluster = Arc::new(cluster);
 

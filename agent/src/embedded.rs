@@ -25,6 +25,8 @@ const ADMINISTRATORS: &str = "system:masters";
 pub(crate) struct Embedded {
     server: ServerHandle,
     serving: Credential,
+    /// Clients know this server by a CA that signs nothing else.
+    has_own_ca: bool,
     /// Where it is, and how it is known.
     pub(crate) endpoint: Endpoint,
     /// `CN=admin, O=system:masters`.
@@ -32,25 +34,28 @@ pub(crate) struct Embedded {
 }
 
 impl Embedded {
-    /// Serves on a thread of its own. Whoever knows `token` may ask for a node's first certificate.
+    /// Serves on a thread of its own. Whoever knows `token` may ask for a node's first certificate. The server's own
+    /// certificate is signed by `own`, or else by `authority` too.
     pub(crate) fn start(
         listener: TcpListener,
         options: Options,
         authority: Authority,
+        own: Option<&Authority>,
         token: &str,
     ) -> Result<Self, Failure> {
         let mut random = Random::from_os().map_err(Failure::failed)?;
         let now = clock::now().unix;
         let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-        let own = listener.local_addr().map_err(Failure::failed)?.ip();
-        if !own.is_loopback() && !own.is_unspecified() {
-            addresses.push(own);
+        let address = listener.local_addr().map_err(Failure::failed)?.ip();
+        if !address.is_loopback() && !address.is_unspecified() {
+            addresses.push(address);
         }
-        let serving = authority.server_credential(&["localhost"], &addresses, &mut random, now, LIFETIME);
+        let knows = own.unwrap_or(&authority);
+        let serving = knows.server_credential(&["localhost"], &addresses, &mut random, now, LIFETIME);
         let serving = serving.map_err(Failure::usage)?;
         let admin = administrator(&authority, &mut random, now)?;
         let tls = Tls::new(&authority, &serving).map_err(Failure::failed)?;
-        let ca_pem = authority.certificate_pem().as_bytes().to_vec();
+        let ca_pem = knows.certificate_pem().as_bytes().to_vec();
 
         let mut api = Api::new(options, authority, random);
         let id = token.split_once('.').map_or(token, |(id, _)| id);
@@ -64,7 +69,7 @@ impl Embedded {
             insecure_skip_tls_verify: false,
             proxy: None,
         };
-        Ok(Self { server, serving, endpoint, admin })
+        Ok(Self { server, serving, has_own_ca: own.is_some(), endpoint, admin })
     }
 
     /// Lets `authority` sign from now on, and the administrator's certificate be one of its own. Whoever has one of an
@@ -84,7 +89,7 @@ impl Embedded {
         self.server.set_tls(tls.map_err(Failure::failed)?);
         self.admin = admin;
         let bundle = self.endpoint.ca_pem.get_or_insert_default();
-        if !bundle.windows(pem.len()).any(|part| part == pem) {
+        if !self.has_own_ca && !bundle.windows(pem.len()).any(|part| part == pem) {
             bundle.extend(pem);
         }
         Ok(true)

@@ -29,6 +29,8 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
     let state = StateDir::open(&options.dir)?;
     let mut random = Random::from_os().map_err(Failure::failed)?;
     let authority = state.authority(&mut random, clock::now().unix)?;
+    let own = options.server_ca.as_deref().map(StateDir::open).transpose()?;
+    let own = own.map(|own| own.authority(&mut random, clock::now().unix)).transpose()?;
     let token = state.token(&mut random)?;
     let serves = Options {
         approval: match options.approve {
@@ -41,7 +43,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
         backdate: options.backdate,
         ..Options::default()
     };
-    let mut server = Embedded::start(listener, serves, authority, &token)?;
+    let mut server = Embedded::start(listener, serves, authority, own.as_ref(), &token)?;
     if let Some(plan) = faults {
         server.set_faults(plan);
     }
