@@ -4,6 +4,7 @@ mod addresses;
 mod hook;
 mod kept;
 mod node_name;
+mod node_object;
 mod service;
 mod session;
 mod settings;

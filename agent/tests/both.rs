@@ -215,7 +215,6 @@ fn wishes_that_cannot_come_true_are_refused_with_the_reason() {
     for (more, why) in [
         (["--dns", "a.example"].as_slice(), "signs no DNS names"),
         (&["--usage", "code signing"], "'client auth' or 'server auth'"),
-        (&["--rotate-server-certificates"], "give --node-ip or --node-addresses"),
         (&["--rotate-server-certificates", "--node-addresses", "nowhere"], "nowhere: No such file"),
         (&["--tls-cert-file", "a.crt"], "--tls-private-key-file"),
         (&["--requested-lifetime", "1m"], "ten minutes"),

@@ -35,6 +35,12 @@ impl AddressType {
         ("ExternalDNS", Self::ExternalDns),
     ];
 
+    /// As Kubernetes writes it.
+    pub fn name(self) -> &'static str {
+        let named = Self::NAMES.into_iter().find(|(_, kind)| *kind == self);
+        named.map_or("Hostname", |(name, _)| name)
+    }
+
     const fn is_ip(self) -> bool {
         matches!(self, Self::InternalIp | Self::ExternalIp)
     }

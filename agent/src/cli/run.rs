@@ -90,7 +90,8 @@ pub(crate) struct Which {
     /// Keep the client certificate rotated [default: as --config says, or true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     pub(crate) rotate_certificates: Option<bool>,
-    /// Ask for a serving certificate, and keep it rotated [default: as --config says, or false]
+    /// Ask for a serving certificate, and keep it rotated [default: as --config says, or false]. It is for the addresses
+    /// of the Node object in the cluster, unless others are given
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     pub(crate) rotate_server_certificates: Option<bool>,
     /// An address the serving certificate is for; may be given again

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use perennial::Template;
 use perennial_kubernetes::addresses;
 
+use super::node_object::NodeObject;
 use crate::cli::Which;
 use crate::failure::Failure;
 
@@ -15,30 +16,27 @@ use crate::failure::Failure;
 pub(super) enum Addresses {
     Given(Vec<IpAddr>),
     File(PathBuf),
+    /// The Node object.
+    Cluster,
 }
 
 impl Addresses {
     /// As the flags say.
-    pub(super) fn of(which: &Which, config: Option<&Path>) -> Result<Self, Failure> {
+    pub(super) fn of(which: &Which) -> Result<Self, Failure> {
         match (&which.node_addresses, which.node_ip.as_slice()) {
             (Some(file), _) => {
                 let addresses = Self::File(file.clone());
-                addresses.template("node").map_err(Failure::Usage)?;
+                addresses.template("node", None).map_err(Failure::Usage)?;
                 Ok(addresses)
             }
-            (None, []) => {
-                let by = config.filter(|_| which.rotate_server_certificates.is_none());
-                let by = by.map_or_else(|| "--rotate-server-certificates".into(), |path| path.display().to_string());
-                Err(Failure::Usage(format!(
-                    "{by} asks for a serving certificate, but for which addresses? give --node-ip or --node-addresses"
-                )))
-            }
+            (None, []) => Ok(Self::Cluster),
             (None, given) => Ok(Self::Given(given.to_vec())),
         }
     }
 
     /// What to ask for now; `None` without an address to ask for. The node's name is always among the names.
-    pub(super) fn template(&self, node: &str) -> Result<Option<Template>, String> {
+    /// `object` is what the Node object said, if it was looked at.
+    pub(super) fn template(&self, node: &str, object: Option<&NodeObject>) -> Result<Option<Template>, String> {
         let template = match self {
             Self::Given(addresses) => Some(Template::node(node).with_ip_addresses(addresses.iter().copied())),
             Self::File(path) => {
@@ -46,6 +44,10 @@ impl Addresses {
                 let text = fs::read_to_string(path).map_err(|error| bad(&error))?;
                 addresses::Addresses::parse(&text).map_err(|error| bad(&error))?.template(node)
             }
+            Self::Cluster => match object.and_then(NodeObject::addresses).transpose()? {
+                Some(addresses) => addresses.template(node),
+                None => return Err("the addresses of the node are not known yet".into()),
+            },
         };
         Ok(template.map(|template| template.with_dns_names([node.to_owned()])))
     }

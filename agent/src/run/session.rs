@@ -13,8 +13,10 @@ use perennial_pki::{Chain, Credential};
 use perennial_std::{Directory, Handle, clock};
 use serde_json::json;
 
+use super::addresses::Addresses;
 use super::hook::Hook;
 use super::kept::Kept;
+use super::node_object::NodeObject;
 use super::service::Service;
 use super::settings::{self, Serving, Settings};
 use super::wake::{Wake, Wakes};
@@ -106,12 +108,28 @@ impl<'a> Session<'a> {
         let handle = running.handle().clone();
         wakes.watch(&handle)?;
         let mut watches = vec![Watch::new(of, running, current.clone())];
-        if several {
+        let mut object = None;
+        if let Serving::Rotated { node: name, addresses } = serving {
             watches.push(start_serving(options, &settings, &access, &handle, wakes)?);
+            if matches!(addresses, Addresses::Cluster) {
+                let user = node(options, &handle, &Shown::default());
+                object = Some(NodeObject::watch(name, access.cluster.clone(), user, wakes.waker())?);
+            }
         }
         let to_write = access.write;
         let checked = (None, String::new());
-        Ok(Keeping { options, settings, access, current, watches, kept, to_write, checked, missing_since: None })
+        Ok(Keeping {
+            options,
+            settings,
+            access,
+            current,
+            watches,
+            kept,
+            object,
+            to_write,
+            checked,
+            missing_since: None,
+        })
     }
 }
 
@@ -172,6 +190,8 @@ pub(super) struct Keeping<'a> {
     watches: Vec<Watch>,
     /// The serving one, if somebody else keeps it.
     kept: Option<Kept>,
+    /// Where the node is, if its cluster is asked.
+    object: Option<NodeObject>,
     /// The kubeconfig is yet to be written.
     to_write: bool,
     /// What the serving certificate is for, and what was wrong with that, when last looked at.
@@ -270,7 +290,7 @@ impl Keeping<'_> {
         if self.settings.first.rotated && first.running.handle().credential().is_none() {
             return;
         }
-        let (template, trouble) = match addresses.template(node) {
+        let (template, trouble) = match addresses.template(node, self.object.as_ref()) {
             Ok(Some(template)) => (Some(template), String::new()),
             Ok(None) => (None, "there is no IP address to ask for".into()),
             // What was read before is still the best that is known.

@@ -60,9 +60,7 @@ impl Settings {
         let files = which.tls_cert_file.clone().zip(which.tls_private_key_file.clone());
         let files = files.or_else(|| config.tls_cert_file.zip(config.tls_private_key_file));
         let serving = match (serving, files, &node) {
-            (true, _, Some(node)) => {
-                Serving::Rotated { node: node.clone(), addresses: Addresses::of(which, options.config.as_deref())? }
-            }
+            (true, _, Some(node)) => Serving::Rotated { node: node.clone(), addresses: Addresses::of(which)? },
             (_, Some((certificate, key)), _) => Serving::Files { certificate, key },
             _ => Serving::None,
         };

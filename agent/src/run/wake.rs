@@ -44,6 +44,13 @@ impl Wakes {
         Ok(Self { arrived, sender, stopping })
     }
 
+    /// Has us look when it is called.
+    pub(super) fn waker(&self) -> impl Fn() + Send + use<> {
+        let sender = self.sender.clone();
+        // Nobody listens any more once we are stopping.
+        move || drop(sender.send(Wake::Changed))
+    }
+
     /// Listens to a rotation until it ends.
     pub(super) fn watch(&self, handle: &Handle) -> Result<(), Failure> {
         let (handle, sender) = (handle.clone(), self.sender.clone());

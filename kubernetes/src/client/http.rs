@@ -18,6 +18,7 @@ const WINDOW: usize = 8 << 10;
 /// A request to an API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
+    method: http::Method,
     path: String,
     json: Option<Vec<u8>>,
 }
@@ -25,12 +26,17 @@ pub struct Request {
 impl Request {
     /// GET `path` (with its query), to be answered with JSON.
     pub fn get(path: impl Into<String>) -> Self {
-        Self { path: path.into(), json: None }
+        Self { method: http::Method::GET, path: path.into(), json: None }
     }
 
     /// POST this JSON document to `path`.
     pub fn post(path: impl Into<String>, json: Vec<u8>) -> Self {
-        Self { path: path.into(), json: Some(json) }
+        Self { method: http::Method::POST, path: path.into(), json: Some(json) }
+    }
+
+    /// PUT this JSON document to `path`.
+    pub fn put(path: impl Into<String>, json: Vec<u8>) -> Self {
+        Self { method: http::Method::PUT, path: path.into(), json: Some(json) }
     }
 }
 
@@ -42,7 +48,7 @@ pub(crate) fn encode(
 ) -> Result<(Zeroizing<Vec<u8>>, ResponseReader), HttpError> {
     let target = format!("{}{}", cluster.path_prefix(), request.path);
     let mut head = http::Request::builder()
-        .method(if request.json.is_some() { http::Method::POST } else { http::Method::GET })
+        .method(request.method.clone())
         .uri(&target)
         .header(http::header::HOST, cluster.authority())
         .header(http::header::USER_AGENT, concat!("perennial/", env!("CARGO_PKG_VERSION")))

@@ -12,12 +12,14 @@ use super::faults::Faults;
 use super::identity::{Identity, Tokens};
 use super::listing::{Listing, Piece};
 use super::message::{Answer, ApiRequest, Method, Response, decode};
+use super::nodes::Nodes;
 use super::random::Random;
 use super::session::Stream;
 use super::signer::Lifetimes;
 use super::store::{Bounds, Store};
 use super::watch::{Next, Watcher};
 use super::{discovery, review, status};
+use crate::addresses::NodeAddress;
 
 /// Who approves requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,6 +111,7 @@ pub struct Api {
     pub(super) work: BTreeSet<(UnixTime, String)>,
     pub(super) next_cleaning: UnixTime,
     pub(super) faults: Faults,
+    pub(super) nodes: Nodes,
     /// Shared by every open watch.
     pub(super) watches: Arc<()>,
 }
@@ -127,6 +130,7 @@ impl Api {
             work: BTreeSet::new(),
             next_cleaning: UnixTime::default(),
             faults: Faults::default(),
+            nodes: Nodes::default(),
             watches: Arc::default(),
         }
     }
@@ -134,6 +138,11 @@ impl Api {
     /// Accepts a bearer token for `identity`. The token of a bootstrap token `<id>.<secret>` is all of it.
     pub fn add_token(&mut self, token: &str, identity: Identity) {
         self.tokens.add(token, identity);
+    }
+
+    /// Has a Node object of this name say that the node is there, from now on.
+    pub fn put_node(&mut self, name: &str, addresses: Vec<NodeAddress>) {
+        self.nodes.put(name, addresses);
     }
 
     /// The certificate authority.
@@ -212,6 +221,9 @@ impl Api {
                 let wanted = Attributes { verb: "create", group, resource, subresource: "", name: "" };
                 access::authorize(&user, &wanted)?;
                 review::answer(request, &user, resource, now).map(Answer::Response)
+            }
+            ["api", "v1", "nodes", name] if request.method == Method::Get => {
+                self.nodes.get(&user, name).map(Answer::Response)
             }
             path => {
                 let joined = format!("/{}", path.join("/"));

@@ -32,6 +32,7 @@ mod list;
 mod listing;
 mod message;
 mod metadata;
+mod nodes;
 mod options;
 mod patch;
 mod protobuf;

@@ -85,6 +85,10 @@ pub(super) fn not_found(name: &str) -> Response {
     about(name, failure(404, "NotFound", format!("{RESOURCE}.{GROUP} {name:?} not found")))
 }
 
+pub(super) fn no_such_node(name: &str) -> Response {
+    response(&failure(404, "NotFound", format!("nodes {name:?} not found")))
+}
+
 pub(super) fn method_not_allowed() -> Response {
     response(&failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"))
 }
