@@ -7,7 +7,7 @@ use perennial::{Event, Failure, Instant, Now, RequestId, RotationMachine, Setup,
 use perennial_kubernetes::journal::{self, Replay, ReplayError};
 use perennial_kubernetes::rotation::Step;
 use perennial_tests::script::scripts;
-use perennial_tests::trace::Run;
+use perennial_tests::trace::{Record, Run};
 use proptest::prelude::*;
 
 /// The journal of a run, begun before its `from`th step.
@@ -32,6 +32,27 @@ proptest! {
                 for line in written(&run, from) {
                     let told = replay.line(&line);
                     prop_assert!(told.is_ok(), "{line}{}", told.unwrap_err());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_replay_shows_each_step_as_its_observers_saw_it(script in scripts(24), from in 0_usize..40) {
+        for run in script.run().runs {
+            let mut replay = Replay::new();
+            let began = replay.line(&journal::begin("node", run.started, &run.first)).unwrap();
+            prop_assert!(began.step().is_none() && !began.goes_on());
+            for (i, (before, record)) in run.steps().enumerate() {
+                let Record { now, event, actions, after } = record;
+                let seen = Step { now: *now, event, actions, before, after };
+                let told = replay.line(&journal::step("node", &seen)).unwrap();
+                let again = told.step().unwrap();
+                prop_assert_eq!((again.to_string(), again.failure()), (seen.to_string(), seen.failure()));
+                prop_assert_eq!(told.is_uneventful(), seen.is_uneventful());
+                // As when a file is full, and the next one begins.
+                if i == from {
+                    prop_assert!(replay.line(&journal::begin("node", *now, after)).unwrap().goes_on());
                 }
             }
         }
@@ -67,7 +88,7 @@ fn a_line_that_is_cut_foreign_or_of_another_machine_changes_nothing() {
     let (mut replay, mut machine, now) = begun();
     let line = tick(&mut machine, now);
     for cut in 0..line.len() - 1 {
-        assert!(replay.line(&line[..cut]).is_err(), "cut at {cut}");
+        assert_eq!(replay.line(&line[..cut]).unwrap_err(), ReplayError::Cut, "at {cut}");
     }
     for (foreign, words) in [
         (line.replace("client", "server"), "nothing was said of server before"),

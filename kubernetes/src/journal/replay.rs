@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use perennial::{Instant, Now, RotationMachine, UnixTime};
+use perennial::{Actions, Event, Instant, Now, RotationMachine, UnixTime};
 use serde_json::error::Category;
 
 use super::text::words;
@@ -17,16 +17,46 @@ pub struct Replay {
 }
 
 /// What a line tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Told {
     /// Of which machine.
     pub of: String,
     /// When.
     pub at: Now,
-    /// The story, in one line.
-    pub story: String,
-    /// Worth telling: it is more than a look at the clock.
-    pub eventful: bool,
+    /// The machine afterwards.
+    pub machine: RotationMachine,
+    /// The machine as far as it was known.
+    before: Option<RotationMachine>,
+    /// What happened, and what followed.
+    did: Option<(Event, Actions)>,
+}
+
+impl Told {
+    /// The step, as its observers saw it. `None`: the journal of this machine begins here.
+    pub fn step(&self) -> Option<Step<'_>> {
+        let (event, actions) = self.did.as_ref()?;
+        Some(Step { now: self.at, event, actions, before: self.before.as_ref()?, after: &self.machine })
+    }
+
+    /// The journal begins here, with the machine at exactly the point the replay has come to: it goes on in another file.
+    pub fn goes_on(&self) -> bool {
+        self.did.is_none() && self.before.as_ref() == Some(&self.machine)
+    }
+
+    /// Not worth telling: a look at the clock, or a journal that goes on.
+    pub fn is_uneventful(&self) -> bool {
+        self.step().map_or_else(|| self.goes_on(), |step| step.is_uneventful())
+    }
+}
+
+/// One line, as in a trace.
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.step() {
+            Some(step) => step.fmt(f),
+            None => write!(f, "{} | begins | {}", self.at, self.machine),
+        }
+    }
 }
 
 impl Replay {
@@ -46,23 +76,19 @@ impl Replay {
             Line::Begin { version, .. } if version != VERSION => Err(ReplayError::Version(version)),
             Line::Begin { of, at, machine, .. } => {
                 let machine = RotationMachine::restore(machine.checkpoint().map_err(ReplayError::Value)?);
-                let story = format!("begins | {machine}");
-                self.machines.insert(of.clone(), machine);
-                Ok(Told { of, at: now(at), story, eventful: true })
+                let before = self.machines.insert(of.clone(), machine.clone());
+                Ok(Told { of, at: now(at), machine, before, did: None })
             }
             Line::Step { of, at, event, actions: journal } => {
-                let (now, event) = (now(at), event.event().map_err(ReplayError::Value)?);
+                let (at, event) = (now(at), event.event().map_err(ReplayError::Value)?);
                 let Some(machine) = self.machines.get_mut(&of) else { return Err(ReplayError::NotBegun(of)) };
                 let before = machine.clone();
-                let actions = machine.handle(event.clone(), now);
-                if words(&actions) != journal {
-                    let again = words(&actions);
-                    return Err(ReplayError::Differs { event: event.to_string(), journal, again });
+                let actions = machine.handle(event.clone(), at);
+                let again = words(&actions);
+                if again != journal {
+                    return Err(ReplayError::Differs { of, at, event: event.to_string(), journal, again });
                 }
-                let step = Step { now, event: &event, actions: &actions, before: &before, after: machine };
-                let story = format!("{event} -> {actions} | {machine}");
-                let eventful = !step.is_uneventful();
-                Ok(Told { of, at: now, story, eventful })
+                Ok(Told { of, at, machine: machine.clone(), before: Some(before), did: Some((event, actions)) })
             }
         }
     }
@@ -76,7 +102,9 @@ const fn now((instant, unix): (u64, i64)) -> Now {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// It is not a line of a journal. The last line of one that was being written when its machine stopped may be cut.
+    /// The line ends too soon. It was being written when the process, or the disk, came to its end.
+    Cut,
+    /// It is not a line of a journal.
     Text {
         /// What is wrong.
         what: &'static str,
@@ -91,6 +119,10 @@ pub enum ReplayError {
     NotBegun(String),
     /// The same event leads to something else now: another version of perennial, or a bug.
     Differs {
+        /// Of which machine.
+        of: String,
+        /// When.
+        at: Now,
         /// The event.
         event: String,
         /// What it led to.
@@ -103,7 +135,7 @@ pub enum ReplayError {
 impl ReplayError {
     fn text(error: &serde_json::Error) -> Self {
         let what = match error.classify() {
-            Category::Eof => "it is cut short",
+            Category::Eof => return Self::Cut,
             Category::Data => "it is not a line of a journal",
             Category::Syntax | Category::Io => "it is not JSON",
         };
@@ -115,11 +147,12 @@ impl fmt::Display for ReplayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |actions: &[String]| if actions.is_empty() { "nothing".to_owned() } else { actions.join(", ") };
         match self {
+            Self::Cut => f.write_str("it is cut short"),
             Self::Text { what, column } => write!(f, "{what} (column {column})"),
             Self::Value(what) => f.write_str(what),
             Self::Version(version) => write!(f, "the journal is of version {version}; this is version {VERSION}"),
             Self::NotBegun(of) => write!(f, "nothing was said of {of} before: the beginning of the journal is missing"),
-            Self::Differs { event, journal, again } => {
+            Self::Differs { event, journal, again, .. } => {
                 write!(f, "{event} led to {}; now it leads to {}", list(journal), list(again))
             }
         }
