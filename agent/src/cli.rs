@@ -27,6 +27,9 @@ Environment:
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// What the log on stderr looks like
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
 }
 
 #[derive(Debug, Subcommand)]
@@ -247,6 +250,15 @@ impl Policy {
 pub(crate) enum Approve {
     Auto,
     Manual,
+}
+
+/// What the log on stderr looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Sentences
+    Text,
+    /// One JSON object a line
+    Json,
 }
 
 /// X.509 counts whole seconds: what lives less than two of them may be over before it is served.

@@ -26,17 +26,17 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, LogFormat};
 use failure::Failure;
 
 fn main() -> ExitCode {
-    let Cli { command } = Cli::parse();
+    let Cli { command, log_format } = Cli::parse();
     // What a demo shows and a status says stands on stdout; a service has only its log.
     let level = match command {
         Command::Demo(_) | Command::Status(_) | Command::Verify(_) => "warn",
         Command::Run(_) | Command::Signer(_) => "info",
     };
-    let done = start_logging(level).and_then(|()| match command {
+    let done = start_logging(level, log_format).and_then(|()| match command {
         Command::Demo(options) => demo::demo(&options),
         Command::Run(options) => run::run(&options),
         Command::Status(options) => status::status(&options),
@@ -46,14 +46,17 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Without a reader the exit code has to say it alone.
-            let _ = writeln!(io::stderr(), "perennial: {failure}");
+            match log_format {
+                LogFormat::Json if tracing::dispatcher::has_been_set() => tracing::error!("{failure}"),
+                // Without a reader the exit code has to say it alone.
+                _ => drop(writeln!(io::stderr(), "perennial: {failure}")),
+            }
             failure.exit_code()
         }
     }
 }
 
-fn start_logging(level: &str) -> Result<(), Failure> {
+fn start_logging(level: &str, format: LogFormat) -> Result<(), Failure> {
     const VARIABLE: &str = "PERENNIAL_LOG";
     let filter = match std::env::var(VARIABLE) {
         Ok(filter) if filter.is_empty() => EnvFilter::new(level),
@@ -64,6 +67,10 @@ fn start_logging(level: &str) -> Result<(), Failure> {
     let stderr = io::stderr().is_terminal();
     // To complain about a broken stderr on stderr is to panic: a certificate must outlive the reader of its log.
     let log = tracing_subscriber::fmt().log_internal_errors(false);
-    log.with_env_filter(filter).with_writer(io::stderr).with_ansi(stderr).init();
+    let log = log.with_env_filter(filter).with_writer(io::stderr).with_ansi(stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+    }
     Ok(())
 }

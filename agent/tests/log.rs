@@ -1,0 +1,29 @@
+//! What `--log-format json` makes of the log: one object a line, to the very last.
+
+mod support;
+
+use serde_json::Value;
+use support::{Signer, perennial, run_arguments};
+use tempfile::TempDir;
+
+fn lines(stderr: &str) -> Vec<Value> {
+    stderr.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
+}
+
+#[test]
+fn a_log_in_json_is_json_to_the_last_line() {
+    let directory = TempDir::new().unwrap();
+    let _signer = Signer::start(directory.path(), &[]);
+    let output = perennial(directory.path(), &run_arguments(&["--once", "--log-format", "json"]));
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let log = lines(&output.stderr);
+    let issued = log.iter().find(|line| line["message"] == "a new certificate is in use").unwrap();
+    assert_eq!((&issued["level"], &issued["common_name"]), (&"INFO".into(), &"system:node:worker".into()));
+
+    // The reason of a failure is a line like the others.
+    let output = perennial(directory.path(), &["--log-format", "json", "status", "--cert-dir", "nowhere"]);
+    assert_eq!(output.code, Some(2), "{output:?}");
+    let last = lines(&output.stderr).pop().unwrap();
+    assert_eq!(last["level"], "ERROR");
+    assert!(last["message"].as_str().unwrap().contains("nowhere"), "{last}");
+}
