@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and what people are told about it.
 
+mod observe;
 mod run;
 
 use std::net::SocketAddr;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::spans;
+pub(crate) use observe::{Observe, Replay};
 pub(crate) use run::{Run, Which};
 
 const EXIT_CODES: &str = "\
@@ -19,7 +21,7 @@ Exit codes:
 
 Environment:
   PERENNIAL_LOG  what to log on stderr, for example warn, debug or perennial_std=trace
-                 [default: info; for demo, status and verify: warn]";
+                 [default: info; for demo, status, verify and replay: warn]";
 
 /// Certificates that renew themselves: keeps a Kubernetes node's client certificate rotated.
 #[derive(Debug, Parser)]
@@ -38,6 +40,7 @@ pub(crate) enum Command {
     Run(Box<Run>),
     Status(Status),
     Verify(Verify),
+    Replay(Replay),
     Signer(Signer),
 }
 

@@ -7,12 +7,16 @@ mod demo;
 mod embedded;
 mod failure;
 mod files;
+mod journal;
 mod kubeconfigs;
+mod observers;
+mod replay;
 mod report;
 mod rotation;
 mod run;
 mod signals;
 mod signer;
+mod sizes;
 mod spans;
 mod state_dir;
 mod status;
@@ -33,7 +37,7 @@ fn main() -> ExitCode {
     let Cli { command, log_format } = Cli::parse();
     // What a demo shows and a status says stands on stdout; a service has only its log.
     let level = match command {
-        Command::Demo(_) | Command::Status(_) | Command::Verify(_) => "warn",
+        Command::Demo(_) | Command::Status(_) | Command::Verify(_) | Command::Replay(_) => "warn",
         Command::Run(_) | Command::Signer(_) => "info",
     };
     let done = start_logging(level, log_format).and_then(|()| match command {
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Status(options) => status::status(&options),
         Command::Verify(options) => verify::verify(&options),
+        Command::Replay(options) => replay::replay(&options),
         Command::Signer(options) => signer::signer(&options),
     });
     match done {

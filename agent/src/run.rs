@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::cli;
 use crate::failure::Failure;
+use crate::observers::Observers;
 use crate::report::Report;
 use hook::Hook;
 use service::Service;
@@ -38,10 +39,11 @@ fn keep(options: &cli::Run, report: &mut Report) -> Result<(), Failure> {
     let mut settings = Settings::read(options)?;
     // Everything that can be wrong with the input is found before anything is started or written.
     let mut session = Session::prepare(options, settings)?;
+    let observers = Observers::open(&options.observe)?;
     let wakes = Wakes::new()?;
     let mut service = Service::new();
     loop {
-        let mut running = session.start(&wakes, report)?;
+        let mut running = session.start(&wakes, &observers, report)?;
         let ended = running.until_ended(&wakes, report, &mut hook, &mut service);
         match &ended {
             Ok(Ended::Reloaded(_)) => service.reloading(),

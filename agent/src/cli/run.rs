@@ -8,7 +8,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use perennial::{Backoff, Window};
 use perennial_pki::KeyAlgorithm;
 
-use super::{Policy, Runtime};
+use super::{Observe, Policy, Runtime};
 use crate::spans;
 
 /// Keep this node's certificates rotated, as kubelet would
@@ -81,6 +81,8 @@ pub(crate) struct Run {
     pub(crate) numbers: Numbers,
     #[command(flatten)]
     pub(crate) service: Service,
+    #[command(flatten)]
+    pub(crate) observe: Observe,
 }
 
 /// Which certificates there are.

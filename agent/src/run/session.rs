@@ -24,6 +24,7 @@ use super::watch::Watch;
 use crate::cli::Run;
 use crate::failure::Failure;
 use crate::kubeconfigs::{self, Access};
+use crate::observers::Observers;
 use crate::report::{self, Report};
 use crate::rotation::{Plan, SERVING_PREFIX};
 use crate::spans::words;
@@ -77,7 +78,12 @@ impl<'a> Session<'a> {
     }
 
     /// Starts every rotation.
-    pub(super) fn start(self, wakes: &Wakes, report: &mut Report) -> Result<Keeping<'a>, Failure> {
+    pub(super) fn start(
+        self,
+        wakes: &Wakes,
+        observers: &Observers,
+        report: &mut Report,
+    ) -> Result<Keeping<'a>, Failure> {
         let Self { options, settings, access, store, kept, held, current } = self;
         let Settings { policy, first, serving } = &settings;
         let identity = first.template.common_name();
@@ -102,7 +108,7 @@ impl<'a> Session<'a> {
             template: Some(first.template.clone()),
             signer: first.signer(options, access.cluster.clone(), access.bootstrap.clone()),
             store,
-            observers: Vec::new(),
+            observers: observers.of(of),
         };
         let running = plan.start(options.runtime)?;
         let handle = running.handle().clone();
@@ -110,7 +116,8 @@ impl<'a> Session<'a> {
         let mut watches = vec![Watch::new(of, running, current.clone())];
         let mut object = None;
         if let Serving::Rotated { node: name, addresses } = serving {
-            watches.push(start_serving(options, &settings, &access, &handle, wakes)?);
+            let looking_on = observers.of(SERVING_PREFIX);
+            watches.push(start_serving(options, &settings, &access, &handle, wakes, looking_on)?);
             if matches!(addresses, Addresses::Cluster) {
                 let user = node(options, &handle, &Shown::default());
                 object = Some(NodeObject::watch(name, access.cluster.clone(), user, wakes.waker())?);
@@ -139,10 +146,12 @@ fn start_serving(
     access: &Access,
     first: &Handle,
     wakes: &Wakes,
+    mut observers: Vec<Observer>,
 ) -> Result<Watch, Failure> {
     let store = Directory::open(&options.cert_dir, SERVING_PREFIX).map_err(Failure::usage)?;
     let current = std::path::absolute(store.current()).map_err(Failure::usage)?;
     let shown = Arc::new(Mutex::new(None));
+    observers.push(tell_of_refusals(first.clone(), shown.clone()));
     let plan = Plan {
         name: SERVING_PREFIX.to_owned(),
         policy: settings.policy.clone(),
@@ -150,7 +159,7 @@ fn start_serving(
         template: None,
         signer: Some(settings::serving_signer(options, access.cluster.clone(), node(options, first, &shown))),
         store,
-        observers: vec![tell_of_refusals(first.clone(), shown)],
+        observers,
     };
     let running = plan.start(options.runtime)?;
     wakes.watch(running.handle())?;

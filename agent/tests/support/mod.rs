@@ -59,12 +59,17 @@ impl Process {
         arguments: &[S],
         environment: &[(&str, &str)],
     ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_perennial"));
+        command.args(arguments).envs(environment.iter().copied());
+        Self::spawn(directory, command)
+    }
+
+    /// Of a command that ends up being `perennial`.
+    pub fn spawn(directory: &Path, mut command: Command) -> Self {
         let output = TempDir::new().unwrap();
         let file = |name| Stdio::from(File::create(output.path().join(name)).unwrap());
-        let child = Command::new(env!("CARGO_BIN_EXE_perennial"))
-            .args(arguments)
+        let child = command
             .current_dir(directory)
-            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(file("stdout"))
             .stderr(file("stderr"))

@@ -1,0 +1,61 @@
+//! How a run can be looked at, while it lasts and afterwards.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::sizes;
+
+/// Who looks on.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Looking on")]
+pub(crate) struct Observe {
+    /// Write every step down here, for `perennial replay`; nothing in it is secret
+    #[arg(long, value_name = "FILE")]
+    pub(crate) journal: Option<PathBuf>,
+    /// How long the journal may become; then it is moved to FILE.1, in the place of the one before
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = journal_limit, requires = "journal")]
+    pub(crate) journal_limit: u64,
+}
+
+/// Do every step of a journal again, and tell the story
+///
+/// A journal is what `perennial run --journal FILE` writes. What a certificate's machine does follows from the
+/// events and times in it alone, so each step can be done again: what is told is not what was logged, but what
+/// happened, and a step that leads to something else now is found.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  perennial replay /var/log/perennial.journal.1 /var/log/perennial.journal
+  ssh worker-1 cat perennial.journal | perennial replay -
+  perennial replay --json FILE | jq 'select(.failure)'
+
+Events with --json: begin and step (place, of, at, happened, followed, leaves, failure), differs and
+damaged (place, reason), cut (place); then summary.
+
+Exit codes:
+  0  every step led to the same
+  1  a step led to something else, or a line is damaged; the lines are on stderr
+  2  bad usage or input: a file cannot be read, or is no journal"
+)]
+pub(crate) struct Replay {
+    /// Journals, the oldest first; - is standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Tell of uneventful looks at the clock, too
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Report on stdout as JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// It has to hold what every certificate's machine is, and what happens to them for a while.
+fn journal_limit(text: &str) -> Result<u64, String> {
+    match sizes::parse(text)? {
+        0..4096 => Err("a journal takes 4KiB at least, for example 16MiB".into()),
+        size => Ok(size),
+    }
+}

@@ -1,0 +1,158 @@
+//! `perennial replay`: does every step of a journal again, and tells the story.
+
+mod count;
+mod lines;
+mod story;
+
+use std::collections::BTreeSet;
+
+use perennial::{Now, UnixTime};
+use perennial_kubernetes::journal::{Replay, ReplayError, Told};
+use serde_json::{Value, json};
+
+use crate::cli;
+use crate::failure::Failure;
+use crate::report::{Report, name_of, with};
+use count::Count;
+use lines::{Line, Lines};
+use story::Story;
+
+pub(crate) fn replay(options: &cli::Replay) -> Result<(), Failure> {
+    let opened = options.files.iter().map(|path| {
+        let unreadable = |error| Failure::Usage(format!("{}: cannot be read: {error}", path.display()));
+        Ok((Lines::open(path).map_err(unreadable)?, unreadable))
+    });
+    // All of them, before anything is told.
+    let opened = opened.collect::<Result<Vec<_>, Failure>>()?;
+    let mut teller = Teller::new(options);
+    for (mut lines, unreadable) in opened {
+        while let Some(line) = lines.next().map_err(unreadable)? {
+            teller.line(&lines.place(), &line)?;
+        }
+    }
+    teller.finish()
+}
+
+/// Tells of each line, and keeps count.
+struct Teller {
+    report: Report,
+    all: bool,
+    replay: Replay,
+    /// Where a line was cut short: whether that is damage depends on the next.
+    cut: Option<String>,
+    /// The machines whose beginning is missing.
+    missing: BTreeSet<String>,
+    count: Count,
+}
+
+impl Teller {
+    fn new(options: &cli::Replay) -> Self {
+        Self {
+            report: Report::new(options.json),
+            all: options.all,
+            replay: Replay::new(),
+            cut: None,
+            missing: BTreeSet::new(),
+            count: Count::default(),
+        }
+    }
+
+    fn line(&mut self, place: &str, line: &Line) -> Result<(), Failure> {
+        let Line::Text(text) = line else {
+            self.settle_cut(false);
+            self.wrong(place, "it is longer than any line of a journal");
+            return Ok(());
+        };
+        // Where a line was to be, a power cut may have left zeros.
+        let text = text.trim_matches(|c: char| c == '\0' || c.is_whitespace());
+        if text.is_empty() {
+            return Ok(());
+        }
+        let told = self.replay.line(text);
+        let begins = told.as_ref().is_ok_and(|told| told.step().is_none());
+        self.settle_cut(begins);
+        match told {
+            Ok(told) => self.told(place, &told),
+            Err(ReplayError::Cut) => self.cut = Some(place.to_owned()),
+            Err(error @ ReplayError::Version(_)) => return Err(Failure::Usage(format!("{place}: {error}"))),
+            Err(error @ ReplayError::Differs { .. }) => self.differs(place, &error),
+            // Once is enough.
+            Err(ReplayError::NotBegun(of)) if !self.missing.insert(of.clone()) => {
+                self.count.wrong.push(place.to_owned())
+            }
+            Err(error) => self.wrong(place, &error.to_string()),
+        }
+        Ok(())
+    }
+
+    fn told(&mut self, place: &str, told: &Told) {
+        let failure = self.count.told(told);
+        if told.is_uneventful() && !self.all {
+            return;
+        }
+        let story = Story::of(told);
+        let name = if told.step().is_some() { "step" } else { "begin" };
+        let fields = json!({
+            "happened": story.happened,
+            "followed": story.followed,
+            "leaves": story.leaves,
+            "failure": failure.map(name_of),
+        });
+        self.tell(name, place, Some((&told.of, told.at)), fields, &story.to_string());
+    }
+
+    fn differs(&mut self, place: &str, error: &ReplayError) {
+        let ReplayError::Differs { of, at, .. } = error else { return };
+        self.count.steps += 1;
+        self.count.differ.push(place.to_owned());
+        let sentence = format!("DIFFERS, {place}: {error}");
+        self.tell("differs", place, Some((of, *at)), json!({ "reason": error.to_string() }), &sentence);
+    }
+
+    fn wrong(&mut self, place: &str, why: &str) {
+        self.count.wrong.push(place.to_owned());
+        self.tell("damaged", place, None, json!({ "reason": why }), &format!("DAMAGED, {place}: {why}"));
+    }
+
+    /// That a line is cut where its process, or its disk, came to an end is nothing bad: what follows begins anew.
+    fn settle_cut(&mut self, begins: bool) {
+        let Some(place) = self.cut.take() else { return };
+        if begins {
+            self.count.cut += 1;
+            let sentence = format!("cut short, {place}: the process or the disk came to its end here");
+            self.tell("cut", &place, None, Value::Null, &sentence);
+        } else {
+            self.wrong(&place, &ReplayError::Cut.to_string());
+        }
+    }
+
+    fn tell(&mut self, name: &str, place: &str, whose: Option<(&str, Now)>, fields: Value, sentence: &str) {
+        let object = match whose {
+            Some((of, at)) => json!({ "place": place, "of": of, "at": at.unix.to_string() }),
+            None => json!({ "place": place }),
+        };
+        let several = self.count.machines.len() > 1;
+        let head = whose.map(|(of, at)| {
+            let of = if several || name == "begin" { format!("{of}: ") } else { String::new() };
+            format!("{}  {of}", time(at.unix))
+        });
+        let sentence = format!("{}{sentence}", head.unwrap_or_default()).replace(char::is_control, " ");
+        self.report.event(name, with(object, fields), &sentence);
+    }
+
+    fn finish(mut self) -> Result<(), Failure> {
+        self.settle_cut(true);
+        let Self { mut report, count, .. } = self;
+        let verdict = count.verdict();
+        if !matches!(verdict, Err(Failure::Usage(_))) {
+            report.event("summary", count.to_json(), &count.to_text());
+        }
+        verdict
+    }
+}
+
+/// Always as long: stories are read in columns.
+fn time(at: UnixTime) -> String {
+    let (year, month, day, hour, minute, second, millis) = at.civil();
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}

@@ -1,0 +1,99 @@
+//! What there was in the journals, all in all.
+
+use std::collections::BTreeMap;
+
+use perennial::{Event, Failure, UnixTime};
+use perennial_kubernetes::journal::Told;
+use serde_json::{Value, json};
+
+use super::time;
+use crate::failure;
+use crate::spans::words;
+
+/// What was counted.
+#[derive(Default)]
+pub(super) struct Count {
+    pub(super) steps: u64,
+    issued: u64,
+    failed: u64,
+    /// Steps of each machine.
+    pub(super) machines: BTreeMap<String, u64>,
+    span: Option<(UnixTime, UnixTime)>,
+    /// Lines cut short where a process came to its end.
+    pub(super) cut: u64,
+    /// Where the same event led to something else.
+    pub(super) differ: Vec<String>,
+    /// Where something else is wrong.
+    pub(super) wrong: Vec<String>,
+}
+
+impl Count {
+    /// Counts this line, and tells the failure that became known with it, if one did.
+    pub(super) fn told(&mut self, told: &Told) -> Option<Failure> {
+        let steps = self.machines.entry(told.of.clone()).or_default();
+        let from = self.span.map_or(told.at.unix, |(from, _)| from);
+        self.span = Some((from, told.at.unix));
+        let step = told.step()?;
+        *steps += 1;
+        self.steps += 1;
+        let (before, after) = (step.before.certificate(), step.after.certificate());
+        self.issued += u64::from(matches!(step.event, Event::CsrIssued { .. }) && before != after);
+        let failure = step.failure();
+        self.failed += u64::from(failure.is_some());
+        failure
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "steps": self.steps,
+            "machines": self.machines,
+            "from": self.span.map(|(from, _)| from.to_string()),
+            "to": self.span.map(|(_, to)| to.to_string()),
+            "issued": self.issued,
+            "failed": self.failed,
+            "cut": self.cut,
+            "differ": self.differ,
+            "damaged": self.wrong,
+        })
+    }
+
+    pub(super) fn to_text(&self) -> String {
+        let of: Vec<&str> = self.machines.keys().map(String::as_str).collect();
+        let of = if of.is_empty() { String::new() } else { format!(" of {}", of.join(" and ")) };
+        let span = self.span.map(|(from, to)| format!(", {} to {}: {}", time(from), time(to), words(to.since(from))));
+        let same = self.steps - self.differ.len() as u64;
+        format!(
+            "{}{of}{}\n{} issued, {} failed\n{same} steps led to the same, {} to something else; damaged lines: {}, cut short: {}",
+            plural(self.steps, "step"),
+            span.unwrap_or_default(),
+            plural(self.issued, "certificate"),
+            plural(self.failed, "attempt"),
+            self.differ.len(),
+            self.wrong.len(),
+            self.cut,
+        )
+    }
+
+    /// All in all: does it replay?
+    pub(super) fn verdict(&self) -> Result<(), failure::Failure> {
+        if self.machines.is_empty() && !self.wrong.is_empty() {
+            return Err(failure::Failure::usage("this is no journal: nothing in it could be replayed"));
+        }
+        let trouble = [("led to something else", &self.differ), ("could not be replayed", &self.wrong)];
+        let trouble = trouble.into_iter().filter(|(_, places)| !places.is_empty());
+        let trouble: Vec<String> = trouble.map(|(what, places)| format!("{what}: {}", list(places))).collect();
+        if trouble.is_empty() { Ok(()) } else { Err(failure::Failure::Failed(trouble.join("; "))) }
+    }
+}
+
+/// The first ones: a journal without its beginning has a lot of them.
+fn list(places: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let more = places.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    places.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ") + &more
+}
+
+fn plural(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,114 @@
+//! What a line of a journal tells, in an operator's words.
+
+use std::fmt;
+
+use perennial::{Action, Certificate, Event, Failure, Key, Now, RotationMachine, State};
+use perennial_kubernetes::journal::Told;
+use perennial_kubernetes::rotation::Step;
+
+use crate::spans::words;
+
+/// What happened, what followed, and where that leaves us. Timers are no part of it: when something follows is.
+pub(super) struct Story {
+    pub(super) happened: String,
+    pub(super) followed: Vec<String>,
+    pub(super) leaves: String,
+}
+
+impl Story {
+    pub(super) fn of(told: &Told) -> Self {
+        let leaves = leaves(&told.machine, told.at);
+        match told.step() {
+            Some(step) => Self { happened: happened(&step), followed: followed(&step), leaves },
+            None if told.goes_on() => Self { happened: "the journal goes on".into(), followed: Vec::new(), leaves },
+            None => Self { happened: "the journal begins".into(), followed: Vec::new(), leaves },
+        }
+    }
+}
+
+impl fmt::Display for Story {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { happened, followed, leaves } = self;
+        let arrow = if followed.is_empty() { "" } else { " -> " };
+        write!(f, "{happened}{arrow}{} | {leaves}", followed.join(", "))
+    }
+}
+
+fn happened(step: &Step<'_>) -> String {
+    let told = match step.event {
+        Event::Tick => match (step.failure(), step.before.state()) {
+            (Some(Failure::TimedOut), State::Requesting { id, .. }) => format!("no answer to {id} in time"),
+            _ => "a look at the clock".into(),
+        },
+        Event::TemplateChanged(Some(template)) => format!("wanted from now on: {template}"),
+        Event::TemplateChanged(None) => "nothing is wanted any more".into(),
+        Event::SignerChanged { configured: true } => "there is a signer".into(),
+        Event::SignerChanged { configured: false } => "there is no signer any more".into(),
+        Event::CsrIssued { id, certificate } => {
+            let but = step.failure().map(|failure| format!(", but {}", failure.describe()));
+            format!("{id} is answered with {}{}", facts(certificate), but.unwrap_or_default())
+        }
+        Event::CsrFailed { id, failure, retry_after } => {
+            let asked = retry_after.map(|span| format!(", to be asked again in {} at the earliest", words(span)));
+            format!("{id} failed: {}{}", failure.describe(), asked.unwrap_or_default())
+        }
+        Event::CertWritten { id } => format!("the certificate of {id} is on disk"),
+        Event::WriteFailed { id } => format!("the certificate of {id} could not be written"),
+        Event::CertReplaced(Some(found)) => format!("on disk is now {}", facts(found)),
+        Event::CertReplaced(None) => "on disk is no certificate any more".into(),
+        Event::CertRefused { fingerprint } => format!("a server refused the certificate {fingerprint}"),
+        Event::RotateNow => "somebody asked for a new certificate".into(),
+        other => other.to_string(),
+    };
+    let passes_by = !matches!(step.event, Event::Tick) && step.actions.is_empty() && step.before == step.after;
+    told + if passes_by { ", which changes nothing" } else { "" }
+}
+
+fn followed(step: &Step<'_>) -> Vec<String> {
+    let duties = step.actions.clone().filter_map(|action| match action {
+        Action::CancelRequest { id } => Some(format!("gives up {id}")),
+        Action::WriteCert { certificate, .. } => Some(match step.before.certificate() == Some(&certificate) {
+            true => format!("writes certificate {} again", certificate.fingerprint),
+            false => format!("serves and writes certificate {}", certificate.fingerprint),
+        }),
+        Action::SubmitCsr { id, template, key } => {
+            let key = match key {
+                Key::New => "a new key",
+                Key::Pending => "the same key",
+            };
+            let because = match step.after.state() {
+                State::Requesting { reason, .. } => format!(", because {reason}"),
+                _ => String::new(),
+            };
+            Some(format!("asks with {key} as {id} for {template}{because}"))
+        }
+        Action::SetTimer(_) => None,
+    });
+    duties.collect()
+}
+
+fn leaves(machine: &RotationMachine, now: Now) -> String {
+    let left = |until: perennial::Instant| match until.since(now.instant) {
+        span if span.is_zero() => "at once".to_owned(),
+        span => format!("in {}", words(span)),
+    };
+    let state = match machine.state() {
+        State::NotEnabled => "rotation is not enabled: there is no signer".into(),
+        State::NoTemplate => "there is nothing to ask for yet".into(),
+        State::Resting { rotate_at } => {
+            format!("to be rotated in {}, at {rotate_at}", words(rotate_at.since(now.unix)))
+        }
+        State::Requesting { id, until, .. } => format!("{id} is out, to be given up {}", left(until)),
+        State::BackingOff { until, failures, .. } => {
+            format!("next attempt {}, failures in a row: {failures}", left(until))
+        }
+        State::Waiting { until, .. } => format!("next attempt {}", left(until)),
+    };
+    state + if machine.is_unwritten() { "; the certificate is not on disk yet" } else { "" }
+}
+
+fn facts(certificate: &Certificate) -> String {
+    let provisional = if certificate.provisional { " (provisional)" } else { "" };
+    let Certificate { fingerprint, common_name, validity, .. } = certificate;
+    format!("certificate {fingerprint} for {common_name}, valid until {}{provisional}", validity.not_after())
+}

@@ -1,0 +1,333 @@
+//! `perennial run --journal`, and what `perennial replay` makes of it: whatever ended, filled up or cut it.
+
+mod support;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::Command;
+
+use perennial_kubernetes::journal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use serde_json::Value;
+use support::{Output, Process, Signer, events, files, perennial, run_arguments, until};
+use tempfile::TempDir;
+
+const JOURNAL: [&str; 3] = ["--json", "--journal", "journal"];
+
+fn with_journal<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    run_arguments(&[JOURNAL.as_slice(), more].concat())
+}
+
+/// Replays these, and expects each step to lead to the same.
+fn replayed(directory: &Path, journals: &[&str]) -> Output {
+    let output = perennial(directory, &[["replay"].as_slice(), journals].concat());
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(output.stdout.contains(" 0 to something else; damaged lines: 0"), "{output:?}");
+    output
+}
+
+/// A journal of a first certificate.
+fn first_certificate(directory: &Path) -> String {
+    let output = perennial(directory, &with_journal(&["--once"]));
+    assert_eq!(output.code, Some(0), "{output:?}");
+    fs::read_to_string(directory.join("journal")).unwrap()
+}
+
+fn stop(run: Process) -> Output {
+    run.signal(Signal::TERM);
+    let output = run.end();
+    assert_eq!(output.code, Some(0), "{output:?}");
+    output
+}
+
+#[test]
+fn the_story_of_a_run_is_told_in_words_and_in_json() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let faults = "rules: [{ match: { method: POST }, times: 1, fault: { answer: { status: 503, retryAfter: 1 } } }]";
+    fs::write(path.join("faults.yaml"), faults).unwrap();
+    let _signer = Signer::start(path, &["--signing-duration", "4s", "--faults", "faults.yaml"]);
+    let mut run = Process::start(path, &with_journal(&["--runtime", "smol"]));
+    run.event("rotated", 1);
+    stop(run);
+    assert_eq!(fs::metadata(path.join("journal")).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let story = replayed(path, &["journal"]).stdout;
+    for words in [
+        "Z  kubelet-client: the journal begins | next attempt at once\n",
+        "-> asks with a new key as #1 for CN=system:node:worker,O=system:nodes, because there is none yet | #1 is out",
+        "-> serves and writes certificate ",
+        "is on disk | to be rotated in ",
+        ", because the current one has passed its rotation point",
+        " steps of kubelet-client, ",
+    ] {
+        assert!(story.contains(words), "no {words:?} in:\n{story}");
+    }
+    assert!(!story.contains("SetTimer"), "{story}");
+
+    let told = perennial(path, &["replay", "--json", "--all", "journal"]);
+    let mut told = events(&told.stdout);
+    let summary = told.pop().unwrap();
+    let steps = told.iter().filter(|event| event["event"] == "step").count();
+    assert_eq!((&summary["event"], &summary["steps"]), (&"summary".into(), &steps.into()));
+    assert!(summary["issued"].as_u64() >= Some(2), "{summary}");
+    let lines = fs::read_to_string(path.join("journal")).unwrap().lines().count();
+    assert_eq!(told.last().unwrap()["place"], format!("journal:{lines}"));
+
+    let piped = Command::new(env!("CARGO_BIN_EXE_perennial"))
+        .args(["replay", "-"])
+        .stdin(File::open(path.join("journal")).unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(piped.stdout).unwrap(), story);
+}
+
+#[test]
+fn a_full_journal_is_moved_aside_and_each_file_replays_by_itself() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &["--signing-duration", "2s"]);
+    let run = Process::start(path, &with_journal(&["--journal-limit", "4KiB"]));
+    let aside = path.join("journal.1");
+    let inode = until("full journal", || fs::metadata(&aside).ok()).ino();
+    until("second full journal", || (fs::metadata(&aside).ok()?.ino() != inode).then_some(()));
+    stop(run);
+    for file in ["journal", "journal.1"] {
+        let metadata = fs::metadata(path.join(file)).unwrap();
+        assert!(metadata.len() <= 4096 && metadata.permissions().mode() & 0o777 == 0o600, "{metadata:?}");
+        replayed(path, &[file]);
+    }
+    // That the second one begins where the first one ends is nothing to tell.
+    let both = replayed(path, &["journal.1", "journal"]).stdout;
+    assert_eq!(both.matches("the journal begins").count(), 1, "{both}");
+}
+
+#[test]
+fn a_run_that_is_killed_while_it_writes_leaves_a_journal_the_next_one_goes_on_with() {
+    for runtime in ["std", "smol"] {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path();
+        let _signer = Signer::start(path, &["--signing-duration", "4s"]);
+        for _ in 0..2 {
+            let mut run = Process::start(path, &with_journal(&["--runtime", runtime]));
+            run.event("rotated", 1);
+            run.signal(Signal::KILL);
+            run.end();
+            // As if it had been in the middle of a line.
+            let file = OpenOptions::new().write(true).open(path.join("journal")).unwrap();
+            file.set_len(file.metadata().unwrap().len() - 20).unwrap();
+        }
+        // The last line of all may be cut.
+        replayed(path, &["journal"]);
+        let mut run = Process::start(path, &with_journal(&["--runtime", runtime]));
+        run.event("resting", 1);
+        stop(run);
+        let story = replayed(path, &["journal"]).stdout;
+        assert_eq!(story.matches("cut short, journal:").count(), 2, "{story}");
+        assert!(story.contains("cut short: 2\n"), "{story}");
+    }
+}
+
+/// The file in use.
+fn current(path: &Path) -> Option<std::path::PathBuf> {
+    fs::read_link(path.join("worker/pki/kubelet-client-current.pem")).ok()
+}
+
+#[test]
+fn a_disk_without_room_for_the_journal_does_not_hold_up_the_rotation() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &["--signing-duration", "3s"]);
+    // So long that nothing else the process writes is as long.
+    let before = first_certificate(path).repeat(50);
+    fs::write(path.join("journal"), &before).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_perennial")]).args(with_journal(&[]));
+    let run = Process::spawn(path, command);
+    let process = Pid::from_raw(run.id().try_into().unwrap());
+    let length = || fs::metadata(path.join("journal")).unwrap().len();
+    until("step", || (length() > before.len() as u64).then_some(()));
+
+    // In the middle of a line there is no room any more.
+    let limit = |current| prlimit(process, Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
+    limit(Some(length() + 50));
+    let mut seen = current(path);
+    for _ in 0..2 {
+        until("rotation without a journal", || (current(path) != seen).then_some(()));
+        seen = current(path);
+    }
+    limit(None);
+    until("line", || run.stderr().contains("is written again; it lacks").then_some(()));
+    let written = length();
+    until("more lines", || (length() > written).then_some(()));
+    let output = stop(run);
+    assert_eq!(output.stderr.matches("cannot be written").count(), 1, "{}", output.stderr);
+    let story = replayed(path, &["journal"]).stdout;
+    assert!(story.contains("cut short: 1\n"), "{story}");
+}
+
+#[test]
+fn a_journal_that_is_taken_away_or_emptied_begins_anew() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &["--signing-duration", "2s"]);
+    let run = Process::start(path, &with_journal(&[]));
+    let journal = path.join("journal");
+    let filled = || (fs::metadata(&journal).ok()?.len() > 0).then_some(());
+    until("journal", filled);
+    fs::rename(&journal, path.join("kept")).unwrap();
+    until("journal in its place", filled);
+    replayed(path, &["kept"]);
+    File::create(&journal).unwrap();
+    until("journal after it was emptied", filled);
+    stop(run);
+    replayed(path, &["journal"]);
+}
+
+#[test]
+fn a_journal_has_one_writer_and_is_a_file() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &["--signing-duration", "2s"]);
+    let run = Process::start(path, &with_journal(&[]));
+    until("journal", || path.join("journal").exists().then_some(()));
+    let other = ["run", "--node-name", "other", "--cert-dir", "other", "--kubeconfig", "other.kubeconfig"];
+    let other = [other.as_slice(), &["--bootstrap-kubeconfig", "signer/bootstrap.kubeconfig", "--journal"]].concat();
+    for (journal, words) in [
+        ("journal", "another process is writing it"),
+        (".", "Is a directory"),
+        ("/dev/null", "not a regular file"),
+        ("nowhere/journal", "No such file"),
+    ] {
+        let output = perennial(path, &[other.as_slice(), &[journal]].concat());
+        assert_eq!(output.code, Some(2), "{output:?}");
+        assert!(output.stderr.contains(words), "{journal}: {output:?}");
+    }
+    let small = perennial(path, &[other.as_slice(), &["journal", "--journal-limit", "1KiB"]].concat());
+    assert!(small.code == Some(2) && small.stderr.contains("4KiB at least"), "{small:?}");
+    stop(run);
+}
+
+/// What goes wrong while secrets are about.
+const FAULTS: &str = "
+rules:
+- { match: { method: POST }, times: 1, fault: { answer: { status: 401 } } }
+- { match: { method: POST }, times: 1, fault: { answer: { status: 503, body: html } } }
+- { match: { method: GET }, times: 1, fault: { events: unreadable } }
+";
+
+#[test]
+fn nothing_in_a_journal_or_its_story_is_secret() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    fs::write(path.join("faults.yaml"), FAULTS).unwrap();
+    let _signer = Signer::start(path, &["--faults", "faults.yaml"]);
+    let mut run = Process::start(path, &with_journal(&[]));
+    run.event("issued", 1);
+    stop(run);
+    let token = fs::read_to_string(path.join("signer/bootstrap.token")).unwrap();
+    let keys = files(&path.join("worker/pki")).into_values().map(|file| String::from_utf8(file).unwrap());
+    let keys: String = keys.collect();
+    let journal = fs::read_to_string(path.join("journal")).unwrap();
+    assert!(journal.contains("csrFailed"), "nothing went wrong: {journal}");
+    let story = perennial(path, &["replay", "--json", "--all", "journal"]).stdout;
+
+    let mut secrets = vec![token.split_once('.').unwrap().1.to_owned()];
+    for block in keys.split("-----BEGIN ").filter(|block| block.contains("PRIVATE KEY")) {
+        let key = block.split("-----END").next().unwrap_or_default();
+        // In a record it stands in one line of JSON.
+        let lines = key.lines().flat_map(|line| line.split("\\n"));
+        secrets.extend(lines.filter(|line| line.len() >= 16 && !line.contains("-----")).map(str::to_owned));
+    }
+    assert!(secrets.len() > 2, "{}", secrets.len());
+    for secret in secrets {
+        assert!(![&journal, &story].iter().any(|text| text.contains(&secret)), "a secret was told");
+    }
+}
+
+/// The same journal, with a line changed.
+fn changed(text: &str, line: usize, change: impl Fn(&str) -> String) -> String {
+    let line = |(number, text)| if number + 1 == line { change(text) } else { format!("{text}\n") };
+    text.lines().enumerate().map(line).collect()
+}
+
+#[test]
+fn a_journal_that_was_tampered_with_is_found_out_with_the_lines() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &[]);
+    let text = first_certificate(path);
+    let replay = |text: String| {
+        fs::write(path.join("changed"), text).unwrap();
+        perennial(path, &["replay", "changed"])
+    };
+
+    let output = replay(changed(&text, 2, |line| line.replace("new key", "pending key") + "\n"));
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.stdout.contains("DIFFERS, changed:2: Tick led to SubmitCsr #1 pending key"), "{output:?}");
+    assert!(output.stderr.contains("led to something else: changed:2"), "{output:?}");
+
+    // Cut, and nothing begins anew.
+    let output = replay(changed(&text, 2, |line| line[..40].to_owned() + "\n"));
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.stdout.contains("DAMAGED, changed:2: it is cut short"), "{output:?}");
+    for damage in ["\u{0}\u{1}garbage", "{\"step\":7}", &"x".repeat(3 << 20)] {
+        let output = replay(text.clone() + damage + "\n");
+        assert_eq!(output.code, Some(1), "{output:?}");
+        let last = text.lines().count() + 1;
+        assert!(output.stderr.contains(&format!("could not be replayed: changed:{last}")), "{output:?}");
+    }
+    // What a power cut leaves of a file that grew.
+    let output = replay(text.clone() + &"\u{0}".repeat(300) + "\n" + &text);
+    assert_eq!(output.code, Some(0), "{output:?}");
+}
+
+#[test]
+fn what_is_no_journal_is_bad_input() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &[]);
+    let text = first_certificate(path);
+    fs::write(path.join("headless"), changed(&text, 1, |_| String::new())).unwrap();
+    fs::write(path.join("newer"), text.replace("\"version\":1", "\"version\":2")).unwrap();
+    File::create(path.join("notes")).unwrap().write_all(b"milk\neggs\n").unwrap();
+    for (file, words) in [
+        ("missing", "missing: cannot be read"),
+        (".", ".: cannot be read"),
+        ("notes", "no journal"),
+        ("headless", "nothing in it could be replayed"),
+        ("newer", "newer:1: the journal is of version 2; this is version 1"),
+    ] {
+        let output = perennial(path, &["replay", file]);
+        assert_eq!(output.code, Some(2), "{output:?}");
+        assert!(output.stderr.contains(words), "{file}: {output:?}");
+    }
+    assert!(perennial(path, &["replay", "headless"]).stdout.contains("the beginning of the journal is missing"));
+    // A run that was stopped before it did anything.
+    File::create(path.join("empty")).unwrap();
+    assert_eq!(perennial(path, &["replay", "empty"]).code, Some(0));
+}
+
+#[test]
+fn certificates_that_share_a_journal_are_told_apart_by_their_names() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &[]);
+    let text = first_certificate(path);
+    let of_both: String = text
+        .lines()
+        .flat_map(|line| [line.into(), line.replace("kubelet-client", "kubelet-server")])
+        .map(|line: String| line + "\n")
+        .collect();
+    fs::write(path.join("both"), of_both).unwrap();
+    let story = replayed(path, &["both"]).stdout;
+    assert!(story.contains("Z  kubelet-server: ") && story.contains("of kubelet-client and kubelet-server"), "{story}");
+    let told = perennial(path, &["replay", "--json", "both"]).stdout;
+    let summary: Value = events(&told).pop().unwrap();
+    assert_eq!(summary["machines"]["kubelet-client"], summary["machines"]["kubelet-server"]);
+    // A library reads it, too.
+    let mut replay = journal::Replay::new();
+    assert!(text.lines().all(|line| replay.line(line).is_ok_and(|told| told.of == "kubelet-client")));
+}
