@@ -9,6 +9,7 @@ mod failure;
 mod files;
 mod journal;
 mod kubeconfigs;
+mod metrics;
 mod observers;
 mod replay;
 mod report;

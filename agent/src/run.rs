@@ -39,11 +39,12 @@ fn keep(options: &cli::Run, report: &mut Report) -> Result<(), Failure> {
     let mut settings = Settings::read(options)?;
     // Everything that can be wrong with the input is found before anything is started or written.
     let mut session = Session::prepare(options, settings)?;
-    let observers = Observers::open(&options.observe)?;
+    let mut observers = Observers::open(&options.observe, options.runtime)?;
     let wakes = Wakes::new()?;
     let mut service = Service::new();
     loop {
         let mut running = session.start(&wakes, &observers, report)?;
+        observers.serve(report)?;
         let ended = running.until_ended(&wakes, report, &mut hook, &mut service);
         match &ended {
             Ok(Ended::Reloaded(_)) => service.reloading(),

@@ -3,7 +3,8 @@
 mod support;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
@@ -219,12 +220,21 @@ rules:
 ";
 
 #[test]
-fn nothing_in_a_journal_or_its_story_is_secret() {
+fn nothing_in_a_journal_its_story_or_the_pages_served_is_secret() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fs::write(path.join("faults.yaml"), FAULTS).unwrap();
     let _signer = Signer::start(path, &["--faults", "faults.yaml"]);
-    let mut run = Process::start(path, &with_journal(&[]));
+    let mut run = Process::start(path, &with_journal(&["--metrics-listen", "127.0.0.1:0"]));
+    let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
+    run.event("trouble", 1);
+    let pages = ["/metrics", "/state", "/readyz"].map(|path| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes()).unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        page
+    });
     run.event("issued", 1);
     stop(run);
     let token = fs::read_to_string(path.join("signer/bootstrap.token")).unwrap();
@@ -243,7 +253,7 @@ fn nothing_in_a_journal_or_its_story_is_secret() {
     }
     assert!(secrets.len() > 2, "{}", secrets.len());
     for secret in secrets {
-        assert!(![&journal, &story].iter().any(|text| text.contains(&secret)), "a secret was told");
+        assert!(![&journal, &story, &pages.concat()].iter().any(|text| text.contains(&secret)), "a secret was told");
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a run can be looked at, while it lasts and afterwards.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -10,6 +11,9 @@ use crate::sizes;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Looking on")]
 pub(crate) struct Observe {
+    /// Serve /metrics for Prometheus, /healthz, /readyz and /state here, without encryption [default: nowhere]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// Write every step down here, for `perennial replay`; nothing in it is secret
     #[arg(long, value_name = "FILE")]
     pub(crate) journal: Option<PathBuf>,

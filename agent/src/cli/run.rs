@@ -41,7 +41,7 @@ Examples:
 
 Events with --json, of which certificate in \"of\": started, waiting_for_approval (csr), issued and
 rotated (serial, not_before, not_after), kept, resting (rotate_at), disabled, kubeconfig (path),
-trouble (reason), reloaded; then stopped, or failed (reason).
+trouble (reason), reloaded, listening (address); then stopped, or failed (reason).
 
 Exit codes:
   0  ended by a signal; with --once: certificates that are not due are in place

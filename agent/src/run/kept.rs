@@ -1,6 +1,7 @@
 //! A serving certificate that somebody else keeps: looked at, and reported on.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use perennial::UnixTime;
 use perennial_std::{FileCredential, clock};
@@ -8,12 +9,13 @@ use serde_json::json;
 
 use super::hook::Hook;
 use crate::failure::Failure;
+use crate::metrics::Source;
 use crate::report::{self, Report};
 use crate::spans::words;
 
 /// Two files, and what was told of them.
 pub(super) struct Kept {
-    files: FileCredential,
+    files: Arc<FileCredential>,
     certificate: String,
     told: Option<String>,
     expired: bool,
@@ -22,7 +24,13 @@ pub(super) struct Kept {
 impl Kept {
     pub(super) fn open(certificate: &Path, key: &Path) -> Result<Self, Failure> {
         let files = FileCredential::open(certificate, key).map_err(Failure::usage)?;
+        let files = Arc::new(files);
         Ok(Self { files, certificate: certificate.display().to_string(), told: None, expired: false })
+    }
+
+    /// For those who look on.
+    pub(super) fn source(&self) -> (String, Source) {
+        (self.certificate.clone(), Source::Files(self.files.clone()))
     }
 
     /// Tells what is new.

@@ -24,6 +24,7 @@ use super::watch::Watch;
 use crate::cli::Run;
 use crate::failure::Failure;
 use crate::kubeconfigs::{self, Access};
+use crate::metrics::Source;
 use crate::observers::Observers;
 use crate::report::{self, Report};
 use crate::rotation::{Plan, SERVING_PREFIX};
@@ -123,6 +124,8 @@ impl<'a> Session<'a> {
                 object = Some(NodeObject::watch(name, access.cluster.clone(), user, wakes.waker())?);
             }
         }
+        let rotated = watches.iter().map(|watch| (watch.of.clone(), Source::Rotation(watch.running.handle().clone())));
+        observers.watch(rotated.chain(kept.iter().map(Kept::source)));
         let to_write = access.write;
         let checked = (None, String::new());
         Ok(Keeping {

@@ -1,0 +1,179 @@
+//! Just enough HTTP for those who scrape and probe: one answer for each connection, and no patience.
+
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use httparse::{EMPTY_HEADER, Error, Request, Status};
+use serde_json::Value;
+use smol::future::or;
+use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use smol::{Async, LocalExecutor, Timer};
+
+/// A request head may be this long, and have so many fields.
+const LONGEST_HEAD: usize = 8 * 1024;
+const MOST_FIELDS: usize = 100;
+/// More clients than this at a time find their connections closed.
+const MOST_CLIENTS: usize = 32;
+/// From accepting a connection to closing it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// When no connection can be accepted, most likely for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What is answered.
+pub(super) struct Answer {
+    status: &'static str,
+    /// Content-Type.
+    kind: &'static str,
+    body: String,
+}
+
+impl Answer {
+    /// 200 or 503, for probes.
+    pub(super) fn text(good: bool, body: String) -> Self {
+        let status = if good { "200 OK" } else { "503 Service Unavailable" };
+        Self { status, kind: "text/plain; charset=utf-8", body }
+    }
+
+    pub(super) fn exposition(body: String) -> Self {
+        Self { status: "200 OK", kind: "text/plain; version=0.0.4; charset=utf-8", body }
+    }
+
+    pub(super) fn json(value: &Value) -> Self {
+        Self { status: "200 OK", kind: "application/json", body: format!("{value}\n") }
+    }
+
+    fn refusal(status: &'static str) -> Self {
+        Self { status, kind: "text/plain; charset=utf-8", body: format!("{status}\n") }
+    }
+
+    fn bytes(&self, with_body: bool) -> Vec<u8> {
+        let Self { status, kind, body } = self;
+        let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
+        let length = body.len();
+        let head = format!("Content-Type: {kind}\r\nContent-Length: {length}\r\n{allow}Connection: close\r\n");
+        format!("HTTP/1.1 {status}\r\n{head}\r\n{}", if with_body { body } else { "" }).into_bytes()
+    }
+}
+
+/// Serves what `find` has at each path, on a thread of its own.
+pub(super) fn serve(listener: TcpListener, find: impl Fn(&str) -> Option<Answer> + Send + 'static) -> io::Result<()> {
+    let listener = Async::try_from(listener)?;
+    thread::Builder::new().name("metrics".into()).spawn(move || {
+        let executor = LocalExecutor::new();
+        smol::block_on(executor.run(accept(&executor, &listener, Rc::new(find))));
+    })?;
+    Ok(())
+}
+
+async fn accept(
+    executor: &LocalExecutor<'_>,
+    listener: &Async<TcpListener>,
+    find: Rc<impl Fn(&str) -> Option<Answer> + 'static>,
+) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            Timer::after(PAUSE).await;
+            continue;
+        };
+        // Each client's task holds one.
+        if Rc::strong_count(&find) > MOST_CLIENTS {
+            continue;
+        }
+        let find = find.clone();
+        let given_up = async {
+            Timer::after(PATIENCE).await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        // Whoever goes away, or is too slow, asks again.
+        executor.spawn(async move { or(converse(stream, &*find), given_up).await }).detach();
+    }
+}
+
+async fn converse(mut stream: Async<TcpStream>, find: &impl Fn(&str) -> Option<Answer>) -> io::Result<()> {
+    let mut head = Vec::new();
+    let mut part = [0; 1024];
+    let answer = loop {
+        if let Some(answer) = answer(&head, find) {
+            break answer;
+        }
+        match stream.read(&mut part).await? {
+            0 => return Ok(()),
+            count => head.extend_from_slice(&part[..count]),
+        }
+    };
+    stream.write_all(&answer).await?;
+    stream.get_ref().shutdown(Shutdown::Write)?;
+    // To close with something unread is to take the answer back.
+    while stream.read(&mut part).await? > 0 {}
+    Ok(())
+}
+
+/// `None` while the head is not complete.
+fn answer(head: &[u8], find: &impl Fn(&str) -> Option<Answer>) -> Option<Vec<u8>> {
+    let mut fields = [EMPTY_HEADER; MOST_FIELDS];
+    let mut request = Request::new(&mut fields);
+    let parsed = request.parse(head);
+    let answer = match (parsed, request.method, request.path) {
+        (Ok(Status::Complete(_)), Some("GET" | "HEAD"), Some(target)) => {
+            let path = target.split_once('?').map_or(target, |(path, _)| path);
+            find(path).unwrap_or_else(|| Answer::refusal("404 Not Found"))
+        }
+        (Ok(Status::Complete(_)), ..) => Answer::refusal("405 Method Not Allowed"),
+        (Ok(Status::Partial), ..) if head.len() < LONGEST_HEAD => return None,
+        (Ok(Status::Partial) | Err(Error::TooManyHeaders), ..) => {
+            Answer::refusal("431 Request Header Fields Too Large")
+        }
+        (Err(_), ..) => Answer::refusal("400 Bad Request"),
+    };
+    Some(answer.bytes(request.method != Some("HEAD")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(head: &str) -> Option<String> {
+        let find = |path: &str| (path == "/here").then(|| Answer::text(true, "found\n".into()));
+        answer(head.as_bytes(), &find).map(|bytes| String::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn get_and_head_are_answered_alike_but_for_the_body() {
+        let get = answered("GET /here HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        assert!(get.starts_with("HTTP/1.1 200 OK\r\n") && get.ends_with("\r\n\r\nfound\n"), "{get}");
+        let head = answered("HEAD /here?x=y HTTP/1.0\r\n\r\n").unwrap();
+        assert_eq!(head, get.strip_suffix("found\n").unwrap());
+        assert!(head.contains("Content-Length: 6\r\n"), "{head}");
+    }
+
+    #[test]
+    fn everything_else_is_refused_with_the_status_that_says_why() {
+        let many = "A: b\r\n".repeat(MOST_FIELDS + 1);
+        let long = "a".repeat(LONGEST_HEAD);
+        for (head, status) in [
+            ("GET / HTTP/1.1\r\n\r\n", "404 "),
+            ("GET /here/ HTTP/1.1\r\n\r\n", "404 "),
+            ("POST /here HTTP/1.1\r\nContent-Length: 9\r\n\r\n", "405 "),
+            ("GET  /here HTTP/1.1\r\n\r\n", "400 "),
+            ("GET /here HTTP/2.0\r\n\r\n", "400 "),
+            ("\x16\x03\x01\x02", "400 "),
+            (&format!("GET /here HTTP/1.1\r\n{many}\r\n"), "431 "),
+            (&format!("GET /here HTTP/1.1\r\nA: {long}"), "431 "),
+        ] {
+            let answer = answered(head).unwrap_or_default();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{head:.60}: {answer}");
+        }
+        assert!(answered("POST /here HTTP/1.1\r\n\r\n").unwrap().contains("\r\nAllow: GET, HEAD\r\n"));
+    }
+
+    #[test]
+    fn a_head_is_waited_for_to_its_end() {
+        let whole = "GET /here HTTP/1.1\r\nHost: a\r\n\r\n";
+        for cut in 0..whole.len() {
+            assert_eq!(answered(&whole[..cut]), None, "{cut}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Which metrics there are. Those that kubelet has bear its names; what they mean is kubelet's help text for them.
+
+use perennial::{Now, UnixTime};
+
+use super::exposition::{Exposition, Kind, Sample, Value};
+use super::view::{STATES, View, state_name};
+use crate::report::name_of;
+use crate::rotation::{PREFIX, SERVING_PREFIX};
+
+pub(super) fn page(views: &[View], runtime: &str, now: Now) -> String {
+    let mut page = Exposition::default();
+    let labels = vec![("version", env!("CARGO_PKG_VERSION")), ("runtime", runtime)];
+    let build = Sample { labels, value: 1.0.into() };
+    page.family("perennial_build_info", Kind::Gauge, "Which perennial this is.", [build]);
+    facts(&mut page, views);
+    events(&mut page, views);
+    situation(&mut page, views, now);
+    let find = |name| views.iter().find(|view| view.name == name);
+    kubelets(&mut page, find(PREFIX), find(SERVING_PREFIX), now);
+    page.finish()
+}
+
+/// One sample for each certificate of which there is something to say.
+fn each<'a, V: Into<Value<'a>>>(
+    views: &'a [View],
+    value: impl Fn(&'a View) -> Option<V> + 'a,
+) -> impl Iterator<Item = Sample<'a>> {
+    views.iter().filter_map(move |view| Some(Sample { labels: of(view), value: value(view)?.into() }))
+}
+
+fn of(view: &View) -> Vec<(&'static str, &str)> {
+    vec![("certificate", &view.name)]
+}
+
+fn seconds(at: UnixTime) -> f64 {
+    at.as_millis() as f64 / 1000.0
+}
+
+fn flag(value: bool) -> f64 {
+    if value { 1.0 } else { 0.0 }
+}
+
+/// What the certificate in use says.
+fn facts(page: &mut Exposition, views: &[View]) {
+    let begin = |view: &View| view.certificate().map(|held| seconds(held.validity.not_before()));
+    let end = |view: &View| view.certificate().map(|held| seconds(held.validity.not_after()));
+    let rotate = |view: &View| view.machine()?.rotation_point().map(seconds);
+    page.family(
+        "perennial_certificate_not_before_timestamp_seconds",
+        Kind::Gauge,
+        "When the validity of the certificate in use began.",
+        each(views, begin),
+    );
+    page.family(
+        "perennial_certificate_not_after_timestamp_seconds",
+        Kind::Gauge,
+        "When the validity of the certificate in use ends.",
+        each(views, end),
+    );
+    page.family(
+        "perennial_certificate_rotation_point_timestamp_seconds",
+        Kind::Gauge,
+        "When the certificate in use is due for rotation.",
+        each(views, rotate),
+    );
+}
+
+/// What has happened.
+fn events(page: &mut Exposition, views: &[View]) {
+    page.family(
+        "perennial_rotations_total",
+        Kind::Counter,
+        "Certificates replaced by one that was issued.",
+        each(views, |view| Some(view.tally.as_ref()?.rotations as f64)),
+    );
+    page.family(
+        "perennial_rotation_age_ratio",
+        Kind::Histogram,
+        "How much of its lifetime had passed when a certificate was replaced.",
+        each(views, |view| Some(&view.tally.as_ref()?.age_ratio)),
+    );
+    page.family(
+        "perennial_submissions_total",
+        Kind::Counter,
+        "Attempts to get a certificate that were begun.",
+        each(views, |view| Some(view.tally.as_ref()?.submissions as f64)),
+    );
+    let reasons = |view: &View| -> Vec<(String, u64)> {
+        view.tally.iter().flat_map(|tally| &tally.failures).map(|(failure, count)| (name_of(failure), *count)).collect()
+    };
+    let reasons: Vec<(&View, Vec<(String, u64)>)> = views.iter().map(|view| (view, reasons(view))).collect();
+    let failed = reasons.iter().flat_map(|(view, counts)| {
+        counts.iter().map(|(reason, count)| {
+            let labels = [of(view), vec![("reason", reason.as_str())]].concat();
+            Sample { labels, value: (*count as f64).into() }
+        })
+    });
+    page.family("perennial_attempt_failures_total", Kind::Counter, "Attempts that came to nothing.", failed);
+    page.family(
+        "perennial_write_failures_total",
+        Kind::Counter,
+        "Attempts to write a certificate to disk that failed.",
+        each(views, |view| Some(view.tally.as_ref()?.write_failures as f64)),
+    );
+}
+
+/// How things are.
+fn situation(page: &mut Exposition, views: &[View], now: Now) {
+    let states = views.iter().filter_map(|view| Some((view, view.snapshot.as_ref()?.state)));
+    let states = states.flat_map(|(view, state)| {
+        STATES.iter().map(move |name| {
+            let labels = [of(view), vec![("state", *name)]].concat();
+            Sample { labels, value: flag(state_name(state) == *name).into() }
+        })
+    });
+    page.family("perennial_state", Kind::Gauge, "What the rotation is doing: 1 for that.", states);
+    let waiting = move |view: &View| {
+        let live = view.machine()?.checkpoint().live;
+        Some(live.map_or(0.0, |(_, since)| now.instant.since(since).as_secs_f64()))
+    };
+    page.family(
+        "perennial_waiting_seconds",
+        Kind::Gauge,
+        "For how long the request has been out that is not answered yet; 0 if none is.",
+        each(views, waiting),
+    );
+    page.family(
+        "perennial_unwritten",
+        Kind::Gauge,
+        "1 if the certificate in use is not on disk yet.",
+        each(views, |view| Some(flag(view.snapshot.as_ref()?.unwritten))),
+    );
+}
+
+fn kubelets(page: &mut Exposition, client: Option<&View>, serving: Option<&View>, now: Now) {
+    let sample = |value| Sample { labels: Vec::new(), value };
+    let failed = |view: &View| Some(sample(Value::Number(view.tally.as_ref()?.failed() as f64)));
+    let ttl = |view: &View| {
+        let left = view.certificate().map(|held| seconds(held.validity.not_after()) - seconds(now.unix));
+        sample(left.map_or(f64::INFINITY, f64::trunc).into())
+    };
+    page.family(
+        "kubelet_certificate_manager_client_expiration_renew_errors",
+        Kind::Counter,
+        "Counter of certificate renewal errors.",
+        client.and_then(failed),
+    );
+    page.family(
+        "kubelet_certificate_manager_client_ttl_seconds",
+        Kind::Gauge,
+        "Seconds until the client certificate expires, negative if it has, +Inf if there is none.",
+        client.map(ttl),
+    );
+    page.family(
+        "kubelet_server_expiration_renew_errors",
+        Kind::Counter,
+        "Counter of certificate renewal errors.",
+        serving.and_then(failed),
+    );
+    page.family(
+        "kubelet_certificate_manager_server_rotation_seconds",
+        Kind::Histogram,
+        "How many seconds a certificate had lived when it was replaced.",
+        serving.and_then(|view| Some(sample((&view.tally.as_ref()?.age_seconds).into()))),
+    );
+    page.family(
+        "kubelet_certificate_manager_server_ttl_seconds",
+        Kind::Gauge,
+        "Seconds until the serving certificate expires, negative if it has, +Inf if there is none.",
+        serving.map(ttl),
+    );
+}

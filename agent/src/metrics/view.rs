@@ -1,0 +1,139 @@
+//! How things are with each certificate, at the moment somebody wants to know.
+
+use std::sync::Arc;
+
+use perennial::{Certificate, Now, Reason, RotationMachine, State};
+use perennial_kubernetes::client::Progress;
+use perennial_kubernetes::rotation::Snapshot;
+use perennial_pki::Credential;
+use serde_json::{Value, json};
+
+use super::Source;
+use super::tally::Tally;
+use crate::report;
+use crate::spans::words;
+
+/// One certificate.
+pub(super) struct View {
+    pub(super) name: String,
+    pub(super) tally: Option<Tally>,
+    /// `None` until its rotation has started, and if it has none.
+    pub(super) snapshot: Option<Arc<Snapshot>>,
+    credential: Option<Arc<Credential>>,
+    /// What went wrong last, until it goes right.
+    trouble: Option<String>,
+}
+
+impl View {
+    pub(super) fn new(name: &str, tally: Option<&Tally>, source: Option<&Source>) -> Self {
+        let (snapshot, credential, trouble) = match source {
+            Some(Source::Rotation(handle)) => {
+                let snapshot = handle.snapshot();
+                let (credential, trouble) = (snapshot.credential.clone(), snapshot.last_error.as_deref());
+                let trouble = trouble.map(str::to_owned);
+                (Some(snapshot), credential, trouble)
+            }
+            Some(Source::Files(files)) => (None, Some(files.credential()), files.trouble()),
+            None => (None, None, None),
+        };
+        Self { name: name.to_owned(), tally: tally.cloned(), snapshot, credential, trouble }
+    }
+
+    /// The certificate held, expired or not.
+    pub(super) fn certificate(&self) -> Option<&Certificate> {
+        self.credential.as_ref().map(|held| &**held.chain().certificate())
+    }
+
+    /// The machine after its last step.
+    pub(super) fn machine(&self) -> Option<&RotationMachine> {
+        self.tally.as_ref()?.machine.as_ref()
+    }
+
+    /// `None`: it is valid and in use.
+    fn why_not_ready(&self, now: Now) -> Option<String> {
+        let refused = self.snapshot.as_ref().is_some_and(|snapshot| snapshot.due == Some(Reason::Refused));
+        let why = match self.certificate().map(|certificate| certificate.validity) {
+            None => "there is no certificate".into(),
+            Some(validity) if validity.expired(now.unix) => {
+                format!("the certificate expired {} ago", words(now.unix.since(validity.not_after())))
+            }
+            Some(_) if refused => "the server it is for refused the certificate".into(),
+            Some(_) => return None,
+        };
+        let more = self.trouble.clone().or_else(|| self.progress().map(ToString::to_string));
+        let more = more.map(|more| format!("; {more}")).unwrap_or_default();
+        Some(format!("{why}{more}").replace(char::is_control, " "))
+    }
+
+    fn progress(&self) -> Option<&Progress> {
+        self.snapshot.as_ref()?.progress.as_ref()
+    }
+
+    fn to_json(&self, now: Now) -> Value {
+        let why_not = self.why_not_ready(now);
+        let fields = json!({
+            "ready": why_not.is_none(),
+            "reason": why_not,
+            "certificate": self.credential.as_ref().map(|held| report::certificate(held.chain())),
+            "last_error": self.trouble,
+        });
+        let Some(snapshot) = &self.snapshot else { return fields };
+        let next = match snapshot.state {
+            State::BackingOff { until, .. } | State::Waiting { until, .. } => Some(until.since(now.instant)),
+            State::NotEnabled | State::NoTemplate | State::Resting { .. } | State::Requesting { .. } => None,
+        };
+        let csr = match self.progress() {
+            Some(Progress::WaitingForApproval { csr_name } | Progress::WaitingForIssuance { csr_name }) => {
+                Some(csr_name)
+            }
+            _ => None,
+        };
+        let rotate_at = self.machine().and_then(RotationMachine::rotation_point);
+        let server = snapshot.health.map(|health| {
+            let ago = now.instant.since(health.at.instant).as_secs_f64();
+            json!({ "summary": health.answer.to_string(), "at_work": health.is_at_work(), "seconds_ago": ago })
+        });
+        let rotation = json!({
+            "state": state_name(snapshot.state),
+            "due": snapshot.due.map(Reason::describe),
+            "rotate_at": rotate_at.map(|at| at.to_string()),
+            "unwritten": snapshot.unwritten,
+            "issued": snapshot.issued,
+            "progress": self.progress().map(ToString::to_string),
+            "csr": csr,
+            "next_attempt_seconds": next.map(|span| span.as_secs_f64()),
+            "server": server,
+        });
+        report::with(fields, rotation)
+    }
+}
+
+/// A line for each certificate that is not valid and in use.
+pub(super) fn why_not_ready(views: &[View], now: Now) -> String {
+    let line = |view: &View| view.why_not_ready(now).map(|why| format!("{}: {why}\n", view.name));
+    let why: String = views.iter().filter_map(line).collect();
+    if views.is_empty() { "nothing is started yet\n".into() } else { why }
+}
+
+pub(super) fn to_json(views: &[View], now: Now) -> Value {
+    let certificates = views.iter().map(|view| (view.name.clone(), view.to_json(now)));
+    json!({
+        "ready": why_not_ready(views, now).is_empty(),
+        "at": now.unix.to_string(),
+        "certificates": certificates.collect::<serde_json::Map<_, _>>(),
+    })
+}
+
+/// The names of states, for programs.
+pub(super) const STATES: [&str; 6] = ["not_enabled", "no_template", "resting", "requesting", "backing_off", "waiting"];
+
+pub(super) const fn state_name(state: State) -> &'static str {
+    STATES[match state {
+        State::NotEnabled => 0,
+        State::NoTemplate => 1,
+        State::Resting { .. } => 2,
+        State::Requesting { .. } => 3,
+        State::BackingOff { .. } => 4,
+        State::Waiting { .. } => 5,
+    }]
+}

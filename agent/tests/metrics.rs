@@ -1,0 +1,205 @@
+//! `perennial run --metrics-listen`, scraped and probed over real sockets.
+
+#[path = "support/exposition.rs"]
+#[allow(dead_code, unreachable_pub, reason = "as in support")]
+mod exposition;
+mod support;
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use exposition::Page;
+use perennial::Failure;
+use rustix::process::Signal;
+use serde_json::Value;
+use support::{BOUND, Ca, Process, Signer, perennial, run_arguments, until};
+use tempfile::TempDir;
+
+/// Head and body of the answer.
+fn get(address: &str, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(BOUND)).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
+    (head.to_owned(), body.to_owned())
+}
+
+fn scrape(address: &str) -> Page {
+    let (head, body) = get(address, "/metrics");
+    assert!(head.contains("\r\nContent-Type: text/plain; version=0.0.4"), "{head}");
+    Page::read(&body)
+}
+
+fn state(address: &str) -> Value {
+    serde_json::from_str(&get(address, "/state").1).unwrap()
+}
+
+fn start(directory: &TempDir, more: &[&str]) -> (Process, String) {
+    let fixed = ["--json", "--metrics-listen", "127.0.0.1:0"];
+    let mut run = Process::start(directory.path(), &run_arguments(&[fixed.as_slice(), more].concat()));
+    let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
+    (run, address)
+}
+
+#[test]
+fn rotations_are_counted_on_both_runtimes_under_kubelets_names_and_ours() {
+    for runtime in ["std", "smol"] {
+        let directory = TempDir::new().unwrap();
+        let _signer = Signer::start(directory.path(), &["--signing-duration", "4s"]);
+        let (mut run, address) = start(&directory, &["--runtime", runtime]);
+        run.event("rotated", 1);
+        let page = scrape(&address);
+        let rotations = page.get("perennial_rotations_total");
+        assert!(rotations >= 1.0, "{page:?}");
+        assert!(page.get("perennial_submissions_total") >= rotations + 1.0, "{page:?}");
+        assert_eq!(page.get("perennial_rotation_age_ratio_count"), rotations);
+        let ratio = page.get("perennial_rotation_age_ratio_sum") / rotations;
+        assert!((0.7..1.0).contains(&ratio), "{ratio}");
+
+        assert_eq!(page.0["perennial_attempt_failures_total"].samples.len(), Failure::ALL.len());
+        assert_eq!(page.sum("perennial_attempt_failures_total"), 0.0);
+        assert_eq!(page.get("kubelet_certificate_manager_client_expiration_renew_errors"), 0.0);
+        assert_eq!(page.sum("perennial_state"), 1.0);
+        assert_eq!(page.find("perennial_build_info", &[("runtime", runtime)]), Some(1.0));
+        let ttl = page.get("kubelet_certificate_manager_client_ttl_seconds");
+        assert!((0.0..=4.0).contains(&ttl), "{ttl}");
+        let [from, rotate, to] = ["not_before", "rotation_point", "not_after"]
+            .map(|what| page.get(&format!("perennial_certificate_{what}_timestamp_seconds")));
+        assert!(from < rotate && rotate < to, "{from} {rotate} {to}");
+
+        assert!(get(&address, "/healthz").0.starts_with("HTTP/1.1 200 "));
+        assert!(get(&address, "/readyz").0.starts_with("HTTP/1.1 200 "));
+        let state = state(&address);
+        let held = &state["certificates"]["kubelet-client"];
+        assert_eq!(
+            (&state["ready"], &held["certificate"]["common_name"]),
+            (&true.into(), &"system:node:worker".into())
+        );
+        run.signal(Signal::TERM);
+        assert_eq!(run.end().code, Some(0));
+    }
+}
+
+#[test]
+fn a_node_is_ready_once_a_certificate_is_in_use_and_says_what_it_waits_for_until_then() {
+    let directory = TempDir::new().unwrap();
+    let signer = Signer::start(directory.path(), &["--approve", "manual"]);
+    let at = signer.address().to_owned();
+    let (mut run, address) = start(&directory, &[]);
+    let csr = run.event("waiting_for_approval", 1)["csr"].as_str().unwrap().to_owned();
+
+    let (head, body) = get(&address, "/readyz");
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert!(body.contains("kubelet-client: there is no certificate; waiting for approval of CSR"), "{body}");
+    assert_eq!(state(&address)["certificates"]["kubelet-client"]["csr"], csr.as_str());
+    assert!(get(&address, "/healthz").0.starts_with("HTTP/1.1 200 "));
+    let page = scrape(&address);
+    assert_eq!(page.get("kubelet_certificate_manager_client_ttl_seconds"), f64::INFINITY);
+    assert_eq!(page.find("perennial_state", &[("state", "requesting")]), Some(1.0));
+    assert_eq!(page.find("perennial_certificate_not_after_timestamp_seconds", &[]), None);
+    until("growing wait", || (scrape(&address).get("perennial_waiting_seconds") > 0.0).then_some(()));
+
+    // It forgets the request, and approves the next one.
+    signer.process.signal(Signal::TERM);
+    signer.process.end();
+    let _signer = Signer::start_at(directory.path(), &at, &[]);
+    until("readiness", || get(&address, "/readyz").0.starts_with("HTTP/1.1 200 ").then_some(()));
+    let page = scrape(&address);
+    let failed = page.sum("perennial_attempt_failures_total");
+    assert!(failed >= 1.0, "{page:?}");
+    assert_eq!(page.get("kubelet_certificate_manager_client_expiration_renew_errors"), failed);
+    assert_eq!(page.get("perennial_rotations_total"), 0.0, "nothing was replaced");
+    assert!(page.get("kubelet_certificate_manager_client_ttl_seconds") > 0.0);
+}
+
+const CONFIG: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nserverTLSBootstrap: ";
+
+#[test]
+fn both_certificates_are_looked_at_until_one_is_not_wanted_any_more() {
+    let directory = TempDir::new().unwrap();
+    let _signer = Signer::start(directory.path(), &[]);
+    let config =
+        |bootstrap: &str| fs::write(directory.path().join("config"), format!("{CONFIG}{bootstrap}\n")).unwrap();
+    config("true");
+    let more = ["--config", "config", "--node-ip", "10.0.0.7", "--journal", "journal"];
+    let (mut run, address) = start(&directory, &more);
+    until("readiness", || get(&address, "/readyz").0.starts_with("HTTP/1.1 200 ").then_some(()));
+    let page = scrape(&address);
+    for certificate in ["kubelet-client", "kubelet-server"] {
+        let one = [("certificate", certificate)];
+        assert_eq!(page.find("perennial_submissions_total", &one), Some(1.0), "{page:?}");
+        assert!(page.find("perennial_certificate_not_after_timestamp_seconds", &one).is_some());
+    }
+    assert_eq!(page.get("kubelet_server_expiration_renew_errors"), 0.0);
+    assert_eq!(page.get("kubelet_certificate_manager_server_rotation_seconds_count"), 0.0);
+    assert!(page.get("kubelet_certificate_manager_server_ttl_seconds") > 0.0);
+
+    config("false");
+    run.signal(Signal::HUP);
+    run.event("started", 2);
+    let page = until("page without it", || {
+        Some(scrape(&address)).filter(|page| !page.0.contains_key("kubelet_certificate_manager_server_ttl_seconds"))
+    });
+    assert_eq!(page.get("perennial_submissions_total"), 1.0, "what was counted before still counts");
+    assert!(get(&address, "/readyz").0.starts_with("HTTP/1.1 200 "));
+    run.signal(Signal::TERM);
+    assert_eq!(run.end().code, Some(0));
+    let story = perennial(directory.path(), &["replay", "journal"]);
+    assert_eq!(story.code, Some(0), "{story:?}");
+    assert!(story.stdout.contains("of kubelet-client and kubelet-server"), "{story:?}");
+}
+
+#[test]
+fn a_certificate_somebody_else_keeps_counts_for_readiness() {
+    let directory = TempDir::new().unwrap();
+    let _signer = Signer::start(directory.path(), &[]);
+    let path = directory.path();
+    let files = ["--tls-cert-file", "tls.pem", "--tls-private-key-file", "tls.pem"];
+    let short = Ca::new().node(Duration::ZERO, Duration::from_secs(5));
+    fs::write(path.join("tls.pem"), short.to_pem().as_bytes()).unwrap();
+    let (_run, address) = start(&directory, &files);
+    let end = scrape(&address).find("perennial_certificate_not_after_timestamp_seconds", &[("certificate", "tls.pem")]);
+    assert_eq!(end, Some(short.chain().certificate().validity.not_after().as_secs() as f64));
+    until("expiry", || get(&address, "/readyz").1.contains("tls.pem: the certificate expired").then_some(()));
+    let held = &state(&address)["certificates"]["tls.pem"];
+    assert_eq!((&held["ready"], &held["certificate"]["serial"]), (&false.into(), &short.chain().serial().into()));
+}
+
+#[test]
+fn clients_that_say_nothing_hold_up_nobody_for_long() {
+    let directory = TempDir::new().unwrap();
+    let _signer = Signer::start(directory.path(), &[]);
+    let (_run, address) = start(&directory, &[]);
+    let silent: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    let since = Instant::now();
+    until("answer", || {
+        let mut stream = TcpStream::connect(&address).ok()?;
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        let mut answer = String::new();
+        // Closed at once while all places are taken.
+        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").ok()?;
+        stream.read_to_string(&mut answer).ok()?;
+        answer.contains(" 200 OK").then_some(())
+    });
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+    for mut stream in silent {
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "closed without a word");
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_is_refused_before_anything_is_written() {
+    let directory = TempDir::new().unwrap();
+    let _signer = Signer::start(directory.path(), &[]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = perennial(directory.path(), &run_arguments(&["--metrics-listen", &address, "--journal", "j"]));
+    assert_eq!(output.code, Some(2), "{output:?}");
+    assert!(output.stderr.contains(&format!("cannot listen on {address}")), "{output:?}");
+    assert!(!directory.path().join("j").exists());
+}
