@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use perennial_kubernetes::addresses::Addresses;
 use perennial_kubernetes::client::{Call, Limits, Request};
-use perennial_kubernetes::cluster::Cluster;
+use perennial_kubernetes::cluster::{Cluster, Identity};
 use perennial_kubernetes::rotation::IdentitySource;
 use perennial_std::{Cancel, drive};
 
@@ -16,8 +16,9 @@ use crate::failure::Failure;
 /// How often it is looked at. Addresses change rarely: one small request a minute costs an API server less than one
 /// more open watch for each node.
 const LOOK: Duration = Duration::from_secs(60);
-/// How soon, when it did not work.
+/// How soon, when it did not work, and when there was nobody to ask as.
 const RETRY: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(1);
 
 /// What was found last: `None` before the first look.
 pub(super) type Found = Arc<Mutex<Option<Result<Addresses, String>>>>;
@@ -41,8 +42,12 @@ impl NodeObject {
         let (latest, name) = (found.clone(), name.to_owned());
         let watch = move || {
             loop {
-                let now = look(&name, &cluster, &user);
-                let pause = if now.is_ok() { LOOK } else { RETRY };
+                // Without anybody to ask as, it is the first certificate that is waited for.
+                let asker = user();
+                let pause = if asker.is_err() { SOON } else { RETRY };
+                let now = asker.and_then(|asker| look(&name, &cluster, asker));
+                let pause = if now.is_ok() { LOOK } else { pause };
+                let now = now.map_err(|why| format!("the addresses of node {name} are not known: {why}"));
                 let before = latest.lock().unwrap_or_else(PoisonError::into_inner).replace(now.clone());
                 if before != Some(now) {
                     changed();
@@ -62,15 +67,14 @@ impl NodeObject {
     }
 }
 
-fn look(name: &str, cluster: &Arc<Cluster>, user: &IdentitySource) -> Result<Addresses, String> {
-    let cannot = |why: String| format!("the addresses of node {name} are not known: {why}");
+fn look(name: &str, cluster: &Arc<Cluster>, asker: Identity) -> Result<Addresses, String> {
     let request = Request::get(format!("/api/v1/nodes/{name}"));
-    let call = Call::new(request, cluster.clone(), user().map_err(cannot)?, Limits::default());
-    let answer = drive(call, &Cancel::default(), |_| {}).ok_or_else(|| cannot("cancelled".into()))?;
-    let answer = answer.map_err(|error| cannot(error.to_string()))?;
+    let call = Call::new(request, cluster.clone(), asker, Limits::default());
+    let answer = drive(call, &Cancel::default(), |_| {}).ok_or("it was given up")?;
+    let answer = answer.map_err(|error| error.to_string())?;
     match answer.status {
-        200 => Addresses::of_node(&answer.body).map_err(|error| cannot(format!("its object cannot be read: {error}"))),
-        404 => Err(cannot("there is no Node object of that name yet; kubelet makes it, or give --node-ip".into())),
-        status => Err(cannot(format!("{cluster} answers {status} to who asks for its object"))),
+        200 => Addresses::of_node(&answer.body).map_err(|error| format!("its object cannot be read: {error}")),
+        404 => Err("there is no Node object of that name yet; kubelet makes it, or give --node-ip".into()),
+        status => Err(format!("{cluster} answers {status} to who asks for its object")),
     }
 }

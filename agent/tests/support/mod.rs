@@ -6,14 +6,18 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use perennial_kubernetes::client::{Call, Limits, Request};
+use perennial_kubernetes::cluster::{Cluster, Identity};
+use perennial_kubernetes::kubeconfig::{Credentials, Kubeconfig};
 use perennial_kubernetes::server::{Authority, Random};
-use perennial_pki::Credential;
-use perennial_std::clock;
+use perennial_pki::{Credential, Roots};
+use perennial_std::{Cancel, clock, drive};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Nothing here takes longer, unless something is wrong.
@@ -159,6 +163,32 @@ impl Signer {
 
     pub fn address(&self) -> &str {
         self.server.strip_prefix("https://").unwrap()
+    }
+
+    /// Asks it as its administrator.
+    pub fn administer(&self, directory: &Path, request: Request) -> Value {
+        let path = directory.join("signer/admin.kubeconfig");
+        let kubeconfig = Kubeconfig::parse(&path, &fs::read_to_string(&path).unwrap()).unwrap();
+        let selected = kubeconfig.select(None).unwrap();
+        let endpoint = selected.cluster(&mut |path| fs::read(path)).unwrap();
+        let Credentials::Certificate(admin) = selected.identity(&mut |path| fs::read(path)).unwrap() else {
+            panic!("the administrator has a certificate")
+        };
+        let cluster = Cluster::from_url(&endpoint.server).unwrap();
+        let cluster = Arc::new(cluster.with_roots(Roots::from_pem(&endpoint.ca_pem.unwrap()).unwrap()));
+        let call = Call::new(request, cluster, Identity::Certificate(admin), Limits::default());
+        let answer = drive(call, &Cancel::default(), |_| {}).unwrap().unwrap();
+        assert!(answer.status < 300, "{} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    /// Adds this condition to a request, as `kubectl certificate approve` and `deny` do.
+    pub fn decide(&self, directory: &Path, csr: &str, condition: &str) {
+        let path = format!("/apis/certificates.k8s.io/v1/certificatesigningrequests/{csr}");
+        let mut object = self.administer(directory, Request::get(path.clone()));
+        object["status"]["conditions"] =
+            json!([{ "type": condition, "status": "True", "reason": "Story", "message": "" }]);
+        self.administer(directory, Request::put(path + "/approval", object.to_string().into_bytes()));
     }
 }
 

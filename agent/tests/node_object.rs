@@ -1,0 +1,64 @@
+//! Addresses that come from the Node object: as a process, against an API server with one.
+
+mod support;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use perennial_kubernetes::addresses::{AddressType, NodeAddress};
+use perennial_kubernetes::kubeconfig::{Endpoint, kubeconfig_with_token};
+use perennial_kubernetes::server::{Api, Authority, Identity, Options, Random, Tls};
+use perennial_pki::Credential;
+use perennial_smol::server::Host;
+use perennial_std::clock;
+use rustix::process::Signal;
+use support::{Process, until};
+use tempfile::TempDir;
+
+const TOKEN: &str = "abcdef.0123456789abcdef";
+
+fn address(kind: AddressType, address: &str) -> NodeAddress {
+    NodeAddress { kind, address: address.into() }
+}
+
+#[test]
+fn the_serving_certificate_is_for_the_addresses_of_the_node_object() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let (mut random, now, day) = (Random::from_os().unwrap(), clock::now().unix, Duration::from_secs(86_400));
+    let authority = Authority::generate(&mut random, now, day).unwrap();
+    let own = authority.server_credential(&[], &[Ipv4Addr::LOCALHOST.into()], &mut random, now, day).unwrap();
+    let tls = Tls::new(&authority, &own).unwrap();
+    let ca_pem = Some(authority.certificate_pem().as_bytes().to_vec());
+    let options = Options { approve_serving: true, ..Options::default() };
+    let mut api = Api::new(options, authority, random);
+    api.add_token(TOKEN, Identity::bootstrap("abcdef"));
+    let server = Host::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), api, tls).unwrap().spawn().unwrap();
+    let endpoint = Endpoint {
+        server: format!("https://{}", server.address()),
+        ca_pem,
+        ca_file: None,
+        tls_server_name: None,
+        insecure_skip_tls_verify: false,
+        proxy: None,
+    };
+    fs::write(path.join("bootstrap"), kubeconfig_with_token(&endpoint, "bootstrap", TOKEN).as_bytes()).unwrap();
+
+    let fixed = ["run", "--json", "--node-name", "worker", "--cert-dir", "pki", "--kubeconfig", "kubeconfig"];
+    let more = ["--bootstrap-kubeconfig", "bootstrap", "--rotate-server-certificates"];
+    let run = Process::start(path, &[fixed.as_slice(), &more].concat());
+    until("complaint about the missing object", || {
+        run.stderr().contains("there is no Node object of that name yet").then_some(())
+    });
+    let addresses =
+        [address(AddressType::InternalIp, "10.0.0.7"), address(AddressType::InternalDns, "worker.internal")];
+    server.with_api(|api, _| api.put_node("worker", addresses.to_vec()));
+    // It would look again by itself, in a while.
+    run.signal(Signal::HUP);
+    until("serving certificate", || run.events("issued").into_iter().find(|event| event["of"] == "kubelet-server"));
+    let pem = fs::read(path.join("pki/kubelet-server-current.pem")).unwrap();
+    let facts = Credential::from_pem(&pem).unwrap().chain().certificate().clone();
+    assert_eq!(facts.ip_addresses, ["10.0.0.7".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(facts.dns_names, ["worker", "worker.internal"]);
+}
