@@ -5,7 +5,8 @@
 //! newest `PREFIX-<UTC time>.pem`, which holds chain and key. Unlike kubelet's, a plan never
 //! removes what is in use before its successor is in place, never reuses a name, and syncs the
 //! directory, so that `PREFIX-current.pem` names a whole pair at every step. What is in the way, or
-//! is damaged, is renamed, never removed: it may be somebody's only copy of a key.
+//! is damaged, is renamed, never removed: it may be somebody's only copy of a key. What is not whole
+//! yet has a name of its own (`.new`), so that what a crash left of it can be told from all that, and removed.
 
 mod prune;
 mod recover;
@@ -148,14 +149,25 @@ impl Plan {
     /// and what it leads to must stay.
     pub fn undo(&self, done: usize) -> Vec<FileOp> {
         let done = self.steps.get(..done).unwrap_or(&self.steps);
-        let created = done.iter().rev().map_while(|step| match step {
-            FileOp::CreateNew { name } | FileOp::Symlink { name, .. } | FileOp::Link { name, .. } => {
-                Some(Some(FileOp::Remove { name: name.clone() }))
+        let mut undo = Vec::new();
+        let mut named = None;
+        for step in done.iter().rev() {
+            match step {
+                FileOp::CreateNew { name } | FileOp::Symlink { name, .. } | FileOp::Link { name, .. } => {
+                    let name = named.filter(|(from, _)| *from == name).map_or(name, |(_, to)| to);
+                    undo.push(FileOp::Remove { name: name.clone() });
+                }
+                FileOp::Rename { from, to } if self.links_to(to) => named = Some((from, to)),
+                FileOp::Rename { .. } => break,
+                FileOp::Sync { .. } | FileOp::Restrict { .. } | FileOp::SyncDir | FileOp::Remove { .. } => {}
             }
-            FileOp::Sync { .. } | FileOp::Restrict { .. } | FileOp::SyncDir | FileOp::Remove { .. } => Some(None),
-            FileOp::Rename { .. } => None,
-        });
-        created.flatten().collect()
+        }
+        undo
+    }
+
+    /// Whether that is a new file, which comes into use by a link.
+    fn links_to(&self, name: &str) -> bool {
+        self.steps.iter().any(|step| matches!(step, FileOp::Symlink { target, .. } if target == name))
     }
 }
 
@@ -212,9 +224,12 @@ impl Layout {
         // What an update cut short left there may be, or lead to, the only pair: it is replaced, not removed.
         let left_over = matches!(listing.kind(&updated), Some(Kind::Link | Kind::File));
         let link = if left_over { format!("{name}{LINK}") } else { updated.clone() };
+        let new = format!("{name}{NEW}");
         steps.extend([
-            FileOp::CreateNew { name: name.clone() },
-            FileOp::Sync { name: name.clone() },
+            FileOp::CreateNew { name: new.clone() },
+            FileOp::Sync { name: new.clone() },
+            // Only now: what has the name of a pair is one, whatever happens.
+            FileOp::Rename { from: new, to: name.clone() },
             FileOp::Symlink { target: name, name: link.clone() },
         ]);
         // The pair must be found wherever a crash finds the link.
@@ -239,7 +254,7 @@ impl Layout {
             let time = format!("{year:04}-{month:02}-{day:02}-{hour:02}-{minute:02}-{second:02}-{milli:03}");
             let name = format!("{}-{time}.pem", self.prefix);
             let taken = |suffix: &str| listing.kind(&format!("{name}{suffix}")).is_some();
-            if !["", LINK, BAD].into_iter().any(taken) {
+            if !["", NEW, LINK, BAD].into_iter().any(taken) {
                 return name;
             }
             at = UnixTime::from_millis(at.as_millis().wrapping_add(1));
@@ -253,7 +268,7 @@ impl Layout {
 
     /// How to put a new record in place: whatever happens, the old one or the new one is found.
     pub fn remember(&self, listing: &Listing) -> Plan {
-        let (pending, new) = (self.pending(), format!("{}-pending.json.new", self.prefix));
+        let (pending, new) = (self.pending(), format!("{}{NEW}", self.pending()));
         let left_over = listing.kind(&new).map(|_| FileOp::Remove { name: new.clone() });
         let steps = [
             FileOp::CreateNew { name: new.clone() },
@@ -271,6 +286,8 @@ impl Layout {
     }
 }
 
+/// What the name of a file ends in that is not whole yet.
+const NEW: &str = ".new";
 /// What the name of a link ends in that is on its way to be `PREFIX-updated.pem`.
 const LINK: &str = ".link";
 /// What a regular file's second name ends in that has to make room for a link, and a number if need be.

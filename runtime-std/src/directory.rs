@@ -112,14 +112,15 @@ impl Directory {
     }
 
     /// The same, and puts the directory right: what is damaged and in the way is set aside, the best pair there is
-    /// comes into use, and nobody else may read it.
+    /// comes into use, nobody else may read it, and what a crash left of a write is removed.
     ///
     /// # Errors
     /// As [`Directory::load`]. What could not be put right is one of the problems.
     pub fn recover(&self, now: UnixTime) -> Result<Loaded, DirectoryError> {
         let folder = self.folder()?;
         let listing = self.list(&*folder)?;
-        let (mut loaded, plan) = self.find(&*folder, &listing, now);
+        let (mut loaded, mut plan) = self.find(&*folder, &listing, now);
+        plan.steps.extend(self.layout.sweep(&listing).steps);
         loaded.problems.extend(self.carry_out(&*folder, &plan, &[]).err());
         Ok(loaded)
     }
@@ -179,7 +180,8 @@ impl Directory {
             let not_before = certificate.validity.not_before();
             (certificate.common_name == common_name).then_some(Dated { name, not_before })
         });
-        let plan = self.layout.prune(&listing, &dated.collect::<Vec<_>>(), self.keep, before);
+        let mut plan = self.layout.prune(&listing, &dated.collect::<Vec<_>>(), self.keep, before);
+        plan.steps.extend(self.layout.sweep(&listing).steps);
         self.carry_out(folder, &plan, &[])
     }
 

@@ -42,6 +42,7 @@ fn a_process_may_be_killed_at_any_moment() {
     let (mut written, mut in_the_middle, mut reads) = (0, 0, 0_u64);
     // What must be there: the last that was written, or the one that was begun.
     let mut last = 1;
+    let (mut unended, mut most) = (0, 0);
     for kill in 0..KILLS {
         let mut child = start(parent.path());
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
@@ -62,13 +63,14 @@ fn a_process_may_be_killed_at_any_moment() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
+        unended += 1;
         let mut next = Some(first);
         for line in lines {
             match line.split_once(' ') {
                 Some(("begun", pair)) => next = Some(pair.parse().unwrap()),
                 Some(("written", pair)) => {
                     (last, next) = (pair.parse().unwrap(), None);
-                    written += 1;
+                    (written, unended) = (written + 1, 1);
                 }
                 // Cut short, or the harness's.
                 _ => {}
@@ -79,10 +81,17 @@ fn a_process_may_be_killed_at_any_moment() {
         let found = number(&pairs, &directory.load(NOW).unwrap().credential.expect("no pair").0);
         assert!(found == last || Some(found) == next, "kill {kill}: {found}, not {last} or {next:?}");
         assert_eq!(number(&pairs, &directory.recover(NOW).unwrap().credential.unwrap().0), found, "kill {kill}");
+        let names: Vec<String> =
+            std::fs::read_dir(&pki).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(names.iter().all(|name| name.ends_with(".pem") || name.ends_with(".lock")), "kill {kill}: {names:?}");
+        // Lock, links, the two that are kept; and one for each write that was not seen to its end.
+        assert!(names.len() <= 5 + unended, "kill {kill}: {names:?}");
+        most = names.len().max(most);
         last = found;
     }
     println!(
-        "kills: {KILLS} losses: 0 ({in_the_middle} in the middle of a write, {written} written, {reads} reads, {:?})",
+        "kills: {KILLS} losses: 0 ({in_the_middle} in the middle of a write, {written} written, {reads} reads, \
+         {most} names at most, {:?})",
         begun.elapsed()
     );
     assert!(in_the_middle > KILLS / 10 && written > 0);

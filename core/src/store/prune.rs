@@ -1,9 +1,9 @@
-//! Which old pairs to remove.
+//! What to remove: old pairs, and what updates cut short have left.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{FileOp, Kind, LINK, Layout, Listing, Plan};
+use super::{Entry, FileOp, Kind, LINK, Layout, Listing, NEW, Plan};
 use crate::time::UnixTime;
 
 /// A dated file that holds a pair of the identity in use.
@@ -16,9 +16,8 @@ pub struct Dated {
 }
 
 impl Layout {
-    /// Removes all but the `keep` newest of `pairs`, and links that updates cut short have left. What is in use is
-    /// kept, and counts; then comes what was in use `before`, which somebody may be about to open. Carry it out only
-    /// when the pair in use is durable.
+    /// Removes all but the `keep` newest of `pairs`. What is in use is kept, and counts; then comes what was in use
+    /// `before`, which somebody may be about to open. Carry it out only when the pair in use is durable.
     pub fn prune(&self, listing: &Listing, pairs: &[Dated], keep: usize, before: Option<&str>) -> Plan {
         let in_use = self.in_use(listing);
         let mut others: Vec<&Dated> = pairs.iter().filter(|pair| !in_use.contains(&pair.name.as_str())).collect();
@@ -27,8 +26,24 @@ impl Layout {
         others.sort_unstable_by(|a, b| (worth(b), &b.name).cmp(&(worth(a), &a.name)));
         let spare = keep.saturating_sub(in_use.len().max(1));
         let old = others.into_iter().skip(spare).map(|pair| pair.name.clone());
-        let links = listing.0.iter().filter(|entry| entry.kind == Kind::Link).map(|entry| &entry.name);
-        let strays = links.filter(|name| name.strip_suffix(LINK).is_some_and(|name| self.is_dated(name))).cloned();
-        Plan { steps: old.chain(strays).map(|name| FileOp::Remove { name }).collect() }
+        Plan { steps: old.map(|name| FileOp::Remove { name }).collect() }
+    }
+
+    /// Removes what updates cut short have left: files that were not whole yet, and links that nobody looks for.
+    pub fn sweep(&self, listing: &Listing) -> Plan {
+        let left = listing.0.iter().filter(|entry| self.is_unfinished(entry)).map(|entry| entry.name.clone());
+        Plan { steps: left.map(|name| FileOp::Remove { name }).collect() }
+    }
+
+    /// By its name nobody else's: updates give no other such names, and nobody else gives these.
+    fn is_unfinished(&self, Entry { name, kind, .. }: &Entry) -> bool {
+        match kind {
+            Kind::File => name.strip_suffix(NEW).is_some_and(|name| self.is_dated(name) || name == self.pending()),
+            Kind::Link => {
+                let plain = name.trim_end_matches(|c: char| c.is_ascii_digit());
+                plain.strip_suffix(LINK).is_some_and(|name| self.is_dated(name))
+            }
+            Kind::Other => false,
+        }
     }
 }

@@ -37,12 +37,13 @@ pub(crate) const ROWS: &[Row] = &[
         "upstream's link is a step of its own, and has to check",
         || {
             let steps = Layout::new("kubelet-server").unwrap().update(&Listing::default(), START).steps;
-            let [FileOp::CreateNew { name }, FileOp::Sync { .. }, FileOp::Symlink { target, .. }, FileOp::SyncDir, ..] =
+            use FileOp::{CreateNew, Rename, Symlink, Sync, SyncDir};
+            let [CreateNew { name }, Sync { .. }, Rename { from, to }, Symlink { target, .. }, SyncDir, ..] =
                 &steps[..]
             else {
                 panic!("{steps:?}")
             };
-            assert_eq!(name, target);
+            assert_eq!((name, to), (from, target));
         },
     ),
     same(SOURCE, "TestUpdateSymlinkNoSymlink", "the link is made, the file it leads to is kept", || {

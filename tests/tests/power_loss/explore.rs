@@ -14,7 +14,7 @@ use perennial_tests::disk::Disk;
 
 use super::CURRENT;
 use super::pairs::{NODE, pair};
-use super::starts::{Found, OLD, starts};
+use super::starts::{Found, OLD, is_anothers, starts};
 use super::volume::{Call, Fate, Fates, NOW, Virtual};
 
 /// What a directory is told to do.
@@ -138,6 +138,10 @@ impl Explorer {
     pub(crate) fn follow(&mut self, start: &Found, run: &Run, cut_short: bool, next: &mut BTreeSet<Disk>) {
         let before = self.promise(&run.seen[0]);
         let last = run.seen.len() - 1;
+        let unfinished = |name: &Arc<str>| name.ends_with(".new") && !is_anothers(name) || name.ends_with(".link");
+        if run.act == Act::Recover && run.result.is_some() && run.seen[last].visible().keys().any(unfinished) {
+            self.tally.losses.push(format!("{}: what a crash left is still there", start.what));
+        }
         for (step, disk) in run.seen.iter().enumerate().skip(if cut_short { 0 } else { last }) {
             // Either only the process ends, or the power fails.
             let mut left = BTreeSet::from([disk.clone().renumbered()]);

@@ -22,6 +22,11 @@ const NAMES: [&str; OLD] = [
     "kubelet-client-2025-04-01-00-00-00-000.pem",
 ];
 
+/// Whether it is of a prefix that ours is the beginning of.
+pub(crate) fn is_anothers(name: &str) -> bool {
+    name.starts_with("kubelet-client-x-")
+}
+
 /// Of pairs, the oldest first.
 pub(crate) fn starts(pem: &[Vec<u8>]) -> Vec<Found> {
     let dated =
@@ -74,6 +79,16 @@ pub(crate) fn starts(pem: &[Vec<u8>]) -> Vec<Found> {
         found("a link to nowhere", one().with(CURRENT, Start::Link("gone.pem")), &[]),
         found("a loop", one().with(CURRENT, Start::Link(CURRENT)), &[]),
         found("no link", dated(&[0, 1]), &[]),
+        found(
+            "what crashes left",
+            one()
+                .with(CURRENT, Start::Link(NAMES[0]))
+                .with(&format!("{}.new", NAMES[1]), Start::File(torn))
+                .with(&format!("{}.link", NAMES[1]), Start::Link(NAMES[1]))
+                .with("kubelet-client-pending.json.new", Start::File(b"{"))
+                .with("kubelet-client-x-2025-01-01-00-00-00-000.pem.new", Start::File(b"another's")),
+            &[b"another's"],
+        ),
         found(
             "fixed names",
             Disk::default()
