@@ -280,9 +280,13 @@ impl Layout {
     }
 
     /// How to get a record out of the way that cannot be read. An older one set aside is replaced.
-    pub fn set_pending_aside(&self) -> Plan {
-        let (pending, bad) = (self.pending(), format!("{}-pending.json{BAD}", self.prefix));
-        Plan { steps: alloc::vec![FileOp::Rename { from: pending, to: bad }, FileOp::SyncDir] }
+    pub fn set_pending_aside(&self, listing: &Listing) -> Plan {
+        let (pending, bad) = (self.pending(), format!("{}{BAD}", self.pending()));
+        // A crash may have left both names for the same file, and then renaming does nothing.
+        let older =
+            listing.kind(&bad).filter(|kind| *kind != Kind::Other).map(|_| FileOp::Remove { name: bad.clone() });
+        let steps = [FileOp::Rename { from: pending, to: bad }, FileOp::SyncDir];
+        Plan { steps: older.into_iter().chain(steps).collect() }
     }
 }
 

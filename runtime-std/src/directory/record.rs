@@ -33,7 +33,8 @@ impl Directory {
     /// The first operation that failed.
     pub fn set_record_aside(&self) -> Result<(), DirectoryError> {
         let folder = self.folder()?;
-        self.carry_out(&*folder, &self.layout.set_pending_aside(), &[])
+        let plan = self.layout.set_pending_aside(&self.list(&*folder)?);
+        self.carry_out(&*folder, &plan, &[])
     }
 
     /// Where the record is kept.

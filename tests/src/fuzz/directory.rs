@@ -83,6 +83,12 @@ pub fn directory(bytes: &[u8]) {
     assert!(gone.iter().all(|name| name.starts_with(PREFIX) && (name.ends_with(".new") || name.contains(".link"))));
     run(&there, &plan, &gone);
 
+    let bad = format!("{}.bad", layout.pending());
+    if there.contains_key(&layout.pending()) {
+        let aside = run(&there, &layout.set_pending_aside(&looked_at), &[&bad]);
+        assert_eq!((aside.get(&layout.pending()), aside.get(&bad)), (None, there.get(&layout.pending())));
+    }
+
     let new = format!("{}.new", layout.pending());
     if there.get(&layout.pending()) != Some(&Thing::Other) && there.get(&new) != Some(&Thing::Other) {
         let remembered = run(&there, &layout.remember(&looked_at), &[&new]);
@@ -159,6 +165,6 @@ fn words(now: UnixTime) -> Vec<Vec<u8>> {
         let (year, month, day, hour, minute, second, milli) = at.civil();
         format!("{PREFIX}-{year:04}-{month:02}-{day:02}-{hour:02}-{minute:02}-{second:02}-{milli:03}.pem")
     });
-    let suffix = [".link".to_owned(), ".new".to_owned(), "x".to_owned()];
+    let suffix = [".link".to_owned(), ".new".to_owned(), ".bad".to_owned(), "x".to_owned()];
     fixed.into_iter().chain(dated).chain(suffix).map(String::into_bytes).collect()
 }

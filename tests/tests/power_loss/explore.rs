@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
+use std::mem;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use perennial_tests::disk::Disk;
 
 use super::CURRENT;
 use super::pairs::{NODE, pair};
-use super::starts::{Found, OLD, is_anothers, starts};
+use super::starts::{Found, OLD, PENDING, is_anothers};
 use super::volume::{Call, Fate, Fates, NOW, Virtual};
 
 /// What a directory is told to do.
@@ -23,13 +24,25 @@ pub(crate) enum Act {
     Recover,
     /// Put this pair in place.
     Write(usize),
+    /// Put this record in place.
+    Remember(usize),
+    SetRecordAside,
 }
 
-/// In such acts the `n`th call that makes something durable is left out.
+/// What acts follow from a directory, in this round.
+pub(crate) type Acts = fn(usize) -> &'static [Act];
+
+/// In acts like this one the `n`th call that makes something durable is left out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mistake {
-    pub(crate) writes: bool,
+    pub(crate) like: Act,
     pub(crate) nth: usize,
+}
+
+impl Mistake {
+    fn is_made_in(&self, act: Act) -> bool {
+        mem::discriminant(&self.like) == mem::discriminant(&act)
+    }
 }
 
 type Visible = BTreeMap<Arc<str>, Arc<[u8]>>;
@@ -63,6 +76,8 @@ pub(crate) struct Run {
     seen: Vec<Disk>,
     /// If it succeeded: the pair it said there is, and whether it lies where others look.
     result: Option<Option<(usize, bool)>>,
+    /// If it was about the record, and succeeded: the record there is.
+    record: Option<Option<Arc<[u8]>>>,
     calls: usize,
 }
 
@@ -71,11 +86,16 @@ struct Promise {
     found: BTreeSet<Option<usize>>,
     /// Whoever reads `PREFIX-current.pem` finds a pair.
     in_use: bool,
+    records: BTreeSet<Option<Arc<[u8]>>>,
 }
 
 impl Explorer {
     /// Each directory by itself, on as many threads as the machine likes.
-    pub(crate) fn of_all(mistake: Option<Mistake>, explore: impl Fn(&mut Self, &Found) + Sync) -> Tally {
+    pub(crate) fn of_all(
+        starts: fn(&[Vec<u8>]) -> Vec<Found>,
+        mistake: Option<Mistake>,
+        explore: impl Fn(&mut Self, &Found) + Sync,
+    ) -> Tally {
         let pairs: Vec<_> = (0..OLD + 3).map(|n| pair(NODE, u8::try_from(n).unwrap())).collect();
         let pems: Vec<_> = pairs.iter().map(|pair| pair.to_pem().as_bytes().to_vec()).collect();
         let (starts, tally) = (Mutex::new(starts(&pems).into_iter()), Mutex::new(Tally::default()));
@@ -93,7 +113,7 @@ impl Explorer {
     }
 
     /// Explores what follows from a directory that was found: so many acts in a row are cut short, then one succeeds.
-    pub(crate) fn explore(&mut self, start: &Found, deep: usize) {
+    pub(crate) fn explore(&mut self, start: &Found, acts: Acts, deep: usize) {
         let mut now = BTreeSet::from([start.disk.clone().renumbered()]);
         let mut known = now.clone();
         for round in 0..=deep {
@@ -102,7 +122,7 @@ impl Explorer {
                 if self.mistake.is_some() && !self.tally.losses.is_empty() {
                     return;
                 }
-                for act in [Act::Recover, Act::Write(OLD + round)] {
+                for &act in acts(round) {
                     let run = self.run(disk, act, self.fates(act));
                     self.follow(start, &run, round < deep, &mut next);
                 }
@@ -113,8 +133,8 @@ impl Explorer {
     }
 
     /// The same, but that an operation fails, done or not; then the power does.
-    pub(crate) fn explore_faults(&mut self, start: &Found) {
-        for act in [Act::Recover, Act::Write(OLD)] {
+    pub(crate) fn explore_faults(&mut self, start: &Found, acts: Acts) {
+        for &act in acts(0) {
             for nth in 0.. {
                 let mut reached = false;
                 for fate in [Fate::Failed(ErrorKind::Other), Fate::DoneAndFailed(ErrorKind::Other)] {
@@ -171,6 +191,13 @@ impl Explorer {
         if start.keepsakes.iter().any(|kept| there.values().all(|bytes| **bytes != **kept)) {
             return Err("what is not ours to remove was removed".into());
         }
+        let (record, wanted) = (record(left), record_after(run.act));
+        let is_kept = before.records.contains(&record) || wanted.as_ref() == Some(&record);
+        match &run.record {
+            Some(said) if ended && record != *said => return Err(format!("the record is {record:?}")),
+            _ if !is_kept => return Err(format!("the record is {record:?}, not one of {:?}", before.records)),
+            _ => {}
+        }
         let mut must_be_in_use = before.in_use;
         match (run.result, run.act) {
             (Some(said), _) if ended => {
@@ -190,30 +217,43 @@ impl Explorer {
     pub(crate) fn run(&self, disk: &Disk, act: Act, fates: Fates) -> Run {
         let volume = Virtual::with_fates(disk.clone(), fates);
         let directory = volume.directory();
-        let result = match act {
-            Act::Write(pair) => directory.write(&self.pairs[pair], NOW).ok().map(|()| Some((pair, true))),
-            Act::Recover => directory.recover(NOW).ok().map(|loaded| {
-                let (credential, path) = loaded.credential?;
-                Some((self.number(&credential)?, path.extension()? == "pem"))
-            }),
-        };
-        Run { act, seen: volume.seen(), calls: volume.calls(), result }
+        let (mut result, mut record) = (None, None);
+        match act {
+            Act::Write(pair) => result = directory.write(&self.pairs[pair], NOW).ok().map(|()| Some((pair, true))),
+            Act::Recover => {
+                result = directory.recover(NOW).ok().map(|loaded| {
+                    let (credential, path) = loaded.credential?;
+                    Some((self.number(&credential)?, path.extension()? == "pem"))
+                });
+            }
+            Act::Remember(_) | Act::SetRecordAside => {
+                let after = record_after(act).unwrap();
+                let done = match &after {
+                    Some(contents) => directory.remember(contents),
+                    None => directory.set_record_aside(),
+                };
+                record = done.ok().map(|()| after);
+            }
+        }
+        Run { act, seen: volume.seen(), calls: volume.calls(), result, record }
     }
 
     fn fates(&self, act: Act) -> Fates {
-        let Some(Mistake { writes, nth }) = self.mistake else { return Box::new(|_, _| Fate::Done) };
+        let Some(mistake) = self.mistake.filter(|mistake| mistake.is_made_in(act)) else {
+            return Box::new(|_, _| Fate::Done);
+        };
         let mut syncs = 0;
         Box::new(move |_, call| {
             let Call::Op(FileOp::Sync { .. } | FileOp::SyncDir) = call else { return Fate::Done };
             syncs += 1;
-            if writes == (act != Act::Recover) && syncs == nth { Fate::Skipped } else { Fate::Done }
+            if syncs == mistake.nth { Fate::Skipped } else { Fate::Done }
         })
     }
 
     /// So many calls that make something durable there are in one act, at most.
-    pub(crate) fn most_syncs(writes: bool) -> usize {
+    pub(crate) fn most_syncs(starts: fn(&[Vec<u8>]) -> Vec<Found>, act: Act) -> usize {
         let most = Mutex::new(0);
-        Self::of_all(None, |explorer, start| {
+        Self::of_all(starts, None, |explorer, start| {
             let syncs = Arc::new(AtomicUsize::new(0));
             let count = syncs.clone();
             let fates: Fates = Box::new(move |_, call| {
@@ -221,7 +261,7 @@ impl Explorer {
                 count.fetch_add(usize::from(sync), Ordering::Relaxed);
                 Fate::Done
             });
-            explorer.run(&start.disk, if writes { Act::Write(OLD) } else { Act::Recover }, fates);
+            explorer.run(&start.disk, act, fates);
             let mut most = most.lock().unwrap();
             *most = syncs.load(Ordering::Relaxed).max(*most);
         });
@@ -234,6 +274,7 @@ impl Explorer {
         Promise {
             found: left.iter().map(|disk| self.load(disk)).collect(),
             in_use: left.iter().all(|disk| self.in_use(disk).is_some()),
+            records: left.iter().map(record).collect(),
         }
     }
 
@@ -256,5 +297,19 @@ impl Explorer {
 
     fn number(&self, credential: &Credential) -> Option<usize> {
         self.pairs.iter().position(|pair| pair.chain() == credential.chain())
+    }
+}
+
+/// The record that somebody who looks finds.
+fn record(disk: &Disk) -> Option<Arc<[u8]>> {
+    disk.read(PENDING).unwrap()
+}
+
+/// The record there is after an act that is about it.
+fn record_after(act: Act) -> Option<Option<Arc<[u8]>>> {
+    match act {
+        Act::Remember(number) => Some(Some(format!("{{ \"number\": {number} }}").into_bytes().into())),
+        Act::SetRecordAside => Some(None),
+        Act::Recover | Act::Write(_) => None,
     }
 }

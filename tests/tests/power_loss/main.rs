@@ -8,10 +8,11 @@ mod starts;
 #[path = "../support/volume.rs"]
 mod volume;
 
-use explore::{Explorer, Mistake, Tally};
+use explore::{Act, Explorer, Mistake, Tally};
 use pairs::{NODE, pair};
 use perennial::store::FileOp;
 use perennial_tests::disk::{Disk, PATH, Start};
+use starts::{OLD, starts, with_records};
 
 const CURRENT: &str = "kubelet-client-current.pem";
 
@@ -24,31 +25,61 @@ fn none_is_lost(tally: &Tally) {
 /// A debug build goes to the end with these only.
 const DEEP: [&str; 3] = ["nothing", "one pair", "a damaged pair and the one before"];
 
+/// In each round another pair, or another record.
+fn about_pairs(round: usize) -> &'static [Act] {
+    const ACTS: [[Act; 2]; 3] =
+        [[Act::Recover, Act::Write(OLD)], [Act::Recover, Act::Write(OLD + 1)], [Act::Recover, Act::Write(OLD + 2)]];
+    &ACTS[round]
+}
+
+fn about_records(round: usize) -> &'static [Act] {
+    const ACTS: [[Act; 4]; 3] = [
+        [Act::Remember(0), Act::SetRecordAside, Act::Recover, Act::Write(OLD)],
+        [Act::Remember(1), Act::SetRecordAside, Act::Recover, Act::Write(OLD + 1)],
+        [Act::Remember(2), Act::SetRecordAside, Act::Recover, Act::Write(OLD + 2)],
+    ];
+    &ACTS[round]
+}
+
 #[test]
 fn the_power_may_fail_at_every_step_and_again_after_it() {
-    let tally = Explorer::of_all(None, |explorer, start| {
-        explorer.explore(start, if cfg!(debug_assertions) && !DEEP.contains(&start.what) { 1 } else { 2 });
+    let tally = Explorer::of_all(starts, None, |explorer, start| {
+        let deep = if cfg!(debug_assertions) && !DEEP.contains(&start.what) { 1 } else { 2 };
+        explorer.explore(start, about_pairs, deep);
     });
     none_is_lost(&tally);
 }
 
+/// The record before, the new one, or none: never a part of one.
+#[test]
+fn the_record_survives_as_the_pair_does() {
+    let deep = if cfg!(debug_assertions) { 1 } else { 2 };
+    none_is_lost(&Explorer::of_all(with_records, None, |explorer, start| explorer.explore(start, about_records, deep)));
+}
+
 #[test]
 fn an_operation_may_fail_at_every_step_and_the_power_after_it() {
-    none_is_lost(&Explorer::of_all(None, Explorer::explore_faults));
+    none_is_lost(&Explorer::of_all(starts, None, |explorer, start| explorer.explore_faults(start, about_pairs)));
+    none_is_lost(&Explorer::of_all(with_records, None, |explorer, start| {
+        explorer.explore_faults(start, about_records)
+    }));
 }
 
 #[test]
 fn no_sync_can_be_left_out() {
     // What is taken from a dated file may be as little durable as its name.
-    for (writes, syncs) in [(true, 3), (false, 2)] {
+    for (like, syncs) in [(Act::Write(OLD), 3), (Act::Recover, 2), (Act::Remember(0), 2), (Act::SetRecordAside, 1)] {
+        let record = matches!(like, Act::Remember(_) | Act::SetRecordAside);
+        let (starts, acts): (fn(&[Vec<u8>]) -> _, _) =
+            if record { (with_records, about_records as _) } else { (starts, about_pairs as explore::Acts) };
         for nth in 1..=syncs {
-            let mistake = Some(Mistake { writes, nth });
-            let tally = Explorer::of_all(mistake, |explorer, start| {
-                explorer.explore(start, if DEEP.contains(&start.what) { 2 } else { 1 });
+            let mistake = Some(Mistake { like, nth });
+            let tally = Explorer::of_all(starts, mistake, |explorer, start| {
+                explorer.explore(start, acts, if DEEP.contains(&start.what) { 2 } else { 1 });
             });
             println!("{mistake:?}: {}", tally.losses.first().expect("a sync that nobody needs"));
         }
-        assert_eq!(Explorer::most_syncs(writes), syncs);
+        assert_eq!(Explorer::most_syncs(starts, like), syncs);
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) struct Found {
 /// So many pairs lie in the directories.
 pub(crate) const OLD: usize = 4;
 const CURRENT: &str = "kubelet-client-current.pem";
+pub(crate) const PENDING: &str = "kubelet-client-pending.json";
 const UPDATED: &str = "kubelet-client-updated.pem";
 const NAMES: [&str; OLD] = [
     "kubelet-client-2025-01-01-00-00-00-000.pem",
@@ -104,5 +105,20 @@ pub(crate) fn starts(pem: &[Vec<u8>]) -> Vec<Found> {
                 .with(CURRENT, Start::File(torn)),
             &[chain.as_bytes(), key.as_bytes(), torn],
         ),
+    ]
+}
+
+/// With a record of what was asked last, or what is left of one.
+pub(crate) fn with_records(pem: &[Vec<u8>]) -> Vec<Found> {
+    let (whole, half) = (&br#"{ "number": 9 }"#[..], &br#"{ "num"#[..]);
+    let (new, bad) = (format!("{PENDING}.new"), format!("{PENDING}.bad"));
+    let found = |what, disk: Disk| Found { what, disk, keepsakes: Vec::new() };
+    let pair = || Disk::default().with(NAMES[0], Start::File(&pem[0])).with(CURRENT, Start::Link(NAMES[0]));
+    vec![
+        found("no record", pair()),
+        found("a record and no pair", Disk::default().with(PENDING, Start::File(whole))),
+        found("a record", pair().with(PENDING, Start::File(whole))),
+        found("half a record to come", pair().with(PENDING, Start::File(whole)).with(&new, Start::File(half))),
+        found("a damaged record", pair().with(PENDING, Start::File(half)).with(&bad, Start::File(b"before"))),
     ]
 }
