@@ -109,7 +109,8 @@ fn is_usable(kubeconfig: &Kubeconfig) -> Result<bool, KubeconfigError> {
         Ok(Credentials::Anonymous) => Ok(false),
         Ok(Credentials::Token(_)) => Ok(true),
         Ok(Credentials::Certificate(credential)) => {
-            Ok(!credential.chain().certificate().validity.expired(clock::now().unix))
+            let (validity, now) = (credential.chain().certificate().validity, clock::now().unix);
+            Ok(validity.not_before() <= now && !validity.expired(now))
         }
         // It points at a certificate that is yet to come.
         Err(KubeconfigError::Unreadable { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -221,6 +221,7 @@ fn wishes_that_cannot_come_true_are_refused_with_the_reason() {
         (&["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
         (&["--issuer-ca-file", "signer/ca.key"], "signer/ca.key"),
         (&["--key-type", "rsa1024"], "p256"),
+        (&["--key-type", "rsa"], "the feature aws-lc-rs"),
         (&["--prefix", "../escape"], "names of files"),
     ] {
         let refused = perennial(directory, &run_arguments(more));

@@ -22,7 +22,7 @@ pub enum KeyAlgorithm {
     EcdsaP384,
     /// Ed25519: `ed25519`.
     Ed25519,
-    /// RSA of 2048 to 4096 bits: `rsa`. Imported, never generated.
+    /// RSA of 2048 to 4096 bits: `rsa`. Generated, of 3072 bits, only with the feature `aws-lc-rs`.
     Rsa,
 }
 
@@ -36,6 +36,11 @@ impl KeyAlgorithm {
             Self::Ed25519 => "ed25519",
             Self::Rsa => "rsa",
         }
+    }
+
+    /// Whether this build of perennial can generate such keys; it can import them all.
+    pub const fn can_be_generated(self) -> bool {
+        !matches!(self, Self::Rsa) || cfg!(feature = "aws-lc-rs")
     }
 
     /// How requests and certificates are signed: the scheme as TLS names it and as X.509 names it.
@@ -81,12 +86,16 @@ impl KeyPair {
     /// A new key from the system's source of randomness.
     ///
     /// # Errors
-    /// [`KeyError::NotGenerated`] for RSA; [`KeyError::Generation`] if there is no randomness.
+    /// [`KeyError::NotGenerated`] for RSA, without the feature `aws-lc-rs`; [`KeyError::Generation`] if there is no
+    /// randomness.
     pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
         let scheme = match algorithm {
             KeyAlgorithm::EcdsaP256 => &rcgen::PKCS_ECDSA_P256_SHA256,
             KeyAlgorithm::EcdsaP384 => &rcgen::PKCS_ECDSA_P384_SHA384,
             KeyAlgorithm::Ed25519 => &rcgen::PKCS_ED25519,
+            #[cfg(feature = "aws-lc-rs")]
+            KeyAlgorithm::Rsa => return Self::generate_rsa(),
+            #[cfg(not(feature = "aws-lc-rs"))]
             KeyAlgorithm::Rsa => return Err(KeyError::NotGenerated { algorithm }),
         };
         let mut generated = rcgen::KeyPair::generate_for(scheme).map_err(|_| KeyError::Generation)?;
@@ -96,6 +105,15 @@ impl KeyPair {
         };
         generated.zeroize();
         Self::from_der(PrivatePkcs8KeyDer::from(der.ok_or(KeyError::Generation)?).into())
+    }
+
+    #[cfg(feature = "aws-lc-rs")]
+    fn generate_rsa() -> Result<Self, KeyError> {
+        use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
+        use aws_lc_rs::rsa::{KeyPair, KeySize};
+        let generated = KeyPair::generate(KeySize::Rsa3072).map_err(|_| KeyError::Generation)?;
+        let der: Pkcs8V1Der<'_> = generated.as_der().map_err(|_| KeyError::Generation)?;
+        Self::from_der(PrivatePkcs8KeyDer::from(der.as_ref().to_vec()).into())
     }
 
     /// The first private key of a PEM text: `PRIVATE KEY` (PKCS#8), `EC PRIVATE KEY` (SEC 1) or

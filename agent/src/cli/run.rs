@@ -187,6 +187,8 @@ pub(crate) enum KeyType {
     P384,
     /// Ed25519; not every signer and peer takes it
     Ed25519,
+    /// RSA of 3072 bits; if this perennial was built with the feature aws-lc-rs
+    Rsa,
 }
 
 impl KeyType {
@@ -195,6 +197,7 @@ impl KeyType {
             Self::P256 => KeyAlgorithm::EcdsaP256,
             Self::P384 => KeyAlgorithm::EcdsaP384,
             Self::Ed25519 => KeyAlgorithm::Ed25519,
+            Self::Rsa => KeyAlgorithm::Rsa,
         }
     }
 }

@@ -89,6 +89,10 @@ impl First {
                  or give another --signer-name; the serving certificate's addresses are --node-ip"
             )));
         }
+        if !wanted.key_type.algorithm().can_be_generated() {
+            let why = "RSA keys are generated only by a perennial that was built with the feature aws-lc-rs; take p256";
+            return Err(Failure::Usage(why.into()));
+        }
         let usage = usage(&wanted.usage)?;
         let knows = [KUBELET_CLIENT_SIGNER, CLIENT_SIGNER].contains(&wanted.signer_name.as_str());
         let issuers = wanted.issuer_ca_file.as_deref().map(read_roots).transpose()?;

@@ -47,7 +47,7 @@ pub struct Signer {
     pub signer_name: String,
     /// What the certificate is for.
     pub usage: Usage,
-    /// `spec.usages`, if it is not just a digital signature and the [`usage`](Self::usage).
+    /// `spec.usages`; `None`: a digital signature, the [`usage`](Self::usage), and key encipherment for an RSA key.
     pub usages: Option<Vec<String>>,
     /// `spec.expirationSeconds`: the lifetime wished for.
     pub expiration: Option<Duration>,
@@ -98,6 +98,26 @@ impl Signer {
             Usage::ClientAuth => "client auth",
             Usage::ServerAuth => "server auth",
         };
-        vec!["digital signature".into(), purpose.into()]
+        // RSA keys may be used as TLS 1.2 uses them, too.
+        let more = (self.key_algorithm == KeyAlgorithm::Rsa).then_some("key encipherment");
+        ["digital signature"].into_iter().chain(more).chain([purpose]).map(Into::into).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usages_follow_from_purpose_and_kind_of_key() {
+        let cluster = Arc::new(Cluster::from_url("https://api.example").unwrap());
+        let client = Signer::kubelet_client(cluster.clone(), None);
+        assert_eq!(client.usages(), ["digital signature", "client auth"]);
+        let rsa = Signer { key_algorithm: KeyAlgorithm::Rsa, ..client.clone() };
+        assert_eq!(rsa.usages(), ["digital signature", "key encipherment", "client auth"]);
+        let serving = Signer::kubelet_serving(cluster, Arc::new(|| Ok(Identity::Anonymous)));
+        assert_eq!(serving.usages(), ["digital signature", "server auth"]);
+        let said = Signer { usages: Some(vec!["client auth".into()]), ..client };
+        assert_eq!(said.usages(), ["client auth"]);
     }
 }
