@@ -1,5 +1,6 @@
 //! The rules of rotation, one fact a test.
 
+mod alike;
 mod certificates;
 mod clocks;
 mod due;
@@ -7,6 +8,7 @@ mod failures;
 mod policies;
 mod requests;
 mod restarts;
+mod words;
 mod writes;
 
 use std::sync::Arc;

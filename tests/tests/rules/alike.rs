@@ -1,0 +1,29 @@
+//! When two machines will do the same, as far as a model checker is told.
+
+use std::hash::{DefaultHasher, Hasher as _};
+use std::sync::Arc;
+
+use perennial::{Failure, Instant, Now, RotationMachine, Setup};
+use perennial_tests::mint;
+
+/// The hash of a machine that has failed so often, long after.
+fn hash(failures: u32, last: Failure) -> u64 {
+    let start = Now { instant: Instant::default(), unix: mint::EPOCH };
+    let template = Some(Arc::new(perennial::Template::node("worker-1")));
+    let mut checkpoint = RotationMachine::new(Setup { template, ..Setup::default() }, start).checkpoint();
+    (checkpoint.failures, checkpoint.last_failure) = (failures, Some(last));
+    let later = Now { instant: Instant::from_millis(1 << 40), unix: mint::EPOCH };
+    let mut hasher = DefaultHasher::new();
+    RotationMachine::restore(checkpoint).hash_at(later, &mut hasher);
+    hasher.finish()
+}
+
+#[test]
+fn failures_that_are_waited_for_as_long_are_alike_and_each_kind_has_waits_of_its_own() {
+    // Refusals: 5, 10, 20, 40 minutes, then an hour. Others: 1 to 64 seconds, then two minutes.
+    assert_eq!(hash(6, Failure::Denied), hash(7, Failure::Denied));
+    assert_ne!(hash(6, Failure::Unreachable), hash(7, Failure::Unreachable));
+    assert_eq!(hash(9, Failure::Unreachable), hash(10, Failure::Unreachable));
+    assert_ne!(hash(9, Failure::Denied), hash(9, Failure::Unreachable));
+    assert_ne!(hash(1, Failure::Denied), hash(2, Failure::Denied));
+}

@@ -1,0 +1,32 @@
+//! What people read.
+
+use std::sync::Arc;
+
+use perennial::{Fingerprint, UnixTime, Validity};
+use perennial_tests::mint;
+
+#[test]
+fn a_validity_that_ends_before_it_begins_says_both() {
+    let error = Validity::new(UnixTime::from_secs(86_400), UnixTime::from_secs(0)).unwrap_err().to_string();
+    assert!(error.contains("1970-01-02T00:00:00Z") && error.contains("1970-01-01T00:00:00Z"), "{error}");
+}
+
+#[test]
+fn a_fingerprint_is_shown_by_its_beginning_and_written_whole() {
+    let mut bytes = [0xab; 32];
+    bytes[0] = 0x01;
+    let fingerprint = Fingerprint(bytes);
+    assert_eq!((format!("{fingerprint}"), format!("{fingerprint:?}")), ("01ababab".into(), "01ababab".into()));
+    assert_eq!(format!("{fingerprint:x}"), format!("01{}", "ab".repeat(31)));
+}
+
+#[test]
+fn a_certificate_is_shown_by_its_facts_and_its_chain_by_its_length() {
+    let template = perennial::Template::node("worker-1");
+    let mut certificate = mint::certificate(&template, 7, mint::EPOCH, std::time::Duration::from_secs(3600));
+    certificate.chain = Arc::from([1, 2, 3]);
+    let shown = format!("{certificate:?}");
+    for fact in ["system:node:worker-1", "system:nodes", "not_before", "3 bytes"] {
+        assert!(shown.contains(fact), "{shown}");
+    }
+}
