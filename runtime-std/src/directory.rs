@@ -32,8 +32,8 @@ pub struct Directory {
     path: PathBuf,
     layout: Layout,
     keep: usize,
-    /// Held by whoever may write.
-    _lock: Option<Lock>,
+    /// Held by whoever writes; `None`: that is the caller's affair.
+    lock: Option<Lock>,
 }
 
 /// What a directory holds.
@@ -60,14 +60,30 @@ impl Directory {
     /// Opens the directory for files that begin with `prefix`, creating it (mode 0700) if it does not exist. Nobody
     /// else can open these files in this way until it is dropped, or its process has ended.
     ///
+    /// On a disk that is read-only this succeeds as well, with a warning in the log: what is there can be used, and
+    /// writing fails until the disk is not read-only any more. If nobody has ever locked these files there, that is
+    /// done before the first write then.
+    ///
     /// # Errors
     /// If it cannot be created, is not a directory we may write to, or somebody else has it open. Nothing in it is
     /// touched.
     pub fn open(path: impl Into<PathBuf>, prefix: &str) -> Result<Self, DirectoryError> {
         let (path, layout) = (path.into(), Layout::new(prefix)?);
         let disk = Disk::create(&path)?;
-        let lock = Lock::take(&disk, prefix)?;
-        Ok(Self { _lock: Some(lock), ..Self::on(Box::new(disk), path, layout) })
+        let lock = Lock::new(&path, prefix);
+        match disk.is_writable() {
+            Err(error) if error.is_read_only() => {
+                tracing::warn!(
+                    "{error}; what is there is used, and what is new is in memory only until it can be written"
+                );
+            }
+            writable => writable?,
+        }
+        match lock.hold() {
+            Err(error) if error.is_read_only() => {}
+            held => held?,
+        }
+        Ok(Self { lock: Some(lock), ..Self::on(Box::new(disk), path, layout) })
     }
 
     /// Opens a directory that exists, to look at it.
@@ -82,7 +98,7 @@ impl Directory {
     /// The same on any volume that has the operations of a directory: a test's, or a store that is no file system.
     /// Who else uses it is the caller's affair; `path` is for messages.
     pub fn on(volume: Box<dyn Volume>, path: PathBuf, layout: Layout) -> Self {
-        Self { volume, path, layout, keep: KEEP, _lock: None }
+        Self { volume, path, layout, keep: KEEP, lock: None }
     }
 
     /// Keeps so many pairs, the one in use among them; 2 by default, 1 at least.
@@ -245,6 +261,7 @@ impl Directory {
     }
 
     fn carry_out(&self, folder: &dyn Folder, plan: &Plan, contents: &[u8]) -> Result<(), DirectoryError> {
+        self.lock.as_ref().map_or(Ok(()), Lock::hold)?;
         for (done, step) in plan.steps.iter().enumerate() {
             if let Err(source) = folder.execute(step, contents) {
                 // The first error is the one to report.

@@ -1,6 +1,7 @@
 //! Keeps a certificate on a small disk that gets full: `.ci/small-disk` mounts one, and says which.
 //!
-//! `small_disk full DIRECTORY` fills it; `small_disk read-only DIRECTORY` expects that nothing can be written.
+//! `small_disk full DIRECTORY` fills it; `small_disk read-only DIRECTORY` expects that nothing can be written, until it
+//! mounts it otherwise itself; `small_disk unlocked DIRECTORY` expects that nobody has ever locked it, besides.
 
 #[path = "../tests/support/pairs.rs"]
 mod pairs;
@@ -10,6 +11,7 @@ mod volume;
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use pairs::{NODE, pair};
 use perennial_pki::Credential;
@@ -21,7 +23,8 @@ fn main() {
     let (what, disk) = (arguments.next().unwrap(), PathBuf::from(arguments.next().unwrap()));
     match what.as_str() {
         "full" => full(&disk),
-        "read-only" => refuses(&disk, ErrorKind::ReadOnlyFilesystem, &pair(NODE, 9)),
+        "read-only" => read_only(&disk, true),
+        "unlocked" => read_only(&disk, false),
         what => panic!("{what}?"),
     }
     println!("{what}: what was there is still there");
@@ -46,6 +49,24 @@ fn full(disk: &Path) {
     refuses(disk, ErrorKind::StorageFull, &pair(NODE, 5));
     many().skip(1).take(filled - 1).for_each(|path| fs::remove_file(path).unwrap());
     directory.write(&pair(NODE, 6), NOW).unwrap();
+}
+
+fn read_only(disk: &Path, locked: bool) {
+    refuses(disk, ErrorKind::ReadOnlyFilesystem, &pair(NODE, 9));
+    let directory = Directory::open(disk, PREFIX).unwrap();
+    let found = directory.recover(NOW).unwrap().credential.unwrap().0;
+    // Where nobody has ever locked it, nobody can; nor can anybody write.
+    let other = Directory::open(disk, PREFIX);
+    assert_eq!(other.is_err(), locked, "{other:?}");
+    assert_eq!(directory.load(NOW).unwrap().credential.unwrap().0.chain(), found.chain());
+    directory.write(&pair(NODE, 7), NOW).unwrap_err();
+    assert!(Command::new("mount").args(["-o", "remount,rw"]).arg(disk).status().unwrap().success());
+    directory.write(&pair(NODE, 8), NOW).unwrap();
+    for late in [other, Directory::open(disk, PREFIX)] {
+        let error = late.and_then(|late| late.write(&pair(NODE, 9), NOW)).unwrap_err();
+        assert!(matches!(error, DirectoryError::Owned { .. }), "{error}");
+    }
+    assert_eq!(directory.load(NOW).unwrap().credential.unwrap().0.chain().serial(), pair(NODE, 8).chain().serial());
 }
 
 fn refuses(disk: &Path, why: ErrorKind, new: &Credential) {

@@ -29,28 +29,28 @@ struct Opened<'a> {
 }
 
 impl Disk {
-    /// A directory to write to, made if it is not there.
+    /// A directory, made if it is not there.
     pub(super) fn create(path: &Path) -> Result<Self, DirectoryError> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(path)
             .map_err(|source| DirectoryError::io("create", path, source))?;
-        let disk = Self::existing(path)?;
-        let opened = disk.opened().map_err(|source| DirectoryError::io("open", path, source))?;
+        Self::existing(path)
+    }
+
+    /// Whether we may write to it.
+    pub(super) fn is_writable(&self) -> Result<(), DirectoryError> {
+        let path = &self.path;
+        let opened = self.opened().map_err(|source| DirectoryError::io("open", path, source))?;
         accessat(&opened.fd, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::empty())
-            .map_err(|source| DirectoryError::io("write to", path, source.into()))?;
-        Ok(disk)
+            .map_err(|source| DirectoryError::io("write to", path, source.into()))
     }
 
     pub(super) fn existing(path: &Path) -> Result<Self, DirectoryError> {
         let disk = Self { path: path.to_owned() };
         disk.opened().map_err(|source| DirectoryError::io("open", path, source))?;
         Ok(disk)
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
     }
 
     fn opened(&self) -> io::Result<Opened<'_>> {

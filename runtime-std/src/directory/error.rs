@@ -48,6 +48,11 @@ impl DirectoryError {
         Self::Io { what, path: path.into(), source }
     }
 
+    /// Nobody can write to that disk.
+    pub(super) fn is_read_only(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem)
+    }
+
     /// An operation that failed in `directory`.
     pub(super) fn step(directory: &Path, step: &FileOp, source: io::Error) -> Self {
         let (what, name) = match step {

@@ -1,0 +1,102 @@
+//! A node whose disk takes nothing for a while: it serves from memory, asks all the same, and writes when it can.
+
+mod support;
+#[path = "support/volume.rs"]
+mod volume;
+
+use std::io::ErrorKind;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use perennial_kubernetes::rotation::Record;
+use perennial_kubernetes::server::Approval;
+use perennial_std::{Handle, clock};
+use perennial_tests::disk::Disk;
+use support::{BOUND, Runtime, Server, issued, node, on_both, serve};
+use volume::{Call, Fate, Virtual};
+
+const OUTAGES: [ErrorKind; 2] = [ErrorKind::StorageFull, ErrorKind::ReadOnlyFilesystem];
+
+/// Reading goes on, nothing else does.
+fn refuse(volume: &Virtual, kind: ErrorKind) {
+    let is_write = |call: Call<'_>| matches!(call, Call::Op(_));
+    volume.set_fates(Box::new(move |_, call| if is_write(call) { Fate::Failed(kind) } else { Fate::Done }));
+}
+
+fn recover(volume: &Virtual) {
+    volume.set_fates(Box::new(|_, _| Fate::Done));
+}
+
+fn start(runtime: Runtime, server: &Server, volume: &Virtual) -> Handle {
+    let mut holder = node(runtime, &server.cluster);
+    holder.store = Some(volume.directory());
+    holder.start()
+}
+
+/// The `n`th certificate, which is served and nowhere else.
+fn in_memory(handle: &Handle, server: &Server, n: u64, why: ErrorKind) {
+    let told = |now: &perennial_kubernetes::rotation::Snapshot| {
+        now.issued >= n && now.unwritten && now.last_error.as_ref().is_some_and(|it| it.contains(&why.to_string()))
+    };
+    handle.wait_for(BOUND, told).unwrap_or_else(|| panic!("no certificate in memory: {:?}", handle.snapshot()));
+    assert_eq!(server.who_is(&handle.credential().unwrap()).0, "system:node:worker-1");
+}
+
+/// What is served is on the disk, and so is the record of the last request, its key no longer needed.
+fn is_on_disk(handle: &Handle, volume: &Virtual) {
+    let directory = volume.directory();
+    let stored = directory.load(clock::now().unix).unwrap().credential.unwrap().0;
+    assert_eq!(stored.chain(), handle.credential().unwrap().chain());
+    let end = Instant::now() + BOUND.unwrap();
+    let saved = || Some(Record::decode(&directory.recall().unwrap()?).unwrap()).filter(|record| record.key.is_none());
+    while saved().is_none() {
+        assert!(Instant::now() < end, "the record is not saved: {:?}", handle.snapshot());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_node_bootstraps_and_rotates_while_the_disk_takes_nothing_and_writes_the_last_when_it_does() {
+    on_both(|runtime| {
+        for kind in OUTAGES {
+            let (server, volume) = (serve(Approval::Auto), Virtual::new(Disk::default()));
+            refuse(&volume, kind);
+            let handle = start(runtime, &server, &volume);
+            in_memory(&handle, &server, 1, kind);
+            handle.rotate_now();
+            in_memory(&handle, &server, 2, kind);
+            assert!(volume.disk().visible().is_empty(), "nothing is left lying about");
+            recover(&volume);
+            issued(&handle, 2);
+            is_on_disk(&handle, &volume);
+            assert_eq!(server.csr_names().len(), 2, "what cannot be written or saved costs no request");
+            handle.shutdown();
+        }
+    });
+}
+
+#[test]
+fn a_node_that_starts_while_the_disk_takes_nothing_goes_on_with_the_certificate_it_has() {
+    on_both(|runtime| {
+        for kind in OUTAGES {
+            let (server, volume) = (serve(Approval::Auto), Virtual::new(Disk::default()));
+            let handle = start(runtime, &server, &volume);
+            let first = issued(&handle, 1);
+            is_on_disk(&handle, &volume);
+            handle.shutdown();
+
+            refuse(&volume, kind);
+            let before = volume.disk();
+            let handle = start(runtime, &server, &volume);
+            assert_eq!(handle.credential().unwrap().chain(), first.chain());
+            assert_eq!(server.csr_names().len(), 1);
+            handle.rotate_now();
+            in_memory(&handle, &server, 1, kind);
+            assert_eq!(volume.disk(), before);
+            recover(&volume);
+            assert_ne!(issued(&handle, 1).chain(), first.chain());
+            is_on_disk(&handle, &volume);
+            handle.shutdown();
+        }
+    });
+}
