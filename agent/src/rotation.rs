@@ -26,6 +26,7 @@ pub(crate) struct Plan {
     /// What it is called in logs.
     pub(crate) name: String,
     pub(crate) policy: Policy,
+    pub(crate) common_name: String,
     /// `None`: it is not known yet.
     pub(crate) template: Option<Template>,
     /// `None`: rotation is not enabled, what is there is kept an eye on.
@@ -43,8 +44,8 @@ pub(crate) struct Running {
 /// The same builder twice: neither runtime knows the other's.
 macro_rules! build {
     ($rotator:ty, $plan:expr) => {{
-        let Plan { name, policy, template, signer, store, observers } = $plan;
-        let mut rotator = <$rotator>::new().name(name).policy(policy);
+        let Plan { name, policy, common_name, template, signer, store, observers } = $plan;
+        let mut rotator = <$rotator>::new().name(name).policy(policy).common_name(common_name);
         if let Some(template) = template {
             rotator = rotator.template(template);
         }

@@ -128,6 +128,14 @@ fn live(runtime: &str) {
     let denials = [("certificate", CLIENT), ("reason", "denied")];
     assert_eq!(page.find("perennial_attempt_failures_total", &denials), Some(1.0), "{page:?}");
 
+    // Whoever looks at the directory knows what the node will do.
+    let status = perennial(directory, &["status", "--json", "--cert-dir", "worker/pki"]);
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    for (of, rotate_at) in [(CLIENT, &status["rotate_at"]), (SERVING, &status["serving"]["rotate_at"])] {
+        let resting = run.events("resting").into_iter().rfind(|event| event["of"] == of).unwrap();
+        assert_eq!(&resting["rotate_at"], rotate_at, "{of}");
+    }
+
     run.signal(Signal::TERM);
     let ended = run.end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);

@@ -37,6 +37,9 @@ pub struct Start {
     pub signer: Option<Signer>,
     /// The identity wanted.
     pub template: Option<Arc<Template>>,
+    /// For whom, if that is known before the rest of the template: restarts, and tools that look at the directory, compute
+    /// the same rotation points from it.
+    pub common_name: Option<String>,
     /// The credential at hand.
     pub credential: Option<Arc<Credential>>,
     /// What an earlier run left: the last record given with a [`Duty::Save`]. One that is of another
@@ -81,8 +84,8 @@ struct Asking {
 impl Rotation {
     /// A rotation that wants its first Tick at `now`.
     pub fn new(start: Start, now: Now) -> Self {
-        let Start { policy, signer, template, credential, pending } = start;
-        let named = name_of(template.as_deref(), credential.as_deref());
+        let Start { policy, signer, template, common_name, credential, pending } = start;
+        let named = name_of(template.as_deref(), credential.as_deref()).or(common_name.as_deref());
         let record = pending.filter(|record| is_of_use(record, signer.as_ref(), named));
         let named = named.or_else(|| record.as_ref().map(|record| record.pending.template.common_name()));
         // What restarts, and tools that look at a directory, agree on: who signs, and for whom.

@@ -49,6 +49,7 @@ fn no_public_type_shows_a_key_or_a_token() {
         policy: Arc::new(Policy::default()),
         signer: Some(signer),
         template: Some(Arc::new(Template::node("one"))),
+        common_name: None,
         credential: Some(held.clone()),
         pending: None,
     };

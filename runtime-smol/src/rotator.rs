@@ -41,6 +41,12 @@ impl Rotator {
         Self(self.0.template(template))
     }
 
+    /// For whom, if the template comes later: rotation points are drawn from it, and a restart must draw the same.
+    #[must_use]
+    pub fn common_name(self, name: impl Into<String>) -> Self {
+        Self(self.0.common_name(name))
+    }
+
     /// Who to ask.
     #[must_use]
     pub fn signer(self, signer: Signer) -> Self {

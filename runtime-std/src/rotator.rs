@@ -23,6 +23,7 @@ pub struct Rotator {
     name: String,
     policy: Policy,
     template: Option<Template>,
+    common_name: Option<String>,
     signer: Option<Signer>,
     store: Option<Directory>,
     credential: Option<Arc<Credential>>,
@@ -37,6 +38,7 @@ impl fmt::Debug for Rotator {
             .field("name", &self.name)
             .field("policy", &self.policy)
             .field("template", &self.template)
+            .field("common_name", &self.common_name)
             .field("signer", &self.signer)
             .field("store", &self.store)
             .field("credential", &self.credential)
@@ -70,6 +72,12 @@ impl Rotator {
         Self { template: Some(template), ..self }
     }
 
+    /// For whom, if the template comes later: rotation points are drawn from it, and a restart must draw the same.
+    #[must_use]
+    pub fn common_name(self, name: impl Into<String>) -> Self {
+        Self { common_name: Some(name.into()), ..self }
+    }
+
     /// Who to ask.
     #[must_use]
     pub fn signer(self, signer: Signer) -> Self {
@@ -98,8 +106,15 @@ impl Rotator {
 
     /// The parts a loop needs: decisions, disk, and the link to its handles.
     pub fn into_parts(self) -> (Rotation, Option<Directory>, Arc<Link>) {
-        let Self { name, policy, template, signer, store, credential, pending, observers } = self;
-        let start = Start { policy: Arc::new(policy), signer, template: template.map(Arc::new), credential, pending };
+        let Self { name, policy, template, common_name, signer, store, credential, pending, observers } = self;
+        let start = Start {
+            policy: Arc::new(policy),
+            signer,
+            template: template.map(Arc::new),
+            common_name,
+            credential,
+            pending,
+        };
         let now = clock::now();
         let mut rotation = Rotation::new(start, now);
         observers.into_iter().for_each(|observer| rotation.observe(observer));

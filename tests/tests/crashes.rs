@@ -45,6 +45,7 @@ fn begin(server: &Server, disk: &Disk) -> Rotation {
         policy: Arc::new(Policy::default()),
         signer: Some(server.signer()),
         template: Some(Arc::new(Template::node("worker-1"))),
+        common_name: None,
         credential: disk.credential.clone(),
         pending: disk.record.as_deref().map(|record| Record::decode(record).unwrap()),
     };
@@ -351,6 +352,7 @@ fn a_record_about_something_else_is_disregarded() {
             policy: Arc::new(Policy::default()),
             signer: Some(node.server.signer()),
             template: Some(Arc::new(Template::node("worker-1"))),
+            common_name: None,
             credential: None,
             pending: Some(pending),
         };
@@ -384,6 +386,7 @@ fn a_record_is_of_use_to_a_start_that_does_not_know_its_template_yet() {
         policy: Arc::new(Policy::default()),
         signer: Some(node.server.signer()),
         template: None,
+        common_name: None,
         credential: None,
         pending: Some(node.record()),
     };

@@ -150,6 +150,7 @@ fn a_credential_taken_over_from_the_store_is_the_one_served() {
         policy: Arc::new(policy()),
         signer: None,
         template: Some(Arc::new(Template::node("worker-1"))),
+        common_name: None,
         credential: Some(first),
         pending: None,
     };

@@ -106,6 +106,7 @@ impl<'a> Session<'a> {
         let plan = Plan {
             name: if several { of.to_owned() } else { String::new() },
             policy: policy.clone(),
+            common_name: first.template.common_name().to_owned(),
             template: Some(first.template.clone()),
             signer: first.signer(options, access.cluster.clone(), access.bootstrap.clone()),
             store,
@@ -118,7 +119,7 @@ impl<'a> Session<'a> {
         let mut object = None;
         if let Serving::Rotated { node: name, addresses } = serving {
             let looking_on = observers.of(SERVING_PREFIX);
-            watches.push(start_serving(options, &settings, &access, &handle, wakes, looking_on)?);
+            watches.push(start_serving(options, name, &settings, &access, &handle, wakes, looking_on)?);
             if matches!(addresses, Addresses::Cluster) {
                 let user = node(options, &handle, &Shown::default());
                 object = Some(NodeObject::watch(name, access.cluster.clone(), user, wakes.waker())?);
@@ -145,6 +146,7 @@ impl<'a> Session<'a> {
 
 fn start_serving(
     options: &Run,
+    name: &str,
     settings: &Settings,
     access: &Access,
     first: &Handle,
@@ -158,6 +160,7 @@ fn start_serving(
     let plan = Plan {
         name: SERVING_PREFIX.to_owned(),
         policy: settings.policy.clone(),
+        common_name: Template::node(name).common_name().to_owned(),
         // Asked for when there is somebody to ask as.
         template: None,
         signer: Some(settings::serving_signer(options, access.cluster.clone(), node(options, first, &shown))),

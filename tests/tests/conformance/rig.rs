@@ -306,6 +306,7 @@ impl Node {
             policy: Arc::new(Policy::default()),
             signer: Some(signer),
             template: Some(Arc::new(Template::node("worker-1"))),
+            common_name: None,
             credential,
             pending: None,
         };

@@ -78,6 +78,7 @@ impl World {
             policy: Arc::new(Policy::default()),
             signer: Some(signer),
             template: Some(Arc::new(template(serving))),
+            common_name: None,
             credential: None,
             pending: None,
         };
