@@ -84,8 +84,8 @@ fn unusable_keys_are_refused() {
 fn rsa_keys_are_generated_and_signed_with_like_others() {
     let key = KeyPair::generate(KeyAlgorithm::Rsa).unwrap();
     assert_eq!(key.algorithm(), KeyAlgorithm::Rsa);
-    let request = perennial_pki::certificate_request(&perennial::Template::node("worker-1"), &key).unwrap();
-    let facts = perennial_pki::read_request(request.pem.as_bytes()).unwrap();
+    let request = certificate_request(&Template::node("worker-1"), &key).unwrap();
+    let facts = read_request(request.pem.as_bytes()).unwrap();
     assert_eq!(facts.public_key_der, key.public_key_der());
     let again = KeyPair::from_pem(key.to_pem().as_bytes()).unwrap();
     assert_eq!(again.public_key_der(), key.public_key_der());
