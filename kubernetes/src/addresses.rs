@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use perennial::Template;
 use serde::Deserialize;
 
+use crate::cluster::printable;
+
 /// What kind of address of a node's: `status.addresses[].type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 pub enum AddressType {
@@ -24,6 +26,9 @@ pub enum AddressType {
     /// A DNS name from outside.
     #[serde(rename = "ExternalDNS")]
     ExternalDns,
+    /// One that is not known here: Kubernetes leaves the list open.
+    #[serde(other)]
+    Other,
 }
 
 impl AddressType {
@@ -38,7 +43,7 @@ impl AddressType {
     /// As Kubernetes writes it.
     pub fn name(self) -> &'static str {
         let named = Self::NAMES.into_iter().find(|(_, kind)| *kind == self);
-        named.map_or("Hostname", |(name, _)| name)
+        named.map_or("Other", |(name, _)| name)
     }
 
     const fn is_ip(self) -> bool {
@@ -61,7 +66,22 @@ pub struct NodeAddress {
 pub struct Addresses {
     dns_names: BTreeSet<String>,
     ip_addresses: BTreeSet<IpAddr>,
-    unusable: Vec<NodeAddress>,
+    unusable: Vec<Unusable>,
+}
+
+/// An address that goes into no certificate. To people: which, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    /// The address.
+    pub address: NodeAddress,
+    why: &'static str,
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let NodeAddress { kind, address } = &self.address;
+        write!(f, "{} {}: {}", kind.name(), printable(address), self.why)
+    }
 }
 
 impl Addresses {
@@ -72,11 +92,11 @@ impl Addresses {
     pub fn of(addresses: impl IntoIterator<Item = NodeAddress>) -> Self {
         let mut of = Self::default();
         for NodeAddress { kind, address } in addresses {
-            match address.parse::<IpAddr>() {
-                Ok(ip) => drop(of.ip_addresses.insert(ip.to_canonical())),
-                Err(_) if !kind.is_ip() && is_dns_name(&address) => drop(of.dns_names.insert(address)),
-                Err(_) if address.is_empty() => {}
-                Err(_) => of.unusable.push(NodeAddress { kind, address }),
+            match usable(kind, &address) {
+                _ if address.is_empty() => {}
+                Ok(Some(ip)) => drop(of.ip_addresses.insert(ip)),
+                Ok(None) => drop(of.dns_names.insert(address)),
+                Err(why) => of.unusable.push(Unusable { address: NodeAddress { kind, address }, why }),
             }
         }
         of
@@ -104,14 +124,7 @@ impl Addresses {
                 }
                 _ => return Err(bad("more than one address")),
             };
-            let ip = address.parse::<IpAddr>().is_ok();
-            if !ip && (kind.is_ip() || !is_dns_name(address)) {
-                return Err(bad(if kind.is_ip() {
-                    "this is not an IP address"
-                } else {
-                    "this is neither an IP address nor a DNS name"
-                }));
-            }
+            usable(kind, address).map_err(bad)?;
             addresses.push(NodeAddress { kind, address: address.to_owned() });
         }
         Ok(Self::of(addresses))
@@ -134,8 +147,8 @@ impl Addresses {
         serde_json::from_slice(json).map(|Node { status }| Self::of(status.addresses))
     }
 
-    /// What is neither an IP address nor a DNS name, though it was to be one.
-    pub fn unusable(&self) -> &[NodeAddress] {
+    /// What is neither an IP address nor a DNS name, though it was to be one, or is of a kind nobody knows.
+    pub fn unusable(&self) -> &[Unusable] {
         &self.unusable
     }
 
@@ -143,6 +156,20 @@ impl Addresses {
     pub fn template(&self, node: &str) -> Option<Template> {
         let template = Template::node(node).with_dns_names(self.dns_names.iter().cloned());
         (!self.ip_addresses.is_empty()).then(|| template.with_ip_addresses(self.ip_addresses.iter().copied()))
+    }
+}
+
+/// An IP address, or `None` for a DNS name; else why it is neither.
+fn usable(kind: AddressType, address: &str) -> Result<Option<IpAddr>, &'static str> {
+    match address.parse::<IpAddr>() {
+        _ if kind == AddressType::Other => Err("addresses of this type are not known"),
+        Ok(ip) => Ok(Some(ip.to_canonical())),
+        Err(_) if kind.is_ip() => Err("this is not an IP address"),
+        Err(_) if !is_dns_name(address) => Err("this is neither an IP address nor a DNS name"),
+        Err(_) if ends_in_a_number(address) => {
+            Err("this looks like an IP address and is none; no DNS name ends in a number")
+        }
+        Err(_) => Ok(None),
     }
 }
 
@@ -157,6 +184,12 @@ fn is_dns_name(name: &str) -> bool {
             && !label.ends_with('-')
     };
     name.len() <= 253 && name.strip_prefix("*.").unwrap_or(name).split('.').all(label)
+}
+
+/// Top-level domains are alphabetic (RFC 1123 §2.1), so this is an IP address that was mistyped. A single label is a
+/// host's own name, and may be a number.
+fn ends_in_a_number(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, last)| last.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// A line that is no address.
@@ -195,10 +228,39 @@ mod tests {
             ("InternalIP worker", "line 1: this is not an IP address"),
             ("-worker", "line 1: this is neither an IP address nor a DNS name"),
             ("a..b", "line 1: this is neither"),
+            ("10.0.0.256", "line 1: this looks like an IP address and is none"),
+            ("Hostname 001.1.1.1", "line 1: this looks like an IP address and is none"),
+            ("InternalDNS 10.0.7", "line 1: this looks like an IP address and is none"),
+            ("Other 10.0.0.7", "line 1: expected Hostname, InternalIP"),
         ] {
             let error = Addresses::parse(text).unwrap_err().to_string();
             assert!(error.starts_with(told), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_host_may_be_called_by_a_number_and_a_label_before_the_last_may_be_one() {
+        let template = Addresses::parse("10.0.0.7\n17\n42.example").unwrap().template("17").unwrap();
+        assert_eq!(template.dns_names(), ["17", "42.example"]);
+    }
+
+    #[test]
+    fn an_address_that_is_of_no_use_hides_no_other_and_says_why() {
+        let node = br#"{"status":{"addresses":[{"type":"InternalIP","address":"10.0.0.7"},
+                        {"type":"PodIP","address":"10.1.0.1"},{"type":"Hostname","address":"10.0.0.256"},
+                        {"type":"ExternalIP","address":"worker-1"},{"type":"Hostname","address":""}]}}"#;
+        let addresses = Addresses::of_node(node).unwrap();
+        let template = addresses.template("worker-1").unwrap();
+        assert_eq!((template.dns_names().len(), template.ip_addresses().len()), (0, 1));
+        let unusable: Vec<String> = addresses.unusable().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            unusable,
+            [
+                "Other 10.1.0.1: addresses of this type are not known",
+                "Hostname 10.0.0.256: this looks like an IP address and is none; no DNS name ends in a number",
+                "ExternalIP worker-1: this is not an IP address",
+            ]
+        );
     }
 
     #[test]

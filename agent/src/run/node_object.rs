@@ -49,7 +49,9 @@ impl NodeObject {
                 let pause = if now.is_ok() { LOOK } else { pause };
                 let now = now.map_err(|why| format!("the addresses of node {name} are not known: {why}"));
                 let before = latest.lock().unwrap_or_else(PoisonError::into_inner).replace(now.clone());
-                if before != Some(now) {
+                if before.as_ref() != Some(&now) {
+                    let unusable = now.iter().flat_map(Addresses::unusable);
+                    unusable.for_each(|address| tracing::warn!("an address of node {name} is of no use: {address}"));
                     changed();
                 }
                 if ended.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
