@@ -9,6 +9,9 @@ pub const API_VERSION: &str = "certificates.k8s.io/v1";
 /// Where certificate signing requests live.
 pub const CSR_PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
+/// Where the versions of their API are named.
+pub(crate) const GROUP_PATH: &str = "/apis/certificates.k8s.io";
+
 /// Signs client certificates for anybody (`signerName`).
 pub const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 /// Signs kubelets' client certificates (`signerName`).

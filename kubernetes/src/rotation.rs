@@ -366,7 +366,11 @@ impl Rotation {
         };
         self.asking = Some(Asking { id, key, shown, progress: None });
         let seed = self.seed ^ id.get();
-        Ok(Issuance::new(ask, signer.cluster.clone(), identity, signer.limits, seed))
+        let limits = match self.machine.state() {
+            State::Requesting { until, .. } => signer.limits.lasting(until.since(now.instant)),
+            _ => signer.limits,
+        };
+        Ok(Issuance::new(ask, signer.cluster.clone(), identity, limits, seed))
     }
 
     /// Our own certificate while it is of use; else whatever was given for that case.

@@ -61,6 +61,42 @@ fn a_page_that_is_not_the_apis_is_judged_by_its_status_and_quoted_in_brief() {
         assert_eq!((error.failure, error.server_healthy()), (failure, Some(healthy)), "{code}: {error}");
         assert!(error.message.len() < 900 && !error.message.chars().any(char::is_control), "{error}");
         mentions(&error, &[&code.to_string(), "text/html", "login please"]);
+        assert_eq!(error.message.contains("is that the URL of a Kubernetes API server"), code == 404);
+    }
+}
+
+/// What Go's HTTP server says of a path that it has no handler for.
+fn no_such_page() -> Reply {
+    let text = "404 page not found\n";
+    let head = "HTTP/1.1 404 X\r\nContent-Type: text/plain; charset=utf-8\r\n";
+    Reply::raw(format!("{head}Content-Length: {}\r\n\r\n{text}", text.len()))
+}
+
+#[test]
+fn an_old_api_server_is_told_from_a_wrong_address_by_the_versions_it_has() {
+    let scene = Scene::new();
+    let group = |versions: &[&str]| {
+        let versions: Vec<_> = versions.iter().map(|version| serde_json::json!({ "version": version })).collect();
+        let group = serde_json::json!({ "kind": "APIGroup", "apiVersion": "v1", "versions": versions });
+        Reply::json(200, group.to_string())
+    };
+    for (answer, advice) in [
+        (
+            group(&["v1beta1"]),
+            "it serves certificates.k8s.io as v1beta1 only, and v1 is needed: Kubernetes 1.19 or newer",
+        ),
+        (group(&["v1", "v1beta1"]), "yet it says that it serves certificates.k8s.io/v1"),
+        (group(&[]), "is that the URL of a Kubernetes API server, of 1.19 or newer?"),
+        (no_such_page(), "is that the URL of a Kubernetes API server, of 1.19 or newer?"),
+        (Reply::json(200, "{}"), "is that the URL of a Kubernetes API server, of 1.19 or newer?"),
+        (Reply::status(403, "Forbidden", "no"), "it takes an API server of Kubernetes 1.19 or newer"),
+        (Reply::silence().then(End::Close), "is that the URL of a Kubernetes API server, of 1.19 or newer?"),
+    ] {
+        let mut world = scene.world(|asked| if asked.is_post() { no_such_page() } else { answer.clone() });
+        let error = world.run(&mut scene.issuance()).unwrap_err();
+        assert_eq!(error.failure, Failure::Rejected);
+        mentions(&error, &["404 with text/plain; charset=utf-8: 404 page not found", advice]);
+        assert_eq!(world.lines()[..2], [format!("POST {CSRS}"), "GET /apis/certificates.k8s.io".to_owned()]);
     }
 }
 

@@ -2,11 +2,13 @@
 
 mod client_support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use client_support::*;
-use perennial::Failure;
+use perennial::{Failure, Policy, Template};
 use perennial_kubernetes::client::{Issuance, Limits};
+use perennial_kubernetes::rotation::{AskAs, Duty, Input, Rotation, Signer, Start};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -137,6 +139,50 @@ fn a_quarter_of_an_hour_of_quiet_waiting_stays_far_below_the_bound() {
         !world.steps.iter().any(|step| step.starts_with("wait")),
         "good watches follow one another without a pause"
     );
+}
+
+#[test]
+fn the_bound_grows_with_the_time_a_request_may_take() {
+    let bound = |hours: u32| Limits::default().lasting(hours * 3600 * SECOND).requests;
+    assert_eq!((Limits::default().lasting(900 * SECOND).requests, bound(1), bound(12)), (64, 289, 3589));
+    assert_eq!(Limits::default().lasting(Duration::MAX).requests, u32::MAX);
+}
+
+#[test]
+fn who_waits_for_hours_is_not_cut_short_by_the_bound_on_requests() {
+    let scene = Scene::new();
+    let policy = Policy { request_timeout: 8 * 3600 * SECOND, ..Policy::default() };
+    // Nobody decides, and watching is forbidden.
+    let mut object = serde_json::Value::Null;
+    let mut world = scene.world(|asked| {
+        if asked.is_post() {
+            object = serde_json::from_slice(&asked.body).unwrap();
+            object["metadata"]["uid"] = "uid-1".into();
+        }
+        match asked.is_watch() {
+            true => Reply::status(403, "Forbidden", "watch is not allowed"),
+            false => Reply::json(200, object.to_string()),
+        }
+    });
+    let identity = scene.identity.clone();
+    let mut signer = Signer::kubelet_client(scene.cluster(), None);
+    signer.ask_as = AskAs::Other(Arc::new(move || Ok(identity.clone())));
+    let start = Start {
+        policy: Arc::new(policy),
+        signer: Some(signer),
+        template: Some(Arc::new(Template::node("a"))),
+        common_name: None,
+        credential: None,
+        pending: None,
+    };
+    let mut rotation = Rotation::new(start, world.now);
+    let duties = rotation.handle(Input::Tick, world.now);
+    let drive = |duty| if let Duty::Drive { exchange, .. } = duty { Some(exchange) } else { None };
+    let mut exchange = duties.into_iter().find_map(drive).unwrap();
+    let error = world.run(&mut *exchange).unwrap_err();
+    assert!(world.elapsed() > 8 * 3600 * SECOND, "{:?}", world.elapsed());
+    assert_eq!((error.failure, world.asked.len()), (Failure::TimedOut, 64 + (8 * 3600 - 900) / 12));
+    assert!(error.message.contains("still undecided after 2389 HTTP requests"), "{error}");
 }
 
 #[test]

@@ -45,6 +45,7 @@ fn a_release_without_the_api_is_told_from_a_wrong_address() {
         let rejected = |now: &Snapshot| matches!(now.state, State::BackingOff { last: Failure::Rejected, .. });
         let why = handle.wait_for(BOUND, rejected).unwrap().last_error.clone().unwrap();
         assert!(why.contains("Kubernetes 1.19 or newer"), "{why}");
+        assert!(why.contains("it serves certificates.k8s.io as v1beta1 only"), "{why}");
         handle.shutdown();
     });
 }

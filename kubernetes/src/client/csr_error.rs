@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use perennial::Failure;
+use serde::Deserialize;
 
 use super::exchange::ExchangeError;
 use super::health::Health;
@@ -43,6 +44,11 @@ impl fmt::Display for CsrError {
 
 impl std::error::Error for CsrError {}
 
+const NOT_SERVED: &str =
+    "; certificates.k8s.io/v1 is not served there: it takes an API server of Kubernetes 1.19 or newer, and its URL";
+const NOT_AN_API_SERVER: &str =
+    "; nothing there knows certificates.k8s.io: is that the URL of a Kubernetes API server, of 1.19 or newer?";
+
 /// Which request, where and as whom: what every message must say.
 #[derive(Clone, Copy)]
 pub(crate) struct Scene<'a> {
@@ -54,15 +60,6 @@ pub(crate) struct Scene<'a> {
 impl Scene<'_> {
     /// The server answered, and will not have it.
     pub(crate) fn refused(self, response: &Response) -> CsrError {
-        let said = Said::read(response);
-        let failure = match response.status {
-            401 => Failure::Unauthorized,
-            403 => Failure::Forbidden,
-            429 => Failure::Throttled,
-            408 => Failure::Unreachable,
-            400..=499 => Failure::Rejected,
-            _ => Failure::Unreachable,
-        };
         let shown = self.identity.describe();
         let advice = match response.status {
             401 => format!(
@@ -74,11 +71,41 @@ impl Scene<'_> {
                     and see whether the node may ask for this name"
                     .to_owned()
             }
-            404 => "; certificates.k8s.io/v1 is not served there: it takes an API server of Kubernetes 1.19 or newer, \
-                    and its URL"
-                .to_owned(),
-            _ if !said.by_the_api => "; is that a Kubernetes API server?".to_owned(),
+            404 if Said::read(response).by_the_api => NOT_SERVED.to_owned(),
+            404 => NOT_AN_API_SERVER.to_owned(),
+            _ if !Said::read(response).by_the_api => "; is that a Kubernetes API server?".to_owned(),
             _ => String::new(),
+        };
+        self.turned_down(response, &advice)
+    }
+
+    /// There is no certificates.k8s.io/v1, and who asked for the group as a whole was answered this.
+    pub(crate) fn absent(self, response: &Response, group: &Response) -> CsrError {
+        let advice = match served_versions(group) {
+            Some(versions) if versions.iter().any(|version| version == "v1") => {
+                "; yet it says that it serves certificates.k8s.io/v1: is something in between?".to_owned()
+            }
+            Some(versions) => {
+                let versions = printable(&versions.join(" and "));
+                format!(
+                    "; it serves certificates.k8s.io as {versions} only, and v1 is needed: Kubernetes 1.19 or newer has it"
+                )
+            }
+            None if Said::read(group).by_the_api => NOT_SERVED.to_owned(),
+            None => NOT_AN_API_SERVER.to_owned(),
+        };
+        self.turned_down(response, &advice)
+    }
+
+    fn turned_down(self, response: &Response, advice: &str) -> CsrError {
+        let said = Said::read(response);
+        let failure = match response.status {
+            401 => Failure::Unauthorized,
+            403 => Failure::Forbidden,
+            429 => Failure::Throttled,
+            408 => Failure::Unreachable,
+            400..=499 => Failure::Rejected,
+            _ => Failure::Unreachable,
         };
         CsrError {
             failure,
@@ -164,6 +191,22 @@ impl fmt::Display for Scene<'_> {
     }
 }
 
+/// The versions an `APIGroup` has; `None` if this is none.
+fn served_versions(response: &Response) -> Option<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Group {
+        kind: String,
+        versions: Vec<Version>,
+    }
+    #[derive(Deserialize)]
+    struct Version {
+        version: String,
+    }
+    let group: Group = serde_json::from_slice(&response.body).ok()?;
+    (response.status == 200 && group.kind == "APIGroup" && !group.versions.is_empty())
+        .then(|| group.versions.into_iter().map(|version| version.version).collect())
+}
+
 /// The subjects of the first few certificates in a PEM file.
 fn subjects(pem: &str) -> Vec<String> {
     x509_parser::pem::Pem::iter_from_buffer(pem.as_bytes())
@@ -195,6 +238,11 @@ impl Said {
             },
             None => Self { text: foreign(response), retry_after: None, by_the_api: false },
         }
+    }
+
+    /// What API servers say of a path that none of their APIs has: they leave that to Go.
+    pub(crate) fn is_no_path(response: &Response) -> bool {
+        response.status == 404 && response.body.trim_ascii() == b"404 page not found"
     }
 }
 

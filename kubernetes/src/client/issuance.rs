@@ -20,10 +20,11 @@ use super::conversation::{Conversation, Input, Step};
 use super::csr_error::{CsrError, Said, Scene};
 use super::exchange::ExchangeError;
 use super::health::Health;
+use super::http::Request;
 use super::session::{Event, Limits, Response, Session};
 use super::watch::{Lines, News, news};
 use crate::cluster::{Cluster, Identity, printable};
-use crate::objects::CertificateSigningRequest;
+use crate::objects::{CertificateSigningRequest, GROUP_PATH};
 
 use super::progress::{Issued, Progress};
 
@@ -57,6 +58,8 @@ pub struct Issuance {
     lines: Lines,
     /// Set when watching is forbidden: how often the object was read instead.
     polls: Option<u32>,
+    /// There is no place for the request: how that was said, and what it told of the server.
+    absent: Option<(Response, Option<Health>)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +67,8 @@ enum Aim {
     Create,
     Read,
     Watch,
+    /// Which versions of the API there are.
+    Group,
 }
 
 enum Stage {
@@ -97,6 +102,7 @@ impl Issuance {
             resource_version: String::new(),
             lines: Lines::default(),
             polls: None,
+            absent: None,
         }
     }
 
@@ -117,7 +123,10 @@ impl Issuance {
 
     /// What the last answer told of the API server; `None` before the first.
     pub const fn health(&self) -> Option<Health> {
-        self.session.health()
+        match &self.absent {
+            Some((_, health)) => *health,
+            None => self.session.health(),
+        }
     }
 
     /// HTTP requests made so far.
@@ -141,7 +150,14 @@ impl Issuance {
 
     fn begin(&mut self, aim: Aim, now: Now) {
         if self.session.exhausted() {
-            return self.fail(self.scene().given_up(self.session.requests(), &self.trouble));
+            let requests = self.session.requests();
+            let undecided = self.uid.is_some() && self.troubles == 0;
+            return self.fail(if undecided {
+                let what = format_args!("it is still undecided after {requests} HTTP requests");
+                self.scene().judged(Failure::TimedOut, what)
+            } else {
+                self.scene().given_up(requests, &self.trouble)
+            });
         }
         let (request, stream) = match aim {
             Aim::Create => {
@@ -149,6 +165,7 @@ impl Issuance {
                 (self.ask.create(), None)
             }
             Aim::Read => (self.ask.read(), None),
+            Aim::Group => (Request::get(GROUP_PATH), None),
             Aim::Watch => {
                 let seconds = self.dice.between(300, 600);
                 self.lines = Lines::default();
@@ -170,6 +187,10 @@ impl Issuance {
                 Aim::Create => self.created(&response, now),
                 Aim::Read => self.read(&response, now),
                 Aim::Watch => self.watch_refused(&response, now),
+                Aim::Group => {
+                    let absent = self.absent.as_ref().map_or(&response, |(absent, _)| absent);
+                    self.fail(self.scene().absent(absent, &response));
+                }
             },
             Event::Opened => self.stage = Stage::Watching(now.instant),
             Event::Piece(piece) => self.watched(&piece, now),
@@ -183,6 +204,11 @@ impl Issuance {
             // What is there may be ours: submitted before a crash, or by a POST whose answer got lost.
             409 => (self.found, self.stage) = (true, Stage::Next(Aim::Read)),
             200..=299 => self.settle_or_lose(Aim::Create, response, now),
+            // An old API server, or another server written in Go: the group tells.
+            404 if Said::is_no_path(response) && !self.session.exhausted() => {
+                self.absent = Some((response.clone(), self.session.health()));
+                self.stage = Stage::Next(Aim::Group);
+            }
             _ => self.fail(self.scene().refused(response)),
         }
     }
@@ -256,6 +282,10 @@ impl Issuance {
                 }
             }
             (_, Aim::Read) => self.retry(Aim::Read, error.to_string(), None, now),
+            (_, Aim::Group) => self.fail(match &self.absent {
+                Some((absent, _)) => self.scene().refused(absent),
+                None => self.scene().lost(&error),
+            }),
             (_, Aim::Watch) => self.look_again(error.to_string(), now),
         }
     }
@@ -371,7 +401,7 @@ impl Issuance {
     }
 
     fn fail(&mut self, error: CsrError) {
-        let health = self.session.health();
+        let health = self.health();
         self.finish(Err(CsrError { health, ..error }));
     }
 

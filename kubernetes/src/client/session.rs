@@ -15,12 +15,18 @@ use crate::cluster::{Cluster, Identity};
 const LONGEST_BODY: usize = 4 << 20;
 /// After a failed write: how long to listen for the server's reason.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a wait the default number of requests is for.
+const PLAIN_WAIT: Duration = Duration::from_secs(15 * 60);
+/// Waiting takes no more than a request in this time: looks are 24 s apart at least, and each takes a second request
+/// if the server has closed the connection meanwhile. A watch that something ends once a minute takes less.
+const QUIET: Duration = Duration::from_secs(12);
 
 /// How long one conversation may take at each point, and how much of it there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// HTTP requests in one conversation, repeated ones included.
+    /// HTTP requests in one conversation, repeated ones included. Where a request may take longer than 15 minutes, a
+    /// rotation allows for more: [`lasting`](Self::lasting) says how many.
     pub requests: u32,
     /// To resolve the name and open a TCP connection.
     pub connect: Duration,
@@ -30,9 +36,20 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 64 requests (a wait of 15 minutes takes about ten when nothing goes wrong), 10 s, 30 s.
+    /// 64 requests, 10 s, 30 s.
     fn default() -> Self {
         Self { requests: 64, connect: Duration::from_secs(10), answer: Duration::from_secs(30) }
+    }
+}
+
+impl Limits {
+    /// The same for a conversation that may last so long: one request more for each 12 s beyond 15 minutes. Waiting
+    /// takes no more where nothing goes wrong, so that the rest is left for trouble.
+    #[must_use]
+    pub fn lasting(self, timeout: Duration) -> Self {
+        let beyond = timeout.saturating_sub(PLAIN_WAIT).as_secs() / QUIET.as_secs();
+        let requests = self.requests.saturating_add(u32::try_from(beyond).unwrap_or(u32::MAX));
+        Self { requests, ..self }
     }
 }
 

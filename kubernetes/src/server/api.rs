@@ -36,7 +36,7 @@ pub enum Approval {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Which Kubernetes 1.x it is like, as far as certificates go: before 22, `expirationSeconds` is not known; before
-    /// 19, the API is not there.
+    /// 19, the API is not there: the group names `v1beta1` only, whose requests are answered with 404 here.
     pub minor: u32,
     /// Who approves requests.
     pub approval: Approval,
@@ -210,7 +210,9 @@ impl Api {
             return Err(access::no_impersonation(&user));
         }
         match path.as_slice() {
-            ["apis", status::GROUP, "v1", ..] if self.options.minor < 19 => Err(status::no_such_resource()),
+            ["apis", status::GROUP, "v1", ..] if self.options.minor < discovery::V1_SINCE => {
+                Err(status::no_such_path())
+            }
             ["apis", status::GROUP, "v1", status::RESOURCE, rest @ ..] => self.collection(request, &user, rest, now),
             // Earlier versions are gone since Kubernetes 1.22.
             ["apis", status::GROUP, _, status::RESOURCE, ..] => Err(status::no_such_resource()),

@@ -48,24 +48,31 @@ const RESOURCES: [Resource; 3] = [
     },
 ];
 
+/// Since Kubernetes 1.19, certificates.k8s.io is there as `v1`.
+pub(super) const V1_SINCE: u32 = 19;
+
 /// The document at `path`, if there is one.
 pub(super) fn answer(path: &[&str], accept: &str, minor: u32) -> Option<Response> {
     let document = match *path {
         ["version"] => version(minor),
         ["api"] if wants_aggregated(accept) => return Some(aggregated(&[])),
-        ["apis"] if wants_aggregated(accept) => return Some(aggregated(&RESOURCES)),
+        // Servers that old say it only this way.
+        ["apis"] if wants_aggregated(accept) && minor >= V1_SINCE => return Some(aggregated(&RESOURCES)),
         ["api"] => json!({ "kind": "APIVersions", "versions": [], "serverAddressByClientCIDRs": [] }),
         ["apis"] => {
-            let groups: Vec<Value> = RESOURCES.iter().map(|resource| group(resource.group)).collect();
+            let groups: Vec<Value> = RESOURCES.iter().map(|resource| group(resource, minor)).collect();
             json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
         }
         ["apis", name] => {
-            let mut found = group(RESOURCES.iter().find(|resource| resource.group == name)?.group);
+            let mut found = group(RESOURCES.iter().find(|resource| resource.group == name)?, minor);
             found["kind"] = "APIGroup".into();
             found["apiVersion"] = "v1".into();
             found
         }
-        ["apis", name, "v1"] => resources(RESOURCES.iter().find(|resource| resource.group == name)?),
+        ["apis", name, named] => {
+            let resource = RESOURCES.iter().find(|resource| resource.group == name)?;
+            (named == version_of(resource, minor)).then(|| resources(resource, named))?
+        }
         ["openapi", "v3"] => openapi_index(),
         ["openapi", "v3", "apis", status::GROUP, "v1"] => SCHEMA.clone(),
         _ => return None,
@@ -87,12 +94,18 @@ fn version(minor: u32) -> Value {
     })
 }
 
-fn group(name: &str) -> Value {
-    let version = json!({ "groupVersion": format!("{name}/v1"), "version": "v1" });
+/// The version of a group's API that a server of Kubernetes 1.`minor` has.
+fn version_of(resource: &Resource, minor: u32) -> &'static str {
+    if resource.group == status::GROUP && minor < V1_SINCE { "v1beta1" } else { "v1" }
+}
+
+fn group(resource: &Resource, minor: u32) -> Value {
+    let (name, version) = (resource.group, version_of(resource, minor));
+    let version = json!({ "groupVersion": format!("{name}/{version}"), "version": version });
     json!({ "name": name, "versions": [version], "preferredVersion": version })
 }
 
-fn resources(resource: &Resource) -> Value {
+fn resources(resource: &Resource, version: &str) -> Value {
     let mut list = vec![json!({
         "name": resource.name,
         "singularName": resource.singular,
@@ -110,7 +123,7 @@ fn resources(resource: &Resource) -> Value {
             "verbs": verbs,
         })
     }));
-    let group_version = format!("{}/v1", resource.group);
+    let group_version = format!("{}/{version}", resource.group);
     json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list })
 }
 

@@ -68,6 +68,11 @@ pub(super) fn forbidden(name: &str, why: impl Display) -> Response {
 }
 
 /// No such path.
+/// A path that no API of the server's has: not the API answers, but what is around it.
+pub(super) fn no_such_path() -> Response {
+    Response::text(404, "404 page not found\n")
+}
+
 pub(super) fn no_such_resource() -> Response {
     let details = StatusDetails {
         causes: vec![StatusCause {
