@@ -7,6 +7,7 @@
 mod memory;
 mod observer;
 mod record;
+mod shortfall;
 mod signer;
 mod terms;
 
@@ -14,7 +15,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use perennial::{
-    Action, Event, Failure, Fingerprint, Instant, Key, Now, Policy, RequestId, RotationMachine, Setup, State, Template,
+    Action, Certificate, Event, Failure, Fingerprint, Instant, Key, Now, Policy, RequestId, RotationMachine, Setup,
+    State, Template,
 };
 use perennial_pki::{Credential, KeyPair, certificate_request};
 
@@ -25,6 +27,7 @@ use memory::Memory;
 use observer::Observers;
 pub use observer::{Observer, Step};
 pub use record::{Record, RecordError};
+use shortfall::shortfall;
 pub use signer::{AskAs, IdentitySource, Signer};
 pub use terms::{Duty, Input, Snapshot};
 
@@ -172,9 +175,10 @@ impl Rotation {
         let mut candidate = None;
         let mut events = self.translate(input, &mut candidate, now);
         while let Some(event) = events.pop_front() {
-            let issued = matches!(event, Event::CsrIssued { .. });
+            let issued =
+                if let Event::CsrIssued { certificate, .. } = &event { Some(certificate.clone()) } else { None };
             let actions = self.observers.handle(&mut self.machine, event, now);
-            self.look_at(&mut candidate, issued);
+            self.look_at(&mut candidate, issued.as_deref(), now);
             for action in actions {
                 match action {
                     Action::CancelRequest { id } => {
@@ -234,14 +238,15 @@ impl Rotation {
     }
 
     /// Serves the pair the machine has just decided to hold, or says why an issued one is not good enough.
-    fn look_at(&mut self, candidate: &mut Option<Arc<Credential>>, issued: bool) {
+    fn look_at(&mut self, candidate: &mut Option<Arc<Credential>>, issued: Option<&Certificate>, now: Now) {
         let held = self.machine.certificate().map(|held| held.fingerprint);
         if let Some(accepted) = candidate.take_if(|new| Some(new.chain().certificate().fingerprint) == held) {
             self.served = Some(accepted);
-            self.issued += u64::from(issued);
+            self.issued += u64::from(issued.is_some());
         }
-        if let Some(failure) = self.machine.last_failure().filter(|_| issued) {
-            self.request_error = Some(failure.describe().into());
+        if let (Some(failure), Some(issued)) = (self.machine.last_failure(), issued) {
+            let asked = self.machine.pending(now).map(|pending| pending.template);
+            self.request_error = Some(shortfall(failure, issued, asked.as_deref()).into());
         }
     }
 

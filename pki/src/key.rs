@@ -1,5 +1,7 @@
 //! Private keys: generated here, or imported from where kubelet, Go and openssl leave them.
 
+mod refusal;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -120,7 +122,7 @@ impl KeyPair {
     /// `RSA PRIVATE KEY` (PKCS#1). Blocks of other kinds, such as certificates, are skipped.
     ///
     /// # Errors
-    /// [`KeyError`]: no key, an encrypted key, a malformed key, or one of a kind not supported, weak RSA included.
+    /// [`KeyError`]: no key, an encrypted key, a malformed key, one that is too weak, or of a kind not supported.
     pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self, KeyError> {
         for block in pem::blocks(pem.as_ref()).map_err(KeyError::Pem)? {
             if block.is_encrypted_key() {
@@ -135,7 +137,7 @@ impl KeyPair {
 
     fn from_der(der: PrivateKeyDer<'static>) -> Result<Self, KeyError> {
         let der = Zeroizing::new(der);
-        let signing_key = provider::load(&der).map_err(|_| KeyError::Unsupported)?;
+        let signing_key = provider::load(&der).map_err(|_| refusal::refusal(&der))?;
         let algorithm = KeyAlgorithm::ALL
             .into_iter()
             .find(|algorithm| signing_key.choose_scheme(&[algorithm.signature().0]).is_some())
@@ -223,8 +225,20 @@ pub enum KeyError {
     NoKey,
     /// The key is protected by a passphrase.
     Encrypted,
-    /// The key is malformed, too weak, or of a kind not supported.
+    /// An RSA key that is too short to be safe, or too long for the crypto provider.
+    RsaSize {
+        /// The length of its modulus.
+        bits: usize,
+    },
+    /// An elliptic curve that is not supported.
+    Curve {
+        /// Its name, or its object identifier.
+        curve: String,
+    },
+    /// A kind of key that is not supported.
     Unsupported,
+    /// What is inside is no key, or not all of one.
+    Malformed,
 }
 
 impl fmt::Display for KeyError {
@@ -245,10 +259,18 @@ impl fmt::Display for KeyError {
             Self::Encrypted => f.write_str(
                 "the private key is encrypted, and nobody is there to type its passphrase; store it decrypted (`openssl pkey`)",
             ),
+            Self::RsaSize { bits } => {
+                let fault = if *bits < 2048 { "weak" } else { "long" };
+                write!(f, "an RSA key of {bits} bits is too {fault}; supported are 2048 to 4096 bits")
+            }
+            Self::Curve { curve } => {
+                write!(f, "ECDSA keys on {curve} are not supported; supported are the curves P-256 and P-384")
+            }
             Self::Unsupported => f.write_str(
-                "the private key is malformed or unsupported; supported are ECDSA on P-256 and P-384, Ed25519, \
-                 and RSA of 2048 to 4096 bits",
+                "private keys of this kind are not supported; supported are ECDSA on P-256 and P-384, Ed25519, and RSA of \
+                 2048 to 4096 bits",
             ),
+            Self::Malformed => f.write_str("the private key is malformed; is the file damaged?"),
         }
     }
 }

@@ -162,12 +162,43 @@ fn a_root_of_the_same_name_and_another_key_is_not_trusted() {
 }
 
 #[test]
-fn messages_say_what_to_look_at() {
-    let expired = BadCertificate::Expired { not_after: UnixTime::from_secs(NOT_AFTER) };
-    assert_eq!(expired.to_string(), "the certificate expired at 2026-01-01T01:00:00Z; if it is new, check the clocks");
-    let wrong = BadCertificate::WrongUsage { wanted: Usage::ClientAuth };
-    assert_eq!(
-        wrong.to_string(),
-        "the certificate's extended key usage lacks `client auth`; check the signer's usages"
-    );
+fn each_refusal_says_what_to_look_at() {
+    let hour = UnixTime::from_secs(NOT_AFTER);
+    for (refusal, told) in [
+        (BadCertificate::NotOurKey, "the certificate was issued for another key than the one of the request"),
+        (
+            BadCertificate::CertificateAuthority,
+            "the certificate is a CA certificate (basicConstraints CA:TRUE); no peer accepts it in TLS",
+        ),
+        (
+            BadCertificate::NoDigitalSignature,
+            "the certificate's key usage lacks digitalSignature, which TLS needs; check the signer's usages",
+        ),
+        (
+            BadCertificate::WrongUsage { wanted: Usage::ClientAuth },
+            "the certificate's extended key usage lacks `client auth`; check the signer's usages",
+        ),
+        (
+            BadCertificate::WrongUsage { wanted: Usage::ServerAuth },
+            "the certificate's extended key usage lacks `server auth`; check the signer's usages",
+        ),
+        (
+            BadCertificate::Expired { not_after: hour },
+            "the certificate expired at 2026-01-01T01:00:00Z; if it is new, check the clocks",
+        ),
+        (
+            BadCertificate::NotYetValid { not_before: hour },
+            "the certificate is not valid before 2026-01-01T01:00:00Z; check the clocks",
+        ),
+        (
+            BadCertificate::ForeignIssuer { position: 2 },
+            "certificate 2 of the chain issued none of those before it; the signer's chain is out of order",
+        ),
+        (
+            BadCertificate::UntrustedIssuer { issuer: "CN=a".into(), reason: "UnknownIssuer".into() },
+            "the certificate, issued by `CN=a`, does not lead to a trusted CA: UnknownIssuer",
+        ),
+    ] {
+        assert_eq!(refusal.to_string(), told);
+    }
 }

@@ -63,19 +63,54 @@ fn a_key_is_found_among_certificates_and_text() {
 #[test]
 fn unusable_keys_are_refused() {
     for (pem, expected) in [
-        (include_str!("data/rsa1024.pkcs1.pem"), KeyError::Unsupported),
-        (include_str!("data/p521.sec1.pem"), KeyError::Unsupported),
+        (include_str!("data/rsa1024.pkcs1.pem"), KeyError::RsaSize { bits: 1024 }),
+        (include_str!("data/p521.sec1.pem"), KeyError::Curve { curve: "P-521".into() }),
+        (include_str!("data/rsa1024.pkcs8.pem"), KeyError::RsaSize { bits: 1024 }),
+        (include_str!("data/p521.pkcs8.pem"), KeyError::Curve { curve: "P-521".into() }),
+        (include_str!("data/brainpool.sec1.pem"), KeyError::Curve { curve: "1.3.36.3.3.2.8.1.1.7".into() }),
+        (include_str!("data/x25519.pkcs8.pem"), KeyError::Unsupported),
         (include_str!("data/p256.encrypted.pem"), KeyError::Encrypted),
         (include_str!("data/p256.legacy-encrypted.pem"), KeyError::Encrypted),
         (include_str!("data/multi.crt.pem"), KeyError::NoKey),
         ("", KeyError::NoKey),
-        ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", KeyError::Unsupported),
+        ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", KeyError::Malformed),
+        (&RSA_PKCS1.replace("RSA PRIVATE", "EC PRIVATE"), KeyError::Malformed),
         (
             "-----BEGIN PRIVATE KEY-----\nAAAA",
             KeyError::Pem(PemError::Unclosed { block: 1, label: "PRIVATE KEY".into() }),
         ),
     ] {
         assert_eq!(KeyPair::from_pem(pem).err(), Some(expected));
+    }
+}
+
+#[test]
+fn a_key_of_a_good_kind_that_is_damaged_is_not_called_weak() {
+    for pem in [P256_SEC1, RSA_PKCS1, include_str!("data/rsa2048.pkcs8.pem"), include_str!("data/ed25519.pkcs8.pem")] {
+        let whole: Vec<&str> = pem.lines().collect();
+        let begin = whole.iter().rposition(|line| line.starts_with("-----BEGIN")).unwrap();
+        let cut = [&whole[begin..begin + 1], &["MAMCAQA="], &whole[whole.len() - 1..]].concat().join("\n");
+        assert_eq!(KeyPair::from_pem(cut).err(), Some(KeyError::Malformed));
+    }
+}
+
+#[test]
+fn each_refusal_of_a_key_says_why() {
+    for (error, told) in [
+        (KeyError::RsaSize { bits: 1024 }, "an RSA key of 1024 bits is too weak; supported are 2048 to 4096 bits"),
+        (KeyError::RsaSize { bits: 8192 }, "an RSA key of 8192 bits is too long; supported are 2048 to 4096 bits"),
+        (
+            KeyError::Curve { curve: "P-521".into() },
+            "ECDSA keys on P-521 are not supported; supported are the curves P-256 and P-384",
+        ),
+        (
+            KeyError::Unsupported,
+            "private keys of this kind are not supported; supported are ECDSA on P-256 and P-384, Ed25519, and RSA of \
+             2048 to 4096 bits",
+        ),
+        (KeyError::Malformed, "the private key is malformed; is the file damaged?"),
+    ] {
+        assert_eq!(error.to_string(), told);
     }
 }
 

@@ -1,0 +1,101 @@
+//! What is wrong with a certificate that was issued and is not what was asked for, in words.
+
+use perennial::{Certificate, Failure, Template};
+
+use crate::cluster::printable;
+
+/// Names beyond these are counted, not told.
+const MOST: usize = 5;
+
+/// Why `certificate` was judged as `failure` says.
+pub(super) fn shortfall(failure: Failure, certificate: &Certificate, asked: Option<&Template>) -> String {
+    let why = failure.describe();
+    let validity = certificate.validity;
+    match (failure, asked) {
+        (Failure::Unsatisfying, Some(asked)) => format!("{why}: {}", missing(certificate, asked)),
+        // The edge has let it pass, for clocks may differ.
+        (Failure::BadCertificate, _) => {
+            format!("{why}: it expired at {}; if it is new, check the clocks", validity.not_after())
+        }
+        (Failure::AlreadyDue, _) => format!(
+            "{why}: it is valid from {} to {}; check the clocks and the lifetimes the signer gives",
+            validity.not_before(),
+            validity.not_after()
+        ),
+        _ => why.to_owned(),
+    }
+}
+
+fn missing(certificate: &Certificate, asked: &Template) -> String {
+    let lacks = |wanted: &Template| !wanted.satisfied_by(certificate);
+    // One at a time, so that what is missing is what the machine takes for missing.
+    let like = || Template::new(certificate.common_name.as_str());
+    let organizations = asked.organizations().iter().filter(|name| lacks(&like().with_organizations([name.as_str()])));
+    let dns_names = asked.dns_names().iter().filter(|name| lacks(&like().with_dns_names([name.as_str()])));
+    let addresses = asked.ip_addresses().iter().filter(|ip| lacks(&like().with_ip_addresses([**ip])));
+    let common_name = Some(asked.common_name()).filter(|name| *name != certificate.common_name);
+    let mut names: Vec<String> = common_name.into_iter().map(|name| format!("CN {name}")).collect();
+    names.extend(organizations.map(|name| format!("O {name}")));
+    names.extend(dns_names.map(|name| format!("DNS {name}")));
+    names.extend(addresses.map(|ip| format!("IP {ip}")));
+    let more = names.len().saturating_sub(MOST);
+    names.truncate(MOST);
+    let names: Vec<String> = names.iter().map(|name| printable(name)).collect();
+    if more == 0 { names.join(", ") } else { format!("{} and {more} more", names.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use perennial::{Fingerprint, UnixTime, Validity};
+
+    use super::*;
+
+    fn certificate() -> Certificate {
+        let begin = UnixTime::from_secs(1_800_000_000);
+        let validity = Validity::new(begin, begin.after(Duration::from_secs(3600))).unwrap();
+        Certificate {
+            validity,
+            fingerprint: Fingerprint([0; 32]),
+            common_name: "system:node:a".into(),
+            organizations: Vec::new(),
+            dns_names: vec!["a".into()],
+            ip_addresses: Vec::new(),
+            provisional: false,
+            chain: Arc::from([]),
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named_and_what_is_there_is_not() {
+        let ip = IpAddr::from(Ipv4Addr::new(10, 0, 0, 7));
+        let asked = Template::node("a").with_dns_names(["a", "b"]).with_ip_addresses([ip]);
+        assert_eq!(
+            shortfall(Failure::Unsatisfying, &certificate(), Some(&asked)),
+            "the issued certificate lacks names that were asked for: O system:nodes, DNS b, IP 10.0.0.7"
+        );
+        let other = Template::new("b").with_dns_names((0..9).map(|n| format!("n{n}")));
+        assert_eq!(
+            shortfall(Failure::Unsatisfying, &certificate(), Some(&other)),
+            "the issued certificate lacks names that were asked for: CN b, DNS n0, DNS n1, DNS n2, DNS n3 and 5 more"
+        );
+    }
+
+    #[test]
+    fn what_is_of_no_use_for_its_time_says_which_time() {
+        let told = |failure| shortfall(failure, &certificate(), None);
+        assert_eq!(
+            told(Failure::BadCertificate),
+            "an unusable certificate was issued: it expired at 2027-01-15T09:00:00Z; if it is new, check the clocks"
+        );
+        assert_eq!(
+            told(Failure::AlreadyDue),
+            "the issued certificate is already due for rotation: it is valid from 2027-01-15T08:00:00Z to \
+             2027-01-15T09:00:00Z; check the clocks and the lifetimes the signer gives"
+        );
+        assert_eq!(told(Failure::Denied), Failure::Denied.describe());
+    }
+}
