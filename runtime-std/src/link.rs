@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use event_listener::{Event, EventListener, Listener as _};
 use perennial::RequestId;
-use perennial_kubernetes::client::Issuance;
+use perennial_kubernetes::client::{Health, Issuance, Progress};
 use perennial_kubernetes::rotation::{Input, Snapshot};
 
 use crate::log::report;
+
+/// A loop is not woken for less: a server that streams may send any number of pieces a second.
+const STILL: Duration = Duration::from_secs(10);
 
 /// What a loop is told.
 #[derive(Debug)]
@@ -91,14 +94,15 @@ impl Link {
         self.changed.notify(usize::MAX);
     }
 
-    /// For an exchange's driver: tells the loop whenever its progress changed, or what is known of the server.
+    /// For an exchange's driver: tells the loop whenever its progress changed, or what is known of the server. That it
+    /// still answers the same is told, too, every ten seconds at most.
     pub fn reporter(self: &Arc<Self>, id: RequestId) -> impl FnMut(&Issuance) + Send + use<> {
-        let (link, mut last) = (self.clone(), None);
+        let (link, mut told) = (self.clone(), None);
         move |exchange| {
-            let (progress, health) = (exchange.progress(), exchange.health());
-            let news = Some((progress.clone(), health.map(|health| health.answer)));
-            if last != news {
-                last = news;
+            let news = (exchange.progress(), exchange.health());
+            if told.as_ref().is_none_or(|told| is_news(told, &news)) {
+                told = Some(news.clone());
+                let (progress, health) = news;
                 link.send(Message::Input(Input::Progressed { id, progress, health }));
             }
         }
@@ -144,6 +148,19 @@ impl Link {
     }
 }
 
+type Report = (Progress, Option<Health>);
+
+/// Whether this differs from what was told before in more than the time, or in that by a lot.
+fn is_news(told: &Report, news: &Report) -> bool {
+    match (told.1, news.1) {
+        _ if told.0 != news.0 => true,
+        (Some(before), Some(health)) => {
+            before.answer != health.answer || health.at.instant.since(before.at.instant) >= STILL
+        }
+        (before, health) => before != health,
+    }
+}
+
 /// Ends a link when the last clone of it is gone, be it by a panic: whoever waits learns of it.
 #[derive(Clone, Debug)]
 pub struct Ending(Arc<EndOnDrop>);
@@ -177,5 +194,39 @@ fn wait(listener: EventListener, until: Option<Instant>) -> Option<()> {
             listener.wait();
             Some(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use perennial::Now;
+    use perennial_kubernetes::client::Answer;
+
+    use super::*;
+
+    fn report(answer: Answer, seconds: u64) -> Report {
+        let at = Now { instant: perennial::Instant::from_millis(seconds * 1000), ..Now::default() };
+        (Progress::WaitingForApproval { csr_name: "a".into() }, Some(Health { answer, at }))
+    }
+
+    #[test]
+    fn a_server_that_goes_on_answering_is_told_of_now_and_then() {
+        // A watch, of which something arrives each second for a minute.
+        let (mut told, mut times) = (report(Answer::Served, 0), 0);
+        for news in (1..=60).map(|second| report(Answer::Served, second)) {
+            if is_news(&told, &news) {
+                (told, times) = (news, times + 1);
+            }
+        }
+        assert_eq!((times, told), (6, report(Answer::Served, 60)));
+    }
+
+    #[test]
+    fn what_is_new_is_told_at_once() {
+        let told = report(Answer::Served, 0);
+        assert!(!is_news(&told, &told));
+        assert!(is_news(&told, &report(Answer::Unreachable, 0)));
+        assert!(is_news(&(Progress::Submitting, told.1), &told));
+        assert!(is_news(&(told.0.clone(), None), &told));
     }
 }
