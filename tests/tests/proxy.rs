@@ -12,6 +12,8 @@ use perennial_kubernetes::cluster::{Cluster, Proxy};
 use perennial_kubernetes::server::Approval;
 use support::{BOUND, issued, node, on_both, serve};
 
+const OPEN: &str = "HTTP/1.1 200 OK\r\nVia: 1.1 proxy\r\n\r\n";
+
 /// A proxy of our own; what it was asked, head by head.
 struct HttpProxy {
     address: SocketAddr,
@@ -21,7 +23,11 @@ struct HttpProxy {
 impl HttpProxy {
     /// One that answers so. What says 200 opens the way.
     fn answering(answer: &'static str) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), answer)
+    }
+
+    fn at(address: SocketAddr, answer: &'static str) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let (address, asked) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
         let heads = asked.clone();
         thread::spawn(move || {
@@ -72,7 +78,7 @@ fn behind(cluster: &Cluster, proxy: &HttpProxy) -> Arc<Cluster> {
 fn a_node_behind_a_proxy_rotates_and_the_proxy_sees_only_where_to() {
     on_both(|runtime| {
         let server = serve(Approval::Auto);
-        let proxy = HttpProxy::answering("HTTP/1.1 200 OK\r\nVia: 1.1 proxy\r\n\r\n");
+        let proxy = HttpProxy::answering(OPEN);
         let handle = node(runtime, &behind(&server.cluster, &proxy)).start();
         issued(&handle, 1);
         handle.rotate_now();
@@ -113,6 +119,9 @@ fn a_proxy_that_is_not_there_is_tried_again_until_it_is() {
             refused.last_error.as_ref().unwrap().contains("cannot connect to the proxy http://127.0.0.1:"),
             "{refused:?}"
         );
+        let proxy = HttpProxy::at(port, OPEN);
+        issued(&handle, 1);
+        assert_eq!(proxy.lines(), [format!("CONNECT {} HTTP/1.1", server.handle.address())]);
         handle.shutdown();
     });
 }
