@@ -47,7 +47,7 @@ pub use chain::{Chain, ChainError};
 pub use check::{BadCertificate, Expected, Usage};
 pub use credential::{Credential, CredentialError};
 pub use facts::{RequestFacts, read_request};
-pub use interim::interim;
+pub use interim::{Interim, interim};
 pub use issue::{IssueError, Issuer, KeyUsage, Terms, self_signed};
 pub use key::{KeyAlgorithm, KeyError, KeyPair};
 pub use pem::PemError;

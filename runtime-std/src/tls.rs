@@ -5,19 +5,22 @@
 //! [`ClientConfigs::current`] for each new connection, which resumes sessions of the certificate in use and no
 //! others; or it uses [`ClientCert`] in a configuration of its own, without resumption.
 //!
-//! Servers need not mind: who resumes has seen the certificate that was in use then. A server that knows its *clients* by
+//! Servers need not mind: who resumes has seen the certificate that was in use then, and goes by that one as long as it
+//! resumes; each new session begins with the certificate of that moment. To have every connection begin with it, turn
+//! tickets off. A server that knows its *clients* by
 //! certificates should mind: a resumed session is its client's as long as a ticket lasts, whatever became of the
 //! certificate. Turn tickets off there (`ServerConfig::session_storage`, `send_tls13_tickets`), or keep them short.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use perennial_pki::Credential;
+use perennial_pki::{Credential, Interim};
 use rustls::SignatureScheme;
 use rustls::client::{ClientConfig, ResolvesClientCert, Resumption};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use crate::clock;
 use crate::handle::Handle;
 
 /// Where the credential to use now comes from: a [`Handle`], files that somebody else keeps, or anything.
@@ -77,7 +80,7 @@ impl ResolvesClientCert for ClientCert {
 #[derive(Clone, Debug)]
 pub struct ServerCert {
     source: Source,
-    interim: Option<Arc<Credential>>,
+    interim: Option<Arc<Interim>>,
 }
 
 impl ServerCert {
@@ -86,18 +89,18 @@ impl ServerCert {
         Self { source: source.into(), interim: None }
     }
 
-    /// The same, and while there is none, with this: [`perennial_pki::interim`] makes one. Nobody trusts it, but who
-    /// does not verify yet can connect, as they can to a kubelet that has signed its own.
+    /// The same, and while there is none, with this. Nobody trusts it, but who does not verify yet can connect, as they
+    /// can to a kubelet that has signed its own.
     #[must_use]
-    pub fn with_interim(self, credential: Credential) -> Self {
-        Self { interim: Some(Arc::new(credential)), ..self }
+    pub fn with_interim(self, interim: Interim) -> Self {
+        Self { interim: Some(Arc::new(interim)), ..self }
     }
 }
 
 impl ResolvesServerCert for ServerCert {
     fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let credential = self.source.credential().or_else(|| self.interim.clone());
-        credential.map(|credential| credential.certified_key())
+        let interim = || Some(self.interim.as_ref()?.credential(clock::now().unix));
+        self.source.credential().or_else(interim).map(|credential| credential.certified_key())
     }
 }
 

@@ -11,12 +11,12 @@ use perennial::Template;
 use perennial_kubernetes::cluster::{Cluster, Identity};
 use perennial_kubernetes::rotation::Signer;
 use perennial_kubernetes::server::{Approval, Options};
-use perennial_pki::{Credential, interim, provider, sha256};
+use perennial_pki::{Credential, Interim, provider, sha256};
 use perennial_std::tls::{ClientCert, ClientConfigs, ServerCert};
 use perennial_std::{Handle, clock};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ClientConfig, Resumption};
-use rustls::server::{ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
 use rustls::{ClientConnection, HandshakeKind, RootCertStore, ServerConnection, StreamOwned};
 use support::{BOUND, Runtime, Server, issued, new_authority, node, on_both, serve, serve_at};
 
@@ -77,7 +77,7 @@ fn roots(cluster: &Cluster) -> Arc<RootCertStore> {
 /// Knows its clients by certificates of this cluster's, and lets in who has none.
 fn knows_clients(api: &Server) -> ServerConfig {
     let verifier = WebPkiClientVerifier::builder_with_provider(roots(&api.cluster), provider());
-    let own = interim(&Template::new("server").with_dns_names(["localhost"]), clock::now().unix).unwrap();
+    let own = Interim::new(Template::new("server").with_dns_names(["localhost"]), clock::now().unix).unwrap();
     ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -167,8 +167,8 @@ fn a_client_sees_the_new_serving_certificate_and_existing_connections_go_on() {
         let (api, handle) = serving(runtime);
         let wanted =
             Template::node("worker-1").with_dns_names(["localhost"]).with_ip_addresses([Ipv4Addr::LOCALHOST.into()]);
-        let own = interim(&wanted, clock::now().unix).unwrap();
-        let provisional = fingerprint(&own);
+        let own = Interim::new(wanted.clone(), clock::now().unix).unwrap();
+        let provisional = fingerprint(&own.credential(clock::now().unix));
         let resolver: Arc<dyn ResolvesServerCert> = Arc::new(ServerCert::new(&handle).with_interim(own));
         let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
         let address = server(config.with_no_client_auth().with_cert_resolver(resolver));
@@ -191,6 +191,46 @@ fn a_client_sees_the_new_serving_certificate_and_existing_connections_go_on() {
         let second = issued(&handle, 2);
         assert_eq!(seen(trusted()).1, fingerprint(&second));
         asked(&mut before);
+        handle.shutdown();
+    });
+}
+
+#[test]
+fn a_client_that_resumes_sees_the_new_serving_certificate_with_its_next_full_handshake() {
+    on_both(|runtime| {
+        let (api, handle) = serving(runtime);
+        handle.set_template(Some(
+            Template::node("worker-1").with_dns_names(["localhost"]).with_ip_addresses([Ipv4Addr::LOCALHOST.into()]),
+        ));
+        let first = fingerprint(&issued(&handle, 1));
+        let config = || {
+            let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+            config.with_no_client_auth().with_cert_resolver(Arc::new(ServerCert::new(&handle)))
+        };
+        let resuming = server(config());
+        let mut without_tickets = config();
+        without_tickets.session_storage = Arc::new(NoServerSessionStorage {});
+        without_tickets.send_tls13_tickets = 0;
+        let full = server(without_tickets);
+        // One configuration, kept over the rotation, as clients have it.
+        let clients = [resuming, full].map(|address| (address, Arc::new(client_config(Some(roots(&api.cluster))))));
+        // The certificate the client goes by, and whether it was shown that in an earlier session.
+        let seen = |(address, config): &(SocketAddr, Arc<ClientConfig>)| {
+            let mut stream = connect(*address, config.clone());
+            let (_, resumed) = asked(&mut stream);
+            (hex(&stream.get_ref().conn.peer_certificates().unwrap()[0]), resumed)
+        };
+        let [resuming, full] = &clients;
+        assert_eq!([seen(resuming), seen(resuming)], [(first.clone(), false), (first.clone(), true)]);
+        assert_eq!([seen(full), seen(full)], [(first.clone(), false), (first.clone(), false)]);
+
+        handle.rotate_now();
+        let second = fingerprint(&issued(&handle, 2));
+        // Who resumes is shown no certificate: it goes by the one it began with.
+        assert_eq!(seen(resuming), (first, true));
+        assert_eq!(seen(full), (second.clone(), false));
+        let anew = (resuming.0, Arc::new(client_config(Some(roots(&api.cluster)))));
+        assert_eq!([seen(&anew), seen(&anew)], [(second.clone(), false), (second, true)]);
         handle.shutdown();
     });
 }

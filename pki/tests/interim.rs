@@ -1,0 +1,45 @@
+//! What a server shows while it has no certificate, however long that lasts.
+
+use std::time::Duration;
+
+use perennial::{Template, UnixTime};
+use perennial_pki::{Interim, interim};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn template() -> Template {
+    Template::new("worker-1").with_dns_names(["worker-1", "worker-1.example"])
+}
+
+#[test]
+fn for_a_week_the_one_shown_is_always_in_date_and_changes_once_in_a_while() {
+    let start = UnixTime::from_secs(1_800_000_000);
+    let interim = Interim::new(template(), start).unwrap();
+    let mut shown = vec![interim.credential(start)];
+    for hour in 0..7 * 24 {
+        let now = start.after(HOUR * hour);
+        let credential = interim.credential(now);
+        let certificate = credential.chain().certificate();
+        assert!(certificate.validity.not_before() <= now && !certificate.validity.expired(now.after(HOUR)), "{hour}");
+        assert!(template().satisfied_by(certificate));
+        if certificate.fingerprint != shown.last().unwrap().chain().certificate().fingerprint {
+            shown.push(credential);
+        }
+    }
+    assert!((7..=10).contains(&shown.len()), "{}", shown.len());
+}
+
+#[test]
+fn a_clock_that_was_set_back_finds_one_that_is_valid() {
+    let start = UnixTime::from_secs(1_800_000_000);
+    let kept = Interim::new(template(), start).unwrap();
+    let earlier = start.before(24 * HOUR);
+    assert!(kept.credential(earlier).chain().certificate().validity.not_before() <= earlier);
+}
+
+#[test]
+fn names_no_certificate_can_carry_are_an_error_at_once() {
+    let bad = Template::new("a").with_dns_names(["a b"]);
+    let now = UnixTime::from_secs(1_800_000_000);
+    assert_eq!(Interim::new(bad.clone(), now).unwrap_err(), interim(&bad, now).unwrap_err());
+}
