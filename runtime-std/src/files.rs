@@ -10,14 +10,29 @@ use std::time::{Duration, Instant};
 use perennial_pki::{Chain, Credential, CredentialError, KeyPair};
 use zeroize::Zeroizing;
 
+use crate::handle::Rotated;
+
 /// A pair in two files, or twice the same one. It is looked at again every few seconds: what is whole and fits is taken
 /// up, what is not leaves the last good pair in use. Both may be links that are switched, as in a volume of a Secret.
-#[derive(Debug)]
 pub struct FileCredential {
     certificate: PathBuf,
     key: PathBuf,
     every: Duration,
     held: Mutex<Held>,
+    tell: Box<Tell>,
+}
+
+type Tell = dyn Fn(&Rotated) + Send + Sync;
+
+impl fmt::Debug for FileCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileCredential")
+            .field("certificate", &self.certificate)
+            .field("key", &self.key)
+            .field("every", &self.every)
+            .field("held", &self.held)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -36,7 +51,7 @@ impl FileCredential {
         let (certificate, key) = (certificate.into(), key.into());
         let credential = Arc::new(read(&certificate, &key)?);
         let held = Mutex::new(Held { credential, looked: Instant::now(), trouble: None });
-        Ok(Self { certificate, key, every: Duration::from_secs(5), held })
+        Ok(Self { certificate, key, every: Duration::from_secs(5), held, tell: Box::new(|_| {}) })
     }
 
     /// The same, looked at again so often; every five seconds if nobody says so.
@@ -45,30 +60,43 @@ impl FileCredential {
         Self { every, ..self }
     }
 
+    /// Tells this of each other pair that is taken up, old and new. Told by whoever looks: see to it that somebody does.
+    #[must_use]
+    pub fn on_change(self, tell: impl Fn(&Rotated) + Send + Sync + 'static) -> Self {
+        Self { tell: Box::new(tell), ..self }
+    }
+
     /// The pair that was whole when last looked at. It may have expired. Looks again, if it is time to.
     pub fn credential(&self) -> Arc<Credential> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.looked.elapsed() >= self.every {
-            held.looked = Instant::now();
-            match read(&self.certificate, &self.key) {
-                Ok(found) if found.chain() == held.credential.chain() => held.trouble = None,
-                Ok(found) => {
-                    tracing::info!(
-                        serial = found.chain().serial(),
-                        "{}: another certificate",
-                        self.certificate.display()
-                    );
-                    (held.credential, held.trouble) = (Arc::new(found), None);
+        let rotated = if held.looked.elapsed() >= self.every { self.look(&mut held) } else { None };
+        let credential = held.credential.clone();
+        drop(held);
+        if let Some(rotated) = rotated {
+            (self.tell)(&rotated);
+        }
+        credential
+    }
+
+    fn look(&self, held: &mut Held) -> Option<Rotated> {
+        held.looked = Instant::now();
+        match read(&self.certificate, &self.key) {
+            Ok(found) if found.chain() == held.credential.chain() => held.trouble = None,
+            Ok(found) => {
+                tracing::info!(serial = found.chain().serial(), "{}: another certificate", self.certificate.display());
+                let new = Arc::new(found);
+                let old = std::mem::replace(&mut held.credential, new.clone());
+                held.trouble = None;
+                return Some(Rotated { old: Some(old), new });
+            }
+            Err(error) => {
+                if held.trouble.as_ref().map(ToString::to_string) != Some(error.to_string()) {
+                    tracing::warn!("{error}; the pair there was before is kept");
                 }
-                Err(error) => {
-                    if held.trouble.as_ref().map(ToString::to_string) != Some(error.to_string()) {
-                        tracing::warn!("{error}; the pair there was before is kept");
-                    }
-                    held.trouble = Some(error);
-                }
+                held.trouble = Some(error);
             }
         }
-        held.credential.clone()
+        None
     }
 
     /// What is wrong with the files, if something was when last looked at.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use perennial::Template;
@@ -43,6 +44,26 @@ fn another_pair_is_taken_up_and_half_of_one_is_not() {
     write(directory, &second, &second);
     assert_eq!(serial(&files), second.chain().serial());
     assert_eq!(files.trouble(), None);
+}
+
+#[test]
+fn who_wants_to_know_is_told_of_another_pair_old_and_new_and_of_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let [first, second] = [pair(), pair()];
+    write(directory, &first, &first);
+    let (told, hears) = mpsc::channel();
+    let files = open(directory).on_change(move |rotated| told.send(rotated.clone()).unwrap());
+    let looks = || (files.credential(), hears.try_iter().collect::<Vec<_>>()).1;
+    assert!(looks().is_empty());
+    write(directory, &second, &first);
+    assert!(looks().is_empty());
+    write(directory, &second, &second);
+    let told = looks();
+    let [rotated] = told.as_slice() else { panic!("told {} times", told.len()) };
+    assert_eq!(rotated.old.as_ref().unwrap().chain(), first.chain());
+    assert_eq!(rotated.new.chain(), second.chain());
+    assert!(looks().is_empty());
 }
 
 #[test]
