@@ -64,10 +64,7 @@ impl Embedded {
         let endpoint = Endpoint {
             server: format!("https://{}", reachable(server.address())),
             ca_pem: Some(ca_pem),
-            ca_file: None,
-            tls_server_name: None,
-            insecure_skip_tls_verify: false,
-            proxy: None,
+            ..Endpoint::default()
         };
         Ok(Self { server, serving, has_own_ca: own.is_some(), endpoint, admin })
     }

@@ -35,14 +35,7 @@ fn the_serving_certificate_is_for_the_addresses_of_the_node_object() {
     let mut api = Api::new(options, authority, random);
     api.add_token(TOKEN, Identity::bootstrap("abcdef"));
     let server = Host::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), api, tls).unwrap().spawn().unwrap();
-    let endpoint = Endpoint {
-        server: format!("https://{}", server.address()),
-        ca_pem,
-        ca_file: None,
-        tls_server_name: None,
-        insecure_skip_tls_verify: false,
-        proxy: None,
-    };
+    let endpoint = Endpoint { server: format!("https://{}", server.address()), ca_pem, ..Endpoint::default() };
     fs::write(path.join("bootstrap"), kubeconfig_with_token(&endpoint, "bootstrap", TOKEN).as_bytes()).unwrap();
 
     let fixed = ["run", "--json", "--node-name", "worker", "--cert-dir", "pki", "--kubeconfig", "kubeconfig"];

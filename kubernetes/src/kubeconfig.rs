@@ -7,6 +7,7 @@
 
 mod document;
 mod error;
+mod opaque;
 mod write;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use crate::cluster::Proxy;
 use document::{Field, Node};
 pub use error::{KubeconfigError, Place};
 use error::{list, shown};
+pub use opaque::Extensions;
 pub use write::{kubeconfig_with_certificate, kubeconfig_with_token, node_kubeconfig};
 
 /// Reads a file named in a kubeconfig; `std::fs::read` is one.
@@ -38,7 +40,7 @@ pub struct Kubeconfig {
 }
 
 /// An API server and how to know it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
     /// `https://host[:port][/path]`.
     pub server: String,
@@ -52,6 +54,10 @@ pub struct Endpoint {
     pub insecure_skip_tls_verify: bool,
     /// The proxy in between.
     pub proxy: Option<Proxy>,
+    /// Answers are not to be compressed. This program never asks for that; who reads what it writes may.
+    pub disable_compression: bool,
+    /// What other programs keep here.
+    pub extensions: Option<Extensions>,
 }
 
 /// Who we are to the API server.
@@ -193,7 +199,18 @@ impl Selected<'_> {
             None => (None, None),
         };
         let proxy = cluster.get("proxy-url")?.map(|url| proxy(&url)).transpose()?;
-        Ok(Endpoint { server, ca_pem, ca_file, tls_server_name, insecure_skip_tls_verify, proxy })
+        let disable_compression = cluster.get("disable-compression")?.as_ref().map(Field::flag).transpose()?;
+        let extensions = cluster.get("extensions")?.map(|field| Extensions::of(field.node()));
+        Ok(Endpoint {
+            server,
+            ca_pem,
+            ca_file,
+            tls_server_name,
+            insecure_skip_tls_verify,
+            proxy,
+            disable_compression: disable_compression.unwrap_or(false),
+            extensions,
+        })
     }
 
     /// Who we are, now: files are read at each call. A token file goes before an inline token, which serves only as

@@ -26,8 +26,7 @@ fn files_are_relative_to_the_kubeconfig() {
             ca_pem: Some(CA.into()),
             ca_file: Some("/etc/x/pki/ca.crt".into()),
             tls_server_name: Some("api".into()),
-            insecure_skip_tls_verify: false,
-            proxy: None,
+            ..Endpoint::default()
         }
     );
     assert_eq!(certificate_pem(identity(&text, &files)), NODE);
@@ -135,7 +134,25 @@ fn written_endpoint() -> Endpoint {
         tls_server_name: Some("kubernetes.default".into()),
         insecure_skip_tls_verify: false,
         proxy: Some(Proxy::from_url("http://me:secret@proxy.example:3128").unwrap()),
+        ..Endpoint::default()
     }
+}
+
+#[test]
+fn what_belongs_to_other_programs_is_carried_along_and_not_shown() {
+    let text = config(
+        "server: 'https://h:1', disable-compression: true, extensions: [{name: cluster_info, extension: \
+         {provider: \"mini \\\"kube\\\"\\n\", ports: [1, -2, 1.5, 1.0, 18446744073709551615], none: ~, yes: true, '7': {}, \
+         empty: [], text: '1'}}]",
+        "token: abc",
+    );
+    let read = endpoint(&text, &Files::default()).expect("an endpoint");
+    let written = node_kubeconfig(&read, Path::new("/pki/current.pem"));
+    assert_eq!(endpoint(&written, &Files::default()).expect("an endpoint"), read);
+    assert!(written.contains("    disable-compression: true\n"), "{written}");
+    let extensions = r#"    extensions: [{"name":"cluster_info","extension":{"provider":"mini \"kube\"\u000a","ports":[1,-2,1.5,1.0,18446744073709551615],"none":null,"yes":true,"7":{},"empty":[],"text":"1"}}]"#;
+    assert!(written.lines().any(|line| line == extensions), "{written}");
+    assert!(!format!("{read:?}").contains("kube"), "{read:?}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde_saphyr::{DuplicateKeyPolicy, Error, Location, Spanned};
 use zeroize::Zeroizing;
 
 use super::error::{KubeconfigError, Place};
+use super::write::quote;
 
 /// A value and where it begins.
 pub(super) struct Node {
@@ -19,7 +20,8 @@ pub(super) struct Node {
 enum Value {
     Null,
     Bool(bool),
-    Number,
+    /// As it is written in YAML.
+    Number(String),
     Text(Zeroizing<String>),
     List(Vec<Node>),
     Map(Vec<(String, Node)>),
@@ -46,10 +48,38 @@ impl Node {
     pub(super) fn is_empty(&self) -> bool {
         match &self.value {
             Value::Null => true,
-            Value::Bool(_) | Value::Number => false,
+            Value::Bool(_) | Value::Number(_) => false,
             Value::Text(text) => text.is_empty(),
             Value::List(items) => items.is_empty(),
             Value::Map(entries) => entries.is_empty(),
+        }
+    }
+
+    /// As JSON on one line.
+    pub(super) fn write_json(&self, out: &mut String) {
+        match &self.value {
+            Value::Null => out.push_str("null"),
+            Value::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
+            Value::Number(number) => out.push_str(number),
+            Value::Text(text) => quote(text, out),
+            Value::List(items) => {
+                let mut before = '[';
+                for item in items {
+                    out.push(std::mem::replace(&mut before, ','));
+                    item.write_json(out);
+                }
+                out.push_str(if items.is_empty() { "[]" } else { "]" });
+            }
+            Value::Map(entries) => {
+                let mut before = '{';
+                for (name, value) in entries {
+                    out.push(std::mem::replace(&mut before, ','));
+                    quote(name, out);
+                    out.push(':');
+                    value.write_json(out);
+                }
+                out.push_str(if entries.is_empty() { "{}" } else { "}" });
+            }
         }
     }
 
@@ -57,7 +87,7 @@ impl Node {
         match &self.value {
             Value::Null => "nothing",
             Value::Bool(_) => "a boolean",
-            Value::Number => "a number",
+            Value::Number(_) => "a number",
             Value::Text(_) => "text",
             Value::List(_) => "a list",
             Value::Map(_) => "a mapping",
@@ -122,24 +152,31 @@ impl<'de> Visitor<'de> for ValueVisitor {
         Ok(Value::Bool(value))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Value, E> {
-        Ok(Value::Number)
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(Value::Number(number.to_string()))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Value, E> {
-        Ok(Value::Number)
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(Value::Number(number.to_string()))
     }
 
-    fn visit_i128<E>(self, _: i128) -> Result<Value, E> {
-        Ok(Value::Number)
+    fn visit_i128<E>(self, number: i128) -> Result<Value, E> {
+        Ok(Value::Number(number.to_string()))
     }
 
-    fn visit_u128<E>(self, _: u128) -> Result<Value, E> {
-        Ok(Value::Number)
+    fn visit_u128<E>(self, number: u128) -> Result<Value, E> {
+        Ok(Value::Number(number.to_string()))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
-        Ok(Value::Number)
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(Value::Number(if number.is_nan() {
+            ".nan".into()
+        } else if number.is_infinite() {
+            if number > 0.0 { ".inf".into() } else { "-.inf".into() }
+        } else {
+            // With a point or an exponent: it is to stay what it was.
+            format!("{number:?}")
+        }))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Value, E> {
@@ -217,10 +254,14 @@ impl<'a> Field<'a> {
         Ok(items.iter().enumerate().map(named).collect())
     }
 
+    pub(super) const fn node(&self) -> &'a Node {
+        self.node
+    }
+
     pub(super) fn text(&self) -> Result<&'a str, KubeconfigError> {
         match &self.node.value {
             Value::Text(text) => Ok(text),
-            Value::Number | Value::Bool(_) => Err(self.expected("text", "; put it in quotes")),
+            Value::Number(_) | Value::Bool(_) => Err(self.expected("text", "; put it in quotes")),
             Value::Null | Value::List(_) | Value::Map(_) => Err(self.expected("text", "")),
         }
     }
@@ -228,7 +269,7 @@ impl<'a> Field<'a> {
     pub(super) fn flag(&self) -> Result<bool, KubeconfigError> {
         match &self.node.value {
             Value::Bool(flag) => Ok(*flag),
-            Value::Null | Value::Number | Value::Text(_) | Value::List(_) | Value::Map(_) => {
+            Value::Null | Value::Number(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
                 Err(self.expected("true or false", ""))
             }
         }

@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 use super::Endpoint;
 
 /// What kubelet writes when it bootstraps: its certificate *and* key are in one file that rotation keeps current, for
-/// example `/var/lib/kubelet/pki/kubelet-client-current.pem`. Holds no secret, but for a proxy's. A path that is not UTF-8 cannot be
+/// example `/var/lib/kubelet/pki/kubelet-client-current.pem`. Of the cluster, every field that Kubernetes knows is kept.
+/// Holds no secret, but for a proxy's. A path that is not UTF-8 cannot be
 /// written in a kubeconfig; what is not is replaced.
 pub fn node_kubeconfig(endpoint: &Endpoint, credential_path: &Path) -> String {
     let path = credential_path.to_string_lossy();
@@ -61,6 +62,12 @@ fn kubeconfig(
     if endpoint.insecure_skip_tls_verify {
         text.line("    insecure-skip-tls-verify: true");
     }
+    if endpoint.disable_compression {
+        text.line("    disable-compression: true");
+    }
+    if let Some(extensions) = &endpoint.extensions {
+        text.raw("    extensions", extensions.json());
+    }
     text.line("users:");
     text.field("- name", user);
     text.line("  user:");
@@ -85,7 +92,8 @@ impl Yaml {
     fn with_room_for(endpoint: &Endpoint, user_fields: &[(&str, &str)]) -> Self {
         let ca = endpoint.ca_pem.as_ref().map_or(0, |pem| pem.len() * 4 / 3 + 4);
         let secrets: usize = user_fields.iter().map(|(_, value)| 64 + value.len() * 2).sum();
-        Self(Zeroizing::new(String::with_capacity(4096 + ca + secrets)))
+        let extensions = endpoint.extensions.as_ref().map_or(0, |extensions| extensions.json().len());
+        Self(Zeroizing::new(String::with_capacity(4096 + ca + secrets + extensions)))
     }
 
     fn line(&mut self, line: &str) {
@@ -93,21 +101,32 @@ impl Yaml {
         self.0.push('\n');
     }
 
-    /// Double quotes and escapes that YAML and JSON share.
+    /// What is YAML already, on one line.
+    fn raw(&mut self, key: &str, value: &str) {
+        self.0.extend([key, ": ", value, "\n"]);
+    }
+
     fn field(&mut self, key: &str, value: &str) {
         self.0.push_str(key);
-        self.0.push_str(": \"");
-        for c in value.chars() {
-            match c {
-                '"' | '\\' => self.0.extend(['\\', c]),
-                // Controls, and what YAML 1.1 takes for line breaks or a byte order mark.
-                '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' => {
-                    // Writing to a String cannot fail.
-                    let _ = write!(self.0, "\\u{:04x}", u32::from(c));
-                }
-                _ => self.0.push(c),
-            }
-        }
-        self.0.push_str("\"\n");
+        self.0.push_str(": ");
+        quote(value, &mut self.0);
+        self.0.push('\n');
     }
+}
+
+/// Double quotes and escapes that YAML and JSON share.
+pub(super) fn quote(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            // Controls, and what YAML 1.1 takes for line breaks or a byte order mark.
+            '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' => {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            _ => out.push(c),
+        }
+    }
+    out.push('"');
 }
