@@ -161,6 +161,7 @@ impl Rotation {
             health: self.health,
             last_error: self.gravest_error().cloned(),
             issued: self.issued,
+            wished_lifetime: self.signer.as_ref().and_then(|signer| signer.expiration),
             at: now,
         }
     }

@@ -16,6 +16,13 @@ pub(crate) fn report(of: &str, before: &Snapshot, after: &Snapshot) {
             not_after = %certificate.validity.not_after(),
             "{of}a new certificate is in use"
         );
+        // Once is enough: the next one will be like it.
+        if let (1, Some(lifetime), Some(wished)) = (after.issued, after.unwished_lifetime(), after.wished_lifetime) {
+            tracing::warn!(
+                "{of}it is good for {lifetime:?}, not for the {wished:?} that were asked for: API servers before \
+                 Kubernetes 1.22 do not hear that wish, and signers have limits of their own"
+            );
+        }
     }
     if let (true, Some(error)) = (after.last_error != before.last_error, &after.last_error) {
         let kept = if after.credential.is_some() { "; the certificate in use is kept" } else { "" };

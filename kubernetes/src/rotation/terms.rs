@@ -1,12 +1,15 @@
 //! What goes into a rotation, what comes out, and what can be seen of it: in a runtime's terms.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use perennial::{Fingerprint, Instant, Now, Reason, RequestId, State, Template};
 use perennial_pki::Credential;
 
 use super::record::Record;
 use crate::client::{CsrError, Health, Issuance, Issued, Progress};
+
+const BACKDATING: Duration = Duration::from_secs(600);
 
 /// Something that happened, in a runtime's terms.
 #[derive(Debug)]
@@ -112,6 +115,20 @@ pub struct Snapshot {
     pub last_error: Option<Arc<str>>,
     /// How many certificates were issued and accepted since the start.
     pub issued: u64,
+    /// The lifetime that certificates are asked for with, if with any.
+    pub wished_lifetime: Option<Duration>,
     /// When this was so.
     pub at: Now,
+}
+
+impl Snapshot {
+    /// The lifetime of the certificate held, if another was wished for: API servers before Kubernetes 1.22 do not hear
+    /// of wishes, and signers have limits.
+    pub fn unwished_lifetime(&self) -> Option<Duration> {
+        let lifetime = self.credential.as_ref()?.chain().certificate().validity.lifetime();
+        let wished = self.wished_lifetime?;
+        // Signers let certificates begin a few minutes ago.
+        let heard = wished - wished / 10..=wished.saturating_add(wished / 10).saturating_add(BACKDATING);
+        (!heard.contains(&lifetime)).then_some(lifetime)
+    }
 }
