@@ -44,8 +44,13 @@ fn the_serving_certificate_is_for_the_addresses_of_the_node_object() {
     until("complaint about the missing object", || {
         run.stderr().contains("there is no Node object of that name yet").then_some(())
     });
-    let addresses =
-        [address(AddressType::InternalIp, "10.0.0.7"), address(AddressType::InternalDns, "worker.internal")];
+    let addresses = [
+        address(AddressType::InternalIp, "10.0.0.7"),
+        address(AddressType::InternalDns, "worker.internal"),
+        // Of no use, and no reason to leave out the others.
+        address(AddressType::Other, "10.1.0.1"),
+        address(AddressType::ExternalDns, "10.0.0.256"),
+    ];
     server.with_api(|api, _| api.put_node("worker", addresses.to_vec()));
     // It would look again by itself, in a while.
     run.signal(Signal::HUP);
@@ -54,4 +59,10 @@ fn the_serving_certificate_is_for_the_addresses_of_the_node_object() {
     let facts = Credential::from_pem(&pem).unwrap().chain().certificate().clone();
     assert_eq!(facts.ip_addresses, ["10.0.0.7".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(facts.dns_names, ["worker", "worker.internal"]);
+    for told in
+        ["Other 10.1.0.1: addresses of this type are not known", "ExternalDNS 10.0.0.256: this looks like an IP"]
+    {
+        let told = format!("an address of node worker is of no use: {told}");
+        assert_eq!(run.stderr().matches(&told).count(), 1, "{}", run.stderr());
+    }
 }
