@@ -67,12 +67,12 @@ pub(super) fn forbidden(name: &str, why: impl Display) -> Response {
     about(name, failure(403, "Forbidden", format!("{RESOURCE}.{GROUP}{named} is forbidden: {why}")))
 }
 
-/// No such path.
 /// A path that no API of the server's has: not the API answers, but what is around it.
 pub(super) fn no_such_path() -> Response {
     Response::text(404, "404 page not found\n")
 }
 
+/// No such path within an API.
 pub(super) fn no_such_resource() -> Response {
     let details = StatusDetails {
         causes: vec![StatusCause {
