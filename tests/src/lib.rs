@@ -21,6 +21,7 @@ pub mod check;
 pub mod disk;
 pub mod field;
 pub mod fleet;
+#[cfg(feature = "edge")]
 pub mod fuzz;
 pub mod laws;
 pub mod mint;
