@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use perennial::Window;
 
 use crate::spans;
 pub(crate) use observe::{Observe, Replay};
@@ -88,7 +89,8 @@ pub(crate) struct Demo {
 /// Say what a certificate directory holds, and when it will be rotated
 ///
 /// Reads, and changes nothing. The rotation point shown is the instant `perennial run` goes by: it
-/// is drawn from the certificate itself, so both compute the same. A request that was made and has not
+/// is drawn from the certificate itself, so both compute the same, if they are given the same --policy and
+/// --rotation-window. A request that was made and has not
 /// led to a certificate yet is shown too: its name, since when, and after a refusal when the next follows;
 /// and the pairs kept that were in use before. The serving certificate, kubelet-server, is shown if there
 /// is anything of it.
@@ -114,9 +116,12 @@ pub(crate) struct Status {
     /// The name the files begin with [default: kubelet-client, and kubelet-server if there is any]
     #[arg(long, value_name = "NAME", value_parser = run::prefix)]
     pub(crate) prefix: Option<String>,
-    /// The numbers `run` goes by
+    /// The numbers `run` goes by, if it was given this flag
     #[arg(long, value_enum, default_value_t = Policy::Default)]
     pub(crate) policy: Policy,
+    /// In which part of its lifetime a certificate is replaced, if `run` was given this flag
+    #[arg(long, value_name = "FROM-TO", value_parser = run::window)]
+    pub(crate) rotation_window: Option<Window>,
     /// Report as one JSON object
     #[arg(long)]
     pub(crate) json: bool,

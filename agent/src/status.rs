@@ -20,7 +20,9 @@ use pending::Pending;
 
 pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
     let open = |prefix| Directory::open_existing(&options.cert_dir, prefix).map_err(Failure::usage);
-    let (policy, now) = (options.policy.numbers(), clock::now().unix);
+    let like = options.policy.numbers();
+    let policy = Policy { window: options.rotation_window.unwrap_or(like.window), ..like };
+    let now = clock::now().unix;
     let prefix = options.prefix.as_deref().unwrap_or(PREFIX);
     let first = View::of(&open(prefix)?, prefix, &policy, now)?;
     let mut serving = None;

@@ -222,7 +222,7 @@ fn requested_lifetime(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn window(text: &str) -> Result<Window, String> {
+pub(super) fn window(text: &str) -> Result<Window, String> {
     const HOW: &str = "write two percentages of the lifetime, for example 70%-90%";
     let permille = |part: &str| {
         let number: f64 = part.trim().trim_end_matches('%').parse().ok()?;
