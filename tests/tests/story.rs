@@ -1,18 +1,22 @@
 //! A node's life in one go, on both runtimes, with real processes: it bootstraps, serves, moves, rotates, is disowned by
 //! another client CA, denied, approved, and stopped; then its metrics and its journal are read.
 
-#[path = "support/exposition.rs"]
+#[path = "../../agent/tests/support/exposition.rs"]
 #[allow(dead_code, unreachable_pub, reason = "as in support")]
 mod exposition;
+#[path = "../../agent/tests/support/mod.rs"]
 mod support;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
 use std::path::Path;
+use std::time::Duration;
 
 use exposition::Page;
+use perennial_kubernetes::client::Request;
 use perennial_pki::Credential;
+use perennial_std::clock;
 use rustix::process::Signal;
 use serde_json::Value;
 use support::{BOUND, Process, Signer, perennial, run_arguments, until};
@@ -28,15 +32,15 @@ fn event_of(run: &Process, of: &str, name: &str, count: usize) -> Value {
     })
 }
 
-/// The last request of this certificate's that was seen to wait for approval.
-fn waiting(run: &Process, of: &str) -> Option<String> {
-    let events = run.events("waiting_for_approval");
-    events.iter().rfind(|event| event["of"] == of)?["csr"].as_str().map(ToOwned::to_owned)
+/// The requests of this certificate's that were seen to wait for approval, the oldest first.
+fn waiting(run: &Process, of: &str) -> Vec<String> {
+    let events = run.events("waiting_for_approval").into_iter().filter(|event| event["of"] == of);
+    events.map(|event| event["csr"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The next one after `before`.
-fn next_waiting(run: &Process, of: &str, before: Option<&str>) -> String {
-    until(&format!("another request of {of}"), || waiting(run, of).filter(|last| Some(last.as_str()) != before))
+/// One that waits, and was not among the first `seen`.
+fn next_waiting(run: &Process, of: &str, seen: usize) -> String {
+    until(&format!("another request of {of}"), || waiting(run, of).into_iter().nth(seen))
 }
 
 fn current(directory: &Path, of: &str) -> Credential {
@@ -58,12 +62,13 @@ fn live(runtime: &str) {
     let directory = directory.path();
     let addresses = |text: &str| fs::write(directory.join("addresses"), text).unwrap();
 
-    // It bootstraps, and then asks for a serving certificate as itself.
-    let signer = Signer::start(directory, &["--server-ca", "tls"]);
+    // It bootstraps, and then asks for a serving certificate as itself. Certificates live for 20 seconds.
+    let signer = Signer::start(directory, &["--server-ca", "tls", "--signing-duration", "20s"]);
     addresses("10.0.0.7\n");
     let fixed = ["--json", "--runtime", runtime, "--rotate-server-certificates", "--node-addresses", "addresses"];
+    let patience = ["--rotation-window", "30%-40%", "--retry-refused", "2s-4s"];
     let watched = ["--journal", "journal", "--metrics-listen", "127.0.0.1:0"];
-    let mut run = Process::start(directory, &run_arguments(&[fixed.as_slice(), &watched].concat()));
+    let mut run = Process::start(directory, &run_arguments(&[fixed.as_slice(), &patience, &watched].concat()));
     let metrics = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
     event_of(&run, CLIENT, "issued", 1);
     event_of(&run, SERVING, "issued", 1);
@@ -75,13 +80,12 @@ fn live(runtime: &str) {
     let moved: IpAddr = "10.0.0.8".parse().unwrap();
     assert_eq!(current(directory, SERVING).chain().certificate().ip_addresses, [moved]);
 
-    // Both are rotated three times.
+    // Both are rotated three times: once because somebody asks for it, then by themselves.
+    run.signal(Signal::USR1);
     for n in 1..=3 {
-        run.signal(Signal::USR1);
         event_of(&run, CLIENT, "rotated", n);
-        event_of(&run, SERVING, "rotated", n + 1);
+        event_of(&run, SERVING, "rotated", n);
     }
-    let before = current(directory, CLIENT);
 
     // The API server comes back with another client CA, and the same CA for itself: what the node has is in date, and
     // nobody knows it any more.
@@ -91,45 +95,54 @@ fn live(runtime: &str) {
     for file in ["ca.crt", "ca.key"] {
         fs::remove_file(directory.join("signer").join(file)).unwrap();
     }
+    let before = current(directory, CLIENT);
     // Approved at once, a request may still have been seen to wait.
-    let [client, serving] = [CLIENT, SERVING].map(|of| waiting(&run, of));
+    let [client, serving] = [CLIENT, SERVING].map(|of| waiting(&run, of).len());
     let signer = Signer::start_at(directory, &address, &["--server-ca", "tls", "--approve", "manual"]);
-    run.signal(Signal::USR1);
-    let denied = next_waiting(&run, CLIENT, client.as_deref());
-    let asked = signer.administer(
-        directory,
-        perennial_kubernetes::client::Request::get(format!(
-            "/apis/certificates.k8s.io/v1/certificatesigningrequests/{denied}"
-        )),
-    );
-    assert!(asked["spec"]["username"].as_str().unwrap().starts_with("system:bootstrap:"), "{asked}");
 
-    // Somebody says no; the node keeps what it has, and asks again when it is told to.
+    // The node finds out by itself, and asks with the bootstrap token.
+    let denied = next_waiting(&run, CLIENT, client);
+    let path = format!("/apis/certificates.k8s.io/v1/certificatesigningrequests/{denied}");
+    let asked = signer.administer(directory, Request::get(path));
+    assert!(asked["spec"]["username"].as_str().unwrap().starts_with("system:bootstrap:"), "{asked}");
+    assert!(!before.chain().certificate().validity.expired(clock::now().unix), "too slow to see it in date");
+
+    // Somebody says no; the node keeps what it has, and asks again.
     signer.decide(directory, &denied, "Denied");
     until("word of the denial", || {
         let told = |event: &Value| event["of"] == CLIENT && event["reason"].as_str().unwrap().contains("denied");
         run.events("trouble").iter().any(told).then_some(())
     });
     assert_eq!(current(directory, CLIENT).chain(), before.chain());
-    run.signal(Signal::USR1);
-    let approved = next_waiting(&run, CLIENT, Some(&denied));
+    let approved = until("another request", || waiting(&run, CLIENT).pop().filter(|last| *last != denied));
     signer.decide(directory, &approved, "Approved");
-    event_of(&run, CLIENT, "rotated", 4);
+    until("approved certificate", || (current(directory, CLIENT).chain() != before.chain()).then_some(()));
 
     // And with that, the serving one.
-    let serving = next_waiting(&run, SERVING, serving.as_deref());
+    let serving = next_waiting(&run, SERVING, serving);
     signer.decide(directory, &serving, "Approved");
-    event_of(&run, SERVING, "rotated", 5);
+    let long = Duration::from_secs(1800);
+    until("approved serving certificate", || {
+        let end = current(directory, SERVING).chain().certificate().validity.not_after();
+        (end.since(clock::now().unix) > long && run.events("resting").last()?["of"] == SERVING).then_some(())
+    });
 
     let page = scrape(&metrics);
-    for (of, rotations) in [(CLIENT, 4.0), (SERVING, 5.0)] {
-        assert_eq!(page.find("perennial_rotations_total", &[("certificate", of)]), Some(rotations), "{page:?}");
+    let rotated = |of: &str| run.events("rotated").iter().filter(|event| event["of"] == of).count() as f64;
+    for of in [CLIENT, SERVING] {
+        assert!(rotated(of) >= 4.0, "{of}");
+        assert_eq!(page.find("perennial_rotations_total", &[("certificate", of)]), Some(rotated(of)), "{page:?}");
     }
+    assert_eq!(page.get("kubelet_certificate_manager_server_rotation_seconds_count"), rotated(SERVING));
+    // They were at most as old as they can get.
+    let ages = page.get("kubelet_certificate_manager_server_rotation_seconds_sum");
+    assert!(ages > 10.0 && ages < 20.0 * rotated(SERVING), "{ages}");
     let denials = [("certificate", CLIENT), ("reason", "denied")];
     assert_eq!(page.find("perennial_attempt_failures_total", &denials), Some(1.0), "{page:?}");
 
     // Whoever looks at the directory knows what the node will do.
-    let status = perennial(directory, &["status", "--json", "--cert-dir", "worker/pki"]);
+    let status = ["status", "--json", "--cert-dir", "worker/pki", "--rotation-window", "30%-40%"];
+    let status = perennial(directory, &status);
     let status: Value = serde_json::from_str(&status.stdout).unwrap();
     for (of, rotate_at) in [(CLIENT, &status["rotate_at"]), (SERVING, &status["serving"]["rotate_at"])] {
         let resting = run.events("resting").into_iter().rfind(|event| event["of"] == of).unwrap();

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,28 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < end, "no {what} within {BOUND:?}");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// The command. Cargo hands it to the agent's own tests; for those of others it is built, once.
+fn command() -> &'static Path {
+    static COMMAND: OnceLock<PathBuf> = OnceLock::new();
+    COMMAND.get_or_init(|| option_env!("CARGO_BIN_EXE_perennial").map_or_else(build, PathBuf::from))
+}
+
+/// Builds it as this test was built; returns where it is.
+fn build() -> PathBuf {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--locked", "--package", "perennial-agent", "--bin", "perennial"]);
+    cargo.args(["--message-format", "json-render-diagnostics"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let output = cargo.stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "perennial cannot be built");
+    let told = String::from_utf8(output.stdout).unwrap();
+    let told = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let built = told.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
+    built.unwrap_or_else(|| panic!("cargo does not say where perennial is"))
 }
 
 /// A running `perennial`, its output in files. Killed on drop.
@@ -63,7 +85,7 @@ impl Process {
         arguments: &[S],
         environment: &[(&str, &str)],
     ) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_perennial"));
+        let mut command = Command::new(command());
         command.args(arguments).envs(environment.iter().copied());
         Self::spawn(directory, command)
     }
