@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use perennial::Now;
 use perennial_kubernetes::rotation::Observer;
 use perennial_std::{FileCredential, Handle, clock};
 
@@ -28,6 +30,9 @@ pub(crate) struct Metrics {
 struct Kept {
     /// `None`: nothing is done about it that could be counted.
     tally: Option<Tally>,
+    /// When its next step is due, by a clock that stands still while the machine is suspended: whoever sleeps then is
+    /// not late.
+    next_step: Option<Instant>,
     /// `None`: not started yet.
     source: Option<Source>,
 }
@@ -47,11 +52,17 @@ impl Metrics {
 
     /// Counts the steps of the certificate of this name. One that is observed again goes on from where it was.
     pub(crate) fn observer(self: &Arc<Self>, of: &str) -> Observer {
-        self.kept().entry(of.to_owned()).or_default().tally.get_or_insert_default();
+        let mut kept = self.kept();
+        let entry = kept.entry(of.to_owned()).or_default();
+        entry.tally.get_or_insert_default();
+        entry.next_step = Some(Instant::now());
+        drop(kept);
         let (metrics, of) = (self.clone(), of.to_owned());
         Box::new(move |step| {
-            if let Some(tally) = metrics.kept().get_mut(&of).and_then(|kept| kept.tally.as_mut()) {
+            if let Some(Kept { tally: Some(tally), next_step, .. }) = metrics.kept().get_mut(&of) {
                 tally.take(step);
+                let sleep = step.after.deadline().map(|deadline| deadline.since(step.now.instant));
+                *next_step = sleep.and_then(|sleep| Instant::now().checked_add(sleep));
             }
         })
     }
@@ -68,13 +79,16 @@ impl Metrics {
     /// Answers from now on, on a thread of its own that ends with the process.
     pub(crate) fn serve(self: &Arc<Self>, listener: TcpListener) -> io::Result<()> {
         let metrics = self.clone();
-        http::serve(listener, move |path| metrics.answer(path))
+        http::serve(listener, move |path| metrics.answer(path, clock::now(), Instant::now()))
     }
 
-    fn answer(&self, path: &str) -> Option<Answer> {
-        let now = clock::now();
+    fn answer(&self, path: &str, now: Now, awake: Instant) -> Option<Answer> {
         match path {
-            "/healthz" => Some(Answer::text(true, "ok\n".into())),
+            "/healthz" => {
+                let why_not = view::why_not_alive(&self.views(), awake);
+                let alive = why_not.is_empty();
+                Some(Answer::text(alive, if alive { "ok\n".into() } else { why_not }))
+            }
             "/metrics" => Some(Answer::exposition(page::page(&self.views(), self.runtime, now))),
             "/readyz" => {
                 let why_not = view::why_not_ready(&self.views(), now);
@@ -88,11 +102,129 @@ impl Metrics {
 
     fn views(&self) -> Vec<View> {
         let kept = self.kept();
-        let view = |(name, kept): (&String, &Kept)| View::new(name, kept.tally.as_ref(), kept.source.as_ref());
+        let view =
+            |(name, kept): (&String, &Kept)| View::new(name, kept.tally.as_ref(), kept.next_step, kept.source.as_ref());
         kept.iter().map(view).collect()
     }
 
     fn kept(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use perennial::{Event, RotationMachine, Setup, Template};
+    use perennial_kubernetes::client::{Answer as Said, Health};
+    use perennial_kubernetes::rotation::{Snapshot, Step};
+    use perennial_std::link::Link;
+
+    use super::*;
+
+    /// A rotation of which nothing is there but what can be seen.
+    struct Rotation {
+        metrics: Arc<Metrics>,
+        link: Arc<Link>,
+        machine: RotationMachine,
+        observer: Observer,
+    }
+
+    fn later(span: Duration) -> Now {
+        let start = Now::default();
+        Now { instant: start.instant.after(span), unix: start.unix.after(span) }
+    }
+
+    impl Rotation {
+        fn new() -> Self {
+            let now = Now::default();
+            let template = Some(Arc::new(Template::node("worker")));
+            let machine = RotationMachine::new(Setup { template, ..Setup::default() }, now);
+            let snapshot = Snapshot {
+                credential: None,
+                state: machine.state(),
+                due: machine.due(now),
+                unwritten: false,
+                progress: None,
+                health: None,
+                last_error: None,
+                issued: 0,
+                at: now,
+            };
+            let link = Arc::new(Link::new("node".into(), snapshot));
+            let metrics = Metrics::new("std");
+            let observer = metrics.observer("node");
+            metrics.watch([("node".to_owned(), Source::Rotation(Handle::new(link.clone())))].into());
+            Self { metrics, link, machine, observer }
+        }
+
+        fn tick(&mut self, now: Now) {
+            let (event, before) = (Event::Tick, self.machine.clone());
+            let actions = self.machine.handle(event.clone(), now);
+            (self.observer)(&Step { now, event: &event, actions: &actions, before: &before, after: &self.machine });
+        }
+
+        /// The status and the body, so long after now.
+        fn get(&self, path: &str, after: Duration) -> (&'static str, String) {
+            let answer = self.metrics.answer(path, later(after), Instant::now() + after).unwrap();
+            (answer.status, answer.body)
+        }
+    }
+
+    #[test]
+    fn a_run_whose_rotation_has_ended_is_not_healthy_and_says_which() {
+        let rotation = Rotation::new();
+        assert_eq!(rotation.get("/healthz", Duration::ZERO), ("200 OK", "ok\n".into()));
+        rotation.link.end();
+        let (status, body) = rotation.get("/healthz", Duration::ZERO);
+        assert_eq!((status, body.as_str()), ("503 Service Unavailable", "node: its rotation has ended\n"));
+    }
+
+    #[test]
+    fn a_run_whose_rotation_hangs_is_not_healthy_until_it_goes_on() {
+        let mut rotation = Rotation::new();
+        let [half, two, three] = [30, 120, 180].map(Duration::from_secs);
+        // Not even the first step was taken.
+        assert_eq!(rotation.get("/healthz", half).0, "200 OK");
+        assert_eq!(rotation.get("/healthz", two).0, "503 Service Unavailable");
+        rotation.tick(Now::default());
+        // It never sleeps for longer than a minute.
+        assert_eq!(rotation.machine.deadline(), Some(later(Duration::from_secs(60)).instant));
+        assert_eq!(rotation.get("/healthz", half + Duration::from_secs(60)).0, "200 OK");
+        let (status, body) = rotation.get("/healthz", three);
+        assert_eq!(status, "503 Service Unavailable");
+        assert!(body.starts_with("node: its rotation hangs: it was to look at the clock "), "{body}");
+        rotation.tick(later(Duration::from_secs(60)));
+        assert_eq!(rotation.get("/healthz", Duration::ZERO).0, "200 OK");
+    }
+
+    #[test]
+    fn the_last_answer_is_told_with_its_time_and_as_client_go_judges_it() {
+        let rotation = Rotation::new();
+        let at = later(Duration::from_secs(7));
+        for (answer, labels, class, code, healthy) in [
+            (Said::Served, r#"class="served",code="""#, "served", None, 1),
+            (Said::Refused { status: 403 }, r#"class="refused",code="403""#, "refused", Some(403), 1),
+            (Said::Foreign { status: 503 }, r#"class="foreign",code="503""#, "foreign", Some(503), 0),
+            (Said::CertificateRefused, r#"class="certificate_refused",code="""#, "certificate_refused", None, 0),
+            (Said::Unreachable, r#"class="unreachable",code="""#, "unreachable", None, 0),
+        ] {
+            let health = Some(Health { answer, at });
+            rotation.link.publish(Snapshot { health, ..Snapshot::clone(&rotation.link.snapshot()) });
+            let page = rotation.get("/metrics", Duration::from_secs(10)).1;
+            for line in [
+                format!("perennial_server_answer{{certificate=\"node\",{labels}}} 1\n"),
+                "perennial_server_answer_timestamp_seconds{certificate=\"node\"} 7\n".into(),
+                format!("perennial_server_healthy{{certificate=\"node\"}} {healthy}\n"),
+            ] {
+                assert!(page.contains(&line), "no {line} in {page}");
+            }
+            let state = rotation.get("/state", Duration::from_secs(10)).1;
+            let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+            let server = &state["certificates"]["node"]["server"];
+            assert_eq!((&server["class"], &server["code"]), (&class.into(), &code.into()));
+            assert_eq!((&server["healthy"], &server["seconds_ago"]), (&(healthy == 1).into(), &3.0.into()));
+        }
     }
 }

@@ -5,6 +5,7 @@
 mod exposition;
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -57,6 +58,7 @@ fn rotations_are_counted_on_both_runtimes_under_kubelets_names_and_ours() {
         assert!(rotations >= 1.0, "{page:?}");
         assert!(page.get("perennial_submissions_total") >= rotations + 1.0, "{page:?}");
         assert_eq!(page.get("perennial_rotation_age_ratio_count"), rotations);
+        assert_eq!(page.get("perennial_rotation_age_seconds_count"), rotations);
         let ratio = page.get("perennial_rotation_age_ratio_sum") / rotations;
         assert!((0.7..1.0).contains(&ratio), "{ratio}");
 
@@ -64,6 +66,8 @@ fn rotations_are_counted_on_both_runtimes_under_kubelets_names_and_ours() {
         assert_eq!(page.sum("perennial_attempt_failures_total"), 0.0);
         assert_eq!(page.get("kubelet_certificate_manager_client_expiration_renew_errors"), 0.0);
         assert_eq!(page.sum("perennial_state"), 1.0);
+        assert_eq!(page.find("perennial_server_answer", &[("class", "served")]), Some(1.0));
+        assert_eq!(page.get("perennial_server_healthy"), 1.0);
         assert_eq!(page.find("perennial_build_info", &[("runtime", runtime)]), Some(1.0));
         let ttl = page.get("kubelet_certificate_manager_client_ttl_seconds");
         assert!((0.0..=4.0).contains(&ttl), "{ttl}");
@@ -102,6 +106,7 @@ fn a_node_is_ready_once_a_certificate_is_in_use_and_says_what_it_waits_for_until
     assert_eq!(page.find("perennial_state", &[("state", "requesting")]), Some(1.0));
     assert_eq!(page.find("perennial_certificate_not_after_timestamp_seconds", &[]), None);
     until("growing wait", || (scrape(&address).get("perennial_waiting_seconds") > 0.0).then_some(()));
+    assert!(scrape(&address).get("perennial_due_seconds") > 0.0);
 
     // It forgets the request, and approves the next one.
     signer.process.signal(Signal::TERM);
@@ -113,6 +118,7 @@ fn a_node_is_ready_once_a_certificate_is_in_use_and_says_what_it_waits_for_until
     assert!(failed >= 1.0, "{page:?}");
     assert_eq!(page.get("kubelet_certificate_manager_client_expiration_renew_errors"), failed);
     assert_eq!(page.get("perennial_rotations_total"), 0.0, "nothing was replaced");
+    assert_eq!(page.get("perennial_due_seconds"), 0.0);
     assert!(page.get("kubelet_certificate_manager_client_ttl_seconds") > 0.0);
 }
 
@@ -134,6 +140,12 @@ fn both_certificates_are_looked_at_until_one_is_not_wanted_any_more() {
         assert_eq!(page.find("perennial_submissions_total", &one), Some(1.0), "{page:?}");
         assert!(page.find("perennial_certificate_not_after_timestamp_seconds", &one).is_some());
     }
+    // Nothing is served that is not documented, and the other way round.
+    let documented = include_str!("../docs/metrics.md").lines().filter_map(|line| line.strip_prefix("| `"));
+    let documented: BTreeSet<&str> = documented.filter_map(|line| line.split('`').next()).collect();
+    let served = page.0.keys().map(String::as_str);
+    let paths = ["/metrics", "/healthz", "/readyz", "/state"];
+    assert_eq!(documented, served.chain(paths).collect());
     assert_eq!(page.get("kubelet_server_expiration_renew_errors"), 0.0);
     assert_eq!(page.get("kubelet_certificate_manager_server_rotation_seconds_count"), 0.0);
     assert!(page.get("kubelet_certificate_manager_server_ttl_seconds") > 0.0);

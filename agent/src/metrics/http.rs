@@ -24,10 +24,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is answered.
 pub(super) struct Answer {
-    status: &'static str,
+    pub(super) status: &'static str,
     /// Content-Type.
     kind: &'static str,
-    body: String,
+    pub(super) body: String,
 }
 
 impl Answer {

@@ -3,7 +3,7 @@
 use perennial::{Now, UnixTime};
 
 use super::exposition::{Exposition, Kind, Sample, Value};
-use super::view::{STATES, View, state_name};
+use super::view::{STATES, View, class_and_code, state_name};
 use crate::report::name_of;
 use crate::rotation::{PREFIX, SERVING_PREFIX};
 
@@ -15,6 +15,7 @@ pub(super) fn page(views: &[View], runtime: &str, now: Now) -> String {
     facts(&mut page, views);
     events(&mut page, views);
     situation(&mut page, views, now);
+    server(&mut page, views);
     let find = |name| views.iter().find(|view| view.name == name);
     kubelets(&mut page, find(PREFIX), find(SERVING_PREFIX), now);
     page.finish()
@@ -80,6 +81,12 @@ fn events(page: &mut Exposition, views: &[View]) {
         each(views, |view| Some(&view.tally.as_ref()?.age_ratio)),
     );
     page.family(
+        "perennial_rotation_age_seconds",
+        Kind::Histogram,
+        "How many seconds had passed of its lifetime when a certificate was replaced.",
+        each(views, |view| Some(&view.tally.as_ref()?.age_seconds)),
+    );
+    page.family(
         "perennial_submissions_total",
         Kind::Counter,
         "Attempts to get a certificate that were begun.",
@@ -121,14 +128,47 @@ fn situation(page: &mut Exposition, views: &[View], now: Now) {
     page.family(
         "perennial_waiting_seconds",
         Kind::Gauge,
-        "For how long the request has been out that is not answered yet; 0 if none is.",
+        "For how long the present attempt has been out, unanswered; 0 if none is.",
         each(views, waiting),
+    );
+    let due = move |view: &View| {
+        let since = view.tally.as_ref()?.due_since;
+        Some(since.map_or(0.0, |since| now.instant.since(since).as_secs_f64()))
+    };
+    page.family(
+        "perennial_due_seconds",
+        Kind::Gauge,
+        "For how long a new certificate has been wanted, however often it was asked for; 0 if none is.",
+        each(views, due),
     );
     page.family(
         "perennial_unwritten",
         Kind::Gauge,
         "1 if the certificate in use is not on disk yet.",
         each(views, |view| Some(flag(view.snapshot.as_ref()?.unwritten))),
+    );
+}
+
+/// What the API server said last.
+fn server(page: &mut Exposition, views: &[View]) {
+    let known = || views.iter().filter_map(|view| Some((view, view.health()?)));
+    let codes: Vec<_> = known().map(|(view, health)| (view, class_and_code(health.answer))).collect();
+    let answers = codes.iter().map(|(view, (class, code))| {
+        let labels = [of(view), vec![("class", *class), ("code", code.as_str())]].concat();
+        Sample { labels, value: 1.0.into() }
+    });
+    page.family("perennial_server_answer", Kind::Gauge, "What came when the API server was asked last.", answers);
+    page.family(
+        "perennial_server_answer_timestamp_seconds",
+        Kind::Gauge,
+        "When that came; of like answers to one request, the first.",
+        known().map(|(view, health)| Sample { labels: of(view), value: seconds(health.at.unix).into() }),
+    );
+    page.family(
+        "perennial_server_healthy",
+        Kind::Gauge,
+        "1 if client-go would call the server healthy after that.",
+        known().map(|(view, health)| Sample { labels: of(view), value: flag(health.reference_healthy()).into() }),
     );
 }
 

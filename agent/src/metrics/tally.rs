@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use perennial::{Action, Event, Failure, RotationMachine};
+use perennial::{Action, Event, Failure, Instant, RotationMachine};
 use perennial_kubernetes::rotation::Step;
 
 /// What has happened since the process began.
@@ -10,6 +10,8 @@ use perennial_kubernetes::rotation::Step;
 pub(super) struct Tally {
     /// The machine after the last step.
     pub(super) machine: Option<RotationMachine>,
+    /// Since when the certificate there is has been due, if it is: however often another is asked for meanwhile.
+    pub(super) due_since: Option<Instant>,
     pub(super) submissions: u64,
     pub(super) failures: BTreeMap<Failure, u64>,
     pub(super) write_failures: u64,
@@ -24,6 +26,7 @@ impl Default for Tally {
     fn default() -> Self {
         Self {
             machine: None,
+            due_since: None,
             submissions: 0,
             failures: Failure::ALL.into_iter().map(|failure| (failure, 0)).collect(),
             write_failures: 0,
@@ -57,6 +60,9 @@ impl Tally {
         // A late answer changes nothing, and counts for nothing.
         self.write_failures += u64::from(matches!(step.event, Event::WriteFailed { .. }) && step.before != step.after);
         self.rotated(step);
+        let same = step.before.certificate() == step.after.certificate();
+        let since = self.due_since.filter(|_| same).unwrap_or(step.now.instant);
+        self.due_since = step.after.due(step.now).map(|_| since);
         self.machine = Some(step.after.clone());
     }
 
@@ -193,6 +199,24 @@ mod tests {
         let count = |failure| life.tally.failures[&failure];
         assert_eq!([Failure::Unreachable, Failure::Denied, Failure::TimedOut].map(count), [2, 1, 1]);
         assert_eq!((life.tally.failed(), life.tally.failures.len()), (4, Failure::ALL.len()));
+    }
+
+    #[test]
+    fn a_certificate_is_due_until_another_takes_its_place_however_often_that_is_asked_for() {
+        let mut life = Life::new();
+        life.issue(Duration::from_secs(86_400));
+        assert_eq!(life.tally.due_since, None);
+        let id = life.ask();
+        let since = life.tally.due_since.unwrap();
+        assert_eq!(since, life.now.instant);
+        life.handle(Event::CsrFailed { id, failure: Failure::Unreachable, retry_after: None });
+        life.ask();
+        // Given up after a quarter of an hour, and asked again.
+        life.ask();
+        assert_eq!(life.tally.due_since, Some(since));
+        assert!(life.now.instant.since(since) >= Duration::from_secs(900));
+        life.issue(Duration::from_secs(86_400));
+        assert_eq!(life.tally.due_since, None);
     }
 
     #[test]

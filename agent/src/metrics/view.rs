@@ -1,9 +1,10 @@
 //! How things are with each certificate, at the moment somebody wants to know.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use perennial::{Certificate, Now, Reason, RotationMachine, State};
-use perennial_kubernetes::client::Progress;
+use perennial_kubernetes::client::{Answer, Health, Progress};
 use perennial_kubernetes::rotation::Snapshot;
 use perennial_pki::Credential;
 use serde_json::{Value, json};
@@ -13,19 +14,26 @@ use super::tally::Tally;
 use crate::report;
 use crate::spans::words;
 
+/// A rotation that takes its next step so much later than it wanted to hangs.
+const OVERDUE: Duration = Duration::from_secs(60);
+
 /// One certificate.
 pub(super) struct View {
     pub(super) name: String,
     pub(super) tally: Option<Tally>,
     /// `None` until its rotation has started, and if it has none.
     pub(super) snapshot: Option<Arc<Snapshot>>,
+    /// Its rotation is over.
+    ended: bool,
+    next_step: Option<Instant>,
     credential: Option<Arc<Credential>>,
     /// What went wrong last, until it goes right.
     trouble: Option<String>,
 }
 
 impl View {
-    pub(super) fn new(name: &str, tally: Option<&Tally>, source: Option<&Source>) -> Self {
+    pub(super) fn new(name: &str, tally: Option<&Tally>, next_step: Option<Instant>, source: Option<&Source>) -> Self {
+        let ended = matches!(source, Some(Source::Rotation(handle)) if handle.link().has_ended());
         let (snapshot, credential, trouble) = match source {
             Some(Source::Rotation(handle)) => {
                 let snapshot = handle.snapshot();
@@ -36,7 +44,7 @@ impl View {
             Some(Source::Files(files)) => (None, Some(files.credential()), files.trouble()),
             None => (None, None, None),
         };
-        Self { name: name.to_owned(), tally: tally.cloned(), snapshot, credential, trouble }
+        Self { name: name.to_owned(), tally: tally.cloned(), snapshot, ended, next_step, credential, trouble }
     }
 
     /// The certificate held, expired or not.
@@ -47,6 +55,15 @@ impl View {
     /// The machine after its last step.
     pub(super) fn machine(&self) -> Option<&RotationMachine> {
         self.tally.as_ref()?.machine.as_ref()
+    }
+
+    /// `None`: its rotation does what it is there for, as far as that can be seen.
+    fn why_not_alive(&self, now: Instant) -> Option<String> {
+        if self.ended {
+            return Some("its rotation has ended".into());
+        }
+        let late = now.saturating_duration_since(self.next_step?);
+        (late > OVERDUE).then(|| format!("its rotation hangs: it was to look at the clock {} ago", words(late)))
     }
 
     /// `None`: it is valid and in use.
@@ -63,6 +80,11 @@ impl View {
         let more = self.trouble.clone().or_else(|| self.progress().map(ToString::to_string));
         let more = more.map(|more| format!("; {more}")).unwrap_or_default();
         Some(format!("{why}{more}").replace(char::is_control, " "))
+    }
+
+    /// What the API server said last.
+    pub(super) fn health(&self) -> Option<Health> {
+        self.snapshot.as_ref()?.health
     }
 
     fn progress(&self) -> Option<&Progress> {
@@ -90,12 +112,22 @@ impl View {
         };
         let rotate_at = self.machine().and_then(RotationMachine::rotation_point);
         let server = snapshot.health.map(|health| {
-            let ago = now.instant.since(health.at.instant).as_secs_f64();
-            json!({ "summary": health.answer.to_string(), "at_work": health.is_at_work(), "seconds_ago": ago })
+            let (class, code) = class_and_code(health.answer);
+            json!({
+                "summary": health.answer.to_string(),
+                "class": class,
+                "code": code.parse::<u16>().ok(),
+                "at": health.at.unix.to_string(),
+                "seconds_ago": now.instant.since(health.at.instant).as_secs_f64(),
+                "at_work": health.is_at_work(),
+                "healthy": health.reference_healthy(),
+            })
         });
+        let due_since = self.tally.as_ref().and_then(|tally| tally.due_since);
         let rotation = json!({
             "state": state_name(snapshot.state),
             "due": snapshot.due.map(Reason::describe),
+            "due_seconds": due_since.map(|since| now.instant.since(since).as_secs_f64()),
             "rotate_at": rotate_at.map(|at| at.to_string()),
             "unwritten": snapshot.unwritten,
             "issued": snapshot.issued,
@@ -106,6 +138,12 @@ impl View {
         });
         report::with(fields, rotation)
     }
+}
+
+/// A line for each certificate whose rotation is over, or hangs.
+pub(super) fn why_not_alive(views: &[View], now: Instant) -> String {
+    let line = |view: &View| view.why_not_alive(now).map(|why| format!("{}: {why}\n", view.name));
+    views.iter().filter_map(line).collect()
 }
 
 /// A line for each certificate that is not valid and in use.
@@ -122,6 +160,18 @@ pub(super) fn to_json(views: &[View], now: Now) -> Value {
         "at": now.unix.to_string(),
         "certificates": certificates.collect::<serde_json::Map<_, _>>(),
     })
+}
+
+/// For programs: what kind of answer it is, and its HTTP status, if it is one that says no.
+pub(super) fn class_and_code(answer: Answer) -> (&'static str, String) {
+    match answer {
+        Answer::Served => ("served", String::new()),
+        Answer::Refused { status } => ("refused", status.to_string()),
+        Answer::Foreign { status } => ("foreign", status.to_string()),
+        Answer::CertificateRefused => ("certificate_refused", String::new()),
+        Answer::Unreachable => ("unreachable", String::new()),
+        _ => ("other", String::new()),
+    }
 }
 
 /// The names of states, for programs.
