@@ -1,0 +1,58 @@
+//! What pages for people say, beside what it is about.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const HERE: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The Rust files in a folder, and below.
+fn sources(folder: &Path) -> Vec<String> {
+    let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).partition(|path| path.is_dir());
+    let files = files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let files = files.map(|path| fs::read_to_string(path).unwrap());
+    files.chain(folders.iter().flat_map(|folder| sources(folder))).collect()
+}
+
+/// The names of the cases that are `different`, as the table's source has them.
+fn in_the_table() -> BTreeSet<String> {
+    let sources = sources(&Path::new(HERE).join("tests/conformance"));
+    let rows = sources.iter().flat_map(|source| {
+        // Where the function itself is defined, no name follows.
+        let calls = source.split("different(").zip(source.split("different(").skip(1));
+        calls.filter(|(before, _)| !before.ends_with("fn ")).map(|(_, call)| call)
+    });
+    rows.map(|row| row.split('"').nth(1).unwrap().to_owned()).collect()
+}
+
+fn on_the_page() -> BTreeSet<String> {
+    let page = include_str!("../../agent/docs/differences.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.map(|row| row.split('`').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_deliberate_difference_is_on_the_page_and_nothing_else() {
+    let (table, page) = (in_the_table(), on_the_page());
+    assert!(table.len() > 20, "{table:?}");
+    assert_eq!(page, table);
+}
+
+/// A page that helps with messages helps only with those there are.
+#[test]
+fn every_message_quoted_is_one_that_can_be_read() {
+    let page = include_str!("../../agent/docs/cluster.md");
+    let (_, table) = page.split_once("| `perennial run` says |").unwrap();
+    let quoted: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert!(quoted.len() > 5, "{quoted:?}");
+    let said: Vec<String> = ["../kubernetes/src", "../agent/src"]
+        .iter()
+        .flat_map(|folder| sources(&Path::new(HERE).join(folder)))
+        .collect();
+    // A string goes on in the next line of a source.
+    let said: Vec<String> = said.iter().map(|source| source.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for part in quoted.iter().flat_map(|phrase| phrase.split('…')).map(|part| part.trim_matches([' ', ':', ')'])) {
+        assert!(said.iter().any(|source| source.contains(part)), "nobody says {part:?}");
+    }
+}
