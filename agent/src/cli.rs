@@ -92,7 +92,7 @@ pub(crate) struct Demo {
 /// is drawn from the certificate itself, so both compute the same, if they are given the same --policy and
 /// --rotation-window. A request that was made and has not
 /// led to a certificate yet is shown too: its name, since when, and after a refusal when the next follows;
-/// and the pairs kept that were in use before. The serving certificate, kubelet-server, is shown if there
+/// and the pairs kept that were in use before, what is wrong, and what to do about it. The serving certificate, kubelet-server, is shown if there
 /// is anything of it.
 #[derive(Debug, Args)]
 #[command(
@@ -106,7 +106,7 @@ Examples:
 
 Exit codes:
   0  good: valid, its key fits, not due for rotation; the serving certificate too, if it is shown
-  1  not good: no certificate, expired, not yet valid, due, damaged, or the key is another's
+  1  not good: no certificate, expired, not yet valid, due, damaged, unreadable, or the key is another's
   2  bad usage or input: the directory cannot be read"
 )]
 pub(crate) struct Status {
@@ -132,7 +132,8 @@ pub(crate) struct Status {
 /// Reads, and changes nothing. To start is to come up without a bootstrap credential. A kubelet takes
 /// the first place where there is anything, and gives up if that holds no pair:
 /// DIR/kubelet-client-current.pem, then kubelet-client.crt with kubelet-client.key. It also has to
-/// be able to put the next certificate in place. perennial takes the best pair there is. The serving
+/// be able to put the next certificate in place. perennial takes the best pair there is, and has to be able
+/// to write and lock. Who may do what is looked at as whoever runs this. The serving
 /// certificate, kubelet-server, is looked at if there is anything of it; it may be missing or expired,
 /// for it is asked for with the other one. What a kubelet's own kubeconfig points at is not looked at.
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ mod journal;
 mod kubeconfigs;
 mod metrics;
 mod observers;
+mod remedies;
 mod replay;
 mod report;
 mod rotation;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::cli;
 use crate::failure::Failure;
+use crate::remedies::remedy;
 use crate::report::{self, print};
 use crate::rotation::{PREFIX, SERVING_PREFIX};
 use found::{Found, Verdict, find};
@@ -59,16 +60,18 @@ struct View {
     pending: Pending,
     /// Pairs that were in use before, and the files they are in.
     previous: Vec<(String, Chain)>,
-    problems: Vec<String>,
+    /// Each with what to do about it.
+    problems: Vec<(String, &'static str)>,
     aside: Vec<String>,
 }
 
 impl View {
     fn of(directory: &Directory, prefix: &str, policy: &Policy, now: UnixTime) -> Result<Self, Failure> {
         let loaded = directory.load(now).map_err(Failure::usage)?;
-        let problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
+        let another = loaded.credential.is_some();
+        let problems = loaded.problems.iter().map(|problem| (problem.to_string(), remedy(problem, another))).collect();
         let in_order = loaded.problems.iter().all(|problem| matches!(problem, DirectoryError::Exposed { .. }));
-        let found = find(loaded)?;
+        let found = find(&loaded);
         let aside: Vec<String> = directory.aside().map_err(Failure::usage)?.iter().map(|path| shown(path)).collect();
         let previous = directory.previous().map_err(Failure::usage)?;
         let previous = previous.into_iter().map(|(credential, path)| (shown(&path), credential.chain().clone()));
@@ -101,7 +104,8 @@ impl View {
         let more = json!({
             "pending": self.pending.to_json(),
             "previous": previous.collect::<Vec<_>>(),
-            "problems": self.problems,
+            "problems": self.problems.iter().map(|(problem, _)| problem).collect::<Vec<_>>(),
+            "remedies": self.problems.iter().map(|(_, remedy)| remedy).collect::<Vec<_>>(),
             "set_aside": self.aside,
         });
         report::with(self.found.to_json(&self.verdict), more)
@@ -116,8 +120,15 @@ impl View {
             let until = chain.certificate().validity.not_after();
             ("previous", format!("{file}, serial {}, valid until {until}", chain.serial()))
         }));
-        lines.extend(self.problems.iter().map(|problem| ("problem", problem.clone())));
+        lines.extend(
+            self.problems
+                .iter()
+                .flat_map(|(problem, remedy)| [("problem", problem.clone()), ("  to do", (*remedy).to_owned())]),
+        );
         lines.extend(self.aside.iter().map(|file| ("set aside", file.clone())));
+        if !self.aside.is_empty() {
+            lines.push(("  to do", "look at what was set aside, and remove it when nobody needs it".into()));
+        }
         lines.extend([("now", now.to_string()), ("state", self.verdict.words.clone())]);
         lines
     }

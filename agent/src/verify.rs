@@ -7,11 +7,12 @@ use std::path::Path;
 
 use perennial::UnixTime;
 use perennial_pki::Chain;
-use perennial_std::{Directory, DirectoryError, clock};
+use perennial_std::{Directory, clock};
 use serde_json::{Map, Value, json};
 
 use crate::cli;
 use crate::failure::Failure;
+use crate::remedies::remedy;
 use crate::report::print;
 use crate::rotation::{PREFIX, SERVING_PREFIX};
 
@@ -107,16 +108,9 @@ impl Fault {
 
 impl Finding {
     fn of(directory: &Path, store: &Directory, role: Role, now: UnixTime) -> Result<Self, Failure> {
-        let (perennial, others) = own::look(store, role, now)?;
-        let note = |problem| match problem {
-            DirectoryError::Exposed { path } => {
-                format!("{}: others than its owner can read or change it; chmod 600 it", path.display())
-            }
-            DirectoryError::Credential { .. } if perennial.pair.is_some() => {
-                format!("{problem}; `perennial run` puts it right")
-            }
-            problem => problem.to_string(),
-        };
+        let (perennial, others) = own::look(directory, store, role, now)?;
+        let another = perennial.pair.is_some();
+        let note = |problem| format!("{problem}; {}", remedy(&problem, another));
         let notes = others.into_iter().map(note).collect();
         Ok(Self { prefix: role.prefix(), kubelet: kubelet::look(directory, role, now), perennial, notes })
     }

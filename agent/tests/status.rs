@@ -219,6 +219,45 @@ fn the_serving_certificate_is_shown_if_there_is_anything_of_it() {
 }
 
 #[test]
+fn whatever_stands_where_the_pair_should_is_told_with_all_the_rest() {
+    let pipe: fn(&Path) = |current| {
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, current, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    };
+    let folder: fn(&Path) = |current| std::fs::create_dir(current).unwrap();
+    let circle: fn(&Path) = |current| std::os::unix::fs::symlink("kubelet-client-current.pem", current).unwrap();
+    let huge: fn(&Path) = |current| std::fs::File::create(current).unwrap().set_len(2 << 20).unwrap();
+    for place in [pipe, folder, circle, huge] {
+        let waiting = record(Some(Arc::new(KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap())), false);
+        let prepare = |pki: &Path, _: &mut Ca| {
+            place(&pki.join("kubelet-client-current.pem"));
+            std::fs::write(pki.join("kubelet-client-pending.json"), waiting.encode()).unwrap();
+            std::fs::write(pki.join("kubelet-client-2026-01-01-00-00-00-000.pem.bad"), "").unwrap();
+        };
+        let (value, said, code) = status_of(prepare, &[]);
+        assert_eq!((&value["state"], code), (&"damaged".into(), 1), "{said}");
+        assert_eq!(value["file"], "pki/kubelet-client-current.pem");
+        assert_eq!(value["pending"]["csr"], "node-csr-abc", "{value}");
+        assert_eq!(value["set_aside"].as_array().unwrap().len(), 1, "{value}");
+        assert!(value["remedies"][0].as_str().unwrap().contains("bootstrap kubeconfig"), "{value}");
+        for words in ["problem     cannot read", "to do     ", "set aside   pki/", "node-csr-abc"] {
+            assert!(said.contains(words), "no {words:?} in {said}");
+        }
+    }
+}
+
+#[test]
+fn the_rotation_point_is_that_of_a_run_with_the_same_window() {
+    let prepare = |pki: &Path, ca: &mut Ca| put(pki, &dated(CLIENT[0]), &ca.node(Duration::ZERO, HOUR), true);
+    let (value, _, _) = status_of(prepare, &["--rotation-window", "10%-20%"]);
+    let from = value["not_before"].as_str().unwrap();
+    let point = value["rotate_at"].as_str().unwrap();
+    let minutes = |text: &str| text[11..13].parse::<u32>().unwrap() * 60 + text[14..16].parse::<u32>().unwrap();
+    let age = (minutes(point) + 24 * 60 - minutes(from)) % (24 * 60);
+    assert!((5..=12).contains(&age), "{from} {point}");
+}
+
+#[test]
 fn another_prefix_can_be_asked_for() {
     let prepare = |pki: &Path, ca: &mut Ca| {
         put(pki, &dated("proxy-2026-01-01"), &ca.node(Duration::ZERO, HOUR), true);

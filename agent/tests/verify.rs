@@ -224,26 +224,72 @@ fn a_directory_that_cannot_be_read_is_bad_input() {
     }
 }
 
-#[test]
-fn a_pair_one_may_not_read_is_told_to_be_that() {
+/// `verify` of a good directory that was prepared like this, by somebody to whom things can be forbidden.
+fn by_nobody(prepare: impl FnOnce(&Path)) -> String {
     let directory = TempDir::new().unwrap();
     let (path, pki) = (directory.path(), directory.path().join("pki"));
     good(&pki, &mut Ca::new());
-    fs::set_permissions(pki.join(DATED), Permissions::from_mode(0o000)).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_perennial"), path.join("perennial")).unwrap();
+    // Not by ourselves: what another test starts meanwhile would have it open for writing, too, and it could not be run.
+    let copied = Command::new("cp").args([env!("CARGO_BIN_EXE_perennial"), "perennial"]).current_dir(path).status();
+    assert!(copied.unwrap().success());
     let mut command = Command::new(path.join("perennial"));
     command.args(["verify", "--cert-dir"]).arg(&pki);
     // To root nothing is forbidden.
     if rustix::process::geteuid().is_root() {
-        for open in [path, &pki] {
-            fs::set_permissions(open, Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+        for theirs in [pki.join(DATED), pki.clone()] {
+            chown(theirs, Some(NOBODY), None).unwrap();
         }
-        chown(pki.join(DATED), Some(NOBODY), None).unwrap();
         command.uid(NOBODY);
     }
+    prepare(&pki);
     let output = command.output().unwrap();
+    fs::set_permissions(&pki, Permissions::from_mode(0o755)).unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
+    said
+}
+
+#[test]
+fn a_pair_one_may_not_read_is_told_to_be_that() {
+    let said = by_nobody(|pki| fs::set_permissions(pki.join(DATED), Permissions::from_mode(0o000)).unwrap());
     assert_eq!(said.matches("could not start").count(), 2, "{said}");
-    assert!(said.to_lowercase().contains("permission denied"), "{said}");
+    assert!(said.to_lowercase().contains("permission denied") && said.contains("can read it"), "{said}");
+}
+
+#[test]
+fn a_directory_nobody_may_write_to_starts_only_a_kubelet_and_that_not_for_long() {
+    let said = by_nobody(|pki| fs::set_permissions(pki, Permissions::from_mode(0o555)).unwrap());
+    assert!(said.contains("perennial   could not start: ") && said.contains("cannot be written to"), "{said}");
+    assert!(said.contains("kubelet     could not put its next certificate in place"), "{said}");
+}
+
+#[test]
+fn what_is_in_the_locks_way_keeps_perennial_from_starting_as_run_finds_out() {
+    let folder: fn(&Path) = |lock| fs::create_dir(lock).unwrap();
+    let link: fn(&Path) = |lock| symlink("elsewhere", lock).unwrap();
+    for place in [folder, link] {
+        let lock = ".kubelet-client.lock";
+        let (kubelet, own, said) = client(|pki, ca| {
+            good(pki, ca);
+            place(&pki.join(lock));
+            perennial_std::Directory::open(pki, "kubelet-client").unwrap_err();
+        });
+        assert!(kubelet && !own && said.contains(lock) && said.contains("remove it"), "{said}");
+    }
+    let said = by_nobody(|pki| {
+        let lock = pki.join(".kubelet-client.lock");
+        put(&lock, "");
+        fs::set_permissions(lock, Permissions::from_mode(0o000)).unwrap();
+    });
+    assert!(said.contains("perennial   could not start: ") && said.contains(".kubelet-client.lock"), "{said}");
+}
+
+#[test]
+fn who_keeps_the_files_already_is_in_nobodys_way() {
+    let directory = TempDir::new().unwrap();
+    let pki = directory.path().join("pki");
+    good(&pki, &mut Ca::new());
+    let _keeps = perennial_std::Directory::open(&pki, "kubelet-client").unwrap();
+    assert_eq!(perennial(directory.path(), &["verify", "--cert-dir", "pki"]).code, Some(0));
 }

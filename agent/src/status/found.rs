@@ -6,17 +6,20 @@ use perennial::{Policy, UnixTime, rotation_point};
 use perennial_pki::{Chain, CredentialError};
 use perennial_std::{DirectoryError, Loaded};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::shown;
-use crate::failure::Failure;
+use crate::remedies::is_damage;
 use crate::report;
 use crate::spans::words;
 
 /// What was found in the directory.
 pub(super) enum Found {
     Nothing,
-    /// A file that does not make a pair.
-    Damaged {
+    /// A file that does not make a pair, or cannot be read.
+    Bad {
+        /// For programs.
+        state: &'static str,
         file: String,
         why: String,
     },
@@ -37,26 +40,30 @@ pub(super) struct Verdict {
 }
 
 /// Of what was loaded, what to show.
-pub(super) fn find(loaded: Loaded) -> Result<Found, Failure> {
-    if let Some((credential, path)) = loaded.credential {
-        return Ok(Found::Certificate { file: shown(&path), chain: credential.chain().clone(), key_matches: true });
+pub(super) fn find(loaded: &Loaded) -> Found {
+    if let Some((credential, path)) = &loaded.credential {
+        return Found::Certificate { file: shown(path), chain: credential.chain().clone(), key_matches: true };
     }
     // Who else could read it does not matter any more.
-    let mut problems = loaded.problems.into_iter().filter(|problem| !matches!(problem, DirectoryError::Exposed { .. }));
-    match problems.next() {
-        None => Ok(Found::Nothing),
-        Some(DirectoryError::Credential { path, error: error @ CredentialError::KeyMismatch { .. } }) => {
-            let chain = fs::read(&path).ok().and_then(|text| Chain::from_pem(&text).ok());
-            Ok(match chain {
-                Some(chain) => Found::Certificate { file: shown(&path), chain, key_matches: false },
-                None => Found::Damaged { file: shown(&path), why: error.to_string() },
-            })
+    let gravest = loaded.problems.iter().find(|problem| !matches!(problem, DirectoryError::Exposed { .. }));
+    let Some(problem) = gravest else { return Found::Nothing };
+    let (path, why) = match problem {
+        DirectoryError::Credential { path, error } => {
+            let mixed = matches!(error, CredentialError::KeyMismatch { .. });
+            // The key beside it is none of our concern, and is not to stay in memory.
+            let text = mixed.then(|| fs::read(path).ok().map(Zeroizing::new)).flatten();
+            if let Some(chain) = text.and_then(|text| Chain::from_pem(&text).ok()) {
+                return Found::Certificate { file: shown(path), chain, key_matches: false };
+            }
+            (Some(path), error.to_string())
         }
-        Some(DirectoryError::Credential { path, error }) => {
-            Ok(Found::Damaged { file: shown(&path), why: error.to_string() })
+        DirectoryError::Io { path, .. } => (Some(path), problem.to_string()),
+        DirectoryError::Prefix(_) | DirectoryError::Owned { .. } | DirectoryError::Exposed { .. } => {
+            (None, problem.to_string())
         }
-        Some(error) => Err(Failure::usage(error)),
-    }
+    };
+    let state = if is_damage(problem) { "damaged" } else { "unreadable" };
+    Found::Bad { state, file: path.map(|path| shown(path)).unwrap_or_default(), why }
 }
 
 impl Found {
@@ -67,7 +74,7 @@ impl Found {
     pub(super) fn file(&self) -> Option<&str> {
         match self {
             Self::Nothing => None,
-            Self::Damaged { file, .. } | Self::Certificate { file, .. } => Some(file),
+            Self::Bad { file, .. } | Self::Certificate { file, .. } => Some(file),
         }
     }
 
@@ -76,7 +83,7 @@ impl Found {
         let bad = |state, words: String| Verdict { state, words, good: false, rotate_at: None };
         let (chain, key_matches) = match self {
             Self::Nothing => return bad("none", "there is no certificate".into()),
-            Self::Damaged { why, .. } => return bad("damaged", why.clone()),
+            Self::Bad { state, why, .. } => return bad(state, why.clone()),
             Self::Certificate { chain, key_matches, .. } => (chain, *key_matches),
         };
         let facts = chain.certificate();
@@ -106,7 +113,7 @@ impl Found {
         });
         match self {
             Self::Nothing => fields,
-            Self::Damaged { file, .. } => report::with(fields, json!({ "file": file })),
+            Self::Bad { file, .. } => report::with(fields, json!({ "file": file })),
             Self::Certificate { file, chain, key_matches } => {
                 let certificate = report::with(report::certificate(chain), json!({ "key_matches": key_matches }));
                 report::with(report::with(fields, json!({ "file": file })), certificate)
@@ -117,7 +124,7 @@ impl Found {
     pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::Nothing => Vec::new(),
-            Self::Damaged { file, .. } => vec![("file", file.clone())],
+            Self::Bad { file, .. } => vec![("file", file.clone())],
             Self::Certificate { file, chain, key_matches } => {
                 let facts = chain.certificate();
                 let organizations: String = facts.organizations.iter().map(|name| format!(", O={name}")).collect();

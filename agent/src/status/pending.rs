@@ -57,7 +57,10 @@ impl Pending {
     pub(super) fn to_text(&self, now: UnixTime) -> Vec<(&'static str, String)> {
         let record = match self {
             Self::Nothing => return Vec::new(),
-            Self::Unreadable(why) => return vec![("pending", format!("unreadable: {why}"))],
+            Self::Unreadable(why) => {
+                let remedy = "let `perennial run` set it aside; it asks with a new key then";
+                return vec![("pending", format!("unreadable: {why}")), ("  to do", remedy.into())];
+            }
             Self::Request(record) => record,
         };
         let submitted = record.pending.submitted;

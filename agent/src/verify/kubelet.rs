@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use perennial::UnixTime;
 use perennial_pki::Credential;
+use rustix::fs::{Access, access};
 use zeroize::Zeroizing;
 
 use super::{Fault, Opinion, Pair, Role};
@@ -26,6 +27,7 @@ pub(super) fn look(directory: &Path, role: Role, now: UnixTime) -> Opinion {
         Err(fault) => (None, Some(fault)),
     };
     let mut faults: Vec<Fault> = fault.into_iter().collect();
+    faults.extend(not_writable(directory));
     faults.extend([&current, &updated].into_iter().filter_map(|link| in_the_way(link)));
     Opinion { pair, faults }
 }
@@ -93,6 +95,14 @@ fn contents(file: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
 fn unreadable(path: &Path, error: &io::Error) -> Fault {
     let why = format!("{} cannot be read: {error}", path.display());
     Fault::start(why, "see to it that its owner can read it, and that it is a file or a link to one".into())
+}
+
+/// Nor has it anywhere else to put a certificate.
+fn not_writable(directory: &Path) -> Option<Fault> {
+    let error = io::Error::from(access(directory, Access::WRITE_OK | Access::EXEC_OK).err()?);
+    let why =
+        format!("could not put its next certificate in place: {} cannot be written to: {error}", directory.display());
+    Some(Fault { why, remedy: "see to it that whoever runs the kubelet may write there".into() })
 }
 
 /// A kubelet replaces links, and nothing else.

@@ -1,23 +1,59 @@
 //! What perennial makes of a certificate directory: what `run` would find.
 
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
 use perennial::UnixTime;
 use perennial_std::{Directory, DirectoryError, Loaded};
+use rustix::fs::{Access, access};
 
 use super::{Fault, Opinion, Pair, Role};
 use crate::failure::Failure;
+use crate::remedies::remedy;
 
 /// Its opinion, and what else is wrong.
-pub(super) fn look(store: &Directory, role: Role, now: UnixTime) -> Result<(Opinion, Vec<DirectoryError>), Failure> {
+pub(super) fn look(
+    directory: &Path,
+    store: &Directory,
+    role: Role,
+    now: UnixTime,
+) -> Result<(Opinion, Vec<DirectoryError>), Failure> {
     let Loaded { credential, mut problems } = store.load(now).map_err(Failure::usage)?;
     let pair = credential
         .map(|(credential, path)| Pair { file: path.display().to_string(), chain: credential.chain().clone() });
     let gravest = problems.iter().position(|problem| !matches!(problem, DirectoryError::Exposed { .. }));
     let fault = match gravest {
         Some(gravest) if pair.is_none() && role == Role::Client => {
-            let remedy = "restore it from a backup, or give it a bootstrap kubeconfig with a token that is good";
-            Some(Fault::start(problems.remove(gravest).to_string(), remedy.into()))
+            let problem = problems.remove(gravest);
+            Some(Fault::start(problem.to_string(), remedy(&problem, false).into()))
         }
         _ => role.fault(pair.as_ref(), now),
     };
-    Ok((Opinion { pair, faults: fault.into_iter().collect() }, problems))
+    let faults = fault.into_iter().chain(locked_out(directory, role)).collect();
+    Ok((Opinion { pair, faults }, problems))
+}
+
+/// Why `run` could not be the one who keeps these files, whatever is in them. That somebody does already is no fault.
+fn locked_out(directory: &Path, role: Role) -> Option<Fault> {
+    let remedy = "see to it that whoever runs perennial may write there";
+    // A disk that is read-only is worked with: what is new is in memory only until it can be written.
+    let refused = |path: &Path, wanted| {
+        let error = io::Error::from(access(path, wanted).err()?);
+        let keeps = !matches!(error.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::NotFound);
+        keeps.then(|| Fault::start(format!("{} cannot be written to: {error}", path.display()), remedy.into()))
+    };
+    if let Some(fault) = refused(directory, Access::WRITE_OK | Access::EXEC_OK) {
+        return Some(fault);
+    }
+    let lock = directory.join(format!(".{}.lock", role.prefix()));
+    match fs::symlink_metadata(&lock) {
+        Ok(found) if found.is_symlink() || found.is_dir() => {
+            let why = format!("{} is in the way: it has to be a file of its own", lock.display());
+            Some(Fault::start(why, "remove it".into()))
+        }
+        Ok(_) => refused(&lock, Access::READ_OK | Access::WRITE_OK),
+        // It is made when it is needed.
+        Err(_) => None,
+    }
 }
