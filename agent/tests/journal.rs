@@ -4,7 +4,6 @@ mod support;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +11,7 @@ use std::process::Command;
 use perennial_kubernetes::journal;
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::Value;
-use support::{Output, Process, Signer, events, files, perennial, run_arguments, until};
+use support::{Output, Process, Signer, events, files, get, key_lines, perennial, run_arguments, until};
 use tempfile::TempDir;
 
 const JOURNAL: [&str; 3] = ["--json", "--journal", "journal"];
@@ -228,29 +227,17 @@ fn nothing_in_a_journal_its_story_or_the_pages_served_is_secret() {
     let mut run = Process::start(path, &with_journal(&["--metrics-listen", "127.0.0.1:0"]));
     let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
     run.event("trouble", 1);
-    let pages = ["/metrics", "/state", "/readyz"].map(|path| {
-        let mut stream = TcpStream::connect(&address).unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes()).unwrap();
-        let mut page = String::new();
-        stream.read_to_string(&mut page).unwrap();
-        page
-    });
+    let pages = ["/metrics", "/state", "/readyz"].map(|path| get(&address, path));
     run.event("issued", 1);
     stop(run);
     let token = fs::read_to_string(path.join("signer/bootstrap.token")).unwrap();
-    let keys = files(&path.join("worker/pki")).into_values().map(|file| String::from_utf8(file).unwrap());
-    let keys: String = keys.collect();
+    let keys = key_lines(&files(&path.join("worker/pki")));
     let journal = fs::read_to_string(path.join("journal")).unwrap();
     assert!(journal.contains("csrFailed"), "nothing went wrong: {journal}");
     let story = perennial(path, &["replay", "--json", "--all", "journal"]).stdout;
 
     let mut secrets = vec![token.split_once('.').unwrap().1.to_owned()];
-    for block in keys.split("-----BEGIN ").filter(|block| block.contains("PRIVATE KEY")) {
-        let key = block.split("-----END").next().unwrap_or_default();
-        // In a record it stands in one line of JSON.
-        let lines = key.lines().flat_map(|line| line.split("\\n"));
-        secrets.extend(lines.filter(|line| line.len() >= 16 && !line.contains("-----")).map(str::to_owned));
-    }
+    secrets.extend(keys);
     assert!(secrets.len() > 2, "{}", secrets.len());
     for secret in secrets {
         assert!(![&journal, &story, &pages.concat()].iter().any(|text| text.contains(&secret)), "a secret was told");

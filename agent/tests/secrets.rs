@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+use perennial_kubernetes::rotation::Record;
 use perennial_pki::Roots;
 use perennial_std::{Cancel, drive};
 use rustix::process::Signal;
-use support::{Ca, Process, Signer, files, perennial, run_arguments};
+use support::{Ca, Process, Signer, files, get, key_lines, perennial, run_arguments};
 use tempfile::TempDir;
 
 fn mode(path: &Path) -> u32 {
@@ -145,22 +146,62 @@ fn no_secret_is_ever_told_however_much_goes_wrong() {
     let broken = ["run", "--once", "--node-name", "x", "--cert-dir", "x", "--kubeconfig", "broken"];
     let broken = Process::start_logging(path, &broken, "trace").end();
     assert_eq!(broken.code, Some(2), "{broken:?}");
-    let status = perennial(path, &["status", "--cert-dir", "worker/pki"]);
+    // One more, whose request nobody approves, and all that can be seen of it.
+    let more = ["--prefix", "proxy", "--signer-name", "example.com/proxies", "--log-format", "json", "--json"];
+    let watched = ["--journal", "journal", "--metrics-listen", "127.0.0.1:0"];
+    let mut waits = Process::start_logging(path, &run_arguments(&[more.as_slice(), &watched].concat()), "trace");
+    let address = waits.event("listening", 1)["address"].as_str().unwrap().to_owned();
+    waits.event("waiting_for_approval", 1);
+    let mut said: Vec<String> = ["/metrics", "/state", "/readyz", "/healthz"].map(|path| get(&address, path)).into();
+    for prefix in ["proxy", "kubelet-client"] {
+        for json in [&["--json"][..], &[]] {
+            let status = ["status", "--cert-dir", "worker/pki", "--prefix", prefix];
+            let status = perennial(path, &[&status[..], json].concat());
+            let verify = perennial(path, &[&["verify", "--cert-dir", "worker/pki"][..], json].concat());
+            said.extend([status.stdout, status.stderr, verify.stdout, verify.stderr]);
+        }
+    }
+    let record = ("record".into(), read("worker/pki/proxy-pending.json").into_bytes());
+    let pending = key_lines(&[record].into());
+    assert!(pending.len() > 1, "no key is pending");
+    waits.signal(Signal::TERM);
+    let waits = waits.end();
+    assert!(waits.stderr.contains("SubmitCsr"), "{}", waits.stderr);
+    said.push(read("journal"));
+    said.push(perennial(path, &["replay", "--all", "journal"]).stdout);
     signer.process.signal(Signal::TERM);
     let signer = signer.process.end();
-    let said = [output.stdout, output.stderr, broken.stdout, broken.stderr, status.stdout, status.stderr].concat();
-    let said = [said, signer.stdout, signer.stderr].concat();
+    for output in [output, broken, waits, signer] {
+        said.extend([output.stdout, output.stderr]);
+    }
+    let said = said.concat();
     assert!(said.contains("401") && said.contains("the server answered"), "nothing went wrong: {said}");
 
-    let keys = files(&path.join("worker/pki")).into_values().chain([read("signer/ca.key").into_bytes()]);
-    let keys: String = keys.map(|file| String::from_utf8(file).unwrap()).collect();
-    let mut secrets = vec!["PRIVATE KEY", token.split_once('.').unwrap().1, &key_data[..64]];
     // Of a file only the key, not the certificate.
-    for block in keys.split("-----BEGIN ").filter(|block| block.contains("PRIVATE KEY")) {
-        secrets.extend(block.lines().filter(|line| line.len() >= 16 && !line.contains("-----")));
-    }
-    assert!(secrets.len() > 6, "{}", secrets.len());
+    let keys = key_lines(&files(&path.join("worker/pki")));
+    let authority = key_lines(&[("ca.key".into(), read("signer/ca.key").into_bytes())].into());
+    let secrets = ["PRIVATE KEY", token.split_once('.').unwrap().1, &key_data[..64]].map(str::to_owned);
+    let secrets: Vec<String> = secrets.into_iter().chain(pending).chain(keys).chain(authority).collect();
+    let said = said.to_lowercase();
     for secret in secrets {
-        assert!(!said.to_lowercase().contains(&secret.to_lowercase()), "a secret was told");
+        assert!(!said.contains(&secret.to_lowercase()), "a secret was told");
     }
+}
+
+/// Else it could not be found in what was said, wherever it is.
+#[test]
+fn the_lines_of_a_key_are_found_in_the_record_of_a_request_as_in_a_pem_file() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &["--approve", "manual"]);
+    let mut run = Process::start(path, &run_arguments(&["--json"]));
+    run.event("waiting_for_approval", 1);
+    let pki = path.join("worker/pki");
+    let record = files(&pki);
+    let lines = key_lines(&record);
+    let text = String::from_utf8(record[&pki.join("kubelet-client-pending.json")].clone()).unwrap();
+    let record = Record::decode(text.as_bytes()).unwrap();
+    let pem = record.key.unwrap().to_pem();
+    let whole: Vec<&str> = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    assert_eq!(lines, whole);
 }

@@ -8,8 +8,7 @@ mod exposition;
 mod support;
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, TcpStream};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use perennial_pki::Credential;
 use perennial_std::clock;
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{BOUND, Process, Signer, perennial, run_arguments, until};
+use support::{Process, Signer, get, perennial, run_arguments, until};
 use tempfile::TempDir;
 
 const CLIENT: &str = "kubelet-client";
@@ -49,11 +48,7 @@ fn current(directory: &Path, of: &str) -> Credential {
 }
 
 fn scrape(address: &str) -> Page {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(BOUND)).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: worker\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let answer = get(address, "/metrics");
     Page::read(answer.split_once("\r\n\r\n").unwrap().1)
 }
 

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -240,6 +242,28 @@ pub fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     found
+}
+
+/// The keys in these files, PEM or records of requests, line by line: what nobody may be told.
+pub fn key_lines(files: &BTreeMap<PathBuf, Vec<u8>>) -> Vec<String> {
+    let texts = files.values().map(|file| str::from_utf8(file).unwrap());
+    let keys = texts.flat_map(|text| {
+        let blocks = text.split("-----BEGIN ").filter(|block| block.contains("PRIVATE KEY"));
+        blocks.filter_map(|block| block.split("-----END").next())
+    });
+    // In a record each line is a string.
+    let lines = keys.flat_map(|key| key.split(['\n', '"', ',', ' ']));
+    lines.filter(|line| line.len() >= 16 && !line.contains("-----")).map(str::to_owned).collect()
+}
+
+/// What is served there.
+pub fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(BOUND)).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 /// A CA of our own, for files that were there before.
