@@ -24,7 +24,7 @@ Environment:
   PERENNIAL_LOG  what to log on stderr, for example warn, debug or perennial_std=trace
                  [default: info; for demo, status, verify and replay: warn]";
 
-/// Certificates that renew themselves: keeps a Kubernetes node's client certificate rotated.
+/// Certificates that renew themselves: keeps a Kubernetes node's certificates, or any signer's, rotated.
 #[derive(Debug, Parser)]
 #[command(name = "perennial", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {

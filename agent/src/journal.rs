@@ -3,12 +3,12 @@
 //! Whatever goes wrong with the file, the rotation does not notice. What is there can always be replayed: after a gap
 //! the journal begins anew, with all that the machines are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use perennial::RotationMachine;
 use perennial_kubernetes::journal;
@@ -57,8 +57,17 @@ impl Journal {
         Box::new(move |step| journal.take(&of, step))
     }
 
+    /// From now on there are these certificates, and no others: what became of the others is in no file to come.
+    pub(crate) fn keep(&self, names: &BTreeSet<String>) {
+        self.writer().machines.retain(|name, _| names.contains(name));
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&self, of: &str, step: &Step<'_>) {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.writer();
         let written = self.append(&mut writer, of, step);
         writer.begun = written.is_ok();
         writer.machines.insert(of.to_owned(), step.after.clone());
@@ -212,6 +221,22 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_that_is_kept_no_more_begins_no_file_to_come() {
+        let directory = TempDir::new().unwrap();
+        let (path, aside) = (directory.path().join("journal"), directory.path().join("journal.1"));
+        let journal = Journal::open(&path, 10_000).unwrap();
+        let [mut stays, mut goes] = ["one", "two"].map(|name| Life::new(name, &journal));
+        stays.tick();
+        goes.tick();
+        assert_eq!(replay(&path), (2, 2));
+        journal.keep(&["one".to_owned()].into());
+        while !aside.exists() {
+            stays.tick();
+        }
+        assert_eq!(replay(&path), (1, 1));
+    }
+
+    #[test]
     fn a_machine_that_takes_the_place_of_another_begins_anew() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("journal");
@@ -233,6 +258,7 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
-        assert!(lines[1].starts_with("{\"begin\":") && lines[2].starts_with("{\"step\":"), "{text}");
+        let version = format!("{{\"begin\":{{\"version\":1,\"perennial\":\"{}\",", env!("CARGO_PKG_VERSION"));
+        assert!(lines[1].starts_with(&version) && lines[2].starts_with("{\"step\":"), "{text}");
     }
 }

@@ -1,5 +1,6 @@
 //! Who looks on at a run: its log, its journal, its metrics.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::Arc;
 
@@ -39,8 +40,12 @@ impl Observers {
 
     /// All certificates there are, from now on: how they are doing can be asked for.
     pub(crate) fn watch(&self, certificates: impl Iterator<Item = (String, Source)>) {
+        let certificates: BTreeMap<String, Source> = certificates.collect();
+        if let Some(journal) = &self.journal {
+            journal.keep(&certificates.keys().cloned().collect());
+        }
         if let Some(metrics) = &self.metrics {
-            metrics.watch(certificates.collect());
+            metrics.watch(certificates);
         }
     }
 

@@ -97,6 +97,7 @@ impl Teller {
             "followed": story.followed,
             "leaves": story.leaves,
             "failure": failure.map(name_of),
+            "perennial": told.perennial,
         });
         self.tell(name, place, Some((&told.of, told.at)), fields, &story.to_string());
     }

@@ -3,7 +3,7 @@
 mod support;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
@@ -302,6 +302,14 @@ fn what_is_no_journal_is_bad_input() {
         assert!(output.stderr.contains(words), "{file}: {output:?}");
     }
     assert!(perennial(path, &["replay", "headless"]).stdout.contains("the beginning of the journal is missing"));
+    // One of another version that can be read is, and that it is of another is told.
+    let ours = format!("\"perennial\":\"{}\"", env!("CARGO_PKG_VERSION"));
+    assert!(text.contains(&ours), "{text}");
+    fs::write(path.join("older"), text.replace(&ours, "\"perennial\":\"0.0.9\"")).unwrap();
+    let older = perennial(path, &["replay", "older"]);
+    assert!(older.code == Some(0) && older.stdout.contains("written by perennial 0.0.9"), "{older:?}");
+    fs::write(path.join("silent"), text.replace(&(ours + ","), "")).unwrap();
+    assert_eq!(perennial(path, &["replay", "silent"]).code, Some(0));
     // A run that was stopped before it did anything.
     File::create(path.join("empty")).unwrap();
     assert_eq!(perennial(path, &["replay", "empty"]).code, Some(0));

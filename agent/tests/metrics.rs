@@ -46,8 +46,9 @@ fn start(directory: &TempDir, more: &[&str]) -> (Process, String) {
 fn rotations_are_counted_on_both_runtimes_under_kubelets_names_and_ours() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
-        let _signer = Signer::start(directory.path(), &["--signing-duration", "4s"]);
-        let (mut run, address) = start(&directory, &["--runtime", runtime]);
+        let _signer = Signer::start(directory.path(), &["--signing-duration", "10s"]);
+        // Early, so that a busy machine is not late.
+        let (mut run, address) = start(&directory, &["--runtime", runtime, "--rotation-window", "30%-40%"]);
         run.event("rotated", 1);
         let page = scrape(&address);
         let rotations = page.get("perennial_rotations_total");
@@ -56,7 +57,7 @@ fn rotations_are_counted_on_both_runtimes_under_kubelets_names_and_ours() {
         assert_eq!(page.get("perennial_rotation_age_ratio_count"), rotations);
         assert_eq!(page.get("perennial_rotation_age_seconds_count"), rotations);
         let ratio = page.get("perennial_rotation_age_ratio_sum") / rotations;
-        assert!((0.7..1.0).contains(&ratio), "{ratio}");
+        assert!((0.3..1.0).contains(&ratio), "{ratio}");
 
         assert_eq!(page.0["perennial_attempt_failures_total"].samples.len(), Failure::ALL.len());
         assert_eq!(page.sum("perennial_attempt_failures_total"), 0.0);
@@ -66,7 +67,7 @@ fn rotations_are_counted_on_both_runtimes_under_kubelets_names_and_ours() {
         assert_eq!(page.get("perennial_server_healthy"), 1.0);
         assert_eq!(page.find("perennial_build_info", &[("runtime", runtime)]), Some(1.0));
         let ttl = page.get("kubelet_certificate_manager_client_ttl_seconds");
-        assert!((0.0..=4.0).contains(&ttl), "{ttl}");
+        assert!((0.0..=10.0).contains(&ttl), "{ttl}");
         let [from, rotate, to] = ["not_before", "rotation_point", "not_after"]
             .map(|what| page.get(&format!("perennial_certificate_{what}_timestamp_seconds")));
         assert!(from < rotate && rotate < to, "{from} {rotate} {to}");
@@ -107,6 +108,11 @@ fn a_node_is_ready_once_a_certificate_is_in_use_and_says_what_it_waits_for_until
     // It forgets the request, and approves the next one.
     signer.process.signal(Signal::TERM);
     signer.process.end();
+    let unreachable = [("class", "unreachable"), ("code", "")];
+    until("word of its end", || scrape(&address).find("perennial_server_answer", &unreachable));
+    assert_eq!(scrape(&address).get("perennial_server_healthy"), 0.0);
+    assert_eq!(state(&address)["certificates"]["kubelet-client"]["server"]["class"], "unreachable");
+    assert!(get(&address, "/healthz").0.starts_with("HTTP/1.1 200 "), "a restart would not help");
     let _signer = Signer::start_at(directory.path(), &at, &[]);
     until("readiness", || get(&address, "/readyz").0.starts_with("HTTP/1.1 200 ").then_some(()));
     let page = scrape(&address);

@@ -21,7 +21,8 @@ const VERSION: u64 = 1;
 /// The line a journal begins with, for each machine in it: all that it is. Ends with a line break.
 pub fn begin(of: &str, now: Now, machine: &RotationMachine) -> String {
     let machine = Box::new(CheckpointText::of(machine.checkpoint()));
-    line(&Line::Begin { version: VERSION, of: of.to_owned(), at: at(now), machine })
+    let perennial = Some(env!("CARGO_PKG_VERSION").to_owned());
+    line(&Line::Begin { version: VERSION, perennial, of: of.to_owned(), at: at(now), machine })
 }
 
 /// The line for one step. Ends with a line break.
@@ -35,6 +36,9 @@ pub fn step(of: &str, step: &Step<'_>) -> String {
 enum Line {
     Begin {
         version: u64,
+        /// Whose machine it is: the version of perennial.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        perennial: Option<String>,
         of: String,
         at: (u64, i64),
         machine: Box<CheckpointText>,

@@ -11,7 +11,8 @@ use crate::sizes;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Looking on")]
 pub(crate) struct Observe {
-    /// Serve /metrics for Prometheus, /healthz, /readyz and /state here, without encryption [default: nowhere]
+    /// Serve /metrics for Prometheus, /healthz, /readyz and /state here, without encryption [default: nowhere].
+    /// What each metric means stands beside it, and in agent/docs/metrics.md
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics_listen: Option<SocketAddr>,
     /// Write every step down here, for `perennial replay`; nothing in it is secret
@@ -36,7 +37,8 @@ Examples:
   ssh worker-1 cat perennial.journal | perennial replay -
   perennial replay --json FILE | jq 'select(.failure)'
 
-Events with --json: begin and step (place, of, at, happened, followed, leaves, failure), differs and
+Events with --json: begin (with perennial: the version that wrote it) and step (place, of, at, happened,
+followed, leaves, failure), differs and
 damaged (place, reason), cut (place); then summary.
 
 Exit codes:

@@ -18,11 +18,18 @@ pub(super) struct Story {
 impl Story {
     pub(super) fn of(told: &Told) -> Self {
         let leaves = leaves(&told.machine, told.at);
-        match told.step() {
-            Some(step) => Self { happened: happened(&step), followed: followed(&step), leaves },
-            None if told.goes_on() => Self { happened: "the journal goes on".into(), followed: Vec::new(), leaves },
-            None => Self { happened: "the journal begins".into(), followed: Vec::new(), leaves },
-        }
+        let (happened, followed) = match told.step() {
+            Some(step) => (happened(&step), followed(&step)),
+            None if told.goes_on() => ("the journal goes on".into(), Vec::new()),
+            // Another version may well do something else.
+            None => match told.perennial.as_deref() {
+                Some(version) if version != env!("CARGO_PKG_VERSION") => {
+                    (format!("the journal begins, written by perennial {version}"), Vec::new())
+                }
+                _ => ("the journal begins".into(), Vec::new()),
+            },
+        };
+        Self { happened, followed, leaves }
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Told {
     pub at: Now,
     /// The machine afterwards.
     pub machine: RotationMachine,
+    /// Where a journal begins: the version of perennial that wrote it, if it says so.
+    pub perennial: Option<String>,
     /// The machine as far as it was known.
     before: Option<RotationMachine>,
     /// What happened, and what followed.
@@ -74,10 +76,10 @@ impl Replay {
         let line = serde_json::from_str(line).map_err(|error| ReplayError::text(&error))?;
         match line {
             Line::Begin { version, .. } if version != VERSION => Err(ReplayError::Version(version)),
-            Line::Begin { of, at, machine, .. } => {
+            Line::Begin { of, at, machine, perennial, .. } => {
                 let machine = RotationMachine::restore(machine.checkpoint().map_err(ReplayError::Value)?);
                 let before = self.machines.insert(of.clone(), machine.clone());
-                Ok(Told { of, at: now(at), machine, before, did: None })
+                Ok(Told { of, at: now(at), machine, perennial, before, did: None })
             }
             Line::Step { of, at, event, actions: journal } => {
                 let (at, event) = (now(at), event.event().map_err(ReplayError::Value)?);
@@ -88,7 +90,8 @@ impl Replay {
                 if again != journal {
                     return Err(ReplayError::Differs { of, at, event: event.to_string(), journal, again });
                 }
-                Ok(Told { of, at, machine: machine.clone(), before: Some(before), did: Some((event, actions)) })
+                let (machine, did) = (machine.clone(), Some((event, actions)));
+                Ok(Told { of, at, machine, perennial: None, before: Some(before), did })
             }
         }
     }
