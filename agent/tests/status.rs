@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use perennial_kubernetes::rotation::Record;
 use perennial_pki::{Credential, KeyAlgorithm, KeyPair};
 use perennial_std::clock;
 use serde_json::Value;
-use support::{Ca, files, perennial, put_in_use};
+use support::{Ca, as_nobody, files, perennial, put_in_use};
 use tempfile::TempDir;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -244,6 +245,19 @@ fn whatever_stands_where_the_pair_should_is_told_with_all_the_rest() {
             assert!(said.contains(words), "no {words:?} in {said}");
         }
     }
+}
+
+#[test]
+fn a_pair_one_may_not_read_is_told_to_be_that_and_not_damaged() {
+    let directory = TempDir::new().unwrap();
+    let pki = directory.path().join("pki");
+    put_in_use(&pki, Ca::new().node(Duration::ZERO, HOUR).to_pem().as_bytes());
+    let pair = pki.join("kubelet-client-2026-01-01-00-00-00-000.pem");
+    std::fs::set_permissions(pair, std::fs::Permissions::from_mode(0o000)).unwrap();
+    let output = as_nobody(directory.path(), &["status", "--cert-dir", "pki", "--json"]);
+    let value: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!((&value["state"], output.code), (&"unreadable".into(), Some(1)), "{value}");
+    assert!(value["remedies"][0].as_str().unwrap().contains("can read it"), "{value}");
 }
 
 #[test]

@@ -3,22 +3,19 @@
 mod support;
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use perennial_kubernetes::server::Random;
 use perennial_std::clock;
 use serde_json::Value;
-use support::{Ca, Output, files, perennial, put_in_use};
+use support::{Ca, Output, as_nobody, files, perennial, put_in_use};
 use tempfile::TempDir;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const CURRENT: &str = "kubelet-client-current.pem";
 const DATED: &str = "kubelet-client-2026-01-01-00-00-00-000.pem";
-const NOBODY: u32 = 65_534;
 
 /// What is said about a directory that was prepared like this, to people and to programs.
 fn verify(prepare: impl FnOnce(&Path, &mut Ca)) -> (Output, Value) {
@@ -227,26 +224,12 @@ fn a_directory_that_cannot_be_read_is_bad_input() {
 /// `verify` of a good directory that was prepared like this, by somebody to whom things can be forbidden.
 fn by_nobody(prepare: impl FnOnce(&Path)) -> String {
     let directory = TempDir::new().unwrap();
-    let (path, pki) = (directory.path(), directory.path().join("pki"));
+    let pki = directory.path().join("pki");
     good(&pki, &mut Ca::new());
-    // Not by ourselves: what another test starts meanwhile would have it open for writing, too, and it could not be run.
-    let copied = Command::new("cp").args([env!("CARGO_BIN_EXE_perennial"), "perennial"]).current_dir(path).status();
-    assert!(copied.unwrap().success());
-    let mut command = Command::new(path.join("perennial"));
-    command.args(["verify", "--cert-dir"]).arg(&pki);
-    // To root nothing is forbidden.
-    if rustix::process::geteuid().is_root() {
-        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
-        for theirs in [pki.join(DATED), pki.clone()] {
-            chown(theirs, Some(NOBODY), None).unwrap();
-        }
-        command.uid(NOBODY);
-    }
     prepare(&pki);
-    let output = command.output().unwrap();
+    let Output { code, stdout: said, .. } = as_nobody(directory.path(), &["verify", "--cert-dir", "pki"]);
     fs::set_permissions(&pki, Permissions::from_mode(0o755)).unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(code, Some(1), "{said}");
     said
 }
 

@@ -6,7 +6,8 @@ use std::env;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{lchown, symlink};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
@@ -163,6 +164,24 @@ impl Drop for Process {
 /// Runs `perennial` to its end.
 pub fn perennial<S: AsRef<std::ffi::OsStr>>(directory: &Path, arguments: &[S]) -> Output {
     Process::start(directory, arguments).end()
+}
+
+/// Runs `perennial` as somebody to whom things can be forbidden, and who owns everything here.
+pub fn as_nobody(directory: &Path, arguments: &[&str]) -> Output {
+    const NOBODY: u32 = 65_534;
+    // Not by ourselves: what another test starts meanwhile would have it open for writing, too, and it could not be run.
+    let copied = Command::new("cp").arg(command()).arg("perennial").current_dir(directory).status();
+    assert!(copied.unwrap().success());
+    let mut command = Command::new(directory.join("perennial"));
+    command.args(arguments);
+    // To root nothing is forbidden.
+    if rustix::process::geteuid().is_root() {
+        for theirs in files(directory).keys().map(PathBuf::as_path).chain([directory]) {
+            lchown(theirs, Some(NOBODY), None).unwrap();
+        }
+        command.uid(NOBODY);
+    }
+    Process::spawn(directory, command).end()
 }
 
 pub fn events(stdout: &str) -> Vec<Value> {
