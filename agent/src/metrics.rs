@@ -150,6 +150,7 @@ mod tests {
                 health: None,
                 last_error: None,
                 issued: 0,
+                wished_lifetime: None,
                 at: now,
             };
             let link = Arc::new(Link::new("node".into(), snapshot));
