@@ -15,7 +15,6 @@ use perennial_pki::Credential;
 use zeroize::Zeroizing;
 
 use disk::Disk;
-use lock::Lock;
 
 pub use error::DirectoryError;
 pub use volume::{Contents, Folder, Volume};
@@ -32,8 +31,6 @@ pub struct Directory {
     path: PathBuf,
     layout: Layout,
     keep: usize,
-    /// Held by whoever writes; `None`: that is the caller's affair.
-    lock: Option<Lock>,
 }
 
 /// What a directory holds.
@@ -60,30 +57,25 @@ impl Directory {
     /// Opens the directory for files that begin with `prefix`, creating it (mode 0700) if it does not exist. Nobody
     /// else can open these files in this way until it is dropped, or its process has ended.
     ///
-    /// On a disk that is read-only this succeeds as well, with a warning in the log: what is there can be used, and
-    /// writing fails until the disk is not read-only any more. If nobody has ever locked these files there, that is
-    /// done before the first write then.
+    /// On a disk that takes nothing, read-only or full, this succeeds as well if the directory exists, with a warning
+    /// in the log: what is there can be used, and writing fails until the disk takes something again. If nobody has
+    /// ever locked these files there, that is done before the first write then.
     ///
     /// # Errors
     /// If it cannot be created, is not a directory we may write to, or somebody else has it open. Nothing in it is
     /// touched.
     pub fn open(path: impl Into<PathBuf>, prefix: &str) -> Result<Self, DirectoryError> {
         let (path, layout) = (path.into(), Layout::new(prefix)?);
-        let disk = Disk::create(&path)?;
-        let lock = Lock::new(&path, prefix);
-        match disk.is_writable() {
-            Err(error) if error.is_read_only() => {
-                tracing::warn!(
-                    "{error}; what is there is used, and what is new is in memory only until it can be written"
-                );
-            }
-            writable => writable?,
+        let disk = Disk::create(&path, prefix)?;
+        let takes_nothing = |result: Result<(), DirectoryError>| match result {
+            Err(error) if error.is_of_the_disk() => Ok(Some(error)),
+            other => other.map(|()| None),
+        };
+        let writable = takes_nothing(disk.is_writable())?;
+        if let Some(error) = writable.or(takes_nothing(disk.hold())?) {
+            tracing::warn!("{error}; what is there is used, and what is new is in memory only until it can be written");
         }
-        match lock.hold() {
-            Err(error) if error.is_read_only() => {}
-            held => held?,
-        }
-        Ok(Self { lock: Some(lock), ..Self::on(Box::new(disk), path, layout) })
+        Ok(Self::on(Box::new(disk), path, layout))
     }
 
     /// Opens a directory that exists, to look at it.
@@ -98,7 +90,7 @@ impl Directory {
     /// The same on any volume that has the operations of a directory: a test's, or a store that is no file system.
     /// Who else uses it is the caller's affair; `path` is for messages.
     pub fn on(volume: Box<dyn Volume>, path: PathBuf, layout: Layout) -> Self {
-        Self { volume, path, layout, keep: KEEP, lock: None }
+        Self { volume, path, layout, keep: KEEP }
     }
 
     /// Keeps so many pairs, the one in use among them; 2 by default, 1 at least.
@@ -134,10 +126,12 @@ impl Directory {
     /// As [`Directory::load`]. What could not be put right is one of the problems.
     pub fn recover(&self, now: UnixTime) -> Result<Loaded, DirectoryError> {
         let folder = self.folder()?;
+        let held = folder.hold();
         let listing = self.list(&*folder)?;
         let (mut loaded, mut plan) = self.find(&*folder, &listing, now);
         plan.steps.extend(self.layout.sweep(&listing).steps);
-        loaded.problems.extend(self.carry_out(&*folder, &plan, &[]).err());
+        let done = held.and_then(|()| self.carry_out(&*folder, &plan, &[]));
+        loaded.problems.extend(done.err());
         Ok(loaded)
     }
 
@@ -177,7 +171,7 @@ impl Directory {
     /// # Errors
     /// The first operation that failed; what was begun is cleaned up as far as that goes.
     pub fn write(&self, credential: &Credential, now: UnixTime) -> Result<(), DirectoryError> {
-        let folder = self.folder()?;
+        let folder = self.held()?;
         let listing = self.list(&*folder)?;
         let plan = self.layout.update(&listing, now);
         self.carry_out(&*folder, &plan, credential.to_pem().as_bytes())?;
@@ -261,7 +255,6 @@ impl Directory {
     }
 
     fn carry_out(&self, folder: &dyn Folder, plan: &Plan, contents: &[u8]) -> Result<(), DirectoryError> {
-        self.lock.as_ref().map_or(Ok(()), Lock::hold)?;
         for (done, step) in plan.steps.iter().enumerate() {
             if let Err(source) = folder.execute(step, contents) {
                 // The first error is the one to report.
@@ -275,6 +268,13 @@ impl Directory {
     /// Anew each time: what was removed and made again, or mounted over, is found as everybody else finds it.
     fn folder(&self) -> Result<Box<dyn Folder + '_>, DirectoryError> {
         self.volume.open().map_err(|source| DirectoryError::io("open", &self.path, source))
+    }
+
+    /// The same, and nobody else writes to it.
+    fn held(&self) -> Result<Box<dyn Folder + '_>, DirectoryError> {
+        let folder = self.folder()?;
+        folder.hold()?;
+        Ok(folder)
     }
 
     fn list(&self, folder: &dyn Folder) -> Result<Listing, DirectoryError> {

@@ -44,11 +44,28 @@ fn full(disk: &Path) {
     let many = || (0..).map(|n| disk.join(format!("filler-{n}")));
     let filled = many().take_while(|path| fs::File::create(path).is_ok()).count();
     refuses(disk, ErrorKind::StorageFull, &pair(NODE, 4));
+    drop(directory);
+    let directory = starts_unlocked(disk, &many().nth(filled).unwrap());
     // Room for the file, and none for the link to it.
     fs::remove_file(many().next().unwrap()).unwrap();
     refuses(disk, ErrorKind::StorageFull, &pair(NODE, 5));
     many().skip(1).take(filled - 1).for_each(|path| fs::remove_file(path).unwrap());
     directory.write(&pair(NODE, 6), NOW).unwrap();
+}
+
+/// What another program left, with no room for one name more: not even for the lock's.
+fn starts_unlocked(disk: &Path, filler: &Path) -> Directory {
+    let lock = disk.join(format!(".{PREFIX}.lock"));
+    fs::rename(&lock, filler).unwrap();
+    let directory = Directory::open(disk, PREFIX).unwrap();
+    assert!(!lock.exists() && directory.recover(NOW).unwrap().credential.is_some());
+    refuses(disk, ErrorKind::StorageFull, &pair(NODE, 4));
+    directory.write(&pair(NODE, 4), NOW).unwrap_err();
+    fs::remove_file(filler).unwrap();
+    directory.remember(b"{}").unwrap_err();
+    let other = Directory::open(disk, PREFIX).unwrap_err();
+    assert!(lock.exists() && matches!(other, DirectoryError::Owned { .. }), "{other}");
+    directory
 }
 
 fn read_only(disk: &Path, locked: bool) {

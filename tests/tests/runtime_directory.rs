@@ -3,10 +3,12 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 use perennial::store::{Entry, FileOp, Kind, Layout, Listing, Source};
 use perennial_kubernetes::server::{Approval, Decision};
-use perennial_std::{Directory, clock};
+use perennial_std::{Directory, DirectoryError, clock};
 use support::{BOUND, issued, node, on_both, serve, stored, waits_for_approval};
 
 #[test]
@@ -17,10 +19,10 @@ fn a_directory_that_was_removed_and_made_again_is_written_to() {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).keeping(&path).start();
         waits_for_approval(&handle);
-        std::fs::remove_dir_all(&path).unwrap();
+        fs::remove_dir_all(&path).unwrap();
         server.decide_all(Decision::Approve);
         handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
-        std::fs::create_dir(&path).unwrap();
+        fs::create_dir(&path).unwrap();
         let credential = issued(&handle, 1);
         let stored = stored(&path);
         assert_eq!(stored.chain(), credential.chain());
@@ -37,14 +39,46 @@ fn what_is_served_is_in_the_directory_its_path_names() {
         let handle = node(runtime, &server.cluster).keeping(&path).start();
         issued(&handle, 1);
         // What a volume mounted late, or a restored backup, looks like.
-        std::fs::rename(&path, parent.path().join("old")).unwrap();
-        std::fs::create_dir(&path).unwrap();
+        fs::rename(&path, parent.path().join("old")).unwrap();
+        fs::create_dir(&path).unwrap();
         handle.rotate_now();
         let second = issued(&handle, 2);
         let stored = stored(&path);
         assert_eq!(stored.chain(), second.chain());
         handle.shutdown();
     });
+}
+
+#[test]
+fn a_directory_that_was_replaced_or_whose_lock_was_removed_has_one_owner_still() {
+    let replace = |path: &Path| {
+        fs::rename(path, path.with_extension("old")).unwrap();
+        fs::create_dir(path).unwrap();
+    };
+    let unlock = |path: &Path| fs::remove_file(path.join(".kubelet-client.lock")).unwrap();
+    let of_another = |error: DirectoryError| assert!(matches!(error, DirectoryError::Owned { .. }), "{error}");
+    for (what, change) in [("replaced", &replace as &dyn Fn(&Path)), ("unlocked", &unlock)] {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("pki");
+        let first = Directory::open(&path, "kubelet-client").unwrap();
+        change(&path);
+        // Whoever comes first has what is there now.
+        first.remember(b"mine").unwrap();
+        of_another(Directory::open(&path, "kubelet-client").unwrap_err());
+        first.remember(b"mine again").unwrap();
+        fs::remove_dir_all(path.with_extension("old")).ok();
+
+        change(&path);
+        let second = Directory::open(&path, "kubelet-client").unwrap();
+        second.remember(b"theirs").unwrap();
+        of_another(first.remember(b"mine").unwrap_err());
+        of_another(first.set_record_aside().unwrap_err());
+        let problems = first.recover(clock::now().unix).unwrap().problems;
+        assert!(matches!(problems[..], [DirectoryError::Owned { .. }]), "{what}: {problems:?}");
+        assert_eq!(second.recall().unwrap().unwrap().as_slice(), b"theirs", "{what}");
+        drop(second);
+        first.remember(b"mine").unwrap();
+    }
 }
 
 #[test]

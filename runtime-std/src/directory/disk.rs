@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Error, ErrorKind, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::error::DirectoryError;
+use super::lock::Lock;
 use super::volume::{Contents, Folder, Volume};
 
 /// No credential is larger.
@@ -21,34 +22,38 @@ const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
 #[derive(Debug)]
 pub(super) struct Disk {
     path: PathBuf,
+    /// Held by whoever writes.
+    lock: Option<Lock>,
 }
 
 struct Opened<'a> {
-    path: &'a Path,
+    disk: &'a Disk,
     fd: OwnedFd,
 }
 
 impl Disk {
-    /// A directory, made if it is not there.
-    pub(super) fn create(path: &Path) -> Result<Self, DirectoryError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
+    /// A directory, made if it is not there, in which files with this prefix are ours alone.
+    pub(super) fn create(path: &Path, prefix: &str) -> Result<Self, DirectoryError> {
+        make(path, &mut |path| File::open(path)?.sync_all())
             .map_err(|source| DirectoryError::io("create", path, source))?;
-        Self::existing(path)
+        Ok(Self { lock: Some(Lock::new(prefix)), ..Self::existing(path)? })
     }
 
     /// Whether we may write to it.
     pub(super) fn is_writable(&self) -> Result<(), DirectoryError> {
         let path = &self.path;
         let opened = self.opened().map_err(|source| DirectoryError::io("open", path, source))?;
-        accessat(&opened.fd, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::empty())
+        accessat(&opened.fd, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
             .map_err(|source| DirectoryError::io("write to", path, source.into()))
     }
 
+    /// Makes sure that nobody else writes to our files.
+    pub(super) fn hold(&self) -> Result<(), DirectoryError> {
+        self.opened().map_err(|source| DirectoryError::io("open", &self.path, source))?.hold()
+    }
+
     pub(super) fn existing(path: &Path) -> Result<Self, DirectoryError> {
-        let disk = Self { path: path.to_owned() };
+        let disk = Self { path: path.to_owned(), lock: None };
         disk.opened().map_err(|source| DirectoryError::io("open", path, source))?;
         Ok(disk)
     }
@@ -56,8 +61,28 @@ impl Disk {
     fn opened(&self) -> io::Result<Opened<'_>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(&self.path, flags, Mode::empty())?;
-        Ok(Opened { path: &self.path, fd })
+        Ok(Opened { disk: self, fd })
     }
+}
+
+/// Makes a directory, and what it lies in, for nobody but us; and syncs where each of them is named, so that no power
+/// failure takes the directory with all that was synced in it.
+fn make(path: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    let parent = path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            make(parent.ok_or(error)?, sync)?;
+            return make(path, sync);
+        }
+        Err(error) if !path.is_dir() => return Err(error),
+        // If it was there already, whoever made it may have been killed before it was durable.
+        Ok(()) | Err(_) => {}
+    }
+    // A parent that we may not read, or a disk that is read-only: better that than no certificate.
+    if let Some(Err(error)) = parent.map(sync) {
+        tracing::debug!("{} may not outlive a power failure: {error}", path.display());
+    }
+    Ok(())
 }
 
 impl Volume for Disk {
@@ -67,15 +92,22 @@ impl Volume for Disk {
 }
 
 impl Folder for Opened<'_> {
+    fn hold(&self) -> Result<(), DirectoryError> {
+        self.disk.lock.as_ref().map_or(Ok(()), |lock| lock.hold(self.fd.as_fd(), &self.disk.path))
+    }
+
     fn list(&self) -> io::Result<Listing> {
         let mut entries = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.fd)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().to_str().map(String::from) else { continue };
             let kind = match entry.file_type() {
-                FileType::Unknown => {
-                    FileType::from_raw_mode(rustix::fs::statat(&self.fd, &name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode)
-                }
+                FileType::Unknown => match rustix::fs::statat(&self.fd, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                    // It was removed since.
+                    Err(Errno::NOENT) => continue,
+                    Err(error) => return Err(error.into()),
+                },
                 known => known,
             };
             let kind = match kind {
@@ -96,7 +128,7 @@ impl Folder for Opened<'_> {
         let file = match openat(&self.fd, name, flags, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::LOOP) => return never("it is a link that leads nowhere"),
+            Err(Errno::LOOP | Errno::NOTDIR | Errno::NAMETOOLONG) => return never("it is a link that leads nowhere"),
             Err(Errno::NXIO) => return never("it is a socket"),
             Err(error) => return Err(error.into()),
         };
@@ -149,8 +181,30 @@ impl Opened<'_> {
         let name = target.file_name()?.to_str()?;
         let here = match target.parent()? {
             parent if parent.as_os_str().is_empty() || parent == Path::new(".") => true,
-            parent => fs::canonicalize(parent).ok()? == fs::canonicalize(self.path).ok()? && parent.is_absolute(),
+            parent => fs::canonicalize(parent).ok()? == fs::canonicalize(&self.disk.path).ok()? && parent.is_absolute(),
         };
         here.then(|| name.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_directory_that_is_made_is_synced_where_it_is_named_from_the_outermost_on() {
+        let root = std::env::temp_dir().join(format!("perennial-make-{}", std::process::id()));
+        let path = root.join("a/b");
+        let mut synced = Vec::new();
+        let mut sync = |at: &Path| {
+            synced.push((at.to_owned(), fs::read_dir(at)?.count()));
+            Ok(())
+        };
+        make(&path, &mut sync).unwrap();
+        make(&path, &mut sync).unwrap();
+        fs::remove_dir_all(&root).unwrap();
+        // Each has the next one in it by then.
+        assert_eq!(synced[0].0, std::env::temp_dir());
+        assert_eq!(synced[1..], [(root.clone(), 1), (root.join("a"), 1), (root.join("a"), 1)]);
     }
 }

@@ -48,9 +48,13 @@ impl DirectoryError {
         Self::Io { what, path: path.into(), source }
     }
 
-    /// Nobody can write to that disk.
-    pub(super) fn is_read_only(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem)
+    /// Nobody can write to that disk now: it is read-only, or there is no room on it for one name more.
+    pub(super) fn is_of_the_disk(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        matches!(
+            source.kind(),
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
     }
 
     /// An operation that failed in `directory`.

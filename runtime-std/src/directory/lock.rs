@@ -1,49 +1,70 @@
 //! One owner for each prefix of a directory.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fstat, openat, statat};
 use rustix::io::Errno;
 
 use super::error::DirectoryError;
+
+/// So often it is taken anew if somebody removes what was locked just now.
+const ATTEMPTS: u32 = 3;
 
 /// Held from the first time it can be until it is dropped; the system lets go of it when the process ends, however it
 /// ends. The file stays: who removed it could remove one that somebody else has just locked.
 #[derive(Debug)]
 pub(super) struct Lock {
-    path: PathBuf,
+    name: String,
     held: Mutex<Option<File>>,
 }
 
 impl Lock {
-    pub(super) fn new(directory: &Path, prefix: &str) -> Self {
-        Self { path: directory.join(format!(".{prefix}.lock")), held: Mutex::default() }
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { name: format!(".{prefix}.lock"), held: Mutex::default() }
     }
 
-    /// Holds it, if it is not held yet.
-    pub(super) fn hold(&self) -> Result<(), DirectoryError> {
+    /// Holds the one of this directory, if that is not held yet. Where it was removed, or the directory was replaced or
+    /// mounted over, what is held is nobody else's obstacle any more: then it is taken anew.
+    pub(super) fn hold(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<(), DirectoryError> {
+        let path = path.join(&self.name);
+        let failed = |source| DirectoryError::io("lock", &path, source);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.is_none() {
-            *held = Some(self.take()?);
+        for _ in 0..ATTEMPTS {
+            if let Some(file) = &*held
+                && self.is_there(file, directory).map_err(failed)?
+            {
+                return Ok(());
+            }
+            // What was held until now is let go of only for what takes its place.
+            *held = Some(self.take(directory, &path)?);
         }
-        Ok(())
+        Err(failed(io::Error::other("somebody removes it again and again")))
     }
 
-    fn take(&self) -> Result<File, DirectoryError> {
-        let path = &self.path;
+    /// Whether this is what others find, and try to lock.
+    fn is_there(&self, file: &File, directory: BorrowedFd<'_>) -> io::Result<bool> {
+        let ours = fstat(file)?;
+        match statat(directory, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) => Ok((there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn take(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<File, DirectoryError> {
         let failed = |source| DirectoryError::io("lock", path, source);
-        let mut file = self.open().map_err(failed)?;
+        let mut file = self.open(directory).map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 let mut owner = String::new();
                 // A few words at most; without them it is somebody all the same.
                 let _ = file.take(200).read_to_string(&mut owner);
-                return Err(DirectoryError::Owned { path: path.clone(), owner: owner.trim().to_owned() });
+                return Err(DirectoryError::Owned { path: path.to_owned(), owner: owner.trim().to_owned() });
             }
             // Some network file systems have no locks: better none than no certificate.
             Err(Errno::NOSYS | Errno::NOTSUP | Errno::NOLCK) => {}
@@ -55,16 +76,14 @@ impl Lock {
         Ok(file)
     }
 
-    fn open(&self) -> io::Result<File> {
-        let open = |write| {
-            let mut options = OpenOptions::new();
-            options.read(true).write(write).create(write).truncate(false).mode(0o600);
-            let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            options.custom_flags(flags.bits().cast_signed()).open(&self.path)
+    fn open(&self, directory: BorrowedFd<'_>) -> io::Result<File> {
+        let open = |how| {
+            let flags = how | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            openat(directory, &self.name, flags, Mode::RUSR | Mode::WUSR).map(File::from).map_err(io::Error::from)
         };
         // What was made while the disk could be written to can be locked when it cannot.
-        open(true).or_else(|error| match error.kind() {
-            ErrorKind::ReadOnlyFilesystem => open(false).map_err(|_| error),
+        open(OFlags::RDWR | OFlags::CREATE).or_else(|error| match error.kind() {
+            ErrorKind::ReadOnlyFilesystem => open(OFlags::RDONLY).map_err(|_| error),
             _ => Err(error),
         })
     }

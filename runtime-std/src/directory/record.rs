@@ -12,7 +12,7 @@ impl Directory {
     /// # Errors
     /// The first operation that failed; what was begun is cleaned up as far as that goes.
     pub fn remember(&self, contents: &[u8]) -> Result<(), DirectoryError> {
-        let folder = self.folder()?;
+        let folder = self.held()?;
         let plan = self.layout.remember(&self.list(&*folder)?);
         self.carry_out(&*folder, &plan, contents)
     }
@@ -32,7 +32,7 @@ impl Directory {
     /// # Errors
     /// The first operation that failed.
     pub fn set_record_aside(&self) -> Result<(), DirectoryError> {
-        let folder = self.folder()?;
+        let folder = self.held()?;
         let plan = self.layout.set_pending_aside(&self.list(&*folder)?);
         self.carry_out(&*folder, &plan, &[])
     }

@@ -6,6 +6,8 @@ use std::io::{self, ErrorKind};
 use perennial::store::{FileOp, Listing};
 use zeroize::Zeroizing;
 
+use super::error::DirectoryError;
+
 /// Something that holds files by name.
 pub trait Volume: Debug + Send + Sync {
     /// The folder as it is at this moment: what is done together is done in one place.
@@ -17,6 +19,14 @@ pub trait Volume: Debug + Send + Sync {
 
 /// An open folder.
 pub trait Folder {
+    /// Makes sure that nobody else writes to it. Asked for before anything is changed; by default that is the caller's affair.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Owned`] if somebody else does, or why that cannot be known.
+    fn hold(&self) -> Result<(), DirectoryError> {
+        Ok(())
+    }
+
     /// Everything in it.
     ///
     /// # Errors
