@@ -12,6 +12,7 @@ mod prune;
 mod recover;
 
 pub use prune::Dated;
+pub use recover::Found;
 
 use alloc::format;
 use alloc::string::String;
@@ -194,7 +195,7 @@ impl Layout {
     }
 
     /// Where a pair is in use, best first: the pair in use, and one whose update was cut short just before it came
-    /// into use. If neither holds a pair, look at [`Layout::others`].
+    /// into use. If neither holds a pair that has not expired, look at [`Layout::others`].
     pub fn sources(&self, listing: &Listing) -> Vec<Source> {
         let bundle = |name| listing.kind(name).is_some().then(|| Source::Bundle(name.into()));
         [bundle(&self.current()), bundle(&self.updated())].into_iter().flatten().collect()

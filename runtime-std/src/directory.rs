@@ -3,26 +3,25 @@
 mod disk;
 mod error;
 mod lock;
+mod look;
 mod record;
 mod volume;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use perennial::store::{Dated, FileOp, Layout, Listing, Plan, Source};
-use perennial::{UnixTime, Validity};
+use perennial::UnixTime;
+use perennial::store::{Dated, Found, Layout, Listing, Plan, Source};
 use perennial_pki::Credential;
-use zeroize::Zeroizing;
 
 use disk::Disk;
+use look::Look;
 
 pub use error::DirectoryError;
 pub use volume::{Contents, Folder, Volume};
 
 /// So many pairs are kept: the one in use and its predecessor.
 const KEEP: usize = 2;
-/// So many files are looked at when the pair in use is damaged, or old ones are to be removed.
-const MOST_LOOKED_AT: usize = 1000;
 
 /// A directory that holds one certificate's files, in kubelet's layout.
 #[derive(Debug)]
@@ -31,6 +30,7 @@ pub struct Directory {
     path: PathBuf,
     layout: Layout,
     keep: usize,
+    common_name: Option<String>,
 }
 
 /// What a directory holds.
@@ -41,16 +41,6 @@ pub struct Loaded {
     pub credential: Option<(Arc<Credential>, PathBuf)>,
     /// What was wrong on the way to it, and what was done about that.
     pub problems: Vec<DirectoryError>,
-}
-
-/// What a place holds.
-enum Place {
-    Pair(Arc<Credential>),
-    Nothing,
-    /// No pair, and never will be.
-    Damaged,
-    /// It could not be read; that may pass.
-    Unreadable,
 }
 
 impl Directory {
@@ -90,13 +80,20 @@ impl Directory {
     /// The same on any volume that has the operations of a directory: a test's, or a store that is no file system.
     /// Who else uses it is the caller's affair; `path` is for messages.
     pub fn on(volume: Box<dyn Volume>, path: PathBuf, layout: Layout) -> Self {
-        Self { volume, path, layout, keep: KEEP }
+        Self { volume, path, layout, keep: KEEP, common_name: None }
     }
 
     /// Keeps so many pairs, the one in use among them; 2 by default, 1 at least.
     #[must_use]
     pub fn keep(self, pairs: usize) -> Self {
         Self { keep: pairs.max(1), ..self }
+    }
+
+    /// Whose pairs these are, if that is known: those of somebody else are not brought into use. Without it, this is
+    /// learnt from the pair in use, as far as that can be read.
+    #[must_use]
+    pub fn of(self, common_name: impl Into<String>) -> Self {
+        Self { common_name: Some(common_name.into()), ..self }
     }
 
     /// The directory.
@@ -109,14 +106,15 @@ impl Directory {
         self.path.join(self.layout.current())
     }
 
-    /// The pair in use; if that is damaged, the best one there is. Nothing is touched.
+    /// The pair in use; if that is damaged, or has expired, the best one there is. Nothing is touched.
     ///
     /// # Errors
     /// If the directory cannot be read. What is wrong with files in it is told in [`Loaded::problems`].
     pub fn load(&self, now: UnixTime) -> Result<Loaded, DirectoryError> {
         let folder = self.folder()?;
         let listing = self.list(&*folder)?;
-        Ok(self.find(&*folder, &listing, now).0)
+        let (loaded, _) = self.find(&*folder, &listing, now);
+        Ok(loaded)
     }
 
     /// The same, and puts the directory right: what is damaged and in the way is set aside, the best pair there is
@@ -128,10 +126,16 @@ impl Directory {
         let folder = self.folder()?;
         let held = folder.hold();
         let listing = self.list(&*folder)?;
-        let (mut loaded, mut plan) = self.find(&*folder, &listing, now);
-        plan.steps.extend(self.layout.sweep(&listing).steps);
-        let done = held.and_then(|()| self.carry_out(&*folder, &plan, &[]));
-        loaded.problems.extend(done.err());
+        let (mut loaded, [restrict, recover]) = self.find(&*folder, &listing, now);
+        match held {
+            // What cannot be done of one does not keep from the others.
+            Ok(()) => loaded.problems.extend(
+                [restrict, recover, self.layout.sweep(&listing)]
+                    .iter()
+                    .filter_map(|plan| self.carry_out(&*folder, plan, &[]).err()),
+            ),
+            Err(error) => loaded.problems.push(error),
+        }
         Ok(loaded)
     }
 
@@ -205,53 +209,48 @@ impl Directory {
             Source::Bundle(name) => Some(name),
             Source::Pair { .. } => None,
         });
-        others.take(MOST_LOOKED_AT).filter_map(|name| {
+        others.filter_map(|name| {
             let contents = folder.read(&name).ok()??;
             Some((name, Credential::from_pem(&contents.bytes).ok()?))
         })
     }
 
-    /// The pair to use, and what is to be done so that the next one who looks finds it at once.
-    fn find(&self, folder: &dyn Folder, listing: &Listing, now: UnixTime) -> (Loaded, Plan) {
-        let mut look = Look { directory: self, folder, problems: Vec::new(), damaged: Vec::new(), exposed: Vec::new() };
-        let mut sure = true;
-        let mut taken = None;
+    /// The pair to use, and what is to be done so that nobody else may read it, and the next one who looks finds it at
+    /// once.
+    fn find(&self, folder: &dyn Folder, listing: &Listing, now: UnixTime) -> (Loaded, [Plan; 2]) {
+        let mut look = Look::new(&self.path, &self.layout, folder, listing);
+        let is_in_order = |credential: &Credential| !credential.chain().certificate().validity.expired(now);
+        let mut found = Vec::new();
         for source in self.layout.sources(listing) {
-            match look.at(&source) {
-                Place::Pair(credential) => {
-                    taken = Some((source, credential));
-                    break;
-                }
-                Place::Unreadable => sure = false,
-                Place::Nothing | Place::Damaged => {}
+            found.extend(look.at(&source).map(|credential| (source, credential)));
+            if found.last().is_some_and(|(_, credential)| is_in_order(credential)) {
+                break;
             }
         }
-        if taken.is_none() {
-            let others = self.layout.others(listing).into_iter().take(MOST_LOOKED_AT);
-            let mut found: Vec<_> = others
-                .filter_map(|source| match look.at(&source) {
-                    Place::Pair(credential) => Some((source, credential)),
-                    Place::Unreadable => {
-                        sure = false;
-                        None
-                    }
-                    Place::Nothing | Place::Damaged => None,
-                })
-                .collect();
-            let validities: Vec<Validity> =
-                found.iter().map(|(_, credential)| credential.chain().certificate().validity).collect();
-            taken = Layout::best(&validities, now).map(|best| found.swap_remove(best));
+        let in_use = found.len();
+        let names = self.common_name.clone().map_or_else(|| look.names(), |name| vec![name]);
+        if !found.last().is_some_and(|(_, credential)| is_in_order(credential)) {
+            let seen = self.layout.in_use(listing);
+            let is_new = |source: &Source| !matches!(source, Source::Bundle(name) if seen.contains(&name.as_str()));
+            let others = self.layout.others(listing).into_iter().filter(is_new);
+            found.extend(others.filter_map(|source| look.at(&source).map(|credential| (source, credential))));
         }
+        look.at_record();
+        let facts = found.iter().enumerate().map(|(index, (_, credential))| {
+            let certificate = credential.chain().certificate();
+            let in_use = index < in_use;
+            Found { in_use, common_name: &certificate.common_name, validity: certificate.validity }
+        });
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let best = Layout::best(&facts.collect::<Vec<_>>(), &names, now);
+        let taken = best.map(|best| found.swap_remove(best));
         let source = taken.as_ref().map(|(source, _)| source);
-        // What cannot be read now may be the better pair: it stays what is in use.
-        let mut plan = if sure { self.layout.recover(listing, &look.damaged, source) } else { Plan::default() };
-        let exposed = look.exposed.iter().filter_map(|name| listing.file_behind(name));
-        plan.steps.extend(exposed.map(|name| FileOp::Restrict { name: name.into() }));
+        let plans = look.plans(source);
         let file = |source| match source {
             Source::Bundle(name) | Source::Pair { certificate: name, .. } => self.path.join(name),
         };
         let credential = taken.map(|(source, credential)| (credential, file(source)));
-        (Loaded { credential, problems: look.problems }, plan)
+        (Loaded { credential, problems: look.into_problems() }, plans)
     }
 
     fn carry_out(&self, folder: &dyn Folder, plan: &Plan, contents: &[u8]) -> Result<(), DirectoryError> {
@@ -279,57 +278,5 @@ impl Directory {
 
     fn list(&self, folder: &dyn Folder) -> Result<Listing, DirectoryError> {
         folder.list().map_err(|source| DirectoryError::io("list", &self.path, source))
-    }
-}
-
-/// Looks at places, and keeps in mind what is wrong with them.
-struct Look<'a> {
-    directory: &'a Directory,
-    folder: &'a dyn Folder,
-    problems: Vec<DirectoryError>,
-    damaged: Vec<String>,
-    exposed: Vec<String>,
-}
-
-impl Look<'_> {
-    fn at(&mut self, source: &Source) -> Place {
-        let names: Vec<&String> = match source {
-            Source::Bundle(name) => vec![name],
-            Source::Pair { certificate, key } => vec![certificate, key],
-        };
-        let mut bundle = Zeroizing::new(Vec::new());
-        for name in &names {
-            let path = self.directory.path.join(name);
-            match self.folder.read(name) {
-                Ok(None) => return Place::Nothing,
-                Ok(Some(Contents { bytes, exposed })) => {
-                    // A certificate alone is no secret: the key comes last.
-                    if exposed && Some(name) == names.last() {
-                        self.problems.push(DirectoryError::Exposed { path });
-                        self.exposed.push((*name).clone());
-                    }
-                    // A buffer that grows leaves copies behind.
-                    bundle = Zeroizing::new([&bundle[..], b"\n", &bytes[..]].concat());
-                }
-                Err(source) if volume::is_for_good(&source) => {
-                    self.damaged.push((*name).clone());
-                    self.problems.push(DirectoryError::io("read", &path, source));
-                    return Place::Damaged;
-                }
-                Err(source) => {
-                    self.problems.push(DirectoryError::io("read", &path, source));
-                    return Place::Unreadable;
-                }
-            }
-        }
-        match Credential::from_pem(&bundle) {
-            Ok(credential) => Place::Pair(Arc::new(credential)),
-            Err(error) => {
-                let path = self.directory.path.join(names[0]);
-                self.damaged.push(names[0].clone());
-                self.problems.push(DirectoryError::Credential { path, error });
-                Place::Damaged
-            }
-        }
     }
 }

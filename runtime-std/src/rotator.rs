@@ -92,11 +92,17 @@ impl Rotator {
     }
 
     /// Where the credential is kept, and the record of what was asked last. It is put right if it is damaged, which is
-    /// logged; the best pair it holds is what the rotation starts from.
+    /// logged; the best pair it holds is what the rotation starts from. If it is known by now for whom, somebody else's
+    /// pair is not brought into use.
     ///
     /// # Errors
     /// If it cannot be read.
     pub fn store(self, store: Directory) -> Result<Self, DirectoryError> {
+        let name = self.template.as_ref().map(Template::common_name).or(self.common_name.as_deref());
+        let store = match name {
+            Some(name) => store.of(name),
+            None => store,
+        };
         let found = store.recover(clock::now().unix)?;
         found.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
         let credential = found.credential.map(|(credential, _)| credential);

@@ -61,7 +61,7 @@ impl<'a> Session<'a> {
     /// Reads and opens what is needed; creates no more than the directory.
     pub(super) fn prepare(options: &'a Run, settings: Settings) -> Result<Self, Failure> {
         // A kubeconfig that names the pair in use can be read only when that is in order.
-        let (store, held) = held(options)?;
+        let (store, held) = held(options, settings.first.template.common_name())?;
         let access = read_access(options, &settings, held.is_some())?;
         let kept = match &settings.serving {
             Serving::Files { certificate, key } => Some(Kept::open(certificate, key)?),
@@ -359,11 +359,11 @@ fn read_access(options: &Run, settings: &Settings, held: bool) -> Result<Access,
 }
 
 /// The directory, if it exists, put right, and the valid certificate in it, if there is one.
-fn held(options: &Run) -> Result<(Option<Directory>, Option<Chain>), Failure> {
+fn held(options: &Run, common_name: &str) -> Result<(Option<Directory>, Option<Chain>), Failure> {
     if !Path::exists(&options.cert_dir) {
         return Ok((None, None));
     }
-    let store = Directory::open(&options.cert_dir, &options.wanted.prefix).map_err(Failure::usage)?;
+    let store = Directory::open(&options.cert_dir, &options.wanted.prefix).map_err(Failure::usage)?.of(common_name);
     let now = clock::now().unix;
     let loaded = store.recover(now).map_err(Failure::usage)?;
     loaded.problems.iter().for_each(|problem| tracing::warn!("{problem}"));

@@ -8,16 +8,30 @@ use super::{BAD, FileOp, KEPT, Kind, LINK, Layout, Listing, Plan, Source, set_as
 use crate::certificate::Validity;
 use crate::time::UnixTime;
 
+/// So many dated files are looked at, however many there are.
+const MOST_DATED: usize = 1000;
 const TIME: &str = "0000-00-00-00-00-00-000";
 
+/// A pair that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// Where [`Layout::sources`] said.
+    pub in_use: bool,
+    /// Whose it is.
+    pub common_name: &'a str,
+    /// When it is valid.
+    pub validity: Validity,
+}
+
 impl Layout {
-    /// Where pairs may lie that are not in use: the dated files, newest name first, and the fixed names of older
-    /// installations.
+    /// Where pairs may lie that are not in use: the dated files, newest name first, a thousand of them at most, and the
+    /// fixed names of older installations.
     pub fn others(&self, listing: &Listing) -> Vec<Source> {
         let (certificate, key) = (format!("{}.crt", self.prefix), format!("{}.key", self.prefix));
         let pair = listing.kind(&certificate).is_some() && listing.kind(&key).is_some();
         let mut dated: Vec<&String> = self.dated(listing).collect();
         dated.sort_unstable_by(|a, b| b.cmp(a));
+        dated.truncate(MOST_DATED);
         let dated = dated.into_iter().map(|name| Source::Bundle(name.clone()));
         dated.chain(pair.then_some(Source::Pair { certificate, key })).collect()
     }
@@ -52,21 +66,36 @@ impl Layout {
         time.is_some_and(|time| matches!(time.len(), 19 | 23) && time.bytes().zip(TIME.bytes()).all(fits))
     }
 
-    /// Which of these pairs to take: the one that is valid longest, and of those that are not valid now the last.
-    pub fn best(validities: &[Validity], now: UnixTime) -> Option<usize> {
-        let worth = |validity: &Validity| {
-            let begun = validity.not_before() <= now;
-            (begun && !validity.expired(now), validity.not_after(), validity.not_before())
+    /// Whether it has one of the names that nobody gives a file in which there is no key of ours.
+    pub fn is_ours(&self, name: &str) -> bool {
+        self.is_written(name) || name.strip_prefix(self.prefix.as_str()) == Some(".key")
+    }
+
+    /// Whether updates give files that name.
+    fn is_written(&self, name: &str) -> bool {
+        self.is_dated(name) || name == self.current() || name == self.updated()
+    }
+
+    /// Which of these pairs to take: the one that is valid longest, or else the one in use, or else the one that was
+    /// valid last. `names` is whose it may be, if it is not in use: another's is of no use to us. If nobody knows that,
+    /// there are none.
+    pub fn best(found: &[Found<'_>], names: &[&str], now: UnixTime) -> Option<usize> {
+        let fits = |pair: &Found<'_>| pair.in_use || names.is_empty() || names.contains(&pair.common_name);
+        let worth = |Found { in_use, validity, .. }: &Found<'_>| {
+            let valid = validity.not_before() <= now && !validity.expired(now);
+            (valid, *in_use, validity.not_after(), validity.not_before())
         };
         // Of equals the first, which has the newer name.
-        (0..validities.len()).rev().max_by_key(|index| worth(&validities[*index]))
+        let fitting = (0..found.len()).rev().filter(|index| fits(&found[*index]));
+        fitting.max_by_key(|index| worth(&found[*index]))
     }
 
     /// How to put the directory right: `damaged` names what led to no pair, as [`Layout::sources`] and
     /// [`Layout::others`] gave it, and `taken` is where a pair was found in its stead.
     ///
-    /// What is damaged is set aside, if it is in the way. Nothing that is read well is touched. What was found is
-    /// durable afterwards, even if it was left by an update that was killed.
+    /// What is damaged is set aside, if it is in the way and ours. Nothing that is read well is touched, but that what
+    /// has expired is not in use afterwards. What was found is durable afterwards, even if it was left by an update
+    /// that was killed.
     pub fn recover(&self, listing: &Listing, damaged: &[String], taken: Option<&Source>) -> Plan {
         let (current, updated) = (self.current(), self.updated());
         let in_use = match taken {
@@ -76,9 +105,9 @@ impl Layout {
         let mut steps = Vec::new();
         for name in [&current, &updated].into_iter().filter(|name| damaged.contains(name)) {
             let aside = match (listing.kind(name), listing.file_behind(name)) {
-                (Some(_), Some(file)) => file,
-                // A loop, or what lies elsewhere: only the link is ours.
-                (Some(_), None) => name,
+                (Some(_), Some(file)) if self.is_written(file) => file,
+                // A loop, or what is somebody else's: only the link is ours.
+                (Some(_), _) => name,
                 (None, _) => continue,
             };
             let step = set_aside(listing, aside);
@@ -104,9 +133,17 @@ impl Layout {
                 FileOp::Symlink { target: file.clone(), name: from.clone() },
             ]);
         }
-        let in_the_way = listing.kind(&current).filter(|kind| *kind != Kind::Link);
-        if in_the_way.is_some() && !steps.contains(&set_aside(listing, &current)) {
-            steps.push(set_aside(listing, &current));
+        let aside = match listing.kind(&current) {
+            Some(Kind::Link) | None => None,
+            // A copy somebody made, which has expired.
+            Some(Kind::File) if !damaged.contains(&current) => {
+                let kept = listing.unused(&format!("{current}{KEPT}"));
+                Some(FileOp::Rename { from: current.clone(), to: kept })
+            }
+            Some(_) => Some(set_aside(listing, &current)),
+        };
+        if let Some(aside) = aside.filter(|aside| !steps.contains(aside)) {
+            steps.push(aside);
         }
         steps.extend([FileOp::Rename { from, to: current }, FileOp::SyncDir]);
         Plan { steps }

@@ -13,6 +13,8 @@ pub(crate) struct Found {
 
 /// So many pairs lie in the directories.
 pub(crate) const OLD: usize = 4;
+/// One that has expired, after those, and three that are written.
+pub(crate) const EXPIRED: usize = OLD + 3;
 const CURRENT: &str = "kubelet-client-current.pem";
 pub(crate) const PENDING: &str = "kubelet-client-pending.json";
 const UPDATED: &str = "kubelet-client-updated.pem";
@@ -38,6 +40,7 @@ pub(crate) fn starts(pem: &[Vec<u8>]) -> Vec<Found> {
     let absolute = format!("/pki/{kubelets}");
     let text = String::from_utf8(pem[0].clone()).unwrap();
     let (chain, key) = text.split_at(text.find("-----BEGIN PRIVATE KEY").unwrap());
+    let expired = || Disk::default().with(NAMES[0], Start::File(&pem[EXPIRED]));
     let other = pair(&format!("{NODE}0"), 0).to_pem();
     // What others keep there is in all of them.
     let found = |what, disk: Disk, keepsakes: &[&[u8]]| {
@@ -74,6 +77,35 @@ pub(crate) fn starts(pem: &[Vec<u8>]) -> Vec<Found> {
             "a damaged pair and the one before",
             one().with(NAMES[1], Start::File(torn)).with(CURRENT, Start::Link(NAMES[1])),
             &[torn],
+        ),
+        found(
+            "a damaged pair that others can read",
+            one().with(NAMES[1], Start::Exposed(torn)).with(CURRENT, Start::Link(NAMES[1])),
+            &[torn],
+        ),
+        found("a pair that others can read", Disk::default().with(CURRENT, Start::Exposed(&pem[0])), &[&pem[0]]),
+        found(
+            "a pair that has expired, and the update after it cut short",
+            expired()
+                .with(NAMES[1], Start::File(&pem[1]))
+                .with(CURRENT, Start::Link(NAMES[0]))
+                .with(UPDATED, Start::Link(NAMES[1])),
+            &[],
+        ),
+        found(
+            "a pair that has expired, and one that has not",
+            expired().with(NAMES[1], Start::File(&pem[1])).with(CURRENT, Start::Link(NAMES[0])),
+            &[],
+        ),
+        found(
+            "a file that has expired, and a pair that has not",
+            one().with(CURRENT, Start::File(&pem[EXPIRED])),
+            &[&pem[EXPIRED]],
+        ),
+        found(
+            "a link to what is not ours",
+            one().with("ca.crt", Start::Exposed(chain.as_bytes())).with(CURRENT, Start::Link("ca.crt")),
+            &[chain.as_bytes()],
         ),
         found("a damaged file for the link", one().with(CURRENT, Start::File(torn)), &[torn]),
         found("a directory for the link", one().with(CURRENT, Start::Folder), &[]),
@@ -119,6 +151,7 @@ pub(crate) fn with_records(pem: &[Vec<u8>]) -> Vec<Found> {
         found("a record and no pair", Disk::default().with(PENDING, Start::File(whole))),
         found("a record", pair().with(PENDING, Start::File(whole))),
         found("half a record to come", pair().with(PENDING, Start::File(whole)).with(&new, Start::File(half))),
+        found("a record that others can read", pair().with(PENDING, Start::Exposed(whole))),
         found("a damaged record", pair().with(PENDING, Start::File(half)).with(&bad, Start::File(b"before"))),
     ]
 }

@@ -11,10 +11,23 @@ use super::volume::NOW;
 pub(crate) const NODE: &str = "system:node:worker-1";
 
 pub(crate) fn pair(common_name: &str, number: u8) -> Credential {
-    let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
-    let hours = |hours: u64| Duration::from_secs(hours * 3600);
     let from = NOW.before(hours(1000 - u64::from(number)));
-    let validity = Validity::new(from, NOW.after(hours(1000 + u64::from(number)))).unwrap();
+    valid(common_name, number, Validity::new(from, NOW.after(hours(1000 + u64::from(number)))).unwrap())
+}
+
+/// No longer valid, since so many hours.
+#[allow(dead_code, reason = "each test file uses its part")]
+pub(crate) fn expired(common_name: &str, number: u8) -> Credential {
+    let until = NOW.before(hours(u64::from(number)));
+    valid(common_name, number, Validity::new(NOW.before(hours(2000)), until).unwrap())
+}
+
+fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 3600)
+}
+
+fn valid(common_name: &str, number: u8, validity: Validity) -> Credential {
+    let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
     let chain = self_signed(common_name, &key, &[number + 1], validity).unwrap();
     Credential::new(chain, Arc::new(key)).unwrap()
 }
