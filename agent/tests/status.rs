@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -33,7 +34,9 @@ fn status_with(contents: Option<&str>, record: Option<&[u8]>) -> (Value, String,
         None => std::fs::create_dir(&pki).unwrap(),
     }
     if let Some(record) = record {
-        std::fs::write(pki.join("kubelet-client-pending.json"), record).unwrap();
+        let path = pki.join("kubelet-client-pending.json");
+        std::fs::write(&path, record).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     }
     let before = files(directory.path());
     let sentences = perennial(directory.path(), &["status", "--cert-dir", "pki"]);
@@ -57,7 +60,7 @@ fn record(key: Option<Arc<KeyPair>>, refused: bool) -> Record {
         refusal: refused.then_some(refusal),
     };
     let (signer_name, csr_name) = (KUBELET_CLIENT_SIGNER.to_owned(), "node-csr-abc".to_owned());
-    Record { signer_name, csr_name, pending, key }
+    Record { server: None, signer_name, csr_name, pending, key }
 }
 
 #[test]

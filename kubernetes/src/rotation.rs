@@ -45,7 +45,7 @@ pub struct Start {
     pub common_name: Option<String>,
     /// The credential at hand.
     pub credential: Option<Arc<Credential>>,
-    /// What an earlier run left: the last record given with a [`Duty::Save`]. One that is of another
+    /// What an earlier run left: the last record given with a [`Duty::Save`]. One that is of another server, another
     /// signer, another common name or another kind of key than are wanted now is disregarded.
     pub pending: Option<Record>,
 }
@@ -228,7 +228,8 @@ impl Rotation {
         pending.key = if key.is_some() { Key::Pending } else { Key::New };
         self.memory.wants(&pending, key.is_some(), now.instant).then(|| {
             let (signer_name, csr_name) = (signer.signer_name.clone(), self.csr_name.clone());
-            Duty::Save { record: Box::new(Record { signer_name, csr_name, pending, key }) }
+            let server = Some(signer.cluster.to_string());
+            Duty::Save { record: Box::new(Record { server, signer_name, csr_name, pending, key }) }
         })
     }
 
@@ -415,7 +416,10 @@ fn name_of<'a>(template: Option<&'a Template>, credential: Option<&'a Credential
 fn is_of_use(record: &Record, signer: Option<&Signer>, named: Option<&str>) -> bool {
     let asked = signer.is_some_and(|signer| {
         let fits = |key: &Arc<KeyPair>| key.algorithm() == signer.key_algorithm;
-        record.signer_name == signer.signer_name && record.key.as_ref().is_none_or(fits)
+        // What another server refused, or was asked for often enough, this one was not. If it is the same by another
+        // URL, that costs it one more object.
+        let same_server = record.server.as_ref().is_none_or(|server| *server == signer.cluster.to_string());
+        same_server && record.signer_name == signer.signer_name && record.key.as_ref().is_none_or(fits)
     });
     asked && named.is_none_or(|name| name == record.pending.template.common_name())
 }

@@ -28,7 +28,8 @@ fn record(key: Option<KeyPair>, refusal: Option<Refusal>) -> Record {
         refusal,
     };
     let (signer_name, csr_name) = ("kubernetes.io/kubelet-serving".into(), "node-csr-abc".into());
-    Record { signer_name, csr_name, pending, key: key.map(Arc::new) }
+    let server = Some("https://api.example:6443".into());
+    Record { server, signer_name, csr_name, pending, key: key.map(Arc::new) }
 }
 
 fn denied() -> Refusal {
@@ -41,7 +42,8 @@ fn key() -> KeyPair {
 
 fn same(one: &Record, other: &Record) -> bool {
     let key = |record: &Record| record.key.as_ref().map(|key| key.to_pem());
-    (&one.signer_name, &one.csr_name, &one.pending) == (&other.signer_name, &other.csr_name, &other.pending)
+    one.server == other.server
+        && (&one.signer_name, &one.csr_name, &one.pending) == (&other.signer_name, &other.csr_name, &other.pending)
         && key(one) == key(other)
 }
 
@@ -60,6 +62,7 @@ proptest! {
     #[test]
     fn every_record_comes_back_as_it_was(
         names in vec(any::<String>(), 4),
+        server in proptest::option::of(any::<String>()),
         organizations in vec(any::<String>(), 0..3),
         ips in vec(any::<std::net::IpAddr>(), 0..3),
         times in any::<[i64; 3]>(),
@@ -73,7 +76,7 @@ proptest! {
         let refusal = refusal.map(|(n, failures)| Refusal { failure: REFUSALS[n], failures, retry_at });
         let pending = Pending { template: Arc::new(template), key: Key::New, submitted, budget_whole, refusal };
         let record =
-            Record { signer_name: names[2].clone(), csr_name: names[3].clone(), pending, key: None };
+            Record { server, signer_name: names[2].clone(), csr_name: names[3].clone(), pending, key: None };
         prop_assert!(same(&Record::decode(&record.encode()).unwrap(), &record));
     }
 
@@ -81,6 +84,16 @@ proptest! {
     fn noise_is_an_error(noise in vec(any::<u8>(), 0..200)) {
         prop_assert!(Record::decode(&noise).is_err());
     }
+}
+
+#[test]
+fn a_record_that_does_not_say_which_server_was_asked_is_read_all_the_same() {
+    let record = record(Some(key()), Some(denied()));
+    let encoded = record.encode();
+    let text = std::str::from_utf8(&encoded).unwrap();
+    let without = text.lines().filter(|line| !line.contains("\"server\"")).collect::<Vec<_>>().join("\n");
+    assert!(without.len() < text.len());
+    assert!(same(&Record::decode(without.as_bytes()).unwrap(), &Record { server: None, ..record }));
 }
 
 /// What is left of the key in this text: any eight characters in a row of its encoding.

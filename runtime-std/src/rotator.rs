@@ -8,7 +8,6 @@ use std::thread;
 use perennial::{Policy, RequestId, Template};
 use perennial_kubernetes::rotation::{Duty, Input, Observer, Record, Rotation, Signer, Start, Step};
 use perennial_pki::Credential;
-use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::directory::{Directory, DirectoryError};
@@ -211,17 +210,22 @@ pub fn remember(store: Option<&Directory>, record: &Record) -> Input {
     Input::Saved { result: result.map_err(|error| format!("a restart will not know what was asked: {error}")) }
 }
 
-/// What an earlier run left. What cannot be read is out of the way after that, so that it can be replaced.
+/// What an earlier run left. What can never be read is out of the way after that; what cannot be read now stays where
+/// it is for the next start, unless a request is made before, whose record takes its place.
 fn recall(store: &Directory) -> Option<Record> {
-    let recalled = store.recall().map_err(|error| error.to_string());
-    let decoded = |contents: Zeroizing<Vec<u8>>| {
-        Record::decode(&contents).map_err(|error| format!("{}: {error}", store.record().display()))
+    let (why, for_good) = match store.recall().map(|contents| contents.map(|contents| Record::decode(&contents))) {
+        Ok(None) => return None,
+        Ok(Some(Ok(record))) => return Some(record),
+        Ok(Some(Err(error))) => (format!("{}: {error}", store.record().display()), true),
+        Err(error) => (error.to_string(), error.is_for_good()),
     };
-    recalled.and_then(|contents| contents.map(decoded).transpose()).unwrap_or_else(|why| {
-        let aside = store.set_record_aside().map_or_else(|error| error.to_string(), |()| "it is set aside".into());
-        tracing::warn!("what was asked last is not known, a new request is made: {why}; {aside}");
-        None
-    })
+    let then = match for_good.then(|| store.set_record_aside()) {
+        None => "it is left where it is".into(),
+        Some(Ok(())) => "it is set aside".into(),
+        Some(Err(error)) => error.to_string(),
+    };
+    tracing::warn!("what was asked last is not known, the next request is a new one: {why}; {then}");
+    None
 }
 
 /// The last attempt to write a credential, at the end of a rotation: its key is nowhere else.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Failure, Instant, Key, Policy, RequestId, State, Template};
+use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::rotation::{Duty, Input, Record, Rotation, Start};
 use perennial_kubernetes::server::{Approval, Decision, Options};
 use perennial_pki::{Credential, KeyAlgorithm};
@@ -367,14 +368,40 @@ fn a_record_about_something_else_is_disregarded() {
     let name = Some(record().csr_name);
     assert_eq!(asks_with(record(), |_| {}), name);
     assert_ne!(asks_with(Record { signer_name: "example.com/other".into(), ..record() }, |_| {}), name);
+    assert_eq!(record().server, Some(node.server.signer().cluster.to_string()));
+    assert_eq!(asks_with(Record { server: None, ..record() }, |_| {}), name, "an older version's");
     for change in [
         (|start: &mut Start| start.template = Some(Arc::new(Template::node("worker-2")))) as fn(&mut Start),
         |start| start.signer.as_mut().unwrap().key_algorithm = KeyAlgorithm::Ed25519,
         |start| start.signer.as_mut().unwrap().signer_name = "example.com/other".into(),
+        |start| start.signer.as_mut().unwrap().cluster = Arc::new(Cluster::from_url("https://other.example").unwrap()),
     ] {
         let other = asks_with(record(), change);
         assert!(other.is_some() && other != name, "{other:?}");
     }
+}
+
+#[test]
+fn a_node_that_is_given_another_cluster_asks_it_at_once_whatever_the_first_one_said() {
+    let mut node = Node::new();
+    node.run(SECOND);
+    node.decide(Decision::Deny);
+    node.run(SECOND);
+    assert!(node.record().pending.refusal.is_some());
+    let start = |pending: Record| Start {
+        policy: Arc::new(Policy::default()),
+        signer: Some(node.server.signer()),
+        template: Some(Arc::new(Template::node("worker-1"))),
+        common_name: None,
+        credential: None,
+        pending: Some(pending),
+    };
+    let asks = |start: Start| {
+        let duties = Rotation::new(start, node.server.now).handle(Input::Tick, node.server.now);
+        duties.iter().any(|duty| matches!(duty, Duty::Drive { .. }))
+    };
+    assert!(!asks(start(node.record())));
+    assert!(asks(start(Record { server: Some("https://other.example".into()), ..node.record() })));
 }
 
 #[test]

@@ -1,10 +1,16 @@
 //! The record's file: at every step of an update, a crash finds the old one or the new one, whole.
 
+#[path = "support/volume.rs"]
+mod volume;
+
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 
 use perennial::store::{Entry, FileOp, Kind, Layout, Listing};
-use perennial_std::Directory;
+use perennial_std::{Directory, Rotator};
+use perennial_tests::disk::{Disk, Start};
+use volume::{Call, Fate, Virtual};
 
 /// Files by name: what is in them, and whether that would survive a power failure.
 type Files = BTreeMap<String, (&'static str, bool)>;
@@ -85,4 +91,25 @@ fn a_failure_to_remember_says_where_and_leaves_nothing_behind() {
     store.recall().unwrap_err();
     store.set_record_aside().unwrap();
     store.remember(b"one").unwrap();
+}
+
+#[test]
+fn a_record_that_cannot_be_read_just_now_stays_where_it_is_and_one_that_never_can_is_set_aside() {
+    let (name, aside) = ("kubelet-client-pending.json", "kubelet-client-pending.json.bad");
+    for (kind, stays) in
+        [(ErrorKind::Other, true), (ErrorKind::PermissionDenied, true), (ErrorKind::InvalidData, false)]
+    {
+        let volume = Virtual::new(Disk::default().with(name, Start::File(b"a record")));
+        volume.set_fates(Box::new(move |_, call| match call {
+            Call::Read(_) => Fate::Failed(kind),
+            _ => Fate::Done,
+        }));
+        drop(Rotator::new().store(volume.directory()).unwrap());
+        let left: Vec<String> = volume.disk().visible().keys().map(ToString::to_string).collect();
+        assert_eq!(left, [if stays { name } else { aside }], "{kind}");
+    }
+    // There is nothing wrong with reading it, but with what is read.
+    let volume = Virtual::new(Disk::default().with(name, Start::File(b"a record")));
+    drop(Rotator::new().store(volume.directory()).unwrap());
+    assert!(volume.disk().visible().contains_key(aside));
 }

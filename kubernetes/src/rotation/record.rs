@@ -11,8 +11,14 @@ use serde_json::error::Category;
 use zeroize::Zeroizing;
 
 /// What a rotation leaves to its next start. It holds a private key: keep it as safe as that.
+///
+/// The request itself is not kept, but what it is made of: names and key. Signed again it is the same to whoever asks
+/// for it: the object's name is derived from key, names and usages, and an object found under that name is compared by
+/// key, subject and names, never by its signature, which for ECDSA is another one each time.
 #[derive(Clone, Debug)]
 pub struct Record {
+    /// The URL of the API server that was asked, as it was configured. Not known of a record that an older version wrote.
+    pub server: Option<String>,
     /// Who was asked.
     pub signer_name: String,
     /// The name of the request object.
@@ -42,6 +48,7 @@ impl Record {
         let pem = self.key.as_ref().map(|key| key.to_pem());
         let mut text = Text {
             version: VERSION,
+            server: self.server.clone(),
             signer_name: self.signer_name.clone(),
             csr_name: self.csr_name.clone(),
             common_name: template.common_name().to_owned(),
@@ -99,7 +106,7 @@ impl Record {
             budget_whole: UnixTime::from_millis(text.budget_whole),
             refusal: refusal.transpose()?,
         };
-        Ok(Self { signer_name: text.signer_name, csr_name: text.csr_name, pending, key })
+        Ok(Self { server: text.server, signer_name: text.signer_name, csr_name: text.csr_name, pending, key })
     }
 }
 
@@ -118,6 +125,8 @@ struct Version {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Text<'a> {
     version: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
     signer_name: String,
     csr_name: String,
     common_name: String,

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use perennial::store::{BadPrefix, FileOp};
 use perennial_pki::CredentialError;
 
+use super::volume::is_for_good;
+
 /// A credential directory that cannot be used, or an operation on it that failed.
 #[derive(Debug)]
 pub enum DirectoryError {
@@ -55,6 +57,11 @@ impl DirectoryError {
             source.kind(),
             io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
         )
+    }
+
+    /// What was to be read there never can be.
+    pub(crate) fn is_for_good(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_for_good(source))
     }
 
     /// An operation that failed in `directory`.
