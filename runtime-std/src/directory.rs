@@ -230,9 +230,7 @@ impl Directory {
         let in_use = found.len();
         let names = self.common_name.clone().map_or_else(|| look.names(), |name| vec![name]);
         if !found.last().is_some_and(|(_, credential)| is_in_order(credential)) {
-            let seen = self.layout.in_use(listing);
-            let is_new = |source: &Source| !matches!(source, Source::Bundle(name) if seen.contains(&name.as_str()));
-            let others = self.layout.others(listing).into_iter().filter(is_new);
+            let others = self.layout.others(listing).into_iter();
             found.extend(others.filter_map(|source| look.at(&source).map(|credential| (source, credential))));
         }
         look.at_record();

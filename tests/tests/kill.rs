@@ -1,23 +1,33 @@
-//! A process that keeps certificates is killed at any moment: the last one or the one before is there, and the next
-//! process goes on.
+//! A process that keeps certificates, or puts their directory right, is killed at any moment: the last one or the one
+//! before is there, and the next process goes on.
 
 #[path = "support/pairs.rs"]
 mod pairs;
 #[path = "support/volume.rs"]
 mod volume;
 
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use pairs::{NODE, pair};
 use perennial_pki::Credential;
 use perennial_std::Directory;
 use volume::{NOW, PREFIX};
 
-/// Set in the child: the directory it writes to.
+/// Set in the child: the directory it writes to, or damages and puts right.
 const WRITE_TO: &str = "PERENNIAL_TEST_WRITE_TO";
+const RECOVER_IN: &str = "PERENNIAL_TEST_RECOVER_IN";
+const CURRENT: &str = "kubelet-client-current.pem";
+/// The one that is always good.
+const GOOD: &str = "kubelet-client-2020-01-01-00-00-00-000.pem";
+const TORN: &str = "torn";
+/// A child has what its parent has open until it is another program: also a lock that another test has just let go of.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 const PAIRS: [&str; 2] = ["even.pem", "odd.pem"];
 const KILLS: u32 = if cfg!(debug_assertions) { 60 } else { 1000 };
 
@@ -26,12 +36,13 @@ fn a_process_may_be_killed_at_any_moment() {
     if let Some(parent) = std::env::var_os(WRITE_TO) {
         write_for_ever(&PathBuf::from(parent));
     }
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let parent = tempfile::tempdir().unwrap();
     for (number, name) in (1..).zip(PAIRS) {
-        std::fs::write(parent.path().join(name), pair(NODE, number).to_pem().as_bytes()).unwrap();
+        fs::write(parent.path().join(name), pair(NODE, number).to_pem().as_bytes()).unwrap();
     }
     let pairs = PAIRS.map(|name| read(&parent.path().join(name)));
-    let pems = PAIRS.map(|name| std::fs::read(parent.path().join(name)).unwrap());
+    let pems = PAIRS.map(|name| fs::read(parent.path().join(name)).unwrap());
     let pki = parent.path().join("pki");
     let begun = Instant::now();
     {
@@ -44,7 +55,7 @@ fn a_process_may_be_killed_at_any_moment() {
     let mut last = 1;
     let (mut unended, mut most) = (0, 0);
     for kill in 0..KILLS {
-        let mut child = start(parent.path());
+        let mut child = start("a_process_may_be_killed_at_any_moment", WRITE_TO, parent.path());
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         // Never the same moment twice: the golden ratio spreads them over what some writes take.
         let moment = f64::from(kill) * 0.618_034 % 1.0;
@@ -52,9 +63,9 @@ fn a_process_may_be_killed_at_any_moment() {
         // Meanwhile others read what is in use.
         let until = Instant::now() + writes.mul_f64(moment);
         while Instant::now() < until {
-            let current = pki.join("kubelet-client-current.pem");
-            std::fs::read_link(&current).expect("no pair is in use");
-            match std::fs::read(&current) {
+            let current = pki.join(CURRENT);
+            fs::read_link(&current).expect("no pair is in use");
+            match fs::read(&current) {
                 Ok(seen) => assert!(pems.contains(&seen), "kill {kill}: half a pair is in use"),
                 // Followed the link, and was overtaken by a write that removed old pairs.
                 Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "kill {kill}"),
@@ -81,8 +92,7 @@ fn a_process_may_be_killed_at_any_moment() {
         let found = number(&pairs, &directory.load(NOW).unwrap().credential.expect("no pair").0);
         assert!(found == last || Some(found) == next, "kill {kill}: {found}, not {last} or {next:?}");
         assert_eq!(number(&pairs, &directory.recover(NOW).unwrap().credential.unwrap().0), found, "kill {kill}");
-        let names: Vec<String> =
-            std::fs::read_dir(&pki).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let names = names(&pki);
         assert!(names.iter().all(|name| name.ends_with(".pem") || name.ends_with(".lock")), "kill {kill}: {names:?}");
         // Lock, links, the two that are kept; and one for each write that was not seen to its end.
         assert!(names.len() <= 5 + unended, "kill {kill}: {names:?}");
@@ -97,18 +107,129 @@ fn a_process_may_be_killed_at_any_moment() {
     assert!(in_the_middle > KILLS / 10 && written > 0);
 }
 
+#[test]
+fn a_process_may_be_killed_while_it_puts_the_directory_right() {
+    if let Some(pki) = std::env::var_os(RECOVER_IN) {
+        damage_and_recover_for_ever(&PathBuf::from(pki));
+    }
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let parent = tempfile::tempdir().unwrap();
+    let pki = parent.path().join("pki");
+    let good = pair(NODE, 1);
+    {
+        let directory = Directory::open(&pki, PREFIX).unwrap();
+        fs::write(pki.join(GOOD), good.to_pem().as_bytes()).unwrap();
+        fs::set_permissions(pki.join(GOOD), Permissions::from_mode(0o600)).unwrap();
+        (1..=4).for_each(|number| damage(&pki, number));
+        assert_eq!(directory.recover(NOW).unwrap().credential.unwrap().0.chain(), good.chain());
+    }
+    let is_good = |directory: &Directory| {
+        let found = directory.load(NOW).unwrap().credential;
+        found.is_some_and(|(credential, _)| credential.chain() == good.chain())
+    };
+    let (mut in_the_middle, mut partly, mut recovered, mut cycle) = (0, 0, 0, Duration::ZERO);
+    let begun = Instant::now();
+    for kill in 0..KILLS {
+        let mut child = start("a_process_may_be_killed_while_it_puts_the_directory_right", RECOVER_IN, &pki);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        lines.find(|line| line == "begun").unwrap();
+        let first = Instant::now();
+        if kill % 20 == 0 {
+            lines.find(|line| line == "recovered").unwrap();
+            lines.find(|line| line == "recovered").unwrap();
+            cycle = first.elapsed();
+        }
+        // Meanwhile others look.
+        let until = Instant::now() + cycle.mul_f64(f64::from(kill) * 0.618_034 % 1.0 * 2.0);
+        let other = Directory::open_existing(&pki, PREFIX).unwrap();
+        while Instant::now() < until {
+            assert!(is_good(&other), "kill {kill}: whoever looks finds no pair");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mut unfinished = true;
+        for line in lines {
+            unfinished = if line == "recovered" { false } else { unfinished || line == "begun" };
+            recovered += u32::from(line == "recovered");
+        }
+        in_the_middle += u32::from(unfinished);
+        // Private, and what comes last not done.
+        let left = names(&pki);
+        let is_exposed =
+            |name: &String| fs::metadata(pki.join(name)).is_ok_and(|it| it.permissions().mode() & 0o077 != 0);
+        let mut dated = left.iter().filter(|name| name.ends_with(".pem") || name.ends_with(".bad"));
+        partly += u32::from(left.iter().any(|name| name.ends_with(".new")) && !dated.any(is_exposed));
+
+        let directory = Directory::open(&pki, PREFIX).unwrap();
+        assert!(is_good(&directory), "kill {kill}");
+        let loaded = directory.recover(NOW).unwrap();
+        assert_eq!(loaded.credential.unwrap().0.chain(), good.chain(), "kill {kill}");
+        assert_eq!(fs::read_link(pki.join(CURRENT)).unwrap(), Path::new(GOOD), "kill {kill}");
+        let there = names(&pki);
+        assert!(there.iter().all(|name| !name.ends_with(".new") && !name.contains(".link")), "kill {kill}: {there:?}");
+        let is_torn = |name: &&String| fs::read(pki.join(name)).is_ok_and(|bytes| bytes == TORN.as_bytes());
+        assert!(there.iter().any(|name| is_torn(&name)), "kill {kill}: what was damaged is gone: {there:?}");
+        for name in &there {
+            let mode = fs::metadata(pki.join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "kill {kill}: others can read {name}");
+        }
+    }
+    println!(
+        "kills: {KILLS} losses: 0 ({in_the_middle} before the end of a recovery, {partly} of which had begun to change \
+         something, {recovered} recovered, {:?})",
+        begun.elapsed()
+    );
+    assert!(in_the_middle > KILLS / 10 && partly > 0);
+}
+
+/// The pair in use is half of one that others can read, and an update before it was cut short twice.
+fn damage(pki: &Path, number: u32) {
+    let before = names(pki).into_iter().filter(|name| name.contains(".bad")).collect::<Vec<_>>();
+    let torn = format!("kubelet-client-2025-01-01-{:02}-{:02}-00-000.pem", number / 60 % 24, number % 60);
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(pki.join(&torn)).unwrap();
+    file.write_all(TORN.as_bytes()).unwrap();
+    before.iter().for_each(|name| fs::remove_file(pki.join(name)).unwrap());
+    let link = pki.join(format!("{torn}.link"));
+    let _ = fs::remove_file(&link);
+    symlink(&torn, &link).unwrap();
+    fs::rename(&link, pki.join(CURRENT)).unwrap();
+    fs::set_permissions(pki.join(&torn), Permissions::from_mode(0o644)).unwrap();
+    fs::write(pki.join(format!("{torn}.new")), TORN).unwrap();
+    symlink(&torn, &link).unwrap();
+}
+
+fn damage_and_recover_for_ever(pki: &Path) -> ! {
+    let directory = Directory::open(pki, PREFIX).unwrap();
+    let mut out = std::io::stdout();
+    out.write_all(b"\n").unwrap();
+    for number in 0.. {
+        damage(pki, number);
+        out.write_all(b"begun\n").unwrap();
+        out.flush().unwrap();
+        assert!(directory.recover(NOW).unwrap().credential.is_some());
+        out.write_all(b"recovered\n").unwrap();
+        out.flush().unwrap();
+    }
+    unreachable!()
+}
+
 fn read(path: &Path) -> Credential {
-    Credential::from_pem(&std::fs::read(path).unwrap()).unwrap()
+    Credential::from_pem(&fs::read(path).unwrap()).unwrap()
 }
 
 fn number(pairs: &[Credential], credential: &Credential) -> usize {
     pairs.iter().position(|pair| pair.chain() == credential.chain()).unwrap()
 }
 
-fn start(parent: &Path) -> Child {
+fn names(pki: &Path) -> Vec<String> {
+    fs::read_dir(pki).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn start(test: &str, variable: &str, directory: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_process_may_be_killed_at_any_moment", "--nocapture"])
-        .env(WRITE_TO, parent)
+        .args(["--exact", test, "--nocapture"])
+        .env(variable, directory)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

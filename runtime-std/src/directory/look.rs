@@ -48,12 +48,14 @@ impl<'a> Look<'a> {
                     bundle = Zeroizing::new([&bundle[..], b"\n", &bytes[..]].concat());
                 }
                 Err(source) => {
-                    if volume::is_for_good(&source) {
-                        self.damaged.push((*name).clone());
+                    let for_good = volume::is_for_good(&source);
+                    let problem = DirectoryError::io("read", &self.path.join(name), source);
+                    if for_good {
+                        self.is_damaged(name, problem);
                     } else {
                         self.unsure = true;
+                        self.problems.push(problem);
                     }
-                    self.problems.push(DirectoryError::io("read", &self.path.join(name), source));
                     return None;
                 }
             }
@@ -72,8 +74,7 @@ impl<'a> Look<'a> {
             }
             Err(error) => {
                 self.names.extend(Chain::from_pem(&bundle).map(|chain| chain.certificate().common_name.clone()));
-                self.damaged.push((*first).clone());
-                self.problems.push(DirectoryError::Credential { path: self.path.join(first), error });
+                self.is_damaged(first, DirectoryError::Credential { path: self.path.join(first), error });
                 None
             }
         }
@@ -88,9 +89,24 @@ impl<'a> Look<'a> {
         }
     }
 
+    fn is_damaged(&mut self, name: &str, problem: DirectoryError) {
+        if !self.is_told(&self.damaged, name) {
+            self.problems.push(problem);
+        }
+        self.damaged.push(name.to_owned());
+    }
+
     fn exposes(&mut self, name: &str) {
-        self.problems.push(DirectoryError::Exposed { path: self.path.join(name) });
-        self.exposed.push(name.to_owned());
+        if !self.is_told(&self.exposed, name) {
+            self.exposed.push(name.to_owned());
+            self.problems.push(DirectoryError::Exposed { path: self.path.join(name) });
+        }
+    }
+
+    /// Whether one of these names leads to the same file, as a link to a dated one does.
+    fn is_told(&self, told: &[String], name: &str) -> bool {
+        let file = self.listing.file_behind(name);
+        file.is_some() && told.iter().any(|told| self.listing.file_behind(told) == file)
     }
 
     /// Whose certificates were seen so far, those included whose key cannot be read.
