@@ -24,9 +24,21 @@
 //! The other side is here too: an [`Issuer`] turns what [`read_request`] has verified into a chain.
 //!
 //! # Secrets
-//! Private keys appear in no `Debug`, `Display` or error. Their encodings are wiped on drop, and so are
-//! the PEM texts handed out. What the crypto provider keeps inside its own key objects, and the
-//! temporaries it makes while parsing and generating, are out of reach and are not wiped.
+//! Private keys appear in no `Debug`, `Display` or error. Their encodings are wiped on drop, and so are the PEM texts
+//! handed out.
+//!
+//! That makes a key rarer in memory, and no more. Not wiped, since nothing here can reach them:
+//!
+//! - what the crypto provider keeps inside its own key objects, and the temporaries it makes while it parses, generates
+//!   and signs; base64 decoders keep some as well;
+//! - the buffers of TLS libraries and of whoever sends a key on, and what YAML and JSON parsers copy of a kubeconfig
+//!   that holds a key or a token inline;
+//! - the kernel's pages of every file that was read or written;
+//! - what was swapped out, hibernated, or written with a core dump: none of it is locked into memory.
+//!
+//! Whoever needs more turns swap and core dumps off for the process (systemd: `MemorySwapMax=0`, `LimitCORE=0`), and
+//! keeps directory and swap on an encrypted disk. A key lives as long as its certificate: short lives are the better
+//! protection.
 #![forbid(unsafe_code)]
 
 mod chain;

@@ -65,6 +65,14 @@
 //! });
 //! ```
 
+//!
+//! # Keys
+//!
+//! A [`Directory`] keeps keys in files that only their owner can read (mode 0600), not encrypted, and says so if it finds
+//! others that hold one: they are made private, but their keys may be known. In memory, keys are wiped when they are
+//! dropped as far as that is within reach; [`perennial_pki`] says how far that is. A credential, and so its key, is
+//! alive as long as anybody holds the `Arc` of it.
+
 #![forbid(unsafe_code)]
 
 pub mod clock;
