@@ -241,14 +241,18 @@ impl Directory {
         });
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let best = Layout::best(&facts.collect::<Vec<_>>(), &names, now);
-        let taken = best.map(|best| found.swap_remove(best));
-        let source = taken.as_ref().map(|(source, _)| source);
-        let plans = look.plans(source);
-        let file = |source| match source {
+        let file = |source: &Source| match source {
             Source::Bundle(name) | Source::Pair { certificate: name, .. } => self.path.join(name),
         };
-        let credential = taken.map(|(source, credential)| (credential, file(source)));
-        (Loaded { credential, problems: look.into_problems() }, plans)
+        // None of them is passed over for anything else.
+        let passed_over = (0..in_use).filter(|index| Some(*index) != best).map(|index| file(&found[index].0));
+        let expired: Vec<_> = passed_over.map(|path| DirectoryError::Expired { path }).collect();
+        let taken = best.map(|best| found.swap_remove(best));
+        let plans = look.plans(taken.as_ref().map(|(source, _)| source));
+        let credential = taken.map(|(source, credential)| (credential, file(&source)));
+        let mut problems = look.into_problems();
+        problems.extend(expired);
+        (Loaded { credential, problems }, plans)
     }
 
     fn carry_out(&self, folder: &dyn Folder, plan: &Plan, contents: &[u8]) -> Result<(), DirectoryError> {

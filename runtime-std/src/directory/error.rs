@@ -38,6 +38,11 @@ pub enum DirectoryError {
         /// What is wrong.
         error: CredentialError,
     },
+    /// The pair in use has expired, and another one is better: it comes into use when the directory is put right.
+    Expired {
+        /// Where the one lies that has expired.
+        path: PathBuf,
+    },
     /// Others than its owner could read or write a file with a key, until the directory was put right.
     Exposed {
         /// The file.
@@ -95,6 +100,13 @@ impl fmt::Display for DirectoryError {
                 write!(f, "{} is held by {owner}: two cannot keep the same certificate; end one", path.display())
             }
             Self::Credential { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::Expired { path } => {
+                write!(
+                    f,
+                    "{}: its certificate has expired; the one that is used instead lies beside it",
+                    path.display()
+                )
+            }
             Self::Exposed { path } => {
                 write!(f, "{}: others than its owner could read or change it; its key may be known", path.display())
             }
@@ -108,7 +120,7 @@ impl std::error::Error for DirectoryError {
             Self::Io { source, .. } => Some(source),
             Self::Prefix(error) => Some(error),
             Self::Credential { error, .. } => Some(error),
-            Self::Owned { .. } | Self::Exposed { .. } => None,
+            Self::Owned { .. } | Self::Expired { .. } | Self::Exposed { .. } => None,
         }
     }
 }

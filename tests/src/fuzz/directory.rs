@@ -69,6 +69,9 @@ pub fn directory(bytes: &[u8]) {
     }
     let recovered = run(&there, &layout.recover(&looked_at, &damaged, taken), &[]);
     nothing_is_lost(&there, &recovered);
+    // Whatever links in use lead to.
+    let others = there.iter().filter(|(name, _)| !layout.is_ours(name));
+    others.for_each(|(name, thing)| assert_eq!(recovered.get(name), Some(thing), "{name} is not ours"));
 
     let dated = there.keys().map(|name| Dated { name: name.clone(), not_before: now }).collect::<Vec<_>>();
     let plan = layout.prune(&looked_at, &dated, 1 + usize::from(when) % 3, there.keys().next().map(String::as_str));
