@@ -69,14 +69,19 @@ impl Disk {
 /// failure takes the directory with all that was synced in it.
 fn make(path: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
     let parent = path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            make(parent.ok_or(error)?, sync)?;
-            return make(path, sync);
+    let create = || fs::DirBuilder::new().mode(0o700).create(path);
+    let created = match (create(), parent) {
+        (Err(error), Some(parent)) if error.kind() == ErrorKind::NotFound => {
+            make(parent, sync)?;
+            create()
         }
-        Err(error) if !path.is_dir() => return Err(error),
-        // If it was there already, whoever made it may have been killed before it was durable.
-        Ok(()) | Err(_) => {}
+        (created, _) => created,
+    };
+    // If it was there already, whoever made it may have been killed before it was durable.
+    if let Err(error) = created
+        && !path.is_dir()
+    {
+        return Err(error);
     }
     // A parent that we may not read, or a disk that is read-only: better that than no certificate.
     if let Some(Err(error)) = parent.map(sync) {
@@ -190,6 +195,16 @@ impl Opened<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_no_directory_can_be_made_there_is_an_error() {
+        let sync = &mut |_: &Path| panic!("there is nothing to sync");
+        let error = make(Path::new(""), sync).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        let file = std::env::current_exe().unwrap();
+        make(&file, sync).unwrap_err();
+        make(&file.join("a"), sync).unwrap_err();
+    }
 
     #[test]
     fn every_directory_that_is_made_is_synced_where_it_is_named_from_the_outermost_on() {
