@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::error::DirectoryError;
 
-/// So often it is taken anew if somebody removes what was locked just now.
+/// So often it is looked whether somebody has removed what was locked just now.
 const ATTEMPTS: u32 = 3;
 
 /// Held from the first time it can be until it is dropped; the system lets go of it when the process ends, however it
@@ -39,10 +39,12 @@ impl Lock {
             {
                 return Ok(());
             }
-            // What was held until now is let go of only for what takes its place.
+            // Let go of first: where files have no lasting numbers, it may be the same one.
+            *held = None;
             *held = Some(self.take(directory, &path)?);
         }
-        Err(failed(io::Error::other("somebody removes it again and again")))
+        // There it is held, but nobody can tell.
+        Ok(())
     }
 
     /// Whether this is what others find, and try to lock.
