@@ -10,6 +10,7 @@ pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
         DirectoryError::Exposed { .. } => {
             "chmod 600 it, or let `perennial run` do so; if somebody may have read it, ask for a new one: SIGUSR1"
         }
+        DirectoryError::Expired { .. } => "`perennial run` puts it right: it uses the better one",
         problem if !is_damage(problem) => "see to it that whoever runs perennial can read it",
         _ if another => "`perennial run` puts it right: it uses the best pair there is, and sets aside what is damaged",
         _ => {
@@ -24,6 +25,9 @@ pub(crate) fn is_damage(problem: &DirectoryError) -> bool {
     match problem {
         DirectoryError::Credential { .. } => true,
         DirectoryError::Io { source, .. } => source.kind() == ErrorKind::InvalidData,
-        DirectoryError::Prefix(_) | DirectoryError::Owned { .. } | DirectoryError::Exposed { .. } => false,
+        DirectoryError::Prefix(_)
+        | DirectoryError::Owned { .. }
+        | DirectoryError::Expired { .. }
+        | DirectoryError::Exposed { .. } => false,
     }
 }

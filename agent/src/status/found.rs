@@ -57,7 +57,7 @@ pub(super) fn find(loaded: &Loaded) -> Found {
             }
             (Some(path), error.to_string())
         }
-        DirectoryError::Io { path, .. } => (Some(path), problem.to_string()),
+        DirectoryError::Io { path, .. } | DirectoryError::Expired { path } => (Some(path), problem.to_string()),
         DirectoryError::Prefix(_) | DirectoryError::Owned { .. } | DirectoryError::Exposed { .. } => {
             (None, problem.to_string())
         }
