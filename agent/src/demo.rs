@@ -75,7 +75,8 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
         common_name: Template::node(NODE).common_name().to_owned(),
         template: Some(Template::node(NODE)),
         signer: Some(signer(cluster.clone(), &bootstrap, options.lifetime, roots)),
-        store,
+        store: store.into(),
+        left: None,
         observers: Vec::new(),
     };
     let begun = clock::now().unix;
@@ -96,7 +97,7 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
             directory.display()
         ),
     );
-    let running = plan.start(options.runtime)?;
+    let mut running = plan.start(options.runtime)?;
     let handle = running.handle().clone();
     let interrupted = signals::on_stop(move || handle.shutdown())?;
     let mut show = Show {

@@ -1,10 +1,12 @@
 //! Starts a rotation on either runtime; from then on both are used through the same handle.
 
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use perennial::{Certificate, Policy, Template};
 use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
-use perennial_kubernetes::rotation::{Observer, Signer};
+use perennial_kubernetes::rotation::{Observer, Signer, Snapshot};
+use perennial_pki::Credential;
 use perennial_std::{Directory, Handle};
 
 use crate::cli::Runtime;
@@ -31,20 +33,24 @@ pub(crate) struct Plan {
     pub(crate) template: Option<Template>,
     /// `None`: rotation is not enabled, what is there is kept an eye on.
     pub(crate) signer: Option<Signer>,
-    pub(crate) store: Directory,
+    pub(crate) store: Arc<Directory>,
+    /// How the rotation before this one ended, in this process.
+    pub(crate) left: Option<Arc<Snapshot>>,
     pub(crate) observers: Vec<Observer>,
 }
 
 /// A rotation that runs.
 pub(crate) struct Running {
     handle: Handle,
+    /// What it began with, expired or not.
+    began_with: Option<Arc<Credential>>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// The same builder twice: neither runtime knows the other's.
 macro_rules! build {
     ($rotator:ty, $plan:expr) => {{
-        let Plan { name, policy, common_name, template, signer, store, observers } = $plan;
+        let Plan { name, policy, common_name, template, signer, store, left, observers } = $plan;
         let mut rotator = <$rotator>::new().name(name).policy(policy).common_name(common_name);
         if let Some(template) = template {
             rotator = rotator.template(template);
@@ -55,7 +61,11 @@ macro_rules! build {
         for observer in observers {
             rotator = rotator.observer(observer);
         }
-        rotator.store(store).map_err(Failure::usage)?
+        if let Some(left) = left {
+            rotator = rotator.resume(left);
+        }
+        let rotator = rotator.store(store).map_err(Failure::usage)?;
+        (rotator.credential().cloned(), rotator)
     }};
 }
 
@@ -63,14 +73,17 @@ impl Plan {
     pub(crate) fn start(self, runtime: Runtime) -> Result<Running, Failure> {
         match runtime {
             Runtime::Std => {
-                let handle = build!(perennial_std::Rotator, self).start().map_err(Failure::failed)?;
-                Ok(Running { handle, thread: None })
+                let (began_with, rotator) = build!(perennial_std::Rotator, self);
+                let handle = rotator.start().map_err(Failure::failed)?;
+                Ok(Running { handle, began_with, thread: None })
             }
             Runtime::Smol => {
-                let (handle, rotation) = build!(perennial_smol::Rotator, self).start();
+                let (began_with, rotator) = build!(perennial_smol::Rotator, self);
+                let (handle, rotation) = rotator.start();
                 // A program with an executor would spawn it there.
                 let thread = thread::Builder::new().name("smol".into()).spawn(|| smol::block_on(rotation));
-                Ok(Running { handle: handle.blocking().clone(), thread: Some(thread.map_err(Failure::failed)?) })
+                let thread = Some(thread.map_err(Failure::failed)?);
+                Ok(Running { handle: handle.blocking().clone(), began_with, thread })
             }
         }
     }
@@ -81,10 +94,14 @@ impl Running {
         &self.handle
     }
 
+    pub(crate) const fn began_with(&self) -> Option<&Arc<Credential>> {
+        self.began_with.as_ref()
+    }
+
     /// Ends it, and waits until it has ended.
-    pub(crate) fn stop(self) {
+    pub(crate) fn stop(&mut self) {
         self.handle.shutdown();
-        if let Some(thread) = self.thread {
+        if let Some(thread) = self.thread.take() {
             // A panic has been told on stderr already.
             let _ = thread.join();
         }

@@ -1,8 +1,11 @@
 //! `perennial run`: the main job, on a cluster.
 
 mod addresses;
+mod carried;
 mod hook;
+mod keeping;
 mod kept;
+mod node;
 mod node_name;
 mod node_object;
 mod service;
@@ -17,9 +20,11 @@ use crate::cli;
 use crate::failure::Failure;
 use crate::observers::Observers;
 use crate::report::Report;
+use carried::Carried;
 use hook::Hook;
+use keeping::Ended;
 use service::Service;
-use session::{Ended, Session};
+use session::Session;
 use settings::Settings;
 use wake::Wakes;
 
@@ -36,21 +41,21 @@ pub(crate) fn run(options: &cli::Run) -> Result<(), Failure> {
 /// From one reading of the configuration to the next, until the end.
 fn keep(options: &cli::Run, report: &mut Report) -> Result<(), Failure> {
     let mut hook = Hook::new(options.service.on_rotated.clone());
-    let mut settings = Settings::read(options)?;
     // Everything that can be wrong with the input is found before anything is started or written.
-    let mut session = Session::prepare(options, settings)?;
+    let mut session = Session::prepare(options, Settings::read(options)?, None)?;
     let mut observers = Observers::open(&options.observe, options.runtime)?;
     let wakes = Wakes::new()?;
     let mut service = Service::new();
+    let mut carried = Carried::default();
     loop {
-        let mut running = session.start(&wakes, &observers, report)?;
+        let mut running = session.start(carried, &wakes, &observers, report)?;
         observers.serve(report)?;
         let ended = running.until_ended(&wakes, report, &mut hook, &mut service);
         match &ended {
             Ok(Ended::Reloaded(_)) => service.reloading(),
             Ok(Ended::Stopped | Ended::InPlace) | Err(_) => service.stopping(),
         }
-        running.stop();
+        carried = running.stop(report, &mut hook);
         match ended? {
             Ended::Stopped => return Ok(()),
             Ended::InPlace => {
@@ -58,8 +63,7 @@ fn keep(options: &cli::Run, report: &mut Report) -> Result<(), Failure> {
                 return Ok(());
             }
             Ended::Reloaded(next) => {
-                settings = *next;
-                session = Session::prepare(options, settings)?;
+                session = *next;
                 report.event("reloaded", json!({}), "everything was read again");
             }
         }

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use perennial::{Instant, Policy, RequestId, Template};
-use perennial_kubernetes::rotation::{Duty, Input, Rotation, Signer, Step};
+use perennial_kubernetes::rotation::{Duty, Input, Rotation, Signer, Snapshot, Step};
+use perennial_pki::Credential;
 use perennial_std::link::{Ending, Link, Message};
 use perennial_std::{Directory, DirectoryError, remember, save, write};
 use smol::future::{self, Boxed, FutureExt as _};
@@ -59,13 +60,26 @@ impl Rotator {
         Self(self.0.observer(observer))
     }
 
+    /// Goes on from where an earlier rotation of this process ended, as its last snapshot says: a credential that it
+    /// could not write, or that is not in the store any more, is served, and written as soon as that can be done. To be
+    /// told before the [`store`](Self::store), whose faults then are logged, and do not end what has begun.
+    #[must_use]
+    pub fn resume(self, left: Arc<Snapshot>) -> Self {
+        Self(self.0.resume(left))
+    }
+
     /// Where the credential is kept, and the record of what was asked last. It is put right if it is damaged, which is
     /// logged; the best pair it holds is what the rotation starts from.
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn store(self, store: Directory) -> Result<Self, DirectoryError> {
+    pub fn store(self, store: impl Into<Arc<Directory>>) -> Result<Self, DirectoryError> {
         self.0.store(store).map(Self)
+    }
+
+    /// What the rotation starts with.
+    pub const fn credential(&self) -> Option<&Arc<Credential>> {
+        self.0.credential()
     }
 
     /// The handle, and the future to spawn: nothing happens unless it is polled. It ends after
@@ -75,7 +89,7 @@ impl Rotator {
         let (rotation, store, link) = self.0.into_parts();
         let handle = Handle::new(perennial_std::Handle::new(link.clone()));
         let ending = Ending::new(link);
-        (handle, async move { run(rotation, store.map(Arc::new), &ending).await })
+        (handle, async move { run(rotation, store, &ending).await })
     }
 }
 
@@ -115,8 +129,10 @@ async fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, ending: &End
             }
         }
     }
-    if let Some(credential) = rotation.unwritten().cloned() {
-        smol::unblock(move || save(store.as_deref(), &credential)).await;
+    if let Some(credential) = rotation.unwritten().cloned()
+        && smol::unblock(move || save(store.as_deref(), &credential)).await
+    {
+        link.publish(Snapshot { unwritten: false, ..rotation.snapshot(perennial_std::clock::now()) });
     }
 }
 

@@ -30,7 +30,6 @@ pub struct Directory {
     path: PathBuf,
     layout: Layout,
     keep: usize,
-    common_name: Option<String>,
 }
 
 /// What a directory holds.
@@ -80,20 +79,13 @@ impl Directory {
     /// The same on any volume that has the operations of a directory: a test's, or a store that is no file system.
     /// Who else uses it is the caller's affair; `path` is for messages.
     pub fn on(volume: Box<dyn Volume>, path: PathBuf, layout: Layout) -> Self {
-        Self { volume, path, layout, keep: KEEP, common_name: None }
+        Self { volume, path, layout, keep: KEEP }
     }
 
     /// Keeps so many pairs, the one in use among them; 2 by default, 1 at least.
     #[must_use]
     pub fn keep(self, pairs: usize) -> Self {
         Self { keep: pairs.max(1), ..self }
-    }
-
-    /// Whose pairs these are, if that is known: those of somebody else are not brought into use. Without it, this is
-    /// learnt from the pair in use, as far as that can be read.
-    #[must_use]
-    pub fn of(self, common_name: impl Into<String>) -> Self {
-        Self { common_name: Some(common_name.into()), ..self }
     }
 
     /// The directory.
@@ -113,7 +105,7 @@ impl Directory {
     pub fn load(&self, now: UnixTime) -> Result<Loaded, DirectoryError> {
         let folder = self.folder()?;
         let listing = self.list(&*folder)?;
-        let (loaded, _) = self.find(&*folder, &listing, now);
+        let (loaded, _) = self.find(&*folder, &listing, None, now);
         Ok(loaded)
     }
 
@@ -123,10 +115,19 @@ impl Directory {
     /// # Errors
     /// As [`Directory::load`]. What could not be put right is one of the problems.
     pub fn recover(&self, now: UnixTime) -> Result<Loaded, DirectoryError> {
+        self.recover_of(None, now)
+    }
+
+    /// The same, if it is known whose pairs these are: those of somebody else are not brought into use. Where it is not,
+    /// it is learnt from the pair in use, as far as that can be read.
+    ///
+    /// # Errors
+    /// As [`Directory::load`].
+    pub fn recover_of(&self, common_name: Option<&str>, now: UnixTime) -> Result<Loaded, DirectoryError> {
         let folder = self.folder()?;
         let held = folder.hold();
         let listing = self.list(&*folder)?;
-        let (mut loaded, [restrict, recover]) = self.find(&*folder, &listing, now);
+        let (mut loaded, [restrict, recover]) = self.find(&*folder, &listing, common_name, now);
         match held {
             // What cannot be done of one does not keep from the others.
             Ok(()) => loaded.problems.extend(
@@ -217,7 +218,13 @@ impl Directory {
 
     /// The pair to use, and what is to be done so that nobody else may read it, and the next one who looks finds it at
     /// once.
-    fn find(&self, folder: &dyn Folder, listing: &Listing, now: UnixTime) -> (Loaded, [Plan; 2]) {
+    fn find(
+        &self,
+        folder: &dyn Folder,
+        listing: &Listing,
+        common_name: Option<&str>,
+        now: UnixTime,
+    ) -> (Loaded, [Plan; 2]) {
         let mut look = Look::new(&self.path, &self.layout, folder, listing);
         let is_in_order = |credential: &Credential| !credential.chain().certificate().validity.expired(now);
         let mut found = Vec::new();
@@ -228,7 +235,7 @@ impl Directory {
             }
         }
         let in_use = found.len();
-        let names = self.common_name.clone().map_or_else(|| look.names(), |name| vec![name]);
+        let names = common_name.map_or_else(|| look.names(), |name| vec![name.to_owned()]);
         if !found.last().is_some_and(|(_, credential)| is_in_order(credential)) {
             let others = self.layout.others(listing).into_iter();
             found.extend(others.filter_map(|source| look.at(&source).map(|credential| (source, credential))));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use perennial::{Policy, RequestId, Template};
-use perennial_kubernetes::rotation::{Duty, Input, Observer, Record, Rotation, Signer, Start, Step};
+use perennial_kubernetes::rotation::{Duty, Input, Observer, Record, Rotation, Signer, Snapshot, Start, Step};
 use perennial_pki::Credential;
 
 use crate::clock;
@@ -24,8 +24,11 @@ pub struct Rotator {
     template: Option<Template>,
     common_name: Option<String>,
     signer: Option<Signer>,
-    store: Option<Directory>,
+    left: Option<Arc<Snapshot>>,
+    store: Option<Arc<Directory>>,
     credential: Option<Arc<Credential>>,
+    /// The store does not hold it.
+    unwritten: bool,
     pending: Option<Record>,
     observers: Vec<Observer>,
 }
@@ -39,8 +42,10 @@ impl fmt::Debug for Rotator {
             .field("template", &self.template)
             .field("common_name", &self.common_name)
             .field("signer", &self.signer)
+            .field("left", &self.left)
             .field("store", &self.store)
             .field("credential", &self.credential)
+            .field("unwritten", &self.unwritten)
             .field("pending", &self.pending)
             .field("observers", &self.observers.len())
             .finish()
@@ -90,28 +95,50 @@ impl Rotator {
         self
     }
 
+    /// Goes on from where an earlier rotation of this process ended, as its last snapshot says: a credential that it
+    /// could not write, or that is not in the store any more, is served, and written as soon as that can be done. To be
+    /// told before the [`store`](Self::store), whose faults then are logged, and do not end what has begun.
+    #[must_use]
+    pub fn resume(self, left: Arc<Snapshot>) -> Self {
+        Self { left: Some(left), ..self }
+    }
+
     /// Where the credential is kept, and the record of what was asked last. It is put right if it is damaged, which is
     /// logged; the best pair it holds is what the rotation starts from. If it is known by now for whom, somebody else's
     /// pair is not brought into use.
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn store(self, store: Directory) -> Result<Self, DirectoryError> {
+    pub fn store(self, store: impl Into<Arc<Directory>>) -> Result<Self, DirectoryError> {
+        let store = store.into();
         let name = self.template.as_ref().map(Template::common_name).or(self.common_name.as_deref());
-        let store = match name {
-            Some(name) => store.of(name),
-            None => store,
+        let (found, pending) = match store.recover_of(name, clock::now().unix) {
+            Ok(found) => {
+                found.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
+                (found.credential.map(|(credential, _)| credential), recall(&store))
+            }
+            Err(error) if self.left.is_some() => {
+                tracing::warn!("{error}; what is in memory is gone on with");
+                (None, None)
+            }
+            Err(error) => return Err(error),
         };
-        let found = store.recover(clock::now().unix)?;
-        found.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
-        let credential = found.credential.map(|(credential, _)| credential);
-        let pending = recall(&store);
-        Ok(Self { credential: credential.or(self.credential), pending, store: Some(store), ..self })
+        let left = self.left.as_deref().and_then(|left| left_over(left, found.as_ref()));
+        let unwritten = left.is_some();
+        let credential = left.or(found).or(self.credential);
+        Ok(Self { credential, unwritten, pending, store: Some(store), ..self })
+    }
+
+    /// What the rotation starts with.
+    pub const fn credential(&self) -> Option<&Arc<Credential>> {
+        self.credential.as_ref()
     }
 
     /// The parts a loop needs: decisions, disk, and the link to its handles.
-    pub fn into_parts(self) -> (Rotation, Option<Directory>, Arc<Link>) {
-        let Self { name, policy, template, common_name, signer, store, credential, pending, observers } = self;
+    pub fn into_parts(self) -> (Rotation, Option<Arc<Directory>>, Arc<Link>) {
+        let Self {
+            name, policy, template, common_name, signer, store, credential, unwritten, pending, observers, ..
+        } = self;
         let start = Start {
             policy: Arc::new(policy),
             signer,
@@ -123,7 +150,10 @@ impl Rotator {
         let now = clock::now();
         let mut rotation = Rotation::new(start, now);
         observers.into_iter().for_each(|observer| rotation.observe(observer));
-        let link = Arc::new(Link::new(name, rotation.snapshot(now)));
+        let link = Arc::new(Link::new(name, Snapshot { unwritten, ..rotation.snapshot(now) }));
+        if unwritten {
+            link.send(Message::Input(Input::Replaced(None)));
+        }
         (rotation, store, link)
     }
 
@@ -136,7 +166,7 @@ impl Rotator {
         let handle = Handle::new(link.clone());
         thread::Builder::new().name("perennial".into()).spawn(move || {
             let ending = Ending::new(link);
-            run(rotation, store.as_ref(), ending.link());
+            run(rotation, store.as_deref(), ending.link());
             // Whoever waited for the end may open it now.
             drop(store);
         })?;
@@ -185,8 +215,8 @@ fn run(mut rotation: Rotation, store: Option<&Directory>, link: &Arc<Link>) {
         }
     }
     drop(exchange);
-    if let Some(credential) = rotation.unwritten() {
-        save(store, credential);
+    if rotation.unwritten().is_some_and(|credential| save(store, credential)) {
+        link.publish(Snapshot { unwritten: false, ..rotation.snapshot(clock::now()) });
     }
 }
 
@@ -228,9 +258,18 @@ fn recall(store: &Directory) -> Option<Record> {
     None
 }
 
-/// The last attempt to write a credential, at the end of a rotation: its key is nowhere else.
-pub fn save(store: Option<&Directory>, credential: &Credential) {
-    if let Some(Err(error)) = store.map(|store| store.write(credential, clock::now().unix)) {
-        tracing::error!("the certificate in use is lost with this process: {error}");
-    }
+/// What an earlier rotation served that the store does not hold.
+fn left_over(left: &Snapshot, found: Option<&Arc<Credential>>) -> Option<Arc<Credential>> {
+    let credential = left.credential.as_ref().filter(|_| left.unwritten || found.is_none())?;
+    let is_stored = found.is_some_and(|found| found.chain() == credential.chain());
+    let expired = credential.chain().certificate().validity.expired(clock::now().unix);
+    (!is_stored && !expired).then(|| credential.clone())
+}
+
+/// The last attempt to write a credential, at the end of a rotation: its key is nowhere else. Whether it is written.
+pub fn save(store: Option<&Directory>, credential: &Credential) -> bool {
+    let written = store.map_or(Ok(()), |store| store.write(credential, clock::now().unix));
+    written
+        .inspect_err(|error| tracing::error!("the certificate in use is in memory only, at the end: {error}"))
+        .is_ok()
 }

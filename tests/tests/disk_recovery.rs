@@ -173,7 +173,7 @@ fn the_pair_of_another_node_is_not_brought_into_use_where_it_is_known_whose_it_s
     pki.put_pair(OLD, &foreign);
     // Nobody knows, without the pair in use.
     assert!(is(&pki.directory().load(NOW).unwrap(), &foreign));
-    assert!(pki.directory().of(NODE).load(NOW).unwrap().credential.is_none());
+    assert!(pki.directory().recover_of(Some(NODE), NOW).unwrap().credential.is_none());
     // Its chain says it.
     pki.put(NEW, damaged(&mine), 0o600);
     pki.use_pair(NEW);
@@ -183,7 +183,7 @@ fn the_pair_of_another_node_is_not_brought_into_use_where_it_is_known_whose_it_s
     // What is in use stays in use: it is not for us to take it away.
     fs::remove_file(pki.path(CURRENT)).unwrap();
     pki.use_pair(OLD);
-    assert!(is(&pki.directory().of(NODE).recover(NOW).unwrap(), &foreign));
+    assert!(is(&pki.directory().recover_of(Some(NODE), NOW).unwrap(), &foreign));
 }
 
 #[test]

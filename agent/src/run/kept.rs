@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use perennial::UnixTime;
+use perennial::{Fingerprint, UnixTime};
 use perennial_std::{FileCredential, clock};
 use serde_json::json;
 
+use super::carried::Carried;
 use super::hook::Hook;
 use crate::failure::Failure;
 use crate::metrics::Source;
@@ -17,7 +18,10 @@ use crate::spans::words;
 pub(super) struct Kept {
     files: Arc<FileCredential>,
     certificate: String,
-    told: Option<String>,
+    /// The certificate that was told of last.
+    told: Option<Fingerprint>,
+    /// That it is looked at.
+    said: bool,
     expired: bool,
 }
 
@@ -25,7 +29,7 @@ impl Kept {
     pub(super) fn open(certificate: &Path, key: &Path) -> Result<Self, Failure> {
         let files = FileCredential::open(certificate, key).map_err(Failure::usage)?;
         let files = Arc::new(files);
-        Ok(Self { files, certificate: certificate.display().to_string(), told: None, expired: false })
+        Ok(Self { files, certificate: certificate.display().to_string(), told: None, said: false, expired: false })
     }
 
     /// For those who look on.
@@ -33,19 +37,31 @@ impl Kept {
         (self.certificate.clone(), Source::Files(self.files.clone()))
     }
 
+    /// What an earlier session told of is no news.
+    pub(super) fn resume(&mut self, carried: &Carried) {
+        self.told = carried.told(&self.certificate);
+    }
+
+    /// The certificate that was told of last.
+    pub(super) fn told(&self) -> Option<(String, Fingerprint)> {
+        self.told.map(|told| (self.certificate.clone(), told))
+    }
+
     /// Tells what is new.
     pub(super) fn look(&mut self, report: &mut Report, hook: &mut Hook) {
         let credential = self.files.credential();
         let (chain, of, now) = (credential.chain(), &self.certificate, clock::now().unix);
         let end = chain.certificate().validity.not_after();
-        if self.told.as_deref() != Some(chain.serial()) {
+        let fingerprint = chain.certificate().fingerprint;
+        let is_another = self.told.is_some_and(|told| told != fingerprint);
+        if is_another || !self.said {
             let fields = report::with(json!({ "of": of }), report::certificate(chain));
-            let name = if self.told.is_some() { "rotated" } else { "kept" };
+            let name = if is_another { "rotated" } else { "kept" };
             report.event(name, fields, &format!("{of}: kept by somebody else, valid until {end}{}", left(end, now)));
-            if self.told.is_some() {
+            if is_another {
                 hook.run(of, Path::new(of), chain.serial());
             }
-            (self.told, self.expired) = (Some(chain.serial().to_owned()), false);
+            (self.told, self.said, self.expired) = (Some(fingerprint), true, false);
         }
         if !self.expired && chain.certificate().validity.expired(now) {
             tracing::warn!("{of}: expired at {end}, and nobody has put another one there");

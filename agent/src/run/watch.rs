@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use perennial::State;
+use perennial::{Fingerprint, State};
 use perennial_kubernetes::client::Progress;
 use perennial_kubernetes::rotation::Snapshot;
+use perennial_std::clock;
 use serde_json::{Value, json};
 
 use super::hook::Hook;
@@ -22,8 +23,8 @@ pub(super) struct Watch {
     current: PathBuf,
     /// There is a certificate: the next one is a rotation.
     held: bool,
-    /// How many of the issued certificates were told.
-    told: u64,
+    /// The certificate that was told of last, or was there before.
+    told: Option<Fingerprint>,
     seen: Seen,
 }
 
@@ -54,9 +55,17 @@ impl Seen {
 }
 
 impl Watch {
-    pub(super) fn new(of: &str, running: Running, current: PathBuf) -> Self {
-        let held = running.handle().credential().is_some();
-        Self { of: of.to_owned(), running, current, held, told: 0, seen: Seen::default() }
+    /// `told`: what an earlier session told of last.
+    pub(super) fn new(of: &str, running: Running, current: PathBuf, told: Option<Fingerprint>) -> Self {
+        let before = running.began_with().map(|before| before.chain().certificate());
+        let held = told.is_some() || before.is_some_and(|before| !before.validity.expired(clock::now().unix));
+        let told = told.or_else(|| before.map(|before| before.fingerprint));
+        Self { of: of.to_owned(), running, current, held, told, seen: Seen::default() }
+    }
+
+    /// The certificate that was told of last, or was there before.
+    pub(super) const fn told(&self) -> Option<Fingerprint> {
+        self.told
     }
 
     /// A certificate that is not due is in use and on disk, as far as was seen.
@@ -91,11 +100,12 @@ impl Watch {
         let mut tell = |name, fields: Value, sentence: &str| {
             report.event(name, report::with(json!({ "of": of }), fields), sentence);
         };
-        if let (Some(credential), true) = (&now.credential, now.issued > self.told && !now.unwritten) {
+        let fingerprint = now.credential.as_ref().map(|held| held.chain().certificate().fingerprint);
+        if let (Some(credential), true) = (&now.credential, fingerprint != self.told && !now.unwritten) {
             let name = if self.held { "rotated" } else { "issued" };
             tell(name, report::certificate(credential.chain()), "");
             hook.run(&self.of, &self.current, credential.chain().serial());
-            (self.held, self.told) = (true, now.issued);
+            (self.held, self.told) = (true, fingerprint);
         }
         if let (Some(Progress::WaitingForApproval { csr_name }), true) =
             (&new.progress, new.progress != self.seen.progress)

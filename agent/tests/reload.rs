@@ -1,0 +1,114 @@
+//! SIGHUP at bad moments: nothing is lost by it, and nothing ended.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use perennial_pki::Credential;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use serde_json::Value;
+use support::{Process, Signer, run_arguments, until};
+use tempfile::TempDir;
+
+/// `perennial` with pipes for its output, so that it can be kept from writing files and still speak.
+fn start(directory: &Path, arguments: &[&str]) -> Process {
+    let script = "trap '' XFSZ; mkfifo said told; cat said & cat told >&2 & exec \"$@\" >said 2>told";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_perennial")]).args(arguments);
+    Process::spawn(directory, command)
+}
+
+/// From now on it can write so many bytes to a file, as on a disk that is full.
+fn let_write(process: &Process, most: Option<u64>) {
+    let process = Pid::from_raw(process.id().try_into().unwrap());
+    prlimit(process, Resource::Fsize, Rlimit { current: most, maximum: None }).unwrap();
+}
+
+fn on_disk(directory: &Path) -> String {
+    let pem = fs::read(directory.join("worker/pki/kubelet-client-current.pem")).unwrap();
+    Credential::from_pem(&pem).unwrap().chain().serial().to_owned()
+}
+
+/// With a certificate of which the disk knows nothing.
+fn start_and_fill_the_disk(directory: &Path, more: &[&str]) -> (Process, String) {
+    let mut run = start(directory, &run_arguments(&[&["--json"], more].concat()));
+    run.event("kubeconfig", 1);
+    let first = on_disk(directory);
+    let_write(&run, Some(0));
+    run.signal(Signal::USR1);
+    let is_in_use = |log: &str| log.matches("a new certificate is in use").count() == 2;
+    until("the next certificate", || is_in_use(&run.stderr()).then_some(()));
+    assert_eq!(on_disk(directory), first);
+    (run, first)
+}
+
+#[test]
+fn a_certificate_that_could_not_be_written_yet_is_served_and_written_after_sighup() {
+    for runtime in ["std", "smol"] {
+        let directory = TempDir::new().unwrap();
+        let directory = directory.path();
+        let signer = Signer::start(directory, &[]);
+        let hook = ["--runtime", runtime, "--on-rotated", "echo $PERENNIAL_SERIAL"];
+        let (mut run, first) = start_and_fill_the_disk(directory, &hook);
+
+        run.signal(Signal::HUP);
+        run.event("reloaded", 1);
+        let served = run.event("started", 2)["certificate"]["serial"].clone();
+        assert_ne!(served, Value::from(first.as_str()), "{}", run.stdout());
+        // And once more: it is handed on again.
+        run.signal(Signal::HUP);
+        run.event("reloaded", 2);
+        assert_eq!(run.event("started", 3)["certificate"]["serial"], served);
+        assert_eq!(on_disk(directory), first);
+
+        let_write(&run, None);
+        assert_eq!(run.event("rotated", 1)["serial"], served);
+        assert_eq!(Value::from(on_disk(directory)), served);
+        until("the command of the operator", || run.stderr().contains(served.as_str().unwrap()).then_some(()));
+        assert_eq!(signer.process.stdout().matches("asks for").count(), 2, "{}", signer.process.stdout());
+        run.signal(Signal::TERM);
+        let ended = run.end();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert_eq!(support::events(&ended.stdout).iter().filter(|event| event["event"] == "rotated").count(), 1);
+    }
+}
+
+#[test]
+fn sighup_with_the_directory_gone_keeps_the_certificate_and_puts_it_back() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let mut run = Process::start(directory, &run_arguments(&["--json"]));
+    run.event("kubeconfig", 1);
+    let first = on_disk(directory);
+    fs::remove_dir_all(directory.join("worker/pki")).unwrap();
+    run.signal(Signal::HUP);
+    assert_eq!(run.event("started", 2)["certificate"]["serial"], first.as_str());
+    until("the pair", || directory.join("worker/pki/kubelet-client-current.pem").exists().then_some(()));
+    assert_eq!(on_disk(directory), first);
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_leaves_everything_as_it_was() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let mut run = Process::start(directory, &run_arguments(&["--json"]));
+    run.event("kubeconfig", 1);
+    let kubeconfig = directory.join("worker/kubeconfig");
+    let good = fs::read(&kubeconfig).unwrap();
+    fs::write(&kubeconfig, "clusters: 7\n").unwrap();
+    run.signal(Signal::HUP);
+    until("complaint", || run.stderr().contains("what there was goes on").then_some(()));
+    run.signal(Signal::USR1);
+    run.event("rotated", 1);
+
+    fs::write(&kubeconfig, good).unwrap();
+    run.signal(Signal::HUP);
+    run.event("reloaded", 1);
+    run.signal(Signal::TERM);
+    let ended = run.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
