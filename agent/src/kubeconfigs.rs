@@ -1,7 +1,7 @@
 //! The node's kubeconfig and the bootstrap one: which cluster, as whom at first, and what is to be written.
 
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,41 +27,48 @@ pub(crate) struct Access {
 
 /// Reads both. `needed`: there is no valid certificate, so the first request depends on what they say.
 ///
-/// kubelet's rules: the cluster is the node's kubeconfig's, if there is one; so is the user of the
-/// first request, unless there is a bootstrap kubeconfig. A usable kubeconfig is left alone.
+/// kubelet's rules: who joins with a bootstrap kubeconfig joins the cluster that one is for, unless the node's own
+/// kubeconfig is usable, which then is left alone.
 pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, needed: bool) -> Result<Access, Failure> {
     let usable = match load(node).map_err(Failure::Usage)? {
         Some(kubeconfig) => Some(is_usable(&kubeconfig).map_err(Failure::usage)?),
         None => None,
     };
-    let bootstrap_exists = bootstrap.map(exists).transpose()?.unwrap_or(false);
-    let primary = match (usable, bootstrap) {
-        (Some(_), _) => node,
-        (None, Some(path)) if bootstrap_exists => path,
-        (None, Some(path)) => return Err(Failure::Usage(neither(node, path))),
-        (None, None) => return Err(Failure::Usage(nothing_to_begin_with(node))),
+    let existing = bootstrap.map(|path| exists(path).map(|exists| exists.then_some(path))).transpose()?.flatten();
+    let primary = match (usable, existing, bootstrap) {
+        (Some(true), _, _) => node,
+        (_, Some(existing), _) => existing,
+        (Some(false), None, _) => node,
+        (None, None, Some(path)) => return Err(Failure::Usage(neither(node, path))),
+        (None, None, None) => return Err(Failure::Usage(nothing_to_begin_with(node))),
     };
     let endpoint = endpoint(primary).map_err(Failure::Usage)?;
     let cluster = cluster(&endpoint).map_err(|why| Failure::Usage(format!("{}: {why}", primary.display())))?;
 
-    // kubeadm removes the bootstrap kubeconfig once a node has joined.
-    let first = bootstrap.filter(|_| bootstrap_exists).unwrap_or(node).to_owned();
-    match identity(&first) {
+    match first_user(node, bootstrap) {
         Err(why) if needed => {
-            let missing = bootstrap.filter(|_| !bootstrap_exists);
+            let missing = bootstrap.filter(|_| existing.is_none());
             let missing = missing.map(|path| format!(", and {} does not exist", path.display())).unwrap_or_default();
             let advice = "there is no valid certificate yet, so the first request depends on it";
             return Err(Failure::Usage(format!("{why}; {advice}{missing}")));
         }
-        Err(why) if bootstrap_exists => tracing::warn!("not needed now, but it could not be used: {why}"),
+        Err(why) if existing.is_some() => tracing::warn!("not needed now, but it could not be used: {why}"),
         Ok(_) | Err(_) => {}
     }
     let write = match usable {
-        Some(usable) => bootstrap_exists && !usable,
+        Some(usable) => existing.is_some() && !usable,
         None => true,
     };
-    let bootstrap: IdentitySource = Arc::new(move || identity(&first));
+    let (node, bootstrap) = (node.to_owned(), bootstrap.map(Path::to_owned));
+    let bootstrap: IdentitySource = Arc::new(move || first_user(&node, bootstrap.as_deref()));
     Ok(Access { endpoint, cluster: Arc::new(cluster), bootstrap, write })
+}
+
+/// As whom to ask without a certificate. kubeadm removes the bootstrap kubeconfig once a node has joined, and whoever
+/// wants it to join again puts one there: which file it is has to be seen each time.
+fn first_user(node: &Path, bootstrap: Option<&Path>) -> Result<Identity, String> {
+    let missing = |path: &Path| matches!(path.try_exists(), Ok(false));
+    identity(bootstrap.filter(|path| !missing(path)).unwrap_or(node))
 }
 
 /// What cannot be seen is not known to be missing.
@@ -69,16 +76,29 @@ fn exists(path: &Path) -> Result<bool, Failure> {
     path.try_exists().map_err(|error| Failure::Usage(format!("{}: cannot be read: {error}", path.display())))
 }
 
-/// Makes sure that the node's kubeconfig can be written when there is a certificate to point at.
+/// Makes sure that the node's kubeconfig can be written when there is a certificate to point at. A disk that takes
+/// nothing now may do so by then.
 pub(crate) fn make_room(path: &Path, current: &Path) -> Result<(), Failure> {
     if current.to_str().is_none() {
         let why = "a kubeconfig can only point at names that are UTF-8; choose another --cert-dir";
         return Err(Failure::Usage(format!("{}: {why}", current.display())));
     }
     let directory = files::parent(path);
-    let cannot = |error: io::Error| Failure::Usage(format!("cannot create {}: {error}", directory.display()));
-    files::create_directory(directory).map_err(cannot)?;
-    files::probe(path).map_err(|error| Failure::Usage(format!("cannot write {}: {error}", path.display())))
+    let created = files::create_directory(directory).map_err(|error| ("create", directory, error));
+    let Err((what, at, error)) = created.and_then(|()| files::probe(path).map_err(|error| ("write", path, error)))
+    else {
+        return Ok(());
+    };
+    let why = format!("cannot {what} {}: {error}", at.display());
+    if may_pass(error.kind()) {
+        tracing::warn!("{why}; it is tried again when there is a certificate to point at");
+        return Ok(());
+    }
+    Err(Failure::Usage(why))
+}
+
+const fn may_pass(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// Writes the node's kubeconfig: it points at the certificate that rotation keeps current.
@@ -86,6 +106,7 @@ pub(crate) fn write(path: &Path, endpoint: &Endpoint, current: &Path) -> Result<
     let cannot = |error: io::Error| format!("cannot write {}: {error}", path.display());
     let ca_file = endpoint.ca_file.as_ref().map(std::path::absolute).transpose().map_err(cannot)?;
     let endpoint = Endpoint { ca_file, ..endpoint.clone() };
+    files::create_directory(files::parent(path)).map_err(cannot)?;
     files::replace(path, node_kubeconfig(&endpoint, current).as_bytes()).map_err(cannot)
 }
 
@@ -93,7 +114,7 @@ pub(crate) fn write(path: &Path, endpoint: &Endpoint, current: &Path) -> Result<
 fn load(path: &Path) -> Result<Option<Kubeconfig>, String> {
     let text = match fs::read_to_string(path) {
         Ok(text) => Zeroizing::new(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("{}: cannot be read: {error}", path.display())),
     };
     Kubeconfig::parse(path, &text).map(Some).map_err(|error| error.to_string())
@@ -113,7 +134,7 @@ fn is_usable(kubeconfig: &Kubeconfig) -> Result<bool, KubeconfigError> {
             Ok(validity.not_before() <= now && !validity.expired(now))
         }
         // It points at a certificate that is yet to come.
-        Err(KubeconfigError::Unreadable { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(KubeconfigError::Unreadable { error, .. }) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -181,4 +202,91 @@ fn nothing_to_begin_with(node: &Path) -> String {
         node.display(),
         node.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use perennial::{Template, UnixTime};
+    use perennial_pki::interim;
+    use rustix::io::Errno;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Two kubeconfigs, for two clusters.
+    struct Files(TempDir);
+
+    impl Files {
+        fn new() -> Self {
+            Self(TempDir::new().unwrap())
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn put(&self, name: &str, user: &str) {
+            let text = format!(
+                "clusters: [{{name: c, cluster: {{server: 'https://{name}.example', insecure-skip-tls-verify: true}}}}]\n\
+                 users: [{{name: u, user: {{{user}}}}}]\n\
+                 contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n"
+            );
+            fs::write(self.path(name), text).unwrap();
+        }
+
+        /// The user's certificate began at this time, and lives for a day or so.
+        fn put_with_certificate(&self, name: &str, from: UnixTime) {
+            let credential = interim(&Template::node("worker"), from).unwrap();
+            fs::write(self.path("own.pem"), credential.to_pem().as_bytes()).unwrap();
+            self.put(name, "client-certificate: own.pem, client-key: own.pem");
+        }
+
+        fn read(&self) -> Access {
+            read(&self.path("node"), Some(&self.path("bootstrap")), false).unwrap()
+        }
+    }
+
+    #[test]
+    fn which_file_says_as_whom_to_ask_is_seen_at_each_attempt() {
+        let files = Files::new();
+        files.put_with_certificate("node", clock::now().unix);
+        let ask = files.read().bootstrap;
+        assert!(matches!(ask(), Ok(Identity::Certificate(_))));
+        files.put("bootstrap", "token: abcdef.0123456789abcdef");
+        assert!(matches!(ask(), Ok(Identity::Token(_))));
+        files.put("bootstrap", "");
+        assert!(ask().is_err_and(|why| why.contains("neither a token nor")));
+        fs::remove_file(files.path("bootstrap")).unwrap();
+        assert!(matches!(ask(), Ok(Identity::Certificate(_))));
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_now_is_no_bad_input() {
+        for (os, passes) in [(Errno::ROFS, true), (Errno::NOSPC, true), (Errno::DQUOT, true), (Errno::ACCESS, false)] {
+            assert_eq!(may_pass(io::Error::from(os).kind()), passes, "{os}");
+        }
+    }
+
+    #[test]
+    fn who_joins_with_a_bootstrap_kubeconfig_joins_its_cluster() {
+        let (now, year) = (clock::now().unix, std::time::Duration::from_secs(365 * 86_400));
+        let files = Files::new();
+        for (from, usable) in [(now, true), (now.before(year * 3), false), (now.after(year), false)] {
+            files.put_with_certificate("node", from);
+            files.put("bootstrap", "token: abcdef.0123456789abcdef");
+            let access = files.read();
+            let server = if usable { "https://node.example" } else { "https://bootstrap.example" };
+            assert_eq!((access.endpoint.server.as_str(), access.write), (server, !usable));
+            assert_eq!(access.cluster.to_string().contains("bootstrap.example"), !usable);
+
+            fs::remove_file(files.path("bootstrap")).unwrap();
+            assert_eq!(files.read().endpoint.server, "https://node.example");
+        }
+        // kubelet writes it before there is a certificate.
+        files.put("node", "client-certificate: to-come.pem, client-key: to-come.pem");
+        files.put("bootstrap", "token: abcdef.0123456789abcdef");
+        assert_eq!(files.read().endpoint.server, "https://bootstrap.example");
+    }
 }

@@ -3,10 +3,13 @@
 mod support;
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use perennial_kubernetes::kubeconfig::{Endpoint, kubeconfig_with_certificate, node_kubeconfig};
+use perennial_std::clock;
 use rustix::process::Signal;
 use serde_json::Value;
 use support::{Ca, Process, Signer, files, perennial, run_arguments, until};
@@ -154,6 +157,42 @@ fn a_kubeconfig_whose_certificate_has_expired_is_written_anew() {
     fs::remove_file(directory.path().join("signer/bootstrap.kubeconfig")).unwrap();
     let again = perennial(directory.path(), &run_arguments(&["--once"]));
     assert_eq!(again.code, Some(0), "{again:?}");
+}
+
+#[test]
+fn a_node_that_joins_another_cluster_asks_that_one_and_shows_the_old_one_nothing() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &[]);
+    let old = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86_400));
+    let mut ca = Ca::new();
+    let now = clock::now().unix;
+    fs::create_dir(directory.join("worker")).unwrap();
+    let endpoint = Endpoint {
+        server: format!("https://{}", old.local_addr().unwrap()),
+        ca_pem: Some(ca.authority.certificate_pem().as_bytes().to_vec()),
+        ca_file: None,
+        tls_server_name: None,
+        insecure_skip_tls_verify: false,
+        proxy: None,
+    };
+    for (what, from, lifetime) in [("expired", now.before(2 * hour), hour), ("not yet valid", now.after(hour), day)] {
+        let credential = ca.node_from(from, lifetime);
+        fs::write(directory.join("old.pem"), credential.to_pem().as_bytes()).unwrap();
+        let in_a_file = node_kubeconfig(&endpoint, &directory.join("old.pem"));
+        let inline = kubeconfig_with_certificate(&endpoint, "node", &credential);
+        for text in [in_a_file.as_str(), inline.as_str()] {
+            fs::write(directory.join("worker/kubeconfig"), text).unwrap();
+            let output = perennial(directory, &run_arguments(&["--once"]));
+            assert_eq!(output.code, Some(0), "{what}: {output:?}");
+            let written = fs::read_to_string(directory.join("worker/kubeconfig")).unwrap();
+            assert!(written.contains(&signer.server) && written.contains("kubelet-client-current.pem"), "{written}");
+            fs::remove_dir_all(directory.join("worker/pki")).unwrap();
+        }
+    }
+    old.set_nonblocking(true).unwrap();
+    assert!(old.accept().is_err(), "nobody has called the old server");
 }
 
 #[test]

@@ -52,10 +52,12 @@ pub(crate) struct Run {
     /// Where certificates and keys are kept; created if missing
     #[arg(long, value_name = "DIR")]
     pub(crate) cert_dir: PathBuf,
-    /// The node's kubeconfig: says which cluster, if it exists, and is written if it does not
+    /// The node's kubeconfig: says which cluster, while its user can be one, and is written when it does not exist, or its
+    /// user cannot be one and there is a bootstrap kubeconfig
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: PathBuf,
-    /// As whom to ask for the first certificate, and which cluster, while the kubeconfig does not exist
+    /// As whom to ask for the first certificate, and which cluster, while there is no usable kubeconfig. Looked for at each
+    /// request that has no accepted certificate to ask with
     #[arg(long, value_name = "FILE")]
     pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
     /// The node's name [default: the host name, in lower case]

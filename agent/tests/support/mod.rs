@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use perennial::UnixTime;
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::{Cluster, Identity};
 use perennial_kubernetes::kubeconfig::{Credentials, Kubeconfig};
@@ -309,7 +310,11 @@ impl Ca {
 
     /// A node's certificate that became valid `age` ago and lives `lifetime`.
     pub fn node(&mut self, age: Duration, lifetime: Duration) -> Credential {
-        let from = clock::now().unix.before(age);
+        self.node_from(clock::now().unix.before(age), lifetime)
+    }
+
+    /// A node's certificate that becomes valid then, and lives `lifetime`.
+    pub fn node_from(&mut self, from: UnixTime, lifetime: Duration) -> Credential {
         let groups = ["system:nodes"];
         self.authority.client_credential("system:node:worker", &groups, &mut self.random, from, lifetime).unwrap()
     }
