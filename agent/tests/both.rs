@@ -208,6 +208,22 @@ fn what_is_asked_for_is_what_the_flags_say() {
 }
 
 #[test]
+fn a_first_certificate_that_proves_nothing_to_api_servers_is_not_what_the_serving_one_is_asked_with() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    assert_eq!(perennial(directory, &run_arguments(&["--once"])).code, Some(0));
+    let fixed = ["run", "--json", "--node-name", "worker", "--cert-dir", "web", "--kubeconfig", "worker/kubeconfig"];
+    let first = ["--prefix", "web", "--signer-name", "kubernetes.io/kubelet-serving", "--ip", "10.0.0.7"];
+    let serving = ["--usage", "digital signature", "--usage", "server auth", "--rotate-server-certificates"];
+    let arguments = [fixed.as_slice(), &first, &serving, &["--node-ip", "10.0.0.8"]].concat();
+    let mut run = Process::start(directory, &arguments);
+    event_of(&mut run, "web", "issued", 1);
+    event_of(&mut run, "kubelet-server", "issued", 1);
+    assert_eq!(run.events("trouble"), [] as [Value; 0]);
+}
+
+#[test]
 fn wishes_that_cannot_come_true_are_refused_with_the_reason() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();

@@ -13,7 +13,7 @@ use perennial_pki::Credential;
 use perennial_smol::server::Host;
 use perennial_std::clock;
 use rustix::process::Signal;
-use support::{Process, until};
+use support::{Process, Signer, run_arguments, until};
 use tempfile::TempDir;
 
 const TOKEN: &str = "abcdef.0123456789abcdef";
@@ -65,4 +65,22 @@ fn the_serving_certificate_is_for_the_addresses_of_the_node_object() {
         let told = format!("an address of node worker is of no use: {told}");
         assert_eq!(run.stderr().matches(&told).count(), 1, "{}", run.stderr());
     }
+}
+
+#[test]
+fn a_certificate_that_is_refused_when_the_node_object_is_asked_for_is_replaced() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let faults = "rules: [{ match: { path: /api/v1/nodes/* }, times: 1, fault: { answer: { status: 401 } } }]";
+    fs::write(path.join("faults.yaml"), faults).unwrap();
+    let signer = Signer::start(path, &["--faults", "faults.yaml"]);
+    let mut run = Process::start(path, &run_arguments(&["--json", "--rotate-server-certificates"]));
+    run.event("issued", 1);
+    assert_eq!(run.event("rotated", 1)["of"], "kubelet-client");
+    let log = signer.process.stdout();
+    assert_eq!(
+        log.matches("system:bootstrap:").count(),
+        2,
+        "a certificate that is refused does not renew itself: {log}"
+    );
 }

@@ -151,7 +151,8 @@ impl<'a> Keeping<'a> {
         let (Serving::Rotated { node, addresses }, [first, serving]) = (&self.settings.serving, &*self.watches) else {
             return;
         };
-        if self.settings.first.rotated && first.running.handle().credential().is_none() {
+        let first_settings = &self.settings.first;
+        if first_settings.rotated && first_settings.renews_itself && first.running.handle().credential().is_none() {
             return;
         }
         let (template, trouble) = match addresses.template(node, self.object.as_ref()) {

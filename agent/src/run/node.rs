@@ -5,45 +5,65 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use perennial::{Failure as Reason, Template};
 use perennial_kubernetes::cluster::Identity;
-use perennial_kubernetes::rotation::{IdentitySource, Observer};
+use perennial_kubernetes::rotation::{IdentitySource, Observer, Step};
 use perennial_pki::Credential;
 use perennial_std::Handle;
 
-use crate::cli::Run;
 use crate::kubeconfigs;
 
 /// The node itself: by its certificate, or else as the kubeconfig says.
+#[derive(Clone)]
 pub(super) struct Node {
-    first: Handle,
+    /// `None`: the first certificate is not one that API servers know the node by.
+    first: Option<Handle>,
     kubeconfig: PathBuf,
-    shown: Arc<Mutex<Option<Arc<Credential>>>>,
 }
 
 impl Node {
-    pub(super) fn new(options: &Run, first: &Handle) -> Self {
-        Self { first: first.clone(), kubeconfig: options.kubeconfig.clone(), shown: Arc::default() }
+    pub(super) const fn new(first: Option<Handle>, kubeconfig: PathBuf) -> Self {
+        Self { first, kubeconfig }
     }
 
     /// As whom to ask now.
-    pub(super) fn identity(&self) -> IdentitySource {
-        let (first, shown, kubeconfig) = (self.first.clone(), self.shown.clone(), self.kubeconfig.clone());
-        Arc::new(move || {
-            let own = first.credential();
-            shown.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&own);
-            own.map_or_else(|| kubeconfigs::identity(&kubeconfig), |own| Ok(Identity::Certificate(own)))
-        })
+    pub(super) fn identity(&self) -> Result<Identity, String> {
+        let own = self.first.as_ref().and_then(Handle::credential);
+        own.map_or_else(|| kubeconfigs::identity(&self.kubeconfig), |own| Ok(Identity::Certificate(own)))
     }
 
     /// When the API server does not know the node's certificate any more, that one is to be replaced first.
-    pub(super) fn tells_of_refusals(&self) -> Observer {
-        let (first, shown) = (self.first.clone(), self.shown.clone());
-        Box::new(move |step| {
+    pub(super) fn refused(&self, shown: &Credential) {
+        if let Some(first) = &self.first {
+            first.refused(shown);
+        }
+    }
+
+    /// As whom to ask for another certificate, and who looks on at that.
+    pub(super) fn asks(&self) -> (IdentitySource, Observer) {
+        let shown: Arc<Mutex<Option<Arc<Credential>>>> = Arc::default();
+        let (node, latest) = (self.clone(), shown.clone());
+        let identity = move || {
+            let identity = node.identity();
+            let own = identity.as_ref().ok().and_then(certificate);
+            *latest.lock().unwrap_or_else(PoisonError::into_inner) = own;
+            identity
+        };
+        let node = self.clone();
+        let observer = Box::new(move |step: &Step<'_>| {
             if step.failure() == Some(Reason::Unauthorized)
                 && let Some(shown) = shown.lock().unwrap_or_else(PoisonError::into_inner).take()
             {
-                first.refused(&shown);
+                node.refused(&shown);
             }
-        })
+        });
+        (Arc::new(identity), observer)
+    }
+}
+
+/// The certificate that is shown.
+pub(super) fn certificate(identity: &Identity) -> Option<Arc<Credential>> {
+    match identity {
+        Identity::Certificate(own) => Some(own.clone()),
+        Identity::Anonymous | Identity::Token(_) => None,
     }
 }
 

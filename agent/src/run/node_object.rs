@@ -6,11 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use perennial_kubernetes::addresses::Addresses;
-use perennial_kubernetes::client::{Call, Limits, Request};
+use perennial_kubernetes::client::{Call, ExchangeError, Limits, Request};
 use perennial_kubernetes::cluster::{Cluster, Identity};
-use perennial_kubernetes::rotation::IdentitySource;
 use perennial_std::{Cancel, drive};
 
+use super::node::{self, Node};
 use crate::failure::Failure;
 
 /// How often it is looked at. Addresses change rarely: one small request a minute costs an API server less than one
@@ -30,11 +30,11 @@ pub(super) struct NodeObject {
 }
 
 impl NodeObject {
-    /// Looks at the object of this name, as `user`, and calls `changed` when there is something new.
+    /// Looks at the object of this name, as the node itself, and calls `changed` when there is something new.
     pub(super) fn watch(
         name: &str,
         cluster: Arc<Cluster>,
-        user: IdentitySource,
+        node: Node,
         changed: impl Fn() + Send + 'static,
     ) -> Result<Self, Failure> {
         let found = Found::default();
@@ -43,9 +43,9 @@ impl NodeObject {
         let watch = move || {
             loop {
                 // Without anybody to ask as, it is the first certificate that is waited for.
-                let asker = user();
+                let asker = node.identity();
                 let pause = if asker.is_err() { SOON } else { RETRY };
-                let now = asker.and_then(|asker| look(&name, &cluster, asker));
+                let now = asker.and_then(|asker| look(&name, &cluster, &node, asker));
                 let pause = if now.is_ok() { LOOK } else { pause };
                 let now = now.map_err(|why| format!("the addresses of node {name} are not known: {why}"));
                 let before = latest.lock().unwrap_or_else(PoisonError::into_inner).replace(now.clone());
@@ -69,14 +69,22 @@ impl NodeObject {
     }
 }
 
-fn look(name: &str, cluster: &Arc<Cluster>, asker: Identity) -> Result<Addresses, String> {
+fn look(name: &str, cluster: &Arc<Cluster>, node: &Node, asker: Identity) -> Result<Addresses, String> {
     let request = Request::get(format!("/api/v1/nodes/{name}"));
+    let shown = node::certificate(&asker);
     let call = Call::new(request, cluster.clone(), asker, Limits::default());
     let answer = drive(call, &Cancel::default(), |_| {}).ok_or("it was given up")?;
+    if let (Err(ExchangeError::CertificateRefused(_)), Some(shown)) = (&answer, &shown) {
+        node.refused(shown);
+    }
     let answer = answer.map_err(|error| error.to_string())?;
-    match answer.status {
-        200 => Addresses::of_node(&answer.body).map_err(|error| format!("its object cannot be read: {error}")),
-        404 => Err("there is no Node object of that name yet; kubelet makes it, or give --node-ip".into()),
-        status => Err(format!("{cluster} answers {status} to who asks for its object")),
+    match (answer.status, shown) {
+        (200, _) => Addresses::of_node(&answer.body).map_err(|error| format!("its object cannot be read: {error}")),
+        (404, _) => Err("there is no Node object of that name yet; kubelet makes it, or give --node-ip".into()),
+        (401, Some(shown)) => {
+            node.refused(&shown);
+            Err(format!("{cluster} does not accept the certificate of the node"))
+        }
+        (status, _) => Err(format!("{cluster} answers {status} to who asks for its object")),
     }
 }

@@ -106,14 +106,19 @@ impl<'a> Session<'a> {
             Some(node) => format!("the client certificate of node {node}"),
             None => format!("the certificate of {identity}"),
         };
-        report.event("started", fields, &format!("keeps {what} rotated, with {}", access.cluster));
+        let does = match first.rotated {
+            true => format!("keeps {what} rotated, with {}", access.cluster),
+            false => format!("looks on while somebody else keeps {what}"),
+        };
+        report.event("started", fields, &does);
 
         let of = options.wanted.prefix.as_str();
         let plan = Plan {
             name: if stores.serving.is_some() { of.to_owned() } else { String::new() },
             policy: policy.clone(),
             common_name: first.template.common_name().to_owned(),
-            template: Some(first.template.clone()),
+            // Whoever keeps what is not rotated decides what it is for.
+            template: first.rotated.then(|| first.template.clone()),
             signer: first.signer(options, access.cluster.clone(), access.bootstrap.clone()),
             store: stores.first.clone(),
             left: carried.left(of),
@@ -125,27 +130,25 @@ impl<'a> Session<'a> {
         let mut watches = vec![Watch::new(of, running, current.clone(), carried.told(of))];
         let mut object = None;
         if let (Serving::Rotated { node: name, addresses }, Some(store)) = (serving, &stores.serving) {
-            let node = Node::new(options, &handle);
-            let mut looking_on = observers.of(SERVING_PREFIX);
-            looking_on.push(node.tells_of_refusals());
+            let node = Node::new(first.renews_itself.then_some(handle), options.kubeconfig.clone());
+            let (identity, looks_on) = node.asks();
             let plan = Plan {
                 name: SERVING_PREFIX.to_owned(),
                 policy: policy.clone(),
                 common_name: node::common_name(name),
                 // Asked for when there is somebody to ask as.
                 template: None,
-                signer: Some(settings::serving_signer(options, access.cluster.clone(), node.identity())),
+                signer: Some(settings::serving_signer(options, access.cluster.clone(), identity)),
                 store: store.clone(),
                 left: carried.left(SERVING_PREFIX),
-                observers: looking_on,
+                observers: observers.of(SERVING_PREFIX).into_iter().chain([looks_on]).collect(),
             };
             let running = plan.start(options.runtime)?;
             wakes.watch(running.handle())?;
             let current = std::path::absolute(store.current()).map_err(Failure::usage)?;
             watches.push(Watch::new(SERVING_PREFIX, running, current, carried.told(SERVING_PREFIX)));
             if matches!(addresses, Addresses::Cluster) {
-                let user = Node::new(options, &handle).identity();
-                object = Some(NodeObject::watch(name, access.cluster.clone(), user, wakes.waker())?);
+                object = Some(NodeObject::watch(name, access.cluster.clone(), node, wakes.waker())?);
             }
         }
         if let Some(kept) = &mut kept {
