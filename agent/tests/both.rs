@@ -220,6 +220,8 @@ fn a_first_certificate_that_proves_nothing_to_api_servers_is_not_what_the_servin
     let mut run = Process::start(directory, &arguments);
     event_of(&mut run, "web", "issued", 1);
     event_of(&mut run, "kubelet-server", "issued", 1);
+    run.signal(Signal::USR1);
+    event_of(&mut run, "kubelet-server", "rotated", 1);
     assert_eq!(run.events("trouble"), [] as [Value; 0]);
 }
 
