@@ -14,6 +14,8 @@ mod settings;
 mod wake;
 mod watch;
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::cli;
@@ -27,6 +29,9 @@ use service::Service;
 use session::Session;
 use settings::Settings;
 use wake::Wakes;
+
+/// How long the operator's command may take when we are to end.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(options: &cli::Run) -> Result<(), Failure> {
     let mut report = Report::of_service(options.json);
@@ -57,7 +62,10 @@ fn keep(options: &cli::Run, report: &mut Report) -> Result<(), Failure> {
         }
         carried = running.stop(report, &mut hook);
         match ended? {
-            Ended::Stopped => return Ok(()),
+            Ended::Stopped => {
+                hook.finish_within(PATIENCE);
+                return Ok(());
+            }
             Ended::InPlace => {
                 hook.finish();
                 return Ok(());

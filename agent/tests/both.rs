@@ -3,15 +3,16 @@
 mod support;
 
 use std::fs;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Duration;
 
 use perennial::Template;
 use perennial_pki::{Credential, interim};
 use perennial_std::clock;
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{Process, Signer, perennial, run_arguments, until};
+use support::{Ca, Process, Signer, files, perennial, put_in_use, run_arguments, until};
 use tempfile::TempDir;
 
 /// The `count`th event of this name about this certificate.
@@ -260,32 +261,33 @@ fn without_a_certificate_for_too_long_it_ends_if_it_was_told_to() {
 }
 
 #[test]
-fn systemd_is_told_where_it_asks_to_be() {
-    let directory = TempDir::new().unwrap();
-    let directory = directory.path();
-    let _signer = Signer::start(directory, &[]);
-    let path = directory.join("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(support::BOUND)).unwrap();
-    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "1000000")];
-    let run = Process::start_with(directory, &run_arguments(&["--json"]), &environment);
-    let mut told = String::new();
-    let mut hear = |what: &str| {
-        while !told.contains(what) {
-            let mut buffer = [0; 4096];
-            let length = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{error}; no {what} in {told}"));
-            told += std::str::from_utf8(&buffer[..length]).unwrap();
-        }
-        told = told.split_once(what).unwrap().1.to_owned();
-    };
-    hear("READY=1");
-    hear("STATUS=kubelet-client: good, next rotation at ");
-    // And again, though nothing happens.
-    (0..3).for_each(|_| hear("WATCHDOG=1"));
-    run.signal(Signal::HUP);
-    hear("RELOADING=1");
-    hear("READY=1");
-    run.signal(Signal::TERM);
-    hear("STOPPING=1");
-    assert_eq!(run.end().code, Some(0));
+fn what_a_kubelet_rotates_is_looked_at_and_reported_on() {
+    for runtime in ["std", "smol"] {
+        let directory = TempDir::new().unwrap();
+        let directory = directory.path();
+        let _signer = Signer::start(directory, &[]);
+        let (mut ca, hour, pki) = (Ca::new(), Duration::from_secs(3600), directory.join("worker/pki"));
+        let old = ca.node(hour, hour + Duration::from_secs(3));
+        put_in_use(&pki, old.to_pem().as_bytes());
+        let off = ["--json", "--rotate-certificates=false", "--on-rotated", "echo $PERENNIAL_SERIAL > serial"];
+        let mut run = Process::start(directory, &run_arguments(&[off.as_slice(), &["--runtime", runtime]].concat()));
+        run.event("disabled", 1);
+        let told = event_of(&mut run, "kubelet-client", "trouble", 1);
+        assert!(told["reason"].as_str().unwrap().contains("nobody has put another one there"), "{told}");
+
+        // As a kubelet does it.
+        let new = ca.node(Duration::ZERO, hour);
+        fs::write(pki.join("kubelet-client-2026-01-02-00-00-00.pem"), new.to_pem().as_bytes()).unwrap();
+        symlink(pki.join("kubelet-client-2026-01-02-00-00-00.pem"), pki.join("kubelet-client-updated.pem")).unwrap();
+        fs::rename(pki.join("kubelet-client-updated.pem"), pki.join("kubelet-client-current.pem")).unwrap();
+        let before = files(&pki);
+        assert_eq!(event_of(&mut run, "kubelet-client", "rotated", 1)["serial"], new.chain().serial());
+        let serial = || fs::read_to_string(directory.join("serial")).ok().filter(|text| text.ends_with('\n'));
+        assert_eq!(until("the command of the operator", serial).trim(), new.chain().serial());
+        assert_eq!(files(&pki), before, "nothing there is ours to change");
+        drop(run);
+        let run = Process::start(directory, &run_arguments(&["--rotate-certificates=false"]));
+        let says = "looks on while somebody else keeps the client certificate of node worker";
+        until("the sentence", || run.stderr().contains(says).then_some(()));
+    }
 }

@@ -76,6 +76,25 @@ fn a_certificate_that_could_not_be_written_yet_is_served_and_written_after_sighu
 }
 
 #[test]
+fn what_is_written_at_the_very_end_is_told_to_the_operator_too() {
+    for runtime in ["std", "smol"] {
+        let directory = TempDir::new().unwrap();
+        let directory = directory.path();
+        let _signer = Signer::start(directory, &[]);
+        let hook = ["--runtime", runtime, "--on-rotated", "sleep 0.3; echo $PERENNIAL_SERIAL >> serials"];
+        let (run, _) = start_and_fill_the_disk(directory, &hook);
+        let_write(&run, None);
+        run.signal(Signal::TERM);
+        let ended = run.end();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let rotated = support::events(&ended.stdout).into_iter().rfind(|event| event["event"] == "rotated").unwrap();
+        let serials = fs::read_to_string(directory.join("serials")).unwrap();
+        assert_eq!(serials.lines().last().map(Value::from).as_ref(), Some(&rotated["serial"]));
+        assert_eq!(rotated["serial"], on_disk(directory).as_str());
+    }
+}
+
+#[test]
 fn sighup_with_the_directory_gone_keeps_the_certificate_and_puts_it_back() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();

@@ -64,6 +64,12 @@ impl Handle {
         self.0.refused(credential);
     }
 
+    /// Tells that somebody else has changed the store, which holds this now. What is better than the credential in use is
+    /// used from now on; what is worse, and nothing, is overwritten with that one.
+    pub fn replaced(&self, found: Option<Arc<Credential>>) {
+        self.0.replaced(found);
+    }
+
     /// Ends the rotation, and waits until it has: no file is written after that. A request that is out
     /// is dropped; the API server keeps the object. Credentials handed out stay as they are.
     pub async fn shutdown(&self) {

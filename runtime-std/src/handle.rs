@@ -74,6 +74,12 @@ impl Handle {
         self.link.send(Message::Input(Input::Refused { fingerprint }));
     }
 
+    /// Tells that somebody else has changed the store, which holds this now. What is better than the credential in use is
+    /// used from now on; what is worse, and nothing, is overwritten with that one.
+    pub fn replaced(&self, found: Option<Arc<Credential>>) {
+        self.link.send(Message::Input(Input::Replaced(found)));
+    }
+
     /// Ends the rotation, and waits until it has: no file is written after that. A request that is out
     /// is dropped; the API server keeps the object. Credentials handed out stay as they are.
     pub fn shutdown(&self) {

@@ -5,6 +5,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// Runs a command of the operator's. It may take its time: rotation does not wait for it.
 pub(super) struct Hook {
@@ -35,6 +36,14 @@ impl Hook {
         match thread::Builder::new().name("on-rotated".into()).spawn(run) {
             Ok(thread) => self.running.push(thread),
             Err(error) => tracing::warn!("--on-rotated could not be run: {error}"),
+        }
+    }
+
+    /// Waits for what still runs, up to `most`: whoever ends us may end what is ours with us.
+    pub(super) fn finish_within(&mut self, most: Duration) {
+        let end = Instant::now() + most;
+        while self.running.iter().any(|thread| !thread.is_finished()) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(10));
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use perennial::Template;
 use perennial_pki::Chain;
+use perennial_std::{Loaded, clock};
 use serde_json::json;
 
 use super::carried::Carried;
@@ -74,10 +75,12 @@ impl<'a> Keeping<'a> {
         loop {
             self.watches.iter_mut().for_each(|watch| watch.look(report, hook));
             self.kept.iter_mut().for_each(|kept| kept.look(report, hook));
-            let serves = self.watches.iter().all(|watch| watch.running.handle().credential().is_some());
-            service.tell(serves, &self.watches.iter().map(Watch::status).collect::<Vec<_>>().join("; "));
             self.write_kubeconfig(report)?;
-            self.look_at_addresses();
+            self.look_at_addresses(report);
+            self.look_at_store();
+            // Whoever is started after us looks for files.
+            let ready = !self.settings.first.rotated || self.watches[0].is_on_disk();
+            service.tell(ready, &self.watches.iter().map(Watch::status).collect::<Vec<_>>().join("; "));
             self.look_at_expiry()?;
             if self.options.once && self.watches.iter().all(Watch::is_in_place) {
                 return Ok(Ended::InPlace);
@@ -147,12 +150,12 @@ impl<'a> Keeping<'a> {
     }
 
     /// The serving certificate is asked for once there is somebody to ask as, and again when addresses change.
-    fn look_at_addresses(&mut self) {
-        let (Serving::Rotated { node, addresses }, [first, serving]) = (&self.settings.serving, &*self.watches) else {
+    fn look_at_addresses(&mut self, report: &mut Report) {
+        let Settings { first: wanted, serving, .. } = &self.settings;
+        let (Serving::Rotated { node, addresses }, [first, serving]) = (serving, &mut *self.watches) else {
             return;
         };
-        let first_settings = &self.settings.first;
-        if first_settings.rotated && first_settings.renews_itself && first.running.handle().credential().is_none() {
+        if wanted.rotated && wanted.renews_itself && first.running.handle().credential().is_none() {
             return;
         }
         let (template, trouble) = match addresses.template(node, self.object.as_ref()) {
@@ -169,7 +172,28 @@ impl<'a> Keeping<'a> {
             tracing::info!("{SERVING_PREFIX}: wanted from now on: {what}");
             serving.running.handle().set_template(template.clone());
         }
+        // Before the first look at the object, nothing is wrong yet.
+        let has_looked = self.object.as_ref().is_none_or(|object| object.addresses().is_some());
+        let nothing_to_ask_for = template.is_none() && has_looked;
+        serving.lacks(if nothing_to_ask_for { &trouble } else { "" }, report);
         self.checked = (template, trouble);
+    }
+
+    /// Whoever keeps what we do not rotate may have put another pair there.
+    fn look_at_store(&self) {
+        if self.settings.first.rotated {
+            return;
+        }
+        let (first, now) = (self.watches[0].running.handle(), clock::now().unix);
+        let Ok(Loaded { credential: Some((found, _)), .. }) = self.stores.first.load(now) else { return };
+        let validity = found.chain().certificate().validity;
+        // What is worse than ours is not the last word, and none of our business.
+        let is_newer = first.snapshot().credential.as_ref().is_none_or(|held| {
+            held.chain() != found.chain() && held.chain().certificate().validity.not_after() <= validity.not_after()
+        });
+        if is_newer && validity.not_before() <= now && !validity.expired(now) {
+            first.replaced(Some(found));
+        }
     }
 
     fn look_at_expiry(&mut self) -> Result<(), Failure> {
@@ -196,6 +220,7 @@ impl<'a> Keeping<'a> {
             Serving::Files { .. } => true,
         };
         let expiry = self.options.service.exit_without_certificate.map(|most| most.min(LOOK));
+        let files = files || !self.settings.first.rotated;
         [kubeconfig, files.then_some(LOOK), expiry].into_iter().flatten().min()
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use perennial::{Fingerprint, State};
+use perennial::{Certificate, Fingerprint, State};
 use perennial_kubernetes::client::Progress;
 use perennial_kubernetes::rotation::Snapshot;
 use perennial_std::clock;
@@ -25,6 +25,10 @@ pub(super) struct Watch {
     held: bool,
     /// The certificate that was told of last, or was there before.
     told: Option<Fingerprint>,
+    /// Why there is nothing to ask for.
+    lacking: String,
+    /// It has expired, and nothing is done about that.
+    lost: bool,
     seen: Seen,
 }
 
@@ -58,14 +62,24 @@ impl Watch {
     /// `told`: what an earlier session told of last.
     pub(super) fn new(of: &str, running: Running, current: PathBuf, told: Option<Fingerprint>) -> Self {
         let before = running.began_with().map(|before| before.chain().certificate());
-        let held = told.is_some() || before.is_some_and(|before| !before.validity.expired(clock::now().unix));
+        // What has expired is made good for by a first one; what others keep is theirs.
+        let counts = |before: &Certificate| {
+            running.handle().state() == State::NotEnabled || !before.validity.expired(clock::now().unix)
+        };
+        let held = told.is_some() || before.is_some_and(|before| counts(before));
         let told = told.or_else(|| before.map(|before| before.fingerprint));
-        Self { of: of.to_owned(), running, current, held, told, seen: Seen::default() }
+        let (of, lacking, seen) = (of.to_owned(), String::new(), Seen::default());
+        Self { of, running, current, held, told, lacking, lost: false, seen }
     }
 
     /// The certificate that was told of last, or was there before.
     pub(super) const fn told(&self) -> Option<Fingerprint> {
         self.told
+    }
+
+    /// A certificate is in use and on disk.
+    pub(super) fn is_on_disk(&self) -> bool {
+        self.running.handle().credential().is_some() && !self.running.handle().snapshot().unwritten
     }
 
     /// A certificate that is not due is in use and on disk, as far as was seen.
@@ -78,6 +92,14 @@ impl Watch {
         self.seen.trouble.as_deref()
     }
 
+    /// What keeps it from being asked for, if anything does. Whoever tells has logged it.
+    pub(super) fn lacks(&mut self, why: &str, report: &mut Report) {
+        if !why.is_empty() && why != self.lacking {
+            report.event("trouble", json!({ "of": self.of, "reason": why }), "");
+        }
+        why.clone_into(&mut self.lacking);
+    }
+
     /// How it is doing, in a phrase.
     pub(super) fn status(&self) -> String {
         let state = self.running.handle().state();
@@ -88,6 +110,8 @@ impl Watch {
                 Some(progress) => format!("{}: {progress}", self.of),
                 None => format!("{}: asking for a certificate", self.of),
             },
+            (State::NoTemplate, None) if !self.lacking.is_empty() => format!("{}: {}", self.of, self.lacking),
+            (State::NotEnabled, None) if self.lost => format!("{}: expired, and rotation is not enabled", self.of),
             (state, None) => format!("{}: {state}", self.of),
         }
     }
@@ -103,7 +127,11 @@ impl Watch {
         let fingerprint = now.credential.as_ref().map(|held| held.chain().certificate().fingerprint);
         if let (Some(credential), true) = (&now.credential, fingerprint != self.told && !now.unwritten) {
             let name = if self.held { "rotated" } else { "issued" };
-            tell(name, report::certificate(credential.chain()), "");
+            let end = credential.chain().certificate().validity.not_after();
+            let by_others = format!("{of}: somebody else has put another certificate there, valid until {end}");
+            // What was issued to us has been logged.
+            let sentence = if now.state == State::NotEnabled { by_others.as_str() } else { "" };
+            tell(name, report::certificate(credential.chain()), sentence);
             hook.run(&self.of, &self.current, credential.chain().serial());
             (self.held, self.told) = (true, fingerprint);
         }
@@ -134,6 +162,14 @@ impl Watch {
                 _ => {}
             }
         }
+        let end = now.credential.as_ref().map(|held| held.chain().certificate().validity.not_after());
+        let lost = end.filter(|end| now.state == State::NotEnabled && *end < clock::now().unix);
+        if let (Some(end), false) = (lost, self.lost) {
+            let why = format!("the certificate expired at {end}, and nobody has put another one there");
+            tracing::warn!("{of}: {why}");
+            tell("trouble", json!({ "reason": why }), "");
+        }
+        self.lost = lost.is_some();
         self.seen = new;
     }
 }

@@ -1,0 +1,110 @@
+//! What a service manager is told, as real processes: when those who come after may be started, and how things are.
+
+mod support;
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use support::{Process, Signer, run_arguments, until};
+use tempfile::TempDir;
+
+/// The first event of this name about this certificate.
+fn event_of(run: &Process, of: &str, name: &str) -> Value {
+    until(&format!("{name} event of {of}"), || run.events(name).into_iter().find(|event| event["of"] == of))
+}
+
+fn addresses(directory: &Path, text: &str) {
+    fs::write(directory.join("addresses"), text).unwrap();
+}
+
+/// A manager that asks to be told, and what it has heard.
+struct Systemd {
+    socket: UnixDatagram,
+    path: PathBuf,
+    told: String,
+}
+
+impl Systemd {
+    fn new(directory: &Path) -> Self {
+        let path = directory.join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(support::BOUND)).unwrap();
+        Self { socket, path, told: String::new() }
+    }
+
+    fn start(&self, directory: &Path, arguments: &[&str]) -> Process {
+        let environment = [("NOTIFY_SOCKET", self.path.to_str().unwrap()), ("WATCHDOG_USEC", "1000000")];
+        Process::start_with(directory, arguments, &environment)
+    }
+
+    /// Waits until it is told this.
+    fn hear(&mut self, what: &str) {
+        let end = Instant::now() + support::BOUND;
+        while !self.told.contains(what) {
+            assert!(Instant::now() < end, "no {what} in {}", self.told);
+            let mut buffer = [0; 4096];
+            let heard = self.socket.recv(&mut buffer);
+            let length = heard.unwrap_or_else(|error| panic!("{error}; no {what} in {}", self.told));
+            self.told += std::str::from_utf8(&buffer[..length]).unwrap();
+        }
+        self.told = self.told.split_once(what).unwrap().1.to_owned();
+    }
+}
+
+#[test]
+fn systemd_is_told_where_it_asks_to_be() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let mut systemd = Systemd::new(directory);
+    let run = systemd.start(directory, &run_arguments(&["--json"]));
+    systemd.hear("READY=1");
+    systemd.hear("STATUS=kubelet-client: good, next rotation at ");
+    // And again, though nothing happens.
+    (0..3).for_each(|_| systemd.hear("WATCHDOG=1"));
+    run.signal(Signal::HUP);
+    systemd.hear("RELOADING=1");
+    systemd.hear("READY=1");
+    run.signal(Signal::TERM);
+    systemd.hear("STOPPING=1");
+    assert_eq!(run.end().code, Some(0));
+}
+
+#[test]
+fn a_serving_certificate_that_nobody_approves_holds_up_nobody_who_is_started_after_us() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &["--approve", "manual"]);
+    let mut systemd = Systemd::new(directory);
+    let more = ["--json", "--rotate-server-certificates", "--node-ip", "10.0.0.7"];
+    let run = systemd.start(directory, &run_arguments(&more));
+    let csr = event_of(&run, "kubelet-client", "waiting_for_approval")["csr"].as_str().unwrap().to_owned();
+    signer.decide(directory, &csr, "Approved");
+    systemd.hear("READY=1");
+    event_of(&run, "kubelet-server", "waiting_for_approval");
+    // Whoever was ready is so again after a reload, whatever it waits for.
+    run.signal(Signal::HUP);
+    systemd.hear("RELOADING=1");
+    systemd.hear("READY=1");
+    assert!(!directory.join("worker/pki/kubelet-server-current.pem").exists());
+}
+
+#[test]
+fn without_an_address_to_ask_for_the_reason_is_told_to_programs_and_to_systemd() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let mut systemd = Systemd::new(directory);
+    addresses(directory, "worker.example\n");
+    let more = ["--json", "--rotate-server-certificates", "--node-addresses", "addresses"];
+    let run = systemd.start(directory, &run_arguments(&more));
+    let told = event_of(&run, "kubelet-server", "trouble");
+    assert_eq!(told["reason"], "there is no IP address to ask for");
+    systemd.hear("kubelet-server: there is no IP address to ask for");
+    addresses(directory, "10.0.0.7\n");
+    event_of(&run, "kubelet-server", "issued");
+}
