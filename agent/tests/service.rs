@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{Process, Signer, run_arguments, until};
+use support::{Process, Signer, perennial, run_arguments, until};
 use tempfile::TempDir;
 
 /// The first event of this name about this certificate.
@@ -107,4 +107,25 @@ fn without_an_address_to_ask_for_the_reason_is_told_to_programs_and_to_systemd()
     systemd.hear("kubelet-server: there is no IP address to ask for");
     addresses(directory, "10.0.0.7\n");
     event_of(&run, "kubelet-server", "issued");
+}
+
+#[test]
+fn the_unit_is_one_that_a_new_node_can_be_started_with() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let unit = include_str!("../deploy/perennial.service").replace("\\\n", " ");
+    let line = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned();
+    // What does not exist yet is made, or is no hindrance.
+    assert_eq!(line("StateDirectory="), "kubelet/pki");
+    assert!(line("ReadWritePaths=").split(' ').all(|path| path.starts_with('-')), "{unit}");
+
+    let command = line("ExecStart=")
+        .replace("/var/lib/kubelet/pki", "worker/pki")
+        .replace("/etc/kubernetes/kubelet.conf", "worker/kubeconfig")
+        .replace("/etc/kubernetes/bootstrap-kubelet.conf", "signer/bootstrap.kubeconfig");
+    let arguments = command.split_whitespace().skip(1).chain(["--once", "--node-name", "worker"]);
+    let once = perennial(directory, &arguments.collect::<Vec<_>>());
+    assert_eq!(once.code, Some(0), "{once:?}");
+    assert!(directory.join("worker/kubeconfig").exists());
 }
