@@ -227,12 +227,61 @@ fn a_first_certificate_that_proves_nothing_to_api_servers_is_not_what_the_servin
 }
 
 #[test]
+fn kubelets_flags_and_signers_are_known_by_their_names() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let fixed = ["run", "--once", "--hostname-override", "worker", "--cert-dir", "worker/pki"];
+    let kubeconfigs = ["--kubeconfig", "worker/kubeconfig", "--bootstrap-kubeconfig", "signer/bootstrap.kubeconfig"];
+    let both = ["--rotate-server-certificates", "--node-ip", "10.0.0.7,2001:db8::7"];
+    let once = perennial(directory, &[fixed.as_slice(), &kubeconfigs, &both].concat());
+    assert_eq!(once.code, Some(0), "{once:?}");
+    let facts = pair(directory, "kubelet-server-current.pem").chain().certificate().clone();
+    assert_eq!((facts.common_name.as_str(), facts.ip_addresses.len()), ("system:node:worker", 2));
+
+    // A serving certificate serves, without being told to.
+    let serving = ["--prefix", "web", "--signer-name", "kubernetes.io/kubelet-serving", "--ip", "10.0.0.7"];
+    let once = perennial(directory, &[fixed.as_slice(), &kubeconfigs[..2], &serving].concat());
+    assert_eq!(once.code, Some(0), "{once:?}");
+}
+
+#[test]
+fn a_certificate_that_lacks_any_of_the_uses_that_were_asked_for_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    // It is approved, and good for one of both.
+    fs::write(directory.join("faults.yaml"), "rules: [{ fault: { certificate: otherUsage } }]").unwrap();
+    let _signer = Signer::start(directory, &["--faults", "faults.yaml"]);
+    let fixed = ["run", "--json", "--cert-dir", "pki", "--kubeconfig", "signer/admin.kubeconfig"];
+    let wanted = ["--prefix", "agent", "--signer-name", "example.com/agents", "--common-name", "agent-1"];
+    let usages = ["--usage", "digital signature", "--usage", "client auth", "--usage", "server auth"];
+    let mut run = Process::start(directory, &[fixed.as_slice(), &wanted, &usages].concat());
+    let told = run.event("trouble", 1)["reason"].as_str().unwrap().to_owned();
+    assert!(told.contains("extended key usage lacks `server auth`"), "{told}");
+}
+
+#[test]
+fn the_serving_certificate_has_to_lead_to_a_known_ca_too() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let faults = "rules: [{ match: { user: system:node:worker }, fault: { certificate: otherAuthority } }]";
+    fs::write(directory.join("faults.yaml"), faults).unwrap();
+    let _signer = Signer::start(directory, &["--faults", "faults.yaml"]);
+    let more = ["--json", "--issuer-ca-file", "signer/ca.crt", "--rotate-server-certificates", "--node-ip", "10.0.0.7"];
+    let mut run = Process::start(directory, &run_arguments(&more));
+    event_of(&mut run, "kubelet-client", "issued", 1);
+    let told = event_of(&mut run, "kubelet-server", "trouble", 1);
+    assert!(told["reason"].as_str().unwrap().contains("does not lead to a trusted CA"), "{told}");
+}
+
+#[test]
 fn wishes_that_cannot_come_true_are_refused_with_the_reason() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
     for (more, why) in [
         (["--dns", "a.example"].as_slice(), "signs no DNS names"),
+        (&["--organization", "proxies"], "for the organization system:nodes alone"),
         (&["--usage", "code signing"], "'client auth' or 'server auth'"),
         (&["--rotate-server-certificates", "--node-addresses", "nowhere"], "nowhere: No such file"),
         (&["--tls-cert-file", "a.crt"], "--tls-private-key-file"),

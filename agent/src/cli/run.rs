@@ -46,11 +46,11 @@ trouble (reason), reloaded, listening (address); then stopped, or failed (reason
 Exit codes:
   0  ended by a signal; with --once: certificates that are not due are in place
   1  failed; with --once also: ended by a signal before that
-  2  bad usage or input; nothing was changed"
+  2  bad usage or input, found before anything was asked for; at most the directory was made, or put right"
 )]
 pub(crate) struct Run {
     /// Where certificates and keys are kept; created if missing
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet/pki")]
     pub(crate) cert_dir: PathBuf,
     /// The node's kubeconfig: says which cluster, while its user can be one, and is written when it does not exist, or its
     /// user cannot be one and there is a bootstrap kubeconfig
@@ -60,8 +60,8 @@ pub(crate) struct Run {
     /// request that has no accepted certificate to ask with
     #[arg(long, value_name = "FILE")]
     pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
-    /// The node's name [default: the host name, in lower case]
-    #[arg(long, value_name = "NAME")]
+    /// The node's name; kubelet's --hostname-override is the same [default: the host name, in lower case]
+    #[arg(long, value_name = "NAME", alias = "hostname-override")]
     pub(crate) node_name: Option<String>,
     /// kubelet's configuration: what it says about certificates is done, unless a flag says otherwise
     #[arg(long, value_name = "FILE")]
@@ -98,10 +98,10 @@ pub(crate) struct Which {
     /// of the Node object in the cluster, unless others are given
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     pub(crate) rotate_server_certificates: Option<bool>,
-    /// An address the serving certificate is for; may be given again
-    #[arg(long, value_name = "IP")]
+    /// An address the serving certificate is for, beside the node's name; may be given again, or several with commas
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
     pub(crate) node_ip: Vec<IpAddr>,
-    /// A file of addresses the serving certificate is for, one a line; it is watched
+    /// A file of addresses the serving certificate is for, one a line, beside the node's name; it is watched
     #[arg(long, value_name = "FILE", conflicts_with = "node_ip")]
     pub(crate) node_addresses: Option<PathBuf>,
     /// A serving certificate that somebody else keeps: it is watched, and reported on
@@ -134,7 +134,8 @@ pub(crate) struct Wanted {
     /// An IP address; may be given again
     #[arg(long, value_name = "IP")]
     pub(crate) ip: Vec<IpAddr>,
-    /// What the key may be used for, for example 'server auth'; may be given again [default: as the signer wants it]
+    /// What the key may be used for, for example 'server auth'; may be given again [default: as the signer wants it].
+    /// Certificates that lack 'client auth' or 'server auth' when that was asked for are refused
     #[arg(long, value_name = "USAGE")]
     pub(crate) usage: Vec<String>,
     /// What kind of keys to generate
@@ -143,7 +144,7 @@ pub(crate) struct Wanted {
     /// The lifetime wished for, ten minutes at least [default: the signer's]
     #[arg(long, value_name = "DURATION", value_parser = requested_lifetime)]
     pub(crate) requested_lifetime: Option<Duration>,
-    /// Refuse certificates that do not lead to one of these CAs, PEM
+    /// Refuse certificates, the serving one too, that do not lead to one of these CAs, PEM
     #[arg(long, value_name = "FILE")]
     pub(crate) issuer_ca_file: Option<PathBuf>,
 }

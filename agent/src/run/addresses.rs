@@ -34,22 +34,22 @@ impl Addresses {
         }
     }
 
-    /// What to ask for now; `None` without an address to ask for. The node's name is always among the names.
-    /// `object` is what the Node object said, if it was looked at.
+    /// What to ask for now; `None` without an address to ask for. The node's name is among the names, unless the Node
+    /// object says what is: approvers compare with that. `object` is what it said, if it was looked at.
     pub(super) fn template(&self, node: &str, object: Option<&NodeObject>) -> Result<Option<Template>, String> {
-        let template = match self {
-            Self::Given(addresses) => Some(Template::node(node).with_ip_addresses(addresses.iter().copied())),
+        let named = |template: Template| template.with_dns_names([node.to_owned()]);
+        Ok(match self {
+            Self::Given(addresses) => Some(named(Template::node(node).with_ip_addresses(addresses.iter().copied()))),
             Self::File(path) => {
                 let bad = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
                 let text = fs::read_to_string(path).map_err(|error| bad(&error))?;
-                addresses::Addresses::parse(&text).map_err(|error| bad(&error))?.template(node)
+                addresses::Addresses::parse(&text).map_err(|error| bad(&error))?.template(node).map(named)
             }
             Self::Cluster => match object.and_then(NodeObject::addresses).transpose()? {
                 Some(addresses) => addresses.template(node),
                 None => return Err("the addresses of the node are not known yet".into()),
             },
-        };
-        Ok(template.map(|template| template.with_dns_names([node.to_owned()])))
+        })
     }
 
     /// Whether they may change.

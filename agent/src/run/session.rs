@@ -13,7 +13,7 @@ use super::keeping::Keeping;
 use super::kept::Kept;
 use super::node::{self, Node};
 use super::node_object::NodeObject;
-use super::settings::{self, Serving, Settings};
+use super::settings::{Serving, Settings};
 use super::wake::Wakes;
 use super::watch::Watch;
 use crate::cli::Run;
@@ -138,7 +138,7 @@ impl<'a> Session<'a> {
                 common_name: node::common_name(name),
                 // Asked for when there is somebody to ask as.
                 template: None,
-                signer: Some(settings::serving_signer(options, access.cluster.clone(), identity)),
+                signer: Some(first.serving_signer(options, access.cluster.clone(), identity)),
                 store: store.clone(),
                 left: carried.left(SERVING_PREFIX),
                 observers: observers.of(SERVING_PREFIX).into_iter().chain([looks_on]).collect(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use perennial::{Policy, Template};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubelet_config::KubeletConfig;
-use perennial_kubernetes::objects::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER};
+use perennial_kubernetes::objects::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use perennial_kubernetes::rotation::{AskAs, IdentitySource, Signer};
 use perennial_pki::{Roots, Usage};
 
@@ -89,11 +89,18 @@ impl First {
                  or give another --signer-name; the serving certificate's addresses are --node-ip"
             )));
         }
+        let only_nodes = template.organizations().iter().all(|organization| organization == "system:nodes");
+        if wanted.signer_name == KUBELET_CLIENT_SIGNER && !only_nodes {
+            return Err(Failure::Usage(format!(
+                "{KUBELET_CLIENT_SIGNER} signs for the organization system:nodes alone: leave out --organization, \
+                 or give another --signer-name"
+            )));
+        }
         if !wanted.key_type.algorithm().can_be_generated() {
             let why = "RSA keys are generated only by a perennial that was built with the feature aws-lc-rs; take p256";
             return Err(Failure::Usage(why.into()));
         }
-        let usage = usage(&wanted.usage)?;
+        let usage = usage(&wanted.usage, &wanted.signer_name)?;
         let knows = [KUBELET_CLIENT_SIGNER, CLIENT_SIGNER].contains(&wanted.signer_name.as_str());
         let issuers = wanted.issuer_ca_file.as_deref().map(read_roots).transpose()?;
         Ok(Self { template, rotated, renews_itself: knows && usage == Usage::ClientAuth, usage, issuers })
@@ -116,11 +123,12 @@ impl First {
         };
         self.rotated.then_some(signer)
     }
-}
 
-/// Who is asked for the serving certificate.
-pub(super) fn serving_signer(options: &Run, cluster: Arc<Cluster>, node: IdentitySource) -> Signer {
-    common(options, Signer::kubelet_serving(cluster, node))
+    /// Who is asked for the serving certificate. What is true of the CAs of one is true of those of the other.
+    pub(super) fn serving_signer(&self, options: &Run, cluster: Arc<Cluster>, node: IdentitySource) -> Signer {
+        let signer = Signer { issuers: self.issuers.clone(), ..Signer::kubelet_serving(cluster, node) };
+        common(options, signer)
+    }
 }
 
 fn common(options: &Run, signer: Signer) -> Signer {
@@ -141,9 +149,13 @@ fn policy(options: &Run) -> Policy {
 }
 
 /// What an issued certificate is tested for.
-fn usage(usages: &[String]) -> Result<Usage, Failure> {
-    let has = |usage: &str| usages.iter().any(|given| given == usage);
-    match (usages.is_empty() || has("client auth"), has("server auth")) {
+fn usage(usages: &[String], signer_name: &str) -> Result<Usage, Failure> {
+    let by_default = if signer_name == KUBELET_SERVING_SIGNER { Usage::ServerAuth } else { Usage::ClientAuth };
+    let has = |usage: Usage| match usages {
+        [] => usage == by_default,
+        given => given.contains(&usage.to_string()),
+    };
+    match (has(Usage::ClientAuth), has(Usage::ServerAuth)) {
         (true, _) => Ok(Usage::ClientAuth),
         (false, true) => Ok(Usage::ServerAuth),
         (false, false) => {

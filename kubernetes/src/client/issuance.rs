@@ -8,11 +8,12 @@
 //! ```
 
 use std::fmt;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Failure, Instant, Now};
-use perennial_pki::{BadCertificate, Chain, Expected};
+use perennial_pki::{BadCertificate, Chain, Expected, Usage};
 
 use super::ask::Ask;
 use super::backoff::Dice;
@@ -343,7 +344,11 @@ impl Issuance {
             skew: self.ask.skew,
             roots: self.ask.roots.as_ref(),
         };
-        match expected.check(&chain, now.unix) {
+        // What else was asked for by name is as much wanted.
+        let named = |usage: &Usage| self.ask.usages.contains(&usage.to_string());
+        let more = [Usage::ClientAuth, Usage::ServerAuth].into_iter().filter(named);
+        let mut usages = iter::once(self.ask.usage).chain(more);
+        match usages.try_for_each(|usage| Expected { usage, ..expected }.check(&chain, now.unix)) {
             Ok(()) => {
                 let requests = self.session.requests();
                 self.finish(Ok(Issued { chain, csr_name: self.ask.name.clone(), requests }));
