@@ -124,6 +124,24 @@ fn kubelets_configuration_is_followed_and_read_again_at_sighup() {
 }
 
 #[test]
+fn sighup_does_not_give_it_more_time_without_a_certificate() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &["--approve", "manual"]);
+    let run = Process::start(directory, &run_arguments(&["--json", "--exit-without-certificate", "2s"]));
+    let mut reloads = 0;
+    until("the end", || {
+        let ended = run.events("failed").into_iter().next();
+        if ended.is_none() && run.events("started").len() > reloads {
+            run.signal(Signal::HUP);
+            reloads += 1;
+        }
+        ended
+    });
+    assert_eq!(run.end().code, Some(1));
+}
+
+#[test]
 fn a_serving_certificate_somebody_else_keeps_is_reported_on() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();

@@ -5,12 +5,13 @@ mod support;
 mod volume;
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use perennial_kubernetes::rotation::Record;
+use perennial_kubernetes::rotation::{Record, Snapshot};
 use perennial_kubernetes::server::Approval;
-use perennial_std::{Handle, clock};
+use perennial_std::{Handle, Rotator, clock};
 use perennial_tests::disk::Disk;
 use support::{BOUND, Runtime, Server, issued, node, on_both, serve};
 use volume::{Call, Fate, Virtual};
@@ -35,7 +36,7 @@ fn start(runtime: Runtime, server: &Server, volume: &Virtual) -> Handle {
 
 /// The `n`th certificate, which is served and nowhere else.
 fn in_memory(handle: &Handle, server: &Server, n: u64, why: ErrorKind) {
-    let told = |now: &perennial_kubernetes::rotation::Snapshot| {
+    let told = |now: &Snapshot| {
         now.issued >= n && now.unwritten && now.last_error.as_ref().is_some_and(|it| it.contains(&why.to_string()))
     };
     handle.wait_for(BOUND, told).unwrap_or_else(|| panic!("no certificate in memory: {:?}", handle.snapshot()));
@@ -98,5 +99,55 @@ fn a_node_that_starts_while_the_disk_takes_nothing_goes_on_with_the_certificate_
             is_on_disk(&handle, &volume);
             handle.shutdown();
         }
+    });
+}
+
+#[test]
+fn a_rotation_that_is_gone_on_with_serves_and_writes_what_the_one_before_could_not() {
+    on_both(|runtime| {
+        let (server, volume) = (serve(Approval::Auto), Virtual::new(Disk::default()));
+        let resume = |volume: &Virtual, left: Arc<Snapshot>| {
+            let mut holder = node(runtime, &server.cluster);
+            (holder.store, holder.left) = (Some(volume.directory()), Some(left));
+            holder.start()
+        };
+        let handle = start(runtime, &server, &volume);
+        let first = issued(&handle, 1);
+        is_on_disk(&handle, &volume);
+        let written = handle.snapshot();
+        refuse(&volume, ErrorKind::StorageFull);
+        handle.rotate_now();
+        in_memory(&handle, &server, 2, ErrorKind::StorageFull);
+        let second = handle.credential().unwrap();
+        handle.shutdown();
+        assert!(handle.snapshot().unwritten);
+
+        // The pair on the disk is as good as it, and older.
+        let handle = resume(&volume, handle.snapshot());
+        assert_eq!(handle.credential().unwrap().chain(), second.chain());
+        handle.shutdown();
+        // Nor can the disk be read.
+        volume.set_fates(Box::new(|_, _| Fate::Failed(ErrorKind::Other)));
+        assert!(Rotator::new().store(volume.directory()).is_err());
+        let handle = resume(&volume, handle.snapshot());
+        assert_eq!(handle.credential().unwrap().chain(), second.chain());
+        recover(&volume);
+        handle.wait_for(BOUND, |now| !now.unwritten).unwrap();
+        is_on_disk(&handle, &volume);
+        handle.shutdown();
+        assert!(!handle.snapshot().unwritten);
+
+        // What was written and then replaced is not brought back; what was written and then removed is.
+        let handle = resume(&volume, written.clone());
+        assert_eq!(handle.credential().unwrap().chain(), second.chain());
+        handle.shutdown();
+        let volume = Virtual::new(Disk::default());
+        let handle = resume(&volume, written);
+        assert_eq!(handle.credential().unwrap().chain(), first.chain());
+        handle.wait_for(BOUND, |now| !now.unwritten).unwrap();
+        let stored = volume.directory().load(clock::now().unix).unwrap().credential.unwrap().0;
+        assert_eq!(stored.chain(), first.chain());
+        assert_eq!(server.csr_names().len(), 2);
+        handle.shutdown();
     });
 }

@@ -174,7 +174,8 @@ pub(crate) struct Numbers {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Service")]
 pub(crate) struct Service {
-    /// Run this with sh after each new certificate, with PERENNIAL_CERTIFICATE, PERENNIAL_FILE and PERENNIAL_SERIAL set
+    /// Run this with sh after each new certificate, with PERENNIAL_CERTIFICATE, PERENNIAL_FILE and PERENNIAL_SERIAL set.
+    /// Nothing waits for it but the end, for five seconds; with --once, until it is done
     #[arg(long, value_name = "COMMAND")]
     pub(crate) on_rotated: Option<String>,
     /// Exit with 1 when there has been no valid client certificate for so long [default: go on trying]

@@ -120,6 +120,7 @@ pub(crate) struct Node {
     pub(crate) template: Option<Template>,
     pub(crate) signer: Option<Signer>,
     pub(crate) store: Option<Directory>,
+    pub(crate) left: Option<Arc<Snapshot>>,
 }
 
 /// A node that knows a bootstrap token.
@@ -127,7 +128,14 @@ pub(crate) fn node(runtime: Runtime, cluster: &Arc<Cluster>) -> Node {
     let token = Token::new(TOKEN).unwrap();
     let bootstrap = Arc::new(move || Ok(Identity::Token(token.clone())));
     let signer = Signer::kubelet_client(cluster.clone(), Some(bootstrap));
-    Node { runtime, policy: policy(), template: Some(Template::node("worker-1")), signer: Some(signer), store: None }
+    Node {
+        runtime,
+        policy: policy(),
+        template: Some(Template::node("worker-1")),
+        signer: Some(signer),
+        store: None,
+        left: None,
+    }
 }
 
 impl Node {
@@ -143,7 +151,7 @@ impl Node {
 
     /// The same, before an observer's eyes.
     pub(crate) fn start_watched(self, observer: impl FnMut(&Step<'_>) + Send + 'static) -> Handle {
-        let Self { runtime, policy, template, signer, store } = self;
+        let Self { runtime, policy, template, signer, store, left } = self;
         macro_rules! build {
             ($rotator:ty) => {{
                 let mut rotator = <$rotator>::new().policy(policy).observer(observer);
@@ -152,6 +160,9 @@ impl Node {
                 }
                 if let Some(signer) = signer {
                     rotator = rotator.signer(signer);
+                }
+                if let Some(left) = left {
+                    rotator = rotator.resume(left);
                 }
                 if let Some(store) = store {
                     rotator = rotator.store(store).unwrap();
