@@ -5,9 +5,9 @@ use std::thread::{self, JoinHandle};
 
 use perennial::{Certificate, Policy, Template};
 use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
-use perennial_kubernetes::rotation::{Observer, Signer, Snapshot};
+use perennial_kubernetes::rotation::{Observer, Signer};
 use perennial_pki::Credential;
-use perennial_std::{Directory, Handle};
+use perennial_std::{Directory, Handle, Left};
 
 use crate::cli::Runtime;
 use crate::failure::Failure;
@@ -35,7 +35,7 @@ pub(crate) struct Plan {
     pub(crate) signer: Option<Signer>,
     pub(crate) store: Arc<Directory>,
     /// How the rotation before this one ended, in this process.
-    pub(crate) left: Option<Arc<Snapshot>>,
+    pub(crate) left: Option<Left>,
     pub(crate) observers: Vec<Observer>,
 }
 

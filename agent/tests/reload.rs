@@ -14,9 +14,13 @@ use tempfile::TempDir;
 
 /// `perennial` with pipes for its output, so that it can be kept from writing files and still speak.
 fn start(directory: &Path, arguments: &[&str]) -> Process {
+    start_program(directory, env!("CARGO_BIN_EXE_perennial"), arguments)
+}
+
+fn start_program(directory: &Path, program: &str, arguments: &[&str]) -> Process {
     let script = "trap '' XFSZ; mkfifo said told; cat said & cat told >&2 & exec \"$@\" >said 2>told";
     let mut command = Command::new("sh");
-    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_perennial")]).args(arguments);
+    command.args(["-c", script, "sh", program]).args(arguments);
     Process::spawn(directory, command)
 }
 
@@ -72,6 +76,32 @@ fn a_certificate_that_could_not_be_written_yet_is_served_and_written_after_sighu
         let ended = run.end();
         assert_eq!(ended.code, Some(0), "{ended:?}");
         assert_eq!(support::events(&ended.stdout).iter().filter(|event| event["event"] == "rotated").count(), 1);
+    }
+}
+
+#[test]
+fn a_request_the_disk_knows_nothing_of_is_gone_on_with_after_sighup() {
+    for runtime in ["std", "smol"] {
+        let directory = TempDir::new().unwrap();
+        let directory = directory.path();
+        let signer = Signer::start(directory, &["--approve", "manual"]);
+        let kubeconfigs =
+            ["--kubeconfig", "worker/kubeconfig", "--bootstrap-kubeconfig", "signer/bootstrap.kubeconfig"];
+        let fixed = ["run", "--json", "--node-name", "worker", "--cert-dir", "worker/pki", "--runtime", runtime];
+        let limit = "ulimit -S -f 0; exec \"$@\"";
+        let command = ["-c", limit, "sh", env!("CARGO_BIN_EXE_perennial")];
+        let mut run = start_program(directory, "sh", &[command.as_slice(), &fixed, &kubeconfigs].concat());
+        let csr = run.event("waiting_for_approval", 1)["csr"].as_str().unwrap().to_owned();
+        for n in 1..=2 {
+            run.signal(Signal::HUP);
+            run.event("reloaded", n);
+            assert_eq!(run.event("waiting_for_approval", n + 1)["csr"], csr.as_str());
+        }
+        assert!(!directory.join("worker/pki/kubelet-client-pending.json").exists());
+        signer.decide(directory, &csr, "Approved");
+        let_write(&run, None);
+        run.event("kubeconfig", 1);
+        assert_eq!(run.event("issued", 1)["serial"], on_disk(directory).as_str());
     }
 }
 

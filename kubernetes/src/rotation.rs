@@ -217,20 +217,24 @@ impl Rotation {
         duties
     }
 
-    /// What a restart would need, if that has changed.
-    fn save(&mut self, now: Now) -> Option<Duty> {
-        if self.is_issued_only() {
-            return None;
-        }
-        let signer = self.signer.as_ref()?;
+    /// What a restart would need to go on with what was asked last.
+    pub fn record(&self, now: Now) -> Option<Record> {
+        let (signer_name, csr_name) = (self.signer.as_ref()?.signer_name.clone(), self.csr_name.clone());
         let mut pending = self.machine.pending(now)?;
         let key = self.pending.clone().filter(|_| pending.key == Key::Pending);
         pending.key = if key.is_some() { Key::Pending } else { Key::New };
-        self.memory.wants(&pending, key.is_some(), now.instant).then(|| {
-            let (signer_name, csr_name) = (signer.signer_name.clone(), self.csr_name.clone());
-            let server = Some(signer.cluster.to_string());
-            Duty::Save { record: Box::new(Record { server, signer_name, csr_name, pending, key }) }
-        })
+        Some(Record { server: Some(signer.cluster.to_string()), signer_name, csr_name, pending, key })
+    }
+
+    /// The same, if it has changed.
+    fn save(&mut self, now: Now) -> Option<Duty> {
+        if self.is_issued_only() || self.signer.is_none() {
+            return None;
+        }
+        let pending = self.machine.pending(now)?;
+        let has_key = self.pending.is_some() && pending.key == Key::Pending;
+        let is_news = self.memory.wants(&pending, has_key, now.instant);
+        is_news.then(|| self.record(now)).flatten().map(|record| Duty::Save { record: Box::new(record) })
     }
 
     /// What was issued is not durable yet. After a crash now, the record kept leads to it once more.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use perennial::{State, Template};
 use perennial_kubernetes::rotation::Snapshot;
 use perennial_pki::Credential;
-use perennial_std::Rotated;
 use perennial_std::link::{Link, Message};
+use perennial_std::{Left, Rotated};
 
 /// The user's end of a rotation. Cheap to clone. Dropping it changes nothing; [`shutdown`](Self::shutdown) ends the rotation.
 #[derive(Clone, Debug)]
@@ -68,6 +68,11 @@ impl Handle {
     /// used from now on; what is worse, and nothing, is overwritten with that one.
     pub fn replaced(&self, found: Option<Arc<Credential>>) {
         self.0.replaced(found);
+    }
+
+    /// What the rotation left when it ended: see [`Rotator::resume`](crate::Rotator::resume).
+    pub fn left(&self) -> Left {
+        self.0.left()
     }
 
     /// Ends the rotation, and waits until it has: no file is written after that. A request that is out

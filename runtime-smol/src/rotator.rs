@@ -7,7 +7,7 @@ use perennial::{Instant, Policy, RequestId, Template};
 use perennial_kubernetes::rotation::{Duty, Input, Rotation, Signer, Snapshot, Step};
 use perennial_pki::Credential;
 use perennial_std::link::{Ending, Link, Message};
-use perennial_std::{Directory, DirectoryError, remember, save, write};
+use perennial_std::{Directory, DirectoryError, Left, remember, save, write};
 use smol::future::{self, Boxed, FutureExt as _};
 
 use crate::drive::{drive, sleep_until};
@@ -60,11 +60,11 @@ impl Rotator {
         Self(self.0.observer(observer))
     }
 
-    /// Goes on from where an earlier rotation of this process ended, as its last snapshot says: a credential that it
-    /// could not write, or that is not in the store any more, is served, and written as soon as that can be done. To be
-    /// told before the [`store`](Self::store), whose faults then are logged, and do not end what has begun.
+    /// Goes on from where an earlier rotation of this process ended: a credential that it could not write, or that is not
+    /// in the store any more, is served, and written as soon as that can be done; what it had asked for is gone on with.
+    /// To be told before the [`store`](Self::store), whose faults then are logged, and do not end what has begun.
     #[must_use]
-    pub fn resume(self, left: Arc<Snapshot>) -> Self {
+    pub fn resume(self, left: Left) -> Self {
         Self(self.0.resume(left))
     }
 
@@ -129,6 +129,7 @@ async fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, ending: &End
             }
         }
     }
+    link.leave(rotation.record(perennial_std::clock::now()));
     if let Some(credential) = rotation.unwritten().cloned()
         && smol::unblock(move || save(store.as_deref(), &credential)).await
     {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{State, Template};
-use perennial_kubernetes::rotation::{Input, Snapshot};
+use perennial_kubernetes::rotation::{Input, Record, Snapshot};
 use perennial_pki::Credential;
 
 use crate::clock;
@@ -80,12 +80,24 @@ impl Handle {
         self.link.send(Message::Input(Input::Replaced(found)));
     }
 
+    /// What the rotation left when it ended: see [`Rotator::resume`](crate::Rotator::resume).
+    pub fn left(&self) -> Left {
+        Left { snapshot: self.link.snapshot(), record: self.link.record() }
+    }
+
     /// Ends the rotation, and waits until it has: no file is written after that. A request that is out
     /// is dropped; the API server keeps the object. Credentials handed out stay as they are.
     pub fn shutdown(&self) {
         self.link.send(Message::Stop);
         self.link.wait_within(None, |_| None::<()>);
     }
+}
+
+/// What a rotation that has ended leaves to one that goes on from there, in the same process.
+#[derive(Clone, Debug)]
+pub struct Left {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) record: Option<Record>,
 }
 
 /// Tells of rotations. Who looks late may find that there were several: then `old` is what was told last, and nothing

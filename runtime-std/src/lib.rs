@@ -89,5 +89,5 @@ pub mod tls;
 pub use directory::{Contents, Directory, DirectoryError, Folder, Loaded, Volume};
 pub use drive::{Cancel, drive};
 pub use files::{FileCredential, FileError};
-pub use handle::{Handle, Rotated, Rotations};
+pub use handle::{Handle, Left, Rotated, Rotations};
 pub use rotator::{Rotator, remember, save, write};

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use event_listener::{Event, EventListener, Listener as _};
 use perennial::RequestId;
 use perennial_kubernetes::client::{Health, Issuance, Progress};
-use perennial_kubernetes::rotation::{Input, Snapshot};
+use perennial_kubernetes::rotation::{Input, Record, Snapshot};
 
 use crate::log::report;
 
@@ -36,6 +36,7 @@ pub struct Link {
     snapshot: ArcSwap<Snapshot>,
     changed: Event,
     ended: AtomicBool,
+    record: Mutex<Option<Record>>,
 }
 
 impl Link {
@@ -48,6 +49,7 @@ impl Link {
             snapshot: ArcSwap::from_pointee(snapshot),
             changed: Event::new(),
             ended: AtomicBool::new(false),
+            record: Mutex::default(),
         }
     }
 
@@ -86,6 +88,16 @@ impl Link {
         report(&self.name, &self.snapshot.load(), &snapshot);
         self.snapshot.store(Arc::new(snapshot));
         self.changed.notify(usize::MAX);
+    }
+
+    /// Leaves this to whoever goes on from here. To be called before the end.
+    pub fn leave(&self, record: Option<Record>) {
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+    }
+
+    /// What was left.
+    pub(crate) fn record(&self) -> Option<Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Tells handles that nothing will change any more.

@@ -12,7 +12,7 @@ use perennial_pki::Credential;
 use crate::clock;
 use crate::directory::{Directory, DirectoryError};
 use crate::drive::{Cancel, drive};
-use crate::handle::Handle;
+use crate::handle::{Handle, Left};
 use crate::link::{Ending, Link, Message};
 
 /// What is to be rotated, and how. Everything is optional: without a signer or a template, what the
@@ -24,7 +24,7 @@ pub struct Rotator {
     template: Option<Template>,
     common_name: Option<String>,
     signer: Option<Signer>,
-    left: Option<Arc<Snapshot>>,
+    left: Option<Left>,
     store: Option<Arc<Directory>>,
     credential: Option<Arc<Credential>>,
     /// The store does not hold it.
@@ -95,11 +95,11 @@ impl Rotator {
         self
     }
 
-    /// Goes on from where an earlier rotation of this process ended, as its last snapshot says: a credential that it
-    /// could not write, or that is not in the store any more, is served, and written as soon as that can be done. To be
-    /// told before the [`store`](Self::store), whose faults then are logged, and do not end what has begun.
+    /// Goes on from where an earlier rotation of this process ended: a credential that it could not write, or that is not
+    /// in the store any more, is served, and written as soon as that can be done; what it had asked for is gone on with.
+    /// To be told before the [`store`](Self::store), whose faults then are logged, and do not end what has begun.
     #[must_use]
-    pub fn resume(self, left: Arc<Snapshot>) -> Self {
+    pub fn resume(self, left: Left) -> Self {
         Self { left: Some(left), ..self }
     }
 
@@ -123,7 +123,9 @@ impl Rotator {
             }
             Err(error) => return Err(error),
         };
-        let left = self.left.as_deref().and_then(|left| left_over(left, found.as_ref()));
+        let left = self.left.as_ref();
+        let pending = left.and_then(|left| left.record.clone()).or(pending);
+        let left = left.and_then(|left| left_over(&left.snapshot, found.as_ref()));
         let unwritten = left.is_some();
         let credential = left.or(found).or(self.credential);
         Ok(Self { credential, unwritten, pending, store: Some(store), ..self })
@@ -215,6 +217,7 @@ fn run(mut rotation: Rotation, store: Option<&Directory>, link: &Arc<Link>) {
         }
     }
     drop(exchange);
+    link.leave(rotation.record(clock::now()));
     if rotation.unwritten().is_some_and(|credential| save(store, credential)) {
         link.publish(Snapshot { unwritten: false, ..rotation.snapshot(clock::now()) });
     }

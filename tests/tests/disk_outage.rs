@@ -5,13 +5,12 @@ mod support;
 mod volume;
 
 use std::io::ErrorKind;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use perennial_kubernetes::rotation::{Record, Snapshot};
 use perennial_kubernetes::server::Approval;
-use perennial_std::{Handle, Rotator, clock};
+use perennial_std::{Handle, Left, Rotator, clock};
 use perennial_tests::disk::Disk;
 use support::{BOUND, Runtime, Server, issued, node, on_both, serve};
 use volume::{Call, Fate, Virtual};
@@ -106,7 +105,7 @@ fn a_node_that_starts_while_the_disk_takes_nothing_goes_on_with_the_certificate_
 fn a_rotation_that_is_gone_on_with_serves_and_writes_what_the_one_before_could_not() {
     on_both(|runtime| {
         let (server, volume) = (serve(Approval::Auto), Virtual::new(Disk::default()));
-        let resume = |volume: &Virtual, left: Arc<Snapshot>| {
+        let resume = |volume: &Virtual, left: Left| {
             let mut holder = node(runtime, &server.cluster);
             (holder.store, holder.left) = (Some(volume.directory()), Some(left));
             holder.start()
@@ -114,7 +113,7 @@ fn a_rotation_that_is_gone_on_with_serves_and_writes_what_the_one_before_could_n
         let handle = start(runtime, &server, &volume);
         let first = issued(&handle, 1);
         is_on_disk(&handle, &volume);
-        let written = handle.snapshot();
+        let written = handle.left();
         refuse(&volume, ErrorKind::StorageFull);
         handle.rotate_now();
         in_memory(&handle, &server, 2, ErrorKind::StorageFull);
@@ -123,13 +122,13 @@ fn a_rotation_that_is_gone_on_with_serves_and_writes_what_the_one_before_could_n
         assert!(handle.snapshot().unwritten);
 
         // The pair on the disk is as good as it, and older.
-        let handle = resume(&volume, handle.snapshot());
+        let handle = resume(&volume, handle.left());
         assert_eq!(handle.credential().unwrap().chain(), second.chain());
         handle.shutdown();
         // Nor can the disk be read.
         volume.set_fates(Box::new(|_, _| Fate::Failed(ErrorKind::Other)));
         assert!(Rotator::new().store(volume.directory()).is_err());
-        let handle = resume(&volume, handle.snapshot());
+        let handle = resume(&volume, handle.left());
         assert_eq!(handle.credential().unwrap().chain(), second.chain());
         recover(&volume);
         handle.wait_for(BOUND, |now| !now.unwritten).unwrap();

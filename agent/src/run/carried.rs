@@ -1,11 +1,10 @@
 //! What goes over from one session to the next.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use perennial::Fingerprint;
-use perennial_kubernetes::rotation::Snapshot;
+use perennial_std::Left;
 
 use super::kept::Kept;
 use super::watch::Watch;
@@ -13,7 +12,7 @@ use super::watch::Watch;
 /// What a session left, by certificate.
 #[derive(Default)]
 pub(super) struct Carried {
-    left: BTreeMap<String, Arc<Snapshot>>,
+    left: BTreeMap<String, Left>,
     told: BTreeMap<String, Fingerprint>,
     /// There has been no valid first certificate.
     pub(super) missing_since: Option<Instant>,
@@ -22,14 +21,14 @@ pub(super) struct Carried {
 impl Carried {
     /// Of rotations that have ended, and files that were looked at.
     pub(super) fn of(watches: &[Watch], kept: Option<&Kept>, missing_since: Option<Instant>) -> Self {
-        let left = watches.iter().map(|watch| (watch.of.clone(), watch.running.handle().snapshot()));
+        let left = watches.iter().map(|watch| (watch.of.clone(), watch.running.handle().left()));
         let told = watches.iter().filter_map(|watch| Some((watch.of.clone(), watch.told()?)));
         let told = told.chain(kept.and_then(Kept::told));
         Self { left: left.collect(), told: told.collect(), missing_since }
     }
 
     /// How the rotation of this certificate ended.
-    pub(super) fn left(&self, of: &str) -> Option<Arc<Snapshot>> {
+    pub(super) fn left(&self, of: &str) -> Option<Left> {
         self.left.get(of).cloned()
     }
 

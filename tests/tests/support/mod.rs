@@ -14,7 +14,7 @@ use perennial_kubernetes::rotation::{Signer, Snapshot, Step};
 use perennial_kubernetes::server::{self, Api, Approval, Authority, Decision, Options, Random, Tls};
 use perennial_pki::Credential;
 use perennial_smol::server::{Host, ServerHandle};
-use perennial_std::{Cancel, Directory, Handle, clock, drive};
+use perennial_std::{Cancel, Directory, Handle, Left, clock, drive};
 
 pub(crate) const TOKEN: &str = "abcdef.0123456789abcdef";
 /// Nothing here takes longer, on a machine however busy.
@@ -120,7 +120,7 @@ pub(crate) struct Node {
     pub(crate) template: Option<Template>,
     pub(crate) signer: Option<Signer>,
     pub(crate) store: Option<Directory>,
-    pub(crate) left: Option<Arc<Snapshot>>,
+    pub(crate) left: Option<Left>,
 }
 
 /// A node that knows a bootstrap token.
