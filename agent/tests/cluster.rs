@@ -172,10 +172,7 @@ fn a_node_that_joins_another_cluster_asks_that_one_and_shows_the_old_one_nothing
     let endpoint = Endpoint {
         server: format!("https://{}", old.local_addr().unwrap()),
         ca_pem: Some(ca.authority.certificate_pem().as_bytes().to_vec()),
-        ca_file: None,
-        tls_server_name: None,
-        insecure_skip_tls_verify: false,
-        proxy: None,
+        ..Endpoint::default()
     };
     for (what, from, lifetime) in [("expired", now.before(2 * hour), hour), ("not yet valid", now.after(hour), day)] {
         let credential = ca.node_from(from, lifetime);

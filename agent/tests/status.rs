@@ -256,7 +256,7 @@ fn a_pair_one_may_not_read_is_told_to_be_that_and_not_damaged() {
     let pki = directory.path().join("pki");
     put_in_use(&pki, Ca::new().node(Duration::ZERO, HOUR).to_pem().as_bytes());
     let pair = pki.join("kubelet-client-2026-01-01-00-00-00-000.pem");
-    std::fs::set_permissions(pair, std::fs::Permissions::from_mode(0o000)).unwrap();
+    std::fs::set_permissions(pair, Permissions::from_mode(0o000)).unwrap();
     let output = as_nobody(directory.path(), &["status", "--cert-dir", "pki", "--json"]);
     let value: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!((&value["state"], output.code), (&"unreadable".into(), Some(1)), "{value}");

@@ -219,11 +219,12 @@ impl Rotation {
 
     /// What a restart would need to go on with what was asked last.
     pub fn record(&self, now: Now) -> Option<Record> {
-        let (signer_name, csr_name) = (self.signer.as_ref()?.signer_name.clone(), self.csr_name.clone());
+        let signer = self.signer.as_ref()?;
+        let (server, signer_name) = (Some(signer.cluster.to_string()), signer.signer_name.clone());
         let mut pending = self.machine.pending(now)?;
         let key = self.pending.clone().filter(|_| pending.key == Key::Pending);
         pending.key = if key.is_some() { Key::Pending } else { Key::New };
-        Some(Record { server: Some(signer.cluster.to_string()), signer_name, csr_name, pending, key })
+        Some(Record { server, signer_name, csr_name: self.csr_name.clone(), pending, key })
     }
 
     /// The same, if it has changed.
