@@ -37,10 +37,13 @@ struct Kept {
     source: Option<Source>,
 }
 
+/// Why a certificate cannot be asked for, if that is so; empty otherwise.
+pub(crate) type Lacking = Arc<Mutex<String>>;
+
 /// Who knows how things are with a certificate.
 pub(crate) enum Source {
     /// It is kept rotated.
-    Rotation(Handle),
+    Rotation(Handle, Lacking),
     /// Somebody else keeps it.
     Files(Arc<FileCredential>),
 }
@@ -156,7 +159,8 @@ mod tests {
             let link = Arc::new(Link::new("node".into(), snapshot));
             let metrics = Metrics::new("std");
             let observer = metrics.observer("node");
-            metrics.watch([("node".to_owned(), Source::Rotation(Handle::new(link.clone())))].into());
+            metrics
+                .watch([("node".to_owned(), Source::Rotation(Handle::new(link.clone()), Lacking::default()))].into());
             Self { metrics, link, machine, observer }
         }
 

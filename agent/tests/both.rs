@@ -299,6 +299,8 @@ fn wishes_that_cannot_come_true_are_refused_with_the_reason() {
     let _signer = Signer::start(directory, &[]);
     for (more, why) in [
         (["--dns", "a.example"].as_slice(), "signs no DNS names"),
+        (&["--dns", "10.0.0.256"], "no DNS name ends in a number"),
+        (&["--dns", "10.0.0.7"], "this is an IP address"),
         (&["--organization", "proxies"], "for the organization system:nodes alone"),
         (&["--usage", "code signing"], "'client auth' or 'server auth'"),
         (&["--rotate-server-certificates", "--node-addresses", "nowhere"], "nowhere: No such file"),

@@ -94,17 +94,22 @@ fn a_serving_certificate_that_nobody_approves_holds_up_nobody_who_is_started_aft
 }
 
 #[test]
-fn without_an_address_to_ask_for_the_reason_is_told_to_programs_and_to_systemd() {
+fn without_an_address_to_ask_for_the_reason_is_told_to_programs_probes_and_systemd() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
     let mut systemd = Systemd::new(directory);
     addresses(directory, "worker.example\n");
-    let more = ["--json", "--rotate-server-certificates", "--node-addresses", "addresses"];
-    let run = systemd.start(directory, &run_arguments(&more));
+    let serving = ["--json", "--rotate-server-certificates", "--node-addresses", "addresses"];
+    let more = [serving.as_slice(), &["--metrics-listen", "127.0.0.1:0"]].concat();
+    let mut run = systemd.start(directory, &run_arguments(&more));
     let told = event_of(&run, "kubelet-server", "trouble");
     assert_eq!(told["reason"], "there is no IP address to ask for");
     systemd.hear("kubelet-server: there is no IP address to ask for");
+    let metrics = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
+    let why = "kubelet-server: there is no certificate; there is no IP address to ask for";
+    let answer = support::get(&metrics, "/readyz");
+    assert!(answer.contains(" 503 ") && answer.contains(why), "{answer}");
     addresses(directory, "10.0.0.7\n");
     event_of(&run, "kubelet-server", "issued");
 }

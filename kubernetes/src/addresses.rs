@@ -159,6 +159,17 @@ impl Addresses {
     }
 }
 
+/// Why a certificate is not to be asked for this DNS name, if it is not.
+///
+/// # Errors
+/// It is an IP address, looks like one, or is no name at all.
+pub fn check_dns_name(name: &str) -> Result<(), &'static str> {
+    match usable(AddressType::ExternalDns, name)? {
+        Some(_) => Err("this is an IP address, not a DNS name"),
+        None => Ok(()),
+    }
+}
+
 /// An IP address, or `None` for a DNS name; else why it is neither.
 fn usable(kind: AddressType, address: &str) -> Result<Option<IpAddr>, &'static str> {
     match address.parse::<IpAddr>() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 use perennial::{Backoff, Window};
+use perennial_kubernetes::addresses::check_dns_name;
 use perennial_pki::KeyAlgorithm;
 
 use super::{Observe, Policy, Runtime};
@@ -129,7 +130,7 @@ pub(crate) struct Wanted {
     #[arg(long, value_name = "O")]
     pub(crate) organization: Vec<String>,
     /// A DNS name; may be given again
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = dns_name)]
     pub(crate) dns: Vec<String>,
     /// An IP address; may be given again
     #[arg(long, value_name = "IP")]
@@ -214,6 +215,10 @@ pub(super) fn prefix(text: &str) -> Result<String, String> {
             Err("names of files begin with this: letters, digits, '-', '_' and '.', not beginning with '.'".into())
         }
     }
+}
+
+fn dns_name(text: &str) -> Result<String, &'static str> {
+    check_dns_name(text).map(|()| text.to_owned())
 }
 
 /// The API takes no shorter wish.

@@ -1,6 +1,6 @@
 //! How things are with each certificate, at the moment somebody wants to know.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use perennial::{Certificate, Now, Reason, RotationMachine, State};
@@ -33,12 +33,14 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn new(name: &str, tally: Option<&Tally>, next_step: Option<Instant>, source: Option<&Source>) -> Self {
-        let ended = matches!(source, Some(Source::Rotation(handle)) if handle.link().has_ended());
+        let ended = matches!(source, Some(Source::Rotation(handle, _)) if handle.link().has_ended());
         let (snapshot, credential, trouble) = match source {
-            Some(Source::Rotation(handle)) => {
+            Some(Source::Rotation(handle, lacking)) => {
                 let snapshot = handle.snapshot();
-                let (credential, trouble) = (snapshot.credential.clone(), snapshot.last_error.as_deref());
-                let trouble = trouble.map(str::to_owned);
+                let trouble = snapshot.last_error.as_deref().map(str::to_owned);
+                let lacking = lacking.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let trouble = trouble.or_else(|| Some(lacking).filter(|lacking| !lacking.is_empty()));
+                let credential = snapshot.credential.clone();
                 (Some(snapshot), credential, trouble)
             }
             Some(Source::Files(files)) => (None, Some(files.credential()), files.trouble()),

@@ -37,7 +37,10 @@ impl Addresses {
     /// What to ask for now; `None` without an address to ask for. The node's name is among the names, unless the Node
     /// object says what is: approvers compare with that. `object` is what it said, if it was looked at.
     pub(super) fn template(&self, node: &str, object: Option<&NodeObject>) -> Result<Option<Template>, String> {
-        let named = |template: Template| template.with_dns_names([node.to_owned()]);
+        let named = |template: Template| match node.parse() {
+            Ok(ip) => template.with_ip_addresses([ip]),
+            Err(_) => template.with_dns_names([node.to_owned()]),
+        };
         Ok(match self {
             Self::Given(addresses) => Some(named(Template::node(node).with_ip_addresses(addresses.iter().copied()))),
             Self::File(path) => {

@@ -20,7 +20,6 @@ use crate::cli::Run;
 use crate::failure::Failure;
 use crate::files;
 use crate::kubeconfigs::{self, Access};
-use crate::metrics::Source;
 use crate::observers::Observers;
 use crate::report::{self, Report};
 use crate::rotation::{Plan, SERVING_PREFIX};
@@ -154,7 +153,7 @@ impl<'a> Session<'a> {
         if let Some(kept) = &mut kept {
             kept.resume(&carried);
         }
-        let rotated = watches.iter().map(|watch| (watch.of.clone(), Source::Rotation(watch.running.handle().clone())));
+        let rotated = watches.iter().map(|watch| (watch.of.clone(), watch.source()));
         observers.watch(rotated.chain(kept.iter().map(Kept::source)));
         let to_write = access.write;
         Ok(Keeping {

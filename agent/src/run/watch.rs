@@ -1,7 +1,7 @@
 //! Looks on while a certificate is kept rotated, and tells.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use perennial::{Certificate, Fingerprint, State};
 use perennial_kubernetes::client::Progress;
@@ -10,6 +10,7 @@ use perennial_std::clock;
 use serde_json::{Value, json};
 
 use super::hook::Hook;
+use crate::metrics::{Lacking, Source};
 use crate::report::{self, Report};
 use crate::rotation::Running;
 use crate::spans::words;
@@ -26,7 +27,7 @@ pub(super) struct Watch {
     /// The certificate that was told of last, or was there before.
     told: Option<Fingerprint>,
     /// Why there is nothing to ask for.
-    lacking: String,
+    lacking: Lacking,
     /// It has expired, and nothing is done about that.
     lost: bool,
     seen: Seen,
@@ -68,7 +69,7 @@ impl Watch {
         };
         let held = told.is_some() || before.is_some_and(|before| counts(before));
         let told = told.or_else(|| before.map(|before| before.fingerprint));
-        let (of, lacking, seen) = (of.to_owned(), String::new(), Seen::default());
+        let (of, lacking, seen) = (of.to_owned(), Lacking::default(), Seen::default());
         Self { of, running, current, held, told, lacking, lost: false, seen }
     }
 
@@ -93,16 +94,23 @@ impl Watch {
     }
 
     /// What keeps it from being asked for, if anything does. Whoever tells has logged it.
-    pub(super) fn lacks(&mut self, why: &str, report: &mut Report) {
-        if !why.is_empty() && why != self.lacking {
+    pub(super) fn lacks(&self, why: &str, report: &mut Report) {
+        let mut lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
+        if !why.is_empty() && why != *lacking {
             report.event("trouble", json!({ "of": self.of, "reason": why }), "");
         }
-        why.clone_into(&mut self.lacking);
+        why.clone_into(&mut *lacking);
+    }
+
+    /// Who knows how it is doing.
+    pub(super) fn source(&self) -> Source {
+        Source::Rotation(self.running.handle().clone(), self.lacking.clone())
     }
 
     /// How it is doing, in a phrase.
     pub(super) fn status(&self) -> String {
         let state = self.running.handle().state();
+        let lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
         match (state, self.trouble()) {
             (State::Resting { rotate_at }, None) => format!("{}: good, next rotation at {rotate_at}", self.of),
             (_, Some(trouble)) => format!("{}: {trouble}", self.of),
@@ -110,7 +118,7 @@ impl Watch {
                 Some(progress) => format!("{}: {progress}", self.of),
                 None => format!("{}: asking for a certificate", self.of),
             },
-            (State::NoTemplate, None) if !self.lacking.is_empty() => format!("{}: {}", self.of, self.lacking),
+            (State::NoTemplate, None) if !lacking.is_empty() => format!("{}: {lacking}", self.of),
             (State::NotEnabled, None) if self.lost => format!("{}: expired, and rotation is not enabled", self.of),
             (state, None) => format!("{}: {state}", self.of),
         }
