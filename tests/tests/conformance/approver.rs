@@ -5,7 +5,7 @@ use perennial_kubernetes::objects::CertificateSigningRequest;
 use perennial_kubernetes::server::{Identity, Method, Options};
 
 use super::rig::{KUBELET_CLIENT, KUBELET_SERVING, Server, bootstrapper, csr, json, node_user};
-use super::{Row, same};
+use super::{Row, different, same};
 
 const SOURCE: &str = "sarapprove_test.go";
 const USAGES: &[&str] = &["key encipherment", "digital signature", "client auth"];
@@ -13,14 +13,19 @@ const USAGES: &[&str] = &["key encipherment", "digital signature", "client auth"
 const SELF: &str = "Auto approving self kubelet client certificate after SubjectAccessReview.";
 const NODE: &str = "Auto approving kubelet client certificate after SubjectAccessReview.";
 const NOT_APPROVED: &str = "not approved";
+const INVALID: &str = "refused when it is created";
+const NEVER_SEEN: &str = "so does a cluster's API, before any approver sees it";
 
 pub(crate) const ROWS: &[Row] = &[
-    same(SOURCE, "TestHasKubeletUsages/nil", NOT_APPROVED, || not_with(&[])),
-    same(SOURCE, "TestHasKubeletUsages/none", NOT_APPROVED, || {
+    different(SOURCE, "TestHasKubeletUsages/nil", INVALID, NEVER_SEEN, || {
+        let mut object = json(&good());
+        object["spec"].as_object_mut().unwrap().remove("usages");
+        assert_eq!(created(object), 422);
+    }),
+    different(SOURCE, "TestHasKubeletUsages/none", INVALID, NEVER_SEEN, || {
         let mut object = json(&good());
         object["spec"]["usages"] = serde_json::json!([]);
-        let mut server = Server::new(Options::default());
-        assert_eq!(server.send(&bootstrapper(), Method::Post, "", object), 422);
+        assert_eq!(created(object), 422);
     }),
     same(SOURCE, "TestHasKubeletUsages/key encipherment, digital signature", NOT_APPROVED, || {
         not_with(&["key encipherment", "digital signature"]);
@@ -102,9 +107,18 @@ pub(crate) const ROWS: &[Row] = &[
             assert_eq!(approval(&bootstrapper(), &other).as_deref(), Some(NODE));
         },
     ),
-    same(SOURCE, "TestRecognizers/cn of another node (selfnodeclient)", NOT_APPROVED, || {
-        assert_eq!(approval(&node_user("foo"), &csr("a", KUBELET_CLIENT, USAGES, &Template::node("bar"))), None);
-    }),
+    different(
+        SOURCE,
+        "TestRecognizers/cn of another node (selfnodeclient)",
+        "refused when a node creates it; not approved if somebody else in the nodes' group does",
+        "so does a cluster's NodeRestriction, before any approver sees it",
+        || {
+            let other = csr("a", KUBELET_CLIENT, USAGES, &Template::node("bar"));
+            assert_eq!(Server::new(Options::default()).create(&node_user("foo"), &other), 403);
+            assert_eq!(approval(&joe(), &other), None);
+            assert_eq!(approval(&node_user("bar"), &other).as_deref(), Some(SELF), "the same, asked by whom it is for");
+        },
+    ),
 ];
 
 fn good() -> CertificateSigningRequest {
@@ -116,20 +130,26 @@ fn joe() -> Identity {
     Identity::new("joe", ["system:nodes"])
 }
 
-/// What was said when it was approved.
+/// What was said when it was approved. It is there in any case.
 fn approval(user: &Identity, object: &CertificateSigningRequest) -> Option<String> {
     let mut server = Server::new(Options::default());
-    server.create(user, object);
-    let conditions = server.object("a")?.status.conditions;
+    assert_eq!(server.create(user, object), 201, "{} may create it", user.username);
+    let conditions = server.object("a").unwrap().status.conditions;
     conditions.into_iter().find(|condition| condition.type_ == "Approved").map(|condition| condition.message)
+}
+
+fn created(object: serde_json::Value) -> u16 {
+    Server::new(Options::default()).send(&bootstrapper(), Method::Post, "", object)
 }
 
 fn not_with(usages: &[&str]) {
     assert_eq!(approval(&bootstrapper(), &csr("a", KUBELET_CLIENT, usages, &Template::node("foo"))), None);
 }
 
+/// Neither asked for others, nor by whom it is for.
 fn recognized_by_nobody(object: &CertificateSigningRequest) {
-    for user in [bootstrapper(), node_user("foo")] {
+    let own = perennial_pki::read_request(&object.spec.request).unwrap().common_name;
+    for user in [bootstrapper(), Identity::new(own, ["system:nodes"])] {
         assert_eq!(approval(&user, object), None, "{}", user.username);
     }
 }

@@ -9,12 +9,13 @@ use std::time::Duration;
 use perennial::{Event, Template};
 use perennial_kubernetes::addresses::{AddressType, Addresses, NodeAddress};
 use perennial_kubernetes::client::Progress;
-use perennial_kubernetes::server::Approval;
+use perennial_kubernetes::rotation::{AskAs, Input};
+use perennial_kubernetes::server::{Approval, Options, Random};
 use perennial_pki::{Credential, interim};
-use perennial_std::{FileCredential, clock};
+use perennial_std::{Directory, FileCredential, clock};
 
-use super::support::{self, BOUND, Runtime};
-use super::{Row, different, same};
+use super::support::{self, Runtime};
+use super::{Row, different, rig, same};
 
 const SOURCE: &str = "kubelet_test.go";
 const TRANSPORT: &str = "transport_test.go";
@@ -44,6 +45,14 @@ use AddressType::{ExternalIp, Hostname, InternalIp};
 
 const CLOSES_NOTHING: &str = "cutting connections is their owner's business: it is told of each rotation, old and new";
 const LATER: &str = "a kubeconfig that names a certificate is written once there is one";
+
+const NOTHING: &str = "nothing is asked for";
+
+macro_rules! template_row {
+    ($case:literal, $does:expr, $check:expr) => {
+        same(SOURCE, concat!("TestNewCertificateManagerConfigGetTemplate/", $case), $does, $check)
+    };
+}
 
 pub(crate) const ROWS: &[Row] = &[
     same(SOURCE, "TestAddressesToHostnamesAndIPs/empty", "nothing", || assert_eq!(sorted(&[]), (vec![], vec![], 0))),
@@ -78,25 +87,23 @@ pub(crate) const ROWS: &[Row] = &[
         let (names, ip_addresses, _) = sorted(&[(Hostname, "hostname"), (Hostname, "1.1.1.1")]);
         assert_eq!((names, ip_addresses), (vec!["hostname".into()], ips(&["1.1.1.1"])));
     }),
-    same(SOURCE, "TestNewCertificateManagerConfigGetTemplate/no addresses", "nothing is asked for", || {
-        assert_eq!(asked_for(&[]), None);
-    }),
-    same(
+    template_row!("node addresses or hostnames and gate enabled", NOTHING, || assert_eq!(asked_for(&[]), None)),
+    template_row!("node addresses or hostnames and gate disabled", NOTHING, || assert_eq!(asked_for(&[]), None)),
+    different(
         SOURCE,
-        "TestNewCertificateManagerConfigGetTemplate/only hostnames",
-        "nothing is asked for, as with the gate AllowDNSOnlyNodeCSR off",
-        || assert_eq!(asked_for(&[(Hostname, "hostname")]), None),
+        "TestNewCertificateManagerConfigGetTemplate/only hostnames and gate enabled",
+        NOTHING,
+        "the gate AllowDNSOnlyNodeCSR is deprecated and off: it is as if it did not exist",
+        || assert_eq!(asked_for(&[(Hostname, "fake-node")]), None),
     ),
-    same(SOURCE, "TestNewCertificateManagerConfigGetTemplate/only IP", "it is asked for", || {
-        assert_eq!(
-            asked_for(&[(InternalIp, "1.1.1.1")]),
-            Some(Template::node("node").with_ip_addresses(ips(&["1.1.1.1"])))
-        );
-    }),
-    same(SOURCE, "TestNewCertificateManagerConfigGetTemplate/IP and hostname", "both are asked for", || {
-        let template = asked_for(&[(Hostname, "hostname"), (InternalIp, "1.1.1.1")]).unwrap();
-        assert_eq!((template.dns_names().len(), template.ip_addresses().len()), (1, 1));
-    }),
+    template_row!("only hostnames and gate disabled", NOTHING, || assert_eq!(
+        asked_for(&[(Hostname, "fake-node")]),
+        None
+    )),
+    template_row!("only IP addresses and gate enabled", "it is asked for", only_addresses),
+    template_row!("only IP addresses and gate disabled", "it is asked for", only_addresses),
+    template_row!("IP addresses and hostnames and gate enabled", "both are asked for", addresses_and_names),
+    template_row!("IP addresses and hostnames and gate disabled", "both are asked for", addresses_and_names),
     same(
         SOURCE,
         "TestKubeletServerCertificateFromFiles/remove and create",
@@ -147,30 +154,54 @@ pub(crate) const ROWS: &[Row] = &[
     same(
         "certificate_manager_test.go",
         "TestRotationLogsDuration",
-        "an observer sees how old a certificate was when its successor came; the first one has none before it",
+        "who looks on is told of the certificate replaced and of the moment, and so of its age; the first one replaces none",
         || {
-            let server = support::serve(Approval::Auto);
-            let ages = Arc::new(Mutex::new(Vec::new()));
-            let seen = ages.clone();
-            let handle = support::node(Runtime::Std, &server.cluster).start_watched(move |step| {
-                if let Event::CsrIssued { certificate, .. } = step.event {
-                    let before = step.before.certificate().map(|held| step.now.unix.since(held.validity.not_before()));
-                    seen.lock().unwrap().push((before, certificate.fingerprint));
+            let mut server = rig::Server::new(Options::default());
+            let old = server.node_credential(2 * rig::HOUR, rig::DAY);
+            let began = old.chain().certificate().validity.not_before();
+            for (credential, expected) in [(Some(old), Some(began)), (None, None)] {
+                let seen = Arc::new(Mutex::new(Vec::new()));
+                let mut node = rig::Node::new(rig::Server::new(Options::default()), credential);
+                let told = seen.clone();
+                node.rotation.observe(Box::new(move |step| {
+                    if let Event::CsrIssued { .. } = step.event {
+                        let began = step.before.certificate().map(|held| held.validity.not_before());
+                        told.lock().unwrap().push((began, step.now.unix));
+                    }
+                }));
+                node.tell(Input::RotateNow);
+                node.run(rig::MINUTE);
+                let [(before, at)] = seen.lock().unwrap()[..] else { panic!("it rotates once") };
+                assert_eq!(before, expected);
+                // Issued two hours before, and dated back by five minutes.
+                let age = before.map(|began| (at.since(began) - 5 * rig::MINUTE).as_secs() / 60);
+                assert_eq!(age, expected.map(|_| 120));
+            }
+        },
+    ),
+    different(
+        TRANSPORT,
+        "exitAfter",
+        "no process is ended: what has expired is renewed with the bootstrap credential as soon as that is allowed",
+        "a library ends nobody's process; client-go has to, because it chooses its credential only at the start",
+        || {
+            let mut server = rig::Server::new(Options::default());
+            let expired = server.node_credential(2 * rig::DAY, rig::DAY);
+            server.faults("{ match: { method: POST }, fault: { answer: { status: 403 } } }");
+            let mut node = rig::Node::with(server, Some(expired), |signer| {
+                if let AskAs::Other(token) = &signer.ask_as {
+                    signer.ask_as = AskAs::Own { bootstrap: Some(Arc::clone(token)) };
                 }
             });
-            let first = support::issued(&handle, 1);
-            handle.rotate_now();
-            support::issued(&handle, 2);
-            handle.shutdown();
-            let ages = ages.lock().unwrap();
-            let [(None, fingerprint), (Some(age), _)] = ages.as_slice() else { panic!("{ages:?}") };
-            let facts = first.chain().certificate();
-            assert_eq!(*fingerprint, facts.fingerprint);
-            assert!(*age >= clock::now().unix.since(facts.validity.not_before()) - BOUND.unwrap());
+            node.run(10 * rig::MINUTE);
+            assert_eq!((node.presents(), node.healthy), (None, Some(true)), "so long, and client-go has exited");
+            node.server.faults("");
+            node.run(rig::HOUR);
+            assert!(node.presents().is_some());
         },
     ),
     same(BOOTSTRAP, "TestLoadClientConfig/bootstrapPath is empty", "as the certificate at hand, and no other", || {
-        let (asked_as, _) = asked_as(true, false);
+        let (asked_as, _) = asked_as(Held::Valid, false);
         assert_eq!(asked_as, "system:node:worker-1");
     }),
     same(
@@ -178,7 +209,7 @@ pub(crate) const ROWS: &[Row] = &[
         "TestLoadClientConfig/bootstrap path is set and kubeconfig is valid",
         "as the certificate at hand: the bootstrap credential is ignored",
         || {
-            let (asked_as, _) = asked_as(true, true);
+            let (asked_as, _) = asked_as(Held::Valid, true);
             assert_eq!(asked_as, "system:node:worker-1");
         },
     ),
@@ -188,20 +219,51 @@ pub(crate) const ROWS: &[Row] = &[
         "the first request is made as the bootstrap credential says, the next as the certificate issued",
         LATER,
         || {
-            let (first, second) = asked_as(false, true);
-            assert_eq!((first.as_str(), second.as_str()), ("system:bootstrap:abcdef", "system:node:worker-1"));
+            for held in [Held::Expired, Held::Nothing] {
+                let (first, second) = asked_as(held, true);
+                assert_eq!((first.as_str(), second.as_str()), ("system:bootstrap:abcdef", "system:node:worker-1"));
+            }
         },
     ),
 ];
 
+fn only_addresses() {
+    let template = Template::node("node").with_ip_addresses(ips(&["192.168.1.1"]));
+    assert_eq!(asked_for(&[(InternalIp, "192.168.1.1")]), Some(template));
+}
+
+fn addresses_and_names() {
+    let template = Template::node("node").with_ip_addresses(ips(&["192.168.1.1"])).with_dns_names(["fake-node"]);
+    assert_eq!(asked_for(&[(Hostname, "fake-node"), (InternalIp, "192.168.1.1")]), Some(template));
+}
+
+/// The certificate that is there at the start.
+#[derive(PartialEq)]
+enum Held {
+    Nothing,
+    Expired,
+    Valid,
+}
+
 /// As whom two certificates are asked for, one after the other.
-fn asked_as(has_one: bool, has_bootstrap: bool) -> (String, String) {
+fn asked_as(held: Held, has_bootstrap: bool) -> (String, String) {
     let server = support::serve(Approval::Auto);
     let directory = tempfile::tempdir().unwrap();
-    if has_one {
-        let handle = support::node(Runtime::Std, &server.cluster).keeping(directory.path()).start();
-        support::issued(&handle, 1);
-        handle.shutdown();
+    match held {
+        Held::Nothing => {}
+        Held::Expired => {
+            let (now, day) = (clock::now().unix, rig::DAY);
+            let mut random = Random::from_os().unwrap();
+            let name = "system:node:worker-1";
+            let issued = now.before(2 * day);
+            let pair = support::new_authority().client_credential(name, &["system:nodes"], &mut random, issued, day);
+            Directory::open(directory.path(), "kubelet-client").unwrap().write(&pair.unwrap(), issued).unwrap();
+        }
+        Held::Valid => {
+            let handle = support::node(Runtime::Std, &server.cluster).keeping(directory.path()).start();
+            support::issued(&handle, 1);
+            handle.shutdown();
+        }
     }
     let before = server.csr_names().len();
     let mut node = support::node(Runtime::Std, &server.cluster).keeping(directory.path());
@@ -210,7 +272,7 @@ fn asked_as(has_one: bool, has_bootstrap: bool) -> (String, String) {
         node.signer = Some(perennial_kubernetes::rotation::Signer::kubelet_client(signer.cluster, None));
     }
     let handle = node.start();
-    if has_one {
+    if held == Held::Valid {
         handle.rotate_now();
     }
     support::issued(&handle, 1);

@@ -289,6 +289,8 @@ pub(crate) struct Node {
     pub(crate) submissions: u32,
     /// Certificates it was told to write.
     pub(crate) written: u32,
+    /// What client-go's `ServerHealthy` would be after the last exchange.
+    pub(crate) healthy: Option<bool>,
     live: Option<(RequestId, Wire)>,
 }
 
@@ -311,7 +313,7 @@ impl Node {
             pending: None,
         };
         let rotation = Rotation::new(start, server.now);
-        Self { server, rotation, submissions: 0, written: 0, live: None }
+        Self { server, rotation, submissions: 0, written: 0, healthy: None, live: None }
     }
 
     /// Whose serial number it would present now.
@@ -345,6 +347,7 @@ impl Node {
     fn converse(&mut self) -> Option<(RequestId, Result<Issued, CsrError>)> {
         let (id, wire) = self.live.as_mut()?;
         let (id, result) = (*id, wire.carry(&mut self.server)?);
+        self.healthy = wire.exchange.health().map(|health| health.reference_healthy()).or(self.healthy);
         self.live = None;
         Some((id, result))
     }
