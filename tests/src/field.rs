@@ -18,6 +18,7 @@ use perennial::{Certificate, Template, UnixTime};
 pub use cluster::{Answer, Api, Cluster, Conduct, Object, Seen};
 pub use holder::Perennial;
 
+use crate::laws::Verdict;
 use crate::mint;
 
 /// Happenings and the cluster go by the truth: how long ago everything began.
@@ -173,6 +174,10 @@ pub trait Holder {
     fn certificate(&self) -> Option<Arc<Certificate>>;
     /// The process starts anew.
     fn restart(&mut self, remembers: bool);
+    /// Whether it kept the laws. They are perennial's own.
+    fn lawful(&self) -> Verdict {
+        Ok(())
+    }
 }
 
 /// What a scenario came to.
@@ -243,6 +248,7 @@ pub fn live<H: Holder>(scenario: &Scenario, seed: u64, begin: impl FnOnce(World,
         without += next.saturating_sub(moment) - presented(holder.certificate().as_deref(), clocks, next);
         scene.clocks.awake = next - asleep;
         if next >= scenario.span {
+            holder.lawful().unwrap_or_else(|broken| panic!("{}: {broken}", scenario.name));
             break tally(&scene, holder.certificate().as_deref(), without);
         }
     }

@@ -6,6 +6,7 @@
 //! | [`world`] | virtual time: one machine, a scripted signer, a scripted disk, both clocks |
 //! | [`fleet`] | many worlds that share the time |
 //! | [`trace`] | what happened in a world, with a snapshot after every step |
+//! | [`recording`] | the same of a rotation with a server and a driver, written by looking on |
 //! | [`script`] | a hostile life, decoded from bytes: property tests and fuzzing share it |
 //! | [`laws`] | what the machine promises, each promise a function over a trace |
 //! | [`field`] | what goes wrong around a holder, and what it costs: for perennial and client-go alike |
@@ -27,6 +28,7 @@ pub mod laws;
 pub mod mint;
 pub mod model;
 pub mod oracle;
+pub mod recording;
 pub mod script;
 pub mod trace;
 pub mod world;

@@ -13,6 +13,7 @@ use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::rotation::{Duty, Input, Record, Rotation, Start};
 use perennial_kubernetes::server::{Approval, Decision, Options};
 use perennial_pki::{Credential, KeyAlgorithm};
+use perennial_tests::recording::Recording;
 use rig::{DAY, HOUR, MINUTE, SECOND, Server, Wire};
 
 /// What a crash leaves.
@@ -26,6 +27,7 @@ struct Node {
     server: Server,
     disk: Disk,
     rotation: Rotation,
+    recording: Recording,
     live: Option<(RequestId, Wire)>,
     /// The last Tick asked for.
     timer: Option<Instant>,
@@ -59,11 +61,13 @@ impl Node {
             Options { approval: Approval::Manual, signing_duration: DAY, keep_ended: DAY, ..Options::default() };
         let server = Server::new(options);
         let disk = Disk::default();
-        let (rotation, timer) = (begin(&server, &disk), Some(server.now.instant));
+        let (mut rotation, timer) = (begin(&server, &disk), Some(server.now.instant));
+        let recording = Recording::of(&mut rotation, server.now);
         Self {
             server,
             disk,
             rotation,
+            recording,
             live: None,
             timer,
             crash_after: None,
@@ -81,6 +85,7 @@ impl Node {
         self.live = None;
         self.server.pass(SECOND);
         self.rotation = begin(&self.server, &self.disk);
+        self.recording.goes_on(&mut self.rotation, self.server.now);
         self.timer = Some(self.server.now.instant);
     }
 
@@ -164,6 +169,7 @@ impl Node {
             let next = [self.rotation.deadline(), live].into_iter().flatten().min().unwrap_or(end).min(end);
             self.server.pass(next.since(self.server.now.instant).max(Duration::from_millis(1)));
         }
+        self.recording.check().unwrap_or_else(|broken| panic!("{broken}"));
     }
 
     fn decide(&mut self, decision: Decision) {
@@ -419,6 +425,7 @@ fn a_record_is_of_use_to_a_start_that_does_not_know_its_template_yet() {
     };
     node.server.pass(MINUTE);
     node.rotation = Rotation::new(start, node.server.now);
+    node.recording.goes_on(&mut node.rotation, node.server.now);
     (node.live, node.timer) = (None, Some(node.server.now.instant));
     node.run(MINUTE);
     assert!(matches!(node.rotation.machine().state(), State::NoTemplate));

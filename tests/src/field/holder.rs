@@ -8,6 +8,8 @@ use perennial::{Action, Certificate, Event, Failure, Instant, Key, Now, Pending,
 use perennial::{RotationMachine, Setup};
 
 use super::{Answer, Holder, Object, Seen, Start, World};
+use crate::laws::{Verdict, check};
+use crate::trace::{Record, Run, Trace};
 
 /// How far our clock may be off before an issued certificate counts as unusable: the edge's default.
 const SKEW: Duration = Duration::from_secs(3600);
@@ -25,7 +27,10 @@ pub struct Perennial {
     key: u64,
     keys: u64,
     saved: Option<(Pending, u64)>,
+    /// What the holder's wall clock was ahead when that was saved.
+    saved_ahead: i64,
     stored: Option<Arc<Certificate>>,
+    trace: Trace,
 }
 
 impl Perennial {
@@ -39,9 +44,25 @@ impl Perennial {
                 certificate: certificate.clone(),
                 ..Setup::default()
             };
-            let machine = RotationMachine::new(setup.clone(), now(&world));
+            let started = now(&world);
+            let machine = RotationMachine::new(setup.clone(), started);
             let wakes = Some(world.borrow().clocks.awake);
-            Self { world, setup, machine, wakes, live: None, key: 0, keys: 0, saved: None, stored: certificate }
+            let first = Run { started, pending: None, remembers: false, first: machine.clone(), records: vec![] };
+            let trace = Trace { policy: setup.policy.clone(), seed, wild: false, runs: vec![first] };
+            let stored = certificate;
+            Self {
+                world,
+                setup,
+                machine,
+                wakes,
+                live: None,
+                key: 0,
+                keys: 0,
+                saved: None,
+                saved_ahead: 0,
+                stored,
+                trace,
+            }
         }
     }
 
@@ -51,7 +72,10 @@ impl Perennial {
             let now = now(&self.world);
             let answered = matches!(event, Event::CsrIssued { .. } | Event::CsrFailed { .. });
             let mut save = answered || matches!(event, Event::CertWritten { .. });
-            for action in self.machine.handle(event, now) {
+            let actions = self.machine.handle(event.clone(), now);
+            let record = Record { now, event, actions: actions.clone(), after: self.machine.clone() };
+            self.trace.runs.last_mut().expect("it begins with a run").records.push(record);
+            for action in actions {
                 match action {
                     Action::SubmitCsr { id, key, .. } => {
                         save = true;
@@ -71,6 +95,7 @@ impl Perennial {
             }
             if save {
                 self.saved = self.machine.pending(now).map(|pending| (pending, self.key));
+                self.saved_ahead = self.world.borrow().clocks.ahead;
             }
         }
         let now = now(&self.world);
@@ -150,9 +175,18 @@ impl Holder for Perennial {
             pending: saved.as_ref().map(|(pending, _)| pending.clone()),
             ..self.setup.clone()
         };
+        // A wall clock that has gained makes what was spent seem long ago.
+        let remembers = saved.is_some() && self.world.borrow().clocks.ahead <= self.saved_ahead;
+        let (started, pending) = (now(&self.world), setup.pending.clone());
         self.saved = saved;
-        self.machine = RotationMachine::new(setup, now(&self.world));
+        self.machine = RotationMachine::new(setup, started);
+        let first = self.machine.clone();
+        self.trace.runs.push(Run { started, pending, remembers, first, records: vec![] });
         self.wakes = Some(self.world.borrow().clocks.awake);
+    }
+
+    fn lawful(&self) -> Verdict {
+        check(&self.trace)
     }
 }
 

@@ -12,6 +12,7 @@ use perennial_kubernetes::server::{
     self, Answer, Api, ApiRequest, Authority, Break, Method, Options, Random, Session, Tls, faults::Plan,
 };
 use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, Usage, certificate_request};
+use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;
 use rustls::time_provider::TimeProvider;
 use serde_json::Value;
@@ -286,6 +287,7 @@ impl Wire {
 pub(crate) struct Node {
     pub(crate) server: Server,
     pub(crate) rotation: Rotation,
+    recording: Recording,
     pub(crate) submissions: u32,
     /// Certificates it was told to write.
     pub(crate) written: u32,
@@ -312,8 +314,9 @@ impl Node {
             credential,
             pending: None,
         };
-        let rotation = Rotation::new(start, server.now);
-        Self { server, rotation, submissions: 0, written: 0, healthy: None, live: None }
+        let mut rotation = Rotation::new(start, server.now);
+        let recording = Recording::of(&mut rotation, server.now);
+        Self { server, rotation, recording, submissions: 0, written: 0, healthy: None, live: None }
     }
 
     /// Whose serial number it would present now.
@@ -323,7 +326,7 @@ impl Node {
         self.rotation.snapshot(now).credential.map(|held| held.chain().serial().to_owned())
     }
 
-    /// Goes on for so long.
+    /// Goes on for so long, by the laws.
     pub(crate) fn run(&mut self, span: Duration) {
         let end = self.server.now.instant.after(span);
         loop {
@@ -336,7 +339,7 @@ impl Node {
                 self.tell(rotation::Input::Finished { id, result });
             }
             if now.instant >= end {
-                return;
+                return self.recording.check().unwrap_or_else(|broken| panic!("{broken}"));
             }
             let live = self.live.as_ref().map(|(_, wire)| wire.until);
             let next = [self.rotation.deadline(), live, Some(end)].into_iter().flatten().min().unwrap_or(end);

@@ -61,6 +61,7 @@ fn endure(kind: &Kind) -> Result<u32, String> {
     if !world.run_until(2 * HOUR, |world| world.issued() > 1 && world.failure().is_none()) {
         return Err(format!("no recovery: {:?}", world.rotation.snapshot(world.now())));
     }
+    world.lawful()?;
     Ok(world.dropped)
 }
 

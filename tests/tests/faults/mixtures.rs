@@ -36,5 +36,6 @@ proptest! {
         let well = |world: &World| world.issued() > 1 && world.failure().is_none();
         prop_assert!(world.run_until(2 * HOUR, well), "{:?}", world.rotation.snapshot(world.now()));
         prop_assert_eq!(world.dropped, 0);
+        prop_assert_eq!(world.lawful(), Ok(()));
     }
 }

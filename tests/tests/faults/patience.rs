@@ -66,5 +66,6 @@ fn however_long_a_server_wants_to_be_left_alone_it_is_asked_again_before_the_cer
         world.set_faults(Plan::default());
         assert!(world.run_until(5 * MINUTE, |world| world.issued() > 1), "{name}");
         assert_eq!(world.dropped, 0, "{name}");
+        assert_eq!(world.lawful(), Ok(()), "{name}");
     }
 }

@@ -9,6 +9,7 @@ use perennial_kubernetes::cluster::{Cluster, Identity, Token};
 use perennial_kubernetes::rotation::{self, AskAs, Duty, Rotation, Signer, Start};
 use perennial_kubernetes::server::{self, Api, Authority, Break, Options, Random, Session, Tls, faults::Plan};
 use perennial_pki::{Credential, Usage};
+use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;
 use rustls::time_provider::TimeProvider;
 
@@ -35,6 +36,7 @@ pub(crate) struct World {
     pub(crate) api: Api,
     tls: Tls,
     pub(crate) rotation: Rotation,
+    recording: Recording,
     live: Option<Live>,
     /// Submissions so far.
     pub(crate) submissions: u64,
@@ -82,12 +84,15 @@ impl World {
             credential: None,
             pending: None,
         };
-        let rotation = Rotation::new(start, Now { instant: Instant::default(), unix: START });
+        let now = Now { instant: Instant::default(), unix: START };
+        let mut rotation = Rotation::new(start, now);
+        let recording = Recording::of(&mut rotation, now);
         let mut world = Self {
             millis: 0,
             api,
             tls,
             rotation,
+            recording,
             live: None,
             submissions: 0,
             most_requests: 0,
@@ -102,6 +107,11 @@ impl World {
 
     pub(crate) fn now(&self) -> Now {
         Now { instant: Instant::from_millis(self.millis), unix: START.after(Duration::from_millis(self.millis)) }
+    }
+
+    /// What law of the machine was broken by now, if any was.
+    pub(crate) fn lawful(&self) -> Result<(), String> {
+        self.recording.check()
     }
 
     pub(crate) fn issued(&self) -> u64 {
