@@ -22,5 +22,5 @@ mod setting;
 mod subject;
 
 pub use search::{Counterexample, Outcome, keys_tell_all, search};
-pub use setting::{EVERY_FAILURE, Flavour, Move, Setting, Wish, settings};
+pub use setting::{Flavour, Move, Setting, Wish, settings};
 pub use subject::{Duties, Subject};

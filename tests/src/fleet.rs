@@ -20,7 +20,12 @@ pub struct Fleet {
 impl Fleet {
     /// So many machines that start now, the signer issuing certificates of this lifetime.
     pub fn new(count: usize, setup: impl FnMut(usize) -> Setup, life: Duration) -> Self {
-        let worlds: Vec<World> = (0..count).map(setup).map(|setup| World::new(setup, life)).collect();
+        Self::of((0..count).map(setup).map(|setup| World::new(setup, life)).collect())
+    }
+
+    /// These worlds, all of which begin now.
+    pub fn of(worlds: Vec<World>) -> Self {
+        let count = worlds.len();
         let mut fleet = Self { worlds, agenda: BinaryHeap::new(), now: Instant::default() };
         (0..count).for_each(|i| fleet.note(i));
         fleet
@@ -31,36 +36,47 @@ impl Fleet {
         &self.worlds
     }
 
-    /// Something happens to each of them, now.
-    pub fn each(&mut self, mut happens: impl FnMut(&mut World)) {
+    /// Something happens to each of them, by its number, now.
+    pub fn each(&mut self, mut happens: impl FnMut(usize, &mut World)) {
         for i in 0..self.worlds.len() {
             let world = &mut self.worlds[i];
+            let noted = world.next_at();
             world.pass(self.now.since(world.now.instant));
-            happens(world);
-            self.note(i);
+            happens(i, world);
+            if world.next_at() != noted {
+                self.note(i);
+            }
         }
     }
 
     /// The earliest thing there is to do, in whichever world. False if nothing will ever happen by itself.
     pub fn step(&mut self) -> bool {
-        while let Some(Reverse((at, i))) = self.agenda.pop() {
+        let Some((at, i)) = self.earliest() else { return false };
+        self.agenda.pop();
+        self.worlds[i].step();
+        self.now = self.now.max(at);
+        self.note(i);
+        true
+    }
+
+    /// When the next step is, and whose. What a world no longer wants is struck off on the way.
+    fn earliest(&mut self) -> Option<(Instant, usize)> {
+        while let Some(&Reverse((at, i))) = self.agenda.peek() {
             if self.worlds[i].next_at() == Some(at) {
-                self.worlds[i].step();
-                self.now = self.now.max(at);
-                self.note(i);
-                return true;
+                return Some((at, i));
             }
+            self.agenda.pop();
         }
-        false
+        None
     }
 
     /// Every step of this span, but no more than `most`. False if there were more: somebody spins.
     pub fn run_for(&mut self, span: Duration, most: usize) -> bool {
         let end = self.now.after(span);
         for _ in 0..most {
-            if self.agenda.peek().is_none_or(|Reverse((at, _))| *at > end) {
+            if self.earliest().is_none_or(|(at, _)| at > end) {
                 self.now = end;
-                self.each(|_| {});
+                self.each(|_, _| {});
                 return true;
             }
             self.step();

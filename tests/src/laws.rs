@@ -3,6 +3,9 @@
 //! Some laws read what was recorded. Others take snapshots out of it and try: what if this machine, in
 //! this state, were ticked early, restarted, cloned, or never answered again? So every state a hostile
 //! life leads to is put to every test.
+//!
+//! That the machine never panics, whatever happens in whatever order by whatever clocks, is the first law, and needs no
+//! function: whoever gets a trace has seen it hold.
 
 mod bounds;
 mod certificates;
@@ -20,7 +23,7 @@ pub use clocks::{
     a_tick_makes_progress, an_early_tick_changes_nothing, lost_replies_are_survived, many_ticks_are_one_tick,
     setting_the_clock_back_delays_nothing, the_timer_is_the_deadline,
 };
-pub(crate) use requests::Bucket;
+pub(crate) use requests::{Bucket, ends_its_key};
 pub use requests::{
     at_most_one_request_is_out, churn_never_spends_the_last_token, every_request_is_closed_once,
     keys_are_kept_or_changed, nothing_is_asked_without_a_template_and_a_signer, stale_replies_change_nothing,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use perennial::{Action, Window};
 use perennial::{
     Backoff, Budget, Event, Failure, Fingerprint, Instant, Policy, RequestId, RotationMachine, Setup, Template,
+    UnixTime,
 };
 use proptest::prelude::*;
 
@@ -78,6 +79,10 @@ pub enum Step {
     Refused(bool),
     /// Somebody sets the wall clock, by milliseconds.
     WallClock(i64),
+    /// The pending record can be saved from now on, or not.
+    Records(bool),
+    /// The pending record is lost.
+    Forget,
     /// The process restarts.
     Restart,
     /// An earlier reply, counted from the latest, arrives once more.
@@ -86,6 +91,8 @@ pub enum Step {
     Foreign,
     /// The monotonic clock goes anywhere (in a wild life only).
     Jump(Instant),
+    /// The wall clock goes anywhere (in a wild life only).
+    Date(UnixTime),
 }
 
 impl Script {
@@ -141,7 +148,8 @@ impl Life {
         Issue { life: self.lifetime, backdate: Duration::ZERO, flaw }
     }
 
-    fn happen(&self, world: &mut World, step: &Step) {
+    /// One step of it happens in this world.
+    pub fn happen(&self, world: &mut World, step: &Step) {
         match step {
             Step::Go(most) => world.steps(*most),
             Step::Pass(span) => world.pass(*span),
@@ -164,10 +172,13 @@ impl Life {
                 world.handle(Event::CertRefused { fingerprint: held.unwrap_or(Fingerprint([0xff; 32])) });
             }
             Step::WallClock(millis) => world.step_wall_clock(*millis),
+            Step::Records(works) => world.records = *works,
+            Step::Forget => world.lose_record(),
             Step::Restart => world.restart(),
             Step::Again(back) => again(world, *back),
             Step::Foreign => foreign(world),
             Step::Jump(instant) => world.now.instant = *instant,
+            Step::Date(unix) => world.now.unix = *unix,
         }
     }
 }
@@ -279,8 +290,10 @@ fn step(bytes: &[u8; STEP], life: &Life) -> Step {
         27 => Step::Restart,
         28 | 29 => Step::Again(usize::from(a % 8)),
         30 => Step::Foreign,
-        _ if life.wild => Step::Jump(Instant::from_millis(anywhere(a, b, c))),
-        _ => Step::Tick,
+        _ if life.wild && a & 4 == 0 => Step::Jump(Instant::from_millis(anywhere(a, b, c))),
+        // As unsigned numbers in the middle are the ends of the signed ones.
+        _ if life.wild => Step::Date(UnixTime::from_millis(anywhere(a, b, c).wrapping_add(1 << 63).cast_signed())),
+        _ => [Step::Records(true), Step::Records(false), Step::Forget][usize::from(a) % 3].clone(),
     }
 }
 

@@ -113,16 +113,28 @@ pub struct World {
     pub next_answers: VecDeque<Answer>,
     /// What the disk makes of each write from now on, and how long it takes.
     pub disk: (Disk, Duration),
+    /// Whether the pending record can be saved.
+    pub records: bool,
     /// What the disk holds.
     pub stored: Option<Arc<Certificate>>,
     /// What has happened.
     pub trace: Trace,
 
     setup: Setup,
-    /// The pending record, and how far the wall clock was ahead when it was made.
-    saved: Option<(Pending, i64)>,
+    /// The pending record.
+    saved: Option<Saved>,
     arrivals: Vec<Arrival>,
     serial: u64,
+}
+
+/// A pending record on disk.
+#[derive(Clone, Debug)]
+struct Saved {
+    pending: Pending,
+    /// How far the wall clock was ahead when it was made.
+    ahead: i64,
+    /// No later one failed to be saved.
+    newest: bool,
 }
 
 /// Something on its way.
@@ -164,9 +176,10 @@ impl World {
             habit: Answer::healthy(life),
             next_answers: VecDeque::new(),
             disk: (Disk::Works, Duration::ZERO),
+            records: true,
             stored: setup.certificate.clone(),
             trace: Trace { policy: setup.policy.clone(), seed: setup.seed, wild: false, runs: vec![first] },
-            saved: setup.pending.clone().map(|pending| (pending, ahead(now))),
+            saved: setup.pending.clone().map(|pending| Saved { pending, ahead: ahead(now), newest: true }),
             arrivals: vec![],
             serial: 1_000_000 * u64::from(setup.certificate.is_some()),
             machine,
@@ -256,12 +269,17 @@ impl World {
     /// The process ends, whatever was under way, and starts again from what is durable.
     pub fn restart(&mut self) {
         self.arrivals.clear();
-        let remembers = self.saved.as_ref().is_some_and(|(_, saved_ahead)| ahead(self.now) <= *saved_ahead);
-        let pending = self.saved.as_ref().map(|(pending, _)| pending.clone());
+        let remembers = self.saved.as_ref().is_some_and(|saved| saved.newest && ahead(self.now) <= saved.ahead);
+        let pending = self.saved.as_ref().map(|saved| saved.pending.clone());
         let setup = Setup { certificate: self.stored.clone(), pending: pending.clone(), ..self.setup.clone() };
         self.machine = RotationMachine::new(setup, self.now);
         let first = self.machine.clone();
         self.trace.runs.push(Run { started: self.now, pending, remembers, first, records: vec![] });
+    }
+
+    /// The pending record is gone.
+    pub fn lose_record(&mut self) {
+        self.saved = None;
     }
 
     /// A certificate like the ones the signer issues, made now for this template.
@@ -342,7 +360,11 @@ impl World {
         let answered = matches!(event, Event::CsrIssued { .. } | Event::CsrFailed { .. });
         let refused = answered && pending.refusal.is_some();
         if submitted(actions).is_some() || refused || matches!(event, Event::CertWritten { .. }) {
-            self.saved = Some((pending, ahead(self.now)));
+            if self.records {
+                self.saved = Some(Saved { pending, ahead: ahead(self.now), newest: true });
+            } else if let Some(saved) = &mut self.saved {
+                saved.newest = false;
+            }
         }
     }
 

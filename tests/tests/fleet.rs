@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Failure, Setup, Template};
+use perennial::{Event, Failure, Setup, Template};
 use perennial_tests::fleet::{Fleet, worst};
 use perennial_tests::laws;
+use perennial_tests::script::{Script, Step, bytes};
 use perennial_tests::world::{Answer, World};
+use proptest::prelude::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
@@ -52,10 +54,10 @@ fn an_outage_of_hours_ends_without_a_crowd_and_without_a_certificate_lost() {
     let mut fleet = Fleet::new(300, node, life);
     // Into the window, so that a good part of them is due.
     assert!(fleet.run_for(18 * HOUR, 1_000_000));
-    fleet.each(|world| world.habit = Answer::fail(Failure::Unreachable));
+    fleet.each(|_, world| world.habit = Answer::fail(Failure::Unreachable));
     assert!(fleet.run_for(4 * HOUR, 1_000_000));
     let before = fleet.submissions().len();
-    fleet.each(|world| world.habit = Answer::healthy(life));
+    fleet.each(|_, world| world.habit = Answer::healthy(life));
     assert!(fleet.run_for(Duration::from_secs(150), 1_000_000));
     let back = &fleet.submissions()[before..];
     let worst = worst(back, Duration::from_secs(10));
@@ -64,4 +66,63 @@ fn an_outage_of_hours_ends_without_a_crowd_and_without_a_certificate_lost() {
     assert!(back.len() > 100 && worst * 4 < back.len(), "{worst} of {}", back.len());
     assert!(fleet.worlds().iter().all(has_a_certificate));
     lawful(&fleet);
+}
+
+#[test]
+fn no_world_goes_past_the_end_of_a_span_because_another_changed_its_mind() {
+    let mut fleet = Fleet::new(2, node, 24 * HOUR);
+    assert!(fleet.run_for(Duration::from_secs(1), 100));
+    let planned = |fleet: &Fleet| fleet.worlds().iter().map(|world| world.next_at().unwrap()).collect::<Vec<_>>();
+    let next = planned(&fleet);
+    let (first, later) = if next[0] < next[1] { (0, 1) } else { (1, 0) };
+    assert!(next[first] < next[later], "the worlds look at different times");
+    fleet.each(|i, world| {
+        if i == first {
+            world.handle(Event::TemplateChanged(None));
+        }
+    });
+    let end = next[first];
+    let span = end.since(fleet.worlds()[0].now.instant);
+    assert!(fleet.run_for(span, 100));
+    assert!(fleet.worlds().iter().all(|world| world.now.instant == end), "everybody is at {end}");
+    assert_eq!(fleet.worlds()[later].next_at(), Some(next[later]), "what is planned for later has not happened yet");
+}
+
+/// What can happen to a machine while others live: nothing that takes time of its own.
+fn happens_at_once(step: &Step) -> bool {
+    !matches!(step, Step::Go(_) | Step::Pass(_) | Step::Jump(_) | Step::Date(_))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    /// Hostile lives side by side: each is lived as it would be alone, and keeps every law.
+    #[test]
+    fn no_life_depends_on_the_others(lives in prop::collection::vec(bytes(24), 1..6)) {
+        let scripts: Vec<Script> = lives.iter().map(|bytes| Script::decode(bytes)).collect();
+        let begin = || scripts.iter().map(|script| script.life.begin()).collect::<Vec<_>>();
+        let rounds = scripts.iter().map(|script| script.steps.len()).max().unwrap_or(0);
+        let happens = |round: usize, i: usize, world: &mut World| {
+            if let Some(step) = scripts[i].steps.get(round).filter(|step| happens_at_once(step)) {
+                scripts[i].life.happen(world, step);
+            }
+        };
+        let beat = |round: usize| Duration::from_millis(7 << (round % 12));
+        let (mut fleet, mut alone) = (Fleet::of(begin()), begin());
+        let mut end = perennial::Instant::default();
+        for round in 0..rounds {
+            end = end.after(beat(round));
+            fleet.each(|i, world| happens(round, i, world));
+            prop_assert!(fleet.run_for(beat(round), 100_000));
+            for (i, world) in alone.iter_mut().enumerate() {
+                happens(round, i, world);
+                prop_assert!(world.run_for(beat(round), 100_000));
+            }
+            prop_assert!(fleet.worlds().iter().all(|world| world.now.instant == end));
+        }
+        for (together, alone) in fleet.worlds().iter().zip(&alone) {
+            prop_assert_eq!(together.transcript(), alone.transcript());
+            laws::check(&together.trace).map_err(|broken| TestCaseError::fail(format!("{broken}\n{}", together.trace)))?;
+        }
+    }
 }

@@ -12,7 +12,7 @@ use perennial::{
 use super::obey;
 use super::setting::{AHEAD, Flavour, LATE, Move, Setting, WISHES};
 use super::subject::{Duties, Subject};
-use crate::laws::Bucket;
+use crate::laws::{Bucket, ends_its_key};
 use crate::mint;
 
 pub(super) const SEED: u64 = 1;
@@ -41,6 +41,8 @@ pub(super) struct Life<S> {
     writing: bool,
     /// What the pending key may be used for once more.
     pub(super) kept: Option<Arc<Template>>,
+    /// The pending record from before the last request, if that can be found again in this world.
+    stale: Option<Pending>,
     pub(super) bucket: Bucket,
     pub(super) spent: Option<Instant>,
     pub(super) timer: Option<Instant>,
@@ -84,6 +86,7 @@ impl<S: Subject> Life<S> {
             owed: None,
             writing: false,
             kept: None,
+            stale: None,
             bucket: Bucket::full(&setting.policy),
             spent: None,
             timer: Some(now.instant),
@@ -110,7 +113,9 @@ impl<S: Subject> Life<S> {
             | Move::Signer
             | Move::RotateNow
             | Move::Found(_)
-            | Move::Restart => true,
+            | Move::Restart
+            | Move::RestartBlank
+            | Move::RestartStale => true,
         }
     }
 
@@ -121,7 +126,7 @@ impl<S: Subject> Life<S> {
     pub(super) fn after(&self, setting: &Setting, what: Move) -> Result<Self, String> {
         let mut life = self.clone();
         if let Some(event) = life.happen(setting, what) {
-            let duties = life.subject.handle(event.clone(), life.now);
+            let duties = life.handle(setting, &event);
             obey::step(setting, self, &mut life, &event, &duties)?;
         }
         Ok(life)
@@ -131,9 +136,18 @@ impl<S: Subject> Life<S> {
     pub(super) fn retrace(&self, setting: &Setting, what: Move) -> (Self, Option<(Event, Duties)>) {
         let mut life = self.clone();
         let Some(event) = life.happen(setting, what) else { return (life, None) };
-        let duties = life.subject.handle(event.clone(), life.now);
+        let duties = life.handle(setting, &event);
         life.note(&event, &duties, &setting.policy);
         (life, Some((event, duties)))
+    }
+
+    fn handle(&mut self, setting: &Setting, event: &Event) -> Duties {
+        let record = self.subject.pending(self.now);
+        let duties = self.subject.handle(event.clone(), self.now);
+        if duties.submit.is_some() && setting.moves.contains(&Move::RestartStale) {
+            self.stale = record;
+        }
+        duties
     }
 
     /// What happens in the world, and what the machine is told of it.
@@ -152,6 +166,8 @@ impl<S: Subject> Life<S> {
                 (self.bucket, self.spent) = (Bucket::full(&setting.policy), None);
                 self.restart(setting, pending);
             }
+            Move::RestartBlank => self.restart_at_a_loss(setting, None),
+            Move::RestartStale => self.restart_at_a_loss(setting, self.stale.clone()),
             Move::Alarm => {
                 let sleep = machine.deadline()?.since(self.now.instant);
                 self.pass(u64::try_from(sleep.as_millis()).unwrap_or(u64::MAX));
@@ -222,6 +238,14 @@ impl<S: Subject> Life<S> {
         (self.out, self.last_id, self.ended, self.owed, self.writing) = (None, None, None, None, false);
     }
 
+    /// With this record, or without one: of what was spent since, nobody knows.
+    fn restart_at_a_loss(&mut self, setting: &Setting, pending: Option<Pending>) {
+        (self.bucket, self.spent) = (Bucket::full(&setting.policy), None);
+        self.kept = pending.as_ref().filter(|pending| pending.key == Key::Pending).map(|found| found.template.clone());
+        self.stale.clone_from(&pending);
+        self.restart(setting, pending);
+    }
+
     /// Takes note of what was done. The laws have been checked.
     pub(super) fn note(&mut self, event: &Event, duties: &Duties, policy: &Policy) {
         let now = self.now.instant;
@@ -229,8 +253,7 @@ impl<S: Subject> Life<S> {
         let replied = |id: RequestId| self.out.as_ref().is_some_and(|out| out.id == id);
         match event {
             Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. } if replied(*id) => {
-                let spent = !matches!(event, Event::CsrFailed { failure, .. } if !failure.is_refusal());
-                self.kept = self.kept.take().filter(|_| !spent);
+                self.kept = self.kept.take().filter(|_| !ends_its_key(event));
                 self.ended = self.out.take().map(|out| out.id);
             }
             Event::CertWritten { .. } => (self.owed, self.writing) = (None, false),
@@ -277,6 +300,8 @@ impl<S: Subject> Life<S> {
         let other = self.disk.as_ref().filter(|disk| held.is_none_or(|held| held.fingerprint != disk.fingerprint));
         (self.disk.is_some(), other.map(|other| self.facts(setting, other))).hash(&mut state);
         (self.ahead, self.unnoticed, self.writing, &self.kept).hash(&mut state);
+        let spacing = policy.spacing.max(Duration::from_millis(1));
+        self.stale.as_ref().map(|record| self.told(spacing, record)).hash(&mut state);
         let spaced = self.spent.map_or(Duration::ZERO, |at| at.after(policy.spacing).since(now.instant));
         (self.bucket.level(now.instant), spaced).hash(&mut state);
         // Nobody comes later than that.
@@ -295,6 +320,17 @@ impl<S: Subject> Life<S> {
         let fits = WISHES.each_ref().map(|wish| wish.satisfied_by(certificate));
         let facts = (ahead(due), ahead(certificate.validity.not_after()), fits, certificate.provisional);
         (!certificate.validity.expired(earliest)).then_some(facts)
+    }
+
+    /// What a record still tells the next run.
+    fn told<'a>(&self, spacing: Duration, record: &'a Pending) -> (&'a Template, Key, [i64; 2], Option<(u32, i64)>) {
+        let Pending { template, key, submitted, budget_whole, refusal } = record;
+        let back = if self.ahead { AHEAD } else { Duration::ZERO };
+        // No policy here waits longer than for so many failures.
+        let (earliest, enough) = (self.now.unix.before(back), 3);
+        let ahead = |at: perennial::UnixTime| at.max(earliest).as_millis() - self.now.unix.as_millis();
+        let refusal = refusal.map(|refusal| (refusal.failures.min(enough), ahead(refusal.retry_at)));
+        (template, *key, [submitted.after(spacing), *budget_whole].map(ahead), refusal)
     }
 
     /// Reports that nobody waits for.
@@ -327,6 +363,8 @@ impl fmt::Display for Move {
             Self::Sleep(millis) => write!(f, "asleep for {millis} ms"),
             Self::WallClock => f.write_str("somebody sets the wall clock"),
             Self::Restart => f.write_str("restart"),
+            Self::RestartBlank => f.write_str("restart, the pending record is lost"),
+            Self::RestartStale => f.write_str("restart, the last pending record was not saved"),
             Self::RestartAhead => f.write_str("restart, the wall clock is set ahead"),
             event => write!(f, "{event:?}"),
         }

@@ -8,7 +8,7 @@ use perennial::{Event, Instant, Key, Now, Policy, Reason, State};
 use super::life::{Life, Out, SEED};
 use super::setting::{AHEAD, Flavour, LATE, Setting, WISHES};
 use super::subject::{Duties, Subject};
-use crate::laws::{Verdict, ensure, goes_on, longest_silence, no_later, nothing_valid_is_given_up};
+use crate::laws::{Verdict, ends_its_key, ensure, goes_on, longest_silence, no_later, nothing_valid_is_given_up};
 use crate::trace::{can_ask, live};
 
 /// What may not go wrong in any step, from `before` to `life`. The world takes note of what was done.
@@ -84,11 +84,7 @@ fn requests<S: Subject>(setting: &Setting, life: &Life<S>, event: &Event, duties
     ensure!(out.is_none() || duties.cancel.is_some(), "a second request is out");
     ensure!(Some(*id) > life.last_id, "{id} does not follow {}", name(life.last_id));
     ensure!(can_ask(machine) && machine.template() == Some(template), "{template} is asked for, but is not wanted");
-    let spent = match event {
-        Event::CsrIssued { .. } => replied.is_some() && life.out.as_ref().map(|out| out.id) == replied,
-        Event::CsrFailed { failure, .. } => failure.is_refusal() && life.out.as_ref().map(|out| out.id) == replied,
-        _ => false,
-    };
+    let spent = life.out.as_ref().map(|out| out.id) == replied && ends_its_key(event);
     let expected = if spent { Key::New } else { life.key_for(template) };
     ensure!(*key == expected, "it is asked with the {key}, not the {expected}");
     let superseded = out.is_some_and(|out| !timed_out(&setting.policy, out, now));

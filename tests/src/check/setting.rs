@@ -58,6 +58,10 @@ pub enum Move {
     FoundOurs,
     /// The process restarts from what is durable.
     Restart,
+    /// The same, but the pending record is lost.
+    RestartBlank,
+    /// The same, but the last request's record could not be saved: the one before is found, or none.
+    RestartStale,
     /// The same, and the wall clock was set ahead meanwhile.
     RestartAhead,
 }
@@ -125,23 +129,10 @@ impl Setting {
 }
 
 /// Every failure, and two that ask for patience.
-pub const EVERY_FAILURE: [Move; 15] = [
-    Move::Fail(Failure::Denied, None),
-    Move::Fail(Failure::SignerFailed, None),
-    Move::Fail(Failure::Rejected, None),
-    Move::Fail(Failure::BadCertificate, None),
-    Move::Fail(Failure::Unsatisfying, None),
-    Move::Fail(Failure::AlreadyDue, None),
-    Move::Fail(Failure::Unauthorized, None),
-    Move::Fail(Failure::Forbidden, None),
-    Move::Fail(Failure::Throttled, None),
-    Move::Fail(Failure::Unreachable, None),
-    Move::Fail(Failure::TimedOut, None),
-    Move::Fail(Failure::Deleted, None),
-    Move::Fail(Failure::Local, None),
-    Move::Fail(Failure::Throttled, Some(2)),
-    Move::Fail(Failure::Denied, Some(100)),
-];
+static EVERY_FAILURE: LazyLock<Vec<Move>> = LazyLock::new(|| {
+    let patient = [Move::Fail(Failure::Throttled, Some(2)), Move::Fail(Failure::Denied, Some(100))];
+    Failure::ALL.into_iter().map(|failure| Move::Fail(failure, None)).chain(patient).collect()
+});
 
 const TIME: [Move; 3] = [Move::Pass, Move::Alarm, Move::Tick];
 const CHANGES_OF_MIND: [Move; 4] = [
@@ -160,6 +151,7 @@ const EVERY_ISSUE: [Move; 7] = [
     Move::Issue(Flavour::Early),
 ];
 const DISK: [Move; 2] = [Move::Written, Move::WriteFailed];
+const LOST_RECORDS: [Move; 2] = [Move::RestartBlank, Move::RestartStale];
 const EVERY_FIND: [Move; 9] = [
     Move::Found(None),
     Move::Found(Some(Flavour::Good)),
@@ -181,12 +173,14 @@ pub fn settings() -> Vec<Setting> {
         setting("the store", small(), 6, usize::MAX, &[&few[..2], &DISK, &EVERY_FIND]),
         setting("clocks", small(), 8, usize::MAX, &[&few, &[Move::WallClock, Move::Sleep(6)]]),
         setting("restarts", small(), 6, usize::MAX, &[&few, &DISK[..1], &[Move::Restart, Move::RestartAhead]]),
+        setting("lost records", small(), 6, usize::MAX, &[&few, &DISK[..1], &LOST_RECORDS, &[Move::Restart]]),
         setting("kubelet", kubelet(), 8, usize::MAX, &[&few, &DISK, &[Move::Restart, Move::RotateNow]]),
         setting("no waits", hasty(), 6, usize::MAX, &[&EVERY_ISSUE, &EVERY_FAILURE, &CHANGES_OF_MIND]),
         setting("everything", small(), 8, 400_000, &[&everything()]),
     ]
 }
 
+/// But for stale records: by a wall clock that is set, no two of them would say the same.
 fn everything() -> Vec<Move> {
     let rest = [
         Move::Sleep(6),
@@ -196,6 +190,7 @@ fn everything() -> Vec<Move> {
         Move::Refused,
         Move::Restart,
         Move::RestartAhead,
+        Move::RestartBlank,
     ];
     [&EVERY_ISSUE[..], &EVERY_FAILURE, &CHANGES_OF_MIND, &DISK, &EVERY_FIND, &rest].concat()
 }

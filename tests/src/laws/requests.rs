@@ -97,12 +97,7 @@ pub fn keys_are_kept_or_changed(trace: &Trace) -> Verdict {
         let mut kept: Option<Arc<Template>> = left.map(|pending| pending.template.clone());
         for (before, record) in run.steps() {
             let accepted = record.replies_to().is_some_and(|id| live(before) == Some(id));
-            let spent = match &record.event {
-                Event::CsrIssued { .. } => accepted,
-                Event::CsrFailed { failure, .. } => accepted && (failure.is_refusal() || *failure == Failure::Outdated),
-                _ => false,
-            };
-            if spent {
+            if accepted && ends_its_key(&record.event) {
                 kept = None;
             }
             if let Some((id, template, key)) = record.submitted() {
@@ -114,6 +109,15 @@ pub fn keys_are_kept_or_changed(trace: &Trace) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// Whether, after this reply, asking with the same key again could only give the same answer again.
+pub(crate) fn ends_its_key(reply: &Event) -> bool {
+    match reply {
+        Event::CsrIssued { .. } => true,
+        Event::CsrFailed { failure, .. } => failure.is_refusal() || *failure == Failure::Outdated,
+        _ => false,
+    }
 }
 
 /// No script makes the machine submit more than [`Policy::submissions_within`] allows, in any span,

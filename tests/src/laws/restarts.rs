@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use perennial::{Event, Failure, Key, Now, Pending, Policy, RotationMachine, Setup, State};
+use perennial::{Event, Failure, Key, Now, Pending, Policy, Reason, RotationMachine, Setup, State};
 
 use super::bounds::longest_silence;
 use super::clocks::ticks;
@@ -30,11 +30,16 @@ pub fn a_restart_goes_on(trace: &Trace) -> Verdict {
 
 /// The same of one moment.
 pub(crate) fn goes_on(policy: &Arc<Policy>, seed: u64, machine: &RotationMachine, now: Now) -> Verdict {
-    let Some(pending) = machine.pending(now) else { return Ok(()) };
+    // Who never asked leaves no record, and begins as he did.
+    let pending = machine.pending(now);
     let restarted = restart(policy, seed, machine, pending.clone(), now);
     ensure!(restarted.rotation_point() == machine.rotation_point(), "the rotation point moves in a restart at {now}");
-    if !can_ask(machine) || machine.due(now).is_none() || machine.due(now) != restarted.due(now) {
-        return Ok(()); // a wish is not remembered
+    let (due, due_again) = (machine.due(now), restarted.due(now));
+    // What somebody said is not remembered; what can be seen of the certificate is seen again.
+    let was_said = matches!(due, Some(Reason::Asked | Reason::Refused));
+    ensure!(was_said || due == due_again, "due at {now}: {due:?}, after a restart {due_again:?}");
+    if !can_ask(machine) || due.is_none() || due != due_again {
+        return Ok(());
     }
     let (Some((asks_at, key)), Some((resumes_at, resumed_key))) =
         (next_request(policy, machine, now), first_request(policy, &restarted, now))
@@ -42,7 +47,9 @@ pub(crate) fn goes_on(policy: &Arc<Policy>, seed: u64, machine: &RotationMachine
         return Err(format!("after {now} nothing is asked: {machine}"));
     };
     ensure!(key == resumed_key, "after {now} it goes on with the {key}, a restart with the {resumed_key}");
-    let slow = pending.refusal.is_some() && pending.template == *machine.template().unwrap_or(&pending.template);
+    let slow = pending.is_some_and(|pending| {
+        pending.refusal.is_some() && pending.template == *machine.template().unwrap_or(&pending.template)
+    });
     let patient = now.instant.after(policy.refused.cap()).min(asks_at.instant);
     ensure!(
         !slow || live(machine).is_some() || resumes_at.instant >= patient,
@@ -51,14 +58,20 @@ pub(crate) fn goes_on(policy: &Arc<Policy>, seed: u64, machine: &RotationMachine
     Ok(())
 }
 
-fn restart(policy: &Arc<Policy>, seed: u64, machine: &RotationMachine, pending: Pending, now: Now) -> RotationMachine {
+fn restart(
+    policy: &Arc<Policy>,
+    seed: u64,
+    machine: &RotationMachine,
+    pending: Option<Pending>,
+    now: Now,
+) -> RotationMachine {
     let setup = Setup {
         policy: policy.clone(),
         seed,
         signer: machine.state() != State::NotEnabled,
         template: machine.template().cloned(),
         certificate: machine.certificate().cloned(),
-        pending: Some(pending),
+        pending,
     };
     RotationMachine::new(setup, now)
 }
