@@ -5,6 +5,11 @@
 //! would be told. Where jitter decides, the rule is an interval; what the machine does narrows it, and must stay
 //! inside. Under a policy without jitter every interval is a point. The monotonic clock is assumed to be one.
 //!
+//! Of core it takes words, not judgements: one number only, where in its window a rotation point was drawn, because any
+//! is as right as any other. That it lies in the window, and stays where it is, is said here ([`points_are_drawn_once`]).
+//! It is as long as it is because it says everything: every failure and find, the last millisecond of every wait, and
+//! what of it outlives a restart. A shorter one would leave out what is easily got wrong.
+//!
 //! | | |
 //! |---|---|
 //! | `model/history.rs` | facts, and the questions the rules ask of them |
@@ -15,11 +20,13 @@ mod history;
 mod learn;
 mod look;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{
-    Backoff, Certificate, Key, Now, Pending, Policy, RequestId, RotationMachine, State, Template, UnixTime,
+    Backoff, Certificate, Key, Now, Pending, Policy, Reason, RequestId, RotationMachine, State, Template, UnixTime,
+    rotation_point,
 };
 
 use crate::laws::Verdict;
@@ -28,11 +35,32 @@ use history::{Between, Fact, History, Millis};
 
 /// Every run of the trace follows the rules.
 pub fn the_rules_are_kept(trace: &Trace) -> Verdict {
+    points_are_drawn_once(trace)?;
     for run in &trace.runs {
         let mut model = Model::begin(trace, run);
         for record in &run.records {
             model.step(record).map_err(|why| format!("at {} after {}: {why}", record.now, record.event))?;
         }
+    }
+    Ok(())
+}
+
+/// A certificate has one rotation point as long as it is held, through every restart: in the part of its lifetime that
+/// the policy says, counted from its beginning.
+fn points_are_drawn_once(trace: &Trace) -> Verdict {
+    let mut drawn = HashMap::new();
+    for (_, Record { now, after, .. }) in trace.steps() {
+        let Some((held, point)) = after.certificate().zip(after.rotation_point()) else { continue };
+        let (begin, point) = (unix(held.validity.not_before()), unix(point));
+        let life = unix(held.validity.not_after()) - begin;
+        let window = trace.policy.window;
+        let thousandths = (point - begin) * 1000;
+        let (from, to) = (life * Millis::from(window.from()), life * Millis::from(window.to()));
+        // To the millisecond.
+        if thousandths <= from - 1000 || thousandths >= to + 1000 {
+            return Err(format!("at {now} {held} is to be rotated at {point}, outside of its window"));
+        }
+        same("rotation point", drawn.entry(held.fingerprint).or_insert(point), &point)?;
     }
     Ok(())
 }
@@ -90,10 +118,47 @@ impl Model {
         same("certificate", &self.history.held(), &machine.certificate())?;
         same("request out", &self.history.out().map(|(id, _)| id), &live(machine).map(RequestId::get))?;
         same("unwritten", &self.history.unwritten().is_some(), &machine.is_unwritten())?;
+        self.compare_state(machine.state())?;
         same("last failure", &self.history.failures().map(|(failure, _)| failure), &machine.last_failure())?;
         let pending = machine.pending(now);
         same("last request", &self.history.last_asked(), &pending.as_ref().map(|pending| &pending.template))?;
         pending.map_or(Ok(()), |pending| self.compare_pending(&pending, now))
+    }
+
+    /// What people are told.
+    fn compare_state(&self, state: State) -> Verdict {
+        let history = &self.history;
+        let reason = history.last_look();
+        let expected = match (history.out(), reason, history.held()) {
+            (Some((id, since)), Some(reason), _) => {
+                let State::Requesting { id: out, reason: why, until } = state else {
+                    return Err(format!("a request is out, but it is {state}"));
+                };
+                let until = Millis::from(until.as_millis());
+                return same("state", &(id, reason, since + self.timeout()), &(out.get(), why, until));
+            }
+            _ if !history.signer() => State::NotEnabled,
+            _ if history.wanted().is_none() => State::NoTemplate,
+            (_, None, Some(held)) => State::Resting { rotate_at: rotation_point(&self.policy, self.seed, held) },
+            _ => return self.compare_wait(reason.unwrap_or(Reason::NoCertificate), state),
+        };
+        same("state", &expected, &state)
+    }
+
+    /// The same while something is due, and cannot be asked for yet.
+    fn compare_wait(&self, reason: Reason, state: State) -> Verdict {
+        let (why, until, failed) = match state {
+            State::BackingOff { reason, until, failures, last } => (reason, until, Some((last, failures))),
+            State::Waiting { reason, until } => (reason, until, None),
+            _ => return Err(format!("{reason:?} is waited for, but it is {state}")),
+        };
+        same("state", &(reason, self.history.failures()), &(why, failed))?;
+        let (earliest, latest) = self.wait_for(reason);
+        let until = Millis::from(until.as_millis());
+        if (earliest..=latest).contains(&until) {
+            return Ok(());
+        }
+        Err(format!("it waits until {until}, not until {earliest} to {latest}"))
     }
 
     /// What a restart is told: the pace, by the wall clock of this moment.

@@ -87,6 +87,13 @@ impl Model {
         self.left(tokens).max(self.history.spaced(self.spacing()))
     }
 
+    /// When a certificate that is due for this reason may be asked for.
+    pub(super) fn wait_for(&self, reason: Reason) -> Between {
+        let (earliest, latest) = self.history.retry();
+        let allowed = self.allowed(tokens(reason));
+        (earliest.max(allowed), latest.max(allowed))
+    }
+
     /// When so many tokens are left: since each submission, one came back every `refill` and one went with that
     /// submission and with each later one.
     pub(super) fn left(&self, tokens: u32) -> Millis {
@@ -114,7 +121,7 @@ impl Model {
         let due = self.history.last_look().filter(|_| asks && self.history.out().is_none());
         let (earliest, latest) = self.history.retry();
         let allowed = due.map(|reason| self.allowed(tokens(reason)));
-        let retry = allowed.map(|allowed| (earliest.max(allowed), latest.max(allowed)));
+        let retry = due.map(|reason| self.wait_for(reason));
 
         let moments: Vec<Between> = known.map(|at| (at, at)).into_iter().chain(write).chain(retry).collect();
         let first = (moments.iter().map(|m| m.0).min(), moments.iter().map(|m| m.1).min());
@@ -150,7 +157,7 @@ impl Model {
         [rotates, expires, times_out, supersedes].into_iter().flatten().fold(checks, Millis::min)
     }
 
-    fn timeout(&self) -> Millis {
+    pub(super) fn timeout(&self) -> Millis {
         millis(self.policy.request_timeout).max(1)
     }
 }
