@@ -159,8 +159,7 @@ proptest! {
 fn an_answer_cut_off_anywhere_is_neither_believed_nor_the_end() {
     let scene = Scene::new();
     let full = Reply::object(201, &scene.issued());
-    // Every place is tried on the reader itself; here a sample, and every place near the end.
-    for length in (0..full.len()).step_by(23).chain(full.len() - 10..full.len()) {
+    for length in 0..full.len() {
         let mut first = true;
         let (outcome, lines) = scene.run(|asked| match asked.is_post() {
             true if std::mem::take(&mut first) => full.cut_at(length),
@@ -176,7 +175,7 @@ fn a_watch_cut_off_anywhere_is_taken_up_again() {
     let scene = Scene::new();
     let full = Reply::stream().event("MODIFIED", scene.issued());
     // Without the last chunk's line end the event itself is complete.
-    for length in (0..full.len() - 3).step_by(23).chain(full.len() - 20..full.len() - 3) {
+    for length in 0..full.len() - 3 {
         let mut first = true;
         let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch()) {
             (true, _) => Reply::object(201, &scene.object(&[])),

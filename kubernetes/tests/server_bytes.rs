@@ -6,7 +6,7 @@ mod server_support;
 
 use std::io::Write;
 
-use perennial_kubernetes::server::Session;
+use perennial_kubernetes::server::{Identity, Session};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -14,29 +14,34 @@ use server_support::text::*;
 use server_support::wire::Wire;
 use server_support::*;
 
-/// What clients say: things that are done, things that are refused, and things that end the connection.
-fn pool() -> Vec<Vec<u8>> {
-    let created = node_csr("a", "one");
-    let chunked = {
-        let body = created.to_string().replace("\"a\"", "\"c\"");
-        let (start, end) = body.split_at(300);
-        let head = format!(
-            "POST {COLLECTION} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\
-             content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
-        );
-        format!("{head}{:x}\r\n{start}\r\n{:x};x=y\r\n{end}\r\n0\r\nx-trailer: 1\r\n\r\n", start.len(), end.len())
-    };
+/// A request object named `c`, in chunks.
+fn chunked() -> String {
+    let body = node_csr("a", "one").to_string().replace("\"a\"", "\"c\"");
+    let (start, end) = body.split_at(300);
+    let head = format!(
+        "POST {COLLECTION} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\
+         content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
+    format!("{head}{:x}\r\n{start}\r\n{:x};x=y\r\n{end}\r\n0\r\nx-trailer: 1\r\n\r\n", start.len(), end.len())
+}
+
+/// A label for the object named `a`.
+fn patch() -> String {
     let patch = r#"{"metadata":{"labels":{"x":"y"}}}"#;
-    let patch = format!(
+    format!(
         "PATCH {COLLECTION}/a HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\
          content-type: application/merge-patch+json\r\ncontent-length: {}\r\n\r\n{patch}",
         patch.len()
-    );
+    )
+}
+
+/// What clients say: things that are done, things that are refused, and things that end the connection.
+fn pool() -> Vec<Vec<u8>> {
     [
-        post(&created),
+        post(&node_csr("a", "one")),
         post(&node_csr("b", "two")),
-        chunked,
-        patch,
+        chunked(),
+        patch(),
         get(COLLECTION),
         get(&format!("{COLLECTION}/a")),
         get(&format!("{COLLECTION}?watch=true&timeoutSeconds=1")),
@@ -114,6 +119,32 @@ fn a_request_cut_off_anywhere_does_nothing() {
         let whole = length == request.len();
         assert_eq!(wire.api.requests().count(), usize::from(whole), "{length}");
         assert_eq!(text.starts_with("HTTP/1.1 201"), whole, "{length}: {text}");
+        assert!(wire.session.is_closed(), "{length}");
+    }
+}
+
+#[test]
+fn of_requests_sent_together_and_cut_off_anywhere_those_are_done_that_are_whole() {
+    const ADMIN: &str = "administrator";
+    let requests = [post(&node_csr("a", "one")), patch().replace(TOKEN, ADMIN), chunked()];
+    let bytes = requests.concat();
+    let ends = requests.each_ref().map(String::len);
+    let [created, patched, all] = [ends[0], ends[0] + ends[1], bytes.len()];
+    // The first one alone is cut everywhere in the test before.
+    for length in created..=all {
+        let mut wire = Wire::new(manual(), usize::MAX);
+        wire.api.add_token(ADMIN, Identity::new("admin", ["system:masters"]));
+        let text = wire.exchange(&bytes.as_bytes()[..length]);
+        wire.session.receive_eof();
+        wire.pump();
+        let labelled = |name: &str| {
+            let object = wire.api.requests().find(|object| object.metadata.name == name)?;
+            Some(serde_json::to_value(object).unwrap()["metadata"]["labels"]["x"] == "y")
+        };
+        let expected = [Some(length >= patched), (length == all).then_some(false)];
+        assert_eq!([labelled("a"), labelled("c")], expected, "{length}");
+        let done = [created, patched, all].into_iter().filter(|end| *end <= length).count();
+        assert_eq!(text.matches("HTTP/1.1 20").count(), done, "{length}: {text}");
         assert!(wire.session.is_closed(), "{length}");
     }
 }
