@@ -33,6 +33,8 @@ pub struct Scenario {
     pub template: Option<Template>,
     /// How long ago the certificate it starts with was issued, if it has one.
     pub holds: Option<Duration>,
+    /// That certificate is a bootstrap credential: lent, to ask for the first one with.
+    pub lent: bool,
     /// How long certificates live.
     pub lifetime: Duration,
     /// How long it goes on.
@@ -73,6 +75,7 @@ impl Scenario {
             name,
             template: Some(Template::node("worker-1")),
             holds: None,
+            lent: false,
             lifetime: day,
             span: day,
             events: vec![],
@@ -84,6 +87,13 @@ impl Scenario {
     #[must_use]
     pub fn holding(mut self, age: Duration) -> Self {
         self.holds = Some(age);
+        self
+    }
+
+    /// What it starts with is a bootstrap credential.
+    #[must_use]
+    pub fn bootstrapping(mut self) -> Self {
+        self.lent = true;
         self
     }
 
@@ -202,15 +212,19 @@ pub enum End {
     Good,
     /// With a valid certificate that lacks something.
     Lacking,
+    /// With the bootstrap credential, still valid.
+    Lent,
     /// With none.
     None,
 }
 
 /// Lives it.
 pub fn live<H: Holder>(scenario: &Scenario, seed: u64, begin: impl FnOnce(World, Start) -> H) -> Tally {
-    let certificate = scenario.holds.zip(scenario.template.as_ref()).map(|(age, template)| {
+    let certificate = scenario.holds.map(|age| {
         let whole = scenario.lifetime + cluster::BACKDATE;
-        Arc::new(mint::certificate(template, 1, mint::EPOCH.before(age + cluster::BACKDATE), whole))
+        let template = scenario.template.clone().unwrap_or_else(|| Template::node("worker-1"));
+        let held = mint::certificate(&template, 1, mint::EPOCH.before(age + cluster::BACKDATE), whole);
+        Arc::new(if scenario.lent { mint::provisional(held) } else { held })
     });
     let template = scenario.template.clone().map(Arc::new);
     let scene =
@@ -296,6 +310,7 @@ fn tally(scene: &Scene, certificate: Option<&Certificate>, without: Duration) ->
     let valid = certificate.filter(|c| c.validity.not_before() <= now && !c.validity.expired(now));
     let end = match valid {
         None => End::None,
+        Some(held) if held.provisional => End::Lent,
         Some(held) if scene.template.as_ref().is_none_or(|template| template.satisfied_by(held)) => End::Good,
         Some(_) => End::Lacking,
     };

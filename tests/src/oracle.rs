@@ -52,28 +52,28 @@ struct Manager {
 }
 
 impl Oracle {
-    /// `NewManager`, then `Start`.
-    pub fn begin(world: World, Start { seed, certificate }: Start) -> Self {
-        Self::start(Manager {
+    /// `NewManager`, then `Start`. A bootstrap pair is written to the store, as if it were a certificate of one's own.
+    pub fn begin(world: World, start: Start) -> Self {
+        let lent = start.certificate.clone().filter(|certificate| certificate.provisional);
+        Self::start(world, start, lent)
+    }
+
+    /// `getCurrentCertificateOrBootstrap`, with what was lent if the store has nothing; then both loops.
+    fn start(world: World, Start { seed, certificate }: Start, lent: Option<Arc<Certificate>>) -> Self {
+        let valid = |stored: &Arc<Certificate>| world.borrow().clocks.wall() < stored.validity.not_after();
+        let current = lent.clone().or_else(|| certificate.clone().filter(valid));
+        let manager = Rc::new(Manager {
+            force_rotation: Cell::new(lent.is_some() || current.is_none()),
+            current: RefCell::new(current),
             world,
             dice: Cell::new(seed),
             store: RefCell::new(certificate),
-            current: RefCell::default(),
-            force_rotation: Cell::default(),
             last_request: RefCell::default(),
             cancelled: Cell::default(),
             template_changed: Cell::default(),
             wakes: Cell::default(),
             moved: Cell::default(),
-        })
-    }
-
-    /// `getCurrentCertificateOrBootstrap`, without a bootstrap pair; then both loops.
-    fn start(manager: Manager) -> Self {
-        let stored = manager.store.borrow().clone().filter(|stored| manager.now() < stored.validity.not_after());
-        manager.force_rotation.set(stored.is_none());
-        manager.current.replace(stored);
-        let manager = Rc::new(manager);
+        });
         let (rotator, watcher) = (manager.clone(), manager.clone());
         let rotate = async move {
             loop {
@@ -117,7 +117,7 @@ impl Holder for Oracle {
     fn restart(&mut self, _remembers: bool) {
         let Manager { world, dice, store, .. } = &*self.manager;
         let start = Start { seed: dice.get(), certificate: store.borrow().clone() };
-        *self = Self::begin(world.clone(), start);
+        *self = Self::start(world.clone(), start, None);
     }
 }
 

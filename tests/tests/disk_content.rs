@@ -33,6 +33,7 @@ fn found(directory: &Directory) -> Credential {
     (*directory.load(NOW).unwrap().credential.unwrap().0).clone()
 }
 
+/// From the field: <https://github.com/kubernetes/kubernetes/issues/53027>
 #[test]
 fn five_thousand_old_files_are_gone_in_a_few_writes_none_of_which_takes_long() {
     const OLD: usize = 5000;

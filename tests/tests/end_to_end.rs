@@ -69,6 +69,7 @@ fn a_denial_keeps_the_certificate_and_says_why() {
     });
 }
 
+/// From the field: <https://github.com/kubernetes/kubernetes/issues/65991>
 #[test]
 fn a_disowned_certificate_gives_way_to_the_bootstrap_credential() {
     on_both(|runtime| {
@@ -115,6 +116,7 @@ fn a_certificate_its_user_saw_refused_is_replaced_by_the_bootstrap_credential() 
     });
 }
 
+/// From the field: <https://github.com/spiffe/spiffe/pull/376>
 #[test]
 fn the_directory_holds_what_is_served_and_its_predecessor_each_in_a_file_of_its_own() {
     on_both(|runtime| {

@@ -28,6 +28,7 @@ fn serial(files: &FileCredential) -> String {
     files.credential().chain().serial().to_owned()
 }
 
+/// From the field: <https://github.com/spiffe/spiffe-helper/issues/422>
 #[test]
 fn another_pair_is_taken_up_and_half_of_one_is_not() {
     let directory = tempfile::tempdir().unwrap();

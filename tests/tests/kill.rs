@@ -31,6 +31,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 const PAIRS: [&str; 2] = ["even.pem", "odd.pem"];
 const KILLS: u32 = if cfg!(debug_assertions) { 60 } else { 1000 };
 
+/// From the field: <https://github.com/spiffe/spiffe-helper/issues/250>
 #[test]
 fn a_process_may_be_killed_at_any_moment() {
     if let Some(parent) = std::env::var_os(WRITE_TO) {

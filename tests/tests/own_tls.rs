@@ -161,6 +161,7 @@ fn serving(runtime: Runtime) -> (Server, Handle) {
     (api, holder.start())
 }
 
+/// From the field: <https://github.com/linkerd/linkerd2/issues/5888>
 #[test]
 fn a_client_sees_the_new_serving_certificate_and_existing_connections_go_on() {
     on_both(|runtime| {
@@ -195,6 +196,9 @@ fn a_client_sees_the_new_serving_certificate_and_existing_connections_go_on() {
     });
 }
 
+/// From the field: <https://github.com/kubernetes/kubeadm/issues/591>,
+/// <https://github.com/kubernetes/kubeadm/issues/1635>,
+/// <https://github.com/syself/cluster-api-provider-hetzner/issues/920>
 #[test]
 fn a_client_that_resumes_sees_the_new_serving_certificate_with_its_next_full_handshake() {
     on_both(|runtime| {
@@ -246,6 +250,7 @@ fn without_a_certificate_and_an_interim_one_a_server_ends_handshakes() {
     handle.shutdown();
 }
 
+/// From the field: <https://github.com/linkerd/linkerd2/issues/15109>
 #[test]
 fn users_are_told_of_rotations_with_the_old_and_the_new() {
     on_both(|runtime| {

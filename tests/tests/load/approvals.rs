@@ -16,7 +16,9 @@ fn all_goes_well() -> Scenario {
 
 /// Requests pile up while nobody approves, or the caller waits for ever:
 /// <https://github.com/kubernetes/kubernetes/issues/51966>,
-/// <https://github.com/cert-manager/csi-lib/issues/45>
+/// <https://github.com/cert-manager/csi-lib/issues/45>. Half a million of them, one per node every 15 minutes:
+/// <https://github.com/kubernetes/kubernetes/issues/132947>. And so it is where nobody approves serving certificates:
+/// <https://github.com/kubernetes/kubeadm/issues/591>
 fn nobody_approves() -> Scenario {
     Scenario::new("nobody approves").at(ZERO, Happening::Requests(Conduct::Ignores))
 }

@@ -63,7 +63,8 @@ fn set_back_wrongly() -> Scenario {
 
 /// Timers stand still in suspend: <https://github.com/golang/go/issues/35012>,
 /// <https://github.com/taskcluster/taskcluster/issues/5269>, <https://github.com/ltratt/pizauth/pull/48>,
-/// <https://github.com/BloopAI/bloop/pull/1027>
+/// <https://github.com/BloopAI/bloop/pull/1027>, <https://github.com/kubernetes/kubernetes/issues/111501>,
+/// <https://github.com/kubernetes/kubernetes/issues/115648>
 fn asleep_over_the_rotation_point() -> Scenario {
     Scenario::new("asleep from 1 h to 22 h 30 min")
         .holding(ZERO)

@@ -5,6 +5,7 @@
 //! behaviour: `INSTA_UPDATE=always`, then read the difference.
 
 mod approvals;
+mod bootstraps;
 mod clocks;
 mod denials;
 mod herds;
@@ -33,7 +34,7 @@ const SPREAD: &str = "nodes that waited together do not come back together";
 const REFUSED: &str = "a refusal is asked again after minutes, then after an hour";
 
 /// Where the default asks more than client-go, and why.
-const ASKS_MORE: [(&str, &str); 4] = [
+const ASKS_MORE: [(&str, &str); 6] = [
     (
         "clock set back 6 h at 2 h",
         "client-go takes what is not valid yet by its own clock, and the truth is on its side",
@@ -44,6 +45,8 @@ const ASKS_MORE: [(&str, &str); 4] = [
         "address flaps, signer slower",
         "client-go asks again with what is left of a backoff, but each time with a new object",
     ),
+    ("bootstrap credential, restarted meanwhile", "client-go keeps what it was lent"),
+    ("bootstrap credential, template 1 min later", "the same"),
 ];
 
 fn scenarios() -> Vec<Scenario> {
@@ -54,6 +57,7 @@ fn scenarios() -> Vec<Scenario> {
         signers::scenarios(),
         clocks::scenarios(),
         templates::scenarios(),
+        bootstraps::scenarios(),
     ];
     families.concat()
 }
@@ -125,7 +129,8 @@ fn table() {
 
 const HEAD: &str = "\
 Asked: submissions. Made: request objects. Most: objects there at a time. Without: time awake without a valid
-certificate. End: what is held at the end; `lacks` is a valid certificate without a name that is wanted.
+certificate. End: what is held at the end; `lacks` is a valid certificate without a name that is wanted, `lent` the
+bootstrap credential.
 
 |                                              |      || Policy::default()                       || Policy::kubelet()                       || client-go                               |
 | scenario                                     | span || asked | made  | most | without   | end   || asked | made  | most | without   | end   || asked | made  | most | without   | end   |
@@ -136,6 +141,7 @@ fn cells(tally: &Tally) -> String {
     let end = match tally.end {
         End::Good => "good",
         End::Lacking => "lacks",
+        End::Lent => "lent",
         End::None => "none",
     };
     let Tally { submissions, objects, most, without, .. } = tally;
@@ -216,6 +222,17 @@ fn the_kubelet_policy_asks_as_often_as_client_go() {
         for Tallies { kubelet, client_go, .. } in &lived.tallies {
             let (ours, theirs) = (kubelet.submissions.len(), client_go.submissions.len());
             assert!(ours.abs_diff(theirs) <= 1 + theirs / 50, "{name}: {ours}, client-go {theirs}");
+        }
+    }
+}
+
+/// What was lent is given back: a bootstrap credential is never taken for a certificate of one's own.
+#[test]
+fn client_go_keeps_a_bootstrap_credential_and_we_do_not() {
+    for name in ["bootstrap credential, restarted meanwhile", "bootstrap credential, template 1 min later"] {
+        let lived = ALL.iter().find(|lived| lived.scenario.name == name).expect("it is in the table");
+        for Tallies { default, kubelet, client_go } in &lived.tallies {
+            assert_eq!([default.end, kubelet.end, client_go.end], [End::Good, End::Good, End::Lent], "{name}");
         }
     }
 }

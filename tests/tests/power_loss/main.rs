@@ -41,6 +41,7 @@ fn about_records(round: usize) -> &'static [Act] {
     &ACTS[round]
 }
 
+/// From the field: <https://github.com/kubernetes/kubernetes/pull/131111>
 #[test]
 fn the_power_may_fail_at_every_step_and_again_after_it() {
     let tally = Explorer::of_all(starts, None, |explorer, start| {

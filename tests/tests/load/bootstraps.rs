@@ -1,0 +1,37 @@
+//! Credentials that are only lent, to ask for a first certificate with. They may allow more than a node's own.
+
+use perennial::Template;
+use perennial_tests::field::{Conduct, Happening, Scenario};
+
+use super::{DAY, HOUR, MINUTE, ZERO};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![restarted_before_approval(), without_a_template_at_first(), expired()]
+}
+
+/// client-go keeps what it was lent in its store: after a restart it is a valid certificate like any other, and stays
+/// until its own rotation point. (`getCurrentCertificateOrBootstrap` writes it, and then finds it.)
+fn restarted_before_approval() -> Scenario {
+    Scenario::new("bootstrap credential, restarted meanwhile")
+        .holding(HOUR)
+        .bootstrapping()
+        .lasting(12 * HOUR)
+        .at(ZERO, Happening::Requests(Conduct::Ignores))
+        .at(5 * MINUTE, Happening::Restart { remembers: true })
+        .at(10 * MINUTE, Happening::Requests(Conduct::WELL))
+}
+
+/// client-go means to replace it at its first look, and forgets that if there is no template then.
+fn without_a_template_at_first() -> Scenario {
+    Scenario::new("bootstrap credential, template 1 min later")
+        .holding(HOUR)
+        .bootstrapping()
+        .lasting(12 * HOUR)
+        .wanting(None)
+        .at(MINUTE, Happening::Wants(Some(Template::node("worker-1"))))
+}
+
+/// Of no use any more, and no hindrance.
+fn expired() -> Scenario {
+    Scenario::new("bootstrap credential, expired").holding(DAY + HOUR).bootstrapping().lasting(12 * HOUR)
+}

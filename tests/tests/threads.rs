@@ -1,0 +1,75 @@
+//! `threads.md`, the list of threads from the field, is true; and what of it is proven nowhere else.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use perennial::UnixTime;
+use perennial::store::{Entry, FileOp, Kind, Layout, Listing};
+
+const LIST: &str = include_str!("threads.md");
+
+/// Thread, file and test.
+fn rows() -> Vec<[&'static str; 3]> {
+    let cells = |line: &'static str| line.split('|').map(str::trim).collect::<Vec<_>>();
+    let rows = LIST.lines().filter(|line| line.starts_with("| https://")).map(cells);
+    rows.map(|cells| [cells[1], cells[2], cells[3]]).collect()
+}
+
+fn source(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn each_thread_has_a_test_that_exists() {
+    let rows = rows();
+    for [thread, file, test] in &rows {
+        let text = source(file);
+        assert!(text.contains(&format!("fn {test}(")), "{thread}: there is no {test} in {file}");
+        assert!(!file.contains("/load/") || text.contains(thread), "{file} does not say that it is about {thread}");
+    }
+    assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), rows.len(), "each row is there once");
+    let threads: BTreeSet<&str> = rows.iter().map(|[thread, ..]| *thread).collect();
+    println!("threads: {} rows: {}", threads.len(), rows.len());
+}
+
+#[test]
+fn what_the_scenarios_cite_is_on_the_list() {
+    let listed: BTreeSet<&str> = rows().into_iter().map(|[thread, ..]| thread).collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/load");
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+        let text = fs::read_to_string(entry.path()).unwrap();
+        for thread in text.split('<').filter_map(|rest| rest.strip_prefix("https://")?.split_once('>')) {
+            let thread = format!("https://{}", thread.0);
+            assert!(listed.contains(thread.as_str()), "{thread}, of {}, is not", entry.path().display());
+        }
+    }
+}
+
+/// Envoy, for one, heeds nothing but a name that something is moved to:
+/// <https://github.com/envoyproxy/envoy/issues/10979>
+#[test]
+fn who_watches_for_moves_only_sees_every_update() {
+    let layout = Layout::new("kubelet-client").unwrap();
+    let link = |target: &str| Entry { name: layout.current(), kind: Kind::Link, target: Some(target.into()) };
+    let file = |name: &str| Entry { name: name.into(), kind: Kind::File, target: None };
+    let before = [
+        Listing::default(),
+        Listing(vec![file("kubelet-client-2026-01-01-00-00-00.pem"), link("kubelet-client-2026-01-01-00-00-00.pem")]),
+    ];
+    for listing in before {
+        let update = layout.update(&listing, UnixTime::from_secs(1_800_000_000));
+        let name = layout.current();
+        let moved = update.steps.iter().filter(|step| matches!(step, FileOp::Rename { to, .. } if *to == name));
+        assert_eq!(moved.count(), 1, "{update:?}");
+        let touched = update.steps.iter().any(|step| match step {
+            FileOp::CreateNew { name: made } | FileOp::Symlink { name: made, .. } | FileOp::Link { name: made, .. } => {
+                *made == name
+            }
+            FileOp::Remove { name: gone } | FileOp::Rename { from: gone, .. } => *gone == name,
+            FileOp::Sync { .. } | FileOp::SyncDir | FileOp::Restrict { .. } => false,
+        });
+        assert!(!touched, "it is there all the time: {update:?}");
+    }
+}
