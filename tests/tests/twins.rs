@@ -4,9 +4,11 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use perennial::{Action, Event, State, Template};
+use perennial::{Action, Backoff, Event, State, Template, Window};
 use perennial_kubernetes::rotation::Step;
+use perennial_kubernetes::server::faults::Plan;
 use perennial_kubernetes::server::{Approval, Decision};
 use support::{BOUND, Runtime, issued, node, serve, waits_for_approval};
 
@@ -85,4 +87,44 @@ fn both_runtimes_live_the_same_life() {
     let [threads, futures] = [Runtime::Std, Runtime::Smol].map(life);
     assert!(threads.len() > 16, "{threads:#?}");
     assert_eq!(threads, futures);
+}
+
+/// Each goes wrong so often, one after the other; the last one is got over within its request.
+const TROUBLES: &str = "
+rules:
+- { match: { method: POST }, times: 1, fault: { answer: { status: 429, retryAfter: 1 } } }
+- { match: { method: POST }, times: 1, fault: { object: denied } }
+- { match: { method: POST }, times: 1, fault: { certificate: otherKey } }
+- { match: { method: POST }, times: 1, fault: { answer: { status: 500 } } }
+- { match: { method: POST }, times: 3, fault: { reset: beforeHead } }
+- { match: { method: GET }, times: 1, fault: { cut: inBody } }
+";
+
+/// All of them, until there is a certificate, and another one. Nobody waits for anything in between that might pass unseen.
+fn hard_life(runtime: Runtime) -> Vec<String> {
+    let transcript = Arc::new(Mutex::new(Transcript::default()));
+    let seen = transcript.clone();
+    let server = serve(Approval::Auto);
+    server.handle.with_api(|api, now| api.set_faults(Plan::parse(TROUBLES).unwrap(), now));
+    let mut node = node(runtime, &server.cluster);
+    let span = Duration::from_millis(100);
+    node.policy.refused = Backoff::new(span, span, Window::new(1000, 1000).unwrap()).unwrap();
+    let handle = node.start_watched(move |step| seen.lock().unwrap().note(step));
+    issued(&handle, 1);
+    handle.rotate_now();
+    issued(&handle, 2);
+    handle.shutdown();
+    let transcript = transcript.lock().unwrap();
+    transcript.lines.clone()
+}
+
+#[test]
+fn whatever_a_server_does_both_runtimes_live_the_same_life() {
+    let [threads, futures] = [Runtime::Std, Runtime::Smol].map(hard_life);
+    assert_eq!(threads, futures);
+    let failed = |line: &String| line.split_once("CsrFailed ").map(|(_, what)| what.to_owned());
+    let failures: Vec<String> = threads.iter().filter_map(failed).collect();
+    let expected =
+        ["#1 Throttled retry after 1s", "#2 Denied", "#3 BadCertificate", "#4 Unreachable", "#5 Unreachable"];
+    assert_eq!(failures, expected, "{threads:#?}");
 }
