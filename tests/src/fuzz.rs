@@ -9,6 +9,7 @@ mod kubeconfig;
 mod pki;
 mod server;
 mod text;
+mod texts;
 mod x509;
 
 use crate::laws;
@@ -18,19 +19,21 @@ pub use client::csr_client;
 pub use directory::directory;
 pub use kubeconfig::kubeconfig;
 pub use server::server;
+pub use texts::texts;
 pub use x509::pem_x509;
 
 /// Takes any bytes, and panics if something does not hold.
 pub type Target = fn(&[u8]);
 
 /// Every target and its name, which is also that of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("csr_client", csr_client),
     ("directory", directory),
     ("kubeconfig", kubeconfig),
     ("pem_x509", pem_x509),
     ("rotation", rotation),
     ("server", server),
+    ("texts", texts),
 ];
 
 /// No life breaks a law.

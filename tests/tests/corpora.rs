@@ -48,4 +48,5 @@ corpora! {
     pem_x509,
     rotation,
     server,
+    texts,
 }

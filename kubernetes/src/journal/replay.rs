@@ -149,16 +149,18 @@ impl ReplayError {
 impl fmt::Display for ReplayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |actions: &[String]| if actions.is_empty() { "nothing".to_owned() } else { actions.join(", ") };
-        match self {
-            Self::Cut => f.write_str("it is cut short"),
-            Self::Text { what, column } => write!(f, "{what} (column {column})"),
-            Self::Value(what) => f.write_str(what),
-            Self::Version(version) => write!(f, "the journal is of version {version}; this is version {VERSION}"),
-            Self::NotBegun(of) => write!(f, "nothing was said of {of} before: the beginning of the journal is missing"),
+        let text = match self {
+            Self::Cut => "it is cut short".to_owned(),
+            Self::Text { what, column } => format!("{what} (column {column})"),
+            Self::Value(what) => (*what).to_owned(),
+            Self::Version(version) => format!("the journal is of version {version}; this is version {VERSION}"),
+            Self::NotBegun(of) => format!("nothing was said of {of} before: the beginning of the journal is missing"),
             Self::Differs { event, journal, again, .. } => {
-                write!(f, "{event} led to {}; now it leads to {}", list(journal), list(again))
+                format!("{event} led to {}; now it leads to {}", list(journal), list(again))
             }
-        }
+        };
+        // A file may say anything: what it says of names is not for terminals to obey.
+        f.write_str(&text.replace(char::is_control, " "))
     }
 }
 

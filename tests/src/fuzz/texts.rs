@@ -1,0 +1,132 @@
+//! What is read at a start, or by somebody who looks: records, kubelet's configuration, Node objects, journals.
+
+use std::fmt::{Debug, Display};
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use perennial::{Event, Key, Now, Pending, Refusal, RotationMachine, Setup, Template};
+use perennial_kubernetes::addresses::Addresses;
+use perennial_kubernetes::journal::{self, Replay, ReplayError};
+use perennial_kubernetes::kubelet_config::KubeletConfig;
+use perennial_kubernetes::rotation::{Record, Step};
+
+use super::pki::Pki;
+use super::text;
+use crate::mint::{self, EPOCH};
+
+/// Errors are for people: a line, not much longer than what they are about.
+const LONGEST_MESSAGE: usize = 1024;
+
+/// Whatever is read: it is what it says, and reads the same once written; or there is an error that can be shown.
+pub fn texts(bytes: &[u8]) {
+    let (which, rest) = text::first(bytes);
+    let text = text::expand(rest, &WORDS);
+    match which % 4 {
+        0 => record(&text),
+        1 => kubelet_config(&text),
+        2 => node(&text),
+        _ => journal(&text),
+    }
+}
+
+fn record(text: &[u8]) {
+    let record = match Record::decode(text) {
+        Ok(record) => record,
+        Err(error) => return shown(&error, text),
+    };
+    assert_eq!(record.key.is_some(), record.pending.key == Key::Pending);
+    let again = Record::decode(&record.encode()).expect("it was written by us");
+    let key = |record: &Record| record.key.as_ref().map(|key| key.public_key_der().to_vec());
+    assert_eq!((&again.signer_name, &again.csr_name), (&record.signer_name, &record.csr_name));
+    assert_eq!((&again.pending, key(&again)), (&record.pending, key(&record)));
+    // Whatever it says, a machine that begins with it says what it wants next.
+    let setup =
+        Setup { template: Some(record.pending.template.clone()), pending: Some(record.pending), ..Setup::default() };
+    let mut machine = RotationMachine::new(setup, START);
+    assert_eq!(machine.deadline(), Some(START.instant));
+    let _ = machine.handle(Event::Tick, START);
+    assert!(machine.deadline() > Some(START.instant), "{machine}");
+}
+
+fn kubelet_config(text: &[u8]) {
+    let text = String::from_utf8_lossy(text);
+    match KubeletConfig::parse(Path::new("/var/lib/kubelet/config.yaml"), &text) {
+        Ok(config) => assert_eq!(config.tls_cert_file.is_some(), config.tls_private_key_file.is_some()),
+        Err(error) => shown(&error, text.as_bytes()),
+    }
+}
+
+fn node(text: &[u8]) {
+    // Its error is the JSON reader's own.
+    let template = Addresses::of_node(text).ok().and_then(|addresses| addresses.template("worker-1"));
+    let Some(template) = template else { return };
+    assert!(!template.ip_addresses().is_empty());
+    let name = |name: &String| name.len() <= 253 && name.bytes().all(|byte| byte.is_ascii_graphic());
+    assert!(template.dns_names().iter().all(name), "{template}");
+}
+
+fn journal(text: &[u8]) {
+    let mut replay = Replay::new();
+    for line in String::from_utf8_lossy(text).lines() {
+        match replay.line(line) {
+            Ok(told) => assert!(!told.to_string().is_empty()),
+            Err(error) => {
+                let ReplayError::Differs { journal, again, .. } = &error else {
+                    shown(&error, line.as_bytes());
+                    continue;
+                };
+                assert_ne!(journal, again);
+                assert!(!error.to_string().contains(char::is_control), "{error:?}");
+            }
+        }
+    }
+}
+
+fn shown(error: &(impl Display + Debug), text: &[u8]) {
+    let (message, debug) = (error.to_string(), format!("{error:?}"));
+    assert!(!message.is_empty() && !message.contains(char::is_control), "{message:?}");
+    assert!(message.len() < LONGEST_MESSAGE + 8 * text.len(), "{message}");
+    let secret = SECRET.as_str();
+    assert!(!message.contains(secret) && !debug.contains(secret), "{message}\n{debug}");
+}
+
+const START: Now = Now { instant: perennial::Instant::from_millis(1_000), unix: EPOCH };
+
+/// A line of a key, which must be shown nowhere.
+static SECRET: LazyLock<String> = LazyLock::new(|| {
+    let pem = Pki::new().ours.to_pem();
+    pem.lines().nth(1).expect("a key has such a line").to_owned()
+});
+
+/// A record with a key and one without, and what a fuzzer would take long to find: lines of a journal.
+static WORDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let template = Arc::new(Template::node("worker-1").with_ip_addresses([[192, 0, 2, 1].into()]));
+    let refusal = Refusal { failure: perennial::Failure::Denied, failures: 3, retry_at: EPOCH.after(super::pki::DAY) };
+    let record = |key: Option<_>| {
+        let pending = Pending {
+            template: template.clone(),
+            key: if key.is_some() { Key::Pending } else { Key::New },
+            submitted: EPOCH,
+            budget_whole: EPOCH.after(super::pki::DAY),
+            refusal: key.is_none().then_some(refusal),
+        };
+        let (signer_name, csr_name) = ("kubernetes.io/kubelet-serving".into(), "node-csr-1".into());
+        Record { signer_name, csr_name, pending, key }.encode().to_vec()
+    };
+    let mut words = vec![record(Some(Pki::new().ours)), record(None)];
+
+    let setup = Setup { template: Some(template.clone()), ..Setup::default() };
+    let mut machine = RotationMachine::new(setup, START);
+    words.push(journal::begin("node", START, &machine).into_bytes());
+    let id = perennial::RequestId::new(std::num::NonZeroU64::MIN);
+    let certificate = Arc::new(mint::certificate(&template, 1, EPOCH, super::pki::DAY));
+    for event in [Event::Tick, Event::CsrIssued { id, certificate }, Event::CertWritten { id }, Event::RotateNow] {
+        let before = machine.clone();
+        let actions = machine.handle(event.clone(), START);
+        let step = Step { now: START, event: &event, actions: &actions, before: &before, after: &machine };
+        words.push(journal::step("node", &step).into_bytes());
+    }
+    words.push(b"apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n".to_vec());
+    words.push(br#"{"status":{"addresses":[{"type":"InternalIP","address":"192.0.2.1"}]}}"#.to_vec());
+    words
+});
