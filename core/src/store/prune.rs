@@ -1,5 +1,6 @@
 //! What to remove: old pairs, and what updates cut short have left.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -29,10 +30,21 @@ impl Layout {
         Plan { steps: old.map(|name| FileOp::Remove { name }).collect() }
     }
 
-    /// Removes what updates cut short have left: files that were not whole yet, and links that nobody looks for.
+    /// Removes what updates cut short have left: files that were not whole yet, and links that nobody looks for. What
+    /// the link in use, or one in its stead, leads to stays, whatever it is called.
     pub fn sweep(&self, listing: &Listing) -> Plan {
-        let left = listing.0.iter().filter(|entry| self.is_unfinished(entry)).map(|entry| entry.name.clone());
-        Plan { steps: left.map(|name| FileOp::Remove { name }).collect() }
+        let target = |name: &str| listing.entry(name)?.target.as_deref();
+        let mut needed: Vec<&str> = Vec::new();
+        let fixed = ["crt", "key"].map(|end| format!("{}.{end}", self.prefix));
+        for name in [self.current(), self.updated()].into_iter().chain(fixed) {
+            let mut next = target(&name);
+            while let Some(name) = next.filter(|name| !needed.contains(name)) {
+                needed.push(name);
+                next = target(name);
+            }
+        }
+        let left = listing.0.iter().filter(|entry| self.is_unfinished(entry) && !needed.contains(&entry.name.as_str()));
+        Plan { steps: left.map(|entry| FileOp::Remove { name: entry.name.clone() }).collect() }
     }
 
     /// By its name nobody else's: updates give no other such names, and nobody else gives these.

@@ -98,9 +98,10 @@ impl Layout {
     /// that was killed.
     pub fn recover(&self, listing: &Listing, damaged: &[String], taken: Option<&Source>) -> Plan {
         let (current, updated) = (self.current(), self.updated());
-        let in_use = match taken {
-            Some(Source::Bundle(name)) => listing.file_behind(name),
-            Some(Source::Pair { .. }) | None => None,
+        let found = match taken {
+            Some(Source::Bundle(name)) => [listing.file_behind(name), None],
+            Some(Source::Pair { certificate, key }) => [certificate, key].map(|name| listing.file_behind(name)),
+            None => [None; 2],
         };
         let mut steps = Vec::new();
         for name in [&current, &updated].into_iter().filter(|name| damaged.contains(name)) {
@@ -111,7 +112,7 @@ impl Layout {
                 (None, _) => continue,
             };
             let step = set_aside(listing, aside);
-            if in_use != Some(aside) && !steps.contains(&step) {
+            if !found.contains(&Some(aside)) && !steps.contains(&step) {
                 steps.push(step);
             }
         }

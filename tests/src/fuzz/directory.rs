@@ -1,5 +1,7 @@
 //! Plans for a credential directory in which anything may lie.
 
+mod contents;
+
 use std::collections::BTreeMap;
 
 use perennial::UnixTime;
@@ -97,6 +99,8 @@ pub fn directory(bytes: &[u8]) {
         let remembered = run(&there, &layout.remember(&looked_at), &[&new]);
         assert_eq!(remembered.get(&layout.pending()), Some(&Thing::File(NEW)));
     }
+
+    contents::contents(&there, &names, now);
 }
 
 /// What a plan writes.

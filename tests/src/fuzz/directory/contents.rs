@@ -1,0 +1,144 @@
+//! The same directory with something in its files: what a `Directory` makes of that.
+
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use perennial::store::{FileOp, Layout, Listing};
+use perennial::{Template, UnixTime};
+use perennial_pki::{Credential, Usage};
+use perennial_std::{Contents, Directory, Folder, Loaded, Volume};
+
+use super::{PREFIX, Thing, Things};
+use crate::disk::{Disk, PATH, Start};
+use crate::fuzz::pki::Pki;
+
+/// Whatever the files hold: what is found is a whole pair that lies there; looking changes nothing, putting right loses
+/// nothing; a new pair is what is found from then on, and a record is read as it was written.
+pub(super) fn contents(there: &Things, kinds: &[(u8, String)], now: UnixTime) {
+    let shelf = Shelf(Arc::new(Mutex::new(disk(there, kinds))));
+    let layout = Layout::new(PREFIX).expect("a usable prefix");
+    let directory = Directory::on(Box::new(shelf.clone()), PathBuf::from(PATH), layout.clone());
+    let before = shelf.disk().clone();
+    let look = |when| directory.load(when).unwrap_or_else(|error| panic!("{error}"));
+
+    let found = look(now);
+    told(&found);
+    let recalled = directory.recall().map(|record| record.map(|bytes| bytes.to_vec()));
+    assert!(*shelf.disk() == before, "looking has changed something");
+    if let Some((credential, path)) = &found.credential {
+        let name = path.strip_prefix(PATH).ok().and_then(|name| name.to_str()).expect("a file there");
+        // Of two files, either may hold it.
+        let names = [name.to_owned(), name.replace(".crt", ".key")];
+        let lies_there = names.map(|name| before.read(&name).ok().flatten().unwrap_or_default()).concat();
+        let pem = credential.chain().pem();
+        assert!(String::from_utf8_lossy(&lies_there).contains(pem.lines().nth(1).unwrap_or(pem)), "{name}");
+    }
+
+    let recovered = directory.recover(now).unwrap_or_else(|error| panic!("{error}"));
+    told(&recovered);
+    assert_eq!(fingerprint(&recovered), fingerprint(&found));
+    // What a link to a link leads to is not known to be the same file.
+    let is_link = |name: &String| matches!(there.get(name), Some(Thing::Link(_)));
+    if !there.values().any(|thing| matches!(thing, Thing::Link(target) if is_link(target))) {
+        assert_eq!(fingerprint(&look(now)), fingerprint(&found), "once put right, the same is found");
+    }
+    let kept = shelf.disk().visible();
+    for (name, bytes) in before.visible() {
+        let litter = name.ends_with(".new") || name.contains(".link");
+        let is_file = matches!(there.get(name.as_ref()), Some(Thing::File(_)));
+        assert!(!is_file || litter || kept.values().any(|now| *now == bytes), "{name} is lost");
+    }
+
+    if directory.remember(b"a record").is_ok() {
+        assert_eq!(directory.recall().ok().flatten().as_deref().map(Vec::as_slice), Some(&b"a record"[..]));
+    } else {
+        assert!(recalled.is_err() || there.contains_key(&format!("{}.new", layout.pending())), "it can be remembered");
+    }
+    directory.write(&PAIRS[1], now).unwrap_or_else(|error| panic!("{error}"));
+    let written = look(now);
+    assert_eq!(fingerprint(&written), Some(PAIRS[1].chain().certificate().fingerprint));
+}
+
+fn fingerprint(loaded: &Loaded) -> Option<perennial::Fingerprint> {
+    loaded.credential.as_ref().map(|(credential, _)| credential.chain().certificate().fingerprint)
+}
+
+/// What was wrong can be shown to anybody.
+fn told(loaded: &Loaded) {
+    for problem in &loaded.problems {
+        let (message, debug) = (problem.to_string(), format!("{problem:?}"));
+        assert!(!message.is_empty());
+        for pair in PAIRS.iter() {
+            let pem = pair.key().to_pem();
+            let secret = pem.lines().nth(1).expect("a key has such a line");
+            assert!(!message.contains(secret) && !debug.contains(secret), "{message}");
+        }
+    }
+}
+
+fn disk(there: &Things, kinds: &[(u8, String)]) -> Disk {
+    there.iter().fold(Disk::default(), |disk, (name, thing)| match thing {
+        Thing::File(index) => disk.with(name, Start::File(&bytes(&kinds[*index]))),
+        Thing::Link(target) => disk.with(name, Start::Link(target)),
+        Thing::Other => disk.with(name, Start::Folder),
+    })
+}
+
+/// What a file of this kind holds.
+fn bytes((kind, name): &(u8, String)) -> Vec<u8> {
+    let [ours, another] = &*PAIRS;
+    let (pem, key) = (ours.to_pem(), ours.key().to_pem());
+    let chain = ours.chain().pem();
+    match kind / 3 {
+        0 => name.clone().into_bytes(),
+        1 => pem.as_bytes().to_vec(),
+        2 => another.to_pem().as_bytes().to_vec(),
+        3 => chain.as_bytes().to_vec(),
+        4 => key.as_bytes().to_vec(),
+        5 => [chain, another.key().to_pem().as_str()].concat().into_bytes(),
+        6 => [key.as_str(), "\nwords\n", chain].concat().into_bytes(),
+        7 => Vec::new(),
+        // Half of it: a crash of somebody else's.
+        cut => pem.as_bytes()[..usize::from(cut).min(80) * pem.len() / 80].to_vec(),
+    }
+}
+
+/// A pair, and one that is valid for as long.
+static PAIRS: LazyLock<[Credential; 2]> = LazyLock::new(|| {
+    let pki = Pki::new();
+    let template = Template::node("worker-1");
+    let another = pki.issue(&template, &pki.another, Usage::ClientAuth);
+    let another = Credential::new(another, Arc::clone(&pki.another)).expect("its key");
+    [pki.credential(&template, Usage::ClientAuth), another]
+});
+
+/// A virtual disk as a volume.
+#[derive(Clone, Debug)]
+struct Shelf(Arc<Mutex<Disk>>);
+
+impl Shelf {
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Volume for Shelf {
+    fn open(&self) -> std::io::Result<Box<dyn Folder + '_>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Folder for Shelf {
+    fn list(&self) -> std::io::Result<Listing> {
+        Ok(self.disk().list())
+    }
+
+    fn read(&self, name: &str) -> std::io::Result<Option<Contents>> {
+        let contents = |bytes: Arc<[u8]>| Contents { bytes: bytes.to_vec().into(), exposed: false };
+        Ok(self.disk().read(name)?.map(contents))
+    }
+
+    fn execute(&self, op: &FileOp, contents: &[u8]) -> std::io::Result<()> {
+        self.disk().execute(op, contents, |_| ())
+    }
+}
