@@ -28,6 +28,7 @@ pub mod laws;
 pub mod mint;
 pub mod model;
 pub mod oracle;
+#[cfg(feature = "edge")]
 pub mod recording;
 pub mod script;
 pub mod trace;
