@@ -6,7 +6,7 @@
 //! inside. Under a policy without jitter every interval is a point. The monotonic clock is assumed to be one.
 //!
 //! Of core it takes words, not judgements: one number only, where in its window a rotation point was drawn, because any
-//! is as right as any other. That it lies in the window, and stays where it is, is said here ([`points_are_drawn_once`]).
+//! is as right as any other. That it lies in the window, and stays where it is, is said here (`points_are_drawn_once`).
 //! It is as long as it is because it says everything: every failure and find, the last millisecond of every wait, and
 //! what of it outlives a restart. A shorter one would leave out what is easily got wrong.
 //!
