@@ -111,7 +111,8 @@ static WORDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
             refusal: key.is_none().then_some(refusal),
         };
         let (signer_name, csr_name) = ("kubernetes.io/kubelet-serving".into(), "node-csr-1".into());
-        Record { signer_name, csr_name, pending, key }.encode().to_vec()
+        let server = Some("https://127.0.0.1:6443".into());
+        Record { server, signer_name, csr_name, pending, key }.encode().to_vec()
     };
     let mut words = vec![record(Some(Pki::new().ours)), record(None)];
 
