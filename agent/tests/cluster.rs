@@ -133,6 +133,7 @@ fn a_kubeconfig_that_can_be_used_is_asked_with_and_left_alone() {
     assert_eq!(fs::read(&kubeconfig).unwrap(), before);
 }
 
+/// From the field: <https://github.com/kubernetes/kubernetes/issues/99645>
 #[test]
 fn a_kubeconfig_whose_certificate_has_expired_is_written_anew() {
     let directory = TempDir::new().unwrap();

@@ -58,6 +58,7 @@ fn pipe(path: &Path) {
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
 }
 
+/// From the field: <https://github.com/kubernetes/kubernetes/pull/131111>
 #[test]
 fn whatever_became_of_the_pair_in_use_there_is_one_again_and_the_remains_are_kept() {
     let directory = TempDir::new().unwrap();
@@ -79,6 +80,7 @@ fn whatever_became_of_the_pair_in_use_there_is_one_again_and_the_remains_are_kep
     }
 }
 
+/// From the field: <https://github.com/kubernetes/kubernetes/pull/97868>
 #[test]
 fn the_pair_before_the_damaged_one_comes_into_use_and_nobody_is_asked() {
     let directory = TempDir::new().unwrap();

@@ -117,6 +117,7 @@ fn damage_ends_a_kubelet_and_not_perennial_if_there_is_another_pair() {
     }
 }
 
+/// From the field: <https://github.com/kubernetes/website/pull/28312>
 #[test]
 fn what_is_no_link_is_in_the_next_certificates_way() {
     let file = |name: &'static str| {

@@ -196,9 +196,6 @@ fn a_client_sees_the_new_serving_certificate_and_existing_connections_go_on() {
     });
 }
 
-/// From the field: <https://github.com/kubernetes/kubeadm/issues/591>,
-/// <https://github.com/kubernetes/kubeadm/issues/1635>,
-/// <https://github.com/syself/cluster-api-provider-hetzner/issues/920>
 #[test]
 fn a_client_that_resumes_sees_the_new_serving_certificate_with_its_next_full_handshake() {
     on_both(|runtime| {
@@ -239,6 +236,9 @@ fn a_client_that_resumes_sees_the_new_serving_certificate_with_its_next_full_han
     });
 }
 
+/// From the field: <https://github.com/kubernetes/kubeadm/issues/591>,
+/// <https://github.com/kubernetes/kubeadm/issues/1635>,
+/// <https://github.com/syself/cluster-api-provider-hetzner/issues/920>
 #[test]
 fn without_a_certificate_and_an_interim_one_a_server_ends_handshakes() {
     let (_api, handle) = serving(Runtime::Std);

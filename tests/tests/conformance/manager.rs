@@ -323,6 +323,8 @@ pub(crate) fn error(fault: &str) -> CsrError {
     server.submit(&ask(&key(), KUBELET_CLIENT), HOUR, |_| {}).unwrap().unwrap_err()
 }
 
+/// From the field: <https://github.com/kubernetes/kubernetes/issues/138987>,
+/// <https://github.com/kubernetes/kubernetes/issues/141838>
 fn asks_with(configured: Option<KeyAlgorithm>, expected: KeyAlgorithm) {
     let adjust = |signer: &mut Signer| {
         signer.key_algorithm = configured.unwrap_or(signer.key_algorithm);
