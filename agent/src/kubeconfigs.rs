@@ -45,7 +45,7 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, needed: bool) -> Resul
     let endpoint = endpoint(primary).map_err(Failure::Usage)?;
     let cluster = cluster(&endpoint).map_err(|why| Failure::Usage(format!("{}: {why}", primary.display())))?;
 
-    match first_user(node, bootstrap) {
+    match first_user(node, bootstrap, &endpoint) {
         Err(why) if needed => {
             let missing = bootstrap.filter(|_| existing.is_none());
             let missing = missing.map(|path| format!(", and {} does not exist", path.display())).unwrap_or_default();
@@ -59,16 +59,50 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, needed: bool) -> Resul
         Some(usable) => existing.is_some() && !usable,
         None => true,
     };
-    let (node, bootstrap) = (node.to_owned(), bootstrap.map(Path::to_owned));
-    let bootstrap: IdentitySource = Arc::new(move || first_user(&node, bootstrap.as_deref()));
+    let (node, bootstrap, of) = (node.to_owned(), bootstrap.map(Path::to_owned), endpoint.clone());
+    let bootstrap: IdentitySource = Arc::new(move || first_user(&node, bootstrap.as_deref(), &of));
     Ok(Access { endpoint, cluster: Arc::new(cluster), bootstrap, write })
 }
 
 /// As whom to ask without a certificate. kubeadm removes the bootstrap kubeconfig once a node has joined, and whoever
 /// wants it to join again puts one there: which file it is has to be seen each time.
-fn first_user(node: &Path, bootstrap: Option<&Path>) -> Result<Identity, String> {
+fn first_user(node: &Path, bootstrap: Option<&Path>, asked: &Endpoint) -> Result<Identity, String> {
     let missing = |path: &Path| matches!(path.try_exists(), Ok(false));
-    identity(bootstrap.filter(|path| !missing(path)).unwrap_or(node))
+    let Some(bootstrap) = bootstrap.filter(|path| !missing(path)) else { return user_for(asked, node) };
+    match foreign(bootstrap, asked)? {
+        None => identity(bootstrap),
+        Some(why) => user_for(asked, node).map_err(|_| why),
+    }
+}
+
+/// A credential is shown to the cluster it is for, and to no other.
+fn user_for(asked: &Endpoint, path: &Path) -> Result<Identity, String> {
+    match foreign(path, asked)? {
+        None => identity(path),
+        Some(why) => Err(why),
+    }
+}
+
+/// Why the kubeconfig's user is none for the cluster that is asked, if it is for another one.
+fn foreign(path: &Path, asked: &Endpoint) -> Result<Option<String>, String> {
+    let of = endpoint(path)?;
+    Ok((!is_same_cluster(&of, asked)).then(|| {
+        format!(
+            "{}: it is for {}, and {} is asked, whose CA is another one: SIGHUP, or a restart, decides anew which it is",
+            path.display(),
+            of.server,
+            asked.server
+        )
+    }))
+}
+
+/// A cluster has many addresses, and one CA.
+fn is_same_cluster(one: &Endpoint, other: &Endpoint) -> bool {
+    let ca = |endpoint: &Endpoint| {
+        let pem = endpoint.ca_pem.as_ref()?;
+        Some(pem.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect::<Vec<u8>>())
+    };
+    one.server == other.server || ca(one).is_some() && ca(one) == ca(other)
 }
 
 /// What cannot be seen is not known to be missing.
@@ -228,8 +262,12 @@ mod tests {
         }
 
         fn put(&self, name: &str, user: &str) {
+            self.put_of(name, name, user);
+        }
+
+        fn put_of(&self, cluster: &str, name: &str, user: &str) {
             let text = format!(
-                "clusters: [{{name: c, cluster: {{server: 'https://{name}.example', insecure-skip-tls-verify: true}}}}]\n\
+                "clusters: [{{name: c, cluster: {{server: 'https://{cluster}.example', insecure-skip-tls-verify: true}}}}]\n\
                  users: [{{name: u, user: {{{user}}}}}]\n\
                  contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n"
             );
@@ -254,12 +292,40 @@ mod tests {
         files.put_with_certificate("node", clock::now().unix);
         let ask = files.read().bootstrap;
         assert!(matches!(ask(), Ok(Identity::Certificate(_))));
-        files.put("bootstrap", "token: abcdef.0123456789abcdef");
+        files.put_of("node", "bootstrap", "token: abcdef.0123456789abcdef");
         assert!(matches!(ask(), Ok(Identity::Token(_))));
-        files.put("bootstrap", "");
+        files.put_of("node", "bootstrap", "");
         assert!(ask().is_err_and(|why| why.contains("neither a token nor")));
         fs::remove_file(files.path("bootstrap")).unwrap();
         assert!(matches!(ask(), Ok(Identity::Certificate(_))));
+    }
+
+    #[test]
+    fn a_token_of_one_cluster_is_not_shown_to_another() {
+        let files = Files::new();
+        files.put_with_certificate("node", clock::now().unix);
+        let ask = files.read().bootstrap;
+        files.put("bootstrap", "token: abcdef.0123456789abcdef");
+        assert!(matches!(ask(), Ok(Identity::Certificate(_))), "the node's own is still one");
+        files.put("node", "");
+        assert!(ask().is_err_and(|why| why.contains("it is for https://bootstrap.example")));
+    }
+
+    #[test]
+    fn a_cluster_is_known_by_its_ca_whatever_its_address() {
+        let at = |server: &str, ca: Option<&str>| Endpoint {
+            server: server.into(),
+            ca_pem: ca.map(|ca| ca.as_bytes().to_vec()),
+            ..Endpoint::default()
+        };
+        for (one, other, same) in [
+            (at("https://a", None), at("https://a", Some("x")), true),
+            (at("https://a", Some("x\ny")), at("https://b", Some("x\r\ny\n")), true),
+            (at("https://a", Some("x")), at("https://b", Some("y")), false),
+            (at("https://a", None), at("https://b", None), false),
+        ] {
+            assert_eq!(is_same_cluster(&one, &other), same, "{one:?} {other:?}");
+        }
     }
 
     #[test]

@@ -26,13 +26,15 @@ pub(crate) struct Metrics {
     kept: Mutex<BTreeMap<String, Kept>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Kept {
     /// `None`: nothing is done about it that could be counted.
     tally: Option<Tally>,
     /// When its next step is due, by a clock that stands still while the machine is suspended: whoever sleeps then is
     /// not late.
     next_step: Option<Instant>,
+    /// Since when its rotation is known to be over.
+    ended_since: Option<Instant>,
     /// `None`: not started yet.
     source: Option<Source>,
 }
@@ -41,6 +43,7 @@ struct Kept {
 pub(crate) type Lacking = Arc<Mutex<String>>;
 
 /// Who knows how things are with a certificate.
+#[derive(Clone)]
 pub(crate) enum Source {
     /// It is kept rotated.
     Rotation(Handle, Lacking),
@@ -88,6 +91,7 @@ impl Metrics {
     fn answer(&self, path: &str, now: Now, awake: Instant) -> Option<Answer> {
         match path {
             "/healthz" => {
+                self.note_ends(awake);
                 let why_not = view::why_not_alive(&self.views(), awake);
                 let alive = why_not.is_empty();
                 Some(Answer::text(alive, if alive { "ok\n".into() } else { why_not }))
@@ -104,10 +108,21 @@ impl Metrics {
     }
 
     fn views(&self) -> Vec<View> {
-        let kept = self.kept();
-        let view =
-            |(name, kept): (&String, &Kept)| View::new(name, kept.tally.as_ref(), kept.next_step, kept.source.as_ref());
-        kept.iter().map(view).collect()
+        // A look may take long, at a file for one: no rotation is to wait for that.
+        let kept = self.kept().clone();
+        let view = |(name, kept)| {
+            let Kept { tally, next_step, ended_since, source } = kept;
+            View::new(name, tally, next_step, ended_since, source.as_ref())
+        };
+        kept.into_iter().map(view).collect()
+    }
+
+    /// Takes note of rotations that have ended: where everything is read again, others follow in a moment.
+    fn note_ends(&self, now: Instant) {
+        for kept in self.kept().values_mut() {
+            let ended = matches!(&kept.source, Some(Source::Rotation(handle, _)) if handle.link().has_ended());
+            kept.ended_since = ended.then(|| kept.ended_since.unwrap_or(now));
+        }
     }
 
     fn kept(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
@@ -122,6 +137,7 @@ mod tests {
     use perennial::{Event, RotationMachine, Setup, Template};
     use perennial_kubernetes::client::{Answer as Said, Health};
     use perennial_kubernetes::rotation::{Snapshot, Step};
+    use perennial_pki::interim;
     use perennial_std::link::Link;
 
     use super::*;
@@ -182,7 +198,8 @@ mod tests {
         let rotation = Rotation::new();
         assert_eq!(rotation.get("/healthz", Duration::ZERO), ("200 OK", "ok\n".into()));
         rotation.link.end();
-        let (status, body) = rotation.get("/healthz", Duration::ZERO);
+        assert_eq!(rotation.get("/healthz", Duration::ZERO).0, "200 OK", "another one may follow in a moment");
+        let (status, body) = rotation.get("/healthz", Duration::from_secs(61));
         assert_eq!((status, body.as_str()), ("503 Service Unavailable", "node: its rotation has ended\n"));
     }
 
@@ -202,6 +219,26 @@ mod tests {
         assert!(body.starts_with("node: its rotation hangs: it was to look at the clock "), "{body}");
         rotation.tick(later(Duration::from_secs(60)));
         assert_eq!(rotation.get("/healthz", Duration::ZERO).0, "200 OK");
+    }
+
+    #[test]
+    fn an_expired_certificate_has_a_time_to_live_below_zero_and_an_end() {
+        let metrics = Metrics::new("std");
+        let rotation = Rotation::new();
+        let credential = interim(&Template::node("worker"), Now::default().unix).unwrap();
+        let end = credential.chain().certificate().validity.not_after();
+        rotation
+            .link
+            .publish(Snapshot { credential: Some(Arc::new(credential)), ..Snapshot::clone(&rotation.link.snapshot()) });
+        let source = Source::Rotation(Handle::new(rotation.link.clone()), Lacking::default());
+        metrics.watch([("kubelet-client".to_owned(), source)].into());
+        let span = end.since(Now::default().unix) + Duration::from_secs(10);
+        let page = metrics.answer("/metrics", later(span), Instant::now()).unwrap().body;
+        assert!(page.contains("\nkubelet_certificate_manager_client_ttl_seconds -10\n"), "{page}");
+        let end = end.as_secs();
+        let named =
+            format!("\nperennial_certificate_not_after_timestamp_seconds{{certificate=\"kubelet-client\"}} {end}\n");
+        assert!(page.contains(&named), "{page}");
     }
 
     #[test]

@@ -34,7 +34,7 @@ fn a_node_that_is_killed_again_and_again_asks_once() {
     let directory = TempDir::new().unwrap();
     let signer = Signer::start(directory.path(), &["--approve", "manual"]);
     let mut names = Vec::new();
-    for n in 0..20 {
+    for n in 0..6 {
         let runtime = if n % 2 == 0 { "std" } else { "smol" };
         let mut run = Process::start(directory.path(), &run_arguments(&["--json", "--runtime", runtime]));
         names.push(run.event("waiting_for_approval", 1)["csr"].as_str().unwrap().to_owned());

@@ -75,7 +75,8 @@ pub enum Event {
         /// As in the [`WriteCert`](crate::Action::WriteCert) it answers.
         id: RequestId,
     },
-    /// Somebody else changed the store; this is what it holds now.
+    /// Somebody else changed the store; this is what it holds now. What is better is taken over, and what is worse is
+    /// overwritten; without a signer it is left alone, for then the store is somebody else's.
     CertReplaced(Option<Arc<Certificate>>),
     /// The server this certificate is meant for refused it (HTTP 401, TLS alert).
     CertRefused {

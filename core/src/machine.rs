@@ -67,7 +67,7 @@ impl Write {
 impl RotationMachine {
     /// A machine that wants its first Tick at `now`.
     pub fn new(setup: Setup, now: Now) -> Self {
-        let Setup { policy, seed, signer, template, certificate, pending } = setup;
+        let Setup { policy, seed, signer, template, certificate, unwritten, pending } = setup;
         let mut machine = Self {
             policy,
             seed,
@@ -86,6 +86,10 @@ impl RotationMachine {
             deadline: Some(now.instant),
         };
         machine.due = machine.due(now);
+        if unwritten && machine.certificate.is_some() {
+            let id = machine.take_id();
+            machine.unwritten = Some(Write::new(id, now.instant));
+        }
         if let Some(pending) = pending {
             machine.resume(pending, now);
         }
@@ -232,7 +236,8 @@ impl RotationMachine {
             }
             Some(_) | None => {
                 let ours = self.certificate_at(now.unix).is_some_and(|held| !held.provisional);
-                if !ours || self.unwritten.is_some() {
+                // Where nothing is asked for, somebody else keeps the store.
+                if !ours || !self.signer || self.unwritten.is_some() {
                     return false;
                 }
                 let id = self.take_id();

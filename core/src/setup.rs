@@ -22,6 +22,8 @@ pub struct Setup {
     pub template: Option<Arc<Template>>,
     /// The certificate at hand.
     pub certificate: Option<Arc<Certificate>>,
+    /// It is nowhere but in memory: it is to be written, as if it had been issued just now.
+    pub unwritten: bool,
     /// What an earlier run left behind, with its key in the pending slot.
     pub pending: Option<Pending>,
 }
@@ -35,6 +37,7 @@ impl Default for Setup {
             signer: true,
             template: None,
             certificate: None,
+            unwritten: false,
             pending: None,
         }
     }

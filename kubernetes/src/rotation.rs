@@ -45,6 +45,8 @@ pub struct Start {
     pub common_name: Option<String>,
     /// The credential at hand.
     pub credential: Option<Arc<Credential>>,
+    /// It is nowhere but in memory: it is written first of all.
+    pub unwritten: bool,
     /// What an earlier run left: the last record given with a [`Duty::Save`]. One that is of another server, another
     /// signer, another common name or another kind of key than are wanted now is disregarded.
     pub pending: Option<Record>,
@@ -87,7 +89,7 @@ struct Asking {
 impl Rotation {
     /// A rotation that wants its first Tick at `now`.
     pub fn new(start: Start, now: Now) -> Self {
-        let Start { policy, signer, template, common_name, credential, pending } = start;
+        let Start { policy, signer, template, common_name, credential, unwritten, pending } = start;
         let named = name_of(template.as_deref(), credential.as_deref()).or(common_name.as_deref());
         let record = pending.filter(|record| is_of_use(record, signer.as_ref(), named));
         let named = named.or_else(|| record.as_ref().map(|record| record.pending.template.common_name()));
@@ -102,12 +104,16 @@ impl Rotation {
                 pending.key = if key.is_some() { Key::Pending } else { Key::New };
                 (csr_name, Some(pending), key)
             });
+        // Until it is durable, a crash finds it again by its key, which stays in the record.
+        let only_here = || credential.as_ref().filter(|_| unwritten).map(|credential| credential.key().clone());
+        let key = key.or_else(only_here);
         let setup = Setup {
             policy,
             seed,
             signer: signer.is_some(),
             template,
             certificate: credential.as_ref().map(|credential| credential.chain().certificate().clone()),
+            unwritten,
             pending,
         };
         Self {

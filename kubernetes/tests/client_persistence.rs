@@ -173,6 +173,7 @@ fn who_waits_for_hours_is_not_cut_short_by_the_bound_on_requests() {
         template: Some(Arc::new(Template::node("a"))),
         common_name: None,
         credential: None,
+        unwritten: false,
         pending: None,
     };
     let mut rotation = Rotation::new(start, world.now);

@@ -24,6 +24,7 @@ fn issued(template: Template, names: &[&str], after: Duration) -> (Option<Failur
         template: Some(Arc::new(template)),
         common_name: None,
         credential: None,
+        unwritten: false,
         pending: None,
     };
     let mut rotation = Rotation::new(start, now);

@@ -60,9 +60,10 @@ impl Rotator {
         Self(self.0.observer(observer))
     }
 
-    /// Goes on from where an earlier rotation of this process ended: a credential that it could not write, or that is not
-    /// in the store any more, is served, and written as soon as that can be done; what it had asked for is gone on with.
-    /// To be told before the [`store`](Self::store), whose faults then are logged, and do not end what has begun.
+    /// Goes on from where an earlier rotation of this process ended: what it served is served, and written as soon as
+    /// that can be done if the store does not hold it; of what somebody else has put there meanwhile, the better one is
+    /// used. What it had asked for is gone on with. Told before the [`store`](Self::store), the store's faults are logged,
+    /// and do not end what has begun.
     #[must_use]
     pub fn resume(self, left: Left) -> Self {
         Self(self.0.resume(left))
@@ -78,7 +79,7 @@ impl Rotator {
     }
 
     /// What the rotation starts with.
-    pub const fn credential(&self) -> Option<&Arc<Credential>> {
+    pub fn credential(&self) -> Option<&Arc<Credential>> {
         self.0.credential()
     }
 
@@ -131,25 +132,25 @@ async fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, ending: &End
     }
     link.leave(rotation.record(perennial_std::clock::now()));
     if let Some(credential) = rotation.unwritten().cloned()
-        && smol::unblock(move || save(store.as_deref(), &credential)).await
+        && on_disk(&store, ending, move |store| save(store, &credential)).await
     {
         link.publish(Snapshot { unwritten: false, ..rotation.snapshot(perennial_std::clock::now()) });
     }
 }
 
 /// Works on the disk. If the loop is dropped meanwhile, this goes on: the end is not before.
-async fn on_disk(
+async fn on_disk<T: Send + 'static>(
     store: &Option<Arc<Directory>>,
     ending: &Ending,
-    work: impl FnOnce(Option<&Directory>) -> Input + Send + 'static,
-) -> Input {
+    work: impl FnOnce(Option<&Directory>) -> T + Send + 'static,
+) -> T {
     let (store, ending) = (store.clone(), ending.clone());
     smol::unblock(move || {
-        let input = work(store.as_deref());
+        let done = work(store.as_deref());
         // In this order: whoever waits for the end may open the store then.
         drop(store);
         drop(ending);
-        input
+        done
     })
     .await
 }

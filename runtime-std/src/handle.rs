@@ -100,6 +100,13 @@ pub struct Left {
     pub(crate) record: Option<Record>,
 }
 
+impl Left {
+    /// What was served.
+    pub(crate) fn credential(&self) -> Option<&Arc<Credential>> {
+        self.snapshot.credential.as_ref()
+    }
+}
+
 /// Tells of rotations. Who looks late may find that there were several: then `old` is what was told last, and nothing
 /// in between was ever told.
 #[derive(Debug)]

@@ -26,9 +26,8 @@ pub struct Rotator {
     signer: Option<Signer>,
     left: Option<Left>,
     store: Option<Arc<Directory>>,
-    credential: Option<Arc<Credential>>,
-    /// The store does not hold it.
-    unwritten: bool,
+    /// What the store holds.
+    found: Option<Arc<Credential>>,
     pending: Option<Record>,
     observers: Vec<Observer>,
 }
@@ -44,8 +43,7 @@ impl fmt::Debug for Rotator {
             .field("signer", &self.signer)
             .field("left", &self.left)
             .field("store", &self.store)
-            .field("credential", &self.credential)
-            .field("unwritten", &self.unwritten)
+            .field("found", &self.found)
             .field("pending", &self.pending)
             .field("observers", &self.observers.len())
             .finish()
@@ -95,9 +93,10 @@ impl Rotator {
         self
     }
 
-    /// Goes on from where an earlier rotation of this process ended: a credential that it could not write, or that is not
-    /// in the store any more, is served, and written as soon as that can be done; what it had asked for is gone on with.
-    /// To be told before the [`store`](Self::store), whose faults then are logged, and do not end what has begun.
+    /// Goes on from where an earlier rotation of this process ended: what it served is served, and written as soon as
+    /// that can be done if the store does not hold it; of what somebody else has put there meanwhile, the better one is
+    /// used. What it had asked for is gone on with. Told before the [`store`](Self::store), the store's faults are logged,
+    /// and do not end what has begun.
     #[must_use]
     pub fn resume(self, left: Left) -> Self {
         Self { left: Some(left), ..self }
@@ -123,40 +122,53 @@ impl Rotator {
             }
             Err(error) => return Err(error),
         };
-        let left = self.left.as_ref();
-        let pending = left.and_then(|left| left.record.clone()).or(pending);
-        let left = left.and_then(|left| left_over(&left.snapshot, found.as_ref()));
-        let unwritten = left.is_some();
-        let credential = left.or(found).or(self.credential);
-        Ok(Self { credential, unwritten, pending, store: Some(store), ..self })
+        Ok(Self { found, pending, store: Some(store), ..self })
     }
 
     /// What the rotation starts with.
-    pub const fn credential(&self) -> Option<&Arc<Credential>> {
-        self.credential.as_ref()
+    pub fn credential(&self) -> Option<&Arc<Credential>> {
+        self.left.as_ref().and_then(Left::credential).or(self.found.as_ref())
     }
 
     /// The parts a loop needs: decisions, disk, and the link to its handles.
     pub fn into_parts(self) -> (Rotation, Option<Arc<Directory>>, Arc<Link>) {
-        let Self {
-            name, policy, template, common_name, signer, store, credential, unwritten, pending, observers, ..
-        } = self;
+        let Beginning { credential, unwritten, news } = self.beginning();
+        let Self { name, policy, template, common_name, signer, left, store, pending, observers, .. } = self;
         let start = Start {
             policy: Arc::new(policy),
             signer,
             template: template.map(Arc::new),
             common_name,
             credential,
-            pending,
+            unwritten,
+            pending: left.and_then(|left| left.record).or(pending),
         };
         let now = clock::now();
         let mut rotation = Rotation::new(start, now);
         observers.into_iter().for_each(|observer| rotation.observe(observer));
-        let link = Arc::new(Link::new(name, Snapshot { unwritten, ..rotation.snapshot(now) }));
-        if unwritten {
-            link.send(Message::Input(Input::Replaced(None)));
+        let link = Arc::new(Link::new(name, rotation.snapshot(now)));
+        if let Some(found) = news {
+            link.send(Message::Input(Input::Replaced(Some(found))));
         }
         (rotation, store, link)
+    }
+
+    /// Of what an earlier rotation served and what the store holds: what to begin with, and what is news to it.
+    fn beginning(&self) -> Beginning {
+        let found = self.found.clone();
+        let left = self.left.as_ref().and_then(|left| Some((left.credential()?, left.snapshot.unwritten)));
+        match (left, found) {
+            (Some((held, _)), Some(found)) if held.chain() == found.chain() => Beginning::of(Some(found)),
+            (Some((held, unwritten)), found) => {
+                let expired = held.chain().certificate().validity.expired(clock::now().unix);
+                let unwritten = unwritten || found.is_none() && !expired && self.signer.is_some();
+                let end = |credential: &Credential| credential.chain().certificate().validity.not_after();
+                // What was issued last comes before what it was to replace, however good that is.
+                let news = found.filter(|found| !unwritten || end(found) > end(held));
+                Beginning { credential: Some(held.clone()), unwritten, news }
+            }
+            (None, found) => Beginning::of(found),
+        }
     }
 
     /// Starts the thread.
@@ -173,6 +185,20 @@ impl Rotator {
             drop(store);
         })?;
         Ok(handle)
+    }
+}
+
+/// What a rotation begins with.
+struct Beginning {
+    credential: Option<Arc<Credential>>,
+    unwritten: bool,
+    /// What somebody else has put into the store.
+    news: Option<Arc<Credential>>,
+}
+
+impl Beginning {
+    const fn of(credential: Option<Arc<Credential>>) -> Self {
+        Self { credential, unwritten: false, news: None }
     }
 }
 
@@ -259,14 +285,6 @@ fn recall(store: &Directory) -> Option<Record> {
     };
     tracing::warn!("what was asked last is not known, the next request is a new one: {why}; {then}");
     None
-}
-
-/// What an earlier rotation served that the store does not hold.
-fn left_over(left: &Snapshot, found: Option<&Arc<Credential>>) -> Option<Arc<Credential>> {
-    let credential = left.credential.as_ref().filter(|_| left.unwritten || found.is_none())?;
-    let is_stored = found.is_some_and(|found| found.chain() == credential.chain());
-    let expired = credential.chain().certificate().validity.expired(clock::now().unix);
-    (!is_stored && !expired).then(|| credential.clone())
 }
 
 /// The last attempt to write a credential, at the end of a rotation: its key is nowhere else. Whether it is written.

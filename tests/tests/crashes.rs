@@ -50,6 +50,7 @@ fn begin(server: &Server, disk: &Disk) -> Rotation {
         template: Some(Arc::new(Template::node("worker-1"))),
         common_name: None,
         credential: disk.credential.clone(),
+        unwritten: false,
         pending: disk.record.as_deref().map(|record| Record::decode(record).unwrap()),
     };
     Rotation::new(start, server.now)
@@ -361,6 +362,7 @@ fn a_record_about_something_else_is_disregarded() {
             template: Some(Arc::new(Template::node("worker-1"))),
             common_name: None,
             credential: None,
+            unwritten: false,
             pending: Some(pending),
         };
         change(&mut start);
@@ -400,6 +402,7 @@ fn a_node_that_is_given_another_cluster_asks_it_at_once_whatever_the_first_one_s
         template: Some(Arc::new(Template::node("worker-1"))),
         common_name: None,
         credential: None,
+        unwritten: false,
         pending: Some(pending),
     };
     let asks = |start: Start| {
@@ -421,6 +424,7 @@ fn a_record_is_of_use_to_a_start_that_does_not_know_its_template_yet() {
         template: None,
         common_name: None,
         credential: None,
+        unwritten: false,
         pending: Some(node.record()),
     };
     node.server.pass(MINUTE);

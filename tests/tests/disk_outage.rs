@@ -8,8 +8,10 @@ use std::io::ErrorKind;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use perennial::Template;
 use perennial_kubernetes::rotation::{Record, Snapshot};
 use perennial_kubernetes::server::Approval;
+use perennial_pki::interim;
 use perennial_std::{Handle, Left, Rotator, clock};
 use perennial_tests::disk::Disk;
 use support::{BOUND, Runtime, Server, issued, node, on_both, serve};
@@ -47,10 +49,14 @@ fn is_on_disk(handle: &Handle, volume: &Virtual) {
     let directory = volume.directory();
     let stored = directory.load(clock::now().unix).unwrap().credential.unwrap().0;
     assert_eq!(stored.chain(), handle.credential().unwrap().chain());
-    let end = Instant::now() + BOUND.unwrap();
     let saved = || Some(Record::decode(&directory.recall().unwrap()?).unwrap()).filter(|record| record.key.is_none());
-    while saved().is_none() {
-        assert!(Instant::now() < end, "the record is not saved: {:?}", handle.snapshot());
+    until("the record without its key", || saved().is_some());
+}
+
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + BOUND.unwrap();
+    while !is_so() {
+        assert!(Instant::now() < end, "not there: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -138,15 +144,22 @@ fn a_rotation_that_is_gone_on_with_serves_and_writes_what_the_one_before_could_n
 
         // What was written and then replaced is not brought back; what was written and then removed is.
         let handle = resume(&volume, written.clone());
-        assert_eq!(handle.credential().unwrap().chain(), second.chain());
+        let serves_second = |now: &Snapshot| now.credential.as_ref().map(|it| it.chain()) == Some(second.chain());
+        handle.wait_for(BOUND, serves_second).unwrap();
         handle.shutdown();
-        let volume = Virtual::new(Disk::default());
-        let handle = resume(&volume, written);
-        assert_eq!(handle.credential().unwrap().chain(), first.chain());
-        handle.wait_for(BOUND, |now| !now.unwritten).unwrap();
-        let stored = volume.directory().load(clock::now().unix).unwrap().credential.unwrap().0;
-        assert_eq!(stored.chain(), first.chain());
+        // So is what another one took the place of that is no good, as after a restore from a backup.
+        let expired =
+            interim(&Template::node("worker-1"), clock::now().unix.before(7 * Duration::from_secs(86_400))).unwrap();
+        let restored = Virtual::new(Disk::default());
+        restored.directory().write(&expired, clock::now().unix).unwrap();
+        for volume in [Virtual::new(Disk::default()), restored] {
+            let handle = resume(&volume, written.clone());
+            assert_eq!(handle.credential().unwrap().chain(), first.chain());
+            let stored = || volume.directory().load(clock::now().unix).unwrap().credential.map(|(stored, _)| stored);
+            until("the pair on disk", || stored().is_some_and(|stored| stored.chain() == first.chain()));
+            handle.shutdown();
+            assert!(!handle.snapshot().unwritten);
+        }
         assert_eq!(server.csr_names().len(), 2);
-        handle.shutdown();
     });
 }

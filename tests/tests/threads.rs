@@ -1,4 +1,5 @@
-//! `threads.md`, the list of threads from the field, is true; and what of it is proven nowhere else.
+//! `threads.md`, the list of threads from the field, and `weaknesses.md`, that of the reference implementation's
+//! weaknesses, are true; and what of them is proven nowhere else.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,10 +9,14 @@ use perennial::UnixTime;
 use perennial::store::{Entry, FileOp, Kind, Layout, Listing};
 
 const LIST: &str = include_str!("threads.md");
+const WEAKNESSES: &str = include_str!("weaknesses.md");
+
+fn cells(line: &'static str) -> Vec<&'static str> {
+    line.split('|').map(str::trim).collect()
+}
 
 /// Thread, file and test.
 fn rows() -> Vec<[&'static str; 3]> {
-    let cells = |line: &'static str| line.split('|').map(str::trim).collect::<Vec<_>>();
     let rows = LIST.lines().filter(|line| line.starts_with("| https://")).map(cells);
     rows.map(|cells| [cells[1], cells[2], cells[3]]).collect()
 }
@@ -32,6 +37,39 @@ fn each_thread_has_a_test_that_exists() {
     assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), rows.len(), "each row is there once");
     let threads: BTreeSet<&str> = rows.iter().map(|[thread, ..]| *thread).collect();
     println!("threads: {} rows: {}", threads.len(), rows.len());
+}
+
+#[test]
+fn each_weakness_has_a_test_that_exists_or_a_reason_to_have_none() {
+    let mut seen = BTreeSet::new();
+    for row in WEAKNESSES.lines().map(cells) {
+        let [_, number, _, file, test, remark, _] = row.as_slice() else { continue };
+        let Ok(number) = number.parse::<u8>() else { continue };
+        match *file {
+            "—" => assert!(remark.starts_with("because "), "{number}: why not?"),
+            file => assert!(source(file).contains(&format!("fn {test}(")), "{number}: there is no {test} in {file}"),
+        }
+        seen.insert(number);
+    }
+    assert_eq!(seen, (1..=40).collect());
+}
+
+#[test]
+fn files_are_named_by_universal_time_and_sort_by_it() {
+    let layout = Layout::new("kubelet-client").unwrap();
+    let names = [1_792_886_400, 1_792_888_200, 1_792_890_000].map(|at| {
+        let update = layout.update(&Listing::default(), UnixTime::from_secs(at));
+        let made = update.steps.into_iter().find_map(|step| match step {
+            FileOp::Rename { to, .. } | FileOp::Link { name: to, .. } if to.starts_with("kubelet-client-20") => {
+                Some(to)
+            }
+            _ => None,
+        });
+        made.unwrap()
+    });
+    // In Berlin this is two o'clock, half past two, and two o'clock.
+    assert_eq!(names[1], "kubelet-client-2026-10-25-00-30-00-000.pem");
+    assert!(names.is_sorted() && names[0] < names[1] && names[1] < names[2], "{names:?}");
 }
 
 #[test]

@@ -161,7 +161,7 @@ fn server(page: &mut Exposition, views: &[View]) {
     page.family(
         "perennial_server_answer_timestamp_seconds",
         Kind::Gauge,
-        "When that came; of like answers to one request, the first.",
+        "When that came; of like answers to one request, one in ten seconds is told.",
         known().map(|(view, health)| Sample { labels: of(view), value: seconds(health.at.unix).into() }),
     );
     page.family(

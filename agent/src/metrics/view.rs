@@ -23,8 +23,7 @@ pub(super) struct View {
     pub(super) tally: Option<Tally>,
     /// `None` until its rotation has started, and if it has none.
     pub(super) snapshot: Option<Arc<Snapshot>>,
-    /// Its rotation is over.
-    ended: bool,
+    ended_since: Option<Instant>,
     next_step: Option<Instant>,
     credential: Option<Arc<Credential>>,
     /// What went wrong last, until it goes right.
@@ -32,8 +31,13 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn new(name: &str, tally: Option<&Tally>, next_step: Option<Instant>, source: Option<&Source>) -> Self {
-        let ended = matches!(source, Some(Source::Rotation(handle, _)) if handle.link().has_ended());
+    pub(super) fn new(
+        name: String,
+        tally: Option<Tally>,
+        next_step: Option<Instant>,
+        ended_since: Option<Instant>,
+        source: Option<&Source>,
+    ) -> Self {
         let (snapshot, credential, trouble) = match source {
             Some(Source::Rotation(handle, lacking)) => {
                 let snapshot = handle.snapshot();
@@ -46,7 +50,7 @@ impl View {
             Some(Source::Files(files)) => (None, Some(files.credential()), files.trouble()),
             None => (None, None, None),
         };
-        Self { name: name.to_owned(), tally: tally.cloned(), snapshot, ended, next_step, credential, trouble }
+        Self { name, tally, snapshot, ended_since, next_step, credential, trouble }
     }
 
     /// The certificate held, expired or not.
@@ -61,7 +65,7 @@ impl View {
 
     /// `None`: its rotation does what it is there for, as far as that can be seen.
     fn why_not_alive(&self, now: Instant) -> Option<String> {
-        if self.ended {
+        if self.ended_since.is_some_and(|since| now.saturating_duration_since(since) > OVERDUE) {
             return Some("its rotation has ended".into());
         }
         let late = now.saturating_duration_since(self.next_step?);

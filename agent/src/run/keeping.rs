@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use perennial::Template;
+use perennial::{Fingerprint, Template};
 use perennial_pki::Chain;
 use perennial_std::{Loaded, clock};
 use serde_json::json;
@@ -59,6 +59,8 @@ pub(super) struct Keeping<'a> {
     pub(super) to_write: bool,
     /// What the serving certificate is for, and what was wrong with that, when last looked at.
     pub(super) checked: (Option<Template>, String),
+    /// What somebody else keeps, when last looked at.
+    pub(super) found: Option<Fingerprint>,
     /// There is no valid first certificate.
     pub(super) missing_since: Option<Instant>,
 }
@@ -180,19 +182,14 @@ impl<'a> Keeping<'a> {
     }
 
     /// Whoever keeps what we do not rotate may have put another pair there.
-    fn look_at_store(&self) {
+    fn look_at_store(&mut self) {
         if self.settings.first.rotated {
             return;
         }
-        let (first, now) = (self.watches[0].running.handle(), clock::now().unix);
-        let Ok(Loaded { credential: Some((found, _)), .. }) = self.stores.first.load(now) else { return };
-        let validity = found.chain().certificate().validity;
-        // What is worse than ours is not the last word, and none of our business.
-        let is_newer = first.snapshot().credential.as_ref().is_none_or(|held| {
-            held.chain() != found.chain() && held.chain().certificate().validity.not_after() <= validity.not_after()
-        });
-        if is_newer && validity.not_before() <= now && !validity.expired(now) {
-            first.replaced(Some(found));
+        let Ok(Loaded { credential: Some((found, _)), .. }) = self.stores.first.load(clock::now().unix) else { return };
+        let fingerprint = found.chain().certificate().fingerprint;
+        if self.found.replace(fingerprint) != Some(fingerprint) {
+            self.watches[0].running.handle().replaced(Some(found));
         }
     }
 

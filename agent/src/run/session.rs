@@ -167,6 +167,7 @@ impl<'a> Session<'a> {
             object,
             to_write,
             checked: (None, String::new()),
+            found: None,
             missing_since: carried.missing_since,
         })
     }

@@ -62,7 +62,8 @@ impl Seen {
 impl Watch {
     /// `told`: what an earlier session told of last.
     pub(super) fn new(of: &str, running: Running, current: PathBuf, told: Option<Fingerprint>) -> Self {
-        let before = running.began_with().map(|before| before.chain().certificate());
+        let is_told = !running.handle().snapshot().unwritten;
+        let before = running.began_with().filter(|_| is_told).map(|before| before.chain().certificate());
         // What has expired is made good for by a first one; what others keep is theirs.
         let counts = |before: &Certificate| {
             running.handle().state() == State::NotEnabled || !before.validity.expired(clock::now().unix)
@@ -96,10 +97,13 @@ impl Watch {
     /// What keeps it from being asked for, if anything does. Whoever tells has logged it.
     pub(super) fn lacks(&self, why: &str, report: &mut Report) {
         let mut lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
-        if !why.is_empty() && why != *lacking {
+        let is_news = !why.is_empty() && why != *lacking;
+        why.clone_into(&mut *lacking);
+        // Whoever reads what is told may be slow.
+        drop(lacking);
+        if is_news {
             report.event("trouble", json!({ "of": self.of, "reason": why }), "");
         }
-        why.clone_into(&mut *lacking);
     }
 
     /// Who knows how it is doing.

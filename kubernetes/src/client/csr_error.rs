@@ -83,7 +83,9 @@ impl Scene<'_> {
     pub(crate) fn absent(self, response: &Response, group: &Response) -> CsrError {
         let advice = match served_versions(group) {
             Some(versions) if versions.iter().any(|version| version == "v1") => {
-                "; yet it says that it serves certificates.k8s.io/v1: is something in between?".to_owned()
+                // It may be a server that is still starting, beside one that is not: nobody has refused anything.
+                let advice = "; yet it says that it serves certificates.k8s.io/v1: is something in between?";
+                return CsrError { failure: Failure::Unreachable, ..self.turned_down(response, advice) };
             }
             Some(versions) => {
                 let versions = printable(&versions.join(" and "));

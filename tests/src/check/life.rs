@@ -72,6 +72,7 @@ impl<S: Subject> Life<S> {
                     signer: true,
                     template: Some(template.clone()),
                     certificate: certificate.clone(),
+                    unwritten: false,
                     pending: None,
                 },
                 now,
@@ -231,6 +232,7 @@ impl<S: Subject> Life<S> {
             signer: machine.state() != State::NotEnabled,
             template: machine.template().cloned(),
             certificate: self.disk.clone(),
+            unwritten: false,
             pending,
         };
         self.subject = S::start(setup, self.now);

@@ -71,6 +71,7 @@ fn restart(
         signer: machine.state() != State::NotEnabled,
         template: machine.template().cloned(),
         certificate: machine.certificate().cloned(),
+        unwritten: false,
         pending,
     };
     RotationMachine::new(setup, now)

@@ -155,7 +155,7 @@ impl Model {
             }
             return true;
         }
-        let write = !unwritten && valid.is_some_and(|held| !held.provisional);
+        let write = self.history.signer() && !unwritten && valid.is_some_and(|held| !held.provisional);
         if write {
             let id = self.next_id();
             self.must_write(id, now);

@@ -312,6 +312,7 @@ impl Node {
             template: Some(Arc::new(Template::node("worker-1"))),
             common_name: None,
             credential,
+            unwritten: false,
             pending: None,
         };
         let mut rotation = Rotation::new(start, server.now);

@@ -82,6 +82,7 @@ impl World {
             template: Some(Arc::new(template(serving))),
             common_name: None,
             credential: None,
+            unwritten: false,
             pending: None,
         };
         let now = Now { instant: Instant::default(), unix: START };

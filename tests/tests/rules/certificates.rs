@@ -157,6 +157,19 @@ fn a_worse_certificate_in_the_store_is_overwritten() {
 }
 
 #[test]
+fn without_a_signer_the_store_is_somebody_elses_to_write() {
+    let mut holder = Holder::new(Setup { signer: false, ..setup(Some(fresh(DAY))) });
+    holder.tick();
+    for found in [None, Some(Arc::new(mint::trimmed(with_serial(2, 30 * DAY))))] {
+        assert_eq!(holder.handle(Event::CertReplaced(found)), []);
+        assert!(holder.serves(&fresh(DAY)) && !holder.machine.is_unwritten());
+    }
+    let better = with_serial(3, 2 * DAY);
+    holder.handle(Event::CertReplaced(Some(Arc::new(better.clone()))));
+    assert!(holder.serves(&better));
+}
+
+#[test]
 fn a_certificate_of_the_future_in_the_store_does_not_replace_a_valid_one() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.handle(Event::CertReplaced(Some(Arc::new(issued(&node(), 2, HOUR, 30 * DAY)))));
