@@ -63,6 +63,20 @@ fn the_longest_wait_of_a_backoff_includes_its_spread_and_its_beat() {
     assert!((MINUTE - MILLISECOND..=MINUTE).contains(&backoff(0, 1000).longest()));
     assert!((MINUTE * 11 / 10 - MILLISECOND..=MINUTE * 11 / 10).contains(&backoff(1000, 1100).longest()));
     assert_eq!(backoff(0, 500).with_beat().longest(), MINUTE);
+    assert!((MINUTE / 2 - MILLISECOND..=MINUTE / 2).contains(&backoff(0, 500).longest()));
+    assert!(backoff(1000, 1100).with_beat().longest() > MINUTE);
+}
+
+#[test]
+fn what_is_longer_than_time_can_be_told_ends_with_it() {
+    let backoff = Backoff::new(MILLISECOND, Duration::MAX, Window::new(1100, 1200).unwrap()).unwrap();
+    assert_eq!(backoff.longest(), Duration::from_millis(u64::MAX));
+}
+
+#[test]
+fn a_window_tells_where_it_begins_and_ends() {
+    let window = Window::new(700, 900).unwrap();
+    assert_eq!((window.from(), window.to()), (700, 900));
 }
 
 #[test]
