@@ -16,6 +16,19 @@ pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     written.and_then(|()| File::open(parent(&path))?.sync_all())
 }
 
+/// Reads a file. What is none would be waited for, perhaps for ever.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    fs::read(path)
+}
+
+/// The same, of text.
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read(path)?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+}
+
 /// Whether [`replace`] could write this file, as far as that can be told beforehand. Leaves no trace.
 pub(crate) fn probe(path: &Path) -> io::Result<()> {
     let (_, temporary) = places(path)?;

@@ -1,6 +1,5 @@
 //! The node's kubeconfig and the bootstrap one: which cluster, as whom at first, and what is to be written.
 
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
@@ -146,7 +145,7 @@ pub(crate) fn write(path: &Path, endpoint: &Endpoint, current: &Path) -> Result<
 
 /// The kubeconfig at `path`; `None` if there is none.
 fn load(path: &Path) -> Result<Option<Kubeconfig>, String> {
-    let text = match fs::read_to_string(path) {
+    let text = match files::read_text(path) {
         Ok(text) => Zeroizing::new(text),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("{}: cannot be read: {error}", path.display())),
@@ -160,7 +159,7 @@ fn load_existing(path: &Path) -> Result<Kubeconfig, String> {
 
 /// Whether its user can be one: kubelet's test, and then some. What a person has to repair is an error.
 fn is_usable(kubeconfig: &Kubeconfig) -> Result<bool, KubeconfigError> {
-    match kubeconfig.select(None)?.identity(&mut |path| fs::read(path)) {
+    match kubeconfig.select(None)?.identity(&mut files::read) {
         Ok(Credentials::Anonymous) => Ok(false),
         Ok(Credentials::Token(_)) => Ok(true),
         Ok(Credentials::Certificate(credential)) => {
@@ -176,7 +175,7 @@ fn is_usable(kubeconfig: &Kubeconfig) -> Result<bool, KubeconfigError> {
 fn endpoint(path: &Path) -> Result<Endpoint, String> {
     let kubeconfig = load_existing(path)?;
     let selected = kubeconfig.select(None).map_err(|error| error.to_string())?;
-    selected.cluster(&mut |path| fs::read(path)).map_err(|error| error.to_string())
+    selected.cluster(&mut files::read).map_err(|error| error.to_string())
 }
 
 fn cluster(endpoint: &Endpoint) -> Result<Cluster, String> {
@@ -206,7 +205,7 @@ fn cluster(endpoint: &Endpoint) -> Result<Cluster, String> {
 pub(crate) fn identity(path: &Path) -> Result<Identity, String> {
     let kubeconfig = load_existing(path)?;
     let selected = kubeconfig.select(None).map_err(|error| error.to_string())?;
-    let credentials = selected.identity(&mut |path| fs::read(path)).map_err(|error| error.to_string())?;
+    let credentials = selected.identity(&mut files::read).map_err(|error| error.to_string())?;
     let bad = |why: String| format!("{}: {why}", path.display());
     match credentials {
         Credentials::Anonymous => Err(bad("its user has neither a token nor a client certificate".into())),
@@ -240,6 +239,7 @@ fn nothing_to_begin_with(node: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::PathBuf;
 
     use perennial::{Template, UnixTime};

@@ -307,6 +307,8 @@ fn wishes_that_cannot_come_true_are_refused_with_the_reason() {
         (&["--tls-cert-file", "a.crt"], "--tls-private-key-file"),
         (&["--requested-lifetime", "1m"], "ten minutes"),
         (&["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
+        (&["--config", "/dev/null"], "/dev/null: it is not a regular file"),
+        (&["--rotate-server-certificates", "--node-addresses", "/dev/tty"], "/dev/tty: it is not a regular file"),
         (&["--issuer-ca-file", "signer/ca.key"], "signer/ca.key"),
         (&["--key-type", "rsa1024"], "p256"),
         (&["--key-type", "rsa"], "the feature aws-lc-rs"),

@@ -2,12 +2,25 @@
 
 mod support;
 
+use std::fs;
+
 use serde_json::Value;
-use support::{Signer, perennial, run_arguments};
+use support::{Process, Signer, perennial, run_arguments, until};
 use tempfile::TempDir;
 
 fn lines(stderr: &str) -> Vec<Value> {
     stderr.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
+}
+
+#[test]
+fn each_attempt_that_fails_says_why() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let faults = "rules: [{ match: { method: POST }, fault: { answer: { status: 403 } } }]";
+    fs::write(directory.join("faults.yaml"), faults).unwrap();
+    let _signer = Signer::start(directory, &["--faults", "faults.yaml"]);
+    let run = Process::start(directory, &run_arguments(&["--retry", "10ms-20ms"]));
+    until("three reasons", || (run.stderr().matches("the server answered 403").count() >= 3).then_some(()));
 }
 
 #[test]

@@ -67,7 +67,7 @@ impl Write {
 impl RotationMachine {
     /// A machine that wants its first Tick at `now`.
     pub fn new(setup: Setup, now: Now) -> Self {
-        let Setup { policy, seed, signer, template, certificate, unwritten, pending } = setup;
+        let Setup { policy, seed, signer, template, certificate, unwritten, rotate_now, pending } = setup;
         let mut machine = Self {
             policy,
             seed,
@@ -75,7 +75,7 @@ impl RotationMachine {
             template,
             certificate,
             refused: false,
-            rotate_now: false,
+            rotate_now,
             due: None,
             unwritten: None,
             next_id: RequestId::FIRST,

@@ -24,6 +24,8 @@ pub struct Setup {
     pub certificate: Option<Arc<Certificate>>,
     /// It is nowhere but in memory: it is to be written, as if it had been issued just now.
     pub unwritten: bool,
+    /// A new one was wanted already ([`RotateNow`](crate::Event::RotateNow)), and has not been had.
+    pub rotate_now: bool,
     /// What an earlier run left behind, with its key in the pending slot.
     pub pending: Option<Pending>,
 }
@@ -38,6 +40,7 @@ impl Default for Setup {
             template: None,
             certificate: None,
             unwritten: false,
+            rotate_now: false,
             pending: None,
         }
     }

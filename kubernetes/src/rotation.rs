@@ -111,9 +111,14 @@ impl Rotation {
             policy,
             seed,
             signer: signer.is_some(),
-            template,
             certificate: credential.as_ref().map(|credential| credential.chain().certificate().clone()),
             unwritten,
+            // Asked for, and neither issued nor refused: whatever it was for, it is gone on with.
+            rotate_now: pending.as_ref().is_some_and(|pending| {
+                let wanted = template.as_ref().is_none_or(|template| *template == pending.template);
+                credential.is_some() && pending.key == Key::Pending && wanted
+            }),
+            template,
             pending,
         };
         Self {

@@ -109,6 +109,11 @@ impl FileCredential {
 fn read(certificate: &Path, key: &Path) -> Result<Credential, FileError> {
     // A file of either may be as long as a chain is, not more.
     let contents = |path: &Path| match fs::metadata(path) {
+        // What is none would be waited for, perhaps for ever.
+        Ok(metadata) if !metadata.is_file() => {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+            Err(FileError::Unreadable(path.to_owned(), error))
+        }
         Ok(metadata) if metadata.len() > LONGEST => Err(FileError::TooLong(path.to_owned())),
         Ok(_) => fs::read(path).map(Zeroizing::new).map_err(|error| FileError::Unreadable(path.to_owned(), error)),
         Err(error) => Err(FileError::Unreadable(path.to_owned(), error)),

@@ -1,8 +1,13 @@
 //! What changed, for a log: one line for each thing an operator would want to know.
 
+use std::time::Duration;
+
 use perennial::State;
 use perennial_kubernetes::client::Progress;
 use perennial_kubernetes::rotation::Snapshot;
+
+/// A wait that people would wonder at.
+const LONG: Duration = Duration::from_secs(5);
 
 /// Logs what is new since the last snapshot.
 pub(crate) fn report(of: &str, before: &Snapshot, after: &Snapshot) {
@@ -24,7 +29,9 @@ pub(crate) fn report(of: &str, before: &Snapshot, after: &Snapshot) {
             );
         }
     }
-    if let (true, Some(error)) = (after.last_error != before.last_error, &after.last_error) {
+    // Each attempt that fails says why, though it be the same as before.
+    let failed = matches!(after.state, State::BackingOff { .. }) && after.state != before.state;
+    if let (true, Some(error)) = (failed || after.last_error != before.last_error, &after.last_error) {
         let kept = if after.credential.is_some() { "; the certificate in use is kept" } else { "" };
         tracing::warn!("{of}{error}{}{kept}", next_attempt(after));
     }
@@ -32,6 +39,13 @@ pub(crate) fn report(of: &str, before: &Snapshot, after: &Snapshot) {
         && *progress != Progress::Finished
     {
         tracing::info!("{of}{progress}");
+    }
+    if let (State::Waiting { until, .. }, false) = (after.state, matches!(before.state, State::Waiting { .. })) {
+        let left = until.since(after.at.instant);
+        if left >= LONG {
+            let left = left.as_secs_f64();
+            tracing::info!("{of}so many requests were made lately that the next one has to wait, for {left:.1} s");
+        }
     }
     if after.state != before.state {
         tracing::debug!(state = %after.state, unwritten = after.unwritten, "{of}state changed");

@@ -85,6 +85,33 @@ fn twenty_restarts_while_nobody_approves_make_one_request() {
 }
 
 #[test]
+fn a_renewal_that_was_asked_for_and_not_decided_is_gone_on_with() {
+    on_both(|runtime| {
+        let server = serve(Approval::Manual);
+        let directory = tempfile::tempdir().unwrap();
+        let begin = || Run::start(node(runtime, &server.cluster).keeping(directory.path()));
+        let run = begin();
+        let first = waits_for_approval(&run.handle);
+        server.decide_all(Decision::Approve);
+        issued(&run.handle, 1);
+        // What was issued is asked for once: a start after that rests.
+        run.stop();
+        let run = begin();
+        run.handle.wait_for(BOUND, |now| matches!(now.state, State::Resting { .. })).unwrap();
+        run.handle.rotate_now();
+        let second = waits_for_approval(&run.handle);
+        assert_ne!(first, second);
+        run.stop();
+
+        server.decide_all(Decision::Approve);
+        let run = begin();
+        issued(&run.handle, 1);
+        assert_eq!(server.csr_names().len(), 2);
+        run.stop();
+    });
+}
+
+#[test]
 fn timeouts_and_retries_make_no_second_request_either() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);

@@ -1,6 +1,5 @@
 //! Which addresses the serving certificate is for, and when they change.
 
-use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -10,6 +9,7 @@ use perennial_kubernetes::addresses;
 use super::node_object::NodeObject;
 use crate::cli::Which;
 use crate::failure::Failure;
+use crate::files;
 
 /// Where the addresses come from.
 #[derive(Clone)]
@@ -45,7 +45,7 @@ impl Addresses {
             Self::Given(addresses) => Some(named(Template::node(node).with_ip_addresses(addresses.iter().copied()))),
             Self::File(path) => {
                 let bad = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-                let text = fs::read_to_string(path).map_err(|error| bad(&error))?;
+                let text = files::read_text(path).map_err(|error| bad(&error))?;
                 addresses::Addresses::parse(&text).map_err(|error| bad(&error))?.template(node).map(named)
             }
             Self::Cluster => match object.and_then(NodeObject::addresses).transpose()? {

@@ -101,7 +101,10 @@ impl<'a> Keeping<'a> {
                 Ok(Wake::Renew) => self.watches.iter().for_each(|watch| watch.running.handle().rotate_now()),
                 Ok(Wake::Reload) => match self.read_again() {
                     Ok(next) => return Ok(Ended::Reloaded(Box::new(next))),
-                    Err(why) => tracing::warn!("what there was goes on: {why}"),
+                    Err(why) => {
+                        report.event("trouble", json!({ "reason": format!("not read again: {why}") }), "");
+                        tracing::warn!("what there was goes on: {why}");
+                    }
                 },
             }
         }

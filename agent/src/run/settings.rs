@@ -1,6 +1,5 @@
 //! What is to be done, all told: flags, kubelet's configuration, and what follows from them.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use super::addresses::Addresses;
 use super::node_name;
 use crate::cli::Run;
 use crate::failure::Failure;
+use crate::files;
 
 /// What is to be done.
 pub(super) struct Settings {
@@ -166,12 +166,12 @@ fn usage(usages: &[String], signer_name: &str) -> Result<Usage, Failure> {
 }
 
 fn read_config(path: &Path) -> Result<KubeletConfig, Failure> {
-    let text = fs::read_to_string(path).map_err(|error| unreadable(path, error))?;
+    let text = files::read_text(path).map_err(|error| unreadable(path, error))?;
     KubeletConfig::parse(path, &text).map_err(|error| unreadable(path, error))
 }
 
 fn read_roots(path: &Path) -> Result<Roots, Failure> {
-    let pem = fs::read(path).map_err(|error| unreadable(path, error))?;
+    let pem = files::read(path).map_err(|error| unreadable(path, error))?;
     Roots::from_pem(&pem).map_err(|error| unreadable(path, error))
 }
 

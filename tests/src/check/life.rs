@@ -73,6 +73,7 @@ impl<S: Subject> Life<S> {
                     template: Some(template.clone()),
                     certificate: certificate.clone(),
                     unwritten: false,
+                    rotate_now: false,
                     pending: None,
                 },
                 now,
@@ -233,6 +234,7 @@ impl<S: Subject> Life<S> {
             template: machine.template().cloned(),
             certificate: self.disk.clone(),
             unwritten: false,
+            rotate_now: false,
             pending,
         };
         self.subject = S::start(setup, self.now);

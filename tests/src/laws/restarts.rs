@@ -72,6 +72,7 @@ fn restart(
         template: machine.template().cloned(),
         certificate: machine.certificate().cloned(),
         unwritten: false,
+        rotate_now: false,
         pending,
     };
     RotationMachine::new(setup, now)
