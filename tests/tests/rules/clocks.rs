@@ -6,6 +6,13 @@ use perennial_tests::mint;
 use super::*;
 
 #[test]
+fn times_are_told_in_seconds_and_end_where_they_cannot_be_told() {
+    let long = Duration::from_secs(u64::MAX / 1000 + 2);
+    assert_eq!(Instant::from_millis(0).after(long), Instant::from_millis(u64::MAX));
+    assert_eq!([7, -7].map(|seconds| UnixTime::from_secs(seconds).as_secs()), [7, -7]);
+}
+
+#[test]
 fn waking_up_past_the_rotation_point_is_noticed_within_max_sleep() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
