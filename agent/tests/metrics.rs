@@ -7,9 +7,9 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use exposition::Page;
 use perennial::Failure;
@@ -184,22 +184,13 @@ fn a_certificate_somebody_else_keeps_counts_for_readiness() {
 }
 
 #[test]
-fn clients_that_say_nothing_hold_up_nobody_for_long() {
+fn clients_that_say_nothing_hold_up_nobody() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let (_run, address) = start(&directory, &[]);
     let silent: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(&address).unwrap()).collect();
-    let since = Instant::now();
-    until("answer", || {
-        let mut stream = TcpStream::connect(&address).ok()?;
-        stream.set_read_timeout(Some(BOUND)).unwrap();
-        let mut answer = String::new();
-        // Closed at once while all places are taken.
-        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").ok()?;
-        stream.read_to_string(&mut answer).ok()?;
-        answer.contains(" 200 OK").then_some(())
-    });
-    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+    let (head, _) = get(&address, "/healthz");
+    assert!(head.contains(" 200 OK"), "{head}");
     for mut stream in silent {
         stream.set_read_timeout(Some(BOUND)).unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "closed without a word");

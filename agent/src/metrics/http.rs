@@ -1,5 +1,6 @@
 //! Just enough HTTP for those who scrape and probe: one answer for each connection, and no patience.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::rc::Rc;
@@ -10,12 +11,12 @@ use httparse::{EMPTY_HEADER, Error, Request, Status};
 use serde_json::Value;
 use smol::future::or;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use smol::{Async, LocalExecutor, Timer};
+use smol::{Async, LocalExecutor, Task, Timer};
 
 /// A request head may be this long, and have so many fields.
 const LONGEST_HEAD: usize = 8 * 1024;
 const MOST_FIELDS: usize = 100;
-/// More clients than this at a time find their connections closed.
+/// Of more clients than this at a time, those who have been here longest are sent away.
 const MOST_CLIENTS: usize = 32;
 /// From accepting a connection to closing it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -73,14 +74,16 @@ async fn accept(
     listener: &Async<TcpListener>,
     find: Rc<impl Fn(&str) -> Option<Answer> + 'static>,
 ) {
+    let mut clients = VecDeque::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             Timer::after(PAUSE).await;
             continue;
         };
-        // Each client's task holds one.
-        if Rc::strong_count(&find) > MOST_CLIENTS {
-            continue;
+        clients.retain(|client: &Task<_>| !client.is_finished());
+        if clients.len() >= MOST_CLIENTS {
+            // Whoever takes that long says nothing; a probe would have been answered by now.
+            clients.pop_front();
         }
         let find = find.clone();
         let given_up = async {
@@ -88,7 +91,7 @@ async fn accept(
             Err(io::ErrorKind::TimedOut.into())
         };
         // Whoever goes away, or is too slow, asks again.
-        executor.spawn(async move { or(converse(stream, &*find), given_up).await }).detach();
+        clients.push_back(executor.spawn(async move { or(converse(stream, &*find), given_up).await }));
     }
 }
 
