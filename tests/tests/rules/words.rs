@@ -1,14 +1,22 @@
 //! What people read.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use perennial::{Fingerprint, UnixTime, Validity};
+use perennial::{Failure, Fingerprint, UnixTime, Validity};
 use perennial_tests::mint;
 
 #[test]
 fn a_validity_that_ends_before_it_begins_says_both() {
     let error = Validity::new(UnixTime::from_secs(86_400), UnixTime::from_secs(0)).unwrap_err().to_string();
     assert!(error.contains("1970-01-02T00:00:00Z") && error.contains("1970-01-01T00:00:00Z"), "{error}");
+}
+
+#[test]
+fn each_failure_is_shown_as_it_is_described_and_no_two_alike() {
+    let shown: BTreeSet<String> = Failure::ALL.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, Failure::ALL.iter().map(|failure| failure.describe().to_owned()).collect());
+    assert_eq!(shown.len(), Failure::ALL.len());
 }
 
 #[test]
