@@ -10,6 +10,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use pairs::{NODE, expired, pair};
+use perennial::store::{FileOp, Layout, Listing};
 use perennial_pki::Credential;
 use perennial_std::{Directory, DirectoryError, Loaded};
 use volume::{NOW, PREFIX};
@@ -206,4 +207,12 @@ fn a_link_through_a_file_leads_nowhere_for_good() {
     pki.use_pair(&format!("{OLD}/current.pem"));
     assert!(is(&pki.recover(), &good));
     assert_eq!(fs::read_link(pki.path(CURRENT)).unwrap(), Path::new(OLD), "it is put right");
+}
+
+#[test]
+fn what_is_put_in_place_has_the_name_that_kubelet_gives_it() {
+    let layout = Layout::new("kubelet-client").unwrap();
+    let update = layout.update(&Listing::default(), NOW);
+    let (from, to) = ("kubelet-client-updated.pem".into(), "kubelet-client-current.pem".into());
+    assert!(update.steps.contains(&FileOp::Rename { from, to }), "{update:?}");
 }
