@@ -216,3 +216,11 @@ fn what_is_put_in_place_has_the_name_that_kubelet_gives_it() {
     let (from, to) = ("kubelet-client-updated.pem".into(), "kubelet-client-current.pem".into());
     assert!(update.steps.contains(&FileOp::Rename { from, to }), "{update:?}");
 }
+
+#[test]
+fn a_prefix_that_would_leave_the_directory_is_refused_with_the_reason() {
+    for prefix in ["", ".hidden", "../pki", "a/b"] {
+        let refused = Layout::new(prefix).unwrap_err().to_string();
+        assert!(refused.contains(&format!("{prefix:?}")) && refused.contains("slash"), "{refused}");
+    }
+}
