@@ -1,7 +1,5 @@
 //! What to do about what is wrong with the files of a certificate directory.
 
-use std::io::ErrorKind;
-
 use perennial_std::DirectoryError;
 
 /// What to do, if there is another pair to use, or not.
@@ -22,12 +20,5 @@ pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
 
 /// It holds no pair, and never will: trying again is of no use.
 pub(crate) fn is_damage(problem: &DirectoryError) -> bool {
-    match problem {
-        DirectoryError::Credential { .. } => true,
-        DirectoryError::Io { source, .. } => source.kind() == ErrorKind::InvalidData,
-        DirectoryError::Prefix(_)
-        | DirectoryError::Owned { .. }
-        | DirectoryError::Expired { .. }
-        | DirectoryError::Exposed { .. } => false,
-    }
+    matches!(problem, DirectoryError::Credential { .. }) || problem.is_for_good()
 }

@@ -65,7 +65,7 @@ impl DirectoryError {
     }
 
     /// What was to be read there never can be.
-    pub(crate) fn is_for_good(&self) -> bool {
+    pub fn is_for_good(&self) -> bool {
         matches!(self, Self::Io { source, .. } if is_for_good(source))
     }
 
