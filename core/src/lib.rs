@@ -97,11 +97,6 @@
 
 extern crate alloc;
 
-/// The examples of the README are compiled and run.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
-
 mod action;
 mod certificate;
 mod checkpoint;

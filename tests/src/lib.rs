@@ -18,6 +18,11 @@
 
 #![forbid(unsafe_code)]
 
+/// Compiles and runs the examples of the README. The packages that are published do not contain the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 pub mod check;
 pub mod disk;
 pub mod field;

@@ -7,12 +7,16 @@ use std::path::{Path, PathBuf};
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The Rust files in a folder, and below.
-fn sources(folder: &Path) -> Vec<String> {
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).partition(|path| path.is_dir());
-    let files = files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
-    let files = files.map(|path| fs::read_to_string(path).unwrap());
-    files.chain(folders.iter().flat_map(|folder| sources(folder))).collect()
+    let files = files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    files.chain(folders.iter().flat_map(|folder| rust_files(folder))).collect()
+}
+
+/// The text of the Rust files in a folder, and below.
+fn sources(folder: &Path) -> Vec<String> {
+    rust_files(folder).iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }
 
 /// The names of the cases that are `different`, as the table's source has them.
@@ -55,4 +59,27 @@ fn every_message_quoted_is_one_that_can_be_read() {
     for part in quoted.iter().flat_map(|phrase| phrase.split('…')).map(|part| part.trim_matches([' ', ':', ')'])) {
         assert!(said.iter().any(|source| source.contains(part)), "nobody says {part:?}");
     }
+}
+
+/// The file that each `include_str!` or `include_bytes!` of a source names.
+fn included(source: &str) -> impl Iterator<Item = &str> {
+    let calls = ["include_str!(\"", "include_bytes!(\""];
+    calls.into_iter().flat_map(|call| source.split(call).skip(1)).filter_map(|rest| rest.split('"').next())
+}
+
+/// A package that includes a file of the workspace does not compile where it is published to.
+#[test]
+fn published_packages_include_only_their_own_files() {
+    let mut seen = 0;
+    for name in ["core", "pki", "kubernetes", "runtime-std", "runtime-smol", "agent"] {
+        let package = Path::new(HERE).join("..").join(name).canonicalize().unwrap();
+        for path in rust_files(&package) {
+            for file in included(&fs::read_to_string(&path).unwrap()) {
+                let file = path.parent().unwrap().join(file).canonicalize().unwrap();
+                assert!(file.starts_with(&package), "{} includes {}", path.display(), file.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 3, "only {seen} found");
 }
