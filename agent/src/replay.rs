@@ -6,13 +6,13 @@ mod story;
 
 use std::collections::BTreeSet;
 
-use perennial::{Now, UnixTime};
+use perennial::{Failure as Failed, Now, UnixTime};
 use perennial_kubernetes::journal::{Replay, ReplayError, Told};
 use serde_json::{Value, json};
 
 use crate::cli;
 use crate::failure::Failure;
-use crate::report::{Report, name_of, with};
+use crate::report::{Report, with};
 use count::Count;
 use lines::{Line, Lines};
 use story::Story;
@@ -96,7 +96,7 @@ impl Teller {
             "happened": story.happened,
             "followed": story.followed,
             "leaves": story.leaves,
-            "failure": failure.map(name_of),
+            "failure": failure.map(Failed::name),
             "perennial": told.perennial,
         });
         self.tell(name, place, Some((&told.of, told.at)), fields, &story.to_string());

@@ -1,6 +1,5 @@
 //! What happened: sentences for people, or one JSON object a line for programs.
 
-use std::fmt::Debug;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use perennial::UnixTime;
@@ -113,18 +112,6 @@ pub(crate) fn with(mut object: Value, fields: Value) -> Value {
         object.extend(fields);
     }
     object
-}
-
-/// The name of a variant as programs write it: `TimedOut` is `timed_out`.
-pub(crate) fn name_of(variant: impl Debug) -> String {
-    let mut name = String::new();
-    for letter in format!("{variant:?}").chars() {
-        if letter.is_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.extend(letter.to_lowercase());
-    }
-    name
 }
 
 /// The time of day in UTC: enough for what happens within a day.

@@ -122,7 +122,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Each of them: for counters that begin at zero, and to read names back.
+    /// Every failure: for counters that begin at zero, and to read names back.
     pub const ALL: [Self; 14] = [
         Self::Denied,
         Self::SignerFailed,
@@ -139,6 +139,31 @@ impl Failure {
         Self::Outdated,
         Self::Local,
     ];
+
+    /// The stable name in `snake_case`, for programs: labels of metrics, JSON, journals, records. Never changed once released.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::SignerFailed => "signer_failed",
+            Self::Rejected => "rejected",
+            Self::BadCertificate => "bad_certificate",
+            Self::Unsatisfying => "unsatisfying",
+            Self::AlreadyDue => "already_due",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::Throttled => "throttled",
+            Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed_out",
+            Self::Deleted => "deleted",
+            Self::Outdated => "outdated",
+            Self::Local => "local",
+        }
+    }
+
+    /// The failure with this [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|failure| failure.name() == name)
+    }
 
     /// A considered no: asking the same again soon is pointless, and impolite.
     pub const fn is_refusal(self) -> bool {

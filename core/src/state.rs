@@ -24,7 +24,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Each of them, to read names back.
+    /// Every reason, to read names back.
     pub const ALL: [Self; 7] = [
         Self::NoCertificate,
         Self::Expired,
@@ -34,6 +34,24 @@ impl Reason {
         Self::RotationPoint,
         Self::Asked,
     ];
+
+    /// The stable name in `snake_case`, for programs: labels of metrics, JSON, journals. Never changed once released.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoCertificate => "no_certificate",
+            Self::Expired => "expired",
+            Self::Provisional => "provisional",
+            Self::TemplateNotSatisfied => "template_not_satisfied",
+            Self::Refused => "refused",
+            Self::RotationPoint => "rotation_point",
+            Self::Asked => "asked",
+        }
+    }
+
+    /// The reason with this [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
 
     /// For people: a phrase that completes "a new certificate is wanted because …".
     pub const fn describe(self) -> &'static str {
@@ -88,4 +106,22 @@ pub enum State {
         /// When the next attempt is made.
         until: Instant,
     },
+}
+
+impl State {
+    /// The [`name`](Self::name) of every state, for metrics that have a sample for each.
+    pub const NAMES: [&'static str; 6] =
+        ["not_enabled", "no_template", "resting", "requesting", "backing_off", "waiting"];
+
+    /// The stable name in `snake_case`, for programs: labels of metrics, JSON. Never changed once released.
+    pub const fn name(&self) -> &'static str {
+        Self::NAMES[match self {
+            Self::NotEnabled => 0,
+            Self::NoTemplate => 1,
+            Self::Resting { .. } => 2,
+            Self::Requesting { .. } => 3,
+            Self::BackingOff { .. } => 4,
+            Self::Waiting { .. } => 5,
+        }]
+    }
 }

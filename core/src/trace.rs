@@ -70,9 +70,9 @@ impl Display for Event {
             Self::TemplateChanged(None) => f.write_str("TemplateChanged none"),
             Self::SignerChanged { configured } => write!(f, "SignerChanged configured={configured}"),
             Self::CsrIssued { id, certificate } => write!(f, "CsrIssued {id} {certificate}"),
-            Self::CsrFailed { id, failure, retry_after: None } => write!(f, "CsrFailed {id} {failure:?}"),
+            Self::CsrFailed { id, failure, retry_after: None } => write!(f, "CsrFailed {id} {}", failure.name()),
             Self::CsrFailed { id, failure, retry_after: Some(span) } => {
-                write!(f, "CsrFailed {id} {failure:?} retry after {span:?}")
+                write!(f, "CsrFailed {id} {} retry after {span:?}", failure.name())
             }
             Self::CertWritten { id } => write!(f, "CertWritten {id}"),
             Self::WriteFailed { id } => write!(f, "WriteFailed {id}"),
@@ -125,7 +125,7 @@ impl Display for State {
             Self::Resting { rotate_at } => write!(f, "resting, rotates {rotate_at}"),
             Self::Requesting { id, reason, until } => write!(f, "requesting {id} ({reason}), until {until}"),
             Self::BackingOff { reason, until, failures, last } => {
-                write!(f, "backing off ({reason}) after {failures} failed ({last:?}), until {until}")
+                write!(f, "backing off ({reason}) after {failures} failed ({}), until {until}", last.name())
             }
             Self::Waiting { reason, until } => write!(f, "waiting ({reason}), until {until}"),
         }

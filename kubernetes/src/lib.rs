@@ -12,6 +12,7 @@
 pub mod addresses;
 pub mod client;
 pub mod cluster;
+mod disk_name;
 pub mod journal;
 pub mod kubeconfig;
 pub mod kubelet_config;

@@ -1,10 +1,9 @@
 //! Which metrics there are. Those that kubelet has bear its names; what they mean is kubelet's help text for them.
 
-use perennial::{Now, UnixTime};
+use perennial::{Now, State, UnixTime};
 
 use super::exposition::{Exposition, Kind, Sample, Value};
-use super::view::{STATES, View, class_and_code, state_name};
-use crate::report::name_of;
+use super::view::{View, class_and_code};
 use crate::rotation::{PREFIX, SERVING_PREFIX};
 
 pub(super) fn page(views: &[View], runtime: &str, now: Now) -> String {
@@ -92,13 +91,10 @@ fn events(page: &mut Exposition, views: &[View]) {
         "Attempts to get a certificate that were begun.",
         each(views, |view| Some(view.tally.as_ref()?.submissions as f64)),
     );
-    let reasons = |view: &View| -> Vec<(String, u64)> {
-        view.tally.iter().flat_map(|tally| &tally.failures).map(|(failure, count)| (name_of(failure), *count)).collect()
-    };
-    let reasons: Vec<(&View, Vec<(String, u64)>)> = views.iter().map(|view| (view, reasons(view))).collect();
-    let failed = reasons.iter().flat_map(|(view, counts)| {
-        counts.iter().map(|(reason, count)| {
-            let labels = [of(view), vec![("reason", reason.as_str())]].concat();
+    let failed = views.iter().flat_map(|view| {
+        let counts = view.tally.iter().flat_map(|tally| &tally.failures);
+        counts.map(move |(failure, count)| {
+            let labels = [of(view), vec![("reason", failure.name())]].concat();
             Sample { labels, value: (*count as f64).into() }
         })
     });
@@ -115,9 +111,9 @@ fn events(page: &mut Exposition, views: &[View]) {
 fn situation(page: &mut Exposition, views: &[View], now: Now) {
     let states = views.iter().filter_map(|view| Some((view, view.snapshot.as_ref()?.state)));
     let states = states.flat_map(|(view, state)| {
-        STATES.iter().map(move |name| {
+        State::NAMES.iter().map(move |name| {
             let labels = [of(view), vec![("state", *name)]].concat();
-            Sample { labels, value: flag(state_name(state) == *name).into() }
+            Sample { labels, value: flag(state.name() == *name).into() }
         })
     });
     page.family("perennial_state", Kind::Gauge, "What the rotation is doing: 1 for that.", states);

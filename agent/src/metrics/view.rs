@@ -131,7 +131,7 @@ impl View {
         });
         let due_since = self.tally.as_ref().and_then(|tally| tally.due_since);
         let rotation = json!({
-            "state": state_name(snapshot.state),
+            "state": snapshot.state.name(),
             "due": snapshot.due.map(Reason::describe),
             "due_seconds": due_since.map(|since| now.instant.since(since).as_secs_f64()),
             "rotate_at": rotate_at.map(|at| at.to_string()),
@@ -178,18 +178,4 @@ pub(super) fn class_and_code(answer: Answer) -> (&'static str, String) {
         Answer::Unreachable => ("unreachable", String::new()),
         _ => ("other", String::new()),
     }
-}
-
-/// The names of states, for programs.
-pub(super) const STATES: [&str; 6] = ["not_enabled", "no_template", "resting", "requesting", "backing_off", "waiting"];
-
-pub(super) const fn state_name(state: State) -> &'static str {
-    STATES[match state {
-        State::NotEnabled => 0,
-        State::NoTemplate => 1,
-        State::Resting { .. } => 2,
-        State::Requesting { .. } => 3,
-        State::BackingOff { .. } => 4,
-        State::Waiting { .. } => 5,
-    }]
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{
-    Actions, Backoff, Budget, Certificate, Checkpoint, Event, Failure, Fingerprint, Instant, Policy, Reason, RequestId,
+    Actions, Backoff, Budget, Certificate, Checkpoint, Event, Failure, Fingerprint, Instant, Policy, RequestId,
     Template, UnixTime, Unwritten, Validity, Window,
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+
+use crate::disk_name;
 
 /// What is written there and means nothing to us.
 pub(super) type Bad = &'static str;
@@ -61,9 +63,11 @@ impl EventText {
             Event::CsrIssued { id, certificate } => {
                 Self::CsrIssued { id: number(*id), certificate: CertificateText::of(certificate) }
             }
-            Event::CsrFailed { id, failure, retry_after } => {
-                Self::CsrFailed { id: number(*id), failure: format!("{failure:?}"), retry_after: retry_after.map(span) }
-            }
+            Event::CsrFailed { id, failure, retry_after } => Self::CsrFailed {
+                id: number(*id),
+                failure: disk_name::failure(*failure),
+                retry_after: retry_after.map(span),
+            },
             Event::CertWritten { id } => Self::CertWritten { id: number(*id) },
             Event::WriteFailed { id } => Self::WriteFailed { id: number(*id) },
             Event::CertReplaced(found) => Self::CertReplaced(found.as_deref().map(CertificateText::of)),
@@ -266,7 +270,7 @@ impl CheckpointText {
             certificate: of.certificate.as_deref().map(CertificateText::of),
             refused: of.refused,
             rotate_now: of.rotate_now,
-            due: of.due.map(|reason| format!("{reason:?}")),
+            due: of.due.map(disk_name::reason),
             unwritten: of
                 .unwritten
                 .map(|Unwritten { id, again_at, failures, out }| (number(id), again_at.as_millis(), failures, out)),
@@ -275,7 +279,7 @@ impl CheckpointText {
             asked: of.asked.as_deref().map(TemplateText::of),
             reusable: of.reusable,
             failures: of.failures,
-            last_failure: of.last_failure.map(|failure| format!("{failure:?}")),
+            last_failure: of.last_failure.map(disk_name::failure),
             retry_at: of.retry_at.as_millis(),
             spaced_at: of.spaced_at.as_millis(),
             budget_whole_at: of.budget_whole_at.as_millis(),
@@ -285,10 +289,7 @@ impl CheckpointText {
 
     pub(super) fn checkpoint(self) -> Result<Checkpoint, Bad> {
         let instant = Instant::from_millis;
-        let reason = |name: String| {
-            let named = Reason::ALL.into_iter().find(|reason| format!("{reason:?}") == name);
-            named.ok_or("the reason is unknown")
-        };
+        let reason = |name: String| disk_name::reason_named(&name).ok_or("the reason is unknown");
         Ok(Checkpoint {
             policy: Arc::new(self.policy.policy()?),
             seed: self.seed,
@@ -319,8 +320,7 @@ impl CheckpointText {
 }
 
 fn failure_named(name: &str) -> Result<Failure, Bad> {
-    let named = Failure::ALL.into_iter().find(|failure| format!("{failure:?}") == name);
-    named.ok_or("the failure is unknown")
+    disk_name::failure_named(name).ok_or("the failure is unknown")
 }
 
 fn unhex(text: &str) -> Result<Fingerprint, Bad> {

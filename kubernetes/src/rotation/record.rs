@@ -4,11 +4,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use perennial::{Failure, Key, Pending, Refusal, Template, UnixTime};
+use perennial::{Key, Pending, Refusal, Template, UnixTime};
 use perennial_pki::{KeyError, KeyPair};
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use zeroize::Zeroizing;
+
+use crate::disk_name;
 
 /// What a rotation leaves to its next start. It holds a private key: keep it as safe as that.
 ///
@@ -31,16 +33,6 @@ pub struct Record {
 
 const VERSION: u64 = 1;
 
-/// What is asked again soon is asked in vain: the answers worth remembering.
-const REFUSALS: [(Failure, &str); 6] = [
-    (Failure::Denied, "Denied"),
-    (Failure::SignerFailed, "SignerFailed"),
-    (Failure::Rejected, "Rejected"),
-    (Failure::BadCertificate, "BadCertificate"),
-    (Failure::Unsatisfying, "Unsatisfying"),
-    (Failure::AlreadyDue, "AlreadyDue"),
-];
-
 impl Record {
     /// As JSON. Wiped on drop.
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
@@ -58,7 +50,7 @@ impl Record {
             submitted: submitted.as_millis(),
             budget_whole: budget_whole.as_millis(),
             refusal: refusal.map(|Refusal { failure, failures, retry_at }| RefusalText {
-                reason: word(failure).to_owned(),
+                reason: disk_name::failure(failure),
                 failures,
                 retry_at: retry_at.as_millis(),
             }),
@@ -85,7 +77,8 @@ impl Record {
         }
         let text: Text<'_> = serde_json::from_slice(encoded).map_err(RecordError::text)?;
         let refusal = text.refusal.map(|RefusalText { reason, failures, retry_at }| {
-            let failure = REFUSALS.into_iter().find(|(_, word)| *word == reason).map(|(failure, _)| failure);
+            // Only refusals are remembered: the rest may be asked again soon.
+            let failure = disk_name::failure_named(&reason).filter(|failure| failure.is_refusal());
             let failure = failure.ok_or(RecordError::Reason)?;
             Ok(Refusal { failure, failures, retry_at: UnixTime::from_millis(retry_at) })
         });
@@ -108,11 +101,6 @@ impl Record {
         };
         Ok(Self { server: text.server, signer_name: text.signer_name, csr_name: text.csr_name, pending, key })
     }
-}
-
-/// A refusal that has no word of its own yet is as good as any.
-fn word(failure: Failure) -> &'static str {
-    REFUSALS.into_iter().find(|(known, _)| *known == failure).map_or("Rejected", |(_, word)| word)
 }
 
 #[derive(Deserialize)]

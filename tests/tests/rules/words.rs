@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use perennial::{Failure, Fingerprint, UnixTime, Validity};
+use perennial::{Failure, Fingerprint, Instant, Reason, RequestId, State, UnixTime, Validity};
 use perennial_tests::mint;
 
 #[test]
@@ -17,6 +17,36 @@ fn each_failure_is_shown_as_it_is_described_and_no_two_alike() {
     let shown: BTreeSet<String> = Failure::ALL.iter().map(ToString::to_string).collect();
     assert_eq!(shown, Failure::ALL.iter().map(|failure| failure.describe().to_owned()).collect());
     assert_eq!(shown.len(), Failure::ALL.len());
+}
+
+/// Dashboards, scripts and journals rely on these: a name is added, never changed.
+#[test]
+fn names_for_programs_are_those_released() {
+    assert_eq!(
+        Failure::ALL.map(Failure::name).join(" "),
+        "denied signer_failed rejected bad_certificate unsatisfying already_due unauthorized forbidden throttled \
+         unreachable timed_out deleted outdated local"
+    );
+    assert_eq!(
+        Reason::ALL.map(Reason::name).join(" "),
+        "no_certificate expired provisional template_not_satisfied refused rotation_point asked"
+    );
+    assert!(Failure::ALL.into_iter().all(|failure| Failure::from_name(failure.name()) == Some(failure)));
+    assert!(Reason::ALL.into_iter().all(|reason| Reason::from_name(reason.name()) == Some(reason)));
+    assert_eq!((Failure::from_name("Denied"), Reason::from_name("")), (None, None));
+
+    let (reason, last, until) = (Reason::Expired, Failure::Denied, Instant::from_millis(0));
+    let id = RequestId::new(std::num::NonZeroU64::MIN);
+    let states = [
+        (State::NotEnabled, "not_enabled"),
+        (State::NoTemplate, "no_template"),
+        (State::Resting { rotate_at: UnixTime::from_secs(0) }, "resting"),
+        (State::Requesting { id, reason, until }, "requesting"),
+        (State::BackingOff { reason, until, failures: 1, last }, "backing_off"),
+        (State::Waiting { reason, until }, "waiting"),
+    ];
+    assert_eq!(states.map(|(state, _)| state.name()), states.map(|(_, name)| name));
+    assert_eq!(states.map(|(_, name)| name), State::NAMES);
 }
 
 #[test]
