@@ -1,9 +1,8 @@
 //! What goes over from one session to the next.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
-use perennial::Fingerprint;
+use perennial::{Fingerprint, Instant};
 use perennial_std::Left;
 
 use super::kept::Kept;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use perennial::{Fingerprint, Template};
+use perennial::{Fingerprint, Instant, Template};
 use perennial_pki::Chain;
 use perennial_std::{Loaded, clock};
 use serde_json::json;
@@ -61,7 +61,7 @@ pub(super) struct Keeping<'a> {
     pub(super) checked: (Option<Template>, String),
     /// What somebody else keeps, when last looked at.
     pub(super) found: Option<Fingerprint>,
-    /// There is no valid first certificate.
+    /// Since when there has been no valid first certificate, on a clock that goes on in suspend.
     pub(super) missing_since: Option<Instant>,
 }
 
@@ -198,8 +198,9 @@ impl<'a> Keeping<'a> {
 
     fn look_at_expiry(&mut self) -> Result<(), Failure> {
         let missing = self.watches[0].running.handle().credential().is_none();
-        self.missing_since = missing.then(|| self.missing_since.unwrap_or_else(Instant::now));
-        let since = self.missing_since.map(|since| since.elapsed());
+        let now = clock::now().instant;
+        self.missing_since = missing.then(|| self.missing_since.unwrap_or(now));
+        let since = self.missing_since.map(|since| now.since(since));
         match (since, self.options.service.exit_without_certificate) {
             (Some(since), Some(most)) if since >= most => {
                 let trouble = self.watches[0].trouble().map(|trouble| format!("; the last trouble: {trouble}"));
