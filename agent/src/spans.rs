@@ -35,9 +35,32 @@ pub(crate) fn words(span: Duration) -> String {
     parts.join(" ")
 }
 
+/// The wait before poll number `attempt` of node `name`: `mean`, up to `permille` shorter or longer. Name and number decide
+/// where in between, so that nodes started together drift apart and a restarted one behaves as before.
+pub(crate) fn spread(mean: Duration, permille: u32, name: &str, attempt: u64) -> Duration {
+    let draw = u32::try_from(perennial::seed(name, &attempt.to_string()) % 1001).unwrap_or(0);
+    mean * (1000 - permille) / 1000 + mean * 2 * permille / 1000 * draw / 1000
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spread_of_a_thousand_nodes_covers_every_tenth_evenly() {
+        let minute = Duration::from_secs(60);
+        for attempt in 0..3 {
+            let mut tenths = [0_u32; 10];
+            for node in 0..1000 {
+                let wait = spread(minute, 250, &format!("worker-{node}"), attempt);
+                assert!((45_000..=75_000).contains(&wait.as_millis()), "{wait:?}");
+                assert_eq!(wait, spread(minute, 250, &format!("worker-{node}"), attempt));
+                tenths[((wait.as_millis() - 45_000) / 3001) as usize] += 1;
+            }
+            assert!(tenths.iter().all(|nodes| (60..=150).contains(nodes)), "{tenths:?}");
+        }
+        assert_eq!(spread(minute, 0, "worker-1", 7), minute);
+    }
 
     #[test]
     fn spans_are_read_as_people_write_them() {

@@ -12,6 +12,7 @@ use perennial_std::{Cancel, drive};
 
 use super::node::{self, Node};
 use crate::failure::Failure;
+use crate::spans::spread;
 
 /// How often it is looked at. Addresses change rarely: one small request a minute costs an API server less than one
 /// more open watch for each node.
@@ -19,6 +20,8 @@ const LOOK: Duration = Duration::from_secs(60);
 /// How soon, when it did not work, and when there was nobody to ask as.
 const RETRY: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_secs(1);
+/// How much shorter or longer a wait may be, so that a fleet that was started together does not poll together for ever.
+const SPREAD: u32 = 250;
 
 /// What was found last: `None` before the first look.
 pub(super) type Found = Arc<Mutex<Option<Result<Addresses, String>>>>;
@@ -41,7 +44,7 @@ impl NodeObject {
         let (ends, ended) = mpsc::channel();
         let (latest, name) = (found.clone(), name.to_owned());
         let watch = move || {
-            loop {
+            for attempt in 0.. {
                 // Without anybody to ask as, it is the first certificate that is waited for.
                 let asker = node.identity();
                 let pause = if asker.is_err() { SOON } else { RETRY };
@@ -54,7 +57,7 @@ impl NodeObject {
                     unusable.for_each(|address| tracing::warn!("an address of node {name} is of no use: {address}"));
                     changed();
                 }
-                if ended.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                if ended.recv_timeout(spread(pause, SPREAD, &name, attempt)) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }
             }
