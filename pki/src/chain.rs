@@ -12,7 +12,7 @@ use x509_parser::oid_registry::OID_X509_EXT_BASIC_CONSTRAINTS;
 use x509_parser::prelude::FromDer;
 
 use crate::names::{self, AltNames, Subject};
-use crate::{PemError, pem, sha256};
+use crate::{PemError, describe, pem, sha256};
 
 /// No sensible chain is longer.
 const MAX_CERTIFICATES: usize = 16;
@@ -153,7 +153,7 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, String> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
         Ok((rest, _)) => Err(format!("{} bytes follow the certificate", rest.len())),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(describe::parser(&error).to_owned()),
     }
 }
 
@@ -163,7 +163,7 @@ fn unreadable_leaf(reason: String) -> ChainError {
 
 fn facts(leaf: &X509Certificate<'_>, pem: &str) -> Result<Certificate, ChainError> {
     let Subject { common_name, organizations, .. } = Subject::read(leaf.subject());
-    let names = leaf.subject_alternative_name().map_err(|error| unreadable_leaf(error.to_string()))?;
+    let names = leaf.subject_alternative_name().map_err(|error| unreadable_leaf(describe::x509(&error).to_owned()))?;
     let names = names.map_or_else(|| Ok(AltNames::default()), |names| AltNames::read(names.value));
     let AltNames { dns_names, ip_addresses, .. } = names.map_err(unreadable_leaf)?;
     Ok(Certificate {
@@ -193,7 +193,7 @@ fn serial(leaf: &X509Certificate<'_>) -> String {
 }
 
 fn constraints(leaf: &X509Certificate<'_>) -> Result<Constraints, String> {
-    let unreadable = |error: X509Error| error.to_string();
+    let unreadable = |error: X509Error| describe::x509(&error).to_owned();
     let basic = leaf.get_extension_unique(&OID_X509_EXT_BASIC_CONSTRAINTS).map_err(unreadable)?;
     let is_ca = match basic.map(|extension| extension.parsed_extension()) {
         None => false,

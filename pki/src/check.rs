@@ -9,7 +9,7 @@ use rustls::pki_types;
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use x509_parser::error::X509Error;
 
-use crate::{Chain, Roots, chain, provider};
+use crate::{Chain, Roots, chain, describe, provider};
 
 /// What a certificate is used for in TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,7 +92,7 @@ impl Expected<'_> {
         let at = now.clamp(validity.not_before(), validity.not_after());
         let at = Duration::from_secs(at.as_secs().try_into().unwrap_or(0));
         self.verify(chain, roots, pki_types::UnixTime::since_unix_epoch(at)).map_err(|error| {
-            BadCertificate::UntrustedIssuer { issuer: chain.issuer().to_owned(), reason: error.to_string() }
+            BadCertificate::UntrustedIssuer { issuer: chain.issuer().to_owned(), reason: describe(&error, chain.der()) }
         })
     }
 

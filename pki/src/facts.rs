@@ -11,7 +11,7 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::names::{AltNames, Subject};
-use crate::{KeyAlgorithm, RequestError, pem};
+use crate::{KeyAlgorithm, RequestError, describe, pem};
 
 /// What a certification request asks for. The one who made it has the private key.
 ///
@@ -82,7 +82,8 @@ pub fn read_request(pem: &[u8]) -> Result<RequestFacts, RequestError> {
 
 fn read_der(der: &[u8]) -> Result<RequestFacts, RequestError> {
     let malformed = |reason: String| RequestError::Malformed { reason };
-    let (rest, request) = X509CertificationRequest::from_der(der).map_err(|error| malformed(error.to_string()))?;
+    let (rest, request) =
+        X509CertificationRequest::from_der(der).map_err(|error| malformed(describe::parser(&error).to_owned()))?;
     if !rest.is_empty() {
         return Err(malformed(format!("{} bytes follow it", rest.len())));
     }

@@ -228,7 +228,7 @@ impl fmt::Display for IssueError {
                 "the certificate may not sign others; give the certificate authority's own (CA:TRUE, keyCertSign)",
             ),
             Self::Certificate(error) => error.fmt(f),
-            Self::Signing(error) => write!(f, "the certificate could not be signed: {error}"),
+            Self::Signing(error) => write!(f, "the certificate could not be signed: {}", crate::describe(error, &[])),
             Self::Interim(why) => write!(f, "no interim certificate could be made: {why}"),
         }
     }

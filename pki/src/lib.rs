@@ -44,6 +44,7 @@
 mod chain;
 mod check;
 mod credential;
+mod describe;
 mod facts;
 mod interim;
 mod issue;
@@ -58,6 +59,7 @@ mod write;
 pub use chain::{Chain, ChainError};
 pub use check::{BadCertificate, Expected, Usage};
 pub use credential::{Credential, CredentialError};
+pub use describe::describe;
 pub use facts::{RequestFacts, read_request};
 pub use interim::{Interim, interim};
 pub use issue::{IssueError, Issuer, KeyUsage, Terms, self_signed};

@@ -48,9 +48,14 @@ pub(crate) fn display(name: &X509Name<'_>) -> String {
             Err(_) => shown.push_str(&oid.to_id_string()),
         }
         shown.push('=');
-        shown.extend(text(attribute).chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }));
+        shown.push_str(&printable(&text(attribute)));
     }
     shown
+}
+
+/// `text` without control characters, which terminals would obey.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// The value of an attribute, whatever string type it has.

@@ -99,7 +99,7 @@ impl fmt::Display for RequestError {
                 "{name:?} is not a DNS name a certificate can carry; use letters, digits, `-` and `.`, \
                  and the `xn--` form of an international name"
             ),
-            Self::Signing(error) => write!(f, "the request could not be signed: {error}"),
+            Self::Signing(error) => write!(f, "the request could not be signed: {}", crate::describe(error, &[])),
             Self::Pem(error) => error.fmt(f),
             Self::NotOneRequest { found } if found.is_empty() => {
                 f.write_str("no certificate request found; expected one PEM block CERTIFICATE REQUEST")
