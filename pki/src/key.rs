@@ -1,6 +1,7 @@
 //! Private keys: generated here, or imported from where kubelet, Go and openssl leave them.
 
 mod refusal;
+mod stack;
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +13,7 @@ use rustls::sign::SigningKey;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{PemError, pem, provider};
+use stack::WipingKey;
 
 /// What kind of key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -91,6 +93,10 @@ impl KeyPair {
     /// [`KeyError::NotGenerated`] for RSA, without the feature `aws-lc-rs`; [`KeyError::Generation`] if there is no
     /// randomness.
     pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
+        stack::wiped(|| Self::generate_unwiped(algorithm))
+    }
+
+    fn generate_unwiped(algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
         let scheme = match algorithm {
             KeyAlgorithm::EcdsaP256 => &rcgen::PKCS_ECDSA_P256_SHA256,
             KeyAlgorithm::EcdsaP384 => &rcgen::PKCS_ECDSA_P384_SHA384,
@@ -124,7 +130,11 @@ impl KeyPair {
     /// # Errors
     /// [`KeyError`]: no key, an encrypted key, a malformed key, one that is too weak, or of a kind not supported.
     pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self, KeyError> {
-        for block in pem::blocks(pem.as_ref()).map_err(KeyError::Pem)? {
+        stack::wiped(|| Self::from_pem_unwiped(pem.as_ref()))
+    }
+
+    fn from_pem_unwiped(pem: &[u8]) -> Result<Self, KeyError> {
+        for block in pem::blocks(pem).map_err(KeyError::Pem)? {
             if block.is_encrypted_key() {
                 return Err(KeyError::Encrypted);
             }
@@ -143,7 +153,7 @@ impl KeyPair {
             .find(|algorithm| signing_key.choose_scheme(&[algorithm.signature().0]).is_some())
             .ok_or(KeyError::Unsupported)?;
         let public_key_der = signing_key.public_key().ok_or(KeyError::Unsupported)?.to_vec();
-        Ok(Self { der, algorithm, public_key_der, signing_key })
+        Ok(Self { der, algorithm, public_key_der, signing_key: Arc::new(WipingKey(signing_key)) })
     }
 
     /// One PEM block, in the encoding the key came in; PKCS#8 if it was generated. Wiped on drop.

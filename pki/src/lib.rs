@@ -25,14 +25,14 @@
 //!
 //! # Secrets
 //! Private keys appear in no `Debug`, `Display` or error. Their encodings are wiped on drop, and so are the PEM texts
-//! handed out.
+//! handed out. The stack that the crypto provider used to generate, parse or sign with a key is wiped after it.
 //!
-//! That makes a key rarer in memory, and no more. Not wiped, since nothing here can reach them:
+//! Not wiped, since nothing here can reach them:
 //!
-//! - what the crypto provider keeps inside its own key objects, and the temporaries it makes while it parses, generates
-//!   and signs; base64 decoders keep some as well;
-//! - the buffers of TLS libraries and of whoever sends a key on, and what YAML and JSON parsers copy of a kubeconfig
-//!   that holds a key or a token inline;
+//! - what libraries free without wiping: the crypto provider's key objects, buffers of base64 decoders and of TLS, and what
+//!   YAML and JSON parsers copy of a kubeconfig that holds a key or a token inline. A global allocator that wipes what is
+//!   freed ends this; the command `perennial` has one (`zeroizing-alloc`), and its tests search the process's memory for
+//!   replaced keys;
 //! - the kernel's pages of every file that was read or written;
 //! - what was swapped out, hibernated, or written with a core dump: none of it is locked into memory.
 //!

@@ -1,0 +1,62 @@
+//! Private keys leave copies in stack frames: scalars, their encodings, and what a library computes from them.
+
+use std::sync::Arc;
+
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+use rustls::sign::{Signer, SigningKey};
+use rustls::{SignatureAlgorithm, SignatureScheme};
+use zeroize::Zeroize as _;
+
+/// More than crypto libraries use to generate, parse or sign, in debug builds as well.
+const ROOM: usize = 32 << 10;
+
+/// Runs `work`, and wipes the part of the stack below the caller's frame that `work` may have used.
+pub(super) fn wiped<T>(work: impl FnOnce() -> T) -> T {
+    let done = below(work);
+    wipe();
+    done
+}
+
+/// Has its frame, and all below it, where [`wipe`] has its own.
+#[inline(never)]
+fn below<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+#[inline(never)]
+fn wipe() {
+    let mut room = [0_u8; ROOM];
+    // Volatile writes: stores to an array that nobody reads would be left out.
+    room.zeroize();
+}
+
+/// A key whose signatures leave nothing on the stack.
+#[derive(Debug)]
+pub(super) struct WipingKey(pub(super) Arc<dyn SigningKey>);
+
+impl SigningKey for WipingKey {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        self.0.choose_scheme(offered).map(|signer| Box::new(WipingSigner(signer)) as Box<dyn Signer>)
+    }
+
+    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        self.0.public_key()
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.0.algorithm()
+    }
+}
+
+#[derive(Debug)]
+struct WipingSigner(Box<dyn Signer>);
+
+impl Signer for WipingSigner {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        wiped(|| self.0.sign(message))
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.0.scheme()
+    }
+}
