@@ -25,15 +25,21 @@ mod status;
 mod verify;
 mod whoami;
 
+use std::alloc::System;
 use std::env::VarError;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
+use zeroizing_alloc::ZeroAlloc;
 
 use cli::{Cli, Command, LogFormat};
 use failure::Failure;
+
+/// Wipes whatever is freed: crypto, TLS, base64 and YAML libraries free copies of private keys and tokens as they are.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     let Cli { command, log_format } = Cli::parse();

@@ -1,0 +1,136 @@
+//! A key that was replaced is gone from the memory of the process that used it, as a core dump would show.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustix::process::Signal;
+use support::{Process, Signer, run_arguments, until};
+use tempfile::TempDir;
+
+/// The order of P-256, and where its scalar begins in a key in PKCS#8 and in the base64 of that.
+const ORDER: [u8; 32] = [
+    0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad, 0xa7,
+    0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+];
+const SCALAR_AT: usize = 36;
+
+/// A private key, in the forms that libraries compute with and write.
+struct Key(Vec<(&'static str, Vec<u8>)>);
+
+impl Key {
+    /// The key of the pair in use.
+    fn in_use(directory: &Path) -> Self {
+        let pem = fs::read_to_string(directory.join("worker/pki/kubelet-client-current.pem")).unwrap();
+        let (_, key) = pem.split_once("-----BEGIN PRIVATE KEY-----\n").unwrap();
+        let (key, _) = key.split_once("-----END").unwrap();
+        let base64: String = key.lines().collect();
+        let der = STANDARD.decode(&base64).unwrap();
+        let scalar: [u8; 32] = der[SCALAR_AT..SCALAR_AT + 32].try_into().unwrap();
+        let reversed = |mut bytes: [u8; 32]| {
+            bytes.reverse();
+            bytes.to_vec()
+        };
+        Self(vec![
+            ("big endian", scalar[..16].to_vec()),
+            ("end, big endian", scalar[16..].to_vec()),
+            ("little endian", reversed(scalar)[..16].to_vec()),
+            ("end, little endian", reversed(scalar)[16..].to_vec()),
+            ("Montgomery form", reversed(montgomery(scalar))[..16].to_vec()),
+            // The scalar begins in the middle of the first line.
+            ("base64", base64.as_bytes()[52..64].to_vec()),
+            ("base64, second line", base64.as_bytes()[66..90].to_vec()),
+        ])
+    }
+}
+
+/// `scalar` · 2²⁵⁶ modulo the order: what *ring* keeps.
+fn montgomery(scalar: [u8; 32]) -> [u8; 32] {
+    (0..256).fold(scalar, |value, _| {
+        let mut doubled = value;
+        let carry = doubled.iter_mut().rev().fold(0, |carry, byte| {
+            let sum = u16::from(*byte) * 2 + carry;
+            *byte = sum.to_le_bytes()[0];
+            sum >> 8
+        });
+        if carry == 0 && doubled < ORDER {
+            return doubled;
+        }
+        let mut reduced = doubled;
+        reduced.iter_mut().zip(ORDER).rev().fold(false, |borrow, (byte, order)| {
+            let (less, one) = byte.overflowing_sub(order);
+            let (less, two) = less.overflowing_sub(u8::from(borrow));
+            *byte = less;
+            one || two
+        });
+        reduced
+    })
+}
+
+/// In which forms the key is somewhere in the memory of this process.
+fn forms_in_memory(process: u32, key: &Key) -> BTreeSet<&'static str> {
+    let memory = File::open(format!("/proc/{process}/mem")).unwrap();
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+    let mut found = BTreeSet::new();
+    let mut read = 0;
+    for map in maps.lines().filter(|map| map.split(' ').nth(1).is_some_and(|mode| mode.starts_with("rw"))) {
+        let (from, to) = map.split(' ').next().unwrap().split_once('-').unwrap();
+        let [from, to] = [from, to].map(|address| u64::from_str_radix(address, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+        // It may have been unmapped since.
+        if memory.read_exact_at(&mut bytes, from).is_err() {
+            continue;
+        }
+        read += bytes.len();
+        let shows = |form: &[u8]| {
+            // Whole pages of zeros are most of it.
+            let pages = bytes.chunks(4096).enumerate().filter(|(_, page)| page.iter().any(|byte| *byte != 0));
+            pages.into_iter().any(|(page, _)| {
+                let from = page * 4096;
+                let to = bytes.len().min(from + 4096 + form.len() - 1);
+                bytes[from..to].windows(form.len()).any(|window| window == form)
+            })
+        };
+        found.extend(key.0.iter().filter(|(_, form)| shows(form)).map(|(name, _)| *name));
+    }
+    assert!(read > 1 << 16, "the memory of the process cannot be read");
+    found
+}
+
+fn replaced_keys_leave_no_copy(runtime: &str) {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &[]);
+    let mut run = Process::start(path, &run_arguments(&["--json", "--runtime", runtime]));
+    run.event("issued", 1);
+    let mut keys = vec![Key::in_use(path)];
+    for rotation in 1..=3 {
+        run.signal(Signal::USR1);
+        run.event("rotated", rotation);
+        let (current, old) = (Key::in_use(path), &keys);
+        // What is in use has to be somewhere, or this scan finds nothing at all.
+        let shown = forms_in_memory(run.id(), &current);
+        assert!(shown.contains("big endian") && shown.contains("Montgomery form"), "{runtime}: {shown:?}");
+        // The thread that removes the oldest pair may just be reading the other one.
+        until(&format!("end of the old keys in memory ({runtime})"), || {
+            old.iter().all(|key| forms_in_memory(run.id(), key).is_empty()).then_some(())
+        });
+        keys.push(current);
+    }
+}
+
+#[test]
+fn replaced_key_leaves_no_copy_on_threads() {
+    replaced_keys_leave_no_copy("std");
+}
+
+#[test]
+fn replaced_key_leaves_no_copy_on_smol() {
+    replaced_keys_leave_no_copy("smol");
+}
