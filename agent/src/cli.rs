@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and what people are told about it.
 
+mod listen;
 mod observe;
 mod run;
 
@@ -200,8 +201,8 @@ Exit codes:
   2  bad usage or input; nothing was changed"
 )]
 pub(crate) struct Signer {
-    /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6443")]
+    /// Where to listen: IP:PORT, localhost:PORT or :PORT; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6443", value_parser = listen::address)]
     pub(crate) listen: SocketAddr,
     /// Where CA, bootstrap token and kubeconfigs are kept; created if missing
     #[arg(long, value_name = "DIR", default_value = "./perennial-signer")]

@@ -175,6 +175,16 @@ fn an_address_that_is_taken_is_refused_before_anything_is_written() {
 }
 
 #[test]
+fn malformed_listen_address_is_refused_with_example() {
+    let directory = TempDir::new().unwrap();
+    for bad in ["9090", "worker:9090", "::1:9090", "localhost"] {
+        let example = "for example 127.0.0.1:9090";
+        refused(directory.path(), &[RUN.as_slice(), &["--metrics-listen", bad]].concat(), &[bad, example]);
+        refused(directory.path(), &["signer", "--dir", "new", "--listen", bad], &[bad, example]);
+    }
+}
+
+#[test]
 fn half_a_ca_is_not_made_whole_by_overwriting_it() {
     let directory = TempDir::new().unwrap();
     let state = directory.path().join("signer");

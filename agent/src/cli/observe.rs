@@ -5,15 +5,17 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::listen;
 use crate::sizes;
 
 /// Who looks on.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Looking on")]
 pub(crate) struct Observe {
-    /// Serve /metrics for Prometheus, /healthz, /readyz and /state here, without encryption [default: nowhere].
+    /// Serve /metrics for Prometheus, /healthz, /readyz and /state here, without encryption: IP:PORT, localhost:PORT, or
+    /// :PORT for all addresses of the host [default: nowhere].
     /// What each metric means stands beside it, and in agent/docs/metrics.md
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listen::address)]
     pub(crate) metrics_listen: Option<SocketAddr>,
     /// Write every step down here, for `perennial replay`; nothing in it is secret
     #[arg(long, value_name = "FILE")]

@@ -61,7 +61,8 @@ pub(crate) struct Run {
     /// request that has no accepted certificate to ask with
     #[arg(long, value_name = "FILE")]
     pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
-    /// The node's name; kubelet's --hostname-override is the same [default: the host name, in lower case]
+    /// The node's name; kubelet's --hostname-override is the same. Trimmed and in lower case, as kubelet does it [default: the
+    /// host name]
     #[arg(long, value_name = "NAME", alias = "hostname-override")]
     pub(crate) node_name: Option<String>,
     /// kubelet's configuration: what it says about certificates is done, unless a flag says otherwise
