@@ -4,17 +4,20 @@ use std::fs;
 
 use crate::failure::Failure;
 
-/// The name given, or else the host's, in lower case.
+/// The name given, or else the host's; trimmed and in lower case.
+///
+/// Source: kubelet's `nodeutil.GetHostname`, to which an empty name is none given, and blanks are an error.
 pub(super) fn resolve(given: Option<&str>) -> Result<String, Failure> {
-    let (name, from) = match given {
+    let (text, from) = match given.filter(|given| !given.is_empty()) {
         Some(name) => (name.to_owned(), "--node-name"),
-        None => (host_name()?.trim().to_lowercase(), "the host name"),
+        None => (host_name()?, "the host name"),
     };
+    let name = text.trim().to_lowercase();
     if is_subdomain(&name) {
         return Ok(name);
     }
     Err(Failure::Usage(format!(
-        "{from} {name:?} cannot be the name of a node: lower-case letters, digits, '-' and '.', \
+        "{from} {text:?} cannot be the name of a node: lower-case letters, digits, '-' and '.', \
          beginning and ending with a letter or digit; give another with --node-name"
     )))
 }
@@ -46,7 +49,12 @@ mod tests {
         for good in ["worker-1", "a", "ip-10-0-0-1.eu-west-1.compute.internal", "9"] {
             assert_eq!(resolve(Some(good)).expect(good), good);
         }
-        for bad in ["", "Worker", "-a", "a-", "a..b", ".a", "a_b", "a b", "a/b", &"a".repeat(254)] {
+        for (typed, name) in [("Worker-1", "worker-1"), (" worker-1", "worker-1"), ("W.Example.COM\n", "w.example.com")]
+        {
+            assert_eq!(resolve(Some(typed)).expect(typed), name);
+        }
+        assert_eq!(resolve(Some("")).ok(), resolve(None).ok());
+        for bad in [" ", "-a", "a-", "a..b", ".a", "a_b", "a b", "a/b", &"a".repeat(254)] {
             assert!(matches!(resolve(Some(bad)), Err(Failure::Usage(_))), "{bad:?}");
         }
     }
