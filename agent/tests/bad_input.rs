@@ -185,6 +185,36 @@ fn malformed_listen_address_is_refused_with_example() {
 }
 
 #[test]
+fn undialable_node_ip_is_refused_with_reason() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    fs::write(path.join("kubeconfig"), kubeconfig("server: https://127.0.0.1:1", "token: t")).unwrap();
+    let serving = [RUN.as_slice(), &["--rotate-server-certificates"]].concat();
+    for (bad, why) in [
+        ("fe80::1", "link-local"),
+        ("fe80::1%eth0", "link-local"),
+        ("169.254.1.1", "link-local"),
+        ("127.0.0.1", "loopback"),
+        ("::1", "loopback"),
+        ("::ffff:127.0.0.1", "loopback"),
+        ("ff02::1", "multicast"),
+        ("224.0.0.1", "multicast"),
+        ("255.255.255.255", "reserved"),
+        ("worker", "expected one like 10.0.0.7"),
+        ("10.0.0.7,fe80::1", "link-local"),
+        ("::,10.0.0.7", "one of them alone"),
+        ("0.0.0.0,::", "one of them alone"),
+    ] {
+        refused(path, &[serving.as_slice(), &["--node-ip", bad]].concat(), &["--node-ip", why]);
+        // A file has no meaning for the unspecified addresses.
+        fs::write(path.join("addresses"), format!("10.0.0.8\n{}\n", bad.split(',').next_back().unwrap())).unwrap();
+        if bad != "::,10.0.0.7" && bad != "worker" {
+            refused(path, &[serving.as_slice(), &["--node-addresses", "addresses"]].concat(), &["addresses: line 2"]);
+        }
+    }
+}
+
+#[test]
 fn half_a_ca_is_not_made_whole_by_overwriting_it() {
     let directory = TempDir::new().unwrap();
     let state = directory.path().join("signer");
@@ -200,7 +230,7 @@ fn half_a_ca_is_not_made_whole_by_overwriting_it() {
     refused(directory.path(), &start, &["may not sign"]);
 
     fs::write(directory.path().join("file"), "").unwrap();
-    refused(directory.path(), &["signer", "--dir", "file"], &["cannot create file"]);
+    refused(directory.path(), &["signer", "--listen", "127.0.0.1:0", "--dir", "file"], &["cannot create file"]);
 }
 
 #[test]

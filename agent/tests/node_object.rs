@@ -4,13 +4,16 @@ mod support;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use perennial::Certificate;
 use perennial_kubernetes::addresses::{AddressType, NodeAddress};
 use perennial_kubernetes::kubeconfig::{Endpoint, kubeconfig_with_token};
 use perennial_kubernetes::server::{Api, Authority, Identity, Options, Random, Tls};
 use perennial_pki::Credential;
-use perennial_smol::server::Host;
+use perennial_smol::server::{Host, ServerHandle};
 use perennial_std::clock;
 use rustix::process::Signal;
 use support::{Process, Signer, run_arguments, until};
@@ -22,10 +25,8 @@ fn address(kind: AddressType, address: &str) -> NodeAddress {
     NodeAddress { kind, address: address.into() }
 }
 
-#[test]
-fn the_serving_certificate_is_for_the_addresses_of_the_node_object() {
-    let directory = TempDir::new().unwrap();
-    let path = directory.path();
+/// An API server that knows of nodes; `bootstrap` in the directory leads there.
+fn serve(path: &Path) -> ServerHandle {
     let (mut random, now, day) = (Random::from_os().unwrap(), clock::now().unix, Duration::from_secs(86_400));
     let authority = Authority::generate(&mut random, now, day).unwrap();
     let own = authority.server_credential(&[], &[Ipv4Addr::LOCALHOST.into()], &mut random, now, day).unwrap();
@@ -37,10 +38,57 @@ fn the_serving_certificate_is_for_the_addresses_of_the_node_object() {
     let server = Host::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), api, tls).unwrap().spawn().unwrap();
     let endpoint = Endpoint { server: format!("https://{}", server.address()), ca_pem, ..Endpoint::default() };
     fs::write(path.join("bootstrap"), kubeconfig_with_token(&endpoint, "bootstrap", TOKEN).as_bytes()).unwrap();
+    server
+}
 
-    let fixed = ["run", "--json", "--node-name", "worker", "--cert-dir", "pki", "--kubeconfig", "kubeconfig"];
-    let more = ["--bootstrap-kubeconfig", "bootstrap", "--rotate-server-certificates"];
-    let run = Process::start(path, &[fixed.as_slice(), &more].concat());
+const RUN: [&str; 11] = [
+    "run",
+    "--json",
+    "--node-name",
+    "worker",
+    "--cert-dir",
+    "pki",
+    "--kubeconfig",
+    "kubeconfig",
+    "--bootstrap-kubeconfig",
+    "bootstrap",
+    "--rotate-server-certificates",
+];
+
+fn serving_certificate(run: &Process, path: &Path) -> Arc<Certificate> {
+    until("serving certificate", || run.events("issued").into_iter().find(|event| event["of"] == "kubelet-server"));
+    let pem = fs::read(path.join("pki/kubelet-server-current.pem")).unwrap();
+    Credential::from_pem(&pem).unwrap().chain().certificate().clone()
+}
+
+#[test]
+fn unspecified_node_ip_means_the_nodes_own_of_that_family() {
+    for (flag, ip, name) in [("::", "fd00::7", "worker.internal"), ("0.0.0.0", "10.0.0.7", "worker.internal")] {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path();
+        let server = serve(path);
+        let addresses = [
+            address(AddressType::InternalIp, "10.0.0.7"),
+            address(AddressType::InternalIp, "fd00::7"),
+            address(AddressType::InternalIp, "fe80::7"),
+            address(AddressType::InternalDns, name),
+        ];
+        server.with_api(|api, _| api.put_node("worker", addresses.to_vec()));
+        let run = Process::start(path, &[RUN.as_slice(), &["--node-ip", flag]].concat());
+        let facts = serving_certificate(&run, path);
+        assert_eq!(facts.ip_addresses, [ip.parse::<std::net::IpAddr>().unwrap()], "{flag}");
+        assert_eq!(facts.dns_names, [name]);
+        let told = "an address of node worker is of no use: InternalIP fe80::7: this is a link-local address";
+        assert!(run.stderr().contains(told), "{}", run.stderr());
+    }
+}
+
+#[test]
+fn the_serving_certificate_is_for_the_addresses_of_the_node_object() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let server = serve(path);
+    let run = Process::start(path, &RUN);
     until("complaint about the missing object", || {
         run.stderr().contains("there is no Node object of that name yet").then_some(())
     });
@@ -54,9 +102,7 @@ fn the_serving_certificate_is_for_the_addresses_of_the_node_object() {
     server.with_api(|api, _| api.put_node("worker", addresses.to_vec()));
     // It would look again by itself, in a while.
     run.signal(Signal::HUP);
-    until("serving certificate", || run.events("issued").into_iter().find(|event| event["of"] == "kubelet-server"));
-    let pem = fs::read(path.join("pki/kubelet-server-current.pem")).unwrap();
-    let facts = Credential::from_pem(&pem).unwrap().chain().certificate().clone();
+    let facts = serving_certificate(&run, path);
     assert_eq!(facts.ip_addresses, ["10.0.0.7".parse::<std::net::IpAddr>().unwrap()]);
     // An approver compares with the object: a name it does not have would not be approved.
     assert_eq!(facts.dns_names, ["worker.internal"]);

@@ -61,6 +61,34 @@ pub struct NodeAddress {
     pub address: String,
 }
 
+/// A family of IP addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub const fn of(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
 /// The names and addresses a serving certificate has to be for: each once, in an order of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
@@ -147,7 +175,14 @@ impl Addresses {
         serde_json::from_slice(json).map(|Node { status }| Self::of(status.addresses))
     }
 
-    /// What is neither an IP address nor a DNS name, though it was to be one, or is of a kind nobody knows.
+    /// Keeps the IP addresses of one family only, and all DNS names.
+    pub fn of_family(mut self, family: Family) -> Self {
+        self.ip_addresses.retain(|ip| Family::of(*ip) == family);
+        self
+    }
+
+    /// Addresses that are neither an IP address nor a DNS name although their type says so, that lead nobody to the
+    /// node, or that are of an unknown type.
     pub fn unusable(&self) -> &[Unusable] {
         &self.unusable
     }
@@ -164,17 +199,49 @@ impl Addresses {
 /// # Errors
 /// It is an IP address, looks like one, or is no name at all.
 pub fn check_dns_name(name: &str) -> Result<(), &'static str> {
-    match usable(AddressType::ExternalDns, name)? {
-        Some(_) => Err("this is an IP address, not a DNS name"),
-        None => Ok(()),
+    match name.parse::<IpAddr>() {
+        Ok(_) => Err("this is an IP address, not a DNS name"),
+        Err(_) => usable(AddressType::ExternalDns, name).map(drop),
     }
 }
+
+/// Refuses an address at which no other host reaches the node.
+///
+/// Source: kubelet's `validateNodeIP`, but for the check that the host has the address: a translated or floating one is
+/// not on any of its interfaces.
+///
+/// # Errors
+/// Why: unspecified, loopback, link-local, multicast or broadcast. The unspecified addresses have a meaning of their own
+/// in kubelet's `--node-ip`; that is the caller's to know.
+pub const fn check_node_ip(ip: IpAddr) -> Result<(), &'static str> {
+    let ip = ip.to_canonical();
+    if ip.is_unspecified() {
+        return Err("this means any address of a host, and cannot be one of a node's");
+    }
+    if ip.is_loopback() {
+        return Err("this is a loopback address; no other host reaches the node there");
+    }
+    if ip.is_multicast() {
+        return Err("this is a multicast address; no single node is reached there");
+    }
+    match ip {
+        IpAddr::V4(ip) if ip.is_link_local() => Err(LINK_LOCAL),
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => Err(LINK_LOCAL),
+        IpAddr::V4(ip) if ip.is_broadcast() || ip.octets()[0] == 0 => {
+            Err("this is a reserved address; no node is reached there")
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => Ok(()),
+    }
+}
+
+const LINK_LOCAL: &str =
+    "this is a link-local address; it leads to the node on one network only, and elsewhere to others";
 
 /// An IP address, or `None` for a DNS name; else why it is neither.
 fn usable(kind: AddressType, address: &str) -> Result<Option<IpAddr>, &'static str> {
     match address.parse::<IpAddr>() {
         _ if kind == AddressType::Other => Err("addresses of this type are not known"),
-        Ok(ip) => Ok(Some(ip.to_canonical())),
+        Ok(ip) => check_node_ip(ip).map(|()| Some(ip.to_canonical())),
         Err(_) if kind.is_ip() => Err("this is not an IP address"),
         Err(_) if !is_dns_name(address) => Err("this is neither an IP address nor a DNS name"),
         Err(_) if ends_in_a_number(address) => {
@@ -243,6 +310,8 @@ mod tests {
             ("Hostname 001.1.1.1", "line 1: this looks like an IP address and is none"),
             ("InternalDNS 10.0.7", "line 1: this looks like an IP address and is none"),
             ("Other 10.0.0.7", "line 1: expected Hostname, InternalIP"),
+            ("10.0.0.7\n::", "line 2: this means any address of a host"),
+            ("127.0.0.53", "line 1: this is a loopback address"),
         ] {
             let error = Addresses::parse(text).unwrap_err().to_string();
             assert!(error.starts_with(told), "{text}: {error}");
@@ -272,6 +341,57 @@ mod tests {
                 "ExternalIP worker-1: this is not an IP address",
             ]
         );
+    }
+
+    #[test]
+    fn undialable_ip_is_refused_with_reason() {
+        for (ip, why) in [
+            ("0.0.0.0", Some("any address")),
+            ("::", Some("any address")),
+            ("::ffff:0.0.0.0", Some("any address")),
+            ("0.1.2.3", Some("reserved")),
+            ("127.0.0.1", Some("loopback")),
+            ("127.255.0.1", Some("loopback")),
+            ("::1", Some("loopback")),
+            ("::ffff:127.0.0.1", Some("loopback")),
+            ("169.254.1.1", Some("link-local")),
+            ("fe80::1", Some("link-local")),
+            ("febf::1", Some("link-local")),
+            ("224.0.0.1", Some("multicast")),
+            ("239.1.2.3", Some("multicast")),
+            ("ff02::1", Some("multicast")),
+            ("255.255.255.255", Some("reserved")),
+            ("10.0.0.7", None),
+            ("100.64.0.1", None),
+            ("240.0.0.1", None),
+            ("fd00::7", None),
+            ("2001:db8::7", None),
+        ] {
+            let checked = check_node_ip(ip.parse().unwrap());
+            assert_eq!(
+                checked.err().is_some_and(|found| why.is_some_and(|why| found.contains(why))),
+                why.is_some(),
+                "{ip}"
+            );
+            // Each way in has the same rule.
+            assert_eq!(Addresses::parse(ip).is_err(), why.is_some(), "{ip}");
+            for kind in ["InternalIP", "ExternalIP", "InternalDNS", "Hostname"] {
+                let json = format!(r#"{{"status":{{"addresses":[{{"type":"{kind}","address":"{ip}"}}]}}}}"#);
+                let addresses = Addresses::of_node(json.as_bytes()).unwrap();
+                assert_eq!(addresses.unusable().len(), usize::from(why.is_some()), "{kind} {ip}");
+                assert_eq!(addresses.template("worker-1").is_none(), why.is_some(), "{kind} {ip}");
+            }
+        }
+    }
+
+    #[test]
+    fn family_keeps_its_addresses_and_all_names() {
+        let addresses = || Addresses::parse("10.0.0.7\nfd00::7\nworker.example").unwrap();
+        for (family, ip) in [(Family::V4, "10.0.0.7"), (Family::V6, "fd00::7")] {
+            let template = addresses().of_family(family).template("worker-1").unwrap();
+            assert_eq!(template.ip_addresses(), [ip.parse::<IpAddr>().unwrap()]);
+            assert_eq!(template.dns_names(), ["worker.example"]);
+        }
     }
 
     #[test]

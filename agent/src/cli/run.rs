@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 use perennial::{Backoff, Window};
-use perennial_kubernetes::addresses::check_dns_name;
+use perennial_kubernetes::addresses::{check_dns_name, check_node_ip};
 use perennial_pki::KeyAlgorithm;
 
 use super::{Observe, Policy, Runtime};
@@ -100,8 +100,10 @@ pub(crate) struct Which {
     /// of the Node object in the cluster, unless others are given
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     pub(crate) rotate_server_certificates: Option<bool>,
-    /// An address the serving certificate is for, beside the node's name; may be given again, or several with commas
-    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    /// An address the serving certificate is for, beside the node's name; may be given again, or several with commas, for
+    /// example 10.0.0.7,fd00::7. As in kubelet, 0.0.0.0 and :: alone mean the node's own addresses of that family: those of
+    /// the Node object
+    #[arg(long, value_name = "IP", value_delimiter = ',', value_parser = node_ip)]
     pub(crate) node_ip: Vec<IpAddr>,
     /// A file of addresses the serving certificate is for, one a line, beside the node's name; it is watched
     #[arg(long, value_name = "FILE", conflicts_with = "node_ip")]
@@ -216,6 +218,20 @@ pub(super) fn prefix(text: &str) -> Result<String, String> {
             Err("names of files begin with this: letters, digits, '-', '_' and '.', not beginning with '.'".into())
         }
     }
+}
+
+/// The unspecified addresses have a meaning here; with which others they go together is not a single one's to say.
+fn node_ip(text: &str) -> Result<IpAddr, String> {
+    let text = text.trim();
+    // A zone is of link-local addresses.
+    let ip: IpAddr = text.split('%').next().unwrap_or_default().parse().map_err(|_| {
+        "this is not an IP address; expected one like 10.0.0.7 or fd00::7, or several with commas".to_owned()
+    })?;
+    let ip = ip.to_canonical();
+    if !ip.is_unspecified() {
+        check_node_ip(ip)?;
+    }
+    Ok(ip)
 }
 
 fn dns_name(text: &str) -> Result<String, &'static str> {

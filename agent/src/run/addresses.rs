@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use perennial::Template;
-use perennial_kubernetes::addresses;
+use perennial_kubernetes::addresses::{self, Family};
 
 use super::node_object::NodeObject;
 use crate::cli::Which;
@@ -16,8 +16,8 @@ use crate::files;
 pub(super) enum Addresses {
     Given(Vec<IpAddr>),
     File(PathBuf),
-    /// The Node object.
-    Cluster,
+    /// The Node object; of one family only, if one is wished for.
+    Cluster(Option<Family>),
 }
 
 impl Addresses {
@@ -29,7 +29,15 @@ impl Addresses {
                 addresses.template("node", None).map_err(Failure::Usage)?;
                 Ok(addresses)
             }
-            (None, []) => Ok(Self::Cluster),
+            (None, []) => Ok(Self::Cluster(None)),
+            // kubelet's meaning: which address of this family is the node's is found out. kubelet, which has the same
+            // flag, does so and puts it into the Node object.
+            (None, [ip]) if ip.is_unspecified() => Ok(Self::Cluster(Some(Family::of(*ip)))),
+            (None, given) if given.iter().any(IpAddr::is_unspecified) => Err(Failure::Usage(
+                "--node-ip: 0.0.0.0 and :: mean the node's own addresses of one family; give one of them alone, or \
+                 addresses"
+                    .into(),
+            )),
             (None, given) => Ok(Self::Given(given.to_vec())),
         }
     }
@@ -48,10 +56,22 @@ impl Addresses {
                 let text = files::read_text(path).map_err(|error| bad(&error))?;
                 addresses::Addresses::parse(&text).map_err(|error| bad(&error))?.template(node).map(named)
             }
-            Self::Cluster => match object.and_then(NodeObject::addresses).transpose()? {
-                Some(addresses) => addresses.template(node),
-                None => return Err("the addresses of the node are not known yet".into()),
-            },
+            Self::Cluster(family) => {
+                let addresses = object.and_then(NodeObject::addresses).transpose()?;
+                let addresses = addresses.ok_or("the addresses of the node are not known yet")?;
+                match (family, node.parse()) {
+                    (Some(family), _) => {
+                        let missing = || format!("the Node object has no {family} address that can be asked for");
+                        Some(addresses.of_family(*family).template(node).ok_or_else(missing)?)
+                    }
+                    // Of a node called 127.0.0.1, as in a local cluster, that is the address.
+                    (None, Ok(ip)) => Some(addresses.template(node).map_or_else(
+                        || Template::node(node).with_ip_addresses([ip]),
+                        |template| template.with_ip_addresses([ip]),
+                    )),
+                    (None, Err(_)) => addresses.template(node),
+                }
+            }
         })
     }
 

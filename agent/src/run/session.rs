@@ -146,7 +146,7 @@ impl<'a> Session<'a> {
             wakes.watch(running.handle())?;
             let current = std::path::absolute(store.current()).map_err(Failure::usage)?;
             watches.push(Watch::new(SERVING_PREFIX, running, current, carried.told(SERVING_PREFIX)));
-            if matches!(addresses, Addresses::Cluster) {
+            if matches!(addresses, Addresses::Cluster(_)) {
                 object = Some(NodeObject::watch(name, access.cluster.clone(), node, wakes.waker())?);
             }
         }
