@@ -12,6 +12,7 @@ use perennial_kubernetes::cluster::{Cluster, Identity, Token};
 use perennial_kubernetes::rotation::{IdentitySource, Signer};
 use perennial_kubernetes::server::{Authority, Options, Random};
 use perennial_pki::Roots;
+use perennial_std::link::Message;
 use perennial_std::{Directory, clock};
 use serde_json::json;
 
@@ -99,7 +100,7 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
     );
     let mut running = plan.start(options.runtime)?;
     let handle = running.handle().clone();
-    let interrupted = signals::on_stop(move || handle.shutdown())?;
+    let interrupted = signals::on_stop(move || handle.link().send(Message::Stop))?;
     let mut show = Show {
         report,
         running: &running,

@@ -9,8 +9,10 @@ mod failure;
 mod files;
 mod journal;
 mod kubeconfigs;
+mod lines;
 mod metrics;
 mod observers;
+mod queue;
 mod remedies;
 mod replay;
 mod report;
@@ -28,14 +30,18 @@ mod whoami;
 use std::alloc::System;
 use std::env::VarError;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::panic;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use perennial_std::clock;
+use serde_json::json;
 use tracing_subscriber::EnvFilter;
 use zeroizing_alloc::ZeroAlloc;
 
 use cli::{Cli, Command, LogFormat};
 use failure::Failure;
+use lines::{Lines, OUTPUT, RESULT};
 
 /// Wipes whatever is freed: crypto, TLS, base64 and YAML libraries free copies of private keys and tokens as they are.
 #[global_allocator]
@@ -43,34 +49,73 @@ static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     let Cli { command, log_format } = Cli::parse();
+    let (log, done) = match queue_log(&command, log_format) {
+        Ok(log) => (log.clone(), start_logging(&command, log_format, log.clone()).and_then(|()| run_command(&command, log))),
+        Err(failure) => (None, Err(failure)),
+    };
+    let mut code = match &done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let line = format!("perennial: {failure}\n");
+            match (log_format, &log) {
+                (LogFormat::Json, _) if tracing::dispatcher::has_been_set() => tracing::error!("{failure}"),
+                (_, Some(log)) => log.push(line.into_bytes()),
+                // Without a reader the exit code has to say it alone.
+                (_, None) => drop(io::stderr().write_all(line.as_bytes())),
+            }
+            failure.exit_code()
+        }
+    };
+    let is_result = matches!(&command, Command::Run(options) if options.once && !options.json);
+    let complete = log.is_none_or(|log| log.finish_within(if is_result { RESULT } else { OUTPUT }));
+    if is_result && !complete && done.is_ok() {
+        code = ExitCode::FAILURE;
+    }
+    code
+}
+
+fn run_command(command: &Command, log: Option<Lines>) -> Result<(), Failure> {
+    match command {
+        Command::Demo(options) => demo::demo(options),
+        Command::Run(options) => run::run(options, log),
+        Command::Status(options) => status::status(options),
+        Command::Verify(options) => verify::verify(options),
+        Command::Replay(options) => replay::replay(options),
+        Command::Signer(options) => signer::signer(options),
+    }
+}
+
+/// The queue behind the log of a service, which must not wait for its reader.
+fn queue_log(command: &Command, format: LogFormat) -> Result<Option<Lines>, Failure> {
+    if !matches!(command, Command::Run(_) | Command::Signer(_)) {
+        return Ok(None);
+    }
+    let notice = match format {
+        LogFormat::Text => |count| format!("{}  WARN perennial: {}\n", clock::now().unix, missing(count)),
+        LogFormat::Json => |count| {
+            let at = clock::now().unix.to_string();
+            let line = json!({ "timestamp": at, "level": "WARN", "message": missing(count), "target": "perennial" });
+            format!("{line}\n")
+        },
+    };
+    let lines = Lines::to(&io::stderr(), notice);
+    let lines = lines.map_err(|error| Failure::Failed(format!("cannot start the thread for the log: {error}")))?;
+    // The standard hook writes to stderr itself, and waits for the reader.
+    panic::set_hook(Box::new(|panic| tracing::error!("internal error: {panic}; please report this as a bug")));
+    Ok(Some(lines))
+}
+
+fn missing(count: u64) -> String {
+    format!("log incomplete: {count} lines dropped here, the reader of stderr was too slow")
+}
+
+fn start_logging(command: &Command, format: LogFormat, log: Option<Lines>) -> Result<(), Failure> {
+    const VARIABLE: &str = "PERENNIAL_LOG";
     // What a demo shows and a status says stands on stdout; a service has only its log.
     let level = match command {
         Command::Demo(_) | Command::Status(_) | Command::Verify(_) | Command::Replay(_) => "warn",
         Command::Run(_) | Command::Signer(_) => "info",
     };
-    let done = start_logging(level, log_format).and_then(|()| match command {
-        Command::Demo(options) => demo::demo(&options),
-        Command::Run(options) => run::run(&options),
-        Command::Status(options) => status::status(&options),
-        Command::Verify(options) => verify::verify(&options),
-        Command::Replay(options) => replay::replay(&options),
-        Command::Signer(options) => signer::signer(&options),
-    });
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            match log_format {
-                LogFormat::Json if tracing::dispatcher::has_been_set() => tracing::error!("{failure}"),
-                // Without a reader the exit code has to say it alone.
-                _ => drop(writeln!(io::stderr(), "perennial: {failure}")),
-            }
-            failure.exit_code()
-        }
-    }
-}
-
-fn start_logging(level: &str, format: LogFormat) -> Result<(), Failure> {
-    const VARIABLE: &str = "PERENNIAL_LOG";
     let filter = match std::env::var(VARIABLE) {
         Ok(filter) if filter.is_empty() => EnvFilter::new(level),
         Ok(filter) => EnvFilter::try_new(filter).map_err(|error| Failure::Usage(format!("{VARIABLE}: {error}")))?,
@@ -79,11 +124,41 @@ fn start_logging(level: &str, format: LogFormat) -> Result<(), Failure> {
     };
     let stderr = io::stderr().is_terminal();
     // To complain about a broken stderr on stderr is to panic: a certificate must outlive the reader of its log.
-    let log = tracing_subscriber::fmt().log_internal_errors(false);
-    let log = log.with_env_filter(filter).with_writer(io::stderr).with_ansi(stderr);
+    let subscriber = tracing_subscriber::fmt().log_internal_errors(false);
+    let subscriber = subscriber.with_env_filter(filter).with_ansi(stderr);
+    let subscriber = subscriber.with_writer(move || Stderr::of(log.as_ref()));
     match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+        LogFormat::Text => subscriber.init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
     }
     Ok(())
+}
+
+/// Where a log line goes.
+enum Stderr {
+    Queued(Lines),
+    Direct(io::Stderr),
+}
+
+impl Stderr {
+    fn of(log: Option<&Lines>) -> Self {
+        log.map_or_else(|| Self::Direct(io::stderr()), |log| Self::Queued(log.clone()))
+    }
+}
+
+impl io::Write for Stderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match self {
+            // One write is one line.
+            Self::Queued(lines) => {
+                lines.push(line.to_vec());
+                Ok(line.len())
+            }
+            Self::Direct(stderr) => stderr.write(line),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -16,6 +16,7 @@ use perennial::Now;
 use perennial_kubernetes::rotation::Observer;
 use perennial_std::{FileCredential, Handle, clock};
 
+use crate::lines::Lines;
 use http::Answer;
 use tally::Tally;
 use view::View;
@@ -23,8 +24,12 @@ use view::View;
 /// Counts what happens, certificate by certificate.
 pub(crate) struct Metrics {
     runtime: &'static str,
+    outputs: Vec<Output>,
     kept: Mutex<BTreeMap<String, Kept>>,
 }
+
+/// A queue of lines, and the name of the descriptor behind it.
+pub(crate) type Output = (&'static str, Lines);
 
 #[derive(Clone, Default)]
 struct Kept {
@@ -52,8 +57,8 @@ pub(crate) enum Source {
 }
 
 impl Metrics {
-    pub(crate) fn new(runtime: &'static str) -> Arc<Self> {
-        Arc::new(Self { runtime, kept: Mutex::default() })
+    pub(crate) fn new(runtime: &'static str, outputs: Vec<Output>) -> Arc<Self> {
+        Arc::new(Self { runtime, outputs, kept: Mutex::default() })
     }
 
     /// Counts the steps of the certificate of this name. One that is observed again goes on from where it was.
@@ -96,7 +101,7 @@ impl Metrics {
                 let alive = why_not.is_empty();
                 Some(Answer::text(alive, if alive { "ok\n".into() } else { why_not }))
             }
-            "/metrics" => Some(Answer::exposition(page::page(&self.views(), self.runtime, now))),
+            "/metrics" => Some(Answer::exposition(page::page(&self.views(), self.runtime, &self.outputs, now))),
             "/readyz" => {
                 let why_not = view::why_not_ready(&self.views(), now);
                 let ready = why_not.is_empty();
@@ -173,7 +178,7 @@ mod tests {
                 at: now,
             };
             let link = Arc::new(Link::new("node".into(), snapshot));
-            let metrics = Metrics::new("std");
+            let metrics = Metrics::new("std", Vec::new());
             let observer = metrics.observer("node");
             metrics
                 .watch([("node".to_owned(), Source::Rotation(Handle::new(link.clone()), Lacking::default()))].into());
@@ -223,7 +228,7 @@ mod tests {
 
     #[test]
     fn an_expired_certificate_has_a_time_to_live_below_zero_and_an_end() {
-        let metrics = Metrics::new("std");
+        let metrics = Metrics::new("std", Vec::new());
         let rotation = Rotation::new();
         let credential = interim(&Template::node("worker"), Now::default().unix).unwrap();
         let end = credential.chain().certificate().validity.not_after();

@@ -11,7 +11,7 @@ use crate::cli;
 use crate::embedded::listen;
 use crate::failure::Failure;
 use crate::journal::Journal;
-use crate::metrics::{Metrics, Source};
+use crate::metrics::{Metrics, Output, Source};
 use crate::report::Report;
 
 /// All who look on, at every certificate.
@@ -24,10 +24,10 @@ pub(crate) struct Observers {
 
 impl Observers {
     /// Takes the socket, then the file: of all there is to check, that alone leaves something behind.
-    pub(crate) fn open(options: &cli::Observe, runtime: cli::Runtime) -> Result<Self, Failure> {
+    pub(crate) fn open(options: &cli::Observe, runtime: cli::Runtime, outputs: Vec<Output>) -> Result<Self, Failure> {
         let listener = options.metrics_listen.map(listen).transpose()?;
         let journal = options.journal.as_deref().map(|path| Journal::open(path, options.journal_limit)).transpose()?;
-        let metrics = listener.is_some().then(|| Metrics::new(runtime.name()));
+        let metrics = listener.is_some().then(|| Metrics::new(runtime.name(), outputs));
         Ok(Self { journal, metrics, listener })
     }
 

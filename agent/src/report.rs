@@ -1,16 +1,20 @@
 //! What happened: sentences for people, or one JSON object a line for programs.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use perennial::UnixTime;
 use perennial_pki::Chain;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::lines::Lines;
 
-/// Tells what happens. A reader that went away is none of our concern.
+/// Reports events. A reader that went away is none of our concern.
 pub(crate) struct Report {
     style: Style,
+    /// The queue of a service, which does not wait for its reader.
+    lines: Option<Lines>,
     /// What was last said to be waited for.
     waiting: String,
 }
@@ -29,19 +33,35 @@ impl Report {
     /// Sentences on stdout, or JSON.
     pub(crate) fn new(json: bool) -> Self {
         let live = io::stdout().is_terminal();
-        Self { style: if json { Style::Json } else { Style::Sentences { live } }, waiting: String::new() }
+        Self { style: if json { Style::Json } else { Style::Sentences { live } }, lines: None, waiting: String::new() }
     }
 
-    /// Sentences in the log, or JSON on stdout.
-    pub(crate) fn of_service(json: bool) -> Self {
-        Self { style: if json { Style::Json } else { Style::Log }, waiting: String::new() }
+    /// Sentences in the log, or JSON on stdout, queued for a reader that may be slow.
+    pub(crate) fn of_service(json: bool) -> Result<Self, Failure> {
+        if !json {
+            return Ok(Self { style: Style::Log, lines: None, waiting: String::new() });
+        }
+        let notice = |count| format!("{}\n", json!({ "event": "missed", "count": count }));
+        let lines = Lines::to(&io::stdout(), notice);
+        let lines = lines.map_err(|error| Failure::Failed(format!("cannot start the thread for stdout: {error}")))?;
+        Ok(Self { style: Style::Json, lines: Some(lines), waiting: String::new() })
+    }
+
+    /// The queue behind stdout, if there is one.
+    pub(crate) const fn lines(&self) -> Option<&Lines> {
+        self.lines.as_ref()
+    }
+
+    /// Waits until everything reported is written, for at most `within`. False if anything is missing.
+    pub(crate) fn finish_within(&self, within: Duration) -> bool {
+        self.lines.as_ref().is_none_or(|lines| lines.finish_within(within) && lines.dropped() == 0)
     }
 
     /// Reports an event: `name` and `fields` to programs, `sentence`, if there is one, to people.
     pub(crate) fn event(&mut self, name: &str, fields: Value, sentence: &str) {
         self.waiting.clear();
         match self.style {
-            Style::Json => print(&format!("{}\n", with(json!({ "event": name }), fields))),
+            Style::Json => self.line(format!("{}\n", with(json!({ "event": name }), fields))),
             Style::Log if sentence.is_empty() => {}
             Style::Log => tracing::info!("{sentence}"),
             Style::Sentences { live: true } => print(&format!("{CLEAR}{sentence}\n")),
@@ -65,6 +85,13 @@ impl Report {
             Style::Sentences { live: false } | Style::Json | Style::Log => {}
         }
         what.clone_into(&mut self.waiting);
+    }
+
+    fn line(&self, line: String) {
+        match &self.lines {
+            Some(lines) => lines.push(line.into_bytes()),
+            None => print(&line),
+        }
     }
 
     /// Whether the line about waiting is kept up to date.

@@ -20,6 +20,7 @@ use serde_json::json;
 
 use crate::cli;
 use crate::failure::Failure;
+use crate::lines::{Lines, OUTPUT, RESULT};
 use crate::observers::Observers;
 use crate::report::Report;
 use carried::Carried;
@@ -33,22 +34,31 @@ use wake::Wakes;
 /// How long the operator's command may take when we are to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(crate) fn run(options: &cli::Run) -> Result<(), Failure> {
-    let mut report = Report::of_service(options.json);
-    let done = keep(options, &mut report);
+pub(crate) fn run(options: &cli::Run, log: Option<Lines>) -> Result<(), Failure> {
+    let mut report = Report::of_service(options.json)?;
+    let done = keep(options, &mut report, log);
     match &done {
         Ok(()) => report.event("stopped", json!({}), "stopped"),
         Err(failure) => report.failed(failure),
     }
-    done
+    let complete = report.finish_within(if options.once { RESULT } else { OUTPUT });
+    match done {
+        // The result is what was asked for.
+        Ok(()) if options.once && !complete => {
+            Err(Failure::Failed("the certificate is in place, but stdout did not take the report".into()))
+        }
+        done => done,
+    }
 }
 
 /// From one reading of the configuration to the next, until the end.
-fn keep(options: &cli::Run, report: &mut Report) -> Result<(), Failure> {
+fn keep(options: &cli::Run, report: &mut Report, log: Option<Lines>) -> Result<(), Failure> {
     let mut hook = Hook::new(options.service.on_rotated.clone());
     // Everything that can be wrong with the input is found before anything is started or written.
     let mut session = Session::prepare(options, Settings::read(options)?, None)?;
-    let mut observers = Observers::open(&options.observe, options.runtime)?;
+    let outputs = log.map(|log| ("stderr", log)).into_iter();
+    let outputs = outputs.chain(report.lines().map(|lines| ("stdout", lines.clone()))).collect();
+    let mut observers = Observers::open(&options.observe, options.runtime, outputs)?;
     let wakes = Wakes::new()?;
     let mut service = Service::new();
     let mut carried = Carried::default();

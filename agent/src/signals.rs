@@ -1,15 +1,22 @@
-//! SIGTERM and SIGINT end us in order; a person who asks again with Ctrl-C need not wait. Others have us look again.
+//! SIGTERM and SIGINT end the process in order, or by force after [`END`]; a second Ctrl-C ends it at once.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
 
-/// Calls `then` at the first signal, on a thread of its own. What is returned is true from then on.
+/// The process ends at most this long after the first SIGTERM or SIGINT, whatever does not answer.
+pub(crate) const END: Duration = Duration::from_secs(10);
+/// How long the last line of the log gets to reach its reader.
+const LAST_LINE: Duration = Duration::from_millis(200);
+
+/// Calls `then`, which must not block, at the first signal, on a thread of its own. Returns a flag that is true from
+/// then on. Ends the process with exit code 1 if it still runs [`END`] later.
 pub(crate) fn on_stop(then: impl FnOnce() + Send + 'static) -> Result<Arc<AtomicBool>, Failure> {
     let asked = Arc::new(AtomicBool::new(false));
     // In this order: the flag is still down at the first Ctrl-C, and up at the second.
@@ -21,6 +28,11 @@ pub(crate) fn on_stop(then: impl FnOnce() + Send + 'static) -> Result<Arc<Atomic
     let wait = move || {
         if signals.forever().next().is_some() {
             then();
+            thread::sleep(END);
+            tracing::error!("not stopped {END:?} after the signal: a disk or another program does not answer; exiting now");
+            thread::sleep(LAST_LINE);
+            // Without any destructor: one of them may wait for what does not answer.
+            signal_hook::low_level::exit(1);
         }
     };
     thread::Builder::new().name("signals".into()).spawn(wait).map_err(Failure::failed)?;

@@ -2,15 +2,26 @@
 
 use perennial::{Now, State, UnixTime};
 
+use super::Output;
 use super::exposition::{Exposition, Kind, Sample, Value};
 use super::view::{View, class_and_code};
 use crate::rotation::{PREFIX, SERVING_PREFIX};
 
-pub(super) fn page(views: &[View], runtime: &str, now: Now) -> String {
+pub(super) fn page(views: &[View], runtime: &str, outputs: &[Output], now: Now) -> String {
     let mut page = Exposition::default();
     let labels = vec![("version", env!("CARGO_PKG_VERSION")), ("runtime", runtime)];
     let build = Sample { labels, value: 1.0.into() };
     page.family("perennial_build_info", Kind::Gauge, "Which perennial this is.", [build]);
+    let dropped = outputs.iter().map(|(name, lines)| {
+        let labels = vec![("output", *name)];
+        Sample { labels, value: (lines.dropped() as f64).into() }
+    });
+    page.family(
+        "perennial_output_lines_dropped_total",
+        Kind::Counter,
+        "Lines of the log or the JSON report that were dropped because their reader was too slow.",
+        dropped,
+    );
     facts(&mut page, views);
     events(&mut page, views);
     situation(&mut page, views, now);

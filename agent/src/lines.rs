@@ -1,0 +1,192 @@
+//! Output for a reader that may be slow: a bounded queue of lines, and a thread that writes them.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
+
+use crate::queue::{Entry, Queue};
+
+/// How long the end of the process waits for the reader of its output.
+pub(crate) const OUTPUT: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for the reader of its result.
+pub(crate) const RESULT: Duration = Duration::from_secs(5);
+/// The lines queued for one reader take at most this many bytes; further ones are dropped.
+const MOST: usize = 1 << 20;
+/// Pause before writing again to a pipe or terminal that another process has made non-blocking.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Lines to be written to standard error or standard output. Queueing a line never blocks.
+#[derive(Clone)]
+pub(crate) struct Lines(Queue<Vec<u8>>);
+
+impl Lines {
+    /// Starts a thread that writes to `to`. Where lines are missing it writes what `notice` makes of their number.
+    ///
+    /// # Errors
+    /// If the system has no descriptor or no thread to give.
+    pub(crate) fn to(to: &impl AsFd, notice: fn(u64) -> String) -> io::Result<Self> {
+        let to = File::from(to.as_fd().try_clone_to_owned()?);
+        let queue = Queue::new(MOST);
+        let lines = queue.clone();
+        thread::Builder::new().name("lines".into()).spawn(move || write(&lines, to, notice))?;
+        Ok(Self(queue))
+    }
+
+    /// Queues a line, which ends with a line break. If the queue is full, the line is dropped and counted.
+    pub(crate) fn push(&self, line: Vec<u8>) {
+        let bytes = line.len();
+        self.0.push(line, bytes);
+    }
+
+    /// The number of lines that were not written: the queue was full, or the system refused the write.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.0.dropped()
+    }
+
+    /// Waits until everything queued is written, for at most `within`. False if something is still queued then.
+    pub(crate) fn finish_within(&self, within: Duration) -> bool {
+        self.0.finish_within(within)
+    }
+}
+
+fn write(lines: &Queue<Vec<u8>>, mut to: impl Write, notice: fn(u64) -> String) {
+    // Lines missing since the last notice, and whether the last line was cut in the middle.
+    let (mut missing, mut cut) = (0, false);
+    loop {
+        let line = match lines.next() {
+            Entry::Item(line) => line,
+            Entry::Missing(count) => {
+                missing += count;
+                Vec::new()
+            }
+        };
+        let mut text = if cut { b"\n".to_vec() } else { Vec::new() };
+        if missing > 0 {
+            text.extend_from_slice(notice(missing).as_bytes());
+        }
+        text.extend_from_slice(&line);
+        let mut written = 0;
+        match write_all(&mut to, &text, &mut written) {
+            Ok(()) => (missing, cut) = (0, false),
+            Err(_) => {
+                // A reader that went away, or a full disk: there is nowhere to say so but the counter.
+                cut |= written > 0;
+                let lost = u64::from(!line.is_empty());
+                missing += lost;
+                lines.count_dropped(lost);
+            }
+        }
+    }
+}
+
+fn write_all(to: &mut impl Write, text: &[u8], written: &mut usize) -> io::Result<()> {
+    while *written < text.len() {
+        match to.write(&text[*written..]) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => *written += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeReader, Read as _};
+    use std::sync::{Arc, Mutex};
+    use std::time::Instant;
+
+    use super::*;
+
+    fn notice(count: u64) -> String {
+        format!("{count} missing\n")
+    }
+
+    fn pipe() -> (PipeReader, Lines) {
+        let (reader, writer) = io::pipe().unwrap();
+        let lines = Lines::to(&writer, notice).unwrap();
+        (reader, lines)
+    }
+
+    fn line(number: usize) -> Vec<u8> {
+        format!("{number:0>999}\n").into_bytes()
+    }
+
+    #[test]
+    fn full_queue_drops_lines_and_names_the_gap() {
+        let (mut reader, lines) = pipe();
+        // More than a pipe and the queue hold, with nobody reading.
+        (0..3000).for_each(|number| lines.push(line(number)));
+        let dropped = lines.dropped();
+        assert!((1000..2000).contains(&dropped), "{dropped}");
+        assert!(!lines.finish_within(Duration::from_millis(10)));
+        let read = thread::spawn(move || {
+            let mut text = Vec::new();
+            let notice = format!("{dropped} missing\n9\n");
+            while !text.ends_with(notice.as_bytes()) {
+                let mut part = [0; 4096];
+                let count = reader.read(&mut part).unwrap();
+                text.extend_from_slice(&part[..count]);
+            }
+            text
+        });
+        let end = Instant::now() + Duration::from_secs(60);
+        while !lines.finish_within(Duration::from_secs(1)) {
+            assert!(Instant::now() < end);
+        }
+        lines.push(b"9\n".to_vec());
+        let text = String::from_utf8(read.join().unwrap()).unwrap();
+        let kept = 3000 - usize::try_from(dropped).unwrap();
+        let expected: String = (0..kept).map(|number| String::from_utf8(line(number)).unwrap()).collect();
+        assert_eq!(text, format!("{expected}{dropped} missing\n9\n"));
+        assert_eq!(lines.dropped(), dropped);
+    }
+
+    #[test]
+    fn reader_that_left_counts_every_line_as_dropped() {
+        let (reader, lines) = pipe();
+        drop(reader);
+        (0..3).for_each(|number| lines.push(line(number)));
+        assert!(lines.finish_within(Duration::from_secs(60)));
+        assert_eq!(lines.dropped(), 3);
+    }
+
+    /// Takes a few bytes, then none, then everything.
+    struct Full {
+        room: usize,
+        text: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Full {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            if self.room == 0 {
+                self.room = usize::MAX;
+                return Err(ErrorKind::StorageFull.into());
+            }
+            let count = text.len().min(self.room);
+            self.room -= count;
+            self.text.lock().unwrap().extend_from_slice(&text[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn cut_line_is_ended_before_the_next() {
+        let text = Arc::default();
+        let lines = Lines(Queue::new(MOST));
+        let (queue, to) = (lines.0.clone(), Full { room: 5, text: Arc::clone(&text) });
+        thread::spawn(move || write(&queue, to, notice));
+        ["one\n", "two\n", "three\n"].iter().for_each(|line| lines.push(line.as_bytes().to_vec()));
+        assert!(lines.finish_within(Duration::from_secs(60)));
+        assert_eq!(String::from_utf8(text.lock().unwrap().clone()).unwrap(), "one\nt\n1 missing\nthree\n");
+        assert_eq!(lines.dropped(), 1);
+    }
+}

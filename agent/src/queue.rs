@@ -1,0 +1,105 @@
+//! A bounded queue between those who must not wait and a thread that may have to.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Items on their way to one thread. Clones share the items.
+pub(crate) struct Queue<T>(Arc<Shared<T>>);
+
+struct Shared<T> {
+    most: usize,
+    waiting: Mutex<Waiting<T>>,
+    changed: Condvar,
+    dropped: AtomicU64,
+}
+
+struct Waiting<T> {
+    entries: VecDeque<(Entry<T>, usize)>,
+    bytes: usize,
+    /// The thread is at work on an entry that has left the queue.
+    working: bool,
+}
+
+/// What the thread takes from the queue.
+pub(crate) enum Entry<T> {
+    Item(T),
+    /// This many items in a row found the queue full, and were dropped here.
+    Missing(u64),
+}
+
+impl<T> Queue<T> {
+    /// A queue whose items take at most `most` bytes together.
+    pub(crate) fn new(most: usize) -> Self {
+        let waiting = Waiting { entries: VecDeque::new(), bytes: 0, working: false };
+        let shared = Shared { most, waiting: Mutex::new(waiting), changed: Condvar::new(), dropped: AtomicU64::new(0) };
+        Self(Arc::new(shared))
+    }
+
+    /// Queues an item of about this many bytes; never blocks. If the queue is full, the item is dropped and counted.
+    pub(crate) fn push(&self, item: T, bytes: usize) {
+        let mut waiting = self.waiting();
+        if waiting.bytes + bytes <= self.0.most {
+            waiting.bytes += bytes;
+            waiting.entries.push_back((Entry::Item(item), bytes));
+        } else {
+            match waiting.entries.back_mut() {
+                Some((Entry::Missing(count), _)) => *count += 1,
+                _ => waiting.entries.push_back((Entry::Missing(1), 0)),
+            }
+            self.count_dropped(1);
+        }
+        drop(waiting);
+        self.0.changed.notify_all();
+    }
+
+    /// The next entry, for the one thread that takes them. Blocks until there is one; the entry before counts as done.
+    pub(crate) fn next(&self) -> Entry<T> {
+        let mut waiting = self.waiting();
+        waiting.working = false;
+        self.0.changed.notify_all();
+        loop {
+            if let Some((entry, bytes)) = waiting.entries.pop_front() {
+                waiting.bytes -= bytes;
+                waiting.working = true;
+                return entry;
+            }
+            waiting = self.0.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Counts items that were lost after they had left the queue.
+    pub(crate) fn count_dropped(&self, items: u64) {
+        self.0.dropped.fetch_add(items, Ordering::Relaxed);
+    }
+
+    /// The number of items dropped since the start.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Waits until every entry is done, for at most `within`. False if one is not.
+    pub(crate) fn finish_within(&self, within: Duration) -> bool {
+        let end = Instant::now() + within;
+        let mut waiting = self.waiting();
+        while waiting.working || !waiting.entries.is_empty() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            waiting = self.0.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting<T>> {
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Clone for Queue<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
