@@ -125,6 +125,6 @@ fn whatever_a_server_does_both_runtimes_live_the_same_life() {
     let failed = |line: &String| line.split_once("CsrFailed ").map(|(_, what)| what.to_owned());
     let failures: Vec<String> = threads.iter().filter_map(failed).collect();
     let expected =
-        ["#1 Throttled retry after 1s", "#2 Denied", "#3 BadCertificate", "#4 Unreachable", "#5 Unreachable"];
+        ["#1 throttled retry after 1s", "#2 denied", "#3 bad_certificate", "#4 unreachable", "#5 unreachable"];
     assert_eq!(failures, expected, "{threads:#?}");
 }
