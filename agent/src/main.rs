@@ -50,7 +50,9 @@ static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 fn main() -> ExitCode {
     let Cli { command, log_format } = Cli::parse();
     let (log, done) = match queue_log(&command, log_format) {
-        Ok(log) => (log.clone(), start_logging(&command, log_format, log.clone()).and_then(|()| run_command(&command, log))),
+        Ok(log) => {
+            (log.clone(), start_logging(&command, log_format, log.clone()).and_then(|()| run_command(&command, log)))
+        }
         Err(failure) => (None, Err(failure)),
     };
     let mut code = match &done {

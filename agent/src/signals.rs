@@ -29,7 +29,9 @@ pub(crate) fn on_stop(then: impl FnOnce() + Send + 'static) -> Result<Arc<Atomic
         if signals.forever().next().is_some() {
             then();
             thread::sleep(END);
-            tracing::error!("not stopped {END:?} after the signal: a disk or another program does not answer; exiting now");
+            tracing::error!(
+                "not stopped {END:?} after the signal: a disk or another program does not answer; exiting now"
+            );
             thread::sleep(LAST_LINE);
             // Without any destructor: one of them may wait for what does not answer.
             signal_hook::low_level::exit(1);

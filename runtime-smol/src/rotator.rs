@@ -1,13 +1,12 @@
 //! One future for each rotated certificate.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use perennial::{Instant, Policy, RequestId, Template};
 use perennial_kubernetes::rotation::{Duty, Input, Rotation, Signer, Snapshot, Step};
 use perennial_pki::Credential;
 use perennial_std::link::{Ending, Link, Message};
-use perennial_std::{Directory, DirectoryError, Left, remember, save, write};
+use perennial_std::{Directory, DirectoryError, DiskWorker, Left};
 use smol::future::{self, Boxed, FutureExt as _};
 
 use crate::drive::{drive, sleep_until};
@@ -89,82 +88,57 @@ impl Rotator {
     pub fn start(self) -> (Handle, impl Future<Output = ()> + Send + use<>) {
         let (rotation, store, link) = self.0.into_parts();
         let handle = Handle::new(perennial_std::Handle::new(link.clone()));
-        let ending = Ending::new(link);
-        (handle, async move { run(rotation, store, &ending).await })
+        (handle, run(rotation, store, Ending::new(link)))
     }
 }
 
-async fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, ending: &Ending) {
-    let link = ending.link();
+async fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, ending: Ending) {
+    let link = ending.link().clone();
+    let mut disk = DiskWorker::new(store, ending);
     let mut exchange: Option<(RequestId, Boxed<Input>)> = None;
-    let mut inputs = VecDeque::new();
     loop {
-        let input = match inputs.pop_front() {
-            Some(input) => input,
-            None => match next(link, rotation.deadline(), &mut exchange).await {
-                Message::Input(input) => input,
-                Message::Stop => break,
-            },
+        let deadline = rotation.deadline().into_iter().chain(disk.deadline()).min();
+        let input = match next(&link, deadline, &mut exchange).await {
+            Message::Input(input) => input,
+            Message::Stop => break,
         };
+        disk.note(&input);
         let duties = rotation.handle(input, perennial_std::clock::now());
         // What is accepted is served at once, and written after that.
         link.publish(rotation.snapshot(perennial_std::clock::now()));
         for duty in duties {
             match duty {
                 Duty::Drop { id } => {
+                    disk.drop_held(id);
                     exchange.take_if(|(live, _)| *live == id);
                 }
-                Duty::Write { id, credential } => {
-                    inputs.push_back(on_disk(&store, ending, move |store| write(store, id, &credential)).await);
-                }
-                Duty::Save { record } => {
-                    inputs.push_back(on_disk(&store, ending, move |store| remember(store, &record)).await);
-                }
-                Duty::Drive { id, exchange: conversation } => {
-                    let report = link.reporter(id);
-                    let driven = async move { Input::Finished { id, result: drive(*conversation, report).await } };
-                    exchange = Some((id, driven.boxed()));
-                }
+                Duty::Write { id, credential } => disk.write(id, credential),
+                Duty::Save { record } => disk.save(record),
+                Duty::Drive { id, exchange } => disk.hold(id, exchange),
                 // The loop reads the deadline instead.
                 Duty::SetTimer(_) => {}
             }
         }
+        if let Some((id, conversation)) = disk.ready() {
+            let report = link.reporter(id);
+            let driven = async move { Input::Finished { id, result: drive(*conversation, report).await } };
+            exchange = Some((id, driven.boxed()));
+        }
+    }
+    drop(exchange);
+    let mut message = None;
+    while !disk.finish(&mut rotation, message) {
+        message = Some(receive(&link).await);
     }
     link.leave(rotation.record(perennial_std::clock::now()));
-    if let Some(credential) = rotation.unwritten().cloned()
-        && on_disk(&store, ending, move |store| save(store, &credential)).await
-    {
+    if disk.wrote_at_the_end() {
         link.publish(Snapshot { unwritten: false, ..rotation.snapshot(perennial_std::clock::now()) });
     }
 }
 
-/// Works on the disk. If the loop is dropped meanwhile, this goes on: the end is not before.
-async fn on_disk<T: Send + 'static>(
-    store: &Option<Arc<Directory>>,
-    ending: &Ending,
-    work: impl FnOnce(Option<&Directory>) -> T + Send + 'static,
-) -> T {
-    let (store, ending) = (store.clone(), ending.clone());
-    smol::unblock(move || {
-        let done = work(store.as_deref());
-        // In this order: whoever waits for the end may open the store then.
-        drop(store);
-        drop(ending);
-        done
-    })
-    .await
-}
-
 /// What happens first: a message, the end of the exchange, or the deadline.
 async fn next(link: &Link, deadline: Option<Instant>, exchange: &mut Option<(RequestId, Boxed<Input>)>) -> Message {
-    let message = async {
-        loop {
-            match link.receive() {
-                Ok(message) => return message,
-                Err(arrival) => arrival.await,
-            }
-        }
-    };
+    let message = receive(link);
     let finished = async {
         match exchange {
             Some((_, driven)) => Message::Input(driven.await),
@@ -183,4 +157,13 @@ async fn next(link: &Link, deadline: Option<Instant>, exchange: &mut Option<(Req
         *exchange = None;
     }
     message
+}
+
+async fn receive(link: &Link) -> Message {
+    loop {
+        match link.receive() {
+            Ok(message) => return message,
+            Err(arrival) => arrival.await,
+        }
+    }
 }

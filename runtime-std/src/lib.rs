@@ -77,6 +77,7 @@
 
 pub mod clock;
 mod directory;
+mod disk_worker;
 mod drive;
 mod files;
 mod handle;
@@ -87,7 +88,8 @@ mod rotator;
 pub mod tls;
 
 pub use directory::{Contents, Directory, DirectoryError, Folder, Loaded, Volume};
+pub use disk_worker::DiskWorker;
 pub use drive::{Cancel, drive};
 pub use files::{FileCredential, FileError};
 pub use handle::{Handle, Left, Rotated, Rotations};
-pub use rotator::{Rotator, remember, save, write};
+pub use rotator::Rotator;

@@ -1,16 +1,17 @@
 //! One thread for each rotated certificate.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::thread;
 
 use perennial::{Policy, RequestId, Template};
+use perennial_kubernetes::client::Issuance;
 use perennial_kubernetes::rotation::{Duty, Input, Observer, Record, Rotation, Signer, Snapshot, Start, Step};
 use perennial_pki::Credential;
 
 use crate::clock;
 use crate::directory::{Directory, DirectoryError};
+use crate::disk_worker::DiskWorker;
 use crate::drive::{Cancel, drive};
 use crate::handle::{Handle, Left};
 use crate::link::{Ending, Link, Message};
@@ -179,10 +180,7 @@ impl Rotator {
         let (rotation, store, link) = self.into_parts();
         let handle = Handle::new(link.clone());
         thread::Builder::new().name("perennial".into()).spawn(move || {
-            let ending = Ending::new(link);
-            run(rotation, store.as_deref(), ending.link());
-            // Whoever waited for the end may open it now.
-            drop(store);
+            run(rotation, store, Ending::new(link));
         })?;
         Ok(handle)
     }
@@ -202,50 +200,65 @@ impl Beginning {
     }
 }
 
-fn run(mut rotation: Rotation, store: Option<&Directory>, link: &Arc<Link>) {
+fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, ending: Ending) {
+    let link = ending.link().clone();
+    let mut disk = DiskWorker::new(store, ending);
     let mut exchange: Option<(RequestId, CancelOnDrop)> = None;
-    let mut inputs = VecDeque::new();
     loop {
-        let input = match inputs.pop_front() {
-            Some(input) => input,
-            None => match link.receive_within(rotation.deadline().map(clock::until)) {
-                Some(Message::Input(input)) => input,
-                Some(Message::Stop) => break,
-                None => Input::Tick,
-            },
+        let deadline = rotation.deadline().into_iter().chain(disk.deadline()).min();
+        let input = match link.receive_within(deadline.map(clock::until)) {
+            Some(Message::Input(input)) => input,
+            Some(Message::Stop) => break,
+            None => Input::Tick,
         };
+        disk.note(&input);
         let duties = rotation.handle(input, clock::now());
         // What is accepted is served at once, and written after that.
         link.publish(rotation.snapshot(clock::now()));
         for duty in duties {
             match duty {
                 Duty::Drop { id } => {
+                    disk.drop_held(id);
                     exchange.take_if(|(live, _)| *live == id);
                 }
-                Duty::Write { id, credential } => inputs.push_back(write(store, id, &credential)),
-                Duty::Save { record } => inputs.push_back(remember(store, &record)),
-                Duty::Drive { id, exchange: conversation } => {
-                    let cancel = Arc::new(Cancel::default());
-                    exchange = Some((id, CancelOnDrop(cancel.clone())));
-                    let link = link.clone();
-                    let spawned = thread::Builder::new().name("perennial-exchange".into()).spawn(move || {
-                        if let Some(result) = drive(*conversation, &cancel, link.reporter(id)) {
-                            link.send(Message::Input(Input::Finished { id, result }));
-                        }
-                    });
-                    if let Err(error) = spawned {
-                        inputs.push_back(Input::Unable { id, why: format!("no thread for a request: {error}") });
-                    }
-                }
+                Duty::Write { id, credential } => disk.write(id, credential),
+                Duty::Save { record } => disk.save(record),
+                Duty::Drive { id, exchange } => disk.hold(id, exchange),
                 // The loop reads the deadline instead.
                 Duty::SetTimer(_) => {}
             }
         }
+        if let Some((id, conversation)) = disk.ready() {
+            exchange = converse(&link, id, *conversation).map(|cancel| (id, cancel));
+        }
     }
     drop(exchange);
+    let mut message = None;
+    while !disk.finish(&mut rotation, message) {
+        message = link.receive_within(None);
+    }
     link.leave(rotation.record(clock::now()));
-    if rotation.unwritten().is_some_and(|credential| save(store, credential)) {
+    if disk.wrote_at_the_end() {
         link.publish(Snapshot { unwritten: false, ..rotation.snapshot(clock::now()) });
+    }
+}
+
+/// Drives an exchange on a thread of its own until the returned guard is dropped.
+fn converse(link: &Arc<Link>, id: RequestId, conversation: Issuance) -> Option<CancelOnDrop> {
+    let cancel = Arc::new(Cancel::default());
+    let (reporter, cancelled, to) = (link.reporter(id), cancel.clone(), link.clone());
+    let spawned = thread::Builder::new().name("perennial-exchange".into()).spawn(move || {
+        if let Some(result) = drive(conversation, &cancelled, reporter) {
+            to.send(Message::Input(Input::Finished { id, result }));
+        }
+    });
+    match spawned {
+        Ok(_) => Some(CancelOnDrop(cancel)),
+        Err(error) => {
+            let why = format!("cannot start a thread for the request: {error}; raise the limit of threads");
+            link.send(Message::Input(Input::Unable { id, why }));
+            None
+        }
     }
 }
 
@@ -255,18 +268,6 @@ impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
     }
-}
-
-/// Carries out a [`Duty::Write`]. Without a store, memory is as durable as it gets.
-pub fn write(store: Option<&Directory>, id: RequestId, credential: &Credential) -> Input {
-    let result = store.map_or(Ok(()), |store| store.write(credential, clock::now().unix));
-    Input::Written { id, result: result.map_err(|error| error.to_string()) }
-}
-
-/// Carries out a [`Duty::Save`]. Without a store, nothing is remembered.
-pub fn remember(store: Option<&Directory>, record: &Record) -> Input {
-    let result = store.map_or(Ok(()), |store| store.remember(&record.encode()));
-    Input::Saved { result: result.map_err(|error| format!("a restart will not know what was asked: {error}")) }
 }
 
 /// What an earlier run left. What can never be read is out of the way after that; what cannot be read now stays where
@@ -285,12 +286,4 @@ fn recall(store: &Directory) -> Option<Record> {
     };
     tracing::warn!("what was asked last is not known, the next request is a new one: {why}; {then}");
     None
-}
-
-/// The last attempt to write a credential, at the end of a rotation: its key is nowhere else. Whether it is written.
-pub fn save(store: Option<&Directory>, credential: &Credential) -> bool {
-    let written = store.map_or(Ok(()), |store| store.write(credential, clock::now().unix));
-    written
-        .inspect_err(|error| tracing::error!("the certificate in use is in memory only, at the end: {error}"))
-        .is_ok()
 }

@@ -5,10 +5,11 @@ mod support;
 mod volume;
 
 use std::io::ErrorKind;
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use perennial::Template;
+use perennial::{State, Template};
 use perennial_kubernetes::rotation::{Record, Snapshot};
 use perennial_kubernetes::server::Approval;
 use perennial_pki::interim;
@@ -78,6 +79,39 @@ fn a_node_bootstraps_and_rotates_while_the_disk_takes_nothing_and_writes_the_las
             assert_eq!(server.csr_names().len(), 2, "what cannot be written or saved costs no request");
             handle.shutdown();
         }
+    });
+}
+
+#[test]
+fn blocked_disk_stops_neither_requests_nor_the_loop() {
+    let scenario = |runtime| {
+        let (server, volume) = (serve(Approval::Auto), Virtual::new(Disk::default()));
+        // An operation that does not return, as on a network file system whose server is away.
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        let closed = gate.clone();
+        volume.set_fates(Box::new(move |_, call| {
+            let opens = |open: &mut bool| !*open;
+            if matches!(call, Call::Op(_)) {
+                drop(closed.1.wait_while(closed.0.lock().unwrap(), opens).unwrap());
+            }
+            Fate::Done
+        }));
+        let handle = start(runtime, &server, &volume);
+        let served = handle.wait_for(BOUND, |now| now.issued == 1 && now.unwritten);
+        served.unwrap_or_else(|| panic!("no certificate: {:?}", handle.snapshot()));
+        assert_eq!(server.who_is(&handle.credential().unwrap()).0, "system:node:worker-1");
+        handle.rotate_now();
+        let asks = |now: &Snapshot| matches!(now.state, State::Requesting { .. });
+        handle.wait_for(BOUND, asks).unwrap_or_else(|| panic!("{runtime:?} stands still: {:?}", handle.snapshot()));
+
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+        issued(&handle, 2);
+        is_on_disk(&handle, &volume);
+        handle.shutdown();
+    };
+    thread::scope(|scope| {
+        [Runtime::Std, Runtime::Smol].map(|runtime| scope.spawn(move || scenario(runtime))).map(drop)
     });
 }
 
