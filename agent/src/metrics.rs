@@ -175,6 +175,7 @@ mod tests {
                 last_error: None,
                 issued: 0,
                 wished_lifetime: None,
+                short_lived: None,
                 at: now,
             };
             let link = Arc::new(Link::new("node".into(), snapshot));

@@ -40,3 +40,26 @@ fn a_log_in_json_is_json_to_the_last_line() {
     assert_eq!(last["level"], "ERROR");
     assert!(last["message"].as_str().unwrap().contains("nowhere"), "{last}");
 }
+
+#[test]
+fn certificate_too_short_lived_is_warned_about() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &["--signing-duration", "4s"]);
+    let run = Process::start(directory, &run_arguments(&[]));
+    let logged = |part: &str| until(part, || run.stderr().contains(part).then_some(()));
+    logged("requesting a new certificate: there is none yet");
+    logged("too short-lived for this policy, which needs 128.6 s");
+    logged("requesting a new certificate: the current one has passed its rotation point");
+    // From now on, nobody replaces it.
+    drop(signer);
+    logged("no valid certificate: it expired at ");
+    assert_eq!(run.stderr().matches("too short-lived").count(), 1, "{}", run.stderr());
+    let expired = run.stderr().lines().find(|line| line.contains("no valid certificate")).unwrap().to_owned();
+    assert!(expired.contains("WARN") && !expired.contains("is kept"), "{expired}");
+    drop(run);
+
+    // A start with it says so, too.
+    let again = Process::start(directory, &run_arguments(&[]));
+    until("reminder", || again.stderr().contains("WARN perennial_std::log: no valid certificate").then_some(()));
+}

@@ -27,7 +27,7 @@ use memory::Memory;
 use observer::Observers;
 pub use observer::{Observer, Step};
 pub use record::{Record, RecordError};
-use shortfall::shortfall;
+use shortfall::{shortfall, too_short};
 pub use signer::{AskAs, IdentitySource, Signer};
 pub use terms::{Duty, Input, Snapshot};
 
@@ -56,6 +56,7 @@ pub struct Start {
 #[derive(Debug)]
 pub struct Rotation {
     machine: RotationMachine,
+    policy: Arc<Policy>,
     signer: Option<Arc<Signer>>,
     seed: u64,
     served: Option<Arc<Credential>>,
@@ -76,6 +77,8 @@ pub struct Rotation {
     /// The Tick last asked for.
     timer: Option<Instant>,
     issued: u64,
+    /// Why the last certificate issued lives too short for the policy.
+    short_lived: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -108,7 +111,7 @@ impl Rotation {
         let only_here = || credential.as_ref().filter(|_| unwritten).map(|credential| credential.key().clone());
         let key = key.or_else(only_here);
         let setup = Setup {
-            policy,
+            policy: policy.clone(),
             seed,
             signer: signer.is_some(),
             certificate: credential.as_ref().map(|credential| credential.chain().certificate().clone()),
@@ -123,6 +126,7 @@ impl Rotation {
         };
         Self {
             machine: RotationMachine::new(setup, now),
+            policy,
             signer: signer.map(Arc::new),
             seed,
             served: credential,
@@ -137,6 +141,7 @@ impl Rotation {
             observers: Observers::default(),
             timer: Some(now.instant),
             issued: 0,
+            short_lived: None,
         }
     }
 
@@ -173,6 +178,7 @@ impl Rotation {
             last_error: self.gravest_error().cloned(),
             issued: self.issued,
             wished_lifetime: self.signer.as_ref().and_then(|signer| signer.expiration),
+            short_lived: self.short_lived.clone(),
             at: now,
         }
     }
@@ -259,8 +265,12 @@ impl Rotation {
     fn look_at(&mut self, candidate: &mut Option<Arc<Credential>>, issued: Option<&Certificate>, now: Now) {
         let held = self.machine.certificate().map(|held| held.fingerprint);
         if let Some(accepted) = candidate.take_if(|new| Some(new.chain().certificate().fingerprint) == held) {
+            if issued.is_some() {
+                let validity = accepted.chain().certificate().validity;
+                self.short_lived = too_short(&self.policy, validity, now.unix).map(Into::into);
+                self.issued += 1;
+            }
             self.served = Some(accepted);
-            self.issued += u64::from(issued.is_some());
         }
         if let (Some(failure), Some(issued)) = (self.machine.last_failure(), issued) {
             let asked = self.machine.pending(now).map(|pending| pending.template);

@@ -12,8 +12,15 @@ use perennial_kubernetes::cluster::Identity;
 use perennial_kubernetes::rotation::{AskAs, Duty, Input, Rotation, Signer, Start};
 use perennial_pki::Chain;
 
-/// Asks for this a while after `EPOCH`, and is issued what a CA that knows only `names` signs for an hour from then on.
+/// Asks for this a while after `EPOCH`, and is issued what a CA that knows only `names` signs for an hour from `EPOCH` on.
 fn issued(template: Template, names: &[&str], after: Duration) -> (Option<Failure>, String) {
+    let (rotation, now) = rotation(template, names, after, 3600);
+    let told = rotation.snapshot(now).last_error.map(|told| told.to_string());
+    (rotation.machine().last_failure(), told.unwrap_or_default())
+}
+
+/// A rotation that was issued a certificate of this many seconds, counted from `EPOCH`, a while later.
+fn rotation(template: Template, names: &[&str], after: Duration, seconds: i64) -> (Rotation, Now) {
     let unix = UnixTime::from_secs(EPOCH).after(after);
     let now = Now { instant: Instant::from_millis(1000), unix };
     let mut signer = Signer::kubelet_client(Scene::new().cluster(), None);
@@ -36,12 +43,11 @@ fn issued(template: Template, names: &[&str], after: Duration) -> (Option<Failur
             Duty::Drop { .. } | Duty::Write { .. } | Duty::SetTimer(_) => {}
         }
     }
-    let pem = Ca::new("the test CA").sign(key.unwrap().public_key_der(), names, true, 3600);
+    let pem = Ca::new("the test CA").sign(key.unwrap().public_key_der(), names, true, seconds);
     let chain = Chain::from_pem(pem.as_bytes()).unwrap();
     let result = Ok(Issued { chain, csr_name: String::new(), requests: 2 });
     rotation.handle(Input::Finished { id: asked.unwrap(), result }, now);
-    let told = rotation.snapshot(now).last_error.map(|told| told.to_string());
-    (rotation.machine().last_failure(), told.unwrap_or_default())
+    (rotation, now)
 }
 
 #[test]
@@ -64,4 +70,34 @@ fn one_that_is_due_already_says_for_how_long_it_is() {
     let (failure, told) = issued(Template::node("a"), &[], Duration::from_secs(3500));
     assert_eq!(failure, Some(Failure::AlreadyDue));
     assert!(told.contains("already due for rotation: it is valid from 2026-11-2"), "{told}");
+}
+
+#[test]
+fn certificate_too_short_for_policy_is_named() {
+    let told = |after, seconds| {
+        let (rotation, now) = rotation(Template::node("a"), &[], Duration::from_secs(after), seconds);
+        assert_eq!(rotation.machine().last_failure(), None);
+        rotation.snapshot(now).short_lived.map(|told| told.to_string())
+    };
+    // The default policy needs 128.572 s, counted from issue. This CA dates back by a minute.
+    assert_eq!(told(0, 189), None);
+    let short = told(0, 120).unwrap();
+    assert!(short.contains("valid for 60.0 s are too short-lived for this policy, which needs 128.6 s"), "{short}");
+    let dated_back = told(60, 248).unwrap();
+    assert!(dated_back.contains("valid for 128.0 s"), "{dated_back}");
+    assert_eq!(told(60, 249), None);
+}
+
+#[test]
+fn reminders_of_an_expired_certificate_become_rarer() {
+    let (rotation, now) = rotation(Template::node("a"), &[], Duration::ZERO, 3600);
+    let reminders = |minutes: u64| {
+        let at = Duration::from_millis(3_540_001 + minutes * 60_000);
+        let now = Now { instant: now.instant.after(at), unix: now.unix.after(at) };
+        rotation.snapshot(now).expiry_reminders()
+    };
+    assert_eq!(rotation.snapshot(now).expiry_reminders(), 0);
+    let due = (0..=200).filter(|minute| *minute == 0 || reminders(*minute) > reminders(minute - 1));
+    assert_eq!(due.collect::<Vec<_>>(), [0, 1, 2, 4, 8, 16, 32, 60, 120, 180]);
+    assert_eq!((reminders(0), reminders(200)), (1, 10));
 }

@@ -13,7 +13,7 @@ use perennial::RequestId;
 use perennial_kubernetes::client::{Health, Issuance, Progress};
 use perennial_kubernetes::rotation::{Input, Record, Snapshot};
 
-use crate::log::report;
+use crate::log;
 
 /// A loop is not woken for less: a server that streams may send any number of pieces a second.
 const STILL: Duration = Duration::from_secs(10);
@@ -42,6 +42,7 @@ pub struct Link {
 impl Link {
     /// A link whose handles see this until the loop says otherwise. What is logged about it bears the name.
     pub fn new(name: String, snapshot: Snapshot) -> Self {
+        log::start(&name, &snapshot);
         Self {
             name,
             inbox: Mutex::default(),
@@ -85,7 +86,7 @@ impl Link {
 
     /// Shows handles how things are now.
     pub fn publish(&self, snapshot: Snapshot) {
-        report(&self.name, &self.snapshot.load(), &snapshot);
+        log::report(&self.name, &self.snapshot.load(), &snapshot);
         self.snapshot.store(Arc::new(snapshot));
         self.changed.notify(usize::MAX);
     }

@@ -9,9 +9,34 @@ use perennial_kubernetes::rotation::Snapshot;
 /// A wait that people would wonder at.
 const LONG: Duration = Duration::from_secs(5);
 
+/// Logs what is wrong at the start.
+pub(crate) fn start(of: &str, snapshot: &Snapshot) {
+    if snapshot.expiry_reminders() > 0 {
+        expired(&prefix(of), snapshot);
+    }
+}
+
 /// Logs what is new since the last snapshot.
 pub(crate) fn report(of: &str, before: &Snapshot, after: &Snapshot) {
-    let of = if of.is_empty() { String::new() } else { format!("{of}: ") };
+    let of = prefix(of);
+    // At once, and again now and then while that lasts.
+    if after.expiry_reminders() > before.expiry_reminders() {
+        expired(&of, after);
+    }
+    certificate(&of, before, after);
+    request(&of, before, after);
+    if after.state != before.state {
+        tracing::debug!(state = %after.state, unwritten = after.unwritten, "{of}state changed");
+    }
+}
+
+/// What a line begins with, in a process that rotates more than one.
+fn prefix(of: &str) -> String {
+    if of.is_empty() { String::new() } else { format!("{of}: ") }
+}
+
+/// A certificate was issued, and what is wrong with how long it lives.
+fn certificate(of: &str, before: &Snapshot, after: &Snapshot) {
     if let (true, Some(credential)) = (after.issued > before.issued, &after.credential) {
         let (chain, certificate) = (credential.chain(), credential.chain().certificate());
         tracing::info!(
@@ -24,15 +49,42 @@ pub(crate) fn report(of: &str, before: &Snapshot, after: &Snapshot) {
         // Once is enough: the next one will be like it.
         if let (1, Some(lifetime), Some(wished)) = (after.issued, after.unwished_lifetime(), after.wished_lifetime) {
             tracing::warn!(
-                "{of}it is good for {lifetime:?}, not for the {wished:?} that were asked for: API servers before \
-                 Kubernetes 1.22 do not hear that wish, and signers have limits of their own"
+                "{of}issued lifetime of {} s differs from the requested {} s: API servers before Kubernetes 1.22 ignore \
+                 expirationSeconds, and signers may cap it",
+                lifetime.as_secs(),
+                wished.as_secs(),
             );
         }
+    }
+    if let (Some(why), None) = (&after.short_lived, &before.short_lived) {
+        tracing::warn!("{of}{why}");
+    }
+}
+
+fn expired(of: &str, snapshot: &Snapshot) {
+    let Some(held) = &snapshot.credential else { return };
+    let end = held.chain().certificate().validity.not_after();
+    let error = snapshot.last_error.as_ref().map(|error| format!("; {error}")).unwrap_or_default();
+    tracing::warn!("{of}no valid certificate: it expired at {end}{error}{}", next_attempt(snapshot));
+}
+
+/// How the attempt to get one goes.
+fn request(of: &str, before: &Snapshot, after: &Snapshot) {
+    // A retry is logged by why the attempt before it failed.
+    let retries = |now| matches!(before.state, State::BackingOff { reason, .. } | State::Requesting { reason, .. } if reason == now);
+    if let State::Requesting { reason, .. } = after.state
+        && !retries(reason)
+    {
+        tracing::info!("{of}requesting a new certificate: {reason}");
     }
     // Each attempt that fails says why, though it be the same as before.
     let failed = matches!(after.state, State::BackingOff { .. }) && after.state != before.state;
     if let (true, Some(error)) = (failed || after.last_error != before.last_error, &after.last_error) {
-        let kept = if after.credential.is_some() { "; the certificate in use is kept" } else { "" };
+        let valid = after.credential.as_ref().is_some_and(|held| {
+            let validity = held.chain().certificate().validity;
+            !validity.expired(after.at.unix)
+        });
+        let kept = if valid { "; the certificate in use is kept" } else { "" };
         tracing::warn!("{of}{error}{}{kept}", next_attempt(after));
     }
     if let (true, Some(progress)) = (after.progress != before.progress, &after.progress)
@@ -40,15 +92,12 @@ pub(crate) fn report(of: &str, before: &Snapshot, after: &Snapshot) {
     {
         tracing::info!("{of}{progress}");
     }
-    if let (State::Waiting { until, .. }, false) = (after.state, matches!(before.state, State::Waiting { .. })) {
+    if let (State::Waiting { until, reason }, false) = (after.state, matches!(before.state, State::Waiting { .. })) {
         let left = until.since(after.at.instant);
         if left >= LONG {
             let left = left.as_secs_f64();
-            tracing::info!("{of}so many requests were made lately that the next one has to wait, for {left:.1} s");
+            tracing::info!("{of}submission budget exhausted: next request in {left:.1} s, because {reason}");
         }
-    }
-    if after.state != before.state {
-        tracing::debug!(state = %after.state, unwritten = after.unwritten, "{of}state changed");
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is wrong with a certificate that was issued and is not what was asked for, in words.
 
-use perennial::{Certificate, Failure, Template};
+use perennial::{Certificate, Failure, Policy, Template, UnixTime, Validity};
 
 use crate::cluster::printable;
 
@@ -24,6 +24,20 @@ pub(super) fn shortfall(failure: Failure, certificate: &Certificate, asked: Opti
         ),
         _ => why.to_owned(),
     }
+}
+
+/// Why this policy cannot replace certificates like this one in time, if it cannot: its window opens before the submission
+/// budget allows the next request. Counts from `now`, when it was issued: signers date certificates back.
+pub(super) fn too_short(policy: &Policy, validity: Validity, now: UnixTime) -> Option<String> {
+    let (left, shortest) = (validity.not_after().since(now), policy.shortest_lifetime());
+    (left < shortest).then(|| {
+        format!(
+            "certificates that are valid for {:.1} s are too short-lived for this policy, which needs {:.1} s to replace each \
+             in time: there will be times without a valid one; have the signer issue longer ones, or allow more requests",
+            left.as_secs_f64(),
+            shortest.as_secs_f64(),
+        )
+    })
 }
 
 fn missing(certificate: &Certificate, asked: &Template) -> String {
@@ -50,7 +64,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use perennial::{Fingerprint, UnixTime, Validity};
+    use perennial::Fingerprint;
 
     use super::*;
 

@@ -117,6 +117,9 @@ pub struct Snapshot {
     pub issued: u64,
     /// The lifetime that certificates are asked for with, if with any.
     pub wished_lifetime: Option<Duration>,
+    /// Why the certificate held lives too short for the policy to replace it in time, for people; `None` once a longer one
+    /// is issued.
+    pub short_lived: Option<Arc<str>>,
     /// When this was so.
     pub at: Now,
 }
@@ -130,5 +133,23 @@ impl Snapshot {
         // Signers let certificates begin a few minutes ago.
         let heard = wished - wished / 10..=wished.saturating_add(wished / 10).saturating_add(BACKDATING);
         (!heard.contains(&lifetime)).then_some(lifetime)
+    }
+
+    /// How many reminders of an expired certificate are due by [`at`](Self::at): one at its expiry, the next after one, two,
+    /// four … minutes, and from then on each hour. Zero while the certificate is valid, if there has been none, and without
+    /// a signer, when somebody else replaces it.
+    pub fn expiry_reminders(&self) -> u64 {
+        const MINUTE: u64 = 60_000;
+        let Some(held) = self.credential.as_ref().filter(|_| self.state != State::NotEnabled) else { return 0 };
+        let validity = held.chain().certificate().validity;
+        if !validity.expired(self.at.unix) {
+            return 0;
+        }
+        let minutes = u64::try_from(self.at.unix.since(validity.not_after()).as_millis()).unwrap_or(u64::MAX) / MINUTE;
+        1 + if minutes < 60 {
+            u64::from(minutes.checked_ilog2().map_or(0, |power| power + 1))
+        } else {
+            6 + minutes / 60
+        }
     }
 }
