@@ -114,11 +114,9 @@ impl RotationMachine {
     /// Whether a new certificate is wanted, and why: the question everything else follows from.
     pub fn due(&self, now: Now) -> Option<Reason> {
         let Some(certificate) = &self.certificate else { return Some(Reason::NoCertificate) };
-        let by_itself = self.judge(now).due(certificate);
         let refused = self.refused.then_some(Reason::Refused);
         let asked = self.rotate_now.then_some(Reason::Asked);
-        // Of several reasons the most pressing: only a wish comes after a refusal.
-        by_itself.filter(|reason| worth(*reason) == Worth::Need).or(refused).or(by_itself).or(asked)
+        [self.judge(now).due(certificate), refused, asked].into_iter().flatten().min()
     }
 
     /// What to hand to [`Setup::pending`] after a restart. Make it durable, with the pending key,

@@ -3,7 +3,7 @@
 use crate::event::{Failure, RequestId};
 use crate::time::{Instant, UnixTime};
 
-/// Why a certificate is due.
+/// Why a certificate is due. Ordered, the most urgent first: of several reasons the smallest counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Reason {
@@ -13,25 +13,25 @@ pub enum Reason {
     Expired,
     /// It is a bootstrap credential, to be replaced by one of our own.
     Provisional,
-    /// It lacks what the template asks for.
-    TemplateNotSatisfied,
-    /// The server it is meant for refused it.
-    Refused,
     /// Its rotation point has passed.
     RotationPoint,
+    /// The server it is meant for refused it.
+    Refused,
+    /// It lacks what the template asks for.
+    TemplateNotSatisfied,
     /// Somebody asked.
     Asked,
 }
 
 impl Reason {
-    /// Every reason, to read names back.
+    /// Every reason, the most urgent first.
     pub const ALL: [Self; 7] = [
         Self::NoCertificate,
         Self::Expired,
         Self::Provisional,
-        Self::TemplateNotSatisfied,
-        Self::Refused,
         Self::RotationPoint,
+        Self::Refused,
+        Self::TemplateNotSatisfied,
         Self::Asked,
     ];
 

@@ -158,6 +158,13 @@ fn of_several_reasons_the_most_pressing_is_named() {
 }
 
 #[test]
+fn reasons_are_ordered_most_urgent_first() {
+    assert!(Reason::ALL.is_sorted());
+    let wishes = [Reason::TemplateNotSatisfied, Reason::Asked];
+    assert_eq!(Reason::ALL[5..], wishes, "what may not spend the last token comes last");
+}
+
+#[test]
 fn the_last_instant_of_validity_is_valid() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.pass(DAY);

@@ -29,7 +29,7 @@ fn names_for_programs_are_those_released() {
     );
     assert_eq!(
         Reason::ALL.map(Reason::name).join(" "),
-        "no_certificate expired provisional template_not_satisfied refused rotation_point asked"
+        "no_certificate expired provisional rotation_point refused template_not_satisfied asked"
     );
     assert!(Failure::ALL.into_iter().all(|failure| Failure::from_name(failure.name()) == Some(failure)));
     assert!(Reason::ALL.into_iter().all(|reason| Reason::from_name(reason.name()) == Some(reason)));
