@@ -123,6 +123,6 @@ pub use machine::RotationMachine;
 pub use policy::{Backoff, Budget, Policy, PolicyError, Window};
 pub use setup::{Pending, Refusal, Setup};
 pub use state::{Reason, State};
-pub use template::Template;
+pub use template::{Template, same_dns_name};
 pub use time::{Instant, Now, UnixTime};
 pub use trace::TraceLine;

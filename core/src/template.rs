@@ -8,8 +8,8 @@ use crate::certificate::Certificate;
 
 /// The identity wanted: subject and subject alternative names.
 ///
-/// Names and addresses are sets: they are kept sorted, without duplicates, IPv4-mapped IPv6
-/// addresses as IPv4. Two templates are equal when they ask for the same.
+/// Names and addresses are sets: they are kept sorted, without duplicates, DNS names in lower case and without a
+/// trailing dot, IPv4-mapped IPv6 addresses as IPv4. Two templates are equal when they ask for the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Template {
     common_name: String,
@@ -39,7 +39,8 @@ impl Template {
 
     /// The same template, asking for these DNS names too.
     pub fn with_dns_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
-        insert_all(&mut self.dns_names, names.into_iter().map(Into::into));
+        let normal = |name: S| relative(&name.into()).to_ascii_lowercase();
+        insert_all(&mut self.dns_names, names.into_iter().map(normal));
         self
     }
 
@@ -59,7 +60,7 @@ impl Template {
         &self.organizations
     }
 
-    /// DNS names, sorted.
+    /// DNS names, sorted, in lower case.
     pub fn dns_names(&self) -> &[String] {
         &self.dns_names
     }
@@ -70,13 +71,25 @@ impl Template {
     }
 
     /// Whether `certificate` carries at least what this template asks for: the same common name and
-    /// every organisation, DNS name and address. Extras are fine (client-go `certSatisfiesTemplate`).
+    /// every organisation, DNS name and address. Extras are fine (client-go `certSatisfiesTemplate`). Common name and
+    /// organisations compare byte for byte, DNS names by [`same_dns_name`], addresses by value.
     pub fn satisfied_by(&self, certificate: &Certificate) -> bool {
         self.common_name == certificate.common_name
             && self.organizations.iter().all(|o| certificate.organizations.contains(o))
-            && self.dns_names.iter().all(|name| certificate.dns_names.contains(name))
+            && self.dns_names.iter().all(|name| certificate.dns_names.iter().any(|have| same_dns_name(have, name)))
             && self.ip_addresses.iter().all(|ip| certificate.ip_addresses.iter().any(|have| have.to_canonical() == *ip))
     }
+}
+
+/// Whether two DNS names are the same name: without regard to the case of ASCII letters (RFC 4343 §2) and to one
+/// trailing dot, which marks an absolute name and is no part of it.
+pub fn same_dns_name(a: &str, b: &str) -> bool {
+    relative(a).eq_ignore_ascii_case(relative(b))
+}
+
+/// A DNS name without its trailing dot. An empty label before the dot is no name, and stays recognisable as that.
+fn relative(name: &str) -> &str {
+    name.strip_suffix('.').filter(|rest| !rest.is_empty() && !rest.ends_with('.')).unwrap_or(name)
 }
 
 fn insert_all<T: Ord>(set: &mut Vec<T>, items: impl IntoIterator<Item = T>) {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use perennial::same_dns_name;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::ParsedExtension;
@@ -45,7 +46,8 @@ pub struct RequestFacts {
 }
 
 impl RequestFacts {
-    /// Whether both ask for the same: the same names, in any order, for the same key.
+    /// Whether both ask for the same: the same names, in any order, for the same key. DNS names compare without regard
+    /// to case and a trailing dot ([`perennial::same_dns_name`]).
     ///
     /// The requests themselves may differ, for ECDSA signatures are random.
     pub fn same_identity(&self, other: &Self) -> bool {
@@ -53,7 +55,7 @@ impl RequestFacts {
             && self.common_name == other.common_name
             && same_set(&self.organizations, &other.organizations)
             && same_set(&self.other_attributes, &other.other_attributes)
-            && same_set(&self.dns_names, &other.dns_names)
+            && same_names(&self.dns_names, &other.dns_names)
             && same_set(&self.ip_addresses, &other.ip_addresses)
             && same_set(&self.emails, &other.emails)
             && same_set(&self.uris, &other.uris)
@@ -62,6 +64,11 @@ impl RequestFacts {
 
 fn same_set<T: PartialEq>(a: &[T], b: &[T]) -> bool {
     a.iter().all(|item| b.contains(item)) && b.iter().all(|item| a.contains(item))
+}
+
+fn same_names(a: &[String], b: &[String]) -> bool {
+    let within = |a: &[String], b: &[String]| a.iter().all(|name| b.iter().any(|other| same_dns_name(name, other)));
+    within(a, b) && within(b, a)
 }
 
 /// Reads a request: exactly one PEM block `CERTIFICATE REQUEST`, signed by the key it is for.

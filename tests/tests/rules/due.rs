@@ -97,6 +97,32 @@ fn an_address_is_the_same_mapped_or_not() {
     assert_eq!(node().with_ip_addresses([mapped]), node().with_ip_addresses([[192, 0, 2, 1].into()]));
 }
 
+/// RFC 4343 for DNS names; what Kubernetes takes for a user and its groups compares byte for byte.
+#[test]
+fn names_compare_as_the_field_writes_them() {
+    let carries = |template: &Template| issued(template, 1, Duration::ZERO, DAY);
+    let dns = |name: &str| node().with_dns_names([name]);
+    let cases = [
+        (dns("Svc.Example"), dns("svc.example"), true),
+        (dns("svc.example."), dns("svc.example"), true),
+        (dns("SVC.example"), dns("svc.EXAMPLE."), true),
+        (dns("svc.example"), dns("svc-example"), false),
+        (dns("svc.example"), dns("svc.example.."), false),
+        (dns("."), dns("svc"), false),
+        (Template::node("Worker-1"), Template::node("worker-1"), false),
+        (node().with_organizations(["Dev"]), node().with_organizations(["dev"]), false),
+    ];
+    for (wanted, template, same) in cases {
+        assert_eq!(wanted.satisfied_by(&carries(&template)), same, "{wanted} by {template}");
+        assert_eq!(wanted == template, same, "{wanted} and {template}");
+        // As the signer wrote it.
+        let mut shouting = carries(&template);
+        shouting.dns_names.iter_mut().for_each(|name| *name = name.to_ascii_uppercase() + ".");
+        assert_eq!(wanted.satisfied_by(&shouting), same, "{wanted} by {template}, shouted");
+    }
+    assert_eq!(dns("Svc.Example.").dns_names(), ["svc.example"], "it is asked for in lower case");
+}
+
 #[test]
 fn a_bootstrap_credential_is_served_and_stays_due_until_a_success() {
     let bootstrap = mint::provisional(fresh(DAY));
