@@ -68,6 +68,7 @@
 //!   deadline lies later;
 //! - lose any reply, and Ticks alone get it to ask, or write, again;
 //! - every submission ends in one accepted reply or one [`Action::CancelRequest`];
+//! - no wait reaches past expiry: each leaves at least one more attempt, if the budget has one to give;
 //! - a valid certificate is served until it expires or one at least as good takes its place;
 //! - a restart with the same certificate, [`Pending`] and [`seed()`] has the same rotation point, the
 //!   same budget and the same key to ask with.

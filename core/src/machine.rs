@@ -261,6 +261,7 @@ impl RotationMachine {
     /// Draws the consequences: every duty that is due now, and when to look again.
     fn settle(&mut self, now: Now, actions: &mut Actions) {
         self.time_out(now, actions);
+        self.shorten_wait(now);
         self.write(now, actions);
         let wanted = self.wanted();
         self.due = wanted.as_ref().and_then(|_| self.due(now).or_else(|| self.still_rotating()));
@@ -293,6 +294,12 @@ impl RotationMachine {
             actions.cancel = Some(id);
             self.failed(Failure::TimedOut, None, since, now);
         }
+    }
+
+    /// No wait reaches past expiry: not one that began under another certificate, or by another wall clock.
+    fn shorten_wait(&mut self, now: Now) {
+        let left = self.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
+        self.pace.shorten(&self.policy, left, now.instant);
     }
 
     /// A certificate that may be lost is written, again and again.
@@ -342,10 +349,10 @@ impl RotationMachine {
     fn failed(&mut self, failure: Failure, retry_after: Option<Duration>, since: Instant, now: Now) {
         self.reusable &= !failure.spends_key();
         let took = now.instant.since(since);
-        let left = self.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
+        let is_valid = self.certificate_at(now.unix).is_some();
         let certificate = self.certificate.as_ref().map_or(0, |held| held.fingerprint.prefix());
         let draw = mix(self.seed, certificate, self.next_id.get());
-        self.pace.failed(&self.policy, Failed { failure, retry_after, took, left }, draw, now.instant);
+        self.pace.failed(&self.policy, Failed { failure, retry_after, took, is_valid }, draw, now.instant);
         self.reconsider_refusal();
     }
 

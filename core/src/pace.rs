@@ -74,10 +74,10 @@ impl Pace {
         self.whole_at = self.whole_at.max(now).after(policy.budget.refill());
     }
 
-    /// Slows down after an attempt that `took` so long. With a certificate that is valid for another
-    /// `left`, no wait is so long that it expires without one more attempt.
+    /// Slows down after an attempt that `took` so long. While no valid certificate is held, a server's wish for patience
+    /// counts up to the cap of the backoff for outages: a server that asks for an hour may be back in a minute.
     pub(crate) fn failed(&mut self, policy: &Policy, failed: Failed, draw: u64, now: Instant) {
-        let Failed { failure, retry_after, took, left } = failed;
+        let Failed { failure, retry_after, took, is_valid } = failed;
         let refusal = failure.is_refusal();
         let same_kind = self.last.is_some_and(|last| last.is_refusal() == refusal);
         self.failures = if same_kind { self.failures.saturating_add(1) } else { 1 };
@@ -85,11 +85,27 @@ impl Pace {
 
         let backoff = if refusal { &policy.refused } else { &policy.transient };
         // On top of what the server asked for, so that a crowd sent away together does not return together.
-        let asked_for = retry_after.unwrap_or_default().min(policy.refused.cap());
+        let patience = if is_valid { Duration::MAX } else { policy.transient.cap() };
+        let asked_for = retry_after.unwrap_or_default().min(policy.refused.cap()).min(patience);
         let wait = backoff.wait(self.failures, took, draw).saturating_add(asked_for);
         // From when the budget allows it: else the budget, which knows no jitter, would bring a crowd back together.
-        let retry_at = self.affordable_at(policy, Worth::Need).max(now).after(wait);
-        self.retry_at = left.map_or(retry_at, |left| retry_at.min(now.after(left / 2)));
+        self.retry_at = self.affordable_at(policy, Worth::Need).max(now).after(wait);
+    }
+
+    /// Shortens a wait that reaches past expiry. With a certificate that is valid for another `left`, one more attempt is
+    /// made before the certificate expires. Without one, which a step of the wall clock may lead to in the middle of a
+    /// wait, no wait but that after a refusal is longer than [`failed`](Self::failed) would make it.
+    pub(crate) fn shorten(&mut self, policy: &Policy, left: Option<Duration>, now: Instant) {
+        let refused = self.last.is_some_and(Failure::is_refusal);
+        let latest = match left {
+            Some(left) => now.after(left / 2),
+            None if refused => return,
+            None => {
+                let longest = policy.transient.cap().saturating_add(policy.transient.longest());
+                self.affordable_at(policy, Worth::Need).max(now).after(longest)
+            }
+        };
+        self.retry_at = self.retry_at.min(latest);
     }
 
     pub(crate) fn forget_failures(&mut self) {
@@ -144,6 +160,6 @@ pub(crate) struct Failed {
     pub(crate) retry_after: Option<Duration>,
     /// How long it took.
     pub(crate) took: Duration,
-    /// How long the certificate at hand is still valid.
-    pub(crate) left: Option<Duration>,
+    /// Whether a valid certificate is held.
+    pub(crate) is_valid: bool,
 }

@@ -14,10 +14,11 @@ mod requests;
 mod restarts;
 
 pub use bounds::{longest_silence, longest_wait};
-pub(crate) use certificates::nothing_valid_is_given_up;
 pub use certificates::{
     a_healthy_signer_is_enough, a_valid_certificate_is_never_given_up, every_issued_certificate_gets_written,
+    no_wait_reaches_past_expiry,
 };
+pub(crate) use certificates::{asks_before_expiry, nothing_valid_is_given_up};
 pub(crate) use clocks::no_later;
 pub use clocks::{
     a_tick_makes_progress, an_early_tick_changes_nothing, lost_replies_are_survived, many_ticks_are_one_tick,
@@ -62,6 +63,7 @@ pub const MONOTONIC: &[(&str, Law)] = &[
     ("many Ticks are one Tick", many_ticks_are_one_tick),
     ("setting the clock back delays nothing", setting_the_clock_back_delays_nothing),
     ("every issued certificate gets written", every_issued_certificate_gets_written),
+    ("no wait reaches past expiry", no_wait_reaches_past_expiry),
     ("a restart goes on", a_restart_goes_on),
     ("a healthy signer is enough", a_healthy_signer_is_enough),
 ];

@@ -62,6 +62,7 @@ laws! {
     many_ticks_are_one_tick,
     setting_the_clock_back_delays_nothing,
     every_issued_certificate_gets_written,
+    no_wait_reaches_past_expiry,
     a_restart_goes_on,
     a_healthy_signer_is_enough,
 }

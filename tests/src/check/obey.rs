@@ -8,7 +8,9 @@ use perennial::{Event, Instant, Key, Now, Policy, Reason, State};
 use super::life::{Life, Out, SEED};
 use super::setting::{AHEAD, Flavour, LATE, Setting, WISHES};
 use super::subject::{Duties, Subject};
-use crate::laws::{Verdict, ends_its_key, ensure, goes_on, longest_silence, no_later, nothing_valid_is_given_up};
+use crate::laws::{
+    Verdict, asks_before_expiry, ends_its_key, ensure, goes_on, longest_silence, no_later, nothing_valid_is_given_up,
+};
 use crate::trace::{can_ask, live};
 
 /// What may not go wrong in any step, from `before` to `life`. The world takes note of what was done.
@@ -124,7 +126,11 @@ pub(super) fn state<S: Subject>(setting: &Setting, life: &Life<S>) -> Verdict {
     all_is_well(setting, life)?;
     no_later(machine, now, AHEAD)?;
     // A restart looks at the clocks at once.
-    if life.unnoticed { Ok(()) } else { goes_on(&setting.policy, SEED, machine, now) }
+    if life.unnoticed {
+        return Ok(());
+    }
+    asks_before_expiry(&setting.policy, machine, now)?;
+    goes_on(&setting.policy, SEED, machine, now)
 }
 
 /// Ticks alone, each at its deadline: what is due is asked for, what is unwritten is written.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use perennial::{Now, Policy};
 
-/// The longest wait after a failure: the longer backoff on top of the longest `Retry-After` that is honoured.
+/// The longest wait after a failure: the longer backoff on top of the longest `Retry-After` that is honoured, which is
+/// while a valid certificate is held.
 pub fn longest_wait(policy: &Policy) -> Duration {
     let (transient, refused) = (policy.transient.longest(), policy.refused.longest());
     transient.max(refused) + policy.refused.cap()

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Action, Certificate, Event, Now, Policy, Reason, RotationMachine, Setup, State, rotation_point};
+use perennial::{Action, Certificate, Event, Failure, Instant, Now, Policy, Reason, RotationMachine, Setup, State};
+use perennial::{UnixTime, rotation_point};
 
 use super::bounds::longest_silence;
 use super::clocks::ticks;
 use super::{SAMPLES, Verdict, ensure};
-use crate::trace::{Trace, live};
+use crate::trace::{Trace, can_ask, live, submitted};
 use crate::world::{Answer, World};
 
 /// A valid certificate is served until it expires, or until one takes its place that is at least as good:
@@ -90,6 +91,47 @@ pub fn every_issued_certificate_gets_written(trace: &Trace) -> Verdict {
         ensure!(writes, "within {most:?} after {now} nothing is written: {machine}");
     }
     Ok(())
+}
+
+/// Every wait, the server's wishes included, leaves at least one more attempt before the certificate held expires, if
+/// spacing and budget have one to give; and without a valid certificate nobody but a refusal is waited for longer than
+/// the backoff for outages says: one misconfigured load balancer must not let a fleet expire.
+pub fn no_wait_reaches_past_expiry(trace: &Trace) -> Verdict {
+    for (now, machine) in trace.fresh_snapshots(SAMPLES) {
+        asks_before_expiry(&trace.policy, machine, now)?;
+    }
+    Ok(())
+}
+
+/// The same of one moment.
+pub(crate) fn asks_before_expiry(policy: &Policy, machine: &RotationMachine, now: Now) -> Verdict {
+    let Some(reason) = machine.due(now).filter(|_| can_ask(machine) && live(machine).is_none()) else { return Ok(()) };
+    let (affordable, spaced) = allowed(policy, machine, reason, now);
+    let expiry = machine.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
+    let refused = machine.last_failure().is_some_and(Failure::is_refusal);
+    let latest = match expiry {
+        Some(left) if affordable.max(spaced) >= now.instant.after(left) => return Ok(()),
+        Some(left) => now.instant.after(left / 2),
+        None if refused => return Ok(()),
+        None => affordable.max(now.instant).after(policy.transient.cap() + policy.transient.longest()),
+    };
+    let latest = latest.max(affordable).max(spaced);
+    let mut soon = ticks(machine, now).take_while(|(at, _)| at.instant <= latest);
+    ensure!(
+        soon.any(|(_, actions)| submitted(&actions).is_some()),
+        "after {now} nothing is asked until {latest}, and the certificate expires: {machine}"
+    );
+    Ok(())
+}
+
+/// When the budget, and when the spacing, let a request be made for this reason.
+fn allowed(policy: &Policy, machine: &RotationMachine, reason: Reason, now: Now) -> (Instant, Instant) {
+    let Some(pending) = machine.pending(now) else { return Default::default() };
+    let later = |at: UnixTime| now.instant.after(at.since(now.unix));
+    let tokens = if matches!(reason, Reason::Asked | Reason::TemplateNotSatisfied) { 2 } else { 1 };
+    let ahead = policy.budget.refill() * (policy.budget.size() - tokens);
+    let spacing = policy.spacing.max(Duration::from_millis(1));
+    (later(pending.budget_whole.before(ahead)), later(pending.submitted.after(spacing)))
 }
 
 /// Whatever happened before: once the signer answers, a certificate is had within a time the policy tells, and from

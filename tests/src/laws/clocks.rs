@@ -60,7 +60,7 @@ pub fn lost_replies_are_survived(trace: &Trace) -> Verdict {
 
 /// How often a loop ticks makes no difference: as long as nothing is to be done, one Tick equals many.
 pub fn many_ticks_are_one_tick(trace: &Trace) -> Verdict {
-    for (now, machine) in trace.snapshots(SAMPLES) {
+    for (now, machine) in trace.fresh_snapshots(SAMPLES) {
         let mut many = machine.clone();
         let step = machine.deadline().map_or(Duration::from_secs(1), |at| at.since(now.instant)) / 3;
         for i in 1..12 {

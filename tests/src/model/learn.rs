@@ -94,8 +94,7 @@ impl Model {
         self.history.push(now, Fact::KeySpent);
     }
 
-    /// An attempt came to nothing: wait, from when there is a token again. The wait leaves time for one more attempt
-    /// before the certificate held expires.
+    /// An attempt came to nothing: wait, from when there is a token again.
     pub(super) fn failed(&mut self, failure: Failure, retry_after: Option<Duration>, now: Now) {
         let began = self.history.out().map_or_else(|| instant(now), |(_, since)| since);
         self.history.push(now, Fact::Closed);
@@ -106,14 +105,34 @@ impl Model {
         }
         let backoff = if failure.is_refusal() { self.policy.refused } else { self.policy.transient };
         let in_a_row = self.history.failures().map_or(1, |(_, n)| n);
-        let asked_for = millis(retry_after.unwrap_or_default()).min(millis(self.policy.refused.cap()));
-        let held = self.history.held().filter(|held| !is_expired(held, now));
-        let most = held.map_or(Millis::MAX, |held| (unix(held.validity.not_after()) - unix(now.unix)) / 2);
+        let longest = millis(self.policy.refused.cap());
+        let most = if self.is_without(now) { longest.min(millis(self.policy.transient.cap())) } else { longest };
+        let asked_for = millis(retry_after.unwrap_or_default()).min(most);
         let from = self.left(1).max(instant(now));
-        let at = |wait: Millis| (from + wait + asked_for).min(instant(now).saturating_add(most));
+        let at = |wait: Millis| from + wait + asked_for;
         let (shortest, longest) = wait(&backoff, in_a_row, instant(now) - began);
         self.history.push(now, Fact::Retry((at(shortest), at(longest))));
         self.forgive_what_was_not_asked(now);
+    }
+
+    fn is_without(&self, now: Now) -> bool {
+        self.history.held().is_none_or(|held| is_expired(held, now))
+    }
+
+    /// No wait reaches past expiry: half the time until then is waited at most. Without a valid certificate the longest
+    /// wait is that after an outage, but for a refusal, which is waited for as ever.
+    pub(super) fn shorten_wait(&mut self, now: Now) {
+        let refused = self.history.failures().is_some_and(|(failure, _)| failure.is_refusal());
+        let latest = match self.history.held().filter(|held| !is_expired(held, now)) {
+            Some(held) => instant(now) + (unix(held.validity.not_after()) - unix(now.unix)) / 2,
+            None if refused => return,
+            None => {
+                let transient = self.policy.transient;
+                self.left(1).max(instant(now)) + millis(transient.cap()) + millis(transient.longest())
+            }
+        };
+        let (earliest, longest) = self.history.retry();
+        self.history.push(now, Fact::Retry((earliest.min(latest), longest.min(latest))));
     }
 
     /// A refusal of something else than is wanted now does not count.

@@ -32,6 +32,7 @@ impl Model {
             due.cancel = Some(id);
             self.failed(Failure::TimedOut, None, now);
         }
+        self.shorten_wait(now);
         if let (Some((id, again)), Some(held)) = (self.history.unwritten(), self.history.held().cloned())
             && self.has_come(again, record.written().is_some(), now, Fact::WriteAgain)
         {

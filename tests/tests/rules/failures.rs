@@ -77,9 +77,83 @@ fn retry_after_is_honoured_with_jitter_on_top_but_not_for_ever() {
     }
     assert!(distinct.len() > 15, "a crowd sent away together does not come back together");
 
-    let (mut holder, asked) = Holder::asking();
+    let mut holder = Holder::with(Some(fresh(30 * DAY)));
+    let asked = holder.ask();
     holder.handle(Event::CsrFailed { id: asked.id, failure: Failure::Throttled, retry_after: Some(Duration::MAX) });
-    assert!(holder.waits() <= Policy::default().refused.cap() + SECOND);
+    let wait = holder.waits();
+    assert!((HOUR..=HOUR + SECOND).contains(&wait), "{wait:?}");
+}
+
+/// A load balancer that asks for an hour must not keep a node without a certificate for one.
+#[test]
+fn retry_after_without_a_certificate_counts_up_to_the_transient_cap() {
+    let cap = Policy::default().transient.cap();
+    let expired = mint::certificate(&node(), 1, mint::EPOCH.before(DAY), HOUR);
+    for (held, failure) in [None, Some(expired)]
+        .into_iter()
+        .flat_map(|held| [Failure::Throttled, Failure::Unreachable].map(|failure| (held.clone(), failure)))
+    {
+        let mut holder = Holder::with(held);
+        let asked = holder.ask();
+        holder.handle(Event::CsrFailed { id: asked.id, failure, retry_after: Some(HOUR) });
+        let wait = holder.waits();
+        assert!((cap..=cap + SECOND).contains(&wait), "{failure}: {wait:?}");
+    }
+}
+
+/// Else a node that is denied would make seven hundred requests a day.
+#[test]
+fn refusals_without_a_certificate_are_waited_for_as_ever() {
+    let expired = mint::certificate(&node(), 1, mint::EPOCH.before(DAY), HOUR);
+    for failure in [Failure::Denied, Failure::SignerFailed, Failure::Unsatisfying, Failure::BadCertificate] {
+        for held in [None, Some(expired.clone())] {
+            let mut holder = Holder::with(held);
+            let asked = holder.ask();
+            holder.fail(asked.id, failure);
+            assert!(holder.waits() >= 150 * SECOND, "{failure}: {:?}", holder.waits());
+        }
+    }
+}
+
+/// The wait was planned for a certificate of a month; the wall clock is set, and it has expired.
+#[test]
+fn a_wait_is_shortened_when_the_wall_clock_reaches_expiry() {
+    let cap = Policy::default().transient.cap();
+    for (failure, most) in [(Failure::Throttled, 2 * cap), (Failure::Unreachable, 2 * cap), (Failure::Denied, 2 * HOUR)]
+    {
+        let mut holder = Holder::with(Some(fresh(30 * DAY)));
+        holder.tick();
+        let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("nothing stands in the way");
+        holder.handle(Event::CsrFailed { id, failure, retry_after: Some(HOUR) });
+        assert!(holder.waits() >= HOUR, "{failure}");
+        holder.now.unix = holder.now.unix.after(31 * DAY);
+        let wait = holder.waits();
+        assert!(wait <= most + Policy::default().max_sleep, "{failure}: {wait:?}");
+        assert!(failure != Failure::Denied || wait >= HOUR - MINUTE, "a refusal stays one: {wait:?}");
+    }
+}
+
+/// 503 with `Retry-After: 3600` for twelve seconds: a certificate of sixteen seconds is replaced in time.
+#[test]
+fn a_certificate_of_seconds_survives_a_server_that_asks_for_an_hour() {
+    for failure in [Failure::Unreachable, Failure::Throttled] {
+        let held = fresh(16 * SECOND);
+        let mut holder = Holder::with(Some(held.clone()));
+        holder.tick();
+        let mut request = submitted(&holder.handle(Event::RotateNow)).map(|(id, ..)| id);
+        let healthy = Instant::from_millis(12_000);
+        while holder.now.instant < healthy {
+            if let Some(id) = request.take() {
+                holder.handle(Event::CsrFailed { id, failure, retry_after: Some(HOUR) });
+            }
+            request = submitted(&holder.tick_at_deadline()).map(|(id, ..)| id);
+        }
+        let id = request.unwrap_or_else(|| holder.ask().id);
+        assert!(holder.serves(&held), "{failure}: asked again at {}", holder.now.instant);
+        let next = mint::certificate(&node(), 2, holder.now.unix, 16 * SECOND);
+        holder.issue(id, &next);
+        assert!(holder.serves(&next));
+    }
 }
 
 #[test]
