@@ -20,7 +20,7 @@ use perennial::{
 };
 use perennial_pki::{Credential, KeyPair, certificate_request};
 
-use crate::client::{Ask, CsrError, Health, Issuance, Issued, Progress, csr_name};
+use crate::client::{Ask, CsrError, Health, Issuance, Issued, Limits, Progress, csr_name};
 use crate::cluster::Identity;
 
 use memory::Memory;
@@ -399,9 +399,11 @@ impl Rotation {
         };
         self.asking = Some(Asking { id, key, shown, progress: None });
         let seed = self.seed ^ id.get();
+        let left = self.machine.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
+        let limits = Limits { needed_by: now.instant.after(left.unwrap_or_default()), ..signer.limits };
         let limits = match self.machine.state() {
-            State::Requesting { until, .. } => signer.limits.lasting(until.since(now.instant)),
-            _ => signer.limits,
+            State::Requesting { until, .. } => limits.lasting(until.since(now.instant)),
+            _ => limits,
         };
         Ok(Issuance::new(ask, signer.cluster.clone(), identity, limits, seed))
     }

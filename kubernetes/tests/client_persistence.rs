@@ -100,6 +100,22 @@ fn a_server_that_asks_for_patience_is_left_alone_that_long() {
     }
 }
 
+/// A load balancer that asks for an hour must not hold a request until the certificate has expired, nor for long after.
+#[test]
+fn retry_after_leaves_an_attempt_before_the_certificate_expires() {
+    let scene = Scene::new();
+    let header = Reply::raw("HTTP/1.1 503 X\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n");
+    for (left, least, most) in [(16, 8, 9), (0, 120, 121), (7200, 900, 901)] {
+        let mut world = scene.world(watches(&scene, |n| (n == 0).then(|| header.clone())));
+        let mut limits = Limits::default();
+        limits.needed_by = world.now.instant.after(left * SECOND);
+        let mut issuance = Issuance::new(scene.ask.clone(), scene.cluster(), scene.identity.clone(), limits, 7);
+        world.run(&mut issuance).unwrap();
+        let took = world.elapsed();
+        assert!((least * SECOND..=most * SECOND).contains(&took), "{left} s were left: {took:?}");
+    }
+}
+
 #[test]
 fn an_ailing_server_is_asked_a_bounded_number_of_times() {
     let scene = Scene::new();

@@ -366,7 +366,7 @@ impl Issuance {
         self.stage = match &mut self.polls {
             None => Stage::Next(Aim::Watch),
             Some(polls) => {
-                let until = now.instant.after(self.dice.poll(*polls));
+                let until = self.session.after_pause(self.dice.poll(*polls), now.instant);
                 *polls += 1;
                 self.troubles = 0;
                 Stage::Pausing { aim: Aim::Read, until, why: None }
@@ -395,7 +395,8 @@ impl Issuance {
 
     fn retry(&mut self, aim: Aim, why: String, retry_after: Option<Duration>, now: Now) {
         let patience = retry_after.unwrap_or_default().min(LONGEST_PATIENCE);
-        let until = now.instant.after(self.dice.backoff(self.troubles).max(patience));
+        let wanted = self.dice.backoff(self.troubles).max(patience);
+        let until = self.session.after_pause(wanted, now.instant);
         self.troubles += 1;
         self.trouble.clone_from(&why);
         self.stage = Stage::Pausing { aim, until, why: Some(why) };

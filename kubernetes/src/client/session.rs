@@ -21,6 +21,9 @@ const PLAIN_WAIT: Duration = Duration::from_secs(15 * 60);
 /// if the server has closed the connection meanwhile. A watch that something ends once a minute takes less.
 const QUIET: Duration = Duration::from_secs(12);
 
+/// The longest pause while there is no valid certificate.
+const URGENT: Duration = Duration::from_secs(120);
+
 /// How long one conversation may take at each point, and how much of it there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -33,12 +36,16 @@ pub struct Limits {
     /// From sending a request (or, on a new connection, from the TLS handshake's start) to the whole answer;
     /// for a watch, to its head.
     pub answer: Duration,
+    /// When the certificate that is to be replaced expires. No pause between two requests reaches past that: half of what
+    /// is left is waited at most (but for a second), and once it is over, two minutes. A rotation sets it.
+    pub needed_by: Instant,
 }
 
 impl Default for Limits {
-    /// 64 requests, 10 s, 30 s.
+    /// 64 requests, 10 s, 30 s, and no hurry.
     fn default() -> Self {
-        Self { requests: 64, connect: Duration::from_secs(10), answer: Duration::from_secs(30) }
+        let (connect, answer) = (Duration::from_secs(10), Duration::from_secs(30));
+        Self { requests: 64, connect, answer, needed_by: Instant::MAX }
     }
 }
 
@@ -50,6 +57,12 @@ impl Limits {
         let beyond = timeout.saturating_sub(PLAIN_WAIT).as_secs() / QUIET.as_secs();
         let requests = self.requests.saturating_add(u32::try_from(beyond).unwrap_or(u32::MAX));
         Self { requests, ..self }
+    }
+
+    /// How much of a pause that begins at `now` is kept.
+    fn pause(self, wanted: Duration, now: Instant) -> Duration {
+        let left = self.needed_by.since(now);
+        wanted.min(if left.is_zero() { URGENT } else { (left / 2).max(Duration::from_secs(1)) })
     }
 }
 
@@ -148,6 +161,11 @@ impl Session {
     /// Whether the bound on requests is reached.
     pub(crate) const fn exhausted(&self) -> bool {
         self.requests >= self.limits.requests
+    }
+
+    /// When a pause that begins at `now` ends.
+    pub(crate) fn after_pause(&self, wanted: Duration, now: Instant) -> Instant {
+        now.after(self.limits.pause(wanted, now))
     }
 
     /// Whether there is no connection yet.

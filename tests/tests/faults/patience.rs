@@ -9,6 +9,8 @@ use crate::table::{Kind, kinds};
 use crate::world::World;
 use crate::{HOUR, MINUTE};
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// A first backoff comes on top.
 const SOON: Duration = Duration::from_secs(2);
 
@@ -35,6 +37,30 @@ fn pause(kind: &Kind) -> Option<(usize, Duration)> {
         Some("GET") => (1, wanted.min(policy.request_timeout)),
         _ => (0, wanted.min(policy.refused.cap())),
     })
+}
+
+/// Whether the POST meets it or, once the object is there, each GET: the server asks for an hour, and is well when a
+/// quarter of what was left of the certificate is still to come.
+#[test]
+fn a_certificate_of_seconds_survives_a_server_that_asks_for_an_hour() {
+    for (method, status) in [("POST", 503), ("POST", 429), ("GET", 503), ("GET", 429)] {
+        let mut world = World::living(false, 80 * SECOND);
+        world.run_until(MINUTE, |world| world.rotation.machine().due(world.now()).is_some());
+        let began = world.now();
+        let held = world.rotation.machine().certificate().unwrap().clone();
+        let left = held.validity.not_after().since(began.unix);
+        assert!(left <= 25 * SECOND, "{left:?}");
+        let rule =
+            format!("match: {{ method: {method} }}, fault: {{ answer: {{ status: {status}, retryAfter: 3600 }} }}");
+        world.set_faults(Plan::parse(&format!("rules: [{{ {rule} }}]")).unwrap());
+        world.run_until(left * 3 / 4, |_| false);
+        assert!(world.asked.len() > 1 && world.issued() == 1, "{method} {status}: {:?}", world.asked);
+        world.set_faults(Plan::default());
+        world.run_until(MINUTE, |world| world.issued() > 1);
+        let took = world.now().instant.since(began.instant);
+        assert!(world.dropped == 0 && world.issued() > 1, "{method} {status}: {took:?} of {left:?}");
+        assert_eq!(world.lawful(), Ok(()), "{method} {status}");
+    }
 }
 
 #[test]

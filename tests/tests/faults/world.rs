@@ -62,6 +62,11 @@ struct Live {
 impl World {
     /// A node that has its first certificate.
     pub(crate) fn new(serving: bool) -> Self {
+        Self::living(serving, LIFETIME)
+    }
+
+    /// The same, whose certificates live so long.
+    pub(crate) fn living(serving: bool, lifetime: Duration) -> Self {
         let mut random = Random::from_seed([7; 32]);
         let authority = Authority::generate(&mut random, START, 100 * LIFETIME).unwrap();
         let (roots, span) = (authority.roots().unwrap(), 50 * LIFETIME);
@@ -69,7 +74,7 @@ impl World {
         let node = "system:node:worker-1";
         let node = authority.client_credential(node, &["system:nodes"], &mut random, START, span).unwrap();
         let tls = Tls::with_clock(&authority, &shown, Arc::new(Clock)).unwrap();
-        let options = Options { approve_serving: true, signing_duration: LIFETIME, ..Options::default() };
+        let options = Options { approve_serving: true, signing_duration: lifetime, ..Options::default() };
         let mut api = Api::new(options, authority, random);
         api.add_token(TOKEN, server::Identity::bootstrap("abcdef"));
         let cluster = Cluster::from_url("https://localhost:6443").unwrap().with_roots(roots.clone());
