@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use perennial_pki::{Chain, Credential, KeyPair, Roots};
+use perennial_pki::{Credential, CredentialError, Roots};
 use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
@@ -255,17 +255,10 @@ impl Selected<'_> {
             (Some(_), None) => return Err(user.invalid("there is a client certificate but no client key")),
             (None, Some(_)) => return Err(user.invalid("there is a client key but no client certificate")),
         };
-        let chain = match Chain::from_pem(&certificate.bytes) {
-            Ok(chain) => chain,
-            Err(error) => return Err(KubeconfigError::Certificate { at: certificate.at, error }),
-        };
-        // What is not UTF-8 is not PEM; to the parser it is a text without a key.
-        let key_pair = match KeyPair::from_pem(std::str::from_utf8(&key.bytes).unwrap_or_default()) {
-            Ok(key_pair) => Arc::new(key_pair),
-            Err(error) => return Err(KubeconfigError::Key { at: key.at, error }),
-        };
-        match Credential::new(chain, key_pair) {
+        match Credential::from_pair(&certificate.bytes, &key.bytes) {
             Ok(credential) => Ok(Some(credential)),
+            Err(CredentialError::Chain(error)) => Err(KubeconfigError::Certificate { at: certificate.at, error }),
+            Err(CredentialError::Key(error)) => Err(KubeconfigError::Key { at: key.at, error }),
             Err(error) => Err(KubeconfigError::Mismatch { certificate: certificate.at, key: key.at, error }),
         }
     }

@@ -215,7 +215,7 @@ fn unusable_credentials_are_told_with_their_source() {
         identity(&with_user("client-certificate: /hello, client-key: /n.key"), &files()),
         &format!("{PATH}:8:30: users[0].user.client-certificate (/hello): {not_a_chain}"),
     );
-    for (file, content) in [("/hello", "hello"), ("/binary", "")] {
+    for (file, content) in [("/hello", &b"hello"[..]), ("/binary", b"\xff\xfe")] {
         let not_a_key = KeyPair::from_pem(content).expect_err("no key");
         refused(
             identity(&with_user(&format!("client-certificate: /n.crt, client-key: {file}")), &files()),

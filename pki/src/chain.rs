@@ -11,8 +11,11 @@ use x509_parser::extensions::ParsedExtension;
 use x509_parser::oid_registry::OID_X509_EXT_BASIC_CONSTRAINTS;
 use x509_parser::prelude::FromDer;
 
+use crate::der::{BIT_STRING, OBJECT_IDENTIFIER, SEQUENCE, take};
+use crate::key::Curve;
 use crate::names::{self, AltNames, Subject};
-use crate::{PemError, describe, pem, sha256};
+use crate::pem::{self, Block, Text};
+use crate::{PemError, describe, sha256};
 
 /// No sensible chain is longer.
 const MAX_CERTIFICATES: usize = 16;
@@ -29,6 +32,7 @@ struct Parsed {
     issuer: String,
     public_key_der: Vec<u8>,
     constraints: Constraints,
+    skipped: Vec<PemError>,
 }
 
 /// What the leaf says it may be used for. An absent extension allows everything.
@@ -47,14 +51,44 @@ pub(crate) struct ExtendedUsage {
 }
 
 impl Chain {
-    /// Reads the `CERTIFICATE` blocks of a PEM text. Text and blocks of other kinds are skipped, so that
-    /// a kubelet's file, certificates and key in one, is a chain too.
+    /// Reads the `CERTIFICATE` blocks of a file: a chain, or a kubelet's certificates and key in one. Text, headers,
+    /// blocks of other kinds, and damage beside a good leaf are passed over as Go does it, see [`Chain::skipped`].
     ///
     /// # Errors
-    /// [`ChainError`]: no certificate, more than 16 or more than 1 MiB, or one that cannot be read. A leaf with a
-    /// malformed alternative name (an IP address of five bytes, say) cannot be read: no peer would.
+    /// [`ChainError`]: no certificate, more than 16 or more than 1 MiB, a boundary that shares its line, or a leaf that
+    /// cannot be read. A leaf with a malformed alternative name (an IP address of five bytes, say) cannot be read: no
+    /// peer would.
     pub fn from_pem(pem: &[u8]) -> Result<Self, ChainError> {
-        Self::from_der(certificates(pem)?)
+        let text = pem::read(pem, pem::MAX_PAIR).and_then(Text::unglued).map_err(ChainError::Pem)?;
+        let mut der = Vec::new();
+        let mut skipped = Vec::new();
+        for block in text.blocks.iter().filter(|block| block.label == pem::CERTIFICATE) {
+            let content = block.der().map_err(ChainError::Pem)?;
+            match parse(&content) {
+                // Go parses the leaf and takes the rest for what they are: one that is none must not cost the others.
+                Err(reason) if !der.is_empty() => skipped.push(block.unusable(reason)),
+                _ => der.push(CertificateDer::from(content.to_vec())),
+            }
+        }
+        if der.is_empty() {
+            return Err(text.why_empty().map_or(ChainError::Empty, ChainError::Pem));
+        }
+        skipped.extend(text.damage);
+        Self::read(der, skipped)
+    }
+
+    /// Reads what a signer issued, strictly: only `CERTIFICATE` blocks without headers, each of them readable. Text
+    /// around the blocks is allowed, as in `status.certificate` of a Kubernetes request.
+    ///
+    /// # Errors
+    /// [`ChainError`]: anything else.
+    pub fn from_issued(pem: &[u8]) -> Result<Self, ChainError> {
+        let blocks = pem::read(pem, pem::MAX_PAIR).and_then(Text::undamaged).map_err(ChainError::Pem)?;
+        let der = |block: &Block<'_>| {
+            block.require_certificate()?;
+            Ok(CertificateDer::from(block.der()?.to_vec()))
+        };
+        Self::from_der(blocks.iter().map(der).collect::<Result<_, _>>().map_err(ChainError::Pem)?)
     }
 
     /// A chain of these certificates, the leaf first.
@@ -62,6 +96,10 @@ impl Chain {
     /// # Errors
     /// [`ChainError`], as from PEM.
     pub fn from_der(der: Vec<CertificateDer<'static>>) -> Result<Self, ChainError> {
+        Self::read(der, Vec::new())
+    }
+
+    fn read(der: Vec<CertificateDer<'static>>, skipped: Vec<PemError>) -> Result<Self, ChainError> {
         if der.len() > MAX_CERTIFICATES {
             return Err(ChainError::TooLong { certificates: der.len() });
         }
@@ -79,8 +117,14 @@ impl Chain {
             constraints: constraints(&leaf).map_err(unreadable_leaf)?,
             pem,
             der,
+            skipped,
         };
         Ok(Self(Arc::new(parsed)))
+    }
+
+    /// Damage beside the chain in the file that it was read from, which was passed over. Not part of equality.
+    pub fn skipped(&self) -> &[PemError] {
+        &self.0.skipped
     }
 
     /// The facts of the leaf, with this chain as PEM. Not provisional.
@@ -116,6 +160,25 @@ impl Chain {
     pub(crate) fn constraints(&self) -> &Constraints {
         &self.0.constraints
     }
+
+    /// The public key of the leaf, if it is a whole point on this curve.
+    pub(crate) fn point(&self, curve: Curve) -> Option<&[u8]> {
+        let (on, point) = self.curve_and_point()?;
+        (on == curve.oid() && curve.is_whole(point)).then_some(point)
+    }
+
+    pub(crate) fn has_compressed_point(&self) -> bool {
+        self.curve_and_point().is_some_and(|(_, point)| matches!(point.first(), Some(2 | 3)))
+    }
+
+    /// The curve (the content of its object identifier) and the point of an EC key (RFC 5480 §2).
+    fn curve_and_point(&self) -> Option<(&[u8], &[u8])> {
+        let (key, _) = take(SEQUENCE, self.public_key_der())?;
+        let (algorithm, key) = take(SEQUENCE, key)?;
+        let (_, parameters) = take(OBJECT_IDENTIFIER, algorithm)?;
+        let (curve, _) = take(OBJECT_IDENTIFIER, parameters)?;
+        Some((curve, take(BIT_STRING, key)?.0.strip_prefix(&[0])?))
+    }
 }
 
 /// Two chains are equal if they consist of the same certificates in the same order.
@@ -136,13 +199,6 @@ impl fmt::Debug for Chain {
             .field("length", &self.0.der.len())
             .finish()
     }
-}
-
-/// The content of all `CERTIFICATE` blocks.
-pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ChainError> {
-    let blocks = pem::blocks(pem).map_err(ChainError::Pem)?;
-    let certificates = blocks.iter().filter(|block| block.label == pem::CERTIFICATE);
-    certificates.filter_map(|block| block.decode().transpose()).collect::<Result<_, _>>().map_err(ChainError::Pem)
 }
 
 pub(crate) fn encode(certificates: &[CertificateDer<'_>]) -> String {
@@ -239,6 +295,8 @@ pub enum ChainError {
     NoUsableRoot {
         /// How many there are.
         certificates: usize,
+        /// What is wrong with the first of them.
+        first: PemError,
     },
 }
 
@@ -254,8 +312,9 @@ impl fmt::Display for ChainError {
             ),
             Self::Certificate { position, reason } => write!(f, "certificate {position} cannot be read: {reason}"),
             Self::Validity(error) => write!(f, "the certificate is never valid: {error}"),
-            Self::NoUsableRoot { certificates } => {
-                write!(f, "none of the {certificates} certificates of the CA bundle can be read as a CA certificate")
+            Self::NoUsableRoot { certificates: 1, first } => first.fmt(f),
+            Self::NoUsableRoot { certificates, first } => {
+                write!(f, "none of the {certificates} certificates of the CA bundle can be used; {first}")
             }
         }
     }
@@ -266,7 +325,8 @@ impl std::error::Error for ChainError {
         match self {
             Self::Pem(error) => Some(error),
             Self::Validity(error) => Some(error),
-            Self::Empty | Self::TooLong { .. } | Self::Certificate { .. } | Self::NoUsableRoot { .. } => None,
+            Self::NoUsableRoot { first, .. } => Some(first),
+            Self::Empty | Self::TooLong { .. } | Self::Certificate { .. } => None,
         }
     }
 }

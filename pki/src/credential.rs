@@ -18,26 +18,45 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// Joins a chain with its key.
+    /// Joins a chain with its key, which proves with a signature that it is the leaf's.
     ///
     /// # Errors
-    /// [`CredentialError::KeyMismatch`] if the leaf was issued for another key.
+    /// [`CredentialError::KeyMismatch`] if the leaf was issued for another key; [`CredentialError::CompressedPoint`] if
+    /// it has its key in a form that TLS does not use; [`KeyError::Malformed`] if the key does not sign.
     pub fn new(chain: Chain, key: Arc<KeyPair>) -> Result<Self, CredentialError> {
-        if chain.public_key_der() == key.public_key_der() {
-            Ok(Self { chain, key, certified: OnceLock::new() })
-        } else {
-            Err(CredentialError::KeyMismatch { serial: chain.serial().to_owned() })
+        if chain.public_key_der() != key.public_key_der() {
+            return Err(mismatch(&chain));
         }
+        const MESSAGE: &[u8] = b"perennial: this key is the certificate's";
+        // The parts of an RSA key need not fit together, for one.
+        let proof = key.sign(MESSAGE).map_err(|_| CredentialError::Key(KeyError::Malformed))?;
+        if !key.verify(MESSAGE, &proof) {
+            return Err(mismatch(&chain));
+        }
+        Ok(Self { chain, key, certified: OnceLock::new() })
     }
 
-    /// Reads certificates and key from one PEM text, in any order: a kubelet's `-current.pem`.
+    /// Reads certificates and key from one file, in any order: a kubelet's `-current.pem`. What is passed over in it,
+    /// [`Chain::skipped`] lists.
     ///
     /// # Errors
     /// [`CredentialError`]: an unreadable chain, an unreadable key, or two that do not belong together.
     pub fn from_pem(bundle: &[u8]) -> Result<Self, CredentialError> {
-        let chain = Chain::from_pem(bundle).map_err(CredentialError::Chain)?;
-        let key = KeyPair::from_pem(bundle).map_err(CredentialError::Key)?;
-        Self::new(chain, Arc::new(key))
+        Self::from_pair(bundle, bundle)
+    }
+
+    /// Reads certificates and key from two files. What is passed over in them, [`Chain::skipped`] and
+    /// [`KeyPair::skipped`] list.
+    ///
+    /// # Errors
+    /// [`CredentialError`]: an unreadable chain, an unreadable key, or two that do not belong together.
+    pub fn from_pair(certificate: &[u8], key: &[u8]) -> Result<Self, CredentialError> {
+        let chain = Chain::from_pem(certificate).map_err(CredentialError::Chain)?;
+        match KeyPair::from_pem_of(key, Some(&chain)) {
+            Ok(key) => Self::new(chain, Arc::new(key)),
+            Err(KeyError::NoPublicKey) => Err(mismatch(&chain)),
+            Err(error) => Err(CredentialError::Key(error)),
+        }
     }
 
     /// The chain, then the key: kubelet's layout. Wiped on drop.
@@ -66,6 +85,15 @@ impl Credential {
     }
 }
 
+/// Why the leaf of `chain` does not go with a key.
+fn mismatch(chain: &Chain) -> CredentialError {
+    if chain.has_compressed_point() {
+        CredentialError::CompressedPoint
+    } else {
+        CredentialError::KeyMismatch { serial: chain.serial().to_owned() }
+    }
+}
+
 /// Why there is no credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -79,6 +107,19 @@ pub enum CredentialError {
         /// The serial number of the leaf.
         serial: String,
     },
+    /// The leaf holds a compressed point as its public key, which neither Go nor TLS peers read.
+    CompressedPoint,
+}
+
+impl CredentialError {
+    /// True for a pair that is in order but of a kind that perennial does not support; other programs may.
+    pub const fn is_unsupported(&self) -> bool {
+        match self {
+            Self::Key(error) => error.is_unsupported(),
+            Self::CompressedPoint => true,
+            Self::Chain(_) | Self::KeyMismatch { .. } => false,
+        }
+    }
 }
 
 impl fmt::Display for CredentialError {
@@ -91,6 +132,10 @@ impl fmt::Display for CredentialError {
                 "the first certificate (serial {serial}) was issued for another private key; \
                  check that both files are of the same rotation, and that the leaf comes first"
             ),
+            Self::CompressedPoint => f.write_str(
+                "the first certificate holds its public key as a compressed point, which TLS does not use; \
+                 have it issued for the uncompressed form (`openssl ec -conv_form uncompressed`)",
+            ),
         }
     }
 }
@@ -100,7 +145,7 @@ impl std::error::Error for CredentialError {
         match self {
             Self::Chain(error) => Some(error),
             Self::Key(error) => Some(error),
-            Self::KeyMismatch { .. } => None,
+            Self::KeyMismatch { .. } | Self::CompressedPoint => None,
         }
     }
 }

@@ -238,16 +238,18 @@ fn algorithm(identifier: &[u8]) -> String {
         "2.16.840.1.101.3.4.3.2" => "DSA with SHA-256",
         "1.3.101.112" => "Ed25519",
         "1.3.101.113" => "Ed448",
-        "1.2.840.10045.2.1" => return oid(parameters).map_or_else(|| "ECDSA".to_owned(), |curve| curve_name(&curve)),
+        "1.2.840.10045.2.1" => {
+            return oid(parameters).map_or_else(|| "ECDSA".to_owned(), |it| format!("ECDSA {}", curve(&it)));
+        }
         _ => return format!("the algorithm {kind}"),
     };
     named.to_owned()
 }
 
-/// The usual name of an elliptic curve, such as `ECDSA P-521`; its object identifier if it is a rare one.
-pub(crate) fn curve_name(curve: &Oid<'_>) -> String {
-    let curve = curve.to_id_string();
-    let name = match curve.as_str() {
+/// The usual name of an elliptic curve, such as `P-521`; its object identifier if it is a rare one.
+pub(crate) fn curve(identifier: &Oid<'_>) -> String {
+    let identifier = identifier.to_id_string();
+    let name = match identifier.as_str() {
         "1.2.840.10045.3.1.7" => "P-256",
         "1.3.132.0.34" => "P-384",
         "1.3.132.0.35" => "P-521",
@@ -255,7 +257,7 @@ pub(crate) fn curve_name(curve: &Oid<'_>) -> String {
         "1.3.132.0.10" => "secp256k1",
         other => other,
     };
-    format!("ECDSA {name}")
+    name.to_owned()
 }
 
 fn not_for_name(leaf: &Named<'_>, expected: &str, named: &[String]) -> String {

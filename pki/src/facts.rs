@@ -12,7 +12,8 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::names::{AltNames, Subject};
-use crate::{KeyAlgorithm, RequestError, describe, pem};
+use crate::pem::{self, Text};
+use crate::{KeyAlgorithm, RequestError, describe};
 
 /// What a certification request asks for. The one who made it has the private key.
 ///
@@ -77,14 +78,13 @@ fn same_names(a: &[String], b: &[String]) -> bool {
 /// [`RequestError`]: not one PEM block, not PKCS#10, a key not supported or too weak, a signature that does
 /// not verify, an alternative name that is malformed.
 pub fn read_request(pem: &[u8]) -> Result<RequestFacts, RequestError> {
-    let blocks = pem::blocks(pem).map_err(RequestError::Pem)?;
+    let blocks = pem::read(pem, pem::MAX_PAIR).and_then(Text::undamaged).map_err(RequestError::Pem)?;
     let not_one = || RequestError::NotOneRequest { found: blocks.iter().map(|block| block.label.to_owned()).collect() };
     let [block] = blocks[..] else { return Err(not_one()) };
     if block.label != pem::CERTIFICATE_REQUEST {
         return Err(not_one());
     }
-    let der = block.der().map_err(RequestError::Pem)?.ok_or_else(not_one)?;
-    read_der(&der)
+    read_der(&block.der().map_err(RequestError::Pem)?)
 }
 
 fn read_der(der: &[u8]) -> Result<RequestFacts, RequestError> {

@@ -1,6 +1,6 @@
 //! Private keys: generated here, or imported from where kubelet, Go and openssl leave them.
 
-mod refusal;
+mod form;
 mod stack;
 
 use std::fmt;
@@ -10,9 +10,14 @@ use std::sync::Arc;
 use rustls::SignatureScheme;
 use rustls::pki_types::{AlgorithmIdentifier, PrivateKeyDer, PrivatePkcs8KeyDer, alg_id};
 use rustls::sign::SigningKey;
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::SubjectPublicKeyInfo;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{PemError, pem, provider};
+pub(crate) use form::Curve;
+
+use crate::pem::{self, Text};
+use crate::{Chain, PemError, provider};
 use stack::WipingKey;
 
 /// What kind of key.
@@ -84,6 +89,7 @@ pub struct KeyPair {
     algorithm: KeyAlgorithm,
     public_key_der: Vec<u8>,
     signing_key: Arc<dyn SigningKey>,
+    skipped: Vec<PemError>,
 }
 
 impl KeyPair {
@@ -112,7 +118,7 @@ impl KeyPair {
             KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384 | KeyAlgorithm::Rsa => Some(generated.serialize_der()),
         };
         generated.zeroize();
-        Self::from_der(PrivatePkcs8KeyDer::from(der.ok_or(KeyError::Generation)?).into())
+        Self::from_der(PrivatePkcs8KeyDer::from(der.ok_or(KeyError::Generation)?).into(), None)
     }
 
     #[cfg(feature = "aws-lc-rs")]
@@ -121,42 +127,77 @@ impl KeyPair {
         use aws_lc_rs::rsa::{KeyPair, KeySize};
         let generated = KeyPair::generate(KeySize::Rsa3072).map_err(|_| KeyError::Generation)?;
         let der: Pkcs8V1Der<'_> = generated.as_der().map_err(|_| KeyError::Generation)?;
-        Self::from_der(PrivatePkcs8KeyDer::from(der.as_ref().to_vec()).into())
+        Self::from_der(PrivatePkcs8KeyDer::from(der.as_ref().to_vec()).into(), None)
     }
 
-    /// The first private key of a PEM text: `PRIVATE KEY` (PKCS#8), `EC PRIVATE KEY` (SEC 1) or
-    /// `RSA PRIVATE KEY` (PKCS#1). Blocks of other kinds, such as certificates, are skipped.
+    /// Reads the first private key of a PEM text, a file: PKCS#8, SEC 1 or PKCS#1 under any label `… PRIVATE KEY`, as
+    /// Go's crypto/tls does. Other blocks, text, headers, and damage beside the key are passed over, see
+    /// [`KeyPair::skipped`].
     ///
     /// # Errors
     /// [`KeyError`]: no key, an encrypted key, a malformed key, one that is too weak, or of a kind not supported.
+    /// [`KeyError::NoPublicKey`] for an EC key without its public key: [`Credential::from_pem`] and
+    /// [`Credential::from_pair`] read it, since they take the public key from the certificate.
+    ///
+    /// [`Credential::from_pem`]: crate::Credential::from_pem
+    /// [`Credential::from_pair`]: crate::Credential::from_pair
     pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self, KeyError> {
-        stack::wiped(|| Self::from_pem_unwiped(pem.as_ref()))
+        Self::from_pem_of(pem.as_ref(), None)
     }
 
-    fn from_pem_unwiped(pem: &[u8]) -> Result<Self, KeyError> {
-        for block in pem::blocks(pem).map_err(KeyError::Pem)? {
-            if block.is_encrypted_key() {
-                return Err(KeyError::Encrypted);
-            }
-            if let Some(der) = block.decode().map_err(KeyError::Pem)? {
-                return Self::from_der(der);
-            }
+    /// As [`KeyPair::from_pem`]; `chain` is of the same pair, and has the public key if the key lacks it.
+    ///
+    /// # Errors
+    /// [`KeyError::NoPublicKey`] if the leaf does not have it either: it was issued for another key.
+    pub(crate) fn from_pem_of(pem: &[u8], chain: Option<&Chain>) -> Result<Self, KeyError> {
+        stack::wiped(|| Self::from_pem_unwiped(pem, chain))
+    }
+
+    fn from_pem_unwiped(pem: &[u8], chain: Option<&Chain>) -> Result<Self, KeyError> {
+        let text = pem::read(pem, pem::MAX_PAIR).and_then(Text::unglued).map_err(KeyError::Pem)?;
+        let Some(block) = text.blocks.iter().find(|block| block.is_key()) else {
+            return Err(text.why_empty().map_or(KeyError::NoKey, KeyError::Pem));
+        };
+        if block.is_encrypted_key() {
+            return Err(KeyError::Encrypted);
         }
-        Err(KeyError::NoKey)
+        let mut der = block.der().map_err(KeyError::Pem)?;
+        let key = Self::from_der(form::typed(std::mem::take(&mut *der))?, chain)?;
+        Ok(Self { skipped: text.damage, ..key })
     }
 
-    fn from_der(der: PrivateKeyDer<'static>) -> Result<Self, KeyError> {
-        let der = Zeroizing::new(der);
-        let signing_key = provider::load(&der).map_err(|_| refusal::refusal(&der))?;
+    fn from_der(der: PrivateKeyDer<'static>, chain: Option<&Chain>) -> Result<Self, KeyError> {
+        let mut der = Zeroizing::new(der);
+        let signing_key = match provider::load(&der) {
+            Ok(key) => key,
+            Err(_) => match form::refusal(&der) {
+                KeyError::Malformed => {
+                    let incomplete = form::Incomplete::of(&der).ok_or(KeyError::Malformed)?;
+                    let point = incomplete.point.or_else(|| chain?.point(incomplete.curve));
+                    let whole = incomplete.complete(point.ok_or(KeyError::NoPublicKey)?);
+                    der = Zeroizing::new(whole);
+                    // The provider computes the public key, and compares.
+                    provider::load(&der).map_err(|_| KeyError::NoPublicKey)?
+                }
+                refusal => return Err(refusal),
+            },
+        };
+        let unsupported = || KeyError::Unsupported { kind: "unknown".to_owned() };
         let algorithm = KeyAlgorithm::ALL
             .into_iter()
             .find(|algorithm| signing_key.choose_scheme(&[algorithm.signature().0]).is_some())
-            .ok_or(KeyError::Unsupported)?;
-        let public_key_der = signing_key.public_key().ok_or(KeyError::Unsupported)?.to_vec();
-        Ok(Self { der, algorithm, public_key_der, signing_key: Arc::new(WipingKey(signing_key)) })
+            .ok_or_else(unsupported)?;
+        let public_key_der = signing_key.public_key().ok_or_else(unsupported)?.to_vec();
+        Ok(Self { der, algorithm, public_key_der, signing_key: Arc::new(WipingKey(signing_key)), skipped: Vec::new() })
     }
 
-    /// One PEM block, in the encoding the key came in; PKCS#8 if it was generated. Wiped on drop.
+    /// Damage beside the key in the text that it was read from, which was passed over.
+    pub fn skipped(&self) -> &[PemError] {
+        &self.skipped
+    }
+
+    /// One PEM block, in the encoding the key came in; PKCS#8 if it was generated, SEC 1 if its public key was added.
+    /// Wiped on drop.
     pub fn to_pem(&self) -> Zeroizing<String> {
         let label = if matches!(*self.der, PrivateKeyDer::Pkcs1(_)) {
             "RSA PRIVATE KEY"
@@ -186,6 +227,13 @@ impl KeyPair {
     /// How [`KeyPair::sign`] signs: the content of an X.509 `AlgorithmIdentifier`.
     pub(crate) fn signature_algorithm(&self) -> AlgorithmIdentifier {
         self.algorithm.signature().1
+    }
+
+    /// True if `signature` is of this key over `message`, as [`KeyPair::sign`] makes it.
+    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+        let Ok((_, public_key)) = SubjectPublicKeyInfo::from_der(&self.public_key_der) else { return false };
+        let (scheme, _) = self.algorithm.signature();
+        provider::verify(scheme, &public_key.subject_public_key.data, message, signature)
     }
 
     /// Signs as X.509 does it.
@@ -246,9 +294,21 @@ pub enum KeyError {
         curve: String,
     },
     /// A kind of key that is not supported.
-    Unsupported,
+    Unsupported {
+        /// Its name, or its object identifier.
+        kind: String,
+    },
+    /// An EC key without its public key, and no certificate that has it.
+    NoPublicKey,
     /// What is inside is no key, or not all of one.
     Malformed,
+}
+
+impl KeyError {
+    /// True for a key that is in order but of a kind that perennial does not support; other programs may.
+    pub const fn is_unsupported(&self) -> bool {
+        matches!(self, Self::RsaSize { .. } | Self::Curve { .. } | Self::Unsupported { .. })
+    }
 }
 
 impl fmt::Display for KeyError {
@@ -271,14 +331,24 @@ impl fmt::Display for KeyError {
             ),
             Self::RsaSize { bits } => {
                 let fault = if *bits < 2048 { "weak" } else { "long" };
-                write!(f, "an RSA key of {bits} bits is too {fault}; supported are 2048 to 4096 bits")
+                write!(
+                    f,
+                    "an RSA key of {bits} bits is supported elsewhere, not here: too {fault}; supported are 2048 to 4096 \
+                     bits"
+                )
             }
-            Self::Curve { curve } => {
-                write!(f, "ECDSA keys on {curve} are not supported; supported are the curves P-256 and P-384")
-            }
-            Self::Unsupported => f.write_str(
-                "private keys of this kind are not supported; supported are ECDSA on P-256 and P-384, Ed25519, and RSA of \
-                 2048 to 4096 bits",
+            Self::Curve { curve } => write!(
+                f,
+                "an ECDSA key on {curve} is supported elsewhere, not here; supported are the curves P-256 and P-384"
+            ),
+            Self::Unsupported { kind } => write!(
+                f,
+                "a private key of the kind {kind} is supported elsewhere, not here; supported are ECDSA on P-256 and \
+                 P-384, Ed25519, and RSA of 2048 to 4096 bits"
+            ),
+            Self::NoPublicKey => f.write_str(
+                "the private key lacks its public key, and there is no certificate to take it from; \
+                 `openssl pkey -in FILE -out FILE.pem` adds it",
             ),
             Self::Malformed => f.write_str("the private key is malformed; is the file damaged?"),
         }

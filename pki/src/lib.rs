@@ -44,6 +44,7 @@
 mod chain;
 mod check;
 mod credential;
+mod der;
 mod describe;
 mod facts;
 mod interim;

@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, LazyLock};
 
-use rustls::SupportedCipherSuite;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring as chosen;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::SigningKey;
+use rustls::{SignatureScheme, SupportedCipherSuite};
 
 /// The crypto provider of all TLS and X.509 in perennial: *ring*.
 ///
@@ -32,6 +32,13 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
 /// Borrows the key, unlike [`rustls::crypto::KeyProvider`], which would drop a copy of it unwiped.
 pub(crate) fn load(der: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
     chosen::sign::any_supported_type(der)
+}
+
+/// True if `signature` over `message` verifies with `public_key`, the bits of a `SubjectPublicKeyInfo`.
+pub(crate) fn verify(scheme: SignatureScheme, public_key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let algorithms = provider().signature_verification_algorithms.mapping.iter();
+    let mut fitting = algorithms.filter(|(other, _)| *other == scheme).flat_map(|(_, algorithms)| algorithms.iter());
+    fitting.any(|algorithm| algorithm.verify_signature(public_key, message, signature).is_ok())
 }
 
 #[cfg(test)]

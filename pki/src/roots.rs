@@ -1,37 +1,61 @@
 //! The CA certificates to trust.
 
 use std::fmt;
+use std::slice;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 
-use crate::{ChainError, chain};
+use crate::{ChainError, PemError, chain, describe, pem};
 
 /// CA certificates: what a CA bundle holds. Cheap to clone.
 #[derive(Clone)]
 pub struct Roots {
     store: Arc<RootCertStore>,
     pem: Arc<str>,
+    skipped: Arc<[PemError]>,
 }
 
 impl Roots {
-    /// Reads the `CERTIFICATE` blocks of a CA bundle. Text, blocks of other kinds, and certificates no
-    /// chain can be verified with are skipped, as Go and rustls do it.
+    /// Reads the `CERTIFICATE` blocks of a CA bundle. Text and blocks of other kinds are skipped. Damaged blocks, blocks
+    /// with headers, and certificates with which no chain can be verified are skipped as Go does it, see
+    /// [`Roots::skipped`].
     ///
     /// # Errors
-    /// [`ChainError`]: not PEM, more than 1 MiB, or not one usable certificate.
+    /// [`ChainError`]: not PEM, more than 8 MiB, or not one usable certificate.
     pub fn from_pem(pem: &[u8]) -> Result<Self, ChainError> {
-        let mut certificates = chain::certificates(pem)?;
-        let found = certificates.len();
-        if found == 0 {
-            return Err(ChainError::Empty);
+        let text = pem::read(pem, pem::MAX_BUNDLE).map_err(ChainError::Pem)?;
+        let (mut store, mut certificates, mut skipped) = (RootCertStore::empty(), Vec::new(), Vec::new());
+        for block in text.blocks.iter().filter(|block| block.label == pem::CERTIFICATE) {
+            match block.require_certificate().and_then(|()| block.der()) {
+                Ok(der) => {
+                    let der = CertificateDer::from(der.to_vec());
+                    match store.add(der.clone()) {
+                        Ok(()) => certificates.push(der),
+                        Err(error) => {
+                            let reason =
+                                chain::parse(&der).err().unwrap_or_else(|| describe(&error, slice::from_ref(&der)));
+                            skipped.push(block.unusable(reason));
+                        }
+                    }
+                }
+                Err(error) => skipped.push(error),
+            }
         }
-        let mut store = RootCertStore::empty();
-        certificates.retain(|certificate| store.add(certificate.clone()).is_ok());
-        if store.is_empty() {
-            return Err(ChainError::NoUsableRoot { certificates: found });
+        match skipped.first() {
+            Some(first) if certificates.is_empty() => {
+                return Err(ChainError::NoUsableRoot { certificates: skipped.len(), first: first.clone() });
+            }
+            None if certificates.is_empty() => return Err(text.why_empty().map_or(ChainError::Empty, ChainError::Pem)),
+            _ => skipped.extend(text.damage),
         }
-        Ok(Self { store: Arc::new(store), pem: chain::encode(&certificates).into() })
+        Ok(Self { store: Arc::new(store), pem: chain::encode(&certificates).into(), skipped: skipped.into() })
+    }
+
+    /// Blocks of the bundle that were skipped although they should have been certificates: each with its place.
+    pub fn skipped(&self) -> &[PemError] {
+        &self.skipped
     }
 
     /// For rustls.

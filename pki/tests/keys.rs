@@ -68,16 +68,15 @@ fn unusable_keys_are_refused() {
         (include_str!("data/rsa1024.pkcs8.pem"), KeyError::RsaSize { bits: 1024 }),
         (include_str!("data/p521.pkcs8.pem"), KeyError::Curve { curve: "P-521".into() }),
         (include_str!("data/brainpool.sec1.pem"), KeyError::Curve { curve: "1.3.36.3.3.2.8.1.1.7".into() }),
-        (include_str!("data/x25519.pkcs8.pem"), KeyError::Unsupported),
+        (include_str!("data/x25519.pkcs8.pem"), KeyError::Unsupported { kind: "X25519".into() }),
         (include_str!("data/p256.encrypted.pem"), KeyError::Encrypted),
         (include_str!("data/p256.legacy-encrypted.pem"), KeyError::Encrypted),
         (include_str!("data/multi.crt.pem"), KeyError::NoKey),
         ("", KeyError::NoKey),
         ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", KeyError::Malformed),
-        (&RSA_PKCS1.replace("RSA PRIVATE", "EC PRIVATE"), KeyError::Malformed),
         (
             "-----BEGIN PRIVATE KEY-----\nAAAA",
-            KeyError::Pem(PemError::Unclosed { block: 1, label: "PRIVATE KEY".into() }),
+            KeyError::Pem(PemError::Unclosed { block: 1, line: 1, label: "PRIVATE KEY".into() }),
         ),
     ] {
         assert_eq!(KeyPair::from_pem(pem).err(), Some(expected));
@@ -97,16 +96,27 @@ fn a_key_of_a_good_kind_that_is_damaged_is_not_called_weak() {
 #[test]
 fn each_refusal_of_a_key_says_why() {
     for (error, told) in [
-        (KeyError::RsaSize { bits: 1024 }, "an RSA key of 1024 bits is too weak; supported are 2048 to 4096 bits"),
-        (KeyError::RsaSize { bits: 8192 }, "an RSA key of 8192 bits is too long; supported are 2048 to 4096 bits"),
         (
-            KeyError::Curve { curve: "P-521".into() },
-            "ECDSA keys on P-521 are not supported; supported are the curves P-256 and P-384",
+            KeyError::RsaSize { bits: 1024 },
+            "an RSA key of 1024 bits is supported elsewhere, not here: too weak; supported are 2048 to 4096 bits",
         ),
         (
-            KeyError::Unsupported,
-            "private keys of this kind are not supported; supported are ECDSA on P-256 and P-384, Ed25519, and RSA of \
-             2048 to 4096 bits",
+            KeyError::RsaSize { bits: 8192 },
+            "an RSA key of 8192 bits is supported elsewhere, not here: too long; supported are 2048 to 4096 bits",
+        ),
+        (
+            KeyError::Curve { curve: "P-521".into() },
+            "an ECDSA key on P-521 is supported elsewhere, not here; supported are the curves P-256 and P-384",
+        ),
+        (
+            KeyError::Unsupported { kind: "Ed448".into() },
+            "a private key of the kind Ed448 is supported elsewhere, not here; supported are ECDSA on P-256 and P-384, \
+             Ed25519, and RSA of 2048 to 4096 bits",
+        ),
+        (
+            KeyError::NoPublicKey,
+            "the private key lacks its public key, and there is no certificate to take it from; \
+             `openssl pkey -in FILE -out FILE.pem` adds it",
         ),
         (KeyError::Malformed, "the private key is malformed; is the file damaged?"),
     ] {

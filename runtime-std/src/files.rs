@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use perennial_pki::{Chain, Credential, CredentialError, KeyPair};
+use perennial_pki::{Credential, CredentialError};
 use zeroize::Zeroizing;
 
 use crate::handle::Rotated;
@@ -118,13 +118,11 @@ fn read(certificate: &Path, key: &Path) -> Result<Credential, FileError> {
         Ok(_) => fs::read(path).map(Zeroizing::new).map_err(|error| FileError::Unreadable(path.to_owned(), error)),
         Err(error) => Err(FileError::Unreadable(path.to_owned(), error)),
     };
-    let bad = |path: &Path| {
-        let path = path.to_owned();
-        move |error| FileError::Unusable(path, error)
-    };
-    let chain = Chain::from_pem(&contents(certificate)?).map_err(CredentialError::Chain).map_err(bad(certificate))?;
-    let pair = KeyPair::from_pem(&*contents(key)?).map_err(CredentialError::Key).map_err(bad(key))?;
-    Credential::new(chain, Arc::new(pair)).map_err(bad(certificate))
+    let (certificate_pem, key_pem) = (contents(certificate)?, contents(key)?);
+    Credential::from_pair(&certificate_pem, &key_pem).map_err(|error| {
+        let at_fault = if matches!(error, CredentialError::Key(_)) { key } else { certificate };
+        FileError::Unusable(at_fault.to_owned(), error)
+    })
 }
 
 const LONGEST: u64 = 1 << 20;

@@ -334,7 +334,7 @@ impl Issuance {
     }
 
     fn issued(&mut self, pem: &[u8], now: Now) {
-        let chain = match Chain::from_pem(pem) {
+        let chain = match Chain::from_issued(pem) {
             Ok(chain) => chain,
             Err(error) => return self.fail(self.scene().judged(Failure::BadCertificate, error)),
         };

@@ -154,20 +154,11 @@ pub(super) fn update(
             causes.push(forbidden(FIELD, "updates may not set certificate content".into()));
         } else if !before.is_empty() {
             causes.push(forbidden(FIELD, "updates may not modify existing certificate content".into()));
-        } else if let Err(why) = only_certificates(certificate) {
+        } else if let Err(why) = Chain::from_issued(certificate).map_err(|error| error.to_string()) {
             causes.push(invalid(FIELD, &format!("{} bytes", certificate.len()), &why));
         }
     }
     if causes.is_empty() { Ok(()) } else { Err(causes) }
-}
-
-/// Certificates, and nothing beside them: a key must not get published by mistake.
-fn only_certificates(pem: &[u8]) -> Result<(), String> {
-    Chain::from_pem(pem).map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(pem);
-    let other =
-        text.lines().find(|line| line.starts_with("-----BEGIN ") && line.trim() != "-----BEGIN CERTIFICATE-----");
-    other.map_or(Ok(()), |line| Err(format!("only CERTIFICATE PEM blocks are allowed, found {line:?}")))
 }
 
 fn conditions(conditions: &[Condition], causes: &mut Vec<StatusCause>) {

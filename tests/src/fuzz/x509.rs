@@ -42,6 +42,7 @@ pub fn pem_x509(bytes: &[u8]) {
 }
 
 fn chain(pem: &[u8]) {
+    issued(pem);
     let Ok(chain) = Chain::from_pem(pem) else { return };
     let again = Chain::from_pem(chain.pem().as_bytes()).expect("it was written by us");
     assert_eq!(again, chain);
@@ -74,6 +75,14 @@ fn chain(pem: &[u8]) {
     }
 }
 
+/// What is accepted strictly is accepted leniently, with nothing passed over.
+fn issued(pem: &[u8]) {
+    let Ok(issued) = Chain::from_issued(pem) else { return };
+    let found = Chain::from_pem(pem).expect("less is asked of files");
+    assert_eq!((found.skipped(), &found), (&[][..], &issued));
+    assert_eq!(Chain::from_issued(issued.pem().as_bytes()).expect("it was written by us"), issued);
+}
+
 fn key(pem: &[u8]) {
     let Ok(key) = KeyPair::from_pem(pem) else { return };
     let again = KeyPair::from_pem(key.to_pem().as_bytes()).expect("it was written by us");
@@ -98,6 +107,9 @@ fn credential(pem: &[u8]) {
     let again = Credential::from_pem(credential.to_pem().as_bytes()).expect("it was written by us");
     assert_eq!(again.chain(), credential.chain());
     assert_eq!(again.key().public_key_der(), credential.key().public_key_der());
+    assert_eq!((again.chain().skipped(), again.key().skipped()), (&[][..], &[][..]));
+    let pair = Credential::from_pair(credential.chain().pem().as_bytes(), pem).expect("the same in two files");
+    assert_eq!(pair.chain(), credential.chain());
     Credential::new(credential.chain().clone(), Arc::clone(&PKI.another)).expect_err("another key");
 }
 

@@ -1,0 +1,238 @@
+//! The encodings of private keys, told apart by their DER. The key itself is looked at in place, not copied.
+
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
+use x509_parser::oid_registry::Oid;
+use zeroize::Zeroizing;
+
+use super::KeyError;
+use crate::der::{BIT_STRING, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, take};
+use crate::describe;
+
+/// `[0]` and `[1]`, where SEC 1 has the curve and the public key.
+const CURVE: u8 = 0xa0;
+const PUBLIC_KEY: u8 = 0xa1;
+
+const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
+
+/// The curves that the provider signs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Curve {
+    P256,
+    P384,
+}
+
+impl Curve {
+    const ALL: [Self; 2] = [Self::P256, Self::P384];
+
+    /// The content of its object identifier.
+    pub(crate) const fn oid(self) -> &'static [u8] {
+        match self {
+            Self::P256 => &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07],
+            Self::P384 => &[0x2b, 0x81, 0x04, 0x00, 0x22],
+        }
+    }
+
+    /// Bytes of a coordinate, and of a private key.
+    const fn size(self) -> usize {
+        match self {
+            Self::P256 => 32,
+            Self::P384 => 48,
+        }
+    }
+
+    /// True for both coordinates of a point behind the byte that says so (SEC 1 §2.3.3): the one form that TLS peers
+    /// and the provider read.
+    pub(crate) fn is_whole(self, point: &[u8]) -> bool {
+        point.len() == 1 + 2 * self.size() && point[0] == 4
+    }
+}
+
+/// The key as what its DER is, under whatever label it came.
+pub(super) fn typed(der: Vec<u8>) -> Result<PrivateKeyDer<'static>, KeyError> {
+    let inner = take(SEQUENCE, &der).and_then(|(key, _)| take(INTEGER, key)).and_then(|(_, rest)| rest.first());
+    match inner {
+        Some(&INTEGER) => Ok(PrivatePkcs1KeyDer::from(der).into()),
+        Some(&OCTET_STRING) => Ok(PrivateSec1KeyDer::from(der).into()),
+        Some(&SEQUENCE) => Ok(PrivatePkcs8KeyDer::from(der).into()),
+        _ => {
+            drop(Zeroizing::new(der));
+            Err(KeyError::Malformed)
+        }
+    }
+}
+
+/// What is wrong with a key that the provider did not take.
+pub(super) fn refusal(der: &PrivateKeyDer<'_>) -> KeyError {
+    let reason = match der {
+        PrivateKeyDer::Pkcs1(key) => rsa(key.secret_pkcs1_der()),
+        PrivateKeyDer::Sec1(key) => sec1(key.secret_sec1_der()),
+        PrivateKeyDer::Pkcs8(key) => pkcs8(key.secret_pkcs8_der()),
+        _ => None,
+    };
+    reason.unwrap_or(KeyError::Malformed)
+}
+
+/// RFC 5208 §5.
+fn pkcs8(der: &[u8]) -> Option<KeyError> {
+    let (algorithm, key) = pkcs8_parts(der)?;
+    match take(OBJECT_IDENTIFIER, algorithm)? {
+        (RSA, _) => rsa(key),
+        (EC, parameters) => unsupported_curve(parameters),
+        (ED25519, _) => None,
+        (other, _) => Some(KeyError::Unsupported { kind: kind(other) }),
+    }
+}
+
+/// The content of the algorithm identifier, and the key in it.
+fn pkcs8_parts(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (key, _) = take(SEQUENCE, der)?;
+    let (_, key) = take(INTEGER, key)?;
+    let (algorithm, key) = take(SEQUENCE, key)?;
+    Some((algorithm, take(OCTET_STRING, key)?.0))
+}
+
+/// RFC 5915 §3.
+fn sec1(der: &[u8]) -> Option<KeyError> {
+    unsupported_curve(sec1_parts(der)?.parameters?)
+}
+
+/// The parts of a SEC 1 key; curve and public key may be left out.
+struct Sec1<'a> {
+    scalar: &'a [u8],
+    parameters: Option<&'a [u8]>,
+    point: Option<&'a [u8]>,
+}
+
+fn sec1_parts(der: &[u8]) -> Option<Sec1<'_>> {
+    let (key, _) = take(SEQUENCE, der)?;
+    let (_, key) = take(INTEGER, key)?;
+    let (scalar, mut rest) = take(OCTET_STRING, key)?;
+    let mut optional = |tag| {
+        let (content, behind) = take(tag, rest)?;
+        rest = behind;
+        Some(content)
+    };
+    let parameters = optional(CURVE);
+    let point = optional(PUBLIC_KEY).and_then(|bits| take(BIT_STRING, bits)?.0.strip_prefix(&[0]));
+    Some(Sec1 { scalar, parameters, point })
+}
+
+/// RFC 8017 §A.1.2: the modulus comes first.
+fn rsa(der: &[u8]) -> Option<KeyError> {
+    let (key, _) = take(SEQUENCE, der)?;
+    let (_, key) = take(INTEGER, key)?;
+    let (modulus, _) = take(INTEGER, key)?;
+    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+    let first = modulus.get(zeros)?;
+    let bits = (modulus.len() - zeros) * 8 - first.leading_zeros() as usize;
+    (!(2048..=4096).contains(&bits)).then_some(KeyError::RsaSize { bits })
+}
+
+fn unsupported_curve(parameters: &[u8]) -> Option<KeyError> {
+    if parameters.first() == Some(&SEQUENCE) {
+        return Some(KeyError::Unsupported { kind: "ECDSA with explicit curve parameters".to_owned() });
+    }
+    let (identifier, _) = take(OBJECT_IDENTIFIER, parameters)?;
+    let known = Curve::ALL.into_iter().any(|curve| curve.oid() == identifier);
+    (!known).then(|| KeyError::Curve { curve: describe::curve(&Oid::new(identifier.into())) })
+}
+
+/// The name of an algorithm, from the content of its object identifier.
+fn kind(identifier: &[u8]) -> String {
+    let identifier = Oid::new(identifier.into()).to_id_string();
+    let name = match identifier.as_str() {
+        "1.2.840.113549.1.1.10" => "RSA-PSS",
+        "1.2.840.10040.4.1" => "DSA",
+        "1.3.101.110" => "X25519",
+        "1.3.101.111" => "X448",
+        "1.3.101.113" => "Ed448",
+        other => other,
+    };
+    name.to_owned()
+}
+
+/// An EC key that the provider does not take as it is: without its public key, with a compressed one, or with leading
+/// zeros left out, as old versions of openssl write it.
+pub(super) struct Incomplete<'a> {
+    pub(super) curve: Curve,
+    scalar: &'a [u8],
+    /// The public key that is with it, in a form that can be used.
+    pub(super) point: Option<&'a [u8]>,
+}
+
+impl<'a> Incomplete<'a> {
+    pub(super) fn of(der: &'a PrivateKeyDer<'_>) -> Option<Self> {
+        let Sec1 { scalar, parameters, point } = match der {
+            PrivateKeyDer::Sec1(key) => sec1_parts(key.secret_sec1_der())?,
+            PrivateKeyDer::Pkcs8(key) => {
+                let (algorithm, key) = pkcs8_parts(key.secret_pkcs8_der())?;
+                let (EC, parameters) = take(OBJECT_IDENTIFIER, algorithm)? else { return None };
+                Sec1 { parameters: Some(parameters), ..sec1_parts(key)? }
+            }
+            _ => return None,
+        };
+        let (identifier, _) = take(OBJECT_IDENTIFIER, parameters?)?;
+        let curve = Curve::ALL.into_iter().find(|curve| curve.oid() == identifier)?;
+        let zeros = scalar.len().saturating_sub(curve.size());
+        let (zeros, scalar) = scalar.split_at(zeros);
+        let fits = zeros.iter().all(|byte| *byte == 0);
+        fits.then_some(Self { curve, scalar, point: point.filter(|point| curve.is_whole(point)) })
+    }
+
+    /// The key with its public key, as Go and openssl write it (RFC 5915 §3).
+    pub(super) fn complete(&self, point: &[u8]) -> PrivateKeyDer<'static> {
+        let (size, oid) = (self.curve.size(), self.curve.oid());
+        let length = |content: usize| u8::try_from(content).unwrap_or(u8::MAX);
+        let content = 3 + 2 + size + 4 + oid.len() + 5 + point.len();
+        // Room for all of it at once: a buffer that grows leaves copies of itself behind.
+        let mut key = Vec::with_capacity(3 + content);
+        key.extend_from_slice(if content < 0x80 { &[SEQUENCE] } else { &[SEQUENCE, 0x81] });
+        key.extend_from_slice(&[length(content), INTEGER, 1, 1, OCTET_STRING, length(size)]);
+        key.resize(key.len() + size - self.scalar.len(), 0);
+        key.extend_from_slice(self.scalar);
+        key.extend_from_slice(&[CURVE, length(2 + oid.len()), OBJECT_IDENTIFIER, length(oid.len())]);
+        key.extend_from_slice(oid);
+        key.extend_from_slice(&[PUBLIC_KEY, length(3 + point.len()), BIT_STRING, length(1 + point.len()), 0]);
+        key.extend_from_slice(point);
+        PrivateSec1KeyDer::from(key).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer};
+    use yasna::construct_der;
+
+    use super::*;
+
+    fn modulus(bits: usize) -> Vec<u8> {
+        let mut modulus = vec![0xff; bits.div_ceil(8)];
+        modulus[0] >>= bits.next_multiple_of(8) - bits;
+        modulus
+    }
+
+    #[test]
+    fn an_rsa_key_is_refused_for_its_size_only_if_it_has_another_than_is_supported() {
+        for (bits, refused) in [(2047, true), (2048, false), (4096, false), (4097, true)] {
+            let der = construct_der(|writer| {
+                writer.write_sequence(|key| {
+                    key.next().write_u8(0);
+                    key.next().write_bigint_bytes(&modulus(bits), true);
+                });
+            });
+            let expected = if refused { KeyError::RsaSize { bits } } else { KeyError::Malformed };
+            assert_eq!(refusal(&PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(der))), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_cut_anywhere_is_malformed() {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_der();
+        for length in 0..key.len() {
+            let cut = PrivateKeyDer::Pkcs8(key[..length].to_vec().into());
+            assert_eq!(refusal(&cut), KeyError::Malformed, "{length}");
+        }
+    }
+}

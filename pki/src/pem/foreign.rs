@@ -1,0 +1,93 @@
+//! Recognizing what people give in place of PEM, so that the message can say how to convert it.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{Block, PemError};
+use crate::der;
+
+/// What a text without the wanted blocks is. `None` for text that is not known to hold anything.
+pub(super) fn recognize(input: &[u8], blocks: &[Block<'_>]) -> Option<PemError> {
+    let foreign = |(what, command)| PemError::Foreign { what, command };
+    if let Some(found) = blocks.iter().find_map(|block| labelled(block.label)) {
+        return Some(foreign(found));
+    }
+    if !blocks.is_empty() {
+        return None;
+    }
+    if is_utf16(input) {
+        return Some(foreign(("text in UTF-16", "iconv -f UTF-16 -t UTF-8 FILE > FILE.pem")));
+    }
+    if let Some(kind) = kind(input) {
+        return Some(foreign(match kind {
+            Kind::Certificate => ("a certificate in DER", "openssl x509 -inform DER -in FILE -out FILE.pem"),
+            Kind::Key => ("a private key in DER", "openssl pkey -inform DER -in FILE -out FILE.pem"),
+            Kind::Pkcs7 => ("PKCS#7 in DER", "openssl pkcs7 -inform DER -in FILE -print_certs -out FILE.pem"),
+            Kind::Pkcs12 => ("PKCS#12", "openssl pkcs12 -in FILE -nodes -out FILE.pem"),
+        }));
+    }
+    let beginning: Vec<u8> = input.iter().filter(|byte| !byte.is_ascii_whitespace()).take(4 * 32).copied().collect();
+    let beginning = STANDARD.decode(&beginning[..beginning.len() / 4 * 4]).ok()?;
+    Some(foreign(match kind(&beginning)? {
+        Kind::Certificate => (
+            "base64 of a certificate without PEM boundaries",
+            "openssl base64 -d -A -in FILE | openssl x509 -inform DER -out FILE.pem",
+        ),
+        Kind::Key => (
+            "base64 of a private key without PEM boundaries",
+            "openssl base64 -d -A -in FILE | openssl pkey -inform DER -out FILE.pem",
+        ),
+        Kind::Pkcs7 => (
+            "base64 of PKCS#7 without PEM boundaries",
+            "openssl base64 -d -A -in FILE | openssl pkcs7 -inform DER -print_certs -out FILE.pem",
+        ),
+        Kind::Pkcs12 => ("base64 of PKCS#12", "openssl base64 -d -A -in FILE | openssl pkcs12 -nodes -out FILE.pem"),
+    }))
+}
+
+/// PEM that holds certificates in a form that TLS libraries do not read.
+fn labelled(label: &str) -> Option<(&'static str, &'static str)> {
+    match label {
+        "TRUSTED CERTIFICATE" | "X509 CERTIFICATE" => {
+            Some(("a certificate in a form that only openssl reads", "openssl x509 -in FILE -out FILE.pem"))
+        }
+        "PKCS7" | "PKCS #7 SIGNED DATA" | "CMS" => {
+            Some(("a PKCS#7 bundle", "openssl pkcs7 -in FILE -print_certs -out FILE.pem"))
+        }
+        _ => None,
+    }
+}
+
+/// With a byte order mark, or text in which each other byte is zero.
+fn is_utf16(input: &[u8]) -> bool {
+    matches!(input, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'-', 0, b'-', 0, ..] | [0, b'-', 0, b'-', ..])
+}
+
+enum Kind {
+    Certificate,
+    Key,
+    Pkcs7,
+    Pkcs12,
+}
+
+/// The kind of a DER value, of which the end may be missing.
+fn kind(input: &[u8]) -> Option<Kind> {
+    let content = der::enter(der::SEQUENCE, input)?;
+    match *content.first()? {
+        der::OBJECT_IDENTIFIER => Some(Kind::Pkcs7),
+        // A certificate begins with what is signed, which begins with its version or serial number.
+        der::SEQUENCE => {
+            let signed = der::enter(der::SEQUENCE, content)?;
+            matches!(signed.first()?, 0xa0 | &der::INTEGER).then_some(Kind::Certificate)
+        }
+        der::INTEGER => match der::take(der::INTEGER, content)? {
+            ([3], _) => Some(Kind::Pkcs12),
+            ([0 | 1], rest) => {
+                let next = *rest.first()?;
+                matches!(next, der::INTEGER | der::SEQUENCE | der::OCTET_STRING).then_some(Kind::Key)
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}

@@ -1,0 +1,333 @@
+//! Finding PEM blocks among text.
+//!
+//! Blocks are found here and decoded one by one on demand, so that looking for certificates in a
+//! bundle does not decode the key next to them. The decoding itself is rustls', constant-time for keys.
+
+use rustls::pki_types::pem::{PemObject, SectionKind};
+use zeroize::Zeroizing;
+
+use super::{PemError, foreign};
+
+/// The blocks of a PEM text, and what was passed over between them.
+pub(crate) struct Text<'a> {
+    pub(crate) blocks: Vec<Block<'a>>,
+    /// In the order of the text.
+    pub(crate) damage: Vec<PemError>,
+    input: &'a [u8],
+}
+
+/// A block whose boundaries are in order and whose content is base64, not yet decoded.
+#[derive(Clone, Copy)]
+pub(crate) struct Block<'a> {
+    /// Counted from 1, as in [`PemError`].
+    pub(crate) number: usize,
+    /// The line of its `BEGIN`, counted from 1.
+    pub(crate) line: usize,
+    pub(crate) label: &'a str,
+    /// The `Name: value` lines at its beginning (RFC 1421 §4.6), empty if there are none.
+    headers: &'a [u8],
+    body: &'a [u8],
+}
+
+impl Block<'_> {
+    /// True for the labels under which Go's crypto/tls looks for a key; which encoding it has, the DER decides.
+    pub(crate) fn is_key(&self) -> bool {
+        self.label == "PRIVATE KEY" || self.label.ends_with(" PRIVATE KEY")
+    }
+
+    /// True for a key behind a passphrase, in PKCS#8's way or in openssl's older one.
+    pub(crate) fn is_encrypted_key(&self) -> bool {
+        let says_so = |text: &[u8]| text.windows(9).any(|window| window == b"ENCRYPTED");
+        self.is_key() && (says_so(self.label.as_bytes()) || says_so(self.headers))
+    }
+
+    /// The content of the block.
+    ///
+    /// # Errors
+    /// [`PemError::NotBase64`] for what rustls' decoder refuses: bits beyond the last byte, say.
+    pub(crate) fn der(&self) -> Result<Zeroizing<Vec<u8>>, PemError> {
+        // rustls' decoder wants a label that it knows, and no headers.
+        const BOUNDARIES: [&[u8]; 2] = [b"-----BEGIN PRIVATE KEY-----\n", b"\n-----END PRIVATE KEY-----\n"];
+        let mut text = Zeroizing::new(Vec::with_capacity(self.body.len() + BOUNDARIES.concat().len()));
+        text.extend_from_slice(BOUNDARIES[0]);
+        text.extend(self.body.iter().filter(|byte| !byte.is_ascii_whitespace()));
+        text.extend_from_slice(BOUNDARIES[1]);
+        match <(SectionKind, Vec<u8>)>::from_pem_slice(&text) {
+            Ok((_, der)) => Ok(Zeroizing::new(der)),
+            Err(_) => Err(self.not_base64()),
+        }
+    }
+
+    /// Padded, and nothing but the alphabet of base64 (RFC 4648 §4), white space aside.
+    fn is_base64(&self) -> bool {
+        let digits = || self.body.iter().filter(|byte| !byte.is_ascii_whitespace());
+        let padding = digits().rev().take_while(|byte| **byte == b'=').count();
+        let length = digits().count();
+        let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+        padding <= 2 && length % 4 == 0 && digits().take(length - padding).all(is_digit)
+    }
+
+    /// Refuses all but a certificate without headers.
+    pub(crate) fn require_certificate(&self) -> Result<(), PemError> {
+        let Self { number: block, line, label, .. } = *self;
+        let label = label.to_owned();
+        if label != super::CERTIFICATE {
+            Err(PemError::Unexpected { block, line, label })
+        } else if self.headers.is_empty() {
+            Ok(())
+        } else {
+            Err(PemError::Headers { block, line, label })
+        }
+    }
+
+    fn not_base64(&self) -> PemError {
+        PemError::NotBase64 { block: self.number, line: self.line, label: self.label.to_owned() }
+    }
+
+    pub(crate) fn unusable(&self, reason: String) -> PemError {
+        PemError::Unusable { block: self.number, line: self.line, reason }
+    }
+}
+
+impl<'a> Text<'a> {
+    /// Refuses a text in which a boundary shares its line: it is not known what else it was meant to hold.
+    pub(crate) fn unglued(self) -> Result<Self, PemError> {
+        match self.damage.iter().find(|damage| matches!(damage, PemError::Glued { .. })) {
+            Some(glued) => Err(glued.clone()),
+            None => Ok(self),
+        }
+    }
+
+    /// Refuses a text that has any damage.
+    pub(crate) fn undamaged(self) -> Result<Vec<Block<'a>>, PemError> {
+        self.damage.into_iter().next().map_or(Ok(self.blocks), Err)
+    }
+
+    /// Why nothing of the kind that was looked for is there, if the text tells: it is damaged, or not PEM at all.
+    pub(crate) fn why_empty(&self) -> Option<PemError> {
+        self.damage.first().cloned().or_else(|| foreign::recognize(self.input, &self.blocks))
+    }
+}
+
+/// What a line is to PEM.
+enum Line<'a> {
+    Begin(&'a str),
+    End(&'a str),
+    /// A boundary among other things.
+    Glued,
+    Text,
+}
+
+/// Where the scanner is.
+enum State<'a> {
+    Outside,
+    Inside {
+        number: usize,
+        line: usize,
+        label: &'a str,
+        /// Where its content begins in the input.
+        from: usize,
+    },
+    /// After a line that ended one block and began another: what ends next is already known to be lost.
+    Lost,
+}
+
+/// Finds all blocks of `input`, passing over whatever stands around them. As Go's encoding/pem, and beyond it a byte
+/// order mark before a boundary is skipped.
+///
+/// # Errors
+/// [`PemError::TooLarge`] if `input` is longer than `most` bytes. Everything else is `damage`.
+pub(crate) fn read(input: &[u8], most: usize) -> Result<Text<'_>, PemError> {
+    if input.len() > most {
+        return Err(PemError::TooLarge { bytes: input.len(), most });
+    }
+    let mut text = Text { blocks: Vec::new(), damage: Vec::new(), input };
+    let (mut state, mut seen, mut position) = (State::Outside, 0, 0);
+    for (number, line) in (1..).zip(input.split_inclusive(|byte| *byte == b'\n')) {
+        let start = position;
+        position += line.len();
+        state = match (classify(line), state) {
+            (Line::Text, state) => state,
+            (Line::End(end), State::Inside { number, line, label, from }) if end == label => {
+                text.add(number, line, label, &input[from..start]);
+                State::Outside
+            }
+            (what, before) => {
+                // A block that ends by another label, or within which another one begins, was cut short.
+                text.damage.extend(before.damage(&what));
+                match what {
+                    Line::Begin(label) => {
+                        seen += 1;
+                        State::Inside { number: seen, line: number, label, from: position }
+                    }
+                    Line::End(label) => {
+                        if let State::Outside = before {
+                            text.damage.push(PemError::Unopened { line: number, label: label.to_owned() });
+                        }
+                        State::Outside
+                    }
+                    Line::Glued => {
+                        text.damage.push(PemError::Glued { line: number });
+                        seen += occurrences(line, BEGIN);
+                        State::Lost
+                    }
+                    Line::Text => before,
+                }
+            }
+        };
+    }
+    text.damage.extend(state.damage(&Line::Text));
+    Ok(text)
+}
+
+impl State<'_> {
+    /// What is lost if the text goes on like this. A glued line is reported by itself.
+    fn damage(&self, next: &Line<'_>) -> Option<PemError> {
+        match (self, next) {
+            (_, Line::Glued) | (State::Outside | State::Lost, _) => None,
+            (State::Inside { number, line, label, .. }, _) => {
+                Some(PemError::Unclosed { block: *number, line: *line, label: (*label).to_owned() })
+            }
+        }
+    }
+}
+
+impl<'a> Text<'a> {
+    fn add(&mut self, number: usize, line: usize, label: &'a str, content: &'a [u8]) {
+        let is_header = |line: &&[u8]| line.contains(&b':');
+        let headers = content.split_inclusive(|byte| *byte == b'\n').take_while(is_header).map(<[u8]>::len).sum();
+        let (headers, body) = content.split_at(headers);
+        let block = Block { number, line, label, headers, body };
+        if block.is_base64() { self.blocks.push(block) } else { self.damage.push(block.not_base64()) }
+    }
+}
+
+const BEGIN: &[u8] = b"-----BEGIN ";
+const END: &[u8] = b"-----END ";
+
+fn classify(line: &[u8]) -> Line<'_> {
+    let bare = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+    if let Some(label) = label(bare, BEGIN) {
+        Line::Begin(label)
+    } else if let Some(label) = label(bare, END) {
+        Line::End(label)
+    } else if [BEGIN, END].into_iter().any(|boundary| is_followed_by_hyphens(bare, boundary)) {
+        Line::Glued
+    } else {
+        Line::Text
+    }
+}
+
+/// `CERTIFICATE` of `-----BEGIN CERTIFICATE-----`. A label is words (RFC 7468 §3), and messages show it: what stands
+/// between the hyphens of a text that has lost its line ends is a whole key.
+fn label<'a>(line: &'a [u8], boundary: &[u8]) -> Option<&'a str> {
+    let label = str::from_utf8(line.strip_prefix(boundary)?).ok()?.trim_end().strip_suffix("-----")?;
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic());
+    label.split(['-', ' ']).all(is_word).then_some(label)
+}
+
+fn is_followed_by_hyphens(line: &[u8], boundary: &[u8]) -> bool {
+    let at = line.windows(boundary.len()).position(|window| window == boundary);
+    at.is_some_and(|at| occurrences(&line[at + boundary.len()..], b"-----") > 0)
+}
+
+fn occurrences(line: &[u8], of: &[u8]) -> usize {
+    line.windows(of.len()).filter(|window| *window == of).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{CERTIFICATE, MAX_PAIR, encode};
+    use super::*;
+
+    const DER: &[u8] = &[0xab; 100];
+
+    fn scan(text: &str) -> (Vec<(usize, usize, &str)>, Vec<PemError>) {
+        let text = read(text.as_bytes(), MAX_PAIR).unwrap();
+        for block in &text.blocks {
+            assert_eq!(**block.der().unwrap(), *DER);
+        }
+        (text.blocks.iter().map(|block| (block.number, block.line, block.label)).collect(), text.damage)
+    }
+
+    fn unclosed(block: usize, line: usize) -> PemError {
+        PemError::Unclosed { block, line, label: CERTIFICATE.into() }
+    }
+
+    #[test]
+    fn blocks_are_found_among_text() {
+        let block = encode(CERTIFICATE, DER);
+        let crlf = block.replace('\n', "\r\n");
+        let text = format!("subject: x\r\n{crlf}\nnoise\n\u{feff}{}", block.replace("-\n", "- \t\n"));
+        assert_eq!(scan(&text), (vec![(1, 2, CERTIFICATE), (2, 9, CERTIFICATE)], vec![]));
+    }
+
+    #[test]
+    fn headers_do_not_belong_to_the_content() {
+        let block = encode(CERTIFICATE, DER).replacen('\n', "\nName: value\nfriendlyName: \u{e9}\n\n", 1);
+        assert_eq!(scan(&block), (vec![(1, 1, CERTIFICATE)], vec![]));
+        let strict = read(block.as_bytes(), MAX_PAIR).unwrap().blocks[0].require_certificate();
+        assert_eq!(strict, Err(PemError::Headers { block: 1, line: 1, label: CERTIFICATE.into() }));
+    }
+
+    #[test]
+    fn damage_is_passed_over_and_named() {
+        let whole = encode(CERTIFICATE, DER);
+        let lines = whole.lines().count();
+        let cut = &whole[..whole.len() - 30];
+        let not_base64 = whole.replacen("q6ur", "q!ur", 1);
+        let other_end = whole.replace("END CERTIFICATE", "END X509 CRL");
+        let found = |number, line| (number, line, CERTIFICATE);
+        let not = |block, line| PemError::NotBase64 { block, line, label: CERTIFICATE.into() };
+        let unopened = |line| PemError::Unopened { line, label: CERTIFICATE.into() };
+        for (text, blocks, damage) in [
+            (cut.to_owned(), vec![], vec![unclosed(1, 1)]),
+            (format!("{}{cut}", *whole), vec![found(1, 1)], vec![unclosed(2, lines + 1)]),
+            (format!("{cut}\n{}", *whole), vec![found(2, lines)], vec![unclosed(1, 1)]),
+            (format!("{not_base64}{}", *whole), vec![found(2, lines + 1)], vec![not(1, 1)]),
+            (format!("{other_end}{}", *whole), vec![found(2, lines + 1)], vec![unclosed(1, 1)]),
+            (whole.replace("=\n", "\n"), vec![], vec![not(1, 1)]),
+            (whole.lines().skip(1).map(|line| format!("{line}\n")).collect(), vec![], vec![unopened(lines - 1)]),
+        ] {
+            assert_eq!(scan(&text), (blocks, damage), "{text}");
+        }
+    }
+
+    #[test]
+    fn glued_boundaries_cost_both_blocks_and_no_other() {
+        let whole = encode(CERTIFICATE, DER);
+        let (lines, bare) = (whole.lines().count(), whole.trim_end());
+        let glued = |line| vec![PemError::Glued { line }];
+        let found = |number, line| (number, line, CERTIFICATE);
+        for (text, blocks, damage) in [
+            (format!("{bare}{}", *whole), vec![], glued(lines)),
+            (format!("{}{bare}{}{}", *whole, *whole, *whole), vec![found(1, 1), found(4, 3 * lines)], glued(2 * lines)),
+            (format!("text{}{}", *whole, *whole), vec![found(2, lines + 1)], glued(1)),
+            (format!("  {}", whole.replace('\n', "\n  ")), vec![], [glued(1), glued(lines)].concat()),
+            (whole.replace("\n-----END", "-----END"), vec![], glued(lines - 1)),
+            (whole.replace('\n', ""), vec![], glued(1)),
+        ] {
+            assert_eq!(scan(&text), (blocks, damage), "{text}");
+        }
+    }
+
+    #[test]
+    fn label_is_words_and_nothing_else_is_shown_as_one() {
+        let pem = encode("PRIVATE KEY", DER);
+        let in_one_line = pem.replace('\n', "");
+        for text in [&in_one_line, "-----BEGIN \x1b[1mKEY-----\nAA==\n", "-----BEGIN -----\n", "-----BEGIN A  B-----\n"]
+        {
+            let found = read(text.as_bytes(), MAX_PAIR).unwrap();
+            assert!(found.blocks.is_empty(), "{text:?}");
+            assert_eq!(found.damage, [PemError::Glued { line: 1 }], "{text:?}");
+        }
+        let found = read(b"-----BEGIN X-Y Z.1-----\n-----END X-Y Z.1-----", MAX_PAIR).unwrap();
+        assert_eq!(found.blocks[0].label, "X-Y Z.1");
+    }
+
+    #[test]
+    fn huge_input_is_refused_unread() {
+        let input = vec![b'\n'; MAX_PAIR + 1];
+        assert_eq!(read(&input, MAX_PAIR).err(), Some(PemError::TooLarge { bytes: MAX_PAIR + 1, most: MAX_PAIR }));
+    }
+}
