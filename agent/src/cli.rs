@@ -91,10 +91,11 @@ pub(crate) struct Demo {
 ///
 /// Reads, and changes nothing. The rotation point shown is the instant `perennial run` goes by: it
 /// is drawn from the certificate itself, so both compute the same, if they are given the same --policy and
-/// --rotation-window. A request that was made and has not
-/// led to a certificate yet is shown too: its name, since when, and after a refusal when the next follows;
-/// and the pairs kept that were in use before, what is wrong, and what to do about it. The serving certificate, kubelet-server, is shown if there
-/// is anything of it.
+/// --rotation-window. A request that was made and has not led to a certificate yet is shown too: its
+/// name, since when, and after a refusal when the next follows; and the pairs kept that were in use
+/// before, what is wrong, and what to do about it. The serving certificate, kubelet-server, is shown if
+/// there is anything of it. No server is asked: whether one accepts the certificate, `perennial run`
+/// finds out (--certificate-check-interval).
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,

@@ -1,5 +1,6 @@
 //! `perennial run`: the main job, on a cluster.
 
+mod acceptance;
 mod addresses;
 mod carried;
 mod hook;

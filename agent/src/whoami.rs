@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use perennial::Certificate;
-use perennial_kubernetes::client::{Call, Limits, Request};
+use perennial_kubernetes::client::{Call, ExchangeError, Limits, Request, Response};
 use perennial_kubernetes::cluster::{Cluster, Identity};
 use perennial_pki::Credential;
 use perennial_std::{Cancel, drive};
@@ -18,14 +18,23 @@ pub(crate) struct UserInfo {
     credential_id: Option<String>,
 }
 
-/// Asks over a new connection, with this certificate.
-pub(crate) fn who_am_i(cluster: &Arc<Cluster>, credential: &Arc<Credential>) -> Result<UserInfo, String> {
+/// What the server answers to the question who asks: over a new connection, with this certificate.
+pub(crate) fn ask(
+    cluster: &Arc<Cluster>,
+    credential: &Arc<Credential>,
+    limits: Limits,
+) -> Result<Response, ExchangeError> {
     let review = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview" });
     let request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews", review.to_string().into_bytes());
     let identity = Identity::Certificate(credential.clone());
-    let call = Call::new(request, cluster.clone(), identity, Limits::default());
-    let answer = drive(call, &Cancel::default(), |_| {}).ok_or("the call was cancelled")?;
-    let answer = answer.map_err(|error| error.to_string())?;
+    let call = Call::new(request, cluster.clone(), identity, limits);
+    // Nobody cancels it.
+    drive(call, &Cancel::default(), |_| {}).unwrap_or(Err(ExchangeError::Closed))
+}
+
+/// Whom the server takes the holder of this certificate for.
+pub(crate) fn who_am_i(cluster: &Arc<Cluster>, credential: &Arc<Credential>) -> Result<UserInfo, String> {
+    let answer = ask(cluster, credential, Limits::default()).map_err(|error| error.to_string())?;
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     if answer.status != 201 {
         let message = body["message"].as_str().unwrap_or("no reason given");

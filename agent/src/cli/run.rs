@@ -172,6 +172,11 @@ pub(crate) struct Numbers {
     /// How long to wait after a refusal: first, and at most, for example 5m-1h
     #[arg(long, value_name = "FIRST-MOST", value_parser = patience)]
     pub(crate) retry_refused: Option<Backoff>,
+    /// How often to ask the API server whether it still accepts the client certificate, up to half as long again or as short;
+    /// 0: never. One that is refused twice, a minute or more apart, is replaced with the bootstrap credential. That is how a
+    /// replaced client CA is noticed before the next renewal
+    #[arg(long, value_name = "DURATION", value_parser = span_or_never, default_value = "6h")]
+    pub(crate) certificate_check_interval: Duration,
 }
 
 /// How it gets on with what is around it.
@@ -236,6 +241,15 @@ fn node_ip(text: &str) -> Result<IpAddr, String> {
 
 fn dns_name(text: &str) -> Result<String, &'static str> {
     check_dns_name(text).map(|()| text.to_owned())
+}
+
+/// Zero stands for never.
+fn span_or_never(text: &str) -> Result<Duration, String> {
+    if text.trim() == "0" {
+        Ok(Duration::ZERO)
+    } else {
+        spans::parse(text).map_err(|why| format!("{why}, or 0 for never"))
+    }
 }
 
 /// The API takes no shorter wish.

@@ -10,6 +10,7 @@ use perennial_pki::Chain;
 use perennial_std::{Loaded, clock};
 use serde_json::json;
 
+use super::acceptance::Acceptance;
 use super::carried::Carried;
 use super::hook::Hook;
 use super::kept::Kept;
@@ -55,6 +56,8 @@ pub(super) struct Keeping<'a> {
     pub(super) kept: Option<Kept>,
     /// Where the node is, if its cluster is asked.
     pub(super) object: Option<NodeObject>,
+    /// Asks the API server whether it accepts the first certificate.
+    pub(super) _acceptance: Option<Acceptance>,
     /// The kubeconfig is yet to be written.
     pub(super) to_write: bool,
     /// What the serving certificate is for, and what was wrong with that, when last looked at.

@@ -7,6 +7,7 @@ use perennial_pki::Chain;
 use perennial_std::{Directory, clock};
 use serde_json::json;
 
+use super::acceptance::Acceptance;
 use super::addresses::Addresses;
 use super::carried::Carried;
 use super::keeping::Keeping;
@@ -127,6 +128,12 @@ impl<'a> Session<'a> {
         let handle = running.handle().clone();
         wakes.watch(&handle)?;
         let mut watches = vec![Watch::new(of, running, current.clone(), carried.told(of))];
+        let interval = options.numbers.certificate_check_interval;
+        let acceptance = if first.rotated && first.renews_itself && !options.once && !interval.is_zero() {
+            Some(Acceptance::watch(identity, interval, access.cluster.clone(), handle.clone())?)
+        } else {
+            None
+        };
         let mut object = None;
         if let (Serving::Rotated { node: name, addresses }, Some(store)) = (serving, &stores.serving) {
             let node = Node::new(first.renews_itself.then_some(handle), options.kubeconfig.clone());
@@ -165,6 +172,7 @@ impl<'a> Session<'a> {
             watches,
             kept,
             object,
+            _acceptance: acceptance,
             to_write,
             checked: (None, String::new()),
             found: None,

@@ -1,0 +1,214 @@
+//! Whether the API server still accepts the client certificate: it is asked rarely, and believed at its second refusal.
+//!
+//! A client CA that was replaced is noticed by nothing else before the next renewal, where no Node object is polled.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use perennial::{Fingerprint, Instant};
+use perennial_kubernetes::client::{ExchangeError, Limits};
+use perennial_kubernetes::cluster::Cluster;
+use perennial_pki::Credential;
+use perennial_std::{Handle, clock};
+
+use crate::failure::Failure;
+use crate::spans::{spread, words};
+use crate::whoami;
+
+/// How much shorter or longer a wait may be, in permille: a fleet that was started together polls apart.
+const SPREAD: u32 = 500;
+/// A server that refuses a certificate once may be in trouble itself; refusals this far apart are believed.
+const CONFIRM: Duration = Duration::from_secs(60);
+
+/// Asks again and again, until dropped.
+pub(super) struct Acceptance {
+    _ends_with_us: Sender<()>,
+}
+
+impl Acceptance {
+    /// Asks `cluster` about every `interval` whether it accepts the certificate of `first`, the one of `name`.
+    pub(super) fn watch(name: &str, interval: Duration, cluster: Arc<Cluster>, first: Handle) -> Result<Self, Failure> {
+        let (ends, ended) = mpsc::channel();
+        let mut schedule = Schedule::new(name, interval, clock::now().instant);
+        let watch = move || {
+            loop {
+                let left = schedule.next.since(clock::now().instant);
+                if !left.is_zero() {
+                    // In suspend this wait stands still, and the schedule goes on.
+                    match ended.recv_timeout(left.min(CONFIRM)) {
+                        Err(RecvTimeoutError::Timeout) => continue,
+                        Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+                    }
+                }
+                look(&mut schedule, &cluster, &first);
+            }
+        };
+        thread::Builder::new().name("acceptance".into()).spawn(watch).map_err(Failure::failed)?;
+        Ok(Self { _ends_with_us: ends })
+    }
+}
+
+fn look(schedule: &mut Schedule, cluster: &Arc<Cluster>, first: &Handle) {
+    let Some(shown) = first.credential() else {
+        schedule.plan(clock::now().instant);
+        return;
+    };
+    let answer = ask(cluster, &shown);
+    let now = clock::now().instant;
+    match schedule.answered(shown.chain().certificate().fingerprint, answer, now) {
+        Verdict::Nothing => {}
+        Verdict::Doubted => tracing::warn!(
+            "{cluster} refused the client certificate (serial {}): asking once more in {}, before it is replaced",
+            shown.chain().serial(),
+            words(schedule.next.since(now)),
+        ),
+        Verdict::Refused => {
+            tracing::warn!(
+                "{cluster} refused the client certificate (serial {}) again: replacing it; has its client CA been replaced?",
+                shown.chain().serial(),
+            );
+            first.refused(&shown);
+        }
+    }
+}
+
+/// What an answer says about the certificate that was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Accepted,
+    Refused,
+    /// Nothing: the server is too old to be asked, does not allow to ask, or is not there.
+    Unknown,
+}
+
+fn ask(cluster: &Arc<Cluster>, shown: &Arc<Credential>) -> Answer {
+    match whoami::ask(cluster, shown, Limits::default()) {
+        Ok(answer) if answer.status == 401 => Answer::Refused,
+        Ok(answer) if answer.status == 201 => Answer::Accepted,
+        Err(ExchangeError::CertificateRefused(_)) => Answer::Refused,
+        Ok(answer) => unknown(cluster, &format!("it answers {}", answer.status)),
+        Err(error) => unknown(cluster, &error.to_string()),
+    }
+}
+
+fn unknown(cluster: &Cluster, why: &str) -> Answer {
+    tracing::debug!("{cluster} does not say whether it accepts the client certificate: {why}");
+    Answer::Unknown
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Nothing,
+    /// Refused once: the next look comes soon.
+    Doubted,
+    /// Refused twice, far enough apart.
+    Refused,
+}
+
+/// When to ask, and what the answers amount to.
+struct Schedule {
+    name: String,
+    interval: Duration,
+    attempt: u64,
+    next: Instant,
+    /// The certificate that was refused, and when that was first seen. Answers that say nothing do not change it.
+    doubt: Option<(Fingerprint, Instant)>,
+}
+
+impl Schedule {
+    fn new(name: &str, interval: Duration, now: Instant) -> Self {
+        let mut schedule = Self { name: name.to_owned(), interval, attempt: 0, next: now, doubt: None };
+        schedule.plan(now);
+        schedule
+    }
+
+    fn plan(&mut self, now: Instant) {
+        self.next = now.after(spread(self.interval, SPREAD, &self.name, self.attempt));
+        self.attempt += 1;
+    }
+
+    fn answered(&mut self, shown: Fingerprint, answer: Answer, now: Instant) -> Verdict {
+        self.plan(now);
+        let doubted = self.doubt.filter(|(doubted, _)| *doubted == shown);
+        let verdict = match (answer, doubted) {
+            (Answer::Accepted, _) => {
+                self.doubt = None;
+                return Verdict::Nothing;
+            }
+            (Answer::Unknown, None) => return Verdict::Nothing,
+            (Answer::Refused, Some((_, since))) if now.since(since) >= CONFIRM => return Verdict::Refused,
+            (Answer::Unknown | Answer::Refused, Some(_)) => Verdict::Nothing,
+            (Answer::Refused, None) => {
+                self.doubt = Some((shown, now));
+                Verdict::Doubted
+            }
+        };
+        // In doubt, the next look comes after 60 to 90 seconds, however long the interval.
+        self.next = now.after(CONFIRM + spread(CONFIRM / 4, 1000, &self.name, self.attempt));
+        verdict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Answer::{Accepted, Refused, Unknown};
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const OURS: Fingerprint = Fingerprint([1; 32]);
+
+    fn schedule() -> Schedule {
+        Schedule::new("system:node:worker", 6 * HOUR, Instant::from_millis(0))
+    }
+
+    /// What these answers amount to, each given when it is asked for, and the spans between the looks.
+    fn verdicts(answers: &[(Fingerprint, Answer)]) -> (Vec<Verdict>, Vec<Duration>) {
+        let mut schedule = schedule();
+        let step = |(shown, answer): &(Fingerprint, Answer)| {
+            let now = schedule.next;
+            (schedule.answered(*shown, *answer, now), schedule.next.since(now))
+        };
+        answers.iter().map(step).unzip()
+    }
+
+    #[test]
+    fn second_refusal_a_minute_later_is_believed() {
+        use Verdict::{Doubted, Nothing};
+        let other = Fingerprint([2; 32]);
+        let amount_to = |answers: &[(Fingerprint, Answer)], expected: &[Verdict]| {
+            assert_eq!(verdicts(answers).0, *expected, "{answers:?}");
+        };
+        amount_to(&[(OURS, Accepted), (OURS, Accepted)], &[Nothing, Nothing]);
+        amount_to(&[(OURS, Refused), (OURS, Refused)], &[Doubted, Verdict::Refused]);
+        amount_to(&[(OURS, Refused), (OURS, Accepted), (OURS, Refused)], &[Doubted, Nothing, Doubted]);
+        // 403, 404 and trouble in between mean nothing.
+        amount_to(&[(OURS, Refused), (OURS, Unknown), (OURS, Refused)], &[Doubted, Nothing, Verdict::Refused]);
+        amount_to(&[(OURS, Unknown), (OURS, Unknown)], &[Nothing, Nothing]);
+        // The certificate that replaced it meanwhile has not been refused yet.
+        amount_to(&[(OURS, Refused), (other, Refused), (other, Refused)], &[Doubted, Doubted, Verdict::Refused]);
+        // It could not be replaced: it is reported again.
+        amount_to(&[(OURS, Refused), (OURS, Refused), (OURS, Refused)], &[Doubted, Verdict::Refused, Verdict::Refused]);
+    }
+
+    #[test]
+    fn early_second_refusal_is_not_believed() {
+        let mut schedule = schedule();
+        let now = schedule.next;
+        assert_eq!(schedule.answered(OURS, Refused, now), Verdict::Doubted);
+        assert_eq!(schedule.answered(OURS, Refused, now.after(CONFIRM - Duration::from_millis(1))), Verdict::Nothing);
+        assert_eq!(schedule.answered(OURS, Refused, now.after(CONFIRM)), Verdict::Refused);
+    }
+
+    #[test]
+    fn waits_are_the_interval_give_or_take_half() {
+        let (_, regular) = verdicts(&[(OURS, Accepted); 50]);
+        let within = |from: Duration, to: Duration| move |wait: &Duration| (from..=to).contains(wait);
+        assert!(regular.iter().all(within(3 * HOUR, 9 * HOUR)), "{regular:?}");
+        assert!(regular.iter().any(|wait| *wait < 5 * HOUR) && regular.iter().any(|wait| *wait > 7 * HOUR));
+        let (_, doubted) = verdicts(&[(OURS, Refused), (OURS, Unknown), (OURS, Unknown), (OURS, Accepted)]);
+        assert!(doubted[..3].iter().all(within(CONFIRM, CONFIRM * 3 / 2)), "{doubted:?}");
+        assert!(doubted[3] >= 3 * HOUR, "{doubted:?}");
+    }
+}

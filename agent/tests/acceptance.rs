@@ -1,0 +1,66 @@
+//! A client certificate that the API server does not accept any more, and nothing else is asked of the server.
+
+mod support;
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use support::{Process, Signer, run_arguments, until};
+use tempfile::TempDir;
+
+const REVIEWS: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+
+/// A node whose certificate is checked every second or so, at a server with this fault.
+fn checked(fault: &str) -> (TempDir, Signer, Process) {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    fs::write(path.join("faults.yaml"), format!("rules: [{{ match: {{ path: {REVIEWS} }}, {fault} }}]")).unwrap();
+    let signer = Signer::start(path, &["--faults", "faults.yaml"]);
+    let arguments = run_arguments(&["--json", "--certificate-check-interval", "1s"]);
+    let mut run = Process::start_logging(path, &arguments, "debug");
+    run.event("issued", 1);
+    (directory, signer, run)
+}
+
+#[test]
+fn certificate_refused_for_a_minute_is_replaced() {
+    let (_directory, signer, mut run) = checked("times: 2, fault: { answer: { status: 401 } }");
+    until("first refusal", || run.stderr().contains("asking once more in").then_some(()));
+    // Not before a minute has passed.
+    thread::sleep(Duration::from_secs(40));
+    assert_eq!(run.events("rotated").len(), 0);
+    let rotated = run.event("rotated", 1);
+    assert_eq!(rotated["of"], "kubelet-client");
+    let log = run.stderr();
+    assert!(log.contains("again: replacing it; has its client CA been replaced?"), "{log}");
+    assert!(log.contains("requesting a new certificate: the server refused the current one"), "{log}");
+    let asked = signer.process.stdout();
+    assert_eq!(asked.matches("system:bootstrap:").count(), 2, "a refused certificate does not renew itself: {asked}");
+}
+
+#[test]
+fn answers_that_say_nothing_change_nothing() {
+    for fault in
+        ["fault: { answer: { status: 403 } }", "fault: { answer: { status: 404 } }", "fault: { reset: beforeHead }"]
+    {
+        let (_directory, _signer, run) = checked(fault);
+        until("three checks", || (run.stderr().matches("does not say whether it accepts").count() >= 3).then_some(()));
+        assert!(!run.stderr().contains("refused the client certificate"), "{fault}: {}", run.stderr());
+        assert_eq!(run.events("rotated").len(), 0, "{fault}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn interval_of_zero_never_asks() {
+    let directory = TempDir::new().unwrap();
+    let signer = Signer::start(directory.path(), &[]);
+    let mut run = Process::start(directory.path(), &run_arguments(&["--json", "--certificate-check-interval", "0"]));
+    run.event("resting", 1);
+    // Whoever asks has a thread of that name.
+    let threads = fs::read_dir(format!("/proc/{}/task", run.id())).unwrap();
+    let names = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")).unwrap());
+    assert!(names.into_iter().all(|name| name.trim() != "acceptance"));
+    drop(signer);
+}
