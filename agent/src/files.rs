@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use perennial_pki::PemError;
+
 /// Writes a file (mode 0600) in one step, durably: whatever happens, readers find the old one or the new one.
 pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     let (path, temporary) = places(path)?;
@@ -27,6 +29,13 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// The same, of text.
 pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read(path)?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+}
+
+/// Logs what was passed over in a CA bundle: a server whose CA is among it is not trusted.
+pub(crate) fn warn_of_skipped(bundle: &Path, skipped: &[PemError]) {
+    for damage in skipped {
+        tracing::warn!("CA bundle {} is damaged: {damage}; using the other certificates", bundle.display());
+    }
 }
 
 /// Whether [`replace`] could write this file, as far as that can be told beforehand. Leaves no trace.

@@ -181,7 +181,12 @@ fn endpoint(path: &Path) -> Result<Endpoint, String> {
 fn cluster(endpoint: &Endpoint) -> Result<Cluster, String> {
     let mut cluster = Cluster::from_url(&endpoint.server).map_err(|error| error.to_string())?;
     match &endpoint.ca_pem {
-        Some(pem) => cluster = cluster.with_roots(Roots::from_pem(pem).map_err(|error| error.to_string())?),
+        Some(pem) => {
+            let roots = Roots::from_pem(pem).map_err(|error| error.to_string())?;
+            let file = endpoint.ca_file.as_deref().unwrap_or_else(|| Path::new("certificate-authority-data"));
+            files::warn_of_skipped(file, roots.skipped());
+            cluster = cluster.with_roots(roots);
+        }
         None if endpoint.insecure_skip_tls_verify => {
             tracing::warn!("insecure-skip-tls-verify: whoever answers as {} is trusted", endpoint.server);
             cluster = cluster.with_insecure_skip_tls_verify();

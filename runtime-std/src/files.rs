@@ -50,6 +50,7 @@ impl FileCredential {
     pub fn open(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self, FileError> {
         let (certificate, key) = (certificate.into(), key.into());
         let credential = Arc::new(read(&certificate, &key)?);
+        warn_of_skipped(&credential, &certificate, &key);
         let held = Mutex::new(Held { credential, looked: Instant::now(), trouble: None });
         Ok(Self { certificate, key, every: Duration::from_secs(5), held, tell: Box::new(|_| {}) })
     }
@@ -84,6 +85,7 @@ impl FileCredential {
             Ok(found) if found.chain() == held.credential.chain() => held.trouble = None,
             Ok(found) => {
                 tracing::info!(serial = found.chain().serial(), "{}: another certificate", self.certificate.display());
+                warn_of_skipped(&found, &self.certificate, &self.key);
                 let new = Arc::new(found);
                 let old = std::mem::replace(&mut held.credential, new.clone());
                 held.trouble = None;
@@ -123,6 +125,16 @@ fn read(certificate: &Path, key: &Path) -> Result<Credential, FileError> {
         let at_fault = if matches!(error, CredentialError::Key(_)) { key } else { certificate };
         FileError::Unusable(at_fault.to_owned(), error)
     })
+}
+
+/// Logs damage beside a pair that is used all the same.
+fn warn_of_skipped(credential: &Credential, certificate: &Path, key: &Path) {
+    let of_key = if key == certificate { &[] } else { credential.key().skipped() };
+    for (file, skipped) in [(certificate, credential.chain().skipped()), (key, of_key)] {
+        for damage in skipped {
+            tracing::warn!("{} is damaged: {damage}; using the pair in it", file.display());
+        }
+    }
 }
 
 const LONGEST: u64 = 1 << 20;

@@ -149,6 +149,9 @@ pub(crate) struct Wanted {
     #[arg(long, value_name = "DURATION", value_parser = requested_lifetime)]
     pub(crate) requested_lifetime: Option<Duration>,
     /// Refuse certificates, the serving one too, that do not lead to one of these CAs, PEM
+    ///
+    /// Without it, a signature is verified only if the signer sends its own certificate with the one it issued: a
+    /// certificate that was damaged or forged on the way is found out by whoever is shown it.
     #[arg(long, value_name = "FILE")]
     pub(crate) issuer_ca_file: Option<PathBuf>,
 }

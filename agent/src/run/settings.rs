@@ -172,7 +172,9 @@ fn read_config(path: &Path) -> Result<KubeletConfig, Failure> {
 
 fn read_roots(path: &Path) -> Result<Roots, Failure> {
     let pem = files::read(path).map_err(|error| unreadable(path, error))?;
-    Roots::from_pem(&pem).map_err(|error| unreadable(path, error))
+    let roots = Roots::from_pem(&pem).map_err(|error| unreadable(path, error))?;
+    files::warn_of_skipped(path, roots.skipped());
+    Ok(roots)
 }
 
 fn unreadable(path: &Path, error: impl std::fmt::Display) -> Failure {
