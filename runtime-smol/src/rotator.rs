@@ -131,9 +131,8 @@ async fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, ending: Endi
         message = Some(receive(&link).await);
     }
     link.leave(rotation.record(perennial_std::clock::now()));
-    if disk.wrote_at_the_end() {
-        link.publish(Snapshot { unwritten: false, ..rotation.snapshot(perennial_std::clock::now()) });
-    }
+    let last = rotation.snapshot(perennial_std::clock::now());
+    link.publish(Snapshot { unwritten: last.unwritten && !disk.wrote_at_the_end(), ..last });
 }
 
 /// What happens first: a message, the end of the exchange, or the deadline.

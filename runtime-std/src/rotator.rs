@@ -238,9 +238,8 @@ fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, ending: Ending) {
         message = link.receive_within(None);
     }
     link.leave(rotation.record(clock::now()));
-    if disk.wrote_at_the_end() {
-        link.publish(Snapshot { unwritten: false, ..rotation.snapshot(clock::now()) });
-    }
+    let last = rotation.snapshot(clock::now());
+    link.publish(Snapshot { unwritten: last.unwritten && !disk.wrote_at_the_end(), ..last });
 }
 
 /// Drives an exchange on a thread of its own until the returned guard is dropped.
