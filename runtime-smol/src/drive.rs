@@ -1,14 +1,15 @@
 //! Drives a conversation from a future: connect, write, read, sleep.
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::thread;
 use std::time::Duration;
 
 use async_io::{Async, Timer};
 use perennial::Instant;
 use perennial_kubernetes::client::{Conversation, Input, Step};
 use perennial_std::clock;
-use smol::future::{self, FutureExt as _};
+use smol::future;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Drives a conversation to its end; `notice` sees it before every step. To cancel, drop the future.
@@ -64,9 +65,26 @@ async fn within<T>(until: Instant, work: impl Future<Output = io::Result<T>>) ->
     future::or(work, time_out).await
 }
 
+/// Looks a name up on a thread of its own, which a resolver that does not answer may hold up for long. Addresses need
+/// neither.
+async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![(address, port).into()]);
+    }
+    let (found, result) = smol::channel::bounded(1);
+    let look_up = move || {
+        let addresses = (host.as_str(), port).to_socket_addrs();
+        // The request may have been given up.
+        drop(found.try_send(addresses.map(Vec::from_iter)));
+    };
+    let spawned = thread::Builder::new().name("perennial-dns".into()).spawn(look_up);
+    spawned.map_err(|error| io::Error::other(format!("cannot start a thread for the name lookup: {error}")))?;
+    result.recv().await.map_err(io::Error::other)?
+}
+
 async fn connect(host: String, port: u16, until: Instant) -> io::Result<Async<TcpStream>> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-    let addresses: Vec<SocketAddr> = smol::net::resolve((host, port)).boxed().await?;
+    let addresses = resolve(host, port).await?;
     for (address, remaining) in addresses.iter().zip((1..=addresses.len() as u32).rev()) {
         // The time is shared, so that one address that swallows packets does not hide the others.
         let share = clock::now().instant.after(clock::until(until) / remaining);
