@@ -20,9 +20,14 @@ const VERSION: u64 = 1;
 
 /// The line a journal begins with, for each machine in it: all that it is. Ends with a line break.
 pub fn begin(of: &str, now: Now, machine: &RotationMachine) -> String {
+    begin_after(of, now, machine, 0)
+}
+
+/// The line that begins anew where this many steps, of whichever machines, are missing. Ends with a line break.
+pub fn begin_after(of: &str, now: Now, machine: &RotationMachine, missing: u64) -> String {
     let machine = Box::new(CheckpointText::of(machine.checkpoint()));
     let perennial = Some(env!("CARGO_PKG_VERSION").to_owned());
-    line(&Line::Begin { version: VERSION, perennial, of: of.to_owned(), at: at(now), machine })
+    line(&Line::Begin { version: VERSION, perennial, of: of.to_owned(), at: at(now), missing, machine })
 }
 
 /// The line for one step. Ends with a line break.
@@ -41,6 +46,9 @@ enum Line {
         perennial: Option<String>,
         of: String,
         at: (u64, i64),
+        /// Steps that were dropped before this line.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        missing: u64,
         machine: Box<CheckpointText>,
     },
     Step {
@@ -50,6 +58,10 @@ enum Line {
         event: EventText,
         actions: Vec<String>,
     },
+}
+
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 const fn at(now: Now) -> (u64, i64) {

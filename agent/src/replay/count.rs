@@ -19,6 +19,8 @@ pub(super) struct Count {
     /// Steps of each machine.
     pub(super) machines: BTreeMap<String, u64>,
     span: Option<(UnixTime, UnixTime)>,
+    /// Steps that the journal says are missing.
+    missing: u64,
     /// Lines cut short where a process came to its end.
     pub(super) cut: u64,
     /// Where the same event led to something else.
@@ -33,6 +35,7 @@ impl Count {
         let steps = self.machines.entry(told.of.clone()).or_default();
         let from = self.span.map_or(told.at.unix, |(from, _)| from);
         self.span = Some((from, told.at.unix));
+        self.missing += told.missing;
         let step = told.step()?;
         *steps += 1;
         self.steps += 1;
@@ -52,6 +55,7 @@ impl Count {
             "issued": self.issued,
             "failed": self.failed,
             "cut": self.cut,
+            "missing": self.missing,
             "differ": self.differ,
             "damaged": self.wrong,
         })
@@ -62,8 +66,9 @@ impl Count {
         let of = if of.is_empty() { String::new() } else { format!(" of {}", of.join(" and ")) };
         let span = self.span.map(|(from, to)| format!(", {} to {}: {}", time(from), time(to), words(to.since(from))));
         let same = self.steps - self.differ.len() as u64;
+        let missing = if self.missing > 0 { format!(", steps missing: {}", self.missing) } else { String::new() };
         format!(
-            "{}{of}{}\n{} issued, {} failed\n{same} steps led to the same, {} to something else; damaged lines: {}, cut short: {}",
+            "{}{of}{}\n{} issued, {} failed\n{same} steps led to the same, {} to something else; damaged lines: {}, cut short: {}{missing}",
             plural(self.steps, "step"),
             span.unwrap_or_default(),
             plural(self.issued, "certificate"),

@@ -21,6 +21,9 @@ impl Story {
         let (happened, followed) = match told.step() {
             Some(step) => (happened(&step), followed(&step)),
             None if told.goes_on() => ("the journal goes on".into(), Vec::new()),
+            None if told.missing > 0 => {
+                (format!("the journal begins anew, steps missing before this: {}", told.missing), Vec::new())
+            }
             // Another version may well do something else.
             None => match told.perennial.as_deref() {
                 Some(version) if version != env!("CARGO_PKG_VERSION") => {

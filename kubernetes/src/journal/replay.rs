@@ -27,6 +27,8 @@ pub struct Told {
     pub machine: RotationMachine,
     /// Where a journal begins: the version of perennial that wrote it, if it says so.
     pub perennial: Option<String>,
+    /// Where a journal begins anew: the number of steps that are missing before this line, of whichever machines.
+    pub missing: u64,
     /// The machine as far as it was known.
     before: Option<RotationMachine>,
     /// What happened, and what followed.
@@ -42,7 +44,7 @@ impl Told {
 
     /// The journal begins here, with the machine at exactly the point the replay has come to: it goes on in another file.
     pub fn goes_on(&self) -> bool {
-        self.did.is_none() && self.before.as_ref() == Some(&self.machine)
+        self.did.is_none() && self.missing == 0 && self.before.as_ref() == Some(&self.machine)
     }
 
     /// Not worth telling: a look at the clock, or a journal that goes on.
@@ -76,10 +78,10 @@ impl Replay {
         let line = serde_json::from_str(line).map_err(|error| ReplayError::text(&error))?;
         match line {
             Line::Begin { version, .. } if version != VERSION => Err(ReplayError::Version(version)),
-            Line::Begin { of, at, machine, perennial, .. } => {
+            Line::Begin { of, at, missing, machine, perennial, .. } => {
                 let machine = RotationMachine::restore(machine.checkpoint().map_err(ReplayError::Value)?);
                 let before = self.machines.insert(of.clone(), machine.clone());
-                Ok(Told { of, at: now(at), machine, perennial, before, did: None })
+                Ok(Told { of, at: now(at), machine, perennial, missing, before, did: None })
             }
             Line::Step { of, at, event, actions: journal } => {
                 let (at, event) = (now(at), event.event().map_err(ReplayError::Value)?);
@@ -91,7 +93,7 @@ impl Replay {
                     return Err(ReplayError::Differs { of, at, event: event.to_string(), journal, again });
                 }
                 let (machine, did) = (machine.clone(), Some((event, actions)));
-                Ok(Told { of, at, machine, perennial: None, before: Some(before), did })
+                Ok(Told { of, at, machine, perennial: None, missing: 0, before: Some(before), did })
             }
         }
     }
