@@ -23,6 +23,13 @@ impl Failure {
         Self::Failed(error.to_string())
     }
 
+    /// The system has no thread to give.
+    pub(crate) fn no_thread(of: &str, error: &std::io::Error) -> Self {
+        Self::Failed(format!(
+            "cannot start a thread for {of}: {error}; raise the limit of processes and threads (ulimit -u, TasksMax)"
+        ))
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) => ExitCode::from(2),

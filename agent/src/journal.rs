@@ -1,152 +1,237 @@
 //! The journal of `perennial run`: every step of every certificate's machine, a line each, in a file of bounded size.
 //!
-//! Whatever goes wrong with the file, the rotation does not notice. What is there can always be replayed: after a gap
-//! the journal begins anew, with all that the machines are.
+//! A thread of its own writes the file, so no rotation waits for it. After a gap, the journal begins anew with all that
+//! the machines are, so what is there can always be replayed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
+use std::mem;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
-use perennial::RotationMachine;
+use perennial::{Now, RotationMachine};
 use perennial_kubernetes::journal;
 use perennial_kubernetes::rotation::{Observer, Step};
+use rustix::fs::OFlags;
 
-use crate::failure::Failure;
+use crate::queue::{Entry, Queue};
 
-/// A journal that is being written, by one process. Several certificates share one.
+/// The steps queued for the file take about this many bytes at most; further ones are dropped.
+const MOST: usize = 1 << 20;
+
+/// A journal that is written by one process. Several certificates share one.
 pub(crate) struct Journal {
-    path: PathBuf,
-    /// The one before this.
-    aside: PathBuf,
-    /// In bytes.
-    limit: u64,
-    writer: Mutex<Writer>,
+    queue: Queue<Item>,
+    trouble: Trouble,
+}
+
+/// Why the file cannot be written, while that is so.
+type Trouble = Arc<Mutex<Option<String>>>;
+
+enum Item {
+    Step(Box<Taken>),
+    /// From now on there are these certificates, and no others.
+    Keep(BTreeSet<String>),
+}
+
+/// A step, as an observer of a rotation takes it.
+struct Taken {
+    of: String,
+    now: Now,
+    before: RotationMachine,
+    after: RotationMachine,
+    line: String,
+}
+
+impl Journal {
+    /// Goes on with the journal at `path`, or begins one; at `limit` bytes it is moved to `PATH.1`, in the place of the
+    /// one before. If the file cannot be opened or written, that is logged, and tried again with each step.
+    pub(crate) fn start(path: &Path, limit: u64) -> Self {
+        let (queue, trouble) = (Queue::new(MOST), Trouble::default());
+        let (items, told) = (queue.clone(), trouble.clone());
+        let mut writer = Writer::new(path.to_owned(), limit, trouble.clone());
+        let run = move || {
+            let opened = writer.follow();
+            writer.settle(opened);
+            loop {
+                let lost = writer.take(items.next());
+                items.count_dropped(lost);
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("journal".into()).spawn(run) {
+            let why = format!("the journal {}: cannot start its thread: {error}", path.display());
+            tracing::warn!("{why}; no step is written down");
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        }
+        Self { queue, trouble }
+    }
+
+    /// Writes down the steps of the certificate of this name.
+    pub(crate) fn observer(&self, of: &str) -> Observer {
+        let (queue, of) = (self.queue.clone(), of.to_owned());
+        Box::new(move |step| take(&queue, &of, step))
+    }
+
+    /// From now on there are these certificates, and no others: no file to come says what became of the others.
+    pub(crate) fn keep(&self, names: BTreeSet<String>) {
+        // Of no size: it always fits.
+        self.queue.push(Item::Keep(names), 0);
+    }
+
+    /// Why the file cannot be written, while that is so.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The number of steps that are missing in the file.
+    pub(crate) fn lost(&self) -> u64 {
+        self.queue.dropped()
+    }
+
+    /// Waits until every step is written or lost, for at most `within`.
+    pub(crate) fn finish_within(&self, within: Duration) -> bool {
+        self.queue.finish_within(within)
+    }
+}
+
+fn take(queue: &Queue<Item>, of: &str, step: &Step<'_>) {
+    let (before, after, line) = (step.before.clone(), step.after.clone(), journal::step(of, step));
+    let bytes = line.len() + size_of::<Taken>();
+    queue.push(Item::Step(Box::new(Taken { of: of.to_owned(), now: step.now, before, after, line })), bytes);
 }
 
 struct Writer {
-    file: File,
+    path: PathBuf,
+    /// In bytes.
+    limit: u64,
+    trouble: Trouble,
+    file: Option<File>,
     /// Where the last line ended.
     end: u64,
     /// What follows can be replayed from what is there.
     begun: bool,
-    /// As they are now.
+    /// As they were after their last steps.
     machines: BTreeMap<String, RotationMachine>,
-    /// Steps that could not be written, one after the other.
-    lost: u64,
-}
-
-impl Journal {
-    /// Goes on with the journal at `path`, or begins one. At `limit` bytes it is moved to `PATH.1`, in the place of
-    /// the one before.
-    pub(crate) fn open(path: &Path, limit: u64) -> Result<Arc<Self>, Failure> {
-        let opened = open(path).and_then(|file| Ok((file, fs::canonicalize(path)?)));
-        let (file, path) =
-            opened.map_err(|error| Failure::Usage(format!("the journal {}: {error}", path.display())))?;
-        let mut aside = path.clone().into_os_string();
-        aside.push(".1");
-        let writer = Writer { file, end: 0, begun: false, machines: BTreeMap::new(), lost: 0 };
-        Ok(Arc::new(Self { path, aside: aside.into(), limit, writer: Mutex::new(writer) }))
-    }
-
-    /// Writes down the steps of the certificate of this name.
-    pub(crate) fn observer(self: &Arc<Self>, of: &str) -> Observer {
-        let (journal, of) = (self.clone(), of.to_owned());
-        Box::new(move |step| journal.take(&of, step))
-    }
-
-    /// From now on there are these certificates, and no others: what became of the others is in no file to come.
-    pub(crate) fn keep(&self, names: &BTreeSet<String>) {
-        self.writer().machines.retain(|name, _| names.contains(name));
-    }
-
-    fn writer(&self) -> MutexGuard<'_, Writer> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self, of: &str, step: &Step<'_>) {
-        let mut writer = self.writer();
-        let written = self.append(&mut writer, of, step);
-        writer.begun = written.is_ok();
-        writer.machines.insert(of.to_owned(), step.after.clone());
-        let path = self.path.display();
-        match written {
-            Ok(()) if writer.lost > 0 => {
-                let lost = std::mem::take(&mut writer.lost);
-                tracing::info!("the journal {path} is written again; it lacks {lost} steps");
-            }
-            Ok(()) => {}
-            Err(error) => {
-                if writer.lost == 0 {
-                    tracing::warn!("the journal {path} cannot be written, until it can steps are lost: {error}");
-                }
-                writer.lost += 1;
-            }
-        }
-    }
-
-    fn append(&self, writer: &mut Writer, of: &str, step: &Step<'_>) -> io::Result<()> {
-        writer.follow(&self.path)?;
-        let mut text = writer.text(of, step);
-        if writer.end > 0 && writer.end.saturating_add(text.len() as u64) > self.limit {
-            fs::rename(&self.path, &self.aside).map_err(|error| {
-                io::Error::other(format!("it is full, and cannot be moved to {}: {error}", self.aside.display()))
-            })?;
-            writer.follow(&self.path)?;
-            text = writer.text(of, step);
-        }
-        // One write: what is cut by a crash is cut once.
-        writer.file.write_all(text.as_bytes())?;
-        writer.end = writer.end.saturating_add(text.len() as u64);
-        Ok(())
-    }
+    /// Steps missing since the last line.
+    missing: u64,
 }
 
 impl Writer {
-    /// Finds out what became of the file: it may have been moved, removed or truncated by somebody else.
-    fn follow(&mut self, path: &Path) -> io::Result<()> {
-        let held = self.file.metadata()?;
-        let moved = match fs::metadata(path) {
-            Ok(there) => (there.dev(), there.ino()) != (held.dev(), held.ino()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-            Err(error) => return Err(error),
-        };
-        if moved {
-            self.file = open(path)?;
+    fn new(path: PathBuf, limit: u64, trouble: Trouble) -> Self {
+        Self { path, limit, trouble, file: None, end: 0, begun: false, machines: BTreeMap::new(), missing: 0 }
+    }
+
+    /// Returns how many steps were lost on the way to the file.
+    fn take(&mut self, entry: Entry<Item>) -> u64 {
+        match entry {
+            Entry::Item(Item::Keep(names)) => self.machines.retain(|name, _| names.contains(name)),
+            // Counted by the queue.
+            Entry::Missing(count) => (self.begun, self.missing) = (false, self.missing + count),
+            Entry::Item(Item::Step(step)) => {
+                let written = self.append(&step);
+                self.begun = written.is_ok();
+                self.machines.insert(step.of, step.after);
+                let lost = u64::from(written.is_err());
+                self.missing += lost;
+                self.settle(written);
+                return lost;
+            }
         }
-        self.begun &= !moved && held.len() >= self.end;
-        self.end = self.file.metadata()?.len();
+        0
+    }
+
+    /// Logs when the file can no longer be written, and when it can be written again.
+    fn settle(&mut self, written: io::Result<()>) {
+        let path = self.path.display();
+        let why = written.err().map(|error| format!("the journal {path} cannot be written: {error}"));
+        let before = mem::replace(&mut *self.trouble.lock().unwrap_or_else(PoisonError::into_inner), why.clone());
+        match (before, why) {
+            (None, Some(why)) => tracing::warn!("{why}; its steps are lost until it can"),
+            (Some(_), None) => tracing::info!("the journal {path} is written again; it lacks {} steps", self.missing),
+            _ => {}
+        }
+        if self.begun {
+            self.missing = 0;
+        }
+    }
+
+    fn append(&mut self, step: &Taken) -> io::Result<()> {
+        self.follow()?;
+        let mut text = self.text(step);
+        if self.end > 0 && self.end.saturating_add(text.len() as u64) > self.limit {
+            // The journal before this one.
+            let mut aside = self.path.clone().into_os_string();
+            aside.push(".1");
+            fs::rename(&self.path, &aside).map_err(|error| {
+                io::Error::other(format!("it is full, and cannot be moved to {}: {error}", aside.display()))
+            })?;
+            self.follow()?;
+            text = self.text(step);
+        }
+        // One write: what is cut by a crash is cut once.
+        self.file.as_ref().map_or(Ok(()), |mut file| file.write_all(text.as_bytes()))?;
+        self.end = self.end.saturating_add(text.len() as u64);
+        Ok(())
+    }
+
+    /// Opens the file if that is yet to be done, or if another process has moved, removed or truncated it.
+    fn follow(&mut self) -> io::Result<()> {
+        let held = self.file.as_ref().map(File::metadata).transpose()?;
+        let is_same = match (&held, fs::metadata(&self.path)) {
+            (None, _) => false,
+            (Some(held), Ok(there)) => (there.dev(), there.ino()) == (held.dev(), held.ino()),
+            (Some(_), Err(error)) if error.kind() == io::ErrorKind::NotFound => false,
+            (Some(_), Err(error)) => return Err(error),
+        };
+        if !is_same {
+            // Closed first: the lock on it is ours.
+            self.file = None;
+            self.file = Some(open(&self.path)?);
+            // A full journal is moved, not the link that leads to it.
+            self.path = fs::canonicalize(&self.path)?;
+        }
+        self.begun &= is_same && held.is_some_and(|held| held.len() >= self.end);
+        self.end = self.file.as_ref().map(File::metadata).transpose()?.map_or(0, |held| held.len());
         Ok(())
     }
 
     /// A step, and before it what it takes to replay it.
-    fn text(&self, of: &str, step: &Step<'_>) -> String {
-        let mut text = String::new();
+    fn text(&self, step: &Taken) -> String {
+        let (mut text, mut missing) = (String::new(), self.missing);
+        let mut begin = |text: &mut String, of: &str, machine| {
+            text.push_str(&journal::begin_after(of, step.now, machine, mem::take(&mut missing)));
+        };
         if !self.begun {
             text.push_str(if self.is_cut() { "\n" } else { "" });
-            for (name, machine) in self.machines.iter().filter(|(name, _)| *name != of) {
-                text.push_str(&journal::begin(name, step.now, machine));
+            for (name, machine) in self.machines.iter().filter(|(name, _)| **name != step.of) {
+                begin(&mut text, name, machine);
             }
         }
         // Another machine than before has taken its place when everything was configured anew.
-        if !self.begun || self.machines.get(of) != Some(step.before) {
-            text.push_str(&journal::begin(of, step.now, step.before));
+        if !self.begun || self.machines.get(&step.of) != Some(&step.before) {
+            begin(&mut text, &step.of, &step.before);
         }
-        text + &journal::step(of, step)
+        text + &step.line
     }
 
     /// The last line did not come to its end.
     fn is_cut(&self) -> bool {
         let mut last = [b'\n'];
         // If it cannot be read, an empty line does no harm.
-        self.end > 0 && (self.file.read_exact_at(&mut last, self.end - 1).is_err() || last != [b'\n'])
+        let mut read = |file: &File| file.read_exact_at(&mut last, self.end - 1);
+        self.end > 0 && (self.file.as_ref().is_none_or(|file| read(file).is_err()) || last != [b'\n'])
     }
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let mut options = OpenOptions::new();
+    // Without waiting for whoever reads a pipe.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = options.read(true).append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("this is not a regular file"));
     }
@@ -159,25 +244,26 @@ fn open(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use perennial::{Event, Now, Setup, Template, UnixTime};
+    use perennial::{Event, Setup, Template, UnixTime};
     use perennial_kubernetes::journal::Replay;
     use tempfile::TempDir;
 
     use super::*;
 
     /// A machine that lives by its deadlines.
-    struct Life {
+    struct Life<'a> {
         machine: RotationMachine,
         now: Now,
         observer: Observer,
+        journal: &'a Journal,
     }
 
-    impl Life {
-        fn new(name: &str, journal: &Arc<Journal>) -> Self {
+    impl<'a> Life<'a> {
+        fn new(name: &str, journal: &'a Journal) -> Self {
             let now = Now { unix: UnixTime::from_secs(1_767_225_600), ..Now::default() };
             let template = Some(Arc::new(Template::node(name)));
             let machine = RotationMachine::new(Setup { template, ..Setup::default() }, now);
-            Self { machine, now, observer: journal.observer(name) }
+            Self { machine, now, observer: journal.observer(name), journal }
         }
 
         fn tick(&mut self) {
@@ -187,6 +273,7 @@ mod tests {
             let (now, event) = (self.now, Event::Tick);
             let actions = self.machine.handle(event.clone(), now);
             (self.observer)(&Step { now, event: &event, actions: &actions, before: &before, after: &self.machine });
+            assert!(self.journal.finish_within(Duration::from_secs(60)));
         }
     }
 
@@ -203,13 +290,13 @@ mod tests {
     fn every_file_of_a_shared_journal_replays_by_itself_and_is_no_longer_than_allowed() {
         let directory = TempDir::new().unwrap();
         let (path, aside) = (directory.path().join("journal"), directory.path().join("journal.1"));
-        let journal = Journal::open(&path, 10_000).unwrap();
+        let journal = Journal::start(&path, 10_000);
         let mut lives = ["one", "two"].map(|name| Life::new(name, &journal));
         let (mut files, mut length) = (0, 0);
         for n in 0..1000 {
             // One of them has less to tell.
             lives[usize::from(n % 7 == 0)].tick();
-            let before = std::mem::replace(&mut length, fs::metadata(&path).unwrap().len());
+            let before = mem::replace(&mut length, fs::metadata(&path).unwrap().len());
             assert!(length <= 10_000);
             if length < before {
                 files += 1;
@@ -224,12 +311,12 @@ mod tests {
     fn a_certificate_that_is_kept_no_more_begins_no_file_to_come() {
         let directory = TempDir::new().unwrap();
         let (path, aside) = (directory.path().join("journal"), directory.path().join("journal.1"));
-        let journal = Journal::open(&path, 10_000).unwrap();
+        let journal = Journal::start(&path, 10_000);
         let [mut stays, mut goes] = ["one", "two"].map(|name| Life::new(name, &journal));
         stays.tick();
         goes.tick();
         assert_eq!(replay(&path), (2, 2));
-        journal.keep(&["one".to_owned()].into());
+        journal.keep(["one".to_owned()].into());
         while !aside.exists() {
             stays.tick();
         }
@@ -240,7 +327,7 @@ mod tests {
     fn a_machine_that_takes_the_place_of_another_begins_anew() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("journal");
-        let journal = Journal::open(&path, 1 << 20).unwrap();
+        let journal = Journal::start(&path, 1 << 20);
         for _ in 0..2 {
             let mut life = Life::new("node", &journal);
             life.tick();
@@ -254,11 +341,58 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("journal");
         fs::write(&path, "{\"step\":{\"of\":\"no").unwrap();
-        Life::new("node", &Journal::open(&path, 1 << 20).unwrap()).tick();
+        Life::new("node", &Journal::start(&path, 1 << 20)).tick();
         let text = fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
         let version = format!("{{\"begin\":{{\"version\":1,\"perennial\":\"{}\",", env!("CARGO_PKG_VERSION"));
         assert!(lines[1].starts_with(&version) && lines[2].starts_with("{\"step\":"), "{text}");
+    }
+
+    #[test]
+    fn journal_that_cannot_be_opened_begins_with_what_it_lacks() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("later/journal");
+        let journal = Journal::start(&path, 1 << 20);
+        let mut life = Life::new("node", &journal);
+        (0..3).for_each(|_| life.tick());
+        assert!(journal.trouble().unwrap().ends_with("cannot be written: No such file or directory (os error 2)"));
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        life.tick();
+        assert_eq!((journal.trouble(), journal.lost()), (None, 3));
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\"missing\":3,"), "{text}");
+        assert_eq!(replay(&path), (1, 1));
+        life.tick();
+        assert_eq!(fs::read_to_string(&path).unwrap().matches("missing").count(), 1);
+    }
+
+    #[test]
+    fn steps_beyond_the_queue_are_named_as_missing() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("journal");
+        let (queue, trouble) = (Queue::new(10_000), Trouble::default());
+        let journal = Journal { queue: queue.clone(), trouble: trouble.clone() };
+        let mut observer = ["one", "two"].map(|name| journal.observer(name));
+        let now = Now { unix: UnixTime::from_secs(1_767_225_600), ..Now::default() };
+        let mut machine = RotationMachine::new(Setup::default(), now);
+        let mut step = |which: usize| {
+            let (event, before) = (Event::Tick, machine.clone());
+            let actions = machine.handle(event.clone(), now);
+            observer[which](&Step { now, event: &event, actions: &actions, before: &before, after: &machine });
+        };
+        // Nobody writes: the disk does not answer.
+        (0..100).for_each(|n| step(n % 2));
+        let lost = journal.lost();
+        assert!((50..100).contains(&lost), "{lost}");
+        let mut writer = Writer::new(path.clone(), 1 << 20, trouble);
+        for _ in 0..=100 - lost {
+            writer.take(queue.next());
+        }
+        step(0);
+        writer.take(queue.next());
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(&format!("\"missing\":{lost},")), "{text}");
+        assert_eq!(replay(&path).1, usize::try_from(101 - lost).unwrap());
     }
 }

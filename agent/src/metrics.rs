@@ -16,16 +16,25 @@ use perennial::Now;
 use perennial_kubernetes::rotation::Observer;
 use perennial_std::{FileCredential, Handle, clock};
 
+use crate::journal::Journal;
 use crate::lines::Lines;
+use crate::pulse::Pulse;
 use http::Answer;
 use tally::Tally;
 use view::View;
 
 /// Counts what happens, certificate by certificate.
 pub(crate) struct Metrics {
+    about: About,
+    pulse: Arc<Pulse>,
+    kept: Mutex<BTreeMap<String, Kept>>,
+}
+
+/// The process, and who else looks on at it.
+struct About {
     runtime: &'static str,
     outputs: Vec<Output>,
-    kept: Mutex<BTreeMap<String, Kept>>,
+    journal: Option<Arc<Journal>>,
 }
 
 /// A queue of lines, and the name of the descriptor behind it.
@@ -35,11 +44,6 @@ pub(crate) type Output = (&'static str, Lines);
 struct Kept {
     /// `None`: nothing is done about it that could be counted.
     tally: Option<Tally>,
-    /// When its next step is due, by a clock that stands still while the machine is suspended: whoever sleeps then is
-    /// not late.
-    next_step: Option<Instant>,
-    /// Since when its rotation is known to be over.
-    ended_since: Option<Instant>,
     /// `None`: not started yet.
     source: Option<Source>,
 }
@@ -57,23 +61,22 @@ pub(crate) enum Source {
 }
 
 impl Metrics {
-    pub(crate) fn new(runtime: &'static str, outputs: Vec<Output>) -> Arc<Self> {
-        Arc::new(Self { runtime, outputs, kept: Mutex::default() })
+    pub(crate) fn new(
+        runtime: &'static str,
+        outputs: Vec<Output>,
+        journal: Option<Arc<Journal>>,
+        pulse: Arc<Pulse>,
+    ) -> Arc<Self> {
+        Arc::new(Self { about: About { runtime, outputs, journal }, pulse, kept: Mutex::default() })
     }
 
     /// Counts the steps of the certificate of this name. One that is observed again goes on from where it was.
     pub(crate) fn observer(self: &Arc<Self>, of: &str) -> Observer {
-        let mut kept = self.kept();
-        let entry = kept.entry(of.to_owned()).or_default();
-        entry.tally.get_or_insert_default();
-        entry.next_step = Some(Instant::now());
-        drop(kept);
+        self.kept().entry(of.to_owned()).or_default().tally.get_or_insert_default();
         let (metrics, of) = (self.clone(), of.to_owned());
         Box::new(move |step| {
-            if let Some(Kept { tally: Some(tally), next_step, .. }) = metrics.kept().get_mut(&of) {
+            if let Some(Kept { tally: Some(tally), .. }) = metrics.kept().get_mut(&of) {
                 tally.take(step);
-                let sleep = step.after.deadline().map(|deadline| deadline.since(step.now.instant));
-                *next_step = sleep.and_then(|sleep| Instant::now().checked_add(sleep));
             }
         })
     }
@@ -96,18 +99,17 @@ impl Metrics {
     fn answer(&self, path: &str, now: Now, awake: Instant) -> Option<Answer> {
         match path {
             "/healthz" => {
-                self.note_ends(awake);
-                let why_not = view::why_not_alive(&self.views(), awake);
+                let why_not = self.pulse.why_not_alive(awake);
                 let alive = why_not.is_empty();
                 Some(Answer::text(alive, if alive { "ok\n".into() } else { why_not }))
             }
-            "/metrics" => Some(Answer::exposition(page::page(&self.views(), self.runtime, &self.outputs, now))),
+            "/metrics" => Some(Answer::exposition(page::page(&self.views(), &self.about, now))),
             "/readyz" => {
                 let why_not = view::why_not_ready(&self.views(), now);
                 let ready = why_not.is_empty();
                 Some(Answer::text(ready, if ready { "ready\n".into() } else { why_not }))
             }
-            "/state" => Some(Answer::json(&view::to_json(&self.views(), now))),
+            "/state" => Some(Answer::json(&view::to_json(&self.views(), &self.about, now))),
             _ => None,
         }
     }
@@ -116,18 +118,10 @@ impl Metrics {
         // A look may take long, at a file for one: no rotation is to wait for that.
         let kept = self.kept().clone();
         let view = |(name, kept)| {
-            let Kept { tally, next_step, ended_since, source } = kept;
-            View::new(name, tally, next_step, ended_since, source.as_ref())
+            let Kept { tally, source } = kept;
+            View::new(name, tally, source.as_ref())
         };
         kept.into_iter().map(view).collect()
-    }
-
-    /// Takes note of rotations that have ended: where everything is read again, others follow in a moment.
-    fn note_ends(&self, now: Instant) {
-        for kept in self.kept().values_mut() {
-            let ended = matches!(&kept.source, Some(Source::Rotation(handle, _)) if handle.link().has_ended());
-            kept.ended_since = ended.then(|| kept.ended_since.unwrap_or(now));
-        }
     }
 
     fn kept(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
@@ -139,9 +133,9 @@ impl Metrics {
 mod tests {
     use std::time::Duration;
 
-    use perennial::{Event, RotationMachine, Setup, Template};
+    use perennial::{RotationMachine, Setup, Template};
     use perennial_kubernetes::client::{Answer as Said, Health};
-    use perennial_kubernetes::rotation::{Snapshot, Step};
+    use perennial_kubernetes::rotation::Snapshot;
     use perennial_pki::interim;
     use perennial_std::link::Link;
 
@@ -151,8 +145,6 @@ mod tests {
     struct Rotation {
         metrics: Arc<Metrics>,
         link: Arc<Link>,
-        machine: RotationMachine,
-        observer: Observer,
     }
 
     fn later(span: Duration) -> Now {
@@ -179,17 +171,10 @@ mod tests {
                 at: now,
             };
             let link = Arc::new(Link::new("node".into(), snapshot));
-            let metrics = Metrics::new("std", Vec::new());
-            let observer = metrics.observer("node");
+            let metrics = Metrics::new("std", Vec::new(), None, Arc::default());
             metrics
                 .watch([("node".to_owned(), Source::Rotation(Handle::new(link.clone()), Lacking::default()))].into());
-            Self { metrics, link, machine, observer }
-        }
-
-        fn tick(&mut self, now: Now) {
-            let (event, before) = (Event::Tick, self.machine.clone());
-            let actions = self.machine.handle(event.clone(), now);
-            (self.observer)(&Step { now, event: &event, actions: &actions, before: &before, after: &self.machine });
+            Self { metrics, link }
         }
 
         /// The status and the body, so long after now.
@@ -200,36 +185,8 @@ mod tests {
     }
 
     #[test]
-    fn a_run_whose_rotation_has_ended_is_not_healthy_and_says_which() {
-        let rotation = Rotation::new();
-        assert_eq!(rotation.get("/healthz", Duration::ZERO), ("200 OK", "ok\n".into()));
-        rotation.link.end();
-        assert_eq!(rotation.get("/healthz", Duration::ZERO).0, "200 OK", "another one may follow in a moment");
-        let (status, body) = rotation.get("/healthz", Duration::from_secs(61));
-        assert_eq!((status, body.as_str()), ("503 Service Unavailable", "node: its rotation has ended\n"));
-    }
-
-    #[test]
-    fn a_run_whose_rotation_hangs_is_not_healthy_until_it_goes_on() {
-        let mut rotation = Rotation::new();
-        let [half, two, three] = [30, 120, 180].map(Duration::from_secs);
-        // Not even the first step was taken.
-        assert_eq!(rotation.get("/healthz", half).0, "200 OK");
-        assert_eq!(rotation.get("/healthz", two).0, "503 Service Unavailable");
-        rotation.tick(Now::default());
-        // It never sleeps for longer than a minute.
-        assert_eq!(rotation.machine.deadline(), Some(later(Duration::from_secs(60)).instant));
-        assert_eq!(rotation.get("/healthz", half + Duration::from_secs(60)).0, "200 OK");
-        let (status, body) = rotation.get("/healthz", three);
-        assert_eq!(status, "503 Service Unavailable");
-        assert!(body.starts_with("node: its rotation hangs: it was to look at the clock "), "{body}");
-        rotation.tick(later(Duration::from_secs(60)));
-        assert_eq!(rotation.get("/healthz", Duration::ZERO).0, "200 OK");
-    }
-
-    #[test]
     fn an_expired_certificate_has_a_time_to_live_below_zero_and_an_end() {
-        let metrics = Metrics::new("std", Vec::new());
+        let metrics = Metrics::new("std", Vec::new(), None, Arc::default());
         let rotation = Rotation::new();
         let credential = interim(&Template::node("worker"), Now::default().unix).unwrap();
         let end = credential.chain().certificate().validity.not_after();

@@ -1,62 +1,106 @@
-//! Who looks on at a run: its log, its journal, its metrics.
+//! Who looks on at a run: its log, its journal, its metrics. None of them keeps it from starting or running.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use perennial_kubernetes::rotation::Observer;
 use serde_json::json;
 
 use crate::cli;
-use crate::embedded::listen;
-use crate::failure::Failure;
 use crate::journal::Journal;
 use crate::metrics::{Metrics, Output, Source};
+use crate::pulse::Pulse;
 use crate::report::Report;
+
+/// How often a port that is taken is tried again.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// All who look on, at every certificate.
 pub(crate) struct Observers {
+    pub(crate) pulse: Arc<Pulse>,
     journal: Option<Arc<Journal>>,
     metrics: Option<Arc<Metrics>>,
-    /// Not served yet.
-    listener: Option<TcpListener>,
+    /// Where to serve; `None` once that is done.
+    listen: Option<SocketAddr>,
+    /// Why metrics cannot be served yet.
+    refused: Option<String>,
 }
 
 impl Observers {
-    /// Takes the socket, then the file: of all there is to check, that alone leaves something behind.
-    pub(crate) fn open(options: &cli::Observe, runtime: cli::Runtime, outputs: Vec<Output>) -> Result<Self, Failure> {
-        let listener = options.metrics_listen.map(listen).transpose()?;
-        let journal = options.journal.as_deref().map(|path| Journal::open(path, options.journal_limit)).transpose()?;
-        let metrics = listener.is_some().then(|| Metrics::new(runtime.name(), outputs));
-        Ok(Self { journal, metrics, listener })
+    /// Starts them. What the system refuses is logged, and tried again.
+    pub(crate) fn start(options: &cli::Observe, runtime: cli::Runtime, outputs: Vec<Output>) -> Self {
+        let (pulse, listen) = (Arc::<Pulse>::default(), options.metrics_listen);
+        let journal = options.journal.as_deref().map(|path| Arc::new(Journal::start(path, options.journal_limit)));
+        let metrics = listen.map(|_| Metrics::new(runtime.name(), outputs, journal.clone(), pulse.clone()));
+        Self { pulse, journal, metrics, listen, refused: None }
     }
 
     /// Those who look at the certificate of this name. To be called again when its rotation is started again.
     pub(crate) fn of(&self, name: &str) -> Vec<Observer> {
         let journal = self.journal.iter().map(|journal| journal.observer(name));
         let metrics = self.metrics.iter().map(|metrics| metrics.observer(name));
-        [log(name)].into_iter().chain(journal).chain(metrics).collect()
+        [log(name), self.pulse.observer(name)].into_iter().chain(journal).chain(metrics).collect()
     }
 
-    /// All certificates there are, from now on: how they are doing can be asked for.
+    /// All certificates there are, from now on.
     pub(crate) fn watch(&self, certificates: impl Iterator<Item = (String, Source)>) {
         let certificates: BTreeMap<String, Source> = certificates.collect();
+        let rotations = certificates.iter().filter_map(|(name, source)| match source {
+            Source::Rotation(handle, _) => Some((name.clone(), handle.clone())),
+            Source::Files(_) => None,
+        });
+        self.pulse.watch(rotations.collect());
         if let Some(journal) = &self.journal {
-            journal.keep(&certificates.keys().cloned().collect());
+            journal.keep(certificates.keys().cloned().collect());
         }
         if let Some(metrics) = &self.metrics {
             metrics.watch(certificates);
         }
     }
 
-    /// Answers those who ask, from the first call on. To be called once there are certificates.
-    pub(crate) fn serve(&mut self, report: &mut Report) -> Result<(), Failure> {
-        let (Some(listener), Some(metrics)) = (self.listener.take(), &self.metrics) else { return Ok(()) };
-        let address = listener.local_addr().map_err(Failure::failed)?;
-        metrics.serve(listener).map_err(Failure::failed)?;
-        let sentence = format!("metrics at http://{address}/metrics");
-        report.event("listening", json!({ "address": address.to_string() }), &sentence);
-        Ok(())
+    /// Serves the metrics, unless that is done. To be called once there are certificates, and again after
+    /// [`retry`](Self::retry).
+    pub(crate) fn serve(&mut self, report: &mut Report) {
+        let (Some(address), Some(metrics)) = (self.listen, &self.metrics) else { return };
+        let served = TcpListener::bind(address).and_then(|listener| {
+            let address = listener.local_addr()?;
+            metrics.serve(listener).map(|()| address)
+        });
+        match served {
+            Ok(address) => {
+                (self.listen, self.refused) = (None, None);
+                let sentence = format!("metrics at http://{address}/metrics");
+                report.event("listening", json!({ "address": address.to_string() }), &sentence);
+            }
+            Err(error) => {
+                let why = format!("cannot serve metrics on {address}: {error}");
+                if self.refused.as_ref() != Some(&why) {
+                    tracing::warn!("{why}; trying again every {RETRY:?}");
+                    report.event("trouble", json!({ "reason": why }), "");
+                }
+                self.refused = Some(why);
+            }
+        }
+    }
+
+    /// When to call [`serve`](Self::serve) again.
+    pub(crate) fn retry(&self) -> Option<Duration> {
+        self.listen.map(|_| RETRY)
+    }
+
+    /// What is wrong with any of them.
+    pub(crate) fn troubles(&self) -> impl Iterator<Item = String> {
+        let journal = self.journal.iter().filter_map(|journal| journal.trouble());
+        journal.chain(self.refused.clone())
+    }
+
+    /// Waits until the journal is written, for at most `within`.
+    pub(crate) fn finish_within(&self, within: Duration) {
+        if self.journal.as_ref().is_some_and(|journal| !journal.finish_within(within)) {
+            tracing::warn!("the journal ends before the run: its disk does not answer");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use perennial_std::{Directory, Handle, Left};
 
 use crate::cli::Runtime;
 use crate::failure::Failure;
+use crate::reactor;
 
 /// The prefix of kubelet's client certificate files.
 pub(crate) const PREFIX: &str = "kubelet-client";
@@ -74,15 +75,16 @@ impl Plan {
         match runtime {
             Runtime::Std => {
                 let (began_with, rotator) = build!(perennial_std::Rotator, self);
-                let handle = rotator.start().map_err(Failure::failed)?;
+                let handle = rotator.start().map_err(|error| Failure::no_thread("a rotation", &error))?;
                 Ok(Running { handle, began_with, thread: None })
             }
             Runtime::Smol => {
+                reactor::start().map_err(|error| Failure::no_thread("smol", &error))?;
                 let (began_with, rotator) = build!(perennial_smol::Rotator, self);
                 let (handle, rotation) = rotator.start();
                 // A program with an executor would spawn it there.
                 let thread = thread::Builder::new().name("smol".into()).spawn(|| smol::block_on(rotation));
-                let thread = Some(thread.map_err(Failure::failed)?);
+                let thread = Some(thread.map_err(|error| Failure::no_thread("a rotation", &error))?);
                 Ok(Running { handle: handle.blocking().clone(), began_with, thread })
             }
         }

@@ -59,14 +59,13 @@ fn keep(options: &cli::Run, report: &mut Report, log: Option<Lines>) -> Result<(
     let mut session = Session::prepare(options, Settings::read(options)?, None)?;
     let outputs = log.map(|log| ("stderr", log)).into_iter();
     let outputs = outputs.chain(report.lines().map(|lines| ("stdout", lines.clone()))).collect();
-    let mut observers = Observers::open(&options.observe, options.runtime, outputs)?;
+    let mut observers = Observers::start(&options.observe, options.runtime, outputs);
     let wakes = Wakes::new()?;
-    let mut service = Service::new();
+    let mut service = Service::new(&observers.pulse)?;
     let mut carried = Carried::default();
     loop {
         let mut running = session.start(carried, &wakes, &observers, report)?;
-        observers.serve(report)?;
-        let ended = running.until_ended(&wakes, report, &mut hook, &mut service);
+        let ended = running.until_ended(&wakes, &mut observers, report, &mut hook, &mut service);
         match &ended {
             Ok(Ended::Reloaded(_)) => service.reloading(),
             Ok(Ended::Stopped | Ended::InPlace) | Err(_) => service.stopping(),
@@ -75,10 +74,12 @@ fn keep(options: &cli::Run, report: &mut Report, log: Option<Lines>) -> Result<(
         match ended? {
             Ended::Stopped => {
                 hook.finish_within(PATIENCE);
+                observers.finish_within(OUTPUT);
                 return Ok(());
             }
             Ended::InPlace => {
                 hook.finish();
+                observers.finish_within(OUTPUT);
                 return Ok(());
             }
             Ended::Reloaded(next) => {

@@ -37,7 +37,7 @@ pub(crate) fn on_stop(then: impl FnOnce() + Send + 'static) -> Result<Arc<Atomic
             signal_hook::low_level::exit(1);
         }
     };
-    thread::Builder::new().name("signals".into()).spawn(wait).map_err(Failure::failed)?;
+    thread::Builder::new().name("signals".into()).spawn(wait).map_err(|error| Failure::no_thread("signals", &error))?;
     Ok(asked)
 }
 
@@ -45,6 +45,6 @@ pub(crate) fn on_stop(then: impl FnOnce() + Send + 'static) -> Result<Arc<Atomic
 pub(crate) fn on_each(which: &[i32], then: impl FnMut(i32) + Send + 'static) -> Result<(), Failure> {
     let mut signals = Signals::new(which).map_err(Failure::failed)?;
     let wait = move || signals.forever().for_each(then);
-    thread::Builder::new().name("signals".into()).spawn(wait).map_err(Failure::failed)?;
+    thread::Builder::new().name("signals".into()).spawn(wait).map_err(|error| Failure::no_thread("signals", &error))?;
     Ok(())
 }

@@ -198,13 +198,20 @@ fn clients_that_say_nothing_hold_up_nobody() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_refused_before_anything_is_written() {
+fn taken_metrics_port_is_retried_while_certificates_are_kept() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let output = perennial(directory.path(), &run_arguments(&["--metrics-listen", &address, "--journal", "j"]));
-    assert_eq!(output.code, Some(2), "{output:?}");
-    assert!(output.stderr.contains(&format!("cannot listen on {address}")), "{output:?}");
-    assert!(!directory.path().join("j").exists());
+    let more = ["--json", "--metrics-listen", &address];
+    let once = perennial(directory.path(), &run_arguments(&[more.as_slice(), &["--once"]].concat()));
+    assert_eq!(once.code, Some(0), "{once:?}");
+    assert!(once.stderr.contains(&format!("cannot serve metrics on {address}: Address already in use")), "{once:?}");
+
+    let mut run = Process::start(directory.path(), &run_arguments(&more));
+    run.event("resting", 1);
+    drop(taken);
+    assert_eq!(run.event("listening", 1)["address"], address.as_str());
+    assert!(get(&address, "/readyz").0.contains(" 200 OK"));
+    assert_eq!(run.stderr().matches("cannot serve metrics").count(), 1, "{}", run.stderr());
 }

@@ -14,10 +14,12 @@ use crate::sizes;
 pub(crate) struct Observe {
     /// Serve /metrics for Prometheus, /healthz, /readyz and /state here, without encryption: IP:PORT, localhost:PORT, or
     /// :PORT for all addresses of the host [default: nowhere].
-    /// What each metric means stands beside it, and in agent/docs/metrics.md
+    /// What each metric means stands beside it, and in agent/docs/metrics.md. An address that is taken is tried again
+    /// every five seconds
     #[arg(long, value_name = "ADDR", value_parser = listen::address)]
     pub(crate) metrics_listen: Option<SocketAddr>,
-    /// Write every step down here, for `perennial replay`; nothing in it is secret
+    /// Write every step down here, for `perennial replay`; nothing in it is secret. While the file cannot be written, steps
+    /// are lost, which is logged, and said in the file
     #[arg(long, value_name = "FILE")]
     pub(crate) journal: Option<PathBuf>,
     /// How long the journal may become; then it is moved to FILE.1, in the place of the one before

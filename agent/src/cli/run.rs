@@ -17,9 +17,10 @@ use crate::spans;
 /// Without a certificate in the directory, the first one is asked for with the bootstrap kubeconfig
 /// (or, if none is given, with the user of the kubeconfig itself); after that the certificate renews
 /// itself. Once there is a certificate, a kubeconfig that points at it is written, unless a usable
-/// one is there already. SIGTERM and SIGINT end it; started again it goes on with the certificate in
-/// the directory, and with the request that was not decided by then, whatever ended it: nobody has to
-/// approve a second one, and a denial is not forgotten. SIGHUP has everything read again, flags aside.
+/// one is there already. SIGTERM and SIGINT end it, within ten seconds whatever does not answer (a disk, a
+/// hook, the reader of its log); started again it goes on with the certificate in the directory, and with
+/// the request that was not decided by then, whatever ended it: nobody has to approve a second one, and a
+/// denial is not forgotten. SIGHUP has everything read again, flags aside.
 /// SIGUSR1 asks for new certificates now.
 ///
 /// The files are kubelet's: DIR/kubelet-client-current.pem always links to the pair in use. What was
@@ -42,7 +43,11 @@ Examples:
 
 Events with --json, of which certificate in \"of\": started, waiting_for_approval (csr), issued and
 rotated (serial, not_before, not_after), kept, resting (rotate_at), disabled, kubeconfig (path),
-trouble (reason), reloaded, listening (address); then stopped, or failed (reason).
+trouble (reason), reloaded, listening (address), missed (count: so many events were dropped here, stdout
+was not read); then stopped, or failed (reason).
+
+Log and events are queued for readers that are slow, up to 1 MiB each; what is dropped is counted. With
+--once the end waits up to five seconds for the reader of the result, and fails if it does not come.
 
 Exit codes:
   0  ended by a signal; with --once: certificates that are not due are in place

@@ -13,6 +13,8 @@ use smol::future::or;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use smol::{Async, LocalExecutor, Task, Timer};
 
+use crate::reactor;
+
 /// A request head may be this long, and have so many fields.
 const LONGEST_HEAD: usize = 8 * 1024;
 const MOST_FIELDS: usize = 100;
@@ -61,12 +63,14 @@ impl Answer {
 
 /// Serves what `find` has at each path, on a thread of its own.
 pub(super) fn serve(listener: TcpListener, find: impl Fn(&str) -> Option<Answer> + Send + 'static) -> io::Result<()> {
+    let no_thread = |error| io::Error::other(format!("cannot start a thread: {error}"));
+    reactor::start().map_err(no_thread)?;
     let listener = Async::try_from(listener)?;
-    thread::Builder::new().name("metrics".into()).spawn(move || {
+    let spawned = thread::Builder::new().name("metrics".into()).spawn(move || {
         let executor = LocalExecutor::new();
         smol::block_on(executor.run(accept(&executor, &listener, Rc::new(find))));
-    })?;
-    Ok(())
+    });
+    spawned.map(drop).map_err(no_thread)
 }
 
 async fn accept(

@@ -2,17 +2,17 @@
 
 use perennial::{Now, State, UnixTime};
 
-use super::Output;
+use super::About;
 use super::exposition::{Exposition, Kind, Sample, Value};
 use super::view::{View, class_and_code};
 use crate::rotation::{PREFIX, SERVING_PREFIX};
 
-pub(super) fn page(views: &[View], runtime: &str, outputs: &[Output], now: Now) -> String {
+pub(super) fn page(views: &[View], about: &About, now: Now) -> String {
     let mut page = Exposition::default();
-    let labels = vec![("version", env!("CARGO_PKG_VERSION")), ("runtime", runtime)];
+    let labels = vec![("version", env!("CARGO_PKG_VERSION")), ("runtime", about.runtime)];
     let build = Sample { labels, value: 1.0.into() };
     page.family("perennial_build_info", Kind::Gauge, "Which perennial this is.", [build]);
-    let dropped = outputs.iter().map(|(name, lines)| {
+    let dropped = about.outputs.iter().map(|(name, lines)| {
         let labels = vec![("output", *name)];
         Sample { labels, value: (lines.dropped() as f64).into() }
     });
@@ -21,6 +21,19 @@ pub(super) fn page(views: &[View], runtime: &str, outputs: &[Output], now: Now) 
         Kind::Counter,
         "Lines of the log or the JSON report that were dropped because their reader was too slow.",
         dropped,
+    );
+    let journal = |value: f64| Sample { labels: Vec::new(), value: value.into() };
+    page.family(
+        "perennial_journal_failing",
+        Kind::Gauge,
+        "1 if the journal cannot be written.",
+        about.journal.iter().map(|it| journal(flag(it.trouble().is_some()))),
+    );
+    page.family(
+        "perennial_journal_steps_lost_total",
+        Kind::Counter,
+        "Steps that are missing in the journal.",
+        about.journal.iter().map(|it| journal(it.lost() as f64)),
     );
     facts(&mut page, views);
     events(&mut page, views);

@@ -1,7 +1,6 @@
 //! How things are with each certificate, at the moment somebody wants to know.
 
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
 
 use perennial::{Certificate, Now, Reason, RotationMachine, State};
 use perennial_kubernetes::client::{Answer, Health, Progress};
@@ -9,13 +8,10 @@ use perennial_kubernetes::rotation::Snapshot;
 use perennial_pki::Credential;
 use serde_json::{Value, json};
 
-use super::Source;
 use super::tally::Tally;
+use super::{About, Source};
 use crate::report;
 use crate::spans::words;
-
-/// A rotation that takes its next step so much later than it wanted to hangs.
-const OVERDUE: Duration = Duration::from_secs(60);
 
 /// One certificate.
 pub(super) struct View {
@@ -23,21 +19,13 @@ pub(super) struct View {
     pub(super) tally: Option<Tally>,
     /// `None` until its rotation has started, and if it has none.
     pub(super) snapshot: Option<Arc<Snapshot>>,
-    ended_since: Option<Instant>,
-    next_step: Option<Instant>,
     credential: Option<Arc<Credential>>,
     /// What went wrong last, until it goes right.
     trouble: Option<String>,
 }
 
 impl View {
-    pub(super) fn new(
-        name: String,
-        tally: Option<Tally>,
-        next_step: Option<Instant>,
-        ended_since: Option<Instant>,
-        source: Option<&Source>,
-    ) -> Self {
+    pub(super) fn new(name: String, tally: Option<Tally>, source: Option<&Source>) -> Self {
         let (snapshot, credential, trouble) = match source {
             Some(Source::Rotation(handle, lacking)) => {
                 let snapshot = handle.snapshot();
@@ -50,7 +38,7 @@ impl View {
             Some(Source::Files(files)) => (None, Some(files.credential()), files.trouble()),
             None => (None, None, None),
         };
-        Self { name, tally, snapshot, ended_since, next_step, credential, trouble }
+        Self { name, tally, snapshot, credential, trouble }
     }
 
     /// The certificate held, expired or not.
@@ -61,15 +49,6 @@ impl View {
     /// The machine after its last step.
     pub(super) fn machine(&self) -> Option<&RotationMachine> {
         self.tally.as_ref()?.machine.as_ref()
-    }
-
-    /// `None`: its rotation does what it is there for, as far as that can be seen.
-    fn why_not_alive(&self, now: Instant) -> Option<String> {
-        if self.ended_since.is_some_and(|since| now.saturating_duration_since(since) > OVERDUE) {
-            return Some("its rotation has ended".into());
-        }
-        let late = now.saturating_duration_since(self.next_step?);
-        (late > OVERDUE).then(|| format!("its rotation hangs: it was to look at the clock {} ago", words(late)))
     }
 
     /// `None`: it is valid and in use.
@@ -146,12 +125,6 @@ impl View {
     }
 }
 
-/// A line for each certificate whose rotation is over, or hangs.
-pub(super) fn why_not_alive(views: &[View], now: Instant) -> String {
-    let line = |view: &View| view.why_not_alive(now).map(|why| format!("{}: {why}\n", view.name));
-    views.iter().filter_map(line).collect()
-}
-
 /// A line for each certificate that is not valid and in use.
 pub(super) fn why_not_ready(views: &[View], now: Now) -> String {
     let line = |view: &View| view.why_not_ready(now).map(|why| format!("{}: {why}\n", view.name));
@@ -159,12 +132,16 @@ pub(super) fn why_not_ready(views: &[View], now: Now) -> String {
     if views.is_empty() { "nothing is started yet\n".into() } else { why }
 }
 
-pub(super) fn to_json(views: &[View], now: Now) -> Value {
+pub(super) fn to_json(views: &[View], about: &About, now: Now) -> Value {
+    let dropped = about.outputs.iter().map(|(name, lines)| ((*name).to_owned(), lines.dropped().into()));
+    let journal = about.journal.as_ref().map(|it| json!({ "error": it.trouble(), "steps_lost": it.lost() }));
     let certificates = views.iter().map(|view| (view.name.clone(), view.to_json(now)));
     json!({
         "ready": why_not_ready(views, now).is_empty(),
         "at": now.unix.to_string(),
         "certificates": certificates.collect::<serde_json::Map<_, _>>(),
+        "lines_dropped": dropped.collect::<serde_json::Map<_, _>>(),
+        "journal": journal,
     })
 }
 

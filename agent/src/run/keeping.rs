@@ -23,6 +23,7 @@ use super::watch::Watch;
 use crate::cli::Run;
 use crate::failure::Failure;
 use crate::kubeconfigs::{self, Access};
+use crate::observers::Observers;
 use crate::report::Report;
 use crate::rotation::SERVING_PREFIX;
 use crate::spans::words;
@@ -73,11 +74,13 @@ impl<'a> Keeping<'a> {
     pub(super) fn until_ended(
         &mut self,
         wakes: &Wakes,
+        observers: &mut Observers,
         report: &mut Report,
         hook: &mut Hook,
         service: &mut Service,
     ) -> Result<Ended<'a>, Failure> {
         loop {
+            observers.serve(report);
             self.watches.iter_mut().for_each(|watch| watch.look(report, hook));
             self.kept.iter_mut().for_each(|kept| kept.look(report, hook));
             self.write_kubeconfig(report)?;
@@ -85,7 +88,8 @@ impl<'a> Keeping<'a> {
             self.look_at_store();
             // Whoever is started after us looks for files.
             let ready = !self.settings.first.rotated || self.watches[0].is_on_disk();
-            service.tell(ready, &self.watches.iter().map(Watch::status).collect::<Vec<_>>().join("; "));
+            let status = self.watches.iter().map(Watch::status).chain(observers.troubles());
+            service.tell(ready, &status.collect::<Vec<_>>().join("; "));
             self.look_at_expiry()?;
             if self.options.once && self.watches.iter().all(Watch::is_in_place) {
                 return Ok(Ended::InPlace);
@@ -93,7 +97,7 @@ impl<'a> Keeping<'a> {
             if self.watches.iter().any(|watch| watch.running.handle().link().has_ended()) {
                 return Err(Failure::Failed("a rotation has ended by itself; please report this as a bug".into()));
             }
-            let wake = match [self.next_look(), service.interval()].into_iter().flatten().min() {
+            let wake = match [self.next_look(), observers.retry()].into_iter().flatten().min() {
                 Some(span) => wakes.arrived.recv_timeout(span),
                 None => wakes.arrived.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };

@@ -62,7 +62,10 @@ impl NodeObject {
                 }
             }
         };
-        thread::Builder::new().name("node".into()).spawn(watch).map_err(Failure::failed)?;
+        thread::Builder::new()
+            .name("node".into())
+            .spawn(watch)
+            .map_err(|error| Failure::no_thread("the Node object", &error))?;
         Ok(Self { found, _ends_with_us: ends })
     }
 

@@ -1,8 +1,13 @@
 //! What systemd is told, where it asks to be told (sd_notify(3)).
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
+
+use crate::failure::Failure;
+use crate::pulse::Pulse;
 
 /// What systemd was told.
 pub(super) struct Service {
@@ -11,31 +16,31 @@ pub(super) struct Service {
     /// It is waited for to say so again.
     reloading: bool,
     status: String,
-    watchdog: Option<Duration>,
 }
 
 impl Service {
-    /// As the environment asks for it.
-    pub(super) fn new() -> Self {
-        Self { ready: false, reloading: false, status: String::new(), watchdog: sd_notify::watchdog_enabled() }
+    /// As the environment asks for it. The watchdog hears of us on a thread of its own, as long as the rotations take
+    /// their steps: whatever else waits, for a disk or a reader, is no reason for a restart.
+    ///
+    /// # Errors
+    /// If the system has no thread to give.
+    pub(super) fn new(pulse: &Arc<Pulse>) -> Result<Self, Failure> {
+        if let Some(within) = sd_notify::watchdog_enabled() {
+            let pulse = pulse.clone();
+            // Twice as often as it asks for: one may come late.
+            let watch = move || feed_watchdog(&pulse, within / 2);
+            let spawned = thread::Builder::new().name("watchdog".into()).spawn(watch);
+            spawned.map_err(|error| Failure::no_thread("the watchdog", &error))?;
+        }
+        Ok(Self { ready: false, reloading: false, status: String::new() })
     }
 
-    /// How often it has to hear of us.
-    pub(super) fn interval(&self) -> Option<Duration> {
-        // Twice as often as it asks for: one may come late.
-        self.watchdog.map(|within| within / 2)
-    }
-
-    /// We live, and this is how things are. Ready is who has the first certificate; once ready, it stays so. The serving
+    /// This is how things are. Ready is who has the first certificate; once ready, it stays so. The serving
     /// one may have to wait for a person, who may need what is started after us.
     pub(super) fn tell(&mut self, ready: bool, status: &str) {
         let is_news = if self.ready { self.reloading } else { ready };
         let status = (is_news || self.status != status).then(|| status.to_owned());
-        let news = [
-            is_news.then_some(NotifyState::Ready),
-            status.as_deref().map(NotifyState::Status),
-            self.watchdog.map(|_| NotifyState::Watchdog),
-        ];
+        let news = [is_news.then_some(NotifyState::Ready), status.as_deref().map(NotifyState::Status)];
         send(&news.into_iter().flatten().collect::<Vec<_>>());
         self.ready |= ready;
         self.reloading = false;
@@ -52,6 +57,20 @@ impl Service {
 
     pub(super) fn stopping(&self) {
         send(&[NotifyState::Stopping]);
+    }
+}
+
+fn feed_watchdog(pulse: &Pulse, interval: Duration) {
+    let mut reported = String::new();
+    loop {
+        let why_not = pulse.why_not_alive(Instant::now());
+        if why_not.is_empty() {
+            send(&[NotifyState::Watchdog]);
+        } else if why_not != reported {
+            tracing::error!("the watchdog is not fed: {}", why_not.trim_end());
+        }
+        reported = why_not;
+        thread::sleep(interval);
     }
 }
 

@@ -65,7 +65,10 @@ impl Wakes {
             // The end is something to look at, too.
             let _ = sender.send(Wake::Changed);
         };
-        thread::Builder::new().name("watch".into()).spawn(watch).map_err(Failure::failed)?;
+        thread::Builder::new()
+            .name("watch".into())
+            .spawn(watch)
+            .map_err(|error| Failure::no_thread("a certificate's watcher", &error))?;
         Ok(())
     }
 }

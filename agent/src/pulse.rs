@@ -1,0 +1,175 @@
+//! Whether the loops of the rotations take their steps when they are due: what watchdogs and liveness probes go by.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use perennial_kubernetes::rotation::Observer;
+use perennial_std::Handle;
+
+use crate::spans::words;
+
+/// A loop hangs if it misses its own deadline by more than this. Disks, name servers, hooks and signers are waited for
+/// elsewhere, so none of them makes it late.
+const OVERDUE: Duration = Duration::from_secs(60);
+/// Time for a loop to catch up where the whole process stood still: both its lateness and the probe come then.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+/// The loops of a run, by certificate.
+#[derive(Default)]
+pub(crate) struct Pulse(Mutex<BTreeMap<String, Loop>>);
+
+struct Loop {
+    /// When its next step is due, by a clock that stands still while the machine is suspended: a loop that sleeps then
+    /// is not late.
+    next_step: Option<Instant>,
+    /// `None`: not started yet.
+    handle: Option<Handle>,
+    wrong_since: Option<Instant>,
+}
+
+impl Pulse {
+    /// Observes the steps of the rotation of this certificate, whose first step is due now.
+    pub(crate) fn observer(self: &Arc<Self>, of: &str) -> Observer {
+        let first = Loop { next_step: Some(Instant::now()), handle: None, wrong_since: None };
+        self.loops().insert(of.to_owned(), first);
+        let (pulse, of) = (self.clone(), of.to_owned());
+        Box::new(move |step| {
+            if let Some(watched) = pulse.loops().get_mut(&of) {
+                let sleep = step.after.deadline().map(|deadline| deadline.since(step.now.instant));
+                watched.next_step = sleep.and_then(|sleep| Instant::now().checked_add(sleep));
+            }
+        })
+    }
+
+    /// From now on there are these rotations, and no others.
+    pub(crate) fn watch(&self, rotations: BTreeMap<String, Handle>) {
+        let mut loops = self.loops();
+        loops.retain(|name, _| rotations.contains_key(name));
+        for (name, handle) in rotations {
+            if let Some(watched) = loops.get_mut(&name) {
+                watched.handle = Some(handle);
+            }
+        }
+    }
+
+    /// A line for each rotation whose loop has ended or hangs. To be asked again and again: the first time that a loop
+    /// is found late it gets a few seconds, and after its end another may follow, where everything is read again.
+    pub(crate) fn why_not_alive(&self, now: Instant) -> String {
+        let mut lines = String::new();
+        for (name, watched) in &mut *self.loops() {
+            let ended = watched.handle.as_ref().is_some_and(|handle| handle.link().has_ended());
+            let late = watched.next_step.map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
+            if !ended && late <= OVERDUE {
+                watched.wrong_since = None;
+                continue;
+            }
+            let wrong = now.saturating_duration_since(*watched.wrong_since.get_or_insert(now));
+            if ended && wrong > OVERDUE {
+                lines += &format!("{name}: its rotation has ended\n");
+            } else if !ended && wrong > CATCH_UP {
+                lines += &format!("{name}: its rotation hangs: its next step was due {} ago\n", words(late));
+            }
+        }
+        lines
+    }
+
+    fn loops(&self) -> MutexGuard<'_, BTreeMap<String, Loop>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use perennial::{Event, Now, RotationMachine, Setup, Template};
+    use perennial_kubernetes::rotation::{Snapshot, Step};
+    use perennial_std::link::Link;
+
+    use super::*;
+
+    /// A rotation of which nothing is there but what can be seen.
+    struct Rotation {
+        pulse: Arc<Pulse>,
+        link: Arc<Link>,
+        machine: RotationMachine,
+        observer: Observer,
+        start: Instant,
+    }
+
+    fn later(span: Duration) -> Now {
+        let start = Now::default();
+        Now { instant: start.instant.after(span), unix: start.unix.after(span) }
+    }
+
+    impl Rotation {
+        fn new() -> Self {
+            let now = Now::default();
+            let template = Some(Arc::new(Template::node("worker")));
+            let machine = RotationMachine::new(Setup { template, ..Setup::default() }, now);
+            let snapshot = Snapshot {
+                credential: None,
+                state: machine.state(),
+                due: machine.due(now),
+                unwritten: false,
+                progress: None,
+                health: None,
+                last_error: None,
+                issued: 0,
+                wished_lifetime: None,
+                short_lived: None,
+                at: now,
+            };
+            let link = Arc::new(Link::new("node".into(), snapshot));
+            let pulse = Arc::new(Pulse::default());
+            let observer = pulse.observer("node");
+            pulse.watch([("node".to_owned(), Handle::new(link.clone()))].into());
+            Self { pulse, link, machine, observer, start: Instant::now() }
+        }
+
+        fn tick(&mut self, now: Now) {
+            let (event, before) = (Event::Tick, self.machine.clone());
+            let actions = self.machine.handle(event.clone(), now);
+            (self.observer)(&Step { now, event: &event, actions: &actions, before: &before, after: &self.machine });
+        }
+
+        fn probe(&self, seconds: u64) -> String {
+            self.pulse.why_not_alive(self.start + Duration::from_secs(seconds))
+        }
+    }
+
+    #[test]
+    fn ended_rotation_is_reported_once_no_other_follows() {
+        let rotation = Rotation::new();
+        assert_eq!(rotation.probe(0), "");
+        rotation.link.end();
+        assert_eq!([rotation.probe(1), rotation.probe(61)], ["", ""]);
+        assert_eq!(rotation.probe(62), "node: its rotation has ended\n");
+    }
+
+    #[test]
+    fn late_loop_is_reported_until_it_goes_on() {
+        let mut rotation = Rotation::new();
+        // Not even the first step was taken.
+        assert_eq!([rotation.probe(59), rotation.probe(120)], ["", ""]);
+        let why = rotation.probe(130);
+        assert!(why.starts_with("node: its rotation hangs: its next step was due 2 min"), "{why}");
+        rotation.tick(Now::default());
+        // It never sleeps for longer than a minute.
+        assert_eq!(rotation.machine.deadline(), Some(later(Duration::from_secs(60)).instant));
+        assert_eq!([rotation.probe(119), rotation.probe(180)], ["", ""]);
+        assert!(!rotation.probe(186).is_empty());
+        rotation.tick(later(Duration::from_secs(60)));
+        assert_eq!(rotation.probe(30), "");
+    }
+
+    #[test]
+    fn process_that_was_suspended_gets_time_to_catch_up() {
+        let mut rotation = Rotation::new();
+        rotation.tick(Now::default());
+        // SIGSTOP for ten minutes: the probe is answered before the loop has had a turn.
+        assert_eq!(rotation.probe(600), "");
+        rotation.start = Instant::now();
+        rotation.tick(later(Duration::from_secs(600)));
+        assert_eq!(rotation.probe(10), "");
+    }
+}
