@@ -130,8 +130,9 @@ pub(crate) fn make_room(path: &Path, current: &Path) -> Result<(), Failure> {
     Err(Failure::Usage(why))
 }
 
-const fn may_pass(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+fn may_pass(kind: ErrorKind) -> bool {
+    let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
+    kind == ErrorKind::ReadOnlyFilesystem || full.contains(&kind)
 }
 
 /// Writes the node's kubeconfig: it points at the certificate that rotation keeps current.

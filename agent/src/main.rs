@@ -79,6 +79,7 @@ fn main() -> ExitCode {
 }
 
 fn run_command(command: &Command, log: Option<Lines>) -> Result<(), Failure> {
+    signals::survive_file_size_limit()?;
     match command {
         Command::Demo(options) => demo::demo(options),
         Command::Run(options) => run::run(options, log),

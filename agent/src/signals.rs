@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
@@ -39,6 +39,12 @@ pub(crate) fn on_stop(then: impl FnOnce() + Send + 'static) -> Result<Arc<Atomic
     };
     thread::Builder::new().name("signals".into()).spawn(wait).map_err(|error| Failure::no_thread("signals", &error))?;
     Ok(asked)
+}
+
+/// Has a write beyond the limit of file sizes (RLIMIT_FSIZE) fail as on a full disk, instead of ending the process.
+pub(crate) fn survive_file_size_limit() -> Result<(), Failure> {
+    // A handler, not an ignored signal: programs that are started from here get the default back.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map(drop).map_err(Failure::failed)
 }
 
 /// Calls `then` each time one of these arrives, on a thread of its own.

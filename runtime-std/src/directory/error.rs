@@ -55,12 +55,15 @@ impl DirectoryError {
         Self::Io { what, path: path.into(), source }
     }
 
-    /// Nobody can write to that disk now: it is read-only, or there is no room on it for one name more.
+    /// The disk takes nothing now: it is read-only or full, or a limit of the process (RLIMIT_FSIZE) says so.
     pub(super) fn is_of_the_disk(&self) -> bool {
         let Self::Io { source, .. } = self else { return false };
         matches!(
             source.kind(),
-            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+                | io::ErrorKind::FileTooLarge
         )
     }
 
