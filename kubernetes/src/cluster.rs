@@ -32,7 +32,7 @@ impl Cluster {
     pub fn from_url(url: &str) -> Result<Self, ClusterError> {
         // What stands before an `@` may be a password.
         let shown = if url.contains('@') { "…".to_owned() } else { printable(url) };
-        let bad = |why| ClusterError::Url { url: shown.clone(), why };
+        let bad = |why: &'static str| ClusterError::Url { url: shown.clone(), why };
         let (scheme, rest) =
             url.trim().split_once("://").ok_or_else(|| bad("it has no scheme; expected https://host"))?;
         if scheme.eq_ignore_ascii_case("http") {
@@ -51,13 +51,10 @@ impl Cluster {
         if authority.contains('@') {
             return Err(bad("credentials do not belong in the URL"));
         }
-        let (host, port) = split_port(authority).ok_or_else(|| bad("the port is not a number from 1 to 65535"))?;
-        if ServerName::try_from(host).is_err() {
-            return Err(bad("the host is neither a DNS name nor an IP address"));
-        }
+        let (host, port) = split_port(authority).map_err(bad)?;
         Ok(Self {
-            host: host.to_owned(),
-            port,
+            host,
+            port: port.unwrap_or(443),
             path_prefix: path.trim_end_matches('/').to_owned(),
             roots: None,
             tls_server_name: None,
@@ -104,7 +101,8 @@ impl Cluster {
         self.proxy.as_ref()
     }
 
-    /// The host to connect to: a DNS name or an IP address, IPv6 without brackets.
+    /// The host to connect to: a DNS name or an IP address, IPv6 without brackets, with its zone if it has one
+    /// (`fe80::1%eth0`).
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -126,7 +124,7 @@ impl Cluster {
 
     /// The name the server's certificate must carry.
     pub fn tls_server_name(&self) -> &str {
-        self.tls_server_name.as_deref().unwrap_or(&self.host)
+        self.tls_server_name.as_deref().unwrap_or_else(|| without_zone(&self.host))
     }
 
     /// Whether the server's certificate is not checked.
@@ -141,24 +139,36 @@ impl Cluster {
 
     /// `host:port`, as a proxy wants it.
     pub(crate) fn address(&self) -> String {
-        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
-        format!("{open}{}{close}:{}", self.host, self.port)
+        format!("{}:{}", bracketed(without_zone(&self.host)), self.port)
     }
 
-    /// `host` or `host:port` as the `Host` header wants it.
+    /// `host` or `host:port` as the `Host` header wants it. A zone means something on this host only (RFC 6874 §1).
     pub(crate) fn authority(&self) -> String {
-        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
-        match self.port {
-            443 => format!("{open}{}{close}", self.host),
-            port => format!("{open}{}{close}:{port}", self.host),
-        }
+        with_port(&bracketed(without_zone(&self.host)), self.port)
     }
+}
+
+fn with_port(host: &str, port: u16) -> String {
+    match port {
+        443 => host.to_owned(),
+        port => format!("{host}:{port}"),
+    }
+}
+
+/// An IPv6 address has brackets around it in a URL.
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+fn without_zone(host: &str) -> &str {
+    host.split_once('%').map_or(host, |(ip, _)| ip)
 }
 
 /// The server's URL.
 impl fmt::Display for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "https://{}{}", self.authority(), self.path_prefix)
+        let host = bracketed(&self.host).replace('%', "%25");
+        write!(f, "https://{}{}", with_port(&host, self.port), self.path_prefix)
     }
 }
 
@@ -174,25 +184,46 @@ impl fmt::Debug for Cluster {
     }
 }
 
-/// `host`, `host:port`, `[v6]`, `[v6]:port`.
-fn split_port(authority: &str) -> Option<(&str, u16)> {
+/// The host and the port of `host`, `host:port`, `[v6]`, `[v6]:port` or `[v6%25zone]:port` (RFC 6874).
+///
+/// # Errors
+/// Why it is none of these.
+pub(crate) fn split_port(authority: &str) -> Result<(String, Option<u16>), &'static str> {
+    const BRACKETS: &str = "an IPv6 address needs brackets, as in https://[fd00::1]:6443";
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
-            let (host, after) = rest.split_once(']')?;
-            // Brackets are for IPv6 only.
-            host.parse::<std::net::Ipv6Addr>().ok()?;
-            (host, if after.is_empty() { None } else { Some(after.strip_prefix(':')?) })
+            let (host, after) = rest.split_once(']').ok_or("a bracket is not closed")?;
+            let port = match after {
+                "" => None,
+                after => Some(after.strip_prefix(':').ok_or("there is something between the brackets and the port")?),
+            };
+            (v6(host).ok_or("what is in brackets is not an IPv6 address")?, port)
         }
+        None if authority.bytes().filter(|byte| *byte == b':').count() > 1 => return Err(BRACKETS),
         None => match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
+            Some((host, port)) => (host.to_owned(), Some(port)),
+            None => (authority.to_owned(), None),
         },
     };
-    let Some(port) = port else { return Some((host, 443)) };
-    if !port.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
+    if ServerName::try_from(without_zone(&host)).is_err() || host.contains('%') && !host.contains(':') {
+        return Err("the host is neither a DNS name nor an IP address");
     }
-    port.parse().ok().filter(|port| *port != 0).map(|port| (host, port))
+    let Some(port) = port else { return Ok((host, None)) };
+    let number = port.parse().ok().filter(|number| *number != 0 && port.bytes().all(|byte| byte.is_ascii_digit()));
+    Ok((host, Some(number.ok_or("the port is not a number from 1 to 65535")?)))
+}
+
+/// An IPv6 address with its zone, the name or number of an interface, if there is one.
+fn v6(text: &str) -> Option<String> {
+    let (ip, zone) = match text.split_once('%') {
+        // A bare `%` is how resolvers and `ip` write it.
+        Some((ip, zone)) => (ip, Some(zone.strip_prefix("25").unwrap_or(zone))),
+        None => (text, None),
+    };
+    ip.parse::<std::net::Ipv6Addr>().ok()?;
+    let Some(zone) = zone else { return Some(ip.to_owned()) };
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (!zone.is_empty() && zone.bytes().all(fits)).then(|| format!("{ip}%{zone}"))
 }
 
 /// Foreign text made fit for one line of a message.
@@ -316,6 +347,8 @@ mod tests {
             (" https://10.0.0.1:6443/\n", "10.0.0.1", 6443, "", "https://10.0.0.1:6443"),
             ("https://[::1]:6443", "::1", 6443, "", "https://[::1]:6443"),
             ("https://[2001:db8::1]", "2001:db8::1", 443, "", "https://[2001:db8::1]"),
+            ("https://[fe80::1%25eth0]:6443", "fe80::1%eth0", 6443, "", "https://[fe80::1%25eth0]:6443"),
+            ("https://[fe80::1%eth0.100]", "fe80::1%eth0.100", 443, "", "https://[fe80::1%25eth0.100]"),
             (
                 "https://rancher/k8s/clusters/c-1/",
                 "rancher",
@@ -327,7 +360,8 @@ mod tests {
             let cluster = Cluster::from_url(url).unwrap();
             assert_eq!((cluster.host(), cluster.port(), cluster.path_prefix()), (host, port, prefix), "{url}");
             assert_eq!(cluster.to_string(), shown);
-            assert_eq!(cluster.tls_server_name(), host);
+            assert_eq!(cluster.tls_server_name(), host.split('%').next().unwrap());
+            assert!(!cluster.authority().contains('%') && !cluster.address().contains('%'));
         }
     }
 
@@ -343,9 +377,16 @@ mod tests {
             ("https://api.example:0", "port"),
             ("https://api.example:65536", "port"),
             ("https://api.example:+1", "port"),
-            ("https://::1", "port"),
-            ("https://[::1", "port"),
-            ("https://[api.example]", "port"),
+            ("https://::1", "an IPv6 address needs brackets, as in https://[fd00::1]:6443"),
+            ("https://fd00::1:6443", "an IPv6 address needs brackets"),
+            ("https://fe80::1%eth0:6443", "an IPv6 address needs brackets"),
+            ("https://[::1", "not closed"),
+            ("https://[::1]6443", "between the brackets and the port"),
+            ("https://[::1]:", "port"),
+            ("https://[api.example]", "not an IPv6 address"),
+            ("https://[fe80::1%25]", "not an IPv6 address"),
+            ("https://[fe80::1%25a/b]", "not closed"),
+            ("https://api.example%eth0", "host"),
             ("https://api example", "host"),
             ("https://api.example/a?b", "query"),
             ("https://api.example/a b", "path"),

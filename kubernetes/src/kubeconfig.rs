@@ -21,7 +21,7 @@ use perennial_pki::{Credential, CredentialError, Roots};
 use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
-use crate::cluster::Proxy;
+use crate::cluster::{Cluster, ClusterError, Proxy};
 use document::{Field, Node};
 pub use error::{KubeconfigError, Place};
 use error::{list, shown};
@@ -377,7 +377,12 @@ fn server(field: &Field<'_>) -> Result<String, KubeconfigError> {
     if !scheme.eq_ignore_ascii_case("https") || host.is_empty() || !rest.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(field.invalid("expected an address like https://10.0.0.1:6443"));
     }
-    Ok(text.to_owned())
+    match Cluster::from_url(text) {
+        // The address itself may be half the file, after a quote that is not closed.
+        Err(ClusterError::Url { why, .. }) => Err(field.invalid(why)),
+        Err(error) => Err(field.invalid(error.to_string())),
+        Ok(_) => Ok(text.to_owned()),
+    }
 }
 
 fn server_name(field: &Field<'_>) -> Result<String, KubeconfigError> {

@@ -95,6 +95,11 @@ fn a_server_is_reached_by_https_only() {
         ("server: 'h:6443'", "5:21: clusters[0].cluster.server: expected an address like https://10.0.0.1:6443"),
         ("server: 'https:///x'", "5:21: clusters[0].cluster.server: expected an address like https://10.0.0.1:6443"),
         ("server: 'https://h x'", "5:21: clusters[0].cluster.server: expected an address like https://10.0.0.1:6443"),
+        (
+            "server: 'https://fd00::1:6443'",
+            "5:21: clusters[0].cluster.server: an IPv6 address needs brackets, as in https://[fd00::1]:6443",
+        ),
+        ("server: 'https://h:port'", "5:21: clusters[0].cluster.server: the port is not a number from 1 to 65535"),
         ("server: 'https://u:p@h'", "5:21: clusters[0].cluster.server: credentials do not belong in the address"),
         (
             "server: 'https://h', tls-server-name: 'a b'",

@@ -4,7 +4,6 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
 use super::{ClusterError, split_port};
@@ -46,15 +45,9 @@ impl Proxy {
             }
             None => (None, authority),
         };
-        let port_given =
-            address.rsplit_once(':').is_some_and(|(host, _)| !host.starts_with('[') || host.ends_with(']'));
-        let (host, port) =
-            split_port(address).ok_or(ClusterError::Proxy("its port is not a number from 1 to 65535"))?;
-        if ServerName::try_from(host).is_err() {
-            return Err(ClusterError::Proxy("its host is neither a DNS name nor an IP address"));
-        }
-        let (url, host) = (Zeroizing::new(url.trim().to_owned()), host.to_owned());
-        Ok(Self { url, host, port: if port_given { port } else { 80 }, credentials })
+        let (host, port) = split_port(address).map_err(ClusterError::Proxy)?;
+        let url = Zeroizing::new(url.trim().to_owned());
+        Ok(Self { url, host, port: port.unwrap_or(80), credentials })
     }
 
     /// The URL it was read from, credentials and all.
