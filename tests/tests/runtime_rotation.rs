@@ -177,3 +177,17 @@ fn a_waiting_request_shows_its_progress_and_a_dropped_one_does_not() {
         handle.shutdown();
     });
 }
+
+#[test]
+fn zone_of_server_address_is_dialled() {
+    on_both(|runtime| {
+        // Nobody has this address: what matters is that it is one, and no name to look up.
+        let cluster =
+            Arc::new(Cluster::from_url("https://[fe80::1%25lo]:6443").unwrap().with_insecure_skip_tls_verify());
+        let handle = node(runtime, &cluster).start();
+        let failed = handle.wait_for(BOUND, |now| now.last_error.is_some()).unwrap();
+        let why = failed.last_error.clone().unwrap();
+        assert!(why.contains("at https://[fe80::1%25lo]:6443: cannot connect") && why.contains("os error"), "{why}");
+        handle.shutdown();
+    });
+}
