@@ -5,6 +5,7 @@
 //! - [`cluster`], [`kubeconfig`]: which API server, and as whom; [`kubelet_config`]: which certificates.
 //! - [`addresses`]: what a node's serving certificate is for.
 //! - [`journal`]: every step of a machine as a line of text, and its replay.
+//! - [`text`]: files as editors and shells leave them.
 //! - `server` (feature): an embedded API server for development, demos and tests.
 
 #![forbid(unsafe_code)]
@@ -20,3 +21,4 @@ pub mod objects;
 pub mod rotation;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod text;
