@@ -5,9 +5,10 @@
 //! relative to the kubeconfig, inline data goes before files, unknown fields are ignored. What this crate does not do
 //! (exec plugins, proxies, impersonation …) is refused where it would be needed, never silently skipped.
 
-mod document;
+pub(crate) mod document;
 mod error;
 mod opaque;
+mod spelling;
 mod write;
 
 use std::fmt;
@@ -22,6 +23,7 @@ use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
 use crate::cluster::{Cluster, ClusterError, Proxy};
+use crate::text;
 use document::{Field, Node};
 pub use error::{KubeconfigError, Place};
 use error::{list, shown};
@@ -37,6 +39,7 @@ pub struct Kubeconfig {
     root: Node,
     current_context: Option<String>,
     contexts: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// An API server and how to know it.
@@ -73,7 +76,7 @@ pub enum Credentials {
 
 impl Kubeconfig {
     /// Parses the text of the kubeconfig at `path`. The path is not opened: it is for messages, and for the file names
-    /// in the text, which are relative to its directory.
+    /// in the text, which are relative to its directory. Of several YAML documents the first one counts, as for kubectl.
     ///
     /// # Errors
     /// The text is not YAML, or not of a kubeconfig's shape. Entries are looked into only when they are selected.
@@ -82,10 +85,15 @@ impl Kubeconfig {
         if text.trim().is_empty() {
             return Err(KubeconfigError::Invalid { at: at_start(), reason: "the file is empty".into() });
         }
-        let root = Node::parse(path, text)?;
-        if root.is_empty() {
-            return Err(KubeconfigError::Invalid { at: at_start(), reason: "there is nothing in the file".into() });
-        }
+        let (documents, error) = Node::documents(path, text);
+        let mut documents = documents.into_iter();
+        let (root, more) = match (documents.next(), documents.next(), error) {
+            (Some(root), more, error) => (root, more.is_some() || error.is_some()),
+            (None, _, Some(error)) => return Err(error),
+            (None, _, None) => {
+                return Err(KubeconfigError::Invalid { at: at_start(), reason: "there is nothing in the file".into() });
+            }
+        };
         let document = Field::root(path, &root);
         expect(&document, "apiVersion", "v1")?;
         expect(&document, "kind", "Config")?;
@@ -93,7 +101,20 @@ impl Kubeconfig {
         entries(&document, "users")?;
         let contexts = entries(&document, "contexts")?.into_iter().map(|(name, _)| name.to_owned()).collect();
         let current_context = document.get("current-context")?.map(|name| name.text()).transpose()?.map(str::to_owned);
-        Ok(Self { path: path.to_owned(), root, current_context, contexts })
+        let mut warnings = Vec::new();
+        if more {
+            let at = at_start();
+            warnings.push(format!("{at}: a second YAML document follows; only the first one counts, as for kubectl"));
+        }
+        warnings.extend(document.repetitions());
+        warnings.extend(misspellings(&document)?);
+        Ok(Self { path: path.to_owned(), root, current_context, contexts, warnings })
+    }
+
+    /// What is odd in the file and does no harm, such as a key given twice or one that looks misspelt: one line each, for
+    /// people, and without anything secret.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Where it came from.
@@ -235,7 +256,8 @@ impl Selected<'_> {
         if let Some(field) = user.get("tokenFile")? {
             match (self.content(&field, read), &inline) {
                 (Ok(Content { at, bytes, .. }), _) => {
-                    let token = std::str::from_utf8(&bytes).ok().and_then(bearer_token);
+                    let text = text::decode(&bytes).ok();
+                    let token = text.as_deref().and_then(|text| bearer_token(text));
                     let reason = "this file does not hold a bearer token".to_owned();
                     return token.ok_or(KubeconfigError::Invalid { at, reason }).map(Some);
                 }
@@ -338,6 +360,51 @@ fn expect(document: &Field<'_>, key: &str, value: &str) -> Result<(), Kubeconfig
     }
 }
 
+/// Warnings about keys that look like one that is read, in the file as a whole.
+fn misspellings(document: &Field<'_>) -> Result<Vec<String>, KubeconfigError> {
+    let mut warnings = document.misspellings(KEYS);
+    for (kind, keys) in [("cluster", CLUSTER_KEYS), ("user", USER_KEYS), ("context", CONTEXT_KEYS)] {
+        for item in document.items(&format!("{kind}s"))? {
+            warnings.extend(item.misspellings(&["name", kind]));
+            // What is in an entry that is not selected may be odd.
+            warnings.extend(item.get(kind).ok().flatten().iter().flat_map(|entry| entry.misspellings(keys)));
+        }
+    }
+    Ok(warnings)
+}
+
+/// Source: `k8s.io/client-go/tools/clientcmd/api/v1`.
+const KEYS: &[&str] =
+    &["apiVersion", "kind", "preferences", "clusters", "users", "contexts", "current-context", "extensions"];
+const CLUSTER_KEYS: &[&str] = &[
+    "server",
+    "tls-server-name",
+    "insecure-skip-tls-verify",
+    "certificate-authority",
+    "certificate-authority-data",
+    "proxy-url",
+    "disable-compression",
+    "extensions",
+];
+const USER_KEYS: &[&str] = &[
+    "client-certificate",
+    "client-certificate-data",
+    "client-key",
+    "client-key-data",
+    "token",
+    "tokenFile",
+    "as",
+    "as-uid",
+    "as-groups",
+    "as-user-extra",
+    "username",
+    "password",
+    "auth-provider",
+    "exec",
+    "extensions",
+];
+const CONTEXT_KEYS: &[&str] = &["cluster", "user", "namespace", "extensions"];
+
 /// The items of a list of named things, by name.
 fn entries<'a>(document: &Field<'a>, list: &str) -> Result<Vec<(&'a str, Field<'a>)>, KubeconfigError> {
     let mut entries: Vec<(&str, Field<'a>)> = Vec::new();
@@ -397,8 +464,11 @@ fn proxy(field: &Field<'_>) -> Result<Proxy, KubeconfigError> {
     Proxy::from_url(field.text()?).map_err(|error| field.invalid(error.to_string()))
 }
 
-/// A token is sent in an HTTP header, so it is one word of visible ASCII. White space around it is not part of it.
+/// A token is sent in an HTTP header, so it is one word of visible ASCII, and API servers take no more than 1 MiB of
+/// headers. White space around it is not part of it.
 fn bearer_token(text: &str) -> Option<Zeroizing<String>> {
+    const LONGEST: usize = 512 << 10;
     let token = text.trim();
-    (!token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic())).then(|| Zeroizing::new(token.to_owned()))
+    (!token.is_empty() && token.len() <= LONGEST && token.bytes().all(|b| b.is_ascii_graphic()))
+        .then(|| Zeroizing::new(token.to_owned()))
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use crate::kubeconfig::KubeconfigError;
+use crate::kubeconfig::document::{Field, Node};
 
 /// What `kubelet.config.k8s.io/v1beta1` says about certificates. `None`: the file does not say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,55 +18,91 @@ pub struct KubeletConfig {
     pub tls_cert_file: Option<PathBuf>,
     /// `tlsPrivateKeyFile`: the key that belongs to it.
     pub tls_private_key_file: Option<PathBuf>,
+    /// What is odd in the file and does no harm, as kubelet sees it: a key given twice, or one that looks like one of the
+    /// above. One line each, for people, with file, line and column.
+    pub warnings: Vec<String>,
 }
 
 const KIND: &str = "KubeletConfiguration";
 const GROUP: &str = "kubelet.config.k8s.io/";
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Text {
-    kind: Option<String>,
-    api_version: Option<String>,
-    rotate_certificates: Option<bool>,
-    #[serde(rename = "serverTLSBootstrap")]
-    server_tls_bootstrap: Option<bool>,
-    tls_cert_file: Option<String>,
-    tls_private_key_file: Option<String>,
-}
+/// Everything in the file that is read here.
+const KEYS: &[&str] =
+    &["kind", "apiVersion", "rotateCertificates", "serverTLSBootstrap", "tlsCertFile", "tlsPrivateKeyFile"];
 
 impl KubeletConfig {
     /// Reads the text, YAML or JSON, of the file at `path`. The path is not opened: names of files in it are
-    /// meant from there, as kubelet means them.
+    /// meant from there, as kubelet means them. Of several YAML documents, as in kubeadm's files, the one of the kind
+    /// `KubeletConfiguration` counts.
     ///
     /// # Errors
-    /// [`KubeletConfigError`] if it is no such file, or something we need in it is of the wrong kind.
+    /// [`KubeletConfigError`] if there is no such document, or something we need in it is of the wrong kind or given twice
+    /// with different values.
     pub fn parse(path: &Path, text: &str) -> Result<Self, KubeletConfigError> {
-        let options = serde_saphyr::options! { with_snippet: false };
-        let Text { kind, api_version, rotate_certificates, server_tls_bootstrap, tls_cert_file, tls_private_key_file } =
-            serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-                let location = error.location().unwrap_or(serde_saphyr::Location::UNKNOWN);
-                let reason = error.to_string().lines().next().unwrap_or_default().to_owned();
-                KubeletConfigError::Text { line: location.line(), column: location.column(), reason }
-            })?;
-        let kind = kind.unwrap_or_default();
-        let api_version = api_version.unwrap_or_default();
-        if kind != KIND || !api_version.starts_with(GROUP) {
-            return Err(KubeletConfigError::Kind { kind, api_version });
+        let (documents, error) = Node::documents(path, text);
+        if let Some(error) = error {
+            return Err(unreadable(error));
         }
-        let from = path.parent().unwrap_or_else(|| Path::new(""));
-        let file = |name: Option<String>| name.filter(|name| !name.is_empty()).map(|name| from.join(name));
-        let config = Self {
-            rotate_certificates,
-            server_tls_bootstrap,
-            tls_cert_file: file(tls_cert_file),
-            tls_private_key_file: file(tls_private_key_file),
-        };
+        let document = of_kubelet(path, &documents)?;
+        let config = Self::read(path, &document).map_err(unreadable)?;
         match (&config.tls_cert_file, &config.tls_private_key_file) {
             (Some(_), None) | (None, Some(_)) => Err(KubeletConfigError::HalfAPair),
             _ => Ok(config),
         }
     }
+
+    fn read(path: &Path, document: &Field<'_>) -> Result<Self, KubeconfigError> {
+        let flag = |key| document.get(key)?.as_ref().map(Field::flag).transpose();
+        let from = path.parent().unwrap_or_else(|| Path::new(""));
+        let file = |key| -> Result<Option<PathBuf>, KubeconfigError> {
+            Ok(document.get(key)?.map(|name| name.text()).transpose()?.map(|name| from.join(name)))
+        };
+        Ok(Self {
+            rotate_certificates: flag("rotateCertificates")?,
+            server_tls_bootstrap: flag("serverTLSBootstrap")?,
+            tls_cert_file: file("tlsCertFile")?,
+            tls_private_key_file: file("tlsPrivateKeyFile")?,
+            warnings: document.repetitions().into_iter().chain(document.misspellings(KEYS)).collect(),
+        })
+    }
+}
+
+/// The document of kubelet's kind among those of a file.
+fn of_kubelet<'a>(path: &'a Path, documents: &'a [Node]) -> Result<Field<'a>, KubeletConfigError> {
+    let (mut found, mut other) = (None, None);
+    for document in documents {
+        let document = Field::root(path, document);
+        let kind = name(&document, "kind").map_err(unreadable)?;
+        let api_version = name(&document, "apiVersion").map_err(unreadable)?;
+        if kind != KIND || !api_version.starts_with(GROUP) {
+            other.get_or_insert(KubeletConfigError::Kind { kind, api_version });
+        } else if found.is_some() {
+            return Err(unreadable(document.invalid(format!("a second document of kind {KIND}; keep one"))));
+        } else {
+            found = Some(document);
+        }
+    }
+    let absent = || KubeletConfigError::Kind { kind: String::new(), api_version: String::new() };
+    found.ok_or_else(|| other.unwrap_or_else(absent))
+}
+
+fn name(document: &Field<'_>, key: &str) -> Result<String, KubeconfigError> {
+    Ok(document.get(key)?.map(|name| name.text()).transpose()?.unwrap_or_default().to_owned())
+}
+
+/// The errors of reading YAML are the same for every file.
+fn unreadable(error: KubeconfigError) -> KubeletConfigError {
+    let (at, reason) = match error {
+        KubeconfigError::Syntax { at, reason } => (at, format!("not valid YAML: {reason}")),
+        KubeconfigError::Invalid { at, reason } if at.field.is_empty() => (at, reason),
+        KubeconfigError::Invalid { at, reason } => {
+            let reason = format!("{}: {reason}", at.field);
+            (at, reason)
+        }
+        // What is not about YAML does not occur here.
+        other => return KubeletConfigError::Text { line: 1, column: 1, reason: other.to_string() },
+    };
+    KubeletConfigError::Text { line: at.line, column: at.column, reason }
 }
 
 /// Why a file is not a configuration of kubelet.
@@ -135,6 +172,77 @@ mod tests {
         assert_eq!(config.tls_private_key_file.unwrap(), Path::new("/etc/kubelet.key"));
         assert_eq!(parse("tlsCertFile: ''\ntlsPrivateKeyFile: ''").unwrap().tls_cert_file, None);
         assert_eq!(parse("tlsCertFile: a.crt"), Err(KubeletConfigError::HalfAPair));
+    }
+
+    #[test]
+    fn odd_keys_are_warnings_unless_ours_contradict_each_other() {
+        for (text, warning) in [
+            ("clusterDomain: a\nclusterDomain: b", Some("config.yaml:4:16: the key of this value was given")),
+            ("evictionHard: {a: 1, a: 2}", Some("config.yaml:3:25: the key of this value was given")),
+            ("rotateCertificates: true\nrotateCertificates: true", Some("config.yaml:4:21: the key of this value")),
+            ("ServerTLSBootstrap: true", Some("unknown key ServerTLSBootstrap, did you mean serverTLSBootstrap?")),
+            ("serverTlsBootstrap: true", Some("unknown key serverTlsBootstrap, did you mean serverTLSBootstrap?")),
+            ("rotate_certificates: true", Some("unknown key rotate_certificates, did you mean rotateCertificates?")),
+            ("tlsCertfile: a", Some("unknown key tlsCertfile, did you mean tlsCertFile?")),
+            ("tlsPrivateKey: a\ntlsMinVersion: a\ntlsCipherSuites: []\nserverTLSBootstrap: true", None),
+        ] {
+            let warnings = parse(text).unwrap().warnings;
+            let told = warnings.iter().filter(|told| warning.is_some_and(|warning| told.contains(warning))).count();
+            assert_eq!(
+                (warnings.len(), told),
+                (usize::from(warning.is_some()), warnings.len()),
+                "{text}: {warnings:?}"
+            );
+        }
+        let error = parse("rotateCertificates: true\nrotateCertificates: false").unwrap_err().to_string();
+        let told =
+            "line 4, column 21: rotateCertificates: this key was given in line 3 already, with another value; keep one";
+        assert_eq!(error, told);
+    }
+
+    #[test]
+    fn document_of_its_kind_counts() {
+        let parse = |text: &str| KubeletConfig::parse(Path::new("a"), text);
+        let of_kubelet =
+            "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nrotateCertificates: true\n";
+        let of_kubeadm = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nrotateCertificates: {}\n";
+        for text in [
+            format!("---\n{of_kubelet}---\n"),
+            format!("{of_kubeadm}---\n{of_kubelet}"),
+            format!("{of_kubelet}...\n---\n# nothing\n---\n{of_kubeadm}"),
+        ] {
+            assert_eq!(parse(&text).unwrap().rotate_certificates, Some(true), "{text}");
+        }
+        let twice = parse(&format!("{of_kubelet}---\n{of_kubelet}")).unwrap_err().to_string();
+        assert!(twice.starts_with("line 5, column 1: a second document"), "{twice}");
+        let none = parse(&format!("{of_kubeadm}---\n")).unwrap_err().to_string();
+        assert!(none.contains("kind is \"InitConfiguration\""), "{none}");
+    }
+
+    #[test]
+    fn booleans_are_yaml_1_1() {
+        for (text, expected) in
+            [("true", true), ("yes", true), ("On", true), ("no", false), ("OFF", false), ("n", false)]
+        {
+            let config = parse(&format!("rotateCertificates: {text}\nserverTLSBootstrap: ~")).unwrap();
+            assert_eq!((config.rotate_certificates, config.server_tls_bootstrap), (Some(expected), None), "{text}");
+        }
+    }
+
+    #[test]
+    fn words_are_ours_and_not_a_librarys() {
+        for (text, told) in [
+            ("rotateCertificates: [", "not valid YAML"),
+            ("rotateCertificates: 7", "rotateCertificates: expected true or false, found a number"),
+            ("tlsCertFile: [a]", "tlsCertFile: expected text, found a list"),
+            ("? [a]\n: b", "not valid YAML"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.starts_with("line ") && error.contains(told), "{text}: {error}");
+            for word in ["Options", "from_str", "expected struct", "invalid type", "snippet"] {
+                assert!(!error.contains(word), "{error}");
+            }
+        }
     }
 
     #[test]

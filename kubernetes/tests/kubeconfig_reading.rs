@@ -126,6 +126,77 @@ current-context",
     );
 }
 
+#[test]
+fn first_of_several_documents_counts() {
+    let one = with_user("token: t");
+    let warning = "/etc/x/kubeconfig:1:1: a second YAML document follows; only the first one counts, as for kubectl";
+    for (text, warns) in [
+        (format!("---\n{one}---\n"), false),
+        (format!("{one}---\n# nothing\n---\n"), false),
+        (format!("{one}...\n"), false),
+        (format!("--- {{}}\n---\n{one}"), false),
+        (format!("{one}---\nkind: Pod\n"), true),
+        (format!("{one}---\n{}", with_user("token: other")), true),
+        (format!("{one}---\na: [\n"), true),
+    ] {
+        let expected: &[&str] = if warns { &[warning] } else { &[] };
+        assert_eq!(parse(&text).expect("a kubeconfig").warnings(), expected, "{text}");
+        assert_eq!(token(identity(&text, &Files::default())), "t");
+    }
+}
+
+#[test]
+fn key_given_twice_is_warned_about_unless_values_of_ours_differ() {
+    let whole = with_user("token: t");
+    for (again, line) in [
+        ("preferences: {a: 1, a: 2}\n", "13:24"),
+        ("preferences: {}\npreferences: {b: 1}\n", "14:14"),
+        ("kind: Config\n", "13:7"),
+        // Of a user that is not selected.
+        ("x: [{a: {token: 1, token: 2}}]\n", "13:27"),
+    ] {
+        let kubeconfig = parse(&format!("{whole}{again}")).expect("a kubeconfig");
+        let warning =
+            format!("{PATH}:{line}: the key of this value was given in the same mapping already; one of them counts");
+        assert_eq!(kubeconfig.warnings(), [warning], "{again}");
+    }
+    let twice = whole.replace("{token: t}", "{token: t, token: u}");
+    refused(
+        identity(&twice, &Files::default()),
+        "/etc/x/kubeconfig:8:27: users[0].user.token: this key was given in line 8 already, with another value; keep one",
+    );
+    let twice = whole.replace("{server: ", "{server: 'https://other', server: ");
+    assert!(endpoint(&twice, &Files::default()).is_err());
+    assert_eq!(token(identity(&whole.replace("{token: t}", "{token: t, token: t}"), &Files::default())), "t");
+}
+
+#[test]
+fn misspelt_key_is_warned_about_with_the_right_one() {
+    for (text, warning) in [
+        (
+            config("server: 'https://h', certificate_authority: /ca", ""),
+            "5:57: clusters[0].cluster: unknown key \
+         certificate_authority, did you mean certificate-authority?",
+        ),
+        (
+            config("server: 'https://h', Insecure-Skip-TLS-Verify: true", ""),
+            "5:60: clusters[0].cluster: unknown key \
+         Insecure-Skip-TLS-Verify, did you mean insecure-skip-tls-verify?",
+        ),
+        (with_user("token-file: /t"), "8:22: users[0].user: unknown key token-file, did you mean tokenFile?"),
+        (with_user("tokne: t"), "8:17: users[0].user: unknown key tokne, did you mean token?"),
+        (with_user("").replace("user: {}", "usr: {}"), "8:8: users[0]: unknown key usr, did you mean user?"),
+        (
+            with_user("token: t") + "currentContext: main\n",
+            "13:17: unknown key currentContext, did you mean current-context?",
+        ),
+    ] {
+        let kubeconfig = parse(&text).expect("a kubeconfig");
+        assert_eq!(kubeconfig.warnings(), [format!("{PATH}:{warning} As it stands it is ignored")]);
+    }
+    assert_eq!(parse(&with_user("token: t, new-field: 7")).expect("a kubeconfig").warnings(), [] as [&str; 0]);
+}
+
 fn written_endpoint() -> Endpoint {
     Endpoint {
         server: "https://10.0.0.1:6443".into(),

@@ -1,5 +1,6 @@
-//! A YAML document in which every value knows its line, column and name, so that every complaint can tell them.
+//! YAML documents in which every value knows its line, column and name, so that every message can name them.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 
@@ -7,16 +8,18 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Error, Location, Spanned};
 use zeroize::Zeroizing;
 
-use super::error::{KubeconfigError, Place};
+use super::error::{KubeconfigError, Place, shown};
+use super::spelling;
 use super::write::quote;
 
-/// A value and where it begins.
-pub(super) struct Node {
+/// A value and where it begins. Two are equal if they mean the same, wherever they are.
+pub(crate) struct Node {
     value: Value,
     line: u64,
     column: u64,
 }
 
+#[derive(PartialEq)]
 enum Value {
     Null,
     Bool(bool),
@@ -28,24 +31,33 @@ enum Value {
 }
 
 impl Node {
-    /// Parses a text of exactly one document.
-    pub(super) fn parse(file: &Path, text: &str) -> Result<Self, KubeconfigError> {
+    /// Parses the documents of a text, leaving out those that are empty, as far as the first error.
+    pub(crate) fn documents(file: &Path, text: &str) -> (Vec<Self>, Option<KubeconfigError>) {
         let options = serde_saphyr::options! {
             with_snippet: false,
             // Values are read recursively: a level takes some 40 KB of stack in a debug build.
             budget: serde_saphyr::budget! { max_depth: 24 },
             alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 10_000, max_replay_stack_depth: 8 },
-            duplicate_keys: DuplicateKeyPolicy::Error,
+            // What a key given twice means depends on whether it is one that is read: `Field::get`.
+            duplicate_keys: DuplicateKeyPolicy::PassThrough,
             non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::PassThrough,
         };
-        serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-            let location = error.location().unwrap_or(Location::UNKNOWN);
-            let at = Place::new(file, location.line().max(1), location.column().max(1), "");
-            KubeconfigError::Syntax { at, reason: reason(&error) }
-        })
+        let (mut bytes, mut documents) = (text.as_bytes(), Vec::new());
+        for document in serde_saphyr::read_with_options::<_, Self>(&mut bytes, options) {
+            match document {
+                Ok(document) if document.is_empty() => {}
+                Ok(document) => documents.push(document),
+                Err(error) => {
+                    let location = error.location().unwrap_or(Location::UNKNOWN);
+                    let at = Place::new(file, location.line().max(1), location.column().max(1), "");
+                    return (documents, Some(KubeconfigError::Syntax { at, reason: reason(&error) }));
+                }
+            }
+        }
+        (documents, None)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         match &self.value {
             Value::Null => true,
             Value::Bool(_) | Value::Number(_) => false,
@@ -56,7 +68,7 @@ impl Node {
     }
 
     /// As JSON on one line.
-    pub(super) fn write_json(&self, out: &mut String) {
+    pub(crate) fn write_json(&self, out: &mut String) {
         match &self.value {
             Value::Null => out.push_str("null"),
             Value::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
@@ -83,6 +95,23 @@ impl Node {
         }
     }
 
+    /// Calls `told` for each key that is given again in its mapping, with the key and the later value.
+    fn repeated<'a>(&'a self, told: &mut dyn FnMut(&'a str, &'a Self)) {
+        match &self.value {
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => {}
+            Value::List(items) => items.iter().for_each(|item| item.repeated(told)),
+            Value::Map(entries) => {
+                let mut seen = HashSet::new();
+                for (name, node) in entries {
+                    if !seen.insert(name) {
+                        told(name, node);
+                    }
+                    node.repeated(told);
+                }
+            }
+        }
+    }
+
     fn kind(&self) -> &'static str {
         match &self.value {
             Value::Null => "nothing",
@@ -101,8 +130,6 @@ fn reason(error: &Error) -> String {
         // The parser's messages are fixed; some end in `: ` and the offending character.
         Error::ExternalMessage { msg, .. } => msg.split(": ").next().unwrap_or_default().to_owned(),
         Error::Eof { .. } => "the text ends too early".into(),
-        Error::MultipleDocuments { .. } => "a second YAML document begins; keep one".into(),
-        Error::DuplicateMappingKey { .. } => "this key was already given in the same mapping".into(),
         Error::UnknownAnchor { .. } => "this alias has no anchor".into(),
         Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } | Error::AliasReplayStackDepthExceeded { .. } => {
             "the document is too large or too deeply nested".into()
@@ -110,6 +137,12 @@ fn reason(error: &Error) -> String {
         Error::AliasError { error, .. } => reason(error),
         Error::NullIntoString { .. } => "a key that is not text".into(),
         _ => "a tag or value that has no place in a kubeconfig".into(),
+    }
+}
+
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
     }
 }
 
@@ -204,24 +237,27 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 }
 
+const YES: [&str; 8] = ["y", "Y", "yes", "Yes", "YES", "on", "On", "ON"];
+const NO: [&str; 8] = ["n", "N", "no", "No", "NO", "off", "Off", "OFF"];
+
 /// A node together with its name: `clusters[0].cluster.server`.
 #[derive(Clone)]
-pub(super) struct Field<'a> {
+pub(crate) struct Field<'a> {
     file: &'a Path,
     name: String,
     node: &'a Node,
 }
 
 impl<'a> Field<'a> {
-    pub(super) fn root(file: &'a Path, node: &'a Node) -> Self {
+    pub(crate) fn root(file: &'a Path, node: &'a Node) -> Self {
         Self { file, name: String::new(), node }
     }
 
-    pub(super) fn place(&self) -> Box<Place> {
+    pub(crate) fn place(&self) -> Box<Place> {
         Place::new(self.file, self.node.line, self.node.column, &self.name)
     }
 
-    pub(super) fn invalid(&self, reason: impl Into<String>) -> KubeconfigError {
+    pub(crate) fn invalid(&self, reason: impl Into<String>) -> KubeconfigError {
         KubeconfigError::Invalid { at: self.place(), reason: reason.into() }
     }
 
@@ -230,35 +266,70 @@ impl<'a> Field<'a> {
     }
 
     /// The field `key` of a mapping. Null and empty values are as good as absent, as they are to Kubernetes.
-    pub(super) fn get(&self, key: &str) -> Result<Option<Self>, KubeconfigError> {
+    ///
+    /// # Errors
+    /// This is no mapping, or `key` is given twice with different values: Go would take the last one, and whoever wrote
+    /// the file may have meant the other.
+    pub(crate) fn get(&self, key: &str) -> Result<Option<Self>, KubeconfigError> {
         let Value::Map(entries) = &self.node.value else {
             return if self.node.is_empty() { Ok(None) } else { Err(self.expected("a mapping", "")) };
         };
-        let found = entries.iter().find(|(name, node)| name == key && !node.is_empty());
-        Ok(found.map(|(_, node)| {
-            let name = if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) };
-            Field { file: self.file, name, node }
-        }))
+        let mut found = entries.iter().filter(|(name, node)| name == key && !node.is_empty()).map(|(_, node)| node);
+        let Some(first) = found.next() else { return Ok(None) };
+        let name = if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) };
+        match found.find(|again| *again != first) {
+            None => Ok(Some(Field { file: self.file, name, node: first })),
+            Some(node) => {
+                let again = Field { file: self.file, name, node };
+                Err(again.invalid(format!(
+                    "this key was given in line {} already, with another value; keep one",
+                    first.line
+                )))
+            }
+        }
+    }
+
+    /// Warnings about keys given twice, here and below, for people. Names no key: a key may be half a token after a
+    /// colon that is missing.
+    pub(crate) fn repetitions(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        self.node.repeated(&mut |_, node| {
+            let at = Place::new(self.file, node.line, node.column, "");
+            warnings
+                .push(format!("{at}: the key of this value was given in the same mapping already; one of them counts"));
+        });
+        warnings
+    }
+
+    /// Warnings about keys here that are none of `known` but look like one of them, for people.
+    pub(crate) fn misspellings(&self, known: &[&str]) -> Vec<String> {
+        let Value::Map(entries) = &self.node.value else { return Vec::new() };
+        let unknown = entries.iter().filter_map(|(key, node)| Some((key, node, spelling::meant(key, known)?)));
+        let warn = |(key, node, meant): (&String, &Node, &str)| {
+            let at = Place::new(self.file, node.line, node.column, &self.name);
+            format!("{at}: unknown key {}, did you mean {meant}? As it stands it is ignored", shown(key))
+        };
+        unknown.map(warn).collect()
     }
 
     /// The field `key`, which must be there.
-    pub(super) fn require(&self, key: &str) -> Result<Self, KubeconfigError> {
+    pub(crate) fn require(&self, key: &str) -> Result<Self, KubeconfigError> {
         self.get(key)?.ok_or_else(|| self.invalid(format!("`{key}` is missing")))
     }
 
     /// The items of the list `key`; none if there is no such list.
-    pub(super) fn items(&self, key: &str) -> Result<Vec<Self>, KubeconfigError> {
+    pub(crate) fn items(&self, key: &str) -> Result<Vec<Self>, KubeconfigError> {
         let Some(list) = self.get(key)? else { return Ok(Vec::new()) };
         let Value::List(items) = &list.node.value else { return Err(list.expected("a list", "")) };
         let named = |(index, node)| Field { file: list.file, name: format!("{}[{index}]", list.name), node };
         Ok(items.iter().enumerate().map(named).collect())
     }
 
-    pub(super) const fn node(&self) -> &'a Node {
+    pub(crate) const fn node(&self) -> &'a Node {
         self.node
     }
 
-    pub(super) fn text(&self) -> Result<&'a str, KubeconfigError> {
+    pub(crate) fn text(&self) -> Result<&'a str, KubeconfigError> {
         match &self.node.value {
             Value::Text(text) => Ok(text),
             Value::Number(_) | Value::Bool(_) => Err(self.expected("text", "; put it in quotes")),
@@ -266,9 +337,12 @@ impl<'a> Field<'a> {
         }
     }
 
-    pub(super) fn flag(&self) -> Result<bool, KubeconfigError> {
+    pub(crate) fn flag(&self) -> Result<bool, KubeconfigError> {
         match &self.node.value {
             Value::Bool(flag) => Ok(*flag),
+            // YAML 1.1, which Kubernetes reads, has more words for them.
+            Value::Text(text) if YES.contains(&text.as_str()) => Ok(true),
+            Value::Text(text) if NO.contains(&text.as_str()) => Ok(false),
             Value::Null | Value::Number(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
                 Err(self.expected("true or false", ""))
             }

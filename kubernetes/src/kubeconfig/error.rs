@@ -22,7 +22,7 @@ pub struct Place {
 }
 
 impl Place {
-    pub(super) fn new(file: &Path, line: u64, column: u64, field: &str) -> Box<Self> {
+    pub(crate) fn new(file: &Path, line: u64, column: u64, field: &str) -> Box<Self> {
         Box::new(Self { file: file.to_owned(), line, column, field: field.to_owned(), names: None })
     }
 }
@@ -136,7 +136,7 @@ impl std::error::Error for KubeconfigError {}
 
 /// A name or path as it may be shown: as far as its first space. After a quote that is not closed, a "name" may be half
 /// the file, keys and tokens included.
-pub(super) fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     match name.find(|c: char| c.is_whitespace() || c.is_control()) {
         Some(end) => format!("{}…", &name[..end]),
         None => name.to_owned(),
