@@ -1,9 +1,15 @@
 //! Files that are whole or not there.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use perennial_kubernetes::text;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use zeroize::Zeroizing;
 
 use perennial_pki::PemError;
 
@@ -18,17 +24,94 @@ pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     written.and_then(|()| File::open(parent(&path))?.sync_all())
 }
 
-/// Reads a file. What is none would be waited for, perhaps for ever.
+/// Reads a file that is read again while the process runs, and so has to be a regular one. At most [`LONGEST`] bytes.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
-    }
-    fs::read(path)
+    // To open a device may do something; what is there may be another thing by the time it is opened.
+    let opened = fs::metadata(path)?.is_file().then(|| open(path)).transpose()?;
+    let Some(file) = opened.filter(|file| file.metadata().is_ok_and(|found| found.is_file())) else {
+        let why = "it is not a regular file, and it is read again while perennial runs; name a regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    };
+    bounded(file)
 }
 
-/// The same, of text.
-pub(crate) fn read_text(path: &Path) -> io::Result<String> {
-    String::from_utf8(read(path)?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+/// Reads a file that is read once: a pipe (`/dev/stdin`, `<(…)`) will do, if it ends within [`PATIENCE`].
+pub(crate) fn read_once(path: &Path) -> io::Result<Vec<u8>> {
+    let file = open(path)?;
+    if file.metadata()?.is_file() {
+        return bounded(file);
+    }
+    let contents = bounded(Piped { file, until: Instant::now() + PATIENCE })?;
+    if contents.is_empty() {
+        let why = "nothing came through this pipe; each can be read once only, so name a file to have it read again";
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+    }
+    Ok(contents)
+}
+
+/// Text, as [`read`].
+pub(crate) fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
+    decode(read(path)?)
+}
+
+/// Text, as [`read_once`].
+pub(crate) fn read_text_once(path: &Path) -> io::Result<Zeroizing<String>> {
+    decode(read_once(path)?)
+}
+
+/// More than any kubeconfig, configuration or CA bundle; several bundles of a whole system fit.
+const LONGEST: usize = 8 << 20;
+/// How long a pipe may take, all told.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn decode(bytes: Vec<u8>) -> io::Result<Zeroizing<String>> {
+    let bytes = Zeroizing::new(bytes);
+    text::decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// A FIFO without a writer would be waited for, perhaps for ever, if it were opened to block.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits();
+    OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)
+}
+
+fn bounded(source: impl Read) -> io::Result<Vec<u8>> {
+    let mut contents = Vec::new();
+    source.take(LONGEST as u64 + 1).read_to_end(&mut contents)?;
+    if contents.len() > LONGEST {
+        let why = format!("it is longer than {} MiB; is it the right file?", LONGEST >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(contents)
+}
+
+/// A pipe or device, waited for no longer than until then.
+struct Piped {
+    file: File,
+    until: Instant,
+}
+
+impl Read for Piped {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let left = self.until.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).map_err(io::Error::other)?;
+            // Before its first writer has come, a FIFO reads as ended, but is not ready.
+            match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&left)) {
+                Ok(0) => {
+                    let why = format!("it did not come to an end within {} s", PATIENCE.as_secs());
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+                }
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            match self.file.read(buffer) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                done => return done,
+            }
+        }
+    }
 }
 
 /// Logs what was passed over in a CA bundle: a server whose CA is among it is not trusted.
@@ -110,5 +193,70 @@ impl Drop for TemporaryDirectory {
         if let Err(error) = fs::remove_dir_all(&self.0) {
             tracing::warn!("{} could not be removed: {error}", self.0.display());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn fifo(directory: &TempDir) -> PathBuf {
+        let path = directory.path().join("fifo");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        path
+    }
+
+    #[test]
+    fn file_that_is_read_again_must_be_regular_and_bounded() {
+        let directory = TempDir::new().unwrap();
+        let huge = directory.path().join("huge");
+        File::create(&huge).unwrap().set_len(3 << 30).unwrap();
+        for (path, why) in [
+            (fifo(&directory), "not a regular file"),
+            ("/dev/zero".into(), "not a regular file"),
+            ("/dev/null".into(), "not a regular file"),
+            (directory.path().to_owned(), "not a regular file"),
+            (huge, "longer than 8 MiB"),
+        ] {
+            let error = read(&path).unwrap_err().to_string();
+            assert!(error.contains(why), "{}: {error}", path.display());
+        }
+    }
+
+    #[test]
+    fn pipe_that_is_read_once_may_come_late_and_in_parts() {
+        let directory = TempDir::new().unwrap();
+        let path = fifo(&directory);
+        let to = path.clone();
+        let writer = thread::spawn(move || {
+            let mut pipe = OpenOptions::new().write(true).open(to).unwrap();
+            for _ in 0..100 {
+                pipe.write_all(&[b'x'; 1000]).unwrap();
+                thread::yield_now();
+            }
+        });
+        assert_eq!(read_once(&path).unwrap().len(), 100_000);
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn pipe_and_device_are_bounded_in_size() {
+        let error = read_once(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(error.contains("longer than 8 MiB"), "{error}");
+        let error = read_once(Path::new("/dev/null")).unwrap_err().to_string();
+        assert!(error.contains("can be read once only"), "{error}");
+    }
+
+    #[test]
+    fn pipe_is_bounded_in_time() {
+        let directory = TempDir::new().unwrap();
+        let file = open(&fifo(&directory)).unwrap();
+        let error = bounded(Piped { file, until: Instant::now() }).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
     }
 }

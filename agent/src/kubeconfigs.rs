@@ -9,7 +9,6 @@ use perennial_kubernetes::kubeconfig::{Credentials, Endpoint, Kubeconfig, Kubeco
 use perennial_kubernetes::rotation::IdentitySource;
 use perennial_pki::Roots;
 use perennial_std::clock;
-use zeroize::Zeroizing;
 
 use crate::failure::Failure;
 use crate::files;
@@ -30,7 +29,10 @@ pub(crate) struct Access {
 /// kubeconfig is usable, which then is left alone.
 pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, needed: bool) -> Result<Access, Failure> {
     let usable = match load(node).map_err(Failure::Usage)? {
-        Some(kubeconfig) => Some(is_usable(&kubeconfig).map_err(Failure::usage)?),
+        Some(kubeconfig) => {
+            kubeconfig.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+            Some(is_usable(&kubeconfig).map_err(Failure::usage)?)
+        }
         None => None,
     };
     let existing = bootstrap.map(|path| exists(path).map(|exists| exists.then_some(path))).transpose()?.flatten();
@@ -53,6 +55,9 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, needed: bool) -> Resul
         }
         Err(why) if existing.is_some() => tracing::warn!("not needed now, but it could not be used: {why}"),
         Ok(_) | Err(_) => {}
+    }
+    if let Some(bootstrap) = existing.and_then(|path| load(path).ok()?) {
+        bootstrap.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     }
     let write = match usable {
         Some(usable) => existing.is_some() && !usable,
@@ -147,7 +152,7 @@ pub(crate) fn write(path: &Path, endpoint: &Endpoint, current: &Path) -> Result<
 /// The kubeconfig at `path`; `None` if there is none.
 fn load(path: &Path) -> Result<Option<Kubeconfig>, String> {
     let text = match files::read_text(path) {
-        Ok(text) => Zeroizing::new(text),
+        Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("{}: cannot be read: {error}", path.display())),
     };

@@ -116,7 +116,7 @@ fn write_kubeconfigs(state: &StateDir, server: &Embedded, token: &str) -> Result
 
 fn read_faults(path: &Path) -> Result<Plan, Failure> {
     let failure = |why: &dyn std::fmt::Display| Failure::Usage(format!("faults {}: {why}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| failure(&error))?;
+    let text = crate::files::read_text_once(path).map_err(|error| failure(&error))?;
     Plan::parse(&text).map_err(|error| failure(&error))
 }
 

@@ -2,11 +2,12 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use support::{Ca, files, perennial, put_in_use};
 use tempfile::TempDir;
 
@@ -247,4 +248,53 @@ fn a_plan_of_faults_that_makes_no_sense_is_refused_with_line_and_field() {
     refused(directory.path(), &signer, &["faults.yaml"]);
     fs::write(directory.path().join("faults.yaml"), "rules:\n- fault: { answer: { status: much } }\n").unwrap();
     refused(directory.path(), &signer, &["faults.yaml", "line 2", "status"]);
+}
+
+#[test]
+fn file_that_is_no_file_or_endless_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    fs::write(path.join("ca.crt"), Ca::new().authority.certificate_pem()).unwrap();
+    File::create(path.join("huge")).unwrap().set_len(9 << 20).unwrap();
+    mknodat(CWD, path.join("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+    let whole = kubeconfig(CLUSTER, "token: t");
+    for (bad, why) in
+        [("huge", "longer than 8 MiB"), ("fifo", "not a regular file"), ("/dev/zero", "not a regular file")]
+    {
+        let run = ["run", "--node-name", "worker", "--cert-dir", "pki", "--kubeconfig"];
+        refused(path, &[run.as_slice(), &[bad]].concat(), &[bad, why]);
+        for text in [
+            kubeconfig(&CLUSTER.replace("ca.crt", bad), "token: t"),
+            kubeconfig(CLUSTER, &format!("tokenFile: {bad}")),
+            kubeconfig(CLUSTER, &format!("client-certificate: {bad}, client-key: {bad}")),
+        ] {
+            fs::write(path.join("kubeconfig"), text).unwrap();
+            refused(path, &RUN, &[bad, why]);
+        }
+        fs::write(path.join("kubeconfig"), &whole).unwrap();
+        let serving = ["--rotate-server-certificates", "--node-addresses", bad];
+        refused(path, &[RUN.as_slice(), &serving].concat(), &[bad, why]);
+    }
+    // What is read once may be a pipe, and no endless one.
+    for (flag, bad, why) in [
+        ("--config", "huge", "longer than 8 MiB"),
+        ("--config", "/dev/zero", "longer than 8 MiB"),
+        ("--config", "/dev/null", "nothing came through this pipe"),
+        ("--issuer-ca-file", "huge", "longer than 8 MiB"),
+        ("--issuer-ca-file", "/dev/zero", "longer than 8 MiB"),
+    ] {
+        refused(path, &[RUN.as_slice(), &[flag, bad]].concat(), &[bad, why]);
+    }
+}
+
+#[test]
+fn text_that_is_neither_utf8_nor_marked_utf16_is_named() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let whole = kubeconfig(CLUSTER, "token: t");
+    let utf16: Vec<u8> = whole.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(path.join("kubeconfig"), &utf16).unwrap();
+    refused(path, &RUN, &["kubeconfig: cannot be read", "UTF-16 without a byte order mark", "save the file as UTF-8"]);
+    fs::write(path.join("kubeconfig"), [whole.as_bytes(), b"# \xff\n"].concat()).unwrap();
+    refused(path, &RUN, &["kubeconfig: cannot be read", "line 13 is not UTF-8"]);
 }

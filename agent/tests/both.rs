@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use perennial::Template;
@@ -121,6 +122,49 @@ fn kubelets_configuration_is_followed_and_read_again_at_sighup() {
     run.signal(Signal::TERM);
     let ended = run.end();
     assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
+fn configuration_of_kubeadm_is_read_from_a_pipe_with_warnings() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let kubeadm = "---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\n---\n";
+    let odd = "ServerTLSBootstrap: true\nclusterDomain: a\nclusterDomain: b\nrotateCertificates: yes\n---\n";
+    fs::write(directory.join("config"), [kubeadm, CONFIG, odd].concat()).unwrap();
+    let mut command = Command::new("sh");
+    let arguments = run_arguments(&["--once", "--json", "--config", "/dev/stdin"]);
+    command.args(["-c", "cat config | \"$0\" \"$@\""]).arg(support::command()).args(arguments);
+    let once = Process::spawn(directory, command).end();
+    assert_eq!(once.code, Some(0), "{once:?}");
+    for told in
+        ["unknown key ServerTLSBootstrap, did you mean serverTLSBootstrap?", ":9:16: the key of this value was given"]
+    {
+        assert!(once.stderr.contains(told), "no {told:?} in {}", once.stderr);
+    }
+    assert!(directory.join("worker/pki/kubelet-client-current.pem").exists());
+}
+
+#[test]
+fn kubeconfig_written_by_powershell_is_read() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let text = fs::read_to_string(directory.join("signer/bootstrap.kubeconfig")).unwrap();
+    let utf16 = |mark: u16, unit: fn(u16) -> [u8; 2]| {
+        [mark].into_iter().chain(text.encode_utf16()).flat_map(unit).collect::<Vec<u8>>()
+    };
+    for (n, bytes) in
+        [utf16(0xfeff, u16::to_le_bytes), utf16(0xfeff, u16::to_be_bytes), [b"\xef\xbb\xbf", text.as_bytes()].concat()]
+            .into_iter()
+            .enumerate()
+    {
+        fs::write(directory.join("bootstrap"), bytes).unwrap();
+        let (dir, node) = (format!("pki-{n}"), format!("kubeconfig-{n}"));
+        let run = ["run", "--once", "--node-name", "worker", "--cert-dir", &dir, "--kubeconfig", &node];
+        let once = perennial(directory, &[run.as_slice(), &["--bootstrap-kubeconfig", "bootstrap"]].concat());
+        assert_eq!(once.code, Some(0), "{once:?}");
+    }
 }
 
 #[test]
@@ -307,7 +351,7 @@ fn wishes_that_cannot_come_true_are_refused_with_the_reason() {
         (&["--tls-cert-file", "a.crt"], "--tls-private-key-file"),
         (&["--requested-lifetime", "1m"], "ten minutes"),
         (&["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
-        (&["--config", "/dev/null"], "/dev/null: it is not a regular file"),
+        (&["--config", "/dev/null"], "/dev/null: nothing came through this pipe"),
         (&["--rotate-server-certificates", "--node-addresses", "/dev/tty"], "/dev/tty: it is not a regular file"),
         (&["--issuer-ca-file", "signer/ca.key"], "signer/ca.key"),
         (&["--key-type", "rsa1024"], "p256"),

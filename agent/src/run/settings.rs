@@ -166,12 +166,14 @@ fn usage(usages: &[String], signer_name: &str) -> Result<Usage, Failure> {
 }
 
 fn read_config(path: &Path) -> Result<KubeletConfig, Failure> {
-    let text = files::read_text(path).map_err(|error| unreadable(path, error))?;
-    KubeletConfig::parse(path, &text).map_err(|error| unreadable(path, error))
+    let text = files::read_text_once(path).map_err(|error| unreadable(path, error))?;
+    let config = KubeletConfig::parse(path, &text).map_err(|error| unreadable(path, error))?;
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok(config)
 }
 
 fn read_roots(path: &Path) -> Result<Roots, Failure> {
-    let pem = files::read(path).map_err(|error| unreadable(path, error))?;
+    let pem = files::read_once(path).map_err(|error| unreadable(path, error))?;
     let roots = Roots::from_pem(&pem).map_err(|error| unreadable(path, error))?;
     files::warn_of_skipped(path, roots.skipped());
     Ok(roots)

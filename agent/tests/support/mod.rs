@@ -41,7 +41,7 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The command. Cargo hands it to the agent's own tests; for those of others it is built, once.
-fn command() -> &'static Path {
+pub fn command() -> &'static Path {
     static COMMAND: OnceLock<PathBuf> = OnceLock::new();
     COMMAND.get_or_init(|| option_env!("CARGO_BIN_EXE_perennial").map_or_else(build, PathBuf::from))
 }
