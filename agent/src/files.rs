@@ -2,13 +2,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use perennial_kubernetes::text;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::{Pid, geteuid, getpid, test_kill_process};
 use zeroize::Zeroizing;
 
 use perennial_pki::PemError;
@@ -134,10 +135,33 @@ fn places(path: &Path) -> io::Result<(PathBuf, PathBuf)> {
     let name = path.file_name().ok_or_else(|| io::Error::other("this path names no file"))?;
     let mut temporary = parent(&path).join(name).into_os_string();
     temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = PathBuf::from(temporary);
-    // By this name it can only be left over from a process long gone.
-    let _ = fs::remove_file(&temporary);
-    Ok((path, temporary))
+    sweep(&path);
+    Ok((path, PathBuf::from(temporary)))
+}
+
+/// Removes what killed processes of ours left beside this file: `NAME.PID.tmp` of a process that is no more.
+pub(crate) fn sweep(path: &Path) {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let (Some(name), Ok(entries)) = (path.file_name(), fs::read_dir(parent(&path))) else { return };
+    for entry in entries.flatten() {
+        let found = entry.file_name();
+        let found = found.as_encoded_bytes();
+        let pid =
+            found.strip_prefix(name.as_encoded_bytes()).and_then(|rest| rest.strip_prefix(b".")?.strip_suffix(b".tmp"));
+        let pid = pid
+            .and_then(|pid| str::from_utf8(pid).ok()?.parse::<u32>().ok())
+            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let ours = || entry.metadata().is_ok_and(|found| found.is_file() && found.uid() == geteuid().as_raw());
+        if pid.is_some_and(|pid| is_gone(pid) && ours()) {
+            // It is in nobody's way.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Our own number on a file that we have not made yet is one that was given again.
+fn is_gone(pid: Pid) -> bool {
+    pid == getpid() || test_kill_process(pid) == Err(Errno::SRCH)
 }
 
 /// Writes a file (mode 0600) that must not exist yet.
@@ -258,5 +282,25 @@ mod tests {
         let file = open(&fifo(&directory)).unwrap();
         let error = bounded(Piped { file, until: Instant::now() }).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+    }
+
+    #[test]
+    fn only_litter_of_dead_processes_is_swept() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("kubeconfig");
+        // No process has a number beyond pid_max, and the first one lives as long as the machine.
+        let gone = format!("kubeconfig.{}.tmp", i32::MAX);
+        let others =
+            ["kubeconfig.1.tmp", "kubeconfig.tmp", "kubeconfig.x.tmp", "kubeconfig.-7.tmp", "other.2147483647.tmp"];
+        for name in others.into_iter().chain([gone.as_str(), "kubeconfig"]) {
+            fs::write(directory.path().join(name), name).unwrap();
+        }
+        fs::create_dir(directory.path().join("kubeconfig.2147483646.tmp")).unwrap();
+        replace(&path, b"new").unwrap();
+        assert!(!directory.path().join(gone).exists());
+        assert!(
+            others.into_iter().chain(["kubeconfig.2147483646.tmp"]).all(|name| directory.path().join(name).exists())
+        );
+        assert_eq!(fs::read(&path).unwrap(), b"new");
     }
 }

@@ -95,6 +95,9 @@ impl<'a> Session<'a> {
         let Self { options, settings, access, stores, mut kept, held, current } = self;
         let Settings { policy, first, serving } = &settings;
         let identity = first.template.common_name();
+        if first.rotated {
+            files::sweep(&options.kubeconfig);
+        }
         let fields = json!({
             "runtime": options.runtime.name(),
             "node": identity.strip_prefix("system:node:"),
