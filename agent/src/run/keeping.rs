@@ -170,6 +170,10 @@ impl<'a> Keeping<'a> {
         if wanted.rotated && wanted.renews_itself && first.running.handle().credential().is_none() {
             return;
         }
+        // Before the first look at the Node object, nothing is wrong yet.
+        if self.object.as_ref().is_some_and(|object| object.addresses().is_none()) {
+            return;
+        }
         let (template, trouble) = match addresses.template(node, self.object.as_ref()) {
             Ok(Some(template)) => (Some(template), String::new()),
             Ok(None) => (None, "there is no IP address to ask for".into()),
@@ -181,13 +185,10 @@ impl<'a> Keeping<'a> {
         }
         if template != self.checked.0 {
             let what = template.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
-            tracing::info!("{SERVING_PREFIX}: wanted from now on: {what}");
+            tracing::info!("{SERVING_PREFIX}: requested from now on: {what}");
             serving.running.handle().set_template(template.clone());
         }
-        // Before the first look at the object, nothing is wrong yet.
-        let has_looked = self.object.as_ref().is_none_or(|object| object.addresses().is_some());
-        let nothing_to_ask_for = template.is_none() && has_looked;
-        serving.lacks(if nothing_to_ask_for { &trouble } else { "" }, report);
+        serving.lacks(if template.is_none() { &trouble } else { "" }, report);
         self.checked = (template, trouble);
     }
 

@@ -30,6 +30,11 @@ impl Node {
         own.map_or_else(|| kubeconfigs::identity(&self.kubeconfig), |own| Ok(Identity::Certificate(own)))
     }
 
+    /// The first certificate has not been issued yet, and is what to ask with once it has.
+    pub(super) fn awaits_first(&self) -> bool {
+        self.first.as_ref().is_some_and(|first| first.credential().is_none())
+    }
+
     /// When the API server does not know the node's certificate any more, that one is to be replaced first.
     pub(super) fn refused(&self, shown: &Credential) {
         if let Some(first) = &self.first {

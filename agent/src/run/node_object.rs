@@ -45,18 +45,22 @@ impl NodeObject {
         let (latest, name) = (found.clone(), name.to_owned());
         let watch = move || {
             for attempt in 0.. {
-                // Without anybody to ask as, it is the first certificate that is waited for.
-                let asker = node.identity();
-                let pause = if asker.is_err() { SOON } else { RETRY };
-                let now = asker.and_then(|asker| look(&name, &cluster, &node, asker));
-                let pause = if now.is_ok() { LOOK } else { pause };
-                let now = now.map_err(|why| format!("the addresses of node {name} are not known: {why}"));
-                let before = latest.lock().unwrap_or_else(PoisonError::into_inner).replace(now.clone());
-                if before.as_ref() != Some(&now) {
-                    let unusable = now.iter().flat_map(Addresses::unusable);
-                    unusable.for_each(|address| tracing::warn!("an address of node {name} is of no use: {address}"));
-                    changed();
-                }
+                let pause = match node.identity() {
+                    // Nothing is wrong yet: the first certificate is waited for.
+                    Err(_) if node.awaits_first() => SOON,
+                    asker => {
+                        let now = asker.and_then(|asker| look(&name, &cluster, &node, asker));
+                        let now = now.map_err(|why| format!("the addresses of node {name} are not known: {why}"));
+                        let before = latest.lock().unwrap_or_else(PoisonError::into_inner).replace(now.clone());
+                        if before.as_ref() != Some(&now) {
+                            for address in now.iter().flat_map(Addresses::unusable) {
+                                tracing::warn!("an address of node {name} is of no use: {address}");
+                            }
+                            changed();
+                        }
+                        if now.is_ok() { LOOK } else { RETRY }
+                    }
+                };
                 if ended.recv_timeout(spread(pause, SPREAD, &name, attempt)) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }
