@@ -125,7 +125,7 @@ fn introduction(options: &cli::Signer, server: &str) -> String {
     let file = |name: &str| directory.join(name).display().to_string();
     let (admin, bootstrap) = (file(ADMIN), file(BOOTSTRAP));
     let approval = match options.approve {
-        Approve::Auto => "approves nodes' client certificates itself",
+        Approve::Auto => "approves nodes' client and serving certificates itself",
         Approve::Manual => "leaves approval to you",
     };
     let faults = if options.faults.is_some() { "\nIt goes wrong as it was told to (--faults)." } else { "" };

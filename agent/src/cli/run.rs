@@ -21,7 +21,8 @@ use crate::spans;
 /// hook, the reader of its log); started again it goes on with the certificate in the directory, and with
 /// the request that was not decided by then, whatever ended it: nobody has to approve a second one, and a
 /// denial is not forgotten. SIGHUP has everything read again, flags aside.
-/// SIGUSR1 asks for new certificates now.
+/// SIGUSR1 requests new certificates now. A submission budget bounds that: after eight in quick succession,
+/// each further one waits its turn, up to 90 seconds; the log says until when.
 ///
 /// The files are kubelet's: DIR/kubelet-client-current.pem always links to the pair in use. What was
 /// asked last, with its key, is in DIR/kubelet-client-pending.json. With --rotate-server-certificates

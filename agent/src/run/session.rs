@@ -98,19 +98,26 @@ impl<'a> Session<'a> {
         if first.rotated {
             files::sweep(&options.kubeconfig);
         }
+        let node_name = identity.strip_prefix("system:node:");
         let fields = json!({
             "runtime": options.runtime.name(),
-            "node": identity.strip_prefix("system:node:"),
+            "node": node_name,
             "common_name": identity,
             "server": access.cluster.to_string(),
             "certificate": held.as_ref().map(report::certificate),
         });
-        let what = match identity.strip_prefix("system:node:") {
+        let what = match node_name {
             Some(node) => format!("the client certificate of node {node}"),
             None => format!("the certificate of {identity}"),
         };
+        let serves = matches!(serving, Serving::Rotated { .. });
         let does = match first.rotated {
+            true if serves => format!("keeps {what} and its serving certificate rotated, with {}", access.cluster),
             true => format!("keeps {what} rotated, with {}", access.cluster),
+            false if serves => format!(
+                "looks on while somebody else keeps {what}, and keeps its serving certificate rotated, with {}",
+                access.cluster
+            ),
             false => format!("looks on while somebody else keeps {what}"),
         };
         report.event("started", fields, &does);
