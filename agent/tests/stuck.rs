@@ -1,0 +1,278 @@
+//! Readers, hooks, servers and disks that do not answer: the certificate keeps rotating, and a signal ends the process.
+
+mod support;
+
+use std::fs::{self, File};
+use std::io::{self, PipeReader, PipeWriter, Write as _};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::{Pid, Signal, kill_process};
+use support::{Signer, get, run_arguments, until};
+use tempfile::TempDir;
+
+/// What `perennial run --help` promises, and time for a busy machine.
+const END: Duration = Duration::from_secs(10);
+const SLACK: Duration = Duration::from_secs(10);
+
+/// A process with outputs of the test's choice, killed on drop.
+struct Run(Child);
+
+impl Run {
+    fn start(directory: &Path, arguments: &[&str], set: impl FnOnce(&mut Command) -> &mut Command) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_perennial"));
+        command.args(arguments).current_dir(directory).env("PERENNIAL_LOG", "info");
+        let file = |name| Stdio::from(File::create(directory.join(name)).unwrap());
+        command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
+        set(&mut command);
+        Self(command.spawn().unwrap())
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    /// The exit code, and how long the end took.
+    fn end_by(mut self, signal: Signal) -> (Option<i32>, Duration) {
+        let begun = Instant::now();
+        self.signal(signal);
+        let status = until("end of the process", || self.0.try_wait().unwrap());
+        (status.code(), begun.elapsed())
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A pipe that takes nothing, as its reader has stopped.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'\n'; 512]).is_ok() {}
+    fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer)
+}
+
+/// An address where nothing listens yet.
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// The file in use.
+fn current(directory: &Path) -> Option<PathBuf> {
+    fs::read_link(directory.join("worker/pki/kubelet-client-current.pem")).ok()
+}
+
+/// Both runtimes at once: most of this is waiting.
+fn on_both(scenario: impl Fn(&'static str) + Sync) {
+    thread::scope(|scope| {
+        for runtime in ["std", "smol"] {
+            scope.spawn(|| scenario(runtime));
+        }
+    });
+}
+
+#[test]
+fn rotation_goes_on_while_the_log_is_stuck() {
+    on_both(|runtime| keeps_rotating(runtime, |command, pipe| command.stderr(pipe).env("PERENNIAL_LOG", "trace")));
+}
+
+#[test]
+fn rotation_goes_on_while_the_report_is_stuck_from_the_start() {
+    on_both(|runtime| keeps_rotating(runtime, |command, pipe| command.stdout(pipe)));
+}
+
+fn keeps_rotating(runtime: &str, stick: impl FnOnce(&mut Command, PipeWriter) -> &mut Command) {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &["--signing-duration", "6s"]);
+    let (_reader, writer) = full_pipe();
+    let address = free_address();
+    let more = ["--json", "--runtime", runtime, "--metrics-listen", &address, "--rotation-window", "30%-50%"];
+    let run = Run::start(directory, &run_arguments(&more), |command| stick(command, writer));
+    let mut seen = None;
+    for _ in 0..3 {
+        until("rotation", || (current(directory) != seen).then_some(()));
+        seen = current(directory);
+        assert!(get(&address, "/healthz").contains(" 200 OK"), "{runtime}");
+    }
+    assert!(get(&address, "/readyz").contains(" 200 OK"), "{runtime}");
+    let (code, took) = run.end_by(Signal::TERM);
+    assert_eq!(code, Some(0), "{runtime}");
+    assert!(took < END, "{runtime}: {took:?}");
+}
+
+#[test]
+fn once_fails_if_nobody_takes_its_result() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    for (more, takes_result) in [(["--once", "--json"], false), (["--once", "--log-format=text"], true)] {
+        let (_reader, writer) = full_pipe();
+        let mut run = Run::start(directory, &run_arguments(&more), |command| command.stdout(writer));
+        let status = until("end of the process", || run.0.try_wait().unwrap());
+        // Without --json, stdout has nothing to take.
+        assert_eq!(status.success(), takes_result, "{more:?} {status}");
+        assert!(current(directory).is_some());
+    }
+    let (_reader, writer) = full_pipe();
+    let mut run = Run::start(directory, &run_arguments(&["--once"]), |command| command.stderr(writer));
+    assert_eq!(until("end of the process", || run.0.try_wait().unwrap()).code(), Some(1));
+}
+
+/// What does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hang {
+    Log,
+    Report,
+    Hook,
+    Server,
+    Dns,
+    DiskAtStart,
+    Disk,
+}
+
+#[test]
+fn signals_end_the_process_whatever_hangs() {
+    let hangs = [Hang::Log, Hang::Report, Hang::Hook, Hang::Server, Hang::Dns, Hang::DiskAtStart, Hang::Disk];
+    let signals = [Signal::TERM, Signal::INT];
+    thread::scope(|scope| {
+        for (hang, signal) in hangs.into_iter().flat_map(|hang| signals.map(|signal| (hang, signal))) {
+            for runtime in ["std", "smol"] {
+                scope.spawn(move || ends(hang, signal, runtime));
+            }
+        }
+    });
+}
+
+fn ends(hang: Hang, signal: Signal, runtime: &str) {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &[]);
+    let (_reader, writer) = full_pipe();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let elsewhere = |server: String| {
+        let path = directory.join("signer/bootstrap.kubeconfig");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(&signer.server));
+        fs::write(path, text.replace(&signer.server, &server)).unwrap();
+    };
+    let mut more = vec!["--json", "--runtime", runtime];
+    match hang {
+        Hang::Hook => more.extend(["--on-rotated", "echo > hook; trap '' TERM INT; while :; do sleep 1; done"]),
+        Hang::Server => elsewhere(format!("https://{}", silent.local_addr().unwrap())),
+        Hang::Dns => elsewhere("https://server.test:6443".into()),
+        Hang::Log | Hang::Report | Hang::DiskAtStart | Hang::Disk => {}
+    }
+    let run = Run::start(directory, &run_arguments(&more), |command| match hang {
+        Hang::Log => command.stderr(writer),
+        Hang::Report => command.stdout(writer),
+        Hang::Dns => command.env("LD_PRELOAD", hanging_calls()).env("HANG_LOOKUP", "1"),
+        Hang::DiskAtStart => command.env("LD_PRELOAD", hanging_calls()).env("HANG_WRITE", "/pki/"),
+        Hang::Disk => command.env("LD_PRELOAD", hanging_calls()).env("HANG_WRITE", "/pki/kubelet-client-2"),
+        Hang::Hook | Hang::Server => command,
+    });
+    let said = |words: &str| fs::read_to_string(directory.join("stderr")).unwrap().contains(words);
+    match hang {
+        Hang::Log | Hang::Report => until("certificate", || current(directory).map(drop)),
+        Hang::Hook => until("hook", || directory.join("hook").exists().then_some(())),
+        Hang::Server => until("connection", || silent.accept().ok().map(drop)),
+        Hang::Dns | Hang::DiskAtStart | Hang::Disk => until("hanging call", || said("hanging").then_some(())),
+    }
+    let (code, took) = run.end_by(signal);
+    assert!(took < END + SLACK, "{hang:?} {signal:?} {runtime}: {took:?}");
+    let expected = match hang {
+        // Nothing has begun: the signal's default.
+        Hang::DiskAtStart => None,
+        // A certificate is lost that existed in memory only.
+        Hang::Disk => Some(1),
+        _ => Some(0),
+    };
+    let log = fs::read_to_string(directory.join("stderr")).unwrap();
+    assert_eq!(code, expected, "{hang:?} {signal:?} {runtime}: {log}");
+    assert_eq!(hang == Hang::Disk, said("not stopped 10s after the signal"), "{log}");
+}
+
+/// A library that makes name lookups, or writes to files whose path contains a word, hang for ever: what a resolver and a
+/// disk do that do not answer, as far as a process can tell.
+fn hanging_calls() -> &'static Path {
+    const SOURCE: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void hang(void) {
+    static const char said[] = "hanging\n";
+    ssize_t (*real)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
+    real(2, said, sizeof said - 1);
+    for (;;) pause();
+}
+
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) =
+        dlsym(RTLD_NEXT, "getaddrinfo");
+    if (getenv("HANG_LOOKUP")) hang();
+    return real(node, service, hints, found);
+}
+
+ssize_t write(int fd, const void *bytes, size_t count) {
+    ssize_t (*real)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
+    const char *word = getenv("HANG_WRITE");
+    struct stat file;
+    if (word && !fstat(fd, &file) && S_ISREG(file.st_mode)) {
+        char link[64], path[4096] = "";
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        if (readlink(link, path, sizeof path - 1) > 0 && strstr(path, word)) hang();
+    }
+    return real(fd, bytes, count);
+}
+"#;
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let (source, library) = (place.join("hanging_calls.c"), place.join("hanging_calls.so"));
+        fs::write(&source, SOURCE).unwrap();
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl");
+        assert!(compiler.status().unwrap().success());
+        library
+    })
+}
+
+#[test]
+fn process_that_was_stopped_catches_up_at_once() {
+    on_both(|runtime| {
+        let directory = TempDir::new().unwrap();
+        let directory = directory.path();
+        let _signer = Signer::start(directory, &["--signing-duration", "6s"]);
+        let address = free_address();
+        let more = ["--json", "--runtime", runtime, "--metrics-listen", &address];
+        let run = Run::start(directory, &run_arguments(&more), |command| command);
+        let seen = until("certificate", || current(directory));
+        until("metrics", || TcpListener::bind(&address).err().map(drop));
+        run.signal(Signal::STOP);
+        // Longer than the certificate lives.
+        thread::sleep(Duration::from_secs(7));
+        run.signal(Signal::CONT);
+        assert!(get(&address, "/healthz").contains(" 200 OK"), "{runtime}");
+        until("rotation", || (current(directory)? != seen).then_some(()));
+        until("readiness", || get(&address, "/readyz").contains(" 200 OK").then_some(()));
+        assert_eq!(run.end_by(Signal::TERM).0, Some(0), "{runtime}");
+    });
+}
