@@ -30,7 +30,7 @@ pub(crate) struct Access {
 pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, needed: bool) -> Result<Access, Failure> {
     let usable = match load(node).map_err(Failure::Usage)? {
         Some(kubeconfig) => {
-            kubeconfig.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+            warn(&kubeconfig);
             Some(is_usable(&kubeconfig).map_err(Failure::usage)?)
         }
         None => None,
@@ -57,7 +57,7 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, needed: bool) -> Resul
         Ok(_) | Err(_) => {}
     }
     if let Some(bootstrap) = existing.and_then(|path| load(path).ok()?) {
-        bootstrap.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+        warn(&bootstrap);
     }
     let write = match usable {
         Some(usable) => existing.is_some() && !usable,
@@ -66,6 +66,12 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, needed: bool) -> Resul
     let (node, bootstrap, of) = (node.to_owned(), bootstrap.map(Path::to_owned), endpoint.clone());
     let bootstrap: IdentitySource = Arc::new(move || first_user(&node, bootstrap.as_deref(), &of));
     Ok(Access { endpoint, cluster: Arc::new(cluster), bootstrap, write })
+}
+
+/// Logs what is odd and does no harm; once, not at each look.
+fn warn(kubeconfig: &Kubeconfig) {
+    let of_user = kubeconfig.select(None).map(|selected| selected.warnings()).unwrap_or_default();
+    kubeconfig.warnings().iter().chain(&of_user).for_each(|warning| tracing::warn!("{warning}"));
 }
 
 /// As whom to ask without a certificate. kubeadm removes the bootstrap kubeconfig once a node has joined, and whoever
@@ -168,6 +174,7 @@ fn is_usable(kubeconfig: &Kubeconfig) -> Result<bool, KubeconfigError> {
     match kubeconfig.select(None)?.identity(&mut files::read) {
         Ok(Credentials::Anonymous) => Ok(false),
         Ok(Credentials::Token(_)) => Ok(true),
+        Ok(Credentials::CertificateAndToken(..)) => Ok(true),
         Ok(Credentials::Certificate(credential)) => {
             let (validity, now) = (credential.chain().certificate().validity, clock::now().unix);
             Ok(validity.not_before() <= now && !validity.expired(now))
@@ -221,6 +228,14 @@ pub(crate) fn identity(path: &Path) -> Result<Identity, String> {
     match credentials {
         Credentials::Anonymous => Err(bad("its user has neither a token nor a client certificate".into())),
         Credentials::Token(token) => Token::new(&token).map(Identity::Token).map_err(|error| bad(error.to_string())),
+        Credentials::CertificateAndToken(credential, token) => {
+            let token = Token::new(&token).map_err(|error| bad(error.to_string()))?;
+            // A server may end the handshake over an expired certificate; the token is as good without it.
+            Ok(match credential.chain().certificate().validity.expired(clock::now().unix) {
+                true => Identity::Token(token),
+                false => Identity::CertificateAndToken(credential, token),
+            })
+        }
         Credentials::Certificate(credential) => {
             let validity = credential.chain().certificate().validity;
             if validity.expired(clock::now().unix) {

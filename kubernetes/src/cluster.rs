@@ -308,15 +308,35 @@ pub enum Identity {
     Token(Token),
     /// With a client certificate.
     Certificate(Arc<Credential>),
+    /// With both, as client-go does: the certificate in TLS, the token in each request. An API server goes by the
+    /// certificate if it knows its CA.
+    CertificateAndToken(Arc<Credential>, Token),
 }
 
 impl Identity {
+    /// The certificate that is shown in TLS.
+    pub const fn certificate(&self) -> Option<&Arc<Credential>> {
+        match self {
+            Self::Certificate(credential) | Self::CertificateAndToken(credential, _) => Some(credential),
+            Self::Anonymous | Self::Token(_) => None,
+        }
+    }
+
+    /// The bearer token that is sent with each request.
+    pub(crate) const fn token(&self) -> Option<&Token> {
+        match self {
+            Self::Token(token) | Self::CertificateAndToken(_, token) => Some(token),
+            Self::Anonymous | Self::Certificate(_) => None,
+        }
+    }
+
     /// For people: what the server was shown.
     pub(crate) const fn describe(&self) -> &'static str {
         match self {
             Self::Anonymous => "no credential",
             Self::Token(_) => "a bearer token",
             Self::Certificate(_) => "a client certificate",
+            Self::CertificateAndToken(..) => "a client certificate and a bearer token",
         }
     }
 }
@@ -329,6 +349,9 @@ impl fmt::Debug for Identity {
             Self::Token(token) => token.fmt(f),
             Self::Certificate(credential) => {
                 write!(f, "Certificate({})", credential.chain().certificate().fingerprint)
+            }
+            Self::CertificateAndToken(credential, token) => {
+                write!(f, "CertificateAndToken({}, {token:?})", credential.chain().certificate().fingerprint)
             }
         }
     }

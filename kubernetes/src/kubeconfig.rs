@@ -72,6 +72,8 @@ pub enum Credentials {
     Token(Zeroizing<String>),
     /// The subject of this certificate.
     Certificate(Arc<Credential>),
+    /// Both: the certificate is for TLS, the token for each request.
+    CertificateAndToken(Arc<Credential>, Zeroizing<String>),
 }
 
 impl Kubeconfig {
@@ -158,6 +160,11 @@ impl Kubeconfig {
                 let user = find(&document, &user_name, "user", user_name.text()?)?.get("user")?;
                 if let Some(user) = &user {
                     refuse(user, user_name.text()?, UNSUPPORTED_IN_USER)?;
+                    // client-go sends both, and no API server since Kubernetes 1.19 looks at the password. Beside a
+                    // token client-go refuses it, too.
+                    if !has_certificate(user)? || user.get("token")?.or(user.get("tokenFile")?).is_some() {
+                        refuse(user, user_name.text()?, BASIC_AUTHENTICATION)?;
+                    }
                 }
                 user
             }
@@ -179,6 +186,7 @@ impl fmt::Debug for Credentials {
             Self::Anonymous => f.write_str("Anonymous"),
             Self::Token(_) => f.write_str("Token(..)"),
             Self::Certificate(_) => f.write_str("Certificate(..)"),
+            Self::CertificateAndToken(..) => f.write_str("CertificateAndToken(..)"),
         }
     }
 }
@@ -195,6 +203,18 @@ impl Selected<'_> {
     /// The name of the context.
     pub fn context(&self) -> &str {
         &self.context
+    }
+
+    /// What is odd about the user and does no harm: one line each, for people, and without anything secret.
+    pub fn warnings(&self) -> Vec<String> {
+        let user = self.user.iter();
+        let unused = user.flat_map(|user| ["username", "password"].map(|key| user.get(key).ok().flatten()));
+        // With anything but a certificate beside it, it has been refused.
+        let warn = |field: Field<'_>| {
+            let at = field.place();
+            format!("{at}: basic authentication is not supported; only the client certificate is used")
+        };
+        unused.flatten().map(warn).collect()
     }
 
     /// The API server. Reads the certificate authority, if it is in a file.
@@ -247,7 +267,7 @@ impl Selected<'_> {
             (None, None) => Ok(Credentials::Anonymous),
             (Some(token), None) => Ok(Credentials::Token(token)),
             (None, Some(credential)) => Ok(Credentials::Certificate(Arc::new(credential))),
-            (Some(_), Some(_)) => Err(user.invalid("there is a token and a client certificate; keep one of them")),
+            (Some(token), Some(credential)) => Ok(Credentials::CertificateAndToken(Arc::new(credential), token)),
         }
     }
 
@@ -331,15 +351,22 @@ struct Content {
 const UNSUPPORTED_IN_USER: &[(&str, &str)] = &[
     ("exec", "exec plugins are not supported; use a client certificate, token or tokenFile"),
     ("auth-provider", "auth providers are not supported; use a client certificate, token or tokenFile"),
-    ("username", "basic authentication is not supported; use a client certificate, token or tokenFile"),
-    ("password", "basic authentication is not supported; use a client certificate, token or tokenFile"),
     ("as", IMPERSONATION),
     ("as-uid", IMPERSONATION),
     ("as-groups", IMPERSONATION),
     ("as-user-extra", IMPERSONATION),
 ];
 
+const BASIC_AUTHENTICATION: &[(&str, &str)] = &[
+    ("username", "basic authentication is not supported; use a client certificate, token or tokenFile"),
+    ("password", "basic authentication is not supported; use a client certificate, token or tokenFile"),
+];
+
 const IMPERSONATION: &str = "impersonation is not supported; use credentials of that user's own";
+
+fn has_certificate(user: &Field<'_>) -> Result<bool, KubeconfigError> {
+    Ok(user.get("client-certificate")?.or(user.get("client-certificate-data")?).is_some())
+}
 
 fn refuse(entry: &Field<'_>, name: &str, unsupported: &[(&str, &'static str)]) -> Result<(), KubeconfigError> {
     for (key, reason) in unsupported {

@@ -157,6 +157,28 @@ fn a_refused_client_certificate_is_told_from_a_refused_token() {
 }
 
 #[test]
+fn certificate_and_token_are_both_shown() {
+    let mut scene = Scene::new();
+    let known = Ca::new("the known CA");
+    let token = Token::new("abcdef.0123456789abcdef").unwrap();
+    scene.identity = Identity::CertificateAndToken(known.credential(), token.clone());
+    // Nobody gets in without a certificate.
+    let demanding = server_config(&scene.ca, Some(&known), "api.example");
+    let mut world = scene.world(scene.well());
+    world.config = Arc::clone(&demanding);
+    world.run(&mut scene.issuance()).unwrap();
+    assert!(world.asked.iter().all(|asked| asked.head.contains("authorization: Bearer abcdef.0123456789abcdef\r\n")));
+
+    let error = scene.error(|_| Reply::status(401, "Unauthorized", "who?"));
+    assert!(error.credential_refused);
+    mentions(&error, &["a client certificate and a bearer token"]);
+    scene.identity = Identity::CertificateAndToken(Ca::new("somebody else's CA").credential(), token);
+    let mut world = scene.world(|_| panic!("nobody gets in"));
+    world.config = demanding;
+    assert!(world.run(&mut scene.issuance()).unwrap_err().credential_refused);
+}
+
+#[test]
 fn the_servers_alert_counts_even_if_the_write_before_it_failed() {
     let mut scene = Scene::new();
     scene.identity = Identity::Certificate(Ca::new("somebody else's CA").credential());

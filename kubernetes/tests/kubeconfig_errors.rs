@@ -171,6 +171,11 @@ fn unsupported_credentials_are_refused_by_name() {
         ),
         ("username: u, password: p", format!("20: users[0].user.username of \"node\": {basic}")),
         ("password: p", format!("20: users[0].user.password of \"node\": {basic}")),
+        ("token: t, password: p", format!("30: users[0].user.password of \"node\": {basic}")),
+        (
+            "tokenFile: t, client-certificate: a, client-key: b, username: u",
+            format!("72: users[0].user.username of \"node\": {basic}"),
+        ),
         ("token: t, as: root", format!("24: users[0].user.as of \"node\": {own}")),
         ("as-groups: [a]", format!("21: users[0].user.as-groups of \"node\": {own}")),
     ] {
@@ -203,10 +208,6 @@ fn unusable_credentials_are_told_with_their_source() {
         ("tokenFile: /binary", "21: users[0].user.tokenFile (/binary): this file does not hold a bearer token"),
         ("client-certificate: /n.crt", "9: users[0].user: there is a client certificate but no client key"),
         ("client-key: /n.key", "9: users[0].user: there is a client key but no client certificate"),
-        (
-            "token: t, client-certificate: /n.crt, client-key: /n.key",
-            "9: users[0].user: there is a token and a client certificate; keep one of them",
-        ),
         (
             "client-certificate: /gone, client-key: /n.key",
             "30: users[0].user.client-certificate (/gone): cannot be read: No such file or directory (os error 2)",

@@ -86,6 +86,33 @@ fn a_token_file_goes_before_a_token_and_is_read_each_time() {
 }
 
 #[test]
+fn certificate_and_token_are_both_used() {
+    let files = Files::default().with("/etc/x/n.pem", format!("{NODE}{NODE_KEY}")).with("/etc/x/token", "from-file");
+    let pair = "client-certificate: n.pem, client-key: n.pem";
+    for (user, expected) in [("token: inline", "inline"), ("token: inline, tokenFile: token", "from-file")] {
+        match identity(&with_user(&format!("{user}, {pair}")), &files) {
+            Ok(Credentials::CertificateAndToken(credential, token)) => {
+                assert_eq!((credential.chain().pem(), token.as_str()), (NODE, expected));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn password_beside_certificate_is_warned_about() {
+    let files = Files::default().with("/etc/x/n.pem", format!("{NODE}{NODE_KEY}"));
+    let text = with_user("client-certificate: n.pem, client-key: n.pem, username: u, password: S3cret");
+    assert_eq!(certificate_pem(identity(&text, &files)), NODE);
+    let kubeconfig = parse(&text).expect("a kubeconfig");
+    let warnings = kubeconfig.select(None).expect("a context").warnings();
+    let expected = ["66: users[0].user.username", "79: users[0].user.password"].map(|place| {
+        format!("{PATH}:8:{place}: basic authentication is not supported; only the client certificate is used")
+    });
+    assert_eq!(warnings, expected);
+}
+
+#[test]
 fn a_user_without_credentials_is_anonymous() {
     let no_user = with_user("").replace(", user: node", "");
     for text in [with_user(""), with_user("token: '', exec: null"), no_user] {

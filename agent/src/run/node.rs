@@ -66,10 +66,7 @@ impl Node {
 
 /// The certificate that is shown.
 pub(super) fn certificate(identity: &Identity) -> Option<Arc<Credential>> {
-    match identity {
-        Identity::Certificate(own) => Some(own.clone()),
-        Identity::Anonymous | Identity::Token(_) => None,
-    }
+    identity.certificate().cloned()
 }
 
 /// The common name of the node of this name.

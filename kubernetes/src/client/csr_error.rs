@@ -120,7 +120,7 @@ impl Scene<'_> {
 
     /// There was no answer.
     pub(crate) fn lost(self, error: &ExchangeError) -> CsrError {
-        let with_certificate = matches!(self.identity, Identity::Certificate(_));
+        let with_certificate = self.identity.certificate().is_some();
         let (failure, advice) = match error {
             ExchangeError::NoRoots | ExchangeError::Setup(_) => (Failure::Local, String::new()),
             ExchangeError::CertificateRefused(_) => {

@@ -44,11 +44,7 @@ impl Exchange {
 
     /// Begins a request. The response to the one before must have ended.
     pub(crate) fn send(&mut self, request: &Request, cluster: &Cluster, identity: &Identity) {
-        let token = match identity {
-            Identity::Token(token) => Some(token),
-            Identity::Anonymous | Identity::Certificate(_) => None,
-        };
-        match http::encode(request, cluster, token) {
+        match http::encode(request, cluster, identity.token()) {
             Ok((wire, response)) => {
                 self.outgoing = wire;
                 self.response = Some(response);

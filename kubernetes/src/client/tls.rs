@@ -33,11 +33,9 @@ pub(crate) fn connection(
     } else {
         settings.with_root_certificates(cluster.roots().ok_or(ExchangeError::NoRoots)?.store())
     };
-    let mut settings = match identity {
-        Identity::Anonymous | Identity::Token(_) => settings.with_no_client_auth(),
-        Identity::Certificate(credential) => {
-            settings.with_client_cert_resolver(Arc::new(Only(credential.certified_key())))
-        }
+    let mut settings = match identity.certificate() {
+        None => settings.with_no_client_auth(),
+        Some(credential) => settings.with_client_cert_resolver(Arc::new(Only(credential.certified_key()))),
     };
     settings.resumption = Resumption::disabled();
     settings.alpn_protocols = vec![b"http/1.1".to_vec()];

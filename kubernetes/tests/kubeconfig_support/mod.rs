@@ -74,7 +74,9 @@ pub(crate) fn refused<T>(result: Result<T, KubeconfigError>, message: &str) {
 pub(crate) fn token(credentials: Result<Credentials, KubeconfigError>) -> String {
     match credentials.expect("credentials") {
         Credentials::Token(token) => token.to_string(),
-        other @ (Credentials::Anonymous | Credentials::Certificate(_)) => panic!("{other:?}"),
+        other @ (Credentials::Anonymous | Credentials::Certificate(_) | Credentials::CertificateAndToken(..)) => {
+            panic!("{other:?}")
+        }
     }
 }
 
@@ -82,7 +84,9 @@ pub(crate) fn token(credentials: Result<Credentials, KubeconfigError>) -> String
 pub(crate) fn certificate_pem(credentials: Result<Credentials, KubeconfigError>) -> String {
     match credentials.expect("credentials") {
         Credentials::Certificate(credential) => credential.chain().pem().to_owned(),
-        other @ (Credentials::Anonymous | Credentials::Token(_)) => panic!("{other:?}"),
+        other @ (Credentials::Anonymous | Credentials::Token(_) | Credentials::CertificateAndToken(..)) => {
+            panic!("{other:?}")
+        }
     }
 }
 

@@ -51,7 +51,10 @@ fn record(text: &[u8]) {
 fn kubelet_config(text: &[u8]) {
     let text = String::from_utf8_lossy(text);
     match KubeletConfig::parse(Path::new("/var/lib/kubelet/config.yaml"), &text) {
-        Ok(config) => assert_eq!(config.tls_cert_file.is_some(), config.tls_private_key_file.is_some()),
+        Ok(config) => {
+            assert_eq!(config.tls_cert_file.is_some(), config.tls_private_key_file.is_some());
+            config.warnings.iter().for_each(|warning| shown(warning, text.as_bytes()));
+        }
         Err(error) => shown(&error, text.as_bytes()),
     }
 }
