@@ -97,7 +97,7 @@ pub enum Failure {
     SignerFailed,
     /// The API refused the request as invalid (HTTP 400, 422 and other 4xx).
     Rejected,
-    /// What was issued is unusable: not our key, wrong usage, expired, unparsable.
+    /// What was issued is unusable: for another party, not our key, wrong usage, expired, unparsable.
     BadCertificate,
     /// What was issued lacks names the template asks for.
     Unsatisfying,

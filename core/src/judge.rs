@@ -28,6 +28,8 @@ pub(crate) struct Judge<'a> {
 enum Grade {
     Expired,
     Provisional,
+    /// Another party's: held since before the template changed, or not ours to hold at all.
+    Foreign,
     Unsatisfying,
     Due,
     Good,
@@ -52,7 +54,8 @@ impl Judge<'_> {
     /// What is wrong with an issued certificate. Whoever changed their mind since must not blame the
     /// signer: it is held against what it was `asked` for.
     pub(crate) fn verdict(&self, issued: &Certificate, asked: Option<&Template>) -> Option<Failure> {
-        if issued.validity.expired(self.now) {
+        let is_foreign = asked.is_some_and(|asked| !asked.is_named_by(issued));
+        if is_foreign || issued.validity.expired(self.now) {
             Some(Failure::BadCertificate)
         } else if !asked.is_none_or(|asked| asked.satisfied_by(issued)) {
             Some(Failure::Unsatisfying)
@@ -66,16 +69,18 @@ impl Judge<'_> {
     /// Whether `new` may take the place of `held`, and the server it is meant for `refused` that one or not.
     pub(crate) fn is_no_worse(&self, new: &Certificate, held: Option<&Certificate>, refused: bool) -> bool {
         let grade = self.grade(new);
-        let Some(held) = held else { return grade > Grade::Expired };
-        let held_grade = self.grade(held).min(if refused { Grade::Due } else { Grade::Good });
+        let held_grade = held.map_or(Grade::Expired, |held| self.grade(held));
+        let held_grade = held_grade.min(if refused { Grade::Due } else { Grade::Good });
         match grade {
-            Grade::Expired => false,
+            // Whoever takes another party's certificate speaks in that party's name: better none.
+            Grade::Expired | Grade::Foreign => false,
             Grade::Good => true,
-            // Our own, however imperfect, beats none and a borrowed one.
-            Grade::Unsatisfying | Grade::Due if held_grade <= Grade::Provisional => true,
+            // Our own, however imperfect, beats none, a borrowed one and another party's.
+            Grade::Unsatisfying | Grade::Due if held_grade <= Grade::Foreign => true,
             // What has a fault must not be worse in anything: the signer may never answer again.
             Grade::Provisional | Grade::Unsatisfying | Grade::Due => {
-                grade >= held_grade && new.validity.not_after() >= held.validity.not_after()
+                let lasts = |held: &Certificate| new.validity.not_after() >= held.validity.not_after();
+                grade >= held_grade && held.is_none_or(lasts)
             }
         }
     }
@@ -85,6 +90,8 @@ impl Judge<'_> {
             Grade::Expired
         } else if certificate.provisional {
             Grade::Provisional
+        } else if self.is_foreign(certificate) {
+            Grade::Foreign
         } else if !self.is_satisfied_by(certificate) {
             Grade::Unsatisfying
         } else if self.is_past_rotation_point(certificate) {
@@ -92,6 +99,11 @@ impl Judge<'_> {
         } else {
             Grade::Good
         }
+    }
+
+    /// Whether the certificate is another party's than the one wanted. What was lent to begin with is exempt.
+    pub(crate) fn is_foreign(&self, certificate: &Certificate) -> bool {
+        !certificate.provisional && self.template.is_some_and(|template| !template.is_named_by(certificate))
     }
 
     fn is_satisfied_by(&self, certificate: &Certificate) -> bool {

@@ -65,7 +65,8 @@ impl Write {
 }
 
 impl RotationMachine {
-    /// A machine that wants its first Tick at `now`.
+    /// A machine that wants its first Tick at `now`. A certificate that names another party than the template is not
+    /// held, unless it is provisional.
     pub fn new(setup: Setup, now: Now) -> Self {
         let Setup { policy, seed, signer, template, certificate, unwritten, rotate_now, pending } = setup;
         let mut machine = Self {
@@ -85,6 +86,10 @@ impl RotationMachine {
             pace: Pace::default(),
             deadline: Some(now.instant),
         };
+        // Another party's, by a mistyped name perhaps: neither served nor used to ask with.
+        if machine.certificate.as_ref().is_some_and(|held| machine.judge(now).is_foreign(held)) {
+            machine.certificate = None;
+        }
         machine.due = machine.due(now);
         if unwritten && machine.certificate.is_some() {
             let id = machine.take_id();

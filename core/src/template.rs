@@ -70,11 +70,16 @@ impl Template {
         &self.ip_addresses
     }
 
+    /// Whether `certificate` is for the party that this template asks for: its common name is the same, byte for byte.
+    pub fn is_named_by(&self, certificate: &Certificate) -> bool {
+        self.common_name == certificate.common_name
+    }
+
     /// Whether `certificate` carries at least what this template asks for: the same common name and
     /// every organisation, DNS name and address. Extras are fine (client-go `certSatisfiesTemplate`). Common name and
     /// organisations compare byte for byte, DNS names by [`same_dns_name`], addresses by value.
     pub fn satisfied_by(&self, certificate: &Certificate) -> bool {
-        self.common_name == certificate.common_name
+        self.is_named_by(certificate)
             && self.organizations.iter().all(|o| certificate.organizations.contains(o))
             && self.dns_names.iter().all(|name| certificate.dns_names.iter().any(|have| same_dns_name(have, name)))
             && self.ip_addresses.iter().all(|ip| certificate.ip_addresses.iter().any(|have| have.to_canonical() == *ip))

@@ -16,9 +16,9 @@ mod restarts;
 pub use bounds::{longest_silence, longest_wait};
 pub use certificates::{
     a_healthy_signer_is_enough, a_valid_certificate_is_never_given_up, every_issued_certificate_gets_written,
-    no_wait_reaches_past_expiry,
+    no_wait_reaches_past_expiry, only_the_wanted_party_is_served,
 };
-pub(crate) use certificates::{asks_before_expiry, nothing_valid_is_given_up};
+pub(crate) use certificates::{asks_before_expiry, nothing_valid_is_given_up, takes_only_what_is_wanted};
 pub(crate) use clocks::no_later;
 pub use clocks::{
     a_tick_makes_progress, an_early_tick_changes_nothing, lost_replies_are_survived, many_ticks_are_one_tick,
@@ -51,6 +51,7 @@ pub const ALWAYS: &[(&str, Law)] = &[
     ("the timer is the deadline", the_timer_is_the_deadline),
     ("a clone stays equal", a_clone_stays_equal),
     ("a valid certificate is never given up", a_valid_certificate_is_never_given_up),
+    ("only the wanted party is served", only_the_wanted_party_is_served),
 ];
 
 /// Holds as long as the monotonic clock is monotonic.

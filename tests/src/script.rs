@@ -345,7 +345,8 @@ fn issue(a: u8, b: u8, life: &Life) -> Issue {
 
 const fn flaw(kind: u8) -> Flaw {
     match kind {
-        1 | 5 => Flaw::Trimmed,
+        1 => Flaw::Trimmed,
+        5 => Flaw::Foreign,
         2 => Flaw::AlreadyDue,
         6 => Flaw::Expired,
         7 => Flaw::Provisional,

@@ -50,6 +50,8 @@ pub enum Flaw {
     None,
     /// A name that was asked for is missing.
     Trimmed,
+    /// It is another party's.
+    Foreign,
     /// Nearly all of its lifetime is over.
     AlreadyDue,
     /// All of its lifetime is over.
@@ -288,7 +290,7 @@ impl World {
         let Issue { life, backdate, flaw } = issue;
         let whole = life.saturating_add(backdate);
         let begins = match flaw {
-            Flaw::None | Flaw::Trimmed | Flaw::Provisional => backdate,
+            Flaw::None | Flaw::Trimmed | Flaw::Foreign | Flaw::Provisional => backdate,
             Flaw::AlreadyDue => backdate + life.mul_f64(0.99),
             Flaw::Expired => whole.saturating_add(Duration::from_secs(1)),
         };
@@ -296,6 +298,7 @@ impl World {
         match flaw {
             Flaw::None | Flaw::AlreadyDue | Flaw::Expired => certificate,
             Flaw::Trimmed => mint::trimmed(certificate),
+            Flaw::Foreign => mint::foreign(certificate),
             Flaw::Provisional => mint::provisional(certificate),
         }
     }

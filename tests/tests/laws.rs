@@ -50,6 +50,7 @@ laws! {
     the_timer_is_the_deadline,
     a_clone_stays_equal,
     a_valid_certificate_is_never_given_up,
+    only_the_wanted_party_is_served,
 }
 
 laws! {

@@ -69,6 +69,7 @@ fn a_machine_that_breaks_a_rule_is_found_out() {
         (found::<broken::Overspends>("wishes"), "tokens are left"),
         (found::<broken::BelievesAnyReply>("replies"), "is stale, but is heeded"),
         (found::<broken::TakesWhatIsFound>("the store"), "is given up for"),
+        (found::<broken::ServesAnybody>("replies"), "another party's is taken"),
         (found::<broken::ForgetsTheTimer>("replies"), "the timer is"),
         (found::<broken::LosesItsPast>("kubelet"), "too soon after"),
         (found::<broken::GivesUpWriting>("replies"), "#1 is not durable, by the machine nothing"),

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use perennial::{Backoff, Budget, Event, Failure, Now, Pending, Policy, RotationMachine, Setup};
+use perennial::{Backoff, Budget, Checkpoint, Event, Failure, Now, Pending, Policy, RotationMachine, Setup};
 
 use super::subject::{Duties, Subject};
 use crate::trace::live;
@@ -128,6 +128,21 @@ faults! {
                 }
             }
             machine.handle(event, now).into()
+        }
+    }
+
+    /// Without a certificate, takes whatever is issued, in whoever's name.
+    ServesAnybody {
+        fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
+            let issued = match &event {
+                Event::CsrIssued { id, certificate } if live(machine) == Some(*id) => Some(certificate.clone()),
+                _ => None,
+            };
+            let duties = Duties::from(machine.handle(event, now));
+            if machine.certificate().is_none() && issued.is_some() {
+                *machine = RotationMachine::restore(Checkpoint { certificate: issued, ..machine.checkpoint() });
+            }
+            duties
         }
     }
 

@@ -49,6 +49,9 @@ pub(super) struct Life<S> {
     serial: u64,
 }
 
+/// Whether something is true of a certificate by each of the templates.
+type Names = [bool; 3];
+
 /// A request that is out.
 #[derive(Clone, Debug)]
 pub(super) struct Out {
@@ -314,16 +317,17 @@ impl<S: Subject> Life<S> {
         state.finish()
     }
 
-    /// What a certificate still is: when it is due and when it expires, whose and for whom it is. Nothing, once it has
-    /// expired for good, that is, even if the wall clock is set back.
-    fn facts(&self, setting: &Setting, certificate: &Certificate) -> Option<(i64, i64, [bool; 3], bool)> {
+    /// What a certificate still is: whose it is, when it is due and when it expires, and for whom it is. No more than
+    /// whose, once it has expired for good, that is, even if the wall clock is set back.
+    fn facts(&self, setting: &Setting, certificate: &Certificate) -> (Names, Option<(i64, i64, Names, bool)>) {
         let back = if self.ahead { AHEAD } else { Duration::ZERO };
         let earliest = self.now.unix.before(back);
         let ahead = |at: perennial::UnixTime| at.max(earliest).as_millis() - self.now.unix.as_millis();
         let due = perennial::rotation_point(&setting.policy, SEED, certificate);
+        let named = WISHES.each_ref().map(|wish| wish.is_named_by(certificate));
         let fits = WISHES.each_ref().map(|wish| wish.satisfied_by(certificate));
         let facts = (ahead(due), ahead(certificate.validity.not_after()), fits, certificate.provisional);
-        (!certificate.validity.expired(earliest)).then_some(facts)
+        (named, (!certificate.validity.expired(earliest)).then_some(facts))
     }
 
     /// What a record still tells the next run.

@@ -10,6 +10,7 @@ use super::setting::{AHEAD, Flavour, LATE, Setting, WISHES};
 use super::subject::{Duties, Subject};
 use crate::laws::{
     Verdict, asks_before_expiry, ends_its_key, ensure, goes_on, longest_silence, no_later, nothing_valid_is_given_up,
+    takes_only_what_is_wanted,
 };
 use crate::trace::{can_ask, live};
 
@@ -22,6 +23,7 @@ pub(super) fn step<S: Subject>(
     duties: &Duties,
 ) -> Verdict {
     nothing_valid_is_given_up(&setting.policy, SEED, before.subject.machine(), life.subject.machine(), life.now)?;
+    takes_only_what_is_wanted(before.subject.machine(), life.subject.machine())?;
     requests(setting, life, event, duties)?;
     let out = life.out.clone();
     life.note(event, duties, &setting.policy);

@@ -86,6 +86,8 @@ pub enum Flavour {
     Short,
     /// A name is missing.
     Trimmed,
+    /// It is another party's.
+    Foreign,
     /// Past its rotation point, but valid.
     Due,
     /// A bootstrap credential.
@@ -116,12 +118,13 @@ impl Setting {
             Flavour::Due => unix.before(life * 3 / 4),
             Flavour::Expired => unix.before(life + Duration::from_millis(1)),
             Flavour::Early => unix.after(Duration::from_millis(2)),
-            Flavour::Good | Flavour::Short | Flavour::Trimmed | Flavour::Provisional => unix,
+            Flavour::Good | Flavour::Short | Flavour::Trimmed | Flavour::Foreign | Flavour::Provisional => unix,
         };
         let life = if flavour == Flavour::Short { Duration::from_millis(2) } else { life };
         let certificate = mint::certificate(template, serial, begins, life);
         Arc::new(match flavour {
             Flavour::Trimmed => mint::trimmed(certificate),
+            Flavour::Foreign => mint::foreign(certificate),
             Flavour::Provisional => mint::provisional(certificate),
             _ => certificate,
         })
@@ -141,10 +144,11 @@ const CHANGES_OF_MIND: [Move; 4] = [
     Move::Template(Some(Wish::Other)),
     Move::Template(None),
 ];
-const EVERY_ISSUE: [Move; 7] = [
+const EVERY_ISSUE: [Move; 8] = [
     Move::Issue(Flavour::Good),
     Move::Issue(Flavour::Short),
     Move::Issue(Flavour::Trimmed),
+    Move::Issue(Flavour::Foreign),
     Move::Issue(Flavour::Due),
     Move::Issue(Flavour::Provisional),
     Move::Issue(Flavour::Expired),
@@ -152,11 +156,12 @@ const EVERY_ISSUE: [Move; 7] = [
 ];
 const DISK: [Move; 2] = [Move::Written, Move::WriteFailed];
 const LOST_RECORDS: [Move; 2] = [Move::RestartBlank, Move::RestartStale];
-const EVERY_FIND: [Move; 9] = [
+const EVERY_FIND: [Move; 10] = [
     Move::Found(None),
     Move::Found(Some(Flavour::Good)),
     Move::Found(Some(Flavour::Short)),
     Move::Found(Some(Flavour::Trimmed)),
+    Move::Found(Some(Flavour::Foreign)),
     Move::Found(Some(Flavour::Due)),
     Move::Found(Some(Flavour::Provisional)),
     Move::Found(Some(Flavour::Expired)),

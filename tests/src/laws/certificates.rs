@@ -43,9 +43,36 @@ pub(crate) fn nothing_valid_is_given_up(
     Ok(())
 }
 
+/// No answer, no find and no restart gives a machine a certificate in the name of another party than the one it wants:
+/// not even while it holds none. Who is wanted may change; what is held then is served on. What was lent is exempt.
+pub fn only_the_wanted_party_is_served(trace: &Trace) -> Verdict {
+    for run in &trace.runs {
+        ensure!(is_wanted(&run.first), "begins with another party's: {}", run.first);
+        for (before, record) in run.steps() {
+            takes_only_what_is_wanted(before, &record.after)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same of one step.
+pub(crate) fn takes_only_what_is_wanted(before: &RotationMachine, after: &RotationMachine) -> Verdict {
+    let is_news = before.certificate() != after.certificate();
+    ensure!(!is_news || is_wanted(after), "another party's is taken: {after}");
+    Ok(())
+}
+
+fn is_wanted(machine: &RotationMachine) -> bool {
+    let foreign = |held: &Arc<Certificate>| {
+        !held.provisional && machine.template().is_some_and(|template| template.common_name() != held.common_name)
+    };
+    !machine.certificate().is_some_and(foreign)
+}
+
 /// How good a certificate is, as its holder sees it.
 struct Quality {
     own: bool,
+    named: bool,
     satisfying: bool,
     due: bool,
     life: Duration,
@@ -55,6 +82,7 @@ impl Quality {
     fn of(policy: &Policy, seed: u64, certificate: &Certificate, machine: &RotationMachine, now: Now) -> Self {
         Self {
             own: !certificate.provisional,
+            named: machine.template().is_none_or(|template| template.common_name() == certificate.common_name),
             satisfying: machine.template().is_none_or(|template| template.satisfied_by(certificate)),
             due: now.unix >= rotation_point(policy, seed, certificate),
             life: certificate.validity.not_after().since(now.unix),
@@ -63,15 +91,16 @@ impl Quality {
 
     fn is_no_worse_than(&self, other: &Self) -> bool {
         let (rank, others) = (self.rank(), other.rank());
-        self.rank() == 3 || rank > others || (rank == others && self.life >= other.life)
+        self.rank() == 4 || rank > others || (rank == others && self.life >= other.life)
     }
 
     const fn rank(&self) -> u8 {
-        match (self.own, self.satisfying, self.due) {
+        match (self.own, self.named, self.satisfying, self.due) {
             (false, ..) => 0,
-            (true, false, _) => 1,
-            (true, true, true) => 2,
-            (true, true, false) => 3,
+            (true, false, ..) => 1,
+            (true, true, false, _) => 2,
+            (true, true, true, true) => 3,
+            (true, true, true, false) => 4,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use perennial::{Event, Failure, Key, Now, Pending, Policy, Reason, RotationMachine, Setup, State};
+use perennial::{Certificate, Event, Failure, Key, Now, Pending, Policy, Reason, RotationMachine, Setup, State};
 
 use super::bounds::longest_silence;
 use super::clocks::ticks;
@@ -34,6 +34,14 @@ pub(crate) fn goes_on(policy: &Arc<Policy>, seed: u64, machine: &RotationMachine
     // Who never asked leaves no record, and begins as he did.
     let pending = machine.pending(now);
     let restarted = restart(policy, seed, machine, pending.clone(), now);
+    // What was served on under another name is not served by a process that begins with the new one.
+    let is_foreign = |held: &Arc<Certificate>| {
+        !held.provisional && machine.template().is_some_and(|template| template.common_name() != held.common_name)
+    };
+    if machine.certificate().is_some_and(is_foreign) {
+        ensure!(restarted.certificate().is_none(), "a restart at {now} begins with another party's certificate");
+        return Ok(());
+    }
     ensure!(restarted.rotation_point() == machine.rotation_point(), "the rotation point moves in a restart at {now}");
     let (due, due_again) = (machine.due(now), restarted.due(now));
     // What somebody said is not remembered; what can be seen of the certificate is seen again.

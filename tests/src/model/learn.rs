@@ -76,6 +76,9 @@ impl Model {
         let fits = self.history.last_asked().is_none_or(|asked| asked.satisfied_by(issued));
         let wrong = match () {
             () if is_expired(issued, now) => Some(Failure::BadCertificate),
+            () if self.history.last_asked().is_some_and(|asked| asked.common_name() != issued.common_name) => {
+                Some(Failure::BadCertificate)
+            }
             () if !fits => Some(Failure::Unsatisfying),
             () if issued.provisional || self.is_past_rotation_point(issued, now) => Some(Failure::AlreadyDue),
             () => None,
@@ -182,27 +185,35 @@ impl Model {
         write
     }
 
-    /// How good a certificate is that has not expired: ours before borrowed, then with every name, then fresh.
+    /// How good a certificate is that has not expired: ours before somebody else's and a borrowed one, then with every
+    /// name, then fresh.
     fn rank(&self, certificate: &Certificate, now: Now) -> u8 {
         let satisfying = self.history.wanted().is_none_or(|wanted| wanted.satisfied_by(certificate));
-        match (certificate.provisional, satisfying, self.is_past_rotation_point(certificate, now)) {
-            (true, ..) => 0,
-            (false, false, _) => 1,
-            (false, true, true) => 2,
-            (false, true, false) => 3,
+        match () {
+            () if certificate.provisional => 0,
+            () if self.is_foreign(certificate) => 1,
+            () if !satisfying => 2,
+            () if self.is_past_rotation_point(certificate, now) => 3,
+            () => 4,
         }
     }
 
+    fn is_foreign(&self, certificate: &Certificate) -> bool {
+        let another = self.history.wanted().is_some_and(|wanted| wanted.common_name() != certificate.common_name);
+        another && !certificate.provisional
+    }
+
     /// Whether a certificate may take the place of the one held: if it is flawless; if it is our own and that one is
-    /// not; or if it is as good and lasts as long. A refused one is no better than due.
+    /// not; or if it is as good and lasts as long. A refused one is no better than due. Somebody else's never may.
     fn is_no_loss(&self, new: &Certificate, now: Now) -> bool {
         let rank = self.rank(new, now);
         let lost = |held: &Arc<Certificate>| {
-            let worth = self.rank(held, now).min(if self.history.refused() { 2 } else { 3 });
+            let worth = self.rank(held, now).min(if self.history.refused() { 3 } else { 4 });
             let as_good = rank >= worth && new.validity.not_after() >= held.validity.not_after();
-            !(rank == 3 || (rank > 0 && worth == 0) || as_good)
+            !(rank == 4 || (rank > 1 && worth < 2) || as_good)
         };
-        !is_expired(new, now) && !self.history.held().is_some_and(|held| !is_expired(held, now) && lost(held))
+        let valid = self.history.held().filter(|held| !is_expired(held, now));
+        !is_expired(new, now) && !self.is_foreign(new) && !valid.is_some_and(lost)
     }
 
     pub(super) fn is_past_rotation_point(&self, certificate: &Certificate, now: Now) -> bool {

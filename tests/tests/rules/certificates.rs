@@ -203,3 +203,55 @@ fn an_already_due_certificate_does_not_take_the_place_of_one_that_lasts_longer()
     assert!(holder.serves(&lacking_a_name), "the signer may never answer again");
     assert_eq!(holder.machine.last_failure(), Some(Failure::AlreadyDue));
 }
+
+/// Whatever is held: no certificate at all, an expired one, one that lacks a name, a good one, one of another party.
+#[test]
+fn an_answer_in_another_partys_name_is_never_taken() {
+    let masters = mint::foreign(issued(&with_name(), 2, Duration::ZERO, 30 * DAY));
+    let expired = mint::certificate(&with_name(), 9, mint::EPOCH.before(DAY), HOUR);
+    let lent = mint::provisional(fresh(DAY));
+    for held in [None, Some(expired), Some(lent), Some(fresh(DAY)), Some(with_serial(9, HOUR))] {
+        let mut holder = Holder::with(held.clone());
+        holder.want(with_name());
+        let asked = holder.ask();
+        let actions = holder.issue(asked.id, &masters);
+        assert_eq!((holder.machine.certificate(), written(&actions)), (held.map(Arc::new).as_ref(), None));
+        assert_eq!(holder.machine.last_failure(), Some(Failure::BadCertificate));
+        assert!(holder.waits() >= 150 * SECOND, "asked again on the refused delay");
+    }
+}
+
+#[test]
+fn a_find_in_another_partys_name_is_never_taken() {
+    let masters = Arc::new(mint::foreign(issued(&node(), 2, Duration::ZERO, 30 * DAY)));
+    let expired = mint::certificate(&node(), 9, mint::EPOCH.before(DAY), HOUR);
+    for held in [None, Some(expired)] {
+        let mut holder = Holder::with(held.clone());
+        assert_eq!(written(&holder.handle(Event::CertReplaced(Some(masters.clone())))), None);
+        assert_eq!(holder.machine.certificate(), held.map(Arc::new).as_ref());
+    }
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    let actions = holder.handle(Event::CertReplaced(Some(masters)));
+    assert!(written(&actions).is_some_and(|(_, ours)| *ours == fresh(DAY)), "ours is put back");
+}
+
+/// The signer did what it was asked for.
+#[test]
+fn an_answer_to_a_request_under_the_old_name_is_not_taken_and_no_failure() {
+    let (mut holder, asked) = Holder::asking();
+    holder.want(Template::node("worker-2")); // within the spacing: the request stays out
+    holder.issue(asked.id, &fresh(DAY));
+    assert_eq!((holder.machine.certificate(), holder.machine.last_failure()), (None, None));
+    assert_eq!(holder.ask().template.common_name(), "system:node:worker-2");
+}
+
+#[test]
+fn our_own_however_imperfect_replaces_another_partys_at_once() {
+    let mut holder = Holder::with(Some(fresh(30 * DAY)));
+    let wanted = Template::node("worker-2").with_dns_names(["worker-2.example"]);
+    holder.want(wanted.clone());
+    let asked = holder.ask();
+    let lacking = mint::trimmed(issued(&wanted, 2, Duration::ZERO, HOUR));
+    holder.issue(asked.id, &lacking);
+    assert!(holder.serves(&lacking));
+}

@@ -74,7 +74,8 @@ fn upstream_cert_satisfies_template() {
     ];
     for (case, carries, template, satisfied) in cases {
         let certificate = Some(Arc::new(issued(&carries, 1, Duration::ZERO, DAY)));
-        let holder = Holder::new(Setup { template: Some(Arc::new(template)), certificate, ..Setup::default() });
+        let mut holder = Holder::new(Setup { certificate, ..Setup::default() });
+        holder.want(template);
         let due = (!satisfied).then_some(Reason::TemplateNotSatisfied);
         assert_eq!(holder.machine.due(holder.now), due, "{case}");
     }
@@ -235,4 +236,30 @@ fn what_is_issued_is_written_even_if_the_template_goes() {
     holder.handle(Event::WriteFailed { id: asked.id });
     holder.handle(Event::TemplateChanged(None));
     assert!(written(&holder.tick_at_deadline()).is_some());
+}
+
+/// A mistyped name must not destroy what is there, nor be served under.
+#[test]
+fn another_partys_certificate_at_a_start_is_not_held() {
+    let another = issued(&Template::node("worker-2"), 1, Duration::ZERO, DAY);
+    for unwritten in [false, true] {
+        let mut holder = Holder::new(Setup { unwritten, ..setup(Some(another.clone())) });
+        assert_eq!(holder.machine.certificate(), None);
+        assert_eq!(holder.machine.due(holder.now), Some(Reason::NoCertificate));
+        assert_eq!(written(&holder.tick()), None, "nor is it written");
+    }
+    let lent = mint::provisional(another);
+    assert!(Holder::with(Some(lent.clone())).serves(&lent), "what was lent is for asking");
+}
+
+#[test]
+fn a_certificate_is_served_on_when_another_party_is_wanted() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    holder.want(Template::node("worker-2"));
+    assert!(holder.serves(&fresh(DAY)));
+    let asked = holder.ask();
+    assert_eq!(asked.template.common_name(), "system:node:worker-2");
+    let new = issued(&asked.template, 2, Duration::ZERO, HOUR);
+    holder.issue(asked.id, &new);
+    assert!(holder.serves(&new));
 }
