@@ -191,8 +191,8 @@ Faults, the first rule that applies to a request being the one followed:
           oversized: head|line|body, contentType: text/html,
           events: duplicated|reordered|onlyBookmarks|expired|unreadable|deleted,
           object: uidChanged|replaced|neverIssued|denied|failed,
-          certificate: otherKey|otherName|withoutNames|expired|notYetValid|otherUsage|otherAuthority|
-                       emptyChain|wrongOrder|trailingText|truncated,
+          certificate: otherKey|otherName|extraOrganization|extraUri|withoutNames|expired|notYetValid|
+                       otherUsage|otherAuthority|emptyChain|wrongOrder|trailingText|truncated,
           connection: refused|reset|closed|silent|plaintext|handshakeAlert|certificateAlert|
                       otherName|otherAuthority|expired
 

@@ -41,7 +41,7 @@ mod tests {
              Unreachable TimedOut Deleted Outdated Local"
         );
         let reasons = Reason::ALL.map(reason).join(" ");
-        assert_eq!(reasons, "NoCertificate Expired Provisional TemplateNotSatisfied Refused RotationPoint Asked");
+        assert_eq!(reasons, "NoCertificate Expired Provisional RotationPoint Refused TemplateNotSatisfied Asked");
         assert!(Failure::ALL.into_iter().all(|known| failure_named(&failure(known)) == Some(known)));
         assert!(Reason::ALL.into_iter().all(|known| reason_named(&reason(known)) == Some(known)));
         assert_eq!((failure_named("timed_out"), reason_named("")), (None, None));

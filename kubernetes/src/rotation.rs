@@ -18,7 +18,7 @@ use perennial::{
     Action, Certificate, Event, Failure, Fingerprint, Instant, Key, Now, Policy, RequestId, RotationMachine, Setup,
     State, Template,
 };
-use perennial_pki::{Credential, KeyPair, certificate_request};
+use perennial_pki::{Chain, Credential, KeyPair, certificate_request};
 
 use crate::client::{Ask, CsrError, Health, Issuance, Issued, Limits, Progress, csr_name};
 use crate::cluster::Identity;
@@ -27,7 +27,7 @@ use memory::Memory;
 use observer::Observers;
 pub use observer::{Observer, Step};
 pub use record::{Record, RecordError};
-use shortfall::{shortfall, too_short};
+use shortfall::{excess, foreign, shortfall, too_short};
 pub use signer::{AskAs, IdentitySource, Signer};
 pub use terms::{Duty, Input, Snapshot};
 
@@ -79,11 +79,16 @@ pub struct Rotation {
     issued: u64,
     /// Why the last certificate issued lives too short for the policy.
     short_lived: Option<Arc<str>>,
+    /// For whom, where that is known before the template.
+    common_name: Option<String>,
+    /// Why what the store holds is not used, if it is another party's.
+    foreign: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
 struct Asking {
     id: RequestId,
+    template: Arc<Template>,
     key: Arc<KeyPair>,
     shown: Option<Fingerprint>,
     progress: Option<Progress>,
@@ -93,6 +98,11 @@ impl Rotation {
     /// A rotation that wants its first Tick at `now`.
     pub fn new(start: Start, now: Now) -> Self {
         let Start { policy, signer, template, common_name, credential, unwritten, pending } = start;
+        // Whoever looks on while somebody else keeps the certificate has no wish of his own.
+        let common_name = common_name.filter(|_| signer.is_some());
+        let wanted = template.as_deref().map(Template::common_name).or(common_name.as_deref());
+        let foreign = foreign_to(wanted, credential.as_deref()).map(Arc::from);
+        let credential = credential.filter(|_| foreign.is_none());
         let named = name_of(template.as_deref(), credential.as_deref()).or(common_name.as_deref());
         let record = pending.filter(|record| is_of_use(record, signer.as_ref(), named));
         let named = named.or_else(|| record.as_ref().map(|record| record.pending.template.common_name()));
@@ -142,6 +152,8 @@ impl Rotation {
             timer: Some(now.instant),
             issued: 0,
             short_lived: None,
+            common_name,
+            foreign,
         }
     }
 
@@ -184,7 +196,8 @@ impl Rotation {
     }
 
     fn gravest_error(&self) -> Option<&Arc<str>> {
-        self.request_error.as_ref().or(self.write_error.as_ref()).or_else(|| self.memory.error())
+        let errors = [&self.request_error, &self.foreign, &self.write_error];
+        errors.into_iter().flatten().next().or_else(|| self.memory.error())
     }
 
     /// Takes in what happened; returns what is to be done, in order.
@@ -319,6 +332,7 @@ impl Rotation {
                 // Durable: what was pending is now served.
                 let served = self.served.as_ref().map(|credential| credential.key());
                 self.pending.take_if(|pending| served.is_some_and(|key| Arc::ptr_eq(key, pending)));
+                self.foreign = None;
                 Event::CertWritten { id }
             }
             Input::Written { id, result: Err(why) } => {
@@ -330,11 +344,22 @@ impl Rotation {
                 return VecDeque::new();
             }
             Input::Replaced(found) => {
+                let found = self.not_foreign(found);
                 candidate.clone_from(&found);
                 Event::CertReplaced(found.map(|credential| credential.chain().certificate().clone()))
             }
         };
         VecDeque::from([event])
+    }
+
+    /// Takes note if what the store holds now is another party's. The machine judges by its template; without one it
+    /// knows nothing of names.
+    fn not_foreign(&mut self, found: Option<Arc<Credential>>) -> Option<Arc<Credential>> {
+        let template = self.machine.template().map(|template| template.common_name());
+        let wanted = template.or(self.common_name.as_deref());
+        let held = |found: &&Arc<Credential>| self.machine.certificate() != Some(found.chain().certificate());
+        self.foreign = foreign_to(wanted, found.as_ref().filter(held).map(Arc::as_ref)).map(Arc::from);
+        found.filter(|_| self.foreign.is_none() || template.is_some())
     }
 
     fn finished(
@@ -344,15 +369,14 @@ impl Rotation {
         candidate: &mut Option<Arc<Credential>>,
     ) -> VecDeque<Event> {
         let id = asking.id;
-        let error = match result.map(|issued| Credential::new(issued.chain, asking.key)) {
+        let error = match result.map(|issued| self.joined(issued.chain, &asking)) {
             Ok(Ok(credential)) => {
                 let certificate = credential.chain().certificate().clone();
                 *candidate = Some(Arc::new(credential));
                 return VecDeque::from([Event::CsrIssued { id, certificate }]);
             }
-            // The exchange has checked that; if it ever did not, this is as bad a certificate as any.
-            Ok(Err(mismatch)) => {
-                self.request_error = Some(mismatch.to_string().into());
+            Ok(Err(why)) => {
+                self.request_error = Some(why.into());
                 let failure = Failure::BadCertificate;
                 return VecDeque::from([Event::CsrFailed { id, failure, retry_after: None }]);
             }
@@ -369,8 +393,17 @@ impl Rotation {
         refused.map(|fingerprint| Event::CertRefused { fingerprint }).into_iter().chain([failed]).collect()
     }
 
+    /// The pair that was issued, unless it grants more than was asked for.
+    fn joined(&self, chain: Chain, asking: &Asking) -> Result<Credential, String> {
+        if let Some(signer) = self.signer.as_ref().filter(|signer| !signer.accepts_extra_rights) {
+            excess(&chain, &asking.template, signer.usage).map_or(Ok(()), Err)?;
+        }
+        // The exchange has checked that; if it ever did not, this is as bad a certificate as any.
+        Credential::new(chain, asking.key.clone()).map_err(|mismatch| mismatch.to_string())
+    }
+
     /// Makes an exchange: a key, a request signed with it, and somebody to be.
-    fn ask(&mut self, id: RequestId, template: &Template, key: Key, now: Now) -> Result<Issuance, String> {
+    fn ask(&mut self, id: RequestId, template: &Arc<Template>, key: Key, now: Now) -> Result<Issuance, String> {
         self.memory.submitted(id);
         let signer = self.signer.clone().ok_or("rotation is not enabled: there is no signer")?;
         let key = match (key, &self.pending) {
@@ -397,7 +430,7 @@ impl Rotation {
             skew: signer.skew,
             roots: signer.issuers.clone(),
         };
-        self.asking = Some(Asking { id, key, shown, progress: None });
+        self.asking = Some(Asking { id, template: template.clone(), key, shown, progress: None });
         let seed = self.seed ^ id.get();
         let left = self.machine.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
         let limits = Limits { needed_by: now.instant.after(left.unwrap_or_default()), ..signer.limits };
@@ -438,6 +471,12 @@ impl Rotation {
 fn name_of<'a>(template: Option<&'a Template>, credential: Option<&'a Credential>) -> Option<&'a str> {
     let held = credential.map(|credential| credential.chain().certificate().common_name.as_str());
     template.map(Template::common_name).or(held)
+}
+
+/// Why a credential is not used, if it is another party's than the one wanted.
+fn foreign_to(wanted: Option<&str>, found: Option<&Credential>) -> Option<String> {
+    let (wanted, found) = wanted.zip(found.map(|found| found.chain().certificate()))?;
+    (found.common_name != wanted).then(|| foreign(found, wanted))
 }
 
 /// Whether a record is about what is wanted now.

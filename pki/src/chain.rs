@@ -32,6 +32,7 @@ struct Parsed {
     issuer: String,
     public_key_der: Vec<u8>,
     constraints: Constraints,
+    uris: Vec<String>,
     skipped: Vec<PemError>,
 }
 
@@ -109,8 +110,10 @@ impl Chain {
         }
         let pem = encode(&der);
         let leaf = parse(leaf).map_err(unreadable_leaf)?;
+        let names = alternative_names(&leaf).map_err(unreadable_leaf)?;
         let parsed = Parsed {
-            certificate: Arc::new(facts(&leaf, &pem)?),
+            uris: names.uris.clone(),
+            certificate: Arc::new(facts(&leaf, names, &pem)?),
             serial: serial(&leaf),
             issuer: names::display(leaf.issuer()),
             public_key_der: leaf.public_key().raw.to_vec(),
@@ -155,6 +158,11 @@ impl Chain {
     /// The public key of the leaf as a DER `SubjectPublicKeyInfo`.
     pub fn public_key_der(&self) -> &[u8] {
         &self.0.public_key_der
+    }
+
+    /// URIs among the subject alternative names of the leaf, byte for byte.
+    pub fn uris(&self) -> &[String] {
+        &self.0.uris
     }
 
     pub(crate) fn constraints(&self) -> &Constraints {
@@ -217,11 +225,14 @@ fn unreadable_leaf(reason: String) -> ChainError {
     ChainError::Certificate { position: 1, reason }
 }
 
-fn facts(leaf: &X509Certificate<'_>, pem: &str) -> Result<Certificate, ChainError> {
+fn alternative_names(leaf: &X509Certificate<'_>) -> Result<AltNames, String> {
+    let names = leaf.subject_alternative_name().map_err(|error| describe::x509(&error).to_owned())?;
+    names.map_or_else(|| Ok(AltNames::default()), |names| AltNames::read(names.value))
+}
+
+fn facts(leaf: &X509Certificate<'_>, names: AltNames, pem: &str) -> Result<Certificate, ChainError> {
     let Subject { common_name, organizations, .. } = Subject::read(leaf.subject());
-    let names = leaf.subject_alternative_name().map_err(|error| unreadable_leaf(describe::x509(&error).to_owned()))?;
-    let names = names.map_or_else(|| Ok(AltNames::default()), |names| AltNames::read(names.value));
-    let AltNames { dns_names, ip_addresses, .. } = names.map_err(unreadable_leaf)?;
+    let AltNames { dns_names, ip_addresses, .. } = names;
     Ok(Certificate {
         validity: validity(leaf).map_err(ChainError::Validity)?,
         fingerprint: Fingerprint(sha256(leaf.as_raw())),

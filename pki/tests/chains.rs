@@ -43,6 +43,7 @@ fn the_facts_are_those_of_the_leaf() {
     assert!(!facts.provisional);
     assert_eq!(*facts.chain, *chain.pem().as_bytes());
     assert_eq!(chain.serial(), "AB0C");
+    assert_eq!(chain.uris(), ["spiffe://x"]);
     assert!(chain.issuer().contains("CN=the root"), "{}", chain.issuer());
     assert_eq!(chain.public_key_der(), key().public_key_der());
 }

@@ -11,6 +11,9 @@ const LONG: Duration = Duration::from_secs(5);
 
 /// Logs what is wrong at the start.
 pub(crate) fn start(of: &str, snapshot: &Snapshot) {
+    if let Some(error) = &snapshot.last_error {
+        tracing::error!("{}{error}", prefix(of));
+    }
     if snapshot.expiry_reminders() > 0 {
         expired(&prefix(of), snapshot);
     }

@@ -160,6 +160,10 @@ pub(crate) struct Wanted {
     /// certificate that was damaged or forged on the way is found out by whoever is shown it.
     #[arg(long, value_name = "FILE")]
     pub(crate) issuer_ca_file: Option<PathBuf>,
+    /// Accept certificates with URIs, and client certificates with organizations, that were not requested: both can grant
+    /// rights. For signers that add their own; certificates with another common name are refused all the same
+    #[arg(long)]
+    pub(crate) accept_extra_rights: bool,
 }
 
 /// How patient, how eager.

@@ -62,6 +62,9 @@ impl<'a> Session<'a> {
             }
             None => recover(options, settings.first.template.common_name())?,
         };
+        // Another party's is not used to ask with.
+        let name = settings.first.template.common_name();
+        let held = held.filter(|held| !settings.first.rotated || held.certificate().common_name == name);
         let access = read_access(options, &settings, held.is_some())?;
         let kept = match &settings.serving {
             Serving::Files { certificate, key } => Some(Kept::open(certificate, key)?),

@@ -133,7 +133,12 @@ impl First {
 
 fn common(options: &Run, signer: Signer) -> Signer {
     let wanted = &options.wanted;
-    Signer { key_algorithm: wanted.key_type.algorithm(), expiration: wanted.requested_lifetime, ..signer }
+    Signer {
+        key_algorithm: wanted.key_type.algorithm(),
+        expiration: wanted.requested_lifetime,
+        accepts_extra_rights: wanted.accept_extra_rights,
+        ..signer
+    }
 }
 
 fn policy(options: &Run) -> Policy {

@@ -1,6 +1,7 @@
 //! What is wrong with a certificate that was issued and is not what was asked for, in words.
 
 use perennial::{Certificate, Failure, Policy, Template, UnixTime, Validity};
+use perennial_pki::{Chain, Usage};
 
 use crate::cluster::printable;
 
@@ -13,6 +14,11 @@ pub(super) fn shortfall(failure: Failure, certificate: &Certificate, asked: Opti
     let validity = certificate.validity;
     match (failure, asked) {
         (Failure::Unsatisfying, Some(asked)) => format!("{why}: {}", missing(certificate, asked)),
+        (Failure::BadCertificate, Some(asked)) if !asked.is_named_by(certificate) => format!(
+            "{why}: it is in the name of {}, and {} was asked for; check the signer",
+            quoted(&certificate.common_name),
+            quoted(asked.common_name())
+        ),
         // The edge has let it pass, for clocks may differ.
         (Failure::BadCertificate, _) => {
             format!("{why}: it expired at {}; if it is new, check the clocks", validity.not_after())
@@ -24,6 +30,30 @@ pub(super) fn shortfall(failure: Failure, certificate: &Certificate, asked: Opti
         ),
         _ => why.to_owned(),
     }
+}
+
+/// What an issued chain grants beyond what was asked for, if it does: organisations of a client certificate are groups,
+/// and so rights, in Kubernetes, and a URI is a second name (SPIFFE). DNS names and addresses grant nothing.
+pub(super) fn excess(chain: &Chain, asked: &Template, usage: Usage) -> Option<String> {
+    let organizations = chain.certificate().organizations.iter().filter(|_| usage == Usage::ClientAuth);
+    let organizations = organizations.filter(|name| !asked.organizations().contains(name)).map(|name| ("O", name));
+    let (kind, name) = organizations.chain(chain.uris().iter().map(|uri| ("URI", uri))).next()?;
+    let why = Failure::BadCertificate.describe();
+    Some(format!("{why}: {kind} {}, which grants rights, was not asked for; check the signer", quoted(name)))
+}
+
+/// Why a certificate at hand is not used: it is another party's.
+pub(super) fn foreign(held: &Certificate, wanted: &str) -> String {
+    format!(
+        "the certificate at hand is in the name of {}, and {} is wanted: it is neither served nor used, and stays where it \
+         is until there is another; check the configured name",
+        quoted(&held.common_name),
+        quoted(wanted)
+    )
+}
+
+fn quoted(name: &str) -> String {
+    format!("`{}`", printable(name))
 }
 
 /// Why this policy cannot replace certificates like this one in time, if it cannot: its window opens before the submission
@@ -95,6 +125,21 @@ mod tests {
         assert_eq!(
             shortfall(Failure::Unsatisfying, &certificate(), Some(&other)),
             "the issued certificate lacks names that were asked for: CN b, DNS n0, DNS n1, DNS n2, DNS n3 and 5 more"
+        );
+    }
+
+    #[test]
+    fn another_partys_certificate_names_both_parties() {
+        let masters = Certificate { common_name: "system:masters\n".into(), ..certificate() };
+        assert_eq!(
+            shortfall(Failure::BadCertificate, &masters, Some(&Template::node("a"))),
+            "an unusable certificate was issued: it is in the name of `system:masters`, and `system:node:a` was asked \
+             for; check the signer"
+        );
+        assert_eq!(
+            foreign(&certificate(), "system:node:b"),
+            "the certificate at hand is in the name of `system:node:a`, and `system:node:b` is wanted: it is neither served \
+             nor used, and stays where it is until there is another; check the configured name"
         );
     }
 

@@ -55,6 +55,9 @@ pub struct Signer {
     pub key_algorithm: KeyAlgorithm,
     /// If set, an issued certificate must lead to one of these.
     pub issuers: Option<Roots>,
+    /// Accepts a certificate with URIs or, for [`Usage::ClientAuth`], organizations that were not asked for. Off: in
+    /// Kubernetes an organization is a group, and a group has rights. For signers that add their own.
+    pub accepts_extra_rights: bool,
     /// How far our clock may be off before an issued certificate counts as not yet, or no longer, valid. An hour: the
     /// servers it is for go by the signer's clock, more or less, and a node whose clock is behind must not be left
     /// without one for that.
@@ -75,6 +78,7 @@ impl Signer {
             expiration: None,
             key_algorithm: KeyAlgorithm::default(),
             issuers: None,
+            accepts_extra_rights: false,
             skew: Duration::from_secs(3600),
             limits: Limits::default(),
         }

@@ -139,6 +139,10 @@ pub enum Certificate {
     OtherKey,
     /// It is for another common name.
     OtherName,
+    /// It is for the organization `system:masters`, too.
+    ExtraOrganization,
+    /// It has a URI, too.
+    ExtraUri,
     /// It lacks the alternative names.
     WithoutNames,
     /// It has expired.

@@ -158,11 +158,12 @@ fn misread(wrong: Certificate, request: &RequestFacts) -> Option<RequestFacts> {
         Certificate::OtherKey => {
             request.public_key_der = KeyPair::generate(KeyAlgorithm::EcdsaP256).ok()?.public_key_der().to_vec();
         }
-        Certificate::OtherName => {
-            let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).ok()?;
-            let other = certificate_request(&Template::node("somebody-else"), &key).ok()?;
-            request.subject_der = read_request(other.pem.as_bytes()).ok()?.subject_der;
+        Certificate::OtherName => request.subject_der = subject(&Template::node("somebody-else"))?,
+        Certificate::ExtraOrganization => {
+            let template = Template::new(&*request.common_name).with_organizations(request.organizations.clone());
+            request.subject_der = subject(&template.with_organizations(["system:masters"]))?;
         }
+        Certificate::ExtraUri => request.uris.push("spiffe://example.org/admin".to_owned()),
         Certificate::WithoutNames => {
             request.dns_names.clear();
             request.ip_addresses.clear();
@@ -170,6 +171,12 @@ fn misread(wrong: Certificate, request: &RequestFacts) -> Option<RequestFacts> {
         _ => {}
     }
     Some(request)
+}
+
+fn subject(template: &Template) -> Option<Vec<u8>> {
+    let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).ok()?;
+    let request = certificate_request(template, &key).ok()?;
+    Some(read_request(request.pem.as_bytes()).ok()?.subject_der)
 }
 
 fn written(wrong: Certificate, chain: &Chain, authority: &Authority) -> Vec<u8> {

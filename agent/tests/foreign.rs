@@ -1,0 +1,59 @@
+//! `perennial run` and a signer that signs in whoever's name.
+
+mod support;
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use support::{Ca, Process, Signer, get, perennial, put_in_use, run_arguments, until};
+use tempfile::TempDir;
+
+/// No hook runs, nothing is on disk, nobody is told that all is well; and it ends well once the signer does.
+#[test]
+fn foreign_certificate_is_no_certificate_for_anybody() {
+    for runtime in ["std", "smol"] {
+        let directory = TempDir::new().unwrap();
+        let directory = directory.path();
+        let faults = "rules: [{ times: 1, match: { method: POST }, fault: { certificate: otherName } }]";
+        fs::write(directory.join("faults"), faults).unwrap();
+        let _signer = Signer::start(directory, &["--faults", "faults"]);
+        let more = ["--json", "--on-rotated", "touch hooked", "--metrics-listen", "127.0.0.1:0", "--runtime", runtime];
+        let mut run = Process::start(directory, &run_arguments(&more));
+        let trouble = run.event("trouble", 1);
+        let reason = trouble["reason"].as_str().unwrap();
+        assert!(reason.contains("`system:node:somebody-else`") && reason.contains("`system:node:worker`"), "{reason}");
+        let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
+        let ready = get(&address, "/readyz");
+        assert!(ready.starts_with("HTTP/1.1 503 "), "{ready}");
+        assert!(!run.stderr().contains("in use is kept"), "{}", run.stderr());
+        let status = perennial(directory, &["status", "--cert-dir", "worker/pki"]);
+        assert_ne!(status.code, Some(0), "{status:?}");
+        assert!(!directory.join("worker/pki/kubelet-client-current.pem").exists());
+
+        run.signal(Signal::USR1);
+        run.event("issued", 1);
+        until("call of the hook", || directory.join("hooked").exists().then_some(()));
+        run.signal(Signal::TERM);
+        assert_eq!(run.end().code, Some(0));
+    }
+}
+
+/// A mistyped node name: the pair stays, its owner is named, and the bootstrap credential is what is asked with.
+#[test]
+fn foreign_pair_in_the_directory_is_named_and_left_in_place() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let pair = Ca::new().node(Duration::from_secs(60), Duration::from_secs(86_400)).to_pem();
+    put_in_use(&directory.join("worker/pki"), pair.as_bytes());
+    let _signer = Signer::start(directory, &["--approve", "manual"]);
+    let mut arguments = run_arguments(&["--json"]);
+    arguments[2] = "worker-1";
+    let mut run = Process::start(directory, &arguments);
+    run.event("waiting_for_approval", 1);
+    let both = "in the name of `system:node:worker`, and `system:node:worker-1` is wanted";
+    assert!(run.stderr().contains(both), "{}", run.stderr());
+    assert_eq!(fs::read(directory.join("worker/pki/kubelet-client-current.pem")).unwrap(), pair.as_bytes());
+    run.signal(Signal::TERM);
+    assert_eq!(run.end().code, Some(0));
+}

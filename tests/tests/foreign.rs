@@ -1,0 +1,143 @@
+//! Certificates in another party's name, and such with rights nobody asked for: never served, never on disk.
+
+mod support;
+
+use std::path::Path;
+
+use perennial::{Failure, Reason, State, Template};
+use perennial_kubernetes::server::Approval;
+use perennial_kubernetes::server::faults::Plan;
+use support::{BOUND, Server, issued, node, on_both, serve, stored};
+
+/// Every certificate issued from now on is wrong in this way.
+fn spoil(server: &Server, wrong: &str) {
+    let plan = Plan::parse(&format!("rules: [{{ fault: {{ certificate: {wrong} }} }}]")).unwrap();
+    server.handle.with_api(|api, now| api.set_faults(plan, now));
+}
+
+fn pairs(path: &Path) -> usize {
+    let is_pair = |name: &std::ffi::OsStr| name.to_string_lossy().ends_with(".pem");
+    path.read_dir().unwrap().filter(|entry| is_pair(&entry.as_ref().unwrap().file_name())).count()
+}
+
+#[test]
+fn foreign_answer_without_a_certificate_is_refused() {
+    let kinds = [
+        ("otherName", "in the name of `system:node:somebody-else`, and `system:node:worker-1` was asked for"),
+        ("extraOrganization", "O `system:masters`, which grants rights, was not asked for"),
+        ("extraUri", "URI `spiffe://example.org/admin`, which grants rights, was not asked for"),
+    ];
+    on_both(|runtime| {
+        for (wrong, why) in kinds {
+            let directory = tempfile::tempdir().unwrap();
+            let server = serve(Approval::Auto);
+            spoil(&server, wrong);
+            let handle = node(runtime, &server.cluster).keeping(directory.path()).start();
+            let refused = handle.wait_for(BOUND, |now| matches!(now.state, State::BackingOff { .. })).unwrap();
+            let error = refused.last_error.as_ref().unwrap();
+            assert!(error.contains(why), "{error}");
+            assert!(
+                matches!(refused.state, State::BackingOff { last: Failure::BadCertificate, .. }),
+                "{}",
+                refused.state
+            );
+            assert_eq!((refused.due, refused.issued), (Some(Reason::NoCertificate), 0));
+            assert!(refused.credential.is_none() && pairs(directory.path()) == 0, "{wrong}");
+
+            server.handle.with_api(|api, now| api.set_faults(Plan::default(), now));
+            handle.rotate_now();
+            assert_eq!(issued(&handle, 1).chain(), stored(directory.path()).chain());
+            handle.shutdown();
+        }
+    });
+}
+
+#[test]
+fn signers_that_add_rights_are_believed_if_told_so() {
+    on_both(|runtime| {
+        for wrong in ["extraOrganization", "extraUri"] {
+            let server = serve(Approval::Auto);
+            spoil(&server, wrong);
+            let mut holder = node(runtime, &server.cluster);
+            holder.signer.as_mut().unwrap().accepts_extra_rights = true;
+            let handle = holder.start();
+            issued(&handle, 1);
+            handle.shutdown();
+        }
+    });
+}
+
+/// By a mistyped name, say: the pair stays where it is until there is one in the right name, and nobody asks with it.
+#[test]
+fn foreign_pair_at_a_start_is_neither_served_nor_used() {
+    on_both(|runtime| {
+        let directory = tempfile::tempdir().unwrap();
+        let server = serve(Approval::Auto);
+        let mut holder = node(runtime, &server.cluster).keeping(directory.path());
+        holder.template = Some(Template::node("worker-2"));
+        let handle = holder.start();
+        let another = issued(&handle, 1);
+        handle.shutdown();
+        let file = directory.path().join("kubelet-client-current.pem").read_link().unwrap();
+
+        spoil(&server, "otherName");
+        let handle = node(runtime, &server.cluster).keeping(directory.path()).start();
+        let began = handle.snapshot();
+        assert!(began.credential.is_none());
+        let refused = handle.wait_for(BOUND, |now| matches!(now.state, State::BackingOff { .. })).unwrap();
+        assert!(refused.credential.is_none());
+        assert_eq!(stored(directory.path()).chain(), another.chain(), "it stays where it is");
+
+        server.handle.with_api(|api, now| api.set_faults(Plan::default(), now));
+        handle.rotate_now();
+        let ours = issued(&handle, 1);
+        assert_eq!(ours.chain().certificate().common_name, "system:node:worker-1");
+        assert_eq!(stored(directory.path()).chain(), ours.chain());
+        assert!(directory.path().join(file).exists(), "as the pair before this one");
+        handle.shutdown();
+        let askers: Vec<String> =
+            server.handle.with_api(|api, _| api.requests().map(|csr| csr.spec.username.clone()).collect());
+        assert!(askers.iter().all(|name| name == "system:bootstrap:abcdef"), "{askers:?}");
+    });
+}
+
+#[test]
+fn foreign_pair_at_a_start_is_reported_with_both_names() {
+    on_both(|runtime| {
+        let directory = tempfile::tempdir().unwrap();
+        let server = serve(Approval::Auto);
+        let mut holder = node(runtime, &server.cluster).keeping(directory.path());
+        holder.template = Some(Template::node("worker-2"));
+        let handle = holder.start();
+        issued(&handle, 1);
+        handle.shutdown();
+
+        let server = serve(Approval::Manual);
+        let handle = node(runtime, &server.cluster).keeping(directory.path()).start();
+        let waiting = handle.wait_for(BOUND, |now| now.progress.is_some()).unwrap();
+        let error = waiting.last_error.as_ref().unwrap();
+        let both = "in the name of `system:node:worker-2`, and `system:node:worker-1` is wanted";
+        assert!(error.contains(both), "{error}");
+        handle.shutdown();
+    });
+}
+
+/// Whoever keeps the certificate decides whose it is.
+#[test]
+fn without_a_signer_whatever_is_there_is_served() {
+    on_both(|runtime| {
+        let directory = tempfile::tempdir().unwrap();
+        let server = serve(Approval::Auto);
+        let mut holder = node(runtime, &server.cluster).keeping(directory.path());
+        holder.template = Some(Template::node("worker-2"));
+        let handle = holder.start();
+        let another = issued(&handle, 1);
+        handle.shutdown();
+
+        let mut holder = node(runtime, &server.cluster).keeping(directory.path());
+        (holder.signer, holder.template) = (None, None);
+        let handle = holder.start();
+        assert_eq!(handle.credential().unwrap().chain(), another.chain());
+        handle.shutdown();
+    });
+}
