@@ -122,10 +122,40 @@ pub(crate) fn warn_of_skipped(bundle: &Path, skipped: &[PemError]) {
     }
 }
 
-/// Whether [`replace`] could write this file, as far as that can be told beforehand. Leaves no trace.
+/// Whether [`replace`] could write this file, as far as that can be told beforehand. Leaves no trace, but for the times of
+/// directories: those that are missing are made, and removed again.
 pub(crate) fn probe(path: &Path) -> io::Result<()> {
-    let (_, temporary) = places(path)?;
-    create(&temporary, b"").and_then(|()| fs::remove_file(&temporary))
+    let missing: Vec<&Path> = parent(path).ancestors().take_while(|directory| is_missing(directory)).collect();
+    let probed = create_directory(parent(path)).and_then(|()| {
+        let (_, temporary) = places(path)?;
+        create(&temporary, b"").and_then(|()| fs::remove_file(&temporary))
+    });
+    // The innermost first. Another program may have put something there meanwhile.
+    let _ = missing.iter().try_for_each(fs::remove_dir);
+    probed
+}
+
+fn is_missing(directory: &Path) -> bool {
+    !directory.as_os_str().is_empty() && matches!(directory.try_exists(), Ok(false))
+}
+
+/// True if a file system is mounted on this very file, as a container's runtime does with a single file: it can be written
+/// to, and never be replaced.
+pub(crate) fn is_mount_point(path: &Path) -> bool {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    mount_root(&path)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn mount_root(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    let stat = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
+    stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn mount_root(_: &Path) -> bool {
+    false
 }
 
 /// The file to replace, and one beside it to begin with, which does not exist.

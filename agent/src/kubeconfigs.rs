@@ -120,22 +120,21 @@ fn exists(path: &Path) -> Result<bool, Failure> {
     path.try_exists().map_err(|error| Failure::Usage(format!("{}: cannot be read: {error}", path.display())))
 }
 
-/// Makes sure that the node's kubeconfig can be written when there is a certificate to point at. A disk that takes
-/// nothing now may do so by then.
+/// Makes sure that the node's kubeconfig can be written when there is a certificate to point at, and leaves no trace. A
+/// disk that is full or read-only now may be neither by then.
 pub(crate) fn make_room(path: &Path, current: &Path) -> Result<(), Failure> {
     if current.to_str().is_none() {
         let why = "a kubeconfig can only point at names that are UTF-8; choose another --cert-dir";
         return Err(Failure::Usage(format!("{}: {why}", current.display())));
     }
-    let directory = files::parent(path);
-    let created = files::create_directory(directory).map_err(|error| ("create", directory, error));
-    let Err((what, at, error)) = created.and_then(|()| files::probe(path).map_err(|error| ("write", path, error)))
-    else {
-        return Ok(());
-    };
-    let why = format!("cannot {what} {}: {error}", at.display());
+    if files::is_mount_point(path) {
+        let why = "a mount point, which cannot be replaced: mount the directory it is in instead of the file";
+        return Err(Failure::Usage(format!("{}: {why}", path.display())));
+    }
+    let Err(error) = files::probe(path) else { return Ok(()) };
+    let why = format!("cannot write {}: {error}", path.display());
     if may_pass(error.kind()) {
-        tracing::warn!("{why}; it is tried again when there is a certificate to point at");
+        tracing::warn!("{why}; will try again when there is a certificate to point at");
         return Ok(());
     }
     Err(Failure::Usage(why))
@@ -169,7 +168,8 @@ fn load_existing(path: &Path) -> Result<Kubeconfig, String> {
     load(path)?.ok_or_else(|| format!("{}: there is no such file", path.display()))
 }
 
-/// Whether its user can be one: kubelet's test, and then some. What a person has to repair is an error.
+/// Whether its user has a credential that is good now: kubelet's test, and then some. As with kubelet, files of a credential
+/// that cannot be read are no reason to refuse a start: they may be the pair that a rotation replaces.
 fn is_usable(kubeconfig: &Kubeconfig) -> Result<bool, KubeconfigError> {
     match kubeconfig.select(None)?.identity(&mut files::read) {
         Ok(Credentials::Anonymous) => Ok(false),
@@ -181,6 +181,15 @@ fn is_usable(kubeconfig: &Kubeconfig) -> Result<bool, KubeconfigError> {
         }
         // It points at a certificate that is yet to come.
         Err(KubeconfigError::Unreadable { error, .. }) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(
+            error @ (KubeconfigError::Unreadable { .. }
+            | KubeconfigError::Certificate { .. }
+            | KubeconfigError::Key { .. }
+            | KubeconfigError::Mismatch { .. }),
+        ) => {
+            tracing::warn!("the kubeconfig's own credential cannot be used: {error}");
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }

@@ -6,19 +6,36 @@ use perennial_std::DirectoryError;
 pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
     match problem {
         DirectoryError::Exposed { .. } => {
-            "chmod 600 it, or let `perennial run` do so; if somebody may have read it, ask for a new one: SIGUSR1"
+            "chmod 600 it, if no other program needs it; if a stranger may have read it, get a new one: send SIGUSR1 to \
+             `perennial run`, which writes it for its owner only"
         }
-        DirectoryError::Expired { .. } => "`perennial run` puts it right: it uses the better one",
-        problem if !is_damage(problem) => "see to it that whoever runs perennial can read it",
-        _ if another => "`perennial run` puts it right: it uses the best pair there is, and sets aside what is damaged",
+        DirectoryError::Expired { .. } => "`perennial run` replaces it at once",
+        DirectoryError::Shared { .. } => {
+            "chmod go-w the directory, and see to it that root or perennial's user owns it"
+        }
+        DirectoryError::Untrusted { .. } => {
+            "if it is yours, chown it to root or to the user of perennial, and chmod go-w; if not, find out who put it there"
+        }
+        DirectoryError::Foreign { .. } => {
+            "check --node-name, --hostname-override or --common-name; if they are right, `perennial run` replaces it when it \
+             gets a certificate"
+        }
+        DirectoryError::MountPoint { .. } => "mount the directory it is in instead of the file",
+        problem if !is_unreadable(problem) => "see to it that whoever runs perennial can read it",
+        _ if another => "`perennial run` uses the best pair there is, and replaces this one as soon as it gets another",
         _ => {
-            "restore it from a backup, or give `perennial run` a bootstrap kubeconfig with a token that is good: it sets \
-             aside what is damaged, and asks for a certificate"
+            "restore it from a backup, or give `perennial run` a bootstrap kubeconfig with a token that is good: it replaces \
+             this one when it gets a certificate"
         }
     }
 }
 
-/// It holds no pair, and never will: trying again is of no use.
-pub(crate) fn is_damage(problem: &DirectoryError) -> bool {
+/// True if the file can be opened, and perennial finds no pair in it: trying again is of no use.
+pub(crate) fn is_unreadable(problem: &DirectoryError) -> bool {
     matches!(problem, DirectoryError::Credential { .. }) || problem.is_for_good()
+}
+
+/// True if a start uses the pair all the same.
+pub(crate) fn is_harmless(problem: &DirectoryError) -> bool {
+    matches!(problem, DirectoryError::Exposed { .. } | DirectoryError::Shared { .. })
 }

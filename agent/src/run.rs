@@ -61,6 +61,7 @@ fn keep(options: &cli::Run, report: &mut Report, log: Option<Lines>) -> Result<(
     let outputs = outputs.chain(report.lines().map(|lines| ("stdout", lines.clone()))).collect();
     let mut observers = Observers::start(&options.observe, options.runtime, outputs);
     let wakes = Wakes::new()?;
+    session.claim()?;
     let mut service = Service::new(&observers.pulse)?;
     let mut carried = Carried::default();
     loop {

@@ -8,12 +8,12 @@ use std::path::Path;
 use perennial::{Policy, UnixTime};
 use perennial_kubernetes::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use perennial_pki::Chain;
-use perennial_std::{Directory, DirectoryError, clock};
+use perennial_std::{Directory, clock};
 use serde_json::{Value, json};
 
 use crate::cli;
 use crate::failure::Failure;
-use crate::remedies::remedy;
+use crate::remedies::{is_harmless, remedy};
 use crate::report::{self, print};
 use crate::rotation::{PREFIX, SERVING_PREFIX};
 use found::{Found, Verdict, find};
@@ -70,7 +70,7 @@ impl View {
         let loaded = directory.load(now).map_err(Failure::usage)?;
         let another = loaded.credential.is_some();
         let problems = loaded.problems.iter().map(|problem| (problem.to_string(), remedy(problem, another))).collect();
-        let in_order = loaded.problems.iter().all(|problem| matches!(problem, DirectoryError::Exposed { .. }));
+        let in_order = loaded.in_use && loaded.problems.iter().all(is_harmless);
         let found = find(&loaded);
         let aside: Vec<String> = directory.aside().map_err(Failure::usage)?.iter().map(|path| shown(path)).collect();
         let previous = directory.previous().map_err(Failure::usage)?;
@@ -83,7 +83,7 @@ impl View {
         };
         let mut verdict = found.verdict(policy, &signer_name, now);
         if verdict.good && !in_order {
-            let words = format!("not in order, but `perennial run` will put it right; {}", verdict.words);
+            let words = format!("not in order, see the problems; {}", verdict.words);
             verdict = Verdict { state: "damaged", words, good: false, ..verdict };
         }
         let previous = previous.filter(|(file, _)| Some(file.as_str()) != found.file()).collect();
@@ -127,7 +127,7 @@ impl View {
         );
         lines.extend(self.aside.iter().map(|file| ("set aside", file.clone())));
         if !self.aside.is_empty() {
-            lines.push(("  to do", "look at what was set aside, and remove it when nobody needs it".into()));
+            lines.push(("  to do", "look at these files, and remove them when no program needs them".into()));
         }
         lines.extend([("now", now.to_string()), ("state", self.verdict.words.clone())]);
         lines

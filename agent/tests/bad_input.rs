@@ -127,7 +127,7 @@ fn a_directory_that_cannot_hold_certificates_is_refused() {
 
     fs::write(path.join("file"), "").unwrap();
     refused(path, &at("file"), &["file"]);
-    refused(path, &at("file/below"), &["cannot create file/below"]);
+    refused(path, &at("file/below"), &["cannot open file/below"]);
     // Nobody may create files there, not even root.
     refused(path, &at("/proc/perennial"), &["cannot create /proc/perennial"]);
 }

@@ -2,9 +2,9 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, FileType};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use support::{Ca, Process, Signer, files, perennial, run_arguments, until};
@@ -13,27 +13,23 @@ use tempfile::TempDir;
 const CURRENT: &str = "kubelet-client-current.pem";
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// What was done to the pair in use, and what is to be found afterwards under the name that is told.
-type Damage = (&'static str, fn(&Path), fn(&str) -> bool);
+/// What was done to the pair in use, and the end of the name under which that is found afterwards, if it is.
+type Damage = (&'static str, fn(&Path), Option<&'static str>);
 
 const DAMAGES: &[Damage] = &[
-    ("cut short", |pki| rewrite(pki, |pem| pem[..pem.len() / 2].to_vec()), |name| name.ends_with(".pem.bad")),
-    ("empty", |pki| rewrite(pki, |_| Vec::new()), |name| name.ends_with(".pem.bad")),
-    ("garbage", |pki| rewrite(pki, |_| vec![0xff; 4096]), |name| name.ends_with(".pem.bad")),
-    ("another's key", |pki| rewrite(pki, |pem| another_key(&pem)), |name| name.ends_with(".pem.bad")),
-    ("huge", |pki| rewrite(pki, |_| vec![b'\n'; 2 << 20]), |name| name.ends_with(".pem.bad")),
-    ("a regular file", |pki| replace(pki, |current| fs::write(current, "x").unwrap()), |name| name == bad_link()),
-    ("a directory", |pki| replace(pki, |current| fs::create_dir(current).unwrap()), |name| name == bad_link()),
-    ("a pipe", |pki| replace(pki, pipe), |name| name == bad_link()),
-    ("a loop", |pki| replace(pki, |current| symlink(CURRENT, current).unwrap()), |name| name == bad_link()),
-    ("elsewhere", |pki| replace(pki, |current| symlink("/proc/version", current).unwrap()), |name| name == bad_link()),
-    ("nowhere", |pki| replace(pki, |current| symlink("gone.pem", current).unwrap()), |name| name == CURRENT),
-    ("removed", |pki| fs::remove_file(pki.join(CURRENT)).unwrap(), |name| name == CURRENT),
+    ("cut short", |pki| rewrite(pki, |pem| pem[..pem.len() / 2].to_vec()), Some(".pem")),
+    ("empty", |pki| rewrite(pki, |_| Vec::new()), Some(".pem")),
+    ("garbage", |pki| rewrite(pki, |_| vec![0xff; 4096]), Some(".pem")),
+    ("another's key", |pki| rewrite(pki, |pem| another_key(&pem)), Some(".pem")),
+    ("huge", |pki| rewrite(pki, |_| vec![b'\n'; 2 << 20]), Some(".pem")),
+    ("a regular file", |pki| replace(pki, |current| fs::write(current, "x").unwrap()), Some(".pem")),
+    ("a directory", |pki| replace(pki, |current| fs::create_dir(current).unwrap()), Some("current.pem.bad")),
+    ("a pipe", |pki| replace(pki, pipe), Some("current.pem.bad")),
+    ("a loop", |pki| replace(pki, |current| symlink(CURRENT, current).unwrap()), None),
+    ("elsewhere", |pki| replace(pki, |current| symlink("/proc/version", current).unwrap()), None),
+    ("nowhere", |pki| replace(pki, |current| symlink("gone.pem", current).unwrap()), None),
+    ("removed", |pki| fs::remove_file(pki.join(CURRENT)).unwrap(), None),
 ];
-
-fn bad_link() -> String {
-    format!("{CURRENT}.bad")
-}
 
 fn rewrite(pki: &Path, how: impl FnOnce(Vec<u8>) -> Vec<u8>) {
     let path = pki.join(CURRENT);
@@ -58,21 +54,32 @@ fn pipe(path: &Path) {
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
 }
 
+/// What a program finds by this name: the kind of what is there, and its contents.
+fn found(path: &Path) -> (FileType, Vec<u8>) {
+    let kind = fs::metadata(path).unwrap().file_type();
+    (kind, if kind.is_file() { fs::read(path).unwrap() } else { Vec::new() })
+}
+
 /// From the field: <https://github.com/kubernetes/kubernetes/pull/131111>
 #[test]
-fn whatever_became_of_the_pair_in_use_there_is_one_again_and_the_remains_are_kept() {
+fn damaged_pair_is_replaced_by_a_new_one_and_the_remains_are_kept() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
     let pki = path.join("worker/pki");
-    for (what, damage, is_kept) in DAMAGES {
+    for (what, damage, kept) in DAMAGES {
         assert_eq!(perennial(path, &run_arguments(&["--once"])).code, Some(0));
         damage(&pki);
+        let current = pki.join(CURRENT);
+        let remains = kept.map(|_| found(&current));
         let output = perennial(path, &run_arguments(&["--once"]));
         assert_eq!(output.code, Some(0), "{what}: {output:?}");
-        let names: Vec<String> =
-            fs::read_dir(&pki).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        assert!(names.iter().any(|name| is_kept(name)), "{what}: {names:?}");
+        let paths = || fs::read_dir(&pki).unwrap().map(|entry| entry.unwrap().path());
+        if let (Some(end), Some(remains)) = (kept, remains) {
+            let is_kept = |path: &PathBuf| path.to_str().unwrap().ends_with(end) && found(path) == remains;
+            assert!(paths().any(|path| is_kept(&path)), "{what}: {:?}", paths().collect::<Vec<_>>());
+        }
+        assert!(fs::symlink_metadata(&current).unwrap().is_symlink(), "{what}");
         let status = perennial(path, &["status", "--cert-dir", "worker/pki"]);
         assert_eq!(status.code, Some(0), "{what}: {status:?}");
         fs::remove_dir_all(&pki).unwrap();
@@ -82,7 +89,7 @@ fn whatever_became_of_the_pair_in_use_there_is_one_again_and_the_remains_are_kep
 
 /// From the field: <https://github.com/kubernetes/kubernetes/pull/97868>
 #[test]
-fn the_pair_before_the_damaged_one_comes_into_use_and_nobody_is_asked() {
+fn pair_before_the_damaged_one_is_used_to_get_a_new_one_at_once() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = Signer::start(path, &[]);
@@ -93,19 +100,23 @@ fn the_pair_before_the_damaged_one_comes_into_use_and_nobody_is_asked() {
     fs::write(pki.join(later), "cut sh").unwrap();
     fs::remove_file(pki.join(CURRENT)).unwrap();
     symlink(later, pki.join(CURRENT)).unwrap();
+    // The bootstrap token is not needed.
+    fs::remove_file(path.join("signer/bootstrap.kubeconfig")).unwrap();
 
     let status = perennial(path, &["status", "--cert-dir", "worker/pki"]);
-    assert!(status.code == Some(1) && status.stdout.contains("will put it right"), "{status:?}");
+    assert!(status.code == Some(1) && status.stdout.contains("not in order"), "{status:?}");
     assert!(status.stdout.contains("problem") && status.stdout.contains(CURRENT), "{status:?}");
-    let before = signer.process.stdout().matches("pending").count();
+    let requests = || signer.process.stdout().matches("pending").count();
+    let before = requests();
     let output = perennial(path, &run_arguments(&["--once"]));
     assert_eq!(output.code, Some(0), "{output:?}");
     assert!(output.stderr.contains(CURRENT), "what was wrong is said: {output:?}");
-    assert_eq!(fs::read_link(pki.join(CURRENT)).unwrap(), good);
-    assert_eq!(fs::read_to_string(pki.join(format!("{later}.bad"))).unwrap(), "cut sh");
-    assert_eq!(signer.process.stdout().matches("pending").count(), before);
+    let new = fs::read_link(pki.join(CURRENT)).unwrap();
+    assert!(new != good && new != Path::new(later), "{new:?}");
+    assert_eq!(fs::read_to_string(pki.join(later)).unwrap(), "cut sh");
+    assert_eq!(requests(), before + 1);
     let status = perennial(path, &["status", "--cert-dir", "worker/pki"]);
-    assert!(status.code == Some(0) && status.stdout.contains(&format!("{later}.bad")), "{status:?}");
+    assert!(status.code == Some(0) && status.stdout.contains(later), "{status:?}");
 }
 
 #[test]
@@ -136,15 +147,16 @@ fn a_directory_has_one_owner_and_who_only_looks_is_not_in_the_way() {
     assert_eq!(perennial(path, &run_arguments(&["--once"])).code, Some(0));
 }
 
+/// A group may be reading it.
 #[test]
-fn a_key_others_could_read_is_made_private_and_that_is_said() {
+fn readable_key_is_reported_and_its_mode_stays() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
     assert_eq!(perennial(path, &run_arguments(&["--once"])).code, Some(0));
     let current = path.join("worker/pki").join(CURRENT);
-    fs::set_permissions(&current, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(&current, fs::Permissions::from_mode(0o640)).unwrap();
     let output = perennial(path, &run_arguments(&["--once"]));
     assert!(output.code == Some(0) && output.stderr.contains("others than its owner"), "{output:?}");
-    assert_eq!(fs::metadata(&current).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&current).unwrap().permissions().mode() & 0o777, 0o640);
 }

@@ -113,7 +113,10 @@ fn damage_ends_a_kubelet_and_not_perennial_if_there_is_another_pair() {
             put(&pki.join("kubelet-client-2025-01-01-00-00-00-000.pem"), before.to_pem().as_bytes());
         });
         assert!(!kubelet && own, "{said}");
-        assert!(said.contains("puts it right") && said.contains("kubelet-client (kubelet): could not start"), "{said}");
+        assert!(
+            said.contains("replaces this one") && said.contains("kubelet-client (kubelet): could not start"),
+            "{said}"
+        );
     }
 }
 

@@ -2,11 +2,15 @@
 //! order, put a new one in place. A driver lists the directory, asks for a plan and carries it out.
 //!
 //! The layout is kubelet's (client-go `certificate_store.go`): `PREFIX-current.pem` is a link to the
-//! newest `PREFIX-<UTC time>.pem`, which holds chain and key. Unlike kubelet's, a plan never
-//! removes what is in use before its successor is in place, never reuses a name, and syncs the
-//! directory, so that `PREFIX-current.pem` names a whole pair at every step. What is in the way, or
-//! is damaged, is renamed, never removed: it may be somebody's only copy of a key. What is not whole
-//! yet has a name of its own (`.new`), so that what a crash left of it can be told from all that, and removed.
+//! newest `PREFIX-<UTC time>.pem`, which holds chain and key. Unlike kubelet's, a plan never reuses a
+//! name and syncs the directory, so that `PREFIX-current.pem` names a whole pair at every step.
+//!
+//! Another program may be reading any file here, and may be able to read what we cannot. So one law
+//! holds for every plan: at no step is a file that was loadable by Go's rules gone from the name it
+//! had, unless it is replaced by a pair issued later, for the same common name, and durable. A start
+//! links `PREFIX-current.pem` only where that resolves to nothing; a regular file in the way of a new
+//! link is first hard-linked to a dated name. A file that is not whole yet has a name of its own
+//! (`.new`), so that what a crash left of it can be told from all others, and removed.
 
 mod prune;
 mod recover;
@@ -102,11 +106,6 @@ pub enum FileOp {
         /// The file.
         name: String,
     },
-    /// Let nobody but the owner read or write the file (mode 0600).
-    Restrict {
-        /// The file.
-        name: String,
-    },
     /// Create a symbolic link. It must not exist.
     Symlink {
         /// What it points at.
@@ -160,7 +159,7 @@ impl Plan {
                 }
                 FileOp::Rename { from, to } if self.links_to(to) => named = Some((from, to)),
                 FileOp::Rename { .. } => break,
-                FileOp::Sync { .. } | FileOp::Restrict { .. } | FileOp::SyncDir | FileOp::Remove { .. } => {}
+                FileOp::Sync { .. } | FileOp::SyncDir | FileOp::Remove { .. } => {}
             }
         }
         undo
@@ -206,40 +205,46 @@ impl Layout {
         [self.current(), self.updated()].iter().filter_map(|name| listing.file_behind(name)).collect()
     }
 
-    /// How to put a new pair in place.
+    /// Stores a new pair durably under a dated name and makes `PREFIX-current.pem` a link to it.
+    ///
+    /// A regular file by the name of a link keeps a dated name. A directory, pipe or device by that name is renamed
+    /// (`.bad`) when the new pair is durable.
     pub fn update(&self, listing: &Listing, now: UnixTime) -> Plan {
-        let (current, updated) = (self.current(), self.updated());
-        let name = self.unused_name(listing, now);
+        let mut names = self.unused_names(listing, now);
         let mut steps = Vec::new();
-        for in_use in [&updated, &current] {
-            match listing.kind(in_use) {
-                // A copy somebody made of a link is a key as well: it keeps a name.
-                Some(Kind::File) => {
-                    let kept = listing.unused(&format!("{in_use}{KEPT}"));
-                    steps.push(FileOp::Link { file: in_use.clone(), name: kept });
-                }
-                Some(Kind::Other) => steps.push(set_aside(listing, in_use)),
-                Some(Kind::Link) | None => {}
+        for link in [self.updated(), self.current()] {
+            if listing.kind(&link) == Some(Kind::File) {
+                steps.push(FileOp::Link { file: link, name: names.next() });
             }
         }
-        // What an update cut short left there may be, or lead to, the only pair: it is replaced, not removed.
-        let left_over = matches!(listing.kind(&updated), Some(Kind::Link | Kind::File));
-        let link = if left_over { format!("{name}{LINK}") } else { updated.clone() };
-        let new = format!("{name}{NEW}");
-        steps.extend([
-            FileOp::CreateNew { name: new.clone() },
-            FileOp::Sync { name: new.clone() },
-            // Only now: what has the name of a pair is one, whatever happens.
-            FileOp::Rename { from: new, to: name.clone() },
-            FileOp::Symlink { target: name, name: link.clone() },
-        ]);
-        // The pair must be found wherever a crash finds the link.
-        steps.push(FileOp::SyncDir);
-        if left_over {
-            steps.push(FileOp::Rename { from: link, to: updated.clone() });
-        }
-        steps.extend([FileOp::Rename { from: updated, to: current }, FileOp::SyncDir]);
+        let name = names.next();
+        steps.extend(create(&name));
+        steps.extend(self.put_in_use(listing, &name));
         Plan { steps }
+    }
+
+    /// Makes `PREFIX-current.pem` a link to `file`, whose contents are synced.
+    fn put_in_use(&self, listing: &Listing, file: &str) -> Vec<FileOp> {
+        let (current, updated) = (self.current(), self.updated());
+        // What an update cut short left there may be, or lead to, the only pair: it is replaced, not removed.
+        let (link, left_over) = match listing.kind(&updated) {
+            None => (updated.clone(), false),
+            Some(Kind::Link | Kind::File) => (format!("{file}{LINK}"), true),
+            Some(Kind::Other) => (format!("{file}{LINK}"), false),
+        };
+        // The names of file and link are durable before any rename: a crash that keeps the link keeps the file.
+        let mut steps = Vec::from([FileOp::Symlink { target: file.into(), name: link.clone() }, FileOp::SyncDir]);
+        let mut from = link;
+        if left_over {
+            steps.push(FileOp::Rename { from, to: updated.clone() });
+            from = updated;
+        }
+        // A link cannot replace a directory.
+        if listing.kind(&current) == Some(Kind::Other) {
+            steps.push(set_aside(listing, &current));
+        }
+        steps.extend([FileOp::Rename { from, to: current }, FileOp::SyncDir]);
+        steps
     }
 
     /// The link that is about to be the one to the pair in use: there for a moment, or after an update cut short.
@@ -247,19 +252,8 @@ impl Layout {
         format!("{}-updated.pem", self.prefix)
     }
 
-    /// UTC, so that names sort through every change of zone; milliseconds, moved on past names in use.
-    fn unused_name(&self, listing: &Listing, now: UnixTime) -> String {
-        let mut at = now;
-        loop {
-            let (year, month, day, hour, minute, second, milli) = at.civil();
-            let time = format!("{year:04}-{month:02}-{day:02}-{hour:02}-{minute:02}-{second:02}-{milli:03}");
-            let name = format!("{}-{time}.pem", self.prefix);
-            let taken = |suffix: &str| listing.kind(&format!("{name}{suffix}")).is_some();
-            if !["", NEW, LINK, BAD].into_iter().any(taken) {
-                return name;
-            }
-            at = UnixTime::from_millis(at.as_millis().wrapping_add(1));
-        }
+    fn unused_names<'a>(&'a self, listing: &'a Listing, now: UnixTime) -> UnusedNames<'a> {
+        UnusedNames { layout: self, listing, at: now }
     }
 
     /// The record of what was asked last ([`Pending`](crate::Pending), with its key).
@@ -267,37 +261,57 @@ impl Layout {
         format!("{}-pending.json", self.prefix)
     }
 
-    /// How to put a new record in place: whatever happens, the old one or the new one is found.
+    /// Puts a new record in place: a crash leaves the old record or the new one. An old one that cannot be read is
+    /// replaced like any other, since its key was never certified. A directory, pipe or device by that name is renamed
+    /// (`.bad`) when the new record is durable.
     pub fn remember(&self, listing: &Listing) -> Plan {
         let (pending, new) = (self.pending(), format!("{}{NEW}", self.pending()));
         let left_over = listing.kind(&new).map(|_| FileOp::Remove { name: new.clone() });
-        let steps = [
-            FileOp::CreateNew { name: new.clone() },
-            FileOp::Sync { name: new.clone() },
-            FileOp::Rename { from: new, to: pending },
-            FileOp::SyncDir,
-        ];
-        Plan { steps: left_over.into_iter().chain(steps).collect() }
+        let written = [FileOp::CreateNew { name: new.clone() }, FileOp::Sync { name: new.clone() }];
+        let in_the_way = (listing.kind(&pending) == Some(Kind::Other)).then(|| set_aside(listing, &pending));
+        let renamed = [FileOp::Rename { from: new, to: pending }, FileOp::SyncDir];
+        Plan { steps: left_over.into_iter().chain(written).chain(in_the_way).chain(renamed).collect() }
     }
+}
 
-    /// How to get a record out of the way that cannot be read. An older one set aside is replaced.
-    pub fn set_pending_aside(&self, listing: &Listing) -> Plan {
-        let (pending, bad) = (self.pending(), format!("{}{BAD}", self.pending()));
-        // A crash may have left both names for the same file, and then renaming does nothing.
-        let older =
-            listing.kind(&bad).filter(|kind| *kind != Kind::Other).map(|_| FileOp::Remove { name: bad.clone() });
-        let steps = [FileOp::Rename { from: pending, to: bad }, FileOp::SyncDir];
-        Plan { steps: older.into_iter().chain(steps).collect() }
+/// Names for files, each used by nobody. UTC, so that they sort through every change of zone; in milliseconds.
+struct UnusedNames<'a> {
+    layout: &'a Layout,
+    listing: &'a Listing,
+    at: UnixTime,
+}
+
+impl UnusedNames<'_> {
+    /// One that sorts after those before it.
+    fn next(&mut self) -> String {
+        loop {
+            let (year, month, day, hour, minute, second, milli) = self.at.civil();
+            self.at = UnixTime::from_millis(self.at.as_millis().wrapping_add(1));
+            let time = format!("{year:04}-{month:02}-{day:02}-{hour:02}-{minute:02}-{second:02}-{milli:03}");
+            let name = format!("{}-{time}.pem", self.layout.prefix);
+            let is_taken = |suffix: &str| self.listing.kind(&format!("{name}{suffix}")).is_some();
+            if !["", NEW, LINK, BAD].into_iter().any(is_taken) {
+                return name;
+            }
+        }
     }
+}
+
+/// Creates a file whose name appears only when its contents are whole and synced.
+fn create(name: &str) -> [FileOp; 3] {
+    let new = format!("{name}{NEW}");
+    [
+        FileOp::CreateNew { name: new.clone() },
+        FileOp::Sync { name: new.clone() },
+        FileOp::Rename { from: new, to: name.into() },
+    ]
 }
 
 /// What the name of a file ends in that is not whole yet.
 const NEW: &str = ".new";
 /// What the name of a link ends in that is on its way to be `PREFIX-updated.pem`.
 const LINK: &str = ".link";
-/// What a regular file's second name ends in that has to make room for a link, and a number if need be.
-const KEPT: &str = ".kept";
-/// What is set aside ends in this, and a number if need be.
+/// The end of a name that made room for a link or a record, followed by a number if that name is taken.
 const BAD: &str = ".bad";
 
 /// Renames what is in the way.

@@ -47,6 +47,8 @@ pub struct Start {
     pub credential: Option<Arc<Credential>>,
     /// It is nowhere but in memory: it is written first of all.
     pub unwritten: bool,
+    /// Other programs do not find the credential where they look for one: it is due at once.
+    pub rotate_now: bool,
     /// What an earlier run left: the last record given with a [`Duty::Save`]. One that is of another server, another
     /// signer, another common name or another kind of key than are wanted now is disregarded.
     pub pending: Option<Record>,
@@ -97,7 +99,7 @@ struct Asking {
 impl Rotation {
     /// A rotation that wants its first Tick at `now`.
     pub fn new(start: Start, now: Now) -> Self {
-        let Start { policy, signer, template, common_name, credential, unwritten, pending } = start;
+        let Start { policy, signer, template, common_name, credential, unwritten, rotate_now, pending } = start;
         // Whoever looks on while somebody else keeps the certificate has no wish of his own.
         let common_name = common_name.filter(|_| signer.is_some());
         let wanted = template.as_deref().map(Template::common_name).or(common_name.as_deref());
@@ -127,10 +129,11 @@ impl Rotation {
             certificate: credential.as_ref().map(|credential| credential.chain().certificate().clone()),
             unwritten,
             // Asked for, and neither issued nor refused: whatever it was for, it is gone on with.
-            rotate_now: pending.as_ref().is_some_and(|pending| {
-                let wanted = template.as_ref().is_none_or(|template| *template == pending.template);
-                credential.is_some() && pending.key == Key::Pending && wanted
-            }),
+            rotate_now: rotate_now
+                || pending.as_ref().is_some_and(|pending| {
+                    let wanted = template.as_ref().is_none_or(|template| *template == pending.template);
+                    credential.is_some() && pending.key == Key::Pending && wanted
+                }),
             template,
             pending,
         };

@@ -190,6 +190,7 @@ fn who_waits_for_hours_is_not_cut_short_by_the_bound_on_requests() {
         common_name: None,
         credential: None,
         unwritten: false,
+        rotate_now: false,
         pending: None,
     };
     let mut rotation = Rotation::new(start, world.now);

@@ -32,6 +32,7 @@ fn rotation(template: Template, names: &[&str], after: Duration, seconds: i64) -
         common_name: None,
         credential: None,
         unwritten: false,
+        rotate_now: false,
         pending: None,
     };
     let mut rotation = Rotation::new(start, now);

@@ -5,20 +5,22 @@ mod error;
 mod lock;
 mod look;
 mod record;
+mod settle;
 mod volume;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use perennial::UnixTime;
-use perennial::store::{Dated, Found, Layout, Listing, Plan, Source};
+use perennial::store::{Dated, FileOp, Found, Layout, Listing, Plan, Source};
 use perennial_pki::Credential;
 
 use disk::Disk;
 use look::Look;
 
 pub use error::DirectoryError;
-pub use volume::{Contents, Folder, Volume};
+pub use volume::{Contents, Distrust, Folder, Stamp, Volume};
 
 /// So many pairs are kept: the one in use and its predecessor.
 const KEEP: usize = 2;
@@ -30,6 +32,8 @@ pub struct Directory {
     path: PathBuf,
     layout: Layout,
     keep: usize,
+    /// States of files that were read often enough to know that no program is writing them.
+    settled: Mutex<Vec<Stamp>>,
 }
 
 /// What a directory holds.
@@ -38,33 +42,67 @@ pub struct Directory {
 pub struct Loaded {
     /// The pair to use, and the file it was read from; `None` if there is none.
     pub credential: Option<(Arc<Credential>, PathBuf)>,
-    /// What was wrong on the way to it, and what was done about that.
+    /// True unless `PREFIX-current.pem` leads to another file than `credential` was read from. If false, programs that
+    /// read that name do not have the pair: it is time for a new one.
+    pub in_use: bool,
+    /// What is wrong with the directory and the files that were read.
     pub problems: Vec<DirectoryError>,
 }
 
 impl Directory {
-    /// Opens the directory for files that begin with `prefix`, creating it (mode 0700) if it does not exist. Nobody
-    /// else can open these files in this way until it is dropped, or its process has ended.
-    ///
-    /// On a disk that takes nothing, read-only or full, this succeeds as well if the directory exists, with a warning
-    /// in the log: what is there can be used, and writing fails until the disk takes something again. If nobody has
-    /// ever locked these files there, that is done before the first write then.
+    /// [`at`](Self::at) and [`claim`](Self::claim) in one.
     ///
     /// # Errors
-    /// If it cannot be created, is not a directory we may write to, or somebody else has it open. Nothing in it is
-    /// touched.
+    /// As `claim`.
     pub fn open(path: impl Into<PathBuf>, prefix: &str) -> Result<Self, DirectoryError> {
+        let directory = Self::at(path, prefix)?;
+        directory.claim()?;
+        Ok(directory)
+    }
+
+    /// A directory for files that begin with `prefix`. Changes nothing, and succeeds whether or not the directory exists:
+    /// one that does not is as good as empty. [`claim`](Self::claim) it before anything is written.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Prefix`].
+    pub fn at(path: impl Into<PathBuf>, prefix: &str) -> Result<Self, DirectoryError> {
         let (path, layout) = (path.into(), Layout::new(prefix)?);
-        let disk = Disk::create(&path, prefix)?;
-        let takes_nothing = |result: Result<(), DirectoryError>| match result {
-            Err(error) if error.is_of_the_disk() => Ok(Some(error)),
-            other => other.map(|()| None),
-        };
-        let writable = takes_nothing(disk.is_writable())?;
-        if let Some(error) = writable.or(takes_nothing(disk.hold())?) {
-            tracing::warn!("{error}; what is there is used, and what is new is in memory only until it can be written");
+        Ok(Self::on(Box::new(Disk::new(&path, prefix)), path, layout))
+    }
+
+    /// Whether [`claim`](Self::claim) would succeed, as far as that can be known without changing anything.
+    ///
+    /// # Errors
+    /// As `claim`. A directory that does not exist is no error.
+    pub fn is_free(&self) -> Result<(), DirectoryError> {
+        let Some(folder) = self.existing_folder()? else { return Ok(()) };
+        for name in [self.layout.current(), self.layout.pending()] {
+            if folder.is_mount_point(&name) {
+                return Err(DirectoryError::MountPoint { path: self.path.join(name) });
+            }
         }
-        Ok(Self::on(Box::new(disk), path, layout))
+        unless_disk_is_full(folder.is_free()).map(drop)
+    }
+
+    /// Makes this process the owner of the files: creates the directory (mode 0700) if it does not exist, and locks them.
+    /// No other process can do so until this is dropped, or this process has ended. Does nothing if it is the owner.
+    ///
+    /// On a disk that is read-only or full, this succeeds as well if the directory exists, with a warning in the log:
+    /// the pair there can be used, and writing fails until the disk takes something again. The first write locks the
+    /// files then, if no process ever has.
+    ///
+    /// # Errors
+    /// If the directory cannot be created or written to, another process holds it, or a file in it is a mount point.
+    /// No file in it has changed.
+    pub fn claim(&self) -> Result<(), DirectoryError> {
+        self.is_free()?;
+        self.volume.create().map_err(|source| DirectoryError::io("create", &self.path, source))?;
+        let folder = self.folder()?;
+        let writable = unless_disk_is_full(folder.is_free())?;
+        if let Some(error) = writable.or(unless_disk_is_full(folder.hold())?) {
+            tracing::warn!("{error}; new certificates are in memory only until the disk can be written to");
+        }
+        Ok(())
     }
 
     /// Opens a directory that exists, to look at it.
@@ -76,10 +114,10 @@ impl Directory {
         Ok(Self::on(Box::new(Disk::existing(&path)?), path, layout))
     }
 
-    /// The same on any volume that has the operations of a directory: a test's, or a store that is no file system.
-    /// Who else uses it is the caller's affair; `path` is for messages.
+    /// A directory on any volume that has the operations of one: a test's, or a store that is no file system. The caller
+    /// sees to it that nothing else writes to it; `path` is for messages.
     pub fn on(volume: Box<dyn Volume>, path: PathBuf, layout: Layout) -> Self {
-        Self { volume, path, layout, keep: KEEP }
+        Self { volume, path, layout, keep: KEEP, settled: Mutex::default() }
     }
 
     /// Keeps so many pairs, the one in use among them; 2 by default, 1 at least.
@@ -98,40 +136,50 @@ impl Directory {
         self.path.join(self.layout.current())
     }
 
-    /// The pair in use; if that is damaged, or has expired, the best one there is. Nothing is touched.
+    /// The pair in use; if that cannot be used or has expired, the best one there is. Nothing is changed.
     ///
     /// # Errors
-    /// If the directory cannot be read. What is wrong with files in it is told in [`Loaded::problems`].
+    /// If the directory cannot be read. What is wrong with files in it is among [`Loaded::problems`].
     pub fn load(&self, now: UnixTime) -> Result<Loaded, DirectoryError> {
-        let folder = self.folder()?;
+        self.load_of(None, now)
+    }
+
+    /// [`load`](Self::load), where the common name is known: pairs for another one are not used. Where it is `None`, it
+    /// is learnt from the pair in use, as far as that can be read.
+    ///
+    /// # Errors
+    /// As [`Directory::load`].
+    pub fn load_of(&self, common_name: Option<&str>, now: UnixTime) -> Result<Loaded, DirectoryError> {
+        let Some(folder) = self.existing_folder()? else {
+            return Ok(Loaded { credential: None, in_use: true, problems: Vec::new() });
+        };
         let listing = self.list(&*folder)?;
-        let (loaded, _) = self.find(&*folder, &listing, None, now);
+        let (loaded, _) = self.find(&*folder, &listing, common_name, now);
         Ok(loaded)
     }
 
-    /// The same, and puts the directory right: what is damaged and in the way is set aside, the best pair there is
-    /// comes into use, nobody else may read it, and what a crash left of a write is removed.
+    /// [`recover_of`](Self::recover_of), where the common name is not known.
     ///
     /// # Errors
-    /// As [`Directory::load`]. What could not be put right is one of the problems.
+    /// As [`Directory::load`].
     pub fn recover(&self, now: UnixTime) -> Result<Loaded, DirectoryError> {
         self.recover_of(None, now)
     }
 
-    /// The same, if it is known whose pairs these are: those of somebody else are not brought into use. Where it is not,
-    /// it is learnt from the pair in use, as far as that can be read.
+    /// [`load_of`](Self::load_of), and puts right what no other program can be using: `PREFIX-current.pem`, if it
+    /// resolves to nothing, is linked to the pair that was found, and what a crash left of our own writes is removed.
     ///
     /// # Errors
-    /// As [`Directory::load`].
+    /// As [`Directory::load`]. What could not be put right is one of the problems.
     pub fn recover_of(&self, common_name: Option<&str>, now: UnixTime) -> Result<Loaded, DirectoryError> {
-        let folder = self.folder()?;
+        let Some(folder) = self.existing_folder()? else { return self.load_of(common_name, now) };
         let held = folder.hold();
         let listing = self.list(&*folder)?;
-        let (mut loaded, [restrict, recover]) = self.find(&*folder, &listing, common_name, now);
+        let (mut loaded, recover) = self.find(&*folder, &listing, common_name, now);
         match held {
-            // What cannot be done of one does not keep from the others.
+            // If one cannot be done, the other may be.
             Ok(()) => loaded.problems.extend(
-                [restrict, recover, self.layout.sweep(&listing)]
+                [recover, self.layout.sweep(&listing)]
                     .iter()
                     .filter_map(|plan| self.carry_out(&*folder, plan, &[]).err()),
             ),
@@ -145,7 +193,8 @@ impl Directory {
     /// # Errors
     /// If the directory cannot be read.
     pub fn is_used(&self) -> Result<bool, DirectoryError> {
-        Ok(self.layout.is_used(&self.list(&*self.folder()?)?))
+        let Some(folder) = self.existing_folder()? else { return Ok(false) };
+        Ok(self.layout.is_used(&self.list(&*folder)?))
     }
 
     /// The pairs kept beside the one in use, newest name first, and the files they are in.
@@ -160,18 +209,27 @@ impl Directory {
         Ok(previous.map(|(name, credential)| (Arc::new(credential), self.path.join(name))).collect())
     }
 
-    /// What was set aside, or had to make room: for a person to look at, and to remove.
+    /// Files to look at, and to remove: those that made room for a link or a record, and dated ones that are not in use
+    /// and hold no pair.
     ///
     /// # Errors
     /// If the directory cannot be read.
     pub fn aside(&self) -> Result<Vec<PathBuf>, DirectoryError> {
         let folder = self.folder()?;
         let listing = self.list(&*folder)?;
-        Ok(self.layout.aside(&listing).map(|name| self.path.join(name)).collect())
+        let in_use = self.layout.in_use(&listing);
+        let holds_a_pair: Vec<String> = self.dated(&*folder, &listing).map(|(name, _)| name).collect();
+        let dated = self.layout.others(&listing).into_iter().filter_map(|source| match source {
+            Source::Bundle(name) => Some(name),
+            Source::Pair { .. } => None,
+        });
+        let useless = dated.filter(|name| !in_use.contains(&name.as_str()) && !holds_a_pair.contains(name));
+        let aside = self.layout.aside(&listing).map(str::to_owned);
+        Ok(aside.chain(useless).map(|name| self.path.join(name)).collect())
     }
 
     /// Makes this the pair in use, durably. The one in use before stays until then, whatever happens. Then old pairs
-    /// of the same identity are removed.
+    /// of the same identity are removed. A directory that was removed is made again, with a warning in the log.
     ///
     /// # Errors
     /// The first operation that failed; what was begun is cleaned up as far as that goes.
@@ -181,9 +239,14 @@ impl Directory {
         let plan = self.layout.update(&listing, now);
         self.carry_out(&*folder, &plan, credential.to_pem().as_bytes())?;
         let current = self.layout.current();
-        let before = listing.file_behind(&current);
+        // A regular file by the name of the link has a dated name now.
+        let linked = plan.steps.iter().find_map(|step| match step {
+            FileOp::Link { file, name } if *file == current => Some(name.as_str()),
+            _ => None,
+        });
+        let before = linked.or_else(|| listing.file_behind(&current));
         if let Err(error) = self.prune(&*folder, &credential.chain().certificate().common_name, before) {
-            tracing::warn!("old certificates stay where they are: {error}");
+            tracing::warn!("cannot remove old certificates: {error}; the next write tries again");
         }
         Ok(())
     }
@@ -216,29 +279,23 @@ impl Directory {
         })
     }
 
-    /// The pair to use, and what is to be done so that nobody else may read it, and the next one who looks finds it at
-    /// once.
-    fn find(
-        &self,
-        folder: &dyn Folder,
-        listing: &Listing,
-        common_name: Option<&str>,
-        now: UnixTime,
-    ) -> (Loaded, [Plan; 2]) {
-        let mut look = Look::new(&self.path, &self.layout, folder, listing);
+    /// The pair to use, and what a start puts right.
+    fn find(&self, folder: &dyn Folder, listing: &Listing, common_name: Option<&str>, now: UnixTime) -> (Loaded, Plan) {
+        let mut look = Look::new(&self.path, &self.layout, folder, listing, common_name);
+        look.at_folder();
         let is_in_order = |credential: &Credential| !credential.chain().certificate().validity.expired(now);
         let mut found = Vec::new();
         for source in self.layout.sources(listing) {
-            found.extend(look.at(&source).map(|credential| (source, credential)));
+            found.extend(look.at_used(&source).map(|credential| (source, credential)));
             if found.last().is_some_and(|(_, credential)| is_in_order(credential)) {
                 break;
             }
         }
         let in_use = found.len();
-        let names = common_name.map_or_else(|| look.names(), |name| vec![name.to_owned()]);
+        let names = if common_name.is_none() { look.names() } else { Vec::new() };
         if !found.last().is_some_and(|(_, credential)| is_in_order(credential)) {
             let others = self.layout.others(listing).into_iter();
-            found.extend(others.filter_map(|source| look.at(&source).map(|credential| (source, credential))));
+            found.extend(others.filter_map(|source| look.at_other(&source).map(|credential| (source, credential))));
         }
         look.at_record();
         let facts = found.iter().enumerate().map(|(index, (_, credential))| {
@@ -255,11 +312,15 @@ impl Directory {
         let passed_over = (0..in_use).filter(|index| Some(*index) != best).map(|index| file(&found[index].0));
         let expired: Vec<_> = passed_over.map(|path| DirectoryError::Expired { path }).collect();
         let taken = best.map(|best| found.swap_remove(best));
-        let plans = look.plans(taken.as_ref().map(|(source, _)| source));
+        let source = taken.as_ref().map(|(source, _)| source);
+        let vacant = look.is_vacant();
+        let plan = self.layout.recover(listing, vacant, source, now);
+        let current = self.layout.current();
+        let in_use = vacant || source.is_none_or(|source| *source == Source::Bundle(current));
         let credential = taken.map(|(source, credential)| (credential, file(&source)));
         let mut problems = look.into_problems();
         problems.extend(expired);
-        (Loaded { credential, problems }, plans)
+        (Loaded { credential, in_use, problems }, plan)
     }
 
     fn carry_out(&self, folder: &dyn Folder, plan: &Plan, contents: &[u8]) -> Result<(), DirectoryError> {
@@ -273,19 +334,44 @@ impl Directory {
         Ok(())
     }
 
-    /// Anew each time: what was removed and made again, or mounted over, is found as everybody else finds it.
+    /// Opens the directory on every call: one that was made again, or mounted over, is found as other programs find it.
     fn folder(&self) -> Result<Box<dyn Folder + '_>, DirectoryError> {
         self.volume.open().map_err(|source| DirectoryError::io("open", &self.path, source))
     }
 
-    /// The same, and nobody else writes to it.
+    /// The directory; `None` if it does not exist.
+    fn existing_folder(&self) -> Result<Option<Box<dyn Folder + '_>>, DirectoryError> {
+        match self.volume.open() {
+            Ok(folder) => Ok(Some(folder)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(DirectoryError::io("open", &self.path, source)),
+        }
+    }
+
+    /// The directory, held against other writers, and made again if it was removed.
     fn held(&self) -> Result<Box<dyn Folder + '_>, DirectoryError> {
-        let folder = self.folder()?;
+        let folder = match self.existing_folder()? {
+            Some(folder) => folder,
+            None => {
+                self.volume.create().map_err(|source| DirectoryError::io("create", &self.path, source))?;
+                let folder = self.folder()?;
+                tracing::warn!("{}: the directory was removed; created it again (mode 0700)", self.path.display());
+                folder
+            }
+        };
         folder.hold()?;
         Ok(folder)
     }
 
     fn list(&self, folder: &dyn Folder) -> Result<Listing, DirectoryError> {
         folder.list().map_err(|source| DirectoryError::io("list", &self.path, source))
+    }
+}
+
+/// A disk that nobody can write to now does not keep from reading: why it cannot be written to.
+fn unless_disk_is_full(result: Result<(), DirectoryError>) -> Result<Option<DirectoryError>, DirectoryError> {
+    match result {
+        Err(error) if error.is_of_the_disk() => Ok(Some(error)),
+        other => other.map(|()| None),
     }
 }

@@ -87,7 +87,7 @@ mod rotator;
 #[cfg(feature = "rustls")]
 pub mod tls;
 
-pub use directory::{Contents, Directory, DirectoryError, Folder, Loaded, Volume};
+pub use directory::{Contents, Directory, DirectoryError, Distrust, Folder, Loaded, Stamp, Volume};
 pub use disk_worker::DiskWorker;
 pub use drive::{Cancel, drive};
 pub use files::{FileCredential, FileError};

@@ -29,6 +29,8 @@ pub struct Rotator {
     store: Option<Arc<Directory>>,
     /// What the store holds.
     found: Option<Arc<Credential>>,
+    /// Programs that read `PREFIX-current.pem` do not find that pair.
+    is_misplaced: bool,
     pending: Option<Record>,
     observers: Vec<Observer>,
 }
@@ -45,6 +47,7 @@ impl fmt::Debug for Rotator {
             .field("left", &self.left)
             .field("store", &self.store)
             .field("found", &self.found)
+            .field("is_misplaced", &self.is_misplaced)
             .field("pending", &self.pending)
             .field("observers", &self.observers.len())
             .finish()
@@ -103,27 +106,36 @@ impl Rotator {
         Self { left: Some(left), ..self }
     }
 
-    /// Where the credential is kept, and the record of what was asked last. It is put right if it is damaged, which is
-    /// logged; the best pair it holds is what the rotation starts from. If it is known by now for whom, somebody else's
-    /// pair is not brought into use.
+    /// Where the credential is kept, and the record of what was asked last. The rotation starts from the best pair it
+    /// holds; what is wrong is logged. If it is known by now for whom, a pair for another common name is not used.
+    ///
+    /// Nothing in it is changed unless the [`signer`](Self::signer) was given before. With a signer,
+    /// `PREFIX-current.pem` is linked to the pair if it resolves to nothing, and leftovers of writes that were killed are
+    /// removed. A pair that cannot be read is waited for, for some seconds: another program may be writing it.
     ///
     /// # Errors
     /// If it cannot be read.
     pub fn store(self, store: impl Into<Arc<Directory>>) -> Result<Self, DirectoryError> {
         let store = store.into();
         let name = self.template.as_ref().map(Template::common_name).or(self.common_name.as_deref());
-        let (found, pending) = match store.recover_of(name, clock::now().unix) {
+        let now = clock::now().unix;
+        let loaded = match self.signer {
+            Some(_) => store.load_settled(name, now).and_then(|_| store.recover_of(name, now)),
+            None => store.load_of(name, now),
+        };
+        let (found, is_misplaced, pending) = match loaded {
             Ok(found) => {
-                found.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
-                (found.credential.map(|(credential, _)| credential), recall(&store))
+                found.problems.iter().for_each(DirectoryError::log);
+                let is_misplaced = !found.in_use && self.signer.is_some();
+                (found.credential.map(|(credential, _)| credential), is_misplaced, recall(&store))
             }
             Err(error) if self.left.is_some() => {
-                tracing::warn!("{error}; what is in memory is gone on with");
-                (None, None)
+                tracing::warn!("{error}; continuing with the credential in memory");
+                (None, false, None)
             }
             Err(error) => return Err(error),
         };
-        Ok(Self { found, pending, store: Some(store), ..self })
+        Ok(Self { found, is_misplaced, pending, store: Some(store), ..self })
     }
 
     /// What the rotation starts with.
@@ -134,7 +146,8 @@ impl Rotator {
     /// The parts a loop needs: decisions, disk, and the link to its handles.
     pub fn into_parts(self) -> (Rotation, Option<Arc<Directory>>, Arc<Link>) {
         let Beginning { credential, unwritten, news } = self.beginning();
-        let Self { name, policy, template, common_name, signer, left, store, pending, observers, .. } = self;
+        let Self { name, policy, template, common_name, signer, left, store, is_misplaced, pending, observers, .. } =
+            self;
         let start = Start {
             policy: Arc::new(policy),
             signer,
@@ -142,6 +155,7 @@ impl Rotator {
             common_name,
             credential,
             unwritten,
+            rotate_now: is_misplaced,
             pending: left.and_then(|left| left.record).or(pending),
         };
         let now = clock::now();
@@ -269,20 +283,16 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// What an earlier run left. What can never be read is out of the way after that; what cannot be read now stays where
-/// it is for the next start, unless a request is made before, whose record takes its place.
+/// The record of an earlier run. One that cannot be read stays where it is until the next one takes its place.
 fn recall(store: &Directory) -> Option<Record> {
-    let (why, for_good) = match store.recall().map(|contents| contents.map(|contents| Record::decode(&contents))) {
+    let why = match store.recall().map(|contents| contents.map(|contents| Record::decode(&contents))) {
         Ok(None) => return None,
+        // Logged with the other problems of the directory.
+        Err(DirectoryError::Untrusted { .. }) => return None,
         Ok(Some(Ok(record))) => return Some(record),
-        Ok(Some(Err(error))) => (format!("{}: {error}", store.record().display()), true),
-        Err(error) => (error.to_string(), error.is_for_good()),
+        Ok(Some(Err(error))) => format!("{}: {error}", store.record().display()),
+        Err(error) => error.to_string(),
     };
-    let then = match for_good.then(|| store.set_record_aside()) {
-        None => "it is left where it is".into(),
-        Some(Ok(())) => "it is set aside".into(),
-        Some(Err(error)) => error.to_string(),
-    };
-    tracing::warn!("what was asked last is not known, the next request is a new one: {why}; {then}");
+    tracing::warn!("ignoring the record of the last request: {why}; the next request is a new one, and replaces it");
     None
 }

@@ -13,9 +13,7 @@
 //! left. Each of that is among the outcomes here, and much that no file system does. Left out is a rename that leaves
 //! neither name: no file system with a journal does that, and nothing could be kept on one that did.
 //!
-//! - **Modes**: whether others than its owner may read a file. A change that was not synced may be undone.
-//!
-//! Owners are not modelled, nor sectors that rot.
+//! Owners and modes are not modelled, nor sectors that rot.
 
 mod outcomes;
 
@@ -47,9 +45,6 @@ struct Node {
     bytes: Arc<[u8]>,
     /// What the disk holds, if that is not synced.
     before: Option<Arc<[u8]>>,
-    exposed: bool,
-    /// The disk has it exposed still.
-    was_exposed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,16 +64,16 @@ struct Change {
 }
 
 impl Disk {
-    /// Puts something there that is synced, to begin with.
+    /// Puts something there, to begin with.
     #[must_use]
     pub fn with(mut self, name: &str, contents: Start<'_>) -> Self {
         let (kind, bytes) = match contents {
-            Start::File(bytes) | Start::Exposed(bytes) => (NodeKind::File, bytes),
+            Start::File(bytes) | Start::Unsynced(bytes) => (NodeKind::File, bytes),
             Start::Link(target) => (NodeKind::Link, target.as_bytes()),
             Start::Folder => (NodeKind::Folder, &[][..]),
         };
-        let exposed = matches!(contents, Start::Exposed(_));
-        let node = self.add(Node { kind, bytes: bytes.into(), before: None, exposed, was_exposed: exposed });
+        let before = matches!(contents, Start::Unsynced(_)).then(|| [][..].into());
+        let node = self.add(Node { kind, bytes: bytes.into(), before });
         self.names.insert(name.into(), node);
         self.durable.insert(name.into(), node);
         self
@@ -87,11 +82,6 @@ impl Disk {
     /// What everybody sees: names, and what lies there. A link's contents are its target.
     pub fn visible(&self) -> BTreeMap<Arc<str>, Arc<[u8]>> {
         self.names.iter().map(|(name, node)| (name.clone(), self.nodes[node].bytes.clone())).collect()
-    }
-
-    /// The files that others may read.
-    pub fn exposed(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().filter(|(_, node)| self.nodes[node].exposed).map(|(name, _)| &**name)
     }
 
     /// Everything in it.
@@ -107,16 +97,16 @@ impl Disk {
         Listing(self.names.iter().map(entry).collect())
     }
 
-    /// A file's contents, links followed, and whether others may read it. Nothing lies outside of the directory.
+    /// A file's contents, links followed. Nothing lies outside of the directory.
     ///
     /// # Errors
-    /// It is a directory, or a loop of links.
-    pub fn read_with_mode(&self, name: &str) -> Result<Option<(Arc<[u8]>, bool)>> {
+    /// It is a directory ([`ErrorKind::InvalidData`]), or a loop of links ([`ErrorKind::NotFound`]).
+    pub fn read(&self, name: &str) -> Result<Option<Arc<[u8]>>> {
         let mut name = name;
         for _ in 0..8 {
             let Some(node) = self.names.get(name) else { return Ok(None) };
             match self.nodes[node].kind {
-                NodeKind::File => return Ok(Some((self.nodes[node].bytes.clone(), self.nodes[node].exposed))),
+                NodeKind::File => return Ok(Some(self.nodes[node].bytes.clone())),
                 NodeKind::Folder => return Err(ErrorKind::InvalidData.into()),
                 NodeKind::Link => match self.target(*node) {
                     Some(target) => name = target,
@@ -124,15 +114,7 @@ impl Disk {
                 },
             }
         }
-        Err(ErrorKind::InvalidData.into())
-    }
-
-    /// A file's contents, links followed.
-    ///
-    /// # Errors
-    /// It is a directory, or a loop of links.
-    pub fn read(&self, name: &str) -> Result<Option<Arc<[u8]>>> {
-        Ok(self.read_with_mode(name)?.map(|(bytes, _)| bytes))
+        Err(ErrorKind::NotFound.into())
     }
 
     /// Carries out an operation, and shows every state on the way.
@@ -150,10 +132,6 @@ impl Disk {
                 self.write(name, contents)?;
             }
             FileOp::Sync { name } => self.sync(name)?,
-            FileOp::Restrict { name } => {
-                let node = self.node(name)?;
-                self.nodes.entry(node).and_modify(|node| node.exposed = false);
-            }
             FileOp::Symlink { target, name } => self.create(name, NodeKind::Link, target.as_bytes())?,
             FileOp::Link { file, name } => {
                 self.free(name)?;
@@ -196,7 +174,7 @@ impl Disk {
 
     fn sync(&mut self, name: &str) -> Result<()> {
         let node = self.node(name)?;
-        self.nodes.entry(node).and_modify(|node| (node.before, node.was_exposed) = (None, node.exposed));
+        self.nodes.entry(node).and_modify(|node| node.before = None);
         Ok(())
     }
 
@@ -223,7 +201,7 @@ impl Disk {
     fn create(&mut self, name: &str, kind: NodeKind, bytes: &[u8]) -> Result<()> {
         self.free(name)?;
         let before = Some([][..].into());
-        let node = self.add(Node { kind, bytes: bytes.into(), before, exposed: false, was_exposed: false });
+        let node = self.add(Node { kind, bytes: bytes.into(), before });
         self.change(name, Some(node), None);
         Ok(())
     }
@@ -265,8 +243,8 @@ impl Disk {
 pub enum Start<'a> {
     /// A regular file.
     File(&'a [u8]),
-    /// A regular file that others may read.
-    Exposed(&'a [u8]),
+    /// A regular file whose contents were not synced.
+    Unsynced(&'a [u8]),
     /// A symbolic link.
     Link(&'a str),
     /// A directory.

@@ -51,6 +51,7 @@ fn begin(server: &Server, disk: &Disk) -> Rotation {
         common_name: None,
         credential: disk.credential.clone(),
         unwritten: false,
+        rotate_now: false,
         pending: disk.record.as_deref().map(|record| Record::decode(record).unwrap()),
     };
     Rotation::new(start, server.now)
@@ -363,6 +364,7 @@ fn a_record_about_something_else_is_disregarded() {
             common_name: None,
             credential: None,
             unwritten: false,
+            rotate_now: false,
             pending: Some(pending),
         };
         change(&mut start);
@@ -403,6 +405,7 @@ fn a_node_that_is_given_another_cluster_asks_it_at_once_whatever_the_first_one_s
         common_name: None,
         credential: None,
         unwritten: false,
+        rotate_now: false,
         pending: Some(pending),
     };
     let asks = |start: Start| {
@@ -425,6 +428,7 @@ fn a_record_is_of_use_to_a_start_that_does_not_know_its_template_yet() {
         common_name: None,
         credential: None,
         unwritten: false,
+        rotate_now: false,
         pending: Some(node.record()),
     };
     node.server.pass(MINUTE);

@@ -1,10 +1,11 @@
-//! A start from a directory that is not in order: which pair is taken, what is put right, and what is left alone.
+//! A start from a directory that is not in order: which pair is used, and that all else is left alone.
 
 #[path = "support/pairs.rs"]
 mod pairs;
 #[path = "support/volume.rs"]
 mod volume;
 
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -74,25 +75,40 @@ fn damaged(credential: &Credential) -> String {
     format!("{}{}", credential.chain().pem(), *pair(NODE, 9).key().to_pem())
 }
 
+/// Names, kinds, targets, modes and contents of everything in the directory, its lock apart.
+fn everything(pki: &Pki) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+    let entries = fs::read_dir(pki.0.path()).unwrap().map(|entry| entry.unwrap().path());
+    let others = entries.filter(|path| path.extension().is_none_or(|extension| extension != "lock"));
+    others
+        .map(|path| {
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            let contents = match metadata.is_symlink() {
+                true => fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes(),
+                false => fs::read(&path).unwrap(),
+            };
+            (path, (metadata.permissions().mode(), contents))
+        })
+        .collect()
+}
+
 #[test]
-fn a_damaged_file_that_others_can_read_is_private_when_it_is_set_aside_and_the_rest_is_done_all_the_same() {
+fn start_leaves_an_unreadable_pair_in_use_and_its_mode() {
     let pki = Pki::new();
     let good = pair(NODE, 1);
     pki.put_pair(OLD, &good);
     pki.put(NEW, damaged(&good), 0o644);
     pki.use_pair(NEW);
+    let before = everything(&pki);
     pki.put(&format!("{OLD}.new"), "half", 0o600);
     let loaded = pki.recover();
-    assert!(is(&loaded, &good));
+    assert!(is(&loaded, &good) && !loaded.in_use);
     assert_eq!(loaded.problems.len(), 2, "{:?}", loaded.problems);
     assert_eq!(exposed(&loaded.problems), [pki.path(CURRENT)]);
-    assert_eq!(pki.mode(&format!("{NEW}.bad")), 0o600);
-    assert!(!pki.path(&format!("{OLD}.new")).exists());
-    assert!(pki.recover().problems.is_empty());
+    assert_eq!(everything(&pki), before, "but for what a crash left");
 }
 
 #[test]
-fn a_record_that_others_can_read_is_made_private_and_that_is_said() {
+fn record_that_others_can_read_is_reported_and_stays_as_it_is() {
     let pki = Pki::new();
     let directory = pki.directory();
     directory.remember(b"a key").unwrap();
@@ -100,33 +116,33 @@ fn a_record_that_others_can_read_is_made_private_and_that_is_said() {
     fs::set_permissions(pki.path(name), Permissions::from_mode(0o640)).unwrap();
     assert_eq!(exposed(&directory.load(NOW).unwrap().problems), [pki.path(name)]);
     assert_eq!(exposed(&directory.recover(NOW).unwrap().problems), [pki.path(name)]);
-    assert_eq!(pki.mode(name), 0o600);
+    assert_eq!(pki.mode(name), 0o640);
     assert_eq!(directory.recall().unwrap().unwrap().as_slice(), b"a key");
-    assert!(directory.recover(NOW).unwrap().problems.is_empty());
+    directory.remember(b"another").unwrap();
+    assert_eq!(pki.mode(name), 0o600);
 }
 
 #[test]
-fn what_a_link_leads_to_that_is_not_ours_keeps_its_name_and_mode_and_the_link_is_shown_aside() {
+fn link_to_another_programs_file_stays_until_the_next_write() {
     for foreign in ["ca.crt", "kubelet-server-2025-01-01-00-00-00-000.pem"] {
         let pki = Pki::new();
         let good = pair(NODE, 1);
         pki.put_pair(OLD, &good);
         pki.put(foreign, good.chain().pem(), 0o644);
         pki.use_pair(foreign);
-        let directory = pki.directory();
+        let (directory, before) = (pki.directory(), everything(&pki));
         let loaded = directory.recover(NOW).unwrap();
-        assert!(is(&loaded, &good) && exposed(&loaded.problems).is_empty(), "{loaded:?}");
-        assert_eq!(
-            (fs::read_to_string(pki.path(foreign)).unwrap().as_str(), pki.mode(foreign)),
-            (good.chain().pem(), 0o644)
-        );
-        assert_eq!(directory.aside().unwrap(), [pki.path(&format!("{CURRENT}.bad"))]);
-        assert_eq!(fs::read_link(pki.path(CURRENT)).unwrap(), Path::new(OLD));
+        assert!(is(&loaded, &good) && !loaded.in_use && exposed(&loaded.problems).is_empty(), "{loaded:?}");
+        assert_eq!(everything(&pki), before);
+        directory.write(&pair(NODE, 2), NOW).unwrap();
+        assert_ne!(fs::read_link(pki.path(CURRENT)).unwrap(), Path::new(foreign));
+        let there = everything(&pki);
+        assert!(before.iter().all(|(path, it)| path.ends_with(CURRENT) || there.get(path) == Some(it)), "{there:?}");
     }
 }
 
 #[test]
-fn a_pair_that_has_expired_gives_way_to_one_that_is_valid_and_of_the_same_name() {
+fn valid_pair_is_used_in_place_of_an_expired_one_which_stays() {
     let (new, foreign) = (pair(NODE, 1), pair("system:node:worker-2", 9));
     for kind in ["a link", "a file", "an update cut short"] {
         let pki = Pki::new();
@@ -142,14 +158,49 @@ fn a_pair_that_has_expired_gives_way_to_one_that_is_valid_and_of_the_same_name()
         if kind == "an update cut short" {
             symlink(NEW, pki.path("kubelet-client-updated.pem")).unwrap();
         }
-        assert!(is(&pki.directory().load(NOW).unwrap(), &new), "{kind}");
+        let before = everything(&pki);
         let loaded = pki.recover();
         let told = matches!(&loaded.problems[..], [DirectoryError::Expired { path }] if *path == pki.path(CURRENT));
-        assert!(is(&loaded, &new) && told, "{kind}: {loaded:?}");
-        assert_eq!(fs::read_link(pki.path(CURRENT)).unwrap(), Path::new(NEW), "{kind}");
-        let kept = if kind == "a file" { format!("{CURRENT}.kept") } else { OLD.to_owned() };
-        assert_eq!(fs::read(pki.path(&kept)).unwrap(), old.to_pem().as_bytes(), "{kind}");
-        assert!(pki.recover().problems.is_empty(), "{kind}");
+        assert!(is(&loaded, &new) && told && !loaded.in_use, "{kind}: {loaded:?}");
+        assert_eq!(everything(&pki), before, "{kind}");
+
+        let next = pair(NODE, 2);
+        pki.directory().write(&next, NOW).unwrap();
+        let loaded = pki.recover();
+        assert!(is(&loaded, &next) && loaded.in_use && loaded.problems.is_empty(), "{kind}: {loaded:?}");
+        assert!(fs::symlink_metadata(pki.path(CURRENT)).unwrap().is_symlink(), "{kind}");
+    }
+}
+
+#[test]
+fn regular_file_in_the_links_way_keeps_a_dated_name() {
+    let pki = Pki::new();
+    let (copy, unreadable) = (pair(NODE, 1), "a key of a kind that only others know");
+    pki.put_pair(CURRENT, &copy);
+    pki.put("kubelet-client-updated.pem", unreadable, 0o600);
+    let new = pair(NODE, 2);
+    pki.directory().write(&new, NOW).unwrap();
+    let loaded = pki.recover();
+    assert!(is(&loaded, &new) && loaded.in_use, "{loaded:?}");
+    let previous = pki.directory().previous().unwrap();
+    assert_eq!(previous.len(), 1, "the copy is the pair before");
+    assert_eq!(previous[0].0.chain(), copy.chain());
+    let aside = pki.directory().aside().unwrap();
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    assert_eq!(fs::read_to_string(&aside[0]).unwrap(), unreadable);
+}
+
+#[test]
+fn dangling_link_is_linked_to_the_newest_pair_at_a_start() {
+    let pki = Pki::new();
+    let good = pair(NODE, 1);
+    pki.put_pair(OLD, &good);
+    for target in ["gone.pem", "/nonexistent/gone.pem", CURRENT] {
+        let _ = fs::remove_file(pki.path(CURRENT));
+        pki.use_pair(target);
+        let loaded = pki.recover();
+        assert!(is(&loaded, &good) && loaded.in_use, "{target}: {loaded:?}");
+        assert_eq!(fs::read_link(pki.path(CURRENT)).unwrap(), Path::new(OLD), "{target}");
     }
 }
 
@@ -168,23 +219,38 @@ fn a_pair_stays_in_use_if_none_is_valid_or_it_is_not_valid_yet() {
 }
 
 #[test]
-fn the_pair_of_another_node_is_not_brought_into_use_where_it_is_known_whose_it_should_be() {
+fn pair_of_another_node_is_not_used_where_the_name_is_known() {
     let (mine, foreign) = (pair(NODE, 1), pair("system:node:worker-2", 9));
     let pki = Pki::new();
     pki.put_pair(OLD, &foreign);
-    // Nobody knows, without the pair in use.
+    // Without a pair in use, no name is known.
     assert!(is(&pki.directory().load(NOW).unwrap(), &foreign));
-    assert!(pki.directory().recover_of(Some(NODE), NOW).unwrap().credential.is_none());
-    // Its chain says it.
+    assert!(pki.directory().load_of(Some(NODE), NOW).unwrap().credential.is_none());
+    // The chain of the pair in use tells the name.
     pki.put(NEW, damaged(&mine), 0o600);
     pki.use_pair(NEW);
     assert!(pki.directory().load(NOW).unwrap().credential.is_none());
     pki.put_pair("kubelet-client-2024-01-01-00-00-00-000.pem", &mine);
     assert!(is(&pki.directory().load(NOW).unwrap(), &mine));
-    // What is in use stays in use: it is not for us to take it away.
-    fs::remove_file(pki.path(CURRENT)).unwrap();
+}
+
+#[test]
+fn pair_of_another_node_in_use_is_named_and_stays_until_replaced() {
+    let (mine, foreign) = (pair(NODE, 1), pair("system:node:worker-2", 9));
+    let pki = Pki::new();
+    pki.put_pair(OLD, &foreign);
     pki.use_pair(OLD);
-    assert!(is(&pki.directory().recover_of(Some(NODE), NOW).unwrap(), &foreign));
+    let before = everything(&pki);
+    let loaded = pki.directory().recover_of(Some(NODE), NOW).unwrap();
+    assert!(loaded.credential.is_none(), "{loaded:?}");
+    let [DirectoryError::Foreign { path, common_name, wanted }] = &loaded.problems[..] else { panic!("{loaded:?}") };
+    assert_eq!((path, common_name.as_str(), wanted.as_str()), (&pki.path(CURRENT), "system:node:worker-2", NODE));
+    let said = loaded.problems[0].to_string();
+    assert!(said.contains("system:node:worker-2") && said.contains(NODE), "{said}");
+    assert_eq!(everything(&pki), before);
+    pki.directory().write(&mine, NOW).unwrap();
+    assert!(is(&pki.directory().load_of(Some(NODE), NOW).unwrap(), &mine));
+    assert_eq!(fs::read(pki.path(OLD)).unwrap(), foreign.to_pem().as_bytes());
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn execute(files: &mut Files, op: &FileOp) {
             files.insert(to.clone(), moved);
         }
         FileOp::Remove { name } => assert!(files.remove(name).is_some(), "{name} does not exist"),
-        FileOp::Symlink { .. } | FileOp::Link { .. } | FileOp::Restrict { .. } => panic!("the record is no link"),
+        FileOp::Symlink { .. } | FileOp::Link { .. } => panic!("the record is no link"),
         FileOp::SyncDir => {}
     }
 }
@@ -61,7 +61,7 @@ fn an_update_cut_short_at_any_step_leaves_a_whole_record_and_is_in_no_updates_wa
 }
 
 #[test]
-fn what_was_remembered_is_recalled_until_it_is_set_aside() {
+fn record_is_recalled_as_it_was_written_last() {
     let parent = tempfile::tempdir().unwrap();
     let store = Directory::open(parent.path().join("pki"), "kubelet-client").unwrap();
     assert!(store.recall().unwrap().is_none());
@@ -69,47 +69,52 @@ fn what_was_remembered_is_recalled_until_it_is_set_aside() {
         store.remember(contents).unwrap();
         assert_eq!(store.recall().unwrap().unwrap().as_slice(), contents);
     }
-    store.set_record_aside().unwrap();
-    assert!(store.recall().unwrap().is_none());
-    store.remember(b"third").unwrap();
-    store.set_record_aside().unwrap();
-    let aside = parent.path().join("pki/kubelet-client-pending.json.bad");
-    assert_eq!(fs::read(aside).unwrap(), b"third");
     let loaded = store.load(perennial_std::clock::now().unix).unwrap();
     assert!(loaded.credential.is_none() && loaded.problems.is_empty(), "it is not taken for a pair");
 }
 
 #[test]
-fn a_failure_to_remember_says_where_and_leaves_nothing_behind() {
+fn directory_by_the_name_of_the_record_makes_room() {
     let parent = tempfile::tempdir().unwrap();
     let store = Directory::open(parent.path(), "kubelet-client").unwrap();
-    // A directory in its place cannot be replaced.
     fs::create_dir(store.record()).unwrap();
-    let error = store.remember(b"one").unwrap_err().to_string();
+    fs::write(store.record().join("kept"), "").unwrap();
+    let error = store.recall().unwrap_err().to_string();
     assert!(error.contains("kubelet-client-pending.json"), "{error}");
-    assert_eq!(parent.path().read_dir().unwrap().count(), 2, "that, and the lock");
-    store.recall().unwrap_err();
-    store.set_record_aside().unwrap();
     store.remember(b"one").unwrap();
+    assert_eq!(store.recall().unwrap().unwrap().as_slice(), b"one");
+    let aside = parent.path().join("kubelet-client-pending.json.bad");
+    assert!(aside.join("kept").exists());
+    assert_eq!(store.aside().unwrap(), [aside]);
 }
 
 #[test]
-fn a_record_that_cannot_be_read_just_now_stays_where_it_is_and_one_that_never_can_is_set_aside() {
-    let (name, aside) = ("kubelet-client-pending.json", "kubelet-client-pending.json.bad");
-    for (kind, stays) in
-        [(ErrorKind::Other, true), (ErrorKind::PermissionDenied, true), (ErrorKind::InvalidData, false)]
-    {
+fn failed_write_of_a_record_names_it_and_leaves_no_litter() {
+    let parent = tempfile::tempdir().unwrap();
+    let store = Directory::open(parent.path(), "kubelet-client").unwrap();
+    // A directory by the name of the temporary file cannot be removed as one.
+    fs::create_dir(parent.path().join("kubelet-client-pending.json.new")).unwrap();
+    let error = store.remember(b"one").unwrap_err().to_string();
+    assert!(error.contains("kubelet-client-pending.json"), "{error}");
+    assert_eq!(parent.path().read_dir().unwrap().count(), 2, "that, and the lock");
+}
+
+#[test]
+fn unreadable_record_stays_until_the_next_one_replaces_it() {
+    let name = "kubelet-client-pending.json";
+    let fails = [ErrorKind::Other, ErrorKind::PermissionDenied, ErrorKind::InvalidData].map(Some);
+    // Or there is nothing wrong with reading it, but with what is read.
+    for kind in fails.into_iter().chain([None]) {
         let volume = Virtual::new(Disk::default().with(name, Start::File(b"a record")));
-        volume.set_fates(Box::new(move |_, call| match call {
-            Call::Read(_) => Fate::Failed(kind),
+        volume.set_fates(Box::new(move |_, call| match (call, kind) {
+            (Call::Read(_), Some(kind)) => Fate::Failed(kind),
             _ => Fate::Done,
         }));
+        let before = volume.disk();
         drop(Rotator::new().store(volume.directory()).unwrap());
+        assert_eq!(volume.disk(), before, "{kind:?}");
+        volume.directory().remember(b"{}").unwrap();
         let left: Vec<String> = volume.disk().visible().keys().map(ToString::to_string).collect();
-        assert_eq!(left, [if stays { name } else { aside }], "{kind}");
+        assert_eq!(left, [name], "{kind:?}");
     }
-    // There is nothing wrong with reading it, but with what is read.
-    let volume = Virtual::new(Disk::default().with(name, Start::File(b"a record")));
-    drop(Rotator::new().store(volume.directory()).unwrap());
-    assert!(volume.disk().visible().contains_key(aside));
 }

@@ -153,6 +153,7 @@ fn a_credential_taken_over_from_the_store_is_the_one_served() {
         common_name: None,
         credential: Some(first),
         unwritten: false,
+        rotate_now: false,
         pending: None,
     };
     let now = clock::now();

@@ -106,7 +106,7 @@ fn who_watches_for_moves_only_sees_every_update() {
                 *made == name
             }
             FileOp::Remove { name: gone } | FileOp::Rename { from: gone, .. } => *gone == name,
-            FileOp::Sync { .. } | FileOp::SyncDir | FileOp::Restrict { .. } => false,
+            FileOp::Sync { .. } | FileOp::SyncDir => false,
         });
         assert!(!touched, "it is there all the time: {update:?}");
     }

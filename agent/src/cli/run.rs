@@ -53,7 +53,7 @@ Log and events are queued for readers that are slow, up to 1 MiB each; what is d
 Exit codes:
   0  ended by a signal; with --once: certificates that are not due are in place
   1  failed; with --once also: ended by a signal before that
-  2  bad usage or input, found before anything was asked for; at most the directory was made, or put right"
+  2  bad usage or input, found before anything was requested; the certificate directory is as it was"
 )]
 pub(crate) struct Run {
     /// Where certificates and keys are kept; created if missing

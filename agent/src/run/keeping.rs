@@ -142,7 +142,8 @@ impl<'a> Keeping<'a> {
 
     /// Another configuration, if it can be used.
     fn read_again(&self) -> Result<Session<'a>, Failure> {
-        Session::prepare(self.options, Settings::read(self.options)?, Some(self))
+        let next = Session::prepare(self.options, Settings::read(self.options)?, Some(self))?;
+        next.claim().map(|()| next)
     }
 
     fn write_kubeconfig(&mut self, report: &mut Report) -> Result<(), Failure> {

@@ -1,10 +1,10 @@
 //! What is prepared for the time from one reading of the configuration to the next, and how it is started.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use perennial_pki::Chain;
-use perennial_std::{Directory, clock};
+use perennial_std::{Directory, DirectoryError, clock};
 use serde_json::json;
 
 use super::acceptance::Acceptance;
@@ -14,7 +14,7 @@ use super::keeping::Keeping;
 use super::kept::Kept;
 use super::node::{self, Node};
 use super::node_object::NodeObject;
-use super::settings::{Serving, Settings};
+use super::settings::{First, Serving, Settings};
 use super::wake::Wakes;
 use super::watch::Watch;
 use crate::cli::Run;
@@ -22,6 +22,7 @@ use crate::failure::Failure;
 use crate::files;
 use crate::kubeconfigs::{self, Access};
 use crate::observers::Observers;
+use crate::remedies::remedy;
 use crate::report::{self, Report};
 use crate::rotation::{Plan, SERVING_PREFIX};
 
@@ -37,30 +38,38 @@ pub(super) struct Session<'a> {
     current: PathBuf,
 }
 
-/// Where certificates are kept. They stay open from one session to the next: nobody else gets in between.
+/// Where certificates are kept. They stay locked from one session to the next: nobody else gets in between.
 pub(super) struct Stores {
     pub(super) first: Arc<Directory>,
     pub(super) serving: Option<Arc<Directory>>,
 }
 
+impl Stores {
+    /// Makes this process the owner of the files of certificates that are rotated, or changes nothing.
+    fn claim(&self, first_is_rotated: bool) -> Result<(), DirectoryError> {
+        let rotated = || [first_is_rotated.then_some(&self.first), self.serving.as_ref()].into_iter().flatten();
+        // If one cannot be had, the other is not to be touched.
+        rotated().try_for_each(|store| store.is_free())?;
+        rotated().try_for_each(|store| store.claim())
+    }
+}
+
 impl<'a> Session<'a> {
-    /// Reads and opens what is needed; creates no more than the directory. What can be wrong with another configuration
-    /// is found here, while the session before it is still `running`.
+    /// Reads what is needed, and changes nothing. What can be wrong with another configuration is found here, while the
+    /// session before it is still `running`.
     pub(super) fn prepare(
         options: &'a Run,
         settings: Settings,
         running: Option<&Keeping<'_>>,
     ) -> Result<Self, Failure> {
-        // A kubeconfig that names the pair in use can be read only when that is in order.
+        let at = |prefix: &str| Directory::at(&options.cert_dir, prefix).map(Arc::new).map_err(Failure::usage);
         let (first, held) = match running {
-            Some(running) => {
-                // If somebody has removed it, it is wanted again.
-                if let Err(error) = files::create_directory(&options.cert_dir) {
-                    tracing::warn!("cannot create {}: {error}", options.cert_dir.display());
-                }
-                (Some(running.stores.first.clone()), running.held())
+            Some(running) => (running.stores.first.clone(), running.held()),
+            None => {
+                let first = at(&options.wanted.prefix)?;
+                let held = valid_in(&first, &settings.first)?;
+                (first, held)
             }
-            None => recover(options, settings.first.template.common_name())?,
         };
         // Another party's is not used to ask with.
         let name = settings.first.template.common_name();
@@ -70,14 +79,9 @@ impl<'a> Session<'a> {
             Serving::Files { certificate, key } => Some(Kept::open(certificate, key)?),
             Serving::None | Serving::Rotated { .. } => None,
         };
-        let open = |prefix: &str| Directory::open(&options.cert_dir, prefix).map(Arc::new).map_err(Failure::usage);
-        let first = match first {
-            Some(first) => first,
-            None => open(&options.wanted.prefix)?,
-        };
         let serving = match (&settings.serving, running.and_then(|running| running.stores.serving.clone())) {
             (Serving::Rotated { .. }, Some(serving)) => Some(serving),
-            (Serving::Rotated { .. }, None) => Some(open(SERVING_PREFIX)?),
+            (Serving::Rotated { .. }, None) => Some(at(SERVING_PREFIX)?),
             (Serving::None | Serving::Files { .. }, _) => None,
         };
         let current = std::path::absolute(first.current()).map_err(Failure::usage)?;
@@ -85,6 +89,17 @@ impl<'a> Session<'a> {
             kubeconfigs::make_room(&options.kubeconfig, &current)?;
         }
         Ok(Self { options, settings, access, stores: Stores { first, serving }, kept, held, current })
+    }
+
+    /// Makes sure that the certificates can be written: the last thing before the start that can fail for bad usage, and
+    /// the first that changes a directory.
+    pub(super) fn claim(&self) -> Result<(), Failure> {
+        self.stores.claim(self.settings.first.rotated).map_err(|error| {
+            Failure::Usage(match remedy_of(&error) {
+                Some(remedy) => format!("{error}; {remedy}"),
+                None => error.to_string(),
+            })
+        })
     }
 
     /// Starts every rotation, from where the ones before it ended.
@@ -202,15 +217,17 @@ fn read_access(options: &Run, settings: &Settings, held: bool) -> Result<Access,
     Ok(Access { write: access.write && first.rotated && first.renews_itself, ..access })
 }
 
-/// The directory, if it exists, put right, and the valid certificate in it, if there is one.
-fn recover(options: &Run, common_name: &str) -> Result<(Option<Arc<Directory>>, Option<Chain>), Failure> {
-    if !Path::exists(&options.cert_dir) {
-        return Ok((None, None));
-    }
-    let store = Directory::open(&options.cert_dir, &options.wanted.prefix).map_err(Failure::usage)?;
+/// The valid certificate in the directory, if there is one.
+fn valid_in(store: &Directory, first: &First) -> Result<Option<Chain>, Failure> {
     let now = clock::now().unix;
-    let loaded = store.recover_of(Some(common_name), now).map_err(Failure::usage)?;
-    loaded.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
-    let chain = loaded.credential.map(|(credential, _)| credential.chain().clone());
-    Ok((Some(store.into()), chain.filter(|chain| !chain.certificate().validity.expired(now))))
+    let loaded = match first.rotated {
+        true => store.load_settled(Some(first.template.common_name()), now),
+        false => store.load(now),
+    };
+    let chain = loaded.map_err(Failure::usage)?.credential.map(|(credential, _)| credential.chain().clone());
+    Ok(chain.filter(|chain| !chain.certificate().validity.expired(now)))
+}
+
+fn remedy_of(error: &DirectoryError) -> Option<&'static str> {
+    matches!(error, DirectoryError::MountPoint { .. }).then(|| remedy(error, false))
 }

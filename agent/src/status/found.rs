@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::shown;
-use crate::remedies::is_damage;
+use crate::remedies::{is_harmless, is_unreadable};
 use crate::report;
 use crate::spans::words;
 
@@ -45,7 +45,7 @@ pub(super) fn find(loaded: &Loaded) -> Found {
         return Found::Certificate { file: shown(path), chain: credential.chain().clone(), key_matches: true };
     }
     // Who else could read it does not matter any more.
-    let gravest = loaded.problems.iter().find(|problem| !matches!(problem, DirectoryError::Exposed { .. }));
+    let gravest = loaded.problems.iter().find(|problem| !is_harmless(problem));
     let Some(problem) = gravest else { return Found::Nothing };
     let (path, why) = match problem {
         DirectoryError::Credential { path, error } => {
@@ -57,12 +57,21 @@ pub(super) fn find(loaded: &Loaded) -> Found {
             }
             (Some(path), error.to_string())
         }
-        DirectoryError::Io { path, .. } | DirectoryError::Expired { path } => (Some(path), problem.to_string()),
-        DirectoryError::Prefix(_) | DirectoryError::Owned { .. } | DirectoryError::Exposed { .. } => {
-            (None, problem.to_string())
-        }
+        DirectoryError::Io { path, .. }
+        | DirectoryError::Expired { path }
+        | DirectoryError::Untrusted { path, .. }
+        | DirectoryError::Foreign { path, .. }
+        | DirectoryError::MountPoint { path } => (Some(path), problem.to_string()),
+        DirectoryError::Prefix(_)
+        | DirectoryError::Owned { .. }
+        | DirectoryError::Exposed { .. }
+        | DirectoryError::Shared { .. } => (None, problem.to_string()),
     };
-    let state = if is_damage(problem) { "damaged" } else { "unreadable" };
+    let state = match problem {
+        DirectoryError::Untrusted { .. } => "untrusted",
+        problem if is_unreadable(problem) => "damaged",
+        _ => "unreadable",
+    };
     Found::Bad { state, file: path.map(|path| shown(path)).unwrap_or_default(), why }
 }
 

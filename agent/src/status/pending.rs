@@ -58,7 +58,7 @@ impl Pending {
         let record = match self {
             Self::Nothing => return Vec::new(),
             Self::Unreadable(why) => {
-                let remedy = "let `perennial run` set it aside; it asks with a new key then";
+                let remedy = "none: `perennial run` submits a new request, and replaces the record";
                 return vec![("pending", format!("unreadable: {why}")), ("  to do", remedy.into())];
             }
             Self::Request(record) => record,

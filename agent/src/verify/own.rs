@@ -10,7 +10,7 @@ use rustix::fs::{Access, access};
 
 use super::{Fault, Opinion, Pair, Role};
 use crate::failure::Failure;
-use crate::remedies::remedy;
+use crate::remedies::{is_harmless, remedy};
 
 /// Its opinion, and what else is wrong.
 pub(super) fn look(
@@ -19,10 +19,17 @@ pub(super) fn look(
     role: Role,
     now: UnixTime,
 ) -> Result<(Opinion, Vec<DirectoryError>), Failure> {
-    let Loaded { credential, mut problems } = store.load(now).map_err(Failure::usage)?;
+    let Loaded { credential, mut problems, .. } = store.load(now).map_err(Failure::usage)?;
     let pair = credential
         .map(|(credential, path)| Pair { file: path.display().to_string(), chain: credential.chain().clone() });
-    let gravest = problems.iter().position(|problem| !matches!(problem, DirectoryError::Exposed { .. }));
+    let in_the_way = problems.extract_if(.., |problem| matches!(problem, DirectoryError::MountPoint { .. }));
+    let mut faults: Vec<Fault> = in_the_way
+        .map(|problem| Fault {
+            why: format!("could not put its next certificate in place: {problem}"),
+            remedy: remedy(&problem, false).into(),
+        })
+        .collect();
+    let gravest = problems.iter().position(|problem| !is_harmless(problem));
     let fault = match gravest {
         Some(gravest) if pair.is_none() && role == Role::Client => {
             let problem = problems.remove(gravest);
@@ -30,7 +37,8 @@ pub(super) fn look(
         }
         _ => role.fault(pair.as_ref(), now),
     };
-    let faults = fault.into_iter().chain(locked_out(directory, role)).collect();
+    faults.splice(0..0, fault);
+    faults.extend(locked_out(directory, role));
     Ok((Opinion { pair, faults }, problems))
 }
 

@@ -17,12 +17,16 @@ pub struct Dated {
 }
 
 impl Layout {
-    /// Removes all but the `keep` newest of `pairs`. What is in use is kept, and counts; then comes what was in use
-    /// `before`, which somebody may be about to open. Carry it out only when the pair in use is durable.
+    /// Removes all but the `keep` newest of `pairs`. The pair in use is kept, and counts; then comes the pair in use
+    /// `before`, which a reader may be about to open. A pair issued later than the one in use is kept: another program
+    /// may have just written it. Carry the plan out only when the pair in use is durable.
     pub fn prune(&self, listing: &Listing, pairs: &[Dated], keep: usize, before: Option<&str>) -> Plan {
         let in_use = self.in_use(listing);
-        let mut others: Vec<&Dated> = pairs.iter().filter(|pair| !in_use.contains(&pair.name.as_str())).collect();
+        let is_in_use = |pair: &&Dated| in_use.contains(&pair.name.as_str());
+        let issued = pairs.iter().filter(is_in_use).map(|pair| pair.not_before).max();
+        let mut others: Vec<&Dated> = pairs.iter().filter(|pair| !is_in_use(pair)).collect();
         others.retain(|pair| listing.kind(&pair.name) == Some(Kind::File) && self.is_dated(&pair.name));
+        others.retain(|pair| Some(pair.not_before) <= issued);
         let worth = |pair: &Dated| (before == Some(pair.name.as_str()), pair.not_before);
         others.sort_unstable_by(|a, b| (worth(b), &b.name).cmp(&(worth(a), &a.name)));
         let spare = keep.saturating_sub(in_use.len().max(1));

@@ -1,10 +1,10 @@
-//! When what is in use holds no pair: where else to look, which pair to take, and how to put the directory right.
+//! Where pairs lie that are not in use, which pair to take, and what a start puts right.
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{BAD, FileOp, KEPT, Kind, LINK, Layout, Listing, Plan, Source, set_aside};
+use super::{BAD, FileOp, Kind, LINK, Layout, Listing, Plan, Source};
 use crate::certificate::Validity;
 use crate::time::UnixTime;
 
@@ -42,12 +42,13 @@ impl Layout {
         record || !self.sources(listing).is_empty() || !self.others(listing).is_empty()
     }
 
-    /// What was set aside or kept because it was in the way: for a person to look at, and to remove.
+    /// Files that an update moved out of its way (`.bad`; `.kept` by perennial 0.1.0): for a person to look at, and to
+    /// remove.
     pub fn aside<'a>(&'a self, listing: &'a Listing) -> impl Iterator<Item = &'a str> {
         let is_aside = |name: &&str| {
             let ours = name.strip_prefix(self.prefix.as_str()).is_some_and(|rest| rest.starts_with('-'));
             let plain = name.trim_end_matches(|c: char| c.is_ascii_digit());
-            ours && (plain.ends_with(BAD) || plain.ends_with(KEPT))
+            ours && (plain.ends_with(BAD) || plain.ends_with(".kept"))
         };
         listing.0.iter().map(|entry| entry.name.as_str()).filter(is_aside)
     }
@@ -66,19 +67,14 @@ impl Layout {
         time.is_some_and(|time| matches!(time.len(), 19 | 23) && time.bytes().zip(TIME.bytes()).all(fits))
     }
 
-    /// Whether it has one of the names that nobody gives a file in which there is no key of ours.
+    /// True for the names under which only files with a key of ours lie.
     pub fn is_ours(&self, name: &str) -> bool {
-        self.is_written(name) || name.strip_prefix(self.prefix.as_str()) == Some(".key")
+        let is_link = name == self.current() || name == self.updated();
+        is_link || self.is_dated(name) || name.strip_prefix(self.prefix.as_str()) == Some(".key")
     }
 
-    /// Whether updates give files that name.
-    fn is_written(&self, name: &str) -> bool {
-        self.is_dated(name) || name == self.current() || name == self.updated()
-    }
-
-    /// Which of these pairs to take: the one that is valid longest, or else the one in use, or else the one that was
-    /// valid last. `names` is whose it may be, if it is not in use: another's is of no use to us. If nobody knows that,
-    /// there are none.
+    /// The index of the pair to take: the one that is valid longest, or else the one in use, or else the one that was
+    /// valid last. A pair that is not in use counts only if its common name is among `names`, or `names` is empty.
     pub fn best(found: &[Found<'_>], names: &[&str], now: UnixTime) -> Option<usize> {
         let fits = |pair: &Found<'_>| pair.in_use || names.is_empty() || names.contains(&pair.common_name);
         let worth = |Found { in_use, validity, .. }: &Found<'_>| {
@@ -90,63 +86,33 @@ impl Layout {
         fitting.max_by_key(|index| worth(&found[*index]))
     }
 
-    /// How to put the directory right: `damaged` names what led to no pair, as [`Layout::sources`] and
-    /// [`Layout::others`] gave it, and `taken` is where a pair was found in its stead.
-    ///
-    /// What is damaged is set aside, if it is in the way and ours. Nothing that is read well is touched, but that what
-    /// has expired is not in use afterwards. What was found is durable afterwards, even if it was left by an update
-    /// that was killed.
-    pub fn recover(&self, listing: &Listing, damaged: &[String], taken: Option<&Source>) -> Plan {
+    /// What a start puts right, where the pair at `taken` is used: the pair becomes durable, if an update that was
+    /// killed left it; and if `vacant`, that is if `PREFIX-current.pem` resolves to nothing, it becomes a link to the
+    /// pair. Nothing else is touched: another program may be reading it.
+    pub fn recover(&self, listing: &Listing, vacant: bool, taken: Option<&Source>, now: UnixTime) -> Plan {
+        let Some(Source::Bundle(file)) = taken else { return Plan::default() };
         let (current, updated) = (self.current(), self.updated());
-        let found = match taken {
-            Some(Source::Bundle(name)) => [listing.file_behind(name), None],
-            Some(Source::Pair { certificate, key }) => [certificate, key].map(|name| listing.file_behind(name)),
-            None => [None; 2],
-        };
         let mut steps = Vec::new();
-        for name in [&current, &updated].into_iter().filter(|name| damaged.contains(name)) {
-            let aside = match (listing.kind(name), listing.file_behind(name)) {
-                (Some(_), Some(file)) if self.is_written(file) => file,
-                // A loop, or what is somebody else's: only the link is ours.
-                (Some(_), _) => name,
-                (None, _) => continue,
-            };
-            let step = set_aside(listing, aside);
-            if !found.contains(&Some(aside)) && !steps.contains(&step) {
-                steps.push(step);
+        let mut file = file.clone();
+        match listing.kind(&file) {
+            Some(Kind::Link) if vacant && file == updated => steps.push(FileOp::Rename { from: file, to: current }),
+            Some(Kind::File) if vacant => {
+                if file == updated {
+                    let name = self.unused_names(listing, now).next();
+                    steps.push(FileOp::Link { file, name: name.clone() });
+                    file = name;
+                }
+                let link = listing.unused(&format!("{file}{LINK}"));
+                steps.extend([
+                    FileOp::Sync { name: file.clone() },
+                    FileOp::Symlink { target: file, name: link.clone() },
+                    FileOp::Rename { from: link, to: current },
+                ]);
             }
+            Some(Kind::File) => steps.push(FileOp::Sync { name: file }),
+            _ => {}
         }
-        let file = match taken {
-            Some(Source::Bundle(file)) if *file != current => file,
-            // An update that was killed may have made it visible, but not yet durable.
-            Some(Source::Bundle(_)) => {
-                steps.push(FileOp::SyncDir);
-                return Plan { steps };
-            }
-            Some(Source::Pair { .. }) | None => return Plan { steps },
-        };
-        let mut from = file.clone();
-        if *file != updated {
-            from = listing.unused(&format!("{file}{LINK}"));
-            steps.extend([
-                // The same goes for its contents.
-                FileOp::Sync { name: file.clone() },
-                FileOp::Symlink { target: file.clone(), name: from.clone() },
-            ]);
-        }
-        let aside = match listing.kind(&current) {
-            Some(Kind::Link) | None => None,
-            // A copy somebody made, which has expired.
-            Some(Kind::File) if !damaged.contains(&current) => {
-                let kept = listing.unused(&format!("{current}{KEPT}"));
-                Some(FileOp::Rename { from: current.clone(), to: kept })
-            }
-            Some(_) => Some(set_aside(listing, &current)),
-        };
-        if let Some(aside) = aside.filter(|aside| !steps.contains(aside)) {
-            steps.push(aside);
-        }
-        steps.extend([FileOp::Rename { from, to: current }, FileOp::SyncDir]);
+        steps.push(FileOp::SyncDir);
         Plan { steps }
     }
 }

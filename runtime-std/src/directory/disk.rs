@@ -1,28 +1,34 @@
 //! A directory of a real file system, every operation relative to its descriptor.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Error, ErrorKind, Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use perennial::store::{Entry, FileOp, Kind, Listing};
-use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, accessat, fsync, openat, renameat, unlinkat};
+use rustix::fs::{
+    Access, AtFlags, FileType, Mode, OFlags, accessat, fstat, fsync, openat, readlinkat, renameat, statat, unlinkat,
+};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::error::DirectoryError;
 use super::lock::Lock;
-use super::volume::{Contents, Folder, Volume};
+use super::volume::{Contents, Distrust, Folder, Stamp, Volume};
 
 /// No credential is larger.
 const MAX_FILE: u64 = 1 << 20;
+/// As many links in a row as Linux follows.
+const MAX_LINKS: u32 = 40;
 const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
 
 #[derive(Debug)]
 pub(super) struct Disk {
     path: PathBuf,
-    /// Held by whoever writes.
+    /// Held from the first change on. A disk that is only looked at has none.
     lock: Option<Lock>,
 }
 
@@ -32,24 +38,9 @@ struct Opened<'a> {
 }
 
 impl Disk {
-    /// A directory, made if it is not there, in which files with this prefix are ours alone.
-    pub(super) fn create(path: &Path, prefix: &str) -> Result<Self, DirectoryError> {
-        make(path, &mut |path| File::open(path)?.sync_all())
-            .map_err(|source| DirectoryError::io("create", path, source))?;
-        Ok(Self { lock: Some(Lock::new(prefix)), ..Self::existing(path)? })
-    }
-
-    /// Whether we may write to it.
-    pub(super) fn is_writable(&self) -> Result<(), DirectoryError> {
-        let path = &self.path;
-        let opened = self.opened().map_err(|source| DirectoryError::io("open", path, source))?;
-        accessat(&opened.fd, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
-            .map_err(|source| DirectoryError::io("write to", path, source.into()))
-    }
-
-    /// Makes sure that nobody else writes to our files.
-    pub(super) fn hold(&self) -> Result<(), DirectoryError> {
-        self.opened().map_err(|source| DirectoryError::io("open", &self.path, source))?.hold()
+    /// A directory, which may be yet to be made. Its files with this prefix are ours alone from the first change on.
+    pub(super) fn new(path: &Path, prefix: &str) -> Self {
+        Self { path: path.to_owned(), lock: Some(Lock::new(prefix)) }
     }
 
     pub(super) fn existing(path: &Path) -> Result<Self, DirectoryError> {
@@ -94,9 +85,20 @@ impl Volume for Disk {
     fn open(&self) -> io::Result<Box<dyn Folder + '_>> {
         Ok(Box::new(self.opened()?))
     }
+
+    fn create(&self) -> io::Result<()> {
+        make(&self.path, &mut |path| File::open(path)?.sync_all())
+    }
 }
 
 impl Folder for Opened<'_> {
+    fn is_free(&self) -> Result<(), DirectoryError> {
+        let path = &self.disk.path;
+        accessat(&self.fd, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+            .map_err(|source| DirectoryError::io("write to", path, source.into()))?;
+        self.disk.lock.as_ref().map_or(Ok(()), |lock| lock.is_free(self.fd.as_fd(), path))
+    }
+
     fn hold(&self) -> Result<(), DirectoryError> {
         self.disk.lock.as_ref().map_or(Ok(()), |lock| lock.hold(self.fd.as_fd(), &self.disk.path))
     }
@@ -107,7 +109,7 @@ impl Folder for Opened<'_> {
             let entry = entry?;
             let Ok(name) = entry.file_name().to_str().map(String::from) else { continue };
             let kind = match entry.file_type() {
-                FileType::Unknown => match rustix::fs::statat(&self.fd, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                FileType::Unknown => match statat(&self.fd, &name, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => FileType::from_raw_mode(stat.st_mode),
                     // It was removed since.
                     Err(Errno::NOENT) => continue,
@@ -127,24 +129,31 @@ impl Folder for Opened<'_> {
     }
 
     fn read(&self, name: &str) -> io::Result<Option<Contents>> {
-        let never = |why: &str| Err(Error::new(ErrorKind::InvalidData, why));
-        // NONBLOCK, so that a pipe by that name does not hold us up.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match openat(&self.fd, name, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::LOOP | Errno::NOTDIR | Errno::NAMETOOLONG) => return never("it is a link that leads nowhere"),
-            Err(Errno::NXIO) => return never("it is a socket"),
-            Err(error) => return Err(error.into()),
-        };
+        let Some(file) = self.follow(name)? else { return Ok(None) };
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.len() > MAX_FILE {
-            return never("it is not a regular file of at most 1 MiB");
+            return Err(Error::new(ErrorKind::InvalidData, "it is not a regular file of at most 1 MiB"));
         }
+        // Of the open file: whoever replaces the name now does not change what is read.
+        is_trusted(metadata.uid(), Some(metadata.mode()))?;
         // Room for all of it, and for learning that it is all: a buffer that grows leaves copies behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1));
         file.take(metadata.len()).read_to_end(&mut bytes)?;
         Ok(Some(Contents { bytes, exposed: metadata.mode() & 0o077 != 0 }))
+    }
+
+    fn stamp(&self, name: &str) -> Option<Stamp> {
+        let metadata = fs::metadata(self.disk.path.join(name)).ok()?;
+        let inode = (metadata.dev(), metadata.ino());
+        Some(Stamp { inode, size: metadata.len(), modified: metadata.modified().ok() })
+    }
+
+    fn is_shared(&self) -> bool {
+        fstat(&self.fd).is_ok_and(|stat| is_trusted(stat.st_uid, Some(stat.st_mode)).is_err())
+    }
+
+    fn is_mount_point(&self, name: &str) -> bool {
+        is_mount_point(&self.fd, Path::new(name))
     }
 
     fn execute(&self, op: &FileOp, contents: &[u8]) -> io::Result<()> {
@@ -154,10 +163,6 @@ impl Folder for Opened<'_> {
             FileOp::Sync { name } => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 fsync(openat(fd, name, flags, Mode::empty())?)?;
-            }
-            FileOp::Restrict { name } => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                rustix::fs::fchmod(openat(fd, name, flags, Mode::empty())?, OWNER_ONLY)?;
             }
             FileOp::Symlink { target, name } => rustix::fs::symlinkat(target, fd, name)?,
             FileOp::Link { file, name } => rustix::fs::linkat(fd, file, fd, name, AtFlags::empty())?,
@@ -170,6 +175,33 @@ impl Folder for Opened<'_> {
 }
 
 impl Opened<'_> {
+    /// Opens a file, following links one by one: a link that another user made is not trusted, whatever it leads to.
+    fn follow(&self, name: &str) -> io::Result<Option<File>> {
+        let mut path = PathBuf::from(name);
+        for _ in 0..MAX_LINKS {
+            // NONBLOCK, so that a pipe by that name does not hold us up.
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            match openat(&self.fd, &path, flags, Mode::empty()) {
+                Ok(file) => return Ok(Some(File::from(file))),
+                Err(Errno::NOENT) => return Ok(None),
+                Err(Errno::NOTDIR | Errno::NAMETOOLONG) => break,
+                Err(Errno::NXIO) => return Err(Error::new(ErrorKind::InvalidData, "it is a socket")),
+                Err(Errno::LOOP) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let stat = statat(&self.fd, &path, AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+                // A directory on the way is a loop, or the link was replaced just now.
+                break;
+            }
+            is_trusted(stat.st_uid, None)?;
+            let target = readlinkat(&self.fd, &path, Vec::new())?;
+            let target = OsStr::from_bytes(target.to_bytes());
+            path = path.parent().map_or_else(|| PathBuf::from(target), |parent| parent.join(target));
+        }
+        Err(Error::new(ErrorKind::NotFound, "it is a link that leads nowhere"))
+    }
+
     fn create(&self, name: &str, contents: &[u8]) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.fd, name, flags, OWNER_ONLY)?;
@@ -181,7 +213,7 @@ impl Opened<'_> {
 
     /// The name in this directory that a link leads to. A kubelet writes absolute ones.
     fn target(&self, link: &str) -> Option<String> {
-        let text = rustix::fs::readlinkat(&self.fd, link, Vec::new()).ok()?.into_string().ok()?;
+        let text = readlinkat(&self.fd, link, Vec::new()).ok()?.into_string().ok()?;
         let target = Path::new(&text);
         let name = target.file_name()?.to_str()?;
         let here = match target.parent()? {
@@ -190,6 +222,32 @@ impl Opened<'_> {
         };
         here.then(|| name.to_owned())
     }
+}
+
+/// Whether only root and we could have made this. Everybody may write to a link.
+fn is_trusted(owner: u32, mode: Option<u32>) -> io::Result<()> {
+    let why = if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        Distrust::Owner(owner)
+    } else {
+        match mode.map(|mode| mode & 0o7777) {
+            Some(mode) if mode & 0o022 != 0 => Distrust::Mode(mode),
+            _ => return Ok(()),
+        }
+    };
+    Err(Error::new(ErrorKind::PermissionDenied, why))
+}
+
+/// True if a file system is mounted on this very file: it can be written to, and never be replaced. Links are not followed.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn is_mount_point(directory: impl AsFd, path: &Path) -> bool {
+    use rustix::fs::{StatxAttributes, StatxFlags, statx};
+    let stat = statx(directory, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
+    stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn is_mount_point(_: impl AsFd, _: &Path) -> bool {
+    false
 }
 
 #[cfg(test)]

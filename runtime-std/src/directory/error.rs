@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use perennial::store::{BadPrefix, FileOp};
 use perennial_pki::CredentialError;
 
-use super::volume::is_for_good;
+use super::volume::Distrust;
 
 /// A credential directory that cannot be used, or an operation on it that failed.
 #[derive(Debug)]
@@ -30,21 +30,46 @@ pub enum DirectoryError {
         /// Who it is, in their own words.
         owner: String,
     },
-    /// A file there does not hold a pair. If it is in the way, it is set aside when the directory is put right: its
-    /// name then ends in `.bad`.
+    /// A file there holds no pair that perennial can read. It is left in place: another program may be able to.
     Credential {
         /// The file.
         path: PathBuf,
         /// What is wrong.
         error: CredentialError,
     },
-    /// The pair in use has expired, and another one is better: it comes into use when the directory is put right.
+    /// The pair in use has expired; another pair from this directory is used.
     Expired {
-        /// Where the one lies that has expired.
+        /// The file with the expired certificate.
         path: PathBuf,
     },
-    /// Others than its owner could read or write a file with a key, until the directory was put right.
+    /// Others than its owner can read a file with a key.
     Exposed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another user could have written a file. It is ignored, and left in place.
+    Untrusted {
+        /// The file, or a link that leads to it.
+        path: PathBuf,
+        /// Who could have written it.
+        why: Distrust,
+    },
+    /// The pair in use is for another common name. It is neither served nor used to authenticate, and left in place.
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The common name of its certificate.
+        common_name: String,
+        /// The common name that is wanted.
+        wanted: String,
+    },
+    /// Users other than its owner can create and replace files in the directory.
+    Shared {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file of the directory is a mount point, so it can never be replaced.
+    MountPoint {
         /// The file.
         path: PathBuf,
     },
@@ -53,6 +78,22 @@ pub enum DirectoryError {
 impl DirectoryError {
     pub(super) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { what, path: path.into(), source }
+    }
+
+    /// A file of this path that could not be read.
+    pub(super) fn read(path: &Path, source: io::Error) -> Self {
+        match source.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(why) => Self::Untrusted { path: path.into(), why: *why },
+            None => Self::io("read", path, source),
+        }
+    }
+
+    /// Logs what was found in a directory: an error if a person has to see to it.
+    pub(crate) fn log(&self) {
+        match self {
+            Self::Untrusted { .. } | Self::Foreign { .. } | Self::MountPoint { .. } => tracing::error!("{self}"),
+            _ => tracing::warn!("{self}"),
+        }
     }
 
     /// The disk takes nothing now: it is read-only or full, or a limit of the process (RLIMIT_FSIZE) says so.
@@ -67,9 +108,10 @@ impl DirectoryError {
         )
     }
 
-    /// What was to be read there never can be.
+    /// True if a file can never be read, because of what it is: trying again is of no use.
     pub fn is_for_good(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if is_for_good(source))
+        let Self::Io { what: "read", source, .. } = self else { return false };
+        matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::NotFound)
     }
 
     /// An operation that failed in `directory`.
@@ -77,7 +119,6 @@ impl DirectoryError {
         let (what, name) = match step {
             FileOp::CreateNew { name } => ("write", name.as_str()),
             FileOp::Sync { name } => ("sync", name.as_str()),
-            FileOp::Restrict { name } => ("make private", name.as_str()),
             FileOp::Symlink { name, .. } | FileOp::Link { name, .. } => ("link", name.as_str()),
             FileOp::Rename { to, .. } => ("put in place", to.as_str()),
             FileOp::SyncDir => ("sync", "."),
@@ -102,16 +143,24 @@ impl fmt::Display for DirectoryError {
                 let owner = if owner.is_empty() { "somebody else" } else { owner };
                 write!(f, "{} is held by {owner}: two cannot keep the same certificate; end one", path.display())
             }
-            Self::Credential { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::Credential { path, error } => write!(f, "{}: perennial cannot read it: {error}", path.display()),
             Self::Expired { path } => {
-                write!(
-                    f,
-                    "{}: its certificate has expired; the one that is used instead lies beside it",
-                    path.display()
-                )
+                write!(f, "{}: certificate expired; using another one from this directory", path.display())
             }
             Self::Exposed { path } => {
-                write!(f, "{}: others than its owner could read or change it; its key may be known", path.display())
+                write!(f, "{}: others than its owner can read it; its key may be known", path.display())
+            }
+            Self::Untrusted { path, why } => write!(f, "{}: ignored, and left in place: {why}", path.display()),
+            Self::Foreign { path, common_name, wanted } => write!(
+                f,
+                "{}: ignored, and left in place: the certificate is for {common_name:?}, not for {wanted:?}",
+                path.display()
+            ),
+            Self::Shared { path } => {
+                write!(f, "{}: others than its owner can create and replace files in this directory", path.display())
+            }
+            Self::MountPoint { path } => {
+                write!(f, "{}: a mount point, which no certificate or record can replace", path.display())
             }
         }
     }
@@ -123,7 +172,8 @@ impl std::error::Error for DirectoryError {
             Self::Io { source, .. } => Some(source),
             Self::Prefix(error) => Some(error),
             Self::Credential { error, .. } => Some(error),
-            Self::Owned { .. } | Self::Expired { .. } | Self::Exposed { .. } => None,
+            Self::Untrusted { why, .. } => Some(why),
+            _ => None,
         }
     }
 }

@@ -47,6 +47,18 @@ impl Lock {
         Ok(())
     }
 
+    /// Whether this process holds the lock, or could: nobody else does. Changes nothing.
+    pub(super) fn is_free(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<(), DirectoryError> {
+        let path = path.join(&self.name);
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.open(directory, OFlags::empty()) {
+            Ok(_) if held.is_some() => Ok(()),
+            Ok(file) => Self::lock(file, &path).map(drop),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(DirectoryError::io("lock", &path, error)),
+        }
+    }
+
     /// Whether this is what others find, and try to lock.
     fn is_there(&self, file: &File, directory: BorrowedFd<'_>) -> io::Result<bool> {
         let ours = fstat(file)?;
@@ -58,33 +70,35 @@ impl Lock {
     }
 
     fn take(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<File, DirectoryError> {
-        let failed = |source| DirectoryError::io("lock", path, source);
-        let mut file = self.open(directory).map_err(failed)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let mut owner = String::new();
-                // A few words at most; without them it is somebody all the same.
-                let _ = file.take(200).read_to_string(&mut owner);
-                return Err(DirectoryError::Owned { path: path.to_owned(), owner: owner.trim().to_owned() });
-            }
-            // Some network file systems have no locks: better none than no certificate.
-            Err(Errno::NOSYS | Errno::NOTSUP | Errno::NOLCK) => {}
-            Err(error) => return Err(failed(error.into())),
-        }
+        let file = self.open(directory, OFlags::CREATE).map_err(|source| DirectoryError::io("lock", path, source))?;
+        let mut file = Self::lock(file, path)?;
         let owner = format!("process {}", std::process::id());
         // Who we are is for a message only: a disk that is full, or over its quota, does not matter here.
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(owner.as_bytes()));
         Ok(file)
     }
 
-    fn open(&self, directory: BorrowedFd<'_>) -> io::Result<File> {
+    fn lock(file: File, path: &Path) -> Result<File, DirectoryError> {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            // Some network file systems have no locks: better none than no certificate.
+            Ok(()) | Err(Errno::NOSYS | Errno::NOTSUP | Errno::NOLCK) => Ok(file),
+            Err(Errno::WOULDBLOCK) => {
+                let mut owner = String::new();
+                // A few words at most; without them it is somebody all the same.
+                let _ = file.take(200).read_to_string(&mut owner);
+                Err(DirectoryError::Owned { path: path.to_owned(), owner: owner.trim().to_owned() })
+            }
+            Err(error) => Err(DirectoryError::io("lock", path, error.into())),
+        }
+    }
+
+    fn open(&self, directory: BorrowedFd<'_>, create: OFlags) -> io::Result<File> {
         let open = |how| {
             let flags = how | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             openat(directory, &self.name, flags, Mode::RUSR | Mode::WUSR).map(File::from).map_err(io::Error::from)
         };
         // What was made while the disk could be written to can be locked when it cannot.
-        open(OFlags::RDWR | OFlags::CREATE).or_else(|error| match error.kind() {
+        open(OFlags::RDWR | create).or_else(|error| match error.kind() {
             ErrorKind::ReadOnlyFilesystem => open(OFlags::RDONLY).map_err(|_| error),
             _ => Err(error),
         })

@@ -1,41 +1,65 @@
 //! What lies where a pair may lie, and what is wrong with it.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use perennial::store::{FileOp, Layout, Listing, Plan, Source};
+use perennial::store::{Layout, Listing, Source};
 use perennial_pki::{Chain, Credential};
 use zeroize::Zeroizing;
 
-use super::{Contents, DirectoryError, Folder, volume};
+use super::{Contents, DirectoryError, Folder};
 
-/// Looks at places, and keeps in mind what is wrong with them.
+/// Reads files, and collects what is wrong with them.
 pub(super) struct Look<'a> {
     path: &'a Path,
     layout: &'a Layout,
     folder: &'a dyn Folder,
     listing: &'a Listing,
+    /// The common name that is wanted, if that is known.
+    wanted: Option<&'a str>,
     problems: Vec<DirectoryError>,
-    damaged: Vec<String>,
+    /// Names that led to a file that cannot be used.
+    unusable: Vec<String>,
+    /// Names that led to a file that others can read.
     exposed: Vec<String>,
-    /// Whose certificates were seen.
+    /// The common names of the certificates that were read.
     names: Vec<String>,
-    /// Something could not be read, and may be another time.
-    unsure: bool,
 }
 
 impl<'a> Look<'a> {
-    pub(super) fn new(path: &'a Path, layout: &'a Layout, folder: &'a dyn Folder, listing: &'a Listing) -> Self {
-        let (problems, damaged, exposed, names) = Default::default();
-        Self { path, layout, folder, listing, problems, damaged, exposed, names, unsure: false }
+    pub(super) fn new(
+        path: &'a Path,
+        layout: &'a Layout,
+        folder: &'a dyn Folder,
+        listing: &'a Listing,
+        wanted: Option<&'a str>,
+    ) -> Self {
+        let (problems, unusable, exposed, names) = Default::default();
+        Self { path, layout, folder, listing, wanted, problems, unusable, exposed, names }
+    }
+
+    /// The pair in use.
+    pub(super) fn at_used(&mut self, source: &Source) -> Option<Arc<Credential>> {
+        let credential = self.at(source)?;
+        let common_name = &credential.chain().certificate().common_name;
+        let Some(wanted) = self.wanted.filter(|wanted| wanted != common_name) else { return Some(credential) };
+        let name = names_of(source)[0];
+        let path = self.path.join(name);
+        let foreign = DirectoryError::Foreign { path, common_name: common_name.clone(), wanted: wanted.to_owned() };
+        self.is_unusable(name, foreign);
+        None
+    }
+
+    /// A pair that is not in use. One for another common name is nobody's concern.
+    pub(super) fn at_other(&mut self, source: &Source) -> Option<Arc<Credential>> {
+        let credential = self.at(source)?;
+        self.wanted.is_none_or(|wanted| wanted == credential.chain().certificate().common_name).then_some(credential)
     }
 
     /// The pair that lies there.
-    pub(super) fn at(&mut self, source: &Source) -> Option<Arc<Credential>> {
-        let names: Vec<&String> = match source {
-            Source::Bundle(name) => vec![name],
-            Source::Pair { certificate, key } => vec![certificate, key],
-        };
+    fn at(&mut self, source: &Source) -> Option<Arc<Credential>> {
+        let names = names_of(source);
         let mut bundle = Zeroizing::new(Vec::new());
         // A certificate alone is no secret: the key comes last.
         let mut is_exposed = false;
@@ -48,14 +72,7 @@ impl<'a> Look<'a> {
                     bundle = Zeroizing::new([&bundle[..], b"\n", &bytes[..]].concat());
                 }
                 Err(source) => {
-                    let for_good = volume::is_for_good(&source);
-                    let problem = DirectoryError::io("read", &self.path.join(name), source);
-                    if for_good {
-                        self.is_damaged(name, problem);
-                    } else {
-                        self.unsure = true;
-                        self.problems.push(problem);
-                    }
+                    self.is_unusable(name, DirectoryError::read(&self.path.join(name), source));
                     return None;
                 }
             }
@@ -74,7 +91,7 @@ impl<'a> Look<'a> {
             }
             Err(error) => {
                 self.names.extend(Chain::from_pem(&bundle).map(|chain| chain.certificate().common_name.clone()));
-                self.is_damaged(first, DirectoryError::Credential { path: self.path.join(first), error });
+                self.is_unusable(first, DirectoryError::Credential { path: self.path.join(first), error });
                 None
             }
         }
@@ -83,17 +100,24 @@ impl<'a> Look<'a> {
     /// The record of what was asked last: there may be a key in it.
     pub(super) fn at_record(&mut self) {
         let name = self.layout.pending();
-        let there = self.listing.file_behind(&name).is_some();
-        if there && let Ok(Some(Contents { exposed: true, .. })) = self.folder.read(&name) {
-            self.exposes(&name);
+        match self.folder.read(&name) {
+            Ok(Some(Contents { exposed: true, .. })) if self.listing.file_behind(&name).is_some() => {
+                self.exposes(&name);
+            }
+            // What else keeps it from being read is the concern of whoever reads it.
+            Err(source) => {
+                let problem = DirectoryError::read(&self.path.join(&name), source);
+                self.problems.extend(matches!(problem, DirectoryError::Untrusted { .. }).then_some(problem));
+            }
+            Ok(_) => {}
         }
     }
 
-    fn is_damaged(&mut self, name: &str, problem: DirectoryError) {
-        if !self.is_told(&self.damaged, name) {
+    fn is_unusable(&mut self, name: &str, problem: DirectoryError) {
+        if !self.is_told(&self.unusable, name) {
             self.problems.push(problem);
         }
-        self.damaged.push(name.to_owned());
+        self.unusable.push(name.to_owned());
     }
 
     fn exposes(&mut self, name: &str) {
@@ -109,25 +133,45 @@ impl<'a> Look<'a> {
         file.is_some() && told.iter().any(|told| self.listing.file_behind(told) == file)
     }
 
-    /// Whose certificates were seen so far, those included whose key cannot be read.
+    /// The common names of the certificates read so far, those included whose key cannot be read.
     pub(super) fn names(&self) -> Vec<String> {
         self.names.clone()
     }
 
-    /// How to make private what others could read, which must be done under its old name; and how to put the directory
-    /// right, if the pair that was found there is to be in use.
-    pub(super) fn plans(&self, taken: Option<&Source>) -> [Plan; 2] {
-        let exposed = self.exposed.iter().filter_map(|name| self.listing.file_behind(name));
-        // Durable before it may be renamed: nobody looks at what was set aside any more.
-        let private = |name: &str| [FileOp::Restrict { name: name.into() }, FileOp::Sync { name: name.into() }];
-        let restrict = Plan { steps: exposed.flat_map(private).collect() };
-        // What cannot be read now may be the better pair: it stays what is in use.
-        let recover =
-            if self.unsure { Plan::default() } else { self.layout.recover(self.listing, &self.damaged, taken) };
-        [restrict, recover]
+    /// True if `PREFIX-current.pem` resolves to nothing, so that a start may link it to a pair. While any name cannot be
+    /// read, it may lead to a better pair, and no link is made.
+    pub(super) fn is_vacant(&self) -> bool {
+        let may_pass =
+            |problem: &DirectoryError| matches!(problem, DirectoryError::Io { .. }) && !problem.is_for_good();
+        if self.problems.iter().any(may_pass) {
+            return false;
+        }
+        match self.folder.read(&self.layout.current()) {
+            Ok(found) => found.is_none(),
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        }
+    }
+
+    /// What is wrong with the directory itself.
+    pub(super) fn at_folder(&mut self) {
+        if self.folder.is_shared() {
+            self.problems.push(DirectoryError::Shared { path: self.path.to_owned() });
+        }
+        for name in [self.layout.current(), self.layout.pending()] {
+            if self.folder.is_mount_point(&name) {
+                self.problems.push(DirectoryError::MountPoint { path: self.path.join(name) });
+            }
+        }
     }
 
     pub(super) fn into_problems(self) -> Vec<DirectoryError> {
         self.problems
+    }
+}
+
+fn names_of(source: &Source) -> Vec<&str> {
+    match source {
+        Source::Bundle(name) => vec![name],
+        Source::Pair { certificate, key } => vec![certificate, key],
     }
 }

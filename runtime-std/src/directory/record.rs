@@ -20,21 +20,12 @@ impl Directory {
     /// The record, if there is one.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If it cannot be read, or another user could have written it ([`DirectoryError::Untrusted`]). It stays where it is.
     pub fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, DirectoryError> {
-        let contents = self.folder()?.read(&self.layout.pending());
-        let contents = contents.map_err(|source| DirectoryError::io("read", &self.record(), source))?;
+        let Some(folder) = self.existing_folder()? else { return Ok(None) };
+        let contents = folder.read(&self.layout.pending());
+        let contents = contents.map_err(|source| DirectoryError::read(&self.record(), source))?;
         Ok(contents.map(|contents| contents.bytes))
-    }
-
-    /// Gets a record out of the way that is of no use; it is kept for a person to look at.
-    ///
-    /// # Errors
-    /// The first operation that failed.
-    pub fn set_record_aside(&self) -> Result<(), DirectoryError> {
-        let folder = self.held()?;
-        let plan = self.layout.set_pending_aside(&self.list(&*folder)?);
-        self.carry_out(&*folder, &plan, &[])
     }
 
     /// Where the record is kept.

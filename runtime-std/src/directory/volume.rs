@@ -1,7 +1,10 @@
 //! The operations a credential directory is made of, whatever it lies on.
 
-use std::fmt::Debug;
-use std::io::{self, ErrorKind};
+use std::fmt::{self, Debug};
+use std::io;
+#[cfg(doc)]
+use std::io::ErrorKind;
+use std::time::SystemTime;
 
 use perennial::store::{FileOp, Listing};
 use zeroize::Zeroizing;
@@ -15,11 +18,28 @@ pub trait Volume: Debug + Send + Sync {
     /// # Errors
     /// If it does not exist or must not be looked into.
     fn open(&self) -> io::Result<Box<dyn Folder + '_>>;
+
+    /// Makes the folder if it does not exist. By default that is the caller's affair.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn create(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// An open folder.
 pub trait Folder {
-    /// Makes sure that nobody else writes to it. Asked for before anything is changed; by default that is the caller's affair.
+    /// Whether this process may write to it. Changes nothing.
+    ///
+    /// # Errors
+    /// Why it may not; [`DirectoryError::Owned`] if another process holds it.
+    fn is_free(&self) -> Result<(), DirectoryError> {
+        Ok(())
+    }
+
+    /// Holds the folder against every other writer. Called before anything is changed; by default that is the caller's
+    /// affair.
     ///
     /// # Errors
     /// [`DirectoryError::Owned`] if somebody else does, or why that cannot be known.
@@ -36,8 +56,9 @@ pub trait Folder {
     /// A file's contents; `None` if it, or what it links to, does not exist.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidData`] if it is nothing that could ever be read: no regular file, a loop of links, or too
-    /// large. Anything else may pass.
+    /// [`ErrorKind::InvalidData`] if it is nothing that could ever be read: no regular file, or too large.
+    /// [`ErrorKind::NotFound`] if it is a link that cannot lead anywhere, such as a loop. An error that wraps
+    /// [`Distrust`] if another user could have written it. Anything else may pass.
     fn read(&self, name: &str) -> io::Result<Option<Contents>>;
 
     /// Carries out one operation; `contents` is what [`FileOp::CreateNew`] writes.
@@ -45,17 +66,67 @@ pub trait Folder {
     /// # Errors
     /// What the system says; then nothing was done.
     fn execute(&self, op: &FileOp, contents: &[u8]) -> io::Result<()>;
+
+    /// What changes when another program writes to this file, links followed. `None` where no other program does.
+    fn stamp(&self, name: &str) -> Option<Stamp> {
+        let _ = name;
+        None
+    }
+
+    /// True if users other than root and its owner can create and replace files in it.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// True if a file system is mounted on this very name: then it can be written to, and never replaced.
+    fn is_mount_point(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
 }
+
+/// Identifies one state of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Device and inode.
+    pub inode: (u64, u64),
+    /// In bytes.
+    pub size: u64,
+    /// When the contents were last changed.
+    pub modified: Option<SystemTime>,
+}
+
+/// Why a file, or a link to it, is not trusted: another user could have written it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distrust {
+    /// Its owner is neither root nor the user that this process runs as.
+    Owner(
+        /// The owner.
+        u32,
+    ),
+    /// Its mode lets its group or all users write.
+    Mode(
+        /// The permission bits.
+        u32,
+    ),
+}
+
+impl fmt::Display for Distrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Owner(uid) => write!(f, "it belongs to user {uid}, who is neither root nor the user of perennial"),
+            Self::Mode(mode) => write!(f, "others than its owner may write to it (mode {mode:04o})"),
+        }
+    }
+}
+
+impl std::error::Error for Distrust {}
 
 /// What a file holds.
 #[derive(Debug)]
 pub struct Contents {
     /// All of it.
     pub bytes: Zeroizing<Vec<u8>>,
-    /// Others than its owner may read or write it.
+    /// Others than its owner may read it.
     pub exposed: bool,
-}
-
-pub(super) fn is_for_good(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::InvalidData
 }

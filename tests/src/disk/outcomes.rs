@@ -46,11 +46,6 @@ impl Disk {
             disks = each(&disks, left, |disk, bytes| {
                 disk.nodes.entry(node).and_modify(|node| (node.bytes, node.before) = (bytes, None));
             });
-            let Node { exposed, was_exposed, .. } = self.nodes[&node];
-            let modes = BTreeSet::from([exposed, was_exposed]);
-            disks = each(&disks, modes, |disk, exposed| {
-                disk.nodes.entry(node).and_modify(|node| (node.exposed, node.was_exposed) = (exposed, exposed));
-            });
         }
         disks.into_iter().map(Self::renumbered).collect()
     }

@@ -313,6 +313,7 @@ impl Node {
             common_name: None,
             credential,
             unwritten: false,
+            rotate_now: false,
             pending: None,
         };
         let mut rotation = Rotation::new(start, server.now);

@@ -88,6 +88,7 @@ impl World {
             common_name: None,
             credential: None,
             unwritten: false,
+            rotate_now: false,
             pending: None,
         };
         let now = Now { instant: Instant::default(), unix: START };

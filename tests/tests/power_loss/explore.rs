@@ -15,7 +15,7 @@ use perennial_tests::disk::Disk;
 
 use super::CURRENT;
 use super::pairs::{NODE, expired, pair};
-use super::starts::{EXPIRED, Found, PENDING, is_anothers};
+use super::starts::{EXPIRED, Found, PENDING, UPDATED, go_loads, is_anothers};
 use super::volume::{Call, Fate, Fates, NOW, Virtual};
 
 /// What a directory is told to do.
@@ -26,7 +26,6 @@ pub(crate) enum Act {
     Write(usize),
     /// Put this record in place.
     Remember(usize),
-    SetRecordAside,
 }
 
 /// What acts follow from a directory, in this round.
@@ -51,8 +50,6 @@ pub(crate) struct Explorer {
     pairs: Vec<Credential>,
     pems: Vec<Vec<u8>>,
     mistake: Option<Mistake>,
-    /// After a recovery nobody else may read a key.
-    pub(crate) private: bool,
     tally: Tally,
     loads: BTreeMap<Visible, Option<usize>>,
 }
@@ -76,10 +73,10 @@ impl Tally {
 pub(crate) struct Run {
     act: Act,
     seen: Vec<Disk>,
-    /// If it succeeded: the pair it said there is, and whether it lies where others look.
+    /// If it succeeded: the pair it said there is, and whether `PREFIX-current.pem` leads to it.
     result: Option<Option<(usize, bool)>>,
     /// If it was about the record, and succeeded: the record there is.
-    record: Option<Option<Arc<[u8]>>>,
+    record: Option<Arc<[u8]>>,
     calls: usize,
 }
 
@@ -89,6 +86,8 @@ struct Promise {
     /// Whoever reads `PREFIX-current.pem` finds a pair.
     in_use: bool,
     records: BTreeSet<Option<Arc<[u8]>>>,
+    /// Files that Go can load, by name.
+    loadable: Visible,
 }
 
 impl Explorer {
@@ -106,7 +105,7 @@ impl Explorer {
             while let Some(start) = { starts.lock().unwrap().next() } {
                 let (pairs, pems) = (pairs.clone(), pems.clone());
                 let (tally, loads) = (Tally::default(), BTreeMap::new());
-                let mut explorer = Self { pairs, pems, mistake, private: false, tally, loads };
+                let mut explorer = Self { pairs, pems, mistake, tally, loads };
                 explore(&mut explorer, &start);
                 found.lock().unwrap().add(explorer.tally);
             }
@@ -166,24 +165,10 @@ impl Explorer {
         if run.act == Act::Recover && run.result.is_some() && run.seen[last].visible().keys().any(unfinished) {
             self.tally.losses.push(format!("{}: what a crash left is still there", start.what));
         }
-        let exposed = |name: &str| name.starts_with("kubelet-client-");
-        if self.private && run.result.is_some() && run.seen[last].exposed().any(exposed) {
-            let names: Vec<_> = run.seen[last].exposed().collect();
-            self.tally.losses.push(format!("{}: others can read a key: {names:?}", start.what));
-        }
-        if run.seen.iter().any(|disk| disk.visible().contains_key("ca.crt") != disk.exposed().any(|it| it == "ca.crt"))
-        {
-            self.tally.losses.push(format!("{}: what is not ours was made private", start.what));
-        }
         for (step, disk) in run.seen.iter().enumerate().skip(if cut_short { 0 } else { last }) {
             // Either only the process ends, or the power fails.
             let mut left = BTreeSet::from([disk.clone().renumbered()]);
             if cut_short {
-                // Of modes it is too much to ask that they outlive a process that ends before it has synced them, and
-                // a power failure after the next one.
-                if self.private {
-                    left.clear();
-                }
                 self.tally.crash_points += 1;
                 left.extend(disk.outcomes());
             }
@@ -206,13 +191,15 @@ impl Explorer {
     fn judge(&mut self, start: &Found, run: &Run, ended: bool, before: &Promise, left: &Disk) -> Result<(), String> {
         let (found, in_use) = (self.load(left), self.in_use(left));
         let there = left.visible();
-        if start.keepsakes.iter().any(|kept| there.values().all(|bytes| **bytes != **kept)) {
+        let is_gone = |kept: &&Vec<u8>| there.values().all(|bytes| **bytes != ***kept) && !self.is_replaced(kept, left);
+        if start.keepsakes.iter().any(|kept| is_gone(&kept)) {
             return Err("what is not ours to remove was removed".into());
         }
+        self.keeps_what_go_loads(before, left)?;
         let (record, wanted) = (record(left), record_after(run.act));
-        let is_kept = before.records.contains(&record) || wanted.as_ref() == Some(&record);
+        let is_kept = before.records.contains(&record) || wanted == record;
         match &run.record {
-            Some(said) if ended && record != *said => return Err(format!("the record is {record:?}")),
+            Some(said) if ended && record.as_ref() != Some(said) => return Err(format!("the record is {record:?}")),
             _ if !is_kept => return Err(format!("the record is {record:?}, not one of {:?}", before.records)),
             _ => {}
         }
@@ -221,7 +208,7 @@ impl Explorer {
                 if found != said.map(|(pair, _)| pair) {
                     return Err(format!("it is {found:?}"));
                 }
-                if said.is_some_and(|(pair, bundle)| bundle && in_use != Some(pair)) {
+                if said.is_some_and(|(pair, is_in_use)| is_in_use && in_use != Some(pair)) {
                     return Err(format!("{in_use:?} is in use"));
                 }
             }
@@ -232,6 +219,37 @@ impl Explorer {
         if before.in_use && in_use.is_none() { Err("no pair is in use".into()) } else { Ok(()) }
     }
 
+    /// The law of this directory. At no step of any plan, recovery included, is a file that was loadable by Go's rules
+    /// gone from the name it had, unless it is replaced by a pair issued later, for the same common name, and durable.
+    /// The pair of another node gives way to any durable one of this node.
+    fn keeps_what_go_loads(&self, before: &Promise, left: &Disk) -> Result<(), String> {
+        let is_gone = |(name, bytes): &(&Arc<str>, &Arc<[u8]>)| {
+            left.read(name).ok().flatten().as_ref() != Some(*bytes) && !self.is_replaced(bytes, left)
+        };
+        match before.loadable.iter().find(is_gone) {
+            Some((name, _)) => Err(format!("{name} is not what it was, and nothing replaces it")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a pair issued later than this one, if this is a pair, is in use.
+    fn is_replaced(&self, bytes: &[u8], left: &Disk) -> bool {
+        let issued = |pair: usize| self.pairs[pair].chain().certificate().validity.not_before();
+        let had = self.pems.iter().position(|pem| **pem == *bytes);
+        self.in_use(left).is_some_and(|new| Some(issued(new)) > had.map(issued))
+    }
+
+    /// Every name by which a program could load a pair, and what it finds there.
+    fn loadable(&self, disk: &Disk) -> Visible {
+        let names = disk.visible().into_keys().filter(|name| {
+            // Go makes the same of a link on its way: it becomes `PREFIX-current.pem`. A file by that name stops it.
+            let is_on_its_way = &**name == UPDATED || name.ends_with(".new") || name.ends_with(".link");
+            !is_on_its_way
+        });
+        let found = names.filter_map(|name| Some((name.clone(), disk.read(&name).ok()??)));
+        found.filter(|(name, bytes)| go_loads(name, bytes, &self.pems)).collect()
+    }
+
     /// What a `Directory` does, and every state it goes through: it does the same until the power fails.
     pub(crate) fn run(&self, disk: &Disk, act: Act, fates: Fates) -> Run {
         let volume = Virtual::with_fates(disk.clone(), fates);
@@ -240,18 +258,14 @@ impl Explorer {
         match act {
             Act::Write(pair) => result = directory.write(&self.pairs[pair], NOW).ok().map(|()| Some((pair, true))),
             Act::Recover => {
-                result = directory.recover(NOW).ok().map(|loaded| {
+                result = directory.recover_of(Some(NODE), NOW).ok().map(|loaded| {
                     let (credential, path) = loaded.credential?;
-                    Some((self.number(&credential)?, path.extension()? == "pem"))
+                    Some((self.number(&credential)?, loaded.in_use && path.extension()? == "pem"))
                 });
             }
-            Act::Remember(_) | Act::SetRecordAside => {
+            Act::Remember(_) => {
                 let after = record_after(act).unwrap();
-                let done = match &after {
-                    Some(contents) => directory.remember(contents),
-                    None => directory.set_record_aside(),
-                };
-                record = done.ok().map(|()| after);
+                record = directory.remember(&after).ok().map(|()| after);
             }
         }
         Run { act, seen: volume.seen(), calls: volume.calls(), result, record }
@@ -294,6 +308,12 @@ impl Explorer {
             found: left.iter().map(|disk| self.load(disk)).collect(),
             in_use: left.iter().all(|disk| self.in_use(disk).is_some()),
             records: left.iter().map(record).collect(),
+            loadable: {
+                let mut each = left.iter().map(|disk| self.loadable(disk));
+                let mut all = each.next().unwrap_or_default();
+                each.for_each(|other| all.retain(|name, bytes| other.get(name) == Some(bytes)));
+                all
+            },
         }
     }
 
@@ -302,14 +322,14 @@ impl Explorer {
         if let Some(known) = self.loads.get(&there) {
             return *known;
         }
-        let loaded = Virtual::new(disk.clone()).directory().load(NOW).unwrap();
+        let loaded = Virtual::new(disk.clone()).directory().load_of(Some(NODE), NOW).unwrap();
         let found = loaded.credential.and_then(|(credential, _)| self.number(&credential));
         self.loads.insert(there, found);
         found
     }
 
     /// What whoever reads `PREFIX-current.pem` finds, if it is of any use.
-    fn in_use(&mut self, disk: &Disk) -> Option<usize> {
+    fn in_use(&self, disk: &Disk) -> Option<usize> {
         let bytes = disk.read(CURRENT).ok()??;
         self.pems[..EXPIRED].iter().position(|pem| **pem == *bytes)
     }
@@ -325,10 +345,9 @@ fn record(disk: &Disk) -> Option<Arc<[u8]>> {
 }
 
 /// The record there is after an act that is about it.
-fn record_after(act: Act) -> Option<Option<Arc<[u8]>>> {
+fn record_after(act: Act) -> Option<Arc<[u8]>> {
     match act {
-        Act::Remember(number) => Some(Some(format!("{{ \"number\": {number} }}").into_bytes().into())),
-        Act::SetRecordAside => Some(None),
+        Act::Remember(number) => Some(format!("{{ \"number\": {number} }}").into_bytes().into()),
         Act::Recover | Act::Write(_) => None,
     }
 }

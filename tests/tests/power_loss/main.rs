@@ -33,10 +33,10 @@ fn about_pairs(round: usize) -> &'static [Act] {
 }
 
 fn about_records(round: usize) -> &'static [Act] {
-    const ACTS: [[Act; 4]; 3] = [
-        [Act::Remember(0), Act::SetRecordAside, Act::Recover, Act::Write(OLD)],
-        [Act::Remember(1), Act::SetRecordAside, Act::Recover, Act::Write(OLD + 1)],
-        [Act::Remember(2), Act::SetRecordAside, Act::Recover, Act::Write(OLD + 2)],
+    const ACTS: [[Act; 3]; 3] = [
+        [Act::Remember(0), Act::Recover, Act::Write(OLD)],
+        [Act::Remember(1), Act::Recover, Act::Write(OLD + 1)],
+        [Act::Remember(2), Act::Recover, Act::Write(OLD + 2)],
     ];
     &ACTS[round]
 }
@@ -51,15 +51,7 @@ fn the_power_may_fail_at_every_step_and_again_after_it() {
     none_is_lost(&tally);
 }
 
-#[test]
-fn what_others_could_read_is_private_once_a_recovery_was_not_cut_short() {
-    none_is_lost(&Explorer::of_all(starts, None, |explorer, start| {
-        explorer.private = true;
-        explorer.explore(start, |_| &[Act::Recover], 2);
-    }));
-}
-
-/// The record before, the new one, or none: never a part of one.
+/// The record before or the new one: never a part of one.
 #[test]
 fn the_record_survives_as_the_pair_does() {
     let deep = if cfg!(debug_assertions) { 1 } else { 2 };
@@ -77,8 +69,8 @@ fn an_operation_may_fail_at_every_step_and_the_power_after_it() {
 #[test]
 fn no_sync_can_be_left_out() {
     // What is taken from a dated file may be as little durable as its name.
-    for (like, syncs) in [(Act::Write(OLD), 3), (Act::Recover, 3), (Act::Remember(0), 2), (Act::SetRecordAside, 1)] {
-        let record = matches!(like, Act::Remember(_) | Act::SetRecordAside);
+    for (like, syncs) in [(Act::Write(OLD), 3), (Act::Recover, 2), (Act::Remember(0), 2)] {
+        let record = matches!(like, Act::Remember(_));
         let (starts, acts): (fn(&[Vec<u8>]) -> _, _) =
             if record { (with_records, about_records as _) } else { (starts, about_pairs as explore::Acts) };
         for nth in 1..=syncs {

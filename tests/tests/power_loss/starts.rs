@@ -17,7 +17,7 @@ pub(crate) const OLD: usize = 4;
 pub(crate) const EXPIRED: usize = OLD + 3;
 const CURRENT: &str = "kubelet-client-current.pem";
 pub(crate) const PENDING: &str = "kubelet-client-pending.json";
-const UPDATED: &str = "kubelet-client-updated.pem";
+pub(crate) const UPDATED: &str = "kubelet-client-updated.pem";
 const NAMES: [&str; OLD] = [
     "kubelet-client-2025-01-01-00-00-00-000.pem",
     "kubelet-client-2025-02-01-00-00-00-000.pem",
@@ -28,6 +28,15 @@ const NAMES: [&str; OLD] = [
 /// Whether it is of a prefix that ours is the beginning of.
 pub(crate) fn is_anothers(name: &str) -> bool {
     name.starts_with("kubelet-client-x-")
+}
+
+/// A pair that another program can read, and perennial cannot.
+const GO_ONLY: &[u8] = b"a key of a kind that perennial does not know";
+
+/// Whether Go could load what has this name.
+pub(crate) fn go_loads(name: &str, bytes: &[u8], pems: &[Vec<u8>]) -> bool {
+    let is_of_two = name.ends_with(".crt") || name.ends_with(".key");
+    is_of_two || bytes == GO_ONLY || pems.iter().any(|pem| pem == bytes)
 }
 
 /// Of pairs, the oldest first.
@@ -79,11 +88,29 @@ pub(crate) fn starts(pem: &[Vec<u8>]) -> Vec<Found> {
             &[torn],
         ),
         found(
-            "a damaged pair that others can read",
-            one().with(NAMES[1], Start::Exposed(torn)).with(CURRENT, Start::Link(NAMES[1])),
-            &[torn],
+            "a pair that only others read, and the one before",
+            one().with(NAMES[1], Start::File(GO_ONLY)).with(CURRENT, Start::Link(NAMES[1])),
+            &[GO_ONLY],
         ),
-        found("a pair that others can read", Disk::default().with(CURRENT, Start::Exposed(&pem[0])), &[&pem[0]]),
+        found("a file that only others read", one().with(CURRENT, Start::File(GO_ONLY)), &[GO_ONLY]),
+        found(
+            "an update to what only others read, cut short",
+            dated(&[0])
+                .with(CURRENT, Start::Link(NAMES[0]))
+                .with(NAMES[1], Start::File(GO_ONLY))
+                .with(UPDATED, Start::Link(NAMES[1])),
+            &[GO_ONLY],
+        ),
+        found(
+            "a link to nowhere, and what only others read",
+            one().with(NAMES[1], Start::File(GO_ONLY)).with(CURRENT, Start::Link("gone.pem")),
+            &[GO_ONLY],
+        ),
+        found(
+            "another node's pair",
+            one().with(NAMES[1], Start::File(other.as_bytes())).with(CURRENT, Start::Link(NAMES[1])),
+            &[],
+        ),
         found(
             "a pair that has expired, and the update after it cut short",
             expired()
@@ -104,7 +131,7 @@ pub(crate) fn starts(pem: &[Vec<u8>]) -> Vec<Found> {
         ),
         found(
             "a link to what is not ours",
-            one().with("ca.crt", Start::Exposed(chain.as_bytes())).with(CURRENT, Start::Link("ca.crt")),
+            one().with("ca.crt", Start::File(chain.as_bytes())).with(CURRENT, Start::Link("ca.crt")),
             &[chain.as_bytes()],
         ),
         found("a damaged file for the link", one().with(CURRENT, Start::File(torn)), &[torn]),
@@ -112,6 +139,7 @@ pub(crate) fn starts(pem: &[Vec<u8>]) -> Vec<Found> {
         found("a link to nowhere", one().with(CURRENT, Start::Link("gone.pem")), &[]),
         found("a loop", one().with(CURRENT, Start::Link(CURRENT)), &[]),
         found("no link", dated(&[0, 1]), &[]),
+        found("another program's file, not synced", Disk::default().with(NAMES[0], Start::Unsynced(&pem[0])), &[]),
         found(
             "what crashes left",
             one()
@@ -151,7 +179,6 @@ pub(crate) fn with_records(pem: &[Vec<u8>]) -> Vec<Found> {
         found("a record and no pair", Disk::default().with(PENDING, Start::File(whole))),
         found("a record", pair().with(PENDING, Start::File(whole))),
         found("half a record to come", pair().with(PENDING, Start::File(whole)).with(&new, Start::File(half))),
-        found("a record that others can read", pair().with(PENDING, Start::Exposed(whole))),
         found("a damaged record", pair().with(PENDING, Start::File(half)).with(&bad, Start::File(b"before"))),
     ]
 }

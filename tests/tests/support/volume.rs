@@ -118,8 +118,8 @@ impl Folder for Virtual {
     }
 
     fn read(&self, name: &str) -> Result<Option<Contents>> {
-        let contents = |(bytes, exposed): (Arc<[u8]>, bool)| Contents { bytes: bytes.to_vec().into(), exposed };
-        self.call(Call::Read(name), None, |state| Ok(state.disk.read_with_mode(name)?.map(contents)))
+        let contents = |bytes: Arc<[u8]>| Contents { bytes: bytes.to_vec().into(), exposed: false };
+        self.call(Call::Read(name), None, |state| Ok(state.disk.read(name)?.map(contents)))
     }
 
     fn execute(&self, op: &FileOp, contents: &[u8]) -> Result<()> {

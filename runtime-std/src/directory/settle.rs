@@ -1,0 +1,55 @@
+//! Telling a file that holds no pair from one that another program is still writing.
+
+use std::sync::PoisonError;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use perennial::UnixTime;
+
+use super::{Directory, DirectoryError, Loaded, Stamp};
+
+/// An unreadable file is believed to be one after so many reads, over so long, of the same state.
+const READS: u32 = 3;
+const SPAN: Duration = Duration::from_secs(5);
+/// A file that keeps changing is not waited for any longer.
+const LIMIT: Duration = Duration::from_secs(30);
+
+impl Directory {
+    /// [`load_of`](Self::load_of), for whoever replaces a pair that cannot be read. Returns at once if all files that
+    /// were read hold pairs. Otherwise another program may be writing them: they are read again until they do, or have
+    /// not changed for five seconds, or thirty seconds have passed. Each state of a file is waited for once.
+    ///
+    /// # Errors
+    /// As [`Directory::load`].
+    pub fn load_settled(&self, common_name: Option<&str>, now: UnixTime) -> Result<Loaded, DirectoryError> {
+        let begun = Instant::now();
+        let (mut unchanged, mut since, mut reads) = (Vec::new(), begun, 0);
+        loop {
+            let loaded = self.load_of(common_name, now)?;
+            let stamps = self.stamps_of_unreadable(&loaded)?;
+            let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+            if stamps.iter().all(|stamp| settled.contains(stamp)) {
+                return Ok(loaded);
+            }
+            if stamps != unchanged {
+                (unchanged, since, reads) = (stamps, Instant::now(), 0);
+            }
+            reads += 1;
+            if reads >= READS && since.elapsed() >= SPAN || begun.elapsed() >= LIMIT {
+                *settled = unchanged;
+                return Ok(loaded);
+            }
+            drop(settled);
+            thread::sleep(SPAN / (READS - 1));
+        }
+    }
+
+    fn stamps_of_unreadable(&self, loaded: &Loaded) -> Result<Vec<Stamp>, DirectoryError> {
+        let Some(folder) = self.existing_folder()? else { return Ok(Vec::new()) };
+        let unreadable = loaded.problems.iter().filter_map(|problem| match problem {
+            DirectoryError::Credential { path, .. } => path.file_name()?.to_str(),
+            _ => None,
+        });
+        Ok(unreadable.filter_map(|name| folder.stamp(name)).collect())
+    }
+}
