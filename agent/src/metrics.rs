@@ -1,6 +1,7 @@
 //! What is served of a run over HTTP: numbers for Prometheus, and how things are for people and probes.
 
 mod exposition;
+mod hosts;
 mod http;
 mod page;
 mod tally;
@@ -19,6 +20,7 @@ use perennial_std::{FileCredential, Handle, clock};
 use crate::journal::Journal;
 use crate::lines::Lines;
 use crate::pulse::Pulse;
+use hosts::Hosts;
 use http::Answer;
 use tally::Tally;
 use view::View;
@@ -91,9 +93,11 @@ impl Metrics {
     }
 
     /// Answers from now on, on a thread of its own that ends with the process.
-    pub(crate) fn serve(self: &Arc<Self>, listener: TcpListener) -> io::Result<()> {
+    pub(crate) fn serve(self: &Arc<Self>, listener: TcpListener, names: &[String]) -> io::Result<()> {
         let metrics = self.clone();
-        http::serve(listener, move |path| metrics.answer(path, clock::now(), Instant::now()))
+        http::serve(listener, Hosts::new(names.iter().cloned()), move |path| {
+            metrics.answer(path, clock::now(), Instant::now())
+        })
     }
 
     fn answer(&self, path: &str, now: Now, awake: Instant) -> Option<Answer> {
@@ -101,13 +105,20 @@ impl Metrics {
             "/healthz" => {
                 let why_not = self.pulse.why_not_alive(awake);
                 let alive = why_not.is_empty();
-                Some(Answer::text(alive, if alive { "ok\n".into() } else { why_not }))
+                Some(Answer::text(
+                    alive,
+                    if alive { "ok\n".into() } else { why_not } + &view::unwritten(&self.views(), now),
+                ))
             }
             "/metrics" => Some(Answer::exposition(page::page(&self.views(), &self.about, now))),
             "/readyz" => {
-                let why_not = view::why_not_ready(&self.views(), now);
+                let views = self.views();
+                let why_not = view::why_not_ready(&views, now);
                 let ready = why_not.is_empty();
-                Some(Answer::text(ready, if ready { "ready\n".into() } else { why_not }))
+                Some(Answer::text(
+                    ready,
+                    if ready { "ready\n".into() } else { why_not } + &view::unwritten(&views, now),
+                ))
             }
             "/state" => Some(Answer::json(&view::to_json(&self.views(), &self.about, now))),
             _ => None,

@@ -24,17 +24,25 @@ pub(crate) struct Observers {
     metrics: Option<Arc<Metrics>>,
     /// Where to serve; `None` once that is done.
     listen: Option<SocketAddr>,
+    /// By which names requests are answered, beside the usual ones.
+    names: Vec<String>,
     /// Why metrics cannot be served yet.
     refused: Option<String>,
 }
 
 impl Observers {
     /// Starts them. What the system refuses is logged, and tried again.
-    pub(crate) fn start(options: &cli::Observe, runtime: cli::Runtime, outputs: Vec<Output>) -> Self {
+    pub(crate) fn start(
+        options: &cli::Observe,
+        runtime: cli::Runtime,
+        node: Option<&str>,
+        outputs: Vec<Output>,
+    ) -> Self {
         let (pulse, listen) = (Arc::<Pulse>::default(), options.metrics_listen);
         let journal = options.journal.as_deref().map(|path| Arc::new(Journal::start(path, options.journal_limit)));
         let metrics = listen.map(|_| Metrics::new(runtime.name(), outputs, journal.clone(), pulse.clone()));
-        Self { pulse, journal, metrics, listen, refused: None }
+        let names = options.metrics_host.iter().cloned().chain(node.map(str::to_owned)).collect();
+        Self { pulse, journal, metrics, listen, names, refused: None }
     }
 
     /// Those who look at the certificate of this name. To be called again when its rotation is started again.
@@ -66,7 +74,7 @@ impl Observers {
         let (Some(address), Some(metrics)) = (self.listen, &self.metrics) else { return };
         let served = TcpListener::bind(address).and_then(|listener| {
             let address = listener.local_addr()?;
-            metrics.serve(listener).map(|()| address)
+            metrics.serve(listener, &self.names).map(|()| address)
         });
         match served {
             Ok(address) => {

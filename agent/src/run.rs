@@ -59,7 +59,7 @@ fn keep(options: &cli::Run, report: &mut Report, log: Option<Lines>) -> Result<(
     let mut session = Session::prepare(options, Settings::read(options)?, None)?;
     let outputs = log.map(|log| ("stderr", log)).into_iter();
     let outputs = outputs.chain(report.lines().map(|lines| ("stdout", lines.clone()))).collect();
-    let mut observers = Observers::start(&options.observe, options.runtime, outputs);
+    let mut observers = Observers::start(&options.observe, options.runtime, options.node_name.as_deref(), outputs);
     let wakes = Wakes::new()?;
     session.claim()?;
     let mut service = Service::new(&observers.pulse)?;

@@ -7,8 +7,9 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 
 use exposition::Page;
@@ -214,4 +215,47 @@ fn taken_metrics_port_is_retried_while_certificates_are_kept() {
     assert_eq!(run.event("listening", 1)["address"], address.as_str());
     assert!(get(&address, "/readyz").0.contains(" 200 OK"));
     assert_eq!(run.stderr().matches("cannot serve metrics").count(), 1, "{}", run.stderr());
+}
+
+#[test]
+fn certificate_in_memory_only_is_named_while_probes_stay_good() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &[]);
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -S -f 0; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_perennial")]);
+    command.args(run_arguments(&["--metrics-listen", &address]));
+    let _run = Process::spawn(path, command);
+    until("metrics", || TcpStream::connect(&address).ok());
+    until("readiness", || get(&address, "/readyz").0.contains(" 200 OK").then_some(()));
+    for probe in ["/readyz", "/healthz"] {
+        let (head, body) = get(&address, probe);
+        assert!(head.contains(" 200 OK"), "{head}");
+        assert!(body.contains("\nkubelet-client: unwritten since "), "{body}");
+        assert!(body.contains("File too large"), "{body}");
+    }
+    let page = scrape(&address);
+    assert_eq!(page.get("perennial_unwritten"), 1.0);
+    assert!(page.get("perennial_unwritten_since_timestamp_seconds") > 1e9);
+    assert!(state(&address)["certificates"]["kubelet-client"]["unwritten_since"].is_string());
+}
+
+#[test]
+fn page_of_another_site_learns_nothing() {
+    let directory = TempDir::new().unwrap();
+    let _signer = Signer::start(directory.path(), &[]);
+    let (_run, address) = start(&directory, &["--metrics-host", "proxy.example"]);
+    let ask = |host: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        write!(stream, "GET /state HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    for host in [&address, "worker", "localhost:9090", "proxy.example:80"] {
+        assert!(ask(host).contains(" 200 OK"), "{host}");
+    }
+    let other = ask("rebound.example");
+    assert!(other.contains(" 421 Misdirected Request") && !other.contains("certificates"), "{other}");
 }

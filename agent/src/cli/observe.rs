@@ -18,6 +18,11 @@ pub(crate) struct Observe {
     /// every five seconds
     #[arg(long, value_name = "ADDR", value_parser = listen::address)]
     pub(crate) metrics_listen: Option<SocketAddr>,
+    /// Another name that requests may ask for, in their Host header; may be given again. Addresses, localhost, the name of
+    /// the host and that of the node are answered as they are; requests by other names may come from a page of another
+    /// site, and are refused
+    #[arg(long, value_name = "NAME", requires = "metrics_listen")]
+    pub(crate) metrics_host: Vec<String>,
     /// Write every step down here, for `perennial replay`; nothing in it is secret. While the file cannot be written, steps
     /// are lost, which is logged, and said in the file
     #[arg(long, value_name = "FILE")]

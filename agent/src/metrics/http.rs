@@ -13,6 +13,7 @@ use smol::future::or;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use smol::{Async, LocalExecutor, Task, Timer};
 
+use super::hosts::Hosts;
 use crate::reactor;
 
 /// A request head may be this long, and have so many fields.
@@ -48,6 +49,18 @@ impl Answer {
         Self { status: "200 OK", kind: "application/json", body: format!("{value}\n") }
     }
 
+    /// To a request by a name that is not this node's: probes learn what they need, and nobody more.
+    fn for_other_name(self, path: &str) -> Self {
+        let kind = "text/plain; charset=utf-8";
+        match path {
+            "/healthz" | "/readyz" => Self { status: self.status, kind, body: format!("{}\n", self.status) },
+            _ => {
+                let why = "this is not a name of this node: ask by its address, or give the name with --metrics-host\n";
+                Self { status: "421 Misdirected Request", kind, body: why.into() }
+            }
+        }
+    }
+
     fn refusal(status: &'static str) -> Self {
         Self { status, kind: "text/plain; charset=utf-8", body: format!("{status}\n") }
     }
@@ -61,14 +74,19 @@ impl Answer {
     }
 }
 
-/// Serves what `find` has at each path, on a thread of its own.
-pub(super) fn serve(listener: TcpListener, find: impl Fn(&str) -> Option<Answer> + Send + 'static) -> io::Result<()> {
+/// Serves what `find` has at each path to requests by the names of `hosts`, on a thread of its own.
+pub(super) fn serve(
+    listener: TcpListener,
+    hosts: Hosts,
+    find: impl Fn(&str) -> Option<Answer> + Send + 'static,
+) -> io::Result<()> {
+    let answer = move |head: &[u8]| answer(head, &hosts, &find);
     let no_thread = |error| io::Error::other(format!("cannot start a thread: {error}"));
     reactor::start().map_err(no_thread)?;
     let listener = Async::try_from(listener)?;
     let spawned = thread::Builder::new().name("metrics".into()).spawn(move || {
         let executor = LocalExecutor::new();
-        smol::block_on(executor.run(accept(&executor, &listener, Rc::new(find))));
+        smol::block_on(executor.run(accept(&executor, &listener, Rc::new(answer))));
     });
     spawned.map(drop).map_err(no_thread)
 }
@@ -76,7 +94,7 @@ pub(super) fn serve(listener: TcpListener, find: impl Fn(&str) -> Option<Answer>
 async fn accept(
     executor: &LocalExecutor<'_>,
     listener: &Async<TcpListener>,
-    find: Rc<impl Fn(&str) -> Option<Answer> + 'static>,
+    answer: Rc<impl Fn(&[u8]) -> Option<Vec<u8>> + 'static>,
 ) {
     let mut clients = VecDeque::new();
     loop {
@@ -89,21 +107,21 @@ async fn accept(
             // Whoever takes that long says nothing; a probe would have been answered by now.
             clients.pop_front();
         }
-        let find = find.clone();
+        let answer = answer.clone();
         let given_up = async {
             Timer::after(PATIENCE).await;
             Err(io::ErrorKind::TimedOut.into())
         };
         // Whoever goes away, or is too slow, asks again.
-        clients.push_back(executor.spawn(async move { or(converse(stream, &*find), given_up).await }));
+        clients.push_back(executor.spawn(async move { or(converse(stream, &*answer), given_up).await }));
     }
 }
 
-async fn converse(mut stream: Async<TcpStream>, find: &impl Fn(&str) -> Option<Answer>) -> io::Result<()> {
+async fn converse(mut stream: Async<TcpStream>, answer: &impl Fn(&[u8]) -> Option<Vec<u8>>) -> io::Result<()> {
     let mut head = Vec::new();
     let mut part = [0; 1024];
     let answer = loop {
-        if let Some(answer) = answer(&head, find) {
+        if let Some(answer) = answer(&head) {
             break answer;
         }
         match stream.read(&mut part).await? {
@@ -119,14 +137,16 @@ async fn converse(mut stream: Async<TcpStream>, find: &impl Fn(&str) -> Option<A
 }
 
 /// `None` while the head is not complete.
-fn answer(head: &[u8], find: &impl Fn(&str) -> Option<Answer>) -> Option<Vec<u8>> {
+fn answer(head: &[u8], hosts: &Hosts, find: &impl Fn(&str) -> Option<Answer>) -> Option<Vec<u8>> {
     let mut fields = [EMPTY_HEADER; MOST_FIELDS];
     let mut request = Request::new(&mut fields);
     let parsed = request.parse(head);
     let answer = match (parsed, request.method, request.path) {
         (Ok(Status::Complete(_)), Some("GET" | "HEAD"), Some(target)) => {
             let path = target.split_once('?').map_or(target, |(path, _)| path);
-            find(path).unwrap_or_else(|| Answer::refusal("404 Not Found"))
+            let host = request.headers.iter().find(|field| field.name.eq_ignore_ascii_case("host"));
+            let found = find(path).unwrap_or_else(|| Answer::refusal("404 Not Found"));
+            if hosts.include(host.map(|field| field.value)) { found } else { found.for_other_name(path) }
         }
         (Ok(Status::Complete(_)), ..) => Answer::refusal("405 Method Not Allowed"),
         (Ok(Status::Partial), ..) if head.len() < LONGEST_HEAD => return None,
@@ -144,12 +164,12 @@ mod tests {
 
     fn answered(head: &str) -> Option<String> {
         let find = |path: &str| (path == "/here").then(|| Answer::text(true, "found\n".into()));
-        answer(head.as_bytes(), &find).map(|bytes| String::from_utf8(bytes).unwrap())
+        answer(head.as_bytes(), &Hosts::new([]), &find).map(|bytes| String::from_utf8(bytes).unwrap())
     }
 
     #[test]
     fn get_and_head_are_answered_alike_but_for_the_body() {
-        let get = answered("GET /here HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let get = answered("GET /here HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         assert!(get.starts_with("HTTP/1.1 200 OK\r\n") && get.ends_with("\r\n\r\nfound\n"), "{get}");
         let head = answered("HEAD /here?x=y HTTP/1.0\r\n\r\n").unwrap();
         assert_eq!(head, get.strip_suffix("found\n").unwrap());
@@ -177,8 +197,18 @@ mod tests {
     }
 
     #[test]
+    fn other_names_learn_the_status_of_probes_only() {
+        let find = |path: &str| Some(Answer::text(path != "/readyz", "secret\n".into()));
+        for (path, status) in [("/state", "421 "), ("/metrics", "421 "), ("/healthz", "200 "), ("/readyz", "503 ")] {
+            let head = format!("GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+            let answer = String::from_utf8(answer(head.as_bytes(), &Hosts::new([]), &find).unwrap()).unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && !answer.contains("secret"), "{answer}");
+        }
+    }
+
+    #[test]
     fn a_head_is_waited_for_to_its_end() {
-        let whole = "GET /here HTTP/1.1\r\nHost: a\r\n\r\n";
+        let whole = "GET /here HTTP/1.1\r\nHost: localhost\r\n\r\n";
         for cut in 0..whole.len() {
             assert_eq!(answered(&whole[..cut]), None, "{cut}");
         }

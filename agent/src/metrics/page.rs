@@ -167,6 +167,12 @@ fn situation(page: &mut Exposition, views: &[View], now: Now) {
         "1 if the certificate in use is not on disk yet.",
         each(views, |view| Some(flag(view.snapshot.as_ref()?.unwritten))),
     );
+    page.family(
+        "perennial_unwritten_since_timestamp_seconds",
+        Kind::Gauge,
+        "Since when the certificate in use is in memory only.",
+        each(views, |view| view.unwritten_since().map(seconds)),
+    );
 }
 
 /// What the API server said last.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use perennial::{Action, Event, Failure, Instant, RotationMachine};
+use perennial::{Action, Event, Failure, Instant, RotationMachine, UnixTime};
 use perennial_kubernetes::rotation::Step;
 
 /// What has happened since the process began.
@@ -12,6 +12,8 @@ pub(super) struct Tally {
     pub(super) machine: Option<RotationMachine>,
     /// Since when the certificate there is has been due, if it is: however often another is asked for meanwhile.
     pub(super) due_since: Option<Instant>,
+    /// Since when the certificate in use is in memory only, if it is.
+    pub(super) unwritten_since: Option<UnixTime>,
     pub(super) submissions: u64,
     pub(super) failures: BTreeMap<Failure, u64>,
     pub(super) write_failures: u64,
@@ -27,6 +29,7 @@ impl Default for Tally {
         Self {
             machine: None,
             due_since: None,
+            unwritten_since: None,
             submissions: 0,
             failures: Failure::ALL.into_iter().map(|failure| (failure, 0)).collect(),
             write_failures: 0,
@@ -63,6 +66,8 @@ impl Tally {
         let same = step.before.certificate() == step.after.certificate();
         let since = self.due_since.filter(|_| same).unwrap_or(step.now.instant);
         self.due_since = step.after.due(step.now).map(|_| since);
+        let since = self.unwritten_since.unwrap_or(step.now.unix);
+        self.unwritten_since = step.after.is_unwritten().then_some(since);
         self.machine = Some(step.after.clone());
     }
 
@@ -114,7 +119,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use perennial::{Certificate, Fingerprint, Now, RequestId, Setup, Template, UnixTime, Validity};
+    use perennial::{Certificate, Fingerprint, Now, RequestId, Setup, Template, Validity};
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use perennial::{Certificate, Now, Reason, RotationMachine, State};
+use perennial::{Certificate, Now, Reason, RotationMachine, State, UnixTime};
 use perennial_kubernetes::client::{Answer, Health, Progress};
 use perennial_kubernetes::rotation::Snapshot;
 use perennial_pki::Credential;
@@ -67,6 +67,11 @@ impl View {
         Some(format!("{why}{more}").replace(char::is_control, " "))
     }
 
+    /// Since when the certificate in use is in memory only, if it is: a crash loses it.
+    pub(super) fn unwritten_since(&self) -> Option<UnixTime> {
+        self.tally.as_ref()?.unwritten_since
+    }
+
     /// What the API server said last.
     pub(super) fn health(&self) -> Option<Health> {
         self.snapshot.as_ref()?.health
@@ -115,6 +120,7 @@ impl View {
             "due_seconds": due_since.map(|since| now.instant.since(since).as_secs_f64()),
             "rotate_at": rotate_at.map(|at| at.to_string()),
             "unwritten": snapshot.unwritten,
+            "unwritten_since": self.unwritten_since().map(|since| since.to_string()),
             "issued": snapshot.issued,
             "progress": self.progress().map(ToString::to_string),
             "csr": csr,
@@ -130,6 +136,17 @@ pub(super) fn why_not_ready(views: &[View], now: Now) -> String {
     let line = |view: &View| view.why_not_ready(now).map(|why| format!("{}: {why}\n", view.name));
     let why: String = views.iter().filter_map(line).collect();
     if views.is_empty() { "nothing is started yet\n".into() } else { why }
+}
+
+/// A line for each certificate that is in memory only. It makes nobody unhealthy: a restart would lose it.
+pub(super) fn unwritten(views: &[View], now: Now) -> String {
+    let line = |view: &View| {
+        let since = view.unwritten_since()?;
+        let trouble = view.trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+        let line = format!("{}: unwritten since {since} ({}){trouble}", view.name, words(now.unix.since(since)));
+        Some(line.replace(char::is_control, " ") + "\n")
+    };
+    views.iter().filter_map(line).collect()
 }
 
 pub(super) fn to_json(views: &[View], about: &About, now: Now) -> Value {

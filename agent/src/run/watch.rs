@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
-use perennial::{Certificate, Fingerprint, State};
+use perennial::{Certificate, Fingerprint, State, UnixTime};
 use perennial_kubernetes::client::Progress;
 use perennial_kubernetes::rotation::Snapshot;
 use perennial_std::clock;
@@ -30,6 +30,8 @@ pub(super) struct Watch {
     lacking: Lacking,
     /// It has expired, and nothing is done about that.
     lost: bool,
+    /// Since when the certificate in use is in memory only, if it is.
+    unwritten_since: Option<UnixTime>,
     seen: Seen,
 }
 
@@ -71,7 +73,7 @@ impl Watch {
         let held = told.is_some() || before.is_some_and(|before| counts(before));
         let told = told.or_else(|| before.map(|before| before.fingerprint));
         let (of, lacking, seen) = (of.to_owned(), Lacking::default(), Seen::default());
-        Self { of, running, current, held, told, lacking, lost: false, seen }
+        Self { of, running, current, held, told, lacking, lost: false, unwritten_since: None, seen }
     }
 
     /// The certificate that was told of last, or was there before.
@@ -113,6 +115,11 @@ impl Watch {
 
     /// How it is doing, in a phrase.
     pub(super) fn status(&self) -> String {
+        let unwritten = self.unwritten_since.map(|since| format!(", unwritten since {since}"));
+        self.progress() + &unwritten.unwrap_or_default()
+    }
+
+    fn progress(&self) -> String {
         let state = self.running.handle().state();
         let lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
         match (state, self.trouble()) {
@@ -132,6 +139,7 @@ impl Watch {
     pub(super) fn look(&mut self, report: &mut Report, hook: &mut Hook) {
         let now = self.running.handle().snapshot();
         let new = Seen::of(&now);
+        self.unwritten_since = now.unwritten.then(|| self.unwritten_since.unwrap_or(now.at.unix));
         let of = self.of.clone();
         let mut tell = |name, fields: Value, sentence: &str| {
             report.event(name, report::with(json!({ "of": of }), fields), sentence);
