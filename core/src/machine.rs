@@ -65,8 +65,8 @@ impl Write {
 }
 
 impl RotationMachine {
-    /// A machine that wants its first Tick at `now`. A certificate that names another party than the template is not
-    /// held, unless it is provisional.
+    /// A machine that wants its first Tick at `now`. With a signer, a certificate that names another party than the
+    /// template is not held, unless it is provisional.
     pub fn new(setup: Setup, now: Now) -> Self {
         let Setup { policy, seed, signer, template, certificate, unwritten, rotate_now, pending } = setup;
         let mut machine = Self {
@@ -87,7 +87,7 @@ impl RotationMachine {
             deadline: Some(now.instant),
         };
         // Another party's, by a mistyped name perhaps: neither served nor used to ask with.
-        if machine.certificate.as_ref().is_some_and(|held| machine.judge(now).is_foreign(held)) {
+        if signer && machine.certificate.as_ref().is_some_and(|held| machine.judge(now).is_foreign(held)) {
             machine.certificate = None;
         }
         machine.due = machine.due(now);

@@ -20,8 +20,8 @@ pub struct Setup {
     pub signer: bool,
     /// The identity wanted.
     pub template: Option<Arc<Template>>,
-    /// The certificate at hand. One with another common name than the template's is neither served nor used to ask with,
-    /// unless it is provisional.
+    /// The certificate at hand. Where there is a signer, one with another common name than the template's is neither served
+    /// nor used to ask with, unless it is provisional.
     pub certificate: Option<Arc<Certificate>>,
     /// It is nowhere but in memory: it is to be written, as if it had been issued just now.
     pub unwritten: bool,

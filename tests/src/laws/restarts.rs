@@ -38,7 +38,7 @@ pub(crate) fn goes_on(policy: &Arc<Policy>, seed: u64, machine: &RotationMachine
     let is_foreign = |held: &Arc<Certificate>| {
         !held.provisional && machine.template().is_some_and(|template| template.common_name() != held.common_name)
     };
-    if machine.certificate().is_some_and(is_foreign) {
+    if machine.state() != State::NotEnabled && machine.certificate().is_some_and(is_foreign) {
         ensure!(restarted.certificate().is_none(), "a restart at {now} begins with another party's certificate");
         return Ok(());
     }

@@ -64,7 +64,12 @@ pub(crate) const ROWS: &[Row] = &[
         assert_eq!(due(Some(certified("system:node:fake-node-name", |_| {})), None), None);
     }),
     template_row("TestCertSatisfiesTemplate/Mismatched common name", LACKS, || {
-        lacks(certified("system:node:fake-node-name-2", |_| {}), Template::new("system:node:fake-node-name"));
+        // Wanted from the start, another party's would not even be held.
+        let mut machine = machine(Some(certified("system:node:fake-node-name-2", |_| {})), None);
+        let wanted = Arc::new(Template::new("system:node:fake-node-name"));
+        let actions = machine.handle(Event::TemplateChanged(Some(wanted)), now());
+        assert_eq!(machine.due(now()), Some(Reason::TemplateNotSatisfied));
+        assert!({ actions }.any(|action| matches!(action, Action::SubmitCsr { .. })));
     }),
     template_row("TestCertSatisfiesTemplate/Missing orgs", LACKS, || {
         lacks(certified("", |c| c.organizations = strings(&["system:nodes"])), orgs(&["system:nodes", "foobar"]));

@@ -248,6 +248,8 @@ fn another_partys_certificate_at_a_start_is_not_held() {
         assert_eq!(holder.machine.due(holder.now), Some(Reason::NoCertificate));
         assert_eq!(written(&holder.tick()), None, "nor is it written");
     }
+    let theirs = Holder::new(Setup { signer: false, ..setup(Some(another.clone())) });
+    assert!(theirs.serves(&another), "without a signer somebody else decides");
     let lent = mint::provisional(another);
     assert!(Holder::with(Some(lent.clone())).serves(&lent), "what was lent is for asking");
 }
