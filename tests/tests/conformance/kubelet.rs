@@ -1,7 +1,7 @@
 //! kubelet's own cases: `pkg/kubelet/certificate/kubelet_test.go`, `transport_test.go` and `bootstrap/bootstrap_test.go`.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,14 +21,17 @@ const SOURCE: &str = "kubelet_test.go";
 const TRANSPORT: &str = "transport_test.go";
 const BOOTSTRAP: &str = "bootstrap_test.go";
 
+/// In no row.
+const MORE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 255));
+
 /// Of these types and addresses: the names, the IP addresses, and how many are of no use.
 fn sorted(addresses: &[(AddressType, &str)]) -> (Vec<String>, Vec<IpAddr>, usize) {
     let address = |(kind, address): &(AddressType, &str)| NodeAddress { kind: *kind, address: (*address).to_owned() };
     let addresses = Addresses::of(addresses.iter().map(address));
     // With one more address there is always something to ask for.
-    let more = [NodeAddress { kind: InternalIp, address: "0.0.0.0".into() }];
+    let more = [NodeAddress { kind: InternalIp, address: MORE.to_string() }];
     let all = addresses.clone().template("node").unwrap_or_else(|| Addresses::of(more).template("node").unwrap());
-    let ip_addresses = all.ip_addresses().iter().copied().filter(|ip| !ip.is_unspecified()).collect();
+    let ip_addresses = all.ip_addresses().iter().copied().filter(|ip| *ip != MORE).collect();
     (all.dns_names().to_vec(), ip_addresses, addresses.unusable().len())
 }
 
