@@ -15,7 +15,7 @@ use crate::der::{BIT_STRING, OBJECT_IDENTIFIER, SEQUENCE, take};
 use crate::key::Curve;
 use crate::names::{self, AltNames, Subject};
 use crate::pem::{self, Block, Text};
-use crate::{PemError, describe, sha256};
+use crate::{PemError, describe, sha256, strict};
 
 /// No sensible chain is longer.
 const MAX_CERTIFICATES: usize = 16;
@@ -163,6 +163,13 @@ impl Chain {
     /// URIs among the subject alternative names of the leaf, byte for byte.
     pub fn uris(&self) -> &[String] {
         &self.0.uris
+    }
+
+    /// Why TLS peers would refuse the leaf for the way it is encoded, as a clause; `None` if they would not.
+    ///
+    /// A pair found on disk is used all the same, since some peers may read it; an issued certificate is refused.
+    pub fn why_not_served(&self) -> Option<String> {
+        strict::leaf(self.0.der.first()?).err()
     }
 
     pub(crate) fn constraints(&self) -> &Constraints {

@@ -9,7 +9,7 @@ use rustls::pki_types;
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use x509_parser::error::X509Error;
 
-use crate::{Chain, Roots, chain, describe, provider};
+use crate::{Chain, Roots, chain, describe, provider, strict};
 
 /// What a certificate is used for in TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +31,8 @@ impl fmt::Display for Usage {
 }
 
 /// What an issued chain must be to be usable. Names and lifetime are not judged here.
+///
+/// Without [`roots`](Self::roots), the signature of the leaf is verified only if its issuer is in the chain.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
     /// The key it was asked for, as a DER `SubjectPublicKeyInfo`.
@@ -48,11 +50,12 @@ impl Expected<'_> {
     /// Checks a chain.
     ///
     /// # Errors
-    /// [`BadCertificate`]: the first thing that makes it unusable.
+    /// [`BadCertificate`]: the first thing that makes it unusable. What is held stays as it is.
     pub fn check(&self, chain: &Chain, now: UnixTime) -> Result<(), BadCertificate> {
         if chain.public_key_der() != self.public_key_der {
             return Err(BadCertificate::NotOurKey);
         }
+        check_encoding(chain)?;
         self.check_usage(chain)?;
         self.check_validity(chain, now)?;
         check_order(chain)?;
@@ -124,6 +127,16 @@ impl Usage {
     }
 }
 
+/// What one kind of peer cannot read must not replace what all of them can. Issuers may have extensions that webpki does
+/// not know: it ignores them where they are trust anchors, and Go and openssl know more.
+fn check_encoding(chain: &Chain) -> Result<(), BadCertificate> {
+    for (index, der) in chain.der().iter().enumerate() {
+        let read = if index == 0 { strict::leaf(der) } else { strict::any(der) };
+        read.map_err(|reason| BadCertificate::Malformed { position: index + 1, reason })?;
+    }
+    Ok(())
+}
+
 /// Every certificate behind the leaf must have issued one before it; cross-signed issuers are fine.
 fn check_order(chain: &Chain) -> Result<(), BadCertificate> {
     if chain.der().len() == 1 {
@@ -153,6 +166,13 @@ fn check_order(chain: &Chain) -> Result<(), BadCertificate> {
 pub enum BadCertificate {
     /// It was issued for another key.
     NotOurKey,
+    /// A certificate of the chain is one that Go, openssl or webpki cannot read, so that peers would refuse it.
+    Malformed {
+        /// Which of the certificates, counted from 1.
+        position: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// It is a CA certificate.
     CertificateAuthority,
     /// Its key may not sign (key usage), so it cannot take part in TLS.
@@ -190,6 +210,10 @@ impl fmt::Display for BadCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotOurKey => f.write_str("the certificate was issued for another key than the one of the request"),
+            Self::Malformed { position, reason } => write!(
+                f,
+                "certificate {position} of the chain is malformed, and TLS peers would refuse it: {reason}; check the signer"
+            ),
             Self::CertificateAuthority => {
                 f.write_str("the certificate is a CA certificate (basicConstraints CA:TRUE); no peer accepts it in TLS")
             }

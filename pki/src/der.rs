@@ -1,10 +1,16 @@
-//! Walking DER (X.690 §10) in place, for secrets must not be copied.
+//! Walking DER (X.690 §10) in place: for secrets, which must not be copied, and for encodings that parsers are lax about.
 
+pub(crate) const BOOLEAN: u8 = 0x01;
 pub(crate) const INTEGER: u8 = 0x02;
 pub(crate) const BIT_STRING: u8 = 0x03;
 pub(crate) const OCTET_STRING: u8 = 0x04;
 pub(crate) const OBJECT_IDENTIFIER: u8 = 0x06;
 pub(crate) const SEQUENCE: u8 = 0x30;
+
+/// Set in the tags of values that consist of values.
+const CONSTRUCTED: u8 = 0x20;
+/// Deeper than any certificate.
+const DEEPEST: usize = 32;
 
 /// The content of the value at the front, which has this tag, and what follows the value.
 pub(crate) fn take(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -35,4 +41,68 @@ fn header(der: &[u8]) -> Option<(u8, usize, &[u8])> {
     let shortest = *bytes.first()? != 0 && (bytes.len() > 1 || bytes[0] >= 0x80) && bytes.len() <= 3;
     let length = bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
     (shortest && tag & 0x1f != 0x1f).then_some((tag, length, rest))
+}
+
+/// Checks that `der` is a series of values in DER: lengths in their shortest form, booleans 00 or FF, integers that are
+/// there and in their shortest form, nothing cut short. The content of strings is not looked into.
+///
+/// # Errors
+/// What is wrong, as a clause: "a boolean is neither 00 nor FF".
+pub(crate) fn check(mut der: &[u8]) -> Result<(), &'static str> {
+    // What is still to be checked of the values around the current one.
+    let mut outer = Vec::new();
+    loop {
+        if der.is_empty() {
+            match outer.pop() {
+                Some(rest) => der = rest,
+                None => return Ok(()),
+            }
+            continue;
+        }
+        let (tag, content, rest) = next(der).ok_or("a length is malformed, or a value is cut short")?;
+        match (tag, content) {
+            (BOOLEAN, [0 | 0xff]) => {}
+            (BOOLEAN, _) => return Err("a boolean is neither 00 nor FF"),
+            (INTEGER, []) => return Err("a number has no digits"),
+            (INTEGER, [0, 0..=0x7f, ..] | [0xff, 0x80..=0xff, ..]) => return Err("a number has superfluous digits"),
+            _ => {}
+        }
+        der = rest;
+        if tag & CONSTRUCTED != 0 {
+            if outer.len() == DEEPEST {
+                return Err("values are nested too deeply");
+            }
+            outer.push(rest);
+            der = content;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_refuses_what_is_not_der() {
+        for (der, verdict) in [
+            (&b""[..], Ok(())),
+            (b"\x30\x06\x01\x01\xff\x02\x01\x00", Ok(())),
+            (b"\x02\x02\x00\x80", Ok(())),
+            (b"\x02\x02\xff\x7f", Ok(())),
+            (b"\x01\x01\x01", Err("a boolean is neither 00 nor FF")),
+            (b"\x01\x02\xff\xff", Err("a boolean is neither 00 nor FF")),
+            (b"\xa0\x03\x01\x01\x02", Err("a boolean is neither 00 nor FF")),
+            (b"\x30\x02\x02\x00\x05\x00", Err("a number has no digits")),
+            (b"\x02\x02\x00\x01", Err("a number has superfluous digits")),
+            (b"\x02\x02\xff\x80", Err("a number has superfluous digits")),
+            (b"\x04\x81\x01\x00", Err("a length is malformed, or a value is cut short")),
+            (b"\x30\x80\x00\x00", Err("a length is malformed, or a value is cut short")),
+            (b"\x30\x03\x04\x05\x00\x00", Err("a length is malformed, or a value is cut short")),
+            (b"\x04", Err("a length is malformed, or a value is cut short")),
+        ] {
+            assert_eq!(check(der), verdict, "{der:x?}");
+        }
+        let deep = (0..40).fold(Vec::new(), |inner: Vec<u8>, _| [&[SEQUENCE, inner.len() as u8], &inner[..]].concat());
+        assert_eq!(check(&deep), Err("values are nested too deeply"));
+    }
 }

@@ -55,6 +55,7 @@ mod pem;
 mod provider;
 mod request;
 mod roots;
+mod strict;
 mod write;
 
 pub use chain::{Chain, ChainError};

@@ -15,6 +15,7 @@
 //! | [`model`] | the rules of rotation, said a second time: slowly, from the whole history |
 //! | [`disk`] | a directory that loses power, and everything that may be left of it |
 //! | [`fuzz`] | the bodies of the fuzz targets |
+//! | [`malicious`] | certificates that no peer should have to read |
 
 #![forbid(unsafe_code)]
 
@@ -30,6 +31,8 @@ pub mod fleet;
 #[cfg(feature = "edge")]
 pub mod fuzz;
 pub mod laws;
+#[cfg(feature = "edge")]
+pub mod malicious;
 pub mod mint;
 pub mod model;
 pub mod oracle;

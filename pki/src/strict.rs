@@ -1,0 +1,133 @@
+//! What Go's crypto/x509, openssl and webpki refuse in a certificate, and x509-parser lets pass.
+//!
+//! A certificate that one of them cannot read is of no use to a node: API servers are written in Go.
+
+use std::collections::BTreeSet;
+use std::slice;
+
+use rustls::pki_types::CertificateDer;
+use webpki::EndEntityCert;
+use x509_parser::asn1_rs::Tag;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::x509::{AttributeTypeAndValue, X509Name};
+
+use crate::der::{self, SEQUENCE, take};
+use crate::{chain, describe};
+
+/// Checks that every peer can read this leaf.
+///
+/// # Errors
+/// What is wrong, as a clause.
+pub(crate) fn leaf(certificate: &CertificateDer<'_>) -> Result<(), String> {
+    any(certificate)?;
+    // Beyond Go: version 3, no unknown critical extension, no unique identifiers.
+    EndEntityCert::try_from(certificate)
+        .map(drop)
+        .map_err(|error| describe::webpki(&error, slice::from_ref(certificate)))
+}
+
+/// Checks that Go can read this certificate, a leaf's or an issuer's.
+///
+/// # Errors
+/// What is wrong, as a clause.
+pub(crate) fn any(certificate: &[u8]) -> Result<(), String> {
+    der::check(certificate)?;
+    let parsed = chain::parse(certificate)?;
+    if parsed.version.0 > 2 {
+        return Err(format!("its version is {}, and X.509 ends with 3", u64::from(parsed.version.0) + 1));
+    }
+    if parsed.raw_serial().first().is_some_and(|first| first & 0x80 != 0) {
+        return Err("its serial number is negative".to_owned());
+    }
+    if parsed.signature_algorithm != parsed.tbs_certificate.signature {
+        return Err("it names two different signature algorithms, inside and outside of what is signed".to_owned());
+    }
+    name("issuer", parsed.issuer())?;
+    name("subject", parsed.subject())?;
+    dates(certificate).ok_or("a date is not in the form YYMMDDhhmmssZ or YYYYMMDDhhmmssZ")?;
+    extensions(&parsed)
+}
+
+/// The string types that Go reads in names, with what each may hold (`parseASN1String` in crypto/x509).
+fn name(whose: &str, name: &X509Name<'_>) -> Result<(), String> {
+    for attribute in name.iter_attributes() {
+        let attribute: &AttributeTypeAndValue<'_> = attribute;
+        let value = attribute.attr_value();
+        let is_good = match value.tag() {
+            Tag::PrintableString => value.data.iter().all(|byte| is_printable(*byte)),
+            Tag::Utf8String => str::from_utf8(value.data).is_ok(),
+            Tag::Ia5String => value.data.is_ascii(),
+            Tag::NumericString => value.data.iter().all(|byte| byte.is_ascii_digit() || *byte == b' '),
+            Tag::BmpString => value.data.len() % 2 == 0,
+            Tag::TeletexString => true,
+            other => {
+                let kind = attribute.attr_type();
+                return Err(format!("the {whose} has a value (of {kind}) that is no text: its tag is {}", other.0));
+            }
+        };
+        if !is_good {
+            return Err(format!(
+                "the {whose} has a text (of {}) with characters that its type excludes",
+                attribute.attr_type()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What Go takes for printable: also the asterisk and the ampersand, which X.680 excludes.
+fn is_printable(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b" '()+,-./:=?*&".contains(&byte)
+}
+
+/// `None` unless both dates have the one form that RFC 5280 §4.1.2.5 allows.
+fn dates(certificate: &[u8]) -> Option<()> {
+    const UTC_TIME: u8 = 0x17;
+    const GENERALIZED_TIME: u8 = 0x18;
+    let (content, _) = take(SEQUENCE, certificate)?;
+    let (mut to_be_signed, _) = take(SEQUENCE, content)?;
+    if let Some((_, behind)) = take(0xa0, to_be_signed) {
+        to_be_signed = behind;
+    }
+    // The serial number, the algorithm and the issuer come first.
+    for _ in 0..3 {
+        to_be_signed = der::next(to_be_signed)?.2;
+    }
+    let (mut validity, _) = take(SEQUENCE, to_be_signed)?;
+    for _ in 0..2 {
+        let (tag, date, rest) = der::next(validity)?;
+        let length = match tag {
+            UTC_TIME => 13,
+            GENERALIZED_TIME => 15,
+            _ => return None,
+        };
+        let digits = date.strip_suffix(b"Z")?;
+        (date.len() == length && digits.iter().all(u8::is_ascii_digit)).then_some(())?;
+        validity = rest;
+    }
+    validity.is_empty().then_some(())
+}
+
+fn extensions(certificate: &X509Certificate<'_>) -> Result<(), String> {
+    /// The arc of the extensions of X.509 itself, 2.5.29, as DER has it.
+    const STANDARD: [u8; 2] = [0x55, 0x1d];
+    let mut seen = BTreeSet::new();
+    for extension in certificate.extensions() {
+        let id = extension.oid.to_id_string();
+        if extension.oid.as_bytes().starts_with(&STANDARD) {
+            der::check(extension.value).map_err(|why| format!("in extension {id}, {why}"))?;
+        }
+        match extension.parsed_extension() {
+            ParsedExtension::ParseError { .. } => return Err(format!("extension {id} is malformed")),
+            ParsedExtension::ExtendedKeyUsage(_) if extension.value == [SEQUENCE, 0] => {
+                return Err("its extended key usage is empty".to_owned());
+            }
+            _ => {}
+        }
+        if !seen.insert(id) {
+            return Err(format!("it has extension {} twice", extension.oid.to_id_string()));
+        }
+    }
+    Ok(())
+}
