@@ -51,7 +51,7 @@ fn foreign_pair_in_the_directory_is_named_and_left_in_place() {
     arguments[2] = "worker-1";
     let mut run = Process::start(directory, &arguments);
     run.event("waiting_for_approval", 1);
-    let both = "in the name of `system:node:worker`, and `system:node:worker-1` is wanted";
+    let both = "the certificate is for \"system:node:worker\", not for \"system:node:worker-1\"";
     assert!(run.stderr().contains(both), "{}", run.stderr());
     assert_eq!(fs::read(directory.join("worker/pki/kubelet-client-current.pem")).unwrap(), pair.as_bytes());
     run.signal(Signal::TERM);

@@ -101,23 +101,25 @@ fn foreign_pair_at_a_start_is_neither_served_nor_used() {
     });
 }
 
+/// Read anew, as at SIGHUP, the configuration names another party.
 #[test]
-fn foreign_pair_at_a_start_is_reported_with_both_names() {
+fn foreign_pair_from_an_earlier_rotation_is_reported_with_both_names() {
     on_both(|runtime| {
-        let directory = tempfile::tempdir().unwrap();
         let server = serve(Approval::Auto);
-        let mut holder = node(runtime, &server.cluster).keeping(directory.path());
+        let mut holder = node(runtime, &server.cluster);
         holder.template = Some(Template::node("worker-2"));
         let handle = holder.start();
         issued(&handle, 1);
         handle.shutdown();
 
         let server = serve(Approval::Manual);
-        let handle = node(runtime, &server.cluster).keeping(directory.path()).start();
+        let mut holder = node(runtime, &server.cluster);
+        holder.left = Some(handle.left());
+        let handle = holder.start();
         let waiting = handle.wait_for(BOUND, |now| now.progress.is_some()).unwrap();
         let error = waiting.last_error.as_ref().unwrap();
         let both = "in the name of `system:node:worker-2`, and `system:node:worker-1` is wanted";
-        assert!(error.contains(both), "{error}");
+        assert!(error.contains(both) && waiting.credential.is_none(), "{error}");
         handle.shutdown();
     });
 }
