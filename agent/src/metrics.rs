@@ -226,7 +226,7 @@ mod tests {
             (Said::CertificateRefused, r#"class="certificate_refused",code="""#, "certificate_refused", None, 0),
             (Said::Unreachable, r#"class="unreachable",code="""#, "unreachable", None, 0),
         ] {
-            let health = Some(Health { answer, at });
+            let health = Some(Health { answer, at, date: None });
             rotation.link.publish(Snapshot { health, ..Snapshot::clone(&rotation.link.snapshot()) });
             let page = rotation.get("/metrics", Duration::from_secs(10)).1;
             for line in [

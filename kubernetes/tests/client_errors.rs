@@ -231,7 +231,7 @@ fn a_server_signed_by_another_ca_names_the_ca_to_check() {
     world.config = server_config(&other, None, "api.example");
     let error = world.run(&mut scene.issuance()).unwrap_err();
     assert_eq!(error.failure, Failure::Unreachable);
-    mentions(&error, &["not trusted", "certificate-authority", "CN=the test CA", "api.example"]);
+    mentions(&error, &["not trusted", "certificate-authority", "CN=the test CA", "https://api.example:6443"]);
 }
 
 fn issuance_at(scene: &Scene, cluster: Cluster) -> Issuance {

@@ -55,6 +55,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) cluster: &'a Cluster,
     pub(crate) identity: &'a Identity,
     pub(crate) name: &'a str,
+    /// The request object is known to exist.
+    pub(crate) exists: bool,
 }
 
 impl Scene<'_> {
@@ -73,6 +75,7 @@ impl Scene<'_> {
             }
             404 if Said::read(response).by_the_api => NOT_SERVED.to_owned(),
             404 => NOT_AN_API_SERVER.to_owned(),
+            300..=399 => redirected(response),
             _ if !Said::read(response).by_the_api => "; is that a Kubernetes API server?".to_owned(),
             _ => String::new(),
         };
@@ -131,14 +134,16 @@ impl Scene<'_> {
                 };
                 (Failure::Unauthorized, advice)
             }
-            ExchangeError::Untrusted(_) => (Failure::Unreachable, self.trust_advice()),
-            ExchangeError::Connect(_)
+            ExchangeError::UnknownIssuer(_) => (Failure::Unreachable, self.trust_advice()),
+            ExchangeError::Untrusted(_)
+            | ExchangeError::Connect(_)
             | ExchangeError::Proxy(_)
             | ExchangeError::TimedOut(_)
             | ExchangeError::Closed
             | ExchangeError::Broken(_)
             | ExchangeError::Tls(_)
-            | ExchangeError::Http(_) => (Failure::Unreachable, String::new()),
+            | ExchangeError::Http(_)
+            | ExchangeError::Unusable(_) => (Failure::Unreachable, String::new()),
         };
         CsrError {
             failure,
@@ -180,17 +185,29 @@ impl Scene<'_> {
     fn trust_advice(self) -> String {
         let trusted = self.cluster.roots().map(|roots| subjects(roots.pem())).unwrap_or_default();
         format!(
-            "; check the cluster's certificate-authority (it holds {}) and that the certificate is for \"{}\"",
+            "; check the cluster's certificate-authority: it holds {}",
             if trusted.is_empty() { "nothing readable".to_owned() } else { trusted.join(" and ") },
-            self.cluster.tls_server_name(),
         )
     }
 }
 
 impl fmt::Display for Scene<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CSR {} at {}", printable(self.name), self.cluster)
+        let creating = if self.exists { "" } else { "cannot create " };
+        write!(f, "{creating}CSR {} at {}", printable(self.name), self.cluster)
     }
+}
+
+/// Where a redirect leads, and why it is not followed.
+fn redirected(response: &Response) -> String {
+    let target = match printable(&response.location) {
+        target if target.is_empty() => "a redirect that names no target".to_owned(),
+        target => format!("a redirect to {target}"),
+    };
+    format!(
+        "; that is {target}, and perennial follows none: another server would be shown the credential. Set the \
+         kubeconfig's `server` to the URL of the API server itself"
+    )
 }
 
 /// The versions an `APIGroup` has; `None` if this is none.

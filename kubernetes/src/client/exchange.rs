@@ -4,11 +4,11 @@ use std::fmt;
 use std::io::{Read as _, Write as _};
 
 use perennial::UnixTime;
-use rustls::{AlertDescription, CertificateError, ClientConnection};
+use rustls::ClientConnection;
 use zeroize::Zeroizing;
 
 use super::http::{self, HttpError, Part, Request, ResponseReader};
-use super::tls;
+use super::tls::{self, Presented};
 use super::tunnel::Tunnel;
 use crate::cluster::{Cluster, Identity};
 
@@ -17,6 +17,7 @@ pub(crate) struct Exchange {
     /// There is a proxy, and it has not let us through yet.
     tunnel: Option<Tunnel>,
     tls: ClientConnection,
+    presented: Presented,
     /// Requests encoded but not yet given to TLS, which takes them once the handshake is over.
     outgoing: Zeroizing<Vec<u8>>,
     /// Decrypted but not yet read. At most what one call of `receive` brought, and one response head.
@@ -30,9 +31,11 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     pub(crate) fn new(cluster: &Cluster, identity: &Identity, now: UnixTime) -> Result<Self, ExchangeError> {
+        let (tls, presented) = tls::connection(cluster, identity, now)?;
         Ok(Self {
             tunnel: cluster.proxy().map(|proxy| Tunnel::new(proxy, cluster)),
-            tls: tls::connection(cluster, identity, now)?,
+            tls,
+            presented,
             outgoing: Zeroizing::default(),
             plain: Vec::new(),
             response: None,
@@ -104,7 +107,7 @@ impl Exchange {
             self.heard |= !self.plain.is_empty();
             match processed {
                 Ok(state) => self.ended |= state.peer_has_closed(),
-                Err(error) => self.fail(ExchangeError::from_tls(error)),
+                Err(error) => self.fail(ExchangeError::from_tls(&error, self.presented.chain())),
             }
         }
     }
@@ -154,6 +157,7 @@ impl Exchange {
                     self.fail(ExchangeError::Broken(HttpError::Truncated.to_string()));
                 }
                 Err(HttpError::Truncated) => self.fail(ExchangeError::Closed),
+                Err(error @ HttpError::TooLong(_)) => self.fail(ExchangeError::Unusable(error.to_string())),
                 Err(error) => self.fail(ExchangeError::Http(error.to_string())),
             }
         }
@@ -179,53 +183,24 @@ pub enum ExchangeError {
     Closed,
     /// The connection broke.
     Broken(String),
-    /// The server's certificate is not to be trusted.
+    /// The server's certificate is signed by none of the configured CAs.
+    UnknownIssuer(String),
+    /// The server's certificate is not to be trusted for another reason.
     Untrusted(String),
     /// The server refused the certificate it was shown, or wants one and was shown none.
     CertificateRefused(String),
     /// TLS failed otherwise.
     Tls(String),
-    /// HTTP failed: what came is not HTTP, or too long.
+    /// HTTP failed: what came is not HTTP.
     Http(String),
+    /// A whole answer, or the head of one, that perennial cannot use: too long, or coded. The next would be the same.
+    Unusable(String),
 }
 
 impl ExchangeError {
     pub(crate) fn setup(error: impl fmt::Display) -> Self {
         Self::Setup(error.to_string())
     }
-
-    #[allow(clippy::wildcard_enum_match_arm, reason = "a foreign, growing list of which only these matter")]
-    fn from_tls(error: rustls::Error) -> Self {
-        match error {
-            rustls::Error::AlertReceived(alert) => match certificate_alert(alert) {
-                Some(name) => Self::CertificateRefused(name.to_owned()),
-                None => Self::Tls(format!("the server ended it with the alert {alert:?}")),
-            },
-            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-                Self::Untrusted("it is signed by a CA that is not among the configured ones".to_owned())
-            }
-            rustls::Error::InvalidCertificate(error) => Self::Untrusted(error.to_string()),
-            rustls::Error::InvalidMessage(_) => Self::Tls("the server does not speak TLS on this port".to_owned()),
-            other => Self::Tls(other.to_string()),
-        }
-    }
-}
-
-/// The alerts by which a server refuses a client's certificate, or the lack of one (RFC 8446 §6.2).
-#[allow(clippy::wildcard_enum_match_arm, reason = "a foreign, growing list of which only these matter")]
-const fn certificate_alert(alert: AlertDescription) -> Option<&'static str> {
-    Some(match alert {
-        AlertDescription::NoCertificate => "no_certificate",
-        AlertDescription::BadCertificate => "bad_certificate",
-        AlertDescription::UnsupportedCertificate => "unsupported_certificate",
-        AlertDescription::CertificateRevoked => "certificate_revoked",
-        AlertDescription::CertificateExpired => "certificate_expired",
-        AlertDescription::CertificateUnknown => "certificate_unknown",
-        AlertDescription::UnknownCA => "unknown_ca",
-        AlertDescription::AccessDenied => "access_denied",
-        AlertDescription::CertificateRequired => "certificate_required",
-        _ => return None,
-    })
 }
 
 impl fmt::Display for ExchangeError {
@@ -240,10 +215,10 @@ impl fmt::Display for ExchangeError {
             Self::TimedOut(what) => write!(f, "timed out waiting for {what}"),
             Self::Closed => f.write_str("the server closed the connection without an answer"),
             Self::Broken(why) => write!(f, "the connection broke: {why}"),
-            Self::Untrusted(why) => write!(f, "the server's certificate is not trusted: {why}"),
+            Self::UnknownIssuer(why) | Self::Untrusted(why) => write!(f, "the server's certificate is not trusted: {why}"),
             Self::CertificateRefused(alert) => write!(f, "the server refused our certificate (TLS alert {alert})"),
             Self::Tls(why) => write!(f, "TLS failed: {why}"),
-            Self::Http(why) => f.write_str(why),
+            Self::Http(why) | Self::Unusable(why) => f.write_str(why),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use perennial::Now;
+use perennial::{Now, UnixTime};
 
 use super::csr_error::Said;
 use super::exchange::ExchangeError;
@@ -13,8 +13,10 @@ use super::session::{Event, Response};
 pub struct Health {
     /// What came.
     pub answer: Answer,
-    /// When.
+    /// When, by the local clocks.
     pub at: Now,
+    /// When, by the server's clock, to the second: its `Date`, over a connection whose certificate was verified.
+    pub date: Option<UnixTime>,
 }
 
 /// What came of asking an API server.
@@ -41,7 +43,7 @@ pub enum Answer {
 
 impl Health {
     /// What this tells; `None` if nothing was learnt.
-    pub(crate) fn of(event: &Event, at: Now) -> Option<Self> {
+    pub(crate) fn of(event: &Event, date: Option<UnixTime>, at: Now) -> Option<Self> {
         let answer = match event {
             Event::Answer(response) => Answer::of(response),
             Event::Opened | Event::Piece(_) => Answer::Served,
@@ -51,7 +53,7 @@ impl Health {
             }
             Event::Lost(_) => Answer::Unreachable,
         };
-        Some(Self { answer, at })
+        Some(Self { answer, at, date })
     }
 
     /// Whether an API server is at work there, whatever it thinks of us.

@@ -1,17 +1,15 @@
 //! HTTP/1.1 over plaintext bytes: one request out, one response in. The only module that knows ureq-proto.
 
 use std::fmt;
-use std::time::Duration;
 
 use ureq_proto::client::state::{RecvBody, RecvResponse};
 use ureq_proto::client::{Call, RecvBodyResult, RecvResponseResult, SendRequestResult};
 use ureq_proto::http;
 use zeroize::Zeroizing;
 
+use super::head::{self, Head};
 use crate::cluster::{Cluster, Token};
 
-/// A response head, 1xx responses before it included, may not be longer.
-const LONGEST_HEAD: usize = 64 << 10;
 /// A body is looked at in windows of this many bytes; what frames a chunk (size line, trailer) must fit in one.
 const WINDOW: usize = 8 << 10;
 
@@ -52,7 +50,9 @@ pub(crate) fn encode(
         .uri(&target)
         .header(http::header::HOST, cluster.authority())
         .header(http::header::USER_AGENT, concat!("perennial/", env!("CARGO_PKG_VERSION")))
-        .header(http::header::ACCEPT, "application/json");
+        .header(http::header::ACCEPT, "application/json")
+        // Said aloud, because some proxies take silence for consent to any coding.
+        .header(http::header::ACCEPT_ENCODING, "identity");
     let json = request.json.as_deref().unwrap_or_default();
     if request.json.is_some() {
         head = head
@@ -90,14 +90,6 @@ pub(crate) fn encode(
     wire.extend_from_slice(b"\r\n");
     wire.extend_from_slice(json);
     Ok((wire, ResponseReader { phase: Phase::Head(call), head_bytes: 0, scanned: 0 }))
-}
-
-/// What a response begins with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Head {
-    pub(crate) status: u16,
-    pub(crate) retry_after: Option<Duration>,
-    pub(crate) content_type: String,
 }
 
 /// What a response consists of, in this order: one head, pieces, the end.
@@ -145,28 +137,19 @@ impl ResponseReader {
         ended: bool,
     ) -> Result<(Option<Part>, Phase), HttpError> {
         loop {
-            let room = LONGEST_HEAD.saturating_sub(self.head_bytes);
+            let room = head::LONGEST.saturating_sub(self.head_bytes);
             let window = &plain[..plain.len().min(room)];
             // The head is parsed from its start each time; only a line's end can complete it.
             let worthwhile = window.get(self.scanned..).is_some_and(|new| new.contains(&b'\n'));
             self.scanned = window.len();
-            let (used, response) = match worthwhile {
-                true => call.try_response(window, false).map_err(HttpError::response)?,
-                false => (0, None),
-            };
-            plain.drain(..used);
-            if let Some(response) = response {
-                let head = Head {
-                    status: response.status().as_u16(),
-                    retry_after: header(&response, http::header::RETRY_AFTER)
-                        .and_then(|seconds| seconds.trim().parse().ok())
-                        .map(Duration::from_secs),
-                    content_type: header(&response, http::header::CONTENT_TYPE).unwrap_or_default().to_owned(),
-                };
-                return Ok((Some(Part::Head(head)), after_head(call)));
-            }
-            if used > 0 {
-                self.head_bytes += used;
+            if let Some(parsed) = worthwhile.then(|| head::parse(window)).transpose()?.flatten() {
+                plain.drain(..parsed.length);
+                let (_, response) = call.try_response(&parsed.framing, false).map_err(HttpError::response)?;
+                if response.is_some() {
+                    return Ok((Some(Part::Head(parsed.head)), after_head(call)));
+                }
+                // An interim response (1xx): the final one follows.
+                self.head_bytes += parsed.length;
                 self.scanned = 0;
             } else if plain.len() >= room {
                 return Err(HttpError::TooLong("response head"));
@@ -182,7 +165,8 @@ impl ResponseReader {
 fn after_head(call: Call<RecvResponse>) -> Phase {
     match call.proceed() {
         Some(RecvResponseResult::RecvBody(call)) => Phase::Body(call),
-        Some(RecvResponseResult::Redirect(call)) => Phase::Ending { reusable: !call.must_close_connection() },
+        // Its body is not read.
+        Some(RecvResponseResult::Redirect(_)) => Phase::Ending { reusable: false },
         Some(RecvResponseResult::Cleanup(call)) => Phase::Ending { reusable: !call.must_close_connection() },
         None => Phase::Ending { reusable: false },
     }
@@ -221,17 +205,13 @@ fn read_body(mut call: Call<RecvBody>, plain: &mut Vec<u8>, ended: bool) -> Resu
     }
 }
 
-fn header(response: &http::Response<()>, name: http::HeaderName) -> Option<&str> {
-    response.headers().get(name)?.to_str().ok()
-}
-
 /// What went wrong with HTTP itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum HttpError {
     /// The request cannot be expressed.
     Request(String),
-    /// The response is not HTTP/1.1.
-    Response(String),
+    /// The response is not HTTP/1.1, for this reason.
+    Response(&'static str),
     /// Something in the response is longer than this client will take.
     TooLong(&'static str),
     /// The connection ended in the middle of the response.
@@ -243,8 +223,10 @@ impl HttpError {
         Self::Request(error.to_string())
     }
 
-    fn response(error: impl fmt::Display) -> Self {
-        Self::Response(error.to_string())
+    /// ureq-proto's own words name its types.
+    #[allow(clippy::needless_pass_by_value, reason = "given to `map_err`")]
+    fn response(_: ureq_proto::Error) -> Self {
+        Self::Response("its body is not framed as its head says")
     }
 }
 

@@ -265,7 +265,9 @@ impl Issuance {
                 ExchangeError::NoRoots
                 | ExchangeError::Setup(_)
                 | ExchangeError::CertificateRefused(_)
-                | ExchangeError::Untrusted(_),
+                | ExchangeError::UnknownIssuer(_)
+                | ExchangeError::Untrusted(_)
+                | ExchangeError::Unusable(_),
                 _,
             )
             | (
@@ -417,7 +419,8 @@ impl Issuance {
     }
 
     fn scene(&self) -> Scene<'_> {
-        Scene { cluster: self.session.cluster(), identity: self.session.identity(), name: &self.ask.name }
+        let (cluster, identity) = (self.session.cluster(), self.session.identity());
+        Scene { cluster, identity, name: &self.ask.name, exists: self.uid.is_some() }
     }
 }
 

@@ -10,6 +10,7 @@ mod call;
 mod conversation;
 mod csr_error;
 mod exchange;
+mod head;
 mod health;
 mod http;
 mod issuance;
@@ -17,6 +18,7 @@ mod naming;
 mod progress;
 mod session;
 mod tls;
+mod tls_error;
 mod tunnel;
 mod watch;
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Instant, Now};
+use perennial::{Instant, Now, UnixTime};
 
 use super::conversation::{Input, Step};
 use super::exchange::{Exchange, ExchangeError};
+use super::head::Head;
 use super::health::Health;
-use super::http::{Head, Part, Request};
-use crate::cluster::{Cluster, Identity};
+use super::http::{Part, Request};
+use crate::cluster::{Cluster, Identity, Token, printable};
 
 /// A body that is not a stream may not be longer.
 const LONGEST_BODY: usize = 4 << 20;
@@ -75,6 +76,8 @@ pub struct Response {
     pub retry_after: Option<Duration>,
     /// `Content-Type`, empty if there was none.
     pub content_type: String,
+    /// `Location`, empty if there was none.
+    pub location: String,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -101,6 +104,8 @@ pub(crate) struct Session {
     asked: Option<Asked>,
     requests: u32,
     health: Option<Health>,
+    /// The `Date` of the answer in hand.
+    date: Option<UnixTime>,
 }
 
 /// The request in hand. It survives a connection that turns out to be dead.
@@ -137,7 +142,7 @@ enum Stage {
 
 impl Session {
     pub(crate) const fn new(cluster: Arc<Cluster>, identity: Identity, limits: Limits) -> Self {
-        Self { cluster, identity, limits, link: Link::Down, asked: None, requests: 0, health: None }
+        Self { cluster, identity, limits, link: Link::Down, asked: None, requests: 0, health: None, date: None }
     }
 
     pub(crate) fn cluster(&self) -> &Cluster {
@@ -250,7 +255,7 @@ impl Session {
                 Err(error) => self.lose(error),
             },
         };
-        self.health = event.as_ref().and_then(|event| Health::of(event, now)).or(self.health);
+        self.health = event.as_ref().and_then(|event| Health::of(event, self.date.take(), now)).or(self.health);
         event
     }
 
@@ -268,7 +273,13 @@ impl Session {
     fn read(&mut self, now: Now) -> Result<Option<Event>, ExchangeError> {
         let (Link::Open(open), Some(asked)) = (&mut self.link, &mut self.asked) else { return Ok(None) };
         loop {
-            match (open.exchange.poll()?, &mut asked.answer) {
+            let part = open.exchange.poll()?;
+            if let Some(Part::Head(head)) = &part {
+                // Where anyone is taken at their word, their clock says nothing.
+                self.date = head.date.filter(|_| !self.cluster.insecure_skip_tls_verify());
+                usable(head)?;
+            }
+            match (part, &mut asked.answer) {
                 (Some(Part::Head(Head { status: 200, .. })), _) if asked.stream.is_some() => {
                     let lifetime = asked.stream.unwrap_or_default();
                     open.until = now.instant.after(lifetime);
@@ -278,12 +289,17 @@ impl Session {
                 (Some(Part::Body(piece)), Some(answer)) => {
                     answer.body.extend_from_slice(&piece);
                     if answer.body.len() > LONGEST_BODY {
-                        return Err(ExchangeError::Http("the answer is longer than 4 MiB".to_owned()));
+                        return Err(ExchangeError::Unusable("the answer is longer than 4 MiB".to_owned()));
                     }
                 }
                 (Some(Part::Body(piece)), None) => return Ok(Some(Event::Piece(piece))),
                 (Some(Part::End { reusable }), answer) => {
-                    let event = answer.take().map_or(Event::Closed, Event::Answer);
+                    let event = answer.take().map_or(Event::Closed, |answer| {
+                        Event::Answer(match self.identity.token() {
+                            Some(token) => answer.without(token),
+                            None => answer,
+                        })
+                    });
                     self.asked = None;
                     if !reusable {
                         self.hang_up();
@@ -370,6 +386,47 @@ impl Open {
 
 impl From<Head> for Response {
     fn from(head: Head) -> Self {
-        Self { status: head.status, retry_after: head.retry_after, content_type: head.content_type, body: Vec::new() }
+        let Head { status, retry_after, content_type, location, .. } = head;
+        Self { status, retry_after, content_type, location, body: Vec::new() }
     }
+}
+
+/// An answer that perennial cannot read stays one, however often the request is made.
+fn usable(head: &Head) -> Result<(), ExchangeError> {
+    if head.coding.is_empty() || !(200..300).contains(&head.status) {
+        return Ok(());
+    }
+    Err(ExchangeError::Unusable(format!(
+        "the answer {} is coded ({}), and perennial asked for none (Accept-Encoding: identity); does a proxy in \
+         between rewrite answers?",
+        head.status,
+        printable(&head.coding)
+    )))
+}
+
+impl Response {
+    /// The response with every copy of the token that a server echoes blotted out: answers are quoted in logs.
+    fn without(self, token: &Token) -> Self {
+        /// Shorter ones are no secret, and may be part of any word.
+        const SHORTEST: usize = 8;
+        let secret = token.reveal();
+        if secret.len() < SHORTEST {
+            return self;
+        }
+        let blot = |text: String| text.replace(secret, BLOT);
+        let Self { content_type, location, mut body, .. } = self;
+        let mut from = 0;
+        while let Some(at) = find(&body[from..], secret.as_bytes()) {
+            body.splice(from + at..from + at + secret.len(), BLOT.bytes());
+            from += at + BLOT.len();
+        }
+        Self { content_type: blot(content_type), location: blot(location), body, ..self }
+    }
+}
+
+/// Stands for a token that a server echoed.
+const BLOT: &str = "[token]";
+
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
 }

@@ -2,13 +2,13 @@
 //! by a resumed session, and so that the server is judged by the driver's clock.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use perennial::UnixTime;
 use perennial_pki::provider;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime as TlsTime};
 use rustls::sign::CertifiedKey;
@@ -23,16 +23,20 @@ pub(crate) fn connection(
     cluster: &Cluster,
     identity: &Identity,
     now: UnixTime,
-) -> Result<ClientConnection, ExchangeError> {
+) -> Result<(ClientConnection, Presented), ExchangeError> {
     let provider = provider();
     let settings = ClientConfig::builder_with_details(Arc::clone(&provider), Arc::new(FixedTime::new(now)))
         .with_safe_default_protocol_versions()
         .map_err(ExchangeError::setup)?;
-    let settings = if cluster.insecure_skip_tls_verify() {
-        settings.dangerous().with_custom_certificate_verifier(Arc::new(TakenAtItsWord(provider)))
+    let verifier: Arc<dyn ServerCertVerifier> = if cluster.insecure_skip_tls_verify() {
+        Arc::new(TakenAtItsWord(provider))
     } else {
-        settings.with_root_certificates(cluster.roots().ok_or(ExchangeError::NoRoots)?.store())
+        let roots = cluster.roots().ok_or(ExchangeError::NoRoots)?.store();
+        WebPkiServerVerifier::builder_with_provider(roots, provider).build().map_err(ExchangeError::setup)?
     };
+    let presented = Presented::default();
+    let verifier = Witness { verifier, presented: presented.clone() };
+    let settings = settings.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     let mut settings = match identity.certificate() {
         None => settings.with_no_client_auth(),
         Some(credential) => settings.with_client_cert_resolver(Arc::new(Only(credential.certified_key()))),
@@ -40,7 +44,63 @@ pub(crate) fn connection(
     settings.resumption = Resumption::disabled();
     settings.alpn_protocols = vec![b"http/1.1".to_vec()];
     let name = ServerName::try_from(cluster.tls_server_name().to_owned()).map_err(ExchangeError::setup)?;
-    ClientConnection::new(Arc::new(settings), name).map_err(ExchangeError::setup)
+    let connection = ClientConnection::new(Arc::new(settings), name).map_err(ExchangeError::setup)?;
+    Ok((connection, presented))
+}
+
+/// The chain that a server presented: rustls keeps none that it does not trust, and a message has to name it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Presented(Arc<OnceLock<Vec<CertificateDer<'static>>>>);
+
+impl Presented {
+    /// The leaf first; empty before the server has shown one.
+    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
+        self.0.get().map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Notes what a server presents, and leaves the verdict to another verifier.
+#[derive(Debug)]
+struct Witness {
+    verifier: Arc<dyn ServerCertVerifier>,
+    presented: Presented,
+}
+
+impl ServerCertVerifier for Witness {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: TlsTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let chain = || [end_entity].into_iter().chain(intermediates).map(|der| der.clone().into_owned()).collect();
+        self.presented.0.get_or_init(chain);
+        self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
 }
 
 /// Presents one certificate whatever the server hints at: a server that will not have it must say so.

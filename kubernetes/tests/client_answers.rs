@@ -1,0 +1,163 @@
+//! Legal and illegal answers that a client does not expect, and what a person reads of them.
+
+mod client_support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client_support::*;
+use perennial::{Failure, UnixTime};
+use perennial_kubernetes::client::{Call, Limits, Request};
+use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+
+const SECRET: &str = "abcdef.0123456789abcdef";
+
+/// This head line in front of an object, or of a page.
+fn with_lines(status: u16, lines: &str, body: &[u8]) -> Reply {
+    let head = format!("HTTP/1.1 {status} X\r\n{lines}Content-Length: {}\r\n\r\n", body.len());
+    Reply::raw([head.as_bytes(), body].concat())
+}
+
+#[test]
+fn requests_ask_for_uncoded_answers() {
+    let scene = Scene::new();
+    let mut world = scene.world(scene.well());
+    world.run(&mut scene.issuance()).unwrap();
+    for asked in &world.asked {
+        assert!(asked.head.contains("\r\naccept-encoding: identity\r\n"), "{}", asked.head);
+    }
+}
+
+/// A proxy that compresses everything, whatever it was asked for.
+#[test]
+fn coded_answers_end_the_attempt_with_their_coding_named() {
+    let scene = Scene::new();
+    let object = serde_json::to_vec(&scene.object(&[])).unwrap();
+    let gzip = [b"\x1f\x8b\x08".as_slice(), &object].concat();
+    for (coded, requests) in [("POST", 1), ("GET", 2), ("watch", 2)] {
+        let mut world = scene.world(|asked| {
+            let (post, watch) = (asked.is_post(), asked.is_watch());
+            match coded {
+                "POST" => with_lines(201, "Content-Encoding: gzip\r\n", &gzip),
+                "GET" if post => Reply::status(409, "AlreadyExists", "it is there"),
+                "watch" if !watch => Reply::json(201, object.clone()),
+                _ => with_lines(200, "Content-Encoding: gzip\r\n", &gzip),
+            }
+        });
+        let error = world.run(&mut scene.issuance()).unwrap_err();
+        assert_eq!((error.failure, world.asked.len()), (Failure::Unreachable, requests), "{coded}: {error}");
+        assert!(error.message.contains("coded (gzip)") && error.message.contains("proxy"), "{error}");
+        assert!(!error.message.chars().any(|c| c.is_control() || c == '\u{fffd}'), "{error}");
+    }
+}
+
+#[test]
+fn answer_beyond_the_bound_ends_the_attempt() {
+    let scene = Scene::new();
+    let object = serde_json::to_vec(&scene.object(&[])).unwrap();
+    let mut world = scene.world(|asked| {
+        if asked.is_post() {
+            Reply::status(409, "AlreadyExists", "there")
+        } else {
+            with_lines(200, "", &[b' '; 5 << 20])
+        }
+    });
+    let error = world.run(&mut scene.issuance()).unwrap_err();
+    assert_eq!((error.failure, world.asked.len()), (Failure::Unreachable, 2), "{error}");
+    assert!(error.message.contains("longer than 4 MiB"), "{error}");
+    drop(world);
+    let long = format!("X: {}\r\n", "y".repeat(1000)).repeat(80);
+    let error = scene.error(|_| with_lines(201, &long, &object));
+    assert!(error.message.contains("response head is longer"), "{error}");
+}
+
+#[test]
+fn lenient_heads_are_as_good_as_any() {
+    let scene = Scene::new();
+    let issued = serde_json::to_vec(&scene.issued()).unwrap();
+    let many: String = (0..150).map(|n| format!("X-Envoy-{n}: y\r\n")).collect();
+    for lines in [many.as_str(), "X-Folded: a\r\n b\r\n", "Server : gateway\r\n", "Content-Encoding: identity\r\n"] {
+        let (outcome, lines_asked) = scene.run(|_| with_lines(201, lines, &issued));
+        outcome.unwrap();
+        assert_eq!(lines_asked.len(), 1, "{lines}");
+    }
+}
+
+#[test]
+fn redirect_is_named_with_its_target_and_not_followed() {
+    let mut scene = Scene::new();
+    scene.identity = Identity::Token(Token::new(SECRET).unwrap());
+    for status in [301, 302, 303, 307, 308] {
+        let lines = "Location: https://login.example/?from=k8s\r\nContent-Type: text/html\r\n";
+        let mut world = scene.world(|_| with_lines(status, lines, b"<a>moved</a>"));
+        let error = world.run(&mut scene.issuance()).unwrap_err();
+        assert_eq!((error.failure, world.asked.len()), (Failure::Unreachable, 1), "{error}");
+        let expected = format!("the server answered {status}");
+        for part in [&expected, "a redirect to https://login.example/?from=k8s", "`server`"] {
+            assert!(error.message.contains(part), "{error} lacks {part}");
+        }
+    }
+    let error = scene.error(|_| with_lines(302, "", b""));
+    assert!(error.message.contains("a redirect that names no target"), "{error}");
+}
+
+#[test]
+fn echoed_token_is_blotted_out() {
+    let mut scene = Scene::new();
+    scene.identity = Identity::Token(Token::new(SECRET).unwrap());
+    let page = format!("no such token: {SECRET}, {SECRET}!");
+    let location = format!("Location: https://x.example/?token={SECRET}\r\nContent-Type: text/{SECRET}\r\n");
+    for (status, body) in [(401, page.as_bytes()), (200, page.as_bytes()), (302, b""), (503, page.as_bytes())] {
+        let error = scene.error(|_| with_lines(status, &location, body));
+        assert!(!error.message.contains(SECRET), "{error}");
+        assert!(error.message.contains("[token]"), "{error}");
+    }
+    let error = scene.error(|_| Reply::status(403, "Forbidden", &format!("User {SECRET} may not")));
+    assert!(error.message.contains("User [token] may not"), "{error}");
+}
+
+#[test]
+fn refusal_on_create_says_that_nothing_was_created() {
+    let scene = Scene::new();
+    for (code, reason) in [(401, "Unauthorized"), (403, "Forbidden")] {
+        let error = scene.error(|_| Reply::status(code, reason, "no"));
+        assert!(error.message.starts_with(&format!("cannot create CSR {} at ", scene.ask.name)), "{error}");
+    }
+    let denied = scene.object(&["Denied"]);
+    let error = scene.error(|_| Reply::object(201, &denied));
+    assert!(error.message.starts_with(&format!("CSR {} at ", scene.ask.name)), "{error}");
+}
+
+/// Of a server whose certificate was verified; of any other, and without one, nothing is known.
+#[test]
+fn servers_date_is_reported_over_verified_tls_only() {
+    let scene = Scene::new();
+    let issued = serde_json::to_vec(&scene.issued()).unwrap();
+    let line = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    let date = Some(UnixTime::from_secs(784_111_777));
+    let anyone = Arc::new(Cluster::from_url("https://api.example:6443").unwrap().with_insecure_skip_tls_verify());
+    for (cluster, line, expected) in [
+        (scene.cluster(), line, date),
+        (scene.cluster(), "", None),
+        (scene.cluster(), "Date: soon\r\n", None),
+        (anyone, line, None),
+    ] {
+        let mut world = scene.world(|_| with_lines(201, line, &issued));
+        let ask = scene.ask.clone();
+        let mut issuance =
+            perennial_kubernetes::client::Issuance::new(ask, cluster, Identity::Anonymous, Limits::default(), 7);
+        world.run(&mut issuance).unwrap();
+        assert_eq!(issuance.health().unwrap().date, expected, "{line}");
+    }
+}
+
+#[test]
+fn server_certificate_at_fault_is_named() {
+    let scene = Scene::new();
+    let mut world = scene.world(|_| panic!("nothing may be sent"));
+    world.now.unix = world.now.unix.after(Duration::from_secs(86_400 * 400));
+    let mut call = Call::new(Request::get("/version"), scene.cluster(), Identity::Anonymous, Limits::default());
+    let error = world.run(&mut call).unwrap_err().to_string();
+    assert!(error.contains("not trusted: certificate `"), "{error}");
+    assert!(error.contains("expired at ") && !error.contains("certificate-authority"), "{error}");
+}
