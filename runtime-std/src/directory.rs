@@ -42,6 +42,8 @@ pub struct Directory {
 pub struct Loaded {
     /// The pair to use, and the file it was read from; `None` if there is none.
     pub credential: Option<(Arc<Credential>, PathBuf)>,
+    /// The pair in use, if it is for another common name than the one asked for. It must not be served.
+    pub foreign: Option<Arc<Credential>>,
     /// True unless `PREFIX-current.pem` leads to another file than `credential` was read from. If false, programs that
     /// read that name do not have the pair: it is time for a new one.
     pub in_use: bool,
@@ -151,7 +153,7 @@ impl Directory {
     /// As [`Directory::load`].
     pub fn load_of(&self, common_name: Option<&str>, now: UnixTime) -> Result<Loaded, DirectoryError> {
         let Some(folder) = self.existing_folder()? else {
-            return Ok(Loaded { credential: None, in_use: true, problems: Vec::new() });
+            return Ok(Loaded { credential: None, foreign: None, in_use: true, problems: Vec::new() });
         };
         let listing = self.list(&*folder)?;
         let (loaded, _) = self.find(&*folder, &listing, common_name, now);
@@ -318,9 +320,9 @@ impl Directory {
         let current = self.layout.current();
         let in_use = vacant || source.is_none_or(|source| *source == Source::Bundle(current));
         let credential = taken.map(|(source, credential)| (credential, file(&source)));
-        let mut problems = look.into_problems();
+        let (foreign, mut problems) = look.into_findings();
         problems.extend(expired);
-        (Loaded { credential, in_use, problems }, plan)
+        (Loaded { credential, foreign, in_use, problems }, plan)
     }
 
     fn carry_out(&self, folder: &dyn Folder, plan: &Plan, contents: &[u8]) -> Result<(), DirectoryError> {

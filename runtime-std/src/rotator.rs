@@ -127,7 +127,9 @@ impl Rotator {
             Ok(found) => {
                 found.problems.iter().for_each(DirectoryError::log);
                 let is_misplaced = !found.in_use && self.signer.is_some();
-                (found.credential.map(|(credential, _)| credential), is_misplaced, recall(&store))
+                // The rotation does not serve another party's pair, and reports it for as long as it lies there.
+                let credential = found.credential.map(|(credential, _)| credential).or(found.foreign);
+                (credential, is_misplaced, recall(&store))
             }
             Err(error) if self.left.is_some() => {
                 tracing::warn!("{error}; continuing with the credential in memory");

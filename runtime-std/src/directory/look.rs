@@ -19,6 +19,8 @@ pub(super) struct Look<'a> {
     /// The common name that is wanted, if that is known.
     wanted: Option<&'a str>,
     problems: Vec<DirectoryError>,
+    /// The first pair in use that is for another common name.
+    foreign: Option<Arc<Credential>>,
     /// Names that led to a file that cannot be used.
     unusable: Vec<String>,
     /// Names that led to a file that others can read.
@@ -35,8 +37,8 @@ impl<'a> Look<'a> {
         listing: &'a Listing,
         wanted: Option<&'a str>,
     ) -> Self {
-        let (problems, unusable, exposed, names) = Default::default();
-        Self { path, layout, folder, listing, wanted, problems, unusable, exposed, names }
+        let (problems, foreign, unusable, exposed, names) = Default::default();
+        Self { path, layout, folder, listing, wanted, problems, foreign, unusable, exposed, names }
     }
 
     /// The pair in use.
@@ -48,6 +50,7 @@ impl<'a> Look<'a> {
         let path = self.path.join(name);
         let foreign = DirectoryError::Foreign { path, common_name: common_name.clone(), wanted: wanted.to_owned() };
         self.is_unusable(name, foreign);
+        self.foreign.get_or_insert(credential);
         None
     }
 
@@ -164,8 +167,8 @@ impl<'a> Look<'a> {
         }
     }
 
-    pub(super) fn into_problems(self) -> Vec<DirectoryError> {
-        self.problems
+    pub(super) fn into_findings(self) -> (Option<Arc<Credential>>, Vec<DirectoryError>) {
+        (self.foreign, self.problems)
     }
 }
 
