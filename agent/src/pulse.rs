@@ -117,6 +117,7 @@ mod tests {
                 issued: 0,
                 wished_lifetime: None,
                 short_lived: None,
+                bootstrapping: false,
                 at: now,
             };
             let link = Arc::new(Link::new("node".into(), snapshot));

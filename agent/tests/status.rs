@@ -60,7 +60,7 @@ fn record(key: Option<Arc<KeyPair>>, refused: bool) -> Record {
         refusal: refused.then_some(refusal),
     };
     let (signer_name, csr_name) = (KUBELET_CLIENT_SIGNER.to_owned(), "node-csr-abc".to_owned());
-    Record { server: None, signer_name, csr_name, pending, key }
+    Record { server: None, signer_name, csr_name, pending, turned_down: None, key }
 }
 
 #[test]
@@ -89,6 +89,56 @@ fn a_refused_request_is_shown_with_the_time_of_the_next() {
     assert_eq!((&refusal["retry_at"], code), (&retry_at.to_string().into(), 1));
     assert!(refusal["reason"].as_str().unwrap().contains("denied"), "{refusal}");
     assert!(sentences.contains("denied") && sentences.contains(&retry_at.to_string()), "{sentences}");
+}
+
+#[test]
+fn verdict_names_the_request_beside_a_good_certificate() {
+    let credential = Ca::new().node(Duration::ZERO, HOUR);
+    let key = || Some(Arc::new(KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap()));
+    let turned_down = |failure| Record { turned_down: Some(failure), ..record(key(), false) };
+    // Record, its state, its first line, and what follows "good, valid for …".
+    let table = [
+        (record(key(), false), "waiting", "pending     node-csr-abc", "a new one was requested 10 min ago"),
+        (record(None, true), "refused", "refused     node-csr-abc", "failed: denied by an approver; next at "),
+        (record(key(), true), "waiting", "pending     node-csr-abc", "a new one was requested 10 min ago"),
+        (
+            turned_down(Failure::Forbidden),
+            "turned_down",
+            "failed      node-csr-abc",
+            "the request 10 min ago failed: our credential lacks the permission",
+        ),
+        (
+            turned_down(Failure::Unauthorized),
+            "turned_down",
+            "failed      node-csr-abc",
+            "the request 10 min ago failed: our credential was not accepted",
+        ),
+    ];
+    for (record, state, line, words) in table {
+        let (value, sentences, code) = status_with(Some(credential.to_pem().as_str()), Some(&record.encode()));
+        assert_eq!((&value["state"], &value["pending"]["state"], code), (&"good".into(), &state.into(), 0));
+        let summary = value["summary"].as_str().unwrap();
+        assert!(summary.starts_with("good, valid for ") && summary.contains(words), "{summary}");
+        assert!(sentences.contains(line) && !sentences.contains("to be rotated in"), "{sentences}");
+        // Without a certificate, the same is said.
+        let (value, _, code) = status_with(None, Some(&record.encode()));
+        let summary = value["summary"].as_str().unwrap();
+        assert!(code == 1 && summary.starts_with("there is no certificate; ") && summary.contains(words), "{summary}");
+    }
+}
+
+#[test]
+fn used_up_budget_says_until_when() {
+    let credential = Ca::new().node(Duration::ZERO, HOUR);
+    let mut used = record(None, false);
+    // Nine of ten tokens of 90 seconds are gone.
+    used.pending.budget_whole = clock::now().unix.after(Duration::from_secs(9 * 90));
+    let (value, sentences, _) = status_with(Some(credential.to_pem().as_str()), Some(&used.encode()));
+    let until = used.pending.budget_whole.before(Duration::from_secs(8 * 90));
+    assert_eq!(value["on_demand_at"], until.to_string());
+    assert!(sentences.contains(&format!("a request on demand (SIGUSR1) waits until {until}")), "{sentences}");
+    let (value, sentences, _) = status_with(Some(credential.to_pem().as_str()), Some(&record(None, false).encode()));
+    assert!(value["on_demand_at"].is_null() && !sentences.contains("budget"), "{sentences}");
 }
 
 #[test]

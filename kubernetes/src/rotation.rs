@@ -85,6 +85,8 @@ pub struct Rotation {
     common_name: Option<String>,
     /// Why what the store holds is not used, if it is another party's.
     foreign: Option<Arc<str>>,
+    /// The last request showed the bootstrap identity.
+    bootstrapping: bool,
 }
 
 #[derive(Debug)]
@@ -157,6 +159,7 @@ impl Rotation {
             short_lived: None,
             common_name,
             foreign,
+            bootstrapping: false,
         }
     }
 
@@ -194,6 +197,7 @@ impl Rotation {
             issued: self.issued,
             wished_lifetime: self.signer.as_ref().and_then(|signer| signer.expiration),
             short_lived: self.short_lived.clone(),
+            bootstrapping: self.bootstrapping,
             at: now,
         }
     }
@@ -257,7 +261,14 @@ impl Rotation {
         let mut pending = self.machine.pending(now)?;
         let key = self.pending.clone().filter(|_| pending.key == Key::Pending);
         pending.key = if key.is_some() { Key::Pending } else { Key::New };
-        Some(Record { server, signer_name, csr_name: self.csr_name.clone(), pending, key })
+        Some(Record {
+            server,
+            signer_name,
+            csr_name: self.csr_name.clone(),
+            pending,
+            turned_down: self.turned_down(),
+            key,
+        })
     }
 
     /// The same, if it has changed.
@@ -267,8 +278,13 @@ impl Rotation {
         }
         let pending = self.machine.pending(now)?;
         let has_key = self.pending.is_some() && pending.key == Key::Pending;
-        let is_news = self.memory.wants(&pending, has_key, now.instant);
+        let is_news = self.memory.wants(&pending, self.turned_down(), has_key, now.instant);
         is_news.then(|| self.record(now)).flatten().map(|record| Duty::Save { record: Box::new(record) })
+    }
+
+    /// The last answer was that the credential is not accepted, or may not do this.
+    fn turned_down(&self) -> Option<Failure> {
+        self.machine.last_failure().filter(|last| matches!(last, Failure::Unauthorized | Failure::Forbidden))
     }
 
     /// What was issued is not durable yet. After a crash now, the record kept leads to it once more.
@@ -388,6 +404,9 @@ impl Rotation {
         self.request_error = Some(error.to_string().into());
         let disowned = error.credential_refused || error.failure == Failure::Unauthorized;
         let refused = asking.shown.filter(|_| disowned);
+        if refused.is_some() && self.has_bootstrap() {
+            self.request_error = Some(format!("{error}; the bootstrap credential is used next").into());
+        }
         if disowned || error.failure == Failure::Forbidden {
             // If it was the bootstrap identity, our own gets another chance: it may be the only one there is.
             self.refused = refused;
@@ -433,6 +452,7 @@ impl Rotation {
             skew: signer.skew,
             roots: signer.issuers.clone(),
         };
+        self.bootstrapping = shown.is_none() && self.has_bootstrap();
         self.asking = Some(Asking { id, template: template.clone(), key, shown, progress: None });
         let seed = self.seed ^ id.get();
         let left = self.machine.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
@@ -442,6 +462,11 @@ impl Rotation {
             _ => limits,
         };
         Ok(Issuance::new(ask, signer.cluster.clone(), identity, limits, seed))
+    }
+
+    fn has_bootstrap(&self) -> bool {
+        let ask_as = self.signer.as_ref().map(|signer| &signer.ask_as);
+        matches!(ask_as, Some(AskAs::Own { bootstrap: Some(_) }))
     }
 
     /// Our own certificate while it is of use; else whatever was given for that case.

@@ -29,7 +29,7 @@ fn record(key: Option<KeyPair>, refusal: Option<Refusal>) -> Record {
     };
     let (signer_name, csr_name) = ("kubernetes.io/kubelet-serving".into(), "node-csr-abc".into());
     let server = Some("https://api.example:6443".into());
-    Record { server, signer_name, csr_name, pending, key: key.map(Arc::new) }
+    Record { server, signer_name, csr_name, pending, turned_down: None, key: key.map(Arc::new) }
 }
 
 fn denied() -> Refusal {
@@ -44,6 +44,7 @@ fn same(one: &Record, other: &Record) -> bool {
     let key = |record: &Record| record.key.as_ref().map(|key| key.to_pem());
     one.server == other.server
         && (&one.signer_name, &one.csr_name, &one.pending) == (&other.signer_name, &other.csr_name, &other.pending)
+        && one.turned_down == other.turned_down
         && key(one) == key(other)
 }
 
@@ -67,6 +68,7 @@ proptest! {
         ips in vec(any::<std::net::IpAddr>(), 0..3),
         times in any::<[i64; 3]>(),
         refusal in proptest::option::of((0..6_usize, any::<u32>())),
+        turned_down in proptest::sample::select(vec![None, Some(Failure::Unauthorized), Some(Failure::Forbidden)]),
     ) {
         let template = Template::new(names[0].as_str())
             .with_organizations(organizations)
@@ -76,7 +78,7 @@ proptest! {
         let refusal = refusal.map(|(n, failures)| Refusal { failure: REFUSALS[n], failures, retry_at });
         let pending = Pending { template: Arc::new(template), key: Key::New, submitted, budget_whole, refusal };
         let record =
-            Record { server, signer_name: names[2].clone(), csr_name: names[3].clone(), pending, key: None };
+            Record { server, signer_name: names[2].clone(), csr_name: names[3].clone(), pending, turned_down, key: None };
         prop_assert!(same(&Record::decode(&record.encode()).unwrap(), &record));
     }
 

@@ -73,12 +73,13 @@ fn expired(of: &str, snapshot: &Snapshot) {
 
 /// How the attempt to get one goes.
 fn request(of: &str, before: &Snapshot, after: &Snapshot) {
-    // A retry is logged by why the attempt before it failed.
+    // A retry is logged by why the attempt before it failed, unless it is the first one with the bootstrap credential.
     let retries = |now| matches!(before.state, State::BackingOff { reason, .. } | State::Requesting { reason, .. } if reason == now);
     if let State::Requesting { reason, .. } = after.state
-        && !retries(reason)
+        && (!retries(reason) || after.bootstrapping && !before.bootstrapping)
     {
-        tracing::info!("{of}requesting a new certificate: {reason}");
+        let with = if after.bootstrapping { " with the bootstrap credential" } else { "" };
+        tracing::info!("{of}requesting a new certificate{with}: {reason}");
     }
     // Each attempt that fails says why, though it be the same as before.
     let failed = matches!(after.state, State::BackingOff { .. }) && after.state != before.state;

@@ -28,12 +28,13 @@ struct Mark {
     submission: Option<RequestId>,
     key: bool,
     refusal: Option<(Failure, u32)>,
+    turned_down: Option<Failure>,
 }
 
 impl Memory {
     /// The memory of a rotation that starts from this record.
     pub(super) fn new(backoff: Backoff, seed: u64, kept: Option<&Record>) -> Self {
-        let given = kept.map(|record| Mark::of(None, &record.pending, record.key.is_some()));
+        let given = kept.map(|record| Mark::of(None, &record.pending, record.turned_down, record.key.is_some()));
         Self { backoff, seed, submission: None, given, failures: 0, again_at: None, error: None }
     }
 
@@ -42,8 +43,8 @@ impl Memory {
     }
 
     /// Whether this is to be saved now, which is then taken for done.
-    pub(super) fn wants(&mut self, pending: &Pending, key: bool, now: Instant) -> bool {
-        let mark = Some(Mark::of(self.submission, pending, key));
+    pub(super) fn wants(&mut self, pending: &Pending, turned_down: Option<Failure>, key: bool, now: Instant) -> bool {
+        let mark = Some(Mark::of(self.submission, pending, turned_down, key));
         let wanted = self.given != mark || self.again_at.is_some_and(|at| at <= now);
         if wanted {
             self.given = mark;
@@ -76,8 +77,8 @@ impl Memory {
 }
 
 impl Mark {
-    fn of(submission: Option<RequestId>, pending: &Pending, key: bool) -> Self {
+    fn of(submission: Option<RequestId>, pending: &Pending, turned_down: Option<Failure>, key: bool) -> Self {
         let refusal = pending.refusal.map(|refusal| (refusal.failure, refusal.failures));
-        Self { submission, key, refusal }
+        Self { submission, key, refusal, turned_down }
     }
 }

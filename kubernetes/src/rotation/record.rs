@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use perennial::{Key, Pending, Refusal, Template, UnixTime};
+use perennial::{Failure, Key, Pending, Refusal, Template, UnixTime};
 use perennial_pki::{KeyError, KeyPair};
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
@@ -27,6 +27,9 @@ pub struct Record {
     pub csr_name: String,
     /// The request, the budget and the refusal.
     pub pending: Pending,
+    /// The API server accepted the credential for none of the requests so far: [`Failure::Unauthorized`] or
+    /// [`Failure::Forbidden`]. For people; a restart asks again at once.
+    pub turned_down: Option<Failure>,
     /// The key, if it may be used once more ([`Key::Pending`]).
     pub key: Option<Arc<KeyPair>>,
 }
@@ -54,6 +57,7 @@ impl Record {
                 failures,
                 retry_at: retry_at.as_millis(),
             }),
+            turned_down: self.turned_down.map(disk_name::failure),
             key: None,
         };
         // Names, numbers and lists always serialize.
@@ -99,7 +103,10 @@ impl Record {
             budget_whole: UnixTime::from_millis(text.budget_whole),
             refusal: refusal.transpose()?,
         };
-        Ok(Self { server: text.server, signer_name: text.signer_name, csr_name: text.csr_name, pending, key })
+        // A name of another version changes nothing.
+        let turned_down = text.turned_down.as_deref().and_then(disk_name::failure_named);
+        let (server, signer_name, csr_name) = (text.server, text.signer_name, text.csr_name);
+        Ok(Self { server, signer_name, csr_name, pending, turned_down, key })
     }
 }
 
@@ -125,6 +132,8 @@ struct Text<'a> {
     budget_whole: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<RefusalText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    turned_down: Option<String>,
     /// The lines of a PEM text: there is nothing in them to be escaped, so reading them makes no copies.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     key: Option<Vec<&'a str>>,

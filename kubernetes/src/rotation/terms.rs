@@ -120,6 +120,8 @@ pub struct Snapshot {
     /// Why the certificate held lives too short for the policy to replace it in time, for people; `None` once a longer one
     /// is issued.
     pub short_lived: Option<Arc<str>>,
+    /// The last request showed the bootstrap credential, not the certificate held.
+    pub bootstrapping: bool,
     /// When this was so.
     pub at: Now,
 }
