@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::remedies::{is_harmless, remedy};
 use crate::report::{self, print};
 use crate::rotation::{PREFIX, SERVING_PREFIX};
+use crate::spans::words;
 use found::{Found, Verdict, find};
 use pending::Pending;
 
@@ -58,6 +59,8 @@ struct View {
     found: Found,
     verdict: Verdict,
     pending: Pending,
+    /// The submission budget is used up: a request made on demand waits until then.
+    on_demand_at: Option<UnixTime>,
     /// Pairs that were in use before, and the files they are in.
     previous: Vec<(String, Chain)>,
     /// Each with what to do about it.
@@ -81,14 +84,17 @@ impl View {
             Ok(None) | Err(_) if prefix == SERVING_PREFIX => KUBELET_SERVING_SIGNER.to_owned(),
             Ok(None) | Err(_) => KUBELET_CLIENT_SIGNER.to_owned(),
         };
-        let mut verdict = found.verdict(policy, &signer_name, now);
+        let on_demand_at =
+            record.as_ref().ok().and_then(Option::as_ref).map(|record| record.pending.on_demand_at(policy));
+        let pending = Pending::of(record, found.chain());
+        let mut verdict = found.verdict(policy, &signer_name, pending.phrase(now).as_deref(), now);
         if verdict.good && !in_order {
             let words = format!("not in order, see the problems; {}", verdict.words);
             verdict = Verdict { state: "damaged", words, good: false, ..verdict };
         }
         let previous = previous.filter(|(file, _)| Some(file.as_str()) != found.file()).collect();
-        let pending = Pending::of(record, found.chain());
-        Ok(Self { prefix: prefix.to_owned(), found, verdict, pending, previous, problems, aside })
+        let on_demand_at = on_demand_at.filter(|at| *at > now);
+        Ok(Self { prefix: prefix.to_owned(), found, verdict, pending, on_demand_at, previous, problems, aside })
     }
 
     fn to_json(&self) -> Value {
@@ -103,6 +109,7 @@ impl View {
         });
         let more = json!({
             "pending": self.pending.to_json(),
+            "on_demand_at": self.on_demand_at.map(|at| at.to_string()),
             "previous": previous.collect::<Vec<_>>(),
             "problems": self.problems.iter().map(|(problem, _)| problem).collect::<Vec<_>>(),
             "remedies": self.problems.iter().map(|(_, remedy)| remedy).collect::<Vec<_>>(),
@@ -116,6 +123,9 @@ impl View {
         lines.extend(self.found.lines());
         lines.extend(self.verdict.rotate_at.map(|at| ("rotation at", at.to_string())));
         lines.extend(self.pending.to_text(now));
+        lines.extend(self.on_demand_at.map(|at| {
+            ("budget", format!("used up: a request on demand (SIGUSR1) waits until {at}, for {}", words(at.since(now))))
+        }));
         lines.extend(self.previous.iter().map(|(file, chain)| {
             let until = chain.certificate().validity.not_after();
             ("previous", format!("{file}, serial {}, valid until {until}", chain.serial()))

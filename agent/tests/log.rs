@@ -48,7 +48,7 @@ fn certificate_too_short_lived_is_warned_about() {
     let signer = Signer::start(directory, &["--signing-duration", "4s"]);
     let run = Process::start(directory, &run_arguments(&[]));
     let logged = |part: &str| until(part, || run.stderr().contains(part).then_some(()));
-    logged("requesting a new certificate: there is none yet");
+    logged("requesting a new certificate with the bootstrap credential: there is none yet");
     logged("too short-lived for this policy, which needs 128.6 s");
     logged("requesting a new certificate: the current one has passed its rotation point");
     // From now on, nobody replaces it.
@@ -62,4 +62,52 @@ fn certificate_too_short_lived_is_warned_about() {
     // A start with it says so, too.
     let again = Process::start(directory, &run_arguments(&[]));
     until("reminder", || again.stderr().contains("WARN perennial_std::log: no valid certificate").then_some(()));
+}
+
+#[test]
+fn credential_that_is_turned_down_is_shown_by_log_and_status() {
+    for (status, word) in [(401, "our credential was not accepted"), (403, "our credential lacks the permission")] {
+        let directory = TempDir::new().unwrap();
+        let directory = directory.path();
+        let faults = format!("rules: [{{ match: {{ method: POST }}, fault: {{ answer: {{ status: {status} }} }} }}]");
+        fs::write(directory.join("faults.yaml"), faults).unwrap();
+        let _signer = Signer::start(directory, &["--faults", "faults.yaml"]);
+        let run = Process::start(directory, &run_arguments(&[]));
+        until("the bootstrap credential", || {
+            run.stderr()
+                .contains("requesting a new certificate with the bootstrap credential: there is none yet")
+                .then_some(())
+        });
+        let shown = until("the reason in status", || {
+            let shown = perennial(directory, &["status", "--cert-dir", "worker/pki"]);
+            shown.stdout.contains(word).then_some(shown.stdout)
+        });
+        assert!(shown.contains("failed      node-csr-"), "{shown}");
+    }
+}
+
+#[test]
+fn refused_certificate_names_the_bootstrap_credential_as_next() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    // The first request is let through.
+    let faults = "rules: [{ match: { method: POST, nth: 2 }, times: 1, fault: { answer: { status: 401 } } }]";
+    fs::write(directory.join("faults.yaml"), faults).unwrap();
+    let _signer = Signer::start(directory, &["--faults", "faults.yaml"]);
+    let mut run = Process::start(directory, &run_arguments(&["--json"]));
+    run.event("issued", 1);
+    run.signal(rustix::process::Signal::USR1);
+    run.event("rotated", 1);
+    let log = run.stderr();
+    assert!(log.contains("; the bootstrap credential is used next"), "{log}");
+    let requests = log.lines().filter(|line| line.contains("requesting a new certificate"));
+    let requests: Vec<&str> = requests.map(|line| line.split_once("requesting").unwrap().1).collect();
+    assert_eq!(
+        requests,
+        [
+            " a new certificate with the bootstrap credential: there is none yet",
+            " a new certificate: somebody asked for it",
+            " a new certificate with the bootstrap credential: the server refused the current one",
+        ]
+    );
 }

@@ -63,6 +63,14 @@ pub struct Pending {
     pub refusal: Option<Refusal>,
 }
 
+impl Pending {
+    /// When the submission budget allows a request that is not urgent, one made on demand say, as far as it was used up by
+    /// then.
+    pub fn on_demand_at(&self, policy: &Policy) -> UnixTime {
+        self.budget_whole.before(policy.budget.refill_of(policy.budget.size().saturating_sub(2)))
+    }
+}
+
 /// A refusal to be remembered across restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Refusal {

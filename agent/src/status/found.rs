@@ -87,8 +87,14 @@ impl Found {
         }
     }
 
-    /// What to say of it, if its rotation goes by this policy and this signer.
-    pub(super) fn verdict(&self, policy: &Policy, signer_name: &str, now: UnixTime) -> Verdict {
+    /// What to say of it, if its rotation goes by this policy and this signer, and of the `request` for another one.
+    pub(super) fn verdict(&self, policy: &Policy, signer_name: &str, request: Option<&str>, now: UnixTime) -> Verdict {
+        let verdict = self.verdict_alone(policy, signer_name, request.is_some(), now);
+        let more = request.map(|request| format!("; {request}")).unwrap_or_default();
+        Verdict { words: verdict.words + &more, ..verdict }
+    }
+
+    fn verdict_alone(&self, policy: &Policy, signer_name: &str, requested: bool, now: UnixTime) -> Verdict {
         let bad = |state, words: String| Verdict { state, words, good: false, rotate_at: None };
         let (chain, key_matches) = match self {
             Self::Nothing => return bad("none", "there is no certificate".into()),
@@ -108,7 +114,9 @@ impl Found {
         } else if now >= rotate_at {
             bad("due", format!("due for rotation for {}, still valid for {left}", words(now.since(rotate_at))))
         } else {
-            let words = format!("good, to be rotated in {}; valid for {left}", words(rotate_at.since(now)));
+            // What was requested already is not rotated then.
+            let rotated = format!("to be rotated in {}; ", words(rotate_at.since(now)));
+            let words = format!("good, {}valid for {left}", if requested { "" } else { &rotated });
             Verdict { state: "good", words, good: true, rotate_at: None }
         };
         Verdict { rotate_at: Some(rotate_at), ..verdict }

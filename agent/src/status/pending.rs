@@ -1,6 +1,6 @@
 //! The request that has not led to a certificate yet.
 
-use perennial::UnixTime;
+use perennial::{Failure, Refusal, UnixTime};
 use perennial_kubernetes::rotation::Record;
 use perennial_pki::Chain;
 use perennial_std::Directory;
@@ -41,17 +41,33 @@ impl Pending {
             Self::Nothing => Value::Null,
             Self::Unreadable(why) => json!({ "error": why }),
             Self::Request(record) => json!({
+                "state": state(record).name(),
                 "csr": record.csr_name,
                 "signer": record.signer_name,
                 "common_name": record.pending.template.common_name(),
                 "submitted": record.pending.submitted.to_string(),
+                "turned_down": record.turned_down.map(Failure::name),
                 "refusal": record.pending.refusal.map(|refusal| json!({
+                    "failure": refusal.failure.name(),
                     "reason": refusal.failure.describe(),
                     "failures": refusal.failures,
                     "retry_at": refusal.retry_at.to_string(),
                 })),
             }),
         }
+    }
+
+    /// What to add to the verdict on the certificate.
+    pub(super) fn phrase(&self, now: UnixTime) -> Option<String> {
+        let Self::Request(record) = self else { return None };
+        let ago = words(now.since(record.pending.submitted));
+        Some(match state(record) {
+            State::Waiting => format!("a new one was requested {ago} ago"),
+            State::TurnedDown(failure) => format!("the request {ago} ago failed: {}", failure.describe()),
+            State::Refused(Refusal { failure, retry_at, .. }) => {
+                format!("the request {ago} ago failed: {}; next {}", failure.describe(), at(retry_at, now))
+            }
+        })
     }
 
     pub(super) fn to_text(&self, now: UnixTime) -> Vec<(&'static str, String)> {
@@ -64,16 +80,57 @@ impl Pending {
             Self::Request(record) => record,
         };
         let submitted = record.pending.submitted;
-        let asked = format!("{submitted}, {} ago", words(now.since(submitted)));
-        let mut lines = vec![("pending", record.csr_name.clone()), ("asked at", asked)];
-        if let Some(refusal) = record.pending.refusal {
-            let next = match refusal.retry_at {
-                _ if record.key.is_some() => "this is the next attempt".to_owned(),
-                at if at > now => format!("to be asked again at {at}, in {}", words(at.since(now))),
-                _ => "to be asked again at once".to_owned(),
-            };
-            lines.push(("refused", format!("{}; {next}", refusal.failure.describe())));
+        let asked = ("asked at", format!("{submitted}, {} ago", words(now.since(submitted))));
+        let name = record.csr_name.clone();
+        match (state(record), record.pending.refusal) {
+            (State::Refused(Refusal { failure, retry_at, .. }), _) => {
+                vec![
+                    ("refused", name),
+                    asked,
+                    ("  reason", failure.describe().to_owned()),
+                    ("  next", at(retry_at, now)),
+                ]
+            }
+            (State::TurnedDown(failure), _) => {
+                vec![("failed", name), asked, ("  reason", failure.describe().to_owned())]
+            }
+            (State::Waiting, Some(before)) => {
+                vec![("pending", name), asked, ("  before", before.failure.describe().to_owned())]
+            }
+            (State::Waiting, None) => vec![("pending", name), asked],
         }
-        lines
     }
+}
+
+/// What became of a request.
+enum State {
+    /// It has no answer that is known here.
+    Waiting,
+    /// The server did not accept the credential, so that there may be no request object.
+    TurnedDown(Failure),
+    /// There was an answer, and the next request has to wait.
+    Refused(Refusal),
+}
+
+impl State {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::TurnedDown(_) => "turned_down",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
+fn state(record: &Record) -> State {
+    match (record.turned_down, record.pending.refusal) {
+        (Some(failure), _) => State::TurnedDown(failure),
+        // With a key, this is the attempt after it.
+        (None, Some(refusal)) if record.key.is_none() => State::Refused(refusal),
+        (None, _) => State::Waiting,
+    }
+}
+
+fn at(retry_at: UnixTime, now: UnixTime) -> String {
+    if retry_at > now { format!("at {retry_at}, in {}", words(retry_at.since(now))) } else { "at once".into() }
 }
