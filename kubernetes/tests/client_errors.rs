@@ -9,6 +9,7 @@ use client_support::*;
 use perennial::Failure;
 use perennial_kubernetes::client::{Call, CsrError, ExchangeError, Issuance, Limits, Request};
 use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+use perennial_pki::Roots;
 
 fn mentions(error: &CsrError, parts: &[&str]) {
     for part in parts {
@@ -232,6 +233,89 @@ fn a_server_signed_by_another_ca_names_the_ca_to_check() {
     let error = world.run(&mut scene.issuance()).unwrap_err();
     assert_eq!(error.failure, Failure::Unreachable);
     mentions(&error, &["not trusted", "certificate-authority", "CN=the test CA", "https://api.example:6443"]);
+}
+
+/// What a server presents that is trusted by its own certificate.
+struct OwnCertificate {
+    params: rcgen::CertificateParams,
+    key: rcgen::KeyPair,
+}
+
+impl OwnCertificate {
+    fn new(change: impl FnOnce(&mut rcgen::CertificateParams)) -> Self {
+        let mut params = rcgen::CertificateParams::new(["api.example".to_owned()]).unwrap();
+        let at = |seconds| time::OffsetDateTime::from_unix_timestamp(EPOCH + seconds).unwrap();
+        (params.not_before, params.not_after) = (at(-60), at(86_400));
+        change(&mut params);
+        Self { params, key: rcgen::KeyPair::generate().unwrap() }
+    }
+
+    /// What becomes of a request to it, if `trusted`, or itself, is the CA bundle.
+    fn outcome(&self, scene: &Scene, issuer: Option<&Self>, trusted: Option<&str>) -> Result<(), String> {
+        let pem = match issuer {
+            Some(issuer) => {
+                let issuer = rcgen::Issuer::from_params(&issuer.params, &issuer.key);
+                self.params.signed_by(&self.key, &issuer).unwrap().pem()
+            }
+            None => self.params.self_signed(&self.key).unwrap().pem(),
+        };
+        let roots = Roots::from_pem(trusted.unwrap_or(&pem).as_bytes()).unwrap();
+        for versions in [&[&rustls::version::TLS13], &[&rustls::version::TLS12]] {
+            let mut world = scene.world(|_| Reply::json(200, b"{}".to_vec()));
+            world.config = server_config_with(versions, None, &pem, &self.key);
+            let cluster = Cluster::from_url("https://api.example:6443").unwrap().with_roots(roots.clone());
+            let mut call =
+                Call::new(Request::get("/version"), Arc::new(cluster), Identity::Anonymous, Limits::default());
+            world.run(&mut call).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn servers_own_certificate_is_a_ca_if_it_is_the_very_one() {
+    use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa};
+    let scene = Scene::new();
+    let is_ca = |params: &mut rcgen::CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let works = |own: OwnCertificate, issuer: Option<&OwnCertificate>| own.outcome(&scene, issuer, None);
+    assert_eq!(works(OwnCertificate::new(is_ca), None), Ok(()), "CA:TRUE");
+    assert_eq!(works(OwnCertificate::new(|_| {}), None), Ok(()), "no basic constraints");
+    assert_eq!(works(OwnCertificate::new(|params| params.is_ca = IsCa::ExplicitNoCa), None), Ok(()), "CA:FALSE");
+    assert_eq!(works(OwnCertificate::new(|_| {}), Some(&OwnCertificate::new(is_ca))), Ok(()), "a leaf");
+    let serves = |params: &mut rcgen::CertificateParams| {
+        is_ca(params);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    };
+    assert_eq!(works(OwnCertificate::new(serves), None), Ok(()), "server auth");
+
+    let past = time::OffsetDateTime::from_unix_timestamp(EPOCH - 1).unwrap();
+    let future = time::OffsetDateTime::from_unix_timestamp(EPOCH + 60).unwrap();
+    for own in [
+        OwnCertificate::new(|params| {
+            is_ca(params);
+            params.not_after = past;
+        }),
+        OwnCertificate::new(|params| {
+            is_ca(params);
+            params.not_before = future;
+        }),
+        OwnCertificate::new(|params| {
+            is_ca(params);
+            params.subject_alt_names = vec![rcgen::SanType::DnsName("other.example".try_into().unwrap())];
+        }),
+        OwnCertificate::new(|params| {
+            is_ca(params);
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        }),
+    ] {
+        let why = own.outcome(&scene, None, None).unwrap_err();
+        assert!(why.starts_with("the server's certificate is not trusted: "), "{why}");
+    }
+    // Of the same name and another key, it is not the one.
+    let trusted = OwnCertificate::new(is_ca);
+    let trusted = trusted.params.self_signed(&trusted.key).unwrap().pem();
+    let why = OwnCertificate::new(is_ca).outcome(&scene, None, Some(&trusted)).unwrap_err();
+    assert!(why.contains("not trusted"), "{why}");
 }
 
 fn issuance_at(scene: &Scene, cluster: Cluster) -> Issuance {

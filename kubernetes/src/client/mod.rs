@@ -19,6 +19,7 @@ mod progress;
 mod session;
 mod tls;
 mod tls_error;
+mod trust;
 mod tunnel;
 mod watch;
 

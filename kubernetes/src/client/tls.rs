@@ -8,7 +8,7 @@ use std::time::Duration;
 use perennial::UnixTime;
 use perennial_pki::provider;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime as TlsTime};
 use rustls::sign::CertifiedKey;
@@ -16,6 +16,7 @@ use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 
 use super::exchange::ExchangeError;
+use super::trust::Trusted;
 use crate::cluster::{Cluster, Identity};
 
 /// A client connection to `cluster` as `identity`, the server's certificate judged as of `now`.
@@ -31,8 +32,7 @@ pub(crate) fn connection(
     let verifier: Arc<dyn ServerCertVerifier> = if cluster.insecure_skip_tls_verify() {
         Arc::new(TakenAtItsWord(provider))
     } else {
-        let roots = cluster.roots().ok_or(ExchangeError::NoRoots)?.store();
-        WebPkiServerVerifier::builder_with_provider(roots, provider).build().map_err(ExchangeError::setup)?
+        Arc::new(Trusted::new(cluster.roots().ok_or(ExchangeError::NoRoots)?, provider)?)
     };
     let presented = Presented::default();
     let verifier = Witness { verifier, presented: presented.clone() };

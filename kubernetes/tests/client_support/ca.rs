@@ -82,6 +82,16 @@ pub(crate) fn server_config_for(
 ) -> Arc<ServerConfig> {
     let key = rcgen::KeyPair::generate().unwrap();
     let pem = ca.sign(&rcgen::PublicKeyData::subject_public_key_info(&key), &[name], false, 86_400 * 365);
+    server_config_with(versions, clients, &pem, &key)
+}
+
+/// A server that presents this certificate.
+pub(crate) fn server_config_with(
+    versions: &[&'static SupportedProtocolVersion],
+    clients: Option<&Ca>,
+    pem: &str,
+    key: &rcgen::KeyPair,
+) -> Arc<ServerConfig> {
     let builder =
         ServerConfig::builder_with_details(provider(), Arc::new(FixedTime)).with_protocol_versions(versions).unwrap();
     let builder = match clients {

@@ -7,7 +7,7 @@ mod reply;
 mod scene;
 mod world;
 
-pub(crate) use ca::{Ca, server_config, server_config_for};
+pub(crate) use ca::{Ca, server_config, server_config_for, server_config_with};
 pub(crate) use reply::{Asked, End, Reply, chunk};
 pub(crate) use scene::{Scene, ask};
 pub(crate) use world::World;
