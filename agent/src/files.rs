@@ -16,13 +16,19 @@ use perennial_pki::PemError;
 
 /// Writes a file (mode 0600) in one step, durably: whatever happens, readers find the old one or the new one.
 pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let (path, temporary) = places(path)?;
-    let written = create(&temporary, contents).and_then(|()| fs::rename(&temporary, &path));
+    // Through a link, to the file itself.
+    replace_name(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), contents)
+}
+
+/// As [`replace`], but a link is replaced, and nothing is written through it: others may have put it there.
+pub(crate) fn replace_name(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let temporary = temporary(path)?;
+    let written = create(&temporary, contents).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // The first error is the one to report.
         let _ = fs::remove_file(&temporary);
     }
-    written.and_then(|()| File::open(parent(&path))?.sync_all())
+    written.and_then(|()| File::open(parent(path))?.sync_all())
 }
 
 /// Reads a file that is read again while the process runs, and so has to be a regular one. At most [`LONGEST`] bytes.
@@ -34,6 +40,25 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     };
     bounded(file)
+}
+
+/// Reads a file that only this user or root can have written; `None` if there is none.
+///
+/// # Errors
+/// If it is a link or anything else but a regular file, others could have written it, or the system refuses.
+pub(crate) fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW).bits().cast_signed();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let found = file.metadata()?;
+    let owner_fits = [0, geteuid().as_raw()].contains(&found.uid());
+    if !found.is_file() || !owner_fits || found.mode() & 0o022 != 0 {
+        let why = "others could have written it, or it is not a regular file";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    bounded(file).map(Some)
 }
 
 /// Reads a file that is read once: a pipe (`/dev/stdin`, `<(…)`) will do, if it ends within [`PATIENCE`].
@@ -127,7 +152,7 @@ pub(crate) fn warn_of_skipped(bundle: &Path, skipped: &[PemError]) {
 pub(crate) fn probe(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = parent(path).ancestors().take_while(|directory| is_missing(directory)).collect();
     let probed = create_directory(parent(path)).and_then(|()| {
-        let (_, temporary) = places(path)?;
+        let temporary = temporary(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()))?;
         create(&temporary, b"").and_then(|()| fs::remove_file(&temporary))
     });
     // The innermost first. Another program may have put something there meanwhile.
@@ -158,15 +183,13 @@ fn mount_root(_: &Path) -> bool {
     false
 }
 
-/// The file to replace, and one beside it to begin with, which does not exist.
-fn places(path: &Path) -> io::Result<(PathBuf, PathBuf)> {
-    // Through a link, to the file itself.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+/// A file beside the one to replace, which does not exist.
+fn temporary(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::other("this path names no file"))?;
-    let mut temporary = parent(&path).join(name).into_os_string();
+    let mut temporary = parent(path).join(name).into_os_string();
     temporary.push(format!(".{}.tmp", std::process::id()));
-    sweep(&path);
-    Ok((path, PathBuf::from(temporary)))
+    sweep(path);
+    Ok(PathBuf::from(temporary))
 }
 
 /// Removes what killed processes of ours left beside this file: `NAME.PID.tmp` of a process that is no more.

@@ -7,6 +7,7 @@ mod demo;
 mod embedded;
 mod failure;
 mod files;
+mod hook_debt;
 mod journal;
 mod kubeconfigs;
 mod lines;

@@ -17,6 +17,7 @@ use perennial::Now;
 use perennial_kubernetes::rotation::Observer;
 use perennial_std::{FileCredential, Handle, clock};
 
+use crate::hook_debt::Debts;
 use crate::journal::Journal;
 use crate::lines::Lines;
 use crate::pulse::Pulse;
@@ -33,10 +34,13 @@ pub(crate) struct Metrics {
 }
 
 /// The process, and who else looks on at it.
-struct About {
-    runtime: &'static str,
-    outputs: Vec<Output>,
-    journal: Option<Arc<Journal>>,
+#[derive(Default)]
+pub(crate) struct About {
+    pub(crate) runtime: &'static str,
+    pub(crate) outputs: Vec<Output>,
+    pub(crate) journal: Option<Arc<Journal>>,
+    /// `None` without `--on-rotated`.
+    pub(crate) debts: Option<Debts>,
 }
 
 /// A queue of lines, and the name of the descriptor behind it.
@@ -63,13 +67,8 @@ pub(crate) enum Source {
 }
 
 impl Metrics {
-    pub(crate) fn new(
-        runtime: &'static str,
-        outputs: Vec<Output>,
-        journal: Option<Arc<Journal>>,
-        pulse: Arc<Pulse>,
-    ) -> Arc<Self> {
-        Arc::new(Self { about: About { runtime, outputs, journal }, pulse, kept: Mutex::default() })
+    pub(crate) fn new(about: About, pulse: Arc<Pulse>) -> Arc<Self> {
+        Arc::new(Self { about, pulse, kept: Mutex::default() })
     }
 
     /// Counts the steps of the certificate of this name. One that is observed again goes on from where it was.
@@ -183,7 +182,7 @@ mod tests {
                 at: now,
             };
             let link = Arc::new(Link::new("node".into(), snapshot));
-            let metrics = Metrics::new("std", Vec::new(), None, Arc::default());
+            let metrics = Metrics::new(About::default(), Arc::default());
             metrics
                 .watch([("node".to_owned(), Source::Rotation(Handle::new(link.clone()), Lacking::default()))].into());
             Self { metrics, link }
@@ -198,7 +197,7 @@ mod tests {
 
     #[test]
     fn an_expired_certificate_has_a_time_to_live_below_zero_and_an_end() {
-        let metrics = Metrics::new("std", Vec::new(), None, Arc::default());
+        let metrics = Metrics::new(About::default(), Arc::default());
         let rotation = Rotation::new();
         let credential = interim(&Template::node("worker"), Now::default().unix).unwrap();
         let end = credential.chain().certificate().validity.not_after();

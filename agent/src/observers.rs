@@ -9,8 +9,9 @@ use perennial_kubernetes::rotation::Observer;
 use serde_json::json;
 
 use crate::cli;
+use crate::hook_debt::Debts;
 use crate::journal::Journal;
-use crate::metrics::{Metrics, Output, Source};
+use crate::metrics::{About, Metrics, Output, Source};
 use crate::pulse::Pulse;
 use crate::report::Report;
 
@@ -32,16 +33,15 @@ pub(crate) struct Observers {
 
 impl Observers {
     /// Starts them. What the system refuses is logged, and tried again.
-    pub(crate) fn start(
-        options: &cli::Observe,
-        runtime: cli::Runtime,
-        node: Option<&str>,
-        outputs: Vec<Output>,
-    ) -> Self {
+    pub(crate) fn start(run: &cli::Run, outputs: Vec<Output>, debts: Option<&Debts>) -> Self {
+        let options = &run.observe;
         let (pulse, listen) = (Arc::<Pulse>::default(), options.metrics_listen);
         let journal = options.journal.as_deref().map(|path| Arc::new(Journal::start(path, options.journal_limit)));
-        let metrics = listen.map(|_| Metrics::new(runtime.name(), outputs, journal.clone(), pulse.clone()));
-        let names = options.metrics_host.iter().cloned().chain(node.map(str::to_owned)).collect();
+        let metrics = listen.map(|_| {
+            let (runtime, journal, debts) = (run.runtime.name(), journal.clone(), debts.cloned());
+            Metrics::new(About { runtime, outputs, journal, debts }, pulse.clone())
+        });
+        let names = options.metrics_host.iter().chain(&run.node_name).cloned().collect();
         Self { pulse, journal, metrics, listen, names, refused: None }
     }
 

@@ -54,24 +54,25 @@ pub(crate) fn run(options: &cli::Run, log: Option<Lines>) -> Result<(), Failure>
 
 /// From one reading of the configuration to the next, until the end.
 fn keep(options: &cli::Run, report: &mut Report, log: Option<Lines>) -> Result<(), Failure> {
-    let mut hook = Hook::new(options.service.on_rotated.clone());
+    let service = &options.service;
+    let hook = Hook::new(service.on_rotated.clone(), service.on_rotated_timeout, options.once);
     // Everything that can be wrong with the input is found before anything is started or written.
     let mut session = Session::prepare(options, Settings::read(options)?, None)?;
     let outputs = log.map(|log| ("stderr", log)).into_iter();
     let outputs = outputs.chain(report.lines().map(|lines| ("stdout", lines.clone()))).collect();
-    let mut observers = Observers::start(&options.observe, options.runtime, options.node_name.as_deref(), outputs);
+    let mut observers = Observers::start(options, outputs, hook.debts());
     let wakes = Wakes::new()?;
     session.claim()?;
     let mut service = Service::new(&observers.pulse)?;
     let mut carried = Carried::default();
     loop {
-        let mut running = session.start(carried, &wakes, &observers, report)?;
-        let ended = running.until_ended(&wakes, &mut observers, report, &mut hook, &mut service);
+        let mut running = session.start(carried, &wakes, &observers, &hook, report)?;
+        let ended = running.until_ended(&wakes, &mut observers, report, &hook, &mut service);
         match &ended {
             Ok(Ended::Reloaded(_)) => service.reloading(),
             Ok(Ended::Stopped | Ended::InPlace) | Err(_) => service.stopping(),
         }
-        carried = running.stop(report, &mut hook);
+        carried = running.stop(report, &hook);
         match ended? {
             Ended::Stopped => {
                 hook.finish_within(PATIENCE);
@@ -79,9 +80,9 @@ fn keep(options: &cli::Run, report: &mut Report, log: Option<Lines>) -> Result<(
                 return Ok(());
             }
             Ended::InPlace => {
-                hook.finish();
+                let paid = hook.finish();
                 observers.finish_within(OUTPUT);
-                return Ok(());
+                return paid;
             }
             Ended::Reloaded(next) => {
                 session = *next;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::cli;
 use crate::failure::Failure;
+use crate::hook_debt::{self, Record};
 use crate::remedies::{is_harmless, remedy};
 use crate::report::{self, print};
 use crate::rotation::{PREFIX, SERVING_PREFIX};
@@ -66,6 +67,40 @@ struct View {
     /// Each with what to do about it.
     problems: Vec<(String, &'static str)>,
     aside: Vec<String>,
+    hook: Option<HookState>,
+}
+
+/// What the record of `--on-rotated` says of the certificate in use.
+struct HookState {
+    owed: bool,
+    attempts: u32,
+    error: Option<String>,
+}
+
+impl HookState {
+    fn of(directory: &Path, prefix: &str, chain: Option<&Chain>) -> Option<Self> {
+        let in_use = chain.map(|chain| format!("{:x}", chain.certificate().fingerprint));
+        match Record::read(&hook_debt::place(directory, prefix)) {
+            Ok(None) => None,
+            Ok(Some(Record { done, failed })) => {
+                let failed = failed.filter(|(subject, ..)| in_use.as_ref() == Some(subject));
+                let (attempts, error) = failed.map_or((0, None), |(_, attempts, error)| (attempts, Some(error)));
+                Some(Self { owed: in_use.is_some() && in_use != done, attempts, error })
+            }
+            Err(error) => Some(Self { owed: false, attempts: 0, error: Some(format!("not known: {error}")) }),
+        }
+    }
+
+    fn to_text(&self) -> String {
+        let error = self.error.as_deref();
+        match (self.owed, self.attempts) {
+            (false, _) => error.unwrap_or("has run for this certificate").to_owned(),
+            (true, 0) => "owed: has not run for this certificate yet".into(),
+            (true, attempts) => {
+                format!("owed: --on-rotated {}; failed attempts: {attempts}", error.unwrap_or_default())
+            }
+        }
+    }
 }
 
 impl View {
@@ -94,7 +129,8 @@ impl View {
         }
         let previous = previous.filter(|(file, _)| Some(file.as_str()) != found.file()).collect();
         let on_demand_at = on_demand_at.filter(|at| *at > now);
-        Ok(Self { prefix: prefix.to_owned(), found, verdict, pending, on_demand_at, previous, problems, aside })
+        let hook = HookState::of(directory.path(), prefix, found.chain());
+        Ok(Self { prefix: prefix.to_owned(), found, verdict, pending, on_demand_at, previous, problems, aside, hook })
     }
 
     fn to_json(&self) -> Value {
@@ -114,6 +150,9 @@ impl View {
             "problems": self.problems.iter().map(|(problem, _)| problem).collect::<Vec<_>>(),
             "remedies": self.problems.iter().map(|(_, remedy)| remedy).collect::<Vec<_>>(),
             "set_aside": self.aside,
+            "hook": self.hook.as_ref().map(|hook| {
+                json!({ "owed": hook.owed, "attempts": hook.attempts, "error": hook.error })
+            }),
         });
         report::with(self.found.to_json(&self.verdict), more)
     }
@@ -126,6 +165,7 @@ impl View {
         lines.extend(self.on_demand_at.map(|at| {
             ("budget", format!("used up: a request on demand (SIGUSR1) waits until {at}, for {}", words(at.since(now))))
         }));
+        lines.extend(self.hook.as_ref().map(|hook| ("hook", hook.to_text())));
         lines.extend(self.previous.iter().map(|(file, chain)| {
             let until = chain.certificate().validity.not_after();
             ("previous", format!("{file}, serial {}, valid until {until}", chain.serial()))

@@ -86,7 +86,7 @@ fn once_waits_for_the_operators_command_and_its_failure_is_told() {
     let _signer = Signer::start(directory, &[]);
     let once =
         perennial(directory, &run_arguments(&["--once", "--json", "--on-rotated", "echo noise; sleep 0.2; exit 7"]));
-    assert_eq!(once.code, Some(0), "{once:?}");
+    assert_eq!(once.code, Some(1), "{once:?}");
     assert!(once.stderr.contains("--on-rotated failed: exit status: 7"), "{}", once.stderr);
     assert!(!once.stdout.contains("noise") && once.stderr.contains("noise"), "{once:?}");
 }

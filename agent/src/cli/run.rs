@@ -196,10 +196,17 @@ pub(crate) struct Numbers {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Service")]
 pub(crate) struct Service {
-    /// Run this with sh after each new certificate, with PERENNIAL_CERTIFICATE, PERENNIAL_FILE and PERENNIAL_SERIAL set.
-    /// Nothing waits for it but the end, for five seconds; with --once, until it is done
+    /// Run this with sh after each new certificate, with PERENNIAL_CERTIFICATE, PERENNIAL_FILE and PERENNIAL_SERIAL set,
+    /// for example 'systemctl reload proxy'. It runs at least once for the newest certificate: a failed run is repeated
+    /// after 10s, later after up to 15m, and at the next start, also if perennial was killed before the run
+    /// (DIR/PREFIX-hook.json remembers; if the disk takes nothing, only this process does). No rotation waits for it;
+    /// the end waits five seconds, then ends it. With --once the end waits until it is done, and fails if it fails
     #[arg(long, value_name = "COMMAND")]
     pub(crate) on_rotated: Option<String>,
+    /// How long a run of --on-rotated may take; then it is ended with all it has started in its process group, and counts
+    /// as failed
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = spans::parse, requires = "on_rotated")]
+    pub(crate) on_rotated_timeout: Duration,
     /// Exit with 1 when there has been no valid client certificate for so long [default: go on trying]
     #[arg(long, value_name = "DURATION", value_parser = spans::parse)]
     pub(crate) exit_without_certificate: Option<Duration>,

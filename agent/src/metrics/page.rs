@@ -1,10 +1,13 @@
 //! Which metrics there are. Those that kubelet has bear its names; what they mean is kubelet's help text for them.
 
+use std::collections::BTreeMap;
+
 use perennial::{Now, State, UnixTime};
 
 use super::About;
 use super::exposition::{Exposition, Kind, Sample, Value};
 use super::view::{View, class_and_code};
+use crate::hook_debt::Debt;
 use crate::rotation::{PREFIX, SERVING_PREFIX};
 
 pub(super) fn page(views: &[View], about: &About, now: Now) -> String {
@@ -35,6 +38,8 @@ pub(super) fn page(views: &[View], about: &About, now: Now) -> String {
         "Steps that are missing in the journal.",
         about.journal.iter().map(|it| journal(it.lost() as f64)),
     );
+    let debts = about.debts.as_ref().map(|debts| debts.all().clone()).unwrap_or_default();
+    hooks(&mut page, &debts);
     facts(&mut page, views);
     events(&mut page, views);
     situation(&mut page, views, now);
@@ -42,6 +47,27 @@ pub(super) fn page(views: &[View], about: &About, now: Now) -> String {
     let find = |name| views.iter().find(|view| view.name == name);
     kubelets(&mut page, find(PREFIX), find(SERVING_PREFIX), now);
     page.finish()
+}
+
+/// What `--on-rotated` owes.
+fn hooks(page: &mut Exposition, debts: &BTreeMap<String, Debt>) {
+    let each = |value: fn(&Debt) -> f64| {
+        debts
+            .iter()
+            .map(move |(of, debt)| Sample { labels: vec![("certificate", of.as_str())], value: value(debt).into() })
+    };
+    page.family(
+        "perennial_hook_owed",
+        Kind::Gauge,
+        "1 while a successful run of --on-rotated is owed for the certificate in use.",
+        each(|debt| flag(debt.owed.is_some())),
+    );
+    page.family(
+        "perennial_hook_failures_total",
+        Kind::Counter,
+        "Runs of --on-rotated that failed.",
+        each(|debt| debt.failures as f64),
+    );
 }
 
 /// One sample for each certificate of which there is something to say.
@@ -168,10 +194,13 @@ fn situation(page: &mut Exposition, views: &[View], now: Now) {
         each(views, |view| Some(flag(view.snapshot.as_ref()?.unwritten))),
     );
     page.family(
-        "perennial_unwritten_since_timestamp_seconds",
+        "perennial_unwritten_seconds",
         Kind::Gauge,
-        "Since when the certificate in use is in memory only.",
-        each(views, |view| view.unwritten_since().map(seconds)),
+        "For how long the certificate in use has been in memory only; 0 if it is on disk.",
+        each(views, move |view| {
+            view.tally.as_ref()?;
+            Some(view.unwritten_since().map_or(0.0, |since| now.unix.since(since).as_secs_f64()))
+        }),
     );
 }
 

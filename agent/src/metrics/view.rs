@@ -151,6 +151,10 @@ pub(super) fn unwritten(views: &[View], now: Now) -> String {
 
 pub(super) fn to_json(views: &[View], about: &About, now: Now) -> Value {
     let dropped = about.outputs.iter().map(|(name, lines)| ((*name).to_owned(), lines.dropped().into()));
+    let hook = about.debts.as_ref().map(|debts| {
+        let owed = debts.all().iter().map(|(of, debt)| (of.clone(), debt.to_json())).collect::<serde_json::Map<_, _>>();
+        Value::Object(owed)
+    });
     let journal = about.journal.as_ref().map(|it| json!({ "error": it.trouble(), "steps_lost": it.lost() }));
     let certificates = views.iter().map(|view| (view.name.clone(), view.to_json(now)));
     json!({
@@ -159,6 +163,7 @@ pub(super) fn to_json(views: &[View], about: &About, now: Now) -> Value {
         "certificates": certificates.collect::<serde_json::Map<_, _>>(),
         "lines_dropped": dropped.collect::<serde_json::Map<_, _>>(),
         "journal": journal,
+        "hook": hook,
     })
 }
 

@@ -76,7 +76,7 @@ impl<'a> Keeping<'a> {
         wakes: &Wakes,
         observers: &mut Observers,
         report: &mut Report,
-        hook: &mut Hook,
+        hook: &Hook,
         service: &mut Service,
     ) -> Result<Ended<'a>, Failure> {
         loop {
@@ -88,7 +88,7 @@ impl<'a> Keeping<'a> {
             self.look_at_store();
             // Whoever is started after us looks for files.
             let ready = !self.settings.first.rotated || self.watches[0].is_on_disk();
-            let status = self.watches.iter().map(Watch::status).chain(observers.troubles());
+            let status = self.watches.iter().map(Watch::status).chain(hook.troubles()).chain(observers.troubles());
             service.tell(ready, &status.collect::<Vec<_>>().join("; "));
             self.look_at_expiry()?;
             if self.options.once && self.watches.iter().all(Watch::is_in_place) {
@@ -118,7 +118,7 @@ impl<'a> Keeping<'a> {
     }
 
     /// Ends every rotation; the serving one first, which depends on the other. What happened until then is told.
-    pub(super) fn stop(mut self, report: &mut Report, hook: &mut Hook) -> Carried {
+    pub(super) fn stop(mut self, report: &mut Report, hook: &Hook) -> Carried {
         self.watches.iter_mut().rev().for_each(|watch| watch.running.stop());
         self.watches.iter_mut().for_each(|watch| watch.look(report, hook));
         self.kept.iter_mut().for_each(|kept| kept.look(report, hook));

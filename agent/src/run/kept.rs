@@ -8,7 +8,7 @@ use perennial_std::{FileCredential, clock};
 use serde_json::json;
 
 use super::carried::Carried;
-use super::hook::Hook;
+use super::hook::{self, Hook};
 use crate::failure::Failure;
 use crate::metrics::Source;
 use crate::report::{self, Report};
@@ -48,7 +48,7 @@ impl Kept {
     }
 
     /// Tells what is new.
-    pub(super) fn look(&mut self, report: &mut Report, hook: &mut Hook) {
+    pub(super) fn look(&mut self, report: &mut Report, hook: &Hook) {
         let credential = self.files.credential();
         let (chain, of, now) = (credential.chain(), &self.certificate, clock::now().unix);
         let end = chain.certificate().validity.not_after();
@@ -59,7 +59,7 @@ impl Kept {
             let name = if is_another { "rotated" } else { "kept" };
             report.event(name, fields, &format!("{of}: kept by somebody else, valid until {end}{}", left(end, now)));
             if is_another {
-                hook.run(of, Path::new(of), chain.serial());
+                hook.run(of, hook::subject(of.into(), chain));
             }
             (self.told, self.said, self.expired) = (Some(fingerprint), true, false);
         }

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::acceptance::Acceptance;
 use super::addresses::Addresses;
 use super::carried::Carried;
+use super::hook::{self, Hook};
 use super::keeping::Keeping;
 use super::kept::Kept;
 use super::node::{self, Node};
@@ -20,6 +21,7 @@ use super::watch::Watch;
 use crate::cli::Run;
 use crate::failure::Failure;
 use crate::files;
+use crate::hook_debt;
 use crate::kubeconfigs::{self, Access};
 use crate::observers::Observers;
 use crate::remedies::remedy;
@@ -108,6 +110,7 @@ impl<'a> Session<'a> {
         carried: Carried,
         wakes: &Wakes,
         observers: &Observers,
+        hook: &Hook,
         report: &mut Report,
     ) -> Result<Keeping<'a>, Failure> {
         let Self { options, settings, access, stores, mut kept, held, current } = self;
@@ -141,6 +144,9 @@ impl<'a> Session<'a> {
         report.event("started", fields, &does);
 
         let of = options.wanted.prefix.as_str();
+        if first.rotated {
+            begin_hook(hook, options, of, &stores.first, identity);
+        }
         let plan = Plan {
             name: if stores.serving.is_some() { of.to_owned() } else { String::new() },
             policy: policy.clone(),
@@ -166,6 +172,7 @@ impl<'a> Session<'a> {
         if let (Serving::Rotated { node: name, addresses }, Some(store)) = (serving, &stores.serving) {
             let node = Node::new(first.renews_itself.then_some(handle), options.kubeconfig.clone());
             let (identity, looks_on) = node.asks();
+            begin_hook(hook, options, SERVING_PREFIX, store, &node::common_name(name));
             let plan = Plan {
                 name: SERVING_PREFIX.to_owned(),
                 policy: policy.clone(),
@@ -207,6 +214,17 @@ impl<'a> Session<'a> {
             missing_since: carried.missing_since,
         })
     }
+}
+
+/// Makes the record of what `--on-rotated` owes, or goes on from it, before anything is rotated.
+fn begin_hook(hook: &Hook, options: &Run, of: &str, store: &Directory, common_name: &str) {
+    let now = clock::now().unix;
+    // What cannot be read owes nothing until it is replaced.
+    let file = std::path::absolute(store.current()).unwrap_or_else(|_| store.current());
+    let in_use = store.load_of(Some(common_name), now).ok().and_then(|loaded| loaded.credential);
+    let in_use = in_use.filter(|(credential, _)| !credential.chain().certificate().validity.expired(now));
+    let in_use = in_use.map(|(credential, _)| hook::subject(file.clone(), credential.chain()));
+    hook.begin(of, hook_debt::place(&options.cert_dir, of), in_use);
 }
 
 /// The kubeconfigs, as far as they are needed.

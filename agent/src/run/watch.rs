@@ -9,7 +9,7 @@ use perennial_kubernetes::rotation::Snapshot;
 use perennial_std::clock;
 use serde_json::{Value, json};
 
-use super::hook::Hook;
+use super::hook::{self, Hook};
 use crate::metrics::{Lacking, Source};
 use crate::report::{self, Report};
 use crate::rotation::Running;
@@ -136,7 +136,7 @@ impl Watch {
     }
 
     /// Tells what is new. What has no sentence here is logged by the runtime.
-    pub(super) fn look(&mut self, report: &mut Report, hook: &mut Hook) {
+    pub(super) fn look(&mut self, report: &mut Report, hook: &Hook) {
         let now = self.running.handle().snapshot();
         let new = Seen::of(&now);
         self.unwritten_since = now.unwritten.then(|| self.unwritten_since.unwrap_or(now.at.unix));
@@ -152,7 +152,7 @@ impl Watch {
             // What was issued to us has been logged.
             let sentence = if now.state == State::NotEnabled { by_others.as_str() } else { "" };
             tell(name, report::certificate(credential.chain()), sentence);
-            hook.run(&self.of, &self.current, credential.chain().serial());
+            hook.run(&self.of, hook::subject(self.current.clone(), credential.chain()));
             (self.held, self.told) = (true, fingerprint);
         }
         if let (Some(Progress::WaitingForApproval { csr_name }), true) =

@@ -1,0 +1,70 @@
+//! One run of the command of `--on-rotated`.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::hook_debt::Subject;
+use crate::spans::words;
+
+/// How often it is checked whether the command has ended.
+const CHECK: Duration = Duration::from_millis(20);
+/// Between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Runs the command with sh, in a process group of its own, and waits for its end. After `limit`, or once `abandoned`,
+/// the whole group is ended.
+///
+/// # Errors
+/// Why the run was no success, for people.
+pub(super) fn run(
+    text: &str,
+    of: &str,
+    subject: &Subject,
+    limit: Duration,
+    abandoned: impl Fn() -> bool,
+) -> Result<(), String> {
+    let mut command = Command::new("sh");
+    command.args(["-c", text]).process_group(0).stdin(Stdio::null());
+    command.env("PERENNIAL_CERTIFICATE", of).env("PERENNIAL_FILE", &subject.file);
+    command.env("PERENNIAL_SERIAL", &subject.serial);
+    // stdout is for programs that read our events; what the command prints is for people.
+    command.stdout(io::stderr().as_fd().try_clone_to_owned().map_or_else(|_| Stdio::null(), Stdio::from));
+    let mut child = command.spawn().map_err(|error| format!("could not be run: {error}"))?;
+    let begun = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(status)) => return Err(format!("failed: {status}")),
+            Ok(None) => {}
+            Err(error) => return Err(format!("could not be waited for: {error}")),
+        }
+        let why = match begun.elapsed() > limit {
+            true => Some(format!("did not end within {}, and was ended", words(limit))),
+            false => abandoned().then(|| "was ended, for perennial ends".to_owned()),
+        };
+        if let Some(why) = why {
+            end(&mut child);
+            return Err(why);
+        }
+        thread::sleep(CHECK);
+    }
+}
+
+/// Ends the command and what it has started.
+fn end(child: &mut Child) {
+    let group = Pid::from_child(child);
+    // The group may be gone already, here and below.
+    let _ = kill_process_group(group, Signal::TERM);
+    let until = Instant::now() + GRACE;
+    while Instant::now() < until && matches!(child.try_wait(), Ok(None)) {
+        thread::sleep(CHECK);
+    }
+    let _ = kill_process_group(group, Signal::KILL);
+    let _ = child.wait();
+}

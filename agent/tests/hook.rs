@@ -1,0 +1,128 @@
+//! The command of `--on-rotated`: it runs at least once for the newest certificate, within its time, and is owed until
+//! then.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use support::{Output, Process, Signer, get, perennial, run_arguments, until};
+use tempfile::TempDir;
+
+fn once(directory: &Path, hook: &str) -> Output {
+    perennial(directory, &run_arguments(&["--once", "--json", "--on-rotated", hook]))
+}
+
+fn lines(file: &Path) -> Vec<String> {
+    fs::read_to_string(file).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+fn status(directory: &Path) -> Value {
+    let status = perennial(directory, &["status", "--cert-dir", "worker/pki", "--json"]);
+    serde_json::from_str::<Value>(&status.stdout).unwrap_or_else(|_| panic!("{status:?}"))
+}
+
+#[test]
+fn failed_hook_fails_once_and_is_owed_until_it_succeeds() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    for attempt in 1..=2 {
+        let failed = once(directory, "echo failed >> runs; exit 7");
+        assert_eq!(failed.code, Some(1), "{failed:?}");
+        assert!(failed.stderr.contains("--on-rotated failed: exit status: 7"), "{failed:?}");
+        let hook = &status(directory)["hook"];
+        assert_eq!((&hook["owed"], &hook["attempts"]), (&true.into(), &attempt.into()), "{hook}");
+    }
+    let text = perennial(directory, &["status", "--cert-dir", "worker/pki"]).stdout;
+    assert!(text.contains("owed: --on-rotated failed: exit status: 7; failed attempts: 2"), "{text}");
+    for _ in 0..2 {
+        // The second time nothing is owed.
+        let done = once(directory, "echo done >> runs");
+        assert_eq!(done.code, Some(0), "{done:?}");
+        assert_eq!(status(directory)["hook"]["owed"], false);
+    }
+    assert_eq!(lines(&directory.join("runs")), ["failed", "failed", "done"]);
+}
+
+#[test]
+fn hook_that_was_cut_off_by_a_kill_runs_at_the_next_start() {
+    for runtime in ["std", "smol"] {
+        let directory = TempDir::new().unwrap();
+        let directory = directory.path();
+        let _signer = Signer::start(directory, &[]);
+        let more = ["--json", "--runtime", runtime, "--on-rotated", "echo $PERENNIAL_SERIAL >> begun; sleep 2"];
+        let mut run = Process::start(directory, &run_arguments(&more));
+        let issued = run.event("issued", 1);
+        until("run of the hook", || directory.join("begun").exists().then_some(()));
+        run.signal(Signal::KILL);
+        run.end();
+        assert_eq!(status(directory)["hook"]["owed"], true);
+
+        let again = once(directory, "echo $PERENNIAL_SERIAL $PERENNIAL_CERTIFICATE $PERENNIAL_FILE > done");
+        assert_eq!(again.code, Some(0), "{again:?}");
+        let file = directory.join("worker/pki/kubelet-client-current.pem");
+        let expected = format!("{} kubelet-client {}", issued["serial"].as_str().unwrap(), file.display());
+        assert_eq!(lines(&directory.join("done")), [expected]);
+    }
+}
+
+#[test]
+fn hook_owes_nothing_for_a_pair_that_was_there_before() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let first = perennial(directory, &run_arguments(&["--once"]));
+    assert_eq!(first.code, Some(0), "{first:?}");
+    assert!(!directory.join("worker/pki/kubelet-client-hook.json").exists());
+    assert_eq!(once(directory, "touch ran").code, Some(0));
+    assert!(!directory.join("ran").exists());
+
+    // Without the flag there is no debt, and without rotation no record.
+    assert_eq!(perennial(directory, &run_arguments(&["--once"])).code, Some(0));
+    assert!(!directory.join("worker/pki/kubelet-client-hook.json").exists());
+    let off = run_arguments(&["--json", "--rotate-certificates=false", "--on-rotated", "touch ran"]);
+    let mut run = Process::start(directory, &off);
+    run.event("disabled", 1);
+    run.signal(Signal::TERM);
+    assert_eq!(run.end().code, Some(0));
+    assert!(!directory.join("worker/pki/kubelet-client-hook.json").exists());
+}
+
+#[test]
+fn hook_that_hangs_is_ended_with_its_group_and_retried() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let hook = "test -e ready && exit 0
+        grep -h -e SigIgn -e SigBlk /proc/self/status > signals
+        sleep 1000 & echo $! > child; wait";
+    let more = ["--json", "--metrics-listen", "127.0.0.1:0", "--on-rotated", hook, "--on-rotated-timeout", "500ms"];
+    let mut run = Process::start(directory, &run_arguments(&more));
+    let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
+    let metric = |name: &str| {
+        let page = get(&address, "/metrics");
+        let line = page.lines().find(|line| line.starts_with(name)).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("no {name} in {page}"))
+    };
+    until("failure", || metric("perennial_hook_failures_total").ends_with(" 1").then_some(()));
+    assert!(run.stderr().contains("--on-rotated did not end within 0.5 s, and was ended"), "{}", run.stderr());
+    assert!(metric("perennial_hook_owed").ends_with(" 1"));
+    let child = &lines(&directory.join("child"))[0];
+    until("end of the child", || {
+        let state = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        // A zombie has ended, if nobody waits for it.
+        (state.is_empty() || state.contains(" Z ")).then_some(())
+    });
+    let signals = lines(&directory.join("signals"));
+    // Beyond these are the C library's own.
+    let standard =
+        |line: &String| u64::from_str_radix(line.split_once('\t')?.1, 16).ok().map(|mask| mask & 0x7fff_ffff);
+    assert_eq!(signals.iter().map(standard).collect::<Vec<_>>(), [Some(0), Some(0)], "{signals:?}");
+
+    fs::write(directory.join("ready"), "").unwrap();
+    until("payment", || metric("perennial_hook_owed").ends_with(" 0").then_some(()));
+    assert!(get(&address, "/state").contains("\"hook\":{\"kubelet-client\":{\"attempts\":0"));
+}
