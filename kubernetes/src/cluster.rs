@@ -1,6 +1,7 @@
 //! Which API server to talk to, and as whom.
 
 mod proxy;
+mod trust;
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
 pub use proxy::Proxy;
+use trust::Anchors;
+pub use trust::{Trust, TrustSource};
 
 /// An API server: where it is and how it proves to be itself.
 #[derive(Clone)]
@@ -17,7 +20,7 @@ pub struct Cluster {
     host: String,
     port: u16,
     path_prefix: String,
-    roots: Option<Roots>,
+    anchors: Anchors,
     tls_server_name: Option<String>,
     insecure_skip_tls_verify: bool,
     proxy: Option<Proxy>,
@@ -56,7 +59,7 @@ impl Cluster {
             host,
             port: port.unwrap_or(443),
             path_prefix: path.trim_end_matches('/').to_owned(),
-            roots: None,
+            anchors: Anchors::None,
             tls_server_name: None,
             insecure_skip_tls_verify: false,
             proxy: None,
@@ -65,7 +68,13 @@ impl Cluster {
 
     /// The same cluster, trusted if its certificate chains up to one of these CAs.
     pub fn with_roots(mut self, roots: Roots) -> Self {
-        self.roots = Some(roots);
+        self.anchors = Anchors::Fixed(roots);
+        self
+    }
+
+    /// The same cluster, trusted if its certificate chains up to one of the CAs that this gives for each connection.
+    pub fn with_trust_source(mut self, source: TrustSource) -> Self {
+        self.anchors = Anchors::Source(source);
         self
     }
 
@@ -117,9 +126,21 @@ impl Cluster {
         &self.path_prefix
     }
 
-    /// The CAs the server is checked against.
+    /// The CAs the server is checked against, if they were given once and for all.
     pub const fn roots(&self) -> Option<&Roots> {
-        self.roots.as_ref()
+        match &self.anchors {
+            Anchors::Fixed(roots) => Some(roots),
+            Anchors::None | Anchors::Source(_) => None,
+        }
+    }
+
+    /// The CAs for a connection that is made now; `None` if there are none.
+    pub(crate) fn trust(&self) -> Result<Option<Trust>, String> {
+        match &self.anchors {
+            Anchors::None => Ok(None),
+            Anchors::Fixed(roots) => Ok(Some(Trust { roots: roots.clone(), origin: String::new() })),
+            Anchors::Source(source) => source().map(Some),
+        }
     }
 
     /// The name the server's certificate must carry.
@@ -176,7 +197,7 @@ impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cluster")
             .field("server", &format_args!("{self}"))
-            .field("roots", &self.roots.is_some())
+            .field("roots", &self.anchors)
             .field("tls_server_name", &self.tls_server_name)
             .field("insecure_skip_tls_verify", &self.insecure_skip_tls_verify)
             .field("proxy", &self.proxy)

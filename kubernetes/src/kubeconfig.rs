@@ -47,7 +47,8 @@ pub struct Kubeconfig {
 pub struct Endpoint {
     /// `https://host[:port][/path]`.
     pub server: String,
-    /// The certificates of the authorities that may vouch for the server, PEM. `None`: none are named.
+    /// The certificates of the authorities that may vouch for the server, PEM. `None`: none are named, and those of the
+    /// system count, as for kubectl, unless verification is skipped.
     pub ca_pem: Option<Vec<u8>>,
     /// The file `ca_pem` came from; `None` if it was inline.
     pub ca_file: Option<PathBuf>,
@@ -226,6 +227,13 @@ impl Selected<'_> {
         let server = server(&cluster.require("server")?)?;
         let tls_server_name = cluster.get("tls-server-name")?.map(|name| server_name(&name)).transpose()?;
         let ca = self.data_or_file(cluster, "certificate-authority", read)?;
+        if ca.is_none() {
+            let fields = ["certificate-authority", "certificate-authority-data"];
+            if let Some(empty) = fields.into_iter().find_map(|key| cluster.empty(key)) {
+                // Whoever wrote it meant some CA, and no other's.
+                return Err(empty.invalid("this is empty; give the cluster's CA, or leave the field out"));
+            }
+        }
         let insecure = cluster.get("insecure-skip-tls-verify")?;
         let insecure_skip_tls_verify = insecure.as_ref().map(Field::flag).transpose()?.unwrap_or(false);
         if let (Some(insecure), Some(ca), true) = (&insecure, &ca, insecure_skip_tls_verify) {

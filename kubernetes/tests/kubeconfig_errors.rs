@@ -144,6 +144,14 @@ fn an_unusable_authority_is_told_with_its_source() {
         endpoint(&cluster("certificate-authority-data: '!!'"), &Files::default()),
         "/etc/x/kubeconfig:5:62: clusters[0].cluster.certificate-authority-data: this is not base64",
     );
+    for (field, place) in [
+        ("certificate-authority: ''", "57: clusters[0].cluster.certificate-authority"),
+        ("certificate-authority: ~", "57: clusters[0].cluster.certificate-authority"),
+        ("certificate-authority-data: ''", "62: clusters[0].cluster.certificate-authority-data"),
+    ] {
+        let why = "this is empty; give the cluster's CA, or leave the field out";
+        refused(endpoint(&cluster(field), &Files::default()), &format!("{PATH}:5:{place}: {why}"));
+    }
     let why = Roots::from_pem(b"hello").expect_err("no authority");
     refused(
         endpoint(&cluster("certificate-authority: ca.crt"), &Files::default().with("/etc/x/ca.crt", "hello")),

@@ -53,6 +53,20 @@ impl Roots {
         Ok(Self { store: Arc::new(store), pem: chain::encode(&certificates).into(), skipped: skipped.into() })
     }
 
+    /// Takes CA certificates as DER, for example a system's; those with which no chain can be verified are left out.
+    ///
+    /// # Errors
+    /// [`ChainError::Empty`]: not one can be used.
+    pub fn from_der(certificates: impl IntoIterator<Item: AsRef<[u8]>>) -> Result<Self, ChainError> {
+        let mut store = RootCertStore::empty();
+        let certificates = certificates.into_iter().map(|der| CertificateDer::from(der.as_ref().to_vec()));
+        let usable: Vec<_> = certificates.filter(|certificate| store.add(certificate.clone()).is_ok()).collect();
+        if usable.is_empty() {
+            return Err(ChainError::Empty);
+        }
+        Ok(Self { store: Arc::new(store), pem: chain::encode(&usable).into(), skipped: [].into() })
+    }
+
     /// Blocks of the bundle that were skipped although they should have been certificates: each with its place.
     pub fn skipped(&self) -> &[PemError] {
         &self.skipped

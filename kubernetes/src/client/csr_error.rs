@@ -183,10 +183,12 @@ impl Scene<'_> {
     }
 
     fn trust_advice(self) -> String {
-        let trusted = self.cluster.roots().map(|roots| subjects(roots.pem())).unwrap_or_default();
+        let Ok(Some(trust)) = self.cluster.trust() else { return String::new() };
+        let (subjects, origin) = (subjects(trust.roots.pem()), printable(&trust.origin));
         format!(
-            "; check the cluster's certificate-authority: it holds {}",
-            if trusted.is_empty() { "nothing readable".to_owned() } else { trusted.join(" and ") },
+            "; check the cluster's certificate-authority{}: it holds {}",
+            if origin.is_empty() { origin } else { format!(" ({origin})") },
+            if subjects.is_empty() { "nothing readable".to_owned() } else { subjects.join(" and ") },
         )
     }
 }
@@ -226,12 +228,16 @@ fn served_versions(response: &Response) -> Option<Vec<String>> {
         .then(|| group.versions.into_iter().map(|version| version.version).collect())
 }
 
-/// The subjects of the first few certificates in a PEM file.
+/// The subjects of the first few certificates in a PEM file, and how many more there are.
 fn subjects(pem: &str) -> Vec<String> {
+    const SHOWN: usize = 3;
+    let more = pem.matches("-----BEGIN").count().saturating_sub(SHOWN);
+    let more = (more > 0).then(|| format!("{more} more"));
     x509_parser::pem::Pem::iter_from_buffer(pem.as_bytes())
         .filter_map(Result::ok)
         .filter_map(|block| Some(printable(&block.parse_x509().ok()?.subject().to_string())))
-        .take(3)
+        .take(SHOWN)
+        .chain(more)
         .collect()
 }
 

@@ -32,7 +32,8 @@ pub(crate) fn connection(
     let verifier: Arc<dyn ServerCertVerifier> = if cluster.insecure_skip_tls_verify() {
         Arc::new(TakenAtItsWord(provider))
     } else {
-        Arc::new(Trusted::new(cluster.roots().ok_or(ExchangeError::NoRoots)?, provider)?)
+        let trust = cluster.trust().map_err(ExchangeError::Setup)?.ok_or(ExchangeError::NoRoots)?;
+        Arc::new(Trusted::new(&trust.roots, provider)?)
     };
     let presented = Presented::default();
     let verifier = Witness { verifier, presented: presented.clone() };

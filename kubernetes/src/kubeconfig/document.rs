@@ -312,6 +312,13 @@ impl<'a> Field<'a> {
         unknown.map(warn).collect()
     }
 
+    /// The value of `key` if it is there and empty, which most of Kubernetes takes for absent.
+    pub(crate) fn empty(&self, key: &str) -> Option<Self> {
+        let Value::Map(entries) = &self.node.value else { return None };
+        let (_, node) = entries.iter().find(|(name, node)| name == key && node.is_empty())?;
+        Some(Field { file: self.file, name: format!("{}.{key}", self.name), node })
+    }
+
     /// The field `key`, which must be there.
     pub(crate) fn require(&self, key: &str) -> Result<Self, KubeconfigError> {
         self.get(key)?.ok_or_else(|| self.invalid(format!("`{key}` is missing")))

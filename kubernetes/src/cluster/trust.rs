@@ -1,0 +1,37 @@
+//! The CAs a server is checked against.
+
+use std::fmt;
+use std::sync::Arc;
+
+use perennial_pki::Roots;
+
+/// CAs, and where they were found.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    /// The CAs.
+    pub roots: Roots,
+    /// For people, to look there: `/etc/kubernetes/pki/ca.crt, read at 2026-11-23T00:00:00Z`.
+    pub origin: String,
+}
+
+/// Gives the CAs for one connection: a file of them may have changed since the last. Called on the loop, which waits
+/// meanwhile: read a file, but do not go to the network.
+pub type TrustSource = Arc<dyn Fn() -> Result<Trust, String> + Send + Sync>;
+
+/// What [`Cluster`](super::Cluster) was given.
+#[derive(Clone)]
+pub(super) enum Anchors {
+    None,
+    Fixed(Roots),
+    Source(TrustSource),
+}
+
+impl fmt::Debug for Anchors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Fixed(_) => "Fixed(..)",
+            Self::Source(_) => "Source(..)",
+        })
+    }
+}
