@@ -12,6 +12,7 @@ use perennial_std::clock;
 
 use crate::failure::Failure;
 use crate::files;
+use crate::trust;
 
 /// What the kubeconfigs say.
 pub(crate) struct Access {
@@ -96,6 +97,9 @@ fn user_for(asked: &Endpoint, path: &Path) -> Result<Identity, String> {
 /// Why the kubeconfig's user is none for the cluster that is asked, if it is for another one.
 fn foreign(path: &Path, asked: &Endpoint) -> Result<Option<String>, String> {
     let of = endpoint(path)?;
+    // Its CA may have been replaced in the file since.
+    let ca_pem = asked.ca_file.as_ref().and_then(|file| files::read(file).ok()).or_else(|| asked.ca_pem.clone());
+    let asked = &Endpoint { ca_pem, ..asked.clone() };
     Ok((!is_same_cluster(&of, asked)).then(|| {
         format!(
             "{}: it is for {}, and {} is asked, whose CA is another one: SIGHUP, or a restart, decides anew which it is",
@@ -207,16 +211,21 @@ fn cluster(endpoint: &Endpoint) -> Result<Cluster, String> {
             let roots = Roots::from_pem(pem).map_err(|error| error.to_string())?;
             let file = endpoint.ca_file.as_deref().unwrap_or_else(|| Path::new("certificate-authority-data"));
             files::warn_of_skipped(file, roots.skipped());
-            cluster = cluster.with_roots(roots);
+            cluster = match &endpoint.ca_file {
+                Some(file) => cluster.with_trust_source(trust::of_file(file.clone(), pem.clone(), roots)),
+                None => cluster.with_roots(roots),
+            };
         }
         None if endpoint.insecure_skip_tls_verify => {
             tracing::warn!("insecure-skip-tls-verify: whoever answers as {} is trusted", endpoint.server);
             cluster = cluster.with_insecure_skip_tls_verify();
         }
         None => {
-            return Err("the cluster has no certificate-authority or certificate-authority-data; \
-                        the server could not be told from an impostor"
-                .into());
+            tracing::info!(
+                "no certificate-authority is named: {} is checked against the system's CA certificates",
+                endpoint.server
+            );
+            cluster = cluster.with_trust_source(trust::of_system());
         }
     }
     if let Some(proxy) = &endpoint.proxy {

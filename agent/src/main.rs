@@ -27,6 +27,7 @@ mod sizes;
 mod spans;
 mod state_dir;
 mod status;
+mod trust;
 mod verify;
 mod whoami;
 

@@ -70,7 +70,8 @@ fn a_kubeconfig_that_leads_nowhere_is_refused() {
     refused_kubeconfig(&kubeconfig(CLUSTER, ""), &["neither a token nor a client certificate"]);
     refused_kubeconfig(&kubeconfig(CLUSTER, "exec: {command: aws}"), &["exec plugins are not supported"]);
     refused_kubeconfig(&kubeconfig("server: http://127.0.0.1:1", "token: t"), &["use https://"]);
-    refused_kubeconfig(&kubeconfig("server: https://127.0.0.1:1", "token: t"), &["certificate-authority"]);
+    let empty = "server: https://127.0.0.1:1, certificate-authority: ''";
+    refused_kubeconfig(&kubeconfig(empty, "token: t"), &["certificate-authority: this is empty"]);
 }
 
 #[test]

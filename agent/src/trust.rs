@@ -1,0 +1,124 @@
+//! Where the CAs of an API server come from, and that they may change.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use perennial::UnixTime;
+use perennial_kubernetes::cluster::{Trust, TrustSource};
+use perennial_pki::Roots;
+use perennial_std::clock;
+
+use crate::files;
+
+/// How long the system's CAs are taken for what they were: to read them takes tens of milliseconds.
+const SYSTEM_AGE: Duration = Duration::from_secs(600);
+
+/// The CAs in a file, read anew for each connection. While the file is missing or damaged, those read last count.
+pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> TrustSource {
+    struct Held {
+        pem: Vec<u8>,
+        roots: Roots,
+        read: UnixTime,
+        trouble: String,
+    }
+    let held = Mutex::new(Held { pem, roots, read: clock::now().unix, trouble: String::new() });
+    Arc::new(move || {
+        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, pem) = (path.display(), files::read(&path).map_err(|error| error.to_string()));
+        let found = match pem {
+            Ok(pem) if pem == held.pem => Ok(None),
+            Ok(pem) => Roots::from_pem(&pem).map(|roots| Some((pem, roots))).map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        let trouble = match found {
+            Ok(changed) => {
+                if let Some((pem, roots)) = changed {
+                    tracing::info!("{file}: the CA bundle has changed; the server is checked against the new one");
+                    files::warn_of_skipped(&path, roots.skipped());
+                    (held.pem, held.roots) = (pem, roots);
+                }
+                held.read = clock::now().unix;
+                String::new()
+            }
+            Err(why) => why,
+        };
+        if !trouble.is_empty() && trouble != held.trouble {
+            let read = held.read;
+            tracing::warn!("{file}: cannot be read: {trouble}; the CAs that were in it at {read} still count");
+        }
+        let state = if trouble.is_empty() { "" } else { "; it cannot be read now" };
+        held.trouble = trouble;
+        Ok(Trust { roots: held.roots.clone(), origin: format!("{file}, read at {}{state}", held.read) })
+    })
+}
+
+/// The system's CAs, loaded when they are first needed.
+pub(crate) fn of_system() -> TrustSource {
+    let held: Mutex<Option<(Instant, Trust)>> = Mutex::default();
+    Arc::new(move || {
+        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*held {
+            Some((read, trust)) if read.elapsed() < SYSTEM_AGE => return Ok(trust.clone()),
+            _ => {}
+        }
+        let found = rustls_native_certs::load_native_certs();
+        let trust = Roots::from_der(found.certs).map(|roots| {
+            let origin = format!("the system's CA certificates, read at {}", clock::now().unix);
+            Trust { roots, origin }
+        });
+        match (trust, &*held) {
+            (Ok(trust), _) => {
+                *held = Some((Instant::now(), trust.clone()));
+                Ok(trust)
+            }
+            (Err(_), Some((_, before))) => Ok(before.clone()),
+            (Err(_), None) => {
+                let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+                Err(format!(
+                    "no certificate-authority is named, and the system has no CA certificates{why}; \
+                     name the cluster's certificate-authority in the kubeconfig"
+                ))
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use perennial_kubernetes::server::{Authority, Random};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn ca() -> String {
+        let mut random = Random::from_os().unwrap();
+        let authority = Authority::generate(&mut random, clock::now().unix, Duration::from_secs(86_400)).unwrap();
+        authority.certificate_pem().to_owned()
+    }
+
+    #[test]
+    fn ca_file_counts_as_it_is_now_and_while_damaged_as_it_was() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("ca.crt");
+        let (first, second) = (ca(), ca());
+        fs::write(&path, &first).unwrap();
+        let source = of_file(path.clone(), first.clone().into(), Roots::from_pem(first.as_bytes()).unwrap());
+        let (trusted, origin) = (|| source().unwrap().roots.pem().to_owned(), || source().unwrap().origin);
+        assert_eq!(trusted(), first);
+        fs::write(&path, &second).unwrap();
+        assert_eq!(trusted(), second);
+        assert!(origin().contains("ca.crt, read at ") && !origin().contains("cannot"), "{}", origin());
+        for damage in ["", "hello", &second[..second.len() / 2]] {
+            fs::write(&path, damage).unwrap();
+            assert_eq!(trusted(), second, "{damage:?}");
+            assert!(origin().contains("it cannot be read now"), "{}", origin());
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(trusted(), second);
+        fs::write(&path, &first).unwrap();
+        assert_eq!(trusted(), first);
+    }
+}

@@ -1,0 +1,77 @@
+//! Which CAs an API server is checked against: those of a file as it is now, or the system's.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use support::{Ca, Process, Signer, until};
+use tempfile::TempDir;
+
+const RUN: [&str; 10] = [
+    "run",
+    "--json",
+    "--node-name",
+    "worker",
+    "--cert-dir",
+    "pki",
+    "--kubeconfig",
+    "kubeconfig",
+    "--bootstrap-kubeconfig",
+    "bootstrap",
+];
+
+/// A bootstrap kubeconfig for this server, with these fields in its cluster.
+fn bootstrap(directory: &Path, signer: &Signer, cluster: &str) {
+    let token = fs::read_to_string(directory.join("signer/bootstrap.token")).unwrap();
+    let text = format!(
+        "clusters: [{{name: c, cluster: {{server: '{}'{cluster}}}}}]\n\
+         users: [{{name: u, user: {{token: {}}}}}]\n\
+         contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n",
+        signer.server,
+        token.trim()
+    );
+    fs::write(directory.join("bootstrap"), text).unwrap();
+}
+
+#[test]
+fn replaced_ca_file_counts_without_sighup() {
+    for runtime in ["std", "smol"] {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path();
+        let signer = Signer::start(path, &[]);
+        bootstrap(path, &signer, ", certificate-authority: ca.crt");
+        fs::write(path.join("ca.crt"), Ca::new().authority.certificate_pem()).unwrap();
+        let run = [RUN.as_slice(), &["--runtime", runtime, "--retry", "100ms-1s"]].concat();
+        let mut run = Process::start(path, &run);
+        let told = until("complaint", || run.events("trouble").into_iter().next());
+        let told = told["reason"].as_str().unwrap();
+        assert!(told.contains("certificate-authority (ca.crt, read at 20"), "{told}");
+        fs::copy(path.join("signer/ca.crt"), path.join("ca.crt")).unwrap();
+        run.event("issued", 1);
+        assert!(run.stderr().contains("ca.crt: the CA bundle has changed"), "{}", run.stderr());
+    }
+}
+
+#[test]
+fn systems_cas_count_where_none_is_named() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let signer = Signer::start(path, &[]);
+    bootstrap(path, &signer, "");
+    let system = path.join("signer/ca.crt");
+    let mut run = Process::start_with(path, &RUN, &[("SSL_CERT_FILE", system.to_str().unwrap())]);
+    run.event("issued", 1);
+    assert!(run.stderr().contains("is checked against the system's CA certificates"), "{}", run.stderr());
+    // What is not named stays so: the next start trusts the system, too.
+    let written = until("kubeconfig", || fs::read_to_string(path.join("kubeconfig")).ok());
+    assert!(!written.contains("certificate-authority"), "{written}");
+    drop(run);
+
+    fs::remove_dir_all(path.join("pki")).unwrap();
+    fs::remove_file(path.join("kubeconfig")).unwrap();
+    let run = Process::start_with(path, &RUN, &[("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/nonexistent")]);
+    let told = until("complaint", || run.events("trouble").into_iter().next());
+    let told = told["reason"].as_str().unwrap();
+    assert!(told.contains("no certificate-authority is named, and the system has no CA certificates"), "{told}");
+}
