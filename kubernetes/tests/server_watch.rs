@@ -77,23 +77,58 @@ fn an_object_that_leaves_the_selection_is_deleted_to_the_watcher_and_one_that_en
 }
 
 #[test]
-fn versions_out_of_reach_are_gone() {
+fn watch_out_of_reach_reports_410_in_the_stream() {
     let mut server = Server::new(Options { history: 4, approval: Approval::Manual, ..Options::default() });
     for name in ["a", "b", "c", "d", "e", "f"] {
         server.create(&User::Bootstrap, &node_csr(name, "one"));
     }
-    for (version, status) in [(1, 410), (2, 410), (3, 200), (7, 200), (8, 410)] {
-        let request = ApiRequest::new(Method::Get, format!("{COLLECTION}?watch=true&resourceVersion={version}"));
-        match server.answer(&User::Admin, request) {
-            Answer::Watch(_) => assert_eq!(status, 200, "{version}"),
-            Answer::Response(response) => {
-                let body: Value = serde_json::from_slice(&response.body).unwrap();
-                assert_eq!((response.status, &body["reason"]), (status, &json!("Expired")), "{version}");
-            }
-            Answer::List(listing) => panic!("{listing:?}"),
-        }
+    for (version, ends) in [(1, true), (2, true), (3, false), (7, false), (8, true)] {
+        let mut watcher = server.watch(&format!("resourceVersion={version}"));
+        let (events, ended) = server.drain(&mut watcher);
+        assert_eq!((events.contains(&"ERROR 410".into()), ended), (ends, ends), "{version}: {events:?}");
     }
     assert_eq!(status_of_watch(&mut server, "resourceVersion=x").0, 400);
+    let ahead = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=8";
+    let mut watcher = server.watch(ahead);
+    assert_eq!(server.drain(&mut watcher), (vec!["ERROR 504".into()], true));
+}
+
+#[test]
+fn watch_cache_that_restarted_reaches_no_older_object() {
+    let mut server = manual();
+    let (_, created) = server.create(&User::Bootstrap, &node_csr("a", "one"));
+    let version: u64 = created["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+    let watch = |server: &mut Server, version: u64| {
+        let mut watcher = server.watch(&format!("fieldSelector=metadata.name%3Da&resourceVersion={version}"));
+        server.drain(&mut watcher)
+    };
+    server.api.restart_watch_cache();
+    assert_eq!(watch(&mut server, version), (vec![], false), "nothing else was written since");
+    server.api.write_elsewhere();
+    assert_eq!(watch(&mut server, version), (vec![], false), "the cache began before that write");
+    server.api.restart_watch_cache();
+    assert_eq!(watch(&mut server, version), (vec!["ERROR 410".into()], true));
+    assert_eq!(server.object("a")["metadata"]["resourceVersion"], version.to_string(), "reading it helps no watch");
+    let (_, list) = server.list(&User::Admin, "fieldSelector=metadata.name%3Da");
+    assert_eq!(list["metadata"]["resourceVersion"], (version + 1).to_string(), "listing it does");
+    assert_eq!(watch(&mut server, version + 1), (vec![], false));
+}
+
+#[test]
+fn bookmark_carries_watch_past_writes_of_other_resources() {
+    let mut server = manual();
+    let (_, created) = server.create(&User::Bootstrap, &node_csr("a", "one"));
+    let version: u64 = created["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+    let mut watcher = server.watch(&format!("resourceVersion={version}&allowWatchBookmarks=true"));
+    server.api.write_elsewhere();
+    assert_eq!(server.drain(&mut watcher), (vec![], false));
+    server.now = after(60);
+    let Next::Event(line) = server.api.next_event(&mut watcher, server.now) else { panic!("no bookmark") };
+    let event: Value = serde_json::from_slice(&line).unwrap();
+    assert_eq!(
+        (&event["type"], &event["object"]["metadata"]["resourceVersion"]),
+        (&json!("BOOKMARK"), &json!((version + 1).to_string()))
+    );
 }
 
 #[test]

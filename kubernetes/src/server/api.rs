@@ -143,6 +143,18 @@ impl Api {
     /// Has a Node object of this name say that the node is there, from now on.
     pub fn put_node(&mut self, name: &str, addresses: Vec<NodeAddress>) {
         self.nodes.put(name, addresses);
+        self.store.write_elsewhere();
+    }
+
+    /// Moves the version that all resources share by one, as any other write in a cluster does: a Lease, an Event.
+    pub fn write_elsewhere(&mut self) {
+        self.store.write_elsewhere();
+    }
+
+    /// Forgets what has changed so far, as a cluster's API server does when it restarts: its watch cache begins at the
+    /// current version. A watch from an older version is answered with an `ERROR` event, 410.
+    pub fn restart_watch_cache(&mut self) {
+        self.store.forget_changes();
     }
 
     /// The certificate authority.
@@ -165,7 +177,7 @@ impl Api {
         self.authority.forget_predecessors();
     }
 
-    /// Rises with every change: when it has, watchers have something to look at.
+    /// Rises with every write, of requests and of other resources: when it has, watchers have something to look at.
     pub fn version(&self) -> u64 {
         self.store.version()
     }

@@ -15,7 +15,8 @@
 //! Deviations from a cluster, on purpose: certificates shorter than ten minutes can be asked for
 //! ([`Options::allow_short`]), and the validity of short ones is backdated by a twentieth of their lifetime, not by
 //! five minutes. Server-side apply, directives in strategic merge patches, finalizers and owners are not there; a
-//! watch from a version the server has not reached is answered with 410, because after a restart it never comes.
+//! watch from a version the server has not reached is answered with 410, because after a restart it never comes; one
+//! log is both watch cache and etcd, so that a list as of an exact version reaches no further back than a watch.
 
 mod access;
 mod api;

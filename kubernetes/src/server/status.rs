@@ -138,7 +138,7 @@ pub(super) fn continue_expired(token: String) -> Response {
 }
 
 /// A list is to be as new as a version this server has not reached.
-pub(super) fn too_large_version(asked: u64, current: u64) -> Response {
+pub(super) fn too_large_version(asked: u64, current: u64) -> Status {
     let cause = StatusCause {
         reason: "ResourceVersionTooLarge".into(),
         message: "Too large resource version".into(),
@@ -146,10 +146,11 @@ pub(super) fn too_large_version(asked: u64, current: u64) -> Response {
     };
     let details = StatusDetails { causes: vec![cause], retry_after_seconds: Some(1), ..StatusDetails::default() };
     let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
-    response(&Status { details: Some(details), ..failure(504, "Timeout", message) })
+    Status { details: Some(details), ..failure(504, "Timeout", message) }
 }
 
-pub(super) fn gone(status: &Status) -> Response {
+/// A status as the whole answer.
+pub(super) fn answer(status: &Status) -> Response {
     response(status)
 }
 

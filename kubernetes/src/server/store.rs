@@ -79,13 +79,16 @@ pub(super) struct Store {
     size: usize,
     log: VecDeque<Event>,
     log_size: usize,
+    /// Shared by all resources, as etcd's revision is.
     version: u64,
+    /// The log holds every change after this version.
+    since: u64,
     bounds: Bounds,
 }
 
 impl Store {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { objects: BTreeMap::new(), size: 0, log: VecDeque::new(), log_size: 0, version: 1, bounds }
+        Self { objects: BTreeMap::new(), size: 0, log: VecDeque::new(), log_size: 0, version: 1, since: 1, bounds }
     }
 
     /// The version of the latest change.
@@ -95,7 +98,18 @@ impl Store {
 
     /// A watch can go on from this version or a later one.
     pub(super) fn oldest(&self) -> u64 {
-        self.log.front().map_or(self.version, |event| event.object.version - 1)
+        self.since
+    }
+
+    /// Moves the version, as a write of any other resource does in a cluster.
+    pub(super) fn write_elsewhere(&mut self) {
+        self.version += 1;
+    }
+
+    /// Begins the log anew at the current version, as an API server that restarts does with its watch cache.
+    pub(super) fn forget_changes(&mut self) {
+        self.log.clear();
+        (self.log_size, self.since) = (0, self.version);
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Arc<Stored>> {
@@ -189,6 +203,7 @@ impl Store {
         let Bounds { history, bytes, .. } = self.bounds;
         while self.log.len() > 1 && (self.log.len() > history || self.log_size > bytes) {
             self.log_size -= self.log.pop_front().map_or(0, |event| event.size());
+            self.since = self.log.front().map_or(self.version, |event| event.object.version - 1);
         }
     }
 }
@@ -247,6 +262,27 @@ mod tests {
             store.insert(named("a"), UnixTime::default());
         }
         assert_eq!((store.log.len(), store.oldest()), (3, store.version() - 3));
+    }
+
+    #[test]
+    fn log_reaches_back_until_it_overflows_or_begins_anew() {
+        let mut store = Store::new(Bounds { history: 2, ..BOUNDS });
+        let mut reach = Vec::new();
+        let mut note = |store: &Store| reach.push((store.oldest(), store.version()));
+        store.write_elsewhere();
+        note(&store);
+        store.insert(named("a"), UnixTime::default());
+        store.write_elsewhere();
+        note(&store);
+        store.forget_changes();
+        note(&store);
+        store.insert(named("b"), UnixTime::default());
+        store.write_elsewhere();
+        store.insert(named("c"), UnixTime::default());
+        note(&store);
+        store.insert(named("d"), UnixTime::default());
+        note(&store);
+        assert_eq!(reach, [(1, 2), (1, 4), (4, 4), (4, 7), (6, 8)]);
     }
 
     #[test]

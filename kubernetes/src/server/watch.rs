@@ -13,6 +13,7 @@ use super::selector::Selector;
 use super::store::{Change, Event, Store, Stored};
 use super::table::{Shape, shaped};
 use super::{status, validation};
+use crate::objects::Status;
 
 /// One watch. It is asked for events by [`Api::next_event`](super::Api::next_event), which never blocks.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub struct Watcher {
     timeout: Duration,
     end: UnixTime,
     ended: bool,
+    /// Why the watch cannot be had: its only event.
+    refusal: Option<Box<Status>>,
     /// One of the open ones.
     _open: Arc<()>,
 }
@@ -72,6 +75,8 @@ struct Wish {
     marked: bool,
     /// Otherwise begin after this version.
     after: u64,
+    /// The version cannot be watched from.
+    refusal: Option<Status>,
 }
 
 impl Api {
@@ -84,7 +89,8 @@ impl Api {
         if Arc::strong_count(&self.watches) > self.options.watches {
             return Err(status::too_many_watches(self.options.watches));
         }
-        let initial = self.store.iter().filter(|stored| wish.initial && selector.matches(&stored.object));
+        let initial = wish.initial && wish.refusal.is_none();
+        let initial = self.store.iter().filter(|stored| initial && selector.matches(&stored.object));
         Ok(Watcher {
             initial: initial.map(Arc::clone).collect(),
             selector,
@@ -96,6 +102,7 @@ impl Api {
             timeout,
             end: now.after(timeout),
             ended: false,
+            refusal: wish.refusal.map(Box::new),
             _open: Arc::clone(&self.watches),
         })
     }
@@ -119,29 +126,26 @@ impl Api {
         let wish = match (initial, version) {
             (Some(true), version) => {
                 let ahead = version.filter(|version| *version > current);
-                ahead.map_or(Ok(()), |version| Err(status::gone(&status::ahead(version, current))))?;
-                Wish { initial: true, marked: query.flag("allowWatchBookmarks"), after: current }
+                let refusal = ahead.map(|version| status::too_large_version(version, current));
+                Wish { initial: true, marked: query.flag("allowWatchBookmarks"), after: current, refusal }
             }
-            (None, None) => Wish { initial: true, marked: false, after: current },
-            (Some(false), None) => Wish { initial: false, marked: false, after: current },
+            (None, None) => Wish { initial: true, marked: false, after: current, refusal: None },
+            (Some(false), None) => Wish { initial: false, marked: false, after: current, refusal: None },
             (None | Some(false), Some(version)) => {
-                self.check_reach(version)?;
-                Wish { initial: false, marked: false, after: version }
+                Wish { initial: false, marked: false, after: version, refusal: self.out_of_reach(version) }
             }
         };
         Ok(wish)
     }
 
-    /// Refuses versions the log does not reach: forgotten ones, and those of an earlier life of this server.
-    fn check_reach(&self, version: u64) -> Result<(), Response> {
+    /// Why the log does not lead on from this version: it is forgotten, or of an earlier life of this server. Like a
+    /// cluster's watch cache, the watch says so in an event, not in the status of the answer.
+    fn out_of_reach(&self, version: u64) -> Option<Status> {
         let (oldest, current) = (self.store.oldest(), self.store.version());
         if version < oldest {
-            return Err(status::gone(&status::expired(version, oldest)));
+            return Some(status::expired(version, oldest));
         }
-        if version > current {
-            return Err(status::gone(&status::ahead(version, current)));
-        }
-        Ok(())
+        (version > current).then(|| status::ahead(version, current))
     }
 }
 
@@ -156,9 +160,10 @@ impl Watcher {
         if self.ended {
             return Next::End;
         }
-        if self.after < store.oldest() {
+        let behind = (self.after < store.oldest()).then(|| Box::new(status::expired(self.after, store.oldest())));
+        if let Some(why) = self.refusal.take().or(behind) {
             self.ended = true;
-            return Next::Event(encode("ERROR", &to_json(&status::expired(self.after, store.oldest()))));
+            return Next::Event(encode("ERROR", &to_json(&why)));
         }
         if let Some(stored) = self.initial.pop_front() {
             return Next::Event(encode("ADDED", &shaped(&stored, self.shape, now)));
@@ -174,6 +179,8 @@ impl Watcher {
                 return Next::Event(encode(kind, &shaped(&event.object, self.shape, now)));
             }
         }
+        // Other resources' writes move the version, too: a bookmark carries the client past them.
+        self.after = store.version();
         self.bookmark(now).map_or(Next::Pending, Next::Event)
     }
 
