@@ -157,6 +157,10 @@ impl Session {
         self.connection.delivery.bytewise = matches!(self.fault, Some(Fault::Trickle(_)));
         match &self.fault {
             Some(Fault::Silence) => return,
+            Some(Fault::YoungCache) => {
+                api.write_elsewhere();
+                api.restart_watch_cache();
+            }
             Some(Fault::Delay(delay)) => {
                 self.active = now.instant.after(*delay);
                 self.held_until = Some(self.active);

@@ -61,6 +61,7 @@ pub(in crate::server) fn refuse(fault: &Fault) -> Option<Answered> {
         | Fault::Events(_)
         | Fault::Object(_)
         | Fault::Certificate(_)
+        | Fault::YoungCache
         | Fault::Connection(_) => return None,
     })
 }

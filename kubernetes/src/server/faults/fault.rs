@@ -36,6 +36,9 @@ pub enum Fault {
     Object(Object),
     /// The objects in answers and events are approved, and carry a certificate that is not what it should be.
     Certificate(Certificate),
+    /// The watch cache of the server is younger than all objects: the server has restarted just before the request, and
+    /// something else has been written since.
+    YoungCache,
     /// There is no usable connection to begin with.
     Connection(Connection),
 }
