@@ -8,12 +8,10 @@
 //! ```
 
 use std::fmt;
-use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Failure, Instant, Now};
-use perennial_pki::{BadCertificate, Chain, Expected, Usage};
 
 use super::ask::Ask;
 use super::backoff::Dice;
@@ -23,8 +21,9 @@ use super::exchange::ExchangeError;
 use super::health::Health;
 use super::http::Request;
 use super::session::{Event, Limits, Response, Session};
+use super::verdict::Verdict;
 use super::watch::{Lines, News, news};
-use crate::cluster::{Cluster, Identity, printable};
+use crate::cluster::{Cluster, Identity};
 use crate::objects::{CertificateSigningRequest, GROUP_PATH};
 
 use super::progress::{Issued, Progress};
@@ -308,58 +307,18 @@ impl Issuance {
         if self.uid.get_or_insert_with(|| object.metadata.uid.clone()) != &object.metadata.uid {
             return self.vanished("it was replaced by another of the same name");
         }
-        if let Err(difference) = self.ask.matches(&object.spec) {
-            let what = format!("an object of this name exists and asks for {difference}; a new key gets a new name");
-            return self.fail(self.scene().judged(Failure::Rejected, what));
-        }
-        for condition in &object.status.conditions {
-            let (failure, verdict) = match condition.type_.as_str() {
-                "Denied" => (Failure::Denied, "an approver denied it"),
-                "Failed" => (Failure::SignerFailed, "the signer refused it"),
-                "Approved" => {
-                    self.approved = true;
-                    continue;
-                }
-                _ => continue,
-            };
-            let what = format!("{verdict}: {}: {}", printable(&condition.reason), printable(&condition.message));
-            return self.fail(self.scene().judged(failure, what));
-        }
-        if self.approved && !object.status.certificate.is_empty() {
-            return self.issued(&object.status.certificate, now);
+        match self.ask.judge(&object, self.found, now.unix) {
+            Ok(Verdict::Undecided { approved }) => self.approved |= approved,
+            Ok(Verdict::Issued(chain)) => {
+                let requests = self.session.requests();
+                return self.finish(Ok(Issued { chain, csr_name: self.ask.name.clone(), requests }));
+            }
+            Err((failure, what)) => return self.fail(self.scene().judged(failure, what)),
         }
         self.resource_version = object.metadata.resource_version;
         match self.stage {
             Stage::Watching(_) => {}
             Stage::Next(_) | Stage::Asking(_) | Stage::Pausing { .. } | Stage::Finished(_) => self.wait_for_news(now),
-        }
-    }
-
-    fn issued(&mut self, pem: &[u8], now: Now) {
-        let chain = match Chain::from_issued(pem) {
-            Ok(chain) => chain,
-            Err(error) => return self.fail(self.scene().judged(Failure::BadCertificate, error)),
-        };
-        let expected = Expected {
-            public_key_der: &self.ask.public_key_der,
-            usage: self.ask.usage,
-            skew: self.ask.skew,
-            roots: self.ask.roots.as_ref(),
-        };
-        // What else was asked for by name is as much wanted.
-        let named = |usage: &Usage| self.ask.usages.contains(&usage.to_string());
-        let more = [Usage::ClientAuth, Usage::ServerAuth].into_iter().filter(named);
-        let mut usages = iter::once(self.ask.usage).chain(more);
-        match usages.try_for_each(|usage| Expected { usage, ..expected }.check(&chain, now.unix)) {
-            Ok(()) => {
-                let requests = self.session.requests();
-                self.finish(Ok(Issued { chain, csr_name: self.ask.name.clone(), requests }));
-            }
-            // It was good once: nobody did anything wrong, there is only nothing to be had here any more.
-            Err(error @ BadCertificate::Expired { .. }) if self.found => {
-                self.fail(self.scene().judged(Failure::Outdated, error));
-            }
-            Err(error) => self.fail(self.scene().judged(Failure::BadCertificate, error)),
         }
     }
 

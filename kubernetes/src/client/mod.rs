@@ -21,6 +21,7 @@ mod tls;
 mod tls_error;
 mod trust;
 mod tunnel;
+mod verdict;
 mod watch;
 
 pub use ask::Ask;

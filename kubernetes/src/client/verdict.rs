@@ -1,0 +1,78 @@
+//! What a request object means for the submission that it belongs to.
+
+use std::iter;
+
+use perennial::{Failure, UnixTime};
+use perennial_pki::{BadCertificate, Chain, Expected, Usage};
+
+use super::ask::Ask;
+use crate::cluster::printable;
+use crate::objects::CertificateSigningRequest;
+
+/// A request object that the submission can go on with.
+pub(crate) enum Verdict {
+    /// Neither denied nor failed, and no certificate yet.
+    Undecided {
+        /// An approver has approved the request.
+        approved: bool,
+    },
+    /// Approved and signed; the certificate is good for what was asked.
+    Issued(Chain),
+}
+
+/// The end of a submission: its class, and a sentence for people.
+pub(crate) type Refusal = (Failure, String);
+
+impl Ask {
+    /// Judges the state of the request object. `found`: the object was there before this submission, so that its
+    /// certificate may have expired without anybody's fault.
+    pub(crate) fn judge(
+        &self,
+        object: &CertificateSigningRequest,
+        found: bool,
+        now: UnixTime,
+    ) -> Result<Verdict, Refusal> {
+        if let Err(difference) = self.matches(&object.spec) {
+            let what = format!("an object of this name exists and asks for {difference}; a new key gets a new name");
+            return Err((Failure::Rejected, what));
+        }
+        let mut approved = false;
+        for condition in &object.status.conditions {
+            let (failure, verdict) = match condition.type_.as_str() {
+                "Denied" => (Failure::Denied, "an approver denied it"),
+                "Failed" => (Failure::SignerFailed, "the signer refused it"),
+                "Approved" => {
+                    approved = true;
+                    continue;
+                }
+                _ => continue,
+            };
+            let what = format!("{verdict}: {}: {}", printable(&condition.reason), printable(&condition.message));
+            return Err((failure, what));
+        }
+        if approved && !object.status.certificate.is_empty() {
+            return self.accept(&object.status.certificate, found, now).map(Verdict::Issued);
+        }
+        Ok(Verdict::Undecided { approved })
+    }
+
+    fn accept(&self, pem: &[u8], found: bool, now: UnixTime) -> Result<Chain, Refusal> {
+        let chain = Chain::from_issued(pem).map_err(|error| (Failure::BadCertificate, error.to_string()))?;
+        let expected = Expected {
+            public_key_der: &self.public_key_der,
+            usage: self.usage,
+            skew: self.skew,
+            roots: self.roots.as_ref(),
+        };
+        // Usages that were requested by name must be in the certificate as well.
+        let named = |usage: &Usage| self.usages.contains(&usage.to_string());
+        let more = [Usage::ClientAuth, Usage::ServerAuth].into_iter().filter(named);
+        let mut usages = iter::once(self.usage).chain(more);
+        match usages.try_for_each(|usage| Expected { usage, ..expected }.check(&chain, now)) {
+            Ok(()) => Ok(chain),
+            // Issued and expired while no submission waited for it: only a new request helps.
+            Err(error @ BadCertificate::Expired { .. }) if found => Err((Failure::Outdated, error.to_string())),
+            Err(error) => Err((Failure::BadCertificate, error.to_string())),
+        }
+    }
+}
