@@ -39,18 +39,6 @@ fn a_watch_that_ends_in_order_is_followed_by_a_look_and_another_watch_on_the_sam
 }
 
 #[test]
-fn a_version_that_has_expired_means_a_look_and_another_watch_at_once() {
-    let scene = Scene::new();
-    let gone = serde_json::json!({ "kind": "Status", "code": 410, "reason": "Expired", "message": "too old" });
-    let as_event = Reply::stream().event("ERROR", &gone);
-    for answer in [as_event, Reply::status(410, "Expired", "too old resource version")] {
-        let mut world = scene.world(watches(&scene, |n| (n == 0).then(|| answer.clone())));
-        assert_eq!(world.run(&mut scene.issuance()).unwrap().requests, 4);
-        assert!(world.elapsed() < SECOND, "{:?}", world.elapsed());
-    }
-}
-
-#[test]
 fn watches_that_break_off_at_once_are_repeated_ever_more_slowly() {
     let scene = Scene::new();
     let mut world = scene.world(watches(&scene, |n| (n < 8).then(|| Reply::stream().then(End::Cut))));

@@ -55,6 +55,11 @@ impl Ask {
         Request::get(format!("{CSR_PATH}/{}", encoded(&self.name)))
     }
 
+    /// The object in a list of its own, with the version of the server.
+    pub(crate) fn list(&self) -> Request {
+        Request::get(format!("{CSR_PATH}?fieldSelector=metadata.name%3D{}", encoded(&self.name)))
+    }
+
     /// Changes of the object from `resource_version` on, for so many seconds.
     pub(crate) fn watch(&self, resource_version: &str, seconds: u64) -> Request {
         Request::get(format!(

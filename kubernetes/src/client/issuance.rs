@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!  Create ──201──▶ Watch ──approved and issued──▶ certificate
-//!    │ 409          │ ▲ ended, broken, expired
-//!    └────▶ Read ◀──┘ │
-//!             └───────┘ not decided yet
+//!    │ 409          │ ▲ ended, broken
+//!    └────▶ Read ◀──┘ │          410: List instead, whose version
+//!             └───────┘          a watch can begin after
+//!               undecided
 //! ```
 
 use std::fmt;
@@ -17,12 +18,13 @@ use super::ask::Ask;
 use super::backoff::Dice;
 use super::conversation::{Conversation, Input, Step};
 use super::csr_error::{CsrError, Said, Scene};
+use super::cursor::Cursor;
 use super::exchange::ExchangeError;
 use super::health::Health;
 use super::http::Request;
 use super::session::{Event, Limits, Response, Session};
 use super::verdict::Verdict;
-use super::watch::{Lines, News, news};
+use super::watch::{Lines, News, list, news};
 use crate::cluster::{Cluster, Identity};
 use crate::objects::{CertificateSigningRequest, GROUP_PATH};
 
@@ -54,9 +56,9 @@ pub struct Issuance {
     approved: bool,
     /// Creating it was answered with 409: it may be much older than this submission.
     found: bool,
-    resource_version: String,
+    cursor: Cursor,
     lines: Lines,
-    /// Set when watching is forbidden: how often the object was read instead.
+    /// Set where watching is forbidden or cannot be had: how often the object was read instead.
     polls: Option<u32>,
     /// There is no place for the request: how that was said, and what it told of the server.
     absent: Option<(Response, Option<Health>)>,
@@ -65,7 +67,10 @@ pub struct Issuance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Aim {
     Create,
+    /// The object by its name.
     Read,
+    /// The object in a list, whose version is that of the server: the object's may be too old to watch from.
+    List,
     Watch,
     /// Which versions of the API there are.
     Group,
@@ -99,7 +104,7 @@ impl Issuance {
             uid: None,
             approved: false,
             found: false,
-            resource_version: String::new(),
+            cursor: Cursor::default(),
             lines: Lines::default(),
             polls: None,
             absent: None,
@@ -165,11 +170,12 @@ impl Issuance {
                 (self.ask.create(), None)
             }
             Aim::Read => (self.ask.read(), None),
+            Aim::List => (self.ask.list(), None),
             Aim::Group => (Request::get(GROUP_PATH), None),
             Aim::Watch => {
                 let seconds = self.dice.between(300, 600);
                 self.lines = Lines::default();
-                (self.ask.watch(&self.resource_version, seconds), Some(Duration::from_secs(seconds) + WATCH_GRACE))
+                (self.ask.watch(self.cursor.version(), seconds), Some(Duration::from_secs(seconds) + WATCH_GRACE))
             }
         };
         self.session.send(request, stream, now);
@@ -186,6 +192,7 @@ impl Issuance {
             Event::Answer(response) => match aim {
                 Aim::Create => self.created(&response, now),
                 Aim::Read => self.read(&response, now),
+                Aim::List => self.listed(&response, now),
                 Aim::Watch => self.watch_refused(&response, now),
                 Aim::Group => {
                     let absent = self.absent.as_ref().map_or(&response, |(absent, _)| absent);
@@ -217,9 +224,27 @@ impl Issuance {
         match response.status {
             200 => self.settle_or_lose(Aim::Read, response, now),
             404 => self.fail(self.scene().gone(response)),
-            410 => self.look_again("the version read has expired".to_owned(), now),
             status if temporary(status) => self.try_later(Aim::Read, response, now),
             _ => self.fail(self.scene().refused(response)),
+        }
+    }
+
+    fn listed(&mut self, response: &Response, now: Now) {
+        match response.status {
+            200 => match list(&response.body) {
+                Ok(list) => match list.items.into_iter().find(|object| object.metadata.name == self.ask.name) {
+                    Some(object) => {
+                        self.cursor.listed(list.metadata.resource_version, &object.metadata.resource_version);
+                        self.settle(object, now);
+                    }
+                    None => self.vanished("it is gone: the server lists no object of this name"),
+                },
+                Err(_) => self.stage = Stage::Next(Aim::Read),
+            },
+            401 => self.fail(self.scene().refused(response)),
+            status if temporary(status) => self.try_later(Aim::List, response, now),
+            // The object itself may still be readable, as where a role lacks the verb list.
+            _ => self.stage = Stage::Next(Aim::Read),
         }
     }
 
@@ -230,7 +255,8 @@ impl Issuance {
                 self.wait_for_news(now);
             }
             401 => self.fail(self.scene().refused(response)),
-            404 | 410 => self.look_again("the version to watch from has expired".to_owned(), now),
+            404 => self.look_again(format!("the server answered {}", Said::read(response).text), now),
+            410 => self.expired(now),
             // A server that cannot watch for whatever reason may still answer a GET.
             _ => self.try_later(Aim::Read, response, now),
         }
@@ -254,12 +280,16 @@ impl Issuance {
             News::Object(object) | News::Deleted(object) if object.metadata.name != self.ask.name => {}
             News::Object(object) => self.settle(*object, now),
             News::Deleted(_) => self.vanished("it was deleted"),
+            News::Bookmark(version) => self.cursor.bookmark(version),
+            News::Expired => self.expired(now),
             News::Over(why) => self.look_again(why, now),
         }
     }
 
     fn lost(&mut self, aim: Aim, error: ExchangeError, now: Now) {
         match (&error, aim) {
+            // For example longer than any answer may be: a server that ignores field selectors lists everything.
+            (ExchangeError::Http(_) | ExchangeError::Unusable(_), Aim::List) => self.stage = Stage::Next(Aim::Read),
             (
                 ExchangeError::NoRoots
                 | ExchangeError::Setup(_)
@@ -283,7 +313,7 @@ impl Issuance {
                     self.fail(self.scene().lost(&error));
                 }
             }
-            (_, Aim::Read) => self.retry(Aim::Read, error.to_string(), None, now),
+            (_, Aim::Read | Aim::List) => self.retry(aim, error.to_string(), None, now),
             (_, Aim::Group) => self.fail(match &self.absent {
                 Some((absent, _)) => self.scene().refused(absent),
                 None => self.scene().lost(&error),
@@ -315,7 +345,7 @@ impl Issuance {
             }
             Err((failure, what)) => return self.fail(self.scene().judged(failure, what)),
         }
-        self.resource_version = object.metadata.resource_version;
+        self.cursor.saw(&object.metadata.resource_version);
         match self.stage {
             Stage::Watching(_) => {}
             Stage::Next(_) | Stage::Asking(_) | Stage::Pausing { .. } | Stage::Finished(_) => self.wait_for_news(now),
@@ -335,17 +365,35 @@ impl Issuance {
         };
     }
 
+    /// The server's watch cache is younger than the version to watch from, as after a restart of the API server. That is
+    /// no trouble: a list has the version of the server, and the next watch begins there. If that does not help either, the
+    /// object is read now and then.
+    fn expired(&mut self, now: Now) {
+        self.end_watch(now);
+        self.stage = Stage::Next(if self.cursor.expire() {
+            Aim::List
+        } else {
+            self.polls.get_or_insert(0);
+            Aim::Read
+        });
+    }
+
     /// The watch cannot go on; the object itself tells more. At once, unless that keeps happening.
     fn look_again(&mut self, why: String, now: Now) {
-        if matches!(self.stage, Stage::Watching(since) if now.instant.since(since) >= GOOD_WATCH) {
-            self.troubles = 0;
-        }
-        self.session.stop();
+        self.end_watch(now);
         if self.troubles == 0 {
             (self.troubles, self.trouble, self.stage) = (1, why, Stage::Next(Aim::Read));
         } else {
             self.retry(Aim::Read, why, None, now);
         }
+    }
+
+    fn end_watch(&mut self, now: Now) {
+        if matches!(self.stage, Stage::Watching(since) if now.instant.since(since) >= GOOD_WATCH) {
+            self.troubles = 0;
+            self.cursor.good();
+        }
+        self.session.stop();
     }
 
     fn try_later(&mut self, aim: Aim, response: &Response, now: Now) {

@@ -9,6 +9,7 @@ mod backoff;
 mod call;
 mod conversation;
 mod csr_error;
+mod cursor;
 mod exchange;
 mod head;
 mod health;

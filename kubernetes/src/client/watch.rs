@@ -1,7 +1,9 @@
-//! The lines of a watch.
+//! What watches and lists bring.
+
+use serde::{Deserialize, Deserializer};
 
 use crate::cluster::printable;
-use crate::objects::{CertificateSigningRequest, Status, WatchEvent};
+use crate::objects::{CertificateSigningRequest, ListMeta, ObjectMeta, Status, WatchEvent};
 
 /// An event may not be longer: etcd's limit on an object, and what goes around it.
 const LONGEST_LINE: usize = 3 << 19;
@@ -40,6 +42,10 @@ pub(crate) enum News {
     Deleted(Box<CertificateSigningRequest>),
     /// Nothing of interest.
     Nothing,
+    /// All events up to this version have been delivered.
+    Bookmark(String),
+    /// The server does not remember the version to watch from (410).
+    Expired,
     /// The watch cannot go on, for this reason.
     Over(String),
 }
@@ -58,11 +64,43 @@ fn read(line: &[u8]) -> serde_json::Result<News> {
         "DELETED" => News::Deleted(serde_json::from_value(event.object)?),
         "ERROR" => {
             let status: Status = serde_json::from_value(event.object)?;
+            if status.code == 410 {
+                return Ok(News::Expired);
+            }
             News::Over(format!("the watch reported {} {}", status.code, printable(&status.message)))
         }
-        // Bookmarks, and what later versions may bring.
+        "BOOKMARK" => {
+            let bookmark: Bookmark = serde_json::from_value(event.object)?;
+            News::Bookmark(bookmark.metadata.resource_version)
+        }
+        // What later versions may bring.
         _ => News::Nothing,
     })
+}
+
+/// An object of which only the version counts.
+#[derive(Deserialize)]
+struct Bookmark {
+    #[serde(default)]
+    metadata: ObjectMeta,
+}
+
+/// A list of request objects.
+#[derive(Deserialize)]
+pub(crate) struct List {
+    #[serde(default)]
+    pub(crate) metadata: ListMeta,
+    /// `null` in the list of a server written in Go that has none.
+    #[serde(deserialize_with = "items")]
+    pub(crate) items: Vec<CertificateSigningRequest>,
+}
+
+fn items<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<CertificateSigningRequest>, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+pub(crate) fn list(body: &[u8]) -> serde_json::Result<List> {
+    serde_json::from_slice(body)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ mod scene;
 mod world;
 
 pub(crate) use ca::{Ca, server_config, server_config_for, server_config_with};
-pub(crate) use reply::{Asked, End, Reply, chunk};
+pub(crate) use reply::{Asked, End, Reply, chunk, list_of};
 pub(crate) use scene::{Scene, ask};
 pub(crate) use world::World;
 

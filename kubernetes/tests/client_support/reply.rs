@@ -24,6 +24,10 @@ impl Asked {
     pub(crate) fn is_watch(&self) -> bool {
         self.line.contains("watch=true")
     }
+
+    pub(crate) fn is_list(&self) -> bool {
+        self.line.contains('?') && !self.is_watch()
+    }
 }
 
 /// What the server does about it: pieces of plaintext after pauses, then perhaps an end.
@@ -59,6 +63,10 @@ impl Reply {
 
     pub(crate) fn object(status: u16, object: &CertificateSigningRequest) -> Self {
         Self::json(status, serde_json::to_vec(object).unwrap())
+    }
+
+    pub(crate) fn list(version: &str, objects: &[CertificateSigningRequest]) -> Self {
+        Self::json(200, list_of(version, objects).to_string())
     }
 
     pub(crate) fn status(code: u16, reason: &str, message: &str) -> Self {
@@ -117,4 +125,14 @@ impl Reply {
 
 pub(crate) fn chunk(bytes: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+}
+
+/// A list as of `version`.
+pub(crate) fn list_of(version: &str, objects: &[CertificateSigningRequest]) -> serde_json::Value {
+    serde_json::json!({
+        "kind": "CertificateSigningRequestList",
+        "apiVersion": "certificates.k8s.io/v1",
+        "metadata": { "resourceVersion": version },
+        "items": objects,
+    })
 }

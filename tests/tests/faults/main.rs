@@ -6,6 +6,7 @@ mod sockets;
 #[path = "../support/mod.rs"]
 mod support;
 mod table;
+mod watches;
 mod world;
 
 use std::time::Duration;
@@ -65,12 +66,16 @@ fn endure(kind: &Kind) -> Result<u32, String> {
     Ok(world.dropped)
 }
 
-/// What was asked: a watch is a GET of the collection, and what is repeated is counted, from ten on just starred.
+/// What was asked: a watch or a list is a GET of the collection with a query, and what is repeated is counted, from ten on just starred.
 fn in_short<'a>(journal: impl Iterator<Item = &'a str>) -> String {
     let mut runs: Vec<(&str, u32)> = Vec::new();
     for line in journal {
         let word = line.split(' ').next().unwrap_or_default();
-        let word = if line.contains("watch=true") { "WATCH" } else { word };
+        let word = match line.split_once('?') {
+            Some((_, query)) if query.contains("watch=true") => "WATCH",
+            Some(_) => "LIST",
+            None => word,
+        };
         match runs.last_mut() {
             Some((last, count)) if *last == word => *count += 1,
             _ => runs.push((word, 1)),

@@ -67,6 +67,11 @@ impl World {
 
     /// The same, whose certificates live so long.
     pub(crate) fn living(serving: bool, lifetime: Duration) -> Self {
+        Self::at(serving, Options { approve_serving: true, signing_duration: lifetime, ..Options::default() })
+    }
+
+    /// A node that has its first certificate from a server with these options.
+    pub(crate) fn at(serving: bool, options: Options) -> Self {
         let mut random = Random::from_seed([7; 32]);
         let authority = Authority::generate(&mut random, START, 100 * LIFETIME).unwrap();
         let (roots, span) = (authority.roots().unwrap(), 50 * LIFETIME);
@@ -74,7 +79,6 @@ impl World {
         let node = "system:node:worker-1";
         let node = authority.client_credential(node, &["system:nodes"], &mut random, START, span).unwrap();
         let tls = Tls::with_clock(&authority, &shown, Arc::new(Clock)).unwrap();
-        let options = Options { approve_serving: true, signing_duration: lifetime, ..Options::default() };
         let mut api = Api::new(options, authority, random);
         api.add_token(TOKEN, server::Identity::bootstrap("abcdef"));
         let cluster = Cluster::from_url("https://localhost:6443").unwrap().with_roots(roots.clone());

@@ -1,0 +1,201 @@
+//! Where watches begin: at the object's version, at a bookmark's, and at a list's once the server forgot the others.
+
+mod client_support;
+
+use std::time::Duration;
+
+use client_support::*;
+use perennial::Failure;
+use perennial_kubernetes::objects::CertificateSigningRequest;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What the server was asked, in short: a watch with the version it begins after.
+fn asked(world: &World<'_>) -> Vec<String> {
+    let short = |asked: &Asked| {
+        let version = asked.line.split("resourceVersion=").nth(1).and_then(|rest| rest.split('&').next());
+        match (asked.is_post(), asked.is_watch(), asked.is_list()) {
+            (true, ..) => "POST".to_owned(),
+            (_, true, _) => format!("WATCH {}", version.unwrap_or_default()),
+            (_, _, true) => "LIST".to_owned(),
+            _ => "GET".to_owned(),
+        }
+    };
+    world.asked.iter().map(short).collect()
+}
+
+/// The two ways a server says that it does not reach back to a version.
+fn expired() -> [Reply; 2] {
+    let status = serde_json::json!({ "kind": "Status", "code": 410, "reason": "Expired", "message": "too old" });
+    [Reply::stream().event("ERROR", &status), Reply::status(410, "Expired", "too old resource version")]
+}
+
+/// A server with a pending request in version 100, itself in version 120. It answers the n-th watch (from 0) as `nth`
+/// says, or brings the certificate.
+fn server<'a>(scene: &'a Scene, nth: impl Fn(usize) -> Option<Reply> + 'a) -> impl FnMut(&Asked) -> Reply + 'a {
+    let mut watches = 0;
+    move |asked| match (asked.is_post(), asked.is_watch(), asked.is_list()) {
+        (true, ..) => Reply::object(201, &scene.object(&[])),
+        (_, _, true) => Reply::list("120", &[scene.object(&[])]),
+        (_, false, _) => Reply::object(200, &scene.object(&[])),
+        (_, true, _) => {
+            watches += 1;
+            nth(watches - 1).unwrap_or_else(|| Reply::stream().event("MODIFIED", scene.issued()))
+        }
+    }
+}
+
+#[test]
+fn watch_after_bookmark_begins_at_the_bookmark() {
+    let scene = Scene::new();
+    let bookmark = serde_json::json!({ "metadata": { "resourceVersion": "150" } });
+    for end in [End::Keep, End::Close, End::Cut, End::Reset] {
+        let first = || {
+            let stream = Reply::stream().event("BOOKMARK", &bookmark).after(60 * SECOND);
+            if end == End::Keep { stream.finish(400 * SECOND) } else { stream.then(end) }
+        };
+        let mut world = scene.world(server(&scene, |n| (n == 0).then(first)));
+        world.run(&mut scene.issuance()).unwrap();
+        assert_eq!(asked(&world), ["POST", "WATCH 100", "GET", "WATCH 150"], "{end:?}");
+    }
+}
+
+#[test]
+fn changed_object_moves_the_watch_beyond_an_event_lost() {
+    let scene = Scene::new();
+    let mut approved = scene.object(&["Approved"]);
+    approved.metadata.resource_version = "160".to_owned();
+    let mut watches = 0;
+    let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch()) {
+        (true, _) => Reply::object(201, &scene.object(&[])),
+        (_, false) => Reply::object(200, &approved),
+        (_, true) => {
+            watches += 1;
+            let event = if watches == 1 { serde_json::json!(17) } else { serde_json::json!(scene.issued()) };
+            Reply::stream().event("MODIFIED", event)
+        }
+    });
+    world.run(&mut scene.issuance()).unwrap();
+    assert_eq!(asked(&world), ["POST", "WATCH 100", "GET", "WATCH 160"]);
+}
+
+#[test]
+fn expired_version_is_replaced_by_the_version_of_a_list() {
+    let scene = Scene::new();
+    for answer in expired() {
+        let mut world = scene.world(server(&scene, |n| (n == 0).then(|| answer.clone())));
+        world.run(&mut scene.issuance()).unwrap();
+        assert_eq!(asked(&world), ["POST", "WATCH 100", "LIST", "WATCH 120"]);
+        assert!(world.elapsed() < SECOND, "{:?}", world.elapsed());
+    }
+}
+
+/// Each watch of a minute ends with 410, as in a cluster so busy that a quiet stream falls behind.
+#[test]
+fn expiry_after_good_watches_is_never_trouble() {
+    let scene = Scene::new();
+    let [in_stream, _] = expired();
+    let slowly = in_stream.after(61 * SECOND);
+    let mut world = scene.world(server(&scene, |n| (n < 12).then(|| slowly.clone())));
+    world.run(&mut scene.issuance()).unwrap();
+    assert_eq!(asked(&world).iter().filter(|asked| *asked == "LIST").count(), 12);
+    assert!(world.elapsed() < 12 * 61 * SECOND + SECOND, "no pause: {:?}", world.elapsed());
+}
+
+#[test]
+fn server_that_cannot_watch_any_version_is_polled() {
+    let scene = Scene::new();
+    for answer in expired() {
+        let mut reads = 0;
+        let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch(), asked.is_list()) {
+            (true, ..) => Reply::object(201, &scene.object(&[])),
+            (_, true, _) => answer.clone(),
+            (_, _, true) => Reply::list("120", &[scene.object(&[])]),
+            _ => {
+                reads += 1;
+                Reply::object(200, &if reads < 20 { scene.object(&[]) } else { scene.issued() })
+            }
+        });
+        world.run(&mut scene.issuance()).unwrap();
+        let asked = asked(&world);
+        assert_eq!(asked[..5], ["POST", "WATCH 100", "LIST", "WATCH 120", "GET"]);
+        assert!(asked[5..].iter().all(|asked| asked == "GET"), "{asked:?}");
+        let minutes = world.elapsed().as_secs() / 60;
+        assert!((6..=10).contains(&minutes), "20 reads, 5 to 30 s apart: {minutes} min");
+    }
+}
+
+#[test]
+fn list_that_cannot_be_had_falls_back_to_the_object() {
+    let scene = Scene::new();
+    let [_, expired] = expired();
+    let lists = [
+        Reply::status(403, "Forbidden", "no list for you"),
+        Reply::status(404, "NotFound", "no such thing"),
+        Reply::status(410, "Expired", "too old"),
+        Reply::json(200, "[]"),
+        Reply::json(200, vec![b' '; 5 << 20]),
+    ];
+    for list in lists {
+        let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch(), asked.is_list()) {
+            (true, ..) => Reply::object(201, &scene.object(&[])),
+            (_, true, _) => expired.clone(),
+            (_, _, true) => list.clone(),
+            _ => Reply::object(200, &scene.issued()),
+        });
+        world.run(&mut scene.issuance()).unwrap();
+        assert_eq!(asked(&world), ["POST", "WATCH 100", "LIST", "GET"]);
+    }
+}
+
+#[test]
+fn list_answered_later_is_listed_again() {
+    let scene = Scene::new();
+    let [_, expired] = expired();
+    for trouble in [Reply::status(503, "ServiceUnavailable", "starting"), Reply::raw("").then(End::Cut)] {
+        let mut lists = 0;
+        let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch(), asked.is_list()) {
+            (true, ..) => Reply::object(201, &scene.object(&[])),
+            (_, true, _) => expired.clone(),
+            (_, _, true) => {
+                lists += 1;
+                if lists == 1 { trouble.clone() } else { Reply::list("120", &[scene.issued()]) }
+            }
+            _ => panic!("{asked:?}"),
+        });
+        world.run(&mut scene.issuance()).unwrap();
+        assert!(asked(&world).ends_with(&["LIST".to_owned()]), "{:?}", asked(&world));
+    }
+}
+
+#[test]
+fn list_judges_the_object_as_a_read_does() {
+    let scene = Scene::new();
+    let [in_stream, _] = expired();
+    let mut stranger = scene.issued();
+    stranger.metadata.name = "another".to_owned();
+    let mut replaced = scene.issued();
+    replaced.metadata.uid = "uid-2".to_owned();
+    let rows: [(&[CertificateSigningRequest], _); 6] = [
+        (&[scene.issued()], Ok(())),
+        (&[stranger.clone(), scene.issued()], Ok(())),
+        (&[], Err(Failure::Deleted)),
+        (&[stranger], Err(Failure::Deleted)),
+        (&[replaced], Err(Failure::Deleted)),
+        (&[scene.object(&["Denied"])], Err(Failure::Denied)),
+    ];
+    for (objects, outcome) in rows {
+        let (ended, _) = scene.run(|asked| match (asked.is_post(), asked.is_watch()) {
+            (true, _) => Reply::object(201, &scene.object(&[])),
+            (_, true) => in_stream.clone(),
+            (_, false) => Reply::list("120", objects),
+        });
+        assert_eq!(ended.map(|_| ()).map_err(|error| error.failure), outcome);
+    }
+    let none = scene.error(|asked| match (asked.is_post(), asked.is_watch()) {
+        (true, _) => Reply::object(201, &scene.object(&[])),
+        (_, true) => in_stream.clone(),
+        (_, false) => Reply::json(200, r#"{"metadata":{"resourceVersion":"120"},"items":null}"#),
+    });
+    assert!(none.failure == Failure::Deleted && none.message.contains("the server lists no object of this name"));
+}

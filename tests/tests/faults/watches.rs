@@ -1,0 +1,104 @@
+//! A request that waits in a busy cluster, whose API servers restart: 410 is not an outage.
+
+use std::time::{Duration, Instant};
+
+use perennial_kubernetes::server::faults::Plan;
+use perennial_kubernetes::server::{Approval, Decision, Options};
+
+use crate::support::{self, issued, on_both, serve, waits_for_approval};
+use crate::world::World;
+use crate::{HOUR, MINUTE, in_short};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Beyond the longest watch, within the patience of a request.
+const WAIT: Duration = Duration::from_secs(12 * 60);
+
+/// Faults for nobody: requests are noted while there is a plan.
+fn noted() -> Plan {
+    Plan::parse("rules: [{ match: { path: /nowhere }, fault: silence }]").unwrap()
+}
+
+/// A rotation whose certificate is signed after [`WAIT`]. Meanwhile another resource is written each second; the watch
+/// cache begins anew at these intervals, if at all.
+fn busy(restarts: Option<Duration>) -> (World, Vec<String>) {
+    // For the clock of the server's TLS, which stands still, the first certificate must be valid at the start.
+    let (signing_delay, backdate) = (WAIT, Some(HOUR));
+    let options = Options { signing_delay, backdate, signing_duration: 40 * HOUR, ..Options::default() };
+    let mut world = World::at(false, options);
+    assert!(world.run_until(40 * HOUR, |world| world.rotation.machine().due(world.now()).is_some()));
+    world.set_faults(noted());
+    let before = world.submissions;
+    let (began, mut restarted) = (world.now().instant, world.now().instant);
+    while world.issued() < 2 && world.now().instant.since(began) < HOUR {
+        world.run_until(SECOND, |world| world.issued() > 1);
+        world.api.write_elsewhere();
+        if restarts.is_some_and(|span| world.now().instant.since(restarted) >= span) {
+            world.api.restart_watch_cache();
+            restarted = world.now().instant;
+        }
+    }
+    let took = world.now().instant.since(began);
+    // A server that restarts within each minute is polled.
+    let late = if restarts.is_some_and(|every| every < MINUTE) { 32 * SECOND } else { 4 * SECOND };
+    assert!((WAIT..WAIT + late).contains(&took), "noticed after {took:?}");
+    assert_eq!((world.failure(), world.submissions - before, world.dropped), (None, 1, 0));
+    assert_eq!(world.lawful(), Ok(()));
+    let asked = world.api.journal().map(str::to_owned).collect();
+    (world, asked)
+}
+
+/// The versions that watches began after.
+fn versions(asked: &[String]) -> Vec<u64> {
+    let of_watch = |line: &String| {
+        let version = line.split_once("watch=true")?.1.split_once("resourceVersion=")?.1;
+        version.split('&').next()?.parse().ok()
+    };
+    asked.iter().filter_map(of_watch).collect()
+}
+
+#[test]
+fn watch_that_timed_out_resumes_at_its_last_bookmark() {
+    let (_, asked) = busy(None);
+    let versions = versions(&asked);
+    assert!(versions.len() > 1 && !in_short(asked.iter().map(String::as_str)).contains("LIST"), "{asked:?}");
+    // A bookmark comes at the end of each watch: the next one begins where the last one ended, minutes of writes later.
+    assert!(versions.windows(2).all(|pair| pair[1] >= pair[0] + 300), "{versions:?}");
+}
+
+#[test]
+fn restarted_watch_caches_cost_two_requests_each() {
+    for every in [20 * SECOND, MINUTE, 5 * MINUTE] {
+        let (world, asked) = busy(Some(every));
+        let lists = asked.iter().filter(|line| line.contains('?') && !line.contains("watch=true")).count();
+        let restarts = (WAIT.as_secs() / every.as_secs()) as usize;
+        assert!((1..=restarts).contains(&lists), "{every:?}: {lists} lists, {restarts} restarts");
+        assert!(world.most_requests <= 64, "{every:?}: {}", world.most_requests);
+        let versions = versions(&asked);
+        assert!(versions.windows(2).all(|pair| pair[1] > pair[0]), "{every:?}: {versions:?}");
+    }
+}
+
+#[test]
+fn restarted_watch_cache_is_listed_once_over_sockets() {
+    on_both(|runtime| {
+        let server = serve(Approval::Manual);
+        server.handle.with_api(|api, now| api.set_faults(noted(), now));
+        let node = support::node(runtime, &server.cluster).start();
+        waits_for_approval(&node);
+        server.handle.with_api(|api, _| {
+            api.write_elsewhere();
+            api.restart_watch_cache();
+        });
+        let asked = || server.handle.with_api(|api, _| in_short(api.journal()));
+        let end = Instant::now() + 30 * SECOND;
+        while asked() != "POST WATCH LIST WATCH" {
+            assert!(Instant::now() < end, "{runtime:?}: {}", asked());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        server.decide_all(Decision::Approve);
+        issued(&node, 1);
+        assert_eq!(asked(), "POST WATCH LIST WATCH", "{runtime:?}");
+        assert_eq!(node.snapshot().last_error, None, "{runtime:?}");
+        node.shutdown();
+    });
+}
