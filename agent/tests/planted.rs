@@ -1,0 +1,111 @@
+//! What another user put into a certificate directory, and what no certificate can replace: found, named, not used.
+
+mod support;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Key, Pending, Template};
+use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
+use perennial_kubernetes::rotation::Record;
+use perennial_pki::{Credential, KeyAlgorithm, KeyPair};
+use perennial_std::clock;
+use support::{Ca, Output, Process, Signer, files, perennial, run_arguments};
+use tempfile::TempDir;
+
+const CURRENT: &str = "kubelet-client-current.pem";
+const DATED: &str = "kubelet-client-2026-01-01-00-00-00-000.pem";
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Makes it another user's; to whom that is forbidden, one that all users could have written.
+fn plant(path: &Path, contents: &[u8]) {
+    fs::write(path, contents).unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    fs::set_permissions(path, Permissions::from_mode(if is_root { 0o600 } else { 0o666 })).unwrap();
+    if is_root {
+        lchown(path, Some(65_534), Some(65_534)).unwrap();
+    }
+}
+
+/// A record of a request with this key.
+fn record(key: &Arc<KeyPair>) -> Vec<u8> {
+    let now = clock::now().unix;
+    let template = Arc::new(Template::node("worker"));
+    let pending = Pending { template, key: Key::Pending, submitted: now, budget_whole: now, refusal: None };
+    let (signer_name, csr_name) = (KUBELET_CLIENT_SIGNER.to_owned(), "node-csr-planted".to_owned());
+    Record { server: None, signer_name, csr_name, pending, key: Some(key.clone()) }.encode().to_vec()
+}
+
+/// From the field: a key that another user knows must not become the node's.
+#[test]
+fn planted_key_never_gets_a_certificate() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &[]);
+    let pki = path.join("worker/pki");
+    fs::create_dir_all(&pki).unwrap();
+    fs::set_permissions(&pki, Permissions::from_mode(0o1777)).unwrap();
+    let key = Arc::new(KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap());
+    let planted = Ca::new().node(Duration::ZERO, DAY);
+    plant(&pki.join("kubelet-client-pending.json"), &record(&key));
+    plant(&pki.join(DATED), planted.to_pem().as_bytes());
+    symlink(DATED, pki.join(CURRENT)).unwrap();
+
+    for command in ["status", "verify"] {
+        let Output { code, stdout, .. } = perennial(path, &[command, "--cert-dir", "worker/pki"]);
+        assert_eq!(code, Some(1), "{stdout}");
+        for words in [CURRENT, "kubelet-client-pending.json", "left in place", "create and replace files", "chown it"] {
+            assert!(stdout.contains(words), "{command}: no {words:?} in {stdout}");
+        }
+    }
+    let output = perennial(path, &run_arguments(&["--once"]));
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(output.stderr.contains("ERROR") && output.stderr.contains("left in place"), "{output:?}");
+    let issued = Credential::from_pem(&fs::read(pki.join(CURRENT)).unwrap()).unwrap();
+    for known in [key.public_key_der(), planted.key().public_key_der()] {
+        assert_ne!(issued.key().public_key_der(), known);
+    }
+    assert_eq!(fs::read(pki.join(DATED)).unwrap(), planted.to_pem().as_bytes());
+}
+
+/// Runs this in a mount namespace of its own, with `file` bound to itself.
+fn with_bound_file(directory: &Path, file: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", "mount --bind \"$0\" \"$0\" && exec \"$@\"", file]);
+    command.arg(support::command()).args(arguments);
+    Process::spawn(directory, command).end()
+}
+
+#[test]
+fn file_that_is_a_mount_point_is_found_at_the_start_and_by_verify() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &[]);
+    let pki = path.join("worker/pki");
+    fs::create_dir_all(&pki).unwrap();
+    fs::write(pki.join(CURRENT), Ca::new().node(Duration::ZERO, DAY).to_pem().as_bytes()).unwrap();
+    fs::set_permissions(pki.join(CURRENT), Permissions::from_mode(0o600)).unwrap();
+    let before = files(&path.join("worker"));
+    let current = format!("worker/pki/{CURRENT}");
+    let refused = |output: Output, name: &str, code| {
+        assert_eq!(output.code, Some(code), "{output:?}");
+        let said = output.stdout + &output.stderr;
+        assert!(said.contains(name) && said.contains("mount the directory"), "{said}");
+    };
+    refused(with_bound_file(path, &current, &run_arguments(&["--once"])), CURRENT, 2);
+    refused(with_bound_file(path, &current, &["verify", "--cert-dir", "worker/pki"]), CURRENT, 1);
+    assert_eq!(files(&path.join("worker")), before);
+    assert!(!pki.join(".kubelet-client.lock").exists());
+
+    // A kubeconfig that is yet to be written, as a container's runtime prepares it.
+    fs::remove_file(pki.join(CURRENT)).unwrap();
+    let unusable =
+        fs::read_to_string(path.join("signer/bootstrap.kubeconfig")).unwrap().replace("token:", "tokenFile:");
+    fs::write(path.join("worker/kubeconfig"), unusable).unwrap();
+    refused(with_bound_file(path, "worker/kubeconfig", &run_arguments(&["--once"])), "worker/kubeconfig", 2);
+    assert!(!pki.join(CURRENT).exists());
+}

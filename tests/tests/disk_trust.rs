@@ -1,0 +1,170 @@
+//! Files that another user could have written: ignored, reported, and left in place.
+//!
+//! Only root can give files away; another user's test runs make their point with modes alone.
+
+#[path = "support/pairs.rs"]
+mod pairs;
+#[path = "support/volume.rs"]
+mod volume;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
+use std::path::{Path, PathBuf};
+
+use pairs::{NODE, pair};
+use perennial_pki::Credential;
+use perennial_std::{Directory, DirectoryError, Distrust};
+use volume::{NOW, PREFIX};
+
+const CURRENT: &str = "kubelet-client-current.pem";
+const DATED: &str = "kubelet-client-2025-02-01-00-00-00-000.pem";
+const BEFORE: &str = "kubelet-client-2025-01-01-00-00-00-000.pem";
+const RECORD: &str = "kubelet-client-pending.json";
+const NOBODY: u32 = 65_534;
+
+struct Pki(tempfile::TempDir);
+
+impl Pki {
+    fn with_mode(mode: u32) -> Self {
+        let pki = Self(tempfile::tempdir().unwrap());
+        fs::set_permissions(pki.0.path(), Permissions::from_mode(mode)).unwrap();
+        pki
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn put(&self, name: &str, contents: &[u8]) {
+        fs::write(self.path(name), contents).unwrap();
+        fs::set_permissions(self.path(name), Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn put_in_use(&self, credential: &Credential) {
+        self.put(DATED, credential.to_pem().as_bytes());
+        symlink(DATED, self.path(CURRENT)).unwrap();
+    }
+
+    fn directory(&self) -> Directory {
+        Directory::open(self.0.path(), PREFIX).unwrap()
+    }
+}
+
+/// Makes it another user's; if that is forbidden, what else makes a file one that others could have written.
+fn plant(path: &Path) {
+    if rustix::process::geteuid().is_root() {
+        lchown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    } else if !fs::symlink_metadata(path).unwrap().is_symlink() {
+        fs::set_permissions(path, Permissions::from_mode(0o666)).unwrap();
+    }
+}
+
+fn untrusted(problems: &[DirectoryError]) -> Vec<&Path> {
+    let untrusted = problems.iter().filter_map(|problem| match problem {
+        DirectoryError::Untrusted { path, .. } => Some(path.as_path()),
+        _ => None,
+    });
+    untrusted.collect()
+}
+
+#[test]
+fn shared_directory_of_our_own_files_works_with_a_warning() {
+    for (mode, is_shared) in [(0o777, true), (0o1777, true), (0o770, true), (0o755, false)] {
+        let pki = Pki::with_mode(mode);
+        let (old, new) = (pair(NODE, 1), pair(NODE, 2));
+        pki.put_in_use(&old);
+        let directory = pki.directory();
+        directory.remember(b"{}").unwrap();
+        for (write, expected) in [(None, &old), (Some(&new), &new)] {
+            if let Some(credential) = write {
+                directory.write(credential, NOW).unwrap();
+            }
+            let loaded = directory.recover(NOW).unwrap();
+            assert_eq!(loaded.credential.unwrap().0.chain(), expected.chain());
+            let warned = matches!(&loaded.problems[..], [DirectoryError::Shared { path }] if path == pki.0.path());
+            assert!(warned == is_shared && loaded.problems.len() == usize::from(is_shared), "{:?}", loaded.problems);
+        }
+        assert_eq!(directory.recall().unwrap().unwrap().as_slice(), b"{}");
+    }
+}
+
+#[test]
+fn file_that_others_could_have_written_is_ignored() {
+    let modes = [0o660, 0o606, 0o622].map(Some);
+    for mode in modes.into_iter().chain([None]) {
+        let pki = Pki::with_mode(0o1777);
+        pki.put_in_use(&pair(NODE, 1));
+        pki.put(RECORD, b"{}");
+        for name in [DATED, RECORD] {
+            match mode {
+                Some(mode) => fs::set_permissions(pki.path(name), Permissions::from_mode(mode)).unwrap(),
+                None => plant(&pki.path(name)),
+            }
+        }
+        let directory = pki.directory();
+        let loaded = directory.recover(NOW).unwrap();
+        assert!(loaded.credential.is_none(), "{loaded:?}");
+        assert_eq!(untrusted(&loaded.problems), [pki.path(CURRENT), pki.path(RECORD)]);
+        assert!(matches!(directory.recall(), Err(DirectoryError::Untrusted { .. })));
+        let kept = |name: &str| pki.path(name).exists();
+        assert!(kept(DATED) && kept(RECORD) && fs::read_link(pki.path(CURRENT)).unwrap() == Path::new(DATED));
+
+        // A certificate of our own takes its place.
+        let new = pair(NODE, 2);
+        directory.write(&new, NOW).unwrap();
+        directory.remember(b"ours").unwrap();
+        let loaded = directory.recover(NOW).unwrap();
+        assert!(loaded.in_use && untrusted(&loaded.problems).is_empty(), "{loaded:?}");
+        assert_eq!(loaded.credential.unwrap().0.chain(), new.chain());
+        assert_eq!(directory.recall().unwrap().unwrap().as_slice(), b"ours");
+    }
+}
+
+/// Wherever it leads: to an older pair of ours, or out of the directory.
+#[test]
+fn link_that_another_user_made_is_ignored() {
+    if !rustix::process::geteuid().is_root() {
+        // Nobody else can make one here.
+        return file_that_others_could_have_written_is_ignored();
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    let theirs = elsewhere.path().join("pair.pem");
+    fs::write(&theirs, pair(NODE, 3).to_pem().as_bytes()).unwrap();
+    fs::set_permissions(&theirs, Permissions::from_mode(0o600)).unwrap();
+    for target in [Path::new(BEFORE), &theirs] {
+        let pki = Pki::with_mode(0o1777);
+        let (older, newer) = (pair(NODE, 1), pair(NODE, 2));
+        pki.put(BEFORE, older.to_pem().as_bytes());
+        pki.put(DATED, newer.to_pem().as_bytes());
+        symlink(target, pki.path(CURRENT)).unwrap();
+        plant(&pki.path(CURRENT));
+        let loaded = pki.directory().recover(NOW).unwrap();
+        assert_eq!(untrusted(&loaded.problems), [pki.path(CURRENT)], "{loaded:?}");
+        let owner = loaded.problems.iter().find_map(|problem| match problem {
+            DirectoryError::Untrusted { why: Distrust::Owner(owner), .. } => Some(*owner),
+            _ => None,
+        });
+        assert_eq!(owner, Some(NOBODY));
+        // Our own pairs are found without it, and a certificate in its place is due.
+        assert_eq!(loaded.credential.unwrap().0.chain(), newer.chain());
+        assert!(!loaded.in_use && fs::read_link(pki.path(CURRENT)).unwrap() == target);
+    }
+}
+
+#[test]
+fn links_through_links_lead_to_the_pair() {
+    let pki = Pki::with_mode(0o700);
+    let good = pair(NODE, 1);
+    // As a kubelet mounts a Secret.
+    fs::create_dir(pki.path("..2026_01_01")).unwrap();
+    symlink("..2026_01_01", pki.path("..data")).unwrap();
+    pki.put("..2026_01_01/tls.pem", good.to_pem().as_bytes());
+    symlink("..data/tls.pem", pki.path(DATED)).unwrap();
+    for target in [Path::new(DATED), &pki.path(DATED), Path::new("..data/../..data/tls.pem")] {
+        let _ = fs::remove_file(pki.path(CURRENT));
+        symlink(target, pki.path(CURRENT)).unwrap();
+        let loaded = pki.directory().load(NOW).unwrap();
+        assert_eq!(loaded.credential.expect("a pair").0.chain(), good.chain(), "{target:?}");
+        assert!(loaded.in_use && loaded.problems.is_empty(), "{:?}", loaded.problems);
+    }
+}
