@@ -1,0 +1,117 @@
+//! Without rotation, and with bad input, nothing in a certificate directory changes: no lock, no record, no directory.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use perennial_std::Directory;
+use rustix::process::Signal;
+use support::{Ca, Process, Signer, files, perennial, put_in_use, run_arguments, until};
+use tempfile::TempDir;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Names in the directory, locks among them, and when one was added or removed last.
+fn names(pki: &Path) -> (Vec<String>, SystemTime) {
+    let mut names: Vec<String> =
+        fs::read_dir(pki).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    (names, fs::metadata(pki).unwrap().modified().unwrap())
+}
+
+#[test]
+fn missing_directory_is_not_made_without_rotation_and_watched_for() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &[]);
+    let pki = path.join("worker/pki");
+    let mut run = Process::start(path, &run_arguments(&["--json", "--rotate-certificates=false"]));
+    run.event("disabled", 1);
+    assert!(!path.join("worker").exists());
+    put_in_use(&pki, Ca::new().node(Duration::ZERO, DAY).to_pem().as_bytes());
+    let before = names(&pki);
+    run.event("issued", 1);
+    run.signal(Signal::TERM);
+    assert_eq!(run.end().code, Some(0));
+    assert_eq!(names(&pki), before);
+}
+
+#[test]
+fn rotation_switched_off_while_running_changes_nothing_more() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &[]);
+    let pki = path.join("worker/pki");
+    let config = path.join("config.yaml");
+    let configure = |rotates: bool| {
+        let text = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nrotateCertificates: ";
+        fs::write(&config, format!("{text}{rotates}\n")).unwrap();
+    };
+    configure(true);
+    let mut run = Process::start(path, &run_arguments(&["--json", "--config", "config.yaml"]));
+    run.event("resting", 1);
+    // The record without its key is the last that is written.
+    let record = pki.join("kubelet-client-pending.json");
+    until("the last record", || fs::read_to_string(&record).is_ok_and(|it| !it.contains("PRIVATE KEY")).then_some(()));
+    configure(false);
+    let before = (files(&pki), names(&pki));
+    run.signal(Signal::HUP);
+    run.event("disabled", 1);
+    run.signal(Signal::USR1);
+    // A directory that was removed is another program's to make.
+    fs::rename(&pki, path.join("worker/moved")).unwrap();
+    run.signal(Signal::HUP);
+    run.event("reloaded", 2);
+    assert!(!pki.exists());
+    fs::rename(path.join("worker/moved"), &pki).unwrap();
+
+    configure(true);
+    run.signal(Signal::HUP);
+    run.event("reloaded", 3);
+    run.event("resting", 2);
+    assert_eq!((files(&pki), names(&pki)), before);
+    run.signal(Signal::TERM);
+    assert_eq!(run.end().code, Some(0));
+}
+
+/// Rotation that is switched on takes hold of the directory, or goes on as before if another process has it.
+#[test]
+fn rotation_switched_on_needs_the_directory() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &[]);
+    let pki = path.join("worker/pki");
+    fs::create_dir_all(&pki).unwrap();
+    let config = path.join("config.yaml");
+    let text = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nrotateCertificates: ";
+    fs::write(&config, format!("{text}false\n")).unwrap();
+    let mut run = Process::start(path, &run_arguments(&["--json", "--config", "config.yaml"]));
+    run.event("disabled", 1);
+    let other = Directory::open(&pki, "kubelet-client").unwrap();
+    fs::write(&config, format!("{text}true\n")).unwrap();
+    run.signal(Signal::HUP);
+    let why = run.event("trouble", 1)["reason"].as_str().unwrap().to_owned();
+    assert!(why.contains("is held by process"), "{why}");
+    drop(other);
+    run.signal(Signal::HUP);
+    run.event("issued", 1);
+    assert!(matches!(Directory::open(&pki, "kubelet-client"), Err(perennial_std::DirectoryError::Owned { .. })));
+    run.signal(Signal::TERM);
+    assert_eq!(run.end().code, Some(0));
+}
+
+#[test]
+fn directory_of_another_process_is_left_as_it_is() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &[]);
+    let pki = path.join("worker/pki");
+    let _other = Directory::open(&pki, "kubelet-server").unwrap();
+    let before = names(&pki);
+    let output = perennial(path, &run_arguments(&["--once", "--rotate-server-certificates", "--node-ip", "192.0.2.1"]));
+    assert_eq!(output.code, Some(2), "{output:?}");
+    assert!(output.stderr.contains(".kubelet-server.lock is held by process"), "{output:?}");
+    assert_eq!(names(&pki), before);
+}
