@@ -4,6 +4,7 @@ use core::fmt::{self, Display, Formatter};
 
 use crate::action::{Action, Actions, Key};
 use crate::certificate::Certificate;
+use crate::escaped::Escaped;
 use crate::event::{Event, Failure};
 use crate::machine::RotationMachine;
 use crate::state::{Reason, State};
@@ -48,16 +49,16 @@ impl Display for Now {
 
 impl Display for Template {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "CN={}", self.common_name())?;
-        self.organizations().iter().try_for_each(|name| write!(f, ",O={name}"))?;
-        self.dns_names().iter().try_for_each(|name| write!(f, ",DNS={name}"))?;
+        write!(f, "CN={}", Escaped(self.common_name()))?;
+        self.organizations().iter().try_for_each(|name| write!(f, ",O={}", Escaped(name)))?;
+        self.dns_names().iter().try_for_each(|name| write!(f, ",DNS={}", Escaped(name)))?;
         self.ip_addresses().iter().try_for_each(|address| write!(f, ",IP={address}"))
     }
 }
 
 impl Display for Certificate {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{} CN={} until {}", self.fingerprint, self.common_name, self.validity.not_after())?;
+        write!(f, "{} CN={} until {}", self.fingerprint, Escaped(&self.common_name), self.validity.not_after())?;
         f.write_str(if self.provisional { " (provisional)" } else { "" })
     }
 }

@@ -10,6 +10,7 @@ use perennial_pki::{Credential, Roots};
 use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
+pub(crate) use perennial::printable;
 pub use proxy::Proxy;
 use trust::Anchors;
 pub use trust::{Trust, TrustSource};
@@ -247,17 +248,6 @@ fn v6(text: &str) -> Option<String> {
     (!zone.is_empty() && zone.bytes().all(fits)).then(|| format!("{ip}%{zone}"))
 }
 
-/// Foreign text made fit for one line of a message.
-pub(crate) fn printable(text: &str) -> String {
-    const LONGEST: usize = 200;
-    let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.retain(|c| !c.is_control());
-    match line.char_indices().nth(LONGEST) {
-        Some((at, _)) => format!("{}…", &line[..at]),
-        None => line,
-    }
-}
-
 /// Why a cluster or token cannot be used as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -454,11 +444,5 @@ mod tests {
         for text in ["", " \n", "two words", "line\r\nbreak", "schlüssel"] {
             assert!(Token::new(text).is_err(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn foreign_text_becomes_one_short_line() {
-        assert_eq!(printable(" a\n\tb\u{7}\x1b[1m "), "a b[1m");
-        assert_eq!(printable(&"ä".repeat(300)).chars().count(), 201);
     }
 }

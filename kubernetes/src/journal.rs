@@ -7,7 +7,7 @@
 mod replay;
 mod text;
 
-use perennial::{Now, RotationMachine};
+use perennial::{Escaped, Now, RotationMachine};
 use serde::{Deserialize, Serialize};
 
 use crate::rotation::Step;
@@ -70,5 +70,5 @@ const fn at(now: Now) -> (u64, i64) {
 
 fn line(line: &Line) -> String {
     // Names, numbers and lists always serialize.
-    serde_json::to_string(line).unwrap_or_default() + "\n"
+    format!("{:#}\n", Escaped(&serde_json::to_string(line).unwrap_or_default()))
 }

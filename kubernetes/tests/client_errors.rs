@@ -61,7 +61,7 @@ fn a_page_that_is_not_the_apis_is_judged_by_its_status_and_quoted_in_brief() {
         let error = scene.error(|_| Reply::raw(format!("{head}{page}")));
         assert_eq!((error.failure, error.server_healthy()), (failure, Some(healthy)), "{code}: {error}");
         assert!(error.message.len() < 900 && !error.message.chars().any(char::is_control), "{error}");
-        mentions(&error, &[&code.to_string(), "text/html", "login please"]);
+        mentions(&error, &[&code.to_string(), "text/html", r"\u{1b}[31mlogin\u{7} please"]);
         assert_eq!(error.message.contains("is that the URL of a Kubernetes API server"), code == 404);
     }
 }

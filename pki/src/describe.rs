@@ -1,6 +1,6 @@
 //! Sentences for errors of TLS and X.509 libraries, whose own words are names of Rust enums.
 
-use perennial::UnixTime;
+use perennial::{Escaped, UnixTime};
 use rustls::pki_types::{self, CertificateDer};
 use rustls::{CertificateError, Error, ExtendedKeyPurpose, OtherError};
 use x509_parser::asn1_rs::{FromDer, Oid};
@@ -19,7 +19,7 @@ const LIBRARY: &str = "perennial's crypto library (ring)";
 pub fn describe(error: &Error, presented: &[CertificateDer<'_>]) -> String {
     let fixed = match error {
         Error::InvalidCertificate(error) => return certificate(error, presented),
-        Error::General(why) => return names::printable(why),
+        Error::General(why) => return Escaped(why).to_string(),
         Error::Other(OtherError(error)) => match error.downcast_ref() {
             Some(error) => return webpki(error, presented),
             None => "the TLS library failed for a reason of its own",
@@ -268,7 +268,7 @@ fn not_for_name(leaf: &Named<'_>, expected: &str, named: &[String]) -> String {
     // webpki's own form of a name is `DnsName("a")` or `IpAddress(10.0.0.1)`.
     let bare = |name: &String| {
         let inner = name.split_once('(').map_or(name.as_str(), |(_, rest)| rest.trim_end_matches(')'));
-        names::printable(inner.trim_matches('"'))
+        Escaped(inner.trim_matches('"')).to_string()
     };
     let shown: Vec<String> = named.iter().take(SHOWN).map(bare).collect();
     let more = if named.len() > SHOWN { format!(" and {} more", named.len() - SHOWN) } else { String::new() };

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use perennial::Escaped;
 use x509_parser::asn1_rs::Tag;
 use x509_parser::extensions::{GeneralName, SubjectAlternativeName};
 use x509_parser::oid_registry::{OID_X509_COMMON_NAME, OID_X509_ORGANIZATION_NAME};
@@ -48,14 +49,9 @@ pub(crate) fn display(name: &X509Name<'_>) -> String {
             Err(_) => shown.push_str(&oid.to_id_string()),
         }
         shown.push('=');
-        shown.push_str(&printable(&text(attribute)));
+        shown.push_str(&Escaped(&text(attribute)).to_string());
     }
     shown
-}
-
-/// `text` without control characters, which terminals would obey.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// The value of an attribute, whatever string type it has.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use perennial::{Actions, Event, Instant, Now, RotationMachine, UnixTime};
+use perennial::{Actions, Escaped, Event, Instant, Now, RotationMachine, UnixTime};
 use serde_json::error::Category;
 
 use super::text::words;
@@ -162,7 +162,7 @@ impl fmt::Display for ReplayError {
             }
         };
         // A file may say anything: what it says of names is not for terminals to obey.
-        f.write_str(&text.replace(char::is_control, " "))
+        Escaped(&text).fmt(f)
     }
 }
 

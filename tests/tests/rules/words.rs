@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use perennial::{Failure, Fingerprint, Instant, Reason, RequestId, State, UnixTime, Validity};
+use perennial::{Escaped, Failure, Fingerprint, Instant, Reason, RequestId, State, UnixTime, Validity};
 use perennial_tests::mint;
 
 #[test]
@@ -67,4 +67,27 @@ fn a_certificate_is_shown_by_its_facts_and_its_chain_by_its_length() {
     for fact in ["system:node:worker-1", "system:nodes", "not_before", "3 bytes"] {
         assert!(shown.contains(fact), "{shown}");
     }
+}
+
+/// Each kind of character that a terminal acts upon, as text and as JSON has it.
+#[test]
+fn control_characters_are_escaped_and_others_are_not() {
+    let table = [
+        ("a\nb\r\t", r"a\nb\r\t", r"a\u000ab\u000d\u0009"),
+        ("\u{1b}[31m\u{7}\u{0}", r"\u{1b}[31m\u{7}\u{0}", r"\u001b[31m\u0007\u0000"),
+        ("\u{7f}\u{9b}31m", r"\u{7f}\u{9b}31m", r"\u007f\u009b31m"),
+        (
+            "\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}",
+            r"\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}",
+            r"\u202e\u2066\u200b\ufeff\u2028",
+        ),
+        ("ä ∂ 节点 \\n \"x\"", "ä ∂ 节点 \\n \"x\"", "ä ∂ 节点 \\n \"x\""),
+    ];
+    for (text, escaped, json) in table {
+        assert_eq!((format!("{}", Escaped(text)), format!("{:#}", Escaped(text))), (escaped.into(), json.into()));
+    }
+    assert_eq!(perennial::printable(" a\n\tb\u{7}\x1b[1m "), r"a b\u{7}\u{1b}[1m");
+    assert_eq!(perennial::printable(&"ä".repeat(300)).chars().count(), 201);
+    let template = perennial::Template::new("a\nb").with_organizations(["o\r"]).with_dns_names(["d\u{1b}"]);
+    assert_eq!(template.to_string(), r"CN=a\nb,O=o\r,DNS=d\u{1b}");
 }

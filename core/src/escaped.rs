@@ -1,0 +1,40 @@
+//! Text that somebody else chose, shown to people: names in certificates, messages of servers, names of files.
+
+use alloc::borrow::ToOwned as _;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::fmt::{self, Display, Formatter, Write as _};
+
+/// Shows text with its control characters escaped, as `\n` and `\u{1b}`: whoever chose a name must not steer a terminal, forge
+/// a line of a log, or turn the direction of writing. The alternate form (`{:#}`) escapes as JSON does (`\u001b`), for JSON
+/// that has been serialized on one line.
+#[derive(Clone, Copy, Debug)]
+pub struct Escaped<'a>(pub &'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            c if !obeyed(c) => f.write_char(c),
+            // None of these lies beyond the basic plane: one escape is enough.
+            c if f.alternate() => write!(f, "\\u{:04x}", u32::from(c)),
+            c => c.escape_default().try_for_each(|c| f.write_char(c)),
+        })
+    }
+}
+
+/// Terminals act upon it, or it changes what is seen around it (Unicode's bidirectional and invisible formatting).
+fn obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// One line of at most 200 characters: white space is a single space, control characters are [`Escaped`].
+pub fn printable(text: &str) -> String {
+    const LONGEST: usize = 200;
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let line = Escaped(&words.join(" ")).to_string();
+    match line.char_indices().nth(LONGEST) {
+        Some((at, _)) => line[..at].to_owned() + "…",
+        None => line,
+    }
+}
