@@ -38,6 +38,7 @@ use std::panic;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use perennial::Escaped;
 use perennial_std::clock;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
@@ -51,6 +52,11 @@ use lines::{Lines, OUTPUT, RESULT};
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
+/// What an error says, line by line: errors of a file's syntax quote it.
+fn shown(text: &str) -> String {
+    text.lines().map(|line| Escaped(line).to_string()).collect::<Vec<_>>().join("\n")
+}
+
 fn main() -> ExitCode {
     let Cli { command, log_format } = Cli::parse();
     let (log, done) = match queue_log(&command, log_format) {
@@ -62,7 +68,7 @@ fn main() -> ExitCode {
     let mut code = match &done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let line = format!("perennial: {failure}\n");
+            let line = format!("perennial: {}\n", shown(&failure.to_string()));
             match (log_format, &log) {
                 (LogFormat::Json, _) if tracing::dispatcher::has_been_set() => tracing::error!("{failure}"),
                 (_, Some(log)) => log.push(line.into_bytes()),

@@ -6,7 +6,7 @@ mod story;
 
 use std::collections::BTreeSet;
 
-use perennial::{Failure as Failed, Now, UnixTime};
+use perennial::{Escaped, Failure as Failed, Now, UnixTime};
 use perennial_kubernetes::journal::{Replay, ReplayError, Told};
 use serde_json::{Value, json};
 
@@ -137,7 +137,7 @@ impl Teller {
             let of = if several || name == "begin" { format!("{of}: ") } else { String::new() };
             format!("{}  {of}", time(at.unix))
         });
-        let sentence = format!("{}{sentence}", head.unwrap_or_default()).replace(char::is_control, " ");
+        let sentence = Escaped(&format!("{}{sentence}", head.unwrap_or_default())).to_string();
         self.report.event(name, with(object, fields), &sentence);
     }
 

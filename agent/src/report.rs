@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use perennial::UnixTime;
+use perennial::{Escaped, UnixTime};
 use perennial_pki::Chain;
 use serde_json::{Value, json};
 
@@ -61,7 +61,7 @@ impl Report {
     pub(crate) fn event(&mut self, name: &str, fields: Value, sentence: &str) {
         self.waiting.clear();
         match self.style {
-            Style::Json => self.line(format!("{}\n", with(json!({ "event": name }), fields))),
+            Style::Json => self.line(json_line(&with(json!({ "event": name }), fields))),
             Style::Log if sentence.is_empty() => {}
             Style::Log => tracing::info!("{sentence}"),
             Style::Sentences { live: true } => print(&format!("{CLEAR}{sentence}\n")),
@@ -118,6 +118,11 @@ const WRAP: &str = "\x1b[?7h";
 pub(crate) fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// One line of JSON. What a terminal would act upon is escaped: programs read the same.
+pub(crate) fn json_line(value: &Value) -> String {
+    format!("{:#}\n", Escaped(&value.to_string()))
 }
 
 /// A certificate's facts, for programs.

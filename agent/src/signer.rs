@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use perennial::printable;
 use perennial_kubernetes::kubeconfig::{kubeconfig_with_certificate, kubeconfig_with_token};
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
 use perennial_kubernetes::server::faults::Plan;
@@ -195,9 +196,4 @@ fn step(object: &CertificateSigningRequest) -> (&'static str, String) {
     let wanted = read_request(&object.spec.request).map(|request| printable(&request.common_name));
     let wanted = wanted.unwrap_or_else(|error| error.to_string());
     ("pending", format!("{asker} asks for {wanted} from {}", printable(&object.spec.signer_name)))
-}
-
-/// Clients' text, fit for a terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
 }

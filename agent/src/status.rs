@@ -5,7 +5,7 @@ mod pending;
 
 use std::path::Path;
 
-use perennial::{Policy, UnixTime};
+use perennial::{Escaped, Policy, UnixTime};
 use perennial_kubernetes::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use perennial_pki::Chain;
 use perennial_std::{Directory, clock};
@@ -38,7 +38,7 @@ pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
     let serving = serving.as_ref();
     if options.json {
         let more = serving.map_or(Value::Null, |serving| json!({ "serving": serving.to_json() }));
-        print(&format!("{}\n", report::with(first.to_json(), more)));
+        print(&report::json_line(&report::with(first.to_json(), more)));
     } else {
         let directory = ("directory", options.cert_dir.display().to_string());
         let views = [Some(&first), serving].into_iter().flatten();
@@ -189,5 +189,5 @@ fn shown(path: &Path) -> String {
 }
 
 fn text(lines: &[(&str, String)]) -> String {
-    lines.iter().map(|(name, value)| format!("{name:<12}{}\n", value.replace(char::is_control, " "))).collect()
+    lines.iter().map(|(name, value)| format!("{name:<12}{}\n", Escaped(value))).collect()
 }

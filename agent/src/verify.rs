@@ -5,7 +5,7 @@ mod own;
 
 use std::path::Path;
 
-use perennial::UnixTime;
+use perennial::{Escaped, UnixTime};
 use perennial_pki::Chain;
 use perennial_std::{Directory, clock};
 use serde_json::{Map, Value, json};
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::cli;
 use crate::failure::Failure;
 use crate::remedies::remedy;
-use crate::report::print;
+use crate::report::{json_line, print};
 use crate::rotation::{PREFIX, SERVING_PREFIX};
 
 pub(crate) fn verify(options: &cli::Verify) -> Result<(), Failure> {
@@ -147,7 +147,7 @@ fn to_text(directory: &Path, found: &[Finding]) -> String {
         }
         lines.extend(finding.notes.iter().map(|note| ("note", note.clone())));
     }
-    lines.iter().map(|(name, value)| format!("{name:<12}{}\n", value.replace(char::is_control, " "))).collect()
+    lines.iter().map(|(name, value)| format!("{name:<12}{}\n", Escaped(value))).collect()
 }
 
 fn to_json(directory: &Path, found: &[Finding], good: bool) -> String {
@@ -172,6 +172,6 @@ fn to_json(directory: &Path, found: &[Finding], good: bool) -> String {
             (finding.prefix.to_owned(), fields.into())
         })
         .collect();
-    json!({ "good": good, "directory": directory.display().to_string(), "certificates": certificates }).to_string()
-        + "\n"
+    let directory = directory.display().to_string();
+    json_line(&json!({ "good": good, "directory": directory, "certificates": certificates }))
 }

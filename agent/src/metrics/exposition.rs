@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use perennial::Escaped;
+
 use super::tally::Histogram;
 
 /// A page that is being written.
@@ -93,8 +95,10 @@ impl Exposition {
     }
 }
 
+/// A label's value. The format itself escapes a line feed; what else a terminal would act upon is shown as its name.
 fn escape(value: &str) -> String {
-    value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n")
+    let escape = |line: &str| Escaped(line).to_string().replace('\\', r"\\").replace('"', r#"\""#);
+    value.split('\n').map(escape).collect::<Vec<_>>().join(r"\n")
 }
 
 fn number(value: f64) -> String {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
+use crate::report::json_line;
 use httparse::{EMPTY_HEADER, Error, Request, Status};
 use serde_json::Value;
 use smol::future::or;
@@ -46,7 +47,7 @@ impl Answer {
     }
 
     pub(super) fn json(value: &Value) -> Self {
-        Self { status: "200 OK", kind: "application/json", body: format!("{value}\n") }
+        Self { status: "200 OK", kind: "application/json", body: json_line(value) }
     }
 
     /// To a request by a name that is not this node's: probes learn what they need, and nobody more.

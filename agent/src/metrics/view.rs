@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use perennial::{Certificate, Now, Reason, RotationMachine, State, UnixTime};
+use perennial::{Certificate, Escaped, Now, Reason, RotationMachine, State, UnixTime};
 use perennial_kubernetes::client::{Answer, Health, Progress};
 use perennial_kubernetes::rotation::Snapshot;
 use perennial_pki::Credential;
@@ -64,7 +64,7 @@ impl View {
         };
         let more = self.trouble.clone().or_else(|| self.progress().map(ToString::to_string));
         let more = more.map(|more| format!("; {more}")).unwrap_or_default();
-        Some(format!("{why}{more}").replace(char::is_control, " "))
+        Some(Escaped(&format!("{why}{more}")).to_string())
     }
 
     /// Since when the certificate in use is in memory only, if it is: a crash loses it.
@@ -144,7 +144,7 @@ pub(super) fn unwritten(views: &[View], now: Now) -> String {
         let since = view.unwritten_since()?;
         let trouble = view.trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
         let line = format!("{}: unwritten since {since} ({}){trouble}", view.name, words(now.unix.since(since)));
-        Some(line.replace(char::is_control, " ") + "\n")
+        Some(format!("{}\n", Escaped(&line)))
     };
     views.iter().filter_map(line).collect()
 }

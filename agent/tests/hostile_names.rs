@@ -1,0 +1,118 @@
+//! Names that somebody chose to steer a terminal or forge a line of a log are escaped wherever they are shown.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use perennial_kubernetes::client::Request;
+use perennial_kubernetes::server::{Authority, Random};
+use perennial_pki::Credential;
+use perennial_std::clock;
+use serde_json::{Value, json};
+use support::{Process, Signer, get, perennial, put_in_use, run_arguments, until};
+use tempfile::TempDir;
+
+/// A new line with a lie, a colour in two encodings, a change of direction, and a character that erases.
+const HOSTILE: &str = "system:node:w\nERROR forged\r\u{1b}[31m\u{9b}31m\u{202e}\u{7f}";
+
+const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+
+fn hostile_pair() -> Credential {
+    let (mut random, hour) = (Random::from_os().unwrap(), Duration::from_secs(3600));
+    let now = clock::now().unix;
+    let authority = Authority::generate(&mut random, now, hour * 24).unwrap();
+    authority.client_credential(HOSTILE, &[HOSTILE], &mut random, now, hour).unwrap()
+}
+
+/// Fails if a terminal would act upon something in this text, or a line of it is forged.
+fn check(of: &str, text: &str) {
+    let obeyed = |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
+    assert!(!text.contains(obeyed), "{of}: {text:?}");
+    assert!(!text.lines().any(|line| line.trim_start().starts_with("ERROR forged")), "{of}: {text}");
+}
+
+fn prepared() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let pki = directory.path().join("worker/pki");
+    put_in_use(&pki, hostile_pair().to_pem().as_bytes());
+    // A file of a name that was chosen as well.
+    fs::write(pki.join("kubelet-client-\u{1b}[31m\nERROR forged.pem.bad"), "").unwrap();
+    directory
+}
+
+#[test]
+fn hostile_names_are_escaped_by_status_and_verify() {
+    let directory = prepared();
+    for command in ["status", "verify"] {
+        let words = perennial(directory.path(), &[command, "--cert-dir", "worker/pki"]);
+        check(command, &words.stdout);
+        check(command, &words.stderr);
+        let json = perennial(directory.path(), &[command, "--cert-dir", "worker/pki", "--json"]);
+        check(command, &json.stdout);
+        // Programs read the name as it is.
+        let value: Value = serde_json::from_str(&json.stdout).unwrap();
+        if command == "status" {
+            assert!(words.stdout.contains(r"CN=system:node:w\nERROR forged\r\u{1b}[31m\u{9b}31m\u{202e}\u{7f}"));
+            assert_eq!(value["common_name"], HOSTILE);
+        }
+    }
+}
+
+/// Has an approver deny the first request with a hostile message, and approve the second.
+fn run_with_hostile_approver(path: &Path, more: &[&str]) -> (Signer, Process) {
+    let signer = Signer::start(path, &["--approve", "manual"]);
+    let arguments = [more, &["--json", "--retry-refused", "10ms-20ms"]].concat();
+    let mut run = Process::start(path, &run_arguments(&arguments));
+    let csr = |event: &Value| event["csr"].as_str().unwrap().to_owned();
+    let resource = format!("{CSRS}/{}", csr(&run.event("waiting_for_approval", 1)));
+    let mut object = signer.administer(path, Request::get(resource.clone()));
+    object["status"]["conditions"] =
+        json!([{ "type": "Denied", "status": "True", "reason": "Hostile", "message": HOSTILE }]);
+    signer.administer(path, Request::put(resource + "/approval", object.to_string().into_bytes()));
+    signer.decide(path, &csr(&run.event("waiting_for_approval", 2)), "Approved");
+    // The pair that was there, another's, may count as the one before.
+    until("certificate", || run.events("issued").pop().or_else(|| run.events("rotated").pop()));
+    (signer, run)
+}
+
+#[test]
+fn hostile_names_are_escaped_by_log_metrics_and_journal() {
+    let directory = prepared();
+    let path = directory.path();
+    let more = ["--metrics-listen", "127.0.0.1:0", "--journal", "journal"];
+    let (_signer, mut run) = run_with_hostile_approver(path, &more);
+    let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
+    assert!(run.stderr().contains("Hostile: system:node:w"), "{}", run.stderr());
+    for page in ["/metrics", "/state", "/readyz"] {
+        let answer = get(&address, page);
+        check(page, answer.split_once("\r\n\r\n").unwrap().1);
+    }
+    check("log", &run.stderr());
+    check("events", &run.stdout());
+    check("journal", &fs::read_to_string(path.join("journal")).unwrap());
+    for arguments in [["replay", "journal", "--all"].as_slice(), &["replay", "journal", "--json"]] {
+        let story = perennial(path, arguments);
+        assert_eq!(story.code, Some(0), "{story:?}");
+        check("replay", &story.stdout);
+    }
+}
+
+#[test]
+fn hostile_names_in_a_journal_are_escaped_by_replay() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let (_signer, run) = run_with_hostile_approver(path, &["--journal", "journal"]);
+    drop(run);
+    // As JSON may have it: escaped in part only.
+    let name = HOSTILE.replace('\n', r"\n").replace('\r', r"\r").replace('\u{1b}', r"\u001b");
+    let journal = fs::read_to_string(path.join("journal")).unwrap();
+    fs::write(path.join("hostile"), journal.replace("system:node:worker", &name)).unwrap();
+    for arguments in [["replay", "hostile", "--all"].as_slice(), &["replay", "hostile", "--all", "--json"]] {
+        let story = perennial(path, arguments);
+        check("replay", &story.stdout);
+        check("replay", &story.stderr);
+        assert!(story.stdout.contains("ERROR forged"), "{story:?}");
+    }
+}
