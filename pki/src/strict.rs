@@ -10,6 +10,7 @@ use webpki::EndEntityCert;
 use x509_parser::asn1_rs::Tag;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
+use x509_parser::oid_registry::OID_X509_EXT_EXTENDED_KEY_USAGE;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 use crate::der::{self, SEQUENCE, take};
@@ -27,11 +28,27 @@ pub(crate) fn leaf(certificate: &CertificateDer<'_>) -> Result<(), String> {
         .map_err(|error| describe::webpki(&error, slice::from_ref(certificate)))
 }
 
-/// Checks that Go can read this certificate, a leaf's or an issuer's.
+/// Checks that every peer can read this certificate, a leaf's or an issuer's.
 ///
 /// # Errors
 /// What is wrong, as a clause.
 pub(crate) fn any(certificate: &[u8]) -> Result<(), String> {
+    go(certificate)?;
+    // Go takes dates without seconds, and lists that are empty.
+    dates(certificate, true)?;
+    let parsed = chain::parse(certificate)?;
+    let is_empty = |value: &[u8]| value == [SEQUENCE, 0];
+    match parsed.extensions().iter().find(|it| it.oid == OID_X509_EXT_EXTENDED_KEY_USAGE) {
+        Some(usage) if is_empty(usage.value) => Err("its extended key usage is empty".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that Go can read this certificate.
+///
+/// # Errors
+/// What is wrong, as a clause.
+pub(crate) fn go(certificate: &[u8]) -> Result<(), String> {
     der::check(certificate)?;
     let parsed = chain::parse(certificate)?;
     if parsed.version.0 > 2 {
@@ -45,7 +62,7 @@ pub(crate) fn any(certificate: &[u8]) -> Result<(), String> {
     }
     name("issuer", parsed.issuer())?;
     name("subject", parsed.subject())?;
-    dates(certificate).ok_or("a date is not in the form YYMMDDhhmmssZ or YYYYMMDDhhmmssZ")?;
+    dates(certificate, false)?;
     extensions(&parsed)
 }
 
@@ -81,10 +98,27 @@ fn is_printable(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b" '()+,-./:=?*&".contains(&byte)
 }
 
-/// `None` unless both dates have the one form that RFC 5280 §4.1.2.5 allows.
-fn dates(certificate: &[u8]) -> Option<()> {
+/// Both dates have the form that RFC 5280 §4.1.2.5 allows; without seconds, unless `strict`.
+fn dates(certificate: &[u8], strict: bool) -> Result<(), &'static str> {
     const UTC_TIME: u8 = 0x17;
     const GENERALIZED_TIME: u8 = 0x18;
+    let is_date = |(tag, date): (u8, &[u8])| {
+        let length = match tag {
+            UTC_TIME => 13,
+            GENERALIZED_TIME => 15,
+            _ => return false,
+        };
+        let digits = date.strip_suffix(b"Z").unwrap_or_default();
+        let fits = date.len() == length || !strict && tag == UTC_TIME && date.len() == length - 2;
+        fits && digits.len() + 1 == date.len() && digits.iter().all(u8::is_ascii_digit)
+    };
+    let dates = validity(certificate).ok_or("its validity is malformed")?;
+    let good = dates.into_iter().all(is_date);
+    if good { Ok(()) } else { Err("a date is not in the form YYMMDDhhmmssZ or YYYYMMDDhhmmssZ") }
+}
+
+/// Tag and content of the two dates.
+fn validity(certificate: &[u8]) -> Option<[(u8, &[u8]); 2]> {
     let (content, _) = take(SEQUENCE, certificate)?;
     let (mut to_be_signed, _) = take(SEQUENCE, content)?;
     if let Some((_, behind)) = take(0xa0, to_be_signed) {
@@ -94,19 +128,10 @@ fn dates(certificate: &[u8]) -> Option<()> {
     for _ in 0..3 {
         to_be_signed = der::next(to_be_signed)?.2;
     }
-    let (mut validity, _) = take(SEQUENCE, to_be_signed)?;
-    for _ in 0..2 {
-        let (tag, date, rest) = der::next(validity)?;
-        let length = match tag {
-            UTC_TIME => 13,
-            GENERALIZED_TIME => 15,
-            _ => return None,
-        };
-        let digits = date.strip_suffix(b"Z")?;
-        (date.len() == length && digits.iter().all(u8::is_ascii_digit)).then_some(())?;
-        validity = rest;
-    }
-    validity.is_empty().then_some(())
+    let (validity, _) = take(SEQUENCE, to_be_signed)?;
+    let (tag, not_before, rest) = der::next(validity)?;
+    let (other_tag, not_after, _) = der::next(rest)?;
+    Some([(tag, not_before), (other_tag, not_after)])
 }
 
 fn extensions(certificate: &X509Certificate<'_>) -> Result<(), String> {
@@ -118,12 +143,8 @@ fn extensions(certificate: &X509Certificate<'_>) -> Result<(), String> {
         if extension.oid.as_bytes().starts_with(&STANDARD) {
             der::check(extension.value).map_err(|why| format!("in extension {id}, {why}"))?;
         }
-        match extension.parsed_extension() {
-            ParsedExtension::ParseError { .. } => return Err(format!("extension {id} is malformed")),
-            ParsedExtension::ExtendedKeyUsage(_) if extension.value == [SEQUENCE, 0] => {
-                return Err("its extended key usage is empty".to_owned());
-            }
-            _ => {}
+        if let ParsedExtension::ParseError { .. } = extension.parsed_extension() {
+            return Err(format!("extension {id} is malformed"));
         }
         if !seen.insert(id) {
             return Err(format!("it has extension {} twice", extension.oid.to_id_string()));

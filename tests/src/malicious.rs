@@ -112,7 +112,7 @@ pub fn table() -> Vec<Malicious> {
         row("unique identifier", true, true, Some("not correctly encoded DER"), |it| {
             it.unique_id = tlv(0x81, &[0, 1]);
         }),
-        row("signature with unused bits", false, true, Some("not correctly encoded DER"), |it| it.unused = 1),
+        row("signature with unused bits", true, true, Some("not correctly encoded DER"), |it| it.unused = 1),
         row("bytes behind it", false, true, Some("1 bytes follow"), |it| it.behind = vec![0]),
         row("broken signature", true, true, None, |it| it.broken = true),
     ]

@@ -24,6 +24,8 @@ pub(crate) struct Block<'a> {
     /// The line of its `BEGIN`, counted from 1.
     pub(crate) line: usize,
     pub(crate) label: &'a str,
+    /// True behind a byte order mark, which hides it from Go and openssl.
+    pub(crate) is_marked: bool,
     /// The `Name: value` lines at its beginning (RFC 1421 §4.6), empty if there are none.
     headers: &'a [u8],
     body: &'a [u8],
@@ -125,6 +127,7 @@ enum State<'a> {
         number: usize,
         line: usize,
         label: &'a str,
+        is_marked: bool,
         /// Where its content begins in the input.
         from: usize,
     },
@@ -148,8 +151,9 @@ pub(crate) fn read(input: &[u8], most: usize) -> Result<Text<'_>, PemError> {
         position += line.len();
         state = match (classify(line), state) {
             (Line::Text, state) => state,
-            (Line::End(end), State::Inside { number, line, label, from }) if end == label => {
-                text.add(number, line, label, &input[from..start]);
+            (Line::End(end), State::Inside { number, line, label, is_marked, from }) if end == label => {
+                let (headers, body) = split(&input[from..start]);
+                text.add(Block { number, line, label, is_marked, headers, body });
                 State::Outside
             }
             (what, before) => {
@@ -158,7 +162,7 @@ pub(crate) fn read(input: &[u8], most: usize) -> Result<Text<'_>, PemError> {
                 match what {
                     Line::Begin(label) => {
                         seen += 1;
-                        State::Inside { number: seen, line: number, label, from: position }
+                        State::Inside { number: seen, line: number, label, is_marked: is_marked(line), from: position }
                     }
                     Line::End(label) => {
                         if let State::Outside = before {
@@ -193,20 +197,28 @@ impl State<'_> {
 }
 
 impl<'a> Text<'a> {
-    fn add(&mut self, number: usize, line: usize, label: &'a str, content: &'a [u8]) {
-        let is_header = |line: &&[u8]| line.contains(&b':');
-        let headers = content.split_inclusive(|byte| *byte == b'\n').take_while(is_header).map(<[u8]>::len).sum();
-        let (headers, body) = content.split_at(headers);
-        let block = Block { number, line, label, headers, body };
+    fn add(&mut self, block: Block<'a>) {
         if block.is_base64() { self.blocks.push(block) } else { self.damage.push(block.not_base64()) }
     }
 }
 
+/// Headers and body of a block's content.
+fn split(content: &[u8]) -> (&[u8], &[u8]) {
+    let is_header = |line: &&[u8]| line.contains(&b':');
+    let headers = content.split_inclusive(|byte| *byte == b'\n').take_while(is_header).map(<[u8]>::len).sum();
+    content.split_at(headers)
+}
+
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+fn is_marked(line: &[u8]) -> bool {
+    line.starts_with(BYTE_ORDER_MARK)
+}
 
 fn classify(line: &[u8]) -> Line<'_> {
-    let bare = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+    let bare = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
     if let Some(label) = label(bare, BEGIN) {
         Line::Begin(label)
     } else if let Some(label) = label(bare, END) {

@@ -1,0 +1,103 @@
+//! What a program written in Go, such as kubelet, makes of a pair on disk.
+
+use rustls::pki_types::CertificateDer;
+
+use crate::pem::{self, Block};
+use crate::{Chain, ChainError, CredentialError, KeyError, KeyPair, der, strict};
+
+/// What Go's `tls.LoadX509KeyPair` makes of a pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GoVerdict {
+    /// Go loads the pair; this is its chain.
+    Loads(Chain),
+    /// Go does not load the pair: why, as a clause.
+    Refuses(String),
+    /// Perennial cannot read the pair, and Go may: why, as a clause. The chain, if that is not what cannot be read.
+    Unknown {
+        /// The chain of the pair.
+        chain: Option<Chain>,
+        /// What perennial cannot read.
+        why: String,
+    },
+}
+
+/// Judges by Go's rules (crypto/tls `X509KeyPair`, encoding/pem, crypto/x509) whether a Go program loads a pair: the
+/// contents of the file with the certificate, and of the one with the key, which may be the same.
+pub fn go_verdict(certificate: &[u8], key: &[u8]) -> GoVerdict {
+    judge(certificate, key).unwrap_or_else(|verdict| verdict)
+}
+
+fn judge(certificate: &[u8], key: &[u8]) -> Result<GoVerdict, GoVerdict> {
+    let der = certificates(certificate)?;
+    let leaf = der.first().ok_or_else(|| refuses("Go finds no CERTIFICATE block"))?;
+    strict::go(leaf).map_err(|why| refuses(format!("Go cannot read the certificate: {why}")))?;
+    // Go reads the leaf only; what is behind it is nobody's concern here.
+    let chain = match Chain::from_der(vec![leaf.clone()]) {
+        Ok(chain) => chain,
+        Err(error) => return Err(unknown(None, chain_error(&error))),
+    };
+    if chain.has_compressed_point() {
+        return Err(refuses("Go cannot read the certificate: its public key is a compressed point"));
+    }
+    let blocks = blocks(key)?;
+    let block = blocks.iter().find(|block| block.is_key()).ok_or_else(|| refuses("Go finds no PRIVATE KEY block"))?;
+    if block.is_encrypted_key() {
+        return Err(refuses(KeyError::Encrypted.to_string()));
+    }
+    let text = pem::encode(block.label, &block.der().map_err(|error| refuses(error.to_string()))?);
+    match KeyPair::from_pem_of(text.as_bytes(), Some(&chain)).map_err(|error| key_error(&chain, block, error))? {
+        key if key.public_key_der() == chain.public_key_der() => Ok(GoVerdict::Loads(chain)),
+        _ => Err(mismatch(&chain)),
+    }
+}
+
+/// All blocks that Go sees: a byte order mark hides the block behind it.
+fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, GoVerdict> {
+    let text = pem::read(text, pem::MAX_PAIR).map_err(|error| unknown(None, error.to_string()))?;
+    Ok(text.blocks.into_iter().filter(|block| !block.is_marked).collect())
+}
+
+fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, GoVerdict> {
+    let blocks = blocks(text)?;
+    let certificates = blocks.iter().filter(|block| block.label == pem::CERTIFICATE);
+    certificates
+        .map(|block| Ok(block.der()?.to_vec().into()))
+        .collect::<Result<_, pem::PemError>>()
+        .map_err(|error| unknown(None, error.to_string()))
+}
+
+/// Go reads RSA keys of any size and two curves more than perennial, and computes the public key.
+fn key_error(chain: &Chain, block: &Block<'_>, error: KeyError) -> GoVerdict {
+    let is_known_to_go = match &error {
+        KeyError::NoPublicKey => return mismatch(chain),
+        KeyError::RsaSize { .. } => true,
+        KeyError::Curve { curve } => matches!(curve.as_str(), "P-224" | "P-521"),
+        // What is DER may be a key that only we refuse.
+        KeyError::Malformed => block.der().is_ok_and(|key| der::check(&key).is_ok()),
+        _ => false,
+    };
+    if is_known_to_go {
+        unknown(Some(chain.clone()), error.to_string())
+    } else {
+        refuses(format!("Go cannot read the private key: {error}"))
+    }
+}
+
+fn mismatch(chain: &Chain) -> GoVerdict {
+    refuses(CredentialError::KeyMismatch { serial: chain.serial().to_owned() }.to_string())
+}
+
+fn chain_error(error: &ChainError) -> String {
+    match error {
+        ChainError::Certificate { reason, .. } => format!("the certificate cannot be read: {reason}"),
+        other => other.to_string(),
+    }
+}
+
+fn refuses(why: impl Into<String>) -> GoVerdict {
+    GoVerdict::Refuses(why.into())
+}
+
+fn unknown(chain: Option<Chain>, why: String) -> GoVerdict {
+    GoVerdict::Unknown { chain, why }
+}
