@@ -9,7 +9,10 @@ pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
             "chmod 600 it, if no other program needs it; if a stranger may have read it, get a new one: send SIGUSR1 to \
              `perennial run`, which writes it for its owner only"
         }
-        DirectoryError::Expired { .. } => "`perennial run` replaces it at once",
+        DirectoryError::Expired { .. } | DirectoryError::Unserved { .. } => "`perennial run` replaces it at once",
+        DirectoryError::Damaged { .. } => {
+            "remove the damaged lines, or leave them: `perennial run` writes whole files when it next rotates"
+        }
         DirectoryError::Shared { .. } => {
             "chmod go-w the directory, and see to it that root or perennial's user owns it"
         }
@@ -37,5 +40,11 @@ pub(crate) fn is_unreadable(problem: &DirectoryError) -> bool {
 
 /// True if a start uses the pair all the same.
 pub(crate) fn is_harmless(problem: &DirectoryError) -> bool {
-    matches!(problem, DirectoryError::Exposed { .. } | DirectoryError::Shared { .. })
+    matches!(
+        problem,
+        DirectoryError::Exposed { .. }
+            | DirectoryError::Shared { .. }
+            | DirectoryError::Damaged { .. }
+            | DirectoryError::Unserved { .. }
+    )
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use perennial::UnixTime;
 use perennial::store::{Dated, FileOp, Found, Layout, Listing, Plan, Source};
-use perennial_pki::Credential;
+use perennial_pki::{Credential, PemError};
 
 use disk::Disk;
 use look::Look;
@@ -45,7 +45,7 @@ pub struct Loaded {
     /// The pair in use, if it is for another common name than the one asked for. It must not be served.
     pub foreign: Option<Arc<Credential>>,
     /// True unless `PREFIX-current.pem` leads to another file than `credential` was read from. If false, programs that
-    /// read that name do not have the pair: it is time for a new one.
+    /// read that name do not have the pair: it is time for a new one. False as well if peers would refuse the certificate.
     pub in_use: bool,
     /// What is wrong with the directory and the files that were read.
     pub problems: Vec<DirectoryError>,
@@ -319,10 +319,32 @@ impl Directory {
         let plan = self.layout.recover(listing, vacant, source, now);
         let current = self.layout.current();
         let in_use = vacant || source.is_none_or(|source| *source == Source::Bundle(current));
+        let flaws: Vec<_> = taken.iter().flat_map(|(source, credential)| self.flaws(source, credential)).collect();
+        let in_use = in_use && !flaws.iter().any(|flaw| matches!(flaw, DirectoryError::Unserved { .. }));
         let credential = taken.map(|(source, credential)| (credential, file(&source)));
         let (foreign, mut problems) = look.into_findings();
-        problems.extend(expired);
+        problems.extend(expired.into_iter().chain(flaws));
         (Loaded { credential, foreign, in_use, problems }, plan)
+    }
+
+    /// What is wrong with a pair that is used all the same.
+    fn flaws(&self, source: &Source, credential: &Credential) -> Vec<DirectoryError> {
+        let (certificate, key) = match source {
+            Source::Bundle(name) => (name, None),
+            Source::Pair { certificate, key } => (certificate, Some(key)),
+        };
+        let damaged = |name: &String, skipped: &[PemError]| -> Vec<_> {
+            let path = self.path.join(name);
+            skipped
+                .iter()
+                .map(|damage| DirectoryError::Damaged { path: path.clone(), damage: damage.clone() })
+                .collect()
+        };
+        let mut flaws = damaged(certificate, credential.chain().skipped());
+        flaws.extend(key.into_iter().flat_map(|key| damaged(key, credential.key().skipped())));
+        let unserved = credential.chain().why_not_served();
+        flaws.extend(unserved.map(|why| DirectoryError::Unserved { path: self.path.join(certificate), why }));
+        flaws
     }
 
     fn carry_out(&self, folder: &dyn Folder, plan: &Plan, contents: &[u8]) -> Result<(), DirectoryError> {

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -12,7 +13,7 @@ use perennial_kubernetes::cluster::{Identity, Token};
 use perennial_kubernetes::rotation::AskAs;
 use perennial_kubernetes::server::{self, Approval};
 use perennial_pki::{BadCertificate, Chain, Credential, Expected, KeyAlgorithm, KeyPair, Usage, read_request};
-use perennial_std::{Cancel, Handle, clock, drive};
+use perennial_std::{Cancel, Directory, DirectoryError, Handle, clock, drive};
 use perennial_tests::malicious::{Malicious, table};
 use serde_json::{Value, json};
 use support::{BOUND, Runtime, Server, TOKEN, issued, node, on_both, serve, stored, waits_for_approval};
@@ -163,6 +164,30 @@ fn held_certificate_is_kept_whatever_is_issued() {
             assert_eq!(after.credential.as_ref().unwrap().chain(), held.chain(), "{}", row.name);
             handle.shutdown();
             assert_eq!(stored(directory.path()).chain(), held.chain(), "{}", row.name);
+        }
+    });
+}
+
+#[test]
+fn found_pair_that_peers_refuse_is_used_and_due() {
+    on_both(|runtime| {
+        let server = serve(Approval::Manual);
+        for name in ["unknown critical extension", "empty extended key usage", "unique identifier"] {
+            let row = table().into_iter().find(|row| row.name == name).unwrap();
+            let (directory, ca, key) = (tempfile::tempdir().unwrap(), key(), key());
+            let file = directory.path().join("kubelet-client-current.pem");
+            let certificate = pem(&row.forge(&ca, &ISSUER, key.public_key_der(), now()));
+            std::fs::write(&file, format!("{certificate}{}", *key.to_pem())).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+
+            let loaded = Directory::open_existing(directory.path(), "kubelet-client").unwrap().load(now()).unwrap();
+            assert!(matches!(&loaded.problems[..], [DirectoryError::Unserved { .. }]), "{name}: {:?}", loaded.problems);
+            let handle = start(runtime, &server, directory.path());
+            waits_for_approval(&handle);
+            let used = handle.credential().unwrap();
+            assert_eq!(used.chain(), loaded.credential.unwrap().0.chain(), "{name}");
+            handle.shutdown();
+            assert_eq!(stored(directory.path()).chain(), used.chain(), "{name}");
         }
     });
 }

@@ -59,6 +59,8 @@ pub(super) fn find(loaded: &Loaded) -> Found {
         }
         DirectoryError::Io { path, .. }
         | DirectoryError::Expired { path }
+        | DirectoryError::Damaged { path, .. }
+        | DirectoryError::Unserved { path, .. }
         | DirectoryError::Untrusted { path, .. }
         | DirectoryError::Foreign { path, .. }
         | DirectoryError::MountPoint { path } => (Some(path), problem.to_string()),

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use perennial::store::{BadPrefix, FileOp};
-use perennial_pki::CredentialError;
+use perennial_pki::{CredentialError, PemError};
 
 use super::volume::Distrust;
 
@@ -36,6 +36,20 @@ pub enum DirectoryError {
         path: PathBuf,
         /// What is wrong.
         error: CredentialError,
+    },
+    /// A file has damage beside the pair in it, which is used.
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was passed over.
+        damage: PemError,
+    },
+    /// TLS peers would refuse the certificate in use for the way it is encoded. It is used until it is replaced.
+    Unserved {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with the certificate.
+        why: String,
     },
     /// The pair in use has expired; another pair from this directory is used.
     Expired {
@@ -144,6 +158,12 @@ impl fmt::Display for DirectoryError {
                 write!(f, "{} is held by {owner}: two cannot keep the same certificate; end one", path.display())
             }
             Self::Credential { path, error } => write!(f, "{}: perennial cannot read it: {error}", path.display()),
+            Self::Damaged { path, damage } => {
+                write!(f, "{}: damaged beside the pair, which is used: {damage}", path.display())
+            }
+            Self::Unserved { path, why } => {
+                write!(f, "{}: TLS peers may refuse this certificate, used until replaced: {why}", path.display())
+            }
             Self::Expired { path } => {
                 write!(f, "{}: certificate expired; using another one from this directory", path.display())
             }
@@ -172,6 +192,7 @@ impl std::error::Error for DirectoryError {
             Self::Io { source, .. } => Some(source),
             Self::Prefix(error) => Some(error),
             Self::Credential { error, .. } => Some(error),
+            Self::Damaged { damage, .. } => Some(damage),
             Self::Untrusted { why, .. } => Some(why),
             _ => None,
         }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use perennial::store::{Layout, Listing, Source};
 use perennial_pki::{Chain, Credential};
-use zeroize::Zeroizing;
 
 use super::{Contents, DirectoryError, Folder};
 
@@ -63,7 +62,7 @@ impl<'a> Look<'a> {
     /// The pair that lies there.
     fn at(&mut self, source: &Source) -> Option<Arc<Credential>> {
         let names = names_of(source);
-        let mut bundle = Zeroizing::new(Vec::new());
+        let mut contents = Vec::new();
         // A certificate alone is no secret: the key comes last.
         let mut is_exposed = false;
         for name in &names {
@@ -71,8 +70,7 @@ impl<'a> Look<'a> {
                 Ok(None) => return None,
                 Ok(Some(Contents { bytes, exposed })) => {
                     is_exposed = exposed;
-                    // A buffer that grows leaves copies behind.
-                    bundle = Zeroizing::new([&bundle[..], b"\n", &bytes[..]].concat());
+                    contents.push(bytes);
                 }
                 Err(source) => {
                     self.is_unusable(name, DirectoryError::read(&self.path.join(name), source));
@@ -81,7 +79,8 @@ impl<'a> Look<'a> {
             }
         }
         let (first, last) = (names.first()?, names.last()?);
-        let read = Credential::from_pem(&bundle);
+        let (certificate, key) = (contents.first()?, contents.last()?);
+        let read = Credential::from_pair(certificate, key);
         // There may be a key in what is damaged as well; but a link may lead to what is no secret of ours.
         let is_ours = |name| self.listing.file_behind(name).is_some_and(|file| self.layout.is_ours(file));
         if is_exposed && (read.is_ok() || is_ours(last)) {
@@ -93,7 +92,7 @@ impl<'a> Look<'a> {
                 Some(Arc::new(credential))
             }
             Err(error) => {
-                self.names.extend(Chain::from_pem(&bundle).map(|chain| chain.certificate().common_name.clone()));
+                self.names.extend(Chain::from_pem(certificate).map(|chain| chain.certificate().common_name.clone()));
                 self.is_unusable(first, DirectoryError::Credential { path: self.path.join(first), error });
                 None
             }

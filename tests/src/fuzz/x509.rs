@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use perennial::{Template, Validity};
 use perennial_kubernetes::server::Authority;
 use perennial_pki::{
-    BadCertificate, Chain, Credential, Expected, KeyAlgorithm, KeyPair, Roots, Terms, Usage, certificate_request,
-    read_request, sha256,
+    BadCertificate, Chain, Credential, Expected, GoVerdict, KeyAlgorithm, KeyPair, Roots, Terms, Usage,
+    certificate_request, go_verdict, read_request, sha256,
 };
 use rustls::SignatureScheme;
 
@@ -102,6 +102,10 @@ fn key(pem: &[u8]) {
 }
 
 fn credential(pem: &[u8]) {
+    // Whatever the bytes, there is a verdict; what Go loads has the leaf that Go loads.
+    if let (GoVerdict::Loads(chain), Ok(credential)) = (go_verdict(pem, pem), Credential::from_pem(pem)) {
+        assert_eq!(chain.public_key_der(), credential.chain().public_key_der());
+    }
     let Ok(credential) = Credential::from_pem(pem) else { return };
     assert_eq!(credential.chain().public_key_der(), credential.key().public_key_der());
     let again = Credential::from_pem(credential.to_pem().as_bytes()).expect("it was written by us");
