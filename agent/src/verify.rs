@@ -87,6 +87,23 @@ struct Opinion {
     /// What it would start with.
     pair: Option<Pair>,
     faults: Vec<Fault>,
+    /// What keeps perennial from telling. Not good, and not known to be bad.
+    doubt: Option<Fault>,
+}
+
+impl Opinion {
+    /// `None` if it cannot be told.
+    fn good(&self) -> Option<bool> {
+        match (self.faults.is_empty(), &self.doubt) {
+            (false, _) => Some(false),
+            (true, None) => Some(true),
+            (true, Some(_)) => None,
+        }
+    }
+
+    fn not_good(&self) -> impl Iterator<Item = &Fault> {
+        self.faults.iter().chain(&self.doubt)
+    }
 }
 
 struct Pair {
@@ -121,7 +138,7 @@ impl Finding {
 
     fn first_fault(&self) -> Option<String> {
         let first = |(who, opinion): (&str, &Opinion)| {
-            opinion.faults.first().map(|Fault { why, remedy }| format!("{} ({who}): {why}; {remedy}", self.prefix))
+            opinion.not_good().next().map(|Fault { why, remedy }| format!("{} ({who}): {why}; {remedy}", self.prefix))
         };
         self.opinions().into_iter().find_map(first)
     }
@@ -131,9 +148,9 @@ fn to_text(directory: &Path, found: &[Finding]) -> String {
     let mut lines = vec![("directory", directory.display().to_string())];
     for finding in found {
         lines.push(("certificate", finding.prefix.into()));
-        for (who, Opinion { pair, faults }) in finding.opinions() {
-            if faults.is_empty() {
-                let with = pair.as_ref().map_or_else(
+        for (who, opinion) in finding.opinions() {
+            if opinion.good() == Some(true) {
+                let with = opinion.pair.as_ref().map_or_else(
                     || "asks for one with the client certificate".to_owned(),
                     |Pair { file, chain }| {
                         format!("with {file}, valid until {}", chain.certificate().validity.not_after())
@@ -141,7 +158,7 @@ fn to_text(directory: &Path, found: &[Finding]) -> String {
                 );
                 lines.push((who, format!("could start, {with}")));
             }
-            for Fault { why, remedy } in faults {
+            for Fault { why, remedy } in opinion.not_good() {
                 lines.extend([(who, why.clone()), ("  to do", remedy.clone())]);
             }
         }
@@ -151,16 +168,16 @@ fn to_text(directory: &Path, found: &[Finding]) -> String {
 }
 
 fn to_json(directory: &Path, found: &[Finding], good: bool) -> String {
-    let faults = |faults: &[Fault]| -> Vec<Value> {
-        faults.iter().map(|Fault { why, remedy }| json!({ "why": why, "remedy": remedy })).collect()
-    };
-    let opinion = |Opinion { pair, faults: all }: &Opinion| {
+    let fault = |Fault { why, remedy }: &Fault| json!({ "why": why, "remedy": remedy });
+    let opinion = |opinion: &Opinion| {
+        let Opinion { pair, faults, doubt } = opinion;
         json!({
-            "good": all.is_empty(),
+            "good": opinion.good(),
             "file": pair.as_ref().map(|pair| &pair.file),
             "serial": pair.as_ref().map(|pair| pair.chain.serial()),
             "not_after": pair.as_ref().map(|pair| pair.chain.certificate().validity.not_after().to_string()),
-            "faults": faults(all),
+            "faults": faults.iter().map(fault).collect::<Vec<_>>(),
+            "doubt": doubt.as_ref().map(fault),
         })
     };
     let certificates: Map<String, Value> = found

@@ -3,8 +3,10 @@
 mod support;
 
 use std::fs::{self, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use perennial_kubernetes::server::Random;
@@ -87,6 +89,71 @@ fn without_a_certificate_both_need_a_bootstrap_credential() {
         let (kubelet, own, said) = client(prepare);
         assert!(!kubelet && !own && said.contains("there is no certificate"), "{said}");
         assert!(said.contains("bootstrap kubeconfig"), "{said}");
+    }
+}
+
+/// Runs `openssl` with these arguments and this input.
+fn openssl(line: &str, input: &str) -> String {
+    let mut child = Command::new("openssl")
+        .args(line.split(' '))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "openssl {line}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What perennial and Go read differs: each is judged by its own rules, and what cannot be known is left open.
+#[test]
+fn verify_judges_kubelet_by_rules_of_go() {
+    let subject = "req -new -x509 -key /dev/stdin -subj /O=system:nodes/CN=system:node:worker -days 2";
+    let pair = |kind: &str| {
+        let key = openssl(&format!("genpkey {kind}"), "");
+        (openssl(subject, &key), key)
+    };
+    let (certificate, key) = pair("-algorithm EC -pkeyopt ec_paramgen_curve:P-256");
+    let bare = certificate.trim_end();
+    let (p521_certificate, p521_key) = pair("-algorithm EC -pkeyopt ec_paramgen_curve:P-521");
+    let (rsa_certificate, rsa_key) = pair("-algorithm RSA -pkeyopt rsa_keygen_bits:1024");
+    let no_public = openssl("ec -no_public", &key);
+    let negative = openssl(&format!("{subject} -set_serial -5"), &key);
+    for (what, pem, kubelet, perennial, words) in [
+        ("no public key", format!("{certificate}{no_public}"), Some(true), true, "could start"),
+        (
+            "headers",
+            format!("{certificate}{}", key.replacen("-----\n", "-----\nA: b\n\n", 1)),
+            Some(true),
+            true,
+            "could",
+        ),
+        ("half a block", format!("{certificate}{key}{}", &bare[..99]), Some(true), true, "damaged beside the pair"),
+        ("glued issuers", format!("{certificate}{bare}{certificate}{key}"), Some(true), false, "holds a PEM boundary"),
+        ("glued", format!("{bare}{key}"), Some(false), false, "Go finds no CERTIFICATE block"),
+        (
+            "a byte order mark",
+            format!("\u{feff}{certificate}{key}"),
+            Some(false),
+            true,
+            "Go finds no CERTIFICATE block",
+        ),
+        ("a negative serial", format!("{negative}{key}"), Some(false), true, "its serial number is negative"),
+        ("P-521", format!("{p521_certificate}{p521_key}"), None, false, "an ECDSA key on P-521 is supported elsewhere"),
+        ("RSA", format!("{rsa_certificate}{rsa_key}"), None, false, "an RSA key of 1024 bits is supported elsewhere"),
+        ("a large file", format!("{certificate}{key}{}", " ".repeat(1 << 20)), None, false, "longer than 1 MiB"),
+    ] {
+        let (sentences, value) = verify(|pki, _| {
+            put_in_use(pki, pem.as_bytes());
+            fs::set_permissions(pki.join(DATED), Permissions::from_mode(0o600)).unwrap();
+        });
+        let good = |who: &str| value["certificates"]["kubelet-client"][who]["good"].as_bool();
+        let said = sentences.stdout + &sentences.stderr;
+        assert_eq!((good("kubelet"), good("perennial")), (kubelet, Some(perennial)), "{what}: {said}");
+        assert!(said.contains(words), "{what}: {said}");
+        assert_eq!(said.contains("kubelet may"), kubelet.is_none(), "{what}: {said}");
     }
 }
 

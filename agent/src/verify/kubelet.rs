@@ -1,12 +1,12 @@
 //! What a kubelet makes of a certificate directory: client-go's `certificate_store.go`, `recover`, `Current` and
-//! `updateSymlink`. Pairs are read as perennial reads them: what only Go can read counts as unreadable.
+//! `updateSymlink`. Pairs are judged by Go's rules; where perennial cannot apply them, it says so.
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use perennial::UnixTime;
-use perennial_pki::Credential;
+use perennial_pki::{GoVerdict, go_verdict};
 use rustix::fs::{Access, access};
 use zeroize::Zeroizing;
 
@@ -19,17 +19,20 @@ pub(super) fn look(directory: &Path, role: Role, now: UnixTime) -> Opinion {
     let place = |end: &str| directory.join(format!("{}{end}", role.prefix()));
     let (current, updated) = (place("-current.pem"), place("-updated.pem"));
     let fixed = (place(".crt"), place(".key"));
+    let mut doubt = None;
     let (pair, fault) = match first_place(&current, &updated, fixed).and_then(|place| place.map(read).transpose()) {
-        Ok(pair) => {
-            let fault = role.fault(pair.as_ref(), now);
+        Ok(Some(Read { pair, doubt: why })) => {
+            let fault = pair.as_ref().and_then(|pair| role.fault(Some(pair), now));
+            doubt = why;
             (pair, fault)
         }
+        Ok(None) => (None, role.fault(None, now)),
         Err(fault) => (None, Some(fault)),
     };
     let mut faults: Vec<Fault> = fault.into_iter().collect();
     faults.extend(not_writable(directory));
     faults.extend([&current, &updated].into_iter().filter_map(|link| in_the_way(link)));
-    Opinion { pair, faults }
+    Opinion { pair, faults, doubt }
 }
 
 /// The first place where there is anything: the files to read.
@@ -64,32 +67,58 @@ fn exists(path: &Path) -> Result<bool, Fault> {
     }
 }
 
+/// What is known of a pair.
+struct Read {
+    /// The chain, as far as it can be read.
+    pair: Option<Pair>,
+    /// Why it cannot be told whether Go reads the pair.
+    doubt: Option<Fault>,
+}
+
 /// What is found must be a pair: nowhere else is looked after that.
-fn read(files: Vec<PathBuf>) -> Result<Pair, Fault> {
-    let mut pem = Zeroizing::new(Vec::new());
-    for file in &files {
-        let contents = contents(file).map_err(|error| unreadable(file, &error))?;
-        // A buffer that grows leaves copies behind.
-        pem = Zeroizing::new([&pem[..], b"\n", &contents[..]].concat());
-    }
+fn read(files: Vec<PathBuf>) -> Result<Read, Fault> {
     let file = files[0].display().to_string();
-    match Credential::from_pem(&pem) {
-        Ok(credential) => Ok(Pair { file, chain: credential.chain().clone() }),
-        Err(error) => {
+    let mut read = Vec::new();
+    for path in &files {
+        match contents(path).map_err(|error| unreadable(path, &error))? {
+            Some(contents) => read.push(contents),
+            None => {
+                let doubt = in_doubt(&file, &format!("{} is longer than 1 MiB", path.display()));
+                return Ok(Read { pair: None, doubt: Some(doubt) });
+            }
+        }
+    }
+    let pair = |chain| Pair { file: file.clone(), chain };
+    // One file, or the certificate's and the key's.
+    match go_verdict(&read[0], &read[read.len() - 1]) {
+        GoVerdict::Loads(chain) => Ok(Read { pair: Some(pair(chain)), doubt: None }),
+        GoVerdict::Unknown { chain, why } => Ok(Read { pair: chain.map(pair), doubt: Some(in_doubt(&file, &why)) }),
+        GoVerdict::Refuses(why) => {
             let remedy = "move it away, keeping it, and give the kubelet a bootstrap kubeconfig; \
-                          or let `perennial run` put it right";
-            Err(Fault::start(format!("{file}: {error}"), remedy.into()))
+                          or let `perennial run` replace it";
+            Err(Fault::start(format!("{file}: {why}"), remedy.into()))
         }
     }
 }
 
-fn contents(file: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+fn in_doubt(file: &str, why: &str) -> Fault {
+    Fault {
+        why: format!("perennial cannot read {file}: {why}; kubelet may"),
+        remedy: "ask the kubelet's own log, or let `perennial run` replace the pair with one that both read".into(),
+    }
+}
+
+/// `None` for a file that is longer than perennial reads.
+fn contents(file: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     let metadata = fs::metadata(file)?;
     // A pipe would hold us up as it would a kubelet.
-    if !metadata.is_file() || metadata.len() > MAX_FILE {
-        return Err(io::Error::other("it is not a regular file of at most 1 MiB"));
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
     }
-    fs::read(file).map(Zeroizing::new)
+    if metadata.len() > MAX_FILE {
+        return Ok(None);
+    }
+    fs::read(file).map(|contents| Some(Zeroizing::new(contents)))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Fault {

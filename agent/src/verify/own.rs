@@ -39,7 +39,7 @@ pub(super) fn look(
     };
     faults.splice(0..0, fault);
     faults.extend(locked_out(directory, role));
-    Ok((Opinion { pair, faults }, problems))
+    Ok((Opinion { pair, faults, doubt: None }, problems))
 }
 
 /// Why `run` could not be the one who keeps these files, whatever is in them. That somebody does already is no fault.
