@@ -53,6 +53,7 @@ fn assert_survives_rewriting(credential: &Credential, what: &str) {
     assert_eq!(*again.to_pem(), *pem, "{what}");
 }
 
+/// From the field: <https://github.com/rustls/rustls/issues/2038>
 #[test]
 fn keys_are_read_by_their_encoding_whatever_the_label() {
     for kind in [P256, P384] {
@@ -186,6 +187,8 @@ fn good_pair_is_used_whatever_damage_is_beside_it() {
     assert_eq!((read.chain().skipped().len(), read.key().skipped().len()), (1, 1));
 }
 
+/// From the field: <https://github.com/zenhack/simp_le/issues/149>
+/// From the field: <https://github.com/debops/debops/issues/1424>
 #[test]
 fn pair_with_glued_boundaries_names_the_line() {
     let (certificate, key) = pair(P256);
@@ -249,6 +252,7 @@ fn base64(der: &[u8]) -> String {
     text(openssl("base64", der))
 }
 
+/// From the field: <https://github.com/smallstep/cli/issues/1497>
 #[test]
 fn what_is_not_pem_is_named_with_the_command_that_converts_it() {
     let (certificate, key) = pair(P256);
@@ -294,6 +298,7 @@ fn what_is_not_pem_is_named_with_the_command_that_converts_it() {
     }
 }
 
+/// From the field: <https://github.com/openshift/cluster-network-operator/issues/2141>
 #[test]
 fn good_certificates_of_a_damaged_bundle_are_used() {
     let [a, b, c] = [(); 3].map(|()| pair(P256).0);

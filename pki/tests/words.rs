@@ -116,6 +116,8 @@ fn refused_server_certificates_are_described() {
     }
 }
 
+/// From the field: <https://github.com/rustls/rustls/issues/2536>
+/// From the field: <https://github.com/rustls/rustls/issues/1335>
 #[test]
 fn p521_issuer_is_named_with_what_to_use_instead() {
     let ca =
