@@ -6,7 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use support::{Ca, Process, Signer, get, perennial, put_in_use, run_arguments, until};
+use support::{Ca, Process, Signer, files, get, perennial, put_in_use, run_arguments, until};
 use tempfile::TempDir;
 
 /// No hook runs, nothing is on disk, nobody is told that all is well; and it ends well once the signer does.
@@ -56,4 +56,24 @@ fn foreign_pair_in_the_directory_is_named_and_left_in_place() {
     assert_eq!(fs::read(directory.join("worker/pki/kubelet-client-current.pem")).unwrap(), pair.as_bytes());
     run.signal(Signal::TERM);
     assert_eq!(run.end().code, Some(0));
+}
+
+/// A kubeconfig that points at the pair in use, as kubelet's does, is no way around that.
+#[test]
+fn foreign_pair_named_by_the_kubeconfig_is_not_used_to_authenticate() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &[]);
+    assert_eq!(perennial(directory, &run_arguments(&["--once"])).code, Some(0));
+    fs::remove_file(directory.join("signer/bootstrap.kubeconfig")).unwrap();
+    let before = (files(&directory.join("worker")), signer.process.stdout());
+    let mut arguments = run_arguments(&["--once"]);
+    arguments[2] = "worker-1";
+    let output = perennial(directory, &arguments);
+    assert_eq!(output.code, Some(2), "{output:?}");
+    assert!(
+        output.stderr.contains("system:node:worker\"") && output.stderr.contains("system:node:worker-1"),
+        "{output:?}"
+    );
+    assert_eq!((files(&directory.join("worker")), signer.process.stdout()), before);
 }

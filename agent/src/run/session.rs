@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use perennial_kubernetes::rotation::IdentitySource;
 use perennial_pki::Chain;
 use perennial_std::{Directory, DirectoryError, clock};
 use serde_json::json;
@@ -27,6 +28,9 @@ use crate::observers::Observers;
 use crate::remedies::remedy;
 use crate::report::{self, Report};
 use crate::rotation::{Plan, SERVING_PREFIX};
+
+/// What the common names of nodes begin with.
+const NODE: &str = "system:node:";
 
 /// Everything that is needed, and nothing started yet.
 pub(super) struct Session<'a> {
@@ -232,7 +236,31 @@ fn read_access(options: &Run, settings: &Settings, held: bool) -> Result<Access,
     let first = &settings.first;
     let needed = first.rotated && !(held && first.renews_itself);
     let access = kubeconfigs::read(&options.kubeconfig, options.bootstrap_kubeconfig.as_deref(), needed)?;
-    Ok(Access { write: access.write && first.rotated && first.renews_itself, ..access })
+    let name = first.template.common_name();
+    let bootstrap = match first.renews_itself && name.starts_with(NODE) {
+        true => not_of_another_node(name, access.bootstrap),
+        false => access.bootstrap,
+    };
+    if needed {
+        bootstrap().map_err(Failure::Usage)?;
+    }
+    Ok(Access { write: access.write && first.rotated && first.renews_itself, bootstrap, ..access })
+}
+
+/// `source`, but for the certificate of another node: no API server gives that node this one's certificate.
+fn not_of_another_node(name: &str, source: IdentitySource) -> IdentitySource {
+    let name = name.to_owned();
+    Arc::new(move || {
+        let identity = source()?;
+        let shown = identity.certificate().map(|credential| &credential.chain().certificate().common_name);
+        match shown.filter(|shown| shown.starts_with(NODE) && **shown != name) {
+            None => Ok(identity),
+            Some(shown) => Err(format!(
+                "the certificate that the kubeconfig names is for {shown:?}, not for {name:?}: check --node-name and \
+                 --hostname-override; to make this machine another node, give a bootstrap kubeconfig"
+            )),
+        }
+    })
 }
 
 /// The valid certificate in the directory, if there is one.
