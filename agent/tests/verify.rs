@@ -155,6 +155,13 @@ fn verify_judges_kubelet_by_rules_of_go() {
         assert!(said.contains(words), "{what}: {said}");
         assert_eq!(said.contains("kubelet may"), kubelet.is_none(), "{what}: {said}");
     }
+
+    // It is not damaged, either.
+    let directory = TempDir::new().unwrap();
+    put_in_use(&directory.path().join("pki"), format!("{p521_certificate}{p521_key}").as_bytes());
+    let status = perennial(directory.path(), &["status", "--cert-dir", "pki", "--json"]);
+    let value: Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!((status.code, &value["state"]), (Some(1), &"unsupported".into()), "{status:?}");
 }
 
 /// A kubelet looks no further than where there is anything.

@@ -71,6 +71,7 @@ pub(super) fn find(loaded: &Loaded) -> Found {
     };
     let state = match problem {
         DirectoryError::Untrusted { .. } => "untrusted",
+        DirectoryError::Credential { error, .. } if error.is_unsupported() => "unsupported",
         problem if is_unreadable(problem) => "damaged",
         _ => "unreadable",
     };
