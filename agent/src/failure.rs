@@ -30,6 +30,11 @@ impl Failure {
         ))
     }
 
+    /// The system has no descriptor to give.
+    pub(crate) fn no_descriptor(of: &str, error: &std::io::Error) -> Self {
+        Self::Failed(format!("cannot set up {of}: {error}; raise the limit of open files (ulimit -n, LimitNOFILE)"))
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) => ExitCode::from(2),

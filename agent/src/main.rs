@@ -112,7 +112,9 @@ fn queue_log(command: &Command, format: LogFormat) -> Result<Option<Lines>, Fail
         },
     };
     let lines = Lines::to(&io::stderr(), notice);
-    let lines = lines.map_err(|error| Failure::Failed(format!("cannot start the thread for the log: {error}")))?;
+    let lines = lines.map_err(|error| {
+        Failure::Failed(format!("cannot set up the log on stderr: {error}; raise ulimit -n and -u"))
+    })?;
     // The standard hook writes to stderr itself, and waits for the reader.
     panic::set_hook(Box::new(|panic| tracing::error!("internal error: {panic}; please report this as a bug")));
     Ok(Some(lines))

@@ -13,6 +13,7 @@ use crate::hook_debt::Debts;
 use crate::journal::Journal;
 use crate::metrics::{About, Metrics, Output, Source};
 use crate::pulse::Pulse;
+use crate::reactor;
 use crate::report::Report;
 
 /// How often a port that is taken is tried again.
@@ -35,6 +36,10 @@ impl Observers {
     /// Starts them. What the system refuses is logged, and tried again.
     pub(crate) fn start(run: &cli::Run, outputs: Vec<Output>, debts: Option<&Debts>) -> Self {
         let options = &run.observe;
+        if options.metrics_listen.is_some() {
+            // While nobody else takes what it needs; without it, serving is what fails, and is tried again.
+            drop(reactor::start());
+        }
         let (pulse, listen) = (Arc::<Pulse>::default(), options.metrics_listen);
         let journal = options.journal.as_deref().map(|path| Arc::new(Journal::start(path, options.journal_limit)));
         let metrics = listen.map(|_| {

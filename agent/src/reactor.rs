@@ -1,18 +1,31 @@
 //! The thread on which smol waits for sockets and timers.
 
-use std::io;
+use std::fs::File;
+use std::panic;
 use std::thread;
 use std::time::Duration;
 
-/// Starts that thread, unless it runs. async-io panics at the first use of a socket or timer if it has none.
+use crate::failure::Failure;
+
+/// Descriptors that async-io opens: an epoll instance, an event and a timer.
+const DESCRIPTORS: usize = 3;
+
+/// Starts that thread, unless it runs. At the first use of a socket or timer, async-io panics without descriptors and a
+/// thread for it.
 ///
 /// # Errors
-/// If the system has no thread to give.
-pub(crate) fn start() -> io::Result<()> {
-    // The thread that is tried leaves its place to the one that is wanted.
-    let tried = thread::Builder::new().name("async-io".into()).spawn(|| ())?;
+/// If the system does not give them.
+pub(crate) fn start() -> Result<(), Failure> {
+    // What is tried here leaves its place to what is wanted.
+    let tried = [(); DESCRIPTORS].map(|()| File::open("/dev/null"));
+    for opened in tried {
+        opened.map_err(|error| Failure::no_descriptor("smol", &error))?;
+    }
+    let tried = thread::Builder::new().name("async-io".into()).spawn(|| ());
     // It does nothing.
-    drop(tried.join());
-    smol::block_on(smol::Timer::after(Duration::ZERO));
-    Ok(())
+    drop(tried.map_err(|error| Failure::no_thread("smol", &error))?.join());
+    // A timer that is due already would leave the rest to that thread. Somebody else may have been faster than this one:
+    // then there is a panic to catch.
+    let started = panic::catch_unwind(|| smol::block_on(smol::Timer::after(Duration::from_millis(1))));
+    started.map(|_| ()).map_err(|_| Failure::Failed("cannot set up smol: it lacks descriptors, or a thread".into()))
 }

@@ -43,7 +43,9 @@ impl Report {
         }
         let notice = |count| format!("{}\n", json!({ "event": "missed", "count": count }));
         let lines = Lines::to(&io::stdout(), notice);
-        let lines = lines.map_err(|error| Failure::Failed(format!("cannot start the thread for stdout: {error}")))?;
+        let lines = lines.map_err(|error| {
+            Failure::Failed(format!("cannot set up the report on stdout: {error}; raise ulimit -n and -u"))
+        })?;
         Ok(Self { style: Style::Json, lines: Some(lines), waiting: String::new() })
     }
 

@@ -79,7 +79,7 @@ impl Plan {
                 Ok(Running { handle, began_with, thread: None })
             }
             Runtime::Smol => {
-                reactor::start().map_err(|error| Failure::no_thread("smol", &error))?;
+                reactor::start()?;
                 let (began_with, rotator) = build!(perennial_smol::Rotator, self);
                 let (handle, rotation) = rotator.start();
                 // A program with an executor would spawn it there.

@@ -23,6 +23,7 @@ use crate::cli;
 use crate::failure::Failure;
 use crate::lines::{Lines, OUTPUT, RESULT};
 use crate::observers::Observers;
+use crate::reactor;
 use crate::report::Report;
 use carried::Carried;
 use hook::Hook;
@@ -58,6 +59,9 @@ fn keep(options: &cli::Run, report: &mut Report, log: Option<Lines>) -> Result<(
     let hook = Hook::new(service.on_rotated.clone(), service.on_rotated_timeout, options.once);
     // Everything that can be wrong with the input is found before anything is started or written.
     let mut session = Session::prepare(options, Settings::read(options)?, None)?;
+    if options.runtime == cli::Runtime::Smol {
+        reactor::start()?;
+    }
     let outputs = log.map(|log| ("stderr", log)).into_iter();
     let outputs = outputs.chain(report.lines().map(|lines| ("stdout", lines.clone()))).collect();
     let mut observers = Observers::start(options, outputs, hook.debts());

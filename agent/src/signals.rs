@@ -20,11 +20,11 @@ const LAST_LINE: Duration = Duration::from_millis(200);
 pub(crate) fn on_stop(then: impl FnOnce() + Send + 'static) -> Result<Arc<AtomicBool>, Failure> {
     let asked = Arc::new(AtomicBool::new(false));
     // In this order: the flag is still down at the first Ctrl-C, and up at the second.
-    signal_hook::flag::register_conditional_shutdown(SIGINT, 128 + SIGINT, asked.clone()).map_err(Failure::failed)?;
+    signal_hook::flag::register_conditional_shutdown(SIGINT, 128 + SIGINT, asked.clone()).map_err(unable)?;
     for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, asked.clone()).map_err(Failure::failed)?;
+        signal_hook::flag::register(signal, asked.clone()).map_err(unable)?;
     }
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::failed)?;
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(unable)?;
     let wait = move || {
         if signals.forever().next().is_some() {
             then();
@@ -44,13 +44,17 @@ pub(crate) fn on_stop(then: impl FnOnce() + Send + 'static) -> Result<Arc<Atomic
 /// Has a write beyond the limit of file sizes (RLIMIT_FSIZE) fail as on a full disk, instead of ending the process.
 pub(crate) fn survive_file_size_limit() -> Result<(), Failure> {
     // A handler, not an ignored signal: programs that are started from here get the default back.
-    signal_hook::flag::register(SIGXFSZ, Arc::default()).map(drop).map_err(Failure::failed)
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map(drop).map_err(unable)
 }
 
 /// Calls `then` each time one of these arrives, on a thread of its own.
 pub(crate) fn on_each(which: &[i32], then: impl FnMut(i32) + Send + 'static) -> Result<(), Failure> {
-    let mut signals = Signals::new(which).map_err(Failure::failed)?;
+    let mut signals = Signals::new(which).map_err(unable)?;
     let wait = move || signals.forever().for_each(then);
     thread::Builder::new().name("signals".into()).spawn(wait).map_err(|error| Failure::no_thread("signals", &error))?;
     Ok(())
+}
+
+fn unable(error: std::io::Error) -> Failure {
+    Failure::no_descriptor("signal handling", &error)
 }

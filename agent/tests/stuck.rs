@@ -1,5 +1,7 @@
 //! Readers, hooks, servers and disks that do not answer: the certificate keeps rotating, and a signal ends the process.
 
+#[path = "support/preload.rs"]
+mod preload;
 mod support;
 
 use std::fs::{self, File};
@@ -7,10 +9,10 @@ use std::io::{self, PipeReader, PipeWriter, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use preload::library;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Signer, get, run_arguments, until};
@@ -178,9 +180,9 @@ fn ends(hang: Hang, signal: Signal, runtime: &str) {
     let run = Run::start(directory, &run_arguments(&more), |command| match hang {
         Hang::Log => command.stderr(writer),
         Hang::Report => command.stdout(writer),
-        Hang::Dns => command.env("LD_PRELOAD", hanging_calls()).env("HANG_LOOKUP", "1"),
-        Hang::DiskAtStart => command.env("LD_PRELOAD", hanging_calls()).env("HANG_WRITE", "/pki/"),
-        Hang::Disk => command.env("LD_PRELOAD", hanging_calls()).env("HANG_WRITE", "/pki/kubelet-client-2"),
+        Hang::Dns => command.env("LD_PRELOAD", library()).env("HANG_LOOKUP", "1"),
+        Hang::DiskAtStart => command.env("LD_PRELOAD", library()).env("HANG_WRITE", "/pki/"),
+        Hang::Disk => command.env("LD_PRELOAD", library()).env("HANG_WRITE", "/pki/kubelet-client-2"),
         Hang::Hook | Hang::Server => command,
     });
     let said = |words: &str| fs::read_to_string(directory.join("stderr")).unwrap().contains(words);
@@ -202,57 +204,6 @@ fn ends(hang: Hang, signal: Signal, runtime: &str) {
     let log = fs::read_to_string(directory.join("stderr")).unwrap();
     assert_eq!(code, expected, "{hang:?} {signal:?} {runtime}: {log}");
     assert_eq!(hang == Hang::Disk, said("not stopped 10s after the signal"), "{log}");
-}
-
-/// A library that makes name lookups, or writes to files whose path contains a word, hang for ever: what a resolver and a
-/// disk do that do not answer, as far as a process can tell.
-fn hanging_calls() -> &'static Path {
-    const SOURCE: &str = r#"
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <netdb.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-static void hang(void) {
-    static const char said[] = "hanging\n";
-    ssize_t (*real)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
-    real(2, said, sizeof said - 1);
-    for (;;) pause();
-}
-
-int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
-    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) =
-        dlsym(RTLD_NEXT, "getaddrinfo");
-    if (getenv("HANG_LOOKUP")) hang();
-    return real(node, service, hints, found);
-}
-
-ssize_t write(int fd, const void *bytes, size_t count) {
-    ssize_t (*real)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
-    const char *word = getenv("HANG_WRITE");
-    struct stat file;
-    if (word && !fstat(fd, &file) && S_ISREG(file.st_mode)) {
-        char link[64], path[4096] = "";
-        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-        if (readlink(link, path, sizeof path - 1) > 0 && strstr(path, word)) hang();
-    }
-    return real(fd, bytes, count);
-}
-"#;
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let (source, library) = (place.join("hanging_calls.c"), place.join("hanging_calls.so"));
-        fs::write(&source, SOURCE).unwrap();
-        let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl");
-        assert!(compiler.status().unwrap().success());
-        library
-    })
 }
 
 #[test]

@@ -82,14 +82,13 @@ pub(super) fn serve(
     find: impl Fn(&str) -> Option<Answer> + Send + 'static,
 ) -> io::Result<()> {
     let answer = move |head: &[u8]| answer(head, &hosts, &find);
-    let no_thread = |error| io::Error::other(format!("cannot start a thread: {error}"));
-    reactor::start().map_err(no_thread)?;
+    reactor::start().map_err(|failure| io::Error::other(failure.to_string()))?;
     let listener = Async::try_from(listener)?;
     let spawned = thread::Builder::new().name("metrics".into()).spawn(move || {
         let executor = LocalExecutor::new();
         smol::block_on(executor.run(accept(&executor, &listener, Rc::new(answer))));
     });
-    spawned.map(drop).map_err(no_thread)
+    spawned.map(drop).map_err(|error| io::Error::other(format!("cannot start a thread: {error}")))
 }
 
 async fn accept(

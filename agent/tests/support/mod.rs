@@ -147,6 +147,12 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// True once nobody has to wait for the end. Found out without waiting: `/proc` shows a zombie.
+    pub fn has_ended(&self) -> bool {
+        let state = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
+        state.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('Z'))
+    }
+
     /// Waits for the end.
     pub fn end(mut self) -> Output {
         let status = until("end of the process", || self.child.try_wait().unwrap());

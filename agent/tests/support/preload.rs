@@ -1,0 +1,88 @@
+//! Calls of the C library that misbehave.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// A library for LD_PRELOAD. HANG_LOOKUP makes name lookups, HANG_WRITE=WORD writes to files whose path contains the word
+/// hang for ever: what a resolver and a disk do that do not answer, as far as a process can tell. MOST_THREADS=N lets a
+/// process start no more threads than that at a time, as RLIMIT_NPROC does for everybody but root.
+pub(crate) fn library() -> &'static Path {
+    const SOURCE: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <netdb.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void hang(void) {
+    static const char said[] = "hanging\n";
+    ssize_t (*real)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
+    real(2, said, sizeof said - 1);
+    for (;;) pause();
+}
+
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) =
+        dlsym(RTLD_NEXT, "getaddrinfo");
+    if (getenv("HANG_LOOKUP")) hang();
+    return real(node, service, hints, found);
+}
+
+ssize_t write(int fd, const void *bytes, size_t count) {
+    ssize_t (*real)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
+    const char *word = getenv("HANG_WRITE");
+    struct stat file;
+    if (word && !fstat(fd, &file) && S_ISREG(file.st_mode)) {
+        char link[64], path[4096] = "";
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        if (readlink(link, path, sizeof path - 1) > 0 && strstr(path, word)) hang();
+    }
+    return real(fd, bytes, count);
+}
+
+struct start { void *(*run)(void *); void *with; };
+static int threads;
+
+static void *counted(void *given) {
+    struct start start = *(struct start *)given;
+    free(given);
+    void *result = start.run(start.with);
+    __sync_fetch_and_sub(&threads, 1);
+    return result;
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*run)(void *), void *with) {
+    int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) = dlsym(RTLD_NEXT, "pthread_create");
+    const char *most = getenv("MOST_THREADS");
+    if (!most) return real(thread, how, run, with);
+    if (__sync_add_and_fetch(&threads, 1) > atoi(most)) {
+        __sync_fetch_and_sub(&threads, 1);
+        return EAGAIN;
+    }
+    struct start *start = malloc(sizeof *start);
+    *start = (struct start){ run, with };
+    return real(thread, how, counted, start);
+}
+"#;
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        // Several test programs may be at it.
+        let (source, library) = (place.join(format!("preload-{}.c", std::process::id())), place.join("preload.so"));
+        fs::write(&source, SOURCE).unwrap();
+        let mut compiler = Command::new("cc");
+        let built = source.with_extension("so");
+        compiler.args(["-shared", "-fPIC", "-o"]).args([&built, &source]).arg("-ldl");
+        assert!(compiler.status().unwrap().success());
+        fs::remove_file(source).unwrap();
+        fs::rename(built, &library).unwrap();
+        library
+    })
+}
