@@ -13,7 +13,7 @@ use perennial::Window;
 
 use crate::spans;
 pub(crate) use observe::{Observe, Replay};
-pub(crate) use run::{Run, Which};
+pub(crate) use run::{Proxy, Run, Which};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -23,7 +23,9 @@ Exit codes:
 
 Environment:
   PERENNIAL_LOG  what to log on stderr, for example warn, debug or perennial_std=trace
-                 [default: info; for demo, status, verify and replay: warn]";
+                 [default: info; for demo, status, verify and replay: warn]
+  HTTPS_PROXY, NO_PROXY  how run reaches the API server, as in kubectl (see run --proxy)
+  SSL_CERT_FILE, SSL_CERT_DIR  where the system's CA certificates are, for a kubeconfig that names no CA";
 
 /// Certificates that renew themselves: keeps a Kubernetes node's certificates, or any signer's, rotated.
 #[derive(Debug, Parser)]

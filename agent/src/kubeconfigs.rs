@@ -10,9 +10,10 @@ use perennial_kubernetes::rotation::IdentitySource;
 use perennial_pki::Roots;
 use perennial_std::clock;
 
+use crate::cli::Proxy;
 use crate::failure::Failure;
 use crate::files;
-use crate::trust;
+use crate::{proxies, trust};
 
 /// What the kubeconfigs say.
 pub(crate) struct Access {
@@ -28,7 +29,7 @@ pub(crate) struct Access {
 ///
 /// kubelet's rules: who joins with a bootstrap kubeconfig joins the cluster that one is for, unless the node's own
 /// kubeconfig is usable, which then is left alone.
-pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, needed: bool) -> Result<Access, Failure> {
+pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: bool) -> Result<Access, Failure> {
     let usable = match load(node).map_err(Failure::Usage)? {
         Some(kubeconfig) => {
             warn(&kubeconfig);
@@ -45,7 +46,7 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, needed: bool) -> Resul
         (None, None, None) => return Err(Failure::Usage(nothing_to_begin_with(node))),
     };
     let endpoint = endpoint(primary).map_err(Failure::Usage)?;
-    let cluster = cluster(&endpoint).map_err(|why| Failure::Usage(format!("{}: {why}", primary.display())))?;
+    let cluster = cluster(&endpoint, proxy).map_err(|why| Failure::Usage(format!("{}: {why}", primary.display())))?;
 
     match first_user(node, bootstrap, &endpoint) {
         Err(why) if needed => {
@@ -204,7 +205,7 @@ fn endpoint(path: &Path) -> Result<Endpoint, String> {
     selected.cluster(&mut files::read).map_err(|error| error.to_string())
 }
 
-fn cluster(endpoint: &Endpoint) -> Result<Cluster, String> {
+fn cluster(endpoint: &Endpoint, proxy: Proxy) -> Result<Cluster, String> {
     let mut cluster = Cluster::from_url(&endpoint.server).map_err(|error| error.to_string())?;
     match &endpoint.ca_pem {
         Some(pem) => {
@@ -228,8 +229,14 @@ fn cluster(endpoint: &Endpoint) -> Result<Cluster, String> {
             cluster = cluster.with_trust_source(trust::of_system());
         }
     }
-    if let Some(proxy) = &endpoint.proxy {
-        cluster = cluster.with_proxy(proxy.clone());
+    let proxied = match (&endpoint.proxy, proxy) {
+        (Some(named), _) => Some((named.clone(), "proxy-url")),
+        (None, Proxy::Environment) => proxies::from_environment(|name| std::env::var(name).ok(), &cluster)?,
+        (None, Proxy::None) => None,
+    };
+    if let Some((proxy, from)) = proxied {
+        tracing::info!("{} is reached through the proxy {proxy} ({from})", endpoint.server);
+        cluster = cluster.with_proxy(proxy);
     }
     match &endpoint.tls_server_name {
         Some(name) => cluster.with_tls_server_name(name).map_err(|error| error.to_string()),
@@ -326,7 +333,7 @@ mod tests {
         }
 
         fn read(&self) -> Access {
-            read(&self.path("node"), Some(&self.path("bootstrap")), false).unwrap()
+            read(&self.path("node"), Some(&self.path("bootstrap")), Proxy::None, false).unwrap()
         }
     }
 

@@ -67,6 +67,10 @@ pub(crate) struct Run {
     /// request that has no accepted certificate to ask with
     #[arg(long, value_name = "FILE")]
     pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
+    /// Whether the API server is reached through the proxy that HTTPS_PROXY names, unless NO_PROXY exempts it, as in kubectl.
+    /// A proxy-url in the kubeconfig goes first, whatever this says
+    #[arg(long, value_enum, default_value_t = Proxy::Environment)]
+    pub(crate) proxy: Proxy,
     /// The node's name; kubelet's --hostname-override is the same. Trimmed and in lower case, as kubelet does it [default: the
     /// host name]
     #[arg(long, value_name = "NAME", alias = "hostname-override")]
@@ -93,6 +97,14 @@ pub(crate) struct Run {
     pub(crate) service: Service,
     #[command(flatten)]
     pub(crate) observe: Observe,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Proxy {
+    /// As the environment says
+    Environment,
+    /// Connect directly
+    None,
 }
 
 /// Which certificates there are.

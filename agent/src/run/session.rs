@@ -129,6 +129,7 @@ impl<'a> Session<'a> {
             "node": node_name,
             "common_name": identity,
             "server": access.cluster.to_string(),
+            "proxy": access.cluster.proxy().map(ToString::to_string),
             "certificate": held.as_ref().map(report::certificate),
         });
         let what = match node_name {
@@ -235,7 +236,8 @@ fn begin_hook(hook: &Hook, options: &Run, of: &str, store: &Directory, common_na
 fn read_access(options: &Run, settings: &Settings, held: bool) -> Result<Access, Failure> {
     let first = &settings.first;
     let needed = first.rotated && !(held && first.renews_itself);
-    let access = kubeconfigs::read(&options.kubeconfig, options.bootstrap_kubeconfig.as_deref(), needed)?;
+    let access =
+        kubeconfigs::read(&options.kubeconfig, options.bootstrap_kubeconfig.as_deref(), options.proxy, needed)?;
     let name = first.template.common_name();
     let bootstrap = match first.renews_itself && name.starts_with(NODE) {
         true => not_of_another_node(name, access.bootstrap),

@@ -106,6 +106,12 @@ impl Process {
     pub fn spawn(directory: &Path, mut command: Command) -> Self {
         let output = TempDir::new().unwrap();
         let file = |name| Stdio::from(File::create(output.path().join(name)).unwrap());
+        // What leads elsewhere on this machine is not for tests; those that want a proxy say so.
+        for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"] {
+            if command.get_envs().all(|(set, _)| set != name) {
+                command.env_remove(name);
+            }
+        }
         let child = command
             .current_dir(directory)
             .stdin(Stdio::null())

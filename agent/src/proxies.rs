@@ -1,0 +1,175 @@
+//! The proxy that the environment names, as Go programs take it.
+
+use std::net::IpAddr;
+
+use perennial_kubernetes::cluster::{Cluster, ClusterError, Proxy};
+
+/// The proxy for this API server, and the variable that names it; `None`: connect directly.
+///
+/// Source: Go's `http.ProxyFromEnvironment` (`golang.org/x/net/http/httpproxy`) for https URLs: `HTTPS_PROXY`, unless
+/// `NO_PROXY` exempts the server; the names in capitals go first, and loopback addresses are never proxied. `ALL_PROXY`
+/// means nothing there.
+///
+/// # Errors
+/// The variable names no proxy that can be used. What is before an `@` in it is not shown.
+pub(crate) fn from_environment(
+    get: impl Fn(&str) -> Option<String>,
+    cluster: &Cluster,
+) -> Result<Option<(Proxy, &'static str)>, String> {
+    let first = |names: [&'static str; 2]| {
+        names.into_iter().find_map(|name| Some((name, get(name).filter(|value| !value.trim().is_empty())?)))
+    };
+    let Some((name, value)) = first(["HTTPS_PROXY", "https_proxy"]) else { return Ok(None) };
+    let exempt = first(["NO_PROXY", "no_proxy"]).map(|(_, value)| value).unwrap_or_default();
+    if !is_proxied(cluster.host(), cluster.port(), &exempt) {
+        return Ok(None);
+    }
+    let value = value.trim();
+    let url = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
+    match Proxy::from_url(&url) {
+        Ok(proxy) => Ok(Some((proxy, name))),
+        Err(ClusterError::Proxy(why)) => {
+            Err(format!("{name}: {why}; exempt the API server with NO_PROXY, or give --proxy=none to connect directly"))
+        }
+        Err(error) => Err(format!("{name}: {error}")),
+    }
+}
+
+/// Whether `NO_PROXY` lets this host be reached through a proxy.
+fn is_proxied(host: &str, port: u16, exempt: &str) -> bool {
+    let host = host.split('%').next().unwrap_or_default().to_lowercase();
+    let host = host.trim_end_matches('.');
+    let ip = host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
+    if host == "localhost" || ip.is_some_and(|ip| ip.is_loopback()) {
+        return false;
+    }
+    let exempts = |entry: &str| {
+        let entry = entry.trim().to_lowercase();
+        if entry == "*" {
+            return true;
+        }
+        if let Some((network, bits)) = entry.split_once('/') {
+            return ip.is_some_and(|ip| contains(network, bits, ip));
+        }
+        let (name, of_port) = split_port(&entry);
+        if of_port.is_some_and(|of| of.parse() != Ok(port)) || name.is_empty() {
+            return false;
+        }
+        match (name.parse::<IpAddr>(), ip) {
+            (Ok(exempt), Some(ip)) => return exempt.to_canonical() == ip,
+            (Ok(_), None) | (Err(_), Some(_)) => return false,
+            (Err(_), None) => {}
+        }
+        // `*.example` and `.example` are for names below it, `example` for itself, too.
+        match name.strip_prefix('*').unwrap_or(name) {
+            below if below.starts_with('.') => host.ends_with(below),
+            name => host == name || host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')),
+        }
+    };
+    !exempt.split(',').any(exempts)
+}
+
+/// `host`, `host:port`, `[v6]`, `[v6]:port`, and an IPv6 address without brackets.
+fn split_port(entry: &str) -> (&str, Option<&str>) {
+    if let Some((host, after)) = entry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return (host, after.strip_prefix(':'));
+    }
+    match entry.split_once(':') {
+        Some((host, port)) if !port.contains(':') => (host, Some(port)),
+        Some(_) | None => (entry, None),
+    }
+}
+
+/// Whether a network in CIDR notation holds this address.
+fn contains(network: &str, bits: &str, ip: IpAddr) -> bool {
+    let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
+    match (network, ip) {
+        (IpAddr::V4(network), IpAddr::V4(ip)) if bits <= 32 => {
+            (network.to_bits() ^ ip.to_bits()).checked_shr(32 - bits).unwrap_or(0) == 0
+        }
+        (IpAddr::V6(network), IpAddr::V6(ip)) if bits <= 128 => {
+            (network.to_bits() ^ ip.to_bits()).checked_shr(128 - bits).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(variables: &[(&str, &str)], server: &str) -> Result<Option<String>, String> {
+        let get = |name: &str| variables.iter().find(|(of, _)| *of == name).map(|(_, value)| (*value).to_owned());
+        let found = from_environment(get, &Cluster::from_url(server).unwrap())?;
+        Ok(found.map(|(proxy, name)| format!("{name} {proxy}")))
+    }
+
+    #[test]
+    fn proxy_is_taken_as_go_takes_it() {
+        let server = "https://api.example:6443";
+        for (variables, expected) in [
+            (&[("HTTPS_PROXY", "http://p:3128")][..], Some("HTTPS_PROXY http://p:3128")),
+            (&[("https_proxy", "http://p:3128")], Some("https_proxy http://p:3128")),
+            (&[("https_proxy", "http://q"), ("HTTPS_PROXY", "http://p")], Some("HTTPS_PROXY http://p:80")),
+            (&[("https_proxy", "http://q"), ("HTTPS_PROXY", "")], Some("https_proxy http://q:80")),
+            (&[("HTTPS_PROXY", "p:3128")], Some("HTTPS_PROXY http://p:3128")),
+            (&[("HTTPS_PROXY", "http://me:secret@p:3128/")], Some("HTTPS_PROXY http://p:3128")),
+            (&[("HTTP_PROXY", "http://p"), ("ALL_PROXY", "http://p")], None),
+            (&[("HTTPS_PROXY", "http://p"), ("no_proxy", "api.example")], None),
+            (&[("HTTPS_PROXY", "http://p"), ("NO_PROXY", "other"), ("no_proxy", "*")], Some("HTTPS_PROXY http://p:80")),
+            // Nobody is asked about a proxy that is not needed.
+            (&[("HTTPS_PROXY", "socks5://p"), ("NO_PROXY", "*")], None),
+        ] {
+            assert_eq!(of(variables, server), Ok(expected.map(str::to_owned)), "{variables:?}");
+        }
+        for bad in ["socks5://u:secret@p:1080", "https://u:secret@p", "http://u:secret@p:x", "http://u:secret@"] {
+            let error = of(&[("HTTPS_PROXY", bad)], server).unwrap_err();
+            assert!(error.starts_with("HTTPS_PROXY: ") && error.contains("--proxy=none"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_proxy_exempts_as_in_go() {
+        for (server, exempt, proxied) in [
+            ("https://api.example", "", true),
+            ("https://localhost:6443", "", false),
+            ("https://127.0.0.1:6443", "", false),
+            ("https://127.1.2.3", "", false),
+            ("https://[::1]:6443", "", false),
+            ("https://api.example", "*", false),
+            ("https://api.example", "a, api.example ,b", false),
+            ("https://API.Example", "api.EXAMPLE", false),
+            ("https://a.api.example", "api.example", false),
+            ("https://xapi.example", "api.example", true),
+            ("https://a.api.example", ".api.example", false),
+            ("https://api.example", ".api.example", true),
+            ("https://a.api.example", "*.api.example", false),
+            ("https://api.example", "*.api.example", true),
+            ("https://api.example:6443", "api.example:6443", false),
+            ("https://api.example:6443", "api.example:443", true),
+            ("https://api.example", "api.example:443", false),
+            ("https://10.1.2.3:6443", "10.0.0.0/8", false),
+            ("https://11.1.2.3:6443", "10.0.0.0/8", true),
+            ("https://11.1.2.3:6443", "0.0.0.0/0", false),
+            ("https://10.1.2.3", "10.1.2.3/32", false),
+            ("https://10.1.2.4", "10.1.2.3/32", true),
+            ("https://api.example", "10.0.0.0/8", true),
+            ("https://10.1.2.3", "10.1.2.3", false),
+            ("https://10.1.2.3:6443", "10.1.2.3:6443", false),
+            ("https://10.1.2.3:6443", "10.1.2.3:80", true),
+            ("https://10.1.2.3", "2.3", true),
+            ("https://[fd00::1]:6443", "fd00::/8", false),
+            ("https://[fd00::1]:6443", "fd00::1", false),
+            ("https://[fd00::1]:6443", "[fd00::1]", false),
+            ("https://[fd00::1]:6443", "[fd00::1]:6443", false),
+            ("https://[fd00::1]:6443", "[fd00::1]:443", true),
+            ("https://[fd00::1]:6443", "::/0", false),
+            ("https://[fe80::1%25eth0]:6443", "fe80::/10", false),
+            ("https://[fd00::1]:6443", "10.0.0.0/8,x/y,/8,10.0.0.0/99", true),
+        ] {
+            let found = of(&[("HTTPS_PROXY", "http://p"), ("NO_PROXY", exempt)], server).unwrap();
+            assert_eq!(found.is_some(), proxied, "{server} {exempt}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The proxy that the environment names: as a process, with a proxy of our own.
+
+mod support;
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use support::{Process, Signer, until};
+use tempfile::TempDir;
+
+/// An HTTP proxy to which every name is this one server's. Returns its address and what it was asked, line by line.
+fn proxy(server: &str) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, asked) = (listener.local_addr().unwrap().to_string(), Arc::<Mutex<Vec<String>>>::default());
+    let (server, lines) = (server.to_owned(), asked.clone());
+    thread::spawn(move || {
+        for client in listener.incoming().map(Result::unwrap) {
+            let (server, lines) = (server.clone(), lines.clone());
+            thread::spawn(move || through(client, &server, &lines));
+        }
+    });
+    (address, asked)
+}
+
+fn through(mut client: TcpStream, server: &str, lines: &Mutex<Vec<String>>) -> io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    lines.lock().unwrap().push(String::from_utf8(head).unwrap());
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+    let mut server = TcpStream::connect(server)?;
+    let (mut back, mut to) = (server.try_clone()?, client.try_clone()?);
+    thread::spawn(move || {
+        let _ = io::copy(&mut back, &mut to);
+        let _ = to.shutdown(Shutdown::Both);
+    });
+    io::copy(&mut client, &mut server)?;
+    server.shutdown(Shutdown::Both)
+}
+
+const RUN: [&str; 12] = [
+    "run",
+    "--json",
+    "--node-name",
+    "worker",
+    "--cert-dir",
+    "pki",
+    "--kubeconfig",
+    "kubeconfig",
+    "--bootstrap-kubeconfig",
+    "bootstrap",
+    "--retry",
+    "100ms-1s",
+];
+
+/// A bootstrap kubeconfig for a server that only the proxy knows.
+fn bootstrap(directory: &Path, more: &str) {
+    let token = fs::read_to_string(directory.join("signer/bootstrap.token")).unwrap();
+    let cluster =
+        "server: 'https://api.invalid:6443', tls-server-name: localhost, certificate-authority: signer/ca.crt";
+    let text = format!(
+        "clusters: [{{name: c, cluster: {{{cluster}{more}}}}}]\nusers: [{{name: u, user: {{token: {}}}}}]\n\
+         contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n",
+        token.trim()
+    );
+    fs::write(directory.join("bootstrap"), text).unwrap();
+}
+
+#[test]
+fn proxy_of_the_environment_leads_to_the_server() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let signer = Signer::start(path, &[]);
+    let (address, asked) = proxy(signer.address());
+    bootstrap(path, "");
+    let variable = format!("http://me:s3cret@{address}");
+    let mut run = Process::start_with(path, &RUN, &[("HTTPS_PROXY", &variable), ("NO_PROXY", "10.0.0.0/8")]);
+    run.event("issued", 1);
+    assert_eq!(run.event("started", 1)["proxy"], format!("http://{address}"));
+    let told = format!("https://api.invalid:6443 is reached through the proxy http://{address} (HTTPS_PROXY)");
+    assert!(run.stderr().contains(&told), "{}", run.stderr());
+    assert!(!run.stderr().contains("s3cret") && !run.stdout().contains("s3cret"));
+    let head = asked.lock().unwrap()[0].clone();
+    assert!(head.starts_with("CONNECT api.invalid:6443 HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains("Proxy-Authorization: Basic bWU6czNjcmV0\r\n"), "{head}");
+    // The environment of this process is nothing that a kubeconfig says.
+    let written = until("kubeconfig", || fs::read_to_string(path.join("kubeconfig")).ok());
+    assert!(!written.contains("proxy-url"), "{written}");
+}
+
+#[test]
+fn proxy_url_goes_first_and_the_environment_can_be_turned_off() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let signer = Signer::start(path, &[]);
+    let (address, asked) = proxy(signer.address());
+    let variable = format!("http://{address}");
+    bootstrap(path, "");
+    for (more, no_proxy) in [(&["--proxy=none"][..], ""), (&[], "invalid"), (&[], "*")] {
+        let run = [RUN.as_slice(), more].concat();
+        let mut run = Process::start_with(path, &run, &[("HTTPS_PROXY", &variable), ("NO_PROXY", no_proxy)]);
+        assert!(run.event("started", 1)["proxy"].is_null(), "{more:?} {no_proxy}");
+        assert_eq!(asked.lock().unwrap().len(), 0);
+    }
+    bootstrap(path, &format!(", proxy-url: '{variable}'"));
+    let run = [RUN.as_slice(), &["--once", "--proxy=none"]].concat();
+    let other = [("HTTPS_PROXY", "socks5://elsewhere"), ("NO_PROXY", "*")];
+    assert_eq!(Process::start_with(path, &run, &other).end().code, Some(0));
+    assert!(!asked.lock().unwrap().is_empty());
+}
+
+#[test]
+fn unusable_proxy_of_the_environment_is_bad_input() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &[]);
+    bootstrap(path, "");
+    let ended = Process::start_with(path, &RUN, &[("HTTPS_PROXY", "socks5://u:s3cret@p:1080")]).end();
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("HTTPS_PROXY: only HTTP proxies work"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--proxy=none") && !ended.stderr.contains("s3cret"), "{}", ended.stderr);
+    assert!(!path.join("pki").exists());
+}
