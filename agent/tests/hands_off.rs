@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +12,7 @@ use rustix::process::Signal;
 use support::{Ca, Process, Signer, files, perennial, put_in_use, run_arguments, until};
 use tempfile::TempDir;
 
+const CURRENT: &str = "kubelet-client-current.pem";
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Names in the directory, locks among them, and when one was added or removed last.
@@ -50,12 +52,23 @@ fn rotation_switched_off_while_running_changes_nothing_more() {
         fs::write(&config, format!("{text}{rotates}\n")).unwrap();
     };
     configure(true);
-    let mut run = Process::start(path, &run_arguments(&["--json", "--config", "config.yaml"]));
+    let hook = ["--on-rotated", "date >> ran"];
+    let mut run = Process::start(path, &run_arguments(&[&["--json", "--config", "config.yaml"], &hook[..]].concat()));
     run.event("resting", 1);
+    let ran = |times: usize| {
+        let runs = || fs::read_to_string(path.join("ran")).map_or(0, |ran| ran.lines().count());
+        until("run of the hook", || (runs() == times).then_some(()));
+    };
+    ran(1);
+    let done = pki.join("kubelet-client-hook.json");
+    until("the record of the hook", || {
+        fs::read_to_string(&done).is_ok_and(|it| it.contains("\"done\":\"")).then_some(())
+    });
     // The record without its key is the last that is written.
     let record = pki.join("kubelet-client-pending.json");
     until("the last record", || fs::read_to_string(&record).is_ok_and(|it| !it.contains("PRIVATE KEY")).then_some(()));
     configure(false);
+    let noted = fs::metadata(&done).unwrap().ino();
     let before = (files(&pki), names(&pki));
     run.signal(Signal::HUP);
     run.event("disabled", 1);
@@ -67,11 +80,33 @@ fn rotation_switched_off_while_running_changes_nothing_more() {
     assert!(!pki.exists());
     fs::rename(path.join("worker/moved"), &pki).unwrap();
 
+    // The command runs for another program's pair, and leaves no record of it.
+    let (target, other) = (fs::read_link(pki.join(CURRENT)).unwrap(), pki.join("other.pem"));
+    let put = |target: &Path| {
+        let link = path.join("link");
+        symlink(target, &link).unwrap();
+        fs::rename(&link, pki.join(CURRENT)).unwrap();
+    };
+    fs::write(&other, Ca::new().node(Duration::ZERO, DAY).to_pem().as_bytes()).unwrap();
+    put(&other);
+    ran(2);
+    fs::remove_file(&other).unwrap();
+    put(&target);
+    ran(3);
+    // What a first run would have noted is noted before a second one begins.
+    assert_eq!(fs::metadata(&done).unwrap().ino(), noted, "the record of the hook was written again");
+    let put_back = (files(&pki), names(&pki));
+    assert!(put_back.0 == before.0 && put_back.1.0 == before.1.0, "{:?} became {:?}", before.1, put_back.1);
+    let before = put_back;
+
     configure(true);
     run.signal(Signal::HUP);
     run.event("reloaded", 3);
     run.event("resting", 2);
-    assert_eq!((files(&pki), names(&pki)), before);
+    let mut now = files(&pki);
+    // That it is done for the pair in use may be noted now.
+    now.insert(done.clone(), before.0[&done].clone());
+    assert!(now == before.0 && names(&pki).0 == before.1.0, "{:?} became {:?}", before.1, names(&pki));
     run.signal(Signal::TERM);
     assert_eq!(run.end().code, Some(0));
 }

@@ -66,7 +66,14 @@ impl Hook {
             return;
         };
         let mut debts = self.debts.all();
-        if debts.contains_key(of) {
+        if let Some(debt) = debts.get_mut(of) {
+            // Rotation was switched off meanwhile, and is on again.
+            if debt.record.is_none() {
+                debt.record = Some(record);
+                let debt = debt.clone();
+                drop(debts);
+                save(of, &debt);
+            }
             return;
         }
         let debt = debts.entry(of.to_owned()).or_default();
@@ -91,6 +98,13 @@ impl Hook {
             debt.owed = Some(Owed { subject, attempts, error, next: None });
             drop(debts);
             self.attend(run, of);
+        }
+    }
+
+    /// From now on, keeps what is owed for this certificate in memory only: rotation is off, and changes no directory.
+    pub(super) fn forget_record(&self, of: &str) {
+        if let Some(debt) = self.debts.all().get_mut(of) {
+            debt.record = None;
         }
     }
 

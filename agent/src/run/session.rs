@@ -149,8 +149,9 @@ impl<'a> Session<'a> {
         report.event("started", fields, &does);
 
         let of = options.wanted.prefix.as_str();
-        if first.rotated {
-            begin_hook(hook, options, of, &stores.first, identity);
+        match first.rotated {
+            true => begin_hook(hook, options, of, &stores.first, identity),
+            false => hook.forget_record(of),
         }
         let plan = Plan {
             name: if stores.serving.is_some() { of.to_owned() } else { String::new() },
