@@ -1,5 +1,7 @@
 //! A socket loop for the embedded API server: one task for each client, all on one thread.
 
+mod clients;
+
 use std::cell::RefCell;
 use std::future::pending;
 use std::io::{self, Read as _};
@@ -19,12 +21,17 @@ use smol::LocalExecutor;
 use smol::future::{or, yield_now};
 use smol::io::AsyncWriteExt as _;
 
-/// Clients beyond this many are turned away, unless the host is told another number.
+use clients::{Clients, Place};
+
+/// The most clients at a time, unless the host is told another number.
 const MOST_CLIENTS: usize = 2048;
 /// So many of those are told why, at the same time; the others find their connections closed.
 const MOST_TURNED_AWAY: usize = 64;
 /// What the operating system may hold for a client that does not read; by itself it would grow that to megabytes.
 const SEND_BUFFER: usize = 64 * 1024;
+/// Connections that the operating system queues; a crowd beyond that would wait for seconds to be heard. Linux lowers
+/// it to net.core.somaxconn.
+const BACKLOG: i32 = 4096;
 /// As in a cluster.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Read at a time, of one client after the other.
@@ -60,6 +67,7 @@ impl Host {
     /// What the operating system says against the socket.
     pub fn new(listener: TcpListener, api: Api, tls: Tls) -> io::Result<Self> {
         let address = listener.local_addr()?;
+        rustix::net::listen(&listener, BACKLOG)?;
         let shared = Shared {
             api: Mutex::new(api),
             tls: Mutex::new(tls),
@@ -71,8 +79,9 @@ impl Host {
         Ok(Self { listener, address, most_clients: MOST_CLIENTS, shared: Arc::new(shared) })
     }
 
-    /// Takes at most so many clients at a time, 2048 by default. The next ones are answered with 429, or find their
-    /// connections closed. Each is a file descriptor: mind the process' limit.
+    /// Takes at most so many clients at a time, 2048 by default. Then the oldest connection over which no request has
+    /// shown a credential yet is closed for each new one. If there is none, new clients are answered with 429, or find
+    /// their connections closed. Each client is a file descriptor: mind the process' limit.
     #[must_use]
     pub fn most_clients(mut self, most: usize) -> Self {
         self.most_clients = most;
@@ -239,35 +248,44 @@ async fn accept<'a>(
     shared: &'a Arc<Shared>,
     executor: &Rc<LocalExecutor<'a>>,
 ) {
-    let connected = Rc::new(());
+    let clients = Rc::new(Clients::default());
     let mut full = false;
     let buffer = Rc::new(RefCell::new(vec![0; BUFFER]));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a client");
-                Timer::after(Duration::from_millis(100)).await;
+                // Descriptors may have run out.
+                if !clients.close_oldest_stranger() {
+                    tracing::warn!(%error, "cannot accept a client; will try again in 100 ms");
+                    Timer::after(Duration::from_millis(100)).await;
+                }
+                yield_now().await;
                 continue;
             }
         };
-        let clients = Rc::strong_count(&connected) - 1;
-        let turned_away = clients >= most_clients;
-        // Said once: many may be knocking.
+        let count = clients.count();
+        let turned_away = count >= most_clients && !clients.close_oldest_stranger();
+        // Logged once: many may be knocking.
         if turned_away && !full {
-            tracing::warn!("turns clients away: {clients} are connected");
+            tracing::warn!("turns clients away: {count} are connected");
         }
         full = turned_away;
-        if clients >= most_clients.saturating_add(MOST_TURNED_AWAY) {
+        if turned_away && count >= most_clients.saturating_add(MOST_TURNED_AWAY) {
             continue;
         }
-        let (counted, buffer) = (Rc::clone(&connected), Rc::clone(&buffer));
-        let client = async move {
+        let (place, buffer) = (clients.enter(), Rc::clone(&buffer));
+        let number = place.number();
+        let task = executor.spawn(async move {
             // A broken connection is the client's affair.
-            let _ = serve_client(&stream, turned_away, shared, &buffer).await;
-            drop(counted);
-        };
-        executor.spawn(client).detach();
+            let _ = serve_client(&stream, turned_away, shared, &buffer, &place).await;
+        });
+        match turned_away {
+            true => task.detach(),
+            false => clients.watch(number, task),
+        }
+        // Connections that were closed for new ones must go before more come.
+        yield_now().await;
     }
 }
 
@@ -298,6 +316,7 @@ async fn serve_client(
     turned_away: bool,
     shared: &Shared,
     buffer: &RefCell<Vec<u8>>,
+    place: &Place,
 ) -> io::Result<()> {
     stream.get_ref().set_nodelay(true)?;
     sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER)?;
@@ -315,6 +334,9 @@ async fn serve_client(
         let changed = shared.changed.listen();
         let now = shared.now();
         shared.with_api(|api, _| session.drive(api, now));
+        if session.is_known() {
+            place.keep();
+        }
         if out.is_empty() {
             // An idle client is to cost little.
             out.shrink_to(0);

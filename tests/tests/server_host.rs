@@ -209,6 +209,41 @@ fn clients_beyond_the_limit_are_told_to_come_back_until_others_leave() {
     }
 }
 
+/// Connections without a word, and such that have finished the handshake and shown no credential.
+fn strangers(count: usize, server: &ServerHandle, roots: &Roots) -> (Vec<TcpStream>, Vec<Stream>) {
+    let silent = (0..count).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
+    let mut anonymous: Vec<Stream> = (0..count).map(|_| connect(server, roots)).collect();
+    for stream in &mut anonymous {
+        // One that has given way finds its connection broken.
+        let _ = stream.get_mut().write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
+    }
+    (silent, anonymous)
+}
+
+#[test]
+fn strangers_give_way_to_new_clients() {
+    let (server, roots) = serve_to(4, Options::default());
+    let mut known: Vec<Stream> = (0..2).map(|_| connect(&server, &roots)).collect();
+    for stream in &mut known {
+        send(stream, "GET", "/version", b"");
+        assert!(receive(stream).0.starts_with("HTTP/1.1 200"));
+    }
+    let held = strangers(10, &server, &roots);
+    // A handshake alone may take 10 s, and a client between requests may be silent for minutes.
+    let begun = std::time::Instant::now();
+    for _ in 0..3 {
+        let mut newcomer = connect(&server, &roots);
+        send(&mut newcomer, "GET", "/version", b"");
+        assert!(receive(&mut newcomer).0.starts_with("HTTP/1.1 200"));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    for stream in &mut known {
+        send(stream, "GET", "/version", b"");
+        assert!(receive(stream).0.starts_with("HTTP/1.1 200"), "a client with a credential keeps its place");
+    }
+    drop(held);
+}
+
 #[test]
 fn clients_that_never_have_to_be_waited_for_do_not_keep_the_server_to_themselves() {
     let (server, roots) = serve(Options::default());

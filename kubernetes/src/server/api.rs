@@ -208,7 +208,12 @@ impl Api {
 
     /// Whether the body of this request is worth reading: a stranger's is not.
     pub(super) fn admit(&self, request: &ApiRequest, now: UnixTime) -> Result<(), Response> {
-        self.tokens.authenticate(request, now).map(|_| ()).ok_or_else(status::unauthorized)
+        if self.knows(request, now) { Ok(()) } else { Err(status::unauthorized()) }
+    }
+
+    /// Whether the request shows a valid client certificate or a token of somebody.
+    pub(super) fn knows(&self, request: &ApiRequest, now: UnixTime) -> bool {
+        self.tokens.authenticate(request, now).is_some()
     }
 
     fn answer(&mut self, request: &ApiRequest, now: UnixTime) -> Result<Answer, Response> {

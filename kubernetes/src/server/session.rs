@@ -37,6 +37,8 @@ pub struct Session {
     bookmark: Option<Instant>,
     /// Every request is refused: there are too many clients.
     turned_away: bool,
+    /// A request has come with a credential that the API knows.
+    known: bool,
     /// When something last happened that shows the client is alive.
     active: Instant,
     closed: bool,
@@ -78,6 +80,7 @@ impl Session {
             stream: None,
             bookmark: None,
             turned_away: false,
+            known: false,
             active: now,
             closed: false,
             tls: tls.clone(),
@@ -141,6 +144,7 @@ impl Session {
             };
             let Some(request) = self.connection.poll_request(admit) else { break self.stream.is_none() };
             self.active = now.instant;
+            self.known |= api.knows(&request, now.unix);
             self.serve(&request, api, now);
         };
         if answered && self.connection.is_deaf() {
@@ -298,6 +302,12 @@ impl Session {
                 self.breaks = Some(Break::Midway);
             }
         }
+    }
+
+    /// Whether a request has come with a credential that the API knows. Where places are short, a client that has not
+    /// shown one yet is the first to go.
+    pub fn is_known(&self) -> bool {
+        self.known
     }
 
     /// Whether changes of the API concern this session.
