@@ -4,12 +4,13 @@ mod listen;
 mod observe;
 mod run;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use perennial::Window;
+use perennial_kubernetes::addresses::check_dns_name;
 
 use crate::spans;
 pub(crate) use observe::{Observe, Replay};
@@ -164,9 +165,10 @@ pub(crate) struct Verify {
 
 /// Run the embedded API server alone. For development: this is not a cluster, and not a CA to trust
 ///
-/// Serves certificate signing requests as a cluster does, approves nodes' client and serving certificates,
-/// and signs with a CA of its own. CA and bootstrap token are kept in DIR and used again at the next
-/// start, together with two kubeconfigs, admin.kubeconfig and bootstrap.kubeconfig. Requests live in memory.
+/// Serves certificate signing requests as a cluster does, approves nodes' client certificates, and serving
+/// ones for the node's own name and what --allow-serving-name adds, and signs with a CA of its own. CA and
+/// bootstrap token are kept in DIR and used again at the next start, together with two kubeconfigs,
+/// admin.kubeconfig and bootstrap.kubeconfig. Requests live in memory.
 ///
 /// SIGHUP makes it look again: at the CA, for another one to sign with (move ca.crt and ca.key away for a
 /// new one; certificates of the one before are good until the server ends), and at FILE of --faults.
@@ -178,6 +180,7 @@ Examples:
   perennial signer
   perennial signer --listen 127.0.0.1:7443 --dir /tmp/signer --signing-duration 10m
   perennial signer --approve manual   # then: kubectl certificate approve …
+  perennial signer --allow-serving-name 10.0.0.7 --allow-serving-name worker-1.example
   perennial signer --faults faults.yaml
 
 Faults, the first rule that applies to a request being the one followed:
@@ -195,8 +198,8 @@ Faults, the first rule that applies to a request being the one followed:
           object: uidChanged|replaced|neverIssued|denied|failed,
           certificate: otherKey|otherName|extraOrganization|extraUri|withoutNames|expired|notYetValid|
                        otherUsage|otherAuthority|emptyChain|wrongOrder|trailingText|truncated,
-          connection: refused|reset|closed|silent|plaintext|handshakeAlert|certificateAlert|
-                      otherName|otherAuthority|expired
+          youngCache, connection: refused|reset|closed|silent|plaintext|handshakeAlert|
+          certificateAlert|otherName|otherAuthority|expired
 
 Exit codes:
   0  ended by a signal
@@ -222,6 +225,10 @@ pub(crate) struct Signer {
     /// Who approves nodes' certificates: the server, or a person with kubectl
     #[arg(long, value_enum, default_value_t = Approve::Auto)]
     pub(crate) approve: Approve,
+    /// A DNS name or IP address that --approve auto allows in serving certificates, or * for all of them; may be
+    /// repeated [default: only the node's own name]
+    #[arg(long, value_name = "NAME", value_parser = serving_name)]
+    pub(crate) allow_serving_name: Vec<String>,
     /// Misbehave as this file says, YAML or JSON: which requests go wrong, and how (see below)
     #[arg(long, value_name = "FILE")]
     pub(crate) faults: Option<PathBuf>,
@@ -290,6 +297,13 @@ fn signing_duration(text: &str) -> Result<Duration, String> {
         return Err("certificates count whole seconds; give them one at least, for example 6s".into());
     }
     Ok(span)
+}
+
+fn serving_name(text: &str) -> Result<String, &'static str> {
+    if text == "*" || text.parse::<IpAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    check_dns_name(text).map(|()| text.to_owned())
 }
 
 fn backdate(text: &str) -> Result<Duration, String> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use perennial::UnixTime;
 use perennial_kubernetes::kubeconfig::Endpoint;
+use perennial_kubernetes::objects::CertificateSigningRequest;
 use perennial_kubernetes::server::faults::Plan;
 use perennial_kubernetes::server::{
     Answer, Api, ApiRequest, Authority, Identity, Method, Next, Options, Random, Tls, Watcher,
@@ -111,6 +112,11 @@ impl Embedded {
             Answer::Watch(watcher) => Ok(watcher),
             answer => Err(Failure::Failed(format!("the embedded server does not let itself be watched: {answer:?}"))),
         }
+    }
+
+    /// Whether nobody but a person approves this request.
+    pub(crate) fn waits_for_a_person(&self, request: &CertificateSigningRequest) -> bool {
+        self.server.with_api(|api, _| api.waits_for_a_person(request))
     }
 
     /// The next event of a watch, a line of JSON, and the version it was looked for at.

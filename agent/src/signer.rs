@@ -7,7 +7,7 @@ use perennial::printable;
 use perennial_kubernetes::kubeconfig::{kubeconfig_with_certificate, kubeconfig_with_token};
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
 use perennial_kubernetes::server::faults::Plan;
-use perennial_kubernetes::server::{Approval, Next, Options, Random};
+use perennial_kubernetes::server::{Approval, Next, Options, Random, ServingApproval};
 use perennial_pki::{Chain, read_request};
 use perennial_std::clock;
 use serde_json::Value;
@@ -38,8 +38,11 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
             Approve::Auto => Approval::Auto,
             Approve::Manual => Approval::Manual,
         },
-        // A cluster leaves that to an approver of its administrator's choice.
-        approve_serving: options.approve == Approve::Auto,
+        approve_serving: match &options.allow_serving_name {
+            // A cluster leaves all of them to an approver of its administrator's choice.
+            names if names.iter().any(|name| name == "*") => ServingApproval::Any,
+            names => ServingApproval::Own(names.clone()),
+        },
         signing_duration: options.signing_duration,
         backdate: options.backdate,
         ..Options::default()
@@ -57,12 +60,12 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
     signals::on_each(&[SIGHUP], move |_| drop(wake_again.try_send(Wake::LookAgain)))?;
     let mut report = Report::new(false);
     report.event("started", Value::Null, &introduction(options, &server.endpoint.server));
-    let mut log = Log { report, seen: BTreeMap::new(), manual: options.approve == Approve::Manual };
+    let mut log = Log { report, seen: BTreeMap::new() };
     let mut watcher = server.watch(None)?;
     loop {
         let (next, version) = server.next_event(&mut watcher);
         match next {
-            Next::Event(line) => log.event(&line),
+            Next::Event(line) => log.event(&line, &server),
             Next::End => watcher = server.watch(Some(watcher))?,
             Next::Pending => {
                 let changed = async {
@@ -126,7 +129,9 @@ fn introduction(options: &cli::Signer, server: &str) -> String {
     let file = |name: &str| directory.join(name).display().to_string();
     let (admin, bootstrap) = (file(ADMIN), file(BOOTSTRAP));
     let approval = match options.approve {
-        Approve::Auto => "approves nodes' client and serving certificates itself",
+        Approve::Auto => {
+            "approves nodes' client certificates itself, and serving ones for their own names (--allow-serving-name)"
+        }
         Approve::Manual => "leaves approval to you",
     };
     let faults = if options.faults.is_some() { "\nIt goes wrong as it was told to (--faults)." } else { "" };
@@ -153,11 +158,10 @@ struct Log {
     report: Report,
     /// The last step told of each request.
     seen: BTreeMap<String, &'static str>,
-    manual: bool,
 }
 
 impl Log {
-    fn event(&mut self, line: &[u8]) {
+    fn event(&mut self, line: &[u8], server: &Embedded) {
         let Ok(mut event) = serde_json::from_slice::<Value>(line) else { return };
         // A bookmark is no object.
         let Ok(object) = serde_json::from_value::<CertificateSigningRequest>(event["object"].take()) else { return };
@@ -173,7 +177,10 @@ impl Log {
         if step == "deleted" {
             self.seen.remove(&name);
         }
-        let hint = if self.manual && step == "pending" { "; waits for kubectl certificate approve" } else { "" };
+        let hint = match step {
+            "pending" if server.waits_for_a_person(&object) => "; waits for kubectl certificate approve",
+            _ => "",
+        };
         let (time, name) = (time_of_day(clock::now().unix), printable(&name));
         self.report.event(step, Value::Null, &format!("{time}  {step:<8}  {name}  {detail}{hint}"));
     }

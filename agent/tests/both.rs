@@ -289,6 +289,25 @@ fn a_first_certificate_that_proves_nothing_to_api_servers_is_not_what_the_servin
 }
 
 #[test]
+fn signer_leaves_serving_names_that_are_not_allowed_to_a_person() {
+    for (allowed, approved) in [("10.0.0.8", false), ("10.0.0.7", true), ("*", true)] {
+        let directory = TempDir::new().unwrap();
+        let directory = directory.path();
+        let signer = Signer::start_at(directory, "127.0.0.1:0", &["--allow-serving-name", allowed]);
+        let serving = ["--json", "--rotate-server-certificates", "--node-ip", "10.0.0.7"];
+        let mut run = Process::start(directory, &run_arguments(&serving));
+        if approved {
+            event_of(&mut run, "kubelet-server", "issued", 1);
+        } else {
+            event_of(&mut run, "kubelet-server", "waiting_for_approval", 1);
+            let hint = "from kubernetes.io/kubelet-serving; waits for kubectl certificate approve";
+            until("hint of the signer", || signer.process.stdout().contains(hint).then_some(()));
+            assert!(!directory.join("worker/pki/kubelet-server-current.pem").exists());
+        }
+    }
+}
+
+#[test]
 fn kubelets_flags_and_signers_are_known_by_their_names() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use perennial::Certificate;
 use perennial_kubernetes::addresses::{AddressType, NodeAddress};
 use perennial_kubernetes::kubeconfig::{Endpoint, kubeconfig_with_token};
-use perennial_kubernetes::server::{Api, Authority, Identity, Options, Random, Tls};
+use perennial_kubernetes::server::{Api, Authority, Identity, Options, Random, ServingApproval, Tls};
 use perennial_pki::Credential;
 use perennial_smol::server::{Host, ServerHandle};
 use perennial_std::clock;
@@ -32,7 +32,7 @@ fn serve(path: &Path) -> ServerHandle {
     let own = authority.server_credential(&[], &[Ipv4Addr::LOCALHOST.into()], &mut random, now, day).unwrap();
     let tls = Tls::new(&authority, &own).unwrap();
     let ca_pem = Some(authority.certificate_pem().as_bytes().to_vec());
-    let options = Options { approve_serving: true, ..Options::default() };
+    let options = Options { approve_serving: ServingApproval::Own(Vec::new()), ..Options::default() };
     let mut api = Api::new(options, authority, random);
     api.add_token(TOKEN, Identity::bootstrap("abcdef"));
     let server = Host::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), api, tls).unwrap().spawn().unwrap();

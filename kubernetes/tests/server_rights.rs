@@ -6,7 +6,9 @@ mod server_support;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use perennial::Template;
-use perennial_kubernetes::server::{Answer, ApiRequest, Approval, Decision, Identity, Method, Options};
+use perennial_kubernetes::server::{
+    Answer, ApiRequest, Approval, Decision, Identity, Method, Options, ServingApproval,
+};
 use perennial_pki::Chain;
 use serde_json::{Value, json};
 use server_support::*;
@@ -135,7 +137,7 @@ fn approval_by_itself_takes_the_right_groups_and_the_own_name() {
         (User::Other(Identity::new("system:node:one", ["system:nodes", "dev"])), "one", &["dev"]),
         (User::Admin, "one", &["dev"]),
     ] {
-        let mut server = Server::new(Options { approve_serving: true, ..Options::default() });
+        let mut server = Server::new(Options { approve_serving: ServingApproval::Any, ..Options::default() });
         let template = Template::new(format!("system:node:{node}")).with_organizations(groups.iter().copied());
         for (name, signer) in [("a", KUBELET_CLIENT), ("b", KUBELET_SERVING)] {
             let template = template.clone();

@@ -7,7 +7,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use perennial::{Template, UnixTime};
-use perennial_kubernetes::server::{Approval, Authority, Decision, DecisionError, Identity, Options, Random};
+use perennial_kubernetes::addresses::{AddressType, NodeAddress};
+use perennial_kubernetes::server::{
+    Approval, Authority, Decision, DecisionError, Identity, Options, Random, ServingApproval,
+};
 use perennial_pki::{Chain, Expected, KeyAlgorithm, KeyPair, Usage};
 use serde_json::{Value, json};
 use server_support::*;
@@ -267,12 +270,68 @@ fn nobody_is_approved_by_itself_where_people_approve() {
 
 #[test]
 fn serving_certificates_are_approved_by_themselves_only_on_demand_and_for_oneself() {
-    let mut server = Server::new(Options { approve_serving: true, ..Options::default() });
+    let mut server = Server::new(Options { approve_serving: ServingApproval::Any, ..Options::default() });
     let template = Template::node("one").with_dns_names(["one"]);
     let object = |name| csr(name, KUBELET_SERVING, &SERVER_USAGES, &request(&template, &key()));
     server.create(&User::Node("one"), &object("a"));
     server.create(&User::Bootstrap, &object("b"));
     assert!(server.chain("a").is_some() && server.chain("b").is_none());
+}
+
+#[test]
+fn serving_approval_covers_the_nodes_own_names_alone() {
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let own = |more: &[&str]| ServingApproval::Own(more.iter().map(|name| (*name).to_owned()).collect());
+    let address = |kind, address: &str| NodeAddress { kind, address: address.into() };
+    type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a str], ServingApproval, bool);
+    let rows: [Row<'_>; 16] = [
+        ("one", &["one"], &[], own(&[]), true),
+        ("one", &["One."], &[], own(&[]), true),
+        ("one", &["one", "one.internal"], &["10.0.0.7", "fd00::7"], own(&[]), true),
+        ("one", &["two"], &[], own(&[]), false),
+        ("one", &["one", "kubernetes.default.svc"], &[], own(&[]), false),
+        ("one", &[], &["10.0.0.8"], own(&[]), false),
+        ("one", &["web.example"], &["10.0.0.8"], own(&["Web.example.", "10.0.0.8"]), true),
+        ("one", &["web.example"], &["10.0.0.9"], own(&["web.example", "10.0.0.8"]), false),
+        ("one", &[], &["fd00::8"], own(&["fd00:0::8"]), true),
+        ("two", &[], &["10.0.0.7"], own(&[]), false),
+        ("kubernetes.default.svc", &["kubernetes.default.svc"], &[], own(&[]), false),
+        ("kubernetes", &["kubernetes"], &[], own(&[]), false),
+        ("web.prod.svc.cluster.local", &["web.prod.svc.cluster.local"], &[], own(&[]), false),
+        ("one", &["kubernetes.default.svc"], &[], own(&["kubernetes.default.svc"]), true),
+        ("one", &["kubernetes.default.svc"], &["10.96.0.1"], ServingApproval::Any, true),
+        ("one", &["one"], &[], ServingApproval::Never, false),
+    ];
+    for (node, names, addresses, approves, approved) in rows {
+        let mut server = Server::new(Options { approve_serving: approves.clone(), ..Options::default() });
+        server.api.put_node(
+            "one",
+            vec![
+                address(AddressType::InternalIp, "10.0.0.7"),
+                address(AddressType::ExternalIp, "fd00::7"),
+                address(AddressType::InternalDns, "one.internal"),
+            ],
+        );
+        let template = Template::node(node);
+        let template =
+            template.with_dns_names(names.iter().copied()).with_ip_addresses(addresses.iter().copied().map(ip));
+        server.create(&User::Node(node), &csr("a", KUBELET_SERVING, &SERVER_USAGES, &request(&template, &key())));
+        let waits = server.api.requests().all(|object| server.api.waits_for_a_person(object));
+        let row = format!("{node} {names:?} {addresses:?} {approves:?}");
+        assert_eq!((server.chain("a").is_some(), waits), (approved, !approved), "{row}");
+    }
+}
+
+#[test]
+fn serving_request_is_approved_once_the_node_object_has_its_address() {
+    let mut server = Server::new(Options { approve_serving: ServingApproval::Own(vec![]), ..Options::default() });
+    let template = Template::node("one").with_ip_addresses(["10.0.0.7".parse::<IpAddr>().unwrap()]);
+    server.create(&User::Node("one"), &csr("a", KUBELET_SERVING, &SERVER_USAGES, &request(&template, &key())));
+    assert!(server.chain("a").is_none());
+    let address = NodeAddress { kind: AddressType::InternalIp, address: "10.0.0.7".into() };
+    server.api.put_node("one", vec![address]);
+    server.api.tick(NOW);
+    assert!(server.chain("a").is_some());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::thread;
 use perennial::Template;
 use perennial_kubernetes::cluster::{Cluster, Identity};
 use perennial_kubernetes::rotation::Signer;
-use perennial_kubernetes::server::{Approval, Options};
+use perennial_kubernetes::server::{Approval, Options, ServingApproval};
 use perennial_pki::{Credential, Interim, provider, sha256};
 use perennial_std::tls::{ClientCert, ClientConfigs, ServerCert};
 use perennial_std::{Handle, clock};
@@ -146,7 +146,7 @@ fn before_there_is_a_certificate_none_is_presented() {
 
 /// A node that asks for a serving certificate, as somebody who is a node already.
 fn serving(runtime: Runtime) -> (Server, Handle) {
-    let options = Options { approve_serving: true, ..Options::default() };
+    let options = Options { approve_serving: ServingApproval::Any, ..Options::default() };
     let authority = new_authority();
     let mut random = perennial_kubernetes::server::Random::from_os().unwrap();
     let day = std::time::Duration::from_secs(86_400);

@@ -14,6 +14,7 @@ use super::listing::{Listing, Piece};
 use super::message::{Answer, ApiRequest, Method, Response, decode};
 use super::nodes::Nodes;
 use super::random::Random;
+use super::serving::ServingApproval;
 use super::session::Stream;
 use super::signer::Lifetimes;
 use super::store::{Bounds, Store};
@@ -40,9 +41,8 @@ pub struct Options {
     pub minor: u32,
     /// Who approves requests.
     pub approval: Approval,
-    /// Approve a node's own serving certificate too. A cluster never does, because it does not know which addresses
-    /// are the node's.
-    pub approve_serving: bool,
+    /// Which of a node's serving certificates are approved where [`Approval::Auto`] applies.
+    pub approve_serving: ServingApproval,
     /// Accept and honour `expirationSeconds` under 600, which a cluster refuses.
     pub allow_short: bool,
     /// The longest lifetime of a certificate, and the one given to those who ask for none
@@ -73,7 +73,7 @@ impl Default for Options {
         Self {
             minor: 34,
             approval: Approval::Auto,
-            approve_serving: false,
+            approve_serving: ServingApproval::Never,
             allow_short: true,
             signing_duration: Duration::from_secs(365 * 24 * 3600),
             backdate: None,
@@ -140,10 +140,12 @@ impl Api {
         self.tokens.add(token, identity);
     }
 
-    /// Has a Node object of this name say that the node is there, from now on.
+    /// Has a Node object of this name say that the node is there, from now on. The next [`Api::tick`] approves what that
+    /// makes the node's own.
     pub fn put_node(&mut self, name: &str, addresses: Vec<NodeAddress>) {
         self.nodes.put(name, addresses);
         self.store.write_elsewhere();
+        self.work.extend(self.store.iter().map(|stored| (UnixTime::default(), stored.object.metadata.name.clone())));
     }
 
     /// Moves the version that all resources share by one, as any other write in a cluster does: a Lease, an Event.

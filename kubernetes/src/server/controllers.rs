@@ -12,7 +12,7 @@ use super::api::{Api, Approval, Options};
 use super::identity::Identity;
 use super::store::Stored;
 use super::{rfc3339, signer, status};
-use crate::objects::{CertificateSigningRequest, Condition};
+use crate::objects::{CertificateSigningRequest, Condition, CsrSpec};
 
 /// Old requests are not looked for more often than this.
 const CLEANING: Duration = Duration::from_secs(1);
@@ -72,6 +72,11 @@ impl Api {
         Ok(())
     }
 
+    /// Whether this request, as long as it is undecided, waits for a person.
+    pub fn waits_for_a_person(&self, request: &CertificateSigningRequest) -> bool {
+        self.options.approval == Approval::Manual || self.grounds_for_approval(&request.spec).is_none()
+    }
+
     fn reconcile(&mut self, name: &str, now: UnixTime) {
         let Some(stored) = self.store.get(name).map(Arc::clone) else { return };
         let object = &stored.object;
@@ -84,7 +89,7 @@ impl Api {
     }
 
     fn approve_if_allowed(&mut self, stored: &Arc<Stored>, now: UnixTime) {
-        let Some(message) = self.grounds_for_approval(stored) else { return };
+        let Some(message) = self.grounds_for_approval(&stored.object.spec) else { return };
         let mut object = stored.object.clone();
         object.status.conditions.push(condition("Approved", "AutoApproved", message, now));
         self.store.replace(stored, object);
@@ -92,8 +97,7 @@ impl Api {
     }
 
     /// Why a request may be approved without asking anybody. `None` leaves it to a person.
-    fn grounds_for_approval(&self, stored: &Stored) -> Option<&'static str> {
-        let spec = &stored.object.spec;
+    fn grounds_for_approval(&self, spec: &CsrSpec) -> Option<&'static str> {
         let request = read_request(&spec.request).ok()?;
         signer::check(&request, spec).ok()?;
         let user = Identity::new(&spec.username, spec.groups.iter().cloned());
@@ -109,8 +113,12 @@ impl Api {
             signer::KUBELET_CLIENT if may("nodeclient") => {
                 Some("Auto approving kubelet client certificate after SubjectAccessReview.")
             }
-            signer::KUBELET_SERVING if own && self.options.approve_serving => {
-                Some("Auto approving kubelet serving certificate, which a cluster leaves to its administrator.")
+            signer::KUBELET_SERVING if own => {
+                let node = request.common_name.strip_prefix("system:node:")?;
+                let covered = self.options.approve_serving.covers(node, &self.nodes, &request);
+                covered.then_some(
+                    "Auto approving kubelet serving certificate, which a cluster leaves to its administrator.",
+                )
             }
             _ => None,
         }

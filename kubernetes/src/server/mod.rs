@@ -41,6 +41,7 @@ mod random;
 mod requests;
 mod review;
 mod selector;
+mod serving;
 mod session;
 mod signer;
 mod status;
@@ -58,6 +59,7 @@ pub use identity::Identity;
 pub use listing::Listing;
 pub use message::{Answer, ApiRequest, Method, Response};
 pub use random::{NoRandomness, Random};
+pub use serving::ServingApproval;
 pub use session::{Break, Session};
 pub use watch::{Next, Watcher};
 

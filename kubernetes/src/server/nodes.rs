@@ -19,6 +19,11 @@ impl Nodes {
         self.0.insert(name.to_owned(), addresses);
     }
 
+    /// The addresses of the Node object of this name; none if there is no such object.
+    pub(super) fn addresses(&self, name: &str) -> &[NodeAddress] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
     /// A node may look at itself, and at no other (the node authorizer's rule).
     pub(super) fn get(&self, user: &Identity, name: &str) -> Result<Response, Response> {
         let own = user.username.strip_prefix("system:node:") == Some(name);

@@ -8,7 +8,7 @@ use perennial::{Backoff, Failure, State, Window};
 use perennial_kubernetes::client::Limits;
 use perennial_kubernetes::rotation::Snapshot;
 use perennial_kubernetes::server::faults::Plan;
-use perennial_kubernetes::server::{Options, Random};
+use perennial_kubernetes::server::{Options, Random, ServingApproval};
 use perennial_std::clock;
 
 use crate::in_short;
@@ -51,7 +51,7 @@ fn endure(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     let asks_as = "system:node:worker-1";
     let node = authority.client_credential(asks_as, &["system:nodes"], &mut random, clock::now().unix, DAY).unwrap();
     let roots = authority.roots().unwrap();
-    let options = Options { approve_serving: true, signing_duration: DAY, ..Options::default() };
+    let options = Options { approve_serving: ServingApproval::Any, signing_duration: DAY, ..Options::default() };
     let server = serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), authority, options);
 
     let outcome = outcome(kind);

@@ -7,7 +7,9 @@ use perennial::{Failure, Instant, Now, Policy, RequestId, Template, UnixTime};
 use perennial_kubernetes::client::{Conversation, CsrError, Input, Issuance, Issued, Step};
 use perennial_kubernetes::cluster::{Cluster, Identity, Token};
 use perennial_kubernetes::rotation::{self, AskAs, Duty, Rotation, Signer, Start};
-use perennial_kubernetes::server::{self, Api, Authority, Break, Options, Random, Session, Tls, faults::Plan};
+use perennial_kubernetes::server::{
+    self, Api, Authority, Break, Options, Random, ServingApproval, Session, Tls, faults::Plan,
+};
 use perennial_pki::{Credential, Usage};
 use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;
@@ -67,7 +69,10 @@ impl World {
 
     /// The same, whose certificates live so long.
     pub(crate) fn living(serving: bool, lifetime: Duration) -> Self {
-        Self::at(serving, Options { approve_serving: true, signing_duration: lifetime, ..Options::default() })
+        Self::at(
+            serving,
+            Options { approve_serving: ServingApproval::Any, signing_duration: lifetime, ..Options::default() },
+        )
     }
 
     /// A node that has its first certificate from a server with these options.
