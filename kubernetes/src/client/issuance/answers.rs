@@ -1,0 +1,165 @@
+//! What follows from each answer, event of a watch, or lack of one.
+
+use perennial::Now;
+
+use super::{Aim, CREATE_ATTEMPTS, Issuance, Stage};
+use crate::client::csr_error::Said;
+use crate::client::exchange::ExchangeError;
+use crate::client::progress::Issued;
+use crate::client::session::Response;
+use crate::client::verdict::Verdict;
+use crate::client::watch::{News, list, news};
+use crate::objects::CertificateSigningRequest;
+
+impl Issuance {
+    pub(super) fn created(&mut self, response: &Response, now: Now) {
+        match response.status {
+            // What is there may be ours: submitted before a crash, or by a POST whose answer got lost.
+            409 => (self.found, self.stage) = (true, Stage::Next(Aim::Read)),
+            200..=299 => self.settle_or_lose(Aim::Create, response, now),
+            // An old API server, or another server written in Go: the group tells.
+            404 if Said::is_no_path(response) && !self.session.exhausted() => {
+                self.absent = Some((response.clone(), self.session.health()));
+                self.stage = Stage::Next(Aim::Group);
+            }
+            _ => self.fail(self.scene().refused(response)),
+        }
+    }
+
+    pub(super) fn read(&mut self, response: &Response, now: Now) {
+        match response.status {
+            200 => self.settle_or_lose(Aim::Read, response, now),
+            404 => self.fail(self.scene().gone(response)),
+            status if temporary(status) => self.try_later(Aim::Read, response, now),
+            _ => self.fail(self.scene().refused(response)),
+        }
+    }
+
+    pub(super) fn listed(&mut self, response: &Response, now: Now) {
+        match response.status {
+            200 => match list(&response.body) {
+                Ok(list) => match list.items.into_iter().find(|object| object.metadata.name == self.ask.name) {
+                    Some(object) => {
+                        self.cursor.listed(list.metadata.resource_version, &object.metadata.resource_version);
+                        self.settle(object, now);
+                    }
+                    None => self.vanished("it is gone: the server lists no object of this name"),
+                },
+                Err(_) => self.stage = Stage::Next(Aim::Read),
+            },
+            401 => self.fail(self.scene().refused(response)),
+            status if temporary(status) => self.try_later(Aim::List, response, now),
+            // The object itself may still be readable, as where a role lacks the verb list.
+            _ => self.stage = Stage::Next(Aim::Read),
+        }
+    }
+
+    pub(super) fn watch_refused(&mut self, response: &Response, now: Now) {
+        match response.status {
+            403 => {
+                self.polls = Some(0);
+                self.wait_for_news(now);
+            }
+            401 => self.fail(self.scene().refused(response)),
+            404 => self.look_again(format!("the server answered {}", Said::read(response).text), now),
+            410 => self.expired(now),
+            // A server that cannot watch for whatever reason may still answer a GET.
+            _ => self.try_later(Aim::Read, response, now),
+        }
+    }
+
+    pub(super) fn watched(&mut self, piece: &[u8], now: Now) {
+        self.lines.push(piece);
+        while let Stage::Watching(_) = self.stage {
+            match self.lines.next() {
+                Ok(Some(line)) => self.on_news(news(&line), now),
+                Ok(None) => return,
+                Err(_) => self.look_again("the watch sent an event longer than 1.5 MiB".to_owned(), now),
+            }
+        }
+    }
+
+    fn on_news(&mut self, news: News, now: Now) {
+        match news {
+            News::Nothing => {}
+            // A server that ignores field selectors speaks of others too.
+            News::Object(object) | News::Deleted(object) if object.metadata.name != self.ask.name => {}
+            News::Object(object) => self.settle(*object, now),
+            News::Deleted(_) => self.vanished("it was deleted"),
+            News::Bookmark(version) => self.cursor.bookmark(version),
+            News::Expired => self.expired(now),
+            News::Over(why) => self.look_again(why, now),
+        }
+    }
+
+    pub(super) fn lost(&mut self, aim: Aim, error: ExchangeError, now: Now) {
+        match (&error, aim) {
+            // For example longer than any answer may be: a server that ignores field selectors lists everything.
+            (ExchangeError::Http(_) | ExchangeError::Unusable(_), Aim::List) => self.stage = Stage::Next(Aim::Read),
+            (
+                ExchangeError::NoRoots
+                | ExchangeError::Setup(_)
+                | ExchangeError::CertificateRefused(_)
+                | ExchangeError::UnknownIssuer(_)
+                | ExchangeError::Untrusted(_)
+                | ExchangeError::Unusable(_),
+                _,
+            )
+            | (
+                ExchangeError::Connect(_) | ExchangeError::Proxy(_) | ExchangeError::Tls(_) | ExchangeError::Http(_),
+                Aim::Create,
+            ) => {
+                self.fail(self.scene().lost(&error));
+            }
+            (ExchangeError::Closed | ExchangeError::Broken(_) | ExchangeError::TimedOut(_), Aim::Create) => {
+                if self.creations < CREATE_ATTEMPTS {
+                    // The name makes it safe: if the first one arrived, the answer is 409.
+                    self.retry(Aim::Create, error.to_string(), None, now);
+                } else {
+                    self.fail(self.scene().lost(&error));
+                }
+            }
+            (_, Aim::Read | Aim::List) => self.retry(aim, error.to_string(), None, now),
+            (_, Aim::Group) => self.fail(match &self.absent {
+                Some((absent, _)) => self.scene().refused(absent),
+                None => self.scene().lost(&error),
+            }),
+            (_, Aim::Watch) => self.look_again(error.to_string(), now),
+        }
+    }
+
+    fn settle_or_lose(&mut self, aim: Aim, response: &Response, now: Now) {
+        match serde_json::from_slice(&response.body) {
+            Ok(object) => self.settle(object, now),
+            Err(error) => {
+                let what = format!("the answer is not a CSR ({error}): {}", Said::read(response).text);
+                self.lost(aim, ExchangeError::Http(what), now);
+            }
+        }
+    }
+
+    /// The request object is this: decide, or wait for news.
+    fn settle(&mut self, object: CertificateSigningRequest, now: Now) {
+        if self.uid.get_or_insert_with(|| object.metadata.uid.clone()) != &object.metadata.uid {
+            return self.vanished("it was replaced by another of the same name");
+        }
+        match self.ask.judge(&object, self.found, now.unix) {
+            Ok(Verdict::Undecided { approved }) => self.approved |= approved,
+            Ok(Verdict::Issued(chain)) => {
+                let requests = self.session.requests();
+                return self.finish(Ok(Issued { chain, csr_name: self.ask.name.clone(), requests }));
+            }
+            Err((failure, what)) => return self.fail(self.scene().judged(failure, what)),
+        }
+        self.cursor.saw(&object.metadata.resource_version);
+        match self.stage {
+            Stage::Watching(_) => {}
+            Stage::Next(_) | Stage::Asking(_) | Stage::Pausing { .. } | Stage::Finished(_) => self.wait_for_news(now),
+        }
+    }
+}
+
+/// Answers that may be different later.
+const fn temporary(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500..=599)
+}
