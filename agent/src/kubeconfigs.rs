@@ -61,6 +61,14 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
     if let Some(bootstrap) = existing.and_then(|path| load(path).ok()?) {
         warn(&bootstrap);
     }
+    if usable == Some(false) && existing.is_none() && !needed {
+        let node = node.display();
+        tracing::warn!(
+            "{node}: a kubelet could not start from this kubeconfig: its user has no credential that is valid now; point \
+             client-certificate and client-key at the certificate directory's kubelet-client-current.pem, or give a \
+             --bootstrap-kubeconfig that exists to have it written anew"
+        );
+    }
     let write = match usable {
         Some(usable) => existing.is_some() && !usable,
         None => true,

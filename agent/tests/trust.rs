@@ -1,11 +1,12 @@
-//! Which CAs an API server is checked against: those of a file as it is now, or the system's.
+//! Whom a run trusts, and what it says of a kubeconfig that is of no use to a kubelet.
 
 mod support;
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use support::{Ca, Process, Signer, until};
+use support::{Ca, Process, Signer, perennial, until};
 use tempfile::TempDir;
 
 const RUN: [&str; 10] = [
@@ -74,4 +75,34 @@ fn systems_cas_count_where_none_is_named() {
     let told = until("complaint", || run.events("trouble").into_iter().next());
     let told = told["reason"].as_str().unwrap();
     assert!(told.contains("no certificate-authority is named, and the system has no CA certificates"), "{told}");
+}
+
+#[test]
+fn kubeconfig_that_no_kubelet_could_start_from_is_warned_about() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let signer = Signer::start(path, &[]);
+    bootstrap(path, &signer, ", certificate-authority: signer/ca.crt");
+    let once = [RUN.as_slice(), &["--once"]].concat();
+    assert_eq!(perennial(path, &once).code, Some(0));
+    // kubeadm embeds a pair, and nobody renews that one.
+    let day = Duration::from_secs(86_400);
+    let expired = Ca::new().node(day * 2, day);
+    fs::write(path.join("expired.pem"), expired.to_pem().as_bytes()).unwrap();
+    let user = "client-certificate: expired.pem, client-key: expired.pem";
+    let text = fs::read_to_string(path.join("bootstrap")).unwrap();
+    let from = text.find("{token").unwrap();
+    let to = from + text[from..].find('}').unwrap();
+    let embedded = format!("{}{{{user}{}", &text[..from], &text[to..]);
+    fs::write(path.join("kubeconfig"), &embedded).unwrap();
+    fs::rename(path.join("bootstrap"), path.join("away")).unwrap();
+    let ended = perennial(path, &once);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("kubeconfig: a kubelet could not start from this kubeconfig"), "{}", ended.stderr);
+    assert_eq!(fs::read_to_string(path.join("kubeconfig")).unwrap(), embedded);
+    // With a bootstrap kubeconfig it is written anew, as the warning says.
+    fs::rename(path.join("away"), path.join("bootstrap")).unwrap();
+    assert_eq!(perennial(path, &once).code, Some(0));
+    assert!(fs::read_to_string(path.join("kubeconfig")).unwrap().contains("kubelet-client-current.pem"));
+    assert!(!perennial(path, &once).stderr.contains("could not start"));
 }
