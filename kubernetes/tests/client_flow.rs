@@ -246,3 +246,50 @@ impl Conversation for Spied<'_> {
         step
     }
 }
+
+/// A submission, and where it stood at each step, once for each change.
+struct Watched {
+    issuance: Issuance,
+    seen: Vec<Progress>,
+}
+
+impl Conversation for Watched {
+    type Outcome = <Issuance as Conversation>::Outcome;
+
+    fn handle(&mut self, input: Input<'_>, now: Now) {
+        self.issuance.handle(input, now);
+    }
+
+    fn poll(&mut self, now: Now) -> Step<Self::Outcome> {
+        let step = self.issuance.poll(now);
+        let progress = self.issuance.progress();
+        if self.seen.last() != Some(&progress) {
+            self.seen.push(progress);
+        }
+        step
+    }
+}
+
+#[test]
+fn progress_stays_retrying_until_the_server_answers_again() {
+    let scene = Scene::new();
+    let pending = scene.object(&[]);
+    let mut world = scene.world(|asked| match asked.is_post() {
+        true => Reply::object(201, &pending),
+        false => Reply::silence().then(End::Cut),
+    });
+    world.reachable = Box::new(|nth| nth == 1);
+    let mut watched = Watched { issuance: scene.issuance(), seen: Vec::new() };
+    world.run(&mut watched).unwrap_err();
+    let waits = watched.seen.iter().filter(|progress| matches!(progress, Progress::WaitingForApproval { .. })).count();
+    assert_eq!(waits, 1, "{:?}", watched.seen);
+    let retries: Vec<&String> = watched
+        .seen
+        .iter()
+        .filter_map(|progress| if let Progress::Retrying { why, .. } = progress { Some(why) } else { None })
+        .collect();
+    assert!(retries.len() > 3, "{:?}", watched.seen);
+    for why in retries {
+        assert!(why.starts_with(&format!("CSR {} at https://api.example:6443: ", scene.ask.name)), "{why}");
+    }
+}

@@ -91,10 +91,12 @@ fn request(of: &str, before: &Snapshot, after: &Snapshot) {
         let kept = if valid { "; the certificate in use is kept" } else { "" };
         tracing::warn!("{of}{error}{}{kept}", next_attempt(after));
     }
-    if let (true, Some(progress)) = (after.progress != before.progress, &after.progress)
-        && *progress != Progress::Finished
-    {
-        tracing::info!("{of}{progress}");
+    match after.progress.as_ref().filter(|_| after.progress != before.progress) {
+        None | Some(Progress::Finished) => {}
+        Some(Progress::Retrying { at, why }) => {
+            tracing::warn!("{of}{why}; next attempt in {:.1} s", at.since(after.at.instant).as_secs_f64());
+        }
+        Some(progress) => tracing::info!("{of}{progress}"),
     }
     if let (State::Waiting { until, reason }, false) = (after.state, matches!(before.state, State::Waiting { .. })) {
         let left = until.since(after.at.instant);

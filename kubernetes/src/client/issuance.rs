@@ -50,6 +50,8 @@ pub struct Issuance {
     troubles: u32,
     /// The last of them, for the final report.
     trouble: String,
+    /// When and why the last request is made again, until the server has answered.
+    retry: Option<(Instant, String)>,
     /// UID of the request object, once it is known.
     uid: Option<String>,
     approved: bool,
@@ -84,7 +86,6 @@ enum Stage {
     Pausing {
         aim: Aim,
         until: Instant,
-        why: Option<String>,
     },
     Finished(Option<Result<Issued, CsrError>>),
 }
@@ -100,6 +101,7 @@ impl Issuance {
             creations: 0,
             troubles: 0,
             trouble: String::new(),
+            retry: None,
             uid: None,
             approved: false,
             found: false,
@@ -113,15 +115,13 @@ impl Issuance {
     /// Where it stands.
     pub fn progress(&self) -> Progress {
         let csr_name = self.ask.name.clone();
-        match &self.stage {
-            Stage::Finished(_) => Progress::Finished,
-            Stage::Pausing { until, why: Some(why), .. } => Progress::Retrying { at: *until, why: why.clone() },
-            Stage::Next(_) | Stage::Asking(_) | Stage::Watching(_) | Stage::Pausing { .. } => match &self.uid {
-                Some(_) if self.approved => Progress::WaitingForIssuance { csr_name },
-                Some(_) => Progress::WaitingForApproval { csr_name },
-                None if self.session.connecting() => Progress::Connecting,
-                None => Progress::Submitting,
-            },
+        match (&self.retry, &self.uid) {
+            _ if matches!(self.stage, Stage::Finished(_)) => Progress::Finished,
+            (Some((at, why)), _) => Progress::Retrying { at: *at, why: why.clone() },
+            (None, Some(_)) if self.approved => Progress::WaitingForIssuance { csr_name },
+            (None, Some(_)) => Progress::WaitingForApproval { csr_name },
+            (None, None) if self.session.connecting() => Progress::Connecting,
+            (None, None) => Progress::Submitting,
         }
     }
 
@@ -187,6 +187,9 @@ impl Issuance {
             Stage::Watching(_) => Aim::Watch,
             Stage::Next(_) | Stage::Pausing { .. } | Stage::Finished(_) => return,
         };
+        if let Event::Answer(_) | Event::Opened = event {
+            self.retry = None;
+        }
         match event {
             Event::Answer(response) => match aim {
                 Aim::Create => self.created(&response, now),
@@ -213,7 +216,7 @@ impl Issuance {
                 let until = self.session.after_pause(self.dice.poll(*polls), now.instant);
                 *polls += 1;
                 self.troubles = 0;
-                Stage::Pausing { aim: Aim::Read, until, why: None }
+                Stage::Pausing { aim: Aim::Read, until }
             }
         };
     }
@@ -260,8 +263,9 @@ impl Issuance {
         let wanted = self.dice.backoff(self.troubles).max(patience);
         let until = self.session.after_pause(wanted, now.instant);
         self.troubles += 1;
-        self.trouble.clone_from(&why);
-        self.stage = Stage::Pausing { aim, until, why: Some(why) };
+        self.retry = Some((until, format!("{}: {why}", self.scene())));
+        self.trouble = why;
+        self.stage = Stage::Pausing { aim, until };
     }
 
     fn vanished(&mut self, what: &'static str) {

@@ -38,7 +38,7 @@ pub enum Progress {
     Retrying {
         /// When it will be tried again.
         at: Instant,
-        /// What went wrong.
+        /// Which request, at which server, and what went wrong.
         why: String,
     },
     /// It is over.
@@ -53,7 +53,7 @@ impl fmt::Display for Progress {
             Self::Submitting => f.write_str("submitting the request"),
             Self::WaitingForApproval { csr_name } => write!(f, "waiting for approval of CSR {csr_name}"),
             Self::WaitingForIssuance { csr_name } => write!(f, "approved; waiting for the signer of CSR {csr_name}"),
-            Self::Retrying { why, .. } => write!(f, "will try again: {why}"),
+            Self::Retrying { why, .. } => write!(f, "{why}; will try again"),
             Self::Finished => f.write_str("finished"),
         }
     }
