@@ -1,0 +1,97 @@
+//! The wall clock of a node steps while its cluster's does not, under real processes.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::{Process, Signer, get, run_arguments, until};
+use tempfile::TempDir;
+
+/// A loop looks at the clock once a minute.
+const NOTICED: Duration = Duration::from_secs(100);
+
+/// The file in use.
+fn current(directory: &Path) -> Option<PathBuf> {
+    fs::read_link(directory.join("worker/pki/kubelet-client-current.pem")).ok()
+}
+
+/// Steps the clock by so many minutes once there is a certificate that lives for an hour.
+fn step(minutes: i64, runtime: &str, then: impl FnOnce(&Process, &Path, &str)) {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let clock = directory.join("clock");
+    let environment = [("PERENNIAL_TEST_CLOCK", clock.to_str().unwrap()), ("PERENNIAL_LOG", "info")];
+    fs::write(&clock, "0").unwrap();
+    let _signer = Signer::start(directory, &["--signing-duration", "1h"]);
+    let more = ["--json", "--runtime", runtime, "--metrics-listen", "127.0.0.1:0"];
+    let mut run = Process::start_with(directory, &run_arguments(&more), &environment);
+    run.event("resting", 1);
+    let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
+    fs::write(clock, (minutes * 60_000).to_string()).unwrap();
+    then(&run, directory, &address);
+    assert!(get(&address, "/healthz").contains(" 200 OK"), "{minutes} {runtime}");
+    run.signal(Signal::TERM);
+    let output = run.end();
+    assert_eq!(output.code, Some(0), "{minutes} {runtime}: {output:?}");
+}
+
+/// Waits for another certificate than the one there is.
+fn replaced(directory: &Path, within: Duration) -> bool {
+    let (before, end) = (current(directory), Instant::now() + within);
+    while current(directory) == before {
+        if Instant::now() > end {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    true
+}
+
+fn on_both(scenario: impl Fn(&'static str) + Sync) {
+    thread::scope(|scope| {
+        for runtime in ["std", "smol"] {
+            scope.spawn(|| scenario(runtime));
+        }
+    });
+}
+
+#[test]
+fn step_past_the_rotation_point_rotates_within_a_minute() {
+    on_both(|runtime| {
+        step(58, runtime, |_, directory, _| assert!(replaced(directory, NOTICED), "{runtime}"));
+    });
+}
+
+#[test]
+fn step_past_expiry_is_not_ready_until_the_clock_is_right() {
+    on_both(|runtime| {
+        step(180, runtime, |run, directory, address| {
+            // What has expired is not ready, before the loop has noticed.
+            assert!(get(address, "/readyz").contains(" 503 "), "{runtime}");
+            fs::write(directory.join("clock"), "0").unwrap();
+            until("readiness", || get(address, "/readyz").contains(" 200 OK").then_some(()));
+            run.signal(Signal::USR1);
+            assert!(replaced(directory, NOTICED), "{runtime}: {}", run.stderr());
+        });
+    });
+}
+
+#[test]
+fn step_back_keeps_the_certificate_and_names_the_clock() {
+    on_both(|runtime| {
+        step(-360, runtime, |run, directory, address| {
+            let kept = current(directory);
+            run.signal(Signal::USR1);
+            // To this node the certificate of the server is not valid yet.
+            until("reason", || run.stderr().contains("check the clocks; next attempt in").then_some(()));
+            assert!(get(address, "/readyz").contains(" 200 OK"), "{runtime}");
+            assert_eq!(current(directory), kept);
+            fs::write(directory.join("clock"), "0").unwrap();
+            assert!(replaced(directory, NOTICED), "{runtime}: {}", run.stderr());
+        });
+    });
+}
