@@ -108,6 +108,7 @@ mod tests {
             let machine = RotationMachine::new(Setup { template, ..Setup::default() }, now);
             let snapshot = Snapshot {
                 credential: None,
+                waiting: None,
                 state: machine.state(),
                 due: machine.due(now),
                 unwritten: false,

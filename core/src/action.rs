@@ -26,13 +26,16 @@ pub enum Action {
         /// The request.
         id: RequestId,
     },
-    /// Serve this certificate from now on and make it durable, with the key it was issued for.
+    /// Make this certificate durable, with the key it was issued for, and serve it from now on, or not yet.
     /// Idempotent; repeated until [`CertWritten`](crate::Event::CertWritten).
     WriteCert {
-        /// To be echoed in `CertWritten` or `WriteFailed`. The request it was issued to, if that is its origin.
+        /// To be echoed in the reply.
         id: RequestId,
         /// The certificate.
         certificate: Arc<Certificate>,
+        /// Serve it: the one served so far is replaced. If not, it is not valid yet, and another `WriteCert` follows when it
+        /// is to be served: keep its key until then.
+        serve: bool,
     },
     /// Ask the signer. Ends in one `CsrIssued` or `CsrFailed`, or in a [`Action::CancelRequest`].
     SubmitCsr {
@@ -52,7 +55,7 @@ pub enum Action {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Actions {
     pub(crate) cancel: Option<RequestId>,
-    pub(crate) write: Option<(RequestId, Arc<Certificate>)>,
+    pub(crate) write: Option<(RequestId, Arc<Certificate>, bool)>,
     pub(crate) submit: Option<(RequestId, Arc<Template>, Key)>,
     pub(crate) timer: Option<Option<Instant>>,
 }
@@ -70,8 +73,8 @@ impl Iterator for Actions {
     fn next(&mut self) -> Option<Action> {
         if let Some(id) = self.cancel.take() {
             Some(Action::CancelRequest { id })
-        } else if let Some((id, certificate)) = self.write.take() {
-            Some(Action::WriteCert { id, certificate })
+        } else if let Some((id, certificate, serve)) = self.write.take() {
+            Some(Action::WriteCert { id, certificate, serve })
         } else if let Some((id, template, key)) = self.submit.take() {
             Some(Action::SubmitCsr { id, template, key })
         } else {

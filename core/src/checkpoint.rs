@@ -24,13 +24,15 @@ pub struct Checkpoint {
     pub template: Option<Arc<Template>>,
     /// The certificate held.
     pub certificate: Option<Arc<Certificate>>,
+    /// Its successor, which is not valid yet.
+    pub waiting: Option<Arc<Certificate>>,
     /// The server it is meant for refused it.
     pub refused: bool,
     /// Somebody asked for a new one.
     pub rotate_now: bool,
     /// Why a certificate was due when last looked at.
     pub due: Option<Reason>,
-    /// The certificate held is not known to be durable.
+    /// A certificate that is not known to be durable.
     pub unwritten: Option<Unwritten>,
     /// The name of the next request.
     pub next_id: RequestId,
@@ -65,4 +67,6 @@ pub struct Unwritten {
     pub failures: u32,
     /// An attempt has not been answered.
     pub out: bool,
+    /// The certificate is the one held, else the one that waits.
+    pub serve: bool,
 }

@@ -1,5 +1,7 @@
 //! How good a certificate is, for whom and when.
 
+use core::time::Duration;
+
 use crate::certificate::Certificate;
 use crate::event::Failure;
 use crate::jitter::mix;
@@ -21,6 +23,20 @@ pub(crate) struct Judge<'a> {
     pub(crate) seed: u64,
     pub(crate) template: Option<&'a Template>,
     pub(crate) now: UnixTime,
+}
+
+/// How long before its notBefore a certificate may be served if nothing valid is held.
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Where a new certificate belongs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Nowhere.
+    None,
+    /// It takes the place of the one held.
+    Held,
+    /// It will, once it is valid.
+    Waiting,
 }
 
 /// Worst first.
@@ -52,10 +68,17 @@ impl Judge<'_> {
     }
 
     /// What is wrong with an issued certificate. Whoever changed their mind since must not blame the
-    /// signer: it is held against what it was `asked` for.
-    pub(crate) fn verdict(&self, issued: &Certificate, asked: Option<&Template>) -> Option<Failure> {
+    /// signer: it is held against what it was `asked` for. `valid` is the certificate held, if it is.
+    pub(crate) fn verdict(
+        &self,
+        issued: &Certificate,
+        asked: Option<&Template>,
+        valid: Option<&Certificate>,
+    ) -> Option<Failure> {
         let is_foreign = asked.is_some_and(|asked| !asked.is_named_by(issued));
-        if is_foreign || issued.validity.expired(self.now) {
+        // A signer whose clock is right, or nearly, leaves no gap that anybody would have to wait for.
+        let latest = valid.map_or_else(|| self.now.after(DAY), |valid| valid.validity.not_after());
+        if is_foreign || issued.validity.expired(self.now) || issued.validity.not_before() > latest {
             Some(Failure::BadCertificate)
         } else if !asked.is_none_or(|asked| asked.satisfied_by(issued)) {
             Some(Failure::Unsatisfying)
@@ -63,6 +86,19 @@ impl Judge<'_> {
             Some(Failure::AlreadyDue)
         } else {
             None
+        }
+    }
+
+    /// Where `new` belongs beside `held`, which its server may have `refused`. One that is not valid yet displaces none
+    /// that is, and waits only if it is worth waiting for.
+    pub(crate) fn place(&self, new: &Certificate, held: Option<&Certificate>, refused: bool) -> Place {
+        let valid = held.filter(|held| !held.validity.expired(self.now));
+        let has_begun = new.validity.not_before() <= self.now;
+        match valid {
+            Some(_) if !has_begun && self.grade(new) == Grade::Good => Place::Waiting,
+            Some(_) if !has_begun => Place::None,
+            _ if self.is_no_worse(new, held, refused) => Place::Held,
+            _ => Place::None,
         }
     }
 

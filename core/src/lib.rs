@@ -45,8 +45,8 @@
 //!                 });
 //!                 inbox.push_back(Event::CsrIssued { id, certificate });
 //!             }
-//!             Action::WriteCert { id, certificate } => {
-//!                 println!("{}: serve and write {certificate}", now.unix);
+//!             Action::WriteCert { id, certificate, serve } => {
+//!                 println!("{}: write {certificate}{}", now.unix, if serve { " and serve it" } else { "" });
 //!                 inbox.push_back(Event::CertWritten { id });
 //!             }
 //!             Action::CancelRequest { .. } => {}
@@ -69,7 +69,8 @@
 //! - lose any reply, and Ticks alone get it to ask, or write, again;
 //! - every submission ends in one accepted reply or one [`Action::CancelRequest`];
 //! - no wait reaches past expiry: each leaves at least one more attempt, if the budget has one to give;
-//! - a valid certificate is served until it expires or one at least as good takes its place;
+//! - a valid certificate is served until it expires or one at least as good takes its place, and none that is not valid
+//!   yet displaces it;
 //! - a restart with the same certificate, [`Pending`] and [`seed()`] has the same rotation point, the
 //!   same budget and the same key to ask with.
 //!

@@ -11,7 +11,7 @@ use crate::action::{Actions, Key};
 use crate::certificate::{Certificate, Fingerprint};
 use crate::event::{Event, Failure, RequestId};
 use crate::jitter::mix;
-use crate::judge::Judge;
+use crate::judge::{Judge, Place, rotation_point};
 use crate::pace::{Failed, Pace, Worth};
 use crate::policy::Policy;
 use crate::setup::{Pending, Setup};
@@ -28,11 +28,13 @@ pub struct RotationMachine {
     template: Option<Arc<Template>>,
 
     certificate: Option<Arc<Certificate>>,
+    /// The successor, which is not valid yet.
+    waiting: Option<Arc<Certificate>>,
     refused: bool,
     rotate_now: bool,
     /// Why a certificate was due when last looked at.
     due: Option<Reason>,
-    /// The certificate is not known to be durable.
+    /// A certificate that is not known to be durable.
     unwritten: Option<Write>,
 
     next_id: RequestId,
@@ -56,11 +58,17 @@ struct Write {
     failures: u32,
     /// It has been asked for, and not been answered.
     out: bool,
+    /// The certificate is the one held, else the one that waits.
+    serve: bool,
 }
 
 impl Write {
-    const fn new(id: RequestId, now: Instant) -> Self {
-        Self { id, again_at: now, failures: 0, out: false }
+    const fn of_held(id: RequestId, now: Instant) -> Self {
+        Self { id, again_at: now, failures: 0, out: false, serve: true }
+    }
+
+    const fn of_waiting(id: RequestId, now: Instant) -> Self {
+        Self { serve: false, ..Self::of_held(id, now) }
     }
 }
 
@@ -68,13 +76,14 @@ impl RotationMachine {
     /// A machine that wants its first Tick at `now`. With a signer, a certificate that names another party than the
     /// template is not held, unless it is provisional.
     pub fn new(setup: Setup, now: Now) -> Self {
-        let Setup { policy, seed, signer, template, certificate, unwritten, rotate_now, pending } = setup;
+        let Setup { policy, seed, signer, template, certificate, waiting, unwritten, rotate_now, pending } = setup;
         let mut machine = Self {
             policy,
             seed,
             signer,
             template,
             certificate,
+            waiting,
             refused: false,
             rotate_now,
             due: None,
@@ -87,13 +96,15 @@ impl RotationMachine {
             deadline: Some(now.instant),
         };
         // Another party's, by a mistyped name perhaps: neither served nor used to ask with.
-        if signer && machine.certificate.as_ref().is_some_and(|held| machine.judge(now).is_foreign(held)) {
-            machine.certificate = None;
-        }
+        let is_foreign = |held: &Arc<Certificate>| signer && machine.judge(now).is_foreign(held);
+        let [held, waiting] =
+            [&machine.certificate, &machine.waiting].map(|held| held.as_ref().is_some_and(is_foreign));
+        machine.certificate.take_if(|_| held);
+        machine.waiting.take_if(|_| waiting);
         machine.due = machine.due(now);
         if unwritten && machine.certificate.is_some() {
             let id = machine.take_id();
-            machine.unwritten = Some(Write::new(id, now.instant));
+            machine.unwritten = Some(Write::of_held(id, now.instant));
         }
         if let Some(pending) = pending {
             machine.resume(pending, now);
@@ -118,7 +129,7 @@ impl RotationMachine {
 
     /// Whether a new certificate is wanted, and why: the question everything else follows from.
     pub fn due(&self, now: Now) -> Option<Reason> {
-        let Some(certificate) = &self.certificate else { return Some(Reason::NoCertificate) };
+        let Some(certificate) = self.relied_on() else { return Some(Reason::NoCertificate) };
         let refused = self.refused.then_some(Reason::Refused);
         let asked = self.rotate_now.then_some(Reason::Asked);
         [self.judge(now).due(certificate), refused, asked].into_iter().flatten().min()
@@ -150,7 +161,7 @@ impl RotationMachine {
             Event::SignerChanged { configured } => self.signer_changed(configured),
             Event::CsrIssued { id, certificate } => self.issued(id, certificate, now),
             Event::CsrFailed { id, failure, retry_after } => self.csr_failed(id, failure, retry_after, now),
-            Event::CertWritten { id } => self.written(id),
+            Event::CertWritten { id } => self.written(id, now),
             Event::WriteFailed { id } => self.write_failed(id, now),
             Event::CertReplaced(found) => self.replaced(found, now),
             Event::CertRefused { fingerprint } => self.cert_refused(fingerprint),
@@ -189,10 +200,21 @@ impl RotationMachine {
 
     fn issued(&mut self, id: RequestId, certificate: Arc<Certificate>, now: Now) -> bool {
         let Some((_, since)) = self.live.take_if(|(live, _)| *live == id) else { return false };
-        let verdict = self.judge(now).verdict(&certificate, self.asked.as_deref());
-        if self.is_no_worse(&certificate, now) {
-            self.hold(certificate);
-            self.unwritten = Some(Write::new(id, now.instant));
+        let held = self.certificate_at(now.unix).map(Arc::as_ref);
+        let verdict = self.judge(now).verdict(&certificate, self.asked.as_deref(), held);
+        match self.place(&certificate, now) {
+            _ if verdict == Some(Failure::BadCertificate) => {}
+            Place::None => {}
+            Place::Held => {
+                self.hold(certificate);
+                self.unwritten = Some(Write::of_held(id, now.instant));
+            }
+            Place::Waiting => {
+                self.wait_for(certificate);
+                // What is held and not durable yet comes first.
+                let of_held = self.unwritten.filter(|write| write.serve);
+                self.unwritten = of_held.or_else(|| Some(Write::of_waiting(id, now.instant)));
+            }
         }
         match verdict {
             Some(failure) => self.failed(failure, None, since, now),
@@ -209,8 +231,17 @@ impl RotationMachine {
         true
     }
 
-    fn written(&mut self, id: RequestId) -> bool {
-        self.unwritten.take_if(|write| write.id == id).is_some()
+    fn written(&mut self, id: RequestId, now: Now) -> bool {
+        let Some(write) = self.unwritten.take_if(|write| write.id == id) else { return false };
+        self.write_waiting_too(write, now);
+        true
+    }
+
+    /// The one held is durable. Whether the one that waits is, nobody has kept in mind; to write it again costs little.
+    fn write_waiting_too(&mut self, done: Write, now: Now) {
+        if done.serve && self.waiting.is_some() {
+            self.unwritten = Some(Write::of_waiting(self.take_id(), now.instant));
+        }
     }
 
     fn write_failed(&mut self, id: RequestId, now: Now) -> bool {
@@ -223,31 +254,40 @@ impl RotationMachine {
         true
     }
 
-    /// The store now holds something else. What is better is taken over; what is worse is overwritten.
+    /// The store now holds something else. What is better is taken over, what is not valid yet waits, and what is worse is
+    /// overwritten.
     fn replaced(&mut self, found: Option<Arc<Certificate>>, now: Now) -> bool {
         let same = |held: &Arc<Certificate>| found.as_ref().is_some_and(|f| f.fingerprint == held.fingerprint);
         if self.certificate.as_ref().is_some_and(same) {
-            return self.unwritten.take().is_some();
+            let Some(write) = self.unwritten.take_if(|write| write.serve) else { return false };
+            self.write_waiting_too(write, now);
+            return true;
         }
-        match found {
-            Some(found) if self.may_take_over(&found, now) => {
-                self.hold(found);
-                self.unwritten = None;
-                if self.due(now).is_none() {
-                    self.pace.forget_failures();
+        let mut is_news = false;
+        if let Some(found) = found {
+            match self.place(&found, now) {
+                Place::None => {}
+                Place::Held => {
+                    self.hold(found);
+                    self.unwritten = None;
+                    if self.due(now).is_none() {
+                        self.pace.forget_failures();
+                    }
+                    return true;
+                }
+                Place::Waiting => {
+                    is_news = self.waiting.as_ref() != Some(&found);
+                    self.wait_for(found);
                 }
             }
-            Some(_) | None => {
-                let ours = self.certificate_at(now.unix).is_some_and(|held| !held.provisional);
-                // Where nothing is asked for, somebody else keeps the store.
-                if !ours || !self.signer || self.unwritten.is_some() {
-                    return false;
-                }
-                let id = self.take_id();
-                self.unwritten = Some(Write::new(id, now.instant));
-            }
         }
-        true
+        let ours = self.certificate_at(now.unix).is_some_and(|held| !held.provisional);
+        // Where nothing is asked for, somebody else keeps the store.
+        if ours && self.signer && !self.unwritten.is_some_and(|write| write.serve) {
+            self.unwritten = Some(Write::of_held(self.take_id(), now.instant));
+            is_news = true;
+        }
+        is_news
     }
 
     fn cert_refused(&mut self, fingerprint: Fingerprint) -> bool {
@@ -258,14 +298,28 @@ impl RotationMachine {
     /// Serves this certificate from now on.
     fn hold(&mut self, certificate: Arc<Certificate>) {
         self.certificate = Some(certificate);
+        self.waiting = None;
         self.due = None;
         self.refused = false;
         self.rotate_now = false;
     }
 
+    /// Serves this certificate when its time has come.
+    fn wait_for(&mut self, certificate: Arc<Certificate>) {
+        self.waiting = Some(certificate);
+        self.due = None;
+        self.rotate_now = false;
+    }
+
+    /// The certificate that decides whether another one is due.
+    fn relied_on(&self) -> Option<&Arc<Certificate>> {
+        self.waiting.as_ref().or(self.certificate.as_ref())
+    }
+
     /// Draws the consequences: every duty that is due now, and when to look again.
     fn settle(&mut self, now: Now, actions: &mut Actions) {
         self.time_out(now, actions);
+        self.take_turn(now);
         self.shorten_wait(now);
         self.write(now, actions);
         let wanted = self.wanted();
@@ -301,6 +355,23 @@ impl RotationMachine {
         }
     }
 
+    /// What waits is served from its notBefore on. Earlier, if nothing else is accepted by anybody: that one's clock may be
+    /// the wrong one.
+    fn take_turn(&mut self, now: Now) {
+        let needed = self.refused || self.certificate_at(now.unix).is_none();
+        let has_come = |waiting: &mut Arc<Certificate>| needed || waiting.validity.not_before() <= now.unix;
+        let Some(waiting) = self.waiting.take_if(has_come) else { return };
+        if self.is_no_worse(&waiting, now) {
+            // Whoever asked since wants another one.
+            let rotate_now = self.rotate_now;
+            self.hold(waiting);
+            self.rotate_now = rotate_now;
+            self.unwritten = Some(Write::of_held(self.take_id(), now.instant));
+        } else {
+            self.unwritten.take_if(|write| !write.serve);
+        }
+    }
+
     /// No wait reaches past expiry: not one that began under another certificate, or by another wall clock.
     fn shorten_wait(&mut self, now: Now) {
         let left = self.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
@@ -309,9 +380,10 @@ impl RotationMachine {
 
     /// A certificate that may be lost is written, again and again.
     fn write(&mut self, now: Now, actions: &mut Actions) {
-        let (Some(write), Some(certificate)) = (&mut self.unwritten, &self.certificate) else { return };
-        if write.again_at <= now.instant {
-            actions.write = Some((write.id, certificate.clone()));
+        let Some(write) = &mut self.unwritten else { return };
+        let certificate = if write.serve { &self.certificate } else { &self.waiting };
+        if let Some(certificate) = certificate.as_ref().filter(|_| write.again_at <= now.instant) {
+            actions.write = Some((write.id, certificate.clone(), write.serve));
             write.out = true;
             // Only a lost answer lets this pass.
             write.again_at = now.instant.after(self.policy.write.cap());
@@ -368,7 +440,8 @@ impl RotationMachine {
     /// The earliest instant at which something may have to be done.
     fn next_look(&self, now: Now) -> Option<Instant> {
         let write = self.unwritten.map(|write| write.again_at);
-        if !self.signer || self.template.is_none() {
+        let is_idle = !self.signer || self.template.is_none();
+        if is_idle && self.waiting.is_none() {
             return write;
         }
         let request = match (self.live, self.due) {
@@ -380,14 +453,16 @@ impl RotationMachine {
                     times_out
                 })
             }
-            (None, Some(reason)) => Some(self.pace.next_at(&self.policy, worth(reason))),
-            (None, None) => None,
+            (None, Some(reason)) if !is_idle => Some(self.pace.next_at(&self.policy, worth(reason))),
+            (None, _) => None,
         };
         let expired = |held: &Arc<Certificate>| held.validity.not_after().after(Duration::from_millis(1));
         let by_wall_clock = |at: UnixTime| (at > now.unix).then(|| now.instant.after(at.since(now.unix)));
-        let rotation = self.rotation_point().and_then(by_wall_clock);
-        let expiry = self.certificate.as_ref().map(expired).and_then(by_wall_clock);
-        [write, request, rotation, expiry].into_iter().flatten().fold(self.clock_check(now), Instant::min).into()
+        let relied_on = self.relied_on().map(|certificate| rotation_point(&self.policy, self.seed, certificate));
+        let turn = self.waiting.as_ref().map(|waiting| waiting.validity.not_before());
+        let expiry = self.certificate.as_ref().map(expired);
+        let [rotation, turn, expiry] = [relied_on, turn, expiry].map(|at| at.and_then(by_wall_clock));
+        [write, request, rotation, turn, expiry].into_iter().flatten().fold(self.clock_check(now), Instant::min).into()
     }
 
     /// Looks at the clocks lie on a grid of their own, so that how often it ticked does not matter.
@@ -402,10 +477,8 @@ impl RotationMachine {
         self.judge(now).is_no_worse(new, self.certificate.as_deref(), self.refused)
     }
 
-    /// Whether what somebody else put into the store may be served. Nobody has checked it for its time yet.
-    fn may_take_over(&self, found: &Certificate, now: Now) -> bool {
-        let usable = found.validity.not_before() <= now.unix || self.certificate_at(now.unix).is_none();
-        usable && self.is_no_worse(found, now)
+    fn place(&self, new: &Certificate, now: Now) -> Place {
+        self.judge(now).place(new, self.certificate.as_deref(), self.refused)
     }
 
     fn judge(&self, now: Now) -> Judge<'_> {

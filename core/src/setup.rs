@@ -23,7 +23,9 @@ pub struct Setup {
     /// The certificate at hand. Where there is a signer, one with another common name than the template's is neither served
     /// nor used to ask with, unless it is provisional.
     pub certificate: Option<Arc<Certificate>>,
-    /// It is nowhere but in memory: it is to be written, as if it had been issued just now.
+    /// Its successor, durable and not valid yet.
+    pub waiting: Option<Arc<Certificate>>,
+    /// The certificate at hand is nowhere but in memory: it is to be written, as if it had been issued just now.
     pub unwritten: bool,
     /// A new one was wanted already ([`RotateNow`](crate::Event::RotateNow)), and has not been had.
     pub rotate_now: bool,
@@ -40,6 +42,7 @@ impl Default for Setup {
             signer: true,
             template: None,
             certificate: None,
+            waiting: None,
             unwritten: false,
             rotate_now: false,
             pending: None,

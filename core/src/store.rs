@@ -211,16 +211,33 @@ impl Layout {
     /// (`.bad`) when the new pair is durable.
     pub fn update(&self, listing: &Listing, now: UnixTime) -> Plan {
         let mut names = self.unused_names(listing, now);
-        let mut steps = Vec::new();
-        for link in [self.updated(), self.current()] {
-            if listing.kind(&link) == Some(Kind::File) {
-                steps.push(FileOp::Link { file: link, name: names.next() });
-            }
-        }
+        let mut steps = self.name_files_in_the_way(listing, &mut names);
         let name = names.next();
         steps.extend(create(&name));
         steps.extend(self.put_in_use(listing, &name));
         Plan { steps }
+    }
+
+    /// Stores a new pair durably under a dated name. The pair in use stays in use.
+    pub fn store(&self, listing: &Listing, now: UnixTime) -> Plan {
+        let name = self.unused_names(listing, now).next();
+        Plan { steps: create(&name).into_iter().chain([FileOp::SyncDir]).collect() }
+    }
+
+    /// [`update`](Self::update) with the pair that the dated file `file` holds already.
+    pub fn use_stored(&self, listing: &Listing, file: &str, now: UnixTime) -> Plan {
+        let mut names = self.unused_names(listing, now);
+        let mut steps = self.name_files_in_the_way(listing, &mut names);
+        steps.push(FileOp::Sync { name: file.into() });
+        steps.extend(self.put_in_use(listing, file));
+        Plan { steps }
+    }
+
+    /// Dated names for regular files by the name of a link.
+    fn name_files_in_the_way(&self, listing: &Listing, names: &mut UnusedNames<'_>) -> Vec<FileOp> {
+        let in_the_way =
+            [self.updated(), self.current()].into_iter().filter(|name| listing.kind(name) == Some(Kind::File));
+        in_the_way.map(|file| FileOp::Link { file, name: names.next() }).collect()
     }
 
     /// Makes `PREFIX-current.pem` a link to `file`, whose contents are synced.

@@ -89,7 +89,9 @@ impl Display for Action {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::CancelRequest { id } => write!(f, "CancelRequest {id}"),
-            Self::WriteCert { id, certificate } => write!(f, "WriteCert {id} {certificate}"),
+            Self::WriteCert { id, certificate, serve } => {
+                write!(f, "WriteCert {id} {certificate}{}", if *serve { "" } else { ", not served yet" })
+            }
             Self::SubmitCsr { id, template, key } => write!(f, "SubmitCsr {id} {key} {template}"),
             Self::SetTimer(Some(at)) => write!(f, "SetTimer {at}"),
             Self::SetTimer(None) => f.write_str("SetTimer none"),

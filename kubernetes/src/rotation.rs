@@ -45,6 +45,8 @@ pub struct Start {
     pub common_name: Option<String>,
     /// The credential at hand.
     pub credential: Option<Arc<Credential>>,
+    /// Its successor, durable and not valid yet.
+    pub waiting: Option<Arc<Credential>>,
     /// It is nowhere but in memory: it is written first of all.
     pub unwritten: bool,
     /// Other programs do not find the credential where they look for one: it is due at once.
@@ -62,6 +64,8 @@ pub struct Rotation {
     signer: Option<Arc<Signer>>,
     seed: u64,
     served: Option<Arc<Credential>>,
+    /// The pair of the certificate that the machine waits for.
+    waiting: Option<Arc<Credential>>,
     pending: Option<Arc<KeyPair>>,
     /// The exchange that is out: with which key, and which of our own certificates it shows.
     asking: Option<Asking>,
@@ -101,7 +105,8 @@ struct Asking {
 impl Rotation {
     /// A rotation that wants its first Tick at `now`.
     pub fn new(start: Start, now: Now) -> Self {
-        let Start { policy, signer, template, common_name, credential, unwritten, rotate_now, pending } = start;
+        let Start { policy, signer, template, common_name, credential, waiting, unwritten, rotate_now, pending } =
+            start;
         // Whoever looks on while somebody else keeps the certificate has no wish of his own.
         let common_name = common_name.filter(|_| signer.is_some());
         let wanted = template.as_deref().map(Template::common_name).or(common_name.as_deref());
@@ -116,8 +121,9 @@ impl Rotation {
         let (csr_name, pending, key) =
             record.map_or_else(Default::default, |Record { csr_name, mut pending, key, .. }| {
                 // Its certificate is there: the key has done its work, which was not saved any more.
-                let held = credential.as_ref().map(|credential| credential.key().public_key_der());
-                let key = key.filter(|key| held != Some(key.public_key_der()));
+                let pairs = [&credential, &waiting].into_iter().flatten();
+                let key =
+                    key.filter(|key| pairs.clone().all(|pair| pair.key().public_key_der() != key.public_key_der()));
                 pending.key = if key.is_some() { Key::Pending } else { Key::New };
                 (csr_name, Some(pending), key)
             });
@@ -129,6 +135,7 @@ impl Rotation {
             seed,
             signer: signer.is_some(),
             certificate: credential.as_ref().map(|credential| credential.chain().certificate().clone()),
+            waiting: waiting.as_ref().map(|waiting| waiting.chain().certificate().clone()),
             unwritten,
             // Asked for, and neither issued nor refused: whatever it was for, it is gone on with.
             rotate_now: rotate_now
@@ -139,12 +146,15 @@ impl Rotation {
             template,
             pending,
         };
+        let machine = RotationMachine::new(setup, now);
+        let waiting = waiting.filter(|_| machine.waiting().is_some());
         Self {
-            machine: RotationMachine::new(setup, now),
+            machine,
             policy,
             signer: signer.map(Arc::new),
             seed,
             served: credential,
+            waiting,
             pending: key,
             asking: None,
             refused: None,
@@ -179,15 +189,19 @@ impl Rotation {
         &self.machine
     }
 
-    /// What a crash would lose. Before ending, try once more to write it: its key is nowhere else.
-    pub fn unwritten(&self) -> Option<&Arc<Credential>> {
-        self.served.as_ref().filter(|_| self.machine.is_unwritten())
+    /// What a crash would lose, and whether it is served: try once more to write it before ending, for its key is nowhere
+    /// else.
+    pub fn unwritten(&self) -> Option<(&Arc<Credential>, bool)> {
+        let (_, serve) = self.machine.writes()?;
+        let credential = if serve { &self.served } else { &self.waiting };
+        credential.as_ref().map(|credential| (credential, serve))
     }
 
     /// Everything people may want to know.
     pub fn snapshot(&self, now: Now) -> Snapshot {
         Snapshot {
             credential: self.served.clone(),
+            waiting: self.waiting.clone(),
             state: self.machine.state(),
             due: self.machine.due(now),
             unwritten: self.machine.is_unwritten(),
@@ -224,9 +238,9 @@ impl Rotation {
                         self.explain_timeout(dropped);
                         duties.push(Duty::Drop { id });
                     }
-                    Action::WriteCert { id, .. } => {
-                        let credential = self.served.clone();
-                        duties.extend(credential.map(|credential| Duty::Write { id, credential }));
+                    Action::WriteCert { id, serve, .. } => {
+                        let credential = if serve { &self.served } else { &self.waiting }.clone();
+                        duties.extend(credential.map(|credential| Duty::Write { id, credential, serve }));
                     }
                     Action::SubmitCsr { id, template, key } => match self.ask(id, &template, key, now) {
                         Ok(exchange) => {
@@ -289,24 +303,29 @@ impl Rotation {
 
     /// What was issued is not durable yet. After a crash now, the record kept leads to it once more.
     fn is_issued_only(&self) -> bool {
-        let unwritten = self.unwritten().map(|credential| credential.key());
+        let unwritten = self.unwritten().map(|(credential, _)| credential.key());
         unwritten.zip(self.pending.as_ref()).is_some_and(|(key, pending)| Arc::ptr_eq(key, pending))
     }
 
     /// Serves the pair the machine has just decided to hold, or says why an issued one is not good enough.
     fn look_at(&mut self, candidate: &mut Option<Arc<Credential>>, issued: Option<&Certificate>, now: Now) {
-        let held = self.machine.certificate().map(|held| held.fingerprint);
-        if let Some(accepted) = candidate.take_if(|new| Some(new.chain().certificate().fingerprint) == held) {
-            if issued.is_some() {
-                let validity = accepted.chain().certificate().validity;
-                self.short_lived = too_short(&self.policy, validity, now.unix).map(Into::into);
-                self.issued += 1;
-            }
-            self.served = Some(accepted);
+        let is = |pair: &Arc<Credential>, certificate: Option<&Arc<Certificate>>| {
+            certificate.is_some_and(|certificate| certificate.fingerprint == pair.chain().certificate().fingerprint)
+        };
+        let (held, waits) = (self.machine.certificate(), self.machine.waiting());
+        let accepted = candidate.take_if(|new| is(new, held) || is(new, waits));
+        if let (Some(accepted), Some(_)) = (&accepted, issued) {
+            let validity = accepted.chain().certificate().validity;
+            self.short_lived = too_short(&self.policy, validity, now.unix).map(Into::into);
+            self.issued += 1;
         }
+        // What waited may be served from now on.
+        let known = [accepted, self.served.take(), self.waiting.take()];
+        let pair_of = |certificate| known.iter().flatten().find(|pair| is(pair, certificate)).cloned();
+        (self.served, self.waiting) = (pair_of(held), pair_of(waits));
         if let (Some(failure), Some(issued)) = (self.machine.last_failure(), issued) {
             let asked = self.machine.pending(now).map(|pending| pending.template);
-            self.request_error = Some(shortfall(failure, issued, asked.as_deref()).into());
+            self.request_error = Some(shortfall(failure, issued, asked.as_deref(), now.unix).into());
         }
     }
 
@@ -348,9 +367,10 @@ impl Rotation {
                 Event::CsrFailed { id, failure: Failure::Local, retry_after: None }
             }
             Input::Written { id, result: Ok(()) } => {
-                // Durable: what was pending is now served.
-                let served = self.served.as_ref().map(|credential| credential.key());
-                self.pending.take_if(|pending| served.is_some_and(|key| Arc::ptr_eq(key, pending)));
+                // Durable: its key is pending no more.
+                let is_owed = self.machine.writes().is_some_and(|(owed, _)| owed == id);
+                let written = self.unwritten().filter(|_| is_owed).map(|(credential, _)| credential.key().clone());
+                self.pending.take_if(|pending| written.is_some_and(|key| Arc::ptr_eq(&key, pending)));
                 self.foreign = None;
                 Event::CertWritten { id }
             }

@@ -177,6 +177,7 @@ fn who_waits_for_hours_is_not_cut_short_by_the_bound_on_requests() {
         template: Some(Arc::new(Template::node("a"))),
         common_name: None,
         credential: None,
+        waiting: None,
         unwritten: false,
         rotate_now: false,
         pending: None,

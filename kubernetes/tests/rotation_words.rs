@@ -31,6 +31,7 @@ fn rotation(template: Template, names: &[&str], after: Duration, seconds: i64) -
         template: Some(Arc::new(template)),
         common_name: None,
         credential: None,
+        waiting: None,
         unwritten: false,
         rotate_now: false,
         pending: None,

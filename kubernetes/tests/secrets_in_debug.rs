@@ -51,6 +51,7 @@ fn no_public_type_shows_a_key_or_a_token() {
         template: Some(Arc::new(Template::node("one"))),
         common_name: None,
         credential: Some(held.clone()),
+        waiting: Some(held.clone()),
         unwritten: false,
         rotate_now: false,
         pending: None,

@@ -30,7 +30,8 @@ impl fmt::Display for Usage {
     }
 }
 
-/// What an issued chain must be to be usable. Names and lifetime are not judged here.
+/// What an issued chain must be to be usable. Names and lifetime are not judged here, nor is a chain that is not valid yet:
+/// it will be.
 ///
 /// Without [`roots`](Self::roots), the signature of the leaf is verified only if its issuer is in the chain.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +40,7 @@ pub struct Expected<'a> {
     pub public_key_der: &'a [u8],
     /// What it is to be used for.
     pub usage: Usage,
-    /// How far this machine's clock and the signer's may be apart.
+    /// How far this machine's clock may be ahead of the signer's before the chain counts as expired.
     pub skew: Duration,
     /// The CA certificates it must lead to; `None`: whoever issued it is trusted. Verified as rustls does it,
     /// which does not take `anyExtendedKeyUsage` for a usage.
@@ -82,8 +83,6 @@ impl Expected<'_> {
         let validity = chain.certificate().validity;
         if validity.expired(now.before(self.skew)) {
             Err(BadCertificate::Expired { not_after: validity.not_after() })
-        } else if now.after(self.skew) < validity.not_before() {
-            Err(BadCertificate::NotYetValid { not_before: validity.not_before() })
         } else {
             Ok(())
         }
@@ -187,11 +186,6 @@ pub enum BadCertificate {
         /// Since then.
         not_after: UnixTime,
     },
-    /// It is not valid yet.
-    NotYetValid {
-        /// When it will be.
-        not_before: UnixTime,
-    },
     /// The chain holds a certificate that issued none of those before it.
     ForeignIssuer {
         /// Which of the certificates, counted from 1.
@@ -225,9 +219,6 @@ impl fmt::Display for BadCertificate {
             }
             Self::Expired { not_after } => {
                 write!(f, "the certificate expired at {not_after}; if it is new, check the clocks")
-            }
-            Self::NotYetValid { not_before } => {
-                write!(f, "the certificate is not valid before {not_before}; check the clocks")
             }
             Self::ForeignIssuer { position } => write!(
                 f,

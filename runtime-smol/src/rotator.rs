@@ -112,7 +112,7 @@ async fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, ending: Endi
                     disk.drop_held(id);
                     exchange.take_if(|(live, _)| *live == id);
                 }
-                Duty::Write { id, credential } => disk.write(id, credential),
+                Duty::Write { id, credential, serve } => disk.write(id, credential, serve),
                 Duty::Save { record } => disk.save(record),
                 Duty::Drive { id, exchange } => disk.hold(id, exchange),
                 // The loop reads the deadline instead.

@@ -44,6 +44,8 @@ pub struct Loaded {
     pub credential: Option<(Arc<Credential>, PathBuf)>,
     /// The pair in use, if it is for another common name than the one asked for. It must not be served.
     pub foreign: Option<Arc<Credential>>,
+    /// Its successor, for the same common name and not valid yet: to be used from its notBefore on.
+    pub waiting: Option<Arc<Credential>>,
     /// True unless `PREFIX-current.pem` leads to another file than `credential` was read from. If false, programs that
     /// read that name do not have the pair: it is time for a new one. False as well if peers would refuse the certificate.
     pub in_use: bool,
@@ -153,7 +155,7 @@ impl Directory {
     /// As [`Directory::load`].
     pub fn load_of(&self, common_name: Option<&str>, now: UnixTime) -> Result<Loaded, DirectoryError> {
         let Some(folder) = self.existing_folder()? else {
-            return Ok(Loaded { credential: None, foreign: None, in_use: true, problems: Vec::new() });
+            return Ok(Loaded { credential: None, foreign: None, waiting: None, in_use: true, problems: Vec::new() });
         };
         let listing = self.list(&*folder)?;
         let (loaded, _) = self.find(&*folder, &listing, common_name, now);
@@ -238,7 +240,10 @@ impl Directory {
     pub fn write(&self, credential: &Credential, now: UnixTime) -> Result<(), DirectoryError> {
         let folder = self.held()?;
         let listing = self.list(&*folder)?;
-        let plan = self.layout.update(&listing, now);
+        let plan = match self.stored(&*folder, &listing, credential) {
+            Some(file) => self.layout.use_stored(&listing, &file, now),
+            None => self.layout.update(&listing, now),
+        };
         self.carry_out(&*folder, &plan, credential.to_pem().as_bytes())?;
         let current = self.layout.current();
         // A regular file by the name of the link has a dated name now.
@@ -251,6 +256,26 @@ impl Directory {
             tracing::warn!("cannot remove old certificates: {error}; the next write tries again");
         }
         Ok(())
+    }
+
+    /// Makes this pair durable beside the one in use, which stays in use: it is not valid yet. [`write`](Self::write) puts it
+    /// in use. Does nothing if it is durable.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_ahead(&self, credential: &Credential, now: UnixTime) -> Result<(), DirectoryError> {
+        let folder = self.held()?;
+        let listing = self.list(&*folder)?;
+        if self.stored(&*folder, &listing, credential).is_some() {
+            return Ok(());
+        }
+        self.carry_out(&*folder, &self.layout.store(&listing, now), credential.to_pem().as_bytes())
+    }
+
+    /// The dated file that holds this pair.
+    fn stored(&self, folder: &dyn Folder, listing: &Listing, credential: &Credential) -> Option<String> {
+        let is_same = |found: &Credential| found.chain() == credential.chain();
+        self.dated(folder, listing).find(|(_, found)| is_same(found)).map(|(name, _)| name)
     }
 
     fn prune(&self, folder: &dyn Folder, common_name: &str, before: Option<&str>) -> Result<(), DirectoryError> {
@@ -324,7 +349,8 @@ impl Directory {
         let credential = taken.map(|(source, credential)| (credential, file(&source)));
         let (foreign, mut problems) = look.into_findings();
         problems.extend(expired.into_iter().chain(flaws));
-        (Loaded { credential, foreign, in_use, problems }, plan)
+        let waiting = credential.as_ref().and_then(|(held, _)| self.waiting_beside(held, folder, listing, now));
+        (Loaded { credential, foreign, waiting, in_use, problems }, plan)
     }
 
     /// What is wrong with a pair that is used all the same.
@@ -345,6 +371,26 @@ impl Directory {
         let unserved = credential.chain().why_not_served();
         flaws.extend(unserved.map(|why| DirectoryError::Unserved { path: self.path.join(certificate), why }));
         flaws
+    }
+
+    /// Of the dated pairs that are not valid yet, the one that was issued last, beside one that is valid.
+    fn waiting_beside(
+        &self,
+        held: &Credential,
+        folder: &dyn Folder,
+        listing: &Listing,
+        now: UnixTime,
+    ) -> Option<Arc<Credential>> {
+        let held = held.chain().certificate();
+        let begins = |credential: &Credential| credential.chain().certificate().validity.not_before();
+        if held.validity.not_before() > now || held.validity.expired(now) {
+            return None;
+        }
+        let dated = self.dated(folder, listing).map(|(_, credential)| credential);
+        let waiting = dated.filter(|credential| {
+            begins(credential) > now && credential.chain().certificate().common_name == held.common_name
+        });
+        waiting.max_by_key(begins).map(Arc::new)
     }
 
     fn carry_out(&self, folder: &dyn Folder, plan: &Plan, contents: &[u8]) -> Result<(), DirectoryError> {

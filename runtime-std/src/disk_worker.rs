@@ -54,7 +54,7 @@ struct Jobs {
 
 #[derive(Debug)]
 enum Job {
-    Write { id: RequestId, credential: Arc<Credential> },
+    Write { id: RequestId, credential: Arc<Credential>, serve: bool },
     Save { record: Box<Record> },
 }
 
@@ -64,8 +64,8 @@ impl DiskWorker {
         Self { store, ending, jobs: Arc::default(), writes: 0, saves: 0, held: None, last: Last::NotTried }
     }
 
-    /// Writes a credential. A queued one that has not been begun gives way to it.
-    pub fn write(&mut self, id: RequestId, credential: Arc<Credential>) {
+    /// Writes a credential, and puts it in use if it is to `serve`. A queued one that has not been begun gives way to it.
+    pub fn write(&mut self, id: RequestId, credential: Arc<Credential>, serve: bool) {
         let mut jobs = self.jobs();
         // The machine asks again if a result takes long.
         if jobs.writing == Some(id) {
@@ -73,7 +73,7 @@ impl DiskWorker {
         }
         let queued = jobs.queue.iter_mut().find(|job| matches!(job, Job::Write { .. }));
         let is_more = queued.is_none();
-        let job = Job::Write { id, credential };
+        let job = Job::Write { id, credential, serve };
         match queued {
             Some(queued) => *queued = job,
             None => jobs.queue.push_back(job),
@@ -144,9 +144,9 @@ impl DiskWorker {
                 (input, _) => drop(rotation.handle(input, clock::now())),
             }
         }
-        if let (0, Last::NotTried, Some(credential)) = (self.writes, self.last, rotation.unwritten().cloned()) {
+        if let (0, Last::NotTried, Some((credential, serve))) = (self.writes, self.last, rotation.unwritten()) {
             self.last = Last::Tried;
-            self.write(RequestId::new(NonZeroU64::MAX), credential);
+            self.write(RequestId::new(NonZeroU64::MAX), credential.clone(), serve);
         }
         self.writes == 0 && self.saves == 0
     }
@@ -193,7 +193,7 @@ fn work(store: Option<&Directory>, ending: &Ending, jobs: &Mutex<Jobs>) {
         waiting.writing = if let Job::Write { id, .. } = &job { Some(*id) } else { None };
         drop(waiting);
         let result = match job {
-            Job::Write { id, credential } => write(store, id, &credential),
+            Job::Write { id, credential, serve } => write(store, id, &credential, serve),
             Job::Save { record } => save(store, &record),
         };
         lock(jobs).writing = None;
@@ -201,8 +201,12 @@ fn work(store: Option<&Directory>, ending: &Ending, jobs: &Mutex<Jobs>) {
     }
 }
 
-fn write(store: Option<&Directory>, id: RequestId, credential: &Credential) -> Input {
-    let result = store.map_or(Ok(()), |store| store.write(credential, clock::now().unix));
+fn write(store: Option<&Directory>, id: RequestId, credential: &Credential, serve: bool) -> Input {
+    let now = clock::now().unix;
+    let result = store.map_or(Ok(()), |store| match serve {
+        true => store.write(credential, now),
+        false => store.write_ahead(credential, now),
+    });
     Input::Written { id, result: result.map_err(|error| error.to_string()) }
 }
 

@@ -1,10 +1,12 @@
 //! What changed, for a log: one line for each thing an operator would want to know.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::State;
 use perennial_kubernetes::client::Progress;
 use perennial_kubernetes::rotation::Snapshot;
+use perennial_pki::Credential;
 
 /// A wait that people would wonder at.
 const LONG: Duration = Duration::from_secs(5);
@@ -40,7 +42,18 @@ fn prefix(of: &str) -> String {
 
 /// A certificate was issued, and what is wrong with how long it lives.
 fn certificate(of: &str, before: &Snapshot, after: &Snapshot) {
-    if let (true, Some(credential)) = (after.issued > before.issued, &after.credential) {
+    let fingerprint = |held: &Option<Arc<Credential>>| held.as_ref().map(|held| held.chain().certificate().fingerprint);
+    let is_new = fingerprint(&after.credential) != fingerprint(&before.credential);
+    let waited = before.waiting.is_some() && fingerprint(&before.waiting) == fingerprint(&after.credential);
+    if let (Some(waiting), true) = (&after.waiting, fingerprint(&after.waiting) != fingerprint(&before.waiting)) {
+        let (serial, begin) = (waiting.chain().serial(), waiting.chain().certificate().validity.not_before());
+        tracing::info!(
+            serial,
+            not_before = %begin,
+            "{of}the new certificate is not valid before {begin}: the current certificate stays in use until then"
+        );
+    }
+    if let (true, Some(credential)) = (is_new && (waited || after.issued > before.issued), &after.credential) {
         let (chain, certificate) = (credential.chain(), credential.chain().certificate());
         tracing::info!(
             common_name = certificate.common_name,

@@ -29,6 +29,8 @@ pub struct Rotator {
     store: Option<Arc<Directory>>,
     /// What the store holds.
     found: Option<Arc<Credential>>,
+    /// What it holds for later.
+    waiting: Option<Arc<Credential>>,
     /// Programs that read `PREFIX-current.pem` do not find that pair.
     is_misplaced: bool,
     pending: Option<Record>,
@@ -47,6 +49,7 @@ impl fmt::Debug for Rotator {
             .field("left", &self.left)
             .field("store", &self.store)
             .field("found", &self.found)
+            .field("waiting", &self.waiting)
             .field("is_misplaced", &self.is_misplaced)
             .field("pending", &self.pending)
             .field("observers", &self.observers.len())
@@ -123,21 +126,21 @@ impl Rotator {
             Some(_) => store.load_settled(name, now).and_then(|_| store.recover_of(name, now)),
             None => store.load_of(name, now),
         };
-        let (found, is_misplaced, pending) = match loaded {
+        let (found, waiting, is_misplaced, pending) = match loaded {
             Ok(found) => {
                 found.problems.iter().for_each(DirectoryError::log);
                 let is_misplaced = !found.in_use && self.signer.is_some();
                 // The rotation does not serve another party's pair, and reports it for as long as it lies there.
                 let credential = found.credential.map(|(credential, _)| credential).or(found.foreign);
-                (credential, is_misplaced, recall(&store))
+                (credential, found.waiting, is_misplaced, recall(&store))
             }
             Err(error) if self.left.is_some() => {
                 tracing::warn!("{error}; continuing with the credential in memory");
-                (None, false, None)
+                (None, None, false, None)
             }
             Err(error) => return Err(error),
         };
-        Ok(Self { found, is_misplaced, pending, store: Some(store), ..self })
+        Ok(Self { found, waiting, is_misplaced, pending, store: Some(store), ..self })
     }
 
     /// What the rotation starts with.
@@ -147,7 +150,7 @@ impl Rotator {
 
     /// The parts a loop needs: decisions, disk, and the link to its handles.
     pub fn into_parts(self) -> (Rotation, Option<Arc<Directory>>, Arc<Link>) {
-        let Beginning { credential, unwritten, news } = self.beginning();
+        let Beginning { credential, waiting, unwritten, news } = self.beginning();
         let Self { name, policy, template, common_name, signer, left, store, is_misplaced, pending, observers, .. } =
             self;
         let start = Start {
@@ -156,6 +159,7 @@ impl Rotator {
             template: template.map(Arc::new),
             common_name,
             credential,
+            waiting,
             unwritten,
             rotate_now: is_misplaced,
             pending: left.and_then(|left| left.record).or(pending),
@@ -173,19 +177,22 @@ impl Rotator {
     /// Of what an earlier rotation served and what the store holds: what to begin with, and what is news to it.
     fn beginning(&self) -> Beginning {
         let found = self.found.clone();
-        let left = self.left.as_ref().and_then(|left| Some((left.credential()?, left.snapshot.unwritten)));
-        match (left, found) {
-            (Some((held, _)), Some(found)) if held.chain() == found.chain() => Beginning::of(Some(found)),
-            (Some((held, unwritten)), found) => {
-                let expired = held.chain().certificate().validity.expired(clock::now().unix);
-                let unwritten = unwritten || found.is_none() && !expired && self.signer.is_some();
-                let end = |credential: &Credential| credential.chain().certificate().validity.not_after();
-                // What was issued last comes before what it was to replace, however good that is.
-                let news = found.filter(|found| !unwritten || end(found) > end(held));
-                Beginning { credential: Some(held.clone()), unwritten, news }
-            }
-            (None, found) => Beginning::of(found),
+        let left = self.left.as_ref().and_then(|left| Some((left.credential()?, &left.snapshot)));
+        let Some((held, snapshot)) = left else {
+            return Beginning { credential: found, waiting: self.waiting.clone(), unwritten: false, news: None };
+        };
+        let waiting = snapshot.waiting.clone().or_else(|| self.waiting.clone());
+        if let Some(found) = found.as_ref().filter(|found| held.chain() == found.chain()) {
+            // What is written once more is what waits, and was not written yet.
+            let unwritten = snapshot.unwritten && waiting.is_some();
+            return Beginning { credential: Some(found.clone()), waiting, unwritten, news: None };
         }
+        let expired = held.chain().certificate().validity.expired(clock::now().unix);
+        let unwritten = snapshot.unwritten || found.is_none() && !expired && self.signer.is_some();
+        let end = |credential: &Credential| credential.chain().certificate().validity.not_after();
+        // What was issued last comes before what it was to replace, however good that is.
+        let news = found.filter(|found| !unwritten || end(found) > end(held));
+        Beginning { credential: Some(held.clone()), waiting, unwritten, news }
     }
 
     /// Starts the thread.
@@ -205,15 +212,10 @@ impl Rotator {
 /// What a rotation begins with.
 struct Beginning {
     credential: Option<Arc<Credential>>,
+    waiting: Option<Arc<Credential>>,
     unwritten: bool,
     /// What somebody else has put into the store.
     news: Option<Arc<Credential>>,
-}
-
-impl Beginning {
-    const fn of(credential: Option<Arc<Credential>>) -> Self {
-        Self { credential, unwritten: false, news: None }
-    }
 }
 
 fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, ending: Ending) {
@@ -237,7 +239,7 @@ fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, ending: Ending) {
                     disk.drop_held(id);
                     exchange.take_if(|(live, _)| *live == id);
                 }
-                Duty::Write { id, credential } => disk.write(id, credential),
+                Duty::Write { id, credential, serve } => disk.write(id, credential, serve),
                 Duty::Save { record } => disk.save(record),
                 Duty::Drive { id, exchange } => disk.hold(id, exchange),
                 // The loop reads the deadline instead.

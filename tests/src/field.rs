@@ -205,8 +205,8 @@ pub struct Tally {
     pub end: End,
 }
 
-/// Where a scenario ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a scenario ended, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {
     /// With a valid certificate that has all that is wanted.
     Good,

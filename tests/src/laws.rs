@@ -16,9 +16,12 @@ mod restarts;
 pub use bounds::{longest_silence, longest_wait};
 pub use certificates::{
     a_healthy_signer_is_enough, a_valid_certificate_is_never_given_up, every_issued_certificate_gets_written,
-    no_wait_reaches_past_expiry, only_the_wanted_party_is_served,
+    no_wait_reaches_past_expiry, nothing_early_displaces_a_valid_certificate, only_the_wanted_party_is_served,
+    what_waits_takes_its_turn,
 };
-pub(crate) use certificates::{asks_before_expiry, nothing_valid_is_given_up, takes_only_what_is_wanted};
+pub(crate) use certificates::{
+    asks_before_expiry, displaces_nothing_valid, nothing_valid_is_given_up, takes_its_turn, takes_only_what_is_wanted,
+};
 pub(crate) use clocks::no_later;
 pub use clocks::{
     a_tick_makes_progress, an_early_tick_changes_nothing, lost_replies_are_survived, many_ticks_are_one_tick,
@@ -52,6 +55,7 @@ pub const ALWAYS: &[(&str, Law)] = &[
     ("a clone stays equal", a_clone_stays_equal),
     ("a valid certificate is never given up", a_valid_certificate_is_never_given_up),
     ("only the wanted party is served", only_the_wanted_party_is_served),
+    ("nothing early displaces a valid certificate", nothing_early_displaces_a_valid_certificate),
 ];
 
 /// Holds as long as the monotonic clock is monotonic.
@@ -65,6 +69,7 @@ pub const MONOTONIC: &[(&str, Law)] = &[
     ("setting the clock back delays nothing", setting_the_clock_back_delays_nothing),
     ("every issued certificate gets written", every_issued_certificate_gets_written),
     ("no wait reaches past expiry", no_wait_reaches_past_expiry),
+    ("what waits takes its turn", what_waits_takes_its_turn),
     ("a restart goes on", a_restart_goes_on),
     ("a healthy signer is enough", a_healthy_signer_is_enough),
 ];

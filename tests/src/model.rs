@@ -77,7 +77,7 @@ struct Model {
 #[derive(Debug, Default, PartialEq)]
 struct Duties {
     cancel: Option<u64>,
-    write: Option<(u64, Arc<Certificate>)>,
+    write: Option<(u64, Arc<Certificate>, bool)>,
     submit: Option<(u64, Arc<Template>, Key)>,
 }
 
@@ -91,6 +91,7 @@ impl Model {
         learn(Fact::Signer(first.state() != State::NotEnabled));
         learn(Fact::Wanted(first.template().cloned()));
         first.certificate().into_iter().for_each(|certificate| learn(Fact::Held(certificate.clone())));
+        learn(Fact::Waits(first.waiting().cloned()));
         run.pending.iter().for_each(|pending| model.resume(pending, now));
         model.history.push(now, Fact::Looked(model.due(now)));
         model
@@ -104,7 +105,7 @@ impl Model {
         }
         let done = Duties {
             cancel: record.cancelled().map(RequestId::get),
-            write: record.written().map(|(id, certificate)| (id.get(), certificate)),
+            write: record.written().map(|(id, certificate, serve)| (id.get(), certificate, serve)),
             submit: record.submitted().map(|(id, template, key)| (id.get(), template, key)),
         };
         same("duties", &due, &done)?;
@@ -116,6 +117,7 @@ impl Model {
     fn compare(&self, machine: &RotationMachine, now: Now) -> Verdict {
         same("reason", &self.due(now), &machine.due(now))?;
         same("certificate", &self.history.held(), &machine.certificate())?;
+        same("waiting", &self.history.waits(), &machine.waiting())?;
         same("request out", &self.history.out().map(|(id, _)| id), &live(machine).map(RequestId::get))?;
         same("unwritten", &self.history.unwritten().is_some(), &machine.is_unwritten())?;
         self.compare_state(machine.state())?;
@@ -129,7 +131,7 @@ impl Model {
     fn compare_state(&self, state: State) -> Verdict {
         let history = &self.history;
         let reason = history.last_look();
-        let expected = match (history.out(), reason, history.held()) {
+        let expected = match (history.out(), reason, history.relied_on()) {
             (Some((id, since)), Some(reason), _) => {
                 let State::Requesting { id: out, reason: why, until } = state else {
                     return Err(format!("a request is out, but it is {state}"));

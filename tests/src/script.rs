@@ -348,6 +348,7 @@ const fn flaw(kind: u8) -> Flaw {
         1 => Flaw::Trimmed,
         5 => Flaw::Foreign,
         2 => Flaw::AlreadyDue,
+        4 => Flaw::Early,
         6 => Flaw::Expired,
         7 => Flaw::Provisional,
         _ => Flaw::None,

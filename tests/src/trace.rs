@@ -87,10 +87,10 @@ impl Record {
         })
     }
 
-    /// The certificate to be written, if one is.
-    pub fn written(&self) -> Option<(RequestId, Arc<Certificate>)> {
+    /// The certificate to be written, if one is, and whether it is to be served.
+    pub fn written(&self) -> Option<(RequestId, Arc<Certificate>, bool)> {
         self.actions.clone().find_map(|action| match action {
-            Action::WriteCert { id, certificate } => Some((id, certificate)),
+            Action::WriteCert { id, certificate, serve } => Some((id, certificate, serve)),
             Action::CancelRequest { .. } | Action::SubmitCsr { .. } | Action::SetTimer(_) => None,
         })
     }

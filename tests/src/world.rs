@@ -58,6 +58,8 @@ pub enum Flaw {
     Expired,
     /// It is a bootstrap credential.
     Provisional,
+    /// It is not valid yet, for a third of its lifetime.
+    Early,
 }
 
 impl Answer {
@@ -117,8 +119,10 @@ pub struct World {
     pub disk: (Disk, Duration),
     /// Whether the pending record can be saved.
     pub records: bool,
-    /// What the disk holds.
+    /// What the disk holds for use.
     pub stored: Option<Arc<Certificate>>,
+    /// What it holds for later.
+    pub stored_waiting: Option<Arc<Certificate>>,
     /// What has happened.
     pub trace: Trace,
 
@@ -153,7 +157,7 @@ enum Arriving {
     /// A reply.
     Reply(Event),
     /// A write is done: this is durable now.
-    Written(RequestId, Arc<Certificate>),
+    Written(RequestId, Arc<Certificate>, bool),
 }
 
 impl World {
@@ -180,6 +184,7 @@ impl World {
             disk: (Disk::Works, Duration::ZERO),
             records: true,
             stored: setup.certificate.clone(),
+            stored_waiting: setup.waiting.clone(),
             trace: Trace { policy: setup.policy.clone(), seed: setup.seed, wild: false, runs: vec![first] },
             saved: setup.pending.clone().map(|pending| Saved { pending, ahead: ahead(now), newest: true }),
             arrivals: vec![],
@@ -260,7 +265,7 @@ impl World {
         for action in actions.clone() {
             match action {
                 Action::SubmitCsr { id, template, .. } => self.answer(id, template),
-                Action::WriteCert { id, certificate } => self.write(id, certificate),
+                Action::WriteCert { id, certificate, serve } => self.write(id, certificate, serve),
                 Action::CancelRequest { .. } | Action::SetTimer(_) => {}
             }
         }
@@ -273,7 +278,13 @@ impl World {
         self.arrivals.clear();
         let remembers = self.saved.as_ref().is_some_and(|saved| saved.newest && ahead(self.now) <= saved.ahead);
         let pending = self.saved.as_ref().map(|saved| saved.pending.clone());
-        let setup = Setup { certificate: self.stored.clone(), pending: pending.clone(), ..self.setup.clone() };
+        // A pair that was to be served later has been, or is still to be, or no longer matters.
+        let newer = |waiting: &Arc<Certificate>| {
+            waiting.validity.not_before() > self.now.unix && Some(waiting) != self.stored.as_ref()
+        };
+        let waiting = self.stored_waiting.clone().filter(newer);
+        let certificate = self.stored.clone();
+        let setup = Setup { certificate, waiting, pending: pending.clone(), ..self.setup.clone() };
         self.machine = RotationMachine::new(setup, self.now);
         let first = self.machine.clone();
         self.trace.runs.push(Run { started: self.now, pending, remembers, first, records: vec![] });
@@ -293,10 +304,13 @@ impl World {
             Flaw::None | Flaw::Trimmed | Flaw::Foreign | Flaw::Provisional => backdate,
             Flaw::AlreadyDue => backdate + life.mul_f64(0.99),
             Flaw::Expired => whole.saturating_add(Duration::from_secs(1)),
+            Flaw::Early => Duration::ZERO,
         };
-        let certificate = mint::certificate(template, self.serial, self.now.unix.before(begins), whole);
+        let early = if flaw == Flaw::Early { whole / 3 } else { Duration::ZERO };
+        let not_before = self.now.unix.before(begins).after(early);
+        let certificate = mint::certificate(template, self.serial, not_before, whole);
         match flaw {
-            Flaw::None | Flaw::AlreadyDue | Flaw::Expired => certificate,
+            Flaw::None | Flaw::AlreadyDue | Flaw::Expired | Flaw::Early => certificate,
             Flaw::Trimmed => mint::trimmed(certificate),
             Flaw::Foreign => mint::foreign(certificate),
             Flaw::Provisional => mint::provisional(certificate),
@@ -326,12 +340,19 @@ impl World {
         }
     }
 
-    fn write(&mut self, id: RequestId, certificate: Arc<Certificate>) {
+    fn write(&mut self, id: RequestId, certificate: Arc<Certificate>, serve: bool) {
         let (disk, delay) = self.disk;
         match disk {
-            Disk::Works => self.send(delay, Arriving::Written(id, certificate)),
+            Disk::Works => self.send(delay, Arriving::Written(id, certificate, serve)),
             Disk::Full => self.send(delay, Arriving::Reply(Event::WriteFailed { id })),
-            Disk::Silent => self.stored = Some(certificate),
+            Disk::Silent => self.store(certificate, serve),
+        }
+    }
+
+    fn store(&mut self, certificate: Arc<Certificate>, serve: bool) {
+        match serve {
+            true => self.stored = Some(certificate),
+            false => self.stored_waiting = Some(certificate),
         }
     }
 
@@ -342,8 +363,8 @@ impl World {
     fn arrive(&mut self, what: Arriving) -> Event {
         match what {
             Arriving::Reply(event) => event,
-            Arriving::Written(id, certificate) => {
-                self.stored = Some(certificate);
+            Arriving::Written(id, certificate, serve) => {
+                self.store(certificate, serve);
                 Event::CertWritten { id }
             }
             Arriving::Issued { id, template, issue, repeated } => {

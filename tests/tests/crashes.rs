@@ -50,6 +50,7 @@ fn begin(server: &Server, disk: &Disk) -> Rotation {
         template: Some(Arc::new(Template::node("worker-1"))),
         common_name: None,
         credential: disk.credential.clone(),
+        waiting: None,
         unwritten: false,
         rotate_now: false,
         pending: disk.record.as_deref().map(|record| Record::decode(record).unwrap()),
@@ -133,7 +134,7 @@ impl Node {
                     Duty::Write { id, .. } if self.link_is_taken => {
                         inputs.push_back(Input::Written { id, result: Err("not a link".to_owned()) });
                     }
-                    Duty::Write { id, credential } => {
+                    Duty::Write { id, credential, .. } => {
                         self.disk.credential = Some(credential);
                         inputs.push_back(Input::Written { id, result: Ok(()) });
                     }
@@ -363,6 +364,7 @@ fn a_record_about_something_else_is_disregarded() {
             template: Some(Arc::new(Template::node("worker-1"))),
             common_name: None,
             credential: None,
+            waiting: None,
             unwritten: false,
             rotate_now: false,
             pending: Some(pending),
@@ -404,6 +406,7 @@ fn a_node_that_is_given_another_cluster_asks_it_at_once_whatever_the_first_one_s
         template: Some(Arc::new(Template::node("worker-1"))),
         common_name: None,
         credential: None,
+        waiting: None,
         unwritten: false,
         rotate_now: false,
         pending: Some(pending),
@@ -427,6 +430,7 @@ fn a_record_is_of_use_to_a_start_that_does_not_know_its_template_yet() {
         template: None,
         common_name: None,
         credential: None,
+        waiting: None,
         unwritten: false,
         rotate_now: false,
         pending: Some(node.record()),

@@ -51,6 +51,7 @@ laws! {
     a_clone_stays_equal,
     a_valid_certificate_is_never_given_up,
     only_the_wanted_party_is_served,
+    nothing_early_displaces_a_valid_certificate,
 }
 
 laws! {
@@ -64,6 +65,7 @@ laws! {
     setting_the_clock_back_delays_nothing,
     every_issued_certificate_gets_written,
     no_wait_reaches_past_expiry,
+    what_waits_takes_its_turn,
     a_restart_goes_on,
     a_healthy_signer_is_enough,
 }

@@ -68,7 +68,7 @@ fn a_machine_that_breaks_a_rule_is_found_out() {
         (found::<broken::AsksTwice>("wishes"), "a second request is out"),
         (found::<broken::Overspends>("wishes"), "tokens are left"),
         (found::<broken::BelievesAnyReply>("replies"), "is stale, but is heeded"),
-        (found::<broken::TakesWhatIsFound>("the store"), "is given up for"),
+        (found::<broken::TakesWhatIsFound>("the store"), "which is not valid yet, displaces"),
         (found::<broken::ServesAnybody>("replies"), "another party's is taken"),
         (found::<broken::ForgetsTheTimer>("replies"), "the timer is"),
         (found::<broken::LosesItsPast>("kubelet"), "too soon after"),

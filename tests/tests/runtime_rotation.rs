@@ -152,6 +152,7 @@ fn a_credential_taken_over_from_the_store_is_the_one_served() {
         template: Some(Arc::new(Template::node("worker-1"))),
         common_name: None,
         credential: Some(first),
+        waiting: None,
         unwritten: false,
         rotate_now: false,
         pending: None,

@@ -6,10 +6,10 @@ use super::{RotationMachine, Write};
 use crate::time::Now;
 
 impl RotationMachine {
-    /// Hashes all that decides what this machine will do from `now` on, except the certificate it
-    /// [holds](Self::certificate). Times count from `now`, what is past is merely past, ids are only names.
+    /// Hashes all that decides what this machine will do from `now` on, except the certificates it
+    /// [holds](Self::certificate) and [waits for](Self::waiting). Times count from `now`, what is past is merely past, ids are only names.
     ///
-    /// Two machines of one policy and seed that hold like certificates and hash alike will do the same,
+    /// Two machines of one policy and seed that hold and wait for like certificates and hash alike will do the same,
     /// each by its own clocks. (But for jitter: it is drawn from ids and fingerprints.) So a model checker need
     /// not take the mere passing of time for a new state.
     pub fn hash_at<H: Hasher>(&self, now: Now, state: &mut H) {
@@ -20,6 +20,7 @@ impl RotationMachine {
             signer,
             template,
             certificate: _,
+            waiting: _,
             refused,
             rotate_now,
             due,
@@ -32,8 +33,8 @@ impl RotationMachine {
             deadline,
         } = self;
         (signer, template, refused, rotate_now, due, asked, reusable).hash(state);
-        let write = unwritten.map(|Write { id: _, again_at, failures, out }| {
-            (again_at.since(now.instant), policy.write.no_longer_after(failures), out)
+        let write = unwritten.map(|Write { id: _, again_at, failures, out, serve }| {
+            (again_at.since(now.instant), policy.write.no_longer_after(failures), out, serve)
         });
         write.hash(state);
         live.map(|(_, since)| now.instant.since(since)).hash(state);

@@ -14,6 +14,7 @@ impl RotationMachine {
             signer,
             template,
             certificate,
+            waiting,
             refused,
             rotate_now,
             due,
@@ -26,14 +27,20 @@ impl RotationMachine {
             deadline,
         } = self.clone();
         let Pace { failures, last: last_failure, retry_at, spaced_at, whole_at: budget_whole_at } = pace;
-        let unwritten =
-            unwritten.map(|Write { id, again_at, failures, out }| Unwritten { id, again_at, failures, out });
+        let unwritten = unwritten.map(|Write { id, again_at, failures, out, serve }| Unwritten {
+            id,
+            again_at,
+            failures,
+            out,
+            serve,
+        });
         Checkpoint {
             policy,
             seed,
             signer,
             template,
             certificate,
+            waiting,
             refused,
             rotate_now,
             due,
@@ -59,6 +66,7 @@ impl RotationMachine {
             signer,
             template,
             certificate,
+            waiting,
             refused,
             rotate_now,
             due,
@@ -74,8 +82,13 @@ impl RotationMachine {
             budget_whole_at: whole_at,
             deadline,
         } = checkpoint;
-        let unwritten =
-            unwritten.map(|Unwritten { id, again_at, failures, out }| Write { id, again_at, failures, out });
+        let unwritten = unwritten.map(|Unwritten { id, again_at, failures, out, serve }| Write {
+            id,
+            again_at,
+            failures,
+            out,
+            serve,
+        });
         let pace = Pace { failures, last, retry_at, spaced_at, whole_at };
         Self {
             policy,
@@ -83,6 +96,7 @@ impl RotationMachine {
             signer,
             template,
             certificate,
+            waiting,
             refused,
             rotate_now,
             due,

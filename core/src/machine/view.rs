@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use super::{RotationMachine, worth};
 use crate::certificate::Certificate;
-use crate::event::Failure;
+use crate::event::{Failure, RequestId};
 use crate::judge::rotation_point;
 use crate::state::{Reason, State};
 use crate::template::Template;
@@ -16,7 +16,7 @@ impl RotationMachine {
         if let (Some((id, since)), Some(reason)) = (self.live, self.due) {
             return State::Requesting { id, reason, until: since.after(self.request_timeout()) };
         }
-        match (self.due, &self.certificate) {
+        match (self.due, self.relied_on()) {
             _ if !self.signer => State::NotEnabled,
             _ if self.template.is_none() => State::NoTemplate,
             (None, Some(certificate)) => {
@@ -43,14 +43,25 @@ impl RotationMachine {
         self.certificate.as_ref()
     }
 
+    /// The successor of the certificate held, which is not valid yet: it is served from its notBefore on, and earlier if the
+    /// one held expires or is refused.
+    pub const fn waiting(&self) -> Option<&Arc<Certificate>> {
+        self.waiting.as_ref()
+    }
+
     /// The identity wanted.
     pub const fn template(&self) -> Option<&Arc<Template>> {
         self.template.as_ref()
     }
 
-    /// Whether the certificate is served from memory only, a crash away from being lost.
+    /// Whether a certificate, held or waiting, exists in memory only, a crash away from being lost.
     pub const fn is_unwritten(&self) -> bool {
         self.unwritten.is_some()
+    }
+
+    /// The write that is owed, by its id: of the certificate held (true), or of the one that waits.
+    pub fn writes(&self) -> Option<(RequestId, bool)> {
+        self.unwritten.map(|write| (write.id, write.serve))
     }
 
     /// Why the last attempt failed, if it did.

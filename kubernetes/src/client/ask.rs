@@ -26,7 +26,7 @@ pub struct Ask {
     pub expiration_seconds: Option<i32>,
     /// What the certificate is to be used for.
     pub usage: Usage,
-    /// How far our clock, or the signer's, may be off.
+    /// How far our clock may be ahead before a certificate counts as expired.
     pub skew: Duration,
     /// The CAs it must chain up to, if they are known.
     pub roots: Option<Roots>,

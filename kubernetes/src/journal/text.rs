@@ -243,11 +243,16 @@ pub(super) struct CheckpointText {
     signer: bool,
     template: Option<TemplateText>,
     certificate: Option<CertificateText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    waiting: Option<CertificateText>,
     refused: bool,
     rotate_now: bool,
     due: Option<String>,
     /// Request, next attempt, failures, out.
     unwritten: Option<(NonZeroU64, u64, u32, bool)>,
+    /// It is the certificate that waits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unwritten_waits: bool,
     next_id: NonZeroU64,
     live: Option<(NonZeroU64, u64)>,
     asked: Option<TemplateText>,
@@ -268,12 +273,14 @@ impl CheckpointText {
             signer: of.signer,
             template: of.template.as_deref().map(TemplateText::of),
             certificate: of.certificate.as_deref().map(CertificateText::of),
+            waiting: of.waiting.as_deref().map(CertificateText::of),
             refused: of.refused,
             rotate_now: of.rotate_now,
             due: of.due.map(disk_name::reason),
             unwritten: of
                 .unwritten
-                .map(|Unwritten { id, again_at, failures, out }| (number(id), again_at.as_millis(), failures, out)),
+                .map(|Unwritten { id, again_at, failures, out, .. }| (number(id), again_at.as_millis(), failures, out)),
+            unwritten_waits: of.unwritten.is_some_and(|write| !write.serve),
             next_id: number(of.next_id),
             live: of.live.map(|(id, since)| (number(id), since.as_millis())),
             asked: of.asked.as_deref().map(TemplateText::of),
@@ -296,6 +303,7 @@ impl CheckpointText {
             signer: self.signer,
             template: self.template.map(TemplateText::template),
             certificate: self.certificate.map(CertificateText::certificate).transpose()?,
+            waiting: self.waiting.map(CertificateText::certificate).transpose()?,
             refused: self.refused,
             rotate_now: self.rotate_now,
             due: self.due.map(reason).transpose()?,
@@ -304,6 +312,7 @@ impl CheckpointText {
                 again_at: instant(again_at),
                 failures,
                 out,
+                serve: !self.unwritten_waits,
             }),
             next_id: RequestId::new(self.next_id),
             live: self.live.map(|(id, since)| (RequestId::new(id), instant(since))),

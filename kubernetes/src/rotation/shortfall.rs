@@ -8,8 +8,13 @@ use crate::cluster::printable;
 /// Names beyond these are counted, not told.
 const MOST: usize = 5;
 
-/// Why `certificate` was judged as `failure` says.
-pub(super) fn shortfall(failure: Failure, certificate: &Certificate, asked: Option<&Template>) -> String {
+/// Why `certificate` was judged as `failure` says, at `now`.
+pub(super) fn shortfall(
+    failure: Failure,
+    certificate: &Certificate,
+    asked: Option<&Template>,
+    now: UnixTime,
+) -> String {
     let why = failure.describe();
     let validity = certificate.validity;
     match (failure, asked) {
@@ -19,6 +24,10 @@ pub(super) fn shortfall(failure: Failure, certificate: &Certificate, asked: Opti
             quoted(&certificate.common_name),
             quoted(asked.common_name())
         ),
+        (Failure::BadCertificate, _) if validity.not_before() > now => {
+            let begin = validity.not_before();
+            format!("{why}: it is not valid before {begin}, which is too late to wait for; check the clocks")
+        }
         // The edge has let it pass, for clocks may differ.
         (Failure::BadCertificate, _) => {
             format!("{why}: it expired at {}; if it is new, check the clocks", validity.not_after())
@@ -98,6 +107,8 @@ mod tests {
 
     use super::*;
 
+    const NOW: UnixTime = UnixTime::from_secs(1_800_007_200);
+
     fn certificate() -> Certificate {
         let begin = UnixTime::from_secs(1_800_000_000);
         let validity = Validity::new(begin, begin.after(Duration::from_secs(3600))).unwrap();
@@ -118,12 +129,12 @@ mod tests {
         let ip = IpAddr::from(Ipv4Addr::new(10, 0, 0, 7));
         let asked = Template::node("a").with_dns_names(["a", "b"]).with_ip_addresses([ip]);
         assert_eq!(
-            shortfall(Failure::Unsatisfying, &certificate(), Some(&asked)),
+            shortfall(Failure::Unsatisfying, &certificate(), Some(&asked), NOW),
             "the issued certificate lacks names that were asked for: O system:nodes, DNS b, IP 10.0.0.7"
         );
         let other = Template::new("b").with_dns_names((0..9).map(|n| format!("n{n}")));
         assert_eq!(
-            shortfall(Failure::Unsatisfying, &certificate(), Some(&other)),
+            shortfall(Failure::Unsatisfying, &certificate(), Some(&other), NOW),
             "the issued certificate lacks names that were asked for: CN b, DNS n0, DNS n1, DNS n2, DNS n3 and 5 more"
         );
     }
@@ -132,7 +143,7 @@ mod tests {
     fn another_partys_certificate_names_both_parties() {
         let masters = Certificate { common_name: "system:masters\n".into(), ..certificate() };
         assert_eq!(
-            shortfall(Failure::BadCertificate, &masters, Some(&Template::node("a"))),
+            shortfall(Failure::BadCertificate, &masters, Some(&Template::node("a")), NOW),
             "an unusable certificate was issued: it is in the name of `system:masters`, and `system:node:a` was asked \
              for; check the signer"
         );
@@ -145,7 +156,12 @@ mod tests {
 
     #[test]
     fn what_is_of_no_use_for_its_time_says_which_time() {
-        let told = |failure| shortfall(failure, &certificate(), None);
+        let told = |failure| shortfall(failure, &certificate(), None, NOW);
+        assert_eq!(
+            shortfall(Failure::BadCertificate, &certificate(), None, UnixTime::from_secs(0)),
+            "an unusable certificate was issued: it is not valid before 2027-01-15T08:00:00Z, which is too late to wait for; \
+             check the clocks"
+        );
         assert_eq!(
             told(Failure::BadCertificate),
             "an unusable certificate was issued: it expired at 2027-01-15T09:00:00Z; if it is new, check the clocks"

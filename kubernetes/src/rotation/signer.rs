@@ -58,9 +58,8 @@ pub struct Signer {
     /// Accepts a certificate with URIs or, for [`Usage::ClientAuth`], organizations that were not asked for. Off: in
     /// Kubernetes an organization is a group, and a group has rights. For signers that add their own.
     pub accepts_extra_rights: bool,
-    /// How far our clock may be off before an issued certificate counts as not yet, or no longer, valid. An hour: the
-    /// servers it is for go by the signer's clock, more or less, and a node whose clock is behind must not be left
-    /// without one for that.
+    /// How far our clock may be ahead before an issued certificate counts as expired. An hour: the servers it is for go by
+    /// the signer's clock, more or less. One that is not valid yet is kept until it is.
     pub skew: Duration,
     /// Bounds of one exchange.
     pub limits: Limits,

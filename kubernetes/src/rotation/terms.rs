@@ -72,12 +72,15 @@ pub enum Duty {
         /// The request.
         id: RequestId,
     },
-    /// Serve this credential (the snapshot already does) and make it durable.
+    /// Make this credential durable.
     Write {
         /// To be echoed in [`Input::Written`].
         id: RequestId,
         /// The pair.
         credential: Arc<Credential>,
+        /// It is served (the snapshot already does): put it in use in the store, too. If not, it is not valid yet, and what
+        /// is in use stays.
+        serve: bool,
     },
     /// Make this record durable before doing anything that comes after it, and report with [`Input::Saved`].
     /// Whatever comes of that, what comes after it is done: asking does not depend on the disk.
@@ -101,6 +104,8 @@ pub enum Duty {
 pub struct Snapshot {
     /// The credential held. It may have expired.
     pub credential: Option<Arc<Credential>>,
+    /// Its successor, which is not valid yet: in use from its notBefore on.
+    pub waiting: Option<Arc<Credential>>,
     /// What the machine is doing.
     pub state: State,
     /// Why a new certificate is wanted, if one is.

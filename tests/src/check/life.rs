@@ -28,15 +28,17 @@ pub(super) struct Life<S> {
     ahead: bool,
     /// The wall clock was set since anybody looked.
     pub(super) unnoticed: bool,
-    /// What is durable.
+    /// What is durable, and in use.
     disk: Option<Arc<Certificate>>,
+    /// What is durable, and to be used later.
+    later: Option<Arc<Certificate>>,
     /// The request that is out.
     pub(super) out: Option<Out>,
     pub(super) last_id: Option<RequestId>,
     /// A request that has ended.
     pub(super) ended: Option<RequestId>,
     /// A certificate that was to be written, and is not durable yet.
-    pub(super) owed: Option<RequestId>,
+    pub(super) owed: Option<Owed>,
     /// Its write is under way.
     writing: bool,
     /// What the pending key may be used for once more.
@@ -48,6 +50,9 @@ pub(super) struct Life<S> {
     pub(super) timer: Option<Instant>,
     serial: u64,
 }
+
+/// A write that is owed: by which name, and whether it is of the certificate to be served.
+type Owed = (RequestId, bool);
 
 /// Whether something is true of a certificate by each of the templates.
 type Names = [bool; 3];
@@ -75,6 +80,7 @@ impl<S: Subject> Life<S> {
                     signer: true,
                     template: Some(template.clone()),
                     certificate: certificate.clone(),
+                    waiting: None,
                     unwritten: false,
                     rotate_now: false,
                     pending: None,
@@ -85,6 +91,7 @@ impl<S: Subject> Life<S> {
             ahead: false,
             unnoticed: false,
             disk: certificate,
+            later: None,
             out: None,
             last_id: None,
             ended: None,
@@ -196,10 +203,16 @@ impl<S: Subject> Life<S> {
                 return Some(Event::CsrFailed { id: self.out.clone()?.id, failure, retry_after });
             }
             Move::Written => {
-                self.disk = held;
-                return Some(Event::CertWritten { id: self.owed? });
+                let (id, serve) = self.owed?;
+                if serve {
+                    self.later.take_if(|later| held.as_ref() == Some(later));
+                    self.disk = held;
+                } else {
+                    self.later = machine.waiting().cloned();
+                }
+                return Some(Event::CertWritten { id });
             }
-            Move::WriteFailed => return Some(Event::WriteFailed { id: self.owed? }),
+            Move::WriteFailed => return Some(Event::WriteFailed { id: self.owed?.0 }),
             Move::Found(flavour) => {
                 let template = machine.template().cloned().unwrap_or_else(|| WISHES[0].clone());
                 self.disk = flavour.map(|flavour| self.mint(setting, &template, flavour));
@@ -236,6 +249,7 @@ impl<S: Subject> Life<S> {
             signer: machine.state() != State::NotEnabled,
             template: machine.template().cloned(),
             certificate: self.disk.clone(),
+            waiting: self.later.clone().filter(|later| later.validity.not_before() > self.now.unix),
             unwritten: false,
             rotate_now: false,
             pending,
@@ -269,7 +283,7 @@ impl<S: Subject> Life<S> {
             Event::CertReplaced(found) => {
                 self.writing = false;
                 if found.is_some() && found.as_ref() == self.subject.machine().certificate() {
-                    self.owed = None;
+                    self.owed.take_if(|(_, serve)| *serve);
                 }
             }
             _ => {}
@@ -277,9 +291,14 @@ impl<S: Subject> Life<S> {
         if let Some(id) = duties.cancel {
             (self.out, self.ended) = (None, Some(id));
         }
-        if let Some((id, _)) = duties.write {
+        // What no longer waits need not be written.
+        if self.subject.machine().waiting().is_none() {
+            let dropped = self.owed.take_if(|(_, serve)| !*serve);
+            self.writing &= dropped.is_none();
+        }
+        if let Some((id, _, serve)) = duties.write {
             self.last_id = self.last_id.max(Some(id));
-            (self.owed, self.writing) = (Some(id), true);
+            (self.owed, self.writing) = (Some((id, serve)), true);
         }
         if let Some((id, template, _)) = &duties.submit {
             let template = template.clone();
@@ -306,6 +325,12 @@ impl<S: Subject> Life<S> {
         held.map(|held| self.facts(setting, held)).hash(&mut state);
         let other = self.disk.as_ref().filter(|disk| held.is_none_or(|held| held.fingerprint != disk.fingerprint));
         (self.disk.is_some(), other.map(|other| self.facts(setting, other))).hash(&mut state);
+        let waiting = self.subject.machine().waiting();
+        waiting.map(|waiting| self.facts(setting, waiting)).hash(&mut state);
+        let later = self.later.as_ref().filter(|later| later.validity.not_before() > self.earliest());
+        let is_waiting = later.is_some() && later == waiting;
+        (is_waiting, later.filter(|_| !is_waiting).map(|later| self.facts(setting, later))).hash(&mut state);
+        self.owed.map(|(_, serve)| serve).hash(&mut state);
         (self.ahead, self.unnoticed, self.writing, &self.kept).hash(&mut state);
         let spacing = policy.spacing.max(Duration::from_millis(1));
         self.stale.as_ref().map(|record| self.told(spacing, record)).hash(&mut state);
@@ -319,15 +344,19 @@ impl<S: Subject> Life<S> {
 
     /// What a certificate still is: whose it is, when it is due and when it expires, and for whom it is. No more than
     /// whose, once it has expired for good, that is, even if the wall clock is set back.
-    fn facts(&self, setting: &Setting, certificate: &Certificate) -> (Names, Option<(i64, i64, Names, bool)>) {
-        let back = if self.ahead { AHEAD } else { Duration::ZERO };
-        let earliest = self.now.unix.before(back);
+    fn facts(&self, setting: &Setting, certificate: &Certificate) -> (Names, Option<([i64; 3], Names, bool)>) {
+        let earliest = self.earliest();
         let ahead = |at: perennial::UnixTime| at.max(earliest).as_millis() - self.now.unix.as_millis();
-        let due = perennial::rotation_point(&setting.policy, SEED, certificate);
+        let (validity, due) = (certificate.validity, perennial::rotation_point(&setting.policy, SEED, certificate));
         let named = WISHES.each_ref().map(|wish| wish.is_named_by(certificate));
         let fits = WISHES.each_ref().map(|wish| wish.satisfied_by(certificate));
-        let facts = (ahead(due), ahead(certificate.validity.not_after()), fits, certificate.provisional);
-        (named, (!certificate.validity.expired(earliest)).then_some(facts))
+        let times = [validity.not_before(), due, validity.not_after()].map(ahead);
+        (named, (!validity.expired(earliest)).then_some((times, fits, certificate.provisional)))
+    }
+
+    /// What the wall clock may be set back to.
+    fn earliest(&self) -> perennial::UnixTime {
+        self.now.unix.before(if self.ahead { AHEAD } else { Duration::ZERO })
     }
 
     /// What a record still tells the next run.
@@ -346,7 +375,7 @@ impl<S: Subject> Life<S> {
         let mut stale = vec![Event::CertRefused { fingerprint: Fingerprint([0xff; 32]) }];
         if let Some(id) = self.ended {
             stale.push(Event::CsrFailed { id, failure: Failure::Denied, retry_after: None });
-            if self.owed != Some(id) {
+            if self.owed.is_none_or(|(owed, _)| owed != id) {
                 stale.extend([Event::CertWritten { id }, Event::WriteFailed { id }]);
             }
         }

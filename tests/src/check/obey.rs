@@ -9,8 +9,8 @@ use super::life::{Life, Out, SEED};
 use super::setting::{AHEAD, Flavour, LATE, Setting, WISHES};
 use super::subject::{Duties, Subject};
 use crate::laws::{
-    Verdict, asks_before_expiry, ends_its_key, ensure, goes_on, longest_silence, no_later, nothing_valid_is_given_up,
-    takes_only_what_is_wanted,
+    Verdict, asks_before_expiry, displaces_nothing_valid, ends_its_key, ensure, goes_on, longest_silence, no_later,
+    nothing_valid_is_given_up, takes_its_turn, takes_only_what_is_wanted,
 };
 use crate::trace::{can_ask, live};
 
@@ -24,13 +24,14 @@ pub(super) fn step<S: Subject>(
 ) -> Verdict {
     nothing_valid_is_given_up(&setting.policy, SEED, before.subject.machine(), life.subject.machine(), life.now)?;
     takes_only_what_is_wanted(before.subject.machine(), life.subject.machine())?;
+    displaces_nothing_valid(before.subject.machine(), event, life.subject.machine(), life.now)?;
     requests(setting, life, event, duties)?;
     let out = life.out.clone();
     life.note(event, duties, &setting.policy);
     let machine = life.subject.machine();
     let (is_out, should) = (live(machine), life.out.as_ref().map(|out| out.id));
     ensure!(is_out == should, "{} is out, by the machine {}", name(should), name(is_out));
-    let (unwritten, owed) = (machine.is_unwritten(), life.owed);
+    let (unwritten, owed) = (machine.is_unwritten(), life.owed.map(|(id, _)| id));
     ensure!(
         unwritten == owed.is_some(),
         "{} is not durable, by the machine {}",
@@ -48,12 +49,15 @@ pub(super) fn step<S: Subject>(
         Event::CsrIssued { id, certificate } if out.is_some_and(|out| out.id == *id) => {
             let taken = machine.certificate() == Some(certificate);
             ensure!(!taken || duties.write.is_some(), "what was issued is taken, but not written");
+            let waits = machine.waiting() == Some(certificate);
+            ensure!(!waits || life.owed.is_some(), "what was issued waits, but is not written");
         }
         Event::CertReplaced(found) => {
             let ours = machine.certificate_at(life.now.unix).filter(|held| !held.provisional);
             // Without a signer somebody else keeps the store.
             let keeps = machine.state() != State::NotEnabled;
-            let safe = ours.is_none_or(|ours| found.as_ref() == Some(ours) || unwritten);
+            let written_back = life.owed.is_some_and(|(_, serve)| serve);
+            let safe = ours.is_none_or(|ours| found.as_ref() == Some(ours) || written_back);
             ensure!(safe || !keeps, "what is served is no longer in the store, and not to be written");
         }
         Event::Tick => {
@@ -83,8 +87,9 @@ fn requests<S: Subject>(setting: &Setting, life: &Life<S>, event: &Event, duties
     if let Some(id) = duties.cancel {
         ensure!(out.is_some_and(|out| out.id == id), "{id} is cancelled, but is not out");
     }
-    if let Some((_, certificate)) = &duties.write {
-        ensure!(machine.certificate() == Some(certificate), "{certificate} is to be written, but is not held");
+    if let Some((_, certificate, serve)) = &duties.write {
+        let expected = if *serve { machine.certificate() } else { machine.waiting() };
+        ensure!(expected == Some(certificate), "{certificate} is to be written, but is not held");
     }
     let Some((id, template, key)) = &duties.submit else { return Ok(()) };
     ensure!(out.is_none() || duties.cancel.is_some(), "a second request is out");
@@ -132,6 +137,7 @@ pub(super) fn state<S: Subject>(setting: &Setting, life: &Life<S>) -> Verdict {
         return Ok(());
     }
     asks_before_expiry(&setting.policy, machine, now)?;
+    takes_its_turn(machine, now)?;
     goes_on(&setting.policy, SEED, machine, now)
 }
 
@@ -150,7 +156,8 @@ fn nobody_answers<S: Subject>(setting: &Setting, life: &Life<S>) -> Verdict {
         ensure!(now.instant.since(life.now.instant) <= most, "within {most:?} {} by itself", missing(asks));
         let duties = subject.handle(Event::Tick, now);
         asks &= duties.submit.is_none();
-        writes &= duties.write.is_none();
+        // What waits need not be written once nobody wants it.
+        writes &= duties.write.is_none() && subject.machine().is_unwritten();
         ensure!(subject.machine().deadline() > Some(deadline), "a Tick at the deadline leaves it at {deadline}");
     }
     ensure!(!asks && !writes, "no Tick is wanted, but {} by itself", missing(asks));

@@ -47,8 +47,8 @@ impl Subject for RotationMachine {
 pub struct Duties {
     /// Stop working on this request.
     pub cancel: Option<RequestId>,
-    /// Write this certificate.
-    pub write: Option<(RequestId, Arc<Certificate>)>,
+    /// Write this certificate, and serve it or not yet.
+    pub write: Option<(RequestId, Arc<Certificate>, bool)>,
     /// Ask for this.
     pub submit: Option<(RequestId, Arc<Template>, Key)>,
     /// Look again then.
@@ -61,7 +61,7 @@ impl From<Actions> for Duties {
         for action in actions {
             match action {
                 Action::CancelRequest { id } => duties.cancel = Some(id),
-                Action::WriteCert { id, certificate } => duties.write = Some((id, certificate)),
+                Action::WriteCert { id, certificate, serve } => duties.write = Some((id, certificate, serve)),
                 Action::SubmitCsr { id, template, key } => duties.submit = Some((id, template, key)),
                 Action::SetTimer(at) => duties.timer = Some(at),
             }
@@ -75,7 +75,7 @@ impl std::fmt::Display for Duties {
         let Self { cancel, write, submit, timer } = self.clone();
         let actions = [
             cancel.map(|id| Action::CancelRequest { id }),
-            write.map(|(id, certificate)| Action::WriteCert { id, certificate }),
+            write.map(|(id, certificate, serve)| Action::WriteCert { id, certificate, serve }),
             submit.map(|(id, template, key)| Action::SubmitCsr { id, template, key }),
             timer.map(Action::SetTimer),
         ];

@@ -11,7 +11,7 @@ use super::{Answer, Holder, Object, Seen, Start, World};
 use crate::laws::{Verdict, check};
 use crate::trace::{Record, Run, Trace};
 
-/// How far our clock may be off before an issued certificate counts as unusable: the edge's default.
+/// How far our clock may be ahead before an issued certificate counts as expired: the edge's default.
 const SKEW: Duration = Duration::from_secs(3600);
 
 /// A machine and its driver.
@@ -30,6 +30,7 @@ pub struct Perennial {
     /// What the holder's wall clock was ahead when that was saved.
     saved_ahead: i64,
     stored: Option<Arc<Certificate>>,
+    stored_waiting: Option<Arc<Certificate>>,
     trace: Trace,
 }
 
@@ -61,6 +62,7 @@ impl Perennial {
                 saved: None,
                 saved_ahead: 0,
                 stored,
+                stored_waiting: None,
                 trace,
             }
         }
@@ -86,8 +88,9 @@ impl Perennial {
                         events.extend(self.submit(id));
                     }
                     Action::CancelRequest { id } => drop(self.live.take_if(|(live, _)| *live == id)),
-                    Action::WriteCert { id, certificate } => {
-                        self.stored = Some(certificate);
+                    Action::WriteCert { id, certificate, serve } => {
+                        let slot = if serve { &mut self.stored } else { &mut self.stored_waiting };
+                        *slot = Some(certificate);
                         events.push_back(Event::CertWritten { id });
                     }
                     Action::SetTimer(_) => {}
@@ -124,8 +127,7 @@ impl Perennial {
             Seen::Nothing => return None,
             Seen::Issued(certificate) => {
                 let wall = scene.clocks.wall();
-                let (from, to) = (certificate.validity.not_before(), certificate.validity.not_after());
-                if from <= wall.after(SKEW) && wall <= to.after(SKEW) {
+                if wall <= certificate.validity.not_after().after(SKEW) {
                     return Some(Event::CsrIssued { id, certificate });
                 }
                 Failure::BadCertificate
@@ -172,6 +174,9 @@ impl Holder for Perennial {
         let setup = Setup {
             template: self.world.borrow().template.clone(),
             certificate: self.stored.clone(),
+            waiting: self.stored_waiting.clone().filter(|waiting| {
+                waiting.validity.not_before() > now(&self.world).unix && Some(waiting) != self.stored.as_ref()
+            }),
             pending: saved.as_ref().map(|(pending, _)| pending.clone()),
             ..self.setup.clone()
         };

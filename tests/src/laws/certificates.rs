@@ -6,7 +6,7 @@ use std::time::Duration;
 use perennial::{Action, Certificate, Event, Failure, Instant, Now, Policy, Reason, RotationMachine, Setup, State};
 use perennial::{UnixTime, rotation_point};
 
-use super::bounds::longest_silence;
+use super::bounds::{later, longest_silence};
 use super::clocks::ticks;
 use super::{SAMPLES, Verdict, ensure};
 use crate::trace::{Trace, can_ask, live, submitted};
@@ -71,6 +71,57 @@ fn is_wanted(machine: &RotationMachine) -> bool {
     !machine.certificate().is_some_and(foreign)
 }
 
+/// A certificate that is not valid yet displaces none that is, unless its server refused that one: every server whose clock
+/// is right would refuse the new one.
+pub fn nothing_early_displaces_a_valid_certificate(trace: &Trace) -> Verdict {
+    for (before, record) in trace.steps() {
+        displaces_nothing_valid(before, &record.event, &record.after, record.now)?;
+    }
+    Ok(())
+}
+
+/// The same of one step.
+pub(crate) fn displaces_nothing_valid(
+    before: &RotationMachine,
+    event: &Event,
+    after: &RotationMachine,
+    now: Now,
+) -> Verdict {
+    let (Some(old), Some(new)) = (before.certificate_at(now.unix), after.certificate()) else { return Ok(()) };
+    let is_early = old != new && new.validity.not_before() > now.unix;
+    let refused = || before.checkpoint().refused || matches!(event, Event::CertRefused { .. });
+    ensure!(!is_early || refused(), "{new}, which is not valid yet, displaces {old} at {now}");
+    Ok(())
+}
+
+/// What waits is served from its notBefore on, without any event but Ticks, unless nobody wants it by then.
+pub fn what_waits_takes_its_turn(trace: &Trace) -> Verdict {
+    for (now, machine) in trace.fresh_snapshots(SAMPLES) {
+        takes_its_turn(machine, now)?;
+    }
+    Ok(())
+}
+
+/// The same of one moment.
+pub(crate) fn takes_its_turn(machine: &RotationMachine, mut now: Now) -> Verdict {
+    let Some(waiting) = machine.waiting() else { return Ok(()) };
+    let (mut machine, begins) = (machine.clone(), waiting.validity.not_before());
+    // Some wait for years.
+    for _ in 0..2_000 {
+        if now.unix >= begins || machine.waiting().is_none() {
+            let _ = machine.handle(Event::Tick, now);
+            let is_wanted = machine.template().is_none_or(|template| template.satisfied_by(waiting));
+            let served = machine.certificate() == Some(waiting) && machine.waiting().is_none();
+            ensure!(!is_wanted || served, "at {now} it is the turn of {waiting}: {machine}");
+            return Ok(());
+        }
+        let deadline = machine.deadline().ok_or("something waits, and no Tick is wanted")?;
+        now = later(now, deadline.since(now.instant));
+        let _ = machine.handle(Event::Tick, now);
+    }
+    Ok(())
+}
+
 /// How good a certificate is, as its holder sees it.
 struct Quality {
     own: bool,
@@ -114,8 +165,17 @@ pub fn every_issued_certificate_gets_written(trace: &Trace) -> Verdict {
         let taken = matches!(&record.event, Event::CsrIssued { id, certificate }
             if live(before) == Some(*id) && record.after.certificate() == Some(certificate));
         ensure!(!taken || record.written().is_some(), "{} at {} is not written", record.event, record.now);
+        let waits = matches!(&record.event, Event::CsrIssued { id, certificate }
+            if live(before) == Some(*id) && record.after.waiting() == Some(certificate));
+        ensure!(!waits || record.after.is_unwritten(), "{} at {} is not to be written", record.event, record.now);
     }
-    for (now, machine) in trace.snapshots(SAMPLES).filter(|(_, machine)| machine.is_unwritten()) {
+    // What waits need not be written once nobody wants it.
+    let is_owed = |machine: &RotationMachine| {
+        let wanted = |waiting| machine.template().is_none_or(|template| template.satisfied_by(waiting));
+        let of_held = machine.checkpoint().unwritten.is_some_and(|write| write.serve);
+        machine.is_unwritten() && (of_held || machine.waiting().is_some_and(|waiting| wanted(waiting)))
+    };
+    for (now, machine) in trace.snapshots(SAMPLES).filter(|(_, machine)| is_owed(machine)) {
         let most = trace.policy.write.cap().max(trace.policy.write.longest()) + Duration::from_millis(1);
         let mut soon = ticks(machine, now).take_while(|(at, _)| at.instant.since(now.instant) <= most);
         let writes = soon.any(|(_, actions)| { actions }.any(|action| matches!(action, Action::WriteCert { .. })));
@@ -158,11 +218,11 @@ pub(crate) fn asks_before_expiry(policy: &Policy, machine: &RotationMachine, now
 /// When the budget, and when the spacing, let a request be made for this reason.
 fn allowed(policy: &Policy, machine: &RotationMachine, reason: Reason, now: Now) -> (Instant, Instant) {
     let Some(pending) = machine.pending(now) else { return Default::default() };
-    let later = |at: UnixTime| now.instant.after(at.since(now.unix));
+    let instant = |at: UnixTime| now.instant.after(at.since(now.unix));
     let tokens = if matches!(reason, Reason::Asked | Reason::TemplateNotSatisfied) { 2 } else { 1 };
     let ahead = policy.budget.refill() * (policy.budget.size() - tokens);
     let spacing = policy.spacing.max(Duration::from_millis(1));
-    (later(pending.budget_whole.before(ahead)), later(pending.submitted.after(spacing)))
+    (instant(pending.budget_whole.before(ahead)), instant(pending.submitted.after(spacing)))
 }
 
 /// Whatever happened before: once the signer answers, a certificate is had within a time the policy tells, and from

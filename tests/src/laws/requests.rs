@@ -66,7 +66,7 @@ pub fn stale_replies_change_nothing(trace: &Trace) -> Verdict {
             if record.reports_on().is_some_and(|id| writing == Some(id)) {
                 writing = None;
             }
-            if let Some((id, _)) = record.written() {
+            if let Some((id, ..)) = record.written() {
                 (writing, written) = (Some(id), Some(id));
             }
         }

@@ -38,8 +38,13 @@ pub(crate) fn goes_on(policy: &Arc<Policy>, seed: u64, machine: &RotationMachine
     let is_foreign = |held: &Arc<Certificate>| {
         !held.provisional && machine.template().is_some_and(|template| template.common_name() != held.common_name)
     };
-    if machine.state() != State::NotEnabled && machine.certificate().is_some_and(is_foreign) {
-        ensure!(restarted.certificate().is_none(), "a restart at {now} begins with another party's certificate");
+    let [held, waits] = [machine.certificate(), machine.waiting()].map(|held| held.is_some_and(is_foreign));
+    if machine.state() != State::NotEnabled && (held || waits) {
+        ensure!(
+            !held || restarted.certificate().is_none(),
+            "a restart at {now} begins with another party's certificate"
+        );
+        ensure!(!waits || restarted.waiting().is_none(), "a restart at {now} waits for another party's certificate");
         return Ok(());
     }
     ensure!(restarted.rotation_point() == machine.rotation_point(), "the rotation point moves in a restart at {now}");
@@ -80,6 +85,7 @@ fn restart(
         signer: machine.state() != State::NotEnabled,
         template: machine.template().cloned(),
         certificate: machine.certificate().cloned(),
+        waiting: machine.waiting().cloned(),
         unwritten: false,
         rotate_now: false,
         pending,

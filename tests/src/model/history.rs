@@ -20,6 +20,8 @@ pub(super) enum Fact {
     Wanted(Option<Arc<Template>>),
     Signer(bool),
     Held(Arc<Certificate>),
+    /// This is to be held when it is valid; or nothing is any more.
+    Waits(Option<Arc<Certificate>>),
     RefusedByServer,
     AskedFor,
     /// An earlier run asked for this, and left a pace to keep.
@@ -43,8 +45,8 @@ pub(super) enum Fact {
     Retry(Between),
     /// Earlier failures no longer count.
     Forgiven,
-    /// A certificate is to be made durable.
-    Unwritten(u64),
+    /// A certificate is to be made durable: the one held, or the one that waits.
+    Unwritten(u64, bool),
     WriteAgain(Between),
     WriteSent,
     WriteFailed,
@@ -78,6 +80,20 @@ impl History {
         self.last(|_, fact| if let Fact::Held(certificate) = fact { Some(certificate) } else { None })
     }
 
+    /// What is to be held when it is valid.
+    pub(super) fn waits(&self) -> Option<&Arc<Certificate>> {
+        self.last(|_, fact| match fact {
+            Fact::Waits(certificate) => Some(certificate.as_ref()),
+            Fact::Held(_) => Some(None),
+            _ => None,
+        })?
+    }
+
+    /// What decides whether another one is due.
+    pub(super) fn relied_on(&self) -> Option<&Arc<Certificate>> {
+        self.waits().or_else(|| self.held())
+    }
+
     /// Whether its server refused the certificate held.
     pub(super) fn refused(&self) -> bool {
         let answer = |_, fact: &Fact| match fact {
@@ -92,7 +108,7 @@ impl History {
     pub(super) fn asked_for(&self) -> bool {
         let answer = |_, fact: &Fact| match fact {
             Fact::AskedFor => Some(true),
-            Fact::Held(_) => Some(false),
+            Fact::Held(_) | Fact::Waits(Some(_)) => Some(false),
             _ => None,
         };
         self.last(answer).unwrap_or(false)
@@ -163,32 +179,34 @@ impl History {
         self.last(answer).unwrap_or(ALWAYS)
     }
 
-    /// The certificate that is yet to be made durable: by which name, and when it is written again.
-    pub(super) fn unwritten(&self) -> Option<(u64, Between)> {
+    /// The certificate that is yet to be made durable: by which name, whether it is the one held, and when it is written
+    /// again.
+    pub(super) fn unwritten(&self) -> Option<(u64, bool, Between)> {
         let again = self.last(|_, fact| match fact {
             Fact::WriteAgain(between) => Some(*between),
             _ => None,
         });
-        let id = self.last(|_, fact| match fact {
-            Fact::Unwritten(id) => Some(Some(*id)),
+        let of = self.last(|_, fact| match fact {
+            Fact::Unwritten(id, held) => Some(Some((*id, *held))),
             Fact::Durable => Some(None),
             _ => None,
         })?;
-        Some((id?, again?))
+        let (id, held) = of?;
+        Some((id, held, again?))
     }
 
     /// Whether a write is under way.
     pub(super) fn is_writing(&self) -> bool {
         let answer = |_, fact: &Fact| match fact {
             Fact::WriteSent => Some(true),
-            Fact::WriteFailed | Fact::Durable | Fact::Unwritten(_) => Some(false),
+            Fact::WriteFailed | Fact::Durable | Fact::Unwritten(..) => Some(false),
             _ => None,
         };
         self.last(answer).unwrap_or(false)
     }
 
     pub(super) fn failed_writes(&self) -> u32 {
-        let since = self.0.iter().rev().take_while(|(_, fact)| !matches!(fact, Fact::Unwritten(_)));
+        let since = self.0.iter().rev().take_while(|(_, fact)| !matches!(fact, Fact::Unwritten(..)));
         since.map(|(_, fact)| u32::from(matches!(fact, Fact::WriteFailed))).sum()
     }
 
@@ -201,7 +219,7 @@ impl History {
     pub(super) fn was_rotating(&self) -> bool {
         let answer = |_, fact: &Fact| match fact {
             Fact::Looked(reason) => Some(*reason == Some(Reason::RotationPoint)),
-            Fact::Held(_) => Some(false),
+            Fact::Held(_) | Fact::Waits(Some(_)) => Some(false),
             _ => None,
         };
         self.last(answer).unwrap_or(false)

@@ -48,11 +48,11 @@ impl Model {
             Event::CsrIssued { id, certificate } => self.issued(id.get(), certificate, now),
             Event::CsrFailed { failure, retry_after, .. } => self.failed(*failure, *retry_after, now),
             Event::CertWritten { id } | Event::WriteFailed { id }
-                if history.unwritten().is_none_or(|(unwritten, _)| unwritten != id.get()) =>
+                if history.unwritten().is_none_or(|(unwritten, ..)| unwritten != id.get()) =>
             {
                 return false;
             }
-            Event::CertWritten { .. } => history.push(now, Fact::Durable),
+            Event::CertWritten { .. } => self.durable(now),
             Event::WriteFailed { .. } if !history.is_writing() => return false,
             Event::WriteFailed { .. } => self.write_failed(now),
             Event::CertReplaced(found) => return self.replaced(found.as_ref(), now),
@@ -71,21 +71,33 @@ impl Model {
         true
     }
 
-    /// What was issued is held if that is no loss, and counts as a failure if it is not what was asked for.
+    /// What was issued is held if that is no loss, or waits until it is valid, and counts as a failure if it is not what
+    /// was asked for.
     fn issued(&mut self, id: u64, issued: &Arc<Certificate>, now: Now) {
-        let fits = self.history.last_asked().is_none_or(|asked| asked.satisfied_by(issued));
+        let asked = self.history.last_asked();
+        let fits = asked.is_none_or(|asked| asked.satisfied_by(issued));
+        let another = asked.is_some_and(|asked| asked.common_name() != issued.common_name);
+        let latest = match self.valid(now) {
+            Some(held) => unix(held.validity.not_after()),
+            None => unix(now.unix) + 86_400_000,
+        };
+        let too_early = unix(issued.validity.not_before()) > latest.max(unix(now.unix));
         let wrong = match () {
-            () if is_expired(issued, now) => Some(Failure::BadCertificate),
-            () if self.history.last_asked().is_some_and(|asked| asked.common_name() != issued.common_name) => {
-                Some(Failure::BadCertificate)
-            }
+            () if is_expired(issued, now) || another || too_early => Some(Failure::BadCertificate),
             () if !fits => Some(Failure::Unsatisfying),
             () if issued.provisional || self.is_past_rotation_point(issued, now) => Some(Failure::AlreadyDue),
             () => None,
         };
-        if self.is_no_loss(issued, now) {
-            self.history.push(now, Fact::Held(issued.clone()));
-            self.must_write(id, now);
+        if wrong != Some(Failure::BadCertificate) {
+            if self.has_to_wait(issued, now) {
+                self.history.push(now, Fact::Waits(Some(issued.clone())));
+                if !self.history.unwritten().is_some_and(|(_, held, _)| held) {
+                    self.must_write(id, false, now);
+                }
+            } else if self.is_no_loss(issued, now) && !self.is_early_beside_a_valid_one(issued, now) {
+                self.history.push(now, Fact::Held(issued.clone()));
+                self.must_write(id, true, now);
+            }
         }
         match wrong {
             Some(failure) => self.failed(failure, None, now),
@@ -95,6 +107,53 @@ impl Model {
             }
         }
         self.history.push(now, Fact::KeySpent);
+    }
+
+    fn valid(&self, now: Now) -> Option<&Arc<Certificate>> {
+        self.history.held().filter(|held| !is_expired(held, now))
+    }
+
+    /// Not valid yet, while one is held that is: it displaces nothing.
+    fn is_early_beside_a_valid_one(&self, new: &Certificate, now: Now) -> bool {
+        new.validity.not_before() > now.unix && self.valid(now).is_some()
+    }
+
+    /// Only for what is flawless it is worth waiting.
+    fn has_to_wait(&self, new: &Certificate, now: Now) -> bool {
+        self.is_early_beside_a_valid_one(new, now) && !is_expired(new, now) && self.rank(new, now) == 4
+    }
+
+    /// What waits is held from its notBefore on; or earlier, if nothing else is valid or accepted.
+    pub(super) fn take_turn(&mut self, now: Now) {
+        let needed = self.history.refused() || self.valid(now).is_none();
+        let Some(waits) = self.history.waits().filter(|waits| needed || waits.validity.not_before() <= now.unix) else {
+            return;
+        };
+        let waits = waits.clone();
+        if self.is_no_loss(&waits, now) {
+            let asked_since = self.history.asked_for();
+            self.history.push(now, Fact::Held(waits));
+            if asked_since {
+                self.history.push(now, Fact::AskedFor);
+            }
+            let id = self.next_id();
+            self.must_write(id, true, now);
+        } else {
+            self.history.push(now, Fact::Waits(None));
+            if self.history.unwritten().is_some_and(|(_, held, _)| !held) {
+                self.history.push(now, Fact::Durable);
+            }
+        }
+    }
+
+    /// What was to be written is. If that is the one held, the one that waits is written once more.
+    fn durable(&mut self, now: Now) {
+        let of_held = self.history.unwritten().is_some_and(|(_, held, _)| held);
+        self.history.push(now, Fact::Durable);
+        if of_held && self.history.waits().is_some() {
+            let id = self.next_id();
+            self.must_write(id, false, now);
+        }
     }
 
     /// An attempt came to nothing: wait, from when there is a token again.
@@ -147,8 +206,8 @@ impl Model {
         }
     }
 
-    fn must_write(&mut self, id: u64, now: Now) {
-        self.history.push(now, Fact::Unwritten(id));
+    fn must_write(&mut self, id: u64, held: bool, now: Now) {
+        self.history.push(now, Fact::Unwritten(id, held));
         self.history.push(now, Fact::WriteAgain((instant(now), instant(now))));
     }
 
@@ -159,30 +218,40 @@ impl Model {
         self.history.push(now, Fact::WriteAgain((at(shortest), at(longest))));
     }
 
-    /// Somebody changed the store. What is no loss is held and is durable already; else ours is written again.
+    /// Somebody changed the store. What is no loss is held and is durable already, what is not valid yet waits; else ours
+    /// is written again.
     fn replaced(&mut self, found: Option<&Arc<Certificate>>, now: Now) -> bool {
-        let (held, unwritten) = (self.history.held().cloned(), self.history.unwritten().is_some());
-        let valid = held.as_ref().filter(|held| !is_expired(held, now));
+        let writes_held = self.history.unwritten().is_some_and(|(_, held, _)| held);
         let fingerprint = |certificate: &Arc<Certificate>| certificate.fingerprint;
-        if found.is_some() && found.map(fingerprint) == held.as_ref().map(fingerprint) {
-            self.history.push(now, Fact::Durable);
-            return unwritten;
-        }
-        let begun = |found: &Certificate| found.validity.not_before() <= now.unix;
-        if let Some(found) = found.filter(|found| (begun(found) || valid.is_none()) && self.is_no_loss(found, now)) {
-            self.history.push(now, Fact::Held(found.clone()));
-            self.history.push(now, Fact::Durable);
-            if self.due(now).is_none() {
-                self.history.push(now, Fact::Forgiven);
+        if found.is_some() && found.map(fingerprint) == self.history.held().map(fingerprint) {
+            if writes_held {
+                self.durable(now);
             }
-            return true;
+            return writes_held;
         }
-        let write = self.history.signer() && !unwritten && valid.is_some_and(|held| !held.provisional);
-        if write {
+        let mut news = false;
+        match found {
+            Some(found) if self.has_to_wait(found, now) => {
+                news = self.history.waits() != Some(found);
+                self.history.push(now, Fact::Waits(Some(found.clone())));
+            }
+            Some(found) if !self.is_early_beside_a_valid_one(found, now) && self.is_no_loss(found, now) => {
+                self.history.push(now, Fact::Held(found.clone()));
+                self.history.push(now, Fact::Durable);
+                if self.due(now).is_none() {
+                    self.history.push(now, Fact::Forgiven);
+                }
+                return true;
+            }
+            _ => {}
+        }
+        let ours = self.valid(now).is_some_and(|held| !held.provisional);
+        if self.history.signer() && !writes_held && ours {
             let id = self.next_id();
-            self.must_write(id, now);
+            self.must_write(id, true, now);
+            news = true;
         }
-        write
+        news
     }
 
     /// How good a certificate is that has not expired: ours before somebody else's and a borrowed one, then with every

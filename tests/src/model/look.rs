@@ -13,7 +13,7 @@ impl Model {
     /// Why a new certificate is wanted: the first of these that is true.
     pub(super) fn due(&self, now: Now) -> Option<Reason> {
         let history = &self.history;
-        let Some(held) = history.held() else { return Some(Reason::NoCertificate) };
+        let Some(held) = history.relied_on() else { return Some(Reason::NoCertificate) };
         let reasons = [
             (Reason::Expired, is_expired(held, now)),
             (Reason::Provisional, held.provisional),
@@ -32,11 +32,13 @@ impl Model {
             due.cancel = Some(id);
             self.failed(Failure::TimedOut, None, now);
         }
+        self.take_turn(now);
         self.shorten_wait(now);
-        if let (Some((id, again)), Some(held)) = (self.history.unwritten(), self.history.held().cloned())
+        if let Some((id, held, again)) = self.history.unwritten()
+            && let Some(certificate) = if held { self.history.held() } else { self.history.waits() }.cloned()
             && self.has_come(again, record.written().is_some(), now, Fact::WriteAgain)
         {
-            due.write = Some((id, held));
+            due.write = Some((id, certificate, held));
             let again = instant(now) + millis(self.policy.write.cap());
             self.history.push(now, Fact::WriteSent);
             self.history.push(now, Fact::WriteAgain((again, again)));
@@ -117,8 +119,8 @@ impl Model {
     pub(super) fn next_look(&mut self, record: &Record) -> Verdict {
         let (now, looks) = (record.now, record.after.deadline().map(|at| Millis::from(at.as_millis())));
         let asks = self.history.signer() && self.history.wanted().is_some();
-        let known = if asks { Some(self.known_moments(now)) } else { None };
-        let write = self.history.unwritten().map(|(_, again)| again);
+        let known = if asks || self.history.waits().is_some() { Some(self.known_moments(now)) } else { None };
+        let write = self.history.unwritten().map(|(.., again)| again);
         let due = self.history.last_look().filter(|_| asks && self.history.out().is_none());
         let (earliest, latest) = self.history.retry();
         let allowed = due.map(|reason| self.allowed(tokens(reason)));
@@ -147,7 +149,9 @@ impl Model {
     fn known_moments(&self, now: Now) -> Millis {
         let by_wall_clock = |at: Millis| (at > unix(now.unix)).then(|| instant(now) + at - unix(now.unix));
         let held = self.history.held();
-        let rotates = held.and_then(|held| by_wall_clock(unix(rotation_point(&self.policy, self.seed, held))));
+        let relied_on = self.history.relied_on();
+        let rotates = relied_on.and_then(|held| by_wall_clock(unix(rotation_point(&self.policy, self.seed, held))));
+        let begins = self.history.waits().and_then(|waits| by_wall_clock(unix(waits.validity.not_before())));
         let expires = held.and_then(|held| by_wall_clock(unix(held.validity.not_after()) + 1));
         let times_out = self.history.out().map(|(_, since)| since + self.timeout());
         let superseded = times_out.is_some() && self.history.last_asked() != self.history.wanted();
@@ -155,7 +159,7 @@ impl Model {
         // The clocks are looked at on a grid of their own.
         let grid = millis(self.policy.max_sleep).max(1);
         let checks = instant(now) + grid - (instant(now) - Millis::from(self.seed)).rem_euclid(grid);
-        [rotates, expires, times_out, supersedes].into_iter().flatten().fold(checks, Millis::min)
+        [rotates, begins, expires, times_out, supersedes].into_iter().flatten().fold(checks, Millis::min)
     }
 
     pub(super) fn timeout(&self) -> Millis {

@@ -312,6 +312,7 @@ impl Node {
             template: Some(Arc::new(Template::node("worker-1"))),
             common_name: None,
             credential,
+            waiting: None,
             unwritten: false,
             rotate_now: false,
             pending: None,

@@ -96,6 +96,7 @@ impl World {
             template: Some(Arc::new(template(serving))),
             common_name: None,
             credential: None,
+            waiting: None,
             unwritten: false,
             rotate_now: false,
             pending: None,

@@ -2,7 +2,7 @@
 
 use perennial_tests::field::{Conduct, Happening, Scenario};
 
-use super::{HOUR, MINUTE, ZERO};
+use super::{HOUR, MINUTE, ZERO, refusal};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -31,7 +31,10 @@ fn ahead_past_expiry() -> Scenario {
         .at(ZERO, Happening::ClockAhead(48 * 3600))
         .at(ZERO, Happening::Requests(Conduct::signs_after(ZERO)))
         .at(2 * HOUR, Happening::ClockAhead(0))
-        .conceding(HOUR, "what is unusable is refused, and a refusal is asked again after minutes, then after an hour")
+        .conceding(
+            refusal(),
+            "what is unusable is refused, and a refusal is asked again after minutes, then after an hour",
+        )
 }
 
 /// A clock so far behind that a fresh certificate, dated back by five minutes, is not valid yet; set right after an hour.
@@ -52,13 +55,14 @@ fn set_right_from_ahead() -> Scenario {
 }
 
 /// A clock that was right, and is set back by six hours for good. Who looks at the clock again rotates six hours later,
-/// which is too late, and then refuses what is not valid yet. Who does neither gets along: until it restarts, client-go.
+/// which is too late, and serves the new certificate six hours after that, unless a server refuses the old one. Who does
+/// neither gets along: until it restarts, client-go.
 fn set_back_wrongly() -> Scenario {
     Scenario::new("clock set back 6 h at 2 h")
         .holding(ZERO)
         .at(2 * HOUR, Happening::ClockAhead(-6 * 3600))
         .lasting(36 * HOUR)
-        .conceding(12 * HOUR, "the wall clock is believed: what it calls not valid yet is refused")
+        .conceding(6 * HOUR + refusal(), "the wall clock is believed: it calls valid what is not")
 }
 
 /// Timers stand still in suspend: <https://github.com/golang/go/issues/35012>,

@@ -2,7 +2,7 @@
 
 use perennial_tests::field::{Conduct, Happening, Scenario};
 
-use super::{DAY, HOUR, MINUTE, REFUSED, ZERO, every, named};
+use super::{DAY, HOUR, MINUTE, REFUSED, ZERO, every, named, refusal};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -28,7 +28,7 @@ fn denied_then_allowed() -> Scenario {
     Scenario::new("denied for 3 h, then allowed")
         .at(ZERO, Happening::Requests(Conduct::Denies))
         .at(3 * HOUR, Happening::Requests(Conduct::WELL))
-        .conceding(HOUR, REFUSED)
+        .conceding(refusal(), REFUSED)
 }
 
 /// A failed renewal must not cost the certificate that is still valid:

@@ -2,7 +2,7 @@
 
 use perennial_tests::field::{Api, Conduct, Happening, Scenario};
 
-use super::{DAY, HOUR, MINUTE, SPREAD, ZERO, every};
+use super::{DAY, HOUR, MINUTE, SPREAD, ZERO, every, outage};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -22,7 +22,7 @@ fn down_for_six_hours() -> Scenario {
     Scenario::new("API down for 6 h")
         .at(ZERO, Happening::Api(Api::Down))
         .at(6 * HOUR + MINUTE / 2, Happening::Api(Api::Up))
-        .conceding(4 * MINUTE, SPREAD)
+        .conceding(outage(), SPREAD)
 }
 
 /// The control plane starts after its nodes; 128 s between attempts were too long:
@@ -31,7 +31,7 @@ fn up_after_five_minutes() -> Scenario {
     Scenario::new("API up after 5 min")
         .at(ZERO, Happening::Api(Api::Down))
         .at(5 * MINUTE, Happening::Api(Api::Up))
-        .conceding(4 * MINUTE, SPREAD)
+        .conceding(outage(), SPREAD)
 }
 
 /// The valid certificate has to last: <https://github.com/istio/istio/issues/56452>
@@ -49,7 +49,7 @@ fn down_past_expiry() -> Scenario {
         .holding(22 * HOUR)
         .at(ZERO, Happening::Api(Api::Down))
         .at(4 * HOUR + MINUTE / 2, Happening::Api(Api::Up))
-        .conceding(4 * MINUTE, SPREAD)
+        .conceding(outage(), SPREAD)
 }
 
 /// A server that limits its clients' rate, and tells them: <https://github.com/agent-substrate/substrate/pull/1421>
@@ -57,7 +57,7 @@ fn throttled() -> Scenario {
     Scenario::new("429, Retry-After: 60, for 2 h")
         .at(ZERO, Happening::Api(Api::Throttles(MINUTE)))
         .at(2 * HOUR, Happening::Api(Api::Up))
-        .conceding(4 * MINUTE, SPREAD)
+        .conceding(outage() + MINUTE, SPREAD)
 }
 
 /// A connection that comes and goes, while nobody approves: <https://github.com/linkerd/linkerd2/issues/13136>

@@ -8,6 +8,7 @@ mod failures;
 mod policies;
 mod requests;
 mod restarts;
+mod waiting;
 mod words;
 mod writes;
 
@@ -169,6 +170,6 @@ fn cancelled(actions: &[Action]) -> Option<RequestId> {
 
 fn written(actions: &[Action]) -> Option<(RequestId, Arc<Certificate>)> {
     actions.iter().find_map(|action| {
-        if let Action::WriteCert { id, certificate } = action { Some((*id, certificate.clone())) } else { None }
+        if let Action::WriteCert { id, certificate, .. } = action { Some((*id, certificate.clone())) } else { None }
     })
 }

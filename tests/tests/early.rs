@@ -1,0 +1,84 @@
+//! Certificates that are not valid yet, over sockets and on disk.
+
+mod support;
+
+use std::path::Path;
+use std::time::Duration;
+
+use perennial::{State, UnixTime};
+use perennial_kubernetes::server::faults::Plan;
+use perennial_kubernetes::server::{Options, Random};
+use perennial_pki::Credential;
+use perennial_std::{Directory, clock};
+use support::{BOUND, issued, new_authority, node, on_both, serve_at, stored};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn dated(path: &Path) -> usize {
+    path.read_dir()
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("-20"))
+        .count()
+}
+
+/// Its pair is durable beside the one in use, a restart finds it, and a server that refuses the one in use gets it.
+#[test]
+fn early_certificate_waits_on_disk_and_is_served_when_needed() {
+    on_both(|runtime| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        // What is issued early begins in two hours: the one held has to last longer.
+        let options = Options { signing_duration: DAY, ..Options::default() };
+        let server = serve_at(([127, 0, 0, 1], 0).into(), new_authority(), options);
+        let handle = node(runtime, &server.cluster).keeping(path).start();
+        let held = issued(&handle, 1);
+
+        let plan = Plan::parse("rules: [{ fault: { certificate: notYetValid } }]").unwrap();
+        server.handle.with_api(|api, now| api.set_faults(plan, now));
+        handle.rotate_now();
+        let waits = handle.wait_for(BOUND, |now| now.waiting.is_some() && !now.unwritten).unwrap();
+        let waiting = waits.waiting.clone().unwrap();
+        assert!(matches!(waits.state, State::Resting { .. }) && waits.last_error.is_none(), "{waits:?}");
+        assert_eq!(handle.credential().unwrap().chain(), held.chain());
+        assert_eq!(stored(path).chain(), held.chain(), "and the link stays where it is");
+        handle.shutdown();
+
+        let asked = server.csr_names().len();
+        let handle = node(runtime, &server.cluster).keeping(path).start();
+        let again = handle.wait_for(BOUND, |now| matches!(now.state, State::Resting { .. })).unwrap();
+        assert_eq!(again.waiting.as_ref().unwrap().chain(), waiting.chain(), "a restart finds it again");
+        let files = dated(path);
+        handle.refused(&held);
+        handle.wait_for(BOUND, |now| now.waiting.is_none() && !now.unwritten).unwrap();
+        assert_eq!(handle.credential().unwrap().chain(), waiting.chain());
+        assert_eq!((stored(path).chain(), dated(path)), (waiting.chain(), files), "under the name that it had");
+        assert_eq!(server.csr_names().len(), asked, "nothing more was asked");
+        handle.shutdown();
+    });
+}
+
+/// What a crash between issue and use leaves.
+#[test]
+fn pair_written_ahead_is_found_beside_the_one_in_use() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Directory::open(directory.path(), "kubelet-client").unwrap();
+    let now = clock::now().unix;
+    let (held, waiting) = (pair(now, 0), pair(now, 2));
+    store.write(&held, now).unwrap();
+    store.write_ahead(&waiting, now).unwrap();
+    store.write_ahead(&waiting, now).unwrap();
+    assert_eq!(dated(directory.path()), 2, "once is enough");
+    let loaded = store.load(now).unwrap();
+    assert_eq!(loaded.credential.unwrap().0.chain(), held.chain());
+    assert_eq!(loaded.waiting.unwrap().chain(), waiting.chain());
+    store.write(&waiting, now).unwrap();
+    let loaded = store.load(now).unwrap();
+    assert_eq!((loaded.credential.unwrap().0.chain(), dated(directory.path())), (waiting.chain(), 2));
+}
+
+fn pair(now: UnixTime, hours: u32) -> Credential {
+    let mut random = Random::from_os().unwrap();
+    let begins = now.after(HOUR * hours);
+    new_authority().client_credential("system:node:a", &["system:nodes"], &mut random, begins, DAY / 2).unwrap()
+}

@@ -1,0 +1,193 @@
+//! Certificates that are not valid yet: they wait, and displace nothing that is valid.
+
+use perennial::{Event, Failure, Reason, State};
+
+use super::*;
+
+/// A certificate that begins so long after the beginning of virtual time, and lives for a day.
+fn early(serial: u64, begins: Duration) -> Certificate {
+    issued(&node(), serial, begins, DAY)
+}
+
+/// A holder of a certificate of a day that was issued a successor which begins an hour from now.
+fn waiting() -> (Holder, Certificate, RequestId) {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    let asked = holder.ask();
+    let begins = Duration::from_millis(holder.now.instant.as_millis()) + HOUR;
+    let next = early(2, begins);
+    holder.issue(asked.id, &next);
+    (holder, next, asked.id)
+}
+
+fn serves_later(actions: &[Action]) -> Option<&Certificate> {
+    actions.iter().find_map(|action| match action {
+        Action::WriteCert { certificate, serve: false, .. } => Some(&**certificate),
+        _ => None,
+    })
+}
+
+#[test]
+fn early_certificate_is_stored_and_served_from_its_begin() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    let asked = holder.ask();
+    let next = early(2, Duration::from_millis(asked.at.as_millis()) + HOUR);
+    let actions = holder.issue(asked.id, &next);
+    assert_eq!(serves_later(&actions), Some(&next));
+    assert!(holder.serves(&fresh(DAY)), "the one that is valid stays");
+    assert_eq!((holder.machine.due(holder.now), holder.machine.last_failure()), (None, None), "it counts as progress");
+    holder.handle(Event::CertWritten { id: asked.id });
+    assert!(!holder.machine.is_unwritten());
+    assert!(holder.watch(HOUR - SECOND).is_empty() && holder.serves(&fresh(DAY)));
+    assert!(holder.watch(SECOND).is_empty() && holder.serves(&next));
+    assert!(holder.machine.is_unwritten() && holder.machine.waiting().is_none(), "it is put in use now");
+    assert!(matches!(holder.machine.state(), State::Resting { .. }));
+}
+
+#[test]
+fn early_certificate_is_served_when_the_wall_clock_steps_to_its_begin() {
+    let (mut holder, next, _) = waiting();
+    holder.now.unix = holder.now.unix.after(HOUR);
+    let actions = holder.tick();
+    assert!(holder.serves(&next));
+    assert!(actions.iter().any(|action| matches!(action, Action::WriteCert { serve: true, .. })));
+}
+
+#[test]
+fn early_certificate_is_served_at_once_if_the_one_held_is_refused() {
+    let (mut holder, next, _) = waiting();
+    holder.handle(Event::CertRefused { fingerprint: fresh(DAY).fingerprint });
+    assert!(holder.serves(&next));
+    assert_eq!(holder.machine.due(holder.now), None);
+}
+
+#[test]
+fn early_answer_for_a_refused_certificate_is_served_at_once() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    holder.tick();
+    let (id, ..) =
+        submitted(&holder.handle(Event::CertRefused { fingerprint: fresh(DAY).fingerprint })).expect("asked");
+    holder.issue(id, &early(2, HOUR));
+    assert!(holder.serves(&early(2, HOUR)));
+}
+
+#[test]
+fn early_certificate_is_served_when_the_one_held_expires() {
+    let (mut holder, next, _) = waiting();
+    // The clock was set back after the successor was issued.
+    holder.now.unix = holder.now.unix.before(HOUR);
+    holder.tick();
+    holder.now.unix = mint::EPOCH.after(DAY + SECOND);
+    holder.tick();
+    assert!(holder.serves(&next));
+}
+
+#[test]
+fn early_certificate_without_a_valid_one_is_served_within_a_day() {
+    let expired = mint::certificate(&node(), 9, mint::EPOCH.before(DAY), HOUR);
+    for held in [None, Some(expired)] {
+        let mut holder = Holder::with(held.clone());
+        let asked = holder.ask();
+        holder.issue(asked.id, &early(2, DAY));
+        assert!(holder.serves(&early(2, DAY)), "instead of {held:?}");
+        assert_eq!(holder.machine.last_failure(), None);
+
+        let mut holder = Holder::with(held.clone());
+        let asked = holder.ask();
+        holder.issue(asked.id, &early(2, DAY + SECOND));
+        assert_eq!(holder.machine.certificate(), held.map(Arc::new).as_ref());
+        assert_eq!(holder.machine.last_failure(), Some(Failure::BadCertificate));
+        assert!(holder.waits() >= 150 * SECOND, "asked again on the refused delay");
+    }
+}
+
+#[test]
+fn early_certificate_that_begins_after_expiry_is_a_bad_one() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    let asked = holder.ask();
+    let actions = holder.issue(asked.id, &early(2, DAY + SECOND));
+    assert_eq!((written(&actions), holder.machine.waiting()), (None, None));
+    assert_eq!(holder.machine.last_failure(), Some(Failure::BadCertificate));
+    assert!(holder.serves(&fresh(DAY)));
+}
+
+#[test]
+fn early_certificate_with_a_fault_does_not_wait() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    let asked = holder.ask();
+    holder.issue(asked.id, &mint::trimmed(early(2, DAY * 19 / 20)));
+    assert_eq!((holder.machine.waiting(), holder.machine.last_failure()), (None, Some(Failure::Unsatisfying)));
+}
+
+#[test]
+fn early_certificate_in_the_store_waits_and_the_valid_one_is_put_back() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    holder.tick();
+    let next = early(2, HOUR);
+    let actions = holder.handle(Event::CertReplaced(Some(Arc::new(next.clone()))));
+    let (id, ours) = written(&actions).expect("the link is put back");
+    assert_eq!(*ours, fresh(DAY));
+    let actions = holder.handle(Event::CertWritten { id });
+    assert_eq!(serves_later(&actions), Some(&next), "and the other one is sure to be there, too");
+    holder.watch(HOUR);
+    assert!(holder.serves(&next));
+}
+
+#[test]
+fn both_certificates_become_durable_one_after_the_other() {
+    let (mut holder, asked) = Holder::asking();
+    holder.issue(asked.id, &fresh(DAY));
+    holder.handle(Event::WriteFailed { id: asked.id });
+    let (id, ..) = submitted(&{
+        holder.pass(MINUTE);
+        holder.handle(Event::RotateNow)
+    })
+    .expect("asked");
+    let next = early(2, HOUR);
+    holder.issue(id, &next);
+    let actions = holder.tick_at_deadline();
+    let (id, first) = written(&actions).or_else(|| written(&holder.tick_at_deadline())).unwrap_or_else(|| {
+        panic!("the one held is written first: {}", holder.machine);
+    });
+    assert_eq!(*first, fresh(DAY));
+    let actions = holder.handle(Event::CertWritten { id });
+    assert_eq!(serves_later(&actions), Some(&next));
+}
+
+#[test]
+fn a_wish_made_while_one_waits_is_kept_when_that_one_is_served() {
+    let (mut holder, next, _) = waiting();
+    let State::Resting { .. } = holder.machine.state() else { panic!("{}", holder.machine) };
+    holder.handle(Event::RotateNow);
+    holder.now.unix = holder.now.unix.after(HOUR);
+    holder.tick();
+    assert!(holder.serves(&next));
+    assert_eq!(holder.machine.due(holder.now), Some(Reason::Asked));
+}
+
+#[test]
+fn another_partys_certificate_is_not_served_when_its_turn_comes() {
+    let (mut holder, _, _) = waiting();
+    holder.want(Template::node("worker-2"));
+    holder.now.unix = holder.now.unix.after(HOUR);
+    holder.tick();
+    assert!(holder.serves(&fresh(DAY)) && holder.machine.waiting().is_none());
+}
+
+#[test]
+fn a_restart_goes_on_waiting() {
+    let (holder, next, _) = waiting();
+    let setup = Setup { waiting: Some(Arc::new(next.clone())), ..setup(Some(fresh(DAY))) };
+    let mut again = Holder { machine: RotationMachine::new(setup, holder.now), now: holder.now };
+    assert!(again.watch(HOUR - SECOND).is_empty() && again.serves(&fresh(DAY)));
+    again.watch(SECOND);
+    assert!(again.serves(&next));
+}
+
+#[test]
+fn without_a_signer_what_waits_is_served_in_time() {
+    let mut holder = Holder::new(Setup { signer: false, ..setup(Some(fresh(DAY))) });
+    holder.tick();
+    assert_eq!(written(&holder.handle(Event::CertReplaced(Some(Arc::new(early(2, HOUR)))))), None);
+    holder.watch(HOUR);
+    assert!(holder.serves(&early(2, HOUR)));
+}
