@@ -13,6 +13,7 @@ mod kubeconfigs;
 mod lines;
 mod metrics;
 mod observers;
+mod patience;
 mod proxies;
 mod pulse;
 mod queue;

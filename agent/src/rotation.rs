@@ -11,6 +11,7 @@ use perennial_std::{Directory, Handle, Left};
 
 use crate::cli::Runtime;
 use crate::failure::Failure;
+use crate::patience;
 use crate::reactor;
 
 /// The prefix of kubelet's client certificate files.
@@ -57,7 +58,7 @@ macro_rules! build {
             rotator = rotator.template(template);
         }
         if let Some(signer) = signer {
-            rotator = rotator.signer(signer);
+            rotator = rotator.signer(patience::bounded(signer));
         }
         for observer in observers {
             rotator = rotator.observer(observer);

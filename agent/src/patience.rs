@@ -1,0 +1,80 @@
+//! Credentials that are read from files, for loops that must not wait for a disk.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use perennial_kubernetes::cluster::Identity;
+use perennial_kubernetes::rotation::{AskAs, IdentitySource, Signer};
+
+/// A loop that waits for longer would be taken for one that hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same signer, whose credentials are given up if reading them takes longer than five seconds.
+pub(crate) fn bounded(signer: Signer) -> Signer {
+    let ask_as = match signer.ask_as {
+        AskAs::Own { bootstrap } => AskAs::Own { bootstrap: bootstrap.map(|source| within(PATIENCE, source)) },
+        AskAs::Other(source) => AskAs::Other(within(PATIENCE, source)),
+    };
+    Signer { ask_as, ..signer }
+}
+
+/// Reads on a thread of its own, one at a time: while one hangs, no other is begun.
+fn within(most: Duration, source: IdentitySource) -> IdentitySource {
+    let busy = Arc::new(AtomicBool::new(false));
+    Arc::new(move || {
+        let late = || Err(format!("reading the credential takes longer than {most:?}: its disk does not answer"));
+        if busy.swap(true, Ordering::SeqCst) {
+            return late();
+        }
+        let (found, result) = mpsc::channel::<Result<Identity, String>>();
+        let (reader, done) = (source.clone(), busy.clone());
+        let read = move || {
+            let identity = reader();
+            done.store(false, Ordering::SeqCst);
+            // It may have been given up.
+            drop(found.send(identity));
+        };
+        if thread::Builder::new().name("credential".into()).spawn(read).is_err() {
+            busy.store(false, Ordering::SeqCst);
+            return source();
+        }
+        result.recv_timeout(most).unwrap_or_else(|_| late())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn source_that_hangs_is_given_up_until_it_returns() {
+        let (release, hold) = mpsc::channel::<()>();
+        let hold = Mutex::new(hold);
+        let source = within(
+            Duration::from_millis(20),
+            Arc::new(move || {
+                hold.lock().unwrap().recv().unwrap();
+                Err("read".into())
+            }),
+        );
+        // The second one is not even begun.
+        for _ in 0..2 {
+            assert!(source().unwrap_err().contains("its disk does not answer"));
+        }
+        release.send(()).unwrap();
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            release.send(()).unwrap();
+            if source().unwrap_err() == "read" {
+                return;
+            }
+            assert!(Instant::now() < end);
+        }
+    }
+}
