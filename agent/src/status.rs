@@ -64,6 +64,8 @@ struct View {
     on_demand_at: Option<UnixTime>,
     /// Pairs that were in use before, and the files they are in.
     previous: Vec<(String, Chain)>,
+    /// The pair that is not valid yet, and is to be used from its notBefore on.
+    next: Option<(String, Chain)>,
     /// Each with what to do about it.
     problems: Vec<(String, &'static str)>,
     aside: Vec<String>,
@@ -127,14 +129,32 @@ impl View {
             let words = format!("not in order, see the problems; {}", verdict.words);
             verdict = Verdict { state: "damaged", words, good: false, ..verdict };
         }
-        let previous = previous.filter(|(file, _)| Some(file.as_str()) != found.file()).collect();
+        let previous = previous.filter(|(file, _)| Some(file.as_str()) != found.file());
+        let waiting = loaded.waiting.as_ref().map(|waiting| waiting.chain());
+        let (next, previous): (Vec<_>, Vec<_>) = previous.partition(|(_, chain)| Some(chain) == waiting);
+        let next = next.into_iter().next();
+        if let (Some((_, chain)), "due") = (&next, verdict.state) {
+            let words = format!("good, its successor is used from {} on", chain.certificate().validity.not_before());
+            verdict = Verdict { state: "good", words, good: true, rotate_at: None };
+        }
         let on_demand_at = on_demand_at.filter(|at| *at > now);
         let hook = HookState::of(directory.path(), prefix, found.chain());
-        Ok(Self { prefix: prefix.to_owned(), found, verdict, pending, on_demand_at, previous, problems, aside, hook })
+        Ok(Self {
+            prefix: prefix.to_owned(),
+            found,
+            verdict,
+            pending,
+            on_demand_at,
+            previous,
+            next,
+            problems,
+            aside,
+            hook,
+        })
     }
 
     fn to_json(&self) -> Value {
-        let previous = self.previous.iter().map(|(file, chain)| {
+        let pair = |(file, chain): &(String, Chain)| {
             let validity = chain.certificate().validity;
             json!({
                 "file": file,
@@ -142,11 +162,12 @@ impl View {
                 "not_before": validity.not_before().to_string(),
                 "not_after": validity.not_after().to_string(),
             })
-        });
+        };
         let more = json!({
             "pending": self.pending.to_json(),
             "on_demand_at": self.on_demand_at.map(|at| at.to_string()),
-            "previous": previous.collect::<Vec<_>>(),
+            "previous": self.previous.iter().map(pair).collect::<Vec<_>>(),
+            "next": self.next.as_ref().map(pair),
             "problems": self.problems.iter().map(|(problem, _)| problem).collect::<Vec<_>>(),
             "remedies": self.problems.iter().map(|(_, remedy)| remedy).collect::<Vec<_>>(),
             "set_aside": self.aside,
@@ -166,6 +187,10 @@ impl View {
             ("budget", format!("used up: a request on demand (SIGUSR1) waits until {at}, for {}", words(at.since(now))))
         }));
         lines.extend(self.hook.as_ref().map(|hook| ("hook", hook.to_text())));
+        lines.extend(self.next.iter().map(|(file, chain)| {
+            let from = chain.certificate().validity.not_before();
+            ("next", format!("{file}, serial {}, used from {from}", chain.serial()))
+        }));
         lines.extend(self.previous.iter().map(|(file, chain)| {
             let until = chain.certificate().validity.not_after();
             ("previous", format!("{file}, serial {}, valid until {until}", chain.serial()))

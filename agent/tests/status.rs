@@ -243,6 +243,21 @@ fn the_pairs_that_were_in_use_before_are_shown() {
     assert!(serials[1..].iter().all(|serial| sentences.contains(serial)), "{sentences}");
 }
 
+/// Issued by a signer whose clock is ahead, or asked for with a clock that is behind.
+#[test]
+fn pair_that_is_not_valid_yet_is_shown_as_the_next_one() {
+    let prepare = |pki: &Path, ca: &mut Ca| {
+        // Past any rotation point.
+        put(pki, &dated(CLIENT[1]), &ca.node(HOUR * 19, HOUR * 20), true);
+        put(pki, &dated(CLIENT[0]), &ca.node_from(clock::now().unix.after(HOUR / 2), HOUR * 20), false);
+    };
+    let (value, sentences, code) = status_of(prepare, &[]);
+    assert_eq!((&value["state"], code), (&"good".into(), 0), "{sentences}");
+    assert_eq!(value["next"]["file"], format!("pki/{}.pem", dated(CLIENT[0])));
+    assert!(value["previous"].as_array().unwrap().is_empty(), "{value}");
+    assert!(sentences.contains("good, its successor is used from"), "{sentences}");
+}
+
 #[test]
 fn the_serving_certificate_is_shown_if_there_is_anything_of_it() {
     let client = |pki: &Path, ca: &mut Ca| put(pki, &dated(CLIENT[0]), &ca.node(Duration::ZERO, HOUR), true);
