@@ -243,7 +243,7 @@ impl Explorer {
     fn loadable(&self, disk: &Disk) -> Visible {
         let names = disk.visible().into_keys().filter(|name| {
             // Go makes the same of a link on its way: it becomes `PREFIX-current.pem`. A file by that name stops it.
-            let is_on_its_way = &**name == UPDATED || name.ends_with(".new") || name.ends_with(".link");
+            let is_on_its_way = &**name == UPDATED || name.ends_with(".new") || name.contains(".pem.link");
             !is_on_its_way
         });
         let found = names.filter_map(|name| Some((name.clone(), disk.read(&name).ok()??)));
