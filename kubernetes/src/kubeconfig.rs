@@ -8,6 +8,7 @@
 pub(crate) mod document;
 mod error;
 mod opaque;
+mod selected;
 mod spelling;
 mod write;
 
@@ -16,18 +17,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use perennial_pki::{Credential, CredentialError, Roots};
-use rustls::pki_types::ServerName;
+use perennial_pki::Credential;
 use zeroize::Zeroizing;
 
-use crate::cluster::{Cluster, ClusterError, Proxy};
-use crate::text;
+use crate::cluster::Proxy;
 use document::{Field, Node};
 pub use error::{KubeconfigError, Place};
 use error::{list, shown};
 pub use opaque::Extensions;
+pub use selected::Selected;
 pub use write::{kubeconfig_with_certificate, kubeconfig_with_token, node_kubeconfig};
 
 /// Reads a file named in a kubeconfig; `std::fs::read` is one.
@@ -192,170 +190,6 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// A context's cluster and user.
-pub struct Selected<'a> {
-    path: &'a Path,
-    context: String,
-    cluster: Field<'a>,
-    user: Option<Field<'a>>,
-}
-
-impl Selected<'_> {
-    /// The name of the context.
-    pub fn context(&self) -> &str {
-        &self.context
-    }
-
-    /// What is odd about the user and does no harm: one line each, for people, and without anything secret.
-    pub fn warnings(&self) -> Vec<String> {
-        let user = self.user.iter();
-        let unused = user.flat_map(|user| ["username", "password"].map(|key| user.get(key).ok().flatten()));
-        // With anything but a certificate beside it, it has been refused.
-        let warn = |field: Field<'_>| {
-            let at = field.place();
-            format!("{at}: basic authentication is not supported; only the client certificate is used")
-        };
-        unused.flatten().map(warn).collect()
-    }
-
-    /// The API server. Reads the certificate authority, if it is in a file.
-    ///
-    /// # Errors
-    /// The address or the certificate authority is missing, unreadable or unusable.
-    pub fn cluster(&self, read: &mut ReadFile<'_>) -> Result<Endpoint, KubeconfigError> {
-        let cluster = &self.cluster;
-        let server = server(&cluster.require("server")?)?;
-        let tls_server_name = cluster.get("tls-server-name")?.map(|name| server_name(&name)).transpose()?;
-        let ca = self.data_or_file(cluster, "certificate-authority", read)?;
-        if ca.is_none() {
-            let fields = ["certificate-authority", "certificate-authority-data"];
-            if let Some(empty) = fields.into_iter().find_map(|key| cluster.empty(key)) {
-                // Whoever wrote it meant some CA, and no other's.
-                return Err(empty.invalid("this is empty; give the cluster's CA, or leave the field out"));
-            }
-        }
-        let insecure = cluster.get("insecure-skip-tls-verify")?;
-        let insecure_skip_tls_verify = insecure.as_ref().map(Field::flag).transpose()?.unwrap_or(false);
-        if let (Some(insecure), Some(ca), true) = (&insecure, &ca, insecure_skip_tls_verify) {
-            let ca = ca.at.field.rsplit('.').next().unwrap_or_default();
-            return Err(insecure.invalid(format!("verification cannot be both skipped and done with {ca}; remove one")));
-        }
-        let (ca_pem, ca_file) = match ca {
-            Some(Content { at, file, bytes }) => match Roots::from_pem(&bytes) {
-                Ok(_) => (Some(bytes.to_vec()), file),
-                Err(error) => return Err(KubeconfigError::CertificateAuthority { at, error }),
-            },
-            None => (None, None),
-        };
-        let proxy = cluster.get("proxy-url")?.map(|url| proxy(&url)).transpose()?;
-        let disable_compression = cluster.get("disable-compression")?.as_ref().map(Field::flag).transpose()?;
-        let extensions = cluster.get("extensions")?.map(|field| Extensions::of(field.node()));
-        Ok(Endpoint {
-            server,
-            ca_pem,
-            ca_file,
-            tls_server_name,
-            insecure_skip_tls_verify,
-            proxy,
-            disable_compression: disable_compression.unwrap_or(false),
-            extensions,
-        })
-    }
-
-    /// Who we are, now: files are read at each call. A token file goes before an inline token, which serves only as
-    /// long as the file cannot be read.
-    ///
-    /// # Errors
-    /// A token, certificate or key is unreadable or unusable, or they do not fit together.
-    pub fn identity(&self, read: &mut ReadFile<'_>) -> Result<Credentials, KubeconfigError> {
-        let Some(user) = &self.user else { return Ok(Credentials::Anonymous) };
-        let token = self.token(user, read)?;
-        let credential = self.credential(user, read)?;
-        match (token, credential) {
-            (None, None) => Ok(Credentials::Anonymous),
-            (Some(token), None) => Ok(Credentials::Token(token)),
-            (None, Some(credential)) => Ok(Credentials::Certificate(Arc::new(credential))),
-            (Some(token), Some(credential)) => Ok(Credentials::CertificateAndToken(Arc::new(credential), token)),
-        }
-    }
-
-    fn token(&self, user: &Field<'_>, read: &mut ReadFile<'_>) -> Result<Option<Zeroizing<String>>, KubeconfigError> {
-        let inline = user.get("token")?;
-        if let Some(field) = user.get("tokenFile")? {
-            match (self.content(&field, read), &inline) {
-                (Ok(Content { at, bytes, .. }), _) => {
-                    let text = text::decode(&bytes).ok();
-                    let token = text.as_deref().and_then(|text| bearer_token(text));
-                    let reason = "this file does not hold a bearer token".to_owned();
-                    return token.ok_or(KubeconfigError::Invalid { at, reason }).map(Some);
-                }
-                (Err(KubeconfigError::Unreadable { .. }), Some(_)) => {}
-                (Err(error), _) => return Err(error),
-            }
-        }
-        let Some(field) = inline else { return Ok(None) };
-        bearer_token(field.text()?).ok_or_else(|| field.invalid("this is not a bearer token")).map(Some)
-    }
-
-    fn credential(&self, user: &Field<'_>, read: &mut ReadFile<'_>) -> Result<Option<Credential>, KubeconfigError> {
-        let certificate = self.data_or_file(user, "client-certificate", read)?;
-        let (certificate, key) = match (certificate, self.data_or_file(user, "client-key", read)?) {
-            (None, None) => return Ok(None),
-            (Some(certificate), Some(key)) => (certificate, key),
-            (Some(_), None) => return Err(user.invalid("there is a client certificate but no client key")),
-            (None, Some(_)) => return Err(user.invalid("there is a client key but no client certificate")),
-        };
-        match Credential::from_pair(&certificate.bytes, &key.bytes) {
-            Ok(credential) => Ok(Some(credential)),
-            Err(CredentialError::Chain(error)) => Err(KubeconfigError::Certificate { at: certificate.at, error }),
-            Err(CredentialError::Key(error)) => Err(KubeconfigError::Key { at: key.at, error }),
-            Err(error) => Err(KubeconfigError::Mismatch { certificate: certificate.at, key: key.at, error }),
-        }
-    }
-
-    /// The field `name`-data, decoded, or the content of the file that the field `name` names.
-    fn data_or_file(
-        &self,
-        entry: &Field<'_>,
-        name: &str,
-        read: &mut ReadFile<'_>,
-    ) -> Result<Option<Content>, KubeconfigError> {
-        if let Some(data) = entry.get(&format!("{name}-data"))? {
-            let mut base64 = Zeroizing::new(data.text()?.as_bytes().to_vec());
-            base64.retain(|byte| !byte.is_ascii_whitespace());
-            let bytes = STANDARD.decode(&*base64).map_err(|_| data.invalid("this is not base64"))?;
-            return Ok(Some(Content { at: data.place(), file: None, bytes: Zeroizing::new(bytes) }));
-        }
-        entry.get(name)?.map(|field| self.content(&field, read)).transpose()
-    }
-
-    /// The content of the file a field names, relative to the kubeconfig's directory.
-    fn content(&self, field: &Field<'_>, read: &mut ReadFile<'_>) -> Result<Content, KubeconfigError> {
-        let directory = self.path.parent().unwrap_or_else(|| Path::new(""));
-        let name = field.text()?;
-        let file = directory.join(name);
-        let read = read(&file);
-        let at = Box::new(Place { names: Some(directory.join(shown(name))), ..*field.place() });
-        match read {
-            Ok(bytes) => Ok(Content { at, file: Some(file), bytes: Zeroizing::new(bytes) }),
-            Err(error) => Err(KubeconfigError::Unreadable { at, error }),
-        }
-    }
-}
-
-impl fmt::Debug for Selected<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Selected").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-/// Something inline or in a file, and where it came from.
-struct Content {
-    at: Box<Place>,
-    file: Option<PathBuf>,
-    bytes: Zeroizing<Vec<u8>>,
-}
-
 const UNSUPPORTED_IN_USER: &[(&str, &str)] = &[
     ("exec", "exec plugins are not supported; use a client certificate, token or tokenFile"),
     ("auth-provider", "auth providers are not supported; use a client certificate, token or tokenFile"),
@@ -464,46 +298,4 @@ fn find<'a>(
     let known = list(entries.iter().map(|(name, _)| *name));
     let found = entries.into_iter().find_map(|(other, item)| (other == name).then_some(item));
     found.ok_or_else(|| KubeconfigError::NotFound { at: at.place(), kind, name: shown(name), known })
-}
-
-fn server(field: &Field<'_>) -> Result<String, KubeconfigError> {
-    let text = field.text()?;
-    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
-    if scheme.eq_ignore_ascii_case("http") {
-        return Err(field.invalid("plain HTTP is not supported, it would show the credentials to anyone; use https://"));
-    }
-    let host = rest.split('/').next().unwrap_or_default();
-    if host.contains('@') {
-        return Err(field.invalid("credentials do not belong in the address"));
-    }
-    if !scheme.eq_ignore_ascii_case("https") || host.is_empty() || !rest.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(field.invalid("expected an address like https://10.0.0.1:6443"));
-    }
-    match Cluster::from_url(text) {
-        // The address itself may be half the file, after a quote that is not closed.
-        Err(ClusterError::Url { why, .. }) => Err(field.invalid(why)),
-        Err(error) => Err(field.invalid(error.to_string())),
-        Ok(_) => Ok(text.to_owned()),
-    }
-}
-
-fn server_name(field: &Field<'_>) -> Result<String, KubeconfigError> {
-    let text = field.text()?;
-    match ServerName::try_from(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err(field.invalid("this is neither a DNS name nor an IP address")),
-    }
-}
-
-fn proxy(field: &Field<'_>) -> Result<Proxy, KubeconfigError> {
-    Proxy::from_url(field.text()?).map_err(|error| field.invalid(error.to_string()))
-}
-
-/// A token is sent in an HTTP header, so it is one word of visible ASCII, and API servers take no more than 1 MiB of
-/// headers. White space around it is not part of it.
-fn bearer_token(text: &str) -> Option<Zeroizing<String>> {
-    const LONGEST: usize = 512 << 10;
-    let token = text.trim();
-    (!token.is_empty() && token.len() <= LONGEST && token.bytes().all(|b| b.is_ascii_graphic()))
-        .then(|| Zeroizing::new(token.to_owned()))
 }
