@@ -1,19 +1,22 @@
 //! The node's kubeconfig and the bootstrap one: which cluster, as whom at first, and what is to be written.
 
-use std::io::{self, ErrorKind};
+mod server;
+mod write;
+
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
 use perennial_kubernetes::cluster::{Cluster, Identity, Token};
-use perennial_kubernetes::kubeconfig::{Credentials, Endpoint, Kubeconfig, KubeconfigError, node_kubeconfig};
+use perennial_kubernetes::kubeconfig::{Credentials, Endpoint, Kubeconfig, KubeconfigError};
 use perennial_kubernetes::rotation::IdentitySource;
-use perennial_pki::Roots;
 use perennial_std::clock;
 
 use crate::cli::Proxy;
 use crate::failure::Failure;
 use crate::files;
-use crate::{proxies, trust};
+use server::cluster;
+pub(crate) use write::{make_room, write};
 
 /// What the kubeconfigs say.
 pub(crate) struct Access {
@@ -133,40 +136,6 @@ fn exists(path: &Path) -> Result<bool, Failure> {
     path.try_exists().map_err(|error| Failure::Usage(format!("{}: cannot be read: {error}", path.display())))
 }
 
-/// Makes sure that the node's kubeconfig can be written when there is a certificate to point at, and leaves no trace. A
-/// disk that is full or read-only now may be neither by then.
-pub(crate) fn make_room(path: &Path, current: &Path) -> Result<(), Failure> {
-    if current.to_str().is_none() {
-        let why = "a kubeconfig can only point at names that are UTF-8; choose another --cert-dir";
-        return Err(Failure::Usage(format!("{}: {why}", current.display())));
-    }
-    if files::is_mount_point(path) {
-        let why = "a mount point, which cannot be replaced: mount the directory it is in instead of the file";
-        return Err(Failure::Usage(format!("{}: {why}", path.display())));
-    }
-    let Err(error) = files::probe(path) else { return Ok(()) };
-    let why = format!("cannot write {}: {error}", path.display());
-    if may_pass(error.kind()) {
-        tracing::warn!("{why}; will try again when there is a certificate to point at");
-        return Ok(());
-    }
-    Err(Failure::Usage(why))
-}
-
-fn may_pass(kind: ErrorKind) -> bool {
-    let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
-    kind == ErrorKind::ReadOnlyFilesystem || full.contains(&kind)
-}
-
-/// Writes the node's kubeconfig: it points at the certificate that rotation keeps current.
-pub(crate) fn write(path: &Path, endpoint: &Endpoint, current: &Path) -> Result<(), String> {
-    let cannot = |error: io::Error| format!("cannot write {}: {error}", path.display());
-    let ca_file = endpoint.ca_file.as_ref().map(std::path::absolute).transpose().map_err(cannot)?;
-    let endpoint = Endpoint { ca_file, ..endpoint.clone() };
-    files::create_directory(files::parent(path)).map_err(cannot)?;
-    files::replace(path, node_kubeconfig(&endpoint, current).as_bytes()).map_err(cannot)
-}
-
 /// The kubeconfig at `path`; `None` if there is none.
 fn load(path: &Path) -> Result<Option<Kubeconfig>, String> {
     let text = match files::read_text(path) {
@@ -211,45 +180,6 @@ fn endpoint(path: &Path) -> Result<Endpoint, String> {
     let kubeconfig = load_existing(path)?;
     let selected = kubeconfig.select(None).map_err(|error| error.to_string())?;
     selected.cluster(&mut files::read).map_err(|error| error.to_string())
-}
-
-fn cluster(endpoint: &Endpoint, proxy: Proxy) -> Result<Cluster, String> {
-    let mut cluster = Cluster::from_url(&endpoint.server).map_err(|error| error.to_string())?;
-    match &endpoint.ca_pem {
-        Some(pem) => {
-            let roots = Roots::from_pem(pem).map_err(|error| error.to_string())?;
-            let file = endpoint.ca_file.as_deref().unwrap_or_else(|| Path::new("certificate-authority-data"));
-            files::warn_of_skipped(file, roots.skipped());
-            cluster = match &endpoint.ca_file {
-                Some(file) => cluster.with_trust_source(trust::of_file(file.clone(), pem.clone(), roots)),
-                None => cluster.with_roots(roots),
-            };
-        }
-        None if endpoint.insecure_skip_tls_verify => {
-            tracing::warn!("insecure-skip-tls-verify: whoever answers as {} is trusted", endpoint.server);
-            cluster = cluster.with_insecure_skip_tls_verify();
-        }
-        None => {
-            tracing::info!(
-                "no certificate-authority is named: {} is checked against the system's CA certificates",
-                endpoint.server
-            );
-            cluster = cluster.with_trust_source(trust::of_system());
-        }
-    }
-    let proxied = match (&endpoint.proxy, proxy) {
-        (Some(named), _) => Some((named.clone(), "proxy-url")),
-        (None, Proxy::Environment) => proxies::from_environment(|name| std::env::var(name).ok(), &cluster)?,
-        (None, Proxy::None) => None,
-    };
-    if let Some((proxy, from)) = proxied {
-        tracing::info!("{} is reached through the proxy {proxy} ({from})", endpoint.server);
-        cluster = cluster.with_proxy(proxy);
-    }
-    match &endpoint.tls_server_name {
-        Some(name) => cluster.with_tls_server_name(name).map_err(|error| error.to_string()),
-        None => Ok(cluster),
-    }
 }
 
 /// The user of the kubeconfig at `path`, read anew, with all files it names.
@@ -303,7 +233,6 @@ mod tests {
 
     use perennial::{Template, UnixTime};
     use perennial_pki::interim;
-    use rustix::io::Errno;
     use tempfile::TempDir;
 
     use super::*;
@@ -384,13 +313,6 @@ mod tests {
             (at("https://a", None), at("https://b", None), false),
         ] {
             assert_eq!(is_same_cluster(&one, &other), same, "{one:?} {other:?}");
-        }
-    }
-
-    #[test]
-    fn a_disk_that_takes_nothing_now_is_no_bad_input() {
-        for (os, passes) in [(Errno::ROFS, true), (Errno::NOSPC, true), (Errno::DQUOT, true), (Errno::ACCESS, false)] {
-            assert_eq!(may_pass(io::Error::from(os).kind()), passes, "{os}");
         }
     }
 

@@ -1,0 +1,57 @@
+//! The node's kubeconfig, as it is written.
+
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use perennial_kubernetes::kubeconfig::{Endpoint, node_kubeconfig};
+
+use crate::failure::Failure;
+use crate::files;
+
+/// Makes sure that the node's kubeconfig can be written when there is a certificate to point at, and leaves no trace. A
+/// disk that is full or read-only now may be neither by then.
+pub(crate) fn make_room(path: &Path, current: &Path) -> Result<(), Failure> {
+    if current.to_str().is_none() {
+        let why = "a kubeconfig can only point at names that are UTF-8; choose another --cert-dir";
+        return Err(Failure::Usage(format!("{}: {why}", current.display())));
+    }
+    if files::is_mount_point(path) {
+        let why = "a mount point, which cannot be replaced: mount the directory it is in instead of the file";
+        return Err(Failure::Usage(format!("{}: {why}", path.display())));
+    }
+    let Err(error) = files::probe(path) else { return Ok(()) };
+    let why = format!("cannot write {}: {error}", path.display());
+    if may_pass(error.kind()) {
+        tracing::warn!("{why}; will try again when there is a certificate to point at");
+        return Ok(());
+    }
+    Err(Failure::Usage(why))
+}
+
+fn may_pass(kind: ErrorKind) -> bool {
+    let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
+    kind == ErrorKind::ReadOnlyFilesystem || full.contains(&kind)
+}
+
+/// Writes the node's kubeconfig: it points at the certificate that rotation keeps current.
+pub(crate) fn write(path: &Path, endpoint: &Endpoint, current: &Path) -> Result<(), String> {
+    let cannot = |error: io::Error| format!("cannot write {}: {error}", path.display());
+    let ca_file = endpoint.ca_file.as_ref().map(std::path::absolute).transpose().map_err(cannot)?;
+    let endpoint = Endpoint { ca_file, ..endpoint.clone() };
+    files::create_directory(files::parent(path)).map_err(cannot)?;
+    files::replace(path, node_kubeconfig(&endpoint, current).as_bytes()).map_err(cannot)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_disk_that_takes_nothing_now_is_no_bad_input() {
+        for (os, passes) in [(Errno::ROFS, true), (Errno::NOSPC, true), (Errno::DQUOT, true), (Errno::ACCESS, false)] {
+            assert_eq!(may_pass(io::Error::from(os).kind()), passes, "{os}");
+        }
+    }
+}
