@@ -356,19 +356,19 @@ impl RotationMachine {
     }
 
     /// What waits is served from its notBefore on. Earlier, if nothing else is accepted by anybody: that one's clock may be
-    /// the wrong one.
+    /// the wrong one. What has become worse than the one held, since another identity is wanted, waits no longer.
     fn take_turn(&mut self, now: Now) {
         let needed = self.refused || self.certificate_at(now.unix).is_none();
-        let has_come = |waiting: &mut Arc<Certificate>| needed || waiting.validity.not_before() <= now.unix;
-        let Some(waiting) = self.waiting.take_if(has_come) else { return };
-        if self.is_no_worse(&waiting, now) {
+        let Some(waiting) = &self.waiting else { return };
+        if !self.is_no_worse(waiting, now) {
+            self.waiting = None;
+            self.unwritten.take_if(|write| !write.serve);
+        } else if needed || waiting.validity.not_before() <= now.unix {
             // Whoever asked since wants another one.
             let rotate_now = self.rotate_now;
-            self.hold(waiting);
+            self.hold(waiting.clone());
             self.rotate_now = rotate_now;
             self.unwritten = Some(Write::of_held(self.take_id(), now.instant));
-        } else {
-            self.unwritten.take_if(|write| !write.serve);
         }
     }
 

@@ -328,6 +328,9 @@ impl<S: Subject> Life<S> {
         let waiting = self.subject.machine().waiting();
         waiting.map(|waiting| self.facts(setting, waiting)).hash(&mut state);
         let later = self.later.as_ref().filter(|later| later.validity.not_before() > self.earliest());
+        // Which of them are the same one, for that may come to be held.
+        let (disk_waits, disk_later) = (self.disk.as_ref() == waiting, self.disk.as_ref() == later);
+        (disk_waits, disk_later).hash(&mut state);
         let is_waiting = later.is_some() && later == waiting;
         (is_waiting, later.filter(|_| !is_waiting).map(|later| self.facts(setting, later))).hash(&mut state);
         self.owed.map(|(_, serve)| serve).hash(&mut state);

@@ -123,14 +123,17 @@ impl Model {
         self.is_early_beside_a_valid_one(new, now) && !is_expired(new, now) && self.rank(new, now) == 4
     }
 
-    /// What waits is held from its notBefore on; or earlier, if nothing else is valid or accepted.
+    /// What waits is held from its notBefore on; or earlier, if nothing else is valid or accepted. It waits no longer once
+    /// it would be a loss.
     pub(super) fn take_turn(&mut self, now: Now) {
         let needed = self.history.refused() || self.valid(now).is_none();
-        let Some(waits) = self.history.waits().filter(|waits| needed || waits.validity.not_before() <= now.unix) else {
-            return;
-        };
-        let waits = waits.clone();
-        if self.is_no_loss(&waits, now) {
+        let Some(waits) = self.history.waits().cloned() else { return };
+        if !self.is_no_loss(&waits, now) {
+            self.history.push(now, Fact::Waits(None));
+            if self.history.unwritten().is_some_and(|(_, held, _)| !held) {
+                self.history.push(now, Fact::Durable);
+            }
+        } else if needed || waits.validity.not_before() <= now.unix {
             let asked_since = self.history.asked_for();
             self.history.push(now, Fact::Held(waits));
             if asked_since {
@@ -138,11 +141,6 @@ impl Model {
             }
             let id = self.next_id();
             self.must_write(id, true, now);
-        } else {
-            self.history.push(now, Fact::Waits(None));
-            if self.history.unwritten().is_some_and(|(_, held, _)| !held) {
-                self.history.push(now, Fact::Durable);
-            }
         }
     }
 

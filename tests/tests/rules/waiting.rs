@@ -168,9 +168,24 @@ fn a_wish_made_while_one_waits_is_kept_when_that_one_is_served() {
 fn another_partys_certificate_is_not_served_when_its_turn_comes() {
     let (mut holder, _, _) = waiting();
     holder.want(Template::node("worker-2"));
+    assert_eq!(holder.machine.waiting(), None, "it waits no longer");
     holder.now.unix = holder.now.unix.after(HOUR);
     holder.tick();
-    assert!(holder.serves(&fresh(DAY)) && holder.machine.waiting().is_none());
+    assert!(holder.serves(&fresh(DAY)));
+}
+
+/// Names come and go: what is held has them, what waits has not.
+#[test]
+fn what_has_become_worse_than_the_one_held_waits_no_longer() {
+    let full = issued(&with_name(), 1, Duration::ZERO, DAY);
+    let mut holder = Holder::with(Some(full.clone()));
+    holder.tick();
+    let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("asked");
+    holder.issue(id, &early(2, HOUR));
+    assert!(holder.machine.waiting().is_some());
+    holder.want(with_name());
+    assert_eq!((holder.machine.waiting(), holder.machine.due(holder.now)), (None, None));
+    assert!(holder.serves(&full));
 }
 
 #[test]
