@@ -3,11 +3,13 @@
 //! A thread of its own writes the file, so no rotation waits for it. After a gap, the journal begins anew with all that
 //! the machines are, so what is there can always be replayed.
 
+mod file;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::mem;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -16,9 +18,9 @@ use std::time::Duration;
 use perennial::{Now, RotationMachine};
 use perennial_kubernetes::journal;
 use perennial_kubernetes::rotation::{Observer, Step};
-use rustix::fs::OFlags;
 
 use crate::queue::{Entry, Queue};
+use file::open;
 
 /// The steps queued for the file take about this many bytes at most; further ones are dropped.
 const MOST: usize = 1 << 20;
@@ -224,21 +226,6 @@ impl Writer {
         // If it cannot be read, an empty line does no harm.
         let mut read = |file: &File| file.read_exact_at(&mut last, self.end - 1);
         self.end > 0 && (self.file.as_ref().is_none_or(|file| read(file).is_err()) || last != [b'\n'])
-    }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    // Without waiting for whoever reads a pipe.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = options.read(true).append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("this is not a regular file"));
-    }
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(io::Error::other("another process is writing it")),
-        // Where there are no locks, nobody can be kept out.
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
     }
 }
 
