@@ -20,7 +20,7 @@ use perennial_kubernetes::journal;
 use perennial_kubernetes::rotation::{Observer, Step};
 
 use crate::queue::{Entry, Queue};
-use file::open;
+use file::{open, set_aside};
 
 /// The steps queued for the file take about this many bytes at most; further ones are dropped.
 const MOST: usize = 1 << 20;
@@ -165,12 +165,7 @@ impl Writer {
         self.follow()?;
         let mut text = self.text(step);
         if self.end > 0 && self.end.saturating_add(text.len() as u64) > self.limit {
-            // The journal before this one.
-            let mut aside = self.path.clone().into_os_string();
-            aside.push(".1");
-            fs::rename(&self.path, &aside).map_err(|error| {
-                io::Error::other(format!("it is full, and cannot be moved to {}: {error}", aside.display()))
-            })?;
+            set_aside(&self.path)?;
             self.follow()?;
             text = self.text(step);
         }

@@ -343,3 +343,35 @@ fn certificates_that_share_a_journal_are_told_apart_by_their_names() {
     let mut replay = journal::Replay::new();
     assert!(text.lines().all(|line| replay.line(line).is_ok_and(|told| told.of == "kubelet-client")));
 }
+
+#[test]
+fn journal_leaves_file_that_is_none_untouched() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &[]);
+    first_certificate(path);
+    fs::write(path.join("text"), "\n").unwrap();
+    fs::write(path.join("binary"), [0; 3]).unwrap();
+    for file in ["worker/pki/kubelet-client-current.pem", "worker/kubeconfig", "text", "binary"] {
+        let before = fs::read(path.join(file)).unwrap();
+        let run = Process::start(path, &run_arguments(&["--rotate-certificates=false", "--journal", file]));
+        until("warning", || run.stderr().contains("it holds something else than a journal").then_some(()));
+        stop(run);
+        assert!(fs::read(path.join(file)).unwrap() == before, "{file}");
+    }
+}
+
+#[test]
+fn full_journal_replaces_no_file_that_is_none() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    fs::write(path.join("journal.1"), "of another program\n").unwrap();
+    let _signer = Signer::start(path, &["--signing-duration", "2s"]);
+    let mut run = Process::start(path, &with_journal(&["--journal-limit", "4KiB"]));
+    until("warning", || run.stderr().contains("journal.1: that is no journal").then_some(()));
+    let rotated = run.events("rotated").len();
+    run.event("rotated", rotated + 1);
+    stop(run);
+    assert_eq!(fs::read_to_string(path.join("journal.1")).unwrap(), "of another program\n");
+    replayed(path, &["journal"]);
+}
