@@ -168,3 +168,43 @@ fn links_through_links_lead_to_the_pair() {
         assert!(loaded.in_use && loaded.problems.is_empty(), "{:?}", loaded.problems);
     }
 }
+
+#[test]
+fn lock_that_another_user_could_have_planted_keeps_nobody_out() {
+    type Put = fn(&Pki);
+    const LOCK: &str = ".kubelet-client.lock";
+    let file: Put = |pki| pki.put(LOCK, b"theirs");
+    let folder: Put = |pki| fs::create_dir(pki.path(LOCK)).unwrap();
+    let link: Put = |pki| symlink("elsewhere", pki.path(LOCK)).unwrap();
+    // Nobody but another user can make a link that is not trusted.
+    let last = if rustix::process::geteuid().is_root() { 3 } else { 1 };
+    for put in &[file, folder, link][..last] {
+        let pki = Pki::with_mode(0o1777);
+        put(&pki);
+        plant(&pki.path(LOCK));
+        let theirs = fs::File::open(pki.path(LOCK)).ok().inspect(|theirs| theirs.lock().unwrap());
+        let directory = pki.directory();
+        let new = pair(NODE, 1);
+        directory.write(&new, NOW).unwrap();
+        assert_eq!(directory.recover(NOW).unwrap().credential.unwrap().0.chain(), new.chain());
+        assert!(fs::symlink_metadata(pki.path(LOCK)).is_ok() && !pki.path("elsewhere").exists());
+        assert!(
+            theirs.is_none_or(|theirs| theirs.metadata().unwrap().is_dir() || theirs.metadata().unwrap().len() == 6)
+        );
+        // Once it is gone there is a lock again.
+        let remove = if pki.path(LOCK).is_dir() { fs::remove_dir } else { fs::remove_file };
+        remove(pki.path(LOCK)).unwrap();
+        directory.write(&pair(NODE, 2), NOW).unwrap();
+        assert!(matches!(Directory::open(pki.0.path(), PREFIX), Err(DirectoryError::Owned { .. })));
+    }
+}
+
+#[test]
+fn lock_is_not_written_through_a_hard_link() {
+    let pki = Pki::with_mode(0o777);
+    pki.put("precious", b"precious");
+    fs::hard_link(pki.path("precious"), pki.path(".kubelet-client.lock")).unwrap();
+    let _held = pki.directory();
+    assert_eq!(fs::read(pki.path("precious")).unwrap(), b"precious");
+    assert!(matches!(Directory::open(pki.0.path(), PREFIX), Err(DirectoryError::Owned { .. })));
+}

@@ -224,17 +224,18 @@ impl Opened<'_> {
     }
 }
 
-/// Whether only root and we could have made this. Everybody may write to a link.
+/// Fails unless only root and we could have made this. Everybody may write to a link.
 fn is_trusted(owner: u32, mode: Option<u32>) -> io::Result<()> {
-    let why = if owner != 0 && owner != rustix::process::geteuid().as_raw() {
-        Distrust::Owner(owner)
-    } else {
-        match mode.map(|mode| mode & 0o7777) {
-            Some(mode) if mode & 0o022 != 0 => Distrust::Mode(mode),
-            _ => return Ok(()),
-        }
-    };
-    Err(Error::new(ErrorKind::PermissionDenied, why))
+    distrust_of(owner, mode).map_or(Ok(()), |why| Err(Error::new(ErrorKind::PermissionDenied, why)))
+}
+
+/// Why others than root and we could have made this.
+pub(super) fn distrust_of(owner: u32, mode: Option<u32>) -> Option<Distrust> {
+    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        return Some(Distrust::Owner(owner));
+    }
+    let mode = mode.map(|mode| mode & 0o7777);
+    mode.filter(|mode| mode & 0o022 != 0).map(Distrust::Mode)
 }
 
 /// True if a file system is mounted on this very file: it can be written to, and never be replaced. Links are not followed.

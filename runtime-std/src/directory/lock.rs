@@ -6,20 +6,33 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fstat, openat, statat};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, openat, statat};
 use rustix::io::Errno;
 
+use super::disk::distrust_of;
 use super::error::DirectoryError;
+use super::volume::Distrust;
 
 /// So often it is looked whether somebody has removed what was locked just now.
 const ATTEMPTS: u32 = 3;
 
 /// Held from the first time it can be until it is dropped; the system lets go of it when the process ends, however it
 /// ends. The file stays: who removed it could remove one that somebody else has just locked.
+///
+/// Another user may have put something by this name into a directory that others can write to. Nothing is written to it,
+/// and it keeps nobody from starting: there is no lock then, as on a file system without locks.
 #[derive(Debug)]
 pub(super) struct Lock {
     name: String,
-    held: Mutex<Option<File>>,
+    held: Mutex<Option<Held>>,
+}
+
+/// What was found by the name of the lock, and locked if it is one.
+#[derive(Debug)]
+struct Held {
+    _file: Option<File>,
+    /// Device and inode.
+    id: (u64, u64),
 }
 
 impl Lock {
@@ -31,13 +44,13 @@ impl Lock {
     /// mounted over, what is held is nobody else's obstacle any more: then it is taken anew.
     pub(super) fn hold(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<(), DirectoryError> {
         let path = path.join(&self.name);
-        let failed = |source| DirectoryError::io("lock", &path, source);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..ATTEMPTS {
-            if let Some(file) = &*held
-                && self.is_there(file, directory).map_err(failed)?
-            {
-                return Ok(());
+            if let Some(held) = &*held {
+                let there = self.there(directory).map_err(|source| DirectoryError::io("lock", &path, source))?;
+                if there.is_some_and(|there| id(&there) == held.id) {
+                    return Ok(());
+                }
             }
             // Let go of first: where files have no lasting numbers, it may be the same one.
             *held = None;
@@ -53,43 +66,56 @@ impl Lock {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         match self.open(directory, OFlags::empty()) {
             Ok(_) if held.is_some() => Ok(()),
-            Ok(file) => Self::lock(file, &path).map(drop),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Ok(file) => lock(&file, &path).map(drop),
+            Err(error) if error.kind() == ErrorKind::NotFound || self.in_the_way(directory).is_some() => Ok(()),
             Err(error) => Err(DirectoryError::io("lock", &path, error)),
         }
     }
 
-    /// Whether this is what others find, and try to lock.
-    fn is_there(&self, file: &File, directory: BorrowedFd<'_>) -> io::Result<bool> {
-        let ours = fstat(file)?;
+    /// What others find by this name, and try to lock.
+    fn there(&self, directory: BorrowedFd<'_>) -> io::Result<Option<Stat>> {
         match statat(directory, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(there) => Ok((there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)),
-            Err(Errno::NOENT) => Ok(false),
+            Ok(there) => Ok(Some(there)),
+            Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn take(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<File, DirectoryError> {
-        let file = self.open(directory, OFlags::CREATE).map_err(|source| DirectoryError::io("lock", path, source))?;
-        let mut file = Self::lock(file, path)?;
-        let owner = format!("process {}", std::process::id());
-        // Who we are is for a message only: a disk that is full, or over its quota, does not matter here.
-        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(owner.as_bytes()));
-        Ok(file)
+    /// What another user could have put there by this name, and why.
+    fn in_the_way(&self, directory: BorrowedFd<'_>) -> Option<(Stat, Distrust)> {
+        let there = self.there(directory).ok()??;
+        distrust(&there).map(|why| (there, why))
     }
 
-    fn lock(file: File, path: &Path) -> Result<File, DirectoryError> {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            // Some network file systems have no locks: better none than no certificate.
-            Ok(()) | Err(Errno::NOSYS | Errno::NOTSUP | Errno::NOLCK) => Ok(file),
-            Err(Errno::WOULDBLOCK) => {
-                let mut owner = String::new();
-                // A few words at most; without them it is somebody all the same.
-                let _ = file.take(200).read_to_string(&mut owner);
-                Err(DirectoryError::Owned { path: path.to_owned(), owner: owner.trim().to_owned() })
+    fn take(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<Held, DirectoryError> {
+        let failed = |source| DirectoryError::io("lock", path, source);
+        let without = |there: &Stat, why: Distrust| {
+            tracing::error!(
+                "{}: ignored: {why}; going on without a lock, remove this file to have one",
+                path.display()
+            );
+            Held { _file: None, id: id(there) }
+        };
+        let file = match self.open(directory, OFlags::CREATE) {
+            Ok(file) => file,
+            Err(error) => {
+                let (there, why) = self.in_the_way(directory).ok_or_else(|| failed(error))?;
+                return Ok(without(&there, why));
             }
-            Err(error) => Err(DirectoryError::io("lock", path, error.into())),
+        };
+        let found = fstat(&file).map_err(|error| failed(error.into()))?;
+        if let Some(why) = distrust(&found) {
+            return Ok(without(&found, why));
         }
+        lock(&file, path)?;
+        // With a second name (a hard link) it may be a file of ours that another user has linked to this name.
+        if found.st_nlink > 1 {
+            return Ok(Held { id: id(&found), _file: Some(file) });
+        }
+        let owner = format!("process {}", std::process::id());
+        // Who we are is for a message only: a disk that is full, or over its quota, does not matter here.
+        let _ = file.set_len(0).and_then(|()| (&file).rewind()).and_then(|()| (&file).write_all(owner.as_bytes()));
+        Ok(Held { _file: Some(file), id: id(&found) })
     }
 
     fn open(&self, directory: BorrowedFd<'_>, create: OFlags) -> io::Result<File> {
@@ -103,4 +129,31 @@ impl Lock {
             _ => Err(error),
         })
     }
+}
+
+fn lock(file: &File, path: &Path) -> Result<(), DirectoryError> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        // Some network file systems have no locks: better none than no certificate.
+        Ok(()) | Err(Errno::NOSYS | Errno::NOTSUP | Errno::NOLCK) => Ok(()),
+        // Another user's is no lock.
+        Err(Errno::WOULDBLOCK) if fstat(file).is_ok_and(|found| distrust(&found).is_some()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => {
+            let mut owner = String::new();
+            // A few words at most; without them it is somebody all the same.
+            let _ = file.take(200).read_to_string(&mut owner);
+            Err(DirectoryError::Owned { path: path.to_owned(), owner: owner.trim().to_owned() })
+        }
+        Err(error) => Err(DirectoryError::io("lock", path, error.into())),
+    }
+}
+
+fn id(of: &Stat) -> (u64, u64) {
+    (of.st_dev, of.st_ino)
+}
+
+/// Why this is no lock, if another user could have put it there.
+fn distrust(found: &Stat) -> Option<Distrust> {
+    // The mode of a link says nothing.
+    let mode = (FileType::from_raw_mode(found.st_mode) != FileType::Symlink).then_some(found.st_mode);
+    distrust_of(found.st_uid, mode)
 }
