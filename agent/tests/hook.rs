@@ -3,7 +3,8 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use rustix::process::Signal;
@@ -66,6 +67,25 @@ fn hook_that_was_cut_off_by_a_kill_runs_at_the_next_start() {
         let file = directory.join("worker/pki/kubelet-client-current.pem");
         let expected = format!("{} kubelet-client {}", issued["serial"].as_str().unwrap(), file.display());
         assert_eq!(lines(&directory.join("done")), [expected]);
+    }
+}
+
+#[test]
+fn hook_runs_again_where_its_record_cannot_be_believed() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    assert_eq!(once(directory, "echo done >> runs").code, Some(0));
+    let record = directory.join("worker/pki/kubelet-client-hook.json");
+    let cut: fn(&Path) = |record| fs::write(record, "{\"version\"").unwrap();
+    let open: fn(&Path) = |record| fs::set_permissions(record, Permissions::from_mode(0o666)).unwrap();
+    for (count, damage) in [(2, cut), (3, open)] {
+        damage(&record);
+        for _ in 0..2 {
+            let done = once(directory, "echo done >> runs");
+            assert_eq!(done.code, Some(0), "{done:?}");
+            assert_eq!(lines(&directory.join("runs")).len(), count, "{done:?}");
+        }
     }
 }
 

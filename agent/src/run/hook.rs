@@ -79,8 +79,9 @@ impl Hook {
         let debt = debts.entry(of.to_owned()).or_default();
         files::sweep(&record);
         let found = Record::read(&record).unwrap_or_else(|error| {
-            tracing::warn!("{}: {error}; assuming that --on-rotated has run", record.display());
-            None
+            // Once too often is better than never.
+            tracing::warn!("{}: {error}; assuming that --on-rotated has not run", record.display());
+            Some(Record::default())
         });
         debt.record = Some(record);
         let Some(found) = found else {
