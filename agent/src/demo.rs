@@ -73,7 +73,7 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
     let plan = Plan {
         name: String::new(),
         policy: policy.clone(),
-        common_name: Template::node(NODE).common_name().to_owned(),
+        common_name: Some(Template::node(NODE).common_name().to_owned()),
         template: Some(Template::node(NODE)),
         signer: Some(signer(cluster.clone(), &bootstrap, options.lifetime, roots)),
         store: store.into(),

@@ -30,7 +30,8 @@ pub(crate) struct Plan {
     /// What it is called in logs.
     pub(crate) name: String,
     pub(crate) policy: Policy,
-    pub(crate) common_name: String,
+    /// `None`: whoever keeps the certificate decides whose it is.
+    pub(crate) common_name: Option<String>,
     /// `None`: it is not known yet.
     pub(crate) template: Option<Template>,
     /// `None`: rotation is not enabled, what is there is kept an eye on.
@@ -53,7 +54,10 @@ pub(crate) struct Running {
 macro_rules! build {
     ($rotator:ty, $plan:expr) => {{
         let Plan { name, policy, common_name, template, signer, store, left, observers } = $plan;
-        let mut rotator = <$rotator>::new().name(name).policy(policy).common_name(common_name);
+        let mut rotator = <$rotator>::new().name(name).policy(policy);
+        if let Some(common_name) = common_name {
+            rotator = rotator.common_name(common_name);
+        }
         if let Some(template) = template {
             rotator = rotator.template(template);
         }

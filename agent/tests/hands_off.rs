@@ -40,6 +40,22 @@ fn missing_directory_is_not_made_without_rotation_and_watched_for() {
     assert_eq!(names(&pki), before);
 }
 
+/// The host name may be another one than that of whoever keeps the certificate.
+#[test]
+fn certificate_kept_by_others_is_taken_for_what_it_is() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &[]);
+    put_in_use(&path.join("worker/pki"), Ca::new().node(Duration::ZERO, DAY).to_pem().as_bytes());
+    let mut arguments = run_arguments(&["--json", "--rotate-certificates=false"]);
+    arguments[2] = "another";
+    let mut run = Process::start(path, &arguments);
+    run.event("disabled", 1);
+    run.signal(Signal::TERM);
+    let output = run.end();
+    assert!(output.code == Some(0) && !output.stderr.contains("ERROR"), "{output:?}");
+}
+
 #[test]
 fn rotation_switched_off_while_running_changes_nothing_more() {
     let directory = TempDir::new().unwrap();

@@ -156,8 +156,8 @@ impl<'a> Session<'a> {
         let plan = Plan {
             name: if stores.serving.is_some() { of.to_owned() } else { String::new() },
             policy: policy.clone(),
-            common_name: first.template.common_name().to_owned(),
             // Whoever keeps what is not rotated decides what it is for.
+            common_name: first.rotated.then(|| first.template.common_name().to_owned()),
             template: first.rotated.then(|| first.template.clone()),
             signer: first.signer(options, access.cluster.clone(), access.bootstrap.clone()),
             store: stores.first.clone(),
@@ -182,7 +182,7 @@ impl<'a> Session<'a> {
             let plan = Plan {
                 name: SERVING_PREFIX.to_owned(),
                 policy: policy.clone(),
-                common_name: node::common_name(name),
+                common_name: Some(node::common_name(name)),
                 // Asked for when there is somebody to ask as.
                 template: None,
                 signer: Some(first.serving_signer(options, access.cluster.clone(), identity)),
