@@ -186,6 +186,8 @@ fn malformed_listen_address_is_refused_with_example() {
     }
 }
 
+/// From the field: <https://github.com/kubernetes/kubernetes/issues/130409>
+/// From the field: <https://github.com/k0sproject/k0s/issues/3300>
 #[test]
 fn undialable_node_ip_is_refused_with_reason() {
     let directory = TempDir::new().unwrap();

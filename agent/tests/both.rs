@@ -124,6 +124,8 @@ fn kubelets_configuration_is_followed_and_read_again_at_sighup() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
+/// From the field: <https://github.com/kubernetes/kubernetes/issues/83204>
+/// From the field: <https://github.com/kubernetes/kubeadm/issues/2024>
 #[test]
 fn configuration_of_kubeadm_is_read_from_a_pipe_with_warnings() {
     let directory = TempDir::new().unwrap();
@@ -145,6 +147,7 @@ fn configuration_of_kubeadm_is_read_from_a_pipe_with_warnings() {
     assert!(directory.join("worker/pki/kubelet-client-current.pem").exists());
 }
 
+/// From the field: <https://github.com/kubernetes/kubernetes/issues/39007>
 #[test]
 fn kubeconfig_written_by_powershell_is_read() {
     let directory = TempDir::new().unwrap();

@@ -25,6 +25,7 @@ fn status(directory: &Path) -> Value {
     serde_json::from_str::<Value>(&status.stdout).unwrap_or_else(|_| panic!("{status:?}"))
 }
 
+/// From the field: <https://github.com/acmesh-official/acme.sh/issues/3388>
 #[test]
 fn failed_hook_fails_once_and_is_owed_until_it_succeeds() {
     let directory = TempDir::new().unwrap();
@@ -48,6 +49,7 @@ fn failed_hook_fails_once_and_is_owed_until_it_succeeds() {
     assert_eq!(lines(&directory.join("runs")), ["failed", "failed", "done"]);
 }
 
+/// From the field: <https://github.com/certbot/certbot/issues/5034>
 #[test]
 fn hook_that_was_cut_off_by_a_kill_runs_at_the_next_start() {
     for runtime in ["std", "smol"] {

@@ -73,6 +73,7 @@ fn bootstrap(directory: &Path, more: &str) {
     fs::write(directory.join("bootstrap"), text).unwrap();
 }
 
+/// From the field: <https://github.com/k3s-io/k3s/issues/352>
 #[test]
 fn proxy_of_the_environment_leads_to_the_server() {
     let directory = TempDir::new().unwrap();

@@ -35,6 +35,9 @@ fn bootstrap(directory: &Path, signer: &Signer, cluster: &str) {
     fs::write(directory.join("bootstrap"), text).unwrap();
 }
 
+/// From the field: <https://github.com/kubernetes/kubernetes/issues/119483>
+/// From the field: <https://github.com/kubernetes/kubernetes/issues/46287>
+/// From the field: <https://github.com/kube-rs/kube/issues/1953>
 #[test]
 fn replaced_ca_file_counts_without_sighup() {
     for runtime in ["std", "smol"] {
@@ -54,6 +57,7 @@ fn replaced_ca_file_counts_without_sighup() {
     }
 }
 
+/// From the field: <https://github.com/kube-rs/kube/issues/2028>
 #[test]
 fn systems_cas_count_where_none_is_named() {
     let directory = TempDir::new().unwrap();
@@ -77,6 +81,7 @@ fn systems_cas_count_where_none_is_named() {
     assert!(told.contains("no certificate-authority is named, and the system has no CA certificates"), "{told}");
 }
 
+/// From the field: <https://github.com/kubernetes/kubeadm/issues/1317>
 #[test]
 fn kubeconfig_that_no_kubelet_could_start_from_is_warned_about() {
     let directory = TempDir::new().unwrap();

@@ -29,6 +29,7 @@ fn requests_ask_for_uncoded_answers() {
 }
 
 /// A proxy that compresses everything, whatever it was asked for.
+/// From the field: <https://github.com/envoyproxy/envoy/issues/2855>
 #[test]
 fn coded_answers_end_the_attempt_with_their_coding_named() {
     let scene = Scene::new();
@@ -83,6 +84,7 @@ fn lenient_heads_are_as_good_as_any() {
     }
 }
 
+/// From the field: <https://github.com/kubernetes/website/issues/11029>
 #[test]
 fn redirect_is_named_with_its_target_and_not_followed() {
     let mut scene = Scene::new();

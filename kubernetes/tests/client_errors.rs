@@ -157,6 +157,7 @@ fn a_refused_client_certificate_is_told_from_a_refused_token() {
     world.run(&mut scene.issuance()).unwrap();
 }
 
+/// From the field: <https://github.com/hjacobs/pykube/pull/44>
 #[test]
 fn certificate_and_token_are_both_shown() {
     let mut scene = Scene::new();
@@ -272,6 +273,9 @@ impl OwnCertificate {
     }
 }
 
+/// From the field: <https://github.com/kube-rs/kube/issues/1767>
+/// From the field: <https://github.com/kube-rs/kube/issues/110>
+/// From the field: <https://github.com/kube-rs/kube/issues/1562>
 #[test]
 fn servers_own_certificate_is_a_ca_if_it_is_the_very_one() {
     use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa};

@@ -82,6 +82,8 @@ fn deep_nesting_and_alias_bombs_are_refused() {
     }
 }
 
+/// From the field: <https://github.com/Netcracker/KubeMarine/pull/421>
+/// From the field: <https://github.com/openshift/hypershift/pull/3097>
 #[test]
 fn a_server_is_reached_by_https_only() {
     for (cluster, message) in [

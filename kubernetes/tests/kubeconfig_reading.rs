@@ -85,6 +85,8 @@ fn a_token_file_goes_before_a_token_and_is_read_each_time() {
     assert_eq!(token(selected.identity(&mut |path| files.read(path))), "second");
 }
 
+/// From the field: <https://github.com/hjacobs/pykube/pull/44>
+/// From the field: <https://github.com/Azure/AKS/issues/3294>
 #[test]
 fn certificate_and_token_are_both_used() {
     let files = Files::default().with("/etc/x/n.pem", format!("{NODE}{NODE_KEY}")).with("/etc/x/token", "from-file");
@@ -99,6 +101,7 @@ fn certificate_and_token_are_both_used() {
     }
 }
 
+/// From the field: <https://github.com/kubernetes/kubernetes/issues/4892>
 #[test]
 fn password_beside_certificate_is_warned_about() {
     let files = Files::default().with("/etc/x/n.pem", format!("{NODE}{NODE_KEY}"));
@@ -153,6 +156,8 @@ current-context",
     );
 }
 
+/// From the field: <https://github.com/kube-rs/kube/issues/440>
+/// From the field: <https://github.com/controlplaneio/kubesec/issues/120>
 #[test]
 fn first_of_several_documents_counts() {
     let one = with_user("token: t");

@@ -44,6 +44,8 @@ fn is_subdomain(name: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// From the field: <https://github.com/NixOS/nixpkgs/issues/315144>
+    /// From the field: <https://github.com/kubermatic/kubeone/issues/3071>
     #[test]
     fn names_are_those_kubernetes_takes() {
         for good in ["worker-1", "a", "ip-10-0-0-1.eu-west-1.compute.internal", "9"] {

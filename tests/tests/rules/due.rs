@@ -99,6 +99,8 @@ fn an_address_is_the_same_mapped_or_not() {
 }
 
 /// RFC 4343 for DNS names; what Kubernetes takes for a user and its groups compares byte for byte.
+/// From the field: <https://github.com/letsencrypt/crl-monitor/pull/80>
+/// From the field: <https://github.com/siderolabs/talos-cloud-controller-manager/issues/360>
 #[test]
 fn names_compare_as_the_field_writes_them() {
     let carries = |template: &Template| issued(template, 1, Duration::ZERO, DAY);
