@@ -9,7 +9,10 @@ use perennial::{Failure, State, Template};
 use perennial_kubernetes::client::Answer;
 use perennial_kubernetes::server::{Approval, Decision, Options};
 use perennial_std::Directory;
-use support::{BOUND, digest, issued, new_authority, node, on_both, serve, serve_at, stored, waits_for_approval};
+use support::{
+    BOUND, break_directory, digest, issued, mend_directory, new_authority, node, on_both, serve, serve_at, stored,
+    waits_for_approval,
+};
 
 #[test]
 fn after_a_rotation_new_connections_present_the_new_certificate() {
@@ -171,12 +174,12 @@ fn a_certificate_is_served_from_memory_while_the_disk_is_broken_and_written_when
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).keeping(&path).start();
         waits_for_approval(&handle);
-        std::fs::remove_dir_all(&path).unwrap();
+        break_directory(&path);
         server.decide_all(Decision::Approve);
         let broken = handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
         assert!(broken.last_error.as_ref().unwrap().contains(path.to_str().unwrap()), "{:?}", broken.last_error);
         assert_eq!(server.who_is(&handle.credential().unwrap()).0, "system:node:worker-1");
-        std::fs::create_dir(&path).unwrap();
+        mend_directory(&path);
         let written = issued(&handle, 1);
         assert_eq!(Some(written.chain()), broken.credential.as_ref().map(|served| served.chain()));
         assert_eq!(server.csr_names().len(), 1, "a failed write costs no request");

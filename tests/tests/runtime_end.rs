@@ -10,7 +10,7 @@ use perennial_kubernetes::server::Approval;
 use perennial_smol::Rotator;
 use perennial_std::Directory;
 use smol::future;
-use support::{BOUND, node, on_both, policy, serve, stored};
+use support::{BOUND, break_directory, mend_directory, node, on_both, policy, serve, stored};
 
 fn files(path: &Path) -> Vec<(std::ffi::OsString, u64)> {
     let entries = path.read_dir().unwrap().map(Result::unwrap);
@@ -54,10 +54,10 @@ fn a_shutdown_tries_once_more_to_write_what_is_only_in_memory() {
         holder.store = Some(Directory::open(&path, "kubelet-client").unwrap());
         holder.template = None;
         let handle = holder.start();
-        std::fs::remove_dir_all(&path).unwrap();
+        break_directory(&path);
         handle.set_template(Some(Template::node("worker-1")));
         handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
-        std::fs::create_dir(&path).unwrap();
+        mend_directory(&path);
         let served = handle.credential().unwrap();
         handle.shutdown();
         let stored = stored(&path);

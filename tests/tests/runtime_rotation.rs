@@ -15,7 +15,8 @@ use perennial_kubernetes::server::{Approval, Authority, Decision, Options};
 use perennial_pki::Roots;
 use perennial_std::{Handle, clock};
 use support::{
-    BOUND, Runtime, Server, TOKEN, issued, new_authority, node, on_both, policy, serve, serve_at, waits_for_approval,
+    BOUND, Runtime, Server, TOKEN, break_directory, issued, mend_directory, new_authority, node, on_both, policy,
+    serve, serve_at, waits_for_approval,
 };
 
 #[test]
@@ -47,12 +48,12 @@ fn a_request_that_got_no_answer_in_time_is_told_as_an_error() {
     });
 }
 
-/// A node with a certificate it cannot write, and the directory that is missing.
+/// A node with a certificate it cannot write, and the directory that cannot be written.
 fn cannot_write(runtime: Runtime, server: &Server, path: &Path) -> (Handle, PathBuf) {
     let pki = path.join("pki");
     let handle = node(runtime, &server.cluster).keeping(&pki).start();
     waits_for_approval(&handle);
-    std::fs::remove_dir_all(&pki).unwrap();
+    break_directory(&pki);
     server.decide_all(Decision::Approve);
     handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
     (handle, pki)
@@ -63,8 +64,8 @@ fn an_error_of_writing_is_forgotten_once_it_is_written() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let parent = tempfile::tempdir().unwrap();
-        let (handle, missing) = cannot_write(runtime, &server, parent.path());
-        std::fs::create_dir(&missing).unwrap();
+        let (handle, broken) = cannot_write(runtime, &server, parent.path());
+        mend_directory(&broken);
         issued(&handle, 1);
         assert_eq!(handle.snapshot().last_error, None);
         handle.shutdown();
@@ -76,13 +77,13 @@ fn a_failed_request_is_still_told_of_once_an_error_of_writing_is_gone() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let parent = tempfile::tempdir().unwrap();
-        let (handle, missing) = cannot_write(runtime, &server, parent.path());
+        let (handle, broken) = cannot_write(runtime, &server, parent.path());
         let address = server.handle.address();
         drop(server);
         handle.rotate_now();
         let told = |why: &Option<Arc<str>>| why.as_ref().is_some_and(|why| why.contains(&address.to_string()));
         handle.wait_for(BOUND, |now| told(&now.last_error)).unwrap();
-        std::fs::create_dir(&missing).unwrap();
+        mend_directory(&broken);
         handle.wait_for(BOUND, |now| !now.unwritten).unwrap();
         assert!(told(&handle.snapshot().last_error), "{:?}", handle.snapshot().last_error);
         handle.shutdown();

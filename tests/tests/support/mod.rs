@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -196,4 +196,15 @@ pub(crate) fn waits_for_approval(handle: &Handle) -> String {
     };
     let snapshot = handle.wait_for(BOUND, |now| name(now).is_some());
     snapshot.and_then(|now| name(&now)).unwrap_or_else(|| panic!("nothing waits: {:?}", handle.snapshot()))
+}
+
+/// Puts a file in the place of the directory: a directory that is only missing is made again.
+pub(crate) fn break_directory(path: &Path) {
+    std::fs::remove_dir_all(path).unwrap();
+    std::fs::write(path, "in the way").unwrap();
+}
+
+/// Makes way for the directory, which the next write makes again.
+pub(crate) fn mend_directory(path: &Path) {
+    std::fs::remove_file(path).unwrap();
 }
