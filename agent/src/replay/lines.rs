@@ -1,11 +1,14 @@
 //! Lines of files nobody vouches for.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _};
+use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal as _, Read as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 /// Longer than any line of a journal: a machine knows few names.
 const LONGEST: u64 = 1 << 20;
+/// More than a power cut leaves of zeros where a line was to be.
+const LONGEST_GAP: u64 = 64 << 20;
 
 /// The lines of one file, counted.
 pub(super) struct Lines {
@@ -22,11 +25,22 @@ pub(super) enum Line {
 }
 
 impl Lines {
-    /// Of this file; `-` is standard input.
+    /// Of this file; `-` is standard input. A pipe will do.
+    ///
+    /// # Errors
+    /// The system refuses it, or it is a device, which may have no end.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let from: Box<dyn BufRead> = match path.as_os_str() == "-" {
             true => Box::new(BufReader::new(io::stdin())),
-            false => Box::new(BufReader::new(File::open(path)?)),
+            false => {
+                let file = File::open(path)?;
+                let kind = file.metadata()?.file_type();
+                if kind.is_block_device() || kind.is_char_device() && !file.is_terminal() {
+                    let why = "it is a device; name a file or a pipe";
+                    return Err(io::Error::new(ErrorKind::InvalidInput, why));
+                }
+                Box::new(BufReader::new(file))
+            }
         };
         Ok(Self { path: path.to_owned(), from, number: 0 })
     }
@@ -37,6 +51,9 @@ impl Lines {
     }
 
     /// The next line, without its end.
+    ///
+    /// # Errors
+    /// The system refuses it, or no line ends within [`LONGEST_GAP`].
     pub(super) fn next(&mut self) -> io::Result<Option<Line>> {
         let mut line = Vec::new();
         if (&mut self.from).take(LONGEST).read_until(b'\n', &mut line)? == 0 {
@@ -45,9 +62,39 @@ impl Lines {
         self.number += 1;
         let whole = line.pop_if(|last| *last == b'\n').is_some();
         if !whole && line.len() as u64 == LONGEST {
-            self.from.skip_until(b'\n')?;
+            if (&mut self.from).take(LONGEST_GAP).skip_until(b'\n')? as u64 == LONGEST_GAP {
+                let why = format!("no line ends within {} MiB; is it a journal?", LONGEST_GAP >> 20);
+                return Err(io::Error::new(ErrorKind::InvalidData, why));
+            }
             return Ok(Some(Line::Endless));
         }
         Ok(Some(Line::Text(String::from_utf8_lossy(&line).into_owned())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(from: impl io::Read + 'static) -> Lines {
+        Lines { path: "journal".into(), from: Box::new(BufReader::new(from)), number: 0 }
+    }
+
+    #[test]
+    fn long_line_is_passed_over_and_endless_one_refused() {
+        let long = io::repeat(b'x').take(LONGEST * 3).chain(&b"\nnext\n"[..]);
+        let mut found = lines(long);
+        assert!(matches!(found.next(), Ok(Some(Line::Endless))));
+        assert!(matches!(found.next(), Ok(Some(Line::Text(text))) if text == "next"));
+        let error = lines(io::repeat(0)).next().map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("no line ends within 64 MiB"), "{error}");
+    }
+
+    #[test]
+    fn device_is_refused() {
+        for device in ["/dev/zero", "/dev/null"] {
+            let error = Lines::open(Path::new(device)).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains("it is a device"), "{error}");
+        }
     }
 }
