@@ -25,7 +25,7 @@ Exit codes:
 Environment:
   PERENNIAL_LOG  what to log on stderr, for example warn, debug or perennial_std=trace
                  [default: info; for demo, status, verify and replay: warn]
-  HTTPS_PROXY, NO_PROXY  how run reaches the API server, as in kubectl (see run --proxy)
+  HTTPS_PROXY, NO_PROXY  how run reaches the API server, as in kubectl (see run --proxy); status shows it
   SSL_CERT_FILE, SSL_CERT_DIR  where the system's CA certificates are, for a kubeconfig that names no CA";
 
 /// Certificates that renew themselves: keeps a Kubernetes node's certificates, or any signer's, rotated.
@@ -97,8 +97,10 @@ pub(crate) struct Demo {
 /// --rotation-window. A request that was made and has not led to a certificate yet is shown too: its
 /// name, since when, and after a refusal when the next follows; and the pairs kept that were in use
 /// before, what is wrong, and what to do about it. The serving certificate, kubelet-server, is shown if
-/// there is anything of it. No server is asked: whether one accepts the certificate, `perennial run`
-/// finds out (--certificate-check-interval).
+/// there is anything of it. With --kubeconfig, the API server that `run` would ask is shown too: its URL,
+/// the CAs its certificate is checked against, and the proxy it is reached through, with what decided
+/// that. No server is asked: whether one accepts the certificate, `perennial run` finds out
+/// (--certificate-check-interval).
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -108,11 +110,12 @@ Examples:
   perennial status --cert-dir /var/lib/kubelet/pki --json | jq -r .rotate_at
   perennial status --cert-dir /var/lib/kubelet/pki --json | jq -r .serving.rotate_at
   perennial status --cert-dir pki --prefix proxy
+  perennial status --cert-dir /var/lib/kubelet/pki --kubeconfig /etc/kubernetes/kubelet.conf
 
 Exit codes:
   0  good: valid, its key fits, not due for rotation; the serving certificate too, if it is shown
   1  not good: no certificate, expired, not yet valid, due, damaged, unreadable, or the key is another's
-  2  bad usage or input: the directory cannot be read"
+  2  bad usage or input: the directory cannot be read, or a kubeconfig cannot be used (the rest is shown)"
 )]
 pub(crate) struct Status {
     /// Where certificate and key are kept
@@ -121,6 +124,18 @@ pub(crate) struct Status {
     /// The name the files begin with [default: kubelet-client, and kubelet-server if there is any]
     #[arg(long, value_name = "NAME", value_parser = run::prefix)]
     pub(crate) prefix: Option<String>,
+    /// The node's kubeconfig, as `run` is given it: show which API server is asked, the CAs it is checked against and the
+    /// proxy in use
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The bootstrap kubeconfig, if `run` was given this flag: while it exists it names the API server, unless the
+    /// kubeconfig's own user is usable
+    #[arg(long, value_name = "FILE", requires = "kubeconfig")]
+    pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
+    /// Whether the API server is reached through the proxy that HTTPS_PROXY names, as with `run`. The variables are those of
+    /// this command, which a service may have otherwise
+    #[arg(long, value_enum, default_value_t = Proxy::Environment, requires = "kubeconfig")]
+    pub(crate) proxy: Proxy,
     /// The numbers `run` goes by, if it was given this flag
     #[arg(long, value_enum, default_value_t = Policy::Default)]
     pub(crate) policy: Policy,

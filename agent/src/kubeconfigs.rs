@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+use perennial_kubernetes::cluster::{Identity, Token};
 use perennial_kubernetes::kubeconfig::{Credentials, Endpoint, Kubeconfig, KubeconfigError};
 use perennial_kubernetes::rotation::IdentitySource;
 use perennial_std::clock;
@@ -15,13 +15,13 @@ use perennial_std::clock;
 use crate::cli::Proxy;
 use crate::failure::Failure;
 use crate::files;
-use server::cluster;
+pub(crate) use server::Server;
 pub(crate) use write::{make_room, write};
 
 /// What the kubeconfigs say.
 pub(crate) struct Access {
     pub(crate) endpoint: Endpoint,
-    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) server: Server,
     /// As whom to ask while there is no certificate to ask with.
     pub(crate) bootstrap: IdentitySource,
     /// The node's kubeconfig has to be written once there is a certificate.
@@ -49,7 +49,8 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
         (None, None, None) => return Err(Failure::Usage(nothing_to_begin_with(node))),
     };
     let endpoint = endpoint(primary).map_err(Failure::Usage)?;
-    let cluster = cluster(&endpoint, proxy).map_err(|why| Failure::Usage(format!("{}: {why}", primary.display())))?;
+    let named = |why| Failure::Usage(format!("{}: {why}", primary.display()));
+    let server = Server::of(primary, &endpoint, proxy).map_err(named)?;
 
     match first_user(node, bootstrap, &endpoint) {
         Err(why) if needed => {
@@ -78,7 +79,7 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
     };
     let (node, bootstrap, of) = (node.to_owned(), bootstrap.map(Path::to_owned), endpoint.clone());
     let bootstrap: IdentitySource = Arc::new(move || first_user(&node, bootstrap.as_deref(), &of));
-    Ok(Access { endpoint, cluster: Arc::new(cluster), bootstrap, write })
+    Ok(Access { endpoint, server, bootstrap, write })
 }
 
 /// Logs what is odd and does no harm; once, not at each look.
@@ -326,7 +327,7 @@ mod tests {
             let access = files.read();
             let server = if usable { "https://node.example" } else { "https://bootstrap.example" };
             assert_eq!((access.endpoint.server.as_str(), access.write), (server, !usable));
-            assert_eq!(access.cluster.to_string().contains("bootstrap.example"), !usable);
+            assert_eq!(access.server.cluster.to_string().contains("bootstrap.example"), !usable);
 
             fs::remove_file(files.path("bootstrap")).unwrap();
             assert_eq!(files.read().endpoint.server, "https://node.example");

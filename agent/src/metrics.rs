@@ -19,6 +19,7 @@ use perennial_std::{FileCredential, Handle, clock};
 
 use crate::hook_debt::Debts;
 use crate::journal::Journal;
+use crate::kubeconfigs::Server;
 use crate::lines::Lines;
 use crate::pulse::Pulse;
 use hosts::Hosts;
@@ -31,6 +32,8 @@ pub(crate) struct Metrics {
     about: About,
     pulse: Arc<Pulse>,
     kept: Mutex<BTreeMap<String, Kept>>,
+    /// `None`: nothing is started yet.
+    server: Mutex<Option<Server>>,
 }
 
 /// The process, and who else looks on at it.
@@ -68,7 +71,7 @@ pub(crate) enum Source {
 
 impl Metrics {
     pub(crate) fn new(about: About, pulse: Arc<Pulse>) -> Arc<Self> {
-        Arc::new(Self { about, pulse, kept: Mutex::default() })
+        Arc::new(Self { about, pulse, kept: Mutex::default(), server: Mutex::default() })
     }
 
     /// Counts the steps of the certificate of this name. One that is observed again goes on from where it was.
@@ -89,6 +92,11 @@ impl Metrics {
         for (name, source) in certificates {
             kept.entry(name).or_default().source = Some(source);
         }
+    }
+
+    /// From now on this API server is asked.
+    pub(crate) fn reach(&self, server: Server) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
     }
 
     /// Answers from now on, on a thread of its own that ends with the process.
@@ -119,7 +127,10 @@ impl Metrics {
                     if ready { "ready\n".into() } else { why_not } + &view::unwritten(&views, now),
                 ))
             }
-            "/state" => Some(Answer::json(&view::to_json(&self.views(), &self.about, now))),
+            "/state" => {
+                let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                Some(Answer::json(&view::to_json(&self.views(), server.as_ref(), &self.about, now)))
+            }
             _ => None,
         }
     }

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::cli;
 use crate::hook_debt::Debts;
 use crate::journal::Journal;
+use crate::kubeconfigs::Server;
 use crate::metrics::{About, Metrics, Output, Source};
 use crate::pulse::Pulse;
 use crate::reactor;
@@ -57,8 +58,8 @@ impl Observers {
         [log(name), self.pulse.observer(name)].into_iter().chain(journal).chain(metrics).collect()
     }
 
-    /// All certificates there are, from now on.
-    pub(crate) fn watch(&self, certificates: impl Iterator<Item = (String, Source)>) {
+    /// All certificates there are, and the API server that is asked for them, from now on.
+    pub(crate) fn watch(&self, certificates: impl Iterator<Item = (String, Source)>, server: &Server) {
         let certificates: BTreeMap<String, Source> = certificates.collect();
         let rotations = certificates.iter().filter_map(|(name, source)| match source {
             Source::Rotation(handle, _) => Some((name.clone(), handle.clone())),
@@ -70,6 +71,7 @@ impl Observers {
         }
         if let Some(metrics) = &self.metrics {
             metrics.watch(certificates);
+            metrics.reach(server.clone());
         }
     }
 

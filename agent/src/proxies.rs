@@ -4,7 +4,16 @@ use std::net::IpAddr;
 
 use perennial_kubernetes::cluster::{Cluster, ClusterError, Proxy};
 
-/// The proxy for this API server, and the variable that names it; `None`: connect directly.
+/// How an API server is reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    /// `None`: connect directly.
+    pub(crate) proxy: Option<Proxy>,
+    /// What decided it: a field, a flag, a variable, or why none of them did.
+    pub(crate) because: &'static str,
+}
+
+/// The route to this API server, as the environment has it.
 ///
 /// Source: Go's `http.ProxyFromEnvironment` (`golang.org/x/net/http/httpproxy`) for https URLs: `HTTPS_PROXY`, unless
 /// `NO_PROXY` exempts the server; the names in capitals go first, and loopback addresses are never proxied. `ALL_PROXY`
@@ -12,22 +21,26 @@ use perennial_kubernetes::cluster::{Cluster, ClusterError, Proxy};
 ///
 /// # Errors
 /// The variable names no proxy that can be used. What is before an `@` in it is not shown.
-pub(crate) fn from_environment(
-    get: impl Fn(&str) -> Option<String>,
-    cluster: &Cluster,
-) -> Result<Option<(Proxy, &'static str)>, String> {
+pub(crate) fn from_environment(get: impl Fn(&str) -> Option<String>, cluster: &Cluster) -> Result<Route, String> {
     let first = |names: [&'static str; 2]| {
         names.into_iter().find_map(|name| Some((name, get(name).filter(|value| !value.trim().is_empty())?)))
     };
-    let Some((name, value)) = first(["HTTPS_PROXY", "https_proxy"]) else { return Ok(None) };
-    let exempt = first(["NO_PROXY", "no_proxy"]).map(|(_, value)| value).unwrap_or_default();
-    if !is_proxied(cluster.host(), cluster.port(), &exempt) {
-        return Ok(None);
+    let direct = |because| Ok(Route { proxy: None, because });
+    let Some((name, value)) = first(["HTTPS_PROXY", "https_proxy"]) else { return direct("HTTPS_PROXY is not set") };
+    let host = cluster.host().split('%').next().unwrap_or_default().to_lowercase();
+    let host = host.trim_end_matches('.');
+    let ip = host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
+    if host == "localhost" || ip.is_some_and(|ip| ip.is_loopback()) {
+        return direct("loopback addresses are never proxied");
+    }
+    match first(["NO_PROXY", "no_proxy"]) {
+        Some((name, exempt)) if is_exempt(host, ip, cluster.port(), &exempt) => return direct(name),
+        Some(_) | None => {}
     }
     let value = value.trim();
     let url = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
     match Proxy::from_url(&url) {
-        Ok(proxy) => Ok(Some((proxy, name))),
+        Ok(proxy) => Ok(Route { proxy: Some(proxy), because: name }),
         Err(ClusterError::Proxy(why)) => {
             Err(format!("{name}: {why}; exempt the API server with NO_PROXY, or give --proxy=none to connect directly"))
         }
@@ -35,14 +48,8 @@ pub(crate) fn from_environment(
     }
 }
 
-/// Whether `NO_PROXY` lets this host be reached through a proxy.
-fn is_proxied(host: &str, port: u16, exempt: &str) -> bool {
-    let host = host.split('%').next().unwrap_or_default().to_lowercase();
-    let host = host.trim_end_matches('.');
-    let ip = host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
-    if host == "localhost" || ip.is_some_and(|ip| ip.is_loopback()) {
-        return false;
-    }
+/// Whether `NO_PROXY` exempts this host, in lower case and without a trailing dot; `ip` if it is an address.
+fn is_exempt(host: &str, ip: Option<IpAddr>, port: u16, exempt: &str) -> bool {
     let exempts = |entry: &str| {
         let entry = entry.trim().to_lowercase();
         if entry == "*" {
@@ -66,7 +73,7 @@ fn is_proxied(host: &str, port: u16, exempt: &str) -> bool {
             name => host == name || host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')),
         }
     };
-    !exempt.split(',').any(exempts)
+    exempt.split(',').any(exempts)
 }
 
 /// `host`, `host:port`, `[v6]`, `[v6]:port`, and an IPv6 address without brackets.
@@ -100,8 +107,8 @@ mod tests {
 
     fn of(variables: &[(&str, &str)], server: &str) -> Result<Option<String>, String> {
         let get = |name: &str| variables.iter().find(|(of, _)| *of == name).map(|(_, value)| (*value).to_owned());
-        let found = from_environment(get, &Cluster::from_url(server).unwrap())?;
-        Ok(found.map(|(proxy, name)| format!("{name} {proxy}")))
+        let Route { proxy, because } = from_environment(get, &Cluster::from_url(server).unwrap())?;
+        Ok(proxy.map(|proxy| format!("{because} {proxy}")))
     }
 
     #[test]
@@ -121,6 +128,19 @@ mod tests {
             (&[("HTTPS_PROXY", "socks5://p"), ("NO_PROXY", "*")], None),
         ] {
             assert_eq!(of(variables, server), Ok(expected.map(str::to_owned)), "{variables:?}");
+        }
+        for (server, exempt, because) in [
+            ("https://[::1]", "", "loopback addresses are never proxied"),
+            ("https://api.example", "*", "NO_PROXY"),
+            ("https://api.example", "", "HTTPS_PROXY"),
+        ] {
+            let get = |name: &str| match name {
+                "HTTPS_PROXY" => Some("http://p".to_owned()),
+                "NO_PROXY" => Some(exempt.to_owned()),
+                _ => None,
+            };
+            let route = from_environment(get, &Cluster::from_url(server).unwrap()).unwrap();
+            assert_eq!((route.because, route.proxy.is_some()), (because, because == "HTTPS_PROXY"));
         }
         for bad in ["socks5://u:secret@p:1080", "https://u:secret@p", "http://u:secret@p:x", "http://u:secret@"] {
             let error = of(&[("HTTPS_PROXY", bad)], server).unwrap_err();

@@ -1,4 +1,4 @@
-//! `perennial status`: what a certificate directory holds, and when it will be rotated.
+//! `perennial status`: what a certificate directory holds, when it will be rotated, and with which API server.
 
 mod found;
 mod pending;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::cli;
 use crate::failure::Failure;
 use crate::hook_debt::{self, Record};
+use crate::kubeconfigs::{self, Server};
 use crate::remedies::{is_harmless, remedy};
 use crate::report::{self, print};
 use crate::rotation::{PREFIX, SERVING_PREFIX};
@@ -36,15 +37,31 @@ pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
         }
     }
     let serving = serving.as_ref();
+    let server = options.kubeconfig.as_deref().map(|kubeconfig| {
+        let access = kubeconfigs::read(kubeconfig, options.bootstrap_kubeconfig.as_deref(), options.proxy, false)?;
+        access.server.look();
+        Ok(access.server)
+    });
     if options.json {
         let more = serving.map_or(Value::Null, |serving| json!({ "serving": serving.to_json() }));
-        print(&report::json_line(&report::with(first.to_json(), more)));
+        let server = server.as_ref().map_or(Value::Null, |server| {
+            let server = server
+                .as_ref()
+                .map_or_else(|failure: &Failure| json!({ "error": failure.to_string() }), Server::to_json);
+            json!({ "server": server })
+        });
+        print(&report::json_line(&report::with(report::with(first.to_json(), more), server)));
     } else {
         let directory = ("directory", options.cert_dir.display().to_string());
         let views = [Some(&first), serving].into_iter().flatten();
         let blocks = views.map(|view| text(&view.lines(now))).collect::<Vec<_>>().join("\n");
-        print(&format!("{}{blocks}", text(&[directory])));
+        let server = server.as_ref().map_or_else(String::new, |server| {
+            let unknown = |failure: &Failure| vec![("server", format!("not known: {failure}"))];
+            format!("\n{}", text(&server.as_ref().map_or_else(unknown, Server::lines)))
+        });
+        print(&format!("{}{blocks}{server}", text(&[directory])));
     }
+    server.transpose()?;
     match [Some(&first), serving].into_iter().flatten().find(|view| !view.verdict.good) {
         None => Ok(()),
         Some(View { prefix, verdict, .. }) => {

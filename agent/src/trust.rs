@@ -1,5 +1,6 @@
 //! Where the CAs of an API server come from, and that they may change.
 
+use std::env;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,16 +15,37 @@ use crate::files;
 /// How long the system's CAs are taken for what they were: to read them takes tens of milliseconds.
 const SYSTEM_AGE: Duration = Duration::from_secs(600);
 
+/// Where the CAs come from, and when they were read last, for people. Reading it waits for no file.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin(Arc<Mutex<String>>);
+
+impl Origin {
+    pub(crate) fn new(words: String) -> Self {
+        Self(Arc::new(Mutex::new(words)))
+    }
+
+    pub(crate) fn words(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, words: &str) {
+        words.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
 /// The CAs in a file, read anew for each connection. While the file is missing or damaged, those read last count.
-pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> TrustSource {
+pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> (TrustSource, Origin) {
     struct Held {
         pem: Vec<u8>,
         roots: Roots,
         read: UnixTime,
         trouble: String,
     }
-    let held = Mutex::new(Held { pem, roots, read: clock::now().unix, trouble: String::new() });
-    Arc::new(move || {
+    let read = clock::now().unix;
+    let origin = Origin::new(format!("{}, read at {read}", path.display()));
+    let held = Mutex::new(Held { pem, roots, read, trouble: String::new() });
+    let told = origin.clone();
+    let source: TrustSource = Arc::new(move || {
         let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, pem) = (path.display(), files::read(&path).map_err(|error| error.to_string()));
         let found = match pem {
@@ -49,14 +71,19 @@ pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> TrustSource 
         }
         let state = if trouble.is_empty() { "" } else { "; it cannot be read now" };
         held.trouble = trouble;
-        Ok(Trust { roots: held.roots.clone(), origin: format!("{file}, read at {}{state}", held.read) })
-    })
+        let origin = format!("{file}, read at {}{state}", held.read);
+        told.set(&origin);
+        Ok(Trust { roots: held.roots.clone(), origin })
+    });
+    (source, origin)
 }
 
 /// The system's CAs, loaded when they are first needed.
-pub(crate) fn of_system() -> TrustSource {
+pub(crate) fn of_system() -> (TrustSource, Origin) {
     let held: Mutex<Option<(Instant, Trust)>> = Mutex::default();
-    Arc::new(move || {
+    let origin = Origin::new("the system's CA certificates, not read yet".to_owned());
+    let told = origin.clone();
+    let source: TrustSource = Arc::new(move || {
         let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
         match &*held {
             Some((read, trust)) if read.elapsed() < SYSTEM_AGE => return Ok(trust.clone()),
@@ -64,24 +91,44 @@ pub(crate) fn of_system() -> TrustSource {
         }
         let found = rustls_native_certs::load_native_certs();
         let trust = Roots::from_der(found.certs).map(|roots| {
-            let origin = format!("the system's CA certificates, read at {}", clock::now().unix);
+            let origin = format!("the system's CA certificates ({}), read at {}", places(), clock::now().unix);
             Trust { roots, origin }
         });
         match (trust, &*held) {
             (Ok(trust), _) => {
+                told.set(&trust.origin);
                 *held = Some((Instant::now(), trust.clone()));
                 Ok(trust)
             }
             (Err(_), Some((_, before))) => Ok(before.clone()),
             (Err(_), None) => {
                 let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
-                Err(format!(
+                let why = format!(
                     "no certificate-authority is named, and the system has no CA certificates{why}; \
                      name the cluster's certificate-authority in the kubeconfig"
-                ))
+                );
+                told.set(&format!("none: {why}"));
+                Err(why)
             }
         }
-    })
+    });
+    (source, origin)
+}
+
+/// Where the system's CA certificates are looked for, as rustls-native-certs does.
+fn places() -> String {
+    let variables = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+    let set = variables.iter().filter_map(|name| Some(format!("{name}={}", env::var_os(name)?.display())));
+    let set: Vec<String> = set.collect();
+    if !set.is_empty() {
+        return set.join(", ");
+    }
+    if cfg!(target_vendor = "apple") {
+        return "the keychain".into();
+    }
+    let found = openssl_probe::probe();
+    let places: Vec<_> = found.cert_file.iter().chain(&found.cert_dir).map(|path| path.display().to_string()).collect();
+    places.join(", ")
 }
 
 #[cfg(test)]
@@ -105,8 +152,9 @@ mod tests {
         let path = directory.path().join("ca.crt");
         let (first, second) = (ca(), ca());
         fs::write(&path, &first).unwrap();
-        let source = of_file(path.clone(), first.clone().into(), Roots::from_pem(first.as_bytes()).unwrap());
+        let (source, seen) = of_file(path.clone(), first.clone().into(), Roots::from_pem(first.as_bytes()).unwrap());
         let (trusted, origin) = (|| source().unwrap().roots.pem().to_owned(), || source().unwrap().origin);
+        assert!(seen.words().contains("ca.crt, read at 20"), "{}", seen.words());
         assert_eq!(trusted(), first);
         fs::write(&path, &second).unwrap();
         assert_eq!(trusted(), second);
@@ -115,6 +163,7 @@ mod tests {
             fs::write(&path, damage).unwrap();
             assert_eq!(trusted(), second, "{damage:?}");
             assert!(origin().contains("it cannot be read now"), "{}", origin());
+            assert_eq!(seen.words(), origin());
         }
         fs::remove_file(&path).unwrap();
         assert_eq!(trusted(), second);

@@ -1,4 +1,4 @@
-//! Whom a run trusts, and what it says of a kubeconfig that is of no use to a kubelet.
+//! Whom a run trusts, what `status` shows of that, and what is said of a kubeconfig that is of no use to a kubelet.
 
 mod support;
 
@@ -6,7 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use support::{Ca, Process, Signer, perennial, until};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use support::{Ca, Process, Signer, files, get, perennial, put_in_use, until};
 use tempfile::TempDir;
 
 const RUN: [&str; 10] = [
@@ -65,8 +68,18 @@ fn systems_cas_count_where_none_is_named() {
     let signer = Signer::start(path, &[]);
     bootstrap(path, &signer, "");
     let system = path.join("signer/ca.crt");
-    let mut run = Process::start_with(path, &RUN, &[("SSL_CERT_FILE", system.to_str().unwrap())]);
+    let arguments = [RUN.as_slice(), &["--metrics-listen", "127.0.0.1:0"]].concat();
+    let mut run = Process::start_with(path, &arguments, &[("SSL_CERT_FILE", system.to_str().unwrap())]);
     run.event("issued", 1);
+    let told = get(run.event("listening", 1)["address"].as_str().unwrap(), "/state");
+    let state: Value = serde_json::from_str(told.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(
+        (&state["server"]["url"], &state["server"]["checked_against"]),
+        (&signer.server.as_str().into(), &"system".into())
+    );
+    let ca = state["server"]["ca"].as_str().unwrap();
+    assert!(ca.contains("(SSL_CERT_FILE=") && ca.contains("read at 20"), "{ca}");
+    assert_eq!(state["server"]["proxy_from"], "HTTPS_PROXY is not set");
     assert!(run.stderr().contains("is checked against the system's CA certificates"), "{}", run.stderr());
     // What is not named stays so: the next start trusts the system, too.
     let written = until("kubeconfig", || fs::read_to_string(path.join("kubeconfig")).ok());
@@ -79,6 +92,112 @@ fn systems_cas_count_where_none_is_named() {
     let told = until("complaint", || run.events("trouble").into_iter().next());
     let told = told["reason"].as_str().unwrap();
     assert!(told.contains("no certificate-authority is named, and the system has no CA certificates"), "{told}");
+}
+
+/// JSON, sentences and exit code of `status` for a good pair and this cluster.
+fn status(cluster: &str, more: &[&str], environment: &[(&str, &str)]) -> (Value, String, i32) {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let mut ca = Ca::new();
+    put_in_use(&path.join("pki"), ca.node(Duration::ZERO, Duration::from_secs(3600)).to_pem().as_bytes());
+    fs::write(path.join("ca.crt"), ca.authority.certificate_pem()).unwrap();
+    let cluster = cluster.replace("INLINE", &STANDARD.encode(ca.authority.certificate_pem()));
+    for (name, user) in
+        [("kubeconfig", "client-certificate: to-come.pem, client-key: to-come.pem"), ("bootstrap", "token: abc")]
+    {
+        let text = format!(
+            "clusters: [{{name: c, cluster: {{{cluster}}}}}]\nusers: [{{name: u, user: {{{user}}}}}]\n\
+             contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n"
+        );
+        fs::write(path.join(name), text).unwrap();
+    }
+    let before = files(path);
+    let arguments = [&["status", "--cert-dir", "pki", "--kubeconfig", "kubeconfig"], more].concat();
+    let sentences = Process::start_with(path, &arguments, environment).end();
+    let json = Process::start_with(path, &[&arguments[..], &["--json"]].concat(), environment).end();
+    assert_eq!(files(path), before);
+    assert_eq!(sentences.code, json.code);
+    let told = sentences.stdout + &sentences.stderr;
+    assert!(!(told.clone() + &json.stdout + &json.stderr).contains("s3cret"), "{told}");
+    (serde_json::from_str(&json.stdout).unwrap(), told, json.code.unwrap())
+}
+
+#[test]
+fn status_names_server_cas_and_proxy() {
+    const FILE: &str = "server: 'https://api.example:6443', certificate-authority: ca.crt";
+    const NONE: &str = "server: 'https://api.example:6443'";
+    let unset = ("HTTPS_PROXY is not set", None);
+    let variable = ("HTTPS_PROXY", "http://me:s3cret@p.example:3128");
+    let proxied = ("HTTPS_PROXY", Some("http://p.example:3128"));
+    let url = format!("{FILE}, proxy-url: 'http://me:s3cret@q.example'");
+    let system =
+        ("system", "the system's CA certificates (SSL_CERT_FILE=ca.crt, SSL_CERT_DIR=/nonexistent), read at 20");
+    let file = ("file", "ca.crt, read at 20");
+    for (cluster, more, environment, (checked, ca), (because, proxy)) in [
+        (FILE, &[][..], &[][..], file, unset),
+        (
+            &format!("{NONE}, certificate-authority-data: INLINE"),
+            &[],
+            &[],
+            ("inline", "certificate-authority-data in kubeconfig"),
+            unset,
+        ),
+        (NONE, &[], &[("SSL_CERT_FILE", "ca.crt"), ("SSL_CERT_DIR", "/nonexistent")], system, unset),
+        (
+            NONE,
+            &[],
+            &[("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/nonexistent")],
+            ("system", "none: no certificate-authority is named, and the system has no CA"),
+            unset,
+        ),
+        (
+            &format!("{NONE}, insecure-skip-tls-verify: true"),
+            &[],
+            &[],
+            ("insecure", "none: insecure-skip-tls-verify"),
+            unset,
+        ),
+        (FILE, &[], &[variable], file, proxied),
+        (FILE, &[], &[variable, ("NO_PROXY", ".example")], file, ("NO_PROXY", None)),
+        (FILE, &["--proxy=none"], &[variable], file, ("--proxy=none", None)),
+        (&url, &["--proxy=none"], &[variable], file, ("proxy-url", Some("http://q.example:80"))),
+    ] {
+        let (value, told, code) = status(cluster, more, environment);
+        let server = &value["server"];
+        assert_eq!((&value["state"], code), (&"good".into(), 0), "{told}");
+        assert_eq!((&server["url"], &server["kubeconfig"]), (&"https://api.example:6443".into(), &"kubeconfig".into()));
+        assert_eq!((&server["checked_against"], &server["proxy_from"]), (&checked.into(), &because.into()), "{server}");
+        assert_eq!(server["proxy"].as_str(), proxy);
+        assert!(server["ca"].as_str().unwrap().starts_with(ca), "{server}");
+        for line in [
+            "\n\nserver      https://api.example:6443\nnamed by    kubeconfig\n".to_owned(),
+            format!("\nCAs         {ca}"),
+            format!("\nproxy       {} ({because})\n", proxy.unwrap_or("none")),
+        ] {
+            assert!(told.contains(&line), "no {line:?} in {told}");
+        }
+    }
+    // As for run: a user that is no use yet leaves the choice to the bootstrap kubeconfig.
+    let (value, told, _) = status(FILE, &["--bootstrap-kubeconfig", "bootstrap"], &[]);
+    assert!(value["server"]["kubeconfig"] == "bootstrap" && told.contains("\nnamed by    bootstrap\n"), "{told}");
+}
+
+#[test]
+fn status_shows_certificate_beside_unusable_kubeconfig() {
+    const FILE: &str = "server: 'https://api.example:6443', certificate-authority: ca.crt";
+    for (cluster, environment, why) in [
+        ("server: 'http://api.example'", &[][..], "plain HTTP is not supported"),
+        ("server: 'https://api.example', certificate-authority: gone.crt", &[], "gone.crt"),
+        (FILE, &[("HTTPS_PROXY", "socks5://me:s3cret@p:1080")], "HTTPS_PROXY: only HTTP proxies work"),
+        ("}", &[], "kubeconfig:1:"),
+    ] {
+        let (value, told, code) = status(cluster, &[], environment);
+        assert_eq!((&value["state"], code), (&"good".into(), 2), "{told}");
+        assert!(value["server"]["error"].as_str().unwrap().contains(why), "{value}");
+        assert!(told.contains("\nserver      not known: ") && told.contains("\nserial"), "{told}");
+        // On stderr, too: that is why the exit code is 2.
+        assert_eq!(told.matches(why).count(), 2, "{told}");
+    }
 }
 
 /// From the field: <https://github.com/kubernetes/kubeadm/issues/1317>

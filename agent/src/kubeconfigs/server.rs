@@ -1,49 +1,123 @@
 //! The API server of a kubeconfig, ready to be connected to.
 
-use std::path::Path;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use perennial_kubernetes::cluster::Cluster;
+use perennial_kubernetes::cluster::{Cluster, TrustSource};
 use perennial_kubernetes::kubeconfig::Endpoint;
 use perennial_pki::Roots;
+use serde_json::{Value, json};
 
 use crate::cli::Proxy;
-use crate::{files, proxies, trust};
+use crate::files;
+use crate::proxies::{self, Route};
+use crate::trust::{self, Origin};
 
-pub(super) fn cluster(endpoint: &Endpoint, proxy: Proxy) -> Result<Cluster, String> {
-    let mut cluster = Cluster::from_url(&endpoint.server).map_err(|error| error.to_string())?;
-    match &endpoint.ca_pem {
-        Some(pem) => {
-            let roots = Roots::from_pem(pem).map_err(|error| error.to_string())?;
-            let file = endpoint.ca_file.as_deref().unwrap_or_else(|| Path::new("certificate-authority-data"));
-            files::warn_of_skipped(file, roots.skipped());
-            cluster = match &endpoint.ca_file {
-                Some(file) => cluster.with_trust_source(trust::of_file(file.clone(), pem.clone(), roots)),
-                None => cluster.with_roots(roots),
-            };
-        }
-        None if endpoint.insecure_skip_tls_verify => {
-            tracing::warn!("insecure-skip-tls-verify: whoever answers as {} is trusted", endpoint.server);
-            cluster = cluster.with_insecure_skip_tls_verify();
-        }
-        None => {
-            tracing::info!(
-                "no certificate-authority is named: {} is checked against the system's CA certificates",
-                endpoint.server
-            );
-            cluster = cluster.with_trust_source(trust::of_system());
-        }
+/// An API server: the kubeconfig that names it, what its certificate is checked against, and how it is reached. To be
+/// shown: what a proxy's URL holds before an `@` is not.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) cluster: Arc<Cluster>,
+    kubeconfig: PathBuf,
+    /// What the server is checked against, for programs: `file`, `inline`, `system`, `insecure`.
+    checked: &'static str,
+    origin: Origin,
+    /// Why there is a proxy, or none.
+    because: &'static str,
+    source: Option<TrustSource>,
+}
+
+impl Server {
+    /// The server that the kubeconfig at this path names with `endpoint`.
+    ///
+    /// # Errors
+    /// Something it says cannot be used; the message does not name the kubeconfig.
+    pub(super) fn of(kubeconfig: &Path, endpoint: &Endpoint, proxy: Proxy) -> Result<Self, String> {
+        let cluster = Cluster::from_url(&endpoint.server).map_err(|error| error.to_string())?;
+        let (cluster, source, checked, origin) = anchored(cluster, kubeconfig, endpoint)?;
+        let Route { proxy, because } = route(endpoint, proxy, &cluster)?;
+        let cluster = match proxy {
+            Some(proxy) => {
+                tracing::info!("{} is reached through the proxy {proxy} ({because})", endpoint.server);
+                cluster.with_proxy(proxy)
+            }
+            None => cluster,
+        };
+        let cluster = match &endpoint.tls_server_name {
+            Some(name) => cluster.with_tls_server_name(name).map_err(|error| error.to_string())?,
+            None => cluster,
+        };
+        let (cluster, kubeconfig) = (Arc::new(cluster), kubeconfig.to_owned());
+        Ok(Self { cluster, kubeconfig, checked, origin, because, source })
     }
-    let proxied = match (&endpoint.proxy, proxy) {
-        (Some(named), _) => Some((named.clone(), "proxy-url")),
-        (None, Proxy::Environment) => proxies::from_environment(|name| std::env::var(name).ok(), &cluster)?,
-        (None, Proxy::None) => None,
+
+    /// Reads the CAs as a connection would, so that what is shown is how they are now.
+    pub(crate) fn look(&self) {
+        // An error is in the origin, too.
+        let _ = self.source.as_ref().map(|source| source());
+    }
+
+    fn proxy(&self) -> Option<String> {
+        self.cluster.proxy().map(ToString::to_string)
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "url": self.cluster.to_string(),
+            "kubeconfig": self.kubeconfig.display().to_string(),
+            "checked_against": self.checked,
+            "ca": self.origin.words(),
+            "proxy": self.proxy(),
+            "proxy_from": self.because,
+        })
+    }
+
+    pub(crate) fn lines(&self) -> Vec<(&'static str, String)> {
+        let proxy = self.proxy().unwrap_or_else(|| "none".into());
+        vec![
+            ("server", self.cluster.to_string()),
+            ("named by", self.kubeconfig.display().to_string()),
+            ("CAs", self.origin.words()),
+            ("proxy", format!("{proxy} ({})", self.because)),
+        ]
+    }
+}
+
+type Anchored = (Cluster, Option<TrustSource>, &'static str, Origin);
+
+/// The cluster with what its certificate is checked against.
+fn anchored(cluster: Cluster, kubeconfig: &Path, endpoint: &Endpoint) -> Result<Anchored, String> {
+    let from = |cluster: Cluster, (source, origin): (TrustSource, Origin), checked| {
+        (cluster.with_trust_source(source.clone()), Some(source), checked, origin)
     };
-    if let Some((proxy, from)) = proxied {
-        tracing::info!("{} is reached through the proxy {proxy} ({from})", endpoint.server);
-        cluster = cluster.with_proxy(proxy);
-    }
-    match &endpoint.tls_server_name {
-        Some(name) => cluster.with_tls_server_name(name).map_err(|error| error.to_string()),
-        None => Ok(cluster),
+    let Some(pem) = &endpoint.ca_pem else {
+        let server = &endpoint.server;
+        if endpoint.insecure_skip_tls_verify {
+            tracing::warn!("insecure-skip-tls-verify: whoever answers as {server} is trusted");
+            let origin = Origin::new("none: insecure-skip-tls-verify, whoever answers is trusted".into());
+            return Ok((cluster.with_insecure_skip_tls_verify(), None, "insecure", origin));
+        }
+        tracing::info!("no certificate-authority is named: {server} is checked against the system's CA certificates");
+        return Ok(from(cluster, trust::of_system(), "system"));
+    };
+    let roots = Roots::from_pem(pem).map_err(|error| error.to_string())?;
+    let file = endpoint.ca_file.as_deref();
+    files::warn_of_skipped(file.unwrap_or_else(|| Path::new("certificate-authority-data")), roots.skipped());
+    Ok(match file {
+        Some(file) => from(cluster, trust::of_file(file.to_owned(), pem.clone(), roots), "file"),
+        None => {
+            let origin = Origin::new(format!("certificate-authority-data in {}", kubeconfig.display()));
+            (cluster.with_roots(roots), None, "inline", origin)
+        }
+    })
+}
+
+/// A proxy-url goes first.
+fn route(endpoint: &Endpoint, proxy: Proxy, cluster: &Cluster) -> Result<Route, String> {
+    match (&endpoint.proxy, proxy) {
+        (Some(named), _) => Ok(Route { proxy: Some(named.clone()), because: "proxy-url" }),
+        (None, Proxy::Environment) => proxies::from_environment(|name| env::var(name).ok(), cluster),
+        (None, Proxy::None) => Ok(Route { proxy: None, because: "--proxy=none" }),
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::tally::Tally;
 use super::{About, Source};
+use crate::kubeconfigs::Server;
 use crate::report;
 use crate::spans::words;
 
@@ -149,7 +150,7 @@ pub(super) fn unwritten(views: &[View], now: Now) -> String {
     views.iter().filter_map(line).collect()
 }
 
-pub(super) fn to_json(views: &[View], about: &About, now: Now) -> Value {
+pub(super) fn to_json(views: &[View], server: Option<&Server>, about: &About, now: Now) -> Value {
     let dropped = about.outputs.iter().map(|(name, lines)| ((*name).to_owned(), lines.dropped().into()));
     let hook = about.debts.as_ref().map(|debts| {
         let owed = debts.all().iter().map(|(of, debt)| (of.clone(), debt.to_json())).collect::<serde_json::Map<_, _>>();
@@ -160,6 +161,7 @@ pub(super) fn to_json(views: &[View], about: &About, now: Now) -> Value {
     json!({
         "ready": why_not_ready(views, now).is_empty(),
         "at": now.unix.to_string(),
+        "server": server.map(Server::to_json),
         "certificates": certificates.collect::<serde_json::Map<_, _>>(),
         "lines_dropped": dropped.collect::<serde_json::Map<_, _>>(),
         "journal": journal,

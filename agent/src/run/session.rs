@@ -128,8 +128,8 @@ impl<'a> Session<'a> {
             "runtime": options.runtime.name(),
             "node": node_name,
             "common_name": identity,
-            "server": access.cluster.to_string(),
-            "proxy": access.cluster.proxy().map(ToString::to_string),
+            "server": access.server.cluster.to_string(),
+            "proxy": access.server.cluster.proxy().map(ToString::to_string),
             "certificate": held.as_ref().map(report::certificate),
         });
         let what = match node_name {
@@ -138,11 +138,13 @@ impl<'a> Session<'a> {
         };
         let serves = matches!(serving, Serving::Rotated { .. });
         let does = match first.rotated {
-            true if serves => format!("keeps {what} and its serving certificate rotated, with {}", access.cluster),
-            true => format!("keeps {what} rotated, with {}", access.cluster),
+            true if serves => {
+                format!("keeps {what} and its serving certificate rotated, with {}", access.server.cluster)
+            }
+            true => format!("keeps {what} rotated, with {}", access.server.cluster),
             false if serves => format!(
                 "looks on while somebody else keeps {what}, and keeps its serving certificate rotated, with {}",
-                access.cluster
+                access.server.cluster
             ),
             false => format!("looks on while somebody else keeps {what}"),
         };
@@ -159,7 +161,7 @@ impl<'a> Session<'a> {
             // Whoever keeps what is not rotated decides what it is for.
             common_name: first.rotated.then(|| first.template.common_name().to_owned()),
             template: first.rotated.then(|| first.template.clone()),
-            signer: first.signer(options, access.cluster.clone(), access.bootstrap.clone()),
+            signer: first.signer(options, access.server.cluster.clone(), access.bootstrap.clone()),
             store: stores.first.clone(),
             left: carried.left(of),
             observers: observers.of(of),
@@ -170,7 +172,7 @@ impl<'a> Session<'a> {
         let mut watches = vec![Watch::new(of, running, current.clone(), carried.told(of))];
         let interval = options.numbers.certificate_check_interval;
         let acceptance = if first.rotated && first.renews_itself && !options.once && !interval.is_zero() {
-            Some(Acceptance::watch(identity, interval, access.cluster.clone(), handle.clone())?)
+            Some(Acceptance::watch(identity, interval, access.server.cluster.clone(), handle.clone())?)
         } else {
             None
         };
@@ -185,7 +187,7 @@ impl<'a> Session<'a> {
                 common_name: Some(node::common_name(name)),
                 // Asked for when there is somebody to ask as.
                 template: None,
-                signer: Some(first.serving_signer(options, access.cluster.clone(), identity)),
+                signer: Some(first.serving_signer(options, access.server.cluster.clone(), identity)),
                 store: store.clone(),
                 left: carried.left(SERVING_PREFIX),
                 observers: observers.of(SERVING_PREFIX).into_iter().chain([looks_on]).collect(),
@@ -195,14 +197,14 @@ impl<'a> Session<'a> {
             let current = std::path::absolute(store.current()).map_err(Failure::usage)?;
             watches.push(Watch::new(SERVING_PREFIX, running, current, carried.told(SERVING_PREFIX)));
             if matches!(addresses, Addresses::Cluster(_)) {
-                object = Some(NodeObject::watch(name, access.cluster.clone(), node, wakes.waker())?);
+                object = Some(NodeObject::watch(name, access.server.cluster.clone(), node, wakes.waker())?);
             }
         }
         if let Some(kept) = &mut kept {
             kept.resume(&carried);
         }
         let rotated = watches.iter().map(|watch| (watch.of.clone(), watch.source()));
-        observers.watch(rotated.chain(kept.iter().map(Kept::source)));
+        observers.watch(rotated.chain(kept.iter().map(Kept::source)), &access.server);
         let to_write = access.write;
         Ok(Keeping {
             options,
