@@ -74,6 +74,11 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, thread};
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use tempfile::TempDir;
+
     use super::*;
 
     fn lines(from: impl io::Read + 'static) -> Lines {
@@ -88,6 +93,21 @@ mod tests {
         assert!(matches!(found.next(), Ok(Some(Line::Text(text))) if text == "next"));
         let error = lines(io::repeat(0)).next().map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("no line ends within 64 MiB"), "{error}");
+    }
+
+    #[test]
+    fn pipe_is_read_to_its_end() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("fifo");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let to = path.clone();
+        let writer = thread::spawn(move || fs::write(to, "one\ntwo"));
+        let mut found = Lines::open(&path).unwrap();
+        for expected in ["one", "two"] {
+            assert!(matches!(found.next(), Ok(Some(Line::Text(text))) if text == expected));
+        }
+        assert!(matches!(found.next(), Ok(None)));
+        writer.join().unwrap().unwrap();
     }
 
     #[test]
