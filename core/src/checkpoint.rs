@@ -7,7 +7,7 @@ use crate::event::{Failure, RequestId};
 use crate::policy::Policy;
 use crate::state::Reason;
 use crate::template::Template;
-use crate::time::Instant;
+use crate::time::{Instant, UnixTime};
 
 /// All that a machine is, as plain data: [`RotationMachine::checkpoint`](crate::RotationMachine::checkpoint) takes it,
 /// [`RotationMachine::restore`](crate::RotationMachine::restore) goes on from it. Unlike [`Pending`](crate::Pending), which is for
@@ -52,6 +52,10 @@ pub struct Checkpoint {
     pub spaced_at: Instant,
     /// When the submission budget is whole again.
     pub budget_whole_at: Instant,
+    /// What the API server's clock showed at the origin of the monotonic clock, by the last reading.
+    pub server_origin: UnixTime,
+    /// Readings of the API server's clock in a row that agree, up to three, which are believed.
+    pub server_agreeing: u8,
     /// When the next Tick is wanted.
     pub deadline: Option<Instant>,
 }

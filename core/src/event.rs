@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use crate::certificate::{Certificate, Fingerprint};
 use crate::template::Template;
+use crate::time::UnixTime;
 
 /// Names one request of one machine, and the certificate that came of it. Strictly increasing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +86,12 @@ pub enum Event {
     },
     /// A person or program wants a new certificate. Remembered until one is issued.
     RotateNow,
+    /// The API server, over a connection whose certificate was verified, told the time (the `Date` of an HTTP answer).
+    /// Three readings in a row that agree within ten seconds are believed, until one does not.
+    ServerDated {
+        /// What the server's clock shows now: what it showed, and the time since the answer came.
+        unix: UnixTime,
+    },
 }
 
 /// Why a request came to nothing. Prose stays at the edge; this is what the machine needs to know.

@@ -22,7 +22,10 @@ pub(crate) struct Judge<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) seed: u64,
     pub(crate) template: Option<&'a Template>,
-    pub(crate) now: UnixTime,
+    /// The earlier of the local clock and the API server's: what is expired has to be so by both.
+    pub(crate) earliest: UnixTime,
+    /// The later one: what has begun, or is past its rotation point, is so by either.
+    pub(crate) latest: UnixTime,
 }
 
 /// How long before its notBefore a certificate may be served if nothing valid is held.
@@ -54,7 +57,7 @@ enum Grade {
 impl Judge<'_> {
     /// Why a certificate is due by itself, whatever anybody says of it.
     pub(crate) fn due(&self, certificate: &Certificate) -> Option<Reason> {
-        if certificate.validity.expired(self.now) {
+        if self.is_expired(certificate) {
             Some(Reason::Expired)
         } else if certificate.provisional {
             Some(Reason::Provisional)
@@ -77,8 +80,9 @@ impl Judge<'_> {
     ) -> Option<Failure> {
         let is_foreign = asked.is_some_and(|asked| !asked.is_named_by(issued));
         // A signer whose clock is right, or nearly, leaves no gap that anybody would have to wait for.
-        let latest = valid.map_or_else(|| self.now.after(DAY), |valid| valid.validity.not_after());
-        if is_foreign || issued.validity.expired(self.now) || issued.validity.not_before() > latest {
+        let worth_waiting = valid.map_or_else(|| self.latest.after(DAY), |valid| valid.validity.not_after());
+        let is_too_early = !self.has_begun(issued) && issued.validity.not_before() > worth_waiting;
+        if is_foreign || self.is_expired(issued) || is_too_early {
             Some(Failure::BadCertificate)
         } else if !asked.is_none_or(|asked| asked.satisfied_by(issued)) {
             Some(Failure::Unsatisfying)
@@ -92,8 +96,8 @@ impl Judge<'_> {
     /// Where `new` belongs beside `held`, which its server may have `refused`. One that is not valid yet displaces none
     /// that is, and waits only if it is worth waiting for.
     pub(crate) fn place(&self, new: &Certificate, held: Option<&Certificate>, refused: bool) -> Place {
-        let valid = held.filter(|held| !held.validity.expired(self.now));
-        let has_begun = new.validity.not_before() <= self.now;
+        let valid = held.filter(|held| !self.is_expired(held));
+        let has_begun = self.has_begun(new);
         match valid {
             Some(_) if !has_begun && self.grade(new) == Grade::Good => Place::Waiting,
             Some(_) if !has_begun => Place::None,
@@ -122,7 +126,7 @@ impl Judge<'_> {
     }
 
     fn grade(&self, certificate: &Certificate) -> Grade {
-        if certificate.validity.expired(self.now) {
+        if self.is_expired(certificate) {
             Grade::Expired
         } else if certificate.provisional {
             Grade::Provisional
@@ -146,7 +150,15 @@ impl Judge<'_> {
         self.template.is_none_or(|template| template.satisfied_by(certificate))
     }
 
+    pub(crate) fn is_expired(&self, certificate: &Certificate) -> bool {
+        certificate.validity.expired(self.earliest)
+    }
+
+    pub(crate) fn has_begun(&self, certificate: &Certificate) -> bool {
+        certificate.validity.not_before() <= self.latest
+    }
+
     fn is_past_rotation_point(&self, certificate: &Certificate) -> bool {
-        self.now >= rotation_point(self.policy, self.seed, certificate)
+        self.latest >= rotation_point(self.policy, self.seed, certificate)
     }
 }

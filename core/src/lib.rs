@@ -82,13 +82,17 @@
 //! The driver reads a monotonic and a wall clock together ([`Now`]). Rotation points are wall-clock,
 //! backoff and timeouts monotonic. Suspend and clock steps are noticed within [`Policy::max_sleep`].
 //!
+//! A wall clock may be wrong. What the API server's clock shows ([`Event::ServerDated`]) is believed once three readings in
+//! a row agree: a certificate is valid if it is by either clock, and due once it is by either. So the server's clock delays
+//! nothing and makes nothing expire.
+//!
 //! # Map
 //!
 //! | | |
 //! |---|---|
 //! | `machine.rs` | the machine: facts in, one question, duties out |
 //! | `event.rs`, `action.rs` | facts and duties |
-//! | `judge.rs` | how good a certificate is |
+//! | `judge.rs`, `server_clock.rs` | how good a certificate is, by which clocks |
 //! | `pace.rs`, `policy.rs`, `jitter.rs` | when the next attempt may be made |
 //! | `store.rs` | the credential directory as plans: which file operations, in which order |
 //! | `state.rs`, `trace.rs` | what it is doing, for people |
@@ -109,6 +113,7 @@ mod judge;
 mod machine;
 mod pace;
 mod policy;
+mod server_clock;
 mod setup;
 mod state;
 pub mod store;

@@ -14,6 +14,7 @@ use crate::jitter::mix;
 use crate::judge::{Judge, Place, rotation_point};
 use crate::pace::{Failed, Pace, Worth};
 use crate::policy::Policy;
+use crate::server_clock::ServerClock;
 use crate::setup::{Pending, Setup};
 use crate::state::Reason;
 use crate::template::Template;
@@ -46,6 +47,7 @@ pub struct RotationMachine {
     reusable: bool,
 
     pace: Pace,
+    server_clock: ServerClock,
     deadline: Option<Instant>,
 }
 
@@ -93,6 +95,7 @@ impl RotationMachine {
             asked: None,
             reusable: false,
             pace: Pace::default(),
+            server_clock: ServerClock::default(),
             deadline: Some(now.instant),
         };
         // Another party's, by a mistyped name perhaps: neither served nor used to ask with.
@@ -170,6 +173,7 @@ impl RotationMachine {
                 self.pace.end_backoff();
                 true
             }
+            Event::ServerDated { unix } => self.server_clock.read(unix, now.instant),
         }
     }
 
@@ -281,7 +285,7 @@ impl RotationMachine {
                 }
             }
         }
-        let ours = self.certificate_at(now.unix).is_some_and(|held| !held.provisional);
+        let ours = self.valid_by_either_clock(now).is_some_and(|held| !held.provisional);
         // Where nothing is asked for, somebody else keeps the store.
         if ours && self.signer && !self.unwritten.is_some_and(|write| write.serve) {
             self.unwritten = Some(Write::of_held(self.take_id(), now.instant));
@@ -363,7 +367,7 @@ impl RotationMachine {
         if !self.is_no_worse(waiting, now) {
             self.waiting = None;
             self.unwritten.take_if(|write| !write.serve);
-        } else if needed || waiting.validity.not_before() <= now.unix {
+        } else if needed || self.judge(now).has_begun(waiting) {
             // Whoever asked since wants another one.
             let rotate_now = self.rotate_now;
             self.hold(waiting.clone());
@@ -456,12 +460,17 @@ impl RotationMachine {
             (None, Some(reason)) if !is_idle => Some(self.pace.next_at(&self.policy, worth(reason))),
             (None, _) => None,
         };
-        let expired = |held: &Arc<Certificate>| held.validity.not_after().after(Duration::from_millis(1));
-        let by_wall_clock = |at: UnixTime| (at > now.unix).then(|| now.instant.after(at.since(now.unix)));
+        let until = |at: UnixTime, clock: UnixTime| (at > clock).then(|| now.instant.after(at.since(clock)));
+        let Judge { earliest, latest, .. } = self.judge(now);
         let relied_on = self.relied_on().map(|certificate| rotation_point(&self.policy, self.seed, certificate));
         let turn = self.waiting.as_ref().map(|waiting| waiting.validity.not_before());
-        let expiry = self.certificate.as_ref().map(expired);
-        let [rotation, turn, expiry] = [relied_on, turn, expiry].map(|at| at.and_then(by_wall_clock));
+        let [rotation, turn] = [relied_on, turn].map(|at| at.and_then(|at| until(at, latest)));
+        // Waits are shortened by the local clock, and what is expired is so by both.
+        let expired = |held: &Arc<Certificate>| {
+            let at = held.validity.not_after().after(Duration::from_millis(1));
+            until(at, now.unix).or_else(|| until(at, earliest))
+        };
+        let expiry = self.certificate.as_ref().and_then(expired);
         [write, request, rotation, turn, expiry].into_iter().flatten().fold(self.clock_check(now), Instant::min).into()
     }
 
@@ -482,7 +491,8 @@ impl RotationMachine {
     }
 
     fn judge(&self, now: Now) -> Judge<'_> {
-        Judge { policy: &self.policy, seed: self.seed, template: self.template.as_deref(), now: now.unix }
+        let (earliest, latest) = self.both_clocks(now);
+        Judge { policy: &self.policy, seed: self.seed, template: self.template.as_deref(), earliest, latest }
     }
 
     fn request_timeout(&self) -> Duration {

@@ -81,6 +81,7 @@ impl Display for Event {
             Self::CertReplaced(None) => f.write_str("CertReplaced none"),
             Self::CertRefused { fingerprint } => write!(f, "CertRefused {fingerprint}"),
             Self::RotateNow => f.write_str("RotateNow"),
+            Self::ServerDated { unix } => write!(f, "ServerDated {unix}"),
         }
     }
 }

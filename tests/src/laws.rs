@@ -22,11 +22,12 @@ pub use certificates::{
 pub(crate) use certificates::{
     asks_before_expiry, displaces_nothing_valid, nothing_valid_is_given_up, takes_its_turn, takes_only_what_is_wanted,
 };
-pub(crate) use clocks::no_later;
 pub use clocks::{
     a_tick_makes_progress, an_early_tick_changes_nothing, lost_replies_are_survived, many_ticks_are_one_tick,
-    setting_the_clock_back_delays_nothing, the_timer_is_the_deadline,
+    setting_the_clock_back_delays_nothing, the_servers_clock_delays_nothing_and_expires_nothing,
+    the_timer_is_the_deadline,
 };
+pub(crate) use clocks::{no_later, no_worse_for_the_servers_clock};
 pub(crate) use requests::{Bucket, ends_its_key};
 pub use requests::{
     at_most_one_request_is_out, churn_never_spends_the_last_token, every_request_is_closed_once,
@@ -67,6 +68,7 @@ pub const MONOTONIC: &[(&str, Law)] = &[
     ("lost replies are survived", lost_replies_are_survived),
     ("many Ticks are one Tick", many_ticks_are_one_tick),
     ("setting the clock back delays nothing", setting_the_clock_back_delays_nothing),
+    ("the servers clock delays nothing and expires nothing", the_servers_clock_delays_nothing_and_expires_nothing),
     ("every issued certificate gets written", every_issued_certificate_gets_written),
     ("no wait reaches past expiry", no_wait_reaches_past_expiry),
     ("what waits takes its turn", what_waits_takes_its_turn),

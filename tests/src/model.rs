@@ -180,6 +180,15 @@ impl Model {
         }
     }
 
+    /// The local clock and the API server's, the earlier one first. They are one if too few answers agree, or if both show
+    /// nearly the same.
+    fn both_clocks(&self, now: Now) -> (Millis, Millis) {
+        let local = unix(now.unix);
+        let known = self.history.server_clock().filter(|(_, agreeing)| *agreeing >= 3);
+        let server = known.map_or(local, |(origin, _)| origin + instant(now));
+        if (server - local).abs() <= 10_000 { (local, local) } else { (local.min(server), local.max(server)) }
+    }
+
     const fn next_id(&mut self) -> u64 {
         self.ids += 1;
         self.ids
@@ -203,8 +212,8 @@ fn wait(backoff: &Backoff, n: u32, took: Millis) -> Between {
     (part(backoff.spread().from()), part(backoff.spread().to()))
 }
 
-fn is_expired(certificate: &Certificate, now: Now) -> bool {
-    now.unix > certificate.validity.not_after()
+fn is_expired(certificate: &Certificate, clock: Millis) -> bool {
+    clock > unix(certificate.validity.not_after())
 }
 
 fn instant(now: Now) -> Millis {

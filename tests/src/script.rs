@@ -89,6 +89,8 @@ pub enum Step {
     Again(usize),
     /// A reply to a request that never was.
     Foreign,
+    /// The API server's answers show that its clock is so many milliseconds ahead of the local one, so many times.
+    ServerClock(i64, usize),
     /// The monotonic clock goes anywhere (in a wild life only).
     Jump(Instant),
     /// The wall clock goes anywhere (in a wild life only).
@@ -177,6 +179,10 @@ impl Life {
             Step::Restart => world.restart(),
             Step::Again(back) => again(world, *back),
             Step::Foreign => foreign(world),
+            Step::ServerClock(ahead, times) => {
+                let unix = UnixTime::from_millis(world.now.unix.as_millis().saturating_add(*ahead));
+                (0..*times).for_each(|_| world.handle(Event::ServerDated { unix }));
+            }
             Step::Jump(instant) => world.now.instant = *instant,
             Step::Date(unix) => world.now.unix = *unix,
         }
@@ -276,6 +282,7 @@ fn step(bytes: &[u8; STEP], life: &Life) -> Step {
     match kind % 32 {
         0..8 => Step::Go(usize::from(a % 32) + 1),
         8..10 => Step::Pass(span(a, life)),
+        10 if a >= 64 => server_clock(a, b, life),
         10 => Step::Tick,
         11..14 => Step::Answer(answer(a, b, c, life)),
         14 | 15 => Step::Habit(answer(a, b, c, life)),
@@ -305,6 +312,13 @@ fn span(byte: u8, life: &Life) -> Duration {
         1..8 => Duration::from_millis(byte.into()),
         _ => beat * (1 << (byte % 16)) / 32 + Duration::from_millis((byte / 16).into()),
     }
+}
+
+/// As far off as wall clocks are set, seconds more or less, or right.
+fn server_clock(a: u8, b: u8, life: &Life) -> Step {
+    let span = i64::try_from(span(a, life).as_millis()).unwrap_or(0).saturating_add(i64::from(a % 4) * 4_000);
+    let ahead = [span, -span, 0, span][usize::from(b) % 4];
+    Step::ServerClock(ahead, 1 + usize::from(b / 4 % 4))
 }
 
 fn answer(a: u8, b: u8, c: u8, life: &Life) -> Answer {

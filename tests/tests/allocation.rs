@@ -95,7 +95,7 @@ fn long_life(number: u64) -> Script {
     Script::decode(&noise.take(400).collect::<Vec<_>>())
 }
 
-const EVENTS: usize = 10;
+const EVENTS: usize = 11;
 
 const fn kind(event: &Event) -> usize {
     match event {
@@ -109,6 +109,7 @@ const fn kind(event: &Event) -> usize {
         Event::CertReplaced(_) => 7,
         Event::CertRefused { .. } => 8,
         Event::RotateNow => 9,
+        Event::ServerDated { .. } => 10,
         _ => EVENTS,
     }
 }

@@ -63,6 +63,7 @@ laws! {
     lost_replies_are_survived,
     many_ticks_are_one_tick,
     setting_the_clock_back_delays_nothing,
+    the_servers_clock_delays_nothing_and_expires_nothing,
     every_issued_certificate_gets_written,
     no_wait_reaches_past_expiry,
     what_waits_takes_its_turn,

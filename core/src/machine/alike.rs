@@ -30,6 +30,7 @@ impl RotationMachine {
             asked,
             reusable,
             pace,
+            server_clock,
             deadline,
         } = self;
         (signer, template, refused, rotate_now, due, asked, reusable).hash(state);
@@ -39,6 +40,9 @@ impl RotationMachine {
         write.hash(state);
         live.map(|(_, since)| now.instant.since(since)).hash(state);
         pace.hash_at(policy, now.instant, state);
+        let shows = server_clock.shows(now.instant);
+        let ahead = shows.map(|shows| (shows.since(now.unix), now.unix.since(shows)));
+        (ahead, server_clock.agreeing).hash(state);
         deadline.map(|at| at.since(now.instant)).hash(state);
         self.clock_check(now).since(now.instant).hash(state);
     }

@@ -3,6 +3,7 @@
 use super::{RotationMachine, Write};
 use crate::checkpoint::{Checkpoint, Unwritten};
 use crate::pace::Pace;
+use crate::server_clock::ServerClock;
 
 impl RotationMachine {
     /// All that this machine is.
@@ -24,8 +25,10 @@ impl RotationMachine {
             asked,
             reusable,
             pace,
+            server_clock,
             deadline,
         } = self.clone();
+        let ServerClock { origin: server_origin, agreeing: server_agreeing } = server_clock;
         let Pace { failures, last: last_failure, retry_at, spaced_at, whole_at: budget_whole_at } = pace;
         let unwritten = unwritten.map(|Write { id, again_at, failures, out, serve }| Unwritten {
             id,
@@ -54,6 +57,8 @@ impl RotationMachine {
             retry_at,
             spaced_at,
             budget_whole_at,
+            server_origin,
+            server_agreeing,
             deadline,
         }
     }
@@ -80,6 +85,8 @@ impl RotationMachine {
             retry_at,
             spaced_at,
             budget_whole_at: whole_at,
+            server_origin: origin,
+            server_agreeing: agreeing,
             deadline,
         } = checkpoint;
         let unwritten = unwritten.map(|Unwritten { id, again_at, failures, out, serve }| Write {
@@ -106,6 +113,7 @@ impl RotationMachine {
             asked,
             reusable,
             pace,
+            server_clock: ServerClock { origin, agreeing },
             deadline,
         }
     }

@@ -8,7 +8,7 @@ use crate::event::{Failure, RequestId};
 use crate::judge::rotation_point;
 use crate::state::{Reason, State};
 use crate::template::Template;
-use crate::time::UnixTime;
+use crate::time::{Now, UnixTime};
 
 impl RotationMachine {
     /// What the machine was doing when it last handled an event.
@@ -33,9 +33,26 @@ impl RotationMachine {
         }
     }
 
-    /// The certificate to serve at this time: `None` once it has expired.
+    /// The certificate to serve at this time, by this clock alone: `None` once it has expired.
     pub fn certificate_at(&self, unix: UnixTime) -> Option<&Arc<Certificate>> {
         self.certificate.as_ref().filter(|certificate| !certificate.validity.expired(unix))
+    }
+
+    /// The certificate held, if it is valid by the local wall clock or by the API server's.
+    pub fn valid_by_either_clock(&self, now: Now) -> Option<&Arc<Certificate>> {
+        self.certificate.as_ref().filter(|held| !self.judge(now).is_expired(held))
+    }
+
+    /// What the API server's clock shows at `now`, if three readings in a row ([`Event::ServerDated`](crate::Event)) agreed
+    /// and none has disagreed since.
+    pub fn server_time(&self, now: Now) -> Option<UnixTime> {
+        self.server_clock.time(now.instant)
+    }
+
+    /// The clocks that certificates are judged by, the earlier one first: the local wall clock and the API server's. Both
+    /// are the local one as long as the server's is not known, or differs by no more than ten seconds.
+    pub fn both_clocks(&self, now: Now) -> (UnixTime, UnixTime) {
+        self.server_clock.and_local(now)
     }
 
     /// The certificate held, expired or not: the wall clock may yet step back.

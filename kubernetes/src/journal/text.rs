@@ -50,6 +50,9 @@ pub(super) enum EventText {
         fingerprint: String,
     },
     RotateNow,
+    ServerDated {
+        unix: i64,
+    },
     /// Of a machine newer than this journal.
     Other(String),
 }
@@ -73,6 +76,7 @@ impl EventText {
             Event::CertReplaced(found) => Self::CertReplaced(found.as_deref().map(CertificateText::of)),
             Event::CertRefused { fingerprint } => Self::CertRefused { fingerprint: format!("{fingerprint:x}") },
             Event::RotateNow => Self::RotateNow,
+            Event::ServerDated { unix } => Self::ServerDated { unix: unix.as_millis() },
             other => Self::Other(other.to_string()),
         }
     }
@@ -95,6 +99,7 @@ impl EventText {
             Self::CertReplaced(found) => Event::CertReplaced(found.map(CertificateText::certificate).transpose()?),
             Self::CertRefused { fingerprint } => Event::CertRefused { fingerprint: unhex(&fingerprint)? },
             Self::RotateNow => Event::RotateNow,
+            Self::ServerDated { unix } => Event::ServerDated { unix: UnixTime::from_millis(unix) },
             Self::Other(_) => return Err("the event is of a newer perennial"),
         })
     }
@@ -262,6 +267,9 @@ pub(super) struct CheckpointText {
     retry_at: u64,
     spaced_at: u64,
     budget_whole_at: u64,
+    /// What the API server's clock showed at the origin of instants, and how many readings say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    server_clock: Option<(i64, u8)>,
     deadline: Option<u64>,
 }
 
@@ -290,12 +298,14 @@ impl CheckpointText {
             retry_at: of.retry_at.as_millis(),
             spaced_at: of.spaced_at.as_millis(),
             budget_whole_at: of.budget_whole_at.as_millis(),
+            server_clock: (of.server_agreeing > 0).then(|| (of.server_origin.as_millis(), of.server_agreeing)),
             deadline: of.deadline.map(Instant::as_millis),
         }
     }
 
     pub(super) fn checkpoint(self) -> Result<Checkpoint, Bad> {
         let instant = Instant::from_millis;
+        let (server_origin, server_agreeing) = self.server_clock.unwrap_or_default();
         let reason = |name: String| disk_name::reason_named(&name).ok_or("the reason is unknown");
         Ok(Checkpoint {
             policy: Arc::new(self.policy.policy()?),
@@ -323,6 +333,8 @@ impl CheckpointText {
             retry_at: instant(self.retry_at),
             spaced_at: instant(self.spaced_at),
             budget_whole_at: instant(self.budget_whole_at),
+            server_origin: UnixTime::from_millis(server_origin),
+            server_agreeing,
             deadline: self.deadline.map(instant),
         })
     }

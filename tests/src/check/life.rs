@@ -121,6 +121,7 @@ impl<S: Subject> Life<S> {
             Move::RestartAhead => !self.ahead,
             Move::Tick
             | Move::WallClock
+            | Move::ServerDated(_)
             | Move::Template(_)
             | Move::Signer
             | Move::RotateNow
@@ -193,6 +194,10 @@ impl<S: Subject> Life<S> {
                 return Some(Event::SignerChanged { configured: machine.state() == State::NotEnabled });
             }
             Move::RotateNow => return Some(Event::RotateNow),
+            Move::ServerDated(ahead) => {
+                let truth = self.now.unix.before(if self.ahead { AHEAD } else { Duration::ZERO });
+                return Some(Event::ServerDated { unix: truth.after(Duration::from_millis(ahead)) });
+            }
             Move::Refused => return Some(Event::CertRefused { fingerprint: held?.fingerprint }),
             Move::Issue(flavour) => {
                 let Out { id, template, .. } = self.out.clone()?;

@@ -10,7 +10,7 @@ use super::setting::{AHEAD, Flavour, LATE, Setting, WISHES};
 use super::subject::{Duties, Subject};
 use crate::laws::{
     Verdict, asks_before_expiry, displaces_nothing_valid, ends_its_key, ensure, goes_on, longest_silence, no_later,
-    nothing_valid_is_given_up, takes_its_turn, takes_only_what_is_wanted,
+    no_worse_for_the_servers_clock, nothing_valid_is_given_up, takes_its_turn, takes_only_what_is_wanted,
 };
 use crate::trace::{can_ask, live};
 
@@ -138,6 +138,7 @@ pub(super) fn state<S: Subject>(setting: &Setting, life: &Life<S>) -> Verdict {
     }
     asks_before_expiry(&setting.policy, machine, now)?;
     takes_its_turn(machine, now)?;
+    no_worse_for_the_servers_clock(&setting.policy, machine, now)?;
     goes_on(&setting.policy, SEED, machine, now)
 }
 
@@ -177,7 +178,8 @@ fn all_is_well<S: Subject>(setting: &Setting, life: &Life<S>) -> Verdict {
     if subject.machine().template().is_none() {
         ask.push(Event::TemplateChanged(Some(WISHES[0].clone())));
     }
-    ask.extend([Event::SignerChanged { configured: true }, Event::RotateNow]);
+    let agrees = Event::ServerDated { unix: now.unix };
+    ask.extend([Event::SignerChanged { configured: true }, Event::RotateNow, agrees]);
     // What is out may be answered too.
     let issue = |id, template: &perennial::Template, serial, now| Event::CsrIssued {
         id,

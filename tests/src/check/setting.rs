@@ -36,6 +36,8 @@ pub enum Move {
     Sleep(u64),
     /// Somebody sets the wall clock ahead, or back again.
     WallClock,
+    /// An answer of the API server shows that its clock is this far ahead of the true time, in milliseconds.
+    ServerDated(u64),
     /// This template is wanted from now on, or none.
     Template(Option<Wish>),
     /// The signer is configured or taken away.
@@ -154,6 +156,8 @@ const EVERY_ISSUE: [Move; 8] = [
     Move::Issue(Flavour::Expired),
     Move::Issue(Flavour::Early),
 ];
+/// The second is far enough off to be told from the first.
+const SERVERS_CLOCK: [Move; 2] = [Move::ServerDated(0), Move::ServerDated(20_000)];
 const DISK: [Move; 2] = [Move::Written, Move::WriteFailed];
 const LOST_RECORDS: [Move; 2] = [Move::RestartBlank, Move::RestartStale];
 const EVERY_FIND: [Move; 10] = [
@@ -177,6 +181,13 @@ pub fn settings() -> Vec<Setting> {
         setting("wishes", small(), 6, usize::MAX, &[&few, &CHANGES_OF_MIND, &[Move::Signer, Move::RotateNow]]),
         setting("the store", small(), 6, usize::MAX, &[&few[..2], &DISK, &EVERY_FIND]),
         setting("clocks", small(), 8, usize::MAX, &[&few, &[Move::WallClock, Move::Sleep(6)]]),
+        setting(
+            "server clock",
+            small(),
+            6,
+            usize::MAX,
+            &[&few, &SERVERS_CLOCK, &[Move::Issue(Flavour::Early), Move::WallClock]],
+        ),
         setting("restarts", small(), 6, usize::MAX, &[&few, &DISK[..1], &[Move::Restart, Move::RestartAhead]]),
         setting("lost records", small(), 6, usize::MAX, &[&few, &DISK[..1], &LOST_RECORDS, &[Move::Restart]]),
         setting("kubelet", kubelet(), 8, usize::MAX, &[&few, &DISK, &[Move::Restart, Move::RotateNow]]),

@@ -124,7 +124,9 @@ static WORDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     words.push(journal::begin("node", START, &machine).into_bytes());
     let id = perennial::RequestId::new(std::num::NonZeroU64::MIN);
     let certificate = Arc::new(mint::certificate(&template, 1, EPOCH, super::pki::DAY));
-    for event in [Event::Tick, Event::CsrIssued { id, certificate }, Event::CertWritten { id }, Event::RotateNow] {
+    let dated = Event::ServerDated { unix: START.unix };
+    for event in [Event::Tick, Event::CsrIssued { id, certificate }, Event::CertWritten { id }, Event::RotateNow, dated]
+    {
         let before = machine.clone();
         let actions = machine.handle(event.clone(), START);
         let step = Step { now: START, event: &event, actions: &actions, before: &before, after: &machine };

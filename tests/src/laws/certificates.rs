@@ -29,13 +29,16 @@ pub(crate) fn nothing_valid_is_given_up(
     after: &RotationMachine,
     now: Now,
 ) -> Verdict {
-    let Some(old) = before.certificate_at(now.unix) else { return Ok(()) };
-    let Some(new) = after.certificate_at(now.unix) else {
+    let (earliest, _) = after.both_clocks(now);
+    let valid =
+        |machine: &'_ RotationMachine| machine.certificate().filter(|held| !held.validity.expired(earliest)).cloned();
+    let Some(old) = valid(before) else { return Ok(()) };
+    let Some(new) = valid(after) else {
         return Err(format!("{old} is given up for nothing at {now}"));
     };
     if old != new {
         let quality = |certificate| Quality::of(policy, seed, certificate, after, now);
-        let (was, is) = (quality(old), quality(new));
+        let (was, is) = (quality(&old), quality(&new));
         // A refused certificate is as good as due: it has to go.
         let was = if before.due(now) == Some(Reason::Refused) { Quality { due: true, ..was } } else { was };
         ensure!(is.is_no_worse_than(&was), "{old} is given up for {new} at {now}");
@@ -88,7 +91,8 @@ pub(crate) fn displaces_nothing_valid(
     now: Now,
 ) -> Verdict {
     let (Some(old), Some(new)) = (before.certificate_at(now.unix), after.certificate()) else { return Ok(()) };
-    let is_early = old != new && new.validity.not_before() > now.unix;
+    let (_, latest) = after.both_clocks(now);
+    let is_early = old != new && new.validity.not_before() > latest;
     let refused = || before.checkpoint().refused || matches!(event, Event::CertRefused { .. });
     ensure!(!is_early || refused(), "{new}, which is not valid yet, displaces {old} at {now}");
     Ok(())
@@ -137,7 +141,7 @@ impl Quality {
             own: !certificate.provisional,
             named: machine.template().is_none_or(|template| template.common_name() == certificate.common_name),
             satisfying: machine.template().is_none_or(|template| template.satisfied_by(certificate)),
-            due: now.unix >= rotation_point(policy, seed, certificate),
+            due: machine.both_clocks(now).1 >= rotation_point(policy, seed, certificate),
             life: certificate.validity.not_after().since(now.unix),
         }
     }
@@ -236,6 +240,8 @@ pub fn a_healthy_signer_is_enough(trace: &Trace) -> Verdict {
     let mut world = World::around(machine.clone(), setup, life, now);
     let delay = (life / 100).min(policy.request_timeout / 2);
     world.habit = Answer::healthy(life).after(delay);
+    // A reading that disagrees ends the belief in those before.
+    world.handle(Event::ServerDated { unix: world.now.unix });
     if machine.template().is_none() {
         world.handle(Event::TemplateChanged(Some(Arc::new(perennial::Template::node("worker-1")))));
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use perennial::{Action, Event, Now, Reason, RotationMachine, State};
+use perennial::{Action, Checkpoint, Event, Now, Policy, Reason, RotationMachine, State};
 
 use super::bounds::{later, longest_silence};
 use super::{SAMPLES, Verdict, ensure};
@@ -113,6 +113,54 @@ pub(crate) fn no_later(machine: &RotationMachine, now: Now, back: Duration) -> V
         "{back:?} back at {now}: at {end} nothing happens: {machine}"
     );
     Ok(())
+}
+
+/// The API server's clock makes nothing expire, and delays nothing: what is due without it is due with it, and no less
+/// urgently; and is requested no later.
+pub fn the_servers_clock_delays_nothing_and_expires_nothing(trace: &Trace) -> Verdict {
+    for (now, machine) in trace.fresh_snapshots(SAMPLES) {
+        no_worse_for_the_servers_clock(&trace.policy, machine, now)?;
+    }
+    Ok(())
+}
+
+/// The same of one moment.
+pub(crate) fn no_worse_for_the_servers_clock(policy: &Policy, machine: &RotationMachine, now: Now) -> Verdict {
+    let Some(server) = machine.server_time(now) else { return Ok(()) };
+    let valid = machine.certificate_at(now.unix);
+    ensure!(
+        valid.is_none() || machine.valid_by_either_clock(now) == valid,
+        "at {now} the server's clock, {server}, makes a certificate expire: {machine}"
+    );
+    let alone = without_server_clock(machine);
+    let is_urgent = |reason| !matches!(reason, Reason::Asked | Reason::TemplateNotSatisfied);
+    let (due, due_alone) = (machine.due(now), alone.due(now));
+    ensure!(
+        due_alone.is_none_or(|alone| due.is_some_and(|due| is_urgent(due) || !is_urgent(alone))),
+        "at {now} by the server's clock, {server}, due is {due:?}, by the local clock {due_alone:?}: {machine}"
+    );
+    // Beyond this, jitter is drawn, and what is held differs.
+    if live(machine).is_some() || machine.waiting().is_some() {
+        return Ok(());
+    }
+    let most = longest_silence(policy);
+    let asks = |machine: &RotationMachine| {
+        let mut soon = ticks(machine, now).take_while(|(at, _)| at.instant.since(now.instant) <= most);
+        soon.find_map(|(at, actions)| submitted(&actions).map(|_| at.instant))
+    };
+    if let Some(alone) = asks(&alone) {
+        let with = asks(machine);
+        ensure!(
+            with.is_some_and(|with| with <= alone),
+            "after {now} by the server's clock, {server}, a request is made at {with:?}, by the local clock at {alone}"
+        );
+    }
+    Ok(())
+}
+
+/// The same machine, which has had no answers from the API server.
+pub(super) fn without_server_clock(machine: &RotationMachine) -> RotationMachine {
+    RotationMachine::restore(Checkpoint { server_agreeing: 0, ..machine.checkpoint() })
 }
 
 /// Loops that arm timers and loops that poll `deadline()` wake up at the same time.

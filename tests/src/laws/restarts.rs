@@ -5,7 +5,7 @@ use std::sync::Arc;
 use perennial::{Certificate, Event, Failure, Key, Now, Pending, Policy, Reason, RotationMachine, Setup, State};
 
 use super::bounds::longest_silence;
-use super::clocks::ticks;
+use super::clocks::{ticks, without_server_clock};
 use super::{SAMPLES, Verdict, ensure};
 use crate::trace::{Trace, can_ask, live, submitted};
 
@@ -31,6 +31,8 @@ pub fn a_restart_goes_on(trace: &Trace) -> Verdict {
 
 /// The same of one moment.
 pub(crate) fn goes_on(policy: &Arc<Policy>, seed: u64, machine: &RotationMachine, now: Now) -> Verdict {
+    // What the API server's clock showed is learnt anew.
+    let machine = &without_server_clock(machine);
     // Who never asked leaves no record, and begins as he did.
     let pending = machine.pending(now);
     let restarted = restart(policy, seed, machine, pending.clone(), now);

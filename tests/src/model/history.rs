@@ -51,6 +51,8 @@ pub(super) enum Fact {
     WriteSent,
     WriteFailed,
     Durable,
+    /// What the API server's clock showed at the beginning of the monotonic clock.
+    ServerDated(Millis),
     /// Somebody looked at the clocks: why was a certificate due?
     Looked(Option<Reason>),
 }
@@ -208,6 +210,21 @@ impl History {
     pub(super) fn failed_writes(&self) -> u32 {
         let since = self.0.iter().rev().take_while(|(_, fact)| !matches!(fact, Fact::Unwritten(..)));
         since.map(|(_, fact)| u32::from(matches!(fact, Fact::WriteFailed))).sum()
+    }
+
+    /// What the API server's clock showed at the beginning of the monotonic clock, and how many readings in a row say so:
+    /// each agrees with the first of them within ten seconds.
+    pub(super) fn server_clock(&self) -> Option<(Millis, usize)> {
+        let readings =
+            self.0.iter().filter_map(|(_, f)| if let Fact::ServerDated(origin) = f { Some(*origin) } else { None });
+        let mut row: Vec<Millis> = vec![];
+        for origin in readings {
+            if row.first().is_some_and(|first| (origin - first).abs() > 10_000) {
+                row.clear();
+            }
+            row.push(origin);
+        }
+        row.first().map(|first| (*first, row.len()))
     }
 
     /// Why a certificate was due at the last look.

@@ -66,6 +66,13 @@ impl Model {
                 history.push(now, Fact::AskedFor);
                 history.push(now, Fact::Retry(ALWAYS));
             }
+            Event::ServerDated { unix: shows } => {
+                let before = history.server_clock();
+                history.push(now, Fact::ServerDated(unix(*shows) - instant(now)));
+                // More than enough readings say no more than enough do.
+                let after = history.server_clock();
+                return before.map(|(at, n)| (at, n.min(3))) != after.map(|(at, n)| (at, n.min(3)));
+            }
             _ => unreachable!("every event is above"),
         }
         true
@@ -77,13 +84,14 @@ impl Model {
         let asked = self.history.last_asked();
         let fits = asked.is_none_or(|asked| asked.satisfied_by(issued));
         let another = asked.is_some_and(|asked| asked.common_name() != issued.common_name);
-        let latest = match self.valid(now) {
+        let (earlier, later) = self.both_clocks(now);
+        let latest = match self.history.held().filter(|held| !is_expired(held, unix(now.unix))) {
             Some(held) => unix(held.validity.not_after()),
-            None => unix(now.unix) + 86_400_000,
+            None => later + 86_400_000,
         };
-        let too_early = unix(issued.validity.not_before()) > latest.max(unix(now.unix));
+        let too_early = unix(issued.validity.not_before()) > latest.max(later);
         let wrong = match () {
-            () if is_expired(issued, now) || another || too_early => Some(Failure::BadCertificate),
+            () if is_expired(issued, earlier) || another || too_early => Some(Failure::BadCertificate),
             () if !fits => Some(Failure::Unsatisfying),
             () if issued.provisional || self.is_past_rotation_point(issued, now) => Some(Failure::AlreadyDue),
             () => None,
@@ -109,31 +117,34 @@ impl Model {
         self.history.push(now, Fact::KeySpent);
     }
 
+    /// By either clock.
     fn valid(&self, now: Now) -> Option<&Arc<Certificate>> {
-        self.history.held().filter(|held| !is_expired(held, now))
+        self.history.held().filter(|held| !is_expired(held, self.both_clocks(now).0))
     }
 
     /// Not valid yet, while one is held that is: it displaces nothing.
     fn is_early_beside_a_valid_one(&self, new: &Certificate, now: Now) -> bool {
-        new.validity.not_before() > now.unix && self.valid(now).is_some()
+        unix(new.validity.not_before()) > self.both_clocks(now).1 && self.valid(now).is_some()
     }
 
     /// Only for what is flawless it is worth waiting.
     fn has_to_wait(&self, new: &Certificate, now: Now) -> bool {
-        self.is_early_beside_a_valid_one(new, now) && !is_expired(new, now) && self.rank(new, now) == 4
+        self.is_early_beside_a_valid_one(new, now)
+            && !is_expired(new, self.both_clocks(now).0)
+            && self.rank(new, now) == 4
     }
 
     /// What waits is held from its notBefore on; or earlier, if nothing else is valid or accepted. It waits no longer once
     /// it would be a loss.
     pub(super) fn take_turn(&mut self, now: Now) {
-        let needed = self.history.refused() || self.valid(now).is_none();
+        let needed = self.history.refused() || self.is_without(now);
         let Some(waits) = self.history.waits().cloned() else { return };
         if !self.is_no_loss(&waits, now) {
             self.history.push(now, Fact::Waits(None));
             if self.history.unwritten().is_some_and(|(_, held, _)| !held) {
                 self.history.push(now, Fact::Durable);
             }
-        } else if needed || waits.validity.not_before() <= now.unix {
+        } else if needed || unix(waits.validity.not_before()) <= self.both_clocks(now).1 {
             let asked_since = self.history.asked_for();
             self.history.push(now, Fact::Held(waits));
             if asked_since {
@@ -175,15 +186,16 @@ impl Model {
         self.forgive_what_was_not_asked(now);
     }
 
+    /// By the local clock: nothing is waited for longer because of the server's.
     fn is_without(&self, now: Now) -> bool {
-        self.history.held().is_none_or(|held| is_expired(held, now))
+        self.history.held().is_none_or(|held| is_expired(held, unix(now.unix)))
     }
 
     /// No wait reaches past expiry: half the time until then is waited at most. Without a valid certificate the longest
     /// wait is that after an outage, but for a refusal, which is waited for as ever.
     pub(super) fn shorten_wait(&mut self, now: Now) {
         let refused = self.history.failures().is_some_and(|(failure, _)| failure.is_refusal());
-        let latest = match self.history.held().filter(|held| !is_expired(held, now)) {
+        let latest = match self.history.held().filter(|held| !is_expired(held, unix(now.unix))) {
             Some(held) => instant(now) + (unix(held.validity.not_after()) - unix(now.unix)) / 2,
             None if refused => return,
             None => {
@@ -279,11 +291,10 @@ impl Model {
             let as_good = rank >= worth && new.validity.not_after() >= held.validity.not_after();
             !(rank == 4 || (rank > 1 && worth < 2) || as_good)
         };
-        let valid = self.history.held().filter(|held| !is_expired(held, now));
-        !is_expired(new, now) && !self.is_foreign(new) && !valid.is_some_and(lost)
+        !is_expired(new, self.both_clocks(now).0) && !self.is_foreign(new) && !self.valid(now).is_some_and(lost)
     }
 
     pub(super) fn is_past_rotation_point(&self, certificate: &Certificate, now: Now) -> bool {
-        now.unix >= rotation_point(&self.policy, self.seed, certificate)
+        self.both_clocks(now).1 >= unix(rotation_point(&self.policy, self.seed, certificate))
     }
 }

@@ -15,7 +15,7 @@ impl Model {
         let history = &self.history;
         let Some(held) = history.relied_on() else { return Some(Reason::NoCertificate) };
         let reasons = [
-            (Reason::Expired, is_expired(held, now)),
+            (Reason::Expired, is_expired(held, self.both_clocks(now).0)),
             (Reason::Provisional, held.provisional),
             (Reason::RotationPoint, self.is_past_rotation_point(held, now)),
             (Reason::Refused, history.refused()),
@@ -147,12 +147,15 @@ impl Model {
 
     /// The first moment that does not depend on jitter after failures.
     fn known_moments(&self, now: Now) -> Millis {
-        let by_wall_clock = |at: Millis| (at > unix(now.unix)).then(|| instant(now) + at - unix(now.unix));
+        let (earlier, later) = self.both_clocks(now);
+        let until = |at: Millis, clock: Millis| (at > clock).then(|| instant(now) + at - clock);
         let held = self.history.held();
         let relied_on = self.history.relied_on();
-        let rotates = relied_on.and_then(|held| by_wall_clock(unix(rotation_point(&self.policy, self.seed, held))));
-        let begins = self.history.waits().and_then(|waits| by_wall_clock(unix(waits.validity.not_before())));
-        let expires = held.and_then(|held| by_wall_clock(unix(held.validity.not_after()) + 1));
+        let rotates = relied_on.and_then(|held| until(unix(rotation_point(&self.policy, self.seed, held)), later));
+        let begins = self.history.waits().and_then(|waits| until(unix(waits.validity.not_before()), later));
+        // By the local clock, and then by the server's.
+        let ends = |clock| held.and_then(|held| until(unix(held.validity.not_after()) + 1, clock));
+        let expires = ends(unix(now.unix)).or_else(|| ends(earlier));
         let times_out = self.history.out().map(|(_, since)| since + self.timeout());
         let superseded = times_out.is_some() && self.history.last_asked() != self.history.wanted();
         let supersedes = superseded.then(|| self.allowed(WISH));

@@ -8,6 +8,7 @@ mod failures;
 mod policies;
 mod requests;
 mod restarts;
+mod server_clock;
 mod waiting;
 mod words;
 mod writes;

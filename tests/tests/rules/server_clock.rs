@@ -1,0 +1,192 @@
+//! The API server's clock: it delays nothing and makes nothing expire, and saves a node whose own clock is wrong.
+
+use perennial::{Event, Failure, Reason, State};
+
+use super::*;
+
+/// The holder's clock is this far behind, or ahead of, the true time. Certificates are issued by the true one.
+fn clock_off(holder: &mut Holder, ahead: bool, by: Duration) {
+    holder.now.unix = if ahead { holder.now.unix.after(by) } else { holder.now.unix.before(by) };
+}
+
+/// The true time.
+fn truth(holder: &Holder) -> perennial::UnixTime {
+    mint::EPOCH.after(holder.now.instant.since(Instant::from_millis(0)))
+}
+
+/// So many answers whose `Date` is true.
+fn answers(holder: &mut Holder, times: usize) -> Vec<Action> {
+    let unix = truth(holder);
+    (0..times).flat_map(|_| holder.handle(Event::ServerDated { unix })).collect()
+}
+
+fn known(holder: &Holder) -> bool {
+    holder.machine.server_time(holder.now).is_some()
+}
+
+#[test]
+fn three_agreeing_answers_make_the_servers_clock_count() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    clock_off(&mut holder, false, 6 * HOUR);
+    for (answered, counts) in [false, false, true, true].into_iter().enumerate() {
+        answers(&mut holder, 1);
+        assert_eq!(known(&holder), counts, "after {} answers", answered + 1);
+        holder.pass(MINUTE);
+    }
+    assert_eq!(holder.machine.server_time(holder.now), Some(truth(&holder)));
+    assert_eq!(holder.machine.both_clocks(holder.now), (holder.now.unix, truth(&holder)));
+}
+
+#[test]
+fn answer_that_disagrees_starts_over() {
+    for (off, agrees) in [(9 * SECOND, true), (11 * SECOND, false), (DAY, false)] {
+        for ahead in [false, true] {
+            let mut holder = Holder::with(Some(fresh(DAY)));
+            clock_off(&mut holder, false, 6 * HOUR);
+            answers(&mut holder, 3);
+            let unix = if ahead { truth(&holder).after(off) } else { truth(&holder).before(off) };
+            holder.handle(Event::ServerDated { unix });
+            assert_eq!(known(&holder), agrees, "{off:?} {ahead}");
+        }
+    }
+}
+
+#[test]
+fn step_of_the_local_clock_leaves_the_servers_known() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    answers(&mut holder, 3);
+    assert_eq!(holder.machine.both_clocks(holder.now), (holder.now.unix, holder.now.unix));
+    clock_off(&mut holder, false, 6 * HOUR);
+    assert_eq!(holder.machine.both_clocks(holder.now), (holder.now.unix, truth(&holder)));
+    holder.pass(HOUR);
+    answers(&mut holder, 1);
+    assert!(known(&holder), "and answers go on to agree");
+}
+
+#[test]
+fn clocks_that_differ_by_seconds_are_one() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    let point = holder.machine.deadline();
+    clock_off(&mut holder, false, 10 * SECOND);
+    answers(&mut holder, 3);
+    assert!(known(&holder));
+    assert_eq!(holder.machine.both_clocks(holder.now), (holder.now.unix, holder.now.unix));
+    assert!(holder.machine.deadline() >= point);
+}
+
+#[test]
+fn clock_behind_rotates_at_the_servers_rotation_point() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    let right = Holder::with(Some(fresh(DAY))).ask().at;
+    clock_off(&mut holder, false, 6 * HOUR);
+    answers(&mut holder, 3);
+    let asked = holder.ask();
+    assert_eq!(asked.at, right, "as if the clock were right");
+    assert_eq!(holder.machine.due(holder.now), Some(Reason::RotationPoint));
+    let mut alone = Holder::with(Some(fresh(DAY)));
+    clock_off(&mut alone, false, 6 * HOUR);
+    assert_eq!(alone.ask().at, right.after(6 * HOUR), "six hours too late");
+}
+
+#[test]
+fn clock_ahead_is_not_held_back_by_the_servers() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    clock_off(&mut holder, true, 6 * HOUR);
+    let mut alone = Holder { machine: holder.machine.clone(), now: holder.now };
+    answers(&mut holder, 3);
+    assert_eq!(holder.ask().at, alone.ask().at);
+}
+
+#[test]
+fn issued_certificate_that_has_begun_by_the_servers_clock_is_served() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    clock_off(&mut holder, false, 6 * HOUR);
+    answers(&mut holder, 3);
+    let asked = holder.ask();
+    let next = issued(&node(), 2, Duration::from_millis(asked.at.as_millis()), DAY);
+    assert!(next.validity.not_before() > holder.now.unix);
+    holder.issue(asked.id, &next);
+    assert!(holder.serves(&next) && holder.machine.waiting().is_none());
+    assert_eq!((holder.machine.due(holder.now), holder.machine.last_failure()), (None, None));
+    assert!(matches!(holder.machine.state(), State::Resting { .. }));
+}
+
+#[test]
+fn waiting_certificate_is_served_once_the_servers_clock_says_so() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    let asked = holder.ask();
+    clock_off(&mut holder, false, 6 * HOUR);
+    let next = issued(&node(), 2, Duration::from_millis(asked.at.as_millis()), DAY);
+    holder.issue(asked.id, &next);
+    assert_eq!(holder.machine.waiting().map(|waiting| &**waiting), Some(&next));
+    let actions = answers(&mut holder, 3);
+    assert!(holder.serves(&next));
+    assert!(actions.iter().any(|action| matches!(action, Action::WriteCert { serve: true, .. })));
+}
+
+#[test]
+fn issued_certificate_that_expired_by_the_local_clock_alone_is_taken() {
+    let (mut holder, asked) = Holder::asking();
+    clock_off(&mut holder, true, 2 * DAY);
+    answers(&mut holder, 3);
+    let new = fresh(DAY);
+    holder.issue(asked.id, &new);
+    assert_eq!(holder.machine.certificate().map(|held| &**held), Some(&new));
+    assert_eq!(holder.machine.valid_by_either_clock(holder.now).map(|held| &**held), Some(&new));
+    // Each new one is as bad by the local clock: no more requests than after any refusal.
+    assert_eq!(holder.machine.last_failure(), Some(Failure::AlreadyDue));
+    assert!(holder.waits() > MINUTE);
+}
+
+#[test]
+fn issued_certificate_that_expired_by_both_clocks_is_refused() {
+    let (mut holder, asked) = Holder::asking();
+    clock_off(&mut holder, true, 2 * DAY);
+    holder.pass(2 * DAY);
+    answers(&mut holder, 3);
+    holder.issue(asked.id, &fresh(DAY));
+    assert_eq!(holder.machine.certificate(), None);
+}
+
+#[test]
+fn servers_clock_makes_no_held_certificate_expire() {
+    for years in [1, 100] {
+        let mut holder = Holder::with(Some(fresh(DAY)));
+        let unix = holder.now.unix.after(365 * years * DAY);
+        (0..3).for_each(|_| drop(holder.handle(Event::ServerDated { unix })));
+        assert!(known(&holder) && holder.serves(&fresh(DAY)), "{years}");
+        assert_eq!(holder.machine.due(holder.now), Some(Reason::RotationPoint), "{years}");
+    }
+}
+
+#[test]
+fn servers_clock_shortens_and_lengthens_no_wait() {
+    for ahead in [false, true] {
+        let (mut holder, asked) = Holder::asking();
+        holder.fail(asked.id, Failure::Denied);
+        let waits = holder.waits();
+        clock_off(&mut holder, ahead, 6 * HOUR);
+        answers(&mut holder, 3);
+        assert_eq!(holder.waits(), waits, "{ahead}");
+    }
+}
+
+#[test]
+fn repeated_answer_is_no_news() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    answers(&mut holder, 3);
+    let before = holder.machine.clone();
+    holder.pass(HOUR);
+    assert!(answers(&mut holder, 5).is_empty());
+    assert_eq!(holder.machine, before);
+}
+
+#[test]
+fn servers_clock_is_part_of_a_checkpoint() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    clock_off(&mut holder, false, 6 * HOUR);
+    answers(&mut holder, 3);
+    let restored = RotationMachine::restore(holder.machine.checkpoint());
+    assert_eq!(restored.server_time(holder.now), Some(truth(&holder)));
+    assert_eq!(restored, holder.machine);
+}
