@@ -47,7 +47,7 @@ fn rotation(template: Template, names: &[&str], after: Duration, seconds: i64) -
     }
     let pem = Ca::new("the test CA").sign(key.unwrap().public_key_der(), names, true, seconds);
     let chain = Chain::from_pem(pem.as_bytes()).unwrap();
-    let result = Ok(Issued { chain, csr_name: String::new(), requests: 2 });
+    let result = Ok(Issued { chain, csr_name: String::new(), requests: 2, health: None });
     rotation.handle(Input::Finished { id: asked.unwrap(), result }, now);
     (rotation, now)
 }

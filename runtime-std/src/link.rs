@@ -168,7 +168,9 @@ fn is_news(told: &Report, news: &Report) -> bool {
     match (told.1, news.1) {
         _ if told.0 != news.0 => true,
         (Some(before), Some(health)) => {
-            before.answer != health.answer || health.at.instant.since(before.at.instant) >= STILL
+            before.answer != health.answer
+                || before.date != health.date
+                || health.at.instant.since(before.at.instant) >= STILL
         }
         (before, health) => before != health,
     }
@@ -213,7 +215,7 @@ fn wait(listener: EventListener, until: Option<Instant>) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use perennial::Now;
-    use perennial_kubernetes::client::Answer;
+    use perennial_kubernetes::client::{Answer, ServerDate};
 
     use super::*;
 
@@ -241,5 +243,7 @@ mod tests {
         assert!(is_news(&told, &report(Answer::Unreachable, 0)));
         assert!(is_news(&(Progress::Submitting, told.1), &told));
         assert!(is_news(&(told.0.clone(), None), &told));
+        let date = Some(ServerDate { unix: Now::default().unix, at: Now::default().instant });
+        assert!(is_news(&told, &(told.0.clone(), told.1.map(|health| Health { date, ..health }))));
     }
 }

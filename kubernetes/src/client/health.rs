@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use perennial::{Now, UnixTime};
+use perennial::{Instant, Now, UnixTime};
 
 use super::csr_error::Said;
 use super::exchange::ExchangeError;
@@ -15,8 +15,17 @@ pub struct Health {
     pub answer: Answer,
     /// When, by the local clocks.
     pub at: Now,
-    /// When, by the server's clock, to the second: its `Date`, over a connection whose certificate was verified.
-    pub date: Option<UnixTime>,
+    /// What the API server's clock showed last in this exchange.
+    pub date: Option<ServerDate>,
+}
+
+/// A reading of the API server's clock: the `Date` of an answer, over a connection whose certificate was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerDate {
+    /// What it showed, to the second.
+    pub unix: UnixTime,
+    /// When the answer began to arrive.
+    pub at: Instant,
 }
 
 /// What came of asking an API server.
@@ -43,7 +52,7 @@ pub enum Answer {
 
 impl Health {
     /// What this tells; `None` if nothing was learnt.
-    pub(crate) fn of(event: &Event, date: Option<UnixTime>, at: Now) -> Option<Self> {
+    pub(crate) fn of(event: &Event, date: Option<ServerDate>, at: Now) -> Option<Self> {
         let answer = match event {
             Event::Answer(response) => Answer::of(response),
             Event::Opened | Event::Piece(_) => Answer::Served,

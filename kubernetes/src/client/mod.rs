@@ -31,7 +31,7 @@ pub use call::Call;
 pub use conversation::{Conversation, Input, Step};
 pub use csr_error::CsrError;
 pub use exchange::ExchangeError;
-pub use health::{Answer, Health};
+pub use health::{Answer, Health, ServerDate};
 pub use http::Request;
 pub use issuance::Issuance;
 pub use naming::csr_name;

@@ -5,6 +5,8 @@ use std::fmt;
 use perennial::Instant;
 use perennial_pki::Chain;
 
+use super::health::Health;
+
 /// A certificate was issued and is good for what was asked.
 #[derive(Clone, Debug)]
 pub struct Issued {
@@ -14,6 +16,8 @@ pub struct Issued {
     pub csr_name: String,
     /// HTTP requests it took; two when all goes well.
     pub requests: u32,
+    /// What the last answer told of the API server.
+    pub health: Option<Health>,
 }
 
 /// Where a submission stands, for people.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Instant, Now, UnixTime};
+use perennial::{Instant, Now};
 
 use super::conversation::{Input, Step};
 use super::exchange::{Exchange, ExchangeError};
 use super::head::Head;
-use super::health::Health;
+use super::health::{Health, ServerDate};
 use super::http::{Part, Request};
 use crate::cluster::{Cluster, Identity, Token, printable};
 
@@ -105,7 +105,7 @@ pub(crate) struct Session {
     requests: u32,
     health: Option<Health>,
     /// The `Date` of the answer in hand.
-    date: Option<UnixTime>,
+    date: Option<ServerDate>,
 }
 
 /// The request in hand. It survives a connection that turns out to be dead.
@@ -255,7 +255,11 @@ impl Session {
                 Err(error) => self.lose(error),
             },
         };
-        self.health = event.as_ref().and_then(|event| Health::of(event, self.date.take(), now)).or(self.health);
+        if let Some(health) = event.as_ref().and_then(|event| Health::of(event, self.date, now)) {
+            // The clock of something in between says nothing of the server's.
+            self.date.take_if(|_| !health.is_at_work());
+            self.health = Some(Health { date: self.date, ..health });
+        }
         event
     }
 
@@ -276,7 +280,8 @@ impl Session {
             let part = open.exchange.poll()?;
             if let Some(Part::Head(head)) = &part {
                 // Where anyone is taken at their word, their clock says nothing.
-                self.date = head.date.filter(|_| !self.cluster.insecure_skip_tls_verify());
+                let shown = head.date.filter(|_| !self.cluster.insecure_skip_tls_verify());
+                self.date = shown.map(|unix| ServerDate { unix, at: now.instant }).or(self.date);
                 usable(head)?;
             }
             match (part, &mut asked.answer) {
