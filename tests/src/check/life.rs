@@ -337,6 +337,8 @@ impl<S: Subject> Life<S> {
         let (disk_waits, disk_later) = (self.disk.as_ref() == waiting, self.disk.as_ref() == later);
         (disk_waits, disk_later).hash(&mut state);
         let is_waiting = later.is_some() && later == waiting;
+        // It may come to be held.
+        (self.disk.is_some() && self.disk.as_ref() == waiting).hash(&mut state);
         (is_waiting, later.filter(|_| !is_waiting).map(|later| self.facts(setting, later))).hash(&mut state);
         self.owed.map(|(_, serve)| serve).hash(&mut state);
         (self.ahead, self.unnoticed, self.writing, &self.kept).hash(&mut state);
