@@ -114,6 +114,7 @@ mod tests {
                 unwritten: false,
                 progress: None,
                 health: None,
+                clock_offset: None,
                 last_error: None,
                 issued: 0,
                 wished_lifetime: None,

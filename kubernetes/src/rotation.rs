@@ -4,6 +4,7 @@
 //! exchange, drop it, write a credential, save a record, set a timer. Which key, which credential to
 //! ask with, whether an issued certificate is served: that is settled here, once, for every runtime.
 
+mod clock;
 mod memory;
 mod observer;
 mod record;
@@ -13,6 +14,7 @@ mod terms;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use perennial::{
     Action, Certificate, Event, Failure, Fingerprint, Instant, Key, Now, Policy, RequestId, RotationMachine, Setup,
@@ -20,9 +22,10 @@ use perennial::{
 };
 use perennial_pki::{Chain, Credential, KeyPair, certificate_request};
 
-use crate::client::{Ask, CsrError, Health, Issuance, Issued, Limits, Progress, csr_name};
+use crate::client::{Ask, CsrError, Health, Issuance, Issued, Limits, Progress, ServerDate, csr_name};
 use crate::cluster::Identity;
 
+pub use clock::ClockOffset;
 use memory::Memory;
 use observer::Observers;
 pub use observer::{Observer, Step};
@@ -91,6 +94,10 @@ pub struct Rotation {
     foreign: Option<Arc<str>>,
     /// The last request showed the bootstrap identity.
     bootstrapping: bool,
+    /// The newest reading of the API server's clock that the machine was given.
+    server_read_at: Option<Instant>,
+    /// As it was last known.
+    clock_offset: Option<ClockOffset>,
 }
 
 #[derive(Debug)]
@@ -170,6 +177,8 @@ impl Rotation {
             common_name,
             foreign,
             bootstrapping: false,
+            server_read_at: None,
+            clock_offset: None,
         }
     }
 
@@ -212,8 +221,14 @@ impl Rotation {
             wished_lifetime: self.signer.as_ref().and_then(|signer| signer.expiration),
             short_lived: self.short_lived.clone(),
             bootstrapping: self.bootstrapping,
+            clock_offset: self.clock_offset(now),
             at: now,
         }
+    }
+
+    fn clock_offset(&self, now: Now) -> Option<ClockOffset> {
+        let known = self.machine.server_time(now).map(|server| ClockOffset::between(server, now));
+        known.or(self.clock_offset)
     }
 
     fn gravest_error(&self) -> Option<&Arc<str>> {
@@ -257,6 +272,7 @@ impl Rotation {
                 }
             }
         }
+        self.clock_offset = self.clock_offset(now);
         self.request_error.take_if(|_| self.machine.last_failure().is_none());
         self.write_error.take_if(|_| !self.machine.is_unwritten());
         duties.extend(self.save(now));
@@ -355,11 +371,16 @@ impl Rotation {
                 if let Some(asking) = self.asking.as_mut().filter(|asking| asking.id == id) {
                     asking.progress = Some(progress);
                 }
-                return VecDeque::new();
+                return self.server_dated(health, now).into_iter().collect();
             }
             Input::Finished { id, result } => {
                 let Some(asking) = self.asking.take_if(|asking| asking.id == id) else { return VecDeque::new() };
-                return self.finished(asking, result, candidate);
+                let health = result.as_ref().map_or_else(|error| error.health, |issued| issued.health);
+                self.health = health.or(self.health);
+                // What was issued is judged by the clock that its answer showed, too.
+                let mut events: VecDeque<_> = self.server_dated(health, now).into_iter().collect();
+                events.extend(self.finished(asking, result, candidate));
+                return events;
             }
             Input::Unable { id, why } => {
                 self.asking.take_if(|asking| asking.id == id);
@@ -389,6 +410,18 @@ impl Rotation {
             }
         };
         VecDeque::from([event])
+    }
+
+    /// What the API server's clock showed, if that is news.
+    fn server_dated(&mut self, health: Option<Health>, now: Now) -> Option<Event> {
+        let ServerDate { unix, at } = health?.date?;
+        // An answer that comes with its request's timeout is still taken: the machine must not look at the clocks before.
+        let is_late = matches!(self.machine.state(), State::Requesting { until, .. } if until <= now.instant);
+        if is_late || self.server_read_at.is_some_and(|last| at <= last) {
+            return None;
+        }
+        self.server_read_at = Some(at);
+        Some(Event::ServerDated { unix: unix.after(now.instant.since(at)) })
     }
 
     /// Takes note if what the store holds now is another party's. The machine judges by its template; without one it
@@ -469,7 +502,7 @@ impl Rotation {
             usages,
             expiration_seconds: signer.expiration.map(|span| i32::try_from(span.as_secs()).unwrap_or(i32::MAX)),
             usage: signer.usage,
-            skew: signer.skew,
+            skew: signer.skew.saturating_add(self.local_lead(now)),
             roots: signer.issuers.clone(),
         };
         self.bootstrapping = shown.is_none() && self.has_bootstrap();
@@ -484,6 +517,15 @@ impl Rotation {
         Ok(Issuance::new(ask, signer.cluster.clone(), identity, limits, seed))
     }
 
+    /// How far our clock is ahead by the last answer, or by those that agreed: a certificate that has expired by ours alone
+    /// is the machine's to judge, which wants more answers than one.
+    fn local_lead(&self, now: Now) -> Duration {
+        let date = self.health.and_then(|health| health.date);
+        let last = date.map(|ServerDate { unix, at }| unix.after(now.instant.since(at)));
+        let shown = [last, self.machine.server_time(now)].into_iter().flatten();
+        shown.map(|server| now.unix.since(server)).max().unwrap_or_default()
+    }
+
     fn has_bootstrap(&self) -> bool {
         let ask_as = self.signer.as_ref().map(|signer| &signer.ask_as);
         matches!(ask_as, Some(AskAs::Own { bootstrap: Some(_) }))
@@ -495,7 +537,7 @@ impl Rotation {
             AskAs::Other(source) => return Ok((source()?, None)),
             AskAs::Own { bootstrap } => bootstrap,
         };
-        let valid = self.served.as_ref().filter(|_| self.machine.certificate_at(now.unix).is_some());
+        let valid = self.served.as_ref().filter(|_| self.machine.valid_by_either_clock(now).is_some());
         let fingerprint = |own: &Arc<Credential>| own.chain().certificate().fingerprint;
         let accepted = valid.filter(|own| self.refused != Some(fingerprint(own)));
         match (accepted, bootstrap, valid) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use perennial::{Fingerprint, Instant, Now, Reason, RequestId, State, Template};
 use perennial_pki::Credential;
 
+use super::clock::ClockOffset;
 use super::record::Record;
 use crate::client::{CsrError, Health, Issuance, Issued, Progress};
 
@@ -127,6 +128,8 @@ pub struct Snapshot {
     pub short_lived: Option<Arc<str>>,
     /// The last request showed the bootstrap credential, not the certificate held.
     pub bootstrapping: bool,
+    /// How far the API server's clock is ahead of ours, by the last three answers in a row that agreed.
+    pub clock_offset: Option<ClockOffset>,
     /// When this was so.
     pub at: Now,
 }
