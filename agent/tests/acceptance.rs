@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use support::{Process, Signer, run_arguments, until};
 use tempfile::TempDir;
@@ -25,6 +26,9 @@ fn checked(fault: &str) -> (TempDir, Signer, Process) {
 fn certificate_refused_for_a_minute_is_replaced() {
     let (_directory, signer, mut run) = checked("times: 2, fault: { answer: { status: 401 } }");
     until("first refusal", || run.stderr().contains("asking once more in").then_some(()));
+    let refused = Instant::now();
+    until("most of a minute", || (refused.elapsed() > Duration::from_secs(50)).then_some(()));
+    assert_eq!(run.events("rotated").len(), 0, "two refusals count only a minute apart");
     let rotated = run.event("rotated", 1);
     assert_eq!(rotated["of"], "kubelet-client");
     let log = run.stderr();
