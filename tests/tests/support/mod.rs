@@ -62,7 +62,7 @@ pub(crate) fn serve_at(address: SocketAddr, authority: Authority, options: Optio
 }
 
 /// The pair in use in a directory.
-pub(crate) fn stored(path: &std::path::Path) -> Arc<Credential> {
+pub(crate) fn stored(path: &Path) -> Arc<Credential> {
     let directory = Directory::open_existing(path, "kubelet-client").unwrap();
     directory.load(clock::now().unix).unwrap().credential.unwrap().0
 }
