@@ -239,12 +239,14 @@ const LINK_LOCAL: &str =
 
 /// An IP address, or `None` for a DNS name; else why it is neither.
 fn usable(kind: AddressType, address: &str) -> Result<Option<IpAddr>, &'static str> {
+    // A template leaves the final dot of an absolute name out.
+    let name = address.strip_suffix('.').unwrap_or(address);
     match address.parse::<IpAddr>() {
         _ if kind == AddressType::Other => Err("addresses of this type are not known"),
         Ok(ip) => check_node_ip(ip).map(|()| Some(ip.to_canonical())),
         Err(_) if kind.is_ip() => Err("this is not an IP address"),
-        Err(_) if !is_dns_name(address) => Err("this is neither an IP address nor a DNS name"),
-        Err(_) if ends_in_a_number(address) => {
+        Err(_) if !is_dns_name(name) => Err("this is neither an IP address nor a DNS name"),
+        Err(_) if ends_in_a_number(name) => {
             Err("this looks like an IP address and is none; no DNS name ends in a number")
         }
         Err(_) => Ok(None),
@@ -315,6 +317,17 @@ mod tests {
         ] {
             let error = Addresses::parse(text).unwrap_err().to_string();
             assert!(error.starts_with(told), "{text}: {error}");
+        }
+    }
+
+    /// From the field: <https://github.com/siderolabs/talos-cloud-controller-manager/issues/360>
+    #[test]
+    fn absolute_names_are_taken_without_their_dot() {
+        let template = Addresses::parse("10.0.0.7\nSvc.Example.\nsvc.example\n").unwrap().template("w").unwrap();
+        assert_eq!(template.dns_names(), ["svc.example"]);
+        assert_eq!(check_dns_name("*.svc.example."), Ok(()));
+        for bad in [".", "a..", "*.", "10.0.0.256."] {
+            assert!(check_dns_name(bad).is_err(), "{bad}");
         }
     }
 
