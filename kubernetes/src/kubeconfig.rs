@@ -89,7 +89,11 @@ impl Kubeconfig {
         let (documents, error) = Node::documents(path, text);
         let mut documents = documents.into_iter();
         let (root, more) = match (documents.next(), documents.next(), error) {
-            (Some(root), more, error) => (root, more.is_some() || error.is_some()),
+            (Some(root), more, error) => {
+                let place = more.map(|more| Field::root(path, &more).place());
+                let broken = |error| if let KubeconfigError::Syntax { at, .. } = error { at } else { at_start() };
+                (root, place.or_else(|| error.map(broken)))
+            }
             (None, _, Some(error)) => return Err(error),
             (None, _, None) => {
                 return Err(KubeconfigError::Invalid { at: at_start(), reason: "there is nothing in the file".into() });
@@ -103,8 +107,7 @@ impl Kubeconfig {
         let contexts = entries(&document, "contexts")?.into_iter().map(|(name, _)| name.to_owned()).collect();
         let current_context = document.get("current-context")?.map(|name| name.text()).transpose()?.map(str::to_owned);
         let mut warnings = Vec::new();
-        if more {
-            let at = at_start();
+        if let Some(at) = more {
             warnings.push(format!("{at}: a second YAML document follows; only the first one counts, as for kubectl"));
         }
         warnings.extend(document.repetitions());
