@@ -254,7 +254,7 @@ impl Said {
         let status = serde_json::from_slice::<Status>(&response.body).ok().filter(|status| status.kind == "Status");
         match status {
             Some(status) => Self {
-                text: format!("{} {}: {}", response.status, printable(&status.reason), printable(&status.message)),
+                text: said_by_the_api(response.status, &status),
                 retry_after: status
                     .details
                     .and_then(|details| details.retry_after_seconds)
@@ -271,6 +271,17 @@ impl Said {
     }
 }
 
+/// What a `Status` says; its reason and message are optional.
+fn said_by_the_api(status: u16, said: &Status) -> String {
+    let (reason, message) = (printable(&said.reason), printable(&said.message));
+    let separator = if reason.is_empty() { "" } else { " " };
+    match message.as_str() {
+        "" if reason.is_empty() => format!("{status}, no explanation"),
+        "" => format!("{status}{separator}{reason}"),
+        message => format!("{status}{separator}{reason}: {message}"),
+    }
+}
+
 /// An answer that is not the API's, in a few words.
 fn foreign(response: &Response) -> String {
     const EXCERPT: usize = 400;
@@ -283,5 +294,22 @@ fn foreign(response: &Response) -> String {
     match excerpt.as_str() {
         "" => format!("{}{kind}, no explanation", response.status),
         text => format!("{}{kind}: {text}", response.status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_without_reason_or_message_reads_well() {
+        let said = |reason: &str, message: &str| {
+            let status = Status { reason: reason.into(), message: message.into(), ..Status::default() };
+            said_by_the_api(401, &status)
+        };
+        assert_eq!(said("Unauthorized", "no token"), "401 Unauthorized: no token");
+        assert_eq!(said("", "no token"), "401: no token");
+        assert_eq!(said("Unauthorized", ""), "401 Unauthorized");
+        assert_eq!(said("", ""), "401, no explanation");
     }
 }
