@@ -132,7 +132,8 @@ impl Issuance {
         match serde_json::from_slice(&response.body) {
             Ok(object) => self.settle(object, now),
             Err(error) => {
-                let what = format!("the answer is not a CSR ({error}): {}", Said::read(response).text);
+                let found = if error.is_data() { "JSON, but not a CSR" } else { "not JSON" };
+                let what = format!("the answer is {found}: {}", Said::read(response).text);
                 self.lost(aim, ExchangeError::Http(what), now);
             }
         }
