@@ -59,7 +59,11 @@ fn alert_name(alert: AlertDescription) -> (String, bool) {
         AlertDescription::UnexpectedMessage => ("unexpected_message", false),
         AlertDescription::BadRecordMac => ("bad_record_mac", false),
         AlertDescription::RecordOverflow => ("record_overflow", false),
-        AlertDescription::HandshakeFailure => ("handshake_failure: no cipher suite or key in common", false),
+        AlertDescription::HandshakeFailure => (
+            "handshake_failure: no cipher suite or kind of key in common; the server's key may be of a kind that \
+             perennial's crypto library does not support, such as ECDSA P-521",
+            false,
+        ),
         AlertDescription::IllegalParameter => ("illegal_parameter", false),
         AlertDescription::DecodeError => ("decode_error", false),
         AlertDescription::DecryptError => ("decrypt_error", false),
