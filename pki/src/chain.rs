@@ -322,7 +322,7 @@ impl fmt::Display for ChainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pem(error) => error.fmt(f),
-            Self::Empty => f.write_str("no certificate found; expected PEM blocks CERTIFICATE"),
+            Self::Empty => f.write_str("no certificate found; expected a PEM block CERTIFICATE"),
             Self::TooLong { certificates } => write!(
                 f,
                 "a chain of {certificates} certificates is longer than any real one (at most {MAX_CERTIFICATES}); \
