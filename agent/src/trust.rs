@@ -73,7 +73,7 @@ pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> (TrustSource
         held.trouble = trouble;
         let origin = format!("{file}, read at {}{state}", held.read);
         told.set(&origin);
-        Ok(Trust { roots: held.roots.clone(), origin })
+        Ok(Trust { roots: held.roots.clone(), origin, of_system: false })
     });
     (source, origin)
 }
@@ -92,7 +92,7 @@ pub(crate) fn of_system() -> (TrustSource, Origin) {
         let found = rustls_native_certs::load_native_certs();
         let trust = Roots::from_der(found.certs).map(|roots| {
             let origin = format!("the system's CA certificates ({}), read at {}", places(), clock::now().unix);
-            Trust { roots, origin }
+            Trust { roots, origin, of_system: true }
         });
         match (trust, &*held) {
             (Ok(trust), _) => {

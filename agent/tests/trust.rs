@@ -88,6 +88,14 @@ fn systems_cas_count_where_none_is_named() {
 
     fs::remove_dir_all(path.join("pki")).unwrap();
     fs::remove_file(path.join("kubeconfig")).unwrap();
+    fs::write(path.join("other.crt"), Ca::new().authority.certificate_pem()).unwrap();
+    let other = path.join("other.crt");
+    let run = Process::start_with(path, &RUN, &[("SSL_CERT_FILE", other.to_str().unwrap())]);
+    let told = until("complaint", || run.events("trouble").into_iter().next());
+    let told = told["reason"].as_str().unwrap();
+    assert!(told.contains("the kubeconfig names no certificate-authority, and the system's CA certificates"), "{told}");
+    drop(run);
+
     let run = Process::start_with(path, &RUN, &[("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/nonexistent")]);
     let told = until("complaint", || run.events("trouble").into_iter().next());
     let told = told["reason"].as_str().unwrap();

@@ -139,7 +139,7 @@ impl Cluster {
     pub(crate) fn trust(&self) -> Result<Option<Trust>, String> {
         match &self.anchors {
             Anchors::None => Ok(None),
-            Anchors::Fixed(roots) => Ok(Some(Trust { roots: roots.clone(), origin: String::new() })),
+            Anchors::Fixed(roots) => Ok(Some(Trust { roots: roots.clone(), origin: String::new(), of_system: false })),
             Anchors::Source(source) => source().map(Some),
         }
     }

@@ -185,6 +185,11 @@ impl Scene<'_> {
     fn trust_advice(self) -> String {
         let Ok(Some(trust)) = self.cluster.trust() else { return String::new() };
         let (subjects, origin) = (subjects(trust.roots.pem()), printable(&trust.origin));
+        if trust.of_system {
+            return format!(
+                "; the kubeconfig names no certificate-authority, and {origin}, do not include it: name the CA of the cluster"
+            );
+        }
         format!(
             "; check the cluster's certificate-authority{}: it holds {}",
             if origin.is_empty() { origin } else { format!(" ({origin})") },

@@ -12,6 +12,8 @@ pub struct Trust {
     pub roots: Roots,
     /// For people, to look there: `/etc/kubernetes/pki/ca.crt, read at 2026-11-23T00:00:00Z`.
     pub origin: String,
+    /// No CA was named: these are the system's.
+    pub of_system: bool,
 }
 
 /// Gives the CAs for one connection: a file of them may have changed since the last. Called on the loop, which waits
