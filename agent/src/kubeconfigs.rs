@@ -33,13 +33,14 @@ pub(crate) struct Access {
 /// kubelet's rules: who joins with a bootstrap kubeconfig joins the cluster that one is for, unless the node's own
 /// kubeconfig is usable, which then is left alone.
 pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: bool) -> Result<Access, Failure> {
-    let usable = match load(node).map_err(Failure::Usage)? {
+    let own = match load(node).map_err(Failure::Usage)? {
         Some(kubeconfig) => {
             warn(&kubeconfig);
-            Some(is_usable(&kubeconfig).map_err(Failure::usage)?)
+            Some(own_credential(&kubeconfig).map_err(Failure::usage)?)
         }
         None => None,
     };
+    let usable = own.map(|own| own == Own::Good);
     let existing = bootstrap.map(|path| exists(path).map(|exists| exists.then_some(path))).transpose()?.flatten();
     let primary = match (usable, existing, bootstrap) {
         (Some(true), _, _) => node,
@@ -65,7 +66,7 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
     if let Some(bootstrap) = existing.and_then(|path| load(path).ok()?) {
         warn(&bootstrap);
     }
-    if usable == Some(false) && existing.is_none() && !needed {
+    if own == Some(Own::Useless) && existing.is_none() && !needed {
         let node = node.display();
         tracing::warn!(
             "{node}: a kubelet could not start from this kubeconfig: its user has no credential that is valid now; point \
@@ -151,19 +152,31 @@ fn load_existing(path: &Path) -> Result<Kubeconfig, String> {
     load(path)?.ok_or_else(|| format!("{}: there is no such file", path.display()))
 }
 
-/// Whether its user has a credential that is good now: kubelet's test, and then some. As with kubelet, files of a credential
-/// that cannot be read are no reason to refuse a start: they may be the pair that a rotation replaces.
-fn is_usable(kubeconfig: &Kubeconfig) -> Result<bool, KubeconfigError> {
+/// The credential of the node's own kubeconfig.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Own {
+    /// Valid now.
+    Good,
+    /// Missing, expired or not valid yet, for kubelet as for perennial.
+    Useless,
+    /// Unreadable here, which says nothing of kubelet: Go reads kinds of keys that perennial does not.
+    Unreadable,
+}
+
+/// Reads the credential of a kubeconfig's user as kubelet's test of a kubeconfig does, and checks its validity. As with
+/// kubelet, files of a credential that cannot be read are no reason to refuse a start: they may be the pair that a rotation
+/// replaces.
+fn own_credential(kubeconfig: &Kubeconfig) -> Result<Own, KubeconfigError> {
     match kubeconfig.select(None)?.identity(&mut files::read) {
-        Ok(Credentials::Anonymous) => Ok(false),
-        Ok(Credentials::Token(_)) => Ok(true),
-        Ok(Credentials::CertificateAndToken(..)) => Ok(true),
+        Ok(Credentials::Anonymous) => Ok(Own::Useless),
+        Ok(Credentials::Token(_) | Credentials::CertificateAndToken(..)) => Ok(Own::Good),
         Ok(Credentials::Certificate(credential)) => {
             let (validity, now) = (credential.chain().certificate().validity, clock::now().unix);
-            Ok(validity.not_before() <= now && !validity.expired(now))
+            let valid = validity.not_before() <= now && !validity.expired(now);
+            Ok(if valid { Own::Good } else { Own::Useless })
         }
         // It points at a certificate that is yet to come.
-        Err(KubeconfigError::Unreadable { error, .. }) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(KubeconfigError::Unreadable { error, .. }) if error.kind() == ErrorKind::NotFound => Ok(Own::Useless),
         Err(
             error @ (KubeconfigError::Unreadable { .. }
             | KubeconfigError::Certificate { .. }
@@ -171,7 +184,7 @@ fn is_usable(kubeconfig: &Kubeconfig) -> Result<bool, KubeconfigError> {
             | KubeconfigError::Mismatch { .. }),
         ) => {
             tracing::warn!("the kubeconfig's own credential cannot be used: {error}");
-            Ok(false)
+            Ok(Own::Unreadable)
         }
         Err(error) => Err(error),
     }

@@ -4,6 +4,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -237,4 +238,16 @@ fn kubeconfig_that_no_kubelet_could_start_from_is_warned_about() {
     assert_eq!(perennial(path, &once).code, Some(0));
     assert!(fs::read_to_string(path.join("kubeconfig")).unwrap().contains("kubelet-client-current.pem"));
     assert!(!perennial(path, &once).stderr.contains("could not start"));
+    // What only perennial cannot read says nothing of a kubelet.
+    fs::rename(path.join("bootstrap"), path.join("away")).unwrap();
+    let curve = "ec_paramgen_curve:secp521r1";
+    let pair = ["req", "-x509", "-newkey", "ec", "-pkeyopt", curve, "-nodes", "-subj", "/CN=w", "-keyout", "p521.key"];
+    let made = Command::new("openssl").args(pair).args(["-out", "p521.pem"]).current_dir(path).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let own = embedded.replace("key: expired.pem", "key: p521.key").replace("expired.pem", "p521.pem");
+    fs::write(path.join("kubeconfig"), own).unwrap();
+    let ended = perennial(path, &once);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("P-521 is supported elsewhere, not here"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("could not start"), "{}", ended.stderr);
 }
