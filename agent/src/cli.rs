@@ -94,12 +94,11 @@ pub(crate) struct Demo {
 ///
 /// Reads, and changes nothing. The rotation point shown is the instant `perennial run` goes by: it
 /// is drawn from the certificate itself, so both compute the same, if they are given the same --policy and
-/// --rotation-window. A request that was made and has not led to a certificate yet is shown too: its
-/// name, since when, and after a refusal when the next follows; and the pairs kept that were in use
-/// before, what is wrong, and what to do about it. The serving certificate, kubelet-server, is shown if
-/// there is anything of it. With --kubeconfig, the API server that `run` would ask is shown too: its URL,
-/// the CAs its certificate is checked against, and the proxy it is reached through, with what decided
-/// that. No server is asked: whether one accepts the certificate, `perennial run` finds out
+/// --rotation-window. Also shown are a request that has not led to a certificate yet (its name, its age
+/// and, after a refusal, when the next one follows), the previous pairs, and problems with what to do.
+/// The serving certificate, kubelet-server, is shown if there is anything of it. With --kubeconfig, the
+/// API server of `run` is shown too: its URL, the CAs that verify it and the proxy, each with its source.
+/// No server is contacted: `perennial run` checks that the API server accepts the certificate
 /// (--certificate-check-interval).
 #[derive(Debug, Args)]
 #[command(
@@ -180,9 +179,9 @@ pub(crate) struct Verify {
 
 /// Run the embedded API server alone. For development: this is not a cluster, and not a CA to trust
 ///
-/// Serves certificate signing requests as a cluster does, approves nodes' client certificates, and serving
-/// ones for the node's own name and what --allow-serving-name adds, and signs with a CA of its own. CA and
-/// bootstrap token are kept in DIR and used again at the next start, together with two kubeconfigs,
+/// Serves certificate signing requests as a cluster does and signs with a CA of its own. It approves nodes'
+/// client certificates, and serving certificates for the node's own name and for names given with
+/// --allow-serving-name. CA and bootstrap token are kept in DIR and used again at the next start, together with two kubeconfigs,
 /// admin.kubeconfig and bootstrap.kubeconfig. Requests live in memory.
 ///
 /// SIGHUP makes it look again: at the CA, for another one to sign with (move ca.crt and ca.key away for a
@@ -222,7 +221,7 @@ Exit codes:
   2  bad usage or input; nothing was changed"
 )]
 pub(crate) struct Signer {
-    /// Where to listen: IP:PORT, localhost:PORT or :PORT; port 0 takes a free one
+    /// Address to listen on: IP:PORT, localhost:PORT or :PORT; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6443", value_parser = listen::address)]
     pub(crate) listen: SocketAddr,
     /// Where CA, bootstrap token and kubeconfigs are kept; created if missing

@@ -13,18 +13,17 @@ use crate::sizes;
 #[command(next_help_heading = "Looking on")]
 pub(crate) struct Observe {
     /// Serve /metrics for Prometheus, /healthz, /readyz and /state here, without encryption: IP:PORT, localhost:PORT, or
-    /// :PORT for all addresses of the host [default: nowhere].
-    /// What each metric means stands beside it, and in agent/docs/metrics.md. An address that is taken is tried again
-    /// every five seconds
+    /// :PORT for all addresses of the host [default: nowhere]. Each metric has a HELP line; agent/docs/metrics.md lists
+    /// them. If the address is taken, perennial runs and tries again every five seconds
     #[arg(long, value_name = "ADDR", value_parser = listen::address)]
     pub(crate) metrics_listen: Option<SocketAddr>,
-    /// Another name that requests may ask for, in their Host header; may be given again. Addresses, localhost, the name of
-    /// the host and that of the node are answered as they are; requests by other names may come from a page of another
-    /// site, and are refused
+    /// Additional name to accept in the Host header of requests to --metrics-listen; may be given again. IP addresses,
+    /// localhost, the host name and the node name are always accepted. Requests with other names are refused, since a
+    /// web page of another site may have sent them (DNS rebinding)
     #[arg(long, value_name = "NAME", requires = "metrics_listen")]
     pub(crate) metrics_host: Vec<String>,
-    /// Write every step down here, for `perennial replay`; nothing in it is secret. While the file cannot be written, steps
-    /// are lost, which is logged, and said in the file
+    /// Write every step of the rotation to this file, for `perennial replay`; the file contains no secrets. While it cannot
+    /// be written, steps are lost: the log says so, and the file counts them
     #[arg(long, value_name = "FILE")]
     pub(crate) journal: Option<PathBuf>,
     /// How long the journal may become; then it is moved to FILE.1, in the place of the one before

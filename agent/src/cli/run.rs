@@ -17,12 +17,13 @@ use crate::spans;
 /// Without a certificate in the directory, the first one is asked for with the bootstrap kubeconfig
 /// (or, if none is given, with the user of the kubeconfig itself); after that the certificate renews
 /// itself. Once there is a certificate, a kubeconfig that points at it is written, unless a usable
-/// one is there already. SIGTERM and SIGINT end it, within ten seconds whatever does not answer (a disk, a
-/// hook, the reader of its log); started again it goes on with the certificate in the directory, and with
-/// the request that was not decided by then, whatever ended it: nobody has to approve a second one, and a
-/// denial is not forgotten. SIGHUP has everything read again, flags aside.
-/// SIGUSR1 requests new certificates now. A submission budget bounds that: after eight in quick succession,
-/// each further one waits its turn, up to 90 seconds; the log says until when.
+/// one is there already.
+///
+/// SIGTERM and SIGINT end the process within ten seconds, even if a disk, a hook or the reader of the log
+/// does not answer. The next start continues with the certificate in the directory and with the pending
+/// request: there is no second one to approve, and a denial is remembered. SIGHUP reads all files again;
+/// flags stay. SIGUSR1 requests new certificates now. A submission budget limits requests: after eight in
+/// quick succession each further one waits up to 90 seconds, and the log gives the time.
 ///
 /// The files are kubelet's: DIR/kubelet-client-current.pem always links to the pair in use. What was
 /// asked last, with its key, is in DIR/kubelet-client-pending.json. With --rotate-server-certificates
@@ -47,8 +48,9 @@ rotated (serial, not_before, not_after), kept, resting (rotate_at), disabled, ku
 trouble (reason), reloaded, listening (address), missed (count: so many events were dropped here, stdout
 was not read); then stopped, or failed (reason).
 
-Log and events are queued for readers that are slow, up to 1 MiB each; what is dropped is counted. With
---once the end waits up to five seconds for the reader of the result, and fails if it does not come.
+For a slow reader, up to 1 MiB of log lines and up to 1 MiB of events are queued; the number of dropped
+lines is logged. With --once, perennial waits up to five seconds at its end until the result has been read
+from stdout, and fails if it was not.
 
 Exit codes:
   0  ended by a signal; with --once: certificates that are not due are in place
@@ -67,12 +69,11 @@ pub(crate) struct Run {
     /// request that has no accepted certificate to ask with
     #[arg(long, value_name = "FILE")]
     pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
-    /// Whether the API server is reached through the proxy that HTTPS_PROXY names, unless NO_PROXY exempts it, as in kubectl.
-    /// A proxy-url in the kubeconfig goes first, whatever this says
+    /// Which proxy to reach the API server through. A proxy-url in the kubeconfig takes precedence over this flag
     #[arg(long, value_enum, default_value_t = Proxy::Environment)]
     pub(crate) proxy: Proxy,
-    /// The node's name; kubelet's --hostname-override is the same. Trimmed and in lower case, as kubelet does it [default: the
-    /// host name]
+    /// The node's name; kubelet's --hostname-override is the same. Spaces around it are removed and capitals lowered, as in
+    /// kubelet [default: the host name]
     #[arg(long, value_name = "NAME", alias = "hostname-override")]
     pub(crate) node_name: Option<String>,
     /// kubelet's configuration: what it says about certificates is done, unless a flag says otherwise
@@ -101,9 +102,9 @@ pub(crate) struct Run {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Proxy {
-    /// As the environment says
+    /// The proxy of HTTPS_PROXY, unless NO_PROXY exempts the API server, as in kubectl
     Environment,
-    /// Connect directly
+    /// No proxy: connect directly
     None,
 }
 
@@ -168,12 +169,13 @@ pub(crate) struct Wanted {
     pub(crate) requested_lifetime: Option<Duration>,
     /// Refuse certificates, the serving one too, that do not lead to one of these CAs, PEM
     ///
-    /// Without it, a signature is verified only if the signer sends its own certificate with the one it issued: a
-    /// certificate that was damaged or forged on the way is found out by whoever is shown it.
+    /// Without this flag, perennial can verify the signature of an issued certificate only if the signer sends its own
+    /// certificate along. A certificate that was damaged or forged on the way is then noticed only when a peer rejects it.
     #[arg(long, value_name = "FILE")]
     pub(crate) issuer_ca_file: Option<PathBuf>,
-    /// Accept certificates with URIs, and client certificates with organizations, that were not requested: both can grant
-    /// rights. For signers that add their own; certificates with another common name are refused all the same
+    /// Accept issued certificates with URIs, and client certificates with organizations, that were not requested. Both can
+    /// grant rights, so they are refused by default; use this flag for a signer that adds its own. Certificates with
+    /// another common name are always refused
     #[arg(long)]
     pub(crate) accept_extra_rights: bool,
 }
@@ -197,9 +199,9 @@ pub(crate) struct Numbers {
     /// How long to wait after a refusal: first, and at most, for example 5m-1h
     #[arg(long, value_name = "FIRST-MOST", value_parser = patience)]
     pub(crate) retry_refused: Option<Backoff>,
-    /// How often to ask the API server whether it still accepts the client certificate, up to half as long again or as short;
-    /// 0: never. One that is refused twice, a minute or more apart, is replaced with the bootstrap credential. That is how a
-    /// replaced client CA is noticed before the next renewal
+    /// Interval at which to check that the API server still accepts the client certificate, varied at random by up to half;
+    /// 0: never. After two refusals at least a minute apart, perennial requests a new certificate with the bootstrap
+    /// credential. So a replaced client CA is noticed before the next rotation
     #[arg(long, value_name = "DURATION", value_parser = span_or_never, default_value = "6h")]
     pub(crate) certificate_check_interval: Duration,
 }
@@ -208,15 +210,15 @@ pub(crate) struct Numbers {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Service")]
 pub(crate) struct Service {
-    /// Run this with sh after each new certificate, with PERENNIAL_CERTIFICATE, PERENNIAL_FILE and PERENNIAL_SERIAL set,
-    /// for example 'systemctl reload proxy'. It runs at least once for the newest certificate: a failed run is repeated
-    /// after 10s, later after up to 15m, and at the next start, also if perennial was killed before the run
-    /// (DIR/PREFIX-hook.json remembers; if the disk takes nothing, only this process does). No rotation waits for it;
-    /// the end waits five seconds, then ends it. With --once the end waits until it is done, and fails if it fails
+    /// Run this command with sh after each new certificate, for example 'systemctl reload proxy', with
+    /// PERENNIAL_CERTIFICATE, PERENNIAL_FILE and PERENNIAL_SERIAL set. The command runs at least once for the newest
+    /// certificate: a failed run is repeated after 10s, later after up to 15m, and at the next start, also if perennial was
+    /// killed before the run. DIR/PREFIX-hook.json records this; while the disk cannot be written to, a restart forgets it.
+    /// Rotations do not wait for the command. When perennial ends, it gives the command five seconds, then kills it. With
+    /// --once, perennial waits for the command and fails if the command fails
     #[arg(long, value_name = "COMMAND")]
     pub(crate) on_rotated: Option<String>,
-    /// How long a run of --on-rotated may take; then it is ended with all it has started in its process group, and counts
-    /// as failed
+    /// Time limit for a run of --on-rotated. A run that takes longer is killed with its process group and counts as failed
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = spans::parse, requires = "on_rotated")]
     pub(crate) on_rotated_timeout: Duration,
     /// Exit with 1 when there has been no valid client certificate for so long [default: go on trying]
