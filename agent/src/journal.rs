@@ -65,8 +65,8 @@ impl Journal {
             }
         };
         if let Err(error) = thread::Builder::new().name("journal".into()).spawn(run) {
-            let why = format!("the journal {}: cannot start its thread: {error}", path.display());
-            tracing::warn!("{why}; no step is written down");
+            let why = format!("cannot start a thread for journal {}: {error}", path.display());
+            tracing::warn!("{why}; no journal is written");
             *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
         }
         Self { queue, trouble }
@@ -149,11 +149,11 @@ impl Writer {
     /// Logs when the file can no longer be written, and when it can be written again.
     fn settle(&mut self, written: io::Result<()>) {
         let path = self.path.display();
-        let why = written.err().map(|error| format!("the journal {path} cannot be written: {error}"));
+        let why = written.err().map(|error| format!("cannot write journal {path}: {error}"));
         let before = mem::replace(&mut *self.trouble.lock().unwrap_or_else(PoisonError::into_inner), why.clone());
         match (before, why) {
-            (None, Some(why)) => tracing::warn!("{why}; its steps are lost until it can"),
-            (Some(_), None) => tracing::info!("the journal {path} is written again; it lacks {} steps", self.missing),
+            (None, Some(why)) => tracing::warn!("{why}; steps are lost until the journal can be written"),
+            (Some(_), None) => tracing::info!("journal {path} is written again: {} steps are missing", self.missing),
             _ => {}
         }
         if self.begun {
@@ -338,7 +338,7 @@ mod tests {
         let journal = Journal::start(&path, 1 << 20);
         let mut life = Life::new("node", &journal);
         (0..3).for_each(|_| life.tick());
-        assert!(journal.trouble().unwrap().ends_with("cannot be written: No such file or directory (os error 2)"));
+        assert!(journal.trouble().unwrap().ends_with(": No such file or directory (os error 2)"));
         fs::create_dir(path.parent().unwrap()).unwrap();
         life.tick();
         assert_eq!((journal.trouble(), journal.lost()), (None, 3));

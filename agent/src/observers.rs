@@ -114,7 +114,7 @@ impl Observers {
     /// Waits until the journal is written, for at most `within`.
     pub(crate) fn finish_within(&self, within: Duration) {
         if self.journal.as_ref().is_some_and(|journal| !journal.finish_within(within)) {
-            tracing::warn!("the journal ends before the run: its disk does not answer");
+            tracing::warn!("journal incomplete: its disk does not answer; the last steps are missing");
         }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
             "chmod go-w the directory, and see to it that root or perennial's user owns it"
         }
         DirectoryError::Untrusted { .. } => {
-            "if it is yours, chown it to root or to the user of perennial, and chmod go-w; if not, find out who put it there"
+            "if the file is yours, chown it to root or to the user of perennial, and chmod go-w; if not, find out who created it"
         }
         DirectoryError::Foreign { .. } => {
             "check --node-name, --hostname-override or --common-name; if they are right, `perennial run` replaces it when it \

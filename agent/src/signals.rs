@@ -30,7 +30,7 @@ pub(crate) fn on_stop(then: impl FnOnce() + Send + 'static) -> Result<Arc<Atomic
             then();
             thread::sleep(END);
             tracing::error!(
-                "not stopped {END:?} after the signal: a disk or another program does not answer; exiting now"
+                "not stopped {END:?} after the signal: a disk or another program does not answer; exiting without waiting"
             );
             thread::sleep(LAST_LINE);
             // Without any destructor: one of them may wait for what does not answer.

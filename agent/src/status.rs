@@ -144,7 +144,7 @@ impl View {
         let pending = Pending::of(record, found.chain());
         let mut verdict = found.verdict(policy, &signer_name, pending.phrase(now).as_deref(), now);
         if verdict.good && !in_order {
-            let words = format!("not in order, see the problems; {}", verdict.words);
+            let words = format!("problems found; {}", verdict.words);
             verdict = Verdict { state: "damaged", words, good: false, ..verdict };
         }
         let previous = previous.filter(|(file, _)| Some(file.as_str()) != found.file());

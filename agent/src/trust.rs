@@ -56,7 +56,7 @@ pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> (TrustSource
         let trouble = match found {
             Ok(changed) => {
                 if let Some((pem, roots)) = changed {
-                    tracing::info!("{file}: the CA bundle has changed; the server is checked against the new one");
+                    tracing::info!("{file}: the CA bundle has changed; verifying the server with the new one");
                     files::warn_of_skipped(&path, roots.skipped());
                     (held.pem, held.roots) = (pem, roots);
                 }
@@ -67,7 +67,9 @@ pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> (TrustSource
         };
         if !trouble.is_empty() && trouble != held.trouble {
             let read = held.read;
-            tracing::warn!("{file}: cannot be read: {trouble}; the CAs that were in it at {read} still count");
+            tracing::warn!(
+                "cannot read the CA bundle {file}: {trouble}; verifying the server with its contents of {read}"
+            );
         }
         let state = if trouble.is_empty() { "" } else { "; it cannot be read now" };
         held.trouble = trouble;

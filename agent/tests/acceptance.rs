@@ -25,14 +25,14 @@ fn checked(fault: &str) -> (TempDir, Signer, Process) {
 #[test]
 fn certificate_refused_for_a_minute_is_replaced() {
     let (_directory, signer, mut run) = checked("times: 2, fault: { answer: { status: 401 } }");
-    until("first refusal", || run.stderr().contains("asking once more in").then_some(()));
+    until("first refusal", || run.stderr().contains("checking once more in").then_some(()));
     let refused = Instant::now();
     until("most of a minute", || (refused.elapsed() > Duration::from_secs(50)).then_some(()));
     assert_eq!(run.events("rotated").len(), 0, "two refusals count only a minute apart");
     let rotated = run.event("rotated", 1);
     assert_eq!(rotated["of"], "kubelet-client");
     let log = run.stderr();
-    assert!(log.contains("again: replacing it; has its client CA been replaced?"), "{log}");
+    assert!(log.contains("again: requesting a new one; was the server's client CA replaced?"), "{log}");
     assert!(
         log.contains("requesting a new certificate with the bootstrap credential: the server refused the current one"),
         "{log}"

@@ -424,7 +424,7 @@ fn what_a_kubelet_rotates_is_looked_at_and_reported_on() {
         assert_eq!(files(&pki), before, "nothing there is ours to change");
         drop(run);
         let run = Process::start(directory, &run_arguments(&["--rotate-certificates=false"]));
-        let says = "looks on while somebody else keeps the client certificate of node worker";
+        let says = "watches the client certificate of node worker, which another program rotates";
         until("the sentence", || run.stderr().contains(says).then_some(()));
     }
 }

@@ -104,7 +104,7 @@ fn pair_before_the_damaged_one_is_used_to_get_a_new_one_at_once() {
     fs::remove_file(path.join("signer/bootstrap.kubeconfig")).unwrap();
 
     let status = perennial(path, &["status", "--cert-dir", "worker/pki"]);
-    assert!(status.code == Some(1) && status.stdout.contains("not in order"), "{status:?}");
+    assert!(status.code == Some(1) && status.stdout.contains("problems found"), "{status:?}");
     assert!(status.stdout.contains("problem") && status.stdout.contains(CURRENT), "{status:?}");
     let requests = || signer.process.stdout().matches("pending").count();
     let before = requests();
@@ -157,6 +157,6 @@ fn readable_key_is_reported_and_its_mode_stays() {
     let current = path.join("worker/pki").join(CURRENT);
     fs::set_permissions(&current, fs::Permissions::from_mode(0o640)).unwrap();
     let output = perennial(path, &run_arguments(&["--once"]));
-    assert!(output.code == Some(0) && output.stderr.contains("others than its owner"), "{output:?}");
+    assert!(output.code == Some(0) && output.stderr.contains("other users than its owner"), "{output:?}");
     assert_eq!(fs::metadata(&current).unwrap().permissions().mode() & 0o777, 0o640);
 }

@@ -130,7 +130,7 @@ fn hook_that_hangs_is_ended_with_its_group_and_retried() {
         line.unwrap_or_else(|| panic!("no {name} in {page}"))
     };
     until("failure", || metric("perennial_hook_failures_total").ends_with(" 1").then_some(()));
-    assert!(run.stderr().contains("--on-rotated did not end within 0.5 s, and was ended"), "{}", run.stderr());
+    assert!(run.stderr().contains("--on-rotated did not end within 0.5 s and was killed"), "{}", run.stderr());
     assert!(metric("perennial_hook_owed").ends_with(" 1"));
     let child = &lines(&directory.join("child"))[0];
     until("end of the child", || {

@@ -53,7 +53,7 @@ fn certificate_too_short_lived_is_warned_about() {
     logged("requesting a new certificate: the current one has passed its rotation point");
     // From now on, nobody replaces it.
     drop(signer);
-    logged("no valid certificate: it expired at ");
+    logged("no valid certificate: the last one expired at ");
     assert_eq!(run.stderr().matches("too short-lived").count(), 1, "{}", run.stderr());
     let expired = run.stderr().lines().find(|line| line.contains("no valid certificate")).unwrap().to_owned();
     assert!(expired.contains("WARN") && !expired.contains("is kept"), "{expired}");

@@ -79,7 +79,7 @@ fn unspecified_node_ip_means_the_nodes_own_of_that_family() {
         let facts = serving_certificate(&run, path);
         assert_eq!(facts.ip_addresses, [ip.parse::<std::net::IpAddr>().unwrap()], "{flag}");
         assert_eq!(facts.dns_names, [name]);
-        let told = "an address of node worker is of no use: InternalIP fe80::7: this is a link-local address";
+        let told = "ignoring an address of node worker: InternalIP fe80::7: this is a link-local address";
         assert!(run.stderr().contains(told), "{}", run.stderr());
     }
 }
@@ -110,7 +110,7 @@ fn the_serving_certificate_is_for_the_addresses_of_the_node_object() {
     for told in
         ["Other 10.1.0.1: addresses of this type are not known", "ExternalDNS 10.0.0.256: this looks like an IP"]
     {
-        let told = format!("an address of node worker is of no use: {told}");
+        let told = format!("ignoring an address of node worker: {told}");
         assert_eq!(run.stderr().matches(&told).count(), 1, "{}", run.stderr());
     }
 }

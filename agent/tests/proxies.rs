@@ -85,7 +85,7 @@ fn proxy_of_the_environment_leads_to_the_server() {
     let mut run = Process::start_with(path, &RUN, &[("HTTPS_PROXY", &variable), ("NO_PROXY", "10.0.0.0/8")]);
     run.event("issued", 1);
     assert_eq!(run.event("started", 1)["proxy"], format!("http://{address}"));
-    let told = format!("https://api.invalid:6443 is reached through the proxy http://{address} (HTTPS_PROXY)");
+    let told = format!("connecting to https://api.invalid:6443 through the proxy http://{address} (HTTPS_PROXY)");
     assert!(run.stderr().contains(&told), "{}", run.stderr());
     assert!(!run.stderr().contains("s3cret") && !run.stdout().contains("s3cret"));
     let head = asked.lock().unwrap()[0].clone();

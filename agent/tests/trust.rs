@@ -81,7 +81,7 @@ fn systems_cas_count_where_none_is_named() {
     let ca = state["server"]["ca"].as_str().unwrap();
     assert!(ca.contains("(SSL_CERT_FILE=") && ca.contains("read at 20"), "{ca}");
     assert_eq!(state["server"]["proxy_from"], "HTTPS_PROXY is not set");
-    assert!(run.stderr().contains("is checked against the system's CA certificates"), "{}", run.stderr());
+    assert!(run.stderr().contains("with the system's CA certificates"), "{}", run.stderr());
     // What is not named stays so: the next start trusts the system, too.
     let written = until("kubeconfig", || fs::read_to_string(path.join("kubeconfig")).ok());
     assert!(!written.contains("certificate-authority"), "{written}");

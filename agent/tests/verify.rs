@@ -130,7 +130,13 @@ fn verify_judges_kubelet_by_rules_of_go() {
             true,
             "could",
         ),
-        ("half a block", format!("{certificate}{key}{}", &bare[..99]), Some(true), true, "damaged beside the pair"),
+        (
+            "half a block",
+            format!("{certificate}{key}{}", &bare[..99]),
+            Some(true),
+            true,
+            "passing over damage beside it",
+        ),
         ("glued issuers", format!("{certificate}{bare}{certificate}{key}"), Some(true), false, "holds a PEM boundary"),
         ("glued", format!("{bare}{key}"), Some(false), false, "Go finds no CERTIFICATE block"),
         (

@@ -268,7 +268,7 @@ async fn accept<'a>(
         let turned_away = count >= most_clients && !clients.close_oldest_stranger();
         // Logged once: many may be knocking.
         if turned_away && !full {
-            tracing::warn!("turns clients away: {count} are connected");
+            tracing::warn!("too many clients: {count} are connected, closing further connections");
         }
         full = turned_away;
         if turned_away && count >= most_clients.saturating_add(MOST_TURNED_AWAY) {

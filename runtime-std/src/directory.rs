@@ -425,7 +425,7 @@ impl Directory {
             None => {
                 self.volume.create().map_err(|source| DirectoryError::io("create", &self.path, source))?;
                 let folder = self.folder()?;
-                tracing::warn!("{}: the directory was removed; created it again (mode 0700)", self.path.display());
+                tracing::warn!("{}: the directory had been removed; created it again (mode 0700)", self.path.display());
                 folder
             }
         };

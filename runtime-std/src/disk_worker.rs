@@ -138,7 +138,9 @@ impl DiskWorker {
             match (input, self.last) {
                 (Input::Written { result: Ok(()), .. }, Last::Tried) => self.last = Last::Written,
                 (Input::Written { result: Err(error), .. }, Last::Tried) => {
-                    tracing::error!("the certificate in use is in memory only, at the end: {error}");
+                    tracing::error!(
+                        "the certificate in use is lost with this process, the disk did not take it: {error}"
+                    );
                 }
                 // What would follow is nobody's duty any more.
                 (input, _) => drop(rotation.handle(input, clock::now())),
@@ -212,5 +214,8 @@ fn write(store: Option<&Directory>, id: RequestId, credential: &Credential, serv
 
 fn save(store: Option<&Directory>, record: &Record) -> Input {
     let result = store.map_or(Ok(()), |store| store.remember(&record.encode()));
-    Input::Saved { result: result.map_err(|error| format!("a restart will not know what was asked: {error}")) }
+    Input::Saved {
+        result: result
+            .map_err(|error| format!("the record of the request is not saved, a restart will not know it: {error}")),
+    }
 }

@@ -81,7 +81,7 @@ fn expired(of: &str, snapshot: &Snapshot) {
     let Some(held) = &snapshot.credential else { return };
     let end = held.chain().certificate().validity.not_after();
     let error = snapshot.last_error.as_ref().map(|error| format!("; {error}")).unwrap_or_default();
-    tracing::warn!("{of}no valid certificate: it expired at {end}{error}{}", next_attempt(snapshot));
+    tracing::warn!("{of}no valid certificate: the last one expired at {end}{error}{}", next_attempt(snapshot));
 }
 
 /// How the attempt to get one goes.
@@ -115,7 +115,7 @@ fn request(of: &str, before: &Snapshot, after: &Snapshot) {
         let left = until.since(after.at.instant);
         if left >= LONG {
             let left = left.as_secs_f64();
-            tracing::info!("{of}submission budget exhausted: next request in {left:.1} s, because {reason}");
+            tracing::info!("{of}submission budget exhausted: next request in {left:.1} s ({reason})");
         }
     }
 }

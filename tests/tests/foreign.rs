@@ -23,9 +23,9 @@ fn pairs(path: &Path) -> usize {
 #[test]
 fn foreign_answer_without_a_certificate_is_refused() {
     let kinds = [
-        ("otherName", "in the name of `system:node:somebody-else`, and `system:node:worker-1` was asked for"),
-        ("extraOrganization", "O `system:masters`, which grants rights, was not asked for"),
-        ("extraUri", "URI `spiffe://example.org/admin`, which grants rights, was not asked for"),
+        ("otherName", "common name is `system:node:somebody-else`, and `system:node:worker-1` was requested"),
+        ("extraOrganization", "O `system:masters`, which can grant rights, was not requested"),
+        ("extraUri", "URI `spiffe://example.org/admin`, which can grant rights, was not requested"),
     ];
     on_both(|runtime| {
         for (wrong, why) in kinds {
@@ -118,7 +118,7 @@ fn foreign_pair_from_an_earlier_rotation_is_reported_with_both_names() {
         let handle = holder.start();
         let waiting = handle.wait_for(BOUND, |now| now.progress.is_some()).unwrap();
         let error = waiting.last_error.as_ref().unwrap();
-        let both = "in the name of `system:node:worker-2`, and `system:node:worker-1` is wanted";
+        let both = "common name is `system:node:worker-2`, and `system:node:worker-1` is configured";
         assert!(error.contains(both) && waiting.credential.is_none(), "{error}");
         handle.shutdown();
     });

@@ -14,16 +14,16 @@ use crate::files;
 use crate::proxies::{self, Route};
 use crate::trust::{self, Origin};
 
-/// An API server: the kubeconfig that names it, what its certificate is checked against, and how it is reached. To be
-/// shown: what a proxy's URL holds before an `@` is not.
+/// An API server with the kubeconfig that names it, the CAs that verify it, and the proxy to it. Can be shown to people:
+/// credentials in a proxy's URL are left out.
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) cluster: Arc<Cluster>,
     kubeconfig: PathBuf,
-    /// What the server is checked against, for programs: `file`, `inline`, `system`, `insecure`.
+    /// The source of the CAs, for programs: `file`, `inline`, `system`, `insecure`.
     checked: &'static str,
     origin: Origin,
-    /// Why there is a proxy, or none.
+    /// Why there is a proxy or none.
     because: &'static str,
     source: Option<TrustSource>,
 }
@@ -32,14 +32,14 @@ impl Server {
     /// The server that the kubeconfig at this path names with `endpoint`.
     ///
     /// # Errors
-    /// Something it says cannot be used; the message does not name the kubeconfig.
+    /// A field of the kubeconfig cannot be used; the message does not name the kubeconfig.
     pub(super) fn of(kubeconfig: &Path, endpoint: &Endpoint, proxy: Proxy) -> Result<Self, String> {
         let cluster = Cluster::from_url(&endpoint.server).map_err(|error| error.to_string())?;
         let (cluster, source, checked, origin) = anchored(cluster, kubeconfig, endpoint)?;
         let Route { proxy, because } = route(endpoint, proxy, &cluster)?;
         let cluster = match proxy {
             Some(proxy) => {
-                tracing::info!("{} is reached through the proxy {proxy} ({because})", endpoint.server);
+                tracing::info!("connecting to {} through the proxy {proxy} ({because})", endpoint.server);
                 cluster.with_proxy(proxy)
             }
             None => cluster,
@@ -52,7 +52,7 @@ impl Server {
         Ok(Self { cluster, kubeconfig, checked, origin, because, source })
     }
 
-    /// Reads the CAs as a connection would, so that what is shown is how they are now.
+    /// Reads the CAs as a connection would, so that their present state is shown.
     pub(crate) fn look(&self) {
         // An error is in the origin, too.
         let _ = self.source.as_ref().map(|source| source());
@@ -86,7 +86,7 @@ impl Server {
 
 type Anchored = (Cluster, Option<TrustSource>, &'static str, Origin);
 
-/// The cluster with what its certificate is checked against.
+/// The cluster with the CAs that verify it.
 fn anchored(cluster: Cluster, kubeconfig: &Path, endpoint: &Endpoint) -> Result<Anchored, String> {
     let from = |cluster: Cluster, (source, origin): (TrustSource, Origin), checked| {
         (cluster.with_trust_source(source.clone()), Some(source), checked, origin)
@@ -94,11 +94,11 @@ fn anchored(cluster: Cluster, kubeconfig: &Path, endpoint: &Endpoint) -> Result<
     let Some(pem) = &endpoint.ca_pem else {
         let server = &endpoint.server;
         if endpoint.insecure_skip_tls_verify {
-            tracing::warn!("insecure-skip-tls-verify: whoever answers as {server} is trusted");
-            let origin = Origin::new("none: insecure-skip-tls-verify, whoever answers is trusted".into());
+            tracing::warn!("insecure-skip-tls-verify is set: the certificate of {server} is not verified, any server can pass for it");
+            let origin = Origin::new("none: insecure-skip-tls-verify is set, any server is trusted".into());
             return Ok((cluster.with_insecure_skip_tls_verify(), None, "insecure", origin));
         }
-        tracing::info!("no certificate-authority is named: {server} is checked against the system's CA certificates");
+        tracing::info!("the kubeconfig has no certificate-authority: verifying {server} with the system's CA certificates");
         return Ok(from(cluster, trust::of_system(), "system"));
     };
     let roots = Roots::from_pem(pem).map_err(|error| error.to_string())?;

@@ -60,13 +60,13 @@ fn look(schedule: &mut Schedule, cluster: &Arc<Cluster>, first: &Handle) {
     match schedule.answered(shown.chain().certificate().fingerprint, answer, now) {
         Verdict::Nothing => {}
         Verdict::Doubted => tracing::warn!(
-            "{cluster} refused the client certificate (serial {}): asking once more in {}, before it is replaced",
+            "{cluster} refused the client certificate (serial {}): checking once more in {}, before requesting a new one",
             shown.chain().serial(),
             words(schedule.next.since(now)),
         ),
         Verdict::Refused => {
             tracing::warn!(
-                "{cluster} refused the client certificate (serial {}) again: replacing it; has its client CA been replaced?",
+                "{cluster} refused the client certificate (serial {}) again: requesting a new one; was the server's client CA replaced?",
                 shown.chain().serial(),
             );
             first.refused(&shown);

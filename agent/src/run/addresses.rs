@@ -61,7 +61,8 @@ impl Addresses {
                 let addresses = addresses.ok_or("the addresses of the node are not known yet")?;
                 match (family, node.parse()) {
                     (Some(family), _) => {
-                        let missing = || format!("the Node object has no {family} address that can be asked for");
+                        let missing =
+                            || format!("the Node object has no {family} address that a certificate can be for");
                         Some(addresses.of_family(*family).template(node).ok_or_else(missing)?)
                     }
                     // Of a node called 127.0.0.1, as in a local cluster, that is the address.

@@ -80,7 +80,7 @@ impl Hook {
         files::sweep(&record);
         let found = Record::read(&record).unwrap_or_else(|error| {
             // Once too often is better than never.
-            tracing::warn!("{}: {error}; assuming that --on-rotated has not run", record.display());
+            tracing::warn!("cannot read {}: {error}; assuming that --on-rotated has not run", record.display());
             Some(Record::default())
         });
         debt.record = Some(record);
@@ -181,7 +181,7 @@ impl Hook {
         let spawned = thread::Builder::new().name("on-rotated".into()).spawn(move || run.attend(&of_thread, &shared));
         if let Err(error) = spawned {
             let why = Failure::no_thread("--on-rotated", &error);
-            tracing::warn!("{of}: {why}; trying again with the next certificate, or the next start");
+            tracing::warn!("{of}: {why}; --on-rotated runs with the next certificate or at the next start");
             if let Some(debt) = self.debts.all().get_mut(of) {
                 debt.attended = false;
                 debt.owed.iter_mut().for_each(|owed| owed.error = Some(format!("was not run: {why}")));
@@ -221,7 +221,7 @@ impl Run {
                     debt.failures += 1;
                     let then = match wait.filter(|_| !self.once && self.phase() == PAYING) {
                         Some(wait) => format!("next attempt in {}", words(wait)),
-                        None => "it is tried again at the next start".into(),
+                        None => "perennial tries again at its next start".into(),
                     };
                     tracing::warn!("{of}: --on-rotated {why}; {then}");
                 }

@@ -186,7 +186,7 @@ impl<'a> Keeping<'a> {
         }
         if template != self.checked.0 {
             let what = template.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
-            tracing::info!("{SERVING_PREFIX}: requested from now on: {what}");
+            tracing::info!("{SERVING_PREFIX}: certificates are requested for {what}");
             serving.running.handle().set_template(template.clone());
         }
         serving.lacks(if template.is_none() { &trouble } else { "" }, report);

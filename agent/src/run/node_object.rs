@@ -54,7 +54,7 @@ impl NodeObject {
                         let before = latest.lock().unwrap_or_else(PoisonError::into_inner).replace(now.clone());
                         if before.as_ref() != Some(&now) {
                             for address in now.iter().flat_map(Addresses::unusable) {
-                                tracing::warn!("an address of node {name} is of no use: {address}");
+                                tracing::warn!("ignoring an address of node {name}: {address}");
                             }
                             changed();
                         }

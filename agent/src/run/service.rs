@@ -67,7 +67,7 @@ fn feed_watchdog(pulse: &Pulse, interval: Duration) {
         if why_not.is_empty() {
             send(&[NotifyState::Watchdog]);
         } else if why_not != reported {
-            tracing::error!("the watchdog is not fed: {}", why_not.trim_end());
+            tracing::error!("not notifying the systemd watchdog: {}", why_not.trim_end());
         }
         reported = why_not;
         thread::sleep(interval);

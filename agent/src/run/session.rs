@@ -143,10 +143,10 @@ impl<'a> Session<'a> {
             }
             true => format!("keeps {what} rotated, with {}", access.server.cluster),
             false if serves => format!(
-                "looks on while somebody else keeps {what}, and keeps its serving certificate rotated, with {}",
+                "watches {what}, which another program rotates, and keeps its serving certificate rotated, with {}",
                 access.server.cluster
             ),
-            false => format!("looks on while somebody else keeps {what}"),
+            false => format!("watches {what}, which another program rotates"),
         };
         report.event("started", fields, &does);
 

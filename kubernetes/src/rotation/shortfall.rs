@@ -20,7 +20,7 @@ pub(super) fn shortfall(
     match (failure, asked) {
         (Failure::Unsatisfying, Some(asked)) => format!("{why}: {}", missing(certificate, asked)),
         (Failure::BadCertificate, Some(asked)) if !asked.is_named_by(certificate) => format!(
-            "{why}: it is in the name of {}, and {} was asked for; check the signer",
+            "{why}: its common name is {}, and {} was requested; check the signer",
             quoted(&certificate.common_name),
             quoted(asked.common_name())
         ),
@@ -48,14 +48,14 @@ pub(super) fn excess(chain: &Chain, asked: &Template, usage: Usage) -> Option<St
     let organizations = organizations.filter(|name| !asked.organizations().contains(name)).map(|name| ("O", name));
     let (kind, name) = organizations.chain(chain.uris().iter().map(|uri| ("URI", uri))).next()?;
     let why = Failure::BadCertificate.describe();
-    Some(format!("{why}: {kind} {}, which grants rights, was not asked for; check the signer", quoted(name)))
+    Some(format!("{why}: {kind} {}, which can grant rights, was not requested; check the signer", quoted(name)))
 }
 
-/// Why a certificate at hand is not used: it is another party's.
+/// The error for a stored certificate that names another party, and so is not used.
 pub(super) fn foreign(held: &Certificate, wanted: &str) -> String {
     format!(
-        "the certificate at hand is in the name of {}, and {} is wanted: it is neither served nor used, and stays where it \
-         is until there is another; check the configured name",
+        "ignoring the stored certificate: its common name is {}, and {} is configured; check the configured name. \
+         The file stays until a new certificate replaces it",
         quoted(&held.common_name),
         quoted(wanted)
     )
@@ -72,7 +72,7 @@ pub(super) fn too_short(policy: &Policy, validity: Validity, now: UnixTime) -> O
     (left < shortest).then(|| {
         format!(
             "certificates that are valid for {:.1} s are too short-lived for this policy, which needs {:.1} s to replace each \
-             in time: there will be times without a valid one; have the signer issue longer ones, or allow more requests",
+             in time: expect times without a valid certificate; configure the signer to issue longer-lived ones",
             left.as_secs_f64(),
             shortest.as_secs_f64(),
         )
@@ -144,13 +144,13 @@ mod tests {
         let masters = Certificate { common_name: "system:masters\n".into(), ..certificate() };
         assert_eq!(
             shortfall(Failure::BadCertificate, &masters, Some(&Template::node("a")), NOW),
-            "an unusable certificate was issued: it is in the name of `system:masters`, and `system:node:a` was asked \
-             for; check the signer"
+            "an unusable certificate was issued: its common name is `system:masters`, and `system:node:a` was requested; \
+             check the signer"
         );
         assert_eq!(
             foreign(&certificate(), "system:node:b"),
-            "the certificate at hand is in the name of `system:node:a`, and `system:node:b` is wanted: it is neither served \
-             nor used, and stays where it is until there is another; check the configured name"
+            "ignoring the stored certificate: its common name is `system:node:a`, and `system:node:b` is configured; check \
+             the configured name. The file stays until a new certificate replaces it"
         );
     }
 

@@ -159,28 +159,44 @@ impl fmt::Display for DirectoryError {
             }
             Self::Credential { path, error } => write!(f, "{}: perennial cannot read it: {error}", path.display()),
             Self::Damaged { path, damage } => {
-                write!(f, "{}: damaged beside the pair, which is used: {damage}", path.display())
+                write!(f, "{}: using the pair in this file, passing over damage beside it: {damage}", path.display())
             }
             Self::Unserved { path, why } => {
-                write!(f, "{}: TLS peers may refuse this certificate, used until replaced: {why}", path.display())
+                write!(
+                    f,
+                    "{}: TLS peers may reject this certificate, which is used until it is replaced: {why}",
+                    path.display()
+                )
             }
             Self::Expired { path } => {
                 write!(f, "{}: certificate expired; using another one from this directory", path.display())
             }
             Self::Exposed { path } => {
-                write!(f, "{}: others than its owner can read it; its key may be known", path.display())
+                write!(
+                    f,
+                    "{}: other users than its owner can read this file; the key may be known to them",
+                    path.display()
+                )
             }
-            Self::Untrusted { path, why } => write!(f, "{}: ignored, and left in place: {why}", path.display()),
+            Self::Untrusted { path, why } => write!(f, "{}: ignored and left in place: {why}", path.display()),
             Self::Foreign { path, common_name, wanted } => write!(
                 f,
-                "{}: ignored, and left in place: the certificate is for {common_name:?}, not for {wanted:?}",
+                "{}: ignored and left in place: the certificate is for {common_name:?}, not for {wanted:?}",
                 path.display()
             ),
             Self::Shared { path } => {
-                write!(f, "{}: others than its owner can create and replace files in this directory", path.display())
+                write!(
+                    f,
+                    "{}: other users than its owner can create and replace files in this directory",
+                    path.display()
+                )
             }
             Self::MountPoint { path } => {
-                write!(f, "{}: a mount point, which no certificate or record can replace", path.display())
+                write!(
+                    f,
+                    "{}: this file is a mount point, which cannot be replaced by a new certificate or record",
+                    path.display()
+                )
             }
         }
     }

@@ -114,8 +114,8 @@ pub enum Distrust {
 impl fmt::Display for Distrust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Owner(uid) => write!(f, "it belongs to user {uid}, who is neither root nor the user of perennial"),
-            Self::Mode(mode) => write!(f, "others than its owner may write to it (mode {mode:04o})"),
+            Self::Owner(uid) => write!(f, "its owner is user {uid}, which is neither root nor the user of perennial"),
+            Self::Mode(mode) => write!(f, "other users than its owner may write to it (mode {mode:04o})"),
         }
     }
 }

@@ -45,8 +45,8 @@ pub(super) fn run(
             Err(error) => return Err(format!("could not be waited for: {error}")),
         }
         let why = match begun.elapsed() > limit {
-            true => Some(format!("did not end within {}, and was ended", words(limit))),
-            false => abandoned().then(|| "was ended, for perennial ends".to_owned()),
+            true => Some(format!("did not end within {} and was killed", words(limit))),
+            false => abandoned().then(|| "was killed because perennial ends".to_owned()),
         };
         if let Some(why) = why {
             end(&mut child);
