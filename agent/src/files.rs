@@ -87,7 +87,7 @@ pub(crate) fn read_text_once(path: &Path) -> io::Result<Zeroizing<String>> {
 
 /// More than any kubeconfig, configuration or CA bundle; several bundles of a whole system fit.
 const LONGEST: usize = 8 << 20;
-/// How long a pipe may take, all told.
+/// Total time limit for reading a pipe.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn decode(bytes: Vec<u8>) -> io::Result<Zeroizing<String>> {

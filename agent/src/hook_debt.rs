@@ -1,8 +1,8 @@
-//! What `--on-rotated` owes: one successful run of the command for the newest certificate.
+//! Debts of `--on-rotated`: one successful run of the command for the newest certificate.
 //!
-//! For a certificate that is rotated, a record beside it (`PREFIX-hook.json`) names the certificate that the command has
-//! succeeded for. It exists before the first rotation, so a certificate that comes into use without a run of the command
-//! is recognised after a crash, however it came.
+//! For each rotated certificate, a record beside the pair (`PREFIX-hook.json`) names the certificate for which the command
+//! last succeeded. The record is written before the first rotation, so a start recognises a certificate that came into use
+//! without a run of the command.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -36,7 +36,7 @@ pub(crate) struct Owed {
     pub(crate) next: Option<Instant>,
 }
 
-/// What is owed for one certificate.
+/// The debt of one certificate.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Debt {
     /// `None`: in memory only.
@@ -53,7 +53,7 @@ pub(crate) struct Debt {
 }
 
 impl Debt {
-    /// What is owed, for programs.
+    /// The runs that are owed, as JSON.
     pub(crate) fn to_json(&self) -> Value {
         let owed = self.owed.as_ref();
         json!({
@@ -75,7 +75,7 @@ impl Debts {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// To be called after a change that somebody may wait for.
+    /// Wakes the threads that wait for a change.
     pub(crate) fn notify(&self) {
         self.0.1.notify_all();
     }
@@ -91,12 +91,12 @@ impl Debts {
     }
 }
 
-/// Where the record of this prefix lies.
+/// The path of the record for this prefix.
 pub(crate) fn place(directory: &Path, prefix: &str) -> PathBuf {
     directory.join(format!("{prefix}-hook.json"))
 }
 
-/// What a record says.
+/// The contents of a record.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
     /// As [`Debt::done`].
@@ -117,7 +117,7 @@ impl Record {
     /// Reads a record; `None` if there is none.
     ///
     /// # Errors
-    /// If it cannot be read, is no record, or somebody else could have written it.
+    /// If the file cannot be read, is no record, or another user could have written it.
     pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
         let Some(contents) = files::read_own(path)? else { return Ok(None) };
         let bad = || io::Error::new(io::ErrorKind::InvalidData, "it is not a record of --on-rotated");
@@ -137,7 +137,7 @@ impl Record {
     /// Puts the record in place, durably.
     ///
     /// # Errors
-    /// What the system says; then the record before it is still there.
+    /// The error of the operating system; the record before is unchanged then.
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         let failed = self
             .failed

@@ -78,7 +78,7 @@ impl Journal {
         Box::new(move |step| take(&queue, &of, step))
     }
 
-    /// From now on there are these certificates, and no others: no file to come says what became of the others.
+    /// Sets the certificates of this session. Later files of the journal leave out all others.
     pub(crate) fn keep(&self, names: BTreeSet<String>) {
         // Of no size: it always fits.
         self.queue.push(Item::Keep(names), 0);

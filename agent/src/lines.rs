@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::queue::{Entry, Queue};
 
-/// How long the end of the process waits for the reader of its output.
+/// Longest wait of the end of the process for the reader of its output.
 pub(crate) const OUTPUT: Duration = Duration::from_secs(1);
-/// How long the end of the process waits for the reader of its result.
+/// Longest wait of the end of the process for the reader of its result.
 pub(crate) const RESULT: Duration = Duration::from_secs(5);
 /// The lines queued for one reader take at most this many bytes; further ones are dropped.
 const MOST: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! Who looks on at a run: its log, its journal, its metrics. None of them keeps it from starting or running.
+//! The journal and the metrics server of a run. Neither keeps a run from starting or running.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -17,7 +17,7 @@ use crate::pulse::Pulse;
 use crate::reactor;
 use crate::report::Report;
 
-/// How often a port that is taken is tried again.
+/// Interval between attempts to listen on a port that is taken.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// All who look on, at every certificate.
@@ -25,7 +25,7 @@ pub(crate) struct Observers {
     pub(crate) pulse: Arc<Pulse>,
     journal: Option<Arc<Journal>>,
     metrics: Option<Arc<Metrics>>,
-    /// Where to serve; `None` once that is done.
+    /// The address to serve on; `None` once the server listens.
     listen: Option<SocketAddr>,
     /// By which names requests are answered, beside the usual ones.
     names: Vec<String>,
@@ -105,7 +105,7 @@ impl Observers {
         self.listen.map(|_| RETRY)
     }
 
-    /// What is wrong with any of them.
+    /// The present trouble of any observer.
     pub(crate) fn troubles(&self) -> impl Iterator<Item = String> {
         let journal = self.journal.iter().filter_map(|journal| journal.trouble());
         journal.chain(self.refused.clone())

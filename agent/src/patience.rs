@@ -12,7 +12,7 @@ use perennial_kubernetes::rotation::{AskAs, IdentitySource, Signer};
 /// A loop that waits for longer would be taken for one that hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The same signer, whose credentials are given up if reading them takes longer than five seconds.
+/// Wraps a signer so that reading its credentials fails after five seconds.
 pub(crate) fn bounded(signer: Signer) -> Signer {
     let ask_as = match signer.ask_as {
         AskAs::Own { bootstrap } => AskAs::Own { bootstrap: bootstrap.map(|source| within(PATIENCE, source)) },

@@ -22,7 +22,7 @@ struct Waiting<T> {
     working: bool,
 }
 
-/// What the thread takes from the queue.
+/// An item that the thread takes from the queue.
 pub(crate) enum Entry<T> {
     Item(T),
     /// This many items in a row found the queue full, and were dropped here.

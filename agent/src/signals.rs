@@ -12,7 +12,7 @@ use crate::failure::Failure;
 
 /// The process ends at most this long after the first SIGTERM or SIGINT, whatever does not answer.
 pub(crate) const END: Duration = Duration::from_secs(10);
-/// How long the last line of the log gets to reach its reader.
+/// Time for the last line of the log to reach its reader.
 const LAST_LINE: Duration = Duration::from_millis(200);
 
 /// Calls `then`, which must not block, at the first signal, on a thread of its own. Returns a flag that is true from

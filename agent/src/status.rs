@@ -89,7 +89,7 @@ struct View {
     hook: Option<HookState>,
 }
 
-/// What the record of `--on-rotated` says of the certificate in use.
+/// The state of `--on-rotated` for the certificate in use, from its record.
 struct HookState {
     owed: bool,
     attempts: u32,

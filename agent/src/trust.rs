@@ -1,4 +1,4 @@
-//! Where the CAs of an API server come from, and that they may change.
+//! The CAs for verifying the API server: a file, read again as it changes, or the system's.
 
 use std::env;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use perennial_std::clock;
 
 use crate::files;
 
-/// How long the system's CAs are taken for what they were: to read them takes tens of milliseconds.
+/// Time until the system's CAs are read again, since reading them takes tens of milliseconds.
 const SYSTEM_AGE: Duration = Duration::from_secs(600);
 
 /// Where the CAs come from, and when they were read last, for people. Reading it waits for no file.

@@ -87,7 +87,7 @@ struct Opinion {
     /// What it would start with.
     pair: Option<Pair>,
     faults: Vec<Fault>,
-    /// What keeps perennial from telling. Not good, and not known to be bad.
+    /// The reason why perennial cannot tell: neither known to be good nor to be bad.
     doubt: Option<Fault>,
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct UserInfo {
     credential_id: Option<String>,
 }
 
-/// What the server answers to the question who asks: over a new connection, with this certificate.
+/// Sends a SelfSubjectReview over a new connection with this certificate, and returns the answer.
 pub(crate) fn ask(
     cluster: &Arc<Cluster>,
     credential: &Arc<Credential>,
@@ -32,7 +32,7 @@ pub(crate) fn ask(
     drive(call, &Cancel::default(), |_| {}).unwrap_or(Err(ExchangeError::Closed))
 }
 
-/// Whom the server takes the holder of this certificate for.
+/// The user that the server takes the holder of this certificate for.
 pub(crate) fn who_am_i(cluster: &Arc<Cluster>, credential: &Arc<Credential>) -> Result<UserInfo, String> {
     let answer = ask(cluster, credential, Limits::default()).map_err(|error| error.to_string())?;
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();

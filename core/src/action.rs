@@ -33,8 +33,8 @@ pub enum Action {
         id: RequestId,
         /// The certificate.
         certificate: Arc<Certificate>,
-        /// Serve it: the one served so far is replaced. If not, it is not valid yet, and another `WriteCert` follows when it
-        /// is to be served: keep its key until then.
+        /// True: serve the certificate from now on, in place of the one before. False: the certificate is not valid yet;
+        /// keep its key, another `WriteCert` follows when it is to be served.
         serve: bool,
     },
     /// Ask the signer. Ends in one `CsrIssued` or `CsrFailed`, or in a [`Action::CancelRequest`].

@@ -24,7 +24,7 @@ pub struct Checkpoint {
     pub template: Option<Arc<Template>>,
     /// The certificate held.
     pub certificate: Option<Arc<Certificate>>,
-    /// Its successor, which is not valid yet.
+    /// The successor of the held certificate, not valid yet.
     pub waiting: Option<Arc<Certificate>>,
     /// The server it is meant for refused it.
     pub refused: bool,
@@ -32,7 +32,7 @@ pub struct Checkpoint {
     pub rotate_now: bool,
     /// Why a certificate was due when last looked at.
     pub due: Option<Reason>,
-    /// A certificate that is not known to be durable.
+    /// The write of a certificate that is not known to be durable.
     pub unwritten: Option<Unwritten>,
     /// The name of the next request.
     pub next_id: RequestId,
@@ -71,6 +71,6 @@ pub struct Unwritten {
     pub failures: u32,
     /// An attempt has not been answered.
     pub out: bool,
-    /// The certificate is the one held, else the one that waits.
+    /// True for the held certificate, false for the waiting one.
     pub serve: bool,
 }

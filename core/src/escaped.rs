@@ -1,12 +1,12 @@
-//! Text that somebody else chose, shown to people: names in certificates, messages of servers, names of files.
+//! Escaping of foreign text before people see it: names in certificates, messages of servers, names of files.
 
 use alloc::borrow::ToOwned as _;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::fmt::{self, Display, Formatter, Write as _};
 
-/// Shows text with its control characters escaped, as `\n` and `\u{1b}`: whoever chose a name must not steer a terminal, forge
-/// a line of a log, or turn the direction of writing. The alternate form (`{:#}`) escapes as JSON does (`\u001b`), for JSON
+/// Shows text with its control characters escaped, as `\n` and `\u{1b}`: a name must not control a terminal, forge
+/// a log line, or change the direction of writing. The alternate form (`{:#}`) escapes as JSON does (`\u001b`), for JSON
 /// that has been serialized on one line.
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<'a>(pub &'a str);
@@ -22,7 +22,7 @@ impl Display for Escaped<'_> {
     }
 }
 
-/// Terminals act upon it, or it changes what is seen around it (Unicode's bidirectional and invisible formatting).
+/// True for characters that terminals act upon, and for Unicode's bidirectional and invisible formatting.
 fn obeyed(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

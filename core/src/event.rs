@@ -104,7 +104,7 @@ pub enum Failure {
     SignerFailed,
     /// The API refused the request as invalid (HTTP 400, 422 and other 4xx).
     Rejected,
-    /// What was issued is unusable: for another party, not our key, wrong usage, expired, unparsable.
+    /// The issued certificate is unusable: another common name or key, wrong usage, expired, unreadable.
     BadCertificate,
     /// What was issued lacks names the template asks for.
     Unsatisfying,
@@ -129,7 +129,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Every failure: for counters that begin at zero, and to read names back.
+    /// Every failure, for counters that begin at zero.
     pub const ALL: [Self; 14] = [
         Self::Denied,
         Self::SignerFailed,

@@ -28,17 +28,17 @@ pub(crate) struct Judge<'a> {
     pub(crate) latest: UnixTime,
 }
 
-/// How long before its notBefore a certificate may be served if nothing valid is held.
+/// Longest time before its notBefore at which a certificate may be served if no valid certificate is held.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Where a new certificate belongs.
+/// The slot for a new certificate.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Nowhere.
+    /// None: the certificate is dropped.
     None,
-    /// It takes the place of the one held.
+    /// The new certificate replaces the held one.
     Held,
-    /// It will, once it is valid.
+    /// The new certificate replaces the held one once it is valid.
     Waiting,
 }
 
@@ -47,7 +47,7 @@ pub(crate) enum Place {
 enum Grade {
     Expired,
     Provisional,
-    /// Another party's: held since before the template changed, or not ours to hold at all.
+    /// A certificate with another common name: held since before the template changed, or never to be held.
     Foreign,
     Unsatisfying,
     Due,
@@ -93,8 +93,8 @@ impl Judge<'_> {
         }
     }
 
-    /// Where `new` belongs beside `held`, which its server may have `refused`. One that is not valid yet displaces none
-    /// that is, and waits only if it is worth waiting for.
+    /// The slot for `new` beside `held`, which its server may have `refused`. A certificate that is not valid yet never
+    /// displaces a valid one, and waits only if its notBefore comes early enough.
     pub(crate) fn place(&self, new: &Certificate, held: Option<&Certificate>, refused: bool) -> Place {
         let valid = held.filter(|held| !self.is_expired(held));
         let has_begun = self.has_begun(new);
@@ -141,7 +141,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether the certificate is another party's than the one wanted. What was lent to begin with is exempt.
+    /// Whether the certificate's common name differs from the template's. Provisional certificates are exempt.
     pub(crate) fn is_foreign(&self, certificate: &Certificate) -> bool {
         !certificate.provisional && self.template.is_some_and(|template| !template.is_named_by(certificate))
     }

@@ -60,7 +60,7 @@ struct Write {
     failures: u32,
     /// It has been asked for, and not been answered.
     out: bool,
-    /// The certificate is the one held, else the one that waits.
+    /// True for the held certificate, false for the waiting one.
     serve: bool,
 }
 
@@ -75,8 +75,8 @@ impl Write {
 }
 
 impl RotationMachine {
-    /// A machine that wants its first Tick at `now`. With a signer, a certificate that names another party than the
-    /// template is not held, unless it is provisional.
+    /// A machine that wants its first Tick at `now`. With a signer, a certificate whose common name differs from the
+    /// template's is dropped, unless it is provisional.
     pub fn new(setup: Setup, now: Now) -> Self {
         let Setup { policy, seed, signer, template, certificate, waiting, unwritten, rotate_now, pending } = setup;
         let mut machine = Self {
@@ -241,7 +241,8 @@ impl RotationMachine {
         true
     }
 
-    /// The one held is durable. Whether the one that waits is, nobody has kept in mind; to write it again costs little.
+    /// After the held certificate, writes the waiting one too: whether that is durable is not recorded, and a second write
+    /// costs little.
     fn write_waiting_too(&mut self, done: Write, now: Now) {
         if done.serve && self.waiting.is_some() {
             self.unwritten = Some(Write::of_waiting(self.take_id(), now.instant));
@@ -258,7 +259,7 @@ impl RotationMachine {
         true
     }
 
-    /// The store now holds something else. What is better is taken over, what is not valid yet waits, and what is worse is
+    /// The store now holds another certificate. A better one is adopted, one that is not valid yet waits, and a worse one is
     /// overwritten.
     fn replaced(&mut self, found: Option<Arc<Certificate>>, now: Now) -> bool {
         let same = |held: &Arc<Certificate>| found.as_ref().is_some_and(|f| f.fingerprint == held.fingerprint);
@@ -308,14 +309,14 @@ impl RotationMachine {
         self.rotate_now = false;
     }
 
-    /// Serves this certificate when its time has come.
+    /// Puts a certificate into the waiting slot, to be served from its notBefore on.
     fn wait_for(&mut self, certificate: Arc<Certificate>) {
         self.waiting = Some(certificate);
         self.due = None;
         self.rotate_now = false;
     }
 
-    /// The certificate that decides whether another one is due.
+    /// The certificate whose age decides whether a new one is due: the waiting one, else the held one.
     fn relied_on(&self) -> Option<&Arc<Certificate>> {
         self.waiting.as_ref().or(self.certificate.as_ref())
     }
@@ -359,8 +360,9 @@ impl RotationMachine {
         }
     }
 
-    /// What waits is served from its notBefore on. Earlier, if nothing else is accepted by anybody: that one's clock may be
-    /// the wrong one. What has become worse than the one held, since another identity is wanted, waits no longer.
+    /// Serves the waiting certificate from its notBefore on, or earlier if the held one has expired or was refused: our
+    /// clock may be wrong. Drops a waiting certificate that has become worse than the held one, as when the template
+    /// changed.
     fn take_turn(&mut self, now: Now) {
         let needed = self.refused || self.certificate_at(now.unix).is_none();
         let Some(waiting) = &self.waiting else { return };
@@ -376,7 +378,7 @@ impl RotationMachine {
         }
     }
 
-    /// No wait reaches past expiry: not one that began under another certificate, or by another wall clock.
+    /// Shortens a wait that reaches past expiry, also if the wait began under another certificate or wall-clock time.
     fn shorten_wait(&mut self, now: Now) {
         let left = self.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
         self.pace.shorten(&self.policy, left, now.instant);

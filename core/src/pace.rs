@@ -74,7 +74,7 @@ impl Pace {
         self.whole_at = self.whole_at.max(now).after(policy.budget.refill());
     }
 
-    /// Slows down after an attempt that `took` so long. While no valid certificate is held, a server's wish for patience
+    /// Backs off after a failed attempt that `took` so long. While no valid certificate is held, a server's Retry-After
     /// counts up to the cap of the backoff for outages: a server that asks for an hour may be back in a minute.
     pub(crate) fn failed(&mut self, policy: &Policy, failed: Failed, draw: u64, now: Instant) {
         let Failed { failure, retry_after, took, is_valid } = failed;
@@ -92,9 +92,10 @@ impl Pace {
         self.retry_at = self.affordable_at(policy, Worth::Need).max(now).after(wait);
     }
 
-    /// Shortens a wait that reaches past expiry. With a certificate that is valid for another `left`, one more attempt is
-    /// made before the certificate expires. Without one, which a step of the wall clock may lead to in the middle of a
-    /// wait, no wait but that after a refusal is longer than [`failed`](Self::failed) would make it.
+    /// Shortens a wait that reaches past expiry. With a certificate that is valid for another `left`, the wait leaves one
+    /// more attempt before the certificate expires. Without a valid certificate, which a step of the wall clock may lead
+    /// to in the middle of a wait, the wait is at most as long as [`failed`](Self::failed) would make it, except after a
+    /// refusal.
     pub(crate) fn shorten(&mut self, policy: &Policy, left: Option<Duration>, now: Instant) {
         let refused = self.last.is_some_and(Failure::is_refusal);
         let latest = match left {

@@ -20,12 +20,12 @@ pub struct Setup {
     pub signer: bool,
     /// The identity wanted.
     pub template: Option<Arc<Template>>,
-    /// The certificate at hand. Where there is a signer, one with another common name than the template's is neither served
-    /// nor used to ask with, unless it is provisional.
+    /// The certificate found in the store. With a signer, a certificate whose common name differs from the template's is
+    /// neither served nor used to submit requests, unless it is provisional.
     pub certificate: Option<Arc<Certificate>>,
-    /// Its successor, durable and not valid yet.
+    /// The successor of [`certificate`](Self::certificate), durable and not valid yet.
     pub waiting: Option<Arc<Certificate>>,
-    /// The certificate at hand is nowhere but in memory: it is to be written, as if it had been issued just now.
+    /// True if the certificate exists in memory only: the machine has it written as if it had just been issued.
     pub unwritten: bool,
     /// A new one was wanted already ([`RotateNow`](crate::Event::RotateNow)), and has not been had.
     pub rotate_now: bool,
@@ -67,8 +67,7 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// When the submission budget allows a request that is not urgent, one made on demand say, as far as it was used up by
-    /// then.
+    /// When the submission budget, as recorded here, allows the next request that is not urgent, such as one on demand.
     pub fn on_demand_at(&self, policy: &Policy) -> UnixTime {
         self.budget_whole.before(policy.budget.refill_of(policy.budget.size().saturating_sub(2)))
     }

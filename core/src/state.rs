@@ -15,9 +15,9 @@ pub enum Reason {
     Provisional,
     /// Its rotation point has passed.
     RotationPoint,
-    /// The server it is meant for refused it.
+    /// The server that the certificate is meant for refused it.
     Refused,
-    /// It lacks what the template asks for.
+    /// The certificate lacks names that the template asks for.
     TemplateNotSatisfied,
     /// Somebody asked.
     Asked,

@@ -73,7 +73,7 @@ impl Cluster {
         self
     }
 
-    /// The same cluster, trusted if its certificate chains up to one of the CAs that this gives for each connection.
+    /// Verifies the server of each connection with the CAs that `source` returns for that connection.
     pub fn with_trust_source(mut self, source: TrustSource) -> Self {
         self.anchors = Anchors::Source(source);
         self
@@ -127,7 +127,7 @@ impl Cluster {
         &self.path_prefix
     }
 
-    /// The CAs the server is checked against, if they were given once and for all.
+    /// The CAs for verifying the server, if they are fixed; `None` for a [`TrustSource`].
     pub const fn roots(&self) -> Option<&Roots> {
         match &self.anchors {
             Anchors::Fixed(roots) => Some(roots),
@@ -319,8 +319,8 @@ pub enum Identity {
     Token(Token),
     /// With a client certificate.
     Certificate(Arc<Credential>),
-    /// With both, as client-go does: the certificate in TLS, the token in each request. An API server goes by the
-    /// certificate if it knows its CA.
+    /// Authenticates with both, as client-go does: the certificate in TLS, the token in each request. An API server uses
+    /// the certificate if it trusts the certificate's CA.
     CertificateAndToken(Arc<Credential>, Token),
 }
 

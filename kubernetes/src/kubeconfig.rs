@@ -115,8 +115,8 @@ impl Kubeconfig {
         Ok(Self { path: path.to_owned(), root, current_context, contexts, warnings })
     }
 
-    /// What is odd in the file and does no harm, such as a key given twice or one that looks misspelt: one line each, for
-    /// people, and without anything secret.
+    /// Harmless oddities of the file, such as a repeated key or one that looks misspelt: one line each, for people, without
+    /// secrets.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

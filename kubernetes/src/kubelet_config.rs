@@ -18,8 +18,8 @@ pub struct KubeletConfig {
     pub tls_cert_file: Option<PathBuf>,
     /// `tlsPrivateKeyFile`: the key that belongs to it.
     pub tls_private_key_file: Option<PathBuf>,
-    /// What is odd in the file and does no harm, as kubelet sees it: a key given twice, or one that looks like one of the
-    /// above. One line each, for people, with file, line and column.
+    /// Oddities of the file that kubelet accepts: a repeated key, or one that looks like one of the above. One line each,
+    /// for people, with file, line and column.
     pub warnings: Vec<String>,
 }
 

@@ -48,11 +48,11 @@ pub struct Start {
     pub common_name: Option<String>,
     /// The credential at hand.
     pub credential: Option<Arc<Credential>>,
-    /// Its successor, durable and not valid yet.
+    /// The successor of [`credential`](Self::credential), durable and not valid yet.
     pub waiting: Option<Arc<Credential>>,
     /// It is nowhere but in memory: it is written first of all.
     pub unwritten: bool,
-    /// Other programs do not find the credential where they look for one: it is due at once.
+    /// Request a new credential at once, since other programs do not find this one under the name they read.
     pub rotate_now: bool,
     /// What an earlier run left: the last record given with a [`Duty::Save`]. One that is of another server, another
     /// signer, another common name or another kind of key than are wanted now is disregarded.
@@ -88,9 +88,9 @@ pub struct Rotation {
     issued: u64,
     /// Why the last certificate issued lives too short for the policy.
     short_lived: Option<Arc<str>>,
-    /// For whom, where that is known before the template.
+    /// The wanted common name, if known before the template.
     common_name: Option<String>,
-    /// Why what the store holds is not used, if it is another party's.
+    /// The error for a stored credential that names another party, and so is not used.
     foreign: Option<Arc<str>>,
     /// The last request showed the bootstrap identity.
     bootstrapping: bool,
@@ -198,8 +198,8 @@ impl Rotation {
         &self.machine
     }
 
-    /// What a crash would lose, and whether it is served: try once more to write it before ending, for its key is nowhere
-    /// else.
+    /// The credential that a crash would lose, and whether it is served. Try once more to write it before ending: its key
+    /// exists nowhere else.
     pub fn unwritten(&self) -> Option<(&Arc<Credential>, bool)> {
         let (_, serve) = self.machine.writes()?;
         let credential = if serve { &self.served } else { &self.waiting };
@@ -312,7 +312,7 @@ impl Rotation {
         is_news.then(|| self.record(now)).flatten().map(|record| Duty::Save { record: Box::new(record) })
     }
 
-    /// The last answer was that the credential is not accepted, or may not do this.
+    /// True if the last answer rejected the credential (401) or did not allow it to request (403).
     fn turned_down(&self) -> Option<Failure> {
         self.machine.last_failure().filter(|last| matches!(last, Failure::Unauthorized | Failure::Forbidden))
     }
@@ -412,7 +412,7 @@ impl Rotation {
         VecDeque::from([event])
     }
 
-    /// What the API server's clock showed, if that is news.
+    /// The newest reading of the API server's clock, if not reported yet.
     fn server_dated(&mut self, health: Option<Health>, now: Now) -> Option<Event> {
         let ServerDate { unix, at } = health?.date?;
         // An answer that comes with its request's timeout is still taken: the machine must not look at the clocks before.
@@ -424,8 +424,8 @@ impl Rotation {
         Some(Event::ServerDated { unix: unix.after(now.instant.since(at)) })
     }
 
-    /// Takes note if what the store holds now is another party's. The machine judges by its template; without one it
-    /// knows nothing of names.
+    /// Records an error if the stored credential names another party. The machine judges names by its template only, and
+    /// may have none.
     fn not_foreign(&mut self, found: Option<Arc<Credential>>) -> Option<Arc<Credential>> {
         let template = self.machine.template().map(|template| template.common_name());
         let wanted = template.or(self.common_name.as_deref());
@@ -468,7 +468,7 @@ impl Rotation {
         refused.map(|fingerprint| Event::CertRefused { fingerprint }).into_iter().chain([failed]).collect()
     }
 
-    /// The pair that was issued, unless it grants more than was asked for.
+    /// The issued pair, unless it grants rights beyond the request.
     fn joined(&self, chain: Chain, asking: &Asking) -> Result<Credential, String> {
         if let Some(signer) = self.signer.as_ref().filter(|signer| !signer.accepts_extra_rights) {
             excess(&chain, &asking.template, signer.usage).map_or(Ok(()), Err)?;
@@ -563,7 +563,7 @@ fn name_of<'a>(template: Option<&'a Template>, credential: Option<&'a Credential
     template.map(Template::common_name).or(held)
 }
 
-/// Why a credential is not used, if it is another party's than the one wanted.
+/// The error for a credential with another common name than the wanted one; `None` if the names agree.
 fn foreign_to(wanted: Option<&str>, found: Option<&Credential>) -> Option<String> {
     let (wanted, found) = wanted.zip(found.map(|found| found.chain().certificate()))?;
     (found.common_name != wanted).then(|| foreign(found, wanted))

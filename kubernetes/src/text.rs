@@ -48,7 +48,7 @@ fn utf8(bytes: &[u8]) -> Result<Zeroizing<String>, TextError> {
 pub enum TextError {
     /// Neither UTF-8 nor marked as UTF-16.
     NotUtf8 {
-        /// Where the first byte is that is not UTF-8, from 1.
+        /// The line of the first byte that is not UTF-8, counted from 1.
         line: usize,
     },
     /// There are zero bytes, as in UTF-16 without a byte order mark.

@@ -313,7 +313,7 @@ pub enum ChainError {
     NoUsableRoot {
         /// How many there are.
         certificates: usize,
-        /// What is wrong with the first of them.
+        /// The problem with the first of them.
         first: PemError,
     },
 }

@@ -30,8 +30,8 @@ impl fmt::Display for Usage {
     }
 }
 
-/// What an issued chain must be to be usable. Names and lifetime are not judged here, nor is a chain that is not valid yet:
-/// it will be.
+/// Requirements for an issued chain. Names and lifetime are not judged here. A chain that is not valid yet passes, since it
+/// will be.
 ///
 /// Without [`roots`](Self::roots), the signature of the leaf is verified only if its issuer is in the chain.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ pub struct Expected<'a> {
     pub public_key_der: &'a [u8],
     /// What it is to be used for.
     pub usage: Usage,
-    /// How far this machine's clock may be ahead of the signer's before the chain counts as expired.
+    /// Allowance for this machine's clock being ahead of the signer's, before the chain counts as expired.
     pub skew: Duration,
     /// The CA certificates it must lead to; `None`: whoever issued it is trusted. Verified as rustls does it,
     /// which does not take `anyExtendedKeyUsage` for a usage.
@@ -169,7 +169,7 @@ pub enum BadCertificate {
     Malformed {
         /// Which of the certificates, counted from 1.
         position: usize,
-        /// What is wrong with it.
+        /// The problem with the certificate, as a clause.
         reason: String,
     },
     /// It is a CA certificate.

@@ -1,22 +1,22 @@
-//! What a program written in Go, such as kubelet, makes of a pair on disk.
+//! Judging whether a program written in Go, such as kubelet, can load a pair from disk.
 
 use rustls::pki_types::CertificateDer;
 
 use crate::pem::{self, Block};
 use crate::{Chain, ChainError, CredentialError, KeyError, KeyPair, der, strict};
 
-/// What Go's `tls.LoadX509KeyPair` makes of a pair.
+/// The result of Go's `tls.LoadX509KeyPair` for a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GoVerdict {
     /// Go loads the pair; this is its chain.
     Loads(Chain),
-    /// Go does not load the pair: why, as a clause.
+    /// Go does not load the pair; contains the reason, as a clause.
     Refuses(String),
-    /// Perennial cannot read the pair, and Go may: why, as a clause. The chain, if that is not what cannot be read.
+    /// Perennial cannot read the pair, and Go may.
     Unknown {
-        /// The chain of the pair.
+        /// The chain of the pair, if perennial can read the chain.
         chain: Option<Chain>,
-        /// What perennial cannot read.
+        /// Why perennial cannot read the pair, as a clause.
         why: String,
     },
 }

@@ -1,4 +1,4 @@
-//! What Go's crypto/x509, openssl and webpki refuse in a certificate, and x509-parser lets pass.
+//! Refusing certificates that Go's crypto/x509, openssl or webpki refuse although x509-parser reads them.
 //!
 //! A certificate that one of them cannot read is of no use to a node: API servers are written in Go.
 
@@ -93,7 +93,7 @@ fn name(whose: &str, name: &X509Name<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// What Go takes for printable: also the asterisk and the ampersand, which X.680 excludes.
+/// True for the bytes that Go accepts in a PrintableString: also the asterisk and the ampersand, which X.680 excludes.
 fn is_printable(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b" '()+,-./:=?*&".contains(&byte)
 }

@@ -44,12 +44,13 @@ pub struct Loaded {
     pub credential: Option<(Arc<Credential>, PathBuf)>,
     /// The pair in use, if it is for another common name than the one asked for. It must not be served.
     pub foreign: Option<Arc<Credential>>,
-    /// Its successor, for the same common name and not valid yet: to be used from its notBefore on.
+    /// The successor of [`credential`](Self::credential), with the same common name and not valid yet: use it from its
+    /// notBefore on.
     pub waiting: Option<Arc<Credential>>,
     /// True unless `PREFIX-current.pem` leads to another file than `credential` was read from. If false, programs that
     /// read that name do not have the pair: it is time for a new one. False as well if peers would refuse the certificate.
     pub in_use: bool,
-    /// What is wrong with the directory and the files that were read.
+    /// Problems of the directory and of the files that were read.
     pub problems: Vec<DirectoryError>,
 }
 
@@ -148,8 +149,8 @@ impl Directory {
         self.load_of(None, now)
     }
 
-    /// [`load`](Self::load), where the common name is known: pairs for another one are not used. Where it is `None`, it
-    /// is learnt from the pair in use, as far as that can be read.
+    /// Like [`load`](Self::load), but does not use pairs with another common name than this one. `None` means the common
+    /// name of the pair in use, if that can be read.
     ///
     /// # Errors
     /// As [`Directory::load`].
@@ -162,7 +163,7 @@ impl Directory {
         Ok(loaded)
     }
 
-    /// [`recover_of`](Self::recover_of), where the common name is not known.
+    /// Like [`recover_of`](Self::recover_of), with the common name of the pair in use.
     ///
     /// # Errors
     /// As [`Directory::load`].
@@ -170,8 +171,8 @@ impl Directory {
         self.recover_of(None, now)
     }
 
-    /// [`load_of`](Self::load_of), and puts right what no other program can be using: `PREFIX-current.pem`, if it
-    /// resolves to nothing, is linked to the pair that was found, and what a crash left of our own writes is removed.
+    /// Like [`load_of`](Self::load_of), and repairs what no other program can be using: links `PREFIX-current.pem` to the
+    /// pair that was found if the name resolves to nothing, and removes what a crash left of our own writes.
     ///
     /// # Errors
     /// As [`Directory::load`]. What could not be put right is one of the problems.
@@ -213,8 +214,8 @@ impl Directory {
         Ok(previous.map(|(name, credential)| (Arc::new(credential), self.path.join(name))).collect())
     }
 
-    /// Files to look at, and to remove: those that made room for a link or a record, and dated ones that are not in use
-    /// and hold no pair.
+    /// Files for a person to inspect and remove: those renamed to make room for a link or a record, and dated ones that are
+    /// not in use and contain no pair.
     ///
     /// # Errors
     /// If the directory cannot be read.
@@ -353,7 +354,7 @@ impl Directory {
         (Loaded { credential, foreign, waiting, in_use, problems }, plan)
     }
 
-    /// What is wrong with a pair that is used all the same.
+    /// Problems of a pair that is used nevertheless.
     fn flaws(&self, source: &Source, credential: &Credential) -> Vec<DirectoryError> {
         let (certificate, key) = match source {
             Source::Bundle(name) => (name, None),
@@ -373,7 +374,7 @@ impl Directory {
         flaws
     }
 
-    /// Of the dated pairs that are not valid yet, the one that was issued last, beside one that is valid.
+    /// The newest dated pair that is not valid yet, if the pair in use is valid.
     fn waiting_beside(
         &self,
         held: &Credential,
@@ -438,7 +439,7 @@ impl Directory {
     }
 }
 
-/// A disk that nobody can write to now does not keep from reading: why it cannot be written to.
+/// Why the disk cannot be written to now; reading goes on.
 fn unless_disk_is_full(result: Result<(), DirectoryError>) -> Result<Option<DirectoryError>, DirectoryError> {
     match result {
         Err(error) if error.is_of_the_disk() => Ok(Some(error)),

@@ -29,7 +29,7 @@ pub struct Rotator {
     store: Option<Arc<Directory>>,
     /// What the store holds.
     found: Option<Arc<Credential>>,
-    /// What it holds for later.
+    /// The successor, not valid yet.
     waiting: Option<Arc<Credential>>,
     /// Programs that read `PREFIX-current.pem` do not find that pair.
     is_misplaced: bool,
@@ -109,8 +109,9 @@ impl Rotator {
         Self { left: Some(left), ..self }
     }
 
-    /// Where the credential is kept, and the record of what was asked last. The rotation starts from the best pair it
-    /// holds; what is wrong is logged. If it is known by now for whom, a pair for another common name is not used.
+    /// Keeps the credential, and the record of the last request, in this directory. The rotation starts from the best pair
+    /// of the directory and logs its problems. If the template or common name was given before, pairs with another common
+    /// name are not used.
     ///
     /// Nothing in it is changed unless the [`signer`](Self::signer) was given before. With a signer,
     /// `PREFIX-current.pem` is linked to the pair if it resolves to nothing, and leftovers of writes that were killed are

@@ -50,7 +50,7 @@ impl Answer {
         Self { status: "200 OK", kind: "application/json", body: json_line(value) }
     }
 
-    /// To a request by a name that is not this node's: probes learn what they need, and nobody more.
+    /// The answer to a request whose `Host` is not a name of this node: probes get their status, other paths an error.
     fn for_other_name(self, path: &str) -> Self {
         let kind = "text/plain; charset=utf-8";
         match path {

@@ -49,7 +49,7 @@ pub(super) fn page(views: &[View], about: &About, now: Now) -> String {
     page.finish()
 }
 
-/// What `--on-rotated` owes.
+/// The debts of `--on-rotated`.
 fn hooks(page: &mut Exposition, debts: &BTreeMap<String, Debt>) {
     let each = |value: fn(&Debt) -> f64| {
         debts

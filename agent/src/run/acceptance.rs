@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::spans::{spread, words};
 use crate::whoami;
 
-/// How much shorter or longer a wait may be, in permille: a fleet that was started together polls apart.
+/// Random part of a wait, in permille, so that a fleet that was started together does not poll together.
 const SPREAD: u32 = 500;
 /// A server that refuses a certificate once may be in trouble itself; refusals this far apart are believed.
 const CONFIRM: Duration = Duration::from_secs(60);
@@ -74,12 +74,12 @@ fn look(schedule: &mut Schedule, cluster: &Arc<Cluster>, first: &Handle) {
     }
 }
 
-/// What an answer says about the certificate that was shown.
+/// The meaning of an answer for the certificate that was shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Accepted,
     Refused,
-    /// Nothing: the server is too old to be asked, does not allow to ask, or is not there.
+    /// No information: the server is too old for the request, does not allow the request, or is unreachable.
     Unknown,
 }
 

@@ -18,7 +18,7 @@ use crate::spans::words;
 /// After the first failure; twice as long after each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(10);
 const LONGEST_RETRY: Duration = Duration::from_secs(15 * 60);
-/// How long the end of the process waits for a command that is told to end.
+/// Longest wait of the end of the process for a killed command.
 const KILL: Duration = Duration::from_secs(2);
 
 /// Runs a command of the operator's. It may take its time: no rotation waits for it.
@@ -27,7 +27,7 @@ pub(super) struct Hook {
     debts: Debts,
 }
 
-/// What the threads share, one for each certificate that a run is owed for.
+/// State shared by the threads, one for each certificate that is owed a run.
 struct Run {
     command: String,
     limit: Duration,
@@ -38,9 +38,9 @@ struct Run {
 
 /// Debts are paid until they are.
 const PAYING: u8 = 0;
-/// What was not tried yet is tried once.
+/// Runs that were not tried yet are tried once.
 const ENDING: u8 = 1;
-/// What runs is ended.
+/// Running commands are killed.
 const KILLING: u8 = 2;
 
 impl Hook {
@@ -144,7 +144,7 @@ impl Hook {
         })
     }
 
-    /// What has failed, for people.
+    /// The failed runs, one line each, for people.
     pub(super) fn troubles(&self) -> Vec<String> {
         let debts = self.debts.all();
         let failed = debts.iter().filter_map(|(of, debt)| Some((of, debt.owed.as_ref()?)));

@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_secs(60);
 /// How soon, when it did not work, and when there was nobody to ask as.
 const RETRY: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_secs(1);
-/// How much shorter or longer a wait may be, so that a fleet that was started together does not poll together for ever.
+/// Random part of a wait, so that a fleet that was started together does not keep polling together.
 const SPREAD: u32 = 250;
 
 /// What was found last: `None` before the first look.

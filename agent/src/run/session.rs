@@ -29,7 +29,7 @@ use crate::remedies::remedy;
 use crate::report::{self, Report};
 use crate::rotation::{Plan, SERVING_PREFIX};
 
-/// What the common names of nodes begin with.
+/// The prefix of the common names of nodes.
 const NODE: &str = "system:node:";
 
 /// Everything that is needed, and nothing started yet.

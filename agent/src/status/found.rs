@@ -90,7 +90,7 @@ impl Found {
         }
     }
 
-    /// What to say of it, if its rotation goes by this policy and this signer, and of the `request` for another one.
+    /// The verdict on the certificate under this policy and signer, with the state of the `request` for a new one.
     pub(super) fn verdict(&self, policy: &Policy, signer_name: &str, request: Option<&str>, now: UnixTime) -> Verdict {
         let verdict = self.verdict_alone(policy, signer_name, request.is_some(), now);
         let more = request.map(|request| format!("; {request}")).unwrap_or_default();

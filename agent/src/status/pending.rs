@@ -57,7 +57,7 @@ impl Pending {
         }
     }
 
-    /// What to add to the verdict on the certificate.
+    /// The clause about the request to add to the verdict on the certificate.
     pub(super) fn phrase(&self, now: UnixTime) -> Option<String> {
         let Self::Request(record) = self else { return None };
         let ago = words(now.since(record.pending.submitted));
@@ -102,9 +102,9 @@ impl Pending {
     }
 }
 
-/// What became of a request.
+/// The outcome of a request.
 enum State {
-    /// It has no answer that is known here.
+    /// No answer is recorded.
     Waiting,
     /// The server did not accept the credential, so that there may be no request object.
     TurnedDown(Failure),

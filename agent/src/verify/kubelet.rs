@@ -67,7 +67,7 @@ fn exists(path: &Path) -> Result<bool, Fault> {
     }
 }
 
-/// What is known of a pair.
+/// The judgement of a pair.
 struct Read {
     /// The chain, as far as it can be read.
     pair: Option<Pair>,

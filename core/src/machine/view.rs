@@ -60,8 +60,8 @@ impl RotationMachine {
         self.certificate.as_ref()
     }
 
-    /// The successor of the certificate held, which is not valid yet: it is served from its notBefore on, and earlier if the
-    /// one held expires or is refused.
+    /// The successor of the held certificate, not valid yet. The machine serves it from its notBefore on, and earlier if the
+    /// held certificate expires or is refused.
     pub const fn waiting(&self) -> Option<&Arc<Certificate>> {
         self.waiting.as_ref()
     }
@@ -71,12 +71,12 @@ impl RotationMachine {
         self.template.as_ref()
     }
 
-    /// Whether a certificate, held or waiting, exists in memory only, a crash away from being lost.
+    /// Whether a certificate, held or waiting, exists in memory only, so that a crash would lose it.
     pub const fn is_unwritten(&self) -> bool {
         self.unwritten.is_some()
     }
 
-    /// The write that is owed, by its id: of the certificate held (true), or of the one that waits.
+    /// The write that is not confirmed yet: its id, and true for the held certificate or false for the waiting one.
     pub fn writes(&self) -> Option<(RequestId, bool)> {
         self.unwritten.map(|write| (write.id, write.serve))
     }

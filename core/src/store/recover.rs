@@ -1,4 +1,4 @@
-//! Where pairs lie that are not in use, which pair to take, and what a start puts right.
+//! Finding the pairs of a directory, choosing the pair to use, and repairing a directory at a start.
 
 use alloc::format;
 use alloc::string::String;
@@ -42,8 +42,7 @@ impl Layout {
         record || !self.sources(listing).is_empty() || !self.others(listing).is_empty()
     }
 
-    /// Files that an update moved out of its way (`.bad`; `.kept` by perennial 0.1.0): for a person to look at, and to
-    /// remove.
+    /// Files that an update renamed to make room (`.bad`; `.kept` by perennial 0.1.0), for a person to inspect and remove.
     pub fn aside<'a>(&'a self, listing: &'a Listing) -> impl Iterator<Item = &'a str> {
         let is_aside = |name: &&str| {
             let ours = name.strip_prefix(self.prefix.as_str()).is_some_and(|rest| rest.starts_with('-'));
@@ -73,7 +72,7 @@ impl Layout {
         is_link || self.is_dated(name) || name.strip_prefix(self.prefix.as_str()) == Some(".key")
     }
 
-    /// The index of the pair to take: the one that is valid longest, or else the one in use, or else the one that was
+    /// The index of the pair to use: the one that is valid longest, or else the one in use, or else the one that was
     /// valid last. A pair that is not in use counts only if its common name is among `names`, or `names` is empty.
     pub fn best(found: &[Found<'_>], names: &[&str], now: UnixTime) -> Option<usize> {
         let fits = |pair: &Found<'_>| pair.in_use || names.is_empty() || names.contains(&pair.common_name);
@@ -86,9 +85,9 @@ impl Layout {
         fitting.max_by_key(|index| worth(&found[*index]))
     }
 
-    /// What a start puts right, where the pair at `taken` is used: the pair becomes durable, if an update that was
-    /// killed left it; and if `vacant`, that is if `PREFIX-current.pem` resolves to nothing, it becomes a link to the
-    /// pair. Nothing else is touched: another program may be reading it.
+    /// The repairs of a start that uses the pair at `taken`. The plan makes a pair durable that a killed update left, and,
+    /// if `vacant` (`PREFIX-current.pem` resolves to nothing), links `PREFIX-current.pem` to the pair. The plan leaves
+    /// everything else alone: another program may be reading it.
     pub fn recover(&self, listing: &Listing, vacant: bool, taken: Option<&Source>, now: UnixTime) -> Plan {
         let Some(Source::Bundle(file)) = taken else { return Plan::default() };
         let (current, updated) = (self.current(), self.updated());

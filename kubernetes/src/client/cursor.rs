@@ -1,4 +1,4 @@
-//! Where the next watch of the request object begins.
+//! The resource version at which the next watch of the request object begins.
 
 /// The version that watches begin after.
 #[derive(Default)]

@@ -15,7 +15,7 @@ pub(super) const LONGEST: usize = 64 << 10;
 /// Room for the lines of a head; one with more than the most is refused.
 const LINES: [usize; 2] = [64, 512];
 
-/// What a response begins with.
+/// The head of a response: status and headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) status: u16,
@@ -33,7 +33,7 @@ pub(crate) struct Head {
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub(super) head: Head,
-    /// How many bytes it takes.
+    /// Length of the head in bytes.
     pub(super) length: usize,
     /// A head of the same version and status with nothing but what frames the body.
     pub(super) framing: Vec<u8>,

@@ -1,4 +1,4 @@
-//! How a server's certificate is checked: against the CAs, or as the very certificate that is trusted.
+//! Verifying a server's certificate: by a chain to one of the CAs, or as exactly the trusted certificate.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a request object means for the submission that it belongs to.
+//! Reading the outcome of a submission from its request object.
 
 use std::iter;
 

@@ -1,4 +1,4 @@
-//! What watches and lists bring.
+//! Reading the events of watches and the answers of lists.
 
 use serde::{Deserialize, Deserializer};
 

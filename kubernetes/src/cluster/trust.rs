@@ -10,17 +10,17 @@ use perennial_pki::Roots;
 pub struct Trust {
     /// The CAs.
     pub roots: Roots,
-    /// For people, to look there: `/etc/kubernetes/pki/ca.crt, read at 2026-11-23T00:00:00Z`.
+    /// Where the CAs are from, for messages: `/etc/kubernetes/pki/ca.crt, read at 2026-11-23T00:00:00Z`.
     pub origin: String,
     /// No CA was named: these are the system's.
     pub of_system: bool,
 }
 
-/// Gives the CAs for one connection: a file of them may have changed since the last. Called on the loop, which waits
-/// meanwhile: read a file, but do not go to the network.
+/// Returns the CAs for one connection, since a CA file may have changed after the last one. Called on the loop, which
+/// waits meanwhile: read a file, but do not use the network.
 pub type TrustSource = Arc<dyn Fn() -> Result<Trust, String> + Send + Sync>;
 
-/// What [`Cluster`](super::Cluster) was given.
+/// The trust that a [`Cluster`](super::Cluster) was built with.
 #[derive(Clone)]
 pub(super) enum Anchors {
     None,

@@ -27,7 +27,7 @@ pub struct Told {
     pub machine: RotationMachine,
     /// Where a journal begins: the version of perennial that wrote it, if it says so.
     pub perennial: Option<String>,
-    /// Where a journal begins anew: the number of steps that are missing before this line, of whichever machines.
+    /// Number of steps, of all machines, that are missing before this line, where a journal begins anew.
     pub missing: u64,
     /// The machine as far as it was known.
     before: Option<RotationMachine>,

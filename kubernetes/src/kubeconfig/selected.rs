@@ -1,4 +1,4 @@
-//! What the cluster and the user of a context say: where the API server is, and who we are to it.
+//! The cluster and the user of a context: the API server's address and CAs, and the credential for it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ impl Selected<'_> {
         &self.context
     }
 
-    /// What is odd about the user and does no harm: one line each, for people, and without anything secret.
+    /// Harmless oddities of the user: one line each, for people, without secrets.
     pub fn warnings(&self) -> Vec<String> {
         let user = self.user.iter();
         let unused = user.flat_map(|user| ["username", "password"].map(|key| user.get(key).ok().flatten()));

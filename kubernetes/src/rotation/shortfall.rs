@@ -41,7 +41,7 @@ pub(super) fn shortfall(
     }
 }
 
-/// What an issued chain grants beyond what was asked for, if it does: organisations of a client certificate are groups,
+/// The error for an issued chain that grants rights beyond the request. Organisations of a client certificate are groups,
 /// and so rights, in Kubernetes, and a URI is a second name (SPIFFE). DNS names and addresses grant nothing.
 pub(super) fn excess(chain: &Chain, asked: &Template, usage: Usage) -> Option<String> {
     let organizations = chain.certificate().organizations.iter().filter(|_| usage == Usage::ClientAuth);

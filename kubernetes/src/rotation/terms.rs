@@ -79,8 +79,8 @@ pub enum Duty {
         id: RequestId,
         /// The pair.
         credential: Arc<Credential>,
-        /// It is served (the snapshot already does): put it in use in the store, too. If not, it is not valid yet, and what
-        /// is in use stays.
+        /// True: the credential is served (the snapshot already has it), so put it in use in the store too. False: the
+        /// credential is not valid yet, and the one in use stays.
         serve: bool,
     },
     /// Make this record durable before doing anything that comes after it, and report with [`Input::Saved`].
@@ -105,7 +105,7 @@ pub enum Duty {
 pub struct Snapshot {
     /// The credential held. It may have expired.
     pub credential: Option<Arc<Credential>>,
-    /// Its successor, which is not valid yet: in use from its notBefore on.
+    /// The successor of the credential, not valid yet: served from its notBefore on.
     pub waiting: Option<Arc<Credential>>,
     /// What the machine is doing.
     pub state: State,
@@ -145,9 +145,9 @@ impl Snapshot {
         (!heard.contains(&lifetime)).then_some(lifetime)
     }
 
-    /// How many reminders of an expired certificate are due by [`at`](Self::at): one at its expiry, the next after one, two,
-    /// four … minutes, and from then on each hour. Zero while the certificate is valid, if there has been none, and without
-    /// a signer, when somebody else replaces it.
+    /// Number of reminders of an expired certificate due by [`at`](Self::at): one at expiry, further ones after one, two,
+    /// four … minutes, then one each hour. Zero while the certificate is valid, before the first certificate, and without a
+    /// signer, since another program replaces the certificate then.
     pub fn expiry_reminders(&self) -> u64 {
         const MINUTE: u64 = 60_000;
         let Some(held) = self.credential.as_ref().filter(|_| self.state != State::NotEnabled) else { return 0 };

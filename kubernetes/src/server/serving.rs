@@ -14,11 +14,11 @@ pub enum ServingApproval {
     /// None, as in a cluster, which does not know what addresses a node has.
     #[default]
     Never,
-    /// Those for the name of the node, the addresses of its Node object, and these DNS names and IP addresses. The name
-    /// of the node does not count if services of a cluster are called like that, as `kubernetes.default.svc`: whoever
-    /// has a bootstrap token chooses the name.
+    /// Certificates for the node's name, the addresses of its Node object, and these DNS names and IP addresses. A node
+    /// name that is also the name of a service, such as `kubernetes.default.svc`, does not count: the holder of a
+    /// bootstrap token chooses the node name.
     Own(Vec<String>),
-    /// Those for any name and address: a node can then pass for every other server.
+    /// Certificates for any name and address: a node can then pass for every other server.
     Any,
 }
 

@@ -63,7 +63,7 @@ pub(super) fn typed(der: Vec<u8>) -> Result<PrivateKeyDer<'static>, KeyError> {
     }
 }
 
-/// What is wrong with a key that the provider did not take.
+/// The reason why the provider did not take a key.
 pub(super) fn refusal(der: &PrivateKeyDer<'_>) -> KeyError {
     let reason = match der {
         PrivateKeyDer::Pkcs1(key) => rsa(key.secret_pkcs1_der()),

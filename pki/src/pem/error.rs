@@ -11,7 +11,7 @@ use std::fmt;
 pub enum PemError {
     /// The input is larger than is read: 1 MiB for chains, keys and requests, 8 MiB for CA bundles.
     TooLarge {
-        /// Its size in bytes.
+        /// The size of the input in bytes.
         bytes: usize,
         /// The largest size that is read, in bytes.
         most: usize,
@@ -38,7 +38,7 @@ pub enum PemError {
         /// The line.
         line: usize,
     },
-    /// What a block contains is not base64.
+    /// The content of a block is not base64.
     NotBase64 {
         /// Which block of the input.
         block: usize,
@@ -71,12 +71,12 @@ pub enum PemError {
         block: usize,
         /// The line it begins at.
         line: usize,
-        /// What is wrong with the certificate.
+        /// The problem with the certificate, as a clause.
         reason: String,
     },
     /// The input is not PEM, or PEM of a kind that has to be converted first.
     Foreign {
-        /// What the input is.
+        /// The kind of the input, such as `PKCS#12`.
         what: &'static str,
         /// The command that converts it.
         command: &'static str,

@@ -1,4 +1,4 @@
-//! Recognizing what people give in place of PEM, so that the message can say how to convert it.
+//! Recognizing input that is not PEM, so that the message can name the command that converts it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::{Block, PemError};
 use crate::der;
 
-/// What a text without the wanted blocks is. `None` for text that is not known to hold anything.
+/// The kind of a text without the wanted blocks, as an error. `None` for text of unknown kind.
 pub(super) fn recognize(input: &[u8], blocks: &[Block<'_>]) -> Option<PemError> {
     let foreign = |(what, command)| PemError::Foreign { what, command };
     if let Some(found) = blocks.iter().find_map(|block| labelled(block.label)) {

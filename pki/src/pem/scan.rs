@@ -111,7 +111,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// What a line is to PEM.
+/// The role of a line in PEM.
 enum Line<'a> {
     Begin(&'a str),
     End(&'a str),
@@ -120,7 +120,7 @@ enum Line<'a> {
     Text,
 }
 
-/// Where the scanner is.
+/// The state of the scanner.
 enum State<'a> {
     Outside,
     Inside {
@@ -128,7 +128,7 @@ enum State<'a> {
         line: usize,
         label: &'a str,
         is_marked: bool,
-        /// Where its content begins in the input.
+        /// Offset in the input at which the content of the block begins.
         from: usize,
     },
     /// After a line that ended one block and began another: what ends next is already known to be lost.
@@ -185,7 +185,7 @@ pub(crate) fn read(input: &[u8], most: usize) -> Result<Text<'_>, PemError> {
 }
 
 impl State<'_> {
-    /// What is lost if the text goes on like this. A glued line is reported by itself.
+    /// The damage if the block at hand does not end properly. A glued line is reported by itself.
     fn damage(&self, next: &Line<'_>) -> Option<PemError> {
         match (self, next) {
             (_, Line::Glued) | (State::Outside | State::Lost, _) => None,

@@ -1,4 +1,4 @@
-//! Who is connected: clients that have shown a credential keep their places, strangers hold them until others come.
+//! Connected clients. Clients that have shown a credential keep their places; clients without one lose them to new ones.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

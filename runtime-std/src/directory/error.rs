@@ -30,7 +30,7 @@ pub enum DirectoryError {
         /// Who it is, in their own words.
         owner: String,
     },
-    /// A file there holds no pair that perennial can read. It is left in place: another program may be able to.
+    /// A file contains no pair that perennial can read. The file is left in place: another program may be able to read it.
     Credential {
         /// The file.
         path: PathBuf,
@@ -41,14 +41,14 @@ pub enum DirectoryError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What was passed over.
+        /// The damage that was skipped.
         damage: PemError,
     },
     /// TLS peers would refuse the certificate in use for the way it is encoded. It is used until it is replaced.
     Unserved {
         /// The file.
         path: PathBuf,
-        /// What is wrong with the certificate.
+        /// The problem with the certificate, as a clause.
         why: String,
     },
     /// The pair in use has expired; another pair from this directory is used.
@@ -56,19 +56,20 @@ pub enum DirectoryError {
         /// The file with the expired certificate.
         path: PathBuf,
     },
-    /// Others than its owner can read a file with a key.
+    /// Users other than its owner can read a file with a key.
     Exposed {
         /// The file.
         path: PathBuf,
     },
-    /// Another user could have written a file. It is ignored, and left in place.
+    /// Another user could have written a file. The file is ignored and left in place.
     Untrusted {
         /// The file, or a link that leads to it.
         path: PathBuf,
-        /// Who could have written it.
+        /// Why the file is not trusted: owner or mode.
         why: Distrust,
     },
-    /// The pair in use is for another common name. It is neither served nor used to authenticate, and left in place.
+    /// The pair in use has another common name than the wanted one. The pair is neither served nor used to authenticate, and
+    /// its file is left in place.
     Foreign {
         /// The file.
         path: PathBuf,

@@ -19,10 +19,10 @@ pub trait Volume: Debug + Send + Sync {
     /// If it does not exist or must not be looked into.
     fn open(&self) -> io::Result<Box<dyn Folder + '_>>;
 
-    /// Makes the folder if it does not exist. By default that is the caller's affair.
+    /// Creates the folder if it does not exist. The default implementation does nothing.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the operating system.
     fn create(&self) -> io::Result<()> {
         Ok(())
     }
@@ -38,8 +38,8 @@ pub trait Folder {
         Ok(())
     }
 
-    /// Holds the folder against every other writer. Called before anything is changed; by default that is the caller's
-    /// affair.
+    /// Locks the folder against every other writer. Called before anything is changed; the default implementation does
+    /// nothing.
     ///
     /// # Errors
     /// [`DirectoryError::Owned`] if somebody else does, or why that cannot be known.
@@ -67,7 +67,7 @@ pub trait Folder {
     /// What the system says; then nothing was done.
     fn execute(&self, op: &FileOp, contents: &[u8]) -> io::Result<()>;
 
-    /// What changes when another program writes to this file, links followed. `None` where no other program does.
+    /// A stamp that changes when another program writes to this file, links followed. `None` if no other program can.
     fn stamp(&self, name: &str) -> Option<Stamp> {
         let _ = name;
         None
@@ -99,12 +99,12 @@ pub struct Stamp {
 /// Why a file, or a link to it, is not trusted: another user could have written it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Distrust {
-    /// Its owner is neither root nor the user that this process runs as.
+    /// The owner of the file is neither root nor the user that this process runs as.
     Owner(
         /// The owner.
         u32,
     ),
-    /// Its mode lets its group or all users write.
+    /// The mode of the file lets its group or all users write.
     Mode(
         /// The permission bits.
         u32,

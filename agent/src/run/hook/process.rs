@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::hook_debt::Subject;
 use crate::spans::words;
 
-/// How often it is checked whether the command has ended.
+/// Interval of checks for the end of the command.
 const CHECK: Duration = Duration::from_millis(20);
 /// Between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! What follows from each answer, event of a watch, or lack of one.
+//! The next step after each answer, watch event, or timeout.
 
 use perennial::Now;
 
