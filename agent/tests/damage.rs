@@ -111,6 +111,7 @@ fn pair_before_the_damaged_one_is_used_to_get_a_new_one_at_once() {
     let output = perennial(path, &run_arguments(&["--once"]));
     assert_eq!(output.code, Some(0), "{output:?}");
     assert!(output.stderr.contains(CURRENT), "what was wrong is said: {output:?}");
+    assert_eq!(output.stderr.matches("reading again for 5s").count(), 1, "the wait is logged: {output:?}");
     let new = fs::read_link(pki.join(CURRENT)).unwrap();
     assert!(new != good && new != Path::new(later), "{new:?}");
     assert_eq!(fs::read_to_string(pki.join(later)).unwrap(), "cut sh");

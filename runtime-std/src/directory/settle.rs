@@ -31,6 +31,9 @@ impl Directory {
             if stamps.iter().all(|stamp| settled.contains(stamp)) {
                 return Ok(loaded);
             }
+            if reads == 0 {
+                log(&loaded);
+            }
             if stamps != unchanged {
                 (unchanged, since, reads) = (stamps, Instant::now(), 0);
             }
@@ -51,5 +54,11 @@ impl Directory {
             _ => None,
         });
         Ok(unreadable.filter_map(|name| folder.stamp(name)).collect())
+    }
+}
+
+fn log(loaded: &Loaded) {
+    for problem in loaded.problems.iter().filter(|problem| matches!(problem, DirectoryError::Credential { .. })) {
+        tracing::info!("{problem}; reading again for {SPAN:?}, another program may still be writing the file");
     }
 }
