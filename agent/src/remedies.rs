@@ -6,29 +6,27 @@ use perennial_std::DirectoryError;
 pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
     match problem {
         DirectoryError::Exposed { .. } => {
-            "chmod 600 it, if no other program needs it; if a stranger may have read it, get a new one: send SIGUSR1 to \
-             `perennial run`, which writes it for its owner only"
+            "chmod 600 the file, if no other program needs to read it; if a stranger may have read the key, get a new one: send \
+             SIGUSR1 to `perennial run`, which writes files for their owner only"
         }
         DirectoryError::Expired { .. } | DirectoryError::Unserved { .. } => "`perennial run` replaces it at once",
         DirectoryError::Damaged { .. } => {
             "remove the damaged lines, or leave them: `perennial run` writes whole files when it next rotates"
         }
-        DirectoryError::Shared { .. } => {
-            "chmod go-w the directory, and see to it that root or perennial's user owns it"
-        }
+        DirectoryError::Shared { .. } => "chmod go-w the directory, and have root or the user of perennial own it",
         DirectoryError::Untrusted { .. } => {
             "if the file is yours, chown it to root or to the user of perennial, and chmod go-w; if not, find out who created it"
         }
         DirectoryError::Foreign { .. } => {
-            "check --node-name, --hostname-override or --common-name; if they are right, `perennial run` replaces it when it \
-             gets a certificate"
+            "check --node-name, --hostname-override or --common-name; if they are right, `perennial run` replaces the pair when \
+             it gets a certificate"
         }
-        DirectoryError::MountPoint { .. } => "mount the directory it is in instead of the file",
+        DirectoryError::MountPoint { .. } => "mount its directory instead of the single file",
         problem if !is_unreadable(problem) => "see to it that whoever runs perennial can read it",
         _ if another => "`perennial run` uses the best pair there is, and replaces this one as soon as it gets another",
         _ => {
-            "restore it from a backup, or give `perennial run` a bootstrap kubeconfig with a token that is good: it replaces \
-             this one when it gets a certificate"
+            "restore the file from a backup, or give `perennial run` a bootstrap kubeconfig with a valid token, to replace the \
+             pair with a new one"
         }
     }
 }

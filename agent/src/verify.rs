@@ -61,7 +61,7 @@ impl Role {
             self.keeps_from_starting(format!("{file} has expired, at {}", validity.not_after()), advice)
         } else if now < validity.not_before() {
             let why = format!("{file} is not valid before {}", validity.not_before());
-            self.keeps_from_starting(why, "set the clock, if that is wrong; else wait")
+            self.keeps_from_starting(why, "set the clock, if it is wrong; else wait")
         } else {
             None
         }

@@ -94,8 +94,8 @@ fn read(files: Vec<PathBuf>) -> Result<Read, Fault> {
         GoVerdict::Loads(chain) => Ok(Read { pair: Some(pair(chain)), doubt: None }),
         GoVerdict::Unknown { chain, why } => Ok(Read { pair: chain.map(pair), doubt: Some(in_doubt(&file, &why)) }),
         GoVerdict::Refuses(why) => {
-            let remedy = "move it away, keeping it, and give the kubelet a bootstrap kubeconfig; \
-                          or let `perennial run` replace it";
+            let remedy = "move the file to another directory, and give the kubelet a bootstrap kubeconfig; \
+                          or let `perennial run` replace the pair";
             Err(Fault::start(format!("{file}: {why}"), remedy.into()))
         }
     }
@@ -104,7 +104,7 @@ fn read(files: Vec<PathBuf>) -> Result<Read, Fault> {
 fn in_doubt(file: &str, why: &str) -> Fault {
     Fault {
         why: format!("perennial cannot read {file}: {why}; kubelet may"),
-        remedy: "ask the kubelet's own log, or let `perennial run` replace the pair with one that both read".into(),
+        remedy: "see the kubelet's log, or let `perennial run` replace the pair with one that both can read".into(),
     }
 }
 

@@ -212,7 +212,7 @@ fn redirected(response: &Response) -> String {
         target => format!("a redirect to {target}"),
     };
     format!(
-        "; that is {target}, and perennial follows none: another server would be shown the credential. Set the \
+        "; this is {target}, which perennial does not follow, since it would show the credential to another server. Set the \
          kubeconfig's `server` to the URL of the API server itself"
     )
 }
