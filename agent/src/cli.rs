@@ -123,16 +123,15 @@ pub(crate) struct Status {
     /// The name the files begin with [default: kubelet-client, and kubelet-server if there is any]
     #[arg(long, value_name = "NAME", value_parser = run::prefix)]
     pub(crate) prefix: Option<String>,
-    /// The node's kubeconfig, as `run` is given it: show which API server is asked, the CAs it is checked against and the
-    /// proxy in use
+    /// The kubeconfig given to `run`. Shows the API server, the CAs that verify it and the proxy in use
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// The bootstrap kubeconfig, if `run` was given this flag: while it exists it names the API server, unless the
     /// kubeconfig's own user is usable
     #[arg(long, value_name = "FILE", requires = "kubeconfig")]
     pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
-    /// Whether the API server is reached through the proxy that HTTPS_PROXY names, as with `run`. The variables are those of
-    /// this command, which a service may have otherwise
+    /// Which proxy to reach the API server through, as with `run`. HTTPS_PROXY and NO_PROXY are read from this command's
+    /// environment, which may differ from that of a service
     #[arg(long, value_enum, default_value_t = Proxy::Environment, requires = "kubeconfig")]
     pub(crate) proxy: Proxy,
     /// The numbers `run` goes by, if it was given this flag

@@ -94,11 +94,15 @@ fn anchored(cluster: Cluster, kubeconfig: &Path, endpoint: &Endpoint) -> Result<
     let Some(pem) = &endpoint.ca_pem else {
         let server = &endpoint.server;
         if endpoint.insecure_skip_tls_verify {
-            tracing::warn!("insecure-skip-tls-verify is set: the certificate of {server} is not verified, any server can pass for it");
+            tracing::warn!(
+                "insecure-skip-tls-verify is set: the certificate of {server} is not verified, any server can pass for it"
+            );
             let origin = Origin::new("none: insecure-skip-tls-verify is set, any server is trusted".into());
             return Ok((cluster.with_insecure_skip_tls_verify(), None, "insecure", origin));
         }
-        tracing::info!("the kubeconfig has no certificate-authority: verifying {server} with the system's CA certificates");
+        tracing::info!(
+            "the kubeconfig has no certificate-authority: verifying {server} with the system's CA certificates"
+        );
         return Ok(from(cluster, trust::of_system(), "system"));
     };
     let roots = Roots::from_pem(pem).map_err(|error| error.to_string())?;
