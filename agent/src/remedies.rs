@@ -21,7 +21,7 @@ pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
             "check --node-name, --hostname-override or --common-name; if they are right, `perennial run` replaces the pair when \
              it gets a certificate"
         }
-        DirectoryError::MountPoint { .. } => "mount its directory instead of the single file",
+        DirectoryError::MountPoint { .. } => "mount the directory instead of the single file",
         problem if !is_unreadable(problem) => "see to it that whoever runs perennial can read it",
         _ if another => "`perennial run` uses the best pair there is, and replaces this one as soon as it gets another",
         _ => {

@@ -16,7 +16,7 @@ pub(crate) fn make_room(path: &Path, current: &Path) -> Result<(), Failure> {
         return Err(Failure::Usage(format!("{}: {why}", current.display())));
     }
     if files::is_mount_point(path) {
-        let why = "a mount point, which cannot be replaced: mount its directory instead of the single file";
+        let why = "a mount point, which cannot be replaced: mount the directory instead of the single file";
         return Err(Failure::Usage(format!("{}: {why}", path.display())));
     }
     let Err(error) = files::probe(path) else { return Ok(()) };
