@@ -1,5 +1,8 @@
 //! HTTP/1.1 as a server speaks it, bytes in and bytes out; the only file here that knows `ureq-proto`.
 
+use std::time::{Duration, SystemTime};
+
+use perennial::UnixTime;
 use ureq_proto::http::response::Builder as HeadBuilder;
 use ureq_proto::http::{HeaderMap, HeaderName, Method as HttpMethod, Request, Response as Head, Version, header};
 use ureq_proto::server::state::{Cleanup, ProvideResponse, RecvBody, RecvRequest, SendBody};
@@ -22,6 +25,8 @@ const HEAD: usize = 4096;
 
 /// One connection's HTTP, between plaintext bytes.
 pub(super) struct Http {
+    /// The wall clock: what answers are dated by.
+    pub(super) clock: UnixTime,
     phase: Phase,
     received: Vec<u8>,
     /// How much of `received` is known to hold no end of a head.
@@ -67,7 +72,8 @@ enum Phase {
 
 impl Http {
     pub(super) fn new() -> Self {
-        Self { phase: next(), received: Vec::new(), searched: 0, unsent: Unsent::default() }
+        let (received, unsent) = (Vec::new(), Unsent::default());
+        Self { clock: UnixTime::default(), phase: next(), received, searched: 0, unsent }
     }
 
     pub(super) fn receive(&mut self, bytes: &[u8]) {
@@ -240,7 +246,8 @@ impl Http {
 
     /// Answers the request handed out last.
     pub(super) fn respond(&mut self, response: &Response) {
-        let mut head = head(response.status, response.content_type).header(header::CONTENT_LENGTH, response.body.len());
+        let mut head =
+            self.head(response.status, response.content_type).header(header::CONTENT_LENGTH, response.body.len());
         if let Some(seconds) = response.retry_after {
             head = head.header(header::RETRY_AFTER, seconds);
         }
@@ -256,7 +263,8 @@ impl Http {
 
     /// Begins a chunked answer to the request handed out last. False if there is no body to write, for a HEAD request.
     pub(super) fn respond_stream(&mut self, content_type: &str) -> bool {
-        let body = self.send_head(head(200, content_type));
+        let head = self.head(200, content_type);
+        let body = self.send_head(head);
         body.map(|body| self.phase = Phase::Streaming(body)).is_some()
     }
 
@@ -292,6 +300,18 @@ impl Http {
         }
     }
 
+    fn head(&self, code: u16, content_type: &str) -> HeadBuilder {
+        let head = Head::builder()
+            .version(Version::HTTP_11)
+            .status(code)
+            .header(header::CONTENT_TYPE, content_type)
+            .header(header::CACHE_CONTROL, "no-cache, private");
+        match date(self.clock) {
+            Some(date) => head.header(header::DATE, date),
+            None => head,
+        }
+    }
+
     fn end(&mut self, reply: &Reply<Cleanup>) {
         self.phase = if reply.must_close_connection() { Phase::Closing } else { next() };
     }
@@ -315,12 +335,11 @@ impl Http {
     }
 }
 
-fn head(code: u16, content_type: &str) -> HeadBuilder {
-    Head::builder()
-        .version(Version::HTTP_11)
-        .status(code)
-        .header(header::CONTENT_TYPE, content_type)
-        .header(header::CACHE_CONTROL, "no-cache, private")
+/// As RFC 9110 §5.6.7 writes it. `None` beyond the years that it can be written of.
+fn date(at: UnixTime) -> Option<String> {
+    const YEAR_10000: u64 = 253_402_300_800;
+    let seconds = u64::try_from(at.as_secs()).ok().filter(|seconds| *seconds < YEAR_10000)?;
+    Some(httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)))
 }
 
 enum Step {

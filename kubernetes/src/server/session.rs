@@ -120,6 +120,7 @@ impl Session {
         if self.closed {
             return;
         }
+        self.connection.http.clock = now.unix;
         self.held_until = self.held_until.filter(|until| *until > now.instant);
         if let Some((stream, _)) = &mut self.stream {
             api.let_go(stream);
