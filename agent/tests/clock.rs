@@ -51,6 +51,11 @@ fn replaced(directory: &Path, within: Duration) -> bool {
     true
 }
 
+fn body(answer: &str) -> serde_json::Value {
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    serde_json::from_str(body).unwrap()
+}
+
 fn on_both(scenario: impl Fn(&'static str) + Sync) {
     thread::scope(|scope| {
         for runtime in ["std", "smol"] {
@@ -92,6 +97,26 @@ fn step_back_keeps_the_certificate_and_names_the_clock() {
             assert_eq!(current(directory), kept);
             fs::write(directory.join("clock"), "0").unwrap();
             assert!(replaced(directory, NOTICED), "{runtime}: {}", run.stderr());
+        });
+    });
+}
+
+/// What the server's answers tell of its clock.
+#[test]
+fn step_is_named_by_the_servers_clock_until_it_is_undone() {
+    on_both(|runtime| {
+        step(30, runtime, |run, directory, address| {
+            run.signal(Signal::USR1);
+            assert!(replaced(directory, NOTICED), "{runtime}: {}", run.stderr());
+            let named = "clock differs from the API server's by 30 min 0 s (ahead); check NTP";
+            let almost = "clock differs from the API server's by 30 min 1 s (ahead); check NTP";
+            until("warning", || [named, almost].iter().any(|words| run.stderr().contains(words)).then_some(()));
+            let state = body(&get(address, "/state"));
+            let offset = &state["certificates"]["kubelet-client"]["server_clock_offset_seconds"];
+            assert!((offset.as_f64().unwrap() + 1800.0).abs() < 10.0, "{runtime}: {offset}");
+            fs::write(directory.join("clock"), "0").unwrap();
+            run.signal(Signal::USR1);
+            until("all-clear", || run.stderr().contains("clock agrees with the API server's again").then_some(()));
         });
     });
 }

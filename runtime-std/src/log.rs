@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use perennial::State;
 use perennial_kubernetes::client::Progress;
-use perennial_kubernetes::rotation::Snapshot;
+use perennial_kubernetes::rotation::{ClockOffset, Snapshot};
 use perennial_pki::Credential;
 
 /// A wait that people would wonder at.
@@ -28,6 +28,7 @@ pub(crate) fn report(of: &str, before: &Snapshot, after: &Snapshot) {
     if after.expiry_reminders() > before.expiry_reminders() {
         expired(&of, after);
     }
+    clock(&of, before, after);
     certificate(&of, before, after);
     request(&of, before, after);
     if after.state != before.state {
@@ -38,6 +39,22 @@ pub(crate) fn report(of: &str, before: &Snapshot, after: &Snapshot) {
 /// What a line begins with, in a process that rotates more than one.
 fn prefix(of: &str) -> String {
     if of.is_empty() { String::new() } else { format!("{of}: ") }
+}
+
+/// The local clock has turned out to be wrong, or right again.
+fn clock(of: &str, before: &Snapshot, after: &Snapshot) {
+    let is_wrong = |snapshot: &Snapshot| snapshot.clock_offset.is_some_and(ClockOffset::is_large);
+    let Some(offset) = after.clock_offset else { return };
+    match (is_wrong(before), is_wrong(after)) {
+        (false, true) => tracing::warn!(
+            server_ahead_ms = offset.millis,
+            "{of}clock differs from the API server's by {offset}; check NTP: certificates are judged by either clock"
+        ),
+        (true, false) => {
+            tracing::info!(server_ahead_ms = offset.millis, "{of}clock agrees with the API server's again")
+        }
+        _ => {}
+    }
 }
 
 /// A certificate was issued, and what is wrong with how long it lives.

@@ -225,6 +225,12 @@ fn server(page: &mut Exposition, views: &[View]) {
         "1 if client-go would call the server healthy after that.",
         known().map(|(view, health)| Sample { labels: of(view), value: flag(health.reference_healthy()).into() }),
     );
+    page.family(
+        "perennial_server_clock_offset_seconds",
+        Kind::Gauge,
+        "How far the API server's clock is ahead of this machine's, once three answers have agreed on it.",
+        each(views, |view| Some(view.snapshot.as_ref()?.clock_offset?.millis as f64 / 1000.0)),
+    );
 }
 
 fn kubelets(page: &mut Exposition, client: Option<&View>, serving: Option<&View>, now: Now) {

@@ -127,6 +127,7 @@ impl View {
             "csr": csr,
             "next_attempt_seconds": next.map(|span| span.as_secs_f64()),
             "server": server,
+            "server_clock_offset_seconds": snapshot.clock_offset.map(|offset| offset.millis as f64 / 1000.0),
         });
         report::with(fields, rotation)
     }

@@ -68,6 +68,7 @@ fn happened(step: &Step<'_>) -> String {
         Event::CertReplaced(None) => "on disk is no certificate any more".into(),
         Event::CertRefused { fingerprint } => format!("a server refused the certificate {fingerprint}"),
         Event::RotateNow => "somebody asked for a new certificate".into(),
+        Event::ServerDated { unix } => format!("the API server's clock shows {unix}"),
         other => other.to_string(),
     };
     let passes_by = !matches!(step.event, Event::Tick) && step.actions.is_empty() && step.before == step.after;
