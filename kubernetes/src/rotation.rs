@@ -371,14 +371,16 @@ impl Rotation {
                 if let Some(asking) = self.asking.as_mut().filter(|asking| asking.id == id) {
                     asking.progress = Some(progress);
                 }
-                return self.server_dated(health, now).into_iter().collect();
+                return self.server_dated(health.and_then(|health| health.date), now).into_iter().collect();
             }
+            Input::ServerDated(date) => return self.server_dated(Some(date), now).into_iter().collect(),
             Input::Finished { id, result } => {
                 let Some(asking) = self.asking.take_if(|asking| asking.id == id) else { return VecDeque::new() };
                 let health = result.as_ref().map_or_else(|error| error.health, |issued| issued.health);
                 self.health = health.or(self.health);
                 // What was issued is judged by the clock that its answer showed, too.
-                let mut events: VecDeque<_> = self.server_dated(health, now).into_iter().collect();
+                let date = health.and_then(|health| health.date);
+                let mut events: VecDeque<_> = self.server_dated(date, now).into_iter().collect();
                 events.extend(self.finished(asking, result, candidate));
                 return events;
             }
@@ -413,8 +415,8 @@ impl Rotation {
     }
 
     /// The newest reading of the API server's clock, if not reported yet.
-    fn server_dated(&mut self, health: Option<Health>, now: Now) -> Option<Event> {
-        let ServerDate { unix, at } = health?.date?;
+    fn server_dated(&mut self, date: Option<ServerDate>, now: Now) -> Option<Event> {
+        let ServerDate { unix, at } = date?;
         // An answer that comes with its request's timeout is still taken: the machine must not look at the clocks before.
         let is_late = matches!(self.machine.state(), State::Requesting { until, .. } if until <= now.instant);
         if is_late || self.server_read_at.is_some_and(|last| at <= last) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use perennial::{State, Template};
+use perennial_kubernetes::client::ServerDate;
 use perennial_kubernetes::rotation::Snapshot;
 use perennial_pki::Credential;
 use perennial_std::link::{Link, Message};
@@ -62,6 +63,12 @@ impl Handle {
     /// asked for at once, as whoever asked for the first. Of a credential that is not in use any more this changes nothing.
     pub fn refused(&self, credential: &Credential) {
         self.0.refused(credential);
+    }
+
+    /// Reports what the clock of the API server that is asked for certificates showed in an answer to something else. Three
+    /// answers that agree count: certificates are judged by either clock.
+    pub fn server_dated(&self, date: ServerDate) {
+        self.0.server_dated(date);
     }
 
     /// Tells that somebody else has changed the store, which holds this now. What is better than the credential in use is

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{State, Template};
+use perennial_kubernetes::client::ServerDate;
 use perennial_kubernetes::rotation::{Input, Record, Snapshot};
 use perennial_pki::Credential;
 
@@ -72,6 +73,12 @@ impl Handle {
     pub fn refused(&self, credential: &Credential) {
         let fingerprint = credential.chain().certificate().fingerprint;
         self.link.send(Message::Input(Input::Refused { fingerprint }));
+    }
+
+    /// Reports what the clock of the API server that is asked for certificates showed in an answer to something else. Three
+    /// answers that agree count: certificates are judged by either clock.
+    pub fn server_dated(&self, date: ServerDate) {
+        self.link.send(Message::Input(Input::ServerDated(date)));
     }
 
     /// Tells that somebody else has changed the store, which holds this now. What is better than the credential in use is

@@ -55,7 +55,7 @@ fn look(schedule: &mut Schedule, cluster: &Arc<Cluster>, first: &Handle) {
         schedule.plan(clock::now().instant);
         return;
     };
-    let answer = ask(cluster, &shown);
+    let answer = ask(cluster, &shown, first);
     let now = clock::now().instant;
     match schedule.answered(shown.chain().certificate().fingerprint, answer, now) {
         Verdict::Nothing => {}
@@ -83,10 +83,15 @@ enum Answer {
     Unknown,
 }
 
-fn ask(cluster: &Arc<Cluster>, shown: &Arc<Credential>) -> Answer {
+fn ask(cluster: &Arc<Cluster>, shown: &Arc<Credential>, first: &Handle) -> Answer {
     match whoami::ask(cluster, shown, Limits::default()) {
         Ok(answer) if answer.status == 401 => Answer::Refused,
-        Ok(answer) if answer.status == 201 => Answer::Accepted,
+        Ok(answer) if answer.status == 201 => {
+            if let Some(date) = answer.date {
+                first.server_dated(date);
+            }
+            Answer::Accepted
+        }
         Err(ExchangeError::CertificateRefused(_)) => Answer::Refused,
         Ok(answer) => unknown(cluster, &format!("it answers {}", answer.status)),
         Err(error) => unknown(cluster, &error.to_string()),

@@ -78,6 +78,8 @@ pub struct Response {
     pub content_type: String,
     /// `Location`, empty if there was none.
     pub location: String,
+    /// `Date`, over a connection whose certificate was verified.
+    pub date: Option<ServerDate>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -290,7 +292,7 @@ impl Session {
                     open.until = now.instant.after(lifetime);
                     return Ok(Some(Event::Opened));
                 }
-                (Some(Part::Head(head)), answer) => *answer = Some(head.into()),
+                (Some(Part::Head(head)), answer) => *answer = Some(Response { date: self.date, ..head.into() }),
                 (Some(Part::Body(piece)), Some(answer)) => {
                     answer.body.extend_from_slice(&piece);
                     if answer.body.len() > LONGEST_BODY {
@@ -392,7 +394,7 @@ impl Open {
 impl From<Head> for Response {
     fn from(head: Head) -> Self {
         let Head { status, retry_after, content_type, location, .. } = head;
-        Self { status, retry_after, content_type, location, body: Vec::new() }
+        Self { status, retry_after, content_type, location, date: None, body: Vec::new() }
     }
 }
 

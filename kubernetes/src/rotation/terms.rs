@@ -8,7 +8,7 @@ use perennial_pki::Credential;
 
 use super::clock::ClockOffset;
 use super::record::Record;
-use crate::client::{CsrError, Health, Issuance, Issued, Progress};
+use crate::client::{CsrError, Health, Issuance, Issued, Progress, ServerDate};
 
 const BACKDATING: Duration = Duration::from_secs(600);
 
@@ -26,6 +26,8 @@ pub enum Input {
         /// The certificate that was shown.
         fingerprint: Fingerprint,
     },
+    /// The API server told the time outside of a request for a certificate.
+    ServerDated(ServerDate),
     /// An exchange moved on.
     Progressed {
         /// Of this request.
