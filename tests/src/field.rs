@@ -253,10 +253,11 @@ pub fn live<H: Holder>(scenario: &Scenario, seed: u64, begin: impl FnOnce(World,
         world.borrow_mut().cluster.run(moment);
         holder.run();
 
+        let sleeps_until = holder.sleeps_until();
         let mut scene = world.borrow_mut();
         let clocks = scene.clocks;
         let asleep = clocks.asleep;
-        let due = holder.sleeps_until().map(|awake| awake.max(clocks.awake) + asleep);
+        let due = sleeps_until.map(|awake| awake.max(clocks.awake) + asleep);
         let next = [due, scene.cluster.next(), events.peek().map(|(at, _)| *at), Some(scenario.span)];
         let next = next.into_iter().flatten().min().unwrap_or(scenario.span).max(moment);
         without += next.saturating_sub(moment) - presented(holder.certificate().as_deref(), clocks, next);

@@ -7,12 +7,12 @@ use std::time::Duration;
 use perennial::{Action, Certificate, Event, Failure, Instant, Key, Now, Pending, Policy, RequestId};
 use perennial::{RotationMachine, Setup};
 
-use super::{Answer, Holder, Object, Seen, Start, World};
+use super::{Answer, Api, Holder, Object, Seen, Start, World, utc};
 use crate::laws::{Verdict, check};
 use crate::trace::{Record, Run, Trace};
 
-/// How far our clock may be ahead before an issued certificate counts as expired: the edge's default.
-const SKEW: Duration = Duration::from_secs(3600);
+/// How often `run` asks the API server whether it accepts the client certificate, which tells the time, too.
+const LOOK: Duration = Duration::from_secs(6 * 3600);
 
 /// A machine and its driver.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Perennial {
     /// When its loop wakes up, by the clock that stands still in suspend.
     wakes: Option<Duration>,
     live: Option<(RequestId, Object)>,
+    /// When it asks the API server something else next, by the clock that stands still in suspend.
+    looks: Duration,
     /// The key in the pending slot, and so the name of its request.
     key: u64,
     keys: u64,
@@ -57,6 +59,7 @@ impl Perennial {
                 machine,
                 wakes,
                 live: None,
+                looks: LOOK,
                 key: 0,
                 keys: 0,
                 saved: None,
@@ -85,7 +88,10 @@ impl Perennial {
                             self.keys += 1;
                             self.key = self.keys;
                         }
-                        events.extend(self.submit(id));
+                        let answer = self.submit(id);
+                        let answers = if self.live.is_some() { 2 } else { usize::from(is_answer(answer.as_ref())) };
+                        events.extend((0..answers).map(|_| self.dated()));
+                        events.extend(answer);
                     }
                     Action::CancelRequest { id } => drop(self.live.take_if(|(live, _)| *live == id)),
                     Action::WriteCert { id, certificate, serve } => {
@@ -104,6 +110,11 @@ impl Perennial {
         let now = now(&self.world);
         let awake = self.world.borrow().clocks.awake;
         self.wakes = self.machine.deadline().map(|deadline| awake + deadline.since(now.instant));
+    }
+
+    /// The `Date` of an answer: of a create, of the watch that follows.
+    fn dated(&self) -> Event {
+        Event::ServerDated { unix: utc(self.world.borrow().clocks.moment()) }
     }
 
     fn submit(&mut self, id: RequestId) -> Option<Event> {
@@ -125,13 +136,7 @@ impl Perennial {
         let scene = self.world.borrow();
         let failure = match scene.cluster.look(object) {
             Seen::Nothing => return None,
-            Seen::Issued(certificate) => {
-                let wall = scene.clocks.wall();
-                if wall <= certificate.validity.not_after().after(SKEW) {
-                    return Some(Event::CsrIssued { id, certificate });
-                }
-                Failure::BadCertificate
-            }
+            Seen::Issued(certificate) => return Some(Event::CsrIssued { id, certificate }),
             Seen::Denied => Failure::Denied,
             Seen::Failed => Failure::SignerFailed,
             Seen::Deleted => Failure::Deleted,
@@ -139,10 +144,17 @@ impl Perennial {
         Some(Event::CsrFailed { id, failure, retry_after: None })
     }
 
-    fn next_event(&self) -> Option<Event> {
+    fn next_event(&mut self) -> Option<Event> {
         let wanted = self.world.borrow().template.clone();
         if wanted.as_ref() != self.machine.template() {
             return Some(Event::TemplateChanged(wanted));
+        }
+        let (awake, api) = (self.world.borrow().clocks.awake, self.world.borrow().cluster.api);
+        if self.looks <= awake {
+            self.looks = awake + LOOK;
+            if api == Api::Up && self.machine.certificate().is_some() {
+                return Some(self.dated());
+            }
         }
         let ticks = || self.wakes.is_some_and(|at| at <= self.world.borrow().clocks.awake).then_some(Event::Tick);
         self.reply().or_else(ticks)
@@ -160,7 +172,7 @@ impl Holder for Perennial {
     }
 
     fn sleeps_until(&self) -> Option<Duration> {
-        self.wakes
+        Some(self.wakes.map_or(self.looks, |wakes| wakes.min(self.looks)))
     }
 
     fn certificate(&self) -> Option<Arc<Certificate>> {
@@ -188,11 +200,17 @@ impl Holder for Perennial {
         let first = self.machine.clone();
         self.trace.runs.push(Run { started, pending, remembers, first, records: vec![] });
         self.wakes = Some(self.world.borrow().clocks.awake);
+        self.looks = self.world.borrow().clocks.awake + LOOK;
     }
 
     fn lawful(&self) -> Verdict {
         check(&self.trace)
     }
+}
+
+/// A refused connection tells no time.
+fn is_answer(event: Option<&Event>) -> bool {
+    matches!(event, Some(Event::CsrFailed { failure, .. }) if *failure != Failure::Unreachable)
 }
 
 /// Both clocks; the monotonic one goes on in suspend.

@@ -2,7 +2,7 @@
 
 use perennial_tests::field::{Conduct, Happening, Scenario};
 
-use super::{HOUR, MINUTE, ZERO, refusal};
+use super::{HOUR, MINUTE, ZERO};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -11,6 +11,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         behind_not_before(),
         set_right_from_ahead(),
         set_back_wrongly(),
+        always_behind(),
+        always_ahead(),
         asleep_over_the_rotation_point(),
         asleep_past_expiry(),
     ]
@@ -31,10 +33,6 @@ fn ahead_past_expiry() -> Scenario {
         .at(ZERO, Happening::ClockAhead(48 * 3600))
         .at(ZERO, Happening::Requests(Conduct::signs_after(ZERO)))
         .at(2 * HOUR, Happening::ClockAhead(0))
-        .conceding(
-            refusal(),
-            "what is unusable is refused, and a refusal is asked again after minutes, then after an hour",
-        )
 }
 
 /// A clock so far behind that a fresh certificate, dated back by five minutes, is not valid yet; set right after an hour.
@@ -54,15 +52,24 @@ fn set_right_from_ahead() -> Scenario {
         .lasting(48 * HOUR)
 }
 
-/// A clock that was right, and is set back by six hours for good. Who looks at the clock again rotates six hours later,
-/// which is too late, and serves the new certificate six hours after that, unless a server refuses the old one. Who does
-/// neither gets along: until it restarts, client-go.
+/// A clock that was right, and is set back by six hours for good. By it the rotation comes six hours later, which is too
+/// late; by the API server's, which its answers have told, in time. client-go looks at no clock, and gets along until it
+/// restarts.
 fn set_back_wrongly() -> Scenario {
     Scenario::new("clock set back 6 h at 2 h")
         .holding(ZERO)
         .at(2 * HOUR, Happening::ClockAhead(-6 * 3600))
         .lasting(36 * HOUR)
-        .conceding(6 * HOUR + refusal(), "the wall clock is believed: it calls valid what is not")
+}
+
+/// A clock that is six hours behind, and stays so. The answers of the API server tell the time.
+fn always_behind() -> Scenario {
+    Scenario::new("clock 6 h behind").at(ZERO, Happening::ClockAhead(-6 * 3600)).lasting(96 * HOUR)
+}
+
+/// The same ahead: the rotation point of each certificate comes six hours early.
+fn always_ahead() -> Scenario {
+    Scenario::new("clock 6 h ahead").at(ZERO, Happening::ClockAhead(6 * 3600)).lasting(96 * HOUR)
 }
 
 /// Timers stand still in suspend: <https://github.com/golang/go/issues/35012>,
