@@ -22,7 +22,7 @@ struct Transcript {
 impl Transcript {
     fn note(&mut self, step: &Step<'_>) {
         // How often a loop looks at the clock is its own affair, and whether a moment's wait comes before a duty.
-        let told = Some(step.event).filter(|event| !matches!(event, Event::Tick)).map(ToString::to_string);
+        let told = Some(step.event).filter(|event| !is_about_time(event)).map(ToString::to_string);
         let duties = step.actions.clone().filter(|action| !matches!(action, Action::SetTimer(_)));
         for line in told.into_iter().chain(duties.map(|duty| duty.to_string())) {
             let words: Vec<String> = line.split(' ').map(|word| self.timeless(word)).collect();
@@ -127,4 +127,9 @@ fn whatever_a_server_does_both_runtimes_live_the_same_life() {
     let expected =
         ["#1 throttled retry after 1s", "#2 denied", "#3 bad_certificate", "#4 unreachable", "#5 unreachable"];
     assert_eq!(failures, expected, "{threads:#?}");
+}
+
+/// How often a loop looks, and how many of its answers come in one piece, is chance.
+const fn is_about_time(event: &Event) -> bool {
+    matches!(event, Event::Tick | Event::ServerDated { .. })
 }
