@@ -98,9 +98,9 @@ fn verdict_names_the_request_beside_a_good_certificate() {
     let turned_down = |failure| Record { turned_down: Some(failure), ..record(key(), false) };
     // Record, its state, its first line, and what follows "good, valid for …".
     let table = [
-        (record(key(), false), "waiting", "pending     node-csr-abc", "a new one was requested 10 min"),
+        (record(key(), false), "waiting", "pending     node-csr-abc", "a request begun 10 min"),
         (record(None, true), "refused", "refused     node-csr-abc", "failed: denied by an approver; next at "),
-        (record(key(), true), "waiting", "pending     node-csr-abc", "a new one was requested 10 min"),
+        (record(key(), true), "waiting", "pending     node-csr-abc", "a request begun 10 min"),
         (
             turned_down(Failure::Forbidden),
             "turned_down",

@@ -62,7 +62,7 @@ impl Pending {
         let Self::Request(record) = self else { return None };
         let ago = words(now.since(record.pending.submitted));
         Some(match state(record) {
-            State::Waiting => format!("a new one was requested {ago} ago"),
+            State::Waiting => format!("a request begun {ago} ago has no answer yet"),
             State::TurnedDown(failure) => format!("the request {ago} ago failed: {}", failure.describe()),
             State::Refused(Refusal { failure, retry_at, .. }) => {
                 format!("the request {ago} ago failed: {}; next {}", failure.describe(), at(retry_at, now))
