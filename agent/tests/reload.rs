@@ -161,3 +161,18 @@ fn a_configuration_that_cannot_be_used_leaves_everything_as_it_was() {
     let ended = run.end();
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
+
+#[test]
+fn removed_directory_comes_back_without_a_signal() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let mut run = Process::start(directory, &run_arguments(&["--json"]));
+    run.event("kubeconfig", 1);
+    let first = on_disk(directory);
+    fs::remove_dir_all(directory.join("worker/pki")).unwrap();
+    until("the pair", || directory.join("worker/pki/kubelet-client-current.pem").exists().then_some(()));
+    assert_eq!(on_disk(directory), first);
+    assert!(run.stderr().contains("is gone; writing the certificate again"), "{}", run.stderr());
+    assert_eq!(run.events("rotated").len(), 0, "nothing is requested for that");
+}

@@ -30,6 +30,8 @@ use crate::spans::words;
 
 /// How often what cannot tell of its changes is looked at: files of others, and clocks.
 const LOOK: Duration = Duration::from_secs(5);
+/// How often a certificate that is rotated is looked for on disk.
+const STORE: Duration = Duration::from_secs(30);
 /// How often a kubeconfig that could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -194,9 +196,10 @@ impl<'a> Keeping<'a> {
     }
 
     /// Whoever keeps what we do not rotate may have put another pair there.
+    /// Follows a directory that another program keeps, and notices when a file of ours is gone.
     fn look_at_store(&mut self) {
         if self.settings.first.rotated {
-            return;
+            return self.watches.iter_mut().for_each(Watch::put_back);
         }
         let Ok(Loaded { credential: Some((found, _)), .. }) = self.stores.first.load(clock::now().unix) else { return };
         let fingerprint = found.chain().certificate().fingerprint;
@@ -231,6 +234,6 @@ impl<'a> Keeping<'a> {
         };
         let expiry = self.options.service.exit_without_certificate.map(|most| most.min(LOOK));
         let files = files || !self.settings.first.rotated;
-        [kubeconfig, files.then_some(LOOK), expiry].into_iter().flatten().min()
+        [kubeconfig, Some(if files { LOOK } else { STORE }), expiry].into_iter().flatten().min()
     }
 }

@@ -1,5 +1,7 @@
 //! Looks on while a certificate is kept rotated, and tells.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
@@ -22,6 +24,8 @@ pub(super) struct Watch {
     pub(super) running: Running,
     /// The file that always leads to the pair in use.
     current: PathBuf,
+    /// That file existed when last looked for.
+    was_there: bool,
     /// There is a certificate: the next one is a rotation.
     held: bool,
     /// The certificate that was told of last, or was there before.
@@ -73,7 +77,7 @@ impl Watch {
         let held = told.is_some() || before.is_some_and(|before| counts(before));
         let told = told.or_else(|| before.map(|before| before.fingerprint));
         let (of, lacking, seen) = (of.to_owned(), Lacking::default(), Seen::default());
-        Self { of, running, current, held, told, lacking, lost: false, unwritten_since: None, seen }
+        Self { of, running, current, was_there: false, held, told, lacking, lost: false, unwritten_since: None, seen }
     }
 
     /// The certificate that was told of last, or was there before.
@@ -84,6 +88,17 @@ impl Watch {
     /// A certificate is in use and on disk.
     pub(super) fn is_on_disk(&self) -> bool {
         self.running.handle().credential().is_some() && !self.running.handle().snapshot().unwritten
+    }
+
+    /// Has the certificate written again if its file was there and is gone: another program has removed it, or the
+    /// directory.
+    pub(super) fn put_back(&mut self) {
+        let missing = matches!(fs::metadata(&self.current), Err(error) if error.kind() == ErrorKind::NotFound);
+        if missing && self.was_there && self.is_on_disk() {
+            tracing::warn!("{}: {} is gone; writing the certificate again", self.of, self.current.display());
+            self.running.handle().replaced(None);
+        }
+        self.was_there = !missing;
     }
 
     /// A certificate that is not due is in use and on disk, as far as was seen.
