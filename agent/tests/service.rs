@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -71,6 +71,26 @@ fn systemd_is_told_where_it_asks_to_be() {
     systemd.hear("READY=1");
     run.signal(Signal::TERM);
     systemd.hear("STOPPING=1");
+    assert_eq!(run.end().code, Some(0));
+}
+
+/// The kernel holds ten messages for a manager that does not read, and the eleventh waits.
+#[test]
+fn manager_that_does_not_read_holds_up_nothing() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let systemd = Systemd::new(directory);
+    let mut run = systemd.start(directory, &run_arguments(&["--json"]));
+    run.event("issued", 1);
+    // One message each half second, for the watchdog.
+    let begun = Instant::now();
+    until("a full socket", || (begun.elapsed() > Duration::from_secs(7)).then_some(()));
+    for count in 1..=4 {
+        run.signal(Signal::USR1);
+        run.event("rotated", count);
+    }
+    run.signal(Signal::TERM);
     assert_eq!(run.end().code, Some(0));
 }
 

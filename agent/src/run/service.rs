@@ -8,9 +8,17 @@ use sd_notify::NotifyState;
 
 use crate::failure::Failure;
 use crate::pulse::Pulse;
+use crate::queue::{Entry, Queue};
 
-/// What systemd was told.
+/// The messages queued for a manager that does not read its socket take at most this many bytes; the kernel holds a few.
+const MOST: usize = 16 << 10;
+/// How long the end of the process waits for the manager to take the last message.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Notifies systemd. A manager that does not read its socket holds up a thread that does nothing else.
 pub(super) struct Service {
+    /// `None`: nobody asked to be notified.
+    manager: Option<Queue<String>>,
     /// It has been ready.
     ready: bool,
     /// It is waited for to say so again.
@@ -32,7 +40,17 @@ impl Service {
             let spawned = thread::Builder::new().name("watchdog".into()).spawn(watch);
             spawned.map_err(|error| Failure::no_thread("the watchdog", &error))?;
         }
-        Ok(Self { ready: false, reloading: false, status: String::new() })
+        let manager = std::env::var_os("NOTIFY_SOCKET").map(|_| Queue::<String>::new(MOST));
+        if let Some(queue) = manager.clone() {
+            let notify = move || loop {
+                if let Entry::Item(text) = queue.next() {
+                    send(&[NotifyState::Custom(&text)]);
+                }
+            };
+            let spawned = thread::Builder::new().name("systemd".into()).spawn(notify);
+            spawned.map_err(|error| Failure::no_thread("notifying systemd", &error))?;
+        }
+        Ok(Self { manager, ready: false, reloading: false, status: String::new() })
     }
 
     /// This is how things are. Ready is who has the first certificate; once ready, it stays so. The serving
@@ -41,7 +59,7 @@ impl Service {
         let is_news = if self.ready { self.reloading } else { ready };
         let status = (is_news || self.status != status).then(|| status.to_owned());
         let news = [is_news.then_some(NotifyState::Ready), status.as_deref().map(NotifyState::Status)];
-        send(&news.into_iter().flatten().collect::<Vec<_>>());
+        self.notify(&news.into_iter().flatten().collect::<Vec<_>>());
         self.ready |= ready;
         self.reloading = false;
         self.status = status.unwrap_or_else(|| std::mem::take(&mut self.status));
@@ -51,12 +69,24 @@ impl Service {
     pub(super) fn reloading(&mut self) {
         self.reloading = self.ready;
         if let (true, Ok(now)) = (self.ready, NotifyState::monotonic_usec_now()) {
-            send(&[NotifyState::Reloading, now]);
+            self.notify(&[NotifyState::Reloading, now]);
         }
     }
 
     pub(super) fn stopping(&self) {
-        send(&[NotifyState::Stopping]);
+        self.notify(&[NotifyState::Stopping]);
+        if let Some(manager) = &self.manager {
+            manager.finish_within(FAREWELL);
+        }
+    }
+
+    /// Queues one message.
+    fn notify(&self, news: &[NotifyState<'_>]) {
+        if let (Some(manager), false) = (&self.manager, news.is_empty()) {
+            let text = news.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+            let bytes = text.len();
+            manager.push(text, bytes);
+        }
     }
 }
 
@@ -75,7 +105,7 @@ fn feed_watchdog(pulse: &Pulse, interval: Duration) {
 }
 
 fn send(news: &[NotifyState<'_>]) {
-    if let (false, Err(error)) = (news.is_empty(), sd_notify::notify(news)) {
+    if let Err(error) = sd_notify::notify(news) {
         tracing::debug!("systemd could not be told: {error}");
     }
 }
