@@ -8,7 +8,8 @@ use rustls::ClientConnection;
 use zeroize::Zeroizing;
 
 use super::http::{self, HttpError, Part, Request, ResponseReader};
-use super::tls::{self, Presented};
+use super::tls;
+use super::trust::Presented;
 use super::tunnel::Tunnel;
 use crate::cluster::{Cluster, Identity};
 

@@ -2,7 +2,7 @@
 //! by a resumed session, and so that the server is judged by the driver's clock.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::UnixTime;
@@ -16,7 +16,7 @@ use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 
 use super::exchange::ExchangeError;
-use super::trust::Trusted;
+use super::trust::{Presented, Trusted};
 use crate::cluster::{Cluster, Identity};
 
 /// A client connection to `cluster` as `identity`, the server's certificate judged as of `now`.
@@ -29,15 +29,14 @@ pub(crate) fn connection(
     let settings = ClientConfig::builder_with_details(Arc::clone(&provider), Arc::new(FixedTime::new(now)))
         .with_safe_default_protocol_versions()
         .map_err(ExchangeError::setup)?;
+    let presented = Presented::default();
     let verifier: Arc<dyn ServerCertVerifier> = if cluster.insecure_skip_tls_verify() {
         Arc::new(TakenAtItsWord(provider))
     } else {
         let trust = cluster.trust().map_err(ExchangeError::Setup)?.ok_or(ExchangeError::NoRoots)?;
-        Arc::new(Trusted::new(&trust.roots, provider)?)
+        Arc::new(Trusted::new(&trust.roots, provider, presented.clone())?)
     };
-    let presented = Presented::default();
-    let verifier = Witness { verifier, presented: presented.clone() };
-    let settings = settings.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    let settings = settings.dangerous().with_custom_certificate_verifier(verifier);
     let mut settings = match identity.certificate() {
         None => settings.with_no_client_auth(),
         Some(credential) => settings.with_client_cert_resolver(Arc::new(Only(credential.certified_key()))),
@@ -47,61 +46,6 @@ pub(crate) fn connection(
     let name = ServerName::try_from(cluster.tls_server_name().to_owned()).map_err(ExchangeError::setup)?;
     let connection = ClientConnection::new(Arc::new(settings), name).map_err(ExchangeError::setup)?;
     Ok((connection, presented))
-}
-
-/// The chain that a server presented: rustls keeps none that it does not trust, and a message has to name it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Presented(Arc<OnceLock<Vec<CertificateDer<'static>>>>);
-
-impl Presented {
-    /// The leaf first; empty before the server has shown one.
-    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
-        self.0.get().map_or(&[], Vec::as_slice)
-    }
-}
-
-/// Notes what a server presents, and leaves the verdict to another verifier.
-#[derive(Debug)]
-struct Witness {
-    verifier: Arc<dyn ServerCertVerifier>,
-    presented: Presented,
-}
-
-impl ServerCertVerifier for Witness {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: TlsTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let chain = || [end_entity].into_iter().chain(intermediates).map(|der| der.clone().into_owned()).collect();
-        self.presented.0.get_or_init(chain);
-        self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
-    }
 }
 
 /// Presents one certificate whatever the server hints at: a server that will not have it must say so.

@@ -1,7 +1,7 @@
 //! Verifying a server's certificate: by a chain to one of the CAs, or as exactly the trusted certificate.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use perennial_pki::Roots;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -23,12 +23,29 @@ use super::exchange::ExchangeError;
 pub(super) struct Trusted {
     chains: Arc<WebPkiServerVerifier>,
     roots: Roots,
+    presented: Presented,
+}
+
+/// The chain that a server presented: rustls keeps none that it does not trust, and a message has to name it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Presented(Arc<OnceLock<Vec<CertificateDer<'static>>>>);
+
+impl Presented {
+    /// The leaf first; empty before the server has shown one.
+    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
+        self.0.get().map_or(&[], Vec::as_slice)
+    }
 }
 
 impl Trusted {
-    pub(super) fn new(roots: &Roots, provider: Arc<CryptoProvider>) -> Result<Self, ExchangeError> {
+    /// Notes in `presented` what it is shown.
+    pub(super) fn new(
+        roots: &Roots,
+        provider: Arc<CryptoProvider>,
+        presented: Presented,
+    ) -> Result<Self, ExchangeError> {
         let chains = WebPkiServerVerifier::builder_with_provider(roots.store(), provider).build();
-        Ok(Self { chains: chains.map_err(ExchangeError::setup)?, roots: roots.clone() })
+        Ok(Self { chains: chains.map_err(ExchangeError::setup)?, roots: roots.clone(), presented })
     }
 
     fn holds(&self, certificate: &CertificateDer<'_>) -> bool {
@@ -51,6 +68,8 @@ impl ServerCertVerifier for Trusted {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let chain = || [end_entity].into_iter().chain(intermediates).map(|der| der.clone().into_owned()).collect();
+        self.presented.0.get_or_init(chain);
         match self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             Err(_) if self.holds(end_entity) => as_itself(end_entity, server_name, now),
             done => done,
