@@ -3,6 +3,7 @@
 mod alike;
 mod checkpoint;
 mod view;
+mod write;
 
 use alloc::sync::Arc;
 use core::time::Duration;
@@ -19,6 +20,7 @@ use crate::setup::{Pending, Setup};
 use crate::state::Reason;
 use crate::template::Template;
 use crate::time::{Instant, Now, UnixTime, millis};
+use write::Write;
 
 /// Keeps one certificate fresh. A value: clone it, hash it, snapshot it, replay it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,27 +54,6 @@ pub struct RotationMachine {
 }
 
 const _: () = assert!(size_of::<RotationMachine>() <= 192);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Write {
-    id: RequestId,
-    again_at: Instant,
-    failures: u32,
-    /// It has been asked for, and not been answered.
-    out: bool,
-    /// True for the held certificate, false for the waiting one.
-    serve: bool,
-}
-
-impl Write {
-    const fn of_held(id: RequestId, now: Instant) -> Self {
-        Self { id, again_at: now, failures: 0, out: false, serve: true }
-    }
-
-    const fn of_waiting(id: RequestId, now: Instant) -> Self {
-        Self { serve: false, ..Self::of_held(id, now) }
-    }
-}
 
 impl RotationMachine {
     /// A machine that wants its first Tick at `now`. With a signer, a certificate whose common name differs from the
@@ -235,30 +216,6 @@ impl RotationMachine {
         true
     }
 
-    fn written(&mut self, id: RequestId, now: Now) -> bool {
-        let Some(write) = self.unwritten.take_if(|write| write.id == id) else { return false };
-        self.write_waiting_too(write, now);
-        true
-    }
-
-    /// After the held certificate, writes the waiting one too: whether that is durable is not recorded, and a second write
-    /// costs little.
-    fn write_waiting_too(&mut self, done: Write, now: Now) {
-        if done.serve && self.waiting.is_some() {
-            self.unwritten = Some(Write::of_waiting(self.take_id(), now.instant));
-        }
-    }
-
-    fn write_failed(&mut self, id: RequestId, now: Now) -> bool {
-        let Some(write) = self.unwritten.as_mut().filter(|write| write.id == id && write.out) else { return false };
-        write.out = false;
-        write.failures = write.failures.saturating_add(1);
-        let draw = mix(self.seed, id.get(), write.failures.into());
-        let wait = self.policy.write.wait(write.failures, Duration::ZERO, draw);
-        write.again_at = now.instant.after(at_least_a_millisecond(wait));
-        true
-    }
-
     /// The store now holds another certificate. A better one is adopted, one that is not valid yet waits, and a worse one is
     /// overwritten.
     fn replaced(&mut self, found: Option<Arc<Certificate>>, now: Now) -> bool {
@@ -382,18 +339,6 @@ impl RotationMachine {
     fn shorten_wait(&mut self, now: Now) {
         let left = self.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
         self.pace.shorten(&self.policy, left, now.instant);
-    }
-
-    /// A certificate that may be lost is written, again and again.
-    fn write(&mut self, now: Now, actions: &mut Actions) {
-        let Some(write) = &mut self.unwritten else { return };
-        let certificate = if write.serve { &self.certificate } else { &self.waiting };
-        if let Some(certificate) = certificate.as_ref().filter(|_| write.again_at <= now.instant) {
-            actions.write = Some((write.id, certificate.clone(), write.serve));
-            write.out = true;
-            // Only a lost answer lets this pass.
-            write.again_at = now.instant.after(self.policy.write.cap());
-        }
     }
 
     /// Nothing to ask for, or nobody to ask.
