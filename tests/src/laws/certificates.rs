@@ -173,14 +173,17 @@ pub fn every_issued_certificate_gets_written(trace: &Trace) -> Verdict {
             if live(before) == Some(*id) && record.after.waiting() == Some(certificate));
         ensure!(!waits || record.after.is_unwritten(), "{} at {} is not to be written", record.event, record.now);
     }
-    // What waits need not be written once nobody wants it.
-    let is_owed = |machine: &RotationMachine| {
-        let wanted = |waiting| machine.template().is_none_or(|template| template.satisfied_by(waiting));
+    let most = trace.policy.write.cap().max(trace.policy.write.longest()) + Duration::from_millis(1);
+    // A waiting certificate need not be written once another identity is wanted, or once its time is over.
+    let is_owed = |now: Now, machine: &RotationMachine| {
+        let wanted = |waiting: &Certificate| {
+            let satisfies = machine.template().is_none_or(|template| template.satisfied_by(waiting));
+            satisfies && !waiting.validity.expired(now.unix.after(most))
+        };
         let of_held = machine.checkpoint().unwritten.is_some_and(|write| write.serve);
         machine.is_unwritten() && (of_held || machine.waiting().is_some_and(|waiting| wanted(waiting)))
     };
-    for (now, machine) in trace.snapshots(SAMPLES).filter(|(_, machine)| is_owed(machine)) {
-        let most = trace.policy.write.cap().max(trace.policy.write.longest()) + Duration::from_millis(1);
+    for (now, machine) in trace.snapshots(SAMPLES).filter(|(now, machine)| is_owed(*now, machine)) {
         let mut soon = ticks(machine, now).take_while(|(at, _)| at.instant.since(now.instant) <= most);
         let writes = soon.any(|(_, actions)| { actions }.any(|action| matches!(action, Action::WriteCert { .. })));
         ensure!(writes, "within {most:?} after {now} nothing is written: {machine}");
