@@ -23,7 +23,7 @@ pub(crate) struct Observe {
     #[arg(long, value_name = "NAME", requires = "metrics_listen")]
     pub(crate) metrics_host: Vec<String>,
     /// Write every step of the rotation to this file, for `perennial replay`; the file contains no secrets. While it cannot
-    /// be written, steps are lost: the log says so, and the file counts them
+    /// be written, steps are lost: the log says so, and the file counts them. A file that is no journal is left alone
     #[arg(long, value_name = "FILE")]
     pub(crate) journal: Option<PathBuf>,
     /// How long the journal may become; then it is moved to FILE.1, in the place of the one before
