@@ -114,7 +114,7 @@ impl Embedded {
         }
     }
 
-    /// Whether nobody but a person approves this request.
+    /// True if only a person may approve this request.
     pub(crate) fn waits_for_a_person(&self, request: &CertificateSigningRequest) -> bool {
         self.server.with_api(|api, _| api.waits_for_a_person(request))
     }

@@ -206,7 +206,7 @@ pub(crate) fn sweep(path: &Path) {
             .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         let ours = || entry.metadata().is_ok_and(|found| found.is_file() && found.uid() == geteuid().as_raw());
         if pid.is_some_and(|pid| is_gone(pid) && ours()) {
-            // It is in nobody's way.
+            // A temporary file that cannot be removed does no harm.
             let _ = fs::remove_file(entry.path());
         }
     }

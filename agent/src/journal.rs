@@ -112,9 +112,9 @@ struct Writer {
     limit: u64,
     trouble: Trouble,
     file: Option<File>,
-    /// Where the last line ended.
+    /// Offset at which the last line ended, in bytes.
     end: u64,
-    /// What follows can be replayed from what is there.
+    /// The file holds a snapshot from which the next step can be replayed.
     begun: bool,
     /// As they were after their last steps.
     machines: BTreeMap<String, RotationMachine>,
@@ -363,7 +363,7 @@ mod tests {
             let actions = machine.handle(event.clone(), now);
             observer[which](&Step { now, event: &event, actions: &actions, before: &before, after: &machine });
         };
-        // Nobody writes: the disk does not answer.
+        // No thread takes from the queue, as if the disk did not answer.
         (0..100).for_each(|n| step(n % 2));
         let lost = journal.lost();
         assert!((50..100).contains(&lost), "{lost}");

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// What the first line of a journal begins with.
+/// Beginning of the first line of a journal.
 const BEGINNINGS: [&[u8]; 2] = [b"{\"begin\":{", b"{\"step\":{"];
 
 /// Opens the journal, or creates it (mode 0600), and locks it. A file with other text, a certificate or a kubeconfig named
@@ -17,7 +17,7 @@ const BEGINNINGS: [&[u8]; 2] = [b"{\"begin\":{", b"{\"step\":{"];
 /// If it is no journal, another process writes it, or the system refuses.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    // Without waiting for whoever reads a pipe.
+    // Non-blocking: the open of a pipe would wait for its reader.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = options.read(true).append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
     if !file.metadata()?.is_file() {
@@ -30,7 +30,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     }
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(io::Error::other("another process is writing it")),
-        // Where there are no locks, nobody can be kept out.
+        // A file system without locks cannot keep other processes out.
         Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
     }
 }
