@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_io::{Async, Timer};
 use perennial::Instant;
-use perennial_kubernetes::client::{Conversation, Input, Step};
+use perennial_rotation::{Conversation, Input, Step};
 use perennial_std::clock;
 use smol::future;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -12,8 +12,8 @@ use perennial_kubernetes::rotation::{Input, Record, Rotation};
 use perennial_pki::Credential;
 
 use crate::clock;
-use crate::directory::Directory;
 use crate::link::{Ending, Message};
+use perennial_rotation::Directory;
 
 /// A request waits this long for its record to become durable. A crash after that may leave a second request object:
 /// better than a certificate that expires while the disk does not answer.

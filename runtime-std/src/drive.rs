@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use event_listener::{Event, Listener as _};
-use perennial_kubernetes::client::{Conversation, Input, Step};
+use perennial_rotation::{Conversation, Input, Step};
 
 use crate::clock;
 

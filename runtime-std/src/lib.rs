@@ -75,8 +75,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod clock;
-mod directory;
 mod disk_worker;
 mod drive;
 mod files;
@@ -87,9 +85,10 @@ mod rotator;
 #[cfg(feature = "rustls")]
 pub mod tls;
 
-pub use directory::{Contents, Directory, DirectoryError, Distrust, Folder, Loaded, Stamp, Volume};
 pub use disk_worker::DiskWorker;
 pub use drive::{Cancel, drive};
 pub use files::{FileCredential, FileError};
 pub use handle::{Handle, Left, Rotated, Rotations};
+pub use perennial_rotation::clock;
+pub use perennial_rotation::{Contents, Directory, DirectoryError, Distrust, Folder, Loaded, Stamp, Volume};
 pub use rotator::Rotator;

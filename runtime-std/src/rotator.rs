@@ -10,11 +10,11 @@ use perennial_kubernetes::rotation::{Duty, Input, Observer, Record, Rotation, Si
 use perennial_pki::Credential;
 
 use crate::clock;
-use crate::directory::{Directory, DirectoryError};
 use crate::disk_worker::DiskWorker;
 use crate::drive::{Cancel, drive};
 use crate::handle::{Handle, Left};
 use crate::link::{Ending, Link, Message};
+use perennial_rotation::{Directory, DirectoryError};
 
 /// What is to be rotated, and how. Everything is optional: without a signer or a template, what the
 /// store holds is served as it is; without a store, a credential lives as long as the process.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use perennial::{Instant, Now};
 
-use super::conversation::{Conversation, Input, Step};
 use super::exchange::ExchangeError;
 use super::http::Request;
 use super::session::{Event, Limits, Response, Session};
 use crate::cluster::{Cluster, Identity};
+use perennial_rotation::{Conversation, Input, Step};
 
 /// A single request: its outcome is the answer, whatever its status, or the reason why there is none.
 pub struct Call {

@@ -18,7 +18,6 @@ use perennial::{Failure, Instant, Now};
 
 use super::ask::Ask;
 use super::backoff::Dice;
-use super::conversation::{Conversation, Input, Step};
 use super::csr_error::{CsrError, Said, Scene};
 use super::cursor::Cursor;
 use super::health::Health;
@@ -28,6 +27,7 @@ use super::session::{Event, Limits, Response, Session};
 use super::watch::Lines;
 use crate::cluster::{Cluster, Identity};
 use crate::objects::GROUP_PATH;
+use perennial_rotation::{Conversation, Input, Step};
 
 /// How often a request that was sent is sent again when no answer comes.
 const CREATE_ATTEMPTS: u32 = 3;

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use perennial::{Instant, Now};
 
-use super::conversation::{Input, Step};
 use super::exchange::{Exchange, ExchangeError};
 use super::head::Head;
 use super::health::{Health, ServerDate};
 use super::http::{Part, Request};
 use crate::cluster::{Cluster, Identity, Token, printable};
+use perennial_rotation::{Input, Step};
 
 /// A body that is not a stream may not be longer.
 const LONGEST_BODY: usize = 4 << 20;

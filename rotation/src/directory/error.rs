@@ -104,7 +104,7 @@ impl DirectoryError {
     }
 
     /// Logs what was found in a directory: an error if a person has to see to it.
-    pub(crate) fn log(&self) {
+    pub fn log(&self) {
         match self {
             Self::Untrusted { .. } | Self::Foreign { .. } | Self::MountPoint { .. } => tracing::error!("{self}"),
             _ => tracing::warn!("{self}"),

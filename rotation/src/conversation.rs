@@ -12,7 +12,7 @@ use perennial::{Instant, Now};
 /// use std::net::{TcpStream, ToSocketAddrs};
 /// use std::time::Duration;
 /// use perennial::{Instant, Now};
-/// use perennial_kubernetes::client::{Conversation, Input, Step};
+/// use perennial_rotation::{Conversation, Input, Step};
 ///
 /// fn drive<C: Conversation>(mut conversation: C, now: impl Fn() -> Now) -> C::Outcome {
 ///     let mut stream: Option<TcpStream> = None;

@@ -1,0 +1,14 @@
+//! One rotated certificate with its hands, for any signer and any runtime: no thread, no socket, no executor in here.
+//!
+//! - [`Conversation`]: what a signer's exchange asks of a runtime: connect, write, read, wait.
+//! - [`Directory`]: the credential directory, in kubelet's layout.
+//! - [`clock`]: both clocks of the machine.
+
+#![forbid(unsafe_code)]
+
+pub mod clock;
+mod conversation;
+mod directory;
+
+pub use conversation::{Conversation, Input, Step};
+pub use directory::{Contents, Directory, DirectoryError, Distrust, Folder, Loaded, Stamp, Volume};
