@@ -7,9 +7,9 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use perennial_kubernetes::cluster::{Identity, Token};
 use perennial_kubernetes::kubeconfig::{Credentials, Endpoint, Kubeconfig, KubeconfigError};
 use perennial_kubernetes::rotation::IdentitySource;
+use perennial_rotation::{Identity, Token};
 use perennial_std::clock;
 
 use crate::cli::Proxy;

@@ -6,8 +6,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use perennial_kubernetes::cluster::Identity;
 use perennial_kubernetes::rotation::{AskAs, IdentitySource, Signer};
+use perennial_rotation::Identity;
 
 /// A loop that waits for longer would be taken for one that hangs.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use perennial::Certificate;
 use perennial_kubernetes::client::{Call, ExchangeError, Limits, Request, Response};
-use perennial_kubernetes::cluster::{Cluster, Identity};
+use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Credential;
+use perennial_rotation::Identity;
 use perennial_std::{Cancel, drive};
 use serde_json::{Value, json};
 

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use perennial_kubernetes::client::{Call, Limits, Request};
-use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Roots;
+use perennial_rotation::{Identity, Token};
 use perennial_std::{Cancel, drive};
 use rustix::process::Signal;
 use serde_json::Value;

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial_kubernetes::client::{Call, Limits, Request};
-use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::rotation::Record;
 use perennial_pki::Roots;
+use perennial_rotation::{Identity, Token};
 use perennial_std::{Cancel, drive};
 use rustix::process::Signal;
 use support::{Ca, Process, Signer, files, get, key_lines, perennial, run_arguments};

@@ -1,14 +1,12 @@
-//! Which API server to talk to, and as whom.
+//! Which API server to talk to.
 
 mod proxy;
 mod trust;
 
 use std::fmt;
-use std::sync::Arc;
 
-use perennial_pki::{Credential, Roots};
+use perennial_pki::Roots;
 use rustls::pki_types::ServerName;
-use zeroize::Zeroizing;
 
 pub(crate) use perennial::printable;
 pub use proxy::Proxy;
@@ -248,7 +246,7 @@ fn v6(text: &str) -> Option<String> {
     (!zone.is_empty() && zone.bytes().all(fits)).then(|| format!("{ip}%{zone}"))
 }
 
-/// Why a cluster or token cannot be used as written.
+/// Why a cluster cannot be used as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClusterError {
@@ -263,8 +261,6 @@ pub enum ClusterError {
     ServerName(String),
     /// The proxy is of no use. Its URL, which may hold a password, is not shown.
     Proxy(&'static str),
-    /// The bearer token is empty or holds characters no token has. The token is not shown.
-    Token,
 }
 
 impl fmt::Display for ClusterError {
@@ -273,100 +269,11 @@ impl fmt::Display for ClusterError {
             Self::Url { url, why } => write!(f, "server URL \"{url}\" cannot be used: {why}"),
             Self::ServerName(name) => write!(f, "tls-server-name \"{name}\" is neither a DNS name nor an IP address"),
             Self::Proxy(why) => write!(f, "proxy-url cannot be used: {why}"),
-            Self::Token => {
-                f.write_str("the bearer token is empty or holds spaces, line breaks or other characters no token has")
-            }
         }
     }
 }
 
 impl std::error::Error for ClusterError {}
-
-/// A bearer token. Wiped on drop, never shown.
-#[derive(Clone)]
-pub struct Token(Zeroizing<String>);
-
-impl Token {
-    /// A token, as files hold it: white space around it does not count.
-    ///
-    /// # Errors
-    /// [`ClusterError::Token`] if what is left is empty or not visible ASCII.
-    pub fn new(text: &str) -> Result<Self, ClusterError> {
-        let text = text.trim();
-        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(ClusterError::Token);
-        }
-        Ok(Self(Zeroizing::new(text.to_owned())))
-    }
-
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
-
-/// As whom to ask.
-#[derive(Clone)]
-pub enum Identity {
-    /// As nobody in particular (`system:anonymous`).
-    Anonymous,
-    /// With a bearer token, for example a bootstrap token.
-    Token(Token),
-    /// With a client certificate.
-    Certificate(Arc<Credential>),
-    /// Authenticates with both, as client-go does: the certificate in TLS, the token in each request. An API server uses
-    /// the certificate if it trusts the certificate's CA.
-    CertificateAndToken(Arc<Credential>, Token),
-}
-
-impl Identity {
-    /// The certificate that is shown in TLS.
-    pub const fn certificate(&self) -> Option<&Arc<Credential>> {
-        match self {
-            Self::Certificate(credential) | Self::CertificateAndToken(credential, _) => Some(credential),
-            Self::Anonymous | Self::Token(_) => None,
-        }
-    }
-
-    /// The bearer token that is sent with each request.
-    pub(crate) const fn token(&self) -> Option<&Token> {
-        match self {
-            Self::Token(token) | Self::CertificateAndToken(_, token) => Some(token),
-            Self::Anonymous | Self::Certificate(_) => None,
-        }
-    }
-
-    /// For people: what the server was shown.
-    pub(crate) const fn describe(&self) -> &'static str {
-        match self {
-            Self::Anonymous => "no credential",
-            Self::Token(_) => "a bearer token",
-            Self::Certificate(_) => "a client certificate",
-            Self::CertificateAndToken(..) => "a client certificate and a bearer token",
-        }
-    }
-}
-
-/// The kind of credential and, for a certificate, which one; never a secret.
-impl fmt::Debug for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Anonymous => f.write_str("Anonymous"),
-            Self::Token(token) => token.fmt(f),
-            Self::Certificate(credential) => {
-                write!(f, "Certificate({})", credential.chain().certificate().fingerprint)
-            }
-            Self::CertificateAndToken(credential, token) => {
-                write!(f, "CertificateAndToken({}, {token:?})", credential.chain().certificate().fingerprint)
-            }
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -435,14 +342,5 @@ mod tests {
     #[test]
     fn a_url_with_credentials_is_refused_without_repeating_them() {
         assert!(!Cluster::from_url("https://user:secret@api.example").unwrap_err().to_string().contains("secret"));
-    }
-
-    #[test]
-    fn a_token_is_one_word_and_not_shown() {
-        assert_eq!(Token::new("\tabc.def\n").unwrap().reveal(), "abc.def");
-        assert_eq!(format!("{:?}", Token::new("abc.def").unwrap()), "Token(…)");
-        for text in ["", " \n", "two words", "line\r\nbreak", "schlüssel"] {
-            assert!(Token::new(text).is_err(), "{text:?}");
-        }
     }
 }

@@ -23,7 +23,7 @@ use perennial::{
 use perennial_pki::{Chain, Credential, KeyPair, certificate_request};
 
 use crate::client::{Ask, CsrError, Health, Issuance, Issued, Limits, Progress, ServerDate, csr_name};
-use crate::cluster::Identity;
+use perennial_rotation::Identity;
 
 pub use clock::ClockOffset;
 use memory::Memory;

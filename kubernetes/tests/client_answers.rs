@@ -8,7 +8,8 @@ use std::time::Duration;
 use client_support::*;
 use perennial::{Failure, UnixTime};
 use perennial_kubernetes::client::{Call, Limits, Request};
-use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+use perennial_kubernetes::cluster::Cluster;
+use perennial_rotation::{Identity, Token};
 
 const SECRET: &str = "abcdef.0123456789abcdef";
 

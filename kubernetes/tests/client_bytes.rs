@@ -7,7 +7,7 @@ use std::time::Duration;
 use client_support::*;
 use perennial::Failure;
 use perennial_kubernetes::client::{Call, CsrError, ExchangeError, Issued, Limits, Request};
-use perennial_kubernetes::cluster::Identity;
+use perennial_rotation::Identity;
 use proptest::collection::vec;
 use proptest::prelude::*;
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 use client_support::*;
 use perennial::Failure;
 use perennial_kubernetes::client::{Call, CsrError, ExchangeError, Issuance, Limits, Request};
-use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Roots;
+use perennial_rotation::{Identity, Token};
 
 fn mentions(error: &CsrError, parts: &[&str]) {
     for part in parts {

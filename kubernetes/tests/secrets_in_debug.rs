@@ -10,10 +10,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use perennial::{Instant, Now, Policy, Template};
 use perennial_kubernetes::client::{Call, Limits, Request};
-use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubeconfig::Kubeconfig;
 use perennial_kubernetes::rotation::{Duty, Input, Rotation, Signer, Start};
 use perennial_kubernetes::server::{self, Api, ApiRequest, Authority, Method, Options, Random, Tls};
+use perennial_rotation::{Identity, Token};
 use server_support::{DAY, NOW, TOKEN, YEAR};
 use zeroize::Zeroizing;
 

@@ -2,6 +2,7 @@
 //!
 //! - [`Conversation`]: what a signer's exchange asks of a runtime: connect, write, read, wait.
 //! - [`Directory`]: the credential directory, in kubelet's layout.
+//! - [`Identity`], [`Token`]: the credential that a request for a certificate shows.
 //! - [`clock`]: both clocks of the machine.
 
 #![forbid(unsafe_code)]
@@ -9,6 +10,8 @@
 pub mod clock;
 mod conversation;
 mod directory;
+mod identity;
 
 pub use conversation::{Conversation, Input, Step};
 pub use directory::{Contents, Directory, DirectoryError, Distrust, Folder, Loaded, Stamp, Volume};
+pub use identity::{Identity, InvalidToken, Token};

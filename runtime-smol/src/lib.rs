@@ -3,11 +3,12 @@
 //! ```no_run
 //! use std::sync::Arc;
 //! use perennial::Template;
-//! use perennial_kubernetes::cluster::{Cluster, Identity};
+//! use perennial_kubernetes::cluster::Cluster;
+//! use perennial_rotation::Identity;
 //! use perennial_kubernetes::rotation::Signer;
 //! use perennial_smol::{Directory, Rotator};
 //!
-//! # use perennial_kubernetes::cluster::Token;
+//! # use perennial_rotation::Token;
 //! # use perennial_pki::Roots;
 //! # fn example(roots: Roots, token: Token) -> Result<(), Box<dyn std::error::Error>> {
 //! let cluster = Arc::new(Cluster::from_url("https://10.0.0.1:6443")?.with_roots(roots));

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::thread;
 
 use perennial::Template;
-use perennial_kubernetes::cluster::{Cluster, Identity};
+use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::rotation::Signer;
 use perennial_kubernetes::server::{Approval, Options, ServingApproval};
 use perennial_pki::{Credential, Interim, provider, sha256};
+use perennial_rotation::Identity;
 use perennial_std::tls::{ClientCert, ClientConfigs, ServerCert};
 use perennial_std::{Handle, clock};
 use rustls::client::danger::ServerCertVerifier;

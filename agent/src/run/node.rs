@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use perennial::{Failure as Reason, Template};
-use perennial_kubernetes::cluster::Identity;
 use perennial_kubernetes::rotation::{IdentitySource, Observer, Step};
 use perennial_pki::Credential;
+use perennial_rotation::Identity;
 use perennial_std::Handle;
 
 use crate::kubeconfigs;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use perennial_kubernetes::addresses::Addresses;
 use perennial_kubernetes::client::{Call, ExchangeError, Limits, Request};
-use perennial_kubernetes::cluster::{Cluster, Identity};
+use perennial_kubernetes::cluster::Cluster;
+use perennial_rotation::Identity;
 use perennial_std::{Cancel, drive};
 
 use super::node::{self, Node};

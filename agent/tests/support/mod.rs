@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 
 use perennial::UnixTime;
 use perennial_kubernetes::client::{Call, Limits, Request};
-use perennial_kubernetes::cluster::{Cluster, Identity};
+use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubeconfig::{Credentials, Kubeconfig};
 use perennial_kubernetes::server::{Authority, Random};
 use perennial_pki::{Credential, Roots};
+use perennial_rotation::Identity;
 use perennial_std::{Cancel, clock, drive};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};

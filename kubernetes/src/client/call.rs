@@ -8,7 +8,8 @@ use perennial::{Instant, Now};
 use super::exchange::ExchangeError;
 use super::http::Request;
 use super::session::{Event, Limits, Response, Session};
-use crate::cluster::{Cluster, Identity};
+use crate::cluster::Cluster;
+use perennial_rotation::Identity;
 use perennial_rotation::{Conversation, Input, Step};
 
 /// A single request: its outcome is the answer, whatever its status, or the reason why there is none.

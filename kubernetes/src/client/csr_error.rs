@@ -9,8 +9,9 @@ use serde::Deserialize;
 use super::exchange::ExchangeError;
 use super::health::Health;
 use super::session::Response;
-use crate::cluster::{Cluster, Identity, printable};
+use crate::cluster::{Cluster, printable};
 use crate::objects::Status;
+use perennial_rotation::Identity;
 
 /// A submission that came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]

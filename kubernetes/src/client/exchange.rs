@@ -11,7 +11,8 @@ use super::http::{self, HttpError, Part, Request, ResponseReader};
 use super::tls;
 use super::trust::Presented;
 use super::tunnel::Tunnel;
-use crate::cluster::{Cluster, Identity};
+use crate::cluster::Cluster;
+use perennial_rotation::Identity;
 
 /// A connection to an API server.
 pub(crate) struct Exchange {

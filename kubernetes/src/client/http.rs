@@ -8,7 +8,8 @@ use ureq_proto::http;
 use zeroize::Zeroizing;
 
 use super::head::{self, Head};
-use crate::cluster::{Cluster, Token};
+use crate::cluster::Cluster;
+use perennial_rotation::Token;
 
 /// A body is looked at in windows of this many bytes; what frames a chunk (size line, trailer) must fit in one.
 const WINDOW: usize = 8 << 10;

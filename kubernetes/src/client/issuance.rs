@@ -25,8 +25,9 @@ use super::http::Request;
 use super::progress::{Issued, Progress};
 use super::session::{Event, Limits, Response, Session};
 use super::watch::Lines;
-use crate::cluster::{Cluster, Identity};
+use crate::cluster::Cluster;
 use crate::objects::GROUP_PATH;
+use perennial_rotation::Identity;
 use perennial_rotation::{Conversation, Input, Step};
 
 /// How often a request that was sent is sent again when no answer comes.

@@ -9,7 +9,8 @@ use super::exchange::{Exchange, ExchangeError};
 use super::head::Head;
 use super::health::{Health, ServerDate};
 use super::http::{Part, Request};
-use crate::cluster::{Cluster, Identity, Token, printable};
+use crate::cluster::{Cluster, printable};
+use perennial_rotation::{Identity, Token};
 use perennial_rotation::{Input, Step};
 
 /// A body that is not a stream may not be longer.

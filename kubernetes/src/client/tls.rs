@@ -17,7 +17,8 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureSch
 
 use super::exchange::ExchangeError;
 use super::trust::{Presented, Trusted};
-use crate::cluster::{Cluster, Identity};
+use crate::cluster::Cluster;
+use perennial_rotation::Identity;
 
 /// A client connection to `cluster` as `identity`, the server's certificate judged as of `now`.
 pub(crate) fn connection(

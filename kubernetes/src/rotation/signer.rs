@@ -7,8 +7,9 @@ use std::time::Duration;
 use perennial_pki::{KeyAlgorithm, Roots, Usage};
 
 use crate::client::Limits;
-use crate::cluster::{Cluster, Identity};
+use crate::cluster::Cluster;
 use crate::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
+use perennial_rotation::Identity;
 
 /// Gives the identity to ask with, looked up anew for each request: a token file may have changed.
 /// It is called on the loop, which stands still meanwhile: read a file, but do not go to the network.

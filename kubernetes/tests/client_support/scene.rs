@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use perennial::Template;
 use perennial_kubernetes::client::{Ask, CsrError, Issuance, Issued, Limits, csr_name};
-use perennial_kubernetes::cluster::{Cluster, Identity};
+use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
 use perennial_pki::{KeyAlgorithm, KeyPair, Usage, certificate_request};
+use perennial_rotation::Identity;
 
 use super::{Asked, Ca, Reply, SIGNER, World};
 

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use perennial::{Instant, Now, Policy, RequestId, Template, UnixTime};
 use perennial_kubernetes::client::{Ask, Conversation, CsrError, Input, Issuance, Issued, Limits, Step, csr_name};
-use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, ObjectMeta};
 use perennial_kubernetes::rotation::{self, AskAs, Duty, Rotation, Signer, Start};
 use perennial_kubernetes::server::{
     self, Answer, Api, ApiRequest, Authority, Break, Method, Options, Random, Session, Tls, faults::Plan,
 };
 use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, Usage, certificate_request};
+use perennial_rotation::{Identity, Token};
 use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;
 use rustls::time_provider::TimeProvider;

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use perennial::{Failure, Instant, Now, Policy, RequestId, Template, UnixTime};
 use perennial_kubernetes::client::{Conversation, CsrError, Input, Issuance, Issued, Step};
-use perennial_kubernetes::cluster::{Cluster, Identity, Token};
+use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::rotation::{self, AskAs, Duty, Rotation, Signer, Start};
 use perennial_kubernetes::server::{
     self, Api, Authority, Break, Options, Random, ServingApproval, Session, Tls, faults::Plan,
 };
 use perennial_pki::{Credential, Usage};
+use perennial_rotation::{Identity, Token};
 use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;
 use rustls::time_provider::TimeProvider;
