@@ -6,6 +6,7 @@ mod lock;
 mod look;
 mod record;
 mod settle;
+mod stored;
 mod volume;
 
 use std::io::ErrorKind;
@@ -18,6 +19,8 @@ use perennial_pki::{Credential, PemError};
 
 use disk::Disk;
 use look::Look;
+
+use crate::store::waiting_beside;
 
 pub use error::DirectoryError;
 pub use volume::{Contents, Distrust, Folder, Stamp, Volume};
@@ -350,7 +353,9 @@ impl Directory {
         let credential = taken.map(|(source, credential)| (credential, file(&source)));
         let (foreign, mut problems) = look.into_findings();
         problems.extend(expired.into_iter().chain(flaws));
-        let waiting = credential.as_ref().and_then(|(held, _)| self.waiting_beside(held, folder, listing, now));
+        let waiting = credential.as_ref().and_then(|(held, _)| {
+            waiting_beside(held, self.dated(folder, listing).map(|(_, other)| Arc::new(other)), now)
+        });
         (Loaded { credential, foreign, waiting, in_use, problems }, plan)
     }
 
@@ -372,26 +377,6 @@ impl Directory {
         let unserved = credential.chain().why_not_served();
         flaws.extend(unserved.map(|why| DirectoryError::Unserved { path: self.path.join(certificate), why }));
         flaws
-    }
-
-    /// The newest dated pair that is not valid yet, if the pair in use is valid.
-    fn waiting_beside(
-        &self,
-        held: &Credential,
-        folder: &dyn Folder,
-        listing: &Listing,
-        now: UnixTime,
-    ) -> Option<Arc<Credential>> {
-        let held = held.chain().certificate();
-        let begins = |credential: &Credential| credential.chain().certificate().validity.not_before();
-        if held.validity.not_before() > now || held.validity.expired(now) {
-            return None;
-        }
-        let dated = self.dated(folder, listing).map(|(_, credential)| credential);
-        let waiting = dated.filter(|credential| {
-            begins(credential) > now && credential.chain().certificate().common_name == held.common_name
-        });
-        waiting.max_by_key(begins).map(Arc::new)
     }
 
     fn carry_out(&self, folder: &dyn Folder, plan: &Plan, contents: &[u8]) -> Result<(), DirectoryError> {

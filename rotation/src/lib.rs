@@ -1,6 +1,7 @@
 //! One rotated certificate with its hands, for any signer and any runtime: no thread, no socket, no executor in here.
 //!
 //! - [`Conversation`]: what a signer's exchange asks of a runtime: connect, write, read, wait.
+//! - [`Store`]: where a rotation keeps its credential; [`Directory`] and [`Memory`] are stores.
 //! - [`Directory`]: the credential directory, in kubelet's layout.
 //! - [`Identity`], [`Token`]: the credential that a request for a certificate shows.
 //! - [`clock`]: both clocks of the machine.
@@ -11,7 +12,9 @@ pub mod clock;
 mod conversation;
 mod directory;
 mod identity;
+mod store;
 
 pub use conversation::{Conversation, Input, Step};
 pub use directory::{Contents, Directory, DirectoryError, Distrust, Folder, Loaded, Stamp, Volume};
 pub use identity::{Identity, InvalidToken, Token};
+pub use store::{LoadRequest, Memory, Store, StoreError, Stored};

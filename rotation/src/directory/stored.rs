@@ -1,0 +1,47 @@
+//! The directory as the store of a rotation.
+
+use std::sync::Arc;
+
+use perennial::UnixTime;
+use perennial_pki::Credential;
+use zeroize::Zeroizing;
+
+use super::{Directory, DirectoryError};
+use crate::store::{LoadRequest, Store, StoreError, Stored};
+
+/// With a signer, a start waits until a pair that cannot be read stays as it is, since another program may be writing it,
+/// and repairs what no other program can be using ([`Directory::recover_of`]). Without one, nothing in the directory changes.
+impl Store for Directory {
+    fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
+        let LoadRequest { common_name, has_signer, now } = *request;
+        let loaded = if has_signer {
+            // Waits: the pair that is found is the one after the repairs.
+            let _ = self.load_settled(common_name, now)?;
+            self.recover_of(common_name, now)?
+        } else {
+            self.load_of(common_name, now)?
+        };
+        loaded.problems.iter().for_each(DirectoryError::log);
+        Ok(Stored {
+            credential: loaded.credential.map(|(credential, _)| credential).or(loaded.foreign),
+            waiting: loaded.waiting,
+            is_misplaced: has_signer && !loaded.in_use,
+        })
+    }
+
+    fn write(&self, credential: &Arc<Credential>, serve: bool, now: UnixTime) -> Result<(), StoreError> {
+        Ok(if serve { self.write(credential, now) } else { self.write_ahead(credential, now) }?)
+    }
+
+    fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        match self.recall() {
+            // Logged with the other problems of the directory.
+            Err(DirectoryError::Untrusted { .. }) => Ok(None),
+            recalled => Ok(recalled?),
+        }
+    }
+
+    fn remember(&self, record: &[u8]) -> Result<(), StoreError> {
+        Ok(self.remember(record)?)
+    }
+}

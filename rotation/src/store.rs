@@ -1,0 +1,240 @@
+//! Where a rotation keeps its credential and the record of its last request.
+
+use std::error::Error;
+use std::fmt::{self, Debug};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use perennial::store::{Found, Layout};
+use perennial::{Certificate, UnixTime};
+use perennial_pki::Credential;
+use zeroize::Zeroizing;
+
+/// Error of a [`Store`], shown to people as it is. Name the place and what to do about it.
+pub type StoreError = Box<dyn Error + Send + Sync>;
+
+/// Where a rotation keeps its credential, and the record that lets a restart continue the last request.
+///
+/// A runtime calls a store from one thread at a time, off its loop, so the methods may block. What is returned as done is
+/// durable. Both halves are secret: the record holds the key of the pending request.
+pub trait Store: Debug + Send + Sync {
+    /// Reads the credential to start from. A store logs problems that keep it from nothing.
+    ///
+    /// # Errors
+    /// The store cannot be read. The rotation does not start.
+    fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError>;
+
+    /// Stores a credential. With `serve` the credential takes the place of the current one; without, it is not valid yet
+    /// and is stored beside the current one, until it is written once more with `serve`.
+    ///
+    /// # Errors
+    /// The credential is not durable. The one before is. The rotation serves the new one from memory and tries again.
+    fn write(&self, credential: &Arc<Credential>, serve: bool, now: UnixTime) -> Result<(), StoreError>;
+
+    /// Reads the record that was last given to [`remember`](Self::remember); `None` if there is none.
+    ///
+    /// # Errors
+    /// The record cannot be read. It is left in place, and the next request is a new one.
+    fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError>;
+
+    /// Replaces the record.
+    ///
+    /// # Errors
+    /// The new record is not durable. The request leaves all the same, and the rotation tries again.
+    fn remember(&self, record: &[u8]) -> Result<(), StoreError>;
+
+    /// True if calls return at once, so that a runtime need not leave its loop to make them.
+    fn is_instant(&self) -> bool {
+        false
+    }
+}
+
+/// What a start wants to know from a store.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadRequest<'a> {
+    /// The common name of the wanted credential, if it is known.
+    pub common_name: Option<&'a str>,
+    /// True if the rotation has a signer. If false, another program owns the store: change nothing in it.
+    pub has_signer: bool,
+    /// The time by the wall clock.
+    pub now: UnixTime,
+}
+
+/// What a store holds.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// The credential to start from, valid or not. One for another common name than the wanted one is reported, not used.
+    pub credential: Option<Arc<Credential>>,
+    /// The successor of `credential`, not valid yet.
+    pub waiting: Option<Arc<Credential>>,
+    /// True if programs that read the store do not find `credential` where they look: a new one is requested at once.
+    pub is_misplaced: bool,
+}
+
+impl Stored {
+    /// Chooses from all credentials of a store by the rule of the credential directory: the one that is valid longest, else
+    /// the one that was valid last. The latest one that is not valid yet waits beside a valid one.
+    pub fn best_of(mut all: Vec<Arc<Credential>>, request: &LoadRequest<'_>) -> Self {
+        let is_wanted = |held: &Arc<Credential>| request.common_name.is_none_or(|name| facts(held).common_name == name);
+        // If all are for other names, the rotation reports one of them.
+        if all.iter().any(is_wanted) {
+            all.retain(is_wanted);
+        }
+        let found = all.iter().map(|held| facts(held));
+        let found = found.map(|held| Found { in_use: false, common_name: &held.common_name, validity: held.validity });
+        let best = Layout::best(&found.collect::<Vec<_>>(), &[], request.now).map(|best| all[best].clone());
+        let waiting = best.as_ref().and_then(|best| waiting_beside(best, all, request.now));
+        Self { credential: best, waiting, is_misplaced: false }
+    }
+}
+
+/// The latest of `others` that is not valid yet, if the credential held is valid and has the same common name.
+pub(crate) fn waiting_beside(
+    held: &Credential,
+    others: impl IntoIterator<Item = Arc<Credential>>,
+    now: UnixTime,
+) -> Option<Arc<Credential>> {
+    let held = facts(held);
+    if held.validity.not_before() > now || held.validity.expired(now) {
+        return None;
+    }
+    let begins = |other: &Arc<Credential>| facts(other).validity.not_before();
+    let waiting =
+        others.into_iter().filter(|other| begins(other) > now && facts(other).common_name == held.common_name);
+    waiting.max_by_key(begins)
+}
+
+fn facts(credential: &Credential) -> &Certificate {
+    credential.chain().certificate()
+}
+
+/// Keeps everything until the process ends: the store of a rotation that is given none. Clones share their contents.
+#[derive(Clone, Debug, Default)]
+pub struct Memory(Arc<Mutex<Held>>);
+
+#[derive(Default)]
+struct Held {
+    current: Option<Arc<Credential>>,
+    waiting: Option<Arc<Credential>>,
+    record: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// Shows no record: it holds a key.
+impl Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { current, waiting, record } = self;
+        let mut shown = f.debug_struct("Held");
+        shown.field("current", current).field("waiting", waiting);
+        shown.field("has_record", &record.is_some()).finish()
+    }
+}
+
+impl Memory {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for Memory {
+    fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
+        let held = self.held();
+        Ok(Stored::best_of(held.current.iter().chain(&held.waiting).cloned().collect(), request))
+    }
+
+    fn write(&self, credential: &Arc<Credential>, serve: bool, _now: UnixTime) -> Result<(), StoreError> {
+        let mut held = self.held();
+        if serve {
+            (held.current, held.waiting) = (Some(credential.clone()), None);
+        } else {
+            held.waiting = Some(credential.clone());
+        }
+        Ok(())
+    }
+
+    fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        Ok(self.held().record.clone())
+    }
+
+    fn remember(&self, record: &[u8]) -> Result<(), StoreError> {
+        self.held().record = Some(Zeroizing::new(record.to_vec()));
+        Ok(())
+    }
+
+    fn is_instant(&self) -> bool {
+        true
+    }
+}
+
+impl<S: Store + ?Sized> Store for Arc<S> {
+    fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
+        (**self).load(request)
+    }
+
+    fn write(&self, credential: &Arc<Credential>, serve: bool, now: UnixTime) -> Result<(), StoreError> {
+        (**self).write(credential, serve, now)
+    }
+
+    fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        (**self).recall()
+    }
+
+    fn remember(&self, record: &[u8]) -> Result<(), StoreError> {
+        (**self).remember(record)
+    }
+
+    fn is_instant(&self) -> bool {
+        (**self).is_instant()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use perennial::Template;
+    use perennial_pki::interim;
+
+    use super::*;
+
+    const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn credential(common_name: &str, at: UnixTime) -> Arc<Credential> {
+        Arc::new(interim(&Template::new(common_name), at).unwrap())
+    }
+
+    fn load(store: &dyn Store, common_name: Option<&str>) -> [Option<Arc<str>>; 2] {
+        let stored = store.load(&LoadRequest { common_name, has_signer: true, now: NOW }).unwrap();
+        let name = |held: Arc<Credential>| {
+            let facts = facts(&held);
+            let begins = facts.validity.not_before() > NOW;
+            format!("{}{}", facts.common_name, if begins { " later" } else { "" }).into()
+        };
+        [stored.credential.map(name), stored.waiting.map(name)]
+    }
+
+    #[test]
+    fn memory_returns_the_waiting_pair_until_it_is_served() {
+        let memory = Memory::default();
+        assert_eq!(load(&memory, Some("a")), [None, None]);
+        let (held, next) = (credential("a", NOW), credential("a", NOW.after(DAY)));
+        memory.write(&held, true, NOW).unwrap();
+        memory.write(&next, false, NOW).unwrap();
+        assert_eq!(load(&memory, Some("a")), [Some("a".into()), Some("a later".into())]);
+        memory.write(&next, true, NOW).unwrap();
+        assert_eq!(load(&memory.clone(), Some("a")), [Some("a later".into()), None]);
+    }
+
+    #[test]
+    fn best_of_prefers_the_wanted_name_and_then_valid_ones() {
+        let wanted = LoadRequest { common_name: Some("a"), has_signer: true, now: NOW };
+        let [expired, valid, other] =
+            [credential("a", NOW.before(30 * DAY)), credential("a", NOW), credential("b", NOW)];
+        let best =
+            |all: &[&Arc<Credential>]| Stored::best_of(all.iter().copied().cloned().collect(), &wanted).credential;
+        let is = |found: Option<Arc<Credential>>, wanted: &Arc<Credential>| Arc::ptr_eq(&found.unwrap(), wanted);
+        assert!(is(best(&[&other, &expired, &valid]), &valid));
+        assert!(is(best(&[&other, &expired]), &expired));
+        assert!(is(best(&[&other]), &other), "reported by the rotation");
+        assert!(best(&[]).is_none());
+    }
+}
