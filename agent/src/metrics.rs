@@ -155,9 +155,9 @@ mod tests {
     use std::time::Duration;
 
     use perennial::{RotationMachine, Setup, Template};
-    use perennial_kubernetes::client::{Answer as Said, Health};
     use perennial_kubernetes::rotation::Snapshot;
     use perennial_pki::interim;
+    use perennial_rotation::{Answer as Said, Health};
     use perennial_std::link::Link;
 
     use super::*;

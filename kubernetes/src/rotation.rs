@@ -22,8 +22,9 @@ use perennial::{
 };
 use perennial_pki::{Chain, Credential, KeyPair, certificate_request};
 
-use crate::client::{Ask, CsrError, Health, Issuance, Issued, Limits, Progress, ServerDate, csr_name};
+use crate::client::{Ask, Issuance, Limits, csr_name};
 use perennial_rotation::Identity;
+use perennial_rotation::{Health, Issued, Progress, ServerDate, SignError};
 
 pub use clock::ClockOffset;
 use memory::Memory;
@@ -439,7 +440,7 @@ impl Rotation {
     fn finished(
         &mut self,
         asking: Asking,
-        result: Result<Issued, CsrError>,
+        result: Result<Issued, SignError>,
         candidate: &mut Option<Arc<Credential>>,
     ) -> VecDeque<Event> {
         let id = asking.id;

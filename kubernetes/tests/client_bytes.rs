@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use client_support::*;
 use perennial::Failure;
-use perennial_kubernetes::client::{Call, CsrError, ExchangeError, Issued, Limits, Request};
+use perennial_kubernetes::client::{Call, ExchangeError, Limits, Request};
 use perennial_rotation::Identity;
+use perennial_rotation::{Issued, SignError};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 /// What a submission came to, comparably.
-fn summary(outcome: Result<Issued, CsrError>, world: &World<'_>) -> (Result<u32, CsrError>, Vec<String>, Duration) {
+fn summary(outcome: Result<Issued, SignError>, world: &World<'_>) -> (Result<u32, SignError>, Vec<String>, Duration) {
     (outcome.map(|issued| issued.requests), world.lines(), world.elapsed())
 }
 

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use client_support::*;
 use perennial::Failure;
-use perennial_kubernetes::client::{Call, CsrError, ExchangeError, Issuance, Limits, Request};
+use perennial_kubernetes::client::{Call, ExchangeError, Issuance, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Roots;
+use perennial_rotation::SignError;
 use perennial_rotation::{Identity, Token};
 
-fn mentions(error: &CsrError, parts: &[&str]) {
+fn mentions(error: &SignError, parts: &[&str]) {
     for part in parts {
         assert!(error.message.contains(part), "\"{error}\" does not mention \"{part}\"");
     }

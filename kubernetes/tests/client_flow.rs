@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use client_support::*;
 use perennial::{Failure, Now, Template};
-use perennial_kubernetes::client::{Conversation, CsrError, Input, Issuance, Progress, Step};
+use perennial_kubernetes::client::{Conversation, Input, Issuance, Step};
 use perennial_kubernetes::objects::CertificateSigningRequest;
 use perennial_pki::{KeyAlgorithm, KeyPair, certificate_request};
+use perennial_rotation::{Progress, SignError};
 
 #[test]
 fn all_going_well_it_takes_two_requests_on_one_connection() {
@@ -148,7 +149,7 @@ fn a_name_taken_by_our_denied_or_failed_request_repeats_the_verdict() {
 }
 
 /// What comes of a watch that sends this.
-fn watching(scene: &Scene, stream: &Reply) -> CsrError {
+fn watching(scene: &Scene, stream: &Reply) -> SignError {
     scene.error(|asked| match (asked.is_post(), asked.is_watch()) {
         (true, _) => Reply::object(201, &scene.object(&[])),
         (_, true) => stream.clone(),

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use client_support::{Ca, EPOCH, Scene};
 use perennial::{Instant, Now, Policy, RequestId, Template, UnixTime};
-use perennial_kubernetes::client::{Answer, Health, Issued, Progress, ServerDate};
 use perennial_kubernetes::rotation::{AskAs, Duty, Input, Rotation, Signer, Start};
 use perennial_pki::Chain;
 use perennial_rotation::Identity;
+use perennial_rotation::{Answer, Health, Issued, Progress, ServerDate};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const SECOND: Duration = Duration::from_secs(1);

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use client_support::{Ca, EPOCH, Scene};
 use perennial::{Failure, Instant, Now, Policy, Template, UnixTime};
-use perennial_kubernetes::client::Issued;
 use perennial_kubernetes::rotation::{AskAs, Duty, Input, Rotation, Signer, Start};
 use perennial_pki::Chain;
 use perennial_rotation::Identity;
+use perennial_rotation::Issued;
 
 /// Asks for this a while after `EPOCH`, and is issued what a CA that knows only `names` signs for an hour from `EPOCH` on.
 fn issued(template: Template, names: &[&str], after: Duration) -> (Option<Failure>, String) {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use perennial::{State, Template};
-use perennial_kubernetes::client::ServerDate;
 use perennial_kubernetes::rotation::Snapshot;
 use perennial_pki::Credential;
+use perennial_rotation::ServerDate;
 use perennial_std::link::{Link, Message};
 use perennial_std::{Left, Rotated};
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{State, Template};
-use perennial_kubernetes::client::ServerDate;
 use perennial_kubernetes::rotation::{Input, Record, Snapshot};
 use perennial_pki::Credential;
+use perennial_rotation::ServerDate;
 
 use crate::clock;
 use crate::link::{Link, Message};

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use event_listener::{Event, EventListener, Listener as _};
 use perennial::RequestId;
-use perennial_kubernetes::client::{Health, Issuance, Progress};
+use perennial_kubernetes::client::Issuance;
 use perennial_kubernetes::rotation::{Input, Record, Snapshot};
+use perennial_rotation::{Health, Progress};
 
 use crate::log;
 
@@ -215,7 +216,7 @@ fn wait(listener: EventListener, until: Option<Instant>) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use perennial::Now;
-    use perennial_kubernetes::client::{Answer, ServerDate};
+    use perennial_rotation::{Answer, ServerDate};
 
     use super::*;
 

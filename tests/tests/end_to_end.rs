@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use perennial::{Failure, State, Template};
-use perennial_kubernetes::client::Answer;
 use perennial_kubernetes::server::{Approval, Decision, Options};
+use perennial_rotation::Answer;
 use perennial_std::Directory;
 use support::{
     BOUND, break_directory, digest, issued, mend_directory, new_authority, node, on_both, serve, serve_at, stored,

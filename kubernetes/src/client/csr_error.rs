@@ -7,43 +7,10 @@ use perennial::Failure;
 use serde::Deserialize;
 
 use super::exchange::ExchangeError;
-use super::health::Health;
 use super::session::Response;
 use crate::cluster::{Cluster, printable};
 use crate::objects::Status;
-use perennial_rotation::Identity;
-
-/// A submission that came to nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CsrError {
-    /// What the rotation machine needs to know.
-    pub failure: Failure,
-    /// When the server asks to be left alone until: `Retry-After`, or the same in a `Status`.
-    pub retry_after: Option<Duration>,
-    /// For people: what happened, where, and what can be done about it. One line, no secrets.
-    pub message: String,
-    /// The server turned down the credential it was shown (HTTP 401, TLS alert).
-    pub credential_refused: bool,
-    /// What the last answer told of the API server; `None`: nothing was learnt.
-    pub health: Option<Health>,
-}
-
-impl CsrError {
-    /// What client-go's `ServerHealthy` would be after this; `None`: as before.
-    pub fn server_healthy(&self) -> Option<bool> {
-        self.health.map(|health| health.reference_healthy())
-    }
-}
-
-/// The message.
-impl fmt::Display for CsrError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for CsrError {}
+use perennial_rotation::{Identity, SignError};
 
 const NOT_SERVED: &str =
     "; certificates.k8s.io/v1 is not served there: it takes an API server of Kubernetes 1.19 or newer, and its URL";
@@ -62,7 +29,7 @@ pub(crate) struct Scene<'a> {
 
 impl Scene<'_> {
     /// The server answered, and will not have it.
-    pub(crate) fn refused(self, response: &Response) -> CsrError {
+    pub(crate) fn refused(self, response: &Response) -> SignError {
         let shown = self.identity.describe();
         let advice = match response.status {
             401 => format!(
@@ -84,12 +51,12 @@ impl Scene<'_> {
     }
 
     /// There is no certificates.k8s.io/v1, and who asked for the group as a whole was answered this.
-    pub(crate) fn absent(self, response: &Response, group: &Response) -> CsrError {
+    pub(crate) fn absent(self, response: &Response, group: &Response) -> SignError {
         let advice = match served_versions(group) {
             Some(versions) if versions.iter().any(|version| version == "v1") => {
                 // It may be a server that is still starting, beside one that is not: nobody has refused anything.
                 let advice = "; yet it says that it serves certificates.k8s.io/v1: is something in between?";
-                return CsrError { failure: Failure::Unreachable, ..self.turned_down(response, advice) };
+                return SignError { failure: Failure::Unreachable, ..self.turned_down(response, advice) };
             }
             Some(versions) => {
                 let versions = printable(&versions.join(" and "));
@@ -103,7 +70,7 @@ impl Scene<'_> {
         self.turned_down(response, &advice)
     }
 
-    fn turned_down(self, response: &Response, advice: &str) -> CsrError {
+    fn turned_down(self, response: &Response, advice: &str) -> SignError {
         let said = Said::read(response);
         let failure = match response.status {
             401 => Failure::Unauthorized,
@@ -113,7 +80,7 @@ impl Scene<'_> {
             400..=499 => Failure::Rejected,
             _ => Failure::Unreachable,
         };
-        CsrError {
+        SignError {
             failure,
             retry_after: said.retry_after.or(response.retry_after),
             message: format!("{}: the server answered {}{advice}", self, said.text),
@@ -123,7 +90,7 @@ impl Scene<'_> {
     }
 
     /// There was no answer.
-    pub(crate) fn lost(self, error: &ExchangeError) -> CsrError {
+    pub(crate) fn lost(self, error: &ExchangeError) -> SignError {
         let with_certificate = self.identity.certificate().is_some();
         let (failure, advice) = match error {
             ExchangeError::NoRoots | ExchangeError::Setup(_) => (Failure::Local, String::new()),
@@ -146,7 +113,7 @@ impl Scene<'_> {
             | ExchangeError::Http(_)
             | ExchangeError::Unusable(_) => (Failure::Unreachable, String::new()),
         };
-        CsrError {
+        SignError {
             failure,
             retry_after: None,
             message: format!("{self}: {error}{advice}"),
@@ -156,31 +123,20 @@ impl Scene<'_> {
     }
 
     /// The API did its work and the result is not what was hoped for.
-    pub(crate) fn judged(self, failure: Failure, what: impl fmt::Display) -> CsrError {
-        CsrError {
-            failure,
-            retry_after: None,
-            message: format!("{self}: {what}"),
-            credential_refused: false,
-            health: None,
-        }
+    pub(crate) fn judged(self, failure: Failure, what: impl fmt::Display) -> SignError {
+        SignError::new(failure, format!("{self}: {what}"))
     }
 
     /// The object is gone: so says the API, or something in between.
-    pub(crate) fn gone(self, response: &Response) -> CsrError {
+    pub(crate) fn gone(self, response: &Response) -> SignError {
         let said = Said::read(response);
         self.judged(Failure::Deleted, format_args!("it is gone: the server answered {}", said.text))
     }
 
     /// Too much went wrong in a row.
-    pub(crate) fn given_up(self, requests: u32, trouble: &str) -> CsrError {
-        CsrError {
-            failure: Failure::Unreachable,
-            retry_after: None,
-            message: format!("{self}: gave up after {requests} HTTP requests; the last trouble: {trouble}"),
-            credential_refused: false,
-            health: None,
-        }
+    pub(crate) fn given_up(self, requests: u32, trouble: &str) -> SignError {
+        let message = format!("{self}: gave up after {requests} HTTP requests; the last trouble: {trouble}");
+        SignError::new(Failure::Unreachable, message)
     }
 
     fn trust_advice(self) -> String {

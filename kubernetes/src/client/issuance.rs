@@ -18,17 +18,16 @@ use perennial::{Failure, Instant, Now};
 
 use super::ask::Ask;
 use super::backoff::Dice;
-use super::csr_error::{CsrError, Said, Scene};
+use super::csr_error::{Said, Scene};
 use super::cursor::Cursor;
-use super::health::Health;
 use super::http::Request;
-use super::progress::{Issued, Progress};
 use super::session::{Event, Limits, Response, Session};
 use super::watch::Lines;
 use crate::cluster::Cluster;
 use crate::objects::GROUP_PATH;
 use perennial_rotation::Identity;
 use perennial_rotation::{Conversation, Input, Step};
+use perennial_rotation::{Health, Issued, Progress, SignError};
 
 /// How often a request that was sent is sent again when no answer comes.
 const CREATE_ATTEMPTS: u32 = 3;
@@ -88,7 +87,7 @@ enum Stage {
         aim: Aim,
         until: Instant,
     },
-    Finished(Option<Result<Issued, CsrError>>),
+    Finished(Option<Result<Issued, SignError>>),
 }
 
 impl Issuance {
@@ -273,12 +272,12 @@ impl Issuance {
         self.fail(self.scene().judged(Failure::Deleted, what));
     }
 
-    fn fail(&mut self, error: CsrError) {
+    fn fail(&mut self, error: SignError) {
         let health = self.health();
-        self.finish(Err(CsrError { health, ..error }));
+        self.finish(Err(SignError { health, ..error }));
     }
 
-    fn finish(&mut self, outcome: Result<Issued, CsrError>) {
+    fn finish(&mut self, outcome: Result<Issued, SignError>) {
         self.session.close();
         self.stage = Stage::Finished(Some(outcome));
     }
@@ -290,7 +289,7 @@ impl Issuance {
 }
 
 impl Conversation for Issuance {
-    type Outcome = Result<Issued, CsrError>;
+    type Outcome = Result<Issued, SignError>;
 
     fn handle(&mut self, input: Input<'_>, now: Now) {
         self.session.handle(input, now);

@@ -7,11 +7,11 @@ use perennial::{Instant, Now};
 
 use super::exchange::{Exchange, ExchangeError};
 use super::head::Head;
-use super::health::{Health, ServerDate};
+use super::health::health;
 use super::http::{Part, Request};
 use crate::cluster::{Cluster, printable};
+use perennial_rotation::{Health, Input, ServerDate, Step};
 use perennial_rotation::{Identity, Token};
-use perennial_rotation::{Input, Step};
 
 /// A body that is not a stream may not be longer.
 const LONGEST_BODY: usize = 4 << 20;
@@ -258,7 +258,7 @@ impl Session {
                 Err(error) => self.lose(error),
             },
         };
-        if let Some(health) = event.as_ref().and_then(|event| Health::of(event, self.date, now)) {
+        if let Some(health) = event.as_ref().and_then(|event| health(event, self.date, now)) {
             // The clock of something in between says nothing of the server's.
             self.date.take_if(|_| !health.is_at_work());
             self.health = Some(Health { date: self.date, ..health });

@@ -8,7 +8,8 @@ use perennial_pki::Credential;
 
 use super::clock::ClockOffset;
 use super::record::Record;
-use crate::client::{CsrError, Health, Issuance, Issued, Progress, ServerDate};
+use crate::client::Issuance;
+use perennial_rotation::{Health, Issued, Progress, ServerDate, SignError};
 
 const BACKDATING: Duration = Duration::from_secs(600);
 
@@ -42,7 +43,7 @@ pub enum Input {
         /// Of this request.
         id: RequestId,
         /// How.
-        result: Result<Issued, CsrError>,
+        result: Result<Issued, SignError>,
     },
     /// An exchange could not even be begun.
     Unable {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::Template;
-use perennial_kubernetes::client::{Ask, CsrError, Issuance, Issued, Limits, csr_name};
+use perennial_kubernetes::client::{Ask, Issuance, Limits, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
 use perennial_pki::{KeyAlgorithm, KeyPair, Usage, certificate_request};
 use perennial_rotation::Identity;
+use perennial_rotation::{Issued, SignError};
 
 use super::{Asked, Ca, Reply, SIGNER, World};
 
@@ -41,13 +42,13 @@ impl Scene {
     }
 
     /// Runs a submission against `script`.
-    pub(crate) fn run(&self, script: impl FnMut(&Asked) -> Reply) -> (Result<Issued, CsrError>, Vec<String>) {
+    pub(crate) fn run(&self, script: impl FnMut(&Asked) -> Reply) -> (Result<Issued, SignError>, Vec<String>) {
         let mut world = self.world(script);
         let outcome = world.run(&mut self.issuance());
         (outcome, world.lines())
     }
 
-    pub(crate) fn error(&self, script: impl FnMut(&Asked) -> Reply) -> CsrError {
+    pub(crate) fn error(&self, script: impl FnMut(&Asked) -> Reply) -> SignError {
         self.run(script).0.unwrap_err()
     }
 

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use perennial::Template;
-use perennial_kubernetes::client::{Ask, Issuance, Limits, Progress, csr_name};
+use perennial_kubernetes::client::{Ask, Issuance, Limits, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CSR_PATH, KUBELET_CLIENT_SIGNER};
 use perennial_pki::{KeyAlgorithm, KeyPair, Usage, certificate_request, provider};
+use perennial_rotation::Progress;
 use perennial_rotation::{Identity, Token};
 use rustix::net::sockopt;
 use rustls::client::Resumption;

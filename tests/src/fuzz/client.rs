@@ -8,11 +8,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use perennial::{Failure, Template};
-use perennial_kubernetes::client::{Ask, CsrError, Issuance, Limits, csr_name};
+use perennial_kubernetes::client::{Ask, Issuance, Limits, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
 use perennial_pki::{Chain, Expected, Roots, Usage, certificate_request};
 use perennial_rotation::Identity;
+use perennial_rotation::SignError;
 use rustls::ServerConfig;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use serde_json::{Value, json};
@@ -89,7 +90,7 @@ impl Scene {
                 Ok(issued.requests)
             }
             // The message may differ: of a connection that ended, the next write or the next read may be told first.
-            Err(CsrError { failure, message, .. }) => {
+            Err(SignError { failure, message, .. }) => {
                 assert!(!message.contains(char::is_control) && message.len() < 4096, "{message:?}");
                 Err(failure)
             }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Action, Event, Failure, Instant, Key, Now, Policy, RequestId, RotationMachine, Setup, Template};
-use perennial_kubernetes::client::{CsrError, csr_name};
+use perennial_kubernetes::client::csr_name;
 use perennial_kubernetes::server::{Approval, Decision, Method, Options};
+use perennial_rotation::SignError;
 use perennial_tests::mint;
 
 use super::manager::error;
@@ -285,7 +286,7 @@ fn unhealthy(status: u16, failure: Failure) {
     assert_eq!((error.failure, error.server_healthy()), (failure, Some(false)));
 }
 
-fn decided(decision: Decision) -> CsrError {
+fn decided(decision: Decision) -> SignError {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let ask = ask(&key(), KUBELET_CLIENT);
     let decide = |server: &mut Server| {
@@ -295,7 +296,7 @@ fn decided(decision: Decision) -> CsrError {
     server.submit(&ask, MINUTE, decide).unwrap().unwrap_err()
 }
 
-fn faulty(fault: &str) -> CsrError {
+fn faulty(fault: &str) -> SignError {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     server.faults(&format!("{{ fault: {{ {fault} }} }}"));
     server.submit(&ask(&key(), KUBELET_CLIENT), HOUR, |_| {}).unwrap().unwrap_err()

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use perennial::Failure;
-use perennial_kubernetes::client::{Ask, CsrError, Issued};
+use perennial_kubernetes::client::Ask;
 use perennial_kubernetes::kubeconfig::{Credentials, Kubeconfig};
 use perennial_kubernetes::server::{Approval, Decision, Options};
 use perennial_pki::{KeyError, KeyPair};
+use perennial_rotation::{Issued, SignError};
 
 use super::manager::error;
 use super::rig::{HOUR, KUBELET_CLIENT, MINUTE, Server, admin, ask, bootstrapper, csr_of, key};
@@ -108,7 +109,7 @@ fn existing(key: &KeyPair, signer: &str) -> perennial_kubernetes::objects::Certi
 }
 
 /// What comes of a submission for `asked` when an object for `there` has its name.
-fn found(there: &str, asked: &str) -> Result<Issued, CsrError> {
+fn found(there: &str, asked: &str) -> Result<Issued, SignError> {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let key = key();
     assert_eq!(server.create(&bootstrapper(), &existing(&key, there)), 201);

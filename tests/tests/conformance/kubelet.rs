@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use perennial::{Event, Template};
 use perennial_kubernetes::addresses::{AddressType, Addresses, NodeAddress};
-use perennial_kubernetes::client::Progress;
 use perennial_kubernetes::rotation::{AskAs, Input};
 use perennial_kubernetes::server::{Approval, Options, Random};
 use perennial_pki::{Credential, interim};
+use perennial_rotation::Progress;
 use perennial_std::{Directory, FileCredential, clock};
 
 use super::support::{self, Runtime};

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use perennial::{Failure, Reason, Template};
-use perennial_kubernetes::client::CsrError;
 use perennial_kubernetes::rotation::{AskAs, Signer};
 use perennial_kubernetes::server::{Api, Approval, Options};
 use perennial_pki::{KeyAlgorithm, KeyError, KeyPair, read_request};
+use perennial_rotation::SignError;
 use perennial_smol::Rotator;
 use smol::future;
 
@@ -316,7 +316,7 @@ fn fails_and_recovers(rules: &str) {
 }
 
 /// What comes of a submission whose POST meets this fault.
-pub(crate) fn error(fault: &str) -> CsrError {
+pub(crate) fn error(fault: &str) -> SignError {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let about = if fault.starts_with("connection") { "" } else { "match: { method: POST }, " };
     server.faults(&format!("{{ {about}fault: {{ {fault} }} }}"));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Instant, Now, Policy, RequestId, Template, UnixTime};
-use perennial_kubernetes::client::{Ask, Conversation, CsrError, Input, Issuance, Issued, Limits, Step, csr_name};
+use perennial_kubernetes::client::{Ask, Conversation, Input, Issuance, Limits, Step, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, ObjectMeta};
 use perennial_kubernetes::rotation::{self, AskAs, Duty, Rotation, Signer, Start};
@@ -13,6 +13,7 @@ use perennial_kubernetes::server::{
 };
 use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, Usage, certificate_request};
 use perennial_rotation::{Identity, Token};
+use perennial_rotation::{Issued, SignError};
 use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;
 use rustls::time_provider::TimeProvider;
@@ -136,7 +137,7 @@ impl Server {
         ask: &Ask,
         span: Duration,
         mut idle: impl FnMut(&mut Self),
-    ) -> Option<Result<Issued, CsrError>> {
+    ) -> Option<Result<Issued, SignError>> {
         let identity = Identity::Token(Token::new(TOKEN).unwrap());
         let exchange = Issuance::new(ask.clone(), self.cluster.clone(), identity, Limits::default(), 7);
         let mut wire = Wire::new(Box::new(exchange), self.now);
@@ -231,7 +232,7 @@ impl Wire {
     }
 
     /// Carries bytes until somebody has to wait. What came of the exchange, if it is over.
-    pub(crate) fn carry(&mut self, server: &mut Server) -> Option<Result<Issued, CsrError>> {
+    pub(crate) fn carry(&mut self, server: &mut Server) -> Option<Result<Issued, SignError>> {
         let Server { api, tls, now, .. } = server;
         let now = *now;
         let mut bytes = Vec::new();
@@ -351,7 +352,7 @@ impl Node {
         }
     }
 
-    fn converse(&mut self) -> Option<(RequestId, Result<Issued, CsrError>)> {
+    fn converse(&mut self) -> Option<(RequestId, Result<Issued, SignError>)> {
         let (id, wire) = self.live.as_mut()?;
         let (id, result) = (*id, wire.carry(&mut self.server)?);
         self.healthy = wire.exchange.health().map(|health| health.reference_healthy()).or(self.healthy);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Failure, Instant, Now, Policy, RequestId, Template, UnixTime};
-use perennial_kubernetes::client::{Conversation, CsrError, Input, Issuance, Issued, Step};
+use perennial_kubernetes::client::{Conversation, Input, Issuance, Step};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::rotation::{self, AskAs, Duty, Rotation, Signer, Start};
 use perennial_kubernetes::server::{
@@ -12,6 +12,7 @@ use perennial_kubernetes::server::{
 };
 use perennial_pki::{Credential, Usage};
 use perennial_rotation::{Identity, Token};
+use perennial_rotation::{Issued, SignError};
 use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;
 use rustls::time_provider::TimeProvider;
@@ -203,7 +204,7 @@ impl World {
     }
 
     /// Carries bytes until somebody has to wait. What came of the exchange, if it is over.
-    fn converse(&mut self) -> Option<(RequestId, Result<Issued, CsrError>)> {
+    fn converse(&mut self) -> Option<(RequestId, Result<Issued, SignError>)> {
         let now = self.now();
         let Self { live, api, tls, .. } = self;
         let Live { id, exchange, session, until } = live.as_mut()?;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Backoff, Budget, Policy, Template, Window};
-use perennial_kubernetes::client::{Call, Limits, Progress, Request};
+use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::rotation::{Signer, Snapshot, Step};
 use perennial_kubernetes::server::{self, Api, Approval, Authority, Decision, Options, Random, Tls};
 use perennial_pki::Credential;
+use perennial_rotation::Progress;
 use perennial_rotation::{Identity, Token};
 use perennial_smol::server::{Host, ServerHandle};
 use perennial_std::{Cancel, Directory, Handle, Left, clock, drive};

@@ -1,11 +1,11 @@
 //! The next step after each answer, watch event, or timeout.
 
 use perennial::Now;
+use perennial_rotation::Issued;
 
 use super::{Aim, CREATE_ATTEMPTS, Issuance, Stage};
 use crate::client::csr_error::Said;
 use crate::client::exchange::ExchangeError;
-use crate::client::progress::Issued;
 use crate::client::session::Response;
 use crate::client::verdict::Verdict;
 use crate::client::watch::{News, list, news};

@@ -5,7 +5,7 @@ use std::fmt;
 use perennial::Instant;
 use perennial_pki::Chain;
 
-use super::health::Health;
+use crate::health::Health;
 
 /// A certificate was issued and is good for what was asked.
 #[derive(Clone, Debug)]

@@ -1,0 +1,51 @@
+//! Why a signer issued no certificate, for the machine and for people.
+
+use std::fmt;
+use std::time::Duration;
+
+use perennial::Failure;
+
+use crate::health::Health;
+
+/// A request for a certificate that came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignError {
+    /// What the rotation machine needs to know.
+    pub failure: Failure,
+    /// When the server asks to be left alone until: `Retry-After`, or the same in a `Status`.
+    pub retry_after: Option<Duration>,
+    /// For people: what happened, where, and what can be done about it. One line, no secrets.
+    pub message: String,
+    /// The server turned down the credential it was shown (HTTP 401, TLS alert).
+    pub credential_refused: bool,
+    /// What the last answer told of the server; `None`: nothing was learnt.
+    pub health: Option<Health>,
+}
+
+impl SignError {
+    /// An error that shows nothing of the credential, and nothing of the server's health. `message` is one line for
+    /// people, without secrets.
+    pub fn new(failure: Failure, message: impl Into<String>) -> Self {
+        Self { failure, retry_after: None, message: message.into(), credential_refused: false, health: None }
+    }
+
+    /// Adds when the server asks to be left alone until, counted from now.
+    #[must_use]
+    pub fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    /// What client-go's `ServerHealthy` would be after this; `None`: as before.
+    pub fn server_healthy(&self) -> Option<bool> {
+        self.health.map(|health| health.reference_healthy())
+    }
+}
+
+/// The message.
+impl fmt::Display for SignError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for SignError {}
