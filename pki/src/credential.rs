@@ -17,6 +17,15 @@ pub struct Credential {
     certified: OnceLock<Arc<CertifiedKey>>,
 }
 
+/// Equal chains: a leaf was issued for one key only.
+impl PartialEq for Credential {
+    fn eq(&self, other: &Self) -> bool {
+        self.chain == other.chain
+    }
+}
+
+impl Eq for Credential {}
+
 impl Credential {
     /// Joins a chain with its key, which proves with a signature that it is the leaf's.
     ///

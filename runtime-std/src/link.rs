@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use event_listener::{Event, EventListener, Listener as _};
 use perennial::RequestId;
 use perennial_kubernetes::client::Issuance;
@@ -34,7 +33,8 @@ pub struct Link {
     name: String,
     inbox: Mutex<VecDeque<Message>>,
     arrived: Event,
-    snapshot: ArcSwap<Snapshot>,
+    // A lock, held for a clone: publishing costs the same however many threads the process has.
+    snapshot: Mutex<Arc<Snapshot>>,
     changed: Event,
     ended: AtomicBool,
     record: Mutex<Option<Record>>,
@@ -48,7 +48,7 @@ impl Link {
             name,
             inbox: Mutex::default(),
             arrived: Event::new(),
-            snapshot: ArcSwap::from_pointee(snapshot),
+            snapshot: Mutex::new(Arc::new(snapshot)),
             changed: Event::new(),
             ended: AtomicBool::new(false),
             record: Mutex::default(),
@@ -85,10 +85,15 @@ impl Link {
         }
     }
 
-    /// Shows handles how things are now.
+    /// Shows handles how things are now, if anything but the time has changed.
     pub fn publish(&self, snapshot: Snapshot) {
-        log::report(&self.name, &self.snapshot.load(), &snapshot);
-        self.snapshot.store(Arc::new(snapshot));
+        let before = self.snapshot();
+        let is_reminder = snapshot.expiry_reminders() != before.expiry_reminders();
+        if !is_reminder && snapshot == (Snapshot { at: snapshot.at, ..Snapshot::clone(&before) }) {
+            return;
+        }
+        log::report(&self.name, &before, &snapshot);
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
         self.changed.notify(usize::MAX);
     }
 
@@ -129,7 +134,7 @@ impl Link {
 
     /// How things are.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.load_full()
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// `Some` once `look` is satisfied or the loop has ended; else what to wait on before looking again.

@@ -104,7 +104,7 @@ pub enum Duty {
 }
 
 /// Everything people may want to know, at one moment. A credential in it is always a pair that belongs together.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
     /// The credential held. It may have expired.
     pub credential: Option<Arc<Credential>>,
