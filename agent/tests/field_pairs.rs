@@ -6,7 +6,6 @@
 
 #[path = "../../pki/tests/openssl/mod.rs"]
 mod openssl;
-#[path = "../../agent/tests/support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,10 +1,9 @@
 //! A node's life in one go, on both runtimes, with real processes: it bootstraps, serves, moves, rotates, is disowned by
 //! another client CA, denied, approved, and stopped; then its metrics and its journal are read.
 
-#[path = "../../agent/tests/support/exposition.rs"]
+#[path = "support/exposition.rs"]
 #[allow(dead_code, unreachable_pub, reason = "as in support")]
 mod exposition;
-#[path = "../../agent/tests/support/mod.rs"]
 mod support;
 
 use std::fs;
