@@ -136,7 +136,7 @@ fn configuration_of_kubeadm_is_read_from_a_pipe_with_warnings() {
     fs::write(directory.join("config"), [kubeadm, CONFIG, odd].concat()).unwrap();
     let mut command = Command::new("sh");
     let arguments = run_arguments(&["--once", "--json", "--config", "/dev/stdin"]);
-    command.args(["-c", "cat config | \"$0\" \"$@\""]).arg(support::command()).args(arguments);
+    command.args(["-c", "cat config | \"$0\" \"$@\""]).arg(support::COMMAND).args(arguments);
     let once = Process::spawn(directory, command).end();
     assert_eq!(once.code, Some(0), "{once:?}");
     for told in

@@ -4,8 +4,6 @@
 //! without rotation, with `run` and a bad kubeconfig, with `status` and with `verify` (which change nothing). Compared
 //! file by file: name, kind, mode, owner, target, contents.
 
-#[path = "../../pki/tests/openssl/mod.rs"]
-mod openssl;
 mod support;
 
 use std::collections::BTreeMap;
@@ -15,10 +13,9 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use openssl::{openssl, text};
 use perennial_pki::Credential;
 use rustix::process::Signal;
-use support::{Ca, Process, Signer, perennial, run_arguments};
+use support::{Ca, Process, Signer, openssl, openssl_binary, perennial, run_arguments};
 use tempfile::TempDir;
 
 const CURRENT: &str = "kubelet-client-current.pem";
@@ -83,7 +80,7 @@ const SIBLINGS: &[Sibling] = &[
     of("a key on P-521", false, |pki| {
         in_use(pki, &both(&pair("-algorithm EC -pkeyopt ec_paramgen_curve:P-521", NODE)))
     }),
-    of("DER", false, |pki| in_use_of(pki, &openssl("x509 -outform DER", pair(P256, NODE).0.as_bytes()))),
+    of("DER", false, |pki| in_use_of(pki, &openssl_binary("x509 -outform DER", &pair(P256, NODE).0))),
     of("an empty file", false, |pki| in_use(pki, "")),
     of("half a file", false, |pki| {
         let pem = both(&pair(P256, NODE));
@@ -128,12 +125,12 @@ const fn of(what: &'static str, usable: bool, put: fn(&Path)) -> Sibling {
 
 /// A certificate that the key signed for itself, and the key as PKCS#8.
 fn pair(kind: &str, subject: &str) -> (String, String) {
-    let key = text(openssl(&format!("genpkey {kind}"), b""));
+    let key = openssl(&format!("genpkey {kind}"), "");
     (certificate(&key, subject), key)
 }
 
 fn certificate(key: &str, subject: &str) -> String {
-    text(openssl(&format!("req -new -x509 -key /dev/stdin -subj {subject} -days 2"), key.as_bytes()))
+    openssl(&format!("req -new -x509 -key /dev/stdin -subj {subject} -days 2"), key)
 }
 
 fn both((certificate, key): &(String, String)) -> String {
@@ -141,7 +138,7 @@ fn both((certificate, key): &(String, String)) -> String {
 }
 
 fn convert(line: &str, pem: &str) -> String {
-    text(openssl(line, pem.as_bytes()))
+    openssl(line, pem)
 }
 
 fn relabel(pem: &str, from: &str, to: &str) -> String {

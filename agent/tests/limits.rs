@@ -1,7 +1,5 @@
 //! Few descriptors and threads: perennial works, or ends with a sentence that says what it could not do.
 
-#[path = "support/preload.rs"]
-mod preload;
 mod support;
 
 use std::fs;
@@ -47,7 +45,7 @@ fn within(limit: Limit, directory: &Path, more: &[&str]) -> Process {
         }
         Limit::Threads(most) => {
             command.args(["-c", "exec \"$@\"", "sh", program]);
-            command.env("LD_PRELOAD", preload::library()).env("MOST_THREADS", most.to_string());
+            command.env("LD_PRELOAD", support::preload::library()).env("MOST_THREADS", most.to_string());
         }
     }
     command.args(run_arguments(more)).env("PERENNIAL_LOG", "info");

@@ -1,8 +1,5 @@
 //! `perennial run --metrics-listen`, scraped and probed over real sockets.
 
-#[path = "support/exposition.rs"]
-#[allow(dead_code, unreachable_pub, reason = "as in support")]
-mod exposition;
 mod support;
 
 use std::collections::BTreeSet;
@@ -12,10 +9,10 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use exposition::Page;
 use perennial::Failure;
 use rustix::process::Signal;
 use serde_json::Value;
+use support::exposition::Page;
 use support::{BOUND, Ca, Process, Signer, perennial, run_arguments, until};
 use tempfile::TempDir;
 

@@ -16,7 +16,7 @@ use perennial_pki::Credential;
 use perennial_smol::server::{Host, ServerHandle};
 use perennial_std::clock;
 use rustix::process::Signal;
-use support::{Process, Signer, run_arguments, until};
+use support::{Process, RUN, Signer, run_arguments, until};
 use tempfile::TempDir;
 
 const TOKEN: &str = "abcdef.0123456789abcdef";
@@ -41,19 +41,7 @@ fn serve(path: &Path) -> ServerHandle {
     server
 }
 
-const RUN: [&str; 11] = [
-    "run",
-    "--json",
-    "--node-name",
-    "worker",
-    "--cert-dir",
-    "pki",
-    "--kubeconfig",
-    "kubeconfig",
-    "--bootstrap-kubeconfig",
-    "bootstrap",
-    "--rotate-server-certificates",
-];
+const SERVING: &str = "--rotate-server-certificates";
 
 fn serving_certificate(run: &Process, path: &Path) -> Arc<Certificate> {
     until("serving certificate", || run.events("issued").into_iter().find(|event| event["of"] == "kubelet-server"));
@@ -75,7 +63,7 @@ fn unspecified_node_ip_means_the_nodes_own_of_that_family() {
             address(AddressType::InternalDns, name),
         ];
         server.with_api(|api, _| api.put_node("worker", addresses.to_vec()));
-        let run = Process::start(path, &[RUN.as_slice(), &["--node-ip", flag]].concat());
+        let run = Process::start(path, &[&RUN[..], &[SERVING, "--node-ip", flag]].concat());
         let facts = serving_certificate(&run, path);
         assert_eq!(facts.ip_addresses, [ip.parse::<std::net::IpAddr>().unwrap()], "{flag}");
         assert_eq!(facts.dns_names, [name]);
@@ -89,7 +77,7 @@ fn the_serving_certificate_is_for_the_addresses_of_the_node_object() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let server = serve(path);
-    let run = Process::start(path, &RUN);
+    let run = Process::start(path, &[&RUN[..], &[SERVING]].concat());
     until("complaint about the missing object", || {
         run.stderr().contains("there is no Node object of that name yet").then_some(())
     });

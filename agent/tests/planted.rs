@@ -76,7 +76,7 @@ fn planted_key_never_gets_a_certificate() {
 fn with_bound_file(directory: &Path, file: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--mount", "sh", "-c", "mount --bind \"$0\" \"$0\" && exec \"$@\"", file]);
-    command.arg(support::command()).args(arguments);
+    command.arg(support::COMMAND).args(arguments);
     Process::spawn(directory, command).end()
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use support::{Process, Signer, until};
+use support::{Process, RUN, Signer, until};
 use tempfile::TempDir;
 
 /// An HTTP proxy to which every name is this one server's. Returns its address and what it was asked, line by line.
@@ -45,35 +45,19 @@ fn through(mut client: TcpStream, server: &str, lines: &Mutex<Vec<String>>) -> i
     server.shutdown(Shutdown::Both)
 }
 
-const RUN: [&str; 12] = [
-    "run",
-    "--json",
-    "--node-name",
-    "worker",
-    "--cert-dir",
-    "pki",
-    "--kubeconfig",
-    "kubeconfig",
-    "--bootstrap-kubeconfig",
-    "bootstrap",
-    "--retry",
-    "100ms-1s",
-];
+/// A server that only the proxy knows.
+const SERVER: &str = "https://api.invalid:6443";
+const RETRY: [&str; 2] = ["--retry", "100ms-1s"];
 
-/// A bootstrap kubeconfig for a server that only the proxy knows.
-fn bootstrap(directory: &Path, more: &str) {
-    let token = fs::read_to_string(directory.join("signer/bootstrap.token")).unwrap();
-    let cluster =
-        "server: 'https://api.invalid:6443', tls-server-name: localhost, certificate-authority: signer/ca.crt";
-    let text = format!(
-        "clusters: [{{name: c, cluster: {{{cluster}{more}}}}}]\nusers: [{{name: u, user: {{token: {}}}}}]\n\
-         contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n",
-        token.trim()
+/// A bootstrap kubeconfig for that server, with these fields in its cluster.
+fn bootstrap(directory: &Path, cluster: &str) {
+    support::bootstrap(
+        directory,
+        SERVER,
+        &format!(", tls-server-name: localhost, certificate-authority: signer/ca.crt{cluster}"),
     );
-    fs::write(directory.join("bootstrap"), text).unwrap();
 }
 
-/// From the field: <https://github.com/k3s-io/k3s/issues/352>
 #[test]
 fn proxy_of_the_environment_leads_to_the_server() {
     let directory = TempDir::new().unwrap();
@@ -82,7 +66,11 @@ fn proxy_of_the_environment_leads_to_the_server() {
     let (address, asked) = proxy(signer.address());
     bootstrap(path, "");
     let variable = format!("http://me:s3cret@{address}");
-    let mut run = Process::start_with(path, &RUN, &[("HTTPS_PROXY", &variable), ("NO_PROXY", "10.0.0.0/8")]);
+    let mut run = Process::start_with(
+        path,
+        &[RUN.as_slice(), &RETRY].concat(),
+        &[("HTTPS_PROXY", &variable), ("NO_PROXY", "10.0.0.0/8")],
+    );
     run.event("issued", 1);
     assert_eq!(run.event("started", 1)["proxy"], format!("http://{address}"));
     let told = format!("connecting to https://api.invalid:6443 through the proxy http://{address} (HTTPS_PROXY)");
@@ -105,13 +93,13 @@ fn proxy_url_goes_first_and_the_environment_can_be_turned_off() {
     let variable = format!("http://{address}");
     bootstrap(path, "");
     for (more, no_proxy) in [(&["--proxy=none"][..], ""), (&[], "invalid"), (&[], "*")] {
-        let run = [RUN.as_slice(), more].concat();
+        let run = [RUN.as_slice(), &RETRY, more].concat();
         let mut run = Process::start_with(path, &run, &[("HTTPS_PROXY", &variable), ("NO_PROXY", no_proxy)]);
         assert!(run.event("started", 1)["proxy"].is_null(), "{more:?} {no_proxy}");
         assert_eq!(asked.lock().unwrap().len(), 0);
     }
     bootstrap(path, &format!(", proxy-url: '{variable}'"));
-    let run = [RUN.as_slice(), &["--once", "--proxy=none"]].concat();
+    let run = [RUN.as_slice(), &RETRY, &["--once", "--proxy=none"]].concat();
     let other = [("HTTPS_PROXY", "socks5://elsewhere"), ("NO_PROXY", "*")];
     assert_eq!(Process::start_with(path, &run, &other).end().code, Some(0));
     assert!(!asked.lock().unwrap().is_empty());
@@ -123,7 +111,9 @@ fn unusable_proxy_of_the_environment_is_bad_input() {
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
     bootstrap(path, "");
-    let ended = Process::start_with(path, &RUN, &[("HTTPS_PROXY", "socks5://u:s3cret@p:1080")]).end();
+    let ended =
+        Process::start_with(path, &[RUN.as_slice(), &RETRY].concat(), &[("HTTPS_PROXY", "socks5://u:s3cret@p:1080")])
+            .end();
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.stderr.contains("HTTPS_PROXY: only HTTP proxies work"), "{}", ended.stderr);
     assert!(ended.stderr.contains("--proxy=none") && !ended.stderr.contains("s3cret"), "{}", ended.stderr);

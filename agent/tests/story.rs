@@ -1,9 +1,6 @@
 //! A node's life in one go, on both runtimes, with real processes: it bootstraps, serves, moves, rotates, is disowned by
 //! another client CA, denied, approved, and stopped; then its metrics and its journal are read.
 
-#[path = "support/exposition.rs"]
-#[allow(dead_code, unreachable_pub, reason = "as in support")]
-mod exposition;
 mod support;
 
 use std::fs;
@@ -11,12 +8,12 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use exposition::Page;
 use perennial_kubernetes::client::Request;
 use perennial_pki::Credential;
 use perennial_std::clock;
 use rustix::process::Signal;
 use serde_json::Value;
+use support::exposition::Page;
 use support::{Process, Signer, get, perennial, run_arguments, until};
 use tempfile::TempDir;
 

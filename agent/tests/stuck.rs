@@ -1,7 +1,5 @@
 //! Readers, hooks, servers and disks that do not answer: the certificate keeps rotating, and a signal ends the process.
 
-#[path = "support/preload.rs"]
-mod preload;
 mod support;
 
 use std::fs::{self, File};
@@ -12,9 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use preload::library;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
+use support::preload::library;
 use support::{Signer, get, run_arguments, until};
 use tempfile::TempDir;
 

@@ -3,41 +3,14 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use support::{Ca, Process, Signer, files, get, perennial, put_in_use, until};
+use support::{Ca, Process, RUN, Signer, bootstrap, files, get, perennial, put_in_use, until};
 use tempfile::TempDir;
-
-const RUN: [&str; 10] = [
-    "run",
-    "--json",
-    "--node-name",
-    "worker",
-    "--cert-dir",
-    "pki",
-    "--kubeconfig",
-    "kubeconfig",
-    "--bootstrap-kubeconfig",
-    "bootstrap",
-];
-
-/// A bootstrap kubeconfig for this server, with these fields in its cluster.
-fn bootstrap(directory: &Path, signer: &Signer, cluster: &str) {
-    let token = fs::read_to_string(directory.join("signer/bootstrap.token")).unwrap();
-    let text = format!(
-        "clusters: [{{name: c, cluster: {{server: '{}'{cluster}}}}}]\n\
-         users: [{{name: u, user: {{token: {}}}}}]\n\
-         contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n",
-        signer.server,
-        token.trim()
-    );
-    fs::write(directory.join("bootstrap"), text).unwrap();
-}
 
 /// From the field: <https://github.com/kubernetes/kubernetes/issues/119483>
 /// From the field: <https://github.com/kubernetes/kubernetes/issues/46287>
@@ -48,7 +21,7 @@ fn replaced_ca_file_counts_without_sighup() {
         let directory = TempDir::new().unwrap();
         let path = directory.path();
         let signer = Signer::start(path, &[]);
-        bootstrap(path, &signer, ", certificate-authority: ca.crt");
+        bootstrap(path, &signer.server, ", certificate-authority: ca.crt");
         fs::write(path.join("ca.crt"), Ca::new().authority.certificate_pem()).unwrap();
         let run = [RUN.as_slice(), &["--runtime", runtime, "--retry", "100ms-1s"]].concat();
         let mut run = Process::start(path, &run);
@@ -67,7 +40,7 @@ fn systems_cas_count_where_none_is_named() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = Signer::start(path, &[]);
-    bootstrap(path, &signer, "");
+    bootstrap(path, &signer.server, "");
     let system = path.join("signer/ca.crt");
     let arguments = [RUN.as_slice(), &["--metrics-listen", "127.0.0.1:0"]].concat();
     let mut run = Process::start_with(path, &arguments, &[("SSL_CERT_FILE", system.to_str().unwrap())]);
@@ -215,7 +188,7 @@ fn kubeconfig_that_no_kubelet_could_start_from_is_warned_about() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = Signer::start(path, &[]);
-    bootstrap(path, &signer, ", certificate-authority: signer/ca.crt");
+    bootstrap(path, &signer.server, ", certificate-authority: signer/ca.crt");
     let once = [RUN.as_slice(), &["--once"]].concat();
     assert_eq!(perennial(path, &once).code, Some(0));
     // kubeadm embeds a pair, and nobody renews that one.

@@ -3,16 +3,14 @@
 mod support;
 
 use std::fs::{self, Permissions};
-use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use perennial_kubernetes::server::Random;
 use perennial_std::clock;
 use serde_json::Value;
-use support::{Ca, Output, as_nobody, files, perennial, put_in_use};
+use support::{Ca, Output, as_nobody, files, openssl, perennial, put_in_use};
 use tempfile::TempDir;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -90,21 +88,6 @@ fn without_a_certificate_both_need_a_bootstrap_credential() {
         assert!(!kubelet && !own && said.contains("there is no certificate"), "{said}");
         assert!(said.contains("bootstrap kubeconfig"), "{said}");
     }
-}
-
-/// Runs `openssl` with these arguments and this input.
-fn openssl(line: &str, input: &str) -> String {
-    let mut child = Command::new("openssl")
-        .args(line.split(' '))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "openssl {line}");
-    String::from_utf8(output.stdout).unwrap()
 }
 
 /// What perennial and Go read differs: each is judged by its own rules, and what cannot be known is left open.

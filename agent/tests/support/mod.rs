@@ -1,8 +1,10 @@
 //! Runs the real command, and waits for what it does with a bound.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
+pub mod exposition;
+pub mod preload;
+
 use std::collections::BTreeMap;
-use std::env;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -10,7 +12,7 @@ use std::os::unix::fs::{lchown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,34 +43,8 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The command. Cargo hands it to the agent's own tests; for those of others it is built, once.
-pub fn command() -> &'static Path {
-    static COMMAND: OnceLock<PathBuf> = OnceLock::new();
-    COMMAND.get_or_init(|| option_env!("CARGO_BIN_EXE_perennial").map_or_else(build, PathBuf::from))
-}
-
-/// Builds it as this test was built; returns where it is.
-fn build() -> PathBuf {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--locked", "--package", "perennial-agent", "--bin", "perennial"]);
-    cargo.args(["--message-format", "json-render-diagnostics"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
-    }
-    // What cargo tells a test about its package would make build scripts take this for another build.
-    let about_us = ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_CRATE_", "CARGO_PRIMARY_", "CARGO_BIN_"];
-    for (name, _) in env::vars_os() {
-        if about_us.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
-            cargo.env_remove(name);
-        }
-    }
-    let output = cargo.stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "perennial cannot be built");
-    let told = String::from_utf8(output.stdout).unwrap();
-    let told = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let built = told.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
-    built.unwrap_or_else(|| panic!("cargo does not say where perennial is"))
-}
+/// The command under test.
+pub const COMMAND: &str = env!("CARGO_BIN_EXE_perennial");
 
 /// A running `perennial`, its output in files. Killed on drop.
 pub struct Process {
@@ -98,7 +74,7 @@ impl Process {
         arguments: &[S],
         environment: &[(&str, &str)],
     ) -> Self {
-        let mut command = Command::new(command());
+        let mut command = Command::new(COMMAND);
         command.args(arguments).envs(environment.iter().copied());
         Self::spawn(directory, command)
     }
@@ -184,7 +160,7 @@ pub fn perennial<S: AsRef<std::ffi::OsStr>>(directory: &Path, arguments: &[S]) -
 pub fn as_nobody(directory: &Path, arguments: &[&str]) -> Output {
     const NOBODY: u32 = 65_534;
     // Not by ourselves: what another test starts meanwhile would have it open for writing, too, and it could not be run.
-    let copied = Command::new("cp").arg(command()).arg("perennial").current_dir(directory).status();
+    let copied = Command::new("cp").args([COMMAND, "perennial"]).current_dir(directory).status();
     assert!(copied.unwrap().success());
     let mut command = Command::new(directory.join("perennial"));
     command.args(arguments);
@@ -264,6 +240,32 @@ pub fn run_arguments<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&fixed, ["--bootstrap-kubeconfig", "signer/bootstrap.kubeconfig"].as_slice(), more].concat()
 }
 
+/// `run` for a node whose files are in the directory itself, and whose bootstrap kubeconfig is [`bootstrap`].
+pub const RUN: [&str; 10] = [
+    "run",
+    "--json",
+    "--node-name",
+    "worker",
+    "--cert-dir",
+    "pki",
+    "--kubeconfig",
+    "kubeconfig",
+    "--bootstrap-kubeconfig",
+    "bootstrap",
+];
+
+/// Writes a bootstrap kubeconfig with the token of the signer, for this server, with these fields in its cluster.
+pub fn bootstrap(directory: &Path, server: &str, cluster: &str) {
+    let token = fs::read_to_string(directory.join("signer/bootstrap.token")).unwrap();
+    let text = format!(
+        "clusters: [{{name: c, cluster: {{server: '{server}'{cluster}}}}}]\n\
+         users: [{{name: u, user: {{token: {}}}}}]\n\
+         contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n",
+        token.trim()
+    );
+    fs::write(directory.join("bootstrap"), text).unwrap();
+}
+
 /// Every file below, with its contents; links with their targets. Locks, which say who held them last, are not among
 /// them.
 pub fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -332,6 +334,27 @@ impl Ca {
         let groups = ["system:nodes"];
         self.authority.client_credential("system:node:worker", &groups, &mut self.random, from, lifetime).unwrap()
     }
+}
+
+/// Runs `openssl` with the arguments in `line`, separated by spaces, and `input` on its standard input.
+pub fn openssl(line: &str, input: &str) -> String {
+    String::from_utf8(openssl_binary(line, input)).unwrap()
+}
+
+/// As [`openssl`], with output that is no text.
+pub fn openssl_binary(line: &str, input: &str) -> Vec<u8> {
+    let mut child = Command::new("openssl")
+        .args(line.split(' '))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the openssl command is installed");
+    // A failed write shows in what openssl reports about its input.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }
 
 /// Puts `contents` where a certificate directory keeps the pair in use.
