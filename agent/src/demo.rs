@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use perennial::{Backoff, Budget, Policy, PolicyError, Template, Window};
+use perennial_dev::{Authority, Options, Random};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::rotation::{IdentitySource, Signer};
-use perennial_kubernetes::server::{Authority, Options, Random};
 use perennial_pki::Roots;
 use perennial_rotation::{Identity, Token};
 use perennial_std::link::Message;

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::UnixTime;
+use perennial_dev::faults::Plan;
+use perennial_dev::{
+    Answer, Api, ApiRequest, Authority, Host, Identity, Method, Next, Options, Random, ServerHandle, Tls, Watcher,
+};
 use perennial_kubernetes::kubeconfig::Endpoint;
 use perennial_kubernetes::objects::CertificateSigningRequest;
-use perennial_kubernetes::server::faults::Plan;
-use perennial_kubernetes::server::{
-    Answer, Api, ApiRequest, Authority, Identity, Method, Next, Options, Random, Tls, Watcher,
-};
 use perennial_pki::Credential;
-use perennial_smol::server::{Host, ServerHandle};
 use perennial_std::clock;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

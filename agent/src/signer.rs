@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use perennial::printable;
+use perennial_dev::faults::Plan;
+use perennial_dev::{Approval, Next, Options, Random, ServingApproval};
 use perennial_kubernetes::kubeconfig::{kubeconfig_with_certificate, kubeconfig_with_token};
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
-use perennial_kubernetes::server::faults::Plan;
-use perennial_kubernetes::server::{Approval, Next, Options, Random, ServingApproval};
 use perennial_pki::{Chain, read_request};
 use perennial_std::clock;
 use serde_json::Value;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use perennial::UnixTime;
-use perennial_kubernetes::server::{Authority, Random};
+use perennial_dev::{Authority, Random};
 use perennial_pki::KeyPair;
 use zeroize::Zeroizing;
 

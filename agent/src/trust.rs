@@ -137,7 +137,7 @@ fn places() -> String {
 mod tests {
     use std::fs;
 
-    use perennial_kubernetes::server::{Authority, Random};
+    use perennial_dev::{Authority, Random};
     use tempfile::TempDir;
 
     use super::*;

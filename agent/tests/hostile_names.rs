@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use perennial_dev::{Authority, Random};
 use perennial_kubernetes::client::Request;
-use perennial_kubernetes::server::{Authority, Random};
 use perennial_pki::Credential;
 use perennial_std::clock;
 use serde_json::{Value, json};

@@ -9,11 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::Certificate;
+use perennial_dev::{Api, Authority, Host, Identity, Options, Random, ServerHandle, ServingApproval, Tls};
 use perennial_kubernetes::addresses::{AddressType, NodeAddress};
 use perennial_kubernetes::kubeconfig::{Endpoint, kubeconfig_with_token};
-use perennial_kubernetes::server::{Api, Authority, Identity, Options, Random, ServingApproval, Tls};
 use perennial_pki::Credential;
-use perennial_smol::server::{Host, ServerHandle};
 use perennial_std::clock;
 use rustix::process::Signal;
 use support::{Process, RUN, Signer, run_arguments, until};

@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::time::Duration;
 
-use perennial_kubernetes::server::Random;
+use perennial_dev::Random;
 use perennial_std::clock;
 use serde_json::Value;
 use support::{Ca, Output, as_nobody, files, openssl, perennial, put_in_use};

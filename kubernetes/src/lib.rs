@@ -6,7 +6,6 @@
 //! - [`addresses`]: what a node's serving certificate is for.
 //! - [`journal`]: every step of a machine as a line of text, and its replay.
 //! - [`text`]: files as editors and shells leave them.
-//! - `server` (feature): an embedded API server for development, demos and tests.
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +18,4 @@ pub mod kubeconfig;
 pub mod kubelet_config;
 pub mod objects;
 pub mod rotation;
-#[cfg(feature = "server")]
-pub mod server;
 pub mod text;

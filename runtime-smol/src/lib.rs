@@ -37,8 +37,6 @@
 mod drive;
 mod handle;
 mod rotator;
-#[cfg(feature = "server")]
-pub mod server;
 
 pub use drive::drive;
 pub use handle::{Handle, Rotations};

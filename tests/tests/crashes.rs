@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Failure, Instant, Key, Policy, RequestId, State, Template};
+use perennial_dev::{Approval, Decision, Options};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::rotation::{Duty, Input, Record, Rotation, Start};
-use perennial_kubernetes::server::{Approval, Decision, Options};
 use perennial_pki::{Credential, KeyAlgorithm};
 use perennial_tests::recording::Recording;
 use rig::{DAY, HOUR, MINUTE, SECOND, Server, Wire};

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use perennial::{State, Template};
+use perennial_dev::Approval;
 use perennial_kubernetes::rotation::{Record, Snapshot};
-use perennial_kubernetes::server::Approval;
 use perennial_pki::interim;
 use perennial_std::{Handle, Left, Rotator, clock};
 use perennial_tests::disk::Disk;

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use perennial::{State, UnixTime};
-use perennial_kubernetes::server::faults::Plan;
-use perennial_kubernetes::server::{Options, Random};
+use perennial_dev::faults::Plan;
+use perennial_dev::{Options, Random};
 use perennial_pki::Credential;
 use perennial_std::{Directory, clock};
 use support::{BOUND, issued, new_authority, node, on_both, serve_at, stored};

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use perennial::{Failure, State, Template};
-use perennial_kubernetes::server::{Approval, Decision, Options};
+use perennial_dev::{Approval, Decision, Options};
 use perennial_rotation::Answer;
 use perennial_std::Directory;
 use support::{

@@ -5,8 +5,8 @@ mod support;
 use std::path::Path;
 
 use perennial::{Failure, Reason, State, Template};
-use perennial_kubernetes::server::Approval;
-use perennial_kubernetes::server::faults::Plan;
+use perennial_dev::Approval;
+use perennial_dev::faults::Plan;
 use support::{BOUND, Server, issued, node, on_both, serve, stored};
 
 /// Every certificate issued from now on is wrong in this way.

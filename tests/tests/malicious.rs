@@ -8,9 +8,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use perennial::{Failure, State, UnixTime};
+use perennial_dev::Approval;
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::rotation::AskAs;
-use perennial_kubernetes::server::{self, Approval};
 use perennial_pki::{BadCertificate, Chain, Credential, Expected, KeyAlgorithm, KeyPair, Usage, read_request};
 use perennial_rotation::{Identity, Token};
 use perennial_std::{Cancel, Directory, DirectoryError, Handle, clock, drive};
@@ -141,7 +141,7 @@ fn start(runtime: Runtime, server: &Server, path: &std::path::Path) -> Handle {
 fn held_certificate_is_kept_whatever_is_issued() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
-        let admin = server::Identity::new("admin", ["system:masters"]);
+        let admin = perennial_dev::Identity::new("admin", ["system:masters"]);
         server.handle.with_api(|api, _| api.add_token(ADMIN, admin));
         let ca = key();
         let good = table().into_iter().find(|row| row.name == "good").unwrap();

@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use perennial::{Failure, State};
+use perennial_dev::Options;
 use perennial_kubernetes::rotation::Snapshot;
-use perennial_kubernetes::server::Options;
 use support::{BOUND, issued, new_authority, node, on_both, serve_at};
 
 const HOUR: Duration = Duration::from_secs(3600);

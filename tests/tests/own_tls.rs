@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::thread;
 
 use perennial::Template;
+use perennial_dev::{Approval, Options, ServingApproval};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::rotation::Signer;
-use perennial_kubernetes::server::{Approval, Options, ServingApproval};
 use perennial_pki::{Credential, Interim, provider, sha256};
 use perennial_rotation::Identity;
 use perennial_std::tls::{ClientCert, ClientConfigs, ServerCert};
@@ -149,7 +149,7 @@ fn before_there_is_a_certificate_none_is_presented() {
 fn serving(runtime: Runtime) -> (Server, Handle) {
     let options = Options { approve_serving: ServingApproval::Any, ..Options::default() };
     let authority = new_authority();
-    let mut random = perennial_kubernetes::server::Random::from_os().unwrap();
+    let mut random = perennial_dev::Random::from_os().unwrap();
     let day = std::time::Duration::from_secs(86_400);
     let now = clock::now().unix;
     let own = authority.client_credential("system:node:worker-1", &["system:nodes"], &mut random, now, day).unwrap();

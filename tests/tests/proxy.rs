@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use perennial::{Failure, State};
+use perennial_dev::Approval;
 use perennial_kubernetes::cluster::{Cluster, Proxy};
-use perennial_kubernetes::server::Approval;
 use support::{BOUND, issued, node, on_both, serve};
 
 const OPEN: &str = "HTTP/1.1 200 OK\r\nVia: 1.1 proxy\r\n\r\n";

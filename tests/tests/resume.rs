@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use perennial::{Backoff, Failure, State, Window};
+use perennial_dev::{Approval, Decision, Options, faults::Plan};
 use perennial_kubernetes::rotation::{Record, Snapshot};
-use perennial_kubernetes::server::{Approval, Decision, Options, faults::Plan};
 use perennial_pki::Chain;
 use perennial_std::{Directory, Handle, clock};
 use support::{BOUND, Node, Runtime, Server, issued, node, on_both, serve, serve_at, waits_for_approval};

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use perennial::store::{Entry, FileOp, Kind, Layout, Listing, Source};
-use perennial_kubernetes::server::{Approval, Decision};
+use perennial_dev::{Approval, Decision};
 use perennial_std::{Directory, DirectoryError, clock};
 use support::{issued, node, on_both, serve, stored, waits_for_approval};
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use perennial::{Backoff, Policy, Template, Window};
-use perennial_kubernetes::server::Approval;
+use perennial_dev::Approval;
 use perennial_smol::Rotator;
 use perennial_std::Directory;
 use smol::future;

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use perennial::{Failure, State, Template};
+use perennial_dev::{Approval, Authority, Decision, Options};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::rotation::{AskAs, IdentitySource, Input, Rotation, Start};
-use perennial_kubernetes::server::{Approval, Authority, Decision, Options};
 use perennial_pki::Roots;
 use perennial_rotation::{Identity, Token};
 use perennial_std::{Handle, clock};

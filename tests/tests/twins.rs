@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use perennial::{Action, Backoff, Event, State, Template, Window};
+use perennial_dev::faults::Plan;
+use perennial_dev::{Approval, Decision};
 use perennial_kubernetes::rotation::Step;
-use perennial_kubernetes::server::faults::Plan;
-use perennial_kubernetes::server::{Approval, Decision};
 use support::{BOUND, Runtime, issued, node, serve, waits_for_approval};
 
 /// What the machine was told, and its duties, a line each, without times and with certificates by number.

@@ -17,10 +17,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use perennial::UnixTime;
+use perennial_dev::{Authority, Random};
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubeconfig::{Credentials, Kubeconfig};
-use perennial_kubernetes::server::{Authority, Random};
 use perennial_pki::{Credential, Roots};
 use perennial_rotation::Identity;
 use perennial_std::{Cancel, clock, drive};

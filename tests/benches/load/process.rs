@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::Template;
+use perennial_dev::{Api, ApiRequest, Approval, Authority, Host, Identity, Method, Options, Random, ServerHandle, Tls};
 use perennial_kubernetes::objects::{CSR_PATH, CertificateSigningRequest, CsrSpec};
-use perennial_kubernetes::server::{Api, ApiRequest, Approval, Authority, Identity, Method, Options, Random, Tls};
 use perennial_pki::{KeyAlgorithm, KeyPair, Roots, certificate_request};
-use perennial_smol::server::{Host, ServerHandle};
 use perennial_std::clock;
 
 pub(crate) const SERVE: &str = "PERENNIAL_BENCH_SERVE";

@@ -9,8 +9,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use perennial::Template;
+use perennial_dev::{Api, Approval, Options};
 use perennial_kubernetes::objects::{CLIENT_SIGNER, CSR_PATH, CertificateSigningRequest, KUBELET_CLIENT_SIGNER};
-use perennial_kubernetes::server::{Api, Approval, Options};
 use perennial_pki::{Chain, certificate_request, read_request};
 use serde_json::{Value, json};
 

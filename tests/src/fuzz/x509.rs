@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use perennial::{Template, Validity};
-use perennial_kubernetes::server::Authority;
+use perennial_dev::Authority;
 use perennial_pki::{
     BadCertificate, Chain, Credential, Expected, GoVerdict, KeyAlgorithm, KeyPair, Roots, Terms, Usage,
     certificate_request, go_verdict, read_request, sha256,

@@ -1,8 +1,8 @@
 //! sarapprove_test.go.
 
 use perennial::Template;
+use perennial_dev::{Identity, Method, Options};
 use perennial_kubernetes::objects::CertificateSigningRequest;
-use perennial_kubernetes::server::{Identity, Method, Options};
 
 use super::rig::{KUBELET_CLIENT, KUBELET_SERVING, Server, bootstrapper, csr, json, node_user};
 use super::{Row, different, same};

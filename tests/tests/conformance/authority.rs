@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use perennial::Template;
+use perennial_dev::{Approval, Options};
 use perennial_kubernetes::objects::CertificateSigningRequest;
-use perennial_kubernetes::server::{Approval, Options};
 use perennial_pki::{BadCertificate, Expected, Usage};
 
 use super::rig::{CLIENT, DAY, HOUR, MINUTE, SECOND, START, Server, admin, csr, csr_of};
@@ -76,7 +76,7 @@ pub(crate) const ROWS: &[Row] = &[
         assert_eq!(issued(2 * DAY, ZERO), (0, 86_400));
     }),
     same(SOURCE, "TestCertificateAuthority/uri sans", "URIs are copied", || {
-        let pem = include_str!("../../../kubernetes/tests/server_support/every-kind-of-name.csr.pem");
+        let pem = include_str!("../../../devserver/tests/server_support/every-kind-of-name.csr.pem");
         let asked = perennial_pki::read_request(pem.as_bytes()).unwrap();
         let server = signed(HOUR, ZERO, &csr_of("a", CLIENT, &["client auth"], pem));
         let chain = server.chain("a").unwrap();

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Action, Event, Failure, Instant, Key, Now, Policy, RequestId, RotationMachine, Setup, Template};
+use perennial_dev::{Approval, Decision, Method, Options};
 use perennial_kubernetes::client::csr_name;
-use perennial_kubernetes::server::{Approval, Decision, Method, Options};
 use perennial_rotation::SignError;
 use perennial_tests::mint;
 

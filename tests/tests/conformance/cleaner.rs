@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use perennial::Template;
-use perennial_kubernetes::server::{Approval, Decision, Method, Options};
+use perennial_dev::{Approval, Decision, Method, Options};
 
 use super::rig::{CLIENT, DAY, HOUR, MINUTE, SECOND, Server, admin, csr, json};
 use super::{Row, different, same};

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use perennial::Failure;
+use perennial_dev::{Approval, Decision, Options};
 use perennial_kubernetes::client::Ask;
 use perennial_kubernetes::kubeconfig::{Credentials, Kubeconfig};
-use perennial_kubernetes::server::{Approval, Decision, Options};
 use perennial_pki::{KeyError, KeyPair};
 use perennial_rotation::{Issued, SignError};
 

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use perennial::{Event, Template};
+use perennial_dev::{Approval, Options, Random};
 use perennial_kubernetes::addresses::{AddressType, Addresses, NodeAddress};
 use perennial_kubernetes::rotation::{AskAs, Input};
-use perennial_kubernetes::server::{Approval, Options, Random};
 use perennial_pki::{Credential, interim};
 use perennial_rotation::Progress;
 use perennial_std::{Directory, FileCredential, clock};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use perennial::{Failure, Reason, Template};
+use perennial_dev::{Api, Approval, Options};
 use perennial_kubernetes::rotation::{AskAs, Signer};
-use perennial_kubernetes::server::{Api, Approval, Options};
 use perennial_pki::{KeyAlgorithm, KeyError, KeyPair, read_request};
 use perennial_rotation::SignError;
 use perennial_smol::Rotator;

@@ -4,13 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Instant, Now, Policy, RequestId, Template, UnixTime};
+use perennial_dev::{Answer, Api, ApiRequest, Authority, Break, Method, Options, Random, Session, Tls, faults::Plan};
 use perennial_kubernetes::client::{Ask, Conversation, Input, Issuance, Limits, Step, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, ObjectMeta};
 use perennial_kubernetes::rotation::{self, AskAs, Duty, Rotation, Signer, Start};
-use perennial_kubernetes::server::{
-    self, Answer, Api, ApiRequest, Authority, Break, Method, Options, Random, Session, Tls, faults::Plan,
-};
 use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, Usage, certificate_request};
 use perennial_rotation::{Identity, Token};
 use perennial_rotation::{Issued, SignError};
@@ -63,7 +61,7 @@ impl Server {
         let tls = Tls::with_clock(&authority, &shown, Arc::new(Clock)).unwrap();
         let cluster = Cluster::from_url("https://localhost:6443").unwrap().with_roots(authority.roots().unwrap());
         let mut api = Api::new(options, authority, Random::from_seed([8; 32]));
-        api.add_token(TOKEN, server::Identity::bootstrap("abcdef"));
+        api.add_token(TOKEN, perennial_dev::Identity::bootstrap("abcdef"));
         Self { api, now: Now { instant: Instant::default(), unix: START }, tls, random, cluster: Arc::new(cluster) }
     }
 
@@ -93,7 +91,13 @@ impl Server {
     }
 
     /// The status of the answer.
-    pub(crate) fn send(&mut self, user: &server::Identity, method: Method, path: &str, body: impl Into<Value>) -> u16 {
+    pub(crate) fn send(
+        &mut self,
+        user: &perennial_dev::Identity,
+        method: Method,
+        path: &str,
+        body: impl Into<Value>,
+    ) -> u16 {
         let mut request = ApiRequest::new(method, format!("{COLLECTION}{path}"));
         request.content_type = "application/json".into();
         request.body = body.into().to_string().into_bytes();
@@ -105,7 +109,7 @@ impl Server {
         }
     }
 
-    pub(crate) fn create(&mut self, user: &server::Identity, object: &CertificateSigningRequest) -> u16 {
+    pub(crate) fn create(&mut self, user: &perennial_dev::Identity, object: &CertificateSigningRequest) -> u16 {
         self.send(user, Method::Post, "", json(object))
     }
 
@@ -166,16 +170,16 @@ pub(crate) fn json(object: &CertificateSigningRequest) -> Value {
     serde_json::to_value(object).unwrap()
 }
 
-pub(crate) fn admin() -> server::Identity {
-    server::Identity::new("kubernetes-admin", ["system:masters"])
+pub(crate) fn admin() -> perennial_dev::Identity {
+    perennial_dev::Identity::new("kubernetes-admin", ["system:masters"])
 }
 
-pub(crate) fn bootstrapper() -> server::Identity {
-    server::Identity::bootstrap("abcdef")
+pub(crate) fn bootstrapper() -> perennial_dev::Identity {
+    perennial_dev::Identity::bootstrap("abcdef")
 }
 
-pub(crate) fn node_user(node: &str) -> server::Identity {
-    server::Identity::new(format!("system:node:{node}"), ["system:nodes"])
+pub(crate) fn node_user(node: &str) -> perennial_dev::Identity {
+    perennial_dev::Identity::new(format!("system:node:{node}"), ["system:nodes"])
 }
 
 pub(crate) fn key() -> KeyPair {

@@ -1,8 +1,8 @@
 //! signer_test.go.
 
 use perennial::Template;
+use perennial_dev::{Approval, Options};
 use perennial_kubernetes::objects::CertificateSigningRequest;
-use perennial_kubernetes::server::{Approval, Options};
 
 use super::rig::{CLIENT, HOUR, KUBELET_CLIENT, KUBELET_SERVING, START, Server, admin, csr};
 use super::{Row, different, same};

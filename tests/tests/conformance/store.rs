@@ -119,7 +119,7 @@ pub(crate) struct Pki {
 
 impl Pki {
     pub(crate) fn new() -> Self {
-        let mut server = Server::new(perennial_kubernetes::server::Options::default());
+        let mut server = Server::new(perennial_dev::Options::default());
         let credential = server.node_credential(DAY, 2 * DAY);
         let authority = server.api.authority().certificate_pem().to_owned();
         Self { root: tempfile::tempdir().unwrap(), credential, authority }
@@ -147,7 +147,7 @@ impl Pki {
     }
 
     pub(crate) fn another(&self) -> Arc<Credential> {
-        Server::new(perennial_kubernetes::server::Options::default()).node_credential(DAY, 3 * DAY)
+        Server::new(perennial_dev::Options::default()).node_credential(DAY, 3 * DAY)
     }
 
     fn certificate(&self) -> &str {

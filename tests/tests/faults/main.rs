@@ -12,7 +12,7 @@ mod world;
 use std::time::Duration;
 
 use perennial::Policy;
-use perennial_kubernetes::server::faults::Plan;
+use perennial_dev::faults::Plan;
 use table::{Kind, Outcome, kinds};
 use world::World;
 

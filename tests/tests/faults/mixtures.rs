@@ -1,7 +1,7 @@
 //! Faults in any mixture: whatever comes together, the certificate stays, and what was wrong is got over.
 
 use perennial::Policy;
-use perennial_kubernetes::server::faults::{Fault, Match, Plan, Rule};
+use perennial_dev::faults::{Fault, Match, Plan, Rule};
 use proptest::prelude::*;
 use proptest::sample::select;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use perennial::Policy;
-use perennial_kubernetes::server::faults::{Fault, Plan};
+use perennial_dev::faults::{Fault, Plan};
 
 use crate::table::{Kind, kinds};
 use crate::world::World;

@@ -5,10 +5,10 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use perennial::{Backoff, Failure, State, Window};
+use perennial_dev::faults::Plan;
+use perennial_dev::{Options, Random, ServingApproval};
 use perennial_kubernetes::client::Limits;
 use perennial_kubernetes::rotation::Snapshot;
-use perennial_kubernetes::server::faults::Plan;
-use perennial_kubernetes::server::{Options, Random, ServingApproval};
 use perennial_std::clock;
 
 use crate::in_short;

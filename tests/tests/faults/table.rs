@@ -1,7 +1,7 @@
 //! The table of faults, `table.md`, as the tests go through it.
 
 use perennial::Failure;
-use perennial_kubernetes::server::faults::Plan;
+use perennial_dev::faults::Plan;
 
 const COLLECTION: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 

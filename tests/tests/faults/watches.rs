@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use perennial_kubernetes::server::faults::Plan;
-use perennial_kubernetes::server::{Approval, Decision, Options};
+use perennial_dev::faults::Plan;
+use perennial_dev::{Approval, Decision, Options};
 
 use crate::support::{self, issued, on_both, serve, waits_for_approval};
 use crate::world::World;

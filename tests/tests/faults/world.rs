@@ -4,12 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Failure, Instant, Now, Policy, RequestId, Template, UnixTime};
+use perennial_dev::{Api, Authority, Break, Options, Random, ServingApproval, Session, Tls, faults::Plan};
 use perennial_kubernetes::client::{Conversation, Input, Issuance, Step};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::rotation::{self, AskAs, Duty, Rotation, Signer, Start};
-use perennial_kubernetes::server::{
-    self, Api, Authority, Break, Options, Random, ServingApproval, Session, Tls, faults::Plan,
-};
 use perennial_pki::{Credential, Usage};
 use perennial_rotation::{Identity, Token};
 use perennial_rotation::{Issued, SignError};
@@ -87,7 +85,7 @@ impl World {
         let node = authority.client_credential(node, &["system:nodes"], &mut random, START, span).unwrap();
         let tls = Tls::with_clock(&authority, &shown, Arc::new(Clock)).unwrap();
         let mut api = Api::new(options, authority, random);
-        api.add_token(TOKEN, server::Identity::bootstrap("abcdef"));
+        api.add_token(TOKEN, perennial_dev::Identity::bootstrap("abcdef"));
         let cluster = Cluster::from_url("https://localhost:6443").unwrap().with_roots(roots.clone());
 
         let mut signer = kubelet(Arc::new(cluster), serving.then_some(node));

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Backoff, Budget, Policy, Template, Window};
+use perennial_dev::{Api, Approval, Authority, Decision, Host, Options, Random, ServerHandle, Tls};
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::rotation::{Signer, Snapshot, Step};
-use perennial_kubernetes::server::{self, Api, Approval, Authority, Decision, Options, Random, Tls};
 use perennial_pki::Credential;
 use perennial_rotation::Progress;
 use perennial_rotation::{Identity, Token};
-use perennial_smol::server::{Host, ServerHandle};
 use perennial_std::{Cancel, Directory, Handle, Left, clock, drive};
 
 pub(crate) const TOKEN: &str = "abcdef.0123456789abcdef";
@@ -57,7 +56,7 @@ pub(crate) fn serve_at(address: SocketAddr, authority: Authority, options: Optio
     let tls = Tls::new(&authority, &serving).unwrap();
     let roots = authority.roots().unwrap();
     let mut api = Api::new(options, authority, random);
-    api.add_token(TOKEN, server::Identity::bootstrap("abcdef"));
+    api.add_token(TOKEN, perennial_dev::Identity::bootstrap("abcdef"));
     let handle = Host::bind(address, api, tls).unwrap().spawn().unwrap();
     let cluster = Cluster::from_url(&format!("https://{}", handle.address())).unwrap().with_roots(roots);
     Server { handle, cluster: Arc::new(cluster) }

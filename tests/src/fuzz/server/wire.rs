@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Instant, Now, Template};
-use perennial_kubernetes::server::{Api, Authority, Identity, Options, Random, Session, Tls};
+use perennial_dev::{Api, Authority, Identity, Options, Random, Session, Tls};
 use perennial_pki::{Credential, Roots, Usage, provider};
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;

@@ -1,0 +1,110 @@
+//! Who may do what: the roles a cluster gives administrators, nodes and bootstrap tokens, and nothing else.
+
+use perennial_pki::{RequestFacts, read_request};
+
+use super::identity::{AUTHENTICATED, BOOTSTRAPPERS, Identity, MASTERS, NODES};
+use super::message::Response;
+use super::{signer, status};
+use perennial_kubernetes::objects::CsrSpec;
+
+/// What a user wants to do to a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Attributes<'a> {
+    pub(super) verb: &'a str,
+    pub(super) group: &'a str,
+    pub(super) resource: &'a str,
+    pub(super) subresource: &'a str,
+    pub(super) name: &'a str,
+}
+
+/// Whether a role of the user's allows it (`system:masters`, `system:node-bootstrapper`, `system:node`,
+/// `system:basic-user`).
+pub(super) fn allowed(user: &Identity, wanted: &Attributes<'_>) -> bool {
+    if user.is_in(MASTERS) {
+        return true;
+    }
+    match (wanted.group, wanted.resource, wanted.subresource) {
+        (status::GROUP, status::RESOURCE, "") => {
+            let asks = matches!(wanted.verb, "create" | "get" | "list" | "watch");
+            asks && (user.is_in(BOOTSTRAPPERS) || user.is_in(NODES))
+        }
+        // Asking the approver to approve: anybody's first certificate, and a node's own next one.
+        (status::GROUP, status::RESOURCE, "nodeclient") => wanted.verb == "create" && user.is_in(BOOTSTRAPPERS),
+        (status::GROUP, status::RESOURCE, "selfnodeclient") => wanted.verb == "create" && user.is_in(NODES),
+        ("authentication.k8s.io", "selfsubjectreviews", "")
+        | ("authorization.k8s.io", "selfsubjectaccessreviews", "") => {
+            wanted.verb == "create" && user.is_in(AUTHENTICATED)
+        }
+        _ => false,
+    }
+}
+
+/// Refuses what no role allows, in a cluster's words.
+pub(super) fn authorize(user: &Identity, wanted: &Attributes<'_>) -> Result<(), Response> {
+    if allowed(user, wanted) {
+        return Ok(());
+    }
+    let Attributes { verb, group, resource, subresource, name } = wanted;
+    let slash = if subresource.is_empty() { "" } else { "/" };
+    let why = format!(
+        "User {:?} cannot {verb} resource \"{resource}{slash}{subresource}\" in API group {group:?} at the cluster \
+         scope",
+        user.username
+    );
+    if *resource == status::RESOURCE {
+        return Err(status::forbidden(name, why));
+    }
+    Err(status::forbidden_path(format!("{resource}.{group} is forbidden: {why}")))
+}
+
+/// Refuses paths outside the API to those who are not allowed to discover it.
+pub(super) fn authorize_path(user: &Identity, verb: &str, path: &str) -> Result<(), Response> {
+    let discovery = ["/api", "/apis", "/openapi"]
+        .iter()
+        .any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+    if user.is_in(MASTERS) || verb == "get" && (discovery || path == "/version") {
+        return Ok(());
+    }
+    Err(status::forbidden_path(format!("forbidden: User {:?} cannot {verb} path {path:?}", user.username)))
+}
+
+/// Approving and signing need rights on the signer too; only administrators have them here.
+pub(super) fn authorize_signer(user: &Identity, verb: &str, name: &str, signer_name: &str) -> Result<(), Response> {
+    if user.is_in(MASTERS) {
+        return Ok(());
+    }
+    let why = format!("user not permitted to {verb} requests with signerName {signer_name:?}");
+    Err(status::forbidden(name, why))
+}
+
+/// Nobody acts as somebody else here, not even administrators: better no answer than one to the wrong user.
+pub(super) fn no_impersonation(user: &Identity) -> Response {
+    status::forbidden_path(format!(
+        "forbidden: User {:?} cannot impersonate anybody: this server does not know impersonation; leave out --as, \
+         --as-group and --as-uid",
+        user.username
+    ))
+}
+
+/// NodeRestriction: a node asks for kubelet certificates in its own name only.
+pub(super) fn restrict_node(user: &Identity, name: &str, spec: &CsrSpec) -> Result<(), Response> {
+    let Some(node) = user.node() else { return Ok(()) };
+    if !matches!(spec.signer_name.as_str(), signer::KUBELET_CLIENT | signer::KUBELET_SERVING) {
+        return Ok(());
+    }
+    let request = read_request(&spec.request)
+        .map_err(|error| status::forbidden(name, format!("unable to parse csr: {error}")))?;
+    if request.common_name.strip_prefix("system:node:") == Some(node) {
+        return Ok(());
+    }
+    Err(status::forbidden(name, format!("can only create a node CSR with CN=system:node:{node}")))
+}
+
+/// CertificateSubjectRestriction: nobody becomes an administrator by a request.
+pub(super) fn restrict_subject(request: &RequestFacts, name: &str, spec: &CsrSpec) -> Result<(), Response> {
+    if spec.signer_name != signer::CLIENT || !request.organizations.iter().any(|group| group == MASTERS) {
+        return Ok(());
+    }
+    let why = format!("use of {} signer with {MASTERS} group is not allowed", signer::CLIENT);
+    Err(status::forbidden(name, why))
+}

@@ -1,0 +1,273 @@
+//! The API: state, and answers to requests.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::UnixTime;
+
+use super::access::{self, Attributes};
+use super::authority::Authority;
+use super::faults::Faults;
+use super::identity::{Identity, Tokens};
+use super::listing::{Listing, Piece};
+use super::message::{Answer, ApiRequest, Method, Response, decode};
+use super::nodes::Nodes;
+use super::random::Random;
+use super::serving::ServingApproval;
+use super::session::Stream;
+use super::signer::Lifetimes;
+use super::store::{Bounds, Store};
+use super::watch::{Next, Watcher};
+use super::{discovery, review, status};
+use perennial_kubernetes::addresses::NodeAddress;
+
+/// Who approves requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Approval {
+    /// A kubelet's client certificate is approved as a cluster's controller does it, everything else by a person.
+    #[default]
+    Auto,
+    /// A person, always.
+    Manual,
+}
+
+/// How the server behaves. The default is a cluster's behaviour, but for short certificates, which are
+/// allowed, and for old requests, which are noticed earlier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Which Kubernetes 1.x it is like, as far as certificates go: before 22, `expirationSeconds` is not known; before
+    /// 19, the API is not there: the group names `v1beta1` only, whose requests are answered with 404 here.
+    pub minor: u32,
+    /// Who approves requests.
+    pub approval: Approval,
+    /// Which of a node's serving certificates are approved where [`Approval::Auto`] applies.
+    pub approve_serving: ServingApproval,
+    /// Accept and honour `expirationSeconds` under 600, which a cluster refuses.
+    pub allow_short: bool,
+    /// The longest lifetime of a certificate, and the one given to those who ask for none
+    /// (`--cluster-signing-duration`).
+    pub signing_duration: Duration,
+    /// How far back the validity begins; `None` is five minutes, or a twentieth of short lifetimes.
+    pub backdate: Option<Duration>,
+    /// Time from approval to certificate.
+    pub signing_delay: Duration,
+    /// At most so many requests are kept; more are answered with 429.
+    pub capacity: usize,
+    /// At most so many changes are remembered; a watcher that falls behind further has to start anew (410).
+    pub history: usize,
+    /// Requests may take so many bytes, as JSON, and the changes that are remembered as many again.
+    pub memory: usize,
+    /// At most so many watches are open; more are answered with 429.
+    pub watches: usize,
+    /// How often old requests are looked for, at most once a second; a cluster does it each hour.
+    pub cleaning_interval: Duration,
+    /// How long issued, denied and failed requests are kept. Those whose certificate has expired are not.
+    pub keep_ended: Duration,
+    /// How long requests are kept that come to nothing.
+    pub keep_pending: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            minor: 34,
+            approval: Approval::Auto,
+            approve_serving: ServingApproval::Never,
+            allow_short: true,
+            signing_duration: Duration::from_secs(365 * 24 * 3600),
+            backdate: None,
+            signing_delay: Duration::ZERO,
+            capacity: 4096,
+            history: 4096,
+            memory: 64 << 20,
+            watches: 1536,
+            cleaning_interval: Duration::from_secs(60),
+            keep_ended: Duration::from_secs(3600),
+            keep_pending: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+impl Options {
+    pub(super) fn lifetimes(&self) -> Lifetimes {
+        let shortest = if self.allow_short { Duration::from_secs(1) } else { Duration::from_secs(600) };
+        Lifetimes { longest: self.signing_duration, shortest, backdate: self.backdate }
+    }
+}
+
+/// An API server without sockets and clocks: requests in, answers out.
+///
+/// It serves certificate signing requests, their approval and signing, and what `kubectl` needs around them. For
+/// development, demonstrations and tests: everything is in memory, and memory is bounded.
+#[derive(Debug)]
+pub struct Api {
+    pub(super) options: Options,
+    pub(super) authority: Authority,
+    pub(super) random: Random,
+    pub(super) tokens: Tokens,
+    pub(super) store: Store,
+    /// Names to look at, and when.
+    pub(super) work: BTreeSet<(UnixTime, String)>,
+    pub(super) next_cleaning: UnixTime,
+    pub(super) faults: Faults,
+    pub(super) nodes: Nodes,
+    /// Shared by every open watch.
+    pub(super) watches: Arc<()>,
+}
+
+impl Api {
+    /// An empty server that signs with `authority`.
+    pub fn new(options: Options, authority: Authority, random: Random) -> Self {
+        let &Options { capacity, history, memory: bytes, .. } = &options;
+        let store = Store::new(Bounds { capacity, history, bytes });
+        Self {
+            options,
+            authority,
+            random,
+            tokens: Tokens::default(),
+            store,
+            work: BTreeSet::new(),
+            next_cleaning: UnixTime::default(),
+            faults: Faults::default(),
+            nodes: Nodes::default(),
+            watches: Arc::default(),
+        }
+    }
+
+    /// Accepts a bearer token for `identity`. The token of a bootstrap token `<id>.<secret>` is all of it.
+    pub fn add_token(&mut self, token: &str, identity: Identity) {
+        self.tokens.add(token, identity);
+    }
+
+    /// Has a Node object of this name say that the node is there, from now on. The next [`Api::tick`] approves what that
+    /// makes the node's own.
+    pub fn put_node(&mut self, name: &str, addresses: Vec<NodeAddress>) {
+        self.nodes.put(name, addresses);
+        self.store.write_elsewhere();
+        self.work.extend(self.store.iter().map(|stored| (UnixTime::default(), stored.object.metadata.name.clone())));
+    }
+
+    /// Moves the version that all resources share by one, as any other write in a cluster does: a Lease, an Event.
+    pub fn write_elsewhere(&mut self) {
+        self.store.write_elsewhere();
+    }
+
+    /// Forgets what has changed so far, as a cluster's API server does when it restarts: its watch cache begins at the
+    /// current version. A watch from an older version is answered with an `ERROR` event, 410.
+    pub fn restart_watch_cache(&mut self) {
+        self.store.forget_changes();
+    }
+
+    /// The certificate authority.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Lets `new` sign from now on. Certificates signed before stay trusted until
+    /// [`Api::forget_previous_authorities`], so that clients can renew theirs in the meantime.
+    ///
+    /// What was built from the [authority](Api::authority) before does not change by itself: build a new
+    /// [`Tls`](super::Tls) for sessions to come, and give clients the new [roots](Authority::roots).
+    pub fn rotate_authority(&mut self, new: Authority) {
+        let before = std::mem::replace(&mut self.authority, new);
+        self.authority.succeed(before);
+    }
+
+    /// Ends a rotation: only what the current authority has signed is trusted. Running sessions go on.
+    pub fn forget_previous_authorities(&mut self) {
+        self.authority.forget_predecessors();
+    }
+
+    /// Rises with every write, of requests and of other resources: when it has, watchers have something to look at.
+    pub fn version(&self) -> u64 {
+        self.store.version()
+    }
+
+    /// Answers a request, and does what it entails: a request that may be approved is approved, and so on.
+    pub fn handle(&mut self, request: &ApiRequest, now: UnixTime) -> Answer {
+        let answer = self.answer(request, now).unwrap_or_else(Answer::Response);
+        self.tick(now);
+        answer
+    }
+
+    /// The next event of a watch.
+    pub fn next_event(&self, watcher: &mut Watcher, now: UnixTime) -> Next {
+        watcher.next(&self.store, now)
+    }
+
+    pub(super) fn next_piece(&self, listing: &mut Listing) -> Piece {
+        listing.next(&self.store)
+    }
+
+    /// Lets a reader who is too far behind keep nothing alive that the store has forgotten.
+    pub(super) fn let_go(&self, stream: &mut Stream) {
+        match stream {
+            Stream::List(listing) => listing.let_go(&self.store),
+            Stream::Watch(watcher) => watcher.let_go(&self.store),
+        }
+    }
+
+    /// Whether the body of this request is worth reading: a stranger's is not.
+    pub(super) fn admit(&self, request: &ApiRequest, now: UnixTime) -> Result<(), Response> {
+        if self.knows(request, now) { Ok(()) } else { Err(status::unauthorized()) }
+    }
+
+    /// Whether the request shows a valid client certificate or a token of somebody.
+    pub(super) fn knows(&self, request: &ApiRequest, now: UnixTime) -> bool {
+        self.tokens.authenticate(request, now).is_some()
+    }
+
+    fn answer(&mut self, request: &ApiRequest, now: UnixTime) -> Result<Answer, Response> {
+        let path: Vec<String> = request.path().split('/').skip(1).map(|segment| decode(segment, false)).collect();
+        let path: Vec<&str> = path.iter().map(String::as_str).filter(|segment| !segment.is_empty()).collect();
+        if let (Method::Get, ["healthz" | "livez" | "readyz", ..]) = (request.method, path.as_slice()) {
+            return Ok(Answer::Response(Response::text(200, "ok")));
+        }
+        let user = self.tokens.authenticate(request, now).ok_or_else(status::unauthorized)?;
+        if request.impersonates {
+            return Err(access::no_impersonation(&user));
+        }
+        match path.as_slice() {
+            ["apis", status::GROUP, "v1", ..] if self.options.minor < discovery::V1_SINCE => {
+                Err(status::no_such_path())
+            }
+            ["apis", status::GROUP, "v1", status::RESOURCE, rest @ ..] => self.collection(request, &user, rest, now),
+            // Earlier versions are gone since Kubernetes 1.22.
+            ["apis", status::GROUP, _, status::RESOURCE, ..] => Err(status::no_such_resource()),
+            ["apis", group @ ("authentication.k8s.io" | "authorization.k8s.io"), "v1", resource] => {
+                if request.method != Method::Post {
+                    return Err(status::method_not_allowed());
+                }
+                let wanted = Attributes { verb: "create", group, resource, subresource: "", name: "" };
+                access::authorize(&user, &wanted)?;
+                review::answer(request, &user, resource, now).map(Answer::Response)
+            }
+            ["api", "v1", "nodes", name] if request.method == Method::Get => {
+                self.nodes.get(&user, name).map(Answer::Response)
+            }
+            path => {
+                let joined = format!("/{}", path.join("/"));
+                access::authorize_path(&user, verb(request.method), &joined)?;
+                if request.method != Method::Get {
+                    return Err(status::method_not_allowed());
+                }
+                discovery::answer(path, &request.accept, self.options.minor)
+                    .map(Answer::Response)
+                    .ok_or_else(status::no_such_resource)
+            }
+        }
+    }
+}
+
+/// The verb of a request to a path that is no resource.
+fn verb(method: Method) -> &'static str {
+    match method {
+        Method::Get => "get",
+        Method::Post => "post",
+        Method::Put => "put",
+        Method::Patch => "patch",
+        Method::Delete => "delete",
+        Method::Other => "options",
+    }
+}

@@ -1,0 +1,208 @@
+//! Request bodies: JSON as Go reads it, or protobuf.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::fields::{self, FieldValidation};
+use super::message::{ApiRequest, Response, to_json};
+use super::options::is_dry_run;
+use super::protobuf::{self, Malformed, Message};
+use super::status;
+use perennial_kubernetes::objects::{API_VERSION, CertificateSigningRequest, ObjectMeta};
+
+/// An object may be this large: what is kept must be bounded.
+pub(super) const LARGEST: usize = 64 * 1024;
+
+/// A certificate signing request, and warnings about it.
+pub(super) fn csr(
+    request: &ApiRequest,
+    fields: FieldValidation,
+) -> Result<(CertificateSigningRequest, Vec<String>), Response> {
+    if request.body.len() > LARGEST {
+        return Err(too_large());
+    }
+    if encoding(request)? == Encoding::Protobuf {
+        return Ok((typed(object(request, status::KIND, API_VERSION)?), Vec::new()));
+    }
+    let value = json(request)?;
+    expect_type(&value, status::KIND, API_VERSION)?;
+    let refuse = |why: &str| status::bad_request(fields::cannot_be_handled(why));
+    let warnings = fields.check(&value).map_err(|why| refuse(&why))?;
+    let csr = serde_json::from_value(value).map_err(|error| refuse(&error.to_string()))?;
+    Ok((typed(csr), warnings))
+}
+
+/// A certificate signing request that came out of a patch.
+pub(super) fn patched(
+    mut value: Value,
+    fields: FieldValidation,
+) -> Result<(CertificateSigningRequest, Vec<String>), Response> {
+    drop_nulls(&mut value);
+    if to_json(&value).len() > LARGEST {
+        return Err(too_large());
+    }
+    expect_type(&value, status::KIND, API_VERSION)?;
+    let warnings = fields.check(&value).map_err(|why| status::unreadable_patch(&why))?;
+    let csr = serde_json::from_value(value).map_err(|error| status::unreadable_patch(&error.to_string()))?;
+    Ok((typed(csr), warnings))
+}
+
+fn typed(csr: CertificateSigningRequest) -> CertificateSigningRequest {
+    CertificateSigningRequest { kind: status::KIND.into(), api_version: API_VERSION.into(), ..csr }
+}
+
+/// An object of ours as patches and tables work on it.
+pub(super) fn to_value(csr: &CertificateSigningRequest) -> Value {
+    serde_json::to_value(csr).expect("our objects have string keys and infallible fields")
+}
+
+pub(super) fn too_large() -> Response {
+    status::refused(413, "RequestEntityTooLarge", &format!("Request entity too large: limit is {LARGEST}"))
+}
+
+/// An object of this kind and version. In JSON both may be left out.
+pub(super) fn object<T>(request: &ApiRequest, kind: &str, version: &str) -> Result<T, Response>
+where
+    T: DeserializeOwned + Message,
+{
+    if encoding(request)? == Encoding::Protobuf {
+        let envelope = protobuf::open(&request.body).map_err(|error| unreadable(kind, error))?;
+        expect(&envelope.api_version, version, kind)?;
+        expect(&envelope.kind, kind, kind)?;
+        return T::read(envelope.raw).map_err(|error| unreadable(kind, error));
+    }
+    let value = json(request)?;
+    expect_type(&value, kind, version)?;
+    serde_json::from_value(value).map_err(|error| unreadable(kind, error))
+}
+
+/// What a deletion is conditional on.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Preconditions {
+    pub(super) uid: Option<String>,
+    pub(super) resource_version: Option<String>,
+}
+
+impl Preconditions {
+    /// Refuses what is not the object that was meant.
+    pub(super) fn check(&self, metadata: &ObjectMeta) -> Result<(), Response> {
+        let checks = [
+            ("UID", &self.uid, &metadata.uid),
+            ("ResourceVersion", &self.resource_version, &metadata.resource_version),
+        ];
+        for (what, wanted, actual) in checks {
+            if let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != actual) {
+                let why =
+                    format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {actual}");
+                return Err(status::conflict(&metadata.name, why));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The `DeleteOptions` of a deletion, if it has any.
+pub(super) fn delete_options(request: &ApiRequest) -> Result<DeleteOptions, Response> {
+    if request.body.is_empty() {
+        return Ok(DeleteOptions::default());
+    }
+    if encoding(request)? == Encoding::Protobuf {
+        return protobuf::open(&request.body)
+            .and_then(|envelope| DeleteOptions::read(envelope.raw))
+            .map_err(|error| unreadable(DELETE_OPTIONS, error));
+    }
+    serde_json::from_value(json(request)?).map_err(|error| unreadable(DELETE_OPTIONS, error))
+}
+
+const DELETE_OPTIONS: &str = "DeleteOptions";
+
+/// How an object is to be deleted.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct DeleteOptions {
+    pub(super) preconditions: Preconditions,
+    dry_run: Vec<String>,
+}
+
+impl DeleteOptions {
+    pub(super) fn dry_run(&self) -> Result<bool, Response> {
+        is_dry_run(self.dry_run.iter().map(String::as_str), DELETE_OPTIONS)
+    }
+}
+
+impl Message for DeleteOptions {
+    fn field(&mut self, number: u64, value: protobuf::Value<'_>) -> Result<(), Malformed> {
+        match number {
+            2 => self.preconditions = value.message()?,
+            5 => self.dry_run.push(value.text()?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Message for Preconditions {
+    fn field(&mut self, number: u64, value: protobuf::Value<'_>) -> Result<(), Malformed> {
+        match number {
+            1 => self.uid = Some(value.text()?),
+            2 => self.resource_version = Some(value.text()?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Json,
+    Protobuf,
+}
+
+/// `Content-Type` without its parameters.
+pub(super) fn media_type(request: &ApiRequest) -> &str {
+    request.content_type.split(';').next().unwrap_or_default().trim()
+}
+
+fn encoding(request: &ApiRequest) -> Result<Encoding, Response> {
+    match media_type(request) {
+        "" | "application/json" => Ok(Encoding::Json),
+        "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
+        _ => Err(status::unsupported_media_type()),
+    }
+}
+
+fn json(request: &ApiRequest) -> Result<Value, Response> {
+    let mut value: Value = serde_json::from_slice(&request.body)
+        .map_err(|error| status::bad_request(format!("couldn't get version/kind; json parse error: {error}")))?;
+    drop_nulls(&mut value);
+    Ok(value)
+}
+
+/// To Go, `null` is the same as absent.
+fn drop_nulls(value: &mut Value) {
+    if let Value::Object(fields) = value {
+        fields.retain(|_, field| !field.is_null());
+        fields.values_mut().for_each(drop_nulls);
+    } else if let Value::Array(items) = value {
+        items.iter_mut().for_each(drop_nulls);
+    }
+}
+
+fn expect_type(value: &Value, kind: &str, version: &str) -> Result<(), Response> {
+    let said = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    expect(said("apiVersion"), version, kind)?;
+    expect(said("kind"), kind, kind)
+}
+
+fn expect(said: &str, wanted: &str, kind: &str) -> Result<(), Response> {
+    if said.is_empty() || said == wanted {
+        return Ok(());
+    }
+    Err(status::bad_request(format!("the object provided is unrecognized: {said:?} where a {kind} is expected")))
+}
+
+fn unreadable(kind: &str, error: impl std::fmt::Display) -> Response {
+    status::bad_request(format!("{kind} in the body cannot be read: {error}"))
+}

@@ -1,0 +1,229 @@
+//! What a cluster's controller manager does to requests: approve, sign, clean up.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::UnixTime;
+use perennial_pki::{Chain, read_request};
+
+use super::access::{Attributes, allowed};
+use super::api::{Api, Approval, Options};
+use super::identity::Identity;
+use super::store::Stored;
+use super::{rfc3339, signer, status};
+use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec};
+
+/// Old requests are not looked for more often than this.
+const CLEANING: Duration = Duration::from_secs(1);
+/// A request that cannot be signed now is tried again.
+const RETRY: Duration = Duration::from_secs(60);
+
+impl Api {
+    /// Does what is due: approvals, signatures, cleaning.
+    pub fn tick(&mut self, now: UnixTime) {
+        while let Some((_, name)) = self.work.first().filter(|(due, _)| *due <= now).cloned() {
+            self.work.pop_first();
+            self.reconcile(&name, now);
+        }
+        if self.next_cleaning <= now {
+            self.next_cleaning = now.after(self.options.cleaning_interval.max(CLEANING));
+            self.clean(now);
+        }
+    }
+
+    /// When [`Api::tick`] next has something to do.
+    pub fn deadline(&self) -> UnixTime {
+        self.work.first().map_or(self.next_cleaning, |(due, _)| self.next_cleaning.min(*due))
+    }
+
+    /// The stored requests, by name.
+    pub fn requests(&self) -> impl Iterator<Item = &CertificateSigningRequest> {
+        self.store.iter().map(|stored| &stored.object)
+    }
+
+    /// Approves or denies a request, as `kubectl certificate` does, and does what it entails.
+    ///
+    /// # Errors
+    /// [`DecisionError`] if there is no such request, or the opposite has been decided. To decide the same again is
+    /// no error.
+    pub fn decide(
+        &mut self,
+        name: &str,
+        decision: Decision,
+        message: &str,
+        now: UnixTime,
+    ) -> Result<(), DecisionError> {
+        let stored = self.store.get(name).map(Arc::clone).ok_or(DecisionError::NotFound)?;
+        let (kind, opposite) = match decision {
+            Decision::Approve => ("Approved", "Denied"),
+            Decision::Deny => ("Denied", "Approved"),
+        };
+        if has(&stored.object, opposite) {
+            return Err(DecisionError::Decided);
+        }
+        if !has(&stored.object, kind) {
+            let mut object = stored.object.clone();
+            object.status.conditions.push(condition(kind, "Decided", message, now));
+            self.store.replace(&stored, object);
+            self.schedule(name, now.after(self.options.signing_delay));
+        }
+        self.tick(now);
+        Ok(())
+    }
+
+    /// Whether this request, as long as it is undecided, waits for a person.
+    pub fn waits_for_a_person(&self, request: &CertificateSigningRequest) -> bool {
+        self.options.approval == Approval::Manual || self.grounds_for_approval(&request.spec).is_none()
+    }
+
+    fn reconcile(&mut self, name: &str, now: UnixTime) {
+        let Some(stored) = self.store.get(name).map(Arc::clone) else { return };
+        let object = &stored.object;
+        let decided = has(object, "Approved") || has(object, "Denied");
+        if !decided && self.options.approval == Approval::Auto {
+            self.approve_if_allowed(&stored, now);
+        } else if has(object, "Approved") && !has(object, "Denied") && !has(object, "Failed") {
+            self.sign(&stored, now);
+        }
+    }
+
+    fn approve_if_allowed(&mut self, stored: &Arc<Stored>, now: UnixTime) {
+        let Some(message) = self.grounds_for_approval(&stored.object.spec) else { return };
+        let mut object = stored.object.clone();
+        object.status.conditions.push(condition("Approved", "AutoApproved", message, now));
+        self.store.replace(stored, object);
+        self.schedule(&stored.object.metadata.name, now.after(self.options.signing_delay));
+    }
+
+    /// Why a request may be approved without asking anybody. `None` leaves it to a person.
+    fn grounds_for_approval(&self, spec: &CsrSpec) -> Option<&'static str> {
+        let request = read_request(&spec.request).ok()?;
+        signer::check(&request, spec).ok()?;
+        let user = Identity::new(&spec.username, spec.groups.iter().cloned());
+        let may = |subresource| {
+            let (group, resource) = (status::GROUP, status::RESOURCE);
+            allowed(&user, &Attributes { verb: "create", group, resource, subresource, name: "" })
+        };
+        let own = request.common_name == spec.username;
+        match spec.signer_name.as_str() {
+            signer::KUBELET_CLIENT if own && may("selfnodeclient") => {
+                Some("Auto approving self kubelet client certificate after SubjectAccessReview.")
+            }
+            signer::KUBELET_CLIENT if may("nodeclient") => {
+                Some("Auto approving kubelet client certificate after SubjectAccessReview.")
+            }
+            signer::KUBELET_SERVING if own => {
+                let node = request.common_name.strip_prefix("system:node:")?;
+                let covered = self.options.approve_serving.covers(node, &self.nodes, &request);
+                covered.then_some(
+                    "Auto approving kubelet serving certificate, which a cluster leaves to its administrator.",
+                )
+            }
+            _ => None,
+        }
+    }
+
+    fn sign(&mut self, stored: &Arc<Stored>, now: UnixTime) {
+        let spec = &stored.object.spec;
+        if !stored.object.status.certificate.is_empty() || !signer::serves(&spec.signer_name) {
+            return;
+        }
+        // Validated when it was created; an object that cannot be parsed cannot be here.
+        let Ok(request) = read_request(&spec.request) else { return };
+        let mut object = stored.object.clone();
+        match signer::check(&request, spec) {
+            Err(why) => object.status.conditions.push(condition("Failed", "SignerValidationFailure", &why, now)),
+            Ok(()) => {
+                let limits = self.options.lifetimes();
+                match signer::issue(&self.authority, &mut self.random, &request, spec, &limits, now) {
+                    Ok(chain) => object.status.certificate = chain.pem().into(),
+                    // As in a cluster: nothing is said to the client, which waits.
+                    Err(_) => return self.schedule(&stored.object.metadata.name, now.after(RETRY)),
+                }
+            }
+        }
+        self.store.replace(stored, object);
+    }
+
+    /// Has `name` looked at at `due`.
+    pub(super) fn schedule(&mut self, name: &str, due: UnixTime) {
+        self.work.insert((due, name.to_owned()));
+    }
+
+    fn clean(&mut self, now: UnixTime) {
+        let old: Vec<String> = self
+            .store
+            .iter()
+            .filter(|stored| is_old(stored, &self.options, now))
+            .map(|stored| stored.object.metadata.name.clone())
+            .collect();
+        for name in old {
+            self.store.remove(&name);
+        }
+    }
+}
+
+/// What a person, or a program in a person's stead, decides about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The certificate may be issued.
+    Approve,
+    /// It may not, ever.
+    Deny,
+}
+
+/// Why a decision was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecisionError {
+    /// There is no such request.
+    NotFound,
+    /// The opposite has been decided, which is for good.
+    Decided,
+}
+
+impl fmt::Display for DecisionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotFound => "there is no such certificate signing request",
+            Self::Decided => "the opposite has been decided already, and decisions are final; create a new request",
+        })
+    }
+}
+
+impl std::error::Error for DecisionError {}
+
+/// The cleaner's rules: a while after the end, longer without one, at once when the certificate has expired.
+fn is_old(stored: &Stored, options: &Options, now: UnixTime) -> bool {
+    let status = &stored.object.status;
+    let certificate = || Chain::from_pem(&status.certificate).ok();
+    if !status.certificate.is_empty() && certificate().is_some_and(|chain| chain.certificate().validity.expired(now)) {
+        return true;
+    }
+    let ended = !status.certificate.is_empty() || has(&stored.object, "Denied") || has(&stored.object, "Failed");
+    let since =
+        status.conditions.iter().filter_map(|condition| condition.last_update_time.as_deref()).filter_map(parse).max();
+    match (ended, since) {
+        (true, Some(since)) => now.since(since) > options.keep_ended,
+        _ => now.since(stored.created) > options.keep_pending,
+    }
+}
+
+fn parse(text: &str) -> Option<UnixTime> {
+    text.parse::<jiff::Timestamp>().ok().map(|time| UnixTime::from_millis(time.as_millisecond()))
+}
+
+pub(super) fn has(object: &CertificateSigningRequest, kind: &str) -> bool {
+    object.status.conditions.iter().any(|condition| condition.type_ == kind)
+}
+
+pub(super) fn condition(kind: &str, reason: &str, message: &str, now: UnixTime) -> Condition {
+    Condition {
+        type_: kind.into(),
+        status: "True".into(),
+        reason: reason.into(),
+        message: message.into(),
+        last_update_time: Some(rfc3339(now)),
+        last_transition_time: Some(rfc3339(now)),
+    }
+}

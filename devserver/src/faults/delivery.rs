@@ -1,0 +1,151 @@
+//! What goes wrong on the way: answers made up, and answers that arrive strangely or not at all.
+
+use super::fault::{Body, Canned, Connection, Cut, Fault, Part};
+use crate::message::Response;
+use crate::status;
+
+/// How plaintext gets to the client; by default as it is.
+#[derive(Debug, Default)]
+pub(crate) struct Delivery {
+    /// So much more of it, and then the end of the connection without a word.
+    pub(crate) allowance: Option<usize>,
+    /// One byte for each TLS record.
+    pub(crate) bytewise: bool,
+    /// Sent instead of an answer; then the connection is closed.
+    pub(crate) instead: Option<Vec<u8>>,
+}
+
+impl Delivery {
+    /// Ends the connection at this point of what is unsent. The place may not have been reached yet: ask again then.
+    pub(crate) fn cut(&mut self, at: Cut, unsent: &[u8]) {
+        if self.allowance.is_some() {
+            return;
+        }
+        let head = match unsent.starts_with(b"HTTP/") {
+            true => unsent.windows(4).position(|window| window == b"\r\n\r\n").map_or(unsent.len(), |end| end + 4),
+            false => 0,
+        };
+        let body = unsent.len() - head;
+        self.allowance = match at {
+            Cut::BeforeHead => Some(0),
+            Cut::InHead => Some(head / 2),
+            Cut::AfterHead => Some(head),
+            Cut::InChunk if body > 0 => Some(head + 1),
+            Cut::InBody if body > 0 => Some(head + body / 2),
+            Cut::AfterBody if body > 0 => Some(head + body),
+            Cut::InChunk | Cut::InBody | Cut::AfterBody => None,
+        };
+    }
+}
+
+/// What is sent in place of an answer.
+pub(crate) enum Answered {
+    /// This, as any other answer.
+    Response(Response),
+    /// These bytes, and then the connection ends.
+    Bytes(Vec<u8>),
+}
+
+/// The answer to a request that is not carried out; `None` if it is.
+pub(crate) fn refuse(fault: &Fault) -> Option<Answered> {
+    Some(match fault {
+        Fault::Answer(canned) => Answered::Response(made_up(canned)),
+        Fault::Garbage => Answered::Bytes(b"\x00\x01\xfe\xff\r\nthis is no HTTP\r\n\r\n".to_vec()),
+        Fault::Oversized(part) => Answered::Bytes(oversized(*part)),
+        Fault::Delay(_)
+        | Fault::Silence
+        | Fault::Cut(_)
+        | Fault::Reset(_)
+        | Fault::Trickle(_)
+        | Fault::ContentType(_)
+        | Fault::Events(_)
+        | Fault::Object(_)
+        | Fault::Certificate(_)
+        | Fault::YoungCache
+        | Fault::Connection(_) => return None,
+    })
+}
+
+/// What becomes of an answer under a fault that is about its media type; any other leaves it as it is.
+pub(crate) fn answer(fault: &Fault, response: Response) -> Answered {
+    match fault {
+        Fault::ContentType(media) => Answered::Bytes(http(response.status, media, &response.body)),
+        _ => Answered::Response(response),
+    }
+}
+
+/// What is said, below TLS, to whom has connected; then the connection is closed. `None`: nothing, for ever.
+pub(crate) fn wire(fault: Connection) -> Option<Vec<u8>> {
+    /// A fatal alert (RFC 8446 §6), in the clear.
+    const fn alert(description: u8) -> [u8; 7] {
+        [21, 3, 3, 0, 2, 2, description]
+    }
+    match fault {
+        Connection::HandshakeAlert => Some(alert(40).to_vec()),
+        Connection::CertificateAlert => Some(alert(45).to_vec()),
+        Connection::Plaintext => {
+            Some(http(400, "text/plain", b"Client sent an HTTP request to an HTTPS server, or the other way round.\n"))
+        }
+        Connection::Silent => None,
+        Connection::Closed
+        | Connection::Refused
+        | Connection::Reset
+        | Connection::OtherName
+        | Connection::OtherAuthority
+        | Connection::Expired => Some(Vec::new()),
+    }
+}
+
+fn made_up(canned: &Canned) -> Response {
+    let html = b"<html><body><h1>Something is wrong</h1></body></html>\n";
+    let mut response = match canned.body {
+        Body::Status => status::refused(canned.status, reason(canned.status), "this server was told to answer so"),
+        Body::Html => Response {
+            status: canned.status,
+            content_type: "text/html; charset=utf-8",
+            retry_after: None,
+            warnings: Vec::new(),
+            body: html.to_vec(),
+        },
+        Body::Empty => Response::text(canned.status, ""),
+    };
+    response.retry_after = canned.retry_after;
+    response
+}
+
+/// The word a cluster has for a status (apimachinery `pkg/apis/meta/v1`).
+const fn reason(status: u16) -> &'static str {
+    match status {
+        400 => "BadRequest",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "NotFound",
+        409 => "AlreadyExists",
+        410 => "Expired",
+        422 => "Invalid",
+        429 => "TooManyRequests",
+        500 => "InternalError",
+        503 => "ServiceUnavailable",
+        504 => "Timeout",
+        _ => "Unknown",
+    }
+}
+
+fn oversized(part: Part) -> Vec<u8> {
+    match part {
+        Part::Head => format!("HTTP/1.1 200 OK\r\nX-Padding: {}\r\n\r\n", "x".repeat(128 << 10)).into_bytes(),
+        Part::Line => {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
+            [head.as_bytes(), &vec![b' '; 2 << 20]].concat()
+        }
+        Part::Body => http(200, "application/json", &vec![b' '; 5 << 20]),
+    }
+}
+
+fn http(status: u16, media: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {status} Told So\r\nContent-Type: {media}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}

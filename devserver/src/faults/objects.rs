@@ -1,0 +1,185 @@
+//! Objects that are not what they should be, in answers and in the events of a watch.
+
+use std::time::Duration;
+
+use perennial::{Template, UnixTime, Validity};
+use perennial_pki::{Chain, KeyAlgorithm, KeyPair, KeyUsage, RequestFacts, Usage, certificate_request, read_request};
+use serde_json::{Value, json};
+
+use super::fault::{Certificate, Events, Fault, Object};
+use crate::api::Api;
+use crate::authority::Authority;
+use crate::controllers::condition;
+use crate::message::to_json;
+use crate::status;
+use perennial_kubernetes::objects::CertificateSigningRequest;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What becomes of the lines of a watch.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    /// Waits for the line after it.
+    held: Option<Vec<u8>>,
+}
+
+impl Lines {
+    /// The lines to send for `line`, and whether the watch ends with them.
+    pub(crate) fn spoil(&mut self, fault: &Fault, api: &mut Api, line: Vec<u8>, now: UnixTime) -> (Vec<Vec<u8>>, bool) {
+        let Fault::Events(wrong) = fault else {
+            return (vec![event(&line, |object| spoil(fault, api, object, now)).unwrap_or(line)], false);
+        };
+        match wrong {
+            Events::Duplicated => (vec![line.clone(), line], false),
+            Events::Reordered => match self.held.take() {
+                Some(before) => (vec![line, before], false),
+                None => {
+                    self.held = Some(line);
+                    (Vec::new(), false)
+                }
+            },
+            Events::OnlyBookmarks => (vec![retyped(&line, "BOOKMARK", |object| bookmark(&object))], false),
+            Events::Expired => {
+                (vec![retyped(&line, "ERROR", |_| json!(status::expired(1, api.store.version())))], true)
+            }
+            Events::Unreadable => (vec![b"{\"type\":\"MODIFIED\",\"object\":{]\n".to_vec()], false),
+            Events::Deleted => (vec![retyped(&line, "DELETED", |object| object)], false),
+        }
+    }
+}
+
+/// The body of an answer with a spoilt object in it; `None` if there is nothing to spoil.
+pub(crate) fn spoil_answer(fault: &Fault, api: &mut Api, body: &[u8], now: UnixTime) -> Option<Vec<u8>> {
+    let object: CertificateSigningRequest = serde_json::from_slice(body).ok()?;
+    spoil(fault, api, object, now).map(|object| to_json(&object))
+}
+
+fn event(
+    line: &[u8],
+    spoil: impl FnOnce(CertificateSigningRequest) -> Option<CertificateSigningRequest>,
+) -> Option<Vec<u8>> {
+    let mut event: Value = serde_json::from_slice(line).ok()?;
+    let object = serde_json::from_value(event.get_mut("object")?.take()).ok()?;
+    event["object"] = json!(spoil(object)?);
+    Some(with_newline(&event))
+}
+
+fn retyped(line: &[u8], kind: &str, object: impl FnOnce(Value) -> Value) -> Vec<u8> {
+    let mut event: Value = serde_json::from_slice(line).unwrap_or_default();
+    let before = event["object"].take();
+    with_newline(&json!({ "type": kind, "object": object(before) }))
+}
+
+fn bookmark(object: &Value) -> Value {
+    let version = &object["metadata"]["resourceVersion"];
+    json!({ "kind": status::KIND, "apiVersion": perennial_kubernetes::objects::API_VERSION, "metadata": { "resourceVersion": version } })
+}
+
+fn with_newline(event: &Value) -> Vec<u8> {
+    let mut line = to_json(event);
+    line.push(b'\n');
+    line
+}
+
+/// `None` if the fault is about something else, or the object is no request.
+fn spoil(
+    fault: &Fault,
+    api: &mut Api,
+    mut object: CertificateSigningRequest,
+    now: UnixTime,
+) -> Option<CertificateSigningRequest> {
+    if object.kind != status::KIND || object.spec.request.is_empty() {
+        return None;
+    }
+    let decided = |kind| vec![condition(kind, "ToldSo", "this server was told to say so", now)];
+    match fault {
+        Fault::Object(Object::UidChanged) => object.metadata.uid = api.random.uid(),
+        Fault::Object(Object::Replaced) => object.spec.signer_name = "example.com/another".into(),
+        Fault::Object(Object::NeverIssued) => {
+            object.status.conditions = decided("Approved");
+            object.status.certificate.clear();
+        }
+        Fault::Object(Object::Denied) => object.status.conditions = decided("Denied"),
+        Fault::Object(Object::Failed) => {
+            object.status.conditions = decided("Approved");
+            object.status.conditions.extend(decided("Failed"));
+            object.status.certificate.clear();
+        }
+        Fault::Certificate(wrong) => {
+            let request = read_request(&object.spec.request).ok()?;
+            object.status.certificate = certificate(*wrong, api, &request, &object.spec.usages, now)?;
+            object.status.conditions = decided("Approved");
+        }
+        _ => return None,
+    }
+    Some(object)
+}
+
+/// A chain in PEM, wrong in one respect.
+fn certificate(
+    wrong: Certificate,
+    api: &mut Api,
+    request: &RequestFacts,
+    usages: &[String],
+    now: UnixTime,
+) -> Option<Vec<u8>> {
+    let serves = usages.iter().any(|usage| usage == "server auth");
+    let usage = match (serves, wrong == Certificate::OtherUsage) {
+        (true, false) | (false, true) => Usage::ServerAuth,
+        (true, true) | (false, false) => Usage::ClientAuth,
+    };
+    let (from, to) = match wrong {
+        Certificate::Expired => (now.before(4 * HOUR), now.before(2 * HOUR)),
+        Certificate::NotYetValid => (now.after(2 * HOUR), now.after(26 * HOUR)),
+        _ => (now.before(HOUR / 12), now.after(24 * HOUR)),
+    };
+    let validity = Validity::new(from, to).ok()?;
+    let request = misread(wrong, request)?;
+    let Api { authority, random, .. } = api;
+    let other = match wrong {
+        Certificate::OtherAuthority => Some(Authority::generate(random, now, 48 * HOUR).ok()?),
+        _ => None,
+    };
+    let signer = other.as_ref().unwrap_or(authority);
+    let chain = signer.certify(&request, validity, &[KeyUsage::DigitalSignature], &[usage], random).ok()?;
+    Some(written(wrong, &chain, authority))
+}
+
+/// The request as a signer would have to misread it.
+fn misread(wrong: Certificate, request: &RequestFacts) -> Option<RequestFacts> {
+    let mut request = request.clone();
+    match wrong {
+        Certificate::OtherKey => {
+            request.public_key_der = KeyPair::generate(KeyAlgorithm::EcdsaP256).ok()?.public_key_der().to_vec();
+        }
+        Certificate::OtherName => request.subject_der = subject(&Template::node("somebody-else"))?,
+        Certificate::ExtraOrganization => {
+            let template = Template::new(&*request.common_name).with_organizations(request.organizations.clone());
+            request.subject_der = subject(&template.with_organizations(["system:masters"]))?;
+        }
+        Certificate::ExtraUri => request.uris.push("spiffe://example.org/admin".to_owned()),
+        Certificate::WithoutNames => {
+            request.dns_names.clear();
+            request.ip_addresses.clear();
+        }
+        _ => {}
+    }
+    Some(request)
+}
+
+fn subject(template: &Template) -> Option<Vec<u8>> {
+    let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).ok()?;
+    let request = certificate_request(template, &key).ok()?;
+    Some(read_request(request.pem.as_bytes()).ok()?.subject_der)
+}
+
+fn written(wrong: Certificate, chain: &Chain, authority: &Authority) -> Vec<u8> {
+    let pem = chain.pem();
+    match wrong {
+        Certificate::EmptyChain => "there is no certificate in here\n".into(),
+        Certificate::WrongOrder => [authority.certificate_pem(), pem].concat().into(),
+        Certificate::TrailingText => format!("{pem}and here ends the certificate\n").into(),
+        Certificate::Truncated => pem.as_bytes()[..pem.len() / 2].into(),
+        _ => pem.into(),
+    }
+}

@@ -1,0 +1,37 @@
+//! Servers' certificates that should not be trusted.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use perennial::UnixTime;
+
+use super::fault::Connection;
+use crate::api::Api;
+use crate::authority::{Authority, AuthorityError};
+use crate::connection::Tls;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What to speak TLS with in place of `tls`; `None` if it is not the certificate that is wrong.
+pub(crate) fn instead(fault: Connection, api: &mut Api, tls: &Tls, now: UnixTime) -> Option<Tls> {
+    let (names, from, foreign): (&[&str], _, _) = match fault {
+        Connection::OtherName => (&["other.example"], now, false),
+        Connection::OtherAuthority => (&["localhost"], now, true),
+        Connection::Expired => (&["localhost"], now.before(2 * HOUR), false),
+        Connection::Refused
+        | Connection::Reset
+        | Connection::Closed
+        | Connection::Silent
+        | Connection::Plaintext
+        | Connection::HandshakeAlert
+        | Connection::CertificateAlert => return None,
+    };
+    let addresses: &[IpAddr] = if names == ["localhost"] { &[IpAddr::V4(Ipv4Addr::LOCALHOST)] } else { &[] };
+    let Api { authority, random, .. } = api;
+    let mut serving = || -> Result<_, AuthorityError> {
+        let other = if foreign { Some(Authority::generate(random, now, 24 * HOUR)?) } else { None };
+        other.as_ref().unwrap_or(authority).server_credential(names, addresses, random, from, HOUR)
+    };
+    let serving = serving().ok()?;
+    tls.serving(authority, &serving).ok()
+}

@@ -1,0 +1,132 @@
+//! Which fields a certificate signing request has: the schema `kubectl explain` reads, and strict decoding by it.
+
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+use super::status::KIND;
+
+/// OpenAPI v3 of `certificates.k8s.io/v1`.
+pub(super) static SCHEMA: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(include_str!("openapi.json")).expect("the file is JSON, a test reads it"));
+
+const ROOT: &str = "#/components/schemas/io.k8s.api.certificates.v1.CertificateSigningRequest";
+/// No more of them are told.
+const MOST: usize = 8;
+/// So many characters of a field's path are told.
+const LONGEST: usize = 100;
+
+/// What to do about fields nobody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+impl FieldValidation {
+    /// Gives the warnings, or what strict decoding says.
+    pub(super) fn check(self, object: &Value) -> Result<Vec<String>, String> {
+        if self == Self::Ignore {
+            return Ok(Vec::new());
+        }
+        let mut unknown = Vec::new();
+        find_unknown(object, resolve(ROOT), "", &mut unknown);
+        if unknown.is_empty() || self == Self::Warn {
+            return Ok(unknown);
+        }
+        Err(format!("strict decoding error: {}", unknown.join(", ")))
+    }
+}
+
+/// What a cluster says of an object it cannot decode.
+pub(super) fn cannot_be_handled(why: &str) -> String {
+    format!("{KIND} in version \"v1\" cannot be handled as a {KIND}: {why}")
+}
+
+fn find_unknown(value: &Value, schema: &Value, path: &str, unknown: &mut Vec<String>) {
+    let schema = schema.pointer("/allOf/0/$ref").and_then(Value::as_str).map_or(schema, |reference| resolve(reference));
+    if let (Value::Object(fields), Some(Value::Object(known))) = (value, schema.get("properties")) {
+        for (key, field) in fields {
+            let dot = if path.is_empty() { "" } else { "." };
+            let path = format!("{path}{dot}{key}");
+            if let Some(schema) = known.get(key) {
+                find_unknown(field, schema, &path, unknown);
+            } else if unknown.len() < MOST {
+                unknown.push(format!("unknown field {:?}", path.chars().take(LONGEST).collect::<String>()));
+            }
+        }
+    } else if let (Value::Array(items), Some(schema)) = (value, schema.get("items")) {
+        for (index, item) in items.iter().enumerate() {
+            find_unknown(item, schema, &format!("{path}[{index}]"), unknown);
+        }
+    }
+}
+
+fn resolve(reference: &str) -> &'static Value {
+    SCHEMA.pointer(&reference[1..]).unwrap_or(&Value::Null)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
+
+    #[test]
+    fn all_our_fields_are_known() {
+        let mut object = CertificateSigningRequest { kind: KIND.into(), ..CertificateSigningRequest::default() };
+        let metadata = &mut object.metadata;
+        for field in
+            [&mut metadata.name, &mut metadata.generate_name, &mut metadata.uid, &mut metadata.resource_version]
+        {
+            *field = "x".into();
+        }
+        metadata.creation_timestamp = Some("x".into());
+        metadata.labels.insert("a/b".into(), "x".into());
+        metadata.annotations.insert("a/b".into(), "x".into());
+        let spec = &mut object.spec;
+        spec.expiration_seconds = Some(1);
+        for field in [&mut spec.signer_name, &mut spec.username, &mut spec.uid] {
+            *field = "x".into();
+        }
+        spec.usages.push("x".into());
+        spec.groups.push("x".into());
+        spec.extra.insert("a/b".into(), vec!["x".into()]);
+        object.status.certificate.push(0);
+        let time = Some(String::from("x"));
+        object.status.conditions.push(Condition {
+            last_update_time: time.clone(),
+            last_transition_time: time,
+            reason: "x".into(),
+            message: "x".into(),
+            ..Condition::default()
+        });
+        let object = serde_json::to_value(&object).unwrap();
+        assert_eq!(FieldValidation::Strict.check(&object), Ok(vec![]));
+    }
+
+    #[test]
+    fn unknown_fields_are_told_by_their_path() {
+        let object = json!({
+            "foo": 1,
+            "metadata": { "labels": { "any": "x" }, "finalizers": [], "nmae": "x" },
+            "spec": { "extra": { "any": ["x"] }, "Request": "" },
+            "status": { "conditions": [{ "type": "x" }, { "reson": "y" }] },
+        });
+        let told = ["foo", "metadata.nmae", "spec.Request", "status.conditions[1].reson"];
+        let told: Vec<String> = told.iter().map(|field| format!("unknown field {field:?}")).collect();
+        assert_eq!(FieldValidation::Strict.check(&object), Err(format!("strict decoding error: {}", told.join(", "))));
+        assert_eq!(FieldValidation::Warn.check(&object), Ok(told));
+        assert_eq!(FieldValidation::Ignore.check(&object), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_is_told_is_bounded() {
+        let object: Value = (0..100).map(|n| ("é".repeat(1000) + &n.to_string(), Value::Null)).collect();
+        let told = FieldValidation::Warn.check(&object).unwrap();
+        assert!(told.len() == MOST && told.iter().all(|warning| warning.chars().count() < 2 * LONGEST), "{told:?}");
+    }
+}

@@ -1,0 +1,75 @@
+//! An embedded API server: a small part of a cluster's, with its approver, its signers and its cleaner.
+//!
+//! For development, demonstrations and tests, and nothing else: objects live in memory, the certificate authority's key
+//! too, there is no audit and no encryption at rest. What it does serve it serves as a cluster does, to `kubectl` and
+//! to kubelets; what it does not serve it refuses.
+//!
+//! What clients can cost is bounded: objects and history in number and bytes ([`Options`]), a request's head (16 KiB,
+//! else 431) and body (128 KiB, else 413; nothing of it is read of who is not known), open watches (else 429), an
+//! unread answer (about 16 KiB and one object), a TLS handshake (10 s), silence (120 s), reading a list (60 s). A
+//! thousand clients that wait take 16 KiB each; `cargo bench -p perennial-tests` measures it.
+//!
+//! All but [`Host`] is sans-IO: [`Api`] turns requests into answers, [`Session`] turns a client's
+//! bytes into requests. [`Host`] drives them over sockets; a simulation drives them in virtual time.
+//!
+//! Deviations from a cluster, on purpose: certificates shorter than ten minutes can be asked for
+//! ([`Options::allow_short`]), and the validity of short ones is backdated by a twentieth of their lifetime, not by
+//! five minutes. Server-side apply, directives in strategic merge patches, finalizers and owners are not there; a
+//! watch from a version the server has not reached is answered with 410, because after a restart it never comes; one
+//! log is both watch cache and etcd, so that a list as of an exact version reaches no further back than a watch.
+
+#![forbid(unsafe_code)]
+
+mod access;
+mod api;
+mod authority;
+mod body;
+mod connection;
+mod controllers;
+mod discovery;
+pub mod faults;
+mod fields;
+mod host;
+mod http;
+mod identity;
+mod list;
+mod listing;
+mod message;
+mod metadata;
+mod nodes;
+mod options;
+mod patch;
+mod protobuf;
+mod random;
+mod requests;
+mod review;
+mod selector;
+mod serving;
+mod session;
+mod signer;
+mod status;
+mod store;
+mod table;
+mod update;
+mod validation;
+mod watch;
+
+pub use api::{Api, Approval, Options};
+pub use authority::{Authority, AuthorityError};
+pub use connection::{Tls, TlsError};
+pub use controllers::{Decision, DecisionError};
+pub use host::{Host, ServerHandle};
+pub use identity::Identity;
+pub use listing::Listing;
+pub use message::{Answer, ApiRequest, Method, Response};
+pub use random::{NoRandomness, Random};
+pub use serving::ServingApproval;
+pub use session::{Break, Session};
+pub use watch::{Next, Watcher};
+
+use perennial::UnixTime;
+
+/// A time as the API writes it: whole seconds.
+fn rfc3339(at: UnixTime) -> String {
+    UnixTime::from_secs(at.as_secs()).to_string()
+}

@@ -1,0 +1,161 @@
+//! LIST: which objects, as of which version, and how many at a time.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use super::api::Api;
+use super::message::{Query, Response, to_json};
+use super::selector::Selector;
+use super::status;
+use super::store::{Store, Stored};
+use super::validation;
+use perennial_kubernetes::objects::ListMeta;
+
+/// Objects a LIST shows, as of a version.
+pub(super) struct Page {
+    pub(super) objects: Vec<Arc<Stored>>,
+    pub(super) metadata: ListMeta,
+    pub(super) version: u64,
+}
+
+/// As of which version to list.
+enum AsOf {
+    Latest,
+    NotOlderThan(u64),
+    Exactly(u64),
+    Continued(Token),
+}
+
+/// Where the next page begins. The format is a cluster's, so that nothing about it surprises.
+#[derive(Serialize, Deserialize)]
+struct Token {
+    v: String,
+    /// -1: whatever is there by now.
+    rv: i64,
+    /// The last name shown and a zero byte.
+    start: String,
+}
+
+const TOKEN: &str = "meta.k8s.io/v1";
+
+impl Token {
+    fn new(rv: i64, last: &str) -> Self {
+        Self { v: TOKEN.into(), rv, start: format!("{last}\0") }
+    }
+
+    fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(to_json(self))
+    }
+
+    fn decode(text: &str) -> Result<Self, Response> {
+        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('='));
+        bytes
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .filter(|token: &Self| token.v == TOKEN && token.rv >= -1)
+            .ok_or_else(|| status::bad_request("continue key is not valid: give it back as it was received"))
+    }
+}
+
+impl Api {
+    /// The objects `query` asks for.
+    pub(super) fn page(&self, query: &Query) -> Result<Page, Response> {
+        let selector = Selector::from_query(query)?;
+        let limit = match query.get("limit").filter(|limit| !limit.is_empty()) {
+            Some(limit) => limit.parse().map_err(|_| status::bad_request(format!("invalid limit {limit:?}")))?,
+            None => 0_usize,
+        };
+        let as_of = as_of(query, limit)?;
+        let version = self.version_to_list(&as_of)?;
+        let mut objects = as_they_were(&self.store, &selector, version);
+        if let AsOf::Continued(token) = &as_of {
+            objects.retain(|stored| stored.object.metadata.name.as_str() >= token.start.as_str());
+        }
+
+        let mut metadata = ListMeta { resource_version: version.to_string(), ..ListMeta::default() };
+        if (1..objects.len()).contains(&limit) {
+            let left = objects.split_off(limit).len();
+            let last = objects.last().map_or("", |stored| &stored.object.metadata.name);
+            metadata.continue_ = Token::new(version.cast_signed(), last).encode();
+            // How many of the rest are selected, a cluster does not know either.
+            metadata.remaining_item_count = (selector == Selector::default()).then_some(left as u64);
+        }
+        Ok(Page { objects, metadata, version })
+    }
+
+    fn version_to_list(&self, as_of: &AsOf) -> Result<u64, Response> {
+        let (oldest, current) = (self.store.oldest(), self.store.version());
+        let asked = match as_of {
+            AsOf::Latest => return Ok(current),
+            AsOf::NotOlderThan(version) | AsOf::Exactly(version) => *version,
+            // -1, the only negative one.
+            AsOf::Continued(token) => u64::try_from(token.rv).unwrap_or(current),
+        };
+        match as_of {
+            _ if asked > current => Err(status::answer(&status::too_large_version(asked, current))),
+            AsOf::NotOlderThan(_) => Ok(current),
+            AsOf::Continued(token) if asked < oldest => {
+                let fresh = Token { v: token.v.clone(), rv: -1, start: token.start.clone() };
+                Err(status::continue_expired(fresh.encode()))
+            }
+            AsOf::Exactly(_) if asked < oldest => Err(status::answer(&status::expired(asked, oldest))),
+            AsOf::Latest | AsOf::Exactly(_) | AsOf::Continued(_) => Ok(asked),
+        }
+    }
+}
+
+/// `resourceVersion`, `resourceVersionMatch` and `continue`, as a cluster combines them.
+fn as_of(query: &Query, limit: usize) -> Result<AsOf, Response> {
+    let given = |key| query.get(key).filter(|value| !value.is_empty());
+    let (version, wanted, token) = (given("resourceVersion"), given("resourceVersionMatch"), given("continue"));
+    const MATCH: &str = "resourceVersionMatch";
+    let forbidden = |why: &str| Err(status::invalid_list_options(validation::forbidden(MATCH, why.into())));
+    match (wanted, version) {
+        (Some(_), None) => return forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided"),
+        (Some(_), _) if token.is_some() => {
+            return forbidden("resourceVersionMatch is forbidden when continue is provided");
+        }
+        (Some("Exact"), Some("0")) => {
+            return forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+        }
+        (None | Some("Exact" | "NotOlderThan"), _) => {}
+        (Some(other), _) => {
+            let cause = validation::not_supported(MATCH, other, &["Exact", "NotOlderThan", ""]);
+            return Err(status::invalid_list_options(cause));
+        }
+    }
+    if query.get("sendInitialEvents").is_some() {
+        let why = "sendInitialEvents is forbidden for list".into();
+        return Err(status::invalid_list_options(validation::forbidden("sendInitialEvents", why)));
+    }
+    let version = version.map(parse_version).transpose()?.filter(|version| *version > 0);
+    match (token, version) {
+        (Some(_), Some(_)) => {
+            Err(status::bad_request("specifying resource version is not allowed when using continue"))
+        }
+        (Some(token), None) => Token::decode(token).map(AsOf::Continued),
+        (None, None) => Ok(AsOf::Latest),
+        // Without a word about it, a limit makes the version exact: so it was before there was a word for it.
+        (None, Some(version)) if wanted == Some("Exact") || wanted.is_none() && limit > 0 => Ok(AsOf::Exactly(version)),
+        (None, Some(version)) => Ok(AsOf::NotOlderThan(version)),
+    }
+}
+
+pub(super) fn parse_version(text: &str) -> Result<u64, Response> {
+    text.parse().map_err(|_| status::bad_request(format!("invalid resource version {text:?}")))
+}
+
+/// The selected objects as of `version`, by name; one look-up where only one name can match.
+fn as_they_were(store: &Store, selector: &Selector, version: u64) -> Vec<Arc<Stored>> {
+    let matches = |stored: &&Arc<Stored>| selector.matches(&stored.object);
+    if version != store.version() {
+        return store.at(version).into_values().filter(matches).cloned().collect();
+    }
+    match selector.name() {
+        Some(name) => store.get(name).into_iter().filter(matches).cloned().collect(),
+        None => store.iter().filter(matches).cloned().collect(),
+    }
+}

@@ -1,0 +1,41 @@
+//! Nodes, as far as their certificates are concerned: where they are.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::access::{self, Attributes};
+use super::identity::Identity;
+use super::message::Response;
+use super::status;
+use perennial_kubernetes::addresses::NodeAddress;
+
+/// The Node objects there are. Who runs the server says so; nobody registers himself.
+#[derive(Debug, Default)]
+pub(super) struct Nodes(BTreeMap<String, Vec<NodeAddress>>);
+
+impl Nodes {
+    pub(super) fn put(&mut self, name: &str, addresses: Vec<NodeAddress>) {
+        self.0.insert(name.to_owned(), addresses);
+    }
+
+    /// The addresses of the Node object of this name; none if there is no such object.
+    pub(super) fn addresses(&self, name: &str) -> &[NodeAddress] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// A node may look at itself, and at no other (the node authorizer's rule).
+    pub(super) fn get(&self, user: &Identity, name: &str) -> Result<Response, Response> {
+        let own = user.username.strip_prefix("system:node:") == Some(name);
+        if !own {
+            access::authorize(user, &Attributes { verb: "get", group: "", resource: "nodes", subresource: "", name })?;
+        }
+        let addresses = self.0.get(name).ok_or_else(|| status::no_such_node(name))?;
+        let address = |NodeAddress { kind, address }: &NodeAddress| json!({ "type": kind.name(), "address": address });
+        let addresses: Vec<Value> = addresses.iter().map(address).collect();
+        let node = json!({
+            "kind": "Node", "apiVersion": "v1", "metadata": { "name": name }, "status": { "addresses": addresses },
+        });
+        Ok(Response::json(200, &node))
+    }
+}

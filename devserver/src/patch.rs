@@ -1,0 +1,100 @@
+//! Patches: JSON patch (RFC 6902), JSON merge patch (RFC 7396) and Kubernetes' strategic merge patch.
+//!
+//! Nothing in a certificate signing request has a merge strategy of its own (`patchStrategy`), conditions included, so
+//! a strategic merge patch is a merge patch here, save for its directives.
+
+use json_patch::PatchOperation;
+use serde_json::Value;
+
+use super::body;
+use super::fields::FieldValidation;
+use super::message::{ApiRequest, Response};
+use super::status;
+use perennial_kubernetes::objects::CertificateSigningRequest;
+
+/// A patched object may be nested this deep; ours are not half as deep.
+const DEEPEST: usize = 32;
+
+/// How to change an object.
+pub(super) enum Patch {
+    Operations(Vec<PatchOperation>),
+    Merge(Value),
+}
+
+pub(super) fn read(request: &ApiRequest) -> Result<Patch, Response> {
+    let patch = match body::media_type(request) {
+        "application/json-patch+json" => Patch::Operations(decode(request)?),
+        "application/merge-patch+json" => Patch::Merge(decode(request)?),
+        "application/strategic-merge-patch+json" => {
+            let merge = decode(request)?;
+            refuse_directives(&merge)?;
+            Patch::Merge(merge)
+        }
+        _ => return Err(status::unsupported_patch()),
+    };
+    match patch {
+        Patch::Merge(merge) if !merge.is_object() => Err(status::bad_request("error decoding patch: not an object")),
+        patch => Ok(patch),
+    }
+}
+
+fn decode<T: serde::de::DeserializeOwned>(request: &ApiRequest) -> Result<T, Response> {
+    serde_json::from_slice(&request.body).map_err(|error| status::bad_request(format!("error decoding patch: {error}")))
+}
+
+/// What would be taken for a field of that name must not pass silently.
+fn refuse_directives(merge: &Value) -> Result<(), Response> {
+    match merge {
+        Value::Object(fields) => fields.iter().try_for_each(|(key, value)| {
+            if matches!(key.as_str(), "$patch" | "$retainKeys")
+                || key.starts_with("$setElementOrder/")
+                || key.starts_with("$deleteFromPrimitiveList/")
+            {
+                let message = format!("this server knows no directives of strategic merge patches; leave out {key:?}");
+                return Err(status::bad_request(message));
+            }
+            refuse_directives(value)
+        }),
+        Value::Array(items) => items.iter().try_for_each(refuse_directives),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+    }
+}
+
+impl Patch {
+    /// What `object` is after the patch; nothing has checked yet whether it may become that.
+    pub(super) fn apply(
+        &self,
+        object: &CertificateSigningRequest,
+        fields: FieldValidation,
+    ) -> Result<(CertificateSigningRequest, Vec<String>), Response> {
+        let mut value = body::to_value(object);
+        match self {
+            Self::Merge(merge) => json_patch::merge(&mut value, merge),
+            Self::Operations(operations) => operate(&mut value, operations)?,
+        }
+        body::patched(value, fields)
+    }
+}
+
+/// One operation at a time, so that copies of copies end before they fill the memory.
+fn operate(value: &mut Value, operations: &[PatchOperation]) -> Result<(), Response> {
+    for operation in operations {
+        json_patch::patch_unsafe(value, std::slice::from_ref(operation))
+            .map_err(|error| status::inapplicable(&format!("{}: {}", operation.path(), error.kind)))?;
+        weigh(value, DEEPEST).filter(|weight| *weight <= body::LARGEST).ok_or_else(body::too_large)?;
+    }
+    Ok(())
+}
+
+/// About the number of bytes a value takes. `None` if it is nested deeper than `depth`.
+fn weigh(value: &Value, depth: usize) -> Option<usize> {
+    let depth = depth.checked_sub(1)?;
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => Some(8),
+        Value::String(text) => Some(text.len() + 2),
+        Value::Array(items) => items.iter().try_fold(2, |sum, item| Some(sum + weigh(item, depth)?)),
+        Value::Object(fields) => {
+            fields.iter().try_fold(2, |sum, (key, field)| Some(sum + key.len() + weigh(field, depth)?))
+        }
+    }
+}

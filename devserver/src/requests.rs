@@ -1,0 +1,180 @@
+//! The verbs of `certificatesigningrequests`.
+
+use std::sync::Arc;
+
+use perennial::UnixTime;
+
+use super::access::{self, Attributes};
+use super::api::Api;
+use super::body;
+use super::identity::Identity;
+use super::listing::Listing;
+use super::message::{Answer, ApiRequest, Method, Query, Response};
+use super::options::WriteOptions;
+use super::store::{StoreError, Stored};
+use super::table::{Shape, shaped};
+use super::validation::{self, Part};
+use super::{metadata, patch, rfc3339, status};
+use perennial_kubernetes::objects::{CertificateSigningRequest, CsrStatus};
+
+/// A generated name is cut to this length before its suffix.
+const LONGEST_PREFIX: usize = 58;
+/// A cluster gives up generating names after this many collisions.
+const NAME_TRIES: usize = 8;
+
+/// Who wants something done to which object, and when.
+pub(super) struct Call<'a> {
+    pub(super) user: &'a Identity,
+    pub(super) name: &'a str,
+    pub(super) part: Option<Part>,
+    /// Nothing is to be stored.
+    pub(super) dry_run: bool,
+    pub(super) now: UnixTime,
+}
+
+impl Api {
+    /// `rest` is what follows the collection in the path: a name, a subresource.
+    pub(super) fn collection(
+        &mut self,
+        request: &ApiRequest,
+        user: &Identity,
+        rest: &[&str],
+        now: UnixTime,
+    ) -> Result<Answer, Response> {
+        let query = request.query();
+        let (name, subresource) = match *rest {
+            [] => ("", ""),
+            [name] => (name, ""),
+            [name, subresource @ ("approval" | "status")] => (name, subresource),
+            _ => return Err(status::no_such_resource()),
+        };
+        let verb = match (request.method, name) {
+            (Method::Get, _) if query.flag("watch") => "watch",
+            (Method::Get, "") => "list",
+            (Method::Get, _) => "get",
+            (Method::Post, "") => "create",
+            (Method::Put, name) if !name.is_empty() => "update",
+            (Method::Patch, name) if !name.is_empty() => "patch",
+            (Method::Delete, "") => "deletecollection",
+            (Method::Delete, _) if subresource.is_empty() => "delete",
+            _ => return Err(status::method_not_allowed()),
+        };
+        let (group, resource) = (status::GROUP, status::RESOURCE);
+        access::authorize(user, &Attributes { verb, group, resource, subresource, name })?;
+        let shape = Shape::accepted(&request.accept, &query).ok_or_else(status::not_acceptable)?;
+        let options = WriteOptions::from_query(&query, verb)?;
+        let part = match subresource {
+            "approval" => Some(Part::Approval),
+            "status" => Some(Part::Status),
+            _ => None,
+        };
+        let call = Call { user, name, part, dry_run: options.dry_run, now };
+        let (code, stored, warnings) = match verb {
+            "watch" => return self.watch(&query, name, shape, now).map(Answer::Watch),
+            "list" => return self.page(&query).map(|page| Answer::List(Listing::new(page, shape, now))),
+            "deletecollection" => return self.delete_collection(request, &query, &call),
+            "delete" => return self.delete(request, &call).map(Answer::Response),
+            "get" => (200, Arc::clone(self.find(name)?), Vec::new()),
+            "create" => {
+                let (csr, warnings) = body::csr(request, options.fields)?;
+                (201, self.create(csr, &call)?, warnings)
+            }
+            "patch" => {
+                let patch = patch::read(request)?;
+                let (csr, warnings) = patch.apply(&self.find(name)?.object, options.fields)?;
+                (200, self.update(csr, &call)?, warnings)
+            }
+            _ => {
+                let (csr, warnings) = body::csr(request, options.fields)?;
+                (200, self.update(csr, &call)?, warnings)
+            }
+        };
+        Ok(Answer::Response(Response { warnings, ..Response::written(code, shaped(&stored, shape, now).into_owned()) }))
+    }
+
+    pub(super) fn find(&self, name: &str) -> Result<&Arc<Stored>, Response> {
+        self.store.get(name).ok_or_else(|| status::not_found(name))
+    }
+
+    fn create(
+        &mut self,
+        mut csr: CertificateSigningRequest,
+        &Call { user, dry_run, now, .. }: &Call<'_>,
+    ) -> Result<Arc<Stored>, Response> {
+        self.name(&mut csr)?;
+        if self.options.minor < 22 {
+            // What a server does not know, it drops.
+            csr.spec.expiration_seconds = None;
+        }
+        let name = csr.metadata.name.clone();
+        access::restrict_node(user, &name, &csr.spec)?;
+        let mut causes = metadata::check(&csr.metadata);
+        let request = validation::create(&csr.spec, self.options.allow_short, &mut causes)
+            .filter(|_| causes.is_empty())
+            .ok_or_else(|| status::invalid(&name, causes))?;
+        access::restrict_subject(&request, &name, &csr.spec)?;
+
+        csr.metadata.uid = self.random.uid();
+        csr.metadata.creation_timestamp = Some(rfc3339(now));
+        csr.metadata.resource_version = String::new();
+        csr.spec.username.clone_from(&user.username);
+        csr.spec.uid = String::new();
+        csr.spec.groups.clone_from(&user.groups);
+        csr.spec.extra.clone_from(&user.extra);
+        csr.status = CsrStatus::default();
+        self.store.admits(&csr).map_err(|error| match error {
+            StoreError::Exists => status::already_exists(&name),
+            StoreError::Full => status::full(&self.options),
+        })?;
+        if dry_run {
+            return Ok(Arc::new(Stored::new(csr, 0, now)));
+        }
+        let stored = self.store.insert(csr, now);
+        self.schedule(&name, now);
+        Ok(stored)
+    }
+
+    /// Completes `generateName`. Where there is none either, the validation complains.
+    fn name(&mut self, csr: &mut CertificateSigningRequest) -> Result<(), Response> {
+        let metadata = &mut csr.metadata;
+        if !metadata.name.is_empty() {
+            return Ok(());
+        }
+        if metadata.generate_name.is_empty() {
+            return Ok(());
+        }
+        let prefix: String = metadata.generate_name.chars().take(LONGEST_PREFIX).collect();
+        for _ in 0..NAME_TRIES {
+            let name = format!("{prefix}{}", self.random.suffix());
+            if self.store.get(&name).is_none() {
+                metadata.name = name;
+                return Ok(());
+            }
+        }
+        Err(status::already_exists(&metadata.generate_name))
+    }
+
+    fn delete(&mut self, request: &ApiRequest, call: &Call<'_>) -> Result<Response, Response> {
+        let wanted = body::delete_options(request)?;
+        let metadata = &self.find(call.name)?.object.metadata;
+        wanted.preconditions.check(metadata)?;
+        let answer = status::deleted(call.name, &metadata.uid);
+        if !(call.dry_run || wanted.dry_run()?) {
+            self.store.remove(call.name);
+        }
+        Ok(answer)
+    }
+
+    /// Deletes what LIST would show, if all of it fulfils the conditions.
+    fn delete_collection(&mut self, request: &ApiRequest, query: &Query, call: &Call<'_>) -> Result<Answer, Response> {
+        let wanted = body::delete_options(request)?;
+        let dry_run = call.dry_run || wanted.dry_run()?;
+        let mut page = self.page(query)?;
+        page.objects.iter().try_for_each(|stored| wanted.preconditions.check(&stored.object.metadata))?;
+        for stored in page.objects.iter().filter(|_| !dry_run) {
+            self.store.remove(&stored.object.metadata.name);
+        }
+        page.version = self.store.version();
+        Ok(Answer::List(Listing::new(page, Shape::Objects, call.now)))
+    }
+}

@@ -1,0 +1,57 @@
+//! Which serving certificates are approved without a person: those for the node's own names.
+
+use std::net::IpAddr;
+
+use perennial::same_dns_name;
+use perennial_pki::RequestFacts;
+
+use super::nodes::Nodes;
+use perennial_kubernetes::addresses::NodeAddress;
+
+/// Which serving certificates of nodes are approved without a person.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ServingApproval {
+    /// None, as in a cluster, which does not know what addresses a node has.
+    #[default]
+    Never,
+    /// Certificates for the node's name, the addresses of its Node object, and these DNS names and IP addresses. A node
+    /// name that is also the name of a service, such as `kubernetes.default.svc`, does not count: the holder of a
+    /// bootstrap token chooses the node name.
+    Own(Vec<String>),
+    /// Certificates for any name and address: a node can then pass for every other server.
+    Any,
+}
+
+impl ServingApproval {
+    /// Whether the node of this name gets a certificate for all that it requests.
+    pub(super) fn covers(&self, node: &str, nodes: &Nodes, request: &RequestFacts) -> bool {
+        let more = match self {
+            Self::Never => return false,
+            Self::Any => return true,
+            Self::Own(more) => more,
+        };
+        let own = |wanted: &str| {
+            (same_dns_name(wanted, node) && !names_a_service(node))
+                || nodes.addresses(node).iter().any(|NodeAddress { address, .. }| same(address, wanted))
+                || more.iter().any(|allowed| same(allowed, wanted))
+        };
+        request.dns_names.iter().all(|name| own(name)) && request.ip_addresses.iter().all(|ip| own(&ip.to_string()))
+    }
+}
+
+/// IP addresses by value, DNS names without case and a trailing dot.
+fn same(a: &str, b: &str) -> bool {
+    match (a.parse::<IpAddr>(), b.parse::<IpAddr>()) {
+        (Ok(a), Ok(b)) => a == b,
+        (Err(_), Err(_)) => same_dns_name(a, b),
+        _ => false,
+    }
+}
+
+/// Whether clients in a cluster look for a service under this name.
+fn names_a_service(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let labels: Vec<&str> = name.split('.').collect();
+    matches!(labels.as_slice(), ["localhost"] | ["kubernetes"] | ["kubernetes", "default"])
+        || labels.iter().skip(1).any(|label| *label == "svc")
+}

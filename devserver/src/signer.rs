@@ -1,0 +1,116 @@
+//! The rules of the three signers a cluster has for clients and kubelets (`pkg/apis/certificates/helpers.go`,
+//! `pkg/controller/certificates/signer`).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use perennial::UnixTime;
+use perennial_pki::{Chain, KeyUsage, RequestFacts, Usage};
+
+use super::authority::{Authority, AuthorityError};
+use super::random::Random;
+use perennial_kubernetes::objects::CsrSpec;
+pub(super) use perennial_kubernetes::objects::{
+    CLIENT_SIGNER as CLIENT, KUBELET_CLIENT_SIGNER as KUBELET_CLIENT, KUBELET_SERVING_SIGNER as KUBELET_SERVING,
+};
+
+/// Whether this server signs for `signer_name`.
+pub(super) fn serves(signer_name: &str) -> bool {
+    matches!(signer_name, CLIENT | KUBELET_CLIENT | KUBELET_SERVING)
+}
+
+/// What is wrong with a request in the eyes of its signer. Requests for other signers are nobody's business here.
+pub(super) fn check(request: &RequestFacts, spec: &CsrSpec) -> Result<(), String> {
+    match spec.signer_name.as_str() {
+        KUBELET_CLIENT => check_kubelet_client(request, &spec.usages),
+        KUBELET_SERVING => check_kubelet_serving(request, &spec.usages),
+        CLIENT => check_client(&spec.usages),
+        _ => Ok(()),
+    }
+}
+
+fn check_kubelet_client(request: &RequestFacts, usages: &[String]) -> Result<(), String> {
+    forbid(request.organizations != ["system:nodes"], "subject organization is not system:nodes")?;
+    forbid(!request.dns_names.is_empty(), "DNS subjectAltNames are not allowed")?;
+    forbid(!request.emails.is_empty(), "Email subjectAltNames are not allowed")?;
+    forbid(!request.ip_addresses.is_empty(), "IP subjectAltNames are not allowed")?;
+    forbid(!request.uris.is_empty(), "URI subjectAltNames are not allowed")?;
+    check_node_name(request)?;
+    check_kubelet_usages(usages, "client auth")
+}
+
+fn check_kubelet_serving(request: &RequestFacts, usages: &[String]) -> Result<(), String> {
+    forbid(request.organizations != ["system:nodes"], "subject organization is not system:nodes")?;
+    forbid(request.dns_names.is_empty() && request.ip_addresses.is_empty(), "DNS or IP subjectAltName is required")?;
+    forbid(!request.emails.is_empty(), "Email subjectAltNames are not allowed")?;
+    forbid(!request.uris.is_empty(), "URI subjectAltNames are not allowed")?;
+    check_kubelet_usages(usages, "server auth")?;
+    check_node_name(request)
+}
+
+fn check_client(usages: &[String]) -> Result<(), String> {
+    const OPTIONAL: [&str; 2] = ["digital signature", "key encipherment"];
+    if let Some(other) = usages.iter().find(|usage| *usage != "client auth" && !OPTIONAL.contains(&usage.as_str())) {
+        return Err(format!("invalid usage for client certificate: {other}"));
+    }
+    let missing = !usages.iter().any(|usage| usage == "client auth");
+    forbid(missing, "missing required usage for client certificate: client auth")
+}
+
+fn check_node_name(request: &RequestFacts) -> Result<(), String> {
+    let wrong = !request.common_name.starts_with("system:node:");
+    forbid(wrong, "subject common name does not begin with system:node:")
+}
+
+fn check_kubelet_usages(usages: &[String], auth: &str) -> Result<(), String> {
+    let mut given: BTreeSet<&str> = usages.iter().map(String::as_str).collect();
+    given.remove("key encipherment");
+    let wrong = given != BTreeSet::from(["digital signature", auth]);
+    let mut wanted = [auth, "digital signature", "key encipherment"];
+    wanted.sort_unstable();
+    forbid(wrong, &format!("usages did not match [{}]", wanted.join(" ")))
+}
+
+fn forbid(wrong: bool, message: &str) -> Result<(), String> {
+    if wrong { Err(message.into()) } else { Ok(()) }
+}
+
+/// Signs a checked request: the subject, names and key of the request, the usages of the specification.
+pub(super) fn issue(
+    authority: &Authority,
+    random: &mut Random,
+    request: &RequestFacts,
+    spec: &CsrSpec,
+    limits: &Lifetimes,
+    now: UnixTime,
+) -> Result<Chain, AuthorityError> {
+    let (mut key_usages, mut extended) = (Vec::new(), Vec::new());
+    for usage in &spec.usages {
+        match usage.as_str() {
+            "signing" | "digital signature" => key_usages.push(KeyUsage::DigitalSignature),
+            "key encipherment" => key_usages.push(KeyUsage::KeyEncipherment),
+            "client auth" => extended.push(Usage::ClientAuth),
+            "server auth" => extended.push(Usage::ServerAuth),
+            // No signer of ours lets anything else through.
+            _ => {}
+        }
+    }
+    let validity = authority.period(now, limits.lifetime(spec), limits.backdate)?;
+    authority.certify(request, validity, &key_usages, &extended, random)
+}
+
+/// How long certificates live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lifetimes {
+    pub(super) longest: Duration,
+    pub(super) shortest: Duration,
+    pub(super) backdate: Option<Duration>,
+}
+
+impl Lifetimes {
+    fn lifetime(&self, spec: &CsrSpec) -> Duration {
+        let Some(seconds) = spec.expiration_seconds else { return self.longest };
+        let wanted = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        if wanted > self.longest { self.longest } else { wanted.max(self.shortest) }
+    }
+}

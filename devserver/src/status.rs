@@ -1,0 +1,237 @@
+//! Errors as a cluster words them (apimachinery `pkg/api/errors`).
+
+use std::fmt::Display;
+
+use super::api::Options;
+use super::message::Response;
+use perennial_kubernetes::objects::{ListMeta, Status, StatusCause, StatusDetails};
+
+pub(super) const GROUP: &str = "certificates.k8s.io";
+pub(super) const RESOURCE: &str = "certificatesigningrequests";
+pub(super) const KIND: &str = "CertificateSigningRequest";
+
+fn failure(code: u16, reason: &str, message: impl Into<String>) -> Status {
+    Status {
+        api_version: "v1".into(),
+        kind: "Status".into(),
+        status: "Failure".into(),
+        message: message.into(),
+        reason: reason.into(),
+        code,
+        ..Status::default()
+    }
+}
+
+/// Particulars of an error about the named request.
+fn details(name: &str, kind: &str) -> StatusDetails {
+    StatusDetails { name: name.into(), group: GROUP.into(), kind: kind.into(), ..StatusDetails::default() }
+}
+
+fn response(status: &Status) -> Response {
+    let mut response = Response::json(status.code, status);
+    response.retry_after = status.details.as_ref().and_then(|details| details.retry_after_seconds);
+    response
+}
+
+fn about(name: &str, status: Status) -> Response {
+    response(&Status { details: Some(details(name, RESOURCE)), ..status })
+}
+
+pub(super) fn deleted(name: &str, uid: &str) -> Response {
+    let details = StatusDetails { uid: uid.into(), ..details(name, RESOURCE) };
+    let status = Status {
+        api_version: "v1".into(),
+        kind: "Status".into(),
+        status: "Success".into(),
+        details: Some(details),
+        ..Status::default()
+    };
+    Response::json(200, &status)
+}
+
+pub(super) fn bad_request(message: impl Into<String>) -> Response {
+    response(&failure(400, "BadRequest", message))
+}
+
+pub(super) fn unauthorized() -> Response {
+    response(&failure(401, "Unauthorized", "Unauthorized"))
+}
+
+/// Forbidden outside any resource.
+pub(super) fn forbidden_path(message: impl Into<String>) -> Response {
+    response(&failure(403, "Forbidden", message))
+}
+
+pub(super) fn forbidden(name: &str, why: impl Display) -> Response {
+    let named = if name.is_empty() { String::new() } else { format!(" {name:?}") };
+    about(name, failure(403, "Forbidden", format!("{RESOURCE}.{GROUP}{named} is forbidden: {why}")))
+}
+
+/// A path that no API of the server's has: not the API answers, but what is around it.
+pub(super) fn no_such_path() -> Response {
+    Response::text(404, "404 page not found\n")
+}
+
+/// No such path within an API.
+pub(super) fn no_such_resource() -> Response {
+    let details = StatusDetails {
+        causes: vec![StatusCause {
+            reason: "UnexpectedServerResponse".into(),
+            message: "404 page not found".into(),
+            ..StatusCause::default()
+        }],
+        ..StatusDetails::default()
+    };
+    let status = failure(404, "NotFound", "the server could not find the requested resource");
+    response(&Status { details: Some(details), ..status })
+}
+
+pub(super) fn not_found(name: &str) -> Response {
+    about(name, failure(404, "NotFound", format!("{RESOURCE}.{GROUP} {name:?} not found")))
+}
+
+pub(super) fn no_such_node(name: &str) -> Response {
+    response(&failure(404, "NotFound", format!("nodes {name:?} not found")))
+}
+
+pub(super) fn method_not_allowed() -> Response {
+    response(&failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"))
+}
+
+pub(super) fn not_acceptable() -> Response {
+    let message = "only the following media types are accepted: application/json";
+    response(&failure(406, "NotAcceptable", message))
+}
+
+pub(super) fn already_exists(name: &str) -> Response {
+    about(name, failure(409, "AlreadyExists", format!("{RESOURCE}.{GROUP} {name:?} already exists")))
+}
+
+pub(super) fn conflict(name: &str, why: impl Display) -> Response {
+    let message = format!("Operation cannot be fulfilled on {RESOURCE}.{GROUP} {name:?}: {why}");
+    about(name, failure(409, "Conflict", message))
+}
+
+/// What a conflict says of a stale resource version.
+pub(super) const STALE: &str =
+    "the object has been modified; please apply your changes to the latest version and try again";
+
+/// A resource version the history no longer reaches.
+pub(super) fn expired(asked: u64, oldest: u64) -> Status {
+    failure(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
+}
+
+/// A resource version this server has not reached: it has started anew since.
+pub(super) fn ahead(asked: u64, current: u64) -> Status {
+    failure(410, "Expired", format!("resource version {asked} is ahead of this server's, which is {current}"))
+}
+
+/// A list cannot go on where it began; `token` makes it go on with what is there now.
+pub(super) fn continue_expired(token: String) -> Response {
+    let message = "The provided continue parameter is too old to display a consistent list result. You can start a \
+                   new list without the continue parameter, or use the continue token in this response to retrieve \
+                   the remainder of the results. Continuing with the provided token results in an inconsistent list \
+                   - objects that were created, modified, or deleted between the time the first chunk was returned \
+                   and now may show up in the list.";
+    let metadata = ListMeta { continue_: token, ..ListMeta::default() };
+    response(&Status { metadata, ..failure(410, "Expired", message) })
+}
+
+/// A list is to be as new as a version this server has not reached.
+pub(super) fn too_large_version(asked: u64, current: u64) -> Status {
+    let cause = StatusCause {
+        reason: "ResourceVersionTooLarge".into(),
+        message: "Too large resource version".into(),
+        ..StatusCause::default()
+    };
+    let details = StatusDetails { causes: vec![cause], retry_after_seconds: Some(1), ..StatusDetails::default() };
+    let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
+    Status { details: Some(details), ..failure(504, "Timeout", message) }
+}
+
+/// A status as the whole answer.
+pub(super) fn answer(status: &Status) -> Response {
+    response(status)
+}
+
+pub(super) fn unsupported_media_type() -> Response {
+    let message = "the body of the request was in an unknown format - accepted media types include: \
+                   application/json, application/vnd.kubernetes.protobuf";
+    response(&failure(415, "UnsupportedMediaType", message))
+}
+
+pub(super) fn unsupported_patch() -> Response {
+    let message = "the body of the request was in an unknown format - accepted media types include: \
+                   application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+    response(&failure(415, "UnsupportedMediaType", message))
+}
+
+/// A JSON patch that does not fit the object.
+pub(super) fn inapplicable(why: &str) -> Response {
+    let cause = StatusCause { message: why.into(), ..StatusCause::default() };
+    let details = StatusDetails { causes: vec![cause], ..StatusDetails::default() };
+    let message = "the server rejected our request due to an error in our request";
+    response(&Status { details: Some(details), ..failure(422, "Invalid", message) })
+}
+
+/// A patch that makes something else of the object.
+pub(super) fn unreadable_patch(why: &str) -> Response {
+    let cause = StatusCause { reason: "FieldValueInvalid".into(), message: why.into(), field: "patch".into() };
+    invalid_object(StatusDetails::default(), vec![cause])
+}
+
+pub(super) fn invalid(name: &str, causes: Vec<StatusCause>) -> Response {
+    invalid_object(details(name, KIND), causes)
+}
+
+/// Invalid query parameters of LIST or WATCH.
+pub(super) fn invalid_list_options(cause: StatusCause) -> Response {
+    invalid_options("ListOptions", cause)
+}
+
+/// Invalid query parameters.
+pub(super) fn invalid_options(kind: &str, cause: StatusCause) -> Response {
+    let details = StatusDetails { group: "meta.k8s.io".into(), kind: kind.into(), ..StatusDetails::default() };
+    invalid_object(details, vec![cause])
+}
+
+/// `causes` must not be empty.
+fn invalid_object(details: StatusDetails, causes: Vec<StatusCause>) -> Response {
+    let said: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+    let said = if let [one] = said.as_slice() { one.clone() } else { format!("[{}]", said.join(", ")) };
+    let dot = if details.group.is_empty() { "" } else { "." };
+    let message = format!("{}{dot}{} {:?} is invalid: {said}", details.kind, details.group, details.name);
+    let details = StatusDetails { causes, ..details };
+    response(&Status { details: Some(details), ..failure(422, "Invalid", message) })
+}
+
+/// The store is full: the same answer a cluster gives when a quota of objects is reached, with a time to come back.
+pub(super) fn full(options: &Options) -> Response {
+    let message = format!(
+        "this server keeps at most {} certificate signing requests, and {} KiB of them; delete some, or wait until \
+         old ones are removed",
+        options.capacity,
+        options.memory / 1024
+    );
+    let details = StatusDetails { retry_after_seconds: Some(60), ..details("", RESOURCE) };
+    response(&Status { details: Some(details), ..failure(429, "TooManyRequests", message) })
+}
+
+pub(super) fn too_many_watches(most: usize) -> Response {
+    busy(format!("this server has {most} watches open, and no more than that; end some, or try again"))
+}
+
+pub(super) fn too_many_clients() -> Response {
+    busy("this server has as many clients as it takes; try again")
+}
+
+/// Too many requests, for now.
+fn busy(message: impl Into<String>) -> Response {
+    let details = StatusDetails { retry_after_seconds: Some(1), ..StatusDetails::default() };
+    response(&Status { details: Some(details), ..failure(429, "TooManyRequests", message) })
+}
+
+/// Any other refusal: a bad head, a body too large.
+pub(super) fn refused(code: u16, reason: &str, message: &str) -> Response {
+    response(&failure(code, reason, message))
+}

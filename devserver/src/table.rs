@@ -1,0 +1,225 @@
+//! Tables: how `kubectl get` asks to see objects (`meta.k8s.io/v1`, columns of the cluster's own printer).
+
+use std::borrow::Cow;
+
+use perennial::UnixTime;
+use serde_json::{Value, json};
+
+use super::message::{Query, to_json};
+use super::store::Stored;
+use super::{body, status};
+use perennial_kubernetes::objects::{API_VERSION, ListMeta};
+
+/// How objects are to be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// As they are.
+    Objects,
+    /// As rows, each with this much of the object.
+    Table(Include),
+}
+
+/// What goes along with a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Include {
+    Nothing,
+    Metadata,
+    Object,
+}
+
+impl Shape {
+    /// Reads `Accept`: the first media type this server can write decides. `None` if there is none.
+    pub(super) fn accepted(accept: &str, query: &Query) -> Option<Self> {
+        if accept.trim().is_empty() {
+            return Some(Self::Objects);
+        }
+        accept.split(',').find_map(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            if !matches!(parts.next()?, "application/json" | "application/*" | "*/*") {
+                return None;
+            }
+            let parameters: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
+            let parameter = |key| parameters.iter().find(|(have, _)| *have == key).map(|(_, value)| *value);
+            match (parameter("as"), parameter("g"), parameter("v")) {
+                (None, _, _) => Some(Self::Objects),
+                (Some("Table"), Some("meta.k8s.io"), Some("v1")) => Some(Self::Table(Include::from_query(query))),
+                (Some(_), _, _) => None,
+            }
+        })
+    }
+}
+
+impl Include {
+    fn from_query(query: &Query) -> Self {
+        match query.get("includeObject") {
+            Some("None") => Self::Nothing,
+            Some("Object") => Self::Object,
+            Some(_) | None => Self::Metadata,
+        }
+    }
+}
+
+impl Shape {
+    /// A list of these, up to where the first begins. [`CLOSING`] ends it, and commas are between.
+    pub(super) fn opening(self, metadata: &ListMeta) -> Vec<u8> {
+        let (list, items) = match self {
+            Self::Objects => (
+                json!({
+                    "kind": format!("{}List", status::KIND),
+                    "apiVersion": API_VERSION,
+                    "metadata": metadata,
+                }),
+                "items",
+            ),
+            Self::Table(_) => (
+                json!({
+                    "kind": "Table",
+                    "apiVersion": "meta.k8s.io/v1",
+                    "metadata": metadata,
+                    "columnDefinitions": [
+                        column("Name", "name", "Name must be unique within a namespace."),
+                        column("Age", "", "Time since the object was created."),
+                        column("SignerName", "", "Who is to sign the certificate."),
+                        column("Requestor", "", "Who asked for the certificate."),
+                        column("RequestedDuration", "", "The lifetime asked for; a signer may shorten it."),
+                        column("Condition", "", "What became of the request."),
+                    ],
+                }),
+                "rows",
+            ),
+        };
+        let mut text = to_json(&list);
+        text.pop();
+        text.extend_from_slice(format!(",\"{items}\":[").as_bytes());
+        text
+    }
+
+    /// One of a list.
+    pub(super) fn item(self, stored: &Stored, now: UnixTime) -> Cow<'_, [u8]> {
+        match self {
+            Self::Objects => Cow::Borrowed(&stored.json),
+            Self::Table(include) => Cow::Owned(to_json(&row(stored, include, now))),
+        }
+    }
+}
+
+/// The end of a list.
+pub(super) const CLOSING: &[u8] = b"]}";
+
+/// One object in the shape asked for.
+pub(super) fn shaped(stored: &Stored, shape: Shape, now: UnixTime) -> Cow<'_, [u8]> {
+    match shape {
+        Shape::Objects => shape.item(stored, now),
+        Shape::Table(_) => {
+            let resource_version = stored.object.metadata.resource_version.clone();
+            let opening = shape.opening(&ListMeta { resource_version, ..ListMeta::default() });
+            Cow::Owned([&opening, &*shape.item(stored, now), CLOSING].concat())
+        }
+    }
+}
+
+fn column(name: &str, format: &str, description: &str) -> Value {
+    json!({ "name": name, "type": "string", "format": format, "description": description, "priority": 0 })
+}
+
+fn row(stored: &Stored, include: Include, now: UnixTime) -> Value {
+    let (metadata, spec) = (&stored.object.metadata, &stored.object.spec);
+    let requested =
+        spec.expiration_seconds.map_or_else(|| "<none>".into(), |seconds| human_duration(i64::from(seconds)));
+    let cells = json!([
+        metadata.name,
+        human_duration((now.as_millis() - stored.created.as_millis()) / 1000),
+        spec.signer_name,
+        spec.username,
+        requested,
+        condition(stored),
+    ]);
+    match include {
+        Include::Nothing => json!({ "cells": cells, "object": null }),
+        Include::Metadata => json!({
+            "cells": cells,
+            "object": { "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata },
+        }),
+        Include::Object => json!({ "cells": cells, "object": body::to_value(&stored.object) }),
+    }
+}
+
+fn condition(stored: &Stored) -> String {
+    let status = &stored.object.status;
+    let has = |kind: &str| status.conditions.iter().any(|condition| condition.type_ == kind);
+    let mut text = String::from(match (has("Denied"), has("Approved")) {
+        (true, _) => "Denied",
+        (false, true) => "Approved",
+        (false, false) => "Pending",
+    });
+    if has("Failed") {
+        text.push_str(",Failed");
+    }
+    if !status.certificate.is_empty() {
+        text.push_str(",Issued");
+    }
+    text
+}
+
+/// Seconds as `kubectl` shows them (apimachinery `duration.HumanDuration`).
+fn human_duration(seconds: i64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    let pair = |large: i64, large_unit, small: i64, small_unit| {
+        if small == 0 { format!("{large}{large_unit}") } else { format!("{large}{large_unit}{small}{small_unit}") }
+    };
+    match seconds {
+        ..-1 => "<invalid>".into(),
+        -1 => "0s".into(),
+        0..120 => format!("{seconds}s"),
+        120..600 => pair(minutes, "m", seconds % 60, "s"),
+        600..10_800 => format!("{minutes}m"),
+        10_800..28_800 => pair(hours, "h", minutes % 60, "m"),
+        28_800..172_800 => format!("{hours}h"),
+        172_800..691_200 => pair(days, "d", hours % 24, "h"),
+        691_200..63_072_000 => format!("{days}d"),
+        63_072_000..252_288_000 => pair(days / 365, "y", days % 365, "d"),
+        252_288_000.. => format!("{}y", days / 365),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::{ApiRequest, Method};
+    use super::*;
+
+    #[test]
+    fn durations_read_as_kubectl_writes_them() {
+        for (seconds, text) in [
+            (-5, "<invalid>"),
+            (-1, "0s"),
+            (119, "119s"),
+            (125, "2m5s"),
+            (540, "9m"),
+            (3600, "60m"),
+            (3 * 3600 + 60, "3h1m"),
+            (8 * 3600, "8h"),
+            (50 * 3600, "2d2h"),
+            (31_536_000, "365d"),
+            (3 * 31_536_000, "3y"),
+        ] {
+            assert_eq!(human_duration(seconds), text);
+        }
+    }
+
+    #[test]
+    fn the_first_acceptable_media_type_decides() {
+        let query = ApiRequest::new(Method::Get, "/?includeObject=Object").query();
+        let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,\
+                       application/json";
+        for (accept, shape) in [
+            ("", Some(Shape::Objects)),
+            ("*/*", Some(Shape::Objects)),
+            (kubectl, Some(Shape::Table(Include::Object))),
+            ("application/vnd.kubernetes.protobuf, application/json", Some(Shape::Objects)),
+            ("application/vnd.kubernetes.protobuf", None),
+            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io", None),
+        ] {
+            assert_eq!(Shape::accepted(accept, &query), shape, "{accept}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Changes of an object: who may change what (`pkg/registry/certificates/certificates`).
+
+use std::sync::Arc;
+
+use perennial::UnixTime;
+
+use super::access;
+use super::api::Api;
+use super::identity::Identity;
+use super::message::Response;
+use super::requests::Call;
+use super::store::Stored;
+use super::validation::{self, Part};
+use super::{metadata, rfc3339, status};
+use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
+
+impl Api {
+    /// Stores `new` in place of the object of that name, as far as `part` may change it.
+    pub(super) fn update(
+        &mut self,
+        new: CertificateSigningRequest,
+        &Call { user, name, part, dry_run, now }: &Call<'_>,
+    ) -> Result<Arc<Stored>, Response> {
+        if new.metadata.name != name {
+            let given = &new.metadata.name;
+            let message = format!("the name of the object ({given}) does not match the name on the URL ({name})");
+            return Err(status::bad_request(message));
+        }
+        let old = Arc::clone(self.find(name)?);
+        let (uid, version) = (&new.metadata.uid, &new.metadata.resource_version);
+        if !uid.is_empty() && *uid != old.object.metadata.uid {
+            let why = format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                old.object.metadata.uid
+            );
+            return Err(status::conflict(name, why));
+        }
+        if !version.is_empty() && *version != old.object.metadata.resource_version {
+            return Err(status::conflict(name, status::STALE));
+        }
+
+        let mut object = old.object.clone();
+        if let Some(part) = part {
+            merge_status(&mut object, new, part, now);
+            self.authorize_status(user, &object, &old.object, part)?;
+            validation::update(&object, &old.object, part).map_err(|causes| status::invalid(name, causes))?;
+        } else {
+            object.metadata.labels = new.metadata.labels;
+            object.metadata.annotations = new.metadata.annotations;
+            let causes = metadata::check(&object.metadata);
+            if !causes.is_empty() {
+                return Err(status::invalid(name, causes));
+            }
+        }
+        if !self.store.has_room(Some(&old), &object) {
+            return Err(status::full(&self.options));
+        }
+        if dry_run {
+            return Ok(Arc::new(Stored::new(object, old.version, old.created)));
+        }
+        let stored = self.store.replace(&old, object);
+        if part == Some(Part::Approval) {
+            self.schedule(name, now.after(self.options.signing_delay));
+        }
+        Ok(stored)
+    }
+
+    fn authorize_status(
+        &self,
+        user: &Identity,
+        new: &CertificateSigningRequest,
+        old: &CertificateSigningRequest,
+        part: Part,
+    ) -> Result<(), Response> {
+        let verb = match part {
+            Part::Approval => "approve",
+            Part::Status if new.status == old.status => return Ok(()),
+            Part::Status => "sign",
+        };
+        access::authorize_signer(user, verb, &old.metadata.name, &old.spec.signer_name)
+    }
+}
+
+/// Takes from `new` what the subresource may change; times left open are filled in.
+fn merge_status(object: &mut CertificateSigningRequest, new: CertificateSigningRequest, part: Part, now: UnixTime) {
+    let old = object.status.conditions.clone();
+    object.status.conditions = new.status.conditions;
+    if part == Part::Status {
+        object.status.certificate = new.status.certificate;
+        // The decision is not this subresource's; an attempt to take or undo one is left for the validation to refuse.
+        for condition in &mut object.status.conditions {
+            if matches!(condition.type_.as_str(), "Approved" | "Denied")
+                && let Some(before) = old.iter().find(|before| before.type_ == condition.type_)
+            {
+                condition.clone_from(before);
+            }
+        }
+    }
+    for condition in &mut object.status.conditions {
+        fill_times(condition, &old, now);
+    }
+}
+
+fn fill_times(condition: &mut Condition, old: &[Condition], now: UnixTime) {
+    let now = rfc3339(now);
+    if condition.last_transition_time.is_none() {
+        let same = old.iter().find(|before| before.type_ == condition.type_ && before.status == condition.status);
+        condition.last_transition_time =
+            same.and_then(|before| before.last_transition_time.clone()).or_else(|| Some(now.clone()));
+    }
+    condition.last_update_time.get_or_insert(now);
+}

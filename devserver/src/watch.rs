@@ -1,0 +1,227 @@
+//! Watches: a cursor into the store's log for each watcher, and nothing else, however slow it is.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::UnixTime;
+
+use super::api::Api;
+use super::list::parse_version;
+use super::message::{Query, Response, to_json};
+use super::selector::Selector;
+use super::store::{Change, Event, Store, Stored};
+use super::table::{Shape, shaped};
+use super::{status, validation};
+use perennial_kubernetes::objects::Status;
+
+/// One watch. It is asked for events by [`Api::next_event`](super::Api::next_event), which never blocks.
+#[derive(Debug)]
+pub struct Watcher {
+    selector: Selector,
+    shape: Shape,
+    /// Objects that were there when the watch began, still to be told.
+    initial: VecDeque<Arc<Stored>>,
+    /// A bookmark marks the end of the initial objects (`sendInitialEvents`).
+    marks_initial_end: bool,
+    /// The version of the last event looked at.
+    after: u64,
+    /// The version the client knows.
+    told: u64,
+    /// When a bookmark may follow, if the client wants any.
+    bookmark: Option<UnixTime>,
+    timeout: Duration,
+    end: UnixTime,
+    ended: bool,
+    /// Why the watch cannot be had: its only event.
+    refusal: Option<Box<Status>>,
+    /// One of the open ones.
+    _open: Arc<()>,
+}
+
+/// How often a cluster sends bookmarks.
+const BOOKMARKS: Duration = Duration::from_secs(60);
+/// A watch without `timeoutSeconds` lasts half an hour; a cluster draws from half an hour to an hour.
+const LASTS: Duration = Duration::from_secs(1800);
+
+impl Watcher {
+    /// How long the client wants to watch.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// When a bookmark follows even if nothing happens.
+    pub(super) fn deadline(&self) -> Option<UnixTime> {
+        self.bookmark.filter(|_| self.told < self.after).map(|due| due.min(self.end))
+    }
+}
+
+/// What a watcher gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// One event as it goes over the wire: a line of JSON.
+    Event(Vec<u8>),
+    /// Nothing until the store changes.
+    Pending,
+    /// The watch is over.
+    End,
+}
+
+/// What a client wants to be told.
+struct Wish {
+    /// Begin with the objects that are there, as ADDED.
+    initial: bool,
+    /// Tell where they end.
+    marked: bool,
+    /// Otherwise begin after this version.
+    after: u64,
+    /// The version cannot be watched from.
+    refusal: Option<Status>,
+}
+
+impl Api {
+    pub(super) fn watch(&self, query: &Query, name: &str, shape: Shape, now: UnixTime) -> Result<Watcher, Response> {
+        let selector = if name.is_empty() { Selector::from_query(query)? } else { Selector::named(name) };
+        let timeout =
+            query.get("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).filter(|seconds| *seconds > 0);
+        let timeout = timeout.map_or(LASTS, Duration::from_secs);
+        let wish = self.wish(query)?;
+        if Arc::strong_count(&self.watches) > self.options.watches {
+            return Err(status::too_many_watches(self.options.watches));
+        }
+        let initial = wish.initial && wish.refusal.is_none();
+        let initial = self.store.iter().filter(|stored| initial && selector.matches(&stored.object));
+        Ok(Watcher {
+            initial: initial.map(Arc::clone).collect(),
+            selector,
+            shape,
+            marks_initial_end: wish.marked,
+            after: wish.after,
+            told: if wish.initial { 0 } else { wish.after },
+            bookmark: query.flag("allowWatchBookmarks").then(|| now.after(BOOKMARKS)),
+            timeout,
+            end: now.after(timeout),
+            ended: false,
+            refusal: wish.refusal.map(Box::new),
+            _open: Arc::clone(&self.watches),
+        })
+    }
+
+    fn wish(&self, query: &Query) -> Result<Wish, Response> {
+        const MATCH: &str = "resourceVersionMatch";
+        let forbidden = |why: &str| Err(status::invalid_list_options(validation::forbidden(MATCH, why.into())));
+        let initial = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
+        match (initial, query.get(MATCH).filter(|wanted| !wanted.is_empty())) {
+            (Some(_), Some("NotOlderThan")) | (None, None) => {}
+            (Some(_), _) => {
+                return forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+            }
+            (None, Some(_)) => {
+                return forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+            }
+        }
+        let version = query.get("resourceVersion").filter(|version| !matches!(*version, "" | "0"));
+        let version = version.map(parse_version).transpose()?;
+        let current = self.store.version();
+        let wish = match (initial, version) {
+            (Some(true), version) => {
+                let ahead = version.filter(|version| *version > current);
+                let refusal = ahead.map(|version| status::too_large_version(version, current));
+                Wish { initial: true, marked: query.flag("allowWatchBookmarks"), after: current, refusal }
+            }
+            (None, None) => Wish { initial: true, marked: false, after: current, refusal: None },
+            (Some(false), None) => Wish { initial: false, marked: false, after: current, refusal: None },
+            (None | Some(false), Some(version)) => {
+                Wish { initial: false, marked: false, after: version, refusal: self.out_of_reach(version) }
+            }
+        };
+        Ok(wish)
+    }
+
+    /// Why the log does not lead on from this version: it is forgotten, or of an earlier life of this server. Like a
+    /// cluster's watch cache, the watch says so in an event, not in the status of the answer.
+    fn out_of_reach(&self, version: u64) -> Option<Status> {
+        let (oldest, current) = (self.store.oldest(), self.store.version());
+        if version < oldest {
+            return Some(status::expired(version, oldest));
+        }
+        (version > current).then(|| status::ahead(version, current))
+    }
+}
+
+impl Watcher {
+    pub(super) fn let_go(&mut self, store: &Store) {
+        if self.after < store.oldest() {
+            self.initial = VecDeque::new();
+        }
+    }
+
+    pub(super) fn next(&mut self, store: &Store, now: UnixTime) -> Next {
+        if self.ended {
+            return Next::End;
+        }
+        let behind = (self.after < store.oldest()).then(|| Box::new(status::expired(self.after, store.oldest())));
+        if let Some(why) = self.refusal.take().or(behind) {
+            self.ended = true;
+            return Next::Event(encode("ERROR", &to_json(&why)));
+        }
+        if let Some(stored) = self.initial.pop_front() {
+            return Next::Event(encode("ADDED", &shaped(&stored, self.shape, now)));
+        }
+        if std::mem::take(&mut self.marks_initial_end) {
+            self.told = self.after;
+            return Next::Event(encode("BOOKMARK", &bookmark(self.after, true)));
+        }
+        while let Some(event) = store.after(self.after) {
+            self.after = event.object.version;
+            if let Some(kind) = self.kind(event) {
+                self.told = self.after;
+                return Next::Event(encode(kind, &shaped(&event.object, self.shape, now)));
+            }
+        }
+        // Other resources' writes move the version, too: a bookmark carries the client past them.
+        self.after = store.version();
+        self.bookmark(now).map_or(Next::Pending, Next::Event)
+    }
+
+    /// Tells the client how far it has got: once in a while, and at the end, so that its next watch begins there.
+    fn bookmark(&mut self, now: UnixTime) -> Option<Vec<u8>> {
+        if self.deadline()? > now {
+            return None;
+        }
+        self.told = self.after;
+        self.bookmark = Some(now.after(BOOKMARKS));
+        Some(encode("BOOKMARK", &bookmark(self.after, false)))
+    }
+
+    /// How this watcher sees an event: an object that leaves the selection is deleted to it, one that enters is new.
+    fn kind(&self, event: &Event) -> Option<&'static str> {
+        let now = event.change != Change::Deleted && self.selector.matches(&event.object.object);
+        let before = event.before.as_ref().is_some_and(|before| self.selector.matches(&before.object));
+        match (before, now) {
+            (false, true) => Some("ADDED"),
+            (true, true) => Some("MODIFIED"),
+            (true, false) => Some("DELETED"),
+            (false, false) => None,
+        }
+    }
+}
+
+fn bookmark(version: u64, ends_initial_events: bool) -> Vec<u8> {
+    let mut metadata = serde_json::json!({ "resourceVersion": version.to_string(), "creationTimestamp": null });
+    if ends_initial_events {
+        metadata["annotations"] = serde_json::json!({ "k8s.io/initial-events-end": "true" });
+    }
+    to_json(&serde_json::json!({
+        "kind": status::KIND,
+        "apiVersion": perennial_kubernetes::objects::API_VERSION,
+        "metadata": metadata,
+        "spec": { "request": null, "signerName": "" },
+        "status": {},
+    }))
+}
+
+fn encode(kind: &str, object: &[u8]) -> Vec<u8> {
+    let opening = format!("{{\"type\":\"{kind}\",\"object\":");
+    [opening.as_bytes(), object, b"}\n"].concat()
+}

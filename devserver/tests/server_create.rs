@@ -1,0 +1,310 @@
+//! Creating requests on the embedded server: who may, what is stored, what is refused, in a cluster's words.
+
+mod server_support;
+
+use perennial::Template;
+use perennial_dev::{Answer, ApiRequest, Identity, Method, Options};
+use serde_json::json;
+use server_support::*;
+use zeroize::Zeroizing;
+
+#[test]
+fn the_server_says_who_asked_whatever_the_object_says() {
+    let mut server = Server::new(Options::default());
+    let mut object = node_csr("a", "one");
+    object["spec"]["username"] = "system:admin".into();
+    object["spec"]["groups"] = json!(["system:masters"]);
+    object["spec"]["extra"] = json!({ "x": ["y"] });
+    object["status"] = json!({ "conditions": [{ "type": "Approved", "status": "True" }], "certificate": "AAAA" });
+    object["metadata"]["resourceVersion"] = "17".into();
+    object["metadata"]["uid"] = "mine".into();
+
+    let (status, created) = server.create(&User::Bootstrap, &object);
+
+    assert_eq!(status, 201, "{created}");
+    assert_eq!(created["spec"]["username"], "system:bootstrap:abcdef");
+    let groups = ["system:bootstrappers", "system:bootstrappers:kubeadm:default-node-token", "system:authenticated"];
+    assert_eq!(created["spec"]["groups"], json!(groups));
+    assert_eq!(created["spec"].get("extra"), None);
+    assert_eq!(created["status"], json!({}), "nobody comes with an approval");
+    assert_eq!(created["metadata"]["resourceVersion"], "2");
+    assert_eq!(created["metadata"]["uid"].as_str().unwrap().len(), 36);
+    assert_eq!(created["metadata"]["creationTimestamp"], "2027-01-15T08:00:00Z");
+}
+
+#[test]
+fn a_generated_name_is_the_prefix_and_five_characters() {
+    let mut server = Server::new(Options::default());
+    let mut object = node_csr("", "one");
+    object["metadata"] = json!({ "generateName": "csr-" });
+    let (_, created) = server.create(&User::Bootstrap, &object);
+    let name = created["metadata"]["name"].as_str().unwrap();
+    assert!(name.len() == 9 && name.starts_with("csr-"), "{name}");
+
+    object["metadata"] = json!({ "generateName": "n".repeat(100) });
+    let (_, created) = server.create(&User::Bootstrap, &object);
+    assert_eq!(created["metadata"]["name"].as_str().unwrap().len(), 63);
+}
+
+#[test]
+fn a_name_that_cannot_stand_in_a_path_is_refused() {
+    let mut server = Server::new(Options::default());
+    for bad in [".", "..", "a/b", "/", "a%2fb"] {
+        let answer = server.create(&User::Bootstrap, &node_csr(bad, "one"));
+        assert_eq!((answer.0, &answer.1["details"]["causes"][0]["field"]), (422, &json!("metadata.name")), "{bad}");
+    }
+    assert_eq!(server.create(&User::Bootstrap, &node_csr("a..b", "one")).0, 201);
+}
+
+#[test]
+fn a_name_is_taken_once() {
+    let mut server = Server::new(Options::default());
+    let object = node_csr("a", "one");
+    assert_eq!(server.create(&User::Bootstrap, &object).0, 201);
+    let second = server.create(&User::Bootstrap, &object);
+    assert_eq!((second.0, &second.1["reason"]), (409, &json!("AlreadyExists")));
+    assert_eq!(message(&second), r#"certificatesigningrequests.certificates.k8s.io "a" already exists"#);
+    assert_eq!(
+        second.1["details"],
+        json!({ "name": "a", "group": "certificates.k8s.io", "kind": "certificatesigningrequests" })
+    );
+}
+
+#[test]
+fn everything_wrong_is_said_at_once() {
+    let mut server = Server::new(Options { allow_short: false, ..Options::default() });
+    let mut object = csr("a", "example.com", &["client auth", "foo", "client auth"], "no request at all");
+    object["spec"]["expirationSeconds"] = 599.into();
+    let (status, error) = server.create(&User::Bootstrap, &object);
+
+    assert_eq!((status, &error["reason"]), (422, &json!("Invalid")));
+    let causes: Vec<(&str, &str)> = error["details"]["causes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|cause| (cause["field"].as_str().unwrap(), cause["reason"].as_str().unwrap()))
+        .collect();
+    let expected = [
+        ("spec.request", "FieldValueInvalid"),
+        ("spec.usages[1]", "FieldValueNotSupported"),
+        ("spec.usages[2]", "FieldValueDuplicate"),
+        ("spec.signerName", "FieldValueInvalid"),
+        ("spec.expirationSeconds", "FieldValueInvalid"),
+    ];
+    assert_eq!(causes, expected);
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("CertificateSigningRequest.certificates.k8s.io \"a\" is invalid: [spec.request: "),
+        "{message}"
+    );
+    assert!(message.contains("may not specify a duration less than 600 seconds (10 minutes)"), "{message}");
+}
+
+#[test]
+fn single_mistakes_are_named() {
+    let mut server = Server::new(Options::default());
+    let pem = request(&Template::node("one"), &key());
+    let usages = ["client auth"];
+    for (object, field) in [
+        (csr("a", CLIENT, &[], &pem), "spec.usages"),
+        (csr("a", "", &usages, &pem), "spec.signerName"),
+        (csr("a", "kubernetes.io/legacy-unknown", &usages, &pem), "spec.signerName"),
+        (csr("a", "nodomain/x", &usages, &pem), "spec.signerName"),
+        (csr("a", "Example.com/x", &usages, &pem), "spec.signerName"),
+        (csr("a", "example.com/x/y", &usages, &pem), "spec.signerName"),
+        (csr("a", "example.com/-x", &usages, &pem), "spec.signerName"),
+        (csr("a", CLIENT, &usages, ""), "spec.request"),
+        (csr("", CLIENT, &usages, &pem), "metadata.name"),
+    ] {
+        let (status, error) = server.create(&User::Bootstrap, &object);
+        assert_eq!((status, &error["details"]["causes"][0]["field"]), (422, &json!(field)), "{error}");
+        assert_eq!(error["details"]["causes"].as_array().unwrap().len(), 1, "{error}");
+    }
+}
+
+#[test]
+fn a_request_the_key_has_not_signed_is_invalid() {
+    let mut server = Server::new(Options::default());
+    let pem = request(&Template::node("one"), &key());
+    // Another letter in the common name: the signature no longer fits.
+    let (before, body) = pem.split_once('\n').unwrap();
+    let base64: String = body.lines().take_while(|line| !line.starts_with('-')).collect();
+    let mut der = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, base64).unwrap();
+    let at = der.windows(3).position(|three| three == b"one").unwrap();
+    der[at] = b'a';
+    let forged = format!(
+        "{before}\n{}\n-----END CERTIFICATE REQUEST-----\n",
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der)
+    );
+    let object = csr("a", KUBELET_CLIENT, &["digital signature", "client auth"], &forged);
+    let (status, error) = server.create(&User::Bootstrap, &object);
+    assert_eq!((status, &error["details"]["causes"][0]["field"]), (422, &json!("spec.request")), "{error}");
+}
+
+#[test]
+fn short_lifetimes_are_allowed_here_unless_forbidden() {
+    let mut object = node_csr("a", "one");
+    object["spec"]["expirationSeconds"] = 30.into();
+    assert_eq!(Server::new(Options::default()).create(&User::Bootstrap, &object).0, 201);
+    let strict = Options { allow_short: false, ..Options::default() };
+    assert_eq!(Server::new(strict).create(&User::Bootstrap, &object).0, 422);
+    object["spec"]["expirationSeconds"] = 0.into();
+    assert_eq!(Server::new(Options::default()).create(&User::Bootstrap, &object).0, 422);
+}
+
+#[test]
+fn nobody_becomes_an_administrator_by_a_request() {
+    let mut server = Server::new(Options::default());
+    let pem = request(&Template::new("evil").with_organizations(["system:masters"]), &key());
+    let answer = server.create(&User::Admin, &csr("a", CLIENT, &["client auth"], &pem));
+    assert_eq!(answer.0, 403);
+    assert_eq!(
+        message(&answer),
+        "certificatesigningrequests.certificates.k8s.io \"a\" is forbidden: use of \
+         kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"
+    );
+}
+
+#[test]
+fn a_node_asks_in_its_own_name_only() {
+    let mut server = Server::new(Options::default());
+    assert_eq!(server.create(&User::Node("one"), &node_csr("a", "one")).0, 201);
+    let answer = server.create(&User::Node("one"), &node_csr("b", "two"));
+    assert_eq!(answer.0, 403);
+    assert!(message(&answer).ends_with("can only create a node CSR with CN=system:node:one"), "{answer:?}");
+    // Somebody who has no node's name is not restricted so.
+    assert_eq!(server.create(&User::Bootstrap, &node_csr("c", "two")).0, 201);
+}
+
+#[test]
+fn without_credentials_nothing_is_told_but_health() {
+    let mut server = Server::new(Options::default());
+    for path in ["/version", "/apis", COLLECTION, "/no/such/path"] {
+        let answer = server.get(&User::Nobody, path);
+        assert_eq!((answer.0, message(&answer)), (401, "Unauthorized"), "{path}");
+    }
+    for path in ["/healthz", "/livez", "/readyz", "/readyz/ping"] {
+        assert_eq!(server.get(&User::Nobody, path).0, 200, "{path}");
+    }
+}
+
+#[test]
+fn only_the_whole_token_is_a_token() {
+    let mut server = Server::new(Options::default());
+    for (header, status) in [
+        ("Bearer abcdef.0123456789abcdef", 200),
+        ("bearer  abcdef.0123456789abcdef ", 200),
+        ("Bearer abcdef.0123456789abcde", 401),
+        ("Bearer abcdef.0123456789abcdef0", 401),
+        ("Bearer ", 401),
+        ("Basic abcdef.0123456789abcdef", 401),
+        ("abcdef.0123456789abcdef", 401),
+    ] {
+        let mut request = ApiRequest::new(Method::Get, COLLECTION);
+        request.authorization = Some(Zeroizing::new(header.into()));
+        assert_eq!(server.send(&User::Nobody, request).0, status, "{header}");
+    }
+}
+
+#[test]
+fn a_certificate_is_worth_nothing_once_it_has_expired_even_on_an_open_connection() {
+    let mut server = Server::new(Options::default());
+    let admin = server
+        .api
+        .authority()
+        .client_credential("root", &["system:masters"], &mut perennial_dev::Random::from_seed([1; 32]), NOW, DAY)
+        .unwrap();
+    let user = User::Other(Identity::from_certificate(&admin.chain().der()[0]).unwrap());
+    assert_eq!(server.list(&user, "").0, 200);
+    server.now = after(86_401);
+    assert_eq!(server.list(&user, "").0, 401);
+    server.now = NOW.before(DAY);
+    assert_eq!(server.list(&user, "").0, 401);
+}
+
+#[test]
+fn what_is_not_allowed_is_forbidden_in_a_clusters_words() {
+    let mut server = Server::new(Options::default());
+    server.create(&User::Bootstrap, &node_csr("a", "one"));
+    let object = server.object("a");
+    let stranger = User::Other(Identity::new("joe", ["dev"]));
+    let who = |user: &str, verb: &str, resource: &str| {
+        format!(
+            "User \"{user}\" cannot {verb} resource \"{resource}\" in API group \"certificates.k8s.io\" at the \
+             cluster scope"
+        )
+    };
+    const RESOURCE: &str = "certificatesigningrequests";
+
+    let answer = server.create(&stranger, &node_csr("b", "one"));
+    let expected = format!("{RESOURCE}.certificates.k8s.io is forbidden: {}", who("joe", "create", RESOURCE));
+    assert_eq!((answer.0, message(&answer)), (403, expected.as_str()));
+
+    let answer = server.delete(&User::Node("one"), "a");
+    let expected =
+        format!("{RESOURCE}.certificates.k8s.io \"a\" is forbidden: {}", who("system:node:one", "delete", RESOURCE));
+    assert_eq!((answer.0, message(&answer)), (403, expected.as_str()));
+
+    let answer = server.put(&User::Bootstrap, "a/approval", &with_condition(object, "Approved"));
+    let subresource = format!("{RESOURCE}/approval");
+    let expected = format!(
+        "{RESOURCE}.certificates.k8s.io \"a\" is forbidden: {}",
+        who("system:bootstrap:abcdef", "update", &subresource)
+    );
+    assert_eq!((answer.0, message(&answer)), (403, expected.as_str()));
+
+    let answer = server.get(&stranger, "/metrics");
+    assert_eq!((answer.0, message(&answer)), (403, "forbidden: User \"joe\" cannot get path \"/metrics\""));
+}
+
+#[test]
+fn what_does_not_exist_is_not_found_with_a_status() {
+    let mut server = Server::new(Options::default());
+    let old = COLLECTION.replace("v1", "v1beta1");
+    for path in [old.as_str(), "/apis/apps/v1/deployments", "/api/v1/pods", "/metrics", "/openapi/v2"] {
+        let (status, answer) = server.get(&User::Admin, path);
+        assert_eq!((status, &answer["kind"], &answer["reason"]), (404, &json!("Status"), &json!("NotFound")), "{path}");
+    }
+    // Kubelets of old ask for v1beta1 with POST.
+    assert_eq!(server.send(&User::Bootstrap, with_body(Method::Post, &old, &node_csr("a", "one"))).0, 404);
+    let answer = server.get(&User::Admin, &format!("{COLLECTION}/a"));
+    assert_eq!(message(&answer), r#"certificatesigningrequests.certificates.k8s.io "a" not found"#);
+}
+
+#[test]
+fn bodies_that_cannot_be_read_are_refused() {
+    let mut server = Server::new(Options::default());
+    let mut request = with_body(Method::Post, COLLECTION, &node_csr("a", "one"));
+    request.content_type = "application/yaml".into();
+    assert_eq!(server.send(&User::Admin, request.clone()).0, 415);
+    request.content_type = "application/json; charset=utf-8".into();
+    request.accept = "application/vnd.kubernetes.protobuf".into();
+    assert_eq!(server.send(&User::Admin, request.clone()).0, 406);
+    request.accept = "application/vnd.kubernetes.protobuf,application/json".into();
+    request.body.truncate(20);
+    assert_eq!(server.send(&User::Admin, request.clone()).0, 400);
+    request.body = vec![b'['; 100_000];
+    assert_eq!(server.send(&User::Admin, request.clone()).0, 413);
+    request.body.truncate(60_000);
+    assert_eq!(server.send(&User::Admin, request).0, 400);
+    let mut object = node_csr("a", "one");
+    object["apiVersion"] = "certificates.k8s.io/v1beta1".into();
+    assert_eq!(server.create(&User::Admin, &object).0, 400);
+    assert_eq!(server.api.requests().count(), 0);
+}
+
+#[test]
+fn a_full_server_says_when_to_come_back() {
+    let mut server = Server::new(Options { capacity: 2, ..Options::default() });
+    for name in ["a", "b"] {
+        assert_eq!(server.create(&User::Bootstrap, &node_csr(name, "one")).0, 201);
+    }
+    let Answer::Response(response) =
+        server.answer(&User::Bootstrap, with_body(Method::Post, COLLECTION, &node_csr("c", "one")))
+    else {
+        panic!("a watch");
+    };
+    assert_eq!((response.status, response.retry_after), (429, Some(60)));
+    assert_eq!(server.delete(&User::Admin, "a").0, 200);
+    assert_eq!(server.create(&User::Bootstrap, &node_csr("c", "one")).0, 201);
+}

@@ -1,0 +1,204 @@
+//! Faults on command: which requests a plan is about, what a bad plan is told, and what comes over the wire.
+
+mod server_support;
+
+use std::time::Duration;
+
+use perennial_dev::faults::{Fault, Plan};
+use perennial_dev::{Break, Options};
+use server_support::wire::Wire;
+use server_support::{COLLECTION, TOKEN, after, node_csr};
+
+fn plan(rules: &str) -> Plan {
+    Plan::parse(&format!("rules: [{rules}]")).unwrap()
+}
+
+/// A client, and a server with this plan.
+fn wire(rules: &str) -> Wire {
+    let mut wire = Wire::new(Options::default(), usize::MAX);
+    wire.api.set_faults(plan(rules), after(0));
+    wire
+}
+
+fn get(wire: &mut Wire, path: &str) -> String {
+    let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
+    wire.exchange(head.as_bytes())
+}
+
+fn status(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap_or("none")
+}
+
+const TEAPOT: &str = "fault: { answer: { status: 418 } }";
+
+#[test]
+fn a_rule_is_about_the_requests_it_matches_and_no_others() {
+    let about = [
+        ("method: GET", "/version", "418"),
+        ("method: POST", "/version", "200"),
+        ("path: /version", "/version?timeout=1s", "418"),
+        ("path: /vers", "/version", "200"),
+        ("path: /ver*", "/version", "418"),
+        ("subresource: approval", "/x/approval", "418"),
+        ("subresource: approval", "/version", "200"),
+        ("user: 'system:bootstrap:abcdef'", "/version", "418"),
+        ("user: admin", "/version", "200"),
+    ];
+    for (matches, path, expected) in about {
+        let mut wire = wire(&format!("{{ match: {{ {matches} }}, {TEAPOT} }}"));
+        assert_eq!(status(&get(&mut wire, path)), expected, "{matches} {path}");
+    }
+}
+
+#[test]
+fn a_rule_begins_with_the_nth_request_and_ends_after_so_many_times() {
+    let mut wire = wire(&format!("{{ match: {{ nth: 2 }}, times: 2, {TEAPOT} }}"));
+    let answers: Vec<String> = (0..5).map(|_| get(&mut wire, "/version")).collect();
+    let codes: Vec<&str> = answers.iter().map(|answer| status(answer)).collect();
+    assert_eq!(codes, ["200", "418", "418", "200", "200"]);
+}
+
+#[test]
+fn a_rule_holds_in_its_span_of_time() {
+    let mut wire = wire(&format!("{{ match: {{ after: 10s, until: 1m }}, {TEAPOT} }}"));
+    let mut codes = Vec::new();
+    for millis in [9_999, 10_000, 59_999, 60_000] {
+        wire.millis = millis;
+        codes.push(status(&get(&mut wire, "/version")).to_owned());
+    }
+    assert_eq!(codes, ["200", "418", "418", "200"]);
+}
+
+#[test]
+fn the_first_rule_that_applies_is_followed_and_an_empty_plan_ends_it() {
+    let mut wire = wire(&format!("{{ times: 1, fault: {{ answer: {{ status: 503 }} }} }}, {{ {TEAPOT} }}"));
+    assert_eq!(status(&get(&mut wire, "/version")), "503");
+    assert_eq!(status(&get(&mut wire, "/version")), "418");
+    let asked: Vec<&str> = wire.api.journal().collect();
+    assert_eq!(asked, ["GET /version", "GET /version"]);
+    wire.api.set_faults(Plan::default(), after(0));
+    assert_eq!(status(&get(&mut wire, "/version")), "200");
+}
+
+#[test]
+fn what_is_wrong_with_a_plan_is_told_with_its_place() {
+    let wrong = [
+        ("rules:\n- fault: silense\n", 2, "fault: unknown variant `silense`"),
+        ("rules:\n- match: { methd: GET }\n  fault: silence\n", 2, "methd"),
+        ("rules:\n- fault: { answer: { status: 70000 } }\n", 2, "status"),
+        ("rules:\n- match:\n    method: GET\n", 2, "fault"),
+        ("rules:\n- match:\n    after: soon\n  fault: silence\n", 3, "after: \"soon\""),
+        ("rules:\n- match: { nth: 0 }\n  fault: silence\n", 2, "match.nth"),
+        ("rules:\n- match: { path: / }\n  fault: { connection: reset }\n", 2, "match"),
+        ("{\"rules\": [\n {\"fault\": {\"delay\": \"5 parsecs\"}}\n]}", 2, "delay: \"5 parsecs\""),
+        ("rules:\n- fault: { answer: { status: 100 } }\n", 2, "fault.answer.status"),
+        ("rules:\n- fault: { contentType: \"a\\r\\nb: c\" }\n", 2, "fault.contentType"),
+        ("rules: [", 1, ""),
+        ("rule: []", 1, "rule"),
+    ];
+    for (text, line, names) in wrong {
+        let error = Plan::parse(text).unwrap_err();
+        assert!(error.line == line && error.column > 0 && error.reason.contains(names), "{text}: {error}");
+    }
+}
+
+#[test]
+fn json_is_as_good_as_yaml() {
+    let json = r#"{"rules": [{"match": {"method": "GET"}, "times": 3, "fault": {"delay": "250ms"}}]}"#;
+    let yaml = "rules:\n- match:\n    method: GET\n  times: 3\n  fault:\n    delay: 250ms\n";
+    let plan = Plan::parse(json).unwrap();
+    assert_eq!(plan, Plan::parse(yaml).unwrap());
+    assert_eq!(plan.rules[0].fault, Fault::Delay(Duration::from_millis(250)));
+}
+
+#[test]
+fn a_delayed_answer_comes_when_it_is_due_and_the_session_says_when_that_is() {
+    let mut wire = wire("{ fault: { delay: 200s } }");
+    assert_eq!(get(&mut wire, "/version"), "");
+    assert_eq!(wire.session.deadline().as_millis(), 200_000);
+    wire.millis = 199_999;
+    wire.pump();
+    assert_eq!(wire.read(), "");
+    wire.millis = 200_000;
+    wire.pump();
+    assert_eq!(status(&wire.read()), "200");
+    assert!(!wire.session.is_closed());
+}
+
+#[test]
+fn a_request_that_is_never_answered_does_not_keep_its_connection_for_ever() {
+    let mut wire = wire("{ fault: silence }");
+    assert_eq!(get(&mut wire, "/version"), "");
+    assert!(!wire.session.is_closed());
+    wire.millis = wire.session.deadline().as_millis();
+    wire.drive();
+    assert!(wire.session.is_closed());
+}
+
+#[test]
+fn a_cut_answer_is_a_beginning_of_the_whole_one() {
+    let whole = get(&mut Wire::new(Options::default(), usize::MAX), "/version");
+    let head = whole.find("\r\n\r\n").unwrap() + 4;
+    let cuts = [
+        ("beforeHead", 0),
+        ("inHead", head / 2),
+        ("afterHead", head),
+        ("inChunk", head + 1),
+        ("inBody", head + (whole.len() - head) / 2),
+        ("afterBody", whole.len()),
+    ];
+    for (at, length) in cuts {
+        for (how, breaks) in [("cut", None), ("reset", Some(Break::Midway))] {
+            let mut wire = wire(&format!("{{ fault: {{ {how}: {at} }} }}"));
+            assert_eq!(get(&mut wire, "/version"), whole[..length], "{at}");
+            assert!(wire.session.is_closed(), "{at}");
+            assert_eq!(wire.session.breaks(), breaks, "{at}");
+            // Without a close_notify, which would be an orderly end.
+            assert!(wire.client.wants_read(), "{at}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_a_byte_at_a_time_is_the_whole_answer_and_takes_its_time() {
+    let whole = get(&mut Wire::new(Options::default(), usize::MAX), "/version");
+    let mut wire = wire("{ fault: { trickle: 1s } }");
+    let mut got = get(&mut wire, "/version");
+    while got.len() < whole.len() {
+        let before = got.len();
+        wire.millis = wire.session.deadline().as_millis();
+        wire.pump();
+        got += &wire.read();
+        assert_eq!(got.len(), before + 1);
+    }
+    assert_eq!(got, whole);
+    assert!(wire.millis >= 1000 * (whole.len() as u64 - 2), "{}", wire.millis);
+}
+
+#[test]
+fn a_connection_to_be_broken_is_told_to_whoever_has_the_socket() {
+    for (fault, kind) in [("refused", Break::Refused), ("reset", Break::Reset)] {
+        let mut wire = wire(&format!("{{ fault: {{ connection: {fault} }} }}"));
+        assert_eq!(wire.session.breaks(), None);
+        wire.drive();
+        assert_eq!(wire.session.breaks(), Some(kind));
+    }
+}
+
+#[test]
+fn what_is_said_of_an_object_changes_nothing_about_it() {
+    let mut wire = wire("{ fault: { object: denied } }");
+    let body = node_csr("mine", "worker-1").to_string();
+    let length = body.len();
+    let answer = wire.exchange(
+        format!(
+            "POST {COLLECTION} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .as_bytes(),
+    );
+    assert!(status(&answer) == "201" && answer.contains("\"Denied\""), "{answer}");
+    let stored = wire.api.requests().next().unwrap();
+    assert!(stored.status.conditions.iter().all(|condition| condition.type_ == "Approved"), "{stored:?}");
+    assert!(!stored.status.certificate.is_empty());
+}

@@ -1,0 +1,347 @@
+//! The embedded server over real sockets.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use perennial::{Template, UnixTime};
+use perennial_dev::faults::Plan;
+use perennial_dev::{
+    Api, ApiRequest, Approval, Authority, Decision, Host, Identity, Method, Options, Random, ServerHandle, Tls,
+};
+use perennial_kubernetes::objects::{CSR_PATH, CertificateSigningRequest, CsrSpec};
+use perennial_pki::{Credential, KeyAlgorithm, KeyPair, Roots, certificate_request, provider};
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+const TOKEN: &str = "abcdef.0123456789abcdef";
+
+type Stream = BufReader<StreamOwned<ClientConnection, TcpStream>>;
+
+fn serve(options: Options) -> (ServerHandle, Roots) {
+    serve_to(2048, options)
+}
+
+fn serve_to(most_clients: usize, options: Options) -> (ServerHandle, Roots) {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = UnixTime::from_secs(i64::try_from(since.as_secs()).unwrap());
+    let hour = Duration::from_secs(3600);
+    let mut random = Random::from_os().unwrap();
+    let authority = Authority::generate(&mut random, now, hour).unwrap();
+    let loopback = "127.0.0.1".parse().unwrap();
+    let serving = authority.server_credential(&[], &[loopback], &mut random, now, hour).unwrap();
+    let tls = Tls::new(&authority, &serving).unwrap();
+    let roots = authority.roots().unwrap();
+    let mut api = Api::new(options, authority, random);
+    api.add_token(TOKEN, Identity::bootstrap("abcdef"));
+    let host = Host::bind("127.0.0.1:0".parse().unwrap(), api, tls).unwrap();
+    (host.most_clients(most_clients).spawn().unwrap(), roots)
+}
+
+fn connect(server: &ServerHandle, roots: &Roots) -> Stream {
+    connect_as(None, server, roots)
+}
+
+fn connect_as(credential: Option<&Credential>, server: &ServerHandle, roots: &Roots) -> Stream {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots.store());
+    let mut config = match credential {
+        Some(credential) => {
+            let key = CertifiedKey::clone(&credential.certified_key());
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.resumption = Resumption::disabled();
+    let name = ServerName::from(server.address().ip());
+    let tls = ClientConnection::new(Arc::new(config), name).unwrap();
+    let socket = TcpStream::connect(server.address()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    BufReader::new(StreamOwned::new(tls, socket))
+}
+
+fn send(stream: &mut Stream, method: &str, target: &str, body: &[u8]) {
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.get_mut().write_all(&[head.as_bytes(), body].concat()).unwrap();
+}
+
+/// The head of a response, and its body if that has a length.
+fn receive(stream: &mut Stream) -> (String, Vec<u8>) {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(stream.read_line(&mut head).unwrap(), 0, "the connection broke after {head:?}");
+    }
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length: ")).map(|length| length.parse().unwrap());
+    let mut body = vec![0; length.unwrap_or(0)];
+    stream.read_exact(&mut body).unwrap();
+    (head, body)
+}
+
+/// One chunk: one event of a watch.
+fn event(stream: &mut Stream) -> String {
+    let mut length = String::new();
+    stream.read_line(&mut length).unwrap();
+    let mut chunk = vec![0; usize::from_str_radix(length.trim(), 16).unwrap() + 2];
+    stream.read_exact(&mut chunk).unwrap();
+    String::from_utf8(chunk).unwrap()
+}
+
+fn request(name: &str) -> Vec<u8> {
+    let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let mut object = CertificateSigningRequest {
+        spec: CsrSpec {
+            request: certificate_request(&Template::node("one"), &key).unwrap().pem.into_bytes(),
+            signer_name: "kubernetes.io/kube-apiserver-client-kubelet".into(),
+            usages: vec!["digital signature".into(), "client auth".into()],
+            ..CsrSpec::default()
+        },
+        ..CertificateSigningRequest::default()
+    };
+    object.metadata.name = name.into();
+    serde_json::to_vec(&object).unwrap()
+}
+
+#[test]
+fn a_request_becomes_a_certificate_on_one_connection() {
+    let (server, roots) = serve(Options::default());
+    let mut stream = connect(&server, &roots);
+    send(&mut stream, "POST", CSR_PATH, &request("a"));
+    let (head, body) = receive(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 201"), "{head}");
+    let created: CertificateSigningRequest = serde_json::from_slice(&body).unwrap();
+
+    let version = created.metadata.resource_version;
+    send(&mut stream, "GET", &format!("{CSR_PATH}?watch=true&resourceVersion={version}"), b"");
+    receive(&mut stream);
+    assert!(event(&mut stream).contains("\"Approved\""));
+    assert!(event(&mut stream).contains("\"certificate\":"));
+    server.shutdown().unwrap();
+}
+
+#[test]
+fn every_watcher_is_woken_by_a_decision() {
+    let (server, roots) = serve(Options { approval: Approval::Manual, ..Options::default() });
+    let mut streams: Vec<Stream> = (0..20).map(|_| connect(&server, &roots)).collect();
+    send(&mut streams[0], "POST", CSR_PATH, &request("a"));
+    receive(&mut streams[0]);
+    for stream in &mut streams {
+        send(stream, "GET", &format!("{CSR_PATH}?watch=true&fieldSelector=metadata.name%3Da"), b"");
+        receive(stream);
+        assert!(event(stream).contains("ADDED"));
+    }
+    server.with_api(|api, now| api.decide("a", Decision::Approve, "by the test", now)).unwrap();
+    for stream in &mut streams {
+        assert!(event(stream).contains("by the test"));
+        assert!(event(stream).contains("\"certificate\":"));
+    }
+}
+
+#[test]
+fn a_delayed_signature_comes_without_anybody_asking() {
+    let (server, roots) = serve(Options { signing_delay: Duration::from_millis(50), ..Options::default() });
+    let mut stream = connect(&server, &roots);
+    send(&mut stream, "POST", CSR_PATH, &request("a"));
+    receive(&mut stream);
+    send(&mut stream, "GET", &format!("{CSR_PATH}?watch=true&resourceVersion=3"), b"");
+    receive(&mut stream);
+    assert!(event(&mut stream).contains("\"certificate\":"));
+}
+
+#[test]
+fn stopping_closes_the_connections_and_frees_the_address() {
+    let (server, roots) = serve(Options::default());
+    let mut stream = connect(&server, &roots);
+    send(&mut stream, "GET", "/version", b"");
+    receive(&mut stream);
+    let address = server.address();
+    server.shutdown().unwrap();
+    assert!(!matches!(stream.read(&mut [0; 1]), Ok(1..)));
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_refusal_is_read_even_if_the_request_is_not() {
+    let (server, roots) = serve(Options::default());
+    let mut stream = connect(&server, &roots);
+    let head = format!("POST {CSR_PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n");
+    stream.get_mut().write_all(head.as_bytes()).unwrap();
+    // The server has said no by now, or will have soon; its word must not be lost to what is still being sent.
+    let _ = stream.get_mut().write_all(&vec![b'x'; 500_000]);
+    assert!(receive(&mut stream).0.starts_with("HTTP/1.1 413"));
+}
+
+#[test]
+fn clients_beyond_the_limit_are_told_to_come_back_until_others_leave() {
+    let (server, roots) = serve_to(2, Options::default());
+    let mut held: Vec<Stream> = (0..2).map(|_| connect(&server, &roots)).collect();
+    for stream in &mut held {
+        send(stream, "GET", "/version", b"");
+        assert!(receive(stream).0.starts_with("HTTP/1.1 200"));
+    }
+    let mut third = connect(&server, &roots);
+    send(&mut third, "GET", "/version", b"");
+    let (head, body) = receive(&mut third);
+    assert!(head.starts_with("HTTP/1.1 429") && head.contains("retry-after: 1\r\n"), "{head}");
+    assert!(String::from_utf8_lossy(&body).contains("as many clients as it takes"));
+    assert!(!matches!(third.read(&mut [0; 1]), Ok(1..)), "and the connection is closed");
+
+    drop((held, third));
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut stream = connect(&server, &roots);
+        send(&mut stream, "GET", "/version", b"");
+        if receive(&mut stream).0.starts_with("HTTP/1.1 200") {
+            break;
+        }
+        assert!(std::time::Instant::now() < end, "nobody has left");
+    }
+}
+
+/// Connections without a word, and such that have finished the handshake and shown no credential.
+fn strangers(count: usize, server: &ServerHandle, roots: &Roots) -> (Vec<TcpStream>, Vec<Stream>) {
+    let silent = (0..count).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
+    let mut anonymous: Vec<Stream> = (0..count).map(|_| connect(server, roots)).collect();
+    for stream in &mut anonymous {
+        // One that has given way finds its connection broken.
+        let _ = stream.get_mut().write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
+    }
+    (silent, anonymous)
+}
+
+#[test]
+fn strangers_give_way_to_new_clients() {
+    let (server, roots) = serve_to(4, Options::default());
+    let mut known: Vec<Stream> = (0..2).map(|_| connect(&server, &roots)).collect();
+    for stream in &mut known {
+        send(stream, "GET", "/version", b"");
+        assert!(receive(stream).0.starts_with("HTTP/1.1 200"));
+    }
+    let held = strangers(10, &server, &roots);
+    // A handshake alone may take 10 s, and a client between requests may be silent for minutes.
+    let begun = std::time::Instant::now();
+    for _ in 0..3 {
+        let mut newcomer = connect(&server, &roots);
+        send(&mut newcomer, "GET", "/version", b"");
+        assert!(receive(&mut newcomer).0.starts_with("HTTP/1.1 200"));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    for stream in &mut known {
+        send(stream, "GET", "/version", b"");
+        assert!(receive(stream).0.starts_with("HTTP/1.1 200"), "a client with a credential keeps its place");
+    }
+    drop(held);
+}
+
+#[test]
+fn clients_that_never_have_to_be_waited_for_do_not_keep_the_server_to_themselves() {
+    let (server, roots) = serve(Options::default());
+    let answered = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| flood(&mut connect(&server, &roots), &answered));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        let mut stream = connect(&server, &roots);
+        // Starved, it finds its read timed out.
+        let asked = stream.get_mut().write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
+        let read = asked.and_then(|()| stream.read(&mut [0]));
+        answered.store(true, Ordering::SeqCst);
+        assert_eq!(read.unwrap(), 1);
+    });
+    server.shutdown().unwrap();
+}
+
+/// Stays hundreds of requests ahead of the answers.
+fn flood(stream: &mut Stream, enough: &AtomicBool) {
+    const AHEAD: usize = 1200;
+    let requests = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(AHEAD / 3);
+    let mut ahead = 0;
+    while !enough.load(Ordering::SeqCst) {
+        while ahead < AHEAD {
+            stream.get_mut().write_all(requests.as_bytes()).unwrap();
+            ahead += AHEAD / 3;
+        }
+        receive(stream);
+        ahead -= 1;
+    }
+}
+
+#[test]
+fn another_authority_is_taken_up_by_connections_to_come() {
+    let (now, hour) = (perennial_rotation::clock::now().unix, Duration::from_secs(3600));
+    let mut random = Random::from_os().unwrap();
+    let first = Authority::generate(&mut random, now, hour).unwrap();
+    let second = Authority::generate(&mut random, now, hour).unwrap();
+    let credential = |authority: &Authority, random: &mut Random| {
+        authority.client_credential("admin", &["system:masters"], random, now, hour).unwrap()
+    };
+    let (old, new) = (credential(&first, &mut random), credential(&second, &mut random));
+    let serving = first.server_credential(&[], &["127.0.0.1".parse().unwrap()], &mut random, now, hour).unwrap();
+    let (tls, roots) = (Tls::new(&first, &serving).unwrap(), first.roots().unwrap());
+    let api = Api::new(Options::default(), first, random);
+    let server = Host::bind("127.0.0.1:0".parse().unwrap(), api, tls).unwrap().spawn().unwrap();
+
+    let accepts = |credential: &Credential| {
+        let mut stream = connect_as(Some(credential), &server, &roots);
+        let sent = stream.get_mut().write_all(b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n").is_ok();
+        let mut line = String::new();
+        sent && stream.read_line(&mut line).is_ok() && line.starts_with("HTTP/1.1 200")
+    };
+    assert!(accepts(&old) && !accepts(&new));
+    let tls = server.with_api(|api, _| {
+        api.rotate_authority(second);
+        Tls::new(api.authority(), &serving).unwrap()
+    });
+    server.set_tls(tls);
+    assert!(accepts(&old) && accepts(&new));
+    let tls = server.with_api(|api, _| {
+        api.forget_previous_authorities();
+        Tls::new(api.authority(), &serving).unwrap()
+    });
+    server.set_tls(tls);
+    assert!(!accepts(&old) && accepts(&new));
+}
+
+#[test]
+fn whoever_waits_for_a_change_is_woken_by_it() {
+    let (server, _) = serve(Options::default());
+    let version = server.with_api(|api, _| api.version());
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| smol::block_on(server.changed(version)));
+        server.with_api(|api, now| {
+            let mut request = ApiRequest::new(Method::Post, CSR_PATH);
+            request.content_type = "application/json".into();
+            request.peer = Some(Arc::new(Identity::new("admin", ["system:masters"])));
+            request.body = self::request("a");
+            api.handle(&request, now);
+        });
+        waits.join().unwrap();
+    });
+    assert!(server.with_api(|api, _| api.version()) > version);
+}
+
+#[test]
+fn an_answer_told_to_be_reset_in_its_body_comes_so_far_and_no_end_of_it() {
+    for (fault, end) in [("cut", ErrorKind::UnexpectedEof), ("reset", ErrorKind::ConnectionReset)] {
+        let (server, roots) = serve(Options::default());
+        let plan = Plan::parse(&format!("rules: [{{ fault: {{ {fault}: inBody }} }}]")).unwrap();
+        server.with_api(|api, now| api.set_faults(plan, now));
+        let mut stream = connect(&server, &roots);
+        send(&mut stream, "GET", "/version", b"");
+        let mut got = Vec::new();
+        assert_eq!(stream.read_to_end(&mut got).unwrap_err().kind(), end, "{fault}");
+        let got = String::from_utf8(got).unwrap();
+        assert!(got.starts_with("HTTP/1.1 200") && got.contains("\r\n\r\n{"), "{got}");
+    }
+}

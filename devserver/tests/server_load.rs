@@ -1,0 +1,317 @@
+//! Clients that are many, slow or stuck: what they cost is bounded, and they are told what they are too much for.
+
+mod server_support;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Instant, Template};
+use perennial_dev::faults::Plan;
+use perennial_dev::{Answer, ApiRequest, Identity, Method, Options, Session};
+use serde_json::{Value, json};
+use server_support::text::*;
+use server_support::wire::Wire;
+use server_support::*;
+
+/// An object of that many bytes and a little more.
+fn large(name: &str, filler: usize) -> Value {
+    let mut object = csr(name, CLIENT, &["client auth"], &request(&Template::new("x"), &key()));
+    object["metadata"]["annotations"] = json!({ "filler": "x".repeat(filler) });
+    object
+}
+
+/// What another client, an administrator, does meanwhile.
+fn aside(wire: &mut Wire, method: Method, target: &str, object: &Value) {
+    let mut request = with_body(method, target, object);
+    request.peer = Some(Arc::new(Identity::new("x", ["system:masters"])));
+    let Answer::Response(response) = wire.api.handle(&request, NOW) else { panic!("no response") };
+    assert!(response.status < 300, "{}", String::from_utf8_lossy(&response.body));
+    wire.drive();
+}
+
+/// Sends, lets the server answer, and reads nothing of it.
+fn ask(wire: &mut Wire, text: &str) {
+    wire.exchange(b"");
+    wire.client.writer().write_all(text.as_bytes()).unwrap();
+    let mut to_server = Vec::new();
+    wire.client.write_tls(&mut to_server).unwrap();
+    wire.session.receive(&to_server);
+    wire.drive();
+}
+
+fn transmitted(wire: &mut Wire) -> Vec<u8> {
+    let mut out = Vec::new();
+    let now = wire.now().instant;
+    wire.session.transmit(&mut out, now);
+    out
+}
+
+#[test]
+fn a_list_is_written_as_it_is_read() {
+    let mut wire = Wire::new(manual(), usize::MAX);
+    for index in 0..100 {
+        aside(&mut wire, Method::Post, COLLECTION, &large(&format!("n{index:02}"), 20_000));
+    }
+    ask(&mut wire, &get(COLLECTION));
+    let mut pieces = 0;
+    loop {
+        let out = transmitted(&mut wire);
+        if out.is_empty() {
+            break;
+        }
+        assert!(out.len() < 50_000, "{}", out.len());
+        pieces += 1;
+        wire.take(&out);
+        wire.drive();
+    }
+    assert!(pieces > 40, "{pieces} pieces of two megabytes");
+    let text = wire.read();
+    let list: Value = serde_json::from_str(&chunks(response(&text).2).0).unwrap();
+    let names: Vec<&str> =
+        list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect();
+    assert!(names.len() == 100 && names.is_sorted() && names[99] == "n99", "{names:?}");
+}
+
+#[test]
+fn a_list_stays_what_it_was_when_it_was_asked_for() {
+    let mut wire = Wire::new(manual(), usize::MAX);
+    for name in ["a", "b", "c", "d"] {
+        aside(&mut wire, Method::Post, COLLECTION, &large(name, 20_000));
+    }
+    ask(&mut wire, &get(COLLECTION));
+    aside(&mut wire, Method::Delete, &format!("{COLLECTION}/d"), &json!({}));
+    wire.pump();
+    let text = wire.read();
+    let list: Value = serde_json::from_str(&chunks(response(&text).2).0).unwrap();
+    assert_eq!(list["items"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn a_reader_of_a_list_the_server_has_forgotten_is_cut_off() {
+    let mut wire = Wire::new(Options { history: 2, ..manual() }, usize::MAX);
+    for name in ["a", "b", "c", "d"] {
+        aside(&mut wire, Method::Post, COLLECTION, &large(name, 20_000));
+    }
+    ask(&mut wire, &get(COLLECTION));
+    for name in ["a", "b", "c"] {
+        aside(&mut wire, Method::Delete, &format!("{COLLECTION}/{name}"), &json!({}));
+    }
+    wire.pump();
+    let text = wire.read();
+    assert!(text.contains("transfer-encoding: chunked") && !text.ends_with("\r\n0\r\n\r\n"), "the end is missing");
+    assert!(wire.session.is_closed());
+}
+
+#[test]
+fn a_list_is_to_be_read_within_a_minute() {
+    let mut wire = Wire::new(manual(), usize::MAX);
+    for name in ["a", "b", "c", "d"] {
+        aside(&mut wire, Method::Post, COLLECTION, &large(name, 20_000));
+    }
+    ask(&mut wire, &get(COLLECTION));
+    // A little is read now and then, so that the client does not seem dead.
+    wire.millis = 50_000;
+    assert!(!transmitted(&mut wire).is_empty());
+    assert_eq!(wire.session.deadline(), Instant::from_millis(60_000));
+    wire.millis = 60_000;
+    wire.drive();
+    assert!(wire.session.is_closed());
+}
+
+#[test]
+fn a_watcher_that_does_not_read_costs_a_bounded_amount_and_is_told_what_it_missed() {
+    let mut wire = Wire::new(Options { history: 16, ..manual() }, usize::MAX);
+    wire.exchange(get(&format!("{COLLECTION}?watch=true")).as_bytes());
+    for index in 0..100 {
+        aside(&mut wire, Method::Post, COLLECTION, &large(&format!("n{index}"), 20_000));
+    }
+    let out = transmitted(&mut wire);
+    assert!(out.len() < 50_000, "{}", out.len());
+    wire.take(&out);
+    wire.pump();
+    let text = wire.read();
+    let (events, ended) = lines(&text);
+    let last = events.last().unwrap();
+    assert!(ended && events.len() < 5, "{}", events.len());
+    assert_eq!((&last["type"], &last["object"]["code"]), (&json!("ERROR"), &json!(410)));
+}
+
+#[test]
+fn a_watcher_that_is_slow_with_what_there_was_at_first_is_told_so_too() {
+    let mut server = Server::new(Options { history: 2, ..manual() });
+    for name in ["a", "b", "c"] {
+        server.create(&User::Bootstrap, &node_csr(name, "one"));
+    }
+    let mut watcher = server.watch("");
+    assert_eq!(server.drain(&mut watcher).0, ["ADDED a", "ADDED b", "ADDED c"]);
+    let mut watcher = server.watch("");
+    for name in ["a", "b", "c"] {
+        server.delete(&User::Admin, name);
+    }
+    assert_eq!(server.drain(&mut watcher), (vec!["ERROR 410".to_owned()], true));
+}
+
+#[test]
+fn answers_nobody_reads_do_not_pile_up() {
+    let mut wire = Wire::new(manual(), usize::MAX);
+    aside(&mut wire, Method::Post, COLLECTION, &large("a", 40_000));
+    ask(&mut wire, &get(&format!("{COLLECTION}/a")).repeat(100));
+    let mut answers = 0;
+    loop {
+        let out = transmitted(&mut wire);
+        if out.is_empty() {
+            break;
+        }
+        wire.take(&out);
+        answers = wire.received.windows(15).filter(|bytes| bytes == b"HTTP/1.1 200 OK").count();
+    }
+    assert_eq!(answers, 1, "the next one is made when this one is sent");
+    wire.pump();
+    assert_eq!(wire.read().matches("HTTP/1.1 200 OK").count(), 100);
+}
+
+#[test]
+fn the_body_of_a_strangers_request_is_not_read() {
+    for credential in ["x: y", "authorization: Bearer abcdef.0123456789abcdeg", "authorization: Basic YTpi"] {
+        let mut wire = Wire::new(manual(), usize::MAX);
+        let head = format!("POST {COLLECTION} HTTP/1.1\r\nhost: x\r\n{credential}\r\ncontent-length: 100000\r\n\r\n");
+        let text = wire.exchange(head.as_bytes());
+        let (status, head, body, rest) = response(&text);
+        assert_eq!((status, rest), (401, ""), "{credential}");
+        assert!(head.contains("connection: close") && body.contains("\"reason\":\"Unauthorized\""), "{text}");
+        assert!(wire.session.is_closed() && !wire.session.wants_read());
+    }
+}
+
+#[test]
+fn a_client_too_many_is_told_to_come_back() {
+    for text in [get("/healthz"), post(&node_csr("a", "one"))] {
+        let mut wire = Wire::new(manual(), usize::MAX);
+        wire.session = Session::new(&wire.tls, Instant::default()).unwrap();
+        wire.session.turn_away();
+        let text = wire.exchange(text.as_bytes());
+        let (status, head, body, _) = response(&text);
+        assert_eq!(status, 429);
+        assert!(head.contains("retry-after: 1\r\n") && head.contains("connection: close"), "{head}");
+        assert!(body.contains("as many clients as it takes"), "{body}");
+        assert!(wire.session.is_closed() && wire.api.requests().next().is_none());
+    }
+}
+
+#[test]
+fn watches_are_counted_and_the_next_one_has_to_wait() {
+    let mut server = Server::new(Options { watches: 2, ..manual() });
+    let (first, _second) = (server.watch(""), server.watch(""));
+    let refused = server.list(&User::Admin, "watch=true");
+    assert_eq!(
+        (refused.0, message(&refused)),
+        (429, "this server has 2 watches open, and no more than that; end some, or try again")
+    );
+    assert_eq!(refused.1["details"]["retryAfterSeconds"], 1);
+    drop(first);
+    let request = ApiRequest::new(Method::Get, format!("{COLLECTION}?watch=true"));
+    assert!(matches!(server.answer(&User::Admin, request), Answer::Watch(_)));
+}
+
+#[test]
+fn objects_are_bounded_in_bytes_and_may_not_grow_beyond_that() {
+    let mut server = Server::new(Options { memory: 100_000, ..manual() });
+    for name in ["a", "b", "c"] {
+        assert_eq!(server.create(&User::Bootstrap, &large(name, 30_000)).0, 201);
+    }
+    let refused = server.create(&User::Bootstrap, &large("d", 30_000));
+    assert_eq!((refused.0, &refused.1["reason"]), (429, &json!("TooManyRequests")));
+    assert!(message(&refused).contains("97 KiB of them"), "{refused:?}");
+    assert_eq!(server.create(&User::Bootstrap, &large("d", 10)).0, 201);
+    let grown = server.put(&User::Admin, "d", &large("d", 30_000));
+    assert_eq!((grown.0, &grown.1["reason"]), (429, &json!("TooManyRequests")));
+    assert_eq!(server.put(&User::Admin, "a", &large("a", 10)).0, 200, "less is always possible");
+    assert_eq!(server.put(&User::Admin, "d", &large("d", 30_000)).0, 200);
+    assert_eq!(server.approve("d").0, 200);
+    assert!(server.chain("d").is_some(), "what a controller adds is never too much");
+}
+
+#[test]
+fn a_handshake_takes_ten_seconds_at_most() {
+    let mut wire = Wire::new(manual(), usize::MAX);
+    assert_eq!(wire.session.deadline(), Instant::from_millis(10_000));
+    let mut hello = Vec::new();
+    wire.client.write_tls(&mut hello).unwrap();
+    wire.millis = 9_999;
+    wire.session.receive(&hello[..hello.len() / 2]);
+    wire.drive();
+    assert!(!wire.session.is_closed());
+    wire.millis = 10_000;
+    wire.drive();
+    assert!(wire.session.is_closed());
+}
+
+#[test]
+fn a_bookmark_comes_on_time_when_nothing_else_does() {
+    let mut wire = Wire::new(manual(), usize::MAX);
+    let selector = "watch=true&allowWatchBookmarks=true&resourceVersion=1&fieldSelector=metadata.name%3Db";
+    wire.exchange(get(&format!("{COLLECTION}?{selector}")).as_bytes());
+    assert_eq!(wire.session.deadline(), Instant::from_millis(1_800_000), "there is nothing to tell");
+    aside(&mut wire, Method::Post, COLLECTION, &node_csr("a", "one"));
+    assert_eq!(wire.session.deadline(), Instant::from_millis(60_000));
+    wire.millis = 60_000;
+    wire.pump();
+    let text = wire.read();
+    let (events, _) = lines(&text);
+    assert_eq!((events.len(), &events[0]["type"]), (1, &json!("BOOKMARK")));
+    assert_eq!(events[0]["object"]["metadata"]["resourceVersion"], "2");
+    assert!(wire.session.deadline() > Instant::default().after(Duration::from_secs(1000)));
+}
+
+#[test]
+fn a_session_that_was_driven_lets_its_driver_sleep() {
+    let plan = r#"{"rules":[{"fault":{"trickle":"1s"}}]}"#;
+    for plan in [None, Some(plan)] {
+        let mut wire = Wire::new(manual(), usize::MAX);
+        for name in ["a", "b", "c"] {
+            aside(&mut wire, Method::Post, COLLECTION, &large(name, 20_000));
+        }
+        if let Some(plan) = plan {
+            wire.api.set_faults(Plan::parse(plan).unwrap(), NOW);
+        }
+        ask(&mut wire, &get(COLLECTION));
+        for millis in [0, 1, 1000, 30_000] {
+            wire.millis = millis;
+            wire.drive();
+            assert!(wire.session.deadline() > wire.now().instant, "after {millis} ms");
+            transmitted(&mut wire);
+            assert!(wire.session.deadline() > wire.now().instant, "after {millis} ms");
+        }
+    }
+}
+
+/// All that is said to a client that reads and says no more, until the connection closes.
+fn last_words(wire: &mut Wire) -> String {
+    wire.session.receive_eof();
+    for _ in 0..10_000 {
+        wire.drive();
+        let out = transmitted(wire);
+        wire.take(&out);
+        if wire.session.is_closed() && out.is_empty() {
+            return wire.read();
+        }
+    }
+    panic!("the connection does not close");
+}
+
+#[test]
+fn a_client_that_has_said_all_it_has_to_say_still_gets_all_its_answers() {
+    let mut wire = Wire::new(manual(), usize::MAX);
+    for index in 0..30 {
+        aside(&mut wire, Method::Post, COLLECTION, &large(&format!("n{index:02}"), 20_000));
+    }
+    let texts = [get(COLLECTION), get(&format!("{COLLECTION}/n00")).repeat(10), get(COLLECTION)];
+    ask(&mut wire, &texts.concat());
+    let text = last_words(&mut wire);
+    assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 12);
+    for list in [&text, &text[text.rfind("HTTP/1.1").unwrap()..]] {
+        let list: Value = serde_json::from_str(&chunks(response(list).2).0).unwrap();
+        assert_eq!(list["items"].as_array().unwrap().len(), 30);
+    }
+}

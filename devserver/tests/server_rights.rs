@@ -1,0 +1,197 @@
+//! What those who got in may not do: in others' names, beyond their rights, or by a path written oddly.
+
+mod server_support;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use perennial::Template;
+use perennial_dev::{Answer, ApiRequest, Approval, Decision, Identity, Method, Options, ServingApproval};
+use perennial_pki::Chain;
+use serde_json::{Value, json};
+use server_support::*;
+
+const MERGE: &str = "application/merge-patch+json";
+const LEGACY: &str = "kubernetes.io/legacy-unknown";
+
+fn manual() -> Server {
+    Server::new(Options { approval: Approval::Manual, ..Options::default() })
+}
+
+/// Everybody who has some rights, and no right to decide or sign.
+fn others() -> [User; 4] {
+    let joe = Identity::new("joe", ["dev"]);
+    // A node's name without the group, and the group without a node's name.
+    let almost = Identity::new("system:node:one", ["dev"]);
+    [User::Bootstrap, User::Node("one"), User::Other(joe), User::Other(almost)]
+}
+
+fn usages(signer: &str) -> [&'static str; 2] {
+    ["digital signature", if signer == KUBELET_SERVING { "server auth" } else { "client auth" }]
+}
+
+#[test]
+fn nobody_but_an_administrator_approves_denies_or_signs_on_any_way() {
+    let mut server = manual();
+    server.create(&User::Bootstrap, &node_csr("a", "one"));
+    let before = server.object("a");
+    let mut signed = before.clone();
+    signed["status"]["certificate"] = STANDARD.encode(server.api.authority().certificate_pem()).into();
+    for user in others() {
+        for changed in ["Approved", "Denied", "Failed"].map(|kind| with_condition(before.clone(), kind)) {
+            for path in ["a", "a/approval", "a/status"] {
+                assert_eq!(server.put(&user, path, &changed).0, 403, "{path}");
+                let mut patch = with_body(Method::Patch, &format!("{COLLECTION}/{path}"), &changed);
+                patch.content_type = MERGE.into();
+                assert_eq!(server.send(&user, patch).0, 403, "{path}");
+            }
+        }
+        for path in ["a", "a/approval", "a/status"] {
+            assert_eq!(server.put(&user, path, &signed).0, 403, "{path}");
+            let mut patch = with_body(
+                Method::Patch,
+                &format!("{COLLECTION}/{path}"),
+                &json!([
+                    { "op": "add", "path": "/status/certificate", "value": signed["status"]["certificate"] },
+                ]),
+            );
+            patch.content_type = "application/json-patch+json".into();
+            assert_eq!(server.send(&user, patch).0, 403, "{path}");
+        }
+    }
+    assert_eq!(server.object("a"), before);
+}
+
+#[test]
+fn a_request_that_comes_with_its_own_approval_and_certificate_comes_without() {
+    let mut server = manual();
+    let mut object = with_condition(node_csr("a", "one"), "Approved");
+    object["status"]["certificate"] = STANDARD.encode(server.api.authority().certificate_pem()).into();
+    assert_eq!(server.create(&User::Bootstrap, &object).0, 201);
+    let stored = server.object("a");
+    assert!(condition(&stored, "Approved").is_none() && server.chain("a").is_none(), "{stored}");
+}
+
+#[test]
+fn what_a_node_has_asked_for_no_other_node_takes_over() {
+    let mut server = manual();
+    assert_eq!(server.create(&User::Node("one"), &node_csr("node-csr-one", "one")).0, 201);
+    let before = server.object("node-csr-one");
+    let two = User::Node("two");
+    assert_eq!(server.create(&two, &node_csr("node-csr-one", "two")).0, 409);
+    assert_eq!(server.put(&two, "node-csr-one", &before).0, 403);
+    assert_eq!(server.delete(&two, "node-csr-one").0, 403);
+    assert_eq!(server.send(&two, ApiRequest::new(Method::Delete, COLLECTION)).0, 403);
+    // A name says nothing about whose it is, as in a cluster; the subject does.
+    assert_eq!(server.create(&two, &node_csr("node-csr-one-again", "two")).0, 201);
+    for (signer, name) in [(KUBELET_CLIENT, "one"), (KUBELET_SERVING, "one"), (KUBELET_CLIENT, "two/../one")] {
+        let template = Template::node(name).with_dns_names(["one.example"]);
+        let object = csr("node-csr-two", signer, &usages(signer), &request(&template, &key()));
+        assert_eq!(server.create(&two, &object).0, 403, "{signer} {name}");
+    }
+    assert_eq!(server.object("node-csr-one"), before);
+}
+
+/// What becomes of a request for these organisations, approved by an administrator if it gets so far.
+fn issued(signer: &str, user: &User, organizations: &[&str]) -> Result<Chain, (u16, Value)> {
+    let mut server = manual();
+    let template = Template::new("system:node:one").with_organizations(organizations.iter().copied());
+    let template = if signer == KUBELET_SERVING { template.with_dns_names(["one.example"]) } else { template };
+    let answer = server.create(user, &csr("a", signer, &usages(signer), &request(&template, &key())));
+    if answer.0 != 201 {
+        return Err(answer);
+    }
+    server.api.decide("a", Decision::Approve, "by the test", NOW).unwrap();
+    server.chain("a").ok_or_else(|| (200, server.object("a")))
+}
+
+#[test]
+fn no_signer_makes_an_administrator_or_a_node_with_other_groups() {
+    assert!(issued(KUBELET_CLIENT, &User::Node("one"), &["system:nodes"]).is_ok());
+    for user in [User::Node("one"), User::Bootstrap, User::Admin] {
+        for groups in [["system:masters"].as_slice(), &["system:nodes", "system:masters"], &["dev"], &[]] {
+            for signer in [KUBELET_CLIENT, KUBELET_SERVING] {
+                let (_, object) = issued(signer, &user, groups).unwrap_err();
+                let (_, why) = condition(&object, "Failed").unwrap();
+                assert_eq!(why, "subject organization is not system:nodes", "{signer} {groups:?}");
+            }
+        }
+        for groups in [["system:masters"].as_slice(), &["dev", "system:masters"]] {
+            assert_eq!(issued(CLIENT, &user, groups).unwrap_err().0, 403, "{groups:?}");
+            // Nobody signs for those here, approved or not.
+            for signer in ["example.com/mine", LEGACY] {
+                let (code, object) = issued(signer, &user, groups).unwrap_err();
+                assert!(code == 422 || object["status"]["certificate"].is_null(), "{signer}: {object}");
+            }
+        }
+    }
+}
+
+#[test]
+fn approval_by_itself_takes_the_right_groups_and_the_own_name() {
+    for (user, node, groups) in [
+        (User::Node("one"), "one", ["dev"].as_slice()),
+        (User::Bootstrap, "one", &["system:masters"]),
+        (User::Other(Identity::new("system:node:one", ["system:nodes", "dev"])), "one", &["dev"]),
+        (User::Admin, "one", &["dev"]),
+    ] {
+        let mut server = Server::new(Options { approve_serving: ServingApproval::Any, ..Options::default() });
+        let template = Template::new(format!("system:node:{node}")).with_organizations(groups.iter().copied());
+        for (name, signer) in [("a", KUBELET_CLIENT), ("b", KUBELET_SERVING)] {
+            let template = template.clone();
+            let template = if name == "b" { template.with_dns_names(["one.example"]) } else { template };
+            assert_eq!(server.create(&user, &csr(name, signer, &usages(signer), &request(&template, &key()))).0, 201);
+            assert!(condition(&server.object(name), "Approved").is_none(), "{signer} {groups:?}");
+        }
+    }
+}
+
+#[test]
+fn odd_paths_lead_to_what_they_say_under_its_own_rules_or_nowhere() {
+    let mut server = manual();
+    server.create(&User::Bootstrap, &node_csr("a", "one"));
+    let before = server.object("a");
+    let approved = with_condition(before.clone(), "Approved");
+    let odd = |name: &str| {
+        [
+            format!("/{COLLECTION}/{name}"),
+            COLLECTION.replace("/v1/", "//v1///") + "/" + name,
+            format!("{COLLECTION}/./{name}"),
+            format!("{COLLECTION}/x/../{name}"),
+            format!("/apis/..{COLLECTION}/{name}"),
+            format!("/healthz/..{COLLECTION}/{name}"),
+            format!("/version/..{COLLECTION}/{name}"),
+            format!("{COLLECTION}%2F{name}"),
+            format!("{COLLECTION}/{}", name.replace('/', "%2F")),
+            format!("{COLLECTION}/{}", name.replace('/', "%2f")),
+            format!("{COLLECTION}/{}", name.replace('a', "%61")),
+            format!("{COLLECTION}/{}", name.replace('a', "%2561")),
+            format!("{COLLECTION}/{name}/"),
+            format!("{COLLECTION}/{name}%00"),
+            format!("{COLLECTION}/{name};x=y"),
+            COLLECTION.replace("v1", "V1") + "/" + name,
+            format!("/api{COLLECTION}/{name}"),
+            format!("{COLLECTION}/{name}?watch=true&dryRun=All"),
+            format!("http://localhost{COLLECTION}/{name}"),
+        ]
+    };
+    for path in ["a", "a/approval", "a/status"].iter().flat_map(|name| odd(name)) {
+        for user in others().iter().chain([&User::Nobody]) {
+            for method in [Method::Put, Method::Patch, Method::Delete, Method::Post] {
+                let (code, answer) = server.send(user, with_body(method, &path, &approved));
+                assert!(matches!(code, 401 | 403 | 404 | 405), "{method:?} {path}: {code} {answer}");
+            }
+        }
+        // Without credentials there is nothing to be seen but health.
+        let Answer::Response(response) = server.answer(&User::Nobody, ApiRequest::new(Method::Get, path.clone()))
+        else {
+            panic!("a watch: {path}")
+        };
+        assert!(response.status == 401 || response.body == b"ok", "{path}");
+        let joe = User::Other(Identity::new("joe", ["dev"]));
+        let Answer::Response(response) = server.answer(&joe, ApiRequest::new(Method::Get, path.clone())) else {
+            panic!("a watch: {path}")
+        };
+        assert!(matches!(response.status, 403 | 404) || response.body == b"ok", "{path}: {}", response.status);
+    }
+    assert_eq!(server.object("a"), before);
+}

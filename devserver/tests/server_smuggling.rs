@@ -1,0 +1,138 @@
+//! Requests that two readers could take for different ones: the embedded server takes them for none.
+
+mod server_support;
+
+use perennial_dev::{Approval, Options};
+use server_support::wire::Wire;
+use server_support::*;
+
+fn head(method: &str, target: &str, fields: &str) -> String {
+    format!("{method} {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n{fields}\r\n")
+}
+
+/// What somebody would like to get past a reader who sees only the first request.
+fn second() -> String {
+    head("GET", "/version", "")
+}
+
+/// The answers' statuses, in order, and whether the connection is closed then.
+fn answers(bytes: &str) -> (Vec<String>, bool) {
+    let options = Options { approval: Approval::Manual, ..Options::default() };
+    let mut wire = Wire::new(options, usize::MAX);
+    let text = wire.exchange(bytes.as_bytes());
+    assert_eq!(wire.api.requests().count(), 0, "{bytes:?}");
+    (
+        text.match_indices("HTTP/1.1 ").map(|(at, _)| text[at + 9..at + 12].to_owned()).collect(),
+        wire.session.is_closed(),
+    )
+}
+
+/// One refusal, and nothing of what follows is ever read.
+fn is_refused(bytes: &str) {
+    assert_eq!(answers(bytes), (vec!["400".to_owned()], true), "{bytes:?}");
+}
+
+#[test]
+fn a_head_that_frames_its_body_in_two_ways_or_in_an_odd_one_ends_the_connection() {
+    let second = second();
+    let length = second.len();
+    for fields in [
+        format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n"),
+        format!("Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n"),
+        format!("Content-Length: 0\r\nContent-Length: {length}\r\n"),
+        format!("Content-Length: 0, {length}\r\n"),
+        "Content-Length: +0\r\n".into(),
+        "Content-Length: -0\r\n".into(),
+        "Content-Length: 0x0\r\n".into(),
+        "Content-Length: 0 0\r\n".into(),
+        "Content-Length:\r\n".into(),
+        "Content-Length: 18446744073709551616\r\n".into(),
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n".into(),
+        "Transfer-Encoding: chunked, identity\r\n".into(),
+        "Transfer-Encoding: chunked, chunked\r\n".into(),
+        "Transfer-Encoding: identity\r\n".into(),
+        "Transfer-Encoding: xchunked\r\n".into(),
+        "Transfer-Encoding:\x0bchunked\r\n".into(),
+    ] {
+        is_refused(&format!("{}0\r\n\r\n{second}", head("POST", COLLECTION, &fields)));
+    }
+}
+
+#[test]
+fn header_lines_that_are_read_differently_elsewhere_end_the_connection() {
+    for fields in [
+        "Content-Length : 0\r\n",
+        "Transfer-Encoding : chunked\r\n",
+        " Content-Length: 0\r\n",
+        "X: y\r\n Content-Length: 0\r\n",
+        "X: y\r\n\tz\r\n",
+        "X: y\0z\r\n",
+        "X\0: y\r\n",
+        "X: y\rContent-Length: 0\r\n",
+        ": y\r\n",
+        "X\r\n",
+        "Host: y\r\n",
+    ] {
+        is_refused(&(head("GET", "/version", fields) + &second()));
+    }
+    let whole = second();
+    for (part, odd) in [
+        ("Host: x\r\n", ""),
+        ("HTTP/1.1", "HTTP/0.9"),
+        ("HTTP/1.1", "HTTP/2.0"),
+        ("HTTP/1.1", "http/1.1"),
+        (" /version", "  /version"),
+        ("/version", "/ver sion"),
+        ("/version", "/ver\0sion"),
+        ("GET", "\0GET"),
+        ("GET", "G(T"),
+    ] {
+        is_refused(&(whole.replace(part, odd) + &whole));
+    }
+}
+
+#[test]
+fn chunks_of_a_size_that_is_no_plain_number_end_the_connection() {
+    let head = head("POST", COLLECTION, "Transfer-Encoding: chunked\r\n");
+    for body in [
+        "zz\r\n\r\n",
+        "0x0\r\n\r\n",
+        "+0\r\n\r\n",
+        "-1\r\n\r\n",
+        " 0\r\n\r\n",
+        "0 \r\n\r\n",
+        "\r\n\r\n",
+        ";x\r\n\r\n",
+        "10000000000000000\r\n",
+        "00000000000000000000000\r\n\r\n",
+        "1\r\nab\r\n0\r\n\r\n",
+        "1\r\na0\r\n\r\n",
+        "1\r\na\r\n+0\r\n\r\n",
+        "0\n\n",
+        "0;x=\ny\r\n\r\n",
+    ] {
+        is_refused(&format!("{head}{body}{}", second()));
+    }
+}
+
+#[test]
+fn what_can_be_read_in_one_way_only_is_read() {
+    let second = second();
+    let length = second.len();
+    let chunked = head("POST", COLLECTION, "Transfer-Encoding: Chunked\r\n");
+    for (bytes, statuses) in [
+        // The same length twice is one length: the second request is the first one's body.
+        (
+            head("GET", "/version", &format!("Content-Length: {length}\r\nContent-Length: {length}\r\n")) + &second,
+            "200",
+        ),
+        (head("GET", "/version", "Content-Length: 0\r\n") + &second, "200 200"),
+        // No object, but a whole body.
+        (format!("{chunked}2;x=y\r\n{{}}\r\n0\r\nX: y\r\n\r\n{second}"), "400 200"),
+        (second.replace("\r\n", "\n") + &second, "200 200"),
+        (format!("\r\n\r\n{second}{second}"), "200 200"),
+    ] {
+        let (found, closed) = answers(&bytes);
+        assert_eq!((found.join(" ").as_str(), closed), (statuses, false), "{bytes:?}");
+    }
+}

@@ -1,0 +1,204 @@
+//! What the tests of the embedded server share: a server in memory, its users, and requests to it.
+#![allow(dead_code, unreachable_pub, reason = "every test file uses some of it")]
+
+pub mod text;
+pub mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use perennial::{Template, UnixTime};
+use perennial_dev::{Answer, Api, ApiRequest, Approval, Authority, Identity, Method, Next, Options, Random, Watcher};
+use perennial_pki::{Chain, KeyAlgorithm, KeyPair, certificate_request};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+/// 2027-01-15T08:00:00Z
+pub const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+pub const COLLECTION: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+pub const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+pub const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+pub const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+pub const TOKEN: &str = "abcdef.0123456789abcdef";
+pub const DAY: Duration = Duration::from_secs(86_400);
+pub const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+/// A server whose requests wait for a person.
+pub fn manual() -> Options {
+    Options { approval: Approval::Manual, ..Options::default() }
+}
+
+pub fn after(seconds: u64) -> UnixTime {
+    NOW.after(Duration::from_secs(seconds))
+}
+
+/// Whoever asks.
+#[derive(Clone)]
+pub enum User {
+    Admin,
+    Bootstrap,
+    Node(&'static str),
+    Other(Identity),
+    Nobody,
+}
+
+pub struct Server {
+    pub api: Api,
+    pub now: UnixTime,
+}
+
+impl Server {
+    pub fn new(options: Options) -> Self {
+        let mut random = Random::from_seed([42; 32]);
+        let authority = Authority::generate(&mut random, NOW, 10 * YEAR).unwrap();
+        Self::with_authority(options, authority, random)
+    }
+
+    pub fn with_authority(options: Options, authority: Authority, random: Random) -> Self {
+        let mut api = Api::new(options, authority, random);
+        api.add_token(TOKEN, Identity::bootstrap("abcdef"));
+        Self { api, now: NOW }
+    }
+
+    pub fn answer(&mut self, user: &User, mut request: ApiRequest) -> Answer {
+        match user {
+            User::Admin => request.peer = Some(Arc::new(Identity::new("kubernetes-admin", ["system:masters"]))),
+            User::Bootstrap => request.authorization = Some(Zeroizing::new(format!("Bearer {TOKEN}"))),
+            User::Node(node) => {
+                request.peer = Some(Arc::new(Identity::new(format!("system:node:{node}"), ["system:nodes"])));
+            }
+            User::Other(identity) => request.peer = Some(Arc::new(identity.clone())),
+            User::Nobody => {}
+        }
+        match self.api.handle(&request, self.now) {
+            Answer::List(listing) => Answer::Response(listing.into_response()),
+            answer => answer,
+        }
+    }
+
+    /// The status and the body of the answer.
+    pub fn send(&mut self, user: &User, request: ApiRequest) -> (u16, Value) {
+        match self.answer(user, request) {
+            Answer::Response(response) => (response.status, serde_json::from_slice(&response.body).unwrap_or_default()),
+            answer => panic!("no response: {answer:?}"),
+        }
+    }
+
+    pub fn get(&mut self, user: &User, target: &str) -> (u16, Value) {
+        self.send(user, ApiRequest::new(Method::Get, target))
+    }
+
+    pub fn list(&mut self, user: &User, query: &str) -> (u16, Value) {
+        self.get(user, &format!("{COLLECTION}?{query}"))
+    }
+
+    pub fn create(&mut self, user: &User, object: &Value) -> (u16, Value) {
+        self.send(user, with_body(Method::Post, COLLECTION, object))
+    }
+
+    pub fn put(&mut self, user: &User, path: &str, object: &Value) -> (u16, Value) {
+        self.send(user, with_body(Method::Put, &format!("{COLLECTION}/{path}"), object))
+    }
+
+    pub fn delete(&mut self, user: &User, name: &str) -> (u16, Value) {
+        self.send(user, ApiRequest::new(Method::Delete, format!("{COLLECTION}/{name}")))
+    }
+
+    /// The stored object.
+    pub fn object(&mut self, name: &str) -> Value {
+        let (status, object) = self.get(&User::Admin, &format!("{COLLECTION}/{name}"));
+        assert_eq!(status, 200, "{object}");
+        object
+    }
+
+    /// Approves as `kubectl certificate approve` does.
+    pub fn approve(&mut self, name: &str) -> (u16, Value) {
+        let object = with_condition(self.object(name), "Approved");
+        self.put(&User::Admin, &format!("{name}/approval"), &object)
+    }
+
+    /// The issued chain, if there is one.
+    pub fn chain(&mut self, name: &str) -> Option<Chain> {
+        let object = self.object(name);
+        let pem = STANDARD.decode(object["status"]["certificate"].as_str()?).unwrap();
+        Some(Chain::from_pem(&pem).unwrap())
+    }
+
+    pub fn watch(&mut self, query: &str) -> Watcher {
+        match self.answer(&User::Admin, ApiRequest::new(Method::Get, format!("{COLLECTION}?watch=true&{query}"))) {
+            Answer::Watch(watcher) => watcher,
+            answer => panic!("no watch: {answer:?}"),
+        }
+    }
+
+    /// All events there are now, as `TYPE name`, and whether the watch has ended.
+    pub fn drain(&self, watcher: &mut Watcher) -> (Vec<String>, bool) {
+        let mut events = Vec::new();
+        loop {
+            match self.api.next_event(watcher, self.now) {
+                Next::Event(line) => {
+                    assert_eq!(line.last(), Some(&b'\n'));
+                    let event: Value = serde_json::from_slice(&line).unwrap();
+                    let what = &event["object"]["metadata"]["name"];
+                    let what = what.as_str().map_or_else(|| event["object"]["code"].to_string(), Into::into);
+                    events.push(format!("{} {what}", event["type"].as_str().unwrap()));
+                }
+                Next::Pending => return (events, false),
+                Next::End => return (events, true),
+            }
+        }
+    }
+}
+
+pub fn with_body(method: Method, target: &str, object: &Value) -> ApiRequest {
+    let mut request = ApiRequest::new(method, target);
+    request.content_type = "application/json".into();
+    request.body = serde_json::to_vec(object).unwrap();
+    request
+}
+
+/// A certificate signing request object.
+pub fn csr(name: &str, signer: &str, usages: &[&str], pem: &str) -> Value {
+    json!({
+        "apiVersion": "certificates.k8s.io/v1",
+        "kind": "CertificateSigningRequest",
+        "metadata": { "name": name },
+        "spec": { "request": STANDARD.encode(pem), "signerName": signer, "usages": usages },
+    })
+}
+
+pub fn request(template: &Template, key: &KeyPair) -> String {
+    certificate_request(template, key).unwrap().pem
+}
+
+pub fn key() -> KeyPair {
+    KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap()
+}
+
+/// A kubelet's request for a client certificate.
+pub fn node_csr(name: &str, node: &str) -> Value {
+    let pem = request(&Template::node(node), &key());
+    csr(name, KUBELET_CLIENT, &["digital signature", "client auth"], &pem)
+}
+
+pub fn with_condition(mut object: Value, kind: &str) -> Value {
+    let condition = json!({ "type": kind, "status": "True", "reason": "Test", "message": "by the test" });
+    match object["status"]["conditions"].as_array_mut() {
+        Some(conditions) => conditions.push(condition),
+        None => object["status"]["conditions"] = json!([condition]),
+    }
+    object
+}
+
+/// Reason and message of the condition, if it is there.
+pub fn condition(object: &Value, kind: &str) -> Option<(String, String)> {
+    let conditions = object["status"]["conditions"].as_array()?;
+    let found = conditions.iter().find(|condition| condition["type"] == kind)?;
+    Some((found["reason"].as_str()?.into(), found["message"].as_str()?.into()))
+}
+
+pub fn message(answer: &(u16, Value)) -> &str {
+    answer.1["message"].as_str().unwrap_or_default()
+}

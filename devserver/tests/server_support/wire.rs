@@ -1,0 +1,141 @@
+//! A server, a client and the wire between them, in memory.
+#![allow(dead_code, unreachable_pub, reason = "every test file uses some of it")]
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Instant, Now};
+use perennial_dev::{Api, Authority, Identity, Options, Random, Session, Tls};
+use perennial_pki::{Credential, provider};
+use rustls::client::Resumption;
+use rustls::pki_types::{ServerName, UnixTime as TlsTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::time_provider::TimeProvider;
+use rustls::{ClientConfig, ClientConnection};
+
+use super::{DAY, NOW, TOKEN, YEAR};
+
+/// Stands still at [`NOW`].
+#[derive(Debug)]
+pub struct Clock;
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<TlsTime> {
+        Some(TlsTime::since_unix_epoch(Duration::from_millis(NOW.as_millis() as u64)))
+    }
+}
+
+/// A server, a client and the wire between them.
+pub struct Wire {
+    pub api: Api,
+    pub tls: Tls,
+    pub session: Session,
+    pub client: ClientConnection,
+    /// Bytes are handed over in pieces of at most this many.
+    piece: usize,
+    pub millis: u64,
+    pub received: Vec<u8>,
+    pub error: Option<rustls::Error>,
+}
+
+impl Wire {
+    pub fn new(options: Options, piece: usize) -> Self {
+        Self::with_client(options, piece, |_, _| None)
+    }
+
+    /// `credential` makes the client's certificate.
+    pub fn with_client(
+        options: Options,
+        piece: usize,
+        credential: impl FnOnce(&Authority, &mut Random) -> Option<Credential>,
+    ) -> Self {
+        let mut random = Random::from_seed([8; 32]);
+        let authority = Authority::generate(&mut random, NOW, YEAR).unwrap();
+        let serving = authority.server_credential(&["localhost"], &[], &mut random, NOW, DAY).unwrap();
+        let tls = Tls::with_clock(&authority, &serving, Arc::new(Clock)).unwrap();
+        let credential = credential(&authority, &mut random);
+        let client = client(&authority, credential.as_ref());
+        let mut api = Api::new(options, authority, random);
+        api.add_token(TOKEN, Identity::bootstrap("abcdef"));
+        let session = Session::new(&tls, Instant::default()).unwrap();
+        Self { api, tls, session, client, piece, millis: 0, received: Vec::new(), error: None }
+    }
+
+    pub fn now(&self) -> Now {
+        Now { instant: Instant::from_millis(self.millis), unix: NOW.after(Duration::from_millis(self.millis)) }
+    }
+
+    pub fn drive(&mut self) {
+        let now = self.now();
+        self.session.drive(&mut self.api, now);
+    }
+
+    /// Moves bytes both ways until nothing moves any more.
+    pub fn pump(&mut self) {
+        loop {
+            let mut to_server = Vec::new();
+            while self.client.wants_write() {
+                self.client.write_tls(&mut to_server).unwrap();
+            }
+            for piece in to_server.chunks(self.piece) {
+                self.session.receive(piece);
+                self.drive();
+            }
+            self.drive();
+            let mut to_client = Vec::new();
+            self.session.transmit(&mut to_client, self.now().instant);
+            self.take(&to_client);
+            if to_server.is_empty() && to_client.is_empty() {
+                return;
+            }
+        }
+    }
+
+    pub fn take(&mut self, bytes: &[u8]) {
+        for mut piece in bytes.chunks(self.piece) {
+            while !piece.is_empty() {
+                self.client.read_tls(&mut piece).unwrap();
+                match self.client.process_new_packets() {
+                    Ok(state) => {
+                        let mut plain = vec![0; state.plaintext_bytes_to_read()];
+                        self.client.reader().read_exact(&mut plain).unwrap();
+                        self.received.extend(plain);
+                    }
+                    Err(error) => {
+                        self.error = Some(error);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends plaintext and gives the plaintext that comes back.
+    pub fn exchange(&mut self, bytes: &[u8]) -> String {
+        self.client.set_buffer_limit(None);
+        self.client.writer().write_all(bytes).unwrap();
+        self.pump();
+        self.read()
+    }
+
+    pub fn read(&mut self) -> String {
+        String::from_utf8(std::mem::take(&mut self.received)).unwrap()
+    }
+}
+
+pub fn client(authority: &Authority, credential: Option<&Credential>) -> ClientConnection {
+    let builder = ClientConfig::builder_with_details(provider(), Arc::new(Clock))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(authority.roots().unwrap().store());
+    let mut config = match credential {
+        Some(credential) => {
+            let key = CertifiedKey::clone(&credential.certified_key());
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.resumption = Resumption::disabled();
+    ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap()
+}
