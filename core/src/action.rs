@@ -6,6 +6,7 @@ use core::iter::FusedIterator;
 
 use crate::certificate::Certificate;
 use crate::event::RequestId;
+use crate::outcome::Outcomes;
 use crate::template::Template;
 use crate::time::Instant;
 
@@ -50,7 +51,8 @@ pub enum Action {
     SetTimer(Option<Instant>),
 }
 
-/// What one event led to: at most one action of each kind, in the order they are to be carried out.
+/// What one event led to: at most one action of each kind, in the order they are to be carried out; and what was
+/// [decided](Self::outcomes), which asks nothing of the driver.
 #[must_use = "an action that is not carried out is a duty forgotten"]
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Actions {
@@ -58,9 +60,15 @@ pub struct Actions {
     pub(crate) write: Option<(RequestId, Arc<Certificate>, bool)>,
     pub(crate) submit: Option<(RequestId, Arc<Template>, Key)>,
     pub(crate) timer: Option<Option<Instant>>,
+    pub(crate) outcomes: Outcomes,
 }
 
 impl Actions {
+    /// What the machine decided. Iterating over the actions leaves this as it is.
+    pub const fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
+    }
+
     /// Whether there is nothing to do.
     pub const fn is_empty(&self) -> bool {
         self.cancel.is_none() && self.write.is_none() && self.submit.is_none() && self.timer.is_none()

@@ -5,6 +5,7 @@ use core::time::Duration;
 use crate::certificate::Certificate;
 use crate::event::Failure;
 use crate::jitter::mix;
+use crate::outcome::Slot;
 use crate::policy::Policy;
 use crate::state::Reason;
 use crate::template::Template;
@@ -30,17 +31,6 @@ pub(crate) struct Judge<'a> {
 
 /// Longest time before its notBefore at which a certificate may be served if no valid certificate is held.
 const DAY: Duration = Duration::from_secs(86_400);
-
-/// The slot for a new certificate.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// None: the certificate is dropped.
-    None,
-    /// The new certificate replaces the held one.
-    Held,
-    /// The new certificate replaces the held one once it is valid.
-    Waiting,
-}
 
 /// Worst first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,15 +84,15 @@ impl Judge<'_> {
     }
 
     /// The slot for `new` beside `held`, which its server may have `refused`. A certificate that is not valid yet never
-    /// displaces a valid one, and waits only if its notBefore comes early enough.
-    pub(crate) fn place(&self, new: &Certificate, held: Option<&Certificate>, refused: bool) -> Place {
+    /// displaces a valid one, and waits only if its notBefore comes early enough. `None`: `new` is not to be taken.
+    pub(crate) fn slot(&self, new: &Certificate, held: Option<&Certificate>, refused: bool) -> Option<Slot> {
         let valid = held.filter(|held| !self.is_expired(held));
         let has_begun = self.has_begun(new);
         match valid {
-            Some(_) if !has_begun && self.grade(new) == Grade::Good => Place::Waiting,
-            Some(_) if !has_begun => Place::None,
-            _ if self.is_no_worse(new, held, refused) => Place::Held,
-            _ => Place::None,
+            Some(_) if !has_begun && self.grade(new) == Grade::Good => Some(Slot::Waiting),
+            Some(_) if !has_begun => None,
+            _ if self.is_no_worse(new, held, refused) => Some(Slot::Served),
+            _ => None,
         }
     }
 

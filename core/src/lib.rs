@@ -91,7 +91,7 @@
 //! | | |
 //! |---|---|
 //! | `machine.rs` | the machine: facts in, one question, duties out |
-//! | `event.rs`, `action.rs` | facts and duties |
+//! | `event.rs`, `action.rs`, `outcome.rs` | facts, duties, and what was decided |
 //! | `judge.rs`, `server_clock.rs` | how good a certificate is, by which clocks |
 //! | `pace.rs`, `policy.rs`, `jitter.rs` | when the next attempt may be made |
 //! | `store.rs` | the credential directory as plans: which file operations, in which order |
@@ -111,6 +111,7 @@ mod event;
 mod jitter;
 mod judge;
 mod machine;
+mod outcome;
 mod pace;
 mod policy;
 mod server_clock;
@@ -129,6 +130,7 @@ pub use event::{Event, Failure, RequestId};
 pub use jitter::seed;
 pub use judge::rotation_point;
 pub use machine::RotationMachine;
+pub use outcome::{Outcome, Outcomes, Slot};
 pub use policy::{Backoff, Budget, Policy, PolicyError, Window};
 pub use setup::{Pending, Refusal, Setup};
 pub use state::{Reason, State};

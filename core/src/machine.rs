@@ -12,7 +12,8 @@ use crate::action::{Actions, Key};
 use crate::certificate::{Certificate, Fingerprint};
 use crate::event::{Event, Failure, RequestId};
 use crate::jitter::mix;
-use crate::judge::{Judge, Place, rotation_point};
+use crate::judge::{Judge, rotation_point};
+use crate::outcome::{Outcome, Outcomes, Slot};
 use crate::pace::{Failed, Pace, Worth};
 use crate::policy::Policy;
 use crate::server_clock::ServerClock;
@@ -96,12 +97,15 @@ impl RotationMachine {
         machine
     }
 
-    /// Takes in one fact and returns the duties that follow. Total: any event, any order, any time;
-    /// never fails, never panics, never allocates. A reply to a request that is no longer live changes nothing.
+    /// Takes in one fact and returns the duties that follow, and [what was decided](Actions::outcomes). Total: any event,
+    /// any order, any time; never fails, never panics, never allocates. A reply to a request that is no longer live
+    /// changes nothing.
     pub fn handle(&mut self, event: Event, now: Now) -> Actions {
-        let mut actions = Actions::default();
-        if self.absorb(event, now) {
-            self.settle(now, &mut actions);
+        let due = self.due;
+        let outcomes = Outcomes::of(self.absorb(event, now));
+        let mut actions = Actions { outcomes, ..Actions::default() };
+        if !actions.outcomes.is_ignored() {
+            self.settle(due, now, &mut actions);
         }
         actions
     }
@@ -137,10 +141,10 @@ impl RotationMachine {
         self.reconsider_refusal();
     }
 
-    /// Takes in a fact. False if it is no news: late, repeated or about something else.
-    fn absorb(&mut self, event: Event, now: Now) -> bool {
+    /// Takes in a fact.
+    fn absorb(&mut self, event: Event, now: Now) -> Outcome {
         match event {
-            Event::Tick => true,
+            Event::Tick => Outcome::Noted,
             Event::TemplateChanged(template) => self.template_changed(template),
             Event::SignerChanged { configured } => self.signer_changed(configured),
             Event::CsrIssued { id, certificate } => self.issued(id, certificate, now),
@@ -152,19 +156,19 @@ impl RotationMachine {
             Event::RotateNow => {
                 self.rotate_now = true;
                 self.pace.end_backoff();
-                true
+                Outcome::Noted
             }
-            Event::ServerDated { unix } => self.server_clock.read(unix, now.instant),
+            Event::ServerDated { unix } => noted(self.server_clock.read(unix, now.instant)),
         }
     }
 
-    fn template_changed(&mut self, template: Option<Arc<Template>>) -> bool {
+    fn template_changed(&mut self, template: Option<Arc<Template>>) -> Outcome {
         if self.template == template {
-            return false;
+            return Outcome::Ignored;
         }
         self.template = template;
         self.reconsider_refusal();
-        true
+        Outcome::Noted
     }
 
     /// Whoever refused was not asked for what is wanted now.
@@ -174,96 +178,111 @@ impl RotationMachine {
         }
     }
 
-    fn signer_changed(&mut self, configured: bool) -> bool {
+    fn signer_changed(&mut self, configured: bool) -> Outcome {
         if self.signer == configured {
-            return false;
+            return Outcome::Ignored;
         }
         self.signer = configured;
         self.pace.forget_failures();
-        true
+        Outcome::Noted
     }
 
-    fn issued(&mut self, id: RequestId, certificate: Arc<Certificate>, now: Now) -> bool {
-        let Some((_, since)) = self.live.take_if(|(live, _)| *live == id) else { return false };
+    fn issued(&mut self, id: RequestId, certificate: Arc<Certificate>, now: Now) -> Outcome {
+        let Some((_, since)) = self.live.take_if(|(live, _)| *live == id) else { return Outcome::Ignored };
         let held = self.certificate_at(now.unix).map(Arc::as_ref);
-        let verdict = self.judge(now).verdict(&certificate, self.asked.as_deref(), held);
-        match self.place(&certificate, now) {
-            _ if verdict == Some(Failure::BadCertificate) => {}
-            Place::None => {}
-            Place::Held => {
-                self.hold(certificate);
-                self.unwritten = Some(Write::of_held(id, now.instant));
+        let fault = self.judge(now).verdict(&certificate, self.asked.as_deref(), held);
+        let slot = self.slot(&certificate, now).filter(|_| fault != Some(Failure::BadCertificate));
+        let outcome = match (slot, fault) {
+            (Some(slot), shortfall) => {
+                let replaced = self.accept(id, slot, certificate, now);
+                Outcome::Accepted { id, slot, replaced, shortfall }
             }
-            Place::Waiting => {
-                self.wait_for(certificate);
-                // What is held and not durable yet comes first.
-                let of_held = self.unwritten.filter(|write| write.serve);
-                self.unwritten = of_held.or_else(|| Some(Write::of_waiting(id, now.instant)));
-            }
-        }
-        match verdict {
+            (None, Some(failure)) => Outcome::Rejected { id, failure },
+            (None, None) => Outcome::Unwanted { id },
+        };
+        match fault {
             Some(failure) => self.failed(failure, None, since, now),
             None => self.pace.forget_failures(),
         }
         // Its certificate is there: the key has done its work.
         self.reusable = false;
-        true
+        outcome
     }
 
-    fn csr_failed(&mut self, id: RequestId, failure: Failure, retry_after: Option<Duration>, now: Now) -> bool {
-        let Some((_, since)) = self.live.take_if(|(live, _)| *live == id) else { return false };
+    /// Puts what was issued into its slot, to be written. Returns the certificate that was served before.
+    fn accept(&mut self, id: RequestId, slot: Slot, new: Arc<Certificate>, now: Now) -> Option<Arc<Certificate>> {
+        match slot {
+            Slot::Served => {
+                self.unwritten = Some(Write::of_held(id, now.instant));
+                self.hold(new)
+            }
+            Slot::Waiting => {
+                self.wait_for(new);
+                // What is held and not durable yet comes first.
+                let of_held = self.unwritten.filter(|write| write.serve);
+                self.unwritten = of_held.or_else(|| Some(Write::of_waiting(id, now.instant)));
+                None
+            }
+        }
+    }
+
+    fn csr_failed(&mut self, id: RequestId, failure: Failure, retry_after: Option<Duration>, now: Now) -> Outcome {
+        let Some((_, since)) = self.live.take_if(|(live, _)| *live == id) else { return Outcome::Ignored };
         self.failed(failure, retry_after, since, now);
-        true
+        Outcome::Failed { id, failure }
     }
 
     /// The store now holds another certificate. A better one is adopted, one that is not valid yet waits, and a worse one is
     /// overwritten.
-    fn replaced(&mut self, found: Option<Arc<Certificate>>, now: Now) -> bool {
+    fn replaced(&mut self, found: Option<Arc<Certificate>>, now: Now) -> Outcome {
         let same = |held: &Arc<Certificate>| found.as_ref().is_some_and(|f| f.fingerprint == held.fingerprint);
         if self.certificate.as_ref().is_some_and(same) {
-            let Some(write) = self.unwritten.take_if(|write| write.serve) else { return false };
+            let Some(write) = self.unwritten.take_if(|write| write.serve) else { return Outcome::Ignored };
             self.write_waiting_too(write, now);
-            return true;
+            return Outcome::Written { id: write.id, slot: Slot::Served };
         }
-        let mut is_news = false;
-        if let Some(found) = found {
-            match self.place(&found, now) {
-                Place::None => {}
-                Place::Held => {
-                    self.hold(found);
-                    self.unwritten = None;
-                    if self.due(now).is_none() {
-                        self.pace.forget_failures();
-                    }
-                    return true;
+        let mut outcome = Outcome::Ignored;
+        let slot = found.as_deref().and_then(|found| self.slot(found, now));
+        match (slot, found) {
+            (Some(slot @ Slot::Served), Some(found)) => {
+                let replaced = self.hold(found);
+                self.unwritten = None;
+                if self.due(now).is_none() {
+                    self.pace.forget_failures();
                 }
-                Place::Waiting => {
-                    is_news = self.waiting.as_ref() != Some(&found);
-                    self.wait_for(found);
-                }
+                return Outcome::TakenOver { slot, replaced };
             }
+            (Some(slot @ Slot::Waiting), Some(found)) => {
+                if self.waiting.as_ref() != Some(&found) {
+                    outcome = Outcome::TakenOver { slot, replaced: None };
+                }
+                self.wait_for(found);
+            }
+            _ => {}
         }
         let ours = self.valid_by_either_clock(now).is_some_and(|held| !held.provisional);
         // Where nothing is asked for, somebody else keeps the store.
         if ours && self.signer && !self.unwritten.is_some_and(|write| write.serve) {
             self.unwritten = Some(Write::of_held(self.take_id(), now.instant));
-            is_news = true;
+            if outcome == Outcome::Ignored {
+                outcome = Outcome::Reinstated;
+            }
         }
-        is_news
+        outcome
     }
 
-    fn cert_refused(&mut self, fingerprint: Fingerprint) -> bool {
+    fn cert_refused(&mut self, fingerprint: Fingerprint) -> Outcome {
         let held = self.certificate.as_ref().is_some_and(|held| held.fingerprint == fingerprint);
-        held && !core::mem::replace(&mut self.refused, true)
+        noted(held && !core::mem::replace(&mut self.refused, true))
     }
 
-    /// Serves this certificate from now on.
-    fn hold(&mut self, certificate: Arc<Certificate>) {
-        self.certificate = Some(certificate);
+    /// Serves this certificate from now on. Returns the one before.
+    fn hold(&mut self, certificate: Arc<Certificate>) -> Option<Arc<Certificate>> {
         self.waiting = None;
         self.due = None;
         self.refused = false;
         self.rotate_now = false;
+        self.certificate.replace(certificate)
     }
 
     /// Puts a certificate into the waiting slot, to be served from its notBefore on.
@@ -278,10 +297,10 @@ impl RotationMachine {
         self.waiting.as_ref().or(self.certificate.as_ref())
     }
 
-    /// Draws the consequences: every duty that is due now, and when to look again.
-    fn settle(&mut self, now: Now, actions: &mut Actions) {
+    /// Draws the consequences: every duty that is due now, and when to look again. `was_due`: before the event.
+    fn settle(&mut self, was_due: Option<Reason>, now: Now, actions: &mut Actions) {
         self.time_out(now, actions);
-        self.take_turn(now);
+        actions.outcomes.turn = self.take_turn(now);
         self.shorten_wait(now);
         self.write(now, actions);
         let wanted = self.wanted();
@@ -290,6 +309,9 @@ impl RotationMachine {
             (Some(_), Some(wanted)) if self.live.is_some() => self.requesting(wanted, now, actions),
             (Some(reason), Some(wanted)) => self.asking(reason, wanted, now, actions),
             _ => self.resting(actions),
+        }
+        if self.due != was_due {
+            actions.outcomes.due = Some(self.due.map_or(Outcome::NoLongerDue, Outcome::BecameDue));
         }
         let deadline = self.next_look(now);
         if deadline != self.deadline {
@@ -313,6 +335,7 @@ impl RotationMachine {
         let timeout = self.request_timeout();
         if let Some((id, since)) = self.live.take_if(|(_, since)| since.after(timeout) <= now.instant) {
             actions.cancel = Some(id);
+            actions.outcomes.ended = Some(Outcome::TimedOut { id });
             self.failed(Failure::TimedOut, None, since, now);
         }
     }
@@ -320,18 +343,22 @@ impl RotationMachine {
     /// Serves the waiting certificate from its notBefore on, or earlier if the held one has expired or was refused: our
     /// clock may be wrong. Drops a waiting certificate that has become worse than the held one, as when the template
     /// changed.
-    fn take_turn(&mut self, now: Now) {
+    fn take_turn(&mut self, now: Now) -> Option<Outcome> {
         let needed = self.refused || self.certificate_at(now.unix).is_none();
-        let Some(waiting) = &self.waiting else { return };
+        let waiting = self.waiting.as_ref()?;
         if !self.is_no_worse(waiting, now) {
             self.waiting = None;
             self.unwritten.take_if(|write| !write.serve);
+            Some(Outcome::Dropped)
         } else if needed || self.judge(now).has_begun(waiting) {
             // Whoever asked since wants another one.
             let rotate_now = self.rotate_now;
-            self.hold(waiting.clone());
+            let replaced = self.hold(waiting.clone());
             self.rotate_now = rotate_now;
             self.unwritten = Some(Write::of_held(self.take_id(), now.instant));
+            Some(Outcome::TookTurn { replaced })
+        } else {
+            None
         }
     }
 
@@ -345,6 +372,7 @@ impl RotationMachine {
     fn resting(&mut self, actions: &mut Actions) {
         if let Some((id, _)) = self.live.take() {
             actions.cancel = Some(id);
+            actions.outcomes.ended = Some(Outcome::Withdrawn { id });
         }
     }
 
@@ -352,6 +380,7 @@ impl RotationMachine {
     fn requesting(&mut self, wanted: Arc<Template>, now: Now, actions: &mut Actions) {
         if self.is_superseded() && self.pace.allowed_at(&self.policy, Worth::Wish) <= now.instant {
             actions.cancel = self.live.map(|(id, _)| id);
+            actions.outcomes.ended = actions.cancel.map(|id| Outcome::Superseded { id });
             self.submit(wanted, now, actions);
         }
     }
@@ -433,8 +462,8 @@ impl RotationMachine {
         self.judge(now).is_no_worse(new, self.certificate.as_deref(), self.refused)
     }
 
-    fn place(&self, new: &Certificate, now: Now) -> Place {
-        self.judge(now).place(new, self.certificate.as_deref(), self.refused)
+    fn slot(&self, new: &Certificate, now: Now) -> Option<Slot> {
+        self.judge(now).slot(new, self.certificate.as_deref(), self.refused)
     }
 
     fn judge(&self, now: Now) -> Judge<'_> {
@@ -461,6 +490,11 @@ const fn worth(reason: Reason) -> Worth {
             Worth::Need
         }
     }
+}
+
+/// For events that lead to something only by what follows from them.
+const fn noted(is_news: bool) -> Outcome {
+    if is_news { Outcome::Noted } else { Outcome::Ignored }
 }
 
 fn at_least_a_millisecond(span: Duration) -> Duration {

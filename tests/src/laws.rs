@@ -10,6 +10,7 @@
 mod bounds;
 mod certificates;
 mod clocks;
+mod outcomes;
 mod requests;
 mod restarts;
 
@@ -28,6 +29,8 @@ pub use clocks::{
     the_timer_is_the_deadline,
 };
 pub(crate) use clocks::{no_later, no_worse_for_the_servers_clock};
+pub(crate) use outcomes::says_what_was_decided;
+pub use outcomes::what_was_decided_is_said;
 pub(crate) use requests::{Bucket, ends_its_key};
 pub use requests::{
     at_most_one_request_is_out, churn_never_spends_the_last_token, every_request_is_closed_once,
@@ -57,6 +60,7 @@ pub const ALWAYS: &[(&str, Law)] = &[
     ("a valid certificate is never given up", a_valid_certificate_is_never_given_up),
     ("only the wanted party is served", only_the_wanted_party_is_served),
     ("nothing early displaces a valid certificate", nothing_early_displaces_a_valid_certificate),
+    ("what was decided is said", what_was_decided_is_said),
 ];
 
 /// Holds as long as the monotonic clock is monotonic.

@@ -55,7 +55,7 @@ impl Trace {
 
     /// The same, but only machines that have just looked at the clocks: a stale reply makes none look.
     pub fn fresh_snapshots(&self, most: usize) -> impl Iterator<Item = (Now, &RotationMachine)> {
-        let news = self.steps().filter(|(before, record)| !record.actions.is_empty() || **before != record.after);
+        let news = self.steps().filter(|(_, record)| !record.actions.outcomes().is_ignored());
         thinned(news.map(|(_, record)| (record.now, &record.after)).collect(), most)
     }
 

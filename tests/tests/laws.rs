@@ -52,6 +52,7 @@ laws! {
     a_valid_certificate_is_never_given_up,
     only_the_wanted_party_is_served,
     nothing_early_displaces_a_valid_certificate,
+    what_was_decided_is_said,
 }
 
 laws! {

@@ -6,6 +6,7 @@ use super::{RotationMachine, at_least_a_millisecond};
 use crate::action::Actions;
 use crate::event::RequestId;
 use crate::jitter::mix;
+use crate::outcome::{Outcome, Slot};
 use crate::time::{Instant, Now};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,16 +25,20 @@ impl Write {
         Self { id, again_at: now, failures: 0, out: false, serve: true }
     }
 
+    pub(super) const fn slot(&self) -> Slot {
+        if self.serve { Slot::Served } else { Slot::Waiting }
+    }
+
     pub(super) const fn of_waiting(id: RequestId, now: Instant) -> Self {
         Self { serve: false, ..Self::of_held(id, now) }
     }
 }
 
 impl RotationMachine {
-    pub(super) fn written(&mut self, id: RequestId, now: Now) -> bool {
-        let Some(write) = self.unwritten.take_if(|write| write.id == id) else { return false };
+    pub(super) fn written(&mut self, id: RequestId, now: Now) -> Outcome {
+        let Some(write) = self.unwritten.take_if(|write| write.id == id) else { return Outcome::Ignored };
         self.write_waiting_too(write, now);
-        true
+        Outcome::Written { id, slot: write.slot() }
     }
 
     /// After the held certificate, writes the waiting one too: whether that is durable is not recorded, and a second write
@@ -44,14 +49,15 @@ impl RotationMachine {
         }
     }
 
-    pub(super) fn write_failed(&mut self, id: RequestId, now: Now) -> bool {
-        let Some(write) = self.unwritten.as_mut().filter(|write| write.id == id && write.out) else { return false };
+    pub(super) fn write_failed(&mut self, id: RequestId, now: Now) -> Outcome {
+        let owed = self.unwritten.as_mut().filter(|write| write.id == id && write.out);
+        let Some(write) = owed else { return Outcome::Ignored };
         write.out = false;
         write.failures = write.failures.saturating_add(1);
         let draw = mix(self.seed, id.get(), write.failures.into());
         let wait = self.policy.write.wait(write.failures, Duration::ZERO, draw);
         write.again_at = now.instant.after(at_least_a_millisecond(wait));
-        true
+        Outcome::WriteFailed { id, slot: write.slot() }
     }
 
     /// A certificate that may be lost is written, again and again.

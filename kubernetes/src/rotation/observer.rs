@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use perennial::{Action, Actions, Event, Failure, Now, RotationMachine, State, TraceLine};
+use perennial::{Action, Actions, Event, Failure, Now, RotationMachine, TraceLine};
 
 /// One step of a rotation: what happened, what followed, and the machine before and after.
 #[derive(Debug)]
@@ -20,19 +20,9 @@ pub struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// The attempt that came to nothing by this step, if one did: why.
+    /// The failure of the attempt that came to nothing or fell short by this step, if one did.
     pub fn failure(&self) -> Option<Failure> {
-        let State::Requesting { id: live, until, .. } = self.before.state() else { return None };
-        match self.event {
-            Event::CsrFailed { id, failure, .. } if *id == live => Some(*failure),
-            // Issued, and not good enough.
-            Event::CsrIssued { id, .. } if *id == live => self.after.last_failure(),
-            _ => {
-                let cancels = |action| matches!(action, Action::CancelRequest { id } if id == live);
-                let timed_out = until <= self.now.instant && self.actions.clone().any(cancels);
-                timed_out.then_some(Failure::TimedOut)
-            }
-        }
+        self.actions.outcomes().failure()
     }
 
     /// Nothing followed but, perhaps, that the clock is looked at again later.

@@ -119,12 +119,12 @@ faults! {
                 for event in [Event::SignerChanged { configured: false }, Event::CertRefused { fingerprint }] {
                     let _ = greedy.handle(event, now);
                 }
-                let _ = greedy.handle(event.clone(), now);
+                let outcomes = greedy.handle(event.clone(), now).outcomes().clone();
                 let duties = Duties::from(greedy.handle(Event::SignerChanged { configured: true }, now));
                 if greedy.certificate() != machine.certificate() {
                     let timer = duties.timer.filter(|_| greedy.deadline() != machine.deadline());
                     *machine = greedy;
-                    return Duties { timer, ..duties };
+                    return Duties { timer, outcomes, ..duties };
                 }
             }
             machine.handle(event, now).into()
@@ -174,6 +174,16 @@ faults! {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let refused = machine.last_failure().is_some_and(Failure::is_refusal);
             if refused && event == Event::Tick { Duties::default() } else { machine.handle(event, now).into() }
+        }
+    }
+
+    /// Counts no failure of a signer.
+    HidesFailures {
+        fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
+            let is_failure = matches!(event, Event::CsrFailed { .. });
+            let duties = Duties::from(machine.handle(event, now));
+            let noted = || machine.clone().handle(Event::Tick, now).outcomes().clone();
+            Duties { outcomes: if is_failure { noted() } else { duties.outcomes.clone() }, ..duties }
         }
     }
 

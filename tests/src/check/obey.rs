@@ -10,7 +10,8 @@ use super::setting::{AHEAD, Flavour, LATE, Setting, WISHES};
 use super::subject::{Duties, Subject};
 use crate::laws::{
     Verdict, asks_before_expiry, displaces_nothing_valid, ends_its_key, ensure, goes_on, longest_silence, no_later,
-    no_worse_for_the_servers_clock, nothing_valid_is_given_up, takes_its_turn, takes_only_what_is_wanted,
+    no_worse_for_the_servers_clock, nothing_valid_is_given_up, says_what_was_decided, takes_its_turn,
+    takes_only_what_is_wanted,
 };
 use crate::trace::{can_ask, live};
 
@@ -64,12 +65,13 @@ pub(super) fn step<S: Subject>(
             let next = machine.deadline();
             ensure!(next.is_none_or(|at| at > life.now.instant), "after a Tick the deadline is {}", name(next));
             let early = before.subject.machine().deadline().is_none_or(|at| life.now.instant < at);
-            let nothing = *duties == Duties::default() && life.subject == before.subject;
+            let nothing = duties.is_empty() && life.subject == before.subject;
             ensure!(!early || before.unnoticed || nothing, "a Tick too early leads to {duties}");
         }
         _ => {}
     }
-    Ok(())
+    let (cancels, before) = (duties.cancel.is_some(), before.subject.machine());
+    says_what_was_decided(before, event, &duties.outcomes, cancels, machine, life.now)
 }
 
 fn name(one: Option<impl Display>) -> String {

@@ -3,8 +3,8 @@
 use std::hash::Hasher;
 use std::sync::Arc;
 
-use perennial::{Action, Actions, Certificate, Event, Instant, Key, Now, Pending, RequestId, RotationMachine};
-use perennial::{Setup, Template};
+use perennial::{Action, Actions, Certificate, Event, Instant, Key, Now, Outcomes, Pending, RequestId};
+use perennial::{RotationMachine, Setup, Template};
 
 /// Something that behaves like a machine, or pretends to.
 pub trait Subject: Clone + std::fmt::Debug + PartialEq + Send + Sync {
@@ -53,11 +53,21 @@ pub struct Duties {
     pub submit: Option<(RequestId, Arc<Template>, Key)>,
     /// Look again then.
     pub timer: Option<Option<Instant>>,
+    /// What was decided.
+    pub outcomes: Outcomes,
+}
+
+impl Duties {
+    /// Whether nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        let Self { cancel, write, submit, timer, outcomes: _ } = self;
+        cancel.is_none() && write.is_none() && submit.is_none() && timer.is_none()
+    }
 }
 
 impl From<Actions> for Duties {
     fn from(actions: Actions) -> Self {
-        let mut duties = Self::default();
+        let mut duties = Self { outcomes: actions.outcomes().clone(), ..Self::default() };
         for action in actions {
             match action {
                 Action::CancelRequest { id } => duties.cancel = Some(id),
@@ -72,7 +82,7 @@ impl From<Actions> for Duties {
 
 impl std::fmt::Display for Duties {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { cancel, write, submit, timer } = self.clone();
+        let Self { cancel, write, submit, timer, outcomes: _ } = self.clone();
         let actions = [
             cancel.map(|id| Action::CancelRequest { id }),
             write.map(|(id, certificate, serve)| Action::WriteCert { id, certificate, serve }),

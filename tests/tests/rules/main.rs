@@ -5,6 +5,7 @@ mod certificates;
 mod clocks;
 mod due;
 mod failures;
+mod outcomes;
 mod policies;
 mod requests;
 mod restarts;

@@ -1,0 +1,155 @@
+//! What the machine says it decided, against what can be seen of it: an observer that knows only outcomes knows all.
+
+use perennial::{Event, Failure, Now, Outcome, Outcomes, RotationMachine, Slot};
+
+use super::{Verdict, ensure};
+use crate::trace::{Trace, live};
+
+/// Every step says what was decided, and nothing else.
+pub fn what_was_decided_is_said(trace: &Trace) -> Verdict {
+    for (before, record) in trace.steps() {
+        let outcomes = record.actions.outcomes();
+        says_what_was_decided(
+            before,
+            &record.event,
+            outcomes,
+            record.cancelled().is_some(),
+            &record.after,
+            record.now,
+        )?;
+    }
+    Ok(())
+}
+
+/// The same of one step. `cancels`: the driver was told to give up a request.
+pub(crate) fn says_what_was_decided(
+    before: &RotationMachine,
+    event: &Event,
+    outcomes: &Outcomes,
+    cancels: bool,
+    after: &RotationMachine,
+    now: Now,
+) -> Verdict {
+    let said = || format!("at {now} {event} leads to {outcomes:?}, from {before} to {after}");
+    ensure!(!outcomes.is_ignored() || (before == after && outcomes.iter().count() == 1), "not ignored: {}", said());
+    ensure!(answers(before, event, outcomes), "not what happened: {}", said());
+    ensure!(request_ends(before, event, outcomes, cancels, after), "a request ends otherwise: {}", said());
+    ensure!(certificate_changes(before, event, outcomes, after), "another certificate: {}", said());
+    let due = outcomes.iter().find_map(|outcome| match outcome {
+        Outcome::BecameDue(reason) => Some(Some(*reason)),
+        Outcome::NoLongerDue => Some(None),
+        _ => None,
+    });
+    let (was, is) = (before.checkpoint().due, after.checkpoint().due);
+    ensure!(due == (was != is).then_some(is), "due is {is:?} after {was:?}: {}", said());
+    // A refusal of what is not wanted any more is forgotten at once.
+    let failure = outcomes.failure();
+    let forgotten = after.last_failure().is_none() && failure.is_some_and(Failure::is_refusal);
+    ensure!(failure.is_none() || after.last_failure() == failure || forgotten, "no such failure: {}", said());
+    Ok(())
+}
+
+/// The first outcome is of the event itself, and the only one that is.
+fn answers(before: &RotationMachine, event: &Event, outcomes: &Outcomes) -> bool {
+    let mut outcomes = outcomes.iter();
+    let (out, write) = (live(before), before.writes().map(|(id, serve)| (id, slot(serve))));
+    let answers = match (event, outcomes.next()) {
+        (Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. }, Some(Outcome::Ignored)) => out != Some(*id),
+        (
+            Event::CsrIssued { id, .. },
+            Some(Outcome::Accepted { id: to, .. } | Outcome::Rejected { id: to, .. } | Outcome::Unwanted { id: to }),
+        ) => id == to && out == Some(*id),
+        (Event::CsrFailed { id, failure, .. }, Some(Outcome::Failed { id: to, failure: why })) => {
+            id == to && failure == why && out == Some(*id)
+        }
+        (Event::CertWritten { id }, Some(Outcome::Ignored)) => write.is_none_or(|(write, _)| write != *id),
+        (Event::CertWritten { id }, Some(Outcome::Written { id: to, slot })) => id == to && write == Some((*id, *slot)),
+        (Event::WriteFailed { .. }, Some(Outcome::Ignored)) => true,
+        (Event::WriteFailed { id }, Some(Outcome::WriteFailed { id: to, slot })) => {
+            id == to && write == Some((*id, *slot))
+        }
+        // What is found may be what was to be written.
+        (Event::CertReplaced(Some(_)), Some(Outcome::Written { id, slot: Slot::Served })) => {
+            write == Some((*id, Slot::Served))
+        }
+        (Event::CertReplaced(Some(_)), Some(Outcome::TakenOver { .. })) => true,
+        (Event::CertReplaced(_), Some(Outcome::Ignored | Outcome::Reinstated)) => true,
+        (Event::Tick | Event::RotateNow, Some(outcome)) => *outcome == Outcome::Noted,
+        (
+            Event::TemplateChanged(_)
+            | Event::SignerChanged { .. }
+            | Event::CertRefused { .. }
+            | Event::ServerDated { .. },
+            Some(Outcome::Noted | Outcome::Ignored),
+        ) => true,
+        _ => false,
+    };
+    let follows = |outcome: &Outcome| {
+        matches!(
+            outcome,
+            Outcome::TimedOut { .. }
+                | Outcome::Superseded { .. }
+                | Outcome::Withdrawn { .. }
+                | Outcome::TookTurn { .. }
+                | Outcome::Dropped
+                | Outcome::BecameDue(_)
+                | Outcome::NoLongerDue
+        )
+    };
+    answers && outcomes.all(follows)
+}
+
+/// One outcome ends each request that is in flight no more; the driver has to be told unless it has answered.
+fn request_ends(
+    before: &RotationMachine,
+    event: &Event,
+    outcomes: &Outcomes,
+    cancels: bool,
+    after: &RotationMachine,
+) -> bool {
+    let (was, is) = (live(before), live(after));
+    let ended: Vec<_> = outcomes.iter().filter_map(Outcome::ended).collect();
+    let answered = matches!(event, Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. } if was == Some(*id));
+    let superseded = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Superseded { .. }));
+    ended.as_slice() == was.filter(|_| was != is).as_slice()
+        && cancels == (!answered && !ended.is_empty())
+        && (!superseded || is > was)
+        && outcomes.iter().filter(|outcome| outcome.failure().is_some()).count() <= 1
+}
+
+/// A certificate is served or waits by an outcome that says so, and which one it replaces.
+fn certificate_changes(before: &RotationMachine, event: &Event, outcomes: &Outcomes, after: &RotationMachine) -> bool {
+    let new = match event {
+        Event::CsrIssued { certificate, .. } => Some(certificate),
+        Event::CertReplaced(found) => found.as_ref(),
+        _ => None,
+    };
+    let (mut served, mut waits) = (before.certificate(), before.waiting());
+    for outcome in outcomes.iter() {
+        match outcome {
+            Outcome::Accepted { slot: Slot::Served, replaced, .. }
+            | Outcome::TakenOver { slot: Slot::Served, replaced } => {
+                if replaced.as_ref() != served {
+                    return false;
+                }
+                (served, waits) = (new, None);
+            }
+            Outcome::Accepted { slot: Slot::Waiting, replaced: None, .. }
+            | Outcome::TakenOver { slot: Slot::Waiting, replaced: None } => waits = new,
+            Outcome::TookTurn { replaced } => {
+                if replaced.as_ref() != served || waits.is_none() {
+                    return false;
+                }
+                (served, waits) = (waits, None);
+            }
+            Outcome::Dropped => waits = None,
+            Outcome::Accepted { replaced: Some(_), .. } | Outcome::TakenOver { replaced: Some(_), .. } => return false,
+            _ => {}
+        }
+    }
+    (served, waits) == (after.certificate(), after.waiting())
+}
+
+const fn slot(serve: bool) -> Slot {
+    if serve { Slot::Served } else { Slot::Waiting }
+}

@@ -1,0 +1,84 @@
+//! What the machine says it decided.
+
+use perennial::{Actions, Outcome, Reason, Slot, State};
+
+use super::*;
+
+impl Holder {
+    fn outcomes(&mut self, event: Event) -> Vec<Outcome> {
+        let actions: Actions = self.machine.handle(event, self.now);
+        actions.outcomes().iter().cloned().collect()
+    }
+}
+
+#[test]
+fn issued_certificate_outcome_names_the_one_it_replaces() {
+    let (mut holder, asked) = Holder::asking();
+    let first = Arc::new(fresh(DAY));
+    let accepted = |id, replaced| Outcome::Accepted { id, slot: Slot::Served, replaced, shortfall: None };
+    let outcomes = holder.outcomes(Event::CsrIssued { id: asked.id, certificate: first.clone() });
+    assert_eq!(outcomes, [accepted(asked.id, None), Outcome::NoLongerDue]);
+    assert_eq!(
+        holder.outcomes(Event::CertWritten { id: asked.id }),
+        [Outcome::Written { id: asked.id, slot: Slot::Served }]
+    );
+    let again = holder.ask();
+    let certificate = Arc::new(issued(&node(), 2, Duration::from_millis(again.at.as_millis()), DAY));
+    let outcomes = holder.outcomes(Event::CsrIssued { id: again.id, certificate });
+    assert_eq!(outcomes, [accepted(again.id, Some(first)), Outcome::NoLongerDue]);
+}
+
+#[test]
+fn failed_attempt_has_one_failure_whoever_ends_it() {
+    let (mut holder, asked) = Holder::asking();
+    let failure = Failure::Denied;
+    let failed = Event::CsrFailed { id: asked.id, failure, retry_after: None };
+    assert_eq!(holder.outcomes(failed.clone()), [Outcome::Failed { id: asked.id, failure }]);
+    assert_eq!(holder.outcomes(failed), [Outcome::Ignored], "the same once more");
+    let again = holder.ask();
+    holder.pass(Policy::default().request_timeout);
+    let actions = holder.machine.handle(Event::Tick, holder.now);
+    assert!(actions.outcomes().iter().eq([&Outcome::Noted, &Outcome::TimedOut { id: again.id }]));
+    assert_eq!(actions.outcomes().failure(), Some(Failure::TimedOut));
+}
+
+#[test]
+fn certificate_with_a_shortfall_is_accepted_and_a_failure() {
+    let (mut holder, asked) = Holder::asking();
+    let template = Template::node("worker-1").with_dns_names(["worker-1"]);
+    holder.handle(Event::TemplateChanged(Some(Arc::new(template))));
+    holder.fail(asked.id, Failure::Unreachable);
+    let asked = holder.ask();
+    let certificate = Arc::new(issued(&node(), 2, Duration::from_millis(asked.at.as_millis()), DAY));
+    let shortfall = Some(Failure::Unsatisfying);
+    let outcomes = holder.outcomes(Event::CsrIssued { id: asked.id, certificate });
+    let accepted = Outcome::Accepted { id: asked.id, slot: Slot::Served, replaced: None, shortfall };
+    assert_eq!(outcomes, [accepted, Outcome::BecameDue(Reason::TemplateNotSatisfied)]);
+}
+
+#[test]
+fn request_given_up_is_superseded_or_withdrawn_and_no_failure() {
+    let (mut holder, first) = Holder::asking();
+    holder.pass(SECOND);
+    let other = Some(Arc::new(Template::node("worker-2")));
+    assert_eq!(holder.outcomes(Event::TemplateChanged(other)), [Outcome::Noted, Outcome::Superseded { id: first.id }]);
+    let State::Requesting { id: second, .. } = holder.machine.state() else { panic!("{}", holder.machine) };
+    assert_eq!(
+        holder.outcomes(Event::TemplateChanged(None)),
+        [Outcome::Noted, Outcome::Withdrawn { id: second }, Outcome::NoLongerDue]
+    );
+    assert_eq!(holder.machine.last_failure(), None);
+}
+
+#[test]
+fn certificate_of_others_is_taken_over_and_a_worse_one_overwritten() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    let better = Arc::new(issued(&node(), 2, Duration::ZERO, DAY * 2));
+    let (slot, replaced) = (Slot::Served, Some(Arc::new(fresh(DAY))));
+    let found = Event::CertReplaced(Some(better));
+    assert_eq!(holder.outcomes(found.clone()), [Outcome::TakenOver { slot, replaced }]);
+    assert_eq!(holder.outcomes(Event::CertReplaced(None)), [Outcome::Reinstated]);
+    let (id, _) = holder.machine.writes().unwrap();
+    assert_eq!(holder.outcomes(Event::WriteFailed { id }), [Outcome::WriteFailed { id, slot }]);
+    assert_eq!(holder.outcomes(found), [Outcome::Written { id, slot }], "another program has put it back");
+}
