@@ -252,11 +252,9 @@ impl RotationMachine {
                 }
                 return Outcome::TakenOver { slot, replaced };
             }
-            (Some(slot @ Slot::Waiting), Some(found)) => {
-                if self.waiting.as_ref() != Some(&found) {
-                    outcome = Outcome::TakenOver { slot, replaced: None };
-                }
+            (Some(slot @ Slot::Waiting), Some(found)) if self.waiting.as_ref() != Some(&found) => {
                 self.wait_for(found);
+                outcome = Outcome::TakenOver { slot, replaced: None };
             }
             _ => {}
         }

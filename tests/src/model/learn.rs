@@ -241,8 +241,9 @@ impl Model {
         }
         let mut news = false;
         match found {
+            Some(found) if self.history.waits() == Some(found) => {}
             Some(found) if self.has_to_wait(found, now) => {
-                news = self.history.waits() != Some(found);
+                news = true;
                 self.history.push(now, Fact::Waits(Some(found.clone())));
             }
             Some(found) if !self.is_early_beside_a_valid_one(found, now) && self.is_no_loss(found, now) => {

@@ -1,6 +1,6 @@
 //! Certificates that are not valid yet: they wait, and displace nothing that is valid.
 
-use perennial::{Event, Failure, Reason, State};
+use perennial::{Event, Failure, Outcome, Reason, State};
 
 use super::*;
 
@@ -50,6 +50,19 @@ fn early_certificate_is_served_when_the_wall_clock_steps_to_its_begin() {
     let actions = holder.tick();
     assert!(holder.serves(&next));
     assert!(actions.iter().any(|action| matches!(action, Action::WriteCert { serve: true, .. })));
+}
+
+#[test]
+fn waiting_certificate_reported_again_leaves_demand_for_another() {
+    let (mut holder, next, first) = waiting();
+    holder.handle(Event::CertWritten { id: first });
+    holder.handle(Event::RotateNow);
+    let before = holder.machine.clone();
+    assert_eq!(before.due(holder.now), Some(Reason::Asked));
+    let found = Event::CertReplaced(Some(Arc::new(next)));
+    assert!(holder.machine.handle(found.clone(), holder.now).outcomes().iter().eq([&Outcome::Reinstated]));
+    assert!(holder.machine.handle(found, holder.now).outcomes().is_ignored());
+    assert_eq!((holder.machine.due(holder.now), holder.machine.state()), (Some(Reason::Asked), before.state()));
 }
 
 #[test]
