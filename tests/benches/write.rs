@@ -1,17 +1,10 @@
 //! What it takes to put a pair in place: `cargo bench -p perennial-tests --bench write`.
 
-#[path = "../tests/support/pairs.rs"]
-mod pairs;
-#[path = "../tests/support/volume.rs"]
-mod volume;
-
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pairs::{NODE, pair};
 use perennial_std::Directory;
-use perennial_tests::disk::Disk;
-use volume::{Call, Fate, NOW, PREFIX, Virtual};
+use perennial_tests::disk::{Call, Disk, Fate, NODE, NOW, PREFIX, Virtual, pair};
 
 const TIMES: usize = 200;
 

@@ -16,12 +16,21 @@
 //! Owners and modes are not modelled, nor sectors that rot.
 
 mod outcomes;
+#[cfg(feature = "edge")]
+mod pairs;
+#[cfg(feature = "edge")]
+mod volume;
 
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Result};
 use std::sync::Arc;
 
 use perennial::store::{Entry, FileOp, Kind, Listing};
+
+#[cfg(feature = "edge")]
+pub use pairs::{NODE, expired, pair};
+#[cfg(feature = "edge")]
+pub use volume::{Call, Fate, Fates, NOW, PREFIX, Virtual};
 
 /// The absolute path of the directory.
 pub const PATH: &str = "/pki";

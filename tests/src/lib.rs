@@ -14,6 +14,7 @@
 //! | [`check`] | every state of small worlds, put to the laws |
 //! | [`model`] | the rules of rotation, said a second time: slowly, from the whole history |
 //! | [`disk`] | a directory that loses power, and everything that may be left of it |
+//! | [`loopback`] | the embedded API server and nodes over real sockets, on both runtimes |
 //! | [`fuzz`] | the bodies of the fuzz targets |
 //! | [`malicious`] | certificates that no peer should have to read |
 
@@ -31,6 +32,8 @@ pub mod fleet;
 #[cfg(feature = "edge")]
 pub mod fuzz;
 pub mod laws;
+#[cfg(feature = "smol")]
+pub mod loopback;
 #[cfg(feature = "edge")]
 pub mod malicious;
 pub mod mint;

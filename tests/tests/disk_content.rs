@@ -1,10 +1,5 @@
 //! Directories with more in them than one would wish: what is not ours is left alone, and the work is bounded.
 
-#[path = "support/pairs.rs"]
-mod pairs;
-#[path = "support/volume.rs"]
-mod volume;
-
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -13,10 +8,9 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pairs::{NODE, pair};
 use perennial_pki::Credential;
 use perennial_std::Directory;
-use volume::{NOW, PREFIX};
+use perennial_tests::disk::{NODE, NOW, PREFIX, pair};
 
 const CURRENT: &str = "kubelet-client-current.pem";
 

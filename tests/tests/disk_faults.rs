@@ -1,11 +1,6 @@
 //! Disks that refuse: what was there is still there, nothing is left lying about, and when the disk is back so are we.
 //! For one that is full, or mounted read-only, see `examples/small_disk.rs`.
 
-#[path = "support/pairs.rs"]
-mod pairs;
-#[path = "support/volume.rs"]
-mod volume;
-
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -15,11 +10,9 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pairs::{NODE, pair};
 use perennial_pki::Credential;
 use perennial_std::{Directory, DirectoryError};
-use perennial_tests::disk::{Disk, Start};
-use volume::{Fate, NOW, PREFIX, Virtual};
+use perennial_tests::disk::{Disk, Fate, NODE, NOW, PREFIX, Start, Virtual, pair};
 
 const CURRENT: &str = "kubelet-client-current.pem";
 const OLD: &str = "kubelet-client-2025-01-01-00-00-00-000.pem";

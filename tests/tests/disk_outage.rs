@@ -1,9 +1,5 @@
 //! A node whose disk takes nothing for a while: it serves from memory, asks all the same, and writes when it can.
 
-mod support;
-#[path = "support/volume.rs"]
-mod volume;
-
 use std::io::ErrorKind;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -14,9 +10,8 @@ use perennial_dev::Approval;
 use perennial_kubernetes::rotation::{Record, Snapshot};
 use perennial_pki::interim;
 use perennial_std::{Handle, Left, Rotator, clock};
-use perennial_tests::disk::Disk;
-use support::{BOUND, Runtime, Server, issued, node, on_both, serve};
-use volume::{Call, Fate, Virtual};
+use perennial_tests::disk::{Call, Disk, Fate, Virtual};
+use perennial_tests::loopback::{BOUND, Runtime, Server, issued, node, on_both, serve};
 
 const OUTAGES: [ErrorKind; 2] = [ErrorKind::StorageFull, ErrorKind::ReadOnlyFilesystem];
 

@@ -1,20 +1,14 @@
 //! A start from a directory that is not in order: which pair is used, and that all else is left alone.
 
-#[path = "support/pairs.rs"]
-mod pairs;
-#[path = "support/volume.rs"]
-mod volume;
-
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use pairs::{NODE, expired, pair};
 use perennial::store::{FileOp, Layout, Listing};
 use perennial_pki::Credential;
 use perennial_std::{Directory, DirectoryError, Loaded};
-use volume::{NOW, PREFIX};
+use perennial_tests::disk::{NODE, NOW, PREFIX, expired, pair};
 
 const CURRENT: &str = "kubelet-client-current.pem";
 const OLD: &str = "kubelet-client-2025-01-01-00-00-00-000.pem";

@@ -2,19 +2,13 @@
 //!
 //! Only root can give files away; another user's test runs make their point with modes alone.
 
-#[path = "support/pairs.rs"]
-mod pairs;
-#[path = "support/volume.rs"]
-mod volume;
-
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use pairs::{NODE, pair};
 use perennial_pki::Credential;
 use perennial_std::{Directory, DirectoryError, Distrust};
-use volume::{NOW, PREFIX};
+use perennial_tests::disk::{NODE, NOW, PREFIX, pair};
 
 const CURRENT: &str = "kubelet-client-current.pem";
 const DATED: &str = "kubelet-client-2025-02-01-00-00-00-000.pem";

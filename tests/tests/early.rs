@@ -1,7 +1,5 @@
 //! Certificates that are not valid yet, over sockets and on disk.
 
-mod support;
-
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +8,7 @@ use perennial_dev::faults::Plan;
 use perennial_dev::{Options, Random};
 use perennial_pki::Credential;
 use perennial_std::{Directory, clock};
-use support::{BOUND, issued, new_authority, node, on_both, serve_at, stored};
+use perennial_tests::loopback::{BOUND, issued, new_authority, node, on_both, serve_at, stored};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);

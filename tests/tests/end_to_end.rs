@@ -1,7 +1,5 @@
 //! Both runtimes against the embedded API server: real sockets, real TLS, real files.
 
-mod support;
-
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
@@ -9,7 +7,7 @@ use perennial::{Failure, State, Template};
 use perennial_dev::{Approval, Decision, Options};
 use perennial_rotation::Answer;
 use perennial_std::Directory;
-use support::{
+use perennial_tests::loopback::{
     BOUND, break_directory, digest, issued, mend_directory, new_authority, node, on_both, serve, serve_at, stored,
     waits_for_approval,
 };

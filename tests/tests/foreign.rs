@@ -1,13 +1,11 @@
 //! Certificates in another party's name, and such with rights nobody asked for: never served, never on disk.
 
-mod support;
-
 use std::path::Path;
 
 use perennial::{Failure, Reason, State, Template};
 use perennial_dev::Approval;
 use perennial_dev::faults::Plan;
-use support::{BOUND, Server, issued, node, on_both, serve, stored};
+use perennial_tests::loopback::{BOUND, Server, issued, node, on_both, serve, stored};
 
 /// Every certificate issued from now on is wrong in this way.
 fn spoil(server: &Server, wrong: &str) {

@@ -1,11 +1,6 @@
 //! A process that keeps certificates, or puts their directory right, is killed at any moment: the last one or the one
 //! before is there, and the next process goes on.
 
-#[path = "support/pairs.rs"]
-mod pairs;
-#[path = "support/volume.rs"]
-mod volume;
-
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -14,10 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use pairs::{NODE, pair};
 use perennial_pki::Credential;
 use perennial_std::Directory;
-use volume::{NOW, PREFIX};
+use perennial_tests::disk::{NODE, NOW, PREFIX, pair};
 
 /// Set in the child: the directory it writes to, or damages and puts right.
 const WRITE_TO: &str = "PERENNIAL_TEST_WRITE_TO";

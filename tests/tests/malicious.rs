@@ -1,7 +1,5 @@
 //! Certificates that some peer cannot read: refused, whatever is held stays in use and on disk.
 
-mod support;
-
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
@@ -14,9 +12,11 @@ use perennial_kubernetes::rotation::AskAs;
 use perennial_pki::{BadCertificate, Chain, Credential, Expected, KeyAlgorithm, KeyPair, Usage, read_request};
 use perennial_rotation::{Identity, Token};
 use perennial_std::{Cancel, Directory, DirectoryError, Handle, clock, drive};
+use perennial_tests::loopback::{
+    BOUND, Runtime, Server, TOKEN, issued, node, on_both, serve, stored, waits_for_approval,
+};
 use perennial_tests::malicious::{Malicious, table};
 use serde_json::{Value, json};
-use support::{BOUND, Runtime, Server, TOKEN, issued, node, on_both, serve, stored, waits_for_approval};
 
 const ADMIN: &str = "fedcba.0123456789abcdef";
 /// `CN=ca`.

@@ -1,18 +1,16 @@
 //! API servers of every release since certificates.k8s.io/v1 is there, and of one before.
 
-mod support;
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use perennial::{Failure, State};
 use perennial_dev::Options;
 use perennial_kubernetes::rotation::Snapshot;
-use support::{BOUND, issued, new_authority, node, on_both, serve_at};
+use perennial_tests::loopback::{BOUND, Server, issued, new_authority, node, on_both, serve_at};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn release(minor: u32) -> support::Server {
+fn release(minor: u32) -> Server {
     let options = Options { minor, signing_duration: 24 * HOUR, ..Options::default() };
     serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), new_authority(), options)
 }

@@ -1,7 +1,5 @@
 //! TLS of one's own, with rotated credentials: what peers see after a rotation, and what goes on.
 
-mod support;
-
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -15,11 +13,11 @@ use perennial_pki::{Credential, Interim, provider, sha256};
 use perennial_rotation::Identity;
 use perennial_std::tls::{ClientCert, ClientConfigs, ServerCert};
 use perennial_std::{Handle, clock};
+use perennial_tests::loopback::{BOUND, Runtime, Server, issued, new_authority, node, on_both, serve, serve_at};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ClientConfig, Resumption};
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
 use rustls::{ClientConnection, HandshakeKind, RootCertStore, ServerConnection, StreamOwned};
-use support::{BOUND, Runtime, Server, issued, new_authority, node, on_both, serve, serve_at};
 
 type Stream = BufReader<StreamOwned<ClientConnection, TcpStream>>;
 

@@ -1,7 +1,5 @@
 //! Through a proxy, on both runtimes: real sockets, and TLS from end to end.
 
-mod support;
-
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -10,7 +8,7 @@ use std::thread;
 use perennial::{Failure, State};
 use perennial_dev::Approval;
 use perennial_kubernetes::cluster::{Cluster, Proxy};
-use support::{BOUND, issued, node, on_both, serve};
+use perennial_tests::loopback::{BOUND, issued, node, on_both, serve};
 
 const OPEN: &str = "HTTP/1.1 200 OK\r\nVia: 1.1 proxy\r\n\r\n";
 

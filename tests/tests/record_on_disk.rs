@@ -1,16 +1,12 @@
 //! The record's file: at every step of an update, a crash finds the old one or the new one, whole.
 
-#[path = "support/volume.rs"]
-mod volume;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 
 use perennial::store::{Entry, FileOp, Kind, Layout, Listing};
 use perennial_std::{Directory, Rotator};
-use perennial_tests::disk::{Disk, Start};
-use volume::{Call, Fate, Virtual};
+use perennial_tests::disk::{Call, Disk, Fate, Start, Virtual};
 
 /// Files by name: what is in them, and whether that would survive a power failure.
 type Files = BTreeMap<String, (&'static str, bool)>;

@@ -1,7 +1,5 @@
 //! A node that starts again while its request waits: it goes on with that request. Real sockets, real files.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -13,7 +11,9 @@ use perennial_dev::{Approval, Decision, Options, faults::Plan};
 use perennial_kubernetes::rotation::{Record, Snapshot};
 use perennial_pki::Chain;
 use perennial_std::{Directory, Handle, clock};
-use support::{BOUND, Node, Runtime, Server, issued, node, on_both, serve, serve_at, waits_for_approval};
+use perennial_tests::loopback::{
+    BOUND, Node, Runtime, Server, issued, new_authority, node, on_both, serve, serve_at, waits_for_approval,
+};
 
 /// A rotation that can be ended as a crash would: nothing is tidied up.
 struct Run {
@@ -185,7 +185,7 @@ fn a_request_whose_certificate_has_expired_meanwhile_is_followed_by_another_soon
             cleaning_interval: Duration::from_secs(3600),
             ..Options::default()
         };
-        let server = serve_at("127.0.0.1:0".parse().unwrap(), support::new_authority(), options);
+        let server = serve_at("127.0.0.1:0".parse().unwrap(), new_authority(), options);
         let directory = tempfile::tempdir().unwrap();
         let begin = || {
             let mut holder = node(runtime, &server.cluster).keeping(directory.path());

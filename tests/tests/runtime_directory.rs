@@ -1,7 +1,5 @@
 //! The credential directory when it is treated badly: replaced, cut off in the middle of an update, misnamed.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +8,7 @@ use std::path::Path;
 use perennial::store::{Entry, FileOp, Kind, Layout, Listing, Source};
 use perennial_dev::{Approval, Decision};
 use perennial_std::{Directory, DirectoryError, clock};
-use support::{issued, node, on_both, serve, stored, waits_for_approval};
+use perennial_tests::loopback::{issued, node, on_both, serve, stored, waits_for_approval};
 
 #[test]
 fn removed_directory_is_made_again_by_the_next_write() {

@@ -1,7 +1,5 @@
 //! The end of a rotation: nothing happens after it was told.
 
-mod support;
-
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,8 +7,10 @@ use perennial::{Backoff, Policy, Template, Window};
 use perennial_dev::Approval;
 use perennial_smol::Rotator;
 use perennial_std::Directory;
+use perennial_tests::loopback::{
+    BOUND, Runtime, break_directory, mend_directory, node, on_both, policy, serve, stored,
+};
 use smol::future;
-use support::{BOUND, break_directory, mend_directory, node, on_both, policy, serve, stored};
 
 fn files(path: &Path) -> Vec<(std::ffi::OsString, u64)> {
     let entries = path.read_dir().unwrap().map(Result::unwrap);
@@ -27,7 +27,7 @@ fn no_file_is_written_after_a_dropped_rotation_is_known_to_have_ended() {
     (0..20_000).for_each(|n| drop(std::fs::File::create(parent.path().join(n.to_string())).unwrap()));
     for delay in [1, 10] {
         let store = Directory::open(parent.path(), &format!("client-{delay}")).unwrap();
-        let signer = node(support::Runtime::Smol, &server.cluster).signer.unwrap();
+        let signer = node(Runtime::Smol, &server.cluster).signer.unwrap();
         let rotator = Rotator::new().policy(policy()).template(Template::node("worker-1")).signer(signer);
         let (handle, rotation) = rotator.store(store).unwrap().start();
         smol::block_on(future::or(rotation, async {

@@ -1,7 +1,5 @@
 //! What a rotation tells, serves and shows when things go wrong: its word to people, and its choice of identity.
 
-mod support;
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +13,7 @@ use perennial_kubernetes::rotation::{AskAs, IdentitySource, Input, Rotation, Sta
 use perennial_pki::Roots;
 use perennial_rotation::{Identity, Token};
 use perennial_std::{Handle, clock};
-use support::{
+use perennial_tests::loopback::{
     BOUND, Runtime, Server, TOKEN, break_directory, issued, mend_directory, new_authority, node, on_both, policy,
     serve, serve_at, waits_for_approval,
 };

@@ -1,7 +1,5 @@
 //! Twin drivers: the same script against the same server, on either runtime, is the same life, line for line.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,7 +8,7 @@ use perennial::{Action, Backoff, Event, State, Template, Window};
 use perennial_dev::faults::Plan;
 use perennial_dev::{Approval, Decision};
 use perennial_kubernetes::rotation::Step;
-use support::{BOUND, Runtime, issued, node, serve, waits_for_approval};
+use perennial_tests::loopback::{BOUND, Runtime, issued, node, serve, waits_for_approval};
 
 /// What the machine was told, and its duties, a line each, without times and with certificates by number.
 #[derive(Default)]

@@ -14,8 +14,8 @@ use perennial_pki::{Credential, interim};
 use perennial_rotation::Progress;
 use perennial_std::{Directory, FileCredential, clock};
 
-use super::support::{self, Runtime};
 use super::{Row, different, rig, same};
+use perennial_tests::loopback::{self, Runtime};
 
 const SOURCE: &str = "kubelet_test.go";
 const TRANSPORT: &str = "transport_test.go";
@@ -142,15 +142,15 @@ pub(crate) const ROWS: &[Row] = &[
         "its own next request shows the new certificate; connections of others go on, and they are told",
         CLOSES_NOTHING,
         || {
-            let server = support::serve(Approval::Auto);
-            let handle = support::node(Runtime::Std, &server.cluster).start();
-            let first = support::issued(&handle, 1);
+            let server = loopback::serve(Approval::Auto);
+            let handle = loopback::node(Runtime::Std, &server.cluster).start();
+            let first = loopback::issued(&handle, 1);
             let mut rotations = handle.rotations();
             handle.rotate_now();
-            let second = support::issued(&handle, 2);
+            let second = loopback::issued(&handle, 2);
             let told = rotations.look().unwrap();
             assert_eq!((told.old.unwrap().chain(), told.new.chain()), (first.chain(), second.chain()));
-            assert_eq!(server.who_is(&handle.credential().unwrap()).1, support::digest(&second));
+            assert_eq!(server.who_is(&handle.credential().unwrap()).1, loopback::digest(&second));
             handle.shutdown();
         },
     ),
@@ -250,7 +250,7 @@ enum Held {
 
 /// As whom two certificates are asked for, one after the other.
 fn asked_as(held: Held, has_bootstrap: bool) -> (String, String) {
-    let server = support::serve(Approval::Auto);
+    let server = loopback::serve(Approval::Auto);
     let directory = tempfile::tempdir().unwrap();
     match held {
         Held::Nothing => {}
@@ -259,17 +259,17 @@ fn asked_as(held: Held, has_bootstrap: bool) -> (String, String) {
             let mut random = Random::from_os().unwrap();
             let name = "system:node:worker-1";
             let issued = now.before(2 * day);
-            let pair = support::new_authority().client_credential(name, &["system:nodes"], &mut random, issued, day);
+            let pair = loopback::new_authority().client_credential(name, &["system:nodes"], &mut random, issued, day);
             Directory::open(directory.path(), "kubelet-client").unwrap().write(&pair.unwrap(), issued).unwrap();
         }
         Held::Valid => {
-            let handle = support::node(Runtime::Std, &server.cluster).keeping(directory.path()).start();
-            support::issued(&handle, 1);
+            let handle = loopback::node(Runtime::Std, &server.cluster).keeping(directory.path()).start();
+            loopback::issued(&handle, 1);
             handle.shutdown();
         }
     }
     let before = server.csr_names().len();
-    let mut node = support::node(Runtime::Std, &server.cluster).keeping(directory.path());
+    let mut node = loopback::node(Runtime::Std, &server.cluster).keeping(directory.path());
     if !has_bootstrap {
         let signer = node.signer.take().unwrap();
         node.signer = Some(perennial_kubernetes::rotation::Signer::kubelet_client(signer.cluster, None));
@@ -278,9 +278,9 @@ fn asked_as(held: Held, has_bootstrap: bool) -> (String, String) {
     if held == Held::Valid {
         handle.rotate_now();
     }
-    support::issued(&handle, 1);
+    loopback::issued(&handle, 1);
     handle.rotate_now();
-    support::issued(&handle, 2);
+    loopback::issued(&handle, 2);
     assert!(!matches!(handle.snapshot().progress, Some(Progress::Retrying { .. })));
     handle.shutdown();
     let asked: Vec<(String, String)> = server.handle.with_api(|api, _| {

@@ -14,8 +14,6 @@ mod manager;
 mod rig;
 mod signer;
 mod store;
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::collections::BTreeSet;
 use std::panic::catch_unwind;

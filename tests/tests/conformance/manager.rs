@@ -12,8 +12,8 @@ use perennial_smol::Rotator;
 use smol::future;
 
 use super::rig::{COLLECTION, DAY, HOUR, KUBELET_CLIENT, MINUTE, Node, SECOND, Server, ask, key};
-use super::support::{self, BOUND, Runtime};
 use super::{Row, different, same};
+use perennial_tests::loopback::{self, BOUND, Runtime};
 
 const SOURCE: &str = "certificate_manager_test.go";
 const POST: &str = "match: { method: POST }";
@@ -171,13 +171,13 @@ pub(crate) const ROWS: &[Row] = &[
         assert_eq!(error("answer: { status: 404 }").server_healthy(), Some(true));
     }),
     same(SOURCE, "TestStop", "no certificate, then one within seconds; once stopped, nothing more happens", || {
-        let server = support::serve(Approval::Auto);
-        let mut node = support::node(Runtime::Std, &server.cluster);
+        let server = loopback::serve(Approval::Auto);
+        let mut node = loopback::node(Runtime::Std, &server.cluster);
         let template = node.template.take();
         let handle = node.start();
         assert!(handle.credential().is_none());
         handle.set_template(template);
-        support::issued(&handle, 1);
+        loopback::issued(&handle, 1);
         handle.shutdown();
         let stopped = Instant::now();
         handle.rotate_now();
@@ -191,9 +191,9 @@ pub(crate) const ROWS: &[Row] = &[
         "dropping the future of a rotation is cancelling it; stopping it afterwards is no mistake",
         "a future has no context",
         || {
-            let server = support::serve(Approval::Auto);
-            let signer = support::node(Runtime::Smol, &server.cluster).signer.unwrap();
-            let rotator = Rotator::new().policy(support::policy()).template(Template::node("worker-1")).signer(signer);
+            let server = loopback::serve(Approval::Auto);
+            let signer = loopback::node(Runtime::Smol, &server.cluster).signer.unwrap();
+            let rotator = Rotator::new().policy(loopback::policy()).template(Template::node("worker-1")).signer(signer);
             let (handle, rotation) = rotator.start();
             smol::block_on(future::or(rotation, async { drop(handle.wait_for(|now| now.issued == 1).await) }));
             assert!(handle.credential().is_some());

@@ -3,8 +3,6 @@
 mod mixtures;
 mod patience;
 mod sockets;
-#[path = "../support/mod.rs"]
-mod support;
 mod table;
 mod watches;
 mod world;

@@ -12,9 +12,9 @@ use perennial_kubernetes::rotation::Snapshot;
 use perennial_std::clock;
 
 use crate::in_short;
-use crate::support::{self, BOUND, Runtime, issued, new_authority, serve_at};
 use crate::table::{Kind, Outcome, kinds};
 use crate::world::{kubelet, template};
+use perennial_tests::loopback::{self, BOUND, Runtime, issued, new_authority, serve_at};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Scenarios mostly wait, so many go at once.
@@ -55,7 +55,7 @@ fn endure(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     let server = serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), authority, options);
 
     let outcome = outcome(kind);
-    let mut holder = support::node(runtime, &server.cluster);
+    let mut holder = loopback::node(runtime, &server.cluster);
     let mut signer = kubelet(server.cluster.clone(), kind.serving.then_some(node));
     signer.issuers = Some(roots);
     signer.limits = limits(outcome);

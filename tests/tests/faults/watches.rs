@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use perennial_dev::faults::Plan;
 use perennial_dev::{Approval, Decision, Options};
 
-use crate::support::{self, issued, on_both, serve, waits_for_approval};
 use crate::world::World;
 use crate::{HOUR, MINUTE, in_short};
+use perennial_tests::loopback::{self, issued, on_both, serve, waits_for_approval};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Beyond the longest watch, within the patience of a request.
@@ -83,7 +83,7 @@ fn restarted_watch_cache_is_listed_once_over_sockets() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         server.handle.with_api(|api, now| api.set_faults(noted(), now));
-        let node = support::node(runtime, &server.cluster).start();
+        let node = loopback::node(runtime, &server.cluster).start();
         waits_for_approval(&node);
         server.handle.with_api(|api, _| {
             api.write_elsewhere();

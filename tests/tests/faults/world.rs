@@ -15,7 +15,7 @@ use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;
 use rustls::time_provider::TimeProvider;
 
-use crate::support::TOKEN;
+use perennial_tests::loopback::TOKEN;
 
 /// 2027-01-15T08:00:00Z
 const START: UnixTime = UnixTime::from_secs(1_800_000_000);

@@ -11,12 +11,10 @@ use std::thread;
 
 use perennial::store::FileOp;
 use perennial_pki::Credential;
-use perennial_tests::disk::Disk;
+use perennial_tests::disk::{Call, Disk, Fate, Fates, NODE, NOW, Virtual, expired, pair};
 
 use super::CURRENT;
-use super::pairs::{NODE, expired, pair};
 use super::starts::{EXPIRED, Found, PENDING, UPDATED, go_loads, is_anothers};
-use super::volume::{Call, Fate, Fates, NOW, Virtual};
 
 /// What a directory is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

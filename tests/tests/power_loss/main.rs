@@ -2,16 +2,11 @@
 //! directory can be written to.
 
 mod explore;
-#[path = "../support/pairs.rs"]
-mod pairs;
 mod starts;
-#[path = "../support/volume.rs"]
-mod volume;
 
 use explore::{Act, Explorer, Mistake, Tally};
-use pairs::{NODE, pair};
 use perennial::store::FileOp;
-use perennial_tests::disk::{Disk, PATH, Start};
+use perennial_tests::disk::{Disk, NODE, PATH, Start, pair};
 use starts::{OLD, starts, with_records};
 
 const CURRENT: &str = "kubelet-client-current.pem";

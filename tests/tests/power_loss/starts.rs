@@ -1,8 +1,6 @@
 //! Directories as they are found.
 
-use perennial_tests::disk::{Disk, Start};
-
-use super::pairs::{NODE, pair};
+use perennial_tests::disk::{Disk, NODE, Start, pair};
 
 /// A directory, and what must not be lost of it but what pruning may take.
 pub(crate) struct Found {

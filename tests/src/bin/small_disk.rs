@@ -3,20 +3,14 @@
 //! `small_disk full DIRECTORY` fills it; `small_disk read-only DIRECTORY` expects that nothing can be written, until it
 //! mounts it otherwise itself; `small_disk unlocked DIRECTORY` expects that nobody has ever locked it, besides.
 
-#[path = "../tests/support/pairs.rs"]
-mod pairs;
-#[path = "../tests/support/volume.rs"]
-mod volume;
-
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pairs::{NODE, pair};
 use perennial_pki::Credential;
 use perennial_std::{Directory, DirectoryError};
-use volume::{NOW, PREFIX};
+use perennial_tests::disk::{NODE, NOW, PREFIX, pair};
 
 fn main() {
     let mut arguments = std::env::args().skip(1);

@@ -1,7 +1,5 @@
 //! A virtual disk as a [`Volume`], which shows every state it goes through and can be told to misbehave.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use std::fmt;
 use std::io::{Error, ErrorKind, Result};
 use std::path::PathBuf;
@@ -10,24 +8,31 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use perennial::UnixTime;
 use perennial::store::{FileOp, Layout, Listing};
 use perennial_std::{Contents, Directory, Folder, Volume};
-use perennial_tests::disk::{Disk, PATH};
 
-pub(crate) const PREFIX: &str = "kubelet-client";
+use super::{Disk, PATH};
+
+/// What file names begin with.
+pub const PREFIX: &str = "kubelet-client";
 /// Within every certificate's validity.
-pub(crate) const NOW: UnixTime = UnixTime::from_secs(1_767_225_600);
+pub const NOW: UnixTime = UnixTime::from_secs(1_767_225_600);
 
 /// What is asked of the volume.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Call<'a> {
+pub enum Call<'a> {
+    /// Opens the directory.
     Open,
+    /// Lists it.
     List,
+    /// Reads the file of this name.
     Read(&'a str),
+    /// Carries out this operation.
     Op(&'a FileOp),
 }
 
 /// What becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
+    /// It is done.
     Done,
     /// It is said to be done.
     Skipped,
@@ -38,11 +43,11 @@ pub(crate) enum Fate {
 }
 
 /// Decides what becomes of the `n`th call.
-pub(crate) type Fates = Box<dyn FnMut(usize, Call<'_>) -> Fate + Send>;
+pub type Fates = Box<dyn FnMut(usize, Call<'_>) -> Fate + Send>;
 
 /// The virtual disk; clones are the same one.
 #[derive(Clone)]
-pub(crate) struct Virtual(Arc<Mutex<State>>);
+pub struct Virtual(Arc<Mutex<State>>);
 
 struct State {
     disk: Disk,
@@ -52,33 +57,39 @@ struct State {
 }
 
 impl Virtual {
-    pub(crate) fn new(disk: Disk) -> Self {
+    /// A volume that does as it is told.
+    pub fn new(disk: Disk) -> Self {
         Self::with_fates(disk, Box::new(|_, _| Fate::Done))
     }
 
-    pub(crate) fn with_fates(disk: Disk, fates: Fates) -> Self {
+    /// A volume where `fates` decide what becomes of each call.
+    pub fn with_fates(disk: Disk, fates: Fates) -> Self {
         let seen = vec![disk.clone()];
         Self(Arc::new(Mutex::new(State { disk, seen, calls: 0, fates })))
     }
 
-    pub(crate) fn directory(&self) -> Directory {
+    /// The credential directory on this volume.
+    pub fn directory(&self) -> Directory {
         Directory::on(Box::new(self.clone()), PathBuf::from(PATH), Layout::new(PREFIX).unwrap())
     }
 
-    pub(crate) fn disk(&self) -> Disk {
+    /// The disk as it is now.
+    pub fn disk(&self) -> Disk {
         self.state().disk.clone()
     }
 
     /// Every state since the beginning, the first one included.
-    pub(crate) fn seen(&self) -> Vec<Disk> {
+    pub fn seen(&self) -> Vec<Disk> {
         self.state().seen.clone()
     }
 
-    pub(crate) fn set_fates(&self, fates: Fates) {
+    /// From now on, `fates` decide.
+    pub fn set_fates(&self, fates: Fates) {
         self.state().fates = fates;
     }
 
-    pub(crate) fn calls(&self) -> usize {
+    /// How many calls there were.
+    pub fn calls(&self) -> usize {
         self.state().calls
     }
 

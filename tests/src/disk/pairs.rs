@@ -6,18 +6,19 @@ use std::time::Duration;
 use perennial::Validity;
 use perennial_pki::{Credential, KeyAlgorithm, KeyPair, self_signed};
 
-use super::volume::NOW;
+use super::NOW;
 
-pub(crate) const NODE: &str = "system:node:worker-1";
+/// The common name of most of them.
+pub const NODE: &str = "system:node:worker-1";
 
-pub(crate) fn pair(common_name: &str, number: u8) -> Credential {
+/// A self-signed pair, valid at [`NOW`]; of two, that with the greater number is valid longer.
+pub fn pair(common_name: &str, number: u8) -> Credential {
     let from = NOW.before(hours(1000 - u64::from(number)));
     valid(common_name, number, Validity::new(from, NOW.after(hours(1000 + u64::from(number)))).unwrap())
 }
 
-/// No longer valid, since so many hours.
-#[allow(dead_code, reason = "each test file uses its part")]
-pub(crate) fn expired(common_name: &str, number: u8) -> Credential {
+/// A self-signed pair that expired this many hours before [`NOW`].
+pub fn expired(common_name: &str, number: u8) -> Credential {
     let until = NOW.before(hours(u64::from(number)));
     valid(common_name, number, Validity::new(NOW.before(hours(2000)), until).unwrap())
 }

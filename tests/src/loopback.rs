@@ -1,7 +1,5 @@
 //! An embedded API server on loopback, and a node on either runtime that asks it for certificates.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,38 +15,48 @@ use perennial_rotation::Progress;
 use perennial_rotation::{Identity, Token};
 use perennial_std::{Cancel, Directory, Handle, Left, clock, drive};
 
-pub(crate) const TOKEN: &str = "abcdef.0123456789abcdef";
+/// A bootstrap token that every server here knows.
+pub const TOKEN: &str = "abcdef.0123456789abcdef";
 /// Nothing here takes longer, on a machine however busy.
-pub(crate) const BOUND: Option<Duration> = Some(Duration::from_secs(60));
+pub const BOUND: Option<Duration> = Some(Duration::from_secs(60));
 
+/// Which runtime drives a node.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Runtime {
+pub enum Runtime {
+    /// Threads.
     Std,
+    /// Futures.
     Smol,
 }
 
 /// Every scenario holds on both.
-pub(crate) fn on_both(scenario: impl Fn(Runtime)) {
+pub fn on_both(scenario: impl Fn(Runtime)) {
     scenario(Runtime::Std);
     scenario(Runtime::Smol);
 }
 
-pub(crate) struct Server {
-    pub(crate) handle: ServerHandle,
-    pub(crate) cluster: Arc<Cluster>,
+/// An embedded API server that listens on loopback.
+pub struct Server {
+    /// The server.
+    pub handle: ServerHandle,
+    /// How nodes find it.
+    pub cluster: Arc<Cluster>,
 }
 
-pub(crate) fn serve(approval: Approval) -> Server {
+/// A server that signs for an hour.
+pub fn serve(approval: Approval) -> Server {
     let options = Options { approval, signing_duration: Duration::from_secs(3600), ..Options::default() };
     serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), new_authority(), options)
 }
 
-pub(crate) fn new_authority() -> Authority {
+/// An authority that lives for a day.
+pub fn new_authority() -> Authority {
     let mut random = Random::from_os().unwrap();
     Authority::generate(&mut random, clock::now().unix, Duration::from_secs(86_400)).unwrap()
 }
 
-pub(crate) fn serve_at(address: SocketAddr, authority: Authority, options: Options) -> Server {
+/// A server at this address, which signs with this authority.
+pub fn serve_at(address: SocketAddr, authority: Authority, options: Options) -> Server {
     let mut random = Random::from_os().unwrap();
     let (now, day) = (clock::now().unix, Duration::from_secs(86_400));
     let serving =
@@ -63,18 +71,19 @@ pub(crate) fn serve_at(address: SocketAddr, authority: Authority, options: Optio
 }
 
 /// The pair in use in a directory.
-pub(crate) fn stored(path: &Path) -> Arc<Credential> {
+pub fn stored(path: &Path) -> Arc<Credential> {
     let directory = Directory::open_existing(path, "kubelet-client").unwrap();
     directory.load(clock::now().unix).unwrap().credential.unwrap().0
 }
 
 impl Server {
-    pub(crate) fn csr_names(&self) -> Vec<String> {
+    /// The names of its request objects.
+    pub fn csr_names(&self) -> Vec<String> {
         self.handle.with_api(|api, _| api.requests().map(|csr| csr.metadata.name.clone()).collect())
     }
 
     /// Decides about every request nobody has decided about.
-    pub(crate) fn decide_all(&self, decision: Decision) {
+    pub fn decide_all(&self, decision: Decision) {
         self.handle.with_api(|api, now| {
             let open = api.requests().filter(|csr| csr.status.conditions.is_empty());
             let open: Vec<String> = open.map(|csr| csr.metadata.name.clone()).collect();
@@ -83,7 +92,7 @@ impl Server {
     }
 
     /// Whom the server takes this credential's bearer for: user name, and digest of the certificate presented.
-    pub(crate) fn who_is(&self, credential: &Arc<Credential>) -> (String, String) {
+    pub fn who_is(&self, credential: &Arc<Credential>) -> (String, String) {
         let review = br#"{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}"#;
         let request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews", review.to_vec());
         let identity = Identity::Certificate(credential.clone());
@@ -96,12 +105,13 @@ impl Server {
     }
 }
 
-pub(crate) fn digest(credential: &Credential) -> String {
+/// The digest of a certificate, as [`Server::who_is`] tells it.
+pub fn digest(credential: &Credential) -> String {
     format!("X509SHA256={:x}", credential.chain().certificate().fingerprint)
 }
 
 /// Patience of test writers, not of operators.
-pub(crate) fn policy() -> Policy {
+pub fn policy() -> Policy {
     let window = |from, to| Window::new(from, to).unwrap();
     let backoff =
         |first, cap| Backoff::new(Duration::from_millis(first), Duration::from_millis(cap), window(500, 1000)).unwrap();
@@ -115,17 +125,24 @@ pub(crate) fn policy() -> Policy {
     }
 }
 
-pub(crate) struct Node {
-    pub(crate) runtime: Runtime,
-    pub(crate) policy: Policy,
-    pub(crate) template: Option<Template>,
-    pub(crate) signer: Option<Signer>,
-    pub(crate) store: Option<Directory>,
-    pub(crate) left: Option<Left>,
+/// A node that has not been started.
+pub struct Node {
+    /// What drives it.
+    pub runtime: Runtime,
+    /// Its pace.
+    pub policy: Policy,
+    /// What it wants.
+    pub template: Option<Template>,
+    /// Whom it asks.
+    pub signer: Option<Signer>,
+    /// Where it keeps the certificate.
+    pub store: Option<Directory>,
+    /// What an earlier life left to it.
+    pub left: Option<Left>,
 }
 
 /// A node that knows a bootstrap token.
-pub(crate) fn node(runtime: Runtime, cluster: &Arc<Cluster>) -> Node {
+pub fn node(runtime: Runtime, cluster: &Arc<Cluster>) -> Node {
     let token = Token::new(TOKEN).unwrap();
     let bootstrap = Arc::new(move || Ok(Identity::Token(token.clone())));
     let signer = Signer::kubelet_client(cluster.clone(), Some(bootstrap));
@@ -141,17 +158,18 @@ pub(crate) fn node(runtime: Runtime, cluster: &Arc<Cluster>) -> Node {
 
 impl Node {
     /// The same node, keeping its certificate in this directory.
-    pub(crate) fn keeping(mut self, path: impl Into<PathBuf>) -> Self {
+    pub fn keeping(mut self, path: impl Into<PathBuf>) -> Self {
         self.store = Some(Directory::open(path, "kubelet-client").unwrap());
         self
     }
 
-    pub(crate) fn start(self) -> Handle {
+    /// Starts it.
+    pub fn start(self) -> Handle {
         self.start_watched(|_| {})
     }
 
-    /// The same, before an observer's eyes.
-    pub(crate) fn start_watched(self, observer: impl FnMut(&Step<'_>) + Send + 'static) -> Handle {
+    /// Starts it, with an observer of each step.
+    pub fn start_watched(self, observer: impl FnMut(&Step<'_>) + Send + 'static) -> Handle {
         let Self { runtime, policy, template, signer, store, left } = self;
         macro_rules! build {
             ($rotator:ty) => {{
@@ -183,14 +201,14 @@ impl Node {
 }
 
 /// Waits for the `n`th certificate issued since the start, and for it to be durable.
-pub(crate) fn issued(handle: &Handle, n: u64) -> Arc<Credential> {
+pub fn issued(handle: &Handle, n: u64) -> Arc<Credential> {
     let written = |now: &Snapshot| now.issued >= n && !now.unwritten;
     let snapshot = handle.wait_for(BOUND, written);
     snapshot.unwrap_or_else(|| panic!("no certificate {n}: {:?}", handle.snapshot())).credential.clone().unwrap()
 }
 
 /// Waits until the request waits for approval; the name of its object.
-pub(crate) fn waits_for_approval(handle: &Handle) -> String {
+pub fn waits_for_approval(handle: &Handle) -> String {
     let name = |now: &Snapshot| match &now.progress {
         Some(Progress::WaitingForApproval { csr_name }) => Some(csr_name.clone()),
         _ => None,
@@ -200,12 +218,12 @@ pub(crate) fn waits_for_approval(handle: &Handle) -> String {
 }
 
 /// Puts a file in the place of the directory: a directory that is only missing is made again.
-pub(crate) fn break_directory(path: &Path) {
+pub fn break_directory(path: &Path) {
     std::fs::remove_dir_all(path).unwrap();
     std::fs::write(path, "in the way").unwrap();
 }
 
 /// Makes way for the directory, which the next write makes again.
-pub(crate) fn mend_directory(path: &Path) {
+pub fn mend_directory(path: &Path) {
     std::fs::remove_file(path).unwrap();
 }
