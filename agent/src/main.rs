@@ -43,7 +43,8 @@ use clap::Parser as _;
 use perennial::Escaped;
 use perennial_std::clock;
 use serde_json::json;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
 use zeroizing_alloc::ZeroAlloc;
 
 use cli::{Cli, Command, LogFormat};
@@ -134,21 +135,35 @@ fn start_logging(command: &Command, format: LogFormat, log: Option<Lines>) -> Re
         Command::Run(_) | Command::Signer(_) => "info",
     };
     let filter = match std::env::var(VARIABLE) {
-        Ok(filter) if filter.is_empty() => EnvFilter::new(level),
-        Ok(filter) => EnvFilter::try_new(filter).map_err(|error| Failure::Usage(format!("{VARIABLE}: {error}")))?,
-        Err(VarError::NotPresent) => EnvFilter::new(level),
-        Err(VarError::NotUnicode(_)) => return Err(Failure::Usage(format!("{VARIABLE}: this is not UTF-8"))),
+        Ok(filter) if filter.is_empty() => log_filter(level),
+        Ok(filter) => log_filter(&filter),
+        Err(VarError::NotPresent) => log_filter(level),
+        Err(VarError::NotUnicode(_)) => Err("this is not UTF-8".to_owned()),
     };
+    let filter = filter.map_err(|error| Failure::Usage(format!("{VARIABLE}: {error}")))?;
     let stderr = io::stderr().is_terminal();
     // To complain about a broken stderr on stderr is to panic: a certificate must outlive the reader of its log.
     let subscriber = tracing_subscriber::fmt().log_internal_errors(false);
-    let subscriber = subscriber.with_env_filter(filter).with_ansi(stderr);
+    let subscriber = subscriber.with_max_level(LevelFilter::TRACE).with_ansi(stderr);
     let subscriber = subscriber.with_writer(move || Stderr::of(log.as_ref()));
     match format {
-        LogFormat::Text => subscriber.init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+        LogFormat::Text => subscriber.finish().with(filter).init(),
+        LogFormat::Json => {
+            let subscriber = subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            subscriber.finish().with(filter).init();
+        }
     }
     Ok(())
+}
+
+/// Parses levels and `target=level` pairs, separated by commas.
+fn log_filter(text: &str) -> Result<Targets, String> {
+    let directives: Vec<_> = text.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
+    // perennial logs no spans. `Targets` takes a bracket for a part of the target's name.
+    if directives.iter().any(|directive| directive.contains('[')) {
+        return Err("cannot filter by span or field, only by target and level".to_owned());
+    }
+    directives.join(",").parse().map_err(|error| format!("{error}"))
 }
 
 /// Where a log line goes.
@@ -177,5 +192,32 @@ impl io::Write for Stderr {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn log_filter_takes_levels_and_targets() {
+        let filter = log_filter("warn, perennial_std=trace,,rustls=off,").unwrap();
+        for (target, level, enabled) in [
+            ("perennial", Level::WARN, true),
+            ("perennial", Level::INFO, false),
+            ("perennial_std::rotator", Level::TRACE, true),
+            ("rustls::client", Level::ERROR, false),
+        ] {
+            assert_eq!(filter.would_enable(target, &level), enabled, "{target} {level}");
+        }
+    }
+
+    #[test]
+    fn log_filter_rejects_unknown_levels_and_spans() {
+        for wrong in ["perennial=loud", "perennial[span]=info", "a=b=c"] {
+            assert!(log_filter(wrong).is_err(), "{wrong}");
+        }
     }
 }
