@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use crate::certificate::Certificate;
 use crate::event::{Failure, RequestId};
 use crate::policy::Policy;
+use crate::setup::SignerStatus;
 use crate::state::Reason;
 use crate::template::Template;
 use crate::time::{Instant, UnixTime};
@@ -18,8 +19,8 @@ pub struct Checkpoint {
     pub policy: Arc<Policy>,
     /// Spreads this machine among others.
     pub seed: u64,
-    /// Whether there is a signer to ask.
-    pub signer: bool,
+    /// Whether requests can be submitted.
+    pub signer: SignerStatus,
     /// The identity wanted.
     pub template: Option<Arc<Template>>,
     /// The certificate held.

@@ -6,6 +6,7 @@ use core::num::NonZeroU64;
 use core::time::Duration;
 
 use crate::certificate::{Certificate, Fingerprint};
+use crate::setup::SignerStatus;
 use crate::template::Template;
 use crate::time::UnixTime;
 
@@ -45,11 +46,9 @@ pub enum Event {
     Tick,
     /// The wanted identity is now this; `None`: there is nothing to ask for (yet).
     TemplateChanged(Option<Arc<Template>>),
-    /// Requests can be sent from now on, or no longer: a signer was configured or taken away.
-    SignerChanged {
-        /// Whether there is a signer.
-        configured: bool,
-    },
+    /// A signer was configured or removed, or the identity to authenticate with came or went. To [`SignerStatus::Absent`]
+    /// and back, failures are forgotten: they were another signer's. What was spent of the budget is not.
+    SignerChanged(SignerStatus),
     /// The signer issued a certificate and the edge found it usable (ours, intact, in time).
     CsrIssued {
         /// The request it answers.

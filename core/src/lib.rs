@@ -132,7 +132,7 @@ pub use judge::rotation_point;
 pub use machine::RotationMachine;
 pub use outcome::{Outcome, Outcomes, Slot};
 pub use policy::{Backoff, Budget, Policy, PolicyError, Window};
-pub use setup::{Pending, Refusal, Setup};
+pub use setup::{Pending, Refusal, Setup, SignerStatus};
 pub use state::{Reason, State};
 pub use template::{Template, same_dns_name};
 pub use time::{Instant, Now, UnixTime};

@@ -17,7 +17,7 @@ use crate::outcome::{Outcome, Outcomes, Slot};
 use crate::pace::{Failed, Pace, Worth};
 use crate::policy::Policy;
 use crate::server_clock::ServerClock;
-use crate::setup::{Pending, Setup};
+use crate::setup::{Pending, Setup, SignerStatus};
 use crate::state::Reason;
 use crate::template::Template;
 use crate::time::{Instant, Now, UnixTime, millis};
@@ -28,7 +28,7 @@ use write::Write;
 pub struct RotationMachine {
     policy: Arc<Policy>,
     seed: u64,
-    signer: bool,
+    signer: SignerStatus,
     template: Option<Arc<Template>>,
 
     certificate: Option<Arc<Certificate>>,
@@ -81,7 +81,7 @@ impl RotationMachine {
             deadline: Some(now.instant),
         };
         // Another party's, by a mistyped name perhaps: neither served nor used to ask with.
-        let is_foreign = |held: &Arc<Certificate>| signer && machine.judge(now).is_foreign(held);
+        let is_foreign = |held: &Arc<Certificate>| signer.is_configured() && machine.judge(now).is_foreign(held);
         let [held, waiting] =
             [&machine.certificate, &machine.waiting].map(|held| held.as_ref().is_some_and(is_foreign));
         machine.certificate.take_if(|_| held);
@@ -146,7 +146,7 @@ impl RotationMachine {
         match event {
             Event::Tick => Outcome::Noted,
             Event::TemplateChanged(template) => self.template_changed(template),
-            Event::SignerChanged { configured } => self.signer_changed(configured),
+            Event::SignerChanged(status) => self.signer_changed(status),
             Event::CsrIssued { id, certificate } => self.issued(id, certificate, now),
             Event::CsrFailed { id, failure, retry_after } => self.csr_failed(id, failure, retry_after, now),
             Event::CertWritten { id } => self.written(id, now),
@@ -178,12 +178,15 @@ impl RotationMachine {
         }
     }
 
-    fn signer_changed(&mut self, configured: bool) -> Outcome {
-        if self.signer == configured {
+    fn signer_changed(&mut self, status: SignerStatus) -> Outcome {
+        if self.signer == status {
             return Outcome::Ignored;
         }
-        self.signer = configured;
-        self.pace.forget_failures();
+        // An identity that comes and goes is no reason to repeat at once what this signer refused.
+        if self.signer.is_configured() != status.is_configured() {
+            self.pace.forget_failures();
+        }
+        self.signer = status;
         Outcome::Noted
     }
 
@@ -260,7 +263,7 @@ impl RotationMachine {
         }
         let ours = self.valid_by_either_clock(now).is_some_and(|held| !held.provisional);
         // Where nothing is asked for, somebody else keeps the store.
-        if ours && self.signer && !self.unwritten.is_some_and(|write| write.serve) {
+        if ours && self.signer.is_configured() && !self.unwritten.is_some_and(|write| write.serve) {
             self.unwritten = Some(Write::of_held(self.take_id(), now.instant));
             if outcome == Outcome::Ignored {
                 outcome = Outcome::Reinstated;
@@ -325,7 +328,7 @@ impl RotationMachine {
 
     /// What is to be asked for, if anything can be.
     fn wanted(&self) -> Option<Arc<Template>> {
-        self.template.clone().filter(|_| self.signer)
+        self.template.clone().filter(|_| self.signer.is_configured())
     }
 
     /// A request that got no answer in time is a failed one.
@@ -376,7 +379,10 @@ impl RotationMachine {
 
     /// A request is out. Only a different wish supersedes it, and only within the budget.
     fn requesting(&mut self, wanted: Arc<Template>, now: Now, actions: &mut Actions) {
-        if self.is_superseded() && self.pace.allowed_at(&self.policy, Worth::Wish) <= now.instant {
+        if self.is_superseded()
+            && self.signer.is_ready()
+            && self.pace.allowed_at(&self.policy, Worth::Wish) <= now.instant
+        {
             actions.cancel = self.live.map(|(id, _)| id);
             actions.outcomes.ended = actions.cancel.map(|id| Outcome::Superseded { id });
             self.submit(wanted, now, actions);
@@ -385,7 +391,7 @@ impl RotationMachine {
 
     /// A certificate is due and no request is out.
     fn asking(&mut self, reason: Reason, wanted: Arc<Template>, now: Now, actions: &mut Actions) {
-        if self.pace.next_at(&self.policy, worth(reason)) <= now.instant {
+        if self.signer.is_ready() && self.pace.next_at(&self.policy, worth(reason)) <= now.instant {
             self.submit(wanted, now, actions);
         }
     }
@@ -418,20 +424,22 @@ impl RotationMachine {
     /// The earliest instant at which something may have to be done.
     fn next_look(&self, now: Now) -> Option<Instant> {
         let write = self.unwritten.map(|write| write.again_at);
-        let is_idle = !self.signer || self.template.is_none();
+        let is_idle = !self.signer.is_configured() || self.template.is_none();
         if is_idle && self.waiting.is_none() {
             return write;
         }
         let request = match (self.live, self.due) {
             (Some((_, since)), _) => {
                 let times_out = since.after(self.request_timeout());
-                Some(if self.is_superseded() {
+                Some(if self.is_superseded() && self.signer.is_ready() {
                     times_out.min(self.pace.allowed_at(&self.policy, Worth::Wish))
                 } else {
                     times_out
                 })
             }
-            (None, Some(reason)) if !is_idle => Some(self.pace.next_at(&self.policy, worth(reason))),
+            (None, Some(reason)) if !is_idle && self.signer.is_ready() => {
+                Some(self.pace.next_at(&self.policy, worth(reason)))
+            }
             (None, _) => None,
         };
         let until = |at: UnixTime, clock: UnixTime| (at > clock).then(|| now.instant.after(at.since(clock)));

@@ -16,8 +16,8 @@ pub struct Setup {
     pub policy: Arc<Policy>,
     /// Spreads this machine among others; the same at every start (see [`seed`](crate::seed())).
     pub seed: u64,
-    /// Whether there is a signer to ask.
-    pub signer: bool,
+    /// Whether requests can be submitted.
+    pub signer: SignerStatus,
     /// The identity wanted.
     pub template: Option<Arc<Template>>,
     /// The certificate found in the store. With a signer, a certificate whose common name differs from the template's is
@@ -39,7 +39,7 @@ impl Default for Setup {
         Self {
             policy: Arc::new(Policy::default()),
             seed: 0,
-            signer: true,
+            signer: SignerStatus::Ready,
             template: None,
             certificate: None,
             waiting: None,
@@ -47,6 +47,43 @@ impl Default for Setup {
             rotate_now: false,
             pending: None,
         }
+    }
+}
+
+/// Whether requests can be submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SignerStatus {
+    /// No signer is configured: rotation is not enabled. The certificate is served, the store is left to other programs,
+    /// and a request in flight is withdrawn.
+    Absent,
+    /// A signer is configured, but the identity to authenticate with does not exist yet. No request is submitted; that is
+    /// no failure and starts no backoff. A request in flight goes on, since it has its identity. The store is ours.
+    NotReady,
+    /// A signer is configured and requests can be submitted.
+    Ready,
+}
+
+impl SignerStatus {
+    /// Every status.
+    pub const ALL: [Self; 3] = [Self::Absent, Self::NotReady, Self::Ready];
+
+    /// The stable name in `snake_case`, for programs. Never changed once released.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::NotReady => "not_ready",
+            Self::Ready => "ready",
+        }
+    }
+
+    /// Whether a signer is configured, ready or not.
+    pub const fn is_configured(self) -> bool {
+        matches!(self, Self::NotReady | Self::Ready)
+    }
+
+    /// Whether requests can be submitted.
+    pub const fn is_ready(self) -> bool {
+        matches!(self, Self::Ready)
     }
 }
 

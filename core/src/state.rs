@@ -74,6 +74,11 @@ pub enum State {
     NotEnabled,
     /// There is no template, so nothing to ask for.
     NoTemplate,
+    /// A certificate is due, and the identity to request it with does not exist yet ([`SignerStatus::NotReady`](crate::SignerStatus)).
+    NoIdentity {
+        /// Why a certificate is due.
+        reason: Reason,
+    },
     /// All is well until then.
     Resting {
         /// The rotation point.
@@ -110,8 +115,8 @@ pub enum State {
 
 impl State {
     /// The [`name`](Self::name) of every state, for metrics that have a sample for each.
-    pub const NAMES: [&'static str; 6] =
-        ["not_enabled", "no_template", "resting", "requesting", "backing_off", "waiting"];
+    pub const NAMES: [&'static str; 7] =
+        ["not_enabled", "no_template", "resting", "requesting", "backing_off", "waiting", "no_identity"];
 
     /// The stable name in `snake_case`, for programs: labels of metrics, JSON. Never changed once released.
     pub const fn name(&self) -> &'static str {
@@ -122,6 +127,7 @@ impl State {
             Self::Requesting { .. } => 3,
             Self::BackingOff { .. } => 4,
             Self::Waiting { .. } => 5,
+            Self::NoIdentity { .. } => 6,
         }]
     }
 }

@@ -69,7 +69,7 @@ impl Display for Event {
             Self::Tick => f.write_str("Tick"),
             Self::TemplateChanged(Some(template)) => write!(f, "TemplateChanged {template}"),
             Self::TemplateChanged(None) => f.write_str("TemplateChanged none"),
-            Self::SignerChanged { configured } => write!(f, "SignerChanged configured={configured}"),
+            Self::SignerChanged(status) => write!(f, "SignerChanged {}", status.name()),
             Self::CsrIssued { id, certificate } => write!(f, "CsrIssued {id} {certificate}"),
             Self::CsrFailed { id, failure, retry_after: None } => write!(f, "CsrFailed {id} {}", failure.name()),
             Self::CsrFailed { id, failure, retry_after: Some(span) } => {
@@ -126,6 +126,7 @@ impl Display for State {
         match self {
             Self::NotEnabled => f.write_str("rotation is not enabled: no signer"),
             Self::NoTemplate => f.write_str("nothing to ask for: no template"),
+            Self::NoIdentity { reason } => write!(f, "no identity to authenticate with yet ({reason})"),
             Self::Resting { rotate_at } => write!(f, "resting, rotates {rotate_at}"),
             Self::Requesting { id, reason, until } => write!(f, "requesting {id} ({reason}), until {until}"),
             Self::BackingOff { reason, until, failures, last } => {

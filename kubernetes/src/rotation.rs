@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use perennial::{
     Action, Certificate, Event, Failure, Fingerprint, Instant, Key, Now, Policy, RequestId, RotationMachine, Setup,
-    State, Template,
+    SignerStatus, State, Template,
 };
 use perennial_pki::{Chain, Credential, KeyPair, certificate_request};
 
@@ -141,7 +141,7 @@ impl Rotation {
         let setup = Setup {
             policy: policy.clone(),
             seed,
-            signer: signer.is_some(),
+            signer: if signer.is_some() { SignerStatus::Ready } else { SignerStatus::Absent },
             certificate: credential.as_ref().map(|credential| credential.chain().certificate().clone()),
             waiting: waiting.as_ref().map(|waiting| waiting.chain().certificate().clone()),
             unwritten,

@@ -143,6 +143,10 @@ fn next_attempt(snapshot: &Snapshot) -> String {
         State::BackingOff { until, .. } | State::Waiting { until, .. } => {
             format!("; next attempt in {:.1} s", until.since(snapshot.at.instant).as_secs_f64())
         }
-        State::NotEnabled | State::NoTemplate | State::Resting { .. } | State::Requesting { .. } => String::new(),
+        State::NotEnabled
+        | State::NoTemplate
+        | State::NoIdentity { .. }
+        | State::Resting { .. }
+        | State::Requesting { .. } => String::new(),
     }
 }

@@ -25,8 +25,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{
-    Backoff, Certificate, Key, Now, Pending, Policy, Reason, RequestId, RotationMachine, State, Template, UnixTime,
-    rotation_point,
+    Backoff, Certificate, Key, Now, Pending, Policy, Reason, RequestId, RotationMachine, SignerStatus, State, Template,
+    UnixTime, rotation_point,
 };
 
 use crate::laws::Verdict;
@@ -88,7 +88,7 @@ impl Model {
             Self { policy: trace.policy.clone(), seed: trace.seed, history: History::default(), deadline, ids: 0 };
         let (first, now) = (&run.first, run.started);
         let mut learn = |fact| model.history.push(now, fact);
-        learn(Fact::Signer(first.state() != State::NotEnabled));
+        learn(Fact::Signer(first.signer()));
         learn(Fact::Wanted(first.template().cloned()));
         first.certificate().into_iter().for_each(|certificate| learn(Fact::Held(certificate.clone())));
         learn(Fact::Waits(first.waiting().cloned()));
@@ -139,9 +139,12 @@ impl Model {
                 let until = Millis::from(until.as_millis());
                 return same("state", &(id, reason, since + self.timeout()), &(out.get(), why, until));
             }
-            _ if !history.signer() => State::NotEnabled,
+            _ if history.signer() == SignerStatus::Absent => State::NotEnabled,
             _ if history.wanted().is_none() => State::NoTemplate,
             (_, None, Some(held)) => State::Resting { rotate_at: rotation_point(&self.policy, self.seed, held) },
+            _ if history.signer() == SignerStatus::NotReady => {
+                State::NoIdentity { reason: reason.unwrap_or(Reason::NoCertificate) }
+            }
             _ => return self.compare_wait(reason.unwrap_or(Reason::NoCertificate), state),
         };
         same("state", &expected, &state)

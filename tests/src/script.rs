@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use perennial::{Action, Window};
 use perennial::{
-    Backoff, Budget, Event, Failure, Fingerprint, Instant, Policy, RequestId, RotationMachine, Setup, Template,
-    UnixTime,
+    Backoff, Budget, Event, Failure, Fingerprint, Instant, Policy, RequestId, RotationMachine, Setup, SignerStatus,
+    Template, UnixTime,
 };
 use proptest::prelude::*;
 
@@ -68,7 +68,7 @@ pub enum Step {
     /// Somebody asks.
     RotateNow,
     /// The signer comes or goes.
-    Signer(bool),
+    Signer(SignerStatus),
     /// Somebody removes the certificate from the store.
     Removed,
     /// Somebody puts the certificate that is held back into the store.
@@ -161,7 +161,7 @@ impl Life {
             Step::Disk(disk, delay) => world.disk = (*disk, *delay),
             Step::Template(template) => world.handle(Event::TemplateChanged(template.clone().map(Arc::new))),
             Step::RotateNow => world.handle(Event::RotateNow),
-            Step::Signer(configured) => world.handle(Event::SignerChanged { configured: *configured }),
+            Step::Signer(status) => world.handle(Event::SignerChanged(*status)),
             Step::Removed => world.handle(Event::CertReplaced(None)),
             Step::Restored => world.handle(Event::CertReplaced(world.machine.certificate().cloned())),
             Step::Replaced(issue) => {
@@ -289,7 +289,7 @@ fn step(bytes: &[u8; STEP], life: &Life) -> Step {
         16 => Step::Disk([Disk::Works, Disk::Full, Disk::Silent][usize::from(a) % 3], span(b / 2, life)),
         17..20 => Step::Template(template_of(a)),
         20 => Step::RotateNow,
-        21 => Step::Signer(a.is_multiple_of(2)),
+        21 => Step::Signer(signer(a)),
         22 => [Step::Removed, Step::Restored][usize::from(a) % 2].clone(),
         23 | 24 => Step::Replaced(issue(a, b, life)),
         25 => Step::Refused(a < 192),
@@ -301,6 +301,15 @@ fn step(bytes: &[u8; STEP], life: &Life) -> Step {
         // As unsigned numbers in the middle are the ends of the signed ones.
         _ if life.wild => Step::Date(UnixTime::from_millis(anywhere(a, b, c).wrapping_add(1 << 63).cast_signed())),
         _ => [Step::Records(true), Step::Records(false), Step::Forget][usize::from(a) % 3].clone(),
+    }
+}
+
+/// Ready or not; one half of the time as if there were no third.
+const fn signer(a: u8) -> SignerStatus {
+    match a % 8 {
+        0 | 2 | 4 => SignerStatus::Ready,
+        6 | 7 => SignerStatus::NotReady,
+        _ => SignerStatus::Absent,
     }
 }
 

@@ -131,7 +131,7 @@ pub fn live(machine: &RotationMachine) -> Option<RequestId> {
 
 /// Whether there is something to ask for and somebody to ask.
 pub fn can_ask(machine: &RotationMachine) -> bool {
-    machine.template().is_some() && machine.state() != State::NotEnabled
+    machine.template().is_some() && machine.signer().is_ready()
 }
 
 /// A transcript: one line a step.

@@ -256,7 +256,7 @@ impl World {
     pub fn handle(&mut self, event: Event) {
         match &event {
             Event::TemplateChanged(template) => self.setup.template.clone_from(template),
-            Event::SignerChanged { configured } => self.setup.signer = *configured,
+            Event::SignerChanged(status) => self.setup.signer = *status,
             Event::CertReplaced(found) => self.stored.clone_from(found),
             _ => {}
         }

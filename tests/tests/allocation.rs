@@ -101,7 +101,7 @@ const fn kind(event: &Event) -> usize {
     match event {
         Event::Tick => 0,
         Event::TemplateChanged(_) => 1,
-        Event::SignerChanged { .. } => 2,
+        Event::SignerChanged(_) => 2,
         Event::CsrIssued { .. } => 3,
         Event::CsrFailed { .. } => 4,
         Event::CertWritten { .. } => 5,

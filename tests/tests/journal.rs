@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use perennial::{Event, Failure, Instant, Now, RequestId, RotationMachine, Setup, Template, UnixTime};
+use perennial::{Event, Failure, Instant, Now, RequestId, RotationMachine, Setup, SignerStatus, Template, UnixTime};
 use perennial_kubernetes::journal::{self, Replay, ReplayError};
 use perennial_kubernetes::rotation::Step;
 use perennial_tests::script::scripts;
@@ -21,6 +21,34 @@ fn written(run: &Run, from: usize) -> Vec<String> {
         lines.push(journal::step("node", &Step { now, event, actions, before, after: &record.after }));
     }
     lines
+}
+
+/// A signer that was there or not, as journals said it before there was a third case, and the case itself.
+#[test]
+fn signer_status_keeps_its_old_text_and_adds_one() {
+    let template = Some(Arc::new(Template::node("a")));
+    let machine = RotationMachine::new(Setup { template, ..Setup::default() }, Now::default());
+    let texts = [
+        (SignerStatus::Absent, r#"{"signerChanged":{"configured":false}}"#),
+        (SignerStatus::NotReady, r#"{"signerChanged":{"configured":true,"notReady":true}}"#),
+        (SignerStatus::Ready, r#"{"signerChanged":{"configured":true}}"#),
+    ];
+    let (mut lines, mut after) = (journal::begin("node", Now::default(), &machine), machine.clone());
+    for (status, text) in texts {
+        let (event, before, now) = (Event::SignerChanged(status), after.clone(), Now::default());
+        let actions = after.handle(event.clone(), now);
+        let line =
+            journal::step("node", &Step { now, event: &event, actions: &actions, before: &before, after: &after });
+        assert!(line.contains(text), "{line}");
+        lines += &line;
+        // The machine in this state, where a journal begins anew.
+        lines += &journal::begin("node", now, &after);
+    }
+    let mut replay = Replay::new();
+    for (i, line) in lines.lines().enumerate() {
+        let told = replay.line(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert!(i == 0 || told.step().is_some() || told.goes_on(), "{line}");
+    }
 }
 
 proptest! {

@@ -100,7 +100,11 @@ impl Show<'_> {
                 let progress = now.progress.as_ref().map_or_else(|| "asks".into(), ToString::to_string);
                 self.report.waiting(&format!("              {progress}"), "");
             }
-            State::Requesting { .. } | State::Waiting { .. } | State::NotEnabled | State::NoTemplate => {}
+            State::Requesting { .. }
+            | State::Waiting { .. }
+            | State::NotEnabled
+            | State::NoTemplate
+            | State::NoIdentity { .. } => {}
         }
     }
 

@@ -93,7 +93,11 @@ impl View {
         let Some(snapshot) = &self.snapshot else { return fields };
         let next = match snapshot.state {
             State::BackingOff { until, .. } | State::Waiting { until, .. } => Some(until.since(now.instant)),
-            State::NotEnabled | State::NoTemplate | State::Resting { .. } | State::Requesting { .. } => None,
+            State::NotEnabled
+            | State::NoTemplate
+            | State::NoIdentity { .. }
+            | State::Resting { .. }
+            | State::Requesting { .. } => None,
         };
         let csr = match self.progress() {
             Some(Progress::WaitingForApproval { csr_name } | Progress::WaitingForIssuance { csr_name }) => {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use perennial::{Action, Certificate, Event, Failure, Key, Now, RotationMachine, State};
+use perennial::{Action, Certificate, Event, Failure, Key, Now, RotationMachine, SignerStatus, State};
 use perennial_kubernetes::journal::Told;
 use perennial_kubernetes::rotation::Step;
 
@@ -52,8 +52,9 @@ fn happened(step: &Step<'_>) -> String {
         },
         Event::TemplateChanged(Some(template)) => format!("wanted from now on: {template}"),
         Event::TemplateChanged(None) => "nothing is wanted any more".into(),
-        Event::SignerChanged { configured: true } => "there is a signer".into(),
-        Event::SignerChanged { configured: false } => "there is no signer any more".into(),
+        Event::SignerChanged(SignerStatus::Ready) => "there is a signer".into(),
+        Event::SignerChanged(SignerStatus::NotReady) => "the identity to authenticate with does not exist yet".into(),
+        Event::SignerChanged(SignerStatus::Absent) => "there is no signer any more".into(),
         Event::CsrIssued { id, certificate } => {
             let but = step.failure().map(|failure| format!(", but {}", failure.describe()));
             format!("{id} is answered with {}{}", facts(certificate), but.unwrap_or_default())
@@ -106,6 +107,7 @@ fn leaves(machine: &RotationMachine, now: Now) -> String {
     let state = match machine.state() {
         State::NotEnabled => "rotation is not enabled: there is no signer".into(),
         State::NoTemplate => "there is nothing to ask for yet".into(),
+        State::NoIdentity { .. } => "a new certificate is due once there is an identity to authenticate with".into(),
         State::Resting { rotate_at } => {
             format!("to be rotated in {}, at {rotate_at}", words(rotate_at.since(now.unix)))
         }

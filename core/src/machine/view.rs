@@ -6,6 +6,7 @@ use super::{RotationMachine, worth};
 use crate::certificate::Certificate;
 use crate::event::{Failure, RequestId};
 use crate::judge::rotation_point;
+use crate::setup::SignerStatus;
 use crate::state::{Reason, State};
 use crate::template::Template;
 use crate::time::{Now, UnixTime};
@@ -17,13 +18,16 @@ impl RotationMachine {
             return State::Requesting { id, reason, until: since.after(self.request_timeout()) };
         }
         match (self.due, self.relied_on()) {
-            _ if !self.signer => State::NotEnabled,
+            _ if !self.signer.is_configured() => State::NotEnabled,
             _ if self.template.is_none() => State::NoTemplate,
             (None, Some(certificate)) => {
                 State::Resting { rotate_at: rotation_point(&self.policy, self.seed, certificate) }
             }
             (reason, _) => {
                 let reason = reason.unwrap_or(Reason::NoCertificate);
+                if !self.signer.is_ready() {
+                    return State::NoIdentity { reason };
+                }
                 let until = self.pace.next_at(&self.policy, worth(reason));
                 match self.pace.last() {
                     Some(last) => State::BackingOff { reason, until, failures: self.pace.failures(), last },
@@ -64,6 +68,11 @@ impl RotationMachine {
     /// held certificate expires or is refused.
     pub const fn waiting(&self) -> Option<&Arc<Certificate>> {
         self.waiting.as_ref()
+    }
+
+    /// Whether requests can be submitted.
+    pub const fn signer(&self) -> SignerStatus {
+        self.signer
     }
 
     /// The identity wanted.

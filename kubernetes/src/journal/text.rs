@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use perennial::{
     Actions, Backoff, Budget, Certificate, Checkpoint, Event, Failure, Fingerprint, Instant, Policy, RequestId,
-    Template, UnixTime, Unwritten, Validity, Window,
+    SignerStatus, Template, UnixTime, Unwritten, Validity, Window,
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -28,6 +28,9 @@ pub(super) enum EventText {
     TemplateChanged(Option<TemplateText>),
     SignerChanged {
         configured: bool,
+        /// There is a signer, and no identity to authenticate with yet.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        not_ready: bool,
     },
     CsrIssued {
         id: NonZeroU64,
@@ -62,7 +65,10 @@ impl EventText {
         match event {
             Event::Tick => Self::Tick,
             Event::TemplateChanged(template) => Self::TemplateChanged(template.as_deref().map(TemplateText::of)),
-            Event::SignerChanged { configured } => Self::SignerChanged { configured: *configured },
+            Event::SignerChanged(status) => {
+                let (configured, not_ready) = flags(*status);
+                Self::SignerChanged { configured, not_ready }
+            }
             Event::CsrIssued { id, certificate } => {
                 Self::CsrIssued { id: number(*id), certificate: CertificateText::of(certificate) }
             }
@@ -85,7 +91,7 @@ impl EventText {
         Ok(match self {
             Self::Tick => Event::Tick,
             Self::TemplateChanged(template) => Event::TemplateChanged(template.map(TemplateText::template)),
-            Self::SignerChanged { configured } => Event::SignerChanged { configured },
+            Self::SignerChanged { configured, not_ready } => Event::SignerChanged(signer(configured, not_ready)),
             Self::CsrIssued { id, certificate } => {
                 Event::CsrIssued { id: RequestId::new(id), certificate: certificate.certificate()? }
             }
@@ -246,6 +252,9 @@ pub(super) struct CheckpointText {
     policy: PolicyText,
     seed: u64,
     signer: bool,
+    /// There is no identity to authenticate to the signer with yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    signer_not_ready: bool,
     template: Option<TemplateText>,
     certificate: Option<CertificateText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -275,10 +284,12 @@ pub(super) struct CheckpointText {
 
 impl CheckpointText {
     pub(super) fn of(of: Checkpoint) -> Self {
+        let (signer, signer_not_ready) = flags(of.signer);
         Self {
             policy: PolicyText::of(&of.policy),
             seed: of.seed,
-            signer: of.signer,
+            signer,
+            signer_not_ready,
             template: of.template.as_deref().map(TemplateText::of),
             certificate: of.certificate.as_deref().map(CertificateText::of),
             waiting: of.waiting.as_deref().map(CertificateText::of),
@@ -310,7 +321,7 @@ impl CheckpointText {
         Ok(Checkpoint {
             policy: Arc::new(self.policy.policy()?),
             seed: self.seed,
-            signer: self.signer,
+            signer: signer(self.signer, self.signer_not_ready),
             template: self.template.map(TemplateText::template),
             certificate: self.certificate.map(CertificateText::certificate).transpose()?,
             waiting: self.waiting.map(CertificateText::certificate).transpose()?,
@@ -337,6 +348,19 @@ impl CheckpointText {
             server_agreeing,
             deadline: self.deadline.map(instant),
         })
+    }
+}
+
+/// Whether there is a signer, as journals have always said; and whether it is not ready, which is newer.
+const fn flags(status: SignerStatus) -> (bool, bool) {
+    (status.is_configured(), matches!(status, SignerStatus::NotReady))
+}
+
+const fn signer(configured: bool, not_ready: bool) -> SignerStatus {
+    match (configured, not_ready) {
+        (false, _) => SignerStatus::Absent,
+        (true, true) => SignerStatus::NotReady,
+        (true, false) => SignerStatus::Ready,
     }
 }
 

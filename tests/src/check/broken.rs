@@ -3,7 +3,9 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use perennial::{Backoff, Budget, Checkpoint, Event, Failure, Now, Pending, Policy, RotationMachine, Setup};
+use perennial::{
+    Backoff, Budget, Checkpoint, Event, Failure, Now, Pending, Policy, RotationMachine, Setup, SignerStatus,
+};
 
 use super::subject::{Duties, Subject};
 use crate::trace::live;
@@ -116,11 +118,11 @@ faults! {
             if let (Event::CertReplaced(Some(_)), Some(fingerprint), None) = (&event, held, live(machine)) {
                 let mut greedy = machine.clone();
                 // While nothing can be asked, nobody notices.
-                for event in [Event::SignerChanged { configured: false }, Event::CertRefused { fingerprint }] {
+                for event in [Event::SignerChanged(SignerStatus::Absent), Event::CertRefused { fingerprint }] {
                     let _ = greedy.handle(event, now);
                 }
                 let outcomes = greedy.handle(event.clone(), now).outcomes().clone();
-                let duties = Duties::from(greedy.handle(Event::SignerChanged { configured: true }, now));
+                let duties = Duties::from(greedy.handle(Event::SignerChanged(SignerStatus::Ready), now));
                 if greedy.certificate() != machine.certificate() {
                     let timer = duties.timer.filter(|_| greedy.deadline() != machine.deadline());
                     *machine = greedy;

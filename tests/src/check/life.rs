@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{
-    Certificate, Event, Failure, Fingerprint, Instant, Key, Now, Pending, Policy, RequestId, Setup, State, Template,
+    Certificate, Event, Failure, Fingerprint, Instant, Key, Now, Pending, Policy, RequestId, Setup, SignerStatus,
+    Template,
 };
 
 use super::obey;
@@ -77,7 +78,7 @@ impl<S: Subject> Life<S> {
                 Setup {
                     policy: setting.policy.clone(),
                     seed: SEED,
-                    signer: true,
+                    signer: SignerStatus::Ready,
                     template: Some(template.clone()),
                     certificate: certificate.clone(),
                     waiting: None,
@@ -119,11 +120,11 @@ impl<S: Subject> Life<S> {
             Move::Written | Move::WriteFailed => self.writing,
             Move::Refused | Move::FoundOurs => machine.certificate().is_some(),
             Move::RestartAhead => !self.ahead,
+            Move::Signer(status) => machine.signer() != status,
             Move::Tick
             | Move::WallClock
             | Move::ServerDated(_)
             | Move::Template(_)
-            | Move::Signer
             | Move::RotateNow
             | Move::Found(_)
             | Move::Restart
@@ -190,9 +191,7 @@ impl<S: Subject> Life<S> {
             Move::Template(wish) => {
                 return Some(Event::TemplateChanged(wish.map(|wish| WISHES[wish as usize].clone())));
             }
-            Move::Signer => {
-                return Some(Event::SignerChanged { configured: machine.state() == State::NotEnabled });
-            }
+            Move::Signer(status) => return Some(Event::SignerChanged(status)),
             Move::RotateNow => return Some(Event::RotateNow),
             Move::ServerDated(ahead) => {
                 let truth = self.now.unix.before(if self.ahead { AHEAD } else { Duration::ZERO });
@@ -251,7 +250,7 @@ impl<S: Subject> Life<S> {
         let setup = Setup {
             policy: setting.policy.clone(),
             seed: SEED,
-            signer: machine.state() != State::NotEnabled,
+            signer: machine.signer(),
             template: machine.template().cloned(),
             certificate: self.disk.clone(),
             waiting: self.later.clone().filter(|later| later.validity.not_before() > self.now.unix),

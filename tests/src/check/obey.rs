@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use perennial::{Event, Instant, Key, Now, Policy, Reason, State};
+use perennial::{Event, Instant, Key, Now, Policy, Reason, SignerStatus, State};
 
 use super::life::{Life, Out, SEED};
 use super::setting::{AHEAD, Flavour, LATE, Setting, WISHES};
@@ -56,7 +56,7 @@ pub(super) fn step<S: Subject>(
         Event::CertReplaced(found) => {
             let ours = machine.certificate_at(life.now.unix).filter(|held| !held.provisional);
             // Without a signer somebody else keeps the store.
-            let keeps = machine.state() != State::NotEnabled;
+            let keeps = machine.signer().is_configured();
             let written_back = life.owed.is_some_and(|(_, serve)| serve);
             let safe = ours.is_none_or(|ours| found.as_ref() == Some(ours) || written_back);
             ensure!(safe || !keeps, "what is served is no longer in the store, and not to be written");
@@ -181,7 +181,7 @@ fn all_is_well<S: Subject>(setting: &Setting, life: &Life<S>) -> Verdict {
         ask.push(Event::TemplateChanged(Some(WISHES[0].clone())));
     }
     let agrees = Event::ServerDated { unix: now.unix };
-    ask.extend([Event::SignerChanged { configured: true }, Event::RotateNow, agrees]);
+    ask.extend([Event::SignerChanged(SignerStatus::Ready), Event::RotateNow, agrees]);
     // What is out may be answered too.
     let issue = |id, template: &perennial::Template, serial, now| Event::CsrIssued {
         id,

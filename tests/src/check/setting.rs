@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use perennial::{Backoff, Budget, Certificate, Failure, Now, Policy, Template, UnixTime, Window};
+use perennial::{Backoff, Budget, Certificate, Failure, Now, Policy, SignerStatus, Template, UnixTime, Window};
 
 use crate::mint;
 
@@ -40,8 +40,8 @@ pub enum Move {
     ServerDated(u64),
     /// This template is wanted from now on, or none.
     Template(Option<Wish>),
-    /// The signer is configured or taken away.
-    Signer,
+    /// The signer is configured or taken away, or what to be known to it by comes or goes.
+    Signer(SignerStatus),
     /// Somebody asks.
     RotateNow,
     /// A server refuses the certificate held.
@@ -146,6 +146,8 @@ const CHANGES_OF_MIND: [Move; 4] = [
     Move::Template(Some(Wish::Other)),
     Move::Template(None),
 ];
+const SIGNERS: [Move; 3] =
+    [Move::Signer(SignerStatus::Ready), Move::Signer(SignerStatus::NotReady), Move::Signer(SignerStatus::Absent)];
 const EVERY_ISSUE: [Move; 8] = [
     Move::Issue(Flavour::Good),
     Move::Issue(Flavour::Short),
@@ -178,7 +180,7 @@ pub fn settings() -> Vec<Setting> {
     let few = [Move::Issue(Flavour::Good), Move::Fail(Failure::Unreachable, None), Move::Fail(Failure::Denied, None)];
     vec![
         setting("replies", small(), 8, usize::MAX, &[&EVERY_ISSUE, &EVERY_FAILURE, &DISK]),
-        setting("wishes", small(), 6, usize::MAX, &[&few, &CHANGES_OF_MIND, &[Move::Signer, Move::RotateNow]]),
+        setting("wishes", small(), 6, usize::MAX, &[&few, &CHANGES_OF_MIND, &SIGNERS, &[Move::RotateNow]]),
         setting("the store", small(), 6, usize::MAX, &[&few[..2], &DISK, &EVERY_FIND]),
         setting("clocks", small(), 8, usize::MAX, &[&few, &[Move::WallClock, Move::Sleep(6)]]),
         setting(
@@ -201,14 +203,13 @@ fn everything() -> Vec<Move> {
     let rest = [
         Move::Sleep(6),
         Move::WallClock,
-        Move::Signer,
         Move::RotateNow,
         Move::Refused,
         Move::Restart,
         Move::RestartAhead,
         Move::RestartBlank,
     ];
-    [&EVERY_ISSUE[..], &EVERY_FAILURE, &CHANGES_OF_MIND, &DISK, &EVERY_FIND, &rest].concat()
+    [&EVERY_ISSUE[..], &EVERY_FAILURE, &CHANGES_OF_MIND, &SIGNERS, &DISK, &EVERY_FIND, &rest].concat()
 }
 
 fn setting(name: &'static str, policy: Policy, life: u64, most: usize, moves: &[&[Move]]) -> Setting {

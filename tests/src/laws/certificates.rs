@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Action, Certificate, Event, Failure, Instant, Now, Policy, Reason, RotationMachine, Setup, State};
-use perennial::{UnixTime, rotation_point};
+use perennial::{SignerStatus, UnixTime, rotation_point};
 
 use super::bounds::{later, longest_silence};
 use super::clocks::ticks;
@@ -51,7 +51,7 @@ pub(crate) fn nothing_valid_is_given_up(
 /// is what somebody else keeps, where there is no signer.
 pub fn only_the_wanted_party_is_served(trace: &Trace) -> Verdict {
     for run in &trace.runs {
-        let keeps = run.first.state() != State::NotEnabled;
+        let keeps = run.first.signer().is_configured();
         ensure!(!keeps || is_wanted(&run.first), "begins with another party's: {}", run.first);
         for (before, record) in run.steps() {
             takes_only_what_is_wanted(before, &record.after)?;
@@ -248,7 +248,7 @@ pub fn a_healthy_signer_is_enough(trace: &Trace) -> Verdict {
     if machine.template().is_none() {
         world.handle(Event::TemplateChanged(Some(Arc::new(perennial::Template::node("worker-1")))));
     }
-    world.handle(Event::SignerChanged { configured: true });
+    world.handle(Event::SignerChanged(SignerStatus::Ready));
     world.handle(Event::RotateNow);
 
     let soon = longest_silence(policy) * 2 + delay;

@@ -78,8 +78,11 @@ pub fn stale_replies_change_nothing(trace: &Trace) -> Verdict {
 /// Nothing is asked for, and nothing stays out, while there is no template or nobody to ask.
 pub fn nothing_is_asked_without_a_template_and_a_signer(trace: &Trace) -> Verdict {
     for (_, record) in trace.steps() {
-        let asks = record.submitted().is_some() || live(&record.after).is_some();
-        ensure!(!asks || can_ask(&record.after), "a request at {}: {}", record.now, record.after);
+        let submits = record.submitted().is_some();
+        ensure!(!submits || can_ask(&record.after), "a request at {}: {}", record.now, record.after);
+        // What is out has its identity, and needs none that may be gone.
+        let may_be_out = record.after.template().is_some() && record.after.signer().is_configured();
+        ensure!(may_be_out || live(&record.after).is_none(), "a request is out at {}: {}", record.now, record.after);
         let template = record.submitted().map(|(_, template, _)| template);
         ensure!(
             template.is_none() || template.as_ref() == record.after.template(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use perennial::{Certificate, Event, Failure, Key, Now, Pending, Policy, Reason, RotationMachine, Setup, State};
+use perennial::{Certificate, Event, Failure, Key, Now, Pending, Policy, Reason, RotationMachine, Setup};
 
 use super::bounds::longest_silence;
 use super::clocks::{ticks, without_server_clock};
@@ -41,7 +41,7 @@ pub(crate) fn goes_on(policy: &Arc<Policy>, seed: u64, machine: &RotationMachine
         !held.provisional && machine.template().is_some_and(|template| template.common_name() != held.common_name)
     };
     let [held, waits] = [machine.certificate(), machine.waiting()].map(|held| held.is_some_and(is_foreign));
-    if machine.state() != State::NotEnabled && (held || waits) {
+    if machine.signer().is_configured() && (held || waits) {
         ensure!(
             !held || restarted.certificate().is_none(),
             "a restart at {now} begins with another party's certificate"
@@ -84,7 +84,7 @@ fn restart(
     let setup = Setup {
         policy: policy.clone(),
         seed,
-        signer: machine.state() != State::NotEnabled,
+        signer: machine.signer(),
         template: machine.template().cloned(),
         certificate: machine.certificate().cloned(),
         waiting: machine.waiting().cloned(),

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use perennial::{Certificate, Failure, Key, Now, Reason, Template};
+use perennial::{Certificate, Failure, Key, Now, Reason, SignerStatus, Template};
 
 /// Milliseconds on either clock. Wide enough that nothing saturates.
 pub(super) type Millis = i128;
@@ -18,7 +18,7 @@ pub(super) const ALWAYS: Between = (0, 0);
 #[derive(Clone, Debug)]
 pub(super) enum Fact {
     Wanted(Option<Arc<Template>>),
-    Signer(bool),
+    Signer(SignerStatus),
     Held(Arc<Certificate>),
     /// This is to be held when it is valid; or nothing is any more.
     Waits(Option<Arc<Certificate>>),
@@ -74,8 +74,9 @@ impl History {
         self.last(|_, fact| if let Fact::Wanted(template) = fact { Some(template.as_ref()) } else { None })?
     }
 
-    pub(super) fn signer(&self) -> bool {
-        self.last(|_, fact| if let Fact::Signer(there) = fact { Some(*there) } else { None }).unwrap_or(false)
+    pub(super) fn signer(&self) -> SignerStatus {
+        let answer = |_, fact: &Fact| if let Fact::Signer(status) = fact { Some(*status) } else { None };
+        self.last(answer).unwrap_or(SignerStatus::Absent)
     }
 
     pub(super) fn held(&self) -> Option<&Arc<Certificate>> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Certificate, Event, Failure, Now, Pending, rotation_point};
+use perennial::{Certificate, Event, Failure, Now, Pending, SignerStatus, rotation_point};
 
 use super::history::{ALWAYS, Fact, Millis};
 use super::{Model, instant, is_expired, millis, unix, wait};
@@ -35,10 +35,13 @@ impl Model {
                 history.push(now, Fact::Wanted(template.clone()));
                 self.forgive_what_was_not_asked(now);
             }
-            Event::SignerChanged { configured } if history.signer() == *configured => return false,
-            Event::SignerChanged { configured } => {
-                history.push(now, Fact::Signer(*configured));
-                history.push(now, Fact::Forgiven);
+            Event::SignerChanged(status) if history.signer() == *status => return false,
+            Event::SignerChanged(status) => {
+                let is_another = (history.signer() == SignerStatus::Absent) != (*status == SignerStatus::Absent);
+                history.push(now, Fact::Signer(*status));
+                if is_another {
+                    history.push(now, Fact::Forgiven);
+                }
             }
             Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. }
                 if history.out().is_none_or(|(out, _)| out != id.get()) =>
@@ -257,7 +260,7 @@ impl Model {
             _ => {}
         }
         let ours = self.valid(now).is_some_and(|held| !held.provisional);
-        if self.history.signer() && !writes_held && ours {
+        if self.history.signer() != SignerStatus::Absent && !writes_held && ours {
             let id = self.next_id();
             self.must_write(id, true, now);
             news = true;

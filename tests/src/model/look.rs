@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use perennial::{Failure, Key, Now, Reason, Template, rotation_point};
+use perennial::{Failure, Key, Now, Reason, SignerStatus, Template, rotation_point};
 
 use super::history::{Between, Fact, Millis};
 use super::{Duties, Model, instant, is_expired, millis, unix};
@@ -43,7 +43,8 @@ impl Model {
             self.history.push(now, Fact::WriteSent);
             self.history.push(now, Fact::WriteAgain((again, again)));
         }
-        let wanted = self.history.wanted().filter(|_| self.history.signer()).cloned();
+        let signer = self.history.signer();
+        let wanted = self.history.wanted().filter(|_| signer != SignerStatus::Absent).cloned();
         // A rotation that has begun goes on, even if the wall clock is set back.
         let begun = self.history.was_rotating() && self.history.out().is_some();
         let goes_on = begun.then_some(Reason::RotationPoint);
@@ -54,13 +55,16 @@ impl Model {
                 let allowed = self.allowed(tokens(reason));
                 let (earliest, latest) = self.history.retry();
                 let submits = record.submitted().is_some();
-                if allowed <= instant(now) && self.has_come((earliest, latest), submits, now, Fact::Retry) {
+                if signer == SignerStatus::Ready
+                    && allowed <= instant(now)
+                    && self.has_come((earliest, latest), submits, now, Fact::Retry)
+                {
                     self.submit(wanted, now, due);
                 }
             }
             (Some((out, _)), Some(_), Some(wanted)) => {
                 let superseded = self.history.last_asked() != Some(&wanted);
-                if superseded && self.allowed(WISH) <= instant(now) {
+                if superseded && signer == SignerStatus::Ready && self.allowed(WISH) <= instant(now) {
                     due.cancel = Some(out);
                     self.submit(wanted, now, due);
                 }
@@ -118,10 +122,12 @@ impl Model {
     /// When to look again: at the first moment at which something may have to be done.
     pub(super) fn next_look(&mut self, record: &Record) -> Verdict {
         let (now, looks) = (record.now, record.after.deadline().map(|at| Millis::from(at.as_millis())));
-        let asks = self.history.signer() && self.history.wanted().is_some();
+        let signer = self.history.signer();
+        let asks = signer != SignerStatus::Absent && self.history.wanted().is_some();
         let known = if asks || self.history.waits().is_some() { Some(self.known_moments(now)) } else { None };
         let write = self.history.unwritten().map(|(.., again)| again);
-        let due = self.history.last_look().filter(|_| asks && self.history.out().is_none());
+        let due =
+            self.history.last_look().filter(|_| asks && signer == SignerStatus::Ready && self.history.out().is_none());
         let (earliest, latest) = self.history.retry();
         let allowed = due.map(|reason| self.allowed(tokens(reason)));
         let retry = due.map(|reason| self.wait_for(reason));
@@ -158,7 +164,7 @@ impl Model {
         let expires = ends(unix(now.unix)).or_else(|| ends(earlier));
         let times_out = self.history.out().map(|(_, since)| since + self.timeout());
         let superseded = times_out.is_some() && self.history.last_asked() != self.history.wanted();
-        let supersedes = superseded.then(|| self.allowed(WISH));
+        let supersedes = (superseded && self.history.signer() == SignerStatus::Ready).then(|| self.allowed(WISH));
         // The clocks are looked at on a grid of their own.
         let grid = millis(self.policy.max_sleep).max(1);
         let checks = instant(now) + grid - (instant(now) - Millis::from(self.seed)).rem_euclid(grid);

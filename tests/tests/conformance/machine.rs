@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{
-    Action, Certificate, Event, Instant, Now, Policy, Reason, RotationMachine, Setup, State, Template, UnixTime, Window,
+    Action, Certificate, Event, Instant, Now, Policy, Reason, RotationMachine, Setup, SignerStatus, State, Template,
+    UnixTime, Window,
 };
 use perennial_tests::mint;
 
@@ -118,8 +119,12 @@ pub(crate) const ROWS: &[Row] = &[
 
 fn no_rotation() {
     let certificate = Arc::new(mint::certificate(&node(), 1, mint::EPOCH.before(23 * HOUR), DAY));
-    let setup =
-        Setup { signer: false, template: Some(Arc::default()), certificate: Some(certificate), ..Setup::default() };
+    let setup = Setup {
+        signer: SignerStatus::Absent,
+        template: Some(Arc::default()),
+        certificate: Some(certificate),
+        ..Setup::default()
+    };
     let mut machine = RotationMachine::new(setup, now());
     assert!(!submits(&mut machine));
     assert_eq!(machine.state(), State::NotEnabled);

@@ -100,7 +100,7 @@ fn a_valid_certificate_survives_everything_that_can_go_wrong() {
     assert!(holder.serves(&certificate));
     holder.handle(Event::CertRefused { fingerprint: certificate.fingerprint });
     assert!(holder.serves(&certificate));
-    holder.handle(Event::SignerChanged { configured: false });
+    holder.handle(Event::SignerChanged(SignerStatus::Absent));
     assert!(holder.serves(&certificate));
     holder.handle(Event::TemplateChanged(None));
     assert!(holder.serves(&certificate));
@@ -158,7 +158,7 @@ fn a_worse_certificate_in_the_store_is_overwritten() {
 
 #[test]
 fn without_a_signer_the_store_is_somebody_elses_to_write() {
-    let mut holder = Holder::new(Setup { signer: false, ..setup(Some(fresh(DAY))) });
+    let mut holder = Holder::new(Setup { signer: SignerStatus::Absent, ..setup(Some(fresh(DAY))) });
     holder.tick();
     for found in [None, Some(Arc::new(mint::trimmed(with_serial(2, 30 * DAY))))] {
         assert_eq!(holder.handle(Event::CertReplaced(found)), []);

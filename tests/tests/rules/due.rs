@@ -213,16 +213,46 @@ fn without_a_template_nothing_is_asked_and_no_tick_is_wanted() {
 
 #[test]
 fn without_a_signer_rotation_is_visibly_not_enabled() {
-    let mut holder = Holder::new(Setup { signer: false, ..setup(None) });
+    let mut holder = Holder::new(Setup { signer: SignerStatus::Absent, ..setup(None) });
     assert!(submitted(&holder.tick()).is_none());
     assert_eq!((holder.machine.deadline(), holder.machine.state()), (None, State::NotEnabled));
     assert!(holder.machine.to_string().contains("not enabled"));
-    assert!(submitted(&holder.handle(Event::SignerChanged { configured: true })).is_some());
+    assert!(submitted(&holder.handle(Event::SignerChanged(SignerStatus::Ready))).is_some());
+}
+
+#[test]
+fn missing_identity_holds_requests_back_without_failure() {
+    let mut holder = Holder::new(Setup { signer: SignerStatus::NotReady, ..setup(None) });
+    let reason = Reason::NoCertificate;
+    assert!(submitted(&holder.tick()).is_none());
+    assert!(holder.watch(DAY).is_empty());
+    assert_eq!((holder.machine.state(), holder.machine.last_failure()), (State::NoIdentity { reason }, None));
+    assert!(submitted(&holder.handle(Event::SignerChanged(SignerStatus::Ready))).is_some(), "at once");
+}
+
+#[test]
+fn missing_identity_leaves_request_in_flight_and_backoff() {
+    let (mut holder, asked) = Holder::asking();
+    assert_eq!(cancelled(&holder.handle(Event::SignerChanged(SignerStatus::NotReady))), None);
+    assert!(matches!(holder.machine.state(), State::Requesting { id, .. } if id == asked.id));
+    holder.fail(asked.id, Failure::Denied);
+    assert_eq!(holder.machine.state(), State::NoIdentity { reason: Reason::NoCertificate });
+    let back = holder.handle(Event::SignerChanged(SignerStatus::Ready));
+    assert!(submitted(&back).is_none() && holder.machine.last_failure() == Some(Failure::Denied), "denied is denied");
+}
+
+#[test]
+fn good_certificate_needs_no_identity_until_it_is_due() {
+    let mut holder = Holder::new(Setup { signer: SignerStatus::NotReady, ..setup(Some(fresh(DAY))) });
+    holder.tick();
+    assert!(matches!(holder.machine.state(), State::Resting { .. }));
+    holder.watch(DAY);
+    assert_eq!(holder.machine.state(), State::NoIdentity { reason: Reason::RotationPoint });
 }
 
 #[test]
 fn a_request_is_cancelled_when_its_template_or_its_signer_goes() {
-    for gone in [Event::TemplateChanged(None), Event::SignerChanged { configured: false }] {
+    for gone in [Event::TemplateChanged(None), Event::SignerChanged(SignerStatus::Absent)] {
         let (mut holder, asked) = Holder::asking();
         let actions = holder.handle(gone);
         assert_eq!(cancelled(&actions), Some(asked.id));
@@ -250,7 +280,7 @@ fn another_partys_certificate_at_a_start_is_not_held() {
         assert_eq!(holder.machine.due(holder.now), Some(Reason::NoCertificate));
         assert_eq!(written(&holder.tick()), None, "nor is it written");
     }
-    let theirs = Holder::new(Setup { signer: false, ..setup(Some(another.clone())) });
+    let theirs = Holder::new(Setup { signer: SignerStatus::Absent, ..setup(Some(another.clone())) });
     assert!(theirs.serves(&another), "without a signer somebody else decides");
     let lent = mint::provisional(another);
     assert!(Holder::with(Some(lent.clone())).serves(&lent), "what was lent is for asking");

@@ -192,7 +192,7 @@ fn a_success_is_a_clean_slate() {
 #[test]
 fn somebody_who_asks_and_a_signer_that_comes_end_the_wait() {
     let asked = [Event::RotateNow];
-    let came = [Event::SignerChanged { configured: false }, Event::SignerChanged { configured: true }];
+    let came = [Event::SignerChanged(SignerStatus::Absent), Event::SignerChanged(SignerStatus::Ready)];
     for events in [&asked[..], &came[..]] {
         let (mut holder, asked) = Holder::asking();
         holder.fail(asked.id, Failure::Denied);

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Action, Certificate, Event, Failure, Instant, Key, Now, Policy, RequestId, RotationMachine};
-use perennial::{Setup, Template};
+use perennial::{Setup, SignerStatus, Template};
 use perennial_tests::mint;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -213,7 +213,7 @@ fn a_restart_goes_on_waiting() {
 
 #[test]
 fn without_a_signer_what_waits_is_served_in_time() {
-    let mut holder = Holder::new(Setup { signer: false, ..setup(Some(fresh(DAY))) });
+    let mut holder = Holder::new(Setup { signer: SignerStatus::Absent, ..setup(Some(fresh(DAY))) });
     holder.tick();
     assert_eq!(written(&holder.handle(Event::CertReplaced(Some(Arc::new(early(2, HOUR)))))), None);
     holder.watch(HOUR);

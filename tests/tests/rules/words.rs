@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use perennial::{Escaped, Failure, Fingerprint, Instant, Reason, RequestId, State, UnixTime, Validity};
+use perennial::{Escaped, Failure, Fingerprint, Instant, Reason, RequestId, SignerStatus, State, UnixTime, Validity};
 use perennial_tests::mint;
 
 #[test]
@@ -36,6 +36,7 @@ fn names_for_programs_are_those_released() {
     assert_eq!((Failure::from_name("Denied"), Reason::from_name("")), (None, None));
 
     let (reason, last, until) = (Reason::Expired, Failure::Denied, Instant::from_millis(0));
+    assert_eq!(SignerStatus::ALL.map(SignerStatus::name), ["absent", "not_ready", "ready"]);
     let id = RequestId::new(std::num::NonZeroU64::MIN);
     let states = [
         (State::NotEnabled, "not_enabled"),
@@ -44,6 +45,7 @@ fn names_for_programs_are_those_released() {
         (State::Requesting { id, reason, until }, "requesting"),
         (State::BackingOff { reason, until, failures: 1, last }, "backing_off"),
         (State::Waiting { reason, until }, "waiting"),
+        (State::NoIdentity { reason }, "no_identity"),
     ];
     assert_eq!(states.map(|(state, _)| state.name()), states.map(|(_, name)| name));
     assert_eq!(states.map(|(_, name)| name), State::NAMES);

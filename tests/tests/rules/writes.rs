@@ -21,7 +21,7 @@ fn what_is_issued_is_served_at_once() {
 
 #[test]
 fn what_is_only_in_memory_at_the_start_is_written_first_with_a_signer_or_without() {
-    for signer in [true, false] {
+    for signer in SignerStatus::ALL {
         let mut holder = Holder::new(Setup { unwritten: true, signer, ..setup(Some(fresh(DAY))) });
         assert!(holder.machine.is_unwritten());
         let (id, certificate) = written(&holder.tick()).expect("at the first look");
