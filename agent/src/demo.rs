@@ -13,7 +13,6 @@ use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::rotation::{IdentitySource, Signer};
 use perennial_pki::Roots;
 use perennial_rotation::{Identity, Token};
-use perennial_std::link::Message;
 use perennial_std::{Directory, clock};
 use serde_json::json;
 
@@ -101,7 +100,7 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
     );
     let mut running = plan.start(options.runtime)?;
     let handle = running.handle().clone();
-    let interrupted = signals::on_stop(move || handle.link().send(Message::Stop))?;
+    let interrupted = signals::on_stop(move || drop(handle.shutdown()))?;
     let mut show = Show {
         report,
         running: &running,

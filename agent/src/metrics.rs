@@ -152,20 +152,22 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
     use std::time::Duration;
 
-    use perennial::{RotationMachine, Setup, Template};
-    use perennial_kubernetes::rotation::Snapshot;
-    use perennial_pki::interim;
-    use perennial_rotation::{Answer as Said, Health};
-    use perennial_std::link::Link;
+    use perennial::{RequestId, Template};
+    use perennial_kubernetes::rotation::Input;
+    use perennial_pki::{Credential, interim};
+    use perennial_rotation::{Answer as Said, Health, Memory, Progress, Store as _};
+    use perennial_std::{Rotator, Task};
 
     use super::*;
 
     /// A rotation of which nothing is there but what can be seen.
     struct Rotation {
         metrics: Arc<Metrics>,
-        link: Arc<Link>,
+        handle: Handle,
+        task: Task,
     }
 
     fn later(span: Duration) -> Now {
@@ -175,30 +177,16 @@ mod tests {
 
     impl Rotation {
         fn new() -> Self {
-            let now = Now::default();
-            let template = Some(Arc::new(Template::node("worker")));
-            let machine = RotationMachine::new(Setup { template, ..Setup::default() }, now);
-            let snapshot = Snapshot {
-                credential: None,
-                waiting: None,
-                state: machine.state(),
-                due: machine.due(now),
-                unwritten: false,
-                progress: None,
-                health: None,
-                clock_offset: None,
-                last_error: None,
-                issued: 0,
-                wished_lifetime: None,
-                short_lived: None,
-                bootstrapping: false,
-                at: now,
-            };
-            let link = Arc::new(Link::new("node".into(), snapshot));
+            Self::holding(None)
+        }
+
+        fn holding(credential: Option<Credential>) -> Self {
+            let store = Memory::default();
+            credential.map(|credential| store.write(&Arc::new(credential), true, Now::default().unix).unwrap());
+            let (handle, task) = Rotator::new().store(store).prepare().unwrap();
             let metrics = Metrics::new(About::default(), Arc::default());
-            metrics
-                .watch([("node".to_owned(), Source::Rotation(Handle::new(link.clone()), Lacking::default()))].into());
-            Self { metrics, link }
+            metrics.watch([("node".to_owned(), Source::Rotation(handle.clone(), Lacking::default()))].into());
+            Self { metrics, handle, task }
         }
 
         /// The status and the body, so long after now.
@@ -211,13 +199,10 @@ mod tests {
     #[test]
     fn an_expired_certificate_has_a_time_to_live_below_zero_and_an_end() {
         let metrics = Metrics::new(About::default(), Arc::default());
-        let rotation = Rotation::new();
         let credential = interim(&Template::node("worker"), Now::default().unix).unwrap();
         let end = credential.chain().certificate().validity.not_after();
-        rotation
-            .link
-            .publish(Snapshot { credential: Some(Arc::new(credential)), ..Snapshot::clone(&rotation.link.snapshot()) });
-        let source = Source::Rotation(Handle::new(rotation.link.clone()), Lacking::default());
+        let rotation = Rotation::holding(Some(credential));
+        let source = Source::Rotation(rotation.handle.clone(), Lacking::default());
         metrics.watch([("kubelet-client".to_owned(), source)].into());
         let span = end.since(Now::default().unix) + Duration::from_secs(10);
         let page = metrics.answer("/metrics", later(span), Instant::now()).unwrap().body;
@@ -230,7 +215,7 @@ mod tests {
 
     #[test]
     fn the_last_answer_is_told_with_its_time_and_as_client_go_judges_it() {
-        let rotation = Rotation::new();
+        let mut rotation = Rotation::new();
         let at = later(Duration::from_secs(7));
         for (answer, labels, class, code, healthy) in [
             (Said::Served, r#"class="served",code="""#, "served", None, 1),
@@ -240,7 +225,9 @@ mod tests {
             (Said::Unreachable, r#"class="unreachable",code="""#, "unreachable", None, 0),
         ] {
             let health = Some(Health { answer, at, date: None });
-            rotation.link.publish(Snapshot { health, ..Snapshot::clone(&rotation.link.snapshot()) });
+            let id = RequestId::new(NonZeroU64::MIN);
+            rotation.task.send(Input::Progressed { id, progress: Progress::Submitting, health });
+            drop(rotation.task.step(at));
             let page = rotation.get("/metrics", Duration::from_secs(10)).1;
             for line in [
                 format!("perennial_server_answer{{certificate=\"node\",{labels}}} 1\n"),

@@ -58,7 +58,7 @@ impl Pulse {
     pub(crate) fn why_not_alive(&self, now: Instant) -> String {
         let mut lines = String::new();
         for (name, watched) in &mut *self.loops() {
-            let ended = watched.handle.as_ref().is_some_and(|handle| handle.link().has_ended());
+            let ended = watched.handle.as_ref().is_some_and(|handle| handle.has_ended());
             let late = watched.next_step.map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
             if !ended && late <= OVERDUE {
                 watched.wrong_since = None;
@@ -82,15 +82,15 @@ impl Pulse {
 #[cfg(test)]
 mod tests {
     use perennial::{Event, Now, RotationMachine, Setup, Template};
-    use perennial_kubernetes::rotation::{Snapshot, Step};
-    use perennial_std::link::Link;
+    use perennial_kubernetes::rotation::Step;
+    use perennial_std::{Rotator, Task};
 
     use super::*;
 
     /// A rotation of which nothing is there but what can be seen.
     struct Rotation {
         pulse: Arc<Pulse>,
-        link: Arc<Link>,
+        task: Option<Task>,
         machine: RotationMachine,
         observer: Observer,
         start: Instant,
@@ -106,27 +106,11 @@ mod tests {
             let now = Now::default();
             let template = Some(Arc::new(Template::node("worker")));
             let machine = RotationMachine::new(Setup { template, ..Setup::default() }, now);
-            let snapshot = Snapshot {
-                credential: None,
-                waiting: None,
-                state: machine.state(),
-                due: machine.due(now),
-                unwritten: false,
-                progress: None,
-                health: None,
-                clock_offset: None,
-                last_error: None,
-                issued: 0,
-                wished_lifetime: None,
-                short_lived: None,
-                bootstrapping: false,
-                at: now,
-            };
-            let link = Arc::new(Link::new("node".into(), snapshot));
+            let (handle, task) = Rotator::new().prepare().unwrap();
             let pulse = Arc::new(Pulse::default());
             let observer = pulse.observer("node");
-            pulse.watch([("node".to_owned(), Handle::new(link.clone()))].into());
-            Self { pulse, link, machine, observer, start: Instant::now() }
+            pulse.watch([("node".to_owned(), handle)].into());
+            Self { pulse, task: Some(task), machine, observer, start: Instant::now() }
         }
 
         fn tick(&mut self, now: Now) {
@@ -142,9 +126,9 @@ mod tests {
 
     #[test]
     fn ended_rotation_is_reported_once_no_other_follows() {
-        let rotation = Rotation::new();
+        let mut rotation = Rotation::new();
         assert_eq!(rotation.probe(0), "");
-        rotation.link.end();
+        rotation.task = None;
         assert_eq!([rotation.probe(1), rotation.probe(61)], ["", ""]);
         assert_eq!(rotation.probe(62), "node: its rotation has ended\n");
     }

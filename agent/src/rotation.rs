@@ -7,7 +7,7 @@ use perennial::{Certificate, Policy, Template};
 use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
 use perennial_kubernetes::rotation::{Observer, Signer};
 use perennial_pki::Credential;
-use perennial_std::{Directory, Handle, Left};
+use perennial_std::{Directory, Handle, Left, Rotator};
 
 use crate::cli::Runtime;
 use crate::failure::Failure;
@@ -50,11 +50,10 @@ pub(crate) struct Running {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The same builder twice: neither runtime knows the other's.
-macro_rules! build {
-    ($rotator:ty, $plan:expr) => {{
-        let Plan { name, policy, common_name, template, signer, store, left, observers } = $plan;
-        let mut rotator = <$rotator>::new().name(name).policy(policy);
+impl Plan {
+    pub(crate) fn start(self, runtime: Runtime) -> Result<Running, Failure> {
+        let Self { name, policy, common_name, template, signer, store, left, observers } = self;
+        let mut rotator = Rotator::new().name(name).policy(policy).store(store);
         if let Some(common_name) = common_name {
             rotator = rotator.common_name(common_name);
         }
@@ -70,29 +69,21 @@ macro_rules! build {
         if let Some(left) = left {
             rotator = rotator.resume(left);
         }
-        let rotator = rotator.store(store).map_err(Failure::usage)?;
-        (rotator.credential().cloned(), rotator)
-    }};
-}
-
-impl Plan {
-    pub(crate) fn start(self, runtime: Runtime) -> Result<Running, Failure> {
-        match runtime {
-            Runtime::Std => {
-                let (began_with, rotator) = build!(perennial_std::Rotator, self);
-                let handle = rotator.start().map_err(|error| Failure::no_thread("a rotation", &error))?;
-                Ok(Running { handle, began_with, thread: None })
-            }
-            Runtime::Smol => {
-                reactor::start()?;
-                let (began_with, rotator) = build!(perennial_smol::Rotator, self);
-                let (handle, rotation) = rotator.start();
-                // A program with an executor would spawn it there.
-                let thread = thread::Builder::new().name("smol".into()).spawn(|| smol::block_on(rotation));
-                let thread = Some(thread.map_err(|error| Failure::no_thread("a rotation", &error))?);
-                Ok(Running { handle: handle.blocking().clone(), began_with, thread })
-            }
+        if runtime == Runtime::Smol {
+            reactor::start()?;
         }
+        let (handle, task) = rotator.prepare().map_err(Failure::usage)?;
+        let began_with = handle.snapshot().credential.clone();
+        let thread = match runtime {
+            Runtime::Std => perennial_std::spawn(task).map(|()| None),
+            // A program with an executor would spawn it there.
+            Runtime::Smol => {
+                let run = || smol::block_on(perennial_smol::run(task));
+                thread::Builder::new().name("smol".into()).spawn(run).map(Some)
+            }
+        };
+        let thread = thread.map_err(|error| Failure::no_thread("a rotation", &error))?;
+        Ok(Running { handle, began_with, thread })
     }
 }
 
@@ -107,7 +98,7 @@ impl Running {
 
     /// Ends it, and waits until it has ended.
     pub(crate) fn stop(&mut self) {
-        self.handle.shutdown();
+        self.handle.shutdown().wait();
         if let Some(thread) = self.thread.take() {
             // A panic has been told on stderr already.
             let _ = thread.join();

@@ -13,14 +13,14 @@
 //! # fn example(roots: Roots, token: Token) -> Result<(), Box<dyn std::error::Error>> {
 //! let cluster = Arc::new(Cluster::from_url("https://10.0.0.1:6443")?.with_roots(roots));
 //! let bootstrap = Arc::new(move || Ok(Identity::Token(token.clone())));
-//! let (handle, rotation) = Rotator::new()
+//! let rotator = Rotator::new()
 //!     .template(Template::node("worker-1"))
 //!     .signer(Signer::kubelet_client(cluster, Some(bootstrap)))
-//!     .store(Directory::open("/var/lib/kubelet/pki", "kubelet-client")?)?
-//!     .start();
+//!     .store(Directory::open("/var/lib/kubelet/pki", "kubelet-client")?);
+//! let (handle, rotation) = perennial_smol::start(rotator)?;
 //! smol::block_on(async {
 //!     let task = smol::spawn(rotation);
-//!     let first = handle.wait_for(|now| now.due.is_none()).await;
+//!     let first = handle.ready().await;
 //!     let credential = handle.credential(); // for each new connection
 //!     handle.shutdown().await;
 //!     task.await;
@@ -35,12 +35,13 @@
 #![forbid(unsafe_code)]
 
 mod drive;
-mod handle;
-mod rotator;
+mod run;
 
 pub use drive::drive;
-pub use handle::{Handle, Rotations};
 #[cfg(feature = "rustls")]
 pub use perennial_std::tls;
-pub use perennial_std::{Directory, DirectoryError, FileCredential, FileError, Rotated};
-pub use rotator::Rotator;
+pub use perennial_std::{
+    Directory, DirectoryError, FileCredential, FileError, Handle, NotReady, Rotated, Rotations, Rotator, StartError,
+    Wait,
+};
+pub use run::{run, start};

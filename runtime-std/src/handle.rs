@@ -1,7 +1,7 @@
 //! The user's end of a rotation.
 
+use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use perennial::{State, Template};
 use perennial_kubernetes::rotation::{Input, Record, Snapshot};
@@ -10,6 +10,7 @@ use perennial_rotation::ServerDate;
 
 use crate::clock;
 use crate::link::{Link, Message};
+use crate::wait::Wait;
 
 /// The user's end of a rotation. Cheap to clone. Dropping it changes nothing; [`shutdown`](Self::shutdown) ends the rotation.
 #[derive(Clone, Debug)]
@@ -18,14 +19,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// A handle to the loop at the other end of this link.
-    pub fn new(link: Arc<Link>) -> Self {
+    pub(crate) fn new(link: Arc<Link>) -> Self {
         Self { link }
-    }
-
-    /// The link itself, for other ways of waiting.
-    pub fn link(&self) -> &Arc<Link> {
-        &self.link
     }
 
     /// The credential to use now: a chain and the key it was issued for. `None` before the first one,
@@ -46,16 +41,50 @@ impl Handle {
         self.link.snapshot()
     }
 
-    /// Blocks until a snapshot satisfies `wanted`, and returns it. Only the latest is looked at: ask for
-    /// what lasts. `None` if `timeout` passes, or the
-    /// rotation ends, before that.
-    pub fn wait_for(&self, timeout: Option<Duration>, wanted: impl Fn(&Snapshot) -> bool) -> Option<Arc<Snapshot>> {
-        self.link.wait_within(timeout, |link| Some(link.snapshot()).filter(|snapshot| wanted(snapshot)))
+    /// Waits for a credential that is valid, and returns it at once if there is one.
+    ///
+    /// # Errors
+    /// Of the result: [`NotReady`], why there is none. The rotation goes on trying unless it has ended.
+    pub fn ready(&self) -> Wait<'static, Result<Arc<Credential>, NotReady>> {
+        let handle = self.clone();
+        let look = move |link: &Link| {
+            // In this order: the last snapshot is looked at.
+            let ended = link.has_ended();
+            let not_enabled = || link.snapshot().state == State::NotEnabled;
+            match handle.credential() {
+                Some(credential) => Some(Ok(credential)),
+                None if ended => Some(Err(NotReady::Ended)),
+                None => not_enabled().then_some(Err(NotReady::NotConfigured)),
+            }
+        };
+        self.wait_on(look, |link| {
+            let now = link.snapshot();
+            Err(NotReady::TimedOut { state: now.state, last_error: now.last_error.clone() })
+        })
     }
 
-    /// Tells of every rotation from now on, old and new: to close what was opened with the old one, for example.
+    /// Waits for another snapshot than the current one; `None` if the rotation ends before that.
+    pub fn changed(&self) -> Wait<'static, Option<Arc<Snapshot>>> {
+        let seen = self.snapshot();
+        let look = move |link: &Link| Some(link.snapshot()).filter(|now| !Arc::ptr_eq(now, &seen));
+        self.wait_on(until_ended(look), |_| None)
+    }
+
+    /// Waits for a snapshot that satisfies `wanted`; `None` if the rotation ends, or the wait takes too long, before that.
+    /// Only the latest snapshot is looked at: wait for what lasts.
+    pub fn wait_for<'a>(&self, wanted: impl Fn(&Snapshot) -> bool + Send + 'a) -> Wait<'a, Option<Arc<Snapshot>>> {
+        let look = move |link: &Link| Some(link.snapshot()).filter(|snapshot| wanted(snapshot));
+        self.wait_on(until_ended(look), |_| None)
+    }
+
+    /// Reports every rotation from now on, old and new: to close what was opened with the old one, for example.
     pub fn rotations(&self) -> Rotations {
         Rotations { seen: self.link.snapshot().credential.clone(), link: self.link.clone() }
+    }
+
+    /// True once the rotation has ended: nothing changes any more.
+    pub fn has_ended(&self) -> bool {
+        self.link.has_ended()
     }
 
     /// From now on another identity is wanted; `None`: none for now.
@@ -92,13 +121,56 @@ impl Handle {
         Left { snapshot: self.link.snapshot(), record: self.link.record() }
     }
 
-    /// Ends the rotation, and waits until it has: no file is written after that. A request that is out
-    /// is dropped; the API server keeps the object. Credentials handed out stay as they are.
-    pub fn shutdown(&self) {
+    /// Ends the rotation, which the call alone does. The wait is for the end: no file is written after that. A request that
+    /// is out is dropped; the signer keeps its object. Credentials handed out stay as they are.
+    pub fn shutdown(&self) -> Wait<'static, ()> {
         self.link.send(Message::Stop);
-        self.link.wait_within(None, |_| None::<()>);
+        self.wait_on(|link| link.has_ended().then_some(()), |_| ())
+    }
+
+    fn wait_on<'a, T>(&self, look: impl FnMut(&Link) -> Option<T> + Send + 'a, late: fn(&Link) -> T) -> Wait<'a, T> {
+        Wait::new(self.link.clone(), Link::changed, look, late)
     }
 }
+
+/// `Some(None)` once the link has ended without satisfying `look`.
+fn until_ended<T>(mut look: impl FnMut(&Link) -> Option<T>) -> impl FnMut(&Link) -> Option<Option<T>> {
+    move |link| {
+        // In this order: the last snapshot is looked at.
+        let ended = link.has_ended();
+        look(link).map(Some).or(ended.then_some(None))
+    }
+}
+
+/// Why there is no valid credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotReady {
+    /// The wait took too long; the rotation goes on.
+    TimedOut {
+        /// What the rotation is doing.
+        state: State,
+        /// What went wrong last, if that has not passed.
+        last_error: Option<Arc<str>>,
+    },
+    /// The rotation has ended.
+    Ended,
+    /// There is no signer, and the store holds no valid credential.
+    NotConfigured,
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut { state, last_error: None } => write!(f, "no valid certificate in time: {state}"),
+            Self::TimedOut { last_error: Some(error), .. } => write!(f, "no valid certificate in time: {error}"),
+            Self::Ended => f.write_str("no valid certificate: the rotation has ended"),
+            Self::NotConfigured => f.write_str("no valid certificate, and no signer to request one from"),
+        }
+    }
+}
+
+impl std::error::Error for NotReady {}
 
 /// What a rotation that has ended leaves to one that goes on from there, in the same process.
 #[derive(Clone, Debug)]
@@ -142,14 +214,9 @@ impl Rotations {
         Some(Rotated { old: self.seen.replace(new.clone()), new })
     }
 
-    /// Blocks until the next one. `None` if `timeout` passes, or the rotation ends, before that.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> Option<Rotated> {
+    /// Waits for the next one; `None` if the rotation ends, or the wait takes too long, before that.
+    pub fn next(&mut self) -> Wait<'_, Option<Rotated>> {
         let link = self.link.clone();
-        link.wait_within(timeout, |_| self.look())
-    }
-
-    /// The link it looks at, for other ways of waiting.
-    pub fn link(&self) -> &Arc<Link> {
-        &self.link
+        Wait::new(link, Link::changed, until_ended(|_| self.look()), |_| None)
     }
 }

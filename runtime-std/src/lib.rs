@@ -2,6 +2,7 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
+//! use std::time::Duration;
 //! use perennial::Template;
 //! use perennial_kubernetes::cluster::Cluster;
 //! use perennial_rotation::Identity;
@@ -13,14 +14,14 @@
 //! # fn example(roots: Roots, token: Token) -> Result<(), Box<dyn std::error::Error>> {
 //! let cluster = Arc::new(Cluster::from_url("https://10.0.0.1:6443")?.with_roots(roots));
 //! let bootstrap = Arc::new(move || Ok(Identity::Token(token.clone())));
-//! let handle = Rotator::new()
+//! let rotator = Rotator::new()
 //!     .template(Template::node("worker-1"))
 //!     .signer(Signer::kubelet_client(cluster, Some(bootstrap)))
-//!     .store(Directory::open("/var/lib/kubelet/pki", "kubelet-client")?)?
-//!     .start()?;
-//! let first = handle.wait_for(None, |now| now.due.is_none());
+//!     .store(Directory::open("/var/lib/kubelet/pki", "kubelet-client")?);
+//! let handle = perennial_std::start(rotator)?;
+//! let first = handle.ready().within(Duration::from_secs(60))?;
 //! let credential = handle.credential(); // for each new connection
-//! handle.shutdown();
+//! handle.shutdown().wait();
 //! # Ok(()) }
 //! ```
 //!
@@ -42,7 +43,7 @@
 //! let config = configs.current();
 //! // Who wants to drain old connections is told when to.
 //! let mut rotations = handle.rotations();
-//! while let Some(rotated) = rotations.wait(None) {
+//! while let Some(rotated) = rotations.next().wait() {
 //!     println!("from now on: {}", rotated.new.chain().serial());
 //! }
 //! # }
@@ -76,20 +77,26 @@
 
 #![forbid(unsafe_code)]
 
-mod disk_worker;
 mod drive;
 mod files;
 mod handle;
-pub mod link;
+mod jobs;
+mod link;
 mod log;
 mod rotator;
+mod run;
+mod task;
 #[cfg(feature = "rustls")]
 pub mod tls;
+mod wait;
 
-pub use disk_worker::DiskWorker;
 pub use drive::{Cancel, drive};
 pub use files::{FileCredential, FileError};
-pub use handle::{Handle, Left, Rotated, Rotations};
+pub use handle::{Handle, Left, NotReady, Rotated, Rotations};
+pub use jobs::Job;
 pub use perennial_rotation::clock;
 pub use perennial_rotation::{Contents, Directory, DirectoryError, Distrust, Folder, Loaded, Stamp, Volume};
-pub use rotator::Rotator;
+pub use rotator::{Rotator, StartError};
+pub use run::{spawn, start};
+pub use task::{Reporter, Task, Work};
+pub use wait::Wait;

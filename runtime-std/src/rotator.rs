@@ -1,20 +1,18 @@
-//! One thread for each rotated certificate.
+//! The builder of a rotation.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
-use std::thread;
 
-use perennial::{Policy, RequestId, Template};
-use perennial_kubernetes::client::Issuance;
-use perennial_kubernetes::rotation::{Duty, Input, Observer, Record, Rotation, Signer, Snapshot, Start, Step};
+use perennial::{Policy, Template};
+use perennial_kubernetes::rotation::{Input, Observer, Record, Rotation, Signer, Start, Step};
 use perennial_pki::Credential;
+use perennial_rotation::{LoadRequest, Memory, Store, StoreError, Stored};
 
 use crate::clock;
-use crate::disk_worker::DiskWorker;
-use crate::drive::{Cancel, drive};
 use crate::handle::{Handle, Left};
-use crate::link::{Ending, Link, Message};
-use perennial_rotation::{Directory, DirectoryError};
+use crate::link::{Link, Message};
+use crate::task::Task;
 
 /// What is to be rotated, and how. Everything is optional: without a signer or a template, what the
 /// store holds is served as it is; without a store, a credential lives as long as the process.
@@ -26,14 +24,7 @@ pub struct Rotator {
     common_name: Option<String>,
     signer: Option<Signer>,
     left: Option<Left>,
-    store: Option<Arc<Directory>>,
-    /// What the store holds.
-    found: Option<Arc<Credential>>,
-    /// The successor, not valid yet.
-    waiting: Option<Arc<Credential>>,
-    /// Programs that read `PREFIX-current.pem` do not find that pair.
-    is_misplaced: bool,
-    pending: Option<Record>,
+    store: Option<Arc<dyn Store>>,
     observers: Vec<Observer>,
 }
 
@@ -48,10 +39,6 @@ impl fmt::Debug for Rotator {
             .field("signer", &self.signer)
             .field("left", &self.left)
             .field("store", &self.store)
-            .field("found", &self.found)
-            .field("waiting", &self.waiting)
-            .field("is_misplaced", &self.is_misplaced)
-            .field("pending", &self.pending)
             .field("observers", &self.observers.len())
             .finish()
     }
@@ -102,58 +89,41 @@ impl Rotator {
 
     /// Goes on from where an earlier rotation of this process ended: what it served is served, and written as soon as
     /// that can be done if the store does not hold it; of what somebody else has put there meanwhile, the better one is
-    /// used. What it had asked for is gone on with. Told before the [`store`](Self::store), the store's faults are logged,
-    /// and do not end what has begun.
+    /// used. What it had asked for is gone on with. A store that cannot be read does not keep the rotation from starting.
     #[must_use]
     pub fn resume(self, left: Left) -> Self {
         Self { left: Some(left), ..self }
     }
 
-    /// Keeps the credential, and the record of the last request, in this directory. The rotation starts from the best pair
-    /// of the directory and logs its problems. If the template or common name was given before, pairs with another common
-    /// name are not used.
-    ///
-    /// Nothing in it is changed unless the [`signer`](Self::signer) was given before. With a signer,
-    /// `PREFIX-current.pem` is linked to the pair if it resolves to nothing, and leftovers of writes that were killed are
-    /// removed. A pair that cannot be read is waited for, for some seconds: another program may be writing it.
+    /// Where the credential, and the record of the last request, are kept: in memory unless this is called. Nothing is read
+    /// before the start.
+    #[must_use]
+    pub fn store(self, store: impl Store + 'static) -> Self {
+        Self { store: Some(Arc::new(store)), ..self }
+    }
+
+    /// Reads the store and decides what to start from. The handle shows it before a runtime has run the task. This may
+    /// block for seconds: a pair that cannot be read may be one that another program is writing.
     ///
     /// # Errors
-    /// If it cannot be read.
-    pub fn store(self, store: impl Into<Arc<Directory>>) -> Result<Self, DirectoryError> {
-        let store = store.into();
-        let name = self.template.as_ref().map(Template::common_name).or(self.common_name.as_deref());
-        let now = clock::now().unix;
-        let loaded = match self.signer {
-            Some(_) => store.load_settled(name, now).and_then(|_| store.recover_of(name, now)),
-            None => store.load_of(name, now),
-        };
-        let (found, waiting, is_misplaced, pending) = match loaded {
-            Ok(found) => {
-                found.problems.iter().for_each(DirectoryError::log);
-                let is_misplaced = !found.in_use && self.signer.is_some();
-                // The rotation does not serve another party's pair, and reports it for as long as it lies there.
-                let credential = found.credential.map(|(credential, _)| credential).or(found.foreign);
-                (credential, found.waiting, is_misplaced, recall(&store))
-            }
-            Err(error) if self.left.is_some() => {
+    /// [`StartError::Store`].
+    pub fn prepare(self) -> Result<(Handle, Task), StartError> {
+        let store = self.store.clone().unwrap_or_else(|| Arc::new(Memory::default()));
+        let now = clock::now();
+        let common_name = self.template.as_ref().map(Template::common_name).or(self.common_name.as_deref());
+        let request = LoadRequest { common_name, has_signer: self.signer.is_some(), now: now.unix };
+        let (stored, pending) = match store.load(&request) {
+            Err(error) if self.left.is_none() => return Err(StartError::Store(error)),
+            Err(error) => {
                 tracing::warn!("{error}; continuing with the credential in memory");
-                (None, None, false, None)
+                (Stored::default(), None)
             }
-            Err(error) => return Err(error),
+            Ok(stored) => (stored, recall(&*store)),
         };
-        Ok(Self { found, waiting, is_misplaced, pending, store: Some(store), ..self })
-    }
-
-    /// What the rotation starts with.
-    pub fn credential(&self) -> Option<&Arc<Credential>> {
-        self.left.as_ref().and_then(Left::credential).or(self.found.as_ref())
-    }
-
-    /// The parts a loop needs: decisions, disk, and the link to its handles.
-    pub fn into_parts(self) -> (Rotation, Option<Arc<Directory>>, Arc<Link>) {
-        let Beginning { credential, waiting, unwritten, news } = self.beginning();
-        let Self { name, policy, template, common_name, signer, left, store, is_misplaced, pending, observers, .. } =
-            self;
+        let rotate_now = stored.is_misplaced;
+        let pending = self.left.as_ref().and_then(|left| left.record.clone()).or(pending);
+        let Beginning { credential, waiting, unwritten, news } = self.beginning(stored);
+        let Self { name, policy, template, common_name, signer, observers, .. } = self;
         let start = Start {
             policy: Arc::new(policy),
             signer,
@@ -162,8 +132,8 @@ impl Rotator {
             credential,
             waiting,
             unwritten,
-            rotate_now: is_misplaced,
-            pending: left.and_then(|left| left.record).or(pending),
+            rotate_now,
+            pending,
         };
         let now = clock::now();
         let mut rotation = Rotation::new(start, now);
@@ -172,17 +142,17 @@ impl Rotator {
         if let Some(found) = news {
             link.send(Message::Input(Input::Replaced(Some(found))));
         }
-        (rotation, store, link)
+        Ok((Handle::new(link.clone()), Task::new(rotation, store, link)))
     }
 
     /// Of what an earlier rotation served and what the store holds: what to begin with, and what is news to it.
-    fn beginning(&self) -> Beginning {
-        let found = self.found.clone();
+    fn beginning(&self, stored: Stored) -> Beginning {
+        let Stored { credential: found, waiting, .. } = stored;
         let left = self.left.as_ref().and_then(|left| Some((left.credential()?, &left.snapshot)));
         let Some((held, snapshot)) = left else {
-            return Beginning { credential: found, waiting: self.waiting.clone(), unwritten: false, news: None };
+            return Beginning { credential: found, waiting, unwritten: false, news: None };
         };
-        let waiting = snapshot.waiting.clone().or_else(|| self.waiting.clone());
+        let waiting = snapshot.waiting.clone().or(waiting);
         if let Some(found) = found.as_ref().filter(|found| held.chain() == found.chain()) {
             // What is written once more is what waits, and was not written yet.
             let unwritten = snapshot.unwritten && waiting.is_some();
@@ -195,19 +165,6 @@ impl Rotator {
         let news = found.filter(|found| !unwritten || end(found) > end(held));
         Beginning { credential: Some(held.clone()), waiting, unwritten, news }
     }
-
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// If the system has no thread to give.
-    pub fn start(self) -> std::io::Result<Handle> {
-        let (rotation, store, link) = self.into_parts();
-        let handle = Handle::new(link.clone());
-        thread::Builder::new().name("perennial".into()).spawn(move || {
-            run(rotation, store, Ending::new(link));
-        })?;
-        Ok(handle)
-    }
 }
 
 /// What a rotation begins with.
@@ -219,85 +176,46 @@ struct Beginning {
     news: Option<Arc<Credential>>,
 }
 
-fn run(mut rotation: Rotation, store: Option<Arc<Directory>>, ending: Ending) {
-    let link = ending.link().clone();
-    let mut disk = DiskWorker::new(store, ending);
-    let mut exchange: Option<(RequestId, CancelOnDrop)> = None;
-    loop {
-        let deadline = rotation.deadline().into_iter().chain(disk.deadline()).min();
-        let input = match link.receive_within(deadline.map(clock::until)) {
-            Some(Message::Input(input)) => input,
-            Some(Message::Stop) => break,
-            None => Input::Tick,
-        };
-        disk.note(&input);
-        let duties = rotation.handle(input, clock::now());
-        // What is accepted is served at once, and written after that.
-        link.publish(rotation.snapshot(clock::now()));
-        for duty in duties {
-            match duty {
-                Duty::Drop { id } => {
-                    disk.drop_held(id);
-                    exchange.take_if(|(live, _)| *live == id);
-                }
-                Duty::Write { id, credential, serve } => disk.write(id, credential, serve),
-                Duty::Save { record } => disk.save(record),
-                Duty::Drive { id, exchange } => disk.hold(id, exchange),
-                // The loop reads the deadline instead.
-                Duty::SetTimer(_) => {}
-            }
-        }
-        if let Some((id, conversation)) = disk.ready() {
-            exchange = converse(&link, id, *conversation).map(|cancel| (id, cancel));
-        }
-    }
-    drop(exchange);
-    let mut message = None;
-    while !disk.finish(&mut rotation, message) {
-        message = link.receive_within(None);
-    }
-    link.leave(rotation.record(clock::now()));
-    let last = rotation.snapshot(clock::now());
-    link.publish(Snapshot { unwritten: last.unwritten && !disk.wrote_at_the_end(), ..last });
-}
-
-/// Drives an exchange on a thread of its own until the returned guard is dropped.
-fn converse(link: &Arc<Link>, id: RequestId, conversation: Issuance) -> Option<CancelOnDrop> {
-    let cancel = Arc::new(Cancel::default());
-    let (reporter, cancelled, to) = (link.reporter(id), cancel.clone(), link.clone());
-    let spawned = thread::Builder::new().name("perennial-exchange".into()).spawn(move || {
-        if let Some(result) = drive(conversation, &cancelled, reporter) {
-            to.send(Message::Input(Input::Finished { id, result }));
-        }
-    });
-    match spawned {
-        Ok(_) => Some(CancelOnDrop(cancel)),
-        Err(error) => {
-            let why = format!("cannot start a thread for the request: {error}; raise the limit of threads");
-            link.send(Message::Input(Input::Unable { id, why }));
-            None
-        }
-    }
-}
-
-struct CancelOnDrop(Arc<Cancel>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
-}
-
 /// The record of an earlier run. One that cannot be read stays where it is until the next one takes its place.
-fn recall(store: &Directory) -> Option<Record> {
-    let why = match store.recall().map(|contents| contents.map(|contents| Record::decode(&contents))) {
+fn recall(store: &dyn Store) -> Option<Record> {
+    let why = match store.recall() {
         Ok(None) => return None,
-        // Logged with the other problems of the directory.
-        Err(DirectoryError::Untrusted { .. }) => return None,
-        Ok(Some(Ok(record))) => return Some(record),
-        Ok(Some(Err(error))) => format!("{}: {error}", store.record().display()),
+        Ok(Some(contents)) => match Record::decode(&contents) {
+            Ok(record) => return Some(record),
+            Err(error) => error.to_string(),
+        },
         Err(error) => error.to_string(),
     };
     tracing::warn!("ignoring the record of the last request: {why}; the next request is a new one, and replaces it");
     None
+}
+
+/// Why a rotation does not start. Nothing was requested.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The store cannot be read.
+    Store(StoreError),
+    /// The system has no thread to give.
+    Thread(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Thread(error) => {
+                write!(f, "cannot start a thread for a rotation: {error}; raise the limit of threads")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Store(error) => Some(&**error),
+            Self::Thread(error) => Some(error),
+        }
+    }
 }

@@ -13,7 +13,7 @@ use perennial_kubernetes::rotation::{Signer, Snapshot, Step};
 use perennial_pki::Credential;
 use perennial_rotation::Progress;
 use perennial_rotation::{Identity, Token};
-use perennial_std::{Cancel, Directory, Handle, Left, clock, drive};
+use perennial_std::{Cancel, Directory, Handle, Left, Rotator, clock, drive};
 
 /// A bootstrap token that every server here knows.
 pub const TOKEN: &str = "abcdef.0123456789abcdef";
@@ -171,30 +171,25 @@ impl Node {
     /// Starts it, with an observer of each step.
     pub fn start_watched(self, observer: impl FnMut(&Step<'_>) + Send + 'static) -> Handle {
         let Self { runtime, policy, template, signer, store, left } = self;
-        macro_rules! build {
-            ($rotator:ty) => {{
-                let mut rotator = <$rotator>::new().policy(policy).observer(observer);
-                if let Some(template) = template {
-                    rotator = rotator.template(template);
-                }
-                if let Some(signer) = signer {
-                    rotator = rotator.signer(signer);
-                }
-                if let Some(left) = left {
-                    rotator = rotator.resume(left);
-                }
-                if let Some(store) = store {
-                    rotator = rotator.store(store).unwrap();
-                }
-                rotator
-            }};
+        let mut rotator = Rotator::new().policy(policy).observer(observer);
+        if let Some(template) = template {
+            rotator = rotator.template(template);
+        }
+        if let Some(signer) = signer {
+            rotator = rotator.signer(signer);
+        }
+        if let Some(left) = left {
+            rotator = rotator.resume(left);
+        }
+        if let Some(store) = store {
+            rotator = rotator.store(store);
         }
         match runtime {
-            Runtime::Std => build!(perennial_std::Rotator).start().unwrap(),
+            Runtime::Std => perennial_std::start(rotator).unwrap(),
             Runtime::Smol => {
-                let (handle, rotation) = build!(perennial_smol::Rotator).start();
+                let (handle, rotation) = perennial_smol::start(rotator).unwrap();
                 std::thread::spawn(move || smol::block_on(rotation));
-                handle.blocking().clone()
+                handle
             }
         }
     }
@@ -203,7 +198,7 @@ impl Node {
 /// Waits for the `n`th certificate issued since the start, and for it to be durable.
 pub fn issued(handle: &Handle, n: u64) -> Arc<Credential> {
     let written = |now: &Snapshot| now.issued >= n && !now.unwritten;
-    let snapshot = handle.wait_for(BOUND, written);
+    let snapshot = handle.wait_for(written).within(BOUND);
     snapshot.unwrap_or_else(|| panic!("no certificate {n}: {:?}", handle.snapshot())).credential.clone().unwrap()
 }
 
@@ -213,7 +208,7 @@ pub fn waits_for_approval(handle: &Handle) -> String {
         Some(Progress::WaitingForApproval { csr_name }) => Some(csr_name.clone()),
         _ => None,
     };
-    let snapshot = handle.wait_for(BOUND, |now| name(now).is_some());
+    let snapshot = handle.wait_for(|now| name(now).is_some()).within(BOUND);
     snapshot.and_then(|now| name(&now)).unwrap_or_else(|| panic!("nothing waits: {:?}", handle.snapshot()))
 }
 

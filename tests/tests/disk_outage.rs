@@ -36,7 +36,7 @@ fn in_memory(handle: &Handle, server: &Server, n: u64, why: ErrorKind) {
     let told = |now: &Snapshot| {
         now.issued >= n && now.unwritten && now.last_error.as_ref().is_some_and(|it| it.contains(&why.to_string()))
     };
-    handle.wait_for(BOUND, told).unwrap_or_else(|| panic!("no certificate in memory: {:?}", handle.snapshot()));
+    handle.wait_for(told).within(BOUND).unwrap_or_else(|| panic!("no certificate in memory: {:?}", handle.snapshot()));
     assert_eq!(server.who_is(&handle.credential().unwrap()).0, "system:node:worker-1");
 }
 
@@ -72,7 +72,7 @@ fn a_node_bootstraps_and_rotates_while_the_disk_takes_nothing_and_writes_the_las
             issued(&handle, 2);
             is_on_disk(&handle, &volume);
             assert_eq!(server.csr_names().len(), 2, "what cannot be written or saved costs no request");
-            handle.shutdown();
+            handle.shutdown().wait();
         }
     });
 }
@@ -92,18 +92,21 @@ fn blocked_disk_stops_neither_requests_nor_the_loop() {
             Fate::Done
         }));
         let handle = start(runtime, &server, &volume);
-        let served = handle.wait_for(BOUND, |now| now.issued == 1 && now.unwritten);
+        let served = handle.wait_for(|now| now.issued == 1 && now.unwritten).within(BOUND);
         served.unwrap_or_else(|| panic!("no certificate: {:?}", handle.snapshot()));
         assert_eq!(server.who_is(&handle.credential().unwrap()).0, "system:node:worker-1");
         handle.rotate_now();
         let asks = |now: &Snapshot| matches!(now.state, State::Requesting { .. });
-        handle.wait_for(BOUND, asks).unwrap_or_else(|| panic!("{runtime:?} stands still: {:?}", handle.snapshot()));
+        handle
+            .wait_for(asks)
+            .within(BOUND)
+            .unwrap_or_else(|| panic!("{runtime:?} stands still: {:?}", handle.snapshot()));
 
         *gate.0.lock().unwrap() = true;
         gate.1.notify_all();
         issued(&handle, 2);
         is_on_disk(&handle, &volume);
-        handle.shutdown();
+        handle.shutdown().wait();
     };
     thread::scope(|scope| {
         [Runtime::Std, Runtime::Smol].map(|runtime| scope.spawn(move || scenario(runtime))).map(drop)
@@ -118,7 +121,7 @@ fn a_node_that_starts_while_the_disk_takes_nothing_goes_on_with_the_certificate_
             let handle = start(runtime, &server, &volume);
             let first = issued(&handle, 1);
             is_on_disk(&handle, &volume);
-            handle.shutdown();
+            handle.shutdown().wait();
 
             refuse(&volume, kind);
             let before = volume.disk();
@@ -131,7 +134,7 @@ fn a_node_that_starts_while_the_disk_takes_nothing_goes_on_with_the_certificate_
             recover(&volume);
             assert_ne!(issued(&handle, 1).chain(), first.chain());
             is_on_disk(&handle, &volume);
-            handle.shutdown();
+            handle.shutdown().wait();
         }
     });
 }
@@ -153,29 +156,29 @@ fn a_rotation_that_is_gone_on_with_serves_and_writes_what_the_one_before_could_n
         handle.rotate_now();
         in_memory(&handle, &server, 2, ErrorKind::StorageFull);
         let second = handle.credential().unwrap();
-        handle.shutdown();
+        handle.shutdown().wait();
         assert!(handle.snapshot().unwritten);
 
         // The pair on the disk is as good as it, and older.
         let handle = resume(&volume, handle.left());
         assert_eq!(handle.credential().unwrap().chain(), second.chain());
-        handle.shutdown();
+        handle.shutdown().wait();
         // Nor can the disk be read.
         volume.set_fates(Box::new(|_, _| Fate::Failed(ErrorKind::Other)));
-        assert!(Rotator::new().store(volume.directory()).is_err());
+        assert!(Rotator::new().store(volume.directory()).prepare().is_err());
         let handle = resume(&volume, handle.left());
         assert_eq!(handle.credential().unwrap().chain(), second.chain());
         recover(&volume);
-        handle.wait_for(BOUND, |now| !now.unwritten).unwrap();
+        handle.wait_for(|now| !now.unwritten).within(BOUND).unwrap();
         is_on_disk(&handle, &volume);
-        handle.shutdown();
+        handle.shutdown().wait();
         assert!(!handle.snapshot().unwritten);
 
         // What was written and then replaced is not brought back; what was written and then removed is.
         let handle = resume(&volume, written.clone());
         let serves_second = |now: &Snapshot| now.credential.as_ref().map(|it| it.chain()) == Some(second.chain());
-        handle.wait_for(BOUND, serves_second).unwrap();
-        handle.shutdown();
+        handle.wait_for(serves_second).within(BOUND).unwrap();
+        handle.shutdown().wait();
         // So is what another one took the place of that is no good, as after a restore from a backup.
         let expired =
             interim(&Template::node("worker-1"), clock::now().unix.before(7 * Duration::from_secs(86_400))).unwrap();
@@ -186,7 +189,7 @@ fn a_rotation_that_is_gone_on_with_serves_and_writes_what_the_one_before_could_n
             assert_eq!(handle.credential().unwrap().chain(), first.chain());
             let stored = || volume.directory().load(clock::now().unix).unwrap().credential.map(|(stored, _)| stored);
             until("the pair on disk", || stored().is_some_and(|stored| stored.chain() == first.chain()));
-            handle.shutdown();
+            handle.shutdown().wait();
             assert!(!handle.snapshot().unwritten);
         }
         assert_eq!(server.csr_names().len(), 2);

@@ -35,24 +35,24 @@ fn early_certificate_waits_on_disk_and_is_served_when_needed() {
         let plan = Plan::parse("rules: [{ fault: { certificate: notYetValid } }]").unwrap();
         server.handle.with_api(|api, now| api.set_faults(plan, now));
         handle.rotate_now();
-        let waits = handle.wait_for(BOUND, |now| now.waiting.is_some() && !now.unwritten).unwrap();
+        let waits = handle.wait_for(|now| now.waiting.is_some() && !now.unwritten).within(BOUND).unwrap();
         let waiting = waits.waiting.clone().unwrap();
         assert!(matches!(waits.state, State::Resting { .. }) && waits.last_error.is_none(), "{waits:?}");
         assert_eq!(handle.credential().unwrap().chain(), held.chain());
         assert_eq!(stored(path).chain(), held.chain(), "and the link stays where it is");
-        handle.shutdown();
+        handle.shutdown().wait();
 
         let asked = server.csr_names().len();
         let handle = node(runtime, &server.cluster).keeping(path).start();
-        let again = handle.wait_for(BOUND, |now| matches!(now.state, State::Resting { .. })).unwrap();
+        let again = handle.wait_for(|now| matches!(now.state, State::Resting { .. })).within(BOUND).unwrap();
         assert_eq!(again.waiting.as_ref().unwrap().chain(), waiting.chain(), "a restart finds it again");
         let files = dated(path);
         handle.refused(&held);
-        handle.wait_for(BOUND, |now| now.waiting.is_none() && !now.unwritten).unwrap();
+        handle.wait_for(|now| now.waiting.is_none() && !now.unwritten).within(BOUND).unwrap();
         assert_eq!(handle.credential().unwrap().chain(), waiting.chain());
         assert_eq!((stored(path).chain(), dated(path)), (waiting.chain(), files), "under the name that it had");
         assert_eq!(server.csr_names().len(), asked, "nothing more was asked");
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 

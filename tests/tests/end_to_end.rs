@@ -30,7 +30,7 @@ fn after_a_rotation_new_connections_present_the_new_certificate() {
             server.handle.with_api(|api, _| api.requests().map(|csr| csr.spec.username.clone()).collect());
         assert_eq!(askers.iter().filter(|name| *name == "system:bootstrap:abcdef").count(), 1);
         assert_eq!(askers.iter().filter(|name| *name == "system:node:worker-1").count(), 2);
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -44,7 +44,7 @@ fn a_request_waits_for_a_person_and_says_so() {
         assert!(handle.credential().is_none());
         server.decide_all(Decision::Approve);
         issued(&handle, 1);
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -59,14 +59,14 @@ fn a_denial_keeps_the_certificate_and_says_why() {
         handle.rotate_now();
         waits_for_approval(&handle);
         server.decide_all(Decision::Deny);
-        let denied = handle.wait_for(BOUND, |now| now.last_error.is_some()).unwrap();
+        let denied = handle.wait_for(|now| now.last_error.is_some()).within(BOUND).unwrap();
         let why = denied.last_error.as_ref().unwrap();
         assert!(why.contains("denied") && why.contains("because"), "{why}");
         assert_eq!(denied.health.unwrap().answer, Answer::Served);
         assert!(matches!(denied.state, State::BackingOff { last: Failure::Denied, .. }), "{}", denied.state);
         assert_eq!(handle.credential().unwrap().chain(), first.chain());
         assert_eq!(server.who_is(&first).0, "system:node:worker-1");
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -81,7 +81,7 @@ fn a_disowned_certificate_gives_way_to_the_bootstrap_credential() {
         holder.store = Some(open());
         let handle = holder.start();
         let disowned = issued(&handle, 1);
-        handle.shutdown();
+        handle.shutdown().wait();
 
         // Another cluster, which has never heard of that authority.
         let after = serve(Approval::Auto);
@@ -92,7 +92,7 @@ fn a_disowned_certificate_gives_way_to_the_bootstrap_credential() {
         handle.rotate_now();
         let ours = issued(&handle, 1);
         assert_eq!(after.who_is(&ours), ("system:node:worker-1".into(), digest(&ours)));
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -108,7 +108,7 @@ fn a_certificate_its_user_saw_refused_is_replaced_by_the_bootstrap_credential() 
         handle.refused(&first);
         handle.rotate_now();
         issued(&handle, 3);
-        handle.shutdown();
+        handle.shutdown().wait();
         assert_ne!(second.chain().serial(), first.chain().serial());
         let askers: Vec<String> =
             server.handle.with_api(|api, _| api.requests().map(|csr| csr.spec.username.clone()).collect());
@@ -130,7 +130,7 @@ fn the_directory_holds_what_is_served_and_its_predecessor_each_in_a_file_of_its_
             handle.rotate_now();
             last = issued(&handle, n);
         }
-        handle.shutdown();
+        handle.shutdown().wait();
 
         let stored = stored(&path);
         assert_eq!(stored.chain(), last.chain());
@@ -156,9 +156,10 @@ fn a_restart_serves_what_the_directory_holds_and_asks_for_nothing() {
         let server = serve(Approval::Auto);
         for run in 0..2 {
             let handle = node(runtime, &server.cluster).keeping(directory.path()).start();
-            let resting = handle.wait_for(BOUND, |now| matches!(now.state, State::Resting { .. }) && !now.unwritten);
+            let resting =
+                handle.wait_for(|now| matches!(now.state, State::Resting { .. }) && !now.unwritten).within(BOUND);
             assert_eq!(resting.unwrap().issued, u64::from(run == 0));
-            handle.shutdown();
+            handle.shutdown().wait();
         }
         assert_eq!(server.csr_names().len(), 1);
     });
@@ -174,14 +175,14 @@ fn a_certificate_is_served_from_memory_while_the_disk_is_broken_and_written_when
         waits_for_approval(&handle);
         break_directory(&path);
         server.decide_all(Decision::Approve);
-        let broken = handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
+        let broken = handle.wait_for(|now| now.unwritten && now.last_error.is_some()).within(BOUND).unwrap();
         assert!(broken.last_error.as_ref().unwrap().contains(path.to_str().unwrap()), "{:?}", broken.last_error);
         assert_eq!(server.who_is(&handle.credential().unwrap()).0, "system:node:worker-1");
         mend_directory(&path);
         let written = issued(&handle, 1);
         assert_eq!(Some(written.chain()), broken.credential.as_ref().map(|served| served.chain()));
         assert_eq!(server.csr_names().len(), 1, "a failed write costs no request");
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -194,13 +195,13 @@ fn an_api_that_comes_up_late_is_reached() {
         let cluster = perennial_kubernetes::cluster::Cluster::from_url(&format!("https://{address}")).unwrap();
         let cluster = std::sync::Arc::new(cluster.with_roots(authority.roots().unwrap()));
         let handle = node(runtime, &cluster).start();
-        let failed = handle.wait_for(BOUND, |now| now.last_error.is_some()).unwrap();
+        let failed = handle.wait_for(|now| now.last_error.is_some()).within(BOUND).unwrap();
         assert!(failed.last_error.as_ref().unwrap().contains(&address.to_string()), "{:?}", failed.last_error);
         let server = serve_at(address, authority, Options::default());
         let credential = issued(&handle, 1);
         assert_eq!(server.who_is(&credential).0, "system:node:worker-1");
         assert_eq!(handle.snapshot().last_error, None);
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -211,11 +212,11 @@ fn a_changed_template_supersedes_the_request_that_waits() {
         let handle = node(runtime, &server.cluster).start();
         waits_for_approval(&handle);
         handle.set_template(Some(Template::node("worker-2")));
-        handle.wait_for(BOUND, |_| server.csr_names().len() == 2).unwrap();
+        handle.wait_for(|_| server.csr_names().len() == 2).within(BOUND).unwrap();
         server.decide_all(Decision::Approve);
         let credential = issued(&handle, 1);
         assert_eq!(credential.chain().certificate().common_name, "system:node:worker-2");
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -228,12 +229,12 @@ fn shutdown_ends_a_rotation_that_waits() {
         let (done, ended) = std::sync::mpsc::channel();
         let other = handle.clone();
         std::thread::spawn(move || {
-            other.shutdown();
+            other.shutdown().wait();
             done.send(()).unwrap();
         });
         ended.recv_timeout(Duration::from_secs(5)).expect("shutdown waits for nobody's approval");
-        assert!(handle.wait_for(BOUND, |_| false).is_none(), "whoever waits learns of the end");
-        handle.shutdown();
+        assert!(handle.wait_for(|_| false).within(BOUND).is_none(), "whoever waits learns of the end");
+        handle.shutdown().wait();
     });
 }
 
@@ -244,15 +245,15 @@ fn without_a_signer_what_is_there_is_served() {
         let directory = tempfile::tempdir().unwrap();
         let handle = node(runtime, &server.cluster).keeping(directory.path()).start();
         let credential = issued(&handle, 1);
-        handle.shutdown();
+        handle.shutdown().wait();
 
         let mut holder = node(runtime, &server.cluster);
         holder.signer = None;
         holder.store = Some(Directory::open(directory.path(), "kubelet-client").unwrap());
         let handle = holder.start();
         handle.rotate_now();
-        let now = handle.wait_for(BOUND, |now| matches!(now.state, State::NotEnabled)).unwrap();
+        let now = handle.wait_for(|now| matches!(now.state, State::NotEnabled)).within(BOUND).unwrap();
         assert_eq!(now.credential.as_ref().unwrap().chain(), credential.chain());
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }

@@ -31,7 +31,7 @@ fn foreign_answer_without_a_certificate_is_refused() {
             let server = serve(Approval::Auto);
             spoil(&server, wrong);
             let handle = node(runtime, &server.cluster).keeping(directory.path()).start();
-            let refused = handle.wait_for(BOUND, |now| matches!(now.state, State::BackingOff { .. })).unwrap();
+            let refused = handle.wait_for(|now| matches!(now.state, State::BackingOff { .. })).within(BOUND).unwrap();
             let error = refused.last_error.as_ref().unwrap();
             assert!(error.contains(why), "{error}");
             assert!(
@@ -45,7 +45,7 @@ fn foreign_answer_without_a_certificate_is_refused() {
             server.handle.with_api(|api, now| api.set_faults(Plan::default(), now));
             handle.rotate_now();
             assert_eq!(issued(&handle, 1).chain(), stored(directory.path()).chain());
-            handle.shutdown();
+            handle.shutdown().wait();
         }
     });
 }
@@ -60,7 +60,7 @@ fn signers_that_add_rights_are_believed_if_told_so() {
             holder.signer.as_mut().unwrap().accepts_extra_rights = true;
             let handle = holder.start();
             issued(&handle, 1);
-            handle.shutdown();
+            handle.shutdown().wait();
         }
     });
 }
@@ -75,14 +75,14 @@ fn foreign_pair_at_a_start_is_neither_served_nor_used() {
         holder.template = Some(Template::node("worker-2"));
         let handle = holder.start();
         let another = issued(&handle, 1);
-        handle.shutdown();
+        handle.shutdown().wait();
         let file = directory.path().join("kubelet-client-current.pem").read_link().unwrap();
 
         spoil(&server, "otherName");
         let handle = node(runtime, &server.cluster).keeping(directory.path()).start();
         let began = handle.snapshot();
         assert!(began.credential.is_none());
-        let refused = handle.wait_for(BOUND, |now| matches!(now.state, State::BackingOff { .. })).unwrap();
+        let refused = handle.wait_for(|now| matches!(now.state, State::BackingOff { .. })).within(BOUND).unwrap();
         assert!(refused.credential.is_none());
         assert_eq!(stored(directory.path()).chain(), another.chain(), "it stays where it is");
 
@@ -92,7 +92,7 @@ fn foreign_pair_at_a_start_is_neither_served_nor_used() {
         assert_eq!(ours.chain().certificate().common_name, "system:node:worker-1");
         assert_eq!(stored(directory.path()).chain(), ours.chain());
         assert!(directory.path().join(file).exists(), "as the pair before this one");
-        handle.shutdown();
+        handle.shutdown().wait();
         let askers: Vec<String> =
             server.handle.with_api(|api, _| api.requests().map(|csr| csr.spec.username.clone()).collect());
         assert!(askers.iter().all(|name| name == "system:bootstrap:abcdef"), "{askers:?}");
@@ -108,17 +108,17 @@ fn foreign_pair_from_an_earlier_rotation_is_reported_with_both_names() {
         holder.template = Some(Template::node("worker-2"));
         let handle = holder.start();
         issued(&handle, 1);
-        handle.shutdown();
+        handle.shutdown().wait();
 
         let server = serve(Approval::Manual);
         let mut holder = node(runtime, &server.cluster);
         holder.left = Some(handle.left());
         let handle = holder.start();
-        let waiting = handle.wait_for(BOUND, |now| now.progress.is_some()).unwrap();
+        let waiting = handle.wait_for(|now| now.progress.is_some()).within(BOUND).unwrap();
         let error = waiting.last_error.as_ref().unwrap();
         let both = "common name is `system:node:worker-2`, and `system:node:worker-1` is configured";
         assert!(error.contains(both) && waiting.credential.is_none(), "{error}");
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -132,12 +132,12 @@ fn without_a_signer_whatever_is_there_is_served() {
         holder.template = Some(Template::node("worker-2"));
         let handle = holder.start();
         let another = issued(&handle, 1);
-        handle.shutdown();
+        handle.shutdown().wait();
 
         let mut holder = node(runtime, &server.cluster).keeping(directory.path());
         (holder.signer, holder.template) = (None, None);
         let handle = holder.start();
         assert_eq!(handle.credential().unwrap().chain(), another.chain());
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }

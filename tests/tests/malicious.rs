@@ -159,10 +159,10 @@ fn held_certificate_is_kept_whatever_is_issued() {
             handle.rotate_now();
             answer(&server, &waits_for_approval(&handle), row, &ca);
             let refused = |state: &State| matches!(state, State::BackingOff { last: Failure::BadCertificate, .. });
-            let after = handle.wait_for(BOUND, |now| refused(&now.state));
+            let after = handle.wait_for(|now| refused(&now.state)).within(BOUND);
             let after = after.unwrap_or_else(|| panic!("{}: {:?}", row.name, handle.snapshot()));
             assert_eq!(after.credential.as_ref().unwrap().chain(), held.chain(), "{}", row.name);
-            handle.shutdown();
+            handle.shutdown().wait();
             assert_eq!(stored(directory.path()).chain(), held.chain(), "{}", row.name);
         }
     });
@@ -186,7 +186,7 @@ fn found_pair_that_peers_refuse_is_used_and_due() {
             waits_for_approval(&handle);
             let used = handle.credential().unwrap();
             assert_eq!(used.chain(), loaded.credential.unwrap().0.chain(), "{name}");
-            handle.shutdown();
+            handle.shutdown().wait();
             assert_eq!(stored(directory.path()).chain(), used.chain(), "{name}");
         }
     });

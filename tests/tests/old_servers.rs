@@ -31,7 +31,7 @@ fn every_release_since_1_19_issues_and_only_a_lifetime_may_go_unheard() {
             let heard = lifetime <= HOUR + Duration::from_secs(600);
             assert_eq!(heard, minor >= 22, "1.{minor}: {lifetime:?}");
             assert_eq!(now.unwished_lifetime().is_none(), minor >= 22, "1.{minor}: {lifetime:?}");
-            handle.shutdown();
+            handle.shutdown().wait();
         }
     });
 }
@@ -42,9 +42,9 @@ fn a_release_without_the_api_is_told_from_a_wrong_address() {
         let server = release(18);
         let handle = node(runtime, &server.cluster).start();
         let rejected = |now: &Snapshot| matches!(now.state, State::BackingOff { last: Failure::Rejected, .. });
-        let why = handle.wait_for(BOUND, rejected).unwrap().last_error.clone().unwrap();
+        let why = handle.wait_for(rejected).within(BOUND).unwrap().last_error.clone().unwrap();
         assert!(why.contains("Kubernetes 1.19 or newer"), "{why}");
         assert!(why.contains("it serves certificates.k8s.io as v1beta1 only"), "{why}");
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }

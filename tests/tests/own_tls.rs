@@ -112,7 +112,7 @@ fn a_server_sees_the_new_client_certificate_and_existing_connections_go_on() {
         assert_eq!(asked(&mut before), (fingerprint(&first), false));
         // What the old connection learnt meanwhile leads nobody back to the old identity.
         assert_eq!(asked(&mut connect(address, configs.current())).0, fingerprint(&second));
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -130,7 +130,7 @@ fn the_resolver_alone_is_right_in_a_configuration_that_does_not_resume() {
     handle.rotate_now();
     let second = issued(&handle, 2);
     assert_eq!(asked(&mut connect(address, config)), (fingerprint(&second), false));
-    handle.shutdown();
+    handle.shutdown().wait();
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn before_there_is_a_certificate_none_is_presented() {
     let handle = node(Runtime::Smol, &api.cluster).start();
     let configs = ClientConfigs::new(&handle, client_config(None));
     assert_eq!(asked(&mut connect(address, configs.current())).0, "");
-    handle.shutdown();
+    handle.shutdown().wait();
 }
 
 /// A node that asks for a serving certificate, as somebody who is a node already.
@@ -191,7 +191,7 @@ fn a_client_sees_the_new_serving_certificate_and_existing_connections_go_on() {
         let second = issued(&handle, 2);
         assert_eq!(seen(trusted()).1, fingerprint(&second));
         asked(&mut before);
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -231,7 +231,7 @@ fn a_client_that_resumes_sees_the_new_serving_certificate_with_its_next_full_han
         assert_eq!(seen(full), (second.clone(), false));
         let anew = (resuming.0, Arc::new(client_config(Some(roots(&api.cluster)))));
         assert_eq!([seen(&anew), seen(&anew)], [(second.clone(), false), (second, true)]);
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -246,7 +246,7 @@ fn without_a_certificate_and_an_interim_one_a_server_ends_handshakes() {
     let mut stream = connect(address, Arc::new(client_config(None)));
     let error = stream.get_mut().write_all(b"anybody?\n").and_then(|()| stream.read_line(&mut String::new()).map(drop));
     assert!(error.unwrap_err().to_string().contains("AccessDenied"));
-    handle.shutdown();
+    handle.shutdown().wait();
 }
 
 /// From the field: <https://github.com/linkerd/linkerd2/issues/15109>
@@ -256,7 +256,7 @@ fn users_are_told_of_rotations_with_the_old_and_the_new() {
         let api = serve(Approval::Auto);
         let handle = node(runtime, &api.cluster).start();
         let mut rotations = handle.rotations();
-        let first = rotations.wait(BOUND).unwrap();
+        let first = rotations.next().within(BOUND).unwrap();
         assert!(first.old.is_none());
         assert!(rotations.look().is_none());
         // Who looks late sees that something happened, and what is in use now.
@@ -264,11 +264,11 @@ fn users_are_told_of_rotations_with_the_old_and_the_new() {
             handle.rotate_now();
             issued(&handle, n);
         }
-        let late = rotations.wait(BOUND).unwrap();
+        let late = rotations.next().within(BOUND).unwrap();
         assert_eq!(late.old.unwrap().chain(), first.new.chain());
         assert_eq!(late.new.chain(), handle.credential().unwrap().chain());
-        handle.shutdown();
-        assert!(rotations.wait(BOUND).is_none());
+        handle.shutdown().wait();
+        assert!(rotations.next().within(BOUND).is_none());
     });
 }
 

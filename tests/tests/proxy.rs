@@ -81,7 +81,7 @@ fn a_node_behind_a_proxy_rotates_and_the_proxy_sees_only_where_to() {
         issued(&handle, 1);
         handle.rotate_now();
         issued(&handle, 2);
-        handle.shutdown();
+        handle.shutdown().wait();
         let connect = format!("CONNECT {} HTTP/1.1", server.handle.address());
         assert_eq!(proxy.lines(), [connect.clone(), connect]);
         assert!(proxy.asked.lock().unwrap()[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"));
@@ -97,11 +97,11 @@ fn a_proxy_that_says_no_is_to_blame_and_not_the_server() {
         let failed = |now: &perennial_kubernetes::rotation::Snapshot| {
             matches!(now.state, State::BackingOff { last: Failure::Unreachable, .. })
         };
-        let now = handle.wait_for(BOUND, failed).unwrap();
+        let now = handle.wait_for(failed).within(BOUND).unwrap();
         let why = now.last_error.clone().unwrap();
         assert!(why.contains(&format!("the proxy http://{} wants other credentials", proxy.address)), "{why}");
         assert!(!why.contains("secret"), "{why}");
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -112,7 +112,7 @@ fn a_proxy_that_is_not_there_is_tried_again_until_it_is() {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
         let proxy = Proxy::from_url(&format!("http://{port}")).unwrap();
         let handle = node(runtime, &Arc::new((*server.cluster).clone().with_proxy(proxy))).start();
-        let refused = handle.wait_for(BOUND, |now| now.last_error.is_some()).unwrap();
+        let refused = handle.wait_for(|now| now.last_error.is_some()).within(BOUND).unwrap();
         assert!(
             refused.last_error.as_ref().unwrap().contains("cannot connect to the proxy http://127.0.0.1:"),
             "{refused:?}"
@@ -120,6 +120,6 @@ fn a_proxy_that_is_not_there_is_tried_again_until_it_is() {
         let proxy = HttpProxy::at(port, OPEN);
         issued(&handle, 1);
         assert_eq!(proxy.lines(), [format!("CONNECT {} HTTP/1.1", server.handle.address())]);
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }

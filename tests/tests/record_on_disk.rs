@@ -107,7 +107,7 @@ fn unreadable_record_stays_until_the_next_one_replaces_it() {
             _ => Fate::Done,
         }));
         let before = volume.disk();
-        drop(Rotator::new().store(volume.directory()).unwrap());
+        drop(Rotator::new().store(volume.directory()).prepare().unwrap());
         assert_eq!(volume.disk(), before, "{kind:?}");
         volume.directory().remember(b"{}").unwrap();
         let left: Vec<String> = volume.disk().visible().keys().map(ToString::to_string).collect();

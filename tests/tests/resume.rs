@@ -26,8 +26,8 @@ impl Run {
         let Runtime::Smol = node.runtime else { return Self { handle: node.start(), task: None } };
         let Node { policy, template, signer, store, .. } = node;
         let rotator = perennial_smol::Rotator::new().policy(policy).template(template.unwrap()).signer(signer.unwrap());
-        let (handle, rotation) = rotator.store(store.unwrap()).unwrap().start();
-        Self { handle: handle.blocking().clone(), task: Some(smol::spawn(rotation)) }
+        let (handle, rotation) = perennial_smol::start(rotator.store(store.unwrap())).unwrap();
+        Self { handle, task: Some(smol::spawn(rotation)) }
     }
 
     fn stop(self) {
@@ -35,10 +35,10 @@ impl Run {
             // A future is dropped at whatever point it is.
             Some(task) => drop(smol::block_on(task.cancel())),
             // A thread cannot be; it does nothing on its way out, unless there is a certificate to be written.
-            None => self.handle.shutdown(),
+            None => self.handle.shutdown().wait(),
         }
-        self.handle.link().wait_within(BOUND, |_| None::<()>);
-        assert!(self.handle.link().has_ended());
+        self.handle.wait_for(|_| false).within(BOUND);
+        assert!(self.handle.has_ended());
     }
 }
 
@@ -97,7 +97,7 @@ fn a_renewal_that_was_asked_for_and_not_decided_is_gone_on_with() {
         // What was issued is asked for once: a start after that rests.
         run.stop();
         let run = begin();
-        run.handle.wait_for(BOUND, |now| matches!(now.state, State::Resting { .. })).unwrap();
+        run.handle.wait_for(|now| matches!(now.state, State::Resting { .. })).within(BOUND).unwrap();
         run.handle.rotate_now();
         let second = waits_for_approval(&run.handle);
         assert_ne!(first, second);
@@ -122,7 +122,7 @@ fn timeouts_and_retries_make_no_second_request_either() {
         let run = Run::start(holder);
         let timed_out =
             |now: &Snapshot| matches!(now.state, State::BackingOff { last: Failure::TimedOut, failures: 2.., .. });
-        run.handle.wait_for(BOUND, timed_out).expect("two timeouts");
+        run.handle.wait_for(timed_out).within(BOUND).expect("two timeouts");
         assert_eq!(server.csr_names().len(), 1);
         server.decide_all(Decision::Approve);
         issued(&run.handle, 1);
@@ -150,7 +150,7 @@ fn restarts_after_a_denial_stay_slow_and_the_next_request_has_a_new_key() {
         let first = waits_for_approval(&run.handle);
         server.decide_all(Decision::Deny);
         let denied = |now: &Snapshot| matches!(now.state, State::BackingOff { last: Failure::Denied, .. });
-        run.handle.wait_for(BOUND, denied).unwrap();
+        run.handle.wait_for(denied).within(BOUND).unwrap();
         // It is told before it is saved, and a stop in between would be a crash.
         let end = Instant::now() + BOUND.unwrap();
         while record(directory.path()).key.is_some() {
@@ -160,7 +160,7 @@ fn restarts_after_a_denial_stay_slow_and_the_next_request_has_a_new_key() {
         for _ in 0..5 {
             run.stop();
             run = begin(600_000);
-            let state = run.handle.wait_for(BOUND, denied).unwrap().state;
+            let state = run.handle.wait_for(denied).within(BOUND).unwrap().state;
             let State::BackingOff { until, .. } = state else { panic!("{state}") };
             assert!(clock::until(until) > Duration::from_secs(500), "{state}");
         }

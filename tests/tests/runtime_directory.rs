@@ -25,7 +25,7 @@ fn removed_directory_is_made_again_by_the_next_write() {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o700);
         // Nobody else can have it, either.
         assert!(matches!(Directory::open(&path, "kubelet-client"), Err(DirectoryError::Owned { .. })));
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -44,7 +44,7 @@ fn what_is_served_is_in_the_directory_its_path_names() {
         let second = issued(&handle, 2);
         let stored = stored(&path);
         assert_eq!(stored.chain(), second.chain());
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 

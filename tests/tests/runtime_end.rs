@@ -29,7 +29,7 @@ fn no_file_is_written_after_a_dropped_rotation_is_known_to_have_ended() {
         let store = Directory::open(parent.path(), &format!("client-{delay}")).unwrap();
         let signer = node(Runtime::Smol, &server.cluster).signer.unwrap();
         let rotator = Rotator::new().policy(policy()).template(Template::node("worker-1")).signer(signer);
-        let (handle, rotation) = rotator.store(store).unwrap().start();
+        let (handle, rotation) = perennial_smol::start(rotator.store(store)).unwrap();
         smol::block_on(future::or(rotation, async {
             handle.wait_for(|now| now.unwritten).await;
             smol::Timer::after(Duration::from_millis(delay)).await;
@@ -56,10 +56,10 @@ fn a_shutdown_tries_once_more_to_write_what_is_only_in_memory() {
         let handle = holder.start();
         break_directory(&path);
         handle.set_template(Some(Template::node("worker-1")));
-        handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
+        handle.wait_for(|now| now.unwritten && now.last_error.is_some()).within(BOUND).unwrap();
         mend_directory(&path);
         let served = handle.credential().unwrap();
-        handle.shutdown();
+        handle.shutdown().wait();
         let stored = stored(&path);
         assert_eq!(stored.chain(), served.chain());
     });

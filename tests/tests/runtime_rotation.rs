@@ -26,9 +26,9 @@ fn a_certificate_that_is_due_at_once_is_told_as_an_error() {
         let server = serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), new_authority(), options);
         let handle = node(runtime, &server.cluster).start();
         let due = |state: &State| matches!(state, State::BackingOff { last: Failure::AlreadyDue, .. });
-        let now = handle.wait_for(BOUND, |now| due(&now.state)).unwrap();
+        let now = handle.wait_for(|now| due(&now.state)).within(BOUND).unwrap();
         assert!(now.last_error.is_some(), "{now:?}");
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -40,10 +40,10 @@ fn a_request_that_got_no_answer_in_time_is_told_as_an_error() {
         holder.policy.request_timeout = Duration::from_millis(500);
         let handle = holder.start();
         let timed_out = |state: &State| matches!(state, State::BackingOff { last: Failure::TimedOut, .. });
-        let now = handle.wait_for(BOUND, |now| timed_out(&now.state)).unwrap();
+        let now = handle.wait_for(|now| timed_out(&now.state)).within(BOUND).unwrap();
         let why = now.last_error.clone();
         assert!(why.is_some_and(|why| why.contains("waiting for approval of CSR")), "{now:?}");
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -54,7 +54,7 @@ fn cannot_write(runtime: Runtime, server: &Server, path: &Path) -> (Handle, Path
     waits_for_approval(&handle);
     break_directory(&pki);
     server.decide_all(Decision::Approve);
-    handle.wait_for(BOUND, |now| now.unwritten && now.last_error.is_some()).unwrap();
+    handle.wait_for(|now| now.unwritten && now.last_error.is_some()).within(BOUND).unwrap();
     (handle, pki)
 }
 
@@ -67,7 +67,7 @@ fn an_error_of_writing_is_forgotten_once_it_is_written() {
         mend_directory(&broken);
         issued(&handle, 1);
         assert_eq!(handle.snapshot().last_error, None);
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -81,11 +81,11 @@ fn a_failed_request_is_still_told_of_once_an_error_of_writing_is_gone() {
         drop(server);
         handle.rotate_now();
         let told = |why: &Option<Arc<str>>| why.as_ref().is_some_and(|why| why.contains(&address.to_string()));
-        handle.wait_for(BOUND, |now| told(&now.last_error)).unwrap();
+        handle.wait_for(|now| told(&now.last_error)).within(BOUND).unwrap();
         mend_directory(&broken);
-        handle.wait_for(BOUND, |now| !now.unwritten).unwrap();
+        handle.wait_for(|now| !now.unwritten).within(BOUND).unwrap();
         assert!(told(&handle.snapshot().last_error), "{:?}", handle.snapshot().last_error);
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -115,15 +115,15 @@ fn an_outage_of_trust(expired: impl Fn() -> Result<Identity, String> + Send + Sy
 
         let during = serve_at(address, other, Options::default());
         handle.rotate_now();
-        handle.wait_for(BOUND, |now| matches!(now.due, Some(perennial::Reason::Refused))).unwrap();
+        handle.wait_for(|now| matches!(now.due, Some(perennial::Reason::Refused))).within(BOUND).unwrap();
         // Every credential has been tried.
-        handle.wait_for(BOUND, |now| matches!(now.state, State::BackingOff { failures: 2.., .. })).unwrap();
+        handle.wait_for(|now| matches!(now.state, State::BackingOff { failures: 2.., .. })).within(BOUND).unwrap();
         drop(during);
 
         let after = serve_at(address, Authority::from_pem(&pem).unwrap(), Options::default());
         let next = issued(&handle, 2);
         assert_eq!(after.who_is(&next).0, "system:node:worker-1");
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -144,7 +144,7 @@ fn a_credential_taken_over_from_the_store_is_the_one_served() {
     let first = issued(&handle, 1);
     handle.rotate_now();
     let second = issued(&handle, 2);
-    handle.shutdown();
+    handle.shutdown().wait();
 
     let start = Start {
         policy: Arc::new(policy()),
@@ -174,9 +174,9 @@ fn a_waiting_request_shows_its_progress_and_a_dropped_one_does_not() {
         let handle = node(runtime, &server.cluster).start();
         waits_for_approval(&handle);
         handle.set_template(None);
-        let now = handle.wait_for(BOUND, |now| matches!(now.state, State::NoTemplate)).unwrap();
+        let now = handle.wait_for(|now| matches!(now.state, State::NoTemplate)).within(BOUND).unwrap();
         assert_eq!(now.progress, None);
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }
 
@@ -187,9 +187,9 @@ fn zone_of_server_address_is_dialled() {
         let cluster =
             Arc::new(Cluster::from_url("https://[fe80::1%25lo]:6443").unwrap().with_insecure_skip_tls_verify());
         let handle = node(runtime, &cluster).start();
-        let failed = handle.wait_for(BOUND, |now| now.last_error.is_some()).unwrap();
+        let failed = handle.wait_for(|now| now.last_error.is_some()).within(BOUND).unwrap();
         let why = failed.last_error.clone().unwrap();
         assert!(why.contains("at https://[fe80::1%25lo]:6443: cannot connect") && why.contains("os error"), "{why}");
-        handle.shutdown();
+        handle.shutdown().wait();
     });
 }

@@ -59,23 +59,23 @@ fn life(runtime: Runtime) -> Vec<String> {
     handle.rotate_now();
     waits_for_approval(&handle);
     server.decide_all(Decision::Deny);
-    handle.wait_for(BOUND, |now| matches!(now.state, State::BackingOff { .. })).unwrap();
+    handle.wait_for(|now| matches!(now.state, State::BackingOff { .. })).within(BOUND).unwrap();
 
     // Nobody was asked for that yet: it is asked for at once.
     handle.set_template(Some(Template::node("worker-1").with_dns_names(["worker-1"])));
     waits_for_approval(&handle);
     handle.set_template(None);
-    handle.wait_for(BOUND, |now| now.state == State::NoTemplate).unwrap();
+    handle.wait_for(|now| now.state == State::NoTemplate).within(BOUND).unwrap();
     handle.set_template(Some(Template::node("worker-1")));
     waits_for_approval(&handle);
-    handle.shutdown();
+    handle.shutdown().wait();
 
     let handle = node(runtime, &server.cluster).keeping(directory.path()).start_watched(observer(&transcript));
     handle.rotate_now();
     waits_for_approval(&handle);
     server.decide_all(Decision::Approve);
     issued(&handle, 1);
-    handle.shutdown();
+    handle.shutdown().wait();
     let transcript = transcript.lock().unwrap();
     transcript.lines.clone()
 }
@@ -111,7 +111,7 @@ fn hard_life(runtime: Runtime) -> Vec<String> {
     issued(&handle, 1);
     handle.rotate_now();
     issued(&handle, 2);
-    handle.shutdown();
+    handle.shutdown().wait();
     let transcript = transcript.lock().unwrap();
     transcript.lines.clone()
 }

@@ -66,7 +66,7 @@ impl Show<'_> {
                 return Ok(now);
             } else if self.interrupted.load(Ordering::SeqCst) {
                 return Err(Failure::Failed("interrupted".into()));
-            } else if left.is_zero() || handle.link().has_ended() {
+            } else if left.is_zero() || handle.has_ended() {
                 let trouble = now.last_error.as_deref().map(|error| format!("; the last trouble: {error}"));
                 let what = "the next certificate did not come in time";
                 return Err(Failure::Failed(format!("{what}{}", trouble.unwrap_or_default())));
@@ -79,7 +79,8 @@ impl Show<'_> {
             }
             let handle = self.running.handle();
             handle
-                .wait_for(Some(step), |new| is_there(new) || (new.state, &new.progress) != (now.state, &now.progress));
+                .wait_for(|new| is_there(new) || (new.state, &new.progress) != (now.state, &now.progress))
+                .within(Some(step));
         }
     }
 

@@ -96,7 +96,7 @@ impl<'a> Keeping<'a> {
             if self.options.once && self.watches.iter().all(Watch::is_in_place) {
                 return Ok(Ended::InPlace);
             }
-            if self.watches.iter().any(|watch| watch.running.handle().link().has_ended()) {
+            if self.watches.iter().any(|watch| watch.running.handle().has_ended()) {
                 return Err(Failure::Failed("a rotation has ended by itself; please report this as a bug".into()));
             }
             let wake = match [self.next_look(), observers.retry()].into_iter().flatten().min() {

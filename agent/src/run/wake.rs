@@ -56,7 +56,7 @@ impl Wakes {
         let (handle, sender) = (handle.clone(), self.sender.clone());
         let watch = move || {
             let mut seen = Seen::default();
-            while let Some(now) = handle.wait_for(None, |now| Seen::of(now) != seen) {
+            while let Some(now) = handle.wait_for(|now| Seen::of(now) != seen).wait() {
                 seen = Seen::of(&now);
                 if sender.send(Wake::Changed).is_err() {
                     return;

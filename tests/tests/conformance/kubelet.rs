@@ -151,7 +151,7 @@ pub(crate) const ROWS: &[Row] = &[
             let told = rotations.look().unwrap();
             assert_eq!((told.old.unwrap().chain(), told.new.chain()), (first.chain(), second.chain()));
             assert_eq!(server.who_is(&handle.credential().unwrap()).1, loopback::digest(&second));
-            handle.shutdown();
+            handle.shutdown().wait();
         },
     ),
     same(
@@ -265,7 +265,7 @@ fn asked_as(held: Held, has_bootstrap: bool) -> (String, String) {
         Held::Valid => {
             let handle = loopback::node(Runtime::Std, &server.cluster).keeping(directory.path()).start();
             loopback::issued(&handle, 1);
-            handle.shutdown();
+            handle.shutdown().wait();
         }
     }
     let before = server.csr_names().len();
@@ -282,7 +282,7 @@ fn asked_as(held: Held, has_bootstrap: bool) -> (String, String) {
     handle.rotate_now();
     loopback::issued(&handle, 2);
     assert!(!matches!(handle.snapshot().progress, Some(Progress::Retrying { .. })));
-    handle.shutdown();
+    handle.shutdown().wait();
     let asked: Vec<(String, String)> = server.handle.with_api(|api, _| {
         let order = |csr: &perennial_kubernetes::objects::CertificateSigningRequest| {
             csr.metadata.resource_version.parse::<u64>().unwrap()

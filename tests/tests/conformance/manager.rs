@@ -178,10 +178,10 @@ pub(crate) const ROWS: &[Row] = &[
         assert!(handle.credential().is_none());
         handle.set_template(template);
         loopback::issued(&handle, 1);
-        handle.shutdown();
+        handle.shutdown().wait();
         let stopped = Instant::now();
         handle.rotate_now();
-        assert!(handle.wait_for(BOUND, |now| now.issued > 1).is_none());
+        assert!(handle.wait_for(|now| now.issued > 1).within(BOUND).is_none());
         assert!(Some(stopped.elapsed()) < BOUND, "it has ended, so there is nothing to wait for");
         assert_eq!(server.csr_names().len(), 1);
     }),
@@ -194,7 +194,7 @@ pub(crate) const ROWS: &[Row] = &[
             let server = loopback::serve(Approval::Auto);
             let signer = loopback::node(Runtime::Smol, &server.cluster).signer.unwrap();
             let rotator = Rotator::new().policy(loopback::policy()).template(Template::node("worker-1")).signer(signer);
-            let (handle, rotation) = rotator.start();
+            let (handle, rotation) = perennial_smol::start(rotator).unwrap();
             smol::block_on(future::or(rotation, async { drop(handle.wait_for(|now| now.issued == 1).await) }));
             assert!(handle.credential().is_some());
             smol::block_on(handle.shutdown());

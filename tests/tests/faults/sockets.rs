@@ -78,7 +78,7 @@ fn endure(kind: &Kind, runtime: Runtime) -> Result<(), String> {
         State::BackingOff { last, .. } => Some(Outcome::Failed(last)),
         _ => None,
     };
-    let met = handle.wait_for(BOUND, |now| now.issued > 1 || failed(now).is_some());
+    let met = handle.wait_for(|now| now.issued > 1 || failed(now).is_some()).within(BOUND);
     let met = met.ok_or_else(|| format!("nothing came of it: {:?}", handle.snapshot()))?;
     let came = failed(&met).unwrap_or(Outcome::Issued);
     if came != outcome {
@@ -98,7 +98,7 @@ fn endure(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     }
     server.handle.with_api(|api, now| api.set_faults(Plan::default(), now));
     issued(&handle, 2);
-    handle.shutdown();
+    handle.shutdown().wait();
     Ok(())
 }
 

@@ -99,6 +99,6 @@ fn restarted_watch_cache_is_listed_once_over_sockets() {
         issued(&node, 1);
         assert_eq!(asked(), "POST WATCH LIST WATCH", "{runtime:?}");
         assert_eq!(node.snapshot().last_error, None, "{runtime:?}");
-        node.shutdown();
+        node.shutdown().wait();
     });
 }

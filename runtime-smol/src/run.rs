@@ -1,0 +1,63 @@
+//! One future for each rotated certificate.
+
+use std::thread;
+
+use perennial::Instant;
+use perennial_std::{Handle, Rotator, StartError, Task, Work, clock};
+use smol::future::{self, Boxed, FutureExt as _};
+
+use crate::drive::{drive, sleep_until};
+
+/// Reads the store, and returns the handle and the future to spawn: nothing happens unless it is polled. It ends after
+/// [`Handle::shutdown`]; dropping it ends the rotation too, at whatever point it is. Blocks as [`Rotator::prepare`] does.
+///
+/// # Errors
+/// [`StartError::Store`]: the store cannot be read.
+pub fn start(rotator: Rotator) -> Result<(Handle, impl Future<Output = ()> + Send + use<>), StartError> {
+    let (handle, task) = rotator.prepare()?;
+    Ok((handle, run(task)))
+}
+
+/// Runs a task to its end.
+pub async fn run(mut task: Task) {
+    let mut exchange: Option<Boxed<()>> = None;
+    while !task.is_over() {
+        for work in task.step(clock::now()) {
+            match work {
+                Work::Drive(conversation, mut reporter) => {
+                    let driven = async move {
+                        let result = drive(*conversation, |conversation| reporter.progress(conversation)).await;
+                        reporter.finish(result);
+                    };
+                    exchange = Some(driven.boxed());
+                }
+                Work::Cancel => exchange = None,
+                Work::Store(job) => {
+                    let again = job.clone();
+                    let spawned = thread::Builder::new().name("perennial-disk".into()).spawn(|| job.run());
+                    if spawned.is_err() {
+                        again.run();
+                    }
+                }
+            }
+        }
+        if !task.is_over() {
+            task.arrival().or(due(task.deadline())).or(finished(&mut exchange)).await;
+        }
+    }
+}
+
+async fn finished(exchange: &mut Option<Boxed<()>>) {
+    match exchange {
+        Some(driven) => driven.await,
+        None => future::pending().await,
+    }
+    *exchange = None;
+}
+
+async fn due(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => future::pending().await,
+    }
+}

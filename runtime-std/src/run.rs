@@ -1,0 +1,80 @@
+//! One thread for each rotated certificate, one more while a request is out or the store is at work.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use perennial_kubernetes::client::Issuance;
+
+use crate::clock;
+use crate::drive::{Cancel, drive};
+use crate::handle::Handle;
+use crate::rotator::{Rotator, StartError};
+use crate::task::{Reporter, Task, Work};
+
+/// Reads the store and starts the rotation on a thread of its own, which ends after [`Handle::shutdown`]. Blocks as
+/// [`Rotator::prepare`] does.
+///
+/// # Errors
+/// [`StartError`]: the store cannot be read, or there is no thread to be had. Nothing was requested.
+pub fn start(rotator: Rotator) -> Result<Handle, StartError> {
+    let (handle, task) = rotator.prepare()?;
+    spawn(task).map_err(StartError::Thread)?;
+    Ok(handle)
+}
+
+/// Runs a task on a thread of its own.
+///
+/// # Errors
+/// The system has no thread to give. The rotation has ended.
+pub fn spawn(task: Task) -> io::Result<()> {
+    thread::Builder::new().name("perennial".into()).spawn(|| run(task)).map(drop)
+}
+
+fn run(mut task: Task) {
+    let mut exchange = None;
+    while !task.is_over() {
+        for work in task.step(clock::now()) {
+            match work {
+                Work::Drive(conversation, reporter) => exchange = converse(*conversation, reporter),
+                Work::Cancel => drop(exchange.take()),
+                Work::Store(job) => {
+                    let again = job.clone();
+                    let spawned = thread::Builder::new().name("perennial-disk".into()).spawn(|| job.run());
+                    if spawned.is_err() {
+                        again.run();
+                    }
+                }
+            }
+        }
+        if !task.is_over() {
+            task.arrival().within(task.deadline().map(clock::until));
+        }
+    }
+}
+
+/// Drives an exchange on a thread of its own until the returned guard is dropped.
+fn converse(conversation: Issuance, mut reporter: Reporter) -> Option<CancelOnDrop> {
+    let cancel = Arc::new(Cancel::default());
+    let (cancelled, failed) = (cancel.clone(), reporter.clone());
+    let spawned = thread::Builder::new().name("perennial-exchange".into()).spawn(move || {
+        if let Some(result) = drive(conversation, &cancelled, |conversation| reporter.progress(conversation)) {
+            reporter.finish(result);
+        }
+    });
+    match spawned {
+        Ok(_) => Some(CancelOnDrop(cancel)),
+        Err(error) => {
+            failed.fail(format!("cannot start a thread for the request: {error}; raise the limit of threads"));
+            None
+        }
+    }
+}
+
+struct CancelOnDrop(Arc<Cancel>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}

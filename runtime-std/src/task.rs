@@ -1,0 +1,267 @@
+//! One rotation with its store and its handles, for a runtime to run.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Instant, Now, RequestId};
+use perennial_kubernetes::client::Issuance;
+use perennial_kubernetes::rotation::{Duty, Input, Rotation, Snapshot};
+use perennial_rotation::{Health, Issued, Progress, SignError, Store};
+
+use crate::jobs::{Job, Jobs};
+use crate::link::{Ending, Link, Message};
+use crate::wait::Wait;
+
+/// A request waits this long for its record to become durable. A crash after that may leave a second request object:
+/// better than a certificate that expires while the disk does not answer.
+const RECORD: Duration = Duration::from_secs(10);
+/// A loop is not woken for less: a server that streams may send any number of pieces a second.
+const STILL: Duration = Duration::from_secs(10);
+
+/// One rotation, for a runtime to run. The loop of any runtime is: [`step`](Self::step), carry out the [`Work`], end if
+/// [`is_over`](Self::is_over), and wait for [`arrival`](Self::arrival) until [`deadline`](Self::deadline).
+///
+/// Dropping a task ends its rotation, at whatever point it is; [`Handle::shutdown`](crate::Handle::shutdown) ends it in order.
+#[derive(Debug)]
+pub struct Task {
+    rotation: Rotation,
+    // Dropped before the ending: who waits for the end may open the store then.
+    jobs: Jobs,
+    /// A request that waits for its record, and until when.
+    held: Option<(RequestId, Box<Issuance>, Instant)>,
+    /// The request whose exchange the runtime drives.
+    driven: Option<RequestId>,
+    stage: Stage,
+    ending: Ending,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// Told to end; results of the store are waited for.
+    Stopping,
+    /// What is in memory only is written once more.
+    LastWrite,
+    LastWriteDone,
+    Over,
+}
+
+/// What a runtime carries out for a [`Task`].
+#[derive(Debug)]
+#[must_use]
+pub enum Work {
+    /// Drive this exchange until it ends, and have the reporter report it. There is one at most.
+    Drive(Box<Issuance>, Reporter),
+    /// Drop the exchange that is being driven, if it has not ended: what it reports is ignored.
+    Cancel,
+    /// Run this, off the loop.
+    Store(Job),
+}
+
+impl Task {
+    /// A task whose link shows the rotation as it is.
+    pub(crate) fn new(rotation: Rotation, store: Arc<dyn Store>, link: Arc<Link>) -> Self {
+        let (jobs, ending) = (Jobs::new(store), Ending::new(link));
+        Self { rotation, jobs, held: None, driven: None, stage: Stage::Running, ending }
+    }
+
+    /// Takes in what has arrived and the time, and returns what follows from it, in order.
+    pub fn step(&mut self, now: Now) -> Vec<Work> {
+        let mut work = Vec::new();
+        let mut is_ticked = false;
+        while !self.is_over() {
+            let is_due = || !is_ticked && self.deadline().is_some_and(|deadline| deadline <= now.instant);
+            let message = match self.link().pop() {
+                Some(message) => message,
+                // After the messages, which may have moved the deadline; once, whatever the rotation makes of it.
+                None if is_due() => Message::Input(Input::Tick),
+                None => break,
+            };
+            match (self.stage, message) {
+                (Stage::Running, Message::Input(input)) => {
+                    is_ticked |= matches!(input, Input::Tick);
+                    self.handle(input, now, &mut work);
+                }
+                (Stage::Running, Message::Stop) => {
+                    self.held = None;
+                    work.extend(self.driven.take().map(|_| Work::Cancel));
+                    self.stage = Stage::Stopping;
+                    self.finish(None, now);
+                }
+                (_, Message::Input(input)) => self.finish(Some(input), now),
+                (_, Message::Stop) => {}
+            }
+            if let Some(job) = self.jobs.next(now.unix, &self.ending) {
+                match self.jobs.are_instant() {
+                    true => job.run(),
+                    false => work.push(Work::Store(job)),
+                }
+            }
+        }
+        let is_durable = !self.jobs.has_saves();
+        if let Some((id, exchange, _)) = self.held.take_if(|(.., until)| is_durable || *until <= now.instant) {
+            self.driven = Some(id);
+            work.push(Work::Drive(exchange, Reporter { id, link: self.link().clone(), reported: None }));
+        }
+        work
+    }
+
+    fn handle(&mut self, input: Input, now: Now, work: &mut Vec<Work>) {
+        self.jobs.note(&input);
+        let duties = self.rotation.handle(input, now);
+        // What is accepted is served at once, and written after that.
+        self.link().publish(self.rotation.snapshot(now));
+        for duty in duties {
+            match duty {
+                Duty::Drop { id } => {
+                    self.held.take_if(|(held, ..)| *held == id);
+                    work.extend(self.driven.take_if(|driven| *driven == id).map(|_| Work::Cancel));
+                }
+                Duty::Write { id, credential, serve } => self.jobs.write(id, credential, serve),
+                Duty::Save { record } => self.jobs.save(*record),
+                Duty::Drive { id, exchange } => self.held = Some((id, exchange, now.instant.after(RECORD))),
+                // The runtime reads the deadline instead.
+                Duty::SetTimer(_) => {}
+            }
+        }
+    }
+
+    /// The end: waits for results of the store that are out, then tries once more to write what is in memory only.
+    fn finish(&mut self, input: Option<Input>, now: Now) {
+        if let Some(input @ (Input::Written { .. } | Input::Saved { .. })) = input {
+            self.jobs.note(&input);
+            match (input, self.stage) {
+                (Input::Written { result: Ok(()), .. }, Stage::LastWrite) => self.stage = Stage::LastWriteDone,
+                (Input::Written { result: Err(error), .. }, Stage::LastWrite) => {
+                    tracing::error!(
+                        "the certificate in use is lost with this process, the disk did not take it: {error}"
+                    );
+                }
+                // Nobody carries out what would follow.
+                (input, _) => drop(self.rotation.handle(input, now)),
+            }
+        }
+        if let (false, Stage::Stopping, Some((credential, serve))) =
+            (self.jobs.has_writes(), self.stage, self.rotation.unwritten())
+        {
+            self.jobs.write(RequestId::new(NonZeroU64::MAX), credential.clone(), serve);
+            self.stage = Stage::LastWrite;
+        }
+        if !self.jobs.has_writes() && !self.jobs.has_saves() {
+            self.link().leave(self.rotation.record(now));
+            let last = self.rotation.snapshot(now);
+            let unwritten = last.unwritten && self.stage != Stage::LastWriteDone;
+            self.link().publish(Snapshot { unwritten, ..last });
+            self.stage = Stage::Over;
+        }
+    }
+
+    /// True once there is nothing left to do. Drop the task then: those who wait for the end learn of it by that.
+    pub fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    /// When [`step`](Self::step) is to be called even if nothing arrives.
+    pub fn deadline(&self) -> Option<Instant> {
+        let deadlines = self.rotation.deadline().into_iter().chain(self.held.as_ref().map(|(.., until)| *until));
+        deadlines.min().filter(|_| self.stage == Stage::Running)
+    }
+
+    /// Queues an input, for a runtime that learns of it in a way of its own.
+    pub fn send(&self, input: Input) {
+        self.link().send(Message::Input(input));
+    }
+
+    /// Waits until something has arrived. A wait that takes too long just ends.
+    pub fn arrival(&self) -> Wait<'static, ()> {
+        Wait::new(self.link().clone(), Link::arrived, |link| link.has_messages().then_some(()), |_| ())
+    }
+
+    fn link(&self) -> &Arc<Link> {
+        self.ending.link()
+    }
+}
+
+/// Reports to a rotation how the exchange of its request goes.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    id: RequestId,
+    link: Arc<Link>,
+    reported: Option<Report>,
+}
+
+/// What the rotation knows of an exchange.
+type Report = (Progress, Option<Health>);
+
+impl Reporter {
+    /// Call before every step of the exchange. Reports its progress and what is known of the server, whenever they change;
+    /// that the server answers as before, every ten seconds at most.
+    pub fn progress(&mut self, exchange: &Issuance) {
+        let report = (exchange.progress(), exchange.health());
+        if self.reported.as_ref().is_none_or(|reported| is_news(reported, &report)) {
+            self.reported = Some(report.clone());
+            let (progress, health) = report;
+            self.link.send(Message::Input(Input::Progressed { id: self.id, progress, health }));
+        }
+    }
+
+    /// Call with the outcome of the exchange.
+    pub fn finish(self, result: Result<Issued, SignError>) {
+        self.link.send(Message::Input(Input::Finished { id: self.id, result }));
+    }
+
+    /// Call if the exchange cannot be driven at all. `why` is a clause for people.
+    pub fn fail(self, why: String) {
+        self.link.send(Message::Input(Input::Unable { id: self.id, why }));
+    }
+}
+
+/// True if anything but the time of the last answer changed, or that time advanced by `STILL`.
+fn is_news(reported: &Report, report: &Report) -> bool {
+    match (reported.1, report.1) {
+        _ if reported.0 != report.0 => true,
+        (Some(before), Some(health)) => {
+            before.answer != health.answer
+                || before.date != health.date
+                || health.at.instant.since(before.at.instant) >= STILL
+        }
+        (before, health) => before != health,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use perennial::Now;
+    use perennial_rotation::{Answer, ServerDate};
+
+    use super::*;
+
+    fn report(answer: Answer, seconds: u64) -> Report {
+        let at = Now { instant: Instant::from_millis(seconds * 1000), ..Now::default() };
+        (Progress::WaitingForApproval { csr_name: "a".into() }, Some(Health { answer, at, date: None }))
+    }
+
+    #[test]
+    fn a_server_that_goes_on_answering_is_told_of_now_and_then() {
+        // A watch, of which something arrives each second for a minute.
+        let (mut told, mut times) = (report(Answer::Served, 0), 0);
+        for news in (1..=60).map(|second| report(Answer::Served, second)) {
+            if is_news(&told, &news) {
+                (told, times) = (news, times + 1);
+            }
+        }
+        assert_eq!((times, told), (6, report(Answer::Served, 60)));
+    }
+
+    #[test]
+    fn what_is_new_is_told_at_once() {
+        let told = report(Answer::Served, 0);
+        assert!(!is_news(&told, &told));
+        assert!(is_news(&told, &report(Answer::Unreachable, 0)));
+        assert!(is_news(&(Progress::Submitting, told.1), &told));
+        assert!(is_news(&(told.0.clone(), None), &told));
+        let date = Some(ServerDate { unix: Now::default().unix, at: Now::default().instant });
+        assert!(is_news(&told, &(told.0.clone(), told.1.map(|health| Health { date, ..health }))));
+    }
+}

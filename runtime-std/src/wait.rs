@@ -1,0 +1,95 @@
+//! Waiting for a rotation, from a thread or from a future.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use event_listener::{Event, EventListener, Listener as _};
+
+use crate::link::Link;
+
+/// Something to wait for: a future, and on a thread [`wait`](Self::wait) or [`within`](Self::within). What the call that
+/// returned it has begun goes on whether or not anybody waits.
+#[must_use = "nothing waits until this is awaited, or `wait` or `within` is called"]
+pub struct Wait<'a, T> {
+    link: Arc<Link>,
+    event: fn(&Link) -> &Event,
+    /// `Some` once the wait is over.
+    look: Box<dyn FnMut(&Link) -> Option<T> + Send + 'a>,
+    /// The result of a wait that takes too long.
+    late: fn(&Link) -> T,
+    listener: Option<EventListener>,
+}
+
+impl<'a, T> Wait<'a, T> {
+    pub(crate) fn new(
+        link: Arc<Link>,
+        event: fn(&Link) -> &Event,
+        look: impl FnMut(&Link) -> Option<T> + Send + 'a,
+        late: fn(&Link) -> T,
+    ) -> Self {
+        Self { link, event, look: Box::new(look), late, listener: None }
+    }
+
+    /// Blocks until it is over.
+    pub fn wait(self) -> T {
+        self.within(None)
+    }
+
+    /// Blocks until it is over, or `timeout` has passed; `None` stands for no timeout.
+    pub fn within(mut self, timeout: impl Into<Option<Duration>>) -> T {
+        let until = timeout.into().and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let listener = match self.look() {
+                Ok(seen) => return seen,
+                Err(listener) => listener,
+            };
+            let Some(until) = until else {
+                listener.wait();
+                continue;
+            };
+            if listener.wait_deadline(until).is_none() {
+                return self.look().unwrap_or_else(|_| (self.late)(&self.link));
+            }
+        }
+    }
+
+    /// The result; else what to wait on before looking again.
+    fn look(&mut self) -> Result<T, EventListener> {
+        if let Some(seen) = (self.look)(&self.link) {
+            return Ok(seen);
+        }
+        let listener = (self.event)(&self.link).listen();
+        // A change before the listener was there is not missed.
+        (self.look)(&self.link).ok_or(listener)
+    }
+}
+
+impl<T> Future for Wait<'_, T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let this = self.get_mut();
+        loop {
+            let mut listener = match this.listener.take() {
+                Some(listener) => listener,
+                None => match this.look() {
+                    Ok(seen) => return Poll::Ready(seen),
+                    Err(listener) => listener,
+                },
+            };
+            if Pin::new(&mut listener).poll(context).is_pending() {
+                this.listener = Some(listener);
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for Wait<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wait").field("link", &self.link).finish_non_exhaustive()
+    }
+}
