@@ -126,7 +126,8 @@ pub struct World {
     /// What has happened.
     pub trace: Trace,
 
-    setup: Setup,
+    /// What restarts begin from.
+    pub setup: Setup,
     /// The pending record.
     saved: Option<Saved>,
     arrivals: Vec<Arrival>,
@@ -213,6 +214,13 @@ impl World {
             (_, None) => return false,
         }
         true
+    }
+
+    /// What has arrived by now, and is to be handled.
+    pub fn arrived(&mut self) -> Option<Event> {
+        let first = self.arrivals.iter().position(|arrival| arrival.at <= self.now.instant)?;
+        let Arrival { what, .. } = self.arrivals.remove(first);
+        Some(self.arrive(what))
     }
 
     /// So many steps.
@@ -315,6 +323,11 @@ impl World {
             Flaw::Foreign => mint::foreign(certificate),
             Flaw::Provisional => mint::provisional(certificate),
         }
+    }
+
+    /// What was handled last since the last start.
+    pub fn last(&self) -> Option<&Record> {
+        self.trace.runs.last().and_then(|run| run.records.last())
     }
 
     /// The transcript so far.

@@ -1,15 +1,14 @@
-//! perennial in the field: the machine, and a driver that does what the core asks of one.
+//! perennial in the field: a [`simulation::World`](crate::world::World) whose requests the cluster answers.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Action, Certificate, Event, Failure, Instant, Key, Now, Pending, Policy, RequestId};
-use perennial::{RotationMachine, Setup};
+use perennial::{Certificate, Event, Failure, Instant, Key, Now, Policy, RequestId, Setup};
 
 use super::{Answer, Api, Holder, Object, Seen, Start, World, utc};
 use crate::laws::{Verdict, check};
-use crate::trace::{Record, Run, Trace};
+use crate::world;
 
 /// How often `run` asks the API server whether it accepts the client certificate, which tells the time, too.
 const LOOK: Duration = Duration::from_secs(6 * 3600);
@@ -17,124 +16,73 @@ const LOOK: Duration = Duration::from_secs(6 * 3600);
 /// A machine and its driver.
 #[derive(Debug)]
 pub struct Perennial {
-    world: World,
-    setup: Setup,
-    machine: RotationMachine,
+    around: World,
+    /// The machine, what it has written, and its trace. Its own signer never answers.
+    node: world::World,
     /// When its loop wakes up, by the clock that stands still in suspend.
     wakes: Option<Duration>,
-    live: Option<(RequestId, Object)>,
+    in_flight: Option<(RequestId, Object)>,
     /// When it asks the API server something else next, by the clock that stands still in suspend.
     looks: Duration,
     /// The key in the pending slot, and so the name of its request.
     key: u64,
-    keys: u64,
-    saved: Option<(Pending, u64)>,
-    /// What the holder's wall clock was ahead when that was saved.
-    saved_ahead: i64,
-    stored: Option<Arc<Certificate>>,
-    stored_waiting: Option<Arc<Certificate>>,
-    trace: Trace,
 }
 
 impl Perennial {
     /// A holder under this policy.
     pub fn begin(policy: Policy) -> impl FnOnce(World, Start) -> Self {
-        move |world, Start { seed, certificate }| {
-            let setup = Setup {
-                policy: Arc::new(policy),
-                seed,
-                template: world.borrow().template.clone(),
-                certificate: certificate.clone(),
-                ..Setup::default()
-            };
-            let started = now(&world);
-            let machine = RotationMachine::new(setup.clone(), started);
-            let wakes = Some(world.borrow().clocks.awake);
-            let first = Run { started, pending: None, remembers: false, first: machine.clone(), records: vec![] };
-            let trace = Trace { policy: setup.policy.clone(), seed, wild: false, runs: vec![first] };
-            let stored = certificate;
-            Self {
-                world,
-                setup,
-                machine,
-                wakes,
-                live: None,
-                looks: LOOK,
-                key: 0,
-                keys: 0,
-                saved: None,
-                saved_ahead: 0,
-                stored,
-                stored_waiting: None,
-                trace,
-            }
+        move |around, Start { seed, certificate }| {
+            let template = around.borrow().template.clone();
+            let setup = Setup { policy: Arc::new(policy), seed, template, certificate, ..Setup::default() };
+            let mut node = world::World::at(setup, Duration::ZERO, now(&around));
+            node.habit = world::Answer::lose();
+            let wakes = Some(around.borrow().clocks.awake);
+            Self { around, node, wakes, in_flight: None, looks: LOOK, key: 0 }
         }
     }
 
+    /// Has this handled, and whatever follows at the same moment.
     fn handle(&mut self, event: Event) {
+        self.node.now = now(&self.around);
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            let now = now(&self.world);
-            let answered = matches!(event, Event::CsrIssued { .. } | Event::CsrFailed { .. });
-            let mut save = answered || matches!(event, Event::CertWritten { .. });
-            let actions = self.machine.handle(event.clone(), now);
-            let record = Record { now, event, actions: actions.clone(), after: self.machine.clone() };
-            self.trace.runs.last_mut().expect("it begins with a run").records.push(record);
-            for action in actions {
-                match action {
-                    Action::SubmitCsr { id, key, .. } => {
-                        save = true;
-                        if key == Key::New {
-                            self.keys += 1;
-                            self.key = self.keys;
-                        }
-                        let answer = self.submit(id);
-                        let answers = if self.live.is_some() { 2 } else { usize::from(is_answer(answer.as_ref())) };
-                        events.extend((0..answers).map(|_| self.dated()));
-                        events.extend(answer);
-                    }
-                    Action::CancelRequest { id } => drop(self.live.take_if(|(live, _)| *live == id)),
-                    Action::WriteCert { id, certificate, serve } => {
-                        let slot = if serve { &mut self.stored } else { &mut self.stored_waiting };
-                        *slot = Some(certificate);
-                        events.push_back(Event::CertWritten { id });
-                    }
-                    Action::SetTimer(_) => {}
-                }
+            self.node.handle(event);
+            let done = self.node.last().map(|step| (step.cancelled(), step.submitted()));
+            let (cancelled, submitted) = done.unwrap_or_default();
+            self.in_flight.take_if(|(id, _)| cancelled == Some(*id));
+            if let Some((id, _, key)) = submitted {
+                self.key += u64::from(key == Key::New);
+                events.extend(self.submit(id));
             }
-            if save {
-                self.saved = self.machine.pending(now).map(|pending| (pending, self.key));
-                self.saved_ahead = self.world.borrow().clocks.ahead;
-            }
+            events.extend(std::iter::from_fn(|| self.node.arrived()));
         }
-        let now = now(&self.world);
-        let awake = self.world.borrow().clocks.awake;
-        self.wakes = self.machine.deadline().map(|deadline| awake + deadline.since(now.instant));
+        let (awake, deadline) = (self.around.borrow().clocks.awake, self.node.machine.deadline());
+        self.wakes = deadline.map(|deadline| awake + deadline.since(self.node.now.instant));
     }
 
-    /// The `Date` of an answer: of a create, of the watch that follows.
-    fn dated(&self) -> Event {
-        Event::ServerDated { unix: utc(self.world.borrow().clocks.moment()) }
-    }
-
-    fn submit(&mut self, id: RequestId) -> Option<Event> {
-        let mut scene = self.world.borrow_mut();
-        let template = self.machine.template().cloned().expect("nothing is asked without a template");
-        let (failure, retry_after) = match scene.cluster.submit(Some(self.key), &template) {
+    /// Submits a request. Each answer tells the time: that of a create, that of the watch that follows.
+    fn submit(&mut self, id: RequestId) -> Vec<Event> {
+        let template = self.node.machine.template().cloned().expect("nothing is asked without a template");
+        let failed = |failure, retry_after| Event::CsrFailed { id, failure, retry_after };
+        let answer = self.around.borrow_mut().cluster.submit(Some(self.key), &template);
+        match answer {
             Answer::Accepted(object) => {
-                self.live = Some((id, object));
-                return None;
+                self.in_flight = Some((id, object));
+                vec![self.dated(), self.dated()]
             }
-            Answer::Unreachable => (Failure::Unreachable, None),
-            Answer::Throttled(retry_after) => (Failure::Throttled, Some(retry_after)),
-        };
-        Some(Event::CsrFailed { id, failure, retry_after })
+            Answer::Throttled(retry_after) => vec![self.dated(), failed(Failure::Throttled, Some(retry_after))],
+            // A refused connection tells no time.
+            Answer::Unreachable => vec![failed(Failure::Unreachable, None)],
+        }
+    }
+
+    fn dated(&self) -> Event {
+        Event::ServerDated { unix: utc(self.around.borrow().clocks.moment()) }
     }
 
     fn reply(&self) -> Option<Event> {
-        let (id, object) = self.live?;
-        let scene = self.world.borrow();
-        let failure = match scene.cluster.look(object) {
+        let (id, object) = self.in_flight?;
+        let failure = match self.around.borrow().cluster.look(object) {
             Seen::Nothing => return None,
             Seen::Issued(certificate) => return Some(Event::CsrIssued { id, certificate }),
             Seen::Denied => Failure::Denied,
@@ -145,19 +93,18 @@ impl Perennial {
     }
 
     fn next_event(&mut self) -> Option<Event> {
-        let wanted = self.world.borrow().template.clone();
-        if wanted.as_ref() != self.machine.template() {
+        let wanted = self.around.borrow().template.clone();
+        if wanted.as_ref() != self.node.machine.template() {
             return Some(Event::TemplateChanged(wanted));
         }
-        let (awake, api) = (self.world.borrow().clocks.awake, self.world.borrow().cluster.api);
+        let (awake, api) = (self.around.borrow().clocks.awake, self.around.borrow().cluster.api);
         if self.looks <= awake {
             self.looks = awake + LOOK;
-            if api == Api::Up && self.machine.certificate().is_some() {
+            if api == Api::Up && self.node.machine.certificate().is_some() {
                 return Some(self.dated());
             }
         }
-        let ticks = || self.wakes.is_some_and(|at| at <= self.world.borrow().clocks.awake).then_some(Event::Tick);
-        self.reply().or_else(ticks)
+        self.reply().or_else(|| self.wakes.is_some_and(|at| at <= awake).then_some(Event::Tick))
     }
 }
 
@@ -165,7 +112,7 @@ impl Holder for Perennial {
     fn run(&mut self) {
         while let Some(event) = self.next_event() {
             if let Event::CsrIssued { .. } | Event::CsrFailed { .. } = event {
-                self.live = None;
+                self.in_flight = None;
             }
             self.handle(event);
         }
@@ -176,41 +123,23 @@ impl Holder for Perennial {
     }
 
     fn certificate(&self) -> Option<Arc<Certificate>> {
-        self.machine.certificate().cloned()
+        self.node.machine.certificate().cloned()
     }
 
     fn restart(&mut self, remembers: bool) {
-        let saved = self.saved.take().filter(|_| remembers);
-        self.live = None;
-        self.key = saved.as_ref().map_or(0, |(_, key)| *key);
-        let setup = Setup {
-            template: self.world.borrow().template.clone(),
-            certificate: self.stored.clone(),
-            waiting: self.stored_waiting.clone().filter(|waiting| {
-                waiting.validity.not_before() > now(&self.world).unix && Some(waiting) != self.stored.as_ref()
-            }),
-            pending: saved.as_ref().map(|(pending, _)| pending.clone()),
-            ..self.setup.clone()
-        };
-        // A wall clock that has gained makes what was spent seem long ago.
-        let remembers = saved.is_some() && self.world.borrow().clocks.ahead <= self.saved_ahead;
-        let (started, pending) = (now(&self.world), setup.pending.clone());
-        self.saved = saved;
-        self.machine = RotationMachine::new(setup, started);
-        let first = self.machine.clone();
-        self.trace.runs.push(Run { started, pending, remembers, first, records: vec![] });
-        self.wakes = Some(self.world.borrow().clocks.awake);
-        self.looks = self.world.borrow().clocks.awake + LOOK;
+        if !remembers {
+            self.node.lose_record();
+        }
+        self.node.now = now(&self.around);
+        self.node.setup.template.clone_from(&self.around.borrow().template);
+        self.node.restart();
+        let awake = self.around.borrow().clocks.awake;
+        (self.in_flight, self.wakes, self.looks) = (None, Some(awake), awake + LOOK);
     }
 
     fn lawful(&self) -> Verdict {
-        check(&self.trace)
+        check(&self.node.trace)
     }
-}
-
-/// A refused connection tells no time.
-fn is_answer(event: Option<&Event>) -> bool {
-    matches!(event, Some(Event::CsrFailed { failure, .. }) if *failure != Failure::Unreachable)
 }
 
 /// Both clocks; the monotonic one goes on in suspend.
