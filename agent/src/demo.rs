@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use perennial::{Backoff, Budget, Policy, PolicyError, Template, Window};
 use perennial_dev::{Authority, Options, Random};
+use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::cluster::Cluster;
-use perennial_kubernetes::rotation::{IdentitySource, Signer};
 use perennial_pki::Roots;
-use perennial_rotation::{Identity, Token};
+use perennial_rotation::{Identity, IdentitySource, Profile, Token};
 use perennial_std::{Directory, clock};
 use serde_json::json;
 
@@ -121,7 +121,7 @@ const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// The node's bootstrap token, and how often it was needed.
 struct Bootstrap {
-    source: IdentitySource,
+    source: Arc<dyn IdentitySource>,
     used: Arc<AtomicU32>,
 }
 
@@ -129,7 +129,7 @@ impl Bootstrap {
     fn new(token: Token) -> Self {
         let used = Arc::new(AtomicU32::new(0));
         let counter = used.clone();
-        let source: IdentitySource = Arc::new(move || {
+        let source: Arc<dyn IdentitySource> = Arc::new(move || {
             counter.fetch_add(1, Ordering::SeqCst);
             Ok(Identity::Token(token.clone()))
         });
@@ -141,9 +141,10 @@ impl Bootstrap {
     }
 }
 
-fn signer(cluster: Arc<Cluster>, bootstrap: &Bootstrap, lifetime: Duration, roots: Roots) -> Signer {
-    let signer = Signer::kubelet_client(cluster, Some(bootstrap.source.clone()));
-    Signer { expiration: Some(lifetime), issuers: Some(roots), ..signer }
+fn signer(cluster: Arc<Cluster>, bootstrap: &Bootstrap, lifetime: Duration, roots: Roots) -> CsrSigner {
+    let signer = CsrSigner::kubelet_client(cluster, Some(bootstrap.source.clone()));
+    let profile = Profile { lifetime: Some(lifetime), issuers: Some(roots), ..signer.profile };
+    CsrSigner { profile, ..signer }
 }
 
 /// The default's proportions, for certificates that live seconds instead of days.

@@ -8,8 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use perennial_kubernetes::kubeconfig::{Credentials, Endpoint, Kubeconfig, KubeconfigError};
-use perennial_kubernetes::rotation::IdentitySource;
-use perennial_rotation::{Identity, Token};
+use perennial_rotation::{Identity, IdentitySource, NotYet, Token};
 use perennial_std::clock;
 
 use crate::cli::Proxy;
@@ -23,7 +22,7 @@ pub(crate) struct Access {
     pub(crate) endpoint: Endpoint,
     pub(crate) server: Server,
     /// As whom to ask while there is no certificate to ask with.
-    pub(crate) bootstrap: IdentitySource,
+    pub(crate) bootstrap: Arc<dyn IdentitySource>,
     /// The node's kubeconfig has to be written once there is a certificate.
     pub(crate) write: bool,
 }
@@ -79,7 +78,8 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
         None => true,
     };
     let (node, bootstrap, of) = (node.to_owned(), bootstrap.map(Path::to_owned), endpoint.clone());
-    let bootstrap: IdentitySource = Arc::new(move || first_user(&node, bootstrap.as_deref(), &of));
+    let bootstrap = move || first_user(&node, bootstrap.as_deref(), &of).map_err(NotYet::new);
+    let bootstrap: Arc<dyn IdentitySource> = Arc::new(bootstrap);
     Ok(Access { endpoint, server, bootstrap, write })
 }
 
@@ -293,13 +293,13 @@ mod tests {
         let files = Files::new();
         files.put_with_certificate("node", clock::now().unix);
         let ask = files.read().bootstrap;
-        assert!(matches!(ask(), Ok(Identity::Certificate(_))));
+        assert!(matches!(ask.identity(), Ok(Identity::Certificate(_))));
         files.put_of("node", "bootstrap", "token: abcdef.0123456789abcdef");
-        assert!(matches!(ask(), Ok(Identity::Token(_))));
+        assert!(matches!(ask.identity(), Ok(Identity::Token(_))));
         files.put_of("node", "bootstrap", "");
-        assert!(ask().is_err_and(|why| why.contains("neither a token nor")));
+        assert!(ask.identity().is_err_and(|why| why.to_string().contains("neither a token nor")));
         fs::remove_file(files.path("bootstrap")).unwrap();
-        assert!(matches!(ask(), Ok(Identity::Certificate(_))));
+        assert!(matches!(ask.identity(), Ok(Identity::Certificate(_))));
     }
 
     #[test]
@@ -308,9 +308,9 @@ mod tests {
         files.put_with_certificate("node", clock::now().unix);
         let ask = files.read().bootstrap;
         files.put("bootstrap", "token: abcdef.0123456789abcdef");
-        assert!(matches!(ask(), Ok(Identity::Certificate(_))), "the node's own is still one");
+        assert!(matches!(ask.identity(), Ok(Identity::Certificate(_))), "the node's own is still one");
         files.put("node", "");
-        assert!(ask().is_err_and(|why| why.contains("it is for https://bootstrap.example")));
+        assert!(ask.identity().is_err_and(|why| why.to_string().contains("it is for https://bootstrap.example")));
     }
 
     #[test]

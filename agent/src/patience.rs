@@ -6,40 +6,46 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use perennial_kubernetes::rotation::{AskAs, IdentitySource, Signer};
-use perennial_rotation::Identity;
+use perennial_kubernetes::CsrSigner;
+use perennial_rotation::{Authentication, Identity, IdentitySource, NotYet};
 
 /// A loop that waits for longer would be taken for one that hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Wraps a signer so that reading its credentials fails after five seconds.
-pub(crate) fn bounded(signer: Signer) -> Signer {
-    let ask_as = match signer.ask_as {
-        AskAs::Own { bootstrap } => AskAs::Own { bootstrap: bootstrap.map(|source| within(PATIENCE, source)) },
-        AskAs::Other(source) => AskAs::Other(within(PATIENCE, source)),
+pub(crate) fn bounded(signer: CsrSigner) -> CsrSigner {
+    let authentication = match signer.authentication {
+        Authentication::None => Authentication::None,
+        Authentication::Own { bootstrap } => {
+            Authentication::Own { bootstrap: bootstrap.map(|source| within(PATIENCE, source)) }
+        }
+        Authentication::Other(source) => Authentication::Other(within(PATIENCE, source)),
     };
-    Signer { ask_as, ..signer }
+    CsrSigner { authentication, ..signer }
 }
 
 /// Reads on a thread of its own, one at a time: while one hangs, no other is begun.
-fn within(most: Duration, source: IdentitySource) -> IdentitySource {
+fn within(most: Duration, source: Arc<dyn IdentitySource>) -> Arc<dyn IdentitySource> {
     let busy = Arc::new(AtomicBool::new(false));
     Arc::new(move || {
-        let late = || Err(format!("reading the credential takes longer than {most:?}: its disk does not answer"));
+        let late = || {
+            let reason = format!("reading the credential takes longer than {most:?}: its disk does not answer");
+            Err(NotYet::new(reason))
+        };
         if busy.swap(true, Ordering::SeqCst) {
             return late();
         }
-        let (found, result) = mpsc::channel::<Result<Identity, String>>();
+        let (found, result) = mpsc::channel::<Result<Identity, NotYet>>();
         let (reader, done) = (source.clone(), busy.clone());
         let read = move || {
-            let identity = reader();
+            let identity = reader.identity();
             done.store(false, Ordering::SeqCst);
             // It may have been given up.
             drop(found.send(identity));
         };
         if thread::Builder::new().name("credential".into()).spawn(read).is_err() {
             busy.store(false, Ordering::SeqCst);
-            return source();
+            return source.identity();
         }
         result.recv_timeout(most).unwrap_or_else(|_| late())
     })
@@ -60,18 +66,18 @@ mod tests {
             Duration::from_millis(20),
             Arc::new(move || {
                 hold.lock().unwrap().recv().unwrap();
-                Err("read".into())
+                Err(NotYet::new("read"))
             }),
         );
         // The second one is not even begun.
         for _ in 0..2 {
-            assert!(source().unwrap_err().contains("its disk does not answer"));
+            assert!(source.identity().unwrap_err().to_string().contains("its disk does not answer"));
         }
         release.send(()).unwrap();
         let end = Instant::now() + Duration::from_secs(60);
         loop {
             release.send(()).unwrap();
-            if source().unwrap_err() == "read" {
+            if source.identity().unwrap_err() == NotYet::new("read") {
                 return;
             }
             assert!(Instant::now() < end);

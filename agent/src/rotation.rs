@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use perennial::{Certificate, Policy, Template};
+use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
-use perennial_kubernetes::rotation::{Observer, Signer};
+use perennial_kubernetes::rotation::Observer;
 use perennial_pki::Credential;
 use perennial_std::{Directory, Handle, Left, Rotator};
 
@@ -35,7 +36,7 @@ pub(crate) struct Plan {
     /// `None`: it is not known yet.
     pub(crate) template: Option<Template>,
     /// `None`: rotation is not enabled, what is there is kept an eye on.
-    pub(crate) signer: Option<Signer>,
+    pub(crate) signer: Option<CsrSigner>,
     pub(crate) store: Arc<Directory>,
     /// How the rotation before this one ended, in this process.
     pub(crate) left: Option<Left>,

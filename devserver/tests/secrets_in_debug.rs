@@ -9,10 +9,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use perennial::{Instant, Now, Policy, Template};
 use perennial_dev::{Api, ApiRequest, Authority, Method, Options, Random, Tls};
+use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubeconfig::Kubeconfig;
-use perennial_kubernetes::rotation::{Duty, Input, Rotation, Signer, Start};
+use perennial_kubernetes::rotation::{Duty, Input, Rotation, Start};
 use perennial_rotation::{Identity, Token};
 use server_support::{DAY, NOW, TOKEN, YEAR};
 use zeroize::Zeroizing;
@@ -41,13 +42,11 @@ fn no_public_type_shows_a_key_or_a_token() {
 
     let token = Token::new(TOKEN).unwrap();
     let cluster = Arc::new(Cluster::from_url("https://localhost").unwrap().with_roots(authority.roots().unwrap()));
-    let bootstrap = token.clone();
-    let signer =
-        Signer::kubelet_client(cluster.clone(), Some(Arc::new(move || Ok(Identity::Token(bootstrap.clone())))));
+    let signer = CsrSigner::kubelet_client(cluster.clone(), Some(Arc::new(token.clone())));
     let now = Now { instant: Instant::default(), unix: NOW.after(DAY) };
     let start = Start {
         policy: Arc::new(Policy::default()),
-        signer: Some(signer),
+        signer: Some(Arc::new(signer)),
         template: Some(Arc::new(Template::node("one"))),
         common_name: None,
         credential: Some(held.clone()),

@@ -1,6 +1,7 @@
 //! The Kubernetes certificate API, sans-IO: no socket, no clock, no file in here.
 //!
 //! - [`rotation`]: the machine joined to keys and exchanges; what a runtime drives.
+//! - [`CsrSigner`]: the signer of a rotation that is asked with CertificateSigningRequest objects.
 //! - [`client`]: one request for a certificate, from `POST` to the chain.
 //! - [`cluster`], [`kubeconfig`]: which API server, and as whom; [`kubelet_config`]: which certificates.
 //! - [`addresses`]: what a node's serving certificate is for.
@@ -18,4 +19,7 @@ pub mod kubeconfig;
 pub mod kubelet_config;
 pub mod objects;
 pub mod rotation;
+mod signer;
 pub mod text;
+
+pub use signer::CsrSigner;

@@ -1,4 +1,4 @@
-//! The machine with its hands: [`RotationMachine`] joined to keys, requests and the Kubernetes exchange. Still sans-IO.
+//! The machine with its hands: [`RotationMachine`] joined to keys, requests and a signer. Still sans-IO.
 //!
 //! A runtime reports what happened ([`Input`]) and carries out five kinds of [`Duty`]: drive an
 //! exchange, drop it, write a credential, save a record, set a timer. Which key, which credential to
@@ -9,7 +9,6 @@ mod memory;
 mod observer;
 mod record;
 mod shortfall;
-mod signer;
 mod terms;
 
 use std::collections::VecDeque;
@@ -22,9 +21,9 @@ use perennial::{
 };
 use perennial_pki::{Chain, Credential, KeyPair, certificate_request};
 
-use crate::client::{Ask, Issuance, Limits, csr_name};
-use perennial_rotation::Identity;
-use perennial_rotation::{Health, Issued, Progress, ServerDate, SignError};
+use perennial_rotation::{
+    Authentication, Exchange, Health, Identity, Issued, NotYet, Progress, ServerDate, SignError, SignRequest, Signer,
+};
 
 pub use clock::ClockOffset;
 use memory::Memory;
@@ -32,7 +31,6 @@ use observer::Observers;
 pub use observer::{Observer, Step};
 pub use record::{Record, RecordError};
 use shortfall::{excess, foreign, shortfall, too_short};
-pub use signer::{AskAs, IdentitySource, Signer};
 pub use terms::{Duty, Input, Snapshot};
 
 /// What a rotation starts from.
@@ -41,7 +39,7 @@ pub struct Start {
     /// The numbers to go by.
     pub policy: Arc<Policy>,
     /// Who to ask. `None`: rotation is not enabled, what is there is served.
-    pub signer: Option<Signer>,
+    pub signer: Option<Arc<dyn Signer>>,
     /// The identity wanted.
     pub template: Option<Arc<Template>>,
     /// For whom, if that is known before the rest of the template: restarts, and tools that look at the directory, compute
@@ -65,7 +63,7 @@ pub struct Start {
 pub struct Rotation {
     machine: RotationMachine,
     policy: Arc<Policy>,
-    signer: Option<Arc<Signer>>,
+    signer: Option<Arc<dyn Signer>>,
     seed: u64,
     served: Option<Arc<Credential>>,
     /// The pair of the certificate that the machine waits for.
@@ -121,10 +119,10 @@ impl Rotation {
         let foreign = foreign_to(wanted, credential.as_deref()).map(Arc::from);
         let credential = credential.filter(|_| foreign.is_none());
         let named = name_of(template.as_deref(), credential.as_deref()).or(common_name.as_deref());
-        let record = pending.filter(|record| is_of_use(record, signer.as_ref(), named));
+        let record = pending.filter(|record| is_of_use(record, signer.as_deref(), named));
         let named = named.or_else(|| record.as_ref().map(|record| record.pending.template.common_name()));
         // What restarts, and tools that look at a directory, agree on: who signs, and for whom.
-        let seed = perennial::seed(signer.as_ref().map_or("", |signer| &signer.signer_name), named.unwrap_or(""));
+        let seed = perennial::seed(signer.as_ref().map_or("", |signer| signer.name()), named.unwrap_or(""));
         let memory = Memory::new(policy.write, seed, record.as_ref());
         let (csr_name, pending, key) =
             record.map_or_else(Default::default, |Record { csr_name, mut pending, key, .. }| {
@@ -159,7 +157,7 @@ impl Rotation {
         Self {
             machine,
             policy,
-            signer: signer.map(Arc::new),
+            signer,
             seed,
             served: credential,
             waiting,
@@ -219,7 +217,7 @@ impl Rotation {
             health: self.health,
             last_error: self.gravest_error().cloned(),
             issued: self.issued,
-            wished_lifetime: self.signer.as_ref().and_then(|signer| signer.expiration),
+            wished_lifetime: self.signer.as_ref().and_then(|signer| signer.profile().lifetime),
             short_lived: self.short_lived.clone(),
             bootstrapping: self.bootstrapping,
             clock_offset: self.clock_offset(now),
@@ -261,11 +259,14 @@ impl Rotation {
                     Action::SubmitCsr { id, template, key } => match self.ask(id, &template, key, now) {
                         Ok(exchange) => {
                             duties.extend(self.save(now));
-                            duties.push(Duty::Drive { id, exchange: Box::new(exchange) });
+                            duties.push(Duty::Drive { id, exchange });
                         }
-                        Err(why) => {
-                            self.request_error = Some(why.into());
-                            events.push_back(Event::CsrFailed { id, failure: Failure::Local, retry_after: None });
+                        Err(error) => {
+                            self.asking = None;
+                            self.health = error.health.or(self.health);
+                            let SignError { failure, retry_after, message, .. } = error;
+                            self.request_error = Some(message.into());
+                            events.push_back(Event::CsrFailed { id, failure, retry_after });
                         }
                     },
                     // It may not be the machine that wants the next Tick.
@@ -288,7 +289,7 @@ impl Rotation {
     /// What a restart would need to go on with what was asked last.
     pub fn record(&self, now: Now) -> Option<Record> {
         let signer = self.signer.as_ref()?;
-        let (server, signer_name) = (Some(signer.cluster.to_string()), signer.signer_name.clone());
+        let (server, signer_name) = (signer.endpoint(), signer.name().to_owned());
         let mut pending = self.machine.pending(now)?;
         let key = self.pending.clone().filter(|_| pending.key == Key::Pending);
         pending.key = if key.is_some() { Key::Pending } else { Key::New };
@@ -473,51 +474,52 @@ impl Rotation {
 
     /// The issued pair, unless it grants rights beyond the request.
     fn joined(&self, chain: Chain, asking: &Asking) -> Result<Credential, String> {
-        if let Some(signer) = self.signer.as_ref().filter(|signer| !signer.accepts_extra_rights) {
-            excess(&chain, &asking.template, signer.usage).map_or(Ok(()), Err)?;
+        let profile = self.signer.as_ref().map(|signer| signer.profile());
+        if let Some(profile) = profile.filter(|profile| !profile.accepts_extra_rights) {
+            excess(&chain, &asking.template, profile.usage).map_or(Ok(()), Err)?;
         }
         // The exchange has checked that; if it ever did not, this is as bad a certificate as any.
         Credential::new(chain, asking.key.clone()).map_err(|mismatch| mismatch.to_string())
     }
 
-    /// Makes an exchange: a key, a request signed with it, and somebody to be.
-    fn ask(&mut self, id: RequestId, template: &Arc<Template>, key: Key, now: Now) -> Result<Issuance, String> {
+    /// Begins a request: a key, a PKCS#10 request signed with it, and an identity to show.
+    fn ask(&mut self, id: RequestId, template: &Arc<Template>, key: Key, now: Now) -> Result<Exchange, SignError> {
         self.memory.submitted(id);
-        let signer = self.signer.clone().ok_or("rotation is not enabled: there is no signer")?;
+        let signer = self.signer.clone().ok_or_else(|| local("rotation is not enabled: there is no signer"))?;
+        let profile = signer.profile();
         let key = match (key, &self.pending) {
             (Key::Pending, Some(pending)) => pending.clone(),
             (Key::Pending, None) | (Key::New, _) => {
                 // Spent, even if there is none to follow it.
                 self.pending = None;
-                let fresh = KeyPair::generate(signer.key_algorithm).map_err(|error| error.to_string())?;
+                let fresh = KeyPair::generate(profile.key_algorithm).map_err(local)?;
                 self.pending.insert(Arc::new(fresh)).clone()
             }
         };
-        let request = certificate_request(template, &key).map_err(|error| error.to_string())?;
-        let usages = signer.usages();
-        self.csr_name = csr_name(key.public_key_der(), template.common_name(), template.organizations(), &usages);
-        let (identity, shown) = self.identity(&signer, now)?;
-        let ask = Ask {
+        let csr = certificate_request(template, &key).map_err(local)?;
+        self.csr_name = signer.request_name(template, key.public_key_der());
+        let (identity, shown) = self.identity(signer.authentication(), now).map_err(local)?;
+        let left = self.machine.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
+        let request = SignRequest {
             name: self.csr_name.clone(),
-            request,
+            template: template.clone(),
+            csr,
             public_key_der: key.public_key_der().to_vec(),
-            signer_name: signer.signer_name.clone(),
-            usages,
-            expiration_seconds: signer.expiration.map(|span| i32::try_from(span.as_secs()).unwrap_or(i32::MAX)),
-            usage: signer.usage,
-            skew: signer.skew.saturating_add(self.local_lead(now)),
-            roots: signer.issuers.clone(),
+            identity,
+            usage: profile.usage,
+            lifetime: profile.lifetime,
+            skew: profile.skew.saturating_add(self.local_lead(now)),
+            issuers: profile.issuers.clone(),
+            needed_by: now.instant.after(left.unwrap_or_default()),
+            timeout: match self.machine.state() {
+                State::Requesting { until, .. } => until.since(now.instant),
+                _ => Duration::ZERO,
+            },
+            seed: self.seed ^ id.get(),
         };
         self.bootstrapping = shown.is_none() && self.has_bootstrap();
         self.asking = Some(Asking { id, template: template.clone(), key, shown, progress: None });
-        let seed = self.seed ^ id.get();
-        let left = self.machine.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
-        let limits = Limits { needed_by: now.instant.after(left.unwrap_or_default()), ..signer.limits };
-        let limits = match self.machine.state() {
-            State::Requesting { until, .. } => limits.lasting(until.since(now.instant)),
-            _ => limits,
-        };
-        Ok(Issuance::new(ask, signer.cluster.clone(), identity, limits, seed))
+        signer.begin(request, now)
     }
 
     /// How far our clock is ahead by the last answer, or by those that agreed: a certificate that has expired by ours alone
@@ -530,15 +532,16 @@ impl Rotation {
     }
 
     fn has_bootstrap(&self) -> bool {
-        let ask_as = self.signer.as_ref().map(|signer| &signer.ask_as);
-        matches!(ask_as, Some(AskAs::Own { bootstrap: Some(_) }))
+        let authentication = self.signer.as_ref().map(|signer| signer.authentication());
+        matches!(authentication, Some(Authentication::Own { bootstrap: Some(_) }))
     }
 
     /// Our own certificate while it is of use; else whatever was given for that case.
-    fn identity(&self, signer: &Signer, now: Now) -> Result<(Identity, Option<Fingerprint>), String> {
-        let bootstrap = match &signer.ask_as {
-            AskAs::Other(source) => return Ok((source()?, None)),
-            AskAs::Own { bootstrap } => bootstrap,
+    fn identity(&self, authentication: &Authentication, now: Now) -> Result<(Identity, Option<Fingerprint>), NotYet> {
+        let bootstrap = match authentication {
+            Authentication::None => return Ok((Identity::Anonymous, None)),
+            Authentication::Other(source) => return Ok((source.identity()?, None)),
+            Authentication::Own { bootstrap } => bootstrap,
         };
         let valid = self.served.as_ref().filter(|_| self.machine.valid_by_either_clock(now).is_some());
         let fingerprint = |own: &Arc<Credential>| own.chain().certificate().fingerprint;
@@ -547,17 +550,22 @@ impl Rotation {
             (Some(own), _, _) | (None, None, Some(own)) => {
                 Ok((Identity::Certificate(own.clone()), Some(fingerprint(own))))
             }
-            (None, Some(source), _) => match (source(), valid) {
+            (None, Some(source), _) => match (source.identity(), valid) {
                 (Ok(identity), _) => Ok((identity, None)),
                 // Better turned down once more than not to ask at all.
                 (Err(_), Some(own)) => Ok((Identity::Certificate(own.clone()), Some(fingerprint(own)))),
                 (Err(why), None) => Err(why),
             },
             (None, None, None) => {
-                Err("there is no valid certificate to ask with, and no bootstrap credential: give one".into())
+                Err(NotYet::new("there is no valid certificate to ask with, and no bootstrap credential: give one"))
             }
         }
     }
+}
+
+/// The request cannot be made here, whatever the signer thinks of it.
+fn local(why: impl ToString) -> SignError {
+    SignError::new(Failure::Local, why.to_string())
 }
 
 /// Whose certificate this is about. Without a template, the one at hand says who we are.
@@ -573,13 +581,13 @@ fn foreign_to(wanted: Option<&str>, found: Option<&Credential>) -> Option<String
 }
 
 /// Whether a record is about what is wanted now.
-fn is_of_use(record: &Record, signer: Option<&Signer>, named: Option<&str>) -> bool {
+fn is_of_use(record: &Record, signer: Option<&dyn Signer>, named: Option<&str>) -> bool {
     let asked = signer.is_some_and(|signer| {
-        let fits = |key: &Arc<KeyPair>| key.algorithm() == signer.key_algorithm;
+        let fits = |key: &Arc<KeyPair>| key.algorithm() == signer.profile().key_algorithm;
         // What another server refused, or was asked for often enough, this one was not. If it is the same by another
         // URL, that costs it one more object.
-        let same_server = record.server.as_ref().is_none_or(|server| *server == signer.cluster.to_string());
-        same_server && record.signer_name == signer.signer_name && record.key.as_ref().is_none_or(fits)
+        let same_server = record.server.is_none() || record.server == signer.endpoint();
+        same_server && record.signer_name == signer.name() && record.key.as_ref().is_none_or(fits)
     });
     asked && named.is_none_or(|name| name == record.pending.template.common_name())
 }

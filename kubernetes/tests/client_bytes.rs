@@ -7,8 +7,7 @@ use std::time::Duration;
 use client_support::*;
 use perennial::Failure;
 use perennial_kubernetes::client::{Call, ExchangeError, Limits, Request};
-use perennial_rotation::Identity;
-use perennial_rotation::{Issued, SignError};
+use perennial_rotation::{Identity, Issued, SignError};
 use proptest::collection::vec;
 use proptest::prelude::*;
 

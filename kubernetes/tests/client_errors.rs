@@ -10,8 +10,7 @@ use perennial::Failure;
 use perennial_kubernetes::client::{Call, ExchangeError, Issuance, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Roots;
-use perennial_rotation::SignError;
-use perennial_rotation::{Identity, Token};
+use perennial_rotation::{Identity, SignError, Token};
 
 fn mentions(error: &SignError, parts: &[&str]) {
     for part in parts {

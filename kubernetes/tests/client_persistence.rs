@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use client_support::*;
 use perennial::{Failure, Policy, Template};
+use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Issuance, Limits};
-use perennial_kubernetes::rotation::{AskAs, Duty, Input, Rotation, Signer, Start};
+use perennial_kubernetes::rotation::{Duty, Input, Rotation, Start};
+use perennial_rotation::{Authentication, Exchange};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -168,12 +170,11 @@ fn who_waits_for_hours_is_not_cut_short_by_the_bound_on_requests() {
             false => Reply::json(200, object.to_string()),
         }
     });
-    let identity = scene.identity.clone();
-    let mut signer = Signer::kubelet_client(scene.cluster(), None);
-    signer.ask_as = AskAs::Other(Arc::new(move || Ok(identity.clone())));
+    let mut signer = CsrSigner::kubelet_client(scene.cluster(), None);
+    signer.authentication = Authentication::other(scene.identity.clone());
     let start = Start {
         policy: Arc::new(policy),
-        signer: Some(signer),
+        signer: Some(Arc::new(signer)),
         template: Some(Arc::new(Template::node("a"))),
         common_name: None,
         credential: None,
@@ -185,8 +186,9 @@ fn who_waits_for_hours_is_not_cut_short_by_the_bound_on_requests() {
     let mut rotation = Rotation::new(start, world.now);
     let duties = rotation.handle(Input::Tick, world.now);
     let drive = |duty| if let Duty::Drive { exchange, .. } = duty { Some(exchange) } else { None };
-    let mut exchange = duties.into_iter().find_map(drive).unwrap();
-    let error = world.run(&mut *exchange).unwrap_err();
+    let exchange = duties.into_iter().find_map(drive).unwrap();
+    let Exchange::Conversation(mut exchange) = exchange else { panic!("{exchange:?}") };
+    let error = world.run(&mut exchange).unwrap_err();
     assert!(world.elapsed() > 8 * 3600 * SECOND, "{:?}", world.elapsed());
     assert_eq!((error.failure, world.asked.len()), (Failure::TimedOut, 64 + (8 * 3600 - 900) / 12));
     assert!(error.message.contains("still undecided after 2389 HTTP requests"), "{error}");

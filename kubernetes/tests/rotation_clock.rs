@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use client_support::{Ca, EPOCH, Scene};
 use perennial::{Instant, Now, Policy, RequestId, Template, UnixTime};
-use perennial_kubernetes::rotation::{AskAs, Duty, Input, Rotation, Signer, Start};
+use perennial_kubernetes::CsrSigner;
+use perennial_kubernetes::rotation::{Duty, Input, Rotation, Start};
 use perennial_pki::Chain;
-use perennial_rotation::Identity;
-use perennial_rotation::{Answer, Health, Issued, Progress, ServerDate};
+use perennial_rotation::{Answer, Authentication, Health, Identity, Issued, Progress, ServerDate};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const SECOND: Duration = Duration::from_secs(1);
@@ -26,11 +26,11 @@ struct Node {
 impl Node {
     fn two_days_ahead() -> Self {
         let now = Now { instant: Instant::from_millis(1000), unix: UnixTime::from_secs(EPOCH).after(2 * DAY) };
-        let mut signer = Signer::kubelet_client(Scene::new().cluster(), None);
-        signer.ask_as = AskAs::Other(Arc::new(|| Ok(Identity::Anonymous)));
+        let mut signer = CsrSigner::kubelet_client(Scene::new().cluster(), None);
+        signer.authentication = Authentication::other(Identity::Anonymous);
         let start = Start {
             policy: Arc::new(Policy::default()),
-            signer: Some(signer),
+            signer: Some(Arc::new(signer)),
             template: Some(Arc::new(Template::node("a"))),
             common_name: None,
             credential: None,

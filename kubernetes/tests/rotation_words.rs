@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use client_support::{Ca, EPOCH, Scene};
 use perennial::{Failure, Instant, Now, Policy, Template, UnixTime};
-use perennial_kubernetes::rotation::{AskAs, Duty, Input, Rotation, Signer, Start};
+use perennial_kubernetes::CsrSigner;
+use perennial_kubernetes::rotation::{Duty, Input, Rotation, Start};
 use perennial_pki::Chain;
-use perennial_rotation::Identity;
-use perennial_rotation::Issued;
+use perennial_rotation::{Authentication, Identity, Issued};
 
 /// Asks for this a while after `EPOCH`, and is issued what a CA that knows only `names` signs for an hour from `EPOCH` on.
 fn issued(template: Template, names: &[&str], after: Duration) -> (Option<Failure>, String) {
@@ -23,11 +23,11 @@ fn issued(template: Template, names: &[&str], after: Duration) -> (Option<Failur
 fn rotation(template: Template, names: &[&str], after: Duration, seconds: i64) -> (Rotation, Now) {
     let unix = UnixTime::from_secs(EPOCH).after(after);
     let now = Now { instant: Instant::from_millis(1000), unix };
-    let mut signer = Signer::kubelet_client(Scene::new().cluster(), None);
-    signer.ask_as = AskAs::Other(Arc::new(|| Ok(Identity::Anonymous)));
+    let mut signer = CsrSigner::kubelet_client(Scene::new().cluster(), None);
+    signer.authentication = Authentication::other(Identity::Anonymous);
     let start = Start {
         policy: Arc::new(Policy::default()),
-        signer: Some(signer),
+        signer: Some(Arc::new(signer)),
         template: Some(Arc::new(template)),
         common_name: None,
         credential: None,

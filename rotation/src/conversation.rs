@@ -80,6 +80,18 @@ pub trait Conversation {
     fn poll(&mut self, now: Now) -> Step<Self::Outcome>;
 }
 
+impl<C: Conversation + ?Sized> Conversation for Box<C> {
+    type Outcome = C::Outcome;
+
+    fn handle(&mut self, input: Input<'_>, now: Now) {
+        (**self).handle(input, now);
+    }
+
+    fn poll(&mut self, now: Now) -> Step<Self::Outcome> {
+        (**self).poll(now)
+    }
+}
+
 /// What a driver reports.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Input<'a> {

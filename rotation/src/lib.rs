@@ -1,5 +1,6 @@
 //! One rotated certificate with its hands, for any signer and any runtime: no thread, no socket, no executor in here.
 //!
+//! - [`Signer`]: issues certificates; [`IdentitySource`]: the identity that a request shows.
 //! - [`Conversation`]: what a signer's exchange asks of a runtime: connect, write, read, wait.
 //! - [`Store`]: where a rotation keeps its credential; [`Directory`] and [`Memory`] are stores.
 //! - [`Directory`]: the credential directory, in kubelet's layout.
@@ -12,16 +13,22 @@
 pub mod clock;
 mod conversation;
 mod directory;
+mod exchange;
 mod health;
 mod identity;
+mod identity_source;
 mod progress;
 mod sign_error;
+mod signer;
 mod store;
 
 pub use conversation::{Conversation, Input, Step};
 pub use directory::{Contents, Directory, DirectoryError, Distrust, Folder, Loaded, Stamp, Volume};
+pub use exchange::{Exchange, SignerConversation};
 pub use health::{Answer, Health, ServerDate};
 pub use identity::{Identity, InvalidToken, Token};
+pub use identity_source::{IdentitySource, NotYet};
 pub use progress::{Issued, Progress};
 pub use sign_error::SignError;
+pub use signer::{Authentication, Profile, SignRequest, Signer};
 pub use store::{LoadRequest, Memory, Store, StoreError, Stored};

@@ -3,6 +3,7 @@
 use std::thread;
 
 use perennial::Instant;
+use perennial_rotation::Exchange;
 use perennial_std::{Handle, Rotator, StartError, Task, Work, clock};
 use smol::future::{self, Boxed, FutureExt as _};
 
@@ -24,13 +25,14 @@ pub async fn run(mut task: Task) {
     while !task.is_over() {
         for work in task.step(clock::now()) {
             match work {
-                Work::Drive(conversation, mut reporter) => {
+                Work::Drive(Exchange::Conversation(conversation), mut reporter) => {
                     let driven = async move {
-                        let result = drive(*conversation, |conversation| reporter.progress(conversation)).await;
+                        let result = drive(conversation, |conversation| reporter.progress(&**conversation)).await;
                         reporter.finish(result);
                     };
                     exchange = Some(driven.boxed());
                 }
+                Work::Drive(..) => {}
                 Work::Cancel => exchange = None,
                 Work::Store(job) => {
                     let again = job.clone();

@@ -4,19 +4,17 @@
 //! use std::sync::Arc;
 //! use std::time::Duration;
 //! use perennial::Template;
+//! use perennial_kubernetes::CsrSigner;
 //! use perennial_kubernetes::cluster::Cluster;
-//! use perennial_rotation::Identity;
-//! use perennial_kubernetes::rotation::Signer;
 //! use perennial_std::{Directory, Rotator};
 //!
 //! # use perennial_rotation::Token;
 //! # use perennial_pki::Roots;
 //! # fn example(roots: Roots, token: Token) -> Result<(), Box<dyn std::error::Error>> {
 //! let cluster = Arc::new(Cluster::from_url("https://10.0.0.1:6443")?.with_roots(roots));
-//! let bootstrap = Arc::new(move || Ok(Identity::Token(token.clone())));
 //! let rotator = Rotator::new()
 //!     .template(Template::node("worker-1"))
-//!     .signer(Signer::kubelet_client(cluster, Some(bootstrap)))
+//!     .signer(CsrSigner::kubelet_client(cluster, Some(Arc::new(token))))
 //!     .store(Directory::open("/var/lib/kubelet/pki", "kubelet-client")?);
 //! let handle = perennial_std::start(rotator)?;
 //! let first = handle.ready().within(Duration::from_secs(60))?;

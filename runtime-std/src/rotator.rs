@@ -5,9 +5,9 @@ use std::io;
 use std::sync::Arc;
 
 use perennial::{Policy, Template};
-use perennial_kubernetes::rotation::{Input, Observer, Record, Rotation, Signer, Start, Step};
+use perennial_kubernetes::rotation::{Input, Observer, Record, Rotation, Start, Step};
 use perennial_pki::Credential;
-use perennial_rotation::{LoadRequest, Memory, Store, StoreError, Stored};
+use perennial_rotation::{LoadRequest, Memory, Signer, Store, StoreError, Stored};
 
 use crate::clock;
 use crate::handle::{Handle, Left};
@@ -22,7 +22,7 @@ pub struct Rotator {
     policy: Policy,
     template: Option<Template>,
     common_name: Option<String>,
-    signer: Option<Signer>,
+    signer: Option<Arc<dyn Signer>>,
     left: Option<Left>,
     store: Option<Arc<dyn Store>>,
     observers: Vec<Observer>,
@@ -76,8 +76,8 @@ impl Rotator {
 
     /// Who to ask.
     #[must_use]
-    pub fn signer(self, signer: Signer) -> Self {
-        Self { signer: Some(signer), ..self }
+    pub fn signer(self, signer: impl Signer + 'static) -> Self {
+        Self { signer: Some(Arc::new(signer)), ..self }
     }
 
     /// This looks on, from the first step: for logs, metrics, a journal. One more with each call.

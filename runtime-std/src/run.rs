@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
-use perennial_kubernetes::client::Issuance;
+use perennial_rotation::Exchange;
 
 use crate::clock;
 use crate::drive::{Cancel, drive};
@@ -36,7 +36,7 @@ fn run(mut task: Task) {
     while !task.is_over() {
         for work in task.step(clock::now()) {
             match work {
-                Work::Drive(conversation, reporter) => exchange = converse(*conversation, reporter),
+                Work::Drive(begun, reporter) => exchange = converse(begun, reporter),
                 Work::Cancel => drop(exchange.take()),
                 Work::Store(job) => {
                     let again = job.clone();
@@ -54,11 +54,12 @@ fn run(mut task: Task) {
 }
 
 /// Drives an exchange on a thread of its own until the returned guard is dropped.
-fn converse(conversation: Issuance, mut reporter: Reporter) -> Option<CancelOnDrop> {
+fn converse(exchange: Exchange, mut reporter: Reporter) -> Option<CancelOnDrop> {
+    let Exchange::Conversation(conversation) = exchange else { return None };
     let cancel = Arc::new(Cancel::default());
     let (cancelled, failed) = (cancel.clone(), reporter.clone());
     let spawned = thread::Builder::new().name("perennial-exchange".into()).spawn(move || {
-        if let Some(result) = drive(conversation, &cancelled, |conversation| reporter.progress(conversation)) {
+        if let Some(result) = drive(conversation, &cancelled, |conversation| reporter.progress(&**conversation)) {
             reporter.finish(result);
         }
     });

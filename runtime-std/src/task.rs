@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Instant, Now, RequestId};
-use perennial_kubernetes::client::Issuance;
 use perennial_kubernetes::rotation::{Duty, Input, Rotation, Snapshot};
-use perennial_rotation::{Health, Issued, Progress, SignError, Store};
+use perennial_rotation::{Exchange, Health, Issued, Progress, SignError, SignerConversation, Store};
 
 use crate::jobs::{Job, Jobs};
 use crate::link::{Ending, Link, Message};
@@ -29,7 +28,7 @@ pub struct Task {
     // Dropped before the ending: who waits for the end may open the store then.
     jobs: Jobs,
     /// A request that waits for its record, and until when.
-    held: Option<(RequestId, Box<Issuance>, Instant)>,
+    held: Option<(RequestId, Exchange, Instant)>,
     /// The request whose exchange the runtime drives.
     driven: Option<RequestId>,
     stage: Stage,
@@ -51,8 +50,8 @@ enum Stage {
 #[derive(Debug)]
 #[must_use]
 pub enum Work {
-    /// Drive this exchange until it ends, and have the reporter report it. There is one at most.
-    Drive(Box<Issuance>, Reporter),
+    /// Bring this exchange to its end, and have the reporter report it. There is one at most.
+    Drive(Exchange, Reporter),
     /// Drop the exchange that is being driven, if it has not ended: what it reports is ignored.
     Cancel,
     /// Run this, off the loop.
@@ -197,7 +196,7 @@ type Report = (Progress, Option<Health>);
 impl Reporter {
     /// Call before every step of the exchange. Reports its progress and what is known of the server, whenever they change;
     /// that the server answers as before, every ten seconds at most.
-    pub fn progress(&mut self, exchange: &Issuance) {
+    pub fn progress(&mut self, exchange: &dyn SignerConversation) {
         let report = (exchange.progress(), exchange.health());
         if self.reported.as_ref().is_none_or(|reported| is_news(reported, &report)) {
             self.reported = Some(report.clone());

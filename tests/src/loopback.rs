@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use perennial::{Backoff, Budget, Policy, Template, Window};
 use perennial_dev::{Api, Approval, Authority, Decision, Host, Options, Random, ServerHandle, Tls};
+use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
-use perennial_kubernetes::rotation::{Signer, Snapshot, Step};
+use perennial_kubernetes::rotation::{Snapshot, Step};
 use perennial_pki::Credential;
-use perennial_rotation::Progress;
-use perennial_rotation::{Identity, Token};
+use perennial_rotation::{Identity, Progress, Token};
 use perennial_std::{Cancel, Directory, Handle, Left, Rotator, clock, drive};
 
 /// A bootstrap token that every server here knows.
@@ -134,7 +134,7 @@ pub struct Node {
     /// What it wants.
     pub template: Option<Template>,
     /// Whom it asks.
-    pub signer: Option<Signer>,
+    pub signer: Option<CsrSigner>,
     /// Where it keeps the certificate.
     pub store: Option<Directory>,
     /// What an earlier life left to it.
@@ -145,7 +145,7 @@ pub struct Node {
 pub fn node(runtime: Runtime, cluster: &Arc<Cluster>) -> Node {
     let token = Token::new(TOKEN).unwrap();
     let bootstrap = Arc::new(move || Ok(Identity::Token(token.clone())));
-    let signer = Signer::kubelet_client(cluster.clone(), Some(bootstrap));
+    let signer = CsrSigner::kubelet_client(cluster.clone(), Some(bootstrap));
     Node {
         runtime,
         policy: policy(),

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use perennial::{Failure, Instant, Key, Policy, RequestId, State, Template};
 use perennial_dev::{Approval, Decision, Options};
+use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::rotation::{Duty, Input, Record, Rotation, Start};
 use perennial_pki::{Credential, KeyAlgorithm};
+use perennial_rotation::Exchange;
 use perennial_tests::recording::Recording;
 use rig::{DAY, HOUR, MINUTE, SECOND, Server, Wire};
 
@@ -46,7 +48,7 @@ struct Node {
 fn begin(server: &Server, disk: &Disk) -> Rotation {
     let start = Start {
         policy: Arc::new(Policy::default()),
-        signer: Some(server.signer()),
+        signer: Some(Arc::new(server.signer())),
         template: Some(Arc::new(Template::node("worker-1"))),
         common_name: None,
         credential: disk.credential.clone(),
@@ -122,6 +124,7 @@ impl Node {
                 }
                 match duty {
                     Duty::Drive { id, exchange } => {
+                        let Exchange::Conversation(exchange) = exchange else { panic!("{exchange:?}") };
                         self.submissions += 1;
                         let mut wire = Wire::new(exchange, now);
                         // Bytes may be faster than whatever comes after this duty.
@@ -357,10 +360,11 @@ fn a_record_about_something_else_is_disregarded() {
     node.run(SECOND);
     node.crash();
     let record = || Record::decode(node.disk.record.as_deref().unwrap()).unwrap();
-    let asks_with = |pending: Record, change: fn(&mut Start)| {
+    let asks_with = |pending: Record, change: fn(&mut Start, &mut CsrSigner)| {
+        let mut signer = node.server.signer();
         let mut start = Start {
             policy: Arc::new(Policy::default()),
-            signer: Some(node.server.signer()),
+            signer: None,
             template: Some(Arc::new(Template::node("worker-1"))),
             common_name: None,
             credential: None,
@@ -369,7 +373,8 @@ fn a_record_about_something_else_is_disregarded() {
             rotate_now: false,
             pending: Some(pending),
         };
-        change(&mut start);
+        change(&mut start, &mut signer);
+        start.signer = Some(Arc::new(signer));
         let mut now = node.server.now;
         let mut rotation = Rotation::new(start, now);
         now.instant = now.instant.after(MINUTE);
@@ -378,15 +383,16 @@ fn a_record_about_something_else_is_disregarded() {
         duties.into_iter().find_map(|duty| if let Duty::Save { record } = duty { Some(record.csr_name) } else { None })
     };
     let name = Some(record().csr_name);
-    assert_eq!(asks_with(record(), |_| {}), name);
-    assert_ne!(asks_with(Record { signer_name: "example.com/other".into(), ..record() }, |_| {}), name);
+    assert_eq!(asks_with(record(), |_, _| {}), name);
+    assert_ne!(asks_with(Record { signer_name: "example.com/other".into(), ..record() }, |_, _| {}), name);
     assert_eq!(record().server, Some(node.server.signer().cluster.to_string()));
-    assert_eq!(asks_with(Record { server: None, ..record() }, |_| {}), name, "an older version's");
+    assert_eq!(asks_with(Record { server: None, ..record() }, |_, _| {}), name, "an older version's");
     for change in [
-        (|start: &mut Start| start.template = Some(Arc::new(Template::node("worker-2")))) as fn(&mut Start),
-        |start| start.signer.as_mut().unwrap().key_algorithm = KeyAlgorithm::Ed25519,
-        |start| start.signer.as_mut().unwrap().signer_name = "example.com/other".into(),
-        |start| start.signer.as_mut().unwrap().cluster = Arc::new(Cluster::from_url("https://other.example").unwrap()),
+        (|start: &mut Start, _: &mut CsrSigner| start.template = Some(Arc::new(Template::node("worker-2"))))
+            as fn(&mut Start, &mut CsrSigner),
+        |_, signer| signer.profile.key_algorithm = KeyAlgorithm::Ed25519,
+        |_, signer| signer.signer_name = "example.com/other".into(),
+        |_, signer| signer.cluster = Arc::new(Cluster::from_url("https://other.example").unwrap()),
     ] {
         let other = asks_with(record(), change);
         assert!(other.is_some() && other != name, "{other:?}");
@@ -402,7 +408,7 @@ fn a_node_that_is_given_another_cluster_asks_it_at_once_whatever_the_first_one_s
     assert!(node.record().pending.refusal.is_some());
     let start = |pending: Record| Start {
         policy: Arc::new(Policy::default()),
-        signer: Some(node.server.signer()),
+        signer: Some(Arc::new(node.server.signer())),
         template: Some(Arc::new(Template::node("worker-1"))),
         common_name: None,
         credential: None,
@@ -426,7 +432,7 @@ fn a_record_is_of_use_to_a_start_that_does_not_know_its_template_yet() {
     let name = node.record().csr_name;
     let start = Start {
         policy: Arc::new(Policy::default()),
-        signer: Some(node.server.signer()),
+        signer: Some(Arc::new(node.server.signer())),
         template: None,
         common_name: None,
         credential: None,

@@ -57,7 +57,7 @@ fn signers_that_add_rights_are_believed_if_told_so() {
             let server = serve(Approval::Auto);
             spoil(&server, wrong);
             let mut holder = node(runtime, &server.cluster);
-            holder.signer.as_mut().unwrap().accepts_extra_rights = true;
+            holder.signer.as_mut().unwrap().profile.accepts_extra_rights = true;
             let handle = holder.start();
             issued(&handle, 1);
             handle.shutdown().wait();

@@ -8,9 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use perennial::{Failure, State, UnixTime};
 use perennial_dev::Approval;
 use perennial_kubernetes::client::{Call, Limits, Request};
-use perennial_kubernetes::rotation::AskAs;
 use perennial_pki::{BadCertificate, Chain, Credential, Expected, KeyAlgorithm, KeyPair, Usage, read_request};
-use perennial_rotation::{Identity, Token};
+use perennial_rotation::{Authentication, Identity, Token};
 use perennial_std::{Cancel, Directory, DirectoryError, Handle, clock, drive};
 use perennial_tests::loopback::{
     BOUND, Runtime, Server, TOKEN, issued, node, on_both, serve, stored, waits_for_approval,
@@ -133,7 +132,7 @@ fn start(runtime: Runtime, server: &Server, path: &std::path::Path) -> Handle {
     let signer = node.signer.as_mut().unwrap();
     signer.signer_name = "example.com/judge".into();
     let token = Token::new(TOKEN).unwrap();
-    signer.ask_as = AskAs::Other(Arc::new(move || Ok(Identity::Token(token.clone()))));
+    signer.authentication = Authentication::Other(Arc::new(move || Ok(Identity::Token(token.clone()))));
     node.start()
 }
 

@@ -21,7 +21,7 @@ fn every_release_since_1_19_issues_and_only_a_lifetime_may_go_unheard() {
         for minor in 19..=36 {
             let server = release(minor);
             let mut holder = node(runtime, &server.cluster);
-            holder.signer.as_mut().unwrap().expiration = Some(HOUR);
+            holder.signer.as_mut().unwrap().profile.lifetime = Some(HOUR);
             let handle = holder.start();
             let lifetime = issued(&handle, 1).chain().certificate().validity.lifetime();
             handle.rotate_now();

@@ -7,8 +7,8 @@ use std::thread;
 
 use perennial::Template;
 use perennial_dev::{Approval, Options, ServingApproval};
+use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::cluster::Cluster;
-use perennial_kubernetes::rotation::Signer;
 use perennial_pki::{Credential, Interim, provider, sha256};
 use perennial_rotation::Identity;
 use perennial_std::tls::{ClientCert, ClientConfigs, ServerCert};
@@ -155,7 +155,7 @@ fn serving(runtime: Runtime) -> (Server, Handle) {
     let own = Arc::new(own);
     let mut holder = node(runtime, &api.cluster);
     let identity = Arc::new(move || Ok(Identity::Certificate(own.clone())));
-    holder.signer = Some(Signer::kubelet_serving(api.cluster.clone(), identity));
+    holder.signer = Some(CsrSigner::kubelet_serving(api.cluster.clone(), identity));
     holder.template = None;
     (api, holder.start())
 }

@@ -189,7 +189,7 @@ fn a_request_whose_certificate_has_expired_meanwhile_is_followed_by_another_soon
         let directory = tempfile::tempdir().unwrap();
         let begin = || {
             let mut holder = node(runtime, &server.cluster).keeping(directory.path());
-            holder.signer.as_mut().unwrap().skew = Duration::ZERO;
+            holder.signer.as_mut().unwrap().profile.skew = Duration::ZERO;
             Run::start(holder)
         };
         let run = begin();

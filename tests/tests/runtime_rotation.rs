@@ -9,9 +9,9 @@ use std::time::Duration;
 use perennial::{Failure, State, Template};
 use perennial_dev::{Approval, Authority, Decision, Options};
 use perennial_kubernetes::cluster::Cluster;
-use perennial_kubernetes::rotation::{AskAs, IdentitySource, Input, Rotation, Start};
+use perennial_kubernetes::rotation::{Input, Rotation, Start};
 use perennial_pki::Roots;
-use perennial_rotation::{Identity, Token};
+use perennial_rotation::{Authentication, Identity, IdentitySource, NotYet, Token};
 use perennial_std::{Handle, clock};
 use perennial_tests::loopback::{
     BOUND, Runtime, Server, TOKEN, break_directory, issued, mend_directory, new_authority, node, on_both, policy,
@@ -90,7 +90,7 @@ fn a_failed_request_is_still_told_of_once_an_error_of_writing_is_gone() {
 }
 
 /// The API server disowns the certificate for a while, when the bootstrap credential is long gone.
-fn an_outage_of_trust(expired: impl Fn() -> Result<Identity, String> + Send + Sync + Clone + 'static) {
+fn an_outage_of_trust(expired: impl Fn() -> Result<Identity, NotYet> + Send + Sync + Clone + 'static) {
     on_both(|runtime| {
         let (ours, other) = (new_authority(), new_authority());
         let roots = [ours.certificate_pem(), other.certificate_pem()].concat();
@@ -102,12 +102,12 @@ fn an_outage_of_trust(expired: impl Fn() -> Result<Identity, String> + Send + Sy
 
         let is_gone = Arc::new(AtomicBool::new(false));
         let (gone, expired) = (is_gone.clone(), expired.clone());
-        let source: IdentitySource = Arc::new(move || {
+        let source: Arc<dyn IdentitySource> = Arc::new(move || {
             if gone.load(Ordering::SeqCst) { expired() } else { Ok(Identity::Token(Token::new(TOKEN).unwrap())) }
         });
         let mut holder = node(runtime, &cluster);
         holder.policy.refused = holder.policy.transient;
-        holder.signer.as_mut().unwrap().ask_as = AskAs::Own { bootstrap: Some(source) };
+        holder.signer.as_mut().unwrap().authentication = Authentication::Own { bootstrap: Some(source) };
         let handle = holder.start();
         issued(&handle, 1);
         is_gone.store(true, Ordering::SeqCst);
@@ -134,7 +134,7 @@ fn a_certificate_disowned_for_a_while_is_tried_again_when_the_bootstrap_token_ha
 
 #[test]
 fn a_certificate_disowned_for_a_while_is_tried_again_when_there_is_no_bootstrap_token_any_more() {
-    an_outage_of_trust(|| Err("bootstrap-kubeconfig is gone".into()));
+    an_outage_of_trust(|| Err(NotYet::new("bootstrap-kubeconfig is gone")));
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use perennial::{Failure as Reason, Template};
-use perennial_kubernetes::rotation::{IdentitySource, Observer, Step};
+use perennial_kubernetes::rotation::{Observer, Step};
 use perennial_pki::Credential;
-use perennial_rotation::Identity;
+use perennial_rotation::{Identity, IdentitySource, NotYet};
 use perennial_std::Handle;
 
 use crate::kubeconfigs;
@@ -43,14 +43,14 @@ impl Node {
     }
 
     /// As whom to ask for another certificate, and who looks on at that.
-    pub(super) fn asks(&self) -> (IdentitySource, Observer) {
+    pub(super) fn asks(&self) -> (Arc<dyn IdentitySource>, Observer) {
         let shown: Arc<Mutex<Option<Arc<Credential>>>> = Arc::default();
         let (node, latest) = (self.clone(), shown.clone());
         let identity = move || {
             let identity = node.identity();
             let own = identity.as_ref().ok().and_then(certificate);
             *latest.lock().unwrap_or_else(PoisonError::into_inner) = own;
-            identity
+            identity.map_err(NotYet::new)
         };
         let node = self.clone();
         let observer = Box::new(move |step: &Step<'_>| {

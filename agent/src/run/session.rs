@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use perennial_kubernetes::rotation::IdentitySource;
 use perennial_pki::Chain;
+use perennial_rotation::{IdentitySource, NotYet};
 use perennial_std::{Directory, DirectoryError, clock};
 use serde_json::json;
 
@@ -247,23 +247,23 @@ fn read_access(options: &Run, settings: &Settings, held: bool) -> Result<Access,
         false => access.bootstrap,
     };
     if needed {
-        bootstrap().map_err(Failure::Usage)?;
+        bootstrap.identity().map_err(|why| Failure::Usage(why.to_string()))?;
     }
     Ok(Access { write: access.write && first.rotated && first.renews_itself, bootstrap, ..access })
 }
 
 /// `source`, but for the certificate of another node: no API server gives that node this one's certificate.
-fn not_of_another_node(name: &str, source: IdentitySource) -> IdentitySource {
+fn not_of_another_node(name: &str, source: Arc<dyn IdentitySource>) -> Arc<dyn IdentitySource> {
     let name = name.to_owned();
     Arc::new(move || {
-        let identity = source()?;
+        let identity = source.identity()?;
         let shown = identity.certificate().map(|credential| &credential.chain().certificate().common_name);
         match shown.filter(|shown| shown.starts_with(NODE) && **shown != name) {
             None => Ok(identity),
-            Some(shown) => Err(format!(
+            Some(shown) => Err(NotYet::new(format!(
                 "the certificate that the kubeconfig names is for {shown:?}, not for {name:?}: check --node-name and \
                  --hostname-override; to make this machine another node, give a bootstrap kubeconfig"
-            )),
+            ))),
         }
     })
 }

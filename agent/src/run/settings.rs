@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use perennial::{Policy, Template};
+use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubelet_config::KubeletConfig;
 use perennial_kubernetes::objects::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
-use perennial_kubernetes::rotation::{AskAs, IdentitySource, Signer};
 use perennial_pki::{Roots, Usage};
+use perennial_rotation::{Authentication, IdentitySource, Profile};
 
 use super::addresses::Addresses;
 use super::node_name;
@@ -107,37 +108,47 @@ impl First {
     }
 
     /// Who is asked for it; nobody, if it is not to be rotated.
-    pub(super) fn signer(&self, options: &Run, cluster: Arc<Cluster>, user: IdentitySource) -> Option<Signer> {
+    pub(super) fn signer(
+        &self,
+        options: &Run,
+        cluster: Arc<Cluster>,
+        user: Arc<dyn IdentitySource>,
+    ) -> Option<CsrSigner> {
         let wanted = &options.wanted;
-        let ask_as = match self.renews_itself {
-            true => AskAs::Own { bootstrap: Some(user) },
-            false => AskAs::Other(user),
+        let authentication = match self.renews_itself {
+            true => Authentication::Own { bootstrap: Some(user) },
+            false => Authentication::Other(user),
         };
-        let signer = Signer {
-            ask_as,
+        let signer = CsrSigner {
+            authentication,
             signer_name: wanted.signer_name.clone(),
-            usage: self.usage,
             usages: (!wanted.usage.is_empty()).then(|| wanted.usage.clone()),
-            issuers: self.issuers.clone(),
-            ..common(options, Signer::kubelet_client(cluster, None))
+            profile: self.profile(options, self.usage),
+            ..CsrSigner::kubelet_client(cluster, None)
         };
         self.rotated.then_some(signer)
     }
 
     /// Who is asked for the serving certificate. What is true of the CAs of one is true of those of the other.
-    pub(super) fn serving_signer(&self, options: &Run, cluster: Arc<Cluster>, node: IdentitySource) -> Signer {
-        let signer = Signer { issuers: self.issuers.clone(), ..Signer::kubelet_serving(cluster, node) };
-        common(options, signer)
+    pub(super) fn serving_signer(
+        &self,
+        options: &Run,
+        cluster: Arc<Cluster>,
+        node: Arc<dyn IdentitySource>,
+    ) -> CsrSigner {
+        let profile = self.profile(options, Usage::ServerAuth);
+        CsrSigner { profile, ..CsrSigner::kubelet_serving(cluster, node) }
     }
-}
 
-fn common(options: &Run, signer: Signer) -> Signer {
-    let wanted = &options.wanted;
-    Signer {
-        key_algorithm: wanted.key_type.algorithm(),
-        expiration: wanted.requested_lifetime,
-        accepts_extra_rights: wanted.accept_extra_rights,
-        ..signer
+    fn profile(&self, options: &Run, usage: Usage) -> Profile {
+        let wanted = &options.wanted;
+        Profile {
+            key_algorithm: wanted.key_type.algorithm(),
+            lifetime: wanted.requested_lifetime,
+            issuers: self.issuers.clone(),
+            accepts_extra_rights: wanted.accept_extra_rights,
+            ..Profile::new(usage)
+        }
     }
 }
 

@@ -9,8 +9,7 @@ use super::exchange::ExchangeError;
 use super::http::Request;
 use super::session::{Event, Limits, Response, Session};
 use crate::cluster::Cluster;
-use perennial_rotation::Identity;
-use perennial_rotation::{Conversation, Input, Step};
+use perennial_rotation::{Conversation, Identity, Input, Step};
 
 /// A single request: its outcome is the answer, whatever its status, or the reason why there is none.
 pub struct Call {

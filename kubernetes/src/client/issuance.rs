@@ -25,9 +25,7 @@ use super::session::{Event, Limits, Response, Session};
 use super::watch::Lines;
 use crate::cluster::Cluster;
 use crate::objects::GROUP_PATH;
-use perennial_rotation::Identity;
-use perennial_rotation::{Conversation, Input, Step};
-use perennial_rotation::{Health, Issued, Progress, SignError};
+use perennial_rotation::{Conversation, Health, Identity, Input, Issued, Progress, SignError, Step};
 
 /// How often a request that was sent is sent again when no answer comes.
 const CREATE_ATTEMPTS: u32 = 3;

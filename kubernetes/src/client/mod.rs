@@ -24,7 +24,6 @@ mod verdict;
 mod watch;
 
 pub use ask::Ask;
-pub(crate) use backoff::Dice;
 pub use call::Call;
 pub use exchange::ExchangeError;
 pub use http::Request;

@@ -10,8 +10,7 @@ use super::head::Head;
 use super::health::health;
 use super::http::{Part, Request};
 use crate::cluster::{Cluster, printable};
-use perennial_rotation::{Health, Input, ServerDate, Step};
-use perennial_rotation::{Identity, Token};
+use perennial_rotation::{Health, Identity, Input, ServerDate, Step, Token};
 
 /// A body that is not a stream may not be longer.
 const LONGEST_BODY: usize = 4 << 20;

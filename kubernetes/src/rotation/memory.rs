@@ -6,7 +6,6 @@ use std::time::Duration;
 use perennial::{Backoff, Failure, Instant, Pending, RequestId};
 
 use super::record::Record;
-use crate::client::Dice;
 
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -59,7 +58,7 @@ impl Memory {
             return;
         };
         self.failures = self.failures.saturating_add(1);
-        let draw = Dice::new(self.seed ^ u64::from(self.failures)).between(0, u64::MAX - 1);
+        let draw = draw(self.seed ^ u64::from(self.failures));
         let wait = self.backoff.wait(self.failures, Duration::ZERO, draw);
         self.again_at = Some(now.after(wait.max(Duration::from_millis(1))));
         self.error = Some(why.into());
@@ -81,4 +80,12 @@ impl Mark {
         let refusal = pending.refusal.map(|refusal| (refusal.failure, refusal.failures));
         Self { submission, key, refusal, turned_down }
     }
+}
+
+/// The first number of SplitMix64 (Steele, Lea, Flood 2014) with this seed.
+const fn draw(seed: u64) -> u64 {
+    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }

@@ -8,8 +8,7 @@ use perennial_pki::Credential;
 
 use super::clock::ClockOffset;
 use super::record::Record;
-use crate::client::Issuance;
-use perennial_rotation::{Health, Issued, Progress, ServerDate, SignError};
+use perennial_rotation::{Exchange, Health, Issued, Progress, ServerDate, SignError};
 
 const BACKDATING: Duration = Duration::from_secs(600);
 
@@ -92,12 +91,12 @@ pub enum Duty {
         /// Takes the place of the one before. To be given to the next start, as [`Start::pending`](super::Start::pending).
         record: Box<Record>,
     },
-    /// Drive this exchange to its end.
+    /// Bring this exchange to its end.
     Drive {
         /// To be echoed in [`Input::Finished`].
         id: RequestId,
         /// The exchange.
-        exchange: Box<Issuance>,
+        exchange: Exchange,
     },
     /// Send a Tick then.
     SetTimer(Option<Instant>),

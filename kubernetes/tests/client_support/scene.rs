@@ -8,8 +8,7 @@ use perennial_kubernetes::client::{Ask, Issuance, Limits, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
 use perennial_pki::{KeyAlgorithm, KeyPair, Usage, certificate_request};
-use perennial_rotation::Identity;
-use perennial_rotation::{Issued, SignError};
+use perennial_rotation::{Identity, Issued, SignError};
 
 use super::{Asked, Ca, Reply, SIGNER, World};
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 use perennial::{Event, Template};
 use perennial_dev::{Approval, Options, Random};
 use perennial_kubernetes::addresses::{AddressType, Addresses, NodeAddress};
-use perennial_kubernetes::rotation::{AskAs, Input};
+use perennial_kubernetes::rotation::Input;
 use perennial_pki::{Credential, interim};
-use perennial_rotation::Progress;
+use perennial_rotation::{Authentication, Progress};
 use perennial_std::{Directory, FileCredential, clock};
 
 use super::{Row, different, rig, same};
@@ -192,8 +192,8 @@ pub(crate) const ROWS: &[Row] = &[
             let expired = server.node_credential(2 * rig::DAY, rig::DAY);
             server.faults("{ match: { method: POST }, fault: { answer: { status: 403 } } }");
             let mut node = rig::Node::with(server, Some(expired), |signer| {
-                if let AskAs::Other(token) = &signer.ask_as {
-                    signer.ask_as = AskAs::Own { bootstrap: Some(Arc::clone(token)) };
+                if let Authentication::Other(token) = &signer.authentication {
+                    signer.authentication = Authentication::Own { bootstrap: Some(Arc::clone(token)) };
                 }
             });
             node.run(10 * rig::MINUTE);
@@ -272,7 +272,7 @@ fn asked_as(held: Held, has_bootstrap: bool) -> (String, String) {
     let mut node = loopback::node(Runtime::Std, &server.cluster).keeping(directory.path());
     if !has_bootstrap {
         let signer = node.signer.take().unwrap();
-        node.signer = Some(perennial_kubernetes::rotation::Signer::kubelet_client(signer.cluster, None));
+        node.signer = Some(perennial_kubernetes::CsrSigner::kubelet_client(signer.cluster, None));
     }
     let handle = node.start();
     if held == Held::Valid {

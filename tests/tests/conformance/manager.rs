@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use perennial::{Failure, Reason, Template};
 use perennial_dev::{Api, Approval, Options};
-use perennial_kubernetes::rotation::{AskAs, Signer};
+use perennial_kubernetes::CsrSigner;
 use perennial_pki::{KeyAlgorithm, KeyError, KeyPair, read_request};
-use perennial_rotation::SignError;
+use perennial_rotation::{Authentication, SignError};
 use perennial_smol::Rotator;
 use smol::future;
 
@@ -227,8 +227,9 @@ pub(crate) const ROWS: &[Row] = &[
             // Then nothing is left to fail but the system's randomness.
             return asks_with(Some(KeyAlgorithm::Rsa), KeyAlgorithm::Rsa);
         }
-        let mut node =
-            Node::with(Server::new(Options::default()), None, |signer| signer.key_algorithm = KeyAlgorithm::Rsa);
+        let mut node = Node::with(Server::new(Options::default()), None, |signer| {
+            signer.profile.key_algorithm = KeyAlgorithm::Rsa
+        });
         node.run(SECOND / 10);
         assert_eq!(node.rotation.machine().last_failure(), Some(Failure::Local));
         let told = node.rotation.snapshot(node.server.now).last_error.unwrap();
@@ -284,9 +285,9 @@ fn current_is_kept() {
 }
 
 /// With the certificate itself; with a token as long as there is none.
-fn own(signer: &mut Signer) {
-    if let AskAs::Other(token) = &signer.ask_as {
-        signer.ask_as = AskAs::Own { bootstrap: Some(Arc::clone(token)) };
+fn own(signer: &mut CsrSigner) {
+    if let Authentication::Other(token) = &signer.authentication {
+        signer.authentication = Authentication::Own { bootstrap: Some(Arc::clone(token)) };
     }
 }
 
@@ -326,8 +327,8 @@ pub(crate) fn error(fault: &str) -> SignError {
 /// From the field: <https://github.com/kubernetes/kubernetes/issues/138987>,
 /// <https://github.com/kubernetes/kubernetes/issues/141838>
 fn asks_with(configured: Option<KeyAlgorithm>, expected: KeyAlgorithm) {
-    let adjust = |signer: &mut Signer| {
-        signer.key_algorithm = configured.unwrap_or(signer.key_algorithm);
+    let adjust = |signer: &mut CsrSigner| {
+        signer.profile.key_algorithm = configured.unwrap_or(signer.profile.key_algorithm);
     };
     let mut node = Node::with(Server::new(Options::default()), None, adjust);
     node.run(MINUTE);

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use perennial::{Instant, Now, Policy, RequestId, Template, UnixTime};
 use perennial_dev::{Answer, Api, ApiRequest, Authority, Break, Method, Options, Random, Session, Tls, faults::Plan};
+use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Ask, Conversation, Input, Issuance, Limits, Step, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, ObjectMeta};
-use perennial_kubernetes::rotation::{self, AskAs, Duty, Rotation, Signer, Start};
+use perennial_kubernetes::rotation::{self, Duty, Rotation, Start};
 use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, Usage, certificate_request};
-use perennial_rotation::{Identity, Token};
-use perennial_rotation::{Issued, SignError};
+use perennial_rotation::{Authentication, Exchange, Identity, Issued, SignError, SignerConversation, Token};
 use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;
 use rustls::time_provider::TimeProvider;
@@ -66,10 +66,10 @@ impl Server {
     }
 
     /// The signer of kubelets' client certificates, always asked with a token.
-    pub(crate) fn signer(&self) -> Signer {
+    pub(crate) fn signer(&self) -> CsrSigner {
         let token = Token::new(TOKEN).unwrap();
-        let ask_as = AskAs::Other(Arc::new(move || Ok(Identity::Token(token.clone()))));
-        Signer { ask_as, ..Signer::kubelet_client(self.cluster.clone(), None) }
+        let authentication = Authentication::Other(Arc::new(move || Ok(Identity::Token(token.clone()))));
+        CsrSigner { authentication, ..CsrSigner::kubelet_client(self.cluster.clone(), None) }
     }
 
     /// Misbehaves from now on as these rules say.
@@ -225,13 +225,13 @@ pub(crate) fn ask(key: &KeyPair, signer: &str) -> Ask {
 
 /// An exchange and its connection.
 pub(crate) struct Wire {
-    exchange: Box<Issuance>,
+    exchange: Box<dyn SignerConversation>,
     session: Option<Session>,
     pub(crate) until: Instant,
 }
 
 impl Wire {
-    pub(crate) fn new(exchange: Box<Issuance>, now: Now) -> Self {
+    pub(crate) fn new(exchange: Box<dyn SignerConversation>, now: Now) -> Self {
         Self { exchange, session: None, until: now.instant }
     }
 
@@ -309,12 +309,16 @@ impl Node {
     }
 
     /// The same, with a signer adjusted.
-    pub(crate) fn with(server: Server, credential: Option<Arc<Credential>>, adjust: impl FnOnce(&mut Signer)) -> Self {
+    pub(crate) fn with(
+        server: Server,
+        credential: Option<Arc<Credential>>,
+        adjust: impl FnOnce(&mut CsrSigner),
+    ) -> Self {
         let mut signer = server.signer();
         adjust(&mut signer);
         let start = Start {
             policy: Arc::new(Policy::default()),
-            signer: Some(signer),
+            signer: Some(Arc::new(signer)),
             template: Some(Arc::new(Template::node("worker-1"))),
             common_name: None,
             credential,
@@ -369,6 +373,7 @@ impl Node {
         for duty in self.rotation.handle(input, now) {
             match duty {
                 Duty::Drive { id, exchange } => {
+                    let Exchange::Conversation(exchange) = exchange else { panic!("{exchange:?}") };
                     self.submissions += 1;
                     self.live = Some((id, Wire::new(exchange, now)));
                 }

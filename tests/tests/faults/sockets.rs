@@ -57,7 +57,7 @@ fn endure(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     let outcome = outcome(kind);
     let mut holder = loopback::node(runtime, &server.cluster);
     let mut signer = kubelet(server.cluster.clone(), kind.serving.then_some(node));
-    signer.issuers = Some(roots);
+    signer.profile.issuers = Some(roots);
     signer.limits = limits(outcome);
     holder.signer = Some(signer);
     holder.template = Some(template(kind.serving));

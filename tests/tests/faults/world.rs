@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use perennial::{Failure, Instant, Now, Policy, RequestId, Template, UnixTime};
 use perennial_dev::{Api, Authority, Break, Options, Random, ServingApproval, Session, Tls, faults::Plan};
-use perennial_kubernetes::client::{Conversation, Input, Issuance, Step};
+use perennial_kubernetes::CsrSigner;
+use perennial_kubernetes::client::{Conversation, Input, Step};
 use perennial_kubernetes::cluster::Cluster;
-use perennial_kubernetes::rotation::{self, AskAs, Duty, Rotation, Signer, Start};
+use perennial_kubernetes::rotation::{self, Duty, Rotation, Start};
 use perennial_pki::{Credential, Usage};
-use perennial_rotation::{Identity, Token};
-use perennial_rotation::{Issued, SignError};
+use perennial_rotation::{Authentication, Exchange, Identity, Issued, SignError, SignerConversation, Token};
 use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;
 use rustls::time_provider::TimeProvider;
@@ -43,7 +43,7 @@ pub(crate) struct World {
     /// Submissions so far.
     pub(crate) submissions: u64,
     /// The most HTTP requests a submission took.
-    pub(crate) most_requests: u32,
+    pub(crate) most_requests: usize,
     /// What the last submission told about the server: whether it is healthy, if anything.
     pub(crate) healthy: Option<bool>,
     /// When each request was made, and each connection that was made to fail, since the faults were set.
@@ -56,9 +56,13 @@ pub(crate) struct World {
 
 struct Live {
     id: RequestId,
-    exchange: Box<Issuance>,
+    exchange: Box<dyn SignerConversation>,
     session: Option<Session>,
     until: Instant,
+    /// Requests in the journal of the server when the exchange began.
+    journal: usize,
+    /// Connections that the server refused: each is one request that the journal lacks.
+    refused: usize,
 }
 
 impl World {
@@ -89,10 +93,10 @@ impl World {
         let cluster = Cluster::from_url("https://localhost:6443").unwrap().with_roots(roots.clone());
 
         let mut signer = kubelet(Arc::new(cluster), serving.then_some(node));
-        signer.issuers = Some(roots);
+        signer.profile.issuers = Some(roots);
         let start = Start {
             policy: Arc::new(Policy::default()),
-            signer: Some(signer),
+            signer: Some(Arc::new(signer)),
             template: Some(Arc::new(template(serving))),
             common_name: None,
             credential: None,
@@ -189,9 +193,11 @@ impl World {
         for duty in self.rotation.handle(input, now) {
             match duty {
                 Duty::Drive { id, exchange } => {
+                    let Exchange::Conversation(exchange) = exchange else { panic!("{exchange:?}") };
                     assert!(self.live.is_none(), "one request at a time");
                     self.submissions += 1;
-                    self.live = Some(Live { id, exchange, session: None, until: now.instant });
+                    let journal = self.api.journal().count();
+                    self.live = Some(Live { id, exchange, session: None, until: now.instant, journal, refused: 0 });
                 }
                 Duty::Drop { id } => drop(self.live.take_if(|live| live.id == id)),
                 Duty::Write { id, .. } => self.tell(rotation::Input::Written { id, result: Ok(()) }),
@@ -205,7 +211,7 @@ impl World {
     fn converse(&mut self) -> Option<(RequestId, Result<Issued, SignError>)> {
         let now = self.now();
         let Self { live, api, tls, .. } = self;
-        let Live { id, exchange, session, until } = live.as_mut()?;
+        let Live { id, exchange, session, until, journal, refused } = live.as_mut()?;
         let mut bytes = Vec::new();
         let mut turns = 0_u32;
         let result = loop {
@@ -228,7 +234,10 @@ impl World {
                     let opened = session.insert(Session::new(tls, now.instant).unwrap());
                     opened.drive(api, now);
                     match opened.breaks() {
-                        Some(Break::Refused) => Input::Failed("connection refused".into()),
+                        Some(Break::Refused) => {
+                            *refused += 1;
+                            Input::Failed("connection refused".into())
+                        }
                         Some(Break::Reset | Break::Midway) | None => Input::Connected,
                     }
                 }
@@ -259,7 +268,7 @@ impl World {
             };
             exchange.handle(input, now);
         };
-        let (id, requests) = (*id, exchange.requests());
+        let (id, requests) = (*id, api.journal().count().saturating_sub(*journal) + *refused);
         self.most_requests = self.most_requests.max(requests);
         self.live = None;
         Some((id, result))
@@ -267,13 +276,13 @@ impl World {
 }
 
 /// A kubelet's signer: of its client certificate, or, asked with `node`, of its serving certificate.
-pub(crate) fn kubelet(cluster: Arc<Cluster>, node: Option<Credential>) -> Signer {
+pub(crate) fn kubelet(cluster: Arc<Cluster>, node: Option<Credential>) -> CsrSigner {
     let token = Token::new(TOKEN).unwrap();
-    let mut signer = Signer::kubelet_client(cluster, Some(Arc::new(move || Ok(Identity::Token(token.clone())))));
+    let mut signer = CsrSigner::kubelet_client(cluster, Some(Arc::new(move || Ok(Identity::Token(token.clone())))));
     if let Some(node) = node.map(Arc::new) {
         signer.signer_name = "kubernetes.io/kubelet-serving".into();
-        signer.usage = Usage::ServerAuth;
-        signer.ask_as = AskAs::Other(Arc::new(move || Ok(Identity::Certificate(node.clone()))));
+        signer.profile.usage = Usage::ServerAuth;
+        signer.authentication = Authentication::Other(Arc::new(move || Ok(Identity::Certificate(node.clone()))));
     }
     signer
 }

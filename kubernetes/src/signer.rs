@@ -1,0 +1,137 @@
+//! The signer that is asked with CertificateSigningRequest objects.
+
+use std::sync::Arc;
+
+use perennial::{Now, Template};
+use perennial_pki::{KeyAlgorithm, Usage};
+use perennial_rotation::{
+    Authentication, Exchange, Health, IdentitySource, Profile, Progress, SignError, SignRequest, Signer,
+    SignerConversation,
+};
+
+use crate::client::{Ask, Issuance, Limits, csr_name};
+use crate::cluster::Cluster;
+use crate::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
+
+/// A signer of `certificates.k8s.io/v1`: which API server, as whom, and for what kind of certificate.
+#[derive(Clone, Debug)]
+pub struct CsrSigner {
+    /// The API server.
+    pub cluster: Arc<Cluster>,
+    /// The identity that requests show.
+    pub authentication: Authentication,
+    /// `spec.signerName`.
+    pub signer_name: String,
+    /// `spec.usages`; `None`: a digital signature, the usage of the profile, and key encipherment for an RSA key.
+    pub usages: Option<Vec<String>>,
+    /// What every certificate must be. The lifetime becomes `spec.expirationSeconds`.
+    pub profile: Profile,
+    /// Bounds of one request.
+    pub limits: Limits,
+}
+
+impl CsrSigner {
+    /// The signer of kubelets' client certificates, asked with the certificate itself once there is one.
+    pub fn kubelet_client(cluster: Arc<Cluster>, bootstrap: Option<Arc<dyn IdentitySource>>) -> Self {
+        Self {
+            cluster,
+            authentication: Authentication::Own { bootstrap },
+            signer_name: KUBELET_CLIENT_SIGNER.into(),
+            usages: None,
+            profile: Profile::new(Usage::ClientAuth),
+            limits: Limits::default(),
+        }
+    }
+
+    /// The signer of kubelets' serving certificates, asked as somebody who is a node already.
+    pub fn kubelet_serving(cluster: Arc<Cluster>, node: Arc<dyn IdentitySource>) -> Self {
+        Self {
+            authentication: Authentication::Other(node),
+            signer_name: KUBELET_SERVING_SIGNER.into(),
+            profile: Profile::new(Usage::ServerAuth),
+            ..Self::kubelet_client(cluster, None)
+        }
+    }
+
+    fn usages(&self) -> Vec<String> {
+        if let Some(usages) = &self.usages {
+            return usages.clone();
+        }
+        // RSA keys may be used as TLS 1.2 uses them, too.
+        let more = (self.profile.key_algorithm == KeyAlgorithm::Rsa).then(|| "key encipherment".to_owned());
+        ["digital signature".to_owned()].into_iter().chain(more).chain([self.profile.usage.to_string()]).collect()
+    }
+}
+
+impl Signer for CsrSigner {
+    fn name(&self) -> &str {
+        &self.signer_name
+    }
+
+    /// The URL of the API server, as it was configured.
+    fn endpoint(&self) -> Option<String> {
+        Some(self.cluster.to_string())
+    }
+
+    fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    fn authentication(&self) -> &Authentication {
+        &self.authentication
+    }
+
+    fn request_name(&self, template: &Template, public_key_der: &[u8]) -> String {
+        csr_name(public_key_der, template.common_name(), template.organizations(), &self.usages())
+    }
+
+    fn begin(&self, request: SignRequest, _now: Now) -> Result<Exchange, SignError> {
+        let limits = Limits { needed_by: request.needed_by, ..self.limits }.lasting(request.timeout);
+        let ask = Ask {
+            name: request.name,
+            request: request.csr,
+            public_key_der: request.public_key_der,
+            signer_name: self.signer_name.clone(),
+            usages: self.usages(),
+            expiration_seconds: request.lifetime.map(|span| i32::try_from(span.as_secs()).unwrap_or(i32::MAX)),
+            usage: request.usage,
+            skew: request.skew,
+            roots: request.issuers,
+        };
+        let issuance = Issuance::new(ask, self.cluster.clone(), request.identity, limits, request.seed);
+        Ok(Exchange::conversation(issuance))
+    }
+}
+
+impl SignerConversation for Issuance {
+    fn progress(&self) -> Progress {
+        self.progress()
+    }
+
+    fn health(&self) -> Option<Health> {
+        self.health()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use perennial_rotation::Identity;
+
+    use super::*;
+
+    #[test]
+    fn usages_follow_from_purpose_and_kind_of_key() {
+        let cluster = Arc::new(Cluster::from_url("https://api.example").unwrap());
+        let client = CsrSigner::kubelet_client(cluster.clone(), None);
+        assert_eq!(client.usages(), ["digital signature", "client auth"]);
+        let rsa = CsrSigner {
+            profile: Profile { key_algorithm: KeyAlgorithm::Rsa, ..client.profile.clone() },
+            ..client.clone()
+        };
+        assert_eq!(rsa.usages(), ["digital signature", "key encipherment", "client auth"]);
+        let serving = CsrSigner::kubelet_serving(cluster, Arc::new(Identity::Anonymous));
+        assert_eq!(serving.usages(), ["digital signature", "server auth"]);
+        let said = CsrSigner { usages: Some(vec!["client auth".into()]), ..client };
+        assert_eq!(said.usages(), ["client auth"]);
+    }
+}

@@ -1,0 +1,68 @@
+//! Where the identity of a request comes from.
+
+use std::fmt;
+use std::sync::Arc;
+
+use perennial_pki::Credential;
+
+use crate::identity::{Identity, Token};
+
+/// Gives the identity that a request shows. Asked anew for each request, since a token file may have changed.
+///
+/// Called on the loop of the rotation, which waits meanwhile: read a file, but do not use the network.
+pub trait IdentitySource: Send + Sync {
+    /// The identity to show now.
+    ///
+    /// # Errors
+    /// [`NotYet`]: there is none so far. Its reason is shown to people.
+    fn identity(&self) -> Result<Identity, NotYet>;
+}
+
+/// There is no identity to show so far, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotYet {
+    reason: String,
+}
+
+impl NotYet {
+    /// `reason` is one line for people, without secrets.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into() }
+    }
+}
+
+/// The reason.
+impl fmt::Display for NotYet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for NotYet {}
+
+impl<F: Fn() -> Result<Identity, NotYet> + Send + Sync> IdentitySource for F {
+    fn identity(&self) -> Result<Identity, NotYet> {
+        self()
+    }
+}
+
+/// Always this token.
+impl IdentitySource for Token {
+    fn identity(&self) -> Result<Identity, NotYet> {
+        Ok(Identity::Token(self.clone()))
+    }
+}
+
+/// Always this certificate.
+impl IdentitySource for Arc<Credential> {
+    fn identity(&self) -> Result<Identity, NotYet> {
+        Ok(Identity::Certificate(self.clone()))
+    }
+}
+
+/// Always this identity.
+impl IdentitySource for Identity {
+    fn identity(&self) -> Result<Identity, NotYet> {
+        Ok(self.clone())
+    }
+}
