@@ -3,8 +3,6 @@
 #![forbid(unsafe_code)]
 
 mod cli;
-mod demo;
-mod embedded;
 mod failure;
 mod files;
 mod hook_debt;
@@ -24,10 +22,8 @@ mod report;
 mod rotation;
 mod run;
 mod signals;
-mod signer;
 mod sizes;
 mod spans;
-mod state_dir;
 mod status;
 mod trust;
 mod verify;
@@ -92,18 +88,16 @@ fn main() -> ExitCode {
 fn run_command(command: &Command, log: Option<Lines>) -> Result<(), Failure> {
     signals::survive_file_size_limit()?;
     match command {
-        Command::Demo(options) => demo::demo(options),
         Command::Run(options) => run::run(options, log),
         Command::Status(options) => status::status(options),
         Command::Verify(options) => verify::verify(options),
         Command::Replay(options) => replay::replay(options),
-        Command::Signer(options) => signer::signer(options),
     }
 }
 
 /// The queue behind the log of a service, which must not wait for its reader.
 fn queue_log(command: &Command, format: LogFormat) -> Result<Option<Lines>, Failure> {
-    if !matches!(command, Command::Run(_) | Command::Signer(_)) {
+    if !matches!(command, Command::Run(_)) {
         return Ok(None);
     }
     let notice = match format {
@@ -129,10 +123,10 @@ fn missing(count: u64) -> String {
 
 fn start_logging(command: &Command, format: LogFormat, log: Option<Lines>) -> Result<(), Failure> {
     const VARIABLE: &str = "PERENNIAL_LOG";
-    // What a demo shows and a status says stands on stdout; a service has only its log.
+    // The result of a status stands on stdout; a service has only its log.
     let level = match command {
-        Command::Demo(_) | Command::Status(_) | Command::Verify(_) | Command::Replay(_) => "warn",
-        Command::Run(_) | Command::Signer(_) => "info",
+        Command::Status(_) | Command::Verify(_) | Command::Replay(_) => "warn",
+        Command::Run(_) => "info",
     };
     let filter = match std::env::var(VARIABLE) {
         Ok(filter) if filter.is_empty() => log_filter(level),

@@ -1,9 +1,9 @@
 //! What happened: sentences for people, or one JSON object a line for programs.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::time::Duration;
 
-use perennial::{Escaped, UnixTime};
+use perennial::Escaped;
 use perennial_pki::Chain;
 use serde_json::{Value, json};
 
@@ -15,16 +15,14 @@ pub(crate) struct Report {
     style: Style,
     /// The queue of a service, which does not wait for its reader.
     lines: Option<Lines>,
-    /// What was last said to be waited for.
-    waiting: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Style {
     /// For programs: one object a line.
     Json,
-    /// For people at a terminal, or at what a terminal has recorded.
-    Sentences { live: bool },
+    /// For people, on stdout.
+    Sentences,
     /// For operators: sentences go where everything else is logged.
     Log,
 }
@@ -32,21 +30,20 @@ enum Style {
 impl Report {
     /// Sentences on stdout, or JSON.
     pub(crate) fn new(json: bool) -> Self {
-        let live = io::stdout().is_terminal();
-        Self { style: if json { Style::Json } else { Style::Sentences { live } }, lines: None, waiting: String::new() }
+        Self { style: if json { Style::Json } else { Style::Sentences }, lines: None }
     }
 
     /// Sentences in the log, or JSON on stdout, queued for a reader that may be slow.
     pub(crate) fn of_service(json: bool) -> Result<Self, Failure> {
         if !json {
-            return Ok(Self { style: Style::Log, lines: None, waiting: String::new() });
+            return Ok(Self { style: Style::Log, lines: None });
         }
         let notice = |count| format!("{}\n", json!({ "event": "missed", "count": count }));
         let lines = Lines::to(&io::stdout(), notice);
         let lines = lines.map_err(|error| {
             Failure::Failed(format!("cannot set up the report on stdout: {error}; raise ulimit -n and -u"))
         })?;
-        Ok(Self { style: Style::Json, lines: Some(lines), waiting: String::new() })
+        Ok(Self { style: Style::Json, lines: Some(lines) })
     }
 
     /// The queue behind stdout, if there is one.
@@ -61,13 +58,11 @@ impl Report {
 
     /// Reports an event: `name` and `fields` to programs, `sentence`, if there is one, to people.
     pub(crate) fn event(&mut self, name: &str, fields: Value, sentence: &str) {
-        self.waiting.clear();
         match self.style {
             Style::Json => self.line(json_line(&with(json!({ "event": name }), fields))),
             Style::Log if sentence.is_empty() => {}
             Style::Log => tracing::info!("{sentence}"),
-            Style::Sentences { live: true } => print(&format!("{CLEAR}{sentence}\n")),
-            Style::Sentences { live: false } => print(&format!("{sentence}\n")),
+            Style::Sentences => print(&format!("{sentence}\n")),
         }
     }
 
@@ -78,44 +73,13 @@ impl Report {
         }
     }
 
-    /// Says what is being waited for. On a terminal the line is kept up to date, with `left` behind
-    /// it; elsewhere it is written once.
-    pub(crate) fn waiting(&mut self, what: &str, left: &str) {
-        match self.style {
-            Style::Sentences { live: true } => print(&format!("{CLEAR}{NO_WRAP}{what}{left}{WRAP}")),
-            Style::Sentences { live: false } if self.waiting != what => print(&format!("{what}\n")),
-            Style::Sentences { live: false } | Style::Json | Style::Log => {}
-        }
-        what.clone_into(&mut self.waiting);
-    }
-
     fn line(&self, line: String) {
         match &self.lines {
             Some(lines) => lines.push(line.into_bytes()),
             None => print(&line),
         }
     }
-
-    /// Whether the line about waiting is kept up to date.
-    pub(crate) fn is_live(&self) -> bool {
-        self.style == Style::Sentences { live: true }
-    }
 }
-
-/// Leaves no half line about waiting behind.
-impl Drop for Report {
-    fn drop(&mut self) {
-        if self.is_live() && !self.waiting.is_empty() {
-            print(CLEAR);
-        }
-    }
-}
-
-/// To the beginning of the line, and nothing on it.
-const CLEAR: &str = "\r\x1b[K";
-/// A line longer than the terminal is wide is cut: only one line can be written over.
-const NO_WRAP: &str = "\x1b[?7l";
-const WRAP: &str = "\x1b[?7h";
 
 pub(crate) fn print(text: &str) {
     let mut stdout = io::stdout().lock();
@@ -146,10 +110,4 @@ pub(crate) fn with(mut object: Value, fields: Value) -> Value {
         object.extend(fields);
     }
     object
-}
-
-/// The time of day in UTC: enough for what happens within a day.
-pub(crate) fn time_of_day(at: UnixTime) -> String {
-    let (_, _, _, hour, minute, second, _) = at.civil();
-    format!("{hour:02}:{minute:02}:{second:02}")
 }

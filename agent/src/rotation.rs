@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use perennial::{Certificate, Policy, Template};
+use perennial::{Policy, Template};
 use perennial_kubernetes::CsrSigner;
-use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
 use perennial_kubernetes::rotation::Observer;
 use perennial_pki::Credential;
 use perennial_std::{Directory, Handle, Left, Rotator};
@@ -20,11 +19,6 @@ pub(crate) const PREFIX: &str = "kubelet-client";
 
 /// The prefix of kubelet's serving certificate files.
 pub(crate) const SERVING_PREFIX: &str = "kubelet-server";
-
-/// The seed a rotation that holds this certificate goes by.
-pub(crate) fn seed_of(certificate: &Certificate) -> u64 {
-    perennial::seed(KUBELET_CLIENT_SIGNER, &certificate.common_name)
-}
 
 /// What is to be rotated, and how.
 pub(crate) struct Plan {

@@ -3,7 +3,6 @@
 mod support;
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
@@ -154,35 +153,11 @@ fn names_no_node_can_have_are_refused() {
 }
 
 #[test]
-fn durations_that_make_no_sense_are_refused_with_an_example() {
-    let directory = TempDir::new().unwrap();
-    for bad in ["6", "soon", "0s", "-6s", "1s", "1 month"] {
-        let lifetime = format!("--lifetime={bad}");
-        refused(directory.path(), &["demo", &lifetime], &["--lifetime", bad]);
-    }
-    for option in ["--signing-duration=0s", "--signing-duration=999ms", "--backdate=never", "--backdate=-1s"] {
-        refused(directory.path(), &["signer", option], &["for example 6s"]);
-    }
-    refused(directory.path(), &["signer", "--backdate=9999d"], &["at most 365d"]);
-    refused(directory.path(), &["demo", "--rotations=0"], &["--rotations"]);
-    refused(directory.path(), &["demo", "--runtime=tokio"], &["std, smol"]);
-}
-
-#[test]
-fn an_address_that_is_taken_is_refused_before_anything_is_written() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let directory = TempDir::new().unwrap();
-    refused(directory.path(), &["signer", "--dir", "new", "--listen", &address], &["cannot listen on", &address]);
-}
-
-#[test]
 fn malformed_listen_address_is_refused_with_example() {
     let directory = TempDir::new().unwrap();
     for bad in ["9090", "worker:9090", "::1:9090", "localhost"] {
         let example = "for example 127.0.0.1:9090";
         refused(directory.path(), &[RUN.as_slice(), &["--metrics-listen", bad]].concat(), &[bad, example]);
-        refused(directory.path(), &["signer", "--dir", "new", "--listen", bad], &[bad, example]);
     }
 }
 
@@ -219,38 +194,10 @@ fn undialable_node_ip_is_refused_with_reason() {
 }
 
 #[test]
-fn half_a_ca_is_not_made_whole_by_overwriting_it() {
-    let directory = TempDir::new().unwrap();
-    let state = directory.path().join("signer");
-    let start = ["signer", "--listen", "127.0.0.1:0", "--dir", "signer"];
-    fs::create_dir(&state).unwrap();
-    fs::write(state.join("ca.crt"), Ca::new().authority.certificate_pem()).unwrap();
-    refused(directory.path(), &start, &["only one of", "ca.key"]);
-
-    let foreign = Ca::new().node(Duration::ZERO, DAY);
-    fs::write(state.join("ca.key"), foreign.key().to_pem().as_bytes()).unwrap();
-    refused(directory.path(), &start, &["ca.crt", "for another private key"]);
-    fs::write(state.join("ca.crt"), foreign.chain().pem()).unwrap();
-    refused(directory.path(), &start, &["may not sign"]);
-
-    fs::write(directory.path().join("file"), "").unwrap();
-    refused(directory.path(), &["signer", "--listen", "127.0.0.1:0", "--dir", "file"], &["cannot create file"]);
-}
-
-#[test]
 fn a_status_of_nowhere_is_bad_usage() {
     let directory = TempDir::new().unwrap();
     refused(directory.path(), &["status", "--cert-dir", "nowhere"], &["cannot open nowhere"]);
     refused(directory.path(), &["status"], &["--cert-dir"]);
-}
-
-#[test]
-fn a_plan_of_faults_that_makes_no_sense_is_refused_with_line_and_field() {
-    let directory = TempDir::new().unwrap();
-    let signer = ["signer", "--listen", "127.0.0.1:0", "--dir", "new", "--faults", "faults.yaml"];
-    refused(directory.path(), &signer, &["faults.yaml"]);
-    fs::write(directory.path().join("faults.yaml"), "rules:\n- fault: { answer: { status: much } }\n").unwrap();
-    refused(directory.path(), &signer, &["faults.yaml", "line 2", "status"]);
 }
 
 #[test]

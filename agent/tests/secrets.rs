@@ -28,41 +28,6 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-const SECRETS: [&str; 4] = ["ca.key", "bootstrap.token", "bootstrap.kubeconfig", "admin.kubeconfig"];
-
-#[test]
-fn a_signers_files_and_directory_are_private_whatever_they_were_before() {
-    let directory = TempDir::new().unwrap();
-    let state = directory.path().join("signer");
-    fs::create_dir(&state).unwrap();
-    set_mode(&state, 0o777);
-    for _ in 0..2 {
-        let signer = Signer::start(directory.path(), &[]);
-        signer.process.signal(Signal::TERM);
-        assert_eq!(signer.process.end().code, Some(0));
-        assert_eq!(mode(&state), 0o700);
-        for secret in SECRETS {
-            assert_eq!(mode(&state.join(secret)), 0o600, "{secret}");
-            set_mode(&state.join(secret), 0o666);
-        }
-        set_mode(&state, 0o755);
-    }
-}
-
-#[test]
-fn a_directory_that_holds_other_things_keeps_its_mode() {
-    let directory = TempDir::new().unwrap();
-    let state = directory.path().join("signer");
-    fs::create_dir(&state).unwrap();
-    fs::write(state.join("notes"), "not ours").unwrap();
-    for path in [state.clone(), state.join("notes")] {
-        set_mode(&path, 0o755);
-    }
-    let _signer = Signer::start(directory.path(), &[]);
-    assert_eq!((mode(&state), mode(&state.join("notes"))), (0o755, 0o755));
-    assert_eq!(SECRETS.map(|secret| mode(&state.join(secret))), [0o600; 4]);
-}
-
 #[test]
 fn a_nodes_files_are_private_whatever_was_there_before() {
     let directory = TempDir::new().unwrap();

@@ -5,6 +5,7 @@ pub mod exposition;
 pub mod preload;
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -12,7 +13,7 @@ use std::os::unix::fs::{lchown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,31 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 /// The command under test.
 pub const COMMAND: &str = env!("CARGO_BIN_EXE_perennial");
+
+/// The command `perennial-dev`, which cargo does not build for this package: built once for each test.
+fn dev_command() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--locked", "--package", "perennial-dev", "--message-format", "json-render-diagnostics"]);
+        cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        // Variables that cargo sets for a test would make build scripts run again.
+        for (name, _) in env::vars_os() {
+            let prefixes = ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_CRATE_", "CARGO_PRIMARY_", "CARGO_BIN_"];
+            if prefixes.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+                cargo.env_remove(name);
+            }
+        }
+        let output = cargo.stderr(Stdio::inherit()).output().unwrap();
+        let messages = String::from_utf8(output.stdout).unwrap();
+        let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut built = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+        built.next_back().expect("cargo builds perennial-dev")
+    })
+}
 
 /// A running `perennial`, its output in files. Killed on drop.
 pub struct Process {
@@ -180,7 +206,7 @@ pub fn events(stdout: &str) -> Vec<Value> {
     whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
 }
 
-/// `perennial signer` on a free port, its files in `signer/`.
+/// `perennial-dev signer` on a free port, its files in `signer/`.
 pub struct Signer {
     pub process: Process,
     pub server: String,
@@ -194,7 +220,9 @@ impl Signer {
 
     pub fn start_at(directory: &Path, address: &str, arguments: &[&str]) -> Self {
         let fixed = ["signer", "--listen", address, "--dir", "signer"];
-        let process = Process::start_logging(directory, &[&fixed, arguments].concat(), "trace");
+        let mut command = Command::new(dev_command());
+        command.args([&fixed, arguments].concat()).env("PERENNIAL_LOG", "trace");
+        let process = Process::spawn(directory, command);
         let server = until("introduction of the signer", || {
             let said = process.stdout();
             let complete = said.contains("--bootstrap-kubeconfig");

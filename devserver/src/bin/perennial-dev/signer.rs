@@ -1,6 +1,7 @@
-//! `perennial signer`: the embedded API server alone, for development.
+//! `perennial-dev signer`: the embedded API server alone, for development.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use perennial::printable;
@@ -8,6 +9,7 @@ use perennial_dev::faults::Plan;
 use perennial_dev::{Approval, Next, Options, Random, ServingApproval};
 use perennial_kubernetes::kubeconfig::{kubeconfig_with_certificate, kubeconfig_with_token};
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
+use perennial_kubernetes::text;
 use perennial_pki::{Chain, read_request};
 use perennial_std::clock;
 use serde_json::Value;
@@ -18,9 +20,8 @@ use smol::future::or;
 use crate::cli::{self, Approve};
 use crate::embedded::{self, Embedded};
 use crate::failure::Failure;
-use crate::report::{Report, time_of_day};
+use crate::report::{Report, time_of_day, words};
 use crate::signals;
-use crate::spans::words;
 use crate::state_dir::{ADMIN, BOOTSTRAP, StateDir};
 
 pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
@@ -57,7 +58,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
     let wake_again = wake.clone();
     // Nobody listens any more once we are stopping.
     signals::on_stop(move || drop(wake.try_send(Wake::Stop)))?;
-    signals::on_each(&[SIGHUP], move |_| drop(wake_again.try_send(Wake::LookAgain)))?;
+    signals::on_each(&[SIGHUP], move || drop(wake_again.try_send(Wake::LookAgain)))?;
     let mut report = Report::new(false);
     report.event("started", Value::Null, &introduction(options, &server.endpoint.server));
     let mut log = Log { report, seen: BTreeMap::new() };
@@ -120,7 +121,8 @@ fn write_kubeconfigs(state: &StateDir, server: &Embedded, token: &str) -> Result
 
 fn read_faults(path: &Path) -> Result<Plan, Failure> {
     let failure = |why: &dyn std::fmt::Display| Failure::Usage(format!("faults {}: {why}", path.display()));
-    let text = crate::files::read_text_once(path).map_err(|error| failure(&error))?;
+    let text = fs::read(path).map_err(|error| failure(&error))?;
+    let text = text::decode(&text).map_err(|error| failure(&error))?;
     Plan::parse(&text).map_err(|error| failure(&error))
 }
 

@@ -1,10 +1,11 @@
-//! `perennial demo`: a node, an embedded API server, and certificates that live seconds.
+//! `perennial-dev demo`: a node, an embedded API server, and certificates that live seconds.
 
 mod show;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use perennial::{Backoff, Budget, Policy, PolicyError, Template, Window};
@@ -13,20 +14,20 @@ use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Roots;
 use perennial_rotation::{Identity, IdentitySource, Profile, Token};
-use perennial_std::{Directory, clock};
+use perennial_std::{Directory, Handle, Rotator, clock};
 use serde_json::json;
+use tempfile::TempDir;
 
-use crate::cli;
+use crate::cli::{self, Runtime};
 use crate::embedded::{self, Embedded};
 use crate::failure::Failure;
-use crate::files::TemporaryDirectory;
-use crate::report::Report;
-use crate::rotation::{PREFIX, Plan};
+use crate::report::{Report, words};
 use crate::signals;
-use crate::spans::words;
 use show::Show;
 
 const NODE: &str = "demo-node";
+/// The prefix of kubelet's client certificate files.
+const PREFIX: &str = "kubelet-client";
 
 pub(crate) fn demo(options: &cli::Demo) -> Result<(), Failure> {
     let mut report = Report::new(options.json);
@@ -43,7 +44,7 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
     let directory = match &options.dir {
         Some(directory) => directory.as_path(),
         None => {
-            temporary = TemporaryDirectory::new("perennial-demo").map_err(|error| {
+            temporary = TempDir::with_prefix("perennial-demo-").map_err(|error| {
                 let place = std::env::temp_dir();
                 let advice = "give --dir, or another TMPDIR";
                 Failure::Usage(format!("cannot create a directory in {}: {error}; {advice}", place.display()))
@@ -70,16 +71,7 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
 
     let bootstrap = Bootstrap::new(Token::new(&token).map_err(Failure::failed)?);
     let policy = policy(options.lifetime).map_err(Failure::failed)?;
-    let plan = Plan {
-        name: String::new(),
-        policy: policy.clone(),
-        common_name: Some(Template::node(NODE).common_name().to_owned()),
-        template: Some(Template::node(NODE)),
-        signer: Some(signer(cluster.clone(), &bootstrap, options.lifetime, roots)),
-        store: store.into(),
-        left: None,
-        observers: Vec::new(),
-    };
+    let signer = signer(cluster.clone(), &bootstrap, options.lifetime, roots);
     let begun = clock::now().unix;
     report.event(
         "started",
@@ -98,12 +90,12 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
             directory.display()
         ),
     );
-    let mut running = plan.start(options.runtime)?;
-    let handle = running.handle().clone();
-    let interrupted = signals::on_stop(move || drop(handle.shutdown()))?;
+    let (handle, thread) = start(options.runtime, policy.clone(), signer, store)?;
+    let stopped = handle.clone();
+    let interrupted = signals::on_stop(move || drop(stopped.shutdown()))?;
     let mut show = Show {
         report,
-        running: &running,
+        handle: &handle,
         cluster: &cluster,
         bootstrap: &bootstrap,
         policy: &policy,
@@ -111,7 +103,11 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
         deadline: Instant::now() + options.lifetime * (options.rotations + 2) + Duration::from_secs(30),
     };
     let shown = show.rotations(options, begun);
-    running.stop();
+    handle.shutdown().wait();
+    if let Some(thread) = thread {
+        // A panic is on stderr already.
+        let _ = thread.join();
+    }
     server.shutdown()?;
     shown
 }
@@ -138,6 +134,24 @@ impl Bootstrap {
 
     fn used(&self) -> u32 {
         self.used.load(Ordering::SeqCst)
+    }
+}
+
+/// Starts the node on `runtime`. On smol, a thread runs its future; a program with an executor would spawn it there.
+fn start(
+    runtime: Runtime,
+    policy: Policy,
+    signer: CsrSigner,
+    store: Directory,
+) -> Result<(Handle, Option<JoinHandle<()>>), Failure> {
+    let rotator = Rotator::new().policy(policy).template(Template::node(NODE)).signer(signer).store(store);
+    match runtime {
+        Runtime::Std => Ok((perennial_std::start(rotator).map_err(Failure::failed)?, None)),
+        Runtime::Smol => {
+            let (handle, rotation) = perennial_smol::start(rotator).map_err(Failure::failed)?;
+            let thread = thread::Builder::new().name("smol".into()).spawn(|| smol::block_on(rotation));
+            Ok((handle, Some(thread.map_err(Failure::failed)?)))
+        }
     }
 }
 

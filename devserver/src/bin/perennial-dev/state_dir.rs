@@ -1,17 +1,18 @@
 //! What the embedded server keeps from one start to the next: its CA and its bootstrap token.
 
-use std::fs::{self, DirEntry};
-use std::io::{self, ErrorKind};
+use std::fs::{self, DirBuilder, DirEntry, Permissions};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use perennial::UnixTime;
 use perennial_dev::{Authority, Random};
 use perennial_pki::KeyPair;
+use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
-use crate::files;
 
 const CERTIFICATE: &str = "ca.crt";
 const KEY: &str = "ca.key";
@@ -30,7 +31,10 @@ impl StateDir {
     /// Opens the directory, creating it (mode 0700) if it does not exist. One with nothing but our files in it is ours
     /// alone as well.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        files::create_directory(path)
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
             .map_err(|error| Failure::Usage(format!("cannot create {}: {error}", path.display())))?;
         let ours = |entry: io::Result<DirEntry>| entry.is_ok_and(|entry| FILES.iter().any(|n| entry.file_name() == *n));
         if fs::read_dir(path).is_ok_and(|mut entries| entries.all(ours)) {
@@ -46,8 +50,7 @@ impl StateDir {
     /// Writes a file of this directory.
     pub(crate) fn write(&self, name: &str, contents: &[u8]) -> Result<(), Failure> {
         let path = self.file(name);
-        files::replace(&path, contents)
-            .map_err(|error| Failure::Usage(format!("cannot write {}: {error}", path.display())))
+        replace(&path, contents).map_err(|error| Failure::Usage(format!("cannot write {}: {error}", path.display())))
     }
 
     /// The CA kept here; a new one, if there is none. Half a CA is for a person to look at.
@@ -110,9 +113,25 @@ impl StateDir {
     }
 }
 
+/// Writes a file (mode 0600) in one step: readers find the old contents or the new ones.
+fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut file = NamedTempFile::new_in(path.parent().unwrap_or(path))?;
+    file.write_all(contents)?;
+    file.persist(path)?;
+    Ok(())
+}
+
 /// What others could read before, they may have read.
 fn make_private(path: &Path) {
-    match files::make_private(path) {
+    let make = || {
+        let mode = fs::metadata(path)?.permissions().mode();
+        let others = mode & 0o077 != 0;
+        if others {
+            fs::set_permissions(path, Permissions::from_mode(mode & 0o700))?;
+        }
+        Ok::<_, io::Error>(others)
+    };
+    match make() {
         Ok(false) => {}
         Ok(true) => tracing::warn!("{} was open to others; it is private now", path.display()),
         Err(error) => tracing::warn!("{} is open to others, and cannot be made private: {error}", path.display()),

@@ -4,25 +4,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use perennial::{Policy, State, UnixTime, rotation_point};
+use perennial::{Certificate, Policy, State, UnixTime, rotation_point};
+use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
+use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
 use perennial_kubernetes::rotation::Snapshot;
 use perennial_pki::{Chain, Credential};
-use perennial_std::clock;
-use serde_json::json;
+use perennial_rotation::Identity;
+use perennial_std::{Cancel, Handle, clock, drive};
+use serde_json::{Value, json};
 
 use super::{Bootstrap, NODE};
 use crate::cli;
 use crate::failure::Failure;
-use crate::report::{self, Report, time_of_day};
-use crate::rotation::{Running, seed_of};
-use crate::spans::words;
-use crate::whoami::who_am_i;
+use crate::report::{Report, time_of_day, words};
 
 /// Who looks on, and at what.
 pub(super) struct Show<'a> {
     pub(super) report: &'a mut Report,
-    pub(super) running: &'a Running,
+    pub(super) handle: &'a Handle,
     pub(super) cluster: &'a Arc<Cluster>,
     pub(super) bootstrap: &'a Bootstrap,
     pub(super) policy: &'a Policy,
@@ -59,14 +59,13 @@ impl Show<'_> {
     fn wait(&mut self, seen: u64) -> Result<Arc<Snapshot>, Failure> {
         let is_there = |now: &Snapshot| now.issued > seen && !now.unwritten && now.due.is_none();
         loop {
-            let handle = self.running.handle();
-            let now = handle.snapshot();
+            let now = self.handle.snapshot();
             let left = self.deadline.saturating_duration_since(Instant::now());
             if is_there(&now) {
                 return Ok(now);
             } else if self.interrupted.load(Ordering::SeqCst) {
                 return Err(Failure::Failed("interrupted".into()));
-            } else if left.is_zero() || handle.has_ended() {
+            } else if left.is_zero() || self.handle.has_ended() {
                 let trouble = now.last_error.as_deref().map(|error| format!("; the last trouble: {error}"));
                 let what = "the next certificate did not come in time";
                 return Err(Failure::Failed(format!("{what}{}", trouble.unwrap_or_default())));
@@ -77,10 +76,8 @@ impl Show<'_> {
             if now.issued == seen {
                 self.say_waiting(&now);
             }
-            let handle = self.running.handle();
-            handle
-                .wait_for(|new| is_there(new) || (new.state, &new.progress) != (now.state, &now.progress))
-                .within(Some(step));
+            let differs = |new: &Snapshot| (new.state, &new.progress) != (now.state, &now.progress);
+            self.handle.wait_for(|new| is_there(new) || differs(new)).within(step);
         }
     }
 
@@ -115,7 +112,7 @@ impl Show<'_> {
         if facts.common_name != identity() {
             return Err(Failure::Failed(format!("a certificate for {:?} was issued", facts.common_name)));
         }
-        let known = who_am_i(self.cluster, credential).and_then(|user| user.is(facts));
+        let known = who_am_i(self.cluster, credential).and_then(|user| is_known(&user, facts));
         known.map_err(|why| {
             Failure::Failed(format!(
                 "the certificate with serial {} is not accepted: {why}",
@@ -130,6 +127,9 @@ impl Show<'_> {
         let fields = json!({
             "n": n,
             "identity": chain.certificate().common_name,
+            "serial": chain.serial(),
+            "not_before": validity.not_before().to_string(),
+            "not_after": validity.not_after().to_string(),
             "asked_with": asked_with,
             "latency_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         });
@@ -143,16 +143,44 @@ impl Show<'_> {
             took.as_millis(),
         );
         let name = if n == 0 { "issued" } else { "rotated" };
-        self.report.event(name, report::with(report::certificate(chain), fields), &sentence);
+        self.report.event(name, fields, &sentence);
     }
 
     fn rotation_point(&self, chain: &Chain) -> UnixTime {
         let facts = chain.certificate();
-        rotation_point(self.policy, seed_of(facts), facts)
+        rotation_point(self.policy, perennial::seed(KUBELET_CLIENT_SIGNER, &facts.common_name), facts)
     }
 }
 
 /// What every certificate has to say of its holder.
 fn identity() -> String {
     format!("system:node:{NODE}")
+}
+
+/// Sends a SelfSubjectReview over a new connection with this certificate; returns the user that the server names.
+fn who_am_i(cluster: &Arc<Cluster>, credential: &Arc<Credential>) -> Result<Value, String> {
+    let review = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview" });
+    let request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews", review.to_string().into_bytes());
+    let call = Call::new(request, cluster.clone(), Identity::Certificate(credential.clone()), Limits::default());
+    let answer = drive(call, &Cancel::default(), |_| {}).ok_or("cancelled")?.map_err(|error| error.to_string())?;
+    let mut body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    if answer.status != 201 {
+        return Err(format!("the server answered {}: {}", answer.status, body["message"]));
+    }
+    Ok(body["status"]["userInfo"].take())
+}
+
+/// Checks that `user` is the subject of `certificate`, known to the server by that certificate and no other.
+fn is_known(user: &Value, certificate: &Certificate) -> Result<(), String> {
+    let groups = user["groups"].as_array().map_or(&[] as &[Value], Vec::as_slice);
+    let credential = &user["extra"]["authentication.kubernetes.io/credential-id"][0];
+    if user["username"] != certificate.common_name.as_str() {
+        Err(format!("the server takes the node for {}", user["username"]))
+    } else if let Some(missing) = certificate.organizations.iter().find(|name| !groups.contains(&json!(name))) {
+        Err(format!("the server does not count the node among {missing:?}"))
+    } else if *credential != format!("X509SHA256={:x}", certificate.fingerprint) {
+        Err(format!("the server knows the node by another certificate: {credential}"))
+    } else {
+        Ok(())
+    }
 }

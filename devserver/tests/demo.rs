@@ -1,18 +1,18 @@
-//! `perennial demo`, on both runtimes.
+//! `perennial-dev demo`, on both runtimes.
 
-mod support;
+mod command_support;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 
+use command_support::{Process, command, events, files, perennial_dev};
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{Process, events, files, perennial};
 use tempfile::TempDir;
 
 fn demo(arguments: &[&str]) -> Vec<Value> {
-    let output = perennial(Path::new("."), &[["demo", "--json"].as_slice(), arguments].concat());
+    let output = perennial_dev(Path::new("."), &[["demo", "--json"].as_slice(), arguments].concat());
     assert_eq!(output.code, Some(0), "{output:?}");
     events(&output.stdout)
 }
@@ -50,7 +50,7 @@ fn both_runtimes_rotate_as_often_as_asked_and_the_server_knows_every_certificate
 fn people_read_sentences_and_the_directory_is_kept_when_it_was_given() {
     let kept = TempDir::new().unwrap();
     let arguments = ["demo", "--rotations", "1", "--lifetime", "2s", "--dir", "certificates"];
-    let output = perennial(kept.path(), &arguments);
+    let output = perennial_dev(kept.path(), &arguments);
     assert_eq!(output.code, Some(0), "{output:?}");
     assert!(output.stdout.contains("rotation 1/1  system:node:demo-node"), "{output:?}");
     assert!(output.stdout.contains("asked with its bootstrap token"), "{output:?}");
@@ -58,7 +58,7 @@ fn people_read_sentences_and_the_directory_is_kept_when_it_was_given() {
     assert!(kept.path().join("certificates/kubelet-client-current.pem").exists());
 
     let before = files(kept.path());
-    let again = perennial(kept.path(), &arguments);
+    let again = perennial_dev(kept.path(), &arguments);
     assert_eq!(again.code, Some(2), "{again:?}");
     assert!(again.stderr.contains("holds a certificate already"), "{again:?}");
     assert_eq!(files(kept.path()), before);
@@ -66,9 +66,9 @@ fn people_read_sentences_and_the_directory_is_kept_when_it_was_given() {
 
 #[test]
 fn an_interrupted_demo_says_so_and_leaves_nothing_behind() {
-    let mut demo = Process::start(Path::new("."), &["demo", "--json", "--lifetime", "1h"]);
-    let directory = demo.event("started", 1)["directory"].as_str().unwrap().to_owned();
-    demo.event("issued", 1);
+    let demo = Process::start(Path::new("."), &["demo", "--json", "--lifetime", "1h"]);
+    let directory = demo.event("started")["directory"].as_str().unwrap().to_owned();
+    demo.event("issued");
     demo.signal(Signal::INT);
     let output = demo.end();
     assert_eq!(output.code, Some(1), "{output:?}");
@@ -80,7 +80,7 @@ fn an_interrupted_demo_says_so_and_leaves_nothing_behind() {
 fn a_log_that_nobody_reads_any_more_ends_nothing() {
     for runtime in ["std", "smol"] {
         let arguments = ["demo", "--runtime", runtime, "--rotations", "1", "--lifetime", "2s"];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_perennial"));
+        let mut command = command();
         command.args(arguments).env("PERENNIAL_LOG", "trace").stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         drop(child.stderr.take());
@@ -90,7 +90,7 @@ fn a_log_that_nobody_reads_any_more_ends_nothing() {
 
 #[test]
 fn without_a_place_for_its_files_it_says_which_and_what_to_do() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_perennial"));
+    let mut command = command();
     let output = command.arg("demo").env("TMPDIR", "/nowhere").output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{stderr}");
