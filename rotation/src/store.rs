@@ -142,11 +142,8 @@ impl Store for Memory {
 
     fn write(&self, credential: &Arc<Credential>, serve: bool, _now: UnixTime) -> Result<(), StoreError> {
         let mut held = self.held();
-        if serve {
-            (held.current, held.waiting) = (Some(credential.clone()), None);
-        } else {
-            held.waiting = Some(credential.clone());
-        }
+        let slot = if serve { &mut held.current } else { &mut held.waiting };
+        *slot = Some(credential.clone());
         Ok(())
     }
 

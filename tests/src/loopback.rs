@@ -12,7 +12,7 @@ use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::rotation::{Snapshot, Step};
 use perennial_pki::Credential;
-use perennial_rotation::{Identity, Progress, Token};
+use perennial_rotation::{Identity, Progress, Store, Token};
 use perennial_std::{Cancel, Directory, Handle, Left, Rotator, clock, drive};
 
 /// A bootstrap token that every server here knows.
@@ -136,7 +136,7 @@ pub struct Node {
     /// Whom it asks.
     pub signer: Option<CsrSigner>,
     /// Where it keeps the certificate.
-    pub store: Option<Directory>,
+    pub store: Option<Arc<dyn Store>>,
     /// What an earlier life left to it.
     pub left: Option<Left>,
 }
@@ -159,7 +159,7 @@ pub fn node(runtime: Runtime, cluster: &Arc<Cluster>) -> Node {
 impl Node {
     /// The same node, keeping its certificate in this directory.
     pub fn keeping(mut self, path: impl Into<PathBuf>) -> Self {
-        self.store = Some(Directory::open(path, "kubelet-client").unwrap());
+        self.store = Some(Arc::new(Directory::open(path, "kubelet-client").unwrap()));
         self
     }
 

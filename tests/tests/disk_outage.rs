@@ -27,7 +27,7 @@ fn recover(volume: &Virtual) {
 
 fn start(runtime: Runtime, server: &Server, volume: &Virtual) -> Handle {
     let mut holder = node(runtime, &server.cluster);
-    holder.store = Some(volume.directory());
+    holder.store = Some(Arc::new(volume.directory()));
     holder.start()
 }
 
@@ -145,7 +145,8 @@ fn a_rotation_that_is_gone_on_with_serves_and_writes_what_the_one_before_could_n
         let (server, volume) = (serve(Approval::Auto), Virtual::new(Disk::default()));
         let resume = |volume: &Virtual, left: Left| {
             let mut holder = node(runtime, &server.cluster);
-            (holder.store, holder.left) = (Some(volume.directory()), Some(left));
+            holder.store = Some(Arc::new(volume.directory()));
+            holder.left = Some(left);
             holder.start()
         };
         let handle = start(runtime, &server, &volume);

@@ -1,6 +1,7 @@
 //! Both runtimes against the embedded API server: real sockets, real TLS, real files.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Failure, State, Template};
@@ -78,7 +79,7 @@ fn a_disowned_certificate_gives_way_to_the_bootstrap_credential() {
         let open = || Directory::open(directory.path(), "kubelet-client").unwrap();
         let before = serve(Approval::Auto);
         let mut holder = node(runtime, &before.cluster);
-        holder.store = Some(open());
+        holder.store = Some(Arc::new(open()));
         let handle = holder.start();
         let disowned = issued(&handle, 1);
         handle.shutdown().wait();
@@ -86,7 +87,7 @@ fn a_disowned_certificate_gives_way_to_the_bootstrap_credential() {
         // Another cluster, which has never heard of that authority.
         let after = serve(Approval::Auto);
         let mut holder = node(runtime, &after.cluster);
-        holder.store = Some(open());
+        holder.store = Some(Arc::new(open()));
         let handle = holder.start();
         assert_eq!(handle.credential().unwrap().chain(), disowned.chain());
         handle.rotate_now();
@@ -193,7 +194,7 @@ fn an_api_that_comes_up_late_is_reached() {
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let authority = new_authority();
         let cluster = perennial_kubernetes::cluster::Cluster::from_url(&format!("https://{address}")).unwrap();
-        let cluster = std::sync::Arc::new(cluster.with_roots(authority.roots().unwrap()));
+        let cluster = Arc::new(cluster.with_roots(authority.roots().unwrap()));
         let handle = node(runtime, &cluster).start();
         let failed = handle.wait_for(|now| now.last_error.is_some()).within(BOUND).unwrap();
         assert!(failed.last_error.as_ref().unwrap().contains(&address.to_string()), "{:?}", failed.last_error);
@@ -249,7 +250,7 @@ fn without_a_signer_what_is_there_is_served() {
 
         let mut holder = node(runtime, &server.cluster);
         holder.signer = None;
-        holder.store = Some(Directory::open(directory.path(), "kubelet-client").unwrap());
+        holder.store = Some(Arc::new(Directory::open(directory.path(), "kubelet-client").unwrap()));
         let handle = holder.start();
         handle.rotate_now();
         let now = handle.wait_for(|now| matches!(now.state, State::NotEnabled)).within(BOUND).unwrap();

@@ -1,6 +1,7 @@
 //! The end of a rotation: nothing happens after it was told.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Backoff, Policy, Template, Window};
@@ -51,7 +52,7 @@ fn a_shutdown_tries_once_more_to_write_what_is_only_in_memory() {
         let hour = Duration::from_secs(3600);
         let patient = Backoff::new(hour, hour, Window::new(1000, 1000).unwrap()).unwrap();
         holder.policy = Policy { write: patient, ..policy() };
-        holder.store = Some(Directory::open(&path, "kubelet-client").unwrap());
+        holder.store = Some(Arc::new(Directory::open(&path, "kubelet-client").unwrap()));
         holder.template = None;
         let handle = holder.start();
         break_directory(&path);

@@ -1,0 +1,111 @@
+//! Keeps the certificate of a node in a SQLite database: `cargo run --example sqlite_store -- node.db`, twice. The second
+//! run goes on with the certificate of the first.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use perennial::UnixTime;
+use perennial_pki::Credential;
+use perennial_rotation::{LoadRequest, Store, StoreError, Stored};
+use perennial_std::Rotator;
+use perennial_tests::loopback;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use zeroize::Zeroizing;
+
+/// A database with the pairs of one certificate (1: in use, 0: not valid yet) and the record of the last request.
+#[derive(Debug)]
+struct Sqlite(Mutex<Connection>);
+
+impl Sqlite {
+    fn open(path: &Path) -> Result<Self, StoreError> {
+        // The database holds keys: only its owner may read it.
+        OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        let database = Connection::open(path)?;
+        database.execute_batch(
+            "CREATE TABLE IF NOT EXISTS pair (in_use INTEGER PRIMARY KEY, pem BLOB);
+             CREATE TABLE IF NOT EXISTS record (id INTEGER PRIMARY KEY, json BLOB)",
+        )?;
+        Ok(Self(Mutex::new(database)))
+    }
+
+    fn execute(&self, sql: &str, values: impl rusqlite::Params) -> Result<(), StoreError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).execute(sql, values)?;
+        Ok(())
+    }
+}
+
+impl Store for Sqlite {
+    fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
+        let database = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = database.prepare("SELECT pem FROM pair")?;
+        let pems = rows.query_map([], |row| row.get(0).map(Zeroizing::<Vec<u8>>::new))?;
+        let pairs: Result<_, StoreError> = pems.map(|pem| Ok(Arc::new(Credential::from_pem(&pem?)?))).collect();
+        Ok(Stored::best_of(pairs?, request))
+    }
+
+    fn write(&self, credential: &Arc<Credential>, serve: bool, _now: UnixTime) -> Result<(), StoreError> {
+        self.execute("INSERT OR REPLACE INTO pair VALUES (?, ?)", params![serve, credential.to_pem().as_bytes()])
+    }
+
+    fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        let database = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = database.query_row("SELECT json FROM record", [], |row| row.get(0)).optional()?;
+        Ok(record.map(Zeroizing::new))
+    }
+
+    fn remember(&self, record: &[u8]) -> Result<(), StoreError> {
+        self.execute("INSERT OR REPLACE INTO record VALUES (0, ?)", params![record])
+    }
+}
+
+fn main() -> Result<(), StoreError> {
+    let path = std::env::args_os().nth(1).map_or_else(|| std::env::temp_dir().join("perennial.db"), PathBuf::from);
+    let server = loopback::serve(perennial_dev::Approval::Auto);
+    let node = loopback::node(loopback::Runtime::Std, &server.cluster);
+    let rotator = Rotator::new().template(node.template.unwrap()).signer(node.signer.unwrap());
+    let handle = perennial_std::start(rotator.store(Sqlite::open(&path)?))?;
+    let credential = handle.ready().within(Duration::from_secs(30))?;
+    println!("{}: serial {}", path.display(), credential.chain().serial());
+    handle.shutdown().wait();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use perennial_dev::{Approval, Decision};
+    use perennial_std::Handle;
+    use perennial_tests::loopback::{BOUND, Runtime, Server, issued, node, on_both, serve, waits_for_approval};
+
+    use super::*;
+
+    fn start(runtime: Runtime, server: &Server, path: &Path) -> Handle {
+        let mut node = node(runtime, &server.cluster);
+        node.store = Some(Arc::new(Sqlite::open(path).unwrap()));
+        node.start()
+    }
+
+    #[test]
+    fn sqlite_store_survives_a_restart_with_a_request_pending() {
+        on_both(|runtime| {
+            let (server, directory) = (serve(Approval::Manual), tempfile::tempdir().unwrap());
+            let path = directory.path().join("node.db");
+            let handle = start(runtime, &server, &path);
+            let name = waits_for_approval(&handle);
+            handle.shutdown().wait();
+
+            let handle = start(runtime, &server, &path);
+            assert_eq!(waits_for_approval(&handle), name);
+            server.decide_all(Decision::Approve);
+            let first = issued(&handle, 1);
+            assert_eq!(server.csr_names(), [name], "the request of before the restart");
+            handle.shutdown().wait();
+
+            let handle = start(runtime, &server, &path);
+            assert_eq!(handle.ready().within(BOUND).unwrap().chain(), first.chain());
+            handle.shutdown().wait();
+        });
+    }
+}
