@@ -16,8 +16,8 @@ use std::thread;
 use std::time::Duration;
 
 use perennial::{Now, RotationMachine};
-use perennial_kubernetes::journal;
-use perennial_kubernetes::rotation::{Observer, Step};
+use perennial_rotation::journal;
+use perennial_rotation::rotation::{Observer, Step};
 
 use crate::queue::{Entry, Queue};
 use file::{open, set_aside};
@@ -227,7 +227,7 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use perennial::{Event, Setup, Template, UnixTime};
-    use perennial_kubernetes::journal::Replay;
+    use perennial_rotation::journal::Replay;
     use tempfile::TempDir;
 
     use super::*;

@@ -7,7 +7,7 @@ mod story;
 use std::collections::BTreeSet;
 
 use perennial::{Escaped, Failure as Failed, Now, UnixTime};
-use perennial_kubernetes::journal::{Replay, ReplayError, Told};
+use perennial_rotation::journal::{Replay, ReplayError, Told};
 use serde_json::{Value, json};
 
 use crate::cli;

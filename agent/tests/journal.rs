@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 
-use perennial_kubernetes::journal;
+use perennial_rotation::journal;
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::Value;
 use support::{Output, Process, Signer, events, files, get, key_lines, perennial, run_arguments, until};

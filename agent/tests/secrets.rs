@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
-use perennial_kubernetes::rotation::Record;
 use perennial_pki::Roots;
+use perennial_rotation::rotation::Record;
 use perennial_rotation::{Identity, Token};
 use perennial_std::{Cancel, drive};
 use rustix::process::Signal;

@@ -1,11 +1,9 @@
 //! The Kubernetes certificate API, sans-IO: no socket, no clock, no file in here.
 //!
-//! - [`rotation`]: the machine joined to keys and exchanges; what a runtime drives.
 //! - [`CsrSigner`]: the signer of a rotation that is asked with CertificateSigningRequest objects.
 //! - [`client`]: one request for a certificate, from `POST` to the chain.
 //! - [`cluster`], [`kubeconfig`]: which API server, and as whom; [`kubelet_config`]: which certificates.
 //! - [`addresses`]: what a node's serving certificate is for.
-//! - [`journal`]: every step of a machine as a line of text, and its replay.
 //! - [`text`]: files as editors and shells leave them.
 
 #![forbid(unsafe_code)]
@@ -13,12 +11,9 @@
 pub mod addresses;
 pub mod client;
 pub mod cluster;
-mod disk_name;
-pub mod journal;
 pub mod kubeconfig;
 pub mod kubelet_config;
 pub mod objects;
-pub mod rotation;
 mod signer;
 pub mod text;
 

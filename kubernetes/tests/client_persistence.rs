@@ -9,7 +9,7 @@ use client_support::*;
 use perennial::{Failure, Policy, Template};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Issuance, Limits};
-use perennial_kubernetes::rotation::{Duty, Input, Rotation, Start};
+use perennial_rotation::rotation::{Duty, Input, Rotation, Start};
 use perennial_rotation::{Authentication, Exchange};
 
 const SECOND: Duration = Duration::from_secs(1);

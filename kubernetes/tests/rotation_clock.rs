@@ -8,8 +8,8 @@ use std::time::Duration;
 use client_support::{Ca, EPOCH, Scene};
 use perennial::{Instant, Now, Policy, RequestId, Template, UnixTime};
 use perennial_kubernetes::CsrSigner;
-use perennial_kubernetes::rotation::{Duty, Input, Rotation, Start};
 use perennial_pki::Chain;
+use perennial_rotation::rotation::{Duty, Input, Rotation, Start};
 use perennial_rotation::{Answer, Authentication, Health, Identity, Issued, Progress, ServerDate};
 
 const DAY: Duration = Duration::from_secs(86_400);

@@ -8,8 +8,8 @@ use std::time::Duration;
 use client_support::{Ca, EPOCH, Scene};
 use perennial::{Failure, Instant, Now, Policy, Template, UnixTime};
 use perennial_kubernetes::CsrSigner;
-use perennial_kubernetes::rotation::{Duty, Input, Rotation, Start};
 use perennial_pki::Chain;
+use perennial_rotation::rotation::{Duty, Input, Rotation, Start};
 use perennial_rotation::{Authentication, Identity, Issued};
 
 /// Asks for this a while after `EPOCH`, and is issued what a CA that knows only `names` signs for an hour from `EPOCH` on.

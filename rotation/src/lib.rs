@@ -1,11 +1,13 @@
 //! One rotated certificate with its hands, for any signer and any runtime: no thread, no socket, no executor in here.
 //!
+//! - [`rotation`]: the machine joined to keys and requests; what a runtime drives.
 //! - [`Signer`]: issues certificates; [`IdentitySource`]: the identity that a request shows.
 //! - [`Conversation`]: what a signer's exchange asks of a runtime: connect, write, read, wait.
 //! - [`Store`]: where a rotation keeps its credential; [`Directory`] and [`Memory`] are stores.
 //! - [`Directory`]: the credential directory, in kubelet's layout.
 //! - [`Identity`], [`Token`]: the credential that a request for a certificate shows.
 //! - [`SignError`], [`Issued`], [`Progress`], [`Health`]: how a request goes and how it ends.
+//! - [`journal`]: every step of a machine as a line of text, and its replay.
 //! - [`clock`]: both clocks of the machine.
 
 #![forbid(unsafe_code)]
@@ -13,11 +15,14 @@
 pub mod clock;
 mod conversation;
 mod directory;
+mod disk_name;
 mod exchange;
 mod health;
 mod identity;
 mod identity_source;
+pub mod journal;
 mod progress;
+pub mod rotation;
 mod sign_error;
 mod signer;
 mod store;

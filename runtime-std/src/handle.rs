@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use perennial::{State, Template};
-use perennial_kubernetes::rotation::{Input, Record, Snapshot};
 use perennial_pki::Credential;
 use perennial_rotation::ServerDate;
+use perennial_rotation::rotation::{Input, Record, Snapshot};
 
 use crate::clock;
 use crate::link::{Link, Message};

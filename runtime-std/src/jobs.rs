@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use perennial::{RequestId, UnixTime};
-use perennial_kubernetes::rotation::{Input, Record};
 use perennial_pki::Credential;
+use perennial_rotation::rotation::{Input, Record};
 use perennial_rotation::{Store, StoreError};
 
 use crate::link::{Ending, Message};

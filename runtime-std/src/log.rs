@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::State;
-use perennial_kubernetes::rotation::{ClockOffset, Snapshot};
 use perennial_pki::Credential;
 use perennial_rotation::Progress;
+use perennial_rotation::rotation::{ClockOffset, Snapshot};
 
 /// A wait that people would wonder at.
 const LONG: Duration = Duration::from_secs(5);

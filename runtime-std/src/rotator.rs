@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use perennial::{Policy, Template};
-use perennial_kubernetes::rotation::{Input, Observer, Record, Rotation, Start, Step};
 use perennial_pki::Credential;
+use perennial_rotation::rotation::{Input, Observer, Record, Rotation, Start, Step};
 use perennial_rotation::{LoadRequest, Memory, Signer, Store, StoreError, Stored};
 
 use crate::clock;

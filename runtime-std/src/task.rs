@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Instant, Now, RequestId};
-use perennial_kubernetes::rotation::{Duty, Input, Rotation, Snapshot};
+use perennial_rotation::rotation::{Duty, Input, Rotation, Snapshot};
 use perennial_rotation::{Exchange, Health, Issued, Progress, SignError, SignerConversation, Store};
 
 use crate::jobs::{Job, Jobs};

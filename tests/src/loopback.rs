@@ -10,8 +10,8 @@ use perennial_dev::{Api, Approval, Authority, Decision, Host, Options, Random, S
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
-use perennial_kubernetes::rotation::{Snapshot, Step};
 use perennial_pki::Credential;
+use perennial_rotation::rotation::{Snapshot, Step};
 use perennial_rotation::{Identity, Progress, Store, Token};
 use perennial_std::{Cancel, Directory, Handle, Left, Rotator, clock, drive};
 

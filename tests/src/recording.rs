@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use perennial::Now;
-use perennial_kubernetes::rotation::{Rotation, Step};
+use perennial_rotation::rotation::{Rotation, Step};
 
 use crate::laws::{Verdict, check};
 use crate::trace::{Record, Run, Trace};

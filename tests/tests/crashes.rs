@@ -12,9 +12,9 @@ use perennial::{Failure, Instant, Key, Policy, RequestId, State, Template};
 use perennial_dev::{Approval, Decision, Options};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::cluster::Cluster;
-use perennial_kubernetes::rotation::{Duty, Input, Record, Rotation, Start};
 use perennial_pki::{Credential, KeyAlgorithm};
 use perennial_rotation::Exchange;
+use perennial_rotation::rotation::{Duty, Input, Record, Rotation, Start};
 use perennial_tests::recording::Recording;
 use rig::{DAY, HOUR, MINUTE, SECOND, Server, Wire};
 

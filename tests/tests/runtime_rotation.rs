@@ -9,8 +9,8 @@ use std::time::Duration;
 use perennial::{Failure, State, Template};
 use perennial_dev::{Approval, Authority, Decision, Options};
 use perennial_kubernetes::cluster::Cluster;
-use perennial_kubernetes::rotation::{Input, Rotation, Start};
 use perennial_pki::Roots;
+use perennial_rotation::rotation::{Input, Rotation, Start};
 use perennial_rotation::{Authentication, Identity, IdentitySource, NotYet, Token};
 use perennial_std::{Handle, clock};
 use perennial_tests::loopback::{

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use perennial::{Action, Event, Failure, Instant, RotationMachine, UnixTime};
-use perennial_kubernetes::rotation::Step;
+use perennial_rotation::rotation::Step;
 
 /// What has happened since the process began.
 #[derive(Clone)]

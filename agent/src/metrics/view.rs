@@ -3,8 +3,8 @@
 use std::sync::{Arc, PoisonError};
 
 use perennial::{Certificate, Escaped, Now, Reason, RotationMachine, State, UnixTime};
-use perennial_kubernetes::rotation::Snapshot;
 use perennial_pki::Credential;
+use perennial_rotation::rotation::Snapshot;
 use perennial_rotation::{Answer, Health, Progress};
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use perennial::{Event, Failure, UnixTime};
-use perennial_kubernetes::journal::Told;
+use perennial_rotation::journal::Told;
 use serde_json::{Value, json};
 
 use super::time;

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use perennial::{Action, Certificate, Event, Failure, Key, Now, RotationMachine, SignerStatus, State};
-use perennial_kubernetes::journal::Told;
-use perennial_kubernetes::rotation::Step;
+use perennial_rotation::journal::Told;
+use perennial_rotation::rotation::Step;
 
 use crate::spans::words;
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use perennial::{Failure as Reason, Template};
-use perennial_kubernetes::rotation::{Observer, Step};
 use perennial_pki::Credential;
+use perennial_rotation::rotation::{Observer, Step};
 use perennial_rotation::{Identity, IdentitySource, NotYet};
 use perennial_std::Handle;
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use perennial::{Certificate, Fingerprint, State, UnixTime};
-use perennial_kubernetes::rotation::Snapshot;
 use perennial_rotation::Progress;
+use perennial_rotation::rotation::Snapshot;
 use perennial_std::clock;
 use serde_json::{Value, json};
 

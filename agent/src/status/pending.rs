@@ -1,8 +1,8 @@
 //! The request that has not led to a certificate yet.
 
 use perennial::{Failure, Refusal, UnixTime};
-use perennial_kubernetes::rotation::Record;
 use perennial_pki::Chain;
+use perennial_rotation::rotation::Record;
 use perennial_std::Directory;
 use serde_json::{Value, json};
 

@@ -6,9 +6,9 @@ use std::sync::{Arc, LazyLock};
 
 use perennial::{Event, Key, Now, Pending, Refusal, RotationMachine, Setup, Template};
 use perennial_kubernetes::addresses::Addresses;
-use perennial_kubernetes::journal::{self, Replay, ReplayError};
 use perennial_kubernetes::kubelet_config::KubeletConfig;
-use perennial_kubernetes::rotation::{Record, Step};
+use perennial_rotation::journal::{self, Replay, ReplayError};
+use perennial_rotation::rotation::{Record, Step};
 
 use super::pki::Pki;
 use super::text;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use perennial::{Event, Template};
 use perennial_dev::{Approval, Options, Random};
 use perennial_kubernetes::addresses::{AddressType, Addresses, NodeAddress};
-use perennial_kubernetes::rotation::Input;
 use perennial_pki::{Credential, interim};
+use perennial_rotation::rotation::Input;
 use perennial_rotation::{Authentication, Progress};
 use perennial_std::{Directory, FileCredential, clock};
 

@@ -8,8 +8,8 @@ use perennial_dev::{Api, Authority, Break, Options, Random, ServingApproval, Ses
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Conversation, Input, Step};
 use perennial_kubernetes::cluster::Cluster;
-use perennial_kubernetes::rotation::{self, Duty, Rotation, Start};
 use perennial_pki::{Credential, Usage};
+use perennial_rotation::rotation::{self, Duty, Rotation, Start};
 use perennial_rotation::{Authentication, Exchange, Identity, Issued, SignError, SignerConversation, Token};
 use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;

@@ -8,7 +8,7 @@ use perennial_pki::Credential;
 
 use super::clock::ClockOffset;
 use super::record::Record;
-use perennial_rotation::{Exchange, Health, Issued, Progress, ServerDate, SignError};
+use crate::{Exchange, Health, Issued, Progress, ServerDate, SignError};
 
 const BACKDATING: Duration = Duration::from_secs(600);
 

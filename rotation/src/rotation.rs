@@ -21,7 +21,7 @@ use perennial::{
 };
 use perennial_pki::{Chain, Credential, KeyPair, certificate_request};
 
-use perennial_rotation::{
+use crate::{
     Authentication, Exchange, Health, Identity, Issued, NotYet, Progress, ServerDate, SignError, SignRequest, Signer,
 };
 

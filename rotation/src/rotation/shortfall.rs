@@ -3,7 +3,7 @@
 use perennial::{Certificate, Failure, Policy, Template, UnixTime, Validity};
 use perennial_pki::{Chain, Usage};
 
-use crate::cluster::printable;
+use perennial::printable;
 
 /// Names beyond these are counted, not told.
 const MOST: usize = 5;
