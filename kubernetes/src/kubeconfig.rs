@@ -5,6 +5,7 @@
 //! relative to the kubeconfig, inline data goes before files, unknown fields are ignored. What this crate does not do
 //! (exec plugins, proxies, impersonation …) is refused where it would be needed, never silently skipped.
 
+mod compose;
 pub(crate) mod document;
 mod error;
 mod opaque;

@@ -1,26 +1,26 @@
 //! YAML documents in which every value knows its line, column and name, so that every message can name them.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::path::Path;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{DuplicateKeyPolicy, Error, Location, Spanned};
+use granit_parser::Marker;
 use zeroize::Zeroizing;
 
+use super::compose::{Composer, Fault};
 use super::error::{KubeconfigError, Place, shown};
 use super::spelling;
 use super::write::quote;
 
 /// A value and where it begins. Two are equal if they mean the same, wherever they are.
+#[derive(Clone)]
 pub(crate) struct Node {
-    value: Value,
+    pub(super) value: Value,
     line: u64,
     column: u64,
 }
 
-#[derive(PartialEq)]
-enum Value {
+#[derive(Clone, PartialEq)]
+pub(super) enum Value {
     Null,
     Bool(bool),
     /// As it is written in YAML.
@@ -30,31 +30,32 @@ enum Value {
     Map(Vec<(String, Node)>),
 }
 
+/// Line and column of a mark, from 1. The parser counts columns from 0.
+fn place(at: Marker) -> (u64, u64) {
+    (at.line() as u64, at.col() as u64 + 1)
+}
+
 impl Node {
+    pub(super) fn new(value: Value, at: Marker) -> Self {
+        let (line, column) = place(at);
+        Self { value, line, column }
+    }
+
     /// Parses the documents of a text, leaving out those that are empty, as far as the first error.
     pub(crate) fn documents(file: &Path, text: &str) -> (Vec<Self>, Option<KubeconfigError>) {
-        let options = serde_saphyr::options! {
-            with_snippet: false,
-            // Values are read recursively: a level takes some 40 KB of stack in a debug build.
-            budget: serde_saphyr::budget! { max_depth: 24 },
-            alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 10_000, max_replay_stack_depth: 8 },
-            // What a key given twice means depends on whether it is one that is read: `Field::get`.
-            duplicate_keys: DuplicateKeyPolicy::PassThrough,
-            non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::PassThrough,
-        };
-        let (mut bytes, mut documents) = (text.as_bytes(), Vec::new());
-        for document in serde_saphyr::read_with_options::<_, Self>(&mut bytes, options) {
-            match document {
-                Ok(document) if document.is_empty() => {}
-                Ok(document) => documents.push(document),
-                Err(error) => {
-                    let location = error.location().unwrap_or(Location::UNKNOWN);
-                    let at = Place::new(file, location.line().max(1), location.column().max(1), "");
-                    return (documents, Some(KubeconfigError::Syntax { at, reason: reason(&error) }));
+        let (mut composer, mut documents) = (Composer::new(text), Vec::new());
+        loop {
+            match composer.document() {
+                Ok(Some(document)) if document.is_empty() => {}
+                Ok(Some(document)) => documents.push(document),
+                Ok(None) => return (documents, None),
+                Err(Fault { at, reason }) => {
+                    let (line, column) = place(at);
+                    let at = Place::new(file, line.max(1), column, "");
+                    return (documents, Some(KubeconfigError::Syntax { at, reason: reason.into_owned() }));
                 }
             }
         }
-        (documents, None)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -124,116 +125,9 @@ impl Node {
     }
 }
 
-/// Why a text is not YAML, in words that hold nothing of the text: what is read here may be a key or a token.
-fn reason(error: &Error) -> String {
-    match error {
-        // The parser's messages are fixed; some end in `: ` and the offending character.
-        Error::ExternalMessage { msg, .. } => msg.split(": ").next().unwrap_or_default().to_owned(),
-        Error::Eof { .. } => "the text ends too early".into(),
-        Error::UnknownAnchor { .. } => "this alias has no anchor".into(),
-        Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } | Error::AliasReplayStackDepthExceeded { .. } => {
-            "the document is too large or too deeply nested".into()
-        }
-        Error::AliasError { error, .. } => reason(error),
-        Error::NullIntoString { .. } => "a key that is not text".into(),
-        _ => "a tag or value that has no place in a kubeconfig".into(),
-    }
-}
-
 impl PartialEq for Node {
     fn eq(&self, other: &Self) -> bool {
         self.value == other.value
-    }
-}
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spanned = Spanned::<Value>::deserialize(deserializer)?;
-        let (line, column) = (spanned.referenced.line(), spanned.referenced.column());
-        Ok(Self { value: spanned.value, line, column })
-    }
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
-    }
-}
-
-struct ValueVisitor;
-
-impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_none<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        Value::deserialize(deserializer)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-        Ok(Value::Number(number.to_string()))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-        Ok(Value::Number(number.to_string()))
-    }
-
-    fn visit_i128<E>(self, number: i128) -> Result<Value, E> {
-        Ok(Value::Number(number.to_string()))
-    }
-
-    fn visit_u128<E>(self, number: u128) -> Result<Value, E> {
-        Ok(Value::Number(number.to_string()))
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-        Ok(Value::Number(if number.is_nan() {
-            ".nan".into()
-        } else if number.is_infinite() {
-            if number > 0.0 { ".inf".into() } else { "-.inf".into() }
-        } else {
-            // With a point or an exponent: it is to stay what it was.
-            format!("{number:?}")
-        }))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Text(Zeroizing::new(text.to_owned())))
-    }
-
-    fn visit_string<E>(self, text: String) -> Result<Value, E> {
-        Ok(Value::Text(Zeroizing::new(text)))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = access.next_element()? {
-            items.push(item);
-        }
-        Ok(Value::List(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(entry) = access.next_entry()? {
-            entries.push(entry);
-        }
-        Ok(Value::Map(entries))
     }
 }
 

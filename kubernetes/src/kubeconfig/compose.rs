@@ -1,0 +1,352 @@
+//! Nodes composed from the parser's events (YAML 1.2.2, 3.1.2): aliases and merge keys are replaced by copies of what
+//! they stand for, and scalars get their types.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
+use zeroize::Zeroizing;
+
+use super::document::{Node, Value};
+
+/// Deepest nesting of lists and mappings: nodes are composed, compared and written recursively.
+const DEEPEST: usize = 24;
+/// Most nodes copied for aliases in one text. Longer scalars count once more for each KiB.
+const MOST_COPIES: usize = 10_000;
+const KIB: usize = 1024;
+
+/// YAML's own tags. Each is for one kind of node.
+const OWN: [&str; 11] = ["null", "bool", "int", "float", "str", "binary", "timestamp", "merge", "value", "seq", "map"];
+
+const TOO_LARGE: &str = "the document is too large or too deeply nested";
+const UNFIT: &str = "a tag or value that has no place in a kubeconfig";
+
+/// Composes the documents of one text.
+pub(super) struct Composer<'a> {
+    events: Parser<'a, StrInput<'a>>,
+    /// Complete nodes of the current document that have an anchor, by the parser's number of the anchor.
+    anchors: HashMap<usize, Node>,
+    copies: usize,
+}
+
+/// Where a text stops being YAML that can be read, and why, in words that hold nothing of the text: what is read here
+/// may be a key or a token.
+pub(super) struct Fault {
+    pub(super) at: Marker,
+    pub(super) reason: Cow<'static, str>,
+}
+
+impl Fault {
+    const fn new(at: Marker, reason: &'static str) -> Self {
+        Self { at, reason: Cow::Borrowed(reason) }
+    }
+}
+
+impl From<ScanError> for Fault {
+    fn from(error: ScanError) -> Self {
+        let reason = match error.kind() {
+            ErrorKind::UnknownAnchor => "this alias has no anchor".into(),
+            // The parser's messages are fixed; some end in `: ` and the offending character.
+            _ => error.info().split(": ").next().unwrap_or_default().to_owned().into(),
+        };
+        Self { at: *error.marker(), reason }
+    }
+}
+
+impl<'a> Composer<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        // A byte order mark is neither text nor counted in columns.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        Self { events: Parser::new_from_str(text), anchors: HashMap::new(), copies: 0 }
+    }
+
+    /// Composes the next document. `None` at the end of the text.
+    pub(super) fn document(&mut self) -> Result<Option<Node>, Fault> {
+        while let Some(event) = self.events.next_event() {
+            match event? {
+                (Event::DocumentStart(..), _) => self.anchors.clear(),
+                (Event::StreamStart | Event::DocumentEnd | Event::StreamEnd, _) => {}
+                (event, span) => return self.node(event, &span, 0).map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    fn next(&mut self, before: &Span) -> Result<(Event<'a>, Span), Fault> {
+        let event = self.events.next_event().ok_or_else(|| Fault::new(before.end, "the text ends too early"))?;
+        Ok(event?)
+    }
+
+    /// Composes the node that begins with this event, with so many lists and mappings around it.
+    fn node(&mut self, event: Event<'a>, span: &Span, depth: usize) -> Result<Node, Fault> {
+        let at = span.start;
+        let kind = match event {
+            Event::SequenceStart(..) => Some("seq"),
+            Event::MappingStart(..) => Some("map"),
+            _ => None,
+        };
+        if kind.is_some() && depth == DEEPEST {
+            return Err(Fault::new(at, TOO_LARGE));
+        }
+        if kind.is_some_and(|kind| event.tag().map(name).is_some_and(|tag| tag != kind && OWN.contains(&&*tag))) {
+            return Err(Fault::new(at, UNFIT));
+        }
+        let anchor = event.anchor_id();
+        let value = match event {
+            Event::Scalar(text, style, _, tag) => {
+                scalar(text, style, tag.as_deref()).ok_or_else(|| Fault::new(at, UNFIT))?
+            }
+            Event::SequenceStart(..) => {
+                let mut items = Vec::new();
+                loop {
+                    match self.next(span)? {
+                        (Event::SequenceEnd, _) => break Value::List(items),
+                        (event, span) => items.push(self.node(event, &span, depth + 1)?),
+                    }
+                }
+            }
+            Event::MappingStart(..) => Value::Map(self.entries(span, depth + 1)?),
+            Event::Alias(anchor) => {
+                // An anchor within which the alias stands is not complete.
+                let node = self.anchors.get(&anchor).ok_or_else(|| Fault::new(at, UNFIT))?;
+                return copy(node, at, depth, &mut self.copies).ok_or_else(|| Fault::new(at, TOO_LARGE));
+            }
+            _ => return Err(Fault::new(at, UNFIT)),
+        };
+        let node = Node::new(value, at);
+        if let Some(anchor) = anchor {
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn entries(&mut self, span: &Span, depth: usize) -> Result<Vec<(String, Node)>, Fault> {
+        let (mut entries, mut merged) = (Vec::new(), Vec::new());
+        loop {
+            let (event, key_span) = self.next(span)?;
+            if matches!(event, Event::MappingEnd) {
+                break;
+            }
+            let (merges, at) = (is_merge_key(&event), key_span.start);
+            let written = event.scalar().map(|(text, _)| text.to_owned());
+            let name = match (self.node(event, &key_span, depth)?.value, written) {
+                (Value::Null, _) => return Err(Fault::new(at, "a key that is not text")),
+                (Value::Bool(_) | Value::Number(_) | Value::Text(_), Some(written)) => written,
+                (Value::Text(text), None) => String::clone(&text),
+                (Value::Number(number), None) => number,
+                _ => return Err(Fault::new(at, UNFIT)),
+            };
+            let (event, span) = self.next(span)?;
+            let value = self.node(event, &span, depth)?;
+            if merges {
+                merge(value.value, &mut merged).ok_or_else(|| Fault::new(span.start, UNFIT))?;
+            } else {
+                entries.push((name, value));
+            }
+        }
+        if !merged.is_empty() {
+            // What stands in the mapping itself counts, then what was merged first.
+            let mut seen: HashSet<String> = entries.iter().map(|(name, _)| name.clone()).collect();
+            entries.extend(merged.into_iter().filter(|(name, _)| seen.insert(name.clone())));
+        }
+        Ok(entries)
+    }
+}
+
+/// Copies a node to where an alias stands. `None` if that makes too much of a text.
+fn copy(node: &Node, at: Marker, depth: usize, copies: &mut usize) -> Option<Node> {
+    let long = if let Value::Text(text) = &node.value { text.len() / KIB } else { 0 };
+    *copies += 1 + long;
+    let nested = matches!(node.value, Value::List(_) | Value::Map(_));
+    if *copies > MOST_COPIES || nested && depth == DEEPEST {
+        return None;
+    }
+    let value = match &node.value {
+        Value::List(items) => {
+            Value::List(items.iter().map(|item| copy(item, at, depth + 1, copies)).collect::<Option<_>>()?)
+        }
+        Value::Map(entries) => {
+            let copied = entries.iter().map(|(name, value)| Some((name.clone(), copy(value, at, depth + 1, copies)?)));
+            Value::Map(copied.collect::<Option<_>>()?)
+        }
+        scalar => scalar.clone(),
+    };
+    Some(Node::new(value, at))
+}
+
+/// Adds the entries of the value of a merge key: a mapping, or a list of them. `None` for any other value.
+fn merge(value: Value, merged: &mut Vec<(String, Node)>) -> Option<()> {
+    match value {
+        Value::Null => {}
+        Value::Map(entries) => merged.extend(entries),
+        Value::List(items) => return items.into_iter().try_for_each(|item| merge(item.value, merged)),
+        Value::Bool(_) | Value::Number(_) | Value::Text(_) => return None,
+    }
+    Some(())
+}
+
+/// The name of a tag without the prefix of YAML's own tags.
+fn name(tag: &Tag) -> String {
+    let tag = tag.to_string();
+    tag.strip_prefix("tag:yaml.org,2002:").map(str::to_owned).unwrap_or(tag)
+}
+
+fn is_merge_key(event: &Event<'_>) -> bool {
+    match (event.scalar(), event.tag()) {
+        (Some(("<<", style)), None) => style == ScalarStyle::Plain,
+        (Some(("<<", _)), Some(tag)) => name(tag) == "merge",
+        _ => false,
+    }
+}
+
+/// The value of a scalar. `None` if it is not what its tag says.
+fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Option<Value> {
+    let trimmed = text.trim_matches([' ', '\t', '\r', '\n']);
+    match tag.map(name).as_deref() {
+        Some("null") => Some(Value::Null),
+        Some("bool") => boolean(trimmed).map(Value::Bool),
+        Some("int") => integer(trimmed).map(Value::Number),
+        Some("float") => float(trimmed).map(Value::Number),
+        Some("timestamp" | "seq" | "map") => None,
+        Some("binary") => {
+            let base64: Zeroizing<String> = Zeroizing::new(text.split_ascii_whitespace().collect());
+            String::from_utf8(STANDARD.decode(base64.as_bytes()).ok()?).ok().map(|text| Value::Text(text.into()))
+        }
+        tag => {
+            let untyped = style == ScalarStyle::Plain && !matches!(tag, Some("str" | "!"));
+            let typed = if untyped { plain(trimmed) } else { None };
+            Some(typed.unwrap_or_else(|| Value::Text(text.into_owned().into())))
+        }
+    }
+}
+
+/// What YAML takes a plain scalar for, if not for text: booleans by its version 1.1, which Kubernetes reads.
+fn plain(text: &str) -> Option<Value> {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => Some(Value::Null),
+        _ => boolean(text).map(Value::Bool).or_else(|| integer(text).or_else(|| float(text)).map(Value::Number)),
+    }
+}
+
+fn boolean(text: &str) -> Option<bool> {
+    let is = |words: [&str; 4]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
+    if is(["true", "yes", "y", "on"]) {
+        return Some(true);
+    }
+    is(["false", "no", "n", "off"]).then_some(false)
+}
+
+/// In decimal. With a leading zero it is none: YAML 1.1 takes that for octal, 1.2 does not.
+fn integer(text: &str) -> Option<String> {
+    let (sign, text) = match text.strip_prefix('-') {
+        Some(text) => ("-", text),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    };
+    let prefixed = [("0x", 16), ("0X", 16), ("0o", 8), ("0O", 8), ("0b", 2), ("0B", 2)]
+        .iter()
+        .find_map(|(prefix, radix)| Some((text.strip_prefix(prefix)?, *radix)));
+    let (digits, radix) = prefixed.unwrap_or((text, 10));
+    let padded = radix == 10 && digits.starts_with('0') && digits != "0";
+    // Underscores stand between digits.
+    if padded || digits.starts_with(['_', '+', '-']) || digits.ends_with('_') || digits.contains("__") {
+        return None;
+    }
+    let number = u64::from_str_radix(&digits.replace('_', ""), radix).ok()?;
+    if sign == "-" && number > i64::MIN.unsigned_abs() {
+        return None;
+    }
+    Some(if number == 0 { "0".into() } else { format!("{sign}{number}") })
+}
+
+fn float(text: &str) -> Option<String> {
+    let (negative, unsigned) = match text.strip_prefix('-') {
+        Some(unsigned) => (true, unsigned),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let infinite = if negative { "-.inf" } else { ".inf" };
+    match unsigned {
+        ".nan" | ".NaN" | ".NAN" => return Some(".nan".into()),
+        ".inf" | ".Inf" | ".INF" => return Some(infinite.into()),
+        _ => {}
+    }
+    let number: f64 = text.parse().ok()?;
+    if number.is_finite() {
+        // With a point or an exponent: it is to stay what it was.
+        return Some(format!("{number:?}"));
+    }
+    // Rust reads `inf` and `nan`, which are text in YAML; a number can be too large.
+    unsigned.starts_with(|c: char| c.is_ascii_digit()).then(|| infinite.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The documents of a text as JSON, then the fault if there is one.
+    fn composed(text: &str) -> String {
+        let (mut composer, mut out) = (Composer::new(text), String::new());
+        loop {
+            match composer.document() {
+                Ok(Some(document)) => document.write_json(&mut out),
+                Ok(None) => return out,
+                Err(Fault { at, reason }) => return format!("{out}{}:{}: {reason}", at.line(), at.col() + 1),
+            }
+        }
+    }
+
+    #[test]
+    fn scalars_get_the_types_of_yaml() {
+        for (text, json) in [
+            ("[~, null, '', 'null', !!null x, !!str null, ! 1]", r#"[null,null,"","null",null,"null","1"]"#),
+            ("[true, Yes, oFF, n, 'yes', !!bool 'no', nope]", r#"[true,true,false,false,"yes",false,"nope"]"#),
+            ("[1, -0, +12, 0x1F, -0o17, 0b101, 1_000, !!int ' 7 ']", "[1,0,12,31,-15,5,1000,7]"),
+            ("[1__0, _1, 1_, 0x, +-1, 127.0.0.1]", r#"["1__0","_1","1_","0x","+-1","127.0.0.1"]"#),
+            ("[18446744073709551615, 18446744073709551616]", "[18446744073709551615,1.8446744073709552e19]"),
+            ("[-9223372036854775808, -9223372036854775809]", "[-9223372036854775808,-9.223372036854776e18]"),
+            ("[1.0, .5, 1e3, 010, !!float 2]", "[1.0,0.5,1000.0,10.0,2.0]"),
+            ("[.inf, -.INF, .NaN, -1e999, inf, nan]", r#"[.inf,-.inf,.nan,-.inf,"inf","nan"]"#),
+            ("!!binary |\n  aGVs\n  bG8=\n", r#""hello""#),
+            ("!other text", r#""text""#),
+            ("\u{feff}a: b", r#"{"a":"b"}"#),
+        ] {
+            assert_eq!(composed(text), json, "{text}");
+        }
+    }
+
+    #[test]
+    fn aliases_and_merge_keys_become_copies() {
+        for (text, json) in [
+            ("- &a [1, &b {k: v}]\n- *a\n- *b\n", r#"[[1,{"k":"v"}],[1,{"k":"v"}],{"k":"v"}]"#),
+            ("&k key: &k 7\nother: *k\n", r#"{"key":7,"other":7}"#),
+            ("- &a {x: 1, y: 2}\n- {<<: *a, x: own}\n", r#"[{"x":1,"y":2},{"x":"own","y":2}]"#),
+            ("{<<: [{x: 1}, {x: 2, y: 2}], !!merge <<: ~}", r#"{"x":1,"y":2}"#),
+            ("{'<<': 1, 12: 2, true: 3}", r#"{"<<":1,"12":2,"true":3}"#),
+        ] {
+            assert_eq!(composed(text), json, "{text}");
+        }
+    }
+
+    #[test]
+    fn faults_name_the_place_and_nothing_of_the_text() {
+        for (text, fault) in [
+            ("a: &a [*a]", format!("1:8: {UNFIT}")),
+            ("a: 1\n<<: word", format!("2:5: {UNFIT}")),
+            ("[!!int word]", format!("1:8: {UNFIT}")),
+            ("!!str [a]", format!("1:7: {UNFIT}")),
+            ("!!map word", format!("1:7: {UNFIT}")),
+            ("? [a]\n: b", format!("1:3: {UNFIT}")),
+            ("null: x", "1:1: a key that is not text".to_owned()),
+            ("--- &a 1\n--- *a", "12:5: this alias has no anchor".to_owned()),
+        ] {
+            assert_eq!(composed(text), fault, "{text}");
+        }
+    }
+
+    #[test]
+    fn copies_of_long_scalars_are_bounded() {
+        let text = format!("- &a {}\n{}", "x".repeat(1 << 20), "- *a\n".repeat(20));
+        assert!(composed(&text).ends_with(TOO_LARGE));
+    }
+}
