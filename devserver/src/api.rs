@@ -43,6 +43,9 @@ pub struct Options {
     pub approval: Approval,
     /// Which of a node's serving certificates are approved where [`Approval::Auto`] applies.
     pub approve_serving: ServingApproval,
+    /// Sign, and with [`Approval::Auto`] approve, requests for signer names of your own such as `example.com/mesh`: any
+    /// subject but `system:masters`, any names and usages. A cluster leaves these to signers of its own.
+    pub other_signers: bool,
     /// Accept and honour `expirationSeconds` under 600, which a cluster refuses.
     pub allow_short: bool,
     /// The longest lifetime of a certificate, and the one given to those who ask for none
@@ -74,6 +77,7 @@ impl Default for Options {
             minor: 34,
             approval: Approval::Auto,
             approve_serving: ServingApproval::Never,
+            other_signers: false,
             allow_short: true,
             signing_duration: Duration::from_secs(365 * 24 * 3600),
             backdate: None,

@@ -120,13 +120,18 @@ impl Api {
                     "Auto approving kubelet serving certificate, which a cluster leaves to its administrator.",
                 )
             }
+            name if self.options.other_signers && !signer::is_clusters_own(name) => {
+                Some("Auto approving for a signer that is not the cluster's.")
+            }
             _ => None,
         }
     }
 
     fn sign(&mut self, stored: &Arc<Stored>, now: UnixTime) {
         let spec = &stored.object.spec;
-        if !stored.object.status.certificate.is_empty() || !signer::serves(&spec.signer_name) {
+        if !stored.object.status.certificate.is_empty()
+            || !signer::serves(&spec.signer_name, self.options.other_signers)
+        {
             return;
         }
         // Validated when it was created; an object that cannot be parsed cannot be here.

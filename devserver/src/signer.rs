@@ -8,24 +8,31 @@ use perennial::UnixTime;
 use perennial_pki::{Chain, KeyUsage, RequestFacts, Usage};
 
 use super::authority::{Authority, AuthorityError};
+use super::identity::MASTERS;
 use super::random::Random;
 use perennial_kubernetes::objects::CsrSpec;
 pub(super) use perennial_kubernetes::objects::{
     CLIENT_SIGNER as CLIENT, KUBELET_CLIENT_SIGNER as KUBELET_CLIENT, KUBELET_SERVING_SIGNER as KUBELET_SERVING,
 };
 
-/// Whether this server signs for `signer_name`.
-pub(super) fn serves(signer_name: &str) -> bool {
-    matches!(signer_name, CLIENT | KUBELET_CLIENT | KUBELET_SERVING)
+/// True for the names of a cluster's own signers, whether or not there are any such signers here.
+pub(super) fn is_clusters_own(signer_name: &str) -> bool {
+    signer_name.starts_with("kubernetes.io/")
 }
 
-/// What is wrong with a request in the eyes of its signer. Requests for other signers are nobody's business here.
+/// True if this server signs for `signer_name`.
+pub(super) fn serves(signer_name: &str, other_signers: bool) -> bool {
+    matches!(signer_name, CLIENT | KUBELET_CLIENT | KUBELET_SERVING) || other_signers && !is_clusters_own(signer_name)
+}
+
+/// What is wrong with a request in the eyes of its signer.
 pub(super) fn check(request: &RequestFacts, spec: &CsrSpec) -> Result<(), String> {
     match spec.signer_name.as_str() {
         KUBELET_CLIENT => check_kubelet_client(request, &spec.usages),
         KUBELET_SERVING => check_kubelet_serving(request, &spec.usages),
         CLIENT => check_client(&spec.usages),
-        _ => Ok(()),
+        // One CA signs for all of them: here, too, a request makes nobody an administrator.
+        _ => forbid(request.organizations.iter().any(|name| name == MASTERS), "organization system:masters"),
     }
 }
 
