@@ -1,5 +1,24 @@
 //! An embedded API server: a small part of a cluster's, with its approver, its signers and its cleaner.
 //!
+//! [`TestCluster`] is what another program's tests start with. A node has its certificate in four lines:
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use perennial::Template;
+//! # use perennial_dev::TestCluster;
+//! # use perennial_std::Rotator;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let cluster = TestCluster::start()?;
+//! let rotator = Rotator::new().template(Template::node("worker-1")).signer(cluster.node_signer());
+//! let node = perennial_std::start(rotator)?;
+//! let credential = node.ready().within(Duration::from_secs(30))?;
+//! # assert_eq!(credential.chain().certificate().common_name, "system:node:worker-1");
+//! # Ok(()) }
+//! ```
+//!
+//! [`TestCluster::signer`] signs for signer names of your own, such as `example.com/mesh`. [`Setup`] says who approves,
+//! how long certificates live and which CA signs them; [`TestCluster::set_faults`] makes the server misbehave.
+//!
 //! For development, demonstrations and tests, and nothing else: objects live in memory, the certificate authority's key
 //! too, there is no audit and no encryption at rest. What it does serve it serves as a cluster does, to `kubectl` and
 //! to kubelets; what it does not serve it refuses.
@@ -24,6 +43,7 @@ mod access;
 mod api;
 mod authority;
 mod body;
+mod cluster;
 mod connection;
 mod controllers;
 mod discovery;
@@ -56,6 +76,7 @@ mod watch;
 
 pub use api::{Api, Approval, Options};
 pub use authority::{Authority, AuthorityError};
+pub use cluster::{Setup, StartError, TestCluster};
 pub use connection::{Tls, TlsError};
 pub use controllers::{Decision, DecisionError};
 pub use host::{Host, ServerHandle};

@@ -2,24 +2,18 @@
 
 mod show;
 
-use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use perennial::{Backoff, Budget, Policy, PolicyError, Template, Window};
-use perennial_dev::{Authority, Options, Random};
+use perennial_dev::{Options, Setup, TestCluster};
 use perennial_kubernetes::CsrSigner;
-use perennial_kubernetes::cluster::Cluster;
-use perennial_pki::Roots;
-use perennial_rotation::{Identity, IdentitySource, Profile, Token};
+use perennial_rotation::Profile;
 use perennial_std::{Directory, Handle, Rotator, clock};
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::cli::{self, Runtime};
-use crate::embedded::{self, Embedded};
 use crate::failure::Failure;
 use crate::report::{Report, words};
 use crate::signals;
@@ -59,19 +53,12 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
         return Err(Failure::Usage(format!("{} {why}", directory.display())));
     }
 
-    let mut random = Random::from_os().map_err(Failure::failed)?;
-    let token = random.bootstrap_token();
-    let authority = Authority::generate(&mut random, clock::now().unix, CA_LIFETIME).map_err(Failure::failed)?;
-    let roots = authority.roots().map_err(Failure::failed)?;
-    let serves = Options { signing_duration: options.lifetime, ..Options::default() };
-    let anywhere = embedded::listen((Ipv4Addr::LOCALHOST, 0).into())?;
-    let server = Embedded::start(anywhere, serves, authority, None, &token)?;
-    let cluster = Cluster::from_url(&server.endpoint.server).map_err(Failure::failed)?.with_roots(roots.clone());
-    let cluster = Arc::new(cluster);
-
-    let bootstrap = Bootstrap::new(Token::new(&token).map_err(Failure::failed)?);
+    let behaviour = Options { signing_duration: options.lifetime, ..Options::default() };
+    let cluster = TestCluster::start_with(Setup { options: behaviour, ..Setup::default() }).map_err(Failure::failed)?;
     let policy = policy(options.lifetime).map_err(Failure::failed)?;
-    let signer = signer(cluster.clone(), &bootstrap, options.lifetime, roots);
+    let signer = cluster.node_signer();
+    let profile = Profile { lifetime: Some(options.lifetime), ..signer.profile.clone() };
+    let signer = CsrSigner { profile, ..signer };
     let begun = clock::now().unix;
     report.event(
         "started",
@@ -79,12 +66,12 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
             "runtime": options.runtime.name(),
             "rotations": options.rotations,
             "lifetime_seconds": options.lifetime.as_secs_f64(),
-            "server": server.endpoint.server,
+            "server": cluster.url(),
             "directory": directory,
         }),
         &format!(
             "API server    {}, embedded, with a CA of its own\nnode          {NODE} on {}, certificates live {}, files in {}",
-            server.endpoint.server,
+            cluster.url(),
             options.runtime.name(),
             words(options.lifetime),
             directory.display()
@@ -97,7 +84,6 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
         report,
         handle: &handle,
         cluster: &cluster,
-        bootstrap: &bootstrap,
         policy: &policy,
         interrupted: &interrupted,
         deadline: Instant::now() + options.lifetime * (options.rotations + 2) + Duration::from_secs(30),
@@ -108,33 +94,8 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
         // A panic is on stderr already.
         let _ = thread.join();
     }
-    server.shutdown()?;
+    cluster.shutdown().map_err(Failure::failed)?;
     shown
-}
-
-/// Longer than any demo.
-const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
-
-/// The node's bootstrap token, and how often it was needed.
-struct Bootstrap {
-    source: Arc<dyn IdentitySource>,
-    used: Arc<AtomicU32>,
-}
-
-impl Bootstrap {
-    fn new(token: Token) -> Self {
-        let used = Arc::new(AtomicU32::new(0));
-        let counter = used.clone();
-        let source: Arc<dyn IdentitySource> = Arc::new(move || {
-            counter.fetch_add(1, Ordering::SeqCst);
-            Ok(Identity::Token(token.clone()))
-        });
-        Self { source, used }
-    }
-
-    fn used(&self) -> u32 {
-        self.used.load(Ordering::SeqCst)
-    }
 }
 
 /// Starts the node on `runtime`. On smol, a thread runs its future; a program with an executor would spawn it there.
@@ -153,12 +114,6 @@ fn start(
             Ok((handle, Some(thread.map_err(Failure::failed)?)))
         }
     }
-}
-
-fn signer(cluster: Arc<Cluster>, bootstrap: &Bootstrap, lifetime: Duration, roots: Roots) -> CsrSigner {
-    let signer = CsrSigner::kubelet_client(cluster, Some(bootstrap.source.clone()));
-    let profile = Profile { lifetime: Some(lifetime), issuers: Some(roots), ..signer.profile };
-    CsrSigner { profile, ..signer }
 }
 
 /// The default's proportions, for certificates that live seconds instead of days.

@@ -4,7 +4,6 @@
 
 mod cli;
 mod demo;
-mod embedded;
 mod failure;
 mod report;
 mod signals;

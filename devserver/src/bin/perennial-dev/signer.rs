@@ -2,23 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
 
 use perennial::printable;
 use perennial_dev::faults::Plan;
-use perennial_dev::{Approval, Next, Options, Random, ServingApproval};
-use perennial_kubernetes::kubeconfig::{kubeconfig_with_certificate, kubeconfig_with_token};
-use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
+use perennial_dev::{
+    Answer, ApiRequest, Approval, Identity, Method, Next, Options, Random, ServingApproval, Setup, TestCluster, Watcher,
+};
+use perennial_kubernetes::objects::{CSR_PATH, CertificateSigningRequest, Condition};
 use perennial_kubernetes::text;
 use perennial_pki::{Chain, read_request};
-use perennial_std::clock;
+use perennial_rotation::clock;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use signal_hook::consts::SIGHUP;
 use smol::channel;
 use smol::future::or;
 
 use crate::cli::{self, Approve};
-use crate::embedded::{self, Embedded};
 use crate::failure::Failure;
 use crate::report::{Report, time_of_day, words};
 use crate::signals;
@@ -26,15 +29,17 @@ use crate::state_dir::{ADMIN, BOOTSTRAP, StateDir};
 
 pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
     let faults = options.faults.as_deref().map(read_faults).transpose()?;
-    embedded::raise_descriptor_limit();
-    let listener = embedded::listen(options.listen)?;
+    raise_descriptor_limit();
+    // Before anything is written: the address may be taken.
+    let listener = TcpListener::bind(options.listen)
+        .map_err(|error| Failure::Usage(format!("cannot listen on {}: {error}", options.listen)))?;
     let state = StateDir::open(&options.dir)?;
     let mut random = Random::from_os().map_err(Failure::failed)?;
     let authority = state.authority(&mut random, clock::now().unix)?;
     let own = options.server_ca.as_deref().map(StateDir::open).transpose()?;
     let own = own.map(|own| own.authority(&mut random, clock::now().unix)).transpose()?;
     let token = state.token(&mut random)?;
-    let serves = Options {
+    let behaviour = Options {
         approval: match options.approve {
             Approve::Auto => Approval::Auto,
             Approve::Manual => Approval::Manual,
@@ -48,11 +53,18 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
         backdate: options.backdate,
         ..Options::default()
     };
-    let mut server = Embedded::start(listener, serves, authority, own.as_ref(), &token)?;
+    let mut server = TestCluster::start_with(Setup {
+        listener: Some(listener),
+        options: behaviour,
+        authority: Some(authority),
+        server_authority: own,
+        token: Some(token),
+    })
+    .map_err(Failure::failed)?;
     if let Some(plan) = faults {
         server.set_faults(plan);
     }
-    write_kubeconfigs(&state, &server, &token)?;
+    write_kubeconfigs(&state, &server)?;
 
     let (wake, woken) = channel::unbounded();
     let wake_again = wake.clone();
@@ -60,17 +72,17 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
     signals::on_stop(move || drop(wake.try_send(Wake::Stop)))?;
     signals::on_each(&[SIGHUP], move || drop(wake_again.try_send(Wake::LookAgain)))?;
     let mut report = Report::new(false);
-    report.event("started", Value::Null, &introduction(options, &server.endpoint.server));
+    report.event("started", Value::Null, &introduction(options, server.url()));
     let mut log = Log { report, seen: BTreeMap::new() };
-    let mut watcher = server.watch(None)?;
+    let mut watcher = watch(&server, None)?;
     loop {
-        let (next, version) = server.next_event(&mut watcher);
+        let (next, version) = server.server().with_api(|api, now| (api.next_event(&mut watcher, now), api.version()));
         match next {
             Next::Event(line) => log.event(&line, &server),
-            Next::End => watcher = server.watch(Some(watcher))?,
+            Next::End => watcher = watch(&server, Some(watcher))?,
             Next::Pending => {
                 let changed = async {
-                    server.changed(version).await;
+                    server.server().changed(version).await;
                     None
                 };
                 let asked = async { woken.recv().await.ok() };
@@ -78,7 +90,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
                     None => {}
                     Some(Wake::Stop) => break,
                     // What is wrong with the files is said; the server goes on as it was.
-                    Some(Wake::LookAgain) => match look_again(options, &state, &mut server, &token) {
+                    Some(Wake::LookAgain) => match look_again(options, &state, &mut server) {
                         Ok(what) => log.report.event("reloaded", Value::Null, &what),
                         Err(error) => log.report.event("reloaded", Value::Null, &format!("nothing changes: {error}")),
                     },
@@ -87,7 +99,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
         }
     }
     log.report.event("stopped", Value::Null, "stopped");
-    server.shutdown()
+    server.shutdown().map_err(|error| Failure::Failed(format!("the API server: {error}")))
 }
 
 enum Wake {
@@ -96,10 +108,10 @@ enum Wake {
 }
 
 /// Takes up another CA, and another plan of faults. What came of it.
-fn look_again(options: &cli::Signer, state: &StateDir, server: &mut Embedded, token: &str) -> Result<String, Failure> {
+fn look_again(options: &cli::Signer, state: &StateDir, server: &mut TestCluster) -> Result<String, Failure> {
     let faults = options.faults.as_deref().map(read_faults).transpose()?;
     let mut random = Random::from_os().map_err(Failure::failed)?;
-    let rotated = server.rotate_authority(state.authority(&mut random, clock::now().unix)?)?;
+    let rotated = server.rotate_authority(state.authority(&mut random, clock::now().unix)?).map_err(Failure::failed)?;
     if let Some(plan) = faults {
         server.set_faults(plan);
     }
@@ -108,15 +120,36 @@ fn look_again(options: &cli::Signer, state: &StateDir, server: &mut Embedded, to
     } else {
         "looked again; the CA is the same"
     };
-    Ok(match write_kubeconfigs(state, server, token) {
+    Ok(match write_kubeconfigs(state, server) {
         Ok(()) => what.to_owned(),
         Err(error) => format!("{what}; but {error}"),
     })
 }
 
-fn write_kubeconfigs(state: &StateDir, server: &Embedded, token: &str) -> Result<(), Failure> {
-    state.write(ADMIN, kubeconfig_with_certificate(&server.endpoint, "admin", &server.admin).as_bytes())?;
-    state.write(BOOTSTRAP, kubeconfig_with_token(&server.endpoint, "bootstrap", token).as_bytes())
+fn write_kubeconfigs(state: &StateDir, server: &TestCluster) -> Result<(), Failure> {
+    state.write(ADMIN, server.admin_kubeconfig().as_bytes())?;
+    state.write(BOOTSTRAP, server.bootstrap_kubeconfig().as_bytes())
+}
+
+/// Watches all requests, the stored ones first. Takes a watch that has ended, whose place it needs.
+fn watch(server: &TestCluster, ended: Option<Watcher>) -> Result<Watcher, Failure> {
+    let mut request = ApiRequest::new(Method::Get, &format!("{CSR_PATH}?watch=true"));
+    request.peer = Some(Arc::new(Identity::new("perennial", ["system:masters"])));
+    let answer = server.server().with_api(|api, now| {
+        drop(ended);
+        api.handle(&request, now)
+    });
+    match answer {
+        Answer::Watch(watcher) => Ok(watcher),
+        answer => Err(Failure::Failed(format!("the server does not let itself be watched: {answer:?}"))),
+    }
+}
+
+/// Raises the limit of descriptors to what is allowed: each client needs one, and the usual limit is lower than the
+/// number of clients that the server takes. Without them, clients wait to be accepted.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 fn read_faults(path: &Path) -> Result<Plan, Failure> {
@@ -163,7 +196,7 @@ struct Log {
 }
 
 impl Log {
-    fn event(&mut self, line: &[u8], server: &Embedded) {
+    fn event(&mut self, line: &[u8], server: &TestCluster) {
         let Ok(mut event) = serde_json::from_slice::<Value>(line) else { return };
         // A bookmark is no object.
         let Ok(object) = serde_json::from_value::<CertificateSigningRequest>(event["object"].take()) else { return };
@@ -180,7 +213,9 @@ impl Log {
             self.seen.remove(&name);
         }
         let hint = match step {
-            "pending" if server.waits_for_a_person(&object) => "; waits for kubectl certificate approve",
+            "pending" if server.server().with_api(|api, _| api.waits_for_a_person(&object)) => {
+                "; waits for kubectl certificate approve"
+            }
             _ => "",
         };
         let (time, name) = (time_of_day(clock::now().unix), printable(&name));

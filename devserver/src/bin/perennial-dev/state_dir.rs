@@ -9,6 +9,7 @@ use std::time::Duration;
 use perennial::UnixTime;
 use perennial_dev::{Authority, Random};
 use perennial_pki::KeyPair;
+use perennial_rotation::Token;
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
@@ -85,19 +86,21 @@ impl StateDir {
     }
 
     /// The bootstrap token kept here; a new one, if there is none.
-    pub(crate) fn token(&self, random: &mut Random) -> Result<Zeroizing<String>, Failure> {
-        if let Some(text) = self.read(TOKEN)? {
-            let token = Zeroizing::new(text.trim().to_owned());
-            if !is_bootstrap_token(&token) {
-                let path = self.file(TOKEN);
-                let what = "this is no bootstrap token (abcdef.0123456789abcdef); move it away for a new one";
-                return Err(Failure::Usage(format!("{}: {what}", path.display())));
+    pub(crate) fn token(&self, random: &mut Random) -> Result<Token, Failure> {
+        let text = match self.read(TOKEN)? {
+            Some(text) => text,
+            None => {
+                let token = random.bootstrap_token();
+                self.write(TOKEN, token.as_bytes())?;
+                token
             }
-            return Ok(token);
-        }
-        let token = random.bootstrap_token();
-        self.write(TOKEN, token.as_bytes())?;
-        Ok(token)
+        };
+        let token = Token::new(&text).ok().filter(|token| is_bootstrap_token(token.reveal()));
+        token.ok_or_else(|| {
+            let path = self.file(TOKEN);
+            let what = "this is no bootstrap token (abcdef.0123456789abcdef); move it away for a new one";
+            Failure::Usage(format!("{}: {what}", path.display()))
+        })
     }
 
     fn read(&self, name: &str) -> Result<Option<Zeroizing<String>>, Failure> {

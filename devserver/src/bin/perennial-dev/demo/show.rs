@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use perennial::{Certificate, Policy, State, UnixTime, rotation_point};
+use perennial_dev::TestCluster;
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
@@ -14,7 +15,7 @@ use perennial_rotation::rotation::Snapshot;
 use perennial_std::{Cancel, Handle, clock, drive};
 use serde_json::{Value, json};
 
-use super::{Bootstrap, NODE};
+use super::NODE;
 use crate::cli;
 use crate::failure::Failure;
 use crate::report::{Report, time_of_day, words};
@@ -23,8 +24,7 @@ use crate::report::{Report, time_of_day, words};
 pub(super) struct Show<'a> {
     pub(super) report: &'a mut Report,
     pub(super) handle: &'a Handle,
-    pub(super) cluster: &'a Arc<Cluster>,
-    pub(super) bootstrap: &'a Bootstrap,
+    pub(super) cluster: &'a TestCluster,
     pub(super) policy: &'a Policy,
     pub(super) interrupted: &'a AtomicBool,
     pub(super) deadline: Instant,
@@ -33,18 +33,17 @@ pub(super) struct Show<'a> {
 impl Show<'_> {
     /// The first certificate, and every rotation asked for. `begun`: when there was a wish and no certificate.
     pub(super) fn rotations(&mut self, options: &cli::Demo, begun: UnixTime) -> Result<(), Failure> {
-        let (mut due, mut seen, mut used) = (begun, 0, 0);
+        let (mut due, mut seen) = (begun, 0);
         for n in 0..=options.rotations {
             let snapshot = self.wait(seen)?;
             let Some(credential) = &snapshot.credential else {
                 return Err(Failure::Failed("a certificate was issued, but there is none".into()));
             };
             self.check(credential)?;
-            let with_token = self.bootstrap.used() > used;
             let title = if n == 0 { "first".into() } else { format!("rotation {n}/{}", options.rotations) };
-            self.tell(n, &title, credential.chain(), with_token, snapshot.at.unix.since(due));
+            self.tell(n, &title, credential.chain(), snapshot.at.unix.since(due));
             due = self.rotation_point(credential.chain());
-            (seen, used) = (snapshot.issued, self.bootstrap.used());
+            seen = snapshot.issued;
         }
         let (n, runtime, identity) = (options.rotations, options.runtime.name(), identity());
         let fields = json!({ "runtime": runtime, "rotations": n, "identity": identity });
@@ -112,7 +111,7 @@ impl Show<'_> {
         if facts.common_name != identity() {
             return Err(Failure::Failed(format!("a certificate for {:?} was issued", facts.common_name)));
         }
-        let known = who_am_i(self.cluster, credential).and_then(|user| is_known(&user, facts));
+        let known = who_am_i(self.cluster.cluster(), credential).and_then(|user| is_known(&user, facts));
         known.map_err(|why| {
             Failure::Failed(format!(
                 "the certificate with serial {} is not accepted: {why}",
@@ -121,8 +120,11 @@ impl Show<'_> {
         })
     }
 
-    fn tell(&mut self, n: u32, title: &str, chain: &Chain, with_token: bool, took: Duration) {
+    fn tell(&mut self, n: u32, title: &str, chain: &Chain, took: Duration) {
         let validity = chain.certificate().validity;
+        let mut requests = self.cluster.requests().into_iter();
+        let request = requests.find(|request| request.status.certificate == chain.pem().as_bytes());
+        let with_token = request.is_some_and(|request| request.spec.username.starts_with("system:bootstrap:"));
         let asked_with = if with_token { "bootstrap token" } else { "certificate" };
         let fields = json!({
             "n": n,

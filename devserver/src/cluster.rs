@@ -1,0 +1,275 @@
+//! An API server on a socket with everything that its clients need: for tests of programs that get certificates.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::UnixTime;
+use perennial_kubernetes::CsrSigner;
+use perennial_kubernetes::cluster::Cluster;
+use perennial_kubernetes::kubeconfig::{Endpoint, kubeconfig_with_certificate, kubeconfig_with_token};
+use perennial_kubernetes::objects::CertificateSigningRequest;
+use perennial_pki::{Credential, Usage};
+use perennial_rotation::{Authentication, Profile, Token, clock};
+use zeroize::Zeroizing;
+
+use crate::faults::Plan;
+use crate::identity::MASTERS;
+use crate::{
+    Api, Authority, AuthorityError, Decision, DecisionError, Host, Identity, Options, Random, ServerHandle,
+    ServingApproval, Tls, TlsError,
+};
+
+/// Lifetime of the credentials of the server itself and of its administrator.
+const LIFETIME: Duration = Duration::from_secs(365 * 86_400);
+/// Lifetime of a CA that is generated here.
+const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// What a [`TestCluster`] starts from. The default takes a free port of the loopback interface, generates a CA and a
+/// bootstrap token, approves nodes' certificates, client and serving, and signs for signer names of your own.
+#[derive(Debug)]
+pub struct Setup {
+    /// The socket to serve on; `None` takes a free port of 127.0.0.1.
+    pub listener: Option<TcpListener>,
+    /// How the API server behaves.
+    pub options: Options,
+    /// The CA that signs requests; `None` generates one.
+    pub authority: Option<Authority>,
+    /// The CA of the server's own certificate; `None` is the one that signs requests.
+    pub server_authority: Option<Authority>,
+    /// The bootstrap token, such as `abcdef.0123456789abcdef`; `None` generates one.
+    pub token: Option<Token>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let approve_serving = ServingApproval::Any;
+        let options = Options { approve_serving, other_signers: true, ..Options::default() };
+        Self { listener: None, options, authority: None, server_authority: None, token: None }
+    }
+}
+
+/// A running API server on a thread of its own, with a CA, a bootstrap token and an administrator. Dropping it stops the
+/// server.
+#[derive(Debug)]
+pub struct TestCluster {
+    server: ServerHandle,
+    /// The server's own certificate and key.
+    serving: Credential,
+    admin: Credential,
+    token: Token,
+    endpoint: Endpoint,
+    cluster: Arc<Cluster>,
+    /// The server's own certificate is signed by a CA that signs no requests.
+    has_own_ca: bool,
+}
+
+impl TestCluster {
+    /// Starts a server with the default [`Setup`].
+    ///
+    /// # Errors
+    /// As [`TestCluster::start_with`].
+    pub fn start() -> Result<Self, StartError> {
+        Self::start_with(Setup::default())
+    }
+
+    /// Starts a server.
+    ///
+    /// # Errors
+    /// [`StartError::Io`] without a socket or thread, [`StartError::Authority`] if a CA cannot sign, for example
+    /// because it has expired. Nothing runs then.
+    pub fn start_with(setup: Setup) -> Result<Self, StartError> {
+        let Setup { listener, options, authority, server_authority, token } = setup;
+        let listener = listener.map_or_else(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)), Ok)?;
+        let (mut random, now) = (Random::from_os().map_err(io::Error::other)?, clock::now().unix);
+        let authority = authority.map_or_else(|| Authority::generate(&mut random, now, CA_LIFETIME), Ok)?;
+        let token = match token {
+            Some(token) => token,
+            None => Token::new(&random.bootstrap_token()).map_err(io::Error::other)?,
+        };
+
+        let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let address = listener.local_addr()?.ip();
+        if !address.is_loopback() && !address.is_unspecified() {
+            addresses.push(address);
+        }
+        let knows = server_authority.as_ref().unwrap_or(&authority);
+        let serving = knows.server_credential(&["localhost"], &addresses, &mut random, now, LIFETIME)?;
+        let admin = administrator(&authority, &mut random, now)?;
+        let tls = Tls::new(&authority, &serving)?;
+        let (ca_pem, roots) = (Some(knows.certificate_pem().as_bytes().to_vec()), knows.roots()?);
+
+        let mut api = Api::new(options, authority, random);
+        let id = token.reveal().split('.').next().unwrap_or_default();
+        api.add_token(token.reveal(), Identity::bootstrap(id));
+        let server = Host::new(listener, api, tls)?.spawn()?;
+        let endpoint =
+            Endpoint { server: format!("https://{}", reachable(server.address())), ca_pem, ..Endpoint::default() };
+        let cluster = Cluster::from_url(&endpoint.server).map_err(io::Error::other)?;
+        let cluster = Arc::new(cluster.with_roots(roots));
+        Ok(Self { server, serving, admin, token, endpoint, cluster, has_own_ca: server_authority.is_some() })
+    }
+
+    /// The server's URL, for example `https://127.0.0.1:41234`.
+    pub fn url(&self) -> &str {
+        &self.endpoint.server
+    }
+
+    /// The CA certificates that clients verify the server by, PEM.
+    pub fn ca_pem(&self) -> &[u8] {
+        self.endpoint.ca_pem.as_deref().unwrap_or_default()
+    }
+
+    /// The bootstrap token: its holder may request a node's first certificate.
+    pub fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// The credential of an administrator, `CN=admin, O=system:masters`.
+    pub fn admin(&self) -> &Credential {
+        &self.admin
+    }
+
+    /// The server as perennial's client sees it.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// The signer of a node's client certificate, asked with the bootstrap token until there is a certificate.
+    pub fn node_signer(&self) -> CsrSigner {
+        CsrSigner::kubelet_client(self.cluster.clone(), Some(Arc::new(self.token.clone())))
+    }
+
+    /// A signer of your own, such as `example.com/mesh`, asked with the bootstrap token each time.
+    pub fn signer(&self, name: &str, usage: Usage) -> CsrSigner {
+        CsrSigner {
+            signer_name: name.to_owned(),
+            authentication: Authentication::Other(Arc::new(self.token.clone())),
+            profile: Profile::new(usage),
+            ..self.node_signer()
+        }
+    }
+
+    /// A kubeconfig with the bootstrap token.
+    pub fn bootstrap_kubeconfig(&self) -> Zeroizing<String> {
+        kubeconfig_with_token(&self.endpoint, "bootstrap", self.token.reveal())
+    }
+
+    /// A kubeconfig of the administrator, for `kubectl`.
+    pub fn admin_kubeconfig(&self) -> Zeroizing<String> {
+        kubeconfig_with_certificate(&self.endpoint, "admin", &self.admin)
+    }
+
+    /// The server: its API, its address, its TLS.
+    pub fn server(&self) -> &ServerHandle {
+        &self.server
+    }
+
+    /// The certificate signing requests, by name.
+    pub fn requests(&self) -> Vec<CertificateSigningRequest> {
+        self.server.with_api(|api, _| api.requests().cloned().collect())
+    }
+
+    /// Approves or denies a request, as `kubectl certificate` does.
+    ///
+    /// # Errors
+    /// As [`Api::decide`]. The request is as it was.
+    pub fn decide(&self, name: &str, decision: Decision) -> Result<(), DecisionError> {
+        self.server.with_api(|api, now| api.decide(name, decision, "decided by a test", now))
+    }
+
+    /// Misbehaves from now on as `plan` says.
+    pub fn set_faults(&self, plan: Plan) {
+        self.server.with_api(|api, now| api.set_faults(plan, now));
+    }
+
+    /// Signs with `authority` from now on, and replaces the administrator's certificate. Certificates of earlier CAs
+    /// stay trusted, and the server keeps its own certificate. False if `authority` is the one in use.
+    ///
+    /// # Errors
+    /// [`StartError::Authority`] if `authority` cannot sign; the server goes on with the one before.
+    pub fn rotate_authority(&mut self, authority: Authority) -> Result<bool, StartError> {
+        let pem = authority.certificate_pem().as_bytes().to_vec();
+        if self.server.with_api(|api, _| api.authority().certificate_pem().as_bytes() == pem) {
+            return Ok(false);
+        }
+        let admin = administrator(&authority, &mut Random::from_os().map_err(io::Error::other)?, clock::now().unix)?;
+        let (tls, roots) = self.server.with_api(|api, _| {
+            api.rotate_authority(authority);
+            (Tls::new(api.authority(), &self.serving), api.authority().roots())
+        });
+        self.server.set_tls(tls?);
+        self.admin = admin;
+        let bundle = self.endpoint.ca_pem.get_or_insert_default();
+        if !self.has_own_ca && !bundle.windows(pem.len()).any(|part| part == pem) {
+            bundle.extend(pem);
+            self.cluster = Arc::new(Cluster::clone(&self.cluster).with_roots(roots?));
+        }
+        Ok(true)
+    }
+
+    /// Closes all connections and waits for the server's thread to end.
+    ///
+    /// # Errors
+    /// As [`ServerHandle::shutdown`].
+    pub fn shutdown(self) -> io::Result<()> {
+        self.server.shutdown()
+    }
+}
+
+fn administrator(authority: &Authority, random: &mut Random, now: UnixTime) -> Result<Credential, AuthorityError> {
+    authority.client_credential("admin", &[MASTERS], random, now, LIFETIME)
+}
+
+/// The address by which a client on this machine reaches a server that listens on `address`.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Why a [`TestCluster`] did not start, or did not take another CA.
+#[derive(Debug)]
+pub enum StartError {
+    /// The system gives no socket, no thread or no random numbers.
+    Io(io::Error),
+    /// A CA cannot be generated, or cannot sign.
+    Authority(AuthorityError),
+    /// The server's TLS cannot be set up with this CA.
+    Tls(TlsError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "cannot serve: {error}"),
+            Self::Authority(error) => error.fmt(f),
+            Self::Tls(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<AuthorityError> for StartError {
+    fn from(error: AuthorityError) -> Self {
+        Self::Authority(error)
+    }
+}
+
+impl From<TlsError> for StartError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
+    }
+}

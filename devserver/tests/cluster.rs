@@ -1,0 +1,118 @@
+//! `TestCluster`, as the tests of another program use it.
+
+use std::error::Error;
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
+
+use perennial::Template;
+use perennial_dev::faults::Plan;
+use perennial_dev::{Approval, Authority, Decision, Options, Random, Setup, TestCluster};
+use perennial_pki::{Roots, Usage};
+use perennial_rotation::clock;
+use perennial_std::{Handle, NotReady, Rotator};
+
+const BOUND: Duration = Duration::from_secs(60);
+
+#[test]
+fn node_has_certificate_in_four_lines() -> Result<(), Box<dyn Error>> {
+    let cluster = TestCluster::start()?;
+    let rotator = Rotator::new().template(Template::node("worker-1")).signer(cluster.node_signer());
+    let node = perennial_std::start(rotator)?;
+    let credential = node.ready().within(BOUND)?;
+
+    assert_eq!(credential.chain().certificate().common_name, "system:node:worker-1");
+    node.rotate_now();
+    node.wait_for(|now| now.issued == 2).within(BOUND).unwrap();
+    // The bootstrap token for the first, the first certificate for the second.
+    let mut users: Vec<String> = cluster.requests().into_iter().map(|request| request.spec.username).collect();
+    users.sort();
+    assert!(users[0].starts_with("system:bootstrap:"), "{users:?}");
+    assert_eq!(users[1], "system:node:worker-1");
+    Ok(())
+}
+
+#[test]
+fn node_on_smol_has_certificate_in_four_lines() -> Result<(), Box<dyn Error>> {
+    let cluster = TestCluster::start()?;
+    let rotator = Rotator::new().template(Template::node("worker-1")).signer(cluster.node_signer());
+    let (node, rotation) = perennial_smol::start(rotator)?;
+    let _task = smol::spawn(rotation);
+    let credential = smol::block_on(node.ready())?;
+
+    assert_eq!(credential.chain().certificate().common_name, "system:node:worker-1");
+    Ok(())
+}
+
+fn mesh(cluster: &TestCluster, template: Template) -> Handle {
+    let signer = cluster.signer("example.com/mesh", Usage::ServerAuth);
+    perennial_std::start(Rotator::new().template(template).signer(signer)).unwrap()
+}
+
+#[test]
+fn signer_of_own_name_issues_any_subject_but_administrators() -> Result<(), Box<dyn Error>> {
+    let cluster = TestCluster::start()?;
+    let template = Template::new("web").with_organizations(["shop"]).with_dns_names(["web.example"]);
+    let credential = mesh(&cluster, template).ready().within(BOUND)?;
+    let facts = credential.chain().certificate();
+    assert_eq!((facts.common_name.as_str(), &*facts.organizations), ("web", &["shop".to_owned()] as &[String]));
+    assert_eq!(cluster.requests()[0].spec.signer_name, "example.com/mesh");
+
+    let administrator = mesh(&cluster, Template::new("mallory").with_organizations(["system:masters"]));
+    administrator.wait_for(|_| cluster.requests().len() == 2).within(BOUND).unwrap();
+    let name = cluster.requests().into_iter().find(|request| request.status.certificate.is_empty());
+    let name = name.unwrap().metadata.name;
+    cluster.decide(&name, Decision::Approve)?;
+    let error = administrator.wait_for(|now| now.last_error.is_some()).within(BOUND).unwrap();
+    assert!(error.last_error.as_deref().unwrap().contains("system:masters"), "{error:?}");
+    Ok(())
+}
+
+#[test]
+fn signer_of_own_name_is_left_alone_as_in_a_cluster() -> Result<(), Box<dyn Error>> {
+    let cluster = TestCluster::start_with(Setup { options: Options::default(), ..Setup::default() })?;
+    let waiting = mesh(&cluster, Template::new("web"));
+    waiting.wait_for(|_| !cluster.requests().is_empty()).within(BOUND).unwrap();
+    let [request] = cluster.requests().try_into().unwrap();
+    assert!(request.status.conditions.is_empty());
+    cluster.decide(&request.metadata.name, Decision::Approve)?;
+    assert!(matches!(waiting.ready().within(Duration::from_millis(100)), Err(NotReady::TimedOut { .. })));
+    Ok(())
+}
+
+#[test]
+fn request_is_decided_and_faults_are_set_from_outside() -> Result<(), Box<dyn Error>> {
+    let options = Options { approval: Approval::Manual, ..Options::default() };
+    let cluster = TestCluster::start_with(Setup { options, ..Setup::default() })?;
+    cluster.set_faults(Plan::parse("rules: [{ times: 2, fault: { answer: { status: 503 } } }]")?);
+    let rotator = Rotator::new().template(Template::node("worker-1")).signer(cluster.node_signer());
+    let node = perennial_std::start(rotator)?;
+    node.wait_for(|_| !cluster.requests().is_empty()).within(BOUND).unwrap();
+    cluster.decide(&cluster.requests()[0].metadata.name, Decision::Approve)?;
+    node.ready().within(BOUND)?;
+    Ok(())
+}
+
+#[test]
+fn same_authority_and_port_make_the_same_cluster() -> Result<(), Box<dyn Error>> {
+    let mut random = Random::from_os()?;
+    let authority = Authority::generate(&mut random, clock::now().unix, Duration::from_secs(86_400))?;
+    let again = Authority::from_pem(&authority.to_pem())?;
+    let mut first = TestCluster::start_with(Setup { authority: Some(authority), ..Setup::default() })?;
+    let (url, address, token) = (first.url().to_owned(), first.server().address(), first.token().clone());
+    let roots = first.ca_pem().to_vec();
+
+    let other = Authority::generate(&mut random, clock::now().unix, Duration::from_secs(86_400))?;
+    assert!(first.rotate_authority(other)?);
+    // Clients verify the server by its certificate's CA still, and new ones by both.
+    assert!(Roots::from_pem(first.ca_pem()).is_ok() && first.ca_pem().starts_with(&roots));
+    let node = perennial_std::start(Rotator::new().template(Template::node("worker-1")).signer(first.node_signer()))?;
+    node.ready().within(BOUND)?;
+    node.shutdown().wait();
+    first.shutdown()?;
+
+    let listener = Some(TcpListener::bind((Ipv4Addr::LOCALHOST, address.port()))?);
+    let setup = Setup { listener, authority: Some(again), token: Some(token.clone()), ..Setup::default() };
+    let second = TestCluster::start_with(setup)?;
+    assert_eq!((second.url(), second.ca_pem(), second.token().reveal()), (&*url, &*roots, token.reveal()));
+    Ok(())
+}
