@@ -6,6 +6,7 @@ use core::num::NonZeroU64;
 use core::time::Duration;
 
 use crate::certificate::{Certificate, Fingerprint};
+use crate::policy::Policy;
 use crate::setup::SignerStatus;
 use crate::template::Template;
 use crate::time::UnixTime;
@@ -49,6 +50,15 @@ pub enum Event {
     /// A signer was configured or removed, or the identity to authenticate with came or went. To [`SignerStatus::Absent`]
     /// and back, failures are forgotten: they were another signer's. What was spent of the budget is not.
     SignerChanged(SignerStatus),
+    /// The numbers to go by are now these. They hold at once and need no new start:
+    ///
+    /// - The rotation point moves. A request in flight because the old one has passed goes on.
+    /// - The budget keeps the tokens it has, but no more than the new size; from then on tokens come at the new rate. So no
+    ///   change, and no number of changes, grants more than the old and the new policy would.
+    /// - The spacing counts from the last submission, the timeout from when the request in flight was submitted.
+    /// - Failures in a row still count. A wait under way is not drawn anew, but ends no later than the longest wait of the
+    ///   new policy would if it began now.
+    PolicyChanged(Arc<Policy>),
     /// The signer issued a certificate and the edge found it usable (ours, intact, in time).
     CsrIssued {
         /// The request it answers.

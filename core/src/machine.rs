@@ -147,6 +147,7 @@ impl RotationMachine {
             Event::Tick => Outcome::Noted,
             Event::TemplateChanged(template) => self.template_changed(template),
             Event::SignerChanged(status) => self.signer_changed(status),
+            Event::PolicyChanged(policy) => self.policy_changed(policy, now),
             Event::CsrIssued { id, certificate } => self.issued(id, certificate, now),
             Event::CsrFailed { id, failure, retry_after } => self.csr_failed(id, failure, retry_after, now),
             Event::CertWritten { id } => self.written(id, now),
@@ -187,6 +188,20 @@ impl RotationMachine {
             self.pace.forget_failures();
         }
         self.signer = status;
+        Outcome::Noted
+    }
+
+    fn policy_changed(&mut self, policy: Arc<Policy>, now: Now) -> Outcome {
+        if self.policy == policy {
+            return Outcome::Ignored;
+        }
+        let old = core::mem::replace(&mut self.policy, policy);
+        self.pace.change_policy(&old, &self.policy, now.instant);
+        if let Some(write) = &mut self.unwritten {
+            let longest = at_least_a_millisecond(self.policy.write.cap().max(self.policy.write.longest()));
+            write.again_at = write.again_at.min(now.instant.after(longest));
+        }
+        self.reusable &= !self.policy.new_key_per_attempt;
         Outcome::Noted
     }
 

@@ -109,6 +109,23 @@ impl Pace {
         self.retry_at = self.retry_at.min(latest);
     }
 
+    /// Goes on under another policy, see [`Event::PolicyChanged`](crate::Event::PolicyChanged).
+    pub(crate) fn change_policy(&mut self, old: &Policy, new: &Policy, now: Instant) {
+        if self.spaced_at > Instant::default() {
+            let submitted = self.spaced_at.as_millis().saturating_sub(millis(old.spacing()));
+            self.spaced_at = Instant::from_millis(submitted).after(new.spacing());
+        }
+        // Tokens are carried over, not the time until the bucket is whole: under a slower refill the same time is worth
+        // fewer tokens, and the bucket would look fuller than it is.
+        let tokens = old.budget.whole().saturating_sub(self.whole_at.since(now));
+        let left = new.budget.worth(tokens, &old.budget);
+        self.whole_at = now.after(new.budget.whole().saturating_sub(left));
+        let refused = self.last.is_some_and(Failure::is_refusal);
+        let backoff = if refused { &new.refused } else { &new.transient };
+        let longest = backoff.longest().saturating_add(new.refused.cap());
+        self.retry_at = self.retry_at.min(self.affordable_at(new, Worth::Need).max(now).after(longest));
+    }
+
     pub(crate) fn forget_failures(&mut self) {
         self.failures = 0;
         self.last = None;
@@ -150,7 +167,7 @@ impl Pace {
             retry_at: refusal
                 .map_or_else(Instant::default, |r| later(r.retry_at, policy.refused.cap().saturating_mul(2))),
             spaced_at: later(submitted.after(policy.spacing()), policy.spacing()),
-            whole_at: later(budget_whole, policy.budget.refill_of(policy.budget.size())),
+            whole_at: later(budget_whole, policy.budget.whole()),
         }
     }
 }

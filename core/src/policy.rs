@@ -155,6 +155,18 @@ impl Budget {
         self.refill
     }
 
+    /// How long an empty bucket takes to fill up.
+    pub(crate) const fn whole(&self) -> Duration {
+        self.refill_of(self.size)
+    }
+
+    /// The tokens that came back to `other` in this time, at most a whole bucket of this one, as the time in which they
+    /// would come back to this one.
+    pub(crate) fn worth(&self, time: Duration, other: &Self) -> Duration {
+        let scaled = u128::from(millis(time)) * u128::from(millis(self.refill)) / u128::from(millis(other.refill));
+        Duration::from_millis(u64::try_from(scaled).unwrap_or(u64::MAX)).min(self.whole())
+    }
+
     /// How long `tokens` tokens take to come back.
     pub(crate) const fn refill_of(&self, tokens: u32) -> Duration {
         Duration::from_millis(millis(self.refill).saturating_mul(tokens as u64))

@@ -7,6 +7,7 @@ use crate::certificate::Certificate;
 use crate::escaped::Escaped;
 use crate::event::{Event, Failure};
 use crate::machine::RotationMachine;
+use crate::policy::Policy;
 use crate::state::{Reason, State};
 use crate::template::Template;
 use crate::time::{Instant, Now};
@@ -70,6 +71,7 @@ impl Display for Event {
             Self::TemplateChanged(Some(template)) => write!(f, "TemplateChanged {template}"),
             Self::TemplateChanged(None) => f.write_str("TemplateChanged none"),
             Self::SignerChanged(status) => write!(f, "SignerChanged {}", status.name()),
+            Self::PolicyChanged(policy) => write!(f, "PolicyChanged {policy}"),
             Self::CsrIssued { id, certificate } => write!(f, "CsrIssued {id} {certificate}"),
             Self::CsrFailed { id, failure, retry_after: None } => write!(f, "CsrFailed {id} {}", failure.name()),
             Self::CsrFailed { id, failure, retry_after: Some(span) } => {
@@ -83,6 +85,16 @@ impl Display for Event {
             Self::RotateNow => f.write_str("RotateNow"),
             Self::ServerDated { unix } => write!(f, "ServerDated {unix}"),
         }
+    }
+}
+
+/// Window, budget, spacing and timeout: enough to tell two policies of one operator apart.
+impl Display for Policy {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { window, request_timeout, spacing, budget, .. } = self;
+        let (from, to, size, refill) = (window.from(), window.to(), budget.size(), budget.refill());
+        write!(f, "window {from}-{to} permille, budget {size} every {refill:?}, ")?;
+        write!(f, "spacing {spacing:?}, timeout {request_timeout:?}")
     }
 }
 

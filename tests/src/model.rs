@@ -45,22 +45,22 @@ pub fn the_rules_are_kept(trace: &Trace) -> Verdict {
     Ok(())
 }
 
-/// A certificate has one rotation point as long as it is held, through every restart: in the part of its lifetime that
-/// the policy says, counted from its beginning.
+/// A certificate has one rotation point as long as it is held, through every restart, for each window that a policy may
+/// say: in this part of its lifetime, counted from its beginning.
 fn points_are_drawn_once(trace: &Trace) -> Verdict {
     let mut drawn = HashMap::new();
     for (_, Record { now, after, .. }) in trace.steps() {
         let Some((held, point)) = after.certificate().zip(after.rotation_point()) else { continue };
         let (begin, point) = (unix(held.validity.not_before()), unix(point));
         let life = unix(held.validity.not_after()) - begin;
-        let window = trace.policy.window;
+        let window = after.policy().window;
         let thousandths = (point - begin) * 1000;
         let (from, to) = (life * Millis::from(window.from()), life * Millis::from(window.to()));
         // To the millisecond.
         if thousandths <= from - 1000 || thousandths >= to + 1000 {
             return Err(format!("at {now} {held} is to be rotated at {point}, outside of its window"));
         }
-        same("rotation point", drawn.entry(held.fingerprint).or_insert(point), &point)?;
+        same("rotation point", drawn.entry((held.fingerprint, window.from(), window.to())).or_insert(point), &point)?;
     }
     Ok(())
 }
@@ -84,8 +84,13 @@ struct Duties {
 impl Model {
     fn begin(trace: &Trace, run: &Run) -> Self {
         let deadline = Some(instant(run.started));
-        let mut model =
-            Self { policy: trace.policy.clone(), seed: trace.seed, history: History::default(), deadline, ids: 0 };
+        let mut model = Self {
+            policy: run.first.policy().clone(),
+            seed: trace.seed,
+            history: History::default(),
+            deadline,
+            ids: 0,
+        };
         let (first, now) = (&run.first, run.started);
         let mut learn = |fact| model.history.push(now, fact);
         learn(Fact::Signer(first.signer()));

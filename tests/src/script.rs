@@ -69,6 +69,8 @@ pub enum Step {
     RotateNow,
     /// The signer comes or goes.
     Signer(SignerStatus),
+    /// The policy from now on.
+    Policy(Box<Policy>),
     /// Somebody removes the certificate from the store.
     Removed,
     /// Somebody puts the certificate that is held back into the store.
@@ -162,6 +164,7 @@ impl Life {
             Step::Template(template) => world.handle(Event::TemplateChanged(template.clone().map(Arc::new))),
             Step::RotateNow => world.handle(Event::RotateNow),
             Step::Signer(status) => world.handle(Event::SignerChanged(*status)),
+            Step::Policy(policy) => world.handle(Event::PolicyChanged(Arc::new(Policy::clone(policy)))),
             Step::Removed => world.handle(Event::CertReplaced(None)),
             Step::Restored => world.handle(Event::CertReplaced(world.machine.certificate().cloned())),
             Step::Replaced(issue) => {
@@ -281,6 +284,7 @@ fn step(bytes: &[u8; STEP], life: &Life) -> Step {
     let [kind, a, b, c] = *bytes;
     match kind % 32 {
         0..8 => Step::Go(usize::from(a % 32) + 1),
+        9 if b >= 160 => Step::Policy(Box::new(policy(a, c, life))),
         8..10 => Step::Pass(span(a, life)),
         10 if a >= 64 => server_clock(a, b, life),
         10 => Step::Tick,
@@ -301,6 +305,18 @@ fn step(bytes: &[u8; STEP], life: &Life) -> Step {
         // As unsigned numbers in the middle are the ends of the signed ones.
         _ if life.wild => Step::Date(UnixTime::from_millis(anywhere(a, b, c).wrapping_add(1 << 63).cast_signed())),
         _ => [Step::Records(true), Step::Records(false), Step::Forget][usize::from(a) % 3].clone(),
+    }
+}
+
+/// The first one again, or another.
+fn policy(a: u8, c: u8, life: &Life) -> Policy {
+    match a % 8 {
+        0 | 1 => life.policy.clone(),
+        2 => Policy::default(),
+        3 => Policy { new_key_per_attempt: a >= 128, ..Policy::kubelet() },
+        _ => {
+            quick(a / 8, &[c, a, c.rotate_left(3), a.rotate_left(5), c ^ a, c.rotate_left(6), a.rotate_left(2), c / 2])
+        }
     }
 }
 

@@ -265,6 +265,7 @@ impl World {
         match &event {
             Event::TemplateChanged(template) => self.setup.template.clone_from(template),
             Event::SignerChanged(status) => self.setup.signer = *status,
+            Event::PolicyChanged(policy) => self.setup.policy.clone_from(policy),
             Event::CertReplaced(found) => self.stored.clone_from(found),
             _ => {}
         }
@@ -391,12 +392,16 @@ impl World {
         }
     }
 
-    /// As a driver does: before each submission, after a refusal, and when the certificate is durable.
+    /// As a driver does: before each submission, after a refusal, when the certificate is durable, and when the policy has
+    /// changed.
     fn save_pending(&mut self, event: &Event, actions: &Actions) {
         let Some(pending) = self.machine.pending(self.now) else { return };
         let answered = matches!(event, Event::CsrIssued { .. } | Event::CsrFailed { .. });
         let refused = answered && pending.refusal.is_some();
-        if submitted(actions).is_some() || refused || matches!(event, Event::CertWritten { .. }) {
+        if submitted(actions).is_some()
+            || refused
+            || matches!(event, Event::CertWritten { .. } | Event::PolicyChanged(_))
+        {
             if self.records {
                 self.saved = Some(Saved { pending, ahead: ahead(self.now), newest: true });
             } else if let Some(saved) = &mut self.saved {

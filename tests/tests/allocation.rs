@@ -95,7 +95,7 @@ fn long_life(number: u64) -> Script {
     Script::decode(&noise.take(400).collect::<Vec<_>>())
 }
 
-const EVENTS: usize = 11;
+const EVENTS: usize = 12;
 
 const fn kind(event: &Event) -> usize {
     match event {
@@ -110,6 +110,7 @@ const fn kind(event: &Event) -> usize {
         Event::CertRefused { .. } => 8,
         Event::RotateNow => 9,
         Event::ServerDated { .. } => 10,
+        Event::PolicyChanged(_) => 11,
         _ => EVENTS,
     }
 }

@@ -2,7 +2,7 @@
 
 use perennial::{Backoff, Window};
 use perennial_tests::model::the_rules_are_kept;
-use perennial_tests::script::{Script, scripts};
+use perennial_tests::script::{Script, Step, scripts};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -32,12 +32,17 @@ fn the_machine_keeps_the_rules() {
 #[test]
 fn without_jitter_the_machine_keeps_the_rules_to_the_millisecond() {
     agree(|script| {
-        let policy = &mut script.life.policy;
-        for backoff in [&mut policy.transient, &mut policy.refused, &mut policy.write] {
-            let middle = backoff.spread().from().midpoint(backoff.spread().to());
-            let spread = Window::new(middle, middle).expect("in order");
-            let steady = Backoff::new(backoff.first(), backoff.cap(), spread).expect("as it was");
-            *backoff = if backoff.keeps_beat() { steady.with_beat() } else { steady };
+        let later = script.steps.iter_mut().filter_map(|step| match step {
+            Step::Policy(policy) => Some(&mut **policy),
+            _ => None,
+        });
+        for policy in std::iter::once(&mut script.life.policy).chain(later) {
+            for backoff in [&mut policy.transient, &mut policy.refused, &mut policy.write] {
+                let middle = backoff.spread().from().midpoint(backoff.spread().to());
+                let spread = Window::new(middle, middle).expect("in order");
+                let steady = Backoff::new(backoff.first(), backoff.cap(), spread).expect("as it was");
+                *backoff = if backoff.keeps_beat() { steady.with_beat() } else { steady };
+            }
         }
     });
 }

@@ -75,6 +75,7 @@ fn a_machine_that_breaks_a_rule_is_found_out() {
         (found::<broken::GivesUpWriting>("replies"), "#1 is not durable, by the machine nothing"),
         (found::<broken::Sulks>("replies"), "a Tick at the deadline leaves it"),
         (found::<broken::WaitsTooLong>("replies"), "nothing is asked"),
+        (found::<broken::RefillsOnChange>("policies"), "tokens are left"),
         (found::<broken::HidesFailures>("replies"), "not what happened"),
     ];
     for (counterexample, expected) in cases {

@@ -55,6 +55,7 @@ fn happened(step: &Step<'_>) -> String {
         Event::SignerChanged(SignerStatus::Ready) => "there is a signer".into(),
         Event::SignerChanged(SignerStatus::NotReady) => "the identity to authenticate with does not exist yet".into(),
         Event::SignerChanged(SignerStatus::Absent) => "there is no signer any more".into(),
+        Event::PolicyChanged(policy) => format!("timing from now on: {policy}"),
         Event::CsrIssued { id, certificate } => {
             let but = step.failure().map(|failure| format!(", but {}", failure.describe()));
             format!("{id} is answered with {}{}", facts(certificate), but.unwrap_or_default())

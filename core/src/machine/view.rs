@@ -6,6 +6,7 @@ use super::{RotationMachine, worth};
 use crate::certificate::Certificate;
 use crate::event::{Failure, RequestId};
 use crate::judge::rotation_point;
+use crate::policy::Policy;
 use crate::setup::SignerStatus;
 use crate::state::{Reason, State};
 use crate::template::Template;
@@ -68,6 +69,11 @@ impl RotationMachine {
     /// held certificate expires or is refused.
     pub const fn waiting(&self) -> Option<&Arc<Certificate>> {
         self.waiting.as_ref()
+    }
+
+    /// The numbers to go by.
+    pub const fn policy(&self) -> &Arc<Policy> {
+        &self.policy
     }
 
     /// Whether requests can be submitted.

@@ -32,6 +32,7 @@ pub(super) enum EventText {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         not_ready: bool,
     },
+    PolicyChanged(PolicyText),
     CsrIssued {
         id: NonZeroU64,
         certificate: CertificateText,
@@ -69,6 +70,7 @@ impl EventText {
                 let (configured, not_ready) = flags(*status);
                 Self::SignerChanged { configured, not_ready }
             }
+            Event::PolicyChanged(policy) => Self::PolicyChanged(PolicyText::of(policy)),
             Event::CsrIssued { id, certificate } => {
                 Self::CsrIssued { id: number(*id), certificate: CertificateText::of(certificate) }
             }
@@ -92,6 +94,7 @@ impl EventText {
             Self::Tick => Event::Tick,
             Self::TemplateChanged(template) => Event::TemplateChanged(template.map(TemplateText::template)),
             Self::SignerChanged { configured, not_ready } => Event::SignerChanged(signer(configured, not_ready)),
+            Self::PolicyChanged(policy) => Event::PolicyChanged(Arc::new(policy.policy()?)),
             Self::CsrIssued { id, certificate } => {
                 Event::CsrIssued { id: RequestId::new(id), certificate: certificate.certificate()? }
             }
@@ -181,7 +184,7 @@ impl CertificateText {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PolicyText {
+pub(super) struct PolicyText {
     window: (u16, u16),
     request_timeout: u64,
     spacing: u64,

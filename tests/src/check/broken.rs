@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use perennial::{
-    Backoff, Budget, Checkpoint, Event, Failure, Now, Pending, Policy, RotationMachine, Setup, SignerStatus,
+    Backoff, Budget, Checkpoint, Event, Failure, Instant, Now, Pending, Policy, RotationMachine, Setup, SignerStatus,
 };
 
 use super::subject::{Duties, Subject};
@@ -176,6 +176,17 @@ faults! {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let refused = machine.last_failure().is_some_and(Failure::is_refusal);
             if refused && event == Event::Tick { Duties::default() } else { machine.handle(event, now).into() }
+        }
+    }
+
+    /// Begins anew with a full bucket whenever the policy changes.
+    RefillsOnChange {
+        fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
+            if let Event::PolicyChanged(policy) = &event && machine.policy() != policy {
+                let budget_whole_at = Instant::default();
+                *machine = RotationMachine::restore(Checkpoint { budget_whole_at, ..machine.checkpoint() });
+            }
+            machine.handle(event, now).into()
         }
     }
 

@@ -46,6 +46,8 @@ pub(super) struct Life<S> {
     pub(super) kept: Option<Arc<Template>>,
     /// The pending record from before the last request, if that can be found again in this world.
     stale: Option<Pending>,
+    /// The policy to go by. A broken machine may have its own.
+    pub(super) policy: Arc<Policy>,
     pub(super) bucket: Bucket,
     pub(super) spent: Option<Instant>,
     pub(super) timer: Option<Instant>,
@@ -100,6 +102,7 @@ impl<S: Subject> Life<S> {
             writing: false,
             kept: None,
             stale: None,
+            policy: setting.policy.clone(),
             bucket: Bucket::full(&setting.policy),
             spent: None,
             timer: Some(now.instant),
@@ -126,6 +129,7 @@ impl<S: Subject> Life<S> {
             | Move::ServerDated(_)
             | Move::Template(_)
             | Move::RotateNow
+            | Move::Policy
             | Move::Found(_)
             | Move::Restart
             | Move::RestartBlank
@@ -141,7 +145,7 @@ impl<S: Subject> Life<S> {
         let mut life = self.clone();
         if let Some(event) = life.happen(setting, what) {
             let duties = life.handle(setting, &event);
-            obey::step(setting, self, &mut life, &event, &duties)?;
+            obey::step(self, &mut life, &event, &duties)?;
         }
         Ok(life)
     }
@@ -151,7 +155,7 @@ impl<S: Subject> Life<S> {
         let mut life = self.clone();
         let Some(event) = life.happen(setting, what) else { return (life, None) };
         let duties = life.handle(setting, &event);
-        life.note(&event, &duties, &setting.policy);
+        life.note(&event, &duties);
         (life, Some((event, duties)))
     }
 
@@ -172,16 +176,16 @@ impl<S: Subject> Life<S> {
             Move::Pass => self.pass(1),
             Move::Sleep(millis) => self.pass(millis),
             Move::WallClock => self.set_wall_clock(!self.ahead),
-            Move::Restart => self.restart(setting, self.subject.pending(self.now)),
+            Move::Restart => self.restart(self.subject.pending(self.now)),
             Move::RestartAhead => {
                 let pending = self.subject.pending(self.now);
                 self.set_wall_clock(true);
                 // What was spent seems to be long ago.
-                (self.bucket, self.spent) = (Bucket::full(&setting.policy), None);
-                self.restart(setting, pending);
+                (self.bucket, self.spent) = (Bucket::full(&self.policy), None);
+                self.restart(pending);
             }
-            Move::RestartBlank => self.restart_at_a_loss(setting, None),
-            Move::RestartStale => self.restart_at_a_loss(setting, self.stale.clone()),
+            Move::RestartBlank => self.restart_at_a_loss(None),
+            Move::RestartStale => self.restart_at_a_loss(self.stale.clone()),
             Move::Alarm => {
                 let sleep = machine.deadline()?.since(self.now.instant);
                 self.pass(u64::try_from(sleep.as_millis()).unwrap_or(u64::MAX));
@@ -190,6 +194,11 @@ impl<S: Subject> Life<S> {
             Move::Tick => return Some(Event::Tick),
             Move::Template(wish) => {
                 return Some(Event::TemplateChanged(wish.map(|wish| WISHES[wish as usize].clone())));
+            }
+            Move::Policy => {
+                let is_first = self.policy == setting.policy;
+                let policy = if is_first { &setting.other } else { &setting.policy };
+                return Some(Event::PolicyChanged(policy.clone()));
             }
             Move::Signer(status) => return Some(Event::SignerChanged(status)),
             Move::RotateNow => return Some(Event::RotateNow),
@@ -245,10 +254,10 @@ impl<S: Subject> Life<S> {
         (self.ahead, self.unnoticed) = (ahead, true);
     }
 
-    fn restart(&mut self, setting: &Setting, pending: Option<Pending>) {
+    fn restart(&mut self, pending: Option<Pending>) {
         let machine = self.subject.machine();
         let setup = Setup {
-            policy: setting.policy.clone(),
+            policy: self.policy.clone(),
             seed: SEED,
             signer: machine.signer(),
             template: machine.template().cloned(),
@@ -264,16 +273,22 @@ impl<S: Subject> Life<S> {
     }
 
     /// With this record, or without one: of what was spent since, nobody knows.
-    fn restart_at_a_loss(&mut self, setting: &Setting, pending: Option<Pending>) {
-        (self.bucket, self.spent) = (Bucket::full(&setting.policy), None);
+    fn restart_at_a_loss(&mut self, pending: Option<Pending>) {
+        (self.bucket, self.spent) = (Bucket::full(&self.policy), None);
         self.kept = pending.as_ref().filter(|pending| pending.key == Key::Pending).map(|found| found.template.clone());
         self.stale.clone_from(&pending);
-        self.restart(setting, pending);
+        self.restart(pending);
     }
 
     /// Takes note of what was done. The laws have been checked.
-    pub(super) fn note(&mut self, event: &Event, duties: &Duties, policy: &Policy) {
+    pub(super) fn note(&mut self, event: &Event, duties: &Duties) {
         let now = self.now.instant;
+        self.bucket.change(event, now);
+        if let Event::PolicyChanged(policy) = event {
+            self.policy.clone_from(policy);
+        }
+        let keeps_keys = !self.policy.new_key_per_attempt;
+        self.kept.take_if(|_| !keeps_keys);
         self.unnoticed &= !self.has_looked(event, duties);
         let replied = |id: RequestId| self.out.as_ref().is_some_and(|out| out.id == id);
         match event {
@@ -306,7 +321,7 @@ impl<S: Subject> Life<S> {
         }
         if let Some((id, template, _)) = &duties.submit {
             let template = template.clone();
-            self.kept = Some(template.clone()).filter(|_| !policy.new_key_per_attempt);
+            self.kept = Some(template.clone()).filter(|_| keeps_keys);
             self.out = Some(Out { id: *id, template, since: now });
             self.last_id = Some(*id);
             let _ = self.bucket.take(now);
@@ -323,7 +338,7 @@ impl<S: Subject> Life<S> {
     /// What has to be equal for two states to be one. All times count from now.
     pub(super) fn key(&self, setting: &Setting) -> u64 {
         let mut state = DefaultHasher::new();
-        let (now, policy) = (self.now, &setting.policy);
+        let now = self.now;
         let held = self.subject.machine().certificate();
         self.subject.hash_at(now, &mut state);
         held.map(|held| self.facts(setting, held)).hash(&mut state);
@@ -341,10 +356,12 @@ impl<S: Subject> Life<S> {
         (is_waiting, later.filter(|_| !is_waiting).map(|later| self.facts(setting, later))).hash(&mut state);
         self.owed.map(|(_, serve)| serve).hash(&mut state);
         (self.ahead, self.unnoticed, self.writing, &self.kept).hash(&mut state);
-        let spacing = policy.spacing.max(Duration::from_millis(1));
+        let spacing = setting.policies().map(|policy| policy.spacing.max(Duration::from_millis(1))).max();
+        let spacing = spacing.unwrap_or_default();
         self.stale.as_ref().map(|record| self.told(spacing, record)).hash(&mut state);
-        let spaced = self.spent.map_or(Duration::ZERO, |at| at.after(policy.spacing).since(now.instant));
+        let spaced = self.spent.map_or(Duration::ZERO, |at| at.after(spacing).since(now.instant));
         (self.bucket.level(now.instant), spaced).hash(&mut state);
+        (self.policy == setting.policy).hash(&mut state);
         // Nobody comes later than that.
         let late = self.subject.machine().deadline().map(|at| now.instant.since(at));
         late.map(|late| late.min(Duration::from_millis(LATE))).hash(&mut state);
@@ -353,13 +370,14 @@ impl<S: Subject> Life<S> {
 
     /// What a certificate still is: whose it is, when it is due and when it expires, and for whom it is. No more than
     /// whose, once it has expired for good, that is, even if the wall clock is set back.
-    fn facts(&self, setting: &Setting, certificate: &Certificate) -> (Names, Option<([i64; 3], Names, bool)>) {
+    fn facts(&self, setting: &Setting, certificate: &Certificate) -> (Names, Option<([i64; 4], Names, bool)>) {
         let earliest = self.earliest();
         let ahead = |at: perennial::UnixTime| at.max(earliest).as_millis() - self.now.unix.as_millis();
-        let (validity, due) = (certificate.validity, perennial::rotation_point(&setting.policy, SEED, certificate));
+        let validity = certificate.validity;
+        let due = [&setting.policy, &setting.other].map(|policy| perennial::rotation_point(policy, SEED, certificate));
         let named = WISHES.each_ref().map(|wish| wish.is_named_by(certificate));
         let fits = WISHES.each_ref().map(|wish| wish.satisfied_by(certificate));
-        let times = [validity.not_before(), due, validity.not_after()].map(ahead);
+        let times = [validity.not_before(), due[0], due[1], validity.not_after()].map(ahead);
         (named, (!validity.expired(earliest)).then_some((times, fits, certificate.provisional)))
     }
 

@@ -1,6 +1,7 @@
 //! The laws, of one step and of one state. See [`laws`](crate::laws) for the same of a whole trace.
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Event, Instant, Key, Now, Policy, Reason, SignerStatus, State};
@@ -16,19 +17,13 @@ use crate::laws::{
 use crate::trace::{can_ask, live};
 
 /// What may not go wrong in any step, from `before` to `life`. The world takes note of what was done.
-pub(super) fn step<S: Subject>(
-    setting: &Setting,
-    before: &Life<S>,
-    life: &mut Life<S>,
-    event: &Event,
-    duties: &Duties,
-) -> Verdict {
-    nothing_valid_is_given_up(&setting.policy, SEED, before.subject.machine(), life.subject.machine(), life.now)?;
+pub(super) fn step<S: Subject>(before: &Life<S>, life: &mut Life<S>, event: &Event, duties: &Duties) -> Verdict {
+    nothing_valid_is_given_up(SEED, before.subject.machine(), life.subject.machine(), life.now)?;
     takes_only_what_is_wanted(before.subject.machine(), life.subject.machine())?;
     displaces_nothing_valid(before.subject.machine(), event, life.subject.machine(), life.now)?;
-    requests(setting, life, event, duties)?;
+    requests(life, event, duties)?;
     let out = life.out.clone();
-    life.note(event, duties, &setting.policy);
+    life.note(event, duties);
     let machine = life.subject.machine();
     let (is_out, should) = (live(machine), life.out.as_ref().map(|out| out.id));
     ensure!(is_out == should, "{} is out, by the machine {}", name(should), name(is_out));
@@ -79,7 +74,7 @@ fn name(one: Option<impl Display>) -> String {
 }
 
 /// Requests: one at a time, each ended once, for what is wanted, with the right key, and within the budget.
-fn requests<S: Subject>(setting: &Setting, life: &Life<S>, event: &Event, duties: &Duties) -> Verdict {
+fn requests<S: Subject>(life: &Life<S>, event: &Event, duties: &Duties) -> Verdict {
     let (now, machine) = (life.now.instant, life.subject.machine());
     let replied = match event {
         Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. } => Some(*id),
@@ -97,21 +92,29 @@ fn requests<S: Subject>(setting: &Setting, life: &Life<S>, event: &Event, duties
     ensure!(out.is_none() || duties.cancel.is_some(), "a second request is out");
     ensure!(Some(*id) > life.last_id, "{id} does not follow {}", name(life.last_id));
     ensure!(can_ask(machine) && machine.template() == Some(template), "{template} is asked for, but is not wanted");
-    let spent = life.out.as_ref().map(|out| out.id) == replied && ends_its_key(event);
+    let spent = life.out.as_ref().map(|out| out.id) == replied && ends_its_key(event)
+        || policy_after(life, event).new_key_per_attempt;
     let expected = if spent { Key::New } else { life.key_for(template) };
     ensure!(*key == expected, "it is asked with the {key}, not the {expected}");
-    let superseded = out.is_some_and(|out| !timed_out(&setting.policy, out, now));
-    paced(setting, life, superseded || is_wish(machine.state()))
+    let superseded = out.is_some_and(|out| !timed_out(policy_after(life, event), out, now));
+    paced(life, event, superseded || is_wish(machine.state()))
 }
 
 /// Spacing, budget, and the last token.
-fn paced<S: Subject>(setting: &Setting, life: &Life<S>, is_wish: bool) -> Verdict {
+fn paced<S: Subject>(life: &Life<S>, event: &Event, is_wish: bool) -> Verdict {
     let now = life.now.instant;
-    let spacing = setting.policy.spacing.max(Duration::from_millis(1));
+    let spacing = policy_after(life, event).spacing.max(Duration::from_millis(1));
     ensure!(life.spent.is_none_or(|at| now.since(at) >= spacing), "a request too soon after the last one");
-    let (tokens, needed) = (life.bucket.clone().take(now), if is_wish { 2 } else { 1 });
+    let mut bucket = life.bucket.clone();
+    bucket.change(event, now);
+    let (tokens, needed) = (bucket.take(now), if is_wish { 2 } else { 1 });
     ensure!(tokens >= needed, "{tokens} tokens are left, {needed} are needed");
     Ok(())
+}
+
+/// The policy that holds from this event on.
+const fn policy_after<'a, S>(life: &'a Life<S>, event: &'a Event) -> &'a Arc<Policy> {
+    if let Event::PolicyChanged(policy) = event { policy } else { &life.policy }
 }
 
 fn timed_out(policy: &Policy, out: &Out, now: Instant) -> bool {
@@ -131,22 +134,22 @@ pub(super) fn state<S: Subject>(setting: &Setting, life: &Life<S>) -> Verdict {
         let duties = told.handle(event.clone(), now);
         ensure!(duties == Duties::default() && told == life.subject, "{event} is stale, but is heeded: {duties}");
     }
-    nobody_answers(setting, life)?;
+    nobody_answers(life)?;
     all_is_well(setting, life)?;
     no_later(machine, now, AHEAD)?;
     // A restart looks at the clocks at once.
     if life.unnoticed {
         return Ok(());
     }
-    asks_before_expiry(&setting.policy, machine, now)?;
+    asks_before_expiry(&life.policy, machine, now)?;
     takes_its_turn(machine, now)?;
-    no_worse_for_the_servers_clock(&setting.policy, machine, now)?;
-    goes_on(&setting.policy, SEED, machine, now)
+    no_worse_for_the_servers_clock(machine, now)?;
+    goes_on(SEED, machine, now)
 }
 
 /// Ticks alone, each at its deadline: what is due is asked for, what is unwritten is written.
-fn nobody_answers<S: Subject>(setting: &Setting, life: &Life<S>) -> Verdict {
-    let policy = &setting.policy;
+fn nobody_answers<S: Subject>(life: &Life<S>) -> Verdict {
+    let policy = &life.policy;
     let (mut subject, mut now) = (life.subject.clone(), life.now);
     let mut asks = can_ask(subject.machine()) && subject.machine().due(now).is_some();
     let mut writes = subject.machine().is_unwritten();
@@ -173,7 +176,7 @@ const fn missing(asks: bool) -> &'static str {
 
 /// The signer answers again: a good certificate is had in a time the policy tells.
 fn all_is_well<S: Subject>(setting: &Setting, life: &Life<S>) -> Verdict {
-    let policy = &setting.policy;
+    let policy = &life.policy;
     let most = longest_silence(policy) * 2 + policy.max_sleep;
     let (mut subject, mut now) = (life.subject.clone(), life.now);
     let mut ask = Vec::new();

@@ -15,6 +15,8 @@ pub struct Setting {
     pub name: &'static str,
     /// The policy. Nothing in it is left to jitter, which would be drawn anew for each id.
     pub policy: Arc<Policy>,
+    /// Another policy, between which and the first one it may change.
+    pub other: Arc<Policy>,
     /// The lifetime of a healthy certificate.
     pub life: Duration,
     /// Everything that may happen at any time. Time passes in every world.
@@ -42,6 +44,8 @@ pub enum Move {
     Template(Option<Wish>),
     /// The signer is configured or taken away, or what to be known to it by comes or goes.
     Signer(SignerStatus),
+    /// The policy changes to the other one, or back.
+    Policy,
     /// Somebody asks.
     RotateNow,
     /// A server refuses the certificate held.
@@ -113,6 +117,11 @@ pub(super) static WISHES: LazyLock<[Arc<Template>; 3]> = LazyLock::new(|| {
 });
 
 impl Setting {
+    /// Both policies.
+    pub(super) fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        [&self.policy, &self.other].into_iter()
+    }
+
     /// A certificate of this flavour, made now.
     pub(super) fn mint(&self, template: &Template, flavour: Flavour, serial: u64, now: Now) -> Arc<Certificate> {
         let (life, unix) = (self.life, now.unix);
@@ -181,6 +190,7 @@ pub fn settings() -> Vec<Setting> {
     vec![
         setting("replies", small(), 8, usize::MAX, &[&EVERY_ISSUE, &EVERY_FAILURE, &DISK]),
         setting("wishes", small(), 6, usize::MAX, &[&few, &CHANGES_OF_MIND, &SIGNERS, &[Move::RotateNow]]),
+        setting("policies", small(), 6, usize::MAX, &[&few, &DISK, &[Move::Policy, Move::RotateNow]]),
         setting("the store", small(), 6, usize::MAX, &[&few[..2], &DISK, &EVERY_FIND]),
         setting("clocks", small(), 8, usize::MAX, &[&few, &[Move::WallClock, Move::Sleep(6)]]),
         setting(
@@ -213,8 +223,10 @@ fn everything() -> Vec<Move> {
 }
 
 fn setting(name: &'static str, policy: Policy, life: u64, most: usize, moves: &[&[Move]]) -> Setting {
-    let moves = TIME.iter().chain(moves.iter().copied().flatten()).copied().collect();
-    Setting { name, policy: Arc::new(policy), life: Duration::from_millis(life), moves, most }
+    let moves: Vec<_> = TIME.iter().chain(moves.iter().copied().flatten()).copied().collect();
+    // Where nothing changes it, one is enough.
+    let other = if moves.contains(&Move::Policy) { stricter(&policy) } else { policy.clone() };
+    Setting { name, policy: Arc::new(policy), other: Arc::new(other), life: Duration::from_millis(life), moves, most }
 }
 
 const fn ms(millis: u64) -> Duration {
@@ -237,6 +249,22 @@ fn small() -> Policy {
         write: backoff(1, 2, 1000),
         max_sleep: ms(4),
         new_key_per_attempt: false,
+    }
+}
+
+/// Another policy for the same certificates: later, slower, and with a new key each time. How many failures lead to which
+/// wait, and when the clocks are checked, is as before, since a state is known by that.
+fn stricter(policy: &Policy) -> Policy {
+    Policy {
+        window: Window::new(750, 750).expect("in order"),
+        request_timeout: ms(1),
+        spacing: ms(2),
+        budget: Budget::new(3, ms(4)).expect("large enough"),
+        transient: backoff(2, 4, 1000),
+        refused: backoff(1, 2, 1000),
+        write: backoff(2, 4, 1000),
+        new_key_per_attempt: true,
+        ..policy.clone()
     }
 }
 

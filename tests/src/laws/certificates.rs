@@ -16,14 +16,13 @@ use crate::world::{Answer, World};
 /// no failure, no refusal, no change of template and no empty directory takes it away.
 pub fn a_valid_certificate_is_never_given_up(trace: &Trace) -> Verdict {
     for (before, record) in trace.steps() {
-        nothing_valid_is_given_up(&trace.policy, trace.seed, before, &record.after, record.now)?;
+        nothing_valid_is_given_up(trace.seed, before, &record.after, record.now)?;
     }
     Ok(())
 }
 
 /// The same of one step.
 pub(crate) fn nothing_valid_is_given_up(
-    policy: &Policy,
     seed: u64,
     before: &RotationMachine,
     after: &RotationMachine,
@@ -37,7 +36,7 @@ pub(crate) fn nothing_valid_is_given_up(
         return Err(format!("{old} is given up for nothing at {now}"));
     };
     if old != new {
-        let quality = |certificate| Quality::of(policy, seed, certificate, after, now);
+        let quality = |certificate| Quality::of(seed, certificate, after, now);
         let (was, is) = (quality(&old), quality(&new));
         // A refused certificate is as good as due: it has to go.
         let was = if before.due(now) == Some(Reason::Refused) { Quality { due: true, ..was } } else { was };
@@ -136,12 +135,12 @@ struct Quality {
 }
 
 impl Quality {
-    fn of(policy: &Policy, seed: u64, certificate: &Certificate, machine: &RotationMachine, now: Now) -> Self {
+    fn of(seed: u64, certificate: &Certificate, machine: &RotationMachine, now: Now) -> Self {
         Self {
             own: !certificate.provisional,
             named: machine.template().is_none_or(|template| template.common_name() == certificate.common_name),
             satisfying: machine.template().is_none_or(|template| template.satisfied_by(certificate)),
-            due: machine.both_clocks(now).1 >= rotation_point(policy, seed, certificate),
+            due: machine.both_clocks(now).1 >= rotation_point(machine.policy(), seed, certificate),
             life: certificate.validity.not_after().since(now.unix),
         }
     }
@@ -173,17 +172,21 @@ pub fn every_issued_certificate_gets_written(trace: &Trace) -> Verdict {
             if live(before) == Some(*id) && record.after.waiting() == Some(certificate));
         ensure!(!waits || record.after.is_unwritten(), "{} at {} is not to be written", record.event, record.now);
     }
-    let most = trace.policy.write.cap().max(trace.policy.write.longest()) + Duration::from_millis(1);
+    let most = |machine: &RotationMachine| {
+        let write = machine.policy().write;
+        write.cap().max(write.longest()) + Duration::from_millis(1)
+    };
     // A waiting certificate need not be written once another identity is wanted, or once its time is over.
     let is_owed = |now: Now, machine: &RotationMachine| {
         let wanted = |waiting: &Certificate| {
             let satisfies = machine.template().is_none_or(|template| template.satisfied_by(waiting));
-            satisfies && !waiting.validity.expired(now.unix.after(most))
+            satisfies && !waiting.validity.expired(now.unix.after(most(machine)))
         };
         let of_held = machine.checkpoint().unwritten.is_some_and(|write| write.serve);
         machine.is_unwritten() && (of_held || machine.waiting().is_some_and(|waiting| wanted(waiting)))
     };
     for (now, machine) in trace.snapshots(SAMPLES).filter(|(now, machine)| is_owed(*now, machine)) {
+        let most = most(machine);
         let mut soon = ticks(machine, now).take_while(|(at, _)| at.instant.since(now.instant) <= most);
         let writes = soon.any(|(_, actions)| { actions }.any(|action| matches!(action, Action::WriteCert { .. })));
         ensure!(writes, "within {most:?} after {now} nothing is written: {machine}");
@@ -196,7 +199,7 @@ pub fn every_issued_certificate_gets_written(trace: &Trace) -> Verdict {
 /// the backoff for outages says: one misconfigured load balancer must not let a fleet expire.
 pub fn no_wait_reaches_past_expiry(trace: &Trace) -> Verdict {
     for (now, machine) in trace.fresh_snapshots(SAMPLES) {
-        asks_before_expiry(&trace.policy, machine, now)?;
+        asks_before_expiry(machine.policy(), machine, now)?;
     }
     Ok(())
 }
@@ -237,7 +240,7 @@ fn allowed(policy: &Policy, machine: &RotationMachine, reason: Reason, now: Now)
 /// Lifetimes down to [`shortest_lifetime`](perennial::Policy::shortest_lifetime), counted from the moment of issue.
 pub fn a_healthy_signer_is_enough(trace: &Trace) -> Verdict {
     let Some((now, machine)) = trace.snapshots(1).last() else { return Ok(()) };
-    let policy = &trace.policy;
+    let policy = machine.policy();
     let life = policy.shortest_lifetime();
     let setup = Setup { policy: policy.clone(), seed: trace.seed, ..Setup::default() };
     let mut world = World::around(machine.clone(), setup, life, now);

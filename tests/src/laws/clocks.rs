@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use perennial::{Action, Checkpoint, Event, Now, Policy, Reason, RotationMachine, State};
+use perennial::{Action, Checkpoint, Event, Now, Reason, RotationMachine, State};
 
 use super::bounds::{later, longest_silence};
 use super::{SAMPLES, Verdict, ensure};
@@ -48,7 +48,7 @@ pub fn lost_replies_are_survived(trace: &Trace) -> Verdict {
         if !can_ask(machine) || machine.due(now).is_none() {
             continue;
         }
-        let most = longest_silence(&trace.policy);
+        let most = longest_silence(machine.policy());
         let asks = ticks(machine, now).take_while(|(at, _)| at.instant.since(now.instant) <= most);
         ensure!(
             { asks }.any(|(_, actions)| submitted(&actions).is_some()),
@@ -119,13 +119,13 @@ pub(crate) fn no_later(machine: &RotationMachine, now: Now, back: Duration) -> V
 /// urgently; and is requested no later.
 pub fn the_servers_clock_delays_nothing_and_expires_nothing(trace: &Trace) -> Verdict {
     for (now, machine) in trace.fresh_snapshots(SAMPLES) {
-        no_worse_for_the_servers_clock(&trace.policy, machine, now)?;
+        no_worse_for_the_servers_clock(machine, now)?;
     }
     Ok(())
 }
 
 /// The same of one moment.
-pub(crate) fn no_worse_for_the_servers_clock(policy: &Policy, machine: &RotationMachine, now: Now) -> Verdict {
+pub(crate) fn no_worse_for_the_servers_clock(machine: &RotationMachine, now: Now) -> Verdict {
     let Some(server) = machine.server_time(now) else { return Ok(()) };
     let valid = machine.certificate_at(now.unix);
     ensure!(
@@ -143,7 +143,7 @@ pub(crate) fn no_worse_for_the_servers_clock(policy: &Policy, machine: &Rotation
     if live(machine).is_some() || machine.waiting().is_some() {
         return Ok(());
     }
-    let most = longest_silence(policy);
+    let most = longest_silence(machine.policy());
     let asks = |machine: &RotationMachine| {
         let mut soon = ticks(machine, now).take_while(|(at, _)| at.instant.since(now.instant) <= most);
         soon.find_map(|(at, actions)| submitted(&actions).map(|_| at.instant))

@@ -76,7 +76,11 @@ fn answers(before: &RotationMachine, event: &Event, outcomes: &Outcomes) -> bool
         (Event::CertReplaced(_), Some(Outcome::Ignored | Outcome::Reinstated)) => true,
         (Event::Tick | Event::RotateNow, Some(outcome)) => *outcome == Outcome::Noted,
         (
-            Event::TemplateChanged(_) | Event::SignerChanged(_) | Event::CertRefused { .. } | Event::ServerDated { .. },
+            Event::TemplateChanged(_)
+            | Event::SignerChanged(_)
+            | Event::PolicyChanged(_)
+            | Event::CertRefused { .. }
+            | Event::ServerDated { .. },
             Some(Outcome::Noted | Outcome::Ignored),
         ) => true,
         _ => false,

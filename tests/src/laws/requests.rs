@@ -1,6 +1,7 @@
 //! Requests, and what they cost the signer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use perennial::{Event, Failure, Instant, Key, Policy, Reason, RequestId, State, Template};
 
@@ -101,14 +102,14 @@ pub fn keys_are_kept_or_changed(trace: &Trace) -> Verdict {
         let mut kept: Option<Arc<Template>> = left.map(|pending| pending.template.clone());
         for (before, record) in run.steps() {
             let accepted = record.replies_to().is_some_and(|id| live(before) == Some(id));
-            if accepted && ends_its_key(&record.event) {
+            if accepted && ends_its_key(&record.event) || record.after.policy().new_key_per_attempt {
                 kept = None;
             }
             if let Some((id, template, key)) = record.submitted() {
-                let keeps = kept.as_ref() == Some(&template) && !trace.policy.new_key_per_attempt;
+                let keeps = kept.as_ref() == Some(&template);
                 let expected = if keeps { Key::Pending } else { Key::New };
                 ensure!(key == expected, "{id} at {} is asked with the {key}, not the {expected}", record.now);
-                kept = Some(template);
+                kept = Some(template).filter(|_| !record.after.policy().new_key_per_attempt);
             }
         }
     }
@@ -125,31 +126,68 @@ pub(crate) fn ends_its_key(reply: &Event) -> bool {
 }
 
 /// No script makes the machine submit more than [`Policy::submissions_within`] allows, in any span,
-/// across restarts that hand back the pending record: a signer's operator can rely on it.
+/// across restarts that hand back the pending record: a signer's operator can rely on it. Nor does a change of policy: a
+/// full bucket of the first one, and what comes back at the rate of each, is all there is.
 pub fn the_budget_holds(trace: &Trace) -> Verdict {
     for chain in chains(trace) {
-        let submissions: Vec<Instant> = chain
-            .iter()
-            .flat_map(|run| &run.records)
-            .filter(|r| r.submitted().is_some())
-            .map(|r| r.now.instant)
-            .collect();
-        for (i, first) in submissions.iter().enumerate() {
-            for (j, last) in submissions.iter().enumerate().skip(i) {
-                let (made, span) = ((j - i + 1) as u64, last.since(*first));
-                let most = trace.policy.submissions_within(span);
-                ensure!(made <= most, "{made} submissions from {first} to {last}, at most {most} are allowed");
+        // Each submission, with the tokens that have come back since the one before.
+        let mut submissions: Vec<(Instant, Arc<Policy>, f64)> = Vec::new();
+        let mut refills = Refills::default();
+        for record in chain.iter().flat_map(|run| &run.records) {
+            let (now, policy) = (record.now.instant, record.after.policy());
+            refills.until(now, policy);
+            if record.submitted().is_some() {
+                let spacing = policy.spacing.max(Duration::from_millis(1));
+                let last = submissions.last().map(|(at, ..)| *at);
+                ensure!(last.is_none_or(|last| now.since(last) >= spacing), "{now} is too soon after {last:?}");
+                submissions.push((now, policy.clone(), refills.take()));
+            }
+        }
+        for (i, (first, policy, _)) in submissions.iter().enumerate() {
+            let mut tokens = f64::from(policy.budget.size());
+            let mut is_same = true;
+            for (made, (last, then, came_back)) in (1_u64..).zip(&submissions[i..]) {
+                let span = last.since(*first);
+                tokens += if made > 1 { *came_back } else { 0.0 };
+                is_same &= then == policy;
+                let most = if is_same { policy.submissions_within(span) } else { u64::MAX };
+                ensure!(
+                    made <= most && made as f64 <= tokens + 1e-6,
+                    "{made} submissions from {first} to {last}, at most {most} are allowed, and {tokens} by the budget"
+                );
             }
         }
     }
     Ok(())
 }
 
+/// Tokens that come back while time passes, by the policy of each moment.
+#[derive(Default)]
+struct Refills {
+    since: Instant,
+    policy: Option<Arc<Policy>>,
+    tokens: f64,
+}
+
+impl Refills {
+    fn until(&mut self, now: Instant, policy: &Arc<Policy>) {
+        let refill = self.policy.as_ref().map(|policy| policy.budget.refill().as_millis().max(1) as f64);
+        let passed = now.since(self.since).as_millis() as f64;
+        self.tokens += refill.map_or(0.0, |refill| passed / refill);
+        (self.since, self.policy) = (now, Some(policy.clone()));
+    }
+
+    const fn take(&mut self) -> f64 {
+        std::mem::replace(&mut self.tokens, 0.0)
+    }
+}
+
 /// However often somebody changes their mind, a token is left for a certificate that is in danger itself.
 pub fn churn_never_spends_the_last_token(trace: &Trace) -> Verdict {
     for chain in chains(trace) {
-        let mut bucket = Bucket::full(&trace.policy);
+        let mut bucket = Bucket::full(chain[0].first.policy());
         for record in chain.iter().flat_map(|run| &run.records) {
+            bucket.change(&record.event, record.now.instant);
             if record.submitted().is_none() {
                 continue;
             }
@@ -183,6 +221,15 @@ impl Bucket {
     pub(crate) fn full(policy: &Policy) -> Self {
         let (size, refill) = (u128::from(policy.budget.size()), policy.budget.refill().as_millis().max(1));
         Self { size, refill, level: size * refill, at: Instant::from_millis(0) }
+    }
+
+    /// If this is a change of policy, the tokens there are stay, as far as there is room for them.
+    pub(crate) fn change(&mut self, event: &Event, now: Instant) {
+        if let Event::PolicyChanged(policy) = event {
+            let (full, level) = (Self::full(policy), self.level(now));
+            let level = (level * full.refill / self.refill).min(full.level);
+            *self = Self { level, at: now, ..full };
+        }
     }
 
     /// Milliseconds' worth of tokens.

@@ -24,18 +24,19 @@ pub fn a_clone_stays_equal(trace: &Trace) -> Verdict {
 pub fn a_restart_goes_on(trace: &Trace) -> Verdict {
     // A restart looks at the clocks at once, so it is compared with a machine that has done so, too.
     for (now, machine) in trace.fresh_snapshots(SAMPLES) {
-        goes_on(&trace.policy, trace.seed, machine, now)?;
+        goes_on(trace.seed, machine, now)?;
     }
     Ok(())
 }
 
 /// The same of one moment.
-pub(crate) fn goes_on(policy: &Arc<Policy>, seed: u64, machine: &RotationMachine, now: Now) -> Verdict {
+pub(crate) fn goes_on(seed: u64, machine: &RotationMachine, now: Now) -> Verdict {
+    let policy = machine.policy();
     // What the API server's clock showed is learnt anew.
     let machine = &without_server_clock(machine);
     // Who never asked leaves no record, and begins as he did.
     let pending = machine.pending(now);
-    let restarted = restart(policy, seed, machine, pending.clone(), now);
+    let restarted = restart(seed, machine, pending.clone(), now);
     // What was served on under another name is not served by a process that begins with the new one.
     let is_foreign = |held: &Arc<Certificate>| {
         !held.provisional && machine.template().is_some_and(|template| template.common_name() != held.common_name)
@@ -74,15 +75,9 @@ pub(crate) fn goes_on(policy: &Arc<Policy>, seed: u64, machine: &RotationMachine
     Ok(())
 }
 
-fn restart(
-    policy: &Arc<Policy>,
-    seed: u64,
-    machine: &RotationMachine,
-    pending: Option<Pending>,
-    now: Now,
-) -> RotationMachine {
+fn restart(seed: u64, machine: &RotationMachine, pending: Option<Pending>, now: Now) -> RotationMachine {
     let setup = Setup {
-        policy: policy.clone(),
+        policy: machine.policy().clone(),
         seed,
         signer: machine.signer(),
         template: machine.template().cloned(),

@@ -24,10 +24,13 @@ pub(super) enum Fact {
     Waits(Option<Arc<Certificate>>),
     RefusedByServer,
     AskedFor,
-    /// An earlier run asked for this, and left a pace to keep.
+    /// An earlier run asked for this.
     Resumed {
         template: Arc<Template>,
         key: Key,
+    },
+    /// An earlier run, or another policy, left a pace to keep: what was spent before is in it.
+    Paced {
         spaced: Millis,
         whole: Millis,
     },
@@ -149,17 +152,19 @@ impl History {
     pub(super) fn spaced(&self, spacing: Millis) -> Millis {
         let answer = |at, fact: &Fact| match fact {
             Fact::Submitted { .. } => Some(at + spacing),
-            Fact::Resumed { spaced, .. } => Some(*spaced),
+            Fact::Paced { spaced, .. } => Some(*spaced),
             _ => None,
         };
         self.last(answer).unwrap_or(0)
     }
 
-    /// When every token was spent, newest first. An earlier run's count as one, spent late enough.
+    /// When every token was spent, newest first. Those of an earlier run or policy count as one, spent late enough.
     pub(super) fn spent(&self, refill: Millis) -> impl Iterator<Item = Millis> {
-        self.0.iter().rev().filter_map(move |(now, fact)| match fact {
+        let is_paced = |(_, fact): &(Now, Fact)| matches!(fact, Fact::Paced { .. });
+        let begin = self.0.iter().rposition(is_paced).unwrap_or(0);
+        self.0[begin..].iter().rev().filter_map(move |(now, fact)| match fact {
             Fact::Submitted { .. } => Some(now.instant.as_millis().into()),
-            Fact::Resumed { whole, .. } => Some(whole - refill),
+            Fact::Paced { whole, .. } => Some(whole - refill),
             _ => None,
         })
     }

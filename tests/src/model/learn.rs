@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Certificate, Event, Failure, Now, Pending, SignerStatus, rotation_point};
+use perennial::{Certificate, Event, Failure, Now, Pending, Policy, SignerStatus, rotation_point};
 
 use super::history::{ALWAYS, Fact, Millis};
 use super::{Model, instant, is_expired, millis, unix, wait};
@@ -16,7 +16,8 @@ impl Model {
         let spaced = later(unix(pending.submitted) + self.spacing(), self.spacing());
         let whole = later(unix(pending.budget_whole), millis(budget.refill()) * Millis::from(budget.size()));
         let (template, key) = (pending.template.clone(), pending.key);
-        self.history.push(now, Fact::Resumed { template, key, spaced, whole });
+        self.history.push(now, Fact::Resumed { template, key });
+        self.history.push(now, Fact::Paced { spaced, whole });
         if let Some(refusal) = pending.refusal {
             let at = later(unix(refusal.retry_at), 2 * millis(self.policy.refused.cap()));
             self.history.push(now, Fact::Failed(refusal.failure, refusal.failures));
@@ -43,6 +44,8 @@ impl Model {
                     history.push(now, Fact::Forgiven);
                 }
             }
+            Event::PolicyChanged(policy) if self.policy == *policy => return false,
+            Event::PolicyChanged(policy) => self.policy_changed(policy, now),
             Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. }
                 if history.out().is_none_or(|(out, _)| out != id.get()) =>
             {
@@ -79,6 +82,34 @@ impl Model {
             _ => unreachable!("every event is above"),
         }
         true
+    }
+
+    /// The tokens there are stay, as far as there is room. The last submission stays where it was. No wait is longer than
+    /// the new policy would have it from now on.
+    fn policy_changed(&mut self, policy: &Arc<Policy>, now: Now) {
+        let at = instant(now);
+        let (spaced, old_spacing) = (self.history.spaced(self.spacing()), self.spacing());
+        let (size, refill) = (Millis::from(self.policy.budget.size()), millis(self.policy.budget.refill()));
+        let missing = (self.left(self.policy.budget.size()) - at).max(0);
+        // A key that was not to be kept by either is not.
+        if policy.new_key_per_attempt || self.policy.new_key_per_attempt {
+            self.history.push(now, Fact::KeySpent);
+        }
+        self.policy = policy.clone();
+        let spaced = if spaced > 0 { spaced - old_spacing + self.spacing() } else { 0 };
+        let (new_size, new_refill) = (Millis::from(policy.budget.size()), millis(policy.budget.refill()));
+        // In milliseconds of the new refill, of which there are only whole ones.
+        let level = ((size * refill - missing) * new_refill / refill).min(new_size * new_refill);
+        self.history.push(now, Fact::Paced { spaced, whole: at + new_size * new_refill - level });
+        let refused = self.history.failures().is_some_and(|(failure, _)| failure.is_refusal());
+        let backoff = if refused { policy.refused } else { policy.transient };
+        let latest = self.left(1).max(at) + millis(backoff.longest()) + millis(policy.refused.cap());
+        let (earliest, longest) = self.history.retry();
+        self.history.push(now, Fact::Retry((earliest.min(latest), longest.min(latest))));
+        if let Some((.., (earliest, longest))) = self.history.unwritten() {
+            let latest = at + millis(policy.write.cap()).max(millis(policy.write.longest())).max(1);
+            self.history.push(now, Fact::WriteAgain((earliest.min(latest), longest.min(latest))));
+        }
     }
 
     /// What was issued is held if that is no loss, or waits until it is valid, and counts as a failure if it is not what

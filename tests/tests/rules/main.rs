@@ -7,6 +7,7 @@ mod due;
 mod failures;
 mod outcomes;
 mod policies;
+mod policy_changes;
 mod requests;
 mod restarts;
 mod server_clock;

@@ -1,0 +1,115 @@
+//! Another policy while running (see `Event::PolicyChanged`).
+
+use perennial::{Backoff, Budget, Failure, Outcome, Policy, Reason, State, Window};
+
+use super::*;
+
+impl Holder {
+    fn change(&mut self, policy: Policy) -> Vec<Action> {
+        self.handle(Event::PolicyChanged(Arc::new(policy)))
+    }
+}
+
+fn budget(size: u32, refill: Duration) -> Policy {
+    Policy { budget: Budget::new(size, refill).unwrap(), spacing: SECOND, ..Policy::default() }
+}
+
+/// Fails until there is nothing left to spend; tells how often that was.
+fn spend(holder: &mut Holder, span: Duration) -> usize {
+    let (mut made, end) = (0, holder.now.instant.after(span));
+    if let State::Requesting { id, .. } = holder.machine.state() {
+        made += 1;
+        holder.fail(id, Failure::Unreachable);
+    }
+    while holder.now.instant < end {
+        // Whoever rotates now and then does not wait for a backoff.
+        let actions = holder.handle(Event::RotateNow);
+        if let Some((id, ..)) = submitted(&actions) {
+            made += 1;
+            holder.fail(id, Failure::Unreachable);
+        }
+        holder.pass(SECOND);
+    }
+    made
+}
+
+#[test]
+fn equal_policy_is_ignored() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    let same = Event::PolicyChanged(Arc::new(Policy::default()));
+    assert!(holder.machine.handle(same, holder.now).outcomes().is_ignored());
+}
+
+#[test]
+fn policy_change_moves_rotation_point() {
+    let mut holder = Holder::with(Some(fresh(DAY)));
+    holder.tick();
+    let before = holder.machine.rotation_point().unwrap();
+    holder.change(Policy { window: Window::new(400, 500).unwrap(), ..Policy::default() });
+    let after = holder.machine.rotation_point().unwrap();
+    assert!(after < before);
+    assert_eq!(holder.machine.state(), State::Resting { rotate_at: after });
+    holder.pass(DAY / 2);
+    let change = Event::PolicyChanged(Arc::new(Policy::default()));
+    let _ = holder.machine.handle(change, holder.now);
+    assert_eq!(holder.machine.due(holder.now), None, "back again before anybody looked");
+    holder.change(Policy { window: Window::new(400, 500).unwrap(), ..Policy::default() });
+    assert!(matches!(holder.machine.state(), State::Requesting { reason: Reason::RotationPoint, .. }));
+    let later = Event::PolicyChanged(Arc::new(Policy::default()));
+    let actions: Vec<_> = holder.machine.handle(later, holder.now).collect();
+    assert_eq!(cancelled(&actions), None, "what has begun goes on");
+}
+
+#[test]
+fn slower_refill_grants_no_token_for_time_passed_under_a_faster_one() {
+    let mut holder = under(budget(10, SECOND * 2), None);
+    assert!(spend(&mut holder, SECOND * 20) >= 19);
+    // Whole again in 20 s by the old policy, which would be next to nothing of an hour.
+    holder.change(budget(10, HOUR));
+    let made = spend(&mut holder, HOUR - SECOND);
+    assert!(made <= 1, "{made}");
+    assert_eq!(spend(&mut holder, HOUR * 4), 4);
+}
+
+#[test]
+fn larger_bucket_fills_at_its_own_rate_and_smaller_one_loses_the_rest() {
+    let mut holder = under(budget(2, HOUR), None);
+    holder.change(budget(10, HOUR));
+    assert_eq!(spend(&mut holder, MINUTE), 2, "what there was");
+    let mut holder = under(budget(10, HOUR), None);
+    holder.change(budget(2, HOUR));
+    assert_eq!(spend(&mut holder, MINUTE), 2, "what there is room for");
+}
+
+#[test]
+fn storm_of_policy_changes_neither_grants_nor_loses_tokens() {
+    let mut holder = under(budget(10, HOUR), None);
+    assert_eq!(spend(&mut holder, SECOND * 5), 5);
+    for i in 0..1000 {
+        holder.change(budget(10, if i % 2 == 0 { MINUTE * 7 } else { HOUR }));
+    }
+    assert_eq!(spend(&mut holder, MINUTE), 5);
+}
+
+#[test]
+fn policy_change_shortens_wait_to_its_own_longest() {
+    let (mut holder, asked) = Holder::asking();
+    holder.fail(asked.id, Failure::Denied);
+    assert!(holder.waits() >= MINUTE * 2);
+    let refused = Backoff::new(SECOND, SECOND * 10, Window::new(1000, 1000).unwrap()).unwrap();
+    holder.change(Policy { refused, ..Policy::default() });
+    let State::BackingOff { failures: 1, last: Failure::Denied, .. } = holder.machine.state() else {
+        panic!("{}", holder.machine)
+    };
+    assert!(holder.waits() <= SECOND * 20);
+}
+
+#[test]
+fn shorter_timeout_ends_request_in_flight() {
+    let (mut holder, asked) = Holder::asking();
+    holder.pass(MINUTE);
+    let policy = Arc::new(Policy { request_timeout: SECOND * 30, ..Policy::default() });
+    let actions = holder.machine.handle(Event::PolicyChanged(policy), holder.now);
+    let outcomes: Vec<_> = actions.outcomes().iter().cloned().collect();
+    assert_eq!(outcomes, [Outcome::Noted, Outcome::TimedOut { id: asked.id }]);
+}
