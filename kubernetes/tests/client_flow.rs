@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use client_support::*;
 use perennial::{Failure, Now, Template};
-use perennial_kubernetes::client::{Conversation, Input, Issuance, Step};
+use perennial_kubernetes::client::{Conversation, IoEvent, IoRequest, Issuance};
 use perennial_kubernetes::objects::CertificateSigningRequest;
 use perennial_pki::{KeyAlgorithm, KeyPair, certificate_request};
 use perennial_rotation::{Progress, SignError};
@@ -236,12 +236,12 @@ struct Spied<'a>(&'a mut Issuance, &'a RefCell<Vec<Progress>>);
 impl Conversation for Spied<'_> {
     type Outcome = <Issuance as Conversation>::Outcome;
 
-    fn handle(&mut self, input: Input<'_>, now: Now) {
+    fn handle(&mut self, input: IoEvent<'_>, now: Now) {
         self.0.handle(input, now);
         self.1.borrow_mut().push(self.0.progress());
     }
 
-    fn poll(&mut self, now: Now) -> Step<Self::Outcome> {
+    fn poll(&mut self, now: Now) -> IoRequest<Self::Outcome> {
         let step = self.0.poll(now);
         self.1.borrow_mut().push(self.0.progress());
         step
@@ -257,11 +257,11 @@ struct Watched {
 impl Conversation for Watched {
     type Outcome = <Issuance as Conversation>::Outcome;
 
-    fn handle(&mut self, input: Input<'_>, now: Now) {
+    fn handle(&mut self, input: IoEvent<'_>, now: Now) {
         self.issuance.handle(input, now);
     }
 
-    fn poll(&mut self, now: Now) -> Step<Self::Outcome> {
+    fn poll(&mut self, now: Now) -> IoRequest<Self::Outcome> {
         let step = self.issuance.poll(now);
         let progress = self.issuance.progress();
         if self.seen.last() != Some(&progress) {

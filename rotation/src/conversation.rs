@@ -12,7 +12,7 @@ use perennial::{Instant, Now};
 /// use std::net::{TcpStream, ToSocketAddrs};
 /// use std::time::Duration;
 /// use perennial::{Instant, Now};
-/// use perennial_rotation::{Conversation, Input, Step};
+/// use perennial_rotation::{Conversation, IoEvent, IoRequest};
 ///
 /// fn drive<C: Conversation>(mut conversation: C, now: impl Fn() -> Now) -> C::Outcome {
 ///     let mut stream: Option<TcpStream> = None;
@@ -20,37 +20,37 @@ use perennial::{Instant, Now};
 ///     let left = |until: Instant| until.since(now().instant).max(Duration::from_millis(1));
 ///     loop {
 ///         let input = match (conversation.poll(now()), &mut stream) {
-///             (Step::Done(outcome), _) => return outcome,
-///             (Step::Connect { host, port, until }, _) => match connect(&host, port, left(until)) {
+///             (IoRequest::Done(outcome), _) => return outcome,
+///             (IoRequest::Connect { host, port, until }, _) => match connect(&host, port, left(until)) {
 ///                 Ok(connected) => {
 ///                     stream = Some(connected);
-///                     Input::Connected
+///                     IoEvent::Connected
 ///                 }
-///                 Err(error) => Input::Failed(error.to_string()),
+///                 Err(error) => IoEvent::Failed(error.to_string()),
 ///             },
-///             (Step::Transmit { bytes, until }, Some(stream)) => {
+///             (IoRequest::Transmit { bytes, until }, Some(stream)) => {
 ///                 match stream.set_write_timeout(Some(left(until))).and_then(|()| stream.write_all(&bytes)) {
 ///                     Ok(()) => continue,
-///                     Err(error) => Input::Failed(error.to_string()),
+///                     Err(error) => IoEvent::Failed(error.to_string()),
 ///                 }
 ///             }
-///             (Step::Receive { until }, Some(stream)) => {
+///             (IoRequest::Receive { until }, Some(stream)) => {
 ///                 match stream.set_read_timeout(Some(left(until))).and_then(|()| stream.read(&mut buffer)) {
-///                     Ok(0) => Input::Ended,
-///                     Ok(length) => Input::Received(&buffer[..length]),
+///                     Ok(0) => IoEvent::Ended,
+///                     Ok(length) => IoEvent::Received(&buffer[..length]),
 ///                     Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
-///                     Err(error) => Input::Failed(error.to_string()),
+///                     Err(error) => IoEvent::Failed(error.to_string()),
 ///                 }
 ///             }
-///             (Step::Disconnect, _) => {
+///             (IoRequest::Disconnect, _) => {
 ///                 stream = None;
 ///                 continue;
 ///             }
-///             (Step::Wait { until }, _) => {
+///             (IoRequest::Wait { until }, _) => {
 ///                 std::thread::sleep(left(until));
 ///                 continue;
 ///             }
-///             (Step::Transmit { .. } | Step::Receive { .. }, None) => Input::Ended,
+///             (IoRequest::Transmit { .. } | IoRequest::Receive { .. }, None) => IoEvent::Ended,
 ///         };
 ///         conversation.handle(input, now());
 ///     }
@@ -74,27 +74,27 @@ pub trait Conversation {
     type Outcome;
 
     /// What came of a step. Any input is accepted at any time; one that nobody waits for is ignored.
-    fn handle(&mut self, input: Input<'_>, now: Now);
+    fn handle(&mut self, input: IoEvent<'_>, now: Now);
 
     /// What to do next. Asking again is harmless, except that bytes to transmit are given out once.
-    fn poll(&mut self, now: Now) -> Step<Self::Outcome>;
+    fn poll(&mut self, now: Now) -> IoRequest<Self::Outcome>;
 }
 
 impl<C: Conversation + ?Sized> Conversation for Box<C> {
     type Outcome = C::Outcome;
 
-    fn handle(&mut self, input: Input<'_>, now: Now) {
+    fn handle(&mut self, input: IoEvent<'_>, now: Now) {
         (**self).handle(input, now);
     }
 
-    fn poll(&mut self, now: Now) -> Step<Self::Outcome> {
+    fn poll(&mut self, now: Now) -> IoRequest<Self::Outcome> {
         (**self).poll(now)
     }
 }
 
 /// What a driver reports.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Input<'a> {
+pub enum IoEvent<'a> {
     /// The connection asked for is there.
     Connected,
     /// These bytes arrived; any portion is fine.
@@ -106,7 +106,7 @@ pub enum Input<'a> {
 }
 
 /// Bytes are shown by their number.
-impl fmt::Debug for Input<'_> {
+impl fmt::Debug for IoEvent<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connected => f.write_str("Connected"),
@@ -120,24 +120,24 @@ impl fmt::Debug for Input<'_> {
 /// What a driver is to do next.
 #[derive(Clone, PartialEq, Eq)]
 #[must_use = "the conversation stands still until this is done"]
-pub enum Step<T> {
-    /// Open a TCP connection, resolving `host` if it is a name, and report [`Input::Connected`] or [`Input::Failed`].
+pub enum IoRequest<T> {
+    /// Open a TCP connection, resolving `host` if it is a name, and report [`IoEvent::Connected`] or [`IoEvent::Failed`].
     Connect {
         /// A DNS name or an IP address, IPv6 without brackets.
         host: String,
         /// The TCP port.
         port: u16,
-        /// When to give up: report [`Input::Failed`], or just poll.
+        /// When to give up: report [`IoEvent::Failed`], or just poll.
         until: Instant,
     },
     /// Write all these bytes to the connection; report only a failure.
     Transmit {
         /// The bytes.
         bytes: Vec<u8>,
-        /// When to give up and report [`Input::Failed`].
+        /// When to give up and report [`IoEvent::Failed`].
         until: Instant,
     },
-    /// Read from the connection and report [`Input::Received`], [`Input::Ended`] or [`Input::Failed`]; at `until`, just poll.
+    /// Read from the connection and report [`IoEvent::Received`], [`IoEvent::Ended`] or [`IoEvent::Failed`]; at `until`, just poll.
     Receive {
         /// When to stop waiting.
         until: Instant,
@@ -154,7 +154,7 @@ pub enum Step<T> {
 }
 
 /// Bytes are shown by their number.
-impl<T: fmt::Debug> fmt::Debug for Step<T> {
+impl<T: fmt::Debug> fmt::Debug for IoRequest<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect { host, port, until } => write!(f, "Connect({host} port {port}, until {until:?})"),

@@ -27,7 +27,7 @@ mod sign_error;
 mod signer;
 mod store;
 
-pub use conversation::{Conversation, Input, Step};
+pub use conversation::{Conversation, IoEvent, IoRequest};
 pub use directory::{Contents, Directory, DirectoryError, Distrust, Folder, Loaded, Stamp, Volume};
 pub use exchange::{Exchange, SignerConversation};
 pub use health::{Answer, Health, ServerDate};

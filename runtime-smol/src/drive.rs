@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_io::{Async, Timer};
 use perennial::Instant;
-use perennial_rotation::{Conversation, Input, Step};
+use perennial_rotation::{Conversation, IoEvent, IoRequest};
 use perennial_std::clock;
 use smol::future;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,33 +20,34 @@ pub async fn drive<C: Conversation>(mut conversation: C, mut notice: impl FnMut(
         let step = conversation.poll(clock::now());
         notice(&conversation);
         let input = match (step, &mut stream) {
-            (Step::Done(outcome), _) => return outcome,
-            (Step::Connect { host, port, until }, _) => match within(until, connect(host, port, until)).await {
+            (IoRequest::Done(outcome), _) => return outcome,
+            (IoRequest::Connect { host, port, until }, _) => match within(until, connect(host, port, until)).await {
                 Ok(connected) => {
                     stream = Some(connected);
-                    Input::Connected
+                    IoEvent::Connected
                 }
-                Err(error) => Input::Failed(error.to_string()),
+                Err(error) => IoEvent::Failed(error.to_string()),
             },
-            (Step::Transmit { bytes, until }, Some(stream)) => match within(until, stream.write_all(&bytes)).await {
+            (IoRequest::Transmit { bytes, until }, Some(stream)) => match within(until, stream.write_all(&bytes)).await
+            {
                 Ok(()) => continue,
-                Err(error) => Input::Failed(error.to_string()),
+                Err(error) => IoEvent::Failed(error.to_string()),
             },
-            (Step::Receive { until }, Some(stream)) => match within(until, stream.read(&mut buffer)).await {
-                Ok(0) => Input::Ended,
-                Ok(length) => Input::Received(&buffer[..length]),
+            (IoRequest::Receive { until }, Some(stream)) => match within(until, stream.read(&mut buffer)).await {
+                Ok(0) => IoEvent::Ended,
+                Ok(length) => IoEvent::Received(&buffer[..length]),
                 Err(error) if error.kind() == ErrorKind::TimedOut => continue,
-                Err(error) => Input::Failed(error.to_string()),
+                Err(error) => IoEvent::Failed(error.to_string()),
             },
-            (Step::Disconnect, _) => {
+            (IoRequest::Disconnect, _) => {
                 stream = None;
                 continue;
             }
-            (Step::Wait { until }, _) => {
+            (IoRequest::Wait { until }, _) => {
                 sleep_until(until).await;
                 continue;
             }
-            (Step::Transmit { .. } | Step::Receive { .. }, None) => Input::Ended,
+            (IoRequest::Transmit { .. } | IoRequest::Receive { .. }, None) => IoEvent::Ended,
         };
         conversation.handle(input, clock::now());
     }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use event_listener::{Event, Listener as _};
-use perennial_rotation::{Conversation, Input, Step};
+use perennial_rotation::{Conversation, IoEvent, IoRequest};
 
 use crate::clock;
 
@@ -63,8 +63,8 @@ pub fn drive<C: Conversation>(mut conversation: C, cancel: &Cancel, mut notice: 
             return None;
         }
         let input = match (step, &mut stream) {
-            (Step::Done(outcome), _) => return Some(outcome),
-            (Step::Connect { host, port, until }, _) => {
+            (IoRequest::Done(outcome), _) => return Some(outcome),
+            (IoRequest::Connect { host, port, until }, _) => {
                 let connected = connect(&host, port, left(until)).and_then(|connected| {
                     cancel.watch_over(Some(connected.try_clone()?));
                     Ok(connected)
@@ -72,35 +72,35 @@ pub fn drive<C: Conversation>(mut conversation: C, cancel: &Cancel, mut notice: 
                 match connected {
                     Ok(connected) => {
                         stream = Some(connected);
-                        Input::Connected
+                        IoEvent::Connected
                     }
-                    Err(error) => Input::Failed(error.to_string()),
+                    Err(error) => IoEvent::Failed(error.to_string()),
                 }
             }
-            (Step::Transmit { bytes, until }, Some(stream)) => {
+            (IoRequest::Transmit { bytes, until }, Some(stream)) => {
                 match stream.set_write_timeout(Some(left(until))).and_then(|()| stream.write_all(&bytes)) {
                     Ok(()) => continue,
-                    Err(error) => Input::Failed(error.to_string()),
+                    Err(error) => IoEvent::Failed(error.to_string()),
                 }
             }
-            (Step::Receive { until }, Some(stream)) => {
+            (IoRequest::Receive { until }, Some(stream)) => {
                 match stream.set_read_timeout(Some(left(until))).and_then(|()| stream.read(&mut buffer)) {
-                    Ok(0) => Input::Ended,
-                    Ok(length) => Input::Received(&buffer[..length]),
+                    Ok(0) => IoEvent::Ended,
+                    Ok(length) => IoEvent::Received(&buffer[..length]),
                     Err(error) if is_timeout(&error) => continue,
-                    Err(error) => Input::Failed(error.to_string()),
+                    Err(error) => IoEvent::Failed(error.to_string()),
                 }
             }
-            (Step::Disconnect, _) => {
+            (IoRequest::Disconnect, _) => {
                 stream = None;
                 cancel.watch_over(None);
                 continue;
             }
-            (Step::Wait { until }, _) => {
+            (IoRequest::Wait { until }, _) => {
                 cancel.sleep(left(until));
                 continue;
             }
-            (Step::Transmit { .. } | Step::Receive { .. }, None) => Input::Ended,
+            (IoRequest::Transmit { .. } | IoRequest::Receive { .. }, None) => IoEvent::Ended,
         };
         conversation.handle(input, clock::now());
     }

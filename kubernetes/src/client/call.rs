@@ -9,7 +9,7 @@ use super::exchange::ExchangeError;
 use super::http::Request;
 use super::session::{Event, Limits, Response, Session};
 use crate::cluster::Cluster;
-use perennial_rotation::{Conversation, Identity, Input, Step};
+use perennial_rotation::{Conversation, Identity, IoEvent, IoRequest};
 
 /// A single request: its outcome is the answer, whatever its status, or the reason why there is none.
 pub struct Call {
@@ -43,17 +43,17 @@ impl Call {
 impl Conversation for Call {
     type Outcome = Result<Response, ExchangeError>;
 
-    fn handle(&mut self, input: Input<'_>, now: Now) {
+    fn handle(&mut self, input: IoEvent<'_>, now: Now) {
         self.session.handle(input, now);
         self.advance(now);
     }
 
-    fn poll(&mut self, now: Now) -> Step<Self::Outcome> {
+    fn poll(&mut self, now: Now) -> IoRequest<Self::Outcome> {
         self.advance(now);
         if let Some(step) = self.session.step(now) {
             return step;
         }
-        self.outcome.take().map_or(Step::Wait { until: Instant::MAX }, Step::Done)
+        self.outcome.take().map_or(IoRequest::Wait { until: Instant::MAX }, IoRequest::Done)
     }
 }
 

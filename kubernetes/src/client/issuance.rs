@@ -25,7 +25,7 @@ use super::session::{Event, Limits, Response, Session};
 use super::watch::Lines;
 use crate::cluster::Cluster;
 use crate::objects::GROUP_PATH;
-use perennial_rotation::{Conversation, Health, Identity, Input, Issued, Progress, SignError, Step};
+use perennial_rotation::{Conversation, Health, Identity, IoEvent, IoRequest, Issued, Progress, SignError};
 
 /// How often a request that was sent is sent again when no answer comes.
 const CREATE_ATTEMPTS: u32 = 3;
@@ -289,21 +289,21 @@ impl Issuance {
 impl Conversation for Issuance {
     type Outcome = Result<Issued, SignError>;
 
-    fn handle(&mut self, input: Input<'_>, now: Now) {
+    fn handle(&mut self, input: IoEvent<'_>, now: Now) {
         self.session.handle(input, now);
         self.advance(now);
     }
 
-    fn poll(&mut self, now: Now) -> Step<Self::Outcome> {
+    fn poll(&mut self, now: Now) -> IoRequest<Self::Outcome> {
         self.advance(now);
         if let Some(step) = self.session.step(now) {
             return step;
         }
         match &mut self.stage {
-            Stage::Finished(outcome) => outcome.take().map_or(Step::Wait { until: Instant::MAX }, Step::Done),
-            Stage::Pausing { until, .. } => Step::Wait { until: *until },
+            Stage::Finished(outcome) => outcome.take().map_or(IoRequest::Wait { until: Instant::MAX }, IoRequest::Done),
+            Stage::Pausing { until, .. } => IoRequest::Wait { until: *until },
             // Unreachable: a request in hand always has a step.
-            Stage::Next(_) | Stage::Asking(_) | Stage::Watching(_) => Step::Wait { until: now.instant },
+            Stage::Next(_) | Stage::Asking(_) | Stage::Watching(_) => IoRequest::Wait { until: now.instant },
         }
     }
 }

@@ -29,5 +29,5 @@ pub use exchange::ExchangeError;
 pub use http::Request;
 pub use issuance::Issuance;
 pub use naming::csr_name;
-pub use perennial_rotation::{Conversation, Input, Step};
+pub use perennial_rotation::{Conversation, IoEvent, IoRequest};
 pub use session::{Limits, Response};

@@ -10,7 +10,7 @@ use super::head::Head;
 use super::health::health;
 use super::http::{Part, Request};
 use crate::cluster::{Cluster, printable};
-use perennial_rotation::{Health, Identity, Input, ServerDate, Step, Token};
+use perennial_rotation::{Health, Identity, IoEvent, IoRequest, ServerDate, Token};
 
 /// A body that is not a stream may not be longer.
 const LONGEST_BODY: usize = 4 << 20;
@@ -217,33 +217,33 @@ impl Session {
         };
     }
 
-    pub(crate) fn handle(&mut self, input: Input<'_>, now: Now) {
+    pub(crate) fn handle(&mut self, input: IoEvent<'_>, now: Now) {
         let Link::Open(open) = &mut self.link else { return };
         match (&open.stage, input) {
-            (Stage::Connecting, Input::Connected) => {
+            (Stage::Connecting, IoEvent::Connected) => {
                 open.stage = Stage::Reading;
                 open.until = now.instant.after(self.limits.answer);
                 if let Some(asked) = &self.asked {
                     open.exchange.send(&asked.request, &self.cluster, &self.identity);
                 }
             }
-            (Stage::Connecting, Input::Failed(why)) => open.exchange.fail(match self.cluster.proxy() {
+            (Stage::Connecting, IoEvent::Failed(why)) => open.exchange.fail(match self.cluster.proxy() {
                 Some(proxy) => ExchangeError::Proxy(format!("cannot connect to the proxy {proxy}: {why}")),
                 None => ExchangeError::Connect(why),
             }),
-            (Stage::Writing, Input::Failed(why)) => {
+            (Stage::Writing, IoEvent::Failed(why)) => {
                 open.stage = Stage::Listening(why);
                 open.until = open.until.min(now.instant.after(LAST_WORDS));
             }
-            (Stage::Reading | Stage::Listening(_), Input::Failed(why)) => {
+            (Stage::Reading | Stage::Listening(_), IoEvent::Failed(why)) => {
                 open.exchange.fail(ExchangeError::Broken(why));
             }
-            (Stage::Writing | Stage::Reading | Stage::Listening(_), Input::Received(bytes)) => {
+            (Stage::Writing | Stage::Reading | Stage::Listening(_), IoEvent::Received(bytes)) => {
                 open.exchange.receive(bytes);
             }
-            (Stage::Writing | Stage::Reading | Stage::Listening(_), Input::Ended) => open.exchange.received_eof(),
-            (Stage::Connecting, Input::Received(_) | Input::Ended)
-            | (Stage::Writing | Stage::Reading | Stage::Listening(_), Input::Connected) => {}
+            (Stage::Writing | Stage::Reading | Stage::Listening(_), IoEvent::Ended) => open.exchange.received_eof(),
+            (Stage::Connecting, IoEvent::Received(_) | IoEvent::Ended)
+            | (Stage::Writing | Stage::Reading | Stage::Listening(_), IoEvent::Connected) => {}
         }
     }
 
@@ -336,15 +336,15 @@ impl Session {
     }
 
     /// What the driver is to do; `None` if nothing is in hand.
-    pub(crate) fn step<T>(&mut self, now: Now) -> Option<Step<T>> {
+    pub(crate) fn step<T>(&mut self, now: Now) -> Option<IoRequest<T>> {
         match &mut self.link {
             Link::Down => None,
             Link::Closing(farewell) if !farewell.is_empty() => {
-                Some(Step::Transmit { bytes: std::mem::take(farewell), until: now.instant.after(LAST_WORDS) })
+                Some(IoRequest::Transmit { bytes: std::mem::take(farewell), until: now.instant.after(LAST_WORDS) })
             }
             Link::Closing(_) => {
                 self.link = Link::Down;
-                Some(Step::Disconnect)
+                Some(IoRequest::Disconnect)
             }
             Link::Open(_) if self.asked.is_none() => None,
             Link::Open(open) => Some(open.step(&self.cluster)),
@@ -353,23 +353,23 @@ impl Session {
 }
 
 impl Open {
-    fn step<T>(&mut self, cluster: &Cluster) -> Step<T> {
+    fn step<T>(&mut self, cluster: &Cluster) -> IoRequest<T> {
         let until = self.until;
         match self.stage {
             Stage::Connecting => {
                 let (host, port) = cluster.next_hop();
-                return Step::Connect { host: host.to_owned(), port, until };
+                return IoRequest::Connect { host: host.to_owned(), port, until };
             }
-            Stage::Listening(_) => return Step::Receive { until },
+            Stage::Listening(_) => return IoRequest::Receive { until },
             Stage::Writing | Stage::Reading => {}
         }
         let bytes = self.exchange.transmit();
         if bytes.is_empty() {
             self.stage = Stage::Reading;
-            Step::Receive { until }
+            IoRequest::Receive { until }
         } else {
             self.stage = Stage::Writing;
-            Step::Transmit { bytes, until }
+            IoRequest::Transmit { bytes, until }
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Instant, Now, UnixTime};
-use perennial_kubernetes::client::{Conversation, Input, Step};
+use perennial_kubernetes::client::{Conversation, IoEvent, IoRequest};
 use rustls::{ServerConfig, ServerConnection};
 
 use super::{Asked, Ca, EPOCH, End, Reply, server_config};
@@ -90,13 +90,13 @@ impl<'a> World<'a> {
         for _ in 0..2_000_000 {
             let step = conversation.poll(self.now);
             let input = match step {
-                Step::Done(outcome) => return outcome,
-                Step::Connect { host, port, .. } => {
+                IoRequest::Done(outcome) => return outcome,
+                IoRequest::Connect { host, port, .. } => {
                     self.steps.push(format!("connect {host} {port}"));
                     assert!(self.link.is_none(), "the old connection is closed first");
                     self.connect()
                 }
-                Step::Transmit { bytes, .. } => {
+                IoRequest::Transmit { bytes, .. } => {
                     self.steps.push("transmit".to_owned());
                     self.transmits += 1;
                     let broken = self.link.as_ref().expect("transmit without a connection").ended;
@@ -104,30 +104,30 @@ impl<'a> World<'a> {
                         self.transmit(&bytes);
                     }
                     if broken || self.transmits == self.broken_transmit {
-                        Input::Failed("broken pipe".to_owned())
+                        IoEvent::Failed("broken pipe".to_owned())
                     } else {
                         continue;
                     }
                 }
-                Step::Receive { until } => match self.receive(until) {
+                IoRequest::Receive { until } => match self.receive(until) {
                     Some(bytes) if bytes.is_empty() => {
                         match self.link.as_ref().is_some_and(|link| link.end == End::Reset) {
-                            true => Input::Failed("connection reset".to_owned()),
-                            false => Input::Ended,
+                            true => IoEvent::Failed("connection reset".to_owned()),
+                            false => IoEvent::Ended,
                         }
                     }
                     Some(bytes) => {
-                        conversation.handle(Input::Received(&bytes), self.now);
+                        conversation.handle(IoEvent::Received(&bytes), self.now);
                         continue;
                     }
                     None => continue,
                 },
-                Step::Disconnect => {
+                IoRequest::Disconnect => {
                     self.steps.push("disconnect".to_owned());
                     self.link = None;
                     continue;
                 }
-                Step::Wait { until } => {
+                IoRequest::Wait { until } => {
                     assert!(until > self.now.instant && until < Instant::MAX, "a wait must end, and not at once");
                     self.steps.push(format!("wait {:?}", until.since(self.now.instant)));
                     self.pass(until);
@@ -139,10 +139,10 @@ impl<'a> World<'a> {
         panic!("no end in sight: {:?}", self.lines());
     }
 
-    fn connect(&mut self) -> Input<'static> {
+    fn connect(&mut self) -> IoEvent<'static> {
         self.connections += 1;
         if !(self.reachable)(self.connections) {
-            return Input::Failed("connection refused".to_owned());
+            return IoEvent::Failed("connection refused".to_owned());
         }
         self.link = Some(Link {
             tls: ServerConnection::new(Arc::clone(&self.config)).unwrap(),
@@ -153,7 +153,7 @@ impl<'a> World<'a> {
             wire: self.not_tls.clone().unwrap_or_default().into(),
             ended: false,
         });
-        Input::Connected
+        IoEvent::Connected
     }
 
     fn transmit(&mut self, mut bytes: &[u8]) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use perennial::{Instant, Now, Policy, RequestId, Template, UnixTime};
 use perennial_dev::{Answer, Api, ApiRequest, Authority, Break, Method, Options, Random, Session, Tls, faults::Plan};
 use perennial_kubernetes::CsrSigner;
-use perennial_kubernetes::client::{Ask, Conversation, Input, Issuance, Limits, Step, csr_name};
+use perennial_kubernetes::client::{Ask, Conversation, IoEvent, IoRequest, Issuance, Limits, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, ObjectMeta};
 use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, Usage, certificate_request};
@@ -243,38 +243,40 @@ impl Wire {
         for _ in 0..50_000 {
             bytes.clear();
             let input = match (self.exchange.poll(now), self.session.as_mut()) {
-                (Step::Done(result), _) => return Some(result),
-                (Step::Disconnect, _) => {
+                (IoRequest::Done(result), _) => return Some(result),
+                (IoRequest::Disconnect, _) => {
                     self.session = None;
                     continue;
                 }
-                (Step::Wait { until }, _) | (Step::Receive { until }, None) if until > now.instant => {
+                (IoRequest::Wait { until }, _) | (IoRequest::Receive { until }, None) if until > now.instant => {
                     self.until = until;
                     return None;
                 }
-                (Step::Wait { .. }, Some(_)) => continue,
-                (Step::Wait { .. } | Step::Receive { .. } | Step::Transmit { .. }, None) => Input::Ended,
-                (Step::Connect { .. }, _) => {
+                (IoRequest::Wait { .. }, Some(_)) => continue,
+                (IoRequest::Wait { .. } | IoRequest::Receive { .. } | IoRequest::Transmit { .. }, None) => {
+                    IoEvent::Ended
+                }
+                (IoRequest::Connect { .. }, _) => {
                     let opened = self.session.insert(Session::new(tls, now.instant).unwrap());
                     opened.drive(api, now);
                     if opened.breaks() == Some(Break::Refused) {
-                        Input::Failed("connection refused".into())
+                        IoEvent::Failed("connection refused".into())
                     } else {
-                        Input::Connected
+                        IoEvent::Connected
                     }
                 }
-                (Step::Transmit { bytes: sent, .. }, Some(open)) => {
+                (IoRequest::Transmit { bytes: sent, .. }, Some(open)) => {
                     open.receive(&sent);
                     open.drive(api, now);
                     continue;
                 }
-                (Step::Receive { until }, Some(open)) => {
+                (IoRequest::Receive { until }, Some(open)) => {
                     open.drive(api, now);
                     open.transmit(&mut bytes, now.instant);
                     if !bytes.is_empty() {
-                        Input::Received(&bytes)
+                        IoEvent::Received(&bytes)
                     } else if open.is_closed() {
-                        Input::Ended
+                        IoEvent::Ended
                     } else if until > now.instant {
                         self.until = until.min(open.deadline());
                         return None;

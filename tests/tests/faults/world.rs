@@ -6,7 +6,7 @@ use std::time::Duration;
 use perennial::{Failure, Instant, Now, Policy, RequestId, Template, UnixTime};
 use perennial_dev::{Api, Authority, Break, Options, Random, ServingApproval, Session, Tls, faults::Plan};
 use perennial_kubernetes::CsrSigner;
-use perennial_kubernetes::client::{Conversation, Input, Step};
+use perennial_kubernetes::client::{Conversation, IoEvent, IoRequest};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::{Credential, Usage};
 use perennial_rotation::rotation::{self, Duty, Rotation, Start};
@@ -219,45 +219,49 @@ impl World {
             assert!(turns < 50_000, "the exchange spins: {exchange:?}");
             bytes.clear();
             let input = match (exchange.poll(now), session.as_mut()) {
-                (Step::Done(result), _) => break result,
-                (Step::Disconnect, _) => {
+                (IoRequest::Done(result), _) => break result,
+                (IoRequest::Disconnect, _) => {
                     *session = None;
                     continue;
                 }
-                (Step::Wait { until: end }, _) | (Step::Receive { until: end }, None) if end > now.instant => {
+                (IoRequest::Wait { until: end }, _) | (IoRequest::Receive { until: end }, None)
+                    if end > now.instant =>
+                {
                     *until = end;
                     return None;
                 }
-                (Step::Wait { .. } | Step::Receive { .. } | Step::Transmit { .. }, None) => Input::Ended,
-                (Step::Wait { .. }, Some(_)) => continue,
-                (Step::Connect { .. }, _) => {
+                (IoRequest::Wait { .. } | IoRequest::Receive { .. } | IoRequest::Transmit { .. }, None) => {
+                    IoEvent::Ended
+                }
+                (IoRequest::Wait { .. }, Some(_)) => continue,
+                (IoRequest::Connect { .. }, _) => {
                     let opened = session.insert(Session::new(tls, now.instant).unwrap());
                     opened.drive(api, now);
                     match opened.breaks() {
                         Some(Break::Refused) => {
                             *refused += 1;
-                            Input::Failed("connection refused".into())
+                            IoEvent::Failed("connection refused".into())
                         }
-                        Some(Break::Reset | Break::Midway) | None => Input::Connected,
+                        Some(Break::Reset | Break::Midway) | None => IoEvent::Connected,
                     }
                 }
-                (Step::Transmit { bytes: sent, .. }, Some(open)) => {
+                (IoRequest::Transmit { bytes: sent, .. }, Some(open)) => {
                     if open.breaks().is_none() {
                         open.receive(&sent);
                         open.drive(api, now);
                         continue;
                     }
-                    Input::Failed("connection reset by peer".into())
+                    IoEvent::Failed("connection reset by peer".into())
                 }
-                (Step::Receive { until: end }, Some(open)) => {
+                (IoRequest::Receive { until: end }, Some(open)) => {
                     open.drive(api, now);
                     open.transmit(&mut bytes, now.instant);
                     if !bytes.is_empty() {
-                        Input::Received(&bytes)
+                        IoEvent::Received(&bytes)
                     } else if open.breaks() == Some(Break::Midway) {
-                        Input::Failed("connection reset by peer".into())
+                        IoEvent::Failed("connection reset by peer".into())
                     } else if open.is_closed() || open.breaks().is_some() {
-                        Input::Ended
+                        IoEvent::Ended
                     } else if end > now.instant {
                         *until = end.min(open.deadline());
                         return None;

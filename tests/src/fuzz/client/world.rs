@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Instant, Now};
-use perennial_kubernetes::client::{Conversation, Input, Step};
+use perennial_kubernetes::client::{Conversation, IoEvent, IoRequest};
 use rustls::{ServerConfig, ServerConnection};
 
 use super::super::text;
@@ -124,32 +124,32 @@ impl<'a> World<'a> {
     pub(super) fn run<C: Conversation>(&mut self, conversation: &mut C) -> C::Outcome {
         for _ in 0..STEPS {
             let input = match conversation.poll(self.now()) {
-                Step::Done(outcome) => {
+                IoRequest::Done(outcome) => {
                     assert!(self.link.is_none(), "the connection is closed before the end");
-                    conversation.handle(Input::Connected, self.now());
-                    conversation.handle(Input::Received(b"x"), self.now());
-                    assert!(matches!(conversation.poll(self.now()), Step::Wait { until: Instant::MAX }));
+                    conversation.handle(IoEvent::Connected, self.now());
+                    conversation.handle(IoEvent::Received(b"x"), self.now());
+                    assert!(matches!(conversation.poll(self.now()), IoRequest::Wait { until: Instant::MAX }));
                     return outcome;
                 }
-                Step::Connect { .. } => self.connect(),
-                Step::Transmit { bytes, .. } => match self.transmit(&bytes) {
+                IoRequest::Connect { .. } => self.connect(),
+                IoRequest::Transmit { bytes, .. } => match self.transmit(&bytes) {
                     true => continue,
-                    false => Input::Failed("broken pipe".to_owned()),
+                    false => IoEvent::Failed("broken pipe".to_owned()),
                 },
-                Step::Receive { until } => match self.receive(until) {
+                IoRequest::Receive { until } => match self.receive(until) {
                     Some(Ok(bytes)) => {
-                        conversation.handle(Input::Received(&bytes), self.now());
+                        conversation.handle(IoEvent::Received(&bytes), self.now());
                         continue;
                     }
-                    Some(Err(End::Reset)) => Input::Failed("connection reset".to_owned()),
-                    Some(Err(_)) => Input::Ended,
+                    Some(Err(End::Reset)) => IoEvent::Failed("connection reset".to_owned()),
+                    Some(Err(_)) => IoEvent::Ended,
                     None => continue,
                 },
-                Step::Disconnect => {
+                IoRequest::Disconnect => {
                     self.link = None;
                     continue;
                 }
-                Step::Wait { until } => {
+                IoRequest::Wait { until } => {
                     assert!(until > self.now().instant && until < Instant::MAX, "a wait ends, and not at once");
                     self.pass(until);
                     continue;
@@ -164,10 +164,10 @@ impl<'a> World<'a> {
         self.elapsed += until.since(self.now().instant);
     }
 
-    fn connect(&mut self) -> Input<'static> {
+    fn connect(&mut self) -> IoEvent<'static> {
         assert!(self.link.is_none(), "the old connection is closed first");
         if std::mem::take(&mut self.unreachable) {
-            return Input::Failed("connection refused".to_owned());
+            return IoEvent::Failed("connection refused".to_owned());
         }
         self.link = Some(Link {
             tls: ServerConnection::new(Arc::clone(self.config)).expect("a usable configuration"),
@@ -179,7 +179,7 @@ impl<'a> World<'a> {
             wire: VecDeque::new(),
             ended: false,
         });
-        Input::Connected
+        IoEvent::Connected
     }
 
     /// Whether it could be sent.
