@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use perennial::{Now, RotationMachine};
 use perennial_rotation::journal;
-use perennial_rotation::rotation::{Observer, Step};
+use perennial_rotation::rotation::{Observer, Transition};
 
 use crate::queue::{Entry, Queue};
 use file::{open, set_aside};
@@ -100,7 +100,7 @@ impl Journal {
     }
 }
 
-fn take(queue: &Queue<Item>, of: &str, step: &Step<'_>) {
+fn take(queue: &Queue<Item>, of: &str, step: &Transition<'_>) {
     let (before, after, line) = (step.before.clone(), step.after.clone(), journal::step(of, step));
     let bytes = line.len() + size_of::<Taken>();
     queue.push(Item::Step(Box::new(Taken { of: of.to_owned(), now: step.now, before, after, line })), bytes);
@@ -254,7 +254,13 @@ mod tests {
             let before = self.machine.clone();
             let (now, event) = (self.now, Event::Tick);
             let actions = self.machine.handle(event.clone(), now);
-            (self.observer)(&Step { now, event: &event, actions: &actions, before: &before, after: &self.machine });
+            (self.observer)(&Transition {
+                now,
+                event: &event,
+                actions: &actions,
+                before: &before,
+                after: &self.machine,
+            });
             assert!(self.journal.finish_within(Duration::from_secs(60)));
         }
     }
@@ -361,7 +367,7 @@ mod tests {
         let mut step = |which: usize| {
             let (event, before) = (Event::Tick, machine.clone());
             let actions = machine.handle(event.clone(), now);
-            observer[which](&Step { now, event: &event, actions: &actions, before: &before, after: &machine });
+            observer[which](&Transition { now, event: &event, actions: &actions, before: &before, after: &machine });
         };
         // No thread takes from the queue, as if the disk did not answer.
         (0..100).for_each(|n| step(n % 2));

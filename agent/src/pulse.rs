@@ -82,7 +82,7 @@ impl Pulse {
 #[cfg(test)]
 mod tests {
     use perennial::{Event, Now, RotationMachine, Setup, Template};
-    use perennial_rotation::rotation::Step;
+    use perennial_rotation::rotation::Transition;
     use perennial_std::{Rotator, Task};
 
     use super::*;
@@ -116,7 +116,13 @@ mod tests {
         fn tick(&mut self, now: Now) {
             let (event, before) = (Event::Tick, self.machine.clone());
             let actions = self.machine.handle(event.clone(), now);
-            (self.observer)(&Step { now, event: &event, actions: &actions, before: &before, after: &self.machine });
+            (self.observer)(&Transition {
+                now,
+                event: &event,
+                actions: &actions,
+                before: &before,
+                after: &self.machine,
+            });
         }
 
         fn probe(&self, seconds: u64) -> String {

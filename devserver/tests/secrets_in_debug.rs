@@ -13,7 +13,7 @@ use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubeconfig::Kubeconfig;
-use perennial_rotation::rotation::{Duty, Input, Rotation, Start};
+use perennial_rotation::rotation::{Command, Input, Rotation, Start};
 use perennial_rotation::{Identity, Token};
 use server_support::{DAY, NOW, TOKEN, YEAR};
 use zeroize::Zeroizing;
@@ -57,9 +57,9 @@ fn no_public_type_shows_a_key_or_a_token() {
     };
     let mut shown = vec![format!("{start:?}")];
     let mut rotation = Rotation::new(start, now);
-    let duties = rotation.handle(Input::Tick, now);
-    assert!(duties.iter().any(|duty| matches!(duty, Duty::Drive { .. })), "{duties:?}");
-    shown.extend([format!("{duties:?}"), format!("{rotation:?}"), format!("{:?}", rotation.snapshot(now))]);
+    let commands = rotation.handle(Input::Tick, now);
+    assert!(commands.iter().any(|command| matches!(command, Command::Drive { .. })), "{commands:?}");
+    shown.extend([format!("{commands:?}"), format!("{rotation:?}"), format!("{:?}", rotation.snapshot(now))]);
 
     let text = format!(
         "users: [{{name: u, user: {{token: {TOKEN}}}}}]\nclusters: [{{name: c, cluster: {{server: 'https://x'}}}}]\n\

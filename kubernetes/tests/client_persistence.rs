@@ -9,7 +9,7 @@ use client_support::*;
 use perennial::{Failure, Policy, Template};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Issuance, Limits};
-use perennial_rotation::rotation::{Duty, Input, Rotation, Start};
+use perennial_rotation::rotation::{Command, Input, Rotation, Start};
 use perennial_rotation::{Authentication, Exchange};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -184,9 +184,9 @@ fn who_waits_for_hours_is_not_cut_short_by_the_bound_on_requests() {
         pending: None,
     };
     let mut rotation = Rotation::new(start, world.now);
-    let duties = rotation.handle(Input::Tick, world.now);
-    let drive = |duty| if let Duty::Drive { exchange, .. } = duty { Some(exchange) } else { None };
-    let exchange = duties.into_iter().find_map(drive).unwrap();
+    let commands = rotation.handle(Input::Tick, world.now);
+    let drive = |command| if let Command::Drive { exchange, .. } = command { Some(exchange) } else { None };
+    let exchange = commands.into_iter().find_map(drive).unwrap();
     let Exchange::Conversation(mut exchange) = exchange else { panic!("{exchange:?}") };
     let error = world.run(&mut exchange).unwrap_err();
     assert!(world.elapsed() > 8 * 3600 * SECOND, "{:?}", world.elapsed());

@@ -9,7 +9,7 @@ use client_support::{Ca, EPOCH, Scene};
 use perennial::{Instant, Now, Policy, RequestId, Template, UnixTime};
 use perennial_kubernetes::CsrSigner;
 use perennial_pki::Chain;
-use perennial_rotation::rotation::{Duty, Input, Rotation, Start};
+use perennial_rotation::rotation::{Command, Input, Rotation, Start};
 use perennial_rotation::{Answer, Authentication, Health, Identity, Issued, Progress, ServerDate};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -41,11 +41,11 @@ impl Node {
         };
         let mut rotation = Rotation::new(start, now);
         let (mut asked, mut key) = (None, None);
-        for duty in rotation.handle(Input::Tick, now) {
-            match duty {
-                Duty::Save { record } => key = record.key,
-                Duty::Drive { id, .. } => asked = Some(id),
-                Duty::Drop { .. } | Duty::Write { .. } | Duty::SetTimer(_) => {}
+        for command in rotation.handle(Input::Tick, now) {
+            match command {
+                Command::Save { record } => key = record.key,
+                Command::Drive { id, .. } => asked = Some(id),
+                Command::Drop { .. } | Command::Write { .. } | Command::SetTimer(_) => {}
             }
         }
         Self { rotation, now, asked: asked.unwrap(), public_key: key.unwrap().public_key_der().to_vec() }

@@ -9,7 +9,7 @@ use client_support::{Ca, EPOCH, Scene};
 use perennial::{Failure, Instant, Now, Policy, Template, UnixTime};
 use perennial_kubernetes::CsrSigner;
 use perennial_pki::Chain;
-use perennial_rotation::rotation::{Duty, Input, Rotation, Start};
+use perennial_rotation::rotation::{Command, Input, Rotation, Start};
 use perennial_rotation::{Authentication, Identity, Issued};
 
 /// Asks for this a while after `EPOCH`, and is issued what a CA that knows only `names` signs for an hour from `EPOCH` on.
@@ -38,11 +38,11 @@ fn rotation(template: Template, names: &[&str], after: Duration, seconds: i64) -
     };
     let mut rotation = Rotation::new(start, now);
     let (mut asked, mut key) = (None, None);
-    for duty in rotation.handle(Input::Tick, now) {
-        match duty {
-            Duty::Save { record } => key = record.key,
-            Duty::Drive { id, .. } => asked = Some(id),
-            Duty::Drop { .. } | Duty::Write { .. } | Duty::SetTimer(_) => {}
+    for command in rotation.handle(Input::Tick, now) {
+        match command {
+            Command::Save { record } => key = record.key,
+            Command::Drive { id, .. } => asked = Some(id),
+            Command::Drop { .. } | Command::Write { .. } | Command::SetTimer(_) => {}
         }
     }
     let pem = Ca::new("the test CA").sign(key.unwrap().public_key_der(), names, true, seconds);

@@ -10,7 +10,7 @@ mod text;
 use perennial::{Escaped, Now, RotationMachine};
 use serde::{Deserialize, Serialize};
 
-use crate::rotation::Step;
+use crate::rotation::Transition;
 
 pub use replay::{Replay, ReplayError, Told};
 use text::{CheckpointText, EventText};
@@ -31,7 +31,7 @@ pub fn begin_after(of: &str, now: Now, machine: &RotationMachine, missing: u64) 
 }
 
 /// The line for one step. Ends with a line break.
-pub fn step(of: &str, step: &Step<'_>) -> String {
+pub fn step(of: &str, step: &Transition<'_>) -> String {
     let (event, actions) = (EventText::of(step.event), text::words(step.actions));
     line(&Line::Step { of: of.to_owned(), at: at(step.now), event, actions })
 }

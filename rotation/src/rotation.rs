@@ -1,6 +1,6 @@
 //! The machine with its hands: [`RotationMachine`] joined to keys, requests and a signer. Still sans-IO.
 //!
-//! A runtime reports what happened ([`Input`]) and carries out five kinds of [`Duty`]: drive an
+//! A runtime reports what happened ([`Input`]) and carries out five kinds of [`Command`]: drive an
 //! exchange, drop it, write a credential, save a record, set a timer. Which key, which credential to
 //! ask with, whether an issued certificate is served: that is settled here, once, for every runtime.
 
@@ -28,10 +28,10 @@ use crate::{
 pub use clock::ClockOffset;
 use memory::Memory;
 use observer::Observers;
-pub use observer::{Observer, Step};
+pub use observer::{Observer, Transition};
 pub use record::{Record, RecordError};
 use shortfall::{excess, foreign, shortfall, too_short};
-pub use terms::{Duty, Input, Snapshot};
+pub use terms::{Command, Input, Snapshot};
 
 /// What a rotation starts from.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub struct Start {
     pub unwritten: bool,
     /// Request a new credential at once, since other programs do not find this one under the name they read.
     pub rotate_now: bool,
-    /// What an earlier run left: the last record given with a [`Duty::Save`]. One that is of another server, another
+    /// What an earlier run left: the last record given with a [`Command::Save`]. One that is of another server, another
     /// signer, another common name or another kind of key than are wanted now is disregarded.
     pub pending: Option<Record>,
 }
@@ -236,8 +236,8 @@ impl Rotation {
     }
 
     /// Takes in what happened; returns what is to be done, in order.
-    pub fn handle(&mut self, input: Input, now: Now) -> Vec<Duty> {
-        let mut duties = Vec::new();
+    pub fn handle(&mut self, input: Input, now: Now) -> Vec<Command> {
+        let mut commands = Vec::new();
         let mut candidate = None;
         let mut events = self.translate(input, &mut candidate, now);
         while let Some(event) = events.pop_front() {
@@ -250,16 +250,16 @@ impl Rotation {
                     Action::CancelRequest { id } => {
                         let dropped = self.asking.take_if(|asking| asking.id == id);
                         self.explain_timeout(dropped);
-                        duties.push(Duty::Drop { id });
+                        commands.push(Command::Drop { id });
                     }
                     Action::WriteCert { id, serve, .. } => {
                         let credential = if serve { &self.served } else { &self.waiting }.clone();
-                        duties.extend(credential.map(|credential| Duty::Write { id, credential, serve }));
+                        commands.extend(credential.map(|credential| Command::Write { id, credential, serve }));
                     }
                     Action::SubmitCsr { id, template, key } => match self.ask(id, &template, key, now) {
                         Ok(exchange) => {
-                            duties.extend(self.save(now));
-                            duties.push(Duty::Drive { id, exchange });
+                            commands.extend(self.save(now));
+                            commands.push(Command::Drive { id, exchange });
                         }
                         Err(error) => {
                             self.asking = None;
@@ -277,13 +277,13 @@ impl Rotation {
         self.clock_offset = self.clock_offset(now);
         self.request_error.take_if(|_| self.machine.last_failure().is_none());
         self.write_error.take_if(|_| !self.machine.is_unwritten());
-        duties.extend(self.save(now));
+        commands.extend(self.save(now));
         let deadline = self.deadline();
         if self.timer != deadline {
             self.timer = deadline;
-            duties.push(Duty::SetTimer(deadline));
+            commands.push(Command::SetTimer(deadline));
         }
-        duties
+        commands
     }
 
     /// What a restart would need to go on with what was asked last.
@@ -304,14 +304,14 @@ impl Rotation {
     }
 
     /// The same, if it has changed.
-    fn save(&mut self, now: Now) -> Option<Duty> {
+    fn save(&mut self, now: Now) -> Option<Command> {
         if self.is_issued_only() || self.signer.is_none() {
             return None;
         }
         let pending = self.machine.pending(now)?;
         let has_key = self.pending.is_some() && pending.key == Key::Pending;
         let is_news = self.memory.wants(&pending, self.turned_down(), has_key, now.instant);
-        is_news.then(|| self.record(now)).flatten().map(|record| Duty::Save { record: Box::new(record) })
+        is_news.then(|| self.record(now)).flatten().map(|record| Command::Save { record: Box::new(record) })
     }
 
     /// True if the last answer rejected the credential (401) or did not allow it to request (403).

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use perennial::{Policy, Template};
 use perennial_pki::Credential;
-use perennial_rotation::rotation::{Input, Observer, Record, Rotation, Start, Step};
+use perennial_rotation::rotation::{Input, Observer, Record, Rotation, Start, Transition};
 use perennial_rotation::{LoadRequest, Memory, Signer, Store, StoreError, Stored};
 
 use crate::clock;
@@ -82,7 +82,7 @@ impl Rotator {
 
     /// This looks on, from the first step: for logs, metrics, a journal. One more with each call.
     #[must_use]
-    pub fn observer(mut self, observer: impl FnMut(&Step<'_>) + Send + 'static) -> Self {
+    pub fn observer(mut self, observer: impl FnMut(&Transition<'_>) + Send + 'static) -> Self {
         self.observers.push(Box::new(observer));
         self
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Instant, Now, RequestId};
-use perennial_rotation::rotation::{Duty, Input, Rotation, Snapshot};
+use perennial_rotation::rotation::{Command, Input, Rotation, Snapshot};
 use perennial_rotation::{Exchange, Health, Issued, Progress, SignError, SignerConversation, Store};
 
 use crate::jobs::{Job, Jobs};
@@ -108,20 +108,20 @@ impl Task {
 
     fn handle(&mut self, input: Input, now: Now, work: &mut Vec<Work>) {
         self.jobs.note(&input);
-        let duties = self.rotation.handle(input, now);
+        let commands = self.rotation.handle(input, now);
         // What is accepted is served at once, and written after that.
         self.link().publish(self.rotation.snapshot(now));
-        for duty in duties {
-            match duty {
-                Duty::Drop { id } => {
+        for command in commands {
+            match command {
+                Command::Drop { id } => {
                     self.held.take_if(|(held, ..)| *held == id);
                     work.extend(self.driven.take_if(|driven| *driven == id).map(|_| Work::Cancel));
                 }
-                Duty::Write { id, credential, serve } => self.jobs.write(id, credential, serve),
-                Duty::Save { record } => self.jobs.save(*record),
-                Duty::Drive { id, exchange } => self.held = Some((id, exchange, now.instant.after(RECORD))),
+                Command::Write { id, credential, serve } => self.jobs.write(id, credential, serve),
+                Command::Save { record } => self.jobs.save(*record),
+                Command::Drive { id, exchange } => self.held = Some((id, exchange, now.instant.after(RECORD))),
                 // The runtime reads the deadline instead.
-                Duty::SetTimer(_) => {}
+                Command::SetTimer(_) => {}
             }
         }
     }

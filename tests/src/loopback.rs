@@ -11,7 +11,7 @@ use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Credential;
-use perennial_rotation::rotation::{Snapshot, Step};
+use perennial_rotation::rotation::{Snapshot, Transition};
 use perennial_rotation::{Identity, Progress, Store, Token};
 use perennial_std::{Cancel, Directory, Handle, Left, Rotator, clock, drive};
 
@@ -169,7 +169,7 @@ impl Node {
     }
 
     /// Starts it, with an observer of each step.
-    pub fn start_watched(self, observer: impl FnMut(&Step<'_>) + Send + 'static) -> Handle {
+    pub fn start_watched(self, observer: impl FnMut(&Transition<'_>) + Send + 'static) -> Handle {
         let Self { runtime, policy, template, signer, store, left } = self;
         let mut rotator = Rotator::new().policy(policy).observer(observer);
         if let Some(template) = template {

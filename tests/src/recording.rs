@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use perennial::Now;
-use perennial_rotation::rotation::{Rotation, Step};
+use perennial_rotation::rotation::{Rotation, Transition};
 
 use crate::laws::{Verdict, check};
 use crate::trace::{Record, Run, Trace};
@@ -41,8 +41,8 @@ impl Recording {
         check(&trace).map_err(|broken| format!("{broken}\n{trace}"))
     }
 
-    fn note(&self, step: &Step<'_>) {
-        let Step { now, event, actions, before: _, after } = *step;
+    fn note(&self, step: &Transition<'_>) {
+        let Transition { now, event, actions, before: _, after } = *step;
         let record = Record { now, event: event.clone(), actions: actions.clone(), after: after.clone() };
         self.trace().runs.last_mut().expect("a recording begins with a run").records.push(record);
     }

@@ -14,7 +14,7 @@ use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::{Credential, KeyAlgorithm};
 use perennial_rotation::Exchange;
-use perennial_rotation::rotation::{Duty, Input, Record, Rotation, Start};
+use perennial_rotation::rotation::{Command, Input, Record, Rotation, Start};
 use perennial_tests::recording::Recording;
 use rig::{DAY, HOUR, MINUTE, SECOND, Server, Wire};
 
@@ -110,38 +110,38 @@ impl Node {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let now = self.server.now;
-            let duties = self.rotation.handle(input, now);
-            for duty in &duties {
-                if let Duty::SetTimer(at) = duty {
+            let commands = self.rotation.handle(input, now);
+            for command in &commands {
+                if let Command::SetTimer(at) = command {
                     self.timer = *at;
                 }
             }
             assert_eq!(self.timer, self.rotation.deadline());
             // A timer leaves nothing behind.
-            for duty in duties.into_iter().filter(|duty| !matches!(duty, Duty::SetTimer(_))) {
+            for command in commands.into_iter().filter(|command| !matches!(command, Command::SetTimer(_))) {
                 if self.point() {
                     return;
                 }
-                match duty {
-                    Duty::Drive { id, exchange } => {
+                match command {
+                    Command::Drive { id, exchange } => {
                         let Exchange::Conversation(exchange) = exchange else { panic!("{exchange:?}") };
                         self.submissions += 1;
                         let mut wire = Wire::new(exchange, now);
-                        // Bytes may be faster than whatever comes after this duty.
+                        // Bytes may be faster than whatever comes after this command.
                         match wire.carry(&mut self.server) {
                             Some(result) => inputs.push_back(Input::Finished { id, result }),
                             None => self.live = Some((id, wire)),
                         }
                     }
-                    Duty::Drop { id } => drop(self.live.take_if(|(live, _)| *live == id)),
-                    Duty::Write { id, .. } if self.link_is_taken => {
+                    Command::Drop { id } => drop(self.live.take_if(|(live, _)| *live == id)),
+                    Command::Write { id, .. } if self.link_is_taken => {
                         inputs.push_back(Input::Written { id, result: Err("not a link".to_owned()) });
                     }
-                    Duty::Write { id, credential, .. } => {
+                    Command::Write { id, credential, .. } => {
                         self.disk.credential = Some(credential);
                         inputs.push_back(Input::Written { id, result: Ok(()) });
                     }
-                    Duty::Save { record } => {
+                    Command::Save { record } => {
                         self.saves += 1;
                         let full = self.disk_is_full;
                         let result = if full { Err("no space left".to_owned()) } else { Ok(()) };
@@ -150,7 +150,7 @@ impl Node {
                         }
                         inputs.push_back(Input::Saved { result });
                     }
-                    Duty::SetTimer(_) => {}
+                    Command::SetTimer(_) => {}
                 }
                 if self.point() {
                     return;
@@ -379,8 +379,10 @@ fn a_record_about_something_else_is_disregarded() {
         let mut rotation = Rotation::new(start, now);
         now.instant = now.instant.after(MINUTE);
         now.unix = now.unix.after(MINUTE);
-        let duties = rotation.handle(Input::Tick, now);
-        duties.into_iter().find_map(|duty| if let Duty::Save { record } = duty { Some(record.csr_name) } else { None })
+        let commands = rotation.handle(Input::Tick, now);
+        commands
+            .into_iter()
+            .find_map(|command| if let Command::Save { record } = command { Some(record.csr_name) } else { None })
     };
     let name = Some(record().csr_name);
     assert_eq!(asks_with(record(), |_, _| {}), name);
@@ -418,8 +420,8 @@ fn a_node_that_is_given_another_cluster_asks_it_at_once_whatever_the_first_one_s
         pending: Some(pending),
     };
     let asks = |start: Start| {
-        let duties = Rotation::new(start, node.server.now).handle(Input::Tick, node.server.now);
-        duties.iter().any(|duty| matches!(duty, Duty::Drive { .. }))
+        let commands = Rotation::new(start, node.server.now).handle(Input::Tick, node.server.now);
+        commands.iter().any(|command| matches!(command, Command::Drive { .. }))
     };
     assert!(!asks(start(node.record())));
     assert!(asks(start(Record { server: Some("https://other.example".into()), ..node.record() })));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use perennial::{Event, Failure, Instant, Now, RequestId, RotationMachine, Setup, SignerStatus, Template, UnixTime};
 use perennial_rotation::journal::{self, Replay, ReplayError};
-use perennial_rotation::rotation::Step;
+use perennial_rotation::rotation::Transition;
 use perennial_tests::script::scripts;
 use perennial_tests::trace::{Record, Run};
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ fn written(run: &Run, from: usize) -> Vec<String> {
             lines.push(journal::begin("node", record.now, before));
         }
         let (now, event, actions) = (record.now, &record.event, &record.actions);
-        lines.push(journal::step("node", &Step { now, event, actions, before, after: &record.after }));
+        lines.push(journal::step("node", &Transition { now, event, actions, before, after: &record.after }));
     }
     lines
 }
@@ -37,8 +37,10 @@ fn signer_status_keeps_its_old_text_and_adds_one() {
     for (status, text) in texts {
         let (event, before, now) = (Event::SignerChanged(status), after.clone(), Now::default());
         let actions = after.handle(event.clone(), now);
-        let line =
-            journal::step("node", &Step { now, event: &event, actions: &actions, before: &before, after: &after });
+        let line = journal::step(
+            "node",
+            &Transition { now, event: &event, actions: &actions, before: &before, after: &after },
+        );
         assert!(line.contains(text), "{line}");
         lines += &line;
         // The machine in this state, where a journal begins anew.
@@ -73,7 +75,7 @@ proptest! {
             prop_assert!(began.step().is_none() && !began.goes_on());
             for (i, (before, record)) in run.steps().enumerate() {
                 let Record { now, event, actions, after } = record;
-                let seen = Step { now: *now, event, actions, before, after };
+                let seen = Transition { now: *now, event, actions, before, after };
                 let told = replay.line(&journal::step("node", &seen)).unwrap();
                 let again = told.step().unwrap();
                 prop_assert_eq!((again.to_string(), again.failure()), (seen.to_string(), seen.failure()));
@@ -99,7 +101,10 @@ fn begun() -> (Replay, RotationMachine, Now) {
 fn tick(machine: &mut RotationMachine, now: Now) -> String {
     let before = machine.clone();
     let actions = machine.handle(Event::Tick, now);
-    journal::step("client", &Step { now, event: &Event::Tick, actions: &actions, before: &before, after: machine })
+    journal::step(
+        "client",
+        &Transition { now, event: &Event::Tick, actions: &actions, before: &before, after: machine },
+    )
 }
 
 #[test]
@@ -136,7 +141,7 @@ fn what_failed_is_seen_by_observers_once_for_each_attempt() {
     let mut failure_of = |event: Event, now: Now| {
         let before = machine.clone();
         let actions = machine.handle(event.clone(), now);
-        let step = Step { now, event: &event, actions: &actions, before: &before, after: &machine };
+        let step = Transition { now, event: &event, actions: &actions, before: &before, after: &machine };
         (step.failure(), machine.deadline())
     };
     let failed = |n, failure| Event::CsrFailed { id: id(n), failure, retry_after: None };

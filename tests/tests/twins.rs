@@ -7,7 +7,7 @@ use std::time::Duration;
 use perennial::{Action, Backoff, Event, State, Template, Window};
 use perennial_dev::faults::Plan;
 use perennial_dev::{Approval, Decision};
-use perennial_rotation::rotation::Step;
+use perennial_rotation::rotation::Transition;
 use perennial_tests::loopback::{BOUND, Runtime, issued, node, serve, waits_for_approval};
 
 /// What the machine was told, and its duties, a line each, without times and with certificates by number.
@@ -18,7 +18,7 @@ struct Transcript {
 }
 
 impl Transcript {
-    fn note(&mut self, step: &Step<'_>) {
+    fn note(&mut self, step: &Transition<'_>) {
         // How often a loop looks at the clock is its own affair, and whether a moment's wait comes before a duty.
         let told = Some(step.event).filter(|event| !is_about_time(event)).map(ToString::to_string);
         let duties = step.actions.clone().filter(|action| !matches!(action, Action::SetTimer(_)));
@@ -47,7 +47,7 @@ fn life(runtime: Runtime) -> Vec<String> {
     let transcript = Arc::new(Mutex::new(Transcript::default()));
     let observer = |transcript: &Arc<Mutex<Transcript>>| {
         let transcript = transcript.clone();
-        move |step: &Step<'_>| transcript.lock().unwrap().note(step)
+        move |step: &Transition<'_>| transcript.lock().unwrap().note(step)
     };
     let directory = tempfile::tempdir().unwrap();
     let server = serve(Approval::Manual);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use perennial::{Action, Event, Failure, Instant, RotationMachine, UnixTime};
-use perennial_rotation::rotation::Step;
+use perennial_rotation::rotation::Transition;
 
 /// What has happened since the process began.
 #[derive(Clone)]
@@ -54,7 +54,7 @@ impl Default for Tally {
 }
 
 impl Tally {
-    pub(super) fn take(&mut self, step: &Step<'_>) {
+    pub(super) fn take(&mut self, step: &Transition<'_>) {
         let submits = |action| matches!(action, Action::SubmitCsr { .. });
         self.submissions += u64::from(step.actions.clone().any(submits));
         if let Some(failure) = step.failure() {
@@ -71,7 +71,7 @@ impl Tally {
         self.machine = Some(step.after.clone());
     }
 
-    fn rotated(&mut self, step: &Step<'_>) {
+    fn rotated(&mut self, step: &Transition<'_>) {
         let (Event::CsrIssued { .. }, Some(old)) = (step.event, step.before.certificate()) else { return };
         if step.after.certificate() == Some(old) {
             return;
@@ -141,7 +141,7 @@ mod tests {
             let before = self.machine.clone();
             let actions = self.machine.handle(event.clone(), self.now);
             let (now, after) = (self.now, &self.machine);
-            self.tally.take(&Step { now, event: &event, actions: &actions, before: &before, after });
+            self.tally.take(&Transition { now, event: &event, actions: &actions, before: &before, after });
         }
 
         /// Ticks until a request is out.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use perennial::{Action, Certificate, Event, Failure, Key, Now, RotationMachine, SignerStatus, State};
 use perennial_rotation::journal::Told;
-use perennial_rotation::rotation::Step;
+use perennial_rotation::rotation::Transition;
 
 use crate::spans::words;
 
@@ -44,7 +44,7 @@ impl fmt::Display for Story {
     }
 }
 
-fn happened(step: &Step<'_>) -> String {
+fn happened(step: &Transition<'_>) -> String {
     let told = match step.event {
         Event::Tick => match (step.failure(), step.before.state()) {
             (Some(Failure::TimedOut), State::Requesting { id, .. }) => format!("no answer to {id} in time"),
@@ -77,7 +77,7 @@ fn happened(step: &Step<'_>) -> String {
     told + if passes_by { ", which changes nothing" } else { "" }
 }
 
-fn followed(step: &Step<'_>) -> Vec<String> {
+fn followed(step: &Transition<'_>) -> Vec<String> {
     let duties = step.actions.clone().filter_map(|action| match action {
         Action::CancelRequest { id } => Some(format!("gives up {id}")),
         Action::WriteCert { certificate, .. } => Some(match step.before.certificate() == Some(&certificate) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use perennial::{Failure as Reason, Template};
 use perennial_pki::Credential;
-use perennial_rotation::rotation::{Observer, Step};
+use perennial_rotation::rotation::{Observer, Transition};
 use perennial_rotation::{Identity, IdentitySource, NotYet};
 use perennial_std::Handle;
 
@@ -53,7 +53,7 @@ impl Node {
             identity.map_err(NotYet::new)
         };
         let node = self.clone();
-        let observer = Box::new(move |step: &Step<'_>| {
+        let observer = Box::new(move |step: &Transition<'_>| {
             if step.failure() == Some(Reason::Unauthorized)
                 && let Some(shown) = shown.lock().unwrap_or_else(PoisonError::into_inner).take()
             {

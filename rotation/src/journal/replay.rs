@@ -8,7 +8,7 @@ use serde_json::error::Category;
 
 use super::text::words;
 use super::{Line, VERSION};
-use crate::rotation::Step;
+use crate::rotation::Transition;
 
 /// The machines of a journal, as far as it has been read.
 #[derive(Debug, Default)]
@@ -37,9 +37,9 @@ pub struct Told {
 
 impl Told {
     /// The step, as its observers saw it. `None`: the journal of this machine begins here.
-    pub fn step(&self) -> Option<Step<'_>> {
+    pub fn step(&self) -> Option<Transition<'_>> {
         let (event, actions) = self.did.as_ref()?;
-        Some(Step { now: self.at, event, actions, before: self.before.as_ref()?, after: &self.machine })
+        Some(Transition { now: self.at, event, actions, before: self.before.as_ref()?, after: &self.machine })
     }
 
     /// The journal begins here, with the machine at exactly the point the replay has come to: it goes on in another file.

@@ -6,7 +6,7 @@ use perennial::{Action, Actions, Event, Failure, Now, RotationMachine, TraceLine
 
 /// One step of a rotation: what happened, what followed, and the machine before and after.
 #[derive(Debug)]
-pub struct Step<'a> {
+pub struct Transition<'a> {
     /// When.
     pub now: Now,
     /// What the machine was told.
@@ -19,7 +19,7 @@ pub struct Step<'a> {
     pub after: &'a RotationMachine,
 }
 
-impl Step<'_> {
+impl Transition<'_> {
     /// The failure of the attempt that came to nothing or fell short by this step, if one did.
     pub fn failure(&self) -> Option<Failure> {
         self.actions.outcomes().failure()
@@ -35,7 +35,7 @@ impl Step<'_> {
 }
 
 /// One line: when, what happened, what followed, where that leaves us.
-impl fmt::Display for Step<'_> {
+impl fmt::Display for Transition<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { now, event, actions, before: _, after } = *self;
         TraceLine { event, now, actions, machine: after }.fmt(f)
@@ -43,7 +43,7 @@ impl fmt::Display for Step<'_> {
 }
 
 /// Looks on. Called on the loop, which stands still meanwhile: be quick.
-pub type Observer = Box<dyn FnMut(&Step<'_>) + Send>;
+pub type Observer = Box<dyn FnMut(&Transition<'_>) + Send>;
 
 /// All who look on.
 #[derive(Default)]
@@ -57,7 +57,7 @@ impl Observers {
         }
         let before = machine.clone();
         let actions = machine.handle(event.clone(), now);
-        let step = Step { now, event: &event, actions: &actions, before: &before, after: machine };
+        let step = Transition { now, event: &event, actions: &actions, before: &before, after: machine };
         self.0.iter_mut().for_each(|observer| observer(&step));
         actions
     }

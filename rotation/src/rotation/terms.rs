@@ -53,7 +53,7 @@ pub enum Input {
     },
     /// An attempt to write the credential ended.
     Written {
-        /// As in the duty.
+        /// As in the command.
         id: RequestId,
         /// The error, as text for people.
         result: Result<(), String>,
@@ -69,7 +69,7 @@ pub enum Input {
 
 /// Something to do, in a runtime's terms.
 #[derive(Debug)]
-pub enum Duty {
+pub enum Command {
     /// Drop this request's exchange, if it still runs.
     Drop {
         /// The request.

@@ -8,7 +8,7 @@ use perennial::{Event, Key, Now, Pending, Refusal, RotationMachine, Setup, Templ
 use perennial_kubernetes::addresses::Addresses;
 use perennial_kubernetes::kubelet_config::KubeletConfig;
 use perennial_rotation::journal::{self, Replay, ReplayError};
-use perennial_rotation::rotation::{Record, Step};
+use perennial_rotation::rotation::{Record, Transition};
 
 use super::pki::Pki;
 use super::text;
@@ -129,7 +129,7 @@ static WORDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     {
         let before = machine.clone();
         let actions = machine.handle(event.clone(), START);
-        let step = Step { now: START, event: &event, actions: &actions, before: &before, after: &machine };
+        let step = Transition { now: START, event: &event, actions: &actions, before: &before, after: &machine };
         words.push(journal::step("node", &step).into_bytes());
     }
     words.push(b"apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n".to_vec());

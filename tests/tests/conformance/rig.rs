@@ -10,7 +10,7 @@ use perennial_kubernetes::client::{Ask, Conversation, IoEvent, IoRequest, Issuan
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, ObjectMeta};
 use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, Usage, certificate_request};
-use perennial_rotation::rotation::{self, Duty, Rotation, Start};
+use perennial_rotation::rotation::{self, Command, Rotation, Start};
 use perennial_rotation::{Authentication, Exchange, Identity, Issued, SignError, SignerConversation, Token};
 use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;
@@ -372,20 +372,20 @@ impl Node {
 
     pub(crate) fn tell(&mut self, input: rotation::Input) {
         let now = self.server.now;
-        for duty in self.rotation.handle(input, now) {
-            match duty {
-                Duty::Drive { id, exchange } => {
+        for command in self.rotation.handle(input, now) {
+            match command {
+                Command::Drive { id, exchange } => {
                     let Exchange::Conversation(exchange) = exchange else { panic!("{exchange:?}") };
                     self.submissions += 1;
                     self.live = Some((id, Wire::new(exchange, now)));
                 }
-                Duty::Drop { id } => drop(self.live.take_if(|(live, _)| *live == id)),
-                Duty::Write { id, .. } => {
+                Command::Drop { id } => drop(self.live.take_if(|(live, _)| *live == id)),
+                Command::Write { id, .. } => {
                     self.written += 1;
                     self.tell(rotation::Input::Written { id, result: Ok(()) });
                 }
-                Duty::Save { .. } => self.tell(rotation::Input::Saved { result: Ok(()) }),
-                Duty::SetTimer(_) => {}
+                Command::Save { .. } => self.tell(rotation::Input::Saved { result: Ok(()) }),
+                Command::SetTimer(_) => {}
             }
         }
     }

@@ -9,7 +9,7 @@ use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Conversation, IoEvent, IoRequest};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::{Credential, Usage};
-use perennial_rotation::rotation::{self, Duty, Rotation, Start};
+use perennial_rotation::rotation::{self, Command, Rotation, Start};
 use perennial_rotation::{Authentication, Exchange, Identity, Issued, SignError, SignerConversation, Token};
 use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;
@@ -190,19 +190,19 @@ impl World {
 
     fn tell(&mut self, input: rotation::Input) {
         let now = self.now();
-        for duty in self.rotation.handle(input, now) {
-            match duty {
-                Duty::Drive { id, exchange } => {
+        for command in self.rotation.handle(input, now) {
+            match command {
+                Command::Drive { id, exchange } => {
                     let Exchange::Conversation(exchange) = exchange else { panic!("{exchange:?}") };
                     assert!(self.live.is_none(), "one request at a time");
                     self.submissions += 1;
                     let journal = self.api.journal().count();
                     self.live = Some(Live { id, exchange, session: None, until: now.instant, journal, refused: 0 });
                 }
-                Duty::Drop { id } => drop(self.live.take_if(|live| live.id == id)),
-                Duty::Write { id, .. } => self.tell(rotation::Input::Written { id, result: Ok(()) }),
-                Duty::Save { .. } => self.tell(rotation::Input::Saved { result: Ok(()) }),
-                Duty::SetTimer(_) => {}
+                Command::Drop { id } => drop(self.live.take_if(|live| live.id == id)),
+                Command::Write { id, .. } => self.tell(rotation::Input::Written { id, result: Ok(()) }),
+                Command::Save { .. } => self.tell(rotation::Input::Saved { result: Ok(()) }),
+                Command::SetTimer(_) => {}
             }
         }
     }
