@@ -16,8 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use perennial::{Now, RotationMachine};
-use perennial_rotation::journal;
-use perennial_rotation::rotation::{Observer, Transition};
+use perennial_rotation::{Observer, Transition, journal};
 
 use crate::queue::{Entry, Queue};
 use file::{open, set_aside};

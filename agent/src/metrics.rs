@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use perennial::Now;
-use perennial_rotation::rotation::Observer;
+use perennial_rotation::Observer;
 use perennial_std::{FileCredential, Handle, clock};
 
 use crate::hook_debt::Debts;
@@ -157,7 +157,7 @@ mod tests {
 
     use perennial::{RequestId, Template};
     use perennial_pki::{Credential, interim};
-    use perennial_rotation::rotation::Input;
+    use perennial_rotation::Input;
     use perennial_rotation::{Answer as Said, Health, Memory, Progress, Store as _};
     use perennial_std::{Rotator, Task};
 

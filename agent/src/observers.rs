@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial_rotation::rotation::Observer;
+use perennial_rotation::Observer;
 use serde_json::json;
 
 use crate::cli;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use perennial_rotation::rotation::Observer;
+use perennial_rotation::Observer;
 use perennial_std::Handle;
 
 use crate::spans::words;
@@ -82,7 +82,7 @@ impl Pulse {
 #[cfg(test)]
 mod tests {
     use perennial::{Event, Now, RotationMachine, Setup, Template};
-    use perennial_rotation::rotation::Transition;
+    use perennial_rotation::Transition;
     use perennial_std::{Rotator, Task};
 
     use super::*;

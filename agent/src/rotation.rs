@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use perennial::{Policy, Template};
 use perennial_kubernetes::CsrSigner;
 use perennial_pki::Credential;
-use perennial_rotation::rotation::Observer;
+use perennial_rotation::Observer;
 use perennial_std::{Directory, Handle, Left, Rotator};
 
 use crate::cli::Runtime;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use perennial::{Key, Pending, Template};
 use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
 use perennial_pki::{Credential, KeyAlgorithm, KeyPair};
-use perennial_rotation::rotation::Record;
+use perennial_rotation::Record;
 use perennial_std::clock;
 use support::{Ca, Output, Process, Signer, files, perennial, run_arguments};
 use tempfile::TempDir;

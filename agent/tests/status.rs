@@ -11,7 +11,7 @@ use std::time::Duration;
 use perennial::{Failure, Key, Pending, Refusal, Template};
 use perennial_kubernetes::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use perennial_pki::{Credential, KeyAlgorithm, KeyPair};
-use perennial_rotation::rotation::Record;
+use perennial_rotation::Record;
 use perennial_std::clock;
 use serde_json::Value;
 use support::{Ca, as_nobody, files, perennial, put_in_use};

@@ -13,8 +13,7 @@ use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubeconfig::Kubeconfig;
-use perennial_rotation::rotation::{Command, Input, Rotation, Start};
-use perennial_rotation::{Identity, Token};
+use perennial_rotation::{Command, Identity, Input, Rotation, Start, Token};
 use server_support::{DAY, NOW, TOKEN, YEAR};
 use zeroize::Zeroizing;
 

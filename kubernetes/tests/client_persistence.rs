@@ -9,8 +9,7 @@ use client_support::*;
 use perennial::{Failure, Policy, Template};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Issuance, Limits};
-use perennial_rotation::rotation::{Command, Input, Rotation, Start};
-use perennial_rotation::{Authentication, Exchange};
+use perennial_rotation::{Authentication, Command, Exchange, Input, Rotation, Start};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -9,8 +9,9 @@ use client_support::{Ca, EPOCH, Scene};
 use perennial::{Instant, Now, Policy, RequestId, Template, UnixTime};
 use perennial_kubernetes::CsrSigner;
 use perennial_pki::Chain;
-use perennial_rotation::rotation::{Command, Input, Rotation, Start};
-use perennial_rotation::{Answer, Authentication, Health, Identity, Issued, Progress, ServerDate};
+use perennial_rotation::{
+    Answer, Authentication, Command, Health, Identity, Input, Issued, Progress, Rotation, ServerDate, Start,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const SECOND: Duration = Duration::from_secs(1);

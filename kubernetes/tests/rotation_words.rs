@@ -9,8 +9,7 @@ use client_support::{Ca, EPOCH, Scene};
 use perennial::{Failure, Instant, Now, Policy, Template, UnixTime};
 use perennial_kubernetes::CsrSigner;
 use perennial_pki::Chain;
-use perennial_rotation::rotation::{Command, Input, Rotation, Start};
-use perennial_rotation::{Authentication, Identity, Issued};
+use perennial_rotation::{Authentication, Command, Identity, Input, Issued, Rotation, Start};
 
 /// Asks for this a while after `EPOCH`, and is issued what a CA that knows only `names` signs for an hour from `EPOCH` on.
 fn issued(template: Template, names: &[&str], after: Duration) -> (Option<Failure>, String) {

@@ -1,6 +1,6 @@
 //! One rotated certificate with its hands, for any signer and any runtime: no thread, no socket, no executor in here.
 //!
-//! - [`rotation`]: the machine joined to keys and requests; what a runtime drives.
+//! - [`Rotation`]: the machine joined to keys and requests; what a runtime drives.
 //! - [`Signer`]: issues certificates; [`IdentitySource`]: the identity that a request shows.
 //! - [`Conversation`]: what a signer's exchange asks of a runtime: connect, write, read, wait.
 //! - [`Store`]: where a rotation keeps its credential; [`Directory`] and [`Memory`] are stores.
@@ -22,7 +22,7 @@ mod identity;
 mod identity_source;
 pub mod journal;
 mod progress;
-pub mod rotation;
+mod rotation;
 mod sign_error;
 mod signer;
 mod store;
@@ -34,6 +34,7 @@ pub use health::{Answer, Health, ServerDate};
 pub use identity::{Identity, InvalidToken, Token};
 pub use identity_source::{IdentitySource, NotYet};
 pub use progress::{Issued, Progress};
+pub use rotation::{ClockOffset, Command, Input, Observer, Record, RecordError, Rotation, Snapshot, Start, Transition};
 pub use sign_error::SignError;
 pub use signer::{Authentication, Profile, SignRequest, Signer};
 pub use store::{LoadRequest, Memory, Store, StoreError, Stored};

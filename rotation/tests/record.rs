@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use perennial::{Failure, Key, Pending, Refusal, Template, UnixTime};
 use perennial_pki::{KeyAlgorithm, KeyPair};
-use perennial_rotation::rotation::{Record, RecordError};
+use perennial_rotation::{Record, RecordError};
 use proptest::collection::vec;
 use proptest::prelude::*;
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use perennial::{State, Template};
 use perennial_pki::Credential;
-use perennial_rotation::ServerDate;
-use perennial_rotation::rotation::{Input, Record, Snapshot};
+use perennial_rotation::{Input, Record, ServerDate, Snapshot};
 
 use crate::clock;
 use crate::link::{Link, Message};

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use perennial::{RequestId, UnixTime};
 use perennial_pki::Credential;
-use perennial_rotation::rotation::{Input, Record};
-use perennial_rotation::{Store, StoreError};
+use perennial_rotation::{Input, Record, Store, StoreError};
 
 use crate::link::{Ending, Message};
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use event_listener::Event;
-use perennial_rotation::rotation::{Input, Record, Snapshot};
+use perennial_rotation::{Input, Record, Snapshot};
 
 use crate::log;
 

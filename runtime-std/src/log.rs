@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use perennial::State;
 use perennial_pki::Credential;
-use perennial_rotation::Progress;
-use perennial_rotation::rotation::{ClockOffset, Snapshot};
+use perennial_rotation::{ClockOffset, Progress, Snapshot};
 
 /// A wait that people would wonder at.
 const LONG: Duration = Duration::from_secs(5);

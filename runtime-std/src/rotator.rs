@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use perennial::{Policy, Template};
 use perennial_pki::Credential;
-use perennial_rotation::rotation::{Input, Observer, Record, Rotation, Start, Transition};
-use perennial_rotation::{LoadRequest, Memory, Signer, Store, StoreError, Stored};
+use perennial_rotation::{
+    Input, LoadRequest, Memory, Observer, Record, Rotation, Signer, Start, Store, StoreError, Stored, Transition,
+};
 
 use crate::clock;
 use crate::handle::{Handle, Left};

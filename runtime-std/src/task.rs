@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Instant, Now, RequestId};
-use perennial_rotation::rotation::{Command, Input, Rotation, Snapshot};
-use perennial_rotation::{Exchange, Health, Issued, Progress, SignError, SignerConversation, Store};
+use perennial_rotation::{
+    Command, Exchange, Health, Input, Issued, Progress, Rotation, SignError, SignerConversation, Snapshot, Store,
+};
 
 use crate::jobs::{Job, Jobs};
 use crate::link::{Ending, Link, Message};

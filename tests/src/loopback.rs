@@ -11,8 +11,7 @@ use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Credential;
-use perennial_rotation::rotation::{Snapshot, Transition};
-use perennial_rotation::{Identity, Progress, Store, Token};
+use perennial_rotation::{Identity, Progress, Snapshot, Store, Token, Transition};
 use perennial_std::{Cancel, Directory, Handle, Left, Rotator, clock, drive};
 
 /// A bootstrap token that every server here knows.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use perennial::Now;
-use perennial_rotation::rotation::{Rotation, Transition};
+use perennial_rotation::{Rotation, Transition};
 
 use crate::laws::{Verdict, check};
 use crate::trace::{Record, Run, Trace};

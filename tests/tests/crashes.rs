@@ -13,8 +13,7 @@ use perennial_dev::{Approval, Decision, Options};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::{Credential, KeyAlgorithm};
-use perennial_rotation::Exchange;
-use perennial_rotation::rotation::{Command, Input, Record, Rotation, Start};
+use perennial_rotation::{Command, Exchange, Input, Record, Rotation, Start};
 use perennial_tests::recording::Recording;
 use rig::{DAY, HOUR, MINUTE, SECOND, Server, Wire};
 

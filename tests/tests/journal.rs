@@ -4,8 +4,8 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use perennial::{Event, Failure, Instant, Now, RequestId, RotationMachine, Setup, SignerStatus, Template, UnixTime};
+use perennial_rotation::Transition;
 use perennial_rotation::journal::{self, Replay, ReplayError};
-use perennial_rotation::rotation::Transition;
 use perennial_tests::script::scripts;
 use perennial_tests::trace::{Record, Run};
 use proptest::prelude::*;

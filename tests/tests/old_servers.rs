@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use perennial::{Failure, State};
 use perennial_dev::Options;
-use perennial_rotation::rotation::Snapshot;
+use perennial_rotation::Snapshot;
 use perennial_tests::loopback::{BOUND, Server, issued, new_authority, node, on_both, serve_at};
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -94,7 +94,7 @@ fn a_proxy_that_says_no_is_to_blame_and_not_the_server() {
         let server = serve(Approval::Auto);
         let proxy = HttpProxy::answering("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n");
         let handle = node(runtime, &behind(&server.cluster, &proxy)).start();
-        let failed = |now: &perennial_rotation::rotation::Snapshot| {
+        let failed = |now: &perennial_rotation::Snapshot| {
             matches!(now.state, State::BackingOff { last: Failure::Unreachable, .. })
         };
         let now = handle.wait_for(failed).within(BOUND).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use perennial::{Action, Backoff, Event, State, Template, Window};
 use perennial_dev::faults::Plan;
 use perennial_dev::{Approval, Decision};
-use perennial_rotation::rotation::Transition;
+use perennial_rotation::Transition;
 use perennial_tests::loopback::{BOUND, Runtime, issued, node, serve, waits_for_approval};
 
 /// What the machine was told, and its duties, a line each, without times and with certificates by number.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use perennial::{Action, Event, Failure, Instant, RotationMachine, UnixTime};
-use perennial_rotation::rotation::Transition;
+use perennial_rotation::Transition;
 
 /// What has happened since the process began.
 #[derive(Clone)]

@@ -4,8 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use perennial::{Certificate, Escaped, Now, Reason, RotationMachine, State, UnixTime};
 use perennial_pki::Credential;
-use perennial_rotation::rotation::Snapshot;
-use perennial_rotation::{Answer, Health, Progress};
+use perennial_rotation::{Answer, Health, Progress, Snapshot};
 use serde_json::{Value, json};
 
 use super::tally::Tally;

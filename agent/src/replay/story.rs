@@ -3,8 +3,8 @@
 use std::fmt;
 
 use perennial::{Action, Certificate, Event, Failure, Key, Now, RotationMachine, SignerStatus, State};
+use perennial_rotation::Transition;
 use perennial_rotation::journal::Told;
-use perennial_rotation::rotation::Transition;
 
 use crate::spans::words;
 

@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use perennial::{Failure as Reason, Template};
 use perennial_pki::Credential;
-use perennial_rotation::rotation::{Observer, Transition};
-use perennial_rotation::{Identity, IdentitySource, NotYet};
+use perennial_rotation::{Identity, IdentitySource, NotYet, Observer, Transition};
 use perennial_std::Handle;
 
 use crate::kubeconfigs;

@@ -2,7 +2,7 @@
 
 use perennial::{Failure, Refusal, UnixTime};
 use perennial_pki::Chain;
-use perennial_rotation::rotation::Record;
+use perennial_rotation::Record;
 use perennial_std::Directory;
 use serde_json::{Value, json};
 

@@ -8,7 +8,7 @@ use perennial::{Event, Key, Now, Pending, Refusal, RotationMachine, Setup, Templ
 use perennial_kubernetes::addresses::Addresses;
 use perennial_kubernetes::kubelet_config::KubeletConfig;
 use perennial_rotation::journal::{self, Replay, ReplayError};
-use perennial_rotation::rotation::{Record, Transition};
+use perennial_rotation::{Record, Transition};
 
 use super::pki::Pki;
 use super::text;

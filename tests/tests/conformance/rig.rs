@@ -10,8 +10,9 @@ use perennial_kubernetes::client::{Ask, Conversation, IoEvent, IoRequest, Issuan
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, ObjectMeta};
 use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, Usage, certificate_request};
-use perennial_rotation::rotation::{self, Command, Rotation, Start};
-use perennial_rotation::{Authentication, Exchange, Identity, Issued, SignError, SignerConversation, Token};
+use perennial_rotation::{
+    Authentication, Command, Exchange, Identity, Input, Issued, Rotation, SignError, SignerConversation, Start, Token,
+};
 use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;
 use rustls::time_provider::TimeProvider;
@@ -348,10 +349,10 @@ impl Node {
             let now = self.server.now;
             self.server.api.tick(now.unix);
             if self.rotation.deadline().is_some_and(|due| due <= now.instant) {
-                self.tell(rotation::Input::Tick);
+                self.tell(Input::Tick);
             }
             while let Some((id, result)) = self.converse() {
-                self.tell(rotation::Input::Finished { id, result });
+                self.tell(Input::Finished { id, result });
             }
             if now.instant >= end {
                 return self.recording.check().unwrap_or_else(|broken| panic!("{broken}"));
@@ -370,7 +371,7 @@ impl Node {
         Some((id, result))
     }
 
-    pub(crate) fn tell(&mut self, input: rotation::Input) {
+    pub(crate) fn tell(&mut self, input: Input) {
         let now = self.server.now;
         for command in self.rotation.handle(input, now) {
             match command {
@@ -382,9 +383,9 @@ impl Node {
                 Command::Drop { id } => drop(self.live.take_if(|(live, _)| *live == id)),
                 Command::Write { id, .. } => {
                     self.written += 1;
-                    self.tell(rotation::Input::Written { id, result: Ok(()) });
+                    self.tell(Input::Written { id, result: Ok(()) });
                 }
-                Command::Save { .. } => self.tell(rotation::Input::Saved { result: Ok(()) }),
+                Command::Save { .. } => self.tell(Input::Saved { result: Ok(()) }),
                 Command::SetTimer(_) => {}
             }
         }

@@ -8,7 +8,7 @@ use perennial::{Backoff, Failure, State, Window};
 use perennial_dev::faults::Plan;
 use perennial_dev::{Options, Random, ServingApproval};
 use perennial_kubernetes::client::Limits;
-use perennial_rotation::rotation::Snapshot;
+use perennial_rotation::Snapshot;
 use perennial_std::clock;
 
 use crate::in_short;

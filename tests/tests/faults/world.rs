@@ -9,8 +9,9 @@ use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Conversation, IoEvent, IoRequest};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::{Credential, Usage};
-use perennial_rotation::rotation::{self, Command, Rotation, Start};
-use perennial_rotation::{Authentication, Exchange, Identity, Issued, SignError, SignerConversation, Token};
+use perennial_rotation::{
+    Authentication, Command, Exchange, Identity, Input, Issued, Rotation, SignError, SignerConversation, Start, Token,
+};
 use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;
 use rustls::time_provider::TimeProvider;
@@ -168,14 +169,14 @@ impl World {
         assert!(self.steps < 50_000, "something spins: {:?}", self.rotation.snapshot(now));
         self.api.tick(now.unix);
         if self.rotation.deadline().is_some_and(|due| due <= now.instant) {
-            self.tell(rotation::Input::Tick);
+            self.tell(Input::Tick);
         }
         let before = self.issued();
         let finished = self.converse();
         self.asked.resize(self.api.journal().count(), now.instant);
         if let Some((id, result)) = finished {
             self.healthy = result.as_ref().map_or_else(|error| error.server_healthy(), |_| Some(true));
-            self.tell(rotation::Input::Finished { id, result });
+            self.tell(Input::Finished { id, result });
         }
         let held = self.rotation.snapshot(now).credential;
         let valid = |held: &Arc<Credential>| !held.chain().certificate().validity.expired(now.unix);
@@ -188,7 +189,7 @@ impl World {
             next.min(end).as_millis().max(self.millis + u64::from(live.is_none_or(|live| live > now.instant)));
     }
 
-    fn tell(&mut self, input: rotation::Input) {
+    fn tell(&mut self, input: Input) {
         let now = self.now();
         for command in self.rotation.handle(input, now) {
             match command {
@@ -200,8 +201,8 @@ impl World {
                     self.live = Some(Live { id, exchange, session: None, until: now.instant, journal, refused: 0 });
                 }
                 Command::Drop { id } => drop(self.live.take_if(|live| live.id == id)),
-                Command::Write { id, .. } => self.tell(rotation::Input::Written { id, result: Ok(()) }),
-                Command::Save { .. } => self.tell(rotation::Input::Saved { result: Ok(()) }),
+                Command::Write { id, .. } => self.tell(Input::Written { id, result: Ok(()) }),
+                Command::Save { .. } => self.tell(Input::Saved { result: Ok(()) }),
                 Command::SetTimer(_) => {}
             }
         }

@@ -10,8 +10,7 @@ use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
 use perennial_pki::{Chain, Credential};
-use perennial_rotation::Identity;
-use perennial_rotation::rotation::Snapshot;
+use perennial_rotation::{Identity, Snapshot};
 use perennial_std::{Cancel, Handle, clock, drive};
 use serde_json::{Value, json};
 
