@@ -1,4 +1,4 @@
-//! The client: a [`Conversation`] with an API server says connect, write, read or wait, and a driver does that.
+//! The client: a [`Conversation`](perennial_rotation::Conversation) with an API server says connect, write, read or wait, and a driver does that.
 //!
 //! [`Issuance`] is the one this crate is for: it submits a request, waits, and brings the certificate.
 //! [`Call`] is any single request. Below them a session keeps a connection, an exchange is TLS, and
@@ -29,5 +29,4 @@ pub use exchange::ExchangeError;
 pub use http::Request;
 pub use issuance::Issuance;
 pub use naming::csr_name;
-pub use perennial_rotation::{Conversation, IoEvent, IoRequest};
 pub use session::{Limits, Response};

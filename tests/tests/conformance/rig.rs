@@ -6,12 +6,13 @@ use std::time::Duration;
 use perennial::{Instant, Now, Policy, RequestId, Template, UnixTime};
 use perennial_dev::{Answer, Api, ApiRequest, Authority, Break, Method, Options, Random, Session, Tls, faults::Plan};
 use perennial_kubernetes::CsrSigner;
-use perennial_kubernetes::client::{Ask, Conversation, IoEvent, IoRequest, Issuance, Limits, csr_name};
+use perennial_kubernetes::client::{Ask, Issuance, Limits, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, ObjectMeta};
 use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, Usage, certificate_request};
 use perennial_rotation::{
-    Authentication, Command, Exchange, Identity, Input, Issued, Rotation, SignError, SignerConversation, Start, Token,
+    Authentication, Command, Conversation, Exchange, Identity, Input, IoEvent, IoRequest, Issued, Rotation, SignError,
+    SignerConversation, Start, Token,
 };
 use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use perennial::{Failure, Instant, Now, Policy, RequestId, Template, UnixTime};
 use perennial_dev::{Api, Authority, Break, Options, Random, ServingApproval, Session, Tls, faults::Plan};
 use perennial_kubernetes::CsrSigner;
-use perennial_kubernetes::client::{Conversation, IoEvent, IoRequest};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::{Credential, Usage};
 use perennial_rotation::{
-    Authentication, Command, Exchange, Identity, Input, Issued, Rotation, SignError, SignerConversation, Start, Token,
+    Authentication, Command, Conversation, Exchange, Identity, Input, IoEvent, IoRequest, Issued, Rotation, SignError,
+    SignerConversation, Start, Token,
 };
 use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Instant, Now};
-use perennial_kubernetes::client::{Conversation, IoEvent, IoRequest};
+use perennial_rotation::{Conversation, IoEvent, IoRequest};
 use rustls::{ServerConfig, ServerConnection};
 
 use super::super::text;
