@@ -1,0 +1,71 @@
+//! What a change costs that every handle sees, beside idle threads that have read the credential:
+//! `cargo bench -p perennial-tests --bench publish`.
+
+use std::hint::black_box;
+use std::num::NonZeroU64;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use perennial::{RequestId, Template};
+
+use perennial_pki::interim;
+use perennial_rotation::{Answer, Health, Input, Memory, Progress, Store as _};
+use perennial_std::{Handle, Rotator, clock};
+
+const TIMES: u32 = 20_000;
+
+fn main() {
+    let store = Memory::default();
+    let pair = Arc::new(interim(&Template::node("worker-1"), clock::now().unix).unwrap());
+    store.write(&pair, true, clock::now().unix).unwrap();
+    let (handle, mut task) = Rotator::new().store(store).prepare().unwrap();
+    let id = RequestId::new(NonZeroU64::MIN);
+    let mut answers = [Answer::Served, Answer::Unreachable].into_iter().cycle();
+    let mut publish = || {
+        let now = clock::now();
+        let health = answers.next().map(|answer| Health { answer, at: now, date: None });
+        task.send(Input::Progressed { id, progress: Progress::Submitting, health });
+        drop(black_box(task.step(now)));
+    };
+    let mut alone = None;
+    for threads in [1, 100, 1000] {
+        let (published, read) = beside(threads, &handle, || (time(&mut publish), time(|| drop(handle.credential()))));
+        let alone = *alone.get_or_insert((published, read));
+        let ratio = |now: Duration, then: Duration| now.as_secs_f64() / then.as_secs_f64();
+        println!(
+            "{threads:5} threads: publish {published:>7.0?} (x{:.2}), credential {read:>7.0?} (x{:.2})",
+            ratio(published, alone.0),
+            ratio(read, alone.1)
+        );
+    }
+}
+
+/// Does it while so many threads are idle that have read the credential.
+fn beside<T>(threads: usize, handle: &Handle, work: impl FnOnce() -> T) -> T {
+    let (ready, done) = (Barrier::new(threads + 1), Barrier::new(threads + 1));
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                black_box(handle.credential()).unwrap();
+                ready.wait();
+                done.wait();
+            });
+        }
+        ready.wait();
+        let result = work();
+        done.wait();
+        result
+    })
+}
+
+/// The median of a few rounds.
+fn time(mut work: impl FnMut()) -> Duration {
+    let mut rounds = [(); 9].map(|()| {
+        let begun = Instant::now();
+        (0..TIMES / 9).for_each(|_| work());
+        begun.elapsed() / (TIMES / 9)
+    });
+    rounds.sort_unstable();
+    rounds[4]
+}
