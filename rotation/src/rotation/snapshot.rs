@@ -1,106 +1,15 @@
-//! What goes into a rotation, what comes out, and what can be seen of it: in a runtime's terms.
+//! What can be seen of a rotation.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Fingerprint, Instant, Now, Reason, RequestId, State, Template};
+use perennial::{Now, Reason, State};
 use perennial_pki::Credential;
 
 use super::clock::ClockOffset;
-use super::record::Record;
-use crate::{Exchange, Health, Issued, Progress, ServerDate, SignError};
+use crate::{Health, Progress};
 
 const BACKDATING: Duration = Duration::from_secs(600);
-
-/// Something that happened, in a runtime's terms.
-#[derive(Debug)]
-pub enum Input {
-    /// Time passed.
-    Tick,
-    /// Another identity is wanted; `None`: none for now.
-    TemplateChanged(Option<Arc<Template>>),
-    /// Somebody asked for a new certificate.
-    RotateNow,
-    /// A server this certificate is meant for did not accept it (HTTP 401, a TLS alert).
-    Refused {
-        /// The certificate that was shown.
-        fingerprint: Fingerprint,
-    },
-    /// The API server told the time outside of a request for a certificate.
-    ServerDated(ServerDate),
-    /// An exchange moved on.
-    Progressed {
-        /// Of this request.
-        id: RequestId,
-        /// To here.
-        progress: Progress,
-        /// What its last answer told of the API server.
-        health: Option<Health>,
-    },
-    /// An exchange ended.
-    Finished {
-        /// Of this request.
-        id: RequestId,
-        /// How.
-        result: Result<Issued, SignError>,
-    },
-    /// An exchange could not even be begun.
-    Unable {
-        /// For this request.
-        id: RequestId,
-        /// The error, as text for people.
-        why: String,
-    },
-    /// An attempt to write the credential ended.
-    Written {
-        /// As in the command.
-        id: RequestId,
-        /// The error, as text for people.
-        result: Result<(), String>,
-    },
-    /// An attempt to save a record ended.
-    Saved {
-        /// The error, as text for people.
-        result: Result<(), String>,
-    },
-    /// The store was found to hold something else.
-    Replaced(Option<Arc<Credential>>),
-}
-
-/// Something to do, in a runtime's terms.
-#[derive(Debug)]
-pub enum Command {
-    /// Drop this request's exchange, if it still runs.
-    Drop {
-        /// The request.
-        id: RequestId,
-    },
-    /// Make this credential durable.
-    Write {
-        /// To be echoed in [`Input::Written`].
-        id: RequestId,
-        /// The pair.
-        credential: Arc<Credential>,
-        /// True: the credential is served (the snapshot already has it), so put it in use in the store too. False: the
-        /// credential is not valid yet, and the one in use stays.
-        serve: bool,
-    },
-    /// Make this record durable before doing anything that comes after it, and report with [`Input::Saved`].
-    /// Whatever comes of that, what comes after it is done: asking does not depend on the disk.
-    Save {
-        /// Takes the place of the one before. To be given to the next start, as [`Start::pending`](super::Start::pending).
-        record: Box<Record>,
-    },
-    /// Bring this exchange to its end.
-    Drive {
-        /// To be echoed in [`Input::Finished`].
-        id: RequestId,
-        /// The exchange.
-        exchange: Exchange,
-    },
-    /// Send a Tick then.
-    SetTimer(Option<Instant>),
-}
 
 /// Everything people may want to know, at one moment. A credential in it is always a pair that belongs together.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,155 @@
+//! What a runtime reports, and what the machine is told of it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use perennial::{Event, Failure, Fingerprint, Now, RequestId, State, Template};
+use perennial_pki::Credential;
+
+use super::Rotation;
+use super::start::foreign_to;
+use crate::{Health, Issued, Progress, ServerDate, SignError};
+
+/// Something that happened, in a runtime's terms.
+#[derive(Debug)]
+pub enum Input {
+    /// Time passed.
+    Tick,
+    /// Another identity is wanted; `None`: none for now.
+    TemplateChanged(Option<Arc<Template>>),
+    /// Somebody asked for a new certificate.
+    RotateNow,
+    /// A server this certificate is meant for did not accept it (HTTP 401, a TLS alert).
+    Refused {
+        /// The certificate that was shown.
+        fingerprint: Fingerprint,
+    },
+    /// The API server told the time outside of a request for a certificate.
+    ServerDated(ServerDate),
+    /// An exchange moved on.
+    Progressed {
+        /// Of this request.
+        id: RequestId,
+        /// To here.
+        progress: Progress,
+        /// What its last answer told of the API server.
+        health: Option<Health>,
+    },
+    /// An exchange ended.
+    Finished {
+        /// Of this request.
+        id: RequestId,
+        /// How.
+        result: Result<Issued, SignError>,
+    },
+    /// An exchange could not even be begun.
+    Unable {
+        /// For this request.
+        id: RequestId,
+        /// The error, as text for people.
+        why: String,
+    },
+    /// An attempt to write the credential ended.
+    Written {
+        /// As in the command.
+        id: RequestId,
+        /// The error, as text for people.
+        result: Result<(), String>,
+    },
+    /// An attempt to save a record ended.
+    Saved {
+        /// The error, as text for people.
+        result: Result<(), String>,
+    },
+    /// The store was found to hold something else.
+    Replaced(Option<Arc<Credential>>),
+}
+
+impl Rotation {
+    /// From a runtime's terms to the machine's. A pair that may come to be served goes to `candidate`.
+    pub(super) fn translate(
+        &mut self,
+        input: Input,
+        candidate: &mut Option<Arc<Credential>>,
+        now: Now,
+    ) -> VecDeque<Event> {
+        let event = match input {
+            Input::Tick => Event::Tick,
+            Input::TemplateChanged(template) => Event::TemplateChanged(template),
+            Input::RotateNow => Event::RotateNow,
+            Input::Refused { fingerprint } => {
+                // As if we had been turned down ourselves: the bootstrap identity is next.
+                let held = self.served.as_ref().map(|own| own.chain().certificate().fingerprint);
+                self.refused = held.filter(|held| *held == fingerprint).or(self.refused);
+                Event::CertRefused { fingerprint }
+            }
+            Input::Progressed { id, progress, health } => {
+                self.health = health.or(self.health);
+                if let Some(asking) = self.asking.as_mut().filter(|asking| asking.id == id) {
+                    asking.progress = Some(progress);
+                }
+                return self.server_dated(health.and_then(|health| health.date), now).into_iter().collect();
+            }
+            Input::ServerDated(date) => return self.server_dated(Some(date), now).into_iter().collect(),
+            Input::Finished { id, result } => {
+                let Some(asking) = self.asking.take_if(|asking| asking.id == id) else { return VecDeque::new() };
+                let health = result.as_ref().map_or_else(|error| error.health, |issued| issued.health);
+                self.health = health.or(self.health);
+                // What was issued is judged by the clock that its answer showed, too.
+                let date = health.and_then(|health| health.date);
+                let mut events: VecDeque<_> = self.server_dated(date, now).into_iter().collect();
+                events.extend(self.finished(asking, result, candidate));
+                return events;
+            }
+            Input::Unable { id, why } => {
+                self.asking.take_if(|asking| asking.id == id);
+                self.request_error = Some(why.into());
+                Event::CsrFailed { id, failure: Failure::Local, retry_after: None }
+            }
+            Input::Written { id, result: Ok(()) } => {
+                // Durable: its key is pending no more.
+                let is_owed = self.machine.writes().is_some_and(|(owed, _)| owed == id);
+                let written = self.unwritten().filter(|_| is_owed).map(|(credential, _)| credential.key().clone());
+                self.pending.take_if(|pending| written.is_some_and(|key| Arc::ptr_eq(&key, pending)));
+                self.foreign = None;
+                Event::CertWritten { id }
+            }
+            Input::Written { id, result: Err(why) } => {
+                self.write_error = Some(why.into());
+                Event::WriteFailed { id }
+            }
+            Input::Saved { result } => {
+                self.memory.saved(result, now.instant);
+                return VecDeque::new();
+            }
+            Input::Replaced(found) => {
+                let found = self.not_foreign(found);
+                candidate.clone_from(&found);
+                Event::CertReplaced(found.map(|credential| credential.chain().certificate().clone()))
+            }
+        };
+        VecDeque::from([event])
+    }
+
+    /// The newest reading of the API server's clock, if not reported yet.
+    fn server_dated(&mut self, date: Option<ServerDate>, now: Now) -> Option<Event> {
+        let ServerDate { unix, at } = date?;
+        // An answer that comes with its request's timeout is still taken: the machine must not look at the clocks before.
+        let is_late = matches!(self.machine.state(), State::Requesting { until, .. } if until <= now.instant);
+        if is_late || self.server_read_at.is_some_and(|last| at <= last) {
+            return None;
+        }
+        self.server_read_at = Some(at);
+        Some(Event::ServerDated { unix: unix.after(now.instant.since(at)) })
+    }
+
+    /// Records an error if the stored credential names another party. The machine judges names by its template only, and
+    /// may have none.
+    fn not_foreign(&mut self, found: Option<Arc<Credential>>) -> Option<Arc<Credential>> {
+        let template = self.machine.template().map(|template| template.common_name());
+        let wanted = template.or(self.common_name.as_deref());
+        let held = |found: &&Arc<Credential>| self.machine.certificate() != Some(found.chain().certificate());
+        self.foreign = foreign_to(wanted, found.as_ref().filter(held).map(Arc::as_ref)).map(Arc::from);
+        found.filter(|_| self.foreign.is_none() || template.is_some())
+    }
+}

@@ -1,0 +1,167 @@
+//! One request: how it begins, with which key and identity, and what its end means.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Event, Failure, Fingerprint, Key, Now, RequestId, State, Template};
+use perennial_pki::{Chain, Credential, KeyPair, certificate_request};
+
+use super::Rotation;
+use super::shortfall::excess;
+use crate::{Authentication, Exchange, Identity, Issued, NotYet, Progress, ServerDate, SignError, SignRequest};
+
+#[derive(Debug)]
+pub(super) struct Asking {
+    pub(super) id: RequestId,
+    template: Arc<Template>,
+    key: Arc<KeyPair>,
+    shown: Option<Fingerprint>,
+    pub(super) progress: Option<Progress>,
+}
+
+impl Rotation {
+    pub(super) fn finished(
+        &mut self,
+        asking: Asking,
+        result: Result<Issued, SignError>,
+        candidate: &mut Option<Arc<Credential>>,
+    ) -> VecDeque<Event> {
+        let id = asking.id;
+        let error = match result.map(|issued| self.joined(issued.chain, &asking)) {
+            Ok(Ok(credential)) => {
+                let certificate = credential.chain().certificate().clone();
+                *candidate = Some(Arc::new(credential));
+                return VecDeque::from([Event::CsrIssued { id, certificate }]);
+            }
+            Ok(Err(why)) => {
+                self.request_error = Some(why.into());
+                let failure = Failure::BadCertificate;
+                return VecDeque::from([Event::CsrFailed { id, failure, retry_after: None }]);
+            }
+            Err(error) => error,
+        };
+        self.request_error = Some(error.to_string().into());
+        let disowned = error.credential_refused || error.failure == Failure::Unauthorized;
+        let refused = asking.shown.filter(|_| disowned);
+        if refused.is_some() && self.has_bootstrap() {
+            self.request_error = Some(format!("{error}; the bootstrap credential is used next").into());
+        }
+        if disowned || error.failure == Failure::Forbidden {
+            // If it was the bootstrap identity, our own gets another chance: it may be the only one there is.
+            self.refused = refused;
+        }
+        let failed = Event::CsrFailed { id, failure: error.failure, retry_after: error.retry_after };
+        refused.map(|fingerprint| Event::CertRefused { fingerprint }).into_iter().chain([failed]).collect()
+    }
+
+    /// The issued pair, unless it grants rights beyond the request.
+    fn joined(&self, chain: Chain, asking: &Asking) -> Result<Credential, String> {
+        let profile = self.signer.as_ref().map(|signer| signer.profile());
+        if let Some(profile) = profile.filter(|profile| !profile.accepts_extra_rights) {
+            excess(&chain, &asking.template, profile.usage).map_or(Ok(()), Err)?;
+        }
+        // The exchange has checked that; if it ever did not, this is as bad a certificate as any.
+        Credential::new(chain, asking.key.clone()).map_err(|mismatch| mismatch.to_string())
+    }
+
+    /// Begins a request: a key, a PKCS#10 request signed with it, and an identity to show.
+    pub(super) fn ask(
+        &mut self,
+        id: RequestId,
+        template: &Arc<Template>,
+        key: Key,
+        now: Now,
+    ) -> Result<Exchange, SignError> {
+        self.memory.submitted(id);
+        let signer = self.signer.clone().ok_or_else(|| local("rotation is not enabled: there is no signer"))?;
+        let profile = signer.profile();
+        let key = match (key, &self.pending) {
+            (Key::Pending, Some(pending)) => pending.clone(),
+            (Key::Pending, None) | (Key::New, _) => {
+                // Spent, even if there is none to follow it.
+                self.pending = None;
+                let fresh = KeyPair::generate(profile.key_algorithm).map_err(local)?;
+                self.pending.insert(Arc::new(fresh)).clone()
+            }
+        };
+        let csr = certificate_request(template, &key).map_err(local)?;
+        self.csr_name = signer.request_name(template, key.public_key_der());
+        let (identity, shown) = self.identity(signer.authentication(), now).map_err(local)?;
+        let left = self.machine.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
+        let request = SignRequest {
+            name: self.csr_name.clone(),
+            template: template.clone(),
+            csr,
+            public_key_der: key.public_key_der().to_vec(),
+            identity,
+            usage: profile.usage,
+            lifetime: profile.lifetime,
+            skew: profile.skew.saturating_add(self.local_lead(now)),
+            issuers: profile.issuers.clone(),
+            needed_by: now.instant.after(left.unwrap_or_default()),
+            timeout: match self.machine.state() {
+                State::Requesting { until, .. } => until.since(now.instant),
+                _ => Duration::ZERO,
+            },
+            seed: self.seed ^ id.get(),
+        };
+        self.bootstrapping = shown.is_none() && self.has_bootstrap();
+        self.asking = Some(Asking { id, template: template.clone(), key, shown, progress: None });
+        signer.begin(request, now)
+    }
+
+    /// How far our clock is ahead by the last answer, or by those that agreed: a certificate that has expired by ours alone
+    /// is the machine's to judge, which wants more answers than one.
+    fn local_lead(&self, now: Now) -> Duration {
+        let date = self.health.and_then(|health| health.date);
+        let last = date.map(|ServerDate { unix, at }| unix.after(now.instant.since(at)));
+        let shown = [last, self.machine.server_time(now)].into_iter().flatten();
+        shown.map(|server| now.unix.since(server)).max().unwrap_or_default()
+    }
+
+    fn has_bootstrap(&self) -> bool {
+        let authentication = self.signer.as_ref().map(|signer| signer.authentication());
+        matches!(authentication, Some(Authentication::Own { bootstrap: Some(_) }))
+    }
+
+    /// Our own certificate while it is of use; else whatever was given for that case.
+    fn identity(&self, authentication: &Authentication, now: Now) -> Result<(Identity, Option<Fingerprint>), NotYet> {
+        let bootstrap = match authentication {
+            Authentication::None => return Ok((Identity::Anonymous, None)),
+            Authentication::Other(source) => return Ok((source.identity()?, None)),
+            Authentication::Own { bootstrap } => bootstrap,
+        };
+        let valid = self.served.as_ref().filter(|_| self.machine.valid_by_either_clock(now).is_some());
+        let fingerprint = |own: &Arc<Credential>| own.chain().certificate().fingerprint;
+        let accepted = valid.filter(|own| self.refused != Some(fingerprint(own)));
+        match (accepted, bootstrap, valid) {
+            (Some(own), _, _) | (None, None, Some(own)) => {
+                Ok((Identity::Certificate(own.clone()), Some(fingerprint(own))))
+            }
+            (None, Some(source), _) => match (source.identity(), valid) {
+                (Ok(identity), _) => Ok((identity, None)),
+                // Better turned down once more than not to ask at all.
+                (Err(_), Some(own)) => Ok((Identity::Certificate(own.clone()), Some(fingerprint(own)))),
+                (Err(why), None) => Err(why),
+            },
+            (None, None, None) => {
+                Err(NotYet::new("there is no valid certificate to ask with, and no bootstrap credential: give one"))
+            }
+        }
+    }
+
+    /// The machine gave up on a request; only we know how far it had come.
+    pub(super) fn explain_timeout(&mut self, dropped: Option<Asking>) {
+        if let State::BackingOff { last: last @ Failure::TimedOut, .. } = self.machine.state() {
+            let progress = dropped.and_then(|asking| asking.progress);
+            let progress = progress.map_or_else(String::new, |progress| format!("; it ended at: {progress}"));
+            self.request_error = Some(format!("{}{progress}", last.describe()).into());
+        }
+    }
+}
+
+/// The request cannot be made here, whatever the signer thinks of it.
+fn local(why: impl ToString) -> SignError {
+    SignError::new(Failure::Local, why.to_string())
+}

@@ -1,0 +1,136 @@
+//! What a rotation starts from.
+
+use std::sync::Arc;
+
+use perennial::{Key, Now, Policy, RotationMachine, Setup, SignerStatus, Template};
+use perennial_pki::{Credential, KeyPair};
+
+use super::Rotation;
+use super::memory::Memory;
+use super::observer::Observers;
+use super::record::Record;
+use super::shortfall::foreign;
+use crate::Signer;
+
+/// What a rotation starts from.
+#[derive(Debug)]
+pub struct Start {
+    /// The numbers to go by.
+    pub policy: Arc<Policy>,
+    /// Who to ask. `None`: rotation is not enabled, what is there is served.
+    pub signer: Option<Arc<dyn Signer>>,
+    /// The identity wanted.
+    pub template: Option<Arc<Template>>,
+    /// For whom, if that is known before the rest of the template: restarts, and tools that look at the directory, compute
+    /// the same rotation points from it.
+    pub common_name: Option<String>,
+    /// The credential at hand.
+    pub credential: Option<Arc<Credential>>,
+    /// The successor of [`credential`](Self::credential), durable and not valid yet.
+    pub waiting: Option<Arc<Credential>>,
+    /// It is nowhere but in memory: it is written first of all.
+    pub unwritten: bool,
+    /// Request a new credential at once, since other programs do not find this one under the name they read.
+    pub rotate_now: bool,
+    /// What an earlier run left: the last record given with a [`Command::Save`]. One that is of another server, another
+    /// signer, another common name or another kind of key than are wanted now is disregarded.
+    pub pending: Option<Record>,
+}
+
+impl Rotation {
+    /// A rotation that wants its first Tick at `now`.
+    pub fn new(start: Start, now: Now) -> Self {
+        let Start { policy, signer, template, common_name, credential, waiting, unwritten, rotate_now, pending } =
+            start;
+        // Whoever looks on while somebody else keeps the certificate has no wish of his own.
+        let common_name = common_name.filter(|_| signer.is_some());
+        let wanted = template.as_deref().map(Template::common_name).or(common_name.as_deref());
+        let foreign = foreign_to(wanted, credential.as_deref()).map(Arc::from);
+        let credential = credential.filter(|_| foreign.is_none());
+        let named = name_of(template.as_deref(), credential.as_deref()).or(common_name.as_deref());
+        let record = pending.filter(|record| is_of_use(record, signer.as_deref(), named));
+        let named = named.or_else(|| record.as_ref().map(|record| record.pending.template.common_name()));
+        // What restarts, and tools that look at a directory, agree on: who signs, and for whom.
+        let seed = perennial::seed(signer.as_ref().map_or("", |signer| signer.name()), named.unwrap_or(""));
+        let memory = Memory::new(policy.write, seed, record.as_ref());
+        let (csr_name, pending, key) =
+            record.map_or_else(Default::default, |Record { csr_name, mut pending, key, .. }| {
+                // Its certificate is there: the key has done its work, which was not saved any more.
+                let pairs = [&credential, &waiting].into_iter().flatten();
+                let key =
+                    key.filter(|key| pairs.clone().all(|pair| pair.key().public_key_der() != key.public_key_der()));
+                pending.key = if key.is_some() { Key::Pending } else { Key::New };
+                (csr_name, Some(pending), key)
+            });
+        // Until it is durable, a crash finds it again by its key, which stays in the record.
+        let only_here = || credential.as_ref().filter(|_| unwritten).map(|credential| credential.key().clone());
+        let key = key.or_else(only_here);
+        let setup = Setup {
+            policy: policy.clone(),
+            seed,
+            signer: if signer.is_some() { SignerStatus::Ready } else { SignerStatus::Absent },
+            certificate: credential.as_ref().map(|credential| credential.chain().certificate().clone()),
+            waiting: waiting.as_ref().map(|waiting| waiting.chain().certificate().clone()),
+            unwritten,
+            // Asked for, and neither issued nor refused: whatever it was for, it is gone on with.
+            rotate_now: rotate_now
+                || pending.as_ref().is_some_and(|pending| {
+                    let wanted = template.as_ref().is_none_or(|template| *template == pending.template);
+                    credential.is_some() && pending.key == Key::Pending && wanted
+                }),
+            template,
+            pending,
+        };
+        let machine = RotationMachine::new(setup, now);
+        let waiting = waiting.filter(|_| machine.waiting().is_some());
+        Self {
+            machine,
+            policy,
+            signer,
+            seed,
+            served: credential,
+            waiting,
+            pending: key,
+            asking: None,
+            refused: None,
+            request_error: None,
+            health: None,
+            write_error: None,
+            csr_name,
+            memory,
+            observers: Observers::default(),
+            timer: Some(now.instant),
+            issued: 0,
+            short_lived: None,
+            common_name,
+            foreign,
+            bootstrapping: false,
+            server_read_at: None,
+            clock_offset: None,
+        }
+    }
+}
+
+/// Whose certificate this is about. Without a template, the one at hand says who we are.
+fn name_of<'a>(template: Option<&'a Template>, credential: Option<&'a Credential>) -> Option<&'a str> {
+    let held = credential.map(|credential| credential.chain().certificate().common_name.as_str());
+    template.map(Template::common_name).or(held)
+}
+
+/// The error for a credential with another common name than the wanted one; `None` if the names agree.
+pub(super) fn foreign_to(wanted: Option<&str>, found: Option<&Credential>) -> Option<String> {
+    let (wanted, found) = wanted.zip(found.map(|found| found.chain().certificate()))?;
+    (found.common_name != wanted).then(|| foreign(found, wanted))
+}
+
+/// Whether a record is about what is wanted now.
+fn is_of_use(record: &Record, signer: Option<&dyn Signer>, named: Option<&str>) -> bool {
+    let asked = signer.is_some_and(|signer| {
+        let fits = |key: &Arc<KeyPair>| key.algorithm() == signer.profile().key_algorithm;
+        // What another server refused, or was asked for often enough, this one was not. If it is the same by another
+        // URL, that costs it one more object.
+        let same_server = record.server.is_none() || record.server == signer.endpoint();
+        same_server && record.signer_name == signer.name() && record.key.as_ref().is_none_or(fits)
+    });
+    asked && named.is_none_or(|name| name == record.pending.template.common_name())
+}
