@@ -16,7 +16,8 @@ use std::thread;
 use std::time::Duration;
 
 use perennial::{Now, RotationMachine};
-use perennial_rotation::{Observer, Transition, journal};
+use perennial_rotation::journal;
+use perennial_rotation::{Observer, Transition};
 
 use crate::queue::{Entry, Queue};
 use file::{open, set_aside};
@@ -43,8 +44,8 @@ enum Item {
 struct Taken {
     of: String,
     now: Now,
-    before: RotationMachine,
-    after: RotationMachine,
+    before: Arc<RotationMachine>,
+    after: Arc<RotationMachine>,
     line: String,
 }
 
@@ -99,9 +100,10 @@ impl Journal {
     }
 }
 
-fn take(queue: &Queue<Item>, of: &str, step: &Transition<'_>) {
+fn take(queue: &Queue<Item>, of: &str, step: &Transition) {
     let (before, after, line) = (step.before.clone(), step.after.clone(), journal::step(of, step));
-    let bytes = line.len() + size_of::<Taken>();
+    // The machine before is the one after the step before.
+    let bytes = line.len() + size_of::<Taken>() + size_of::<RotationMachine>();
     queue.push(Item::Step(Box::new(Taken { of: of.to_owned(), now: step.now, before, after, line })), bytes);
 }
 
@@ -116,7 +118,7 @@ struct Writer {
     /// The file holds a snapshot from which the next step can be replayed.
     begun: bool,
     /// As they were after their last steps.
-    machines: BTreeMap<String, RotationMachine>,
+    machines: BTreeMap<String, Arc<RotationMachine>>,
     /// Steps missing since the last line.
     missing: u64,
 }
@@ -198,7 +200,7 @@ impl Writer {
     /// A step, and before it what it takes to replay it.
     fn text(&self, step: &Taken) -> String {
         let (mut text, mut missing) = (String::new(), self.missing);
-        let mut begin = |text: &mut String, of: &str, machine| {
+        let mut begin = |text: &mut String, of: &str, machine: &RotationMachine| {
             text.push_str(&journal::begin_after(of, step.now, machine, mem::take(&mut missing)));
         };
         if !self.begun {
@@ -233,7 +235,7 @@ mod tests {
 
     /// A machine that lives by its deadlines.
     struct Life<'a> {
-        machine: RotationMachine,
+        machine: Arc<RotationMachine>,
         now: Now,
         observer: Observer,
         journal: &'a Journal,
@@ -243,23 +245,14 @@ mod tests {
         fn new(name: &str, journal: &'a Journal) -> Self {
             let now = Now { unix: UnixTime::from_secs(1_767_225_600), ..Now::default() };
             let template = Some(Arc::new(Template::node(name)));
-            let machine = RotationMachine::new(Setup { template, ..Setup::default() }, now);
+            let machine = Arc::new(RotationMachine::new(Setup { template, ..Setup::default() }, now));
             Self { machine, now, observer: journal.observer(name), journal }
         }
 
         fn tick(&mut self) {
             let sleep = self.machine.deadline().unwrap().since(self.now.instant);
             self.now = Now { instant: self.now.instant.after(sleep), unix: self.now.unix.after(sleep) };
-            let before = self.machine.clone();
-            let (now, event) = (self.now, Event::Tick);
-            let actions = self.machine.handle(event.clone(), now);
-            (self.observer)(&Transition {
-                now,
-                event: &event,
-                actions: &actions,
-                before: &before,
-                after: &self.machine,
-            });
+            (self.observer)(&Transition::of(&mut self.machine, Event::Tick, self.now));
             assert!(self.journal.finish_within(Duration::from_secs(60)));
         }
     }
@@ -362,12 +355,8 @@ mod tests {
         let journal = Journal { queue: queue.clone(), trouble: trouble.clone() };
         let mut observer = ["one", "two"].map(|name| journal.observer(name));
         let now = Now { unix: UnixTime::from_secs(1_767_225_600), ..Now::default() };
-        let mut machine = RotationMachine::new(Setup::default(), now);
-        let mut step = |which: usize| {
-            let (event, before) = (Event::Tick, machine.clone());
-            let actions = machine.handle(event.clone(), now);
-            observer[which](&Transition { now, event: &event, actions: &actions, before: &before, after: &machine });
-        };
+        let mut machine = Arc::new(RotationMachine::new(Setup::default(), now));
+        let mut step = |which: usize| observer[which](&Transition::of(&mut machine, Event::Tick, now));
         // No thread takes from the queue, as if the disk did not answer.
         (0..100).for_each(|n| step(n % 2));
         let lost = journal.lost();

@@ -91,7 +91,7 @@ mod tests {
     struct Rotation {
         pulse: Arc<Pulse>,
         task: Option<Task>,
-        machine: RotationMachine,
+        machine: Arc<RotationMachine>,
         observer: Observer,
         start: Instant,
     }
@@ -105,7 +105,7 @@ mod tests {
         fn new() -> Self {
             let now = Now::default();
             let template = Some(Arc::new(Template::node("worker")));
-            let machine = RotationMachine::new(Setup { template, ..Setup::default() }, now);
+            let machine = Arc::new(RotationMachine::new(Setup { template, ..Setup::default() }, now));
             let (handle, task) = Rotator::new().prepare().unwrap();
             let pulse = Arc::new(Pulse::default());
             let observer = pulse.observer("node");
@@ -114,15 +114,7 @@ mod tests {
         }
 
         fn tick(&mut self, now: Now) {
-            let (event, before) = (Event::Tick, self.machine.clone());
-            let actions = self.machine.handle(event.clone(), now);
-            (self.observer)(&Transition {
-                now,
-                event: &event,
-                actions: &actions,
-                before: &before,
-                after: &self.machine,
-            });
+            (self.observer)(&Transition::of(&mut self.machine, Event::Tick, now));
         }
 
         fn probe(&self, seconds: u64) -> String {

@@ -31,8 +31,8 @@ pub fn begin_after(of: &str, now: Now, machine: &RotationMachine, missing: u64) 
 }
 
 /// The line for one step. Ends with a line break.
-pub fn step(of: &str, step: &Transition<'_>) -> String {
-    let (event, actions) = (EventText::of(step.event), text::words(step.actions));
+pub fn step(of: &str, step: &Transition) -> String {
+    let (event, actions) = (EventText::of(&step.event), text::words(&step.actions));
     line(&Line::Step { of: of.to_owned(), at: at(step.now), event, actions })
 }
 

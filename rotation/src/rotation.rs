@@ -14,6 +14,7 @@ mod request;
 mod shortfall;
 mod snapshot;
 mod start;
+mod transition;
 
 use std::sync::Arc;
 
@@ -26,18 +27,19 @@ pub use clock::ClockOffset;
 pub use command::Command;
 pub use input::Input;
 use memory::Memory;
+pub use observer::Observer;
 use observer::Observers;
-pub use observer::{Observer, Transition};
 pub use record::{Record, RecordError};
 use request::Asking;
 use shortfall::{shortfall, too_short};
 pub use snapshot::Snapshot;
 pub use start::Start;
+pub use transition::Transition;
 
 /// One rotated certificate: decisions, keys and requests, without any I/O.
 #[derive(Debug)]
 pub struct Rotation {
-    machine: RotationMachine,
+    machine: Arc<RotationMachine>,
     policy: Arc<Policy>,
     signer: Option<Arc<dyn Signer>>,
     seed: u64,
@@ -138,9 +140,10 @@ impl Rotation {
         while let Some(event) = events.pop_front() {
             let issued =
                 if let Event::CsrIssued { certificate, .. } = &event { Some(certificate.clone()) } else { None };
-            let actions = self.observers.handle(&mut self.machine, event, now);
+            let transition = Transition::of(&mut self.machine, event, now);
+            self.observers.see(&transition);
             self.look_at(&mut candidate, issued.as_deref(), now);
-            for action in actions {
+            for action in transition.actions {
                 match action {
                     Action::CancelRequest { id } => {
                         let dropped = self.asking.take_if(|asking| asking.id == id);

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use perennial::{Policy, Template};
 use perennial_pki::Credential;
-use perennial_rotation::{
-    Input, LoadRequest, Memory, Observer, Record, Rotation, Signer, Start, Store, StoreError, Stored, Transition,
-};
+use perennial_rotation::{Input, Observer, Record, Rotation, Start, Transition};
+use perennial_rotation::{LoadRequest, Memory, Signer, Store, StoreError, Stored};
 
 use crate::clock;
 use crate::handle::{Handle, Left};
@@ -83,7 +82,7 @@ impl Rotator {
 
     /// This looks on, from the first step: for logs, metrics, a journal. One more with each call.
     #[must_use]
-    pub fn observer(mut self, observer: impl FnMut(&Transition<'_>) + Send + 'static) -> Self {
+    pub fn observer(mut self, observer: impl FnMut(&Transition) + Send + 'static) -> Self {
         self.observers.push(Box::new(observer));
         self
     }

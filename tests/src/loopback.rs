@@ -168,7 +168,7 @@ impl Node {
     }
 
     /// Starts it, with an observer of each step.
-    pub fn start_watched(self, observer: impl FnMut(&Transition<'_>) + Send + 'static) -> Handle {
+    pub fn start_watched(self, observer: impl FnMut(&Transition) + Send + 'static) -> Handle {
         let Self { runtime, policy, template, signer, store, left } = self;
         let mut rotator = Rotator::new().policy(policy).observer(observer);
         if let Some(template) = template {

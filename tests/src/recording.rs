@@ -41,9 +41,9 @@ impl Recording {
         check(&trace).map_err(|broken| format!("{broken}\n{trace}"))
     }
 
-    fn note(&self, step: &Transition<'_>) {
-        let Transition { now, event, actions, before: _, after } = *step;
-        let record = Record { now, event: event.clone(), actions: actions.clone(), after: after.clone() };
+    fn note(&self, step: &Transition) {
+        let Transition { now, event, actions, before: _, after } = step.clone();
+        let record = Record { now, event, actions, after: Arc::unwrap_or_clone(after) };
         self.trace().runs.last_mut().expect("a recording begins with a run").records.push(record);
     }
 

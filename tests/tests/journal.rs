@@ -10,6 +10,12 @@ use perennial_tests::script::scripts;
 use perennial_tests::trace::{Record, Run};
 use proptest::prelude::*;
 
+/// A record of a run, as its observers saw it.
+fn seen(before: &RotationMachine, record: &Record) -> Transition {
+    let Record { now, event, actions, after } = record.clone();
+    Transition { now, event, actions, before: Arc::new(before.clone()), after: Arc::new(after) }
+}
+
 /// The journal of a run, begun before its `from`th step.
 fn written(run: &Run, from: usize) -> Vec<String> {
     let mut lines = Vec::new();
@@ -17,8 +23,7 @@ fn written(run: &Run, from: usize) -> Vec<String> {
         if i == from {
             lines.push(journal::begin("node", record.now, before));
         }
-        let (now, event, actions) = (record.now, &record.event, &record.actions);
-        lines.push(journal::step("node", &Transition { now, event, actions, before, after: &record.after }));
+        lines.push(journal::step("node", &seen(before, record)));
     }
     lines
 }
@@ -33,14 +38,10 @@ fn signer_status_keeps_its_old_text_and_adds_one() {
         (SignerStatus::NotReady, r#"{"signerChanged":{"configured":true,"notReady":true}}"#),
         (SignerStatus::Ready, r#"{"signerChanged":{"configured":true}}"#),
     ];
-    let (mut lines, mut after) = (journal::begin("node", Now::default(), &machine), machine.clone());
+    let (mut lines, mut after) = (journal::begin("node", Now::default(), &machine), Arc::new(machine));
     for (status, text) in texts {
-        let (event, before, now) = (Event::SignerChanged(status), after.clone(), Now::default());
-        let actions = after.handle(event.clone(), now);
-        let line = journal::step(
-            "node",
-            &Transition { now, event: &event, actions: &actions, before: &before, after: &after },
-        );
+        let now = Now::default();
+        let line = journal::step("node", &Transition::of(&mut after, Event::SignerChanged(status), now));
         assert!(line.contains(text), "{line}");
         lines += &line;
         // The machine in this state, where a journal begins anew.
@@ -74,37 +75,31 @@ proptest! {
             let began = replay.line(&journal::begin("node", run.started, &run.first)).unwrap();
             prop_assert!(began.step().is_none() && !began.goes_on());
             for (i, (before, record)) in run.steps().enumerate() {
-                let Record { now, event, actions, after } = record;
-                let seen = Transition { now: *now, event, actions, before, after };
+                let seen = seen(before, record);
                 let told = replay.line(&journal::step("node", &seen)).unwrap();
                 let again = told.step().unwrap();
                 prop_assert_eq!((again.to_string(), again.failure()), (seen.to_string(), seen.failure()));
                 prop_assert_eq!(told.is_uneventful(), seen.is_uneventful());
                 // As when a file is full, and the next one begins.
                 if i == from {
-                    prop_assert!(replay.line(&journal::begin("node", *now, after)).unwrap().goes_on());
+                    prop_assert!(replay.line(&journal::begin("node", seen.now, &seen.after)).unwrap().goes_on());
                 }
             }
         }
     }
 }
 
-fn begun() -> (Replay, RotationMachine, Now) {
+fn begun() -> (Replay, Arc<RotationMachine>, Now) {
     let now = Now { unix: UnixTime::from_secs(1_767_225_600), ..Now::default() };
     let template = Some(Arc::new(Template::node("worker-1")));
     let machine = RotationMachine::new(Setup { template, ..Setup::default() }, now);
     let mut replay = Replay::new();
     replay.line(&journal::begin("client", now, &machine)).unwrap();
-    (replay, machine, now)
+    (replay, Arc::new(machine), now)
 }
 
-fn tick(machine: &mut RotationMachine, now: Now) -> String {
-    let before = machine.clone();
-    let actions = machine.handle(Event::Tick, now);
-    journal::step(
-        "client",
-        &Transition { now, event: &Event::Tick, actions: &actions, before: &before, after: machine },
-    )
+fn tick(machine: &mut Arc<RotationMachine>, now: Now) -> String {
+    journal::step("client", &Transition::of(machine, Event::Tick, now))
 }
 
 #[test]
@@ -139,9 +134,7 @@ fn what_failed_is_seen_by_observers_once_for_each_attempt() {
     let (_, mut machine, mut now) = begun();
     let id = |n| RequestId::new(NonZeroU64::new(n).unwrap());
     let mut failure_of = |event: Event, now: Now| {
-        let before = machine.clone();
-        let actions = machine.handle(event.clone(), now);
-        let step = Transition { now, event: &event, actions: &actions, before: &before, after: &machine };
+        let step = Transition::of(&mut machine, event, now);
         (step.failure(), machine.deadline())
     };
     let failed = |n, failure| Event::CsrFailed { id: id(n), failure, retry_after: None };

@@ -18,9 +18,9 @@ struct Transcript {
 }
 
 impl Transcript {
-    fn note(&mut self, step: &Transition<'_>) {
+    fn note(&mut self, step: &Transition) {
         // How often a loop looks at the clock is its own affair, and whether a moment's wait comes before a duty.
-        let told = Some(step.event).filter(|event| !is_about_time(event)).map(ToString::to_string);
+        let told = Some(&step.event).filter(|event| !is_about_time(event)).map(ToString::to_string);
         let duties = step.actions.clone().filter(|action| !matches!(action, Action::SetTimer(_)));
         for line in told.into_iter().chain(duties.map(|duty| duty.to_string())) {
             let words: Vec<String> = line.split(' ').map(|word| self.timeless(word)).collect();
@@ -47,7 +47,7 @@ fn life(runtime: Runtime) -> Vec<String> {
     let transcript = Arc::new(Mutex::new(Transcript::default()));
     let observer = |transcript: &Arc<Mutex<Transcript>>| {
         let transcript = transcript.clone();
-        move |step: &Transition<'_>| transcript.lock().unwrap().note(step)
+        move |step: &Transition| transcript.lock().unwrap().note(step)
     };
     let directory = tempfile::tempdir().unwrap();
     let server = serve(Approval::Manual);

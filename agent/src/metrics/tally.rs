@@ -1,6 +1,7 @@
 //! What is counted of one certificate.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use perennial::{Action, Event, Failure, Instant, RotationMachine, UnixTime};
 use perennial_rotation::Transition;
@@ -9,7 +10,7 @@ use perennial_rotation::Transition;
 #[derive(Clone)]
 pub(super) struct Tally {
     /// The machine after the last step.
-    pub(super) machine: Option<RotationMachine>,
+    pub(super) machine: Option<Arc<RotationMachine>>,
     /// Since when the certificate there is has been due, if it is: however often another is asked for meanwhile.
     pub(super) due_since: Option<Instant>,
     /// Since when the certificate in use is in memory only, if it is.
@@ -54,7 +55,7 @@ impl Default for Tally {
 }
 
 impl Tally {
-    pub(super) fn take(&mut self, step: &Transition<'_>) {
+    pub(super) fn take(&mut self, step: &Transition) {
         let submits = |action| matches!(action, Action::SubmitCsr { .. });
         self.submissions += u64::from(step.actions.clone().any(submits));
         if let Some(failure) = step.failure() {
@@ -71,8 +72,8 @@ impl Tally {
         self.machine = Some(step.after.clone());
     }
 
-    fn rotated(&mut self, step: &Transition<'_>) {
-        let (Event::CsrIssued { .. }, Some(old)) = (step.event, step.before.certificate()) else { return };
+    fn rotated(&mut self, step: &Transition) {
+        let (Event::CsrIssued { .. }, Some(old)) = (&step.event, step.before.certificate()) else { return };
         if step.after.certificate() == Some(old) {
             return;
         }
@@ -116,7 +117,6 @@ impl Histogram {
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU64;
-    use std::sync::Arc;
     use std::time::Duration;
 
     use perennial::{Certificate, Fingerprint, Now, RequestId, Setup, Template, Validity};
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     struct Life {
-        machine: RotationMachine,
+        machine: Arc<RotationMachine>,
         tally: Tally,
         now: Now,
     }
@@ -133,15 +133,12 @@ mod tests {
         fn new() -> Self {
             let now = Now { unix: UnixTime::from_secs(1_767_225_600), ..Now::default() };
             let template = Some(Arc::new(Template::node("worker-1")));
-            let machine = RotationMachine::new(Setup { template, ..Setup::default() }, now);
+            let machine = Arc::new(RotationMachine::new(Setup { template, ..Setup::default() }, now));
             Self { machine, tally: Tally::default(), now }
         }
 
         fn handle(&mut self, event: Event) {
-            let before = self.machine.clone();
-            let actions = self.machine.handle(event.clone(), self.now);
-            let (now, after) = (self.now, &self.machine);
-            self.tally.take(&Transition { now, event: &event, actions: &actions, before: &before, after });
+            self.tally.take(&Transition::of(&mut self.machine, event, self.now));
         }
 
         /// Ticks until a request is out.

@@ -48,7 +48,7 @@ impl View {
 
     /// The machine after its last step.
     pub(super) fn machine(&self) -> Option<&RotationMachine> {
-        self.tally.as_ref()?.machine.as_ref()
+        self.tally.as_ref()?.machine.as_deref()
     }
 
     /// `None`: it is valid and in use.

@@ -19,7 +19,7 @@ impl Story {
     pub(super) fn of(told: &Told) -> Self {
         let leaves = leaves(&told.machine, told.at);
         let (happened, followed) = match told.step() {
-            Some(step) => (happened(&step), followed(&step)),
+            Some(step) => (happened(step), followed(step)),
             None if told.goes_on() => ("the journal goes on".into(), Vec::new()),
             None if told.missing > 0 => {
                 (format!("the journal begins anew, steps missing before this: {}", told.missing), Vec::new())
@@ -44,8 +44,8 @@ impl fmt::Display for Story {
     }
 }
 
-fn happened(step: &Transition<'_>) -> String {
-    let told = match step.event {
+fn happened(step: &Transition) -> String {
+    let told = match &step.event {
         Event::Tick => match (step.failure(), step.before.state()) {
             (Some(Failure::TimedOut), State::Requesting { id, .. }) => format!("no answer to {id} in time"),
             _ => "a look at the clock".into(),
@@ -77,7 +77,7 @@ fn happened(step: &Transition<'_>) -> String {
     told + if passes_by { ", which changes nothing" } else { "" }
 }
 
-fn followed(step: &Transition<'_>) -> Vec<String> {
+fn followed(step: &Transition) -> Vec<String> {
     let duties = step.actions.clone().filter_map(|action| match action {
         Action::CancelRequest { id } => Some(format!("gives up {id}")),
         Action::WriteCert { certificate, .. } => Some(match step.before.certificate() == Some(&certificate) {

@@ -52,7 +52,7 @@ impl Node {
             identity.map_err(NotYet::new)
         };
         let node = self.clone();
-        let observer = Box::new(move |step: &Transition<'_>| {
+        let observer = Box::new(move |step: &Transition| {
             if step.failure() == Some(Reason::Unauthorized)
                 && let Some(shown) = shown.lock().unwrap_or_else(PoisonError::into_inner).take()
             {

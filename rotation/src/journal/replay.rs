@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
-use perennial::{Actions, Escaped, Event, Instant, Now, RotationMachine, UnixTime};
+use perennial::{Escaped, Instant, Now, RotationMachine, UnixTime};
 use serde_json::error::Category;
 
 use super::text::words;
@@ -13,7 +14,7 @@ use crate::rotation::Transition;
 /// The machines of a journal, as far as it has been read.
 #[derive(Debug, Default)]
 pub struct Replay {
-    machines: BTreeMap<String, RotationMachine>,
+    machines: BTreeMap<String, Arc<RotationMachine>>,
 }
 
 /// What a line tells.
@@ -24,32 +25,30 @@ pub struct Told {
     /// When.
     pub at: Now,
     /// The machine afterwards.
-    pub machine: RotationMachine,
+    pub machine: Arc<RotationMachine>,
     /// Where a journal begins: the version of perennial that wrote it, if it says so.
     pub perennial: Option<String>,
     /// Number of steps, of all machines, that are missing before this line, where a journal begins anew.
     pub missing: u64,
-    /// The machine as far as it was known.
-    before: Option<RotationMachine>,
-    /// What happened, and what followed.
-    did: Option<(Event, Actions)>,
+    /// The journal begins here, with the machine at exactly the point the replay has come to: it goes on in another file.
+    goes_on: bool,
+    step: Option<Transition>,
 }
 
 impl Told {
     /// The step, as its observers saw it. `None`: the journal of this machine begins here.
-    pub fn step(&self) -> Option<Transition<'_>> {
-        let (event, actions) = self.did.as_ref()?;
-        Some(Transition { now: self.at, event, actions, before: self.before.as_ref()?, after: &self.machine })
+    pub const fn step(&self) -> Option<&Transition> {
+        self.step.as_ref()
     }
 
     /// The journal begins here, with the machine at exactly the point the replay has come to: it goes on in another file.
-    pub fn goes_on(&self) -> bool {
-        self.did.is_none() && self.missing == 0 && self.before.as_ref() == Some(&self.machine)
+    pub const fn goes_on(&self) -> bool {
+        self.goes_on
     }
 
     /// Not worth telling: a look at the clock, or a journal that goes on.
     pub fn is_uneventful(&self) -> bool {
-        self.step().map_or_else(|| self.goes_on(), |step| step.is_uneventful())
+        self.step.as_ref().map_or(self.goes_on, Transition::is_uneventful)
     }
 }
 
@@ -79,21 +78,21 @@ impl Replay {
         match line {
             Line::Begin { version, .. } if version != VERSION => Err(ReplayError::Version(version)),
             Line::Begin { of, at, missing, machine, perennial, .. } => {
-                let machine = RotationMachine::restore(machine.checkpoint().map_err(ReplayError::Value)?);
+                let machine = Arc::new(RotationMachine::restore(machine.checkpoint().map_err(ReplayError::Value)?));
                 let before = self.machines.insert(of.clone(), machine.clone());
-                Ok(Told { of, at: now(at), machine, perennial, missing, before, did: None })
+                let goes_on = missing == 0 && before.as_ref() == Some(&machine);
+                Ok(Told { of, at: now(at), machine, perennial, missing, goes_on, step: None })
             }
             Line::Step { of, at, event, actions: journal } => {
                 let (at, event) = (now(at), event.event().map_err(ReplayError::Value)?);
                 let Some(machine) = self.machines.get_mut(&of) else { return Err(ReplayError::NotBegun(of)) };
-                let before = machine.clone();
-                let actions = machine.handle(event.clone(), at);
-                let again = words(&actions);
+                let step = Transition::of(machine, event, at);
+                let again = words(&step.actions);
                 if again != journal {
-                    return Err(ReplayError::Differs { of, at, event: event.to_string(), journal, again });
+                    return Err(ReplayError::Differs { of, at, event: step.event.to_string(), journal, again });
                 }
-                let (machine, did) = (machine.clone(), Some((event, actions)));
-                Ok(Told { of, at, machine, perennial: None, missing: 0, before: Some(before), did })
+                let machine = machine.clone();
+                Ok(Told { of, at, machine, perennial: None, missing: 0, goes_on: false, step: Some(step) })
             }
         }
     }

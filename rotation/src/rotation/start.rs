@@ -81,7 +81,7 @@ impl Rotation {
             template,
             pending,
         };
-        let machine = RotationMachine::new(setup, now);
+        let machine = Arc::new(RotationMachine::new(setup, now));
         let waiting = waiting.filter(|_| machine.waiting().is_some());
         Self {
             machine,

@@ -120,16 +120,14 @@ static WORDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let mut words = vec![record(Some(Pki::new().ours)), record(None)];
 
     let setup = Setup { template: Some(template.clone()), ..Setup::default() };
-    let mut machine = RotationMachine::new(setup, START);
+    let mut machine = Arc::new(RotationMachine::new(setup, START));
     words.push(journal::begin("node", START, &machine).into_bytes());
     let id = perennial::RequestId::new(std::num::NonZeroU64::MIN);
     let certificate = Arc::new(mint::certificate(&template, 1, EPOCH, super::pki::DAY));
     let dated = Event::ServerDated { unix: START.unix };
     for event in [Event::Tick, Event::CsrIssued { id, certificate }, Event::CertWritten { id }, Event::RotateNow, dated]
     {
-        let before = machine.clone();
-        let actions = machine.handle(event.clone(), START);
-        let step = Transition { now: START, event: &event, actions: &actions, before: &before, after: &machine };
+        let step = Transition::of(&mut machine, event, START);
         words.push(journal::step("node", &step).into_bytes());
     }
     words.push(b"apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n".to_vec());
