@@ -19,7 +19,7 @@ Exit codes:
   2  bad usage or input; nothing was changed
 
 Environment:
-  PERENNIAL_LOG  what to log on stderr, for example warn, debug or perennial_std=trace
+  PERENNIAL_LOG  what to log on stderr, for example warn, debug or perennial_rotation=trace
                  [default: info; for status, verify and replay: warn]
   HTTPS_PROXY, NO_PROXY  how run reaches the API server, as in kubectl (see run --proxy); status shows it
   SSL_CERT_FILE, SSL_CERT_DIR  where the system's CA certificates are, for a kubeconfig that names no CA";

@@ -61,7 +61,7 @@ fn certificate_too_short_lived_is_warned_about() {
 
     // A start with it says so, too.
     let again = Process::start(directory, &run_arguments(&[]));
-    until("reminder", || again.stderr().contains("WARN perennial_std::log: no valid certificate").then_some(()));
+    until("reminder", || again.stderr().contains("WARN perennial_rotation::log: no valid certificate").then_some(()));
 }
 
 #[test]

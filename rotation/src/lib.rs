@@ -9,6 +9,55 @@
 //! - [`SignError`], [`Issued`], [`Progress`], [`Health`]: how a request goes and how it ends.
 //! - [`journal`]: every step of a machine as a line of text, and its replay.
 //! - [`clock`]: both clocks of the machine.
+//!
+//! # TLS of your own
+//!
+//! A [`Handle`] hands out a chain and its key. With the feature `rustls`, `tls` puts them into handshakes, and is right
+//! about session resumption, by which a rotated client would otherwise go on being known by its *old* certificate:
+//!
+//! ```no_run
+//! # #[cfg(feature = "rustls")]
+//! # fn example(handle: perennial_rotation::Handle, server: rustls::ConfigBuilder<rustls::ServerConfig, rustls::server::WantsServerCert>, client: rustls::ClientConfig) {
+//! use std::sync::Arc;
+//! use perennial_rotation::tls::{ClientConfigs, ServerCert};
+//!
+//! // A server: every new connection is served with the certificate in use.
+//! let server = server.with_cert_resolver(Arc::new(ServerCert::new(&handle)));
+//! // A client: take a configuration for each new connection.
+//! let configs = ClientConfigs::new(&handle, client);
+//! let config = configs.current();
+//! // Who wants to drain old connections is told when to.
+//! let mut rotations = handle.rotations();
+//! while let Some(rotated) = rotations.next().wait() {
+//!     println!("from now on: {}", rotated.new.chain().serial());
+//! }
+//! # }
+//! ```
+//!
+//! Elsewhere (OpenSSL, another rustls) the same holds: make a new client configuration for each credential, or turn
+//! resumption off.
+//!
+//! # Looking on
+//!
+//! [`Rotator::observer`] sees every step: what happened, what followed. Metrics, logs and journals are made of it:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::sync::atomic::{AtomicU64, Ordering};
+//!
+//! let failures = Arc::new(AtomicU64::new(0));
+//! let count = failures.clone();
+//! let rotator = perennial_rotation::Rotator::new().observer(move |step| {
+//!     count.fetch_add(step.failure().is_some().into(), Ordering::Relaxed);
+//! });
+//! ```
+//!
+//! # Keys
+//!
+//! A [`Directory`] keeps keys in files that only their owner can read (mode 0600), not encrypted, and says so if it finds
+//! others that hold one: they are made private, but their keys may be known. In memory, keys are wiped when they are
+//! dropped as far as that is within reach; [`perennial_pki`] says how far that is. A credential, and so its key, is
+//! alive as long as anybody holds the `Arc` of it.
 
 #![forbid(unsafe_code)]
 
@@ -17,24 +66,40 @@ mod conversation;
 mod directory;
 mod disk_name;
 mod exchange;
+mod files;
+mod handle;
 mod health;
 mod identity;
 mod identity_source;
+mod jobs;
 pub mod journal;
+mod link;
+mod log;
 mod progress;
 mod rotation;
+mod rotator;
 mod sign_error;
 mod signer;
 mod store;
+mod task;
+#[cfg(feature = "rustls")]
+pub mod tls;
+mod wait;
 
 pub use conversation::{Conversation, IoEvent, IoRequest};
 pub use directory::{Contents, Directory, DirectoryError, Distrust, Folder, Loaded, Stamp, Volume};
 pub use exchange::{Exchange, SignerConversation};
+pub use files::{FileCredential, FileError};
+pub use handle::{Handle, Left, NotReady, Rotated, Rotations};
 pub use health::{Answer, Health, ServerDate};
 pub use identity::{Identity, InvalidToken, Token};
 pub use identity_source::{IdentitySource, NotYet};
+pub use jobs::Job;
 pub use progress::{Issued, Progress};
 pub use rotation::{ClockOffset, Command, Input, Observer, Record, RecordError, Rotation, Snapshot, Start, Transition};
+pub use rotator::{Rotator, StartError};
 pub use sign_error::SignError;
 pub use signer::{Authentication, Profile, SignRequest, Signer};
 pub use store::{LoadRequest, Memory, Store, StoreError, Stored};
+pub use task::{Reporter, Task, Work};
+pub use wait::Wait;

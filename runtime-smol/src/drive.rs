@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use async_io::{Async, Timer};
 use perennial::Instant;
-use perennial_rotation::{Conversation, IoEvent, IoRequest};
-use perennial_std::clock;
+use perennial_rotation::{Conversation, IoEvent, IoRequest, clock};
 use smol::future;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 

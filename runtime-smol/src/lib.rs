@@ -37,8 +37,8 @@ mod run;
 
 pub use drive::drive;
 #[cfg(feature = "rustls")]
-pub use perennial_std::tls;
-pub use perennial_std::{
+pub use perennial_rotation::tls;
+pub use perennial_rotation::{
     Directory, DirectoryError, FileCredential, FileError, Handle, NotReady, Rotated, Rotations, Rotator, StartError,
     Wait,
 };

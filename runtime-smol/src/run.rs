@@ -3,8 +3,7 @@
 use std::thread;
 
 use perennial::Instant;
-use perennial_rotation::Exchange;
-use perennial_std::{Handle, Rotator, StartError, Task, Work, clock};
+use perennial_rotation::{Exchange, Handle, Rotator, StartError, Task, Work, clock};
 use smol::future::{self, Boxed, FutureExt as _};
 
 use crate::drive::{drive, sleep_until};

@@ -7,9 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use event_listener::{Event, Listener as _};
-use perennial_rotation::{Conversation, IoEvent, IoRequest};
-
-use crate::clock;
+use perennial_rotation::{Conversation, IoEvent, IoRequest, clock};
 
 /// Ends a conversation from another thread, at once but for a connection that is being opened: that
 /// ends by itself, within its time limit, and nobody waits for it.

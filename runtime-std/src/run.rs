@@ -4,13 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
-use perennial_rotation::Exchange;
+use perennial_rotation::{Exchange, Handle, Reporter, Rotator, StartError, Task, Work, clock};
 
-use crate::clock;
 use crate::drive::{Cancel, drive};
-use crate::handle::Handle;
-use crate::rotator::{Rotator, StartError};
-use crate::task::{Reporter, Task, Work};
 
 /// Reads the store and starts the rotation on a thread of its own, which ends after [`Handle::shutdown`]. Blocks as
 /// [`Rotator::prepare`] does.

@@ -15,7 +15,7 @@ Exit codes:
   2  bad usage or input; nothing was changed
 
 Environment:
-  PERENNIAL_LOG  what to log on stderr, for example debug or perennial_std=trace [default: info; for demo: warn]";
+  PERENNIAL_LOG  what to log on stderr, for example debug or perennial_rotation=trace [default: info; for demo: warn]";
 
 /// Shows certificates renew themselves, and serves a certificate API for development
 #[derive(Debug, Parser)]

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use perennial::{Policy, Template};
 use perennial_pki::Credential;
-use perennial_rotation::{Input, Observer, Record, Rotation, Start, Transition};
-use perennial_rotation::{LoadRequest, Memory, Signer, Store, StoreError, Stored};
 
 use crate::clock;
 use crate::handle::{Handle, Left};
 use crate::link::{Link, Message};
 use crate::task::Task;
+use crate::{
+    Input, LoadRequest, Memory, Observer, Record, Rotation, Signer, Start, Store, StoreError, Stored, Transition,
+};
 
 /// What is to be rotated, and how. Everything is optional: without a signer or a template, what the
 /// store holds is served as it is; without a store, a credential lives as long as the process.

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use event_listener::Event;
-use perennial_rotation::{Input, Record, Snapshot};
 
 use crate::log;
+use crate::{Input, Record, Snapshot};
 
 /// What a loop is told.
 #[derive(Debug)]

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Instant, Now, RequestId};
-use perennial_rotation::{
-    Command, Exchange, Health, Input, Issued, Progress, Rotation, SignError, SignerConversation, Snapshot, Store,
-};
 
 use crate::jobs::{Job, Jobs};
 use crate::link::{Ending, Link, Message};
 use crate::wait::Wait;
+use crate::{
+    Command, Exchange, Health, Input, Issued, Progress, Rotation, SignError, SignerConversation, Snapshot, Store,
+};
 
 /// A request waits this long for its record to become durable. A crash after that may leave a second request object:
 /// better than a certificate that expires while the disk does not answer.
@@ -232,8 +232,8 @@ fn is_news(reported: &Report, report: &Report) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use crate::{Answer, ServerDate};
     use perennial::Now;
-    use perennial_rotation::{Answer, ServerDate};
 
     use super::*;
 

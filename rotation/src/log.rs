@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use perennial::State;
 use perennial_pki::Credential;
-use perennial_rotation::{ClockOffset, Progress, Snapshot};
+
+use crate::{ClockOffset, Progress, Snapshot};
 
 /// A wait that people would wonder at.
 const LONG: Duration = Duration::from_secs(5);

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use perennial::{State, Template};
 use perennial_pki::Credential;
-use perennial_rotation::{Input, Record, ServerDate, Snapshot};
 
 use crate::clock;
 use crate::link::{Link, Message};
 use crate::wait::Wait;
+use crate::{Input, Record, ServerDate, Snapshot};
 
 /// The user's end of a rotation. Cheap to clone. Dropping it changes nothing; [`shutdown`](Self::shutdown) ends the rotation.
 #[derive(Clone, Debug)]

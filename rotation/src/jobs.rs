@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use perennial::{RequestId, UnixTime};
 use perennial_pki::Credential;
-use perennial_rotation::{Input, Record, Store, StoreError};
 
 use crate::link::{Ending, Message};
+use crate::{Input, Record, Store, StoreError};
 
 /// A call of the store, which may block: run it on a thread of its own. Clones are the same call, for a runtime that may
 /// fail to get a thread: [`run`](Self::run) one of them.
