@@ -3,17 +3,21 @@
 use alloc::sync::Arc;
 
 use crate::certificate::Certificate;
-use crate::event::{Failure, RequestId};
+use crate::event::RequestId;
+use crate::outcome::Slot;
+use crate::pacing::RequestPacing;
+use crate::pending_key::PendingKey;
 use crate::policy::Policy;
+use crate::server_clock::ServerClock;
 use crate::setup::SignerStatus;
 use crate::state::Reason;
 use crate::template::Template;
-use crate::time::{Instant, UnixTime};
+use crate::time::Instant;
 
 /// All that a machine is, as plain data: [`RotationMachine::checkpoint`](crate::RotationMachine::checkpoint) takes it,
 /// [`RotationMachine::restore`](crate::RotationMachine::restore) goes on from it. Unlike [`Pending`](crate::Pending), which is for
 /// the next start, it counts by the monotonic clock of this boot: it is for replay, not for restarts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Checkpoint {
     /// The numbers to go by.
     pub policy: Arc<Policy>,
@@ -23,55 +27,49 @@ pub struct Checkpoint {
     pub signer: SignerStatus,
     /// The identity wanted.
     pub template: Option<Arc<Template>>,
-    /// The certificate held.
+    /// The certificate that is served.
     pub certificate: Option<Arc<Certificate>>,
-    /// The successor of the held certificate, not valid yet.
+    /// The successor of the certificate that is served, not valid yet.
     pub waiting: Option<Arc<Certificate>>,
-    /// The server it is meant for refused it.
+    /// The server that the served certificate is meant for refused it.
     pub refused: bool,
-    /// Somebody asked for a new one.
+    /// A rotation was requested ([`Event::RotateNow`](crate::Event::RotateNow)) and no certificate has been accepted since.
     pub rotate_now: bool,
-    /// Why a certificate was due when last looked at.
+    /// Why a certificate was due at the last settled event.
     pub due: Option<Reason>,
     /// The write of a certificate that is not known to be durable.
     pub unwritten: Option<Unwritten>,
-    /// The name of the next request.
+    /// The name of the next request or write.
     pub next_id: RequestId,
-    /// The request that is out, and since when.
-    pub live: Option<(RequestId, Instant)>,
-    /// What the pending key was last used to ask for.
-    pub asked: Option<Arc<Template>>,
-    /// The pending key may be used once more.
-    pub reusable: bool,
-    /// Failures of the same kind in a row.
-    pub failures: u32,
-    /// The last failure.
-    pub last_failure: Option<Failure>,
-    /// Backoff: no attempt before.
-    pub retry_at: Instant,
-    /// Spacing: no submission before.
-    pub spaced_at: Instant,
-    /// When the submission budget is whole again.
-    pub budget_whole_at: Instant,
-    /// What the API server's clock showed at the origin of the monotonic clock, by the last reading.
-    pub server_origin: UnixTime,
-    /// Readings of the API server's clock in a row that agree, up to three, which are believed.
-    pub server_agreeing: u8,
+    /// The request in flight, and when it was submitted.
+    pub in_flight: Option<(RequestId, Instant)>,
+    /// What the key in the pending slot may still be used for.
+    pub pending_key: PendingKey,
+    /// The past of this identity's requests, as far as it slows the next one down.
+    pub pacing: RequestPacing,
+    /// The API server's clock.
+    pub server_clock: ServerClock,
     /// When the next Tick is wanted.
     pub deadline: Option<Instant>,
 }
 
-/// A certificate that is yet to be made durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A certificate that is not known to be durable. Its write is repeated until it is, beside everything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Unwritten {
     /// As in the [`WriteCert`](crate::Action::WriteCert).
     pub id: RequestId,
-    /// When to try again.
+    /// Which certificate.
+    pub slot: Slot,
+    /// When to write it, again if it was tried before.
     pub again_at: Instant,
     /// Attempts that failed.
     pub failures: u32,
-    /// An attempt has not been answered.
-    pub out: bool,
-    /// True for the held certificate, false for the waiting one.
-    pub serve: bool,
+    /// An attempt was ordered and has not been answered.
+    pub in_flight: bool,
+}
+
+impl Unwritten {
+    pub(crate) const fn new(id: RequestId, slot: Slot, now: Instant) -> Self {
+        Self { id, slot, again_at: now, failures: 0, in_flight: false }
+    }
 }

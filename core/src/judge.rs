@@ -62,7 +62,7 @@ impl Judge<'_> {
 
     /// What is wrong with an issued certificate. Whoever changed their mind since must not blame the
     /// signer: it is held against what it was `asked` for. `valid` is the certificate held, if it is.
-    pub(crate) fn verdict(
+    pub(crate) fn fault(
         &self,
         issued: &Certificate,
         asked: Option<&Template>,

@@ -62,7 +62,7 @@
 //! Under any order of events, and whatever the clocks do:
 //!
 //! - it never panics, and `handle` never allocates;
-//! - at most one request is out, and submissions stay within [`Policy::submissions_within`];
+//! - at most one request is in flight, and submissions stay within [`Policy::submissions_within`];
 //! - a late, repeated or foreign reply changes nothing;
 //! - a Tick before the deadline changes nothing, a Tick at the deadline makes progress, and the next
 //!   deadline lies later;
@@ -90,13 +90,16 @@
 //!
 //! | | |
 //! |---|---|
-//! | `machine.rs` | the machine: facts in, one question, duties out |
+//! | `machine.rs`, `checkpoint.rs` | the machine: facts in, one question, duties out; and all that it is |
+//! | `machine/absorb.rs` | what each event means |
+//! | `machine/settle.rs`, `machine/write.rs`, `machine/deadline.rs` | what follows: requests, writes, when to look again |
 //! | `event.rs`, `action.rs`, `outcome.rs` | facts, duties, and what was decided |
 //! | `judge.rs`, `server_clock.rs` | how good a certificate is, by which clocks |
-//! | `pace.rs`, `policy.rs`, `jitter.rs` | when the next attempt may be made |
+//! | `pacing.rs`, `policy.rs`, `jitter.rs` | when the next attempt may be made |
+//! | `pending_key.rs` | with which key |
 //! | `store.rs` | the credential directory as plans: which file operations, in which order |
 //! | `state.rs`, `trace.rs` | what it is doing, for people |
-//! | `setup.rs`, `checkpoint.rs` | what it starts from, what an earlier run left, and all that it is |
+//! | `setup.rs` | what it starts from, and what an earlier run left |
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -112,7 +115,8 @@ mod jitter;
 mod judge;
 mod machine;
 mod outcome;
-mod pace;
+mod pacing;
+mod pending_key;
 mod policy;
 mod server_clock;
 mod setup;
@@ -131,7 +135,10 @@ pub use jitter::seed;
 pub use judge::rotation_point;
 pub use machine::RotationMachine;
 pub use outcome::{Outcome, Outcomes, Slot};
+pub use pacing::RequestPacing;
+pub use pending_key::PendingKey;
 pub use policy::{Backoff, Budget, Policy, PolicyError, Window};
+pub use server_clock::ServerClock;
 pub use setup::{Pending, Refusal, Setup, SignerStatus};
 pub use state::{Reason, State};
 pub use template::{Template, same_dns_name};

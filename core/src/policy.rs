@@ -117,7 +117,8 @@ impl Backoff {
         Duration::from_millis(millis(self.first).saturating_mul(factor)).min(self.cap)
     }
 
-    /// So many failures, or the fewest that are waited for like so many ever after.
+    /// Clamps to the first failure count whose backoff has reached the cap.
+    #[cfg(feature = "hash-at")]
     pub(crate) fn no_longer_after(&self, failures: u32) -> u32 {
         let at_cap = (0..failures).find(|fewer| self.unjittered(*fewer) == self.cap);
         at_cap.map_or(failures, |fewer| failures.min(fewer + 1))
@@ -162,7 +163,7 @@ impl Budget {
 
     /// The tokens that came back to `other` in this time, at most a whole bucket of this one, as the time in which they
     /// would come back to this one.
-    pub(crate) fn worth(&self, time: Duration, other: &Self) -> Duration {
+    pub(crate) fn priority(&self, time: Duration, other: &Self) -> Duration {
         let scaled = u128::from(millis(time)) * u128::from(millis(self.refill)) / u128::from(millis(other.refill));
         Duration::from_millis(u64::try_from(scaled).unwrap_or(u64::MAX)).min(self.whole())
     }

@@ -12,11 +12,11 @@ const ENOUGH: u8 = 3;
 
 /// The API server's clock. It is kept by the monotonic clock, so that a step of the local wall clock does not move it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct ServerClock {
-    /// What it showed at the origin of the monotonic clock.
-    pub(crate) origin: UnixTime,
-    /// Readings in a row that agree, up to [`ENOUGH`].
-    pub(crate) agreeing: u8,
+pub struct ServerClock {
+    /// What it showed at the origin of the monotonic clock, by the first of the readings that agree. Meaningless without any.
+    pub origin: UnixTime,
+    /// Readings in a row that agree, up to three, which are believed.
+    pub agreeing: u8,
 }
 
 impl ServerClock {

@@ -168,8 +168,8 @@ fn situation(page: &mut Exposition, views: &[View], now: Now) {
     });
     page.family("perennial_state", Kind::Gauge, "What the rotation is doing: 1 for that.", states);
     let waiting = move |view: &View| {
-        let live = view.machine()?.checkpoint().live;
-        Some(live.map_or(0.0, |(_, since)| now.instant.since(since).as_secs_f64()))
+        let in_flight = view.machine()?.checkpoint().in_flight;
+        Some(in_flight.map_or(0.0, |(_, since)| now.instant.since(since).as_secs_f64()))
     };
     page.family(
         "perennial_waiting_seconds",

@@ -2,10 +2,12 @@
 
 use alloc::sync::Arc;
 
-use super::{RotationMachine, worth};
+use super::RotationMachine;
 use crate::certificate::Certificate;
 use crate::event::{Failure, RequestId};
 use crate::judge::rotation_point;
+use crate::outcome::Slot;
+use crate::pacing::Priority;
 use crate::policy::Policy;
 use crate::setup::SignerStatus;
 use crate::state::{Reason, State};
@@ -15,23 +17,23 @@ use crate::time::{Now, UnixTime};
 impl RotationMachine {
     /// What the machine was doing when it last handled an event.
     pub fn state(&self) -> State {
-        if let (Some((id, since)), Some(reason)) = (self.live, self.due) {
+        if let (Some((id, since)), Some(reason)) = (self.facts.in_flight, self.facts.due) {
             return State::Requesting { id, reason, until: since.after(self.request_timeout()) };
         }
-        match (self.due, self.relied_on()) {
-            _ if !self.signer.is_configured() => State::NotEnabled,
-            _ if self.template.is_none() => State::NoTemplate,
+        match (self.facts.due, self.relied_on()) {
+            _ if !self.facts.signer.is_configured() => State::NotEnabled,
+            _ if self.facts.template.is_none() => State::NoTemplate,
             (None, Some(certificate)) => {
-                State::Resting { rotate_at: rotation_point(&self.policy, self.seed, certificate) }
+                State::Resting { rotate_at: rotation_point(&self.facts.policy, self.facts.seed, certificate) }
             }
             (reason, _) => {
                 let reason = reason.unwrap_or(Reason::NoCertificate);
-                if !self.signer.is_ready() {
+                if !self.facts.signer.is_ready() {
                     return State::NoIdentity { reason };
                 }
-                let until = self.pace.next_at(&self.policy, worth(reason));
-                match self.pace.last() {
-                    Some(last) => State::BackingOff { reason, until, failures: self.pace.failures(), last },
+                let until = self.facts.pacing.next_at(&self.facts.policy, Priority::of(reason));
+                match self.facts.pacing.last_failure {
+                    Some(last) => State::BackingOff { reason, until, failures: self.facts.pacing.failures, last },
                     None => State::Waiting { reason, until },
                 }
             }
@@ -40,69 +42,72 @@ impl RotationMachine {
 
     /// The certificate to serve at this time, by this clock alone: `None` once it has expired.
     pub fn certificate_at(&self, unix: UnixTime) -> Option<&Arc<Certificate>> {
-        self.certificate.as_ref().filter(|certificate| !certificate.validity.expired(unix))
+        self.facts.certificate.as_ref().filter(|certificate| !certificate.validity.expired(unix))
     }
 
     /// The certificate held, if it is valid by the local wall clock or by the API server's.
     pub fn valid_by_either_clock(&self, now: Now) -> Option<&Arc<Certificate>> {
-        self.certificate.as_ref().filter(|held| !self.judge(now).is_expired(held))
+        self.facts.certificate.as_ref().filter(|held| !self.judge(now).is_expired(held))
     }
 
     /// What the API server's clock shows at `now`, if three readings in a row ([`Event::ServerDated`](crate::Event)) agreed
     /// and none has disagreed since.
     pub fn server_time(&self, now: Now) -> Option<UnixTime> {
-        self.server_clock.time(now.instant)
+        self.facts.server_clock.time(now.instant)
     }
 
     /// The clocks that certificates are judged by, the earlier one first: the local wall clock and the API server's. Both
     /// are the local one as long as the server's is not known, or differs by no more than ten seconds.
     pub fn both_clocks(&self, now: Now) -> (UnixTime, UnixTime) {
-        self.server_clock.and_local(now)
+        self.facts.server_clock.and_local(now)
     }
 
     /// The certificate held, expired or not: the wall clock may yet step back.
     pub const fn certificate(&self) -> Option<&Arc<Certificate>> {
-        self.certificate.as_ref()
+        self.facts.certificate.as_ref()
     }
 
     /// The successor of the held certificate, not valid yet. The machine serves it from its notBefore on, and earlier if the
     /// held certificate expires or is refused.
     pub const fn waiting(&self) -> Option<&Arc<Certificate>> {
-        self.waiting.as_ref()
+        self.facts.waiting.as_ref()
     }
 
     /// The numbers to go by.
     pub const fn policy(&self) -> &Arc<Policy> {
-        &self.policy
+        &self.facts.policy
     }
 
     /// Whether requests can be submitted.
     pub const fn signer(&self) -> SignerStatus {
-        self.signer
+        self.facts.signer
     }
 
     /// The identity wanted.
     pub const fn template(&self) -> Option<&Arc<Template>> {
-        self.template.as_ref()
+        self.facts.template.as_ref()
     }
 
     /// Whether a certificate, held or waiting, exists in memory only, so that a crash would lose it.
     pub const fn is_unwritten(&self) -> bool {
-        self.unwritten.is_some()
+        self.facts.unwritten.is_some()
     }
 
     /// The write that is not confirmed yet: its id, and true for the held certificate or false for the waiting one.
     pub fn writes(&self) -> Option<(RequestId, bool)> {
-        self.unwritten.map(|write| (write.id, write.serve))
+        self.facts.unwritten.map(|write| (write.id, write.slot == Slot::Served))
     }
 
     /// Why the last attempt failed, if it did.
     pub const fn last_failure(&self) -> Option<Failure> {
-        self.pace.last()
+        self.facts.pacing.last_failure
     }
 
     /// When the certificate held is due by time alone.
     pub fn rotation_point(&self) -> Option<UnixTime> {
-        self.certificate.as_ref().map(|certificate| rotation_point(&self.policy, self.seed, certificate))
+        self.facts
+            .certificate
+            .as_ref()
+            .map(|certificate| rotation_point(&self.facts.policy, self.facts.seed, certificate))
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{
-    Actions, Backoff, Budget, Certificate, Checkpoint, Event, Failure, Fingerprint, Instant, Policy, RequestId,
-    SignerStatus, Template, UnixTime, Unwritten, Validity, Window,
+    Actions, Backoff, Budget, Certificate, Checkpoint, Event, Failure, Fingerprint, Instant, PendingKey, Policy,
+    RequestId, RequestPacing, ServerClock, SignerStatus, Slot, Template, UnixTime, Unwritten, Validity, Window,
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -299,27 +299,28 @@ impl CheckpointText {
             refused: of.refused,
             rotate_now: of.rotate_now,
             due: of.due.map(disk_name::reason),
-            unwritten: of
-                .unwritten
-                .map(|Unwritten { id, again_at, failures, out, .. }| (number(id), again_at.as_millis(), failures, out)),
-            unwritten_waits: of.unwritten.is_some_and(|write| !write.serve),
+            unwritten: of.unwritten.map(|Unwritten { id, again_at, failures, in_flight, .. }| {
+                (number(id), again_at.as_millis(), failures, in_flight)
+            }),
+            unwritten_waits: of.unwritten.is_some_and(|write| write.slot == Slot::Waiting),
             next_id: number(of.next_id),
-            live: of.live.map(|(id, since)| (number(id), since.as_millis())),
-            asked: of.asked.as_deref().map(TemplateText::of),
-            reusable: of.reusable,
-            failures: of.failures,
-            last_failure: of.last_failure.map(disk_name::failure),
-            retry_at: of.retry_at.as_millis(),
-            spaced_at: of.spaced_at.as_millis(),
-            budget_whole_at: of.budget_whole_at.as_millis(),
-            server_clock: (of.server_agreeing > 0).then(|| (of.server_origin.as_millis(), of.server_agreeing)),
+            live: of.in_flight.map(|(id, since)| (number(id), since.as_millis())),
+            asked: of.pending_key.template().map(|template| TemplateText::of(template)),
+            reusable: matches!(of.pending_key, PendingKey::Usable(_)),
+            failures: of.pacing.failures,
+            last_failure: of.pacing.last_failure.map(disk_name::failure),
+            retry_at: of.pacing.retry_at.as_millis(),
+            spaced_at: of.pacing.spaced_at.as_millis(),
+            budget_whole_at: of.pacing.budget_whole_at.as_millis(),
+            server_clock: (of.server_clock.agreeing > 0)
+                .then(|| (of.server_clock.origin.as_millis(), of.server_clock.agreeing)),
             deadline: of.deadline.map(Instant::as_millis),
         }
     }
 
     pub(super) fn checkpoint(self) -> Result<Checkpoint, Bad> {
         let instant = Instant::from_millis;
-        let (server_origin, server_agreeing) = self.server_clock.unwrap_or_default();
+        let (origin, agreeing) = self.server_clock.unwrap_or_default();
         let reason = |name: String| disk_name::reason_named(&name).ok_or("the reason is unknown");
         Ok(Checkpoint {
             policy: Arc::new(self.policy.policy()?),
@@ -331,24 +332,28 @@ impl CheckpointText {
             refused: self.refused,
             rotate_now: self.rotate_now,
             due: self.due.map(reason).transpose()?,
-            unwritten: self.unwritten.map(|(id, again_at, failures, out)| Unwritten {
+            unwritten: self.unwritten.map(|(id, again_at, failures, in_flight)| Unwritten {
                 id: RequestId::new(id),
+                slot: if self.unwritten_waits { Slot::Waiting } else { Slot::Served },
                 again_at: instant(again_at),
                 failures,
-                out,
-                serve: !self.unwritten_waits,
+                in_flight,
             }),
             next_id: RequestId::new(self.next_id),
-            live: self.live.map(|(id, since)| (RequestId::new(id), instant(since))),
-            asked: self.asked.map(TemplateText::template),
-            reusable: self.reusable,
-            failures: self.failures,
-            last_failure: self.last_failure.as_deref().map(failure_named).transpose()?,
-            retry_at: instant(self.retry_at),
-            spaced_at: instant(self.spaced_at),
-            budget_whole_at: instant(self.budget_whole_at),
-            server_origin: UnixTime::from_millis(server_origin),
-            server_agreeing,
+            in_flight: self.live.map(|(id, since)| (RequestId::new(id), instant(since))),
+            pending_key: match self.asked.map(TemplateText::template) {
+                None => PendingKey::None,
+                Some(template) if self.reusable => PendingKey::Usable(template),
+                Some(template) => PendingKey::Spent(template),
+            },
+            pacing: RequestPacing {
+                failures: self.failures,
+                last_failure: self.last_failure.as_deref().map(failure_named).transpose()?,
+                retry_at: instant(self.retry_at),
+                spaced_at: instant(self.spaced_at),
+                budget_whole_at: instant(self.budget_whole_at),
+            },
+            server_clock: ServerClock { origin: UnixTime::from_millis(origin), agreeing },
             deadline: self.deadline.map(instant),
         })
     }

@@ -183,8 +183,9 @@ faults! {
     RefillsOnChange {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             if let Event::PolicyChanged(policy) = &event && machine.policy() != policy {
-                let budget_whole_at = Instant::default();
-                *machine = RotationMachine::restore(Checkpoint { budget_whole_at, ..machine.checkpoint() });
+                let mut full = machine.checkpoint();
+                full.pacing.budget_whole_at = Instant::default();
+                *machine = RotationMachine::restore(full);
             }
             machine.handle(event, now).into()
         }

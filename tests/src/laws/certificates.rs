@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Action, Certificate, Event, Failure, Instant, Now, Policy, Reason, RotationMachine, Setup, State};
-use perennial::{SignerStatus, UnixTime, rotation_point};
+use perennial::{SignerStatus, Slot, UnixTime, rotation_point};
 
 use super::bounds::{later, longest_silence};
 use super::clocks::ticks;
@@ -182,7 +182,7 @@ pub fn every_issued_certificate_gets_written(trace: &Trace) -> Verdict {
             let satisfies = machine.template().is_none_or(|template| template.satisfied_by(waiting));
             satisfies && !waiting.validity.expired(now.unix.after(most(machine)))
         };
-        let of_held = machine.checkpoint().unwritten.is_some_and(|write| write.serve);
+        let of_held = machine.checkpoint().unwritten.is_some_and(|write| write.slot == Slot::Served);
         machine.is_unwritten() && (of_held || machine.waiting().is_some_and(|waiting| wanted(waiting)))
     };
     for (now, machine) in trace.snapshots(SAMPLES).filter(|(now, machine)| is_owed(*now, machine)) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use perennial::{Action, Checkpoint, Event, Now, Reason, RotationMachine, State};
+use perennial::{Action, Checkpoint, Event, Now, Reason, RotationMachine, ServerClock, State};
 
 use super::bounds::{later, longest_silence};
 use super::{SAMPLES, Verdict, ensure};
@@ -160,7 +160,7 @@ pub(crate) fn no_worse_for_the_servers_clock(machine: &RotationMachine, now: Now
 
 /// The same machine, which has had no answers from the API server.
 pub(super) fn without_server_clock(machine: &RotationMachine) -> RotationMachine {
-    RotationMachine::restore(Checkpoint { server_agreeing: 0, ..machine.checkpoint() })
+    RotationMachine::restore(Checkpoint { server_clock: ServerClock::default(), ..machine.checkpoint() })
 }
 
 /// Loops that arm timers and loops that poll `deadline()` wake up at the same time.

@@ -11,7 +11,7 @@ fn hash(failures: u32, last: Failure) -> u64 {
     let start = Now { instant: Instant::default(), unix: mint::EPOCH };
     let template = Some(Arc::new(perennial::Template::node("worker-1")));
     let mut checkpoint = RotationMachine::new(Setup { template, ..Setup::default() }, start).checkpoint();
-    (checkpoint.failures, checkpoint.last_failure) = (failures, Some(last));
+    (checkpoint.pacing.failures, checkpoint.pacing.last_failure) = (failures, Some(last));
     let later = Now { instant: Instant::from_millis(1 << 40), unix: mint::EPOCH };
     let mut hasher = DefaultHasher::new();
     RotationMachine::restore(checkpoint).hash_at(later, &mut hasher);

@@ -1,77 +1,85 @@
 //! When the next attempt may be made: backoff after failures, spacing, and the submission budget.
 
+#[cfg(feature = "hash-at")]
 use core::hash::{Hash, Hasher};
 use core::time::Duration;
 
 use crate::event::Failure;
 use crate::policy::Policy;
 use crate::setup::Refusal;
+use crate::state::Reason;
 use crate::time::{Instant, Now, UnixTime, millis};
 
 /// The past of this identity's requests, as far as it slows the next one down.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Pace {
+pub struct RequestPacing {
     /// Failures of the same kind in a row.
-    pub(crate) failures: u32,
-    pub(crate) last: Option<Failure>,
+    pub failures: u32,
+    /// The last failure, unless it is forgotten.
+    pub last_failure: Option<Failure>,
     /// Backoff: no attempt before.
-    pub(crate) retry_at: Instant,
-    /// Spacing: no submission before.
-    pub(crate) spaced_at: Instant,
+    pub retry_at: Instant,
+    /// Spacing: no submission before. Zero: none was made.
+    pub spaced_at: Instant,
     /// Budget: when the bucket is whole again. Each submission moves it by one refill.
-    pub(crate) whole_at: Instant,
+    pub budget_whole_at: Instant,
 }
 
-/// How much a submission is worth.
+/// How urgent a submission is. This is not how good a certificate is, which [`Judge`](crate::judge::Judge) grades: a refused
+/// certificate may be flawless, and is replaced urgently.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Worth {
+pub(crate) enum Priority {
     /// The certificate itself is in danger: the last token may go.
-    Need,
-    /// It would be nice: the last token is kept.
-    Wish,
+    Urgent,
+    /// The certificate serves for now: the last token is kept for when it is in danger.
+    Normal,
 }
 
-impl Pace {
-    pub(crate) const fn failures(&self) -> u32 {
-        self.failures
+impl Priority {
+    pub(crate) const fn of(reason: Reason) -> Self {
+        match reason {
+            Reason::TemplateNotSatisfied | Reason::Asked => Self::Normal,
+            Reason::NoCertificate | Reason::Expired | Reason::Provisional | Reason::Refused | Reason::RotationPoint => {
+                Self::Urgent
+            }
+        }
     }
+}
 
-    pub(crate) const fn last(&self) -> Option<Failure> {
-        self.last
-    }
-
+impl RequestPacing {
     /// When spacing and budget allow a submission, backoff aside.
-    pub(crate) fn allowed_at(&self, policy: &Policy, worth: Worth) -> Instant {
-        self.affordable_at(policy, worth).max(self.spaced_at)
+    pub(crate) fn allowed_at(&self, policy: &Policy, priority: Priority) -> Instant {
+        self.affordable_at(policy, priority).max(self.spaced_at)
     }
 
     /// When the budget alone allows it.
-    fn affordable_at(&self, policy: &Policy, worth: Worth) -> Instant {
-        let tokens = match worth {
-            Worth::Need => 1,
-            Worth::Wish => 2,
+    fn affordable_at(&self, policy: &Policy, priority: Priority) -> Instant {
+        let tokens = match priority {
+            Priority::Urgent => 1,
+            Priority::Normal => 2,
         };
         let ahead = policy.budget.refill_of(policy.budget.size().saturating_sub(tokens));
-        Instant::from_millis(self.whole_at.as_millis().saturating_sub(millis(ahead)))
+        Instant::from_millis(self.budget_whole_at.as_millis().saturating_sub(millis(ahead)))
     }
 
     /// When the next attempt may be made.
-    pub(crate) fn next_at(&self, policy: &Policy, worth: Worth) -> Instant {
-        self.allowed_at(policy, worth).max(self.retry_at)
+    pub(crate) fn next_at(&self, policy: &Policy, priority: Priority) -> Instant {
+        self.allowed_at(policy, priority).max(self.retry_at)
     }
 
     /// What is left of the past at `now`.
+    #[cfg(feature = "hash-at")]
     pub(crate) fn hash_at<H: Hasher>(&self, policy: &Policy, now: Instant, state: &mut H) {
-        let Self { failures, last, retry_at, spaced_at, whole_at } = self;
-        let refusal = last.map(Failure::is_refusal);
+        let Self { failures, last_failure, retry_at, spaced_at, budget_whole_at } = self;
+        let refusal = last_failure.map(Failure::is_refusal);
         let backoff = if refusal == Some(true) { &policy.refused } else { &policy.transient };
         (refusal, backoff.no_longer_after(*failures)).hash(state);
-        [retry_at, spaced_at, whole_at].map(|at| at.since(now)).hash(state);
+        [retry_at, spaced_at, budget_whole_at].map(|at| at.since(now)).hash(state);
     }
 
     pub(crate) fn submitted(&mut self, policy: &Policy, now: Instant) {
         self.spaced_at = now.after(policy.spacing());
-        self.whole_at = self.whole_at.max(now).after(policy.budget.refill());
+        self.budget_whole_at = self.budget_whole_at.max(now).after(policy.budget.refill());
     }
 
     /// Backs off after a failed attempt that `took` so long. While no valid certificate is held, a server's Retry-After
@@ -79,9 +87,9 @@ impl Pace {
     pub(crate) fn failed(&mut self, policy: &Policy, failed: Failed, draw: u64, now: Instant) {
         let Failed { failure, retry_after, took, is_valid } = failed;
         let refusal = failure.is_refusal();
-        let same_kind = self.last.is_some_and(|last| last.is_refusal() == refusal);
+        let same_kind = self.last_failure.is_some_and(|last| last.is_refusal() == refusal);
         self.failures = if same_kind { self.failures.saturating_add(1) } else { 1 };
-        self.last = Some(failure);
+        self.last_failure = Some(failure);
 
         let backoff = if refusal { &policy.refused } else { &policy.transient };
         // On top of what the server asked for, so that a crowd sent away together does not return together.
@@ -89,7 +97,7 @@ impl Pace {
         let asked_for = retry_after.unwrap_or_default().min(policy.refused.cap()).min(patience);
         let wait = backoff.wait(self.failures, took, draw).saturating_add(asked_for);
         // From when the budget allows it: else the budget, which knows no jitter, would bring a crowd back together.
-        self.retry_at = self.affordable_at(policy, Worth::Need).max(now).after(wait);
+        self.retry_at = self.affordable_at(policy, Priority::Urgent).max(now).after(wait);
     }
 
     /// Shortens a wait that reaches past expiry. With a certificate that is valid for another `left`, the wait leaves one
@@ -97,13 +105,13 @@ impl Pace {
     /// to in the middle of a wait, the wait is at most as long as [`failed`](Self::failed) would make it, except after a
     /// refusal.
     pub(crate) fn shorten(&mut self, policy: &Policy, left: Option<Duration>, now: Instant) {
-        let refused = self.last.is_some_and(Failure::is_refusal);
+        let refused = self.last_failure.is_some_and(Failure::is_refusal);
         let latest = match left {
             Some(left) => now.after(left / 2),
             None if refused => return,
             None => {
                 let longest = policy.transient.cap().saturating_add(policy.transient.longest());
-                self.affordable_at(policy, Worth::Need).max(now).after(longest)
+                self.affordable_at(policy, Priority::Urgent).max(now).after(longest)
             }
         };
         self.retry_at = self.retry_at.min(latest);
@@ -117,23 +125,23 @@ impl Pace {
         }
         // Tokens are carried over, not the time until the bucket is whole: under a slower refill the same time is worth
         // fewer tokens, and the bucket would look fuller than it is.
-        let tokens = old.budget.whole().saturating_sub(self.whole_at.since(now));
-        let left = new.budget.worth(tokens, &old.budget);
-        self.whole_at = now.after(new.budget.whole().saturating_sub(left));
-        let refused = self.last.is_some_and(Failure::is_refusal);
+        let tokens = old.budget.whole().saturating_sub(self.budget_whole_at.since(now));
+        let left = new.budget.priority(tokens, &old.budget);
+        self.budget_whole_at = now.after(new.budget.whole().saturating_sub(left));
+        let refused = self.last_failure.is_some_and(Failure::is_refusal);
         let backoff = if refused { &new.refused } else { &new.transient };
         let longest = backoff.longest().saturating_add(new.refused.cap());
-        self.retry_at = self.retry_at.min(self.affordable_at(new, Worth::Need).max(now).after(longest));
+        self.retry_at = self.retry_at.min(self.affordable_at(new, Priority::Urgent).max(now).after(longest));
     }
 
     pub(crate) fn forget_failures(&mut self) {
         self.failures = 0;
-        self.last = None;
+        self.last_failure = None;
         self.retry_at = Instant::default();
     }
 
     pub(crate) fn forget_refusal(&mut self) {
-        if self.last.is_some_and(Failure::is_refusal) {
+        if self.last_failure.is_some_and(Failure::is_refusal) {
             self.forget_failures();
         }
     }
@@ -146,10 +154,10 @@ impl Pace {
     /// In wall-clock terms, for a restart: last submission, whole budget, refusal.
     pub(crate) fn remember(&self, policy: &Policy, now: Now) -> (UnixTime, UnixTime, Option<Refusal>) {
         let unix = |at: Instant| now.unix.after(at.since(now.instant)).before(now.instant.since(at));
-        let refusal = self.last.filter(|last| last.is_refusal());
+        let refusal = self.last_failure.filter(|last| last.is_refusal());
         let refusal =
             refusal.map(|failure| Refusal { failure, failures: self.failures, retry_at: unix(self.retry_at) });
-        (unix(self.spaced_at).before(policy.spacing()), unix(self.whole_at), refusal)
+        (unix(self.spaced_at).before(policy.spacing()), unix(self.budget_whole_at), refusal)
     }
 
     /// After a restart. The wall clock may have been anything then: no wait is longer than the policy's.
@@ -163,11 +171,11 @@ impl Pace {
         let later = |at: UnixTime, most: Duration| now.instant.after(at.since(now.unix).min(most));
         Self {
             failures: refusal.map_or(0, |refusal| refusal.failures),
-            last: refusal.map(|refusal| refusal.failure),
+            last_failure: refusal.map(|refusal| refusal.failure),
             retry_at: refusal
                 .map_or_else(Instant::default, |r| later(r.retry_at, policy.refused.cap().saturating_mul(2))),
             spaced_at: later(submitted.after(policy.spacing()), policy.spacing()),
-            whole_at: later(budget_whole, policy.budget.whole()),
+            budget_whole_at: later(budget_whole, policy.budget.whole()),
         }
     }
 }

@@ -1,0 +1,194 @@
+//! What each event means by itself: the facts that follow from it. What follows from the facts is settled afterwards.
+
+use alloc::sync::Arc;
+use core::mem;
+use core::time::Duration;
+
+use super::{RotationMachine, at_least_a_millisecond};
+use crate::certificate::{Certificate, Fingerprint};
+use crate::checkpoint::Unwritten;
+use crate::event::{Event, Failure, RequestId};
+use crate::outcome::{Outcome, Slot};
+use crate::policy::Policy;
+use crate::setup::SignerStatus;
+use crate::template::Template;
+use crate::time::Now;
+
+impl RotationMachine {
+    /// Takes in a fact.
+    pub(super) fn absorb(&mut self, event: Event, now: Now) -> Outcome {
+        match event {
+            Event::Tick => Outcome::Noted,
+            Event::TemplateChanged(template) => self.template_changed(template),
+            Event::SignerChanged(status) => self.signer_changed(status),
+            Event::PolicyChanged(policy) => self.policy_changed(policy, now),
+            Event::CsrIssued { id, certificate } => self.issued(id, certificate, now),
+            Event::CsrFailed { id, failure, retry_after } => self.csr_failed(id, failure, retry_after, now),
+            Event::CertWritten { id } => self.written(id, now),
+            Event::WriteFailed { id } => self.write_failed(id, now),
+            Event::CertReplaced(found) => self.replaced(found, now),
+            Event::CertRefused { fingerprint } => self.cert_refused(fingerprint),
+            Event::RotateNow => {
+                self.facts.rotate_now = true;
+                self.facts.pacing.end_backoff();
+                Outcome::Noted
+            }
+            Event::ServerDated { unix } => noted(self.facts.server_clock.read(unix, now.instant)),
+        }
+    }
+
+    fn template_changed(&mut self, template: Option<Arc<Template>>) -> Outcome {
+        if self.facts.template == template {
+            return Outcome::Ignored;
+        }
+        self.facts.template = template;
+        self.reconsider_refusal();
+        Outcome::Noted
+    }
+
+    fn signer_changed(&mut self, status: SignerStatus) -> Outcome {
+        if self.facts.signer == status {
+            return Outcome::Ignored;
+        }
+        // An identity that comes and goes is no reason to repeat at once what this signer refused.
+        if self.facts.signer.is_configured() != status.is_configured() {
+            self.facts.pacing.forget_failures();
+        }
+        self.facts.signer = status;
+        Outcome::Noted
+    }
+
+    fn policy_changed(&mut self, policy: Arc<Policy>, now: Now) -> Outcome {
+        if self.facts.policy == policy {
+            return Outcome::Ignored;
+        }
+        let old = mem::replace(&mut self.facts.policy, policy);
+        let new = &self.facts.policy;
+        self.facts.pacing.change_policy(&old, new, now.instant);
+        if let Some(write) = &mut self.facts.unwritten {
+            let longest = at_least_a_millisecond(new.write.cap().max(new.write.longest()));
+            write.again_at = write.again_at.min(now.instant.after(longest));
+        }
+        if new.new_key_per_attempt {
+            self.facts.pending_key.spend();
+        }
+        Outcome::Noted
+    }
+
+    /// The order matters: the new certificate is judged beside the one that is served so far, so before it takes a slot;
+    /// and it takes its slot before the failure is counted, since how long to back off depends on whether a valid
+    /// certificate is served by then.
+    fn issued(&mut self, id: RequestId, certificate: Arc<Certificate>, now: Now) -> Outcome {
+        let Some((_, since)) = self.facts.in_flight.take_if(|(current, _)| *current == id) else {
+            return Outcome::Ignored;
+        };
+        let valid = self.certificate_at(now.unix).map(Arc::as_ref);
+        // By what was requested, which need not be what is wanted by now: the signer is not to blame for the difference.
+        let requested = self.facts.pending_key.template().map(Arc::as_ref);
+        let fault = self.judge(now).fault(&certificate, requested, valid);
+        // By what is wanted now. A certificate that falls short may still be better than what is served.
+        let slot = self.slot(&certificate, now).filter(|_| fault != Some(Failure::BadCertificate));
+        let outcome = match (slot, fault) {
+            (Some(slot), shortfall) => {
+                let replaced = self.accept(id, slot, certificate, now);
+                Outcome::Accepted { id, slot, replaced, shortfall }
+            }
+            (None, Some(failure)) => Outcome::Rejected { id, failure },
+            (None, None) => Outcome::Unwanted { id },
+        };
+        match fault {
+            Some(failure) => self.failed(failure, None, since, now),
+            None => self.facts.pacing.forget_failures(),
+        }
+        // The request object has its certificate: another request with this key would only find that one again.
+        self.facts.pending_key.spend();
+        outcome
+    }
+
+    /// Puts what was issued into its slot, to be written. Returns the certificate that was served before.
+    fn accept(&mut self, id: RequestId, slot: Slot, new: Arc<Certificate>, now: Now) -> Option<Arc<Certificate>> {
+        let write = Unwritten::new(id, slot, now.instant);
+        match slot {
+            Slot::Served => {
+                self.facts.unwritten = Some(write);
+                self.serve(new)
+            }
+            Slot::Waiting => {
+                self.wait_for(new);
+                // A write of the served certificate comes first; once it is done, the waiting one is written, too.
+                let of_served = self.facts.unwritten.filter(|write| write.slot == Slot::Served);
+                self.facts.unwritten = of_served.or(Some(write));
+                None
+            }
+        }
+    }
+
+    fn csr_failed(&mut self, id: RequestId, failure: Failure, retry_after: Option<Duration>, now: Now) -> Outcome {
+        let Some((_, since)) = self.facts.in_flight.take_if(|(current, _)| *current == id) else {
+            return Outcome::Ignored;
+        };
+        self.failed(failure, retry_after, since, now);
+        Outcome::Failed { id, failure }
+    }
+
+    /// The store now holds another certificate. A better one is adopted, one that is not valid yet waits, and a worse one is
+    /// overwritten.
+    fn replaced(&mut self, found: Option<Arc<Certificate>>, now: Now) -> Outcome {
+        let is_found =
+            |served: &Arc<Certificate>| found.as_ref().is_some_and(|found| found.fingerprint == served.fingerprint);
+        if self.facts.certificate.as_ref().is_some_and(is_found) {
+            // News only if a write of it was owed, which is done by this.
+            let owed = self.facts.unwritten.filter(|write| write.slot == Slot::Served);
+            return owed.map_or(Outcome::Ignored, |write| self.written(write.id, now));
+        }
+        let mut outcome = Outcome::Ignored;
+        let slot = found.as_deref().and_then(|found| self.slot(found, now));
+        match (slot, found) {
+            (Some(slot @ Slot::Served), Some(found)) => {
+                let replaced = self.serve(found);
+                // Durable already, by whoever put it there.
+                self.facts.unwritten = None;
+                if self.due(now).is_none() {
+                    self.facts.pacing.forget_failures();
+                }
+                return Outcome::TakenOver { slot, replaced };
+            }
+            (Some(slot @ Slot::Waiting), Some(found)) if self.facts.waiting.as_ref() != Some(&found) => {
+                self.wait_for(found);
+                outcome = Outcome::TakenOver { slot, replaced: None };
+            }
+            _ => {}
+        }
+        let is_ours = self.valid_by_either_clock(now).is_some_and(|served| !served.provisional);
+        let is_owed = self.facts.unwritten.is_some_and(|write| write.slot == Slot::Served);
+        // Without a signer the store is another program's.
+        if is_ours && self.facts.signer.is_configured() && !is_owed {
+            self.facts.unwritten = Some(Unwritten::new(self.take_id(), Slot::Served, now.instant));
+            if outcome == Outcome::Ignored {
+                outcome = Outcome::Reinstated;
+            }
+        }
+        outcome
+    }
+
+    fn cert_refused(&mut self, fingerprint: Fingerprint) -> Outcome {
+        let is_served = self.facts.certificate.as_ref().is_some_and(|served| served.fingerprint == fingerprint);
+        noted(is_served && !mem::replace(&mut self.facts.refused, true))
+    }
+
+    /// Puts a certificate into the waiting slot, to be served from its notBefore on.
+    fn wait_for(&mut self, certificate: Arc<Certificate>) {
+        self.facts.waiting = Some(certificate);
+        self.facts.due = None;
+        self.facts.rotate_now = false;
+    }
+
+    fn slot(&self, new: &Certificate, now: Now) -> Option<Slot> {
+        self.judge(now).slot(new, self.facts.certificate.as_deref(), self.facts.refused)
+    }
+}
+
+/// For events that lead to something only by what follows from them.
+const fn noted(is_news: bool) -> Outcome {
+    if is_news { Outcome::Noted } else { Outcome::Ignored }
+}

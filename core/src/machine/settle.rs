@@ -1,0 +1,143 @@
+//! What follows from the facts, whatever event brought them: every duty that is due now.
+
+use alloc::sync::Arc;
+use core::time::Duration;
+
+use super::RotationMachine;
+use crate::action::Actions;
+use crate::checkpoint::Unwritten;
+use crate::event::Failure;
+use crate::jitter::mix;
+use crate::outcome::{Outcome, Slot};
+use crate::pacing::{Failed, Priority};
+use crate::pending_key::PendingKey;
+use crate::state::Reason;
+use crate::template::Template;
+use crate::time::{Instant, Now};
+
+impl RotationMachine {
+    /// Draws the consequences, and sets the time to draw them again. `was_due`: before the event.
+    ///
+    /// The order matters. A request that has timed out must be over before another can be made. The waiting certificate
+    /// takes its turn before anything is judged by the one that is served. Waits are shortened before they are looked at.
+    pub(super) fn settle(&mut self, was_due: Option<Reason>, now: Now, actions: &mut Actions) {
+        self.time_out(now, actions);
+        actions.outcomes.turn = self.take_turn(now);
+        self.shorten_wait(now);
+        self.write(now, actions);
+        let wanted = self.wanted();
+        self.facts.due = wanted.as_ref().and_then(|_| self.due(now).or_else(|| self.still_rotating()));
+        match (self.facts.due, wanted) {
+            (Some(_), Some(wanted)) if self.facts.in_flight.is_some() => self.supersede(wanted, now, actions),
+            (Some(reason), Some(wanted)) => self.request(reason, wanted, now, actions),
+            _ => self.withdraw(actions),
+        }
+        if self.facts.due != was_due {
+            actions.outcomes.due = Some(self.facts.due.map_or(Outcome::NoLongerDue, Outcome::BecameDue));
+        }
+        let deadline = self.next_look(now);
+        if deadline != self.facts.deadline {
+            self.facts.deadline = deadline;
+            actions.timer = Some(deadline);
+        }
+    }
+
+    /// Keeps a request in flight if the rotation point has moved behind it: the wall clock was set back, or the policy
+    /// changed.
+    fn still_rotating(&self) -> Option<Reason> {
+        self.facts.due.filter(|due| *due == Reason::RotationPoint && self.facts.in_flight.is_some())
+    }
+
+    /// What is to be requested, if anything can be.
+    fn wanted(&self) -> Option<Arc<Template>> {
+        self.facts.template.clone().filter(|_| self.facts.signer.is_configured())
+    }
+
+    /// A request that got no answer in time is a failed one.
+    fn time_out(&mut self, now: Now, actions: &mut Actions) {
+        let timeout = self.request_timeout();
+        if let Some((id, since)) = self.facts.in_flight.take_if(|(_, since)| since.after(timeout) <= now.instant) {
+            actions.cancel = Some(id);
+            actions.outcomes.ended = Some(Outcome::TimedOut { id });
+            self.failed(Failure::TimedOut, None, since, now);
+        }
+    }
+
+    /// Serves the waiting certificate from its notBefore on, or earlier if the served one has expired or was refused: our
+    /// clock may be wrong. Drops a waiting certificate that has become worse than the served one, as when the template
+    /// changed.
+    fn take_turn(&mut self, now: Now) -> Option<Outcome> {
+        let is_needed = self.facts.refused || self.certificate_at(now.unix).is_none();
+        let waiting = self.facts.waiting.as_ref()?;
+        if !self.judge(now).is_no_worse(waiting, self.facts.certificate.as_deref(), self.facts.refused) {
+            self.facts.waiting = None;
+            self.facts.unwritten.take_if(|write| write.slot == Slot::Waiting);
+            Some(Outcome::Dropped)
+        } else if is_needed || self.judge(now).has_begun(waiting) {
+            // A rotation requested since the certificate was issued is for another one.
+            let rotate_now = self.facts.rotate_now;
+            let replaced = self.serve(waiting.clone());
+            self.facts.rotate_now = rotate_now;
+            self.facts.unwritten = Some(Unwritten::new(self.take_id(), Slot::Served, now.instant));
+            Some(Outcome::TookTurn { replaced })
+        } else {
+            None
+        }
+    }
+
+    /// Shortens a wait that reaches past expiry, also if the wait began under another certificate or wall-clock time.
+    fn shorten_wait(&mut self, now: Now) {
+        let left = self.certificate_at(now.unix).map(|served| served.validity.not_after().since(now.unix));
+        self.facts.pacing.shorten(&self.facts.policy, left, now.instant);
+    }
+
+    /// Gives up the request in flight: nothing is due any more, or nothing can be requested.
+    fn withdraw(&mut self, actions: &mut Actions) {
+        if let Some((id, _)) = self.facts.in_flight.take() {
+            actions.cancel = Some(id);
+            actions.outcomes.ended = Some(Outcome::Withdrawn { id });
+        }
+    }
+
+    /// Replaces the request in flight if something else is wanted now. At normal priority whatever the reason: an urgent
+    /// need has a request in flight already.
+    fn supersede(&mut self, wanted: Arc<Template>, now: Now, actions: &mut Actions) {
+        let allowed_at = self.facts.pacing.allowed_at(&self.facts.policy, Priority::Normal);
+        if self.is_superseded() && self.facts.signer.is_ready() && allowed_at <= now.instant {
+            actions.cancel = self.facts.in_flight.map(|(id, _)| id);
+            actions.outcomes.ended = actions.cancel.map(|id| Outcome::Superseded { id });
+            self.submit(wanted, now, actions);
+        }
+    }
+
+    /// Requests the certificate that is due as soon as pacing allows.
+    fn request(&mut self, reason: Reason, wanted: Arc<Template>, now: Now, actions: &mut Actions) {
+        let next_at = self.facts.pacing.next_at(&self.facts.policy, Priority::of(reason));
+        if self.facts.signer.is_ready() && next_at <= now.instant {
+            self.submit(wanted, now, actions);
+        }
+    }
+
+    fn submit(&mut self, wanted: Arc<Template>, now: Now, actions: &mut Actions) {
+        let id = self.take_id();
+        let key = self.facts.pending_key.key_for(&wanted);
+        actions.submit = Some((id, wanted.clone(), key));
+        self.facts.in_flight = Some((id, now.instant));
+        self.facts.pending_key = PendingKey::used_for(wanted, !self.facts.policy.new_key_per_attempt);
+        self.facts.pacing.submitted(&self.facts.policy, now.instant);
+    }
+
+    /// The last attempt came to nothing: the next one has to wait, and may need a new key.
+    pub(super) fn failed(&mut self, failure: Failure, retry_after: Option<Duration>, since: Instant, now: Now) {
+        if failure.spends_key() {
+            self.facts.pending_key.spend();
+        }
+        let took = now.instant.since(since);
+        let is_valid = self.certificate_at(now.unix).is_some();
+        let certificate = self.facts.certificate.as_ref().map_or(0, |served| served.fingerprint.prefix());
+        let draw = mix(self.facts.seed, certificate, self.facts.next_id.get());
+        let failed = Failed { failure, retry_after, took, is_valid };
+        self.facts.pacing.failed(&self.facts.policy, failed, draw, now.instant);
+        self.reconsider_refusal();
+    }
+}
