@@ -211,16 +211,6 @@ pub struct ListMeta {
     pub remaining_item_count: Option<u64>,
 }
 
-/// One event of a watch. The object is a request, a [`Status`] (`ERROR`) or bare metadata (`BOOKMARK`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WatchEvent {
-    /// `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK` or `ERROR`.
-    #[serde(rename = "type")]
-    pub type_: String,
-    /// What the event is about.
-    pub object: serde_json::Value,
-}
-
 fn is_zero(code: &u16) -> bool {
     *code == 0
 }

@@ -1,9 +1,12 @@
 //! Reading the events of watches and the answers of lists.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::cluster::printable;
-use crate::objects::{CertificateSigningRequest, ListMeta, ObjectMeta, Status, WatchEvent};
+use crate::objects::{CertificateSigningRequest, ListMeta, ObjectMeta, Status};
 
 /// An event may not be longer: etcd's limit on an object, and what goes around it.
 const LONGEST_LINE: usize = 3 << 19;
@@ -58,24 +61,34 @@ pub(crate) fn news(line: &[u8]) -> News {
 }
 
 fn read(line: &[u8]) -> serde_json::Result<News> {
-    let event: WatchEvent = serde_json::from_slice(line)?;
-    Ok(match event.type_.as_str() {
-        "ADDED" | "MODIFIED" => News::Object(serde_json::from_value(event.object)?),
-        "DELETED" => News::Deleted(serde_json::from_value(event.object)?),
+    let Event { kind, object } = serde_json::from_slice(line)?;
+    let object = object.get().as_bytes();
+    Ok(match &*kind {
+        "ADDED" | "MODIFIED" => News::Object(serde_json::from_slice(object)?),
+        "DELETED" => News::Deleted(serde_json::from_slice(object)?),
         "ERROR" => {
-            let status: Status = serde_json::from_value(event.object)?;
+            let status: Status = serde_json::from_slice(object)?;
             if status.code == 410 {
                 return Ok(News::Expired);
             }
             News::Over(format!("the watch reported {} {}", status.code, printable(&status.message)))
         }
         "BOOKMARK" => {
-            let bookmark: Bookmark = serde_json::from_value(event.object)?;
+            let bookmark: Bookmark = serde_json::from_slice(object)?;
             News::Bookmark(bookmark.metadata.resource_version)
         }
         // What later versions may bring.
         _ => News::Nothing,
     })
+}
+
+/// `metav1.WatchEvent`. Its type says what the object is: a request, a [`Status`] or bare metadata.
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    object: &'a RawValue,
 }
 
 /// An object of which only the version counts.
