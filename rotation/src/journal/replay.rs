@@ -74,7 +74,7 @@ impl Replay {
     /// [`ReplayError`]. After [`ReplayError::Differs`] the replay goes on from what its own machine did;
     /// after any other, nothing has changed.
     pub fn line(&mut self, line: &str) -> Result<Told, ReplayError> {
-        let line = serde_json::from_str(line).map_err(|error| ReplayError::text(&error))?;
+        let line = serde_json::from_slice(line.as_bytes()).map_err(|error| ReplayError::text(&error))?;
         match line {
             Line::Begin { version, .. } if version != VERSION => Err(ReplayError::Version(version)),
             Line::Begin { of, at, missing, machine, perennial, .. } => {
