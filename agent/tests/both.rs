@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use perennial::Template;
+use perennial_kubernetes::objects::{CertificateSigningRequest, KUBELET_SERVING_SIGNER};
 use perennial_pki::{Credential, interim};
 use perennial_std::clock;
 use rustix::process::Signal;
@@ -303,8 +304,9 @@ fn signer_leaves_serving_names_that_are_not_allowed_to_a_person() {
             event_of(&mut run, "kubelet-server", "issued", 1);
         } else {
             event_of(&mut run, "kubelet-server", "waiting_for_approval", 1);
-            let hint = "from kubernetes.io/kubelet-serving; waits for kubectl certificate approve";
-            until("hint of the signer", || signer.process.stdout().contains(hint).then_some(()));
+            let requests = signer.requests();
+            let serving = |request: &&CertificateSigningRequest| request.spec.signer_name == KUBELET_SERVING_SIGNER;
+            assert!(requests.iter().find(serving).unwrap().status.conditions.is_empty());
             assert!(!directory.join("worker/pki/kubelet-server-current.pem").exists());
         }
     }

@@ -26,7 +26,7 @@ fn step(minutes: i64, runtime: &str, then: impl FnOnce(&Process, &Path, &str)) {
     let clock = directory.join("clock");
     let environment = [("PERENNIAL_TEST_CLOCK", clock.to_str().unwrap()), ("PERENNIAL_LOG", "info")];
     fs::write(&clock, "0").unwrap();
-    let _signer = Signer::start(directory, &["--signing-duration", "1h"]);
+    let _signer = Signer::start(directory, &["--signing-duration", "3600s"]);
     let more = ["--json", "--runtime", runtime, "--metrics-listen", "127.0.0.1:0"];
     let mut run = Process::start_with(directory, &run_arguments(&more), &environment);
     run.event("resting", 1);

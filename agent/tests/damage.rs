@@ -106,7 +106,7 @@ fn pair_before_the_damaged_one_is_used_to_get_a_new_one_at_once() {
     let status = perennial(path, &["status", "--cert-dir", "worker/pki"]);
     assert!(status.code == Some(1) && status.stdout.contains("problems found"), "{status:?}");
     assert!(status.stdout.contains("problem") && status.stdout.contains(CURRENT), "{status:?}");
-    let requests = || signer.process.stdout().matches("pending").count();
+    let requests = || signer.requests().len();
     let before = requests();
     let output = perennial(path, &run_arguments(&["--once"]));
     assert_eq!(output.code, Some(0), "{output:?}");

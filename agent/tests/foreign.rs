@@ -66,7 +66,7 @@ fn foreign_pair_named_by_the_kubeconfig_is_not_used_to_authenticate() {
     let signer = Signer::start(directory, &[]);
     assert_eq!(perennial(directory, &run_arguments(&["--once"])).code, Some(0));
     fs::remove_file(directory.join("signer/bootstrap.kubeconfig")).unwrap();
-    let before = (files(&directory.join("worker")), signer.process.stdout());
+    let before = (files(&directory.join("worker")), signer.requests());
     let mut arguments = run_arguments(&["--once"]);
     arguments[2] = "worker-1";
     let output = perennial(directory, &arguments);
@@ -75,5 +75,5 @@ fn foreign_pair_named_by_the_kubeconfig_is_not_used_to_authenticate() {
         output.stderr.contains("system:node:worker\"") && output.stderr.contains("system:node:worker-1"),
         "{output:?}"
     );
-    assert_eq!((files(&directory.join("worker")), signer.process.stdout()), before);
+    assert_eq!((files(&directory.join("worker")), signer.requests()), before);
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use perennial_dev::{Authority, Random};
+use perennial_dev::{Authority, Decision, Random};
 use perennial_kubernetes::client::Request;
 use perennial_pki::Credential;
 use perennial_std::clock;
@@ -67,11 +67,11 @@ fn run_with_hostile_approver(path: &Path, more: &[&str]) -> (Signer, Process) {
     let mut run = Process::start(path, &run_arguments(&arguments));
     let csr = |event: &Value| event["csr"].as_str().unwrap().to_owned();
     let resource = format!("{CSRS}/{}", csr(&run.event("waiting_for_approval", 1)));
-    let mut object = signer.administer(path, Request::get(resource.clone()));
+    let mut object = signer.administer(Request::get(resource.clone()));
     object["status"]["conditions"] =
         json!([{ "type": "Denied", "status": "True", "reason": "Hostile", "message": HOSTILE }]);
-    signer.administer(path, Request::put(resource + "/approval", object.to_string().into_bytes()));
-    signer.decide(path, &csr(&run.event("waiting_for_approval", 2)), "Approved");
+    signer.administer(Request::put(resource + "/approval", object.to_string().into_bytes()));
+    signer.decide(&csr(&run.event("waiting_for_approval", 2)), Decision::Approve);
     // The pair that was there, another's, may count as the one before.
     until("certificate", || run.events("issued").pop().or_else(|| run.events("rotated").pop()));
     (signer, run)

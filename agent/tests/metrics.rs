@@ -104,8 +104,7 @@ fn a_node_is_ready_once_a_certificate_is_in_use_and_says_what_it_waits_for_until
     assert!(scrape(&address).get("perennial_due_seconds") > 0.0);
 
     // It forgets the request, and approves the next one.
-    signer.process.signal(Signal::TERM);
-    signer.process.end();
+    signer.stop();
     let unreachable = [("class", "unreachable"), ("code", "")];
     until("word of its end", || scrape(&address).find("perennial_server_answer", &unreachable));
     assert_eq!(scrape(&address).get("perennial_server_healthy"), 0.0);

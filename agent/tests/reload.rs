@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use perennial_dev::Decision;
 use perennial_pki::Credential;
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::Value;
@@ -71,7 +72,7 @@ fn a_certificate_that_could_not_be_written_yet_is_served_and_written_after_sighu
         assert_eq!(run.event("rotated", 1)["serial"], served);
         assert_eq!(Value::from(on_disk(directory)), served);
         until("the command of the operator", || run.stderr().contains(served.as_str().unwrap()).then_some(()));
-        assert_eq!(signer.process.stdout().matches("asks for").count(), 2, "{}", signer.process.stdout());
+        assert_eq!(signer.requests().len(), 2, "{:?}", signer.requests());
         run.signal(Signal::TERM);
         let ended = run.end();
         assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -98,7 +99,7 @@ fn a_request_the_disk_knows_nothing_of_is_gone_on_with_after_sighup() {
             assert_eq!(run.event("waiting_for_approval", n + 1)["csr"], csr.as_str());
         }
         assert!(!directory.join("worker/pki/kubelet-client-pending.json").exists());
-        signer.decide(directory, &csr, "Approved");
+        signer.decide(&csr, Decision::Approve);
         let_write(&run, None);
         run.event("kubeconfig", 1);
         assert_eq!(run.event("issued", 1)["serial"], on_disk(directory).as_str());

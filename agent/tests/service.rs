@@ -7,6 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use perennial_dev::Decision;
 use rustix::process::Signal;
 use serde_json::Value;
 use support::{Process, Signer, perennial, run_arguments, until};
@@ -103,7 +104,7 @@ fn a_serving_certificate_that_nobody_approves_holds_up_nobody_who_is_started_aft
     let more = ["--json", "--rotate-server-certificates", "--node-ip", "10.0.0.7"];
     let run = systemd.start(directory, &run_arguments(&more));
     let csr = event_of(&run, "kubelet-client", "waiting_for_approval")["csr"].as_str().unwrap().to_owned();
-    signer.decide(directory, &csr, "Approved");
+    signer.decide(&csr, Decision::Approve);
     systemd.hear("READY=1");
     event_of(&run, "kubelet-server", "waiting_for_approval");
     // Whoever was ready is so again after a reload, whatever it waits for.

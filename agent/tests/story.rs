@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use perennial_dev::Decision;
 use perennial_kubernetes::client::Request;
 use perennial_pki::Credential;
 use perennial_std::clock;
@@ -82,8 +83,7 @@ fn live(runtime: &str) {
     // The API server comes back with another client CA, and the same CA for itself: what the node has is in date, and
     // nobody knows it any more.
     let address = signer.address().to_owned();
-    signer.process.signal(Signal::TERM);
-    assert_eq!(signer.process.end().code, Some(0));
+    signer.stop();
     for file in ["ca.crt", "ca.key"] {
         fs::remove_file(directory.join("signer").join(file)).unwrap();
     }
@@ -94,25 +94,25 @@ fn live(runtime: &str) {
     // The node finds out by itself, and asks with the bootstrap token.
     let denied = next_waiting(&run, CLIENT, client);
     let path = format!("/apis/certificates.k8s.io/v1/certificatesigningrequests/{denied}");
-    let asked = signer.administer(directory, Request::get(path));
+    let asked = signer.administer(Request::get(path));
     assert!(asked["spec"]["username"].as_str().unwrap().starts_with("system:bootstrap:"), "{asked}");
     let before = current(directory, CLIENT);
     assert!(!before.chain().certificate().validity.expired(clock::now().unix), "too slow to see it in date");
 
     // Somebody says no; the node keeps what it has, and asks again.
-    signer.decide(directory, &denied, "Denied");
+    signer.decide(&denied, Decision::Deny);
     until("word of the denial", || {
         let told = |event: &Value| event["of"] == CLIENT && event["reason"].as_str().unwrap().contains("denied");
         run.events("trouble").iter().any(told).then_some(())
     });
     assert_eq!(current(directory, CLIENT).chain(), before.chain());
     let approved = until("another request", || waiting(&run, CLIENT).pop().filter(|last| *last != denied));
-    signer.decide(directory, &approved, "Approved");
+    signer.decide(&approved, Decision::Approve);
     until("approved certificate", || (current(directory, CLIENT).chain() != before.chain()).then_some(()));
 
     // And with that, the serving one.
     let serving = next_waiting(&run, SERVING, serving);
-    signer.decide(directory, &serving, "Approved");
+    signer.decide(&serving, Decision::Approve);
     let long = Duration::from_secs(1800);
     until("approved serving certificate", || {
         let end = current(directory, SERVING).chain().certificate().validity.not_after();

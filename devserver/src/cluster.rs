@@ -58,7 +58,7 @@ pub struct TestCluster {
     server: ServerHandle,
     /// The server's own certificate and key.
     serving: Credential,
-    admin: Credential,
+    admin: Arc<Credential>,
     token: Token,
     endpoint: Endpoint,
     cluster: Arc<Cluster>,
@@ -97,7 +97,7 @@ impl TestCluster {
         }
         let knows = server_authority.as_ref().unwrap_or(&authority);
         let serving = knows.server_credential(&["localhost"], &addresses, &mut random, now, LIFETIME)?;
-        let admin = administrator(&authority, &mut random, now)?;
+        let admin = Arc::new(administrator(&authority, &mut random, now)?);
         let tls = Tls::new(&authority, &serving)?;
         let (ca_pem, roots) = (Some(knows.certificate_pem().as_bytes().to_vec()), knows.roots()?);
 
@@ -128,7 +128,7 @@ impl TestCluster {
     }
 
     /// The credential of an administrator, `CN=admin, O=system:masters`.
-    pub fn admin(&self) -> &Credential {
+    pub fn admin(&self) -> &Arc<Credential> {
         &self.admin
     }
 
@@ -201,7 +201,7 @@ impl TestCluster {
             (Tls::new(api.authority(), &self.serving), api.authority().roots())
         });
         self.server.set_tls(tls?);
-        self.admin = admin;
+        self.admin = Arc::new(admin);
         let bundle = self.endpoint.ca_pem.get_or_insert_default();
         if !self.has_own_ca && !bundle.windows(pem.len()).any(|part| part == pem) {
             bundle.extend(pem);

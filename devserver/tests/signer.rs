@@ -3,17 +3,26 @@
 mod command_support;
 
 use std::fs::{self, Permissions};
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use command_support::{Process, files, perennial_dev, until};
+use perennial::Template;
 use perennial_dev::{Authority, Random};
-use perennial_rotation::clock;
+use perennial_kubernetes::CsrSigner;
+use perennial_kubernetes::cluster::Cluster;
+use perennial_kubernetes::kubeconfig::Kubeconfig;
+use perennial_pki::{Credential, Expected, Roots};
+use perennial_rotation::{Authentication, Directory, IdentitySource, Token, clock};
+use perennial_std::{Handle, Rotator};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+const BOUND: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 const SECRETS: [&str; 4] = ["ca.key", "bootstrap.token", "bootstrap.kubeconfig", "admin.kubeconfig"];
 
@@ -31,9 +40,39 @@ fn refused(directory: &Path, arguments: &[&str], words: &[&str]) {
 
 /// A signer that serves, its files in `signer/`.
 fn start(directory: &Path) -> Process {
-    let process = Process::start(directory, &["signer", "--listen", "127.0.0.1:0", "--dir", "signer"]);
+    start_at(directory, "127.0.0.1:0")
+}
+
+fn start_at(directory: &Path, address: &str) -> Process {
+    let process = Process::start(directory, &["signer", "--listen", address, "--dir", "signer"]);
     until("introduction", || process.stdout().contains("--bootstrap-kubeconfig").then_some(()));
     process
+}
+
+/// The API server that the bootstrap kubeconfig names.
+fn cluster(directory: &Path) -> Arc<Cluster> {
+    let path = directory.join("signer/bootstrap.kubeconfig");
+    let kubeconfig = Kubeconfig::parse(&path, &fs::read_to_string(&path).unwrap()).unwrap();
+    let endpoint = kubeconfig.select(None).unwrap().cluster(&mut |path| fs::read(path)).unwrap();
+    let roots = Roots::from_pem(&endpoint.ca_pem.unwrap()).unwrap();
+    Arc::new(Cluster::from_url(&endpoint.server).unwrap().with_roots(roots))
+}
+
+fn token(directory: &Path) -> Arc<dyn IdentitySource> {
+    Arc::new(Token::new(&fs::read_to_string(directory.join("signer/bootstrap.token")).unwrap()).unwrap())
+}
+
+/// A node that keeps its certificate in `pki/`, and asks with the bootstrap token as long as it has none.
+fn node(directory: &Path) -> Handle {
+    let signer = CsrSigner::kubelet_client(cluster(directory), Some(token(directory)));
+    let store = Directory::open(directory.join("pki"), "kubelet-client").unwrap();
+    perennial_std::start(Rotator::new().template(Template::node("worker")).signer(signer).store(store)).unwrap()
+}
+
+/// The node's certificate, once it is on disk as well.
+fn written(node: &Handle, issued: u64) -> Arc<Credential> {
+    let snapshot = node.wait_for(|now| now.issued == issued && !now.unwritten).within(BOUND);
+    snapshot.and_then(|now| now.credential.clone()).expect("a certificate")
 }
 
 fn mode(path: &Path) -> u32 {
@@ -136,5 +175,131 @@ fn listen_address_without_ip_or_port_is_refused_with_example() {
     for bad in ["9090", "worker:9090", "::1:9090", "localhost"] {
         let example = "for example 127.0.0.1:9090";
         refused(directory.path(), &["signer", "--dir", "new", "--listen", bad], &[bad, example]);
+    }
+}
+
+/// Whether the certificate leads to `roots`.
+fn leads_to(credential: &Credential, roots: &[u8]) -> bool {
+    let roots = Roots::from_pem(roots).unwrap();
+    let chain = credential.chain();
+    let expected = Expected {
+        public_key_der: chain.public_key_der(),
+        usage: perennial_pki::Usage::ClientAuth,
+        skew: Duration::ZERO,
+        roots: Some(&roots),
+    };
+    expected.check(chain, clock::now().unix).is_ok()
+}
+
+#[test]
+fn another_authority_is_taken_up_at_sighup_and_shuts_nobody_out() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let signer = start(path);
+    let node = node(path);
+    let first = fs::read(path.join("signer/ca.crt")).unwrap();
+    assert!(leads_to(&written(&node, 1), &first));
+
+    signer.signal(Signal::HUP);
+    until("a look without a find", || signer.stdout().contains("the CA is the same").then_some(()));
+    for file in ["ca.crt", "ca.key"] {
+        fs::rename(path.join("signer").join(file), path.join(file)).unwrap();
+    }
+    signer.signal(Signal::HUP);
+    until("another CA", || signer.stdout().contains("another CA signs from now on").then_some(()));
+    let second = fs::read(path.join("signer/ca.crt")).unwrap();
+    assert_ne!(first, second);
+
+    // By the certificate of the first.
+    node.rotate_now();
+    let renewed = written(&node, 2);
+    assert!(leads_to(&renewed, &second) && !leads_to(&renewed, &first));
+    // And by the token, with the files written anew.
+    let other = CsrSigner::kubelet_client(cluster(path), Some(token(path)));
+    let other = perennial_std::start(Rotator::new().template(Template::node("other")).signer(other)).unwrap();
+    let issued = other.ready().within(BOUND).unwrap();
+    assert!(leads_to(&issued, &second) && !leads_to(&issued, &first));
+}
+
+#[test]
+fn unusable_authority_at_sighup_changes_nothing() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let signer = start(path);
+    fs::remove_file(path.join("signer/ca.key")).unwrap();
+    signer.signal(Signal::HUP);
+    until("complaint", || signer.stdout().contains("nothing changes: only one of").then_some(()));
+    node(path).ready().within(BOUND).unwrap();
+}
+
+#[test]
+fn restarted_signer_is_the_same_to_everybody() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let signer = start(path);
+    let address = cluster(path).to_string();
+    let first = node(path);
+    written(&first, 1);
+    first.shutdown().wait();
+    let kept = |name: &str| fs::read(path.join("signer").join(name)).unwrap();
+    let before = ["ca.crt", "ca.key", "bootstrap.token", "bootstrap.kubeconfig"].map(kept);
+    signer.signal(Signal::TERM);
+    let ended = signer.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+
+    let _again = start_at(path, address.strip_prefix("https://").unwrap());
+    assert_eq!(["ca.crt", "ca.key", "bootstrap.token", "bootstrap.kubeconfig"].map(kept), before);
+    // The node's certificate is as good as before.
+    let signer = CsrSigner {
+        authentication: Authentication::Own { bootstrap: None },
+        ..CsrSigner::kubelet_client(cluster(path), None)
+    };
+    let store = Directory::open(path.join("pki"), "kubelet-client").unwrap();
+    let again = Rotator::new().template(Template::node("worker")).signer(signer).store(store);
+    let again = perennial_std::start(again).unwrap();
+    again.rotate_now();
+    written(&again, 1);
+}
+
+#[test]
+fn log_shows_each_step_of_a_request_and_who_has_to_act() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let signer = start(path);
+    let node = node(path);
+    written(&node, 1);
+    node.rotate_now();
+    written(&node, 2);
+    until("log of the renewal", || signer.stdout().contains("self kubelet").then_some(()));
+    let log = signer.stdout();
+    assert!(log.contains("system:node:worker asks for system:node:worker"), "{log}");
+    assert_eq!(log.matches("issued").count(), 2, "{log}");
+
+    let serving = CsrSigner::kubelet_serving(cluster(path), Arc::new(node.credential().unwrap()));
+    let template = Template::node("worker").with_ip_addresses(["10.0.0.7".parse().unwrap()]);
+    let _waits = perennial_std::start(Rotator::new().template(template).signer(serving)).unwrap();
+    let hint = "from kubernetes.io/kubelet-serving; waits for kubectl certificate approve";
+    until("hint", || signer.stdout().contains(hint).then_some(()));
+}
+
+#[test]
+fn no_secret_is_logged_whatever_clients_send() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let read = |name: &str| fs::read_to_string(path.join("signer").join(name)).unwrap();
+    let signer = start(path);
+    written(&node(path), 1);
+    let (token, url) = (read("bootstrap.token"), cluster(path).to_string());
+    let mut plain = TcpStream::connect(url.strip_prefix("https://").unwrap()).unwrap();
+    plain.write_all(format!("GET /{token} HTTP/1.1\r\nAuthorization: Bearer {token}\r\n\r\n").as_bytes()).unwrap();
+    // It answers with a TLS alert, or closes.
+    let _ = plain.read_to_end(&mut Vec::new());
+    signer.signal(Signal::TERM);
+    let ended = signer.end();
+    let said = ended.stdout + &ended.stderr;
+    let key = read("ca.key");
+    let lines = key.lines().filter(|line| line.len() >= 16 && !line.starts_with("-----"));
+    for secret in lines.chain([token.split_once('.').unwrap().1]) {
+        assert!(said.contains("issued") && !said.contains(secret), "a secret was logged");
     }
 }

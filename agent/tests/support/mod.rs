@@ -5,28 +5,26 @@ pub mod exposition;
 pub mod preload;
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{lchown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use perennial::UnixTime;
-use perennial_dev::{Authority, Random};
+use perennial_dev::faults::Plan;
+use perennial_dev::{Approval, Authority, Decision, Options, Random, ServingApproval, Setup, TestCluster};
 use perennial_kubernetes::client::{Call, Limits, Request};
-use perennial_kubernetes::cluster::Cluster;
-use perennial_kubernetes::kubeconfig::{Credentials, Kubeconfig};
-use perennial_pki::{Credential, Roots};
-use perennial_rotation::Identity;
+use perennial_kubernetes::objects::CertificateSigningRequest;
+use perennial_pki::{Credential, KeyPair};
+use perennial_rotation::{Identity, Token};
 use perennial_std::{Cancel, clock, drive};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// Nothing here takes longer, unless something is wrong.
@@ -46,31 +44,6 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 /// The command under test.
 pub const COMMAND: &str = env!("CARGO_BIN_EXE_perennial");
-
-/// The command `perennial-dev`, which cargo does not build for this package: built once for each test.
-fn dev_command() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--locked", "--package", "perennial-dev", "--message-format", "json-render-diagnostics"]);
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        // Variables that cargo sets for a test would make build scripts run again.
-        for (name, _) in env::vars_os() {
-            let prefixes = ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_CRATE_", "CARGO_PRIMARY_", "CARGO_BIN_"];
-            if prefixes.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
-                cargo.env_remove(name);
-            }
-        }
-        let output = cargo.stderr(Stdio::inherit()).output().unwrap();
-        let messages = String::from_utf8(output.stdout).unwrap();
-        let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let mut built = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-        built.next_back().expect("cargo builds perennial-dev")
-    })
-}
 
 /// A running `perennial`, its output in files. Killed on drop.
 pub struct Process {
@@ -206,60 +179,100 @@ pub fn events(stdout: &str) -> Vec<Value> {
     whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
 }
 
-/// `perennial-dev signer` on a free port, its files in `signer/`.
+/// An API server, its CA, bootstrap token and kubeconfigs in `signer/`, as `perennial-dev signer` keeps them.
 pub struct Signer {
-    pub process: Process,
+    cluster: TestCluster,
     pub server: String,
 }
 
 impl Signer {
-    /// A signer that approves serving certificates for any name.
+    /// A signer on a free port that approves serving certificates for any name.
     pub fn start(directory: &Path, arguments: &[&str]) -> Self {
-        Self::start_at(directory, "127.0.0.1:0", &[&["--allow-serving-name", "*"], arguments].concat())
+        Self::start_at(directory, "127.0.0.1:0", arguments)
     }
 
+    /// Takes up what a signer of this directory left. The arguments are some of those of `perennial-dev signer`.
     pub fn start_at(directory: &Path, address: &str, arguments: &[&str]) -> Self {
-        let fixed = ["signer", "--listen", address, "--dir", "signer"];
-        let mut command = Command::new(dev_command());
-        command.args([&fixed, arguments].concat()).env("PERENNIAL_LOG", "trace");
-        let process = Process::spawn(directory, command);
-        let server = until("introduction of the signer", || {
-            let said = process.stdout();
-            let complete = said.contains("--bootstrap-kubeconfig");
-            complete.then(|| said.split_whitespace().find(|word| word.starts_with("https://")).unwrap().to_owned())
-        });
-        Self { server: server.trim_end_matches(',').to_owned(), process }
+        let signer = directory.join("signer");
+        let authority = Some(authority(&signer));
+        let (listener, token) = (Some(TcpListener::bind(address).unwrap()), fs::read_to_string(signer.join(TOKEN)));
+        let token = token.ok().map(|token| Token::new(&token).unwrap());
+        let mut setup = Setup { listener, authority, token, ..Setup::default() };
+        setup.options = Options { approve_serving: ServingApproval::Any, ..Options::default() };
+        setup.options.signing_duration = Duration::from_secs(3600);
+        let mut faults = Plan::default();
+        for argument in arguments.chunks_exact(2) {
+            match argument {
+                ["--approve", "manual"] => setup.options.approval = Approval::Manual,
+                ["--signing-duration", seconds] => {
+                    setup.options.signing_duration =
+                        Duration::from_secs(seconds.trim_end_matches('s').parse().unwrap());
+                }
+                ["--faults", file] => {
+                    faults = Plan::parse(&fs::read_to_string(directory.join(file)).unwrap()).unwrap();
+                }
+                ["--server-ca", own] => setup.server_authority = Some(self::authority(&directory.join(own))),
+                ["--allow-serving-name", "*"] => setup.options.approve_serving = ServingApproval::Any,
+                ["--allow-serving-name", name] => {
+                    setup.options.approve_serving = ServingApproval::Own(vec![(*name).to_owned()]);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let cluster = TestCluster::start_with(setup).unwrap();
+        cluster.set_faults(faults);
+        fs::write(signer.join(TOKEN), cluster.token().reveal()).unwrap();
+        fs::write(signer.join("admin.kubeconfig"), cluster.admin_kubeconfig()).unwrap();
+        fs::write(signer.join("bootstrap.kubeconfig"), cluster.bootstrap_kubeconfig()).unwrap();
+        Self { server: cluster.url().to_owned(), cluster }
+    }
+
+    pub fn stop(self) {
+        self.cluster.shutdown().unwrap();
     }
 
     pub fn address(&self) -> &str {
         self.server.strip_prefix("https://").unwrap()
     }
 
-    /// Asks it as its administrator.
-    pub fn administer(&self, directory: &Path, request: Request) -> Value {
-        let path = directory.join("signer/admin.kubeconfig");
-        let kubeconfig = Kubeconfig::parse(&path, &fs::read_to_string(&path).unwrap()).unwrap();
-        let selected = kubeconfig.select(None).unwrap();
-        let endpoint = selected.cluster(&mut |path| fs::read(path)).unwrap();
-        let Credentials::Certificate(admin) = selected.identity(&mut |path| fs::read(path)).unwrap() else {
-            panic!("the administrator has a certificate")
-        };
-        let cluster = Cluster::from_url(&endpoint.server).unwrap();
-        let cluster = Arc::new(cluster.with_roots(Roots::from_pem(&endpoint.ca_pem.unwrap()).unwrap()));
-        let call = Call::new(request, cluster, Identity::Certificate(admin), Limits::default());
+    pub fn requests(&self) -> Vec<CertificateSigningRequest> {
+        self.cluster.requests()
+    }
+
+    /// How many requests came with the bootstrap token.
+    pub fn bootstraps(&self) -> usize {
+        let requests = self.requests();
+        requests.iter().filter(|request| request.spec.username.starts_with("system:bootstrap:")).count()
+    }
+
+    /// Sends a request as the administrator.
+    pub fn administer(&self, request: Request) -> Value {
+        let admin = Identity::Certificate(self.cluster.admin().clone());
+        let call = Call::new(request, self.cluster.cluster().clone(), admin, Limits::default());
         let answer = drive(call, &Cancel::default(), |_| {}).unwrap().unwrap();
         assert!(answer.status < 300, "{} {}", answer.status, String::from_utf8_lossy(&answer.body));
         serde_json::from_slice(&answer.body).unwrap()
     }
 
-    /// Adds this condition to a request, as `kubectl certificate approve` and `deny` do.
-    pub fn decide(&self, directory: &Path, csr: &str, condition: &str) {
-        let path = format!("/apis/certificates.k8s.io/v1/certificatesigningrequests/{csr}");
-        let mut object = self.administer(directory, Request::get(path.clone()));
-        object["status"]["conditions"] =
-            json!([{ "type": condition, "status": "True", "reason": "Story", "message": "" }]);
-        self.administer(directory, Request::put(path + "/approval", object.to_string().into_bytes()));
+    pub fn decide(&self, csr: &str, decision: Decision) {
+        self.cluster.decide(csr, decision).unwrap();
     }
+}
+
+const TOKEN: &str = "bootstrap.token";
+
+/// The CA in `ca.crt` and `ca.key` of this directory; a new one, if there is none.
+fn authority(directory: &Path) -> Authority {
+    let (certificate, key) = (directory.join("ca.crt"), directory.join("ca.key"));
+    if let (Ok(certificate), Ok(key)) = (fs::read_to_string(&certificate), fs::read_to_string(&key)) {
+        return Authority::from_pem(&(certificate + &key)).unwrap();
+    }
+    let mut random = Random::from_os().unwrap();
+    let authority = Authority::generate(&mut random, clock::now().unix, Duration::from_secs(10 * 86_400)).unwrap();
+    fs::create_dir_all(directory).unwrap();
+    fs::write(certificate, authority.certificate_pem()).unwrap();
+    fs::write(key, KeyPair::from_pem(authority.to_pem()).unwrap().to_pem()).unwrap();
+    authority
 }
 
 /// The arguments of `run` for a node whose files are in `worker/`.

@@ -46,7 +46,7 @@ impl Process {
         let output = TempDir::new().unwrap();
         let file = |name| Stdio::from(File::create(output.path().join(name)).unwrap());
         let mut command = command();
-        command.current_dir(directory).args(arguments).stdin(Stdio::null());
+        command.current_dir(directory).args(arguments).stdin(Stdio::null()).env("PERENNIAL_LOG", "trace");
         let child = command.stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap();
         Self { child, output }
     }
