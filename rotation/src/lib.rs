@@ -96,7 +96,9 @@ pub use identity::{Identity, InvalidToken, Token};
 pub use identity_source::{IdentitySource, NotYet};
 pub use jobs::Job;
 pub use progress::{Issued, Progress};
-pub use rotation::{ClockOffset, Command, Input, Observer, Record, RecordError, Rotation, Snapshot, Start, Transition};
+pub use rotation::{
+    ClockOffset, Command, Input, News, Notice, Observer, Record, RecordError, Rotation, Snapshot, Start, Transition,
+};
 pub use rotator::{Rotator, StartError};
 pub use sign_error::SignError;
 pub use signer::{Authentication, Profile, SignRequest, Signer};

@@ -8,6 +8,8 @@ mod clock;
 mod command;
 mod input;
 mod memory;
+mod news;
+mod notice;
 mod observer;
 mod record;
 mod request;
@@ -18,7 +20,7 @@ mod transition;
 
 use std::sync::Arc;
 
-use perennial::{Action, Certificate, Event, Failure, Fingerprint, Instant, Key, Now, Policy, RotationMachine};
+use perennial::{Action, Event, Failure, Fingerprint, Instant, Key, Now, Policy, RotationMachine};
 use perennial_pki::{Credential, KeyPair};
 
 use crate::{Health, SignError, Signer};
@@ -27,11 +29,11 @@ pub use clock::ClockOffset;
 pub use command::Command;
 pub use input::Input;
 use memory::Memory;
+pub use notice::{News, Notice};
 pub use observer::Observer;
 use observer::Observers;
 pub use record::{Record, RecordError};
 use request::Asking;
-use shortfall::{shortfall, too_short};
 pub use snapshot::Snapshot;
 pub use start::Start;
 pub use transition::Transition;
@@ -75,6 +77,10 @@ pub struct Rotation {
     server_read_at: Option<Instant>,
     /// As it was last known.
     clock_offset: Option<ClockOffset>,
+    /// Reminders of an expired certificate given so far.
+    reminders: u64,
+    /// Of the input handled last, or of the start.
+    news: Vec<News>,
 }
 
 impl Rotation {
@@ -134,20 +140,19 @@ impl Rotation {
 
     /// Takes in what happened; returns what is to be done, in order.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Command> {
+        self.news.clear();
         let mut commands = Vec::new();
         let mut candidate = None;
         let mut events = self.translate(input, &mut candidate, now);
         while let Some(event) = events.pop_front() {
-            let issued =
-                if let Event::CsrIssued { certificate, .. } = &event { Some(certificate.clone()) } else { None };
-            let transition = Transition::of(&mut self.machine, event, now);
-            self.observers.see(&transition);
-            self.look_at(&mut candidate, issued.as_deref(), now);
-            for action in transition.actions {
+            let step = Arc::new(Transition::of(&mut self.machine, event, now));
+            self.observers.see(&step);
+            self.take_decisions(&step, &mut candidate);
+            let bootstrapped = self.bootstrapping;
+            for action in step.actions.clone() {
                 match action {
                     Action::CancelRequest { id } => {
-                        let dropped = self.asking.take_if(|asking| asking.id == id);
-                        self.explain_timeout(dropped);
+                        self.asking.take_if(|asking| asking.id == id);
                         commands.push(Command::Drop { id });
                     }
                     Action::WriteCert { id, serve, .. } => {
@@ -156,6 +161,7 @@ impl Rotation {
                     }
                     Action::SubmitCsr { id, template, key } => match self.ask(id, &template, key, now) {
                         Ok(exchange) => {
+                            self.note_request(&step, bootstrapped);
                             commands.extend(self.save(now));
                             commands.push(Command::Drive { id, exchange });
                         }
@@ -172,7 +178,7 @@ impl Rotation {
                 }
             }
         }
-        self.clock_offset = self.clock_offset(now);
+        self.note_clock(now);
         self.request_error.take_if(|_| self.machine.last_failure().is_none());
         self.write_error.take_if(|_| !self.machine.is_unwritten());
         commands.extend(self.save(now));
@@ -221,27 +227,5 @@ impl Rotation {
     fn is_issued_only(&self) -> bool {
         let unwritten = self.unwritten().map(|(credential, _)| credential.key());
         unwritten.zip(self.pending.as_ref()).is_some_and(|(key, pending)| Arc::ptr_eq(key, pending))
-    }
-
-    /// Serves the pair the machine has just decided to hold, or says why an issued one is not good enough.
-    fn look_at(&mut self, candidate: &mut Option<Arc<Credential>>, issued: Option<&Certificate>, now: Now) {
-        let is = |pair: &Arc<Credential>, certificate: Option<&Arc<Certificate>>| {
-            certificate.is_some_and(|certificate| certificate.fingerprint == pair.chain().certificate().fingerprint)
-        };
-        let (held, waits) = (self.machine.certificate(), self.machine.waiting());
-        let accepted = candidate.take_if(|new| is(new, held) || is(new, waits));
-        if let (Some(accepted), Some(_)) = (&accepted, issued) {
-            let validity = accepted.chain().certificate().validity;
-            self.short_lived = too_short(&self.policy, validity, now.unix).map(Into::into);
-            self.issued += 1;
-        }
-        // What waited may be served from now on.
-        let known = [accepted, self.served.take(), self.waiting.take()];
-        let pair_of = |certificate| known.iter().flatten().find(|pair| is(pair, certificate)).cloned();
-        (self.served, self.waiting) = (pair_of(held), pair_of(waits));
-        if let (Some(failure), Some(issued)) = (self.machine.last_failure(), issued) {
-            let asked = self.machine.pending(now).map(|pending| pending.template);
-            self.request_error = Some(shortfall(failure, issued, asked.as_deref(), now.unix).into());
-        }
     }
 }

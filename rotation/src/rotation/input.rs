@@ -6,8 +6,8 @@ use std::sync::Arc;
 use perennial::{Event, Failure, Fingerprint, Now, RequestId, State, Template};
 use perennial_pki::Credential;
 
-use super::Rotation;
 use super::start::foreign_to;
+use super::{News, Rotation};
 use crate::{Health, Issued, Progress, ServerDate, SignError};
 
 /// Something that happened, in a runtime's terms.
@@ -86,6 +86,8 @@ impl Rotation {
             Input::Progressed { id, progress, health } => {
                 self.health = health.or(self.health);
                 if let Some(asking) = self.asking.as_mut().filter(|asking| asking.id == id) {
+                    let is_news = asking.progress.as_ref() != Some(&progress);
+                    self.news.extend(is_news.then(|| News::Progressed(progress.clone())));
                     asking.progress = Some(progress);
                 }
                 return self.server_dated(health.and_then(|health| health.date), now).into_iter().collect();
@@ -115,11 +117,14 @@ impl Rotation {
                 Event::CertWritten { id }
             }
             Input::Written { id, result: Err(why) } => {
-                self.write_error = Some(why.into());
+                self.note_unwritten(why);
                 Event::WriteFailed { id }
             }
             Input::Saved { result } => {
+                let before = self.memory.error().cloned();
                 self.memory.saved(result, now.instant);
+                let error = self.memory.error().filter(|error| before.as_ref() != Some(error));
+                self.news.extend(error.map(|error| News::Unsaved { error: error.clone() }));
                 return VecDeque::new();
             }
             Input::Replaced(found) => {
@@ -149,7 +154,9 @@ impl Rotation {
         let template = self.machine.template().map(|template| template.common_name());
         let wanted = template.or(self.common_name.as_deref());
         let held = |found: &&Arc<Credential>| self.machine.certificate() != Some(found.chain().certificate());
-        self.foreign = foreign_to(wanted, found.as_ref().filter(held).map(Arc::as_ref)).map(Arc::from);
-        found.filter(|_| self.foreign.is_none() || template.is_some())
+        let foreign = foreign_to(wanted, found.as_ref().filter(held).map(Arc::as_ref)).map(Arc::from);
+        let has_template = template.is_some();
+        self.note_foreign(foreign);
+        found.filter(|_| self.foreign.is_none() || has_template)
     }
 }

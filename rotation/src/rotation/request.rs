@@ -150,15 +150,6 @@ impl Rotation {
             }
         }
     }
-
-    /// The machine gave up on a request; only we know how far it had come.
-    pub(super) fn explain_timeout(&mut self, dropped: Option<Asking>) {
-        if let State::BackingOff { last: last @ Failure::TimedOut, .. } = self.machine.state() {
-            let progress = dropped.and_then(|asking| asking.progress);
-            let progress = progress.map_or_else(String::new, |progress| format!("; it ended at: {progress}"));
-            self.request_error = Some(format!("{}{progress}", last.describe()).into());
-        }
-    }
 }
 
 /// The request cannot be made here, whatever the signer thinks of it.

@@ -83,7 +83,7 @@ impl Rotation {
         };
         let machine = Arc::new(RotationMachine::new(setup, now));
         let waiting = waiting.filter(|_| machine.waiting().is_some());
-        Self {
+        let mut rotation = Self {
             machine,
             policy,
             signer,
@@ -103,11 +103,16 @@ impl Rotation {
             issued: 0,
             short_lived: None,
             common_name,
-            foreign,
+            foreign: None,
             bootstrapping: false,
             server_read_at: None,
             clock_offset: None,
-        }
+            reminders: 0,
+            news: Vec::new(),
+        };
+        rotation.note_foreign(foreign);
+        rotation.remind(now);
+        rotation
     }
 }
 

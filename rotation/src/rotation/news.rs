@@ -1,0 +1,130 @@
+//! What a rotation makes news of.
+
+use std::sync::Arc;
+
+use perennial::{Certificate, Event, Now, Outcome, Slot, State};
+use perennial_pki::Credential;
+
+use super::shortfall::{shortfall, too_short};
+use super::{ClockOffset, News, Rotation, Transition};
+
+impl Rotation {
+    /// The news of the last input, in order; before the first input, those of the start. To be taken after each input:
+    /// the next one drops what is left.
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Serves the pairs that the machine has just decided to hold, explains what failed, and makes news of both.
+    pub(super) fn take_decisions(&mut self, step: &Arc<Transition>, candidate: &mut Option<Arc<Credential>>) {
+        self.news.push(News::Stepped(step.clone()));
+        self.hold_decided(candidate);
+        let outcomes = step.actions.outcomes();
+        outcomes.iter().for_each(|outcome| self.explain(outcome, step));
+        let is_issued = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted { .. }));
+        self.issued += u64::from(is_issued);
+        for mut news in step.news() {
+            if let (News::Failed { error, .. }, Some(known)) = (&mut news, &self.request_error) {
+                error.clone_from(known);
+            }
+            let is_in_use = matches!(news, News::Issued { slot: Slot::Served, .. } | News::TookTurn { .. });
+            self.news.push(news);
+            // Once is enough: the next certificate will be like the first.
+            if is_in_use && self.issued == 1 {
+                self.note_lifetime(step.now);
+            }
+        }
+        if is_issued {
+            self.note_short_lived(step);
+        }
+    }
+
+    fn hold_decided(&mut self, candidate: &mut Option<Arc<Credential>>) {
+        let is = |pair: &Arc<Credential>, certificate: Option<&Arc<Certificate>>| {
+            certificate.is_some_and(|certificate| certificate.fingerprint == pair.chain().certificate().fingerprint)
+        };
+        let (held, waits) = (self.machine.certificate(), self.machine.waiting());
+        let accepted = candidate.take_if(|new| is(new, held) || is(new, waits));
+        // What waited may be served from now on.
+        let known = [accepted, self.served.take(), self.waiting.take()];
+        let pair_of = |certificate| known.iter().flatten().find(|pair| is(pair, certificate)).cloned();
+        (self.served, self.waiting) = (pair_of(held), pair_of(waits));
+    }
+
+    /// Finds words for a failure that the machine found out: what a certificate lacks, how far a request had come.
+    fn explain(&mut self, outcome: &Outcome, step: &Transition) {
+        let Some(failure) = outcome.failure() else { return };
+        self.request_error = Some(match (outcome, &step.event) {
+            (Outcome::TimedOut { id }, _) => {
+                let asking = self.asking.as_ref().filter(|asking| asking.id == *id);
+                let progress = asking.and_then(|asking| asking.progress.as_ref());
+                let progress = progress.map_or_else(String::new, |progress| format!("; it ended at: {progress}"));
+                format!("{}{progress}", failure.describe()).into()
+            }
+            (_, Event::CsrIssued { certificate, .. }) => {
+                let asked = self.machine.pending(step.now).map(|pending| pending.template);
+                shortfall(failure, certificate, asked.as_deref(), step.now.unix).into()
+            }
+            // The signer or the driver has found the words.
+            _ => return,
+        });
+    }
+
+    fn note_short_lived(&mut self, step: &Transition) {
+        let Event::CsrIssued { certificate, .. } = &step.event else { return };
+        let error = too_short(&self.policy, certificate.validity, step.now.unix).map(Arc::from);
+        let before = std::mem::replace(&mut self.short_lived, error);
+        let error = self.short_lived.as_ref().filter(|_| before.is_none());
+        self.news.extend(error.map(|error| News::ShortLived { error: error.clone() }));
+    }
+
+    fn note_lifetime(&mut self, now: Now) {
+        let snapshot = self.snapshot(now);
+        if let (Some(issued), Some(requested)) = (snapshot.unwished_lifetime(), snapshot.wished_lifetime) {
+            self.news.push(News::LifetimeDiffers { issued, requested });
+        }
+    }
+
+    /// The step began a request.
+    pub(super) fn note_request(&mut self, step: &Transition, bootstrapped: bool) {
+        let State::Requesting { reason, .. } = step.after.state() else { return };
+        let is_retry = matches!(
+            step.before.state(),
+            State::BackingOff { reason: before, .. } | State::Requesting { reason: before, .. } if before == reason
+        );
+        let bootstrap = self.bootstrapping;
+        self.news.push(News::Requesting { reason, bootstrap, is_retry: is_retry && (bootstrapped || !bootstrap) });
+    }
+
+    /// Takes up another foreign certificate in the store, or that there is none any more.
+    pub(super) fn note_foreign(&mut self, foreign: Option<Arc<str>>) {
+        let before = std::mem::replace(&mut self.foreign, foreign);
+        let error = self.foreign.as_ref().filter(|error| before.as_ref() != Some(error));
+        self.news.extend(error.map(|error| News::Foreign { error: error.clone() }));
+    }
+
+    pub(super) fn note_unwritten(&mut self, error: String) {
+        if self.machine.is_unwritten() && self.write_error.as_deref() != Some(&*error) {
+            self.news.push(News::Unwritten { error: error.as_str().into() });
+        }
+        self.write_error = Some(error.into());
+    }
+
+    pub(super) fn note_clock(&mut self, now: Now) {
+        let is_wrong = |offset: Option<ClockOffset>| offset.is_some_and(ClockOffset::is_large);
+        let (before, after) = (self.clock_offset, self.clock_offset(now));
+        self.clock_offset = after;
+        self.news.extend(after.and_then(|offset| match (is_wrong(before), is_wrong(after)) {
+            (false, true) => Some(News::ClockDiffers(offset)),
+            (true, false) => Some(News::ClockAgrees(offset)),
+            _ => None,
+        }));
+    }
+
+    /// Reminds of an expired certificate, now and then.
+    pub(super) fn remind(&mut self, now: Now) {
+        let reminders = self.snapshot(now).expiry_reminders();
+        self.news.extend((reminders > self.reminders).then_some(News::Expired));
+        self.reminders = reminders;
+    }
+}
