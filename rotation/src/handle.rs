@@ -8,6 +8,7 @@ use perennial_pki::Credential;
 
 use crate::clock;
 use crate::link::{Link, Message};
+use crate::notices::Notices;
 use crate::wait::Wait;
 use crate::{Input, Record, ServerDate, Snapshot};
 
@@ -79,6 +80,12 @@ impl Handle {
     /// Reports every rotation from now on, old and new: to close what was opened with the old one, for example.
     pub fn rotations(&self) -> Rotations {
         Rotations { seen: self.link.snapshot().credential.clone(), link: self.link.clone() }
+    }
+
+    /// Subscribes to the news of the rotation from now on, in a queue of at most `most` notices. To miss none, subscribe
+    /// between [`Rotator::prepare`](crate::Rotator::prepare) and the first step of the task.
+    pub fn notices(&self, most: usize) -> Notices {
+        Notices::new(self.link.clone(), self.link.subscribe(most))
     }
 
     /// True once the rotation has ended: nothing changes any more.

@@ -75,6 +75,7 @@ mod jobs;
 pub mod journal;
 mod link;
 mod log;
+mod notices;
 mod progress;
 mod rotation;
 mod rotator;
@@ -95,6 +96,7 @@ pub use health::{Answer, Health, ServerDate};
 pub use identity::{Identity, InvalidToken, Token};
 pub use identity_source::{IdentitySource, NotYet};
 pub use jobs::Job;
+pub use notices::Notices;
 pub use progress::{Issued, Progress};
 pub use rotation::{
     ClockOffset, Command, Input, News, Notice, Observer, Record, RecordError, Rotation, Snapshot, Start, Transition,

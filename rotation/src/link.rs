@@ -1,15 +1,16 @@
-//! What a rotation's loop and its handles share: an inbox one way, a snapshot the other.
+//! What a rotation's loop and its handles share: an inbox one way, a snapshot and notices the other.
 //!
 //! Both can be waited for from threads and from futures alike, so every runtime uses the same.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
+use perennial::RotationMachine;
 
-use crate::log;
-use crate::{Input, Record, Snapshot};
+use crate::notices::{Queue, Queues};
+use crate::{Input, News, Notice, Record, Snapshot, clock, log};
 
 /// What a loop is told.
 #[derive(Debug)]
@@ -20,29 +21,39 @@ pub(crate) enum Message {
     Stop,
 }
 
-/// The inbox and the snapshot.
+/// The inbox, the snapshot and the notices.
 #[derive(Debug)]
 pub(crate) struct Link {
     name: String,
     inbox: Mutex<VecDeque<Message>>,
     arrived: Event,
     // A lock, held for a clone: publishing costs the same however many threads the process has.
-    snapshot: Mutex<Arc<Snapshot>>,
+    shown: Mutex<Shown>,
     changed: Event,
+    notified: Event,
     ended: AtomicBool,
     record: Mutex<Option<Record>>,
 }
 
+/// The rotation as others see it.
+#[derive(Debug)]
+struct Shown {
+    snapshot: Arc<Snapshot>,
+    machine: Arc<RotationMachine>,
+    queues: Queues,
+}
+
 impl Link {
     /// A link whose handles see this until the loop says otherwise. What is logged about it bears the name.
-    pub(crate) fn new(name: String, snapshot: Snapshot) -> Self {
-        log::start(&name, &snapshot);
+    pub(crate) fn new(name: String, snapshot: Snapshot, machine: Arc<RotationMachine>) -> Self {
+        let shown = Shown { snapshot: Arc::new(snapshot), machine, queues: Queues::default() };
         Self {
             name,
             inbox: Mutex::default(),
             arrived: Event::new(),
-            snapshot: Mutex::new(Arc::new(snapshot)),
+            shown: Mutex::new(shown),
             changed: Event::new(),
+            notified: Event::new(),
             ended: AtomicBool::new(false),
             record: Mutex::default(),
         }
@@ -57,16 +68,35 @@ impl Link {
         self.arrived.notify(1);
     }
 
-    /// Shows handles how things are now, if anything but the time has changed.
-    pub(crate) fn publish(&self, snapshot: Snapshot) {
-        let before = self.snapshot();
-        let is_reminder = snapshot.expiry_reminders() != before.expiry_reminders();
-        if !is_reminder && snapshot == (Snapshot { at: snapshot.at, ..Snapshot::clone(&before) }) {
-            return;
+    /// Logs the news, shows handles the rotation as it is now, and queues the news for observers.
+    pub(crate) fn publish(&self, snapshot: Snapshot, machine: &Arc<RotationMachine>, news: Vec<News>) {
+        let (at, before) = (snapshot.at, self.snapshot());
+        let is_changed = snapshot != Snapshot { at, ..Snapshot::clone(&before) };
+        let snapshot = if is_changed { Arc::new(snapshot) } else { before };
+        let notices = news.into_iter().map(|news| Notice { at, news, snapshot: snapshot.clone() });
+        // Subscribers of `tracing` are foreign code: no lock is held.
+        let notices: Vec<Notice> = notices.inspect(|notice| log::line(&self.name, notice)).collect();
+        let mut shown = self.shown();
+        // Who takes a notice sees a snapshot that is no older, and who sees a snapshot finds its notices queued.
+        (shown.snapshot, shown.machine) = (snapshot, machine.clone());
+        notices.iter().for_each(|notice| shown.queues.push(notice, machine));
+        drop(shown);
+        if is_changed {
+            self.changed.notify(usize::MAX);
         }
-        log::report(&self.name, &before, &snapshot);
-        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
-        self.changed.notify(usize::MAX);
+        if !notices.is_empty() {
+            self.notified.notify(usize::MAX);
+        }
+    }
+
+    /// The queue of one more observer.
+    pub(crate) fn subscribe(&self, most: usize) -> Arc<Queue> {
+        let mut shown = self.shown();
+        let queue = shown.queues.add(most);
+        if self.has_ended() {
+            shown.push_end();
+        }
+        queue
     }
 
     /// Leaves this to whoever goes on from here. To be called before the end.
@@ -81,8 +111,12 @@ impl Link {
 
     /// Tells handles that nothing will change any more.
     pub(crate) fn end(&self) {
+        let mut shown = self.shown();
         self.ended.store(true, Ordering::Release);
+        shown.push_end();
+        drop(shown);
         self.changed.notify(usize::MAX);
+        self.notified.notify(usize::MAX);
     }
 
     /// Whether the loop has ended.
@@ -92,7 +126,7 @@ impl Link {
 
     /// How things are.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shown().snapshot.clone()
     }
 
     /// The next message, if one is there.
@@ -113,6 +147,22 @@ impl Link {
     /// Notified when the snapshot changes, and at the end.
     pub(crate) const fn changed(&self) -> &Event {
         &self.changed
+    }
+
+    /// Notified when there are notices, and at the end.
+    pub(crate) const fn notified(&self) -> &Event {
+        &self.notified
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shown {
+    fn push_end(&mut self) {
+        let notice = Notice { at: clock::now(), news: News::Ended, snapshot: self.snapshot.clone() };
+        self.queues.push(&notice, &self.machine);
     }
 }
 

@@ -100,6 +100,11 @@ impl Rotation {
         &self.machine
     }
 
+    /// The machine, to keep as it is now.
+    pub(crate) const fn shared_machine(&self) -> &Arc<RotationMachine> {
+        &self.machine
+    }
+
     /// The credential that a crash would lose, and whether it is served. Try once more to write it before ending: its key
     /// exists nowhere else.
     pub fn unwritten(&self) -> Option<(&Arc<Credential>, bool)> {

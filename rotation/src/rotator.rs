@@ -139,7 +139,7 @@ impl Rotator {
         let now = clock::now();
         let mut rotation = Rotation::new(start, now);
         observers.into_iter().for_each(|observer| rotation.observe(observer));
-        let link = Arc::new(Link::new(name, rotation.snapshot(now)));
+        let link = Arc::new(Link::new(name, rotation.snapshot(now), rotation.shared_machine().clone()));
         if let Some(found) = news {
             link.send(Message::Input(Input::Replaced(Some(found))));
         }

@@ -69,6 +69,9 @@ impl Task {
     /// Takes in what has arrived and the time, and returns what follows from it, in order.
     pub fn step(&mut self, now: Now) -> Vec<Work> {
         let mut work = Vec::new();
+        if self.rotation.has_news() {
+            self.publish(now);
+        }
         let mut is_ticked = false;
         while !self.is_over() {
             let is_due = || !is_ticked && self.deadline().is_some_and(|deadline| deadline <= now.instant);
@@ -111,7 +114,7 @@ impl Task {
         self.jobs.note(&input);
         let commands = self.rotation.handle(input, now);
         // What is accepted is served at once, and written after that.
-        self.link().publish(self.rotation.snapshot(now));
+        self.publish(now);
         for command in commands {
             match command {
                 Command::Drop { id } => {
@@ -127,6 +130,11 @@ impl Task {
         }
     }
 
+    fn publish(&mut self, now: Now) {
+        let news = self.rotation.take_news();
+        self.link().publish(self.rotation.snapshot(now), self.rotation.shared_machine(), news);
+    }
+
     /// The end: waits for results of the store that are out, then tries once more to write what is in memory only.
     fn finish(&mut self, input: Option<Input>, now: Now) {
         if let Some(input @ (Input::Written { .. } | Input::Saved { .. })) = input {
@@ -139,7 +147,10 @@ impl Task {
                     );
                 }
                 // Nobody carries out what would follow.
-                (input, _) => drop(self.rotation.handle(input, now)),
+                (input, _) => {
+                    self.rotation.handle(input, now);
+                    self.publish(now);
+                }
             }
         }
         if let (false, Stage::Stopping, Some((credential, serve))) =
@@ -152,7 +163,7 @@ impl Task {
             self.link().leave(self.rotation.record(now));
             let last = self.rotation.snapshot(now);
             let unwritten = last.unwritten && self.stage != Stage::LastWriteDone;
-            self.link().publish(Snapshot { unwritten, ..last });
+            self.link().publish(Snapshot { unwritten, ..last }, self.rotation.shared_machine(), Vec::new());
             self.stage = Stage::Over;
         }
     }

@@ -15,6 +15,11 @@ impl Rotation {
         std::mem::take(&mut self.news)
     }
 
+    /// True if there is news that nobody has taken: before the first input, the news of the start.
+    pub(crate) const fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
     /// Serves the pairs that the machine has just decided to hold, explains what failed, and makes news of both.
     pub(super) fn take_decisions(&mut self, step: &Arc<Transition>, candidate: &mut Option<Arc<Credential>>) {
         self.news.push(News::Stepped(step.clone()));

@@ -19,6 +19,14 @@ pub struct Notice {
     pub snapshot: Arc<Snapshot>,
 }
 
+impl Notice {
+    /// True if the certificate served was valid then, by the local clock.
+    pub fn has_valid_certificate(&self) -> bool {
+        let held = self.snapshot.credential.as_ref().map(|held| held.chain().certificate());
+        held.is_some_and(|held| !held.validity.expired(self.at.unix))
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Now, Reason, State};
+use perennial::{Instant, Now, Reason, State};
 use perennial_pki::Credential;
 
 use super::clock::ClockOffset;
@@ -46,6 +46,18 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// When the next attempt to obtain a certificate is made, if one is due and none is being made.
+    pub const fn next_attempt(&self) -> Option<Instant> {
+        match self.state {
+            State::BackingOff { until, .. } | State::Waiting { until, .. } => Some(until),
+            State::NotEnabled
+            | State::NoTemplate
+            | State::NoIdentity { .. }
+            | State::Resting { .. }
+            | State::Requesting { .. } => None,
+        }
+    }
+
     /// The lifetime of the certificate held, if another was wished for: API servers before Kubernetes 1.22 do not hear
     /// of wishes, and signers have limits.
     pub fn unwished_lifetime(&self) -> Option<Duration> {

@@ -1,0 +1,97 @@
+//! The queues of the observers of a rotation, each as long as its observer wants.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use perennial::RotationMachine;
+
+use crate::link::Link;
+use crate::wait::Wait;
+use crate::{News, Notice};
+
+/// The news of a rotation, for one observer: each piece in order, from the subscription to the end. A slow observer never
+/// holds up the rotation: what its queue cannot hold is dropped, and [`News::Missed`] says so in its place.
+///
+/// What must be done, however slow the observer is, goes by the [snapshot](crate::Handle::snapshot) instead.
+#[derive(Debug)]
+pub struct Notices {
+    link: Arc<Link>,
+    queue: Arc<Queue>,
+    /// The end was taken from the queue.
+    is_over: bool,
+}
+
+impl Notices {
+    pub(crate) fn new(link: Arc<Link>, queue: Arc<Queue>) -> Self {
+        Self { link, queue, is_over: false }
+    }
+
+    /// The next notice, if it is there.
+    pub fn try_next(&mut self) -> Option<Notice> {
+        let notice = self.queue.waiting().pop_front()?;
+        self.is_over |= notice.news == News::Ended;
+        Some(notice)
+    }
+
+    /// Waits for the next notice; `None` after [`News::Ended`], or if the wait takes too long.
+    pub fn next(&mut self) -> Wait<'_, Option<Notice>> {
+        let link = self.link.clone();
+        let look = |_: &Link| match self.is_over {
+            true => Some(None),
+            false => self.try_next().map(Some),
+        };
+        Wait::new(link, Link::notified, look, |_| None)
+    }
+}
+
+/// What waits for one observer.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    /// At most this many notices, beside the one that says what was missed, and the last one.
+    most: usize,
+    waiting: Mutex<VecDeque<Notice>>,
+}
+
+impl Queue {
+    fn push(&self, notice: &Notice, machine: &Arc<RotationMachine>) {
+        let mut waiting = self.waiting();
+        // The end is never missed: it is what observers wait for.
+        if waiting.len() < self.most || notice.news == News::Ended {
+            return waiting.push_back(notice.clone());
+        }
+        let missed = |count| {
+            let news = News::Missed { count, machine: machine.clone() };
+            Notice { at: notice.at, news, snapshot: notice.snapshot.clone() }
+        };
+        match waiting.back_mut() {
+            Some(Notice { news: News::Missed { count, .. }, .. }) => {
+                let count = *count + 1;
+                waiting.pop_back();
+                waiting.push_back(missed(count));
+            }
+            _ => waiting.push_back(missed(1)),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Notice>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The queues of all observers. An observer that is dropped takes its queue with it.
+#[derive(Debug, Default)]
+pub(crate) struct Queues(Vec<Weak<Queue>>);
+
+impl Queues {
+    /// One more queue, which holds at most `most` notices.
+    pub(crate) fn add(&mut self, most: usize) -> Arc<Queue> {
+        let queue = Arc::new(Queue { most: most.max(1), waiting: Mutex::default() });
+        self.0.push(Arc::downgrade(&queue));
+        queue
+    }
+
+    /// Queues a notice for each observer. Never waits for one.
+    pub(crate) fn push(&mut self, notice: &Notice, machine: &Arc<RotationMachine>) {
+        self.0.retain(|queue| queue.upgrade().map(|queue| queue.push(notice, machine)).is_some());
+    }
+}

@@ -1,0 +1,162 @@
+//! The news of a rotation: complete and in order for whoever reads, and never a reason to wait for whoever does not.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use perennial::{Failure, Instant, Now, Slot, State, Template, UnixTime};
+use perennial_pki::{Credential, Usage, interim};
+use perennial_rotation::{
+    Authentication, Exchange, Handle, Memory, News, Notice, Profile, Rotator, SignError, SignRequest, Signer,
+    Store as _, Task,
+};
+
+const START: UnixTime = UnixTime::from_secs(1_767_225_600);
+
+/// A signer that cannot begin any request.
+#[derive(Debug)]
+struct Unreachable(Profile, Authentication);
+
+impl Signer for Unreachable {
+    fn name(&self) -> &'static str {
+        "example.com/none"
+    }
+
+    fn profile(&self) -> &Profile {
+        &self.0
+    }
+
+    fn authentication(&self) -> &Authentication {
+        &self.1
+    }
+
+    fn begin(&self, _: SignRequest, _: Now) -> Result<Exchange, SignError> {
+        Err(SignError::new(Failure::Unreachable, "the signer is far away"))
+    }
+}
+
+/// A rotation whose every attempt fails, in virtual time.
+struct Life {
+    handle: Handle,
+    task: Task,
+    now: Now,
+}
+
+impl Life {
+    fn new() -> Self {
+        let signer = Unreachable(Profile::new(Usage::ClientAuth), Authentication::None);
+        Self::of(Rotator::new().template(Template::node("worker")).signer(signer))
+    }
+
+    fn of(rotator: Rotator) -> Self {
+        let (handle, task) = rotator.prepare().unwrap();
+        Self { handle, task, now: Now { instant: Instant::default(), unix: START } }
+    }
+
+    /// Ticks once, whenever that is due.
+    fn tick(&mut self) {
+        let due = self.task.deadline().unwrap_or(self.now.instant).max(self.now.instant);
+        let slept = due.since(self.now.instant);
+        self.now = Now { instant: due, unix: self.now.unix.after(slept) };
+        let work = self.task.step(self.now);
+        assert!(work.is_empty(), "{work:?}");
+    }
+}
+
+fn failures(notices: &[Notice]) -> usize {
+    notices.iter().filter(|notice| matches!(notice.news, News::Failed { .. })).count()
+}
+
+fn all(notices: &mut perennial_rotation::Notices) -> Vec<Notice> {
+    std::iter::from_fn(|| notices.try_next()).collect()
+}
+
+#[test]
+fn slow_observer_gets_missed_and_snapshot_in_order() {
+    let mut life = Life::new();
+    let (mut slow, mut quick) = (life.handle.notices(16), life.handle.notices(16));
+    let mut seen = Vec::new();
+    while seen.len() < 1000 {
+        life.tick();
+        seen.extend(all(&mut quick));
+    }
+    assert!(failures(&seen) > 100, "the rotation goes on: {}", failures(&seen));
+    let got = all(&mut slow);
+    assert_eq!(got.len(), 17);
+    let News::Missed { count, machine } = &got[16].news else { panic!("{:?}", got[16]) };
+    assert_eq!(usize::try_from(*count).unwrap() + 16, seen.len());
+    assert!(got.iter().zip(&seen).take(16).all(|(got, seen)| got.news == seen.news));
+    // As the rotation is now: a journal can begin anew with it.
+    let snapshot = life.handle.snapshot();
+    assert!(Arc::ptr_eq(&got[16].snapshot, &snapshot));
+    assert_eq!(machine.state(), snapshot.state);
+    let before = seen.len();
+    life.tick();
+    seen.extend(all(&mut quick));
+    let News::Stepped(next) = &slow.try_next().unwrap().news else { panic!("the stream goes on with the next step") };
+    assert_eq!(next.before, *machine);
+    assert_eq!(all(&mut slow).len() + 1, seen.len() - before);
+}
+
+#[test]
+fn end_is_never_missed_and_comes_last() {
+    let mut life = Life::new();
+    let mut notices = life.handle.notices(1);
+    (0..10).for_each(|_| life.tick());
+    drop(life.task);
+    let news: Vec<News> = all(&mut notices).into_iter().map(|notice| notice.news).collect();
+    assert!(matches!(news[..], [News::Stepped(_), News::Missed { .. }, News::Ended]), "{news:?}");
+    assert!(notices.next().wait().is_none());
+    let mut late = life.handle.notices(1);
+    assert_eq!(late.next().wait().map(|notice| notice.news), Some(News::Ended));
+    assert!(late.next().wait().is_none());
+}
+
+#[test]
+fn failed_attempt_is_told_once_with_its_error_and_next_attempt() {
+    let mut life = Life::new();
+    let mut notices = life.handle.notices(64);
+    life.tick();
+    let notices = all(&mut notices);
+    assert_eq!(failures(&notices), 1);
+    let failed = notices.iter().find(|notice| matches!(notice.news, News::Failed { .. })).unwrap();
+    let error = "the signer is far away".into();
+    assert_eq!(failed.news, News::Failed { failure: Failure::Unreachable, error });
+    assert!(!failed.has_valid_certificate() && failed.snapshot.next_attempt() > Some(failed.at.instant));
+    assert!(matches!(notices.last().unwrap().news, News::Entered(State::BackingOff { .. })), "{notices:?}");
+}
+
+#[test]
+fn subscription_before_the_first_step_sees_news_of_the_start() {
+    let store = Memory::default();
+    store.write(&Arc::new(interim(&Template::new("other"), START).unwrap()), true, START).unwrap();
+    let signer = Unreachable(Profile::new(Usage::ClientAuth), Authentication::None);
+    let mut life = Life::of(Rotator::new().template(Template::new("worker")).signer(signer).store(store));
+    let mut notices = life.handle.notices(64);
+    life.tick();
+    let first = notices.try_next().unwrap();
+    assert!(matches!(&first.news, News::Foreign { error } if error.contains("`other`")), "{first:?}");
+}
+
+#[test]
+fn another_programs_certificate_is_taken_over_and_waited_for() {
+    let mut life = Life::of(Rotator::new());
+    let mut notices = life.handle.notices(64);
+    life.tick();
+    let pair: Arc<Credential> = Arc::new(interim(&Template::new("worker"), START).unwrap());
+    let waits = thread::scope(|scope| {
+        let waits = scope.spawn(|| {
+            loop {
+                let notice = notices.next().within(Duration::from_secs(60)).expect("the certificate is news");
+                if let News::TakenOver { .. } = notice.news {
+                    return notice;
+                }
+            }
+        });
+        life.handle.replaced(Some(pair.clone()));
+        life.tick();
+        waits.join().unwrap()
+    });
+    assert_eq!(waits.news, News::TakenOver { slot: Slot::Served, replaced: None });
+    assert_eq!(waits.snapshot.credential.as_ref().map(|held| held.chain()), Some(pair.chain()));
+}
