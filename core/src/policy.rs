@@ -225,6 +225,41 @@ impl Policy {
         }
     }
 
+    /// A policy for certificates that live this long, counted from issue: the default one from five hours on. Below that, what
+    /// the default allows for people to approve and for outages to pass would outlast the certificate, so that each span
+    /// is a part of the lifetime instead. In the tenth of the lifetime that is left at the end of the window there is time
+    /// for a request that is never answered and for another one that is, and the budget has a token for each.
+    ///
+    /// Its [`shortest_lifetime`](Self::shortest_lifetime) is no longer than `lifetime`, if that is 2 ms or more. Writes are
+    /// repeated as by default: a disk is no faster because certificates are short-lived.
+    ///
+    /// ```
+    /// # use perennial::Policy;
+    /// # use std::time::Duration;
+    /// let policy = Policy::for_lifetime(Duration::from_secs(10 * 60));
+    /// assert_eq!(policy.request_timeout, Duration::from_secs(30));
+    /// assert_eq!(Policy::for_lifetime(Duration::from_secs(86_400)), Policy::default());
+    /// ```
+    pub fn for_lifetime(lifetime: Duration) -> Self {
+        let usual = Self::DEFAULT;
+        let part = |of: u64, most: Duration| Duration::from_millis(at_least_one(millis(lifetime) / of)).min(most);
+        let backoff = |usual: Backoff, first: u64, cap: u64| Backoff {
+            first: part(first, usual.first),
+            cap: part(cap, usual.cap),
+            ..usual
+        };
+        Self {
+            request_timeout: part(20, usual.request_timeout),
+            spacing: part(1000, usual.spacing),
+            budget: Budget { refill: part(100, usual.budget.refill), ..usual.budget },
+            transient: backoff(usual.transient, 1000, 50),
+            refused: backoff(usual.refused, 20, 4),
+            // More often than once a second is of no use to anybody who sets a clock.
+            max_sleep: part(50, usual.max_sleep).max(Duration::from_secs(1)),
+            ..usual
+        }
+    }
+
     const DEFAULT: Self = Self {
         window: Window { from: 700, to: 900 },
         request_timeout: Duration::from_secs(15 * 60),
@@ -262,7 +297,8 @@ impl Policy {
 
     /// The shortest lifetime, counted from issue, for which a healthy signer keeps the certificate inside
     /// its window for ever: a token has come back before the next one is wanted. A signer that dates
-    /// back brings the rotation point nearer to the issue: add to the lifetime what it dates back.
+    /// back brings the rotation point nearer to the issue: add to the lifetime what it dates back. For shorter lives there is
+    /// [`for_lifetime`](Self::for_lifetime).
     pub const fn shortest_lifetime(&self) -> Duration {
         let pace = at_least_one(if millis(self.budget.refill) > millis(self.spacing) {
             millis(self.budget.refill)

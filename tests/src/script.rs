@@ -314,6 +314,7 @@ fn policy(a: u8, c: u8, life: &Life) -> Policy {
         0 | 1 => life.policy.clone(),
         2 => Policy::default(),
         3 => Policy { new_key_per_attempt: a >= 128, ..Policy::kubelet() },
+        4 => Policy::for_lifetime(Duration::from_millis(1 << (c % 24))),
         _ => {
             quick(a / 8, &[c, a, c.rotate_left(3), a.rotate_left(5), c ^ a, c.rotate_left(6), a.rotate_left(2), c / 2])
         }

@@ -1,7 +1,6 @@
 //! Requests, and what they cost the signer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use perennial::{Event, Failure, Instant, Key, Policy, Reason, RequestId, State, Template};
 
@@ -137,9 +136,13 @@ pub fn the_budget_holds(trace: &Trace) -> Verdict {
             let (now, policy) = (record.now.instant, record.after.policy());
             refills.until(now, policy);
             if record.submitted().is_some() {
-                let spacing = policy.spacing.max(Duration::from_millis(1));
+                // Clocks count whole milliseconds.
+                let spacing = policy.spacing.as_millis().max(1);
                 let last = submissions.last().map(|(at, ..)| *at);
-                ensure!(last.is_none_or(|last| now.since(last) >= spacing), "{now} is too soon after {last:?}");
+                ensure!(
+                    last.is_none_or(|last| now.since(last).as_millis() >= spacing),
+                    "{now} is too soon after {last:?}"
+                );
                 submissions.push((now, policy.clone(), refills.take()));
             }
         }

@@ -2,6 +2,8 @@
 
 use perennial::{Backoff, Budget, Failure, Policy, PolicyError, State, Window};
 
+use perennial_tests::world::{Answer, World};
+
 use super::*;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -38,6 +40,46 @@ fn the_most_submissions_follow_from_the_policy() {
 fn the_shortest_lifetime_follows_from_the_policy() {
     assert_eq!(Policy::default().shortest_lifetime(), Duration::from_millis(128_572));
     assert_eq!(Policy::kubelet().shortest_lifetime(), Duration::from_millis(42_858));
+}
+
+#[test]
+fn policy_for_a_lifetime_serves_it_and_is_the_default_for_long_ones() {
+    for millis in (2..1_000).chain((1_000..20_000_000).step_by(9_973)) {
+        let (lifetime, policy) = (MILLISECOND * millis, Policy::for_lifetime(MILLISECOND * millis));
+        assert!(policy.shortest_lifetime() <= lifetime, "{lifetime:?}: {policy}");
+        assert!(policy.transient.first() <= policy.transient.cap() && policy.refused.first() <= policy.refused.cap());
+        assert_eq!(policy == Policy::default(), lifetime >= HOUR * 5, "{lifetime:?}: {policy}");
+    }
+    // No lifetime is too short or too long to have a policy.
+    assert_eq!(Policy::for_lifetime(Duration::ZERO).request_timeout, MILLISECOND);
+    assert_eq!(Policy::for_lifetime(Duration::MAX), Policy::default());
+}
+
+/// How long there is no valid certificate in an hour, if each lives for so long and every other request is never answered.
+fn uncovered(policy: Policy, life: Duration) -> Duration {
+    let template = Some(Arc::new(node()));
+    let mut world = World::new(Setup { policy: Arc::new(policy), template, ..Setup::default() }, life);
+    let healthy = Answer::healthy(life).after(life / 100);
+    let (mut uncovered, mut last) = (Duration::ZERO, world.now);
+    while world.now.instant < Instant::from_millis(3_600_000) {
+        if world.next_answers.is_empty() {
+            world.next_answers.extend([healthy.clone(), Answer::lose()]);
+        }
+        let end = world.machine.certificate().map(|held| held.validity.not_after());
+        world.step();
+        // Nothing changes between two steps but the time.
+        uncovered += end.map_or(Duration::ZERO, |end| world.now.unix.since(end.max(last.unix)));
+        last = world.now;
+    }
+    uncovered
+}
+
+#[test]
+fn short_lives_have_no_gap_under_a_policy_for_them() {
+    for life in [SECOND * 4, MINUTE, MINUTE * 10, HOUR] {
+        assert_eq!(uncovered(Policy::for_lifetime(life), life), Duration::ZERO, "{life:?}");
+    }
+    assert!(uncovered(Policy::default(), SECOND * 4) > MINUTE * 30, "as a policy for them is needed");
 }
 
 /// client-go denied for an hour: 5 attempts in 30 s, then one every 32 s.
