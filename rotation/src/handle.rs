@@ -10,7 +10,7 @@ use crate::clock;
 use crate::link::{Link, Message};
 use crate::notices::Notices;
 use crate::wait::Wait;
-use crate::{Input, Record, ServerDate, Snapshot};
+use crate::{Input, Record, ServerDate, Signer, Snapshot};
 
 /// The user's end of a rotation. Cheap to clone. Dropping it changes nothing; [`shutdown`](Self::shutdown) ends the rotation.
 #[derive(Clone, Debug)]
@@ -96,6 +96,16 @@ impl Handle {
     /// From now on another identity is wanted; `None`: none for now.
     pub fn set_template(&self, template: Option<Template>) {
         self.link.send(Message::Input(Input::TemplateChanged(template.map(Arc::new))));
+    }
+
+    /// Requests certificates from this signer from now on; `None`: rotation is not enabled, as if started without a signer.
+    /// A certificate that was accepted already is still written then; after that, nothing is.
+    ///
+    /// A signer with the name and the endpoint of the last request continues that request. For any other, the request in
+    /// flight is dropped, failures are forgotten, and the next request has a new key; the submission budget still holds.
+    /// The rotation point stays: it is drawn from the name of the signer at the start, so that a restart may draw another.
+    pub fn set_signer(&self, signer: Option<Arc<dyn Signer>>) {
+        self.link.send(Message::Input(Input::SignerChanged(signer)));
     }
 
     /// Asks for a new certificate, whether or not one is due. The submission budget still holds.

@@ -4,6 +4,7 @@
 //! exchange, drop it, write a credential, save a record, set a timer. Which key, which credential to
 //! ask with, whether an issued certificate is served: that is settled here, once, for every runtime.
 
+mod addressee;
 mod clock;
 mod command;
 mod input;
@@ -23,8 +24,9 @@ use std::sync::Arc;
 use perennial::{Action, Event, Failure, Fingerprint, Instant, Key, Now, Policy, RotationMachine};
 use perennial_pki::{Credential, KeyPair};
 
-use crate::{Health, SignError, Signer};
+use crate::{Health, Signer};
 
+use addressee::Addressee;
 pub use clock::ClockOffset;
 pub use command::Command;
 pub use input::Input;
@@ -51,6 +53,8 @@ pub struct Rotation {
     pending: Option<Arc<KeyPair>>,
     /// The exchange that is out: with which key, and which of our own certificates it shows.
     asking: Option<Asking>,
+    /// The signer of the last request, unless another one has replaced it since.
+    addressee: Option<Addressee>,
     /// Our own certificate, if it was turned down and the bootstrap identity has not been since.
     refused: Option<Fingerprint>,
     /// As long as the machine remembers a failure.
@@ -91,7 +95,7 @@ impl Rotation {
 
     /// When the next [`Input::Tick`] is wanted.
     pub fn deadline(&self) -> Option<Instant> {
-        let save = self.memory.again_at().filter(|_| !self.is_issued_only());
+        let save = self.memory.again_at().filter(|_| self.saves());
         self.machine.deadline().into_iter().chain(save).min()
     }
 
@@ -148,7 +152,7 @@ impl Rotation {
         self.news.clear();
         let mut commands = Vec::new();
         let mut candidate = None;
-        let mut events = self.translate(input, &mut candidate, now);
+        let mut events = self.translate(input, &mut candidate, &mut commands, now);
         while let Some(event) = events.pop_front() {
             let step = Arc::new(Transition::of(&mut self.machine, event, now));
             self.observers.see(&step);
@@ -164,20 +168,12 @@ impl Rotation {
                         let credential = if serve { &self.served } else { &self.waiting }.clone();
                         commands.extend(credential.map(|credential| Command::Write { id, credential, serve }));
                     }
-                    Action::SubmitCsr { id, template, key } => match self.ask(id, &template, key, now) {
-                        Ok(exchange) => {
-                            self.note_request(&step, bootstrapped);
-                            commands.extend(self.save(now));
-                            commands.push(Command::Drive { id, exchange });
+                    Action::SubmitCsr { id, template, key } => {
+                        match self.submit(id, &template, key, &mut commands, now) {
+                            None => self.note_request(&step, bootstrapped),
+                            Some(failed) => events.push_back(failed),
                         }
-                        Err(error) => {
-                            self.asking = None;
-                            self.health = error.health.or(self.health);
-                            let SignError { failure, retry_after, message, .. } = error;
-                            self.request_error = Some(message.into());
-                            events.push_back(Event::CsrFailed { id, failure, retry_after });
-                        }
-                    },
+                    }
                     // It may not be the machine that wants the next Tick.
                     Action::SetTimer(_) => {}
                 }
@@ -197,8 +193,7 @@ impl Rotation {
 
     /// What a restart would need to go on with what was asked last.
     pub fn record(&self, now: Now) -> Option<Record> {
-        let signer = self.signer.as_ref()?;
-        let (server, signer_name) = (signer.endpoint(), signer.name().to_owned());
+        let (signer_name, server) = self.addressee.clone()?.into_parts();
         let mut pending = self.machine.pending(now)?;
         let key = self.pending.clone().filter(|_| pending.key == Key::Pending);
         pending.key = if key.is_some() { Key::Pending } else { Key::New };
@@ -214,13 +209,19 @@ impl Rotation {
 
     /// The same, if it has changed.
     fn save(&mut self, now: Now) -> Option<Command> {
-        if self.is_issued_only() || self.signer.is_none() {
+        if !self.saves() {
             return None;
         }
         let pending = self.machine.pending(now)?;
         let has_key = self.pending.is_some() && pending.key == Key::Pending;
         let is_news = self.memory.wants(&pending, self.turned_down(), has_key, now.instant);
         is_news.then(|| self.record(now)).flatten().map(|record| Command::Save { record: Box::new(record) })
+    }
+
+    /// False while a new record would be of no use, or worse than the one before: without a signer, before the first
+    /// request to a new one, and while the record leads to a certificate that is not durable.
+    fn saves(&self) -> bool {
+        self.signer.is_some() && self.addressee.is_some() && !self.is_issued_only()
     }
 
     /// True if the last answer rejected the credential (401) or did not allow it to request (403).

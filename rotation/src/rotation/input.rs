@@ -7,8 +7,8 @@ use perennial::{Event, Failure, Fingerprint, Now, RequestId, State, Template};
 use perennial_pki::Credential;
 
 use super::start::foreign_to;
-use super::{News, Rotation};
-use crate::{Health, Issued, Progress, ServerDate, SignError};
+use super::{Command, News, Rotation};
+use crate::{Health, Issued, Progress, ServerDate, SignError, Signer};
 
 /// Something that happened, in a runtime's terms.
 #[derive(Debug)]
@@ -17,6 +17,12 @@ pub enum Input {
     Tick,
     /// Another identity is wanted; `None`: none for now.
     TemplateChanged(Option<Arc<Template>>),
+    /// Certificates are requested from this signer from now on; `None`: rotation is not enabled, what is accepted already
+    /// is still written. The certificate and its rotation point stay, whoever signs.
+    ///
+    /// A signer with the name and the endpoint of the last request continues that request, with the key in flight. For
+    /// another one, the request in flight is dropped, failures are forgotten, and the next request has a new key.
+    SignerChanged(Option<Arc<dyn Signer>>),
     /// Somebody asked for a new certificate.
     RotateNow,
     /// A server this certificate is meant for did not accept it (HTTP 401, a TLS alert).
@@ -71,11 +77,13 @@ impl Rotation {
         &mut self,
         input: Input,
         candidate: &mut Option<Arc<Credential>>,
+        commands: &mut Vec<Command>,
         now: Now,
     ) -> VecDeque<Event> {
         let event = match input {
             Input::Tick => Event::Tick,
             Input::TemplateChanged(template) => Event::TemplateChanged(template),
+            Input::SignerChanged(signer) => return self.signer_changed(signer, commands, now),
             Input::RotateNow => Event::RotateNow,
             Input::Refused { fingerprint } => {
                 // As if we had been turned down ourselves: the bootstrap identity is next.

@@ -64,6 +64,13 @@ impl Memory {
         self.error = Some(why.into());
     }
 
+    /// Stops repeating a save that failed. The next record is given away in any case.
+    pub(super) fn give_up(&mut self) {
+        if self.again_at.take().is_some() {
+            (self.given, self.failures, self.error) = (None, 0, None);
+        }
+    }
+
     /// When saving is to be tried again.
     pub(super) const fn again_at(&self) -> Option<Instant> {
         self.again_at

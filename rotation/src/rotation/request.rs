@@ -7,14 +7,15 @@ use std::time::Duration;
 use perennial::{Event, Failure, Fingerprint, Key, Now, RequestId, State, Template};
 use perennial_pki::{Chain, Credential, KeyPair, certificate_request};
 
-use super::Rotation;
+use super::addressee::Addressee;
 use super::shortfall::excess;
+use super::{Command, Rotation};
 use crate::{Authentication, Exchange, Identity, Issued, NotYet, Progress, ServerDate, SignError, SignRequest};
 
 #[derive(Debug)]
 pub(super) struct Asking {
     pub(super) id: RequestId,
-    template: Arc<Template>,
+    pub(super) template: Arc<Template>,
     key: Arc<KeyPair>,
     shown: Option<Fingerprint>,
     pub(super) progress: Option<Progress>,
@@ -65,16 +66,36 @@ impl Rotation {
         Credential::new(chain, asking.key.clone()).map_err(|mismatch| mismatch.to_string())
     }
 
-    /// Begins a request: a key, a PKCS#10 request signed with it, and an identity to show.
-    pub(super) fn ask(
+    /// Begins a request. Returns the event of one that could not be begun.
+    pub(super) fn submit(
         &mut self,
         id: RequestId,
         template: &Arc<Template>,
         key: Key,
+        commands: &mut Vec<Command>,
         now: Now,
-    ) -> Result<Exchange, SignError> {
+    ) -> Option<Event> {
+        match self.ask(id, template, key, now) {
+            Ok(exchange) => {
+                commands.extend(self.save(now));
+                commands.push(Command::Drive { id, exchange });
+                None
+            }
+            Err(error) => {
+                self.asking = None;
+                self.health = error.health.or(self.health);
+                let SignError { failure, retry_after, message, .. } = error;
+                self.request_error = Some(message.into());
+                Some(Event::CsrFailed { id, failure, retry_after })
+            }
+        }
+    }
+
+    /// Begins a request: a key, a PKCS#10 request signed with it, and an identity to show.
+    fn ask(&mut self, id: RequestId, template: &Arc<Template>, key: Key, now: Now) -> Result<Exchange, SignError> {
         self.memory.submitted(id);
         let signer = self.signer.clone().ok_or_else(|| local("rotation is not enabled: there is no signer"))?;
+        self.addressee = Some(Addressee::of(&*signer));
         let profile = signer.profile();
         let key = match (key, &self.pending) {
             (Key::Pending, Some(pending)) => pending.clone(),

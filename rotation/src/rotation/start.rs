@@ -6,6 +6,7 @@ use perennial::{Key, Now, Policy, RotationMachine, Setup, SignerStatus, Template
 use perennial_pki::{Credential, KeyPair};
 
 use super::Rotation;
+use super::addressee::Addressee;
 use super::memory::Memory;
 use super::observer::Observers;
 use super::record::Record;
@@ -49,6 +50,8 @@ impl Rotation {
         let credential = credential.filter(|_| foreign.is_none());
         let named = name_of(template.as_deref(), credential.as_deref()).or(common_name.as_deref());
         let record = pending.filter(|record| is_of_use(record, signer.as_deref(), named));
+        let of_record = |record| signer.as_deref().map_or_else(|| Addressee::of_record(record), Addressee::of);
+        let addressee = record.as_ref().map(of_record);
         let named = named.or_else(|| record.as_ref().map(|record| record.pending.template.common_name()));
         // What restarts, and tools that look at a directory, agree on: who signs, and for whom.
         let seed = perennial::seed(signer.as_ref().map_or("", |signer| signer.name()), named.unwrap_or(""));
@@ -74,10 +77,11 @@ impl Rotation {
             unwritten,
             // Asked for, and neither issued nor refused: whatever it was for, it is gone on with.
             rotate_now: rotate_now
-                || pending.as_ref().is_some_and(|pending| {
-                    let wanted = template.as_ref().is_none_or(|template| *template == pending.template);
-                    credential.is_some() && pending.key == Key::Pending && wanted
-                }),
+                || signer.is_some()
+                    && pending.as_ref().is_some_and(|pending| {
+                        let wanted = template.as_ref().is_none_or(|template| *template == pending.template);
+                        credential.is_some() && pending.key == Key::Pending && wanted
+                    }),
             template,
             pending,
         };
@@ -92,6 +96,7 @@ impl Rotation {
             waiting,
             pending: key,
             asking: None,
+            addressee,
             refused: None,
             request_error: None,
             health: None,
@@ -128,14 +133,11 @@ pub(super) fn foreign_to(wanted: Option<&str>, found: Option<&Credential>) -> Op
     (found.common_name != wanted).then(|| foreign(found, wanted))
 }
 
-/// Whether a record is about what is wanted now.
+/// Whether a record is about what is wanted now. Without a signer, one may come that the record is of use for.
 fn is_of_use(record: &Record, signer: Option<&dyn Signer>, named: Option<&str>) -> bool {
-    let asked = signer.is_some_and(|signer| {
+    let of_signer = signer.is_none_or(|signer| {
         let fits = |key: &Arc<KeyPair>| key.algorithm() == signer.profile().key_algorithm;
-        // What another server refused, or was asked for often enough, this one was not. If it is the same by another
-        // URL, that costs it one more object.
-        let same_server = record.server.is_none() || record.server == signer.endpoint();
-        same_server && record.signer_name == signer.name() && record.key.as_ref().is_none_or(fits)
+        Addressee::of_record(record).is(signer) && record.key.as_ref().is_none_or(fits)
     });
-    asked && named.is_none_or(|name| name == record.pending.template.common_name())
+    of_signer && named.is_none_or(|name| name == record.pending.template.common_name())
 }

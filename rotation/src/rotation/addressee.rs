@@ -1,0 +1,78 @@
+//! Change of the signer while the rotation runs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use perennial::{Event, Key, Now, SignerStatus};
+
+use super::request::Asking;
+use super::{Command, Record, Rotation};
+use crate::signer::Signer;
+
+/// The signer that a request was submitted to, as far as one signer is told from another.
+#[derive(Clone, Debug)]
+pub(super) struct Addressee {
+    name: String,
+    /// `None`: the signer has no endpoint, or a record of an old version does not name it.
+    endpoint: Option<String>,
+}
+
+impl Addressee {
+    pub(super) fn of(signer: &dyn Signer) -> Self {
+        Self { name: signer.name().to_owned(), endpoint: signer.endpoint() }
+    }
+
+    pub(super) fn of_record(record: &Record) -> Self {
+        Self { name: record.signer_name.clone(), endpoint: record.server.clone() }
+    }
+
+    /// True if this is the signer. A signer that is reached by another URL counts as another one: that costs one more
+    /// request object.
+    pub(super) fn is(&self, signer: &dyn Signer) -> bool {
+        self.name == signer.name() && (self.endpoint.is_none() || self.endpoint == signer.endpoint())
+    }
+
+    pub(super) fn into_parts(self) -> (String, Option<String>) {
+        (self.name, self.endpoint)
+    }
+}
+
+impl Rotation {
+    /// Takes in [`Input::SignerChanged`](super::Input::SignerChanged).
+    pub(super) fn signer_changed(
+        &mut self,
+        signer: Option<Arc<dyn Signer>>,
+        commands: &mut Vec<Command>,
+        now: Now,
+    ) -> VecDeque<Event> {
+        self.signer = signer;
+        let Some(signer) = self.signer.as_deref() else {
+            self.memory.give_up();
+            return [Event::SignerChanged(SignerStatus::Absent)].into();
+        };
+        // To the machine, a signer that replaces another one comes after an absence: what is in flight is withdrawn, and
+        // failures are forgotten.
+        let replaced = [SignerStatus::Absent, SignerStatus::Ready].map(Event::SignerChanged);
+        let fits = self.pending.as_ref().is_none_or(|key| key.algorithm() == signer.profile().key_algorithm);
+        if !fits || self.addressee.as_ref().is_some_and(|addressee| !addressee.is(signer)) {
+            // The key of a certificate that is not durable stays: a restart finds the certificate by it.
+            if !self.is_issued_only() {
+                self.pending = None;
+            }
+            self.addressee = None;
+            self.memory.give_up();
+            (self.refused, self.bootstrapping) = (None, false);
+            (self.health, self.server_read_at, self.clock_offset) = (None, None, None);
+            return replaced.into();
+        }
+        if let Some(Asking { id, template, .. }) = &self.asking {
+            // The same request goes on by the new way to its server.
+            let (id, template) = (*id, template.clone());
+            commands.push(Command::Drop { id });
+            return self.submit(id, &template, Key::Pending, commands, now).into_iter().collect();
+        }
+        // A new way to the server is tried at once; a refusal was the server's, by whichever way.
+        let has_failed = self.machine.last_failure().is_some_and(|last| !last.is_refusal());
+        if has_failed { replaced.into() } else { [Event::SignerChanged(SignerStatus::Ready)].into() }
+    }
+}

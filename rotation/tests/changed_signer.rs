@@ -1,0 +1,236 @@
+//! Another signer while a request is in flight.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use perennial::{Failure, Now, Policy, State, Template};
+use perennial_pki::Usage;
+use perennial_rotation::{
+    Authentication, Command, Conversation, Exchange, Input, IoEvent, IoRequest, Issued, Profile, Progress, Record,
+    Rotation, SignError, SignRequest, Signer, SignerConversation, Start,
+};
+
+/// A signer that never answers, and the requests to it.
+#[derive(Debug)]
+struct Silent {
+    endpoint: &'static str,
+    profile: Profile,
+    authentication: Authentication,
+    requests: Arc<Mutex<Vec<SignRequest>>>,
+}
+
+impl Signer for Silent {
+    fn name(&self) -> &str {
+        "example.com/mesh"
+    }
+
+    fn endpoint(&self) -> Option<String> {
+        Some(self.endpoint.into())
+    }
+
+    fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    fn authentication(&self) -> &Authentication {
+        &self.authentication
+    }
+
+    fn begin(&self, request: SignRequest, _now: Now) -> Result<Exchange, SignError> {
+        self.requests.lock().unwrap().push(request);
+        Ok(Exchange::conversation(Silence))
+    }
+}
+
+#[derive(Debug)]
+struct Silence;
+
+impl Conversation for Silence {
+    type Outcome = Result<Issued, SignError>;
+
+    fn poll(&mut self, now: Now) -> IoRequest<Self::Outcome> {
+        IoRequest::Wait { until: now.instant.after(Duration::from_secs(60)) }
+    }
+
+    fn handle(&mut self, _event: IoEvent<'_>, _now: Now) {}
+}
+
+impl SignerConversation for Silence {
+    fn progress(&self) -> Progress {
+        Progress::Submitting
+    }
+}
+
+/// A rotation, its time, and what it has submitted.
+struct Scene {
+    rotation: Rotation,
+    now: Now,
+    requests: Arc<Mutex<Vec<SignRequest>>>,
+    /// The last record.
+    record: Option<Record>,
+    saves: usize,
+    drops: usize,
+    drives: usize,
+}
+
+impl Scene {
+    /// Its first request is in flight to `a`.
+    fn requesting() -> Self {
+        let requests = Arc::default();
+        let signer: Arc<dyn Signer> = Arc::new(silent("a", &requests));
+        let mut scene = Self::starting(Some(signer), None, requests);
+        scene.handle(Input::Tick);
+        assert_eq!((scene.drives, scene.keys().len()), (1, 1));
+        scene
+    }
+
+    fn starting(
+        signer: Option<Arc<dyn Signer>>,
+        pending: Option<Record>,
+        requests: Arc<Mutex<Vec<SignRequest>>>,
+    ) -> Self {
+        let start = Start {
+            policy: Arc::new(Policy::default()),
+            signer,
+            template: Some(Arc::new(Template::node("worker"))),
+            common_name: None,
+            credential: None,
+            waiting: None,
+            unwritten: false,
+            rotate_now: false,
+            pending,
+        };
+        let now = Now::default();
+        let rotation = Rotation::new(start, now);
+        Self { rotation, now, requests, record: None, saves: 0, drops: 0, drives: 0 }
+    }
+
+    fn handle(&mut self, input: Input) {
+        for command in self.rotation.handle(input, self.now) {
+            match command {
+                Command::Save { record } => (self.record, self.saves) = (Some(*record), self.saves + 1),
+                Command::Drop { .. } => self.drops += 1,
+                Command::Drive { .. } => self.drives += 1,
+                Command::Write { .. } | Command::SetTimer(_) => {}
+            }
+        }
+    }
+
+    /// Asks `endpoint` from now on, with keys and certificates as before.
+    fn set_signer(&mut self, endpoint: &'static str) {
+        let signer = silent(endpoint, &self.requests);
+        self.handle(Input::SignerChanged(Some(Arc::new(signer))));
+    }
+
+    /// Lets so much time pass, tick by tick.
+    fn pass(&mut self, span: Duration) {
+        let end = self.now.instant.after(span);
+        while let Some(next) = self.rotation.deadline().filter(|next| *next <= end) {
+            self.now = Now { instant: next, unix: self.now.unix.after(next.since(self.now.instant)) };
+            self.handle(Input::Tick);
+            assert!(self.rotation.deadline().is_none_or(|next| next > self.now.instant), "{:?}", self.rotation);
+        }
+        self.now = Now { instant: end, unix: self.now.unix.after(end.since(self.now.instant)) };
+    }
+
+    /// The public keys of the requests.
+    fn keys(&self) -> Vec<Vec<u8>> {
+        self.requests.lock().unwrap().iter().map(|request| request.public_key_der.clone()).collect()
+    }
+
+    fn is_requesting(&self) -> bool {
+        matches!(self.rotation.snapshot(self.now).state, State::Requesting { .. })
+    }
+}
+
+fn silent(endpoint: &'static str, requests: &Arc<Mutex<Vec<SignRequest>>>) -> Silent {
+    let (profile, authentication) = (Profile::new(Usage::ClientAuth), Authentication::None);
+    Silent { endpoint, profile, authentication, requests: requests.clone() }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[test]
+fn another_endpoint_gets_a_request_with_a_new_key() {
+    let mut scene = Scene::requesting();
+    scene.set_signer("b");
+    assert_eq!((scene.drops, scene.drives, scene.saves), (1, 1, 1), "the budget spaces requests to whomever");
+    scene.pass(MINUTE);
+    assert!(scene.is_requesting());
+    let keys = scene.keys();
+    assert_eq!((scene.drives, keys.len()), (2, 2));
+    assert_ne!(keys[0], keys[1]);
+    let record = scene.record.unwrap();
+    assert_eq!(record.server.as_deref(), Some("b"));
+    assert_eq!(record.key.unwrap().public_key_der(), keys[1]);
+}
+
+#[test]
+fn equal_signer_continues_the_request_in_flight() {
+    let mut scene = Scene::requesting();
+    let before = scene.rotation.machine().clone();
+    for _ in 0..1000 {
+        scene.set_signer("a");
+    }
+    assert_eq!((scene.drops, scene.drives, scene.saves), (1000, 1001, 1));
+    assert_eq!(*scene.rotation.machine(), before, "no request of its own");
+    let keys = scene.keys();
+    assert!(keys.iter().all(|key| *key == keys[0]));
+}
+
+#[test]
+fn rotation_switched_off_and_on_continues_with_the_same_key() {
+    let mut scene = Scene::requesting();
+    scene.handle(Input::SignerChanged(None));
+    assert_eq!(scene.rotation.snapshot(scene.now).state, State::NotEnabled);
+    scene.pass(60 * MINUTE);
+    assert_eq!((scene.drops, scene.drives, scene.saves), (1, 1, 1));
+    scene.set_signer("a");
+    assert!(scene.is_requesting());
+    let keys = scene.keys();
+    assert_eq!((scene.drives, keys.len(), keys[0] == keys[1]), (2, 2, true));
+}
+
+#[test]
+fn record_is_used_by_a_signer_that_comes_later() {
+    let scene = Scene::requesting();
+    let key = scene.keys().remove(0);
+    for (endpoint, is_continued) in [("a", true), ("b", false)] {
+        let mut later = Scene::starting(None, scene.record.clone(), Arc::default());
+        later.pass(60 * MINUTE);
+        assert_eq!((later.drives, later.saves), (0, 0));
+        later.set_signer(endpoint);
+        later.pass(60 * MINUTE);
+        assert_eq!(later.keys()[0] == key, is_continued, "{endpoint}");
+    }
+}
+
+#[test]
+fn save_that_failed_is_not_repeated_without_a_signer() {
+    let mut scene = Scene::requesting();
+    scene.handle(Input::Saved { result: Err("no space left".into()) });
+    assert!(scene.rotation.snapshot(scene.now).last_error.is_some());
+    scene.handle(Input::SignerChanged(None));
+    assert_eq!(scene.rotation.snapshot(scene.now).last_error, None);
+    scene.pass(60 * MINUTE);
+    assert_eq!(scene.saves, 1);
+    scene.set_signer("a");
+    assert_eq!(scene.saves, 2, "with the next request at the latest");
+}
+
+#[test]
+fn new_way_to_the_server_ends_the_wait_after_a_failure_but_not_a_refusal() {
+    for (failure, is_tried) in [(Failure::Unreachable, true), (Failure::Denied, false)] {
+        let mut scene = Scene::requesting();
+        let State::Requesting { id, .. } = scene.rotation.snapshot(scene.now).state else { panic!() };
+        scene.pass(MINUTE);
+        scene.handle(Input::Finished { id, result: Err(SignError::new(failure, "no")) });
+        assert!(matches!(scene.rotation.snapshot(scene.now).state, State::BackingOff { .. }));
+        scene.set_signer("a");
+        assert_eq!(scene.is_requesting(), is_tried, "{failure:?}");
+        // Whatever the other one refused, this one may accept.
+        scene.set_signer("b");
+        scene.pass(MINUTE);
+        assert!(scene.is_requesting(), "{failure:?}");
+    }
+}
