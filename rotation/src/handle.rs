@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use perennial::{State, Template};
+use perennial::{Policy, State, Template};
 use perennial_pki::Credential;
 
 use crate::clock;
@@ -96,6 +96,12 @@ impl Handle {
     /// From now on another identity is wanted; `None`: none for now.
     pub fn set_template(&self, template: Option<Template>) {
         self.link.send(Message::Input(Input::TemplateChanged(template.map(Arc::new))));
+    }
+
+    /// Goes by these numbers from now on: the rotation point moves, and what was spent of the budget is not given back. See
+    /// [`Event::PolicyChanged`](perennial::Event::PolicyChanged).
+    pub fn set_policy(&self, policy: Policy) {
+        self.link.send(Message::Input(Input::PolicyChanged(Arc::new(policy))));
     }
 
     /// Requests certificates from this signer from now on; `None`: rotation is not enabled, as if started without a signer.

@@ -21,7 +21,7 @@ mod transition;
 
 use std::sync::Arc;
 
-use perennial::{Action, Event, Failure, Fingerprint, Instant, Key, Now, Policy, RotationMachine};
+use perennial::{Action, Failure, Fingerprint, Instant, Key, Now, Policy, RotationMachine};
 use perennial_pki::{Credential, KeyPair};
 
 use crate::{Health, Signer};

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use perennial::{Event, Failure, Fingerprint, Now, RequestId, State, Template};
+use perennial::{Event, Failure, Fingerprint, Now, Policy, RequestId, State, Template};
 use perennial_pki::Credential;
 
+use super::shortfall::too_short;
 use super::start::foreign_to;
 use super::{Command, News, Rotation};
 use crate::{Health, Issued, Progress, ServerDate, SignError, Signer};
@@ -17,6 +18,8 @@ pub enum Input {
     Tick,
     /// Another identity is wanted; `None`: none for now.
     TemplateChanged(Option<Arc<Template>>),
+    /// The numbers to go by are now these. See [`Event::PolicyChanged`].
+    PolicyChanged(Arc<Policy>),
     /// Certificates are requested from this signer from now on; `None`: rotation is not enabled, what is accepted already
     /// is still written. The certificate and its rotation point stay, whoever signs.
     ///
@@ -83,6 +86,16 @@ impl Rotation {
         let event = match input {
             Input::Tick => Event::Tick,
             Input::TemplateChanged(template) => Event::TemplateChanged(template),
+            Input::PolicyChanged(policy) => {
+                self.policy.clone_from(&policy);
+                self.memory.set_backoff(policy.write);
+                // As when the certificate was issued: by its whole lifetime.
+                let held = self.served.as_ref().filter(|_| self.issued > 0);
+                let held = held.map(|held| held.chain().certificate().validity);
+                let why = held.and_then(|validity| too_short(&policy, validity, validity.not_before()));
+                self.short_lived = why.map(Arc::from);
+                Event::PolicyChanged(policy)
+            }
             Input::SignerChanged(signer) => return self.signer_changed(signer, commands, now),
             Input::RotateNow => Event::RotateNow,
             Input::Refused { fingerprint } => {

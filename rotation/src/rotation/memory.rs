@@ -37,6 +37,11 @@ impl Memory {
         Self { backoff, seed, submission: None, given, failures: 0, again_at: None, error: None }
     }
 
+    /// Saves that fail from now on are repeated by this.
+    pub(super) const fn set_backoff(&mut self, backoff: Backoff) {
+        self.backoff = backoff;
+    }
+
     pub(super) fn submitted(&mut self, id: RequestId) {
         self.submission = Some(id);
     }
