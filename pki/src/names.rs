@@ -5,7 +5,11 @@ use std::net::IpAddr;
 use perennial::Escaped;
 use x509_parser::asn1_rs::Tag;
 use x509_parser::extensions::{GeneralName, SubjectAlternativeName};
-use x509_parser::oid_registry::{OID_X509_COMMON_NAME, OID_X509_ORGANIZATION_NAME};
+use x509_parser::oid_registry::{
+    OID_DOMAIN_COMPONENT, OID_PKCS9_EMAIL_ADDRESS, OID_X509_COMMON_NAME, OID_X509_COUNTRY_NAME, OID_X509_LOCALITY_NAME,
+    OID_X509_ORGANIZATION_NAME, OID_X509_ORGANIZATIONAL_UNIT, OID_X509_SERIALNUMBER, OID_X509_STATE_OR_PROVINCE_NAME,
+    Oid,
+};
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 /// A distinguished name as Kubernetes sees one: user name and groups.
@@ -36,6 +40,19 @@ impl Subject {
     }
 }
 
+/// What people call the types of a name's attributes (RFC 4514, 3). x509-parser has them in a map of every OID it knows.
+const ABBREVIATIONS: [(Oid<'static>, &str); 9] = [
+    (OID_X509_COMMON_NAME, "CN"),
+    (OID_X509_ORGANIZATION_NAME, "O"),
+    (OID_X509_ORGANIZATIONAL_UNIT, "OU"),
+    (OID_X509_COUNTRY_NAME, "C"),
+    (OID_X509_LOCALITY_NAME, "L"),
+    (OID_X509_STATE_OR_PROVINCE_NAME, "ST"),
+    (OID_X509_SERIALNUMBER, "serialNumber"),
+    (OID_DOMAIN_COMPONENT, "DC"),
+    (OID_PKCS9_EMAIL_ADDRESS, "Email"),
+];
+
 /// A name for people: `O=…, CN=…` in the order encoded, without control characters.
 pub(crate) fn display(name: &X509Name<'_>) -> String {
     let mut shown = String::new();
@@ -44,9 +61,9 @@ pub(crate) fn display(name: &X509Name<'_>) -> String {
             shown.push_str(", ");
         }
         let oid = attribute.attr_type();
-        match x509_parser::objects::oid2abbrev(oid, x509_parser::objects::oid_registry()) {
-            Ok(abbreviation) => shown.push_str(abbreviation),
-            Err(_) => shown.push_str(&oid.to_id_string()),
+        match ABBREVIATIONS.iter().find(|(abbreviated, _)| abbreviated == oid) {
+            Some((_, abbreviation)) => shown.push_str(abbreviation),
+            None => shown.push_str(&oid.to_id_string()),
         }
         shown.push('=');
         shown.push_str(&Escaped(&text(attribute)).to_string());
