@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
-use crate::{ChainError, PemError, chain, describe, pem};
+use crate::{ChainError, PemError, chain, describe, names, pem};
 
 /// CA certificates: what a CA bundle holds. Cheap to clone.
 #[derive(Clone)]
@@ -75,6 +76,12 @@ impl Roots {
     /// For rustls.
     pub fn store(&self) -> Arc<RootCertStore> {
         Arc::clone(&self.store)
+    }
+
+    /// The subjects of the usable certificates, for people.
+    pub fn subjects(&self) -> impl Iterator<Item = String> {
+        let certificates = CertificateDer::pem_slice_iter(self.pem.as_bytes()).flatten();
+        certificates.filter_map(|der| chain::parse(&der).ok().map(|certificate| names::display(certificate.subject())))
     }
 
     /// The usable certificates, and nothing else, as PEM.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use perennial::Failure;
+use perennial_pki::Roots;
 use serde::Deserialize;
 
 use super::exchange::ExchangeError;
@@ -141,7 +142,7 @@ impl Scene<'_> {
 
     fn trust_advice(self) -> String {
         let Ok(Some(trust)) = self.cluster.trust() else { return String::new() };
-        let (subjects, origin) = (subjects(trust.roots.pem()), printable(&trust.origin));
+        let (subjects, origin) = (subjects(&trust.roots), printable(&trust.origin));
         if trust.of_system {
             return format!(
                 "; the kubeconfig names no certificate-authority, and {origin}, do not include it: name the CA of the cluster"
@@ -190,17 +191,13 @@ fn served_versions(response: &Response) -> Option<Vec<String>> {
         .then(|| group.versions.into_iter().map(|version| version.version).collect())
 }
 
-/// The subjects of the first few certificates in a PEM file, and how many more there are.
-fn subjects(pem: &str) -> Vec<String> {
+/// The subjects of the first few certificates, and how many more there are.
+fn subjects(roots: &Roots) -> Vec<String> {
     const SHOWN: usize = 3;
-    let more = pem.matches("-----BEGIN").count().saturating_sub(SHOWN);
-    let more = (more > 0).then(|| format!("{more} more"));
-    x509_parser::pem::Pem::iter_from_buffer(pem.as_bytes())
-        .filter_map(Result::ok)
-        .filter_map(|block| Some(printable(&block.parse_x509().ok()?.subject().to_string())))
-        .take(SHOWN)
-        .chain(more)
-        .collect()
+    let mut subjects: Vec<_> = roots.subjects().map(|subject| printable(&subject)).collect();
+    let more = subjects.split_off(SHOWN.min(subjects.len())).len();
+    subjects.extend((more > 0).then(|| format!("{more} more")));
+    subjects
 }
 
 /// What an error answer says.
