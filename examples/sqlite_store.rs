@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use perennial::UnixTime;
 use perennial_pki::Credential;
-use perennial_rotation::{LoadRequest, Store, StoreError, Stored};
-use perennial_std::Rotator;
+use perennial_rotation::{LoadRequest, Rotator, Store, StoreError, Stored};
 use perennial_tests::loopback;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use zeroize::Zeroizing;
@@ -76,7 +75,7 @@ fn main() -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use perennial_dev::{Approval, Decision};
-    use perennial_std::Handle;
+    use perennial_rotation::Handle;
     use perennial_tests::loopback::{BOUND, Runtime, Server, issued, node, on_both, serve, waits_for_approval};
 
     use super::*;

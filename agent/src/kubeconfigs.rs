@@ -8,8 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use perennial_kubernetes::kubeconfig::{Credentials, Endpoint, Kubeconfig, KubeconfigError};
-use perennial_rotation::{Identity, IdentitySource, NotYet, Token};
-use perennial_std::clock;
+use perennial_rotation::{Identity, IdentitySource, NotYet, Token, clock};
 
 use crate::cli::Proxy;
 use crate::failure::Failure;

@@ -37,7 +37,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use perennial::Escaped;
-use perennial_std::clock;
+use perennial_rotation::clock;
 use serde_json::json;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
@@ -201,7 +201,7 @@ mod tests {
         for (target, level, enabled) in [
             ("perennial", Level::WARN, true),
             ("perennial", Level::INFO, false),
-            ("perennial_std::rotator", Level::TRACE, true),
+            ("perennial_rotation::rotator", Level::TRACE, true),
             ("rustls::client", Level::ERROR, false),
         ] {
             assert_eq!(filter.would_enable(target, &level), enabled, "{target} {level}");

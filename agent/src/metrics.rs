@@ -14,8 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use perennial::Now;
-use perennial_rotation::Observer;
-use perennial_std::{FileCredential, Handle, clock};
+use perennial_rotation::{FileCredential, Handle, Observer, clock};
 
 use crate::hook_debt::Debts;
 use crate::journal::Journal;
@@ -157,9 +156,7 @@ mod tests {
 
     use perennial::{RequestId, Template};
     use perennial_pki::{Credential, interim};
-    use perennial_rotation::Input;
-    use perennial_rotation::{Answer as Said, Health, Memory, Progress, Store as _};
-    use perennial_std::{Rotator, Task};
+    use perennial_rotation::{Answer as Said, Health, Input, Memory, Progress, Rotator, Store as _, Task};
 
     use super::*;
 

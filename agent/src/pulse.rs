@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use perennial_rotation::Observer;
-use perennial_std::Handle;
+use perennial_rotation::{Handle, Observer};
 
 use crate::spans::words;
 
@@ -82,8 +81,7 @@ impl Pulse {
 #[cfg(test)]
 mod tests {
     use perennial::{Event, Now, RotationMachine, Setup, Template};
-    use perennial_rotation::Transition;
-    use perennial_std::{Rotator, Task};
+    use perennial_rotation::{Rotator, Task, Transition};
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! What to do about what is wrong with the files of a certificate directory.
 
-use perennial_std::DirectoryError;
+use perennial_rotation::DirectoryError;
 
 /// What to do, if there is another pair to use, or not.
 pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {

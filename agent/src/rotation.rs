@@ -6,8 +6,7 @@ use std::thread::{self, JoinHandle};
 use perennial::{Policy, Template};
 use perennial_kubernetes::CsrSigner;
 use perennial_pki::Credential;
-use perennial_rotation::Observer;
-use perennial_std::{Directory, Handle, Left, Rotator};
+use perennial_rotation::{Directory, Handle, Left, Observer, Rotator};
 
 use crate::cli::Runtime;
 use crate::failure::Failure;

@@ -8,7 +8,7 @@ use std::path::Path;
 use perennial::{Escaped, Policy, UnixTime};
 use perennial_kubernetes::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use perennial_pki::Chain;
-use perennial_std::{Directory, clock};
+use perennial_rotation::{Directory, clock};
 use serde_json::{Value, json};
 
 use crate::cli;

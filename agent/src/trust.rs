@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use perennial::UnixTime;
 use perennial_kubernetes::cluster::{Trust, TrustSource};
 use perennial_pki::Roots;
-use perennial_std::clock;
+use perennial_rotation::clock;
 
 use crate::files;
 

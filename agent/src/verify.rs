@@ -7,7 +7,7 @@ use std::path::Path;
 
 use perennial::{Escaped, UnixTime};
 use perennial_pki::Chain;
-use perennial_std::{Directory, clock};
+use perennial_rotation::{Directory, clock};
 use serde_json::{Map, Value, json};
 
 use crate::cli;

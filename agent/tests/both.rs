@@ -11,7 +11,7 @@ use std::time::Duration;
 use perennial::Template;
 use perennial_kubernetes::objects::{CertificateSigningRequest, KUBELET_SERVING_SIGNER};
 use perennial_pki::{Credential, interim};
-use perennial_std::clock;
+use perennial_rotation::clock;
 use rustix::process::Signal;
 use serde_json::Value;
 use support::{Ca, Process, Signer, files, perennial, put_in_use, run_arguments, until};

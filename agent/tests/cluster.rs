@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use perennial_kubernetes::kubeconfig::{Endpoint, kubeconfig_with_certificate, node_kubeconfig};
 use perennial_kubernetes::objects::CertificateSigningRequest;
-use perennial_std::clock;
+use perennial_rotation::clock;
 use rustix::process::Signal;
 use serde_json::Value;
 use support::{Ca, Process, Signer, files, perennial, run_arguments};

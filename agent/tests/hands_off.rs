@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use perennial_std::Directory;
+use perennial_rotation::Directory;
 use rustix::process::Signal;
 use support::{Ca, Process, Signer, files, perennial, put_in_use, run_arguments, until};
 use tempfile::TempDir;
@@ -148,7 +148,7 @@ fn rotation_switched_on_needs_the_directory() {
     drop(other);
     run.signal(Signal::HUP);
     run.event("issued", 1);
-    assert!(matches!(Directory::open(&pki, "kubelet-client"), Err(perennial_std::DirectoryError::Owned { .. })));
+    assert!(matches!(Directory::open(&pki, "kubelet-client"), Err(perennial_rotation::DirectoryError::Owned { .. })));
     run.signal(Signal::TERM);
     assert_eq!(run.end().code, Some(0));
 }

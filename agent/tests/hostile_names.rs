@@ -9,7 +9,7 @@ use std::time::Duration;
 use perennial_dev::{Authority, Decision, Random};
 use perennial_kubernetes::client::Request;
 use perennial_pki::Credential;
-use perennial_std::clock;
+use perennial_rotation::clock;
 use serde_json::{Value, json};
 use support::{Process, Signer, get, perennial, put_in_use, run_arguments, until};
 use tempfile::TempDir;

@@ -13,7 +13,7 @@ use perennial_dev::{Api, Authority, Host, Identity, Options, Random, ServerHandl
 use perennial_kubernetes::addresses::{AddressType, NodeAddress};
 use perennial_kubernetes::kubeconfig::{Endpoint, kubeconfig_with_token};
 use perennial_pki::Credential;
-use perennial_std::clock;
+use perennial_rotation::clock;
 use rustix::process::Signal;
 use support::{Process, RUN, Signer, run_arguments, until};
 use tempfile::TempDir;

@@ -12,8 +12,7 @@ use std::time::Duration;
 use perennial::{Key, Pending, Template};
 use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
 use perennial_pki::{Credential, KeyAlgorithm, KeyPair};
-use perennial_rotation::Record;
-use perennial_std::clock;
+use perennial_rotation::{Record, clock};
 use support::{Ca, Output, Process, Signer, files, perennial, run_arguments};
 use tempfile::TempDir;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use perennial_dev::Decision;
 use perennial_kubernetes::client::Request;
 use perennial_pki::Credential;
-use perennial_std::clock;
+use perennial_rotation::clock;
 use rustix::process::Signal;
 use serde_json::Value;
 use support::exposition::Page;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use perennial_dev::Random;
-use perennial_std::clock;
+use perennial_rotation::clock;
 use serde_json::Value;
 use support::{Ca, Output, as_nobody, files, openssl, perennial, put_in_use};
 use tempfile::TempDir;
@@ -323,7 +323,7 @@ fn what_is_in_the_locks_way_keeps_perennial_from_starting_as_run_finds_out() {
         let (kubelet, own, said) = client(|pki, ca| {
             good(pki, ca);
             place(&pki.join(lock));
-            perennial_std::Directory::open(pki, "kubelet-client").unwrap_err();
+            perennial_rotation::Directory::open(pki, "kubelet-client").unwrap_err();
         });
         assert!(kubelet && !own && said.contains(lock) && said.contains("remove it"), "{said}");
     }
@@ -340,6 +340,6 @@ fn who_keeps_the_files_already_is_in_nobodys_way() {
     let directory = TempDir::new().unwrap();
     let pki = directory.path().join("pki");
     good(&pki, &mut Ca::new());
-    let _keeps = perennial_std::Directory::open(&pki, "kubelet-client").unwrap();
+    let _keeps = perennial_rotation::Directory::open(&pki, "kubelet-client").unwrap();
     assert_eq!(perennial(directory.path(), &["verify", "--cert-dir", "pki"]).code, Some(0));
 }

@@ -6,7 +6,7 @@
 //! # use std::time::Duration;
 //! # use perennial::Template;
 //! # use perennial_dev::TestCluster;
-//! # use perennial_std::Rotator;
+//! # use perennial_rotation::Rotator;
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let cluster = TestCluster::start()?;
 //! let rotator = Rotator::new().template(Template::node("worker-1")).signer(cluster.node_signer());

@@ -8,8 +8,7 @@ use perennial::Template;
 use perennial_dev::faults::Plan;
 use perennial_dev::{Approval, Authority, Decision, Options, Random, Setup, TestCluster};
 use perennial_pki::{Roots, Usage};
-use perennial_rotation::clock;
-use perennial_std::{Handle, NotReady, Rotator};
+use perennial_rotation::{Handle, NotReady, Rotator, clock};
 
 const BOUND: Duration = Duration::from_secs(60);
 

@@ -17,8 +17,7 @@ use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubeconfig::Kubeconfig;
 use perennial_pki::{Credential, Expected, Roots};
-use perennial_rotation::{Authentication, Directory, IdentitySource, Token, clock};
-use perennial_std::{Handle, Rotator};
+use perennial_rotation::{Authentication, Directory, Handle, IdentitySource, Rotator, Token, clock};
 use rustix::process::Signal;
 use tempfile::TempDir;
 

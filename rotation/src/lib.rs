@@ -12,11 +12,10 @@
 //!
 //! # TLS of your own
 //!
-//! A [`Handle`] hands out a chain and its key. With the feature `rustls`, `tls` puts them into handshakes, and is right
+//! A [`Handle`] hands out a chain and its key. [`tls`] puts them into handshakes, and is right
 //! about session resumption, by which a rotated client would otherwise go on being known by its *old* certificate:
 //!
 //! ```no_run
-//! # #[cfg(feature = "rustls")]
 //! # fn example(handle: perennial_rotation::Handle, server: rustls::ConfigBuilder<rustls::ServerConfig, rustls::server::WantsServerCert>, client: rustls::ClientConfig) {
 //! use std::sync::Arc;
 //! use perennial_rotation::tls::{ClientConfigs, ServerCert};
@@ -83,7 +82,6 @@ mod sign_error;
 mod signer;
 mod store;
 mod task;
-#[cfg(feature = "rustls")]
 pub mod tls;
 mod wait;
 

@@ -36,10 +36,8 @@ mod drive;
 mod run;
 
 pub use drive::drive;
-#[cfg(feature = "rustls")]
-pub use perennial_rotation::tls;
 pub use perennial_rotation::{
-    Directory, DirectoryError, FileCredential, FileError, Handle, NotReady, Rotated, Rotations, Rotator, StartError,
-    Wait,
+    Directory, DirectoryError, FileCredential, FileError, Handle, Memory, NotReady, Rotated, Rotations, Rotator,
+    StartError, Wait, tls,
 };
 pub use run::{run, start};

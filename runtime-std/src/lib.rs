@@ -29,10 +29,8 @@ mod drive;
 mod run;
 
 pub use drive::{Cancel, drive};
-#[cfg(feature = "rustls")]
-pub use perennial_rotation::tls;
 pub use perennial_rotation::{
-    Contents, Directory, DirectoryError, Distrust, FileCredential, FileError, Folder, Handle, Job, Left, Loaded,
-    NotReady, Reporter, Rotated, Rotations, Rotator, Stamp, StartError, Task, Volume, Wait, Work, clock,
+    Directory, DirectoryError, FileCredential, FileError, Handle, Memory, NotReady, Rotated, Rotations, Rotator,
+    StartError, Wait, tls,
 };
 pub use run::{spawn, start};

@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use perennial::{RequestId, Template};
 
 use perennial_pki::interim;
-use perennial_rotation::{Answer, Health, Input, Memory, Progress, Store as _};
-use perennial_std::{Handle, Rotator, clock};
+use perennial_rotation::{Answer, Handle, Health, Input, Memory, Progress, Rotator, Store as _, clock};
 
 const TIMES: u32 = 20_000;
 

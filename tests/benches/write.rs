@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use perennial_std::Directory;
+use perennial_rotation::Directory;
 use perennial_tests::disk::{Call, Disk, Fate, NODE, NOW, PREFIX, Virtual, pair};
 
 const TIMES: usize = 200;

@@ -11,8 +11,10 @@ use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Credential;
-use perennial_rotation::{Identity, Progress, Snapshot, Store, Token, Transition};
-use perennial_std::{Cancel, Directory, Handle, Left, Rotator, clock, drive};
+use perennial_rotation::{
+    Directory, Handle, Identity, Left, Progress, Rotator, Snapshot, Store, Token, Transition, clock,
+};
+use perennial_std::{Cancel, drive};
 
 /// A bootstrap token that every server here knows.
 pub const TOKEN: &str = "abcdef.0123456789abcdef";

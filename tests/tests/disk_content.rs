@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use perennial_pki::Credential;
-use perennial_std::Directory;
+use perennial_rotation::Directory;
 use perennial_tests::disk::{NODE, NOW, PREFIX, pair};
 
 const CURRENT: &str = "kubelet-client-current.pem";

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use perennial_pki::Credential;
-use perennial_std::{Directory, DirectoryError};
+use perennial_rotation::{Directory, DirectoryError};
 use perennial_tests::disk::{Disk, Fate, NODE, NOW, PREFIX, Start, Virtual, pair};
 
 const CURRENT: &str = "kubelet-client-current.pem";

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use perennial::{State, Template};
 use perennial_dev::Approval;
 use perennial_pki::interim;
-use perennial_rotation::{Record, Snapshot};
-use perennial_std::{Handle, Left, Rotator, clock};
+use perennial_rotation::{Handle, Left, Record, Rotator, Snapshot, clock};
 use perennial_tests::disk::{Call, Disk, Fate, Virtual};
 use perennial_tests::loopback::{BOUND, Runtime, Server, issued, node, on_both, serve};
 

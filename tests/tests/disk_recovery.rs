@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use perennial::store::{FileOp, Layout, Listing};
 use perennial_pki::Credential;
-use perennial_std::{Directory, DirectoryError, Loaded};
+use perennial_rotation::{Directory, DirectoryError, Loaded};
 use perennial_tests::disk::{NODE, NOW, PREFIX, expired, pair};
 
 const CURRENT: &str = "kubelet-client-current.pem";

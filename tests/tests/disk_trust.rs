@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use perennial_pki::Credential;
-use perennial_std::{Directory, DirectoryError, Distrust};
+use perennial_rotation::{Directory, DirectoryError, Distrust};
 use perennial_tests::disk::{NODE, NOW, PREFIX, pair};
 
 const CURRENT: &str = "kubelet-client-current.pem";

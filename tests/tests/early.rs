@@ -7,7 +7,7 @@ use perennial::{State, UnixTime};
 use perennial_dev::faults::Plan;
 use perennial_dev::{Options, Random};
 use perennial_pki::Credential;
-use perennial_std::{Directory, clock};
+use perennial_rotation::{Directory, clock};
 use perennial_tests::loopback::{BOUND, issued, new_authority, node, on_both, serve_at, stored};
 
 const HOUR: Duration = Duration::from_secs(3600);

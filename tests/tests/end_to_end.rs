@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use perennial::{Failure, State, Template};
 use perennial_dev::{Approval, Decision, Options};
-use perennial_rotation::Answer;
-use perennial_std::Directory;
+use perennial_rotation::{Answer, Directory};
 use perennial_tests::loopback::{
     BOUND, break_directory, digest, issued, mend_directory, new_authority, node, on_both, serve, serve_at, stored,
     waits_for_approval,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use perennial::Template;
 use perennial_pki::{Credential, interim};
-use perennial_std::{FileCredential, clock};
+use perennial_rotation::{FileCredential, clock};
 
 fn pair() -> Credential {
     interim(&Template::new("server").with_dns_names(["localhost"]), clock::now().unix).unwrap()

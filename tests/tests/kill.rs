@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use perennial_pki::Credential;
-use perennial_std::Directory;
+use perennial_rotation::Directory;
 use perennial_tests::disk::{NODE, NOW, PREFIX, pair};
 
 /// Set in the child: the directory it writes to, or damages and puts right.

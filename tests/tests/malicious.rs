@@ -9,8 +9,8 @@ use perennial::{Failure, State, UnixTime};
 use perennial_dev::Approval;
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_pki::{BadCertificate, Chain, Credential, Expected, KeyAlgorithm, KeyPair, Usage, read_request};
-use perennial_rotation::{Authentication, Identity, Token};
-use perennial_std::{Cancel, Directory, DirectoryError, Handle, clock, drive};
+use perennial_rotation::{Authentication, Directory, DirectoryError, Handle, Identity, Token, clock};
+use perennial_std::{Cancel, drive};
 use perennial_tests::loopback::{
     BOUND, Runtime, Server, TOKEN, issued, node, on_both, serve, stored, waits_for_approval,
 };

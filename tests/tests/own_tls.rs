@@ -10,9 +10,8 @@ use perennial_dev::{Approval, Options, ServingApproval};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::{Credential, Interim, provider, sha256};
-use perennial_rotation::Identity;
-use perennial_std::tls::{ClientCert, ClientConfigs, ServerCert};
-use perennial_std::{Handle, clock};
+use perennial_rotation::tls::{ClientCert, ClientConfigs, ServerCert};
+use perennial_rotation::{Handle, Identity, clock};
 use perennial_tests::loopback::{BOUND, Runtime, Server, issued, new_authority, node, on_both, serve, serve_at};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ClientConfig, Resumption};
@@ -81,7 +80,7 @@ fn knows_clients(api: &Server) -> ServerConfig {
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_client_cert_verifier(verifier.allow_unauthenticated().build().unwrap())
-        .with_cert_resolver(Arc::new(ServerCert::new(perennial_std::tls::Source::new(|| None)).with_interim(own)))
+        .with_cert_resolver(Arc::new(ServerCert::new(perennial_rotation::tls::Source::new(|| None)).with_interim(own)))
 }
 
 fn client_config(roots: Option<Arc<RootCertStore>>) -> ClientConfig {

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 
 use perennial::store::{Entry, FileOp, Kind, Layout, Listing};
-use perennial_std::{Directory, Rotator};
+use perennial_rotation::{Directory, Rotator};
 use perennial_tests::disk::{Call, Disk, Fate, Start, Virtual};
 
 /// Files by name: what is in them, and whether that would survive a power failure.
@@ -65,7 +65,7 @@ fn record_is_recalled_as_it_was_written_last() {
         store.remember(contents).unwrap();
         assert_eq!(store.recall().unwrap().unwrap().as_slice(), contents);
     }
-    let loaded = store.load(perennial_std::clock::now().unix).unwrap();
+    let loaded = store.load(perennial_rotation::clock::now().unix).unwrap();
     assert!(loaded.credential.is_none() && loaded.problems.is_empty(), "it is not taken for a pair");
 }
 

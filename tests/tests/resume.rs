@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use perennial::{Backoff, Failure, State, Window};
 use perennial_dev::{Approval, Decision, Options, faults::Plan};
 use perennial_pki::Chain;
-use perennial_rotation::{Record, Snapshot};
-use perennial_std::{Directory, Handle, clock};
+use perennial_rotation::{Directory, Handle, Record, Snapshot, clock};
 use perennial_tests::loopback::{
     BOUND, Node, Runtime, Server, issued, new_authority, node, on_both, serve, serve_at, waits_for_approval,
 };

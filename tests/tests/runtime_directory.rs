@@ -7,7 +7,7 @@ use std::path::Path;
 
 use perennial::store::{Entry, FileOp, Kind, Layout, Listing, Source};
 use perennial_dev::{Approval, Decision};
-use perennial_std::{Directory, DirectoryError, clock};
+use perennial_rotation::{Directory, DirectoryError, clock};
 use perennial_tests::loopback::{issued, node, on_both, serve, stored, waits_for_approval};
 
 #[test]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use perennial::{Backoff, Policy, Template, Window};
 use perennial_dev::Approval;
+use perennial_rotation::Directory;
 use perennial_smol::Rotator;
-use perennial_std::Directory;
 use perennial_tests::loopback::{
     BOUND, Runtime, break_directory, mend_directory, node, on_both, policy, serve, stored,
 };

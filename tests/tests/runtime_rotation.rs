@@ -10,8 +10,9 @@ use perennial::{Failure, State, Template};
 use perennial_dev::{Approval, Authority, Decision, Options};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Roots;
-use perennial_rotation::{Authentication, Identity, IdentitySource, Input, NotYet, Rotation, Start, Token};
-use perennial_std::{Handle, clock};
+use perennial_rotation::{
+    Authentication, Handle, Identity, IdentitySource, Input, NotYet, Rotation, Start, Token, clock,
+};
 use perennial_tests::loopback::{
     BOUND, Runtime, Server, TOKEN, break_directory, issued, mend_directory, new_authority, node, on_both, policy,
     serve, serve_at, waits_for_approval,

@@ -11,7 +11,7 @@ use perennial::{Fingerprint, Instant};
 use perennial_kubernetes::client::{ExchangeError, Limits};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Credential;
-use perennial_std::{Handle, clock};
+use perennial_rotation::{Handle, clock};
 
 use crate::failure::Failure;
 use crate::spans::{spread, words};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use perennial::{Fingerprint, Instant};
-use perennial_std::Left;
+use perennial_rotation::Left;
 
 use super::kept::Kept;
 use super::watch::Watch;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use perennial::{Fingerprint, Instant, Template};
 use perennial_pki::Chain;
-use perennial_std::{Loaded, clock};
+use perennial_rotation::{Loaded, clock};
 use serde_json::json;
 
 use super::acceptance::Acceptance;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use perennial::{Fingerprint, UnixTime};
-use perennial_std::{FileCredential, clock};
+use perennial_rotation::{FileCredential, clock};
 use serde_json::json;
 
 use super::carried::Carried;

@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use perennial::{Failure as Reason, Template};
 use perennial_pki::Credential;
-use perennial_rotation::{Identity, IdentitySource, NotYet, Observer, Transition};
-use perennial_std::Handle;
+use perennial_rotation::{Handle, Identity, IdentitySource, NotYet, Observer, Transition};
 
 use crate::kubeconfigs;
 

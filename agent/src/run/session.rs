@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use perennial_pki::Chain;
-use perennial_rotation::{IdentitySource, NotYet};
-use perennial_std::{Directory, DirectoryError, clock};
+use perennial_rotation::{Directory, DirectoryError, IdentitySource, NotYet, clock};
 use serde_json::json;
 
 use super::acceptance::Acceptance;

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
-use perennial_std::Handle;
+use perennial_rotation::Handle;
 use signal_hook::consts::{SIGHUP, SIGUSR1};
 
 use super::watch::Seen;

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use perennial::{Certificate, Fingerprint, State, UnixTime};
-use perennial_rotation::{Progress, Snapshot};
-use perennial_std::clock;
+use perennial_rotation::{Progress, Snapshot, clock};
 use serde_json::{Value, json};
 
 use super::hook::{self, Hook};

@@ -4,7 +4,7 @@ use std::fs;
 
 use perennial::{Policy, UnixTime, rotation_point};
 use perennial_pki::{Chain, CredentialError};
-use perennial_std::{DirectoryError, Loaded};
+use perennial_rotation::{DirectoryError, Loaded};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 

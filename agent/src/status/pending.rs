@@ -2,8 +2,7 @@
 
 use perennial::{Failure, Refusal, UnixTime};
 use perennial_pki::Chain;
-use perennial_rotation::Record;
-use perennial_std::Directory;
+use perennial_rotation::{Directory, Record};
 use serde_json::{Value, json};
 
 use crate::spans::words;

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use perennial::UnixTime;
-use perennial_std::{Directory, DirectoryError, Loaded};
+use perennial_rotation::{Directory, DirectoryError, Loaded};
 use rustix::fs::{Access, access};
 
 use super::{Fault, Opinion, Pair, Role};

@@ -21,8 +21,8 @@ use perennial_dev::{Approval, Authority, Decision, Options, Random, ServingAppro
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::objects::CertificateSigningRequest;
 use perennial_pki::{Credential, KeyPair};
-use perennial_rotation::{Identity, Token};
-use perennial_std::{Cancel, clock, drive};
+use perennial_rotation::{Identity, Token, clock};
+use perennial_std::{Cancel, drive};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;

@@ -10,7 +10,7 @@ use perennial::Template;
 use perennial_dev::{Api, ApiRequest, Approval, Authority, Host, Identity, Method, Options, Random, ServerHandle, Tls};
 use perennial_kubernetes::objects::{CSR_PATH, CertificateSigningRequest, CsrSpec};
 use perennial_pki::{KeyAlgorithm, KeyPair, Roots, certificate_request};
-use perennial_std::clock;
+use perennial_rotation::clock;
 
 pub(crate) const SERVE: &str = "PERENNIAL_BENCH_SERVE";
 pub(crate) const TOKEN: &str = "abcdef.0123456789abcdef";

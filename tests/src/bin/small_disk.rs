@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use perennial_pki::Credential;
-use perennial_std::{Directory, DirectoryError};
+use perennial_rotation::{Directory, DirectoryError};
 use perennial_tests::disk::{NODE, NOW, PREFIX, pair};
 
 fn main() {

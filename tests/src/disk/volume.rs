@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use perennial::UnixTime;
 use perennial::store::{FileOp, Layout, Listing};
-use perennial_std::{Contents, Directory, Folder, Volume};
+use perennial_rotation::{Contents, Directory, Folder, Volume};
 
 use super::{Disk, PATH};
 

@@ -185,7 +185,7 @@ pub(crate) const ROWS: &[Row] = &[
     different(STORE, "permissions", "files 0600, and a directory of our own 0700", "client-go makes it 0755", || {
         let pki = Pki::new();
         let path = pki.path("pki");
-        let directory = perennial_std::Directory::open(&path, "kubelet-server").unwrap();
+        let directory = perennial_rotation::Directory::open(&path, "kubelet-server").unwrap();
         directory.write(&pki.credential, START).unwrap();
         let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&directory.current())), (0o700, 0o600));

@@ -10,8 +10,7 @@ use perennial::{Event, Template};
 use perennial_dev::{Approval, Options, Random};
 use perennial_kubernetes::addresses::{AddressType, Addresses, NodeAddress};
 use perennial_pki::{Credential, interim};
-use perennial_rotation::{Authentication, Input, Progress};
-use perennial_std::{Directory, FileCredential, clock};
+use perennial_rotation::{Authentication, Directory, FileCredential, Input, Progress, clock};
 
 use super::{Row, different, rig, same};
 use perennial_tests::loopback::{self, Runtime};

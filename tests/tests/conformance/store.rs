@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use perennial::store::{FileOp, Layout, Listing};
 use perennial_pki::{Chain, Credential, CredentialError};
-use perennial_std::Directory;
+use perennial_rotation::Directory;
 
 use super::rig::{DAY, START, Server};
 use super::{Row, different, same};

@@ -8,8 +8,7 @@ use perennial::{Backoff, Failure, State, Window};
 use perennial_dev::faults::Plan;
 use perennial_dev::{Options, Random, ServingApproval};
 use perennial_kubernetes::client::Limits;
-use perennial_rotation::Snapshot;
-use perennial_std::clock;
+use perennial_rotation::{Snapshot, clock};
 
 use crate::in_short;
 use crate::table::{Kind, Outcome, kinds};

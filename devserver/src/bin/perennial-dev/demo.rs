@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use perennial::{Backoff, Budget, Policy, PolicyError, Template, Window};
 use perennial_dev::{Options, Setup, TestCluster};
 use perennial_kubernetes::CsrSigner;
-use perennial_rotation::Profile;
-use perennial_std::{Directory, Handle, Rotator, clock};
+use perennial_rotation::{Directory, Handle, Profile, Rotator, clock};
 use serde_json::json;
 use tempfile::TempDir;
 

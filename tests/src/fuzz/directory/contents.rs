@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use perennial::store::{FileOp, Layout, Listing};
 use perennial::{Template, UnixTime};
 use perennial_pki::{Credential, Usage};
-use perennial_std::{Contents, Directory, Folder, Loaded, Volume};
+use perennial_rotation::{Contents, Directory, Folder, Loaded, Volume};
 
 use super::{PREFIX, Thing, Things};
 use crate::disk::{Disk, PATH, Start};

@@ -10,8 +10,8 @@ use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
 use perennial_pki::{Chain, Credential};
-use perennial_rotation::{Identity, Snapshot};
-use perennial_std::{Cancel, Handle, clock, drive};
+use perennial_rotation::{Handle, Identity, Snapshot, clock};
+use perennial_std::{Cancel, drive};
 use serde_json::{Value, json};
 
 use super::NODE;
