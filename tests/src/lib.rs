@@ -8,7 +8,8 @@
 //! | [`trace`] | what happened in a world, with a snapshot after every step |
 //! | [`recording`] | the same of a rotation with a server and a driver, written by looking on |
 //! | [`script`] | a hostile life, decoded from bytes: property tests and fuzzing share it |
-//! | [`laws`] | what the machine promises, each promise a function over a trace |
+//! | [`subject`] | what is put to the laws: the machine, or one that breaks a rule |
+//! | [`laws`] | what the machine promises, each promise a function: of a step, of a state, of a trace |
 //! | [`field`] | what goes wrong around a holder, and what it costs: for perennial and client-go alike |
 //! | [`oracle`] | client-go's certificate manager |
 //! | [`check`] | every state of small worlds, put to the laws |
@@ -42,5 +43,6 @@ pub mod oracle;
 #[cfg(feature = "edge")]
 pub mod recording;
 pub mod script;
+pub mod subject;
 pub mod trace;
 pub mod world;

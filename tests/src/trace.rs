@@ -48,17 +48,6 @@ pub struct Record {
 }
 
 impl Trace {
-    /// Machines that were, with the time of the snapshot; about `most` of them, evenly spread, the last included.
-    pub fn snapshots(&self, most: usize) -> impl Iterator<Item = (Now, &RotationMachine)> {
-        thinned(self.steps().map(|(_, record)| (record.now, &record.after)).collect(), most)
-    }
-
-    /// The same, but only machines that have just looked at the clocks: a stale reply makes none look.
-    pub fn fresh_snapshots(&self, most: usize) -> impl Iterator<Item = (Now, &RotationMachine)> {
-        let news = self.steps().filter(|(_, record)| !record.actions.outcomes().is_ignored());
-        thinned(news.map(|(_, record)| (record.now, &record.after)).collect(), most)
-    }
-
     /// Every step of every run: the machine before, and what was handled.
     pub fn steps(&self) -> impl Iterator<Item = (&RotationMachine, &Record)> {
         self.runs.iter().flat_map(Run::steps)
@@ -104,11 +93,6 @@ impl Record {
     pub fn reports_on(&self) -> Option<RequestId> {
         if let Event::CertWritten { id } | Event::WriteFailed { id } = self.event { Some(id) } else { None }
     }
-}
-
-fn thinned<T>(all: Vec<T>, most: usize) -> impl Iterator<Item = T> {
-    let (total, stride) = (all.len(), all.len().div_ceil(most).max(1));
-    all.into_iter().enumerate().filter(move |(i, _)| (total - 1 - i).is_multiple_of(stride)).map(|(_, one)| one)
 }
 
 /// The request among these actions.

@@ -73,7 +73,7 @@ fn handle_never_allocates() {
 #[test]
 fn looking_at_a_machine_never_allocates() {
     let trace = long_life(1).run();
-    for (now, machine) in trace.snapshots(usize::MAX) {
+    for (now, machine) in trace.steps().map(|(_, record)| (record.now, &record.after)) {
         let made = allocations(|| look(machine, now));
         assert_eq!(made, 0, "{machine}");
     }

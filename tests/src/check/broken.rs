@@ -7,7 +7,7 @@ use perennial::{
     Backoff, Budget, Checkpoint, Event, Failure, Instant, Now, Pending, Policy, RotationMachine, Setup, SignerStatus,
 };
 
-use super::subject::{Duties, Subject};
+use crate::subject::{Duties, Subject};
 use crate::trace::live;
 
 /// A machine with a fault.
@@ -18,7 +18,7 @@ pub struct Broken<F> {
 }
 
 /// One way to break a rule. What is not said goes right.
-pub trait Fault: Clone + std::fmt::Debug + PartialEq + Send + Sync {
+pub trait Fault: Clone + std::fmt::Debug + PartialEq + Send + Sync + 'static {
     /// The policy it really goes by.
     fn policy(policy: &Policy) -> Policy {
         policy.clone()

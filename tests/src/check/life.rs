@@ -6,15 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{
-    Certificate, Event, Failure, Fingerprint, Instant, Key, Now, Pending, Policy, RequestId, Setup, SignerStatus,
-    Template,
+    Certificate, Event, Failure, Fingerprint, Instant, Key, Now, Pending, RequestId, Setup, SignerStatus, Template,
 };
 
-use super::obey;
 use super::setting::{AHEAD, Flavour, LATE, Move, Setting, WISHES};
-use super::subject::{Duties, Subject};
-use crate::laws::{Bucket, ends_its_key};
+use crate::laws::{Books, InFlight, Law, Moment, Step, Verdict, spacing};
 use crate::mint;
+use crate::subject::{Duties, Subject};
 
 pub(super) const SEED: u64 = 1;
 
@@ -28,45 +26,24 @@ pub(super) struct Life<S> {
     /// The wall clock is ahead of what it was in the beginning.
     ahead: bool,
     /// The wall clock was set since anybody looked.
-    pub(super) unnoticed: bool,
+    unnoticed: bool,
     /// What is durable, and in use.
     disk: Option<Arc<Certificate>>,
     /// What is durable, and to be used later.
     later: Option<Arc<Certificate>>,
-    /// The request that is out.
-    pub(super) out: Option<Out>,
-    pub(super) last_id: Option<RequestId>,
+    /// What the driver knows.
+    books: Books,
     /// A request that has ended.
-    pub(super) ended: Option<RequestId>,
-    /// A certificate that was to be written, and is not durable yet.
-    pub(super) owed: Option<Owed>,
-    /// Its write is under way.
+    ended: Option<RequestId>,
+    /// The write that is owed is under way.
     writing: bool,
-    /// What the pending key may be used for once more.
-    pub(super) kept: Option<Arc<Template>>,
     /// The pending record from before the last request, if that can be found again in this world.
     stale: Option<Pending>,
-    /// The policy to go by. A broken machine may have its own.
-    pub(super) policy: Arc<Policy>,
-    pub(super) bucket: Bucket,
-    pub(super) spent: Option<Instant>,
-    pub(super) timer: Option<Instant>,
     serial: u64,
 }
 
-/// A write that is owed: by which name, and whether it is of the certificate to be served.
-type Owed = (RequestId, bool);
-
 /// Whether something is true of a certificate by each of the templates.
 type Names = [bool; 3];
-
-/// A request that is out.
-#[derive(Clone, Debug)]
-pub(super) struct Out {
-    pub(super) id: RequestId,
-    pub(super) template: Arc<Template>,
-    pub(super) since: Instant,
-}
 
 impl<S: Subject> Life<S> {
     /// Without a certificate, with one, or with a bootstrap credential.
@@ -75,8 +52,8 @@ impl<S: Subject> Life<S> {
         let template = WISHES[0].clone();
         let first = |flavour| setting.mint(&template, flavour, 1, now);
         let certificates = [None, Some(first(Flavour::Good)), Some(first(Flavour::Provisional))];
-        let begin = |certificate: Option<Arc<Certificate>>| Self {
-            subject: S::start(
+        let begin = |certificate: Option<Arc<Certificate>>| {
+            let subject = S::start(
                 Setup {
                     policy: setting.policy.clone(),
                     seed: SEED,
@@ -89,24 +66,21 @@ impl<S: Subject> Life<S> {
                     pending: None,
                 },
                 now,
-            ),
-            now,
-            ahead: false,
-            unnoticed: false,
-            disk: certificate,
-            later: None,
-            out: None,
-            last_id: None,
-            ended: None,
-            owed: None,
-            writing: false,
-            kept: None,
-            stale: None,
-            policy: setting.policy.clone(),
-            bucket: Bucket::full(&setting.policy),
-            spent: None,
-            timer: Some(now.instant),
-            serial: 1,
+            );
+            let books = Books::begin(setting.policy.clone(), subject.machine(), None, now.instant);
+            Self {
+                subject,
+                now,
+                ahead: false,
+                unnoticed: false,
+                disk: certificate,
+                later: None,
+                books,
+                ended: None,
+                writing: false,
+                stale: None,
+                serial: 1,
+            }
         };
         certificates.map(begin).into()
     }
@@ -119,7 +93,7 @@ impl<S: Subject> Life<S> {
             Move::Pass => deadline.is_none_or(|at| self.now.instant < later(at, LATE)),
             Move::Alarm => deadline.is_some_and(|at| at > self.now.instant),
             Move::Sleep(_) => deadline.is_some_and(|at| self.now.instant <= at),
-            Move::Issue(_) | Move::Fail(..) => self.out.is_some(),
+            Move::Issue(_) | Move::Fail(..) => self.books.in_flight.is_some(),
             Move::Written | Move::WriteFailed => self.writing,
             Move::Refused | Move::FoundOurs => machine.certificate().is_some(),
             Move::RestartAhead => !self.ahead,
@@ -145,9 +119,39 @@ impl<S: Subject> Life<S> {
         let mut life = self.clone();
         if let Some(event) = life.happen(setting, what) {
             let duties = life.handle(setting, &event);
-            obey::step(self, &mut life, &event, &duties)?;
+            life.note(&event, &duties);
+            life.has_kept_the_laws(self, &event, &duties)?;
         }
         Ok(life)
+    }
+
+    /// Puts to the laws what this step led to.
+    fn has_kept_the_laws(&self, before: &Self, event: &Event, duties: &Duties) -> Verdict {
+        let (books, noted) = (&before.books, &self.books);
+        let (before, after) = (before.subject.machine(), self.subject.machine());
+        let step = Step { seed: SEED, now: self.now, before, event, duties, after, books, noted };
+        laws::<S>().try_for_each(|law| if let Law::Step(law) = law { law(&step) } else { Ok(()) })
+    }
+
+    /// What may not go wrong from this state on: what if somebody repeats himself, nobody answers, the clock is set back,
+    /// the process restarts, all is well again?
+    ///
+    /// # Errors
+    /// The law that was broken.
+    pub(super) fn is_lawful(&self) -> Verdict {
+        for event in self.stale() {
+            let mut life = self.clone();
+            let duties = life.subject.handle(event.clone(), self.now);
+            life.note(&event, &duties);
+            life.has_kept_the_laws(self, &event, &duties)?;
+        }
+        let fresh = !self.unnoticed;
+        let moment = Moment { policy: &self.books.policy, seed: SEED, subject: &self.subject, now: self.now, fresh };
+        laws().try_for_each(|law| match law {
+            Law::State(law) => law(&moment),
+            Law::Fresh(law) if fresh => law(&moment),
+            Law::Fresh(_) | Law::Step(_) | Law::Trace(_) => Ok(()),
+        })
     }
 
     /// The same, to be told: whatever the laws say of it.
@@ -176,13 +180,18 @@ impl<S: Subject> Life<S> {
             Move::Pass => self.pass(1),
             Move::Sleep(millis) => self.pass(millis),
             Move::WallClock => self.set_wall_clock(!self.ahead),
-            Move::Restart => self.restart(self.subject.pending(self.now)),
+            Move::Restart => {
+                let kept = self.books.kept.clone();
+                self.restart(self.subject.pending(self.now), true);
+                self.books.kept = kept;
+            }
             Move::RestartAhead => {
                 let pending = self.subject.pending(self.now);
                 self.set_wall_clock(true);
+                let kept = self.books.kept.clone();
                 // What was spent seems to be long ago.
-                (self.bucket, self.spent) = (Bucket::full(&self.policy), None);
-                self.restart(pending);
+                self.restart(pending, false);
+                self.books.kept = kept;
             }
             Move::RestartBlank => self.restart_at_a_loss(None),
             Move::RestartStale => self.restart_at_a_loss(self.stale.clone()),
@@ -196,7 +205,7 @@ impl<S: Subject> Life<S> {
                 return Some(Event::TemplateChanged(wish.map(|wish| WISHES[wish as usize].clone())));
             }
             Move::Policy => {
-                let is_first = self.policy == setting.policy;
+                let is_first = self.books.policy == setting.policy;
                 let policy = if is_first { &setting.other } else { &setting.policy };
                 return Some(Event::PolicyChanged(policy.clone()));
             }
@@ -208,15 +217,15 @@ impl<S: Subject> Life<S> {
             }
             Move::Refused => return Some(Event::CertRefused { fingerprint: held?.fingerprint }),
             Move::Issue(flavour) => {
-                let Out { id, template, .. } = self.out.clone()?;
+                let InFlight { id, template, .. } = self.books.in_flight.clone()?;
                 return Some(Event::CsrIssued { id, certificate: self.mint(setting, &template, flavour) });
             }
             Move::Fail(failure, patience) => {
                 let retry_after = patience.map(Duration::from_millis);
-                return Some(Event::CsrFailed { id: self.out.clone()?.id, failure, retry_after });
+                return Some(Event::CsrFailed { id: self.books.in_flight.as_ref()?.id, failure, retry_after });
             }
             Move::Written => {
-                let (id, serve) = self.owed?;
+                let (id, serve) = self.books.owed?;
                 if serve {
                     self.later.take_if(|later| held.as_ref() == Some(later));
                     self.disk = held;
@@ -225,7 +234,7 @@ impl<S: Subject> Life<S> {
                 }
                 return Some(Event::CertWritten { id });
             }
-            Move::WriteFailed => return Some(Event::WriteFailed { id: self.owed?.0 }),
+            Move::WriteFailed => return Some(Event::WriteFailed { id: self.books.owed?.0 }),
             Move::Found(flavour) => {
                 let template = machine.template().cloned().unwrap_or_else(|| WISHES[0].clone());
                 self.disk = flavour.map(|flavour| self.mint(setting, &template, flavour));
@@ -254,10 +263,10 @@ impl<S: Subject> Life<S> {
         (self.ahead, self.unnoticed) = (ahead, true);
     }
 
-    fn restart(&mut self, pending: Option<Pending>) {
+    fn restart(&mut self, pending: Option<Pending>, remembers: bool) {
         let machine = self.subject.machine();
         let setup = Setup {
-            policy: self.policy.clone(),
+            policy: self.books.policy.clone(),
             seed: SEED,
             signer: machine.signer(),
             template: machine.template().cloned(),
@@ -265,69 +274,29 @@ impl<S: Subject> Life<S> {
             waiting: self.later.clone().filter(|later| later.validity.not_before() > self.now.unix),
             unwritten: false,
             rotate_now: false,
-            pending,
+            pending: pending.clone(),
         };
         self.subject = S::start(setup, self.now);
-        self.timer = Some(self.now.instant);
-        (self.out, self.last_id, self.ended, self.owed, self.writing) = (None, None, None, None, false);
+        self.books = self.books.restart(self.subject.machine(), pending.as_ref(), remembers, self.now.instant);
+        (self.ended, self.writing) = (None, false);
     }
 
     /// With this record, or without one: of what was spent since, nobody knows.
     fn restart_at_a_loss(&mut self, pending: Option<Pending>) {
-        (self.bucket, self.spent) = (Bucket::full(&self.policy), None);
-        self.kept = pending.as_ref().filter(|pending| pending.key == Key::Pending).map(|found| found.template.clone());
         self.stale.clone_from(&pending);
-        self.restart(pending);
+        self.restart(pending, false);
     }
 
-    /// Takes note of what was done. The laws have been checked.
-    pub(super) fn note(&mut self, event: &Event, duties: &Duties) {
-        let now = self.now.instant;
-        self.bucket.change(event, now);
-        if let Event::PolicyChanged(policy) = event {
-            self.policy.clone_from(policy);
-        }
-        let keeps_keys = !self.policy.new_key_per_attempt;
-        self.kept.take_if(|_| !keeps_keys);
+    /// Takes note of what was done.
+    fn note(&mut self, event: &Event, duties: &Duties) {
         self.unnoticed &= !self.has_looked(event, duties);
-        let replied = |id: RequestId| self.out.as_ref().is_some_and(|out| out.id == id);
-        match event {
-            Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. } if replied(*id) => {
-                self.kept = self.kept.take().filter(|_| !ends_its_key(event));
-                self.ended = self.out.take().map(|out| out.id);
-            }
-            Event::CertWritten { .. } => (self.owed, self.writing) = (None, false),
-            Event::WriteFailed { .. } => self.writing = false,
-            // A store does one thing after the other: what was being written is overwritten, or never will be.
-            Event::CertReplaced(found) => {
-                self.writing = false;
-                if found.is_some() && found.as_ref() == self.subject.machine().certificate() {
-                    self.owed.take_if(|(_, serve)| *serve);
-                }
-            }
-            _ => {}
+        if duties.cancel.is_some() || self.books.is_answer(event) {
+            self.ended = self.books.in_flight.as_ref().map(|out| out.id);
         }
-        if let Some(id) = duties.cancel {
-            (self.out, self.ended) = (None, Some(id));
-        }
-        // What no longer waits need not be written.
-        if self.subject.machine().waiting().is_none() {
-            let dropped = self.owed.take_if(|(_, serve)| !*serve);
-            self.writing &= dropped.is_none();
-        }
-        if let Some((id, _, serve)) = duties.write {
-            self.last_id = self.last_id.max(Some(id));
-            (self.owed, self.writing) = (Some((id, serve)), true);
-        }
-        if let Some((id, template, _)) = &duties.submit {
-            let template = template.clone();
-            self.kept = Some(template.clone()).filter(|_| keeps_keys);
-            self.out = Some(Out { id: *id, template, since: now });
-            self.last_id = Some(*id);
-            let _ = self.bucket.take(now);
-            self.spent = Some(now);
-        }
-        self.timer = duties.timer.unwrap_or(self.timer);
+        self.books.note(event, duties, self.subject.machine(), self.now.instant);
+        // A store does one thing after the other: what was being written is overwritten, or never will be.
+        let reported = matches!(event, Event::CertWritten { .. } | Event::WriteFailed { .. } | Event::CertReplaced(_));
+        self.writing = duties.write.is_some() || (self.writing && !reported && self.books.owed.is_some());
     }
 
     /// Events that are no news make nobody look at the clocks.
@@ -354,14 +323,13 @@ impl<S: Subject> Life<S> {
         // It may come to be held.
         (self.disk.is_some() && self.disk.as_ref() == waiting).hash(&mut state);
         (is_waiting, later.filter(|_| !is_waiting).map(|later| self.facts(setting, later))).hash(&mut state);
-        self.owed.map(|(_, serve)| serve).hash(&mut state);
-        (self.ahead, self.unnoticed, self.writing, &self.kept).hash(&mut state);
-        let spacing = setting.policies().map(|policy| policy.spacing.max(Duration::from_millis(1))).max();
-        let spacing = spacing.unwrap_or_default();
+        self.books.owed.map(|(_, serve)| serve).hash(&mut state);
+        (self.ahead, self.unnoticed, self.writing, &self.books.kept).hash(&mut state);
+        let spacing = setting.policies().map(|policy| spacing(policy)).max().unwrap_or_default();
         self.stale.as_ref().map(|record| self.told(spacing, record)).hash(&mut state);
-        let spaced = self.spent.map_or(Duration::ZERO, |at| at.after(spacing).since(now.instant));
-        (self.bucket.level(now.instant), spaced).hash(&mut state);
-        (self.policy == setting.policy).hash(&mut state);
+        let spaced = self.books.spent.map_or(Duration::ZERO, |at| at.after(spacing).since(now.instant));
+        (self.books.bucket.level(now.instant), spaced).hash(&mut state);
+        (self.books.policy == setting.policy).hash(&mut state);
         // Nobody comes later than that.
         let late = self.subject.machine().deadline().map(|at| now.instant.since(at));
         late.map(|late| late.min(Duration::from_millis(LATE))).hash(&mut state);
@@ -402,17 +370,17 @@ impl<S: Subject> Life<S> {
         let mut stale = vec![Event::CertRefused { fingerprint: Fingerprint([0xff; 32]) }];
         if let Some(id) = self.ended {
             stale.push(Event::CsrFailed { id, failure: Failure::Denied, retry_after: None });
-            if self.owed.is_none_or(|(owed, _)| owed != id) {
+            if self.books.owed.is_none_or(|(owed, _)| owed != id) {
                 stale.extend([Event::CertWritten { id }, Event::WriteFailed { id }]);
             }
         }
         stale
     }
+}
 
-    /// The key a request for this has to be made with.
-    pub(super) fn key_for(&self, template: &Arc<Template>) -> Key {
-        if self.kept.as_ref() == Some(template) { Key::Pending } else { Key::New }
-    }
+/// Every law, those that trust the monotonic clock included.
+fn laws<S: Subject>() -> impl Iterator<Item = &'static Law<S>> {
+    Law::ALWAYS.iter().chain(Law::MONOTONIC).map(|(_, law)| law)
 }
 
 fn later(at: Instant, millis: u64) -> Instant {

@@ -10,9 +10,8 @@ use std::fmt;
 use perennial::Event;
 
 use super::life::Life;
-use super::obey;
 use super::setting::{Move, Setting};
-use super::subject::{Duties, Subject};
+use crate::subject::{Duties, Subject};
 
 /// What a search found.
 #[derive(Debug)]
@@ -104,7 +103,7 @@ fn expand<S: Subject>(setting: &Setting, share: &[(u32, Life<S>)], known: &HashS
     let mut found = Found { lives: Vec::new(), taken: vec![0; setting.moves.len()], broken: None };
     let mut fresh = HashSet::new();
     for (from, life) in share {
-        if let Err(law) = obey::state(setting, life) {
+        if let Err(law) = life.is_lawful() {
             found.broken = Some((Node { from: *from, by: NO_MOVE }, law));
             return found;
         }

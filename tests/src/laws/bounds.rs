@@ -6,7 +6,7 @@ use perennial::{Now, Policy};
 
 /// The longest wait after a failure: the longer backoff on top of the longest `Retry-After` that is honoured, which is
 /// while a valid certificate is held.
-pub fn longest_wait(policy: &Policy) -> Duration {
+pub(super) fn longest_wait(policy: &Policy) -> Duration {
     let (transient, refused) = (policy.transient.longest(), policy.refused.longest());
     transient.max(refused) + policy.refused.cap()
 }
@@ -14,7 +14,7 @@ pub fn longest_wait(policy: &Policy) -> Duration {
 /// The longest time from one submission to the next when a certificate is due and no reply ever comes:
 /// the timeout, then the backoff from when the budget has a token, if nothing else is slower: spacing, or the
 /// budget of a wish, which waits for two tokens.
-pub fn longest_silence(policy: &Policy) -> Duration {
+pub(super) fn longest_silence(policy: &Policy) -> Duration {
     let budget = policy.budget.refill() * 2;
     let millisecond = Duration::from_millis(1);
     policy.request_timeout.max(millisecond)

@@ -3,31 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Action, Certificate, Event, Failure, Instant, Now, Policy, Reason, RotationMachine, Setup, State};
-use perennial::{SignerStatus, Slot, UnixTime, rotation_point};
+use perennial::{Certificate, Event, Failure, Instant, Now, Policy, Reason, RotationMachine, Setup, State};
+use perennial::{SignerStatus, UnixTime, rotation_point};
 
 use super::bounds::{later, longest_silence};
-use super::clocks::ticks;
-use super::{SAMPLES, Verdict, ensure};
+use super::clocks::{lead_to, ticks};
+use super::{Moment, Step, Verdict, ensure, moments, name};
+use crate::mint;
+use crate::subject::Subject;
 use crate::trace::{Trace, can_ask, live, submitted};
 use crate::world::{Answer, World};
 
 /// A valid certificate is served until it expires, or until one takes its place that is at least as good:
 /// no failure, no refusal, no change of template and no empty directory takes it away.
-pub fn a_valid_certificate_is_never_given_up(trace: &Trace) -> Verdict {
-    for (before, record) in trace.steps() {
-        nothing_valid_is_given_up(trace.seed, before, &record.after, record.now)?;
-    }
-    Ok(())
-}
-
-/// The same of one step.
-pub(crate) fn nothing_valid_is_given_up(
-    seed: u64,
-    before: &RotationMachine,
-    after: &RotationMachine,
-    now: Now,
-) -> Verdict {
+pub(super) fn a_valid_certificate_is_never_given_up(step: &Step<'_>) -> Verdict {
+    let Step { seed, now, before, after, .. } = *step;
     let (earliest, _) = after.both_clocks(now);
     let valid =
         |machine: &'_ RotationMachine| machine.certificate().filter(|held| !held.validity.expired(earliest)).cloned();
@@ -36,7 +26,7 @@ pub(crate) fn nothing_valid_is_given_up(
         return Err(format!("{old} is given up for nothing at {now}"));
     };
     if old != new {
-        let quality = |certificate| Quality::of(seed, certificate, after, now);
+        let quality = |certificate| Quality::of(&step.noted.policy, seed, certificate, after, now);
         let (was, is) = (quality(&old), quality(&new));
         // A refused certificate is as good as due: it has to go.
         let was = if before.due(now) == Some(Reason::Refused) { Quality { due: true, ..was } } else { was };
@@ -45,24 +35,19 @@ pub(crate) fn nothing_valid_is_given_up(
     Ok(())
 }
 
-/// No answer, no find and no restart gives a machine a certificate in the name of another party than the one it wants:
-/// not even while it holds none. Who is wanted may change; what is held then is served on. What was lent is exempt, and so
-/// is what somebody else keeps, where there is no signer.
-pub fn only_the_wanted_party_is_served(trace: &Trace) -> Verdict {
-    for run in &trace.runs {
-        let keeps = run.first.signer().is_configured();
-        ensure!(!keeps || is_wanted(&run.first), "begins with another party's: {}", run.first);
-        for (before, record) in run.steps() {
-            takes_only_what_is_wanted(before, &record.after)?;
-        }
-    }
+/// No answer and no find gives a machine a certificate in the name of another party than the one it wants: not even while
+/// it holds none. Who is wanted may change; what is held then is served on. What was lent is exempt.
+pub(super) fn only_the_wanted_party_is_served(step: &Step<'_>) -> Verdict {
+    let is_news = step.before.certificate() != step.after.certificate();
+    ensure!(!is_news || is_wanted(step.after), "another party's is taken: {}", step.after);
     Ok(())
 }
 
-/// The same of one step.
-pub(crate) fn takes_only_what_is_wanted(before: &RotationMachine, after: &RotationMachine) -> Verdict {
-    let is_news = before.certificate() != after.certificate();
-    ensure!(!is_news || is_wanted(after), "another party's is taken: {after}");
+/// Nor does a restart. What somebody else keeps, where there is no signer, is exempt.
+pub(super) fn no_start_serves_another_party(trace: &Trace) -> Verdict {
+    for first in trace.runs.iter().map(|run| &run.first) {
+        ensure!(!first.signer().is_configured() || is_wanted(first), "begins with another party's: {first}");
+    }
     Ok(())
 }
 
@@ -75,20 +60,8 @@ fn is_wanted(machine: &RotationMachine) -> bool {
 
 /// A certificate that is not valid yet displaces none that is, unless its server refused that one: every server whose clock
 /// is right would refuse the new one.
-pub fn nothing_early_displaces_a_valid_certificate(trace: &Trace) -> Verdict {
-    for (before, record) in trace.steps() {
-        displaces_nothing_valid(before, &record.event, &record.after, record.now)?;
-    }
-    Ok(())
-}
-
-/// The same of one step.
-pub(crate) fn displaces_nothing_valid(
-    before: &RotationMachine,
-    event: &Event,
-    after: &RotationMachine,
-    now: Now,
-) -> Verdict {
+pub(super) fn nothing_early_displaces_a_valid_certificate(step: &Step<'_>) -> Verdict {
+    let Step { now, before, event, after, .. } = *step;
     let (Some(old), Some(new)) = (before.certificate_at(now.unix), after.certificate()) else { return Ok(()) };
     let (_, latest) = after.both_clocks(now);
     let is_early = old != new && new.validity.not_before() > latest;
@@ -98,15 +71,8 @@ pub(crate) fn displaces_nothing_valid(
 }
 
 /// What waits is served from its notBefore on, without any event but Ticks, unless nobody wants it by then.
-pub fn what_waits_takes_its_turn(trace: &Trace) -> Verdict {
-    for (now, machine) in trace.fresh_snapshots(SAMPLES) {
-        takes_its_turn(machine, now)?;
-    }
-    Ok(())
-}
-
-/// The same of one moment.
-pub(crate) fn takes_its_turn(machine: &RotationMachine, mut now: Now) -> Verdict {
+pub(super) fn what_waits_takes_its_turn<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+    let (machine, mut now) = (moment.machine(), moment.now);
     let Some(waiting) = machine.waiting() else { return Ok(()) };
     let (mut machine, begins) = (machine.clone(), waiting.validity.not_before());
     // Some wait for years.
@@ -135,12 +101,12 @@ struct Quality {
 }
 
 impl Quality {
-    fn of(seed: u64, certificate: &Certificate, machine: &RotationMachine, now: Now) -> Self {
+    fn of(policy: &Policy, seed: u64, certificate: &Certificate, machine: &RotationMachine, now: Now) -> Self {
         Self {
             own: !certificate.provisional,
             named: machine.template().is_none_or(|template| template.common_name() == certificate.common_name),
             satisfying: machine.template().is_none_or(|template| template.satisfied_by(certificate)),
-            due: machine.both_clocks(now).1 >= rotation_point(machine.policy(), seed, certificate),
+            due: machine.both_clocks(now).1 >= rotation_point(policy, seed, certificate),
             life: certificate.validity.not_after().since(now.unix),
         }
     }
@@ -161,51 +127,63 @@ impl Quality {
     }
 }
 
-/// A certificate that was issued and taken is written at once, and again until it is durable: a full disk costs
-/// nothing but warnings.
-pub fn every_issued_certificate_gets_written(trace: &Trace) -> Verdict {
-    for (before, record) in trace.steps() {
-        let taken = matches!(&record.event, Event::CsrIssued { id, certificate }
-            if live(before) == Some(*id) && record.after.certificate() == Some(certificate));
-        ensure!(!taken || record.written().is_some(), "{} at {} is not written", record.event, record.now);
-        let waits = matches!(&record.event, Event::CsrIssued { id, certificate }
-            if live(before) == Some(*id) && record.after.waiting() == Some(certificate));
-        ensure!(!waits || record.after.is_unwritten(), "{} at {} is not to be written", record.event, record.now);
+/// A certificate that was issued and taken is written at once; one that waits, once that of the one held is durable.
+pub(super) fn what_is_issued_is_written_at_once(step: &Step<'_>) -> Verdict {
+    let Event::CsrIssued { certificate, .. } = step.event else { return Ok(()) };
+    if !step.books.is_answer(step.event) {
+        return Ok(());
     }
-    let most = |machine: &RotationMachine| {
-        let write = machine.policy().write;
-        write.cap().max(write.longest()) + Duration::from_millis(1)
-    };
-    // A waiting certificate need not be written once another identity is wanted, or once its time is over.
-    let is_owed = |now: Now, machine: &RotationMachine| {
-        let wanted = |waiting: &Certificate| {
-            let satisfies = machine.template().is_none_or(|template| template.satisfied_by(waiting));
-            satisfies && !waiting.validity.expired(now.unix.after(most(machine)))
-        };
-        let of_held = machine.checkpoint().unwritten.is_some_and(|write| write.slot == Slot::Served);
-        machine.is_unwritten() && (of_held || machine.waiting().is_some_and(|waiting| wanted(waiting)))
-    };
-    for (now, machine) in trace.snapshots(SAMPLES).filter(|(now, machine)| is_owed(*now, machine)) {
-        let most = most(machine);
-        let mut soon = ticks(machine, now).take_while(|(at, _)| at.instant.since(now.instant) <= most);
-        let writes = soon.any(|(_, actions)| { actions }.any(|action| matches!(action, Action::WriteCert { .. })));
-        ensure!(writes, "within {most:?} after {now} nothing is written: {machine}");
-    }
+    let taken = step.after.certificate() == Some(certificate);
+    ensure!(!taken || step.duties.write.is_some(), "what was issued is taken, but not written");
+    let waits = step.after.waiting() == Some(certificate);
+    ensure!(!waits || step.after.is_unwritten(), "what was issued waits, but is not to be written");
+    Ok(())
+}
+
+/// No certificate is written but the one held, and the one that waits.
+pub(super) fn what_is_written_is_held(step: &Step<'_>) -> Verdict {
+    let Some((_, certificate, serve)) = &step.duties.write else { return Ok(()) };
+    let expected = if *serve { step.after.certificate() } else { step.after.waiting() };
+    ensure!(expected == Some(certificate), "{certificate} is to be written, but is not held");
+    Ok(())
+}
+
+/// What was to be written and is not durable is known to be that, and nothing else is.
+pub(super) fn what_is_not_durable_is_owed(step: &Step<'_>) -> Verdict {
+    let (unwritten, owed) = (step.after.is_unwritten(), step.noted.owed.map(|(id, _)| id));
+    let by_the_machine = if unwritten { "something" } else { "nothing" };
+    ensure!(unwritten == owed.is_some(), "{} is not durable, by the machine {by_the_machine}", name(owed));
+    Ok(())
+}
+
+/// Whoever changes the store, what is served is in it, or is written again. Without a signer somebody else keeps the store.
+pub(super) fn what_is_served_is_stored_or_written(step: &Step<'_>) -> Verdict {
+    let Event::CertReplaced(found) = step.event else { return Ok(()) };
+    let ours = step.after.certificate_at(step.now.unix).filter(|held| !held.provisional);
+    let written_back = step.noted.owed.is_some_and(|(_, serve)| serve);
+    let safe = ours.is_none_or(|ours| found.as_ref() == Some(ours) || written_back);
+    let keeps = step.after.signer().is_configured();
+    ensure!(safe || !keeps, "what is served is no longer in the store, and not to be written");
+    Ok(())
+}
+
+/// A certificate is written again and again until it is durable: a full disk costs nothing but warnings. One that waits need
+/// not be once nobody wants it, or its time is over.
+pub(super) fn every_issued_certificate_gets_written<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+    let (machine, now) = (moment.machine(), moment.now);
+    let Some((_, serve)) = machine.writes() else { return Ok(()) };
+    let write = moment.policy.write;
+    let most = write.cap().max(write.longest()) + Duration::from_millis(1) + moment.unnoticed();
+    let writes = lead_to(moment, most, |duties, after| duties.write.is_some() || !(serve || after.is_unwritten()));
+    ensure!(writes, "within {most:?} after {now} nothing is written: {machine}");
     Ok(())
 }
 
 /// Every wait, the server's wishes included, leaves at least one more attempt before the certificate held expires, if
 /// spacing and budget have one to give; and without a valid certificate nobody but a refusal is waited for longer than
 /// the backoff for outages says: one misconfigured load balancer must not let a fleet expire.
-pub fn no_wait_reaches_past_expiry(trace: &Trace) -> Verdict {
-    for (now, machine) in trace.fresh_snapshots(SAMPLES) {
-        asks_before_expiry(machine.policy(), machine, now)?;
-    }
-    Ok(())
-}
-
-/// The same of one moment.
-pub(crate) fn asks_before_expiry(policy: &Policy, machine: &RotationMachine, now: Now) -> Verdict {
+pub(super) fn no_wait_reaches_past_expiry<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+    let (policy, machine, now) = (moment.policy, moment.machine(), moment.now);
     let Some(reason) = machine.due(now).filter(|_| can_ask(machine) && live(machine).is_none()) else { return Ok(()) };
     let (affordable, spaced) = allowed(policy, machine, reason, now);
     let expiry = machine.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
@@ -235,40 +213,69 @@ fn allowed(policy: &Policy, machine: &RotationMachine, reason: Reason, now: Now)
     (instant(pending.budget_whole.before(ahead)), instant(pending.submitted.after(spacing)))
 }
 
-/// Whatever happened before: once the signer answers, a certificate is had within a time the policy tells, and from
-/// then on each is replaced at its rotation point, inside the window, and none ever expires.
-/// Lifetimes down to [`shortest_lifetime`](perennial::Policy::shortest_lifetime), counted from the moment of issue.
-pub fn a_healthy_signer_is_enough(trace: &Trace) -> Verdict {
-    let Some((now, machine)) = trace.snapshots(1).last() else { return Ok(()) };
-    let policy = machine.policy();
-    let life = policy.shortest_lifetime();
-    let setup = Setup { policy: policy.clone(), seed: trace.seed, ..Setup::default() };
-    let mut world = World::around(machine.clone(), setup, life, now);
-    let delay = (life / 100).min(policy.request_timeout / 2);
-    world.habit = Answer::healthy(life).after(delay);
-    // A reading that disagrees ends the belief in those before.
-    world.handle(Event::ServerDated { unix: world.now.unix });
-    if machine.template().is_none() {
-        world.handle(Event::TemplateChanged(Some(Arc::new(perennial::Template::node("worker-1")))));
-    }
-    world.handle(Event::SignerChanged(SignerStatus::Ready));
-    world.handle(Event::RotateNow);
+/// Whatever happened before: once the signer answers, a certificate is had within a time the policy tells.
+pub(super) fn a_signer_that_answers_is_enough<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+    gets_well(moment, Duration::ZERO).map(|_| ())
+}
 
-    let soon = longest_silence(policy) * 2 + delay;
-    let mut steps = 0;
-    while world.machine.due(world.now).is_some() {
-        world.step();
-        steps += 1;
+/// From then on each is replaced at its rotation point, inside the window, and none ever expires: lifetimes down to
+/// [`shortest_lifetime`](perennial::Policy::shortest_lifetime), counted from the moment of issue.
+pub(super) fn a_healthy_signer_is_enough(trace: &Trace) -> Verdict {
+    let Some(last) = moments(trace, 1, false).pop() else { return Ok(()) };
+    let (policy, seed) = (last.policy, last.seed);
+    let life = policy.shortest_lifetime();
+    let delay = (life / 100).min(policy.request_timeout / 2);
+    let (machine, now) = gets_well(&last, delay)?;
+    let setup = Setup { policy: policy.clone(), seed, ..Setup::default() };
+    let mut world = World::around(machine, setup, life, now);
+    world.habit = Answer::healthy(life).after(delay);
+    (0..3).try_for_each(|_| renewed_in_time(&mut world))
+}
+
+/// The machine once it has a good certificate, from a signer that takes so long.
+fn gets_well<S: Subject>(moment: &Moment<'_, S>, delay: Duration) -> Result<(S, Now), String> {
+    let (policy, began) = (moment.policy, moment.now.instant);
+    let most = longest_silence(policy) * 2 + moment.unnoticed() + delay;
+    let life = policy.shortest_lifetime();
+    let (mut subject, mut now) = (moment.subject.clone(), moment.now);
+    let mut reply = None;
+    let handle = |subject: &mut S, event, now: Now, reply: &mut Option<_>| {
+        let duties = subject.handle(event, now);
+        if duties.cancel.is_some() {
+            *reply = None;
+        }
+        if let Some((id, template, _)) = duties.submit {
+            *reply = Some((now.instant.after(delay), id, template));
+        }
+    };
+    // A reading that disagrees ends the belief in those before.
+    handle(&mut subject, Event::ServerDated { unix: now.unix }, now, &mut reply);
+    if subject.machine().template().is_none() {
+        let template = Arc::new(perennial::Template::node("worker-1"));
+        handle(&mut subject, Event::TemplateChanged(Some(template)), now, &mut reply);
+    }
+    for event in [Event::SignerChanged(SignerStatus::Ready), Event::RotateNow] {
+        handle(&mut subject, event, now, &mut reply);
+    }
+    let mut serial = 1 << 40;
+    while subject.machine().due(now).is_some() {
+        let deadline = subject.machine().deadline();
+        let first = reply.take_if(|(at, ..)| deadline.is_none_or(|deadline| *at <= deadline));
+        let at = first.as_ref().map(|(at, ..)| *at).or(deadline).ok_or("something is due, but no Tick is wanted")?;
+        now = later(now, at.since(now.instant));
+        serial += 1;
+        let event = first.map_or(Event::Tick, |(_, id, template): (_, _, Arc<perennial::Template>)| {
+            let certificate = Arc::new(mint::certificate(&template, serial, now.unix, life));
+            Event::CsrIssued { id, certificate }
+        });
+        handle(&mut subject, event, now, &mut reply);
         ensure!(
-            world.now.instant.since(now.instant) <= soon && steps < 100_000,
-            "{soon:?} after {now} there is no good certificate:\n{}",
-            world.transcript()
+            now.instant.since(began) <= most && serial < (1 << 40) + 100_000,
+            "{most:?} after the signer is back there is no good certificate: {}",
+            subject.machine()
         );
     }
-    for _ in 0..3 {
-        renewed_in_time(&mut world)?;
-    }
-    Ok(())
+    Ok((subject, now))
 }
 
 fn renewed_in_time(world: &mut World) -> Verdict {

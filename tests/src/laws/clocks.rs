@@ -5,89 +5,103 @@ use std::time::Duration;
 use perennial::{Action, Checkpoint, Event, Now, Reason, RotationMachine, ServerClock, State};
 
 use super::bounds::{later, longest_silence};
-use super::{SAMPLES, Verdict, ensure};
-use crate::trace::{Trace, can_ask, has_duty, live, submitted};
+use super::{Moment, Step, Verdict, ensure, name};
+use crate::subject::{Duties, Subject};
+use crate::trace::{can_ask, has_duty, live, submitted};
 
 /// A loop that wakes up too early does no harm.
-pub fn an_early_tick_changes_nothing(trace: &Trace) -> Verdict {
-    for (now, machine) in trace.fresh_snapshots(SAMPLES) {
-        let most = machine.deadline().map_or(Duration::from_secs(1 << 30), |at| at.since(now.instant));
-        let Some(most) = most.checked_sub(Duration::from_millis(1)) else { continue };
-        for early in [Duration::ZERO, Duration::from_millis(1).min(most), most / 2, most] {
-            let mut ticked = machine.clone();
-            let actions = ticked.handle(Event::Tick, later(now, early));
-            ensure!(
-                actions.is_empty() && ticked == *machine,
-                "{early:?} after {now} a Tick leads to {actions} and from {machine} to {ticked}"
-            );
-        }
-    }
-    Ok(())
-}
-
-/// After a Tick the deadline lies in the future: no loop spins.
-pub fn a_tick_makes_progress(trace: &Trace) -> Verdict {
-    let recorded = trace.steps().map(|(_, record)| record).filter(|record| record.event == Event::Tick);
-    let recorded = recorded.map(|record| (record.now, record.after.clone()));
-    let tried = trace.snapshots(SAMPLES).filter_map(|(now, machine)| {
-        let deadline = later(now, machine.deadline()?.since(now.instant));
-        let mut ticked = machine.clone();
-        let _ = ticked.handle(Event::Tick, deadline);
-        Some((deadline, ticked))
-    });
-    for (now, machine) in recorded.chain(tried) {
-        let deadline = machine.deadline();
-        ensure!(deadline.is_none_or(|at| at > now.instant), "a Tick at {now} leaves the deadline at {deadline:?}");
-    }
-    Ok(())
-}
-
-/// Lose any reply, and Ticks alone get the machine to ask again, within a time the policy tells.
-pub fn lost_replies_are_survived(trace: &Trace) -> Verdict {
-    for (now, machine) in trace.fresh_snapshots(SAMPLES) {
-        if !can_ask(machine) || machine.due(now).is_none() {
-            continue;
-        }
-        let most = longest_silence(machine.policy());
-        let asks = ticks(machine, now).take_while(|(at, _)| at.instant.since(now.instant) <= most);
+pub(super) fn an_early_tick_changes_nothing<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+    let (machine, now) = (moment.machine(), moment.now);
+    let most = machine.deadline().map_or(Duration::from_secs(1 << 30), |at| at.since(now.instant));
+    let Some(most) = most.checked_sub(Duration::from_millis(1)) else { return Ok(()) };
+    for early in [Duration::ZERO, Duration::from_millis(1).min(most), most / 2, most] {
+        let mut ticked = moment.subject.clone();
+        let duties = ticked.handle(Event::Tick, later(now, early));
         ensure!(
-            { asks }.any(|(_, actions)| submitted(&actions).is_some()),
-            "within {most:?} after {now} nothing is asked: {machine}"
+            duties.is_empty() && ticked == *moment.subject,
+            "{early:?} after {now} a Tick leads to {duties} and from {machine} to {}",
+            ticked.machine()
         );
     }
     Ok(())
 }
 
-/// How often a loop ticks makes no difference: as long as nothing is to be done, one Tick equals many.
-pub fn many_ticks_are_one_tick(trace: &Trace) -> Verdict {
-    for (now, machine) in trace.fresh_snapshots(SAMPLES) {
-        let mut many = machine.clone();
-        let step = machine.deadline().map_or(Duration::from_secs(1), |at| at.since(now.instant)) / 3;
-        for i in 1..12 {
-            let at = later(now, step * i);
-            if has_duty(&many.handle(Event::Tick, at)) {
-                break;
-            }
-            let mut one = machine.clone();
-            let _ = one.handle(Event::Tick, at);
-            ensure!(one == many, "{i} Ticks from {now} lead to {many:?}, one to {one:?}");
+/// After a Tick the deadline lies in the future: no loop spins.
+pub(super) fn a_tick_makes_progress(step: &Step<'_>) -> Verdict {
+    let deadline = step.after.deadline().filter(|_| *step.event == Event::Tick);
+    ensure!(deadline.is_none_or(|at| at > step.now.instant), "a Tick leaves the deadline at {}", name(deadline));
+    Ok(())
+}
+
+/// The same of a Tick that comes in time.
+pub(super) fn a_tick_at_the_deadline_makes_progress<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+    let Some(deadline) = moment.machine().deadline() else { return Ok(()) };
+    let now = later(moment.now, deadline.since(moment.now.instant));
+    let mut ticked = moment.subject.clone();
+    let _ = ticked.handle(Event::Tick, now);
+    let next = ticked.machine().deadline();
+    ensure!(next.is_none_or(|at| at > now.instant), "a Tick at the deadline leaves it at {}", name(next));
+    Ok(())
+}
+
+/// Lose any reply, and Ticks alone get the machine to ask again, within a time the policy tells.
+pub(super) fn lost_replies_are_survived<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+    let (machine, now) = (moment.machine(), moment.now);
+    if !can_ask(machine) || machine.due(now).is_none() {
+        return Ok(());
+    }
+    let most = longest_silence(moment.policy) + moment.unnoticed();
+    let asks = lead_to(moment, most, |duties, _| duties.submit.is_some());
+    ensure!(asks, "within {most:?} after {now} nothing is asked: {machine}");
+    Ok(())
+}
+
+/// Whether Ticks alone, each at its deadline, by clocks that agree, lead to this within so long.
+pub(super) fn lead_to<S: Subject>(
+    moment: &Moment<'_, S>,
+    most: Duration,
+    what: impl Fn(&Duties, &RotationMachine) -> bool,
+) -> bool {
+    let (mut subject, mut now) = (moment.subject.clone(), moment.now);
+    // It ends, so that a machine that spins is found out.
+    for _ in 0..100_000 {
+        let Some(deadline) = subject.machine().deadline() else { return false };
+        now = later(now, deadline.since(now.instant));
+        if now.instant.since(moment.now.instant) > most {
+            return false;
         }
+        let duties = subject.handle(Event::Tick, now);
+        if what(&duties, subject.machine()) {
+            return true;
+        }
+    }
+    false
+}
+
+/// How often a loop ticks makes no difference: as long as nothing is to be done, one Tick equals many.
+pub(super) fn many_ticks_are_one_tick<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+    let (machine, now) = (moment.machine(), moment.now);
+    let mut many = machine.clone();
+    let step = machine.deadline().map_or(Duration::from_secs(1), |at| at.since(now.instant)) / 3;
+    for i in 1..12 {
+        let at = later(now, step * i);
+        if has_duty(&many.handle(Event::Tick, at)) {
+            break;
+        }
+        let mut one = machine.clone();
+        let _ = one.handle(Event::Tick, at);
+        ensure!(one == many, "{i} Ticks from {now} lead to {many:?}, one to {one:?}");
     }
     Ok(())
 }
 
 /// Somebody sets the wall clock back, by a second or a year: backoff and timeouts end when they would have.
-pub fn setting_the_clock_back_delays_nothing(trace: &Trace) -> Verdict {
-    for (now, machine) in trace.snapshots(SAMPLES) {
-        for back in [1, 3_600, 31_536_000].map(Duration::from_secs) {
-            no_later(machine, now, back)?;
-        }
-    }
-    Ok(())
+pub(super) fn setting_the_clock_back_delays_nothing<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+    let backs = [1, 3_600, 31_536_000].map(Duration::from_secs);
+    { backs }.into_iter().try_for_each(|back| no_later(moment.machine(), moment.now, back))
 }
 
-/// The same of one moment.
-pub(crate) fn no_later(machine: &RotationMachine, now: Now, back: Duration) -> Verdict {
+fn no_later(machine: &RotationMachine, now: Now, back: Duration) -> Verdict {
     let (State::Requesting { reason, until, .. }
     | State::BackingOff { reason, until, .. }
     | State::Waiting { reason, until }) = machine.state()
@@ -117,15 +131,8 @@ pub(crate) fn no_later(machine: &RotationMachine, now: Now, back: Duration) -> V
 
 /// The API server's clock makes nothing expire, and delays nothing: what is due without it is due with it, and no less
 /// urgently; and is requested no later.
-pub fn the_servers_clock_delays_nothing_and_expires_nothing(trace: &Trace) -> Verdict {
-    for (now, machine) in trace.fresh_snapshots(SAMPLES) {
-        no_worse_for_the_servers_clock(machine, now)?;
-    }
-    Ok(())
-}
-
-/// The same of one moment.
-pub(crate) fn no_worse_for_the_servers_clock(machine: &RotationMachine, now: Now) -> Verdict {
+pub(super) fn the_servers_clock_delays_nothing_and_expires_nothing<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+    let (policy, machine, now) = (moment.policy, moment.machine(), moment.now);
     let Some(server) = machine.server_time(now) else { return Ok(()) };
     let valid = machine.certificate_at(now.unix);
     ensure!(
@@ -143,7 +150,7 @@ pub(crate) fn no_worse_for_the_servers_clock(machine: &RotationMachine, now: Now
     if live(machine).is_some() || machine.waiting().is_some() {
         return Ok(());
     }
-    let most = longest_silence(machine.policy());
+    let most = longest_silence(policy);
     let asks = |machine: &RotationMachine| {
         let mut soon = ticks(machine, now).take_while(|(at, _)| at.instant.since(now.instant) <= most);
         soon.find_map(|(at, actions)| submitted(&actions).map(|_| at.instant))
@@ -164,20 +171,11 @@ pub(super) fn without_server_clock(machine: &RotationMachine) -> RotationMachine
 }
 
 /// Loops that arm timers and loops that poll `deadline()` wake up at the same time.
-pub fn the_timer_is_the_deadline(trace: &Trace) -> Verdict {
-    for run in &trace.runs {
-        let mut timer = Some(run.started.instant);
-        for (before, record) in run.steps() {
-            for action in record.actions.clone() {
-                if let Action::SetTimer(at) = action {
-                    ensure!(before.deadline() != at, "at {} the timer is set to what it was", record.now);
-                    timer = at;
-                }
-            }
-            let deadline = record.after.deadline();
-            ensure!(timer == deadline, "at {} the timer is {timer:?}, the deadline {deadline:?}", record.now);
-        }
-    }
+pub(super) fn the_timer_is_the_deadline(step: &Step<'_>) -> Verdict {
+    let (timer, deadline) = (step.noted.timer, step.after.deadline());
+    ensure!(timer == deadline, "the timer is {}, the deadline {}", name(timer), name(deadline));
+    let set = step.duties.timer;
+    ensure!(set.is_none() || set != Some(step.before.deadline()), "the timer is set to what it was");
     Ok(())
 }
 

@@ -1,35 +1,14 @@
 //! What the machine says it decided, against what can be seen of it: an observer that knows only outcomes knows all.
 
-use perennial::{Event, Failure, Now, Outcome, Outcomes, RotationMachine, Slot};
+use perennial::{Event, Failure, Outcome, Outcomes, RotationMachine, Slot};
 
-use super::{Verdict, ensure};
-use crate::trace::{Trace, live};
+use super::{Step, Verdict, ensure};
+use crate::trace::live;
 
 /// Every step says what was decided, and nothing else.
-pub fn what_was_decided_is_said(trace: &Trace) -> Verdict {
-    for (before, record) in trace.steps() {
-        let outcomes = record.actions.outcomes();
-        says_what_was_decided(
-            before,
-            &record.event,
-            outcomes,
-            record.cancelled().is_some(),
-            &record.after,
-            record.now,
-        )?;
-    }
-    Ok(())
-}
-
-/// The same of one step. `cancels`: the driver was told to give up a request.
-pub(crate) fn says_what_was_decided(
-    before: &RotationMachine,
-    event: &Event,
-    outcomes: &Outcomes,
-    cancels: bool,
-    after: &RotationMachine,
-    now: Now,
-) -> Verdict {
+pub(super) fn what_was_decided_is_said(step: &Step<'_>) -> Verdict {
+    let Step { now, before, event, after, .. } = *step;
+    let (outcomes, cancels) = (&step.duties.outcomes, step.duties.cancel.is_some());
     let said = || format!("at {now} {event} leads to {outcomes:?}, from {before} to {after}");
     ensure!(!outcomes.is_ignored() || (before == after && outcomes.iter().count() == 1), "not ignored: {}", said());
     ensure!(answers(before, event, outcomes), "not what happened: {}", said());

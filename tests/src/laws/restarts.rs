@@ -6,11 +6,12 @@ use perennial::{Certificate, Event, Failure, Key, Now, Pending, Policy, Reason, 
 
 use super::bounds::longest_silence;
 use super::clocks::{ticks, without_server_clock};
-use super::{SAMPLES, Verdict, ensure};
+use super::{Moment, Verdict, ensure};
+use crate::subject::Subject;
 use crate::trace::{Trace, can_ask, live, submitted};
 
 /// The same event at the same time leads a copy to the same place: a run can be replayed, a state compared.
-pub fn a_clone_stays_equal(trace: &Trace) -> Verdict {
+pub(super) fn a_clone_stays_equal(trace: &Trace) -> Verdict {
     for (before, record) in trace.steps() {
         let mut clone = before.clone();
         let actions = clone.handle(record.event.clone(), record.now);
@@ -21,22 +22,15 @@ pub fn a_clone_stays_equal(trace: &Trace) -> Verdict {
 
 /// A restart with the certificate, the pending record and the seed goes on: the same rotation point, the same choice of
 /// key, and no sooner after a refusal. So a crash loop is no heavier on the signer than a process that lives.
-pub fn a_restart_goes_on(trace: &Trace) -> Verdict {
-    // A restart looks at the clocks at once, so it is compared with a machine that has done so, too.
-    for (now, machine) in trace.fresh_snapshots(SAMPLES) {
-        goes_on(trace.seed, machine, now)?;
-    }
-    Ok(())
-}
-
-/// The same of one moment.
-pub(crate) fn goes_on(seed: u64, machine: &RotationMachine, now: Now) -> Verdict {
-    let policy = machine.policy();
+///
+/// A restart looks at the clocks at once, so it is compared with a machine that has done so, too.
+pub(super) fn a_restart_goes_on<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+    let (policy, seed, machine, now) = (moment.policy, moment.seed, moment.machine(), moment.now);
     // What the API server's clock showed is learnt anew.
     let machine = &without_server_clock(machine);
     // Who never asked leaves no record, and begins as he did.
     let pending = machine.pending(now);
-    let restarted = restart(seed, machine, pending.clone(), now);
+    let restarted = restart(policy, seed, machine, pending.clone(), now);
     // What was served on under another name is not served by a process that begins with the new one.
     let is_foreign = |held: &Arc<Certificate>| {
         !held.provisional && machine.template().is_some_and(|template| template.common_name() != held.common_name)
@@ -75,9 +69,15 @@ pub(crate) fn goes_on(seed: u64, machine: &RotationMachine, now: Now) -> Verdict
     Ok(())
 }
 
-fn restart(seed: u64, machine: &RotationMachine, pending: Option<Pending>, now: Now) -> RotationMachine {
+fn restart(
+    policy: &Arc<Policy>,
+    seed: u64,
+    machine: &RotationMachine,
+    pending: Option<Pending>,
+    now: Now,
+) -> RotationMachine {
     let setup = Setup {
-        policy: machine.policy().clone(),
+        policy: policy.clone(),
         seed,
         signer: machine.signer(),
         template: machine.template().cloned(),

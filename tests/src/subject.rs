@@ -1,4 +1,4 @@
-//! What is checked: the machine as shipped, or one that breaks a rule.
+//! What is put to the laws: the machine as shipped, or one that breaks a rule.
 
 use std::hash::Hasher;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use perennial::{Action, Actions, Certificate, Event, Instant, Key, Now, Outcomes
 use perennial::{RotationMachine, Setup, Template};
 
 /// Something that behaves like a machine, or pretends to.
-pub trait Subject: Clone + std::fmt::Debug + PartialEq + Send + Sync {
+pub trait Subject: Clone + std::fmt::Debug + PartialEq + Send + Sync + 'static {
     /// One that starts from this.
     fn start(setup: Setup, now: Now) -> Self;
 

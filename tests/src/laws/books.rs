@@ -1,0 +1,165 @@
+//! What a driver knows of a run, kept from step to step: so a law can be said of one step.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Event, Failure, Instant, Key, Pending, Policy, RequestId, RotationMachine, Template};
+
+use crate::subject::Duties;
+
+/// A driver's books.
+#[derive(Clone, Debug)]
+pub(crate) struct Books {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) in_flight: Option<InFlight>,
+    /// The last id of a request or a write.
+    pub(crate) last_id: Option<RequestId>,
+    /// What was asked for with the pending key, if asking again with that key is of use.
+    pub(crate) kept: Option<Arc<Template>>,
+    /// The write of a certificate that is not durable, and whether that certificate is to be served.
+    pub(crate) owed: Option<(RequestId, bool)>,
+    /// The write that no report has come for.
+    pub(crate) writing: Option<RequestId>,
+    pub(crate) bucket: Bucket,
+    /// When the last request was submitted.
+    pub(crate) spent: Option<Instant>,
+    pub(crate) timer: Option<Instant>,
+}
+
+/// A request in flight.
+#[derive(Clone, Debug)]
+pub(crate) struct InFlight {
+    pub(crate) id: RequestId,
+    pub(crate) template: Arc<Template>,
+    pub(crate) since: Instant,
+}
+
+impl Books {
+    /// Books of a machine that has just been made at this time, with this record.
+    pub(crate) fn begin(policy: Arc<Policy>, first: &RotationMachine, pending: Option<&Pending>, at: Instant) -> Self {
+        let kept = pending.filter(|pending| pending.key == Key::Pending).map(|pending| pending.template.clone());
+        let bucket = Bucket::full(&policy);
+        let timer = Some(at);
+        let (in_flight, last_id, writing, spent) = Default::default();
+        Self { policy, in_flight, last_id, kept, owed: first.writes(), writing, bucket, spent, timer }
+    }
+
+    /// Books of the next run. What was spent of the budget is known to it only if it `remembers`.
+    pub(crate) fn restart(
+        &self,
+        first: &RotationMachine,
+        pending: Option<&Pending>,
+        remembers: bool,
+        at: Instant,
+    ) -> Self {
+        let next = Self::begin(self.policy.clone(), first, pending, at);
+        if remembers { Self { bucket: self.bucket.clone(), spent: self.spent, ..next } } else { next }
+    }
+
+    /// The key that a request for this has to be made with.
+    pub(crate) fn key_for(&self, template: &Arc<Template>) -> Key {
+        if self.kept.as_ref() == Some(template) { Key::Pending } else { Key::New }
+    }
+
+    /// Whether this is the answer to the request in flight.
+    pub(crate) fn is_answer(&self, event: &Event) -> bool {
+        let (Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. }) = event else { return false };
+        self.in_flight.as_ref().is_some_and(|out| out.id == *id)
+    }
+
+    /// Takes note of a step that led to this machine.
+    pub(crate) fn note(&mut self, event: &Event, duties: &Duties, after: &RotationMachine, now: Instant) {
+        if let Event::PolicyChanged(policy) = event {
+            self.bucket.change(policy, now);
+            self.policy.clone_from(policy);
+        }
+        let keeps_keys = !self.policy.new_key_per_attempt;
+        self.kept.take_if(|_| !keeps_keys);
+        if self.is_answer(event) {
+            self.in_flight = None;
+            self.kept.take_if(|_| ends_its_key(event));
+        }
+        match event {
+            Event::CertWritten { id } | Event::WriteFailed { id } => {
+                self.writing.take_if(|writing| writing == id);
+                let durable = matches!(event, Event::CertWritten { .. });
+                self.owed.take_if(|(owed, _)| durable && owed == id);
+            }
+            Event::CertReplaced(Some(found)) if after.certificate() == Some(found) => {
+                self.owed.take_if(|(_, serve)| *serve);
+            }
+            _ => {}
+        }
+        if duties.cancel.is_some() {
+            self.in_flight = None;
+        }
+        // What no longer waits need not be written.
+        if after.waiting().is_none() {
+            self.owed.take_if(|(_, serve)| !*serve);
+        }
+        if let Some((id, _, serve)) = duties.write {
+            self.last_id = self.last_id.max(Some(id));
+            (self.owed, self.writing) = (Some((id, serve)), Some(id));
+        }
+        if let Some((id, template, _)) = &duties.submit {
+            self.kept = Some(template.clone()).filter(|_| keeps_keys);
+            self.in_flight = Some(InFlight { id: *id, template: template.clone(), since: now });
+            self.last_id = Some(*id);
+            self.bucket.take(now);
+            self.spent = Some(now);
+        }
+        self.timer = duties.timer.unwrap_or(self.timer);
+    }
+}
+
+/// Whether, after this reply, asking with the same key again could only give the same answer again.
+pub(crate) fn ends_its_key(reply: &Event) -> bool {
+    match reply {
+        Event::CsrIssued { .. } => true,
+        Event::CsrFailed { failure, .. } => failure.is_refusal() || *failure == Failure::Outdated,
+        _ => false,
+    }
+}
+
+/// A token bucket, counted plainly.
+#[derive(Clone, Debug)]
+pub(crate) struct Bucket {
+    size: u128,
+    refill: u128,
+    level: u128,
+    at: Instant,
+}
+
+impl Bucket {
+    pub(crate) fn full(policy: &Policy) -> Self {
+        let (size, refill) = (u128::from(policy.budget.size()), policy.budget.refill().as_millis().max(1));
+        Self { size, refill, level: size * refill, at: Instant::from_millis(0) }
+    }
+
+    /// The policy changes: the tokens there are stay, as far as there is room for them.
+    fn change(&mut self, policy: &Policy, now: Instant) {
+        let (full, level) = (Self::full(policy), self.level(now));
+        let level = (level * full.refill / self.refill).min(full.level);
+        *self = Self { level, at: now, ..full };
+    }
+
+    /// Milliseconds' worth of tokens.
+    pub(crate) fn level(&self, now: Instant) -> u128 {
+        (self.level + now.since(self.at).as_millis()).min(self.size * self.refill)
+    }
+
+    /// How many whole tokens there are.
+    pub(super) fn tokens(&self, now: Instant) -> u128 {
+        self.level(now) / self.refill
+    }
+
+    fn take(&mut self, now: Instant) {
+        (self.level, self.at) = (self.level(now).saturating_sub(self.refill), now);
+    }
+}
+
+/// The least time between two submissions. Clocks count whole milliseconds.
+pub(crate) fn spacing(policy: &Policy) -> Duration {
+    let millis = u64::try_from(policy.spacing.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(millis.max(1))
+}
