@@ -37,7 +37,7 @@ pub(crate) struct Plan {
 }
 
 /// A rotation that runs.
-pub(crate) struct Running {
+pub(crate) struct ActiveRotation {
     handle: Handle,
     /// What it began with, expired or not.
     began_with: Option<Arc<Credential>>,
@@ -45,7 +45,7 @@ pub(crate) struct Running {
 }
 
 impl Plan {
-    pub(crate) fn start(self, runtime: Runtime) -> Result<Running, Failure> {
+    pub(crate) fn start(self, runtime: Runtime) -> Result<ActiveRotation, Failure> {
         let Self { name, policy, common_name, template, signer, store, left, observers } = self;
         let mut rotator = Rotator::new().name(name).policy(policy).store(store);
         if let Some(common_name) = common_name {
@@ -77,11 +77,11 @@ impl Plan {
             }
         };
         let thread = thread.map_err(|error| Failure::no_thread("a rotation", &error))?;
-        Ok(Running { handle, began_with, thread })
+        Ok(ActiveRotation { handle, began_with, thread })
     }
 }
 
-impl Running {
+impl ActiveRotation {
     pub(crate) const fn handle(&self) -> &Handle {
         &self.handle
     }

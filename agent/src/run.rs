@@ -3,14 +3,14 @@
 mod acceptance;
 mod addresses;
 mod carried;
+mod external_cert;
 mod hook;
-mod keeping;
-mod kept;
 mod node;
 mod node_name;
 mod node_object;
+mod prepared;
+mod running;
 mod service;
-mod session;
 mod settings;
 mod wake;
 mod watch;
@@ -27,9 +27,9 @@ use crate::reactor;
 use crate::report::Report;
 use carried::Carried;
 use hook::Hook;
-use keeping::Ended;
+use prepared::Prepared;
+use running::Ended;
 use service::Service;
-use session::Session;
 use settings::Settings;
 use wake::Wakes;
 
@@ -58,7 +58,7 @@ fn keep(options: &cli::Run, report: &mut Report, log: Option<Lines>) -> Result<(
     let service = &options.service;
     let hook = Hook::new(service.on_rotated.clone(), service.on_rotated_timeout, options.once);
     // Everything that can be wrong with the input is found before anything is started or written.
-    let mut session = Session::prepare(options, Settings::read(options)?, None)?;
+    let mut session = Prepared::prepare(options, Settings::read(options)?, None)?;
     if options.runtime == cli::Runtime::Smol {
         reactor::start()?;
     }

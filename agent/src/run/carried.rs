@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use perennial::{Fingerprint, Instant};
 use perennial_rotation::Left;
 
-use super::kept::Kept;
+use super::external_cert::ExternalCert;
 use super::watch::Watch;
 
 /// What a session left, by certificate.
@@ -19,10 +19,10 @@ pub(super) struct Carried {
 
 impl Carried {
     /// Of rotations that have ended, and files that were looked at.
-    pub(super) fn of(watches: &[Watch], kept: Option<&Kept>, missing_since: Option<Instant>) -> Self {
+    pub(super) fn of(watches: &[Watch], kept: Option<&ExternalCert>, missing_since: Option<Instant>) -> Self {
         let left = watches.iter().map(|watch| (watch.of.clone(), watch.running.handle().left()));
         let told = watches.iter().filter_map(|watch| Some((watch.of.clone(), watch.told()?)));
-        let told = told.chain(kept.and_then(Kept::told));
+        let told = told.chain(kept.and_then(ExternalCert::told));
         Self { left: left.collect(), told: told.collect(), missing_since }
     }
 

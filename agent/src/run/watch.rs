@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 use super::hook::{self, Hook};
 use crate::metrics::{Lacking, Source};
 use crate::report::{self, Report};
-use crate::rotation::Running;
+use crate::rotation::ActiveRotation;
 use crate::spans::words;
 
 /// A certificate that is kept rotated, and who looks on.
 pub(super) struct Watch {
     /// What its files begin with.
     pub(super) of: String,
-    pub(super) running: Running,
+    pub(super) running: ActiveRotation,
     /// The file that always leads to the pair in use.
     current: PathBuf,
     /// That file existed when last looked for.
@@ -65,7 +65,7 @@ impl Seen {
 
 impl Watch {
     /// `told`: what an earlier session told of last.
-    pub(super) fn new(of: &str, running: Running, current: PathBuf, told: Option<Fingerprint>) -> Self {
+    pub(super) fn new(of: &str, running: ActiveRotation, current: PathBuf, told: Option<Fingerprint>) -> Self {
         let is_told = !running.handle().snapshot().unwritten;
         let before = running.began_with().filter(|_| is_told).map(|before| before.chain().certificate());
         // What has expired is made good for by a first one; what others keep is theirs.

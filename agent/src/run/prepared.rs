@@ -10,11 +10,11 @@ use serde_json::json;
 use super::acceptance::Acceptance;
 use super::addresses::Addresses;
 use super::carried::Carried;
+use super::external_cert::ExternalCert;
 use super::hook::{self, Hook};
-use super::keeping::Keeping;
-use super::kept::Kept;
 use super::node::{self, Node};
 use super::node_object::NodeObject;
+use super::running::Running;
 use super::settings::{First, Serving, Settings};
 use super::wake::Wakes;
 use super::watch::Watch;
@@ -32,12 +32,12 @@ use crate::rotation::{Plan, SERVING_PREFIX};
 const NODE: &str = "system:node:";
 
 /// Everything that is needed, and nothing started yet.
-pub(super) struct Session<'a> {
+pub(super) struct Prepared<'a> {
     options: &'a Run,
     settings: Settings,
     access: Access,
     stores: Stores,
-    kept: Option<Kept>,
+    kept: Option<ExternalCert>,
     held: Option<Chain>,
     /// The file that always leads to the first certificate.
     current: PathBuf,
@@ -59,13 +59,13 @@ impl Stores {
     }
 }
 
-impl<'a> Session<'a> {
+impl<'a> Prepared<'a> {
     /// Reads what is needed, and changes nothing. What can be wrong with another configuration is found here, while the
     /// session before it is still `running`.
     pub(super) fn prepare(
         options: &'a Run,
         settings: Settings,
-        running: Option<&Keeping<'_>>,
+        running: Option<&Running<'_>>,
     ) -> Result<Self, Failure> {
         let at = |prefix: &str| Directory::at(&options.cert_dir, prefix).map(Arc::new).map_err(Failure::usage);
         let (first, held) = match running {
@@ -81,7 +81,7 @@ impl<'a> Session<'a> {
         let held = held.filter(|held| !settings.first.rotated || held.certificate().common_name == name);
         let access = read_access(options, &settings, held.is_some())?;
         let kept = match &settings.serving {
-            Serving::Files { certificate, key } => Some(Kept::open(certificate, key)?),
+            Serving::Files { certificate, key } => Some(ExternalCert::open(certificate, key)?),
             Serving::None | Serving::Rotated { .. } => None,
         };
         let serving = match (&settings.serving, running.and_then(|running| running.stores.serving.clone())) {
@@ -115,7 +115,7 @@ impl<'a> Session<'a> {
         observers: &Observers,
         hook: &Hook,
         report: &mut Report,
-    ) -> Result<Keeping<'a>, Failure> {
+    ) -> Result<Running<'a>, Failure> {
         let Self { options, settings, access, stores, mut kept, held, current } = self;
         let Settings { policy, first, serving } = &settings;
         let identity = first.template.common_name();
@@ -203,9 +203,9 @@ impl<'a> Session<'a> {
             kept.resume(&carried);
         }
         let rotated = watches.iter().map(|watch| (watch.of.clone(), watch.source()));
-        observers.watch(rotated.chain(kept.iter().map(Kept::source)), &access.server);
+        observers.watch(rotated.chain(kept.iter().map(ExternalCert::source)), &access.server);
         let to_write = access.write;
-        Ok(Keeping {
+        Ok(Running {
             options,
             settings,
             access,

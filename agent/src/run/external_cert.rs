@@ -15,7 +15,7 @@ use crate::report::{self, Report};
 use crate::spans::words;
 
 /// Two files, and what was told of them.
-pub(super) struct Kept {
+pub(super) struct ExternalCert {
     files: Arc<FileCredential>,
     certificate: String,
     /// The certificate that was told of last.
@@ -25,7 +25,7 @@ pub(super) struct Kept {
     expired: bool,
 }
 
-impl Kept {
+impl ExternalCert {
     pub(super) fn open(certificate: &Path, key: &Path) -> Result<Self, Failure> {
         let files = FileCredential::open(certificate, key).map_err(Failure::usage)?;
         let files = Arc::new(files);

@@ -12,11 +12,11 @@ use serde_json::json;
 
 use super::acceptance::Acceptance;
 use super::carried::Carried;
+use super::external_cert::ExternalCert;
 use super::hook::Hook;
-use super::kept::Kept;
 use super::node_object::NodeObject;
+use super::prepared::{Prepared, Stores};
 use super::service::Service;
-use super::session::{Session, Stores};
 use super::settings::{Serving, Settings};
 use super::wake::{Wake, Wakes};
 use super::watch::Watch;
@@ -42,11 +42,11 @@ pub(super) enum Ended<'a> {
     /// All that was wanted is in place.
     InPlace,
     /// There is another configuration.
-    Reloaded(Box<Session<'a>>),
+    Reloaded(Box<Prepared<'a>>),
 }
 
 /// Rotations that run.
-pub(super) struct Keeping<'a> {
+pub(super) struct Running<'a> {
     pub(super) options: &'a Run,
     pub(super) settings: Settings,
     pub(super) access: Access,
@@ -56,7 +56,7 @@ pub(super) struct Keeping<'a> {
     /// The first certificate, then the serving one.
     pub(super) watches: Vec<Watch>,
     /// The serving one, if somebody else keeps it.
-    pub(super) kept: Option<Kept>,
+    pub(super) kept: Option<ExternalCert>,
     /// Where the node is, if its cluster is asked.
     pub(super) object: Option<NodeObject>,
     /// Asks the API server whether it accepts the first certificate.
@@ -71,7 +71,7 @@ pub(super) struct Keeping<'a> {
     pub(super) missing_since: Option<Instant>,
 }
 
-impl<'a> Keeping<'a> {
+impl<'a> Running<'a> {
     /// Looks on until a signal or, if that is all that was asked for, until everything is in place.
     pub(super) fn until_ended(
         &mut self,
@@ -143,8 +143,8 @@ impl<'a> Keeping<'a> {
     }
 
     /// Another configuration, if it can be used.
-    fn read_again(&self) -> Result<Session<'a>, Failure> {
-        let next = Session::prepare(self.options, Settings::read(self.options)?, Some(self))?;
+    fn read_again(&self) -> Result<Prepared<'a>, Failure> {
+        let next = Prepared::prepare(self.options, Settings::read(self.options)?, Some(self))?;
         next.claim().map(|()| next)
     }
 
