@@ -1,0 +1,245 @@
+//! A task without a runtime: what it has a runtime do, what its handles see, in virtual time.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use perennial::{Failure, Now, State, Template, UnixTime};
+use perennial_pki::{Credential, Usage, interim};
+use perennial_rotation::{
+    Authentication, Conversation, Exchange, Handle, IoEvent, IoRequest, Issued, Job, LoadRequest, NotReady, Profile,
+    Progress, Rotator, SignError, SignRequest, Signer, SignerConversation, Store, StoreError, Stored, Task, Work,
+    clock,
+};
+use zeroize::Zeroizing;
+
+/// A signer that never answers, or that cannot be reached.
+#[derive(Debug)]
+struct Fake {
+    is_up: bool,
+    profile: Profile,
+    authentication: Authentication,
+}
+
+impl Fake {
+    fn new(is_up: bool) -> Self {
+        Self { is_up, profile: Profile::new(Usage::ServerAuth), authentication: Authentication::None }
+    }
+}
+
+impl Signer for Fake {
+    fn name(&self) -> &'static str {
+        "example.com/fake"
+    }
+
+    fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    fn authentication(&self) -> &Authentication {
+        &self.authentication
+    }
+
+    fn begin(&self, _: SignRequest, _: Now) -> Result<Exchange, SignError> {
+        let unreachable = || SignError::new(Failure::Unreachable, "the signer is far away");
+        self.is_up.then(|| Exchange::conversation(Silence)).ok_or_else(unreachable)
+    }
+}
+
+#[derive(Debug)]
+struct Silence;
+
+impl Conversation for Silence {
+    type Outcome = Result<Issued, SignError>;
+
+    fn poll(&mut self, now: Now) -> IoRequest<Self::Outcome> {
+        IoRequest::Wait { until: now.instant.after(Duration::from_secs(60)) }
+    }
+
+    fn handle(&mut self, _: IoEvent<'_>, _: Now) {}
+}
+
+impl SignerConversation for Silence {
+    fn progress(&self) -> Progress {
+        Progress::Submitting
+    }
+}
+
+/// How a disk takes what is written, call by call; then it takes everything.
+#[derive(Clone, Debug, Default)]
+struct Disk(Arc<Mutex<Contents>>);
+
+#[derive(Debug, Default)]
+struct Contents {
+    held: Option<Arc<Credential>>,
+    fates: Vec<Fate>,
+    writes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Fails,
+    Panics,
+}
+
+impl Disk {
+    fn holding(held: Credential, fates: &[Fate]) -> Self {
+        let held = Some(Arc::new(held));
+        Self(Arc::new(Mutex::new(Contents { held, fates: fates.iter().rev().copied().collect(), writes: 0 })))
+    }
+
+    fn writes(&self) -> usize {
+        self.0.lock().unwrap().writes
+    }
+}
+
+impl Store for Disk {
+    fn load(&self, _: &LoadRequest<'_>) -> Result<Stored, StoreError> {
+        Ok(Stored { credential: self.0.lock().unwrap().held.clone(), ..Stored::default() })
+    }
+
+    fn write(&self, _: &Arc<Credential>, _: bool, _: UnixTime) -> Result<(), StoreError> {
+        let mut contents = self.0.lock().unwrap();
+        contents.writes += 1;
+        let fate = contents.fates.pop();
+        // A panic leaves the lock as it was.
+        drop(contents);
+        match fate {
+            None => Ok(()),
+            Some(Fate::Fails) => Err("no space".into()),
+            Some(Fate::Panics) => panic!("a bug in the store"),
+        }
+    }
+
+    fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        Ok(None)
+    }
+
+    fn remember(&self, _: &[u8]) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+fn rotator() -> Rotator {
+    Rotator::new().template(Template::node("worker"))
+}
+
+/// A pair that was valid for so long by now; it is valid for a day.
+fn pair(age: Duration) -> Credential {
+    interim(&Template::node("worker"), clock::now().unix.before(age)).unwrap()
+}
+
+fn after(now: Now, seconds: u64) -> Now {
+    let span = Duration::from_secs(seconds);
+    Now { instant: now.instant.after(span), unix: now.unix.after(span) }
+}
+
+/// The only job of this work.
+fn job(work: Vec<Work>) -> Job {
+    let mut jobs = work.into_iter().map(|work| match work {
+        Work::Store(job) => job,
+        other => panic!("{other:?}"),
+    });
+    let job = jobs.next().unwrap();
+    assert!(jobs.next().is_none());
+    job
+}
+
+/// A task that holds a credential, and is told that its files are gone.
+fn writing(disk: &Disk) -> (Handle, Task, Now, Job) {
+    let (handle, mut task) = rotator().signer(Fake::new(true)).store(disk.clone()).prepare().unwrap();
+    let now = clock::now();
+    assert!(task.step(now).is_empty());
+    handle.replaced(None);
+    let job = job(task.step(now));
+    (handle, task, now, job)
+}
+
+#[test]
+fn request_waits_for_its_record_ten_seconds_at_most() {
+    for is_saved in [true, false] {
+        let (_, mut task) = rotator().signer(Fake::new(true)).store(Disk::default()).prepare().unwrap();
+        let now = clock::now();
+        let save = job(task.step(now));
+        assert!(task.step(after(now, 9)).is_empty());
+        let work = if is_saved {
+            save.run();
+            task.step(after(now, 9))
+        } else {
+            assert_eq!(task.deadline(), Some(after(now, 10).instant));
+            task.step(after(now, 10))
+        };
+        assert!(matches!(work[..], [Work::Drive(..)]), "{work:?}");
+    }
+}
+
+#[test]
+fn store_that_panics_is_an_error_and_tried_again() {
+    let disk = Disk::holding(pair(Duration::ZERO), &[Fate::Panics]);
+    let (handle, mut task, mut now, first) = writing(&disk);
+    first.run();
+    assert!(task.step(now).is_empty());
+    let seen = handle.snapshot();
+    assert!(seen.unwritten && seen.last_error.as_ref().unwrap().contains("the store panicked"), "{seen:?}");
+    let again = std::iter::from_fn(|| {
+        now = after(now, 1);
+        Some(task.step(now)).filter(|work| work.is_empty())
+    });
+    assert!(again.take(600).count() < 600);
+    assert_eq!(disk.writes(), 1, "given to the runtime, not run");
+}
+
+#[test]
+fn one_call_of_the_store_at_a_time() {
+    let disk = Disk::holding(pair(Duration::ZERO), &[]);
+    let (handle, mut task, now, first) = writing(&disk);
+    handle.rotate_now();
+    assert!(task.step(now).iter().all(|work| !matches!(work, Work::Store(_))), "the first one has not ended");
+    first.run();
+    drop(job(task.step(now)));
+}
+
+#[test]
+fn shutdown_writes_once_more_and_ends_when_it_is_written() {
+    for (fates, unwritten) in [(&[Fate::Fails][..], false), (&[Fate::Fails, Fate::Fails], true)] {
+        let disk = Disk::holding(pair(Duration::ZERO), fates);
+        let (handle, mut task, now, first) = writing(&disk);
+        let mut end = handle.shutdown();
+        assert!(task.step(now).is_empty(), "the result of the write is waited for");
+        first.run();
+        let last = job(task.step(now));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(!task.is_over() && pin!(&mut end).poll(&mut context).is_pending());
+        last.run();
+        assert!(task.step(now).is_empty() && task.is_over());
+        drop(task);
+        assert_eq!(pin!(&mut end).poll(&mut context), Poll::Ready(()));
+        assert_eq!((handle.snapshot().unwritten, disk.writes()), (unwritten, 2));
+    }
+}
+
+#[test]
+fn ready_returns_a_credential_that_is_due_while_the_signer_is_down() {
+    let disk = Disk::holding(pair(Duration::from_secs(23 * 3600)), &[]);
+    let (handle, mut task) = rotator().signer(Fake::new(false)).store(disk).prepare().unwrap();
+    drop(task.step(clock::now()));
+    assert!(matches!(handle.state(), State::BackingOff { .. }), "{:?}", handle.state());
+    handle.ready().within(Duration::ZERO).unwrap();
+}
+
+#[test]
+fn ready_says_why_there_is_no_credential() {
+    let (handle, mut task) = rotator().signer(Fake::new(false)).prepare().unwrap();
+    drop(task.step(clock::now()));
+    let error = handle.ready().within(Duration::ZERO).unwrap_err();
+    let NotReady::TimedOut { state: State::BackingOff { .. }, last_error: Some(why) } = &error else {
+        panic!("{error:?}")
+    };
+    assert!(why.contains("far away"), "{why}");
+    drop(task);
+    assert_eq!(handle.ready().wait().unwrap_err(), NotReady::Ended);
+
+    let (handle, _task) = rotator().prepare().unwrap();
+    assert_eq!(handle.ready().wait().unwrap_err(), NotReady::NotConfigured);
+}
