@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::Certificate;
-use perennial_dev::{Api, Authority, Host, Identity, Options, Random, ServerHandle, ServingApproval, Tls};
+use perennial_dev::{Api, Authority, Host, Options, Random, ServerHandle, ServingApproval, Tls, User};
 use perennial_kubernetes::addresses::{AddressType, NodeAddress};
 use perennial_kubernetes::kubeconfig::{Endpoint, kubeconfig_with_token};
 use perennial_pki::Credential;
@@ -33,7 +33,7 @@ fn serve(path: &Path) -> ServerHandle {
     let ca_pem = Some(authority.certificate_pem().as_bytes().to_vec());
     let options = Options { approve_serving: ServingApproval::Own(Vec::new()), ..Options::default() };
     let mut api = Api::new(options, authority, random);
-    api.add_token(TOKEN, Identity::bootstrap("abcdef"));
+    api.add_token(TOKEN, User::bootstrap("abcdef"));
     let server = Host::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), api, tls).unwrap().spawn().unwrap();
     let endpoint = Endpoint { server: format!("https://{}", server.address()), ca_pem, ..Endpoint::default() };
     fs::write(path.join("bootstrap"), kubeconfig_with_token(&endpoint, "bootstrap", TOKEN).as_bytes()).unwrap();

@@ -2,8 +2,8 @@
 
 use perennial_pki::{RequestFacts, read_request};
 
-use super::identity::{AUTHENTICATED, BOOTSTRAPPERS, Identity, MASTERS, NODES};
 use super::message::Response;
+use super::user::{AUTHENTICATED, BOOTSTRAPPERS, MASTERS, NODES, User};
 use super::{signer, status};
 use perennial_kubernetes::objects::CsrSpec;
 
@@ -19,7 +19,7 @@ pub(super) struct Attributes<'a> {
 
 /// Whether a role of the user's allows it (`system:masters`, `system:node-bootstrapper`, `system:node`,
 /// `system:basic-user`).
-pub(super) fn allowed(user: &Identity, wanted: &Attributes<'_>) -> bool {
+pub(super) fn allowed(user: &User, wanted: &Attributes<'_>) -> bool {
     if user.is_in(MASTERS) {
         return true;
     }
@@ -40,7 +40,7 @@ pub(super) fn allowed(user: &Identity, wanted: &Attributes<'_>) -> bool {
 }
 
 /// Refuses what no role allows, in a cluster's words.
-pub(super) fn authorize(user: &Identity, wanted: &Attributes<'_>) -> Result<(), Response> {
+pub(super) fn authorize(user: &User, wanted: &Attributes<'_>) -> Result<(), Response> {
     if allowed(user, wanted) {
         return Ok(());
     }
@@ -58,7 +58,7 @@ pub(super) fn authorize(user: &Identity, wanted: &Attributes<'_>) -> Result<(), 
 }
 
 /// Refuses paths outside the API to those who are not allowed to discover it.
-pub(super) fn authorize_path(user: &Identity, verb: &str, path: &str) -> Result<(), Response> {
+pub(super) fn authorize_path(user: &User, verb: &str, path: &str) -> Result<(), Response> {
     let discovery = ["/api", "/apis", "/openapi"]
         .iter()
         .any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
@@ -69,7 +69,7 @@ pub(super) fn authorize_path(user: &Identity, verb: &str, path: &str) -> Result<
 }
 
 /// Approving and signing need rights on the signer too; only administrators have them here.
-pub(super) fn authorize_signer(user: &Identity, verb: &str, name: &str, signer_name: &str) -> Result<(), Response> {
+pub(super) fn authorize_signer(user: &User, verb: &str, name: &str, signer_name: &str) -> Result<(), Response> {
     if user.is_in(MASTERS) {
         return Ok(());
     }
@@ -78,7 +78,7 @@ pub(super) fn authorize_signer(user: &Identity, verb: &str, name: &str, signer_n
 }
 
 /// Nobody acts as somebody else here, not even administrators: better no answer than one to the wrong user.
-pub(super) fn no_impersonation(user: &Identity) -> Response {
+pub(super) fn no_impersonation(user: &User) -> Response {
     status::forbidden_path(format!(
         "forbidden: User {:?} cannot impersonate anybody: this server does not know impersonation; leave out --as, \
          --as-group and --as-uid",
@@ -87,7 +87,7 @@ pub(super) fn no_impersonation(user: &Identity) -> Response {
 }
 
 /// NodeRestriction: a node asks for kubelet certificates in its own name only.
-pub(super) fn restrict_node(user: &Identity, name: &str, spec: &CsrSpec) -> Result<(), Response> {
+pub(super) fn restrict_node(user: &User, name: &str, spec: &CsrSpec) -> Result<(), Response> {
     let Some(node) = user.node() else { return Ok(()) };
     if !matches!(spec.signer_name.as_str(), signer::KUBELET_CLIENT | signer::KUBELET_SERVING) {
         return Ok(());

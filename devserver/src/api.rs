@@ -9,7 +9,6 @@ use perennial::UnixTime;
 use super::access::{self, Attributes};
 use super::authority::Authority;
 use super::faults::Faults;
-use super::identity::{Identity, Tokens};
 use super::listing::{Listing, Piece};
 use super::message::{Answer, ApiRequest, Method, Response, decode};
 use super::nodes::Nodes;
@@ -18,6 +17,7 @@ use super::serving::ServingApproval;
 use super::session::Stream;
 use super::signer::Lifetimes;
 use super::store::{Bounds, Store};
+use super::user::{Tokens, User};
 use super::watch::{Next, Watcher};
 use super::{discovery, review, status};
 use perennial_kubernetes::addresses::NodeAddress;
@@ -139,9 +139,9 @@ impl Api {
         }
     }
 
-    /// Accepts a bearer token for `identity`. The token of a bootstrap token `<id>.<secret>` is all of it.
-    pub fn add_token(&mut self, token: &str, identity: Identity) {
-        self.tokens.add(token, identity);
+    /// Accepts a bearer token for `user`. The token of a bootstrap token `<id>.<secret>` is all of it.
+    pub fn add_token(&mut self, token: &str, user: User) {
+        self.tokens.add(token, user);
     }
 
     /// Has a Node object of this name say that the node is there, from now on. The next [`Api::tick`] approves what that

@@ -16,10 +16,10 @@ use perennial_rotation::{Authentication, Profile, Token, clock};
 use zeroize::Zeroizing;
 
 use crate::faults::Plan;
-use crate::identity::MASTERS;
+use crate::user::MASTERS;
 use crate::{
-    Api, Authority, AuthorityError, Decision, DecisionError, Host, Identity, Options, Random, ServerHandle,
-    ServingApproval, Tls, TlsError,
+    Api, Authority, AuthorityError, Decision, DecisionError, Host, Options, Random, ServerHandle, ServingApproval, Tls,
+    TlsError, User,
 };
 
 /// Lifetime of the credentials of the server itself and of its administrator.
@@ -103,7 +103,7 @@ impl TestCluster {
 
         let mut api = Api::new(options, authority, random);
         let id = token.reveal().split('.').next().unwrap_or_default();
-        api.add_token(token.reveal(), Identity::bootstrap(id));
+        api.add_token(token.reveal(), User::bootstrap(id));
         let server = Host::new(listener, api, tls)?.spawn()?;
         let endpoint =
             Endpoint { server: format!("https://{}", reachable(server.address())), ca_pem, ..Endpoint::default() };

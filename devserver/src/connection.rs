@@ -13,8 +13,8 @@ use rustls::{ServerConfig, ServerConnection};
 use super::authority::Authority;
 use super::faults::Delivery;
 use super::http::Http;
-use super::identity::Identity;
 use super::message::{ApiRequest, Response};
+use super::user::User;
 
 /// As much plaintext as one TLS record carries.
 const RECORD: usize = 16 * 1024;
@@ -90,7 +90,7 @@ impl std::error::Error for TlsError {}
 pub(super) struct Connection {
     tls: ServerConnection,
     pub(super) http: Http,
-    peer: Option<Arc<Identity>>,
+    peer: Option<Arc<User>>,
     /// The client has closed its side, or is not worth listening to any more.
     deaf: bool,
     /// Nothing will be said but what is unsent.
@@ -144,7 +144,7 @@ impl Connection {
         }
         if was_handshaking && !self.tls.is_handshaking() {
             let leaf = self.tls.peer_certificates().and_then(|chain| chain.first());
-            self.peer = leaf.and_then(|leaf| Identity::from_certificate(leaf)).map(Arc::new);
+            self.peer = leaf.and_then(|leaf| User::from_certificate(leaf)).map(Arc::new);
         }
     }
 

@@ -9,8 +9,8 @@ use perennial_pki::{Chain, read_request};
 
 use super::access::{Attributes, allowed};
 use super::api::{Api, Approval, Options};
-use super::identity::Identity;
 use super::store::Stored;
+use super::user::User;
 use super::{rfc3339, signer, status};
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec};
 
@@ -100,7 +100,7 @@ impl Api {
     fn grounds_for_approval(&self, spec: &CsrSpec) -> Option<&'static str> {
         let request = read_request(&spec.request).ok()?;
         signer::check(&request, spec).ok()?;
-        let user = Identity::new(&spec.username, spec.groups.iter().cloned());
+        let user = User::new(&spec.username, spec.groups.iter().cloned());
         let may = |subresource| {
             let (group, resource) = (status::GROUP, status::RESOURCE);
             allowed(&user, &Attributes { verb: "create", group, resource, subresource, name: "" })

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::identity::Identity;
 use super::listing::Listing;
+use super::user::User;
 use super::watch::Watcher;
 
 /// An HTTP method.
@@ -45,7 +45,7 @@ pub struct ApiRequest {
     /// The body.
     pub body: Vec<u8>,
     /// Who the client certificate says the client is; the TLS layer has verified it.
-    pub peer: Option<Arc<Identity>>,
+    pub peer: Option<Arc<User>>,
 }
 
 impl ApiRequest {

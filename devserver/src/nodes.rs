@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::access::{self, Attributes};
-use super::identity::Identity;
 use super::message::Response;
 use super::status;
+use super::user::User;
 use perennial_kubernetes::addresses::NodeAddress;
 
 /// The Node objects there are. Who runs the server says so; nobody registers himself.
@@ -25,7 +25,7 @@ impl Nodes {
     }
 
     /// A node may look at itself, and at no other (the node authorizer's rule).
-    pub(super) fn get(&self, user: &Identity, name: &str) -> Result<Response, Response> {
+    pub(super) fn get(&self, user: &User, name: &str) -> Result<Response, Response> {
         let own = user.username.strip_prefix("system:node:") == Some(name);
         if !own {
             access::authorize(user, &Attributes { verb: "get", group: "", resource: "nodes", subresource: "", name })?;

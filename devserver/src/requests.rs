@@ -7,12 +7,12 @@ use perennial::UnixTime;
 use super::access::{self, Attributes};
 use super::api::Api;
 use super::body;
-use super::identity::Identity;
 use super::listing::Listing;
 use super::message::{Answer, ApiRequest, Method, Query, Response};
 use super::options::WriteOptions;
 use super::store::{StoreError, Stored};
 use super::table::{Shape, shaped};
+use super::user::User;
 use super::validation::{self, Part};
 use super::{metadata, patch, rfc3339, status};
 use perennial_kubernetes::objects::{CertificateSigningRequest, CsrStatus};
@@ -24,7 +24,7 @@ const NAME_TRIES: usize = 8;
 
 /// Who wants something done to which object, and when.
 pub(super) struct Call<'a> {
-    pub(super) user: &'a Identity,
+    pub(super) user: &'a User,
     pub(super) name: &'a str,
     pub(super) part: Option<Part>,
     /// Nothing is to be stored.
@@ -37,7 +37,7 @@ impl Api {
     pub(super) fn collection(
         &mut self,
         request: &ApiRequest,
-        user: &Identity,
+        user: &User,
         rest: &[&str],
         now: UnixTime,
     ) -> Result<Answer, Response> {

@@ -5,17 +5,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::access::{Attributes, allowed, authorize_path};
-use super::identity::Identity;
 use super::message::{ApiRequest, Response};
 use super::protobuf::{Malformed, Message, Value};
+use super::user::User;
 use super::{body, rfc3339, status};
 
-pub(super) fn answer(
-    request: &ApiRequest,
-    user: &Identity,
-    resource: &str,
-    now: UnixTime,
-) -> Result<Response, Response> {
+pub(super) fn answer(request: &ApiRequest, user: &User, resource: &str, now: UnixTime) -> Result<Response, Response> {
     match resource {
         "selfsubjectreviews" => who_am_i(request, user, now),
         "selfsubjectaccessreviews" => may_i(request, user),
@@ -23,7 +18,7 @@ pub(super) fn answer(
     }
 }
 
-fn who_am_i(request: &ApiRequest, user: &Identity, now: UnixTime) -> Result<Response, Response> {
+fn who_am_i(request: &ApiRequest, user: &User, now: UnixTime) -> Result<Response, Response> {
     const KIND: &str = "SelfSubjectReview";
     const VERSION: &str = "authentication.k8s.io/v1";
     body::object::<Review>(request, KIND, VERSION)?;
@@ -119,7 +114,7 @@ impl Message for NonResourceAttributes {
     }
 }
 
-fn may_i(request: &ApiRequest, user: &Identity) -> Result<Response, Response> {
+fn may_i(request: &ApiRequest, user: &User) -> Result<Response, Response> {
     const KIND: &str = "SelfSubjectAccessReview";
     const VERSION: &str = "authorization.k8s.io/v1";
     let AccessReview { spec } = body::object(request, KIND, VERSION)?;

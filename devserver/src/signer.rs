@@ -8,8 +8,8 @@ use perennial::UnixTime;
 use perennial_pki::{Chain, KeyUsage, RequestFacts, Usage};
 
 use super::authority::{Authority, AuthorityError};
-use super::identity::MASTERS;
 use super::random::Random;
+use super::user::MASTERS;
 use perennial_kubernetes::objects::CsrSpec;
 pub(super) use perennial_kubernetes::objects::{
     CLIENT_SIGNER as CLIENT, KUBELET_CLIENT_SIGNER as KUBELET_CLIENT, KUBELET_SERVING_SIGNER as KUBELET_SERVING,

@@ -6,10 +6,10 @@ use perennial::UnixTime;
 
 use super::access;
 use super::api::Api;
-use super::identity::Identity;
 use super::message::Response;
 use super::requests::Call;
 use super::store::Stored;
+use super::user::User;
 use super::validation::{self, Part};
 use super::{metadata, rfc3339, status};
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
@@ -67,7 +67,7 @@ impl Api {
 
     fn authorize_status(
         &self,
-        user: &Identity,
+        user: &User,
         new: &CertificateSigningRequest,
         old: &CertificateSigningRequest,
         part: Part,

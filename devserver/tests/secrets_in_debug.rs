@@ -80,7 +80,7 @@ fn no_public_type_shows_a_key_or_a_token() {
     request.authorization = Some(Zeroizing::new(format!("Bearer {TOKEN}")));
     shown.extend([format!("{authority:?}"), format!("{held:?}"), format!("{tls:?}"), format!("{request:?}")]);
     let mut api = Api::new(Options::default(), authority, random);
-    api.add_token(TOKEN, perennial_dev::Identity::bootstrap("abcdef"));
+    api.add_token(TOKEN, perennial_dev::User::bootstrap("abcdef"));
     let answer = api.handle(&request, NOW);
     shown.extend([format!("{answer:?}"), format!("{api:?}")]);
 

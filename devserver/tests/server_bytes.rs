@@ -5,7 +5,7 @@ mod server_support;
 
 use std::io::Write;
 
-use perennial_dev::{Identity, Session};
+use perennial_dev::{Session, User};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -132,7 +132,7 @@ fn of_requests_sent_together_and_cut_off_anywhere_those_are_done_that_are_whole(
     // The first one alone is cut everywhere in the test before.
     for length in created..=all {
         let mut wire = Wire::new(manual(), usize::MAX);
-        wire.api.add_token(ADMIN, Identity::new("admin", ["system:masters"]));
+        wire.api.add_token(ADMIN, User::new("admin", ["system:masters"]));
         let text = wire.exchange(&bytes.as_bytes()[..length]);
         wire.session.receive_eof();
         wire.pump();

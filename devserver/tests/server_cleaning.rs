@@ -14,7 +14,7 @@ fn old_requests_are_cleaned_away() {
     for name in ["issued", "denied", "pending", "short"] {
         let mut object = node_csr(name, "one");
         object["spec"]["expirationSeconds"] = if name == "short" { 600.into() } else { 86_400.into() };
-        server.create(&User::Bootstrap, &object);
+        server.create(&Role::Bootstrap, &object);
     }
     server.approve("issued");
     server.approve("short");
@@ -40,7 +40,7 @@ fn how_long_requests_are_kept_can_be_set() {
         ..Options::default()
     });
     for name in ["ended", "pending"] {
-        server.create(&User::Bootstrap, &node_csr(name, "one"));
+        server.create(&Role::Bootstrap, &node_csr(name, "one"));
     }
     server.approve("ended");
     assert_eq!(server.api.deadline(), after(1), "often, but not all the time");

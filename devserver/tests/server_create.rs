@@ -3,7 +3,7 @@
 mod server_support;
 
 use perennial::Template;
-use perennial_dev::{Answer, ApiRequest, Identity, Method, Options};
+use perennial_dev::{Answer, ApiRequest, Method, Options, User};
 use serde_json::json;
 use server_support::*;
 use zeroize::Zeroizing;
@@ -19,7 +19,7 @@ fn the_server_says_who_asked_whatever_the_object_says() {
     object["metadata"]["resourceVersion"] = "17".into();
     object["metadata"]["uid"] = "mine".into();
 
-    let (status, created) = server.create(&User::Bootstrap, &object);
+    let (status, created) = server.create(&Role::Bootstrap, &object);
 
     assert_eq!(status, 201, "{created}");
     assert_eq!(created["spec"]["username"], "system:bootstrap:abcdef");
@@ -37,12 +37,12 @@ fn a_generated_name_is_the_prefix_and_five_characters() {
     let mut server = Server::new(Options::default());
     let mut object = node_csr("", "one");
     object["metadata"] = json!({ "generateName": "csr-" });
-    let (_, created) = server.create(&User::Bootstrap, &object);
+    let (_, created) = server.create(&Role::Bootstrap, &object);
     let name = created["metadata"]["name"].as_str().unwrap();
     assert!(name.len() == 9 && name.starts_with("csr-"), "{name}");
 
     object["metadata"] = json!({ "generateName": "n".repeat(100) });
-    let (_, created) = server.create(&User::Bootstrap, &object);
+    let (_, created) = server.create(&Role::Bootstrap, &object);
     assert_eq!(created["metadata"]["name"].as_str().unwrap().len(), 63);
 }
 
@@ -50,18 +50,18 @@ fn a_generated_name_is_the_prefix_and_five_characters() {
 fn a_name_that_cannot_stand_in_a_path_is_refused() {
     let mut server = Server::new(Options::default());
     for bad in [".", "..", "a/b", "/", "a%2fb"] {
-        let answer = server.create(&User::Bootstrap, &node_csr(bad, "one"));
+        let answer = server.create(&Role::Bootstrap, &node_csr(bad, "one"));
         assert_eq!((answer.0, &answer.1["details"]["causes"][0]["field"]), (422, &json!("metadata.name")), "{bad}");
     }
-    assert_eq!(server.create(&User::Bootstrap, &node_csr("a..b", "one")).0, 201);
+    assert_eq!(server.create(&Role::Bootstrap, &node_csr("a..b", "one")).0, 201);
 }
 
 #[test]
 fn a_name_is_taken_once() {
     let mut server = Server::new(Options::default());
     let object = node_csr("a", "one");
-    assert_eq!(server.create(&User::Bootstrap, &object).0, 201);
-    let second = server.create(&User::Bootstrap, &object);
+    assert_eq!(server.create(&Role::Bootstrap, &object).0, 201);
+    let second = server.create(&Role::Bootstrap, &object);
     assert_eq!((second.0, &second.1["reason"]), (409, &json!("AlreadyExists")));
     assert_eq!(message(&second), r#"certificatesigningrequests.certificates.k8s.io "a" already exists"#);
     assert_eq!(
@@ -75,7 +75,7 @@ fn everything_wrong_is_said_at_once() {
     let mut server = Server::new(Options { allow_short: false, ..Options::default() });
     let mut object = csr("a", "example.com", &["client auth", "foo", "client auth"], "no request at all");
     object["spec"]["expirationSeconds"] = 599.into();
-    let (status, error) = server.create(&User::Bootstrap, &object);
+    let (status, error) = server.create(&Role::Bootstrap, &object);
 
     assert_eq!((status, &error["reason"]), (422, &json!("Invalid")));
     let causes: Vec<(&str, &str)> = error["details"]["causes"]
@@ -116,7 +116,7 @@ fn single_mistakes_are_named() {
         (csr("a", CLIENT, &usages, ""), "spec.request"),
         (csr("", CLIENT, &usages, &pem), "metadata.name"),
     ] {
-        let (status, error) = server.create(&User::Bootstrap, &object);
+        let (status, error) = server.create(&Role::Bootstrap, &object);
         assert_eq!((status, &error["details"]["causes"][0]["field"]), (422, &json!(field)), "{error}");
         assert_eq!(error["details"]["causes"].as_array().unwrap().len(), 1, "{error}");
     }
@@ -137,7 +137,7 @@ fn a_request_the_key_has_not_signed_is_invalid() {
         base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der)
     );
     let object = csr("a", KUBELET_CLIENT, &["digital signature", "client auth"], &forged);
-    let (status, error) = server.create(&User::Bootstrap, &object);
+    let (status, error) = server.create(&Role::Bootstrap, &object);
     assert_eq!((status, &error["details"]["causes"][0]["field"]), (422, &json!("spec.request")), "{error}");
 }
 
@@ -145,18 +145,18 @@ fn a_request_the_key_has_not_signed_is_invalid() {
 fn short_lifetimes_are_allowed_here_unless_forbidden() {
     let mut object = node_csr("a", "one");
     object["spec"]["expirationSeconds"] = 30.into();
-    assert_eq!(Server::new(Options::default()).create(&User::Bootstrap, &object).0, 201);
+    assert_eq!(Server::new(Options::default()).create(&Role::Bootstrap, &object).0, 201);
     let strict = Options { allow_short: false, ..Options::default() };
-    assert_eq!(Server::new(strict).create(&User::Bootstrap, &object).0, 422);
+    assert_eq!(Server::new(strict).create(&Role::Bootstrap, &object).0, 422);
     object["spec"]["expirationSeconds"] = 0.into();
-    assert_eq!(Server::new(Options::default()).create(&User::Bootstrap, &object).0, 422);
+    assert_eq!(Server::new(Options::default()).create(&Role::Bootstrap, &object).0, 422);
 }
 
 #[test]
 fn nobody_becomes_an_administrator_by_a_request() {
     let mut server = Server::new(Options::default());
     let pem = request(&Template::new("evil").with_organizations(["system:masters"]), &key());
-    let answer = server.create(&User::Admin, &csr("a", CLIENT, &["client auth"], &pem));
+    let answer = server.create(&Role::Admin, &csr("a", CLIENT, &["client auth"], &pem));
     assert_eq!(answer.0, 403);
     assert_eq!(
         message(&answer),
@@ -168,23 +168,23 @@ fn nobody_becomes_an_administrator_by_a_request() {
 #[test]
 fn a_node_asks_in_its_own_name_only() {
     let mut server = Server::new(Options::default());
-    assert_eq!(server.create(&User::Node("one"), &node_csr("a", "one")).0, 201);
-    let answer = server.create(&User::Node("one"), &node_csr("b", "two"));
+    assert_eq!(server.create(&Role::Node("one"), &node_csr("a", "one")).0, 201);
+    let answer = server.create(&Role::Node("one"), &node_csr("b", "two"));
     assert_eq!(answer.0, 403);
     assert!(message(&answer).ends_with("can only create a node CSR with CN=system:node:one"), "{answer:?}");
     // Somebody who has no node's name is not restricted so.
-    assert_eq!(server.create(&User::Bootstrap, &node_csr("c", "two")).0, 201);
+    assert_eq!(server.create(&Role::Bootstrap, &node_csr("c", "two")).0, 201);
 }
 
 #[test]
 fn without_credentials_nothing_is_told_but_health() {
     let mut server = Server::new(Options::default());
     for path in ["/version", "/apis", COLLECTION, "/no/such/path"] {
-        let answer = server.get(&User::Nobody, path);
+        let answer = server.get(&Role::Nobody, path);
         assert_eq!((answer.0, message(&answer)), (401, "Unauthorized"), "{path}");
     }
     for path in ["/healthz", "/livez", "/readyz", "/readyz/ping"] {
-        assert_eq!(server.get(&User::Nobody, path).0, 200, "{path}");
+        assert_eq!(server.get(&Role::Nobody, path).0, 200, "{path}");
     }
 }
 
@@ -202,7 +202,7 @@ fn only_the_whole_token_is_a_token() {
     ] {
         let mut request = ApiRequest::new(Method::Get, COLLECTION);
         request.authorization = Some(Zeroizing::new(header.into()));
-        assert_eq!(server.send(&User::Nobody, request).0, status, "{header}");
+        assert_eq!(server.send(&Role::Nobody, request).0, status, "{header}");
     }
 }
 
@@ -214,7 +214,7 @@ fn a_certificate_is_worth_nothing_once_it_has_expired_even_on_an_open_connection
         .authority()
         .client_credential("root", &["system:masters"], &mut perennial_dev::Random::from_seed([1; 32]), NOW, DAY)
         .unwrap();
-    let user = User::Other(Identity::from_certificate(&admin.chain().der()[0]).unwrap());
+    let user = Role::Other(User::from_certificate(&admin.chain().der()[0]).unwrap());
     assert_eq!(server.list(&user, "").0, 200);
     server.now = after(86_401);
     assert_eq!(server.list(&user, "").0, 401);
@@ -225,9 +225,9 @@ fn a_certificate_is_worth_nothing_once_it_has_expired_even_on_an_open_connection
 #[test]
 fn what_is_not_allowed_is_forbidden_in_a_clusters_words() {
     let mut server = Server::new(Options::default());
-    server.create(&User::Bootstrap, &node_csr("a", "one"));
+    server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let object = server.object("a");
-    let stranger = User::Other(Identity::new("joe", ["dev"]));
+    let stranger = Role::Other(User::new("joe", ["dev"]));
     let who = |user: &str, verb: &str, resource: &str| {
         format!(
             "User \"{user}\" cannot {verb} resource \"{resource}\" in API group \"certificates.k8s.io\" at the \
@@ -240,12 +240,12 @@ fn what_is_not_allowed_is_forbidden_in_a_clusters_words() {
     let expected = format!("{RESOURCE}.certificates.k8s.io is forbidden: {}", who("joe", "create", RESOURCE));
     assert_eq!((answer.0, message(&answer)), (403, expected.as_str()));
 
-    let answer = server.delete(&User::Node("one"), "a");
+    let answer = server.delete(&Role::Node("one"), "a");
     let expected =
         format!("{RESOURCE}.certificates.k8s.io \"a\" is forbidden: {}", who("system:node:one", "delete", RESOURCE));
     assert_eq!((answer.0, message(&answer)), (403, expected.as_str()));
 
-    let answer = server.put(&User::Bootstrap, "a/approval", &with_condition(object, "Approved"));
+    let answer = server.put(&Role::Bootstrap, "a/approval", &with_condition(object, "Approved"));
     let subresource = format!("{RESOURCE}/approval");
     let expected = format!(
         "{RESOURCE}.certificates.k8s.io \"a\" is forbidden: {}",
@@ -254,7 +254,7 @@ fn what_is_not_allowed_is_forbidden_in_a_clusters_words() {
     assert_eq!((answer.0, message(&answer)), (403, expected.as_str()));
 
     let answer = server.get(&stranger, "/metrics");
-    assert_eq!((answer.0, message(&answer)), (403, "forbidden: User \"joe\" cannot get path \"/metrics\""));
+    assert_eq!((answer.0, message(&answer)), (403, "forbidden: Role \"joe\" cannot get path \"/metrics\""));
 }
 
 #[test]
@@ -262,12 +262,12 @@ fn what_does_not_exist_is_not_found_with_a_status() {
     let mut server = Server::new(Options::default());
     let old = COLLECTION.replace("v1", "v1beta1");
     for path in [old.as_str(), "/apis/apps/v1/deployments", "/api/v1/pods", "/metrics", "/openapi/v2"] {
-        let (status, answer) = server.get(&User::Admin, path);
+        let (status, answer) = server.get(&Role::Admin, path);
         assert_eq!((status, &answer["kind"], &answer["reason"]), (404, &json!("Status"), &json!("NotFound")), "{path}");
     }
     // Kubelets of old ask for v1beta1 with POST.
-    assert_eq!(server.send(&User::Bootstrap, with_body(Method::Post, &old, &node_csr("a", "one"))).0, 404);
-    let answer = server.get(&User::Admin, &format!("{COLLECTION}/a"));
+    assert_eq!(server.send(&Role::Bootstrap, with_body(Method::Post, &old, &node_csr("a", "one"))).0, 404);
+    let answer = server.get(&Role::Admin, &format!("{COLLECTION}/a"));
     assert_eq!(message(&answer), r#"certificatesigningrequests.certificates.k8s.io "a" not found"#);
 }
 
@@ -276,20 +276,20 @@ fn bodies_that_cannot_be_read_are_refused() {
     let mut server = Server::new(Options::default());
     let mut request = with_body(Method::Post, COLLECTION, &node_csr("a", "one"));
     request.content_type = "application/yaml".into();
-    assert_eq!(server.send(&User::Admin, request.clone()).0, 415);
+    assert_eq!(server.send(&Role::Admin, request.clone()).0, 415);
     request.content_type = "application/json; charset=utf-8".into();
     request.accept = "application/vnd.kubernetes.protobuf".into();
-    assert_eq!(server.send(&User::Admin, request.clone()).0, 406);
+    assert_eq!(server.send(&Role::Admin, request.clone()).0, 406);
     request.accept = "application/vnd.kubernetes.protobuf,application/json".into();
     request.body.truncate(20);
-    assert_eq!(server.send(&User::Admin, request.clone()).0, 400);
+    assert_eq!(server.send(&Role::Admin, request.clone()).0, 400);
     request.body = vec![b'['; 100_000];
-    assert_eq!(server.send(&User::Admin, request.clone()).0, 413);
+    assert_eq!(server.send(&Role::Admin, request.clone()).0, 413);
     request.body.truncate(60_000);
-    assert_eq!(server.send(&User::Admin, request).0, 400);
+    assert_eq!(server.send(&Role::Admin, request).0, 400);
     let mut object = node_csr("a", "one");
     object["apiVersion"] = "certificates.k8s.io/v1beta1".into();
-    assert_eq!(server.create(&User::Admin, &object).0, 400);
+    assert_eq!(server.create(&Role::Admin, &object).0, 400);
     assert_eq!(server.api.requests().count(), 0);
 }
 
@@ -297,14 +297,14 @@ fn bodies_that_cannot_be_read_are_refused() {
 fn a_full_server_says_when_to_come_back() {
     let mut server = Server::new(Options { capacity: 2, ..Options::default() });
     for name in ["a", "b"] {
-        assert_eq!(server.create(&User::Bootstrap, &node_csr(name, "one")).0, 201);
+        assert_eq!(server.create(&Role::Bootstrap, &node_csr(name, "one")).0, 201);
     }
     let Answer::Response(response) =
-        server.answer(&User::Bootstrap, with_body(Method::Post, COLLECTION, &node_csr("c", "one")))
+        server.answer(&Role::Bootstrap, with_body(Method::Post, COLLECTION, &node_csr("c", "one")))
     else {
         panic!("a watch");
     };
     assert_eq!((response.status, response.retry_after), (429, Some(60)));
-    assert_eq!(server.delete(&User::Admin, "a").0, 200);
-    assert_eq!(server.create(&User::Bootstrap, &node_csr("c", "one")).0, 201);
+    assert_eq!(server.delete(&Role::Admin, "a").0, 200);
+    assert_eq!(server.create(&Role::Bootstrap, &node_csr("c", "one")).0, 201);
 }

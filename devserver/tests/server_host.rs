@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use perennial::{Template, UnixTime};
 use perennial_dev::faults::Plan;
 use perennial_dev::{
-    Api, ApiRequest, Approval, Authority, Decision, Host, Identity, Method, Options, Random, ServerHandle, Tls,
+    Api, ApiRequest, Approval, Authority, Decision, Host, Method, Options, Random, ServerHandle, Tls, User,
 };
 use perennial_kubernetes::objects::{CSR_PATH, CertificateSigningRequest, CsrSpec};
 use perennial_pki::{Credential, KeyAlgorithm, KeyPair, Roots, certificate_request, provider};
@@ -37,7 +37,7 @@ fn serve_to(most_clients: usize, options: Options) -> (ServerHandle, Roots) {
     let tls = Tls::new(&authority, &serving).unwrap();
     let roots = authority.roots().unwrap();
     let mut api = Api::new(options, authority, random);
-    api.add_token(TOKEN, Identity::bootstrap("abcdef"));
+    api.add_token(TOKEN, User::bootstrap("abcdef"));
     let host = Host::bind("127.0.0.1:0".parse().unwrap(), api, tls).unwrap();
     (host.most_clients(most_clients).spawn().unwrap(), roots)
 }
@@ -322,7 +322,7 @@ fn whoever_waits_for_a_change_is_woken_by_it() {
         server.with_api(|api, now| {
             let mut request = ApiRequest::new(Method::Post, CSR_PATH);
             request.content_type = "application/json".into();
-            request.peer = Some(Arc::new(Identity::new("admin", ["system:masters"])));
+            request.peer = Some(Arc::new(User::new("admin", ["system:masters"])));
             request.body = self::request("a");
             api.handle(&request, now);
         });

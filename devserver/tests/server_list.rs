@@ -10,7 +10,7 @@ use server_support::*;
 fn with(names: &[&str], history: usize) -> Server {
     let mut server = Server::new(Options { approval: Approval::Manual, history, ..Options::default() });
     for name in names {
-        assert_eq!(server.create(&User::Bootstrap, &node_csr(name, "one")).0, 201);
+        assert_eq!(server.create(&Role::Bootstrap, &node_csr(name, "one")).0, 201);
     }
     server
 }
@@ -26,16 +26,16 @@ fn token(list: &Value) -> &str {
 #[test]
 fn pages_show_one_moment_however_much_changes_meanwhile() {
     let mut server = with(&["a", "c", "d", "e"], 100);
-    let (_, first) = server.list(&User::Admin, "limit=2");
+    let (_, first) = server.list(&Role::Admin, "limit=2");
     assert_eq!(names(&first), ["a", "c"]);
     assert_eq!(first["metadata"]["remainingItemCount"], 2);
-    server.delete(&User::Admin, "d");
-    server.create(&User::Bootstrap, &node_csr("f", "one"));
+    server.delete(&Role::Admin, "d");
+    server.create(&Role::Bootstrap, &node_csr("f", "one"));
     server.approve("e");
 
-    let (_, second) = server.list(&User::Admin, &format!("limit=1&continue={}", token(&first)));
+    let (_, second) = server.list(&Role::Admin, &format!("limit=1&continue={}", token(&first)));
     assert_eq!((names(&second), &second["metadata"]["resourceVersion"]), (vec!["d"], &json!("5")));
-    let (_, last) = server.list(&User::Admin, &format!("limit=1&continue={}", token(&second)));
+    let (_, last) = server.list(&Role::Admin, &format!("limit=1&continue={}", token(&second)));
     assert_eq!((names(&last), token(&last)), (vec!["e"], ""));
     assert_eq!(last["items"][0]["status"], json!({}), "as it was then");
     assert_eq!(last["metadata"].get("remainingItemCount"), None);
@@ -47,26 +47,26 @@ fn pages_of_a_selection_hold_what_is_selected() {
     for name in ["a", "c"] {
         let mut object = server.object(name);
         object["metadata"]["labels"] = json!({ "x": "y" });
-        server.put(&User::Admin, name, &object);
+        server.put(&Role::Admin, name, &object);
     }
-    let (_, first) = server.list(&User::Admin, "limit=1&labelSelector=x");
+    let (_, first) = server.list(&Role::Admin, "limit=1&labelSelector=x");
     assert_eq!((names(&first), first["metadata"].get("remainingItemCount")), (vec!["a"], None));
-    let (_, last) = server.list(&User::Admin, &format!("limit=1&labelSelector=x&continue={}", token(&first)));
+    let (_, last) = server.list(&Role::Admin, &format!("limit=1&labelSelector=x&continue={}", token(&first)));
     assert_eq!((names(&last), token(&last)), (vec!["c"], ""));
 }
 
 #[test]
 fn a_page_that_comes_too_late_is_gone_and_says_how_to_go_on() {
     let mut server = with(&["a", "b", "c"], 3);
-    let (_, first) = server.list(&User::Admin, "limit=1");
+    let (_, first) = server.list(&Role::Admin, "limit=1");
     for name in ["d", "e", "f", "g"] {
-        server.create(&User::Bootstrap, &node_csr(name, "one"));
+        server.create(&Role::Bootstrap, &node_csr(name, "one"));
     }
-    let (status, gone) = server.list(&User::Admin, &format!("limit=2&continue={}", token(&first)));
+    let (status, gone) = server.list(&Role::Admin, &format!("limit=2&continue={}", token(&first)));
     assert_eq!((status, &gone["reason"]), (410, &json!("Expired")));
-    let (status, fresh) = server.list(&User::Admin, &format!("limit=2&continue={}", token(&gone)));
+    let (status, fresh) = server.list(&Role::Admin, &format!("limit=2&continue={}", token(&gone)));
     assert_eq!((status, names(&fresh)), (200, vec!["b", "c"]));
-    let (_, rest) = server.list(&User::Admin, &format!("continue={}", token(&fresh)));
+    let (_, rest) = server.list(&Role::Admin, &format!("continue={}", token(&fresh)));
     assert_eq!(names(&rest), ["d", "e", "f", "g"]);
 }
 
@@ -90,7 +90,7 @@ fn a_list_is_as_old_as_it_is_asked_to_be() {
         ("resourceVersionMatch=Newest&resourceVersion=2", 422, vec![]),
         ("resourceVersionMatch=Exact&resourceVersion=2&continue=x", 422, vec![]),
     ] {
-        let (code, list) = server.list(&User::Admin, query);
+        let (code, list) = server.list(&Role::Admin, query);
         assert_eq!(code, status, "{query}: {list}");
         if status == 200 {
             assert_eq!(names(&list), shown, "{query}");
@@ -103,7 +103,7 @@ fn tables_come_in_pages_too() {
     let mut server = with(&["a", "b", "c"], 100);
     let mut request = ApiRequest::new(Method::Get, format!("{COLLECTION}?limit=2"));
     request.accept = "application/json;as=Table;v=v1;g=meta.k8s.io".into();
-    let (_, page) = server.send(&User::Admin, request);
+    let (_, page) = server.send(&Role::Admin, request);
     assert_eq!((page["rows"].as_array().unwrap().len(), &page["metadata"]["remainingItemCount"]), (2, &json!(1)));
     assert_ne!(token(&page), "");
 }
@@ -113,15 +113,15 @@ fn a_collection_is_deleted_only_if_all_of_it_is_as_was_meant() {
     let mut server = with(&["a", "b", "c"], 100);
     let delete = |server: &mut Server, query: &str, preconditions: Value| {
         let options = json!({ "kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions });
-        server.send(&User::Admin, with_body(Method::Delete, &format!("{COLLECTION}?{query}"), &options))
+        server.send(&Role::Admin, with_body(Method::Delete, &format!("{COLLECTION}?{query}"), &options))
     };
     assert_eq!(delete(&mut server, "", json!({ "resourceVersion": "2" })).0, 409);
-    assert_eq!(names(&server.list(&User::Admin, "").1), ["a", "b", "c"]);
+    assert_eq!(names(&server.list(&Role::Admin, "").1), ["a", "b", "c"]);
     let (status, deleted) = delete(&mut server, "fieldSelector=metadata.name%3Da", json!({ "resourceVersion": "2" }));
     assert_eq!((status, names(&deleted)), (200, vec!["a"]));
     let (_, deleted) = delete(&mut server, "limit=1", json!({}));
     assert_eq!(names(&deleted), ["b"]);
-    assert_eq!(names(&server.list(&User::Admin, "").1), ["c"]);
+    assert_eq!(names(&server.list(&Role::Admin, "").1), ["c"]);
 }
 
 fn event(server: &Server, watcher: &mut Watcher) -> Option<Value> {
@@ -136,7 +136,7 @@ fn bookmarks_tell_how_far_a_watch_has_got() {
     let mut server = with(&["a"], 100);
     let mut told = server.watch("allowWatchBookmarks=true&resourceVersion=2&fieldSelector=metadata.name%3Da");
     let mut untold = server.watch("resourceVersion=2&fieldSelector=metadata.name%3Da");
-    server.create(&User::Bootstrap, &node_csr("b", "one"));
+    server.create(&Role::Bootstrap, &node_csr("b", "one"));
     assert_eq!(event(&server, &mut told), None, "not at once");
     server.now = after(60);
     let bookmark = event(&server, &mut told).unwrap();
@@ -147,7 +147,7 @@ fn bookmarks_tell_how_far_a_watch_has_got() {
     assert_eq!(bookmark["object"]["metadata"].get("annotations"), None);
     assert_eq!(event(&server, &mut told), None, "nothing new");
     assert_eq!(event(&server, &mut untold), None, "not asked for");
-    server.create(&User::Bootstrap, &node_csr("c", "one"));
+    server.create(&Role::Bootstrap, &node_csr("c", "one"));
     server.now = after(119);
     assert_eq!(event(&server, &mut told), None, "too soon");
     server.now = after(120);
@@ -158,7 +158,7 @@ fn bookmarks_tell_how_far_a_watch_has_got() {
 fn a_watch_ends_with_a_bookmark_to_go_on_from() {
     let mut server = with(&["a"], 100);
     let mut watcher = server.watch("allowWatchBookmarks=true&timeoutSeconds=5&resourceVersion=2&labelSelector=x");
-    server.delete(&User::Admin, "a");
+    server.delete(&Role::Admin, "a");
     assert_eq!(event(&server, &mut watcher), None);
     server.now = after(5);
     let bookmark = event(&server, &mut watcher).unwrap();
@@ -170,9 +170,9 @@ fn a_watch_ends_with_a_bookmark_to_go_on_from() {
 fn a_watch_can_begin_now_and_nothing_else_is_combined() {
     let mut server = with(&["a"], 100);
     let mut watcher = server.watch("sendInitialEvents=false&resourceVersionMatch=NotOlderThan");
-    server.create(&User::Bootstrap, &node_csr("b", "one"));
+    server.create(&Role::Bootstrap, &node_csr("b", "one"));
     assert_eq!(server.drain(&mut watcher), (vec!["ADDED b".into()], false));
     for query in ["sendInitialEvents=false", "resourceVersionMatch=NotOlderThan&resourceVersion=2"] {
-        assert_eq!(server.list(&User::Admin, &format!("watch=true&{query}")).0, 422, "{query}");
+        assert_eq!(server.list(&Role::Admin, &format!("watch=true&{query}")).0, 422, "{query}");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use perennial::{Instant, Template};
 use perennial_dev::faults::Plan;
-use perennial_dev::{Answer, ApiRequest, Identity, Method, Options, Session};
+use perennial_dev::{Answer, ApiRequest, Method, Options, Session, User};
 use serde_json::{Value, json};
 use server_support::text::*;
 use server_support::wire::Wire;
@@ -24,7 +24,7 @@ fn large(name: &str, filler: usize) -> Value {
 /// What another client, an administrator, does meanwhile.
 fn aside(wire: &mut Wire, method: Method, target: &str, object: &Value) {
     let mut request = with_body(method, target, object);
-    request.peer = Some(Arc::new(Identity::new("x", ["system:masters"])));
+    request.peer = Some(Arc::new(User::new("x", ["system:masters"])));
     let Answer::Response(response) = wire.api.handle(&request, NOW) else { panic!("no response") };
     assert!(response.status < 300, "{}", String::from_utf8_lossy(&response.body));
     wire.drive();
@@ -141,13 +141,13 @@ fn a_watcher_that_does_not_read_costs_a_bounded_amount_and_is_told_what_it_misse
 fn a_watcher_that_is_slow_with_what_there_was_at_first_is_told_so_too() {
     let mut server = Server::new(Options { history: 2, ..manual() });
     for name in ["a", "b", "c"] {
-        server.create(&User::Bootstrap, &node_csr(name, "one"));
+        server.create(&Role::Bootstrap, &node_csr(name, "one"));
     }
     let mut watcher = server.watch("");
     assert_eq!(server.drain(&mut watcher).0, ["ADDED a", "ADDED b", "ADDED c"]);
     let mut watcher = server.watch("");
     for name in ["a", "b", "c"] {
-        server.delete(&User::Admin, name);
+        server.delete(&Role::Admin, name);
     }
     assert_eq!(server.drain(&mut watcher), (vec!["ERROR 410".to_owned()], true));
 }
@@ -203,7 +203,7 @@ fn a_client_too_many_is_told_to_come_back() {
 fn watches_are_counted_and_the_next_one_has_to_wait() {
     let mut server = Server::new(Options { watches: 2, ..manual() });
     let (first, _second) = (server.watch(""), server.watch(""));
-    let refused = server.list(&User::Admin, "watch=true");
+    let refused = server.list(&Role::Admin, "watch=true");
     assert_eq!(
         (refused.0, message(&refused)),
         (429, "this server has 2 watches open, and no more than that; end some, or try again")
@@ -211,23 +211,23 @@ fn watches_are_counted_and_the_next_one_has_to_wait() {
     assert_eq!(refused.1["details"]["retryAfterSeconds"], 1);
     drop(first);
     let request = ApiRequest::new(Method::Get, format!("{COLLECTION}?watch=true"));
-    assert!(matches!(server.answer(&User::Admin, request), Answer::Watch(_)));
+    assert!(matches!(server.answer(&Role::Admin, request), Answer::Watch(_)));
 }
 
 #[test]
 fn objects_are_bounded_in_bytes_and_may_not_grow_beyond_that() {
     let mut server = Server::new(Options { memory: 100_000, ..manual() });
     for name in ["a", "b", "c"] {
-        assert_eq!(server.create(&User::Bootstrap, &large(name, 30_000)).0, 201);
+        assert_eq!(server.create(&Role::Bootstrap, &large(name, 30_000)).0, 201);
     }
-    let refused = server.create(&User::Bootstrap, &large("d", 30_000));
+    let refused = server.create(&Role::Bootstrap, &large("d", 30_000));
     assert_eq!((refused.0, &refused.1["reason"]), (429, &json!("TooManyRequests")));
     assert!(message(&refused).contains("97 KiB of them"), "{refused:?}");
-    assert_eq!(server.create(&User::Bootstrap, &large("d", 10)).0, 201);
-    let grown = server.put(&User::Admin, "d", &large("d", 30_000));
+    assert_eq!(server.create(&Role::Bootstrap, &large("d", 10)).0, 201);
+    let grown = server.put(&Role::Admin, "d", &large("d", 30_000));
     assert_eq!((grown.0, &grown.1["reason"]), (429, &json!("TooManyRequests")));
-    assert_eq!(server.put(&User::Admin, "a", &large("a", 10)).0, 200, "less is always possible");
-    assert_eq!(server.put(&User::Admin, "d", &large("d", 30_000)).0, 200);
+    assert_eq!(server.put(&Role::Admin, "a", &large("a", 10)).0, 200, "less is always possible");
+    assert_eq!(server.put(&Role::Admin, "d", &large("d", 30_000)).0, 200);
     assert_eq!(server.approve("d").0, 200);
     assert!(server.chain("d").is_some(), "what a controller adds is never too much");
 }

@@ -19,7 +19,7 @@ fn at(method: Method, target: &str, body: &Value) -> ApiRequest {
 }
 
 fn respond(server: &mut Server, request: ApiRequest) -> (Response, Value) {
-    let Answer::Response(response) = server.answer(&User::Admin, request) else { panic!("a watch") };
+    let Answer::Response(response) = server.answer(&Role::Admin, request) else { panic!("a watch") };
     let body = serde_json::from_slice(&response.body).unwrap();
     (response, body)
 }
@@ -27,29 +27,29 @@ fn respond(server: &mut Server, request: ApiRequest) -> (Response, Value) {
 #[test]
 fn a_dry_run_answers_as_if_and_stores_nothing() {
     let mut server = Server::new(Options::default());
-    let (status, created) = server.send(&User::Bootstrap, at(Method::Post, "?dryRun=All", &node_csr("a", "one")));
+    let (status, created) = server.send(&Role::Bootstrap, at(Method::Post, "?dryRun=All", &node_csr("a", "one")));
     assert_eq!(status, 201);
     assert!(created["metadata"]["uid"].is_string(), "{created}");
     assert_eq!(created["metadata"].get("resourceVersion"), None);
-    assert_eq!(server.send(&User::Admin, at(Method::Post, "?dryRun=All", &csr("a", "x", &[], ""))).0, 422);
+    assert_eq!(server.send(&Role::Admin, at(Method::Post, "?dryRun=All", &csr("a", "x", &[], ""))).0, 422);
     assert_eq!(server.api.version(), 1);
 
-    let (_, object) = server.create(&User::Bootstrap, &node_csr("a", "one"));
-    assert_eq!(server.send(&User::Admin, at(Method::Post, "?dryRun=All", &node_csr("a", "one"))).0, 409);
+    let (_, object) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
+    assert_eq!(server.send(&Role::Admin, at(Method::Post, "?dryRun=All", &node_csr("a", "one"))).0, 409);
     let before = server.object("a");
     let label = json!({ "metadata": { "labels": { "x": "y" } } });
-    let (status, patched) = server.send(&User::Admin, at(Method::Patch, "/a?dryRun=All", &label));
+    let (status, patched) = server.send(&Role::Admin, at(Method::Patch, "/a?dryRun=All", &label));
     assert_eq!((status, &patched["metadata"]["labels"]["x"]), (200, &json!("y")));
     assert_eq!(patched["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
     let denied = with_condition(before.clone(), "Denied");
-    assert_eq!(server.send(&User::Admin, at(Method::Put, "/a/approval?dryRun=All", &denied)).0, 422);
+    assert_eq!(server.send(&Role::Admin, at(Method::Put, "/a/approval?dryRun=All", &denied)).0, 422);
     let failed = with_condition(before.clone(), "Failed");
-    assert_eq!(server.send(&User::Admin, at(Method::Put, "/a/status?dryRun=All", &failed)).0, 200);
+    assert_eq!(server.send(&Role::Admin, at(Method::Put, "/a/status?dryRun=All", &failed)).0, 200);
     let options = json!({ "kind": "DeleteOptions", "apiVersion": "v1", "dryRun": ["All"] });
     for target in ["/a", ""] {
-        assert_eq!(server.send(&User::Admin, at(Method::Delete, target, &options)).0, 200);
+        assert_eq!(server.send(&Role::Admin, at(Method::Delete, target, &options)).0, 200);
         let query = ApiRequest::new(Method::Delete, format!("{COLLECTION}{target}?dryRun=All"));
-        assert_eq!(server.send(&User::Admin, query).0, 200);
+        assert_eq!(server.send(&Role::Admin, query).0, 200);
     }
     assert_eq!(server.object("a"), before);
     assert_eq!(object["metadata"]["uid"], before["metadata"]["uid"]);
@@ -58,9 +58,9 @@ fn a_dry_run_answers_as_if_and_stores_nothing() {
 #[test]
 fn a_dry_run_decides_nothing() {
     let mut server = manual();
-    let (_, created) = server.create(&User::Bootstrap, &node_csr("a", "one"));
+    let (_, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let approved = with_condition(created.clone(), "Approved");
-    let (status, answer) = server.send(&User::Admin, at(Method::Put, "/a/approval?dryRun=All", &approved));
+    let (status, answer) = server.send(&Role::Admin, at(Method::Put, "/a/approval?dryRun=All", &approved));
     assert_eq!((status, &answer["status"]["conditions"][0]["type"]), (200, &json!("Approved")));
     assert_eq!(server.object("a"), created);
     assert!(server.chain("a").is_none());
@@ -70,13 +70,13 @@ fn a_dry_run_decides_nothing() {
 fn options_there_are_not_are_refused() {
     let mut server = manual();
     for (target, kind) in [("?dryRun=Some", "CreateOptions"), ("?fieldValidation=Lax", "CreateOptions")] {
-        let answer = server.send(&User::Admin, at(Method::Post, target, &node_csr("a", "one")));
+        let answer = server.send(&Role::Admin, at(Method::Post, target, &node_csr("a", "one")));
         assert_eq!((answer.0, &answer.1["details"]["kind"]), (422, &json!(kind)), "{answer:?}");
         assert!(message(&answer).contains("Unsupported value"), "{answer:?}");
     }
-    server.create(&User::Bootstrap, &node_csr("a", "one"));
+    server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let options = json!({ "dryRun": ["Some"] });
-    assert_eq!(server.send(&User::Admin, at(Method::Delete, "/a", &options)).0, 422);
+    assert_eq!(server.send(&Role::Admin, at(Method::Delete, "/a", &options)).0, 422);
     server.object("a");
 }
 
@@ -85,7 +85,7 @@ fn unknown_fields_are_refused_warned_of_or_ignored() {
     let mut server = manual();
     let mut object = node_csr("a", "one");
     object["spec"]["foo"] = 1.into();
-    let answer = server.send(&User::Admin, at(Method::Post, "?fieldValidation=Strict", &object));
+    let answer = server.send(&Role::Admin, at(Method::Post, "?fieldValidation=Strict", &object));
     assert_eq!(answer.0, 400);
     assert_eq!(
         message(&answer),
@@ -96,12 +96,12 @@ fn unknown_fields_are_refused_warned_of_or_ignored() {
         let (response, created) = respond(&mut server, at(Method::Post, query, &object));
         assert_eq!((response.status, response.warnings), (201, warnings.iter().map(|text| text.to_string()).collect()));
         assert_eq!(created["spec"].get("foo"), None);
-        server.delete(&User::Admin, "a");
+        server.delete(&Role::Admin, "a");
     }
 
-    server.create(&User::Bootstrap, &node_csr("a", "one"));
+    server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let patch = json!({ "metadata": { "lables": {} } });
-    let answer = server.send(&User::Admin, at(Method::Patch, "/a?fieldValidation=Strict", &patch));
+    let answer = server.send(&Role::Admin, at(Method::Patch, "/a?fieldValidation=Strict", &patch));
     assert_eq!(answer.0, 422);
     assert!(message(&answer).contains("strict decoding error: unknown field \"metadata.lables\""), "{answer:?}");
     let (response, _) = respond(&mut server, at(Method::Patch, "/a", &patch));
@@ -115,7 +115,7 @@ fn labels_and_annotations_have_the_form_a_cluster_demands() {
     object["metadata"]["labels"] = json!({ "a b": "x", "good": "not good" });
     object["metadata"]["annotations"] = json!({ "also bad": "any thing", "Upper.example/Key": "x" });
     object["spec"]["usages"] = json!([]);
-    let (status, answer) = server.create(&User::Admin, &object);
+    let (status, answer) = server.create(&Role::Admin, &object);
     let fields: Vec<&str> =
         answer["details"]["causes"].as_array().unwrap().iter().map(|cause| cause["field"].as_str().unwrap()).collect();
     assert_eq!(
@@ -123,9 +123,9 @@ fn labels_and_annotations_have_the_form_a_cluster_demands() {
         (422, vec!["metadata.labels", "metadata.labels", "metadata.annotations", "spec.usages"])
     );
 
-    server.create(&User::Bootstrap, &node_csr("a", "one"));
+    server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let patch = json!({ "metadata": { "labels": { "x": "a/b" } } });
-    let answer = server.send(&User::Admin, at(Method::Patch, "/a", &patch));
+    let answer = server.send(&Role::Admin, at(Method::Patch, "/a", &patch));
     assert_eq!(answer.0, 422);
     assert!(message(&answer).contains("a valid label must be an empty string or consist of"), "{answer:?}");
 }
@@ -133,9 +133,9 @@ fn labels_and_annotations_have_the_form_a_cluster_demands() {
 #[test]
 fn what_a_request_consists_of_can_be_looked_up() {
     let mut server = manual();
-    let (_, index) = server.get(&User::Bootstrap, "/openapi/v3");
+    let (_, index) = server.get(&Role::Bootstrap, "/openapi/v3");
     let url = index["paths"]["apis/certificates.k8s.io/v1"]["serverRelativeURL"].as_str().unwrap();
-    let (status, document) = server.get(&User::Bootstrap, url);
+    let (status, document) = server.get(&Role::Bootstrap, url);
     let schemas = &document["components"]["schemas"];
     let spec = &schemas["io.k8s.api.certificates.v1.CertificateSigningRequestSpec"]["properties"];
     assert_eq!((status, &spec["request"]["format"]), (200, &json!("byte")));

@@ -13,14 +13,14 @@ const OPERATIONS: &str = "application/json-patch+json";
 /// A server with the pending request `a`.
 fn pending() -> (Server, Value) {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
-    let (_, created) = server.create(&User::Bootstrap, &node_csr("a", "one"));
+    let (_, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
     (server, created)
 }
 
 fn patch(server: &mut Server, media_type: &str, path: &str, patch: &Value) -> (u16, Value) {
     let mut request = with_body(Method::Patch, &format!("{COLLECTION}/{path}"), patch);
     request.content_type = media_type.into();
-    server.send(&User::Admin, request)
+    server.send(&Role::Admin, request)
 }
 
 fn approved() -> Value {
@@ -167,7 +167,7 @@ fn patches_of_other_kinds_and_directives_are_refused_clearly() {
         let mut request = ApiRequest::new(Method::Patch, format!("{COLLECTION}/a"));
         request.content_type = MERGE.into();
         request.body = body.into();
-        assert_eq!(server.send(&User::Admin, request).0, 400, "{body}");
+        assert_eq!(server.send(&Role::Admin, request).0, 400, "{body}");
     }
     assert_eq!(server.object("a"), created);
 }
@@ -175,7 +175,7 @@ fn patches_of_other_kinds_and_directives_are_refused_clearly() {
 #[test]
 fn patching_is_for_those_who_may() {
     let (mut server, _) = pending();
-    for user in [User::Bootstrap, User::Node("one"), User::Nobody] {
+    for user in [Role::Bootstrap, Role::Node("one"), Role::Nobody] {
         for path in ["a", "a/approval", "a/status"] {
             let mut request = with_body(Method::Patch, &format!("{COLLECTION}/{path}"), &approved());
             request.content_type = MERGE.into();

@@ -5,7 +5,7 @@ mod server_support;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use perennial::Template;
-use perennial_dev::{Answer, ApiRequest, Approval, Decision, Identity, Method, Options, ServingApproval};
+use perennial_dev::{Answer, ApiRequest, Approval, Decision, Method, Options, ServingApproval, User};
 use perennial_pki::Chain;
 use serde_json::{Value, json};
 use server_support::*;
@@ -18,11 +18,11 @@ fn manual() -> Server {
 }
 
 /// Everybody who has some rights, and no right to decide or sign.
-fn others() -> [User; 4] {
-    let joe = Identity::new("joe", ["dev"]);
+fn others() -> [Role; 4] {
+    let joe = User::new("joe", ["dev"]);
     // A node's name without the group, and the group without a node's name.
-    let almost = Identity::new("system:node:one", ["dev"]);
-    [User::Bootstrap, User::Node("one"), User::Other(joe), User::Other(almost)]
+    let almost = User::new("system:node:one", ["dev"]);
+    [Role::Bootstrap, Role::Node("one"), Role::Other(joe), Role::Other(almost)]
 }
 
 fn usages(signer: &str) -> [&'static str; 2] {
@@ -32,7 +32,7 @@ fn usages(signer: &str) -> [&'static str; 2] {
 #[test]
 fn nobody_but_an_administrator_approves_denies_or_signs_on_any_way() {
     let mut server = manual();
-    server.create(&User::Bootstrap, &node_csr("a", "one"));
+    server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let before = server.object("a");
     let mut signed = before.clone();
     signed["status"]["certificate"] = STANDARD.encode(server.api.authority().certificate_pem()).into();
@@ -66,7 +66,7 @@ fn a_request_that_comes_with_its_own_approval_and_certificate_comes_without() {
     let mut server = manual();
     let mut object = with_condition(node_csr("a", "one"), "Approved");
     object["status"]["certificate"] = STANDARD.encode(server.api.authority().certificate_pem()).into();
-    assert_eq!(server.create(&User::Bootstrap, &object).0, 201);
+    assert_eq!(server.create(&Role::Bootstrap, &object).0, 201);
     let stored = server.object("a");
     assert!(condition(&stored, "Approved").is_none() && server.chain("a").is_none(), "{stored}");
 }
@@ -74,9 +74,9 @@ fn a_request_that_comes_with_its_own_approval_and_certificate_comes_without() {
 #[test]
 fn what_a_node_has_asked_for_no_other_node_takes_over() {
     let mut server = manual();
-    assert_eq!(server.create(&User::Node("one"), &node_csr("node-csr-one", "one")).0, 201);
+    assert_eq!(server.create(&Role::Node("one"), &node_csr("node-csr-one", "one")).0, 201);
     let before = server.object("node-csr-one");
-    let two = User::Node("two");
+    let two = Role::Node("two");
     assert_eq!(server.create(&two, &node_csr("node-csr-one", "two")).0, 409);
     assert_eq!(server.put(&two, "node-csr-one", &before).0, 403);
     assert_eq!(server.delete(&two, "node-csr-one").0, 403);
@@ -92,7 +92,7 @@ fn what_a_node_has_asked_for_no_other_node_takes_over() {
 }
 
 /// What becomes of a request for these organisations, approved by an administrator if it gets so far.
-fn issued(signer: &str, user: &User, organizations: &[&str]) -> Result<Chain, (u16, Value)> {
+fn issued(signer: &str, user: &Role, organizations: &[&str]) -> Result<Chain, (u16, Value)> {
     let mut server = manual();
     let template = Template::new("system:node:one").with_organizations(organizations.iter().copied());
     let template = if signer == KUBELET_SERVING { template.with_dns_names(["one.example"]) } else { template };
@@ -106,8 +106,8 @@ fn issued(signer: &str, user: &User, organizations: &[&str]) -> Result<Chain, (u
 
 #[test]
 fn no_signer_makes_an_administrator_or_a_node_with_other_groups() {
-    assert!(issued(KUBELET_CLIENT, &User::Node("one"), &["system:nodes"]).is_ok());
-    for user in [User::Node("one"), User::Bootstrap, User::Admin] {
+    assert!(issued(KUBELET_CLIENT, &Role::Node("one"), &["system:nodes"]).is_ok());
+    for user in [Role::Node("one"), Role::Bootstrap, Role::Admin] {
         for groups in [["system:masters"].as_slice(), &["system:nodes", "system:masters"], &["dev"], &[]] {
             for signer in [KUBELET_CLIENT, KUBELET_SERVING] {
                 let (_, object) = issued(signer, &user, groups).unwrap_err();
@@ -129,10 +129,10 @@ fn no_signer_makes_an_administrator_or_a_node_with_other_groups() {
 #[test]
 fn approval_by_itself_takes_the_right_groups_and_the_own_name() {
     for (user, node, groups) in [
-        (User::Node("one"), "one", ["dev"].as_slice()),
-        (User::Bootstrap, "one", &["system:masters"]),
-        (User::Other(Identity::new("system:node:one", ["system:nodes", "dev"])), "one", &["dev"]),
-        (User::Admin, "one", &["dev"]),
+        (Role::Node("one"), "one", ["dev"].as_slice()),
+        (Role::Bootstrap, "one", &["system:masters"]),
+        (Role::Other(User::new("system:node:one", ["system:nodes", "dev"])), "one", &["dev"]),
+        (Role::Admin, "one", &["dev"]),
     ] {
         let mut server = Server::new(Options { approve_serving: ServingApproval::Any, ..Options::default() });
         let template = Template::new(format!("system:node:{node}")).with_organizations(groups.iter().copied());
@@ -148,7 +148,7 @@ fn approval_by_itself_takes_the_right_groups_and_the_own_name() {
 #[test]
 fn odd_paths_lead_to_what_they_say_under_its_own_rules_or_nowhere() {
     let mut server = manual();
-    server.create(&User::Bootstrap, &node_csr("a", "one"));
+    server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let before = server.object("a");
     let approved = with_condition(before.clone(), "Approved");
     let odd = |name: &str| {
@@ -175,19 +175,19 @@ fn odd_paths_lead_to_what_they_say_under_its_own_rules_or_nowhere() {
         ]
     };
     for path in ["a", "a/approval", "a/status"].iter().flat_map(|name| odd(name)) {
-        for user in others().iter().chain([&User::Nobody]) {
+        for user in others().iter().chain([&Role::Nobody]) {
             for method in [Method::Put, Method::Patch, Method::Delete, Method::Post] {
                 let (code, answer) = server.send(user, with_body(method, &path, &approved));
                 assert!(matches!(code, 401 | 403 | 404 | 405), "{method:?} {path}: {code} {answer}");
             }
         }
         // Without credentials there is nothing to be seen but health.
-        let Answer::Response(response) = server.answer(&User::Nobody, ApiRequest::new(Method::Get, path.clone()))
+        let Answer::Response(response) = server.answer(&Role::Nobody, ApiRequest::new(Method::Get, path.clone()))
         else {
             panic!("a watch: {path}")
         };
         assert!(response.status == 401 || response.body == b"ok", "{path}");
-        let joe = User::Other(Identity::new("joe", ["dev"]));
+        let joe = Role::Other(User::new("joe", ["dev"]));
         let Answer::Response(response) = server.answer(&joe, ApiRequest::new(Method::Get, path.clone())) else {
             panic!("a watch: {path}")
         };

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use perennial::{Template, UnixTime};
-use perennial_dev::{Approval, Authority, Decision, DecisionError, Identity, Options, Random, ServingApproval};
+use perennial_dev::{Approval, Authority, Decision, DecisionError, Options, Random, ServingApproval, User};
 use perennial_kubernetes::addresses::{AddressType, NodeAddress};
 use perennial_pki::{Chain, Expected, KeyAlgorithm, KeyPair, Usage};
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ fn keys_of_every_kind_get_certificates_that_verify() {
     for (index, key) in keys.iter().enumerate() {
         let name = format!("k{index}");
         let pem = request(&Template::node("one"), key);
-        let (status, created) = server.create(&User::Bootstrap, &csr(&name, KUBELET_CLIENT, &CLIENT_USAGES, &pem));
+        let (status, created) = server.create(&Role::Bootstrap, &csr(&name, KUBELET_CLIENT, &CLIENT_USAGES, &pem));
         assert_eq!(status, 201, "{created}");
         let chain = server.chain(&name).expect("approved and signed at once");
         let expected = Expected {
@@ -58,7 +58,7 @@ fn keys_of_every_kind_get_certificates_that_verify() {
 fn the_kind_of_key_is_the_keys_own_not_its_signatures() {
     let mut server = Server::new(Options::default());
     let pem = include_str!("server_support/p384-signed-with-sha256.csr.pem");
-    server.create(&User::Bootstrap, &csr("a", KUBELET_CLIENT, &CLIENT_USAGES, pem));
+    server.create(&Role::Bootstrap, &csr("a", KUBELET_CLIENT, &CLIENT_USAGES, pem));
     let chain = server.chain("a").unwrap();
     let asked = perennial_pki::read_request(pem.as_bytes()).unwrap();
     assert_eq!(chain.public_key_der(), asked.public_key_der);
@@ -68,7 +68,7 @@ fn the_kind_of_key_is_the_keys_own_not_its_signatures() {
 fn nothing_of_a_request_gets_in_but_subject_names_and_key() {
     let mut server = Server::new(Options::default());
     let pem = include_str!("server_support/asks-to-be-an-authority.csr.pem");
-    server.create(&User::Bootstrap, &csr("a", KUBELET_CLIENT, &CLIENT_USAGES, pem));
+    server.create(&Role::Bootstrap, &csr("a", KUBELET_CLIENT, &CLIENT_USAGES, pem));
     let chain = server.chain("a").unwrap();
     let certificate = parse(&chain);
 
@@ -85,7 +85,7 @@ fn nothing_of_a_request_gets_in_but_subject_names_and_key() {
 #[test]
 fn issuer_and_key_identifiers_lead_to_the_authority() {
     let mut server = Server::new(Options::default());
-    server.create(&User::Bootstrap, &node_csr("a", "one"));
+    server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let chain = server.chain("a").unwrap();
     let authority = Chain::from_pem(server.api.authority().certificate_pem().as_bytes()).unwrap();
     let (leaf, root) = (parse(&chain), parse(&authority));
@@ -105,7 +105,7 @@ fn serial_numbers_are_positive_and_never_repeat_even_for_one_key() {
     let pem = request(&Template::node("one"), &key());
     let mut serials: Vec<Vec<u8>> = Vec::new();
     for name in ["a", "b", "c"] {
-        server.create(&User::Bootstrap, &csr(name, KUBELET_CLIENT, &CLIENT_USAGES, &pem));
+        server.create(&Role::Bootstrap, &csr(name, KUBELET_CLIENT, &CLIENT_USAGES, &pem));
         let chain = server.chain(name).unwrap();
         serials.push(parse(&chain).raw_serial().to_vec());
     }
@@ -118,7 +118,7 @@ fn serial_numbers_are_positive_and_never_repeat_even_for_one_key() {
 fn subjects_come_out_as_they_went_in() {
     let mut server = Server::new(Options::default());
     let pem = include_str!("server_support/several-organizations.csr.pem");
-    server.create(&User::Bootstrap, &csr("a", CLIENT, &["client auth"], pem));
+    server.create(&Role::Bootstrap, &csr("a", CLIENT, &["client auth"], pem));
     server.approve("a");
     let chain = server.chain("a").unwrap();
     let asked = perennial_pki::read_request(pem.as_bytes()).unwrap();
@@ -131,7 +131,7 @@ fn subjects_come_out_as_they_went_in() {
 fn names_of_every_kind_are_copied_where_the_signer_lets_them() {
     let mut server = Server::new(Options::default());
     let pem = include_str!("server_support/every-kind-of-name.csr.pem");
-    server.create(&User::Bootstrap, &csr("a", CLIENT, &CLIENT_USAGES, pem));
+    server.create(&Role::Bootstrap, &csr("a", CLIENT, &CLIENT_USAGES, pem));
     server.approve("a");
     let chain = server.chain("a").unwrap();
     let names = parse(&chain).subject_alternative_name().unwrap().unwrap().value.general_names.len();
@@ -149,7 +149,7 @@ fn serving_certificates_serve() {
     let template =
         Template::node("one").with_dns_names(["one.example"]).with_ip_addresses(["10.0.0.1".parse().unwrap()]);
     let object = csr("a", KUBELET_SERVING, &SERVER_USAGES, &request(&template, &key));
-    server.create(&User::Node("one"), &object);
+    server.create(&Role::Node("one"), &object);
     assert!(server.chain("a").is_none(), "as in a cluster, nobody approves it by itself");
     server.approve("a");
     let chain = server.chain("a").unwrap();
@@ -207,7 +207,7 @@ fn signers_refuse_in_a_clusters_words_and_for_good() {
     let mut server = Server::new(Options::default());
     for (index, (signer, usages, pem, why)) in cases.iter().enumerate() {
         let name = format!("c{index}");
-        let (status, created) = server.create(&User::Bootstrap, &csr(&name, signer, usages, pem));
+        let (status, created) = server.create(&Role::Bootstrap, &csr(&name, signer, usages, pem));
         assert_eq!(status, 201, "{created}");
         assert_eq!(server.object(&name)["status"], json!({}), "{why}: not approved by itself");
         server.approve(&name);
@@ -221,7 +221,7 @@ fn signers_refuse_in_a_clusters_words_and_for_good() {
 fn key_encipherment_is_optional_for_kubelets() {
     let mut server = Server::new(Options::default());
     let usages = ["client auth", "key encipherment", "digital signature"];
-    server.create(&User::Bootstrap, &csr("a", KUBELET_CLIENT, &usages, &request(&Template::node("one"), &key())));
+    server.create(&Role::Bootstrap, &csr("a", KUBELET_CLIENT, &usages, &request(&Template::node("one"), &key())));
     let chain = server.chain("a").unwrap();
     assert_eq!(parse(&chain).key_usage().unwrap().unwrap().value.flags, 0b101);
 }
@@ -230,7 +230,7 @@ fn key_encipherment_is_optional_for_kubelets() {
 fn other_peoples_signers_are_left_alone() {
     let mut server = Server::new(Options::default());
     server
-        .create(&User::Bootstrap, &csr("a", "example.com/mine", &CLIENT_USAGES, &request(&Template::new("x"), &key())));
+        .create(&Role::Bootstrap, &csr("a", "example.com/mine", &CLIENT_USAGES, &request(&Template::new("x"), &key())));
     server.approve("a");
     let object = server.object("a");
     assert!(condition(&object, "Approved").is_some() && condition(&object, "Failed").is_none());
@@ -241,11 +241,11 @@ fn other_peoples_signers_are_left_alone() {
 fn the_approver_approves_what_a_clusters_does() {
     let own = "Auto approving self kubelet client certificate after SubjectAccessReview.";
     let first = "Auto approving kubelet client certificate after SubjectAccessReview.";
-    let joe = User::Other(Identity::new("joe", ["system:nodes"]));
+    let joe = Role::Other(User::new("joe", ["system:nodes"]));
     for (user, node, message) in [
-        (User::Bootstrap, "one", Some(first)),
-        (User::Node("one"), "one", Some(own)),
-        (User::Admin, "one", Some(first)),
+        (Role::Bootstrap, "one", Some(first)),
+        (Role::Node("one"), "one", Some(own)),
+        (Role::Admin, "one", Some(first)),
         // In the nodes' group, but not the node itself.
         (joe, "one", None),
     ] {
@@ -259,7 +259,7 @@ fn the_approver_approves_what_a_clusters_does() {
 #[test]
 fn nobody_is_approved_by_itself_where_people_approve() {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
-    server.create(&User::Bootstrap, &node_csr("a", "one"));
+    server.create(&Role::Bootstrap, &node_csr("a", "one"));
     assert_eq!(server.object("a")["status"], json!({}));
     server.approve("a");
     assert!(server.chain("a").is_some());
@@ -270,8 +270,8 @@ fn serving_certificates_are_approved_by_themselves_only_on_demand_and_for_onesel
     let mut server = Server::new(Options { approve_serving: ServingApproval::Any, ..Options::default() });
     let template = Template::node("one").with_dns_names(["one"]);
     let object = |name| csr(name, KUBELET_SERVING, &SERVER_USAGES, &request(&template, &key()));
-    server.create(&User::Node("one"), &object("a"));
-    server.create(&User::Bootstrap, &object("b"));
+    server.create(&Role::Node("one"), &object("a"));
+    server.create(&Role::Bootstrap, &object("b"));
     assert!(server.chain("a").is_some() && server.chain("b").is_none());
 }
 
@@ -312,7 +312,7 @@ fn serving_approval_covers_the_nodes_own_names_alone() {
         let template = Template::node(node);
         let template =
             template.with_dns_names(names.iter().copied()).with_ip_addresses(addresses.iter().copied().map(ip));
-        server.create(&User::Node(node), &csr("a", KUBELET_SERVING, &SERVER_USAGES, &request(&template, &key())));
+        server.create(&Role::Node(node), &csr("a", KUBELET_SERVING, &SERVER_USAGES, &request(&template, &key())));
         let waits = server.api.requests().all(|object| server.api.waits_for_a_person(object));
         let row = format!("{node} {names:?} {addresses:?} {approves:?}");
         assert_eq!((server.chain("a").is_some(), waits), (approved, !approved), "{row}");
@@ -323,7 +323,7 @@ fn serving_approval_covers_the_nodes_own_names_alone() {
 fn serving_request_is_approved_once_the_node_object_has_its_address() {
     let mut server = Server::new(Options { approve_serving: ServingApproval::Own(vec![]), ..Options::default() });
     let template = Template::node("one").with_ip_addresses(["10.0.0.7".parse::<IpAddr>().unwrap()]);
-    server.create(&User::Node("one"), &csr("a", KUBELET_SERVING, &SERVER_USAGES, &request(&template, &key())));
+    server.create(&Role::Node("one"), &csr("a", KUBELET_SERVING, &SERVER_USAGES, &request(&template, &key())));
     assert!(server.chain("a").is_none());
     let address = NodeAddress { kind: AddressType::InternalIp, address: "10.0.0.7".into() };
     server.api.put_node("one", vec![address]);
@@ -334,7 +334,7 @@ fn serving_request_is_approved_once_the_node_object_has_its_address() {
 #[test]
 fn decisions_are_final() {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
-    server.create(&User::Bootstrap, &node_csr("a", "one"));
+    server.create(&Role::Bootstrap, &node_csr("a", "one"));
     assert_eq!(server.api.decide("b", Decision::Deny, "", NOW), Err(DecisionError::NotFound));
     server.api.decide("a", Decision::Deny, "no", NOW).unwrap();
     server.api.decide("a", Decision::Deny, "no", NOW).unwrap();
@@ -363,7 +363,7 @@ fn lifetimes_are_the_signers_or_shorter_ones_asked_for() {
         let mut server = Server::new(options.clone());
         let mut object = node_csr("a", "one");
         object["spec"]["expirationSeconds"] = asked.map_or(Value::Null, Into::into);
-        server.create(&User::Bootstrap, &object);
+        server.create(&Role::Bootstrap, &object);
         assert_eq!(validity(&server.chain("a").unwrap()), expected, "{asked:?}");
     }
 }
@@ -373,11 +373,11 @@ fn no_certificate_outlives_the_authority() {
     let mut random = Random::from_seed([3; 32]);
     let authority = Authority::generate(&mut random, NOW, Duration::from_secs(3600)).unwrap();
     let mut server = Server::with_authority(Options::default(), authority, random);
-    server.create(&User::Bootstrap, &node_csr("a", "one"));
+    server.create(&Role::Bootstrap, &node_csr("a", "one"));
     assert_eq!(validity(&server.chain("a").unwrap()).1, 3600);
 
     server.now = after(3601);
-    server.create(&User::Bootstrap, &node_csr("b", "one"));
+    server.create(&Role::Bootstrap, &node_csr("b", "one"));
     let object = server.object("b");
     assert!(condition(&object, "Approved").is_some() && condition(&object, "Failed").is_none());
     assert!(server.chain("b").is_none(), "an expired authority signs nothing, and the request waits");
@@ -386,7 +386,7 @@ fn no_certificate_outlives_the_authority() {
 #[test]
 fn signing_takes_as_long_as_it_is_told_to() {
     let mut server = Server::new(Options { signing_delay: Duration::from_secs(5), ..Options::default() });
-    server.create(&User::Bootstrap, &node_csr("a", "one"));
+    server.create(&Role::Bootstrap, &node_csr("a", "one"));
     assert!(condition(&server.object("a"), "Approved").is_some() && server.chain("a").is_none());
     assert_eq!(server.api.deadline(), after(5));
     server.api.tick(after(4));
@@ -404,7 +404,7 @@ fn an_authority_can_be_a_clusters_own() {
     let mut server = Server::with_authority(Options::default(), authority, Random::from_seed([5; 32]));
     let key = key();
     let pem = request(&Template::node("one"), &key);
-    server.create(&User::Bootstrap, &csr("a", KUBELET_CLIENT, &CLIENT_USAGES, &pem));
+    server.create(&Role::Bootstrap, &csr("a", KUBELET_CLIENT, &CLIENT_USAGES, &pem));
     let expected = Expected {
         public_key_der: key.public_key_der(),
         usage: Usage::ClientAuth,
@@ -430,7 +430,7 @@ fn a_leaf_is_no_authority() {
 fn times_are_whole_seconds() {
     let mut server = Server::new(Options::default());
     server.now = UnixTime::from_millis(NOW.as_millis() + 999);
-    server.create(&User::Bootstrap, &node_csr("a", "one"));
+    server.create(&Role::Bootstrap, &node_csr("a", "one"));
     assert_eq!(server.object("a")["metadata"]["creationTimestamp"], "2027-01-15T08:00:00Z");
     assert_eq!(server.chain("a").unwrap().certificate().validity.not_after().as_millis() % 1000, 0);
 }

@@ -3,14 +3,14 @@
 mod server_support;
 
 use perennial::Template;
-use perennial_dev::{ApiRequest, Approval, Identity, Method, Options};
+use perennial_dev::{ApiRequest, Approval, Method, Options, User};
 use serde_json::{Value, json};
 use server_support::*;
 
 /// A server with one request nobody has approved.
 fn pending() -> (Server, Value) {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
-    let (status, created) = server.create(&User::Bootstrap, &node_csr("a", "one"));
+    let (status, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
     assert_eq!(status, 201, "{created}");
     (server, created)
 }
@@ -19,7 +19,7 @@ fn pending() -> (Server, Value) {
 fn pending_elsewhere() -> (Server, Value) {
     let (mut server, _) = pending();
     let pem = request(&Template::new("x"), &key());
-    let (_, created) = server.create(&User::Bootstrap, &csr("b", "example.com/mine", &["client auth"], &pem));
+    let (_, created) = server.create(&Role::Bootstrap, &csr("b", "example.com/mine", &["client auth"], &pem));
     (server, created)
 }
 
@@ -33,9 +33,9 @@ fn a_stale_update_conflicts_and_an_unconditional_one_does_not() {
     let (mut server, created) = pending();
     let mut labelled = created.clone();
     labelled["metadata"]["labels"] = json!({ "x": "y" });
-    assert_eq!(server.put(&User::Admin, "a", &labelled).0, 200);
+    assert_eq!(server.put(&Role::Admin, "a", &labelled).0, 200);
 
-    let answer = server.put(&User::Admin, "a/approval", &with_condition(created.clone(), "Approved"));
+    let answer = server.put(&Role::Admin, "a/approval", &with_condition(created.clone(), "Approved"));
     assert_eq!((answer.0, &answer.1["reason"]), (409, &json!("Conflict")));
     assert_eq!(
         message(&answer),
@@ -45,7 +45,7 @@ fn a_stale_update_conflicts_and_an_unconditional_one_does_not() {
 
     let mut unconditional = with_condition(created, "Approved");
     unconditional["metadata"]["resourceVersion"] = Value::Null;
-    assert_eq!(server.put(&User::Admin, "a/approval", &unconditional).0, 200);
+    assert_eq!(server.put(&Role::Admin, "a/approval", &unconditional).0, 200);
     assert!(server.chain("a").is_some());
 }
 
@@ -53,12 +53,12 @@ fn a_stale_update_conflicts_and_an_unconditional_one_does_not() {
 fn an_update_of_another_object_of_the_same_name_conflicts() {
     let (mut server, mut created) = pending();
     created["metadata"]["uid"] = "00000000-0000-4000-8000-000000000000".into();
-    let answer = server.put(&User::Admin, "a/approval", &with_condition(created.clone(), "Approved"));
+    let answer = server.put(&Role::Admin, "a/approval", &with_condition(created.clone(), "Approved"));
     assert_eq!(answer.0, 409);
     assert!(message(&answer).contains("UID in precondition"), "{answer:?}");
     created["metadata"]["name"] = "b".into();
-    assert_eq!(server.put(&User::Admin, "a/approval", &created).0, 400);
-    assert_eq!(server.put(&User::Admin, "b/approval", &created).0, 404);
+    assert_eq!(server.put(&Role::Admin, "a/approval", &created).0, 400);
+    assert_eq!(server.put(&Role::Admin, "b/approval", &created).0, 404);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_plain_update_changes_labels_and_annotations_and_nothing_else() {
     update["spec"]["signerName"] = "example.com/other".into();
     update["spec"]["request"] = "AAAA".into();
     update["status"]["certificate"] = "AAAA".into();
-    let (status, updated) = server.put(&User::Admin, "a", &update);
+    let (status, updated) = server.put(&Role::Admin, "a", &update);
     assert_eq!(status, 200, "{updated}");
     assert_eq!(updated["metadata"]["labels"], json!({ "x": "y" }));
     assert_eq!(updated["metadata"]["annotations"], json!({ "p": "q" }));
@@ -80,7 +80,7 @@ fn a_plain_update_changes_labels_and_annotations_and_nothing_else() {
 #[test]
 fn an_update_that_changes_nothing_has_no_version_of_its_own() {
     let (mut server, created) = pending();
-    let (_, updated) = server.put(&User::Admin, "a", &created);
+    let (_, updated) = server.put(&Role::Admin, "a", &created);
     assert_eq!(updated, created);
     assert_eq!(server.api.version(), 2);
 }
@@ -91,7 +91,7 @@ fn an_approval_takes_conditions_only_and_fills_in_their_times() {
     let mut update = with_condition(created.clone(), "Approved");
     update["metadata"]["labels"] = json!({ "x": "y" });
     update["status"]["certificate"] = "AAAA".into();
-    let (status, updated) = server.put(&User::Admin, "b/approval", &update);
+    let (status, updated) = server.put(&Role::Admin, "b/approval", &update);
     assert_eq!(status, 200, "{updated}");
     assert_eq!(updated["metadata"].get("labels"), None);
     assert_eq!(updated["status"].get("certificate"), None);
@@ -104,50 +104,50 @@ fn an_approval_takes_conditions_only_and_fills_in_their_times() {
 fn decisions_cannot_be_taken_back_or_contradict_each_other() {
     let (mut server, created) = pending_elsewhere();
     let both = with_condition(with_condition(created.clone(), "Approved"), "Denied");
-    let answer = server.put(&User::Admin, "b/approval", &both);
+    let answer = server.put(&Role::Admin, "b/approval", &both);
     assert!(causes(&answer)[0].ends_with("Approved and Denied conditions are mutually exclusive"), "{answer:?}");
 
     let twice = with_condition(with_condition(created.clone(), "Approved"), "Approved");
-    assert_eq!(causes(&server.put(&User::Admin, "b/approval", &twice)), ["Duplicate value: \"Approved\""]);
+    assert_eq!(causes(&server.put(&Role::Admin, "b/approval", &twice)), ["Duplicate value: \"Approved\""]);
 
     let mut untrue = with_condition(created.clone(), "Approved");
     untrue["status"]["conditions"][0]["status"] = "False".into();
-    let answer = server.put(&User::Admin, "b/approval", &untrue);
+    let answer = server.put(&Role::Admin, "b/approval", &untrue);
     assert_eq!(causes(&answer), ["Unsupported value: \"False\": supported values: \"True\""]);
 
     assert_eq!(server.approve("b").0, 200);
     let mut undone = server.object("b");
     undone["status"]["conditions"] = json!([]);
-    let answer = server.put(&User::Admin, "b/approval", &undone);
+    let answer = server.put(&Role::Admin, "b/approval", &undone);
     assert_eq!(causes(&answer), ["Forbidden: updates may not remove a condition of type \"Approved\""]);
 }
 
 #[test]
 fn the_status_takes_certificate_and_failure_but_no_decision() {
     let (mut server, created) = pending_elsewhere();
-    let answer = server.put(&User::Admin, "b/status", &with_condition(created, "Approved"));
+    let answer = server.put(&Role::Admin, "b/status", &with_condition(created, "Approved"));
     assert_eq!(causes(&answer), ["Forbidden: updates may not add a condition of type \"Approved\""]);
     server.approve("b");
 
     let encode = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
     let mut update = server.object("b");
     update["status"]["certificate"] = encode("not a certificate").into();
-    assert_eq!(server.put(&User::Admin, "b/status", &update).0, 422);
+    assert_eq!(server.put(&Role::Admin, "b/status", &update).0, 422);
 
     update["status"]["certificate"] = encode(&server.api.authority().to_pem()).into();
-    assert_eq!(server.put(&User::Admin, "b/status", &update).0, 422, "a key is no certificate");
+    assert_eq!(server.put(&Role::Admin, "b/status", &update).0, 422, "a key is no certificate");
 
     update["status"]["certificate"] = encode(server.api.authority().certificate_pem()).into();
-    let (status, signed) = server.put(&User::Admin, "b/status", &update);
+    let (status, signed) = server.put(&Role::Admin, "b/status", &update);
     assert_eq!(status, 200, "{signed}");
     assert!(server.chain("b").is_some());
 
     let mut again = signed;
     again["status"]["certificate"] = encode("x").into();
-    let answer = server.put(&User::Admin, "b/status", &again);
+    let answer = server.put(&Role::Admin, "b/status", &again);
     assert_eq!(causes(&answer), ["Forbidden: updates may not modify existing certificate content"]);
     let failed = with_condition(server.object("b"), "Failed");
-    assert_eq!(server.put(&User::Admin, "b/status", &failed).0, 200);
+    assert_eq!(server.put(&Role::Admin, "b/status", &failed).0, 200);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn approving_and_signing_are_for_those_who_may() {
     let (mut server, created) = pending_elsewhere();
     // A role that may update approvals, but not approve for this signer, is not one this server gives; nobody but
     // administrators gets through either check.
-    for user in [User::Bootstrap, User::Node("one"), User::Other(Identity::new("joe", ["dev"]))] {
+    for user in [Role::Bootstrap, Role::Node("one"), Role::Other(User::new("joe", ["dev"]))] {
         for path in ["b", "b/approval", "b/status"] {
             assert_eq!(server.put(&user, path, &with_condition(created.clone(), "Approved")).0, 403);
         }
@@ -169,12 +169,12 @@ fn a_deletion_tells_what_was_deleted_and_heeds_its_conditions() {
         let options = json!({ "kind": "DeleteOptions", "apiVersion": "v1", "preconditions": { "uid": uid } });
         with_body(Method::Delete, &format!("{COLLECTION}/a"), &options)
     };
-    assert_eq!(server.send(&User::Admin, delete("other")).0, 409);
+    assert_eq!(server.send(&Role::Admin, delete("other")).0, 409);
     let uid = created["metadata"]["uid"].as_str().unwrap();
-    let (status, deleted) = server.send(&User::Admin, delete(uid));
+    let (status, deleted) = server.send(&Role::Admin, delete(uid));
     assert_eq!((status, &deleted["status"]), (200, &json!("Success")));
     assert_eq!(deleted["details"]["uid"], uid);
-    assert_eq!(server.delete(&User::Admin, "a").0, 404);
+    assert_eq!(server.delete(&Role::Admin, "a").0, 404);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_collection_is_deleted_as_selected() {
     let (mut server, _) = pending_elsewhere();
     let target = format!("{COLLECTION}?fieldSelector=spec.signerName%3Dexample.com%2Fmine");
     let request = ApiRequest::new(Method::Delete, target);
-    assert_eq!(server.send(&User::Admin, request).0, 200);
+    assert_eq!(server.send(&Role::Admin, request).0, 200);
     assert_eq!(server.api.requests().map(|object| object.metadata.name.as_str()).collect::<Vec<_>>(), ["a"]);
 }
 
@@ -190,11 +190,11 @@ fn a_collection_is_deleted_as_selected() {
 fn subresources_can_be_read_and_others_do_not_exist() {
     let (mut server, created) = pending();
     for path in ["a", "a/approval", "a/status"] {
-        assert_eq!(server.get(&User::Admin, &format!("{COLLECTION}/{path}")), (200, created.clone()));
+        assert_eq!(server.get(&Role::Admin, &format!("{COLLECTION}/{path}")), (200, created.clone()));
     }
-    assert_eq!(server.get(&User::Admin, &format!("{COLLECTION}/a/scale")).0, 404);
+    assert_eq!(server.get(&Role::Admin, &format!("{COLLECTION}/a/scale")).0, 404);
     let patch = with_body(Method::Patch, &format!("{COLLECTION}/a"), &json!({}));
-    assert_eq!(server.send(&User::Admin, patch).0, 415);
+    assert_eq!(server.send(&Role::Admin, patch).0, 415);
     let post = with_body(Method::Post, &format!("{COLLECTION}/a"), &created);
-    assert_eq!(server.send(&User::Admin, post).0, 405);
+    assert_eq!(server.send(&Role::Admin, post).0, 405);
 }

@@ -12,20 +12,20 @@ fn manual() -> Server {
 }
 
 fn status_of_watch(server: &mut Server, query: &str) -> (u16, Value) {
-    server.list(&User::Admin, &format!("watch=true&{query}"))
+    server.list(&Role::Admin, &format!("watch=true&{query}"))
 }
 
 #[test]
 fn a_watch_from_the_creations_version_tells_all_that_follows_and_nothing_before() {
     let mut server = Server::new(Options::default());
-    let (_, created) = server.create(&User::Bootstrap, &node_csr("a", "one"));
+    let (_, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let version = created["metadata"]["resourceVersion"].as_str().unwrap();
     let mut watcher = server.watch(&format!("fieldSelector=metadata.name%3Da&resourceVersion={version}"));
     assert_eq!(server.drain(&mut watcher), (vec!["MODIFIED a".into(), "MODIFIED a".into()], false));
 
-    server.create(&User::Bootstrap, &node_csr("b", "one"));
+    server.create(&Role::Bootstrap, &node_csr("b", "one"));
     assert_eq!(server.drain(&mut watcher), (vec![], false), "another's");
-    server.delete(&User::Admin, "a");
+    server.delete(&Role::Admin, "a");
     assert_eq!(server.drain(&mut watcher), (vec!["DELETED a".into()], false));
 }
 
@@ -33,14 +33,14 @@ fn a_watch_from_the_creations_version_tells_all_that_follows_and_nothing_before(
 fn a_watch_without_a_version_begins_with_what_is_there() {
     let mut server = manual();
     for name in ["b", "a"] {
-        server.create(&User::Bootstrap, &node_csr(name, "one"));
+        server.create(&Role::Bootstrap, &node_csr(name, "one"));
     }
     for query in ["", "resourceVersion=", "resourceVersion=0"] {
         let mut watcher = server.watch(query);
         assert_eq!(server.drain(&mut watcher), (vec!["ADDED a".into(), "ADDED b".into()], false), "{query}");
     }
     let mut watcher = server.watch("");
-    server.delete(&User::Admin, "a");
+    server.delete(&Role::Admin, "a");
     let events = ["ADDED a", "ADDED b", "DELETED a"].map(String::from).to_vec();
     assert_eq!(server.drain(&mut watcher), (events, false), "what was there when it began, then what happened");
 }
@@ -48,7 +48,7 @@ fn a_watch_without_a_version_begins_with_what_is_there() {
 #[test]
 fn initial_events_end_with_a_bookmark_where_it_is_asked_for() {
     let mut server = manual();
-    server.create(&User::Bootstrap, &node_csr("a", "one"));
+    server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let query = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&resourceVersion=0";
     let mut watcher = server.watch(query);
     assert!(matches!(server.api.next_event(&mut watcher, NOW), Next::Event(_)));
@@ -59,17 +59,17 @@ fn initial_events_end_with_a_bookmark_where_it_is_asked_for() {
     assert_eq!(event["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
     assert_eq!(server.drain(&mut watcher), (vec![], false));
     assert_eq!(status_of_watch(&mut server, "sendInitialEvents=true").0, 422);
-    assert_eq!(server.list(&User::Admin, "sendInitialEvents=true").0, 422);
+    assert_eq!(server.list(&Role::Admin, "sendInitialEvents=true").0, 422);
 }
 
 #[test]
 fn an_object_that_leaves_the_selection_is_deleted_to_the_watcher_and_one_that_enters_is_new() {
     let mut server = manual();
-    let (_, mut object) = server.create(&User::Bootstrap, &node_csr("a", "one"));
+    let (_, mut object) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let mut watcher = server.watch("labelSelector=tier%3Done&resourceVersion=2");
     for labels in [json!({ "tier": "one" }), json!({ "tier": "one", "x": "y" }), json!({}), json!({ "x": "y" })] {
         object["metadata"]["labels"] = labels;
-        object = server.put(&User::Admin, "a", &object).1;
+        object = server.put(&Role::Admin, "a", &object).1;
     }
     let expected = ["ADDED a", "MODIFIED a", "DELETED a"].map(String::from).to_vec();
     assert_eq!(server.drain(&mut watcher), (expected, false));
@@ -79,7 +79,7 @@ fn an_object_that_leaves_the_selection_is_deleted_to_the_watcher_and_one_that_en
 fn watch_out_of_reach_reports_410_in_the_stream() {
     let mut server = Server::new(Options { history: 4, approval: Approval::Manual, ..Options::default() });
     for name in ["a", "b", "c", "d", "e", "f"] {
-        server.create(&User::Bootstrap, &node_csr(name, "one"));
+        server.create(&Role::Bootstrap, &node_csr(name, "one"));
     }
     for (version, ends) in [(1, true), (2, true), (3, false), (7, false), (8, true)] {
         let mut watcher = server.watch(&format!("resourceVersion={version}"));
@@ -95,7 +95,7 @@ fn watch_out_of_reach_reports_410_in_the_stream() {
 #[test]
 fn watch_cache_that_restarted_reaches_no_older_object() {
     let mut server = manual();
-    let (_, created) = server.create(&User::Bootstrap, &node_csr("a", "one"));
+    let (_, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let version: u64 = created["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
     let watch = |server: &mut Server, version: u64| {
         let mut watcher = server.watch(&format!("fieldSelector=metadata.name%3Da&resourceVersion={version}"));
@@ -108,7 +108,7 @@ fn watch_cache_that_restarted_reaches_no_older_object() {
     server.api.restart_watch_cache();
     assert_eq!(watch(&mut server, version), (vec!["ERROR 410".into()], true));
     assert_eq!(server.object("a")["metadata"]["resourceVersion"], version.to_string(), "reading it helps no watch");
-    let (_, list) = server.list(&User::Admin, "fieldSelector=metadata.name%3Da");
+    let (_, list) = server.list(&Role::Admin, "fieldSelector=metadata.name%3Da");
     assert_eq!(list["metadata"]["resourceVersion"], (version + 1).to_string(), "listing it does");
     assert_eq!(watch(&mut server, version + 1), (vec![], false));
 }
@@ -116,7 +116,7 @@ fn watch_cache_that_restarted_reaches_no_older_object() {
 #[test]
 fn bookmark_carries_watch_past_writes_of_other_resources() {
     let mut server = manual();
-    let (_, created) = server.create(&User::Bootstrap, &node_csr("a", "one"));
+    let (_, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let version: u64 = created["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
     let mut watcher = server.watch(&format!("resourceVersion={version}&allowWatchBookmarks=true"));
     server.api.write_elsewhere();
@@ -135,7 +135,7 @@ fn a_watcher_that_falls_behind_the_history_is_told_so_and_ends() {
     let mut server = Server::new(Options { history: 4, approval: Approval::Manual, ..Options::default() });
     let mut watcher = server.watch("");
     for name in ["a", "b", "c", "d", "e"] {
-        server.create(&User::Bootstrap, &node_csr(name, "one"));
+        server.create(&Role::Bootstrap, &node_csr(name, "one"));
     }
     assert_eq!(server.drain(&mut watcher), (vec!["ERROR 410".into()], true));
     assert_eq!(server.drain(&mut watcher), (vec![], true));
@@ -146,7 +146,7 @@ fn a_quiet_selection_does_not_fall_behind() {
     let mut server = Server::new(Options { history: 4, approval: Approval::Manual, ..Options::default() });
     let mut watcher = server.watch("fieldSelector=metadata.name%3Dother");
     for round in 0..20 {
-        server.create(&User::Bootstrap, &node_csr(&format!("a{round}"), "one"));
+        server.create(&Role::Bootstrap, &node_csr(&format!("a{round}"), "one"));
         assert_eq!(server.drain(&mut watcher), (vec![], false));
     }
 }
@@ -154,9 +154,9 @@ fn a_quiet_selection_does_not_fall_behind() {
 #[test]
 fn lists_hold_what_is_selected_and_the_version_to_watch_from() {
     let mut server = manual();
-    server.create(&User::Bootstrap, &node_csr("a", "one"));
+    server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let pem = request(&Template::new("x"), &key());
-    server.create(&User::Bootstrap, &csr("b", CLIENT, &["client auth"], &pem));
+    server.create(&Role::Bootstrap, &csr("b", CLIENT, &["client auth"], &pem));
     for (query, names) in [
         ("", vec!["a", "b"]),
         ("limit=500&resourceVersion=0", vec!["a", "b"]),
@@ -164,13 +164,13 @@ fn lists_hold_what_is_selected_and_the_version_to_watch_from() {
         ("fieldSelector=spec.signerName%3Dkubernetes.io%2Fkube-apiserver-client", vec!["b"]),
         ("fieldSelector=metadata.name%3Dc", vec![]),
     ] {
-        let (status, list) = server.list(&User::Node("one"), query);
+        let (status, list) = server.list(&Role::Node("one"), query);
         let items = list["items"].as_array().unwrap();
         let found: Vec<&str> = items.iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect();
         assert_eq!((status, found, &list["metadata"]["resourceVersion"]), (200, names, &json!("3")), "{query}");
         assert_eq!(list["kind"], "CertificateSigningRequestList");
     }
-    assert_eq!(server.list(&User::Admin, "fieldSelector=spec.username%3Dx").0, 400);
+    assert_eq!(server.list(&Role::Admin, "fieldSelector=spec.username%3Dx").0, 400);
 }
 
 #[test]
@@ -178,8 +178,8 @@ fn kubectl_is_shown_a_clusters_columns() {
     let mut server = manual();
     let mut object = node_csr("a", "one");
     object["spec"]["expirationSeconds"] = 7200.into();
-    server.create(&User::Bootstrap, &object);
-    server.create(&User::Bootstrap, &node_csr("b", "one"));
+    server.create(&Role::Bootstrap, &object);
+    server.create(&Role::Bootstrap, &node_csr("b", "one"));
     server.approve("b");
     server.now = after(150);
 
@@ -188,7 +188,7 @@ fn kubectl_is_shown_a_clusters_columns() {
         request.accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json".into();
         request
     };
-    let (_, list) = server.send(&User::Admin, table(COLLECTION.into()));
+    let (_, list) = server.send(&Role::Admin, table(COLLECTION.into()));
     assert_eq!((&list["kind"], &list["apiVersion"]), (&json!("Table"), &json!("meta.k8s.io/v1")));
     let columns: Vec<&str> =
         list["columnDefinitions"].as_array().unwrap().iter().map(|column| column["name"].as_str().unwrap()).collect();
@@ -201,10 +201,10 @@ fn kubectl_is_shown_a_clusters_columns() {
     assert_eq!(list["rows"][1]["cells"][5], "Approved,Issued");
     assert_eq!(list["rows"][0]["object"]["kind"], "PartialObjectMetadata");
 
-    let (_, one) = server.send(&User::Admin, table(format!("{COLLECTION}/b?includeObject=Object")));
+    let (_, one) = server.send(&Role::Admin, table(format!("{COLLECTION}/b?includeObject=Object")));
     assert_eq!(one["rows"][0]["object"]["kind"], "CertificateSigningRequest");
 
-    let Answer::Watch(mut watcher) = server.answer(&User::Admin, table(format!("{COLLECTION}?watch=true"))) else {
+    let Answer::Watch(mut watcher) = server.answer(&Role::Admin, table(format!("{COLLECTION}?watch=true"))) else {
         panic!("no watch");
     };
     let Next::Event(line) = server.api.next_event(&mut watcher, server.now) else { panic!("no event") };
@@ -216,11 +216,11 @@ fn kubectl_is_shown_a_clusters_columns() {
 #[test]
 fn discovery_tells_of_requests_and_reviews() {
     let mut server = manual();
-    let (_, version) = server.get(&User::Bootstrap, "/version");
+    let (_, version) = server.get(&Role::Bootstrap, "/version");
     assert!(version["gitVersion"].as_str().unwrap().contains("perennial"));
-    let (_, groups) = server.get(&User::Bootstrap, "/apis");
+    let (_, groups) = server.get(&Role::Bootstrap, "/apis");
     assert_eq!(groups["groups"][0]["name"], "certificates.k8s.io");
-    let (_, resources) = server.get(&User::Bootstrap, "/apis/certificates.k8s.io/v1");
+    let (_, resources) = server.get(&Role::Bootstrap, "/apis/certificates.k8s.io/v1");
     let names: Vec<&str> =
         resources["resources"].as_array().unwrap().iter().map(|resource| resource["name"].as_str().unwrap()).collect();
     let base = "certificatesigningrequests";
@@ -229,7 +229,7 @@ fn discovery_tells_of_requests_and_reviews() {
 
     let mut request = ApiRequest::new(Method::Get, "/apis");
     request.accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json".into();
-    let Answer::Response(response) = server.answer(&User::Admin, request) else { panic!("a watch") };
+    let Answer::Response(response) = server.answer(&Role::Admin, request) else { panic!("a watch") };
     assert_eq!(response.content_type, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
     let list: Value = serde_json::from_slice(&response.body).unwrap();
     assert_eq!(list["items"][0]["versions"][0]["resources"][0]["resource"], base);
@@ -241,7 +241,7 @@ fn users_can_ask_who_they_are_and_what_they_may() {
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     let metadata = json!({ "creationTimestamp": null });
     let review = json!({ "kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1", "metadata": metadata });
-    let (status, answer) = server.send(&User::Node("one"), with_body(Method::Post, path, &review));
+    let (status, answer) = server.send(&Role::Node("one"), with_body(Method::Post, path, &review));
     assert_eq!((status, &answer["status"]["userInfo"]["username"]), (201, &json!("system:node:one")));
 
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
@@ -249,8 +249,8 @@ fn users_can_ask_who_they_are_and_what_they_may() {
         let attributes =
             json!({ "group": "certificates.k8s.io", "resource": "certificatesigningrequests", "verb": verb });
         let review = json!({ "spec": { "resourceAttributes": attributes } });
-        let (status, answer) = server.send(&User::Bootstrap, with_body(Method::Post, path, &review));
+        let (status, answer) = server.send(&Role::Bootstrap, with_body(Method::Post, path, &review));
         assert_eq!((status, &answer["status"]["allowed"]), (201, &json!(allowed)), "{verb}");
     }
-    assert_eq!(server.get(&User::Admin, path).0, 405);
+    assert_eq!(server.get(&Role::Admin, path).0, 405);
 }

@@ -65,7 +65,7 @@ pub fn serve_at(address: SocketAddr, authority: Authority, options: Options) -> 
     let tls = Tls::new(&authority, &serving).unwrap();
     let roots = authority.roots().unwrap();
     let mut api = Api::new(options, authority, random);
-    api.add_token(TOKEN, perennial_dev::Identity::bootstrap("abcdef"));
+    api.add_token(TOKEN, perennial_dev::User::bootstrap("abcdef"));
     let handle = Host::bind(address, api, tls).unwrap().spawn().unwrap();
     let cluster = Cluster::from_url(&format!("https://{}", handle.address())).unwrap().with_roots(roots);
     Server { handle, cluster: Arc::new(cluster) }

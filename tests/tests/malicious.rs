@@ -140,7 +140,7 @@ fn start(runtime: Runtime, server: &Server, path: &std::path::Path) -> Handle {
 fn held_certificate_is_kept_whatever_is_issued() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
-        let admin = perennial_dev::Identity::new("admin", ["system:masters"]);
+        let admin = perennial_dev::User::new("admin", ["system:masters"]);
         server.handle.with_api(|api, _| api.add_token(ADMIN, admin));
         let ca = key();
         let good = table().into_iter().find(|row| row.name == "good").unwrap();

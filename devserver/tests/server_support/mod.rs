@@ -10,7 +10,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use perennial::{Template, UnixTime};
-use perennial_dev::{Answer, Api, ApiRequest, Approval, Authority, Identity, Method, Next, Options, Random, Watcher};
+use perennial_dev::{Answer, Api, ApiRequest, Approval, Authority, Method, Next, Options, Random, User, Watcher};
 use perennial_pki::{Chain, KeyAlgorithm, KeyPair, certificate_request};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -36,11 +36,11 @@ pub fn after(seconds: u64) -> UnixTime {
 
 /// Whoever asks.
 #[derive(Clone)]
-pub enum User {
+pub enum Role {
     Admin,
     Bootstrap,
     Node(&'static str),
-    Other(Identity),
+    Other(User),
     Nobody,
 }
 
@@ -58,19 +58,19 @@ impl Server {
 
     pub fn with_authority(options: Options, authority: Authority, random: Random) -> Self {
         let mut api = Api::new(options, authority, random);
-        api.add_token(TOKEN, Identity::bootstrap("abcdef"));
+        api.add_token(TOKEN, User::bootstrap("abcdef"));
         Self { api, now: NOW }
     }
 
-    pub fn answer(&mut self, user: &User, mut request: ApiRequest) -> Answer {
+    pub fn answer(&mut self, user: &Role, mut request: ApiRequest) -> Answer {
         match user {
-            User::Admin => request.peer = Some(Arc::new(Identity::new("kubernetes-admin", ["system:masters"]))),
-            User::Bootstrap => request.authorization = Some(Zeroizing::new(format!("Bearer {TOKEN}"))),
-            User::Node(node) => {
-                request.peer = Some(Arc::new(Identity::new(format!("system:node:{node}"), ["system:nodes"])));
+            Role::Admin => request.peer = Some(Arc::new(User::new("kubernetes-admin", ["system:masters"]))),
+            Role::Bootstrap => request.authorization = Some(Zeroizing::new(format!("Bearer {TOKEN}"))),
+            Role::Node(node) => {
+                request.peer = Some(Arc::new(User::new(format!("system:node:{node}"), ["system:nodes"])));
             }
-            User::Other(identity) => request.peer = Some(Arc::new(identity.clone())),
-            User::Nobody => {}
+            Role::Other(identity) => request.peer = Some(Arc::new(identity.clone())),
+            Role::Nobody => {}
         }
         match self.api.handle(&request, self.now) {
             Answer::List(listing) => Answer::Response(listing.into_response()),
@@ -79,36 +79,36 @@ impl Server {
     }
 
     /// The status and the body of the answer.
-    pub fn send(&mut self, user: &User, request: ApiRequest) -> (u16, Value) {
+    pub fn send(&mut self, user: &Role, request: ApiRequest) -> (u16, Value) {
         match self.answer(user, request) {
             Answer::Response(response) => (response.status, serde_json::from_slice(&response.body).unwrap_or_default()),
             answer => panic!("no response: {answer:?}"),
         }
     }
 
-    pub fn get(&mut self, user: &User, target: &str) -> (u16, Value) {
+    pub fn get(&mut self, user: &Role, target: &str) -> (u16, Value) {
         self.send(user, ApiRequest::new(Method::Get, target))
     }
 
-    pub fn list(&mut self, user: &User, query: &str) -> (u16, Value) {
+    pub fn list(&mut self, user: &Role, query: &str) -> (u16, Value) {
         self.get(user, &format!("{COLLECTION}?{query}"))
     }
 
-    pub fn create(&mut self, user: &User, object: &Value) -> (u16, Value) {
+    pub fn create(&mut self, user: &Role, object: &Value) -> (u16, Value) {
         self.send(user, with_body(Method::Post, COLLECTION, object))
     }
 
-    pub fn put(&mut self, user: &User, path: &str, object: &Value) -> (u16, Value) {
+    pub fn put(&mut self, user: &Role, path: &str, object: &Value) -> (u16, Value) {
         self.send(user, with_body(Method::Put, &format!("{COLLECTION}/{path}"), object))
     }
 
-    pub fn delete(&mut self, user: &User, name: &str) -> (u16, Value) {
+    pub fn delete(&mut self, user: &Role, name: &str) -> (u16, Value) {
         self.send(user, ApiRequest::new(Method::Delete, format!("{COLLECTION}/{name}")))
     }
 
     /// The stored object.
     pub fn object(&mut self, name: &str) -> Value {
-        let (status, object) = self.get(&User::Admin, &format!("{COLLECTION}/{name}"));
+        let (status, object) = self.get(&Role::Admin, &format!("{COLLECTION}/{name}"));
         assert_eq!(status, 200, "{object}");
         object
     }
@@ -116,7 +116,7 @@ impl Server {
     /// Approves as `kubectl certificate approve` does.
     pub fn approve(&mut self, name: &str) -> (u16, Value) {
         let object = with_condition(self.object(name), "Approved");
-        self.put(&User::Admin, &format!("{name}/approval"), &object)
+        self.put(&Role::Admin, &format!("{name}/approval"), &object)
     }
 
     /// The issued chain, if there is one.
@@ -127,7 +127,7 @@ impl Server {
     }
 
     pub fn watch(&mut self, query: &str) -> Watcher {
-        match self.answer(&User::Admin, ApiRequest::new(Method::Get, format!("{COLLECTION}?watch=true&{query}"))) {
+        match self.answer(&Role::Admin, ApiRequest::new(Method::Get, format!("{COLLECTION}?watch=true&{query}"))) {
             Answer::Watch(watcher) => watcher,
             answer => panic!("no watch: {answer:?}"),
         }

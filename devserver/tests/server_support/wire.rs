@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Instant, Now};
-use perennial_dev::{Api, Authority, Identity, Options, Random, Session, Tls};
+use perennial_dev::{Api, Authority, Options, Random, Session, Tls, User};
 use perennial_pki::{Credential, provider};
 use rustls::client::Resumption;
 use rustls::pki_types::{ServerName, UnixTime as TlsTime};
@@ -57,7 +57,7 @@ impl Wire {
         let credential = credential(&authority, &mut random);
         let client = client(&authority, credential.as_ref());
         let mut api = Api::new(options, authority, random);
-        api.add_token(TOKEN, Identity::bootstrap("abcdef"));
+        api.add_token(TOKEN, User::bootstrap("abcdef"));
         let session = Session::new(&tls, Instant::default()).unwrap();
         Self { api, tls, session, client, piece, millis: 0, received: Vec::new(), error: None }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::Template;
-use perennial_dev::{Api, ApiRequest, Approval, Authority, Host, Identity, Method, Options, Random, ServerHandle, Tls};
+use perennial_dev::{Api, ApiRequest, Approval, Authority, Host, Method, Options, Random, ServerHandle, Tls, User};
 use perennial_kubernetes::objects::{CSR_PATH, CertificateSigningRequest, CsrSpec};
 use perennial_pki::{KeyAlgorithm, KeyPair, Roots, certificate_request};
 use perennial_rotation::clock;
@@ -78,8 +78,8 @@ pub(crate) fn serve(what: &str) {
     let tls = Tls::new(&authority, &serving).unwrap();
     let pem = authority.certificate_pem().to_owned();
     let mut api = Api::new(Options { approval: Approval::Manual, ..Options::default() }, authority, random);
-    api.add_token(TOKEN, Identity::bootstrap("abcdef"));
-    api.add_token(ADMIN_TOKEN, Identity::new("admin", ["system:masters"]));
+    api.add_token(TOKEN, User::bootstrap("abcdef"));
+    api.add_token(ADMIN_TOKEN, User::new("admin", ["system:masters"]));
     match what {
         "full" => (0..1000).for_each(|index| create(&mut api, index, 0)),
         "large" => (0..1000).for_each(|index| create(&mut api, index, 32 << 10)),
@@ -145,6 +145,6 @@ fn annotate(api: &mut Api, index: usize, round: usize, now: perennial::UnixTime)
 fn as_admin(method: Method, target: String) -> ApiRequest {
     let mut request = ApiRequest::new(method, target);
     request.content_type = "application/json".into();
-    request.peer = Some(Arc::new(Identity::new("admin", ["system:masters"])));
+    request.peer = Some(Arc::new(User::new("admin", ["system:masters"])));
     request
 }

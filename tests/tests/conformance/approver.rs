@@ -1,7 +1,7 @@
 //! sarapprove_test.go.
 
 use perennial::Template;
-use perennial_dev::{Identity, Method, Options};
+use perennial_dev::{Method, Options, User};
 use perennial_kubernetes::objects::CertificateSigningRequest;
 
 use super::rig::{KUBELET_CLIENT, KUBELET_SERVING, Server, bootstrapper, csr, json, node_user};
@@ -126,12 +126,12 @@ fn good() -> CertificateSigningRequest {
 }
 
 /// In the nodes' group, but no node.
-fn joe() -> Identity {
-    Identity::new("joe", ["system:nodes"])
+fn joe() -> User {
+    User::new("joe", ["system:nodes"])
 }
 
 /// What was said when it was approved. It is there in any case.
-fn approval(user: &Identity, object: &CertificateSigningRequest) -> Option<String> {
+fn approval(user: &User, object: &CertificateSigningRequest) -> Option<String> {
     let mut server = Server::new(Options::default());
     assert_eq!(server.create(user, object), 201, "{} may create it", user.username);
     let conditions = server.object("a").unwrap().status.conditions;
@@ -149,7 +149,7 @@ fn not_with(usages: &[&str]) {
 /// Neither asked for others, nor by whom it is for.
 fn recognized_by_nobody(object: &CertificateSigningRequest) {
     let own = perennial_pki::read_request(&object.spec.request).unwrap().common_name;
-    for user in [bootstrapper(), Identity::new(own, ["system:nodes"])] {
+    for user in [bootstrapper(), User::new(own, ["system:nodes"])] {
         assert_eq!(approval(&user, object), None, "{}", user.username);
     }
 }

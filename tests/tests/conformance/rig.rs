@@ -63,7 +63,7 @@ impl Server {
         let tls = Tls::with_clock(&authority, &shown, Arc::new(Clock)).unwrap();
         let cluster = Cluster::from_url("https://localhost:6443").unwrap().with_roots(authority.roots().unwrap());
         let mut api = Api::new(options, authority, Random::from_seed([8; 32]));
-        api.add_token(TOKEN, perennial_dev::Identity::bootstrap("abcdef"));
+        api.add_token(TOKEN, perennial_dev::User::bootstrap("abcdef"));
         Self { api, now: Now { instant: Instant::default(), unix: START }, tls, random, cluster: Arc::new(cluster) }
     }
 
@@ -95,7 +95,7 @@ impl Server {
     /// The status of the answer.
     pub(crate) fn send(
         &mut self,
-        user: &perennial_dev::Identity,
+        user: &perennial_dev::User,
         method: Method,
         path: &str,
         body: impl Into<Value>,
@@ -111,7 +111,7 @@ impl Server {
         }
     }
 
-    pub(crate) fn create(&mut self, user: &perennial_dev::Identity, object: &CertificateSigningRequest) -> u16 {
+    pub(crate) fn create(&mut self, user: &perennial_dev::User, object: &CertificateSigningRequest) -> u16 {
         self.send(user, Method::Post, "", json(object))
     }
 
@@ -172,16 +172,16 @@ pub(crate) fn json(object: &CertificateSigningRequest) -> Value {
     serde_json::to_value(object).unwrap()
 }
 
-pub(crate) fn admin() -> perennial_dev::Identity {
-    perennial_dev::Identity::new("kubernetes-admin", ["system:masters"])
+pub(crate) fn admin() -> perennial_dev::User {
+    perennial_dev::User::new("kubernetes-admin", ["system:masters"])
 }
 
-pub(crate) fn bootstrapper() -> perennial_dev::Identity {
-    perennial_dev::Identity::bootstrap("abcdef")
+pub(crate) fn bootstrapper() -> perennial_dev::User {
+    perennial_dev::User::bootstrap("abcdef")
 }
 
-pub(crate) fn node_user(node: &str) -> perennial_dev::Identity {
-    perennial_dev::Identity::new(format!("system:node:{node}"), ["system:nodes"])
+pub(crate) fn node_user(node: &str) -> perennial_dev::User {
+    perennial_dev::User::new(format!("system:node:{node}"), ["system:nodes"])
 }
 
 pub(crate) fn key() -> KeyPair {

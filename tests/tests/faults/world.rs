@@ -90,7 +90,7 @@ impl World {
         let node = authority.client_credential(node, &["system:nodes"], &mut random, START, span).unwrap();
         let tls = Tls::with_clock(&authority, &shown, Arc::new(Clock)).unwrap();
         let mut api = Api::new(options, authority, random);
-        api.add_token(TOKEN, perennial_dev::Identity::bootstrap("abcdef"));
+        api.add_token(TOKEN, perennial_dev::User::bootstrap("abcdef"));
         let cluster = Cluster::from_url("https://localhost:6443").unwrap().with_roots(roots.clone());
 
         let mut signer = kubelet(Arc::new(cluster), serving.then_some(node));

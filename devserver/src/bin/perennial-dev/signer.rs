@@ -9,7 +9,7 @@ use std::sync::Arc;
 use perennial::printable;
 use perennial_dev::faults::Plan;
 use perennial_dev::{
-    Answer, ApiRequest, Approval, Identity, Method, Next, Options, Random, ServingApproval, Setup, TestCluster, Watcher,
+    Answer, ApiRequest, Approval, Method, Next, Options, Random, ServingApproval, Setup, TestCluster, User, Watcher,
 };
 use perennial_kubernetes::objects::{CSR_PATH, CertificateSigningRequest, Condition};
 use perennial_kubernetes::text;
@@ -134,7 +134,7 @@ fn write_kubeconfigs(state: &StateDir, server: &TestCluster) -> Result<(), Failu
 /// Watches all requests, the stored ones first. Takes a watch that has ended, whose place it needs.
 fn watch(server: &TestCluster, ended: Option<Watcher>) -> Result<Watcher, Failure> {
     let mut request = ApiRequest::new(Method::Get, &format!("{CSR_PATH}?watch=true"));
-    request.peer = Some(Arc::new(Identity::new("perennial", ["system:masters"])));
+    request.peer = Some(Arc::new(User::new("perennial", ["system:masters"])));
     let answer = server.server().with_api(|api, now| {
         drop(ended);
         api.handle(&request, now)

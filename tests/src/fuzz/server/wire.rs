@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Instant, Now, Template};
-use perennial_dev::{Api, Authority, Identity, Options, Random, Session, Tls};
+use perennial_dev::{Api, Authority, Options, Random, Session, Tls, User};
 use perennial_pki::{Credential, Roots, Usage, provider};
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
@@ -71,7 +71,7 @@ impl Wire {
     pub(super) fn new(stage: &Stage, options: Options, user: u8, portion: usize) -> Self {
         let authority = Authority::from_pem(&stage.authority).expect("it could be read before");
         let mut api = Api::new(options, authority, Random::from_seed([7; 32]));
-        api.add_token(TOKEN, Identity::bootstrap("abcdef"));
+        api.add_token(TOKEN, User::bootstrap("abcdef"));
         let config = Arc::clone(&stage.clients[usize::from(user)]);
         let host = ServerName::try_from(HOST).expect("a name");
         let mut client = ClientConnection::new(config, host).expect("a usable configuration");

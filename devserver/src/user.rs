@@ -18,7 +18,7 @@ const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
 /// A user of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct User {
     /// The user's name.
     pub username: String,
     /// The user's groups; `system:authenticated` is added to them.
@@ -29,7 +29,7 @@ pub struct Identity {
     validity: Option<Validity>,
 }
 
-impl Identity {
+impl User {
     /// A user in these groups.
     pub fn new<S: Into<String>>(username: impl Into<String>, groups: impl IntoIterator<Item = S>) -> Self {
         let mut groups: Vec<String> = groups.into_iter().map(Into::into).collect();
@@ -52,10 +52,10 @@ impl Identity {
         if certificate.common_name.is_empty() {
             return None;
         }
-        let mut identity = Self::new(&certificate.common_name, &certificate.organizations);
-        identity.validity = Some(certificate.validity);
-        identity.extra.insert(CREDENTIAL_ID.into(), vec![format!("X509SHA256={:x}", certificate.fingerprint)]);
-        Some(identity)
+        let mut user = Self::new(&certificate.common_name, &certificate.organizations);
+        user.validity = Some(certificate.validity);
+        user.extra.insert(CREDENTIAL_ID.into(), vec![format!("X509SHA256={:x}", certificate.fingerprint)]);
+        Some(user)
     }
 
     pub(super) fn is_in(&self, group: &str) -> bool {
@@ -74,17 +74,17 @@ impl Identity {
 
 /// Bearer tokens and whom they stand for.
 #[derive(Default)]
-pub(super) struct Tokens(Vec<(Zeroizing<String>, Identity)>);
+pub(super) struct Tokens(Vec<(Zeroizing<String>, User)>);
 
 impl Tokens {
-    pub(super) fn add(&mut self, token: &str, identity: Identity) {
-        self.0.push((Zeroizing::new(token.to_owned()), identity));
+    pub(super) fn add(&mut self, token: &str, user: User) {
+        self.0.push((Zeroizing::new(token.to_owned()), user));
     }
 
     /// Who asks: the client certificate first, then the token, as a cluster does. `None` is nobody known.
-    pub(super) fn authenticate(&self, request: &ApiRequest, now: UnixTime) -> Option<Identity> {
+    pub(super) fn authenticate(&self, request: &ApiRequest, now: UnixTime) -> Option<User> {
         if let Some(peer) = request.peer.as_ref().filter(|peer| peer.is_valid(now)) {
-            return Some(Identity::clone(peer));
+            return Some(User::clone(peer));
         }
         let (scheme, token) = request.authorization.as_ref()?.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("bearer") {
@@ -94,12 +94,12 @@ impl Tokens {
     }
 
     /// Looks at every token and every byte of it, so that the time taken says nothing but lengths.
-    fn find(&self, token: &str) -> Option<&Identity> {
+    fn find(&self, token: &str) -> Option<&User> {
         let mut found = None;
-        for (known, identity) in &self.0 {
+        for (known, user) in &self.0 {
             let differs = known.bytes().zip(token.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b));
             if std::hint::black_box(differs) == 0 && known.len() == token.len() && !token.is_empty() {
-                found = Some(identity);
+                found = Some(user);
             }
         }
         found
@@ -109,6 +109,6 @@ impl Tokens {
 /// Shows who may come, never with what.
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(_, identity)| &identity.username)).finish()
+        f.debug_list().entries(self.0.iter().map(|(_, user)| &user.username)).finish()
     }
 }
