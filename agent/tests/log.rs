@@ -106,7 +106,7 @@ fn refused_certificate_names_the_bootstrap_credential_as_next() {
         requests,
         [
             " a new certificate with the bootstrap credential: there is none yet",
-            " a new certificate: somebody asked for it",
+            " a new certificate: a rotation was requested",
             " a new certificate with the bootstrap credential: the server refused the current one",
         ]
     );

@@ -7,19 +7,19 @@ use crate::time::{Instant, UnixTime};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// There is none.
+    /// There is no certificate.
     NoCertificate,
-    /// It has expired.
+    /// The certificate has expired.
     Expired,
-    /// It is a bootstrap credential, to be replaced by one of our own.
+    /// The certificate is a bootstrap credential, to be replaced by one of our own.
     Provisional,
-    /// Its rotation point has passed.
+    /// The certificate's rotation point has passed.
     RotationPoint,
     /// The server that the certificate is meant for refused it.
     Refused,
     /// The certificate lacks names that the template asks for.
     TemplateNotSatisfied,
-    /// Somebody asked.
+    /// A rotation was requested ([`Event::RotateNow`](crate::Event::RotateNow)).
     Asked,
 }
 
@@ -62,7 +62,7 @@ impl Reason {
             Self::TemplateNotSatisfied => "the current one lacks names that are wanted now",
             Self::Refused => "the server refused the current one",
             Self::RotationPoint => "the current one has passed its rotation point",
-            Self::Asked => "somebody asked for it",
+            Self::Asked => "a rotation was requested",
         }
     }
 }
@@ -79,12 +79,12 @@ pub enum State {
         /// Why a certificate is due.
         reason: Reason,
     },
-    /// All is well until then.
-    Resting {
+    /// Nothing is due until the rotation point of the certificate.
+    Scheduled {
         /// The rotation point.
         rotate_at: UnixTime,
     },
-    /// A request is out.
+    /// A request is in flight.
     Requesting {
         /// The request.
         id: RequestId,
@@ -104,7 +104,7 @@ pub enum State {
         /// The last one.
         last: Failure,
     },
-    /// A certificate is due, and the submission budget asks to wait.
+    /// A certificate is due, and spacing or the submission budget does not allow a request yet.
     Waiting {
         /// Why it is due.
         reason: Reason,
@@ -123,7 +123,7 @@ impl State {
         Self::NAMES[match self {
             Self::NotEnabled => 0,
             Self::NoTemplate => 1,
-            Self::Resting { .. } => 2,
+            Self::Scheduled { .. } => 2,
             Self::Requesting { .. } => 3,
             Self::BackingOff { .. } => 4,
             Self::Waiting { .. } => 5,

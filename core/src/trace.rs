@@ -139,7 +139,7 @@ impl Display for State {
             Self::NotEnabled => f.write_str("rotation is not enabled: no signer"),
             Self::NoTemplate => f.write_str("nothing to ask for: no template"),
             Self::NoIdentity { reason } => write!(f, "no identity to authenticate with yet ({reason})"),
-            Self::Resting { rotate_at } => write!(f, "resting, rotates {rotate_at}"),
+            Self::Scheduled { rotate_at } => write!(f, "next rotation at {rotate_at}"),
             Self::Requesting { id, reason, until } => write!(f, "requesting {id} ({reason}), until {until}"),
             Self::BackingOff { reason, until, failures, last } => {
                 write!(f, "backing off ({reason}) after {failures} failed ({}), until {until}", last.name())

@@ -146,7 +146,7 @@ impl Model {
             }
             _ if history.signer() == SignerStatus::Absent => State::NotEnabled,
             _ if history.wanted().is_none() => State::NoTemplate,
-            (_, None, Some(held)) => State::Resting { rotate_at: rotation_point(&self.policy, self.seed, held) },
+            (_, None, Some(held)) => State::Scheduled { rotate_at: rotation_point(&self.policy, self.seed, held) },
             _ if history.signer() == SignerStatus::NotReady => {
                 State::NoIdentity { reason: reason.unwrap_or(Reason::NoCertificate) }
             }

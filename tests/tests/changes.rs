@@ -18,14 +18,14 @@ fn policy_moves_the_rotation_point_without_a_new_start() {
         let server = serve(Approval::Auto);
         let handle = node(runtime, &server.cluster).start();
         let first = issued(&handle, 1);
-        let resting = handle.wait_for(|now| matches!(now.state, State::Resting { .. })).within(BOUND).unwrap();
+        let resting = handle.wait_for(|now| matches!(now.state, State::Scheduled { .. })).within(BOUND).unwrap();
         assert_eq!(resting.due, None);
         // Signers let certificates begin a few minutes ago.
         handle.set_policy(Policy { window: Window::new(1, 2).unwrap(), ..policy() });
         let second = issued(&handle, 2);
         assert_ne!(first.chain(), second.chain());
         handle.set_policy(policy());
-        handle.wait_for(|now| matches!(now.state, State::Resting { .. })).within(BOUND).unwrap();
+        handle.wait_for(|now| matches!(now.state, State::Scheduled { .. })).within(BOUND).unwrap();
         handle.shutdown().wait();
     });
 }

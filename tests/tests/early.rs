@@ -37,14 +37,14 @@ fn early_certificate_waits_on_disk_and_is_served_when_needed() {
         handle.rotate_now();
         let waits = handle.wait_for(|now| now.waiting.is_some() && !now.unwritten).within(BOUND).unwrap();
         let waiting = waits.waiting.clone().unwrap();
-        assert!(matches!(waits.state, State::Resting { .. }) && waits.last_error.is_none(), "{waits:?}");
+        assert!(matches!(waits.state, State::Scheduled { .. }) && waits.last_error.is_none(), "{waits:?}");
         assert_eq!(handle.credential().unwrap().chain(), held.chain());
         assert_eq!(stored(path).chain(), held.chain(), "and the link stays where it is");
         handle.shutdown().wait();
 
         let asked = server.csr_names().len();
         let handle = node(runtime, &server.cluster).keeping(path).start();
-        let again = handle.wait_for(|now| matches!(now.state, State::Resting { .. })).within(BOUND).unwrap();
+        let again = handle.wait_for(|now| matches!(now.state, State::Scheduled { .. })).within(BOUND).unwrap();
         assert_eq!(again.waiting.as_ref().unwrap().chain(), waiting.chain(), "a restart finds it again");
         let files = dated(path);
         handle.refused(&held);

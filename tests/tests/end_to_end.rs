@@ -157,7 +157,7 @@ fn a_restart_serves_what_the_directory_holds_and_asks_for_nothing() {
         for run in 0..2 {
             let handle = node(runtime, &server.cluster).keeping(directory.path()).start();
             let resting =
-                handle.wait_for(|now| matches!(now.state, State::Resting { .. }) && !now.unwritten).within(BOUND);
+                handle.wait_for(|now| matches!(now.state, State::Scheduled { .. }) && !now.unwritten).within(BOUND);
             assert_eq!(resting.unwrap().issued, u64::from(run == 0));
             handle.shutdown().wait();
         }

@@ -27,7 +27,7 @@ fn every_release_since_1_19_issues_and_only_a_lifetime_may_go_unheard() {
             handle.rotate_now();
             issued(&handle, 2);
             let now = handle.snapshot();
-            assert!(matches!(now.state, State::Resting { .. }) && now.last_error.is_none(), "1.{minor}: {now:?}");
+            assert!(matches!(now.state, State::Scheduled { .. }) && now.last_error.is_none(), "1.{minor}: {now:?}");
             let heard = lifetime <= HOUR + Duration::from_secs(600);
             assert_eq!(heard, minor >= 22, "1.{minor}: {lifetime:?}");
             assert_eq!(now.unwished_lifetime().is_none(), minor >= 22, "1.{minor}: {lifetime:?}");

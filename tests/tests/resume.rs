@@ -96,7 +96,7 @@ fn a_renewal_that_was_asked_for_and_not_decided_is_gone_on_with() {
         // What was issued is asked for once: a start after that rests.
         run.stop();
         let run = begin();
-        run.handle.wait_for(|now| matches!(now.state, State::Resting { .. })).within(BOUND).unwrap();
+        run.handle.wait_for(|now| matches!(now.state, State::Scheduled { .. })).within(BOUND).unwrap();
         run.handle.rotate_now();
         let second = waits_for_approval(&run.handle);
         assert_ne!(first, second);

@@ -95,7 +95,7 @@ impl View {
             State::NotEnabled
             | State::NoTemplate
             | State::NoIdentity { .. }
-            | State::Resting { .. }
+            | State::Scheduled { .. }
             | State::Requesting { .. } => None,
         };
         let csr = match self.progress() {

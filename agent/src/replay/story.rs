@@ -109,7 +109,7 @@ fn leaves(machine: &RotationMachine, now: Now) -> String {
         State::NotEnabled => "rotation is not enabled: there is no signer".into(),
         State::NoTemplate => "there is nothing to ask for yet".into(),
         State::NoIdentity { .. } => "a new certificate is due once there is an identity to authenticate with".into(),
-        State::Resting { rotate_at } => {
+        State::Scheduled { rotate_at } => {
             format!("to be rotated in {}, at {rotate_at}", words(rotate_at.since(now.unix)))
         }
         State::Requesting { id, until, .. } => format!("{id} is out, to be given up {}", left(until)),

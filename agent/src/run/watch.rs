@@ -136,7 +136,7 @@ impl Watch {
         let state = self.running.handle().state();
         let lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
         match (state, self.trouble()) {
-            (State::Resting { rotate_at }, None) => format!("{}: good, next rotation at {rotate_at}", self.of),
+            (State::Scheduled { rotate_at }, None) => format!("{}: good, next rotation at {rotate_at}", self.of),
             (_, Some(trouble)) => format!("{}: {trouble}", self.of),
             (State::Requesting { .. }, None) => match &self.seen.progress {
                 Some(progress) => format!("{}: {progress}", self.of),
@@ -178,7 +178,7 @@ impl Watch {
         }
         if new.state != self.seen.state {
             match new.state {
-                Some(State::Resting { rotate_at }) => {
+                Some(State::Scheduled { rotate_at }) => {
                     let left = words(rotate_at.since(now.at.unix));
                     let sentence = format!("{of}: next rotation at {rotate_at}, in {left}");
                     tell("resting", json!({ "rotate_at": rotate_at.to_string() }), &sentence);

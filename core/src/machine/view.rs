@@ -24,7 +24,7 @@ impl RotationMachine {
             _ if !self.facts.signer.is_configured() => State::NotEnabled,
             _ if self.facts.template.is_none() => State::NoTemplate,
             (None, Some(certificate)) => {
-                State::Resting { rotate_at: rotation_point(&self.facts.policy, self.facts.seed, certificate) }
+                State::Scheduled { rotate_at: rotation_point(&self.facts.policy, self.facts.seed, certificate) }
             }
             (reason, _) => {
                 let reason = reason.unwrap_or(Reason::NoCertificate);

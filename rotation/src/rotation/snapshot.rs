@@ -53,7 +53,7 @@ impl Snapshot {
             State::NotEnabled
             | State::NoTemplate
             | State::NoIdentity { .. }
-            | State::Resting { .. }
+            | State::Scheduled { .. }
             | State::Requesting { .. } => None,
         }
     }

@@ -87,7 +87,7 @@ fn endure(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     let long = length(wanted);
     let (asked, count) = server.handle.with_api(|api, _| (in_short(api.journal().take(long)), api.journal().count()));
     // Somebody who looks late may see the next submission as well.
-    let in_time = matches!(handle.snapshot().state, State::BackingOff { failures: 1, .. } | State::Resting { .. });
+    let in_time = matches!(handle.snapshot().state, State::BackingOff { failures: 1, .. } | State::Scheduled { .. });
     if asked != wanted || exact && in_time && count != long {
         return Err(format!("{count} requests, at first {asked}: {:?}", met.last_error));
     }

@@ -151,7 +151,7 @@ fn a_rotation_that_has_begun_is_not_called_back_by_a_clock_set_back() {
     holder.now.unix = holder.now.unix.before(SECOND);
     assert!(holder.tick().iter().all(|action| !matches!(action, Action::CancelRequest { .. })));
     holder.issue(asked.id, &issued(&node(), 2, DAY * 9 / 10, DAY));
-    assert!(matches!(holder.machine.state(), State::Resting { .. }));
+    assert!(matches!(holder.machine.state(), State::Scheduled { .. }));
 }
 
 #[test]

@@ -245,7 +245,7 @@ fn missing_identity_leaves_request_in_flight_and_backoff() {
 fn good_certificate_needs_no_identity_until_it_is_due() {
     let mut holder = Holder::new(Setup { signer: SignerStatus::NotReady, ..setup(Some(fresh(DAY))) });
     holder.tick();
-    assert!(matches!(holder.machine.state(), State::Resting { .. }));
+    assert!(matches!(holder.machine.state(), State::Scheduled { .. }));
     holder.watch(DAY);
     assert_eq!(holder.machine.state(), State::NoIdentity { reason: Reason::RotationPoint });
 }

@@ -48,7 +48,7 @@ fn policy_change_moves_rotation_point() {
     holder.change(Policy { window: Window::new(400, 500).unwrap(), ..Policy::default() });
     let after = holder.machine.rotation_point().unwrap();
     assert!(after < before);
-    assert_eq!(holder.machine.state(), State::Resting { rotate_at: after });
+    assert_eq!(holder.machine.state(), State::Scheduled { rotate_at: after });
     holder.pass(DAY / 2);
     let change = Event::PolicyChanged(Arc::new(Policy::default()));
     let _ = holder.machine.handle(change, holder.now);

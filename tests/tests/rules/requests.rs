@@ -114,7 +114,7 @@ fn a_request_nobody_needs_any_more_is_cancelled() {
     holder.tick();
     let (id, ..) = submitted(&holder.want(with_name())).expect("a name is missing");
     assert_eq!(cancelled(&holder.want(node())), Some(id));
-    assert!(matches!(holder.machine.state(), State::Resting { .. }));
+    assert!(matches!(holder.machine.state(), State::Scheduled { .. }));
 }
 
 #[test]

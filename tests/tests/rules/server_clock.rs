@@ -108,7 +108,7 @@ fn issued_certificate_that_has_begun_by_the_servers_clock_is_served() {
     holder.issue(asked.id, &next);
     assert!(holder.serves(&next) && holder.machine.waiting().is_none());
     assert_eq!((holder.machine.due(holder.now), holder.machine.last_failure()), (None, None));
-    assert!(matches!(holder.machine.state(), State::Resting { .. }));
+    assert!(matches!(holder.machine.state(), State::Scheduled { .. }));
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn early_certificate_is_stored_and_served_from_its_begin() {
     assert!(holder.watch(HOUR - SECOND).is_empty() && holder.serves(&fresh(DAY)));
     assert!(holder.watch(SECOND).is_empty() && holder.serves(&next));
     assert!(holder.machine.is_unwritten() && holder.machine.waiting().is_none(), "it is put in use now");
-    assert!(matches!(holder.machine.state(), State::Resting { .. }));
+    assert!(matches!(holder.machine.state(), State::Scheduled { .. }));
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn both_certificates_become_durable_one_after_the_other() {
 #[test]
 fn a_wish_made_while_one_waits_is_kept_when_that_one_is_served() {
     let (mut holder, next, _) = waiting();
-    let State::Resting { .. } = holder.machine.state() else { panic!("{}", holder.machine) };
+    let State::Scheduled { .. } = holder.machine.state() else { panic!("{}", holder.machine) };
     holder.handle(Event::RotateNow);
     holder.now.unix = holder.now.unix.after(HOUR);
     holder.tick();

@@ -41,7 +41,7 @@ fn names_for_programs_are_those_released() {
     let states = [
         (State::NotEnabled, "not_enabled"),
         (State::NoTemplate, "no_template"),
-        (State::Resting { rotate_at: UnixTime::from_secs(0) }, "resting"),
+        (State::Scheduled { rotate_at: UnixTime::from_secs(0) }, "resting"),
         (State::Requesting { id, reason, until }, "requesting"),
         (State::BackingOff { reason, until, failures: 1, last }, "backing_off"),
         (State::Waiting { reason, until }, "waiting"),

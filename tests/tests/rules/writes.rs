@@ -16,7 +16,7 @@ fn unwritten() -> (Holder, RequestId) {
 fn what_is_issued_is_served_at_once() {
     let (holder, _) = unwritten();
     assert!(holder.serves(&fresh(DAY)) && holder.machine.is_unwritten());
-    assert!(matches!(holder.machine.state(), State::Resting { .. }));
+    assert!(matches!(holder.machine.state(), State::Scheduled { .. }));
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl Show<'_> {
     fn say_waiting(&mut self, now: &Snapshot) {
         let clocks = clock::now();
         match now.state {
-            State::Resting { rotate_at } => {
+            State::Scheduled { rotate_at } => {
                 let what = format!("              rests until {}", time_of_day(rotate_at));
                 self.report.waiting(&what, &format!(", in {}", words(rotate_at.since(clocks.unix))));
             }
