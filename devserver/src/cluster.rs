@@ -147,7 +147,7 @@ impl TestCluster {
         CsrSigner {
             signer_name: name.to_owned(),
             authentication: Authentication::Other(Arc::new(self.token.clone())),
-            profile: Profile::new(usage),
+            profile: Profile::new([usage]),
             ..self.node_signer()
         }
     }

@@ -22,7 +22,7 @@ pub struct CsrSigner {
     pub authentication: Authentication,
     /// `spec.signerName`.
     pub signer_name: String,
-    /// `spec.usages`; `None`: a digital signature, the usage of the profile, and key encipherment for an RSA key.
+    /// `spec.usages`; `None`: a digital signature, the usages of the profile, and key encipherment for an RSA key.
     pub usages: Option<Vec<String>>,
     /// What every certificate must be. The lifetime becomes `spec.expirationSeconds`.
     pub profile: Profile,
@@ -38,7 +38,7 @@ impl CsrSigner {
             authentication: Authentication::Own { bootstrap },
             signer_name: KUBELET_CLIENT_SIGNER.into(),
             usages: None,
-            profile: Profile::new(Usage::ClientAuth),
+            profile: Profile::new([Usage::ClientAuth]),
             limits: Limits::default(),
         }
     }
@@ -48,7 +48,7 @@ impl CsrSigner {
         Self {
             authentication: Authentication::Other(node),
             signer_name: KUBELET_SERVING_SIGNER.into(),
-            profile: Profile::new(Usage::ServerAuth),
+            profile: Profile::new([Usage::ServerAuth]),
             ..Self::kubelet_client(cluster, None)
         }
     }
@@ -59,7 +59,11 @@ impl CsrSigner {
         }
         // RSA keys may be used as TLS 1.2 uses them, too.
         let more = (self.profile.key_algorithm == KeyAlgorithm::Rsa).then(|| "key encipherment".to_owned());
-        ["digital signature".to_owned()].into_iter().chain(more).chain([self.profile.usage.to_string()]).collect()
+        ["digital signature".to_owned()]
+            .into_iter()
+            .chain(more)
+            .chain(self.profile.usages.iter().map(Usage::to_string))
+            .collect()
     }
 }
 
@@ -90,13 +94,10 @@ impl Signer for CsrSigner {
         let ask = Ask {
             name: request.name,
             request: request.csr,
-            public_key_der: request.public_key_der,
             signer_name: self.signer_name.clone(),
             usages: self.usages(),
             expiration_seconds: request.lifetime.map(|span| i32::try_from(span.as_secs()).unwrap_or(i32::MAX)),
-            usage: request.usage,
             skew: request.skew,
-            roots: request.issuers,
         };
         let issuance = Issuance::new(ask, self.cluster.clone(), request.identity, limits, request.seed);
         Ok(Exchange::conversation(issuance))

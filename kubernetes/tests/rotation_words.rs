@@ -8,7 +8,7 @@ use std::time::Duration;
 use client_support::{Ca, EPOCH, Scene};
 use perennial::{Failure, Instant, Now, Policy, Template, UnixTime};
 use perennial_kubernetes::CsrSigner;
-use perennial_pki::Chain;
+use perennial_pki::{Chain, KeyAlgorithm, KeyPair};
 use perennial_rotation::{Authentication, Command, Identity, Input, Issued, Rotation, Start};
 
 /// Asks for this a while after `EPOCH`, and is issued what a CA that knows only `names` signs for an hour from `EPOCH` on.
@@ -20,10 +20,21 @@ fn issued(template: Template, names: &[&str], after: Duration) -> (Option<Failur
 
 /// A rotation that was issued a certificate of this many seconds, counted from `EPOCH`, a while later.
 fn rotation(template: Template, names: &[&str], after: Duration, seconds: i64) -> (Rotation, Now) {
+    answered(template, after, |_| {}, |key| Ca::new("the test CA").sign(key, names, true, seconds))
+}
+
+/// A rotation that was issued what `sign` makes for its key.
+fn answered(
+    template: Template,
+    after: Duration,
+    adjust: impl FnOnce(&mut CsrSigner),
+    sign: impl FnOnce(&[u8]) -> String,
+) -> (Rotation, Now) {
     let unix = UnixTime::from_secs(EPOCH).after(after);
     let now = Now { instant: Instant::from_millis(1000), unix };
     let mut signer = CsrSigner::kubelet_client(Scene::new().cluster(), None);
     signer.authentication = Authentication::other(Identity::Anonymous);
+    adjust(&mut signer);
     let start = Start {
         policy: Arc::new(Policy::default()),
         signer: Some(Arc::new(signer)),
@@ -44,7 +55,7 @@ fn rotation(template: Template, names: &[&str], after: Duration, seconds: i64) -
             Command::Drop { .. } | Command::Write { .. } | Command::SetTimer(_) => {}
         }
     }
-    let pem = Ca::new("the test CA").sign(key.unwrap().public_key_der(), names, true, seconds);
+    let pem = sign(key.unwrap().public_key_der());
     let chain = Chain::from_pem(pem.as_bytes()).unwrap();
     let result = Ok(Issued { chain, csr_name: String::new(), requests: 2, health: None });
     rotation.handle(Input::Finished { id: asked.unwrap(), result }, now);
@@ -64,6 +75,35 @@ fn a_certificate_that_expired_within_the_skew_allowance_says_when() {
     let (failure, told) = issued(Template::node("a"), &[], Duration::from_secs(3600));
     assert_eq!(failure, Some(Failure::BadCertificate));
     assert!(told.starts_with("an unusable certificate was issued: it expired at 2026-11-23T"), "{told}");
+}
+
+#[test]
+fn certificate_of_no_use_is_rejected_and_its_request_named() {
+    let other_key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let (ca, other_ca) = (Ca::new("the test CA"), Ca::new("another CA"));
+    let roots = ca.roots();
+    let signs: [(&dyn Fn(&[u8]) -> String, &str); 5] = [
+        (&|key| ca.sign(key, &[], true, 3600), ""),
+        (&|_| ca.sign(other_key.public_key_der(), &[], true, 3600), "was issued for another key"),
+        (&|key| ca.sign(key, &[], true, 30), "expired at 2026-11-2"),
+        (&|key| ca.sign(key, &[], false, 3600), "lacks `client auth`"),
+        (&|key| other_ca.sign(key, &[], true, 3600), "does not lead to a trusted CA"),
+    ];
+    for (sign, why) in signs {
+        let adjust = |signer: &mut CsrSigner| {
+            signer.profile.skew = Duration::ZERO;
+            signer.profile.issuers = Some(roots.clone());
+        };
+        let (rotation, now) = answered(Template::node("a"), Duration::ZERO, adjust, sign);
+        let snapshot = rotation.snapshot(now);
+        assert_eq!(snapshot.credential.is_some(), why.is_empty(), "{why}");
+        if !why.is_empty() {
+            assert_eq!(rotation.machine().last_failure(), Some(Failure::BadCertificate));
+            let told = snapshot.last_error.unwrap();
+            assert!(told.starts_with("CSR node-csr-") && told.contains(why), "{told}");
+            assert!(told.contains(" at https://api.example:6443: "), "{told}");
+        }
+    }
 }
 
 #[test]

@@ -49,8 +49,8 @@ pub trait Signer: fmt::Debug + Send + Sync {
 /// What every certificate of a signer must be.
 #[derive(Clone, Debug)]
 pub struct Profile {
-    /// What the certificate is for.
-    pub usage: Usage,
+    /// What the certificate is for. It must be good for each of these.
+    pub usages: Vec<Usage>,
     /// The kind of keys to generate.
     pub key_algorithm: KeyAlgorithm,
     /// The lifetime wished for; `None`: the signer decides.
@@ -66,10 +66,10 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Certificates for `usage`, with everything else by default.
-    pub fn new(usage: Usage) -> Self {
+    /// Certificates for these usages, with everything else by default.
+    pub fn new(usages: impl IntoIterator<Item = Usage>) -> Self {
         Self {
-            usage,
+            usages: usages.into_iter().collect(),
             key_algorithm: KeyAlgorithm::default(),
             lifetime: None,
             skew: Duration::from_secs(3600),
@@ -130,14 +130,12 @@ pub struct SignRequest {
     /// The identity to show.
     pub identity: Identity,
     /// What the certificate is for.
-    pub usage: Usage,
+    pub usages: Vec<Usage>,
     /// The lifetime wished for.
     pub lifetime: Option<Duration>,
     /// How far our clock may be ahead before an issued certificate counts as expired, by the profile and by what the
     /// signer's clock showed.
     pub skew: Duration,
-    /// The CAs that the certificate must lead to, if they are known.
-    pub issuers: Option<Roots>,
     /// When the certificate that is to be replaced expires; in the past if there is none.
     pub needed_by: Instant,
     /// How long the rotation waits for the end of the request.

@@ -144,7 +144,7 @@ impl Scene {
 }
 
 fn silent(endpoint: &'static str, requests: &Arc<Mutex<Vec<SignRequest>>>) -> Silent {
-    let (profile, authentication) = (Profile::new(Usage::ClientAuth), Authentication::None);
+    let (profile, authentication) = (Profile::new([Usage::ClientAuth]), Authentication::None);
     Silent { endpoint, profile, authentication, requests: requests.clone() }
 }
 

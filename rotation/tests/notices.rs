@@ -44,7 +44,7 @@ struct Life {
 
 impl Life {
     fn new() -> Self {
-        let signer = Unreachable(Profile::new(Usage::ClientAuth), Authentication::None);
+        let signer = Unreachable(Profile::new([Usage::ClientAuth]), Authentication::None);
         Self::of(Rotator::new().template(Template::node("worker")).signer(signer))
     }
 
@@ -130,7 +130,7 @@ fn failed_attempt_is_told_once_with_its_error_and_next_attempt() {
 fn subscription_before_the_first_step_sees_news_of_the_start() {
     let store = Memory::default();
     store.write(&Arc::new(interim(&Template::new("other"), START).unwrap()), true, START).unwrap();
-    let signer = Unreachable(Profile::new(Usage::ClientAuth), Authentication::None);
+    let signer = Unreachable(Profile::new([Usage::ClientAuth]), Authentication::None);
     let mut life = Life::of(Rotator::new().template(Template::new("worker")).signer(signer).store(store));
     let mut notices = life.handle.notices(64);
     life.tick();

@@ -24,7 +24,7 @@ struct Fake {
 
 impl Fake {
     fn new(is_up: bool) -> Self {
-        Self { is_up, profile: Profile::new(Usage::ServerAuth), authentication: Authentication::None }
+        Self { is_up, profile: Profile::new([Usage::ServerAuth]), authentication: Authentication::None }
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) struct First {
     pub(super) rotated: bool,
     /// It is what API servers know its holder by: it renews itself, and a kubeconfig points at it.
     pub(super) renews_itself: bool,
-    usage: Usage,
+    usages: Vec<Usage>,
     issuers: Option<Roots>,
 }
 
@@ -101,10 +101,10 @@ impl First {
             let why = "RSA keys are generated only by a perennial that was built with the feature aws-lc-rs; take p256";
             return Err(Failure::Usage(why.into()));
         }
-        let usage = usage(&wanted.usage, &wanted.signer_name)?;
+        let usages = usages(&wanted.usage, &wanted.signer_name)?;
         let knows = [KUBELET_CLIENT_SIGNER, CLIENT_SIGNER].contains(&wanted.signer_name.as_str());
         let issuers = wanted.issuer_ca_file.as_deref().map(read_roots).transpose()?;
-        Ok(Self { template, rotated, renews_itself: knows && usage == Usage::ClientAuth, usage, issuers })
+        Ok(Self { template, rotated, renews_itself: knows && usages.contains(&Usage::ClientAuth), usages, issuers })
     }
 
     /// Who is asked for it; nobody, if it is not to be rotated.
@@ -123,7 +123,7 @@ impl First {
             authentication,
             signer_name: wanted.signer_name.clone(),
             usages: (!wanted.usage.is_empty()).then(|| wanted.usage.clone()),
-            profile: self.profile(options, self.usage),
+            profile: self.profile(options, self.usages.clone()),
             ..CsrSigner::kubelet_client(cluster, None)
         };
         self.rotated.then_some(signer)
@@ -136,18 +136,18 @@ impl First {
         cluster: Arc<Cluster>,
         node: Arc<dyn IdentitySource>,
     ) -> CsrSigner {
-        let profile = self.profile(options, Usage::ServerAuth);
+        let profile = self.profile(options, vec![Usage::ServerAuth]);
         CsrSigner { profile, ..CsrSigner::kubelet_serving(cluster, node) }
     }
 
-    fn profile(&self, options: &Run, usage: Usage) -> Profile {
+    fn profile(&self, options: &Run, usages: Vec<Usage>) -> Profile {
         let wanted = &options.wanted;
         Profile {
             key_algorithm: wanted.key_type.algorithm(),
             lifetime: wanted.requested_lifetime,
             issuers: self.issuers.clone(),
             accepts_extra_rights: wanted.accept_extra_rights,
-            ..Profile::new(usage)
+            ..Profile::new(usages)
         }
     }
 }
@@ -165,20 +165,18 @@ fn policy(options: &Run) -> Policy {
 }
 
 /// What an issued certificate is tested for.
-fn usage(usages: &[String], signer_name: &str) -> Result<Usage, Failure> {
-    let by_default = if signer_name == KUBELET_SERVING_SIGNER { Usage::ServerAuth } else { Usage::ClientAuth };
-    let has = |usage: Usage| match usages {
-        [] => usage == by_default,
-        given => given.contains(&usage.to_string()),
-    };
-    match (has(Usage::ClientAuth), has(Usage::ServerAuth)) {
-        (true, _) => Ok(Usage::ClientAuth),
-        (false, true) => Ok(Usage::ServerAuth),
-        (false, false) => {
-            let why = "one --usage has to be 'client auth' or 'server auth': nothing else can be made sure of";
-            Err(Failure::Usage(why.into()))
-        }
+fn usages(usages: &[String], signer_name: &str) -> Result<Vec<Usage>, Failure> {
+    if usages.is_empty() {
+        let serves = signer_name == KUBELET_SERVING_SIGNER;
+        return Ok(vec![if serves { Usage::ServerAuth } else { Usage::ClientAuth }]);
     }
+    let is_given = |usage: &Usage| usages.contains(&usage.to_string());
+    let given: Vec<_> = [Usage::ClientAuth, Usage::ServerAuth].into_iter().filter(is_given).collect();
+    if given.is_empty() {
+        let why = "one --usage has to be 'client auth' or 'server auth': nothing else can be made sure of";
+        return Err(Failure::Usage(why.into()));
+    }
+    Ok(given)
 }
 
 fn read_config(path: &Path) -> Result<KubeletConfig, Failure> {

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use perennial_pki::{CertificateRequest, Roots, Usage, read_request};
+use perennial_pki::{CertificateRequest, read_request};
 
 use super::http::Request;
 use crate::objects::{API_VERSION, CSR_PATH, CertificateSigningRequest, CsrSpec, ObjectMeta};
 
-/// One request to a signer and what its certificate must be good for.
+/// One request to a signer.
 #[derive(Clone, Debug)]
 pub struct Ask {
     /// Name of the request object; derive it with [`csr_name`](super::naming::csr_name), so that asking
@@ -16,20 +16,14 @@ pub struct Ask {
     pub name: String,
     /// The PKCS#10 request.
     pub request: CertificateRequest,
-    /// The key asked for, as SubjectPublicKeyInfo DER.
-    pub public_key_der: Vec<u8>,
     /// Who is to sign, for example `kubernetes.io/kube-apiserver-client-kubelet`.
     pub signer_name: String,
     /// Key usages, in Kubernetes' words.
     pub usages: Vec<String>,
     /// The lifetime wished for; the API refuses less than 600.
     pub expiration_seconds: Option<i32>,
-    /// What the certificate is to be used for.
-    pub usage: Usage,
-    /// How far our clock may be ahead before a certificate counts as expired.
+    /// How far our clock may be ahead before the certificate of an object that exists already counts as expired.
     pub skew: Duration,
-    /// The CAs it must chain up to, if they are known.
-    pub roots: Option<Roots>,
 }
 
 impl Ask {

@@ -1,9 +1,7 @@
 //! Reading the outcome of a submission from its request object.
 
-use std::iter;
-
 use perennial::{Failure, UnixTime};
-use perennial_pki::{BadCertificate, Chain, Expected, Usage};
+use perennial_pki::{BadCertificate, Chain};
 
 use super::ask::Ask;
 use crate::cluster::printable;
@@ -16,7 +14,7 @@ pub(crate) enum Verdict {
         /// An approver has approved the request.
         approved: bool,
     },
-    /// Approved and signed; the certificate is good for what was asked.
+    /// Approved and signed.
     Issued(Chain),
 }
 
@@ -56,23 +54,14 @@ impl Ask {
         Ok(Verdict::Undecided { approved })
     }
 
+    /// The chain, as it was issued. Whether it is good for what was requested is the rotation's to judge.
     fn accept(&self, pem: &[u8], found: bool, now: UnixTime) -> Result<Chain, Refusal> {
         let chain = Chain::from_issued(pem).map_err(|error| (Failure::BadCertificate, error.to_string()))?;
-        let expected = Expected {
-            public_key_der: &self.public_key_der,
-            usage: self.usage,
-            skew: self.skew,
-            roots: self.roots.as_ref(),
-        };
-        // Usages that were requested by name must be in the certificate as well.
-        let named = |usage: &Usage| self.usages.contains(&usage.to_string());
-        let more = [Usage::ClientAuth, Usage::ServerAuth].into_iter().filter(named);
-        let mut usages = iter::once(self.usage).chain(more);
-        match usages.try_for_each(|usage| Expected { usage, ..expected }.check(&chain, now)) {
-            Ok(()) => Ok(chain),
+        let validity = chain.certificate().validity;
+        if found && validity.expired(now.before(self.skew)) {
             // Issued and expired while no submission waited for it: only a new request helps.
-            Err(error @ BadCertificate::Expired { .. }) if found => Err((Failure::Outdated, error.to_string())),
-            Err(error) => Err((Failure::BadCertificate, error.to_string())),
+            return Err((Failure::Outdated, BadCertificate::Expired { not_after: validity.not_after() }.to_string()));
         }
+        Ok(chain)
     }
 }

@@ -16,6 +16,8 @@ use super::{Asked, Ca, Reply, SIGNER, World};
 pub(crate) struct Scene {
     pub(crate) ca: Ca,
     pub(crate) ask: Ask,
+    /// The key that is requested for.
+    pub(crate) public_key_der: Vec<u8>,
     pub(crate) certificate: String,
     pub(crate) identity: Identity,
 }
@@ -25,7 +27,8 @@ impl Scene {
         let ca = Ca::new("the test CA");
         let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
         let certificate = ca.sign(key.public_key_der(), &[], true, 3600);
-        Self { ask: ask(&key, &Template::node("a")), certificate, ca, identity: Identity::Anonymous }
+        let public_key_der = key.public_key_der().to_vec();
+        Self { ask: ask(&key, &Template::node("a")), public_key_der, certificate, ca, identity: Identity::Anonymous }
     }
 
     pub(crate) fn cluster(&self) -> Arc<Cluster> {
@@ -103,12 +106,9 @@ pub(crate) fn ask(key: &KeyPair, template: &Template) -> Ask {
     Ask {
         name: csr_name(key.public_key_der(), template.common_name(), template.organizations(), &usages),
         request: certificate_request(template, key).unwrap(),
-        public_key_der: key.public_key_der().to_vec(),
         signer_name: SIGNER.to_owned(),
         usages: usages.to_vec(),
         expiration_seconds: Some(3600),
-        usage: Usage::ClientAuth,
         skew: Duration::from_secs(300),
-        roots: None,
     }
 }

@@ -121,7 +121,7 @@ impl Rotation {
                 // What was issued is judged by the clock that its answer showed, too.
                 let date = health.and_then(|health| health.date);
                 let mut events: VecDeque<_> = self.server_dated(date, now).into_iter().collect();
-                events.extend(self.finished(asking, result, candidate));
+                events.extend(self.finished(asking, result, candidate, now));
                 return events;
             }
             Input::Unable { id, why } => {

@@ -1,16 +1,19 @@
 //! One request: how it begins, with which key and identity, and what its end means.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Event, Failure, Fingerprint, Key, Now, RequestId, State, Template};
-use perennial_pki::{Chain, Credential, KeyPair, certificate_request};
+use perennial::{Event, Failure, Fingerprint, Key, Now, RequestId, State, Template, printable};
+use perennial_pki::{Chain, Credential, Expected, KeyPair, Usage, certificate_request};
 
 use super::addressee::Addressee;
 use super::shortfall::excess;
 use super::{Command, Rotation};
-use crate::{Authentication, Exchange, Identity, Issued, NotYet, Progress, ServerDate, SignError, SignRequest};
+use crate::{
+    Authentication, Exchange, Identity, Issued, NotYet, Profile, Progress, ServerDate, SignError, SignRequest, Signer,
+};
 
 #[derive(Debug)]
 pub(super) struct Asking {
@@ -27,9 +30,10 @@ impl Rotation {
         asking: Asking,
         result: Result<Issued, SignError>,
         candidate: &mut Option<Arc<Credential>>,
+        now: Now,
     ) -> VecDeque<Event> {
         let id = asking.id;
-        let error = match result.map(|issued| self.joined(issued.chain, &asking)) {
+        let error = match result.map(|issued| self.joined(issued.chain, &asking, now)) {
             Ok(Ok(credential)) => {
                 let certificate = credential.chain().certificate().clone();
                 *candidate = Some(Arc::new(credential));
@@ -56,14 +60,29 @@ impl Rotation {
         refused.map(|fingerprint| Event::CertRefused { fingerprint }).into_iter().chain([failed]).collect()
     }
 
-    /// The issued pair, unless it grants rights beyond the request.
-    fn joined(&self, chain: Chain, asking: &Asking) -> Result<Credential, String> {
-        let profile = self.signer.as_ref().map(|signer| signer.profile());
-        if let Some(profile) = profile.filter(|profile| !profile.accepts_extra_rights) {
-            excess(&chain, &asking.template, profile.usage).map_or(Ok(()), Err)?;
+    /// The issued pair, if it is usable and grants no rights beyond the request. The machine judges names and lifetime.
+    fn joined(&self, chain: Chain, asking: &Asking, now: Now) -> Result<Credential, String> {
+        let signer = self.signer.as_ref().ok_or("rotation is not enabled any more")?;
+        let profile = signer.profile();
+        let (public_key_der, roots) = (asking.key.public_key_der(), profile.issuers.as_ref());
+        // By the clock of its own answer, too.
+        let skew = self.skew(profile, now);
+        let check = |usage: &Usage| Expected { public_key_der, usage: *usage, skew, roots }.check(&chain, now.unix);
+        profile.usages.iter().try_for_each(check).map_err(|error| self.at_fault(&**signer, error))?;
+        if !profile.accepts_extra_rights {
+            excess(&chain, &asking.template, &profile.usages).map_or(Ok(()), Err)?;
         }
-        // The exchange has checked that; if it ever did not, this is as bad a certificate as any.
         Credential::new(chain, asking.key.clone()).map_err(|mismatch| mismatch.to_string())
+    }
+
+    /// The error with the request and the place where it was made.
+    fn at_fault(&self, signer: &dyn Signer, error: impl fmt::Display) -> String {
+        match (self.csr_name.as_str(), signer.endpoint()) {
+            ("", None) => format!("signer {}: {error}", printable(signer.name())),
+            ("", Some(endpoint)) => format!("signer {} at {endpoint}: {error}", printable(signer.name())),
+            (name, None) => format!("CSR {}: {error}", printable(name)),
+            (name, Some(endpoint)) => format!("CSR {} at {endpoint}: {error}", printable(name)),
+        }
     }
 
     /// Begins a request. Returns the event of one that could not be begun.
@@ -116,10 +135,9 @@ impl Rotation {
             csr,
             public_key_der: key.public_key_der().to_vec(),
             identity,
-            usage: profile.usage,
+            usages: profile.usages.clone(),
             lifetime: profile.lifetime,
-            skew: profile.skew.saturating_add(self.local_lead(now)),
-            issuers: profile.issuers.clone(),
+            skew: self.skew(profile, now),
             needed_by: now.instant.after(left.unwrap_or_default()),
             timeout: match self.machine.state() {
                 State::Requesting { until, .. } => until.since(now.instant),
@@ -130,6 +148,11 @@ impl Rotation {
         self.bootstrapping = shown.is_none() && self.has_bootstrap();
         self.asking = Some(Asking { id, template: template.clone(), key, shown, progress: None });
         signer.begin(request, now)
+    }
+
+    /// How far our clock may be ahead before a certificate counts as expired.
+    fn skew(&self, profile: &Profile, now: Now) -> Duration {
+        profile.skew.saturating_add(self.local_lead(now))
     }
 
     /// How far our clock is ahead by the last answer, or by those that agreed: a certificate that has expired by ours alone

@@ -43,8 +43,8 @@ pub(super) fn shortfall(
 
 /// The error for an issued chain that grants rights beyond the request. Organisations of a client certificate are groups,
 /// and so rights, in Kubernetes, and a URI is a second name (SPIFFE). DNS names and addresses grant nothing.
-pub(super) fn excess(chain: &Chain, asked: &Template, usage: Usage) -> Option<String> {
-    let organizations = chain.certificate().organizations.iter().filter(|_| usage == Usage::ClientAuth);
+pub(super) fn excess(chain: &Chain, asked: &Template, usages: &[Usage]) -> Option<String> {
+    let organizations = chain.certificate().organizations.iter().filter(|_| usages.contains(&Usage::ClientAuth));
     let organizations = organizations.filter(|name| !asked.organizations().contains(name)).map(|name| ("O", name));
     let (kind, name) = organizations.chain(chain.uris().iter().map(|uri| ("URI", uri))).next()?;
     let why = Failure::BadCertificate.describe();

@@ -11,7 +11,7 @@ use perennial::Template;
 use perennial_kubernetes::client::{Ask, Issuance, Limits, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CSR_PATH, KUBELET_CLIENT_SIGNER};
-use perennial_pki::{KeyAlgorithm, KeyPair, Usage, certificate_request, provider};
+use perennial_pki::{KeyAlgorithm, KeyPair, certificate_request, provider};
 use perennial_rotation::{Identity, Progress, Token};
 use rustix::net::sockopt;
 use rustls::client::Resumption;
@@ -87,13 +87,10 @@ fn ask(index: usize) -> Ask {
     Ask {
         name: csr_name(key.public_key_der(), template.common_name(), template.organizations(), &usages),
         request: certificate_request(&template, &key).unwrap(),
-        public_key_der: key.public_key_der().to_vec(),
         signer_name: KUBELET_CLIENT_SIGNER.to_owned(),
         usages,
         expiration_seconds: None,
-        usage: Usage::ClientAuth,
         skew: Duration::from_secs(60),
-        roots: None,
     }
 }
 

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use perennial::{Failure, Template};
+use perennial::{Failure, Key, Now, Pending, Template};
+use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Ask, Issuance, Limits, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
-use perennial_pki::{Chain, Expected, Roots, Usage, certificate_request};
-use perennial_rotation::{Identity, SignError};
+use perennial_pki::{Chain, Expected, KeyPair, Roots, Usage, certificate_request};
+use perennial_rotation::{
+    Authentication, Command, Identity, Input, Issued, Profile, Record, Rotation, SignError, Start,
+};
 use rustls::ServerConfig;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use serde_json::{Value, json};
@@ -29,6 +32,9 @@ struct Scene {
     cluster: Arc<Cluster>,
     server: Arc<ServerConfig>,
     ask: Ask,
+    /// The key that is requested for.
+    key: Arc<KeyPair>,
+    signer: Arc<CsrSigner>,
     /// What a stand-in in an answer stands for.
     words: Vec<Vec<u8>>,
 }
@@ -58,16 +64,21 @@ impl Scene {
         let ask = Ask {
             name: csr_name(key, template.common_name(), template.organizations(), &usages),
             request: certificate_request(&template, &pki.ours).expect("a request"),
-            public_key_der: key.to_vec(),
             signer_name: KUBELET_CLIENT_SIGNER.to_owned(),
             usages: usages.to_vec(),
             expiration_seconds: None,
-            usage: Usage::ClientAuth,
             skew: Duration::from_secs(300),
-            roots: Some(roots.clone()),
         };
+        let cluster = Cluster::from_url(&format!("https://{HOST}")).expect("a URL").with_roots(roots.clone());
+        let cluster = Arc::new(cluster);
+        let mut signer = CsrSigner::kubelet_client(cluster.clone(), None);
+        signer.authentication = Authentication::None;
+        signer.profile.key_algorithm = pki.ours.algorithm();
+        signer.profile.issuers = Some(roots);
         Self {
-            cluster: Arc::new(Cluster::from_url(&format!("https://{HOST}")).expect("a URL").with_roots(roots)),
+            cluster,
+            key: pki.ours.clone(),
+            signer: Arc::new(signer),
             server: server(&pki),
             words: words(&pki, &ask),
             ask,
@@ -84,9 +95,10 @@ impl Scene {
         assert!(issuance.requests() <= REQUESTS && world.asked.len() <= issuance.requests() as usize);
         let outcome = match outcome {
             Ok(issued) => {
-                self.check(&issued.chain, &world);
                 assert_eq!(issued.csr_name, self.ask.name);
-                Ok(issued.requests)
+                let requests = issued.requests;
+                self.check(issued, world.now());
+                Ok(requests)
             }
             // The message may differ: of a connection that ended, the next write or the next read may be told first.
             Err(SignError { failure, message, .. }) => {
@@ -97,11 +109,46 @@ impl Scene {
         (outcome, world.asked, world.elapsed)
     }
 
-    fn check(&self, chain: &Chain, world: &World<'_>) {
-        let Ask { public_key_der, usage, skew, roots, .. } = &self.ask;
-        assert_eq!(chain.public_key_der(), public_key_der);
-        let expected = Expected { public_key_der, usage: *usage, skew: *skew, roots: roots.as_ref() };
-        assert_eq!(expected.check(chain, world.now().unix), Ok(()));
+    /// A rotation that asked for this serves nothing but a certificate that is good for our key.
+    fn check(&self, issued: Issued, now: Now) {
+        let hour = Duration::from_secs(3600);
+        let pending = Pending {
+            template: Arc::new(Template::node("a")),
+            key: Key::Pending,
+            submitted: now.unix.before(hour),
+            budget_whole: now.unix.before(hour),
+            refusal: None,
+        };
+        let record = Record {
+            server: None,
+            signer_name: self.ask.signer_name.clone(),
+            csr_name: self.ask.name.clone(),
+            turned_down: None,
+            key: Some(self.key.clone()),
+            pending,
+        };
+        let start = Start {
+            policy: Arc::default(),
+            signer: Some(self.signer.clone()),
+            template: Some(record.pending.template.clone()),
+            common_name: None,
+            credential: None,
+            waiting: None,
+            unwritten: false,
+            rotate_now: false,
+            pending: Some(record),
+        };
+        let mut rotation = Rotation::new(start, now);
+        let drive = |command| if let Command::Drive { id, .. } = command { Some(id) } else { None };
+        let id = rotation.handle(Input::Tick, now).into_iter().find_map(drive).expect("a request");
+        let Profile { usages, skew, issuers, .. } = &self.signer.profile;
+        let (public_key_der, roots) = (self.key.public_key_der(), issuers.as_ref());
+        let expected = Expected { public_key_der, usage: usages[0], skew: *skew, roots };
+        let is_good = expected.check(&issued.chain, now.unix).is_ok();
+        rotation.handle(Input::Finished { id, result: Ok(issued) }, now);
+        let served = rotation.snapshot(now).credential;
+        assert_eq!(served.is_some(), is_good);
+        assert!(served.is_none_or(|served| served.key().public_key_der() == public_key_der));
     }
 }
 

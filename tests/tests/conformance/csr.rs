@@ -10,7 +10,7 @@ use perennial_pki::{KeyError, KeyPair};
 use perennial_rotation::{Issued, SignError};
 
 use super::manager::error;
-use super::rig::{HOUR, KUBELET_CLIENT, MINUTE, Server, admin, ask, bootstrapper, csr_of, key};
+use super::rig::{HOUR, KUBELET_CLIENT, MINUTE, Node, SECOND, Server, admin, ask, bootstrapper, csr_of, key};
 use super::{Row, different, same};
 
 const CSR: &str = "csr_test.go";
@@ -91,12 +91,18 @@ pub(crate) const ROWS: &[Row] = &[
             let key = key();
             let issued = server.submit(&ask(&key, KUBELET_CLIENT), MINUTE, |_| {}).unwrap().unwrap();
             assert_eq!(issued.chain.public_key_der(), key.public_key_der());
-            for fault in ["truncated", "emptyChain", "otherKey"] {
+            for fault in ["truncated", "emptyChain"] {
                 let mut server = Server::new(Options::default());
                 server.faults(&format!("{{ fault: {{ certificate: {fault} }} }}"));
                 let error = server.submit(&ask(&self::key(), KUBELET_CLIENT), HOUR, |_| {}).unwrap().unwrap_err();
                 assert_eq!(error.failure, Failure::BadCertificate, "{fault}");
             }
+            let mut server = Server::new(Options::default());
+            server.faults("{ fault: { certificate: otherKey } }");
+            let mut node = Node::new(server, None);
+            node.run(SECOND);
+            assert_eq!(node.rotation.machine().last_failure(), Some(Failure::BadCertificate));
+            assert!(node.presents().is_none());
         },
     ),
 ];

@@ -9,7 +9,7 @@ use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Ask, Issuance, Limits, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, ObjectMeta};
-use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, Usage, certificate_request};
+use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, certificate_request};
 use perennial_rotation::{
     Authentication, Command, Conversation, Exchange, Identity, Input, IoEvent, IoRequest, Issued, Rotation, SignError,
     SignerConversation, Start, Token,
@@ -215,13 +215,10 @@ pub(crate) fn ask(key: &KeyPair, signer: &str) -> Ask {
     Ask {
         name: csr_name(key.public_key_der(), template.common_name(), template.organizations(), &usages),
         request: certificate_request(&template, key).unwrap(),
-        public_key_der: key.public_key_der().to_vec(),
         signer_name: signer.to_owned(),
         usages: usages.to_vec(),
         expiration_seconds: None,
-        usage: Usage::ClientAuth,
         skew: MINUTE,
-        roots: None,
     }
 }
 

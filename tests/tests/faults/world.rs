@@ -286,7 +286,7 @@ pub(crate) fn kubelet(cluster: Arc<Cluster>, node: Option<Credential>) -> CsrSig
     let mut signer = CsrSigner::kubelet_client(cluster, Some(Arc::new(move || Ok(Identity::Token(token.clone())))));
     if let Some(node) = node.map(Arc::new) {
         signer.signer_name = "kubernetes.io/kubelet-serving".into();
-        signer.profile.usage = Usage::ServerAuth;
+        signer.profile.usages = vec![Usage::ServerAuth];
         signer.authentication = Authentication::Other(Arc::new(move || Ok(Identity::Certificate(node.clone()))));
     }
     signer
