@@ -254,7 +254,7 @@ fn what_is_not_allowed_is_forbidden_in_a_clusters_words() {
     assert_eq!((answer.0, message(&answer)), (403, expected.as_str()));
 
     let answer = server.get(&stranger, "/metrics");
-    assert_eq!((answer.0, message(&answer)), (403, "forbidden: Role \"joe\" cannot get path \"/metrics\""));
+    assert_eq!((answer.0, message(&answer)), (403, "forbidden: User \"joe\" cannot get path \"/metrics\""));
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn only_the_whole_token_once_and_as_a_bearers_is_a_token() {
 #[test]
 fn headers_that_proxies_vouch_with_count_for_nothing() {
     let mut wire = Wire::new(Options::default(), usize::MAX);
-    for header in ["X-Remote-Role: root", "X-Remote-Group: system:masters", "X-Forwarded-Role: root"] {
+    for header in ["X-Remote-User: root", "X-Remote-Group: system:masters", "X-Forwarded-User: root"] {
         assert_eq!(status(&mut wire, &format!("{header}\r\n")), "401", "{header}");
     }
 }
@@ -103,11 +103,11 @@ fn nobody_acts_as_somebody_else() {
         authority.client_credential("root", &["system:masters"], random, NOW, HOUR).ok()
     };
     for header in [
-        "Impersonate-Role: system:admin",
+        "Impersonate-User: system:admin",
         "impersonate-group: system:masters",
         "IMPERSONATE-UID: 1",
         "Impersonate-Extra-Scopes: x",
-        "Impersonate-Role:",
+        "Impersonate-User:",
     ] {
         let mut node = Wire::new(Options::default(), usize::MAX);
         assert_eq!(status(&mut node, &format!("Authorization: Bearer {TOKEN}\r\n{header}\r\n")), "403", "{header}");
