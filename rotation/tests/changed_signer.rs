@@ -1,9 +1,9 @@
-//! Another signer while a request is in flight.
+//! Another signer, or another policy, while a request is in flight.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use perennial::{Failure, Now, Policy, State, Template};
+use perennial::{Budget, Failure, Now, Policy, State, Template, Window};
 use perennial_pki::Usage;
 use perennial_rotation::{
     Authentication, Command, Conversation, Exchange, Input, IoEvent, IoRequest, Issued, Profile, Progress, Record,
@@ -233,4 +233,17 @@ fn new_way_to_the_server_ends_the_wait_after_a_failure_but_not_a_refusal() {
         scene.pass(MINUTE);
         assert!(scene.is_requesting(), "{failure:?}");
     }
+}
+
+#[test]
+fn another_budget_is_recorded_at_once_for_the_next_start() {
+    let mut scene = Scene::requesting();
+    let same_budget = Policy { window: Window::new(1, 2).unwrap(), ..Policy::default() };
+    scene.handle(Input::PolicyChanged(Arc::new(same_budget)));
+    assert_eq!(scene.saves, 1);
+    let refill = MINUTE * 60;
+    let slower = Policy { budget: Budget::new(10, refill).unwrap(), ..Policy::default() };
+    scene.handle(Input::PolicyChanged(Arc::new(slower)));
+    let whole = scene.record.as_ref().unwrap().pending.budget_whole;
+    assert_eq!((scene.saves, whole), (2, scene.now.unix.after(refill)), "one token is missing");
 }

@@ -88,7 +88,7 @@ impl Rotation {
             Input::TemplateChanged(template) => Event::TemplateChanged(template),
             Input::PolicyChanged(policy) => {
                 self.policy.clone_from(&policy);
-                self.memory.set_backoff(policy.write);
+                self.memory.set_policy(&policy);
                 // As when the certificate was issued: by its whole lifetime.
                 let held = self.served.as_ref().filter(|_| self.issued > 0);
                 let held = held.map(|held| held.chain().certificate().validity);

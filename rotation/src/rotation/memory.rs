@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Backoff, Failure, Instant, Pending, RequestId};
+use perennial::{Backoff, Budget, Failure, Instant, Pending, Policy, RequestId};
 
 use super::record::Record;
 
 #[derive(Debug)]
 pub(super) struct Memory {
     backoff: Backoff,
+    budget: Budget,
     seed: u64,
     submission: Option<RequestId>,
     /// What was last given away to be saved.
@@ -25,6 +26,8 @@ pub(super) struct Memory {
 #[derive(Debug, PartialEq, Eq)]
 struct Mark {
     submission: Option<RequestId>,
+    /// The time at which the budget is whole again means something else under another one.
+    budget: Budget,
     key: bool,
     refusal: Option<(Failure, u32)>,
     turned_down: Option<Failure>,
@@ -32,14 +35,18 @@ struct Mark {
 
 impl Memory {
     /// The memory of a rotation that starts from this record.
-    pub(super) fn new(backoff: Backoff, seed: u64, kept: Option<&Record>) -> Self {
-        let given = kept.map(|record| Mark::of(None, &record.pending, record.turned_down, record.key.is_some()));
-        Self { backoff, seed, submission: None, given, failures: 0, again_at: None, error: None }
+    pub(super) fn new(policy: &Policy, seed: u64, kept: Option<&Record>) -> Self {
+        let Policy { write: backoff, budget, .. } = *policy;
+        let mut memory =
+            Self { backoff, budget, seed, submission: None, given: None, failures: 0, again_at: None, error: None };
+        memory.given = kept.map(|record| memory.mark(&record.pending, record.turned_down, record.key.is_some()));
+        memory
     }
 
-    /// Saves that fail from now on are repeated by this.
-    pub(super) const fn set_backoff(&mut self, backoff: Backoff) {
-        self.backoff = backoff;
+    /// Saves that fail from now on are repeated by this policy. With another budget, the record is saved again.
+    pub(super) const fn set_policy(&mut self, policy: &Policy) {
+        self.backoff = policy.write;
+        self.budget = policy.budget;
     }
 
     pub(super) fn submitted(&mut self, id: RequestId) {
@@ -48,7 +55,7 @@ impl Memory {
 
     /// Whether this is to be saved now, which is then taken for done.
     pub(super) fn wants(&mut self, pending: &Pending, turned_down: Option<Failure>, key: bool, now: Instant) -> bool {
-        let mark = Some(Mark::of(self.submission, pending, turned_down, key));
+        let mark = Some(self.mark(pending, turned_down, key));
         let wanted = self.given != mark || self.again_at.is_some_and(|at| at <= now);
         if wanted {
             self.given = mark;
@@ -76,6 +83,11 @@ impl Memory {
         }
     }
 
+    fn mark(&self, pending: &Pending, turned_down: Option<Failure>, key: bool) -> Mark {
+        let refusal = pending.refusal.map(|refusal| (refusal.failure, refusal.failures));
+        Mark { submission: self.submission, budget: self.budget, key, refusal, turned_down }
+    }
+
     /// When saving is to be tried again.
     pub(super) const fn again_at(&self) -> Option<Instant> {
         self.again_at
@@ -84,13 +96,6 @@ impl Memory {
     /// Why it could not be saved, until it is.
     pub(super) const fn error(&self) -> Option<&Arc<str>> {
         self.error.as_ref()
-    }
-}
-
-impl Mark {
-    fn of(submission: Option<RequestId>, pending: &Pending, turned_down: Option<Failure>, key: bool) -> Self {
-        let refusal = pending.refusal.map(|refusal| (refusal.failure, refusal.failures));
-        Self { submission, key, refusal, turned_down }
     }
 }
 

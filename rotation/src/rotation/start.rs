@@ -55,7 +55,7 @@ impl Rotation {
         let named = named.or_else(|| record.as_ref().map(|record| record.pending.template.common_name()));
         // What restarts, and tools that look at a directory, agree on: who signs, and for whom.
         let seed = perennial::seed(signer.as_ref().map_or("", |signer| signer.name()), named.unwrap_or(""));
-        let memory = Memory::new(policy.write, seed, record.as_ref());
+        let memory = Memory::new(&policy, seed, record.as_ref());
         let (csr_name, pending, key) =
             record.map_or_else(Default::default, |Record { csr_name, mut pending, key, .. }| {
                 // Its certificate is there: the key has done its work, which was not saved any more.
