@@ -43,6 +43,8 @@ pub mod oracle;
 #[cfg(feature = "edge")]
 pub mod recording;
 pub mod script;
+#[cfg(feature = "edge")]
+pub mod simulation;
 pub mod subject;
 pub mod trace;
 pub mod world;

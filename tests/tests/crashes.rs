@@ -1,9 +1,5 @@
 //! A node that crashes, at every point there is, and starts again from what was durable by then. In virtual time.
 
-#[allow(dead_code, unused_imports, reason = "only the server and its wire are used")]
-#[path = "conformance/rig.rs"]
-mod rig;
-
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +11,7 @@ use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::{Credential, KeyAlgorithm};
 use perennial_rotation::{Command, Exchange, Input, Record, Rotation, Start};
 use perennial_tests::recording::Recording;
-use rig::{DAY, HOUR, MINUTE, SECOND, Server, Wire};
+use perennial_tests::simulation::{DAY, HOUR, MINUTE, SECOND, Server, Wire};
 
 /// What a crash leaves.
 #[derive(Default)]

@@ -4,8 +4,8 @@ use perennial::Template;
 use perennial_dev::{Method, Options, User};
 use perennial_kubernetes::objects::CertificateSigningRequest;
 
-use super::rig::{KUBELET_CLIENT, KUBELET_SERVING, Server, bootstrapper, csr, json, node_user};
 use super::{Row, different, same};
+use perennial_tests::simulation::{KUBELET_CLIENT, KUBELET_SERVING, Server, bootstrapper, csr, json, node_user};
 
 const SOURCE: &str = "sarapprove_test.go";
 const USAGES: &[&str] = &["key encipherment", "digital signature", "client auth"];

@@ -7,8 +7,8 @@ use perennial_dev::{Approval, Options};
 use perennial_kubernetes::objects::CertificateSigningRequest;
 use perennial_pki::{BadCertificate, Expected, Usage};
 
-use super::rig::{CLIENT, DAY, HOUR, MINUTE, SECOND, START, Server, admin, csr, csr_of};
 use super::{Row, different, same};
+use perennial_tests::simulation::{CLIENT, DAY, HOUR, MINUTE, SECOND, START, Server, admin, csr, csr_of};
 
 const SOURCE: &str = "authority_test.go";
 const ZERO: Duration = Duration::ZERO;

@@ -12,9 +12,11 @@ use perennial_rotation::SignError;
 use perennial_tests::mint;
 
 use super::manager::error;
-use super::rig::{DAY, HOUR, KUBELET_CLIENT, MINUTE, Node, SECOND, START, Server, admin, ask, json, key};
 use super::store::Pki;
 use super::{Row, different, same};
+use perennial_tests::simulation::{
+    DAY, HOUR, KUBELET_CLIENT, MINUTE, Node, SECOND, START, Server, admin, ask, json, key,
+};
 
 const MANAGER: &str = "certificate_manager.go";
 const CSR: &str = "csr.go";

@@ -5,8 +5,8 @@ use std::time::Duration;
 use perennial::Template;
 use perennial_dev::{Approval, Decision, Method, Options};
 
-use super::rig::{CLIENT, DAY, HOUR, MINUTE, SECOND, Server, admin, csr, json};
 use super::{Row, different, same};
+use perennial_tests::simulation::{CLIENT, DAY, HOUR, MINUTE, SECOND, Server, admin, csr, json};
 
 const SOURCE: &str = "cleaner_test.go";
 const KEPT: &str = "kept";

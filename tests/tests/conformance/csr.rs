@@ -10,8 +10,10 @@ use perennial_pki::{KeyError, KeyPair};
 use perennial_rotation::{Issued, SignError};
 
 use super::manager::error;
-use super::rig::{HOUR, KUBELET_CLIENT, MINUTE, Node, SECOND, Server, admin, ask, bootstrapper, csr_of, key};
 use super::{Row, different, same};
+use perennial_tests::simulation::{
+    HOUR, KUBELET_CLIENT, MINUTE, Node, SECOND, Server, admin, ask, bootstrapper, csr_of, key,
+};
 
 const CSR: &str = "csr_test.go";
 const BOOTSTRAP: &str = "bootstrap_test.go";

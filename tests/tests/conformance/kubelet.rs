@@ -12,7 +12,9 @@ use perennial_kubernetes::addresses::{AddressType, Addresses, NodeAddress};
 use perennial_pki::{Credential, interim};
 use perennial_rotation::{Authentication, Directory, FileCredential, Input, Progress, clock};
 
-use super::{Row, different, rig, same};
+use perennial_tests::simulation as rig;
+
+use super::{Row, different, same};
 use perennial_tests::loopback::{self, Runtime};
 
 const SOURCE: &str = "kubelet_test.go";

@@ -10,8 +10,8 @@ use perennial::{
 };
 use perennial_tests::mint;
 
-use super::rig::{DAY, HOUR, SECOND};
 use super::{Row, different, same};
+use perennial_tests::simulation::{DAY, HOUR, SECOND};
 
 const SOURCE: &str = "certificate_manager_test.go";
 

@@ -11,7 +11,6 @@ mod csr;
 mod kubelet;
 mod machine;
 mod manager;
-mod rig;
 mod signer;
 mod store;
 

@@ -11,9 +11,9 @@ use perennial_rotation::{Authentication, SignError};
 use perennial_smol::Rotator;
 use smol::future;
 
-use super::rig::{COLLECTION, DAY, HOUR, KUBELET_CLIENT, MINUTE, Node, SECOND, Server, ask, key};
 use super::{Row, different, same};
 use perennial_tests::loopback::{self, BOUND, Runtime};
+use perennial_tests::simulation::{COLLECTION, DAY, HOUR, KUBELET_CLIENT, MINUTE, Node, SECOND, Server, ask, key};
 
 const SOURCE: &str = "certificate_manager_test.go";
 const POST: &str = "match: { method: POST }";

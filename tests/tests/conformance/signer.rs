@@ -4,8 +4,8 @@ use perennial::Template;
 use perennial_dev::{Approval, Options};
 use perennial_kubernetes::objects::CertificateSigningRequest;
 
-use super::rig::{CLIENT, HOUR, KUBELET_CLIENT, KUBELET_SERVING, START, Server, admin, csr};
 use super::{Row, different, same};
+use perennial_tests::simulation::{CLIENT, HOUR, KUBELET_CLIENT, KUBELET_SERVING, START, Server, admin, csr};
 
 const SOURCE: &str = "signer_test.go";
 const CLIENT_USAGES: &[&str] = &["client auth", "digital signature", "key encipherment"];

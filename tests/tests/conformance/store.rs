@@ -9,8 +9,8 @@ use perennial::store::{FileOp, Layout, Listing};
 use perennial_pki::{Chain, Credential, CredentialError};
 use perennial_rotation::Directory;
 
-use super::rig::{DAY, START, Server};
 use super::{Row, different, same};
+use perennial_tests::simulation::{DAY, START, Server};
 
 const SOURCE: &str = "certificate_store_test.go";
 const LOADS: &str = "loads, with all that is known of the leaf";

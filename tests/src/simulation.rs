@@ -14,21 +14,30 @@ use perennial_rotation::{
     Authentication, Command, Conversation, Exchange, Identity, Input, IoEvent, IoRequest, Issued, Rotation, SignError,
     SignerConversation, Start, Token,
 };
-use perennial_tests::recording::Recording;
 use rustls::pki_types::UnixTime as TlsTime;
 use rustls::time_provider::TimeProvider;
 use serde_json::Value;
 
-/// 2027-01-15T08:00:00Z
-pub(crate) const START: UnixTime = UnixTime::from_secs(1_800_000_000);
-pub(crate) const SECOND: Duration = Duration::from_secs(1);
-pub(crate) const MINUTE: Duration = Duration::from_secs(60);
-pub(crate) const HOUR: Duration = Duration::from_secs(3600);
-pub(crate) const DAY: Duration = Duration::from_secs(86_400);
-pub(crate) const COLLECTION: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
-pub(crate) const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
-pub(crate) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
-pub(crate) const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+use crate::recording::Recording;
+
+/// 2027-01-15T08:00:00Z, when it begins.
+pub const START: UnixTime = UnixTime::from_secs(1_800_000_000);
+/// A second.
+pub const SECOND: Duration = Duration::from_secs(1);
+/// A minute.
+pub const MINUTE: Duration = Duration::from_secs(60);
+/// An hour.
+pub const HOUR: Duration = Duration::from_secs(3600);
+/// A day.
+pub const DAY: Duration = Duration::from_secs(86_400);
+/// Where the request objects are.
+pub const COLLECTION: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+/// Signs client certificates of kubelets.
+pub const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+/// Signs serving certificates of kubelets.
+pub const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+/// Signs any client certificate.
+pub const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 const TOKEN: &str = "abcdef.0123456789abcdef";
 
 /// The server's own certificate is valid throughout: one moment is as good as any.
@@ -42,21 +51,24 @@ impl TimeProvider for Clock {
 }
 
 /// The embedded server.
-pub(crate) struct Server {
-    pub(crate) api: Api,
-    pub(crate) now: Now,
+pub struct Server {
+    /// What it is.
+    pub api: Api,
+    /// Both clocks of everybody.
+    pub now: Now,
     tls: Tls,
     random: Random,
     cluster: Arc<Cluster>,
 }
 
 impl Server {
-    pub(crate) fn new(options: Options) -> Self {
+    /// A server whose authority lives for a thousand days.
+    pub fn new(options: Options) -> Self {
         Self::signed_by(options, 1000 * DAY)
     }
 
     /// Its authority lives for so long.
-    pub(crate) fn signed_by(options: Options, span: Duration) -> Self {
+    pub fn signed_by(options: Options, span: Duration) -> Self {
         let mut random = Random::from_seed([7; 32]);
         let authority = Authority::generate(&mut random, START, span).unwrap();
         let shown = authority.server_credential(&["localhost"], &[], &mut random, START, span).unwrap();
@@ -68,24 +80,25 @@ impl Server {
     }
 
     /// The signer of kubelets' client certificates, always asked with a token.
-    pub(crate) fn signer(&self) -> CsrSigner {
+    pub fn signer(&self) -> CsrSigner {
         let token = Token::new(TOKEN).unwrap();
         let authentication = Authentication::Other(Arc::new(move || Ok(Identity::Token(token.clone()))));
         CsrSigner { authentication, ..CsrSigner::kubelet_client(self.cluster.clone(), None) }
     }
 
     /// Misbehaves from now on as these rules say.
-    pub(crate) fn faults(&mut self, rules: &str) {
+    pub fn faults(&mut self, rules: &str) {
         self.api.set_faults(Plan::parse(&format!("rules: [{rules}]")).unwrap(), self.now.unix);
     }
 
-    pub(crate) fn pass(&mut self, span: Duration) {
+    /// Time passes.
+    pub fn pass(&mut self, span: Duration) {
         self.now = Now { instant: self.now.instant.after(span), unix: self.now.unix.after(span) };
         self.api.tick(self.now.unix);
     }
 
     /// A node's certificate, issued so long ago.
-    pub(crate) fn node_credential(&mut self, age: Duration, life: Duration) -> Arc<Credential> {
+    pub fn node_credential(&mut self, age: Duration, life: Duration) -> Arc<Credential> {
         let issued = self.now.unix.before(age);
         let name = "system:node:worker-1";
         let authority = self.api.authority();
@@ -93,13 +106,7 @@ impl Server {
     }
 
     /// The status of the answer.
-    pub(crate) fn send(
-        &mut self,
-        user: &perennial_dev::User,
-        method: Method,
-        path: &str,
-        body: impl Into<Value>,
-    ) -> u16 {
+    pub fn send(&mut self, user: &perennial_dev::User, method: Method, path: &str, body: impl Into<Value>) -> u16 {
         let mut request = ApiRequest::new(method, format!("{COLLECTION}{path}"));
         request.content_type = "application/json".into();
         request.body = body.into().to_string().into_bytes();
@@ -111,34 +118,37 @@ impl Server {
         }
     }
 
-    pub(crate) fn create(&mut self, user: &perennial_dev::User, object: &CertificateSigningRequest) -> u16 {
+    /// Creates a request object.
+    pub fn create(&mut self, user: &perennial_dev::User, object: &CertificateSigningRequest) -> u16 {
         self.send(user, Method::Post, "", json(object))
     }
 
-    pub(crate) fn object(&self, name: &str) -> Option<CertificateSigningRequest> {
+    /// The request object of this name.
+    pub fn object(&self, name: &str) -> Option<CertificateSigningRequest> {
         self.api.requests().find(|object| object.metadata.name == name).cloned()
     }
 
     /// Adds a condition as `kubectl` and signers do, under this subresource.
-    pub(crate) fn add_condition(&mut self, name: &str, kind: &str, subresource: &str) -> u16 {
+    pub fn add_condition(&mut self, name: &str, kind: &str, subresource: &str) -> u16 {
         let mut object = self.object(name).unwrap();
         let condition = Condition { type_: kind.into(), status: "True".into(), ..Condition::default() };
         object.status.conditions.push(condition);
         self.send(&admin(), Method::Put, &format!("/{name}/{subresource}"), json(&object))
     }
 
-    pub(crate) fn approve(&mut self, name: &str) -> u16 {
+    /// Approves it.
+    pub fn approve(&mut self, name: &str) -> u16 {
         self.add_condition(name, "Approved", "approval")
     }
 
     /// The issued chain, if there is one.
-    pub(crate) fn chain(&self, name: &str) -> Option<Chain> {
+    pub fn chain(&self, name: &str) -> Option<Chain> {
         let certificate = self.object(name)?.status.certificate;
         (!certificate.is_empty()).then(|| Chain::from_pem(&certificate).unwrap())
     }
 
     /// Submits what `ask` says, and waits for so long. Whenever there is nothing to do but wait, `idle` may do something.
-    pub(crate) fn submit(
+    pub fn submit(
         &mut self,
         ask: &Ask,
         span: Duration,
@@ -163,37 +173,43 @@ impl Server {
     }
 
     /// The HTTP requests so far.
-    pub(crate) fn journal(&self) -> Vec<String> {
+    pub fn journal(&self) -> Vec<String> {
         self.api.journal().map(str::to_owned).collect()
     }
 }
 
-pub(crate) fn json(object: &CertificateSigningRequest) -> Value {
+/// A request object as JSON.
+pub fn json(object: &CertificateSigningRequest) -> Value {
     serde_json::to_value(object).unwrap()
 }
 
-pub(crate) fn admin() -> perennial_dev::User {
+/// An administrator.
+pub fn admin() -> perennial_dev::User {
     perennial_dev::User::new("kubernetes-admin", ["system:masters"])
 }
 
-pub(crate) fn bootstrapper() -> perennial_dev::User {
+/// Who asks for a first certificate.
+pub fn bootstrapper() -> perennial_dev::User {
     perennial_dev::User::bootstrap("abcdef")
 }
 
-pub(crate) fn node_user(node: &str) -> perennial_dev::User {
+/// A node by its certificate.
+pub fn node_user(node: &str) -> perennial_dev::User {
     perennial_dev::User::new(format!("system:node:{node}"), ["system:nodes"])
 }
 
-pub(crate) fn key() -> KeyPair {
+/// A key.
+pub fn key() -> KeyPair {
     KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap()
 }
 
 /// A request object.
-pub(crate) fn csr(name: &str, signer: &str, usages: &[&str], template: &Template) -> CertificateSigningRequest {
+pub fn csr(name: &str, signer: &str, usages: &[&str], template: &Template) -> CertificateSigningRequest {
     csr_of(name, signer, usages, certificate_request(template, &key()).unwrap().pem)
 }
 
-pub(crate) fn csr_of(name: &str, signer: &str, usages: &[&str], pem: impl Into<Vec<u8>>) -> CertificateSigningRequest {
+/// A request object with this PEM text.
+pub fn csr_of(name: &str, signer: &str, usages: &[&str], pem: impl Into<Vec<u8>>) -> CertificateSigningRequest {
     CertificateSigningRequest {
         api_version: "certificates.k8s.io/v1".into(),
         kind: "CertificateSigningRequest".into(),
@@ -209,7 +225,7 @@ pub(crate) fn csr_of(name: &str, signer: &str, usages: &[&str], pem: impl Into<V
 }
 
 /// What a node asks of this signer with this key.
-pub(crate) fn ask(key: &KeyPair, signer: &str) -> Ask {
+pub fn ask(key: &KeyPair, signer: &str) -> Ask {
     let template = Template::node("worker-1");
     let usages = ["digital signature", "client auth"].map(str::to_owned);
     Ask {
@@ -223,19 +239,21 @@ pub(crate) fn ask(key: &KeyPair, signer: &str) -> Ask {
 }
 
 /// An exchange and its connection.
-pub(crate) struct Wire {
+pub struct Wire {
     exchange: Box<dyn SignerConversation>,
     session: Option<Session>,
-    pub(crate) until: Instant,
+    /// Until when there is nothing to carry.
+    pub until: Instant,
 }
 
 impl Wire {
-    pub(crate) fn new(exchange: Box<dyn SignerConversation>, now: Now) -> Self {
+    /// An exchange that begins now.
+    pub fn new(exchange: Box<dyn SignerConversation>, now: Now) -> Self {
         Self { exchange, session: None, until: now.instant }
     }
 
     /// Carries bytes until somebody has to wait. What came of the exchange, if it is over.
-    pub(crate) fn carry(&mut self, server: &mut Server) -> Option<Result<Issued, SignError>> {
+    pub fn carry(&mut self, server: &mut Server) -> Option<Result<Issued, SignError>> {
         let Server { api, tls, now, .. } = server;
         let now = *now;
         let mut bytes = Vec::new();
@@ -291,30 +309,29 @@ impl Wire {
 }
 
 /// A node and the server it asks.
-pub(crate) struct Node {
-    pub(crate) server: Server,
-    pub(crate) rotation: Rotation,
+pub struct Node {
+    /// Whom it asks.
+    pub server: Server,
+    /// What it is about.
+    pub rotation: Rotation,
     recording: Recording,
-    pub(crate) submissions: u32,
+    /// Submissions so far.
+    pub submissions: u32,
     /// Certificates it was told to write.
-    pub(crate) written: u32,
+    pub written: u32,
     /// What client-go's `ServerHealthy` would be after the last exchange.
-    pub(crate) healthy: Option<bool>,
+    pub healthy: Option<bool>,
     live: Option<(RequestId, Wire)>,
 }
 
 impl Node {
     /// A node that asks with a token, as if somebody handed it a client, and holds this credential.
-    pub(crate) fn new(server: Server, credential: Option<Arc<Credential>>) -> Self {
+    pub fn new(server: Server, credential: Option<Arc<Credential>>) -> Self {
         Self::with(server, credential, |_| {})
     }
 
     /// The same, with a signer adjusted.
-    pub(crate) fn with(
-        server: Server,
-        credential: Option<Arc<Credential>>,
-        adjust: impl FnOnce(&mut CsrSigner),
-    ) -> Self {
+    pub fn with(server: Server, credential: Option<Arc<Credential>>, adjust: impl FnOnce(&mut CsrSigner)) -> Self {
         let mut signer = server.signer();
         adjust(&mut signer);
         let start = Start {
@@ -334,14 +351,14 @@ impl Node {
     }
 
     /// Whose serial number it would present now.
-    pub(crate) fn presents(&self) -> Option<String> {
+    pub fn presents(&self) -> Option<String> {
         let now = self.server.now;
         self.rotation.machine().certificate_at(now.unix)?;
         self.rotation.snapshot(now).credential.map(|held| held.chain().serial().to_owned())
     }
 
     /// Goes on for so long, by the laws.
-    pub(crate) fn run(&mut self, span: Duration) {
+    pub fn run(&mut self, span: Duration) {
         let end = self.server.now.instant.after(span);
         loop {
             let now = self.server.now;
@@ -369,7 +386,8 @@ impl Node {
         Some((id, result))
     }
 
-    pub(crate) fn tell(&mut self, input: Input) {
+    /// Has the rotation take this in, and does what it says.
+    pub fn tell(&mut self, input: Input) {
         let now = self.server.now;
         for command in self.rotation.handle(input, now) {
             match command {
