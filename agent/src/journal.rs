@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use perennial::{Now, RotationMachine};
 use perennial_rotation::journal;
-use perennial_rotation::{Observer, Transition};
+use perennial_rotation::{News, Transition};
 
 use crate::queue::{Entry, Queue};
+use crate::rotation::Observer;
 use file::{open, set_aside};
 
 /// The steps queued for the file take about this many bytes at most; further ones are dropped.
@@ -36,6 +37,8 @@ type Trouble = Arc<Mutex<Option<String>>>;
 
 enum Item {
     Step(Box<Taken>),
+    /// This many steps of a certificate were missed before they came here, and its machine after them.
+    Gap(String, u64, Arc<RotationMachine>),
     /// From now on there are these certificates, and no others.
     Keep(BTreeSet<String>),
 }
@@ -75,7 +78,11 @@ impl Journal {
     /// Writes down the steps of the certificate of this name.
     pub(crate) fn observer(&self, of: &str) -> Observer {
         let (queue, of) = (self.queue.clone(), of.to_owned());
-        Box::new(move |step| take(&queue, &of, step))
+        Box::new(move |notice| match &notice.news {
+            News::Stepped(step) => queue_step(&queue, &of, step),
+            News::Missed { steps, machine, .. } => queue.push(Item::Gap(of.clone(), *steps, machine.clone()), 0),
+            _ => {}
+        })
     }
 
     /// Sets the certificates of this session. Later files of the journal leave out all others.
@@ -100,7 +107,7 @@ impl Journal {
     }
 }
 
-fn take(queue: &Queue<Item>, of: &str, step: &Transition) {
+fn queue_step(queue: &Queue<Item>, of: &str, step: &Transition) {
     let (before, after, line) = (step.before.clone(), step.after.clone(), journal::step(of, step));
     // The machine before is the one after the step before.
     let bytes = line.len() + size_of::<Taken>() + size_of::<RotationMachine>();
@@ -132,6 +139,11 @@ impl Writer {
     fn take(&mut self, entry: Entry<Item>) -> u64 {
         match entry {
             Entry::Item(Item::Keep(names)) => self.machines.retain(|name, _| names.contains(name)),
+            Entry::Item(Item::Gap(of, steps, machine)) => {
+                (self.begun, self.missing) = (false, self.missing + steps);
+                self.machines.insert(of, machine);
+                return steps;
+            }
             // Counted by the queue.
             Entry::Missing(count) => (self.begun, self.missing) = (false, self.missing + count),
             Entry::Item(Item::Step(step)) => {
@@ -228,10 +240,17 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use perennial::{Event, Setup, Template, UnixTime};
+    use perennial_rotation::Notice;
     use perennial_rotation::journal::Replay;
     use tempfile::TempDir;
 
     use super::*;
+
+    /// The notice of a step.
+    fn notice(step: Transition) -> Notice {
+        let snapshot = perennial_rotation::Rotator::new().prepare().unwrap().0.snapshot();
+        Notice { at: step.now, news: News::Stepped(Arc::new(step)), snapshot }
+    }
 
     /// A machine that lives by its deadlines.
     struct Life<'a> {
@@ -252,7 +271,7 @@ mod tests {
         fn tick(&mut self) {
             let sleep = self.machine.deadline().unwrap().since(self.now.instant);
             self.now = Now { instant: self.now.instant.after(sleep), unix: self.now.unix.after(sleep) };
-            (self.observer)(&Transition::of(&mut self.machine, Event::Tick, self.now));
+            (self.observer)(&notice(Transition::of(&mut self.machine, Event::Tick, self.now)));
             assert!(self.journal.finish_within(Duration::from_secs(60)));
         }
     }
@@ -356,7 +375,7 @@ mod tests {
         let mut observer = ["one", "two"].map(|name| journal.observer(name));
         let now = Now { unix: UnixTime::from_secs(1_767_225_600), ..Now::default() };
         let mut machine = Arc::new(RotationMachine::new(Setup::default(), now));
-        let mut step = |which: usize| observer[which](&Transition::of(&mut machine, Event::Tick, now));
+        let mut step = |which: usize| observer[which](&notice(Transition::of(&mut machine, Event::Tick, now)));
         // No thread takes from the queue, as if the disk did not answer.
         (0..100).for_each(|n| step(n % 2));
         let lost = journal.lost();

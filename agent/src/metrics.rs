@@ -14,13 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use perennial::Now;
-use perennial_rotation::{FileCredential, Handle, Observer, clock};
+use perennial_rotation::{FileCredential, Handle, clock};
 
 use crate::hook_debt::Debts;
 use crate::journal::Journal;
 use crate::kubeconfigs::Server;
 use crate::lines::Lines;
 use crate::pulse::Pulse;
+use crate::rotation::Observer;
 use hosts::Hosts;
 use http::Answer;
 use tally::Tally;
@@ -77,9 +78,9 @@ impl Metrics {
     pub(crate) fn observer(self: &Arc<Self>, of: &str) -> Observer {
         self.kept().entry(of.to_owned()).or_default().tally.get_or_insert_default();
         let (metrics, of) = (self.clone(), of.to_owned());
-        Box::new(move |step| {
+        Box::new(move |notice| {
             if let Some(Kept { tally: Some(tally), .. }) = metrics.kept().get_mut(&of) {
-                tally.take(step);
+                tally.take(notice.at, &notice.news);
             }
         })
     }

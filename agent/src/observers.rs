@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial_rotation::Observer;
 use serde_json::json;
 
 use crate::cli;
@@ -16,6 +15,7 @@ use crate::metrics::{About, Metrics, Output, Source};
 use crate::pulse::Pulse;
 use crate::reactor;
 use crate::report::Report;
+use crate::rotation::Observer;
 
 /// Interval between attempts to listen on a port that is taken.
 const RETRY: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ impl Observers {
     pub(crate) fn of(&self, name: &str) -> Vec<Observer> {
         let journal = self.journal.iter().map(|journal| journal.observer(name));
         let metrics = self.metrics.iter().map(|metrics| metrics.observer(name));
-        [log(name), self.pulse.observer(name)].into_iter().chain(journal).chain(metrics).collect()
+        [self.pulse.observer(name)].into_iter().chain(journal).chain(metrics).collect()
     }
 
     /// All certificates there are, and the API server that is asked for them, from now on.
@@ -117,10 +117,4 @@ impl Observers {
             tracing::warn!("journal incomplete: its disk does not answer; the last steps are missing");
         }
     }
-}
-
-/// Every step, for those who want to know it all.
-fn log(name: &str) -> Observer {
-    let name = name.to_owned();
-    Box::new(move |step| tracing::debug!("{name}: {step}"))
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use perennial_rotation::{Handle, Observer};
+use perennial_rotation::{Handle, News};
 
+use crate::rotation::Observer;
 use crate::spans::words;
 
 /// A loop hangs if it misses its own deadline by more than this. Disks, name servers, hooks and signers are waited for
@@ -33,9 +34,14 @@ impl Pulse {
         let first = Loop { next_step: Some(Instant::now()), handle: None, wrong_since: None };
         self.loops().insert(of.to_owned(), first);
         let (pulse, of) = (self.clone(), of.to_owned());
-        Box::new(move |step| {
+        Box::new(move |notice| {
+            let machine = match &notice.news {
+                News::Stepped(step) => &step.after,
+                News::Missed { machine, .. } => machine,
+                _ => return,
+            };
             if let Some(watched) = pulse.loops().get_mut(&of) {
-                let sleep = step.after.deadline().map(|deadline| deadline.since(step.now.instant));
+                let sleep = machine.deadline().map(|deadline| deadline.since(notice.at.instant));
                 watched.next_step = sleep.and_then(|sleep| Instant::now().checked_add(sleep));
             }
         })
@@ -81,7 +87,7 @@ impl Pulse {
 #[cfg(test)]
 mod tests {
     use perennial::{Event, Now, RotationMachine, Setup, Template};
-    use perennial_rotation::{Rotator, Task, Transition};
+    use perennial_rotation::{Notice, Rotator, Task, Transition};
 
     use super::*;
 
@@ -89,6 +95,7 @@ mod tests {
     struct Rotation {
         pulse: Arc<Pulse>,
         task: Option<Task>,
+        handle: Handle,
         machine: Arc<RotationMachine>,
         observer: Observer,
         start: Instant,
@@ -107,12 +114,13 @@ mod tests {
             let (handle, task) = Rotator::new().prepare().unwrap();
             let pulse = Arc::new(Pulse::default());
             let observer = pulse.observer("node");
-            pulse.watch([("node".to_owned(), handle)].into());
-            Self { pulse, task: Some(task), machine, observer, start: Instant::now() }
+            pulse.watch([("node".to_owned(), handle.clone())].into());
+            Self { pulse, handle, task: Some(task), machine, observer, start: Instant::now() }
         }
 
         fn tick(&mut self, now: Now) {
-            (self.observer)(&Transition::of(&mut self.machine, Event::Tick, now));
+            let step = Arc::new(Transition::of(&mut self.machine, Event::Tick, now));
+            (self.observer)(&Notice { at: now, news: News::Stepped(step), snapshot: self.handle.snapshot() });
         }
 
         fn probe(&self, seconds: u64) -> String {

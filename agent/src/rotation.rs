@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use perennial::{Policy, Template};
 use perennial_kubernetes::CsrSigner;
 use perennial_pki::Credential;
-use perennial_rotation::{Directory, Handle, Left, Observer, Rotator};
+use perennial_rotation::{Directory, Handle, Left, Notice, Notices, Rotator};
 
 use crate::cli::Runtime;
 use crate::failure::Failure;
@@ -36,9 +36,18 @@ pub(crate) struct Plan {
     pub(crate) observers: Vec<Observer>,
 }
 
+/// Learns of every notice, on a thread of the rotation's own that does nothing else: be quick.
+pub(crate) type Observer = Box<dyn FnMut(&Notice) + Send>;
+
+/// Notices that wait for an observer: a busy rotation gives a few a second.
+const QUEUED: usize = 256;
+
 /// A rotation that runs.
 pub(crate) struct ActiveRotation {
     handle: Handle,
+    /// Its news from the first step on, for whoever reports it.
+    pub(crate) notices: Notices,
+    observing: Option<JoinHandle<()>>,
     /// What it began with, expired or not.
     began_with: Option<Arc<Credential>>,
     thread: Option<JoinHandle<()>>,
@@ -57,9 +66,6 @@ impl Plan {
         if let Some(signer) = signer {
             rotator = rotator.signer(patience::bounded(signer));
         }
-        for observer in observers {
-            rotator = rotator.observer(observer);
-        }
         if let Some(left) = left {
             rotator = rotator.resume(left);
         }
@@ -68,6 +74,9 @@ impl Plan {
         }
         let (handle, task) = rotator.prepare().map_err(Failure::usage)?;
         let began_with = handle.snapshot().credential.clone();
+        let (notices, observed) = (handle.notices(QUEUED), handle.notices(QUEUED));
+        let observing = thread::Builder::new().name("watch".into()).spawn(|| observe(observed, observers));
+        let observing = observing.map_err(|error| Failure::no_thread("a certificate's observers", &error))?;
         let thread = match runtime {
             Runtime::Std => perennial_std::spawn(task).map(|()| None),
             // A program with an executor would spawn it there.
@@ -77,7 +86,7 @@ impl Plan {
             }
         };
         let thread = thread.map_err(|error| Failure::no_thread("a rotation", &error))?;
-        Ok(ActiveRotation { handle, began_with, thread })
+        Ok(ActiveRotation { handle, notices, observing: Some(observing), began_with, thread })
     }
 }
 
@@ -93,9 +102,16 @@ impl ActiveRotation {
     /// Ends it, and waits until it has ended.
     pub(crate) fn stop(&mut self) {
         self.handle.shutdown().wait();
-        if let Some(thread) = self.thread.take() {
+        // The observers have learnt of everything then.
+        for thread in [self.thread.take(), self.observing.take()].into_iter().flatten() {
             // A panic has been told on stderr already.
             let _ = thread.join();
         }
+    }
+}
+
+fn observe(mut notices: Notices, mut observers: Vec<Observer>) {
+    while let Some(notice) = notices.next().wait() {
+        observers.iter_mut().for_each(|observer| observer(&notice));
     }
 }

@@ -59,18 +59,13 @@ impl Queue {
         if waiting.len() < self.most || notice.news == News::Ended {
             return waiting.push_back(notice.clone());
         }
-        let missed = |count| {
-            let news = News::Missed { count, machine: machine.clone() };
-            Notice { at: notice.at, news, snapshot: notice.snapshot.clone() }
-        };
-        match waiting.back_mut() {
-            Some(Notice { news: News::Missed { count, .. }, .. }) => {
-                let count = *count + 1;
-                waiting.pop_back();
-                waiting.push_back(missed(count));
-            }
-            _ => waiting.push_back(missed(1)),
+        let (mut count, mut steps) = (1, u64::from(matches!(notice.news, News::Stepped(_))));
+        if let Some(News::Missed { count: before, steps: stepped, .. }) = waiting.back().map(|last| &last.news) {
+            (count, steps) = (count + before, steps + stepped);
+            waiting.pop_back();
         }
+        let news = News::Missed { count, steps, machine: machine.clone() };
+        waiting.push_back(Notice { at: notice.at, news, snapshot: notice.snapshot.clone() });
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<Notice>> {

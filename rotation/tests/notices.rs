@@ -83,8 +83,10 @@ fn slow_observer_gets_missed_and_snapshot_in_order() {
     assert!(failures(&seen) > 100, "the rotation goes on: {}", failures(&seen));
     let got = all(&mut slow);
     assert_eq!(got.len(), 17);
-    let News::Missed { count, machine } = &got[16].news else { panic!("{:?}", got[16]) };
+    let News::Missed { count, steps, machine } = &got[16].news else { panic!("{:?}", got[16]) };
     assert_eq!(usize::try_from(*count).unwrap() + 16, seen.len());
+    let stepped = seen[16..].iter().filter(|notice| matches!(notice.news, News::Stepped(_))).count();
+    assert_eq!(usize::try_from(*steps).unwrap(), stepped);
     assert!(got.iter().zip(&seen).take(16).all(|(got, seen)| got.news == seen.news));
     // As the rotation is now: a journal can begin anew with it.
     let snapshot = life.handle.snapshot();

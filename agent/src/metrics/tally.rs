@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use perennial::{Action, Event, Failure, Instant, RotationMachine, UnixTime};
-use perennial_rotation::Transition;
+use perennial::{Action, Certificate, Failure, Instant, Now, Outcome, RotationMachine, Slot, UnixTime};
+use perennial_rotation::{News, Transition};
 
 /// What has happened since the process began.
 #[derive(Clone)]
@@ -55,29 +55,43 @@ impl Default for Tally {
 }
 
 impl Tally {
-    pub(super) fn take(&mut self, step: &Transition) {
-        let submits = |action| matches!(action, Action::SubmitCsr { .. });
-        self.submissions += u64::from(step.actions.clone().any(submits));
-        if let Some(failure) = step.failure() {
-            *self.failures.entry(failure).or_default() += 1;
+    /// Counts a piece of news. `at`: when it happened.
+    pub(super) fn take(&mut self, at: Now, news: &News) {
+        match news {
+            News::Stepped(step) => self.take_step(step),
+            News::Failed { failure, .. } => *self.failures.entry(*failure).or_default() += 1,
+            News::Issued { replaced: Some(old), .. } => self.rotated(at, old),
+            News::Missed { machine, .. } => self.take_machine(at, machine, false),
+            _ => {}
         }
-        // A late answer changes nothing, and counts for nothing.
-        self.write_failures += u64::from(matches!(step.event, Event::WriteFailed { .. }) && step.before != step.after);
-        self.rotated(step);
-        let same = step.before.certificate() == step.after.certificate();
-        let since = self.due_since.filter(|_| same).unwrap_or(step.now.instant);
-        self.due_since = step.after.due(step.now).map(|_| since);
-        let since = self.unwritten_since.unwrap_or(step.now.unix);
-        self.unwritten_since = step.after.is_unwritten().then_some(since);
-        self.machine = Some(step.after.clone());
     }
 
-    fn rotated(&mut self, step: &Transition) {
-        let (Event::CsrIssued { .. }, Some(old)) = (&step.event, step.before.certificate()) else { return };
-        if step.after.certificate() == Some(old) {
-            return;
+    fn take_step(&mut self, step: &Transition) {
+        let submits = |action| matches!(action, Action::SubmitCsr { .. });
+        self.submissions += u64::from(step.actions.clone().any(submits));
+        let mut is_replaced = false;
+        for outcome in step.actions.outcomes().iter() {
+            self.write_failures += u64::from(matches!(outcome, Outcome::WriteFailed { .. }));
+            is_replaced |= matches!(
+                outcome,
+                Outcome::Accepted { slot: Slot::Served, .. }
+                    | Outcome::TakenOver { slot: Slot::Served, .. }
+                    | Outcome::TookTurn { .. }
+            );
         }
-        let age = step.now.unix.since(old.validity.not_before());
+        self.take_machine(step.now, &step.after, is_replaced);
+    }
+
+    fn take_machine(&mut self, at: Now, machine: &Arc<RotationMachine>, is_replaced: bool) {
+        let since = self.due_since.filter(|_| !is_replaced).unwrap_or(at.instant);
+        self.due_since = machine.due(at).map(|_| since);
+        let since = self.unwritten_since.unwrap_or(at.unix);
+        self.unwritten_since = machine.is_unwritten().then_some(since);
+        self.machine = Some(machine.clone());
+    }
+
+    fn rotated(&mut self, at: Now, old: &Certificate) {
+        let age = at.unix.since(old.validity.not_before());
         self.rotations += 1;
         self.age_seconds.observe(age.as_secs_f64());
         self.age_ratio.observe(age.as_secs_f64() / old.validity.lifetime().as_secs_f64());
@@ -119,7 +133,7 @@ mod tests {
     use std::num::NonZeroU64;
     use std::time::Duration;
 
-    use perennial::{Certificate, Fingerprint, Now, RequestId, Setup, Template, Validity};
+    use perennial::{Event, Fingerprint, RequestId, Setup, Template, Validity};
 
     use super::*;
 
@@ -138,7 +152,10 @@ mod tests {
         }
 
         fn handle(&mut self, event: Event) {
-            self.tally.take(&Transition::of(&mut self.machine, event, self.now));
+            let step = Transition::of(&mut self.machine, event, self.now);
+            let news = step.news();
+            self.tally.take(self.now, &News::Stepped(Arc::new(step)));
+            news.iter().for_each(|news| self.tally.take(self.now, news));
         }
 
         /// Ticks until a request is out.

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use perennial::{Failure as Reason, Template};
 use perennial_pki::Credential;
-use perennial_rotation::{Handle, Identity, IdentitySource, NotYet, Observer, Transition};
+use perennial_rotation::{Handle, Identity, IdentitySource, News, NotYet, Notice};
 
 use crate::kubeconfigs;
+use crate::rotation::Observer;
 
 /// The node itself: by its certificate, or else as the kubeconfig says.
 #[derive(Clone)]
@@ -51,8 +52,8 @@ impl Node {
             identity.map_err(NotYet::new)
         };
         let node = self.clone();
-        let observer = Box::new(move |step: &Transition| {
-            if step.failure() == Some(Reason::Unauthorized)
+        let observer = Box::new(move |notice: &Notice| {
+            if let News::Failed { failure: Reason::Unauthorized, .. } = notice.news
                 && let Some(shown) = shown.lock().unwrap_or_else(PoisonError::into_inner).take()
             {
                 node.refused(&shown);

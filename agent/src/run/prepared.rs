@@ -163,11 +163,10 @@ impl<'a> Prepared<'a> {
             signer: first.signer(options, access.server.cluster.clone(), access.bootstrap.clone()),
             store: stores.first.clone(),
             left: carried.left(of),
-            observers: observers.of(of),
+            observers: observers.of(of).into_iter().chain([wakes.observer()]).collect(),
         };
         let running = plan.start(options.runtime)?;
         let handle = running.handle().clone();
-        wakes.watch(&handle)?;
         let mut watches = vec![Watch::new(of, running, current.clone(), carried.told(of))];
         let interval = options.numbers.certificate_check_interval;
         let acceptance = if first.rotated && first.renews_itself && !options.once && !interval.is_zero() {
@@ -189,10 +188,9 @@ impl<'a> Prepared<'a> {
                 signer: Some(first.serving_signer(options, access.server.cluster.clone(), identity)),
                 store: store.clone(),
                 left: carried.left(SERVING_PREFIX),
-                observers: observers.of(SERVING_PREFIX).into_iter().chain([looks_on]).collect(),
+                observers: observers.of(SERVING_PREFIX).into_iter().chain([looks_on, wakes.observer()]).collect(),
             };
             let running = plan.start(options.runtime)?;
-            wakes.watch(running.handle())?;
             let current = std::path::absolute(store.current()).map_err(Failure::usage)?;
             watches.push(Watch::new(SERVING_PREFIX, running, current, carried.told(SERVING_PREFIX)));
             if matches!(addresses, Addresses::Cluster(_)) {

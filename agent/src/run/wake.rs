@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
 
-use perennial_rotation::Handle;
+use perennial_rotation::News;
 use signal_hook::consts::{SIGHUP, SIGUSR1};
 
-use super::watch::Seen;
 use crate::failure::Failure;
+use crate::rotation::Observer;
 use crate::signals;
 
 /// Something to look at.
@@ -51,24 +50,15 @@ impl Wakes {
         move || drop(sender.send(Wake::Changed))
     }
 
-    /// Listens to a rotation until it ends.
-    pub(super) fn watch(&self, handle: &Handle) -> Result<(), Failure> {
-        let (handle, sender) = (handle.clone(), self.sender.clone());
-        let watch = move || {
-            let mut seen = Seen::default();
-            while let Some(now) = handle.wait_for(|now| Seen::of(now) != seen).wait() {
-                seen = Seen::of(&now);
-                if sender.send(Wake::Changed).is_err() {
-                    return;
-                }
+    /// Has us look whenever there is news of a rotation, the end of it included.
+    pub(super) fn observer(&self) -> Observer {
+        let sender = self.sender.clone();
+        Box::new(move |notice| {
+            // What a step led to is news of its own.
+            if !matches!(notice.news, News::Stepped(_)) {
+                // Nobody listens any more once we are stopping.
+                let _ = sender.send(Wake::Changed);
             }
-            // The end is something to look at, too.
-            let _ = sender.send(Wake::Changed);
-        };
-        thread::Builder::new()
-            .name("watch".into())
-            .spawn(watch)
-            .map_err(|error| Failure::no_thread("a certificate's watcher", &error))?;
-        Ok(())
+        })
     }
 }

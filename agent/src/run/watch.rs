@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use perennial::{Certificate, Fingerprint, State, UnixTime};
-use perennial_rotation::{Progress, Snapshot, clock};
+use perennial_rotation::{News, Progress, Snapshot, clock};
 use serde_json::{Value, json};
 
 use super::hook::{self, Hook};
@@ -34,33 +34,13 @@ pub(super) struct Watch {
     lost: bool,
     /// Since when the certificate in use is in memory only, if it is.
     unwritten_since: Option<UnixTime>,
-    seen: Seen,
-}
-
-/// What was told last.
-#[derive(Default, PartialEq)]
-pub(super) struct Seen {
-    issued: u64,
-    unwritten: bool,
-    /// A certificate that is not due is in use and on disk.
-    in_place: bool,
-    /// `None` while the certificate is not on disk: when it will be rotated is told after that it was issued.
+    /// The rotation as last reported.
+    snapshot: Arc<Snapshot>,
+    /// The state reported last; `None` while the certificate is not on disk: when it will be rotated is reported after
+    /// that it was issued.
     state: Option<State>,
-    trouble: Option<Arc<str>>,
-    progress: Option<Progress>,
-}
-
-impl Seen {
-    pub(super) fn of(now: &Snapshot) -> Self {
-        Self {
-            issued: now.issued,
-            unwritten: now.unwritten,
-            in_place: now.credential.is_some() && now.due.is_none() && !now.unwritten,
-            state: (!now.unwritten).then_some(now.state),
-            trouble: now.last_error.clone(),
-            progress: now.progress.clone(),
-        }
-    }
+    /// The trouble reported last, unless it has passed.
+    reported: Option<Arc<str>>,
 }
 
 impl Watch {
@@ -74,8 +54,21 @@ impl Watch {
         };
         let held = told.is_some() || before.is_some_and(|before| counts(before));
         let told = told.or_else(|| before.map(|before| before.fingerprint));
-        let (of, lacking, seen) = (of.to_owned(), Lacking::default(), Seen::default());
-        Self { of, running, current, was_there: false, held, told, lacking, lost: false, unwritten_since: None, seen }
+        let snapshot = running.handle().snapshot();
+        Self {
+            of: of.to_owned(),
+            running,
+            current,
+            was_there: false,
+            held,
+            told,
+            lacking: Lacking::default(),
+            lost: false,
+            unwritten_since: None,
+            snapshot,
+            state: None,
+            reported: None,
+        }
     }
 
     /// The certificate that was told of last, or was there before.
@@ -100,13 +93,14 @@ impl Watch {
     }
 
     /// A certificate that is not due is in use and on disk, as far as was seen.
-    pub(super) const fn is_in_place(&self) -> bool {
-        self.seen.in_place
+    pub(super) fn is_in_place(&self) -> bool {
+        let Snapshot { credential, due, unwritten, .. } = &*self.snapshot;
+        credential.is_some() && due.is_none() && !unwritten
     }
 
     /// The last trouble, unless it has passed.
     pub(super) fn trouble(&self) -> Option<&str> {
-        self.seen.trouble.as_deref()
+        self.snapshot.last_error.as_deref()
     }
 
     /// What keeps it from being asked for, if anything does. Whoever tells has logged it.
@@ -138,7 +132,7 @@ impl Watch {
         match (state, self.trouble()) {
             (State::Scheduled { rotate_at }, None) => format!("{}: good, next rotation at {rotate_at}", self.of),
             (_, Some(trouble)) => format!("{}: {trouble}", self.of),
-            (State::Requesting { .. }, None) => match &self.seen.progress {
+            (State::Requesting { .. }, None) => match &self.snapshot.progress {
                 Some(progress) => format!("{}: {progress}", self.of),
                 None => format!("{}: asking for a certificate", self.of),
             },
@@ -148,61 +142,93 @@ impl Watch {
         }
     }
 
-    /// Tells what is new. What has no sentence here is logged by the runtime.
+    /// Reports what is new. What has no sentence here is logged by the rotation.
     pub(super) fn look(&mut self, report: &mut Report, hook: &Hook) {
-        let now = self.running.handle().snapshot();
-        let new = Seen::of(&now);
+        let told = self.told;
+        // Before the notices: those of this snapshot are queued then.
+        self.snapshot = self.running.handle().snapshot();
+        while let Some(notice) = self.running.notices.try_next() {
+            self.report_news(&notice.news, report);
+            self.snapshot = notice.snapshot;
+            self.report_state(report);
+        }
+        self.report_state(report);
+        // By what is in use now, however many notices were missed. What is not written yet has its turn later.
+        let held = self.snapshot.credential.as_ref().map(|held| held.chain());
+        let held = held.filter(|chain| self.told != told && self.told == Some(chain.certificate().fingerprint));
+        if let Some(chain) = held {
+            hook.run(&self.of, hook::subject(self.current.clone(), chain));
+        }
+        self.report_lost(report);
+    }
+
+    fn report_news(&mut self, news: &News, report: &mut Report) {
+        match news {
+            News::Progressed(Progress::WaitingForApproval { csr_name }) => {
+                self.event(report, "waiting_for_approval", json!({ "csr": csr_name }), "");
+            }
+            News::Failed { error, .. }
+            | News::Unwritten { error }
+            | News::Unsaved { error }
+            | News::Foreign { error }
+                if self.reported.as_ref() != Some(error) =>
+            {
+                self.event(report, "trouble", json!({ "reason": &**error }), "");
+                self.reported = Some(error.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// Reports what is different about the certificate and the state.
+    fn report_state(&mut self, report: &mut Report) {
+        let (now, of) = (self.snapshot.clone(), &self.of);
         self.unwritten_since = now.unwritten.then(|| self.unwritten_since.unwrap_or(now.at.unix));
-        let of = self.of.clone();
-        let mut tell = |name, fields: Value, sentence: &str| {
-            report.event(name, report::with(json!({ "of": of }), fields), sentence);
-        };
-        let fingerprint = now.credential.as_ref().map(|held| held.chain().certificate().fingerprint);
-        if let (Some(credential), true) = (&now.credential, fingerprint != self.told && !now.unwritten) {
+        self.reported.take_if(|_| now.last_error.is_none());
+        let held = now.credential.as_ref().map(|held| held.chain());
+        let end = held.map(|chain| chain.certificate().validity.not_after());
+        let fingerprint = held.map(|chain| chain.certificate().fingerprint);
+        if let (Some(chain), Some(end), true) = (held, end, fingerprint != self.told && !now.unwritten) {
             let name = if self.held { "rotated" } else { "issued" };
-            let end = credential.chain().certificate().validity.not_after();
             let by_others = format!("{of}: somebody else has put another certificate there, valid until {end}");
             // What was issued to us has been logged.
             let sentence = if now.state == State::NotEnabled { by_others.as_str() } else { "" };
-            tell(name, report::certificate(credential.chain()), sentence);
-            hook.run(&self.of, hook::subject(self.current.clone(), credential.chain()));
+            self.event(report, name, report::certificate(chain), sentence);
             (self.held, self.told) = (true, fingerprint);
         }
-        if let (Some(Progress::WaitingForApproval { csr_name }), true) =
-            (&new.progress, new.progress != self.seen.progress)
-        {
-            tell("waiting_for_approval", json!({ "csr": csr_name }), "");
-        }
-        if let (Some(trouble), true) = (&new.trouble, new.trouble != self.seen.trouble) {
-            tell("trouble", json!({ "reason": &**trouble }), "");
-        }
-        if new.state != self.seen.state {
-            match new.state {
-                Some(State::Scheduled { rotate_at }) => {
-                    let left = words(rotate_at.since(now.at.unix));
-                    let sentence = format!("{of}: next rotation at {rotate_at}, in {left}");
-                    tell("resting", json!({ "rotate_at": rotate_at.to_string() }), &sentence);
-                }
-                Some(State::NotEnabled) => {
-                    let end = now.credential.as_ref().map(|held| held.chain().certificate().validity.not_after());
-                    let what = end.map_or_else(
-                        || "there is no certificate, and none is asked for".to_owned(),
-                        |end| format!("the certificate is valid until {end}, and no other is asked for"),
-                    );
-                    let sentence = format!("{of}: rotation is not enabled: {what}");
-                    tell("disabled", json!({ "not_after": end.map(|end| end.to_string()) }), &sentence);
-                }
-                _ => {}
+        let state = (!now.unwritten).then_some(now.state);
+        match state.filter(|_| state != self.state) {
+            Some(State::Scheduled { rotate_at }) => {
+                let left = words(rotate_at.since(now.at.unix));
+                let sentence = format!("{of}: next rotation at {rotate_at}, in {left}");
+                self.event(report, "resting", json!({ "rotate_at": rotate_at.to_string() }), &sentence);
             }
+            Some(State::NotEnabled) => {
+                let what = end.map_or_else(
+                    || "there is no certificate, and none is asked for".to_owned(),
+                    |end| format!("the certificate is valid until {end}, and no other is asked for"),
+                );
+                let sentence = format!("{of}: rotation is not enabled: {what}");
+                self.event(report, "disabled", json!({ "not_after": end.map(|end| end.to_string()) }), &sentence);
+            }
+            _ => {}
         }
-        let end = now.credential.as_ref().map(|held| held.chain().certificate().validity.not_after());
-        let lost = end.filter(|end| now.state == State::NotEnabled && *end < clock::now().unix);
+        self.state = state;
+    }
+
+    /// Reports that a certificate which another program keeps has expired.
+    fn report_lost(&mut self, report: &mut Report) {
+        let end = self.snapshot.credential.as_ref().map(|held| held.chain().certificate().validity.not_after());
+        let lost = end.filter(|end| self.snapshot.state == State::NotEnabled && *end < clock::now().unix);
         if let (Some(end), false) = (lost, self.lost) {
             let why = format!("the certificate expired at {end}, and nobody has put another one there");
-            tracing::warn!("{of}: {why}");
-            tell("trouble", json!({ "reason": why }), "");
+            tracing::warn!("{}: {why}", self.of);
+            self.event(report, "trouble", json!({ "reason": why }), "");
         }
         self.lost = lost.is_some();
-        self.seen = new;
+    }
+
+    fn event(&self, report: &mut Report, name: &str, fields: Value, sentence: &str) {
+        report.event(name, report::with(json!({ "of": self.of }), fields), sentence);
     }
 }

@@ -116,6 +116,8 @@ pub enum News {
     Missed {
         /// The number of notices dropped.
         count: u64,
+        /// How many of them were [`News::Stepped`]: a journal lacks these.
+        steps: u64,
         /// The machine after the last notice dropped.
         machine: Arc<RotationMachine>,
     },
