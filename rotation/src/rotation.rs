@@ -180,6 +180,7 @@ impl Rotation {
             }
         }
         self.note_clock(now);
+        self.remind(now);
         self.request_error.take_if(|_| self.machine.last_failure().is_none());
         self.write_error.take_if(|_| !self.machine.is_unwritten());
         commands.extend(self.save(now));

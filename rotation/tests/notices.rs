@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use perennial::{Failure, Instant, Now, Slot, State, Template, UnixTime};
+use perennial::{Failure, Now, Slot, State, Template};
 use perennial_pki::{Credential, Usage, interim};
+use perennial_rotation::clock;
 use perennial_rotation::{
     Authentication, Exchange, Handle, Memory, News, Notice, Profile, Rotator, SignError, SignRequest, Signer,
     Store as _, Task,
 };
-
-const START: UnixTime = UnixTime::from_secs(1_767_225_600);
 
 /// A signer that cannot begin any request.
 #[derive(Debug)]
@@ -50,7 +49,7 @@ impl Life {
 
     fn of(rotator: Rotator) -> Self {
         let (handle, task) = rotator.prepare().unwrap();
-        Self { handle, task, now: Now { instant: Instant::default(), unix: START } }
+        Self { handle, task, now: clock::now() }
     }
 
     /// Ticks once, whenever that is due.
@@ -130,8 +129,8 @@ fn failed_attempt_is_told_once_with_its_error_and_next_attempt() {
 
 #[test]
 fn subscription_before_the_first_step_sees_news_of_the_start() {
-    let store = Memory::default();
-    store.write(&Arc::new(interim(&Template::new("other"), START).unwrap()), true, START).unwrap();
+    let (store, now) = (Memory::default(), clock::now().unix);
+    store.write(&Arc::new(interim(&Template::new("other"), now).unwrap()), true, now).unwrap();
     let signer = Unreachable(Profile::new([Usage::ClientAuth]), Authentication::None);
     let mut life = Life::of(Rotator::new().template(Template::new("worker")).signer(signer).store(store));
     let mut notices = life.handle.notices(64);
@@ -145,7 +144,7 @@ fn another_programs_certificate_is_taken_over_and_waited_for() {
     let mut life = Life::of(Rotator::new());
     let mut notices = life.handle.notices(64);
     life.tick();
-    let pair: Arc<Credential> = Arc::new(interim(&Template::new("worker"), START).unwrap());
+    let pair: Arc<Credential> = Arc::new(interim(&Template::new("worker"), life.now.unix).unwrap());
     let waits = thread::scope(|scope| {
         let waits = scope.spawn(|| {
             loop {
@@ -161,4 +160,22 @@ fn another_programs_certificate_is_taken_over_and_waited_for() {
     });
     assert_eq!(waits.news, News::TakenOver { slot: Slot::Served, replaced: None });
     assert_eq!(waits.snapshot.credential.as_ref().map(|held| held.chain()), Some(pair.chain()));
+}
+
+#[test]
+fn expired_certificate_is_reminded_of_at_growing_intervals() {
+    let (store, now) = (Memory::default(), clock::now().unix);
+    let pair = Arc::new(interim(&Template::new("worker"), now).unwrap());
+    store.write(&pair, true, now).unwrap();
+    let signer = Unreachable(Profile::new([Usage::ClientAuth]), Authentication::None);
+    let mut life = Life::of(Rotator::new().template(Template::new("worker")).signer(signer).store(store));
+    let mut notices = life.handle.notices(1 << 16);
+    let end = pair.chain().certificate().validity.not_after();
+    let mut minutes = Vec::new();
+    while life.now.unix < end.after(Duration::from_secs(3 * 3600)) {
+        life.tick();
+        let reminders = all(&mut notices).into_iter().filter(|notice| notice.news == News::Expired);
+        minutes.extend(reminders.map(|notice| notice.at.unix.since(end).as_secs() / 60));
+    }
+    assert_eq!(minutes, [0, 1, 2, 4, 8, 16, 32, 60, 120, 180]);
 }

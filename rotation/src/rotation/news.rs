@@ -129,7 +129,10 @@ impl Rotation {
     /// Reminds of an expired certificate, now and then.
     pub(super) fn remind(&mut self, now: Now) {
         let reminders = self.snapshot(now).expiry_reminders();
-        self.news.extend((reminders > self.reminders).then_some(News::Expired));
+        if reminders > self.reminders {
+            // First of all: what else happened is an attempt to mend it.
+            self.news.insert(0, News::Expired);
+        }
         self.reminders = reminders;
     }
 }
