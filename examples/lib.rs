@@ -1,1 +1,3 @@
-//! Nothing: the examples of this package are its files. `cargo run -p perennial-examples --example NAME` runs one.
+//! Parts of examples that tests use as well. `cargo run -p perennial-examples --example NAME` runs an example.
+
+pub mod tokio_loop;

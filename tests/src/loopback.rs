@@ -12,7 +12,7 @@ use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Credential;
 use perennial_rotation::{
-    Directory, Handle, Identity, Left, Progress, Rotator, Snapshot, Store, Token, Transition, clock,
+    Directory, Handle, Identity, Left, Progress, Rotator, Snapshot, Store, Task, Token, Transition, clock,
 };
 use perennial_std::{Cancel, drive};
 
@@ -28,6 +28,8 @@ pub enum Runtime {
     Std,
     /// Futures.
     Smol,
+    /// A loop of the test's own: it runs the task to its end, on a thread that is given to it.
+    Other(fn(Task)),
 }
 
 /// Every scenario holds on both.
@@ -190,6 +192,11 @@ impl Node {
             Runtime::Smol => {
                 let (handle, rotation) = perennial_smol::start(rotator).unwrap();
                 std::thread::spawn(move || smol::block_on(rotation));
+                handle
+            }
+            Runtime::Other(run) => {
+                let (handle, task) = rotator.prepare().unwrap();
+                std::thread::spawn(move || run(task));
                 handle
             }
         }

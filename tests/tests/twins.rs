@@ -1,4 +1,4 @@
-//! Twin drivers: the same script against the same server, on either runtime, is the same life, line for line.
+//! Twin drivers: the same script against the same server, on each runtime, is the same life, line for line.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -7,8 +7,12 @@ use std::time::Duration;
 use perennial::{Action, Backoff, Event, State, Template, Window};
 use perennial_dev::faults::Plan;
 use perennial_dev::{Approval, Decision};
+use perennial_examples::tokio_loop;
 use perennial_rotation::Transition;
 use perennial_tests::loopback::{BOUND, Runtime, issued, node, serve, waits_for_approval};
+
+const RUNTIMES: [Runtime; 3] =
+    [Runtime::Std, Runtime::Smol, Runtime::Other(|task| tokio_loop::block_on(task).unwrap())];
 
 /// What the machine was told, and its duties, a line each, without times and with certificates by number.
 #[derive(Default)]
@@ -81,10 +85,11 @@ fn life(runtime: Runtime) -> Vec<String> {
 }
 
 #[test]
-fn both_runtimes_live_the_same_life() {
-    let [threads, futures] = [Runtime::Std, Runtime::Smol].map(life);
+fn runtimes_live_the_same_life() {
+    let [threads, futures, tokio] = RUNTIMES.map(life);
     assert!(threads.len() > 16, "{threads:#?}");
     assert_eq!(threads, futures);
+    assert_eq!(threads, tokio);
 }
 
 /// Each goes wrong so often, one after the other; the last one is got over within its request.
@@ -117,9 +122,10 @@ fn hard_life(runtime: Runtime) -> Vec<String> {
 }
 
 #[test]
-fn whatever_a_server_does_both_runtimes_live_the_same_life() {
-    let [threads, futures] = [Runtime::Std, Runtime::Smol].map(hard_life);
+fn whatever_a_server_does_runtimes_live_the_same_life() {
+    let [threads, futures, tokio] = RUNTIMES.map(hard_life);
     assert_eq!(threads, futures);
+    assert_eq!(threads, tokio);
     let failed = |line: &String| line.split_once("CsrFailed ").map(|(_, what)| what.to_owned());
     let failures: Vec<String> = threads.iter().filter_map(failed).collect();
     let expected =

@@ -1,0 +1,95 @@
+//! A runtime of one's own, on tokio: a loop around a [`Task`], and a driver of conversations.
+
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+use perennial::Instant;
+use perennial_rotation::{Exchange, IoEvent, IoRequest, Reporter, SignerConversation, Task, Work, clock};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::runtime::Builder;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{sleep, timeout};
+
+/// Runs a task to its end, on the calling thread.
+///
+/// # Errors
+/// tokio cannot start.
+pub fn block_on(task: Task) -> io::Result<()> {
+    Builder::new_current_thread().enable_all().build().map(|runtime| runtime.block_on(run(task)))
+}
+
+/// Runs a task to its end.
+pub async fn run(mut task: Task) {
+    // Aborted when it is dropped.
+    let mut exchange = JoinSet::new();
+    while !task.is_over() {
+        for work in task.step(clock::now()) {
+            match work {
+                Work::Drive(Exchange::Conversation(begun), reporter) => {
+                    exchange.spawn(converse(begun, reporter));
+                }
+                Work::Drive(_, reporter) => reporter.fail("this loop drives nothing but conversations".into()),
+                Work::Cancel => exchange.abort_all(),
+                Work::Store(job) => drop(spawn_blocking(|| job.run())),
+            }
+        }
+        if !task.is_over() {
+            let due = task.deadline().map_or(Duration::MAX, left);
+            tokio::select! {
+                () = task.arrival() => {}
+                () = sleep(due) => {}
+                _ = exchange.join_next(), if !exchange.is_empty() => {}
+            }
+        }
+    }
+}
+
+async fn converse(mut conversation: Box<dyn SignerConversation>, mut reporter: Reporter) {
+    let mut stream: Option<TcpStream> = None;
+    let mut buffer = [0; 16 << 10];
+    loop {
+        let request = conversation.poll(clock::now());
+        reporter.progress(&*conversation);
+        let done = match (request, &mut stream) {
+            (IoRequest::Done(outcome), _) => return reporter.finish(outcome),
+            (IoRequest::Connect { host, port, until }, _) => {
+                within(until, TcpStream::connect((host, port))).await.map(|connected| {
+                    stream = Some(connected);
+                    Some(IoEvent::Connected)
+                })
+            }
+            (IoRequest::Transmit { bytes, until }, Some(stream)) => {
+                within(until, stream.write_all(&bytes)).await.map(|()| None)
+            }
+            (IoRequest::Receive { until }, Some(stream)) => match within(until, stream.read(&mut buffer)).await {
+                Ok(0) => Ok(Some(IoEvent::Ended)),
+                Ok(length) => Ok(Some(IoEvent::Received(&buffer[..length]))),
+                Err(error) if error.kind() == ErrorKind::TimedOut => Ok(None),
+                Err(error) => Err(error),
+            },
+            (IoRequest::Disconnect, _) => {
+                stream = None;
+                Ok(None)
+            }
+            (IoRequest::Wait { until }, _) => {
+                sleep(left(until)).await;
+                Ok(None)
+            }
+            (IoRequest::Transmit { .. } | IoRequest::Receive { .. }, None) => Ok(Some(IoEvent::Ended)),
+        };
+        let event = done.unwrap_or_else(|error| Some(IoEvent::Failed(error.to_string())));
+        if let Some(event) = event {
+            conversation.handle(event, clock::now());
+        }
+    }
+}
+
+/// A millisecond at least, so that a loop that sleeps lets others run.
+fn left(until: Instant) -> Duration {
+    clock::until(until).max(Duration::from_millis(1))
+}
+
+async fn within<T>(until: Instant, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(left(until), work).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+}
