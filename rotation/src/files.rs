@@ -1,4 +1,4 @@
-//! A certificate and a key in files that somebody else keeps: kubelet's `tlsCertFile` and `tlsPrivateKeyFile`.
+//! A certificate and a key in files that another program keeps: kubelet's `tlsCertFile` and `tlsPrivateKeyFile`.
 
 use std::fmt;
 use std::fs;
@@ -12,8 +12,9 @@ use zeroize::Zeroizing;
 
 use crate::handle::Rotated;
 
-/// A pair in two files, or twice the same one. It is looked at again every few seconds: what is whole and fits is taken
-/// up, what is not leaves the last good pair in use. Both may be links that are switched, as in a volume of a Secret.
+/// A pair in two files, or in one that is given twice. The files are read again every few seconds: a pair that is whole
+/// replaces the one in use, anything else leaves the last good pair in use. Both names may be links that are switched, as in
+/// a volume of a Secret.
 pub struct FileCredential {
     certificate: PathBuf,
     key: PathBuf,
@@ -43,10 +44,10 @@ struct Held {
 }
 
 impl FileCredential {
-    /// Reads them for the first time.
+    /// Reads the pair for the first time.
     ///
     /// # Errors
-    /// [`FileError`]: one cannot be read, or they do not make a pair.
+    /// [`FileError`]: a file cannot be read, or the files do not make a pair.
     pub fn open(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self, FileError> {
         let (certificate, key) = (certificate.into(), key.into());
         let credential = Arc::new(read(&certificate, &key)?);
@@ -55,19 +56,20 @@ impl FileCredential {
         Ok(Self { certificate, key, every: Duration::from_secs(5), held, tell: Box::new(|_| {}) })
     }
 
-    /// The same, looked at again so often; every five seconds if nobody says so.
+    /// Sets the interval at which the files are read again: five seconds by default.
     #[must_use]
     pub fn every(self, every: Duration) -> Self {
         Self { every, ..self }
     }
 
-    /// Tells this of each other pair that is taken up, old and new. Told by whoever looks: see to it that somebody does.
+    /// Calls `tell` with each new pair. [`credential`](Self::credential) reads the files and makes the call: call it now and
+    /// then.
     #[must_use]
     pub fn on_change(self, tell: impl Fn(&Rotated) + Send + Sync + 'static) -> Self {
         Self { tell: Box::new(tell), ..self }
     }
 
-    /// The pair that was whole when last looked at. It may have expired. Looks again, if it is time to.
+    /// The latest pair that was whole; it may have expired. Reads the files again if the interval has passed.
     pub fn credential(&self) -> Arc<Credential> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let rotated = if held.looked.elapsed() >= self.every { self.look(&mut held) } else { None };
@@ -101,7 +103,7 @@ impl FileCredential {
         None
     }
 
-    /// What is wrong with the files, if something was when last looked at.
+    /// The problem of the files, if they had one when they were last read.
     pub fn trouble(&self) -> Option<String> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.trouble.as_ref().map(ToString::to_string)
@@ -109,9 +111,9 @@ impl FileCredential {
 }
 
 fn read(certificate: &Path, key: &Path) -> Result<Credential, FileError> {
-    // A file of either may be as long as a chain is, not more.
+    // The bound of a chain: a key is shorter.
     let contents = |path: &Path| match fs::metadata(path) {
-        // What is none would be waited for, perhaps for ever.
+        // Opening a pipe could block for ever.
         Ok(metadata) if !metadata.is_file() => {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
             Err(FileError::Unreadable(path.to_owned(), error))
@@ -127,7 +129,7 @@ fn read(certificate: &Path, key: &Path) -> Result<Credential, FileError> {
     })
 }
 
-/// Logs damage beside a pair that is used all the same.
+/// Logs damage in the files of a pair that is used nevertheless.
 fn warn_of_skipped(credential: &Credential, certificate: &Path, key: &Path) {
     let of_key = if key == certificate { &[] } else { credential.key().skipped() };
     for (file, skipped) in [(certificate, credential.chain().skipped()), (key, of_key)] {
@@ -139,7 +141,7 @@ fn warn_of_skipped(credential: &Credential, certificate: &Path, key: &Path) {
 
 const LONGEST: u64 = 1 << 20;
 
-/// Why files do not make a pair. They may be on their way to: whoever writes two files writes one first.
+/// Why files do not make a pair. Another program may be writing them: of two files, one is written first.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FileError {
@@ -147,7 +149,7 @@ pub enum FileError {
     Unreadable(PathBuf, io::Error),
     /// A file is longer than any chain.
     TooLong(PathBuf),
-    /// What is in it is no certificate or no key, or they do not belong together.
+    /// A file holds no certificate or no key, or the key is not the certificate's.
     Unusable(PathBuf, CredentialError),
 }
 

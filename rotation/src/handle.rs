@@ -1,4 +1,4 @@
-//! The user's end of a rotation.
+//! The handle of a running rotation.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use crate::notices::Notices;
 use crate::wait::Wait;
 use crate::{Input, Record, ServerDate, Signer, Snapshot};
 
-/// The user's end of a rotation. Cheap to clone. Dropping it changes nothing; [`shutdown`](Self::shutdown) ends the rotation.
+/// Handle of a running rotation, for threads and futures. Cheap to clone. Dropping a handle changes nothing;
+/// [`shutdown`](Self::shutdown) ends the rotation.
 #[derive(Clone, Debug)]
 pub struct Handle {
     link: Arc<Link>,
@@ -23,20 +24,20 @@ impl Handle {
         Self { link }
     }
 
-    /// The credential to use now: a chain and the key it was issued for. `None` before the first one,
-    /// and once the last one has expired. Costs a load and a look at the clock: ask for each connection.
+    /// The credential to use now: a chain and its key. `None` before the first one, and once the last one has expired.
+    /// Costs a lock and a reading of the clock (50 ns): call this for each connection.
     pub fn credential(&self) -> Option<Arc<Credential>> {
         let credential = self.link.snapshot().credential.clone()?;
         let expired = credential.chain().certificate().validity.expired(clock::now().unix);
         (!expired).then_some(credential)
     }
 
-    /// What the rotation is doing.
+    /// The current activity of the rotation.
     pub fn state(&self) -> State {
         self.link.snapshot().state
     }
 
-    /// Everything there is to know, at one moment.
+    /// The state of the rotation at one moment.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.link.snapshot()
     }
@@ -77,7 +78,8 @@ impl Handle {
         self.wait_on(until_ended(look), |_| None)
     }
 
-    /// Reports every rotation from now on, old and new: to close what was opened with the old one, for example.
+    /// Reports every rotation from now on, with the old and the new credential: for example, to close connections that were
+    /// opened with the old one.
     pub fn rotations(&self) -> Rotations {
         Rotations { seen: self.link.snapshot().credential.clone(), link: self.link.clone() }
     }
@@ -93,7 +95,7 @@ impl Handle {
         self.link.has_ended()
     }
 
-    /// From now on another identity is wanted; `None`: none for now.
+    /// Sets the identity to request from now on; `None` requests nothing.
     pub fn set_template(&self, template: Option<Template>) {
         self.link.send(Message::Input(Input::TemplateChanged(template.map(Arc::new))));
     }
@@ -114,13 +116,13 @@ impl Handle {
         self.link.send(Message::Input(Input::SignerChanged(signer)));
     }
 
-    /// Asks for a new certificate, whether or not one is due. The submission budget still holds.
+    /// Requests a new certificate, whether or not one is due. The submission budget still holds.
     pub fn rotate_now(&self) {
         self.link.send(Message::Input(Input::RotateNow));
     }
 
-    /// Tells that a server this credential is meant for did not accept it: HTTP 401, or a TLS alert. A new one is
-    /// asked for at once, as whoever asked for the first. Of a credential that is not in use any more this changes nothing.
+    /// Reports that a server did not accept this credential: HTTP 401, or a TLS alert. Requests a replacement at once, with
+    /// the bootstrap identity. Ignored unless the credential is the current one.
     pub fn refused(&self, credential: &Credential) {
         let fingerprint = credential.chain().certificate().fingerprint;
         self.link.send(Message::Input(Input::Refused { fingerprint }));
@@ -132,13 +134,13 @@ impl Handle {
         self.link.send(Message::Input(Input::ServerDated(date)));
     }
 
-    /// Tells that somebody else has changed the store, which holds this now. What is better than the credential in use is
-    /// used from now on; what is worse, and nothing, is overwritten with that one.
+    /// Reports that another program has changed the store, which holds this credential now. A better credential than the
+    /// current one is used from now on; a worse one, or none, is overwritten with the current one.
     pub fn replaced(&self, found: Option<Arc<Credential>>) {
         self.link.send(Message::Input(Input::Replaced(found)));
     }
 
-    /// What the rotation left when it ended: see [`Rotator::resume`](crate::Rotator::resume).
+    /// State for a rotation that continues this one after its end: see [`Rotator::resume`](crate::Rotator::resume).
     pub fn left(&self) -> Left {
         Left { snapshot: self.link.snapshot(), record: self.link.record() }
     }
@@ -194,7 +196,7 @@ impl fmt::Display for NotReady {
 
 impl std::error::Error for NotReady {}
 
-/// What a rotation that has ended leaves to one that goes on from there, in the same process.
+/// State that an ended rotation leaves to the one that continues it, in the same process.
 #[derive(Clone, Debug)]
 pub struct Left {
     pub(crate) snapshot: Arc<Snapshot>,
@@ -202,31 +204,31 @@ pub struct Left {
 }
 
 impl Left {
-    /// What was served.
+    /// The credential that was served.
     pub(crate) fn credential(&self) -> Option<&Arc<Credential>> {
         self.snapshot.credential.as_ref()
     }
 }
 
-/// Tells of rotations. Who looks late may find that there were several: then `old` is what was told last, and nothing
-/// in between was ever told.
+/// Rotations, in order. If several happened since the last report, only the latest is reported, and its `old` is the
+/// credential that was reported last.
 #[derive(Debug)]
 pub struct Rotations {
     link: Arc<Link>,
     seen: Option<Arc<Credential>>,
 }
 
-/// The credential in use is another one.
+/// A rotation: another credential is in use.
 #[derive(Clone, Debug)]
 pub struct Rotated {
-    /// The one before. It may still be valid: connections made with it go on.
+    /// The credential before. It may still be valid: connections made with it go on.
     pub old: Option<Arc<Credential>>,
-    /// The one for new connections.
+    /// The credential for new connections.
     pub new: Arc<Credential>,
 }
 
 impl Rotations {
-    /// The next one, if there was one already.
+    /// The next rotation, if it has happened already.
     pub fn look(&mut self) -> Option<Rotated> {
         let new = self.link.snapshot().credential.clone()?;
         let fingerprint = |credential: &Arc<Credential>| credential.chain().certificate().fingerprint;
@@ -236,7 +238,7 @@ impl Rotations {
         Some(Rotated { old: self.seen.replace(new.clone()), new })
     }
 
-    /// Waits for the next one; `None` if the rotation ends, or the wait takes too long, before that.
+    /// Waits for the next rotation; `None` if the rotation ends, or the wait takes too long, before that.
     pub fn next(&mut self) -> Wait<'_, Option<Rotated>> {
         let link = self.link.clone();
         Wait::new(link, Link::changed, until_ended(|_| self.look()), |_| None)

@@ -1,6 +1,6 @@
-//! What a rotation's loop and its handles share: an inbox one way, a snapshot and notices the other.
+//! State shared by the loop of a rotation and its handles: an inbox one way, a snapshot and notices the other.
 //!
-//! Both can be waited for from threads and from futures alike, so every runtime uses the same.
+//! Threads and futures alike can wait for both, so that one link serves every runtime.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use perennial::RotationMachine;
 use crate::notices::{Queue, Queues};
 use crate::{Input, News, Notice, Record, Snapshot, clock, log};
 
-/// What a loop is told.
+/// A message to the loop.
 #[derive(Debug)]
 pub(crate) enum Message {
     /// Something happened.
@@ -44,7 +44,7 @@ struct Shown {
 }
 
 impl Link {
-    /// A link whose handles see this until the loop says otherwise. What is logged about it bears the name.
+    /// A link whose handles see this snapshot until the loop publishes another. Lines of its log begin with the name.
     pub(crate) fn new(name: String, snapshot: Snapshot, machine: Arc<RotationMachine>) -> Self {
         let shown = Shown { snapshot: Arc::new(snapshot), machine, queues: Queues::default() };
         Self {
@@ -59,7 +59,7 @@ impl Link {
         }
     }
 
-    /// Tells the loop. Never blocks; after the end, nobody listens.
+    /// Queues a message for the loop. Never blocks. Does nothing after the end.
     pub(crate) fn send(&self, message: Message) {
         if self.has_ended() {
             return;
@@ -99,17 +99,17 @@ impl Link {
         queue
     }
 
-    /// Leaves this to whoever goes on from here. To be called before the end.
+    /// Leaves a record to the next rotation of this process. Call this before the end.
     pub(crate) fn leave(&self, record: Option<Record>) {
         *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
     }
 
-    /// What was left.
+    /// The record that was left.
     pub(crate) fn record(&self) -> Option<Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Tells handles that nothing will change any more.
+    /// Marks the end, and wakes all who wait.
     pub(crate) fn end(&self) {
         let mut shown = self.shown();
         self.ended.store(true, Ordering::Release);
@@ -119,12 +119,12 @@ impl Link {
         self.notified.notify(usize::MAX);
     }
 
-    /// Whether the loop has ended.
+    /// True once the loop has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// How things are.
+    /// The latest snapshot.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.shown().snapshot.clone()
     }
@@ -166,7 +166,7 @@ impl Shown {
     }
 }
 
-/// Ends a link when the last clone of it is gone, be it by a panic: whoever waits learns of it.
+/// Ends a link when the last clone is dropped, be it by a panic.
 #[derive(Clone, Debug)]
 pub(crate) struct Ending(Arc<EndOnDrop>);
 

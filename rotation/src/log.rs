@@ -6,7 +6,7 @@ use perennial::{Slot, State};
 
 use crate::{News, Notice, Progress};
 
-/// A wait that people would wonder at.
+/// Waits of at least this are logged.
 const LONG: Duration = Duration::from_secs(5);
 
 /// Logs a notice. `name` is that of the certificate, in a process that rotates more than one.
@@ -92,7 +92,7 @@ fn entered(of: &str, state: State, notice: &Notice) {
     tracing::debug!(%state, unwritten = notice.snapshot.unwritten, "{of}state changed");
 }
 
-/// Instants mean nothing to people; spans do.
+/// The next attempt as a span: instants mean nothing to people.
 fn next_attempt(notice: &Notice) -> String {
     let next = notice.snapshot.next_attempt().map(|at| at.since(notice.at.instant));
     next.map_or_else(String::new, |span| format!("; next attempt in {:.1} s", span.as_secs_f64()))

@@ -15,8 +15,11 @@ use crate::{
     Input, LoadRequest, Memory, Observer, Record, Rotation, Signer, Start, Store, StoreError, Stored, Transition,
 };
 
-/// What is to be rotated, and how. Everything is optional: without a signer or a template, what the
-/// store holds is served as it is; without a store, a credential lives as long as the process.
+/// Builder of a rotation. The order of the calls does not matter, and nothing is read or started before
+/// [`prepare`](Self::prepare), which the `start` of a runtime calls.
+///
+/// Everything is optional: without a signer or a template, the credential of the store is served as it is; without a store,
+/// a credential lives as long as the process.
 #[derive(Default)]
 pub struct Rotator {
     name: String,
@@ -29,7 +32,7 @@ pub struct Rotator {
     observers: Vec<Observer>,
 }
 
-/// What is there and what is not.
+/// Observers are shown by their number.
 impl fmt::Debug for Rotator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rotator")
@@ -46,68 +49,69 @@ impl fmt::Debug for Rotator {
 }
 
 impl Rotator {
-    /// Nothing yet, with the default policy.
+    /// A builder with the default policy and nothing else.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What it is called in logs, in a process that rotates more than one.
+    /// Names the certificate in logs, for a process that rotates several.
     #[must_use]
     pub fn name(self, name: impl Into<String>) -> Self {
         Self { name: name.into(), ..self }
     }
 
-    /// The numbers to go by.
+    /// Sets the timing: rotation window, backoff and submission budget.
     #[must_use]
     pub fn policy(self, policy: Policy) -> Self {
         Self { policy, ..self }
     }
 
-    /// The identity wanted. It can be given, or changed, later.
+    /// Sets the identity to request. [`Handle::set_template`] sets or changes the identity later.
     #[must_use]
     pub fn template(self, template: Template) -> Self {
         Self { template: Some(template), ..self }
     }
 
-    /// For whom, if the template comes later: rotation points are drawn from it, and a restart must draw the same.
+    /// Sets the common name, if the template comes later: rotation points are drawn from the common name, and a restart must
+    /// draw the same.
     #[must_use]
     pub fn common_name(self, name: impl Into<String>) -> Self {
         Self { common_name: Some(name.into()), ..self }
     }
 
-    /// Who to ask.
+    /// Sets the signer to request certificates from.
     #[must_use]
     pub fn signer(self, signer: impl Signer + 'static) -> Self {
         Self { signer: Some(Arc::new(signer)), ..self }
     }
 
-    /// This looks on, from the first step: for logs, metrics, a journal. One more with each call.
+    /// Adds an observer, called with each step from the first one on, on the loop: be quick.
     #[must_use]
     pub fn observer(mut self, observer: impl FnMut(&Transition) + Send + 'static) -> Self {
         self.observers.push(Box::new(observer));
         self
     }
 
-    /// Goes on from where an earlier rotation of this process ended: what it served is served, and written as soon as
-    /// that can be done if the store does not hold it; of what somebody else has put there meanwhile, the better one is
-    /// used. What it had asked for is gone on with. A store that cannot be read does not keep the rotation from starting.
+    /// Continues an earlier rotation of this process: serves its credential, and writes the credential as soon as possible if
+    /// the store does not hold it. A better credential that another program has put into the store is used instead. The last
+    /// request is continued. A store that cannot be read does not keep the rotation from starting.
     #[must_use]
     pub fn resume(self, left: Left) -> Self {
         Self { left: Some(left), ..self }
     }
 
-    /// Where the credential, and the record of the last request, are kept: in memory unless this is called. Nothing is read
-    /// before the start.
+    /// Sets the store of the credential and of the record of the last request: memory by default.
     #[must_use]
     pub fn store(self, store: impl Store + 'static) -> Self {
         Self { store: Some(Arc::new(store)), ..self }
     }
 
-    /// Reads the store and decides what to start from. The handle shows it before a runtime has run the task. This may
-    /// block for seconds: a pair that cannot be read may be one that another program is writing.
+    /// Reads the store and chooses the credential to start from, which the handle shows at once. A runtime runs the task.
+    ///
+    /// May block for seconds: a pair that cannot be read may be one that another program is writing.
     ///
     /// # Errors
-    /// [`StartError::Store`].
+    /// [`StartError::Store`]: the store cannot be read.
     pub fn prepare(self) -> Result<(Handle, Task), StartError> {
         let store = self.store.clone().unwrap_or_else(|| Arc::new(Memory::default()));
         let now = clock::now();
@@ -146,7 +150,7 @@ impl Rotator {
         Ok((Handle::new(link.clone()), Task::new(rotation, store, link)))
     }
 
-    /// Of what an earlier rotation served and what the store holds: what to begin with, and what is news to it.
+    /// Chooses between the credential of an earlier rotation and the one of the store.
     fn beginning(&self, stored: Stored) -> Beginning {
         let Stored { credential: found, waiting, .. } = stored;
         let left = self.left.as_ref().and_then(|left| Some((left.credential()?, &left.snapshot)));
@@ -155,7 +159,7 @@ impl Rotator {
         };
         let waiting = snapshot.waiting.clone().or(waiting);
         if let Some(found) = found.as_ref().filter(|found| held.chain() == found.chain()) {
-            // What is written once more is what waits, and was not written yet.
+            // The pair held is durable: the one to write can only be the waiting one.
             let unwritten = snapshot.unwritten && waiting.is_some();
             return Beginning { credential: Some(found.clone()), waiting, unwritten, news: None };
         }
@@ -173,11 +177,11 @@ struct Beginning {
     credential: Option<Arc<Credential>>,
     waiting: Option<Arc<Credential>>,
     unwritten: bool,
-    /// What somebody else has put into the store.
+    /// The credential that another program has put into the store.
     news: Option<Arc<Credential>>,
 }
 
-/// The record of an earlier run. One that cannot be read stays where it is until the next one takes its place.
+/// Reads the record of an earlier run. A record that cannot be read stays in the store until the next one replaces it.
 fn recall(store: &dyn Store) -> Option<Record> {
     let why = match store.recall() {
         Ok(None) => return None,

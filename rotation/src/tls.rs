@@ -1,15 +1,14 @@
-//! Rotated credentials in TLS of your own: resolvers for rustls, right about what outlives a rotation.
+//! Rotated credentials in TLS of your own: resolvers for rustls that are right about session resumption.
 //!
-//! A resumed session keeps the identity it began with: after a rotation, a client that resumes goes on being known by
-//! its *old* certificate. rustls sees to that only when the resolver is another one. So a client takes a
-//! [`ClientConfigs::current`] for each new connection, which resumes sessions of the certificate in use and no
-//! others; or it uses [`ClientCert`] in a configuration of its own, without resumption.
+//! A resumed session keeps the identity of its first handshake: after a rotation, a server knows a client that resumes by
+//! its *old* certificate. rustls resumes across certificates as long as the resolver is the same. So a client takes
+//! [`ClientConfigs::current`] for each new connection, which resumes only sessions of the current certificate; or it uses
+//! [`ClientCert`] in a configuration without resumption.
 //!
-//! Servers need not mind: who resumes has seen the certificate that was in use then, and goes by that one as long as it
-//! resumes; each new session begins with the certificate of that moment. To have every connection begin with it, turn
-//! tickets off. A server that knows its *clients* by
-//! certificates should mind: a resumed session is its client's as long as a ticket lasts, whatever became of the
-//! certificate. Turn tickets off there (`ServerConfig::session_storage`, `send_tls13_tickets`), or keep them short.
+//! For the certificate of a server, resumption is harmless: a client that resumes has verified the certificate of the first
+//! handshake. To have every connection begin with the current certificate, turn tickets off. A server that authenticates
+//! *clients* by certificates should turn tickets off as well (`ServerConfig::session_storage`, `send_tls13_tickets`), or keep
+//! their lifetime short: a resumed session is the client's as long as the ticket lasts, even if its certificate is revoked.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,12 +22,12 @@ use rustls::sign::CertifiedKey;
 use crate::clock;
 use crate::handle::Handle;
 
-/// Where the credential to use now comes from: a [`Handle`], files that somebody else keeps, or anything.
+/// Source of the current credential: a [`Handle`], files that another program keeps, or a closure.
 #[derive(Clone)]
 pub struct Source(Arc<dyn Fn() -> Option<Arc<Credential>> + Send + Sync>);
 
 impl Source {
-    /// Asks this at each handshake: be quick.
+    /// Calls `credential` at each handshake: be quick.
     pub fn new(credential: impl Fn() -> Option<Arc<Credential>> + Send + Sync + 'static) -> Self {
         Self(Arc::new(credential))
     }
@@ -52,13 +51,13 @@ impl fmt::Debug for Source {
     }
 }
 
-/// Presents the credential in use at each handshake that wants one; none while there is none. Only for a
-/// configuration without resumption: see [above](self).
+/// Presents the current credential, if there is one, to servers that request a certificate. Only for configurations without
+/// resumption: see the [module](self).
 #[derive(Clone, Debug)]
 pub struct ClientCert(Source);
 
 impl ClientCert {
-    /// Presents what this says.
+    /// Presents the credential of this source.
     pub fn new(source: impl Into<Source>) -> Self {
         Self(source.into())
     }
@@ -67,7 +66,7 @@ impl ClientCert {
 impl ResolvesClientCert for ClientCert {
     fn resolve(&self, _root_hint_subjects: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let key = self.0.credential()?.certified_key();
-        // A key that cannot sign as the server wants it is no answer, and no reason to break the handshake off.
+        // A server that accepts none of the schemes of our key may go on without a certificate.
         key.key.choose_scheme(schemes).is_some().then_some(key)
     }
 
@@ -76,7 +75,7 @@ impl ResolvesClientCert for ClientCert {
     }
 }
 
-/// Serves with the credential in use. Existing connections go on with the one they began with.
+/// Serves with the current credential. Existing connections keep the credential of their handshake.
 #[derive(Clone, Debug)]
 pub struct ServerCert {
     source: Source,
@@ -84,13 +83,13 @@ pub struct ServerCert {
 }
 
 impl ServerCert {
-    /// Serves with what this says. While there is none, handshakes fail.
+    /// Serves with the credential of this source. Handshakes fail while there is none.
     pub fn new(source: impl Into<Source>) -> Self {
         Self { source: source.into(), interim: None }
     }
 
-    /// The same, and while there is none, with this. Nobody trusts it, but who does not verify yet can connect, as they
-    /// can to a kubelet that has signed its own.
+    /// Serves a self-signed `interim` certificate until the first credential arrives, as kubelet does. Verifying clients
+    /// reject the interim certificate.
     #[must_use]
     pub fn with_interim(self, interim: Interim) -> Self {
         Self { interim: Some(Arc::new(interim)), ..self }
@@ -104,27 +103,27 @@ impl ResolvesServerCert for ServerCert {
     }
 }
 
-/// Client configurations, one for each credential.
+/// Client configurations, a new one for each credential.
 pub struct ClientConfigs {
     source: Source,
     like: ClientConfig,
     made: Mutex<Option<Made>>,
 }
 
-/// The last one that was made, and for which credential.
+/// The latest configuration and its credential.
 struct Made {
     of: Option<Arc<Credential>>,
     config: Arc<ClientConfig>,
 }
 
 impl ClientConfigs {
-    /// Like this one, but for whom it presents and what it resumes.
+    /// Configurations like `like`, except for the credential and the resumption of sessions.
     pub fn new(source: impl Into<Source>, like: ClientConfig) -> Self {
         Self { source: source.into(), like, made: Mutex::default() }
     }
 
-    /// For a connection made now: it presents the credential in use, if there is one, and resumes sessions only of its own.
-    /// The same one as before, as long as the credential is.
+    /// The configuration for a new connection. It presents the current credential, if there is one, and resumes only
+    /// sessions of that credential. Returns the same configuration until the credential changes.
     pub fn current(&self) -> Arc<ClientConfig> {
         let credential = self.source.credential();
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
@@ -154,7 +153,7 @@ fn same(one: Option<&Credential>, other: Option<&Credential>) -> bool {
     one.map(fingerprint) == other.map(fingerprint)
 }
 
-/// One credential, or none.
+/// Presents one credential, or none.
 #[derive(Debug)]
 struct Fixed(Option<Arc<CertifiedKey>>);
 

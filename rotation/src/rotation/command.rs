@@ -18,7 +18,7 @@ pub enum Command {
     },
     /// Make this credential durable.
     Write {
-        /// To be echoed in [`Input::Written`].
+        /// To be echoed in [`Input::Written`](crate::Input::Written).
         id: RequestId,
         /// The pair.
         credential: Arc<Credential>,
@@ -26,7 +26,7 @@ pub enum Command {
         /// credential is not valid yet, and the one in use stays.
         serve: bool,
     },
-    /// Make this record durable before doing anything that comes after it, and report with [`Input::Saved`].
+    /// Make this record durable before doing anything that comes after it, and report with [`Input::Saved`](crate::Input::Saved).
     /// Whatever comes of that, what comes after it is done: asking does not depend on the disk.
     Save {
         /// Takes the place of the one before. To be given to the next start, as [`Start::pending`](super::Start::pending).
@@ -34,7 +34,7 @@ pub enum Command {
     },
     /// Bring this exchange to its end.
     Drive {
-        /// To be echoed in [`Input::Finished`].
+        /// To be echoed in [`Input::Finished`](crate::Input::Finished).
         id: RequestId,
         /// The exchange.
         exchange: Exchange,

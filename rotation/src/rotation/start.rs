@@ -33,7 +33,7 @@ pub struct Start {
     pub unwritten: bool,
     /// Request a new credential at once, since other programs do not find this one under the name they read.
     pub rotate_now: bool,
-    /// What an earlier run left: the last record given with a [`Command::Save`]. One that is of another server, another
+    /// What an earlier run left: the last record given with a [`Command::Save`](crate::Command::Save). One that is of another server, another
     /// signer, another common name or another kind of key than are wanted now is disregarded.
     pub pending: Option<Record>,
 }
