@@ -18,6 +18,15 @@ pub struct Roots {
     skipped: Arc<[PemError]>,
 }
 
+/// Equal if the same certificates are trusted, in the same order.
+impl PartialEq for Roots {
+    fn eq(&self, other: &Self) -> bool {
+        self.pem == other.pem
+    }
+}
+
+impl Eq for Roots {}
+
 impl Roots {
     /// Reads the `CERTIFICATE` blocks of a CA bundle. Text and blocks of other kinds are skipped. Damaged blocks, blocks
     /// with headers, and certificates with which no chain can be verified are skipped as Go does it, see
