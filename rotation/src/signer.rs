@@ -46,6 +46,32 @@ pub trait Signer: fmt::Debug + Send + Sync {
     fn begin(&self, request: SignRequest, now: Now) -> Result<Exchange, SignError>;
 }
 
+impl<S: Signer + ?Sized> Signer for Arc<S> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn endpoint(&self) -> Option<String> {
+        (**self).endpoint()
+    }
+
+    fn profile(&self) -> &Profile {
+        (**self).profile()
+    }
+
+    fn authentication(&self) -> &Authentication {
+        (**self).authentication()
+    }
+
+    fn request_name(&self, template: &Template, public_key_der: &[u8]) -> String {
+        (**self).request_name(template, public_key_der)
+    }
+
+    fn begin(&self, request: SignRequest, now: Now) -> Result<Exchange, SignError> {
+        (**self).begin(request, now)
+    }
+}
+
 /// What every certificate of a signer must be.
 #[derive(Clone, Debug)]
 pub struct Profile {
