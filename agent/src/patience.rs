@@ -7,13 +7,13 @@ use std::thread;
 use std::time::Duration;
 
 use perennial_kubernetes::CsrSigner;
-use perennial_rotation::{Authentication, Identity, IdentitySource, NotYet};
+use perennial_rotation::{Authentication, Identity, IdentitySource, NotYet, Signer};
 
 /// A loop that waits for longer would be taken for one that hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Wraps a signer so that reading its credentials fails after five seconds.
-pub(crate) fn bounded(signer: CsrSigner) -> CsrSigner {
+pub(crate) fn bounded(signer: CsrSigner) -> Arc<dyn Signer> {
     let authentication = match signer.authentication {
         Authentication::None => Authentication::None,
         Authentication::Own { bootstrap } => {
@@ -21,7 +21,7 @@ pub(crate) fn bounded(signer: CsrSigner) -> CsrSigner {
         }
         Authentication::Other(source) => Authentication::Other(within(PATIENCE, source)),
     };
-    CsrSigner { authentication, ..signer }
+    Arc::new(CsrSigner { authentication, ..signer })
 }
 
 /// Reads on a thread of its own, one at a time: while one hangs, no other is begun.

@@ -4,13 +4,11 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use perennial::{Policy, Template};
-use perennial_kubernetes::CsrSigner;
 use perennial_pki::Credential;
-use perennial_rotation::{Directory, Handle, Left, Notice, Notices, Rotator};
+use perennial_rotation::{Directory, Handle, Notice, Notices, Rotator, Signer};
 
 use crate::cli::Runtime;
 use crate::failure::Failure;
-use crate::patience;
 use crate::reactor;
 
 /// The prefix of kubelet's client certificate files.
@@ -29,10 +27,8 @@ pub(crate) struct Plan {
     /// `None`: it is not known yet.
     pub(crate) template: Option<Template>,
     /// `None`: rotation is not enabled, what is there is kept an eye on.
-    pub(crate) signer: Option<CsrSigner>,
+    pub(crate) signer: Option<Arc<dyn Signer>>,
     pub(crate) store: Arc<Directory>,
-    /// How the rotation before this one ended, in this process.
-    pub(crate) left: Option<Left>,
     pub(crate) observers: Vec<Observer>,
 }
 
@@ -55,7 +51,7 @@ pub(crate) struct ActiveRotation {
 
 impl Plan {
     pub(crate) fn start(self, runtime: Runtime) -> Result<ActiveRotation, Failure> {
-        let Self { name, policy, common_name, template, signer, store, left, observers } = self;
+        let Self { name, policy, common_name, template, signer, store, observers } = self;
         let mut rotator = Rotator::new().name(name).policy(policy).store(store);
         if let Some(common_name) = common_name {
             rotator = rotator.common_name(common_name);
@@ -64,10 +60,7 @@ impl Plan {
             rotator = rotator.template(template);
         }
         if let Some(signer) = signer {
-            rotator = rotator.signer(patience::bounded(signer));
-        }
-        if let Some(left) = left {
-            rotator = rotator.resume(left);
+            rotator = rotator.signer(signer);
         }
         if runtime == Runtime::Smol {
             reactor::start()?;

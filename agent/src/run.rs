@@ -2,15 +2,17 @@
 
 mod acceptance;
 mod addresses;
-mod carried;
+mod client;
 mod external_cert;
 mod hook;
 mod node;
 mod node_name;
 mod node_object;
+mod outside;
 mod prepared;
 mod running;
 mod service;
+mod serving;
 mod settings;
 mod wake;
 mod watch;
@@ -25,12 +27,11 @@ use crate::lines::{Lines, OUTPUT, RESULT};
 use crate::observers::Observers;
 use crate::reactor;
 use crate::report::Report;
-use carried::Carried;
 use hook::Hook;
+use outside::Outside;
 use prepared::Prepared;
-use running::Ended;
+use running::{Ended, Running};
 use service::Service;
-use settings::Settings;
 use wake::Wakes;
 
 /// How long the operator's command may take when we are to end.
@@ -53,45 +54,34 @@ pub(crate) fn run(options: &cli::Run, log: Option<Lines>) -> Result<(), Failure>
     }
 }
 
-/// From one reading of the configuration to the next, until the end.
+/// From the start to the end.
 fn keep(options: &cli::Run, report: &mut Report, log: Option<Lines>) -> Result<(), Failure> {
     let service = &options.service;
     let hook = Hook::new(service.on_rotated.clone(), service.on_rotated_timeout, options.once);
     // Everything that can be wrong with the input is found before anything is started or written.
-    let mut session = Prepared::prepare(options, Settings::read(options)?, None)?;
+    let prepared = Prepared::read(options)?;
     if options.runtime == cli::Runtime::Smol {
         reactor::start()?;
     }
     let outputs = log.map(|log| ("stderr", log)).into_iter();
     let outputs = outputs.chain(report.lines().map(|lines| ("stdout", lines.clone()))).collect();
-    let mut observers = Observers::start(options, outputs, hook.debts());
+    let observers = Observers::start(options, outputs, hook.debts());
     let wakes = Wakes::new()?;
-    session.claim()?;
-    let mut service = Service::new(&observers.pulse)?;
-    let mut carried = Carried::default();
-    loop {
-        let mut running = session.start(carried, &wakes, &observers, &hook, report)?;
-        let ended = running.until_ended(&wakes, &mut observers, report, &hook, &mut service);
-        match &ended {
-            Ok(Ended::Reloaded(_)) => service.reloading(),
-            Ok(Ended::Stopped | Ended::InPlace) | Err(_) => service.stopping(),
+    prepared.claim()?;
+    let service = Service::new(&observers.pulse)?;
+    let outside = Outside { options, report, observers, hook, service, wakes };
+    let mut running = Running::start(outside, prepared)?;
+    let ended = running.until_ended();
+    running.outside.service.stopping();
+    running.stop();
+    let Outside { hook, observers, .. } = &running.outside;
+    let done = match ended? {
+        Ended::InPlace => hook.finish(),
+        Ended::Stopped => {
+            hook.finish_within(PATIENCE);
+            Ok(())
         }
-        carried = running.stop(report, &hook);
-        match ended? {
-            Ended::Stopped => {
-                hook.finish_within(PATIENCE);
-                observers.finish_within(OUTPUT);
-                return Ok(());
-            }
-            Ended::InPlace => {
-                let paid = hook.finish();
-                observers.finish_within(OUTPUT);
-                return paid;
-            }
-            Ended::Reloaded(next) => {
-                session = *next;
-                report.event("reloaded", json!({}), "everything was read again");
-            }
-        }
-    }
+    };
+    observers.finish_within(OUTPUT);
+    done
 }

@@ -153,7 +153,7 @@ fn both_certificates_are_looked_at_until_one_is_not_wanted_any_more() {
 
     config("false");
     run.signal(Signal::HUP);
-    run.event("started", 2);
+    run.event("reloaded", 1);
     let page = until("page without it", || {
         Some(scrape(&address)).filter(|page| !page.0.contains_key("kubelet_certificate_manager_server_ttl_seconds"))
     });

@@ -21,9 +21,10 @@ use crate::spans;
 ///
 /// SIGTERM and SIGINT end the process within ten seconds, even if a disk, a hook or the reader of the log
 /// does not answer. The next start continues with the certificate in the directory and with the pending
-/// request: there is no second one to approve, and a denial is remembered. SIGHUP reads all files again;
-/// flags stay. SIGUSR1 requests new certificates now. A submission budget limits requests: after eight in
-/// quick succession each further one waits up to 90 seconds, and the log gives the time.
+/// request: there is no second one to approve, and a denial is remembered. SIGHUP reads all files again
+/// and changes what runs: nothing is restarted or requested for that, and flags stay. SIGUSR1 requests
+/// new certificates now. A submission budget limits requests: after eight in quick succession each
+/// further one waits up to 90 seconds, and the log gives the time.
 ///
 /// The files are kubelet's: DIR/kubelet-client-current.pem always links to the pair in use. What was
 /// asked last, with its key, is in DIR/kubelet-client-pending.json. With --rotate-server-certificates

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::files;
 
 /// Where the addresses come from.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(super) enum Addresses {
     Given(Vec<IpAddr>),
     File(PathBuf),

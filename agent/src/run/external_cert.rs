@@ -1,67 +1,63 @@
-//! A serving certificate that somebody else keeps: looked at, and reported on.
+//! A serving certificate that another program keeps: polled, and reported on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use perennial::{Fingerprint, UnixTime};
-use perennial_rotation::{FileCredential, clock};
+use perennial_rotation::FileCredential;
+use perennial_rotation::clock;
 use serde_json::json;
 
-use super::carried::Carried;
 use super::hook::{self, Hook};
 use crate::failure::Failure;
 use crate::metrics::Source;
 use crate::report::{self, Report};
 use crate::spans::words;
 
-/// Two files, and what was told of them.
+/// Two files, and what was reported of them.
 pub(super) struct ExternalCert {
+    paths: [PathBuf; 2],
     files: Arc<FileCredential>,
-    certificate: String,
-    /// The certificate that was told of last.
-    told: Option<Fingerprint>,
-    /// That it is looked at.
-    said: bool,
+    /// The path of the certificate.
+    name: String,
+    /// The certificate that was reported last.
+    reported: Option<Fingerprint>,
+    /// Its expiry was reported.
     expired: bool,
 }
 
 impl ExternalCert {
     pub(super) fn open(certificate: &Path, key: &Path) -> Result<Self, Failure> {
         let files = FileCredential::open(certificate, key).map_err(Failure::usage)?;
-        let files = Arc::new(files);
-        Ok(Self { files, certificate: certificate.display().to_string(), told: None, said: false, expired: false })
+        let (files, name) = (Arc::new(files), certificate.display().to_string());
+        Ok(Self { paths: [certificate, key].map(Path::to_owned), files, name, reported: None, expired: false })
     }
 
-    /// For those who look on.
+    /// True if both are of the same files.
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        self.paths == other.paths
+    }
+
+    /// For observers.
     pub(super) fn source(&self) -> (String, Source) {
-        (self.certificate.clone(), Source::Files(self.files.clone()))
+        (self.name.clone(), Source::Files(self.files.clone()))
     }
 
-    /// What an earlier session told of is no news.
-    pub(super) fn resume(&mut self, carried: &Carried) {
-        self.told = carried.told(&self.certificate);
-    }
-
-    /// The certificate that was told of last.
-    pub(super) fn told(&self) -> Option<(String, Fingerprint)> {
-        self.told.map(|told| (self.certificate.clone(), told))
-    }
-
-    /// Tells what is new.
-    pub(super) fn look(&mut self, report: &mut Report, hook: &Hook) {
+    /// Reports the certificate, every other one that takes its place, and its expiry.
+    pub(super) fn poll(&mut self, report: &mut Report, hook: &Hook) {
         let credential = self.files.credential();
-        let (chain, of, now) = (credential.chain(), &self.certificate, clock::now().unix);
+        let (chain, of, now) = (credential.chain(), &self.name, clock::now().unix);
         let end = chain.certificate().validity.not_after();
         let fingerprint = chain.certificate().fingerprint;
-        let is_another = self.told.is_some_and(|told| told != fingerprint);
-        if is_another || !self.said {
+        let before = self.reported.replace(fingerprint);
+        if before != Some(fingerprint) {
             let fields = report::with(json!({ "of": of }), report::certificate(chain));
-            let name = if is_another { "rotated" } else { "kept" };
+            let name = if before.is_some() { "rotated" } else { "kept" };
             report.event(name, fields, &format!("{of}: kept by somebody else, valid until {end}{}", left(end, now)));
-            if is_another {
+            if before.is_some() {
                 hook.run(of, hook::subject(of.into(), chain));
             }
-            (self.told, self.said, self.expired) = (Some(fingerprint), true, false);
+            self.expired = false;
         }
         if !self.expired && chain.certificate().validity.expired(now) {
             tracing::warn!("{of}: expired at {end}, and nobody has put another one there");

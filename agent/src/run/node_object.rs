@@ -30,7 +30,8 @@ pub(super) type Found = Arc<Mutex<Option<Result<Addresses, String>>>>;
 /// Looks at a Node object again and again, until dropped.
 pub(super) struct NodeObject {
     found: Found,
-    _ends_with_us: Sender<()>,
+    /// Ends the pause before the next look; dropped, it ends the thread.
+    poll: Sender<()>,
 }
 
 impl NodeObject {
@@ -42,7 +43,7 @@ impl NodeObject {
         changed: impl Fn() + Send + 'static,
     ) -> Result<Self, Failure> {
         let found = Found::default();
-        let (ends, ended) = mpsc::channel();
+        let (poll, polls) = mpsc::channel();
         let (latest, name) = (found.clone(), name.to_owned());
         let watch = move || {
             for attempt in 0.. {
@@ -62,8 +63,11 @@ impl NodeObject {
                         if now.is_ok() { LOOK } else { RETRY }
                     }
                 };
-                if ended.recv_timeout(spread(pause, SPREAD, &name, attempt)) != Err(RecvTimeoutError::Timeout) {
-                    return;
+                match polls.recv_timeout(spread(pause, SPREAD, &name, attempt)) {
+                    // However often that was asked for, once is enough.
+                    Ok(()) => polls.try_iter().for_each(drop),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
         };
@@ -71,7 +75,13 @@ impl NodeObject {
             .name("node".into())
             .spawn(watch)
             .map_err(|error| Failure::no_thread("the Node object", &error))?;
-        Ok(Self { found, _ends_with_us: ends })
+        Ok(Self { found, poll })
+    }
+
+    /// Looks at the object now, not at the end of the pause.
+    pub(super) fn poll_now(&self) {
+        // Its thread lives as long as this.
+        let _ = self.poll.send(());
     }
 
     /// What it said when last looked at.

@@ -9,23 +9,25 @@ use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubelet_config::KubeletConfig;
 use perennial_kubernetes::objects::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use perennial_pki::{Roots, Usage};
-use perennial_rotation::{Authentication, IdentitySource, Profile};
+use perennial_rotation::{Authentication, IdentitySource, Profile, Signer};
 
 use super::addresses::Addresses;
 use super::node_name;
 use crate::cli::Run;
 use crate::failure::Failure;
 use crate::files;
+use crate::patience;
 
 /// What is to be done.
 pub(super) struct Settings {
     pub(super) policy: Policy,
-    pub(super) first: First,
-    pub(super) serving: Serving,
+    pub(super) client: ClientSettings,
+    pub(super) serving: ServingSettings,
 }
 
 /// The certificate that everything else is asked for with: a node's client certificate, or another.
-pub(super) struct First {
+#[derive(PartialEq)]
+pub(super) struct ClientSettings {
     pub(super) template: Template,
     /// It is kept rotated; else, what is there is kept an eye on.
     pub(super) rotated: bool,
@@ -36,7 +38,8 @@ pub(super) struct First {
 }
 
 /// The certificate a node serves with.
-pub(super) enum Serving {
+#[derive(PartialEq)]
+pub(super) enum ServingSettings {
     /// None of our concern.
     None,
     /// It is asked for, and kept rotated.
@@ -61,17 +64,17 @@ impl Settings {
         let files = which.tls_cert_file.clone().zip(which.tls_private_key_file.clone());
         let files = files.or_else(|| config.tls_cert_file.zip(config.tls_private_key_file));
         let serving = match (serving, files, &node) {
-            (true, _, Some(node)) => Serving::Rotated { node: node.clone(), addresses: Addresses::of(which)? },
-            (_, Some((certificate, key)), _) => Serving::Files { certificate, key },
-            _ => Serving::None,
+            (true, _, Some(node)) => ServingSettings::Rotated { node: node.clone(), addresses: Addresses::of(which)? },
+            (_, Some((certificate, key)), _) => ServingSettings::Files { certificate, key },
+            _ => ServingSettings::None,
         };
         let rotated = which.rotate_certificates.or(config.rotate_certificates).unwrap_or(true);
-        let first = First::read(options, node.as_deref(), rotated)?;
-        Ok(Self { policy: policy(options), first, serving })
+        let client = ClientSettings::read(options, node.as_deref(), rotated)?;
+        Ok(Self { policy: policy(options), client, serving })
     }
 }
 
-impl First {
+impl ClientSettings {
     fn read(options: &Run, node: Option<&str>, rotated: bool) -> Result<Self, Failure> {
         let wanted = &options.wanted;
         let template = match (&wanted.common_name, node) {
@@ -107,13 +110,13 @@ impl First {
         Ok(Self { template, rotated, renews_itself: knows && usages.contains(&Usage::ClientAuth), usages, issuers })
     }
 
-    /// Who is asked for it; nobody, if it is not to be rotated.
+    /// The signer of this certificate; `None` if it is not to be rotated.
     pub(super) fn signer(
         &self,
         options: &Run,
         cluster: Arc<Cluster>,
         user: Arc<dyn IdentitySource>,
-    ) -> Option<CsrSigner> {
+    ) -> Option<Arc<dyn Signer>> {
         let wanted = &options.wanted;
         let authentication = match self.renews_itself {
             true => Authentication::Own { bootstrap: Some(user) },
@@ -126,18 +129,18 @@ impl First {
             profile: self.profile(options, self.usages.clone()),
             ..CsrSigner::kubelet_client(cluster, None)
         };
-        self.rotated.then_some(signer)
+        self.rotated.then(|| patience::bounded(signer))
     }
 
-    /// Who is asked for the serving certificate. What is true of the CAs of one is true of those of the other.
+    /// The signer of the serving certificate. What is true of the CAs of one is true of those of the other.
     pub(super) fn serving_signer(
         &self,
         options: &Run,
         cluster: Arc<Cluster>,
         node: Arc<dyn IdentitySource>,
-    ) -> CsrSigner {
+    ) -> Arc<dyn Signer> {
         let profile = self.profile(options, vec![Usage::ServerAuth]);
-        CsrSigner { profile, ..CsrSigner::kubelet_serving(cluster, node) }
+        patience::bounded(CsrSigner { profile, ..CsrSigner::kubelet_serving(cluster, node) })
     }
 
     fn profile(&self, options: &Run, usages: Vec<Usage>) -> Profile {

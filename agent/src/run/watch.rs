@@ -19,7 +19,7 @@ use crate::spans::words;
 pub(super) struct Watch {
     /// What its files begin with.
     pub(super) of: String,
-    pub(super) running: ActiveRotation,
+    pub(super) rotation: ActiveRotation,
     /// The file that always leads to the pair in use.
     current: PathBuf,
     /// That file existed when last looked for.
@@ -44,20 +44,18 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// `told`: what an earlier session told of last.
-    pub(super) fn new(of: &str, running: ActiveRotation, current: PathBuf, told: Option<Fingerprint>) -> Self {
-        let is_told = !running.handle().snapshot().unwritten;
-        let before = running.began_with().filter(|_| is_told).map(|before| before.chain().certificate());
+    pub(super) fn new(of: &str, rotation: ActiveRotation, current: PathBuf) -> Self {
+        let before = rotation.began_with().map(|before| before.chain().certificate());
         // What has expired is made good for by a first one; what others keep is theirs.
         let counts = |before: &Certificate| {
-            running.handle().state() == State::NotEnabled || !before.validity.expired(clock::now().unix)
+            rotation.handle().state() == State::NotEnabled || !before.validity.expired(clock::now().unix)
         };
-        let held = told.is_some() || before.is_some_and(|before| counts(before));
-        let told = told.or_else(|| before.map(|before| before.fingerprint));
-        let snapshot = running.handle().snapshot();
+        let held = before.is_some_and(|before| counts(before));
+        let told = before.map(|before| before.fingerprint);
+        let snapshot = rotation.handle().snapshot();
         Self {
             of: of.to_owned(),
-            running,
+            rotation,
             current,
             was_there: false,
             held,
@@ -71,14 +69,9 @@ impl Watch {
         }
     }
 
-    /// The certificate that was told of last, or was there before.
-    pub(super) const fn told(&self) -> Option<Fingerprint> {
-        self.told
-    }
-
     /// A certificate is in use and on disk.
     pub(super) fn is_on_disk(&self) -> bool {
-        self.running.handle().credential().is_some() && !self.running.handle().snapshot().unwritten
+        self.rotation.handle().credential().is_some() && !self.rotation.handle().snapshot().unwritten
     }
 
     /// Has the certificate written again if its file was there and is gone: another program has removed it, or the
@@ -87,7 +80,7 @@ impl Watch {
         let missing = matches!(fs::metadata(&self.current), Err(error) if error.kind() == ErrorKind::NotFound);
         if missing && self.was_there && self.is_on_disk() {
             tracing::warn!("{}: {} is gone; writing the certificate again", self.of, self.current.display());
-            self.running.handle().replaced(None);
+            self.rotation.handle().replaced(None);
         }
         self.was_there = !missing;
     }
@@ -117,7 +110,7 @@ impl Watch {
 
     /// Who knows how it is doing.
     pub(super) fn source(&self) -> Source {
-        Source::Rotation(self.running.handle().clone(), self.lacking.clone())
+        Source::Rotation(self.rotation.handle().clone(), self.lacking.clone())
     }
 
     /// How it is doing, in a phrase.
@@ -127,7 +120,7 @@ impl Watch {
     }
 
     fn progress(&self) -> String {
-        let state = self.running.handle().state();
+        let state = self.rotation.handle().state();
         let lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
         match (state, self.trouble()) {
             (State::Scheduled { rotate_at }, None) => format!("{}: good, next rotation at {rotate_at}", self.of),
@@ -146,8 +139,8 @@ impl Watch {
     pub(super) fn look(&mut self, report: &mut Report, hook: &Hook) {
         let told = self.told;
         // Before the notices: those of this snapshot are queued then.
-        self.snapshot = self.running.handle().snapshot();
-        while let Some(notice) = self.running.notices.try_next() {
+        self.snapshot = self.rotation.handle().snapshot();
+        while let Some(notice) = self.rotation.notices.try_next() {
             self.report_news(&notice.news, report);
             self.snapshot = notice.snapshot;
             self.report_state(report);

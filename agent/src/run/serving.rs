@@ -1,0 +1,111 @@
+//! The serving certificate that is rotated: as whom it is requested, and for which addresses.
+
+use std::sync::Arc;
+
+use perennial::Template;
+use perennial_rotation::IdentitySource;
+
+use super::addresses::Addresses;
+use super::node::{self, Node};
+use super::node_object::NodeObject;
+use super::outside::Outside;
+use super::prepared::Prepared;
+use super::settings::ServingSettings;
+use super::watch::Watch;
+use crate::failure::Failure;
+use crate::report::Report;
+use crate::rotation::{Plan, SERVING_PREFIX};
+
+/// The rotation of the serving certificate.
+pub(super) struct Serving {
+    pub(super) watch: Watch,
+    node: Node,
+    identity: Arc<dyn IdentitySource>,
+    /// The Node object, if the addresses are those of the object.
+    object: Option<NodeObject>,
+    /// What certificates are requested for, and why not for anything else, when last looked at.
+    checked: (Option<Template>, String),
+}
+
+impl Serving {
+    /// Starts the rotation, if this configuration wants one. Nothing is requested before the first look at the addresses.
+    pub(super) fn start(outside: &Outside<'_>, config: &Prepared, node: &Node) -> Result<Option<Self>, Failure> {
+        let (ServingSettings::Rotated { node: name, .. }, Some(store)) =
+            (&config.settings.serving, &config.stores.serving)
+        else {
+            return Ok(None);
+        };
+        let (identity, looks_on) = node.asks();
+        let cluster = config.access.server.cluster.clone();
+        let common_name = node::common_name(name);
+        outside.begin_hook(SERVING_PREFIX, store, &common_name);
+        let plan = Plan {
+            name: SERVING_PREFIX.to_owned(),
+            policy: config.settings.policy.clone(),
+            common_name: Some(common_name),
+            template: None,
+            signer: Some(config.settings.client.serving_signer(outside.options, cluster, identity.clone())),
+            store: store.clone(),
+            observers: vec![looks_on],
+        };
+        let watch = outside.start(SERVING_PREFIX, plan)?;
+        let (node, checked) = (node.clone(), (None, String::new()));
+        let mut serving = Self { watch, node, identity, object: None, checked };
+        serving.watch_object(outside, config)?;
+        Ok(Some(serving))
+    }
+
+    /// Goes on with the next configuration, which wants a serving certificate, too.
+    pub(super) fn reload(&mut self, outside: &Outside<'_>, config: &Prepared, next: &Prepared) -> Result<(), Failure> {
+        if config.settings.serving != next.settings.serving || !next.asks_like(config) {
+            self.watch_object(outside, next)?;
+        } else if let Some(object) = &self.object {
+            object.poll_now();
+        }
+        if !next.asks_like(config) {
+            let (client, cluster) = (&next.settings.client, next.access.server.cluster.clone());
+            let signer = client.serving_signer(outside.options, cluster, self.identity.clone());
+            self.watch.rotation.handle().set_signer(Some(signer));
+        }
+        Ok(())
+    }
+
+    fn watch_object(&mut self, outside: &Outside<'_>, config: &Prepared) -> Result<(), Failure> {
+        self.object = match &config.settings.serving {
+            ServingSettings::Rotated { node: name, addresses: Addresses::Cluster(_) } => {
+                let (cluster, node) = (config.access.server.cluster.clone(), self.node.clone());
+                Some(NodeObject::watch(name, cluster, node, outside.wakes.waker())?)
+            }
+            _ => None,
+        };
+        Ok(())
+    }
+
+    /// Requests the certificate once there is an identity to show, and again when addresses change.
+    pub(super) fn poll_addresses(&mut self, config: &Prepared, report: &mut Report) {
+        let ServingSettings::Rotated { node, addresses } = &config.settings.serving else { return };
+        if config.settings.client.rotated && self.node.awaits_first() {
+            return;
+        }
+        // Before the first look at the Node object, nothing is wrong yet.
+        if self.object.as_ref().is_some_and(|object| object.addresses().is_none()) {
+            return;
+        }
+        let (template, trouble) = match addresses.template(node, self.object.as_ref()) {
+            Ok(Some(template)) => (Some(template), String::new()),
+            Ok(None) => (None, "there is no IP address to ask for".into()),
+            // What was read before is still the best that is known.
+            Err(why) => (self.checked.0.clone(), why),
+        };
+        if !trouble.is_empty() && trouble != self.checked.1 {
+            tracing::warn!("{SERVING_PREFIX}: {trouble}");
+        }
+        if template != self.checked.0 {
+            let what = template.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+            tracing::info!("{SERVING_PREFIX}: certificates are requested for {what}");
+            self.watch.rotation.handle().set_template(template.clone());
+        }
+        self.watch.lacks(if template.is_none() { &trouble } else { "" }, report);
+        self.checked = (template, trouble);
+    }
+}
