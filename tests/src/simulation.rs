@@ -1,24 +1,30 @@
-//! A server in memory, whoever asks it, and a node; all in virtual time.
+//! The embedded API server, whoever asks it, and a node; all in virtual time.
+//!
+//! | | |
+//! |---|---|
+//! | `simulation/node.rs` | a rotation, its connection, its disk; it may crash |
+//! | `simulation/wire.rs` | an exchange and its connection |
+
+mod node;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Instant, Now, Policy, RequestId, Template, UnixTime};
-use perennial_dev::{Answer, Api, ApiRequest, Authority, Break, Method, Options, Random, Session, Tls, faults::Plan};
+use perennial::{Instant, Now, Template, UnixTime};
+use perennial_dev::{Answer, Api, ApiRequest, Authority, Method, Options, Random, Tls, faults::Plan};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Ask, Issuance, Limits, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, ObjectMeta};
 use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, certificate_request};
-use perennial_rotation::{
-    Authentication, Command, Conversation, Exchange, Identity, Input, IoEvent, IoRequest, Issued, Rotation, SignError,
-    SignerConversation, Start, Token,
-};
+use perennial_rotation::{Authentication, Identity, Issued, SignError, Token};
 use rustls::pki_types::UnixTime as TlsTime;
 use rustls::time_provider::TimeProvider;
 use serde_json::Value;
 
-use crate::recording::Recording;
+pub use node::{Disk, Node};
+pub use wire::Wire;
 
 /// 2027-01-15T08:00:00Z, when it begins.
 pub const START: UnixTime = UnixTime::from_secs(1_800_000_000);
@@ -235,175 +241,5 @@ pub fn ask(key: &KeyPair, signer: &str) -> Ask {
         usages: usages.to_vec(),
         expiration_seconds: None,
         skew: MINUTE,
-    }
-}
-
-/// An exchange and its connection.
-pub struct Wire {
-    exchange: Box<dyn SignerConversation>,
-    session: Option<Session>,
-    /// Until when there is nothing to carry.
-    pub until: Instant,
-}
-
-impl Wire {
-    /// An exchange that begins now.
-    pub fn new(exchange: Box<dyn SignerConversation>, now: Now) -> Self {
-        Self { exchange, session: None, until: now.instant }
-    }
-
-    /// Carries bytes until somebody has to wait. What came of the exchange, if it is over.
-    pub fn carry(&mut self, server: &mut Server) -> Option<Result<Issued, SignError>> {
-        let Server { api, tls, now, .. } = server;
-        let now = *now;
-        let mut bytes = Vec::new();
-        for _ in 0..50_000 {
-            bytes.clear();
-            let input = match (self.exchange.poll(now), self.session.as_mut()) {
-                (IoRequest::Done(result), _) => return Some(result),
-                (IoRequest::Disconnect, _) => {
-                    self.session = None;
-                    continue;
-                }
-                (IoRequest::Wait { until }, _) | (IoRequest::Receive { until }, None) if until > now.instant => {
-                    self.until = until;
-                    return None;
-                }
-                (IoRequest::Wait { .. }, Some(_)) => continue,
-                (IoRequest::Wait { .. } | IoRequest::Receive { .. } | IoRequest::Transmit { .. }, None) => {
-                    IoEvent::Ended
-                }
-                (IoRequest::Connect { .. }, _) => {
-                    let opened = self.session.insert(Session::new(tls, now.instant).unwrap());
-                    opened.drive(api, now);
-                    if opened.breaks() == Some(Break::Refused) {
-                        IoEvent::Failed("connection refused".into())
-                    } else {
-                        IoEvent::Connected
-                    }
-                }
-                (IoRequest::Transmit { bytes: sent, .. }, Some(open)) => {
-                    open.receive(&sent);
-                    open.drive(api, now);
-                    continue;
-                }
-                (IoRequest::Receive { until }, Some(open)) => {
-                    open.drive(api, now);
-                    open.transmit(&mut bytes, now.instant);
-                    if !bytes.is_empty() {
-                        IoEvent::Received(&bytes)
-                    } else if open.is_closed() {
-                        IoEvent::Ended
-                    } else if until > now.instant {
-                        self.until = until.min(open.deadline());
-                        return None;
-                    } else {
-                        continue;
-                    }
-                }
-            };
-            self.exchange.handle(input, now);
-        }
-        panic!("the exchange spins: {:?}", self.exchange);
-    }
-}
-
-/// A node and the server it asks.
-pub struct Node {
-    /// Whom it asks.
-    pub server: Server,
-    /// What it is about.
-    pub rotation: Rotation,
-    recording: Recording,
-    /// Submissions so far.
-    pub submissions: u32,
-    /// Certificates it was told to write.
-    pub written: u32,
-    /// What client-go's `ServerHealthy` would be after the last exchange.
-    pub healthy: Option<bool>,
-    live: Option<(RequestId, Wire)>,
-}
-
-impl Node {
-    /// A node that asks with a token, as if somebody handed it a client, and holds this credential.
-    pub fn new(server: Server, credential: Option<Arc<Credential>>) -> Self {
-        Self::with(server, credential, |_| {})
-    }
-
-    /// The same, with a signer adjusted.
-    pub fn with(server: Server, credential: Option<Arc<Credential>>, adjust: impl FnOnce(&mut CsrSigner)) -> Self {
-        let mut signer = server.signer();
-        adjust(&mut signer);
-        let start = Start {
-            policy: Arc::new(Policy::default()),
-            signer: Some(Arc::new(signer)),
-            template: Some(Arc::new(Template::node("worker-1"))),
-            common_name: None,
-            credential,
-            waiting: None,
-            unwritten: false,
-            rotate_now: false,
-            pending: None,
-        };
-        let mut rotation = Rotation::new(start, server.now);
-        let recording = Recording::of(&mut rotation, server.now);
-        Self { server, rotation, recording, submissions: 0, written: 0, healthy: None, live: None }
-    }
-
-    /// Whose serial number it would present now.
-    pub fn presents(&self) -> Option<String> {
-        let now = self.server.now;
-        self.rotation.machine().certificate_at(now.unix)?;
-        self.rotation.snapshot(now).credential.map(|held| held.chain().serial().to_owned())
-    }
-
-    /// Goes on for so long, by the laws.
-    pub fn run(&mut self, span: Duration) {
-        let end = self.server.now.instant.after(span);
-        loop {
-            let now = self.server.now;
-            self.server.api.tick(now.unix);
-            if self.rotation.deadline().is_some_and(|due| due <= now.instant) {
-                self.tell(Input::Tick);
-            }
-            while let Some((id, result)) = self.converse() {
-                self.tell(Input::Finished { id, result });
-            }
-            if now.instant >= end {
-                return self.recording.check().unwrap_or_else(|broken| panic!("{broken}"));
-            }
-            let live = self.live.as_ref().map(|(_, wire)| wire.until);
-            let next = [self.rotation.deadline(), live, Some(end)].into_iter().flatten().min().unwrap_or(end);
-            self.server.pass(next.min(end).since(now.instant).max(Duration::from_millis(1)));
-        }
-    }
-
-    fn converse(&mut self) -> Option<(RequestId, Result<Issued, SignError>)> {
-        let (id, wire) = self.live.as_mut()?;
-        let (id, result) = (*id, wire.carry(&mut self.server)?);
-        self.healthy = wire.exchange.health().map(|health| health.reference_healthy()).or(self.healthy);
-        self.live = None;
-        Some((id, result))
-    }
-
-    /// Has the rotation take this in, and does what it says.
-    pub fn tell(&mut self, input: Input) {
-        let now = self.server.now;
-        for command in self.rotation.handle(input, now) {
-            match command {
-                Command::Drive { id, exchange } => {
-                    let Exchange::Conversation(exchange) = exchange else { panic!("{exchange:?}") };
-                    self.submissions += 1;
-                    self.live = Some((id, Wire::new(exchange, now)));
-                }
-                Command::Drop { id } => drop(self.live.take_if(|(live, _)| *live == id)),
-                Command::Write { id, .. } => {
-                    self.written += 1;
-                    self.tell(Input::Written { id, result: Ok(()) });
-                }
-                Command::Save { .. } => self.tell(Input::Saved { result: Ok(()) }),
-                Command::SetTimer(_) => {}
-            }
-        }
     }
 }

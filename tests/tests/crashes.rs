@@ -1,204 +1,31 @@
 //! A node that crashes, at every point there is, and starts again from what was durable by then. In virtual time.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Failure, Instant, Key, Policy, RequestId, State, Template};
+use perennial::{Failure, Key, State, Template};
 use perennial_dev::{Approval, Decision, Options};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::cluster::Cluster;
-use perennial_pki::{Credential, KeyAlgorithm};
-use perennial_rotation::{Command, Exchange, Input, Record, Rotation, Start};
-use perennial_tests::recording::Recording;
-use perennial_tests::simulation::{DAY, HOUR, MINUTE, SECOND, Server, Wire};
+use perennial_pki::KeyAlgorithm;
+use perennial_rotation::{Command, Input, Record, Rotation, Start};
+use perennial_tests::simulation::{DAY, HOUR, MINUTE, Node, SECOND, Server};
 
-/// What a crash leaves.
-#[derive(Default)]
-struct Disk {
-    record: Option<Vec<u8>>,
-    credential: Option<Arc<Credential>>,
+fn node() -> Node {
+    let options = Options { approval: Approval::Manual, signing_duration: DAY, keep_ended: DAY, ..Options::default() };
+    Node::new(Server::new(options), None)
 }
 
-struct Node {
-    server: Server,
-    disk: Disk,
-    rotation: Rotation,
-    recording: Recording,
-    live: Option<(RequestId, Wire)>,
-    /// The last Tick asked for.
-    timer: Option<Instant>,
-    /// It crashes when it has come to so many more points, and again after as many.
-    crash_after: Option<u32>,
-    period: Option<u32>,
-    /// Records, and pairs, cannot be written.
-    disk_is_full: bool,
-    link_is_taken: bool,
-    /// How often it started again, tried to save, and asked.
-    crashes: u32,
-    saves: u32,
-    submissions: u32,
-}
-
-fn begin(server: &Server, disk: &Disk) -> Rotation {
-    let start = Start {
-        policy: Arc::new(Policy::default()),
-        signer: Some(Arc::new(server.signer())),
-        template: Some(Arc::new(Template::node("worker-1"))),
-        common_name: None,
-        credential: disk.credential.clone(),
-        waiting: None,
-        unwritten: false,
-        rotate_now: false,
-        pending: disk.record.as_deref().map(|record| Record::decode(record).unwrap()),
-    };
-    Rotation::new(start, server.now)
-}
-
-impl Node {
-    fn new() -> Self {
-        let options =
-            Options { approval: Approval::Manual, signing_duration: DAY, keep_ended: DAY, ..Options::default() };
-        let server = Server::new(options);
-        let disk = Disk::default();
-        let (mut rotation, timer) = (begin(&server, &disk), Some(server.now.instant));
-        let recording = Recording::of(&mut rotation, server.now);
-        Self {
-            server,
-            disk,
-            rotation,
-            recording,
-            live: None,
-            timer,
-            crash_after: None,
-            period: None,
-            disk_is_full: false,
-            link_is_taken: false,
-            crashes: 0,
-            saves: 0,
-            submissions: 0,
-        }
-    }
-
-    fn crash(&mut self) {
-        self.crashes += 1;
-        self.live = None;
-        self.server.pass(SECOND);
-        self.rotation = begin(&self.server, &self.disk);
-        self.recording.goes_on(&mut self.rotation, self.server.now);
-        self.timer = Some(self.server.now.instant);
-    }
-
-    /// A point at which it may crash; whether it did.
-    fn point(&mut self) -> bool {
-        let Some(left) = &mut self.crash_after else { return false };
-        if *left > 0 {
-            *left -= 1;
-            return false;
-        }
-        self.crash_after = self.period;
-        self.crash();
-        true
-    }
-
-    fn tell(&mut self, input: Input) {
-        let mut inputs = VecDeque::from([input]);
-        while let Some(input) = inputs.pop_front() {
-            let now = self.server.now;
-            let commands = self.rotation.handle(input, now);
-            for command in &commands {
-                if let Command::SetTimer(at) = command {
-                    self.timer = *at;
-                }
-            }
-            assert_eq!(self.timer, self.rotation.deadline());
-            // A timer leaves nothing behind.
-            for command in commands.into_iter().filter(|command| !matches!(command, Command::SetTimer(_))) {
-                if self.point() {
-                    return;
-                }
-                match command {
-                    Command::Drive { id, exchange } => {
-                        let Exchange::Conversation(exchange) = exchange else { panic!("{exchange:?}") };
-                        self.submissions += 1;
-                        let mut wire = Wire::new(exchange, now);
-                        // Bytes may be faster than whatever comes after this command.
-                        match wire.carry(&mut self.server) {
-                            Some(result) => inputs.push_back(Input::Finished { id, result }),
-                            None => self.live = Some((id, wire)),
-                        }
-                    }
-                    Command::Drop { id } => drop(self.live.take_if(|(live, _)| *live == id)),
-                    Command::Write { id, .. } if self.link_is_taken => {
-                        inputs.push_back(Input::Written { id, result: Err("not a link".to_owned()) });
-                    }
-                    Command::Write { id, credential, .. } => {
-                        self.disk.credential = Some(credential);
-                        inputs.push_back(Input::Written { id, result: Ok(()) });
-                    }
-                    Command::Save { record } => {
-                        self.saves += 1;
-                        let full = self.disk_is_full;
-                        let result = if full { Err("no space left".to_owned()) } else { Ok(()) };
-                        if !full {
-                            self.disk.record = Some(record.encode().to_vec());
-                        }
-                        inputs.push_back(Input::Saved { result });
-                    }
-                    Command::SetTimer(_) => {}
-                }
-                if self.point() {
-                    return;
-                }
-            }
-        }
-    }
-
-    fn run(&mut self, span: Duration) {
-        let end = self.server.now.instant.after(span);
-        while self.server.now.instant < end {
-            if self.rotation.deadline().is_some_and(|due| due <= self.server.now.instant) {
-                self.tell(Input::Tick);
-            }
-            while let Some((id, wire)) = &mut self.live {
-                let id = *id;
-                let Some(result) = wire.carry(&mut self.server) else { break };
-                self.live = None;
-                self.tell(Input::Finished { id, result });
-            }
-            let live = self.live.as_ref().map(|(_, wire)| wire.until);
-            let next = [self.rotation.deadline(), live].into_iter().flatten().min().unwrap_or(end).min(end);
-            self.server.pass(next.since(self.server.now.instant).max(Duration::from_millis(1)));
-        }
-        self.recording.check().unwrap_or_else(|broken| panic!("{broken}"));
-    }
-
-    fn decide(&mut self, decision: Decision) {
-        let now = self.server.now.unix;
-        let open = self.server.api.requests().filter(|csr| csr.status.conditions.is_empty());
-        let open: Vec<String> = open.map(|csr| csr.metadata.name.clone()).collect();
-        open.iter().for_each(|name| self.server.api.decide(name, decision, "because", now).unwrap());
-    }
-
-    fn objects(&self) -> BTreeSet<String> {
-        self.server.api.requests().map(|csr| csr.metadata.name.clone()).collect()
-    }
-
-    fn record(&self) -> Record {
-        Record::decode(self.disk.record.as_deref().unwrap()).unwrap()
-    }
-
-    fn has_the_certificate(&self) -> bool {
-        let name = self.objects().pop_first().unwrap();
-        let issued = self.server.chain(&name).unwrap();
-        let served = self.rotation.snapshot(self.server.now).credential;
-        [&served, &self.disk.credential].iter().all(|held| held.as_ref().is_some_and(|held| *held.chain() == issued))
-    }
+fn has_the_certificate(node: &Node) -> bool {
+    let name = node.objects().pop_first().unwrap();
+    let issued = node.server.chain(&name).unwrap();
+    let served = node.rotation.snapshot(node.now()).credential;
+    [&served, &node.disk.credential].iter().all(|held| held.as_ref().is_some_and(|held| *held.chain() == issued))
 }
 
 /// Nobody approves for 40 minutes, so that the request times out and is made again.
 fn life(crash_after: u32, period: Option<u32>) -> Node {
-    let mut node = Node::new();
+    let mut node = node();
     (node.crash_after, node.period) = (Some(crash_after), period);
     node.run(40 * MINUTE);
     node.decide(Decision::Approve);
@@ -212,7 +39,7 @@ fn a_crash_at_any_point_makes_no_second_request_and_loses_no_certificate() {
     loop {
         let node = life(points, None);
         assert_eq!(node.objects().len(), 1, "crashed at point {points}");
-        assert!(node.has_the_certificate(), "crashed at point {points}");
+        assert!(has_the_certificate(&node), "crashed at point {points}");
         if node.crashes == 0 {
             break;
         }
@@ -233,14 +60,14 @@ fn crashes_in_a_row_make_no_second_request_either() {
         node.decide(Decision::Approve);
         node.run(HOUR);
         assert_eq!(node.objects().len(), 1, "crashed every {period} points");
-        assert!(node.has_the_certificate(), "crashed every {period} points");
+        assert!(has_the_certificate(&node), "crashed every {period} points");
     }
 }
 
 #[test]
 fn a_disk_that_is_full_does_not_hold_up_asking_and_saving_is_tried_again() {
-    let mut node = Node::new();
-    node.disk_is_full = true;
+    let mut node = node();
+    node.disk.is_full = true;
     node.run(SECOND);
     assert_eq!((node.submissions, node.objects().len()), (1, 1));
     let told = |node: &Node| node.rotation.snapshot(node.server.now).last_error;
@@ -249,7 +76,7 @@ fn a_disk_that_is_full_does_not_hold_up_asking_and_saving_is_tried_again() {
     assert!((15..=25).contains(&node.saves), "{}", node.saves);
     assert_eq!(node.submissions, 1);
 
-    node.disk_is_full = false;
+    node.disk.is_full = false;
     node.run(MINUTE);
     let saves = node.saves;
     assert_eq!((told(&node), node.record().csr_name), (None, node.objects().pop_first().unwrap()));
@@ -259,12 +86,12 @@ fn a_disk_that_is_full_does_not_hold_up_asking_and_saving_is_tried_again() {
     node.decide(Decision::Approve);
     node.run(MINUTE);
     assert_eq!(node.objects().len(), 1);
-    assert!(node.has_the_certificate());
+    assert!(has_the_certificate(&node));
 }
 
 #[test]
 fn what_has_not_changed_is_not_saved() {
-    let mut node = Node::new();
+    let mut node = node();
     node.run(SECOND);
     assert_eq!(node.saves, 1);
     for n in 0..300_u64 {
@@ -292,26 +119,26 @@ fn what_has_not_changed_is_not_saved() {
 
 #[test]
 fn the_key_is_kept_until_the_certificate_is_durable() {
-    let mut node = Node::new();
+    let mut node = node();
     node.run(SECOND);
-    node.link_is_taken = true;
+    node.disk.link_is_taken = true;
     let saves = node.saves;
     node.decide(Decision::Approve);
     node.run(10 * MINUTE);
     assert!(node.rotation.unwritten().is_some());
     assert_eq!((node.saves, node.record().pending.key), (saves, Key::Pending));
 
-    node.link_is_taken = false;
+    node.disk.link_is_taken = false;
     node.crash();
     node.run(2 * MINUTE);
     assert_eq!(node.objects().len(), 1);
-    assert!(node.has_the_certificate());
+    assert!(has_the_certificate(&node));
     assert_eq!(node.record().pending.key, Key::New);
 }
 
 #[test]
 fn a_crash_loop_after_a_denial_asks_no_sooner_and_then_with_a_new_key() {
-    let mut node = Node::new();
+    let mut node = node();
     node.run(SECOND);
     node.decide(Decision::Deny);
     node.run(SECOND);
@@ -332,12 +159,12 @@ fn a_crash_loop_after_a_denial_asks_no_sooner_and_then_with_a_new_key() {
 
 #[test]
 fn a_key_whose_certificate_is_in_use_is_not_asked_with_again() {
-    let mut node = Node::new();
+    let mut node = node();
     node.run(SECOND);
     let before = node.disk.record.clone();
     node.decide(Decision::Approve);
     node.run(MINUTE);
-    assert!(node.has_the_certificate());
+    assert!(has_the_certificate(&node));
     // The crash came between writing the certificate and saving that its key is spent.
     node.disk.record = before;
     node.crash();
@@ -351,23 +178,14 @@ fn a_key_whose_certificate_is_in_use_is_not_asked_with_again() {
 
 #[test]
 fn a_record_about_something_else_is_disregarded() {
-    let mut node = Node::new();
+    let mut node = node();
     node.run(SECOND);
     node.crash();
     let record = || Record::decode(node.disk.record.as_deref().unwrap()).unwrap();
     let asks_with = |pending: Record, change: fn(&mut Start, &mut CsrSigner)| {
         let mut signer = node.server.signer();
-        let mut start = Start {
-            policy: Arc::new(Policy::default()),
-            signer: None,
-            template: Some(Arc::new(Template::node("worker-1"))),
-            common_name: None,
-            credential: None,
-            waiting: None,
-            unwritten: false,
-            rotate_now: false,
-            pending: Some(pending),
-        };
+        let mut start =
+            Start { template: Some(Arc::new(Template::node("worker-1"))), pending: Some(pending), ..Start::default() };
         change(&mut start, &mut signer);
         start.signer = Some(Arc::new(signer));
         let mut now = node.server.now;
@@ -398,21 +216,16 @@ fn a_record_about_something_else_is_disregarded() {
 
 #[test]
 fn a_node_that_is_given_another_cluster_asks_it_at_once_whatever_the_first_one_said() {
-    let mut node = Node::new();
+    let mut node = node();
     node.run(SECOND);
     node.decide(Decision::Deny);
     node.run(SECOND);
     assert!(node.record().pending.refusal.is_some());
     let start = |pending: Record| Start {
-        policy: Arc::new(Policy::default()),
         signer: Some(Arc::new(node.server.signer())),
         template: Some(Arc::new(Template::node("worker-1"))),
-        common_name: None,
-        credential: None,
-        waiting: None,
-        unwritten: false,
-        rotate_now: false,
         pending: Some(pending),
+        ..Start::default()
     };
     let asks = |start: Start| {
         let commands = Rotation::new(start, node.server.now).handle(Input::Tick, node.server.now);
@@ -424,24 +237,11 @@ fn a_node_that_is_given_another_cluster_asks_it_at_once_whatever_the_first_one_s
 
 #[test]
 fn a_record_is_of_use_to_a_start_that_does_not_know_its_template_yet() {
-    let mut node = Node::new();
+    let mut node = node();
     node.run(SECOND);
     let name = node.record().csr_name;
-    let start = Start {
-        policy: Arc::new(Policy::default()),
-        signer: Some(Arc::new(node.server.signer())),
-        template: None,
-        common_name: None,
-        credential: None,
-        waiting: None,
-        unwritten: false,
-        rotate_now: false,
-        pending: Some(node.record()),
-    };
     node.server.pass(MINUTE);
-    node.rotation = Rotation::new(start, node.server.now);
-    node.recording.goes_on(&mut node.rotation, node.server.now);
-    (node.live, node.timer) = (None, Some(node.server.now.instant));
+    node.restart_without_template();
     node.run(MINUTE);
     assert!(matches!(node.rotation.machine().state(), State::NoTemplate));
     node.tell(Input::TemplateChanged(Some(Arc::new(Template::node("worker-1")))));

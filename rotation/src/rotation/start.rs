@@ -13,8 +13,8 @@ use super::record::Record;
 use super::shortfall::foreign;
 use crate::Signer;
 
-/// What a rotation starts from.
-#[derive(Debug)]
+/// What a rotation starts from. By default it asks nobody, and holds nothing.
+#[derive(Debug, Default)]
 pub struct Start {
     /// The numbers to go by.
     pub policy: Arc<Policy>,

@@ -1,18 +1,19 @@
 //! A client that shrugs at a bad server: every kind of fault of the table, in virtual time and over sockets.
 
 mod mixtures;
+mod node;
 mod patience;
 mod sockets;
 mod table;
 mod watches;
-mod world;
 
 use std::time::Duration;
 
+use node::node;
 use perennial::Policy;
 use perennial_dev::faults::Plan;
+use perennial_tests::simulation::Node;
 use table::{Kind, Outcome, kinds};
-use world::World;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -36,14 +37,14 @@ fn in_virtual_time_every_fault_does_what_the_table_says_and_is_recovered_from() 
 
 /// One rotation under the fault. The moments without a certificate, or what was not as the table says.
 fn endure(kind: &Kind) -> Result<u32, String> {
-    let mut world = World::new(kind.serving);
+    let mut world = node(kind.serving);
     world.set_faults(kind.plan.clone());
-    let met = |world: &World| world.failure().is_some() || world.issued() > 1;
+    let met = |world: &Node| world.failure().is_some() || world.issued() > 1;
     if !world.run_until(40 * HOUR, met) {
         return Err(format!("nothing came of it: {:?}", world.rotation.snapshot(world.now())));
     }
     let outcome = world.failure().map_or(Outcome::Issued, Outcome::Failed);
-    let (requests, healthy) = (in_short(world.api.journal()), world.healthy);
+    let (requests, healthy) = (in_short(world.server.api.journal()), world.healthy);
     if (outcome, healthy, requests.as_str()) != (kind.outcome, kind.healthy, kind.requests) {
         let error = world.rotation.snapshot(world.now()).last_error;
         return Err(format!("{outcome:?}, healthy: {healthy:?}, after {requests}: {error:?}"));

@@ -6,8 +6,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::table::kinds;
-use crate::world::World;
 use crate::{HOUR, MINUTE};
+use perennial_tests::simulation::Node;
+
+use crate::node::node;
 
 /// A rule of the table, for some of the requests. Megabytes again and again would only take time.
 fn rule() -> impl Strategy<Value = Rule> {
@@ -24,16 +26,16 @@ proptest! {
 
     #[test]
     fn any_mixture_of_faults_is_recovered_from(rules in prop::collection::vec(rule(), 1..8)) {
-        let mut world = World::new(false);
+        let mut world = node(false);
         world.set_faults(Plan { rules });
-        let met = |world: &World| world.failure().is_some() || world.issued() > 1;
+        let met = |world: &Node| world.failure().is_some() || world.issued() > 1;
         prop_assert!(world.run_until(40 * HOUR, met), "{:?}", world.rotation.snapshot(world.now()));
         let before = world.submissions;
         world.run_until(90 * MINUTE, |world| world.issued() > 1);
         prop_assert!(world.submissions - before <= Policy::default().submissions_within(90 * MINUTE));
         prop_assert!(world.most_requests <= 64, "{} requests", world.most_requests);
         world.set_faults(Plan::default());
-        let well = |world: &World| world.issued() > 1 && world.failure().is_none();
+        let well = |world: &Node| world.issued() > 1 && world.failure().is_none();
         prop_assert!(world.run_until(2 * HOUR, well), "{:?}", world.rotation.snapshot(world.now()));
         prop_assert_eq!(world.dropped, 0);
         prop_assert_eq!(world.lawful(), Ok(()));

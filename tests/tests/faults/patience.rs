@@ -6,8 +6,10 @@ use perennial::Policy;
 use perennial_dev::faults::{Fault, Plan};
 
 use crate::table::{Kind, kinds};
-use crate::world::World;
 use crate::{HOUR, MINUTE};
+use perennial_tests::simulation::Node;
+
+use crate::node::{node, node_living};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -15,7 +17,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_secs(2);
 
 /// What is wrong with the pause after an answer that asked for one; nothing is, if none did.
-pub(crate) fn is_kept(kind: &Kind, world: &mut World) -> Result<(), String> {
+pub(crate) fn is_kept(kind: &Kind, world: &mut Node) -> Result<(), String> {
     let Some((answered, pause)) = pause(kind) else { return Ok(()) };
     world.run_until(2 * HOUR, |world| world.asked.len() > answered + 1);
     let [before, after] = world.asked[answered..answered + 2] else { unreachable!("a slice of two") };
@@ -44,7 +46,7 @@ fn pause(kind: &Kind) -> Option<(usize, Duration)> {
 #[test]
 fn a_certificate_of_seconds_survives_a_server_that_asks_for_an_hour() {
     for (method, status) in [("POST", 503), ("POST", 429), ("GET", 503), ("GET", 429)] {
-        let mut world = World::living(false, 80 * SECOND);
+        let mut world = node_living(false, 80 * SECOND);
         world.run_until(MINUTE, |world| world.rotation.machine().due(world.now()).is_some());
         let began = world.now();
         let held = world.rotation.machine().certificate().unwrap().clone();
@@ -68,7 +70,7 @@ fn a_certificate_of_seconds_survives_a_server_that_asks_for_an_hour() {
 fn however_long_a_server_wants_to_be_left_alone_it_is_asked_again_before_the_certificate_expires() {
     let longest = Policy::default().refused.cap();
     for name in ["throttled for a hundred years", "unavailable for a hundred years"] {
-        let mut world = World::new(false);
+        let mut world = node(false);
         world.set_faults(kinds().into_iter().find(|kind| kind.name == name).unwrap().plan);
         world.run_until(40 * HOUR, |world| !world.asked.is_empty());
         let held = world.rotation.snapshot(world.now()).credential.unwrap();

@@ -1,6 +1,7 @@
 //! The table over real sockets, on each runtime: outcomes and requests as in virtual time, and nothing made up.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use perennial_kubernetes::client::Limits;
 use perennial_rotation::{Snapshot, clock};
 
 use crate::in_short;
+use crate::node::{kubelet, template};
 use crate::table::{Kind, Outcome, kinds};
-use crate::world::{kubelet, template};
 use perennial_tests::loopback::{self, BOUND, Runtime, issued, new_authority, serve_at};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -55,7 +56,7 @@ fn endure(kind: &Kind, runtime: Runtime) -> Result<(), String> {
 
     let outcome = outcome(kind);
     let mut holder = loopback::node(runtime, &server.cluster);
-    let mut signer = kubelet(server.cluster.clone(), kind.serving.then_some(node));
+    let mut signer = kubelet(server.cluster.clone(), kind.serving.then(|| Arc::new(node)));
     signer.profile.issuers = Some(roots);
     signer.limits = limits(outcome);
     holder.signer = Some(signer);

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use perennial_dev::faults::Plan;
 use perennial_dev::{Approval, Decision, Options};
 
-use crate::world::World;
 use crate::{HOUR, MINUTE, in_short};
 use perennial_tests::loopback::{self, issued, on_both, serve, waits_for_approval};
+use perennial_tests::simulation::Node;
+
+use crate::node::node_at;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Beyond the longest watch, within the patience of a request.
@@ -20,20 +22,20 @@ fn noted() -> Plan {
 
 /// A rotation whose certificate is signed after [`WAIT`]. Meanwhile another resource is written each second; the watch
 /// cache begins anew at these intervals, if at all.
-fn busy(restarts: Option<Duration>) -> (World, Vec<String>) {
+fn busy(restarts: Option<Duration>) -> (Node, Vec<String>) {
     // For the clock of the server's TLS, which stands still, the first certificate must be valid at the start.
     let (signing_delay, backdate) = (WAIT, Some(HOUR));
     let options = Options { signing_delay, backdate, signing_duration: 40 * HOUR, ..Options::default() };
-    let mut world = World::at(false, options);
+    let mut world = node_at(false, options);
     assert!(world.run_until(40 * HOUR, |world| world.rotation.machine().due(world.now()).is_some()));
     world.set_faults(noted());
     let before = world.submissions;
     let (began, mut restarted) = (world.now().instant, world.now().instant);
     while world.issued() < 2 && world.now().instant.since(began) < HOUR {
         world.run_until(SECOND, |world| world.issued() > 1);
-        world.api.write_elsewhere();
+        world.server.api.write_elsewhere();
         if restarts.is_some_and(|span| world.now().instant.since(restarted) >= span) {
-            world.api.restart_watch_cache();
+            world.server.api.restart_watch_cache();
             restarted = world.now().instant;
         }
     }
@@ -43,7 +45,7 @@ fn busy(restarts: Option<Duration>) -> (World, Vec<String>) {
     assert!((WAIT..WAIT + late).contains(&took), "noticed after {took:?}");
     assert_eq!((world.failure(), world.submissions - before, world.dropped), (None, 1, 0));
     assert_eq!(world.lawful(), Ok(()));
-    let asked = world.api.journal().map(str::to_owned).collect();
+    let asked = world.server.api.journal().map(str::to_owned).collect();
     (world, asked)
 }
 

@@ -1,0 +1,335 @@
+//! A node: a rotation, its connection to the server, and what it keeps on disk. It may crash.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Failure, Instant, Now, RequestId, Template};
+use perennial_dev::Decision;
+use perennial_dev::faults::Plan;
+use perennial_kubernetes::CsrSigner;
+use perennial_pki::Credential;
+use perennial_rotation::{Command, Exchange, Input, Issued, Record, Rotation, SignError, Start};
+
+use super::{SECOND, Server, Wire};
+use crate::laws::Verdict;
+use crate::recording::Recording;
+
+/// What a crash leaves.
+#[derive(Debug, Default)]
+pub struct Disk {
+    /// The pending record.
+    pub record: Option<Vec<u8>>,
+    /// The pair in use.
+    pub credential: Option<Arc<Credential>>,
+    /// Records cannot be written.
+    pub is_full: bool,
+    /// Pairs cannot be written.
+    pub link_is_taken: bool,
+}
+
+/// A node and the server it asks.
+pub struct Node {
+    /// Whom it asks.
+    pub server: Server,
+    /// What it keeps.
+    pub disk: Disk,
+    /// What it is about.
+    pub rotation: Rotation,
+    recording: Recording,
+    signer: Arc<CsrSigner>,
+    template: Option<Arc<Template>>,
+    live: Option<Live>,
+    /// The last Tick asked for.
+    timer: Option<Instant>,
+    /// It crashes when it has come to so many more points, and again after as many as [`period`](Self::period) says.
+    pub crash_after: Option<u32>,
+    /// See [`crash_after`](Self::crash_after).
+    pub period: Option<u32>,
+    /// How often it started again.
+    pub crashes: u32,
+    /// How often it tried to save its record.
+    pub saves: u32,
+    /// Submissions so far.
+    pub submissions: u64,
+    /// Certificates it was told to write.
+    pub written: u32,
+    /// The most HTTP requests a submission took.
+    pub most_requests: usize,
+    /// What client-go's `ServerHealthy` would be after the last submission that told anything.
+    pub healthy: Option<bool>,
+    /// When each request was made, and each connection that was made to fail, since the faults were set.
+    pub asked: Vec<Instant>,
+    /// Moments at which no valid certificate was served, once one had been issued.
+    pub dropped: u32,
+    /// Moments looked at: many more than things that happen would mean that something spins.
+    steps: u32,
+}
+
+struct Live {
+    id: RequestId,
+    wire: Wire,
+    /// Requests in the journal of the server when the exchange began.
+    journal: usize,
+}
+
+impl Node {
+    /// A node that asks with a token, as if somebody handed it a client, and holds this credential.
+    pub fn new(server: Server, credential: Option<Arc<Credential>>) -> Self {
+        Self::with(server, credential, |_| {})
+    }
+
+    /// Such a node, with a signer adjusted.
+    pub fn with(server: Server, credential: Option<Arc<Credential>>, adjust: impl FnOnce(&mut CsrSigner)) -> Self {
+        let mut signer = server.signer();
+        adjust(&mut signer);
+        Self::asking(server, signer, Template::node("worker-1"), credential)
+    }
+
+    /// A node that asks this signer for this, and holds this credential.
+    pub fn asking(server: Server, signer: CsrSigner, template: Template, credential: Option<Arc<Credential>>) -> Self {
+        let disk = Disk { credential, ..Disk::default() };
+        let (signer, template) = (Arc::new(signer), Some(Arc::new(template)));
+        let start = start(&disk, &signer, template.clone());
+        let mut rotation = Rotation::new(start, server.now);
+        let recording = Recording::of(&mut rotation, server.now);
+        Self {
+            timer: Some(server.now.instant),
+            server,
+            disk,
+            rotation,
+            recording,
+            signer,
+            template,
+            live: None,
+            crash_after: None,
+            period: None,
+            crashes: 0,
+            saves: 0,
+            submissions: 0,
+            written: 0,
+            most_requests: 0,
+            healthy: None,
+            asked: Vec::new(),
+            dropped: 0,
+            steps: 0,
+        }
+    }
+
+    /// Both clocks.
+    pub const fn now(&self) -> Now {
+        self.server.now
+    }
+
+    /// What law of the machine was broken by now, if any was.
+    ///
+    /// # Errors
+    /// The law.
+    pub fn lawful(&self) -> Verdict {
+        self.recording.check()
+    }
+
+    /// Certificates issued so far.
+    pub fn issued(&self) -> u64 {
+        self.rotation.snapshot(self.now()).issued
+    }
+
+    /// What came of the last attempt, if it failed.
+    pub fn failure(&self) -> Option<Failure> {
+        self.rotation.machine().last_failure()
+    }
+
+    /// Whose serial number it would present now.
+    pub fn presents(&self) -> Option<String> {
+        self.rotation.machine().certificate_at(self.now().unix)?;
+        self.rotation.snapshot(self.now()).credential.map(|held| held.chain().serial().to_owned())
+    }
+
+    /// The names of the request objects there are.
+    pub fn objects(&self) -> BTreeSet<String> {
+        self.server.api.requests().map(|csr| csr.metadata.name.clone()).collect()
+    }
+
+    /// The pending record on disk.
+    pub fn record(&self) -> Record {
+        Record::decode(self.disk.record.as_deref().unwrap()).unwrap()
+    }
+
+    /// The server misbehaves from now on as this plan says.
+    pub fn set_faults(&mut self, plan: Plan) {
+        self.server.api.set_faults(plan, self.server.now.unix);
+        self.healthy = None;
+        self.asked.clear();
+    }
+
+    /// Decides about every request nobody has decided about.
+    pub fn decide(&mut self, decision: Decision) {
+        let now = self.server.now.unix;
+        let open = self.server.api.requests().filter(|csr| csr.status.conditions.is_empty());
+        let open: Vec<String> = open.map(|csr| csr.metadata.name.clone()).collect();
+        open.iter().for_each(|name| self.server.api.decide(name, decision, "because", now).unwrap());
+    }
+
+    /// The process ends, whatever was under way, and starts again from what is on disk.
+    pub fn crash(&mut self) {
+        self.crashes += 1;
+        self.server.pass(SECOND);
+        self.restart();
+    }
+
+    /// The process starts again, and does not know what is wanted.
+    pub fn restart_without_template(&mut self) {
+        self.template = None;
+        self.restart();
+    }
+
+    fn restart(&mut self) {
+        let start = start(&self.disk, &self.signer, self.template.clone());
+        self.rotation = Rotation::new(start, self.server.now);
+        self.recording.goes_on(&mut self.rotation, self.server.now);
+        (self.live, self.timer) = (None, Some(self.server.now.instant));
+    }
+
+    /// Goes on for so long, by the laws.
+    pub fn run(&mut self, span: Duration) {
+        self.run_until(span, |_| false);
+        self.act();
+        self.lawful().unwrap_or_else(|broken| panic!("{broken}"));
+    }
+
+    /// Goes on until `done`, for so long at most; whether it came to that.
+    pub fn run_until(&mut self, span: Duration, done: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now().instant.after(span);
+        while !done(self) {
+            if self.now().instant >= end {
+                return false;
+            }
+            self.act();
+            let now = self.now();
+            let controllers = now.instant.after(self.server.api.deadline().since(now.unix));
+            let live = self.live.as_ref().map(|live| live.wire.until);
+            let next = [self.rotation.deadline(), live, Some(controllers)].into_iter().flatten().min();
+            let span = next.unwrap_or(end).min(end).since(now.instant);
+            self.server.pass(span.max(Duration::from_millis(1)));
+        }
+        true
+    }
+
+    /// Does what is due now.
+    fn act(&mut self) {
+        let now = self.now();
+        self.steps += 1;
+        assert!(self.steps < 50_000, "something spins: {:?}", self.rotation.snapshot(now));
+        self.server.api.tick(now.unix);
+        if self.rotation.deadline().is_some_and(|due| due <= now.instant) {
+            self.tell(Input::Tick);
+        }
+        let before = self.issued();
+        while let Some(mut live) = self.live.take() {
+            match live.wire.carry(&mut self.server) {
+                Some(result) => {
+                    let finished = self.finish(&live, result);
+                    self.tell(finished);
+                }
+                None => {
+                    self.live = Some(live);
+                    break;
+                }
+            }
+        }
+        self.asked.resize(self.server.api.journal().count(), now.instant);
+        let held = self.rotation.snapshot(now).credential;
+        let valid = held.is_some_and(|held| !held.chain().certificate().validity.expired(now.unix));
+        self.dropped += u32::from(before > 0 && !valid);
+    }
+
+    /// Keeps count of an exchange that has come to this.
+    fn finish(&mut self, live: &Live, result: Result<Issued, SignError>) -> Input {
+        let requests = self.server.api.journal().count().saturating_sub(live.journal) + live.wire.refused;
+        self.most_requests = self.most_requests.max(requests);
+        let healthy = result.as_ref().map_or_else(SignError::server_healthy, |_| Some(true));
+        self.healthy = healthy.or(self.healthy);
+        Input::Finished { id: live.id, result }
+    }
+
+    /// Has the rotation take this in, and does what it says.
+    pub fn tell(&mut self, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let commands = self.rotation.handle(input, self.now());
+            let timer = commands.iter().filter_map(|command| match command {
+                Command::SetTimer(at) => Some(*at),
+                _ => None,
+            });
+            self.timer = timer.last().unwrap_or(self.timer);
+            assert_eq!(self.timer, self.rotation.deadline());
+            // A timer leaves nothing behind.
+            for command in commands.into_iter().filter(|command| !matches!(command, Command::SetTimer(_))) {
+                if self.crashes_here() {
+                    return;
+                }
+                inputs.extend(self.obey(command));
+                if self.crashes_here() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) -> Option<Input> {
+        match command {
+            Command::Drive { id, exchange } => {
+                let Exchange::Conversation(exchange) = exchange else { panic!("{exchange:?}") };
+                assert!(self.live.is_none(), "one request at a time");
+                self.submissions += 1;
+                let journal = self.server.api.journal().count();
+                let mut live = Live { id, wire: Wire::new(exchange, self.now()), journal };
+                // Bytes may be faster than whatever comes after this command.
+                if let Some(result) = live.wire.carry(&mut self.server) {
+                    return Some(self.finish(&live, result));
+                }
+                self.live = Some(live);
+                None
+            }
+            Command::Drop { id } => {
+                self.live.take_if(|live| live.id == id);
+                None
+            }
+            Command::Write { id, credential, .. } => {
+                self.written += 1;
+                if self.disk.link_is_taken {
+                    return Some(Input::Written { id, result: Err("not a link".to_owned()) });
+                }
+                self.disk.credential = Some(credential);
+                Some(Input::Written { id, result: Ok(()) })
+            }
+            Command::Save { record } => {
+                self.saves += 1;
+                if self.disk.is_full {
+                    return Some(Input::Saved { result: Err("no space left".to_owned()) });
+                }
+                self.disk.record = Some(record.encode().to_vec());
+                Some(Input::Saved { result: Ok(()) })
+            }
+            Command::SetTimer(_) => None,
+        }
+    }
+
+    /// A point at which it may crash; whether it did.
+    fn crashes_here(&mut self) -> bool {
+        let Some(left) = &mut self.crash_after else { return false };
+        if *left > 0 {
+            *left -= 1;
+            return false;
+        }
+        self.crash_after = self.period;
+        self.crash();
+        true
+    }
+}
+
+/// What a process finds when it starts.
+fn start(disk: &Disk, signer: &Arc<CsrSigner>, template: Option<Arc<Template>>) -> Start {
+    let pending = disk.record.as_deref().map(|record| Record::decode(record).unwrap());
+    Start { signer: Some(signer.clone()), template, credential: disk.credential.clone(), pending, ..Start::default() }
+}

@@ -1,0 +1,57 @@
+//! A node that asks as a kubelet does, and the server that is to misbehave.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::Template;
+use perennial_dev::{Options, ServingApproval};
+use perennial_kubernetes::CsrSigner;
+use perennial_kubernetes::cluster::Cluster;
+use perennial_pki::{Credential, Usage};
+use perennial_rotation::{Authentication, Identity, Token};
+use perennial_tests::loopback::TOKEN;
+use perennial_tests::simulation::{HOUR, Node, Server};
+
+/// How long certificates live: a submission that keeps failing leaves hours before the end.
+const LIFETIME: Duration = Duration::from_secs(40 * 3600);
+
+/// A node that has its first certificate.
+pub(crate) fn node(serving: bool) -> Node {
+    node_living(serving, LIFETIME)
+}
+
+/// Such a node, whose certificates live so long.
+pub(crate) fn node_living(serving: bool, lifetime: Duration) -> Node {
+    node_at(
+        serving,
+        Options { approve_serving: ServingApproval::Any, signing_duration: lifetime, ..Options::default() },
+    )
+}
+
+/// A node that has its first certificate from a server with these options.
+pub(crate) fn node_at(serving: bool, options: Options) -> Node {
+    let mut server = Server::signed_by(options, 100 * LIFETIME);
+    let own = serving.then(|| server.node_credential(Duration::ZERO, 50 * LIFETIME));
+    let mut signer = kubelet(server.signer().cluster, own);
+    signer.profile.issuers = Some(server.api.authority().roots().unwrap());
+    let mut node = Node::asking(server, signer, template(serving), None);
+    assert!(node.run_until(HOUR, |node| node.issued() == 1), "{:?}", node.rotation.snapshot(node.now()));
+    node
+}
+
+/// A kubelet's signer: of its client certificate, or, asked with `node`, of its serving certificate.
+pub(crate) fn kubelet(cluster: Arc<Cluster>, node: Option<Arc<Credential>>) -> CsrSigner {
+    let token = Token::new(TOKEN).unwrap();
+    let mut signer = CsrSigner::kubelet_client(cluster, Some(Arc::new(move || Ok(Identity::Token(token.clone())))));
+    if let Some(node) = node {
+        signer.signer_name = "kubernetes.io/kubelet-serving".into();
+        signer.profile.usages = vec![Usage::ServerAuth];
+        signer.authentication = Authentication::Other(Arc::new(move || Ok(Identity::Certificate(node.clone()))));
+    }
+    signer
+}
+
+pub(crate) fn template(serving: bool) -> Template {
+    let template = Template::node("worker-1");
+    if serving { template.with_dns_names(["worker-1.example"]) } else { template }
+}
