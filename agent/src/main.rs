@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn log_filter_takes_levels_and_targets() {
-        let filter = log_filter("warn, perennial_std=trace,,rustls=off,").unwrap();
+        let filter = log_filter("warn, perennial_rotation=trace,,rustls=off,").unwrap();
         for (target, level, enabled) in [
             ("perennial", Level::WARN, true),
             ("perennial", Level::INFO, false),
