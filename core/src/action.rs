@@ -6,7 +6,7 @@ use core::iter::FusedIterator;
 
 use crate::certificate::Certificate;
 use crate::event::RequestId;
-use crate::outcome::Outcomes;
+use crate::outcome::{Outcome, Outcomes};
 use crate::template::Template;
 use crate::time::Instant;
 
@@ -54,7 +54,7 @@ pub enum Action {
 /// What one event led to: at most one action of each kind, in the order they are to be carried out; and what was
 /// [decided](Self::outcomes), which asks nothing of the driver.
 #[must_use = "an action that is not carried out is a duty forgotten"]
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Actions {
     pub(crate) cancel: Option<RequestId>,
     pub(crate) write: Option<(RequestId, Arc<Certificate>, bool)>,
@@ -64,6 +64,11 @@ pub struct Actions {
 }
 
 impl Actions {
+    /// Nothing to do yet after this.
+    pub(crate) const fn after(event: Outcome) -> Self {
+        Self { cancel: None, write: None, submit: None, timer: None, outcomes: Outcomes::of(event) }
+    }
+
     /// What the machine decided. Iterating over the actions leaves this as it is.
     pub const fn outcomes(&self) -> &Outcomes {
         &self.outcomes

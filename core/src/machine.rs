@@ -16,7 +16,7 @@ use crate::certificate::Certificate;
 use crate::checkpoint::{Checkpoint, Unwritten};
 use crate::event::{Event, RequestId};
 use crate::judge::Judge;
-use crate::outcome::{Outcomes, Slot};
+use crate::outcome::Slot;
 use crate::pacing::RequestPacing;
 use crate::pending_key::PendingKey;
 use crate::server_clock::ServerClock;
@@ -87,8 +87,7 @@ impl RotationMachine {
     /// changes nothing.
     pub fn handle(&mut self, event: Event, now: Now) -> Actions {
         let due = self.facts.due;
-        let outcomes = Outcomes::of(self.absorb(event, now));
-        let mut actions = Actions { outcomes, ..Actions::default() };
+        let mut actions = Actions::after(self.absorb(event, now));
         if !actions.outcomes.is_ignored() {
             self.settle(due, now, &mut actions);
         }
@@ -125,6 +124,11 @@ impl RotationMachine {
         if self.facts.template.is_some() && self.is_superseded() {
             self.facts.pacing.forget_refusal();
         }
+    }
+
+    /// Whether there is something to request, and a signer, ready or not.
+    const fn is_enabled(&self) -> bool {
+        self.facts.template.is_some() && self.facts.signer.is_configured()
     }
 
     /// Whether something else is wanted now than was requested last.

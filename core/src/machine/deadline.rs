@@ -19,11 +19,10 @@ impl RotationMachine {
     pub(super) fn next_look(&self, now: Now) -> Option<Instant> {
         let write = self.facts.unwritten.map(|write| write.again_at);
         // No request can become due by time, and no certificate has to take its turn.
-        let is_idle = !self.facts.signer.is_configured() || self.facts.template.is_none();
-        if is_idle && self.facts.waiting.is_none() {
+        if !self.is_enabled() && self.facts.waiting.is_none() {
             return write;
         }
-        let request = self.next_request(is_idle);
+        let request = self.next_request();
         let until = |at: UnixTime, clock: UnixTime| (at > clock).then(|| now.instant.after(at.since(clock)));
         let Judge { earliest, latest, .. } = self.judge(now);
         let rotates = self.relied_on().map(|held| rotation_point(&self.facts.policy, self.facts.seed, held));
@@ -41,7 +40,7 @@ impl RotationMachine {
     }
 
     /// When the request in flight times out or may be superseded, or the next one may be submitted.
-    fn next_request(&self, is_idle: bool) -> Option<Instant> {
+    fn next_request(&self) -> Option<Instant> {
         let (pacing, policy) = (&self.facts.pacing, &self.facts.policy);
         let is_ready = self.facts.signer.is_ready();
         if let Some((_, since)) = self.facts.in_flight {
@@ -49,7 +48,7 @@ impl RotationMachine {
             let superseded = (self.is_superseded() && is_ready).then(|| pacing.allowed_at(policy, Priority::Normal));
             return superseded.map_or(times_out, |at| at.min(times_out)).into();
         }
-        let reason = self.facts.due.filter(|_| !is_idle && is_ready)?;
+        let reason = self.facts.due.filter(|_| is_ready)?;
         Some(pacing.next_at(policy, Priority::of(reason)))
     }
 

@@ -1,6 +1,5 @@
 //! What follows from the facts, whatever event brought them: every duty that is due now.
 
-use alloc::sync::Arc;
 use core::time::Duration;
 
 use super::RotationMachine;
@@ -12,7 +11,6 @@ use crate::outcome::{Outcome, Slot};
 use crate::pacing::{Failed, Priority};
 use crate::pending_key::PendingKey;
 use crate::state::Reason;
-use crate::template::Template;
 use crate::time::{Instant, Now};
 
 impl RotationMachine {
@@ -25,15 +23,15 @@ impl RotationMachine {
         actions.outcomes.turn = self.take_turn(now);
         self.shorten_wait(now);
         self.write(now, actions);
-        let wanted = self.wanted();
-        self.facts.due = wanted.as_ref().and_then(|_| self.due(now).or_else(|| self.still_rotating()));
-        match (self.facts.due, wanted) {
-            (Some(_), Some(wanted)) if self.facts.in_flight.is_some() => self.supersede(wanted, now, actions),
-            (Some(reason), Some(wanted)) => self.request(reason, wanted, now, actions),
-            _ => self.withdraw(actions),
+        let due = if self.is_enabled() { self.due(now).or_else(|| self.still_rotating()) } else { None };
+        self.facts.due = due;
+        match due {
+            Some(_) if self.facts.in_flight.is_some() => self.supersede(now, actions),
+            Some(reason) => self.request(reason, now, actions),
+            None => self.withdraw(actions),
         }
-        if self.facts.due != was_due {
-            actions.outcomes.due = Some(self.facts.due.map_or(Outcome::NoLongerDue, Outcome::BecameDue));
+        if due != was_due {
+            actions.outcomes.due = Some(due.map_or(Outcome::NoLongerDue, Outcome::BecameDue));
         }
         let deadline = self.next_look(now);
         if deadline != self.facts.deadline {
@@ -46,11 +44,6 @@ impl RotationMachine {
     /// changed.
     fn still_rotating(&self) -> Option<Reason> {
         self.facts.due.filter(|due| *due == Reason::RotationPoint && self.facts.in_flight.is_some())
-    }
-
-    /// What is to be requested, if anything can be.
-    fn wanted(&self) -> Option<Arc<Template>> {
-        self.facts.template.clone().filter(|_| self.facts.signer.is_configured())
     }
 
     /// A request that got no answer in time is a failed one.
@@ -101,24 +94,25 @@ impl RotationMachine {
 
     /// Replaces the request in flight if something else is wanted now. At normal priority whatever the reason: an urgent
     /// need has a request in flight already.
-    fn supersede(&mut self, wanted: Arc<Template>, now: Now, actions: &mut Actions) {
+    fn supersede(&mut self, now: Now, actions: &mut Actions) {
         let allowed_at = self.facts.pacing.allowed_at(&self.facts.policy, Priority::Normal);
         if self.is_superseded() && self.facts.signer.is_ready() && allowed_at <= now.instant {
             actions.cancel = self.facts.in_flight.map(|(id, _)| id);
             actions.outcomes.ended = actions.cancel.map(|id| Outcome::Superseded { id });
-            self.submit(wanted, now, actions);
+            self.submit(now, actions);
         }
     }
 
     /// Requests the certificate that is due as soon as pacing allows.
-    fn request(&mut self, reason: Reason, wanted: Arc<Template>, now: Now, actions: &mut Actions) {
+    fn request(&mut self, reason: Reason, now: Now, actions: &mut Actions) {
         let next_at = self.facts.pacing.next_at(&self.facts.policy, Priority::of(reason));
         if self.facts.signer.is_ready() && next_at <= now.instant {
-            self.submit(wanted, now, actions);
+            self.submit(now, actions);
         }
     }
 
-    fn submit(&mut self, wanted: Arc<Template>, now: Now, actions: &mut Actions) {
+    fn submit(&mut self, now: Now, actions: &mut Actions) {
+        let Some(wanted) = self.facts.template.clone() else { return };
         let id = self.take_id();
         let key = self.facts.pending_key.key_for(&wanted);
         actions.submit = Some((id, wanted.clone(), key));
