@@ -1,10 +1,11 @@
 //! A runtime of one's own, on tokio: a loop around a [`Task`], and a driver of conversations.
 
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::Instant;
-use perennial_rotation::{Exchange, IoEvent, IoRequest, Reporter, SignerConversation, Task, Work, clock};
+use perennial_rotation::{CancelOnDrop, Exchange, IoEvent, IoRequest, Reporter, SignerConversation, Task, Work, clock};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
@@ -26,10 +27,7 @@ pub async fn run(mut task: Task) {
     while !task.is_over() {
         for work in task.step(clock::now()) {
             match work {
-                Work::Drive(Exchange::Conversation(begun), reporter) => {
-                    exchange.spawn(converse(begun, reporter));
-                }
-                Work::Drive(_, reporter) => reporter.fail("this loop drives nothing but conversations".into()),
+                Work::Drive(begun, reporter) => drop(exchange.spawn(finish(begun, reporter))),
                 Work::Cancel => exchange.abort_all(),
                 Work::Store(job) => drop(spawn_blocking(|| job.run())),
             }
@@ -40,6 +38,21 @@ pub async fn run(mut task: Task) {
                 () = task.arrival() => {}
                 () = sleep(due) => {}
                 _ = exchange.join_next(), if !exchange.is_empty() => {}
+            }
+        }
+    }
+}
+
+async fn finish(exchange: Exchange, reporter: Reporter) {
+    match exchange {
+        Exchange::Conversation(conversation) => converse(conversation, reporter).await,
+        Exchange::Future(future) => reporter.finish(future.await),
+        Exchange::Blocking(work) => {
+            let cancel = CancelOnDrop(Arc::default());
+            let cancelled = cancel.0.clone();
+            match spawn_blocking(move || work(&cancelled)).await {
+                Ok(result) => reporter.finish(result),
+                Err(error) => reporter.fail(error.to_string()),
             }
         }
     }

@@ -38,13 +38,13 @@ pub enum Action {
         /// keep its key, another `WriteCert` follows when it is to be served.
         serve: bool,
     },
-    /// Submit a request to the signer. Ends in one `CsrIssued` or `CsrFailed`, or in a [`Action::CancelRequest`].
+    /// Ask the signer. Ends in one `CsrIssued` or `CsrFailed`, or in a [`Action::CancelRequest`].
     SubmitCsr {
         /// To be echoed in the reply.
         id: RequestId,
-        /// The identity to request.
+        /// The identity to ask for.
         template: Arc<Template>,
-        /// The key to sign the request with.
+        /// The key to ask with.
         key: Key,
     },
     /// The next [`Tick`](crate::Event::Tick) is wanted then; replaces the previous one. `None`: no Tick is wanted.

@@ -60,6 +60,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cancel;
 pub mod clock;
 mod conversation;
 mod directory;
@@ -79,12 +80,14 @@ mod progress;
 mod rotation;
 mod rotator;
 mod sign_error;
+mod sign_with;
 mod signer;
 mod store;
 mod task;
 pub mod tls;
 mod wait;
 
+pub use cancel::{Cancel, CancelOnDrop};
 pub use conversation::{Conversation, IoEvent, IoRequest};
 pub use directory::{Contents, Directory, DirectoryError, Distrust, Folder, Loaded, Stamp, Volume};
 pub use exchange::{Exchange, SignerConversation};
@@ -101,6 +104,7 @@ pub use rotation::{
 };
 pub use rotator::{Rotator, StartError};
 pub use sign_error::SignError;
+pub use sign_with::SignWith;
 pub use signer::{Authentication, Profile, SignRequest, Signer};
 pub use store::{LoadRequest, Memory, Store, StoreError, Stored};
 pub use task::{Reporter, Task, Work};

@@ -20,6 +20,13 @@ pub struct Issued {
     pub health: Option<Health>,
 }
 
+/// The chain of a signer that has no names for requests and tells nothing of a server.
+impl From<Chain> for Issued {
+    fn from(chain: Chain) -> Self {
+        Self { chain, csr_name: String::new(), requests: 0, health: None }
+    }
+}
+
 /// Where a submission stands, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -5,14 +5,15 @@ use std::io;
 use std::sync::Arc;
 
 use perennial::{Policy, Template};
-use perennial_pki::Credential;
+use perennial_pki::{Chain, Credential};
 
 use crate::clock;
 use crate::handle::{Handle, Left};
 use crate::link::{Link, Message};
 use crate::task::Task;
 use crate::{
-    Input, LoadRequest, Memory, Observer, Record, Rotation, Signer, Start, Store, StoreError, Stored, Transition,
+    Cancel, Input, LoadRequest, Memory, Observer, Record, Rotation, SignError, SignRequest, SignWith, Signer, Start,
+    Store, StoreError, Stored, Transition,
 };
 
 /// Builder of a rotation. The order of the calls does not matter, and nothing is read or started before
@@ -83,6 +84,25 @@ impl Rotator {
     #[must_use]
     pub fn signer(self, signer: impl Signer + 'static) -> Self {
         Self { signer: Some(Arc::new(signer)), ..self }
+    }
+
+    /// Has certificates issued by a closure that may block: see [`SignWith::blocking`].
+    #[must_use]
+    pub fn sign_with<F>(self, name: impl Into<String>, sign: F) -> Self
+    where
+        F: Fn(SignRequest, &Cancel) -> Result<Chain, SignError> + Send + Sync + 'static,
+    {
+        self.signer(SignWith::blocking(name, sign))
+    }
+
+    /// Has certificates issued by a closure that returns a future: see [`SignWith::future`].
+    #[must_use]
+    pub fn sign_with_async<F, Fut>(self, name: impl Into<String>, sign: F) -> Self
+    where
+        F: Fn(SignRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Chain, SignError>> + Send + 'static,
+    {
+        self.signer(SignWith::future(name, sign))
     }
 
     /// Adds an observer, called with each step from the first one on, on the loop: be quick.

@@ -1,9 +1,10 @@
 //! One future for each rotated certificate.
 
+use std::sync::Arc;
 use std::thread;
 
 use perennial::Instant;
-use perennial_rotation::{Exchange, Handle, Rotator, StartError, Task, Work, clock};
+use perennial_rotation::{CancelOnDrop, Exchange, Handle, Reporter, Rotator, StartError, Task, Work, clock};
 use smol::future::{self, Boxed, FutureExt as _};
 
 use crate::drive::{drive, sleep_until};
@@ -24,14 +25,7 @@ pub async fn run(mut task: Task) {
     while !task.is_over() {
         for work in task.step(clock::now()) {
             match work {
-                Work::Drive(Exchange::Conversation(conversation), mut reporter) => {
-                    let driven = async move {
-                        let result = drive(conversation, |conversation| reporter.progress(&**conversation)).await;
-                        reporter.finish(result);
-                    };
-                    exchange = Some(driven.boxed());
-                }
-                Work::Drive(..) => {}
+                Work::Drive(begun, reporter) => exchange = Some(finish(begun, reporter).boxed()),
                 Work::Cancel => exchange = None,
                 Work::Store(job) => {
                     let again = job.clone();
@@ -46,6 +40,22 @@ pub async fn run(mut task: Task) {
             task.arrival().or(due(task.deadline())).or(finished(&mut exchange)).await;
         }
     }
+}
+
+/// Brings an exchange to its end, and reports it.
+async fn finish(exchange: Exchange, mut reporter: Reporter) {
+    let result = match exchange {
+        Exchange::Conversation(conversation) => {
+            drive(conversation, |conversation| reporter.progress(&**conversation)).await
+        }
+        Exchange::Blocking(work) => {
+            let cancel = CancelOnDrop(Arc::default());
+            let cancelled = cancel.0.clone();
+            smol::unblock(move || work(&cancelled)).await
+        }
+        Exchange::Future(future) => future.await,
+    };
+    reporter.finish(result);
 }
 
 async fn finished(exchange: &mut Option<Boxed<()>>) {

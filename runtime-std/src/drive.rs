@@ -2,54 +2,16 @@
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs as _};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use event_listener::{Event, Listener as _};
-use perennial_rotation::{Conversation, IoEvent, IoRequest, clock};
+use perennial_rotation::{Cancel, Conversation, IoEvent, IoRequest, clock};
 
-/// Ends a conversation from another thread, at once but for a connection that is being opened: that
-/// ends by itself, within its time limit, and nobody waits for it.
-#[derive(Debug, Default)]
-pub struct Cancel {
-    cancelled: AtomicBool,
-    stream: Mutex<Option<TcpStream>>,
-    event: Event,
-}
-
-impl Cancel {
-    /// Ends the conversation. Its outcome, if it had one by now, is dropped.
-    pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::SeqCst);
-        self.event.notify(usize::MAX);
-        if let Some(stream) = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // It may be closed already.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::SeqCst)
-    }
-
-    fn watch_over(&self, stream: Option<TcpStream>) {
-        *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = stream;
-    }
-
-    fn sleep(&self, span: Duration) {
-        let listener = self.event.listen();
-        if self.is_cancelled() {
-            return;
-        }
-        match Instant::now().checked_add(span) {
-            Some(until) => drop(listener.wait_deadline(until)),
-            None => listener.wait(),
-        }
-    }
-}
-
-/// Drives a conversation to its end; `notice` sees it before every step. `None` if it was cancelled.
+/// Drives a conversation to its end; `notice` sees it before every step. `None` if it was cancelled: at once, but for a
+/// connection that is being opened, which ends by itself within its time limit.
 pub fn drive<C: Conversation>(mut conversation: C, cancel: &Cancel, mut notice: impl FnMut(&C)) -> Option<C::Outcome> {
     let mut stream: Option<TcpStream> = None;
     let mut buffer = [0; 16 << 10];
@@ -64,7 +26,9 @@ pub fn drive<C: Conversation>(mut conversation: C, cancel: &Cancel, mut notice: 
             (IoRequest::Done(outcome), _) => return Some(outcome),
             (IoRequest::Connect { host, port, until }, _) => {
                 let connected = connect(&host, port, left(until)).and_then(|connected| {
-                    cancel.watch_over(Some(connected.try_clone()?));
+                    let watched = connected.try_clone()?;
+                    // It may be closed already.
+                    cancel.on_cancel(move || drop(watched.shutdown(Shutdown::Both)));
                     Ok(connected)
                 });
                 match connected {
@@ -91,7 +55,7 @@ pub fn drive<C: Conversation>(mut conversation: C, cancel: &Cancel, mut notice: 
             }
             (IoRequest::Disconnect, _) => {
                 stream = None;
-                cancel.watch_over(None);
+                cancel.drop_hook();
                 continue;
             }
             (IoRequest::Wait { until }, _) => {
@@ -101,6 +65,28 @@ pub fn drive<C: Conversation>(mut conversation: C, cancel: &Cancel, mut notice: 
             (IoRequest::Transmit { .. } | IoRequest::Receive { .. }, None) => IoEvent::Ended,
         };
         conversation.handle(input, clock::now());
+    }
+}
+
+/// Polls a future to its end. `None` if it was cancelled.
+pub(crate) fn block_on<T>(mut future: Pin<Box<dyn Future<Output = T> + Send>>, cancel: &Cancel) -> Option<T> {
+    let (thread, waker) = (thread::current(), Waker::from(Arc::new(Unpark(thread::current()))));
+    cancel.on_cancel(move || thread.unpark());
+    let mut context = Context::from_waker(&waker);
+    while !cancel.is_cancelled() {
+        if let Poll::Ready(outcome) = future.as_mut().poll(&mut context) {
+            return Some(outcome);
+        }
+        thread::park();
+    }
+    None
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

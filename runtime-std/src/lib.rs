@@ -28,9 +28,9 @@
 mod drive;
 mod run;
 
-pub use drive::{Cancel, drive};
+pub use drive::drive;
 pub use perennial_rotation::{
-    Directory, DirectoryError, FileCredential, FileError, Handle, Memory, NotReady, Rotated, Rotations, Rotator,
-    StartError, Wait, tls,
+    Cancel, Directory, DirectoryError, FileCredential, FileError, Handle, Memory, NotReady, Rotated, Rotations,
+    Rotator, StartError, Wait, tls,
 };
 pub use run::{spawn, start};

@@ -4,9 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
-use perennial_rotation::{Exchange, Handle, Reporter, Rotator, StartError, Task, Work, clock};
+use perennial_rotation::{Cancel, CancelOnDrop, Exchange, Handle, Reporter, Rotator, StartError, Task, Work, clock};
 
-use crate::drive::{Cancel, drive};
+use crate::drive::{block_on, drive};
 
 /// Reads the store and starts the rotation on a thread of its own, which ends after [`Handle::shutdown`]. Blocks as
 /// [`Rotator::prepare`] does.
@@ -51,11 +51,17 @@ fn run(mut task: Task) {
 
 /// Drives an exchange on a thread of its own until the returned guard is dropped.
 fn converse(exchange: Exchange, mut reporter: Reporter) -> Option<CancelOnDrop> {
-    let Exchange::Conversation(conversation) = exchange else { return None };
     let cancel = Arc::new(Cancel::default());
     let (cancelled, failed) = (cancel.clone(), reporter.clone());
     let spawned = thread::Builder::new().name("perennial-exchange".into()).spawn(move || {
-        if let Some(result) = drive(conversation, &cancelled, |conversation| reporter.progress(&**conversation)) {
+        let outcome = match exchange {
+            Exchange::Conversation(conversation) => {
+                drive(conversation, &cancelled, |conversation| reporter.progress(&**conversation))
+            }
+            Exchange::Blocking(work) => Some(work(&cancelled)),
+            Exchange::Future(future) => block_on(future, &cancelled),
+        };
+        if let Some(result) = outcome {
             reporter.finish(result);
         }
     });
@@ -65,13 +71,5 @@ fn converse(exchange: Exchange, mut reporter: Reporter) -> Option<CancelOnDrop> 
             failed.fail(format!("cannot start a thread for the request: {error}; raise the limit of threads"));
             None
         }
-    }
-}
-
-struct CancelOnDrop(Arc<Cancel>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
     }
 }

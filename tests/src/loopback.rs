@@ -187,18 +187,23 @@ impl Node {
         if let Some(store) = store {
             rotator = rotator.store(store);
         }
-        match runtime {
-            Runtime::Std => perennial_std::start(rotator).unwrap(),
-            Runtime::Smol => {
-                let (handle, rotation) = perennial_smol::start(rotator).unwrap();
-                std::thread::spawn(move || smol::block_on(rotation));
-                handle
-            }
-            Runtime::Other(run) => {
-                let (handle, task) = rotator.prepare().unwrap();
-                std::thread::spawn(move || run(task));
-                handle
-            }
+        start(runtime, rotator)
+    }
+}
+
+/// Starts a rotation on this runtime.
+pub fn start(runtime: Runtime, rotator: Rotator) -> Handle {
+    match runtime {
+        Runtime::Std => perennial_std::start(rotator).unwrap(),
+        Runtime::Smol => {
+            let (handle, rotation) = perennial_smol::start(rotator).unwrap();
+            std::thread::spawn(move || smol::block_on(rotation));
+            handle
+        }
+        Runtime::Other(run) => {
+            let (handle, task) = rotator.prepare().unwrap();
+            std::thread::spawn(move || run(task));
+            handle
         }
     }
 }

@@ -146,7 +146,7 @@ impl RotationMachine {
         match (slot, found) {
             (Some(slot @ Slot::Served), Some(found)) => {
                 let replaced = self.serve(found);
-                // The store holds it already.
+                // Durable already, by whoever put it there.
                 self.facts.unwritten = None;
                 if self.due(now).is_none() {
                     self.facts.pacing.forget_failures();

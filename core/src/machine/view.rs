@@ -1,4 +1,4 @@
-//! What can be read from the machine.
+//! The machine, looked at from outside.
 
 use alloc::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The faults of a plan, by the names that people write in YAML.
+//! The ways to go wrong.
 
 use std::time::Duration;
 
@@ -6,74 +6,74 @@ use serde::Deserialize;
 
 use super::plan::span;
 
-/// One fault.
+/// One way to go wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Fault {
-    /// Answers with this instead of carrying out the request.
-    Answer(CannedAnswer),
-    /// Delays the answer.
+    /// Another answer; the request is not carried out.
+    Answer(Canned),
+    /// The answer comes this much later.
     #[serde(deserialize_with = "span")]
     Delay(Duration),
-    /// Neither carries out nor answers the request.
+    /// The request is not carried out, and never answered.
     Silence,
-    /// Carries out the request and closes the connection within the answer.
-    Cut(CutPoint),
-    /// Carries out the request and resets the connection within the answer.
-    Reset(CutPoint),
-    /// Sends the answer one byte at a time, each in a TLS record of its own, with this pause in between.
+    /// The request is carried out, and the connection ends within the answer.
+    Cut(Cut),
+    /// The same, and there the connection is reset instead of closed.
+    Reset(Cut),
+    /// The answer comes one byte at a time, each in a TLS record of its own, with this pause in between.
     #[serde(deserialize_with = "span")]
     Trickle(Duration),
-    /// Answers with bytes that are not HTTP.
+    /// What comes is not HTTP.
     Garbage,
-    /// Answers with something far too long.
-    Oversized(Oversized),
-    /// Labels the answer, or the watch, with this media type.
+    /// Something in the answer is far too long.
+    Oversized(Part),
+    /// The answer, or the watch, says that it is of this media type.
     ContentType(String),
-    /// Spoils the events of a watch.
-    Events(EventFault),
-    /// Spoils the objects in answers and events.
-    Object(ObjectFault),
-    /// Approves the objects in answers and events, and spoils their certificates.
-    Certificate(CertificateFault),
-    /// Answers as a server that has restarted just before the request, and has written something else since: its watch
-    /// cache is younger than all objects.
+    /// The events of a watch are not what they should be.
+    Events(Events),
+    /// The objects in answers and events are not what they should be.
+    Object(Object),
+    /// The objects in answers and events are approved, and carry a certificate that is not what it should be.
+    Certificate(Certificate),
+    /// The watch cache of the server is younger than all objects: the server has restarted just before the request, and
+    /// something else has been written since.
     YoungCache,
-    /// Spoils the connection before there is any request.
-    Connection(ConnectionFault),
+    /// There is no usable connection to begin with.
+    Connection(Connection),
 }
 
-/// An answer to give instead of the real one.
+/// An answer made up.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct CannedAnswer {
+pub struct Canned {
     /// The HTTP status.
     pub status: u16,
-    /// The body.
+    /// What the body is.
     #[serde(default)]
-    pub body: CannedBody,
+    pub body: Body,
     /// `Retry-After`, in seconds.
     #[serde(default)]
     pub retry_after: Option<u32>,
 }
 
-/// The body of a [`CannedAnswer`].
+/// The body of an answer made up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum CannedBody {
-    /// A `Status` object, as the API sends.
+pub enum Body {
+    /// A `Status`, as the API sends it.
     #[default]
     Status,
-    /// An HTML page, as proxies send.
+    /// A page, as proxies send it.
     Html,
-    /// No body.
+    /// Nothing.
     Empty,
 }
 
-/// The point within an answer where the connection ends.
+/// Where an answer breaks off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum CutPoint {
+pub enum Cut {
     /// Before its first byte.
     BeforeHead,
     /// Within the head.
@@ -88,106 +88,106 @@ pub enum CutPoint {
     AfterBody,
 }
 
-/// The part of an answer that is too long.
+/// What is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Oversized {
+pub enum Part {
     /// A header of 128 KiB.
     Head,
-    /// An event line of 2 MiB.
+    /// A line of 2 MiB, as no event is.
     Line,
     /// A body of 5 MiB.
     Body,
 }
 
-/// A fault in the events of a watch.
+/// What is wrong with the events of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum EventFault {
-    /// Sends each event twice.
+pub enum Events {
+    /// Each comes twice.
     Duplicated,
-    /// Sends each event after its successor; withholds the last one.
+    /// Each comes after the one that follows it; the last one stays away.
     Reordered,
-    /// Turns each event into a bookmark.
+    /// There are only bookmarks.
     OnlyBookmarks,
-    /// Sends an ERROR event with 410 Gone, and ends the watch.
+    /// There is an ERROR that says the version has expired, and the end.
     Expired,
-    /// Sends lines that are not JSON.
+    /// They are not JSON.
     Unreadable,
-    /// Turns each event into DELETED.
+    /// Everything is said to be deleted.
     Deleted,
 }
 
-/// A fault in an object.
+/// What is wrong with an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum ObjectFault {
-    /// Gives it another UID each time.
+pub enum Object {
+    /// Its UID is another each time.
     UidChanged,
-    /// Replaces it by a request of the same name for another signer.
+    /// It is another request of the same name: for another signer.
     Replaced,
-    /// Approves it and never issues a certificate.
+    /// It is approved and has no certificate, for ever.
     NeverIssued,
-    /// Denies it.
+    /// It is denied.
     Denied,
-    /// Marks it as failed by its signer.
+    /// The signer has failed it.
     Failed,
 }
 
-/// A fault in an issued certificate.
+/// What is wrong with a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum CertificateFault {
-    /// Certifies another key.
+pub enum Certificate {
+    /// It is for another key.
     OtherKey,
-    /// Has another common name.
+    /// It is for another common name.
     OtherName,
-    /// Has the organization `system:masters` in addition.
+    /// It is for the organization `system:masters`, too.
     ExtraOrganization,
-    /// Has a URI name in addition.
+    /// It has a URI, too.
     ExtraUri,
-    /// Lacks the alternative names.
+    /// It lacks the alternative names.
     WithoutNames,
-    /// Has expired.
+    /// It has expired.
     Expired,
-    /// Becomes valid in two hours.
+    /// It is not valid for another hour.
     NotYetValid,
-    /// Is for the other end of TLS: for servers instead of clients, or for clients instead of servers.
+    /// It is for the other end of TLS: for servers instead of clients, and the other way round.
     OtherUsage,
-    /// Is signed by another CA.
+    /// Another authority has signed it.
     OtherAuthority,
-    /// Is PEM text without any certificate.
+    /// There is a PEM file without any certificate.
     EmptyChain,
-    /// Follows the CA's certificate instead of preceding it.
+    /// The authority's certificate comes first.
     WrongOrder,
-    /// Is followed by text.
+    /// Text follows it.
     TrailingText,
-    /// Breaks off in the middle.
+    /// It breaks off.
     Truncated,
 }
 
-/// A fault in a connection.
+/// How a connection fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum ConnectionFault {
-    /// Resets the connection at once. A closed port cannot be had: the server has to listen to apply the plan.
+pub enum Connection {
+    /// Nobody listens. Where somebody has to, to know that: it is reset at once.
     Refused,
-    /// Resets the connection at the first bytes of the client.
+    /// It is reset when the client has said something.
     Reset,
-    /// Closes the connection at the first bytes of the client.
+    /// It is closed when the client has said something.
     Closed,
-    /// Never answers.
+    /// It is never answered.
     Silent,
-    /// Answers in plaintext HTTP instead of TLS.
+    /// What answers does not speak TLS.
     Plaintext,
-    /// Ends the handshake with `handshake_failure`.
+    /// The handshake ends with `handshake_failure`.
     HandshakeAlert,
-    /// Ends the handshake with `certificate_expired`.
+    /// The handshake ends with `certificate_expired`.
     CertificateAlert,
-    /// Presents a server certificate for another name.
+    /// The server's certificate is for another name.
     OtherName,
-    /// Presents a server certificate of another CA.
+    /// The server's certificate is signed by another authority.
     OtherAuthority,
-    /// Presents an expired server certificate.
+    /// The server's certificate has expired.
     Expired,
 }

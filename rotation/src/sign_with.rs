@@ -1,0 +1,120 @@
+//! Signers made of a closure.
+
+use std::fmt;
+use std::sync::Arc;
+
+use perennial::Now;
+use perennial_pki::{Chain, Usage};
+
+use crate::cancel::Cancel;
+use crate::exchange::Exchange;
+use crate::progress::Issued;
+use crate::sign_error::SignError;
+use crate::signer::{Authentication, Profile, SignRequest, Signer};
+
+/// A signer that is a closure from a request to a chain: a local CA, a tool, a library for another CA. Keys, pacing, checks,
+/// store and TLS are as for every signer. A panic in the closure fails the request.
+///
+/// ```
+/// use perennial::Failure;
+/// use perennial_pki::{Chain, Usage};
+/// use perennial_rotation::{Profile, SignError, SignWith};
+///
+/// # fn my_ca(csr_der: &[u8]) -> std::io::Result<String> { unimplemented!() }
+/// let signer = SignWith::blocking("example.com/mesh", |request, _cancel| {
+///     let pem = my_ca(&request.csr.der).map_err(|error| SignError::new(Failure::Unreachable, error.to_string()))?;
+///     Chain::from_pem(pem.as_bytes()).map_err(|error| SignError::new(Failure::BadCertificate, error.to_string()))
+/// })
+/// .profile(Profile::new([Usage::ServerAuth]));
+/// ```
+pub struct SignWith {
+    name: String,
+    endpoint: Option<String>,
+    profile: Profile,
+    authentication: Authentication,
+    begin: Box<dyn Fn(SignRequest) -> Exchange + Send + Sync>,
+}
+
+impl SignWith {
+    /// A signer of this name that is code which may block. Each call has a thread of its own, for as long as it takes; it is
+    /// told by [`Cancel`] when nobody waits for its result any more.
+    pub fn blocking<F>(name: impl Into<String>, sign: F) -> Self
+    where
+        F: Fn(SignRequest, &Cancel) -> Result<Chain, SignError> + Send + Sync + 'static,
+    {
+        let sign = Arc::new(sign);
+        Self::new(name.into(), move |request| {
+            let sign = sign.clone();
+            Exchange::blocking(move |cancel| sign(request, cancel).map(Issued::from))
+        })
+    }
+
+    /// A signer of this name that is a future. The future is dropped when nobody waits for its result any more.
+    pub fn future<F, Fut>(name: impl Into<String>, sign: F) -> Self
+    where
+        F: Fn(SignRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Chain, SignError>> + Send + 'static,
+    {
+        let sign = Arc::new(sign);
+        Self::new(name.into(), move |request| {
+            let sign = sign.clone();
+            Exchange::future(async move { sign(request).await.map(Issued::from) })
+        })
+    }
+
+    fn new(name: String, begin: impl Fn(SignRequest) -> Exchange + Send + Sync + 'static) -> Self {
+        let (profile, authentication) = (Profile::new([Usage::ClientAuth]), Authentication::None);
+        Self { name, endpoint: None, profile, authentication, begin: Box::new(begin) }
+    }
+
+    /// Sets what every certificate must be; client certificates unless this is called.
+    #[must_use]
+    pub fn profile(self, profile: Profile) -> Self {
+        Self { profile, ..self }
+    }
+
+    /// Sets the identity of requests, [`SignRequest::identity`]; none unless this is called.
+    #[must_use]
+    pub fn authentication(self, authentication: Authentication) -> Self {
+        Self { authentication, ..self }
+    }
+
+    /// Sets where the signer is asked: a request to another endpoint is not continued here after a restart.
+    #[must_use]
+    pub fn endpoint(self, endpoint: impl Into<String>) -> Self {
+        Self { endpoint: Some(endpoint.into()), ..self }
+    }
+}
+
+impl Signer for SignWith {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn endpoint(&self) -> Option<String> {
+        self.endpoint.clone()
+    }
+
+    fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    fn authentication(&self) -> &Authentication {
+        &self.authentication
+    }
+
+    fn begin(&self, request: SignRequest, _now: Now) -> Result<Exchange, SignError> {
+        Ok((self.begin)(request))
+    }
+}
+
+impl fmt::Debug for SignWith {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignWith")
+            .field("name", &self.name)
+            .field("endpoint", &self.endpoint)
+            .field("profile", &self.profile)
+            .field("authentication", &self.authentication)
+            .finish_non_exhaustive()
+    }
+}

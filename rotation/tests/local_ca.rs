@@ -1,0 +1,221 @@
+//! A CA in the program's own process: everything that holds for an API server holds for it, too.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use perennial::{Failure, Now, State, Template, UnixTime};
+use perennial_pki::{Chain, KeyAlgorithm, KeyPair, Roots, Usage};
+use perennial_rotation::{
+    Cancel, Exchange, Handle, Memory, Profile, Rotator, SignError, SignRequest, SignWith, Snapshot, Store as _, Task,
+    Work, clock,
+};
+
+const START: UnixTime = UnixTime::from_secs(1_767_225_600);
+const BUSY: Duration = Duration::from_secs(100);
+const HOUR: Duration = Duration::from_secs(3600);
+
+struct Ca(rcgen::Issuer<'static, rcgen::KeyPair>, String);
+
+impl Ca {
+    fn new() -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.not_before = time(START.before(HOUR));
+        params.not_after = time(START.after(1000 * HOUR));
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self(rcgen::Issuer::new(params, key), pem)
+    }
+
+    /// A client certificate for this name and key, valid from `START` for a while.
+    fn sign(&self, name: &str, public_key_der: &[u8], lifetime: Duration) -> Chain {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = time(START);
+        params.not_after = time(START.after(lifetime));
+        Chain::from_pem(params.signed_by(&P256(public_key_der), &self.0).unwrap().pem().as_bytes()).unwrap()
+    }
+}
+
+fn time(at: UnixTime) -> time::OffsetDateTime {
+    time::OffsetDateTime::from_unix_timestamp(at.as_secs()).unwrap()
+}
+
+/// A P-256 key as SubjectPublicKeyInfo DER, which ends with the point.
+struct P256<'a>(&'a [u8]);
+
+impl rcgen::PublicKeyData for P256<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0[self.0.len() - 65..]
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
+
+/// A rotation in virtual time.
+struct Life {
+    handle: Handle,
+    task: Task,
+    now: Now,
+}
+
+impl Life {
+    fn new(signer: SignWith, store: &Memory) -> Self {
+        let template = Template::new("mesh-1");
+        let rotator = Rotator::new().template(template).signer(signer).store(store.clone());
+        let (handle, task) = rotator.prepare().unwrap();
+        // The builder reads the clock of this machine.
+        let now = Now { instant: clock::now().instant, unix: START };
+        Self { handle, task, now }
+    }
+
+    /// Makes one attempt, as soon as that is due.
+    fn attempt(&mut self) -> Arc<Snapshot> {
+        loop {
+            for work in self.task.step(self.now) {
+                match work {
+                    Work::Drive(exchange, reporter) => {
+                        reporter.finish(match exchange {
+                            Exchange::Blocking(work) => work(&Cancel::default()),
+                            Exchange::Future(mut future) => {
+                                match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                                    Poll::Ready(result) => result,
+                                    Poll::Pending => panic!("nothing in it waits"),
+                                }
+                            }
+                            Exchange::Conversation(conversation) => panic!("{conversation:?}"),
+                        });
+                        assert!(self.task.step(self.now).is_empty(), "memory is written at once");
+                        return self.handle.snapshot();
+                    }
+                    Work::Cancel | Work::Store(_) => panic!("{work:?}"),
+                }
+            }
+            let due = self.task.deadline().unwrap().max(self.now.instant);
+            self.now = Now { instant: due, unix: self.now.unix.after(due.since(self.now.instant)) };
+        }
+    }
+
+    fn last(&self) -> (Failure, Duration) {
+        match self.handle.state() {
+            State::BackingOff { last, until, .. } => (last, until.since(self.now.instant)),
+            state => panic!("{state:?}"),
+        }
+    }
+}
+
+#[test]
+fn local_ca_issues_and_rotates_blocking_or_not() {
+    let ca = Arc::new(Ca::new());
+    let sign = move |request: &SignRequest| {
+        assert_eq!((request.template.common_name(), request.lifetime), ("mesh-1", Some(HOUR)));
+        Ok(ca.sign("mesh-1", &request.public_key_der, 24 * HOUR))
+    };
+    let profile = || Profile { lifetime: Some(HOUR), ..Profile::new([Usage::ClientAuth]) };
+    let (block, wait) = (sign.clone(), sign);
+    let signers = [
+        SignWith::blocking("example.com/mesh", move |request, _| block(&request)).profile(profile()),
+        SignWith::future("example.com/mesh", move |request| std::future::ready(wait(&request))).profile(profile()),
+    ];
+    for signer in signers {
+        let store = Memory::default();
+        let mut life = Life::new(signer, &store);
+        let first = life.attempt().credential.clone().unwrap();
+        assert_eq!(first.chain().certificate().common_name, "mesh-1");
+        life.now.unix = START.after(23 * HOUR);
+        life.now.instant = life.now.instant.after(23 * HOUR);
+        let second = life.attempt().credential.clone().unwrap();
+        assert_ne!(first.key().public_key_der(), second.key().public_key_der());
+        assert!(store.recall().unwrap().is_some());
+    }
+}
+
+#[test]
+fn local_ca_can_deny_throttle_be_unreachable_and_panic() {
+    let said: [(fn() -> SignError, Failure, &str); 4] = [
+        (|| SignError::new(Failure::Denied, "not on a Sunday"), Failure::Denied, "not on a Sunday"),
+        (|| SignError::new(Failure::Throttled, "busy").retry_after(BUSY), Failure::Throttled, "busy"),
+        (|| SignError::new(Failure::Unreachable, "the token is unplugged"), Failure::Unreachable, "unplugged"),
+        (|| panic!("no such slot"), Failure::Local, "the signer panicked: no such slot"),
+    ];
+    for (say, failure, words) in said {
+        for signer in [
+            SignWith::blocking("example.com/mesh", move |_, _| Err(say())),
+            SignWith::future("example.com/mesh", move |_| async move { Err(say()) }),
+        ] {
+            let mut life = Life::new(signer, &Memory::default());
+            let snapshot = life.attempt();
+            assert!(snapshot.last_error.as_ref().unwrap().contains(words), "{:?}", snapshot.last_error);
+            let (last, wait) = life.last();
+            assert_eq!(last, failure);
+            match failure {
+                Failure::Throttled => assert!(wait >= BUSY, "{wait:?}"),
+                _ => assert!(wait > Duration::ZERO, "{wait:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn chain_of_local_ca_is_checked_as_any() {
+    let (ca, other) = (Arc::new(Ca::new()), Ca::new());
+    let roots = Roots::from_pem(ca.1.as_bytes()).unwrap();
+    type Sign = Arc<dyn Fn(&SignRequest) -> Chain + Send + Sync>;
+    let other_key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let signs: [(Sign, &str); 4] = [
+        (
+            {
+                let ca = ca.clone();
+                Arc::new(move |_| ca.sign("mesh-1", other_key.public_key_der(), HOUR))
+            },
+            "was issued for another key",
+        ),
+        (
+            {
+                let ca = ca.clone();
+                Arc::new(move |request| ca.sign("mesh-2", &request.public_key_der, HOUR))
+            },
+            "its common name is `mesh-2`",
+        ),
+        (
+            {
+                let ca = ca.clone();
+                Arc::new(move |request| ca.sign("mesh-1", &request.public_key_der, Duration::from_secs(1)))
+            },
+            "expired at 2026-01-01T00:00:01Z",
+        ),
+        (Arc::new(move |request| other.sign("mesh-1", &request.public_key_der, HOUR)), "does not lead to a trusted CA"),
+    ];
+    for (sign, words) in signs {
+        let profile =
+            Profile { issuers: Some(roots.clone()), skew: Duration::ZERO, ..Profile::new([Usage::ClientAuth]) };
+        let signer = SignWith::blocking("example.com/mesh", move |request, _| Ok(sign(&request))).profile(profile);
+        let store = Memory::default();
+        let mut life = Life::new(signer, &store);
+        life.now.unix = START.after(Duration::from_secs(2));
+        let snapshot = life.attempt();
+        let told = snapshot.last_error.clone().unwrap();
+        assert!(told.contains(words), "{told}");
+        assert_eq!(life.last().0, Failure::BadCertificate);
+        assert!(snapshot.credential.is_none());
+    }
+}
+
+#[test]
+fn cancel_runs_its_hook_once_even_if_late() {
+    let (cancel, early, late) = (Cancel::default(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let ran = early.clone();
+    cancel.on_cancel(move || assert!(!ran.swap(true, Ordering::SeqCst)));
+    cancel.cancel();
+    cancel.cancel();
+    let ran = late.clone();
+    cancel.on_cancel(move || assert!(!ran.swap(true, Ordering::SeqCst)));
+    assert!(early.load(Ordering::SeqCst) && late.load(Ordering::SeqCst) && cancel.is_cancelled());
+    cancel.sleep(Duration::MAX);
+}
