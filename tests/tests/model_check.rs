@@ -1,6 +1,6 @@
 //! Every state of small worlds, put to the laws: the machine as shipped is the state.
 //!
-//! `cargo test --release -p perennial-tests --test model_check -- --nocapture` prints a table of worlds and a line that
+//! `cargo test --profile proof -p perennial-tests --test model_check -- --nocapture` prints a table of worlds and a line that
 //! sums up. All worlds but the last are gone through completely: no run of the machine in them, however long, breaks a
 //! law. A build for debugging looks only at the nearest states of each. With `PERENNIAL_CHECK=full` certificates live
 //! twice as long, and the last world is gone into one step deeper, for which 16 GB of memory are needed.

@@ -1,7 +1,7 @@
 //! Upstream's own test cases, each a row: its name there, what perennial does, and a check. Where perennial is different
 //! on purpose the row says why, and the check is that it is different in just that way.
 //!
-//! `cargo test --release -p perennial-tests --test conformance -- --nocapture` prints how many there are.
+//! `cargo test --profile proof -p perennial-tests --test conformance -- --nocapture` prints how many there are.
 
 mod approver;
 mod authority;

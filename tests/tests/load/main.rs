@@ -1,7 +1,7 @@
 //! What goes wrong in the field, what it costs the control plane, and how long a node is without a valid certificate: under
 //! the default policy, under [`Policy::kubelet`], and for client-go. Each scenario names the threads it comes from.
 //!
-//! `cargo test --release -p perennial-tests --test load -- --nocapture` prints the table. To renew it after a change of
+//! `cargo test --profile proof -p perennial-tests --test load -- --nocapture` prints the table. To renew it after a change of
 //! behaviour: `INSTA_UPDATE=always`, then read the difference.
 
 mod approvals;
