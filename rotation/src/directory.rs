@@ -147,7 +147,7 @@ impl Directory {
     /// The pair in use; if that cannot be used or has expired, the best one there is. Nothing is changed.
     ///
     /// # Errors
-    /// If the directory cannot be read. What is wrong with files in it is among [`Loaded::problems`].
+    /// If the directory cannot be read. Problems of its files are in [`Loaded::problems`].
     pub fn load(&self, now: UnixTime) -> Result<Loaded, DirectoryError> {
         self.load_of(None, now)
     }

@@ -28,7 +28,7 @@ const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
 #[derive(Debug)]
 pub(super) struct Disk {
     path: PathBuf,
-    /// Held from the first change on. A disk that is only looked at has none.
+    /// Held from the first change on. A disk that is only read has none.
     lock: Option<Lock>,
 }
 
@@ -68,7 +68,7 @@ fn make(path: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Resu
         }
         (created, _) => created,
     };
-    // If it was there already, whoever made it may have been killed before it was durable.
+    // A directory that existed may not be durable: its creator may have been killed before the sync.
     if let Err(error) = created
         && !path.is_dir()
     {
@@ -134,7 +134,7 @@ impl Folder for Opened<'_> {
         if !metadata.is_file() || metadata.len() > MAX_FILE {
             return Err(Error::new(ErrorKind::InvalidData, "it is not a regular file of at most 1 MiB"));
         }
-        // Of the open file: whoever replaces the name now does not change what is read.
+        // fstat of the open file: a name that is replaced now does not change which file is read.
         is_trusted(metadata.uid(), Some(metadata.mode()))?;
         // Room for all of it, and for learning that it is all: a buffer that grows leaves copies behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1));

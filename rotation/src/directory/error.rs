@@ -23,18 +23,18 @@ pub enum DirectoryError {
     },
     /// No files can begin with that.
     Prefix(BadPrefix),
-    /// Somebody else keeps these files.
+    /// Another process owns these files.
     Owned {
         /// The lock.
         path: PathBuf,
-        /// Who it is, in their own words.
+        /// The other process, as it named itself.
         owner: String,
     },
     /// A file contains no pair that perennial can read. The file is left in place: another program may be able to read it.
     Credential {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         error: CredentialError,
     },
     /// A file has damage beside the pair in it, which is used.

@@ -13,14 +13,14 @@ use super::disk::distrust_of;
 use super::error::DirectoryError;
 use super::volume::Distrust;
 
-/// So often it is looked whether somebody has removed what was locked just now.
+/// How often to retry if the lock file was unlinked between open and flock.
 const ATTEMPTS: u32 = 3;
 
 /// Held from the first time it can be until it is dropped; the system lets go of it when the process ends, however it
-/// ends. The file stays: who removed it could remove one that somebody else has just locked.
+/// ends. The file stays: to remove it could remove a file that another process has just locked.
 ///
 /// Another user may have put something by this name into a directory that others can write to. Nothing is written to it,
-/// and it keeps nobody from starting: there is no lock then, as on a file system without locks.
+/// and it keeps no process from starting: there is no lock then, as on a file system without locks.
 #[derive(Debug)]
 pub(super) struct Lock {
     name: String,
@@ -41,7 +41,7 @@ impl Lock {
     }
 
     /// Holds the one of this directory, if that is not held yet. Where it was removed, or the directory was replaced or
-    /// mounted over, what is held is nobody else's obstacle any more: then it is taken anew.
+    /// mounted over, the lock held keeps no other process out any more: then the lock is taken anew.
     pub(super) fn hold(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<(), DirectoryError> {
         let path = path.join(&self.name);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,15 +52,15 @@ impl Lock {
                     return Ok(());
                 }
             }
-            // Let go of first: where files have no lasting numbers, it may be the same one.
+            // Release first: on file systems without lasting inode numbers, both may be one file.
             *held = None;
             *held = Some(self.take(directory, &path)?);
         }
-        // There it is held, but nobody can tell.
+        // On such a file system the lock is held, although its file cannot be recognized.
         Ok(())
     }
 
-    /// Whether this process holds the lock, or could: nobody else does. Changes nothing.
+    /// Succeeds if this process holds the lock, or could take it. Changes nothing.
     pub(super) fn is_free(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<(), DirectoryError> {
         let path = path.join(&self.name);
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,7 +113,7 @@ impl Lock {
             return Ok(Held { id: id(&found), _file: Some(file) });
         }
         let owner = format!("process {}", std::process::id());
-        // Who we are is for a message only: a disk that is full, or over its quota, does not matter here.
+        // The owner is written for an error message only, so a full disk does not matter here.
         let _ = file.set_len(0).and_then(|()| (&file).rewind()).and_then(|()| (&file).write_all(owner.as_bytes()));
         Ok(Held { _file: Some(file), id: id(&found) })
     }
@@ -139,7 +139,7 @@ fn lock(file: &File, path: &Path) -> Result<(), DirectoryError> {
         Err(Errno::WOULDBLOCK) if fstat(file).is_ok_and(|found| distrust(&found).is_some()) => Ok(()),
         Err(Errno::WOULDBLOCK) => {
             let mut owner = String::new();
-            // A few words at most; without them it is somebody all the same.
+            // The owner is a few words at most, for the message.
             let _ = file.take(200).read_to_string(&mut owner);
             Err(DirectoryError::Owned { path: path.to_owned(), owner: owner.trim().to_owned() })
         }

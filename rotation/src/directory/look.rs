@@ -1,4 +1,4 @@
-//! What lies where a pair may lie, and what is wrong with it.
+//! Reading the files where a pair may lie, and collecting their problems.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -9,7 +9,7 @@ use perennial_pki::{Chain, Credential};
 
 use super::{Contents, DirectoryError, Folder};
 
-/// Reads files, and collects what is wrong with them.
+/// Reads files and collects their problems.
 pub(super) struct Look<'a> {
     path: &'a Path,
     layout: &'a Layout,
@@ -53,7 +53,7 @@ impl<'a> Look<'a> {
         None
     }
 
-    /// A pair that is not in use. One for another common name is nobody's concern.
+    /// A pair that is not in use. A pair for another common name is passed over without a problem.
     pub(super) fn at_other(&mut self, source: &Source) -> Option<Arc<Credential>> {
         let credential = self.at(source)?;
         self.wanted.is_none_or(|wanted| wanted == credential.chain().certificate().common_name).then_some(credential)
@@ -81,7 +81,7 @@ impl<'a> Look<'a> {
         let (first, last) = (names.first()?, names.last()?);
         let (certificate, key) = (contents.first()?, contents.last()?);
         let read = Credential::from_pair(certificate, key);
-        // There may be a key in what is damaged as well; but a link may lead to what is no secret of ours.
+        // A damaged file may contain a key as well; but a link may lead to a file that holds no secret of ours.
         let is_ours = |name| self.listing.file_behind(name).is_some_and(|file| self.layout.is_ours(file));
         if is_exposed && (read.is_ok() || is_ours(last)) {
             self.exposes(last);
@@ -106,7 +106,7 @@ impl<'a> Look<'a> {
             Ok(Some(Contents { exposed: true, .. })) if self.listing.file_behind(&name).is_some() => {
                 self.exposes(&name);
             }
-            // What else keeps it from being read is the concern of whoever reads it.
+            // Other errors are reported by `recall`, which reads the record.
             Err(source) => {
                 let problem = DirectoryError::read(&self.path.join(&name), source);
                 self.problems.extend(matches!(problem, DirectoryError::Untrusted { .. }).then_some(problem));
@@ -129,7 +129,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Whether one of these names leads to the same file, as a link to a dated one does.
+    /// True if one of these names leads to the file of `name`, as a link to a dated file does.
     fn is_told(&self, told: &[String], name: &str) -> bool {
         let file = self.listing.file_behind(name);
         file.is_some() && told.iter().any(|told| self.listing.file_behind(told) == file)
@@ -154,7 +154,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// What is wrong with the directory itself.
+    /// Collects the problems of the directory itself.
     pub(super) fn at_folder(&mut self) {
         if self.folder.is_shared() {
             self.problems.push(DirectoryError::Shared { path: self.path.to_owned() });

@@ -1,4 +1,4 @@
-//! Telling a file that holds no pair from one that another program is still writing.
+//! Tells a file that holds no pair from one that another program is still writing.
 
 use std::sync::PoisonError;
 use std::thread;
@@ -15,7 +15,7 @@ const SPAN: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(30);
 
 impl Directory {
-    /// [`load_of`](Self::load_of), for whoever replaces a pair that cannot be read. Returns at once if all files that
+    /// Like [`load_of`](Self::load_of), for callers that replace a pair that cannot be read. Returns at once if all files that
     /// were read hold pairs. Otherwise another program may be writing them: they are read again until they do, or have
     /// not changed for five seconds, or thirty seconds have passed. Each state of a file is waited for once.
     ///

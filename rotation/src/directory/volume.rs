@@ -13,10 +13,10 @@ use super::error::DirectoryError;
 
 /// Something that holds files by name.
 pub trait Volume: Debug + Send + Sync {
-    /// The folder as it is at this moment: what is done together is done in one place.
+    /// Opens the folder. Operations on one open folder act on one directory, even if its name is moved meanwhile.
     ///
     /// # Errors
-    /// If it does not exist or must not be looked into.
+    /// The folder does not exist or cannot be read.
     fn open(&self) -> io::Result<Box<dyn Folder + '_>>;
 
     /// Creates the folder if it does not exist. The default implementation does nothing.
@@ -42,7 +42,7 @@ pub trait Folder {
     /// nothing.
     ///
     /// # Errors
-    /// [`DirectoryError::Owned`] if somebody else does, or why that cannot be known.
+    /// [`DirectoryError::Owned`] if another process holds the lock; otherwise why the lock cannot be taken.
     fn hold(&self) -> Result<(), DirectoryError> {
         Ok(())
     }
