@@ -175,12 +175,7 @@ fn who_waits_for_hours_is_not_cut_short_by_the_bound_on_requests() {
         policy: Arc::new(policy),
         signer: Some(Arc::new(signer)),
         template: Some(Arc::new(Template::node("a"))),
-        common_name: None,
-        credential: None,
-        waiting: None,
-        unwritten: false,
-        rotate_now: false,
-        pending: None,
+        ..Start::default()
     };
     let mut rotation = Rotation::new(start, world.now);
     let commands = rotation.handle(Input::Tick, world.now);

@@ -2,78 +2,44 @@
 
 mod client_support;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use client_support::{Ca, EPOCH, Scene};
-use perennial::{Instant, Now, Policy, RequestId, Template, UnixTime};
-use perennial_kubernetes::CsrSigner;
-use perennial_pki::Chain;
-use perennial_rotation::{
-    Answer, Authentication, Command, Health, Identity, Input, Issued, Progress, Rotation, ServerDate, Start,
-};
+use client_support::{Ca, EPOCH};
+use perennial::{Instant, Now, Template, UnixTime};
+use perennial_rotation::{Answer, Health, Input, Progress, ServerDate};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A node whose clock is two days ahead, and the request that it makes at once.
-struct Node {
-    rotation: Rotation,
-    now: Now,
-    asked: RequestId,
-    public_key: Vec<u8>,
-}
+struct Node(client_support::Node);
 
 impl Node {
     fn two_days_ahead() -> Self {
         let now = Now { instant: Instant::from_millis(1000), unix: UnixTime::from_secs(EPOCH).after(2 * DAY) };
-        let mut signer = CsrSigner::kubelet_client(Scene::new().cluster(), None);
-        signer.authentication = Authentication::other(Identity::Anonymous);
-        let start = Start {
-            policy: Arc::new(Policy::default()),
-            signer: Some(Arc::new(signer)),
-            template: Some(Arc::new(Template::node("a"))),
-            common_name: None,
-            credential: None,
-            waiting: None,
-            unwritten: false,
-            rotate_now: false,
-            pending: None,
-        };
-        let mut rotation = Rotation::new(start, now);
-        let (mut asked, mut key) = (None, None);
-        for command in rotation.handle(Input::Tick, now) {
-            match command {
-                Command::Save { record } => key = record.key,
-                Command::Drive { id, .. } => asked = Some(id),
-                Command::Drop { .. } | Command::Write { .. } | Command::SetTimer(_) => {}
-            }
-        }
-        Self { rotation, now, asked: asked.unwrap(), public_key: key.unwrap().public_key_der().to_vec() }
+        Self(client_support::Node::asking(Template::node("a"), now, |_| {}))
     }
 
     /// An answer with the true time, which the rotation learns of a while later.
     fn dated(&mut self) -> Health {
-        let at = Now { instant: self.now.instant.after(SECOND), unix: self.now.unix.after(SECOND) };
+        let at = Now { instant: self.0.now.instant.after(SECOND), unix: self.0.now.unix.after(SECOND) };
         let date = Some(ServerDate { unix: at.unix.before(2 * DAY), at: at.instant });
-        self.now = Now { instant: at.instant.after(5 * SECOND), unix: at.unix.after(5 * SECOND) };
+        self.0.now = Now { instant: at.instant.after(5 * SECOND), unix: at.unix.after(5 * SECOND) };
         Health { answer: Answer::Served, at, date }
     }
 
     fn progressed(&mut self, health: Health) {
-        let input = Input::Progressed { id: self.asked, progress: Progress::Submitting, health: Some(health) };
-        self.rotation.handle(input, self.now);
+        let input = Input::Progressed { id: self.0.asked, progress: Progress::Submitting, health: Some(health) };
+        self.0.rotation.handle(input, self.0.now);
     }
 
     fn issued(&mut self, health: Option<Health>) {
-        let pem = Ca::new("the test CA").sign(&self.public_key, &["system:nodes"], true, 3600);
-        let chain = Chain::from_pem(pem.as_bytes()).unwrap();
-        let result = Ok(Issued { chain, csr_name: String::new(), requests: 2, health });
-        self.rotation.handle(Input::Finished { id: self.asked, result }, self.now);
+        let pem = Ca::new("the test CA").sign(&self.0.public_key, &["system:nodes"], true, 3600);
+        self.0.issued(&pem, health);
     }
 
     fn offset(&self) -> Option<i64> {
-        self.rotation.snapshot(self.now).clock_offset.map(|offset| offset.millis)
+        self.0.rotation.snapshot(self.0.now).clock_offset.map(|offset| offset.millis)
     }
 }
 
@@ -101,7 +67,7 @@ fn offset_is_remembered_while_answers_disagree() {
     health.date = health.date.map(|date| ServerDate { unix: date.unix.after(DAY), ..date });
     node.progressed(health);
     assert_eq!(node.offset(), Some(-172_800_000));
-    assert_eq!(node.rotation.machine().server_time(node.now), None, "and not judged by");
+    assert_eq!(node.0.rotation.machine().server_time(node.0.now), None, "and not judged by");
 }
 
 #[test]
@@ -114,7 +80,7 @@ fn certificate_is_judged_by_the_clock_of_its_own_answer() {
         }
         let last = node.dated();
         node.issued(Some(last));
-        assert_eq!(node.rotation.snapshot(node.now).credential.is_some(), accepted, "{answers} answers before");
+        assert_eq!(node.0.rotation.snapshot(node.0.now).credential.is_some(), accepted, "{answers} answers before");
     }
 }
 
@@ -122,7 +88,7 @@ fn certificate_is_judged_by_the_clock_of_its_own_answer() {
 fn certificate_without_a_server_clock_is_judged_by_the_local_one() {
     let mut node = Node::two_days_ahead();
     node.issued(None);
-    let snapshot = node.rotation.snapshot(node.now);
+    let snapshot = node.0.rotation.snapshot(node.0.now);
     assert!(snapshot.credential.is_none() && snapshot.clock_offset.is_none());
     assert!(snapshot.last_error.unwrap().contains("check the clocks"));
 }

@@ -2,14 +2,13 @@
 
 mod client_support;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use client_support::{Ca, EPOCH, Scene};
-use perennial::{Failure, Instant, Now, Policy, Template, UnixTime};
+use client_support::{Ca, EPOCH, Node};
+use perennial::{Failure, Instant, Now, Template, UnixTime};
 use perennial_kubernetes::CsrSigner;
-use perennial_pki::{Chain, KeyAlgorithm, KeyPair};
-use perennial_rotation::{Authentication, Command, Identity, Input, Issued, Rotation, Start};
+use perennial_pki::{KeyAlgorithm, KeyPair};
+use perennial_rotation::Rotation;
 
 /// Asks for this a while after `EPOCH`, and is issued what a CA that knows only `names` signs for an hour from `EPOCH` on.
 fn issued(template: Template, names: &[&str], after: Duration) -> (Option<Failure>, String) {
@@ -30,36 +29,10 @@ fn answered(
     adjust: impl FnOnce(&mut CsrSigner),
     sign: impl FnOnce(&[u8]) -> String,
 ) -> (Rotation, Now) {
-    let unix = UnixTime::from_secs(EPOCH).after(after);
-    let now = Now { instant: Instant::from_millis(1000), unix };
-    let mut signer = CsrSigner::kubelet_client(Scene::new().cluster(), None);
-    signer.authentication = Authentication::other(Identity::Anonymous);
-    adjust(&mut signer);
-    let start = Start {
-        policy: Arc::new(Policy::default()),
-        signer: Some(Arc::new(signer)),
-        template: Some(Arc::new(template)),
-        common_name: None,
-        credential: None,
-        waiting: None,
-        unwritten: false,
-        rotate_now: false,
-        pending: None,
-    };
-    let mut rotation = Rotation::new(start, now);
-    let (mut asked, mut key) = (None, None);
-    for command in rotation.handle(Input::Tick, now) {
-        match command {
-            Command::Save { record } => key = record.key,
-            Command::Drive { id, .. } => asked = Some(id),
-            Command::Drop { .. } | Command::Write { .. } | Command::SetTimer(_) => {}
-        }
-    }
-    let pem = sign(key.unwrap().public_key_der());
-    let chain = Chain::from_pem(pem.as_bytes()).unwrap();
-    let result = Ok(Issued { chain, csr_name: String::new(), requests: 2, health: None });
-    rotation.handle(Input::Finished { id: asked.unwrap(), result }, now);
-    (rotation, now)
+    let now = Now { instant: Instant::from_millis(1000), unix: UnixTime::from_secs(EPOCH).after(after) };
+    let mut node = Node::asking(template, now, adjust);
+    node.issued(&sign(&node.public_key), None);
+    (node.rotation, now)
 }
 
 #[test]

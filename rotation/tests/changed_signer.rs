@@ -89,17 +89,7 @@ impl Scene {
         pending: Option<Record>,
         requests: Arc<Mutex<Vec<SignRequest>>>,
     ) -> Self {
-        let start = Start {
-            policy: Arc::new(Policy::default()),
-            signer,
-            template: Some(Arc::new(Template::node("worker"))),
-            common_name: None,
-            credential: None,
-            waiting: None,
-            unwritten: false,
-            rotate_now: false,
-            pending,
-        };
+        let start = Start { signer, template: Some(Arc::new(Template::node("worker"))), pending, ..Start::default() };
         let now = Now::default();
         let rotation = Rotation::new(start, now);
         Self { rotation, now, requests, record: None, saves: 0, drops: 0, drives: 0 }

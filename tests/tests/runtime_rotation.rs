@@ -148,14 +148,9 @@ fn a_credential_taken_over_from_the_store_is_the_one_served() {
 
     let start = Start {
         policy: Arc::new(policy()),
-        signer: None,
         template: Some(Arc::new(Template::node("worker-1"))),
-        common_name: None,
         credential: Some(first),
-        waiting: None,
-        unwritten: false,
-        rotate_now: false,
-        pending: None,
+        ..Start::default()
     };
     let now = clock::now();
     let mut rotation = Rotation::new(start, now);

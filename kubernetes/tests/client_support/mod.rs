@@ -3,11 +3,13 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
 mod ca;
+mod node;
 mod reply;
 mod scene;
 mod world;
 
 pub(crate) use ca::{Ca, server_config, server_config_for, server_config_with};
+pub(crate) use node::Node;
 pub(crate) use reply::{Asked, End, Reply, chunk, list_of};
 pub(crate) use scene::{Scene, ask};
 pub(crate) use world::World;
