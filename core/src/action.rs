@@ -38,13 +38,13 @@ pub enum Action {
         /// keep its key, another `WriteCert` follows when it is to be served.
         serve: bool,
     },
-    /// Ask the signer. Ends in one `CsrIssued` or `CsrFailed`, or in a [`Action::CancelRequest`].
+    /// Submit a request to the signer. Ends in one `CsrIssued` or `CsrFailed`, or in a [`Action::CancelRequest`].
     SubmitCsr {
         /// To be echoed in the reply.
         id: RequestId,
-        /// The identity to ask for.
+        /// The identity to request.
         template: Arc<Template>,
-        /// The key to ask with.
+        /// The key to sign the request with.
         key: Key,
     },
     /// The next [`Tick`](crate::Event::Tick) is wanted then; replaces the previous one. `None`: no Tick is wanted.

@@ -102,7 +102,7 @@ impl fmt::Debug for Fingerprint {
 pub struct Certificate {
     /// The validity period of the leaf.
     pub validity: Validity,
-    /// Tells this leaf from every other.
+    /// Identifies the leaf.
     pub fingerprint: Fingerprint,
     /// The subject's common name, empty if it has none.
     pub common_name: String,
@@ -112,7 +112,7 @@ pub struct Certificate {
     pub dns_names: Vec<String>,
     /// IP addresses among the subject alternative names.
     pub ip_addresses: Vec<IpAddr>,
-    /// A bootstrap credential: good enough to ask with, due until a certificate of our own replaces it.
+    /// A bootstrap credential: good enough to authenticate requests, due until a certificate of our own replaces it.
     pub provisional: bool,
     /// The chain as the driver keeps it (PEM for the bundled ones), leaf first. May be empty.
     pub chain: Arc<[u8]>,

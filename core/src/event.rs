@@ -45,7 +45,7 @@ impl fmt::Display for RequestId {
 pub enum Event {
     /// Time passed. Always safe, never required to be punctual.
     Tick,
-    /// The wanted identity is now this; `None`: there is nothing to ask for (yet).
+    /// The wanted identity is now this; `None`: there is nothing to request (yet).
     TemplateChanged(Option<Arc<Template>>),
     /// A signer was configured or removed, or the identity to authenticate with came or went. To [`SignerStatus::Absent`]
     /// and back, failures are forgotten: they were another signer's. What was spent of the budget is not.
@@ -85,17 +85,18 @@ pub enum Event {
         /// As in the [`WriteCert`](crate::Action::WriteCert) it answers.
         id: RequestId,
     },
-    /// Somebody else changed the store; this is what it holds now. What is better is taken over, and what is worse is
-    /// overwritten; without a signer it is left alone, for then the store is somebody else's.
+    /// Another program changed the store; this is the certificate that it holds now. A better one is taken over, and a worse
+    /// one is overwritten; without a signer it is left alone, since another program owns the store then.
     CertReplaced(Option<Arc<Certificate>>),
     /// The server this certificate is meant for refused it (HTTP 401, TLS alert).
     CertRefused {
         /// The certificate presented, so that a late report cannot condemn its successor.
         fingerprint: Fingerprint,
     },
-    /// A person or program wants a new certificate. Remembered until one is issued.
+    /// A person or program requests a rotation. Remembered until a certificate is accepted. Ends a backoff, but does not
+    /// overrule spacing and budget.
     RotateNow,
-    /// The API server, over a connection whose certificate was verified, told the time (the `Date` of an HTTP answer).
+    /// The API server, over a connection whose certificate was verified, reported the time (the `Date` of an HTTP answer).
     /// Three readings in a row that agree within ten seconds are believed, until one does not.
     ServerDated {
         /// What the server's clock shows now: what it showed, and the time since the answer came.
@@ -115,15 +116,15 @@ pub enum Failure {
     Rejected,
     /// The issued certificate is unusable: another common name or key, wrong usage, expired, unreadable.
     BadCertificate,
-    /// What was issued lacks names the template asks for.
+    /// The issued certificate lacks names that the template requests.
     Unsatisfying,
-    /// What was issued is already past its rotation point.
+    /// The issued certificate is already past its rotation point.
     AlreadyDue,
     /// The server did not accept our credential (HTTP 401, TLS alert).
     Unauthorized,
     /// Our credential may not do this (HTTP 403).
     Forbidden,
-    /// The server asked for patience (HTTP 429).
+    /// The server throttles requests (HTTP 429).
     Throttled,
     /// The server could not be reached or broke down (network, TLS, HTTP 5xx).
     Unreachable,
@@ -133,7 +134,7 @@ pub enum Failure {
     Deleted,
     /// The request object found under our name is an old one: its certificate has expired since.
     Outdated,
-    /// Something on our side: no key, no credential to ask with.
+    /// A problem on our side: no key, no credential to authenticate with.
     Local,
 }
 

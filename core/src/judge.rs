@@ -11,14 +11,15 @@ use crate::state::Reason;
 use crate::template::Template;
 use crate::time::UnixTime;
 
-/// When a certificate is due by time: drawn once in the policy's window of its lifetime, the same at every look.
+/// When a certificate is due by time: a point in the policy's window of its lifetime, drawn from `seed` and fingerprint, so
+/// that every start and every tool computes the same one.
 pub fn rotation_point(policy: &Policy, seed: u64, certificate: &Certificate) -> UnixTime {
     let draw = mix(seed, certificate.fingerprint.prefix(), 0);
     let validity = &certificate.validity;
     validity.not_before().after(policy.window.of(validity.lifetime(), draw)).min(validity.not_after())
 }
 
-/// Looks at certificates with a wish in mind, at one moment.
+/// Grades certificates by what is wanted at one moment.
 pub(crate) struct Judge<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) seed: u64,
@@ -32,7 +33,9 @@ pub(crate) struct Judge<'a> {
 /// Longest time before its notBefore at which a certificate may be served if no valid certificate is held.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Worst first.
+/// The quality of a certificate, worst first. How urgently it has to be replaced is another question, which
+/// [`Priority`](crate::pacing::Priority) answers: an expired certificate is the worst and urgent, one that lacks a name is bad
+/// and can wait, one that its server refused may be flawless and is urgent.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Grade {
     Expired,
@@ -45,7 +48,7 @@ enum Grade {
 }
 
 impl Judge<'_> {
-    /// Why a certificate is due by itself, whatever anybody says of it.
+    /// Why a certificate is due by its own facts. The first reason that applies is the most urgent one.
     pub(crate) fn due(&self, certificate: &Certificate) -> Option<Reason> {
         if self.is_expired(certificate) {
             Some(Reason::Expired)
@@ -60,21 +63,21 @@ impl Judge<'_> {
         }
     }
 
-    /// What is wrong with an issued certificate. Whoever changed their mind since must not blame the
-    /// signer: it is held against what it was `asked` for. `valid` is the certificate held, if it is.
+    /// What is wrong with an issued certificate, by what was `requested`: if the template has changed since, the signer is
+    /// not to blame. `valid` is the certificate that is served, if it is valid.
     pub(crate) fn fault(
         &self,
         issued: &Certificate,
-        asked: Option<&Template>,
+        requested: Option<&Template>,
         valid: Option<&Certificate>,
     ) -> Option<Failure> {
-        let is_foreign = asked.is_some_and(|asked| !asked.is_named_by(issued));
-        // A signer whose clock is right, or nearly, leaves no gap that anybody would have to wait for.
+        let is_foreign = requested.is_some_and(|requested| !requested.is_named_by(issued));
+        // A certificate that begins before the served one ends leaves no gap. If nothing valid is served, a day is waited.
         let worth_waiting = valid.map_or_else(|| self.latest.after(DAY), |valid| valid.validity.not_after());
         let is_too_early = !self.has_begun(issued) && issued.validity.not_before() > worth_waiting;
         if is_foreign || self.is_expired(issued) || is_too_early {
             Some(Failure::BadCertificate)
-        } else if !asked.is_none_or(|asked| asked.satisfied_by(issued)) {
+        } else if !requested.is_none_or(|requested| requested.satisfied_by(issued)) {
             Some(Failure::Unsatisfying)
         } else if issued.provisional || self.is_past_rotation_point(issued) {
             Some(Failure::AlreadyDue)
@@ -102,12 +105,12 @@ impl Judge<'_> {
         let held_grade = held.map_or(Grade::Expired, |held| self.grade(held));
         let held_grade = held_grade.min(if refused { Grade::Due } else { Grade::Good });
         match grade {
-            // Whoever takes another party's certificate speaks in that party's name: better none.
+            // To serve another party's certificate is to speak in that party's name: worse than none.
             Grade::Expired | Grade::Foreign => false,
             Grade::Good => true,
-            // Our own, however imperfect, beats none, a borrowed one and another party's.
+            // A certificate of our own, however imperfect, beats none, a borrowed one and another party's.
             Grade::Unsatisfying | Grade::Due if held_grade <= Grade::Foreign => true,
-            // What has a fault must not be worse in anything: the signer may never answer again.
+            // A certificate with a fault replaces only one that is worse or ends earlier: the signer may never answer again.
             Grade::Provisional | Grade::Unsatisfying | Grade::Due => {
                 let lasts = |held: &Certificate| new.validity.not_after() >= held.validity.not_after();
                 grade >= held_grade && held.is_none_or(lasts)

@@ -72,7 +72,7 @@
 //! - a valid certificate is served until it expires or one at least as good takes its place, and none that is not valid
 //!   yet displaces it;
 //! - a restart with the same certificate, [`Pending`] and [`seed()`] has the same rotation point, the
-//!   same budget and the same key to ask with.
+//!   same budget and the same key to request with.
 //!
 //! With a healthy signer and lifetimes of at least [`Policy::shortest_lifetime`], the certificate is
 //! replaced inside the policy's window and never expires.

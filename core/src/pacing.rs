@@ -92,11 +92,11 @@ impl RequestPacing {
         self.last_failure = Some(failure);
 
         let backoff = if refusal { &policy.refused } else { &policy.transient };
-        // On top of what the server asked for, so that a crowd sent away together does not return together.
+        // Jitter comes on top of Retry-After: clients that were throttled together must not return together.
         let patience = if is_valid { Duration::MAX } else { policy.transient.cap() };
         let asked_for = retry_after.unwrap_or_default().min(policy.refused.cap()).min(patience);
         let wait = backoff.wait(self.failures, took, draw).saturating_add(asked_for);
-        // From when the budget allows it: else the budget, which knows no jitter, would bring a crowd back together.
+        // Counts from when the budget allows a request: the budget has no jitter and would re-synchronise a fleet.
         self.retry_at = self.affordable_at(policy, Priority::Urgent).max(now).after(wait);
     }
 
@@ -126,7 +126,7 @@ impl RequestPacing {
         // Tokens are carried over, not the time until the bucket is whole: under a slower refill the same time is worth
         // fewer tokens, and the bucket would look fuller than it is.
         let tokens = old.budget.whole().saturating_sub(self.budget_whole_at.since(now));
-        let left = new.budget.priority(tokens, &old.budget);
+        let left = new.budget.carried_over(tokens, &old.budget);
         self.budget_whole_at = now.after(new.budget.whole().saturating_sub(left));
         let refused = self.last_failure.is_some_and(Failure::is_refusal);
         let backoff = if refused { &new.refused } else { &new.transient };
@@ -146,12 +146,12 @@ impl RequestPacing {
         }
     }
 
-    /// Somebody says it is worth another try.
+    /// Allows the next attempt at once, as far as spacing and budget do. Failures in a row still count.
     pub(crate) fn end_backoff(&mut self) {
         self.retry_at = Instant::default();
     }
 
-    /// In wall-clock terms, for a restart: last submission, whole budget, refusal.
+    /// What a restart has to know, by the wall clock: last submission, whole budget, refusal.
     pub(crate) fn remember(&self, policy: &Policy, now: Now) -> (UnixTime, UnixTime, Option<Refusal>) {
         let unix = |at: Instant| now.unix.after(at.since(now.instant)).before(now.instant.since(at));
         let refusal = self.last_failure.filter(|last| last.is_refusal());
@@ -160,7 +160,8 @@ impl RequestPacing {
         (unix(self.spaced_at).before(policy.spacing()), unix(self.budget_whole_at), refusal)
     }
 
-    /// After a restart. The wall clock may have been anything then: no wait is longer than the policy's.
+    /// The pacing of a start from what [`remember`](Self::remember) left. The wall clock may have been wrong then or may be now:
+    /// each wait is at most as long as the policy's longest.
     pub(crate) fn resume(
         policy: &Policy,
         submitted: UnixTime,

@@ -163,7 +163,7 @@ impl Budget {
 
     /// The tokens that came back to `other` in this time, at most a whole bucket of this one, as the time in which they
     /// would come back to this one.
-    pub(crate) fn priority(&self, time: Duration, other: &Self) -> Duration {
+    pub(crate) fn carried_over(&self, time: Duration, other: &Self) -> Duration {
         let scaled = u128::from(millis(time)) * u128::from(millis(self.refill)) / u128::from(millis(other.refill));
         Duration::from_millis(u64::try_from(scaled).unwrap_or(u64::MAX)).min(self.whole())
     }
@@ -194,7 +194,7 @@ pub struct Policy {
     /// The longest sleep: how soon suspend and wall-clock steps are noticed.
     pub max_sleep: Duration,
     /// A new key, and so a new request object, for every attempt, as client-go does. Off: a retry
-    /// keeps its key, and the signer sees one request however long nobody approves it.
+    /// keeps its key, and the signer sees one request however long approval takes.
     pub new_key_per_attempt: bool,
 }
 
@@ -254,7 +254,7 @@ impl Policy {
             budget: Budget { refill: part(100, usual.budget.refill), ..usual.budget },
             transient: backoff(usual.transient, 1000, 50),
             refused: backoff(usual.refused, 20, 4),
-            // More often than once a second is of no use to anybody who sets a clock.
+            // Steps of the wall clock need not be noticed sooner than after a second.
             max_sleep: part(50, usual.max_sleep).max(Duration::from_secs(1)),
             ..usual
         }
@@ -309,8 +309,8 @@ impl Policy {
     }
 }
 
-/// Patient with people, gentle with signers: at most 50 submissions in any hour, a refusal asked
-/// again after minutes, then after an hour, everything jittered.
+/// Patient with people, gentle with signers: at most 50 submissions in any hour, a refusal repeated
+/// after minutes, then after an hour, everything jittered.
 impl Default for Policy {
     fn default() -> Self {
         Self::DEFAULT

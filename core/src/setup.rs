@@ -91,7 +91,7 @@ impl SignerStatus {
 /// submission, beside the pending key. Times are wall-clock, since monotonic clocks end with a boot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pending {
-    /// What the last request asked for.
+    /// The identity that the last request was for.
     pub template: Arc<Template>,
     /// Whether the key in the pending slot may be used once more, or is spent.
     pub key: Key,
@@ -117,6 +117,6 @@ pub struct Refusal {
     pub failure: Failure,
     /// How many in a row.
     pub failures: u32,
-    /// When to ask again.
+    /// When to submit the next request.
     pub retry_at: UnixTime,
 }

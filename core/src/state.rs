@@ -17,7 +17,7 @@ pub enum Reason {
     RotationPoint,
     /// The server that the certificate is meant for refused it.
     Refused,
-    /// The certificate lacks names that the template asks for.
+    /// The certificate lacks names that the template requests.
     TemplateNotSatisfied,
     /// A rotation was requested ([`Event::RotateNow`](crate::Event::RotateNow)).
     Asked,
@@ -72,7 +72,7 @@ impl Reason {
 pub enum State {
     /// Rotation is not enabled: there is no signer.
     NotEnabled,
-    /// There is no template, so nothing to ask for.
+    /// There is no template, so nothing to request.
     NoTemplate,
     /// A certificate is due, and the identity to request it with does not exist yet ([`SignerStatus::NotReady`](crate::SignerStatus)).
     NoIdentity {

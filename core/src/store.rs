@@ -273,7 +273,7 @@ impl Layout {
         UnusedNames { layout: self, listing, at: now }
     }
 
-    /// The record of what was asked last ([`Pending`](crate::Pending), with its key).
+    /// The record of the last request ([`Pending`](crate::Pending), with its key).
     pub fn pending(&self) -> String {
         format!("{}-pending.json", self.prefix)
     }

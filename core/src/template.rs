@@ -1,4 +1,4 @@
-//! What to ask for: the identity a certificate must carry.
+//! What to request: the identity that a certificate must carry.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -9,7 +9,7 @@ use crate::certificate::Certificate;
 /// The identity wanted: subject and subject alternative names.
 ///
 /// Names and addresses are sets: they are kept sorted, without duplicates, DNS names in lower case and without a
-/// trailing dot, IPv4-mapped IPv6 addresses as IPv4. Two templates are equal when they ask for the same.
+/// trailing dot, IPv4-mapped IPv6 addresses as IPv4. Two templates are equal when they request the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Template {
     common_name: String,
@@ -70,12 +70,12 @@ impl Template {
         &self.ip_addresses
     }
 
-    /// Whether `certificate` is for the party that this template asks for: its common name is the same, byte for byte.
+    /// Whether `certificate` has the template's common name, byte for byte.
     pub fn is_named_by(&self, certificate: &Certificate) -> bool {
         self.common_name == certificate.common_name
     }
 
-    /// Whether `certificate` carries at least what this template asks for: the same common name and
+    /// Whether `certificate` carries at least what this template requests: the same common name and
     /// every organisation, DNS name and address. Extras are fine (client-go `certSatisfiesTemplate`). Common name and
     /// organisations compare byte for byte, DNS names by [`same_dns_name`], addresses by value.
     pub fn satisfied_by(&self, certificate: &Certificate) -> bool {

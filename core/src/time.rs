@@ -1,7 +1,7 @@
 //! Two clocks, one value.
 //!
 //! Rotation points are wall-clock facts: X.509 validity is written in UTC. Backoff and timeouts are
-//! spans, and must not stretch when somebody sets the clock back, so they are monotonic. A driver
+//! spans, and must not stretch when the wall clock is set back, so they are monotonic. A driver
 //! reads both clocks together and hands them over as one [`Now`]; the core reads neither.
 
 use core::fmt;

@@ -137,7 +137,7 @@ impl Display for State {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotEnabled => f.write_str("rotation is not enabled: no signer"),
-            Self::NoTemplate => f.write_str("nothing to ask for: no template"),
+            Self::NoTemplate => f.write_str("nothing to request: no template"),
             Self::NoIdentity { reason } => write!(f, "no identity to authenticate with yet ({reason})"),
             Self::Scheduled { rotate_at } => write!(f, "next rotation at {rotate_at}"),
             Self::Requesting { id, reason, until } => write!(f, "requesting {id} ({reason}), until {until}"),

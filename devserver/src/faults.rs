@@ -1,7 +1,7 @@
-//! Faults on command: a plan says which requests are to go wrong, and how.
+//! Faults on command: a [`Plan`] says which requests go wrong, and how.
 //!
-//! The API keeps the plan and counts; a session carries it out, for the plan is about bytes and time as much as about
-//! objects. Without a plan nothing of this is ever looked at.
+//! The API keeps the plan and counts requests; a session applies the faults, since they concern bytes and time as much as
+//! objects. The default plan is empty.
 
 mod delivery;
 mod fault;
@@ -16,14 +16,16 @@ use perennial::UnixTime;
 use super::api::Api;
 use super::message::{ApiRequest, Method};
 
-pub use fault::{Body, Canned, Certificate, Connection, Cut, Events, Fault, Object, Part};
+pub use fault::{
+    CannedAnswer, CannedBody, CertificateFault, ConnectionFault, CutPoint, EventFault, Fault, ObjectFault, Oversized,
+};
 pub use plan::{Match, Plan, PlanError, Rule};
 
 pub(super) use delivery::{Answered, Delivery, answer, refuse, wire};
 pub(super) use objects::{Lines, spoil_answer};
 pub(super) use tls::instead;
 
-/// So many requests are remembered.
+/// Length of the journal of requests.
 const JOURNAL: usize = 1024;
 
 /// A plan at work.
@@ -31,35 +33,35 @@ const JOURNAL: usize = 1024;
 pub(super) struct Faults {
     rules: Vec<Live>,
     since: UnixTime,
-    /// What has been asked since, the latest last.
+    /// The requests since then, the latest last.
     journal: VecDeque<String>,
 }
 
 #[derive(Debug)]
 struct Live {
     rule: Rule,
-    /// Requests it was about.
+    /// Number of requests that the rule concerned.
     met: u32,
-    /// Requests it was followed for.
+    /// Number of requests that the fault was applied to.
     used: u32,
 }
 
 impl Api {
-    /// Makes chosen requests go wrong from now on; an empty plan makes everything right again. Connections and watches
-    /// that have gone wrong already stay as they are.
+    /// Makes chosen requests go wrong from now on; an empty plan ends that. Connections and watches that a fault has been
+    /// applied to stay as they are.
     pub fn set_faults(&mut self, plan: Plan, now: UnixTime) {
         let rules = plan.rules.into_iter().map(|rule| Live { rule, met: 0, used: 0 }).collect();
         self.faults = Faults { rules, since: now, journal: VecDeque::new() };
     }
 
-    /// What has been asked since the plan was set, the latest last and at most 1024: method and target of each request,
-    /// and `CONNECT` for each connection that was made to fail.
+    /// The last 1024 requests since the plan was set, the latest last: method and target of each, and `CONNECT` for each
+    /// connection that failed by the plan. Without rules, requests are not recorded.
     pub fn journal(&self) -> impl Iterator<Item = &str> {
         self.faults.journal.iter().map(String::as_str)
     }
 
-    /// What is to become of a connection.
-    pub(super) fn fault_of_connection(&mut self, now: UnixTime) -> Option<Connection> {
+    /// The fault for the next connection.
+    pub(super) fn fault_of_connection(&mut self, now: UnixTime) -> Option<ConnectionFault> {
         let fault = self.faults.find(now, |rule| matches!(rule.fault, Fault::Connection(_)))?;
         self.faults.note("CONNECT".into());
         match fault {
@@ -68,7 +70,7 @@ impl Api {
         }
     }
 
-    /// What is to become of a request.
+    /// The fault for this request.
     pub(super) fn fault_of_request(&mut self, request: &ApiRequest, now: UnixTime) -> Option<Fault> {
         if self.faults.rules.is_empty() {
             return None;
@@ -89,7 +91,7 @@ impl Faults {
         self.journal.push_back(line);
     }
 
-    /// The fault of the first rule that applies now; every rule that would have is told.
+    /// The fault of the first rule that applies now. Every rule that concerns the request counts it.
     fn find(&mut self, now: UnixTime, concerns: impl Fn(&Rule) -> bool) -> Option<Fault> {
         let age = now.since(self.since);
         let mut found = None;

@@ -6,7 +6,7 @@ use perennial::{Instant, Now};
 
 use super::api::Api;
 use super::connection::{Connection, Tls, TlsError};
-use super::faults::{self, Answered, Fault, Lines};
+use super::faults::{self, Answered, ConnectionFault, Fault, Lines};
 use super::listing::{Listing, Piece};
 use super::message::{Answer, ApiRequest, Response};
 use super::status;
@@ -226,8 +226,8 @@ impl Session {
     fn begin(&mut self, api: &mut Api, now: Now) {
         let Some(fault) = api.fault_of_connection(now.unix) else { return };
         self.breaks = match fault {
-            faults::Connection::Refused => Some(Break::Refused),
-            faults::Connection::Reset => Some(Break::Reset),
+            ConnectionFault::Refused => Some(Break::Refused),
+            ConnectionFault::Reset => Some(Break::Reset),
             _ => None,
         };
         match faults::instead(fault, api, &self.tls, now.unix).and_then(|tls| Connection::new(&tls).ok()) {

@@ -146,7 +146,7 @@ impl RotationMachine {
         match (slot, found) {
             (Some(slot @ Slot::Served), Some(found)) => {
                 let replaced = self.serve(found);
-                // Durable already, by whoever put it there.
+                // The store holds it already.
                 self.facts.unwritten = None;
                 if self.due(now).is_none() {
                     self.facts.pacing.forget_failures();

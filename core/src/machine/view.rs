@@ -1,4 +1,4 @@
-//! The machine, looked at from outside.
+//! What can be read from the machine.
 
 use alloc::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! What goes wrong on the way: answers made up, and answers that arrive strangely or not at all.
 
-use super::fault::{Body, Canned, Connection, Cut, Fault, Part};
+use super::fault::{CannedAnswer, CannedBody, ConnectionFault, CutPoint, Fault, Oversized};
 use crate::message::Response;
 use crate::status;
 
@@ -17,7 +17,7 @@ pub(crate) struct Delivery {
 
 impl Delivery {
     /// Ends the connection at this point of what is unsent. The place may not have been reached yet: ask again then.
-    pub(crate) fn cut(&mut self, at: Cut, unsent: &[u8]) {
+    pub(crate) fn cut(&mut self, at: CutPoint, unsent: &[u8]) {
         if self.allowance.is_some() {
             return;
         }
@@ -27,13 +27,13 @@ impl Delivery {
         };
         let body = unsent.len() - head;
         self.allowance = match at {
-            Cut::BeforeHead => Some(0),
-            Cut::InHead => Some(head / 2),
-            Cut::AfterHead => Some(head),
-            Cut::InChunk if body > 0 => Some(head + 1),
-            Cut::InBody if body > 0 => Some(head + body / 2),
-            Cut::AfterBody if body > 0 => Some(head + body),
-            Cut::InChunk | Cut::InBody | Cut::AfterBody => None,
+            CutPoint::BeforeHead => Some(0),
+            CutPoint::InHead => Some(head / 2),
+            CutPoint::AfterHead => Some(head),
+            CutPoint::InChunk if body > 0 => Some(head + 1),
+            CutPoint::InBody if body > 0 => Some(head + body / 2),
+            CutPoint::AfterBody if body > 0 => Some(head + body),
+            CutPoint::InChunk | CutPoint::InBody | CutPoint::AfterBody => None,
         };
     }
 }
@@ -75,39 +75,41 @@ pub(crate) fn answer(fault: &Fault, response: Response) -> Answered {
 }
 
 /// What is said, below TLS, to whom has connected; then the connection is closed. `None`: nothing, for ever.
-pub(crate) fn wire(fault: Connection) -> Option<Vec<u8>> {
+pub(crate) fn wire(fault: ConnectionFault) -> Option<Vec<u8>> {
     /// A fatal alert (RFC 8446 §6), in the clear.
     const fn alert(description: u8) -> [u8; 7] {
         [21, 3, 3, 0, 2, 2, description]
     }
     match fault {
-        Connection::HandshakeAlert => Some(alert(40).to_vec()),
-        Connection::CertificateAlert => Some(alert(45).to_vec()),
-        Connection::Plaintext => {
+        ConnectionFault::HandshakeAlert => Some(alert(40).to_vec()),
+        ConnectionFault::CertificateAlert => Some(alert(45).to_vec()),
+        ConnectionFault::Plaintext => {
             Some(http(400, "text/plain", b"Client sent an HTTP request to an HTTPS server, or the other way round.\n"))
         }
-        Connection::Silent => None,
-        Connection::Closed
-        | Connection::Refused
-        | Connection::Reset
-        | Connection::OtherName
-        | Connection::OtherAuthority
-        | Connection::Expired => Some(Vec::new()),
+        ConnectionFault::Silent => None,
+        ConnectionFault::Closed
+        | ConnectionFault::Refused
+        | ConnectionFault::Reset
+        | ConnectionFault::OtherName
+        | ConnectionFault::OtherAuthority
+        | ConnectionFault::Expired => Some(Vec::new()),
     }
 }
 
-fn made_up(canned: &Canned) -> Response {
+fn made_up(canned: &CannedAnswer) -> Response {
     let html = b"<html><body><h1>Something is wrong</h1></body></html>\n";
     let mut response = match canned.body {
-        Body::Status => status::refused(canned.status, reason(canned.status), "this server was told to answer so"),
-        Body::Html => Response {
+        CannedBody::Status => {
+            status::refused(canned.status, reason(canned.status), "this server was told to answer so")
+        }
+        CannedBody::Html => Response {
             status: canned.status,
             content_type: "text/html; charset=utf-8",
             retry_after: None,
             warnings: Vec::new(),
             body: html.to_vec(),
         },
-        Body::Empty => Response::text(canned.status, ""),
+        CannedBody::Empty => Response::text(canned.status, ""),
     };
     response.retry_after = canned.retry_after;
     response
@@ -131,14 +133,14 @@ const fn reason(status: u16) -> &'static str {
     }
 }
 
-fn oversized(part: Part) -> Vec<u8> {
+fn oversized(part: Oversized) -> Vec<u8> {
     match part {
-        Part::Head => format!("HTTP/1.1 200 OK\r\nX-Padding: {}\r\n\r\n", "x".repeat(128 << 10)).into_bytes(),
-        Part::Line => {
+        Oversized::Head => format!("HTTP/1.1 200 OK\r\nX-Padding: {}\r\n\r\n", "x".repeat(128 << 10)).into_bytes(),
+        Oversized::Line => {
             let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
             [head.as_bytes(), &vec![b' '; 2 << 20]].concat()
         }
-        Part::Body => http(200, "application/json", &vec![b' '; 5 << 20]),
+        Oversized::Body => http(200, "application/json", &vec![b' '; 5 << 20]),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The ways to go wrong.
+//! The faults of a plan, by the names that people write in YAML.
 
 use std::time::Duration;
 
@@ -6,74 +6,74 @@ use serde::Deserialize;
 
 use super::plan::span;
 
-/// One way to go wrong.
+/// One fault.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Fault {
-    /// Another answer; the request is not carried out.
-    Answer(Canned),
-    /// The answer comes this much later.
+    /// Answers with this instead of carrying out the request.
+    Answer(CannedAnswer),
+    /// Delays the answer.
     #[serde(deserialize_with = "span")]
     Delay(Duration),
-    /// The request is not carried out, and never answered.
+    /// Neither carries out nor answers the request.
     Silence,
-    /// The request is carried out, and the connection ends within the answer.
-    Cut(Cut),
-    /// The same, and there the connection is reset instead of closed.
-    Reset(Cut),
-    /// The answer comes one byte at a time, each in a TLS record of its own, with this pause in between.
+    /// Carries out the request and closes the connection within the answer.
+    Cut(CutPoint),
+    /// Carries out the request and resets the connection within the answer.
+    Reset(CutPoint),
+    /// Sends the answer one byte at a time, each in a TLS record of its own, with this pause in between.
     #[serde(deserialize_with = "span")]
     Trickle(Duration),
-    /// What comes is not HTTP.
+    /// Answers with bytes that are not HTTP.
     Garbage,
-    /// Something in the answer is far too long.
-    Oversized(Part),
-    /// The answer, or the watch, says that it is of this media type.
+    /// Answers with something far too long.
+    Oversized(Oversized),
+    /// Labels the answer, or the watch, with this media type.
     ContentType(String),
-    /// The events of a watch are not what they should be.
-    Events(Events),
-    /// The objects in answers and events are not what they should be.
-    Object(Object),
-    /// The objects in answers and events are approved, and carry a certificate that is not what it should be.
-    Certificate(Certificate),
-    /// The watch cache of the server is younger than all objects: the server has restarted just before the request, and
-    /// something else has been written since.
+    /// Spoils the events of a watch.
+    Events(EventFault),
+    /// Spoils the objects in answers and events.
+    Object(ObjectFault),
+    /// Approves the objects in answers and events, and spoils their certificates.
+    Certificate(CertificateFault),
+    /// Answers as a server that has restarted just before the request, and has written something else since: its watch
+    /// cache is younger than all objects.
     YoungCache,
-    /// There is no usable connection to begin with.
-    Connection(Connection),
+    /// Spoils the connection before there is any request.
+    Connection(ConnectionFault),
 }
 
-/// An answer made up.
+/// An answer to give instead of the real one.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Canned {
+pub struct CannedAnswer {
     /// The HTTP status.
     pub status: u16,
-    /// What the body is.
+    /// The body.
     #[serde(default)]
-    pub body: Body,
+    pub body: CannedBody,
     /// `Retry-After`, in seconds.
     #[serde(default)]
     pub retry_after: Option<u32>,
 }
 
-/// The body of an answer made up.
+/// The body of a [`CannedAnswer`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Body {
-    /// A `Status`, as the API sends it.
+pub enum CannedBody {
+    /// A `Status` object, as the API sends.
     #[default]
     Status,
-    /// A page, as proxies send it.
+    /// An HTML page, as proxies send.
     Html,
-    /// Nothing.
+    /// No body.
     Empty,
 }
 
-/// Where an answer breaks off.
+/// The point within an answer where the connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Cut {
+pub enum CutPoint {
     /// Before its first byte.
     BeforeHead,
     /// Within the head.
@@ -88,106 +88,106 @@ pub enum Cut {
     AfterBody,
 }
 
-/// What is too long.
+/// The part of an answer that is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Part {
+pub enum Oversized {
     /// A header of 128 KiB.
     Head,
-    /// A line of 2 MiB, as no event is.
+    /// An event line of 2 MiB.
     Line,
     /// A body of 5 MiB.
     Body,
 }
 
-/// What is wrong with the events of a watch.
+/// A fault in the events of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Events {
-    /// Each comes twice.
+pub enum EventFault {
+    /// Sends each event twice.
     Duplicated,
-    /// Each comes after the one that follows it; the last one stays away.
+    /// Sends each event after its successor; withholds the last one.
     Reordered,
-    /// There are only bookmarks.
+    /// Turns each event into a bookmark.
     OnlyBookmarks,
-    /// There is an ERROR that says the version has expired, and the end.
+    /// Sends an ERROR event with 410 Gone, and ends the watch.
     Expired,
-    /// They are not JSON.
+    /// Sends lines that are not JSON.
     Unreadable,
-    /// Everything is said to be deleted.
+    /// Turns each event into DELETED.
     Deleted,
 }
 
-/// What is wrong with an object.
+/// A fault in an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Object {
-    /// Its UID is another each time.
+pub enum ObjectFault {
+    /// Gives it another UID each time.
     UidChanged,
-    /// It is another request of the same name: for another signer.
+    /// Replaces it by a request of the same name for another signer.
     Replaced,
-    /// It is approved and has no certificate, for ever.
+    /// Approves it and never issues a certificate.
     NeverIssued,
-    /// It is denied.
+    /// Denies it.
     Denied,
-    /// The signer has failed it.
+    /// Marks it as failed by its signer.
     Failed,
 }
 
-/// What is wrong with a certificate.
+/// A fault in an issued certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Certificate {
-    /// It is for another key.
+pub enum CertificateFault {
+    /// Certifies another key.
     OtherKey,
-    /// It is for another common name.
+    /// Has another common name.
     OtherName,
-    /// It is for the organization `system:masters`, too.
+    /// Has the organization `system:masters` in addition.
     ExtraOrganization,
-    /// It has a URI, too.
+    /// Has a URI name in addition.
     ExtraUri,
-    /// It lacks the alternative names.
+    /// Lacks the alternative names.
     WithoutNames,
-    /// It has expired.
+    /// Has expired.
     Expired,
-    /// It is not valid for another hour.
+    /// Becomes valid in two hours.
     NotYetValid,
-    /// It is for the other end of TLS: for servers instead of clients, and the other way round.
+    /// Is for the other end of TLS: for servers instead of clients, or for clients instead of servers.
     OtherUsage,
-    /// Another authority has signed it.
+    /// Is signed by another CA.
     OtherAuthority,
-    /// There is a PEM file without any certificate.
+    /// Is PEM text without any certificate.
     EmptyChain,
-    /// The authority's certificate comes first.
+    /// Follows the CA's certificate instead of preceding it.
     WrongOrder,
-    /// Text follows it.
+    /// Is followed by text.
     TrailingText,
-    /// It breaks off.
+    /// Breaks off in the middle.
     Truncated,
 }
 
-/// How a connection fails.
+/// A fault in a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Connection {
-    /// Nobody listens. Where somebody has to, to know that: it is reset at once.
+pub enum ConnectionFault {
+    /// Resets the connection at once. A closed port cannot be had: the server has to listen to apply the plan.
     Refused,
-    /// It is reset when the client has said something.
+    /// Resets the connection at the first bytes of the client.
     Reset,
-    /// It is closed when the client has said something.
+    /// Closes the connection at the first bytes of the client.
     Closed,
-    /// It is never answered.
+    /// Never answers.
     Silent,
-    /// What answers does not speak TLS.
+    /// Answers in plaintext HTTP instead of TLS.
     Plaintext,
-    /// The handshake ends with `handshake_failure`.
+    /// Ends the handshake with `handshake_failure`.
     HandshakeAlert,
-    /// The handshake ends with `certificate_expired`.
+    /// Ends the handshake with `certificate_expired`.
     CertificateAlert,
-    /// The server's certificate is for another name.
+    /// Presents a server certificate for another name.
     OtherName,
-    /// The server's certificate is signed by another authority.
+    /// Presents a server certificate of another CA.
     OtherAuthority,
-    /// The server's certificate has expired.
+    /// Presents an expired server certificate.
     Expired,
 }

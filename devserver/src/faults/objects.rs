@@ -6,7 +6,7 @@ use perennial::{Template, UnixTime, Validity};
 use perennial_pki::{Chain, KeyAlgorithm, KeyPair, KeyUsage, RequestFacts, Usage, certificate_request, read_request};
 use serde_json::{Value, json};
 
-use super::fault::{Certificate, Events, Fault, Object};
+use super::fault::{CertificateFault, EventFault, Fault, ObjectFault};
 use crate::api::Api;
 use crate::authority::Authority;
 use crate::controllers::condition;
@@ -30,20 +30,20 @@ impl Lines {
             return (vec![event(&line, |object| spoil(fault, api, object, now)).unwrap_or(line)], false);
         };
         match wrong {
-            Events::Duplicated => (vec![line.clone(), line], false),
-            Events::Reordered => match self.held.take() {
+            EventFault::Duplicated => (vec![line.clone(), line], false),
+            EventFault::Reordered => match self.held.take() {
                 Some(before) => (vec![line, before], false),
                 None => {
                     self.held = Some(line);
                     (Vec::new(), false)
                 }
             },
-            Events::OnlyBookmarks => (vec![retyped(&line, "BOOKMARK", |object| bookmark(&object))], false),
-            Events::Expired => {
+            EventFault::OnlyBookmarks => (vec![retyped(&line, "BOOKMARK", |object| bookmark(&object))], false),
+            EventFault::Expired => {
                 (vec![retyped(&line, "ERROR", |_| json!(status::expired(1, api.store.version())))], true)
             }
-            Events::Unreadable => (vec![b"{\"type\":\"MODIFIED\",\"object\":{]\n".to_vec()], false),
-            Events::Deleted => (vec![retyped(&line, "DELETED", |object| object)], false),
+            EventFault::Unreadable => (vec![b"{\"type\":\"MODIFIED\",\"object\":{]\n".to_vec()], false),
+            EventFault::Deleted => (vec![retyped(&line, "DELETED", |object| object)], false),
         }
     }
 }
@@ -93,14 +93,14 @@ fn spoil(
     }
     let decided = |kind| vec![condition(kind, "ToldSo", "this server was told to say so", now)];
     match fault {
-        Fault::Object(Object::UidChanged) => object.metadata.uid = api.random.uid(),
-        Fault::Object(Object::Replaced) => object.spec.signer_name = "example.com/another".into(),
-        Fault::Object(Object::NeverIssued) => {
+        Fault::Object(ObjectFault::UidChanged) => object.metadata.uid = api.random.uid(),
+        Fault::Object(ObjectFault::Replaced) => object.spec.signer_name = "example.com/another".into(),
+        Fault::Object(ObjectFault::NeverIssued) => {
             object.status.conditions = decided("Approved");
             object.status.certificate.clear();
         }
-        Fault::Object(Object::Denied) => object.status.conditions = decided("Denied"),
-        Fault::Object(Object::Failed) => {
+        Fault::Object(ObjectFault::Denied) => object.status.conditions = decided("Denied"),
+        Fault::Object(ObjectFault::Failed) => {
             object.status.conditions = decided("Approved");
             object.status.conditions.extend(decided("Failed"));
             object.status.certificate.clear();
@@ -117,27 +117,27 @@ fn spoil(
 
 /// A chain in PEM, wrong in one respect.
 fn certificate(
-    wrong: Certificate,
+    wrong: CertificateFault,
     api: &mut Api,
     request: &RequestFacts,
     usages: &[String],
     now: UnixTime,
 ) -> Option<Vec<u8>> {
     let serves = usages.iter().any(|usage| usage == "server auth");
-    let usage = match (serves, wrong == Certificate::OtherUsage) {
+    let usage = match (serves, wrong == CertificateFault::OtherUsage) {
         (true, false) | (false, true) => Usage::ServerAuth,
         (true, true) | (false, false) => Usage::ClientAuth,
     };
     let (from, to) = match wrong {
-        Certificate::Expired => (now.before(4 * HOUR), now.before(2 * HOUR)),
-        Certificate::NotYetValid => (now.after(2 * HOUR), now.after(26 * HOUR)),
+        CertificateFault::Expired => (now.before(4 * HOUR), now.before(2 * HOUR)),
+        CertificateFault::NotYetValid => (now.after(2 * HOUR), now.after(26 * HOUR)),
         _ => (now.before(HOUR / 12), now.after(24 * HOUR)),
     };
     let validity = Validity::new(from, to).ok()?;
     let request = misread(wrong, request)?;
     let Api { authority, random, .. } = api;
     let other = match wrong {
-        Certificate::OtherAuthority => Some(Authority::generate(random, now, 48 * HOUR).ok()?),
+        CertificateFault::OtherAuthority => Some(Authority::generate(random, now, 48 * HOUR).ok()?),
         _ => None,
     };
     let signer = other.as_ref().unwrap_or(authority);
@@ -146,19 +146,19 @@ fn certificate(
 }
 
 /// The request as a signer would have to misread it.
-fn misread(wrong: Certificate, request: &RequestFacts) -> Option<RequestFacts> {
+fn misread(wrong: CertificateFault, request: &RequestFacts) -> Option<RequestFacts> {
     let mut request = request.clone();
     match wrong {
-        Certificate::OtherKey => {
+        CertificateFault::OtherKey => {
             request.public_key_der = KeyPair::generate(KeyAlgorithm::EcdsaP256).ok()?.public_key_der().to_vec();
         }
-        Certificate::OtherName => request.subject_der = subject(&Template::node("somebody-else"))?,
-        Certificate::ExtraOrganization => {
+        CertificateFault::OtherName => request.subject_der = subject(&Template::node("somebody-else"))?,
+        CertificateFault::ExtraOrganization => {
             let template = Template::new(&*request.common_name).with_organizations(request.organizations.clone());
             request.subject_der = subject(&template.with_organizations(["system:masters"]))?;
         }
-        Certificate::ExtraUri => request.uris.push("spiffe://example.org/admin".to_owned()),
-        Certificate::WithoutNames => {
+        CertificateFault::ExtraUri => request.uris.push("spiffe://example.org/admin".to_owned()),
+        CertificateFault::WithoutNames => {
             request.dns_names.clear();
             request.ip_addresses.clear();
         }
@@ -173,13 +173,13 @@ fn subject(template: &Template) -> Option<Vec<u8>> {
     Some(read_request(request.pem.as_bytes()).ok()?.subject_der)
 }
 
-fn written(wrong: Certificate, chain: &Chain, authority: &Authority) -> Vec<u8> {
+fn written(wrong: CertificateFault, chain: &Chain, authority: &Authority) -> Vec<u8> {
     let pem = chain.pem();
     match wrong {
-        Certificate::EmptyChain => "there is no certificate in here\n".into(),
-        Certificate::WrongOrder => [authority.certificate_pem(), pem].concat().into(),
-        Certificate::TrailingText => format!("{pem}and here ends the certificate\n").into(),
-        Certificate::Truncated => pem.as_bytes()[..pem.len() / 2].into(),
+        CertificateFault::EmptyChain => "there is no certificate in here\n".into(),
+        CertificateFault::WrongOrder => [authority.certificate_pem(), pem].concat().into(),
+        CertificateFault::TrailingText => format!("{pem}and here ends the certificate\n").into(),
+        CertificateFault::Truncated => pem.as_bytes()[..pem.len() / 2].into(),
         _ => pem.into(),
     }
 }

@@ -1,13 +1,14 @@
-//! What is to go wrong: rules, as people write them in YAML or JSON.
+//! Plans of faults: rules, as people write them in YAML or JSON.
 
 use std::fmt;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, de};
 
 use super::fault::Fault;
 
-/// Which requests are to go wrong, and how. The first rule that applies to a request is the one followed.
+/// Which requests go wrong, and how. The first rule that applies to a request determines its fault.
 ///
 /// ```yaml
 /// rules:
@@ -19,23 +20,23 @@ use super::fault::Fault;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// The rules, looked at in this order.
+    /// The rules, by descending priority.
     pub rules: Vec<Rule>,
 }
 
-/// One way to go wrong, and for whom.
+/// A fault and the requests that it is applied to.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Rule {
-    /// The requests concerned.
+    /// The requests to apply the fault to.
     pub matches: Match,
-    /// How many of them; `None` is all.
+    /// The number of requests to apply the fault to; `None` is all.
     pub times: Option<u32>,
-    /// What becomes of them.
+    /// The fault.
     pub fault: Fault,
 }
 
-/// Which requests a rule is about; what is not given does not matter.
+/// The requests that a rule concerns: those to which every given field applies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Match {
@@ -47,12 +48,12 @@ pub struct Match {
     pub subresource: Option<String>,
     /// The user's name.
     pub user: Option<String>,
-    /// Begin with the request that is the `nth` all the rest applies to; the first is 1.
+    /// Skips the requests before the `nth` that all other fields apply to; the first is 1.
     pub nth: Option<u32>,
-    /// Not before this much time has passed since the plan was made known, for example `90s`.
+    /// Applies from this long after the plan was set, for example `90s`.
     #[serde(deserialize_with = "optional_span")]
     pub after: Option<Duration>,
-    /// Not when this much time has passed since the plan was made known.
+    /// Applies until this long after the plan was set.
     #[serde(deserialize_with = "optional_span")]
     pub until: Option<Duration>,
 }
@@ -70,7 +71,7 @@ impl From<Fault> for Plan {
     }
 }
 
-/// A rule before it is known to make sense.
+/// A rule as written, before its checks.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -108,14 +109,14 @@ impl Plan {
     /// Reads a plan, YAML or JSON.
     ///
     /// # Errors
-    /// [`PlanError`]: what is wrong, and where.
+    /// [`PlanError`]: the text is no YAML, or a rule makes no sense.
     pub fn parse(text: &str) -> Result<Self, PlanError> {
         let options = serde_saphyr::options! { with_snippet: false };
         serde_saphyr::from_str_with_options(text, options).map_err(|error| {
             let location = error.location().unwrap_or(serde_saphyr::Location::UNKNOWN);
             let (line, column) = (location.line().max(1), location.column().max(1));
             let said = error.without_snippet().to_string();
-            // The place is told already.
+            // `line` and `column` are fields of their own.
             let said = said.strip_suffix(&format!(" at line {line}, column {column}")).unwrap_or(&said);
             let reason = key_before(text, line, column).map(|key| format!("{key}: {said}"));
             PlanError { line, column, reason: reason.unwrap_or_else(|| said.to_owned()) }
@@ -139,7 +140,7 @@ pub struct PlanError {
     pub line: u64,
     /// Counted from 1.
     pub column: u64,
-    /// What is wrong, with the field's name if a field is.
+    /// What is wrong, after the name of the field concerned.
     pub reason: String,
 }
 
@@ -155,19 +156,10 @@ fn optional_span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Du
     span(deserializer).map(Some)
 }
 
-/// A whole number and its unit: `250ms`, `90s`, `15m`, `2h`.
+/// A span such as `250ms`, `90s`, `15m` or `1h30m`.
 pub(super) fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
-    let number = text[..text.len() - unit.len()].parse::<u64>().ok();
-    let millis = match unit {
-        "ms" => Some(1),
-        "s" => Some(1000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        _ => None,
-    };
-    let span = number.zip(millis).and_then(|(number, millis)| number.checked_mul(millis)).map(Duration::from_millis);
+    let span = text.parse::<SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
     span.ok_or_else(|| {
         de::Error::custom(format_args!("{text:?} is no span of time; write for example 250ms, 90s or 2m"))
     })

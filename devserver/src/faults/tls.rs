@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use perennial::UnixTime;
 
-use super::fault::Connection;
+use super::fault::ConnectionFault;
 use crate::api::Api;
 use crate::authority::{Authority, AuthorityError};
 use crate::connection::Tls;
@@ -13,18 +13,18 @@ use crate::connection::Tls;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// What to speak TLS with in place of `tls`; `None` if it is not the certificate that is wrong.
-pub(crate) fn instead(fault: Connection, api: &mut Api, tls: &Tls, now: UnixTime) -> Option<Tls> {
+pub(crate) fn instead(fault: ConnectionFault, api: &mut Api, tls: &Tls, now: UnixTime) -> Option<Tls> {
     let (names, from, foreign): (&[&str], _, _) = match fault {
-        Connection::OtherName => (&["other.example"], now, false),
-        Connection::OtherAuthority => (&["localhost"], now, true),
-        Connection::Expired => (&["localhost"], now.before(2 * HOUR), false),
-        Connection::Refused
-        | Connection::Reset
-        | Connection::Closed
-        | Connection::Silent
-        | Connection::Plaintext
-        | Connection::HandshakeAlert
-        | Connection::CertificateAlert => return None,
+        ConnectionFault::OtherName => (&["other.example"], now, false),
+        ConnectionFault::OtherAuthority => (&["localhost"], now, true),
+        ConnectionFault::Expired => (&["localhost"], now.before(2 * HOUR), false),
+        ConnectionFault::Refused
+        | ConnectionFault::Reset
+        | ConnectionFault::Closed
+        | ConnectionFault::Silent
+        | ConnectionFault::Plaintext
+        | ConnectionFault::HandshakeAlert
+        | ConnectionFault::CertificateAlert => return None,
     };
     let addresses: &[IpAddr] = if names == ["localhost"] { &[IpAddr::V4(Ipv4Addr::LOCALHOST)] } else { &[] };
     let Api { authority, random, .. } = api;
