@@ -1,4 +1,4 @@
-//! Who may do what: the roles a cluster gives administrators, nodes and bootstrap tokens, and nothing else.
+//! Authorization: the roles that a cluster gives administrators, nodes and bootstrap tokens, and no others.
 
 use perennial_pki::{RequestFacts, read_request};
 
@@ -7,7 +7,7 @@ use super::user::{AUTHENTICATED, BOOTSTRAPPERS, MASTERS, NODES, User};
 use super::{signer, status};
 use perennial_kubernetes::objects::CsrSpec;
 
-/// What a user wants to do to a resource.
+/// An operation on a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Attributes<'a> {
     pub(super) verb: &'a str,
@@ -17,7 +17,7 @@ pub(super) struct Attributes<'a> {
     pub(super) name: &'a str,
 }
 
-/// Whether a role of the user's allows it (`system:masters`, `system:node-bootstrapper`, `system:node`,
+/// True if a role of the user's allows it (`system:masters`, `system:node-bootstrapper`, `system:node`,
 /// `system:basic-user`).
 pub(super) fn allowed(user: &User, wanted: &Attributes<'_>) -> bool {
     if user.is_in(MASTERS) {
@@ -77,7 +77,7 @@ pub(super) fn authorize_signer(user: &User, verb: &str, name: &str, signer_name:
     Err(status::forbidden(name, why))
 }
 
-/// Nobody acts as somebody else here, not even administrators: better no answer than one to the wrong user.
+/// Refuses impersonation, also to administrators: better no answer than one to the wrong user.
 pub(super) fn no_impersonation(user: &User) -> Response {
     status::forbidden_path(format!(
         "forbidden: User {:?} cannot impersonate anybody: this server does not know impersonation; leave out --as, \

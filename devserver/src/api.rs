@@ -22,24 +22,24 @@ use super::watch::{Next, Watcher};
 use super::{discovery, review, status};
 use perennial_kubernetes::addresses::NodeAddress;
 
-/// Who approves requests.
+/// The approver of requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Approval {
-    /// A kubelet's client certificate is approved as a cluster's controller does it, everything else by a person.
+    /// The server approves nodes' client certificates, as a cluster's controller does; a person decides about the rest.
     #[default]
     Auto,
-    /// A person, always.
+    /// A person decides about every request.
     Manual,
 }
 
-/// How the server behaves. The default is a cluster's behaviour, but for short certificates, which are
-/// allowed, and for old requests, which are noticed earlier.
+/// Behaviour of the server. The default is a cluster's, but for short certificates, which are allowed, and for old
+/// requests, which are removed earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Which Kubernetes 1.x it is like, as far as certificates go: before 22, `expirationSeconds` is not known; before
     /// 19, the API is not there: the group names `v1beta1` only, whose requests are answered with 404 here.
     pub minor: u32,
-    /// Who approves requests.
+    /// The approver of requests.
     pub approval: Approval,
     /// Which of a node's serving certificates are approved where [`Approval::Auto`] applies.
     pub approve_serving: ServingApproval,
@@ -48,26 +48,26 @@ pub struct Options {
     pub other_signers: bool,
     /// Accept and honour `expirationSeconds` under 600, which a cluster refuses.
     pub allow_short: bool,
-    /// The longest lifetime of a certificate, and the one given to those who ask for none
+    /// The longest lifetime of a certificate, and that of requests without `expirationSeconds`
     /// (`--cluster-signing-duration`).
     pub signing_duration: Duration,
-    /// How far back the validity begins; `None` is five minutes, or a twentieth of short lifetimes.
+    /// Span from notBefore to the time of signing; `None` is five minutes, or a twentieth of short lifetimes.
     pub backdate: Option<Duration>,
     /// Time from approval to certificate.
     pub signing_delay: Duration,
-    /// At most so many requests are kept; more are answered with 429.
+    /// Limit of stored requests; further ones are answered with 429.
     pub capacity: usize,
-    /// At most so many changes are remembered; a watcher that falls behind further has to start anew (410).
+    /// Limit of remembered changes; a watch that falls behind further is answered with 410.
     pub history: usize,
-    /// Requests may take so many bytes, as JSON, and the changes that are remembered as many again.
+    /// Limit of the size of stored requests, in bytes of JSON, and of the remembered changes again.
     pub memory: usize,
-    /// At most so many watches are open; more are answered with 429.
+    /// Limit of open watches; further ones are answered with 429.
     pub watches: usize,
-    /// How often old requests are looked for, at most once a second; a cluster does it each hour.
+    /// Interval of removing old requests, at least a second; an hour in a cluster.
     pub cleaning_interval: Duration,
-    /// How long issued, denied and failed requests are kept. Those whose certificate has expired are not.
+    /// Time before issued, denied and failed requests are removed; those with an expired certificate are at once.
     pub keep_ended: Duration,
-    /// How long requests are kept that come to nothing.
+    /// Time before undecided requests are removed.
     pub keep_pending: Duration,
 }
 
@@ -171,8 +171,8 @@ impl Api {
     /// Lets `new` sign from now on. Certificates signed before stay trusted until
     /// [`Api::forget_previous_authorities`], so that clients can renew theirs in the meantime.
     ///
-    /// What was built from the [authority](Api::authority) before does not change by itself: build a new
-    /// [`Tls`](super::Tls) for sessions to come, and give clients the new [roots](Authority::roots).
+    /// A [`Tls`](super::Tls) or roots built from the [authority](Api::authority) before do not change: build a new `Tls`
+    /// for sessions to come, and give clients the new [roots](Authority::roots).
     pub fn rotate_authority(&mut self, new: Authority) {
         let before = std::mem::replace(&mut self.authority, new);
         self.authority.succeed(before);
@@ -183,12 +183,12 @@ impl Api {
         self.authority.forget_predecessors();
     }
 
-    /// Rises with every write, of requests and of other resources: when it has, watchers have something to look at.
+    /// A number that rises with every write, of requests and of other resources; watches may then have events.
     pub fn version(&self) -> u64 {
         self.store.version()
     }
 
-    /// Answers a request, and does what it entails: a request that may be approved is approved, and so on.
+    /// Answers a request, and runs the controllers: a request that may be approved is approved, and so on.
     pub fn handle(&mut self, request: &ApiRequest, now: UnixTime) -> Answer {
         let answer = self.answer(request, now).unwrap_or_else(Answer::Response);
         self.tick(now);
@@ -204,7 +204,7 @@ impl Api {
         listing.next(&self.store)
     }
 
-    /// Lets a reader who is too far behind keep nothing alive that the store has forgotten.
+    /// Drops the objects of a stream that the store has forgotten: a slow reader keeps nothing alive.
     pub(super) fn let_go(&self, stream: &mut Stream) {
         match stream {
             Stream::List(listing) => listing.let_go(&self.store),
@@ -212,12 +212,12 @@ impl Api {
         }
     }
 
-    /// Whether the body of this request is worth reading: a stranger's is not.
+    /// Refuses a request without a known credential, before its body is read.
     pub(super) fn admit(&self, request: &ApiRequest, now: UnixTime) -> Result<(), Response> {
         if self.knows(request, now) { Ok(()) } else { Err(status::unauthorized()) }
     }
 
-    /// Whether the request shows a valid client certificate or a token of somebody.
+    /// True if the request shows a valid client certificate or a known token.
     pub(super) fn knows(&self, request: &ApiRequest, now: UnixTime) -> bool {
         self.tokens.authenticate(request, now).is_some()
     }

@@ -1,4 +1,4 @@
-//! The certificate authority: who signs, for how long, and the credentials the server itself needs.
+//! The certificate authority, and the credentials that it issues for the server and its clients.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ use super::random::Random;
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer,
-    /// Certificates of those that signed before this one and are still trusted, PEM.
+    /// Certificates of earlier CAs that are still trusted, PEM.
     predecessors: Vec<String>,
 }
 
@@ -68,7 +68,7 @@ impl Authority {
         self.predecessors.clear();
     }
 
-    /// The certificate of who signs, PEM. While an authority is [being replaced](super::Api::rotate_authority), clients
+    /// The CA's own certificate, PEM. While an authority is [being replaced](super::Api::rotate_authority), clients
     /// must trust all the [roots](Authority::roots).
     pub fn certificate_pem(&self) -> &str {
         self.issuer.credential().chain().pem()
@@ -79,7 +79,7 @@ impl Authority {
         self.issuer.credential().to_pem()
     }
 
-    /// What to verify certificates with: the authority's own, and those of its predecessors.
+    /// The CA certificates to verify clients by: its own, and those of its predecessors.
     ///
     /// # Errors
     /// [`AuthorityError::Certificate`] if it cannot serve as a root.
@@ -89,7 +89,7 @@ impl Authority {
         Roots::from_pem(bundle.as_bytes()).map_err(AuthorityError::certificate)
     }
 
-    /// When the authority's own certificate is valid; nothing it signs lives longer.
+    /// Validity of the CA's own certificate; no certificate it signs ends later.
     pub fn validity(&self) -> Validity {
         self.issuer.credential().chain().certificate().validity
     }
@@ -185,7 +185,7 @@ fn period(from: UnixTime, to: UnixTime) -> Result<Validity, AuthorityError> {
     Validity::new(seconds(from), seconds(to)).map_err(AuthorityError::certificate)
 }
 
-/// Why an authority cannot be made, or cannot sign.
+/// Error of a CA that cannot be made, or cannot sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthorityError {
     /// The key cannot be generated, read or used.

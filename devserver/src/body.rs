@@ -77,7 +77,7 @@ where
     serde_json::from_value(value).map_err(|error| unreadable(kind, error))
 }
 
-/// What a deletion is conditional on.
+/// Preconditions of a deletion.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Preconditions {
@@ -118,7 +118,7 @@ pub(super) fn delete_options(request: &ApiRequest) -> Result<DeleteOptions, Resp
 
 const DELETE_OPTIONS: &str = "DeleteOptions";
 
-/// How an object is to be deleted.
+/// Options of a deletion.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct DeleteOptions {

@@ -27,13 +27,13 @@ const LIFETIME: Duration = Duration::from_secs(365 * 86_400);
 /// Lifetime of a CA that is generated here.
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// What a [`TestCluster`] starts from. The default takes a free port of the loopback interface, generates a CA and a
+/// Configuration of a [`TestCluster`]. The default takes a free port of the loopback interface, generates a CA and a
 /// bootstrap token, approves nodes' certificates, client and serving, and signs for signer names of your own.
 #[derive(Debug)]
 pub struct Setup {
     /// The socket to serve on; `None` takes a free port of 127.0.0.1.
     pub listener: Option<TcpListener>,
-    /// How the API server behaves.
+    /// Behaviour of the API server.
     pub options: Options,
     /// The CA that signs requests; `None` generates one.
     pub authority: Option<Authority>,
@@ -233,7 +233,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Why a [`TestCluster`] did not start, or did not take another CA.
+/// Error of a [`TestCluster`] that did not start, or did not take another CA.
 #[derive(Debug)]
 pub enum StartError {
     /// The system gives no socket, no thread or no random numbers.

@@ -16,7 +16,7 @@ use super::http::Http;
 use super::message::{ApiRequest, Response};
 use super::user::User;
 
-/// As much plaintext as one TLS record carries.
+/// Plaintext of one TLS record.
 const RECORD: usize = 16 * 1024;
 /// [`Connection::transmit`] gives about this much at a time.
 const TRANSMIT: usize = RECORD;
@@ -26,7 +26,7 @@ const TRANSMIT: usize = RECORD;
 pub struct Tls(Arc<ServerConfig>);
 
 impl Tls {
-    /// The server shows `serving`, and verifies client certificates, where there are any, against `authority`.
+    /// Serves with the certificate `serving`, and verifies client certificates, if there are any, against `authority`.
     ///
     /// A certificate that does not verify, expired ones included, ends the handshake with an alert.
     ///
@@ -36,7 +36,7 @@ impl Tls {
         Self::with_clock(authority, serving, Arc::new(DefaultTimeProvider))
     }
 
-    /// The same, with certificates verified at the time `clock` tells.
+    /// As [`Tls::new`], with the time of `clock`.
     ///
     /// # Errors
     /// [`TlsError`] if the credential or the authority cannot be used.
@@ -61,7 +61,7 @@ impl Tls {
         Ok(Self(Arc::new(config)))
     }
 
-    /// The same clock, and another certificate to show.
+    /// Keeps the clock and serves with another certificate.
     pub(super) fn serving(&self, authority: &Authority, serving: &Credential) -> Result<Self, TlsError> {
         Self::with_clock(authority, serving, Arc::clone(&self.0.time_provider))
     }
@@ -224,7 +224,7 @@ impl Connection {
         self.http.is_closing() || self.delivery.instead.is_some()
     }
 
-    /// Whether everything is said: nothing is left to send, and nothing will be read.
+    /// True once nothing is left to send and nothing will be read.
     pub(super) fn is_done(&self) -> bool {
         let over = self.concluded || self.is_closing();
         over && self.said_goodbye && !self.tls.wants_write()

@@ -1,4 +1,4 @@
-//! What a cluster's controller manager does to requests: approve, sign, clean up.
+//! The controllers of a cluster's controller manager: approver, signer, cleaner of requests.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl Api {
         }
     }
 
-    /// When [`Api::tick`] next has something to do.
+    /// The time at which [`Api::tick`] next has something to do.
     pub fn deadline(&self) -> UnixTime {
         self.work.first().map_or(self.next_cleaning, |(due, _)| self.next_cleaning.min(*due))
     }
@@ -72,7 +72,7 @@ impl Api {
         Ok(())
     }
 
-    /// Whether this request, as long as it is undecided, waits for a person.
+    /// True if only a person approves this request, as long as it is undecided.
     pub fn waits_for_a_person(&self, request: &CertificateSigningRequest) -> bool {
         self.options.approval == Approval::Manual || self.grounds_for_approval(&request.spec).is_none()
     }
@@ -96,7 +96,7 @@ impl Api {
         self.schedule(&stored.object.metadata.name, now.after(self.options.signing_delay));
     }
 
-    /// Why a request may be approved without asking anybody. `None` leaves it to a person.
+    /// The reason to approve a request without a person; `None` leaves it to one.
     fn grounds_for_approval(&self, spec: &CsrSpec) -> Option<&'static str> {
         let request = read_request(&spec.request).ok()?;
         signer::check(&request, spec).ok()?;
@@ -151,7 +151,7 @@ impl Api {
         self.store.replace(stored, object);
     }
 
-    /// Has `name` looked at at `due`.
+    /// Schedules work on the request `name` for `due`.
     pub(super) fn schedule(&mut self, name: &str, due: UnixTime) {
         self.work.insert((due, name.to_owned()));
     }
@@ -169,21 +169,21 @@ impl Api {
     }
 }
 
-/// What a person, or a program in a person's stead, decides about a request.
+/// An approver's decision about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// The certificate may be issued.
+    /// Lets the certificate be issued.
     Approve,
-    /// It may not, ever.
+    /// Refuses the request for good.
     Deny,
 }
 
-/// Why a decision was not taken.
+/// Error of [`Api::decide`]. The request is as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecisionError {
     /// There is no such request.
     NotFound,
-    /// The opposite has been decided, which is for good.
+    /// The opposite has been decided; decisions are final.
     Decided,
 }
 

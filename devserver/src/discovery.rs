@@ -1,4 +1,4 @@
-//! What the API consists of, for clients that ask: `kubectl` does, always.
+//! Discovery documents, which `kubectl` always requests.
 
 use serde_json::{Value, json};
 
@@ -129,7 +129,7 @@ fn resources(resource: &Resource, version: &str) -> Value {
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-/// Whether a client prefers everything in one document (since Kubernetes 1.30).
+/// True if a client prefers all groups in one document (since Kubernetes 1.30).
 fn wants_aggregated(accept: &str) -> bool {
     accept.split(',').any(|range| range.split_whitespace().collect::<String>() == AGGREGATED)
 }

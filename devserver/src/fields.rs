@@ -13,10 +13,10 @@ pub(super) static SCHEMA: LazyLock<Value> =
 const ROOT: &str = "#/components/schemas/io.k8s.api.certificates.v1.CertificateSigningRequest";
 /// No more of them are told.
 const MOST: usize = 8;
-/// So many characters of a field's path are told.
+/// Longest path of a field in a message, in characters.
 const LONGEST: usize = 100;
 
-/// What to do about fields nobody knows.
+/// Handling of unknown fields (`fieldValidation`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum FieldValidation {
     Ignore,
@@ -40,7 +40,7 @@ impl FieldValidation {
     }
 }
 
-/// What a cluster says of an object it cannot decode.
+/// A cluster's message about an object that it cannot decode.
 pub(super) fn cannot_be_handled(why: &str) -> String {
     format!("{KIND} in version \"v1\" cannot be handled as a {KIND}: {why}")
 }

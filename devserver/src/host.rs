@@ -10,12 +10,13 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::{Api, Break, Session, Tls};
 use async_io::{Async, Timer};
 use event_listener::Event;
-use perennial::{Instant, Now, UnixTime};
+use perennial::{Instant, UnixTime};
+use perennial_rotation::clock;
 use rustix::net::sockopt;
 use smol::LocalExecutor;
 use smol::future::{or, yield_now};
@@ -23,27 +24,27 @@ use smol::io::AsyncWriteExt as _;
 
 use clients::{Clients, Place};
 
-/// The most clients at a time, unless the host is told another number.
+/// Default limit of clients at a time.
 const MOST_CLIENTS: usize = 2048;
-/// So many of those are told why, at the same time; the others find their connections closed.
+/// Limit of rejected clients that get an answer, at a time; the connections of others are closed.
 const MOST_TURNED_AWAY: usize = 64;
-/// What the operating system may hold for a client that does not read; by itself it would grow that to megabytes.
+/// Send buffer of a connection, for a client that does not read; the system's default grows to megabytes.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Connections that the operating system queues; a crowd beyond that would wait for seconds to be heard. Linux lowers
 /// it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
-/// As in a cluster.
+/// Idle time before TCP keepalive, and its interval, as in a cluster.
 const KEEPALIVE: Duration = Duration::from_secs(15);
-/// Read at a time, of one client after the other.
+/// Size of a read; one buffer serves all clients.
 const BUFFER: usize = 16 * 1024;
-/// Tasks take so many steps before it is looked whether others have something to do.
+/// Steps of client tasks between two polls of the reactor.
 const STEPS: usize = 32;
-/// A client that has been told everything gets this long to take it.
+/// Time for a client to take its last bytes.
 const LINGER: Duration = Duration::from_secs(2);
-/// The wall clock may be set: look at it this often.
+/// Longest sleep of the controllers: the wall clock may be set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
-/// An API server that has its socket and is not serving yet.
+/// An API server with a listening socket, not serving yet.
 #[derive(Debug)]
 pub struct Host {
     listener: TcpListener,
@@ -53,10 +54,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// Takes the socket. Port 0 takes a free one, which [`Host::address`] tells.
+    /// Binds a socket. Port 0 takes a free port, which [`Host::address`] returns.
     ///
     /// # Errors
-    /// What the operating system says against the address.
+    /// The system refuses the address.
     pub fn bind(address: SocketAddr, api: Api, tls: Tls) -> io::Result<Self> {
         Self::new(TcpListener::bind(address)?, api, tls)
     }
@@ -64,7 +65,7 @@ impl Host {
     /// Takes a socket that listens already.
     ///
     /// # Errors
-    /// What the operating system says against the socket.
+    /// The socket does not listen.
     pub fn new(listener: TcpListener, api: Api, tls: Tls) -> io::Result<Self> {
         let address = listener.local_addr()?;
         rustix::net::listen(&listener, BACKLOG)?;
@@ -74,21 +75,20 @@ impl Host {
             changed: Event::new(),
             stopped: AtomicBool::new(false),
             stop: Event::new(),
-            origin: std::time::Instant::now(),
         };
         Ok(Self { listener, address, most_clients: MOST_CLIENTS, shared: Arc::new(shared) })
     }
 
-    /// Takes at most so many clients at a time, 2048 by default. Then the oldest connection over which no request has
-    /// shown a credential yet is closed for each new one. If there is none, new clients are answered with 429, or find
-    /// their connections closed. Each client is a file descriptor: mind the process' limit.
+    /// Limits the number of clients at a time, 2048 by default. At the limit, each new connection closes the oldest one
+    /// over which no request has shown a credential yet. If there is none, new clients are answered with 429, or find
+    /// their connections closed. Each client needs a file descriptor: mind the process' limit.
     #[must_use]
     pub fn most_clients(mut self, most: usize) -> Self {
         self.most_clients = most;
         self
     }
 
-    /// Where clients connect to.
+    /// The address that clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -96,7 +96,7 @@ impl Host {
     /// Serves on a thread of its own until the handle stops it.
     ///
     /// # Errors
-    /// What the operating system says against another thread.
+    /// The system has no thread to give.
     pub fn spawn(self) -> io::Result<ServerHandle> {
         let (shared, address) = (Arc::clone(&self.shared), self.address);
         let thread = std::thread::Builder::new()
@@ -105,10 +105,10 @@ impl Host {
         Ok(ServerHandle { shared, address, thread: Some(thread) })
     }
 
-    /// Serves clients until a handle asks to stop. The future is for one thread; it needs no executor but itself.
+    /// Serves clients until [`ServerHandle::shutdown`]. The future is for one thread and brings its own executor.
     ///
     /// # Errors
-    /// What the operating system says against the listening socket.
+    /// The listening socket cannot be polled.
     pub async fn serve(self) -> io::Result<()> {
         let listener = Async::new(self.listener)?;
         let executor = Rc::new(LocalExecutor::new());
@@ -137,22 +137,22 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
-    /// Where clients connect to.
+    /// The address that clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Looks at the API, or changes it; clients that watch are told. The server stands still meanwhile.
+    /// Calls `f` with the API and the time; watches report its changes. The server waits meanwhile.
     pub fn with_api<R>(&self, f: impl FnOnce(&mut Api, UnixTime) -> R) -> R {
         self.shared.with_api(f)
     }
 
-    /// Lets clients that connect from now on see `tls`, for example after [`Api::rotate_authority`].
+    /// Uses `tls` for clients that connect from now on, for example after [`Api::rotate_authority`].
     pub fn set_tls(&self, tls: Tls) {
         *self.shared.tls.lock().unwrap_or_else(PoisonError::into_inner) = tls;
     }
 
-    /// Waits until the API's [version](Api::version) is not `seen` any more.
+    /// Waits until the API's [version](Api::version) differs from `seen`.
     pub async fn changed(&self, seen: u64) {
         loop {
             let changed = self.shared.changed.listen();
@@ -166,7 +166,7 @@ impl ServerHandle {
     /// Closes all connections and waits for the thread to end.
     ///
     /// # Errors
-    /// Why the server had stopped before, if it had.
+    /// The server had stopped before, with this error.
     pub fn shutdown(mut self) -> io::Result<()> {
         self.stop()
     }
@@ -189,7 +189,7 @@ impl Drop for ServerHandle {
     }
 }
 
-/// What all clients share.
+/// State that all clients share.
 #[derive(Debug)]
 struct Shared {
     api: Mutex<Api>,
@@ -199,21 +199,13 @@ struct Shared {
     changed: Event,
     stopped: AtomicBool,
     stop: Event,
-    origin: std::time::Instant,
 }
 
 impl Shared {
-    fn now(&self) -> Now {
-        let instant = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let unix = i64::try_from(unix.as_millis()).unwrap_or(i64::MAX);
-        Now { instant: Instant::from_millis(instant), unix: UnixTime::from_millis(unix) }
-    }
-
     fn with_api<R>(&self, f: impl FnOnce(&mut Api, UnixTime) -> R) -> R {
         let mut api = self.lock();
         let before = api.version();
-        let result = f(&mut api, self.now().unix);
+        let result = f(&mut api, clock::now().unix);
         let changed = api.version() != before;
         drop(api);
         if changed {
@@ -324,7 +316,7 @@ async fn serve_client(
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
     sockopt::set_tcp_keepintvl(stream, KEEPALIVE)?;
-    let mut session = Session::new(&shared.tls(), shared.now().instant).map_err(io::Error::other)?;
+    let mut session = Session::new(&shared.tls(), clock::now().instant).map_err(io::Error::other)?;
     if turned_away {
         session.turn_away();
     }
@@ -332,7 +324,7 @@ async fn serve_client(
     let mut closing: Option<Instant> = None;
     loop {
         let changed = shared.changed.listen();
-        let now = shared.now();
+        let now = clock::now();
         shared.with_api(|api, _| session.drive(api, now));
         if session.is_known() {
             place.keep();

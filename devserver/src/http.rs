@@ -18,7 +18,7 @@ const LONGEST_HEAD: usize = 16 * 1024;
 const LONGEST_BODY: usize = 128 * 1024;
 /// A chunk of ours holds at most this much; ureq-proto cuts larger ones.
 const CHUNK: usize = 8192;
-/// What is written around a chunk is shorter than this.
+/// Bound of the framing around a chunk.
 const CHUNK_FRAME: usize = 32;
 /// A response head of ours fits in here.
 const HEAD: usize = 4096;
@@ -29,7 +29,7 @@ pub(super) struct Http {
     pub(super) clock: UnixTime,
     phase: Phase,
     received: Vec<u8>,
-    /// How much of `received` is known to hold no end of a head.
+    /// Length of the part of `received` that is known to hold no end of a head.
     searched: usize,
     unsent: Unsent,
 }
@@ -82,12 +82,12 @@ impl Http {
         }
     }
 
-    /// Whether more bytes can be used now. A client that sends requests before it has read the answers has to wait.
+    /// True if more bytes can be used now. A client that sends requests before it has read the answers has to wait.
     pub(super) fn wants_read(&self) -> bool {
         self.received.len() < LONGEST_HEAD
     }
 
-    /// Whether a request has begun but not ended, or none is being answered.
+    /// True if a request has begun but not ended, or none is being answered.
     pub(super) fn is_receiving(&self) -> bool {
         matches!(self.phase, Phase::Head(_) | Phase::Body { .. })
     }
@@ -189,7 +189,7 @@ impl Http {
         }
     }
 
-    /// Whether an empty line has come; a head is not parsed before, so that many small reads cost no more than one.
+    /// True once an empty line has come; a head is not parsed before, so that many small reads cost no more than one.
     fn has_head(&mut self) -> bool {
         let from = self.searched.saturating_sub(3);
         self.searched = self.received.len();
@@ -335,7 +335,7 @@ impl Http {
     }
 }
 
-/// As RFC 9110 §5.6.7 writes it. `None` beyond the years that it can be written of.
+/// The `Date` header of RFC 9110 §5.6.7; `None` for years beyond 9999.
 fn date(at: UnixTime) -> Option<String> {
     const YEAR_10000: u64 = 253_402_300_800;
     let seconds = u64::try_from(at.as_secs()).ok().filter(|seconds| *seconds < YEAR_10000)?;
@@ -355,7 +355,7 @@ fn next() -> Phase {
     Reply::new().map_or(Phase::Closing, Phase::Head)
 }
 
-/// Whether there is a body. Refuses what could be framed in two ways, or not at all, before any of it is read.
+/// True if there is a body. Refuses a body that could be framed in two ways, or not at all, before reading any of it.
 fn check_framing(request: &Request<()>) -> Result<bool, (u16, &'static str, &'static str)> {
     let headers = request.headers();
     let length = headers.get(header::CONTENT_LENGTH);

@@ -23,7 +23,7 @@
 //! too, there is no audit and no encryption at rest. What it does serve it serves as a cluster does, to `kubectl` and
 //! to kubelets; what it does not serve it refuses.
 //!
-//! What clients can cost is bounded: objects and history in number and bytes ([`Options`]), a request's head (16 KiB,
+//! Costs of clients are bounded: objects and history in number and bytes ([`Options`]), a request's head (16 KiB,
 //! else 431) and body (128 KiB, else 413; nothing of it is read of who is not known), open watches (else 429), an
 //! unread answer (about 16 KiB and one object), a TLS handshake (10 s), silence (120 s), reading a list (60 s). A
 //! thousand clients that wait take 16 KiB each; `cargo bench -p perennial-tests` measures it.

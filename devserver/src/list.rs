@@ -21,7 +21,7 @@ pub(super) struct Page {
     pub(super) version: u64,
 }
 
-/// As of which version to list.
+/// The version to list at.
 enum AsOf {
     Latest,
     NotOlderThan(u64),
@@ -29,7 +29,7 @@ enum AsOf {
     Continued(Token),
 }
 
-/// Where the next page begins. The format is a cluster's, so that nothing about it surprises.
+/// The continue token, in a cluster's format.
 #[derive(Serialize, Deserialize)]
 struct Token {
     v: String,

@@ -15,8 +15,8 @@ const PIECE: usize = 8 * 1024;
 
 /// The answer to a LIST.
 ///
-/// It stays what it was when it was asked for, but shares the objects with the server: once the server no longer
-/// remembers that version, a reader who is still at it gets no more.
+/// It shows the version of its request and shares the objects with the server: once the server no longer remembers that
+/// version, a reader that is still reading gets no more.
 #[derive(Debug)]
 pub struct Listing {
     opening: Vec<u8>,
@@ -29,13 +29,13 @@ pub struct Listing {
     ended: bool,
 }
 
-/// What comes next of a [`Listing`].
+/// The next part of a [`Listing`].
 #[derive(Debug)]
 pub(super) enum Piece {
     Bytes(Vec<u8>),
-    /// That was all.
+    /// The list is complete.
     End,
-    /// The rest is forgotten.
+    /// The server no longer remembers the rest.
     Lost,
 }
 
@@ -45,7 +45,7 @@ impl Listing {
         Self { opening, objects: objects.into_iter(), shape, now, version, begun: false, ended: false }
     }
 
-    /// All of it at once.
+    /// The whole list as one response.
     pub fn into_response(mut self) -> Response {
         let mut body = Vec::new();
         while self.write(&mut body) {}

@@ -23,7 +23,7 @@ pub enum Method {
     Patch,
     /// `DELETE`.
     Delete,
-    /// Anything else; nothing answers to it.
+    /// Any other method, which is answered with 405.
     Other,
 }
 
@@ -40,11 +40,11 @@ pub struct ApiRequest {
     pub content_type: String,
     /// `Authorization`.
     pub authorization: Option<Zeroizing<String>>,
-    /// Whether the client asks to be taken for somebody else (`Impersonate-User` and the like).
+    /// True if the request has an impersonation header such as `Impersonate-User`; it is refused.
     pub impersonates: bool,
     /// The body.
     pub body: Vec<u8>,
-    /// Who the client certificate says the client is; the TLS layer has verified it.
+    /// The user of the client certificate, which TLS has verified.
     pub peer: Option<Arc<User>>,
 }
 
@@ -86,10 +86,10 @@ impl fmt::Debug for ApiRequest {
     }
 }
 
-/// What the API says to a request.
+/// The API's answer to a request.
 #[derive(Debug)]
 pub enum Answer {
-    /// All of it, now.
+    /// A complete response.
     Response(Response),
     /// A list, written as it is read.
     List(Listing),
@@ -106,7 +106,7 @@ pub struct Response {
     pub content_type: &'static str,
     /// `Retry-After`, in seconds.
     pub retry_after: Option<u32>,
-    /// What the client should know besides, one `Warning` header (code 299) for each.
+    /// Warnings for the client, each in a `Warning` header with code 299.
     pub warnings: Vec<String>,
     /// The body.
     pub body: Vec<u8>,

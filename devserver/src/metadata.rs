@@ -1,4 +1,4 @@
-//! What a name, labels and annotations must look like (apimachinery `pkg/api/validation`).
+//! Validation of names, labels and annotations (apimachinery `pkg/api/validation`).
 
 use super::validation::{invalid, required};
 use perennial_kubernetes::objects::{ObjectMeta, StatusCause};
@@ -22,7 +22,7 @@ pub(super) fn check(metadata: &ObjectMeta) -> Vec<StatusCause> {
     causes
 }
 
-/// What could not stand in a path (`path.ValidatePathSegmentName`); requests have no other rule for names.
+/// Refuses names that cannot be a path segment (`path.ValidatePathSegmentName`); requests have no other rule for names.
 fn why_no_segment(name: &str) -> Option<String> {
     match name {
         "." | ".." => Some(format!("may not be {name:?}")),
@@ -33,7 +33,7 @@ fn why_no_segment(name: &str) -> Option<String> {
 const LONGEST: usize = 63;
 const LONGEST_PREFIX: usize = 253;
 
-/// Why `key` is no qualified name: `name` or `domain/name`.
+/// The reason why `key` is no qualified name, `name` or `domain/name`.
 fn why_no_key(key: &str) -> Option<String> {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),

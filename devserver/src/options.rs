@@ -4,7 +4,7 @@ use super::fields::FieldValidation;
 use super::message::{Query, Response};
 use super::{status, validation};
 
-/// How a change is to be made.
+/// Options of a change.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct WriteOptions {
     /// Check and answer, but store nothing.

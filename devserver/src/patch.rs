@@ -15,7 +15,7 @@ use perennial_kubernetes::objects::CertificateSigningRequest;
 /// A patched object may be nested this deep; ours are not half as deep.
 const DEEPEST: usize = 32;
 
-/// How to change an object.
+/// A patch by its media type.
 pub(super) enum Patch {
     Operations(Vec<PatchOperation>),
     Merge(Value),
@@ -42,7 +42,7 @@ fn decode<T: serde::de::DeserializeOwned>(request: &ApiRequest) -> Result<T, Res
     serde_json::from_slice(&request.body).map_err(|error| status::bad_request(format!("error decoding patch: {error}")))
 }
 
-/// What would be taken for a field of that name must not pass silently.
+/// Refuses directives of strategic merge patches, which would pass for fields of that name.
 fn refuse_directives(merge: &Value) -> Result<(), Response> {
     match merge {
         Value::Object(fields) => fields.iter().try_for_each(|(key, value)| {
@@ -61,7 +61,7 @@ fn refuse_directives(merge: &Value) -> Result<(), Response> {
 }
 
 impl Patch {
-    /// What `object` is after the patch; nothing has checked yet whether it may become that.
+    /// Applies the patch to `object`, without any validation.
     pub(super) fn apply(
         &self,
         object: &CertificateSigningRequest,

@@ -9,7 +9,7 @@ use perennial::UnixTime;
 use super::rfc3339;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, CsrStatus, ObjectMeta};
 
-/// What every Kubernetes object in protobuf begins with.
+/// First bytes of every Kubernetes object in protobuf.
 const MAGIC: &[u8] = b"k8s\0";
 
 /// An object in its envelope (`runtime.Unknown`).

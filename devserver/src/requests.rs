@@ -22,7 +22,7 @@ const LONGEST_PREFIX: usize = 58;
 /// A cluster gives up generating names after this many collisions.
 const NAME_TRIES: usize = 8;
 
-/// Who wants something done to which object, and when.
+/// A call: user, object, options and time.
 pub(super) struct Call<'a> {
     pub(super) user: &'a User,
     pub(super) name: &'a str,

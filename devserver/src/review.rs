@@ -1,4 +1,4 @@
-//! Who am I, what may I do: the reviews behind `kubectl auth whoami` and `kubectl auth can-i`.
+//! The reviews behind `kubectl auth whoami` and `kubectl auth can-i`.
 
 use perennial::UnixTime;
 use serde::Deserialize;

@@ -1,4 +1,4 @@
-//! Which serving certificates are approved without a person: those for the node's own names.
+//! Approval of nodes' serving certificates without a person.
 
 use std::net::IpAddr;
 
@@ -23,7 +23,7 @@ pub enum ServingApproval {
 }
 
 impl ServingApproval {
-    /// Whether the node of this name gets a certificate for all that it requests.
+    /// True if the node of this name may have a certificate for all requested names.
     pub(super) fn covers(&self, node: &str, nodes: &Nodes, request: &RequestFacts) -> bool {
         let more = match self {
             Self::Never => return false,
@@ -48,7 +48,7 @@ fn same(a: &str, b: &str) -> bool {
     }
 }
 
-/// Whether clients in a cluster look for a service under this name.
+/// True if clients in a cluster look for a service under this name.
 fn names_a_service(name: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let labels: Vec<&str> = name.split('.').collect();

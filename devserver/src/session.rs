@@ -33,20 +33,20 @@ pub struct Session {
     connection: Connection,
     /// An answer that is still growing, and when it is over at the latest.
     stream: Option<(Stream, Instant)>,
-    /// When a watch has something to say even if nothing happens.
+    /// Time of the watch's next bookmark.
     bookmark: Option<Instant>,
     /// Every request is refused: there are too many clients.
     turned_away: bool,
     /// A request has come with a credential that the API knows.
     known: bool,
-    /// When something last happened that shows the client is alive.
+    /// Time of the last sign of life of the client.
     active: Instant,
     closed: bool,
     tls: Tls,
     /// Nothing has been decided about the connection yet.
     fresh: bool,
     breaks: Option<Break>,
-    /// What is wrong with the answer that is being given.
+    /// Fault of the current answer.
     fault: Option<Fault>,
     lines: Lines,
     /// Nothing is transmitted before.
@@ -58,14 +58,14 @@ pub(super) enum Stream {
     Watch(Watcher),
 }
 
-/// A connection that was told to fail below TLS, which only whoever has the socket can do.
+/// A fault below TLS, which the owner of the socket carries out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Break {
-    /// There should not have been a connection at all; if there is, it is to be reset.
+    /// Reset the connection at once: it should not have been accepted.
     Refused,
-    /// It is to be reset as soon as the client has said something, which is not to be read: closing then resets.
+    /// Close the socket once bytes of the client have arrived, without reading them: the connection is then reset.
     Reset,
-    /// It is to be reset at once, when what has been transmitted is sent.
+    /// Reset the connection once the transmitted bytes are sent.
     Midway,
 }
 
@@ -107,12 +107,13 @@ impl Session {
         self.connection.receive_eof();
     }
 
-    /// Whether to read from the client. If not, leave the bytes where they are: the client is ahead of its answers.
+    /// True if bytes of the client are to be read now. If not, leave them in the socket: the client is ahead of its
+    /// answers.
     pub fn wants_read(&self) -> bool {
         !self.closed && self.connection.wants_read()
     }
 
-    /// Answers requests, feeds watches, notices deadlines.
+    /// Answers requests, feeds watches and applies deadlines.
     pub fn drive(&mut self, api: &mut Api, now: Now) {
         if std::mem::take(&mut self.fresh) {
             self.begin(api, now);
@@ -222,7 +223,7 @@ impl Session {
         }
     }
 
-    /// Whether the connection is one to go wrong.
+    /// Applies a fault of the connection, if the plan has one.
     fn begin(&mut self, api: &mut Api, now: Now) {
         let Some(fault) = api.fault_of_connection(now.unix) else { return };
         self.breaks = match fault {
@@ -278,8 +279,8 @@ impl Session {
         self.active = now.instant;
     }
 
-    /// Whether, and how, the connection is to be broken by whoever has the socket. Known after the first
-    /// [`drive`](Session::drive), or if it is to break in an answer, after the last [`transmit`](Session::transmit).
+    /// The fault to carry out below TLS, if any. Known after the first [`drive`](Session::drive) or, for
+    /// [`Break::Midway`], after the last [`transmit`](Session::transmit).
     pub fn breaks(&self) -> Option<Break> {
         self.breaks
     }
@@ -305,23 +306,22 @@ impl Session {
         }
     }
 
-    /// Whether a request has come with a credential that the API knows. Where places are short, a client that has not
-    /// shown one yet is the first to go.
+    /// True once a request has shown a credential that the API knows. Hosts close other connections first.
     pub fn is_known(&self) -> bool {
         self.known
     }
 
-    /// Whether changes of the API concern this session.
+    /// True if changes of the API concern this session.
     pub fn is_watching(&self) -> bool {
         self.stream.is_some()
     }
 
-    /// When to drive the session even if nothing happens.
+    /// The time to drive the session at, if nothing happens before.
     pub fn deadline(&self) -> Instant {
         [self.held_until, self.bookmark].into_iter().flatten().fold(self.end(), Instant::min)
     }
 
-    /// When patience ends.
+    /// Time at which the session ends unless the client shows a sign of life.
     fn end(&self) -> Instant {
         let patience = self.active.after(if self.connection.is_handshaking() { HANDSHAKE } else { PATIENCE });
         match &self.stream {
@@ -332,7 +332,7 @@ impl Session {
         }
     }
 
-    /// Whether to close the socket, once what was transmitted is sent.
+    /// True if the socket is to be closed once the transmitted bytes are sent.
     pub fn is_closed(&self) -> bool {
         self.closed
     }

@@ -25,7 +25,7 @@ pub(super) fn serves(signer_name: &str, other_signers: bool) -> bool {
     matches!(signer_name, CLIENT | KUBELET_CLIENT | KUBELET_SERVING) || other_signers && !is_clusters_own(signer_name)
 }
 
-/// What is wrong with a request in the eyes of its signer.
+/// Checks a request by the rules of its signer.
 pub(super) fn check(request: &RequestFacts, spec: &CsrSpec) -> Result<(), String> {
     match spec.signer_name.as_str() {
         KUBELET_CLIENT => check_kubelet_client(request, &spec.usages),
@@ -106,7 +106,7 @@ pub(super) fn issue(
     authority.certify(request, validity, &key_usages, &extended, random)
 }
 
-/// How long certificates live.
+/// Bounds of certificates' lifetimes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lifetimes {
     pub(super) longest: Duration,

@@ -112,7 +112,7 @@ pub(super) fn conflict(name: &str, why: impl Display) -> Response {
     about(name, failure(409, "Conflict", message))
 }
 
-/// What a conflict says of a stale resource version.
+/// Message of a conflict about a stale resource version.
 pub(super) const STALE: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
 

@@ -29,7 +29,7 @@ impl Stored {
     }
 }
 
-/// What happened to an object.
+/// The kind of change of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Added,
@@ -53,14 +53,14 @@ impl Event {
     }
 }
 
-/// Why nothing was stored.
+/// Error of a write; nothing was stored.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum StoreError {
     Exists,
     Full,
 }
 
-/// How much is kept.
+/// Limits of the store.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     /// Objects.
@@ -140,7 +140,7 @@ impl Store {
         self.log.get(index)
     }
 
-    /// Whether there is room for a new object.
+    /// True if there is room for a new object.
     pub(super) fn admits(&self, object: &CertificateSigningRequest) -> Result<(), StoreError> {
         if self.objects.contains_key(&object.metadata.name) {
             return Err(StoreError::Exists);
@@ -149,7 +149,7 @@ impl Store {
         if room && self.has_room(None, object) { Ok(()) } else { Err(StoreError::Full) }
     }
 
-    /// Whether there is room for an object in place of another. What controllers add is little, and they may always.
+    /// True if there is room for an object in place of another. Controllers add little and need no room.
     pub(super) fn has_room(&self, before: Option<&Stored>, object: &CertificateSigningRequest) -> bool {
         let (size, before) = (to_json(object).len(), before.map_or(0, Stored::size));
         size <= before || self.size - before + size <= self.bounds.bytes

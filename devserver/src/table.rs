@@ -10,16 +10,16 @@ use super::store::Stored;
 use super::{body, status};
 use perennial_kubernetes::objects::{API_VERSION, ListMeta};
 
-/// How objects are to be shown.
+/// Representation of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// As they are.
+    /// Objects.
     Objects,
-    /// As rows, each with this much of the object.
+    /// Rows of a table, each with this part of the object.
     Table(Include),
 }
 
-/// What goes along with a row.
+/// The part of an object that accompanies its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Include {
     Nothing,

@@ -1,4 +1,4 @@
-//! Who asks: bearer tokens and client certificates.
+//! Users of the API, by bearer token or client certificate.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,9 +23,9 @@ pub struct User {
     pub username: String,
     /// The user's groups; `system:authenticated` is added to them.
     pub groups: Vec<String>,
-    /// Further facts, for example which credential it was.
+    /// Further facts, for example the credential's fingerprint.
     pub extra: BTreeMap<String, Vec<String>>,
-    /// When the credential is valid: a connection may outlive the certificate it was opened with.
+    /// Validity of the credential: a connection may outlive the certificate it was opened with.
     validity: Option<Validity>,
 }
 
@@ -72,7 +72,7 @@ impl User {
     }
 }
 
-/// Bearer tokens and whom they stand for.
+/// Bearer tokens and their users.
 #[derive(Default)]
 pub(super) struct Tokens(Vec<(Zeroizing<String>, User)>);
 
@@ -81,7 +81,7 @@ impl Tokens {
         self.0.push((Zeroizing::new(token.to_owned()), user));
     }
 
-    /// Who asks: the client certificate first, then the token, as a cluster does. `None` is nobody known.
+    /// The user of a request: by its client certificate, else by its token, as in a cluster. `None` without either.
     pub(super) fn authenticate(&self, request: &ApiRequest, now: UnixTime) -> Option<User> {
         if let Some(peer) = request.peer.as_ref().filter(|peer| peer.is_valid(now)) {
             return Some(User::clone(peer));
@@ -93,7 +93,7 @@ impl Tokens {
         self.find(token.trim()).cloned()
     }
 
-    /// Looks at every token and every byte of it, so that the time taken says nothing but lengths.
+    /// Compares every byte of every token, so that the time taken depends on nothing but lengths.
     fn find(&self, token: &str) -> Option<&User> {
         let mut found = None;
         for (known, user) in &self.0 {
@@ -106,7 +106,7 @@ impl Tokens {
     }
 }
 
-/// Shows who may come, never with what.
+/// Shows the users' names, never the tokens.
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.0.iter().map(|(_, user)| &user.username)).finish()

@@ -1,4 +1,4 @@
-//! What an object must satisfy to be stored (`pkg/apis/certificates/validation`).
+//! Validation of objects (`pkg/apis/certificates/validation`).
 
 use perennial_pki::{Chain, RequestFacts, read_request};
 

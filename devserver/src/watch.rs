@@ -15,12 +15,12 @@ use super::table::{Shape, shaped};
 use super::{status, validation};
 use perennial_kubernetes::objects::Status;
 
-/// One watch. It is asked for events by [`Api::next_event`](super::Api::next_event), which never blocks.
+/// One watch. [`Api::next_event`](super::Api::next_event) returns its events and never blocks.
 #[derive(Debug)]
 pub struct Watcher {
     selector: Selector,
     shape: Shape,
-    /// Objects that were there when the watch began, still to be told.
+    /// Stored objects of the beginning, still to be sent.
     initial: VecDeque<Arc<Stored>>,
     /// A bookmark marks the end of the initial objects (`sendInitialEvents`).
     marks_initial_end: bool,
@@ -28,46 +28,46 @@ pub struct Watcher {
     after: u64,
     /// The version the client knows.
     told: u64,
-    /// When a bookmark may follow, if the client wants any.
+    /// Earliest time of the next bookmark, if the client wants any.
     bookmark: Option<UnixTime>,
     timeout: Duration,
     end: UnixTime,
     ended: bool,
-    /// Why the watch cannot be had: its only event.
+    /// The refusal of the watch, its only event.
     refusal: Option<Box<Status>>,
     /// One of the open ones.
     _open: Arc<()>,
 }
 
-/// How often a cluster sends bookmarks.
+/// Interval of bookmarks, as in a cluster.
 const BOOKMARKS: Duration = Duration::from_secs(60);
 /// A watch without `timeoutSeconds` lasts half an hour; a cluster draws from half an hour to an hour.
 const LASTS: Duration = Duration::from_secs(1800);
 
 impl Watcher {
-    /// How long the client wants to watch.
+    /// Duration of the watch, as the client wishes.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// When a bookmark follows even if nothing happens.
+    /// Time of the next bookmark, if nothing happens before.
     pub(super) fn deadline(&self) -> Option<UnixTime> {
         self.bookmark.filter(|_| self.told < self.after).map(|due| due.min(self.end))
     }
 }
 
-/// What a watcher gets.
+/// The next thing to send to a watching client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// One event as it goes over the wire: a line of JSON.
     Event(Vec<u8>),
-    /// Nothing until the store changes.
+    /// No event until the store changes.
     Pending,
     /// The watch is over.
     End,
 }
 
-/// What a client wants to be told.
+/// Options of a watch.
 struct Wish {
     /// Begin with the objects that are there, as ADDED.
     initial: bool,
@@ -194,7 +194,7 @@ impl Watcher {
         Some(encode("BOOKMARK", &bookmark(self.after, false)))
     }
 
-    /// How this watcher sees an event: an object that leaves the selection is deleted to it, one that enters is new.
+    /// An event as this watcher sees it: an object that leaves the selection is deleted, one that enters is added.
     fn kind(&self, event: &Event) -> Option<&'static str> {
         let now = event.change != Change::Deleted && self.selector.matches(&event.object.object);
         let before = event.before.as_ref().is_some_and(|before| self.selector.matches(&before.object));

@@ -1,13 +1,13 @@
-//! What goes wrong on the way: answers made up, and answers that arrive strangely or not at all.
+//! Faults on the way to the client: canned answers, and answers that arrive in pieces or not at all.
 
 use super::fault::{CannedAnswer, CannedBody, ConnectionFault, CutPoint, Fault, Oversized};
 use crate::message::Response;
 use crate::status;
 
-/// How plaintext gets to the client; by default as it is.
+/// Changes to the plaintext on its way to the client; none by default.
 #[derive(Debug, Default)]
 pub(crate) struct Delivery {
-    /// So much more of it, and then the end of the connection without a word.
+    /// Bytes that are still delivered before the connection ends without a TLS alert.
     pub(crate) allowance: Option<usize>,
     /// One byte for each TLS record.
     pub(crate) bytewise: bool,
@@ -38,7 +38,7 @@ impl Delivery {
     }
 }
 
-/// What is sent in place of an answer.
+/// An answer in place of the API's.
 pub(crate) enum Answered {
     /// This, as any other answer.
     Response(Response),
@@ -66,7 +66,7 @@ pub(crate) fn refuse(fault: &Fault) -> Option<Answered> {
     })
 }
 
-/// What becomes of an answer under a fault that is about its media type; any other leaves it as it is.
+/// Applies a fault of the media type to an answer; other faults leave it as it is.
 pub(crate) fn answer(fault: &Fault, response: Response) -> Answered {
     match fault {
         Fault::ContentType(media) => Answered::Bytes(http(response.status, media, &response.body)),
@@ -74,7 +74,7 @@ pub(crate) fn answer(fault: &Fault, response: Response) -> Answered {
     }
 }
 
-/// What is said, below TLS, to whom has connected; then the connection is closed. `None`: nothing, for ever.
+/// Bytes to send below TLS before closing the connection; `None` sends nothing and leaves it open.
 pub(crate) fn wire(fault: ConnectionFault) -> Option<Vec<u8>> {
     /// A fatal alert (RFC 8446 §6), in the clear.
     const fn alert(description: u8) -> [u8; 7] {

@@ -16,7 +16,7 @@ use perennial_kubernetes::objects::CertificateSigningRequest;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What becomes of the lines of a watch.
+/// The lines of a watch under an [`EventFault`](super::EventFault).
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     /// Waits for the line after it.

@@ -12,7 +12,7 @@ use crate::connection::Tls;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What to speak TLS with in place of `tls`; `None` if it is not the certificate that is wrong.
+/// The TLS configuration in place of `tls`; `None` if the fault is not one of the certificate.
 pub(crate) fn instead(fault: ConnectionFault, api: &mut Api, tls: &Tls, now: UnixTime) -> Option<Tls> {
     let (names, from, foreign): (&[&str], _, _) = match fault {
         ConnectionFault::OtherName => (&["other.example"], now, false),

@@ -55,13 +55,13 @@ Exit codes:
   2  bad usage or input"
 )]
 pub(crate) struct Demo {
-    /// What the rotation runs on: plain threads, or futures on smol
+    /// Runtime of the node: plain threads, or futures on smol
     #[arg(long, value_enum, default_value_t = Runtime::Std)]
     pub(crate) runtime: Runtime,
-    /// How many rotations to show
+    /// Number of rotations to show
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) rotations: u32,
-    /// How long each certificate lives; two seconds at least
+    /// Lifetime of each certificate; two seconds at least
     #[arg(long, value_name = "DURATION", default_value = "6s", value_parser = demo_lifetime)]
     pub(crate) lifetime: Duration,
     /// Keep the certificates in this directory, which must not hold any yet [default: a temporary one]
@@ -119,19 +119,19 @@ pub(crate) struct Signer {
     /// Address to listen on: IP:PORT, localhost:PORT or :PORT; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6443", value_parser = listen_address)]
     pub(crate) listen: SocketAddr,
-    /// Where CA, bootstrap token and kubeconfigs are kept; created if missing
+    /// Directory of CA, bootstrap token and kubeconfigs; created if missing
     #[arg(long, value_name = "DIR", default_value = "./perennial-signer")]
     pub(crate) dir: PathBuf,
-    /// Where the CA of the server's own certificate is kept, if that is another one [default: that of --dir]
+    /// Directory of the CA of the server's own certificate [default: that of --dir]
     #[arg(long, value_name = "DIR")]
     pub(crate) server_ca: Option<PathBuf>,
-    /// The longest lifetime of a certificate, and the one given to those who ask for none
+    /// The longest lifetime of a certificate, and that of requests without one
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = signing_duration)]
     pub(crate) signing_duration: Duration,
-    /// How far back validity begins [default: 5 minutes, or a twentieth of shorter lifetimes]
+    /// Span from notBefore to the time of signing [default: 5 minutes, or a twentieth of shorter lifetimes]
     #[arg(long, value_name = "DURATION", value_parser = backdate)]
     pub(crate) backdate: Option<Duration>,
-    /// Who approves nodes' certificates: the server, or a person with kubectl
+    /// The approver of nodes' certificates: the server, or a person with kubectl
     #[arg(long, value_enum, default_value_t = Approve::Auto)]
     pub(crate) approve: Approve,
     /// A DNS name or IP address that --approve auto allows in serving certificates, or * for all of them; may be

@@ -1,9 +1,9 @@
-//! Why a command failed, and the exit code that says so.
+//! Failures of a command, with their exit codes.
 
 use std::fmt;
 use std::process::ExitCode;
 
-/// Why a command failed.
+/// Failure of a command.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// Bad usage or input: exit code 2. Nothing was changed.

@@ -89,7 +89,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
                 match smol::block_on(or(asked, changed)) {
                     None => {}
                     Some(Wake::Stop) => break,
-                    // What is wrong with the files is said; the server goes on as it was.
+                    // With unusable files the server goes on as before.
                     Some(Wake::LookAgain) => match look_again(options, &state, &mut server) {
                         Ok(what) => log.report.event("reloaded", Value::Null, &what),
                         Err(error) => log.report.event("reloaded", Value::Null, &format!("nothing changes: {error}")),
@@ -107,7 +107,7 @@ enum Wake {
     LookAgain,
 }
 
-/// Takes up another CA, and another plan of faults. What came of it.
+/// Reads CA and plan of faults again. Returns a sentence about the result.
 fn look_again(options: &cli::Signer, state: &StateDir, server: &mut TestCluster) -> Result<String, Failure> {
     let faults = options.faults.as_deref().map(read_faults).transpose()?;
     let mut random = Random::from_os().map_err(Failure::failed)?;
@@ -223,7 +223,7 @@ impl Log {
     }
 }
 
-/// How far a request has come, and what there is to say about it.
+/// The last step of a request, with details for people.
 fn step(object: &CertificateSigningRequest) -> (&'static str, String) {
     let condition = |kind| object.status.conditions.iter().find(|condition| condition.type_ == kind);
     let said = |condition: &Condition| printable(&condition.message);

@@ -1,4 +1,4 @@
-//! What the embedded server keeps from one start to the next: its CA and its bootstrap token.
+//! The state of `signer` between starts: CA, bootstrap token, kubeconfigs.
 
 use std::fs::{self, DirBuilder, DirEntry, Permissions};
 use std::io::{self, ErrorKind, Write as _};
@@ -124,7 +124,7 @@ fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// What others could read before, they may have read.
+/// Removes the permissions of group and others, with a warning: they may have read the file.
 fn make_private(path: &Path) {
     let make = || {
         let mode = fs::metadata(path)?.permissions().mode();

@@ -1,4 +1,4 @@
-//! Looks on while certificates are rotated, checks each, and tells.
+//! Watches the rotations, checks each certificate, and reports.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use crate::cli;
 use crate::failure::Failure;
 use crate::report::{Report, time_of_day, words};
 
-/// Who looks on, and at what.
+/// The demo while it runs.
 pub(super) struct Show<'a> {
     pub(super) report: &'a mut Report,
     pub(super) handle: &'a Handle,
@@ -30,7 +30,7 @@ pub(super) struct Show<'a> {
 }
 
 impl Show<'_> {
-    /// The first certificate, and every rotation asked for. `begun`: when there was a wish and no certificate.
+    /// Waits for the first certificate and each rotation. `begun` is the time of the start.
     pub(super) fn rotations(&mut self, options: &cli::Demo, begun: UnixTime) -> Result<(), Failure> {
         let (mut due, mut seen) = (begun, 0);
         for n in 0..=options.rotations {
@@ -153,7 +153,7 @@ impl Show<'_> {
     }
 }
 
-/// What every certificate has to say of its holder.
+/// Common name of each certificate, and user name of its holder.
 fn identity() -> String {
     format!("system:node:{NODE}")
 }
