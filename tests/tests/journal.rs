@@ -28,6 +28,18 @@ fn written(run: &Run, from: usize) -> Vec<String> {
     lines
 }
 
+/// Hostile lives, written by the version before policies could change and signers could be not ready.
+#[test]
+fn journal_of_an_older_version_replays() {
+    let mut replay = Replay::new();
+    let mut steps = 0;
+    for (i, line) in include_str!("journals/before_policy_changes.jsonl").lines().enumerate() {
+        let told = replay.line(line).unwrap_or_else(|error| panic!("line {}: {error}", i + 1));
+        steps += u32::from(told.step().is_some());
+    }
+    assert!(steps > 100, "{steps}");
+}
+
 /// A signer that was there or not, as journals said it before there was a third case, and the case itself.
 #[test]
 fn signer_status_keeps_its_old_text_and_adds_one() {
