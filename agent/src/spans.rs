@@ -2,18 +2,44 @@
 
 use std::time::Duration;
 
-use jiff::{Span, SpanRelativeTo};
+/// Units in seconds, with their names in full in the singular.
+const UNITS: [(&[&str], f64); 6] = [
+    (&["ms", "millisecond"], 0.001),
+    (&["s", "sec", "second"], 1.0),
+    (&["m", "min", "minute"], 60.0),
+    (&["h", "hr", "hour"], 3600.0),
+    (&["d", "day"], 86_400.0),
+    (&["w", "week"], 604_800.0),
+];
+/// Longer spans overflow what is computed with them: the calendar ends in year 9999.
+const LONGEST: Duration = Duration::from_secs(10_000 * 365 * 86_400);
 
 /// A positive span: `6s`, `1h30m`, `365d`; a day has 24 hours.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     const EXAMPLES: &str = "write a number and a unit, for example 6s, 90m, 1h30m or 365d";
-    let span: Span = text.parse().map_err(|_| format!("this is not a duration; {EXAMPLES}"))?;
-    let span = span.to_duration(SpanRelativeTo::days_are_24_hours());
-    let span = span.map_err(|_| "months and years differ in length; use days, hours, minutes or seconds".to_owned())?;
-    match Duration::try_from(span) {
-        Ok(Duration::ZERO) | Err(_) => Err(format!("a duration must be longer than nothing; {EXAMPLES}")),
-        Ok(span) => Ok(span),
+    let (mut span, mut rest) = (Duration::ZERO, text.trim());
+    while !rest.is_empty() {
+        let (number, after) = split(rest, |c| c.is_ascii_digit() || c == '.');
+        let (unit, after) = split(after, |c| c.is_ascii_alphabetic());
+        if ["mo", "month", "months", "y", "yr", "year", "years"].contains(&unit) {
+            return Err("months and years differ in length; use days, hours, minutes or seconds".to_owned());
+        }
+        let named = |names: &[&str]| {
+            names.iter().any(|name| *name == unit || name.len() > 1 && unit.strip_suffix('s') == Some(name))
+        };
+        let seconds = UNITS.iter().find(|(names, _)| named(names)).map(|(_, seconds)| seconds);
+        let part = seconds.and_then(|seconds| Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok());
+        let sum = part.and_then(|part| span.checked_add(part)).filter(|sum| *sum <= LONGEST);
+        span = sum.ok_or_else(|| format!("this is not a duration; {EXAMPLES}"))?;
+        rest = after;
     }
+    if span.is_zero() { Err(format!("a duration must be longer than nothing; {EXAMPLES}")) } else { Ok(span) }
+}
+
+/// The characters at the beginning that are of a kind, and what follows without spaces before it.
+fn split(text: &str, of_kind: fn(char) -> bool) -> (&str, &str) {
+    let (part, rest) = text.split_at(text.find(|c| !of_kind(c)).unwrap_or(text.len()));
+    (part, rest.trim_start())
 }
 
 /// The two largest units that matter: `6 s`, `1 h 30 min`, `364 d 4 h`. Tenths below ten seconds.
@@ -70,12 +96,13 @@ mod tests {
         assert_eq!(seconds("1h 30m"), Ok(5400));
         assert_eq!(seconds("365d"), Ok(365 * 86_400));
         assert_eq!(seconds("2 weeks"), Ok(14 * 86_400));
+        assert_eq!(seconds("1.5 hours"), Ok(5400));
         assert_eq!(parse("1500ms"), Ok(Duration::from_millis(1500)));
     }
 
     #[test]
     fn what_is_no_span_or_none_that_helps_is_refused_with_a_way_out() {
-        for bad in ["", "6", "soon", "6 parsecs", "0s", "-6s", "1h -2h", "99999999999999999999s"] {
+        for bad in ["", "6", "soon", "6 parsecs", "0s", "-6s", "1h -2h", "1h 2", "1.2.3s", "99999999999999999999s"] {
             let error = parse(bad).expect_err(bad);
             assert!(error.contains("for example 6s"), "{bad}: {error}");
         }
