@@ -239,6 +239,7 @@ impl Rotations {
     }
 
     /// Waits for the next rotation; `None` if the rotation ends, or the wait takes too long, before that.
+    #[expect(clippy::should_implement_trait, reason = "the next one may have to be waited for")]
     pub fn next(&mut self) -> Wait<'_, Option<Rotated>> {
         let link = self.link.clone();
         Wait::new(link, Link::changed, until_ended(|_| self.look()), |_| None)

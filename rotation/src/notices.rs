@@ -34,6 +34,7 @@ impl Notices {
     }
 
     /// Waits for the next notice; `None` after [`News::Ended`], or if the wait takes too long.
+    #[expect(clippy::should_implement_trait, reason = "the next one may have to be waited for")]
     pub fn next(&mut self) -> Wait<'_, Option<Notice>> {
         let link = self.link.clone();
         let look = |_: &Link| match self.is_over {

@@ -10,6 +10,8 @@ use event_listener::{Event, EventListener, Listener as _};
 
 use crate::link::Link;
 
+type Look<'a, T> = Box<dyn FnMut(&Link) -> Option<T> + Send + 'a>;
+
 /// Something to wait for: a future, and on a thread [`wait`](Self::wait) or [`within`](Self::within). What the call that
 /// returned it has begun goes on whether or not anybody waits.
 #[must_use = "nothing waits until this is awaited, or `wait` or `within` is called"]
@@ -17,7 +19,7 @@ pub struct Wait<'a, T> {
     link: Arc<Link>,
     event: fn(&Link) -> &Event,
     /// `Some` once the wait is over.
-    look: Box<dyn FnMut(&Link) -> Option<T> + Send + 'a>,
+    look: Look<'a, T>,
     /// The result of a wait that takes too long.
     late: fn(&Link) -> T,
     listener: Option<EventListener>,
