@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use perennial::{Instant, Now};
 
-use super::exchange::ExchangeError;
+use super::exchange_error::ExchangeError;
 use super::http::Request;
-use super::session::{Event, Limits, Response, Session};
+use super::response::{Event, Response};
+use super::session::{Limits, Session};
 use crate::cluster::Cluster;
 use perennial_rotation::{Conversation, Identity, IoEvent, IoRequest};
 

@@ -1,16 +1,14 @@
 //! Why a submission came to nothing, for the machine and for people.
 
 use std::fmt;
-use std::time::Duration;
 
 use perennial::Failure;
 use perennial_pki::Roots;
 use serde::Deserialize;
 
-use super::exchange::ExchangeError;
-use super::session::Response;
+use super::exchange_error::ExchangeError;
+use super::response::{Response, Said};
 use crate::cluster::{Cluster, printable};
-use crate::objects::Status;
 use perennial_rotation::{Identity, SignError};
 
 const NOT_SERVED: &str =
@@ -198,77 +196,4 @@ fn subjects(roots: &Roots) -> Vec<String> {
     let more = subjects.split_off(SHOWN.min(subjects.len())).len();
     subjects.extend((more > 0).then(|| format!("{more} more")));
     subjects
-}
-
-/// What an error answer says.
-pub(crate) struct Said {
-    pub(crate) text: String,
-    pub(crate) retry_after: Option<Duration>,
-    /// It is a `Status`: the API itself speaks, not something in between.
-    pub(crate) by_the_api: bool,
-}
-
-impl Said {
-    pub(crate) fn read(response: &Response) -> Self {
-        let status = serde_json::from_slice::<Status>(&response.body).ok().filter(|status| status.kind == "Status");
-        match status {
-            Some(status) => Self {
-                text: said_by_the_api(response.status, &status),
-                retry_after: status
-                    .details
-                    .and_then(|details| details.retry_after_seconds)
-                    .map(|seconds| Duration::from_secs(seconds.into())),
-                by_the_api: true,
-            },
-            None => Self { text: foreign(response), retry_after: None, by_the_api: false },
-        }
-    }
-
-    /// What API servers say of a path that none of their APIs has: they leave that to Go.
-    pub(crate) fn is_no_path(response: &Response) -> bool {
-        response.status == 404 && response.body.trim_ascii() == b"404 page not found"
-    }
-}
-
-/// What a `Status` says; its reason and message are optional.
-fn said_by_the_api(status: u16, said: &Status) -> String {
-    let (reason, message) = (printable(&said.reason), printable(&said.message));
-    let separator = if reason.is_empty() { "" } else { " " };
-    match message.as_str() {
-        "" if reason.is_empty() => format!("{status}, no explanation"),
-        "" => format!("{status}{separator}{reason}"),
-        message => format!("{status}{separator}{reason}: {message}"),
-    }
-}
-
-/// An answer that is not the API's, in a few words.
-fn foreign(response: &Response) -> String {
-    const EXCERPT: usize = 400;
-    let start = &response.body[..response.body.len().min(EXCERPT)];
-    let excerpt = printable(&String::from_utf8_lossy(start));
-    let kind = match response.content_type.as_str() {
-        "" => String::new(),
-        kind => format!(" with {}", printable(kind)),
-    };
-    match excerpt.as_str() {
-        "" => format!("{}{kind}, no explanation", response.status),
-        text => format!("{}{kind}: {text}", response.status),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn status_without_reason_or_message_reads_well() {
-        let said = |reason: &str, message: &str| {
-            let status = Status { reason: reason.into(), message: message.into(), ..Status::default() };
-            said_by_the_api(401, &status)
-        };
-        assert_eq!(said("Unauthorized", "no token"), "401 Unauthorized: no token");
-        assert_eq!(said("", "no token"), "401: no token");
-        assert_eq!(said("Unauthorized", ""), "401 Unauthorized");
-        assert_eq!(said("", ""), "401, no explanation");
-    }
 }

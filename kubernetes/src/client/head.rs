@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use perennial::UnixTime;
 
-use super::http::HttpError;
+use super::http_error::HttpError;
 
 /// A response head, 1xx responses before it included, may not be longer, in bytes.
 pub(super) const LONGEST: usize = 64 << 10;

@@ -3,9 +3,8 @@
 use perennial::Now;
 use perennial_rotation::{Answer, Health, ServerDate};
 
-use super::csr_error::Said;
-use super::exchange::ExchangeError;
-use super::session::{Event, Response};
+use super::exchange_error::ExchangeError;
+use super::response::{Event, Response, Said};
 
 /// What an event tells of the API server; `None` if nothing was learnt.
 pub(super) fn health(event: &Event, date: Option<ServerDate>, at: Now) -> Option<Health> {

@@ -1,13 +1,12 @@
 //! HTTP/1.1 over plaintext bytes: one request out, one response in. The only module that knows ureq-proto.
 
-use std::fmt;
-
 use ureq_proto::client::state::{RecvBody, RecvResponse};
 use ureq_proto::client::{Call, RecvBodyResult, RecvResponseResult, SendRequestResult};
 use ureq_proto::http;
 use zeroize::Zeroizing;
 
 use super::head::{self, Head};
+use super::http_error::HttpError;
 use crate::cluster::Cluster;
 use perennial_rotation::Token;
 
@@ -202,42 +201,6 @@ fn read_body(mut call: Call<RecvBody>, plain: &mut Vec<u8>, ended: bool) -> Resu
                 (false, true) => Err(HttpError::Truncated),
                 (false, false) => Ok((None, Phase::Body(call))),
             };
-        }
-    }
-}
-
-/// What went wrong with HTTP itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum HttpError {
-    /// The request cannot be expressed.
-    Request(String),
-    /// The response is not HTTP/1.1, for this reason.
-    Response(&'static str),
-    /// Something in the response is longer than this client will take.
-    TooLong(&'static str),
-    /// The connection ended in the middle of the response.
-    Truncated,
-}
-
-impl HttpError {
-    fn request(error: impl fmt::Display) -> Self {
-        Self::Request(error.to_string())
-    }
-
-    /// ureq-proto's own words name its types.
-    #[allow(clippy::needless_pass_by_value, reason = "given to `map_err`")]
-    fn response(_: ureq_proto::Error) -> Self {
-        Self::Response("its body is not framed as its head says")
-    }
-}
-
-impl fmt::Display for HttpError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Request(why) => write!(f, "the HTTP request cannot be made: {why}"),
-            Self::Response(why) => write!(f, "the answer is not proper HTTP/1.1: {why}"),
-            Self::TooLong(what) => write!(f, "the {what} is longer than this client accepts"),
-            Self::Truncated => f.write_str("it ended in the middle of an answer"),
         }
     }
 }

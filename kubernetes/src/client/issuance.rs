@@ -18,10 +18,11 @@ use perennial::{Failure, Instant, Now};
 
 use super::ask::Ask;
 use super::backoff::Dice;
-use super::csr_error::{Said, Scene};
+use super::csr_error::Scene;
 use super::cursor::Cursor;
 use super::http::Request;
-use super::session::{Event, Limits, Response, Session};
+use super::response::{Event, Response, Said};
+use super::session::{Limits, Session};
 use super::watch::Lines;
 use crate::cluster::Cluster;
 use crate::objects::GROUP_PATH;

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use perennial::{Instant, Now};
 
-use super::exchange::{Exchange, ExchangeError};
+use super::exchange::Exchange;
+use super::exchange_error::ExchangeError;
 use super::head::Head;
 use super::health::health;
 use super::http::{Part, Request};
+use super::response::{Event, Response};
 use crate::cluster::{Cluster, printable};
-use perennial_rotation::{Health, Identity, IoEvent, IoRequest, ServerDate, Token};
+use perennial_rotation::{Health, Identity, IoEvent, IoRequest, ServerDate};
 
 /// A body that is not a stream may not be longer.
 const LONGEST_BODY: usize = 4 << 20;
@@ -65,37 +67,6 @@ impl Limits {
         let left = self.needed_by.since(now);
         wanted.min(if left.is_zero() { URGENT } else { (left / 2).max(Duration::from_secs(1)) })
     }
-}
-
-/// A whole answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Response {
-    /// The HTTP status.
-    pub status: u16,
-    /// `Retry-After`, if it was sent in seconds.
-    pub retry_after: Option<Duration>,
-    /// `Content-Type`, empty if there was none.
-    pub content_type: String,
-    /// `Location`, empty if there was none.
-    pub location: String,
-    /// `Date`, over a connection whose certificate was verified.
-    pub date: Option<ServerDate>,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
-/// What became of a request.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// The whole answer. For a stream: it was refused.
-    Answer(Response),
-    /// The stream was accepted; pieces follow.
-    Opened,
-    Piece(Vec<u8>),
-    /// The stream ended in order.
-    Closed,
-    /// There is no answer, or no more of it. The connection is gone.
-    Lost(ExchangeError),
 }
 
 pub(crate) struct Session {
@@ -391,13 +362,6 @@ impl Open {
     }
 }
 
-impl From<Head> for Response {
-    fn from(head: Head) -> Self {
-        let Head { status, retry_after, content_type, location, .. } = head;
-        Self { status, retry_after, content_type, location, date: None, body: Vec::new() }
-    }
-}
-
 /// An answer that perennial cannot read stays one, however often the request is made.
 fn usable(head: &Head) -> Result<(), ExchangeError> {
     if head.coding.is_empty() || !(200..300).contains(&head.status) {
@@ -409,31 +373,4 @@ fn usable(head: &Head) -> Result<(), ExchangeError> {
         head.status,
         printable(&head.coding)
     )))
-}
-
-impl Response {
-    /// The response with every copy of the token that a server echoes blotted out: answers are quoted in logs.
-    fn without(self, token: &Token) -> Self {
-        /// Shorter ones are no secret, and may be part of any word.
-        const SHORTEST: usize = 8;
-        let secret = token.reveal();
-        if secret.len() < SHORTEST {
-            return self;
-        }
-        let blot = |text: String| text.replace(secret, BLOT);
-        let Self { content_type, location, mut body, .. } = self;
-        let mut from = 0;
-        while let Some(at) = find(&body[from..], secret.as_bytes()) {
-            body.splice(from + at..from + at + secret.len(), BLOT.bytes());
-            from += at + BLOT.len();
-        }
-        Self { content_type: blot(content_type), location: blot(location), body, ..self }
-    }
-}
-
-/// Stands for a token that a server echoed.
-const BLOT: &str = "[token]";
-
-fn find(text: &[u8], part: &[u8]) -> Option<usize> {
-    text.windows(part.len()).position(|window| window == part)
 }

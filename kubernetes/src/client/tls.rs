@@ -15,7 +15,7 @@ use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 
-use super::exchange::ExchangeError;
+use super::exchange_error::ExchangeError;
 use super::trust::{Presented, Trusted};
 use crate::cluster::Cluster;
 use perennial_rotation::Identity;

@@ -4,7 +4,7 @@ use perennial_pki::describe;
 use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
-use super::exchange::ExchangeError;
+use super::exchange_error::ExchangeError;
 
 impl ExchangeError {
     /// `presented` is the chain the server showed, as far as it came to that.

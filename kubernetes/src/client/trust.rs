@@ -13,7 +13,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::exchange::ExchangeError;
+use super::exchange_error::ExchangeError;
 
 /// Accepts what leads to one of the CAs, and beside that a certificate that is one of the bundle, byte for byte: a
 /// self-signed one of a server, with or without CA:TRUE, which webpki never takes for a server's.

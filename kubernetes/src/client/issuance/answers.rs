@@ -4,9 +4,8 @@ use perennial::Now;
 use perennial_rotation::Issued;
 
 use super::{Aim, CREATE_ATTEMPTS, Issuance, Stage};
-use crate::client::csr_error::Said;
-use crate::client::exchange::ExchangeError;
-use crate::client::session::Response;
+use crate::client::exchange_error::ExchangeError;
+use crate::client::response::{Response, Said};
 use crate::client::verdict::Verdict;
 use crate::client::watch::{News, list, news};
 use crate::objects::CertificateSigningRequest;
