@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use perennial_pki::Credential;
 
+use crate::handle::Handle;
 use crate::identity::{Identity, Token};
 
 /// Gives the identity that a request shows. Asked anew for each request, since a token file may have changed.
@@ -14,7 +15,8 @@ pub trait IdentitySource: Send + Sync {
     /// The identity to show now.
     ///
     /// # Errors
-    /// [`NotYet`]: there is none so far. Its reason is shown to people.
+    /// [`NotYet`]: there is none so far. Its reason is shown to people. A request then fails, and is retried with backoff;
+    /// unless the identity is [coming](NotYet::coming), which the request waits for.
     fn identity(&self) -> Result<Identity, NotYet>;
 }
 
@@ -22,12 +24,24 @@ pub trait IdentitySource: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotYet {
     reason: String,
+    is_coming: bool,
 }
 
 impl NotYet {
     /// `reason` is one line for people, without secrets.
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into() }
+        Self { reason: reason.into(), is_coming: false }
+    }
+
+    /// The identity will come by itself, as another certificate does. Nothing is submitted until then, which is neither a
+    /// failure nor a backoff. The source is asked again after a second, later every ten seconds.
+    pub fn coming(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), is_coming: true }
+    }
+
+    /// True if the identity will come by itself.
+    pub const fn is_coming(&self) -> bool {
+        self.is_coming
     }
 }
 
@@ -43,6 +57,14 @@ impl std::error::Error for NotYet {}
 impl<F: Fn() -> Result<Identity, NotYet> + Send + Sync> IdentitySource for F {
     fn identity(&self) -> Result<Identity, NotYet> {
         self()
+    }
+}
+
+/// The certificate of another rotation, once there is a valid one.
+impl IdentitySource for Handle {
+    fn identity(&self) -> Result<Identity, NotYet> {
+        let coming = || NotYet::coming("the certificate to authenticate with has not been issued yet");
+        self.credential().map(Identity::Certificate).ok_or_else(coming)
     }
 }
 

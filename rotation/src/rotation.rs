@@ -5,6 +5,7 @@
 //! ask with, whether an issued certificate is served: that is settled here, once, for every runtime.
 
 mod addressee;
+mod awaited;
 mod clock;
 mod command;
 mod input;
@@ -21,12 +22,13 @@ mod transition;
 
 use std::sync::Arc;
 
-use perennial::{Action, Failure, Fingerprint, Instant, Key, Now, Policy, RotationMachine};
+use perennial::{Action, Event, Failure, Fingerprint, Instant, Key, Now, Policy, RotationMachine, SignerStatus};
 use perennial_pki::{Credential, KeyPair};
 
 use crate::{Health, Signer};
 
 use addressee::Addressee;
+use awaited::Awaited;
 pub use clock::ClockOffset;
 pub use command::Command;
 pub use input::Input;
@@ -83,6 +85,8 @@ pub struct Rotation {
     clock_offset: Option<ClockOffset>,
     /// Reminders of an expired certificate given so far.
     reminders: u64,
+    /// The identity that a request waits for.
+    awaited: Option<Awaited>,
     /// Of the input handled last, or of the start.
     news: Vec<News>,
 }
@@ -96,7 +100,7 @@ impl Rotation {
     /// When the next [`Input::Tick`] is wanted.
     pub fn deadline(&self) -> Option<Instant> {
         let save = self.memory.again_at().filter(|_| self.saves());
-        self.machine.deadline().into_iter().chain(save).min()
+        self.machine.deadline().into_iter().chain(save).chain(self.asks_identity_at()).min()
     }
 
     /// The machine, to look at.
@@ -144,7 +148,8 @@ impl Rotation {
 
     fn gravest_error(&self) -> Option<&Arc<str>> {
         let errors = [&self.request_error, &self.foreign, &self.write_error];
-        errors.into_iter().flatten().next().or_else(|| self.memory.error())
+        let known = errors.into_iter().flatten().next();
+        known.or_else(|| self.awaited_reason()).or_else(|| self.memory.error())
     }
 
     /// Takes in what happened; returns what is to be done, in order.
@@ -154,6 +159,15 @@ impl Rotation {
         let mut candidate = None;
         let mut events = self.translate(input, &mut candidate, &mut commands, now);
         while let Some(event) = events.pop_front() {
+            let event = match self.identity_changed(&event, now) {
+                // In its place.
+                Some(changed) if matches!(event, Event::SignerChanged(SignerStatus::Ready)) => changed,
+                Some(changed) => {
+                    events.push_front(event);
+                    changed
+                }
+                None => event,
+            };
             let step = Arc::new(Transition::of(&mut self.machine, event, now));
             self.observers.see(&step);
             self.take_decisions(&step, &mut candidate);

@@ -1,15 +1,15 @@
 //! A CA in the program's own process: everything that holds for an API server holds for it, too.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use perennial::{Failure, Now, State, Template, UnixTime};
 use perennial_pki::{Chain, KeyAlgorithm, KeyPair, Roots, Usage};
 use perennial_rotation::{
-    Cancel, Exchange, Handle, Memory, Profile, Rotator, SignError, SignRequest, SignWith, Snapshot, Store as _, Task,
-    Work, clock,
+    Authentication, Cancel, Exchange, Handle, Identity, IdentitySource as _, Memory, NotYet, Profile, Rotator,
+    SignError, SignRequest, SignWith, Snapshot, Store as _, Task, Token, Work, clock,
 };
 
 const START: UnixTime = UnixTime::from_secs(1_767_225_600);
@@ -205,6 +205,51 @@ fn chain_of_local_ca_is_checked_as_any() {
         assert_eq!(life.last().0, Failure::BadCertificate);
         assert!(snapshot.credential.is_none());
     }
+}
+
+#[test]
+fn request_waits_for_identity_that_is_coming_without_failure() {
+    let (ca, is_there, asked) = (Ca::new(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let (there, count) = (is_there.clone(), asked.clone());
+    let node = move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        match there.load(Ordering::SeqCst) {
+            true => Ok(Identity::Token(Token::new("abcdef").unwrap())),
+            false => Err(NotYet::coming("the node has no certificate yet")),
+        }
+    };
+    let signer = SignWith::blocking("example.com/mesh", move |request, _| {
+        assert!(matches!(request.identity, Identity::Token(_)));
+        Ok(ca.sign("mesh-1", &request.public_key_der, 24 * HOUR))
+    });
+    let mut life = Life::new(signer.authentication(Authentication::other(node)), &Memory::default());
+    let begin = life.now.instant;
+    let mut asked_at = Vec::new();
+    while asked_at.len() < 6 {
+        let before = asked.load(Ordering::SeqCst);
+        assert!(life.task.step(life.now).is_empty());
+        if asked.load(Ordering::SeqCst) > before {
+            asked_at.push(life.now.instant.since(begin).as_secs());
+        }
+        let snapshot = life.handle.snapshot();
+        assert!(matches!(snapshot.state, State::NoIdentity { .. }), "{:?}", snapshot.state);
+        assert_eq!(snapshot.last_error.as_deref(), Some("the node has no certificate yet"));
+        let due = life.task.deadline().unwrap();
+        life.now = Now { instant: due, unix: life.now.unix.after(due.since(life.now.instant)) };
+    }
+    assert_eq!(asked_at, [0, 1, 3, 7, 15, 25]);
+    is_there.store(true, Ordering::SeqCst);
+    // The next time it is asked: nothing of the waiting counts as an attempt.
+    let snapshot = life.attempt();
+    assert_eq!(life.now.instant.since(begin).as_secs(), 35);
+    assert_eq!((snapshot.issued, snapshot.last_error.as_deref()), (1, None));
+}
+
+#[test]
+fn handle_without_certificate_is_identity_that_is_coming() {
+    let first = Life::new(SignWith::future("example.com/mesh", |_| std::future::pending()), &Memory::default());
+    assert!(first.handle.identity().unwrap_err().is_coming());
+    assert!(!NotYet::new("the token file is empty").is_coming());
 }
 
 #[test]

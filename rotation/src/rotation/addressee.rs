@@ -46,6 +46,7 @@ impl Rotation {
         now: Now,
     ) -> VecDeque<Event> {
         self.signer = signer;
+        self.awaited = None;
         let Some(signer) = self.signer.as_deref() else {
             self.memory.give_up();
             return [Event::SignerChanged(SignerStatus::Absent)].into();

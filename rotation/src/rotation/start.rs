@@ -112,6 +112,7 @@ impl Rotation {
             bootstrapping: false,
             server_read_at: None,
             clock_offset: None,
+            awaited: None,
             reminders: 0,
             news: Vec::new(),
         };

@@ -1,0 +1,77 @@
+//! Requests that wait for the identity they are to show.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Action, Event, Instant, Now, SignerStatus, State};
+
+use super::Rotation;
+use crate::{Authentication, NotYet};
+
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// An identity that is coming.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    reason: Arc<str>,
+    ask_at: Instant,
+    wait: Duration,
+}
+
+impl Awaited {
+    fn new(why: &NotYet, wait: Duration, now: Now) -> Self {
+        Self { reason: why.to_string().into(), ask_at: now.instant.after(wait), wait }
+    }
+}
+
+impl Rotation {
+    /// What the machine is to be told before `event`, so that it submits nothing while the identity is coming, and submits
+    /// once the identity is there.
+    pub(super) fn identity_changed(&mut self, event: &Event, now: Now) -> Option<Event> {
+        match &self.awaited {
+            Some(awaited) if matches!(event, Event::Tick) && now.instant < awaited.ask_at => None,
+            Some(awaited) => {
+                let wait = awaited.wait.saturating_mul(2).min(LONGEST);
+                self.awaited = self.coming().map(|why| Awaited::new(&why, wait, now));
+                self.awaited.is_none().then_some(Event::SignerChanged(SignerStatus::Ready))
+            }
+            None if self.would_submit(event, now) => {
+                self.awaited = Some(Awaited::new(&self.coming()?, FIRST, now));
+                Some(Event::SignerChanged(SignerStatus::NotReady))
+            }
+            None => None,
+        }
+    }
+
+    /// Whether the machine answers this event with a request.
+    fn would_submit(&self, event: &Event, now: Now) -> bool {
+        let signer = self.signer.as_ref().map(|signer| signer.authentication());
+        if !matches!(signer, Some(Authentication::Other(_))) {
+            return false;
+        }
+        // On a copy: a request that is submitted has spent its share of the budget.
+        let mut trial = (*self.machine).clone();
+        trial.handle(event.clone(), now).any(|action| matches!(action, Action::SubmitCsr { .. }))
+    }
+
+    fn coming(&self) -> Option<NotYet> {
+        let signer = self.signer.as_ref()?;
+        let Authentication::Other(source) = signer.authentication() else { return None };
+        source.identity().err().filter(NotYet::is_coming)
+    }
+
+    /// When the source of the awaited identity is asked next.
+    pub(super) fn asks_identity_at(&self) -> Option<Instant> {
+        self.awaited.as_ref().filter(|_| self.awaits_identity()).map(|awaited| awaited.ask_at)
+    }
+
+    /// Why nothing is submitted, if it is for want of an identity.
+    pub(super) fn awaited_reason(&self) -> Option<&Arc<str>> {
+        self.awaited.as_ref().filter(|_| self.awaits_identity()).map(|awaited| &awaited.reason)
+    }
+
+    fn awaits_identity(&self) -> bool {
+        matches!(self.machine.state(), State::NoIdentity { .. })
+    }
+}
