@@ -55,7 +55,8 @@ fn certificate_of_no_use_is_rejected_and_its_request_named() {
     let other_key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
     let (ca, other_ca) = (Ca::new("the test CA"), Ca::new("another CA"));
     let roots = ca.roots();
-    let signs: [(&dyn Fn(&[u8]) -> String, &str); 5] = [
+    type Sign<'a> = &'a dyn Fn(&[u8]) -> String;
+    let signs: [(Sign<'_>, &str); 5] = [
         (&|key| ca.sign(key, &[], true, 3600), ""),
         (&|_| ca.sign(other_key.public_key_der(), &[], true, 3600), "was issued for another key"),
         (&|key| ca.sign(key, &[], true, 30), "expired at 2026-11-2"),

@@ -78,7 +78,7 @@ impl Life {
     /// Makes one attempt, as soon as that is due.
     fn attempt(&mut self) -> Arc<Snapshot> {
         loop {
-            for work in self.task.step(self.now) {
+            if let Some(work) = self.task.step(self.now).pop() {
                 match work {
                     Work::Drive(exchange, reporter) => {
                         reporter.finish(match exchange {
@@ -138,7 +138,8 @@ fn local_ca_issues_and_rotates_blocking_or_not() {
 
 #[test]
 fn local_ca_can_deny_throttle_be_unreachable_and_panic() {
-    let said: [(fn() -> SignError, Failure, &str); 4] = [
+    type Say = fn() -> SignError;
+    let said: [(Say, Failure, &str); 4] = [
         (|| SignError::new(Failure::Denied, "not on a Sunday"), Failure::Denied, "not on a Sunday"),
         (|| SignError::new(Failure::Throttled, "busy").retry_after(BUSY), Failure::Throttled, "busy"),
         (|| SignError::new(Failure::Unreachable, "the token is unplugged"), Failure::Unreachable, "unplugged"),
