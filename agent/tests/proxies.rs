@@ -58,6 +58,7 @@ fn bootstrap(directory: &Path, cluster: &str) {
     );
 }
 
+/// From the field: <https://github.com/k3s-io/k3s/issues/352>
 #[test]
 fn proxy_of_the_environment_leads_to_the_server() {
     let directory = TempDir::new().unwrap();

@@ -50,7 +50,7 @@ fn every_message_quoted_is_one_that_can_be_read() {
     let (_, table) = page.split_once("| `perennial run` says |").unwrap();
     let quoted: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     assert!(quoted.len() > 5, "{quoted:?}");
-    let said: Vec<String> = ["../kubernetes/src", "../agent/src"]
+    let said: Vec<String> = ["../rotation/src", "../kubernetes/src", "../agent/src"]
         .iter()
         .flat_map(|folder| sources(&Path::new(HERE).join(folder)))
         .collect();
