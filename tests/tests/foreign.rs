@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use perennial::{Failure, Reason, State, Template};
-use perennial_dev::Approval;
 use perennial_dev::faults::Plan;
-use perennial_tests::loopback::{BOUND, Server, issued, node, on_both, serve, stored};
+use perennial_dev::{Approval, Decision};
+use perennial_tests::loopback::{BOUND, Server, issued, node, on_both, serve, stored, waits_for_approval};
 
 /// Every certificate issued from now on is wrong in this way.
 fn spoil(server: &Server, wrong: &str) {
@@ -99,25 +99,31 @@ fn foreign_pair_at_a_start_is_neither_served_nor_used() {
     });
 }
 
-/// Read anew, as at SIGHUP, the configuration names another party.
+/// The pair stays in use until it is replaced, and the bootstrap identity requests the one that replaces it.
 #[test]
-fn foreign_pair_from_an_earlier_rotation_is_reported_with_both_names() {
+fn pair_of_another_name_than_the_new_template_is_reported_and_served() {
     on_both(|runtime| {
-        let server = serve(Approval::Auto);
+        let server = serve(Approval::Manual);
         let mut holder = node(runtime, &server.cluster);
         holder.template = Some(Template::node("worker-2"));
         let handle = holder.start();
-        issued(&handle, 1);
-        handle.shutdown().wait();
-
-        let server = serve(Approval::Manual);
-        let mut holder = node(runtime, &server.cluster);
-        holder.left = Some(handle.left());
-        let handle = holder.start();
-        let waiting = handle.wait_for(|now| now.progress.is_some()).within(BOUND).unwrap();
+        waits_for_approval(&handle);
+        server.decide_all(Decision::Approve);
+        let before = issued(&handle, 1);
+        handle.set_template(Some(Template::node("worker-1")));
+        waits_for_approval(&handle);
+        let waiting = handle.snapshot();
         let error = waiting.last_error.as_ref().unwrap();
         let both = "common name is `system:node:worker-2`, and `system:node:worker-1` is configured";
-        assert!(error.contains(both) && waiting.credential.is_none(), "{error}");
+        assert!(error.contains(both), "{error}");
+        assert_eq!(handle.credential().unwrap().chain(), before.chain());
+        let askers: Vec<String> =
+            server.handle.with_api(|api, _| api.requests().map(|csr| csr.spec.username.clone()).collect());
+        assert!(askers.iter().all(|name| name == "system:bootstrap:abcdef"), "{askers:?}");
+        server.decide_all(Decision::Approve);
+        let after = issued(&handle, 2);
+        assert_eq!(after.chain().certificate().common_name, "system:node:worker-1");
+        assert_eq!(handle.snapshot().last_error, None);
         handle.shutdown().wait();
     });
 }

@@ -85,7 +85,12 @@ impl Rotation {
     ) -> VecDeque<Event> {
         let event = match input {
             Input::Tick => Event::Tick,
-            Input::TemplateChanged(template) => Event::TemplateChanged(template),
+            Input::TemplateChanged(template) => {
+                // The certificate held stays in use until the new name has one.
+                let wanted = template.as_deref().map(Template::common_name);
+                self.note_foreign(foreign_to(wanted, self.served.as_deref()).map(Arc::from));
+                Event::TemplateChanged(template)
+            }
             Input::PolicyChanged(policy) => {
                 self.policy.clone_from(&policy);
                 self.memory.set_policy(&policy);

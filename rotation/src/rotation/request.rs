@@ -10,6 +10,7 @@ use perennial_pki::{Chain, Credential, Expected, KeyPair, Usage, certificate_req
 
 use super::addressee::Addressee;
 use super::shortfall::excess;
+use super::start::foreign_to;
 use super::{Command, Rotation};
 use crate::{
     Authentication, Exchange, Identity, Issued, NotYet, Profile, Progress, ServerDate, SignError, SignRequest, Signer,
@@ -178,7 +179,11 @@ impl Rotation {
         };
         let valid = self.served.as_ref().filter(|_| self.machine.valid_by_either_clock(now).is_some());
         let fingerprint = |own: &Arc<Credential>| own.chain().certificate().fingerprint;
-        let accepted = valid.filter(|own| self.refused != Some(fingerprint(own)));
+        // No server gives one party the certificate of another.
+        let wanted = self.machine.template().map(|template| template.common_name());
+        let is_accepted =
+            |own: &&Arc<Credential>| self.refused != Some(fingerprint(own)) && foreign_to(wanted, Some(own)).is_none();
+        let accepted = valid.filter(is_accepted);
         match (accepted, bootstrap, valid) {
             (Some(own), _, _) | (None, None, Some(own)) => {
                 Ok((Identity::Certificate(own.clone()), Some(fingerprint(own))))
