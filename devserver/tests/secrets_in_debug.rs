@@ -50,7 +50,6 @@ fn no_public_type_shows_a_key_or_a_token() {
         common_name: None,
         credential: Some(held.clone()),
         waiting: Some(held.clone()),
-        unwritten: false,
         rotate_now: false,
         pending: None,
     };

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::link::{Link, Message};
 use crate::notices::Notices;
 use crate::wait::Wait;
-use crate::{Input, Record, ServerDate, Signer, Snapshot};
+use crate::{Input, ServerDate, Signer, Snapshot};
 
 /// Handle of a running rotation, for threads and futures. Cheap to clone. Dropping a handle changes nothing;
 /// [`shutdown`](Self::shutdown) ends the rotation.
@@ -140,11 +140,6 @@ impl Handle {
         self.link.send(Message::Input(Input::Replaced(found)));
     }
 
-    /// State for a rotation that continues this one after its end: see [`Rotator::resume`](crate::Rotator::resume).
-    pub fn left(&self) -> Left {
-        Left { snapshot: self.link.snapshot(), record: self.link.record() }
-    }
-
     /// Ends the rotation, which the call alone does. The wait is for the end: no file is written after that. A request that
     /// is out is dropped; the signer keeps its object. Credentials handed out stay as they are.
     pub fn shutdown(&self) -> Wait<'static, ()> {
@@ -195,20 +190,6 @@ impl fmt::Display for NotReady {
 }
 
 impl std::error::Error for NotReady {}
-
-/// State that an ended rotation leaves to the one that continues it, in the same process.
-#[derive(Clone, Debug)]
-pub struct Left {
-    pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) record: Option<Record>,
-}
-
-impl Left {
-    /// The credential that was served.
-    pub(crate) fn credential(&self) -> Option<&Arc<Credential>> {
-        self.snapshot.credential.as_ref()
-    }
-}
 
 /// Rotations, in order. If several happened since the last report, only the latest is reported, and its `old` is the
 /// credential that was reported last.

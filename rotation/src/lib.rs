@@ -92,7 +92,7 @@ pub use conversation::{Conversation, IoEvent, IoRequest};
 pub use directory::{Contents, Directory, DirectoryError, Distrust, Folder, Loaded, Stamp, Volume};
 pub use exchange::{BlockingWork, Exchange, FutureWork, SignerConversation};
 pub use files::{FileCredential, FileError};
-pub use handle::{Handle, Left, NotReady, Rotated, Rotations};
+pub use handle::{Handle, NotReady, Rotated, Rotations};
 pub use health::{Answer, Health, ServerDate};
 pub use identity::{Identity, InvalidToken, Token};
 pub use identity_source::{IdentitySource, NotYet};

@@ -10,7 +10,7 @@ use event_listener::Event;
 use perennial::RotationMachine;
 
 use crate::notices::{Queue, Queues};
-use crate::{Input, News, Notice, Record, Snapshot, clock, log};
+use crate::{Input, News, Notice, Snapshot, clock, log};
 
 /// A message to the loop.
 #[derive(Debug)]
@@ -32,7 +32,6 @@ pub(crate) struct Link {
     changed: Event,
     notified: Event,
     ended: AtomicBool,
-    record: Mutex<Option<Record>>,
 }
 
 /// The rotation as others see it.
@@ -55,7 +54,6 @@ impl Link {
             changed: Event::new(),
             notified: Event::new(),
             ended: AtomicBool::new(false),
-            record: Mutex::default(),
         }
     }
 
@@ -97,16 +95,6 @@ impl Link {
             shown.push_end();
         }
         queue
-    }
-
-    /// Leaves a record to the next rotation of this process. Call this before the end.
-    pub(crate) fn leave(&self, record: Option<Record>) {
-        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
-    }
-
-    /// The record that was left.
-    pub(crate) fn record(&self) -> Option<Record> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Marks the end, and wakes all who wait.

@@ -5,15 +5,15 @@ use std::io;
 use std::sync::Arc;
 
 use perennial::{Policy, Template};
-use perennial_pki::{Chain, Credential};
+use perennial_pki::Chain;
 
 use crate::clock;
-use crate::handle::{Handle, Left};
-use crate::link::{Link, Message};
+use crate::handle::Handle;
+use crate::link::Link;
 use crate::task::Task;
 use crate::{
-    Cancel, Input, LoadRequest, Memory, Observer, Record, Rotation, SignError, SignRequest, SignWith, Signer, Start,
-    Store, StoreError, Stored, Transition,
+    Cancel, LoadRequest, Memory, Observer, Record, Rotation, SignError, SignRequest, SignWith, Signer, Start, Store,
+    StoreError, Stored, Transition,
 };
 
 /// Builder of a rotation. The order of the calls does not matter, and nothing is read or started before
@@ -28,7 +28,6 @@ pub struct Rotator {
     template: Option<Template>,
     common_name: Option<String>,
     signer: Option<Arc<dyn Signer>>,
-    left: Option<Left>,
     store: Option<Arc<dyn Store>>,
     observers: Vec<Observer>,
 }
@@ -42,7 +41,6 @@ impl fmt::Debug for Rotator {
             .field("template", &self.template)
             .field("common_name", &self.common_name)
             .field("signer", &self.signer)
-            .field("left", &self.left)
             .field("store", &self.store)
             .field("observers", &self.observers.len())
             .finish()
@@ -112,14 +110,6 @@ impl Rotator {
         self
     }
 
-    /// Continues an earlier rotation of this process: serves its credential, and writes the credential as soon as possible if
-    /// the store does not hold it. A better credential that another program has put into the store is used instead. The last
-    /// request is continued. A store that cannot be read does not keep the rotation from starting.
-    #[must_use]
-    pub fn resume(self, left: Left) -> Self {
-        Self { left: Some(left), ..self }
-    }
-
     /// Sets the store of the credential and of the record of the last request: memory by default.
     #[must_use]
     pub fn store(self, store: impl Store + 'static) -> Self {
@@ -137,17 +127,8 @@ impl Rotator {
         let now = clock::now();
         let common_name = self.template.as_ref().map(Template::common_name).or(self.common_name.as_deref());
         let request = LoadRequest { common_name, has_signer: self.signer.is_some(), now: now.unix };
-        let (stored, pending) = match store.load(&request) {
-            Err(error) if self.left.is_none() => return Err(StartError::Store(error)),
-            Err(error) => {
-                tracing::warn!("{error}; continuing with the credential in memory");
-                (Stored::default(), None)
-            }
-            Ok(stored) => (stored, recall(&*store)),
-        };
-        let rotate_now = stored.is_misplaced;
-        let pending = self.left.as_ref().and_then(|left| left.record.clone()).or(pending);
-        let Beginning { credential, waiting, unwritten, news } = self.beginning(stored);
+        let Stored { credential, waiting, is_misplaced } = store.load(&request).map_err(StartError::Store)?;
+        let pending = recall(&*store);
         let Self { name, policy, template, common_name, signer, observers, .. } = self;
         let start = Start {
             policy: Arc::new(policy),
@@ -156,49 +137,15 @@ impl Rotator {
             common_name,
             credential,
             waiting,
-            unwritten,
-            rotate_now,
+            rotate_now: is_misplaced,
             pending,
         };
         let now = clock::now();
         let mut rotation = Rotation::new(start, now);
         observers.into_iter().for_each(|observer| rotation.observe(observer));
         let link = Arc::new(Link::new(name, rotation.snapshot(now), rotation.shared_machine().clone()));
-        if let Some(found) = news {
-            link.send(Message::Input(Input::Replaced(Some(found))));
-        }
         Ok((Handle::new(link.clone()), Task::new(rotation, store, link)))
     }
-
-    /// Chooses between the credential of an earlier rotation and the one of the store.
-    fn beginning(&self, stored: Stored) -> Beginning {
-        let Stored { credential: found, waiting, .. } = stored;
-        let left = self.left.as_ref().and_then(|left| Some((left.credential()?, &left.snapshot)));
-        let Some((held, snapshot)) = left else {
-            return Beginning { credential: found, waiting, unwritten: false, news: None };
-        };
-        let waiting = snapshot.waiting.clone().or(waiting);
-        if let Some(found) = found.as_ref().filter(|found| held.chain() == found.chain()) {
-            // The pair held is durable: the one to write can only be the waiting one.
-            let unwritten = snapshot.unwritten && waiting.is_some();
-            return Beginning { credential: Some(found.clone()), waiting, unwritten, news: None };
-        }
-        let expired = held.chain().certificate().validity.expired(clock::now().unix);
-        let unwritten = snapshot.unwritten || found.is_none() && !expired && self.signer.is_some();
-        let end = |credential: &Credential| credential.chain().certificate().validity.not_after();
-        // What was issued last comes before what it was to replace, however good that is.
-        let news = found.filter(|found| !unwritten || end(found) > end(held));
-        Beginning { credential: Some(held.clone()), waiting, unwritten, news }
-    }
-}
-
-/// What a rotation begins with.
-struct Beginning {
-    credential: Option<Arc<Credential>>,
-    waiting: Option<Arc<Credential>>,
-    unwritten: bool,
-    /// The credential that another program has put into the store.
-    news: Option<Arc<Credential>>,
 }
 
 /// Reads the record of an earlier run. A record that cannot be read stays in the store until the next one replaces it.

@@ -160,7 +160,6 @@ impl Task {
             self.stage = Stage::LastWrite;
         }
         if !self.jobs.has_writes() && !self.jobs.has_saves() {
-            self.link().leave(self.rotation.record(now));
             let last = self.rotation.snapshot(now);
             let unwritten = last.unwritten && self.stage != Stage::LastWriteDone;
             self.link().publish(Snapshot { unwritten, ..last }, self.rotation.shared_machine(), Vec::new());

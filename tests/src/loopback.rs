@@ -12,7 +12,7 @@ use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Credential;
 use perennial_rotation::{
-    Directory, Handle, Identity, Left, Progress, Rotator, Snapshot, Store, Task, Token, Transition, clock,
+    Directory, Handle, Identity, Progress, Rotator, Snapshot, Store, Task, Token, Transition, clock,
 };
 use perennial_std::{Cancel, drive};
 
@@ -140,8 +140,6 @@ pub struct Node {
     pub signer: Option<CsrSigner>,
     /// Where it keeps the certificate.
     pub store: Option<Arc<dyn Store>>,
-    /// What an earlier life left to it.
-    pub left: Option<Left>,
 }
 
 /// A node that knows a bootstrap token.
@@ -149,14 +147,7 @@ pub fn node(runtime: Runtime, cluster: &Arc<Cluster>) -> Node {
     let token = Token::new(TOKEN).unwrap();
     let bootstrap = Arc::new(move || Ok(Identity::Token(token.clone())));
     let signer = CsrSigner::kubelet_client(cluster.clone(), Some(bootstrap));
-    Node {
-        runtime,
-        policy: policy(),
-        template: Some(Template::node("worker-1")),
-        signer: Some(signer),
-        store: None,
-        left: None,
-    }
+    Node { runtime, policy: policy(), template: Some(Template::node("worker-1")), signer: Some(signer), store: None }
 }
 
 impl Node {
@@ -173,16 +164,13 @@ impl Node {
 
     /// Starts it, with an observer of each step.
     pub fn start_watched(self, observer: impl FnMut(&Transition) + Send + 'static) -> Handle {
-        let Self { runtime, policy, template, signer, store, left } = self;
+        let Self { runtime, policy, template, signer, store } = self;
         let mut rotator = Rotator::new().policy(policy).observer(observer);
         if let Some(template) = template {
             rotator = rotator.template(template);
         }
         if let Some(signer) = signer {
             rotator = rotator.signer(signer);
-        }
-        if let Some(left) = left {
-            rotator = rotator.resume(left);
         }
         if let Some(store) = store {
             rotator = rotator.store(store);

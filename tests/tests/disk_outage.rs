@@ -5,10 +5,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use perennial::{State, Template};
+use perennial::State;
 use perennial_dev::Approval;
-use perennial_pki::interim;
-use perennial_rotation::{Handle, Left, Record, Rotator, Snapshot, clock};
+use perennial_rotation::{Handle, Record, Signer, Snapshot, clock};
 use perennial_tests::disk::{Call, Disk, Fate, Virtual};
 use perennial_tests::loopback::{BOUND, Runtime, Server, issued, node, on_both, serve};
 
@@ -139,59 +138,35 @@ fn a_node_that_starts_while_the_disk_takes_nothing_goes_on_with_the_certificate_
 }
 
 #[test]
-fn a_rotation_that_is_gone_on_with_serves_and_writes_what_the_one_before_could_not() {
+fn changes_while_the_disk_is_full_lose_nothing() {
     on_both(|runtime| {
         let (server, volume) = (serve(Approval::Auto), Virtual::new(Disk::default()));
-        let resume = |volume: &Virtual, left: Left| {
-            let mut holder = node(runtime, &server.cluster);
-            holder.store = Some(Arc::new(volume.directory()));
-            holder.left = Some(left);
-            holder.start()
-        };
         let handle = start(runtime, &server, &volume);
-        let first = issued(&handle, 1);
+        issued(&handle, 1);
         is_on_disk(&handle, &volume);
-        let written = handle.left();
         refuse(&volume, ErrorKind::StorageFull);
         handle.rotate_now();
         in_memory(&handle, &server, 2, ErrorKind::StorageFull);
         let second = handle.credential().unwrap();
-        handle.shutdown().wait();
-        assert!(handle.snapshot().unwritten);
 
-        // The pair on the disk is as good as it, and older.
-        let handle = resume(&volume, handle.left());
-        assert_eq!(handle.credential().unwrap().chain(), second.chain());
-        handle.shutdown().wait();
-        // Nor can the disk be read.
-        volume.set_fates(Box::new(|_, _| Fate::Failed(ErrorKind::Other)));
-        assert!(Rotator::new().store(volume.directory()).prepare().is_err());
-        let handle = resume(&volume, handle.left());
-        assert_eq!(handle.credential().unwrap().chain(), second.chain());
+        let signer = || node(runtime, &server.cluster).signer.map(|signer| Arc::new(signer) as Arc<dyn Signer>);
+        for changed in [signer(), None, signer(), None] {
+            let is_enabled = changed.is_some();
+            handle.set_signer(changed);
+            let is_so = |now: &Snapshot| (now.state != State::NotEnabled) == is_enabled;
+            let now = handle.wait_for(is_so).within(BOUND).unwrap();
+            assert!(now.unwritten && now.credential.as_ref().unwrap().chain() == second.chain());
+        }
+        // What was accepted before rotation was switched off is written, and nothing after that.
         recover(&volume);
         handle.wait_for(|now| !now.unwritten).within(BOUND).unwrap();
         is_on_disk(&handle, &volume);
+        let before = volume.disk();
+        handle.rotate_now();
+        handle.replaced(None);
+        handle.set_template(None);
         handle.shutdown().wait();
-        assert!(!handle.snapshot().unwritten);
-
-        // What was written and then replaced is not brought back; what was written and then removed is.
-        let handle = resume(&volume, written.clone());
-        let serves_second = |now: &Snapshot| now.credential.as_ref().map(|it| it.chain()) == Some(second.chain());
-        handle.wait_for(serves_second).within(BOUND).unwrap();
-        handle.shutdown().wait();
-        // So is what another one took the place of that is no good, as after a restore from a backup.
-        let expired =
-            interim(&Template::node("worker-1"), clock::now().unix.before(7 * Duration::from_secs(86_400))).unwrap();
-        let restored = Virtual::new(Disk::default());
-        restored.directory().write(&expired, clock::now().unix).unwrap();
-        for volume in [Virtual::new(Disk::default()), restored] {
-            let handle = resume(&volume, written.clone());
-            assert_eq!(handle.credential().unwrap().chain(), first.chain());
-            let stored = || volume.directory().load(clock::now().unix).unwrap().credential.map(|(stored, _)| stored);
-            until("the pair on disk", || stored().is_some_and(|stored| stored.chain() == first.chain()));
-            handle.shutdown().wait();
-            assert!(!handle.snapshot().unwritten);
-        }
+        assert_eq!(volume.disk(), before);
         assert_eq!(server.csr_names().len(), 2);
     });
 }

@@ -29,8 +29,6 @@ pub struct Start {
     pub credential: Option<Arc<Credential>>,
     /// The successor of [`credential`](Self::credential), durable and not valid yet.
     pub waiting: Option<Arc<Credential>>,
-    /// It is nowhere but in memory: it is written first of all.
-    pub unwritten: bool,
     /// Request a new credential at once, since other programs do not find this one under the name they read.
     pub rotate_now: bool,
     /// What an earlier run left: the last record given with a [`Command::Save`](crate::Command::Save). One that is of another server, another
@@ -41,8 +39,7 @@ pub struct Start {
 impl Rotation {
     /// A rotation that wants its first Tick at `now`.
     pub fn new(start: Start, now: Now) -> Self {
-        let Start { policy, signer, template, common_name, credential, waiting, unwritten, rotate_now, pending } =
-            start;
+        let Start { policy, signer, template, common_name, credential, waiting, rotate_now, pending } = start;
         // Whoever looks on while somebody else keeps the certificate has no wish of his own.
         let common_name = common_name.filter(|_| signer.is_some());
         let wanted = template.as_deref().map(Template::common_name).or(common_name.as_deref());
@@ -65,16 +62,13 @@ impl Rotation {
                 pending.key = if key.is_some() { Key::Pending } else { Key::New };
                 (csr_name, Some(pending), key)
             });
-        // Until it is durable, a crash finds it again by its key, which stays in the record.
-        let only_here = || credential.as_ref().filter(|_| unwritten).map(|credential| credential.key().clone());
-        let key = key.or_else(only_here);
         let setup = Setup {
             policy: policy.clone(),
             seed,
             signer: if signer.is_some() { SignerStatus::Ready } else { SignerStatus::Absent },
             certificate: credential.as_ref().map(|credential| credential.chain().certificate().clone()),
             waiting: waiting.as_ref().map(|waiting| waiting.chain().certificate().clone()),
-            unwritten,
+            unwritten: false,
             // Asked for, and neither issued nor refused: whatever it was for, it is gone on with.
             rotate_now: rotate_now
                 || signer.is_some()

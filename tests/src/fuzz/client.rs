@@ -134,7 +134,6 @@ impl Scene {
             common_name: None,
             credential: None,
             waiting: None,
-            unwritten: false,
             rotate_now: false,
             pending: Some(record),
         };
