@@ -133,7 +133,7 @@ fn write_kubeconfigs(state: &StateDir, server: &TestCluster) -> Result<(), Failu
 
 /// Watches all requests, the stored ones first. Takes a watch that has ended, whose place it needs.
 fn watch(server: &TestCluster, ended: Option<Watcher>) -> Result<Watcher, Failure> {
-    let mut request = ApiRequest::new(Method::Get, &format!("{CSR_PATH}?watch=true"));
+    let mut request = ApiRequest::new(Method::Get, format!("{CSR_PATH}?watch=true"));
     request.peer = Some(Arc::new(User::new("perennial", ["system:masters"])));
     let answer = server.server().with_api(|api, now| {
         drop(ended);
