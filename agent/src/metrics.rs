@@ -180,7 +180,9 @@ mod tests {
 
         fn holding(credential: Option<Credential>) -> Self {
             let store = Memory::default();
-            credential.map(|credential| store.write(&Arc::new(credential), true, Now::default().unix).unwrap());
+            if let Some(credential) = credential {
+                store.write(&Arc::new(credential), true, Now::default().unix).unwrap();
+            }
             let (handle, task) = Rotator::new().store(store).prepare().unwrap();
             let metrics = Metrics::new(About::default(), Arc::default());
             metrics.watch([("node".to_owned(), Source::Rotation(handle.clone(), Lacking::default()))].into());

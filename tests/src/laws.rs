@@ -127,7 +127,7 @@ impl Law<RotationMachine> {
     /// How it is broken.
     pub fn check(&self, trace: &Trace) -> Verdict {
         match self {
-            Self::Step(law) => each_step(trace, |step| law(step)),
+            Self::Step(law) => each_step(trace, law),
             Self::State(law) => moments(trace, SAMPLES, false).iter().try_for_each(law),
             Self::Fresh(law) => moments(trace, SAMPLES, true).iter().try_for_each(law),
             Self::Trace(law) => law(trace),

@@ -26,7 +26,7 @@ impl Ca {
 
     fn sign(&self, request: &SignRequest) -> Result<Chain, SignError> {
         match self.1.fetch_add(1, Ordering::SeqCst) {
-            0 => return Err(SignError::new(Failure::Denied, "not yet")),
+            0 => Err(SignError::new(Failure::Denied, "not yet")),
             1 => panic!("this CA has a bug"),
             serial => {
                 let terms = Terms {

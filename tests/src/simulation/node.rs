@@ -257,11 +257,11 @@ impl Node {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let commands = self.rotation.handle(input, self.now());
-            let timer = commands.iter().filter_map(|command| match command {
+            let mut timer = commands.iter().filter_map(|command| match command {
                 Command::SetTimer(at) => Some(*at),
                 _ => None,
             });
-            self.timer = timer.last().unwrap_or(self.timer);
+            self.timer = timer.next_back().unwrap_or(self.timer);
             assert_eq!(self.timer, self.rotation.deadline());
             // A timer leaves nothing behind.
             for command in commands.into_iter().filter(|command| !matches!(command, Command::SetTimer(_))) {
