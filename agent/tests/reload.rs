@@ -5,6 +5,8 @@ mod support;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use perennial_dev::Decision;
 use perennial_pki::Credential;
@@ -174,4 +176,45 @@ fn removed_directory_comes_back_without_a_signal() {
     assert_eq!(on_disk(directory), first);
     assert!(run.stderr().contains("is gone; writing the certificate again"), "{}", run.stderr());
     assert_eq!(run.events("rotated").len(), 0, "nothing is requested for that");
+}
+
+/// A thousand signals during the first request, and a thousand more during a renewal. Some come together and are taken
+/// care of together.
+#[test]
+fn sighup_storm_loses_nothing_and_requests_nothing() {
+    for runtime in ["std", "smol"] {
+        let directory = TempDir::new().unwrap();
+        let directory = directory.path();
+        let signer = Signer::start(directory, &["--approve", "manual"]);
+        let both = ["--json", "--runtime", runtime, "--rotate-server-certificates", "--node-ip", "10.0.0.7"];
+        let mut run = Process::start(directory, &run_arguments(&both));
+        for round in 1..=2 {
+            let csr = run.event("waiting_for_approval", 2 * round - 1)["csr"].as_str().unwrap().to_owned();
+            for n in 0..1000 {
+                run.signal(Signal::HUP);
+                if n % 10 == 0 {
+                    thread::sleep(Duration::from_millis(2));
+                }
+                if n == 500 {
+                    signer.decide(&csr, Decision::Approve);
+                }
+            }
+            let reloads = run.events("reloaded").len();
+            run.signal(Signal::HUP);
+            run.event("reloaded", reloads + 1);
+            let other = run.event("waiting_for_approval", 2 * round)["csr"].as_str().unwrap().to_owned();
+            signer.decide(&other, Decision::Approve);
+            let name = if round == 1 { "issued" } else { "rotated" };
+            run.event(name, 2);
+            assert_eq!(signer.requests().len(), 2 * round, "one request for each certificate");
+            if round == 1 {
+                run.signal(Signal::USR1);
+            }
+        }
+        let last = run.events("rotated").into_iter().find(|event| event["of"] == "kubelet-client").unwrap();
+        assert_eq!(last["serial"], on_disk(directory).as_str());
+        assert_eq!((run.events("started").len(), run.events("trouble").len()), (1, 0), "{}", run.stdout());
+        run.signal(Signal::TERM);
+        assert_eq!(run.end().code, Some(0));
+    }
 }
