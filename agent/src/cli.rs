@@ -24,6 +24,12 @@ Environment:
   HTTPS_PROXY, NO_PROXY  how run reaches the API server, as in kubectl (see run --proxy); status shows it
   SSL_CERT_FILE, SSL_CERT_DIR  where the system's CA certificates are, for a kubeconfig that names no CA";
 
+/// The prefix of kubelet's client certificate files.
+pub(crate) const PREFIX: &str = "kubelet-client";
+
+/// The prefix of kubelet's serving certificate files.
+pub(crate) const SERVING_PREFIX: &str = "kubelet-server";
+
 /// Certificates that renew themselves: keeps a Kubernetes node's certificates, or any signer's, rotated.
 #[derive(Debug, Parser)]
 #[command(name = "perennial", version, arg_required_else_help = true, after_help = EXIT_CODES)]

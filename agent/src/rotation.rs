@@ -11,12 +11,6 @@ use crate::cli::Runtime;
 use crate::failure::Failure;
 use crate::reactor;
 
-/// The prefix of kubelet's client certificate files.
-pub(crate) const PREFIX: &str = "kubelet-client";
-
-/// The prefix of kubelet's serving certificate files.
-pub(crate) const SERVING_PREFIX: &str = "kubelet-server";
-
 /// What is to be rotated, and how.
 pub(crate) struct Plan {
     /// What it is called in logs.

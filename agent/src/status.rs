@@ -12,12 +12,12 @@ use perennial_rotation::{Directory, clock};
 use serde_json::{Value, json};
 
 use crate::cli;
+use crate::cli::{PREFIX, SERVING_PREFIX};
 use crate::failure::Failure;
 use crate::hook_debt::{self, Record};
 use crate::kubeconfigs::{self, Server};
 use crate::remedies::{is_harmless, remedy};
 use crate::report::{self, print};
-use crate::rotation::{PREFIX, SERVING_PREFIX};
 use crate::spans::words;
 use found::{Found, Verdict, find};
 use pending::Pending;

@@ -11,10 +11,10 @@ use perennial_rotation::{Directory, clock};
 use serde_json::{Map, Value, json};
 
 use crate::cli;
+use crate::cli::{PREFIX, SERVING_PREFIX};
 use crate::failure::Failure;
 use crate::remedies::remedy;
 use crate::report::{json_line, print};
-use crate::rotation::{PREFIX, SERVING_PREFIX};
 
 pub(crate) fn verify(options: &cli::Verify) -> Result<(), Failure> {
     let directory = options.cert_dir.as_path();

@@ -144,7 +144,7 @@ pub(crate) struct Wanted {
     #[arg(long, value_name = "NAME", default_value = perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER)]
     pub(crate) signer_name: String,
     /// The name the files begin with
-    #[arg(long, value_name = "NAME", default_value = crate::rotation::PREFIX, value_parser = prefix)]
+    #[arg(long, value_name = "NAME", default_value = super::PREFIX, value_parser = prefix)]
     pub(crate) prefix: String,
     /// The common name [default: system:node:NAME, in the organization system:nodes]
     #[arg(long, value_name = "CN")]

@@ -7,8 +7,8 @@ use perennial::{Now, State, UnixTime};
 use super::About;
 use super::exposition::{Exposition, Kind, Sample, Value};
 use super::view::{View, class_and_code};
+use crate::cli::{PREFIX, SERVING_PREFIX};
 use crate::hook_debt::Debt;
-use crate::rotation::{PREFIX, SERVING_PREFIX};
 
 pub(super) fn page(views: &[View], about: &About, now: Now) -> String {
     let mut page = Exposition::default();

@@ -10,12 +10,11 @@ use serde_json::{Value, json};
 
 use super::external_cert::ExternalCert;
 use super::settings::{ClientSettings, ServingSettings, Settings};
-use crate::cli::Run;
+use crate::cli::{Run, SERVING_PREFIX};
 use crate::failure::Failure;
 use crate::kubeconfigs::{self, Access};
 use crate::remedies::remedy;
 use crate::report;
-use crate::rotation::SERVING_PREFIX;
 
 /// The prefix of the common names of nodes.
 const NODE: &str = "system:node:";

@@ -12,9 +12,10 @@ use super::outside::Outside;
 use super::prepared::Prepared;
 use super::settings::ServingSettings;
 use super::watch::Watch;
+use crate::cli::SERVING_PREFIX;
 use crate::failure::Failure;
 use crate::report::Report;
-use crate::rotation::{Plan, SERVING_PREFIX};
+use crate::rotation::Plan;
 
 /// The rotation of the serving certificate.
 pub(super) struct Serving {
