@@ -36,19 +36,31 @@
 //! Elsewhere (OpenSSL, another rustls) the same holds: make a new client configuration for each credential, or turn
 //! resumption off.
 //!
-//! # Looking on
+//! # Observers
 //!
-//! [`Rotator::observer`] sees every step: what happened, what followed. Metrics, logs and journals are made of it:
+//! [`Handle::notices`] gives every piece of news, in order: what was issued, what failed and why, each step of the machine.
+//! Logs, metrics and journals are made of it. The queue of an observer is bounded, and no rotation waits for an observer:
 //!
 //! ```
-//! use std::sync::Arc;
-//! use std::sync::atomic::{AtomicU64, Ordering};
+//! use perennial_rotation::{News, Rotator};
 //!
-//! let failures = Arc::new(AtomicU64::new(0));
-//! let count = failures.clone();
-//! let rotator = perennial_rotation::Rotator::new().observer(move |step| {
-//!     count.fetch_add(step.failure().is_some().into(), Ordering::Relaxed);
-//! });
+//! let (handle, task) = Rotator::new().prepare()?;
+//! // Before the task runs: from the first step on.
+//! let mut notices = handle.notices(64);
+//! # drop(task);
+//! # handle.shutdown().wait();
+//! let mut failures = 0;
+//! while let Some(notice) = notices.next().wait() {
+//!     match notice.news {
+//!         News::Failed { error, .. } => {
+//!             failures += 1;
+//!             eprintln!("{error}; next attempt at {:?}", notice.snapshot.next_attempt());
+//!         }
+//!         News::Missed { count, .. } => eprintln!("{count} notices dropped; now {}", notice.snapshot.state),
+//!         _ => {}
+//!     }
+//! }
+//! # Ok::<(), perennial_rotation::StartError>(())
 //! ```
 //!
 //! # Keys
@@ -100,7 +112,7 @@ pub use jobs::Job;
 pub use notices::Notices;
 pub use progress::{Issued, Progress};
 pub use rotation::{
-    ClockOffset, Command, Input, News, Notice, Observer, Record, RecordError, Rotation, Snapshot, Start, Transition,
+    ClockOffset, Command, Input, News, Notice, Record, RecordError, Rotation, Snapshot, Start, Transition,
 };
 pub use rotator::{Rotator, StartError};
 pub use sign_error::SignError;

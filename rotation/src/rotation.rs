@@ -12,7 +12,6 @@ mod input;
 mod memory;
 mod news;
 mod notice;
-mod observer;
 mod record;
 mod request;
 mod shortfall;
@@ -34,8 +33,6 @@ pub use command::Command;
 pub use input::Input;
 use memory::Memory;
 pub use notice::{News, Notice};
-pub use observer::Observer;
-use observer::Observers;
 pub use record::{Record, RecordError};
 use request::Asking;
 pub use snapshot::Snapshot;
@@ -67,7 +64,6 @@ pub struct Rotation {
     /// The name of the last request object.
     csr_name: String,
     memory: Memory,
-    observers: Observers,
     /// The Tick last asked for.
     timer: Option<Instant>,
     issued: u64,
@@ -92,11 +88,6 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// From now on, this looks on.
-    pub fn observe(&mut self, observer: Observer) {
-        self.observers.0.push(observer);
-    }
-
     /// When the next [`Input::Tick`] is wanted.
     pub fn deadline(&self) -> Option<Instant> {
         let save = self.memory.again_at().filter(|_| self.saves());
@@ -169,7 +160,6 @@ impl Rotation {
                 None => event,
             };
             let step = Arc::new(Transition::of(&mut self.machine, event, now));
-            self.observers.see(&step);
             self.take_decisions(&step, &mut candidate);
             let bootstrapped = self.bootstrapping;
             for action in step.actions.clone() {

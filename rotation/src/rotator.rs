@@ -12,8 +12,8 @@ use crate::handle::Handle;
 use crate::link::Link;
 use crate::task::Task;
 use crate::{
-    Cancel, LoadRequest, Memory, Observer, Record, Rotation, SignError, SignRequest, SignWith, Signer, Start, Store,
-    StoreError, Stored, Transition,
+    Cancel, LoadRequest, Memory, Record, Rotation, SignError, SignRequest, SignWith, Signer, Start, Store, StoreError,
+    Stored,
 };
 
 /// Builder of a rotation. The order of the calls does not matter, and nothing is read or started before
@@ -21,7 +21,7 @@ use crate::{
 ///
 /// Everything is optional: without a signer or a template, the credential of the store is served as it is; without a store,
 /// a credential lives as long as the process.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Rotator {
     name: String,
     policy: Policy,
@@ -29,22 +29,6 @@ pub struct Rotator {
     common_name: Option<String>,
     signer: Option<Arc<dyn Signer>>,
     store: Option<Arc<dyn Store>>,
-    observers: Vec<Observer>,
-}
-
-/// Observers are shown by their number.
-impl fmt::Debug for Rotator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rotator")
-            .field("name", &self.name)
-            .field("policy", &self.policy)
-            .field("template", &self.template)
-            .field("common_name", &self.common_name)
-            .field("signer", &self.signer)
-            .field("store", &self.store)
-            .field("observers", &self.observers.len())
-            .finish()
-    }
 }
 
 impl Rotator {
@@ -103,13 +87,6 @@ impl Rotator {
         self.signer(SignWith::future(name, sign))
     }
 
-    /// Adds an observer, called with each step from the first one on, on the loop: be quick.
-    #[must_use]
-    pub fn observer(mut self, observer: impl FnMut(&Transition) + Send + 'static) -> Self {
-        self.observers.push(Box::new(observer));
-        self
-    }
-
     /// Sets the store of the credential and of the record of the last request: memory by default.
     #[must_use]
     pub fn store(self, store: impl Store + 'static) -> Self {
@@ -129,7 +106,7 @@ impl Rotator {
         let request = LoadRequest { common_name, has_signer: self.signer.is_some(), now: now.unix };
         let Stored { credential, waiting, is_misplaced } = store.load(&request).map_err(StartError::Store)?;
         let pending = recall(&*store);
-        let Self { name, policy, template, common_name, signer, observers, .. } = self;
+        let Self { name, policy, template, common_name, signer, .. } = self;
         let start = Start {
             policy: Arc::new(policy),
             signer,
@@ -141,8 +118,7 @@ impl Rotator {
             pending,
         };
         let now = clock::now();
-        let mut rotation = Rotation::new(start, now);
-        observers.into_iter().for_each(|observer| rotation.observe(observer));
+        let rotation = Rotation::new(start, now);
         let link = Arc::new(Link::new(name, rotation.snapshot(now), rotation.shared_machine().clone()));
         Ok((Handle::new(link.clone()), Task::new(rotation, store, link)))
     }

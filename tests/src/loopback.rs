@@ -12,7 +12,7 @@ use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Credential;
 use perennial_rotation::{
-    Directory, Handle, Identity, Progress, Rotator, Snapshot, Store, Task, Token, Transition, clock,
+    Directory, Handle, Identity, Notices, Progress, Rotator, Snapshot, Store, Task, Token, clock,
 };
 use perennial_std::{Cancel, drive};
 
@@ -159,13 +159,13 @@ impl Node {
 
     /// Starts it.
     pub fn start(self) -> Handle {
-        self.start_watched(|_| {})
+        self.start_watched().0
     }
 
-    /// Starts it, with an observer of each step.
-    pub fn start_watched(self, observer: impl FnMut(&Transition) + Send + 'static) -> Handle {
+    /// Starts it, with its news from the first step on.
+    pub fn start_watched(self) -> (Handle, Notices) {
         let Self { runtime, policy, template, signer, store } = self;
-        let mut rotator = Rotator::new().policy(policy).observer(observer);
+        let mut rotator = Rotator::new().policy(policy);
         if let Some(template) = template {
             rotator = rotator.template(template);
         }
@@ -175,25 +175,24 @@ impl Node {
         if let Some(store) = store {
             rotator = rotator.store(store);
         }
-        start(runtime, rotator)
+        start_watched(runtime, rotator)
     }
 }
 
 /// Starts a rotation on this runtime.
 pub fn start(runtime: Runtime, rotator: Rotator) -> Handle {
+    start_watched(runtime, rotator).0
+}
+
+fn start_watched(runtime: Runtime, rotator: Rotator) -> (Handle, Notices) {
+    let (handle, task) = rotator.prepare().unwrap();
+    let notices = handle.notices(usize::MAX);
     match runtime {
-        Runtime::Std => perennial_std::start(rotator).unwrap(),
-        Runtime::Smol => {
-            let (handle, rotation) = perennial_smol::start(rotator).unwrap();
-            std::thread::spawn(move || smol::block_on(rotation));
-            handle
-        }
-        Runtime::Other(run) => {
-            let (handle, task) = rotator.prepare().unwrap();
-            std::thread::spawn(move || run(task));
-            handle
-        }
+        Runtime::Std => perennial_std::spawn(task).unwrap(),
+        Runtime::Smol => drop(std::thread::spawn(move || smol::block_on(perennial_smol::run(task)))),
+        Runtime::Other(run) => drop(std::thread::spawn(move || run(task))),
     }
+    (handle, notices)
 }
 
 /// Waits for the `n`th certificate issued since the start, and for it to be durable.

@@ -1,14 +1,13 @@
 //! Twin drivers: the same script against the same server, on each runtime, is the same life, line for line.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use perennial::{Action, Backoff, Event, State, Template, Window};
 use perennial_dev::faults::Plan;
 use perennial_dev::{Approval, Decision};
 use perennial_examples::tokio_loop;
-use perennial_rotation::Transition;
+use perennial_rotation::{News, Notices, Transition};
 use perennial_tests::loopback::{BOUND, Runtime, issued, node, serve, waits_for_approval};
 
 const RUNTIMES: [Runtime; 3] =
@@ -22,6 +21,15 @@ struct Transcript {
 }
 
 impl Transcript {
+    /// Every step of a life, to its end.
+    fn note_all(&mut self, mut notices: Notices) {
+        while let Some(notice) = notices.next().within(BOUND) {
+            if let News::Stepped(step) = &notice.news {
+                self.note(step);
+            }
+        }
+    }
+
     fn note(&mut self, step: &Transition) {
         // How often a loop looks at the clock is its own affair, and whether a moment's wait comes before a duty.
         let told = Some(&step.event).filter(|event| !is_about_time(event)).map(ToString::to_string);
@@ -48,14 +56,10 @@ impl Transcript {
 
 /// Approved, denied, another template, none at all, restarted: every wait is for something that lasts.
 fn life(runtime: Runtime) -> Vec<String> {
-    let transcript = Arc::new(Mutex::new(Transcript::default()));
-    let observer = |transcript: &Arc<Mutex<Transcript>>| {
-        let transcript = transcript.clone();
-        move |step: &Transition| transcript.lock().unwrap().note(step)
-    };
+    let mut transcript = Transcript::default();
     let directory = tempfile::tempdir().unwrap();
     let server = serve(Approval::Manual);
-    let handle = node(runtime, &server.cluster).keeping(directory.path()).start_watched(observer(&transcript));
+    let (handle, notices) = node(runtime, &server.cluster).keeping(directory.path()).start_watched();
     waits_for_approval(&handle);
     server.decide_all(Decision::Approve);
     issued(&handle, 1);
@@ -73,15 +77,16 @@ fn life(runtime: Runtime) -> Vec<String> {
     handle.set_template(Some(Template::node("worker-1")));
     waits_for_approval(&handle);
     handle.shutdown().wait();
+    transcript.note_all(notices);
 
-    let handle = node(runtime, &server.cluster).keeping(directory.path()).start_watched(observer(&transcript));
+    let (handle, notices) = node(runtime, &server.cluster).keeping(directory.path()).start_watched();
     handle.rotate_now();
     waits_for_approval(&handle);
     server.decide_all(Decision::Approve);
     issued(&handle, 1);
     handle.shutdown().wait();
-    let transcript = transcript.lock().unwrap();
-    transcript.lines.clone()
+    transcript.note_all(notices);
+    transcript.lines
 }
 
 #[test]
@@ -105,20 +110,19 @@ rules:
 
 /// All of them, until there is a certificate, and another one. Nobody waits for anything in between that might pass unseen.
 fn hard_life(runtime: Runtime) -> Vec<String> {
-    let transcript = Arc::new(Mutex::new(Transcript::default()));
-    let seen = transcript.clone();
     let server = serve(Approval::Auto);
     server.handle.with_api(|api, now| api.set_faults(Plan::parse(TROUBLES).unwrap(), now));
     let mut node = node(runtime, &server.cluster);
     let span = Duration::from_millis(100);
     node.policy.refused = Backoff::new(span, span, Window::new(1000, 1000).unwrap()).unwrap();
-    let handle = node.start_watched(move |step| seen.lock().unwrap().note(step));
+    let (handle, notices) = node.start_watched();
     issued(&handle, 1);
     handle.rotate_now();
     issued(&handle, 2);
     handle.shutdown().wait();
-    let transcript = transcript.lock().unwrap();
-    transcript.lines.clone()
+    let mut transcript = Transcript::default();
+    transcript.note_all(notices);
+    transcript.lines
 }
 
 #[test]

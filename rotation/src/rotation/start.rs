@@ -8,7 +8,6 @@ use perennial_pki::{Credential, KeyPair};
 use super::Rotation;
 use super::addressee::Addressee;
 use super::memory::Memory;
-use super::observer::Observers;
 use super::record::Record;
 use super::shortfall::foreign;
 use crate::Signer;
@@ -97,7 +96,6 @@ impl Rotation {
             write_error: None,
             csr_name,
             memory,
-            observers: Observers::default(),
             timer: Some(now.instant),
             issued: 0,
             short_lived: None,

@@ -36,7 +36,8 @@ pub struct Node {
     pub disk: Disk,
     /// What it is about.
     pub rotation: Rotation,
-    recording: Recording,
+    /// What has happened to the rotation.
+    pub recording: Recording,
     signer: Arc<CsrSigner>,
     template: Option<Arc<Template>>,
     live: Option<Live>,
@@ -256,7 +257,9 @@ impl Node {
     pub fn tell(&mut self, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            let commands = self.rotation.handle(input, self.now());
+            let now = self.now();
+            let commands = self.rotation.handle(input, now);
+            self.recording.note(&mut self.rotation, now);
             let mut timer = commands.iter().filter_map(|command| match command {
                 Command::SetTimer(at) => Some(*at),
                 _ => None,

@@ -3,14 +3,14 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Event, Template};
+use perennial::Template;
 use perennial_dev::{Approval, Options, Random};
 use perennial_kubernetes::addresses::{AddressType, Addresses, NodeAddress};
 use perennial_pki::{Credential, interim};
-use perennial_rotation::{Authentication, Directory, FileCredential, Input, Progress, clock};
+use perennial_rotation::{Authentication, Directory, FileCredential, Input, News, Progress, clock};
 
 use perennial_tests::simulation as rig;
 
@@ -163,18 +163,16 @@ pub(crate) const ROWS: &[Row] = &[
             let old = server.node_credential(2 * rig::HOUR, rig::DAY);
             let began = old.chain().certificate().validity.not_before();
             for (credential, expected) in [(Some(old), Some(began)), (None, None)] {
-                let seen = Arc::new(Mutex::new(Vec::new()));
                 let mut node = rig::Node::new(rig::Server::new(Options::default()), credential);
-                let told = seen.clone();
-                node.rotation.observe(Box::new(move |step| {
-                    if let Event::CsrIssued { .. } = step.event {
-                        let began = step.before.certificate().map(|held| held.validity.not_before());
-                        told.lock().unwrap().push((began, step.now.unix));
-                    }
-                }));
                 node.tell(Input::RotateNow);
                 node.run(rig::MINUTE);
-                let [(before, at)] = seen.lock().unwrap()[..] else { panic!("it rotates once") };
+                let issued = node.recording.news().iter().filter_map(|(at, news)| match news {
+                    News::Issued { replaced, .. } => {
+                        Some((replaced.as_ref().map(|old| old.validity.not_before()), at.unix))
+                    }
+                    _ => None,
+                });
+                let [(before, at)] = issued.collect::<Vec<_>>()[..] else { panic!("it rotates once") };
                 assert_eq!(before, expected);
                 // Issued two hours before, and dated back by five minutes.
                 let age = before.map(|began| (at.since(began) - 5 * rig::MINUTE).as_secs() / 60);
