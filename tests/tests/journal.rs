@@ -3,9 +3,11 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use perennial::{Event, Failure, Instant, Now, RequestId, RotationMachine, Setup, SignerStatus, Template, UnixTime};
-use perennial_rotation::Transition;
+use perennial::{
+    Event, Failure, Instant, Now, RequestId, RotationMachine, Setup, SignerStatus, State, Template, UnixTime,
+};
 use perennial_rotation::journal::{self, Replay, ReplayError};
+use perennial_rotation::{News, Transition};
 use perennial_tests::script::scripts;
 use perennial_tests::trace::{Record, Run};
 use proptest::prelude::*;
@@ -91,12 +93,39 @@ proptest! {
                 let told = replay.line(&journal::step("node", &seen)).unwrap();
                 let again = told.step().unwrap();
                 prop_assert_eq!((again.to_string(), again.failure()), (seen.to_string(), seen.failure()));
+                prop_assert_eq!(again.news(), seen.news());
                 prop_assert_eq!(told.is_uneventful(), seen.is_uneventful());
                 // As when a file is full, and the next one begins.
                 if i == from {
                     prop_assert!(replay.line(&journal::begin("node", seen.now, &seen.after)).unwrap().goes_on());
                 }
             }
+        }
+    }
+}
+
+proptest! {
+    /// Counted from what the machine remembers of failures, not from what it says.
+    #[test]
+    fn accepted_failure_is_news_exactly_once(script in scripts(24)) {
+        for (before, record) in script.run().runs.iter().flat_map(Run::steps) {
+            let step = seen(before, record);
+            let failed: Vec<Failure> = step.news().iter().filter_map(|news| match news {
+                News::Failed { failure, .. } => Some(*failure),
+                _ => None,
+            }).collect();
+            let in_flight = |machine: &RotationMachine| match machine.state() {
+                State::Requesting { id, .. } => Some(id),
+                _ => None,
+            };
+            let reported = match &record.event {
+                Event::CsrFailed { id, failure, .. } if in_flight(before) == Some(*id) => Some(*failure),
+                _ => None,
+            };
+            prop_assert!(failed.len() <= 1, "{step}: {failed:?}");
+            prop_assert!(reported.is_none_or(|failure| failed == [failure]), "{step}: {failed:?}");
+            // Nothing fails but what was out.
+            prop_assert!(failed.is_empty() || in_flight(before).is_some(), "{step}: {failed:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use perennial::{Certificate, Escaped, Now, Reason, RotationMachine, State, UnixTime};
+use perennial::{Certificate, Escaped, Now, Reason, RotationMachine, UnixTime};
 use perennial_pki::Credential;
 use perennial_rotation::{Answer, Health, Progress, Snapshot};
 use serde_json::{Value, json};
@@ -90,14 +90,7 @@ impl View {
             "last_error": self.trouble,
         });
         let Some(snapshot) = &self.snapshot else { return fields };
-        let next = match snapshot.state {
-            State::BackingOff { until, .. } | State::Waiting { until, .. } => Some(until.since(now.instant)),
-            State::NotEnabled
-            | State::NoTemplate
-            | State::NoIdentity { .. }
-            | State::Scheduled { .. }
-            | State::Requesting { .. } => None,
-        };
+        let next = snapshot.next_attempt().map(|at| at.since(now.instant));
         let csr = match self.progress() {
             Some(Progress::WaitingForApproval { csr_name } | Progress::WaitingForIssuance { csr_name }) => {
                 Some(csr_name)

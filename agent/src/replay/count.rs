@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use perennial::{Event, Failure, UnixTime};
+use perennial::{Failure, UnixTime};
+use perennial_rotation::News;
 use perennial_rotation::journal::Told;
 use serde_json::{Value, json};
 
@@ -39,11 +40,11 @@ impl Count {
         let step = told.step()?;
         *steps += 1;
         self.steps += 1;
-        let (before, after) = (step.before.certificate(), step.after.certificate());
-        self.issued += u64::from(matches!(step.event, Event::CsrIssued { .. }) && before != after);
-        let failure = step.failure();
-        self.failed += u64::from(failure.is_some());
-        failure
+        for news in step.news() {
+            self.issued += u64::from(matches!(news, News::Issued { .. }));
+            self.failed += u64::from(matches!(news, News::Failed { .. }));
+        }
+        step.failure()
     }
 
     pub(super) fn to_json(&self) -> Value {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use perennial::{Action, Certificate, Event, Failure, Key, Now, RotationMachine, SignerStatus, State};
+use perennial::{Action, Certificate, Event, Key, Now, Outcome, RequestId, RotationMachine, SignerStatus, State};
 use perennial_rotation::Transition;
 use perennial_rotation::journal::Told;
 
@@ -46,9 +46,9 @@ impl fmt::Display for Story {
 
 fn happened(step: &Transition) -> String {
     let told = match &step.event {
-        Event::Tick => match (step.failure(), step.before.state()) {
-            (Some(Failure::TimedOut), State::Requesting { id, .. }) => format!("no answer to {id} in time"),
-            _ => "a look at the clock".into(),
+        Event::Tick => match timed_out(step) {
+            Some(id) => format!("no answer to {id} in time"),
+            None => "a look at the clock".into(),
         },
         Event::TemplateChanged(Some(template)) => format!("wanted from now on: {template}"),
         Event::TemplateChanged(None) => "nothing is wanted any more".into(),
@@ -73,16 +73,25 @@ fn happened(step: &Transition) -> String {
         Event::ServerDated { unix } => format!("the API server's clock shows {unix}"),
         other => other.to_string(),
     };
-    let passes_by = !matches!(step.event, Event::Tick) && step.actions.is_empty() && step.before == step.after;
-    told + if passes_by { ", which changes nothing" } else { "" }
+    told + if step.actions.outcomes().is_ignored() { ", which changes nothing" } else { "" }
+}
+
+fn timed_out(step: &Transition) -> Option<RequestId> {
+    step.actions.outcomes().iter().find_map(|outcome| match outcome {
+        Outcome::TimedOut { id } => Some(*id),
+        _ => None,
+    })
 }
 
 fn followed(step: &Transition) -> Vec<String> {
+    let mut outcomes = step.actions.outcomes().iter();
+    let is_new = outcomes.any(|outcome| matches!(outcome, Outcome::Accepted { .. } | Outcome::TookTurn { .. }));
     let duties = step.actions.clone().filter_map(|action| match action {
         Action::CancelRequest { id } => Some(format!("gives up {id}")),
-        Action::WriteCert { certificate, .. } => Some(match step.before.certificate() == Some(&certificate) {
-            true => format!("writes certificate {} again", certificate.fingerprint),
-            false => format!("serves and writes certificate {}", certificate.fingerprint),
+        Action::WriteCert { certificate, serve, .. } => Some(match (is_new, serve) {
+            (true, true) => format!("serves and writes certificate {}", certificate.fingerprint),
+            (true, false) => format!("writes certificate {}, to be served once it is valid", certificate.fingerprint),
+            (false, _) => format!("writes certificate {} again", certificate.fingerprint),
         }),
         Action::SubmitCsr { id, template, key } => {
             let key = match key {
