@@ -270,7 +270,8 @@ fn quick(beat: u8, numbers: &[u8; 8]) -> Policy {
     Policy {
         window: Window::new(from, to).expect("in order"),
         request_timeout: times(timeout) * 2,
-        spacing: times(spacing) / 16,
+        // Journals keep whole milliseconds.
+        spacing: Duration::from_millis(u64::try_from(times(spacing).as_millis() / 16).unwrap_or(u64::MAX)),
         budget: Budget::new(2 + u32::from(size % 9), times(refill)).expect("large enough"),
         transient: backoff(transient),
         refused: backoff(refused),
