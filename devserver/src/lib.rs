@@ -28,7 +28,7 @@
 //! unread answer (about 16 KiB and one object), a TLS handshake (10 s), silence (120 s), reading a list (60 s). A
 //! thousand clients that wait take 16 KiB each; `cargo bench -p perennial-tests` measures it.
 //!
-//! All but [`Host`] is sans-IO: [`Api`] turns requests into answers, [`Session`] turns a client's
+//! [`TestCluster`] and [`Host`] use sockets and threads, everything else is sans-IO: [`Api`] turns requests into answers, [`Session`] turns a client's
 //! bytes into requests. [`Host`] drives them over sockets; a simulation drives them in virtual time.
 //!
 //! Deviations from a cluster, on purpose: certificates shorter than ten minutes can be asked for

@@ -9,7 +9,7 @@ use event_listener::{Event, Listener as _};
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// Tells blocking code that nobody waits for its result any more.
+/// Cancellation of blocking code: its result is no longer wanted.
 #[derive(Default)]
 pub struct Cancel {
     cancelled: AtomicBool,

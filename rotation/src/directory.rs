@@ -122,8 +122,8 @@ impl Directory {
         Ok(Self::on(Box::new(Disk::existing(&path)?), path, layout))
     }
 
-    /// A directory on any volume that has the operations of one: a test's, or a store that is no file system. The caller
-    /// sees to it that nothing else writes to it; `path` is for messages.
+    /// A directory on another [`Volume`], such as a test's. The caller ensures that nothing else writes to it; `path` is for
+    /// messages. For a store that is no file system, implement [`Store`](crate::Store).
     pub fn on(volume: Box<dyn Volume>, path: PathBuf, layout: Layout) -> Self {
         Self { volume, path, layout, keep: KEEP, settled: Mutex::default() }
     }

@@ -36,7 +36,7 @@ pub type FutureWork = Pin<Box<dyn Future<Output = Result<Issued, SignError>> + S
 pub enum Exchange {
     /// Bytes to and from a server.
     Conversation(Box<dyn SignerConversation>),
-    /// Code that may block, on a thread of its own.
+    /// Code that may block: run it on a thread that may.
     Blocking(BlockingWork),
     /// A future. It is polled on a thread of its own or by the executor of the rotation, and brings its own reactor if it
     /// needs one.

@@ -12,9 +12,9 @@ use zeroize::Zeroizing;
 
 use crate::handle::Rotated;
 
-/// A pair in two files, or in one that is given twice. The files are read again every few seconds: a pair that is whole
-/// replaces the one in use, anything else leaves the last good pair in use. Both names may be links that are switched, as in
-/// a volume of a Secret.
+/// A pair in two files, or in one that is given twice. [`credential`](Self::credential) reads the files again if the interval
+/// has passed: a whole pair replaces the current one, anything else leaves the current pair in use. Both names may be links
+/// that are switched, as in a volume of a Secret.
 pub struct FileCredential {
     certificate: PathBuf,
     key: PathBuf,

@@ -72,7 +72,7 @@ impl Handle {
     }
 
     /// Waits for a snapshot that satisfies `wanted`; `None` if the rotation ends, or the wait takes too long, before that.
-    /// Only the latest snapshot is looked at: wait for what lasts.
+    /// Only the latest snapshot is checked: a state that passes between two checks is missed.
     pub fn wait_for<'a>(&self, wanted: impl Fn(&Snapshot) -> bool + Send + 'a) -> Wait<'a, Option<Arc<Snapshot>>> {
         let look = move |link: &Link| Some(link.snapshot()).filter(|snapshot| wanted(snapshot));
         self.wait_on(until_ended(look), |_| None)
@@ -100,7 +100,7 @@ impl Handle {
         self.link.send(Message::Input(Input::TemplateChanged(template.map(Arc::new))));
     }
 
-    /// Goes by these numbers from now on: the rotation point moves, and what was spent of the budget is not given back. See
+    /// Sets the timing. The rotation point moves, and what was spent of the budget is not given back. See
     /// [`Event::PolicyChanged`](perennial::Event::PolicyChanged).
     pub fn set_policy(&self, policy: Policy) {
         self.link.send(Message::Input(Input::PolicyChanged(Arc::new(policy))));
@@ -140,8 +140,8 @@ impl Handle {
         self.link.send(Message::Input(Input::Replaced(found)));
     }
 
-    /// Ends the rotation, which the call alone does. The wait is for the end: no file is written after that. A request that
-    /// is out is dropped; the signer keeps its object. Credentials handed out stay as they are.
+    /// Ends the rotation. The call alone suffices; the returned [`Wait`] ends once nothing will be written any more. A
+    /// request in flight is dropped; its object stays at the signer. Credentials handed out stay as they are.
     pub fn shutdown(&self) -> Wait<'static, ()> {
         self.link.send(Message::Stop);
         self.wait_on(|link| link.has_ended().then_some(()), |_| ())

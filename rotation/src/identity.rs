@@ -47,10 +47,10 @@ impl fmt::Display for InvalidToken {
 
 impl std::error::Error for InvalidToken {}
 
-/// As whom to ask.
+/// Identity that a request authenticates with.
 #[derive(Clone)]
 pub enum Identity {
-    /// As nobody in particular (`system:anonymous`).
+    /// No credential (`system:anonymous`).
     Anonymous,
     /// With a bearer token, for example a bootstrap token.
     Token(Token),

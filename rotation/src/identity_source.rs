@@ -15,8 +15,9 @@ pub trait IdentitySource: Send + Sync {
     /// The identity to show now.
     ///
     /// # Errors
-    /// [`NotYet`]: there is none so far. Its reason is shown to people. A request then fails, and is retried with backoff;
-    /// unless the identity is [coming](NotYet::coming), which the request waits for.
+    /// [`NotYet`]: there is no identity so far. Its reason is shown to people. A request then fails, and is retried with
+    /// backoff. With [`Authentication::Other`](crate::Authentication::Other), a request waits for an identity that is
+    /// [coming](NotYet::coming).
     fn identity(&self) -> Result<Identity, NotYet>;
 }
 
@@ -33,8 +34,10 @@ impl NotYet {
         Self { reason: reason.into(), is_coming: false }
     }
 
-    /// The identity will come by itself, as another certificate does. Nothing is submitted until then, which is neither a
-    /// failure nor a backoff. The source is asked again after a second, later every ten seconds.
+    /// The identity will come by itself, as another certificate does. With
+    /// [`Authentication::Other`](crate::Authentication::Other) no request is submitted until then, and nothing counts as a
+    /// failure: the source is polled after a second, later every ten seconds. As the bootstrap identity of
+    /// [`Authentication::Own`](crate::Authentication::Own) this counts as any other `NotYet`.
     pub fn coming(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), is_coming: true }
     }

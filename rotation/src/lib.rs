@@ -1,19 +1,22 @@
-//! One rotated certificate with its hands, for any signer and any runtime: no thread, no socket, no executor in here.
+//! Rotates one certificate: keys, requests, checks and the store, for any signer and any runtime. No thread, socket or
+//! executor in here.
 //!
-//! - [`Rotation`]: the machine joined to keys and requests; what a runtime drives.
-//! - [`Signer`]: issues certificates; [`IdentitySource`]: the identity that a request shows.
-//! - [`Conversation`]: what a signer's exchange asks of a runtime: connect, write, read, wait.
-//! - [`Store`]: where a rotation keeps its credential; [`Directory`] and [`Memory`] are stores.
-//! - [`Directory`]: the credential directory, in kubelet's layout.
-//! - [`Identity`], [`Token`]: the credential that a request for a certificate shows.
-//! - [`SignError`], [`Issued`], [`Progress`], [`Health`]: how a request goes and how it ends.
-//! - [`journal`]: every step of a machine as a line of text, and its replay.
-//! - [`clock`]: both clocks of the machine.
+//! For a program:
+//! - [`Rotator`]: builder of a rotation. A runtime starts it; [`Rotator::prepare`] returns a [`Handle`] and a [`Task`].
+//! - [`Handle`]: the current credential, waits, notices, changes, shutdown.
+//! - [`SignWith`]: a signer made of a closure. [`Signer`]: a signer with a protocol of its own.
+//! - [`Store`]: keeps the credential and the record of the last request. [`Directory`] (kubelet's layout) and [`Memory`] are
+//!   stores.
+//! - [`IdentitySource`]: the identity that requests show: a [`Token`], a credential, the [`Handle`] of another certificate.
+//! - [`tls`]: resolvers for rustls. [`journal`]: every step of a machine as a line of text, and its replay.
+//!
+//! For a runtime: [`Task`], [`Work`], [`Exchange`], [`Conversation`], [`Reporter`], [`clock`]. For a simulation:
+//! [`Rotation`], the part of a task without store and handles.
 //!
 //! # TLS of your own
 //!
-//! A [`Handle`] hands out a chain and its key. [`tls`] puts them into handshakes, and is right
-//! about session resumption, by which a rotated client would otherwise go on being known by its *old* certificate:
+//! A [`Handle`] hands out a chain and its key. [`tls`] puts them into handshakes, and handles
+//! session resumption, which would otherwise keep presenting the *old* certificate:
 //!
 //! ```no_run
 //! # fn example(handle: perennial_rotation::Handle, server: rustls::ConfigBuilder<rustls::ServerConfig, rustls::server::WantsServerCert>, client: rustls::ClientConfig) {
@@ -25,7 +28,7 @@
 //! // A client: take a configuration for each new connection.
 //! let configs = ClientConfigs::new(&handle, client);
 //! let config = configs.current();
-//! // Who wants to drain old connections is told when to.
+//! // Each rotation is reported, for example to drain old connections.
 //! let mut rotations = handle.rotations();
 //! while let Some(rotated) = rotations.next().wait() {
 //!     println!("from now on: {}", rotated.new.chain().serial());
@@ -65,8 +68,8 @@
 //!
 //! # Keys
 //!
-//! A [`Directory`] keeps keys in files that only their owner can read (mode 0600), not encrypted, and says so if it finds
-//! others that hold one: they are made private, but their keys may be known. In memory, keys are wiped when they are
+//! A [`Directory`] keeps keys in files that only their owner can read (mode 0600), not encrypted, and logs
+//! files with a key that other users could read: such a file is made private, but its key may be known. In memory, keys are wiped when they are
 //! dropped as far as that is within reach; [`perennial_pki`] says how far that is. A credential, and so its key, is
 //! alive as long as anybody holds the `Arc` of it.
 

@@ -7,7 +7,7 @@ use perennial::Failure;
 
 use crate::health::Health;
 
-/// A request for a certificate that came to nothing.
+/// Error of a request for a certificate. The current certificate is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignError {
     /// What the rotation machine needs to know.

@@ -36,8 +36,8 @@ pub struct SignWith {
 }
 
 impl SignWith {
-    /// A signer of this name that is code which may block. Each call has a thread of its own, for as long as it takes; it is
-    /// told by [`Cancel`] when nobody waits for its result any more.
+    /// A signer of this name whose code may block: runtimes call it on a thread that may. [`Cancel`] reports that the result
+    /// is no longer wanted.
     pub fn blocking<F>(name: impl Into<String>, sign: F) -> Self
     where
         F: Fn(SignRequest, &Cancel) -> Result<Chain, SignError> + Send + Sync + 'static,

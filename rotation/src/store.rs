@@ -14,8 +14,9 @@ pub type StoreError = Box<dyn Error + Send + Sync>;
 
 /// Where a rotation keeps its credential, and the record that lets a restart continue the last request.
 ///
-/// A runtime calls a store from one thread at a time, off its loop, so the methods may block. What is returned as done is
-/// durable. Both halves are secret: the record holds the key of the pending request.
+/// [`Rotator::prepare`](crate::Rotator::prepare) calls `load` and `recall` on the thread of its caller. A runtime calls
+/// `write` and `remember` off its loop, one call at a time, so they may block; on its loop if
+/// [`is_instant`](Self::is_instant). What is returned as done is durable. Both halves are secret: the record holds the key of the pending request.
 pub trait Store: Debug + Send + Sync {
     /// Reads the credential to start from. A store logs problems that keep it from nothing.
     ///

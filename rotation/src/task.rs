@@ -205,7 +205,7 @@ pub struct Reporter {
 type Report = (Progress, Option<Health>);
 
 impl Reporter {
-    /// Call before every step of the exchange. Reports its progress and what is known of the server, whenever they change;
+    /// Call after every [`poll`](crate::Conversation::poll), before carrying out what it returned. Reports its progress and what is known of the server, whenever they change;
     /// that the server answers as before, every ten seconds at most.
     pub fn progress(&mut self, exchange: &dyn SignerConversation) {
         let report = (exchange.progress(), exchange.health());

@@ -22,7 +22,8 @@ use rustls::sign::CertifiedKey;
 use crate::clock;
 use crate::handle::Handle;
 
-/// Source of the current credential: a [`Handle`], files that another program keeps, or a closure.
+/// Source of the current credential: a [`Handle`], or a closure, such as one that calls
+/// [`FileCredential::credential`](crate::FileCredential::credential).
 #[derive(Clone)]
 pub struct Source(Arc<dyn Fn() -> Option<Arc<Credential>> + Send + Sync>);
 

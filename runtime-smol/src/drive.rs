@@ -11,7 +11,7 @@ use perennial_rotation::{Conversation, IoEvent, IoRequest, clock};
 use smol::future;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// Drives a conversation to its end; `notice` sees it before every step. To cancel, drop the future.
+/// Drives a conversation to its end; `notice` sees it after every poll, before the request is carried out. To cancel, drop the future.
 pub async fn drive<C: Conversation>(mut conversation: C, mut notice: impl FnMut(&C)) -> C::Outcome {
     let mut stream: Option<Async<TcpStream>> = None;
     let mut buffer = [0; 16 << 10];

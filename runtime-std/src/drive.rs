@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use perennial_rotation::{Cancel, Conversation, IoEvent, IoRequest, clock};
 
-/// Drives a conversation to its end; `notice` sees it before every step. `None` if it was cancelled: at once, but for a
+/// Drives a conversation to its end; `notice` sees it after every poll, before the request is carried out. `None` if it was cancelled: at once, but for a
 /// connection that is being opened, which ends by itself within its time limit.
 pub fn drive<C: Conversation>(mut conversation: C, cancel: &Cancel, mut notice: impl FnMut(&C)) -> Option<C::Outcome> {
     let mut stream: Option<TcpStream> = None;

@@ -1,4 +1,5 @@
-//! perennial on plain threads: one thread for each rotated certificate, and one more while a request is out.
+//! perennial on plain threads: one thread for each rotated certificate, and one more while a
+//! request is in flight or the store is at work.
 //!
 //! ```no_run
 //! use std::sync::Arc;

@@ -16,7 +16,7 @@
 //! | [`model`] | the rules of rotation, said a second time: slowly, from the whole history |
 //! | [`disk`] | a directory that loses power, and everything that may be left of it |
 //! | [`simulation`] | a rotation and the embedded API server, byte for byte, in virtual time; crashes |
-//! | [`loopback`] | the embedded API server and nodes over real sockets, on both runtimes |
+//! | [`loopback`] | the embedded API server and nodes over real sockets, on any runtime |
 //! | [`fuzz`] | the bodies of the fuzz targets |
 //! | [`malicious`] | certificates that no peer should have to read |
 

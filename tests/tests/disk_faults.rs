@@ -1,5 +1,5 @@
 //! Disks that refuse: what was there is still there, nothing is left lying about, and when the disk is back so are we.
-//! For one that is full, or mounted read-only, see `examples/small_disk.rs`.
+//! For one that is full, or mounted read-only, see `tests/src/bin/small_disk.rs`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

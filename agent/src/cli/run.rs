@@ -183,7 +183,7 @@ pub(crate) struct Wanted {
 
 /// How patient, how eager.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Patience")]
+#[command(next_help_heading = "Timing")]
 pub(crate) struct Numbers {
     /// The numbers to go by, where no flag says otherwise
     #[arg(long, value_enum, default_value_t = Policy::Default)]

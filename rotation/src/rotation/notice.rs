@@ -91,7 +91,8 @@ pub enum News {
         /// The error, for people.
         error: Arc<str>,
     },
-    /// What the machine is doing has changed: resting, backing off, waiting for the budget, without template or signer.
+    /// The state has changed: scheduled, requesting, backing off, waiting for the budget, or without template, identity or
+    /// signer.
     Entered(State),
     /// The certificate has expired and there is no other: at once, then after one, two, four … minutes, then each hour.
     Expired,

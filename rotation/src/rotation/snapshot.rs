@@ -11,7 +11,7 @@ use crate::{Health, Progress};
 
 const BACKDATING: Duration = Duration::from_secs(600);
 
-/// Everything people may want to know, at one moment. A credential in it is always a pair that belongs together.
+/// State of a rotation at one moment. A credential in it is always a pair that belongs together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
     /// The credential held. It may have expired.
