@@ -97,6 +97,14 @@ impl ActiveRotation {
     }
 }
 
+/// A rotation that nobody holds any more ends, and lets its directory go.
+impl Drop for ActiveRotation {
+    fn drop(&mut self) {
+        // The call alone ends it.
+        drop(self.handle.shutdown());
+    }
+}
+
 fn observe(mut notices: Notices, mut observers: Vec<Observer>) {
     while let Some(notice) = notices.next().wait() {
         observers.iter_mut().for_each(|observer| observer(&notice));

@@ -12,7 +12,7 @@ use perennial_dev::Decision;
 use perennial_pki::Credential;
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::Value;
-use support::{Process, Signer, run_arguments, until};
+use support::{Process, Signer, perennial, run_arguments, until};
 use tempfile::TempDir;
 
 /// `perennial` with pipes for its output, so that it can be kept from writing files and still speak.
@@ -138,6 +138,26 @@ fn sighup_with_the_directory_gone_keeps_the_certificate_and_puts_it_back() {
     assert_eq!(run.event("reloaded", 1)["certificate"]["serial"], first.as_str());
     until("the pair", || directory.join("worker/pki/kubelet-client-current.pem").exists().then_some(()));
     assert_eq!(on_disk(directory), first);
+}
+
+#[test]
+fn sighup_takes_up_a_pair_that_was_put_into_the_directory() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    let mut run = Process::start(directory, &run_arguments(&["--json"]));
+    run.event("kubeconfig", 1);
+    // Of the same node, and issued later.
+    let elsewhere = ["--cert-dir", "other/pki", "--kubeconfig", "other/kubeconfig", "--once"];
+    let other = ["run", "--node-name", "worker", "--bootstrap-kubeconfig", "signer/bootstrap.kubeconfig"];
+    assert_eq!(perennial(directory, &[&other, elsewhere.as_slice()].concat()).code, Some(0));
+    let current = directory.join("worker/pki/kubelet-client-current.pem");
+    fs::remove_file(&current).unwrap();
+    fs::copy(directory.join("other/pki/kubelet-client-current.pem"), &current).unwrap();
+    let put_there = on_disk(directory);
+    run.signal(Signal::HUP);
+    assert_eq!(run.event("rotated", 1)["serial"], put_there.as_str());
+    assert_eq!(on_disk(directory), put_there);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::client::Client;
 use super::external_cert::ExternalCert;
-use super::node::Node;
+use super::node::{self, Node};
 use super::outside::Outside;
 use super::prepared::Prepared;
 use super::serving::Serving;
@@ -132,6 +132,14 @@ impl<'a> Running<'a> {
         }
         // From here on nothing fails.
         self.client.reload(outside, config, &next, stored.as_ref());
+        if next.settings.client.rotated && !is_switched_on {
+            self.client.watch.take_up(&next.stores.client, next.settings.client.template.common_name());
+        }
+        if let (Some(serving), Some(store), ServingSettings::Rotated { node, .. }) =
+            (&self.serving, &next.stores.serving, &next.settings.serving)
+        {
+            serving.watch.take_up(store, &node::common_name(node));
+        }
         if let Some(mut ended) = self.serving.take_if(|_| next.stores.serving.is_none()) {
             ended.watch.rotation.stop();
             ended.watch.look(self.outside.report, &self.outside.hook);

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use perennial::{Certificate, Fingerprint, State, UnixTime};
-use perennial_rotation::{News, Progress, Snapshot, clock};
+use perennial_pki::Credential;
+use perennial_rotation::{Directory, LoadRequest, News, Progress, Snapshot, Store, clock};
 use serde_json::{Value, json};
 
 use super::hook::{self, Hook};
@@ -72,6 +73,28 @@ impl Watch {
     /// A certificate is in use and on disk.
     pub(super) fn is_on_disk(&self) -> bool {
         self.rotation.handle().credential().is_some() && !self.rotation.handle().snapshot().unwritten
+    }
+
+    /// Takes up the pair that another program has put into the directory, if it is a better one. Changes nothing there.
+    pub(super) fn take_up(&self, store: &Directory, common_name: &str) {
+        let request = LoadRequest { common_name: Some(common_name), has_signer: false, now: clock::now().unix };
+        let found = match Store::load(store, &request) {
+            Ok(stored) => stored.credential,
+            Err(error) => {
+                tracing::warn!("{error}; continuing with the credential in memory");
+                return;
+            }
+        };
+        let handle = self.rotation.handle();
+        let now = handle.snapshot();
+        let is_news = |found: &Arc<Credential>| {
+            let held = now.credential.as_ref().map(|held| held.chain());
+            found.chain().certificate().common_name == common_name && held != Some(found.chain())
+        };
+        // A write that is under way is about to replace what was found.
+        if let Some(found) = found.filter(|found| is_news(found) && !now.unwritten) {
+            handle.replaced(Some(found));
+        }
     }
 
     /// Has the certificate written again if its file was there and is gone: another program has removed it, or the
