@@ -17,6 +17,8 @@ use crate::{Input, News, Notice, Snapshot, clock, log};
 pub(crate) enum Message {
     /// Something happened.
     Input(Input),
+    /// The exchange with this number reports: of no interest once another one is driven, which may be the same request's.
+    Reported(u64, Input),
     /// End, cleanly.
     Stop,
 }
@@ -92,7 +94,7 @@ impl Link {
         let mut shown = self.shown();
         let queue = shown.queues.add(most);
         if self.has_ended() {
-            shown.push_end();
+            queue.push(&shown.end(), &shown.machine);
         }
         queue
     }
@@ -101,7 +103,9 @@ impl Link {
     pub(crate) fn end(&self) {
         let mut shown = self.shown();
         self.ended.store(true, Ordering::Release);
-        shown.push_end();
+        let end = shown.end();
+        let machine = shown.machine.clone();
+        shown.queues.push(&end, &machine);
         drop(shown);
         self.changed.notify(usize::MAX);
         self.notified.notify(usize::MAX);
@@ -148,9 +152,8 @@ impl Link {
 }
 
 impl Shown {
-    fn push_end(&mut self) {
-        let notice = Notice { at: clock::now(), news: News::Ended, snapshot: self.snapshot.clone() };
-        self.queues.push(&notice, &self.machine);
+    fn end(&self) -> Notice {
+        Notice { at: clock::now(), news: News::Ended, snapshot: self.snapshot.clone() }
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    fn push(&self, notice: &Notice, machine: &Arc<RotationMachine>) {
+    pub(crate) fn push(&self, notice: &Notice, machine: &Arc<RotationMachine>) {
         let mut waiting = self.waiting();
         // The end is never missed: it is what observers wait for.
         if waiting.len() < self.most || notice.news == News::Ended {

@@ -30,8 +30,9 @@ pub struct Task {
     jobs: Jobs,
     /// A request that waits for its record, and until when.
     held: Option<(RequestId, Exchange, Instant)>,
-    /// The request whose exchange the runtime drives.
-    driven: Option<RequestId>,
+    /// The request whose exchange the runtime drives, and the number of that exchange.
+    driven: Option<(RequestId, u64)>,
+    exchanges: u64,
     stage: Stage,
     ending: Ending,
 }
@@ -63,7 +64,7 @@ impl Task {
     /// A task whose link shows the rotation as it is.
     pub(crate) fn new(rotation: Rotation, store: Arc<dyn Store>, link: Arc<Link>) -> Self {
         let (jobs, ending) = (Jobs::new(store), Ending::new(link));
-        Self { rotation, jobs, held: None, driven: None, stage: Stage::Running, ending }
+        Self { rotation, jobs, held: None, driven: None, exchanges: 0, stage: Stage::Running, ending }
     }
 
     /// Takes in what has arrived and the time, and returns what follows from it, in order.
@@ -86,6 +87,7 @@ impl Task {
                     is_ticked |= matches!(input, Input::Tick);
                     self.handle(input, now, &mut work);
                 }
+                (Stage::Running, Message::Reported(exchange, input)) => self.reported(exchange, input, now, &mut work),
                 (Stage::Running, Message::Stop) => {
                     self.held = None;
                     work.extend(self.driven.take().map(|_| Work::Cancel));
@@ -93,7 +95,7 @@ impl Task {
                     self.finish(None, now);
                 }
                 (_, Message::Input(input)) => self.finish(Some(input), now),
-                (_, Message::Stop) => {}
+                (_, Message::Stop | Message::Reported(..)) => {}
             }
             if let Some(job) = self.jobs.next(now.unix, &self.ending) {
                 match self.jobs.are_instant() {
@@ -104,10 +106,23 @@ impl Task {
         }
         let is_durable = !self.jobs.has_saves();
         if let Some((id, exchange, _)) = self.held.take_if(|(.., until)| is_durable || *until <= now.instant) {
-            self.driven = Some(id);
-            work.push(Work::Drive(exchange, Reporter { id, link: self.link().clone(), reported: None }));
+            self.exchanges += 1;
+            self.driven = Some((id, self.exchanges));
+            let (exchange_number, link) = (self.exchanges, self.link().clone());
+            work.push(Work::Drive(exchange, Reporter { id, exchange: exchange_number, link, reported: None }));
         }
         work
+    }
+
+    /// Takes in a report, unless its exchange was dropped: a request that goes on with another signer keeps its id.
+    fn reported(&mut self, exchange: u64, input: Input, now: Now, work: &mut Vec<Work>) {
+        if self.driven.is_none_or(|(_, driven)| driven != exchange) {
+            return;
+        }
+        if matches!(input, Input::Finished { .. } | Input::Unable { .. }) {
+            self.driven = None;
+        }
+        self.handle(input, now, work);
     }
 
     fn handle(&mut self, input: Input, now: Now, work: &mut Vec<Work>) {
@@ -119,7 +134,7 @@ impl Task {
             match command {
                 Command::Drop { id } => {
                     self.held.take_if(|(held, ..)| *held == id);
-                    work.extend(self.driven.take_if(|driven| *driven == id).map(|_| Work::Cancel));
+                    work.extend(self.driven.take_if(|(driven, _)| *driven == id).map(|_| Work::Cancel));
                 }
                 Command::Write { id, credential, serve } => self.jobs.write(id, credential, serve),
                 Command::Save { record } => self.jobs.save(*record),
@@ -197,6 +212,7 @@ impl Task {
 #[derive(Clone, Debug)]
 pub struct Reporter {
     id: RequestId,
+    exchange: u64,
     link: Arc<Link>,
     reported: Option<Report>,
 }
@@ -212,18 +228,22 @@ impl Reporter {
         if self.reported.as_ref().is_none_or(|reported| is_news(reported, &report)) {
             self.reported = Some(report.clone());
             let (progress, health) = report;
-            self.link.send(Message::Input(Input::Progressed { id: self.id, progress, health }));
+            self.send(Input::Progressed { id: self.id, progress, health });
         }
+    }
+
+    fn send(&self, input: Input) {
+        self.link.send(Message::Reported(self.exchange, input));
     }
 
     /// Call with the outcome of the exchange.
     pub fn finish(self, result: Result<Issued, SignError>) {
-        self.link.send(Message::Input(Input::Finished { id: self.id, result }));
+        self.send(Input::Finished { id: self.id, result });
     }
 
     /// Call if the exchange cannot be driven at all. `why` is a clause for people.
     pub fn fail(self, why: String) {
-        self.link.send(Message::Input(Input::Unable { id: self.id, why }));
+        self.send(Input::Unable { id: self.id, why });
     }
 }
 

@@ -18,10 +18,10 @@ pub fn drive<C: Conversation>(mut conversation: C, cancel: &Cancel, mut notice: 
     let left = |until| clock::until(until).max(Duration::from_millis(1));
     loop {
         let step = conversation.poll(clock::now());
-        notice(&conversation);
         if cancel.is_cancelled() {
             return None;
         }
+        notice(&conversation);
         let input = match (step, &mut stream) {
             (IoRequest::Done(outcome), _) => return Some(outcome),
             (IoRequest::Connect { host, port, until }, _) => {

@@ -70,7 +70,9 @@ impl Rotation {
             // The same request goes on by the new way to its server.
             let (id, template) = (*id, template.clone());
             commands.push(Command::Drop { id });
-            return self.submit(id, &template, Key::Pending, commands, now).into_iter().collect();
+            let failed = self.submit(id, &template, Key::Pending, commands, now);
+            // The signer before may have waited for an identity. If this one does, too, that is found out at once.
+            return failed.into_iter().chain([Event::SignerChanged(SignerStatus::Ready)]).collect();
         }
         // A new way to the server is tried at once; a refusal was the server's, by whichever way.
         let has_failed = self.machine.last_failure().is_some_and(|last| !last.is_refusal());
