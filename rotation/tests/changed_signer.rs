@@ -6,8 +6,8 @@ use std::time::Duration;
 use perennial::{Budget, Failure, Now, Policy, State, Template, Window};
 use perennial_pki::Usage;
 use perennial_rotation::{
-    Authentication, Command, Conversation, Exchange, Input, IoEvent, IoRequest, Issued, Profile, Progress, Record,
-    Rotation, SignError, SignRequest, Signer, SignerConversation, Start,
+    Authentication, Command, Conversation, Exchange, Handle, Input, IoEvent, IoRequest, Issued, Profile, Progress,
+    Record, Rotation, Rotator, SignError, SignRequest, Signer, SignerConversation, Start, Work, clock,
 };
 
 /// A signer that never answers, and the requests to it.
@@ -236,4 +236,25 @@ fn another_budget_is_recorded_at_once_for_the_next_start() {
     scene.handle(Input::PolicyChanged(Arc::new(slower)));
     let whole = scene.record.as_ref().unwrap().pending.budget_whole;
     assert_eq!((scene.saves, whole), (2, scene.now.unix.after(refill)), "one token is missing");
+}
+
+#[test]
+fn reports_of_the_exchange_before_do_not_count() {
+    let requests = Arc::default();
+    let rotator = Rotator::new().template(Template::node("worker")).signer(silent("a", &requests));
+    let (handle, mut task) = rotator.prepare().unwrap();
+    let now = clock::now();
+    let reporter = |work: Vec<Work>| {
+        work.into_iter().find_map(|work| if let Work::Drive(_, reporter) = work { Some(reporter) } else { None })
+    };
+    let before = reporter(task.step(now)).expect("an exchange");
+    handle.set_signer(Some(Arc::new(silent("a", &requests))));
+    let after = reporter(task.step(now)).expect("another exchange of the same request");
+    let is_requesting = |handle: &Handle| matches!(handle.state(), State::Requesting { .. });
+    before.finish(Err(SignError::new(Failure::Unreachable, "cancelled")));
+    assert!(reporter(task.step(now)).is_none());
+    assert!(is_requesting(&handle), "{:?}", handle.state());
+    after.finish(Err(SignError::new(Failure::Denied, "no")));
+    assert!(reporter(task.step(now)).is_none());
+    assert!(!is_requesting(&handle), "{:?}", handle.state());
 }
