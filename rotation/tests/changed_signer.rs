@@ -1,14 +1,17 @@
 //! Another signer, or another policy, while a request is in flight.
 
+mod silence;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use perennial::{Budget, Failure, Now, Policy, State, Template, Window};
 use perennial_pki::Usage;
 use perennial_rotation::{
-    Authentication, Command, Conversation, Exchange, Handle, Input, IoEvent, IoRequest, Issued, Profile, Progress,
-    Record, Rotation, Rotator, SignError, SignRequest, Signer, SignerConversation, Start, Work, clock,
+    Authentication, Command, Exchange, Handle, Input, Profile, Record, Rotation, Rotator, SignError, SignRequest,
+    Signer, Start, Work, clock,
 };
+use silence::Silence;
 
 /// A signer that never answers, and the requests to it.
 #[derive(Debug)]
@@ -39,25 +42,6 @@ impl Signer for Silent {
     fn begin(&self, request: SignRequest, _now: Now) -> Result<Exchange, SignError> {
         self.requests.lock().unwrap().push(request);
         Ok(Exchange::conversation(Silence))
-    }
-}
-
-#[derive(Debug)]
-struct Silence;
-
-impl Conversation for Silence {
-    type Outcome = Result<Issued, SignError>;
-
-    fn poll(&mut self, now: Now) -> IoRequest<Self::Outcome> {
-        IoRequest::Wait { until: now.instant.after(Duration::from_secs(60)) }
-    }
-
-    fn handle(&mut self, _event: IoEvent<'_>, _now: Now) {}
-}
-
-impl SignerConversation for Silence {
-    fn progress(&self) -> Progress {
-        Progress::Submitting
     }
 }
 

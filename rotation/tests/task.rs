@@ -1,5 +1,7 @@
 //! A task without a runtime: what it has a runtime do, what its handles see, in virtual time.
 
+mod silence;
+
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -8,10 +10,10 @@ use std::time::Duration;
 use perennial::{Failure, Now, State, Template, UnixTime};
 use perennial_pki::{Credential, Usage, interim};
 use perennial_rotation::{
-    Authentication, Conversation, Exchange, Handle, IoEvent, IoRequest, Issued, Job, LoadRequest, NotReady, Profile,
-    Progress, Rotator, SignError, SignRequest, Signer, SignerConversation, Store, StoreError, Stored, Task, Work,
-    clock,
+    Authentication, Exchange, Handle, Job, LoadRequest, NotReady, Profile, Rotator, SignError, SignRequest, Signer,
+    Store, StoreError, Stored, Task, Work, clock,
 };
+use silence::Silence;
 use zeroize::Zeroizing;
 
 /// A signer that never answers, or that cannot be reached.
@@ -44,25 +46,6 @@ impl Signer for Fake {
     fn begin(&self, _: SignRequest, _: Now) -> Result<Exchange, SignError> {
         let unreachable = || SignError::new(Failure::Unreachable, "the signer is far away");
         self.is_up.then(|| Exchange::conversation(Silence)).ok_or_else(unreachable)
-    }
-}
-
-#[derive(Debug)]
-struct Silence;
-
-impl Conversation for Silence {
-    type Outcome = Result<Issued, SignError>;
-
-    fn poll(&mut self, now: Now) -> IoRequest<Self::Outcome> {
-        IoRequest::Wait { until: now.instant.after(Duration::from_secs(60)) }
-    }
-
-    fn handle(&mut self, _: IoEvent<'_>, _: Now) {}
-}
-
-impl SignerConversation for Silence {
-    fn progress(&self) -> Progress {
-        Progress::Submitting
     }
 }
 
