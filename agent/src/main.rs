@@ -51,7 +51,7 @@ use lines::{Lines, OUTPUT, RESULT};
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
-/// What an error says, line by line: errors of a file's syntax quote it.
+/// Escapes an error's text line by line: syntax errors quote lines of the file, and keep their line breaks.
 fn shown(text: &str) -> String {
     text.lines().map(|line| Escaped(line).to_string()).collect::<Vec<_>>().join("\n")
 }

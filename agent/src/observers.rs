@@ -38,7 +38,7 @@ impl Observers {
     pub(crate) fn start(run: &cli::Run, outputs: Vec<Output>, debts: Option<&Debts>) -> Self {
         let options = &run.observe;
         if options.metrics_listen.is_some() {
-            // While nobody else takes what it needs; without it, serving is what fails, and is tried again.
+            // Early, while descriptors and threads are to be had. If the reactor cannot start, serving fails and is retried.
             drop(reactor::start());
         }
         let (pulse, listen) = (Arc::<Pulse>::default(), options.metrics_listen);

@@ -9,7 +9,7 @@ use perennial_kubernetes::cluster::{Cluster, ClusterError, Proxy};
 pub(crate) struct Route {
     /// `None`: connect directly.
     pub(crate) proxy: Option<Proxy>,
-    /// What decided it: a field, a flag, a variable, or why none of them did.
+    /// Source of the decision: a field, a flag, a variable, or the reason why none of them applies.
     pub(crate) because: &'static str,
 }
 
@@ -124,7 +124,7 @@ mod tests {
             (&[("HTTP_PROXY", "http://p"), ("ALL_PROXY", "http://p")], None),
             (&[("HTTPS_PROXY", "http://p"), ("no_proxy", "api.example")], None),
             (&[("HTTPS_PROXY", "http://p"), ("NO_PROXY", "other"), ("no_proxy", "*")], Some("HTTPS_PROXY http://p:80")),
-            // Nobody is asked about a proxy that is not needed.
+            // NO_PROXY makes an unsupported proxy URL irrelevant.
             (&[("HTTPS_PROXY", "socks5://p"), ("NO_PROXY", "*")], None),
         ] {
             assert_eq!(of(variables, server), Ok(expected.map(str::to_owned)), "{variables:?}");

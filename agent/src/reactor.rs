@@ -24,8 +24,8 @@ pub(crate) fn start() -> Result<(), Failure> {
     let tried = thread::Builder::new().name("async-io".into()).spawn(|| ());
     // It does nothing.
     drop(tried.map_err(|error| Failure::no_thread("smol", &error))?.join());
-    // A timer that is due already would leave the rest to that thread. Somebody else may have been faster than this one:
-    // then there is a panic to catch.
+    // A timer that is due already would leave the start to that thread. smol panics if another thread took the last
+    // descriptor first.
     let started = panic::catch_unwind(|| smol::block_on(smol::Timer::after(Duration::from_millis(1))));
     started.map(|_| ()).map_err(|_| Failure::Failed("cannot set up smol: it lacks descriptors, or a thread".into()))
 }

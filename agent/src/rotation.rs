@@ -16,7 +16,7 @@ pub(crate) struct Plan {
     /// What it is called in logs.
     pub(crate) name: String,
     pub(crate) policy: Policy,
-    /// `None`: whoever keeps the certificate decides whose it is.
+    /// `None`: the program that keeps the certificate chooses its common name.
     pub(crate) common_name: Option<String>,
     /// `None`: it is not known yet.
     pub(crate) template: Option<Template>,
@@ -35,7 +35,7 @@ const QUEUED: usize = 256;
 /// A rotation that runs.
 pub(crate) struct ActiveRotation {
     handle: Handle,
-    /// Its news from the first step on, for whoever reports it.
+    /// Notices from the first step on, for the report.
     pub(crate) notices: Notices,
     observing: Option<JoinHandle<()>>,
     /// What it began with, expired or not.

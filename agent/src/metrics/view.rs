@@ -136,7 +136,7 @@ pub(super) fn why_not_ready(views: &[View], now: Now) -> String {
     if views.is_empty() { "nothing is started yet\n".into() } else { why }
 }
 
-/// A line for each certificate that is in memory only. It makes nobody unhealthy: a restart would lose it.
+/// Lists each certificate that is in memory only. `/healthz` stays 200 for it: a restart would lose the certificate.
 pub(super) fn unwritten(views: &[View], now: Now) -> String {
     let line = |view: &View| {
         let since = view.unwritten_since()?;
