@@ -30,7 +30,7 @@ const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Configuration of a [`TestCluster`]. The default takes a free port of the loopback interface, generates a CA and a
 /// bootstrap token, approves nodes' certificates, client and serving, and signs for signer names of your own.
 #[derive(Debug)]
-pub struct Setup {
+pub struct ClusterSetup {
     /// The socket to serve on; `None` takes a free port of 127.0.0.1.
     pub listener: Option<TcpListener>,
     /// Behaviour of the API server.
@@ -43,7 +43,7 @@ pub struct Setup {
     pub token: Option<Token>,
 }
 
-impl Default for Setup {
+impl Default for ClusterSetup {
     fn default() -> Self {
         let approve_serving = ServingApproval::Any;
         let options = Options { approve_serving, other_signers: true, ..Options::default() };
@@ -67,21 +67,21 @@ pub struct TestCluster {
 }
 
 impl TestCluster {
-    /// Starts a server with the default [`Setup`].
+    /// Starts a server with the default [`ClusterSetup`].
     ///
     /// # Errors
     /// As [`TestCluster::start_with`].
-    pub fn start() -> Result<Self, StartError> {
-        Self::start_with(Setup::default())
+    pub fn start() -> Result<Self, ClusterError> {
+        Self::start_with(ClusterSetup::default())
     }
 
     /// Starts a server.
     ///
     /// # Errors
-    /// [`StartError::Io`] without a socket or thread, [`StartError::Authority`] if a CA cannot sign, for example
+    /// [`ClusterError::Io`] without a socket or thread, [`ClusterError::Authority`] if a CA cannot sign, for example
     /// because it has expired. Nothing runs then.
-    pub fn start_with(setup: Setup) -> Result<Self, StartError> {
-        let Setup { listener, options, authority, server_authority, token } = setup;
+    pub fn start_with(setup: ClusterSetup) -> Result<Self, ClusterError> {
+        let ClusterSetup { listener, options, authority, server_authority, token } = setup;
         let listener = listener.map_or_else(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)), Ok)?;
         let (mut random, now) = (Random::from_os().map_err(io::Error::other)?, clock::now().unix);
         let authority = authority.map_or_else(|| Authority::generate(&mut random, now, CA_LIFETIME), Ok)?;
@@ -189,8 +189,8 @@ impl TestCluster {
     /// stay trusted, and the server keeps its own certificate. False if `authority` is the one in use.
     ///
     /// # Errors
-    /// [`StartError::Authority`] if `authority` cannot sign; the server goes on with the one before.
-    pub fn rotate_authority(&mut self, authority: Authority) -> Result<bool, StartError> {
+    /// [`ClusterError::Authority`] if `authority` cannot sign; the server goes on with the one before.
+    pub fn rotate_authority(&mut self, authority: Authority) -> Result<bool, ClusterError> {
         let pem = authority.certificate_pem().as_bytes().to_vec();
         if self.server.with_api(|api, _| api.authority().certificate_pem().as_bytes() == pem) {
             return Ok(false);
@@ -235,7 +235,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// Error of a [`TestCluster`] that did not start, or did not take another CA.
 #[derive(Debug)]
-pub enum StartError {
+pub enum ClusterError {
     /// The system gives no socket, no thread or no random numbers.
     Io(io::Error),
     /// A CA cannot be generated, or cannot sign.
@@ -244,7 +244,7 @@ pub enum StartError {
     Tls(TlsError),
 }
 
-impl fmt::Display for StartError {
+impl fmt::Display for ClusterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => write!(f, "cannot serve: {error}"),
@@ -254,21 +254,21 @@ impl fmt::Display for StartError {
     }
 }
 
-impl std::error::Error for StartError {}
+impl std::error::Error for ClusterError {}
 
-impl From<io::Error> for StartError {
+impl From<io::Error> for ClusterError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-impl From<AuthorityError> for StartError {
+impl From<AuthorityError> for ClusterError {
     fn from(error: AuthorityError) -> Self {
         Self::Authority(error)
     }
 }
 
-impl From<TlsError> for StartError {
+impl From<TlsError> for ClusterError {
     fn from(error: TlsError) -> Self {
         Self::Tls(error)
     }

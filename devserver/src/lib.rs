@@ -16,7 +16,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`TestCluster::signer`] signs for signer names of your own, such as `example.com/mesh`. [`Setup`] says who approves,
+//! [`TestCluster::signer`] signs for signer names of your own, such as `example.com/mesh`. [`ClusterSetup`] says who approves,
 //! how long certificates live and which CA signs them; [`TestCluster::set_faults`] makes the server misbehave.
 //!
 //! For development, demonstrations and tests, and nothing else: objects live in memory, the certificate authority's key
@@ -76,7 +76,7 @@ mod watch;
 
 pub use api::{Api, Approval, Options};
 pub use authority::{Authority, AuthorityError};
-pub use cluster::{Setup, StartError, TestCluster};
+pub use cluster::{ClusterError, ClusterSetup, TestCluster};
 pub use connection::{Tls, TlsError};
 pub use controllers::{Decision, DecisionError};
 pub use host::{Host, ServerHandle};

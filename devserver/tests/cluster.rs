@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use perennial::Template;
 use perennial_dev::faults::Plan;
-use perennial_dev::{Approval, Authority, Decision, Options, Random, Setup, TestCluster};
+use perennial_dev::{Approval, Authority, ClusterSetup, Decision, Options, Random, TestCluster};
 use perennial_pki::{Roots, Usage};
 use perennial_rotation::{Handle, NotReady, Rotator, clock};
 
@@ -68,7 +68,7 @@ fn signer_of_own_name_issues_any_subject_but_administrators() -> Result<(), Box<
 
 #[test]
 fn signer_of_own_name_is_left_alone_as_in_a_cluster() -> Result<(), Box<dyn Error>> {
-    let cluster = TestCluster::start_with(Setup { options: Options::default(), ..Setup::default() })?;
+    let cluster = TestCluster::start_with(ClusterSetup { options: Options::default(), ..ClusterSetup::default() })?;
     let waiting = mesh(&cluster, Template::new("web"));
     waiting.wait_for(|_| !cluster.requests().is_empty()).within(BOUND).unwrap();
     let [request] = cluster.requests().try_into().unwrap();
@@ -81,7 +81,7 @@ fn signer_of_own_name_is_left_alone_as_in_a_cluster() -> Result<(), Box<dyn Erro
 #[test]
 fn request_is_decided_and_faults_are_set_from_outside() -> Result<(), Box<dyn Error>> {
     let options = Options { approval: Approval::Manual, ..Options::default() };
-    let cluster = TestCluster::start_with(Setup { options, ..Setup::default() })?;
+    let cluster = TestCluster::start_with(ClusterSetup { options, ..ClusterSetup::default() })?;
     cluster.set_faults(Plan::parse("rules: [{ times: 2, fault: { answer: { status: 503 } } }]")?);
     let rotator = Rotator::new().template(Template::node("worker-1")).signer(cluster.node_signer());
     let node = perennial_std::start(rotator)?;
@@ -96,7 +96,7 @@ fn same_authority_and_port_make_the_same_cluster() -> Result<(), Box<dyn Error>>
     let mut random = Random::from_os()?;
     let authority = Authority::generate(&mut random, clock::now().unix, Duration::from_secs(86_400))?;
     let again = Authority::from_pem(&authority.to_pem())?;
-    let mut first = TestCluster::start_with(Setup { authority: Some(authority), ..Setup::default() })?;
+    let mut first = TestCluster::start_with(ClusterSetup { authority: Some(authority), ..ClusterSetup::default() })?;
     let (url, address, token) = (first.url().to_owned(), first.server().address(), first.token().clone());
     let roots = first.ca_pem().to_vec();
 
@@ -110,7 +110,8 @@ fn same_authority_and_port_make_the_same_cluster() -> Result<(), Box<dyn Error>>
     first.shutdown()?;
 
     let listener = Some(TcpListener::bind((Ipv4Addr::LOCALHOST, address.port()))?);
-    let setup = Setup { listener, authority: Some(again), token: Some(token.clone()), ..Setup::default() };
+    let setup =
+        ClusterSetup { listener, authority: Some(again), token: Some(token.clone()), ..ClusterSetup::default() };
     let second = TestCluster::start_with(setup)?;
     assert_eq!((second.url(), second.ca_pem(), second.token().reveal()), (&*url, &*roots, token.reveal()));
     Ok(())

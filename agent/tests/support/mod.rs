@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use perennial::UnixTime;
 use perennial_dev::faults::Plan;
-use perennial_dev::{Approval, Authority, Decision, Options, Random, ServingApproval, Setup, TestCluster};
+use perennial_dev::{Approval, Authority, ClusterSetup, Decision, Options, Random, ServingApproval, TestCluster};
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::objects::CertificateSigningRequest;
 use perennial_pki::{Credential, KeyPair};
@@ -197,7 +197,7 @@ impl Signer {
         let authority = Some(authority(&signer));
         let (listener, token) = (Some(TcpListener::bind(address).unwrap()), fs::read_to_string(signer.join(TOKEN)));
         let token = token.ok().map(|token| Token::new(&token).unwrap());
-        let mut setup = Setup { listener, authority, token, ..Setup::default() };
+        let mut setup = ClusterSetup { listener, authority, token, ..ClusterSetup::default() };
         setup.options = Options { approve_serving: ServingApproval::Any, ..Options::default() };
         setup.options.signing_duration = Duration::from_secs(3600);
         let mut faults = Plan::default();

@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use perennial::{Policy, Template};
-use perennial_dev::{Options, Setup, TestCluster};
+use perennial_dev::{ClusterSetup, Options, TestCluster};
 use perennial_kubernetes::CsrSigner;
 use perennial_rotation::{Directory, Handle, Profile, Rotator, clock};
 use serde_json::json;
@@ -53,7 +53,8 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
     }
 
     let behaviour = Options { signing_duration: options.lifetime, ..Options::default() };
-    let cluster = TestCluster::start_with(Setup { options: behaviour, ..Setup::default() }).map_err(Failure::failed)?;
+    let cluster = TestCluster::start_with(ClusterSetup { options: behaviour, ..ClusterSetup::default() })
+        .map_err(Failure::failed)?;
     // Short lives have short limits for a request, which a busy machine can exceed; on loopback none is lost.
     let request_timeout = Policy::default().request_timeout;
     let policy = Policy { request_timeout, ..Policy::for_lifetime(options.lifetime) };

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use perennial::printable;
 use perennial_dev::faults::Plan;
 use perennial_dev::{
-    Answer, ApiRequest, Approval, Method, Next, Options, Random, ServingApproval, Setup, TestCluster, User, Watcher,
+    Answer, ApiRequest, Approval, ClusterSetup, Method, Next, Options, Random, ServingApproval, TestCluster, User,
+    Watcher,
 };
 use perennial_kubernetes::objects::{CSR_PATH, CertificateSigningRequest, Condition};
 use perennial_kubernetes::text;
@@ -53,7 +54,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
         backdate: options.backdate,
         ..Options::default()
     };
-    let mut server = TestCluster::start_with(Setup {
+    let mut server = TestCluster::start_with(ClusterSetup {
         listener: Some(listener),
         options: behaviour,
         authority: Some(authority),
