@@ -1,6 +1,6 @@
 //! The certificate authority, and the credentials that it issues for the server and its clients.
 
-use std::fmt;
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -186,24 +186,28 @@ fn period(from: UnixTime, to: UnixTime) -> Result<Validity, AuthorityError> {
 }
 
 /// Error of a CA that cannot be made, or cannot sign.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthorityError {
     /// The key cannot be generated, read or used.
+    #[error("key of the certificate authority: {0}")]
     Key(String),
     /// A certificate cannot be read, does not fit its key or would be empty.
+    #[error("certificate of the certificate authority: {0}")]
     Certificate(String),
     /// The certificate is not one of an authority: give the CA's own, which has `CA:TRUE` and may sign certificates.
+    #[error("{}", IssueError::NotAnAuthority)]
     NotAnAuthority,
     /// The authority's own certificate has expired.
+    #[error("the certificate authority has expired at {0}; make a new one")]
     Expired(UnixTime),
 }
 
 impl AuthorityError {
-    fn key(error: impl fmt::Display) -> Self {
+    fn key(error: impl Display) -> Self {
         Self::Key(error.to_string())
     }
 
-    fn certificate(error: impl fmt::Display) -> Self {
+    fn certificate(error: impl Display) -> Self {
         Self::Certificate(error.to_string())
     }
 }
@@ -217,16 +221,3 @@ impl From<IssueError> for AuthorityError {
         }
     }
 }
-
-impl fmt::Display for AuthorityError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Key(why) => write!(f, "key of the certificate authority: {why}"),
-            Self::Certificate(why) => write!(f, "certificate of the certificate authority: {why}"),
-            Self::NotAnAuthority => IssueError::NotAnAuthority.fmt(f),
-            Self::Expired(at) => write!(f, "the certificate authority has expired at {at}; make a new one"),
-        }
-    }
-}
-
-impl std::error::Error for AuthorityError {}

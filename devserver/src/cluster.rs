@@ -1,6 +1,5 @@
 //! An API server on a socket with everything that its clients need: for tests of programs that get certificates.
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -234,42 +233,15 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// Error of a [`TestCluster`] that did not start, or did not take another CA.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// The system gives no socket, no thread or no random numbers.
-    Io(io::Error),
+    #[error("cannot serve: {0}")]
+    Io(#[from] io::Error),
     /// A CA cannot be generated, or cannot sign.
-    Authority(AuthorityError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// The server's TLS cannot be set up with this CA.
-    Tls(TlsError),
-}
-
-impl fmt::Display for ClusterError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io(error) => write!(f, "cannot serve: {error}"),
-            Self::Authority(error) => error.fmt(f),
-            Self::Tls(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for ClusterError {}
-
-impl From<io::Error> for ClusterError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<AuthorityError> for ClusterError {
-    fn from(error: AuthorityError) -> Self {
-        Self::Authority(error)
-    }
-}
-
-impl From<TlsError> for ClusterError {
-    fn from(error: TlsError) -> Self {
-        Self::Tls(error)
-    }
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }

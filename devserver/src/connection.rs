@@ -75,16 +75,9 @@ impl fmt::Debug for Tls {
 }
 
 /// TLS cannot be set up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("TLS of the API server: {0}")]
 pub struct TlsError(String);
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TLS of the API server: {}", self.0)
-    }
-}
-
-impl std::error::Error for TlsError {}
 
 /// TLS and HTTP of one client.
 pub(super) struct Connection {

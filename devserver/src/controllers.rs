@@ -1,6 +1,5 @@
 //! The controllers of a cluster's controller manager: approver, signer, cleaner of requests.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -179,24 +178,15 @@ pub enum Decision {
 }
 
 /// Error of [`Api::decide`]. The request is as it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecisionError {
     /// There is no such request.
+    #[error("there is no such certificate signing request")]
     NotFound,
     /// The opposite has been decided; decisions are final.
+    #[error("the opposite has been decided already, and decisions are final; create a new request")]
     Decided,
 }
-
-impl fmt::Display for DecisionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotFound => "there is no such certificate signing request",
-            Self::Decided => "the opposite has been decided already, and decisions are final; create a new request",
-        })
-    }
-}
-
-impl std::error::Error for DecisionError {}
 
 /// The cleaner's rules: a while after the end, longer without one, at once when the certificate has expired.
 fn is_old(stored: &Stored, options: &Options, now: UnixTime) -> bool {

@@ -2,8 +2,6 @@
 //!
 //! Only bodies of requests are read; answers are JSON, which every client accepts as well.
 
-use std::fmt;
-
 use perennial::UnixTime;
 
 use super::rfc3339;
@@ -63,14 +61,9 @@ impl<'a> Value<'a> {
 }
 
 /// The bytes are not the protobuf encoding of the object expected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed protobuf")]
 pub(super) struct Malformed;
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("malformed protobuf")
-    }
-}
 
 pub(super) fn open(body: &[u8]) -> Result<Envelope<'_>, Malformed> {
     let mut rest = body.strip_prefix(MAGIC).ok_or(Malformed)?;

@@ -92,16 +92,9 @@ impl fmt::Debug for Random {
 }
 
 /// The operating system gave no randomness.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the operating system gives no random bytes; is /dev/urandom there?")]
 pub struct NoRandomness;
-
-impl fmt::Display for NoRandomness {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the operating system gives no random bytes; is /dev/urandom there?")
-    }
-}
-
-impl std::error::Error for NoRandomness {}
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,5 @@
 //! Plans of faults: rules, as people write them in YAML or JSON.
 
-use std::fmt;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -134,7 +133,8 @@ fn key_before(text: &str, line: u64, column: u64) -> Option<&str> {
 }
 
 /// A plan that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {reason}")]
 pub struct PlanError {
     /// Counted from 1.
     pub line: u64,
@@ -143,14 +143,6 @@ pub struct PlanError {
     /// What is wrong, after the name of the field concerned.
     pub reason: String,
 }
-
-impl fmt::Display for PlanError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}, column {}: {}", self.line, self.column, self.reason)
-    }
-}
-
-impl std::error::Error for PlanError {}
 
 fn optional_span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     span(deserializer).map(Some)
