@@ -51,11 +51,10 @@ impl Handle {
         let look = move |link: &Link| {
             // In this order: the last snapshot is looked at.
             let ended = link.has_ended();
-            let not_enabled = || link.snapshot().state == State::NotEnabled;
             match handle.credential() {
                 Some(credential) => Some(Ok(credential)),
                 None if ended => Some(Err(NotReady::Ended)),
-                None => not_enabled().then_some(Err(NotReady::NotConfigured)),
+                None => (!link.has_signer()).then_some(Err(NotReady::NotConfigured)),
             }
         };
         self.wait_on(look, |link| {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
-use perennial::RotationMachine;
+use perennial::{RotationMachine, State};
 
 use crate::notices::{Queue, Queues};
 use crate::{Input, News, Notice, Snapshot, clock, log};
@@ -27,13 +27,21 @@ pub(crate) enum Message {
 #[derive(Debug)]
 pub(crate) struct Link {
     name: String,
-    inbox: Mutex<VecDeque<Message>>,
+    inbox: Mutex<Inbox>,
     arrived: Event,
     // A lock, held for a clone: publishing costs the same however many threads the process has.
     shown: Mutex<Shown>,
     changed: Event,
     notified: Event,
     ended: AtomicBool,
+}
+
+/// What the loop has not taken in yet.
+#[derive(Debug)]
+struct Inbox {
+    messages: VecDeque<Message>,
+    /// There is a signer once the loop has taken in all messages.
+    has_signer: bool,
 }
 
 /// The rotation as others see it.
@@ -47,10 +55,11 @@ struct Shown {
 impl Link {
     /// A link whose handles see this snapshot until the loop publishes another. Lines of its log begin with the name.
     pub(crate) fn new(name: String, snapshot: Snapshot, machine: Arc<RotationMachine>) -> Self {
+        let has_signer = snapshot.state != State::NotEnabled;
         let shown = Shown { snapshot: Arc::new(snapshot), machine, queues: Queues::default() };
         Self {
             name,
-            inbox: Mutex::default(),
+            inbox: Mutex::new(Inbox { messages: VecDeque::new(), has_signer }),
             arrived: Event::new(),
             shown: Mutex::new(shown),
             changed: Event::new(),
@@ -64,7 +73,12 @@ impl Link {
         if self.has_ended() {
             return;
         }
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push_back(message);
+        let mut inbox = self.inbox();
+        if let Message::Input(Input::SignerChanged(signer)) = &message {
+            inbox.has_signer = signer.is_some();
+        }
+        inbox.messages.push_back(message);
+        drop(inbox);
         self.arrived.notify(1);
     }
 
@@ -123,12 +137,17 @@ impl Link {
 
     /// The next message, if one is there.
     pub(crate) fn pop(&self) -> Option<Message> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.inbox().messages.pop_front()
     }
 
     /// True if the next message is there.
     pub(crate) fn has_messages(&self) -> bool {
-        !self.inbox.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !self.inbox().messages.is_empty()
+    }
+
+    /// True if there is a signer, or a message with one waits for the loop.
+    pub(crate) fn has_signer(&self) -> bool {
+        self.inbox().has_signer
     }
 
     /// Notified when a message arrives.
@@ -144,6 +163,10 @@ impl Link {
     /// Notified when there are notices, and at the end.
     pub(crate) const fn notified(&self) -> &Event {
         &self.notified
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shown(&self) -> MutexGuard<'_, Shown> {

@@ -226,3 +226,15 @@ fn ready_says_why_there_is_no_credential() {
     let (handle, _task) = rotator().prepare().unwrap();
     assert_eq!(handle.ready().wait().unwrap_err(), NotReady::NotConfigured);
 }
+
+#[test]
+fn ready_waits_for_a_signer_that_was_just_set() {
+    let (handle, mut task) = rotator().prepare().unwrap();
+    handle.set_signer(Some(Arc::new(Fake::new(true))));
+    let mut ready = pin!(handle.ready());
+    let mut context = Context::from_waker(Waker::noop());
+    assert_eq!(ready.as_mut().poll(&mut context), Poll::Pending);
+    handle.set_signer(None);
+    assert!(task.step(clock::now()).is_empty());
+    assert_eq!(ready.as_mut().poll(&mut context), Poll::Ready(Err(NotReady::NotConfigured)));
+}
