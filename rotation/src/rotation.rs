@@ -153,6 +153,14 @@ impl Rotation {
             let event = match self.identity_changed(&event, now) {
                 // In its place.
                 Some(changed) if matches!(event, Event::SignerChanged(SignerStatus::Ready)) => changed,
+                // After the result of an exchange: a ready signer may lead to a request that supersedes the one that
+                // has just brought a certificate.
+                Some(ready @ Event::SignerChanged(SignerStatus::Ready))
+                    if [&event].into_iter().chain(&events).any(is_result) =>
+                {
+                    events.push_back(ready);
+                    event
+                }
                 Some(changed) => {
                     events.push_front(event);
                     changed
@@ -239,4 +247,9 @@ impl Rotation {
         let unwritten = self.unwritten().map(|(credential, _)| credential.key());
         unwritten.zip(self.pending.as_ref()).is_some_and(|(key, pending)| Arc::ptr_eq(key, pending))
     }
+}
+
+/// True if an exchange has ended with this event.
+const fn is_result(event: &Event) -> bool {
+    matches!(event, Event::CsrIssued { .. } | Event::CsrFailed { .. })
 }

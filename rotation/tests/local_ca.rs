@@ -247,6 +247,34 @@ fn request_waits_for_identity_that_is_coming_without_failure() {
 }
 
 #[test]
+fn certificate_that_arrives_with_the_identity_is_accepted_before_another_request() {
+    let (ca, is_there) = (Ca::new(), Arc::new(AtomicBool::new(true)));
+    let there = is_there.clone();
+    let node = move || match there.load(Ordering::SeqCst) {
+        true => Ok(Identity::Anonymous),
+        false => Err(NotYet::coming("the certificate of the node is being replaced")),
+    };
+    let signer = SignWith::blocking("example.com/mesh", move |request, _| {
+        Ok(ca.sign("mesh-1", &request.public_key_der, 24 * HOUR))
+    });
+    let mut life = Life::new(signer.authentication(Authentication::other(node)), &Memory::default());
+    let Some(Work::Drive(Exchange::Blocking(work), reporter)) = life.task.step(life.now).pop() else { panic!() };
+    let later = Duration::from_secs(120);
+    life.now = Now { instant: life.now.instant.after(later), unix: life.now.unix.after(later) };
+    is_there.store(false, Ordering::SeqCst);
+    // Would supersede the request, if there were an identity for the next one.
+    life.handle.set_template(Some(Template::new("mesh-1").with_dns_names(["mesh.example"])));
+    assert!(life.task.step(life.now).is_empty());
+    assert!(matches!(life.handle.state(), State::Requesting { .. }), "{:?}", life.handle.state());
+    is_there.store(true, Ordering::SeqCst);
+    reporter.finish(work(&Cancel::default()));
+    let next = life.task.step(life.now);
+    let snapshot = life.handle.snapshot();
+    assert_eq!((snapshot.issued, snapshot.credential.is_some()), (1, true));
+    assert!(matches!(next[..], [Work::Drive(..)]), "the next request, for the other name: {next:?}");
+}
+
+#[test]
 fn handle_without_certificate_is_identity_that_is_coming() {
     let first = Life::new(SignWith::future("example.com/mesh", |_| std::future::pending()), &Memory::default());
     assert!(first.handle.identity().unwrap_err().is_coming());
