@@ -8,8 +8,8 @@ use std::time::Duration;
 use perennial::{Budget, Failure, Now, Policy, State, Template, Window};
 use perennial_pki::Usage;
 use perennial_rotation::{
-    Authentication, Command, Exchange, Handle, Input, Profile, Record, Rotation, Rotator, SignError, SignRequest,
-    Signer, Start, Work, clock,
+    Authentication, Command, Exchange, Handle, Input, Profile, Record, Rotation, Rotator, ServerDate, SignError,
+    SignRequest, Signer, Start, Work, clock,
 };
 use silence::Silence;
 
@@ -220,6 +220,26 @@ fn another_budget_is_recorded_at_once_for_the_next_start() {
     scene.handle(Input::PolicyChanged(Arc::new(slower)));
     let whole = scene.record.as_ref().unwrap().pending.budget_whole;
     assert_eq!((scene.saves, whole), (2, scene.now.unix.after(refill)), "one token is missing");
+}
+
+#[test]
+fn clock_of_the_signer_before_is_forgotten_with_it() {
+    for (endpoint, is_kept) in [("a", true), ("b", false)] {
+        let mut scene = Scene::requesting();
+        for _ in 0..3 {
+            scene.pass(Duration::from_secs(1));
+            let date = ServerDate { unix: scene.now.unix.after(60 * MINUTE), at: scene.now.instant };
+            scene.handle(Input::ServerDated(date));
+        }
+        let server_ahead = |scene: &Scene| {
+            let server = scene.rotation.machine().server_time(scene.now)?;
+            Some(server.since(scene.now.unix))
+        };
+        assert_eq!(server_ahead(&scene), Some(60 * MINUTE));
+        scene.set_signer(endpoint);
+        assert_eq!(server_ahead(&scene), is_kept.then_some(60 * MINUTE), "{endpoint}");
+        assert_eq!(scene.rotation.snapshot(scene.now).clock_offset.is_some(), is_kept, "{endpoint}");
+    }
 }
 
 #[test]

@@ -64,7 +64,11 @@ impl Rotation {
             self.memory.give_up();
             (self.refused, self.bootstrapping) = (None, false);
             (self.health, self.server_read_at, self.clock_offset) = (None, None, None);
-            return replaced.into();
+            // Another signer, another clock. A reading that disagrees makes the machine forget those before: ours, which
+            // counts anyway.
+            let other_clock = self.machine.server_time(now).map(|_| Event::ServerDated { unix: now.unix });
+            let [absent, ready] = replaced;
+            return [absent].into_iter().chain(other_clock).chain([ready]).collect();
         }
         if let Some(Asking { id, template, .. }) = &self.asking {
             // The same request goes on by the new way to its server.
