@@ -68,7 +68,8 @@ impl Rotator {
         Self { signer: Some(Arc::new(signer)), ..self }
     }
 
-    /// Has certificates issued by a closure that may block: see [`SignWith::blocking`].
+    /// Has client certificates issued by a closure that may block: see [`SignWith::blocking`]. For other usages, pass
+    /// `SignWith::blocking(..).usages([Usage::ServerAuth])` to [`signer`](Self::signer).
     #[must_use]
     pub fn sign_with<F>(self, name: impl Into<String>, sign: F) -> Self
     where
@@ -77,7 +78,7 @@ impl Rotator {
         self.signer(SignWith::blocking(name, sign))
     }
 
-    /// Has certificates issued by a closure that returns a future: see [`SignWith::future`].
+    /// Has client certificates issued by a closure that returns a future: see [`SignWith::future`].
     #[must_use]
     pub fn sign_with_async<F, Fut>(self, name: impl Into<String>, sign: F) -> Self
     where

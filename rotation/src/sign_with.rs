@@ -18,14 +18,14 @@ use crate::signer::{Authentication, Profile, SignRequest, Signer};
 /// ```
 /// use perennial::Failure;
 /// use perennial_pki::{Chain, Usage};
-/// use perennial_rotation::{Profile, SignError, SignWith};
+/// use perennial_rotation::{SignError, SignWith};
 ///
 /// # fn my_ca(_csr_der: &[u8]) -> std::io::Result<String> { std::fs::read_to_string("issued.pem") }
 /// let signer = SignWith::blocking("example.com/mesh", |request, _cancel| {
 ///     let pem = my_ca(&request.csr.der).map_err(|error| SignError::new(Failure::Unreachable, error.to_string()))?;
 ///     Chain::from_pem(pem.as_bytes()).map_err(|error| SignError::new(Failure::BadCertificate, error.to_string()))
 /// })
-/// .profile(Profile::new([Usage::ServerAuth]));
+/// .usages([Usage::ServerAuth]);
 /// ```
 pub struct SignWith {
     name: String,
@@ -67,7 +67,14 @@ impl SignWith {
         Self { name, endpoint: None, profile, authentication, begin: Box::new(begin) }
     }
 
-    /// Sets what every certificate must be; client certificates unless this is called.
+    /// Sets what certificates are for: [`Usage::ClientAuth`] unless this or [`profile`](Self::profile) is called.
+    #[must_use]
+    pub fn usages(mut self, usages: impl IntoIterator<Item = Usage>) -> Self {
+        self.profile.usages = usages.into_iter().collect();
+        self
+    }
+
+    /// Sets everything that every certificate must be.
     #[must_use]
     pub fn profile(self, profile: Profile) -> Self {
         Self { profile, ..self }
