@@ -14,8 +14,9 @@ use std::thread;
 use std::time::Duration;
 
 use perennial_pki::Credential;
+use perennial_tests::openssl::{openssl, openssl_binary};
 use rustix::process::Signal;
-use support::{Ca, Process, Signer, openssl, openssl_binary, perennial, run_arguments};
+use support::{Ca, Process, Signer, perennial, run_arguments};
 use tempfile::TempDir;
 
 const CURRENT: &str = "kubelet-client-current.pem";

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use perennial_dev::Random;
 use perennial_rotation::clock;
+use perennial_tests::openssl::openssl;
 use serde_json::Value;
-use support::{Ca, Output, as_nobody, files, openssl, perennial, put_in_use};
+use support::{Ca, Output, as_nobody, files, perennial, put_in_use};
 use tempfile::TempDir;
 
 const HOUR: Duration = Duration::from_secs(3600);

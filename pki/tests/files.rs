@@ -1,24 +1,22 @@
 //! Pairs and CA bundles as other programs leave them on disk: read as Go and openssl read them, or named.
 
-mod openssl;
-
 use std::fmt::Write as _;
 
-use openssl::{openssl, text};
 use perennial_pki::{Chain, ChainError, Credential, CredentialError, KeyAlgorithm, KeyError, KeyPair, PemError, Roots};
+use perennial_tests::openssl::{openssl, openssl_binary};
 
 const P256: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
 const P384: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-384";
 
 /// A PKCS#8 key, and a certificate that it signed for itself.
 fn pair(kind: &str) -> (String, String) {
-    let key = text(openssl(&format!("genpkey {kind}"), b""));
-    let certificate = text(openssl("req -new -x509 -key /dev/stdin -subj /CN=of-openssl -days 2", key.as_bytes()));
+    let key = openssl(&format!("genpkey {kind}"), "");
+    let certificate = openssl("req -new -x509 -key /dev/stdin -subj /CN=of-openssl -days 2", key.as_bytes());
     (certificate, key)
 }
 
 fn convert(line: &str, pem: &str) -> String {
-    text(openssl(line, pem.as_bytes()))
+    openssl(line, pem.as_bytes())
 }
 
 fn relabel(pem: &str, from: &str, to: &str) -> String {
@@ -249,18 +247,18 @@ fn unsupported_kinds_are_named_as_such() {
 }
 
 fn base64(der: &[u8]) -> String {
-    text(openssl("base64", der))
+    openssl("base64", der)
 }
 
 /// From the field: <https://github.com/smallstep/cli/issues/1497>
 #[test]
 fn what_is_not_pem_is_named_with_the_command_that_converts_it() {
     let (certificate, key) = pair(P256);
-    let der = openssl("x509 -outform DER", certificate.as_bytes());
-    let key_der = openssl("pkey -outform DER", key.as_bytes());
+    let der = openssl_binary("x509 -outform DER", certificate.as_bytes());
+    let key_der = openssl_binary("pkey -outform DER", key.as_bytes());
     let pkcs7 = convert("crl2pkcs7 -nocrl -certfile /dev/stdin", &certificate);
-    let pkcs7_der = openssl("crl2pkcs7 -nocrl -outform DER -certfile /dev/stdin", certificate.as_bytes());
-    let pkcs12 = openssl("pkcs12 -export -passout pass:x", format!("{key}{certificate}").as_bytes());
+    let pkcs7_der = openssl_binary("crl2pkcs7 -nocrl -outform DER -certfile /dev/stdin", certificate.as_bytes());
+    let pkcs12 = openssl_binary("pkcs12 -export -passout pass:x", format!("{key}{certificate}").as_bytes());
     let utf16: Vec<u8> = format!("\u{feff}{certificate}").encode_utf16().flat_map(u16::to_le_bytes).collect();
     let trusted = convert("x509 -trustout", &certificate);
     let x509 = "openssl x509 -in FILE -out FILE.pem";

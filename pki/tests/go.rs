@@ -1,15 +1,13 @@
 //! What Go makes of pairs, as kubectl showed; `.ci/kubectl` compares with the real one.
 
-mod openssl;
-
-use openssl::{openssl, text};
 use perennial_pki::{GoVerdict, go_verdict};
+use perennial_tests::openssl::openssl;
 
 const P256: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
 
 fn pair(kind: &str) -> (String, String) {
-    let key = text(openssl(&format!("genpkey {kind}"), b""));
-    let certificate = text(openssl("req -new -x509 -key /dev/stdin -subj /CN=x -days 2", key.as_bytes()));
+    let key = openssl(&format!("genpkey {kind}"), "");
+    let certificate = openssl("req -new -x509 -key /dev/stdin -subj /CN=x -days 2", key.as_bytes());
     (certificate, key)
 }
 
@@ -25,10 +23,10 @@ fn verdict(pem: &str) -> String {
 fn verdict_follows_go() {
     let (certificate, key) = pair(P256);
     let (other_certificate, other_key) = pair(P256);
-    let convert = |line: &str| text(openssl(line, key.as_bytes()));
+    let convert = |line: &str| openssl(line, key.as_bytes());
     let compressed = convert("pkey -ec_conv_form compressed");
-    let compressed_leaf = text(openssl("req -new -x509 -key /dev/stdin -subj /CN=x -days 2", compressed.as_bytes()));
-    let explicit = text(openssl("ecparam -name prime256v1 -genkey -param_enc explicit -noout", b""));
+    let compressed_leaf = openssl("req -new -x509 -key /dev/stdin -subj /CN=x -days 2", compressed.as_bytes());
+    let explicit = openssl("ecparam -name prime256v1 -genkey -param_enc explicit -noout", "");
     let encrypted = convert("ec -aes128 -passout pass:x");
     let negative = convert("req -new -x509 -key /dev/stdin -subj /CN=x -days 2 -set_serial -5");
     let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

@@ -1,14 +1,13 @@
 //! What people read about errors of TLS and X.509 libraries.
 
 mod authority;
-mod openssl;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use authority::{Authority, NOT_AFTER, NOT_BEFORE};
-use openssl::{self_signed, text};
 use perennial_pki::{Chain, KeyPair, describe, provider};
+use perennial_tests::openssl::{openssl, self_signed};
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
@@ -127,16 +126,16 @@ fn p521_issuer_is_named_with_what_to_use_instead() {
     let directory = tempfile::tempdir().unwrap();
     let ca_file = directory.path().join("ca.pem");
     std::fs::write(&ca_file, &ca).unwrap();
-    let request = text(openssl::openssl(
+    let request = openssl(
         "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null -subj /CN=api -addext subjectAltName=DNS:n1.example",
-        b"",
-    ));
+        "",
+    );
     for (digest, how) in [
         ("-sha512", "ECDSA with SHA-512 (as P-521 keys do)"),
         ("-sha256", "ECDSA with SHA-256 by a key of the kind ECDSA P-521"),
     ] {
         let line = format!("x509 -req -CA {0} -CAkey {0} -copy_extensions copy -days 1 {digest}", ca_file.display());
-        let leaf = text(openssl::openssl(&line, request.as_bytes()));
+        let leaf = openssl(&line, request.as_bytes());
         let expected = format!(
             "certificate `CN=api` is signed with {how}, which perennial's crypto library (ring) does not support; \
              use a CA whose key is ECDSA P-256 or P-384, RSA of 2048 bits or more with SHA-256, or Ed25519"

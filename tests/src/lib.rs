@@ -18,6 +18,7 @@
 //! | [`simulation`] | a rotation and the embedded API server, byte for byte, in virtual time; crashes |
 //! | [`loopback`] | the embedded API server and nodes over real sockets, on any runtime |
 //! | [`fuzz`] | the bodies of the fuzz targets |
+//! | [`openssl`] | keys and certificates of kinds that only the `openssl` command makes |
 //! | [`malicious`] | certificates that no peer should have to read |
 
 #![forbid(unsafe_code)]
@@ -40,6 +41,7 @@ pub mod loopback;
 pub mod malicious;
 pub mod mint;
 pub mod model;
+pub mod openssl;
 pub mod oracle;
 #[cfg(feature = "edge")]
 pub mod recording;

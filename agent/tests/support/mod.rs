@@ -377,27 +377,6 @@ impl Ca {
     }
 }
 
-/// Runs `openssl` with the arguments in `line`, separated by spaces, and `input` on its standard input.
-pub fn openssl(line: &str, input: &str) -> String {
-    String::from_utf8(openssl_binary(line, input)).unwrap()
-}
-
-/// As [`openssl`], with output that is no text.
-pub fn openssl_binary(line: &str, input: &str) -> Vec<u8> {
-    let mut child = Command::new("openssl")
-        .args(line.split(' '))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the openssl command is installed");
-    // A failed write shows in what openssl reports about its input.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
 /// Puts `contents` where a certificate directory keeps the pair in use.
 pub fn put_in_use(directory: &Path, contents: &[u8]) {
     fs::create_dir_all(directory).unwrap();
