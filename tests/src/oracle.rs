@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use perennial::{Certificate, Template, UnixTime};
 
-use crate::field::{Answer, Holder, Object, Seen, Start, World};
+use crate::simulation::field::{Answer, Holder, Object, Seen, Start, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// `certificateWaitTimeout`.

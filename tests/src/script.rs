@@ -12,8 +12,8 @@ use perennial::{
 use proptest::prelude::*;
 
 use crate::mint;
+use crate::simulation::world::{Answer, Disk, Flaw, Issue, Outcome, World};
 use crate::trace::Trace;
-use crate::world::{Answer, Disk, Flaw, Issue, Outcome, World};
 
 const HEADER: usize = 16;
 const STEP: usize = 4;

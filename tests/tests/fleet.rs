@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Event, Failure, Setup, Template};
-use perennial_tests::fleet::{Fleet, worst};
 use perennial_tests::laws;
 use perennial_tests::script::{Script, Step, bytes};
-use perennial_tests::world::{Answer, World};
+use perennial_tests::simulation::fleet::{Fleet, worst};
+use perennial_tests::simulation::world::{Answer, World};
 use proptest::prelude::*;
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use perennial::Template;
-use perennial_tests::field::{Api, Conduct, End, Happening, Scenario, Tally, live};
 use perennial_tests::oracle::Oracle;
+use perennial_tests::simulation::field::{Api, Conduct, End, Happening, Scenario, Tally, live};
 
 const ZERO: Duration = Duration::ZERO;
 const SECOND: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use perennial::{Event, Failure, Policy, Setup, Template};
 use perennial_tests::mint;
-use perennial_tests::world::{Answer, Disk, Flaw, Issue, World};
+use perennial_tests::simulation::world::{Answer, Disk, Flaw, Issue, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

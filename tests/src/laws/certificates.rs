@@ -10,9 +10,9 @@ use super::bounds::{later, longest_silence};
 use super::clocks::{lead_to, ticks};
 use super::{Moment, Step, Verdict, ensure, moments, name};
 use crate::mint;
+use crate::simulation::world::{Answer, World};
 use crate::subject::Subject;
 use crate::trace::{Trace, can_ask, live, submitted};
-use crate::world::{Answer, World};
 
 /// A valid certificate is served until it expires, or until one takes its place that is at least as good:
 /// no failure, no refusal, no change of template and no empty directory takes it away.

@@ -1,6 +1,6 @@
 //! Approval that takes its time, or never comes.
 
-use perennial_tests::field::{Conduct, Happening, Scenario};
+use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
 
 use super::{HOUR, MINUTE, ZERO};
 

@@ -1,7 +1,7 @@
 //! Credentials that are only lent, to ask for a first certificate with. They may allow more than a node's own.
 
 use perennial::Template;
-use perennial_tests::field::{Conduct, Happening, Scenario};
+use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
 
 use super::{DAY, HOUR, MINUTE, ZERO};
 

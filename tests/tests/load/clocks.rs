@@ -1,6 +1,6 @@
 //! Clocks that are wrong, set right, or asleep. Signers and everybody who looks at the certificate know the truth.
 
-use perennial_tests::field::{Conduct, Happening, Scenario};
+use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
 
 use super::{HOUR, MINUTE, ZERO};
 

@@ -1,6 +1,6 @@
 //! A considered no: of an approver, of a signer, to a process that keeps restarting.
 
-use perennial_tests::field::{Conduct, Happening, Scenario};
+use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
 
 use super::{DAY, HOUR, MINUTE, REFUSED, ZERO, every, named, refusal};
 

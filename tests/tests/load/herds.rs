@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use perennial_tests::field::{Api, Happening, Scenario, Tally};
+use perennial_tests::simulation::field::{Api, Happening, Scenario, Tally};
 
 use super::{HOUR, SECOND, ZERO, client_go, default};
 

@@ -17,8 +17,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use perennial::{Policy, Template};
-use perennial_tests::field::{End, Happening, Perennial, Scenario, Tally, live};
 use perennial_tests::oracle::Oracle;
+use perennial_tests::simulation::field::{End, Happening, Perennial, Scenario, Tally, live};
 
 const ZERO: Duration = Duration::ZERO;
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,6 +1,6 @@
 //! The API is away, or asks for patience.
 
-use perennial_tests::field::{Api, Conduct, Happening, Scenario};
+use perennial_tests::simulation::field::{Api, Conduct, Happening, Scenario};
 
 use super::{DAY, HOUR, MINUTE, SPREAD, ZERO, every, outage};
 

@@ -1,6 +1,6 @@
 //! Signers that issue something else than was asked for.
 
-use perennial_tests::field::{Conduct, Happening, Scenario};
+use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
 
 use super::{DAY, HOUR, MINUTE, ZERO, named};
 

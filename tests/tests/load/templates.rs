@@ -1,6 +1,6 @@
 //! Wishes that change: addresses that come, go and flap.
 
-use perennial_tests::field::{Conduct, Happening, Scenario};
+use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
 
 use super::{HOUR, MINUTE, SECOND, ZERO, every, named};
 

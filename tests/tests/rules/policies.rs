@@ -2,7 +2,7 @@
 
 use perennial::{Backoff, Budget, Failure, Policy, PolicyError, State, Window};
 
-use perennial_tests::world::{Answer, World};
+use perennial_tests::simulation::world::{Answer, World};
 
 use super::*;
 

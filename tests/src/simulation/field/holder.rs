@@ -1,4 +1,4 @@
-//! perennial in the field: a [`simulation::World`](crate::world::World) whose requests the cluster answers.
+//! perennial in the field: a [`World`](world::World) whose requests the cluster answers.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use perennial::{Certificate, Event, Failure, Instant, Key, Now, Policy, RequestI
 
 use super::{Answer, Api, Holder, Object, Seen, Start, World, utc};
 use crate::laws::{Verdict, check};
-use crate::world;
+use crate::simulation::world;
 
 /// How often `run` asks the API server whether it accepts the client certificate, which tells the time, too.
 const LOOK: Duration = Duration::from_secs(6 * 3600);

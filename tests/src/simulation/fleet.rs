@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use perennial::{Instant, Setup};
 
-use crate::world::World;
+use super::world::World;
 
 /// Any number of machines, each in a world of its own, that share the time.
 #[derive(Debug)]

@@ -1,0 +1,236 @@
+//! The embedded API server, and whoever asks it, in virtual time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Instant, Now, Template, UnixTime};
+use perennial_dev::{Answer, Api, ApiRequest, Authority, Method, Options, Random, Tls, faults::Plan};
+use perennial_kubernetes::CsrSigner;
+use perennial_kubernetes::client::{Ask, Issuance, Limits, csr_name};
+use perennial_kubernetes::cluster::Cluster;
+use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, ObjectMeta};
+use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, certificate_request};
+use perennial_rotation::{Authentication, Identity, Issued, SignError, Token};
+use rustls::pki_types::UnixTime as TlsTime;
+use rustls::time_provider::TimeProvider;
+use serde_json::Value;
+
+use super::Wire;
+
+/// 2027-01-15T08:00:00Z, when it begins.
+pub const START: UnixTime = UnixTime::from_secs(1_800_000_000);
+/// A second.
+pub const SECOND: Duration = Duration::from_secs(1);
+/// A minute.
+pub const MINUTE: Duration = Duration::from_secs(60);
+/// An hour.
+pub const HOUR: Duration = Duration::from_secs(3600);
+/// A day.
+pub const DAY: Duration = Duration::from_secs(86_400);
+/// Where the request objects are.
+pub const COLLECTION: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+/// Signs client certificates of kubelets.
+pub const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+/// Signs serving certificates of kubelets.
+pub const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+/// Signs any client certificate.
+pub const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+const TOKEN: &str = "abcdef.0123456789abcdef";
+
+/// The server's own certificate is valid throughout: one moment is as good as any.
+#[derive(Debug)]
+struct Clock;
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<TlsTime> {
+        Some(TlsTime::since_unix_epoch(Duration::from_secs(START.as_secs() as u64)))
+    }
+}
+
+/// The embedded server.
+pub struct Server {
+    /// What it is.
+    pub api: Api,
+    /// Both clocks of everybody.
+    pub now: Now,
+    pub(super) tls: Tls,
+    random: Random,
+    cluster: Arc<Cluster>,
+}
+
+impl Server {
+    /// A server whose authority lives for a thousand days.
+    pub fn new(options: Options) -> Self {
+        Self::signed_by(options, 1000 * DAY)
+    }
+
+    /// Its authority lives for so long.
+    pub fn signed_by(options: Options, span: Duration) -> Self {
+        let mut random = Random::from_seed([7; 32]);
+        let authority = Authority::generate(&mut random, START, span).unwrap();
+        let shown = authority.server_credential(&["localhost"], &[], &mut random, START, span).unwrap();
+        let tls = Tls::with_clock(&authority, &shown, Arc::new(Clock)).unwrap();
+        let cluster = Cluster::from_url("https://localhost:6443").unwrap().with_roots(authority.roots().unwrap());
+        let mut api = Api::new(options, authority, Random::from_seed([8; 32]));
+        api.add_token(TOKEN, perennial_dev::User::bootstrap("abcdef"));
+        Self { api, now: Now { instant: Instant::default(), unix: START }, tls, random, cluster: Arc::new(cluster) }
+    }
+
+    /// The signer of kubelets' client certificates, always asked with a token.
+    pub fn signer(&self) -> CsrSigner {
+        let token = Token::new(TOKEN).unwrap();
+        let authentication = Authentication::Other(Arc::new(move || Ok(Identity::Token(token.clone()))));
+        CsrSigner { authentication, ..CsrSigner::kubelet_client(self.cluster.clone(), None) }
+    }
+
+    /// Misbehaves from now on as these rules say.
+    pub fn faults(&mut self, rules: &str) {
+        self.api.set_faults(Plan::parse(&format!("rules: [{rules}]")).unwrap(), self.now.unix);
+    }
+
+    /// Time passes.
+    pub fn pass(&mut self, span: Duration) {
+        self.now = Now { instant: self.now.instant.after(span), unix: self.now.unix.after(span) };
+        self.api.tick(self.now.unix);
+    }
+
+    /// A node's certificate, issued so long ago.
+    pub fn node_credential(&mut self, age: Duration, life: Duration) -> Arc<Credential> {
+        let issued = self.now.unix.before(age);
+        let name = "system:node:worker-1";
+        let authority = self.api.authority();
+        Arc::new(authority.client_credential(name, &["system:nodes"], &mut self.random, issued, life).unwrap())
+    }
+
+    /// The status of the answer.
+    pub fn send(&mut self, user: &perennial_dev::User, method: Method, path: &str, body: impl Into<Value>) -> u16 {
+        let mut request = ApiRequest::new(method, format!("{COLLECTION}{path}"));
+        request.content_type = "application/json".into();
+        request.body = body.into().to_string().into_bytes();
+        request.peer = Some(Arc::new(user.clone()));
+        match self.api.handle(&request, self.now.unix) {
+            Answer::Response(response) => response.status,
+            Answer::List(_) => 200,
+            Answer::Watch(_) => panic!("nobody watches here"),
+        }
+    }
+
+    /// Creates a request object.
+    pub fn create(&mut self, user: &perennial_dev::User, object: &CertificateSigningRequest) -> u16 {
+        self.send(user, Method::Post, "", json(object))
+    }
+
+    /// The request object of this name.
+    pub fn object(&self, name: &str) -> Option<CertificateSigningRequest> {
+        self.api.requests().find(|object| object.metadata.name == name).cloned()
+    }
+
+    /// Adds a condition as `kubectl` and signers do, under this subresource.
+    pub fn add_condition(&mut self, name: &str, kind: &str, subresource: &str) -> u16 {
+        let mut object = self.object(name).unwrap();
+        let condition = Condition { type_: kind.into(), status: "True".into(), ..Condition::default() };
+        object.status.conditions.push(condition);
+        self.send(&admin(), Method::Put, &format!("/{name}/{subresource}"), json(&object))
+    }
+
+    /// Approves it.
+    pub fn approve(&mut self, name: &str) -> u16 {
+        self.add_condition(name, "Approved", "approval")
+    }
+
+    /// The issued chain, if there is one.
+    pub fn chain(&self, name: &str) -> Option<Chain> {
+        let certificate = self.object(name)?.status.certificate;
+        (!certificate.is_empty()).then(|| Chain::from_pem(&certificate).unwrap())
+    }
+
+    /// Submits what `ask` says, and waits for so long. Whenever there is nothing to do but wait, `idle` may do something.
+    pub fn submit(
+        &mut self,
+        ask: &Ask,
+        span: Duration,
+        mut idle: impl FnMut(&mut Self),
+    ) -> Option<Result<Issued, SignError>> {
+        let identity = Identity::Token(Token::new(TOKEN).unwrap());
+        let exchange = Issuance::new(ask.clone(), self.cluster.clone(), identity, Limits::default(), 7);
+        let mut wire = Wire::new(Box::new(exchange), self.now);
+        let end = self.now.instant.after(span);
+        while self.now.instant < end {
+            if let Some(result) = wire.carry(self) {
+                return Some(result);
+            }
+            idle(self);
+            if let Some(result) = wire.carry(self) {
+                return Some(result);
+            }
+            let next = wire.until.min(end).since(self.now.instant).max(Duration::from_millis(1));
+            self.pass(next);
+        }
+        None
+    }
+
+    /// The HTTP requests so far.
+    pub fn journal(&self) -> Vec<String> {
+        self.api.journal().map(str::to_owned).collect()
+    }
+}
+
+/// A request object as JSON.
+pub fn json(object: &CertificateSigningRequest) -> Value {
+    serde_json::to_value(object).unwrap()
+}
+
+/// An administrator.
+pub fn admin() -> perennial_dev::User {
+    perennial_dev::User::new("kubernetes-admin", ["system:masters"])
+}
+
+/// Who asks for a first certificate.
+pub fn bootstrapper() -> perennial_dev::User {
+    perennial_dev::User::bootstrap("abcdef")
+}
+
+/// A node by its certificate.
+pub fn node_user(node: &str) -> perennial_dev::User {
+    perennial_dev::User::new(format!("system:node:{node}"), ["system:nodes"])
+}
+
+/// A key.
+pub fn key() -> KeyPair {
+    KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap()
+}
+
+/// A request object.
+pub fn csr(name: &str, signer: &str, usages: &[&str], template: &Template) -> CertificateSigningRequest {
+    csr_of(name, signer, usages, certificate_request(template, &key()).unwrap().pem)
+}
+
+/// A request object with this PEM text.
+pub fn csr_of(name: &str, signer: &str, usages: &[&str], pem: impl Into<Vec<u8>>) -> CertificateSigningRequest {
+    CertificateSigningRequest {
+        api_version: "certificates.k8s.io/v1".into(),
+        kind: "CertificateSigningRequest".into(),
+        metadata: ObjectMeta { name: name.into(), ..ObjectMeta::default() },
+        spec: CsrSpec {
+            request: pem.into(),
+            signer_name: signer.into(),
+            usages: usages.iter().map(|usage| (*usage).to_owned()).collect(),
+            ..CsrSpec::default()
+        },
+        ..CertificateSigningRequest::default()
+    }
+}
+
+/// What a node asks of this signer with this key.
+pub fn ask(key: &KeyPair, signer: &str) -> Ask {
+    let template = Template::node("worker-1");
+    let usages = ["digital signature", "client auth"].map(str::to_owned);
+    Ask {
+        name: csr_name(key.public_key_der(), template.common_name(), template.organizations(), &usages),
+        request: certificate_request(&template, key).unwrap(),
+        signer_name: signer.to_owned(),
+        usages: usages.to_vec(),
+        expiration_seconds: None,
+        skew: MINUTE,
+    }
+}
