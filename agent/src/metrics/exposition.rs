@@ -1,97 +1,58 @@
 //! Prometheus' text format, version 0.0.4.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use perennial::Escaped;
 
 use super::tally::Histogram;
 
-/// A page that is being written.
+/// A page that is being written: the samples of each metric, in any order.
 #[derive(Default)]
-pub(super) struct Exposition(String);
+pub(super) struct Exposition(BTreeMap<&'static str, String>);
 
-/// What a metric is.
-#[derive(Clone, Copy)]
-pub(super) enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
-}
-
-/// One member of a metric's family.
-pub(super) struct Sample<'a> {
-    pub(super) labels: Vec<(&'static str, &'a str)>,
-    pub(super) value: Value<'a>,
-}
-
-pub(super) enum Value<'a> {
-    Number(f64),
-    Histogram(&'a Histogram),
-}
-
-impl From<f64> for Value<'_> {
-    fn from(number: f64) -> Self {
-        Self::Number(number)
-    }
-}
-
-impl<'a> From<&'a Histogram> for Value<'a> {
-    fn from(histogram: &'a Histogram) -> Self {
-        Self::Histogram(histogram)
-    }
-}
+/// Name and value.
+pub(super) type Label<'a> = (&'static str, &'a str);
 
 impl Exposition {
-    /// A metric with all its samples. Without any, there is nothing to say of it.
-    pub(super) fn family<'a>(
-        &mut self,
-        name: &str,
-        kind: Kind,
-        help: &'static str,
-        samples: impl IntoIterator<Item = Sample<'a>>,
-    ) {
-        let mut samples = samples.into_iter().peekable();
-        if samples.peek().is_none() {
-            return;
-        }
-        let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        };
-        // Writing to a string does not fail, here and below.
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-        for Sample { mut labels, value } in samples {
-            match value {
-                Value::Number(number) => self.line(name, "", &labels, number),
-                Value::Histogram(histogram) => self.histogram(name, &mut labels, histogram),
-            }
+    /// Adds a sample to a metric, unless there is no value.
+    pub(super) fn add(&mut self, metric: &'static str, labels: &[Label<'_>], value: impl Into<Option<f64>>) {
+        if let Some(value) = value.into() {
+            self.line(metric, "", labels, value);
         }
     }
 
-    pub(super) fn finish(self) -> String {
-        self.0
-    }
-
-    fn histogram(&mut self, name: &str, labels: &mut Vec<(&'static str, &str)>, of: &Histogram) {
+    /// Adds a sample that is a histogram: how many values are no greater than each bound, and their sum.
+    pub(super) fn add_histogram(&mut self, metric: &'static str, labels: &[Label<'_>], of: &Histogram) {
         let mut below = 0;
-        let plain = labels.clone();
         for (bound, count) in of.bounds.iter().zip(&of.counts) {
             below += count;
-            let bound = number(*bound);
-            let labels = [plain.as_slice(), &[("le", bound.as_str())]].concat();
-            self.line(name, "_bucket", &labels, below as f64);
+            self.line(metric, "_bucket", &[labels, &[("le", &number(*bound))]].concat(), below as f64);
         }
-        labels.push(("le", "+Inf"));
-        self.line(name, "_bucket", labels, of.count as f64);
-        self.line(name, "_sum", &plain, of.sum);
-        self.line(name, "_count", &plain, of.count as f64);
+        self.line(metric, "_bucket", &[labels, &[("le", "+Inf")]].concat(), of.count as f64);
+        self.line(metric, "_sum", labels, of.sum);
+        self.line(metric, "_count", labels, of.count as f64);
     }
 
-    fn line(&mut self, name: &str, suffix: &str, labels: &[(&'static str, &str)], value: f64) {
+    fn line(&mut self, metric: &'static str, suffix: &str, labels: &[Label<'_>], value: f64) {
         let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value))).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-        let _ = writeln!(self.0, "{name}{suffix}{labels} {}", number(value));
+        // Writing to a string does not fail, here and below.
+        let _ = writeln!(self.0.entry(metric).or_default(), "{metric}{suffix}{labels} {}", number(value));
+    }
+
+    /// The page: of all metrics that there are, those with samples. A line of `metrics` is a name, a type and a help text.
+    pub(super) fn finish(mut self, metrics: &str) -> String {
+        let mut page = String::new();
+        for line in metrics.lines() {
+            let (name, about) = line.split_once(' ').unwrap_or((line, ""));
+            let (kind, help) = about.split_once(' ').unwrap_or((about, ""));
+            if let Some(samples) = self.0.remove(name) {
+                let _ = write!(page, "# HELP {name} {help}\n# TYPE {name} {kind}\n{samples}");
+            }
+        }
+        debug_assert!(self.0.is_empty(), "no type and help text: {:?}", self.0.keys());
+        page
     }
 }
 
@@ -112,23 +73,20 @@ mod tests {
     #[test]
     fn labels_are_escaped_and_infinity_has_a_sign() {
         let mut page = Exposition::default();
-        let labels = vec![("certificate", "a\\b\"c\nd"), ("state", "ok")];
-        let samples = [Sample { labels, value: f64::INFINITY.into() }];
-        page.family("ttl_seconds", Kind::Gauge, "How long.", samples);
-        page.family("nothing", Kind::Gauge, "Nobody has any.", []);
+        page.add("ttl_seconds", &[("certificate", "a\\b\"c\nd"), ("state", "ok")], f64::INFINITY);
+        page.add("nothing", &[], None);
         let expected = r#"# HELP ttl_seconds How long.
 # TYPE ttl_seconds gauge
 ttl_seconds{certificate="a\\b\"c\nd",state="ok"} +Inf
 "#;
-        assert_eq!(page.finish(), expected);
+        assert_eq!(page.finish("ttl_seconds gauge How long.\nnothing gauge Nobody has any."), expected);
     }
 
     #[test]
     fn buckets_add_up() {
         let histogram = Histogram { bounds: &[0.5, 1.0], counts: vec![1, 2], sum: 4.25, count: 4 };
         let mut page = Exposition::default();
-        let samples = [Sample { labels: vec![("of", "x")], value: (&histogram).into() }];
-        page.family("age", Kind::Histogram, "How old.", samples);
+        page.add_histogram("age", &[("of", "x")], &histogram);
         let expected = r#"# HELP age How old.
 # TYPE age histogram
 age_bucket{of="x",le="0.5"} 1
@@ -137,6 +95,6 @@ age_bucket{of="x",le="+Inf"} 4
 age_sum{of="x"} 4.25
 age_count{of="x"} 4
 "#;
-        assert_eq!(page.finish(), expected);
+        assert_eq!(page.finish("age histogram How old."), expected);
     }
 }

@@ -7,6 +7,7 @@ use perennial_pki::Credential;
 use perennial_rotation::{Answer, Health, Progress, Snapshot};
 use serde_json::{Value, json};
 
+use super::exposition::Label;
 use super::tally::Tally;
 use super::{About, Source};
 use crate::kubeconfigs::Server;
@@ -39,6 +40,11 @@ impl View {
             None => (None, None, None),
         };
         Self { name, tally, snapshot, credential, trouble }
+    }
+
+    /// The label of what is said about it.
+    pub(super) fn label(&self) -> [Label<'_>; 1] {
+        [("certificate", &self.name)]
     }
 
     /// The certificate held, expired or not.
