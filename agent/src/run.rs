@@ -2,6 +2,7 @@
 
 mod acceptance;
 mod addresses;
+mod cert_reporter;
 mod client;
 mod external_cert;
 mod hook;
@@ -15,7 +16,6 @@ mod service;
 mod serving;
 mod settings;
 mod wake;
-mod watch;
 
 use std::time::Duration;
 

@@ -209,7 +209,7 @@ pub struct Rotated {
 
 impl Rotations {
     /// The next rotation, if it has happened already.
-    pub fn look(&mut self) -> Option<Rotated> {
+    pub fn try_next(&mut self) -> Option<Rotated> {
         let new = self.link.snapshot().credential.clone()?;
         let fingerprint = |credential: &Arc<Credential>| credential.chain().certificate().fingerprint;
         if self.seen.as_ref().map(fingerprint) == Some(fingerprint(&new)) {
@@ -222,6 +222,6 @@ impl Rotations {
     #[expect(clippy::should_implement_trait, reason = "the next one may have to be waited for")]
     pub fn next(&mut self) -> Wait<'_, Option<Rotated>> {
         let link = self.link.clone();
-        Wait::new(link, Link::changed, until_ended(|_| self.look()), |_| None)
+        Wait::new(link, Link::changed, until_ended(|_| self.try_next()), |_| None)
     }
 }

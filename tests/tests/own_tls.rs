@@ -257,7 +257,7 @@ fn users_are_told_of_rotations_with_the_old_and_the_new() {
         let mut rotations = handle.rotations();
         let first = rotations.next().within(BOUND).unwrap();
         assert!(first.old.is_none());
-        assert!(rotations.look().is_none());
+        assert!(rotations.try_next().is_none());
         // Who looks late sees that something happened, and what is in use now.
         for n in 2..=3 {
             handle.rotate_now();

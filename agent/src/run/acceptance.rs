@@ -29,7 +29,7 @@ pub(super) struct Acceptance {
 
 impl Acceptance {
     /// Asks `cluster` about every `interval` whether it accepts the certificate of `first`, the one of `name`.
-    pub(super) fn watch(name: &str, interval: Duration, cluster: Arc<Cluster>, first: Handle) -> Result<Self, Failure> {
+    pub(super) fn start(name: &str, interval: Duration, cluster: Arc<Cluster>, first: Handle) -> Result<Self, Failure> {
         let (ends, ended) = mpsc::channel();
         let mut schedule = Schedule::new(name, interval, clock::now().instant);
         let watch = move || {

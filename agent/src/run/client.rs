@@ -6,9 +6,9 @@ use perennial_rotation::clock;
 use perennial_rotation::{Loaded, Stored};
 
 use super::acceptance::Acceptance;
+use super::cert_reporter::CertReporter;
 use super::outside::Outside;
 use super::prepared::Prepared;
-use super::watch::Watch;
 use crate::cli::Run;
 use crate::failure::Failure;
 use crate::files;
@@ -17,7 +17,7 @@ use crate::spans::words;
 
 /// The rotation of the client certificate.
 pub(super) struct Client {
-    pub(super) watch: Watch,
+    pub(super) reporter: CertReporter,
     /// Asks the API server whether it accepts the certificate.
     acceptance: Option<Acceptance>,
     /// The certificate that another program keeps, when last looked at.
@@ -42,9 +42,9 @@ impl Client {
             store: config.stores.client.clone(),
             observers: Vec::new(),
         };
-        let watch = outside.start(prefix, plan)?;
-        let acceptance = watch_acceptance(&watch, options, config)?;
-        Ok(Self { watch, acceptance, found: None, missing_since: None })
+        let reporter = outside.start(prefix, plan)?;
+        let acceptance = start_acceptance(&reporter, options, config)?;
+        Ok(Self { reporter, acceptance, found: None, missing_since: None })
     }
 
     /// Goes on with the next configuration. `stored`: what the directory holds, if rotation is switched on by that.
@@ -62,7 +62,7 @@ impl Client {
         if client.rotated != config.settings.client.rotated {
             begin_hook(outside, next);
         }
-        let handle = self.watch.rotation.handle();
+        let handle = self.reporter.rotation.handle();
         handle.set_template(client.rotated.then(|| client.template.clone()));
         // Before the signer: what another program has put there may leave nothing to request.
         stored.iter().for_each(|stored| handle.replaced(stored.credential.clone()));
@@ -72,7 +72,7 @@ impl Client {
         if stored.is_some_and(|stored| stored.is_misplaced) {
             handle.rotate_now();
         }
-        self.acceptance = watch_acceptance(&self.watch, options, next).unwrap_or_else(|why| {
+        self.acceptance = start_acceptance(&self.reporter, options, next).unwrap_or_else(|why| {
             tracing::warn!("cannot check whether the API server accepts the certificate: {why}");
             None
         });
@@ -80,13 +80,13 @@ impl Client {
 
     /// The certificate, if it is valid.
     pub(super) fn held(&self) -> Option<Chain> {
-        self.watch.rotation.handle().credential().map(|credential| credential.chain().clone())
+        self.reporter.rotation.handle().credential().map(|credential| credential.chain().clone())
     }
 
     /// Takes note of what another program has put into the directory, and of files of ours that are gone.
     pub(super) fn poll_store(&mut self, config: &Prepared) {
         if config.settings.client.rotated {
-            self.watch.put_back();
+            self.reporter.put_back();
             return;
         }
         let Ok(Loaded { credential: Some((found, _)), .. }) = config.stores.client.load(clock::now().unix) else {
@@ -94,19 +94,19 @@ impl Client {
         };
         let fingerprint = found.chain().certificate().fingerprint;
         if self.found.replace(fingerprint) != Some(fingerprint) {
-            self.watch.rotation.handle().replaced(Some(found));
+            self.reporter.rotation.handle().replaced(Some(found));
         }
     }
 
     /// Fails once there has been no valid certificate for as long as `--exit-without-certificate` says.
     pub(super) fn poll_expiry(&mut self, options: &Run) -> Result<(), Failure> {
-        let missing = self.watch.rotation.handle().credential().is_none();
+        let missing = self.reporter.rotation.handle().credential().is_none();
         let now = clock::now().instant;
         self.missing_since = missing.then(|| self.missing_since.unwrap_or(now));
         let since = self.missing_since.map(|since| now.since(since));
         match (since, options.service.exit_without_certificate) {
             (Some(since), Some(most)) if since >= most => {
-                let trouble = self.watch.trouble().map(|trouble| format!("; the last trouble: {trouble}"));
+                let trouble = self.reporter.trouble().map(|trouble| format!("; the last trouble: {trouble}"));
                 let since = words(since);
                 let why = format!("no valid certificate for {since}{}", trouble.unwrap_or_default());
                 Err(Failure::Failed(why))
@@ -127,11 +127,11 @@ fn begin_hook(outside: &Outside<'_>, config: &Prepared) {
     }
 }
 
-fn watch_acceptance(watch: &Watch, options: &Run, config: &Prepared) -> Result<Option<Acceptance>, Failure> {
+fn start_acceptance(reporter: &CertReporter, options: &Run, config: &Prepared) -> Result<Option<Acceptance>, Failure> {
     let (client, interval) = (&config.settings.client, options.numbers.certificate_check_interval);
     if !client.rotated || !client.renews_itself || options.once || interval.is_zero() {
         return Ok(None);
     }
-    let (cluster, handle) = (config.access.server.cluster.clone(), watch.rotation.handle().clone());
-    Acceptance::watch(client.template.common_name(), interval, cluster, handle).map(Some)
+    let (cluster, handle) = (config.access.server.cluster.clone(), reporter.rotation.handle().clone());
+    Acceptance::start(client.template.common_name(), interval, cluster, handle).map(Some)
 }

@@ -36,7 +36,7 @@ pub(super) struct NodeObject {
 
 impl NodeObject {
     /// Looks at the object of this name, as the node itself, and calls `changed` when there is something new.
-    pub(super) fn watch(
+    pub(super) fn start(
         name: &str,
         cluster: Arc<Cluster>,
         node: Node,

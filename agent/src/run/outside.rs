@@ -1,9 +1,9 @@
 //! What the rotations of a run are connected to: flags, signals, the report, observers, the command of the operator.
 
+use super::cert_reporter::CertReporter;
 use super::hook::{self, Hook};
 use super::service::Service;
 use super::wake::Wakes;
-use super::watch::Watch;
 use crate::cli::Run;
 use crate::failure::Failure;
 use crate::hook_debt;
@@ -25,11 +25,11 @@ pub(super) struct Outside<'a> {
 
 impl Outside<'_> {
     /// Starts a rotation, whose files begin with `prefix`.
-    pub(super) fn start(&self, prefix: &str, mut plan: Plan) -> Result<Watch, Failure> {
+    pub(super) fn start(&self, prefix: &str, mut plan: Plan) -> Result<CertReporter, Failure> {
         let current = std::path::absolute(plan.store.current()).map_err(Failure::usage)?;
         plan.observers.extend(self.observers.of(prefix).into_iter().chain([self.wakes.observer()]));
         let rotation = plan.start(self.options.runtime)?;
-        Ok(Watch::new(prefix, rotation, current))
+        Ok(CertReporter::new(prefix, rotation, current))
     }
 
     /// Makes the record of what `--on-rotated` owes, or goes on from it, before anything is rotated.

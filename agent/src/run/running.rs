@@ -6,6 +6,7 @@ use perennial_rotation::clock;
 use perennial_rotation::{LoadRequest, Store as _};
 use serde_json::json;
 
+use super::cert_reporter::CertReporter;
 use super::client::Client;
 use super::external_cert::ExternalCert;
 use super::node::{self, Node};
@@ -13,7 +14,6 @@ use super::outside::Outside;
 use super::prepared::Prepared;
 use super::serving::Serving;
 use super::settings::ServingSettings;
-use super::watch::Watch;
 use crate::failure::Failure;
 use crate::kubeconfigs;
 
@@ -53,7 +53,7 @@ impl<'a> Running<'a> {
         outside.report.event("started", fields, &does);
         let client = Client::start(&outside, &config)?;
         let is_own = config.settings.client.renews_itself;
-        let first = is_own.then(|| client.watch.rotation.handle().clone());
+        let first = is_own.then(|| client.reporter.rotation.handle().clone());
         let node = Node::new(first, outside.options.kubeconfig.clone());
         let serving = Serving::start(&outside, &config, &node)?;
         let to_write = config.access.write;
@@ -73,14 +73,14 @@ impl<'a> Running<'a> {
             }
             self.client.poll_store(&self.config);
             if let Some(serving) = self.serving.as_mut().filter(|_| self.config.settings.client.rotated) {
-                serving.watch.put_back();
+                serving.reporter.put_back();
             }
             self.notify_service();
             self.client.poll_expiry(self.outside.options)?;
-            if self.outside.options.once && self.watches().all(Watch::is_in_place) {
+            if self.outside.options.once && self.reporters().all(CertReporter::is_in_place) {
                 return Ok(Ended::InPlace);
             }
-            if self.watches().any(|watch| watch.rotation.handle().has_ended()) {
+            if self.reporters().any(|reporter| reporter.rotation.handle().has_ended()) {
                 return Err(Failure::Failed("a rotation has ended by itself; please report this as a bug".into()));
             }
             let wakes = &self.outside.wakes;
@@ -89,7 +89,7 @@ impl<'a> Running<'a> {
                 return self.stopped();
             }
             if wakes.is_to_renew() {
-                self.watches().for_each(|watch| watch.rotation.handle().rotate_now());
+                self.reporters().for_each(|reporter| reporter.rotation.handle().rotate_now());
             }
             if wakes.is_to_reload()
                 && let Err(why) = self.reload()
@@ -103,8 +103,8 @@ impl<'a> Running<'a> {
 
     /// Ends every rotation; the serving one first, which depends on the other. What happened until then is reported.
     pub(super) fn stop(&mut self) {
-        let watches = self.serving.iter_mut().map(|serving| &mut serving.watch).chain([&mut self.client.watch]);
-        watches.for_each(|watch| watch.rotation.stop());
+        let reporters = self.serving.iter_mut().map(|serving| &mut serving.reporter).chain([&mut self.client.reporter]);
+        reporters.for_each(|reporter| reporter.rotation.stop());
         self.report();
     }
 
@@ -133,16 +133,16 @@ impl<'a> Running<'a> {
         // From here on nothing fails.
         self.client.reload(outside, config, &next, stored.as_ref());
         if next.settings.client.rotated && !is_switched_on {
-            self.client.watch.take_up(&next.stores.client, next.settings.client.template.common_name());
+            self.client.reporter.take_up(&next.stores.client, next.settings.client.template.common_name());
         }
         if let (Some(serving), Some(store), ServingSettings::Rotated { node, .. }) =
             (&self.serving, &next.stores.serving, &next.settings.serving)
         {
-            serving.watch.take_up(store, &node::common_name(node));
+            serving.reporter.take_up(store, &node::common_name(node));
         }
         if let Some(mut ended) = self.serving.take_if(|_| next.stores.serving.is_none()) {
-            ended.watch.rotation.stop();
-            ended.watch.look(self.outside.report, &self.outside.hook);
+            ended.reporter.rotation.stop();
+            ended.reporter.look(self.outside.report, &self.outside.hook);
         }
         let is_kept = |now: &mut ExternalCert| next.external.as_ref().is_some_and(|next| next.is_of(now));
         if let Some(kept) = self.config.external.take_if(is_kept) {
@@ -158,29 +158,29 @@ impl<'a> Running<'a> {
 
     /// Shows observers the certificates there are, and the API server.
     fn observe(&self) {
-        let rotated = self.watches().map(|watch| (watch.of.clone(), watch.source()));
+        let rotated = self.reporters().map(|reporter| (reporter.of.clone(), reporter.source()));
         let external = self.config.external.iter().map(ExternalCert::source);
         self.outside.observers.watch(rotated.chain(external), &self.config.access.server);
     }
 
     /// The client certificate, then the serving one.
-    fn watches(&self) -> impl Iterator<Item = &Watch> {
-        [&self.client.watch].into_iter().chain(self.serving.iter().map(|serving| &serving.watch))
+    fn reporters(&self) -> impl Iterator<Item = &CertReporter> {
+        [&self.client.reporter].into_iter().chain(self.serving.iter().map(|serving| &serving.reporter))
     }
 
     /// Reports what is new.
     fn report(&mut self) {
         let Outside { report, hook, .. } = &mut self.outside;
-        self.client.watch.look(report, hook);
-        self.serving.iter_mut().for_each(|serving| serving.watch.look(report, hook));
+        self.client.reporter.look(report, hook);
+        self.serving.iter_mut().for_each(|serving| serving.reporter.look(report, hook));
         self.config.external.iter_mut().for_each(|external| external.poll(report, hook));
     }
 
     fn notify_service(&mut self) {
         // Whoever is started after us looks for files.
-        let ready = !self.config.settings.client.rotated || self.client.watch.is_on_disk();
+        let ready = !self.config.settings.client.rotated || self.client.reporter.is_on_disk();
         let Outside { hook, observers, .. } = &self.outside;
-        let status = self.watches().map(Watch::status).chain(hook.troubles()).chain(observers.troubles());
+        let status = self.reporters().map(CertReporter::status).chain(hook.troubles()).chain(observers.troubles());
         let status = status.collect::<Vec<_>>().join("; ");
         self.outside.service.tell(ready, &status);
     }
@@ -189,14 +189,14 @@ impl<'a> Running<'a> {
         if !self.outside.options.once {
             return Ok(Ended::Stopped);
         }
-        let trouble = self.watches().find_map(Watch::trouble);
+        let trouble = self.reporters().find_map(CertReporter::trouble);
         let trouble = trouble.map(|trouble| format!("; the last trouble: {trouble}"));
         let why = format!("interrupted before a certificate was in place{}", trouble.unwrap_or_default());
         Err(Failure::Failed(why))
     }
 
     fn write_kubeconfig(&mut self) -> Result<(), Failure> {
-        if !self.to_write || !self.client.watch.is_in_place() {
+        if !self.to_write || !self.client.reporter.is_in_place() {
             return Ok(());
         }
         let Outside { options, report, .. } = &mut self.outside;
@@ -214,7 +214,7 @@ impl<'a> Running<'a> {
 
     /// What changes without telling us is looked at now and then.
     fn next_look(&self) -> Option<Duration> {
-        let kubeconfig = (self.to_write && self.client.watch.is_in_place()).then_some(RETRY);
+        let kubeconfig = (self.to_write && self.client.reporter.is_in_place()).then_some(RETRY);
         let files = match &self.config.settings.serving {
             ServingSettings::None => false,
             ServingSettings::Rotated { addresses, .. } => addresses.may_change(),

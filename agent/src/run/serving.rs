@@ -6,12 +6,12 @@ use perennial::Template;
 use perennial_rotation::IdentitySource;
 
 use super::addresses::Addresses;
+use super::cert_reporter::CertReporter;
 use super::node::{self, Node};
 use super::node_object::NodeObject;
 use super::outside::Outside;
 use super::prepared::Prepared;
 use super::settings::ServingSettings;
-use super::watch::Watch;
 use crate::cli::SERVING_PREFIX;
 use crate::failure::Failure;
 use crate::report::Report;
@@ -19,7 +19,7 @@ use crate::rotation::Plan;
 
 /// The rotation of the serving certificate.
 pub(super) struct Serving {
-    pub(super) watch: Watch,
+    pub(super) reporter: CertReporter,
     node: Node,
     identity: Arc<dyn IdentitySource>,
     /// The Node object, if the addresses are those of the object.
@@ -49,33 +49,33 @@ impl Serving {
             store: store.clone(),
             observers: vec![looks_on],
         };
-        let watch = outside.start(SERVING_PREFIX, plan)?;
+        let reporter = outside.start(SERVING_PREFIX, plan)?;
         let (node, checked) = (node.clone(), (None, String::new()));
-        let mut serving = Self { watch, node, identity, object: None, checked };
-        serving.watch_object(outside, config)?;
+        let mut serving = Self { reporter, node, identity, object: None, checked };
+        serving.start_object(outside, config)?;
         Ok(Some(serving))
     }
 
     /// Goes on with the next configuration, which wants a serving certificate, too.
     pub(super) fn reload(&mut self, outside: &Outside<'_>, config: &Prepared, next: &Prepared) -> Result<(), Failure> {
         if config.settings.serving != next.settings.serving || !next.asks_like(config) {
-            self.watch_object(outside, next)?;
+            self.start_object(outside, next)?;
         } else if let Some(object) = &self.object {
             object.poll_now();
         }
         if !next.asks_like(config) {
             let (client, cluster) = (&next.settings.client, next.access.server.cluster.clone());
             let signer = client.serving_signer(outside.options, cluster, self.identity.clone());
-            self.watch.rotation.handle().set_signer(Some(signer));
+            self.reporter.rotation.handle().set_signer(Some(signer));
         }
         Ok(())
     }
 
-    fn watch_object(&mut self, outside: &Outside<'_>, config: &Prepared) -> Result<(), Failure> {
+    fn start_object(&mut self, outside: &Outside<'_>, config: &Prepared) -> Result<(), Failure> {
         self.object = match &config.settings.serving {
             ServingSettings::Rotated { node: name, addresses: Addresses::Cluster(_) } => {
                 let (cluster, node) = (config.access.server.cluster.clone(), self.node.clone());
-                Some(NodeObject::watch(name, cluster, node, outside.wakes.waker())?)
+                Some(NodeObject::start(name, cluster, node, outside.wakes.waker())?)
             }
             _ => None,
         };
@@ -104,9 +104,9 @@ impl Serving {
         if template != self.checked.0 {
             let what = template.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
             tracing::info!("{SERVING_PREFIX}: certificates are requested for {what}");
-            self.watch.rotation.handle().set_template(template.clone());
+            self.reporter.rotation.handle().set_template(template.clone());
         }
-        self.watch.lacks(if template.is_none() { &trouble } else { "" }, report);
+        self.reporter.lacks(if template.is_none() { &trouble } else { "" }, report);
         self.checked = (template, trouble);
     }
 }

@@ -17,7 +17,7 @@ use crate::rotation::ActiveRotation;
 use crate::spans::words;
 
 /// A certificate that is kept rotated, and who looks on.
-pub(super) struct Watch {
+pub(super) struct CertReporter {
     /// What its files begin with.
     pub(super) of: String,
     pub(super) rotation: ActiveRotation,
@@ -44,7 +44,7 @@ pub(super) struct Watch {
     reported: Option<Arc<str>>,
 }
 
-impl Watch {
+impl CertReporter {
     pub(super) fn new(of: &str, rotation: ActiveRotation, current: PathBuf) -> Self {
         let before = rotation.began_with().map(|before| before.chain().certificate());
         // What has expired is made good for by a first one; what others keep is theirs.
