@@ -142,33 +142,16 @@ fn warn_of_skipped(credential: &Credential, certificate: &Path, key: &Path) {
 const LONGEST: u64 = 1 << 20;
 
 /// Why files do not make a pair. Another program may be writing them: of two files, one is written first.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
     /// A file cannot be read.
-    Unreadable(PathBuf, io::Error),
+    #[error("{0}: cannot be read: {1}")]
+    Unreadable(PathBuf, #[source] io::Error),
     /// A file is longer than any chain.
+    #[error("{0}: this is longer than 1 MiB")]
     TooLong(PathBuf),
     /// A file holds no certificate or no key, or the key is not the certificate's.
-    Unusable(PathBuf, CredentialError),
-}
-
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable(path, error) => write!(f, "{}: cannot be read: {error}", path.display()),
-            Self::TooLong(path) => write!(f, "{}: this is longer than 1 MiB", path.display()),
-            Self::Unusable(path, error) => write!(f, "{}: {error}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for FileError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Unreadable(_, error) => Some(error),
-            Self::TooLong(_) => None,
-            Self::Unusable(_, error) => Some(error),
-        }
-    }
+    #[error("{0}: {1}")]
+    Unusable(PathBuf, #[source] CredentialError),
 }

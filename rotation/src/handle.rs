@@ -1,6 +1,5 @@
 //! The handle of a running rotation.
 
-use std::fmt;
 use std::sync::Arc;
 
 use perennial::{Policy, State, Template};
@@ -161,10 +160,11 @@ fn until_ended<T>(mut look: impl FnMut(&Link) -> Option<T>) -> impl FnMut(&Link)
 }
 
 /// Why there is no valid credential.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotReady {
     /// The wait took too long; the rotation goes on.
+    #[error("no valid certificate in time: {}", last_error.as_deref().unwrap_or(&state.to_string()))]
     TimedOut {
         /// What the rotation is doing.
         state: State,
@@ -172,23 +172,12 @@ pub enum NotReady {
         last_error: Option<Arc<str>>,
     },
     /// The rotation has ended.
+    #[error("no valid certificate: the rotation has ended")]
     Ended,
     /// There is no signer, and the store holds no valid credential.
+    #[error("no valid certificate, and no signer to request one from")]
     NotConfigured,
 }
-
-impl fmt::Display for NotReady {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TimedOut { state, last_error: None } => write!(f, "no valid certificate in time: {state}"),
-            Self::TimedOut { last_error: Some(error), .. } => write!(f, "no valid certificate in time: {error}"),
-            Self::Ended => f.write_str("no valid certificate: the rotation has ended"),
-            Self::NotConfigured => f.write_str("no valid certificate, and no signer to request one from"),
-        }
-    }
-}
-
-impl std::error::Error for NotReady {}
 
 /// Rotations, in order. If several happened since the last report, only the latest is reported, and its `old` is the
 /// credential that was reported last.

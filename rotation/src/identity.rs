@@ -36,16 +36,9 @@ impl fmt::Debug for Token {
 }
 
 /// The text is empty, or holds characters that no bearer token has. Does not show the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the bearer token is empty or holds spaces, line breaks or other characters no token has")]
 pub struct InvalidToken;
-
-impl fmt::Display for InvalidToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the bearer token is empty or holds spaces, line breaks or other characters no token has")
-    }
-}
-
-impl std::error::Error for InvalidToken {}
 
 /// Identity that a request authenticates with.
 #[derive(Clone)]

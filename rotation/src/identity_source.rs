@@ -1,6 +1,5 @@
 //! Where the identity of a request comes from.
 
-use std::fmt;
 use std::sync::Arc;
 
 use perennial_pki::Credential;
@@ -22,7 +21,8 @@ pub trait IdentitySource: Send + Sync {
 }
 
 /// There is no identity to show so far, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
 pub struct NotYet {
     reason: String,
     is_coming: bool,
@@ -47,15 +47,6 @@ impl NotYet {
         self.is_coming
     }
 }
-
-/// The reason.
-impl fmt::Display for NotYet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
-    }
-}
-
-impl std::error::Error for NotYet {}
 
 impl<F: Fn() -> Result<Identity, NotYet> + Send + Sync> IdentitySource for F {
     fn identity(&self) -> Result<Identity, NotYet> {

@@ -1,6 +1,5 @@
 //! The builder of a rotation.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -140,31 +139,13 @@ fn recall(store: &dyn Store) -> Option<Record> {
 }
 
 /// Why a rotation does not start. Nothing was requested.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// The store cannot be read.
-    Store(StoreError),
+    #[error("{0}")]
+    Store(#[source] StoreError),
     /// The system has no thread to give.
-    Thread(io::Error),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Store(error) => error.fmt(f),
-            Self::Thread(error) => {
-                write!(f, "cannot start a thread for a rotation: {error}; raise the limit of threads")
-            }
-        }
-    }
-}
-
-impl std::error::Error for StartError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Store(error) => Some(&**error),
-            Self::Thread(error) => Some(error),
-        }
-    }
+    #[error("cannot start a thread for a rotation: {0}; raise the limit of threads")]
+    Thread(#[source] io::Error),
 }

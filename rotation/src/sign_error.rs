@@ -1,6 +1,5 @@
 //! Why a signer issued no certificate, for the machine and for people.
 
-use std::fmt;
 use std::time::Duration;
 
 use perennial::Failure;
@@ -8,7 +7,8 @@ use perennial::Failure;
 use crate::health::Health;
 
 /// Error of a request for a certificate. The current certificate is unchanged.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub struct SignError {
     /// What the rotation machine needs to know.
     pub failure: Failure,
@@ -40,12 +40,3 @@ impl SignError {
         self.health.map(|health| health.reference_healthy())
     }
 }
-
-/// The message.
-impl fmt::Display for SignError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for SignError {}

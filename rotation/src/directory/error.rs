@@ -1,6 +1,5 @@
 //! What can be wrong with a credential directory.
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,9 +9,10 @@ use perennial_pki::{CredentialError, PemError};
 use super::volume::Distrust;
 
 /// A credential directory that cannot be used, or an operation on it that failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// The system refused an operation.
+    #[error("cannot {what} {path}: {source}")]
     Io {
         /// What was tried.
         what: &'static str,
@@ -22,29 +22,36 @@ pub enum DirectoryError {
         source: io::Error,
     },
     /// No files can begin with that.
-    Prefix(BadPrefix),
+    #[error(transparent)]
+    Prefix(#[from] BadPrefix),
     /// Another process owns these files.
+    #[error("{path} is held by {owner}: two cannot keep the same certificate; end one")]
     Owned {
         /// The lock.
         path: PathBuf,
-        /// The other process, as it named itself.
+        /// The other process, as it named itself; `another process` if it did not.
         owner: String,
     },
     /// A file contains no pair that perennial can read. The file is left in place: another program may be able to read it.
+    #[error("{path}: perennial cannot read it: {error}")]
     Credential {
         /// The file.
         path: PathBuf,
         /// The problem.
+        #[source]
         error: CredentialError,
     },
     /// A file has damage beside the pair in it, which is used.
+    #[error("{path}: using the pair in this file, passing over damage beside it: {damage}")]
     Damaged {
         /// The file.
         path: PathBuf,
         /// The damage that was skipped.
+        #[source]
         damage: PemError,
     },
     /// TLS peers would refuse the certificate in use for the way it is encoded. It is used until it is replaced.
+    #[error("{path}: TLS peers may reject this certificate, which is used until it is replaced: {why}")]
     Unserved {
         /// The file.
         path: PathBuf,
@@ -52,24 +59,29 @@ pub enum DirectoryError {
         why: String,
     },
     /// The pair in use has expired; another pair from this directory is used.
+    #[error("{path}: certificate expired; using another one from this directory")]
     Expired {
         /// The file with the expired certificate.
         path: PathBuf,
     },
     /// Users other than its owner can read a file with a key.
+    #[error("{path}: other users than its owner can read this file; the key may be known to them")]
     Exposed {
         /// The file.
         path: PathBuf,
     },
     /// Another user could have written a file. The file is ignored and left in place.
+    #[error("{path}: ignored and left in place: {why}")]
     Untrusted {
         /// The file, or a link that leads to it.
         path: PathBuf,
         /// Why the file is not trusted: owner or mode.
+        #[source]
         why: Distrust,
     },
     /// The pair in use has another common name than the wanted one. The pair is neither served nor used to authenticate, and
     /// its file is left in place.
+    #[error("{path}: ignored and left in place: the certificate is for {common_name:?}, not for {wanted:?}")]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -79,11 +91,13 @@ pub enum DirectoryError {
         wanted: String,
     },
     /// Users other than its owner can create and replace files in the directory.
+    #[error("{path}: other users than its owner can create and replace files in this directory")]
     Shared {
         /// The directory.
         path: PathBuf,
     },
     /// A file of the directory is a mount point, so it can never be replaced.
+    #[error("{path}: this file is a mount point, which cannot be replaced by a new certificate or record")]
     MountPoint {
         /// The file.
         path: PathBuf,
@@ -140,78 +154,5 @@ impl DirectoryError {
             FileOp::Remove { name } => ("remove", name.as_str()),
         };
         Self::io(what, &directory.join(name), source)
-    }
-}
-
-impl From<BadPrefix> for DirectoryError {
-    fn from(error: BadPrefix) -> Self {
-        Self::Prefix(error)
-    }
-}
-
-impl fmt::Display for DirectoryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io { what, path, source } => write!(f, "cannot {what} {}: {source}", path.display()),
-            Self::Prefix(error) => error.fmt(f),
-            Self::Owned { path, owner } => {
-                let owner = if owner.is_empty() { "somebody else" } else { owner };
-                write!(f, "{} is held by {owner}: two cannot keep the same certificate; end one", path.display())
-            }
-            Self::Credential { path, error } => write!(f, "{}: perennial cannot read it: {error}", path.display()),
-            Self::Damaged { path, damage } => {
-                write!(f, "{}: using the pair in this file, passing over damage beside it: {damage}", path.display())
-            }
-            Self::Unserved { path, why } => {
-                write!(
-                    f,
-                    "{}: TLS peers may reject this certificate, which is used until it is replaced: {why}",
-                    path.display()
-                )
-            }
-            Self::Expired { path } => {
-                write!(f, "{}: certificate expired; using another one from this directory", path.display())
-            }
-            Self::Exposed { path } => {
-                write!(
-                    f,
-                    "{}: other users than its owner can read this file; the key may be known to them",
-                    path.display()
-                )
-            }
-            Self::Untrusted { path, why } => write!(f, "{}: ignored and left in place: {why}", path.display()),
-            Self::Foreign { path, common_name, wanted } => write!(
-                f,
-                "{}: ignored and left in place: the certificate is for {common_name:?}, not for {wanted:?}",
-                path.display()
-            ),
-            Self::Shared { path } => {
-                write!(
-                    f,
-                    "{}: other users than its owner can create and replace files in this directory",
-                    path.display()
-                )
-            }
-            Self::MountPoint { path } => {
-                write!(
-                    f,
-                    "{}: this file is a mount point, which cannot be replaced by a new certificate or record",
-                    path.display()
-                )
-            }
-        }
-    }
-}
-
-impl std::error::Error for DirectoryError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io { source, .. } => Some(source),
-            Self::Prefix(error) => Some(error),
-            Self::Credential { error, .. } => Some(error),
-            Self::Damaged { damage, .. } => Some(damage),
-            Self::Untrusted { why, .. } => Some(why),
-            _ => None,
-        }
     }
 }

@@ -141,7 +141,8 @@ fn lock(file: &File, path: &Path) -> Result<(), DirectoryError> {
             let mut owner = String::new();
             // The owner is a few words at most, for the message.
             let _ = file.take(200).read_to_string(&mut owner);
-            Err(DirectoryError::Owned { path: path.to_owned(), owner: owner.trim().to_owned() })
+            let owner = Some(owner.trim()).filter(|owner| !owner.is_empty()).unwrap_or("another process");
+            Err(DirectoryError::Owned { path: path.to_owned(), owner: owner.to_owned() })
         }
         Err(error) => Err(DirectoryError::io("lock", path, error.into())),
     }

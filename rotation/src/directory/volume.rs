@@ -1,6 +1,6 @@
 //! The operations a credential directory is made of, whatever it lies on.
 
-use std::fmt::{self, Debug};
+use std::fmt::Debug;
 use std::io;
 #[cfg(doc)]
 use std::io::ErrorKind;
@@ -97,30 +97,21 @@ pub struct Stamp {
 }
 
 /// Why a file, or a link to it, is not trusted: another user could have written it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Distrust {
     /// The owner of the file is neither root nor the user that this process runs as.
+    #[error("its owner is user {0}, which is neither root nor the user of perennial")]
     Owner(
         /// The owner.
         u32,
     ),
     /// The mode of the file lets its group or all users write.
+    #[error("other users than its owner may write to it (mode {0:04o})")]
     Mode(
         /// The permission bits.
         u32,
     ),
 }
-
-impl fmt::Display for Distrust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Owner(uid) => write!(f, "its owner is user {uid}, which is neither root nor the user of perennial"),
-            Self::Mode(mode) => write!(f, "other users than its owner may write to it (mode {mode:04o})"),
-        }
-    }
-}
-
-impl std::error::Error for Distrust {}
 
 /// What a file holds.
 #[derive(Debug)]

@@ -102,13 +102,15 @@ const fn now((instant, unix): (u64, i64)) -> Now {
     Now { instant: Instant::from_millis(instant), unix: UnixTime::from_millis(unix) }
 }
 
-/// Why a line could not be done once more.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why a line could not be done once more. A file may say anything: names from the file are escaped for terminals.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
     /// The line ends too soon. It was being written when the process, or the disk, came to its end.
+    #[error("it is cut short")]
     Cut,
     /// It is not a line of a journal.
+    #[error("{what} (column {column})")]
     Text {
         /// What is wrong.
         what: &'static str,
@@ -116,12 +118,16 @@ pub enum ReplayError {
         column: usize,
     },
     /// Something in it means nothing to this version of perennial.
+    #[error("{0}")]
     Value(&'static str),
     /// The journal is of another version.
+    #[error("the journal is of version {0}; this is version {VERSION}")]
     Version(u64),
     /// Of this machine nothing was said before.
+    #[error("nothing was said of {} before: the beginning of the journal is missing", Escaped(.0))]
     NotBegun(String),
     /// The same event leads to something else now: another version of perennial, or a bug.
+    #[error("{} led to {}; now it leads to {}", Escaped(event), Escaped(&list(journal)), Escaped(&list(again)))]
     Differs {
         /// Of which machine.
         of: String,
@@ -147,22 +153,6 @@ impl ReplayError {
     }
 }
 
-impl fmt::Display for ReplayError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |actions: &[String]| if actions.is_empty() { "nothing".to_owned() } else { actions.join(", ") };
-        let text = match self {
-            Self::Cut => "it is cut short".to_owned(),
-            Self::Text { what, column } => format!("{what} (column {column})"),
-            Self::Value(what) => (*what).to_owned(),
-            Self::Version(version) => format!("the journal is of version {version}; this is version {VERSION}"),
-            Self::NotBegun(of) => format!("nothing was said of {of} before: the beginning of the journal is missing"),
-            Self::Differs { event, journal, again, .. } => {
-                format!("{event} led to {}; now it leads to {}", list(journal), list(again))
-            }
-        };
-        // A file may say anything: what it says of names is not for terminals to obey.
-        Escaped(&text).fmt(f)
-    }
+fn list(actions: &[String]) -> String {
+    if actions.is_empty() { "nothing".to_owned() } else { actions.join(", ") }
 }
-
-impl std::error::Error for ReplayError {}

@@ -1,6 +1,5 @@
 //! What a rotation leaves to its next start: what was asked for, with which key, and what came of it.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -148,10 +147,11 @@ struct RefusalText {
 }
 
 /// Why a record is of no use. Shows nothing of its contents.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
     /// It is not JSON, or not the JSON of a record.
+    #[error("{what} (line {line}, column {column})")]
     Text {
         /// What is wrong.
         what: &'static str,
@@ -161,14 +161,17 @@ pub enum RecordError {
         column: usize,
     },
     /// It was written by another version of perennial.
+    #[error("it is of version {version}; this is version {VERSION}")]
     Version {
         /// The version of the record.
         version: u64,
     },
     /// The reason of its refusal is none we know.
+    #[error("the reason of the refusal is unknown")]
     Reason,
     /// Its key cannot be read.
-    Key(KeyError),
+    #[error("its key: {0}")]
+    Key(#[source] KeyError),
 }
 
 impl RecordError {
@@ -180,22 +183,5 @@ impl RecordError {
             Category::Syntax | Category::Io => "it is not JSON",
         };
         Self::Text { what, line: error.line(), column: error.column() }
-    }
-}
-
-impl fmt::Display for RecordError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text { what, line, column } => write!(f, "{what} (line {line}, column {column})"),
-            Self::Version { version } => write!(f, "it is of version {version}; this is version {VERSION}"),
-            Self::Reason => f.write_str("the reason of the refusal is unknown"),
-            Self::Key(error) => write!(f, "its key: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for RecordError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        if let Self::Key(error) = self { Some(error) } else { None }
     }
 }
