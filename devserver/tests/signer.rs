@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use command_support::{Process, files, perennial_dev, until};
+use command_support::perennial_dev;
 use perennial::Template;
 use perennial_dev::{Authority, Random};
 use perennial_kubernetes::CsrSigner;
@@ -18,10 +18,10 @@ use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubeconfig::Kubeconfig;
 use perennial_pki::{Credential, Expected, Roots};
 use perennial_rotation::{Authentication, Directory, Handle, IdentitySource, Rotator, Token, clock};
+use perennial_tests::command::{BOUND, Process, files, until};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-const BOUND: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 const SECRETS: [&str; 4] = ["ca.key", "bootstrap.token", "bootstrap.kubeconfig", "admin.kubeconfig"];
 
@@ -43,7 +43,7 @@ fn start(directory: &Path) -> Process {
 }
 
 fn start_at(directory: &Path, address: &str) -> Process {
-    let process = Process::start(directory, &["signer", "--listen", address, "--dir", "signer"]);
+    let process = command_support::start(directory, &["signer", "--listen", address, "--dir", "signer"]);
     until("introduction", || process.stdout().contains("--bootstrap-kubeconfig").then_some(()));
     process
 }

@@ -13,6 +13,7 @@
 //! | [`check`] | every state of small worlds, put to the laws |
 //! | [`model`] | the rules of rotation, said a second time: slowly, from the whole history |
 //! | [`disk`] | a directory that loses power, and everything that may be left of it |
+//! | [`command`] | processes with their output in files, and the files that they leave |
 //! | [`loopback`] | the embedded API server and nodes over real sockets, on any runtime |
 //! | [`fuzz`] | the bodies of the fuzz targets |
 //! | [`openssl`] | keys and certificates of kinds that only the `openssl` command makes |
@@ -26,6 +27,8 @@
 struct Readme;
 
 pub mod check;
+#[cfg(feature = "commands")]
+pub mod command;
 pub mod disk;
 #[cfg(feature = "edge")]
 pub mod fuzz;

@@ -1,0 +1,164 @@
+//! Commands as people and scripts run them: processes with their output in files, and the files that they leave.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longest wait for anything, on a machine however busy.
+pub const BOUND: Duration = Duration::from_secs(60);
+
+/// Polls `look` until it finds something.
+///
+/// # Panics
+/// Nothing was found within [`BOUND`]; `what` names it.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + BOUND;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "no {what} within {BOUND:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A running command. Dropping it kills the process.
+pub struct Process {
+    child: Child,
+    output: TempDir,
+}
+
+/// Exit code and output of a process that has ended.
+#[derive(Debug)]
+pub struct Output {
+    /// `None` if a signal killed the process.
+    pub code: Option<i32>,
+    /// All that the process wrote to stdout.
+    pub stdout: String,
+    /// All that the process wrote to stderr.
+    pub stderr: String,
+}
+
+impl Process {
+    /// Starts `command` in `directory`, without input and without the proxies of this machine's environment.
+    ///
+    /// # Panics
+    /// The command cannot be started.
+    pub fn spawn(directory: &Path, mut command: Command) -> Self {
+        let output = TempDir::new().expect("a temporary directory");
+        let file = |name| Stdio::from(File::create(output.path().join(name)).expect("a new file"));
+        for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"] {
+            // A test of proxies sets its own.
+            if command.get_envs().all(|(set, _)| set != name) {
+                command.env_remove(name);
+            }
+        }
+        let command = command.current_dir(directory).stdin(Stdio::null());
+        let child = command.stdout(file("stdout")).stderr(file("stderr")).spawn().expect("the command starts");
+        Self { child, output }
+    }
+
+    /// Stdout so far.
+    pub fn stdout(&self) -> String {
+        self.read("stdout")
+    }
+
+    /// Stderr so far.
+    pub fn stderr(&self) -> String {
+        self.read("stderr")
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.output.path().join(name)).expect("UTF-8 in a file of ours")
+    }
+
+    /// The events of this name that were reported so far, as JSON on stdout.
+    pub fn events(&self, name: &str) -> Vec<Value> {
+        events(&self.stdout()).into_iter().filter(|event| event["event"] == name).collect()
+    }
+
+    /// Waits for the `count`th event of this name, counted from 1.
+    ///
+    /// # Panics
+    /// The process ended without it.
+    pub fn event(&mut self, name: &str, count: usize) -> Value {
+        until(&format!("{name} event {count}"), || {
+            // Checked before the events: the last one may come just before the end.
+            let ended = self.child.try_wait().expect("a child of ours");
+            let found = self.events(name).into_iter().nth(count - 1);
+            assert!(found.is_some() || ended.is_none(), "ended before: {}{}", self.stdout(), self.stderr());
+            found
+        })
+    }
+
+    /// The process ID.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the process can be signalled");
+    }
+
+    /// True once the process has ended. Does not reap it: `/proc` shows a zombie.
+    pub fn has_ended(&self) -> bool {
+        let state = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
+        state.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('Z'))
+    }
+
+    /// Waits for the end.
+    pub fn end(mut self) -> Output {
+        let status = until("end of the process", || self.child.try_wait().expect("a child of ours"));
+        Output { code: status.code(), stdout: self.stdout(), stderr: self.stderr() }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The lines of JSON on stdout, without a last one that is half written.
+///
+/// # Panics
+/// A line is not JSON.
+pub fn events(stdout: &str) -> Vec<Value> {
+    let whole = stdout.rfind('\n').map_or("", |end| &stdout[..end]);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
+}
+
+/// Everything below a directory: files with their contents, links with their targets, the rest empty. Lock files, which
+/// name the process that held them last, are left out.
+pub fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let metadata = fs::symlink_metadata(&path).expect("an entry's metadata");
+        let contents = if metadata.is_symlink() {
+            fs::read_link(&path).expect("a link's target").into_os_string().into_encoded_bytes()
+        } else if metadata.is_file() {
+            fs::read(&path).expect("a file's contents")
+        } else {
+            // Reading a pipe would wait for a writer.
+            Vec::new()
+        };
+        if metadata.is_dir() {
+            found.append(&mut files(&path));
+        }
+        if path.extension().is_none_or(|extension| extension != "lock") {
+            found.insert(path, contents);
+        }
+    }
+    found
+}
