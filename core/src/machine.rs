@@ -13,10 +13,9 @@ use core::time::Duration;
 
 use crate::action::{Actions, Key};
 use crate::certificate::Certificate;
-use crate::checkpoint::{Checkpoint, Unwritten};
+use crate::checkpoint::Checkpoint;
 use crate::event::{Event, RequestId};
 use crate::judge::Judge;
-use crate::outcome::Slot;
 use crate::pacing::RequestPacing;
 use crate::pending_key::PendingKey;
 use crate::server_clock::ServerClock;
@@ -36,7 +35,7 @@ impl RotationMachine {
     /// A machine that wants its first Tick at `now`. With a signer, a certificate whose common name differs from the
     /// template's is dropped, unless it is provisional.
     pub fn new(setup: Setup, now: Now) -> Self {
-        let Setup { policy, seed, signer, template, certificate, waiting, unwritten, rotate_now, pending } = setup;
+        let Setup { policy, seed, signer, template, certificate, waiting, rotate_now, pending } = setup;
         let mut machine = Self::restore(Checkpoint {
             policy,
             seed,
@@ -62,10 +61,6 @@ impl RotationMachine {
         machine.facts.certificate.take_if(|_| held);
         machine.facts.waiting.take_if(|_| waiting);
         machine.facts.due = machine.due(now);
-        if unwritten && machine.facts.certificate.is_some() {
-            let id = machine.take_id();
-            machine.facts.unwritten = Some(Unwritten::new(id, Slot::Served, now.instant));
-        }
         if let Some(pending) = pending {
             machine.resume(pending, now);
         }

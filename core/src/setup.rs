@@ -25,8 +25,6 @@ pub struct Setup {
     pub certificate: Option<Arc<Certificate>>,
     /// The successor of [`certificate`](Self::certificate), durable and not valid yet.
     pub waiting: Option<Arc<Certificate>>,
-    /// True if the certificate exists in memory only: the machine has it written as if it had just been issued.
-    pub unwritten: bool,
     /// A new one was wanted already ([`RotateNow`](crate::Event::RotateNow)), and has not been had.
     pub rotate_now: bool,
     /// What an earlier run left behind, with its key in the pending slot.
@@ -43,7 +41,6 @@ impl Default for Setup {
             template: None,
             certificate: None,
             waiting: None,
-            unwritten: false,
             rotate_now: false,
             pending: None,
         }

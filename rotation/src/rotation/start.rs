@@ -67,7 +67,6 @@ impl Rotation {
             signer: if signer.is_some() { SignerStatus::Ready } else { SignerStatus::Absent },
             certificate: credential.as_ref().map(|credential| credential.chain().certificate().clone()),
             waiting: waiting.as_ref().map(|waiting| waiting.chain().certificate().clone()),
-            unwritten: false,
             // Asked for, and neither issued nor refused: whatever it was for, it is gone on with.
             rotate_now: rotate_now
                 || signer.is_some()

@@ -61,7 +61,6 @@ impl<S: Subject> Life<S> {
                     template: Some(template.clone()),
                     certificate: certificate.clone(),
                     waiting: None,
-                    unwritten: false,
                     rotate_now: false,
                     pending: None,
                 },
@@ -272,7 +271,6 @@ impl<S: Subject> Life<S> {
             template: machine.template().cloned(),
             certificate: self.disk.clone(),
             waiting: self.later.clone().filter(|later| later.validity.not_before() > self.now.unix),
-            unwritten: false,
             rotate_now: false,
             pending: pending.clone(),
         };

@@ -83,7 +83,6 @@ fn restart(
         template: machine.template().cloned(),
         certificate: machine.certificate().cloned(),
         waiting: machine.waiting().cloned(),
-        unwritten: false,
         rotate_now: false,
         pending,
     };

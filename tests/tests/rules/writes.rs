@@ -20,20 +20,6 @@ fn what_is_issued_is_served_at_once() {
 }
 
 #[test]
-fn what_is_only_in_memory_at_the_start_is_written_first_with_a_signer_or_without() {
-    for signer in SignerStatus::ALL {
-        let mut holder = Holder::new(Setup { unwritten: true, signer, ..setup(Some(fresh(DAY))) });
-        assert!(holder.machine.is_unwritten());
-        let (id, certificate) = written(&holder.tick()).expect("at the first look");
-        assert_eq!(*certificate, fresh(DAY));
-        holder.handle(Event::CertWritten { id });
-        assert!(!holder.machine.is_unwritten());
-    }
-    let empty = Holder::new(Setup { unwritten: true, ..setup(None) });
-    assert!(!empty.machine.is_unwritten(), "there is nothing to write");
-}
-
-#[test]
 fn a_failed_write_is_repeated_with_the_same_id_and_never_costs_a_request() {
     let (mut holder, id) = unwritten();
     let mut waits = vec![];
