@@ -9,8 +9,8 @@ use crate::policy::Policy;
 use crate::template::Template;
 use crate::time::UnixTime;
 
-/// What a machine starts from.
-#[derive(Clone, Debug)]
+/// What a machine starts from: by default the default policy, a signer that is ready, and nothing else.
+#[derive(Clone, Debug, Default)]
 pub struct Setup {
     /// The numbers to go by.
     pub policy: Arc<Policy>,
@@ -31,24 +31,8 @@ pub struct Setup {
     pub pending: Option<Pending>,
 }
 
-/// The default policy, a signer, and nothing else yet.
-impl Default for Setup {
-    fn default() -> Self {
-        Self {
-            policy: Arc::new(Policy::default()),
-            seed: 0,
-            signer: SignerStatus::Ready,
-            template: None,
-            certificate: None,
-            waiting: None,
-            rotate_now: false,
-            pending: None,
-        }
-    }
-}
-
 /// Whether requests can be submitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SignerStatus {
     /// No signer is configured: rotation is not enabled. The certificate is served, the store is left to other programs,
     /// and a request in flight is withdrawn.
@@ -57,6 +41,7 @@ pub enum SignerStatus {
     /// no failure and starts no backoff. A request in flight goes on, since it has its identity. The store is ours.
     NotReady,
     /// A signer is configured and requests can be submitted.
+    #[default]
     Ready,
 }
 
