@@ -94,17 +94,8 @@ impl Iterator for Actions {
             self.timer.take().map(Action::SetTimer)
         }
     }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = usize::from(self.cancel.is_some())
-            + usize::from(self.write.is_some())
-            + usize::from(self.submit.is_some())
-            + usize::from(self.timer.is_some());
-        (left, Some(left))
-    }
 }
 
-impl ExactSizeIterator for Actions {}
 impl FusedIterator for Actions {}
 
 impl fmt::Debug for Actions {
