@@ -56,7 +56,7 @@ pub enum Action {
 #[must_use = "an action that is not carried out is a duty forgotten"]
 #[derive(Clone, PartialEq, Eq)]
 pub struct Actions {
-    pub(crate) cancel: Option<RequestId>,
+    cancel: Option<RequestId>,
     pub(crate) write: Option<(RequestId, Arc<Certificate>, bool)>,
     pub(crate) submit: Option<(RequestId, Arc<Template>, Key)>,
     pub(crate) timer: Option<Option<Instant>>,
@@ -66,7 +66,14 @@ pub struct Actions {
 impl Actions {
     /// Nothing to do yet after this.
     pub(crate) const fn after(event: Outcome) -> Self {
-        Self { cancel: None, write: None, submit: None, timer: None, outcomes: Outcomes::of(event) }
+        let outcomes = Outcomes { event, ended: None, turn: None, due: None };
+        Self { cancel: None, write: None, submit: None, timer: None, outcomes }
+    }
+
+    /// Ends the request in flight, which `why` says.
+    pub(crate) fn cancel(&mut self, id: RequestId, why: Outcome) {
+        self.cancel = Some(id);
+        self.outcomes.ended = Some(why);
     }
 
     /// What the machine decided. Iterating over the actions leaves this as it is.

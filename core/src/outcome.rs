@@ -17,9 +17,10 @@ pub enum Slot {
 
 /// One decision. The machine has carried it out already: nothing is left to do but what the
 /// [`Action`](crate::Action)s say.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
     /// The event was late, repeated, or about another request, write or certificate. The machine is unchanged.
+    #[default]
     Ignored,
     /// The event was taken in. What follows, if anything, is said by further outcomes.
     Noted,
@@ -132,9 +133,10 @@ impl Outcome {
 }
 
 /// What the machine decided about one event: one outcome of the event itself, then those that followed, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcomes {
-    event: Outcome,
+    /// What became of the event itself.
+    pub(crate) event: Outcome,
     /// The request in flight ended by itself: timed out, superseded or withdrawn.
     pub(crate) ended: Option<Outcome>,
     /// The waiting certificate took its turn, or was dropped.
@@ -144,10 +146,6 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    pub(crate) const fn of(event: Outcome) -> Self {
-        Self { event, ended: None, turn: None, due: None }
-    }
-
     /// Every outcome, the one of the event itself first.
     pub fn iter(&self) -> impl Iterator<Item = &Outcome> {
         let Self { event, ended, turn, due } = self;
@@ -162,11 +160,5 @@ impl Outcomes {
     /// The failure of the attempt that came to nothing or fell short, if one did. One event ends at most one attempt.
     pub fn failure(&self) -> Option<Failure> {
         self.iter().find_map(Outcome::failure)
-    }
-}
-
-impl Default for Outcomes {
-    fn default() -> Self {
-        Self::of(Outcome::Ignored)
     }
 }

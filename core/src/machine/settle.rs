@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::RotationMachine;
 use crate::action::Actions;
 use crate::checkpoint::Unwritten;
-use crate::event::Failure;
+use crate::event::{Failure, RequestId};
 use crate::jitter::mix;
 use crate::outcome::{Outcome, Slot};
 use crate::pacing::{Failed, Priority};
@@ -25,10 +25,15 @@ impl RotationMachine {
         self.write(now, actions);
         let due = if self.is_enabled() { self.due(now).or_else(|| self.still_rotating()) } else { None };
         self.facts.due = due;
-        match due {
-            Some(_) if self.facts.in_flight.is_some() => self.supersede(now, actions),
-            Some(reason) => self.request(reason, now, actions),
-            None => self.withdraw(actions),
+        match (due, self.facts.in_flight) {
+            (Some(reason), None) => self.request(reason, now, actions),
+            (Some(_), Some((id, _))) => self.supersede(id, now, actions),
+            (None, Some((id, _))) => {
+                // Nothing is due any more, or nothing can be requested.
+                self.facts.in_flight = None;
+                actions.cancel(id, Outcome::Withdrawn { id });
+            }
+            (None, None) => {}
         }
         if due != was_due {
             actions.outcomes.due = Some(due.map_or(Outcome::NoLongerDue, Outcome::BecameDue));
@@ -50,8 +55,7 @@ impl RotationMachine {
     fn time_out(&mut self, now: Now, actions: &mut Actions) {
         let timeout = self.request_timeout();
         if let Some((id, since)) = self.facts.in_flight.take_if(|(_, since)| since.after(timeout) <= now.instant) {
-            actions.cancel = Some(id);
-            actions.outcomes.ended = Some(Outcome::TimedOut { id });
+            actions.cancel(id, Outcome::TimedOut { id });
             self.failed(Failure::TimedOut, None, since, now);
         }
     }
@@ -84,21 +88,12 @@ impl RotationMachine {
         self.facts.pacing.shorten(&self.facts.policy, left, now.instant);
     }
 
-    /// Gives up the request in flight: nothing is due any more, or nothing can be requested.
-    fn withdraw(&mut self, actions: &mut Actions) {
-        if let Some((id, _)) = self.facts.in_flight.take() {
-            actions.cancel = Some(id);
-            actions.outcomes.ended = Some(Outcome::Withdrawn { id });
-        }
-    }
-
     /// Replaces the request in flight if something else is wanted now. At normal priority whatever the reason: an urgent
     /// need has a request in flight already.
-    fn supersede(&mut self, now: Now, actions: &mut Actions) {
+    fn supersede(&mut self, id: RequestId, now: Now, actions: &mut Actions) {
         let allowed_at = self.facts.pacing.allowed_at(&self.facts.policy, Priority::Normal);
         if self.is_superseded() && self.facts.signer.is_ready() && allowed_at <= now.instant {
-            actions.cancel = self.facts.in_flight.map(|(id, _)| id);
-            actions.outcomes.ended = actions.cancel.map(|id| Outcome::Superseded { id });
+            actions.cancel(id, Outcome::Superseded { id });
             self.submit(now, actions);
         }
     }
