@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use perennial::UnixTime;
+use perennial::{Template, UnixTime};
+use perennial_dev::TestCluster;
 use perennial_pki::Credential;
 use perennial_rotation::{LoadRequest, Rotator, Store, StoreError, Stored};
-use perennial_tests::loopback;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use zeroize::Zeroizing;
 
@@ -60,12 +60,15 @@ impl Store for Sqlite {
     }
 }
 
+fn rotator(cluster: &TestCluster, path: &Path) -> Result<Rotator, StoreError> {
+    let rotator = Rotator::new().template(Template::node("worker-1")).signer(cluster.node_signer());
+    Ok(rotator.store(Sqlite::open(path)?))
+}
+
 fn main() -> Result<(), StoreError> {
     let path = std::env::args_os().nth(1).map_or_else(|| std::env::temp_dir().join("perennial.db"), PathBuf::from);
-    let server = loopback::serve(perennial_dev::Approval::Auto);
-    let node = loopback::node(loopback::Runtime::Std, &server.cluster);
-    let rotator = Rotator::new().template(node.template.unwrap()).signer(node.signer.unwrap());
-    let handle = perennial_std::start(rotator.store(Sqlite::open(&path)?))?;
+    let cluster = TestCluster::start()?;
+    let handle = perennial_std::start(rotator(&cluster, &path)?)?;
     let credential = handle.ready().within(Duration::from_secs(30))?;
     println!("{}: serial {}", path.display(), credential.chain().serial());
     handle.shutdown().wait();
@@ -74,35 +77,32 @@ fn main() -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use perennial_dev::{Approval, Decision};
-    use perennial_rotation::Handle;
-    use perennial_tests::loopback::{BOUND, Runtime, Server, issued, node, on_both, serve, waits_for_approval};
+    use perennial_dev::{Approval, ClusterSetup, Decision, Options};
+    use perennial_tests::loopback::{BOUND, issued, on_both, start, waits_for_approval};
 
     use super::*;
-
-    fn start(runtime: Runtime, server: &Server, path: &Path) -> Handle {
-        let mut node = node(runtime, &server.cluster);
-        node.store = Some(Arc::new(Sqlite::open(path).unwrap()));
-        node.start()
-    }
 
     #[test]
     fn sqlite_store_survives_a_restart_with_a_request_pending() {
         on_both(|runtime| {
-            let (server, directory) = (serve(Approval::Manual), tempfile::tempdir().unwrap());
+            let options = Options { approval: Approval::Manual, ..Options::default() };
+            let cluster = TestCluster::start_with(ClusterSetup { options, ..ClusterSetup::default() }).unwrap();
+            let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("node.db");
-            let handle = start(runtime, &server, &path);
+            let begin = || start(runtime, rotator(&cluster, &path).unwrap());
+            let handle = begin();
             let name = waits_for_approval(&handle);
             handle.shutdown().wait();
 
-            let handle = start(runtime, &server, &path);
+            let handle = begin();
             assert_eq!(waits_for_approval(&handle), name);
-            server.decide_all(Decision::Approve);
+            cluster.decide(&name, Decision::Approve).unwrap();
             let first = issued(&handle, 1);
-            assert_eq!(server.csr_names(), [name], "the request of before the restart");
+            let names: Vec<String> = cluster.requests().into_iter().map(|csr| csr.metadata.name).collect();
+            assert_eq!(names, [name], "the request of before the restart");
             handle.shutdown().wait();
 
-            let handle = start(runtime, &server, &path);
+            let handle = begin();
             assert_eq!(handle.ready().within(BOUND).unwrap().chain(), first.chain());
             handle.shutdown().wait();
         });

@@ -1,14 +1,16 @@
 //! A node on tokio, with an embedded API server: `cargo run -p perennial-examples --example tokio_node`.
 
+use std::error::Error;
+
+use perennial::Template;
+use perennial_dev::TestCluster;
 use perennial_examples::tokio_loop;
-use perennial_rotation::{Rotator, StoreError};
-use perennial_tests::loopback;
+use perennial_rotation::Rotator;
 
 #[tokio::main]
-async fn main() -> Result<(), StoreError> {
-    let server = loopback::serve(perennial_dev::Approval::Auto);
-    let node = loopback::node(loopback::Runtime::Other(|_| {}), &server.cluster);
-    let rotator = Rotator::new().template(node.template.unwrap()).signer(node.signer.unwrap());
+async fn main() -> Result<(), Box<dyn Error>> {
+    let cluster = TestCluster::start()?;
+    let rotator = Rotator::new().template(Template::node("worker-1")).signer(cluster.node_signer());
     let (handle, task) = rotator.prepare()?;
     let rotation = tokio::spawn(tokio_loop::run(task));
     let credential = handle.ready().await?;
