@@ -14,7 +14,7 @@ use x509_parser::prelude::FromDer;
 use crate::der::{BIT_STRING, OBJECT_IDENTIFIER, SEQUENCE, take};
 use crate::key::Curve;
 use crate::names::{self, AltNames, Subject};
-use crate::pem::{self, Block, Text};
+use crate::pem::{self, Text};
 use crate::{PemError, describe, sha256, strict};
 
 /// No sensible chain is longer.
@@ -60,11 +60,11 @@ impl Chain {
     /// cannot be read. A leaf with a malformed alternative name (an IP address of five bytes, say) cannot be read: no
     /// peer would.
     pub fn from_pem(pem: &[u8]) -> Result<Self, ChainError> {
-        let text = pem::read(pem, pem::MAX_PAIR).and_then(Text::unglued).map_err(ChainError::Pem)?;
+        let text = pem::read(pem, pem::MAX_PAIR).and_then(Text::unglued)?;
         let mut der = Vec::new();
         let mut skipped = Vec::new();
         for block in text.blocks.iter().filter(|block| block.label == pem::CERTIFICATE) {
-            let content = block.der().map_err(ChainError::Pem)?;
+            let content = block.der()?;
             match parse(&content) {
                 // Go parses the leaf and takes the rest for what they are: one that is none must not cost the others.
                 Err(reason) if !der.is_empty() => skipped.push(block.unusable(reason)),
@@ -84,12 +84,12 @@ impl Chain {
     /// # Errors
     /// [`ChainError`]: anything else.
     pub fn from_issued(pem: &[u8]) -> Result<Self, ChainError> {
-        let blocks = pem::read(pem, pem::MAX_PAIR).and_then(Text::undamaged).map_err(ChainError::Pem)?;
-        let der = |block: &Block<'_>| {
+        let mut der = Vec::new();
+        for block in pem::read(pem, pem::MAX_PAIR).and_then(Text::undamaged)? {
             block.require_certificate()?;
-            Ok(CertificateDer::from(block.der()?.to_vec()))
-        };
-        Self::from_der(blocks.iter().map(der).collect::<Result<_, _>>().map_err(ChainError::Pem)?)
+            der.push(CertificateDer::from(block.der()?.to_vec()));
+        }
+        Self::from_der(der)
     }
 
     /// A chain of these certificates, the leaf first.
@@ -241,7 +241,7 @@ fn facts(leaf: &X509Certificate<'_>, names: AltNames, pem: &str) -> Result<Certi
     let Subject { common_name, organizations, .. } = Subject::read(leaf.subject());
     let AltNames { dns_names, ip_addresses, .. } = names;
     Ok(Certificate {
-        validity: validity(leaf).map_err(ChainError::Validity)?,
+        validity: validity(leaf)?,
         fingerprint: Fingerprint(sha256(leaf.as_raw())),
         common_name,
         organizations,
@@ -288,19 +288,26 @@ fn constraints(leaf: &X509Certificate<'_>) -> Result<Constraints, String> {
 }
 
 /// Why PEM text is not a certificate chain, or not a CA bundle.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChainError {
     /// The input is not PEM.
-    Pem(PemError),
+    #[error("{0}")]
+    Pem(#[from] PemError),
     /// There is no certificate in the input.
+    #[error("no certificate found; expected a PEM block CERTIFICATE")]
     Empty,
     /// The chain has more than 16 certificates.
+    #[error(
+        "a chain of {certificates} certificates is longer than any real one (at most {MAX_CERTIFICATES}); \
+         is this a CA bundle?"
+    )]
     TooLong {
         /// How many it has.
         certificates: usize,
     },
     /// A certificate cannot be read.
+    #[error("certificate {position} cannot be read: {reason}")]
     Certificate {
         /// Which of the certificates, counted from 1.
         position: usize,
@@ -308,43 +315,22 @@ pub enum ChainError {
         reason: String,
     },
     /// The leaf is never valid.
-    Validity(ValidityError),
+    #[error("the certificate is never valid: {0}")]
+    Validity(#[from] ValidityError),
     /// None of the certificates of a CA bundle can be used to verify others.
+    #[error("{}{first}", of_bundle(*certificates))]
     NoUsableRoot {
         /// How many there are.
         certificates: usize,
         /// The problem with the first of them.
+        #[source]
         first: PemError,
     },
 }
 
-impl fmt::Display for ChainError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pem(error) => error.fmt(f),
-            Self::Empty => f.write_str("no certificate found; expected a PEM block CERTIFICATE"),
-            Self::TooLong { certificates } => write!(
-                f,
-                "a chain of {certificates} certificates is longer than any real one (at most {MAX_CERTIFICATES}); \
-                 is this a CA bundle?"
-            ),
-            Self::Certificate { position, reason } => write!(f, "certificate {position} cannot be read: {reason}"),
-            Self::Validity(error) => write!(f, "the certificate is never valid: {error}"),
-            Self::NoUsableRoot { certificates: 1, first } => first.fmt(f),
-            Self::NoUsableRoot { certificates, first } => {
-                write!(f, "none of the {certificates} certificates of the CA bundle can be used; {first}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for ChainError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Pem(error) => Some(error),
-            Self::Validity(error) => Some(error),
-            Self::NoUsableRoot { first, .. } => Some(first),
-            Self::Empty | Self::TooLong { .. } | Self::Certificate { .. } => None,
-        }
+fn of_bundle(certificates: usize) -> String {
+    match certificates {
+        1 => String::new(),
+        _ => format!("none of the {certificates} certificates of the CA bundle can be used; "),
     }
 }

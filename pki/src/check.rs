@@ -160,12 +160,16 @@ fn check_order(chain: &Chain) -> Result<(), BadCertificate> {
 }
 
 /// Why an issued certificate is unusable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadCertificate {
     /// It was issued for another key.
+    #[error("the certificate was issued for another key than the one of the request")]
     NotOurKey,
     /// A certificate of the chain is one that Go, openssl or webpki cannot read, so that peers would refuse it.
+    #[error(
+        "certificate {position} of the chain is malformed, and TLS peers would refuse it: {reason}; check the signer"
+    )]
     Malformed {
         /// Which of the certificates, counted from 1.
         position: usize,
@@ -173,25 +177,31 @@ pub enum BadCertificate {
         reason: String,
     },
     /// It is a CA certificate.
+    #[error("the certificate is a CA certificate (basicConstraints CA:TRUE); no peer accepts it in TLS")]
     CertificateAuthority,
     /// Its key may not sign (key usage), so it cannot take part in TLS.
+    #[error("the certificate's key usage lacks digitalSignature, which TLS needs; check the signer's usages")]
     NoDigitalSignature,
     /// Its extended key usage excludes what it is needed for.
+    #[error("the certificate's extended key usage lacks `{wanted}`; check the signer's usages")]
     WrongUsage {
         /// What it is needed for.
         wanted: Usage,
     },
     /// It is expired.
+    #[error("the certificate expired at {not_after}; if it is new, check the clocks")]
     Expired {
         /// Since then.
         not_after: UnixTime,
     },
     /// The chain holds a certificate that issued none of those before it.
+    #[error("certificate {position} of the chain issued none of those before it; the signer's chain is out of order")]
     ForeignIssuer {
         /// Which of the certificates, counted from 1.
         position: usize,
     },
     /// It does not lead to a CA certificate we trust.
+    #[error("the certificate, issued by `{issuer}`, does not lead to a trusted CA: {reason}")]
     UntrustedIssuer {
         /// Who issued it.
         issuer: String,
@@ -199,36 +209,3 @@ pub enum BadCertificate {
         reason: String,
     },
 }
-
-impl fmt::Display for BadCertificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotOurKey => f.write_str("the certificate was issued for another key than the one of the request"),
-            Self::Malformed { position, reason } => write!(
-                f,
-                "certificate {position} of the chain is malformed, and TLS peers would refuse it: {reason}; check the signer"
-            ),
-            Self::CertificateAuthority => {
-                f.write_str("the certificate is a CA certificate (basicConstraints CA:TRUE); no peer accepts it in TLS")
-            }
-            Self::NoDigitalSignature => f.write_str(
-                "the certificate's key usage lacks digitalSignature, which TLS needs; check the signer's usages",
-            ),
-            Self::WrongUsage { wanted } => {
-                write!(f, "the certificate's extended key usage lacks `{wanted}`; check the signer's usages")
-            }
-            Self::Expired { not_after } => {
-                write!(f, "the certificate expired at {not_after}; if it is new, check the clocks")
-            }
-            Self::ForeignIssuer { position } => write!(
-                f,
-                "certificate {position} of the chain issued none of those before it; the signer's chain is out of order"
-            ),
-            Self::UntrustedIssuer { issuer, reason } => {
-                write!(f, "the certificate, issued by `{issuer}`, does not lead to a trusted CA: {reason}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for BadCertificate {}

@@ -1,6 +1,5 @@
 //! A chain and the key it was issued for.
 
-use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use rustls::sign::CertifiedKey;
@@ -60,7 +59,7 @@ impl Credential {
     /// # Errors
     /// [`CredentialError`]: an unreadable chain, an unreadable key, or two that do not belong together.
     pub fn from_pair(certificate: &[u8], key: &[u8]) -> Result<Self, CredentialError> {
-        let chain = Chain::from_pem(certificate).map_err(CredentialError::Chain)?;
+        let chain = Chain::from_pem(certificate)?;
         match KeyPair::from_pem_of(key, Some(&chain)) {
             Ok(key) => Self::new(chain, Arc::new(key)),
             Err(KeyError::NoPublicKey) => Err(mismatch(&chain)),
@@ -104,19 +103,29 @@ fn mismatch(chain: &Chain) -> CredentialError {
 }
 
 /// Why there is no credential.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialError {
     /// The chain cannot be read.
-    Chain(ChainError),
+    #[error("{0}")]
+    Chain(#[from] ChainError),
     /// The key cannot be read.
-    Key(KeyError),
+    #[error("{0}")]
+    Key(#[from] KeyError),
     /// The leaf was issued for another key.
+    #[error(
+        "the first certificate (serial {serial}) was issued for another private key; \
+         check that both files are of the same rotation, and that the leaf comes first"
+    )]
     KeyMismatch {
         /// The serial number of the leaf.
         serial: String,
     },
     /// The leaf holds a compressed point as its public key, which neither Go nor TLS peers read.
+    #[error(
+        "the first certificate holds its public key as a compressed point, which TLS does not use; \
+         have it issued for the uncompressed form (`openssl ec -conv_form uncompressed`)"
+    )]
     CompressedPoint,
 }
 
@@ -127,34 +136,6 @@ impl CredentialError {
             Self::Key(error) => error.is_unsupported(),
             Self::CompressedPoint => true,
             Self::Chain(_) | Self::KeyMismatch { .. } => false,
-        }
-    }
-}
-
-impl fmt::Display for CredentialError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Chain(error) => error.fmt(f),
-            Self::Key(error) => error.fmt(f),
-            Self::KeyMismatch { serial } => write!(
-                f,
-                "the first certificate (serial {serial}) was issued for another private key; \
-                 check that both files are of the same rotation, and that the leaf comes first"
-            ),
-            Self::CompressedPoint => f.write_str(
-                "the first certificate holds its public key as a compressed point, which TLS does not use; \
-                 have it issued for the uncompressed form (`openssl ec -conv_form uncompressed`)",
-            ),
-        }
-    }
-}
-
-impl std::error::Error for CredentialError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Chain(error) => Some(error),
-            Self::Key(error) => Some(error),
-            Self::KeyMismatch { .. } | Self::CompressedPoint => None,
         }
     }
 }

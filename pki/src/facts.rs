@@ -78,13 +78,13 @@ fn same_names(a: &[String], b: &[String]) -> bool {
 /// [`RequestError`]: not one PEM block, not PKCS#10, a key not supported or too weak, a signature that does
 /// not verify, an alternative name that is malformed.
 pub fn read_request(pem: &[u8]) -> Result<RequestFacts, RequestError> {
-    let blocks = pem::read(pem, pem::MAX_PAIR).and_then(Text::undamaged).map_err(RequestError::Pem)?;
+    let blocks = pem::read(pem, pem::MAX_PAIR).and_then(Text::undamaged)?;
     let not_one = || RequestError::NotOneRequest { found: blocks.iter().map(|block| block.label.to_owned()).collect() };
     let [block] = blocks[..] else { return Err(not_one()) };
     if block.label != pem::CERTIFICATE_REQUEST {
         return Err(not_one());
     }
-    read_der(&block.der().map_err(RequestError::Pem)?)
+    read_der(&block.der()?)
 }
 
 fn read_der(der: &[u8]) -> Result<RequestFacts, RequestError> {

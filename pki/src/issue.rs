@@ -185,8 +185,8 @@ impl Body<'_> {
                 body.next().write_tagged(Tag::context(3), |writer| writer.write_sequence(extensions));
             });
         });
-        let certificate = write::signed(&to_be_signed, key).map_err(IssueError::Signing)?;
-        Chain::from_der(vec![certificate.into()]).map_err(IssueError::Certificate)
+        let certificate = write::signed(&to_be_signed, key)?;
+        Ok(Chain::from_der(vec![certificate.into()])?)
     }
 }
 
@@ -208,40 +208,21 @@ fn named_bits(writer: DERWriter<'_>, bits: u8) {
 }
 
 /// Why a certificate cannot be issued.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IssueError {
     /// The issuer's certificate does not allow it to sign others.
+    #[error("the certificate may not sign others; give the certificate authority's own (CA:TRUE, keyCertSign)")]
     NotAnAuthority,
     /// A certificate, the issuer's or the one that was written, cannot be read.
-    Certificate(ChainError),
+    #[error("{0}")]
+    Certificate(#[from] ChainError),
     /// The issuer's key did not sign.
-    Signing(rustls::Error),
+    #[error("the certificate could not be signed: {}", crate::describe(.0, &[]))]
+    Signing(#[from] rustls::Error),
     /// What goes before a certificate that is nobody's could not be made: why.
+    #[error("no interim certificate could be made: {0}")]
     Interim(String),
-}
-
-impl fmt::Display for IssueError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotAnAuthority => f.write_str(
-                "the certificate may not sign others; give the certificate authority's own (CA:TRUE, keyCertSign)",
-            ),
-            Self::Certificate(error) => error.fmt(f),
-            Self::Signing(error) => write!(f, "the certificate could not be signed: {}", crate::describe(error, &[])),
-            Self::Interim(why) => write!(f, "no interim certificate could be made: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for IssueError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::NotAnAuthority | Self::Interim(_) => None,
-            Self::Certificate(error) => Some(error),
-            Self::Signing(error) => Some(error),
-        }
-    }
 }
 
 #[cfg(test)]

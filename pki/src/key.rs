@@ -154,14 +154,14 @@ impl KeyPair {
     }
 
     fn from_pem_unwiped(pem: &[u8], chain: Option<&Chain>) -> Result<Self, KeyError> {
-        let text = pem::read(pem, pem::MAX_PAIR).and_then(Text::unglued).map_err(KeyError::Pem)?;
+        let text = pem::read(pem, pem::MAX_PAIR).and_then(Text::unglued)?;
         let Some(block) = text.blocks.iter().find(|block| block.is_key()) else {
             return Err(text.why_empty().map_or(KeyError::NoKey, KeyError::Pem));
         };
         if block.is_encrypted_key() {
             return Err(KeyError::Encrypted);
         }
-        let mut der = block.der().map_err(KeyError::Pem)?;
+        let mut der = block.der()?;
         let key = Self::from_der(form::typed(std::mem::take(&mut *der))?, chain)?;
         Ok(Self { skipped: text.damage, ..key })
     }
@@ -262,45 +262,70 @@ impl fmt::Debug for KeyPair {
 }
 
 /// Why there is no key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
     /// There is no such algorithm.
+    #[error(
+        "there is no key algorithm {name:?}; choose one of {}",
+        KeyAlgorithm::ALL.map(KeyAlgorithm::name).join(" ")
+    )]
     UnknownAlgorithm {
         /// What was asked for.
         name: String,
     },
     /// Keys of this algorithm can be imported, not generated.
+    #[error("{algorithm} keys can be imported but not generated; choose {}", KeyAlgorithm::default())]
     NotGenerated {
         /// The algorithm.
         algorithm: KeyAlgorithm,
     },
     /// The system has no randomness to give.
+    #[error("no key could be generated: the system gave no randomness")]
     Generation,
     /// The input is not PEM.
-    Pem(PemError),
+    #[error("{0}")]
+    Pem(#[from] PemError),
     /// There is no private key in the input.
+    #[error("no private key found; expected a PEM block PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY")]
     NoKey,
     /// The key is protected by a passphrase.
+    #[error(
+        "the private key is encrypted, and nobody is there to type its passphrase; store it decrypted (`openssl pkey`)"
+    )]
     Encrypted,
     /// An RSA key that is too short to be safe, or too long for the crypto provider.
+    #[error(
+        "an RSA key of {bits} bits is supported elsewhere, not here: too {}; supported are 2048 to 4096 bits",
+        if *bits < 2048 { "weak" } else { "long" }
+    )]
     RsaSize {
         /// The length of its modulus.
         bits: usize,
     },
     /// An elliptic curve that is not supported.
+    #[error("an ECDSA key on {curve} is supported elsewhere, not here; supported are the curves P-256 and P-384")]
     Curve {
         /// Its name, or its object identifier.
         curve: String,
     },
     /// A kind of key that is not supported.
+    #[error(
+        "a private key of the kind {kind} is supported elsewhere, not here; supported are ECDSA on P-256 and P-384, \
+         Ed25519, and RSA of 2048 to 4096 bits"
+    )]
     Unsupported {
         /// Its name, or its object identifier.
         kind: String,
     },
     /// An EC key without its public key, and no certificate that has it.
+    #[error(
+        "the private key lacks its public key, and there is no certificate to take it from; \
+         `openssl pkey -in FILE -out FILE.pem` adds it"
+    )]
     NoPublicKey,
     /// What is inside is no key, or not all of one.
+    #[error("the private key is malformed; is the file damaged?")]
     Malformed,
 }
 
@@ -308,55 +333,5 @@ impl KeyError {
     /// True for a key that is in order but of a kind that perennial does not support; other programs may.
     pub const fn is_unsupported(&self) -> bool {
         matches!(self, Self::RsaSize { .. } | Self::Curve { .. } | Self::Unsupported { .. })
-    }
-}
-
-impl fmt::Display for KeyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UnknownAlgorithm { name } => {
-                write!(f, "there is no key algorithm {name:?}; choose one of")?;
-                KeyAlgorithm::ALL.iter().try_for_each(|algorithm| write!(f, " {algorithm}"))
-            }
-            Self::NotGenerated { algorithm } => {
-                write!(f, "{algorithm} keys can be imported but not generated; choose {}", KeyAlgorithm::default())
-            }
-            Self::Generation => f.write_str("no key could be generated: the system gave no randomness"),
-            Self::Pem(error) => error.fmt(f),
-            Self::NoKey => f.write_str(
-                "no private key found; expected a PEM block PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY",
-            ),
-            Self::Encrypted => f.write_str(
-                "the private key is encrypted, and nobody is there to type its passphrase; store it decrypted (`openssl pkey`)",
-            ),
-            Self::RsaSize { bits } => {
-                let fault = if *bits < 2048 { "weak" } else { "long" };
-                write!(
-                    f,
-                    "an RSA key of {bits} bits is supported elsewhere, not here: too {fault}; supported are 2048 to 4096 \
-                     bits"
-                )
-            }
-            Self::Curve { curve } => write!(
-                f,
-                "an ECDSA key on {curve} is supported elsewhere, not here; supported are the curves P-256 and P-384"
-            ),
-            Self::Unsupported { kind } => write!(
-                f,
-                "a private key of the kind {kind} is supported elsewhere, not here; supported are ECDSA on P-256 and \
-                 P-384, Ed25519, and RSA of 2048 to 4096 bits"
-            ),
-            Self::NoPublicKey => f.write_str(
-                "the private key lacks its public key, and there is no certificate to take it from; \
-                 `openssl pkey -in FILE -out FILE.pem` adds it",
-            ),
-            Self::Malformed => f.write_str("the private key is malformed; is the file damaged?"),
-        }
-    }
-}
-
-impl std::error::Error for KeyError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        if let Self::Pem(error) = self { Some(error) } else { None }
     }
 }

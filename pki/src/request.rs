@@ -1,7 +1,5 @@
 //! Writing PKCS#10 requests (RFC 2986).
 
-use std::fmt;
-
 use perennial::Template;
 use yasna::{DERWriter, Tag, construct_der};
 
@@ -46,7 +44,7 @@ pub fn certificate_request(template: &Template, key: &KeyPair) -> Result<Certifi
             });
         });
     });
-    let der = write::signed(&info, key).map_err(RequestError::Signing)?;
+    let der = write::signed(&info, key)?;
     Ok(CertificateRequest { pem: pem::encode(pem::CERTIFICATE_REQUEST, &der).to_string(), der })
 }
 
@@ -63,72 +61,46 @@ fn extension_request(writer: DERWriter<'_>, extension: &[u8]) {
 }
 
 /// Why a request could not be made, or is not acceptable.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
     /// A DNS name that X.509 cannot carry.
+    #[error(
+        "{name:?} is not a DNS name a certificate can carry; use letters, digits, `-` and `.`, \
+         and the `xn--` form of an international name"
+    )]
     DnsName {
         /// The name.
         name: String,
     },
     /// The key did not sign.
-    Signing(rustls::Error),
+    #[error("the request could not be signed: {}", crate::describe(.0, &[]))]
+    Signing(#[from] rustls::Error),
     /// The input is not PEM.
-    Pem(PemError),
+    #[error("{0}")]
+    Pem(#[from] PemError),
     /// The input is not exactly one PEM block `CERTIFICATE REQUEST`.
+    #[error(
+        "expected one PEM block CERTIFICATE REQUEST, found {}",
+        if found.is_empty() { "none".to_owned() } else { found.join(", ") }
+    )]
     NotOneRequest {
         /// The labels of the blocks there are.
         found: Vec<String>,
     },
     /// The block is not a PKCS#10 request.
+    #[error("the certificate request is malformed: {reason}")]
     Malformed {
         /// What is wrong with it.
         reason: String,
     },
     /// The public key is of a kind not supported, or too weak.
+    #[error(
+        "the public key of the request is malformed or unsupported; supported are ECDSA on P-256 and P-384, \
+         Ed25519, and RSA of at least 2048 bits"
+    )]
     PublicKey,
     /// The request is not signed by the key it is for.
+    #[error("the self-signature of the request does not verify: whoever made it has not shown to own the key")]
     Signature,
-}
-
-impl fmt::Display for RequestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::DnsName { name } => write!(
-                f,
-                "{name:?} is not a DNS name a certificate can carry; use letters, digits, `-` and `.`, \
-                 and the `xn--` form of an international name"
-            ),
-            Self::Signing(error) => write!(f, "the request could not be signed: {}", crate::describe(error, &[])),
-            Self::Pem(error) => error.fmt(f),
-            Self::NotOneRequest { found } if found.is_empty() => {
-                f.write_str("no certificate request found; expected one PEM block CERTIFICATE REQUEST")
-            }
-            Self::NotOneRequest { found } => {
-                write!(f, "expected one PEM block CERTIFICATE REQUEST, found {}", found.join(", "))
-            }
-            Self::Malformed { reason } => write!(f, "the certificate request is malformed: {reason}"),
-            Self::PublicKey => f.write_str(
-                "the public key of the request is malformed or unsupported; supported are ECDSA on P-256 and P-384, \
-                 Ed25519, and RSA of at least 2048 bits",
-            ),
-            Self::Signature => f.write_str(
-                "the self-signature of the request does not verify: whoever made it has not shown to own the key",
-            ),
-        }
-    }
-}
-
-impl std::error::Error for RequestError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Signing(error) => Some(error),
-            Self::Pem(error) => Some(error),
-            Self::DnsName { .. }
-            | Self::NotOneRequest { .. }
-            | Self::Malformed { .. }
-            | Self::PublicKey
-            | Self::Signature => None,
-        }
-    }
 }

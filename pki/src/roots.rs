@@ -35,7 +35,7 @@ impl Roots {
     /// # Errors
     /// [`ChainError`]: not PEM, more than 8 MiB, or not one usable certificate.
     pub fn from_pem(pem: &[u8]) -> Result<Self, ChainError> {
-        let text = pem::read(pem, pem::MAX_BUNDLE).map_err(ChainError::Pem)?;
+        let text = pem::read(pem, pem::MAX_BUNDLE)?;
         let (mut store, mut certificates, mut skipped) = (RootCertStore::empty(), Vec::new(), Vec::new());
         for block in text.blocks.iter().filter(|block| block.label == pem::CERTIFICATE) {
             match block.require_certificate().and_then(|()| block.der()) {

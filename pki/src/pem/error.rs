@@ -1,15 +1,14 @@
 //! Damage in PEM texts, and texts that are not PEM.
 
-use std::fmt;
-
 /// Damage in a PEM text, or something else where PEM was expected.
 ///
 /// An error if the damage keeps the text from being used; a warning (`skipped`) if it was passed over, as Go and
 /// openssl do. Lines and blocks count from 1.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PemError {
     /// The input is larger than is read: 1 MiB for chains, keys and requests, 8 MiB for CA bundles.
+    #[error("{bytes} bytes are more than are read here ({} MiB); is this the right file?", most >> 20)]
     TooLarge {
         /// The size of the input in bytes.
         bytes: usize,
@@ -17,6 +16,7 @@ pub enum PemError {
         most: usize,
     },
     /// A block begins and does not end: a file cut short, or still being written.
+    #[error("PEM block {block} ({label}), line {line}, has no `-----END {label}-----` line; the input is cut short")]
     Unclosed {
         /// Which block of the input.
         block: usize,
@@ -26,6 +26,7 @@ pub enum PemError {
         label: String,
     },
     /// A block ends that did not begin: a file without its first part.
+    #[error("line {line} ends a PEM block ({label}) that has no `-----BEGIN {label}-----` line")]
     Unopened {
         /// The line it ends at.
         line: usize,
@@ -34,11 +35,16 @@ pub enum PemError {
     },
     /// A boundary does not have a line of its own, as where files without a last newline were joined. The blocks that
     /// it ends and begins are lost to every reader.
+    #[error(
+        "line {line} holds a PEM boundary and something else; give each `-----BEGIN …-----` and `-----END …-----` \
+         a line of its own (files joined with `cat` have to end with a newline)"
+    )]
     Glued {
         /// The line.
         line: usize,
     },
     /// The content of a block is not base64.
+    #[error("PEM block {block} ({label}), line {line}, does not contain plain base64")]
     NotBase64 {
         /// Which block of the input.
         block: usize,
@@ -48,6 +54,7 @@ pub enum PemError {
         label: String,
     },
     /// A block has headers (`Name: value`) where none are allowed: in a CA bundle and in what a signer issues.
+    #[error("PEM block {block} ({label}), line {line}, has headers; remove the `Name: value` lines")]
     Headers {
         /// Which block of the input.
         block: usize,
@@ -57,6 +64,7 @@ pub enum PemError {
         label: String,
     },
     /// A block of another kind where only certificates are allowed.
+    #[error("PEM block {block}, line {line}, is a {label}; only CERTIFICATE blocks are allowed")]
     Unexpected {
         /// Which block of the input.
         block: usize,
@@ -66,6 +74,7 @@ pub enum PemError {
         label: String,
     },
     /// A block `CERTIFICATE` does not contain a certificate that can be used.
+    #[error("the certificate in PEM block {block}, line {line}, cannot be used: {reason}")]
     Unusable {
         /// Which block of the input.
         block: usize,
@@ -75,6 +84,7 @@ pub enum PemError {
         reason: String,
     },
     /// The input is not PEM, or PEM of a kind that has to be converted first.
+    #[error("this is {what}; convert it to PEM with `{command}`")]
     Foreign {
         /// The kind of the input, such as `PKCS#12`.
         what: &'static str,
@@ -82,41 +92,3 @@ pub enum PemError {
         command: &'static str,
     },
 }
-
-impl fmt::Display for PemError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooLarge { bytes, most } => {
-                let most = most >> 20;
-                write!(f, "{bytes} bytes are more than are read here ({most} MiB); is this the right file?")
-            }
-            Self::Unclosed { block, line, label } => write!(
-                f,
-                "PEM block {block} ({label}), line {line}, has no `-----END {label}-----` line; the input is cut short"
-            ),
-            Self::Unopened { line, label } => {
-                write!(f, "line {line} ends a PEM block ({label}) that has no `-----BEGIN {label}-----` line")
-            }
-            Self::Glued { line } => write!(
-                f,
-                "line {line} holds a PEM boundary and something else; give each `-----BEGIN …-----` and `-----END …-----` \
-                 a line of its own (files joined with `cat` have to end with a newline)"
-            ),
-            Self::NotBase64 { block, line, label } => {
-                write!(f, "PEM block {block} ({label}), line {line}, does not contain plain base64")
-            }
-            Self::Headers { block, line, label } => {
-                write!(f, "PEM block {block} ({label}), line {line}, has headers; remove the `Name: value` lines")
-            }
-            Self::Unexpected { block, line, label } => {
-                write!(f, "PEM block {block}, line {line}, is a {label}; only CERTIFICATE blocks are allowed")
-            }
-            Self::Unusable { block, line, reason } => {
-                write!(f, "the certificate in PEM block {block}, line {line}, cannot be used: {reason}")
-            }
-            Self::Foreign { what, command } => write!(f, "this is {what}; convert it to PEM with `{command}`"),
-        }
-    }
-}
-
-impl std::error::Error for PemError {}
