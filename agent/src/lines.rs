@@ -51,6 +51,18 @@ impl Lines {
     }
 }
 
+/// Each write is one line.
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.push(line.to_vec());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn write(lines: &Queue<Vec<u8>>, mut to: impl Write, notice: fn(u64) -> String) {
     // Lines missing since the last notice, and whether the last line was cut in the middle.
     let (mut missing, mut cut) = (0, false);

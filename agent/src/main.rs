@@ -40,6 +40,7 @@ use perennial::Escaped;
 use perennial_rotation::clock;
 use serde_json::json;
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::prelude::*;
 use zeroizing_alloc::ZeroAlloc;
 
@@ -139,7 +140,10 @@ fn start_logging(command: &Command, format: LogFormat, log: Option<Lines>) -> Re
     // To complain about a broken stderr on stderr is to panic: a certificate must outlive the reader of its log.
     let subscriber = tracing_subscriber::fmt().log_internal_errors(false);
     let subscriber = subscriber.with_max_level(LevelFilter::TRACE).with_ansi(stderr);
-    let subscriber = subscriber.with_writer(move || Stderr::of(log.as_ref()));
+    let subscriber = subscriber.with_writer(match log {
+        Some(lines) => BoxMakeWriter::new(move || lines.clone()),
+        None => BoxMakeWriter::new(io::stderr),
+    });
     match format {
         LogFormat::Text => subscriber.finish().with(filter).init(),
         LogFormat::Json => {
@@ -158,35 +162,6 @@ fn log_filter(text: &str) -> Result<Targets, String> {
         return Err("cannot filter by span or field, only by target and level".to_owned());
     }
     directives.join(",").parse().map_err(|error| format!("{error}"))
-}
-
-/// Where a log line goes.
-enum Stderr {
-    Queued(Lines),
-    Direct(io::Stderr),
-}
-
-impl Stderr {
-    fn of(log: Option<&Lines>) -> Self {
-        log.map_or_else(|| Self::Direct(io::stderr()), |log| Self::Queued(log.clone()))
-    }
-}
-
-impl io::Write for Stderr {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match self {
-            // One write is one line.
-            Self::Queued(lines) => {
-                lines.push(line.to_vec());
-                Ok(line.len())
-            }
-            Self::Direct(stderr) => stderr.write(line),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]
