@@ -4,11 +4,13 @@ use std::fmt;
 use std::process::ExitCode;
 
 /// Why a command did not do what it was asked to.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// It was asked for something that cannot be done as asked: exit code 2. Nothing was changed.
+    #[error("{0}")]
     Usage(String),
     /// It was tried, and did not work: exit code 1.
+    #[error("{0}")]
     Failed(String),
 }
 
@@ -40,12 +42,5 @@ impl Failure {
             Self::Usage(_) => ExitCode::from(2),
             Self::Failed(_) => ExitCode::FAILURE,
         }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Usage(why) | Self::Failed(why)) = self;
-        f.write_str(why)
     }
 }
