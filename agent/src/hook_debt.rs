@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::files;
@@ -97,21 +98,38 @@ pub(crate) fn place(directory: &Path, prefix: &str) -> PathBuf {
 }
 
 /// The contents of a record.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Record {
     /// As [`Debt::done`].
     pub(crate) done: Option<String>,
-    /// The certificate that attempts have failed for, how many, and why the last one.
-    pub(crate) failed: Option<(String, u32, String)>,
+    pub(crate) failed: Option<FailedAttempts>,
+}
+
+/// Attempts that have failed in a row.
+#[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) struct FailedAttempts {
+    /// Fingerprint of the certificate that they were for.
+    pub(crate) fingerprint: String,
+    pub(crate) attempts: u32,
+    /// Why the last one failed.
+    pub(crate) error: String,
 }
 
 impl Record {
     /// The record of this debt.
     pub(crate) fn of(debt: &Debt) -> Self {
-        let failed = debt.owed.as_ref().filter(|owed| owed.attempts > 0);
-        let failed = failed.map(|owed| (owed.subject.fingerprint.clone(), owed.attempts, owed.error.clone()));
-        let failed = failed.map(|(subject, attempts, error)| (subject, attempts, error.unwrap_or_default()));
+        let failed = debt.owed.as_ref().filter(|owed| owed.attempts > 0).map(|owed| FailedAttempts {
+            fingerprint: owed.subject.fingerprint.clone(),
+            attempts: owed.attempts,
+            error: owed.error.clone().unwrap_or_default(),
+        });
         Self { done: debt.done.clone(), failed }
+    }
+
+    /// How many attempts have failed for this certificate, and why the last one did.
+    pub(crate) fn attempts(self, fingerprint: &str) -> (u32, Option<String>) {
+        let failed = self.failed.filter(|failed| failed.fingerprint == fingerprint);
+        failed.map_or((0, None), |failed| (failed.attempts, Some(failed.error)))
     }
 
     /// Reads a record; `None` if there is none.
@@ -120,18 +138,10 @@ impl Record {
     /// If the file cannot be read, is no record, or another user could have written it.
     pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
         let Some(contents) = files::read_own(path)? else { return Ok(None) };
+        let value = serde_json::from_slice::<Value>(&contents).ok().filter(|value| value["version"] == VERSION);
+        let record = value.and_then(|value| Self::deserialize(value).ok());
         let bad = || io::Error::new(io::ErrorKind::InvalidData, "it is not a record of --on-rotated");
-        let value: Value = serde_json::from_slice(&contents).map_err(|_| bad())?;
-        if value["version"] != VERSION {
-            return Err(bad());
-        }
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let failed = &value["failed"];
-        let failed = text(&failed["fingerprint"]).map(|subject| {
-            let attempts = failed["attempts"].as_u64().and_then(|attempts| attempts.try_into().ok());
-            (subject, attempts.unwrap_or(u32::MAX), text(&failed["error"]).unwrap_or_default())
-        });
-        Ok(Some(Self { done: text(&value["done"]), failed }))
+        record.map(Some).ok_or_else(bad)
     }
 
     /// Puts the record in place, durably.
@@ -139,11 +149,7 @@ impl Record {
     /// # Errors
     /// The error of the operating system; the record before is unchanged then.
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
-        let failed = self
-            .failed
-            .as_ref()
-            .map(|(subject, attempts, error)| json!({ "fingerprint": subject, "attempts": attempts, "error": error }));
-        let text = json!({ "version": VERSION, "done": self.done, "failed": failed });
+        let text = json!({ "version": VERSION, "done": self.done, "failed": self.failed });
         files::replace_name(path, format!("{text}\n").as_bytes())
     }
 }
@@ -162,10 +168,8 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let path = place(directory.path(), "proxy");
         assert_eq!(Record::read(&path).unwrap(), None);
-        for record in [
-            Record::default(),
-            Record { done: Some("ab".into()), failed: Some(("cd".into(), 3, "exit status: 7".into())) },
-        ] {
+        let failed = FailedAttempts { fingerprint: "cd".into(), attempts: 3, error: "exit status: 7".into() };
+        for record in [Record::default(), Record { done: Some("ab".into()), failed: Some(failed) }] {
             record.write(&path).unwrap();
             assert_eq!(Record::read(&path).unwrap(), Some(record));
         }

@@ -99,16 +99,14 @@ struct HookState {
 impl HookState {
     fn of(directory: &Path, prefix: &str, chain: Option<&Chain>) -> Option<Self> {
         // Without a certificate no run is owed, and none has happened.
-        let in_use = Some(format!("{:x}", chain?.certificate().fingerprint));
-        match Record::read(&hook_debt::place(directory, prefix)) {
-            Ok(None) => None,
-            Ok(Some(Record { done, failed })) => {
-                let failed = failed.filter(|(subject, ..)| in_use.as_ref() == Some(subject));
-                let (attempts, error) = failed.map_or((0, None), |(_, attempts, error)| (attempts, Some(error)));
-                Some(Self { owed: in_use != done, attempts, error })
-            }
-            Err(error) => Some(Self { owed: false, attempts: 0, error: Some(format!("not known: {error}")) }),
-        }
+        let in_use = format!("{:x}", chain?.certificate().fingerprint);
+        let record = match Record::read(&hook_debt::place(directory, prefix)) {
+            Ok(record) => record?,
+            Err(error) => return Some(Self { owed: false, attempts: 0, error: Some(format!("not known: {error}")) }),
+        };
+        let owed = record.done.as_ref() != Some(&in_use);
+        let (attempts, error) = record.attempts(&in_use);
+        Some(Self { owed, attempts, error })
     }
 
     fn to_text(&self) -> String {

@@ -91,10 +91,9 @@ impl Hook {
             save(of, &debt);
             return;
         };
-        debt.done = found.done;
+        debt.done = found.done.clone();
         if let Some(subject) = in_use.filter(|subject| debt.done.as_ref() != Some(&subject.fingerprint)) {
-            let failed = found.failed.filter(|(failed, ..)| *failed == subject.fingerprint);
-            let (attempts, error) = failed.map_or((0, None), |(_, attempts, error)| (attempts, Some(error)));
+            let (attempts, error) = found.attempts(&subject.fingerprint);
             tracing::info!("{of}: --on-rotated has not succeeded for the certificate in use yet; running the command");
             debt.owed = Some(Owed { subject, attempts, error, next: None });
             drop(debts);
