@@ -15,6 +15,7 @@ use crate::sign_error::SignError;
 /// Issues certificates on request: a Kubernetes API server, a CA, a tool.
 ///
 /// A signer brings a request to an end. Keys, pacing, the store and the checks of what was issued are the rotation's.
+#[auto_impl::auto_impl(Arc)]
 pub trait Signer: fmt::Debug + Send + Sync {
     /// The name of the signer, for example `kubernetes.io/kube-apiserver-client-kubelet`. Rotation points are drawn from
     /// the name, and the record of a request to a signer of another name is disregarded: never change it without need.
@@ -44,32 +45,6 @@ pub trait Signer: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`SignError`]: the request cannot be begun. It counts as one that failed.
     fn begin(&self, request: SignRequest, now: Now) -> Result<Exchange, SignError>;
-}
-
-impl<S: Signer + ?Sized> Signer for Arc<S> {
-    fn name(&self) -> &str {
-        (**self).name()
-    }
-
-    fn endpoint(&self) -> Option<String> {
-        (**self).endpoint()
-    }
-
-    fn profile(&self) -> &Profile {
-        (**self).profile()
-    }
-
-    fn authentication(&self) -> &Authentication {
-        (**self).authentication()
-    }
-
-    fn request_name(&self, template: &Template, public_key_der: &[u8]) -> String {
-        (**self).request_name(template, public_key_der)
-    }
-
-    fn begin(&self, request: SignRequest, now: Now) -> Result<Exchange, SignError> {
-        (**self).begin(request, now)
-    }
 }
 
 /// What every certificate of a signer must be.

@@ -17,6 +17,7 @@ pub type StoreError = Box<dyn Error + Send + Sync>;
 /// [`Rotator::prepare`](crate::Rotator::prepare) calls `load` and `recall` on the thread of its caller. A runtime calls
 /// `write` and `remember` off its loop, one call at a time, so they may block; on its loop if
 /// [`is_instant`](Self::is_instant). What is returned as done is durable. Both halves are secret: the record holds the key of the pending request.
+#[auto_impl::auto_impl(Arc)]
 pub trait Store: Debug + Send + Sync {
     /// Reads the credential to start from. A store logs problems that keep it from nothing.
     ///
@@ -159,28 +160,6 @@ impl Store for Memory {
 
     fn is_instant(&self) -> bool {
         true
-    }
-}
-
-impl<S: Store + ?Sized> Store for Arc<S> {
-    fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
-        (**self).load(request)
-    }
-
-    fn write(&self, credential: &Arc<Credential>, serve: bool, now: UnixTime) -> Result<(), StoreError> {
-        (**self).write(credential, serve, now)
-    }
-
-    fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        (**self).recall()
-    }
-
-    fn remember(&self, record: &[u8]) -> Result<(), StoreError> {
-        (**self).remember(record)
-    }
-
-    fn is_instant(&self) -> bool {
-        (**self).is_instant()
     }
 }
 
