@@ -177,11 +177,6 @@ impl Failure {
         }
     }
 
-    /// The failure with this [`name`](Self::name).
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|failure| failure.name() == name)
-    }
-
     /// A considered no: asking the same again soon is pointless, and impolite.
     pub const fn is_refusal(self) -> bool {
         matches!(

@@ -48,11 +48,6 @@ impl Reason {
         }
     }
 
-    /// The reason with this [`name`](Self::name).
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.name() == name)
-    }
-
     /// For people: a phrase that completes "a new certificate is wanted because …".
     pub const fn describe(self) -> &'static str {
         match self {
