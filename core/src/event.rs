@@ -159,22 +159,7 @@ impl Failure {
 
     /// The stable name in `snake_case`, for programs: labels of metrics, JSON, journals, records. Never changed once released.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Denied => "denied",
-            Self::SignerFailed => "signer_failed",
-            Self::Rejected => "rejected",
-            Self::BadCertificate => "bad_certificate",
-            Self::Unsatisfying => "unsatisfying",
-            Self::AlreadyDue => "already_due",
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::Throttled => "throttled",
-            Self::Unreachable => "unreachable",
-            Self::TimedOut => "timed_out",
-            Self::Deleted => "deleted",
-            Self::Outdated => "outdated",
-            Self::Local => "local",
-        }
+        self.words().0
     }
 
     /// A considered no: asking the same again soon is pointless, and impolite.
@@ -197,21 +182,26 @@ impl Failure {
 
     /// For people: a phrase that completes "the last request failed: …".
     pub const fn describe(self) -> &'static str {
+        self.words().1
+    }
+
+    /// Its name for programs, and what people read.
+    const fn words(self) -> (&'static str, &'static str) {
         match self {
-            Self::Denied => "denied by an approver",
-            Self::SignerFailed => "refused by the signer",
-            Self::Rejected => "rejected as invalid by the API",
-            Self::BadCertificate => "an unusable certificate was issued",
-            Self::Unsatisfying => "the issued certificate lacks names that were asked for",
-            Self::AlreadyDue => "the issued certificate is already due for rotation",
-            Self::Unauthorized => "our credential was not accepted",
-            Self::Forbidden => "our credential lacks the permission",
-            Self::Throttled => "the server asked for patience",
-            Self::Unreachable => "the server could not be reached",
-            Self::TimedOut => "no answer in time",
-            Self::Deleted => "the request was deleted",
-            Self::Outdated => "the request found is an old one, its certificate has expired",
-            Self::Local => "a problem on this machine",
+            Self::Denied => ("denied", "denied by an approver"),
+            Self::SignerFailed => ("signer_failed", "refused by the signer"),
+            Self::Rejected => ("rejected", "rejected as invalid by the API"),
+            Self::BadCertificate => ("bad_certificate", "an unusable certificate was issued"),
+            Self::Unsatisfying => ("unsatisfying", "the issued certificate lacks names that were asked for"),
+            Self::AlreadyDue => ("already_due", "the issued certificate is already due for rotation"),
+            Self::Unauthorized => ("unauthorized", "our credential was not accepted"),
+            Self::Forbidden => ("forbidden", "our credential lacks the permission"),
+            Self::Throttled => ("throttled", "the server asked for patience"),
+            Self::Unreachable => ("unreachable", "the server could not be reached"),
+            Self::TimedOut => ("timed_out", "no answer in time"),
+            Self::Deleted => ("deleted", "the request was deleted"),
+            Self::Outdated => ("outdated", "the request found is an old one, its certificate has expired"),
+            Self::Local => ("local", "a problem on this machine"),
         }
     }
 }

@@ -37,27 +37,24 @@ impl Reason {
 
     /// The stable name in `snake_case`, for programs: labels of metrics, JSON, journals. Never changed once released.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::NoCertificate => "no_certificate",
-            Self::Expired => "expired",
-            Self::Provisional => "provisional",
-            Self::TemplateNotSatisfied => "template_not_satisfied",
-            Self::Refused => "refused",
-            Self::RotationPoint => "rotation_point",
-            Self::Asked => "asked",
-        }
+        self.words().0
     }
 
     /// For people: a phrase that completes "a new certificate is wanted because …".
     pub const fn describe(self) -> &'static str {
+        self.words().1
+    }
+
+    /// Its name for programs, and what people read.
+    const fn words(self) -> (&'static str, &'static str) {
         match self {
-            Self::NoCertificate => "there is none yet",
-            Self::Expired => "the current one has expired",
-            Self::Provisional => "the current one is a bootstrap credential",
-            Self::TemplateNotSatisfied => "the current one lacks names that are wanted now",
-            Self::Refused => "the server refused the current one",
-            Self::RotationPoint => "the current one has passed its rotation point",
-            Self::Asked => "a rotation was requested",
+            Self::NoCertificate => ("no_certificate", "there is none yet"),
+            Self::Expired => ("expired", "the current one has expired"),
+            Self::Provisional => ("provisional", "the current one is a bootstrap credential"),
+            Self::RotationPoint => ("rotation_point", "the current one has passed its rotation point"),
+            Self::Refused => ("refused", "the server refused the current one"),
+            Self::TemplateNotSatisfied => ("template_not_satisfied", "the current one lacks names that are wanted now"),
+            Self::Asked => ("asked", "a rotation was requested"),
         }
     }
 }
