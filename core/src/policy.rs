@@ -64,6 +64,11 @@ impl Backoff {
         }
     }
 
+    /// The same as [`new`](Self::new), for the numbers of this file, which are in order.
+    const fn from_secs(first: u64, cap: u64, spread: Window) -> Self {
+        Self { first: Duration::from_secs(first), cap: Duration::from_secs(cap), spread, beat: false }
+    }
+
     /// The same backoff that, once at its cap, keeps a steady beat: attempts begin a multiple of
     /// `cap` after each other whatever they take, without jitter (client-go's 32 s `PollInfinite`).
     #[must_use]
@@ -209,12 +214,7 @@ impl Policy {
     ///
     /// Source: client-go `util/certificate/certificate_manager.go`.
     pub const fn kubelet() -> Self {
-        let backoff = Backoff {
-            first: Duration::from_secs(2),
-            cap: Duration::from_secs(32),
-            spread: Window { from: 1000, to: 1100 },
-            beat: true,
-        };
+        let backoff = Backoff::from_secs(2, 32, Window { from: 1000, to: 1100 }).with_beat();
         Self {
             spacing: Duration::from_secs(1),
             budget: Budget { size: 10, refill: Duration::from_secs(30) },
@@ -242,7 +242,7 @@ impl Policy {
     /// ```
     pub fn for_lifetime(lifetime: Duration) -> Self {
         let usual = Self::DEFAULT;
-        let part = |of: u64, most: Duration| Duration::from_millis(at_least_one(millis(lifetime) / of)).min(most);
+        let part = |of: u64, most: Duration| Duration::from_millis((millis(lifetime) / of).max(1)).min(most);
         let backoff = |usual: Backoff, first: u64, cap: u64| Backoff {
             first: part(first, usual.first),
             cap: part(cap, usual.cap),
@@ -265,47 +265,27 @@ impl Policy {
         request_timeout: Duration::from_secs(15 * 60),
         spacing: Duration::from_secs(1),
         budget: Budget { size: 10, refill: Duration::from_secs(90) },
-        transient: Backoff {
-            first: Duration::from_secs(1),
-            cap: Duration::from_secs(120),
-            spread: Window { from: 0, to: 1000 },
-            beat: false,
-        },
-        refused: Backoff {
-            first: Duration::from_secs(5 * 60),
-            cap: Duration::from_secs(60 * 60),
-            spread: Window { from: 500, to: 1000 },
-            beat: false,
-        },
-        write: Backoff {
-            first: Duration::from_secs(1),
-            cap: Duration::from_secs(60),
-            spread: Window { from: 500, to: 1000 },
-            beat: false,
-        },
+        transient: Backoff::from_secs(1, 120, Window { from: 0, to: 1000 }),
+        refused: Backoff::from_secs(5 * 60, 60 * 60, Window { from: 500, to: 1000 }),
+        write: Backoff::from_secs(1, 60, Window { from: 500, to: 1000 }),
         max_sleep: Duration::from_secs(60),
         new_key_per_attempt: false,
     };
 
     /// The most submissions in any span of `span`, under any script: what a signer must be ready for.
-    pub const fn submissions_within(&self, span: Duration) -> u64 {
-        let by_budget =
-            (self.budget.size as u64).saturating_add(millis(span) / at_least_one(millis(self.budget.refill)));
-        let by_spacing = 1_u64.saturating_add(millis(span) / at_least_one(millis(self.spacing)));
-        if by_budget < by_spacing { by_budget } else { by_spacing }
+    pub fn submissions_within(&self, span: Duration) -> u64 {
+        let by_budget = u64::from(self.budget.size).saturating_add(millis(span) / millis(self.budget.refill));
+        let by_spacing = (millis(span) / millis(self.spacing())).saturating_add(1);
+        by_budget.min(by_spacing)
     }
 
     /// The shortest lifetime, counted from issue, for which a healthy signer keeps the certificate inside
     /// its window for ever: a token has come back before the next one is wanted. A signer that dates
     /// back brings the rotation point nearer to the issue: add to the lifetime what it dates back. For shorter lives there is
     /// [`for_lifetime`](Self::for_lifetime).
-    pub const fn shortest_lifetime(&self) -> Duration {
-        let pace = at_least_one(if millis(self.budget.refill) > millis(self.spacing) {
-            millis(self.budget.refill)
-        } else {
-            millis(self.spacing)
-        });
-        Duration::from_millis(pace.saturating_mul(1000).div_ceil(at_least_one(self.window.from as u64)))
+    pub fn shortest_lifetime(&self) -> Duration {
+        let pace = millis(self.budget.refill.max(self.spacing()));
+        Duration::from_millis(pace.saturating_mul(1000).div_ceil(self.window.from.max(1).into()))
     }
 }
 
@@ -315,10 +295,6 @@ impl Default for Policy {
     fn default() -> Self {
         Self::DEFAULT
     }
-}
-
-const fn at_least_one(millis: u64) -> u64 {
-    if millis == 0 { 1 } else { millis }
 }
 
 /// A policy that makes no sense.
