@@ -100,17 +100,14 @@ impl RotationMachine {
     /// What to hand to [`Setup::pending`] after a restart. Make it durable, with the pending key, before carrying out a
     /// [`SubmitCsr`](crate::Action::SubmitCsr), after a refusal, and after a change of the policy.
     pub fn pending(&self, now: Now) -> Option<Pending> {
-        let template = self.facts.pending_key.template().cloned()?;
-        let (submitted, budget_whole, refusal) = self.facts.pacing.remember(&self.facts.policy, now);
-        Some(Pending { template, key: self.facts.pending_key.key(), submitted, budget_whole, refusal })
+        self.facts.pacing.remember(&self.facts.policy, &self.facts.pending_key, now)
     }
 
     /// Takes up what an earlier run left: its key, its refusal, and what it spent of the budget.
     fn resume(&mut self, pending: Pending, now: Now) {
-        let Pending { template, key, submitted, budget_whole, refusal } = pending;
-        self.facts.pacing = RequestPacing::resume(&self.facts.policy, submitted, budget_whole, refusal, now);
-        let is_kept = key == Key::Pending && !self.facts.policy.new_key_per_attempt;
-        self.facts.pending_key = PendingKey::used_for(template, is_kept);
+        self.facts.pacing = RequestPacing::resume(&self.facts.policy, &pending, now);
+        let is_kept = pending.key == Key::Pending && !self.facts.policy.new_key_per_attempt;
+        self.facts.pending_key = PendingKey::used_for(pending.template, is_kept);
         self.reconsider_refusal();
     }
 

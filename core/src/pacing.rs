@@ -5,8 +5,9 @@ use core::hash::{Hash, Hasher};
 use core::time::Duration;
 
 use crate::event::Failure;
+use crate::pending_key::PendingKey;
 use crate::policy::Policy;
-use crate::setup::Refusal;
+use crate::setup::{Pending, Refusal};
 use crate::state::Reason;
 use crate::time::{Instant, Now, UnixTime, millis};
 
@@ -72,8 +73,7 @@ impl RequestPacing {
     pub(crate) fn hash_at<H: Hasher>(&self, policy: &Policy, now: Instant, state: &mut H) {
         let Self { failures, last_failure, retry_at, spaced_at, budget_whole_at } = self;
         let refusal = last_failure.map(Failure::is_refusal);
-        let backoff = if refusal == Some(true) { &policy.refused } else { &policy.transient };
-        (refusal, backoff.no_longer_after(*failures)).hash(state);
+        (refusal, policy.backoff(self.is_refused()).no_longer_after(*failures)).hash(state);
         [retry_at, spaced_at, budget_whole_at].map(|at| at.since(now)).hash(state);
     }
 
@@ -86,18 +86,15 @@ impl RequestPacing {
     /// counts up to the cap of the backoff for outages: a server that asks for an hour may be back in a minute.
     pub(crate) fn failed(&mut self, policy: &Policy, failed: Failed, draw: u64, now: Instant) {
         let Failed { failure, retry_after, took, is_valid } = failed;
-        let refusal = failure.is_refusal();
-        let same_kind = self.last_failure.is_some_and(|last| last.is_refusal() == refusal);
-        self.failures = if same_kind { self.failures.saturating_add(1) } else { 1 };
+        let is_same_kind = self.last_failure.is_some_and(|last| last.is_refusal() == failure.is_refusal());
+        self.failures = if is_same_kind { self.failures.saturating_add(1) } else { 1 };
         self.last_failure = Some(failure);
 
-        let backoff = if refusal { &policy.refused } else { &policy.transient };
         // Jitter comes on top of Retry-After: clients that were throttled together must not return together.
         let patience = if is_valid { Duration::MAX } else { policy.transient.cap() };
         let asked_for = retry_after.unwrap_or_default().min(policy.refused.cap()).min(patience);
-        let wait = backoff.wait(self.failures, took, draw).saturating_add(asked_for);
-        // Counts from when the budget allows a request: the budget has no jitter and would re-synchronise a fleet.
-        self.retry_at = self.affordable_at(policy, Priority::Urgent).max(now).after(wait);
+        let wait = policy.backoff(failure.is_refusal()).wait(self.failures, took, draw).saturating_add(asked_for);
+        self.retry_at = self.wait_ends_at(policy, wait, now);
     }
 
     /// Shortens a wait that reaches past expiry. With a certificate that is valid for another `left`, the wait leaves one
@@ -105,14 +102,10 @@ impl RequestPacing {
     /// to in the middle of a wait, the wait is at most as long as [`failed`](Self::failed) would make it, except after a
     /// refusal.
     pub(crate) fn shorten(&mut self, policy: &Policy, left: Option<Duration>, now: Instant) {
-        let refused = self.last_failure.is_some_and(Failure::is_refusal);
         let latest = match left {
             Some(left) => now.after(left / 2),
-            None if refused => return,
-            None => {
-                let longest = policy.transient.cap().saturating_add(policy.transient.longest());
-                self.affordable_at(policy, Priority::Urgent).max(now).after(longest)
-            }
+            None if self.is_refused() => return,
+            None => self.wait_ends_at(policy, policy.transient.cap().saturating_add(policy.transient.longest()), now),
         };
         self.retry_at = self.retry_at.min(latest);
     }
@@ -128,10 +121,18 @@ impl RequestPacing {
         let tokens = old.budget.whole().saturating_sub(self.budget_whole_at.since(now));
         let left = new.budget.carried_over(tokens, &old.budget);
         self.budget_whole_at = now.after(new.budget.whole().saturating_sub(left));
-        let refused = self.last_failure.is_some_and(Failure::is_refusal);
-        let backoff = if refused { &new.refused } else { &new.transient };
-        let longest = backoff.longest().saturating_add(new.refused.cap());
-        self.retry_at = self.retry_at.min(self.affordable_at(new, Priority::Urgent).max(now).after(longest));
+        let longest = new.backoff(self.is_refused()).longest().saturating_add(new.refused.cap());
+        self.retry_at = self.retry_at.min(self.wait_ends_at(new, longest, now));
+    }
+
+    /// When a wait is over that begins `now`. It counts from when the budget allows a request: the budget has no jitter and
+    /// would re-synchronise a fleet.
+    fn wait_ends_at(&self, policy: &Policy, wait: Duration, now: Instant) -> Instant {
+        self.affordable_at(policy, Priority::Urgent).max(now).after(wait)
+    }
+
+    fn is_refused(&self) -> bool {
+        self.last_failure.is_some_and(Failure::is_refusal)
     }
 
     pub(crate) fn forget_failures(&mut self) {
@@ -141,7 +142,7 @@ impl RequestPacing {
     }
 
     pub(crate) fn forget_refusal(&mut self) {
-        if self.last_failure.is_some_and(Failure::is_refusal) {
+        if self.is_refused() {
             self.forget_failures();
         }
     }
@@ -151,33 +152,34 @@ impl RequestPacing {
         self.retry_at = Instant::default();
     }
 
-    /// What a restart has to know, by the wall clock: last submission, whole budget, refusal.
-    pub(crate) fn remember(&self, policy: &Policy, now: Now) -> (UnixTime, UnixTime, Option<Refusal>) {
+    /// What a restart has to know of the last request, if there was one. Times are by the wall clock.
+    pub(crate) fn remember(&self, policy: &Policy, key: &PendingKey, now: Now) -> Option<Pending> {
         let unix = |at: Instant| now.unix.after(at.since(now.instant)).before(now.instant.since(at));
         let refusal = self.last_failure.filter(|last| last.is_refusal());
-        let refusal =
-            refusal.map(|failure| Refusal { failure, failures: self.failures, retry_at: unix(self.retry_at) });
-        (unix(self.spaced_at).before(policy.spacing()), unix(self.budget_whole_at), refusal)
+        Some(Pending {
+            template: key.template()?.clone(),
+            key: key.key(),
+            submitted: unix(self.spaced_at).before(policy.spacing()),
+            budget_whole: unix(self.budget_whole_at),
+            refusal: refusal.map(|failure| Refusal { failure, failures: self.failures, retry_at: unix(self.retry_at) }),
+        })
     }
 
     /// The pacing of a start from what [`remember`](Self::remember) left. The wall clock may have been wrong then or may be now:
     /// each wait is at most as long as the policy's longest.
-    pub(crate) fn resume(
-        policy: &Policy,
-        submitted: UnixTime,
-        budget_whole: UnixTime,
-        refusal: Option<Refusal>,
-        now: Now,
-    ) -> Self {
+    pub(crate) fn resume(policy: &Policy, pending: &Pending, now: Now) -> Self {
         let later = |at: UnixTime, most: Duration| now.instant.after(at.since(now.unix).min(most));
-        Self {
-            failures: refusal.map_or(0, |refusal| refusal.failures),
-            last_failure: refusal.map(|refusal| refusal.failure),
-            retry_at: refusal
-                .map_or_else(Instant::default, |r| later(r.retry_at, policy.refused.cap().saturating_mul(2))),
-            spaced_at: later(submitted.after(policy.spacing()), policy.spacing()),
-            budget_whole_at: later(budget_whole, policy.budget.whole()),
+        let mut pacing = Self {
+            spaced_at: later(pending.submitted.after(policy.spacing()), policy.spacing()),
+            budget_whole_at: later(pending.budget_whole, policy.budget.whole()),
+            ..Self::default()
+        };
+        if let Some(Refusal { failure, failures, retry_at }) = pending.refusal {
+            pacing.failures = failures;
+            pacing.last_failure = Some(failure);
+            pacing.retry_at = later(retry_at, policy.refused.cap().saturating_mul(2));
         }
+        pacing
     }
 }
 

@@ -209,6 +209,11 @@ impl Policy {
         self.spacing.max(Duration::from_millis(1))
     }
 
+    /// How long to wait after a refusal, or after any other failure.
+    pub(crate) const fn backoff(&self, is_refusal: bool) -> &Backoff {
+        if is_refusal { &self.refused } else { &self.transient }
+    }
+
     /// client-go's numbers, for those who port from it: retries after 2, 4, 8 and 16 s (+0–10 %), then
     /// every 32 s whatever the reason, a new key each time. Its budget never binds on that sequence.
     ///
