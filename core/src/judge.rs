@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use crate::certificate::Certificate;
+use crate::checkpoint::Checkpoint;
 use crate::event::Failure;
 use crate::jitter::mix;
 use crate::outcome::Slot;
@@ -19,11 +20,9 @@ pub fn rotation_point(policy: &Policy, seed: u64, certificate: &Certificate) -> 
     validity.not_before().after(policy.window.of(validity.lifetime(), draw)).min(validity.not_after())
 }
 
-/// Grades certificates by what is wanted at one moment.
+/// Grades certificates by what is wanted at one moment, and beside what is held.
 pub(crate) struct Judge<'a> {
-    pub(crate) policy: &'a Policy,
-    pub(crate) seed: u64,
-    pub(crate) template: Option<&'a Template>,
+    pub(crate) facts: &'a Checkpoint,
     /// The earlier of the local clock and the API server's: what is expired has to be so by both.
     pub(crate) earliest: UnixTime,
     /// The later one: what has begun, or is past its rotation point, is so by either.
@@ -48,19 +47,18 @@ enum Grade {
 }
 
 impl Judge<'_> {
-    /// Why a certificate is due by its own facts. The first reason that applies is the most urgent one.
-    pub(crate) fn due(&self, certificate: &Certificate) -> Option<Reason> {
-        if self.is_expired(certificate) {
-            Some(Reason::Expired)
-        } else if certificate.provisional {
-            Some(Reason::Provisional)
-        } else if self.is_past_rotation_point(certificate) {
-            Some(Reason::RotationPoint)
-        } else if !self.is_satisfied_by(certificate) {
-            Some(Reason::TemplateNotSatisfied)
-        } else {
-            None
-        }
+    /// Why a certificate is due that replaces this one.
+    pub(crate) fn due(&self, certificate: Option<&Certificate>) -> Option<Reason> {
+        let Some(certificate) = certificate else { return Some(Reason::NoCertificate) };
+        let reasons = [
+            (Reason::Expired, self.is_expired(certificate)),
+            (Reason::Provisional, certificate.provisional),
+            (Reason::RotationPoint, self.is_past_rotation_point(certificate)),
+            (Reason::Refused, self.facts.refused),
+            (Reason::TemplateNotSatisfied, !self.is_satisfied_by(certificate)),
+            (Reason::Asked, self.facts.rotate_now),
+        ];
+        reasons.into_iter().find_map(|(reason, applies)| applies.then_some(reason))
     }
 
     /// What is wrong with an issued certificate, by what was `requested`: if the template has changed since, the signer is
@@ -86,24 +84,23 @@ impl Judge<'_> {
         }
     }
 
-    /// The slot for `new` beside `held`, which its server may have `refused`. A certificate that is not valid yet never
-    /// displaces a valid one, and waits only if its notBefore comes early enough. `None`: `new` is not to be taken.
-    pub(crate) fn slot(&self, new: &Certificate, held: Option<&Certificate>, refused: bool) -> Option<Slot> {
-        let valid = held.filter(|held| !self.is_expired(held));
-        let has_begun = self.has_begun(new);
-        match valid {
-            Some(_) if !has_begun && self.grade(new) == Grade::Good => Some(Slot::Waiting),
-            Some(_) if !has_begun => None,
-            _ if self.is_no_worse(new, held, refused) => Some(Slot::Served),
-            _ => None,
+    /// The slot for a new certificate. One that is not valid yet never displaces a valid one, and waits only if it is good.
+    /// `None`: it is not to be taken.
+    pub(crate) fn slot(&self, new: &Certificate) -> Option<Slot> {
+        let displaces_valid = self.facts.certificate.as_ref().is_some_and(|held| !self.is_expired(held));
+        if displaces_valid && !self.has_begun(new) {
+            (self.grade(new) == Grade::Good).then_some(Slot::Waiting)
+        } else {
+            self.is_no_worse(new).then_some(Slot::Served)
         }
     }
 
-    /// Whether `new` may take the place of `held`, and the server it is meant for `refused` that one or not.
-    pub(crate) fn is_no_worse(&self, new: &Certificate, held: Option<&Certificate>, refused: bool) -> bool {
+    /// Whether `new` may take the place of the served certificate, which the server it is meant for may have refused.
+    pub(crate) fn is_no_worse(&self, new: &Certificate) -> bool {
+        let held = self.facts.certificate.as_deref();
         let grade = self.grade(new);
         let held_grade = held.map_or(Grade::Expired, |held| self.grade(held));
-        let held_grade = held_grade.min(if refused { Grade::Due } else { Grade::Good });
+        let held_grade = held_grade.min(if self.facts.refused { Grade::Due } else { Grade::Good });
         match grade {
             // To serve another party's certificate is to speak in that party's name: worse than none.
             Grade::Expired | Grade::Foreign => false,
@@ -136,11 +133,12 @@ impl Judge<'_> {
 
     /// Whether the certificate's common name differs from the template's. Provisional certificates are exempt.
     pub(crate) fn is_foreign(&self, certificate: &Certificate) -> bool {
-        !certificate.provisional && self.template.is_some_and(|template| !template.is_named_by(certificate))
+        !certificate.provisional
+            && self.facts.template.as_ref().is_some_and(|template| !template.is_named_by(certificate))
     }
 
     fn is_satisfied_by(&self, certificate: &Certificate) -> bool {
-        self.template.is_none_or(|template| template.satisfied_by(certificate))
+        self.facts.template.as_ref().is_none_or(|template| template.satisfied_by(certificate))
     }
 
     pub(crate) fn is_expired(&self, certificate: &Certificate) -> bool {
@@ -152,6 +150,6 @@ impl Judge<'_> {
     }
 
     fn is_past_rotation_point(&self, certificate: &Certificate) -> bool {
-        self.latest >= rotation_point(self.policy, self.seed, certificate)
+        self.latest >= rotation_point(&self.facts.policy, self.facts.seed, certificate)
     }
 }

@@ -91,10 +91,7 @@ impl RotationMachine {
 
     /// Whether a new certificate is wanted, and why: the question everything else follows from.
     pub fn due(&self, now: Now) -> Option<Reason> {
-        let Some(certificate) = self.relied_on() else { return Some(Reason::NoCertificate) };
-        let refused = self.facts.refused.then_some(Reason::Refused);
-        let asked = self.facts.rotate_now.then_some(Reason::Asked);
-        [self.judge(now).due(certificate), refused, asked].into_iter().flatten().min()
+        self.judge(now).due(self.relied_on().map(Arc::as_ref))
     }
 
     /// What to hand to [`Setup::pending`] after a restart. Make it durable, with the pending key, before carrying out a
@@ -144,8 +141,7 @@ impl RotationMachine {
 
     fn judge(&self, now: Now) -> Judge<'_> {
         let (earliest, latest) = self.both_clocks(now);
-        let Checkpoint { policy, seed, template, .. } = &self.facts;
-        Judge { policy, seed: *seed, template: template.as_deref(), earliest, latest }
+        Judge { facts: &self.facts, earliest, latest }
     }
 
     fn request_timeout(&self) -> Duration {

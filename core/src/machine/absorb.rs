@@ -87,7 +87,7 @@ impl RotationMachine {
         let requested = self.facts.pending_key.template().map(Arc::as_ref);
         let fault = self.judge(now).fault(&certificate, requested, valid);
         // By what is wanted now. A certificate that falls short may still be better than what is served.
-        let slot = self.slot(&certificate, now).filter(|_| fault != Some(Failure::BadCertificate));
+        let slot = self.judge(now).slot(&certificate).filter(|_| fault != Some(Failure::BadCertificate));
         let outcome = match (slot, fault) {
             (Some(slot), shortfall) => {
                 let replaced = self.accept(id, slot, certificate, now);
@@ -142,7 +142,7 @@ impl RotationMachine {
             return owed.map_or(Outcome::Ignored, |write| self.written(write.id, now));
         }
         let mut outcome = Outcome::Ignored;
-        let slot = found.as_deref().and_then(|found| self.slot(found, now));
+        let slot = found.as_deref().and_then(|found| self.judge(now).slot(found));
         match (slot, found) {
             (Some(slot @ Slot::Served), Some(found)) => {
                 let replaced = self.serve(found);
@@ -181,10 +181,6 @@ impl RotationMachine {
         self.facts.waiting = Some(certificate);
         self.facts.due = None;
         self.facts.rotate_now = false;
-    }
-
-    fn slot(&self, new: &Certificate, now: Now) -> Option<Slot> {
-        self.judge(now).slot(new, self.facts.certificate.as_deref(), self.facts.refused)
     }
 }
 

@@ -66,7 +66,7 @@ impl RotationMachine {
     fn take_turn(&mut self, now: Now) -> Option<Outcome> {
         let is_needed = self.facts.refused || self.certificate_at(now.unix).is_none();
         let waiting = self.facts.waiting.as_ref()?;
-        if !self.judge(now).is_no_worse(waiting, self.facts.certificate.as_deref(), self.facts.refused) {
+        if !self.judge(now).is_no_worse(waiting) {
             self.facts.waiting = None;
             self.facts.unwritten.take_if(|write| write.slot == Slot::Waiting);
             Some(Outcome::Dropped)
