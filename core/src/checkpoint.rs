@@ -67,9 +67,3 @@ pub struct Unwritten {
     /// An attempt was ordered and has not been answered.
     pub in_flight: bool,
 }
-
-impl Unwritten {
-    pub(crate) const fn new(id: RequestId, slot: Slot, now: Instant) -> Self {
-        Self { id, slot, again_at: now, failures: 0, in_flight: false }
-    }
-}

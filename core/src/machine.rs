@@ -16,6 +16,7 @@ use crate::certificate::Certificate;
 use crate::checkpoint::Checkpoint;
 use crate::event::{Event, RequestId};
 use crate::judge::Judge;
+use crate::outcome::Slot;
 use crate::pacing::RequestPacing;
 use crate::pending_key::PendingKey;
 use crate::server_clock::ServerClock;
@@ -130,13 +131,22 @@ impl RotationMachine {
         self.facts.waiting.as_ref().or(self.facts.certificate.as_ref())
     }
 
-    /// Serves this certificate from now on. Returns the one before.
-    fn serve(&mut self, certificate: Arc<Certificate>) -> Option<Arc<Certificate>> {
-        self.facts.waiting = None;
+    /// Puts a certificate into its slot: it is served from now on, or from its notBefore. Returns the certificate that it
+    /// displaces.
+    fn take(&mut self, certificate: Arc<Certificate>, slot: Slot) -> Option<Arc<Certificate>> {
         self.facts.due = None;
-        self.facts.refused = false;
         self.facts.rotate_now = false;
-        self.facts.certificate.replace(certificate)
+        match slot {
+            Slot::Served => {
+                self.facts.refused = false;
+                self.facts.waiting = None;
+                self.facts.certificate.replace(certificate)
+            }
+            Slot::Waiting => {
+                self.facts.waiting = Some(certificate);
+                None
+            }
+        }
     }
 
     fn judge(&self, now: Now) -> Judge<'_> {

@@ -6,7 +6,6 @@ use core::time::Duration;
 
 use super::{RotationMachine, at_least_a_millisecond};
 use crate::certificate::{Certificate, Fingerprint};
-use crate::checkpoint::Unwritten;
 use crate::event::{Event, Failure, RequestId};
 use crate::outcome::{Outcome, Slot};
 use crate::policy::Policy;
@@ -90,7 +89,11 @@ impl RotationMachine {
         let slot = self.judge(now).slot(&certificate).filter(|_| fault != Some(Failure::BadCertificate));
         let outcome = match (slot, fault) {
             (Some(slot), shortfall) => {
-                let replaced = self.accept(id, slot, certificate, now);
+                let replaced = self.take(certificate, slot);
+                // A write of the served certificate comes first; once it is done, the waiting one is written, too.
+                if slot == Slot::Served || self.served_unwritten().is_none() {
+                    self.owe_write(id, slot, now);
+                }
                 Outcome::Accepted { id, slot, replaced, shortfall }
             }
             (None, Some(failure)) => Outcome::Rejected { id, failure },
@@ -103,24 +106,6 @@ impl RotationMachine {
         // The request object has its certificate: another request with this key would only find that one again.
         self.facts.pending_key.spend();
         outcome
-    }
-
-    /// Puts what was issued into its slot, to be written. Returns the certificate that was served before.
-    fn accept(&mut self, id: RequestId, slot: Slot, new: Arc<Certificate>, now: Now) -> Option<Arc<Certificate>> {
-        let write = Unwritten::new(id, slot, now.instant);
-        match slot {
-            Slot::Served => {
-                self.facts.unwritten = Some(write);
-                self.serve(new)
-            }
-            Slot::Waiting => {
-                self.wait_for(new);
-                // A write of the served certificate comes first; once it is done, the waiting one is written, too.
-                let of_served = self.facts.unwritten.filter(|write| write.slot == Slot::Served);
-                self.facts.unwritten = of_served.or(Some(write));
-                None
-            }
-        }
     }
 
     fn csr_failed(&mut self, id: RequestId, failure: Failure, retry_after: Option<Duration>, now: Now) -> Outcome {
@@ -138,32 +123,30 @@ impl RotationMachine {
             |served: &Arc<Certificate>| found.as_ref().is_some_and(|found| found.fingerprint == served.fingerprint);
         if self.facts.certificate.as_ref().is_some_and(is_found) {
             // News only if a write of it was owed, which is done by this.
-            let owed = self.facts.unwritten.filter(|write| write.slot == Slot::Served);
-            return owed.map_or(Outcome::Ignored, |write| self.written(write.id, now));
+            return self.served_unwritten().map_or(Outcome::Ignored, |write| self.written(write.id, now));
         }
         let mut outcome = Outcome::Ignored;
         let slot = found.as_deref().and_then(|found| self.judge(now).slot(found));
-        match (slot, found) {
-            (Some(slot @ Slot::Served), Some(found)) => {
-                let replaced = self.serve(found);
+        let is_news = |(slot, found): &(Slot, Arc<Certificate>)| match slot {
+            Slot::Served => true,
+            Slot::Waiting => self.facts.waiting.as_ref() != Some(found),
+        };
+        if let Some((slot, found)) = slot.zip(found).filter(is_news) {
+            outcome = Outcome::TakenOver { slot, replaced: self.take(found, slot) };
+            if slot == Slot::Served {
                 // The store holds it already.
                 self.facts.unwritten = None;
                 if self.due(now).is_none() {
                     self.facts.pacing.forget_failures();
                 }
-                return Outcome::TakenOver { slot, replaced };
+                return outcome;
             }
-            (Some(slot @ Slot::Waiting), Some(found)) if self.facts.waiting.as_ref() != Some(&found) => {
-                self.wait_for(found);
-                outcome = Outcome::TakenOver { slot, replaced: None };
-            }
-            _ => {}
         }
         let is_ours = self.valid_by_either_clock(now).is_some_and(|served| !served.provisional);
-        let is_owed = self.facts.unwritten.is_some_and(|write| write.slot == Slot::Served);
         // Without a signer the store is another program's.
-        if is_ours && self.facts.signer.is_configured() && !is_owed {
-            self.facts.unwritten = Some(Unwritten::new(self.take_id(), Slot::Served, now.instant));
+        if is_ours && self.facts.signer.is_configured() && self.served_unwritten().is_none() {
+            let id = self.take_id();
+            self.owe_write(id, Slot::Served, now);
             if outcome == Outcome::Ignored {
                 outcome = Outcome::Reinstated;
             }
@@ -174,13 +157,6 @@ impl RotationMachine {
     fn cert_refused(&mut self, fingerprint: Fingerprint) -> Outcome {
         let is_served = self.facts.certificate.as_ref().is_some_and(|served| served.fingerprint == fingerprint);
         noted(is_served && !mem::replace(&mut self.facts.refused, true))
-    }
-
-    /// Puts a certificate into the waiting slot, to be served from its notBefore on.
-    fn wait_for(&mut self, certificate: Arc<Certificate>) {
-        self.facts.waiting = Some(certificate);
-        self.facts.due = None;
-        self.facts.rotate_now = false;
     }
 }
 

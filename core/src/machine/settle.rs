@@ -4,7 +4,6 @@ use core::time::Duration;
 
 use super::RotationMachine;
 use crate::action::Actions;
-use crate::checkpoint::Unwritten;
 use crate::event::{Failure, RequestId};
 use crate::jitter::mix;
 use crate::outcome::{Outcome, Slot};
@@ -73,9 +72,10 @@ impl RotationMachine {
         } else if is_needed || self.judge(now).has_begun(waiting) {
             // A rotation requested since the certificate was issued is for another one.
             let rotate_now = self.facts.rotate_now;
-            let replaced = self.serve(waiting.clone());
+            let replaced = self.take(waiting.clone(), Slot::Served);
             self.facts.rotate_now = rotate_now;
-            self.facts.unwritten = Some(Unwritten::new(self.take_id(), Slot::Served, now.instant));
+            let id = self.take_id();
+            self.owe_write(id, Slot::Served, now);
             Some(Outcome::TookTurn { replaced })
         } else {
             None

@@ -11,6 +11,16 @@ use crate::outcome::{Outcome, Slot};
 use crate::time::Now;
 
 impl RotationMachine {
+    /// Has the certificate in this slot written as soon as possible, in place of what was to be written.
+    pub(super) fn owe_write(&mut self, id: RequestId, slot: Slot, now: Now) {
+        self.facts.unwritten = Some(Unwritten { id, slot, again_at: now.instant, failures: 0, in_flight: false });
+    }
+
+    /// The write of the served certificate, if one is owed.
+    pub(super) fn served_unwritten(&self) -> Option<Unwritten> {
+        self.facts.unwritten.filter(|write| write.slot == Slot::Served)
+    }
+
     pub(super) fn written(&mut self, id: RequestId, now: Now) -> Outcome {
         let Some(Unwritten { slot, .. }) = self.facts.unwritten.take_if(|write| write.id == id) else {
             return Outcome::Ignored;
@@ -18,7 +28,8 @@ impl RotationMachine {
         // After the served certificate the waiting one is written, too: whether that is durable is not recorded, and a
         // second write costs little.
         if slot == Slot::Served && self.facts.waiting.is_some() {
-            self.facts.unwritten = Some(Unwritten::new(self.take_id(), Slot::Waiting, now.instant));
+            let id = self.take_id();
+            self.owe_write(id, Slot::Waiting, now);
         }
         Outcome::Written { id, slot }
     }
