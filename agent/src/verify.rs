@@ -5,16 +5,17 @@ mod own;
 
 use std::path::Path;
 
-use perennial::{Escaped, UnixTime};
+use perennial::UnixTime;
 use perennial_pki::Chain;
 use perennial_rotation::{Directory, clock};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cli;
 use crate::cli::{PREFIX, SERVING_PREFIX};
 use crate::failure::Failure;
 use crate::remedies::remedy;
-use crate::report::{json_line, print};
+use crate::report::{columns, json_line, print};
 
 pub(crate) fn verify(options: &cli::Verify) -> Result<(), Failure> {
     let directory = options.cert_dir.as_path();
@@ -112,6 +113,7 @@ struct Pair {
 }
 
 /// Why it does not work, and what to do.
+#[derive(Serialize)]
 struct Fault {
     why: String,
     remedy: String,
@@ -164,11 +166,10 @@ fn to_text(directory: &Path, found: &[Finding]) -> String {
         }
         lines.extend(finding.notes.iter().map(|note| ("note", note.clone())));
     }
-    lines.iter().map(|(name, value)| format!("{name:<12}{}\n", Escaped(value))).collect()
+    columns(&lines)
 }
 
 fn to_json(directory: &Path, found: &[Finding], good: bool) -> String {
-    let fault = |Fault { why, remedy }: &Fault| json!({ "why": why, "remedy": remedy });
     let opinion = |opinion: &Opinion| {
         let Opinion { pair, faults, doubt } = opinion;
         json!({
@@ -176,19 +177,15 @@ fn to_json(directory: &Path, found: &[Finding], good: bool) -> String {
             "file": pair.as_ref().map(|pair| &pair.file),
             "serial": pair.as_ref().map(|pair| pair.chain.serial()),
             "not_after": pair.as_ref().map(|pair| pair.chain.certificate().validity.not_after().to_string()),
-            "faults": faults.iter().map(fault).collect::<Vec<_>>(),
-            "doubt": doubt.as_ref().map(fault),
+            "faults": faults,
+            "doubt": doubt,
         })
     };
-    let certificates: Map<String, Value> = found
-        .iter()
-        .map(|finding| {
-            let mut fields: Map<String, Value> =
-                finding.opinions().into_iter().map(|(who, it)| (who.to_owned(), opinion(it))).collect();
-            fields.insert("notes".into(), finding.notes.clone().into());
-            (finding.prefix.to_owned(), fields.into())
-        })
-        .collect();
+    let certificates = found.iter().map(|Finding { prefix, kubelet, perennial, notes }| {
+        let fields = json!({ "kubelet": opinion(kubelet), "perennial": opinion(perennial), "notes": notes });
+        ((*prefix).to_owned(), fields)
+    });
+    let certificates: Map<String, Value> = certificates.collect();
     let directory = directory.display().to_string();
     json_line(&json!({ "good": good, "directory": directory, "certificates": certificates }))
 }

@@ -19,20 +19,18 @@ pub(super) fn look(directory: &Path, role: Role, now: UnixTime) -> Opinion {
     let place = |end: &str| directory.join(format!("{}{end}", role.prefix()));
     let (current, updated) = (place("-current.pem"), place("-updated.pem"));
     let fixed = (place(".crt"), place(".key"));
-    let mut doubt = None;
-    let (pair, fault) = match first_place(&current, &updated, fixed).and_then(|place| place.map(read).transpose()) {
-        Ok(Some(Read { pair, doubt: why })) => {
-            let fault = pair.as_ref().and_then(|pair| role.fault(Some(pair), now));
-            doubt = why;
-            (pair, fault)
+    let found = first_place(&current, &updated, fixed).and_then(|place| place.map(read).transpose());
+    let (mut opinion, fault) = match found {
+        Ok(Some(opinion)) => {
+            let fault = opinion.pair.as_ref().and_then(|pair| role.fault(Some(pair), now));
+            (opinion, fault)
         }
-        Ok(None) => (None, role.fault(None, now)),
-        Err(fault) => (None, Some(fault)),
+        Ok(None) => (Opinion::default(), role.fault(None, now)),
+        Err(fault) => (Opinion::default(), Some(fault)),
     };
-    let mut faults: Vec<Fault> = fault.into_iter().collect();
-    faults.extend(not_writable(directory));
-    faults.extend([&current, &updated].into_iter().filter_map(|link| in_the_way(link)));
-    Opinion { pair, faults, doubt }
+    let in_the_way = [&current, &updated].into_iter().filter_map(|link| in_the_way(link));
+    opinion.faults.extend(fault.into_iter().chain(not_writable(directory)).chain(in_the_way));
+    opinion
 }
 
 /// The first place where there is anything: the files to read.
@@ -67,32 +65,21 @@ fn exists(path: &Path) -> Result<bool, Fault> {
     }
 }
 
-/// The judgement of a pair.
-struct Read {
-    /// The chain, as far as it can be read.
-    pair: Option<Pair>,
-    /// Why it cannot be told whether Go reads the pair.
-    doubt: Option<Fault>,
-}
-
 /// What is found must be a pair: nowhere else is looked after that.
-fn read(files: Vec<PathBuf>) -> Result<Read, Fault> {
+fn read(files: Vec<PathBuf>) -> Result<Opinion, Fault> {
     let file = files[0].display().to_string();
     let mut read = Vec::new();
     for path in &files {
         match contents(path).map_err(|error| unreadable(path, &error))? {
             Some(contents) => read.push(contents),
-            None => {
-                let doubt = in_doubt(&file, &format!("{} is longer than 1 MiB", path.display()));
-                return Ok(Read { pair: None, doubt: Some(doubt) });
-            }
+            None => return Ok(in_doubt(None, &file, &format!("{} is longer than 1 MiB", path.display()))),
         }
     }
     let pair = |chain| Pair { file: file.clone(), chain };
     // One file, or the certificate's and the key's.
     match go_verdict(&read[0], &read[read.len() - 1]) {
-        GoVerdict::Loads(chain) => Ok(Read { pair: Some(pair(chain)), doubt: None }),
-        GoVerdict::Unknown { chain, why } => Ok(Read { pair: chain.map(pair), doubt: Some(in_doubt(&file, &why)) }),
+        GoVerdict::Loads(chain) => Ok(Opinion { pair: Some(pair(chain)), ..Opinion::default() }),
+        GoVerdict::Unknown { chain, why } => Ok(in_doubt(chain.map(pair), &file, &why)),
         GoVerdict::Refuses(why) => {
             let remedy = "move the file to another directory, and give the kubelet a bootstrap kubeconfig; \
                           or let `perennial run` replace the pair";
@@ -101,11 +88,11 @@ fn read(files: Vec<PathBuf>) -> Result<Read, Fault> {
     }
 }
 
-fn in_doubt(file: &str, why: &str) -> Fault {
-    Fault {
-        why: format!("perennial cannot read {file}: {why}; kubelet may"),
-        remedy: "see the kubelet's log, or let `perennial run` replace the pair with one that both can read".into(),
-    }
+/// It cannot be told whether Go reads the pair, of which perennial may read the chain.
+fn in_doubt(pair: Option<Pair>, file: &str, why: &str) -> Opinion {
+    let why = format!("perennial cannot read {file}: {why}; kubelet may");
+    let remedy = "see the kubelet's log, or let `perennial run` replace the pair with one that both can read".into();
+    Opinion { pair, doubt: Some(Fault { why, remedy }), ..Opinion::default() }
 }
 
 /// `None` for a file that is longer than perennial reads.
