@@ -86,6 +86,11 @@ pub(crate) fn print(text: &str) {
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
+/// A name and a value a line.
+pub(crate) fn columns(lines: &[(&str, String)]) -> String {
+    lines.iter().map(|(name, value)| format!("{name:<12}{}\n", Escaped(value))).collect()
+}
+
 /// One line of JSON. What a terminal would act upon is escaped: programs read the same.
 pub(crate) fn json_line(value: &Value) -> String {
     format!("{:#}\n", Escaped(&value.to_string()))

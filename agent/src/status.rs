@@ -5,7 +5,7 @@ mod pending;
 
 use std::path::Path;
 
-use perennial::{Escaped, Policy, UnixTime};
+use perennial::{Policy, UnixTime};
 use perennial_kubernetes::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use perennial_pki::Chain;
 use perennial_rotation::{Directory, clock};
@@ -28,47 +28,52 @@ pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
     let policy = Policy { window: options.rotation_window.unwrap_or(like.window), ..like };
     let now = clock::now().unix;
     let prefix = options.prefix.as_deref().unwrap_or(PREFIX);
-    let first = View::of(&open(prefix)?, prefix, &policy, now)?;
-    let mut serving = None;
-    if options.prefix.is_none() {
-        let store = open(SERVING_PREFIX)?;
-        if store.is_used().map_err(Failure::usage)? {
-            serving = Some(View::of(&store, SERVING_PREFIX, &policy, now)?);
-        }
+    let mut views = vec![View::of(&open(prefix)?, prefix, &policy, now)?];
+    let serving = open(SERVING_PREFIX)?;
+    if options.prefix.is_none() && serving.is_used().map_err(Failure::usage)? {
+        views.push(View::of(&serving, SERVING_PREFIX, &policy, now)?);
     }
-    let serving = serving.as_ref();
     let server = options.kubeconfig.as_deref().map(|kubeconfig| {
         let access = kubeconfigs::read(kubeconfig, options.bootstrap_kubeconfig.as_deref(), options.proxy, false)?;
         access.server.look();
         Ok(access.server)
     });
-    if options.json {
-        let more = serving.map_or(Value::Null, |serving| json!({ "serving": serving.to_json() }));
-        let server = server.as_ref().map_or(Value::Null, |server| {
-            let server = server
-                .as_ref()
-                .map_or_else(|failure: &Failure| json!({ "error": failure.to_string() }), Server::to_json);
-            json!({ "server": server })
-        });
-        print(&report::json_line(&report::with(report::with(first.to_json(), more), server)));
-    } else {
-        let directory = ("directory", options.cert_dir.display().to_string());
-        let views = [Some(&first), serving].into_iter().flatten();
-        let blocks = views.map(|view| text(&view.lines(now))).collect::<Vec<_>>().join("\n");
-        let server = server.as_ref().map_or_else(String::new, |server| {
-            let unknown = |failure: &Failure| vec![("server", format!("not known: {failure}"))];
-            format!("\n{}", text(&server.as_ref().map_or_else(unknown, Server::lines)))
-        });
-        print(&format!("{}{blocks}{server}", text(&[directory])));
-    }
+    print(&match options.json {
+        true => to_json(&views, server.as_ref()),
+        false => to_text(&options.cert_dir, &views, server.as_ref(), now),
+    });
     server.transpose()?;
-    match [Some(&first), serving].into_iter().flatten().find(|view| !view.verdict.good) {
+    match views.iter().find(|view| !view.verdict.good) {
         None => Ok(()),
         Some(View { prefix, verdict, .. }) => {
             let of = if prefix == SERVING_PREFIX { format!("{prefix}: ") } else { String::new() };
             Err(Failure::Failed(format!("{}: {of}{}", options.cert_dir.display(), verdict.words)))
         }
     }
+}
+
+/// The fields of the first certificate, beside those of the serving certificate and of the server.
+fn to_json(views: &[View], server: Option<&Result<Server, Failure>>) -> String {
+    let mut views = views.iter().map(View::to_json);
+    let mut fields = views.next().unwrap_or_default();
+    if let Some(serving) = views.next() {
+        fields["serving"] = serving;
+    }
+    match server {
+        Some(Ok(server)) => fields["server"] = server.to_json(),
+        Some(Err(failure)) => fields["server"] = json!({ "error": failure.to_string() }),
+        None => {}
+    }
+    report::json_line(&fields)
+}
+
+fn to_text(directory: &Path, views: &[View], server: Option<&Result<Server, Failure>>, now: UnixTime) -> String {
+    let mut blocks: Vec<_> = views.iter().map(|view| report::columns(&view.lines(now))).collect();
+    blocks.extend(server.map(|server| match server {
+        Ok(server) => report::columns(&server.lines()),
+        Err(failure) => report::columns(&[("server", format!("not known: {failure}"))]),
+    }));
+    report::columns(&[("directory", shown(directory))]) + &blocks.join("\n")
 }
 
 /// What there is of one certificate.
@@ -227,8 +232,4 @@ impl View {
 
 fn shown(path: &Path) -> String {
     path.display().to_string()
-}
-
-fn text(lines: &[(&str, String)]) -> String {
-    lines.iter().map(|(name, value)| format!("{name:<12}{}\n", Escaped(value))).collect()
 }

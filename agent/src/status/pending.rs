@@ -78,26 +78,17 @@ impl Pending {
             }
             Self::Request(record) => record,
         };
-        let submitted = record.pending.submitted;
-        let asked = ("asked at", format!("{submitted}, {} ago", words(now.since(submitted))));
-        let name = record.csr_name.clone();
-        match (state(record), record.pending.refusal) {
+        let (head, more) = match (state(record), record.pending.refusal) {
             (State::Refused(Refusal { failure, retry_at, .. }), _) => {
-                vec![
-                    ("refused", name),
-                    asked,
-                    ("  reason", failure.describe().to_owned()),
-                    ("  next", at(retry_at, now)),
-                ]
+                ("refused", vec![("  reason", failure.describe().to_owned()), ("  next", at(retry_at, now))])
             }
-            (State::TurnedDown(failure), _) => {
-                vec![("failed", name), asked, ("  reason", failure.describe().to_owned())]
-            }
-            (State::Waiting, Some(before)) => {
-                vec![("pending", name), asked, ("  before", before.failure.describe().to_owned())]
-            }
-            (State::Waiting, None) => vec![("pending", name), asked],
-        }
+            (State::TurnedDown(failure), _) => ("failed", vec![("  reason", failure.describe().to_owned())]),
+            (State::Waiting, Some(before)) => ("pending", vec![("  before", before.failure.describe().to_owned())]),
+            (State::Waiting, None) => ("pending", Vec::new()),
+        };
+        let submitted = record.pending.submitted;
+        let asked = format!("{submitted}, {} ago", words(now.since(submitted)));
+        [vec![(head, record.csr_name.clone()), ("asked at", asked)], more].concat()
     }
 }
 
