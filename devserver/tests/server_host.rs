@@ -12,11 +12,10 @@ use perennial_dev::{
     Api, ApiRequest, Approval, Authority, Decision, Host, Method, Options, Random, ServerHandle, Tls, User,
 };
 use perennial_kubernetes::objects::{CSR_PATH, CertificateSigningRequest, CsrSpec};
-use perennial_pki::{Credential, KeyAlgorithm, KeyPair, Roots, certificate_request, provider};
-use rustls::client::Resumption;
+use perennial_pki::{Credential, KeyAlgorithm, KeyPair, Roots, certificate_request};
 use rustls::pki_types::ServerName;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls::time_provider::DefaultTimeProvider;
+use rustls::{ClientConnection, StreamOwned};
 
 const TOKEN: &str = "abcdef.0123456789abcdef";
 
@@ -47,20 +46,9 @@ fn connect(server: &ServerHandle, roots: &Roots) -> Stream {
 }
 
 fn connect_as(credential: Option<&Credential>, server: &ServerHandle, roots: &Roots) -> Stream {
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots.store());
-    let mut config = match credential {
-        Some(credential) => {
-            let key = CertifiedKey::clone(&credential.certified_key());
-            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
-        }
-        None => builder.with_no_client_auth(),
-    };
-    config.resumption = Resumption::disabled();
+    let config = perennial_tests::tls::client(roots, credential, Arc::new(DefaultTimeProvider));
     let name = ServerName::from(server.address().ip());
-    let tls = ClientConnection::new(Arc::new(config), name).unwrap();
+    let tls = ClientConnection::new(config, name).unwrap();
     let socket = TcpStream::connect(server.address()).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     BufReader::new(StreamOwned::new(tls, socket))

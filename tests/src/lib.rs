@@ -14,6 +14,7 @@
 //! | [`model`] | the rules of rotation, said a second time: slowly, from the whole history |
 //! | [`disk`] | a directory that loses power, and everything that may be left of it |
 //! | [`command`] | processes with their output in files, and the files that they leave |
+//! | [`tls`] | TLS clients of servers under test |
 //! | [`loopback`] | the embedded API server and nodes over real sockets, on any runtime |
 //! | [`fuzz`] | the bodies of the fuzz targets |
 //! | [`openssl`] | keys and certificates of kinds that only the `openssl` command makes |
@@ -46,4 +47,6 @@ pub mod recording;
 pub mod script;
 pub mod simulation;
 pub mod subject;
+#[cfg(feature = "edge")]
+pub mod tls;
 pub mod trace;

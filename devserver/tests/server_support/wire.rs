@@ -7,12 +7,10 @@ use std::time::Duration;
 
 use perennial::{Instant, Now};
 use perennial_dev::{Api, Authority, Options, Random, Session, Tls, User};
-use perennial_pki::{Credential, provider};
-use rustls::client::Resumption;
+use perennial_pki::Credential;
+use rustls::ClientConnection;
 use rustls::pki_types::{ServerName, UnixTime as TlsTime};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, ClientConnection};
 
 use super::{DAY, NOW, TOKEN, YEAR};
 
@@ -125,17 +123,6 @@ impl Wire {
 }
 
 pub fn client(authority: &Authority, credential: Option<&Credential>) -> ClientConnection {
-    let builder = ClientConfig::builder_with_details(provider(), Arc::new(Clock))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(authority.roots().unwrap().store());
-    let mut config = match credential {
-        Some(credential) => {
-            let key = CertifiedKey::clone(&credential.certified_key());
-            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
-        }
-        None => builder.with_no_client_auth(),
-    };
-    config.resumption = Resumption::disabled();
-    ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap()
+    let config = perennial_tests::tls::client(&authority.roots().unwrap(), credential, Arc::new(Clock));
+    ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap()
 }

@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use perennial::{Instant, Now, Template};
 use perennial_dev::{Api, Authority, Options, Random, Session, Tls, User};
-use perennial_pki::{Credential, Roots, Usage, provider};
-use rustls::client::Resumption;
+use perennial_pki::Usage;
 use rustls::pki_types::ServerName;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ClientConnection};
 
 use super::super::pki::{Clock, HOST, Pki};
 use super::TOKEN;
 use crate::mint::EPOCH;
+use crate::tls;
 
 /// More rounds than a session can last: a watch has a bookmark each minute.
 const ROUNDS: usize = 1000;
@@ -36,25 +35,12 @@ impl Stage {
         let admin = Template::new("admin").with_organizations(["system:masters"]);
         let users = [None, Some(Template::node("a")), Some(admin), Some(Template::new("stranger"))];
         let roots = authority.roots().expect("an authority");
-        let clients = users.map(|user| client(&roots, user.map(|user| pki.credential(&user, Usage::ClientAuth))));
+        let clients = users.map(|user| {
+            let credential = user.map(|user| pki.credential(&user, Usage::ClientAuth));
+            tls::client(&roots, credential.as_ref(), Arc::new(Clock))
+        });
         Self { authority: bundle, tls, clients }
     }
-}
-
-fn client(roots: &Roots, credential: Option<Credential>) -> Arc<ClientConfig> {
-    let builder = ClientConfig::builder_with_details(provider(), Arc::new(Clock))
-        .with_safe_default_protocol_versions()
-        .expect("the provider has some")
-        .with_root_certificates(roots.store());
-    let mut config = match credential {
-        Some(credential) => {
-            let key = CertifiedKey::clone(&credential.certified_key());
-            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
-        }
-        None => builder.with_no_client_auth(),
-    };
-    config.resumption = Resumption::disabled();
-    Arc::new(config)
 }
 
 pub(super) struct Wire {
