@@ -76,7 +76,7 @@ pub(crate) const ROWS: &[Row] = &[
         assert_eq!(issued(2 * DAY, ZERO), (0, 86_400));
     }),
     same(SOURCE, "TestCertificateAuthority/uri sans", "URIs are copied", || {
-        let pem = include_str!("../../../devserver/tests/server_support/every-kind-of-name.csr.pem");
+        let pem = include_str!("../../../devserver/tests/server/support/every-kind-of-name.csr.pem");
         let asked = perennial_pki::read_request(pem.as_bytes()).unwrap();
         let server = signed(HOUR, ZERO, &csr_of("a", CLIENT, &["client auth"], pem));
         let chain = server.chain("a").unwrap();

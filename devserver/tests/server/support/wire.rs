@@ -1,5 +1,4 @@
 //! A server, a client and the wire between them, in memory.
-#![allow(dead_code, unreachable_pub, reason = "every test file uses some of it")]
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use super::{DAY, NOW, TOKEN, YEAR};
 
 /// Stands still at [`NOW`].
 #[derive(Debug)]
-pub struct Clock;
+pub(crate) struct Clock;
 
 impl TimeProvider for Clock {
     fn current_time(&self) -> Option<TlsTime> {
@@ -25,25 +24,25 @@ impl TimeProvider for Clock {
 }
 
 /// A server, a client and the wire between them.
-pub struct Wire {
-    pub api: Api,
-    pub tls: Tls,
-    pub session: Session,
-    pub client: ClientConnection,
+pub(crate) struct Wire {
+    pub(crate) api: Api,
+    pub(crate) tls: Tls,
+    pub(crate) session: Session,
+    pub(crate) client: ClientConnection,
     /// Bytes are handed over in pieces of at most this many.
     piece: usize,
-    pub millis: u64,
-    pub received: Vec<u8>,
-    pub error: Option<rustls::Error>,
+    pub(crate) millis: u64,
+    pub(crate) received: Vec<u8>,
+    pub(crate) error: Option<rustls::Error>,
 }
 
 impl Wire {
-    pub fn new(options: Options, piece: usize) -> Self {
+    pub(crate) fn new(options: Options, piece: usize) -> Self {
         Self::with_client(options, piece, |_, _| None)
     }
 
     /// `credential` makes the client's certificate.
-    pub fn with_client(
+    pub(crate) fn with_client(
         options: Options,
         piece: usize,
         credential: impl FnOnce(&Authority, &mut Random) -> Option<Credential>,
@@ -60,17 +59,17 @@ impl Wire {
         Self { api, tls, session, client, piece, millis: 0, received: Vec::new(), error: None }
     }
 
-    pub fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         Now { instant: Instant::from_millis(self.millis), unix: NOW.after(Duration::from_millis(self.millis)) }
     }
 
-    pub fn drive(&mut self) {
+    pub(crate) fn drive(&mut self) {
         let now = self.now();
         self.session.drive(&mut self.api, now);
     }
 
     /// Moves bytes both ways until nothing moves any more.
-    pub fn pump(&mut self) {
+    pub(crate) fn pump(&mut self) {
         loop {
             let mut to_server = Vec::new();
             while self.client.wants_write() {
@@ -90,7 +89,7 @@ impl Wire {
         }
     }
 
-    pub fn take(&mut self, bytes: &[u8]) {
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
         for mut piece in bytes.chunks(self.piece) {
             while !piece.is_empty() {
                 self.client.read_tls(&mut piece).unwrap();
@@ -110,19 +109,19 @@ impl Wire {
     }
 
     /// Sends plaintext and gives the plaintext that comes back.
-    pub fn exchange(&mut self, bytes: &[u8]) -> String {
+    pub(crate) fn exchange(&mut self, bytes: &[u8]) -> String {
         self.client.set_buffer_limit(None);
         self.client.writer().write_all(bytes).unwrap();
         self.pump();
         self.read()
     }
 
-    pub fn read(&mut self) -> String {
+    pub(crate) fn read(&mut self) -> String {
         String::from_utf8(std::mem::take(&mut self.received)).unwrap()
     }
 }
 
-pub fn client(authority: &Authority, credential: Option<&Credential>) -> ClientConnection {
+pub(crate) fn client(authority: &Authority, credential: Option<&Credential>) -> ClientConnection {
     let config = perennial_tests::tls::client(&authority.roots().unwrap(), credential, Arc::new(Clock));
     ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap()
 }

@@ -1,11 +1,9 @@
 //! Updates and deletions on the embedded server: who may change what, and what happens to stale ones.
 
-mod server_support;
-
+use crate::support::*;
 use perennial::Template;
 use perennial_dev::{ApiRequest, Approval, Method, Options, User};
 use serde_json::{Value, json};
-use server_support::*;
 
 /// A server with one request nobody has approved.
 fn pending() -> (Server, Value) {

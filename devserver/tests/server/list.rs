@@ -1,10 +1,8 @@
 //! Pages, versions and conditions of lists; bookmarks of watches.
 
-mod server_support;
-
+use crate::support::*;
 use perennial_dev::{ApiRequest, Approval, Method, Next, Options, Watcher};
 use serde_json::{Value, json};
-use server_support::*;
 
 /// A server with requests named by `names`.
 fn with(names: &[&str], history: usize) -> Server {

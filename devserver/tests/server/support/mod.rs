@@ -1,8 +1,7 @@
 //! What the tests of the embedded server share: a server in memory, its users, and requests to it.
-#![allow(dead_code, unreachable_pub, reason = "every test file uses some of it")]
 
-pub mod text;
-pub mod wire;
+pub(crate) mod text;
+pub(crate) mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,27 +15,27 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 /// 2027-01-15T08:00:00Z
-pub const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
-pub const COLLECTION: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
-pub const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
-pub const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
-pub const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
-pub const TOKEN: &str = "abcdef.0123456789abcdef";
-pub const DAY: Duration = Duration::from_secs(86_400);
-pub const YEAR: Duration = Duration::from_secs(365 * 86_400);
+pub(crate) const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+pub(crate) const COLLECTION: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+pub(crate) const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+pub(crate) const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+pub(crate) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+pub(crate) const TOKEN: &str = "abcdef.0123456789abcdef";
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
+pub(crate) const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// A server whose requests wait for a person.
-pub fn manual() -> Options {
+pub(crate) fn manual() -> Options {
     Options { approval: Approval::Manual, ..Options::default() }
 }
 
-pub fn after(seconds: u64) -> UnixTime {
+pub(crate) fn after(seconds: u64) -> UnixTime {
     NOW.after(Duration::from_secs(seconds))
 }
 
 /// Whoever asks.
 #[derive(Clone)]
-pub enum Role {
+pub(crate) enum Role {
     Admin,
     Bootstrap,
     Node(&'static str),
@@ -44,25 +43,25 @@ pub enum Role {
     Nobody,
 }
 
-pub struct Server {
-    pub api: Api,
-    pub now: UnixTime,
+pub(crate) struct Server {
+    pub(crate) api: Api,
+    pub(crate) now: UnixTime,
 }
 
 impl Server {
-    pub fn new(options: Options) -> Self {
+    pub(crate) fn new(options: Options) -> Self {
         let mut random = Random::from_seed([42; 32]);
         let authority = Authority::generate(&mut random, NOW, 10 * YEAR).unwrap();
         Self::with_authority(options, authority, random)
     }
 
-    pub fn with_authority(options: Options, authority: Authority, random: Random) -> Self {
+    pub(crate) fn with_authority(options: Options, authority: Authority, random: Random) -> Self {
         let mut api = Api::new(options, authority, random);
         api.add_token(TOKEN, User::bootstrap("abcdef"));
         Self { api, now: NOW }
     }
 
-    pub fn answer(&mut self, user: &Role, mut request: ApiRequest) -> Answer {
+    pub(crate) fn answer(&mut self, user: &Role, mut request: ApiRequest) -> Answer {
         match user {
             Role::Admin => request.peer = Some(Arc::new(User::new("kubernetes-admin", ["system:masters"]))),
             Role::Bootstrap => request.authorization = Some(Zeroizing::new(format!("Bearer {TOKEN}"))),
@@ -79,54 +78,54 @@ impl Server {
     }
 
     /// The status and the body of the answer.
-    pub fn send(&mut self, user: &Role, request: ApiRequest) -> (u16, Value) {
+    pub(crate) fn send(&mut self, user: &Role, request: ApiRequest) -> (u16, Value) {
         match self.answer(user, request) {
             Answer::Response(response) => (response.status, serde_json::from_slice(&response.body).unwrap_or_default()),
             answer => panic!("no response: {answer:?}"),
         }
     }
 
-    pub fn get(&mut self, user: &Role, target: &str) -> (u16, Value) {
+    pub(crate) fn get(&mut self, user: &Role, target: &str) -> (u16, Value) {
         self.send(user, ApiRequest::new(Method::Get, target))
     }
 
-    pub fn list(&mut self, user: &Role, query: &str) -> (u16, Value) {
+    pub(crate) fn list(&mut self, user: &Role, query: &str) -> (u16, Value) {
         self.get(user, &format!("{COLLECTION}?{query}"))
     }
 
-    pub fn create(&mut self, user: &Role, object: &Value) -> (u16, Value) {
+    pub(crate) fn create(&mut self, user: &Role, object: &Value) -> (u16, Value) {
         self.send(user, with_body(Method::Post, COLLECTION, object))
     }
 
-    pub fn put(&mut self, user: &Role, path: &str, object: &Value) -> (u16, Value) {
+    pub(crate) fn put(&mut self, user: &Role, path: &str, object: &Value) -> (u16, Value) {
         self.send(user, with_body(Method::Put, &format!("{COLLECTION}/{path}"), object))
     }
 
-    pub fn delete(&mut self, user: &Role, name: &str) -> (u16, Value) {
+    pub(crate) fn delete(&mut self, user: &Role, name: &str) -> (u16, Value) {
         self.send(user, ApiRequest::new(Method::Delete, format!("{COLLECTION}/{name}")))
     }
 
     /// The stored object.
-    pub fn object(&mut self, name: &str) -> Value {
+    pub(crate) fn object(&mut self, name: &str) -> Value {
         let (status, object) = self.get(&Role::Admin, &format!("{COLLECTION}/{name}"));
         assert_eq!(status, 200, "{object}");
         object
     }
 
     /// Approves as `kubectl certificate approve` does.
-    pub fn approve(&mut self, name: &str) -> (u16, Value) {
+    pub(crate) fn approve(&mut self, name: &str) -> (u16, Value) {
         let object = with_condition(self.object(name), "Approved");
         self.put(&Role::Admin, &format!("{name}/approval"), &object)
     }
 
     /// The issued chain, if there is one.
-    pub fn chain(&mut self, name: &str) -> Option<Chain> {
+    pub(crate) fn chain(&mut self, name: &str) -> Option<Chain> {
         let object = self.object(name);
         let pem = STANDARD.decode(object["status"]["certificate"].as_str()?).unwrap();
         Some(Chain::from_pem(&pem).unwrap())
     }
 
-    pub fn watch(&mut self, query: &str) -> Watcher {
+    pub(crate) fn watch(&mut self, query: &str) -> Watcher {
         match self.answer(&Role::Admin, ApiRequest::new(Method::Get, format!("{COLLECTION}?watch=true&{query}"))) {
             Answer::Watch(watcher) => watcher,
             answer => panic!("no watch: {answer:?}"),
@@ -134,7 +133,7 @@ impl Server {
     }
 
     /// All events there are now, as `TYPE name`, and whether the watch has ended.
-    pub fn drain(&self, watcher: &mut Watcher) -> (Vec<String>, bool) {
+    pub(crate) fn drain(&self, watcher: &mut Watcher) -> (Vec<String>, bool) {
         let mut events = Vec::new();
         loop {
             match self.api.next_event(watcher, self.now) {
@@ -152,7 +151,7 @@ impl Server {
     }
 }
 
-pub fn with_body(method: Method, target: &str, object: &Value) -> ApiRequest {
+pub(crate) fn with_body(method: Method, target: &str, object: &Value) -> ApiRequest {
     let mut request = ApiRequest::new(method, target);
     request.content_type = "application/json".into();
     request.body = serde_json::to_vec(object).unwrap();
@@ -160,7 +159,7 @@ pub fn with_body(method: Method, target: &str, object: &Value) -> ApiRequest {
 }
 
 /// A certificate signing request object.
-pub fn csr(name: &str, signer: &str, usages: &[&str], pem: &str) -> Value {
+pub(crate) fn csr(name: &str, signer: &str, usages: &[&str], pem: &str) -> Value {
     json!({
         "apiVersion": "certificates.k8s.io/v1",
         "kind": "CertificateSigningRequest",
@@ -169,21 +168,21 @@ pub fn csr(name: &str, signer: &str, usages: &[&str], pem: &str) -> Value {
     })
 }
 
-pub fn request(template: &Template, key: &KeyPair) -> String {
+pub(crate) fn request(template: &Template, key: &KeyPair) -> String {
     certificate_request(template, key).unwrap().pem
 }
 
-pub fn key() -> KeyPair {
+pub(crate) fn key() -> KeyPair {
     KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap()
 }
 
 /// A kubelet's request for a client certificate.
-pub fn node_csr(name: &str, node: &str) -> Value {
+pub(crate) fn node_csr(name: &str, node: &str) -> Value {
     let pem = request(&Template::node(node), &key());
     csr(name, KUBELET_CLIENT, &["digital signature", "client auth"], &pem)
 }
 
-pub fn with_condition(mut object: Value, kind: &str) -> Value {
+pub(crate) fn with_condition(mut object: Value, kind: &str) -> Value {
     let condition = json!({ "type": kind, "status": "True", "reason": "Test", "message": "by the test" });
     match object["status"]["conditions"].as_array_mut() {
         Some(conditions) => conditions.push(condition),
@@ -193,12 +192,12 @@ pub fn with_condition(mut object: Value, kind: &str) -> Value {
 }
 
 /// Reason and message of the condition, if it is there.
-pub fn condition(object: &Value, kind: &str) -> Option<(String, String)> {
+pub(crate) fn condition(object: &Value, kind: &str) -> Option<(String, String)> {
     let conditions = object["status"]["conditions"].as_array()?;
     let found = conditions.iter().find(|condition| condition["type"] == kind)?;
     Some((found["reason"].as_str()?.into(), found["message"].as_str()?.into()))
 }
 
-pub fn message(answer: &(u16, Value)) -> &str {
+pub(crate) fn message(answer: &(u16, Value)) -> &str {
     answer.1["message"].as_str().unwrap_or_default()
 }

@@ -1,18 +1,16 @@
 //! Clients that are many, slow or stuck: what they cost is bounded, and they are told what they are too much for.
 
-mod server_support;
-
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::text::*;
+use crate::support::wire::Wire;
+use crate::support::*;
 use perennial::{Instant, Template};
 use perennial_dev::faults::Plan;
 use perennial_dev::{Answer, ApiRequest, Method, Options, Session, User};
 use serde_json::{Value, json};
-use server_support::text::*;
-use server_support::wire::Wire;
-use server_support::*;
 
 /// An object of that many bytes and a little more.
 fn large(name: &str, filler: usize) -> Value {

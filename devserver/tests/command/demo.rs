@@ -1,12 +1,10 @@
 //! `perennial-dev demo`, on both runtimes.
 
-mod command_support;
-
 use std::path::Path;
 use std::process::Stdio;
 use std::thread;
 
-use command_support::{command, perennial_dev};
+use crate::support::{command, perennial_dev};
 use perennial_tests::command::{events, files};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -67,7 +65,7 @@ fn people_read_sentences_and_the_directory_is_kept_when_it_was_given() {
 
 #[test]
 fn an_interrupted_demo_says_so_and_leaves_nothing_behind() {
-    let mut demo = command_support::start(Path::new("."), &["demo", "--json", "--lifetime", "1h"]);
+    let mut demo = crate::support::start(Path::new("."), &["demo", "--json", "--lifetime", "1h"]);
     let directory = demo.event("started", 1)["directory"].as_str().unwrap().to_owned();
     demo.event("issued", 1);
     demo.signal(Signal::INT);

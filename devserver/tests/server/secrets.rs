@@ -1,10 +1,9 @@
 //! What is shown of the public types that hold secrets: never the secrets.
 
-mod server_support;
-
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::support::{DAY, NOW, TOKEN, YEAR};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use perennial::{Instant, Now, Policy, Template};
@@ -14,7 +13,6 @@ use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubeconfig::Kubeconfig;
 use perennial_rotation::{Command, Identity, Input, Rotation, Start, Token};
-use server_support::{DAY, NOW, TOKEN, YEAR};
 use zeroize::Zeroizing;
 
 /// How a private key could come out: as PEM, in hexadecimal digits, as a list of numbers.

@@ -1,10 +1,8 @@
 //! Requests that two readers could take for different ones: the embedded server takes them for none.
 
-mod server_support;
-
+use crate::support::wire::Wire;
+use crate::support::*;
 use perennial_dev::{Approval, Options};
-use server_support::wire::Wire;
-use server_support::*;
 
 fn head(method: &str, target: &str, fields: &str) -> String {
     format!("{method} {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n{fields}\r\n")

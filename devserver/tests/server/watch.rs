@@ -1,11 +1,9 @@
 //! Lists, watches, tables and discovery of the embedded server.
 
-mod server_support;
-
+use crate::support::*;
 use perennial::Template;
 use perennial_dev::{Answer, ApiRequest, Approval, Method, Next, Options};
 use serde_json::{Value, json};
-use server_support::*;
 
 fn manual() -> Server {
     Server::new(Options { approval: Approval::Manual, ..Options::default() })

@@ -1,11 +1,9 @@
 //! How long the embedded server keeps requests.
 
-mod server_support;
-
 use std::time::Duration;
 
+use crate::support::*;
 use perennial_dev::{Approval, Decision, Options};
-use server_support::*;
 
 #[test]
 fn old_requests_are_cleaned_away() {

@@ -1,7 +1,5 @@
 //! `perennial-dev signer`: its arguments and its files.
 
-mod command_support;
-
 use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use command_support::perennial_dev;
+use crate::support::perennial_dev;
 use perennial::Template;
 use perennial_dev::{Authority, Random};
 use perennial_kubernetes::CsrSigner;
@@ -43,7 +41,7 @@ fn start(directory: &Path) -> Process {
 }
 
 fn start_at(directory: &Path, address: &str) -> Process {
-    let process = command_support::start(directory, &["signer", "--listen", address, "--dir", "signer"]);
+    let process = crate::support::start(directory, &["signer", "--listen", address, "--dir", "signer"]);
     until("introduction", || process.stdout().contains("--bootstrap-kubeconfig").then_some(()));
     process
 }

@@ -1,16 +1,14 @@
 //! What the embedded server approves and signs, and what its certificates say.
 
-mod server_support;
-
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::support::*;
 use perennial::{Template, UnixTime};
 use perennial_dev::{Approval, Authority, Decision, DecisionError, Options, Random, ServingApproval, User};
 use perennial_kubernetes::addresses::{AddressType, NodeAddress};
 use perennial_pki::{Chain, Expected, KeyAlgorithm, KeyPair, Usage};
 use serde_json::{Value, json};
-use server_support::*;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 const CLIENT_USAGES: [&str; 2] = ["digital signature", "client auth"];
@@ -34,7 +32,7 @@ fn keys_of_every_kind_get_certificates_that_verify() {
         KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap(),
         KeyPair::generate(KeyAlgorithm::EcdsaP384).unwrap(),
         KeyPair::generate(KeyAlgorithm::Ed25519).unwrap(),
-        KeyPair::from_pem(include_str!("server_support/rsa-2048.key.pem")).unwrap(),
+        KeyPair::from_pem(include_str!("support/rsa-2048.key.pem")).unwrap(),
     ];
     for (index, key) in keys.iter().enumerate() {
         let name = format!("k{index}");
@@ -57,7 +55,7 @@ fn keys_of_every_kind_get_certificates_that_verify() {
 #[test]
 fn the_kind_of_key_is_the_keys_own_not_its_signatures() {
     let mut server = Server::new(Options::default());
-    let pem = include_str!("server_support/p384-signed-with-sha256.csr.pem");
+    let pem = include_str!("support/p384-signed-with-sha256.csr.pem");
     server.create(&Role::Bootstrap, &csr("a", KUBELET_CLIENT, &CLIENT_USAGES, pem));
     let chain = server.chain("a").unwrap();
     let asked = perennial_pki::read_request(pem.as_bytes()).unwrap();
@@ -67,7 +65,7 @@ fn the_kind_of_key_is_the_keys_own_not_its_signatures() {
 #[test]
 fn nothing_of_a_request_gets_in_but_subject_names_and_key() {
     let mut server = Server::new(Options::default());
-    let pem = include_str!("server_support/asks-to-be-an-authority.csr.pem");
+    let pem = include_str!("support/asks-to-be-an-authority.csr.pem");
     server.create(&Role::Bootstrap, &csr("a", KUBELET_CLIENT, &CLIENT_USAGES, pem));
     let chain = server.chain("a").unwrap();
     let certificate = parse(&chain);
@@ -117,7 +115,7 @@ fn serial_numbers_are_positive_and_never_repeat_even_for_one_key() {
 #[test]
 fn subjects_come_out_as_they_went_in() {
     let mut server = Server::new(Options::default());
-    let pem = include_str!("server_support/several-organizations.csr.pem");
+    let pem = include_str!("support/several-organizations.csr.pem");
     server.create(&Role::Bootstrap, &csr("a", CLIENT, &["client auth"], pem));
     server.approve("a");
     let chain = server.chain("a").unwrap();
@@ -130,7 +128,7 @@ fn subjects_come_out_as_they_went_in() {
 #[test]
 fn names_of_every_kind_are_copied_where_the_signer_lets_them() {
     let mut server = Server::new(Options::default());
-    let pem = include_str!("server_support/every-kind-of-name.csr.pem");
+    let pem = include_str!("support/every-kind-of-name.csr.pem");
     server.create(&Role::Bootstrap, &csr("a", CLIENT, &CLIENT_USAGES, pem));
     server.approve("a");
     let chain = server.chain("a").unwrap();
@@ -173,9 +171,9 @@ fn signers_refuse_in_a_clusters_words_and_for_good() {
         (named(&Template::new("system:node:one")), "subject organization is not system:nodes"),
         (named(&node.clone().with_organizations(["x"])), "subject organization is not system:nodes"),
         (named(&dns), "DNS subjectAltNames are not allowed"),
-        (with(include_str!("server_support/email.csr.pem")), "Email subjectAltNames are not allowed"),
+        (with(include_str!("support/email.csr.pem")), "Email subjectAltNames are not allowed"),
         (named(&node.clone().with_ip_addresses(["10.0.0.1".parse().unwrap()])), "IP subjectAltNames are not allowed"),
-        (with(include_str!("server_support/uri.csr.pem")), "URI subjectAltNames are not allowed"),
+        (with(include_str!("support/uri.csr.pem")), "URI subjectAltNames are not allowed"),
         (
             named(&Template::new("mike").with_organizations(["system:nodes"])),
             "subject common name does not begin with system:node:",
@@ -191,7 +189,7 @@ fn signers_refuse_in_a_clusters_words_and_for_good() {
         (
             KUBELET_SERVING,
             &SERVER_USAGES,
-            with(include_str!("server_support/every-kind-of-name.csr.pem")),
+            with(include_str!("support/every-kind-of-name.csr.pem")),
             "Email subjectAltNames are not allowed",
         ),
         (
@@ -397,7 +395,7 @@ fn signing_takes_as_long_as_it_is_told_to() {
 
 #[test]
 fn an_authority_can_be_a_clusters_own() {
-    let bundle = include_str!("server_support/kubeadm-like-ca.pem");
+    let bundle = include_str!("support/kubeadm-like-ca.pem");
     let authority = Authority::from_pem(bundle).unwrap();
     assert_eq!(Authority::from_pem(&authority.to_pem()).unwrap().certificate_pem(), authority.certificate_pem());
     let roots = authority.roots().unwrap();

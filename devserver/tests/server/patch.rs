@@ -1,10 +1,8 @@
 //! Patches of requests, as `kubectl` and controllers send them.
 
-mod server_support;
-
+use crate::support::*;
 use perennial_dev::{ApiRequest, Approval, Method, Options};
 use serde_json::{Value, json};
-use server_support::*;
 
 const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";

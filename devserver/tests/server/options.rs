@@ -1,10 +1,8 @@
 //! Dry runs, unknown fields, and what metadata must look like.
 
-mod server_support;
-
+use crate::support::*;
 use perennial_dev::{Answer, ApiRequest, Approval, Method, Options, Response};
 use serde_json::{Value, json};
-use server_support::*;
 
 fn manual() -> Server {
     Server::new(Options { approval: Approval::Manual, ..Options::default() })

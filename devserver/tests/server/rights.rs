@@ -1,14 +1,12 @@
 //! What those who got in may not do: in others' names, beyond their rights, or by a path written oddly.
 
-mod server_support;
-
+use crate::support::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use perennial::Template;
 use perennial_dev::{Answer, ApiRequest, Approval, Decision, Method, Options, ServingApproval, User};
 use perennial_pki::Chain;
 use serde_json::{Value, json};
-use server_support::*;
 
 const MERGE: &str = "application/merge-patch+json";
 const LEGACY: &str = "kubernetes.io/legacy-unknown";

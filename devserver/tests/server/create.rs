@@ -1,11 +1,9 @@
 //! Creating requests on the embedded server: who may, what is stored, what is refused, in a cluster's words.
 
-mod server_support;
-
+use crate::support::*;
 use perennial::Template;
 use perennial_dev::{Answer, ApiRequest, Method, Options, User};
 use serde_json::json;
-use server_support::*;
 use zeroize::Zeroizing;
 
 #[test]

@@ -1,17 +1,15 @@
 //! The chunking law for the server: however the bytes are split, the answers are the same; cut off or damaged, they do
 //! nothing that was not asked for.
 
-mod server_support;
-
 use std::io::Write;
 
+use crate::support::text::*;
+use crate::support::wire::Wire;
+use crate::support::*;
 use perennial_dev::{Session, User};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use server_support::text::*;
-use server_support::wire::Wire;
-use server_support::*;
 
 /// A request object named `c`, in chunks.
 fn chunked() -> String {

@@ -1,15 +1,13 @@
 //! Who gets into the embedded server, through TLS: with which certificates, tokens and headers, and with which not.
 
-mod server_support;
-
 use std::time::Duration;
 
+use crate::support::wire::Wire;
+use crate::support::*;
 use perennial_dev::{Authority, Options, Random};
 use perennial_pki::Credential;
 use rustls::AlertDescription::{CertificateExpired, UnknownCA, UnsupportedCertificate};
 use rustls::{AlertDescription, Error};
-use server_support::wire::Wire;
-use server_support::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

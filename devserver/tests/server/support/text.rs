@@ -1,15 +1,14 @@
 //! Requests as text, and what answers say.
-#![allow(dead_code, unreachable_pub, reason = "every test file uses some of it")]
 
 use serde_json::Value;
 
 use super::{COLLECTION, TOKEN};
 
-pub fn get(target: &str) -> String {
+pub(crate) fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\r\n")
 }
 
-pub fn post(object: &Value) -> String {
+pub(crate) fn post(object: &Value) -> String {
     let body = object.to_string();
     format!(
         "POST {COLLECTION} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\
@@ -19,7 +18,7 @@ pub fn post(object: &Value) -> String {
 }
 
 /// Status, head and body of the first response; the rest is what follows it.
-pub fn response(text: &str) -> (u16, &str, &str, &str) {
+pub(crate) fn response(text: &str) -> (u16, &str, &str, &str) {
     let (head, rest) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
@@ -28,7 +27,7 @@ pub fn response(text: &str) -> (u16, &str, &str, &str) {
 }
 
 /// A chunked body, and what follows it, if it has ended.
-pub fn chunks(mut chunked: &str) -> (String, Option<&str>) {
+pub(crate) fn chunks(mut chunked: &str) -> (String, Option<&str>) {
     let mut body = String::new();
     while let Some((length, rest)) = chunked.split_once("\r\n") {
         let length = usize::from_str_radix(length, 16).unwrap();
@@ -42,7 +41,7 @@ pub fn chunks(mut chunked: &str) -> (String, Option<&str>) {
 }
 
 /// The lines of a chunked body, and whether it has ended.
-pub fn lines(chunked: &str) -> (Vec<Value>, bool) {
+pub(crate) fn lines(chunked: &str) -> (Vec<Value>, bool) {
     let (body, rest) = chunks(chunked);
     (body.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), rest.is_some())
 }

@@ -1,15 +1,13 @@
 //! Sessions with the embedded server: TLS and HTTP in memory, bytes split in every way.
 
-mod server_support;
-
 use std::time::Duration;
 
+use crate::support::text::*;
+use crate::support::wire::{Wire, client};
+use crate::support::*;
 use perennial::Instant;
 use perennial_dev::{Authority, Options, Session};
 use serde_json::{Value, json};
-use server_support::text::*;
-use server_support::wire::{Wire, client};
-use server_support::*;
 
 #[test]
 fn any_split_of_the_bytes_gives_the_same_answers_on_one_connection() {

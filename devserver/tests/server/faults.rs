@@ -1,13 +1,11 @@
 //! Faults on command: which requests a plan is about, what a bad plan is told, and what comes over the wire.
 
-mod server_support;
-
 use std::time::Duration;
 
+use crate::support::wire::Wire;
+use crate::support::{COLLECTION, TOKEN, after, node_csr};
 use perennial_dev::faults::{Fault, Plan};
 use perennial_dev::{Break, Options};
-use server_support::wire::Wire;
-use server_support::{COLLECTION, TOKEN, after, node_csr};
 
 fn plan(rules: &str) -> Plan {
     Plan::parse(&format!("rules: [{rules}]")).unwrap()

@@ -1,15 +1,13 @@
 //! The certificate authority is replaced while the server runs.
 
-mod server_support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::wire::{Clock, Wire, client};
+use crate::support::*;
 use perennial::{Instant, Template};
 use perennial_dev::{Authority, Options, Random, Session, Tls};
 use perennial_pki::{Chain, Credential, Expected, Roots, Usage};
-use server_support::wire::{Clock, Wire, client};
-use server_support::*;
 
 fn authority(seed: u8) -> (Authority, Random) {
     let mut random = Random::from_seed([seed; 32]);

@@ -1,0 +1,5 @@
+//! The command `perennial-dev`.
+
+mod demo;
+mod signer;
+mod support;

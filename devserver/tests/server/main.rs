@@ -1,0 +1,20 @@
+//! The server in memory: requests and answers, bytes of TLS and HTTP, in virtual time.
+
+mod bytes;
+mod cleaning;
+mod create;
+mod credentials;
+mod faults;
+mod list;
+mod load;
+mod options;
+mod patch;
+mod rights;
+mod rotation;
+mod secrets;
+mod session;
+mod signing;
+mod smuggling;
+mod support;
+mod updates;
+mod watch;
