@@ -50,7 +50,7 @@ impl FileCredential {
     /// [`FileError`]: a file cannot be read, or the files do not make a pair.
     pub fn open(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self, FileError> {
         let (certificate, key) = (certificate.into(), key.into());
-        let credential = Arc::new(read(&certificate, &key)?);
+        let credential = Arc::new(read_pair(&certificate, &key)?);
         warn_of_skipped(&credential, &certificate, &key);
         let held = Mutex::new(Held { credential, looked: Instant::now(), trouble: None });
         Ok(Self { certificate, key, every: Duration::from_secs(5), held, tell: Box::new(|_| {}) })
@@ -83,7 +83,7 @@ impl FileCredential {
 
     fn look(&self, held: &mut Held) -> Option<Rotated> {
         held.looked = Instant::now();
-        match read(&self.certificate, &self.key) {
+        match read_pair(&self.certificate, &self.key) {
             Ok(found) if found.chain() == held.credential.chain() => held.trouble = None,
             Ok(found) => {
                 tracing::info!(serial = found.chain().serial(), "{}: another certificate", self.certificate.display());
@@ -103,6 +103,11 @@ impl FileCredential {
         None
     }
 
+    /// The file of the certificate.
+    pub(crate) fn path(&self) -> &Path {
+        &self.certificate
+    }
+
     /// The problem of the files, if they had one when they were last read.
     pub fn trouble(&self) -> Option<String> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,23 +115,26 @@ impl FileCredential {
     }
 }
 
-fn read(certificate: &Path, key: &Path) -> Result<Credential, FileError> {
-    // The bound of a chain: a key is shorter.
-    let contents = |path: &Path| match fs::metadata(path) {
-        // Opening a pipe could block for ever.
-        Ok(metadata) if !metadata.is_file() => {
-            let error = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
-            Err(FileError::Unreadable(path.to_owned(), error))
-        }
-        Ok(metadata) if metadata.len() > LONGEST => Err(FileError::TooLong(path.to_owned())),
-        Ok(_) => fs::read(path).map(Zeroizing::new).map_err(|error| FileError::Unreadable(path.to_owned(), error)),
-        Err(error) => Err(FileError::Unreadable(path.to_owned(), error)),
-    };
-    let (certificate_pem, key_pem) = (contents(certificate)?, contents(key)?);
+fn read_pair(certificate: &Path, key: &Path) -> Result<Credential, FileError> {
+    let (certificate_pem, key_pem) = (read(certificate)?, read(key)?);
     Credential::from_pair(&certificate_pem, &key_pem).map_err(|error| {
         let at_fault = if matches!(error, CredentialError::Key(_)) { key } else { certificate };
         FileError::Unusable(at_fault.to_owned(), error)
     })
+}
+
+/// The contents of a regular file: opening a pipe could block for ever. The bound is that of a chain; keys and tokens are
+/// shorter.
+pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let unreadable = |error| FileError::Unreadable(path.to_owned(), error);
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
+    }
+    if metadata.len() > LONGEST {
+        return Err(FileError::TooLong(path.to_owned()));
+    }
+    fs::read(path).map(Zeroizing::new).map_err(unreadable)
 }
 
 /// Logs damage in the files of a pair that is used nevertheless.

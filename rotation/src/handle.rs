@@ -15,7 +15,7 @@ use crate::{Input, ServerDate, Signer, Snapshot};
 /// [`shutdown`](Self::shutdown) ends the rotation.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    link: Arc<Link>,
+    pub(crate) link: Arc<Link>,
 }
 
 impl Handle {

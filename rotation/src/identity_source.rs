@@ -1,11 +1,15 @@
 //! Where the identity of a request comes from.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::Waker;
 
 use perennial_pki::Credential;
 
+use crate::clock;
+use crate::files::{self, FileCredential};
 use crate::handle::Handle;
-use crate::identity::{Identity, Token};
+use crate::identity::{Identity, InvalidToken, Token};
 
 /// Gives the identity that a request shows. Asked anew for each request, since a token file may have changed.
 ///
@@ -15,9 +19,19 @@ pub trait IdentitySource: Send + Sync {
     ///
     /// # Errors
     /// [`NotYet`]: there is no identity so far. Its reason is shown to people. A request then fails, and is retried with
-    /// backoff. With [`Authentication::Other`](crate::Authentication::Other), a request waits for an identity that is
-    /// [coming](NotYet::coming).
+    /// backoff; if the identity is [coming](NotYet::coming), the request waits for it instead.
     fn identity(&self) -> Result<Identity, NotYet>;
+
+    /// Has `waker` woken once, as soon as [`identity`](Self::identity) may return something else. Called before an identity
+    /// that may be coming is read. A source that cannot know does nothing, and is polled: after a second, later every ten.
+    fn wake_on_change(&self, waker: &Waker) {
+        let _ = waker;
+    }
+
+    /// Learns that a server did not accept this identity (HTTP 401, a TLS alert), which the source had given.
+    fn identity_refused(&self, identity: &Identity) {
+        let _ = identity;
+    }
 }
 
 /// There is no identity to show so far, and why.
@@ -34,10 +48,9 @@ impl NotYet {
         Self { reason: reason.into(), is_coming: false }
     }
 
-    /// The identity will come by itself, as another certificate does. With
-    /// [`Authentication::Other`](crate::Authentication::Other) no request is submitted until then, and nothing counts as a
-    /// failure: the source is polled after a second, later every ten seconds. As the bootstrap identity of
-    /// [`Authentication::Own`](crate::Authentication::Own) this counts as any other `NotYet`.
+    /// The identity will come by itself, as another certificate does. No request is submitted until then, and nothing counts
+    /// as a failure: [`SignerStatus::NotReady`](perennial::SignerStatus::NotReady). A rotation whose own certificate is valid
+    /// shows that one rather than wait for a bootstrap identity.
     pub fn coming(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), is_coming: true }
     }
@@ -54,11 +67,71 @@ impl<F: Fn() -> Result<Identity, NotYet> + Send + Sync> IdentitySource for F {
     }
 }
 
-/// The certificate of another rotation, once there is a valid one.
+/// The certificate of another rotation. It is coming until that rotation ends: a request waits while there is no valid one,
+/// and begins the moment there is. A certificate that a server refused is replaced, see [`Handle::refused`].
 impl IdentitySource for Handle {
     fn identity(&self) -> Result<Identity, NotYet> {
-        let coming = || NotYet::coming("the certificate to authenticate with has not been issued yet");
-        self.credential().map(Identity::Certificate).ok_or_else(coming)
+        match self.credential() {
+            Some(credential) => Ok(Identity::Certificate(credential)),
+            None if self.has_ended() => {
+                Err(NotYet::new("the rotation of the certificate to authenticate with has ended"))
+            }
+            None => Err(NotYet::coming("waiting for the certificate to authenticate with")),
+        }
+    }
+
+    fn wake_on_change(&self, waker: &Waker) {
+        self.link.wake_on_change(waker);
+    }
+
+    fn identity_refused(&self, identity: &Identity) {
+        identity.certificate().into_iter().for_each(|shown| self.refused(shown));
+    }
+}
+
+/// The pair in the files, read again as [`FileCredential::credential`] does.
+impl IdentitySource for FileCredential {
+    fn identity(&self) -> Result<Identity, NotYet> {
+        let credential = self.credential();
+        let validity = credential.chain().certificate().validity;
+        match validity.expired(clock::now().unix) {
+            false => Ok(Identity::Certificate(credential)),
+            true => Err(NotYet::new(format!("{}: expired at {}", self.path().display(), validity.not_after()))),
+        }
+    }
+}
+
+/// The bearer token in a file, such as a projected service account token. Read at each request.
+#[derive(Clone, Debug)]
+pub struct TokenFile(PathBuf);
+
+impl TokenFile {
+    /// The token in the file at this path, which need not exist yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+}
+
+impl IdentitySource for TokenFile {
+    fn identity(&self) -> Result<Identity, NotYet> {
+        let bytes = files::read(&self.0).map_err(|error| NotYet::new(error.to_string()))?;
+        let token = str::from_utf8(&bytes).map_err(|_| InvalidToken).and_then(Token::new);
+        token.map(Identity::Token).map_err(|error| NotYet::new(format!("{}: {error}", self.0.display())))
+    }
+}
+
+/// As the source does that is shared.
+impl<S: IdentitySource + ?Sized> IdentitySource for Arc<S> {
+    fn identity(&self) -> Result<Identity, NotYet> {
+        (**self).identity()
+    }
+
+    fn wake_on_change(&self, waker: &Waker) {
+        (**self).wake_on_change(waker);
+    }
+
+    fn identity_refused(&self, identity: &Identity) {
+        (**self).identity_refused(identity);
     }
 }
 

@@ -7,7 +7,7 @@
 //! - [`SignWith`]: a signer made of a closure. [`Signer`]: a signer with a protocol of its own.
 //! - [`Store`]: keeps the credential and the record of the last request. [`Directory`] (kubelet's layout) and [`Memory`] are
 //!   stores.
-//! - [`IdentitySource`]: the identity that requests show: a [`Token`], a credential, the [`Handle`] of another certificate.
+//! - [`IdentitySource`]: the identity that requests show: a [`Token`], a [`TokenFile`], a credential, the [`Handle`] of another certificate.
 //! - [`tls`]: resolvers for rustls. [`journal`]: every step of a machine as a line of text, and its replay.
 //!
 //! For a runtime: [`Task`], [`Work`], [`Exchange`], [`Conversation`], [`Reporter`], [`clock`]. For a simulation:
@@ -110,7 +110,7 @@ pub use files::{FileCredential, FileError};
 pub use handle::{Handle, NotReady, Rotated, Rotations};
 pub use health::{Answer, Health, ServerDate};
 pub use identity::{Identity, InvalidToken, Token};
-pub use identity_source::{IdentitySource, NotYet};
+pub use identity_source::{IdentitySource, NotYet, TokenFile};
 pub use jobs::Job;
 pub use notices::Notices;
 pub use progress::{Issued, Progress};

@@ -4,7 +4,8 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Wake, Waker};
 
 use event_listener::Event;
 use perennial::{RotationMachine, State};
@@ -33,6 +34,8 @@ pub(crate) struct Link {
     shown: Mutex<Shown>,
     changed: Event,
     notified: Event,
+    /// Rotations that wait for this certificate to authenticate with.
+    dependents: Mutex<Vec<Waker>>,
     ended: AtomicBool,
 }
 
@@ -64,6 +67,7 @@ impl Link {
             shown: Mutex::new(shown),
             changed: Event::new(),
             notified: Event::new(),
+            dependents: Mutex::default(),
             ended: AtomicBool::new(false),
         }
     }
@@ -96,7 +100,7 @@ impl Link {
         notices.iter().for_each(|notice| shown.queues.push(notice, machine));
         drop(shown);
         if is_changed {
-            self.changed.notify(usize::MAX);
+            self.notify_changed();
         }
         if !notices.is_empty() {
             self.notified.notify(usize::MAX);
@@ -121,8 +125,28 @@ impl Link {
         let machine = shown.machine.clone();
         shown.queues.push(&end, &machine);
         drop(shown);
-        self.changed.notify(usize::MAX);
+        self.notify_changed();
         self.notified.notify(usize::MAX);
+    }
+
+    fn notify_changed(&self) {
+        self.changed.notify(usize::MAX);
+        // Wakers are foreign code: no lock is held.
+        let dependents = std::mem::take(&mut *self.dependents());
+        dependents.into_iter().for_each(Waker::wake);
+    }
+
+    /// Has `waker` woken once, at the next change of the snapshot or at the end.
+    pub(crate) fn wake_on_change(&self, waker: &Waker) {
+        let mut dependents = self.dependents();
+        if !dependents.iter().any(|known| known.will_wake(waker)) {
+            dependents.push(waker.clone());
+        }
+    }
+
+    /// Has the loop read the identity that it waits for, if it still exists.
+    pub(crate) fn identity_waker(self: &Arc<Self>) -> Waker {
+        Arc::new(IdentityWaker(Arc::downgrade(self))).into()
     }
 
     /// True once the loop has ended.
@@ -169,6 +193,10 @@ impl Link {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn dependents(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.dependents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn shown(&self) -> MutexGuard<'_, Shown> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -177,6 +205,17 @@ impl Link {
 impl Shown {
     fn end(&self) -> Notice {
         Notice { at: clock::now(), news: News::Ended, snapshot: self.snapshot.clone() }
+    }
+}
+
+/// Holds no rotation alive, since one rotation may wait for another that waits for it.
+struct IdentityWaker(Weak<Link>);
+
+impl Wake for IdentityWaker {
+    fn wake(self: Arc<Self>) {
+        if let Some(link) = self.0.upgrade() {
+            link.send(Message::Input(Input::IdentityChanged));
+        }
     }
 }
 

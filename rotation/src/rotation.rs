@@ -20,6 +20,7 @@ mod start;
 mod transition;
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use perennial::{Action, Event, Failure, Fingerprint, Instant, Key, Now, Policy, RotationMachine, SignerStatus};
 use perennial_pki::{Credential, KeyPair};
@@ -83,11 +84,19 @@ pub struct Rotation {
     reminders: u64,
     /// The identity that a request waits for.
     awaited: Option<Awaited>,
+    /// Reports that the identity may have come.
+    identity_waker: Waker,
     /// Of the input handled last, or of the start.
     news: Vec<News>,
 }
 
 impl Rotation {
+    /// Sets what to wake when an identity that a request waits for may have come, so that [`Input::IdentityChanged`] is
+    /// handled. Without, the source of the identity is polled only.
+    pub fn wake_on_identity(&mut self, waker: Waker) {
+        self.identity_waker = waker;
+    }
+
     /// When the next [`Input::Tick`] is wanted.
     pub fn deadline(&self) -> Option<Instant> {
         let save = self.memory.again_at().filter(|_| self.saves());

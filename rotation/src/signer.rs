@@ -90,7 +90,8 @@ pub enum Authentication {
         /// For the first certificate, and when our own is of no use any more.
         bootstrap: Option<Arc<dyn IdentitySource>>,
     },
-    /// Always this one: for certificates that are not client certificates themselves.
+    /// Always this one: for certificates that are not client certificates themselves. With the [`Handle`](crate::Handle) of
+    /// another certificate, the first request waits until there is that certificate.
     Other(Arc<dyn IdentitySource>),
 }
 

@@ -62,7 +62,8 @@ pub enum Work {
 
 impl Task {
     /// A task whose link shows the rotation as it is.
-    pub(crate) fn new(rotation: Rotation, store: Arc<dyn Store>, link: Arc<Link>) -> Self {
+    pub(crate) fn new(mut rotation: Rotation, store: Arc<dyn Store>, link: Arc<Link>) -> Self {
+        rotation.wake_on_identity(link.identity_waker());
         let (jobs, ending) = (Jobs::new(store), Ending::new(link));
         Self { rotation, jobs, held: None, driven: None, exchanges: 0, stage: Stage::Running, ending }
     }

@@ -20,10 +20,10 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::clock;
+use crate::files::FileCredential;
 use crate::handle::Handle;
 
-/// Source of the current credential: a [`Handle`], or a closure, such as one that calls
-/// [`FileCredential::credential`](crate::FileCredential::credential).
+/// Source of the current credential: a [`Handle`], a [`FileCredential`], or a closure.
 #[derive(Clone)]
 pub struct Source(Arc<dyn Fn() -> Option<Arc<Credential>> + Send + Sync>);
 
@@ -42,6 +42,12 @@ impl From<&Handle> for Source {
     fn from(handle: &Handle) -> Self {
         let handle = handle.clone();
         Self::new(move || handle.credential())
+    }
+}
+
+impl From<Arc<FileCredential>> for Source {
+    fn from(files: Arc<FileCredential>) -> Self {
+        Self::new(move || Some(files.credential()))
     }
 }
 

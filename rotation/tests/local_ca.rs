@@ -1,5 +1,6 @@
 //! A CA in the program's own process: everything that holds for an API server holds for it, too.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -274,11 +275,39 @@ fn certificate_that_arrives_with_the_identity_is_accepted_before_another_request
     assert!(matches!(next[..], [Work::Drive(..)]), "the next request, for the other name: {next:?}");
 }
 
+fn has_arrival(task: &Task) -> bool {
+    pin!(task.arrival()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+/// A bootstrap identity waits as well, while there is no certificate of one's own.
 #[test]
-fn handle_without_certificate_is_identity_that_is_coming() {
-    let first = Life::new(SignWith::future("example.com/mesh", |_| std::future::pending()), &Memory::default());
-    assert!(first.handle.identity().unwrap_err().is_coming());
-    assert!(!NotYet::new("the token file is empty").is_coming());
+fn rotation_waits_for_handle_and_requests_once_woken() {
+    let ca = Arc::new(Ca::new());
+    for of in [|first: Handle| Authentication::other(first), |first| Authentication::own(first)] {
+        let sign = |ca: &Arc<Ca>| {
+            let ca = ca.clone();
+            // The clock of this machine is to find it valid, too.
+            SignWith::blocking("example.com/mesh", move |request, _| {
+                Ok(ca.sign("mesh-1", &request.public_key_der, 200_000 * HOUR))
+            })
+        };
+        let mut first = Life::new(sign(&ca), &Memory::default());
+        assert!(first.handle.identity().unwrap_err().is_coming());
+        let mut second = Life::new(sign(&ca).authentication(of(first.handle.clone())), &Memory::default());
+        assert!(second.task.step(second.now).is_empty());
+        let snapshot = second.handle.snapshot();
+        assert!(matches!(snapshot.state, State::NoIdentity { .. }), "{:?}", snapshot.state);
+        let why = "waiting for the certificate to authenticate with";
+        assert_eq!(snapshot.last_error.as_deref(), Some(why));
+        assert!(!has_arrival(&second.task), "nothing has woken it");
+
+        first.attempt();
+        assert!(has_arrival(&second.task));
+        // No time has passed.
+        let work = second.task.step(second.now);
+        assert!(matches!(work[..], [Work::Drive(..)]), "{work:?}");
+        assert_eq!(second.handle.snapshot().last_error, None);
+    }
 }
 
 #[test]

@@ -1,14 +1,18 @@
 //! A signer of one's own in a closure, blocking or not, on both runtimes.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use perennial::{Failure, State, Template, Validity};
 use perennial_pki::{
     Chain, Credential, Issuer, KeyAlgorithm, KeyPair, KeyUsage, Terms, Usage, read_request, self_signed,
 };
-use perennial_rotation::{Directory, Rotator, SignError, SignRequest, clock};
+use perennial_rotation::{
+    Authentication, Directory, Handle, Identity, IdentitySource, NotYet, Rotator, SignError, SignRequest, SignWith,
+    clock,
+};
 use perennial_tests::loopback::{BOUND, issued, on_both, policy, start, stored};
 
 const NAME: &str = "example.com/mesh";
@@ -113,9 +117,9 @@ fn shutdown_cancels_blocking_closure_and_drops_future() {
         let handle = start(runtime, rotator_of_future(begun, dropped.clone()));
         has_begun.recv_timeout(BOUND.unwrap()).unwrap();
         handle.shutdown().within(BOUND);
-        let end = std::time::Instant::now() + BOUND.unwrap();
+        let end = Instant::now() + BOUND.unwrap();
         while !dropped.load(Ordering::SeqCst) {
-            assert!(std::time::Instant::now() < end);
+            assert!(Instant::now() < end);
             std::thread::yield_now();
         }
     });
@@ -139,4 +143,52 @@ fn rotator_of_future(begun: mpsc::Sender<()>, flag: Arc<AtomicBool>) -> Rotator 
             std::future::pending().await
         }
     })
+}
+
+/// A handle, and how often it was asked for the identity.
+struct Counted(Handle, Arc<AtomicU32>);
+
+impl IdentitySource for Counted {
+    fn identity(&self) -> Result<Identity, NotYet> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.identity()
+    }
+
+    fn wake_on_change(&self, waker: &Waker) {
+        self.0.wake_on_change(waker);
+    }
+}
+
+#[test]
+fn second_certificate_is_requested_the_moment_there_is_the_first() {
+    on_both(|runtime| {
+        let ca = Ca::new();
+        // Neither denies nor panics.
+        ca.1.store(2, Ordering::SeqCst);
+        let (release, held) = mpsc::channel::<()>();
+        let (held, ca_of_first) = (Mutex::new(held), ca.clone());
+        let first = rotator().sign_with(NAME, move |request, _| {
+            held.lock().unwrap().recv().unwrap();
+            ca_of_first.sign(&request)
+        });
+        let first = start(runtime, first);
+        let polls = Arc::new(AtomicU32::new(0));
+        let node = Authentication::other(Counted(first.clone(), polls.clone()));
+        let signer = SignWith::blocking("example.com/serving", move |request, _| {
+            assert!(matches!(request.identity, Identity::Certificate(_)));
+            ca.sign(&request)
+        });
+        let second = start(runtime, rotator().signer(signer.authentication(node)));
+        // Two polls a second apart: the third is two seconds after them.
+        while polls.load(Ordering::SeqCst) < 2 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(matches!(second.state(), State::NoIdentity { .. }), "{:?}", second.state());
+        let begun = Instant::now();
+        release.send(()).unwrap();
+        issued(&second, 1);
+        assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+        first.shutdown().wait();
+        second.shutdown().wait();
+    });
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use perennial::{Action, Event, Instant, Now, SignerStatus, State};
 
 use super::Rotation;
-use crate::{Authentication, NotYet};
+use crate::{Authentication, IdentitySource, NotYet};
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(10);
@@ -23,6 +23,11 @@ impl Awaited {
     fn new(why: &NotYet, wait: Duration, now: Now) -> Self {
         Self { reason: why.to_string().into(), ask_at: now.instant.after(wait), wait }
     }
+
+    /// Has the source asked at the next event.
+    pub(super) fn ask_now(&mut self, now: Now) {
+        self.ask_at = now.instant;
+    }
 }
 
 impl Rotation {
@@ -33,21 +38,20 @@ impl Rotation {
             Some(awaited) if matches!(event, Event::Tick) && now.instant < awaited.ask_at => None,
             Some(awaited) => {
                 let wait = awaited.wait.saturating_mul(2).min(LONGEST);
-                self.awaited = self.coming().map(|why| Awaited::new(&why, wait, now));
+                self.awaited = self.coming(now).map(|why| Awaited::new(&why, wait, now));
                 self.awaited.is_none().then_some(Event::SignerChanged(SignerStatus::Ready))
             }
             None if self.would_submit(event, now) => {
-                self.awaited = Some(Awaited::new(&self.coming()?, FIRST, now));
+                self.awaited = Some(Awaited::new(&self.coming(now)?, FIRST, now));
                 Some(Event::SignerChanged(SignerStatus::NotReady))
             }
             None => None,
         }
     }
 
-    /// Whether the machine answers this event with a request.
+    /// Whether the machine answers this event with a request that may have to wait for its identity.
     fn would_submit(&self, event: &Event, now: Now) -> bool {
-        let signer = self.signer.as_ref().map(|signer| signer.authentication());
-        if !matches!(signer, Some(Authentication::Other(_))) {
+        if self.identity_source().is_none() {
             return false;
         }
         // On a copy: a request that is submitted has spent its share of the budget.
@@ -55,10 +59,21 @@ impl Rotation {
         trial.handle(event.clone(), now).any(|action| matches!(action, Action::SubmitCsr { .. }))
     }
 
-    fn coming(&self) -> Option<NotYet> {
+    /// Why there is no identity to show, if it is coming.
+    fn coming(&self, now: Now) -> Option<NotYet> {
+        // Before the identity is read: a change in between is not missed.
+        self.identity_source()?.wake_on_change(&self.identity_waker);
         let signer = self.signer.as_ref()?;
-        let Authentication::Other(source) = signer.authentication() else { return None };
-        source.identity().err().filter(NotYet::is_coming)
+        self.identity(signer.authentication(), now).err().filter(NotYet::is_coming)
+    }
+
+    /// Where an identity comes from that is not the certificate rotated here.
+    pub(super) fn identity_source(&self) -> Option<&Arc<dyn IdentitySource>> {
+        match self.signer.as_ref()?.authentication() {
+            Authentication::None => None,
+            Authentication::Own { bootstrap } => bootstrap.as_ref(),
+            Authentication::Other(source) => Some(source),
+        }
     }
 
     /// When the source of the awaited identity is asked next.

@@ -26,6 +26,9 @@ pub enum Input {
     /// A signer with the name and the endpoint of the last request continues that request, with the key in flight. For
     /// another one, the request in flight is dropped, failures are forgotten, and the next request has a new key.
     SignerChanged(Option<Arc<dyn Signer>>),
+    /// The identity that a request waits for may have come: see
+    /// [`IdentitySource::wake_on_change`](crate::IdentitySource::wake_on_change).
+    IdentityChanged,
     /// Somebody asked for a new certificate.
     RotateNow,
     /// A server this certificate is meant for did not accept it (HTTP 401, a TLS alert).
@@ -102,6 +105,11 @@ impl Rotation {
                 Event::PolicyChanged(policy)
             }
             Input::SignerChanged(signer) => return self.signer_changed(signer, commands, now),
+            Input::IdentityChanged => {
+                let Some(awaited) = &mut self.awaited else { return VecDeque::new() };
+                awaited.ask_now(now);
+                Event::Tick
+            }
             Input::RotateNow => Event::RotateNow,
             Input::Refused { fingerprint } => {
                 // As if we had been turned down ourselves: the bootstrap identity is next.

@@ -21,6 +21,9 @@ pub(super) struct Asking {
     pub(super) id: RequestId,
     pub(super) template: Arc<Template>,
     key: Arc<KeyPair>,
+    /// The identity shown.
+    identity: Identity,
+    /// The identity is our own certificate, this one.
     shown: Option<Fingerprint>,
     pub(super) progress: Option<Progress>,
 }
@@ -50,6 +53,9 @@ impl Rotation {
         self.request_error = Some(error.to_string().into());
         let disowned = error.credential_refused || error.failure == Failure::Unauthorized;
         let refused = asking.shown.filter(|_| disowned);
+        if let (true, None, Some(source)) = (disowned, asking.shown, self.identity_source()) {
+            source.identity_refused(&asking.identity);
+        }
         if refused.is_some() && self.has_bootstrap() {
             self.request_error = Some(format!("{error}; the bootstrap credential is used next").into());
         }
@@ -135,7 +141,7 @@ impl Rotation {
             template: template.clone(),
             csr,
             public_key_der: key.public_key_der().to_vec(),
-            identity,
+            identity: identity.clone(),
             usages: profile.usages.clone(),
             lifetime: profile.lifetime,
             skew: self.skew(profile, now),
@@ -147,7 +153,7 @@ impl Rotation {
             seed: self.seed ^ id.get(),
         };
         self.bootstrapping = shown.is_none() && self.has_bootstrap();
-        self.asking = Some(Asking { id, template: template.clone(), key, shown, progress: None });
+        self.asking = Some(Asking { id, template: template.clone(), key, identity, shown, progress: None });
         signer.begin(request, now)
     }
 
@@ -171,7 +177,11 @@ impl Rotation {
     }
 
     /// Our own certificate while it is of use; else whatever was given for that case.
-    fn identity(&self, authentication: &Authentication, now: Now) -> Result<(Identity, Option<Fingerprint>), NotYet> {
+    pub(super) fn identity(
+        &self,
+        authentication: &Authentication,
+        now: Now,
+    ) -> Result<(Identity, Option<Fingerprint>), NotYet> {
         let bootstrap = match authentication {
             Authentication::None => return Ok((Identity::Anonymous, None)),
             Authentication::Other(source) => return Ok((source.identity()?, None)),

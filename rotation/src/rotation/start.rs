@@ -1,6 +1,7 @@
 //! What a rotation starts from.
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use perennial::{Key, Now, Policy, RotationMachine, Setup, SignerStatus, Template};
 use perennial_pki::{Credential, KeyPair};
@@ -104,6 +105,7 @@ impl Rotation {
             server_read_at: None,
             clock_offset: None,
             awaited: None,
+            identity_waker: Waker::noop().clone(),
             reminders: 0,
             news: Vec::new(),
         };

@@ -1,0 +1,134 @@
+//! Every source of an identity: while there is one, while there is none, and once that changes.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use perennial::Template;
+use perennial_pki::{Credential, interim};
+use perennial_rotation::{
+    FileCredential, Handle, Identity, IdentitySource, NotYet, Rotator, Task, Token, TokenFile, clock,
+};
+use tempfile::TempDir;
+
+/// A pair for this common name, which expires a day after it began.
+fn pair(common_name: &str, age: Duration) -> Arc<Credential> {
+    Arc::new(interim(&Template::new(common_name), clock::now().unix.before(age)).unwrap())
+}
+
+fn token(text: &str) -> Token {
+    Token::new(text).unwrap()
+}
+
+fn files(path: &Path) -> FileCredential {
+    FileCredential::open(path, path).unwrap().every(Duration::ZERO)
+}
+
+/// A rotation that serves what it is given.
+fn served() -> (Handle, Mutex<Option<Task>>) {
+    let (handle, task) = Rotator::new().prepare().unwrap();
+    (handle, Mutex::new(Some(task)))
+}
+
+fn serve(handle: &Handle, task: &Mutex<Option<Task>>, credential: Arc<Credential>) {
+    handle.replaced(Some(credential));
+    assert!(task.lock().unwrap().as_mut().unwrap().step(clock::now()).is_empty());
+}
+
+fn seen(source: &dyn IdentitySource) -> String {
+    match source.identity() {
+        Ok(Identity::Token(token)) => format!("token {}", token.reveal()),
+        Ok(identity) => {
+            identity.certificate().map_or_else(String::new, |held| held.chain().certificate().common_name.clone())
+        }
+        Err(why) if why.is_coming() => format!("coming: {why}"),
+        Err(why) => format!("absent: {why}"),
+    }
+}
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn sources_are_read_anew_and_handles_wake() {
+    let directory = TempDir::new().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let write_pair = |name: &str, credential: &Credential| fs::write(at(name), credential.to_pem().as_bytes()).unwrap();
+    let day = Duration::from_secs(86_400);
+    fs::write(at("token"), "abcdef\n").unwrap();
+    write_pair("pair", &pair("one", Duration::ZERO));
+    write_pair("old", &pair("old", day * 400));
+    let closure = || {
+        let calls = AtomicUsize::new(0);
+        move || match calls.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(NotYet::coming("in a minute")),
+            _ => Ok(Identity::Token(token("first"))),
+        }
+    };
+    let ((appears, appearing), (changes, changing), (ends, ending)) = (served(), served(), served());
+    serve(&changes, &changing, pair("one", Duration::ZERO));
+
+    let never = || {};
+    #[rustfmt::skip]
+    let cases: [(&str, Box<dyn IdentitySource>, &str, &dyn Fn(), &str, bool); 13] = [
+        ("token", Box::new(token("a")), "token a", &never, "token a", false),
+        ("identity", Box::new(Identity::Token(token("a"))), "token a", &never, "token a", false),
+        ("credential", Box::new(pair("one", Duration::ZERO)), "one", &never, "one", false),
+        ("closure", Box::new(closure()), "coming: in a minute", &never, "token first", false),
+        ("shared closure", Box::new(Arc::new(closure())), "coming: in a minute", &never, "token first", false),
+        ("token file", Box::new(TokenFile::new(at("token"))), "token abcdef",
+            &|| fs::write(at("token"), "ghijkl").unwrap(), "token ghijkl", false),
+        ("token file that is damaged", Box::new(TokenFile::new(at("token"))), "token ghijkl",
+            &|| fs::write(at("token"), "two words").unwrap(), "absent: /token: the bearer token is empty or holds", false),
+        ("token file to come", Box::new(TokenFile::new(at("late"))), "absent: /late: cannot be read: No such file",
+            &|| fs::write(at("late"), "late").unwrap(), "token late", false),
+        ("files", Box::new(files(&at("pair"))), "one",
+            &|| write_pair("pair", &pair("two", Duration::ZERO)), "two", false),
+        ("shared files that have expired", Box::new(Arc::new(files(&at("old")))), "absent: /old: expired at ",
+            &|| write_pair("old", &pair("new", Duration::ZERO)), "new", false),
+        ("handle", Box::new(appears.clone()), "coming: waiting for the certificate to authenticate with",
+            &|| serve(&appears, &appearing, pair("one", Duration::ZERO)), "one", true),
+        ("handle of another certificate", Box::new(changes.clone()), "one",
+            &|| serve(&changes, &changing, pair("two", Duration::ZERO)), "two", true),
+        ("handle that ends", Box::new(ends), "coming: ",
+            &|| drop(ending.lock().unwrap().take()), "absent: the rotation of the certificate", true),
+    ];
+    for (name, source, before, change, after, wakes) in cases {
+        let flag = Arc::new(Flag::default());
+        // A rotation that polls asks to be woken each time.
+        for _ in 0..2 {
+            source.wake_on_change(&Waker::from(flag.clone()));
+        }
+        let shown = || seen(&*source).replace(&directory.path().display().to_string(), "");
+        let first = shown();
+        assert!(first.starts_with(before), "{name}: {first}");
+        assert!(!flag.0.load(Ordering::SeqCst), "{name}");
+        change();
+        let second = shown();
+        assert!(second.starts_with(after), "{name}: {second}");
+        assert_eq!(flag.0.load(Ordering::SeqCst), wakes, "{name}");
+        assert!(Arc::strong_count(&flag) == 1 || !wakes, "{name}: woken once");
+    }
+}
+
+#[test]
+fn refused_identity_of_handle_makes_its_certificate_due() {
+    let (handle, task) = served();
+    let held = pair("one", Duration::ZERO);
+    serve(&handle, &task, held.clone());
+    // Of a certificate that is not in use any more this changes nothing.
+    for (shown, due) in [(pair("other", Duration::ZERO), None), (held, Some(perennial::Reason::Refused))] {
+        handle.identity_refused(&Identity::Certificate(shown));
+        let _ = task.lock().unwrap().as_mut().unwrap().step(clock::now());
+        assert_eq!(handle.snapshot().due.filter(|due| *due == perennial::Reason::Refused), due);
+    }
+}
