@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use perennial_pki::Roots;
+use perennial_pki::{Roots, provider};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -14,16 +14,18 @@ use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::exchange_error::ExchangeError;
+use crate::cluster::Cluster;
 
 /// Accepts what leads to one of the CAs, and beside that a certificate that is one of the bundle, byte for byte: a
 /// self-signed one of a server, with or without CA:TRUE, which webpki never takes for a server's.
 ///
 /// Source: Go's `x509.Certificate.Verify`, for which a certificate among the roots is a chain of its own. Name, validity
 /// and extended key usage count all the same, and so does the signature of the handshake.
-pub(super) struct Trusted {
-    chains: Arc<WebPkiServerVerifier>,
-    roots: Roots,
+pub(super) struct Verifier {
+    /// `None`: any certificate is accepted (kubeconfig `insecure-skip-tls-verify`).
+    trusted: Option<(Arc<WebPkiServerVerifier>, Roots)>,
     presented: Presented,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 /// The chain that a server presented: rustls keeps none that it does not trust, and a message has to name it.
@@ -37,29 +39,30 @@ impl Presented {
     }
 }
 
-impl Trusted {
+impl Verifier {
     /// Notes in `presented` what it is shown.
-    pub(super) fn new(
-        roots: &Roots,
-        provider: Arc<CryptoProvider>,
-        presented: Presented,
-    ) -> Result<Self, ExchangeError> {
-        let chains = WebPkiServerVerifier::builder_with_provider(roots.store(), provider).build();
-        Ok(Self { chains: chains.map_err(ExchangeError::setup)?, roots: roots.clone(), presented })
-    }
-
-    fn holds(&self, certificate: &CertificateDer<'_>) -> bool {
-        CertificateDer::pem_slice_iter(self.roots.pem().as_bytes()).flatten().any(|root| root == *certificate)
+    pub(super) fn new(cluster: &Cluster, presented: Presented) -> Result<Self, ExchangeError> {
+        let algorithms = provider().signature_verification_algorithms;
+        if cluster.insecure_skip_tls_verify() {
+            return Ok(Self { trusted: None, presented, algorithms });
+        }
+        let roots = cluster.trust().map_err(ExchangeError::Setup)?.ok_or(ExchangeError::NoRoots)?.roots;
+        let chains = WebPkiServerVerifier::builder_with_provider(roots.store(), provider()).build();
+        Ok(Self { trusted: Some((chains.map_err(ExchangeError::setup)?, roots)), presented, algorithms })
     }
 }
 
-impl fmt::Debug for Trusted {
+fn holds(roots: &Roots, certificate: &CertificateDer<'_>) -> bool {
+    CertificateDer::pem_slice_iter(roots.pem().as_bytes()).flatten().any(|root| root == *certificate)
+}
+
+impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trusted").field("roots", &self.roots).finish_non_exhaustive()
+        f.debug_struct("Verifier").finish_non_exhaustive()
     }
 }
 
-impl ServerCertVerifier for Trusted {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -70,8 +73,9 @@ impl ServerCertVerifier for Trusted {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let chain = || [end_entity].into_iter().chain(intermediates).map(|der| der.clone().into_owned()).collect();
         self.presented.0.get_or_init(chain);
-        match self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            Err(_) if self.holds(end_entity) => as_itself(end_entity, server_name, now),
+        let Some((chains, roots)) = &self.trusted else { return Ok(ServerCertVerified::assertion()) };
+        match chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(_) if holds(roots, end_entity) => as_itself(end_entity, server_name, now),
             done => done,
         }
     }
@@ -82,7 +86,7 @@ impl ServerCertVerifier for Trusted {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -91,11 +95,11 @@ impl ServerCertVerifier for Trusted {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 
