@@ -7,8 +7,7 @@ use rustls::ClientConnection;
 use zeroize::Zeroizing;
 
 use super::exchange_error::ExchangeError;
-use super::http::{self, Part, Request, ResponseReader};
-use super::http_error::HttpError;
+use super::http::{Part, Request, ResponseReader};
 use super::tls;
 use super::trust::Presented;
 use super::tunnel::Tunnel;
@@ -50,13 +49,13 @@ impl Exchange {
 
     /// Begins a request. The response to the one before must have ended.
     pub(crate) fn send(&mut self, request: &Request, cluster: &Cluster, identity: &Identity) {
-        match http::encode(request, cluster, identity.token()) {
-            Ok((wire, response)) => {
+        match request.encode(cluster, identity.token()) {
+            Ok(wire) => {
                 self.outgoing = wire;
-                self.response = Some(response);
+                self.response = Some(ResponseReader::default());
                 self.heard = false;
             }
-            Err(error) => self.fail(ExchangeError::Http(error.to_string())),
+            Err(error) => self.fail(error),
         }
     }
 
@@ -156,12 +155,10 @@ impl Exchange {
                     return Ok(Some(part));
                 }
                 Ok(None) => {}
-                Err(HttpError::Truncated) if self.heard => {
-                    self.fail(ExchangeError::Broken(HttpError::Truncated.to_string()));
+                Err(ExchangeError::Closed) if self.heard => {
+                    self.fail(ExchangeError::Broken("it ended in the middle of an answer".to_owned()));
                 }
-                Err(HttpError::Truncated) => self.fail(ExchangeError::Closed),
-                Err(error @ HttpError::TooLong(_)) => self.fail(ExchangeError::Unusable(error.to_string())),
-                Err(error) => self.fail(ExchangeError::Http(error.to_string())),
+                Err(error) => self.fail(error),
             }
         }
         self.failure.clone().map_or(Ok(None), Err)

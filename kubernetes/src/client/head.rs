@@ -1,14 +1,11 @@
 //! The head of a response: lines are read leniently, what frames the body strictly.
-//!
-//! ureq-proto takes 128 header lines, none of them folded. It reads the body all the same: it is given a head that holds
-//! only what frames one ([`Parsed::framing`]).
 
 use std::str;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use perennial::UnixTime;
 
-use super::http_error::HttpError;
+use super::exchange_error::ExchangeError;
 
 /// A response head, 1xx responses before it included, may not be longer, in bytes.
 pub(super) const LONGEST: usize = 64 << 10;
@@ -35,8 +32,18 @@ pub(super) struct Parsed {
     pub(super) head: Head,
     /// Length of the head in bytes.
     pub(super) length: usize,
-    /// A head of the same version and status with nothing but what frames the body.
-    pub(super) framing: Vec<u8>,
+    pub(super) body: Body,
+    /// True if the connection can be used again once the body has ended.
+    pub(super) reusable: bool,
+}
+
+/// Where the body ends (RFC 9112 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    /// After so many bytes.
+    Sized(u64),
+    Chunked,
+    UntilClosed,
 }
 
 /// Parses the head at the start of `bytes`; `None` if more bytes are needed.
@@ -44,32 +51,28 @@ pub(super) struct Parsed {
 /// Space before a colon, folded lines (RFC 9112 §5.2) and lines that are no header are put up with, as Go's client and
 /// browsers do. Two lengths, a length beside a transfer coding, or a coding other than `chunked` are not: what follows
 /// could be read as two different answers (RFC 9112 §11.2).
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<Parsed>, HttpError> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<Parsed>, ExchangeError> {
     for most in LINES {
-        match parse_up_to(most, bytes) {
-            Err(httparse::Error::TooManyHeaders) => {}
-            Err(httparse::Error::Version) => return Err(HttpError::Response("it does not begin with HTTP/1.1")),
-            Err(_) => return Err(HttpError::Response("its status line or a header is malformed")),
-            Ok(parsed) => return parsed.transpose(),
-        }
+        let mut room = vec![httparse::EMPTY_HEADER; most];
+        let mut response = httparse::Response::new(&mut room);
+        let length = httparse::ParserConfig::default()
+            .allow_spaces_after_header_name_in_responses(true)
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .ignore_invalid_headers_in_responses(true)
+            .parse_response(&mut response, bytes);
+        let length = match length {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(httparse::Error::TooManyHeaders) => continue,
+            Err(httparse::Error::Version) => return Err(ExchangeError::improper("it does not begin with HTTP/1.1")),
+            Err(_) => return Err(ExchangeError::improper("its status line or a header is malformed")),
+        };
+        let (Some(version), Some(status)) = (response.version, response.code) else { return Ok(None) };
+        let lines = Lines(response.headers);
+        let (body, reusable) = (body(version, status, &lines)?, reusable(version, status, &lines));
+        return Ok(Some(Parsed { head: head(status, &lines), length, body, reusable }));
     }
-    Err(HttpError::TooLong("response head"))
-}
-
-type Whole = Result<Parsed, HttpError>;
-
-fn parse_up_to(most: usize, bytes: &[u8]) -> Result<Option<Whole>, httparse::Error> {
-    let mut room = vec![httparse::EMPTY_HEADER; most];
-    let mut response = httparse::Response::new(&mut room);
-    let length = httparse::ParserConfig::default()
-        .allow_spaces_after_header_name_in_responses(true)
-        .allow_obsolete_multiline_headers_in_responses(true)
-        .ignore_invalid_headers_in_responses(true)
-        .parse_response(&mut response, bytes)?;
-    let httparse::Status::Complete(length) = length else { return Ok(None) };
-    let (Some(version), Some(status)) = (response.version, response.code) else { return Ok(None) };
-    let lines = Lines(response.headers);
-    Ok(Some(framing(version, status, &lines).map(|framing| Parsed { head: head(status, &lines), length, framing })))
+    Err(ExchangeError::too_long("response head"))
 }
 
 fn head(status: u16, lines: &Lines<'_>) -> Head {
@@ -84,36 +87,38 @@ fn head(status: u16, lines: &Lines<'_>) -> Head {
     }
 }
 
-fn framing(version: u8, status: u16, lines: &Lines<'_>) -> Result<Vec<u8>, HttpError> {
-    let mut framing = format!("HTTP/1.{version} {status} X\r\n");
+fn body(version: u8, status: u16, lines: &Lines<'_>) -> Result<Body, ExchangeError> {
+    let improper = |why| Err(ExchangeError::improper(why));
     let mut length: Option<u64> = None;
     for value in lines.list("content-length") {
         // `parse` alone would take a plus sign.
-        let number = value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok()).flatten();
-        let number = number.ok_or(HttpError::Response("its Content-Length is no number"))?;
+        let digits = Some(value).filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()));
+        let Some(number) = digits.and_then(|digits| digits.parse().ok()) else {
+            return improper("its Content-Length is no number");
+        };
         if *length.get_or_insert(number) != number {
-            return Err(HttpError::Response("it has two different Content-Length"));
+            return improper("it has two different Content-Length");
         }
     }
     let codings: Vec<&str> = lines.list("transfer-encoding").collect();
-    match (codings.as_slice(), length) {
-        ([], None) => {}
-        ([], Some(length)) => framing.push_str(&format!("content-length: {length}\r\n")),
-        ([coding], None) if coding.eq_ignore_ascii_case("chunked") => {
-            framing.push_str("transfer-encoding: chunked\r\n")
-        }
-        ([_], None) => return Err(HttpError::Response("its Transfer-Encoding is not chunked")),
-        (_, None) => return Err(HttpError::Response("it has more than one Transfer-Encoding")),
-        (_, Some(_)) => return Err(HttpError::Response("it has both Content-Length and Transfer-Encoding")),
-    }
-    for wish in ["close", "keep-alive"] {
-        if lines.list("connection").any(|option| option.eq_ignore_ascii_case(wish)) {
-            framing.push_str(&format!("connection: {wish}\r\n"));
-            break;
-        }
-    }
-    framing.push_str("\r\n");
-    Ok(framing.into_bytes())
+    let body = match (codings.as_slice(), length) {
+        ([], None) => Body::UntilClosed,
+        ([], Some(length)) => Body::Sized(length),
+        // HTTP/1.0 knows no codings (RFC 9112 §6.1).
+        ([coding], None) if coding.eq_ignore_ascii_case("chunked") && version == 0 => Body::UntilClosed,
+        ([coding], None) if coding.eq_ignore_ascii_case("chunked") => Body::Chunked,
+        ([_], None) => return improper("its Transfer-Encoding is not chunked"),
+        (_, None) => return improper("it has more than one Transfer-Encoding"),
+        (_, Some(_)) => return improper("it has both Content-Length and Transfer-Encoding"),
+    };
+    // These have no body, whatever their head says.
+    Ok(if matches!(status, 100..=199 | 204 | 304) { Body::Sized(0) } else { body })
+}
+
+/// RFC 9112 §9.3. Behind 101 another protocol begins.
+fn reusable(version: u8, status: u16, lines: &Lines<'_>) -> bool {
+    let has = |option: &str| lines.list("connection").any(|it| it.eq_ignore_ascii_case(option));
+    !has("close") && (version == 1 || has("keep-alive")) && status != 101
 }
 
 /// Seconds, or a time, which is reckoned from the server's own clock.
@@ -155,12 +160,12 @@ impl<'a> Lines<'a> {
 mod tests {
     use super::*;
 
-    fn parsed(lines: &str) -> Result<Parsed, HttpError> {
+    fn parsed(lines: &str) -> Result<Parsed, ExchangeError> {
         parse(format!("HTTP/1.1 200 OK\r\n{lines}\r\n").as_bytes()).map(|parsed| parsed.expect("a whole head"))
     }
 
-    fn framing_of(lines: &str) -> Result<String, HttpError> {
-        parsed(lines).map(|parsed| String::from_utf8(parsed.framing).unwrap().replace("HTTP/1.1 200 X\r\n", ""))
+    fn body_of(lines: &str) -> Result<Body, ExchangeError> {
+        parsed(lines).map(|parsed| parsed.body)
     }
 
     #[test]
@@ -174,11 +179,11 @@ mod tests {
             "Content-Length: 5, 5\r\nContent-Length: 5\r\n",
             "this is no header\r\nContent-Length: 5\r\n",
         ] {
-            assert_eq!(framing_of(lines).as_deref(), Ok("content-length: 5\r\n\r\n"), "{lines:?}");
+            assert_eq!(body_of(lines), Ok(Body::Sized(5)), "{lines:?}");
         }
         let many: String = (0..300).map(|n| format!("X-{n}: y\r\n")).collect();
-        assert_eq!(framing_of(&format!("{many}Content-Length: 5\r\n")).as_deref(), Ok("content-length: 5\r\n\r\n"));
-        assert_eq!(framing_of(&many.repeat(2)), Err(HttpError::TooLong("response head")));
+        assert_eq!(body_of(&format!("{many}Content-Length: 5\r\n")), Ok(Body::Sized(5)));
+        assert_eq!(body_of(&many.repeat(2)), Err(ExchangeError::too_long("response head")));
     }
 
     #[test]
@@ -194,10 +199,24 @@ mod tests {
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
             "Transfer-Encoding: gzip\r\n",
         ] {
-            assert!(matches!(framing_of(lines), Err(HttpError::Response(_))), "{lines:?}");
+            assert!(matches!(body_of(lines), Err(ExchangeError::Http(_))), "{lines:?}");
         }
-        assert_eq!(framing_of("Transfer-Encoding : Chunked\r\n").as_deref(), Ok("transfer-encoding: chunked\r\n\r\n"));
-        assert_eq!(framing_of("Connection: x, Close\r\n").as_deref(), Ok("connection: close\r\n\r\n"));
+        assert_eq!(body_of("Transfer-Encoding : Chunked\r\n"), Ok(Body::Chunked));
+        assert_eq!(body_of("Connection: x, Close\r\n"), Ok(Body::UntilClosed));
+    }
+
+    #[test]
+    fn connection_is_reused_unless_the_head_excludes_it() {
+        for (head, reusable) in [
+            ("HTTP/1.1 200 OK\r\n", true),
+            ("HTTP/1.1 200 OK\r\nConnection: x, Close\r\n", false),
+            ("HTTP/1.0 200 OK\r\n", false),
+            ("HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n", true),
+            ("HTTP/1.1 101 Switching Protocols\r\n", false),
+        ] {
+            let parsed = parse(format!("{head}\r\n").as_bytes()).unwrap().unwrap();
+            assert_eq!(parsed.reusable, reusable, "{head}");
+        }
     }
 
     #[test]

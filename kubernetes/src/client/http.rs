@@ -1,22 +1,19 @@
-//! HTTP/1.1 over plaintext bytes: one request out, one response in. The only module that knows ureq-proto.
+//! HTTP/1.1 over plaintext bytes: one request out, one response in (RFC 9112).
 
-use ureq_proto::client::state::{RecvBody, RecvResponse};
-use ureq_proto::client::{Call, RecvBodyResult, RecvResponseResult, SendRequestResult};
-use ureq_proto::http;
+use perennial_rotation::Token;
 use zeroize::Zeroizing;
 
-use super::head::{self, Head};
-use super::http_error::HttpError;
+use super::exchange_error::ExchangeError;
+use super::head::{self, Body, Head};
 use crate::cluster::Cluster;
-use perennial_rotation::Token;
 
-/// A body is looked at in windows of this many bytes; what frames a chunk (size line, trailer) must fit in one.
-const WINDOW: usize = 8 << 10;
+/// The line before a chunk, or one of the trailer behind the last, may not be longer, in bytes.
+const LONGEST_LINE: usize = 8 << 10;
 
 /// A request to an API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    method: http::Method,
+    method: &'static str,
     path: String,
     json: Option<Vec<u8>>,
 }
@@ -24,72 +21,51 @@ pub struct Request {
 impl Request {
     /// GET `path` (with its query), to be answered with JSON.
     pub fn get(path: impl Into<String>) -> Self {
-        Self { method: http::Method::GET, path: path.into(), json: None }
+        Self { method: "GET", path: path.into(), json: None }
     }
 
     /// POST this JSON document to `path`.
     pub fn post(path: impl Into<String>, json: Vec<u8>) -> Self {
-        Self { method: http::Method::POST, path: path.into(), json: Some(json) }
+        Self { method: "POST", path: path.into(), json: Some(json) }
     }
 
     /// PUT this JSON document to `path`.
     pub fn put(path: impl Into<String>, json: Vec<u8>) -> Self {
-        Self { method: http::Method::PUT, path: path.into(), json: Some(json) }
+        Self { method: "PUT", path: path.into(), json: Some(json) }
     }
-}
 
-/// Encodes `request` as it goes over the wire, and makes the reader of its response.
-pub(crate) fn encode(
-    request: &Request,
-    cluster: &Cluster,
-    token: Option<&Token>,
-) -> Result<(Zeroizing<Vec<u8>>, ResponseReader), HttpError> {
-    let target = format!("{}{}", cluster.path_prefix(), request.path);
-    let mut head = http::Request::builder()
-        .method(request.method.clone())
-        .uri(&target)
-        .header(http::header::HOST, cluster.authority())
-        .header(http::header::USER_AGENT, concat!("perennial/", env!("CARGO_PKG_VERSION")))
-        .header(http::header::ACCEPT, "application/json")
-        // Said aloud, because some proxies take silence for consent to any coding.
-        .header(http::header::ACCEPT_ENCODING, "identity");
-    let json = request.json.as_deref().unwrap_or_default();
-    if request.json.is_some() {
-        head = head
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .header(http::header::CONTENT_LENGTH, json.len());
-    }
-    let head = head.body(()).map_err(HttpError::request)?;
-    let mut call = Call::new(head).map_err(HttpError::request)?.proceed();
-
-    // Room for every line; the longest are the target and the host.
-    let mut text = vec![0; 1024 + target.len() + cluster.host().len()];
-    let mut written = 0;
-    while !call.can_proceed() {
-        written += call.write(&mut text[written..]).map_err(HttpError::request)?;
-    }
-    let call = match call.proceed().map_err(HttpError::request)? {
-        Some(SendRequestResult::RecvResponse(call)) => Some(call),
-        Some(SendRequestResult::SendBody(mut call)) => {
-            call.consume_direct_write(json.len()).map_err(HttpError::request)?;
-            call.proceed()
+    /// Encodes the request as it goes over the wire. Wiped on drop: it may hold a token.
+    pub(crate) fn encode(&self, cluster: &Cluster, token: Option<&Token>) -> Result<Zeroizing<Vec<u8>>, ExchangeError> {
+        // A space or a line's end would end the target, and begin something else.
+        if !self.path.starts_with('/') || !self.path.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let why =
+                "the HTTP request cannot be made: its path does not begin with a slash, or has unescaped characters";
+            return Err(ExchangeError::Http(why.to_owned()));
         }
-        Some(SendRequestResult::Await100(_)) | None => None,
-    };
-    let call = call.ok_or_else(|| HttpError::Request("it could not be encoded".to_owned()))?;
-
-    let secret = token.map_or("", Token::reveal);
-    let mut wire = Zeroizing::new(Vec::with_capacity(written + json.len() + secret.len() + 64));
-    // ureq-proto logs what it writes; the token is added behind its back, before the empty line.
-    wire.extend_from_slice(&text[..written.saturating_sub(2)]);
-    if token.is_some() {
-        wire.extend_from_slice(b"authorization: Bearer ");
-        wire.extend_from_slice(secret.as_bytes());
+        let json = self.json.as_deref();
+        let content = json.map(|json| format!("content-type: application/json\r\ncontent-length: {}\r\n", json.len()));
+        // No coding is asked for aloud, because some proxies take silence for consent to any.
+        let head = format!(
+            "{} {}{} HTTP/1.1\r\nhost: {}\r\nuser-agent: perennial/{}\r\naccept: application/json\r\n\
+             accept-encoding: identity\r\n{}",
+            self.method,
+            cluster.path_prefix(),
+            self.path,
+            cluster.authority(),
+            env!("CARGO_PKG_VERSION"),
+            content.unwrap_or_default(),
+        );
+        let (secret, json) = (token.map_or("", Token::reveal), json.unwrap_or_default());
+        // Room for all of it at once: a buffer that grows leaves copies of the token behind.
+        let mut wire = Zeroizing::new(Vec::with_capacity(head.len() + secret.len() + json.len() + 32));
+        wire.extend_from_slice(head.as_bytes());
+        if token.is_some() {
+            ["authorization: Bearer ", secret, "\r\n"].iter().for_each(|part| wire.extend_from_slice(part.as_bytes()));
+        }
         wire.extend_from_slice(b"\r\n");
+        wire.extend_from_slice(json);
+        Ok(wire)
     }
-    wire.extend_from_slice(b"\r\n");
-    wire.extend_from_slice(json);
-    Ok((wire, ResponseReader { phase: Phase::Head(call), head_bytes: 0, scanned: 0 }))
 }
 
 /// What a response consists of, in this order: one head, pieces, the end.
@@ -101,121 +77,150 @@ pub(crate) enum Part {
 }
 
 /// Reads one response from bytes that arrive in any portions.
+#[derive(Default)]
 pub(crate) struct ResponseReader {
-    phase: Phase,
+    awaited: Awaited,
     /// Bytes of interim (1xx) heads already consumed.
     head_bytes: usize,
     /// How much of the buffer is known not to complete the head.
     scanned: usize,
+    /// True if the connection can be used again once the response has ended.
+    reusable: bool,
 }
 
-enum Phase {
-    Head(Call<RecvResponse>),
-    Body(Call<RecvBody>),
-    Ending { reusable: bool },
-    Ended,
+/// The part of a response that comes next.
+#[derive(Clone, Copy, Default)]
+enum Awaited {
+    #[default]
+    Head,
+    /// So many bytes, and then the end.
+    Sized(u64),
+    ChunkSize,
+    /// So many bytes, and then an empty line's end.
+    Chunk(u64),
+    /// Lines as far as an empty one.
+    Trailer,
+    /// Bytes until the connection ends.
+    Rest,
+    Nothing,
 }
 
 impl ResponseReader {
     /// The next part, taking what it needs off the front of `plain`; `None` until more has arrived.
     /// `ended`: nothing more will arrive.
-    pub(crate) fn read(&mut self, plain: &mut Vec<u8>, ended: bool) -> Result<Option<Part>, HttpError> {
-        let (part, phase) = match std::mem::replace(&mut self.phase, Phase::Ended) {
-            Phase::Head(call) => self.read_head(call, plain, ended)?,
-            Phase::Body(call) => read_body(call, plain, ended)?,
-            Phase::Ending { reusable } => (Some(Part::End { reusable }), Phase::Ended),
-            Phase::Ended => (None, Phase::Ended),
-        };
-        self.phase = phase;
-        Ok(part)
+    ///
+    /// # Errors
+    /// [`ExchangeError::Closed`] if it has `ended` in the middle of the response; what cannot be read otherwise.
+    pub(crate) fn read(&mut self, plain: &mut Vec<u8>, ended: bool) -> Result<Option<Part>, ExchangeError> {
+        loop {
+            let (part, next) = match self.awaited {
+                Awaited::Nothing => return Ok(None),
+                Awaited::Sized(0) => (Some(Part::End { reusable: self.reusable }), Awaited::Nothing),
+                Awaited::Rest if ended && plain.is_empty() => (Some(Part::End { reusable: false }), Awaited::Nothing),
+                Awaited::Head => match self.head(plain)? {
+                    Some((head, next)) => (Some(Part::Head(head)), next),
+                    None => break,
+                },
+                Awaited::ChunkSize => match line(plain)? {
+                    Some(line) => match chunk_size(&line)? {
+                        0 => (None, Awaited::Trailer),
+                        size => (None, Awaited::Chunk(size)),
+                    },
+                    None => break,
+                },
+                Awaited::Chunk(0) => match line(plain)? {
+                    Some(line) if line.is_empty() => (None, Awaited::ChunkSize),
+                    Some(_) => return Err(unframed()),
+                    None => break,
+                },
+                Awaited::Trailer => match line(plain)? {
+                    Some(line) if line.is_empty() => (None, Awaited::Sized(0)),
+                    Some(_) => (None, Awaited::Trailer),
+                    None => break,
+                },
+                Awaited::Sized(_) | Awaited::Chunk(_) | Awaited::Rest if plain.is_empty() => break,
+                Awaited::Sized(left) => {
+                    let (piece, left) = piece(plain, left);
+                    (Some(Part::Body(piece)), Awaited::Sized(left))
+                }
+                Awaited::Chunk(left) => {
+                    let (piece, left) = piece(plain, left);
+                    (Some(Part::Body(piece)), Awaited::Chunk(left))
+                }
+                Awaited::Rest => (Some(Part::Body(std::mem::take(plain))), Awaited::Rest),
+            };
+            self.awaited = next;
+            if part.is_some() {
+                return Ok(part);
+            }
+        }
+        if ended { Err(ExchangeError::Closed) } else { Ok(None) }
     }
 
-    fn read_head(
-        &mut self,
-        mut call: Call<RecvResponse>,
-        plain: &mut Vec<u8>,
-        ended: bool,
-    ) -> Result<(Option<Part>, Phase), HttpError> {
+    /// The final head, and what follows it.
+    fn head(&mut self, plain: &mut Vec<u8>) -> Result<Option<(Head, Awaited)>, ExchangeError> {
         loop {
             let room = head::LONGEST.saturating_sub(self.head_bytes);
             let window = &plain[..plain.len().min(room)];
             // The head is parsed from its start each time; only a line's end can complete it.
             let worthwhile = window.get(self.scanned..).is_some_and(|new| new.contains(&b'\n'));
             self.scanned = window.len();
-            if let Some(parsed) = worthwhile.then(|| head::parse(window)).transpose()?.flatten() {
-                plain.drain(..parsed.length);
-                let (_, response) = call.try_response(&parsed.framing, false).map_err(HttpError::response)?;
-                if response.is_some() {
-                    return Ok((Some(Part::Head(parsed.head)), after_head(call)));
-                }
-                // An interim response (1xx): the final one follows.
+            let Some(parsed) = worthwhile.then(|| head::parse(window)).transpose()?.flatten() else {
+                return if plain.len() >= room { Err(ExchangeError::too_long("response head")) } else { Ok(None) };
+            };
+            plain.drain(..parsed.length);
+            // Behind an interim response the final one follows (RFC 9110 §15.2); nobody asked for other protocols (101).
+            if matches!(parsed.head.status, 100 | 102..=199) {
                 self.head_bytes += parsed.length;
                 self.scanned = 0;
-            } else if plain.len() >= room {
-                return Err(HttpError::TooLong("response head"));
-            } else if ended {
-                return Err(HttpError::Truncated);
-            } else {
-                return Ok((None, Phase::Head(call)));
+                continue;
             }
+            self.reusable = parsed.reusable;
+            let next = match parsed.body {
+                Body::Sized(length) => Awaited::Sized(length),
+                Body::Chunked => Awaited::ChunkSize,
+                Body::UntilClosed => Awaited::Rest,
+            };
+            return Ok(Some((parsed.head, next)));
         }
     }
 }
 
-fn after_head(call: Call<RecvResponse>) -> Phase {
-    match call.proceed() {
-        Some(RecvResponseResult::RecvBody(call)) => Phase::Body(call),
-        // Its body is not read.
-        Some(RecvResponseResult::Redirect(_)) => Phase::Ending { reusable: false },
-        Some(RecvResponseResult::Cleanup(call)) => Phase::Ending { reusable: !call.must_close_connection() },
-        None => Phase::Ending { reusable: false },
-    }
+/// Takes up to `left` bytes off the front. Returns how many are left then, too.
+fn piece(plain: &mut Vec<u8>, left: u64) -> (Vec<u8>, u64) {
+    let length = usize::try_from(left).unwrap_or(usize::MAX).min(plain.len());
+    (plain.drain(..length).collect(), left - length as u64)
 }
 
-fn read_body(mut call: Call<RecvBody>, plain: &mut Vec<u8>, ended: bool) -> Result<(Option<Part>, Phase), HttpError> {
-    loop {
-        // At most one line at a time: ureq-proto drops what it read before an error in the same call, so a
-        // complete line of a watch must be out before what follows it is examined.
-        let line = plain.iter().take(WINDOW).position(|byte| *byte == b'\n').map_or(plain.len(), |at| at + 1);
-        let window = &plain[..line.min(WINDOW)];
-        let mut piece = vec![0; window.len()];
-        let (used, length) = call.read(window, &mut piece).map_err(HttpError::response)?;
-        plain.drain(..used);
-        if length > 0 {
-            piece.truncate(length);
-            return Ok((Some(Part::Body(piece)), Phase::Body(call)));
-        }
-        let until_closed = call.body_mode() == ureq_proto::BodyMode::CloseDelimited;
-        if call.can_proceed() && (!until_closed || (ended && plain.is_empty())) {
-            let reusable = match call.proceed() {
-                Some(RecvBodyResult::Redirect(call)) => !call.must_close_connection(),
-                Some(RecvBodyResult::Cleanup(call)) => !call.must_close_connection(),
-                None => false,
-            };
-            return Ok((Some(Part::End { reusable }), Phase::Ended));
-        }
-        // One call reads one chunk, so go on as long as there is progress.
-        if used == 0 {
-            return match (plain.len() >= WINDOW, ended) {
-                (true, _) => Err(HttpError::TooLong("chunk header or trailer")),
-                (false, true) => Err(HttpError::Truncated),
-                (false, false) => Ok((None, Phase::Body(call))),
-            };
-        }
-    }
+/// Takes a line off the front, and returns it without its end; `None` until all of it has arrived.
+fn line(plain: &mut Vec<u8>) -> Result<Option<Vec<u8>>, ExchangeError> {
+    let Some(end) = plain.iter().take(LONGEST_LINE).position(|byte| *byte == b'\n') else {
+        let is_too_long = plain.len() >= LONGEST_LINE;
+        return if is_too_long { Err(ExchangeError::too_long("chunk header or trailer")) } else { Ok(None) };
+    };
+    let line: Vec<u8> = plain.drain(..=end).collect();
+    line.strip_suffix(b"\r\n").map(|line| Some(line.to_vec())).ok_or_else(unframed)
+}
+
+/// The size in the line before a chunk: hexadecimal, and perhaps extensions behind it (RFC 9112 §7.1).
+fn chunk_size(line: &[u8]) -> Result<u64, ExchangeError> {
+    let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_end();
+    // `from_str_radix` alone would take a plus sign.
+    let digits = str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'));
+    digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).ok_or_else(unframed)
+}
+
+fn unframed() -> ExchangeError {
+    ExchangeError::improper("its body is not framed as its head says")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn reader() -> ResponseReader {
-        encode(&Request::get("/"), &Cluster::from_url("https://api.example").unwrap(), None).unwrap().1
-    }
-
     /// What the portions amount to: status, body, and how it ended.
-    fn read(portions: &[&[u8]], ended: bool) -> (u16, Vec<u8>, Result<Option<bool>, HttpError>) {
-        let (mut reader, mut plain) = (reader(), Vec::new());
+    fn read(portions: &[&[u8]], ended: bool) -> (u16, Vec<u8>, Result<Option<bool>, ExchangeError>) {
+        let (mut reader, mut plain) = (ResponseReader::default(), Vec::new());
         let (mut status, mut body) = (0, Vec::new());
         for (n, portion) in portions.iter().enumerate() {
             plain.extend_from_slice(portion);
@@ -257,7 +262,7 @@ mod tests {
     fn a_response_cut_off_anywhere_does_not_pass_for_a_whole_one() {
         for response in [SIZED, CHUNKED, INTERIM] {
             for length in 0..response.len() {
-                assert_eq!(read(&[&response[..length]], true).2, Err(HttpError::Truncated), "cut at {length}");
+                assert_eq!(read(&[&response[..length]], true).2, Err(ExchangeError::Closed), "cut at {length}");
                 assert_eq!(read(&[&response[..length]], false).2, Ok(None), "cut at {length}");
             }
         }
@@ -271,7 +276,7 @@ mod tests {
             for at in 0..=bytes.len() {
                 let (_, body, end) = read(&[&bytes.as_bytes()[..at], &bytes.as_bytes()[at..]], false);
                 assert_eq!(body, b"hello\n");
-                assert!(matches!(end, Err(HttpError::Response(_))), "{end:?}");
+                assert!(matches!(end, Err(ExchangeError::Http(_))), "{end:?}");
             }
         }
     }
@@ -287,7 +292,7 @@ mod tests {
     fn a_request_is_one_head_and_one_body_and_the_token_comes_last() {
         let cluster = Cluster::from_url("https://[::1]:6443/proxy/").unwrap();
         let token = Token::new("secret").unwrap();
-        let (wire, _) = encode(&Request::post("/x?y=z", b"{}".to_vec()), &cluster, Some(&token)).unwrap();
+        let wire = Request::post("/x?y=z", b"{}".to_vec()).encode(&cluster, Some(&token)).unwrap();
         let text = std::str::from_utf8(&wire).unwrap();
         assert!(text.starts_with("POST /proxy/x?y=z HTTP/1.1\r\n"), "{text}");
         assert!(text.contains("\r\nhost: [::1]:6443\r\n") && text.contains("\r\ncontent-length: 2\r\n"), "{text}");
@@ -298,7 +303,7 @@ mod tests {
     #[test]
     fn a_path_that_cannot_be_a_target_is_an_error() {
         let cluster = Cluster::from_url("https://api.example").unwrap();
-        assert!(encode(&Request::get("/a b"), &cluster, None).is_err());
-        assert!(encode(&Request::get("/a\r\nX: y"), &cluster, None).is_err());
+        assert!(Request::get("/a b").encode(&cluster, None).is_err());
+        assert!(Request::get("/a\r\nX: y").encode(&cluster, None).is_err());
     }
 }

@@ -14,7 +14,6 @@ mod exchange_error;
 mod head;
 mod health;
 mod http;
-mod http_error;
 mod issuance;
 mod naming;
 mod response;
