@@ -7,8 +7,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use perennial_kubernetes::kubeconfig::{Credentials, Endpoint, Kubeconfig, KubeconfigError};
-use perennial_rotation::{Identity, IdentitySource, NotYet, Token, clock};
+use perennial_kubernetes::kubeconfig::{Endpoint, Kubeconfig, KubeconfigError};
+use perennial_rotation::{Identity, IdentitySource, NotYet, clock};
 
 use crate::cli::Proxy;
 use crate::failure::Failure;
@@ -167,9 +167,9 @@ enum Own {
 /// replaces.
 fn own_credential(kubeconfig: &Kubeconfig) -> Result<Own, KubeconfigError> {
     match kubeconfig.select(None)?.identity(&mut files::read) {
-        Ok(Credentials::Anonymous) => Ok(Own::Useless),
-        Ok(Credentials::Token(_) | Credentials::CertificateAndToken(..)) => Ok(Own::Good),
-        Ok(Credentials::Certificate(credential)) => {
+        Ok(Identity::Anonymous) => Ok(Own::Useless),
+        Ok(Identity::Token(_) | Identity::CertificateAndToken(..)) => Ok(Own::Good),
+        Ok(Identity::Certificate(credential)) => {
             let (validity, now) = (credential.chain().certificate().validity, clock::now().unix);
             let valid = validity.not_before() <= now && !validity.expired(now);
             Ok(if valid { Own::Good } else { Own::Useless })
@@ -199,26 +199,18 @@ fn endpoint(path: &Path) -> Result<Endpoint, String> {
 pub(crate) fn identity(path: &Path) -> Result<Identity, String> {
     let kubeconfig = load_existing(path)?;
     let selected = kubeconfig.select(None).map_err(|error| error.to_string())?;
-    let credentials = selected.identity(&mut files::read).map_err(|error| error.to_string())?;
-    let bad = |why: String| format!("{}: {why}", path.display());
-    match credentials {
-        Credentials::Anonymous => Err(bad("its user has neither a token nor a client certificate".into())),
-        Credentials::Token(token) => Token::new(&token).map(Identity::Token).map_err(|error| bad(error.to_string())),
-        Credentials::CertificateAndToken(credential, token) => {
-            let token = Token::new(&token).map_err(|error| bad(error.to_string()))?;
-            // A server may end the handshake over an expired certificate; the token is as good without it.
-            Ok(match credential.chain().certificate().validity.expired(clock::now().unix) {
-                true => Identity::Token(token),
-                false => Identity::CertificateAndToken(credential, token),
-            })
+    let identity = selected.identity(&mut files::read).map_err(|error| error.to_string())?;
+    let bad = |why: String| Err(format!("{}: {why}", path.display()));
+    let expired = identity.certificate().map(|credential| credential.chain().certificate().validity);
+    let expired = expired.filter(|validity| validity.expired(clock::now().unix));
+    match (identity, expired) {
+        (Identity::Anonymous, _) => bad("its user has neither a token nor a client certificate".into()),
+        // A server may end the handshake over an expired certificate; the token is as good without it.
+        (Identity::CertificateAndToken(_, token), Some(_)) => Ok(Identity::Token(token)),
+        (Identity::Certificate(_), Some(validity)) => {
+            bad(format!("the certificate of its user has expired at {}", validity.not_after()))
         }
-        Credentials::Certificate(credential) => {
-            let validity = credential.chain().certificate().validity;
-            if validity.expired(clock::now().unix) {
-                return Err(bad(format!("the certificate of its user has expired at {}", validity.not_after())));
-            }
-            Ok(Identity::Certificate(credential))
-        }
+        (identity, _) => Ok(identity),
     }
 }
 

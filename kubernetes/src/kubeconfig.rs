@@ -16,10 +16,6 @@ mod write;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use perennial_pki::Credential;
-use zeroize::Zeroizing;
 
 use crate::cluster::Proxy;
 use document::{Field, Node};
@@ -61,19 +57,6 @@ pub struct Endpoint {
     pub disable_compression: bool,
     /// What other programs keep here.
     pub extensions: Option<Extensions>,
-}
-
-/// Who we are to the API server.
-#[derive(Clone)]
-pub enum Credentials {
-    /// Nobody in particular.
-    Anonymous,
-    /// The holder of this bearer token.
-    Token(Zeroizing<String>),
-    /// The subject of this certificate.
-    Certificate(Arc<Credential>),
-    /// Both: the certificate is for TLS, the token for each request.
-    CertificateAndToken(Arc<Credential>, Zeroizing<String>),
 }
 
 impl Kubeconfig {
@@ -180,17 +163,6 @@ impl Kubeconfig {
 impl fmt::Debug for Kubeconfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kubeconfig").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Anonymous => f.write_str("Anonymous"),
-            Self::Token(_) => f.write_str("Token(..)"),
-            Self::Certificate(_) => f.write_str("Certificate(..)"),
-            Self::CertificateAndToken(..) => f.write_str("CertificateAndToken(..)"),
-        }
     }
 }
 

@@ -306,6 +306,6 @@ fn neither_errors_nor_debug_show_what_the_file_holds() {
     let credentials = selected.identity(&mut |path| Files::default().read(path)).expect("a token");
     assert_eq!(
         format!("{kubeconfig:?} {selected:?} {credentials:?}"),
-        "Kubeconfig { path: \"/etc/x/kubeconfig\", .. } Selected { path: \"/etc/x/kubeconfig\", .. } Token(..)"
+        "Kubeconfig { path: \"/etc/x/kubeconfig\", .. } Selected { path: \"/etc/x/kubeconfig\", .. } Token(…)"
     );
 }

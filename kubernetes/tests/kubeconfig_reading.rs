@@ -6,10 +6,9 @@ use std::path::Path;
 
 use kubeconfig_support::*;
 use perennial_kubernetes::cluster::Proxy;
-use perennial_kubernetes::kubeconfig::{
-    Credentials, Endpoint, kubeconfig_with_certificate, kubeconfig_with_token, node_kubeconfig,
-};
+use perennial_kubernetes::kubeconfig::{Endpoint, kubeconfig_with_certificate, kubeconfig_with_token, node_kubeconfig};
 use perennial_pki::Credential;
+use perennial_rotation::Identity;
 
 #[test]
 fn files_are_relative_to_the_kubeconfig() {
@@ -93,8 +92,8 @@ fn certificate_and_token_are_both_used() {
     let pair = "client-certificate: n.pem, client-key: n.pem";
     for (user, expected) in [("token: inline", "inline"), ("token: inline, tokenFile: token", "from-file")] {
         match identity(&with_user(&format!("{user}, {pair}")), &files) {
-            Ok(Credentials::CertificateAndToken(credential, token)) => {
-                assert_eq!((credential.chain().pem(), token.as_str()), (NODE, expected));
+            Ok(Identity::CertificateAndToken(credential, token)) => {
+                assert_eq!((credential.chain().pem(), token.reveal()), (NODE, expected));
             }
             other => panic!("{other:?}"),
         }
@@ -119,7 +118,7 @@ fn password_beside_certificate_is_warned_about() {
 fn a_user_without_credentials_is_anonymous() {
     let no_user = with_user("").replace(", user: node", "");
     for text in [with_user(""), with_user("token: '', exec: null"), no_user] {
-        assert!(matches!(identity(&text, &Files::default()), Ok(Credentials::Anonymous)));
+        assert!(matches!(identity(&text, &Files::default()), Ok(Identity::Anonymous)));
     }
 }
 

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use perennial_pki::{Credential, CredentialError, Roots};
+use perennial_rotation::{Identity, Token};
 use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
 use super::document::Field;
 use super::error::shown;
-use super::{Credentials, Endpoint, Extensions, KubeconfigError, Place, ReadFile};
+use super::{Endpoint, Extensions, KubeconfigError, Place, ReadFile};
 use crate::cluster::{Cluster, ClusterError, Proxy};
 use crate::text;
 
@@ -91,19 +92,18 @@ impl Selected<'_> {
     ///
     /// # Errors
     /// A token, certificate or key is unreadable or unusable, or they do not fit together.
-    pub fn identity(&self, read: &mut ReadFile<'_>) -> Result<Credentials, KubeconfigError> {
-        let Some(user) = &self.user else { return Ok(Credentials::Anonymous) };
+    pub fn identity(&self, read: &mut ReadFile<'_>) -> Result<Identity, KubeconfigError> {
+        let Some(user) = &self.user else { return Ok(Identity::Anonymous) };
         let token = self.token(user, read)?;
-        let credential = self.credential(user, read)?;
-        match (token, credential) {
-            (None, None) => Ok(Credentials::Anonymous),
-            (Some(token), None) => Ok(Credentials::Token(token)),
-            (None, Some(credential)) => Ok(Credentials::Certificate(Arc::new(credential))),
-            (Some(token), Some(credential)) => Ok(Credentials::CertificateAndToken(Arc::new(credential), token)),
-        }
+        Ok(match (token, self.credential(user, read)?.map(Arc::new)) {
+            (None, None) => Identity::Anonymous,
+            (Some(token), None) => Identity::Token(token),
+            (None, Some(credential)) => Identity::Certificate(credential),
+            (Some(token), Some(credential)) => Identity::CertificateAndToken(credential, token),
+        })
     }
 
-    fn token(&self, user: &Field<'_>, read: &mut ReadFile<'_>) -> Result<Option<Zeroizing<String>>, KubeconfigError> {
+    fn token(&self, user: &Field<'_>, read: &mut ReadFile<'_>) -> Result<Option<Token>, KubeconfigError> {
         let inline = user.get("token")?;
         if let Some(field) = user.get("tokenFile")? {
             match (self.content(&field, read), &inline) {
@@ -213,11 +213,8 @@ fn proxy(field: &Field<'_>) -> Result<Proxy, KubeconfigError> {
     Proxy::from_url(field.text()?).map_err(|error| field.invalid(error.to_string()))
 }
 
-/// A token is sent in an HTTP header, so it is one word of visible ASCII, and API servers take no more than 1 MiB of
-/// headers. White space around it is not part of it.
-fn bearer_token(text: &str) -> Option<Zeroizing<String>> {
+/// A bearer token. API servers take no more than 1 MiB of headers.
+fn bearer_token(text: &str) -> Option<Token> {
     const LONGEST: usize = 512 << 10;
-    let token = text.trim();
-    (!token.is_empty() && token.len() <= LONGEST && token.bytes().all(|b| b.is_ascii_graphic()))
-        .then(|| Zeroizing::new(token.to_owned()))
+    Token::new(text).ok().filter(|token| token.reveal().len() <= LONGEST)
 }

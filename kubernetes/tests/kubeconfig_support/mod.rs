@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use perennial_kubernetes::kubeconfig::{Credentials, Endpoint, Kubeconfig, KubeconfigError};
+use perennial_kubernetes::kubeconfig::{Endpoint, Kubeconfig, KubeconfigError};
+use perennial_rotation::Identity;
 
 pub(crate) const PATH: &str = "/etc/x/kubeconfig";
 
@@ -36,7 +37,7 @@ pub(crate) fn endpoint(text: &str, files: &Files) -> Result<Endpoint, Kubeconfig
     parse(text)?.select(None)?.cluster(&mut |path| files.read(path))
 }
 
-pub(crate) fn identity(text: &str, files: &Files) -> Result<Credentials, KubeconfigError> {
+pub(crate) fn identity(text: &str, files: &Files) -> Result<Identity, KubeconfigError> {
     parse(text)?.select(None)?.identity(&mut |path| files.read(path))
 }
 
@@ -71,20 +72,20 @@ pub(crate) fn refused<T>(result: Result<T, KubeconfigError>, message: &str) {
 }
 
 #[track_caller]
-pub(crate) fn token(credentials: Result<Credentials, KubeconfigError>) -> String {
+pub(crate) fn token(credentials: Result<Identity, KubeconfigError>) -> String {
     match credentials.expect("credentials") {
-        Credentials::Token(token) => token.to_string(),
-        other @ (Credentials::Anonymous | Credentials::Certificate(_) | Credentials::CertificateAndToken(..)) => {
+        Identity::Token(token) => token.reveal().to_owned(),
+        other @ (Identity::Anonymous | Identity::Certificate(_) | Identity::CertificateAndToken(..)) => {
             panic!("{other:?}")
         }
     }
 }
 
 #[track_caller]
-pub(crate) fn certificate_pem(credentials: Result<Credentials, KubeconfigError>) -> String {
+pub(crate) fn certificate_pem(credentials: Result<Identity, KubeconfigError>) -> String {
     match credentials.expect("credentials") {
-        Credentials::Certificate(credential) => credential.chain().pem().to_owned(),
-        other @ (Credentials::Anonymous | Credentials::Token(_) | Credentials::CertificateAndToken(..)) => {
+        Identity::Certificate(credential) => credential.chain().pem().to_owned(),
+        other @ (Identity::Anonymous | Identity::Token(_) | Identity::CertificateAndToken(..)) => {
             panic!("{other:?}")
         }
     }

@@ -5,9 +5,8 @@ use std::io;
 use std::path::Path;
 
 use perennial_kubernetes::cluster::Cluster;
-use perennial_kubernetes::kubeconfig::{
-    Credentials, Endpoint, Kubeconfig, KubeconfigError, Selected, kubeconfig_with_token,
-};
+use perennial_kubernetes::kubeconfig::{Endpoint, Kubeconfig, KubeconfigError, Selected, kubeconfig_with_token};
+use perennial_rotation::Identity;
 
 use super::text;
 
@@ -69,7 +68,7 @@ fn check_selected(selected: &Selected<'_>, config: &str, read: &mut Read<'_>) {
     let _usable = Cluster::from_url(&endpoint.server).is_ok();
     assert!(endpoint.ca_pem.is_none() || !endpoint.insecure_skip_tls_verify);
     let token = match &credentials {
-        Ok(Credentials::Token(token) | Credentials::CertificateAndToken(_, token)) => token.as_str(),
+        Ok(Identity::Token(token) | Identity::CertificateAndToken(_, token)) => token.reveal(),
         _ => "a.b",
     };
     check_written(&endpoint, token, read);
@@ -82,7 +81,7 @@ fn check_written(endpoint: &Endpoint, token: &str, read: &mut Read<'_>) {
     let selected = again.select(None).expect("it was written by us");
     assert_eq!(selected.cluster(read).as_ref().ok(), Some(endpoint));
     match selected.identity(read) {
-        Ok(Credentials::Token(read)) => assert_eq!(read.as_str(), token),
+        Ok(Identity::Token(read)) => assert_eq!(read.reveal(), token),
         other => panic!("{other:?}"),
     }
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 use perennial::Failure;
 use perennial_dev::{Approval, Decision, Options};
 use perennial_kubernetes::client::Ask;
-use perennial_kubernetes::kubeconfig::{Credentials, Kubeconfig};
+use perennial_kubernetes::kubeconfig::Kubeconfig;
 use perennial_pki::{KeyError, KeyPair};
-use perennial_rotation::{Issued, SignError};
+use perennial_rotation::{Identity, Issued, SignError};
 
 use super::manager::error;
 use super::{Row, different, same};
@@ -68,7 +68,7 @@ pub(crate) const ROWS: &[Row] = &[
             assert_eq!(config.current_context(), Some("context-b"));
             selected.cluster(&mut read).unwrap_err();
             let identity = selected.identity(&mut read).unwrap();
-            assert!(matches!(&identity, Credentials::Token(token) if token.as_str() == "mytoken-b"));
+            assert!(matches!(&identity, Identity::Token(token) if token.reveal() == "mytoken-b"));
             let named = kubeconfig("certificate-authority: ca.crt");
             let endpoint = named.select(None).unwrap().cluster(&mut read).unwrap();
             assert_eq!(endpoint.server, "https://cluster-b.com");
