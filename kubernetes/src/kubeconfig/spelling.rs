@@ -15,29 +15,9 @@ pub(crate) fn meant<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
             4..=7 => 1,
             _ => 2,
         };
-        known.len().abs_diff(key.len()) <= most && distance(&known, &key) <= most
+        known.len().abs_diff(key.len()) <= most && strsim::osa_distance(&known, &key) <= most
     };
     known.iter().copied().find(like)
-}
-
-/// How many letters have to be added, left out, exchanged or swapped with their neighbour (optimal string alignment).
-fn distance(one: &str, other: &str) -> usize {
-    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=other.len()).collect();
-    for i in 1..=one.len() {
-        let mut row = vec![i];
-        for j in 1..=other.len() {
-            let mut least =
-                (last[j] + 1).min(row[j - 1] + 1).min(last[j - 1] + usize::from(one[i - 1] != other[j - 1]));
-            if i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1] {
-                least = least.min(before[j - 2] + 1);
-            }
-            row.push(least);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[other.len()]
 }
 
 #[cfg(test)]
