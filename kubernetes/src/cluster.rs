@@ -247,10 +247,11 @@ fn v6(text: &str) -> Option<String> {
 }
 
 /// Why a cluster cannot be used as written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClusterError {
     /// The server URL is of no use.
+    #[error("server URL \"{url}\" cannot be used: {why}")]
     Url {
         /// As it was written.
         url: String,
@@ -258,22 +259,12 @@ pub enum ClusterError {
         why: &'static str,
     },
     /// The TLS server name is neither a DNS name nor an IP address.
+    #[error("tls-server-name \"{0}\" is neither a DNS name nor an IP address")]
     ServerName(String),
     /// The proxy is of no use. Its URL, which may hold a password, is not shown.
+    #[error("proxy-url cannot be used: {0}")]
     Proxy(&'static str),
 }
-
-impl fmt::Display for ClusterError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Url { url, why } => write!(f, "server URL \"{url}\" cannot be used: {why}"),
-            Self::ServerName(name) => write!(f, "tls-server-name \"{name}\" is neither a DNS name nor an IP address"),
-            Self::Proxy(why) => write!(f, "proxy-url cannot be used: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for ClusterError {}
 
 #[cfg(test)]
 mod tests {

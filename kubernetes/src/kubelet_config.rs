@@ -1,6 +1,5 @@
 //! What kubelet's configuration file says about certificates. The rest of it is none of our concern.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::kubeconfig::KubeconfigError;
@@ -106,10 +105,11 @@ fn unreadable(error: KubeconfigError) -> KubeletConfigError {
 }
 
 /// Why a file is not a configuration of kubelet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KubeletConfigError {
     /// It is not YAML, or a field is of the wrong kind.
+    #[error("line {line}, column {column}: {reason}")]
     Text {
         /// Where.
         line: u64,
@@ -119,6 +119,10 @@ pub enum KubeletConfigError {
         reason: String,
     },
     /// It is something else.
+    #[error(
+        "this is not kubelet's configuration: kind is {kind:?} and apiVersion {api_version:?}, \
+         expected \"{KIND}\" and \"{GROUP}v1beta1\""
+    )]
     Kind {
         /// Its kind.
         kind: String,
@@ -126,24 +130,9 @@ pub enum KubeletConfigError {
         api_version: String,
     },
     /// It names a certificate file without a key file, or the other way round.
+    #[error("tlsCertFile and tlsPrivateKeyFile belong together: give both, or neither")]
     HalfAPair,
 }
-
-impl fmt::Display for KubeletConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text { line, column, reason } => write!(f, "line {line}, column {column}: {reason}"),
-            Self::Kind { kind, api_version } => write!(
-                f,
-                "this is not kubelet's configuration: kind is {kind:?} and apiVersion {api_version:?}, \
-                 expected \"{KIND}\" and \"{GROUP}v1beta1\""
-            ),
-            Self::HalfAPair => f.write_str("tlsCertFile and tlsPrivateKeyFile belong together: give both, or neither"),
-        }
-    }
-}
-
-impl std::error::Error for KubeletConfigError {}
 
 #[cfg(test)]
 mod tests {

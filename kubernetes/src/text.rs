@@ -1,7 +1,5 @@
 //! Text files as editors and shells leave them.
 
-use std::fmt;
-
 use zeroize::Zeroizing;
 
 /// Decodes a file that is to be text: UTF-8, or UTF-16 with a byte order mark, as PowerShell's `>` writes it. A byte
@@ -43,35 +41,22 @@ fn utf8(bytes: &[u8]) -> Result<Zeroizing<String>, TextError> {
 }
 
 /// Why bytes are no text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextError {
     /// Neither UTF-8 nor marked as UTF-16.
+    #[error("line {line} is not UTF-8; save the file as UTF-8")]
     NotUtf8 {
         /// The line of the first byte that is not UTF-8, counted from 1.
         line: usize,
     },
     /// There are zero bytes, as in UTF-16 without a byte order mark.
+    #[error("there are zero bytes: this is UTF-16 without a byte order mark, or no text; save the file as UTF-8")]
     Zeros,
     /// Marked as UTF-16, and none.
+    #[error("it begins as UTF-16 and goes on as something else; save the file as UTF-8")]
     BrokenUtf16,
 }
-
-impl fmt::Display for TextError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotUtf8 { line } => write!(f, "line {line} is not UTF-8; save the file as UTF-8"),
-            Self::Zeros => f.write_str(
-                "there are zero bytes: this is UTF-16 without a byte order mark, or no text; save the file as UTF-8",
-            ),
-            Self::BrokenUtf16 => {
-                f.write_str("it begins as UTF-16 and goes on as something else; save the file as UTF-8")
-            }
-        }
-    }
-}
-
-impl std::error::Error for TextError {}
 
 #[cfg(test)]
 mod tests {

@@ -38,9 +38,10 @@ impl fmt::Display for Place {
 }
 
 /// Why a kubeconfig cannot be used. No message holds anything secret from the file.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum KubeconfigError {
     /// It is not YAML (or JSON).
+    #[error("{at}: not valid YAML: {reason}")]
     Syntax {
         /// Where parsing stopped.
         at: Box<Place>,
@@ -48,6 +49,7 @@ pub enum KubeconfigError {
         reason: String,
     },
     /// A field is missing, of the wrong type, or its value makes no sense.
+    #[error("{at}: {reason}")]
     Invalid {
         /// The field, or the one in which it is missing.
         at: Box<Place>,
@@ -55,6 +57,7 @@ pub enum KubeconfigError {
         reason: String,
     },
     /// A field asks for something this crate does not do.
+    #[error("{at} of \"{entry}\": {reason}")]
     Unsupported {
         /// The field.
         at: Box<Place>,
@@ -64,6 +67,7 @@ pub enum KubeconfigError {
         reason: &'static str,
     },
     /// There is no context, cluster or user of this name.
+    #[error("{at}: there is no {kind} \"{name}\"; there are: {known}")]
     NotFound {
         /// The field that names it; for a context the caller asked for, the list of contexts.
         at: Box<Place>,
@@ -75,6 +79,7 @@ pub enum KubeconfigError {
         known: String,
     },
     /// A file named in the kubeconfig cannot be read.
+    #[error("{at}: cannot be read: {error}")]
     Unreadable {
         /// The field that names the file.
         at: Box<Place>,
@@ -82,6 +87,7 @@ pub enum KubeconfigError {
         error: io::Error,
     },
     /// The certificate authority holds no usable certificate.
+    #[error("{at}: {error}")]
     CertificateAuthority {
         /// Where it is.
         at: Box<Place>,
@@ -89,6 +95,7 @@ pub enum KubeconfigError {
         error: ChainError,
     },
     /// The client certificate is not one.
+    #[error("{at}: {error}")]
     Certificate {
         /// Where it is.
         at: Box<Place>,
@@ -96,6 +103,7 @@ pub enum KubeconfigError {
         error: ChainError,
     },
     /// The client key is not one.
+    #[error("{at}: {error}")]
     Key {
         /// Where it is.
         at: Box<Place>,
@@ -103,6 +111,7 @@ pub enum KubeconfigError {
         error: KeyError,
     },
     /// The client certificate and the key do not belong together.
+    #[error("{certificate} and {key}: {error}")]
     Mismatch {
         /// Where the certificate is.
         certificate: Box<Place>,
@@ -112,27 +121,6 @@ pub enum KubeconfigError {
         error: CredentialError,
     },
 }
-
-impl fmt::Display for KubeconfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Syntax { at, reason } => write!(f, "{at}: not valid YAML: {reason}"),
-            Self::Invalid { at, reason } => write!(f, "{at}: {reason}"),
-            Self::Unsupported { at, entry, reason } => write!(f, "{at} of \"{entry}\": {reason}"),
-            Self::NotFound { at, kind, name, known } => {
-                write!(f, "{at}: there is no {kind} \"{name}\"; there are: {known}")
-            }
-            Self::Unreadable { at, error } => write!(f, "{at}: cannot be read: {error}"),
-            Self::CertificateAuthority { at, error } | Self::Certificate { at, error } => {
-                write!(f, "{at}: {error}")
-            }
-            Self::Key { at, error } => write!(f, "{at}: {error}"),
-            Self::Mismatch { certificate, key, error } => write!(f, "{certificate} and {key}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for KubeconfigError {}
 
 /// A name or path as it may be shown: as far as its first space. After a quote that is not closed, a "name" may be half
 /// the file, keys and tokens included.
