@@ -1,7 +1,7 @@
 //! The machine with its hands: [`RotationMachine`] joined to keys, requests and a signer. Still sans-IO.
 //!
-//! A runtime reports what happened ([`Input`]) and carries out five kinds of [`Command`]: drive an
-//! exchange, drop it, write a credential, save a record, set a timer. Which key, which credential to
+//! A runtime reports what happened ([`Input`]) and carries out four kinds of [`Command`]: drive an
+//! exchange, drop it, write a credential, save a record. Which key, which credential to
 //! ask with, whether an issued certificate is served: that is settled here, once, for every runtime.
 
 mod addressee;
@@ -65,8 +65,6 @@ pub struct Rotation {
     /// The name of the last request object.
     csr_name: String,
     memory: Memory,
-    /// The Tick last asked for.
-    timer: Option<Instant>,
     issued: u64,
     /// Why the last certificate issued lives too short for the policy.
     short_lived: Option<Arc<str>>,
@@ -195,7 +193,7 @@ impl Rotation {
                             Some(failed) => events.push_back(failed),
                         }
                     }
-                    // It may not be the machine that wants the next Tick.
+                    // It may not be the machine that wants the next Tick: see `deadline`.
                     Action::SetTimer(_) => {}
                 }
             }
@@ -205,11 +203,6 @@ impl Rotation {
         self.request_error.take_if(|_| self.machine.last_failure().is_none());
         self.write_error.take_if(|_| !self.machine.is_unwritten());
         commands.extend(self.save(now));
-        let deadline = self.deadline();
-        if self.timer != deadline {
-            self.timer = deadline;
-            commands.push(Command::SetTimer(deadline));
-        }
         commands
     }
 

@@ -140,8 +140,6 @@ impl Task {
                 Command::Write { id, credential, serve } => self.jobs.write(id, credential, serve),
                 Command::Save { record } => self.jobs.save(*record),
                 Command::Drive { id, exchange } => self.held = Some((id, exchange, now.instant.after(RECORD))),
-                // The runtime reads the deadline instead.
-                Command::SetTimer(_) => {}
             }
         }
     }

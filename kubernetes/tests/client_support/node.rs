@@ -29,7 +29,7 @@ impl Node {
             match command {
                 Command::Save { record } => key = record.key,
                 Command::Drive { id, .. } => asked = Some(id),
-                Command::Drop { .. } | Command::Write { .. } | Command::SetTimer(_) => {}
+                Command::Drop { .. } | Command::Write { .. } => {}
             }
         }
         Self { rotation, now, asked: asked.unwrap(), public_key: key.unwrap().public_key_der().to_vec() }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use perennial::{Instant, RequestId};
+use perennial::RequestId;
 use perennial_pki::Credential;
 
 use super::record::Record;
 use crate::Exchange;
 
-/// Something to do, in a runtime's terms.
+/// Something to do, in a runtime's terms; and a Tick is due at [`Rotation::deadline`](super::Rotation::deadline).
 #[derive(Debug)]
 pub enum Command {
     /// Drop this request's exchange, if it still runs.
@@ -39,6 +39,4 @@ pub enum Command {
         /// The exchange.
         exchange: Exchange,
     },
-    /// Send a Tick then.
-    SetTimer(Option<Instant>),
 }

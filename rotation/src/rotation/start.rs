@@ -96,7 +96,6 @@ impl Rotation {
             write_error: None,
             csr_name,
             memory,
-            timer: Some(now.instant),
             issued: 0,
             short_lived: None,
             common_name,

@@ -41,8 +41,6 @@ pub struct Node {
     signer: Arc<CsrSigner>,
     template: Option<Arc<Template>>,
     live: Option<Live>,
-    /// The last Tick asked for.
-    timer: Option<Instant>,
     /// It crashes when it has come to so many more points, and again after as many as [`period`](Self::period) says.
     pub crash_after: Option<u32>,
     /// See [`crash_after`](Self::crash_after).
@@ -95,7 +93,6 @@ impl Node {
         let mut rotation = Rotation::new(start, server.now);
         let recording = Recording::of(&mut rotation, server.now);
         Self {
-            timer: Some(server.now.instant),
             server,
             disk,
             rotation,
@@ -188,7 +185,7 @@ impl Node {
         let start = start(&self.disk, &self.signer, self.template.clone());
         self.rotation = Rotation::new(start, self.server.now);
         self.recording.goes_on(&mut self.rotation, self.server.now);
-        (self.live, self.timer) = (None, Some(self.server.now.instant));
+        self.live = None;
     }
 
     /// Goes on for so long, by the laws.
@@ -260,14 +257,7 @@ impl Node {
             let now = self.now();
             let commands = self.rotation.handle(input, now);
             self.recording.note(&mut self.rotation, now);
-            let mut timer = commands.iter().filter_map(|command| match command {
-                Command::SetTimer(at) => Some(*at),
-                _ => None,
-            });
-            self.timer = timer.next_back().unwrap_or(self.timer);
-            assert_eq!(self.timer, self.rotation.deadline());
-            // A timer leaves nothing behind.
-            for command in commands.into_iter().filter(|command| !matches!(command, Command::SetTimer(_))) {
+            for command in commands {
                 if self.crashes_here() {
                     return;
                 }
@@ -314,7 +304,6 @@ impl Node {
                 self.disk.record = Some(record.encode().to_vec());
                 Some(Input::Saved { result: Ok(()) })
             }
-            Command::SetTimer(_) => None,
         }
     }
 
