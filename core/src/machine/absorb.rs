@@ -11,7 +11,7 @@ use crate::outcome::{Outcome, Slot};
 use crate::policy::Policy;
 use crate::setup::SignerStatus;
 use crate::template::Template;
-use crate::time::Now;
+use crate::time::{Instant, Now};
 
 impl RotationMachine {
     /// Takes in a fact.
@@ -78,9 +78,7 @@ impl RotationMachine {
     /// and it takes its slot before the failure is counted, since how long to back off depends on whether a valid
     /// certificate is served by then.
     fn issued(&mut self, id: RequestId, certificate: Arc<Certificate>, now: Now) -> Outcome {
-        let Some((_, since)) = self.facts.in_flight.take_if(|(current, _)| *current == id) else {
-            return Outcome::Ignored;
-        };
+        let Some(since) = self.answered(id) else { return Outcome::Ignored };
         let valid = self.certificate_at(now.unix).map(Arc::as_ref);
         // By what was requested, which need not be what is wanted by now: the signer is not to blame for the difference.
         let requested = self.facts.pending_key.template().map(Arc::as_ref);
@@ -108,10 +106,13 @@ impl RotationMachine {
         outcome
     }
 
+    /// Ends the request in flight if it is this one. Returns when it was submitted.
+    fn answered(&mut self, id: RequestId) -> Option<Instant> {
+        self.facts.in_flight.take_if(|(current, _)| *current == id).map(|(_, since)| since)
+    }
+
     fn csr_failed(&mut self, id: RequestId, failure: Failure, retry_after: Option<Duration>, now: Now) -> Outcome {
-        let Some((_, since)) = self.facts.in_flight.take_if(|(current, _)| *current == id) else {
-            return Outcome::Ignored;
-        };
+        let Some(since) = self.answered(id) else { return Outcome::Ignored };
         self.failed(failure, retry_after, since, now);
         Outcome::Failed { id, failure }
     }
@@ -119,9 +120,7 @@ impl RotationMachine {
     /// The store now holds another certificate. A better one is adopted, one that is not valid yet waits, and a worse one is
     /// overwritten.
     fn replaced(&mut self, found: Option<Arc<Certificate>>, now: Now) -> Outcome {
-        let is_found =
-            |served: &Arc<Certificate>| found.as_ref().is_some_and(|found| found.fingerprint == served.fingerprint);
-        if self.facts.certificate.as_ref().is_some_and(is_found) {
+        if found.as_ref().is_some_and(|found| self.serves(found.fingerprint)) {
             // News only if a write of it was owed, which is done by this.
             return self.served_unwritten().map_or(Outcome::Ignored, |write| self.written(write.id, now));
         }
@@ -155,8 +154,11 @@ impl RotationMachine {
     }
 
     fn cert_refused(&mut self, fingerprint: Fingerprint) -> Outcome {
-        let is_served = self.facts.certificate.as_ref().is_some_and(|served| served.fingerprint == fingerprint);
-        noted(is_served && !mem::replace(&mut self.facts.refused, true))
+        noted(self.serves(fingerprint) && !mem::replace(&mut self.facts.refused, true))
+    }
+
+    fn serves(&self, fingerprint: Fingerprint) -> bool {
+        self.facts.certificate.as_ref().is_some_and(|served| served.fingerprint == fingerprint)
     }
 }
 

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::RotationMachine;
 use crate::certificate::Certificate;
-use crate::judge::{Judge, rotation_point};
+use crate::judge::Judge;
 use crate::pacing::Priority;
 use crate::time::{Instant, Now, UnixTime, millis};
 
@@ -25,7 +25,7 @@ impl RotationMachine {
         let request = self.next_request();
         let until = |at: UnixTime, clock: UnixTime| (at > clock).then(|| now.instant.after(at.since(clock)));
         let Judge { earliest, latest, .. } = self.judge(now);
-        let rotates = self.relied_on().map(|held| rotation_point(&self.facts.policy, self.facts.seed, held));
+        let rotates = self.relied_on().map(|held| self.point(held));
         let begins = self.facts.waiting.as_ref().map(|waiting| waiting.validity.not_before());
         // By the later clock: what is due by either is due.
         let [rotates, begins] = [rotates, begins].map(|at| at.and_then(|at| until(at, latest)));

@@ -23,9 +23,7 @@ impl RotationMachine {
         match (self.facts.due, self.relied_on()) {
             _ if !self.facts.signer.is_configured() => State::NotEnabled,
             _ if self.facts.template.is_none() => State::NoTemplate,
-            (None, Some(certificate)) => {
-                State::Scheduled { rotate_at: rotation_point(&self.facts.policy, self.facts.seed, certificate) }
-            }
+            (None, Some(certificate)) => State::Scheduled { rotate_at: self.point(certificate) },
             (reason, _) => {
                 let reason = reason.unwrap_or(Reason::NoCertificate);
                 if !self.facts.signer.is_ready() {
@@ -105,9 +103,10 @@ impl RotationMachine {
 
     /// When the certificate held is due by time alone.
     pub fn rotation_point(&self) -> Option<UnixTime> {
-        self.facts
-            .certificate
-            .as_ref()
-            .map(|certificate| rotation_point(&self.facts.policy, self.facts.seed, certificate))
+        self.facts.certificate.as_ref().map(|held| self.point(held))
+    }
+
+    pub(super) fn point(&self, certificate: &Certificate) -> UnixTime {
+        rotation_point(&self.facts.policy, self.facts.seed, certificate)
     }
 }
