@@ -209,35 +209,33 @@ impl Layout {
     ///
     /// A regular file by the name of a link keeps a dated name. A directory, pipe or device by that name is renamed
     /// (`.bad`) when the new pair is durable.
-    pub fn update(&self, listing: &Listing, now: UnixTime) -> Plan {
-        let mut names = self.unused_names(listing, now);
-        let mut steps = self.name_files_in_the_way(listing, &mut names);
-        let name = names.next();
+    pub fn update(&self, listing: &Listing, mut now: UnixTime) -> Plan {
+        let mut steps = self.name_files_in_the_way(listing, &mut now);
+        let name = self.unused_name(listing, &mut now);
         steps.extend(create(&name));
         steps.extend(self.put_in_use(listing, &name));
         Plan { steps }
     }
 
     /// Stores a new pair durably under a dated name. The pair in use stays in use.
-    pub fn store(&self, listing: &Listing, now: UnixTime) -> Plan {
-        let name = self.unused_names(listing, now).next();
+    pub fn store(&self, listing: &Listing, mut now: UnixTime) -> Plan {
+        let name = self.unused_name(listing, &mut now);
         Plan { steps: create(&name).into_iter().chain([FileOp::SyncDir]).collect() }
     }
 
     /// [`update`](Self::update) with the pair that the dated file `file` holds already.
-    pub fn use_stored(&self, listing: &Listing, file: &str, now: UnixTime) -> Plan {
-        let mut names = self.unused_names(listing, now);
-        let mut steps = self.name_files_in_the_way(listing, &mut names);
+    pub fn use_stored(&self, listing: &Listing, file: &str, mut now: UnixTime) -> Plan {
+        let mut steps = self.name_files_in_the_way(listing, &mut now);
         steps.push(FileOp::Sync { name: file.into() });
         steps.extend(self.put_in_use(listing, file));
         Plan { steps }
     }
 
     /// Dated names for regular files by the name of a link.
-    fn name_files_in_the_way(&self, listing: &Listing, names: &mut UnusedNames<'_>) -> Vec<FileOp> {
+    fn name_files_in_the_way(&self, listing: &Listing, now: &mut UnixTime) -> Vec<FileOp> {
         let in_the_way =
             [self.updated(), self.current()].into_iter().filter(|name| listing.kind(name) == Some(Kind::File));
-        in_the_way.map(|file| FileOp::Link { file, name: names.next() }).collect()
+        in_the_way.map(|file| FileOp::Link { file, name: self.unused_name(listing, now) }).collect()
     }
 
     /// Makes `PREFIX-current.pem` a link to `file`, whose contents are synced.
@@ -269,8 +267,19 @@ impl Layout {
         format!("{}-updated.pem", self.prefix)
     }
 
-    fn unused_names<'a>(&'a self, listing: &'a Listing, now: UnixTime) -> UnusedNames<'a> {
-        UnusedNames { layout: self, listing, at: now }
+    /// A name for a file, of which nothing in the directory makes use. UTC, so that names sort through every change of zone;
+    /// in milliseconds. Moves the time behind that of the name, so that the next name differs, and sorts after this one.
+    fn unused_name(&self, listing: &Listing, now: &mut UnixTime) -> String {
+        loop {
+            let (year, month, day, hour, minute, second, milli) = now.civil();
+            *now = UnixTime::from_millis(now.as_millis().wrapping_add(1));
+            let time = format!("{year:04}-{month:02}-{day:02}-{hour:02}-{minute:02}-{second:02}-{milli:03}");
+            let name = format!("{}-{time}.pem", self.prefix);
+            let is_taken = |suffix: &str| listing.kind(&format!("{name}{suffix}")).is_some();
+            if !["", NEW, LINK, BAD].into_iter().any(is_taken) {
+                return name;
+            }
+        }
     }
 
     /// The record of the last request ([`Pending`](crate::Pending), with its key).
@@ -288,29 +297,6 @@ impl Layout {
         let in_the_way = (listing.kind(&pending) == Some(Kind::Other)).then(|| set_aside(listing, &pending));
         let renamed = [FileOp::Rename { from: new, to: pending }, FileOp::SyncDir];
         Plan { steps: left_over.into_iter().chain(written).chain(in_the_way).chain(renamed).collect() }
-    }
-}
-
-/// Names for files, each used by nobody. UTC, so that they sort through every change of zone; in milliseconds.
-struct UnusedNames<'a> {
-    layout: &'a Layout,
-    listing: &'a Listing,
-    at: UnixTime,
-}
-
-impl UnusedNames<'_> {
-    /// One that sorts after those before it.
-    fn next(&mut self) -> String {
-        loop {
-            let (year, month, day, hour, minute, second, milli) = self.at.civil();
-            self.at = UnixTime::from_millis(self.at.as_millis().wrapping_add(1));
-            let time = format!("{year:04}-{month:02}-{day:02}-{hour:02}-{minute:02}-{second:02}-{milli:03}");
-            let name = format!("{}-{time}.pem", self.layout.prefix);
-            let is_taken = |suffix: &str| self.listing.kind(&format!("{name}{suffix}")).is_some();
-            if !["", NEW, LINK, BAD].into_iter().any(is_taken) {
-                return name;
-            }
-        }
     }
 }
 

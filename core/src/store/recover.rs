@@ -88,7 +88,7 @@ impl Layout {
     /// The repairs of a start that uses the pair at `taken`. The plan makes a pair durable that a killed update left, and,
     /// if `vacant` (`PREFIX-current.pem` resolves to nothing), links `PREFIX-current.pem` to the pair. The plan leaves
     /// everything else alone: another program may be reading it.
-    pub fn recover(&self, listing: &Listing, vacant: bool, taken: Option<&Source>, now: UnixTime) -> Plan {
+    pub fn recover(&self, listing: &Listing, vacant: bool, taken: Option<&Source>, mut now: UnixTime) -> Plan {
         let Some(Source::Bundle(file)) = taken else { return Plan::default() };
         let (current, updated) = (self.current(), self.updated());
         let mut steps = Vec::new();
@@ -97,7 +97,7 @@ impl Layout {
             Some(Kind::Link) if vacant && file == updated => steps.push(FileOp::Rename { from: file, to: current }),
             Some(Kind::File) if vacant => {
                 if file == updated {
-                    let name = self.unused_names(listing, now).next();
+                    let name = self.unused_name(listing, &mut now);
                     steps.push(FileOp::Link { file, name: name.clone() });
                     file = name;
                 }
