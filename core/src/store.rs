@@ -256,7 +256,7 @@ impl Layout {
         }
         // A link cannot replace a directory.
         if listing.kind(&current) == Some(Kind::Other) {
-            steps.push(set_aside(listing, &current));
+            steps.push(quarantine(listing, &current));
         }
         steps.extend([FileOp::Rename { from, to: current }, FileOp::SyncDir]);
         steps
@@ -294,7 +294,7 @@ impl Layout {
         let (pending, new) = (self.pending(), format!("{}{NEW}", self.pending()));
         let left_over = listing.kind(&new).map(|_| FileOp::Remove { name: new.clone() });
         let written = [FileOp::CreateNew { name: new.clone() }, FileOp::Sync { name: new.clone() }];
-        let in_the_way = (listing.kind(&pending) == Some(Kind::Other)).then(|| set_aside(listing, &pending));
+        let in_the_way = (listing.kind(&pending) == Some(Kind::Other)).then(|| quarantine(listing, &pending));
         let renamed = [FileOp::Rename { from: new, to: pending }, FileOp::SyncDir];
         Plan { steps: left_over.into_iter().chain(written).chain(in_the_way).chain(renamed).collect() }
     }
@@ -318,7 +318,7 @@ const LINK: &str = ".link";
 const BAD: &str = ".bad";
 
 /// Renames what is in the way.
-fn set_aside(listing: &Listing, name: &str) -> FileOp {
+fn quarantine(listing: &Listing, name: &str) -> FileOp {
     FileOp::Rename { from: name.into(), to: listing.unused(&format!("{name}{BAD}")) }
 }
 

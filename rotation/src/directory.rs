@@ -227,12 +227,10 @@ impl Directory {
         let listing = self.list(&*folder)?;
         let in_use = self.layout.in_use(&listing);
         let holds_a_pair: Vec<String> = self.dated(&*folder, &listing).map(|(name, _)| name).collect();
-        let dated = self.layout.others(&listing).into_iter().filter_map(|source| match source {
-            Source::Bundle(name) => Some(name),
-            Source::Pair { .. } => None,
-        });
-        let useless = dated.filter(|name| !in_use.contains(&name.as_str()) && !holds_a_pair.contains(name));
-        let aside = self.layout.aside(&listing).map(str::to_owned);
+        let dated = self.layout.dated(&listing).into_iter();
+        let useless =
+            dated.filter(|name| !in_use.contains(name) && !holds_a_pair.iter().any(|holding| holding == name));
+        let aside = self.layout.quarantined(&listing);
         Ok(aside.chain(useless).map(|name| self.path.join(name)).collect())
     }
 
@@ -298,15 +296,11 @@ impl Directory {
     fn dated<'a>(
         &self,
         folder: &'a dyn Folder,
-        listing: &Listing,
+        listing: &'a Listing,
     ) -> impl Iterator<Item = (String, Credential)> + use<'a> {
-        let others = self.layout.others(listing).into_iter().filter_map(|source| match source {
-            Source::Bundle(name) => Some(name),
-            Source::Pair { .. } => None,
-        });
-        others.filter_map(|name| {
-            let contents = folder.read(&name).ok()??;
-            Some((name, Credential::from_pem(&contents.bytes).ok()?))
+        self.layout.dated(listing).into_iter().filter_map(|name| {
+            let contents = folder.read(name).ok()??;
+            Some((name.into(), Credential::from_pem(&contents.bytes).ok()?))
         })
     }
 

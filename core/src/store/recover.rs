@@ -1,7 +1,6 @@
 //! Finding the pairs of a directory, choosing the pair to use, and repairing a directory at a start.
 
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{BAD, FileOp, Kind, LINK, Layout, Listing, Plan, Source};
@@ -24,15 +23,11 @@ pub struct Found<'a> {
 }
 
 impl Layout {
-    /// Where pairs may lie that are not in use: the dated files, newest name first, a thousand of them at most, and the
-    /// fixed names of older installations.
+    /// Where pairs may lie that are not in use: the [`dated`](Self::dated) files, and the fixed names of older installations.
     pub fn others(&self, listing: &Listing) -> Vec<Source> {
         let (certificate, key) = (format!("{}.crt", self.prefix), format!("{}.key", self.prefix));
         let pair = listing.kind(&certificate).is_some() && listing.kind(&key).is_some();
-        let mut dated: Vec<&String> = self.dated(listing).collect();
-        dated.sort_unstable_by(|a, b| b.cmp(a));
-        dated.truncate(MOST_DATED);
-        let dated = dated.into_iter().map(|name| Source::Bundle(name.clone()));
+        let dated = self.dated(listing).into_iter().map(|name| Source::Bundle(name.into()));
         dated.chain(pair.then_some(Source::Pair { certificate, key })).collect()
     }
 
@@ -43,19 +38,23 @@ impl Layout {
     }
 
     /// Files that an update renamed to make room (`.bad`; `.kept` by perennial 0.1.0), for a person to inspect and remove.
-    pub fn aside<'a>(&'a self, listing: &'a Listing) -> impl Iterator<Item = &'a str> {
-        let is_aside = |name: &&str| {
+    pub fn quarantined<'a>(&'a self, listing: &'a Listing) -> impl Iterator<Item = &'a str> {
+        let is_quarantined = |name: &&str| {
             let ours = name.strip_prefix(self.prefix.as_str()).is_some_and(|rest| rest.starts_with('-'));
             let plain = name.trim_end_matches(|c: char| c.is_ascii_digit());
             ours && (plain.ends_with(BAD) || plain.ends_with(".kept"))
         };
-        listing.0.iter().map(|entry| entry.name.as_str()).filter(is_aside)
+        listing.0.iter().map(|entry| entry.name.as_str()).filter(is_quarantined)
     }
 
-    /// Regular files named like those an update makes; a kubelet's, which carry local time, are among them.
-    pub(super) fn dated<'a>(&self, listing: &'a Listing) -> impl Iterator<Item = &'a String> {
-        let files = listing.0.iter().filter(|entry| entry.kind == Kind::File).map(|entry| &entry.name);
-        files.filter(|name| self.is_dated(name))
+    /// Regular files named like those an update makes, newest name first, a thousand of them at most. A kubelet's, which
+    /// carry local time, are among them.
+    pub fn dated<'a>(&self, listing: &'a Listing) -> Vec<&'a str> {
+        let files = listing.0.iter().filter(|entry| entry.kind == Kind::File).map(|entry| entry.name.as_str());
+        let mut dated: Vec<&str> = files.filter(|name| self.is_dated(name)).collect();
+        dated.sort_unstable_by(|a, b| b.cmp(a));
+        dated.truncate(MOST_DATED);
+        dated
     }
 
     pub(super) fn is_dated(&self, name: &str) -> bool {
