@@ -9,9 +9,9 @@ use perennial_dev::Decision;
 use perennial_dev::faults::Plan;
 use perennial_kubernetes::CsrSigner;
 use perennial_pki::Credential;
-use perennial_rotation::{Command, Exchange, Input, Issued, Record, Rotation, SignError, Start};
+use perennial_rotation::{Command, Input, Issued, Record, Rotation, SignError, Signer, Start};
 
-use super::{SECOND, Server, Wire};
+use super::{InFlight, SECOND, Server};
 use crate::laws::Verdict;
 use crate::recording::Recording;
 
@@ -38,7 +38,9 @@ pub struct Node {
     pub rotation: Rotation,
     /// What has happened to the rotation.
     pub recording: Recording,
-    signer: Arc<CsrSigner>,
+    signer: Arc<dyn Signer>,
+    /// How long a signer that is a closure takes.
+    pub closure_takes: Duration,
     template: Option<Arc<Template>>,
     live: Option<Live>,
     /// It crashes when it has come to so many more points, and again after as many as [`period`](Self::period) says.
@@ -67,7 +69,7 @@ pub struct Node {
 
 struct Live {
     id: RequestId,
-    wire: Wire,
+    in_flight: InFlight,
     /// Requests in the journal of the server when the exchange began.
     journal: usize,
 }
@@ -85,10 +87,16 @@ impl Node {
         Self::asking(server, signer, Template::node("worker-1"), credential)
     }
 
-    /// A node that asks this signer for this, and holds this credential.
-    pub fn asking(server: Server, signer: CsrSigner, template: Template, credential: Option<Arc<Credential>>) -> Self {
+    /// A node that asks this signer for this, and holds this credential. If the signer is a closure, the server is there for
+    /// the time only.
+    pub fn asking(
+        server: Server,
+        signer: impl Signer + 'static,
+        template: Template,
+        credential: Option<Arc<Credential>>,
+    ) -> Self {
         let disk = Disk { credential, ..Disk::default() };
-        let (signer, template) = (Arc::new(signer), Some(Arc::new(template)));
+        let (signer, template): (Arc<dyn Signer>, _) = (Arc::new(signer), Some(Arc::new(template)));
         let start = start(&disk, &signer, template.clone());
         let mut rotation = Rotation::new(start, server.now);
         let recording = Recording::of(&mut rotation, server.now);
@@ -98,6 +106,7 @@ impl Node {
             rotation,
             recording,
             signer,
+            closure_takes: Duration::ZERO,
             template,
             live: None,
             crash_after: None,
@@ -205,7 +214,7 @@ impl Node {
             self.act();
             let now = self.now();
             let controllers = now.instant.after(self.server.api.deadline().since(now.unix));
-            let live = self.live.as_ref().map(|live| live.wire.until);
+            let live = self.live.as_ref().and_then(|live| live.in_flight.until());
             let next = [self.rotation.deadline(), live, Some(controllers)].into_iter().flatten().min();
             let span = next.unwrap_or(end).min(end).since(now.instant);
             self.server.pass(span.max(Duration::from_millis(1)));
@@ -224,7 +233,7 @@ impl Node {
         }
         let before = self.issued();
         while let Some(mut live) = self.live.take() {
-            match live.wire.carry(&mut self.server) {
+            match live.in_flight.carry(&mut self.server) {
                 Some(result) => {
                     let finished = self.finish(&live, result);
                     self.tell(finished);
@@ -243,7 +252,7 @@ impl Node {
 
     /// Keeps count of an exchange that has come to this.
     fn finish(&mut self, live: &Live, result: Result<Issued, SignError>) -> Input {
-        let requests = self.server.api.journal().count().saturating_sub(live.journal) + live.wire.refused;
+        let requests = self.server.api.journal().count().saturating_sub(live.journal) + live.in_flight.refused();
         self.most_requests = self.most_requests.max(requests);
         let healthy = result.as_ref().map_or_else(SignError::server_healthy, |_| Some(true));
         self.healthy = healthy.or(self.healthy);
@@ -272,13 +281,13 @@ impl Node {
     fn obey(&mut self, command: Command) -> Option<Input> {
         match command {
             Command::Drive { id, exchange } => {
-                let Exchange::Conversation(exchange) = exchange else { panic!("{exchange:?}") };
                 assert!(self.live.is_none(), "one request at a time");
                 self.submissions += 1;
                 let journal = self.server.api.journal().count();
-                let mut live = Live { id, wire: Wire::new(exchange, self.now()), journal };
+                let in_flight = InFlight::of(exchange, self.now(), self.closure_takes);
+                let mut live = Live { id, in_flight, journal };
                 // Bytes may be faster than whatever comes after this command.
-                if let Some(result) = live.wire.carry(&mut self.server) {
+                if let Some(result) = live.in_flight.carry(&mut self.server) {
                     return Some(self.finish(&live, result));
                 }
                 self.live = Some(live);
@@ -321,7 +330,7 @@ impl Node {
 }
 
 /// What a process finds when it starts.
-fn start(disk: &Disk, signer: &Arc<CsrSigner>, template: Option<Arc<Template>>) -> Start {
+fn start(disk: &Disk, signer: &Arc<dyn Signer>, template: Option<Arc<Template>>) -> Start {
     let pending = disk.record.as_deref().map(|record| Record::decode(record).unwrap());
     Start { signer: Some(signer.clone()), template, credential: disk.credential.clone(), pending, ..Start::default() }
 }

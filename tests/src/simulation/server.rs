@@ -1,6 +1,7 @@
 //! The embedded API server, and whoever asks it, in virtual time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use perennial::{Instant, Now, Template, UnixTime};
@@ -56,6 +57,8 @@ pub struct Server {
     pub(super) tls: Tls,
     random: Random,
     cluster: Arc<Cluster>,
+    /// The wall clock in milliseconds, for closures that live in this time.
+    wall_clock: Arc<AtomicI64>,
 }
 
 impl Server {
@@ -73,7 +76,9 @@ impl Server {
         let cluster = Cluster::from_url("https://localhost:6443").unwrap().with_roots(authority.roots().unwrap());
         let mut api = Api::new(options, authority, Random::from_seed([8; 32]));
         api.add_token(TOKEN, perennial_dev::User::bootstrap("abcdef"));
-        Self { api, now: Now { instant: Instant::default(), unix: START }, tls, random, cluster: Arc::new(cluster) }
+        let now = Now { instant: Instant::default(), unix: START };
+        let wall_clock = Arc::new(AtomicI64::new(START.as_millis()));
+        Self { api, now, tls, random, cluster: Arc::new(cluster), wall_clock }
     }
 
     /// The signer of kubelets' client certificates, always asked with a token.
@@ -91,7 +96,14 @@ impl Server {
     /// Time passes.
     pub fn pass(&mut self, span: Duration) {
         self.now = Now { instant: self.now.instant.after(span), unix: self.now.unix.after(span) };
+        self.wall_clock.store(self.now.unix.as_millis(), Ordering::Relaxed);
         self.api.tick(self.now.unix);
+    }
+
+    /// A clock that shows the time here.
+    pub fn wall_clock(&self) -> impl Fn() -> UnixTime + Send + Sync + 'static {
+        let millis = self.wall_clock.clone();
+        move || UnixTime::from_millis(millis.load(Ordering::Relaxed))
     }
 
     /// A node's certificate, issued so long ago.

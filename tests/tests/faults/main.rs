@@ -2,6 +2,7 @@
 
 mod mixtures;
 mod node;
+mod own_ca;
 mod patience;
 mod sockets;
 mod table;

@@ -1,0 +1,55 @@
+//! A request in flight, of whichever kind the signer began.
+
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use perennial::{Instant, Now};
+use perennial_rotation::{Cancel, Exchange, Issued, SignError};
+
+use super::{Server, Wire};
+
+/// A request in flight.
+pub(super) enum InFlight {
+    /// Bytes between the node and the server.
+    Bytes(Wire),
+    /// What a closure returned; `None` if its future never ends.
+    Result(Option<Result<Issued, SignError>>, Instant),
+}
+
+impl InFlight {
+    /// A request that begins now. The code of a closure runs at once, and its result is seen after `closure_takes`.
+    pub(super) fn of(exchange: Exchange, now: Now, closure_takes: Duration) -> Self {
+        let result = match exchange {
+            Exchange::Conversation(conversation) => return Self::Bytes(Wire::new(conversation, now)),
+            Exchange::Blocking(work) => Some(work(&Cancel::default())),
+            Exchange::Future(mut future) => match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(result) => Some(result),
+                // Nothing here would ever wake it.
+                Poll::Pending => None,
+            },
+        };
+        Self::Result(result, now.instant.after(closure_takes))
+    }
+
+    /// What came of it, if it is over.
+    pub(super) fn carry(&mut self, server: &mut Server) -> Option<Result<Issued, SignError>> {
+        match self {
+            Self::Bytes(wire) => wire.carry(server),
+            Self::Result(result, at) if *at <= server.now.instant => result.take(),
+            Self::Result(..) => None,
+        }
+    }
+
+    /// Until when there is nothing to carry; `None`: for ever.
+    pub(super) fn until(&self) -> Option<Instant> {
+        match self {
+            Self::Bytes(wire) => Some(wire.until),
+            Self::Result(result, at) => result.is_some().then_some(*at),
+        }
+    }
+
+    /// Connections that the server refused.
+    pub(super) fn refused(&self) -> usize {
+        if let Self::Bytes(wire) = self { wire.refused } else { 0 }
+    }
+}

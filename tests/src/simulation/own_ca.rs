@@ -1,0 +1,113 @@
+//! A CA of one's own behind a closure, in virtual time: it signs as a rule says, or does not.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use perennial::{Failure, UnixTime, Validity};
+use perennial_pki::{
+    Chain, Credential, Issuer, KeyUsage, RequestFacts, Roots, Terms, Usage, read_request, self_signed,
+};
+use perennial_rotation::{Profile, SignError, SignRequest, SignWith};
+
+use super::{DAY, START, key};
+
+/// What the CA makes of a request.
+type Rule = Arc<dyn Fn(&OwnCa, &SignRequest) -> Result<Chain, SignError> + Send + Sync>;
+
+/// A CA in the process of the node.
+pub struct OwnCa {
+    /// How long what it issues is valid.
+    pub lifetime: Duration,
+    issuer: Issuer,
+    rule: Mutex<Rule>,
+    wall_clock: Box<dyn Fn() -> UnixTime + Send + Sync>,
+    issued: AtomicU64,
+}
+
+impl OwnCa {
+    /// A CA that lives by this clock, and signs whatever is requested for `lifetime`.
+    pub fn new(wall_clock: impl Fn() -> UnixTime + Send + Sync + 'static, lifetime: Duration) -> Arc<Self> {
+        let validity = Validity::new(START, START.after(1000 * DAY)).unwrap();
+        let key = key();
+        let chain = self_signed("mesh CA", &key, &[1], validity).unwrap();
+        let issuer = Issuer::new(Credential::new(chain, Arc::new(key)).unwrap()).unwrap();
+        Arc::new(Self {
+            lifetime,
+            issuer,
+            rule: Mutex::new(Arc::new(Self::sign)),
+            wall_clock: Box::new(wall_clock),
+            issued: AtomicU64::new(0),
+        })
+    }
+
+    /// Makes this of requests from now on.
+    pub fn set_rule(&self, rule: impl Fn(&Self, &SignRequest) -> Result<Chain, SignError> + Send + Sync + 'static) {
+        *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(rule);
+    }
+
+    /// The closure, as a signer of client certificates that lead to this CA.
+    pub fn signer(self: &Arc<Self>, is_async: bool) -> SignWith {
+        let (ca, name) = (self.clone(), "example.com/mesh");
+        let answer = move |request: &SignRequest| {
+            let rule = ca.rule.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            rule(&ca, request)
+        };
+        let signer = match is_async {
+            false => SignWith::blocking(name, move |request, _| answer(&request)),
+            true => {
+                let answer = Arc::new(answer);
+                SignWith::future(name, move |request| {
+                    let answer = answer.clone();
+                    async move { answer(&request) }
+                })
+            }
+        };
+        let roots = Roots::from_pem(self.issuer.credential().chain().pem().as_bytes()).unwrap();
+        signer.profile(Profile { issuers: Some(roots), ..Profile::new([Usage::ClientAuth]) })
+    }
+
+    /// The rule of a CA that is well.
+    ///
+    /// # Errors
+    /// The request cannot be read.
+    pub fn sign(&self, request: &SignRequest) -> Result<Chain, SignError> {
+        self.issue(&Self::read(request)?, self.now(), self.lifetime, Usage::ClientAuth)
+    }
+
+    /// What is requested.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(request: &SignRequest) -> Result<RequestFacts, SignError> {
+        let facts = read_request(request.csr.pem.as_bytes());
+        facts.map_err(|error| SignError::new(Failure::Rejected, error.to_string()))
+    }
+
+    /// Signs this, valid for so long from `begin` on.
+    ///
+    /// # Errors
+    /// The signer fails.
+    pub fn issue(
+        &self,
+        request: &RequestFacts,
+        begin: UnixTime,
+        lifetime: Duration,
+        usage: Usage,
+    ) -> Result<Chain, SignError> {
+        let serial = self.issued.fetch_add(1, Ordering::Relaxed) + 2;
+        let terms = Terms {
+            serial: &serial.to_be_bytes(),
+            validity: Validity::new(begin, begin.after(lifetime)).unwrap(),
+            key_usages: &[KeyUsage::DigitalSignature],
+            extended_key_usages: &[usage],
+        };
+        let issued = self.issuer.issue(request, &terms);
+        issued.map_err(|error| SignError::new(Failure::SignerFailed, error.to_string()))
+    }
+
+    /// The time here.
+    pub fn now(&self) -> UnixTime {
+        (self.wall_clock)()
+    }
+}

@@ -1,0 +1,191 @@
+//! A CA of one's own that goes wrong: what of the table of faults makes sense without HTTP, by the same laws.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Failure, Policy, Template, UnixTime};
+use perennial_dev::Options;
+use perennial_pki::{Chain, RequestFacts, Usage, certificate_request, read_request};
+use perennial_rotation::{Input, SignError, SignRequest};
+use perennial_tests::simulation::{Node, OwnCa, SECOND, Server, key};
+
+use crate::table::Outcome;
+use crate::{HOUR, MINUTE};
+
+const LIFETIME: Duration = Duration::from_secs(40 * 3600);
+const NAME: &str = "orders.example";
+
+type Rule = fn(&OwnCa, &SignRequest) -> Result<Chain, SignError>;
+
+/// What the CA does, how long that takes, and what becomes of the first request that meets it.
+const TABLE: [(&str, Rule, Duration, Outcome); 13] = {
+    use Failure::{AlreadyDue, BadCertificate, Local, TimedOut, Unsatisfying};
+    use Outcome::{Failed, Issued};
+    const NOW: Duration = Duration::ZERO;
+    [
+        ("slow", OwnCa::sign, Duration::from_secs(14 * 60), Issued),
+        ("too slow", OwnCa::sign, HOUR, Failed(TimedOut)),
+        ("panics", |_, _| panic!("no token in slot 0"), NOW, Failed(Local)),
+        ("garbage", |_, _| parsed(b"garbage"), NOW, Failed(BadCertificate)),
+        ("nothing", |_, _| parsed(b""), NOW, Failed(BadCertificate)),
+        ("wrong key", |ca, _| signed(ca, &requested(NAME, [NAME]), Usage::ClientAuth), NOW, Failed(BadCertificate)),
+        ("wrong name", wrong_name, NOW, Failed(BadCertificate)),
+        ("a name too few", a_name_too_few, NOW, Failed(Unsatisfying)),
+        (
+            "wrong usage",
+            |ca, request| signed(ca, &OwnCa::read(request)?, Usage::ServerAuth),
+            NOW,
+            Failed(BadCertificate),
+        ),
+        ("another CA", another_ca, NOW, Failed(BadCertificate)),
+        (
+            "expired",
+            |ca, request| since(ca, request, ca.now().before(LIFETIME + 2 * HOUR)),
+            NOW,
+            Failed(BadCertificate),
+        ),
+        (
+            "all but expired",
+            |ca, request| since(ca, request, ca.now().before(LIFETIME - HOUR)),
+            NOW,
+            Failed(AlreadyDue),
+        ),
+        ("not valid for ages", |ca, request| since(ca, request, ca.now().after(LIFETIME)), NOW, Failed(BadCertificate)),
+    ]
+};
+
+fn parsed(pem: &[u8]) -> Result<Chain, SignError> {
+    Chain::from_pem(pem).map_err(|error| SignError::new(Failure::BadCertificate, error.to_string()))
+}
+
+/// A request of somebody else, so with another key.
+fn requested<const N: usize>(common_name: &str, dns_names: [&str; N]) -> RequestFacts {
+    let template = Template::new(common_name).with_dns_names(dns_names);
+    read_request(certificate_request(&template, &key()).unwrap().pem.as_bytes()).unwrap()
+}
+
+fn signed(ca: &OwnCa, request: &RequestFacts, usage: Usage) -> Result<Chain, SignError> {
+    ca.issue(request, ca.now(), LIFETIME, usage)
+}
+
+fn since(ca: &OwnCa, request: &SignRequest, begin: UnixTime) -> Result<Chain, SignError> {
+    ca.issue(&OwnCa::read(request)?, begin, LIFETIME, Usage::ClientAuth)
+}
+
+fn wrong_name(ca: &OwnCa, request: &SignRequest) -> Result<Chain, SignError> {
+    let mut facts = OwnCa::read(request)?;
+    facts.subject_der = requested("payments.example", []).subject_der;
+    signed(ca, &facts, Usage::ClientAuth)
+}
+
+fn a_name_too_few(ca: &OwnCa, request: &SignRequest) -> Result<Chain, SignError> {
+    let mut facts = OwnCa::read(request)?;
+    facts.dns_names.clear();
+    signed(ca, &facts, Usage::ClientAuth)
+}
+
+fn another_ca(ca: &OwnCa, request: &SignRequest) -> Result<Chain, SignError> {
+    let now = ca.now();
+    OwnCa::new(move || now, LIFETIME).sign(request)
+}
+
+/// A node with a certificate of a CA that is a closure, blocking or not.
+fn node(is_async: bool) -> (Node, Arc<OwnCa>) {
+    let server = Server::new(Options::default());
+    let ca = OwnCa::new(server.wall_clock(), LIFETIME);
+    let template = Template::new(NAME).with_dns_names([NAME]);
+    let mut node = Node::asking(server, ca.signer(is_async), template, None);
+    assert!(node.run_until(HOUR, |node| node.issued() == 1), "{:?}", node.rotation.snapshot(node.now()));
+    (node, ca)
+}
+
+/// One rotation under this rule, and the recovery from it, by the laws. What was not as expected.
+fn endure(is_async: bool, outcome: Outcome, takes: Duration, set_rule: impl Fn(&OwnCa)) -> Result<(), String> {
+    let (mut node, ca) = node(is_async);
+    set_rule(&ca);
+    node.closure_takes = takes;
+    let met = |node: &Node| node.failure().is_some() || node.issued() > 1;
+    node.run_until(LIFETIME, met);
+    let came = node.failure().map_or(Outcome::Issued, Outcome::Failed);
+    if !met(&node) || came != outcome {
+        return Err(format!("{came:?}: {:?}", node.rotation.snapshot(node.now())));
+    }
+    node.lawful()?;
+
+    let (before, span) = (node.submissions, 30 * MINUTE);
+    node.run_until(span, |_| false);
+    let bound = Policy::default().submissions_within(span);
+    if node.submissions - before > bound {
+        return Err(format!("{} submissions in half an hour", node.submissions - before));
+    }
+    node.lawful()?;
+
+    ca.set_rule(OwnCa::sign);
+    node.closure_takes = SECOND;
+    if !node.run_until(2 * HOUR, |node| node.issued() > 1 && node.failure().is_none()) {
+        return Err(format!("no recovery: {:?}", node.rotation.snapshot(node.now())));
+    }
+    node.lawful()?;
+    (node.dropped == 0).then_some(()).ok_or_else(|| "without a certificate for a while".into())
+}
+
+#[test]
+fn own_ca_that_fails_as_the_table_says_is_recovered_from() {
+    let mut wrong = Vec::new();
+    for is_async in [false, true] {
+        for (name, rule, takes, outcome) in TABLE {
+            let endured = endure(is_async, outcome, takes, |ca| ca.set_rule(rule));
+            wrong.extend(endured.err().map(|why| format!("{name}, async: {is_async}: {why}")));
+        }
+        // Whatever a signer can say.
+        for failure in Failure::ALL {
+            let says = move |_: &OwnCa, _: &SignRequest| Err(SignError::new(failure, "no"));
+            let endured = endure(is_async, Outcome::Failed(failure), SECOND, |ca| ca.set_rule(says));
+            wrong.extend(endured.err().map(|why| format!("{failure:?}, async: {is_async}: {why}")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn own_ca_that_throttles_is_left_alone_for_so_long() {
+    for is_async in [false, true] {
+        let (mut node, ca) = node(is_async);
+        let pause = 7 * MINUTE;
+        ca.set_rule(move |_, _| Err(SignError::new(Failure::Throttled, "busy").retry_after(pause)));
+        assert!(node.run_until(LIFETIME, |node| node.failure() == Some(Failure::Throttled)));
+        let (answered, before) = (node.now().instant, node.submissions);
+        assert!(node.run_until(HOUR, |node| node.submissions > before));
+        let waited = node.now().instant.since(answered);
+        assert!((pause..=pause + 2 * SECOND).contains(&waited), "{waited:?}");
+        assert_eq!(node.lawful(), Ok(()));
+    }
+}
+
+#[test]
+fn certificate_of_own_ca_that_is_not_valid_yet_waits() {
+    let (mut node, ca) = node(false);
+    let first = node.presents().unwrap();
+    ca.set_rule(|ca, request| since(ca, request, ca.now().after(HOUR)));
+    assert!(node.run_until(LIFETIME, |node| node.issued() > 1));
+    let (issued, submissions) = (node.now().instant, node.submissions);
+    assert_eq!((node.presents(), node.failure()), (Some(first.clone()), None));
+    assert!(node.run_until(2 * HOUR, |node| node.presents().unwrap() != first));
+    let waited = node.now().instant.since(issued);
+    assert!((HOUR..=HOUR + MINUTE).contains(&waited), "{waited:?}");
+    assert_eq!((node.submissions, node.dropped, node.lawful()), (submissions, 0, Ok(())));
+}
+
+#[test]
+fn own_ca_of_ten_minutes_keeps_its_laws_for_a_day() {
+    let server = Server::new(Options::default());
+    let lifetime = 10 * MINUTE;
+    let ca = OwnCa::new(server.wall_clock(), lifetime);
+    let mut node = Node::asking(server, ca.signer(false), Template::new(NAME), None);
+    node.tell(Input::PolicyChanged(Arc::new(Policy::for_lifetime(lifetime))));
+    for _ in 0..24 {
+        node.run(HOUR);
+    }
+    assert!((24 * 6..=24 * 9).contains(&node.issued()), "{}", node.issued());
+    assert_eq!((node.submissions, node.dropped), (node.issued(), 0));
+}
