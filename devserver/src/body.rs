@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::fields::{self, FieldValidation};
 use super::message::{ApiRequest, Response, to_json};
 use super::options::is_dry_run;
-use super::protobuf::{self, Malformed, Message};
+use super::protobuf::{self, Fields};
 use super::status;
 use perennial_kubernetes::objects::{API_VERSION, CertificateSigningRequest, ObjectMeta};
 
@@ -22,10 +22,7 @@ pub(super) fn csr(
     if request.body.len() > LARGEST {
         return Err(too_large());
     }
-    if encoding(request)? == Encoding::Protobuf {
-        return Ok((typed(object(request, status::KIND, API_VERSION)?), Vec::new()));
-    }
-    let value = json(request)?;
+    let value = value(request, protobuf::CSR, status::KIND)?;
     expect_type(&value, status::KIND, API_VERSION)?;
     let refuse = |why: &str| status::bad_request(fields::cannot_be_handled(why));
     let warnings = fields.check(&value).map_err(|why| refuse(&why))?;
@@ -61,18 +58,14 @@ pub(super) fn too_large() -> Response {
     status::refused(413, "RequestEntityTooLarge", &format!("Request entity too large: limit is {LARGEST}"))
 }
 
-/// An object of this kind and version. In JSON both may be left out.
-pub(super) fn object<T>(request: &ApiRequest, kind: &str, version: &str) -> Result<T, Response>
-where
-    T: DeserializeOwned + Message,
-{
-    if encoding(request)? == Encoding::Protobuf {
-        let envelope = protobuf::open(&request.body).map_err(|error| unreadable(kind, error))?;
-        expect(&envelope.api_version, version, kind)?;
-        expect(&envelope.kind, kind, kind)?;
-        return T::read(envelope.raw).map_err(|error| unreadable(kind, error));
-    }
-    let value = json(request)?;
+/// An object of this kind and version; both may be left out.
+pub(super) fn object<T: DeserializeOwned>(
+    request: &ApiRequest,
+    fields: Fields,
+    kind: &str,
+    version: &str,
+) -> Result<T, Response> {
+    let value = value(request, fields, kind)?;
     expect_type(&value, kind, version)?;
     serde_json::from_value(value).map_err(|error| unreadable(kind, error))
 }
@@ -108,12 +101,8 @@ pub(super) fn delete_options(request: &ApiRequest) -> Result<DeleteOptions, Resp
     if request.body.is_empty() {
         return Ok(DeleteOptions::default());
     }
-    if encoding(request)? == Encoding::Protobuf {
-        return protobuf::open(&request.body)
-            .and_then(|envelope| DeleteOptions::read(envelope.raw))
-            .map_err(|error| unreadable(DELETE_OPTIONS, error));
-    }
-    serde_json::from_value(json(request)?).map_err(|error| unreadable(DELETE_OPTIONS, error))
+    let value = value(request, protobuf::DELETE_OPTIONS, DELETE_OPTIONS)?;
+    serde_json::from_value(value).map_err(|error| unreadable(DELETE_OPTIONS, error))
 }
 
 const DELETE_OPTIONS: &str = "DeleteOptions";
@@ -132,50 +121,21 @@ impl DeleteOptions {
     }
 }
 
-impl Message for DeleteOptions {
-    fn field(&mut self, number: u64, value: protobuf::Value<'_>) -> Result<(), Malformed> {
-        match number {
-            2 => self.preconditions = value.message()?,
-            5 => self.dry_run.push(value.text()?),
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-impl Message for Preconditions {
-    fn field(&mut self, number: u64, value: protobuf::Value<'_>) -> Result<(), Malformed> {
-        match number {
-            1 => self.uid = Some(value.text()?),
-            2 => self.resource_version = Some(value.text()?),
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Encoding {
-    Json,
-    Protobuf,
-}
-
 /// `Content-Type` without its parameters.
 pub(super) fn media_type(request: &ApiRequest) -> &str {
     request.content_type.split(';').next().unwrap_or_default().trim()
 }
 
-fn encoding(request: &ApiRequest) -> Result<Encoding, Response> {
-    match media_type(request) {
-        "" | "application/json" => Ok(Encoding::Json),
-        "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
-        _ => Err(status::unsupported_media_type()),
-    }
-}
-
-fn json(request: &ApiRequest) -> Result<Value, Response> {
-    let mut value: Value = serde_json::from_slice(&request.body)
-        .map_err(|error| status::bad_request(format!("couldn't get version/kind; json parse error: {error}")))?;
+/// The body as JSON; one in protobuf as the JSON that it stands for.
+fn value(request: &ApiRequest, fields: Fields, kind: &str) -> Result<Value, Response> {
+    let mut value = match media_type(request) {
+        "" | "application/json" => serde_json::from_slice(&request.body)
+            .map_err(|error| status::bad_request(format!("couldn't get version/kind; json parse error: {error}")))?,
+        "application/vnd.kubernetes.protobuf" => {
+            protobuf::read(&request.body, fields).map_err(|error| unreadable(kind, error))?
+        }
+        _ => return Err(status::unsupported_media_type()),
+    };
     drop_nulls(&mut value);
     Ok(value)
 }

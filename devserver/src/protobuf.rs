@@ -1,99 +1,171 @@
-//! Reading the protobuf encoding of the few objects clients send: `kubectl` and kubelets send nothing else.
+//! Reading the protobuf encoding of the few objects clients send, as the JSON that it stands for: `kubectl` and kubelets
+//! send nothing else.
 //!
 //! Only bodies of requests are read; answers are JSON, which every client accepts as well.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use perennial::UnixTime;
+use serde_json::{Map, Value, json};
 
 use super::rfc3339;
-use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, CsrStatus, ObjectMeta};
 
 /// First bytes of every Kubernetes object in protobuf.
 const MAGIC: &[u8] = b"k8s\0";
 
-/// An object in its envelope (`runtime.Unknown`).
-pub(super) struct Envelope<'a> {
-    pub(super) api_version: String,
-    pub(super) kind: String,
-    pub(super) raw: &'a [u8],
+/// The fields of a message that this server reads: number, name in JSON, type. Others are skipped.
+pub(super) type Fields = &'static [(u64, &'static str, Type)];
+
+pub(super) enum Type {
+    Text,
+    Bytes,
+    /// A negative `int32` is sign-extended to 64 bits on the wire.
+    Number,
+    Time,
+    Message(Fields),
+    List(&'static Type),
+    /// An entry of a map from text to text.
+    Entry,
 }
 
-/// Something that can be read from protobuf.
-pub(super) trait Message: Default {
-    /// Takes one field in; unknown ones are passed over.
-    fn field(&mut self, number: u64, value: Value<'_>) -> Result<(), Malformed>;
+use Type::{Bytes, Entry, List, Message, Number, Text, Time};
 
-    fn read(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut message = Self::default();
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let (number, value) = read_field(&mut rest)?;
-            message.field(number, value)?;
-        }
-        Ok(message)
-    }
-}
-
-/// A field's value as the wire tells it.
-#[derive(Clone, Copy)]
-pub(super) enum Value<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-    /// Floating point, which none of our objects has.
-    Fixed,
-}
-
-impl<'a> Value<'a> {
-    pub(super) fn bytes(self) -> Result<&'a [u8], Malformed> {
-        if let Value::Bytes(bytes) = self { Ok(bytes) } else { Err(Malformed) }
-    }
-
-    pub(super) fn text(self) -> Result<String, Malformed> {
-        std::str::from_utf8(self.bytes()?).map(Into::into).map_err(|_| Malformed)
-    }
-
-    fn number(self) -> Result<u64, Malformed> {
-        if let Value::Number(number) = self { Ok(number) } else { Err(Malformed) }
-    }
-
-    pub(super) fn message<T: Message>(self) -> Result<T, Malformed> {
-        T::read(self.bytes()?)
-    }
-}
+pub(super) const CSR: Fields =
+    &[(1, "metadata", Message(METADATA)), (2, "spec", Message(CSR_SPEC)), (3, "status", Message(CSR_STATUS))];
+const METADATA: Fields = &[
+    (1, "name", Text),
+    (2, "generateName", Text),
+    (5, "uid", Text),
+    (6, "resourceVersion", Text),
+    (8, "creationTimestamp", Time),
+    (11, "labels", Entry),
+    (12, "annotations", Entry),
+];
+/// Without user name and groups: the server fills them in.
+const CSR_SPEC: Fields =
+    &[(1, "request", Bytes), (5, "usages", List(&Text)), (7, "signerName", Text), (8, "expirationSeconds", Number)];
+const CSR_STATUS: Fields = &[(1, "conditions", List(&Message(CONDITION))), (2, "certificate", Bytes)];
+const CONDITION: Fields = &[
+    (1, "type", Text),
+    (2, "reason", Text),
+    (3, "message", Text),
+    (4, "lastUpdateTime", Time),
+    (5, "lastTransitionTime", Time),
+    (6, "status", Text),
+];
+pub(super) const DELETE_OPTIONS: Fields =
+    &[(2, "preconditions", Message(&[(1, "uid", Text), (2, "resourceVersion", Text)])), (5, "dryRun", List(&Text))];
+/// SelfSubjectReview: nothing of it is read.
+pub(super) const REVIEW: Fields = &[];
+pub(super) const ACCESS_REVIEW: Fields = &[(2, "spec", Message(ACCESS_SPEC))];
+const ACCESS_SPEC: Fields = &[
+    (1, "resourceAttributes", Message(RESOURCE)),
+    (2, "nonResourceAttributes", Message(&[(1, "path", Text), (2, "verb", Text)])),
+];
+const RESOURCE: Fields =
+    &[(2, "verb", Text), (3, "group", Text), (5, "resource", Text), (6, "subresource", Text), (7, "name", Text)];
+/// The envelope, `runtime.Unknown`, but for the object in it.
+const ENVELOPE: Fields = &[(1, "type", Message(&[(1, "apiVersion", Text), (2, "kind", Text)]))];
+/// Number of the envelope's field with the object in it.
+const RAW: u64 = 2;
 
 /// The bytes are not the protobuf encoding of the object expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed protobuf")]
 pub(super) struct Malformed;
 
-pub(super) fn open(body: &[u8]) -> Result<Envelope<'_>, Malformed> {
-    let mut rest = body.strip_prefix(MAGIC).ok_or(Malformed)?;
-    let mut envelope = Envelope { api_version: String::new(), kind: String::new(), raw: &[] };
+/// Reads an object in its envelope; `apiVersion` and `kind` are the envelope's.
+pub(super) fn read(body: &[u8], fields: Fields) -> Result<Value, Malformed> {
+    let body = body.strip_prefix(MAGIC).ok_or(Malformed)?;
+    let mut raw: &[u8] = &[];
+    let mut rest = body;
     while !rest.is_empty() {
-        match read_field(&mut rest)? {
-            (1, value) => {
-                let TypeMeta { api_version, kind } = value.message()?;
-                (envelope.api_version, envelope.kind) = (api_version, kind);
-            }
-            (2, value) => envelope.raw = value.bytes()?,
-            _ => {}
+        if let (RAW, field) = read_field(&mut rest)? {
+            raw = field.bytes()?;
         }
     }
-    Ok(envelope)
+    let mut object = read_message(raw, fields)?;
+    if let Some(Value::Object(mut kind)) = read_message(body, ENVELOPE)?.remove("type") {
+        object.append(&mut kind);
+    }
+    Ok(object.into())
 }
 
-fn read_field<'a>(rest: &mut &'a [u8]) -> Result<(u64, Value<'a>), Malformed> {
+fn read_message(mut rest: &[u8], fields: Fields) -> Result<Map<String, Value>, Malformed> {
+    let mut message = Map::new();
+    while !rest.is_empty() {
+        let (number, field) = read_field(&mut rest)?;
+        let Some((_, name, kind)) = fields.iter().find(|(known, ..)| *known == number) else { continue };
+        let value = read_value(field, kind)?;
+        match kind {
+            List(_) => {
+                if let Value::Array(items) = message.entry(*name).or_insert_with(|| json!([])) {
+                    items.push(value);
+                }
+            }
+            Entry => {
+                let key = value["key"].as_str().unwrap_or_default();
+                message.entry(*name).or_insert_with(|| json!({}))[key] =
+                    value["value"].as_str().unwrap_or_default().into();
+            }
+            Text | Bytes | Number | Time | Message(_) => drop(message.insert((*name).to_owned(), value)),
+        }
+    }
+    Ok(message)
+}
+
+fn read_value(field: Field<'_>, kind: &Type) -> Result<Value, Malformed> {
+    Ok(match kind {
+        Text => field.text()?.into(),
+        Bytes => STANDARD.encode(field.bytes()?).into(),
+        Number => field.number()?.cast_signed().into(),
+        Time => {
+            let time = read_message(field.bytes()?, &[(1, "seconds", Number)])?;
+            // Go's zero time is written as no field at all.
+            let seconds = time.get("seconds").and_then(Value::as_i64);
+            json!(seconds.map(|seconds| rfc3339(UnixTime::from_secs(seconds))))
+        }
+        Message(fields) => read_message(field.bytes()?, fields)?.into(),
+        Entry => read_message(field.bytes()?, &[(1, "key", Text), (2, "value", Text)])?.into(),
+        List(kind) => read_value(field, kind)?,
+    })
+}
+
+/// A field's value on the wire.
+enum Field<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+    /// Floating point, which none of our objects has.
+    Fixed,
+}
+
+impl<'a> Field<'a> {
+    fn bytes(self) -> Result<&'a [u8], Malformed> {
+        if let Self::Bytes(bytes) = self { Ok(bytes) } else { Err(Malformed) }
+    }
+
+    fn text(self) -> Result<&'a str, Malformed> {
+        str::from_utf8(self.bytes()?).map_err(|_| Malformed)
+    }
+
+    fn number(self) -> Result<u64, Malformed> {
+        if let Self::Number(number) = self { Ok(number) } else { Err(Malformed) }
+    }
+}
+
+fn read_field<'a>(rest: &mut &'a [u8]) -> Result<(u64, Field<'a>), Malformed> {
     let key = read_varint(rest)?;
-    let value = match key & 7 {
-        0 => Value::Number(read_varint(rest)?),
-        1 => take(rest, 8).map(|_| Value::Fixed)?,
+    let field = match key & 7 {
+        0 => Field::Number(read_varint(rest)?),
+        1 => take(rest, 8).map(|_| Field::Fixed)?,
         2 => {
             let length = usize::try_from(read_varint(rest)?).map_err(|_| Malformed)?;
-            Value::Bytes(take(rest, length)?)
+            Field::Bytes(take(rest, length)?)
         }
-        5 => take(rest, 4).map(|_| Value::Fixed)?,
+        5 => take(rest, 4).map(|_| Field::Fixed)?,
         _ => return Err(Malformed),
     };
-    Ok((key >> 3, value))
+    Ok((key >> 3, field))
 }
 
 fn read_varint(rest: &mut &[u8]) -> Result<u64, Malformed> {
@@ -114,138 +186,10 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], Malformed> {
     Ok(taken)
 }
 
-#[derive(Default)]
-struct TypeMeta {
-    api_version: String,
-    kind: String,
-}
-
-impl Message for TypeMeta {
-    fn field(&mut self, number: u64, value: Value<'_>) -> Result<(), Malformed> {
-        match number {
-            1 => self.api_version = value.text()?,
-            2 => self.kind = value.text()?,
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-impl Message for CertificateSigningRequest {
-    fn field(&mut self, number: u64, value: Value<'_>) -> Result<(), Malformed> {
-        match number {
-            1 => self.metadata = value.message()?,
-            2 => self.spec = value.message()?,
-            3 => self.status = value.message()?,
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-impl Message for ObjectMeta {
-    fn field(&mut self, number: u64, value: Value<'_>) -> Result<(), Malformed> {
-        match number {
-            1 => self.name = value.text()?,
-            2 => self.generate_name = value.text()?,
-            5 => self.uid = value.text()?,
-            6 => self.resource_version = value.text()?,
-            8 => self.creation_timestamp = value.message::<Time>()?.text(),
-            11 => insert(&mut self.labels, value)?,
-            12 => insert(&mut self.annotations, value)?,
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-impl Message for CsrSpec {
-    fn field(&mut self, number: u64, value: Value<'_>) -> Result<(), Malformed> {
-        match number {
-            1 => self.request = value.bytes()?.to_vec(),
-            5 => self.usages.push(value.text()?),
-            7 => self.signer_name = value.text()?,
-            // Negative numbers are sign-extended to 64 bits on the wire.
-            8 => self.expiration_seconds = Some(value.number()? as i32),
-            // Who asked is the server's to say.
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-impl Message for CsrStatus {
-    fn field(&mut self, number: u64, value: Value<'_>) -> Result<(), Malformed> {
-        match number {
-            1 => self.conditions.push(value.message()?),
-            2 => self.certificate = value.bytes()?.to_vec(),
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-impl Message for Condition {
-    fn field(&mut self, number: u64, value: Value<'_>) -> Result<(), Malformed> {
-        match number {
-            1 => self.type_ = value.text()?,
-            2 => self.reason = value.text()?,
-            3 => self.message = value.text()?,
-            4 => self.last_update_time = value.message::<Time>()?.text(),
-            5 => self.last_transition_time = value.message::<Time>()?.text(),
-            6 => self.status = value.text()?,
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-#[derive(Default)]
-struct Time {
-    seconds: Option<i64>,
-}
-
-impl Time {
-    /// Go's zero time is written as no field at all.
-    fn text(&self) -> Option<String> {
-        self.seconds.map(|seconds| rfc3339(UnixTime::from_secs(seconds)))
-    }
-}
-
-impl Message for Time {
-    fn field(&mut self, number: u64, value: Value<'_>) -> Result<(), Malformed> {
-        if number == 1 {
-            self.seconds = Some(value.number()? as i64);
-        }
-        Ok(())
-    }
-}
-
-#[derive(Default)]
-struct Entry {
-    key: String,
-    value: String,
-}
-
-impl Message for Entry {
-    fn field(&mut self, number: u64, value: Value<'_>) -> Result<(), Malformed> {
-        match number {
-            1 => self.key = value.text()?,
-            2 => self.value = value.text()?,
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-fn insert(map: &mut std::collections::BTreeMap<String, String>, value: Value<'_>) -> Result<(), Malformed> {
-    let Entry { key, value } = value.message()?;
-    map.insert(key, value);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use perennial_kubernetes::objects::CertificateSigningRequest;
+
     use super::*;
 
     /// What kubectl 1.32 sent to approve the object it had read just before.
@@ -254,19 +198,19 @@ mod tests {
 
     #[test]
     fn what_kubectl_sends_is_what_it_had_read_and_its_approval() {
-        let envelope = open(APPROVAL).unwrap();
+        let sent = read(APPROVAL, CSR).unwrap();
+        let sent: CertificateSigningRequest = serde_json::from_value(sent).unwrap();
         assert_eq!(
-            (envelope.api_version.as_str(), envelope.kind.as_str()),
+            (sent.api_version.as_str(), sent.kind.as_str()),
             (perennial_kubernetes::objects::API_VERSION, "CertificateSigningRequest")
         );
-        let sent = CertificateSigningRequest::read(envelope.raw).unwrap();
-        let read: CertificateSigningRequest = serde_json::from_str(READ).unwrap();
+        let before: CertificateSigningRequest = serde_json::from_str(READ).unwrap();
 
-        assert_eq!(sent.metadata, read.metadata);
-        assert_eq!(sent.spec.request, read.spec.request);
-        assert_eq!(sent.spec.usages, read.spec.usages);
-        assert_eq!(sent.spec.signer_name, read.spec.signer_name);
-        assert_eq!(sent.spec.expiration_seconds, read.spec.expiration_seconds);
+        assert_eq!(sent.metadata, before.metadata);
+        assert_eq!(sent.spec.request, before.spec.request);
+        assert_eq!(sent.spec.usages, before.spec.usages);
+        assert_eq!(sent.spec.signer_name, before.spec.signer_name);
+        assert_eq!(sent.spec.expiration_seconds, before.spec.expiration_seconds);
         let [approved] = sent.status.conditions.as_slice() else { panic!("{:?}", sent.status) };
         assert_eq!((approved.type_.as_str(), approved.status.as_str()), ("Approved", "True"));
         assert_eq!(approved.reason, "KubectlApprove");
@@ -278,15 +222,15 @@ mod tests {
     #[test]
     fn damaged_bytes_are_malformed_and_never_worse() {
         for length in 0..APPROVAL.len() {
-            let _ = open(&APPROVAL[..length]).and_then(|envelope| CertificateSigningRequest::read(envelope.raw));
+            let _ = read(&APPROVAL[..length], CSR);
         }
         for index in 0..APPROVAL.len() {
             let mut damaged = APPROVAL.to_vec();
             damaged[index] ^= 0xff;
-            let _ = open(&damaged).and_then(|envelope| CertificateSigningRequest::read(envelope.raw));
+            let _ = read(&damaged, CSR);
         }
-        assert!(open(b"{}").is_err());
-        assert!(open(&[MAGIC, &[0xff; 11]].concat()).is_err(), "a number of more than 64 bits");
-        assert!(open(&[MAGIC, &[0x0a, 0x7f]].concat()).is_err(), "a length beyond the end");
+        assert!(read(b"{}", CSR).is_err());
+        assert!(read(&[MAGIC, &[0xff; 11]].concat(), CSR).is_err(), "a number of more than 64 bits");
+        assert!(read(&[MAGIC, &[0x0a, 0x7f]].concat(), CSR).is_err(), "a length beyond the end");
     }
 }

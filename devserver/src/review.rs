@@ -2,13 +2,12 @@
 
 use perennial::UnixTime;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::access::{Attributes, allowed, authorize_path};
 use super::message::{ApiRequest, Response};
-use super::protobuf::{Malformed, Message, Value};
 use super::user::User;
-use super::{body, rfc3339, status};
+use super::{body, protobuf, rfc3339, status};
 
 pub(super) fn answer(request: &ApiRequest, user: &User, resource: &str, now: UnixTime) -> Result<Response, Response> {
     match resource {
@@ -21,7 +20,7 @@ pub(super) fn answer(request: &ApiRequest, user: &User, resource: &str, now: Uni
 fn who_am_i(request: &ApiRequest, user: &User, now: UnixTime) -> Result<Response, Response> {
     const KIND: &str = "SelfSubjectReview";
     const VERSION: &str = "authentication.k8s.io/v1";
-    body::object::<Review>(request, KIND, VERSION)?;
+    body::object::<Value>(request, protobuf::REVIEW, KIND, VERSION)?;
     let review = json!({
         "kind": KIND,
         "apiVersion": VERSION,
@@ -31,16 +30,12 @@ fn who_am_i(request: &ApiRequest, user: &User, now: UnixTime) -> Result<Response
     Ok(Response::json(201, &review))
 }
 
-/// A question without particulars.
-#[derive(Default, Deserialize)]
-struct Review {}
-
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct AccessReview {
     spec: AccessSpec,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct AccessSpec {
     resource_attributes: Option<ResourceAttributes>,
@@ -57,67 +52,16 @@ struct ResourceAttributes {
     name: String,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct NonResourceAttributes {
     verb: String,
     path: String,
 }
 
-impl Message for Review {
-    fn field(&mut self, _: u64, _: Value<'_>) -> Result<(), Malformed> {
-        Ok(())
-    }
-}
-
-impl Message for AccessReview {
-    fn field(&mut self, number: u64, value: Value<'_>) -> Result<(), Malformed> {
-        if number == 2 {
-            self.spec = value.message()?;
-        }
-        Ok(())
-    }
-}
-
-impl Message for AccessSpec {
-    fn field(&mut self, number: u64, value: Value<'_>) -> Result<(), Malformed> {
-        match number {
-            1 => self.resource_attributes = Some(value.message()?),
-            2 => self.non_resource_attributes = Some(value.message()?),
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-impl Message for ResourceAttributes {
-    fn field(&mut self, number: u64, value: Value<'_>) -> Result<(), Malformed> {
-        match number {
-            2 => self.verb = value.text()?,
-            3 => self.group = value.text()?,
-            5 => self.resource = value.text()?,
-            6 => self.subresource = value.text()?,
-            7 => self.name = value.text()?,
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-impl Message for NonResourceAttributes {
-    fn field(&mut self, number: u64, value: Value<'_>) -> Result<(), Malformed> {
-        match number {
-            1 => self.path = value.text()?,
-            2 => self.verb = value.text()?,
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
 fn may_i(request: &ApiRequest, user: &User) -> Result<Response, Response> {
     const KIND: &str = "SelfSubjectAccessReview";
     const VERSION: &str = "authorization.k8s.io/v1";
-    let AccessReview { spec } = body::object(request, KIND, VERSION)?;
+    let AccessReview { spec } = body::object(request, protobuf::ACCESS_REVIEW, KIND, VERSION)?;
     let allowed = match (&spec.resource_attributes, &spec.non_resource_attributes) {
         (Some(ResourceAttributes { verb, group, resource, subresource, name }), _) => {
             allowed(user, &Attributes { verb, group, resource, subresource, name })
