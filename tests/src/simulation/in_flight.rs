@@ -11,7 +11,7 @@ use super::{Server, Wire};
 /// A request in flight.
 pub(super) enum InFlight {
     /// Bytes between the node and the server.
-    Bytes(Wire),
+    Bytes(Box<Wire>),
     /// What a closure returned; `None` if its future never ends.
     Result(Option<Result<Issued, SignError>>, Instant),
 }
@@ -20,7 +20,7 @@ impl InFlight {
     /// A request that begins now. The code of a closure runs at once, and its result is seen after `closure_takes`.
     pub(super) fn of(exchange: Exchange, now: Now, closure_takes: Duration) -> Self {
         let result = match exchange {
-            Exchange::Conversation(conversation) => return Self::Bytes(Wire::new(conversation, now)),
+            Exchange::Conversation(conversation) => return Self::Bytes(Box::new(Wire::new(conversation, now))),
             Exchange::Blocking(work) => Some(work(&Cancel::default())),
             Exchange::Future(mut future) => match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(result) => Some(result),
