@@ -17,27 +17,23 @@ const LAST_LINE: Duration = Duration::from_millis(200);
 
 /// Calls `then`, which must not block, at the first signal, on a thread of its own. Returns a flag that is true from
 /// then on. Ends the process with exit code 1 if it still runs [`END`] later.
-pub(crate) fn on_stop(then: impl FnOnce() + Send + 'static) -> Result<Arc<AtomicBool>, Failure> {
+pub(crate) fn on_stop(then: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool>, Failure> {
     let asked = Arc::new(AtomicBool::new(false));
     // In this order: the flag is still down at the first Ctrl-C, and up at the second.
     signal_hook::flag::register_conditional_shutdown(SIGINT, 128 + SIGINT, asked.clone()).map_err(unable)?;
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, asked.clone()).map_err(unable)?;
     }
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(unable)?;
-    let wait = move || {
-        if signals.forever().next().is_some() {
-            then();
-            thread::sleep(END);
-            tracing::error!(
-                "not stopped {END:?} after the signal: a disk or another program does not answer; exiting without waiting"
-            );
-            thread::sleep(LAST_LINE);
-            // Without any destructor: one of them may wait for what does not answer.
-            signal_hook::low_level::exit(1);
-        }
-    };
-    thread::Builder::new().name("signals".into()).spawn(wait).map_err(|error| Failure::no_thread("signals", &error))?;
+    on_each(&[SIGINT, SIGTERM], move |_| {
+        then();
+        thread::sleep(END);
+        tracing::error!(
+            "not stopped {END:?} after the signal: a disk or another program does not answer; exiting without waiting"
+        );
+        thread::sleep(LAST_LINE);
+        // Without any destructor: one of them may wait for what does not answer.
+        signal_hook::low_level::exit(1);
+    })?;
     Ok(asked)
 }
 
