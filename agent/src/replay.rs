@@ -48,7 +48,7 @@ struct Teller {
 impl Teller {
     fn new(options: &cli::Replay) -> Self {
         Self {
-            report: Report::new(options.json),
+            report: if options.json { Report::Json(None) } else { Report::Sentences },
             all: options.all,
             replay: Replay::new(),
             cut: None,

@@ -11,16 +11,9 @@ use crate::failure::Failure;
 use crate::lines::Lines;
 
 /// Reports events. A reader that went away is none of our concern.
-pub(crate) struct Report {
-    style: Style,
-    /// The queue of a service, which does not wait for its reader.
-    lines: Option<Lines>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Style {
-    /// For programs: one object a line.
-    Json,
+pub(crate) enum Report {
+    /// For programs: one object a line, on stdout; through the queue of a service, which does not wait for its reader.
+    Json(Option<Lines>),
     /// For people, on stdout.
     Sentences,
     /// For operators: sentences go where everything else is logged.
@@ -28,55 +21,45 @@ enum Style {
 }
 
 impl Report {
-    /// Sentences on stdout, or JSON.
-    pub(crate) fn new(json: bool) -> Self {
-        Self { style: if json { Style::Json } else { Style::Sentences }, lines: None }
-    }
-
     /// Sentences in the log, or JSON on stdout, queued for a reader that may be slow.
     pub(crate) fn of_service(json: bool) -> Result<Self, Failure> {
         if !json {
-            return Ok(Self { style: Style::Log, lines: None });
+            return Ok(Self::Log);
         }
         let notice = |count| format!("{}\n", json!({ "event": "missed", "count": count }));
         let lines = Lines::to(&io::stdout(), notice);
         let lines = lines.map_err(|error| {
             Failure::Failed(format!("cannot set up the report on stdout: {error}; raise ulimit -n and -u"))
         })?;
-        Ok(Self { style: Style::Json, lines: Some(lines) })
+        Ok(Self::Json(Some(lines)))
     }
 
     /// The queue behind stdout, if there is one.
     pub(crate) const fn lines(&self) -> Option<&Lines> {
-        self.lines.as_ref()
+        if let Self::Json(lines) = self { lines.as_ref() } else { None }
     }
 
     /// Waits until everything reported is written, for at most `within`. False if anything is missing.
     pub(crate) fn finish_within(&self, within: Duration) -> bool {
-        self.lines.as_ref().is_none_or(|lines| lines.finish_within(within) && lines.dropped() == 0)
+        self.lines().is_none_or(|lines| lines.finish_within(within) && lines.dropped() == 0)
     }
 
     /// Reports an event: `name` and `fields` to programs, `sentence`, if there is one, to people.
     pub(crate) fn event(&mut self, name: &str, fields: Value, sentence: &str) {
-        match self.style {
-            Style::Json => self.line(json_line(&with(json!({ "event": name }), fields))),
-            Style::Log if sentence.is_empty() => {}
-            Style::Log => tracing::info!("{sentence}"),
-            Style::Sentences => print(&format!("{sentence}\n")),
+        let line = || json_line(&with(json!({ "event": name }), fields));
+        match self {
+            Self::Json(Some(lines)) => lines.push(line().into_bytes()),
+            Self::Json(None) => print(&line()),
+            Self::Log if sentence.is_empty() => {}
+            Self::Log => tracing::info!("{sentence}"),
+            Self::Sentences => print(&format!("{sentence}\n")),
         }
     }
 
     /// Reports to programs that it did not work out. People read it on stderr.
     pub(crate) fn failed(&mut self, failure: &Failure) {
-        if self.style == Style::Json {
+        if let Self::Json(_) = self {
             self.event("failed", json!({ "reason": failure.to_string() }), "");
-        }
-    }
-
-    fn line(&self, line: String) {
-        match &self.lines {
-            Some(lines) => lines.push(line.into_bytes()),
-            None => print(&line),
         }
     }
 }
