@@ -39,13 +39,27 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
         None => None,
     };
     let usable = own.map(|own| own == Own::Good);
-    let existing = bootstrap.map(|path| exists(path).map(|exists| exists.then_some(path))).transpose()?.flatten();
+    let existing = match bootstrap {
+        Some(path) if exists(path)? => Some(path),
+        _ => None,
+    };
     let primary = match (usable, existing, bootstrap) {
         (Some(true), _, _) => node,
         (_, Some(existing), _) => existing,
         (Some(false), None, _) => node,
-        (None, None, Some(path)) => return Err(Failure::Usage(neither(node, path))),
-        (None, None, None) => return Err(Failure::Usage(nothing_to_begin_with(node))),
+        (None, None, Some(bootstrap)) => {
+            let (node, bootstrap) = (node.display(), bootstrap.display());
+            return Err(Failure::Usage(format!(
+                "neither {node} nor {bootstrap} exists: one of them has to say which cluster to ask, and as whom"
+            )));
+        }
+        (None, None, None) => {
+            let node = node.display();
+            return Err(Failure::Usage(format!(
+                "{node} does not exist: give --bootstrap-kubeconfig, a kubeconfig with a bootstrap token or another \
+                 credential for the first request; {node} is written once there is a certificate"
+            )));
+        }
     };
     let endpoint = endpoint(primary).map_err(Failure::Usage)?;
     let named = |why| Failure::Usage(format!("{}: {why}", primary.display()));
@@ -212,23 +226,6 @@ pub(crate) fn identity(path: &Path) -> Result<Identity, String> {
         }
         (identity, _) => Ok(identity),
     }
-}
-
-fn neither(node: &Path, bootstrap: &Path) -> String {
-    format!(
-        "neither {} nor {} exists: one of them has to say which cluster to ask, and as whom",
-        node.display(),
-        bootstrap.display()
-    )
-}
-
-fn nothing_to_begin_with(node: &Path) -> String {
-    format!(
-        "{} does not exist: give --bootstrap-kubeconfig, a kubeconfig with a bootstrap token or another \
-         credential for the first request; {} is written once there is a certificate",
-        node.display(),
-        node.display()
-    )
 }
 
 #[cfg(test)]
