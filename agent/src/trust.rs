@@ -1,7 +1,7 @@
 //! The CAs for verifying the API server: a file, read again as it changes, or the system's.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,47 +33,47 @@ impl Origin {
     }
 }
 
+/// What was read last from a file of CAs.
+struct Held {
+    pem: Vec<u8>,
+    roots: Roots,
+    read: UnixTime,
+    /// Why the file cannot be read now; empty if it can.
+    trouble: String,
+}
+
+impl Held {
+    fn read(&mut self, file: &Path) -> Result<(), String> {
+        let pem = files::read(file).map_err(|error| error.to_string())?;
+        if pem != self.pem {
+            let roots = Roots::from_pem(&pem).map_err(|error| error.to_string())?;
+            tracing::info!("{}: the CA bundle has changed; verifying the server with the new one", file.display());
+            files::warn_of_skipped(file, roots.skipped());
+            (self.pem, self.roots) = (pem, roots);
+        }
+        self.read = clock::now().unix;
+        Ok(())
+    }
+}
+
 /// The CAs in a file, read anew for each connection. While the file is missing or damaged, those read last count.
 pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> (TrustSource, Origin) {
-    struct Held {
-        pem: Vec<u8>,
-        roots: Roots,
-        read: UnixTime,
-        trouble: String,
-    }
     let read = clock::now().unix;
     let origin = Origin::new(format!("{}, read at {read}", path.display()));
     let held = Mutex::new(Held { pem, roots, read, trouble: String::new() });
     let told = origin.clone();
     let source: TrustSource = Arc::new(move || {
         let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
-        let (file, pem) = (path.display(), files::read(&path).map_err(|error| error.to_string()));
-        let found = match pem {
-            Ok(pem) if pem == held.pem => Ok(None),
-            Ok(pem) => Roots::from_pem(&pem).map(|roots| Some((pem, roots))).map_err(|error| error.to_string()),
-            Err(error) => Err(error),
-        };
-        let trouble = match found {
-            Ok(changed) => {
-                if let Some((pem, roots)) = changed {
-                    tracing::info!("{file}: the CA bundle has changed; verifying the server with the new one");
-                    files::warn_of_skipped(&path, roots.skipped());
-                    (held.pem, held.roots) = (pem, roots);
-                }
-                held.read = clock::now().unix;
-                String::new()
-            }
-            Err(why) => why,
-        };
+        let trouble = held.read(&path).err().unwrap_or_default();
+        let (file, read) = (path.display(), held.read);
         if !trouble.is_empty() && trouble != held.trouble {
-            let read = held.read;
             tracing::warn!(
                 "cannot read the CA bundle {file}: {trouble}; verifying the server with its contents of {read}"
             );
         }
         let state = if trouble.is_empty() { "" } else { "; it cannot be read now" };
         held.trouble = trouble;
-        let origin = format!("{file}, read at {}{state}", held.read);
+        let origin = format!("{file}, read at {read}{state}");
         told.set(&origin);
         Ok(Trust { roots: held.roots.clone(), origin, of_system: false })
     });
