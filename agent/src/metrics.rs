@@ -108,28 +108,14 @@ impl Metrics {
     }
 
     fn answer(&self, path: &str, now: Now, awake: Instant) -> Option<Answer> {
+        let views = self.views();
         match path {
-            "/healthz" => {
-                let why_not = self.pulse.why_not_alive(awake);
-                let alive = why_not.is_empty();
-                Some(Answer::text(
-                    alive,
-                    if alive { "ok\n".into() } else { why_not } + &view::unwritten(&self.views(), now),
-                ))
-            }
-            "/metrics" => Some(Answer::exposition(page::page(&self.views(), &self.about, now))),
-            "/readyz" => {
-                let views = self.views();
-                let why_not = view::why_not_ready(&views, now);
-                let ready = why_not.is_empty();
-                Some(Answer::text(
-                    ready,
-                    if ready { "ready\n".into() } else { why_not } + &view::unwritten(&views, now),
-                ))
-            }
+            "/healthz" => Some(probed("ok", self.pulse.why_not_alive(awake), &views, now)),
+            "/readyz" => Some(probed("ready", view::why_not_ready(&views, now), &views, now)),
+            "/metrics" => Some(Answer::exposition(page::page(&views, &self.about, now))),
             "/state" => {
                 let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                Some(Answer::json(&view::to_json(&self.views(), server.as_ref(), &self.about, now)))
+                Some(Answer::json(&view::to_json(&views, server.as_ref(), &self.about, now)))
             }
             _ => None,
         }
@@ -148,6 +134,13 @@ impl Metrics {
     fn kept(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a probe gets: `good`, or why not, and what a restart would lose.
+fn probed(good: &str, why_not: String, views: &[View], now: Now) -> Answer {
+    let is_good = why_not.is_empty();
+    let body = if is_good { format!("{good}\n") } else { why_not };
+    Answer::text(is_good, body + &view::unwritten(views, now))
 }
 
 #[cfg(test)]

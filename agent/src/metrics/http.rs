@@ -38,8 +38,7 @@ pub(super) struct Answer {
 impl Answer {
     /// 200 or 503, for probes.
     pub(super) fn text(good: bool, body: String) -> Self {
-        let status = if good { "200 OK" } else { "503 Service Unavailable" };
-        Self { status, kind: "text/plain; charset=utf-8", body }
+        Self::plain(if good { "200 OK" } else { "503 Service Unavailable" }, body)
     }
 
     pub(super) fn exposition(body: String) -> Self {
@@ -52,18 +51,19 @@ impl Answer {
 
     /// The answer to a request whose `Host` is not a name of this node: probes get their status, other paths an error.
     fn for_other_name(self, path: &str) -> Self {
-        let kind = "text/plain; charset=utf-8";
+        let why = "this is not a name of this node: ask by its address, or give the name with --metrics-host\n";
         match path {
-            "/healthz" | "/readyz" => Self { status: self.status, kind, body: format!("{}\n", self.status) },
-            _ => {
-                let why = "this is not a name of this node: ask by its address, or give the name with --metrics-host\n";
-                Self { status: "421 Misdirected Request", kind, body: why.into() }
-            }
+            "/healthz" | "/readyz" => Self::status_only(self.status),
+            _ => Self::plain("421 Misdirected Request", why.into()),
         }
     }
 
-    fn refusal(status: &'static str) -> Self {
-        Self { status, kind: "text/plain; charset=utf-8", body: format!("{status}\n") }
+    fn status_only(status: &'static str) -> Self {
+        Self::plain(status, format!("{status}\n"))
+    }
+
+    fn plain(status: &'static str, body: String) -> Self {
+        Self { status, kind: "text/plain; charset=utf-8", body }
     }
 
     fn bytes(&self, with_body: bool) -> Vec<u8> {
@@ -145,15 +145,15 @@ fn answer(head: &[u8], hosts: &Hosts, find: &impl Fn(&str) -> Option<Answer>) ->
         (Ok(Status::Complete(_)), Some("GET" | "HEAD"), Some(target)) => {
             let path = target.split_once('?').map_or(target, |(path, _)| path);
             let host = request.headers.iter().find(|field| field.name.eq_ignore_ascii_case("host"));
-            let found = find(path).unwrap_or_else(|| Answer::refusal("404 Not Found"));
+            let found = find(path).unwrap_or_else(|| Answer::status_only("404 Not Found"));
             if hosts.include(host.map(|field| field.value)) { found } else { found.for_other_name(path) }
         }
-        (Ok(Status::Complete(_)), ..) => Answer::refusal("405 Method Not Allowed"),
+        (Ok(Status::Complete(_)), ..) => Answer::status_only("405 Method Not Allowed"),
         (Ok(Status::Partial), ..) if head.len() < LONGEST_HEAD => return None,
         (Ok(Status::Partial) | Err(Error::TooManyHeaders), ..) => {
-            Answer::refusal("431 Request Header Fields Too Large")
+            Answer::status_only("431 Request Header Fields Too Large")
         }
-        (Err(_), ..) => Answer::refusal("400 Bad Request"),
+        (Err(_), ..) => Answer::status_only("400 Bad Request"),
     };
     Some(answer.bytes(request.method != Some("HEAD")))
 }
