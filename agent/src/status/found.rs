@@ -59,15 +59,11 @@ pub(super) fn find(loaded: &Loaded) -> Found {
         }
         DirectoryError::Io { path, .. }
         | DirectoryError::Expired { path }
-        | DirectoryError::Damaged { path, .. }
-        | DirectoryError::Unserved { path, .. }
         | DirectoryError::Untrusted { path, .. }
         | DirectoryError::Foreign { path, .. }
         | DirectoryError::MountPoint { path } => (Some(path), problem.to_string()),
-        DirectoryError::Prefix(_)
-        | DirectoryError::Owned { .. }
-        | DirectoryError::Exposed { .. }
-        | DirectoryError::Shared { .. } => (None, problem.to_string()),
+        // About the directory as a whole, or harmless.
+        _ => (None, problem.to_string()),
     };
     let state = match problem {
         DirectoryError::Untrusted { .. } => "untrusted",
