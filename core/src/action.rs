@@ -2,7 +2,6 @@
 
 use alloc::sync::Arc;
 use core::fmt;
-use core::iter::FusedIterator;
 
 use crate::certificate::Certificate;
 use crate::event::RequestId;
@@ -102,8 +101,6 @@ impl Iterator for Actions {
         }
     }
 }
-
-impl FusedIterator for Actions {}
 
 impl fmt::Debug for Actions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
