@@ -20,6 +20,11 @@ pub fn rotation_point(policy: &Policy, seed: u64, certificate: &Certificate) -> 
     validity.not_before().after(policy.window.of(validity.lifetime(), draw)).min(validity.not_after())
 }
 
+/// Whether the certificate's common name differs from the template's. Provisional certificates are exempt.
+pub(crate) fn is_foreign(certificate: &Certificate, template: Option<&Template>) -> bool {
+    !certificate.provisional && template.is_some_and(|template| !template.is_named_by(certificate))
+}
+
 /// Grades certificates by what is wanted at one moment, and beside what is held.
 pub(crate) struct Judge<'a> {
     pub(crate) facts: &'a Checkpoint,
@@ -69,11 +74,11 @@ impl Judge<'_> {
         requested: Option<&Template>,
         valid: Option<&Certificate>,
     ) -> Option<Failure> {
-        let is_foreign = requested.is_some_and(|requested| !requested.is_named_by(issued));
+        let has_another_name = requested.is_some_and(|requested| !requested.is_named_by(issued));
         // A certificate that begins before the served one ends leaves no gap. If nothing valid is served, a day is waited.
         let worth_waiting = valid.map_or_else(|| self.latest.after(DAY), |valid| valid.validity.not_after());
         let is_too_early = !self.has_begun(issued) && issued.validity.not_before() > worth_waiting;
-        if is_foreign || self.is_expired(issued) || is_too_early {
+        if has_another_name || self.is_expired(issued) || is_too_early {
             Some(Failure::BadCertificate)
         } else if !requested.is_none_or(|requested| requested.satisfied_by(issued)) {
             Some(Failure::Unsatisfying)
@@ -120,7 +125,7 @@ impl Judge<'_> {
             Grade::Expired
         } else if certificate.provisional {
             Grade::Provisional
-        } else if self.is_foreign(certificate) {
+        } else if is_foreign(certificate, self.facts.template.as_deref()) {
             Grade::Foreign
         } else if !self.is_satisfied_by(certificate) {
             Grade::Unsatisfying
@@ -129,12 +134,6 @@ impl Judge<'_> {
         } else {
             Grade::Good
         }
-    }
-
-    /// Whether the certificate's common name differs from the template's. Provisional certificates are exempt.
-    pub(crate) fn is_foreign(&self, certificate: &Certificate) -> bool {
-        !certificate.provisional
-            && self.facts.template.as_ref().is_some_and(|template| !template.is_named_by(certificate))
     }
 
     fn is_satisfied_by(&self, certificate: &Certificate) -> bool {

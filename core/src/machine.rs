@@ -15,7 +15,7 @@ use crate::action::{Actions, Key};
 use crate::certificate::Certificate;
 use crate::checkpoint::Checkpoint;
 use crate::event::{Event, RequestId};
-use crate::judge::Judge;
+use crate::judge::{Judge, is_foreign};
 use crate::outcome::Slot;
 use crate::pacing::RequestPacing;
 use crate::pending_key::PendingKey;
@@ -37,6 +37,9 @@ impl RotationMachine {
     /// template's is dropped, unless it is provisional.
     pub fn new(setup: Setup, now: Now) -> Self {
         let Setup { policy, seed, signer, template, certificate, waiting, rotate_now, pending } = setup;
+        // Another party's, by a mistyped name perhaps: neither served nor used to authenticate.
+        let may_hold = |held: &Arc<Certificate>| !signer.is_configured() || !is_foreign(held, template.as_deref());
+        let [certificate, waiting] = [certificate, waiting].map(|held| held.filter(may_hold));
         let mut machine = Self::restore(Checkpoint {
             policy,
             seed,
@@ -55,12 +58,6 @@ impl RotationMachine {
             server_clock: ServerClock::default(),
             deadline: Some(now.instant),
         });
-        // Another party's, by a mistyped name perhaps: neither served nor used to authenticate.
-        let is_foreign = |held: &Arc<Certificate>| signer.is_configured() && machine.judge(now).is_foreign(held);
-        let [held, waiting] =
-            [&machine.facts.certificate, &machine.facts.waiting].map(|held| held.as_ref().is_some_and(is_foreign));
-        machine.facts.certificate.take_if(|_| held);
-        machine.facts.waiting.take_if(|_| waiting);
         machine.facts.due = machine.due(now);
         if let Some(pending) = pending {
             machine.resume(pending, now);
