@@ -185,7 +185,7 @@ impl Layout {
     pub fn new(prefix: impl Into<String>) -> Result<Self, BadPrefix> {
         let prefix = prefix.into();
         let fits = !prefix.is_empty() && !prefix.starts_with('.') && !prefix.contains(['/', '\\', '\0']);
-        if fits { Ok(Self { prefix }) } else { Err(BadPrefix { prefix }) }
+        if fits { Ok(Self { prefix }) } else { Err(BadPrefix(prefix)) }
     }
 
     /// The link to the pair in use.
@@ -324,18 +324,11 @@ fn quarantine(listing: &Listing, name: &str) -> FileOp {
 
 /// The prefix cannot begin a file name: it is empty, starts with a dot, or would leave the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadPrefix {
-    /// The prefix.
-    pub prefix: String,
-}
+pub struct BadPrefix(String);
 
 impl fmt::Display for BadPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { prefix } = self;
-        write!(
-            f,
-            "{prefix:?} cannot be the prefix of file names: it must not be empty, start with a dot or contain a slash"
-        )
+        write!(f, "{:?} cannot begin file names: it must not be empty, start with a dot or contain a slash", self.0)
     }
 }
 
