@@ -336,10 +336,8 @@ impl fmt::Display for PolicyError {
                 write!(f, "a backoff from {first:?} to {cap:?} must begin at 1 ms or more, and not above its cap")
             }
             Self::Budget { size, refill } => {
-                write!(
-                    f,
-                    "a budget of {size} every {refill:?} must hold two tokens or more, refill in 1 ms or more, and fill up some day"
-                )
+                write!(f, "a budget of {size} every {refill:?} must hold two tokens or more, ")?;
+                f.write_str("refill in 1 ms or more, and fill up some day")
             }
         }
     }

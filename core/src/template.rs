@@ -1,5 +1,6 @@
 //! What to request: the identity that a certificate must carry.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -26,9 +27,7 @@ impl Template {
 
     /// The template of a kubelet's client certificate: `CN=system:node:<node>, O=system:nodes`.
     pub fn node(node: &str) -> Self {
-        let mut common_name = String::from("system:node:");
-        common_name.push_str(node);
-        Self::new(common_name).with_organizations(["system:nodes"])
+        Self::new(format!("system:node:{node}")).with_organizations(["system:nodes"])
     }
 
     /// The same template, asking for these organisations too.
