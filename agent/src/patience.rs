@@ -6,22 +6,14 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use perennial_kubernetes::CsrSigner;
-use perennial_rotation::{Authentication, Identity, IdentitySource, NotYet, Signer};
+use perennial_rotation::{Identity, IdentitySource, NotYet};
 
 /// A loop that waits for longer would be taken for one that hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Wraps a signer so that reading its credentials fails after five seconds.
-pub(crate) fn bounded(signer: CsrSigner) -> Arc<dyn Signer> {
-    let authentication = match signer.authentication {
-        Authentication::None => Authentication::None,
-        Authentication::Own { bootstrap } => {
-            Authentication::Own { bootstrap: bootstrap.map(|source| within(PATIENCE, source)) }
-        }
-        Authentication::Other(source) => Authentication::Other(within(PATIENCE, source)),
-    };
-    Arc::new(CsrSigner { authentication, ..signer })
+/// Reading the credential of this source fails after five seconds.
+pub(crate) fn bounded(source: Arc<dyn IdentitySource>) -> Arc<dyn IdentitySource> {
+    within(PATIENCE, source)
 }
 
 /// Reads on a thread of its own, one at a time: while one hangs, no other is begun.

@@ -23,7 +23,6 @@ pub(crate) struct Plan {
     /// `None`: rotation is not enabled, what is there is kept an eye on.
     pub(crate) signer: Option<Arc<dyn Signer>>,
     pub(crate) store: Arc<Directory>,
-    pub(crate) observers: Vec<Observer>,
 }
 
 /// Learns of every notice, on a thread of the rotation's own that does nothing else: be quick.
@@ -44,8 +43,8 @@ pub(crate) struct ActiveRotation {
 }
 
 impl Plan {
-    pub(crate) fn start(self, runtime: Runtime) -> Result<ActiveRotation, Failure> {
-        let Self { name, policy, common_name, template, signer, store, observers } = self;
+    pub(crate) fn start(self, runtime: Runtime, observers: Vec<Observer>) -> Result<ActiveRotation, Failure> {
+        let Self { name, policy, common_name, template, signer, store } = self;
         let mut rotator = Rotator::new().name(name).policy(policy).store(store);
         if let Some(common_name) = common_name {
             rotator = rotator.common_name(common_name);

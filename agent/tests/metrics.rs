@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use perennial::Failure;
+use perennial_dev::Decision;
 use rustix::process::Signal;
 use serde_json::Value;
 use support::exposition::Page;
@@ -119,6 +120,33 @@ fn a_node_is_ready_once_a_certificate_is_in_use_and_says_what_it_waits_for_until
     assert_eq!(page.get("perennial_rotations_total"), 0.0, "nothing was replaced");
     assert_eq!(page.get("perennial_due_seconds"), 0.0);
     assert!(page.get("kubelet_certificate_manager_client_ttl_seconds") > 0.0);
+}
+
+#[test]
+fn serving_certificate_waits_for_the_client_certificate_without_failure() {
+    for more in [&["--rotate-server-certificates", "--node-ip", "10.0.0.7"][..], &["--rotate-server-certificates"]] {
+        let directory = TempDir::new().unwrap();
+        let signer = Signer::start(directory.path(), &["--approve", "manual"]);
+        let (mut run, address) = start(&directory, more);
+        let csr = run.event("waiting_for_approval", 1)["csr"].as_str().unwrap().to_owned();
+        let waits = |state: &Value| state["last_error"] == "waiting for the client certificate";
+        let serving = || state(&address)["certificates"]["kubelet-server"].clone();
+        let waiting = until("the reason", || Some(serving()).filter(waits));
+        assert_eq!(waiting["next_attempt_seconds"], Value::Null, "{waiting}");
+        assert!(get(&address, "/readyz").1.contains("kubelet-server: there is no certificate; waiting for the client"));
+        assert_eq!(scrape(&address).sum("perennial_attempt_failures_total"), 0.0);
+        assert_eq!((run.events("trouble").len(), signer.requests().len()), (0, 1));
+
+        signer.decide(&csr, Decision::Approve);
+        if more.len() > 1 {
+            let of = |event: &Value| event["of"] == "kubelet-server";
+            until("request", || run.events("waiting_for_approval").into_iter().find(of));
+            assert_eq!(run.events("trouble"), [] as [Value; 0]);
+        } else {
+            // There is no Node object.
+            until("trouble", || run.events("trouble").into_iter().next());
+        }
+    }
 }
 
 const CONFIG: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nserverTLSBootstrap: ";

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use perennial::{Failure, Now, State, Template, UnixTime};
+use perennial::{Failure, Now, Reason, State, Template, UnixTime};
 use perennial_pki::{Chain, KeyAlgorithm, KeyPair, Roots, Usage};
 use perennial_rotation::{
     Authentication, Cancel, Exchange, Handle, Identity, IdentitySource as _, Memory, NotYet, Profile, Rotator,
@@ -308,6 +308,26 @@ fn rotation_waits_for_handle_and_requests_once_woken() {
         assert!(matches!(work[..], [Work::Drive(..)]), "{work:?}");
         assert_eq!(second.handle.snapshot().last_error, None);
     }
+}
+
+#[test]
+fn refused_identity_is_reported_to_its_rotation_at_once() {
+    let ca = Ca::new();
+    let first = SignWith::blocking("example.com/mesh", move |request, _| {
+        Ok(ca.sign("mesh-1", &request.public_key_der, 200_000 * HOUR))
+    });
+    let mut first = Life::new(first, &Memory::default());
+    first.attempt();
+    let refuses =
+        SignWith::blocking("example.com/mesh", |_, _| Err(SignError::new(Failure::Unauthorized, "who are you?")));
+    let of_first = Authentication::other(first.handle.clone());
+    let mut second = Life::new(refuses.authentication(of_first), &Memory::default());
+    second.attempt();
+    assert_eq!(second.last().0, Failure::Unauthorized);
+    assert!(has_arrival(&first.task));
+    let _ = first.task.step(first.now);
+    assert_eq!(first.handle.snapshot().due, Some(Reason::Refused));
+    assert!(!has_arrival(&first.task), "reported once");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use perennial::Template;
 use perennial_kubernetes::addresses::{self, Family};
+use perennial_rotation::NotYet;
 
 use super::node_object::NodeObject;
 use crate::cli::Which;
@@ -26,7 +27,7 @@ impl Addresses {
         match (&which.node_addresses, which.node_ip.as_slice()) {
             (Some(file), _) => {
                 let addresses = Self::File(file.clone());
-                addresses.template("node", None).map_err(Failure::Usage)?;
+                addresses.template("node", None).map_err(|why| Failure::Usage(why.to_string()))?;
                 Ok(addresses)
             }
             (None, []) => Ok(Self::Cluster(None)),
@@ -44,7 +45,10 @@ impl Addresses {
 
     /// What to ask for now; `None` without an address to ask for. The node's name is among the names, unless the Node
     /// object says what is: approvers compare with that. `object` is what it said, if it was looked at.
-    pub(super) fn template(&self, node: &str, object: Option<&NodeObject>) -> Result<Option<Template>, String> {
+    ///
+    /// # Errors
+    /// [`NotYet`]: the addresses are not known. They are coming while the Node object has not been looked at.
+    pub(super) fn template(&self, node: &str, object: Option<&NodeObject>) -> Result<Option<Template>, NotYet> {
         let named = |template: Template| match node.parse() {
             Ok(ip) => template.with_ip_addresses([ip]),
             Err(_) => template.with_dns_names([node.to_owned()]),
@@ -52,17 +56,20 @@ impl Addresses {
         Ok(match self {
             Self::Given(addresses) => Some(named(Template::node(node).with_ip_addresses(addresses.iter().copied()))),
             Self::File(path) => {
-                let bad = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+                let bad = |error: &dyn std::fmt::Display| NotYet::new(format!("{}: {error}", path.display()));
                 let text = files::read_text(path).map_err(|error| bad(&error))?;
                 addresses::Addresses::parse(&text).map_err(|error| bad(&error))?.template(node).map(named)
             }
             Self::Cluster(family) => {
                 let addresses = object.and_then(NodeObject::addresses).transpose()?;
-                let addresses = addresses.ok_or("the addresses of the node are not known yet")?;
+                let addresses =
+                    addresses.ok_or_else(|| NotYet::coming("waiting for the addresses of the Node object"))?;
                 match (family, node.parse()) {
                     (Some(family), _) => {
-                        let missing =
-                            || format!("the Node object has no {family} address that a certificate can be for");
+                        let missing = || {
+                            let why = format!("the Node object has no {family} address that a certificate can be for");
+                            NotYet::new(why)
+                        };
                         Some(addresses.of_family(*family).template(node).ok_or_else(missing)?)
                     }
                     // Of a node called 127.0.0.1, as in a local cluster, that is the address.

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use perennial::{Certificate, Fingerprint, State, UnixTime};
 use perennial_pki::Credential;
-use perennial_rotation::{Directory, LoadRequest, News, Progress, Snapshot, Store, clock};
+use perennial_rotation::{Directory, LoadRequest, News, NotYet, Progress, Snapshot, Store, clock};
 use serde_json::{Value, json};
 
 use super::hook::{self, Hook};
@@ -119,15 +119,12 @@ impl CertReporter {
         self.snapshot.last_error.as_deref()
     }
 
-    /// What keeps it from being asked for, if anything does. Whoever tells has logged it.
-    pub(super) fn lacks(&self, why: &str, report: &mut Report) {
-        let mut lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = !why.is_empty() && why != *lacking;
-        why.clone_into(&mut *lacking);
-        // Whoever reads what is told may be slow.
-        drop(lacking);
-        if is_news {
-            report.event("trouble", json!({ "of": self.of, "reason": why }), "");
+    /// Sets what keeps it from being requested, if anything does. Reported unless it is coming; the caller logs it.
+    pub(super) fn set_blocked_on(&mut self, why: Option<&NotYet>, report: &mut Report) {
+        let text = why.map(ToString::to_string).unwrap_or_default();
+        let before = std::mem::replace(&mut *self.lacking.lock().unwrap_or_else(PoisonError::into_inner), text.clone());
+        if why.is_some_and(|why| !why.is_coming()) && before != text {
+            report.event("trouble", json!({ "of": self.of, "reason": text }), "");
         }
     }
 

@@ -40,7 +40,6 @@ impl Client {
             template: wanted(),
             signer: client.signer(options, access.server.cluster.clone(), access.bootstrap.clone()),
             store: config.stores.client.clone(),
-            observers: Vec::new(),
         };
         let reporter = outside.start(prefix, plan)?;
         let acceptance = start_acceptance(&reporter, options, config)?;

@@ -1,71 +1,52 @@
-//! As whom the serving certificate, and all else a node asks for, is asked for.
+//! The identity of the node, for everything that it requests but its client certificate.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::task::Waker;
 
-use perennial::{Failure as Reason, Template};
-use perennial_pki::Credential;
-use perennial_rotation::{Handle, Identity, IdentitySource, News, NotYet, Notice};
+use perennial::{State, Template};
+use perennial_rotation::{Handle, Identity, IdentitySource, NotYet};
 
 use crate::kubeconfigs;
-use crate::rotation::Observer;
+use crate::patience;
 
-/// The node itself: by its certificate, or else as the kubeconfig says.
+/// The client certificate. Where there is none, and another program keeps that certificate or it is none that API servers
+/// know the node by: the credential of the kubeconfig.
 #[derive(Clone)]
-pub(super) struct Node {
-    /// `None`: the first certificate is not one that API servers know the node by.
-    first: Option<Handle>,
-    kubeconfig: PathBuf,
+pub(super) struct NodeIdentity {
+    client: Option<Handle>,
+    kubeconfig: Arc<dyn IdentitySource>,
 }
 
-impl Node {
-    pub(super) const fn new(first: Option<Handle>, kubeconfig: PathBuf) -> Self {
-        Self { first, kubeconfig }
+impl NodeIdentity {
+    pub(super) fn new(client: Option<Handle>, kubeconfig: PathBuf) -> Self {
+        let kubeconfig = Arc::new(move || kubeconfigs::identity(&kubeconfig).map_err(NotYet::new));
+        Self { client, kubeconfig }
     }
 
-    /// As whom to ask now.
-    pub(super) fn identity(&self) -> Result<Identity, String> {
-        let own = self.first.as_ref().and_then(Handle::credential);
-        own.map_or_else(|| kubeconfigs::identity(&self.kubeconfig), |own| Ok(Identity::Certificate(own)))
+    /// The same for a loop that must not wait for the disk of the kubeconfig.
+    pub(super) fn bounded(&self) -> Self {
+        Self { client: self.client.clone(), kubeconfig: patience::bounded(self.kubeconfig.clone()) }
     }
+}
 
-    /// The first certificate has not been issued yet, and is what to ask with once it has.
-    pub(super) fn awaits_first(&self) -> bool {
-        self.first.as_ref().is_some_and(|first| first.credential().is_none())
-    }
-
-    /// When the API server does not know the node's certificate any more, that one is to be replaced first.
-    pub(super) fn refused(&self, shown: &Credential) {
-        if let Some(first) = &self.first {
-            first.refused(shown);
+impl IdentitySource for NodeIdentity {
+    fn identity(&self) -> Result<Identity, NotYet> {
+        match self.client.as_ref().map(|client| (client.identity(), client.state())) {
+            None | Some((Err(_), State::NotEnabled)) => self.kubeconfig.identity(),
+            Some((Err(why), _)) if why.is_coming() => Err(NotYet::coming("waiting for the client certificate")),
+            Some((identity, _)) => identity,
         }
     }
 
-    /// As whom to ask for another certificate, and who looks on at that.
-    pub(super) fn asks(&self) -> (Arc<dyn IdentitySource>, Observer) {
-        let shown: Arc<Mutex<Option<Arc<Credential>>>> = Arc::default();
-        let (node, latest) = (self.clone(), shown.clone());
-        let identity = move || {
-            let identity = node.identity();
-            let own = identity.as_ref().ok().and_then(certificate);
-            *latest.lock().unwrap_or_else(PoisonError::into_inner) = own;
-            identity.map_err(NotYet::new)
-        };
-        let node = self.clone();
-        let observer = Box::new(move |notice: &Notice| {
-            if let News::Failed { failure: Reason::Unauthorized, .. } = notice.news
-                && let Some(shown) = shown.lock().unwrap_or_else(PoisonError::into_inner).take()
-            {
-                node.refused(&shown);
-            }
-        });
-        (Arc::new(identity), observer)
+    fn wake_on_change(&self, waker: &Waker) {
+        self.client.iter().for_each(|client| client.wake_on_change(waker));
     }
-}
 
-/// The certificate that is shown.
-pub(super) fn certificate(identity: &Identity) -> Option<Arc<Credential>> {
-    identity.certificate().cloned()
+    /// Has the client certificate replaced first.
+    fn identity_refused(&self, identity: &Identity) {
+        self.client.iter().for_each(|client| client.identity_refused(identity));
+    }
 }
 
 /// The common name of the node of this name.

@@ -8,10 +8,10 @@ use std::time::Duration;
 use perennial_kubernetes::addresses::Addresses;
 use perennial_kubernetes::client::{Call, ExchangeError, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
-use perennial_rotation::Identity;
+use perennial_rotation::{Identity, IdentitySource as _, NotYet};
 use perennial_std::{Cancel, drive};
 
-use super::node::{self, Node};
+use super::node::NodeIdentity;
 use crate::failure::Failure;
 use crate::spans::spread;
 
@@ -25,7 +25,7 @@ const SOON: Duration = Duration::from_secs(1);
 const SPREAD: u32 = 250;
 
 /// What was found last: `None` before the first look.
-pub(super) type Found = Arc<Mutex<Option<Result<Addresses, String>>>>;
+pub(super) type Found = Arc<Mutex<Option<Result<Addresses, NotYet>>>>;
 
 /// Looks at a Node object again and again, until dropped.
 pub(super) struct NodeObject {
@@ -39,7 +39,7 @@ impl NodeObject {
     pub(super) fn start(
         name: &str,
         cluster: Arc<Cluster>,
-        node: Node,
+        node: NodeIdentity,
         changed: impl Fn() + Send + 'static,
     ) -> Result<Self, Failure> {
         let found = Found::default();
@@ -47,22 +47,24 @@ impl NodeObject {
         let (latest, name) = (found.clone(), name.to_owned());
         let watch = move || {
             for attempt in 0.. {
-                let pause = match node.identity() {
-                    // Nothing is wrong yet: the first certificate is waited for.
-                    Err(_) if node.awaits_first() => SOON,
-                    asker => {
-                        let now = asker.and_then(|asker| look(&name, &cluster, &node, asker));
-                        let now = now.map_err(|why| format!("the addresses of node {name} are not known: {why}"));
-                        let before = latest.lock().unwrap_or_else(PoisonError::into_inner).replace(now.clone());
-                        if before.as_ref() != Some(&now) {
-                            for address in now.iter().flat_map(Addresses::unusable) {
-                                tracing::warn!("ignoring an address of node {name}: {address}");
-                            }
-                            changed();
-                        }
-                        if now.is_ok() { LOOK } else { RETRY }
-                    }
+                let unknown = |why: String| NotYet::new(format!("the addresses of node {name} are not known: {why}"));
+                let now = match node.identity() {
+                    Ok(asker) => look(&name, &cluster, &node, asker).map_err(unknown),
+                    Err(why) if why.is_coming() => Err(why),
+                    Err(why) => Err(unknown(why.to_string())),
                 };
+                let pause = match &now {
+                    Ok(_) => LOOK,
+                    Err(why) if why.is_coming() => SOON,
+                    Err(_) => RETRY,
+                };
+                let before = latest.lock().unwrap_or_else(PoisonError::into_inner).replace(now.clone());
+                if before.as_ref() != Some(&now) {
+                    for address in now.iter().flat_map(Addresses::unusable) {
+                        tracing::warn!("ignoring an address of node {name}: {address}");
+                    }
+                    changed();
+                }
                 match polls.recv_timeout(spread(pause, SPREAD, &name, attempt)) {
                     // However often that was asked for, once is enough.
                     Ok(()) => polls.try_iter().for_each(drop),
@@ -85,27 +87,27 @@ impl NodeObject {
     }
 
     /// What it said when last looked at.
-    pub(super) fn addresses(&self) -> Option<Result<Addresses, String>> {
+    pub(super) fn addresses(&self) -> Option<Result<Addresses, NotYet>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-fn look(name: &str, cluster: &Arc<Cluster>, node: &Node, asker: Identity) -> Result<Addresses, String> {
+fn look(name: &str, cluster: &Arc<Cluster>, node: &NodeIdentity, asker: Identity) -> Result<Addresses, String> {
     let request = Request::get(format!("/api/v1/nodes/{name}"));
-    let shown = node::certificate(&asker);
-    let call = Call::new(request, cluster.clone(), asker, Limits::default());
+    let call = Call::new(request, cluster.clone(), asker.clone(), Limits::default());
     let answer = drive(call, &Cancel::default(), |_| {}).ok_or("it was given up")?;
-    if let (Err(ExchangeError::CertificateRefused(_)), Some(shown)) = (&answer, &shown) {
-        node.refused(shown);
+    let is_refused = match &answer {
+        Ok(answer) => answer.status == 401,
+        Err(error) => matches!(error, ExchangeError::CertificateRefused(_)),
+    };
+    if is_refused {
+        node.identity_refused(&asker);
     }
     let answer = answer.map_err(|error| error.to_string())?;
-    match (answer.status, shown) {
-        (200, _) => Addresses::of_node(&answer.body).map_err(|error| format!("its object cannot be read: {error}")),
-        (404, _) => Err("there is no Node object of that name yet; kubelet makes it, or give --node-ip".into()),
-        (401, Some(shown)) => {
-            node.refused(&shown);
-            Err(format!("{cluster} does not accept the certificate of the node"))
-        }
-        (status, _) => Err(format!("{cluster} answers {status} to who asks for its object")),
+    match answer.status {
+        200 => Addresses::of_node(&answer.body).map_err(|error| format!("its object cannot be read: {error}")),
+        404 => Err("there is no Node object of that name yet; kubelet makes it, or give --node-ip".into()),
+        401 if asker.certificate().is_some() => Err(format!("{cluster} does not accept the certificate of the node")),
+        status => Err(format!("{cluster} answers {status} to who asks for its object")),
     }
 }

@@ -25,10 +25,10 @@ pub(super) struct Outside<'a> {
 
 impl Outside<'_> {
     /// Starts a rotation, whose files begin with `prefix`.
-    pub(super) fn start(&self, prefix: &str, mut plan: Plan) -> Result<CertReporter, Failure> {
+    pub(super) fn start(&self, prefix: &str, plan: Plan) -> Result<CertReporter, Failure> {
         let current = std::path::absolute(plan.store.current()).map_err(Failure::usage)?;
-        plan.observers.extend(self.observers.of(prefix).into_iter().chain([self.wakes.observer()]));
-        let rotation = plan.start(self.options.runtime)?;
+        let observers = self.observers.of(prefix).into_iter().chain([self.wakes.observer()]);
+        let rotation = plan.start(self.options.runtime, observers.collect())?;
         Ok(CertReporter::new(prefix, rotation, current))
     }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::cert_reporter::CertReporter;
 use super::client::Client;
 use super::external_cert::ExternalCert;
-use super::node::{self, Node};
+use super::node::{self, NodeIdentity};
 use super::outside::Outside;
 use super::prepared::Prepared;
 use super::serving::Serving;
@@ -41,7 +41,7 @@ pub(super) struct Running<'a> {
     /// `None`: the serving certificate is not rotated.
     serving: Option<Serving>,
     /// The identity of the node, for all that it requests but the client certificate.
-    node: Node,
+    node: NodeIdentity,
     /// The kubeconfig is yet to be written.
     to_write: bool,
 }
@@ -54,7 +54,7 @@ impl<'a> Running<'a> {
         let client = Client::start(&outside, &config)?;
         let is_own = config.settings.client.renews_itself;
         let first = is_own.then(|| client.reporter.rotation.handle().clone());
-        let node = Node::new(first, outside.options.kubeconfig.clone());
+        let node = NodeIdentity::new(first, outside.options.kubeconfig.clone());
         let serving = Serving::start(&outside, &config, &node)?;
         let to_write = config.access.write;
         let running = Self { outside, config, client, serving, node, to_write };

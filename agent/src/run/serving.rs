@@ -1,13 +1,11 @@
 //! The serving certificate that is rotated: as whom it is requested, and for which addresses.
 
-use std::sync::Arc;
-
 use perennial::Template;
-use perennial_rotation::IdentitySource;
+use perennial_rotation::NotYet;
 
 use super::addresses::Addresses;
 use super::cert_reporter::CertReporter;
-use super::node::{self, Node};
+use super::node::{self, NodeIdentity};
 use super::node_object::NodeObject;
 use super::outside::Outside;
 use super::prepared::Prepared;
@@ -20,23 +18,25 @@ use crate::rotation::Plan;
 /// The rotation of the serving certificate.
 pub(super) struct Serving {
     pub(super) reporter: CertReporter,
-    node: Node,
-    identity: Arc<dyn IdentitySource>,
+    node: NodeIdentity,
     /// The Node object, if the addresses are those of the object.
     object: Option<NodeObject>,
     /// What certificates are requested for, and why not for anything else, when last looked at.
-    checked: (Option<Template>, String),
+    checked: (Option<Template>, Option<NotYet>),
 }
 
 impl Serving {
     /// Starts the rotation, if this configuration wants one. Nothing is requested before the first look at the addresses.
-    pub(super) fn start(outside: &Outside<'_>, config: &Prepared, node: &Node) -> Result<Option<Self>, Failure> {
+    pub(super) fn start(
+        outside: &Outside<'_>,
+        config: &Prepared,
+        node: &NodeIdentity,
+    ) -> Result<Option<Self>, Failure> {
         let (ServingSettings::Rotated { node: name, .. }, Some(store)) =
             (&config.settings.serving, &config.stores.serving)
         else {
             return Ok(None);
         };
-        let (identity, looks_on) = node.asks();
         let cluster = config.access.server.cluster.clone();
         let common_name = node::common_name(name);
         outside.begin_hook(SERVING_PREFIX, store, &common_name);
@@ -45,13 +45,12 @@ impl Serving {
             policy: config.settings.policy.clone(),
             common_name: Some(common_name),
             template: None,
-            signer: Some(config.settings.client.serving_signer(outside.options, cluster, identity.clone())),
+            signer: Some(config.settings.client.serving_signer(outside.options, cluster, node)),
             store: store.clone(),
-            observers: vec![looks_on],
         };
         let reporter = outside.start(SERVING_PREFIX, plan)?;
-        let (node, checked) = (node.clone(), (None, String::new()));
-        let mut serving = Self { reporter, node, identity, object: None, checked };
+        let (node, checked) = (node.clone(), (None, None));
+        let mut serving = Self { reporter, node, object: None, checked };
         serving.start_object(outside, config)?;
         Ok(Some(serving))
     }
@@ -65,7 +64,7 @@ impl Serving {
         }
         if !next.asks_like(config) {
             let (client, cluster) = (&next.settings.client, next.access.server.cluster.clone());
-            let signer = client.serving_signer(outside.options, cluster, self.identity.clone());
+            let signer = client.serving_signer(outside.options, cluster, &self.node);
             self.reporter.rotation.handle().set_signer(Some(signer));
         }
         Ok(())
@@ -82,23 +81,18 @@ impl Serving {
         Ok(())
     }
 
-    /// Requests the certificate once there is an identity to show, and again when addresses change.
+    /// Requests the certificate once its addresses are known, and again when they change.
     pub(super) fn poll_addresses(&mut self, config: &Prepared, report: &mut Report) {
         let ServingSettings::Rotated { node, addresses } = &config.settings.serving else { return };
-        if config.settings.client.rotated && self.node.awaits_first() {
-            return;
-        }
-        // Before the first look at the Node object, nothing is wrong yet.
-        if self.object.as_ref().is_some_and(|object| object.addresses().is_none()) {
-            return;
-        }
-        let (template, trouble) = match addresses.template(node, self.object.as_ref()) {
-            Ok(Some(template)) => (Some(template), String::new()),
-            Ok(None) => (None, "there is no IP address to ask for".into()),
+        let (template, missing) = match addresses.template(node, self.object.as_ref()) {
+            Ok(Some(template)) => (Some(template), None),
+            Ok(None) => (None, Some(NotYet::new("there is no IP address to ask for"))),
             // What was read before is still the best that is known.
-            Err(why) => (self.checked.0.clone(), why),
+            Err(why) => (self.checked.0.clone(), Some(why)),
         };
-        if !trouble.is_empty() && trouble != self.checked.1 {
+        // Nothing is wrong yet while the addresses are coming.
+        let trouble = missing.as_ref().filter(|why| !why.is_coming());
+        if let Some(trouble) = trouble.filter(|_| missing != self.checked.1) {
             tracing::warn!("{SERVING_PREFIX}: {trouble}");
         }
         if template != self.checked.0 {
@@ -106,7 +100,8 @@ impl Serving {
             tracing::info!("{SERVING_PREFIX}: certificates are requested for {what}");
             self.reporter.rotation.handle().set_template(template.clone());
         }
-        self.reporter.lacks(if template.is_none() { &trouble } else { "" }, report);
-        self.checked = (template, trouble);
+        let blocked_on = missing.as_ref().filter(|_| template.is_none());
+        self.reporter.set_blocked_on(blocked_on, report);
+        self.checked = (template, missing);
     }
 }

@@ -12,6 +12,7 @@ use perennial_pki::{Roots, Usage};
 use perennial_rotation::{Authentication, IdentitySource, Profile, Signer};
 
 use super::addresses::Addresses;
+use super::node::NodeIdentity;
 use super::node_name;
 use crate::cli::Run;
 use crate::failure::Failure;
@@ -117,7 +118,7 @@ impl ClientSettings {
         cluster: Arc<Cluster>,
         user: Arc<dyn IdentitySource>,
     ) -> Option<Arc<dyn Signer>> {
-        let wanted = &options.wanted;
+        let (wanted, user) = (&options.wanted, patience::bounded(user));
         let authentication = match self.renews_itself {
             true => Authentication::Own { bootstrap: Some(user) },
             false => Authentication::Other(user),
@@ -129,18 +130,13 @@ impl ClientSettings {
             profile: self.profile(options, self.usages.clone()),
             ..CsrSigner::kubelet_client(cluster, None)
         };
-        self.rotated.then(|| patience::bounded(signer))
+        self.rotated.then(|| Arc::new(signer) as Arc<dyn Signer>)
     }
 
     /// The signer of the serving certificate. What is true of the CAs of one is true of those of the other.
-    pub(super) fn serving_signer(
-        &self,
-        options: &Run,
-        cluster: Arc<Cluster>,
-        node: Arc<dyn IdentitySource>,
-    ) -> Arc<dyn Signer> {
+    pub(super) fn serving_signer(&self, options: &Run, cluster: Arc<Cluster>, node: &NodeIdentity) -> Arc<dyn Signer> {
         let profile = self.profile(options, vec![Usage::ServerAuth]);
-        patience::bounded(CsrSigner { profile, ..CsrSigner::kubelet_serving(cluster, node) })
+        Arc::new(CsrSigner { profile, ..CsrSigner::kubelet_serving(cluster, Arc::new(node.bounded())) })
     }
 
     fn profile(&self, options: &Run, usages: Vec<Usage>) -> Profile {
