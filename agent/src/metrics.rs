@@ -145,12 +145,13 @@ fn probed(good: &str, why_not: String, views: &[View], now: Now) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU64;
     use std::time::Duration;
 
-    use perennial::{RequestId, Template};
+    use perennial::{Failure, Template};
     use perennial_pki::{Credential, interim};
-    use perennial_rotation::{Answer as Said, Health, Input, Memory, Progress, Rotator, Store as _, Task};
+    use perennial_rotation::{
+        Answer as Said, Cancel, Exchange, Health, Memory, Rotator, SignError, Store as _, Task, Work, clock,
+    };
 
     use super::*;
 
@@ -167,16 +168,14 @@ mod tests {
     }
 
     impl Rotation {
-        fn new() -> Self {
-            Self::holding(None)
+        fn holding(credential: Credential) -> Self {
+            let store = Memory::default();
+            store.write(&Arc::new(credential), true, Now::default().unix).unwrap();
+            Self::of(Rotator::new().store(store))
         }
 
-        fn holding(credential: Option<Credential>) -> Self {
-            let store = Memory::default();
-            if let Some(credential) = credential {
-                store.write(&Arc::new(credential), true, Now::default().unix).unwrap();
-            }
-            let (handle, task) = Rotator::new().store(store).prepare().unwrap();
+        fn of(rotator: Rotator) -> Self {
+            let (handle, task) = rotator.prepare().unwrap();
             let metrics = Metrics::new(About::default(), Arc::default());
             metrics.watch([("node".to_owned(), Source::Rotation(handle.clone(), Lacking::default()))].into());
             Self { metrics, handle, task }
@@ -194,7 +193,7 @@ mod tests {
         let metrics = Metrics::new(About::default(), Arc::default());
         let credential = interim(&Template::node("worker"), Now::default().unix).unwrap();
         let end = credential.chain().certificate().validity.not_after();
-        let rotation = Rotation::holding(Some(credential));
+        let rotation = Rotation::holding(credential);
         let source = Source::Rotation(rotation.handle.clone(), Lacking::default());
         metrics.watch([("kubelet-client".to_owned(), source)].into());
         let span = end.since(Now::default().unix) + Duration::from_secs(10);
@@ -208,7 +207,6 @@ mod tests {
 
     #[test]
     fn the_last_answer_is_told_with_its_time_and_as_client_go_judges_it() {
-        let mut rotation = Rotation::new();
         let at = later(Duration::from_secs(7));
         for (answer, labels, class, code, healthy) in [
             (Said::Served, r#"class="served",code="""#, "served", None, 1),
@@ -218,9 +216,13 @@ mod tests {
             (Said::Unreachable, r#"class="unreachable",code="""#, "unreachable", None, 0),
         ] {
             let health = Some(Health { answer, at, date: None });
-            let id = RequestId::new(NonZeroU64::MIN);
-            rotation.task.send(Input::Progressed { id, progress: Progress::Submitting, health });
-            drop(rotation.task.step(at));
+            let error = SignError { health, ..SignError::new(Failure::Unreachable, "no answer") };
+            let rotator = Rotator::new().template(Template::node("worker"));
+            let mut rotation = Rotation::of(rotator.sign_with("example.com/mesh", move |_, _| Err(error.clone())));
+            let work = rotation.task.step(clock::now()).pop();
+            let Some(Work::Drive(Exchange::Blocking(work), reporter)) = work else { panic!("{work:?}") };
+            reporter.finish(work(&Cancel::default()));
+            drop(rotation.task.step(clock::now()));
             let page = rotation.get("/metrics", Duration::from_secs(10)).1;
             for line in [
                 format!("perennial_server_answer{{certificate=\"node\",{labels}}} 1\n"),

@@ -34,7 +34,6 @@ pub struct Directory {
     volume: Box<dyn Volume>,
     path: PathBuf,
     layout: Layout,
-    keep: usize,
     /// States of files that were read often enough to know that no program is writing them.
     settled: Mutex<Vec<Stamp>>,
 }
@@ -125,13 +124,7 @@ impl Directory {
     /// A directory on another [`Volume`], such as a test's. The caller ensures that nothing else writes to it; `path` is for
     /// messages. For a store that is no file system, implement [`Store`](crate::Store).
     pub fn on(volume: Box<dyn Volume>, path: PathBuf, layout: Layout) -> Self {
-        Self { volume, path, layout, keep: KEEP, settled: Mutex::default() }
-    }
-
-    /// Keeps so many pairs, the one in use among them; 2 by default, 1 at least.
-    #[must_use]
-    pub fn keep(self, pairs: usize) -> Self {
-        Self { keep: pairs.max(1), ..self }
+        Self { volume, path, layout, settled: Mutex::default() }
     }
 
     /// The directory.
@@ -287,7 +280,7 @@ impl Directory {
             let not_before = certificate.validity.not_before();
             (certificate.common_name == common_name).then_some(Dated { name, not_before })
         });
-        let mut plan = self.layout.prune(&listing, &dated.collect::<Vec<_>>(), self.keep, before);
+        let mut plan = self.layout.prune(&listing, &dated.collect::<Vec<_>>(), KEEP, before);
         plan.steps.extend(self.layout.sweep(&listing).steps);
         self.carry_out(folder, &plan, &[])
     }

@@ -25,11 +25,7 @@ pub trait SignerConversation: Conversation<Outcome = Result<Issued, SignError>> 
     }
 }
 
-/// Code that may block, and brings a request to its end.
-pub type BlockingWork = Box<dyn FnOnce(&Cancel) -> Result<Issued, SignError> + Send>;
-
-/// A future that brings a request to its end.
-pub type FutureWork = Pin<Box<dyn Future<Output = Result<Issued, SignError>> + Send>>;
+type BlockingWork = Box<dyn FnOnce(&Cancel) -> Result<Issued, SignError> + Send>;
 
 /// A request under way, to be brought to its end by a runtime. To give up a request, drop its exchange. Every runtime can
 /// run every kind.
@@ -40,7 +36,7 @@ pub enum Exchange {
     Blocking(BlockingWork),
     /// A future. It is polled on a thread of its own or by the executor of the rotation, and brings its own reactor if it
     /// needs one.
-    Future(FutureWork),
+    Future(Pin<Box<dyn Future<Output = Result<Issued, SignError>> + Send>>),
 }
 
 impl Exchange {

@@ -105,7 +105,7 @@ mod wait;
 pub use cancel::{Cancel, CancelOnDrop};
 pub use conversation::{Conversation, IoEvent, IoRequest};
 pub use directory::{Contents, Directory, DirectoryError, Distrust, Folder, Loaded, Stamp, Volume};
-pub use exchange::{BlockingWork, Exchange, FutureWork, SignerConversation};
+pub use exchange::{Exchange, SignerConversation};
 pub use files::{FileCredential, FileError};
 pub use handle::{Handle, NotReady, Rotated, Rotations};
 pub use health::{Answer, Health, ServerDate};

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Instant, Now, RequestId};
+use perennial::{Failure, Instant, Now, RequestId};
 
 use crate::jobs::{Job, Jobs};
 use crate::link::{Ending, Link, Message};
@@ -120,7 +120,7 @@ impl Task {
         if self.driven.is_none_or(|(_, driven)| driven != exchange) {
             return;
         }
-        if matches!(input, Input::Finished { .. } | Input::Unable { .. }) {
+        if matches!(input, Input::Finished { .. }) {
             self.driven = None;
         }
         self.handle(input, now, work);
@@ -192,11 +192,6 @@ impl Task {
         deadlines.min().filter(|_| self.stage == Stage::Running)
     }
 
-    /// Queues an input, for a runtime that learns of it in a way of its own.
-    pub fn send(&self, input: Input) {
-        self.link().send(Message::Input(input));
-    }
-
     /// Waits until something has arrived. A wait that takes too long just ends.
     pub fn arrival(&self) -> Wait<'static, ()> {
         Wait::new(self.link().clone(), Link::arrived, |link| link.has_messages().then_some(()), |_| ())
@@ -242,7 +237,7 @@ impl Reporter {
 
     /// Call if the exchange cannot be driven at all. `why` is a clause for people.
     pub fn fail(self, why: String) {
-        self.send(Input::Unable { id: self.id, why });
+        self.finish(Err(SignError::new(Failure::Local, why)));
     }
 }
 

@@ -2,15 +2,14 @@
 //! `cargo bench -p perennial-tests --bench publish`.
 
 use std::hint::black_box;
-use std::num::NonZeroU64;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use perennial::{RequestId, Template};
+use perennial::Template;
 
 use perennial_pki::interim;
-use perennial_rotation::{Answer, Handle, Health, Input, Memory, Progress, Rotator, Store as _, clock};
+use perennial_rotation::{Handle, Memory, Rotator, Store as _, clock};
 
 const TIMES: u32 = 20_000;
 
@@ -19,13 +18,11 @@ fn main() {
     let pair = Arc::new(interim(&Template::node("worker-1"), clock::now().unix).unwrap());
     store.write(&pair, true, clock::now().unix).unwrap();
     let (handle, mut task) = Rotator::new().store(store).prepare().unwrap();
-    let id = RequestId::new(NonZeroU64::MIN);
-    let mut answers = [Answer::Served, Answer::Unreachable].into_iter().cycle();
+    // The credential is not for the wanted name, and then it is: each is another snapshot.
+    let mut wanted = [Some(Template::node("worker-2")), None].into_iter().cycle();
     let mut publish = || {
-        let now = clock::now();
-        let health = answers.next().map(|answer| Health { answer, at: now, date: None });
-        task.send(Input::Progressed { id, progress: Progress::Submitting, health });
-        drop(black_box(task.step(now)));
+        handle.set_template(wanted.next().flatten());
+        drop(black_box(task.step(clock::now())));
     };
     let mut alone = None;
     for threads in [1, 100, 1000] {

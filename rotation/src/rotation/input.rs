@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use perennial::{Event, Failure, Fingerprint, Now, Policy, RequestId, State, Template};
+use perennial::{Event, Fingerprint, Now, Policy, RequestId, State, Template};
 use perennial_pki::Credential;
 
 use super::shortfall::too_short;
@@ -53,13 +53,6 @@ pub enum Input {
         id: RequestId,
         /// How.
         result: Result<Issued, SignError>,
-    },
-    /// An exchange could not even be begun.
-    Unable {
-        /// For this request.
-        id: RequestId,
-        /// The error, as text for people.
-        why: String,
     },
     /// An attempt to write the credential ended.
     Written {
@@ -136,11 +129,6 @@ impl Rotation {
                 let mut events: VecDeque<_> = self.server_dated(date, now).into_iter().collect();
                 events.extend(self.finished(asking, result, candidate, now));
                 return events;
-            }
-            Input::Unable { id, why } => {
-                self.asking.take_if(|asking| asking.id == id);
-                self.request_error = Some(why.into());
-                Event::CsrFailed { id, failure: Failure::Local, retry_after: None }
             }
             Input::Written { id, result: Ok(()) } => {
                 // Durable: its key is pending no more.
