@@ -5,7 +5,6 @@ use core::time::Duration;
 use super::RotationMachine;
 use crate::certificate::Certificate;
 use crate::judge::Judge;
-use crate::pacing::Priority;
 use crate::time::{Instant, Now, UnixTime, millis};
 
 impl RotationMachine {
@@ -22,7 +21,7 @@ impl RotationMachine {
         if !self.is_enabled() && self.facts.waiting.is_none() {
             return write;
         }
-        let request = self.next_request();
+        let times_out = self.facts.in_flight.map(|(_, since)| since.after(self.request_timeout()));
         let until = |at: UnixTime, clock: UnixTime| (at > clock).then(|| now.instant.after(at.since(clock)));
         let Judge { earliest, latest, .. } = self.judge(now);
         let rotates = self.relied_on().map(|held| self.point(held));
@@ -35,21 +34,8 @@ impl RotationMachine {
             until(at, now.unix).or_else(|| until(at, earliest))
         };
         let expires = self.facts.certificate.as_deref().and_then(expires);
-        let moments = [write, request, rotates, begins, expires];
+        let moments = [write, times_out, self.next_submission(), rotates, begins, expires];
         moments.into_iter().flatten().fold(self.clock_check(now), Instant::min).into()
-    }
-
-    /// When the request in flight times out or may be superseded, or the next one may be submitted.
-    fn next_request(&self) -> Option<Instant> {
-        let (pacing, policy) = (&self.facts.pacing, &self.facts.policy);
-        let is_ready = self.facts.signer.is_ready();
-        if let Some((_, since)) = self.facts.in_flight {
-            let times_out = since.after(self.request_timeout());
-            let superseded = (self.is_superseded() && is_ready).then(|| pacing.allowed_at(policy, Priority::Normal));
-            return superseded.map_or(times_out, |at| at.min(times_out)).into();
-        }
-        let reason = self.facts.due.filter(|_| is_ready)?;
-        Some(pacing.next_at(policy, Priority::of(reason)))
     }
 
     /// The next regular look at the clocks, so that suspend and steps of the wall clock are noticed.

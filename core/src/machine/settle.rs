@@ -4,7 +4,8 @@ use core::time::Duration;
 
 use super::RotationMachine;
 use crate::action::Actions;
-use crate::event::{Failure, RequestId};
+use crate::checkpoint::Checkpoint;
+use crate::event::Failure;
 use crate::jitter::mix;
 use crate::outcome::{Outcome, Slot};
 use crate::pacing::{Failed, Priority};
@@ -24,15 +25,16 @@ impl RotationMachine {
         self.write(now, actions);
         let due = if self.is_enabled() { self.due(now).or_else(|| self.still_rotating()) } else { None };
         self.facts.due = due;
-        match (due, self.facts.in_flight) {
-            (Some(reason), None) => self.request(reason, now, actions),
-            (Some(_), Some((id, _))) => self.supersede(id, now, actions),
-            (None, Some((id, _))) => {
-                // Nothing is due any more, or nothing can be requested.
-                self.facts.in_flight = None;
+        if due.is_none() {
+            // Nothing is due any more, or nothing can be requested.
+            if let Some((id, _)) = self.facts.in_flight.take() {
                 actions.cancel(id, Outcome::Withdrawn { id });
             }
-            (None, None) => {}
+        } else if self.next_submission().is_some_and(|at| at <= now.instant) {
+            if let Some((id, _)) = self.facts.in_flight {
+                actions.cancel(id, Outcome::Superseded { id });
+            }
+            self.submit(now, actions);
         }
         if due != was_due {
             actions.outcomes.due = Some(due.map_or(Outcome::NoLongerDue, Outcome::BecameDue));
@@ -88,21 +90,15 @@ impl RotationMachine {
         self.facts.pacing.shorten(&self.facts.policy, left, now.instant);
     }
 
-    /// Replaces the request in flight if something else is wanted now. At normal priority whatever the reason: an urgent
-    /// need has a request in flight already.
-    fn supersede(&mut self, id: RequestId, now: Now, actions: &mut Actions) {
-        let allowed_at = self.facts.pacing.allowed_at(&self.facts.policy, Priority::Normal);
-        if self.is_superseded() && self.facts.signer.is_ready() && allowed_at <= now.instant {
-            actions.cancel(id, Outcome::Superseded { id });
-            self.submit(now, actions);
-        }
-    }
-
-    /// Requests the certificate that is due as soon as pacing allows.
-    fn request(&mut self, reason: Reason, now: Now, actions: &mut Actions) {
-        let next_at = self.facts.pacing.next_at(&self.facts.policy, Priority::of(reason));
-        if self.facts.signer.is_ready() && next_at <= now.instant {
-            self.submit(now, actions);
+    /// When pacing allows the next request, if one is wanted: no request is in flight for the certificate that is due, or the
+    /// one in flight is for something else than is wanted now.
+    pub(super) fn next_submission(&self) -> Option<Instant> {
+        let Checkpoint { due, signer, in_flight, pacing, policy, .. } = &self.facts;
+        let reason = due.filter(|_| signer.is_ready())?;
+        match in_flight {
+            None => Some(pacing.next_at(policy, Priority::of(reason))),
+            // At normal priority whatever the reason: an urgent need has a request in flight already.
+            Some(_) => self.is_superseded().then(|| pacing.allowed_at(policy, Priority::Normal)),
         }
     }
 
