@@ -104,18 +104,21 @@ impl Judge<'_> {
     pub(crate) fn is_no_worse(&self, new: &Certificate) -> bool {
         let held = self.facts.certificate.as_deref();
         let grade = self.grade(new);
-        let held_grade = held.map_or(Grade::Expired, |held| self.grade(held));
-        let held_grade = held_grade.min(if self.facts.refused { Grade::Due } else { Grade::Good });
+        let held_grade = || {
+            // A certificate that its server refused is due, however good it is.
+            let at_most = if self.facts.refused { Grade::Due } else { Grade::Good };
+            held.map_or(Grade::Expired, |held| self.grade(held).min(at_most))
+        };
         match grade {
             // To serve another party's certificate is to speak in that party's name: worse than none.
             Grade::Expired | Grade::Foreign => false,
             Grade::Good => true,
             // A certificate of our own, however imperfect, beats none, a borrowed one and another party's.
-            Grade::Unsatisfying | Grade::Due if held_grade <= Grade::Foreign => true,
+            Grade::Unsatisfying | Grade::Due if held_grade() <= Grade::Foreign => true,
             // A certificate with a fault replaces only one that is worse or ends earlier: the signer may never answer again.
             Grade::Provisional | Grade::Unsatisfying | Grade::Due => {
                 let lasts = |held: &Certificate| new.validity.not_after() >= held.validity.not_after();
-                grade >= held_grade && held.is_none_or(lasts)
+                grade >= held_grade() && held.is_none_or(lasts)
             }
         }
     }
