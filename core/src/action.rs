@@ -9,7 +9,7 @@ use crate::outcome::{Outcome, Outcomes};
 use crate::template::Template;
 use crate::time::Instant;
 
-/// Which key a request is made with. The machine never sees keys; it says which slot.
+/// The key that a request is signed with. The machine never sees keys; it names the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
     /// Generate one and put it into the pending slot, replacing what is there.
@@ -50,8 +50,8 @@ pub enum Action {
     SetTimer(Option<Instant>),
 }
 
-/// What one event led to: at most one action of each kind, in the order they are to be carried out; and what was
-/// [decided](Self::outcomes), which asks nothing of the driver.
+/// The actions that follow from one event: at most one of each kind, in the order they are to be carried out; and the
+/// [outcomes](Self::outcomes), which ask nothing of the driver.
 #[must_use = "an action that is not carried out is a duty forgotten"]
 #[derive(Clone, PartialEq, Eq)]
 pub struct Actions {
@@ -69,13 +69,13 @@ impl Actions {
         Self { cancel: None, write: None, submit: None, timer: None, outcomes }
     }
 
-    /// Ends the request in flight, which `why` says.
+    /// Ends the request in flight, with this outcome.
     pub(crate) fn cancel(&mut self, id: RequestId, why: Outcome) {
         self.cancel = Some(id);
         self.outcomes.ended = Some(why);
     }
 
-    /// What the machine decided. Iterating over the actions leaves this as it is.
+    /// The decisions of the machine. Iterating over the actions leaves them as they are.
     pub const fn outcomes(&self) -> &Outcomes {
         &self.outcomes
     }

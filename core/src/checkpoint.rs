@@ -43,7 +43,7 @@ pub struct Checkpoint {
     pub next_id: RequestId,
     /// The request in flight, and when it was submitted.
     pub in_flight: Option<(RequestId, Instant)>,
-    /// What the key in the pending slot may still be used for.
+    /// The key in the pending slot, and what it may still be used for.
     pub pending_key: PendingKey,
     /// The past of this identity's requests, as far as it slows the next one down.
     pub pacing: RequestPacing,

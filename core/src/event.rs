@@ -99,7 +99,7 @@ pub enum Event {
     /// The API server, over a connection whose certificate was verified, reported the time (the `Date` of an HTTP answer).
     /// Three readings in a row that agree within ten seconds are believed, until one does not.
     ServerDated {
-        /// What the server's clock shows now: what it showed, and the time since the answer came.
+        /// The server's time now: the `Date`, and the time since the answer came.
         unix: UnixTime,
     },
 }

@@ -66,7 +66,7 @@ impl Judge<'_> {
         reasons.into_iter().find_map(|(reason, applies)| applies.then_some(reason))
     }
 
-    /// What is wrong with an issued certificate, by what was `requested`: if the template has changed since, the signer is
+    /// The fault of an issued certificate, by what was `requested`: if the template has changed since, the signer is
     /// not to blame. `valid` is the certificate that is served, if it is valid.
     pub(crate) fn fault(
         &self,

@@ -92,7 +92,7 @@ impl RotationMachine {
         self.judge(now).due(self.relied_on().map(Arc::as_ref))
     }
 
-    /// What to hand to [`Setup::pending`] after a restart. Make it durable, with the pending key, before carrying out a
+    /// The record to hand to [`Setup::pending`] after a restart. Make it durable, with the pending key, before carrying out a
     /// [`SubmitCsr`](crate::Action::SubmitCsr), after a refusal, and after a change of the policy.
     pub fn pending(&self, now: Now) -> Option<Pending> {
         self.facts.pacing.remember(&self.facts.policy, &self.facts.pending_key, now)

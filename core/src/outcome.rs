@@ -22,24 +22,24 @@ pub enum Outcome {
     /// The event was late, repeated, or about another request, write or certificate. The machine is unchanged.
     #[default]
     Ignored,
-    /// The event was taken in. What follows, if anything, is said by further outcomes.
+    /// The event was taken in. Further outcomes follow if it led to a decision.
     Noted,
     /// The issued certificate was taken. Ends the request.
     Accepted {
         /// The request.
         id: RequestId,
-        /// Where to: [`Slot::Waiting`] if the certificate is not valid yet.
+        /// Its slot: [`Slot::Waiting`] if the certificate is not valid yet.
         slot: Slot,
         /// The certificate that was served until now, valid or expired. Always `None` for [`Slot::Waiting`].
         replaced: Option<Arc<Certificate>>,
-        /// What the certificate lacks, although it is no worse than the one before. The attempt counts as failed.
+        /// The fault of a certificate that was taken because it is no worse than the one before. The attempt counts as failed.
         shortfall: Option<Failure>,
     },
     /// The issued certificate was not taken, because of this fault. Ends the request as failed.
     Rejected {
         /// The request.
         id: RequestId,
-        /// What is wrong with the certificate.
+        /// The fault.
         failure: Failure,
     },
     /// The issued certificate was as requested, but not taken: the template has changed since. Ends the request, no failure.
@@ -86,7 +86,7 @@ pub enum Outcome {
     },
     /// A certificate that another program put into the store was taken.
     TakenOver {
-        /// Where to.
+        /// Its slot.
         slot: Slot,
         /// The certificate that was served until now, valid or expired. Always `None` for [`Slot::Waiting`].
         replaced: Option<Arc<Certificate>>,
@@ -132,16 +132,16 @@ impl Outcome {
     }
 }
 
-/// What the machine decided about one event: one outcome of the event itself, then those that followed, in order.
+/// The decisions about one event: one outcome of the event itself, then those that followed, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcomes {
-    /// What became of the event itself.
+    /// The outcome of the event itself.
     pub(crate) event: Outcome,
     /// The request in flight ended by itself: timed out, superseded or withdrawn.
     pub(crate) ended: Option<Outcome>,
     /// The waiting certificate took its turn, or was dropped.
     pub(crate) turn: Option<Outcome>,
-    /// What is due has changed.
+    /// The reason for which a certificate is due has changed.
     pub(crate) due: Option<Outcome>,
 }
 

@@ -68,7 +68,7 @@ impl RequestPacing {
         self.allowed_at(policy, priority).max(self.retry_at)
     }
 
-    /// What is left of the past at `now`.
+    /// Hashes the part of the past that still slows the next request down at `now`.
     #[cfg(feature = "hash-at")]
     pub(crate) fn hash_at<H: Hasher>(&self, policy: &Policy, now: Instant, state: &mut H) {
         let Self { failures, last_failure, retry_at, spaced_at, budget_whole_at } = self;
@@ -152,7 +152,7 @@ impl RequestPacing {
         self.retry_at = Instant::default();
     }
 
-    /// What a restart has to know of the last request, if there was one. Times are by the wall clock.
+    /// The record that a restart needs of the last request, if there was one. Times are by the wall clock.
     pub(crate) fn remember(&self, policy: &Policy, key: &PendingKey, now: Now) -> Option<Pending> {
         let unix = |at: Instant| now.unix.after(at.since(now.instant)).before(now.instant.since(at));
         let refusal = self.last_failure.filter(|last| last.is_refusal());

@@ -1,4 +1,4 @@
-//! What the key in the pending slot may still be used for.
+//! The key in the pending slot, and what it may still be used for.
 
 use alloc::sync::Arc;
 
@@ -24,7 +24,7 @@ impl PendingKey {
         if is_kept { Self::Usable(template) } else { Self::Spent(template) }
     }
 
-    /// What was requested last.
+    /// The identity that was requested last.
     pub const fn template(&self) -> Option<&Arc<Template>> {
         match self {
             Self::None => None,

@@ -21,17 +21,17 @@ impl Window {
         if from <= to { Ok(Self { from, to }) } else { Err(PolicyError::Window { from, to }) }
     }
 
-    /// Where the window begins, in permille.
+    /// The beginning of the window, in permille.
     pub const fn from(self) -> u16 {
         self.from
     }
 
-    /// Where the window ends, in permille.
+    /// The end of the window, in permille.
     pub const fn to(self) -> u16 {
         self.to
     }
 
-    /// A span inside the window of `whole`; `draw` says where, 0 at its beginning, `u64::MAX` at its end.
+    /// A span inside the window of `whole`; `draw` chooses where, 0 at its beginning, `u64::MAX` at its end.
     pub(crate) const fn of(self, whole: Duration, draw: u64) -> Duration {
         let (from, width) = (self.from as u128, (self.to - self.from) as u128);
         // permille in 64-bit fixed point: width × draw / 2⁶⁴, exact to a millisecond for any lifetime.
@@ -104,7 +104,7 @@ impl Backoff {
     }
 
     /// The wait after the `failures`th failure in a row, the last attempt having begun `took` ago;
-    /// `draw` says where in the spread.
+    /// `draw` chooses where in the spread.
     pub fn wait(&self, failures: u32, took: Duration, draw: u64) -> Duration {
         let base = self.unjittered(failures);
         if !self.beat || base < self.cap {

@@ -1,4 +1,4 @@
-//! The API server's clock, as its answers tell it.
+//! The API server's clock, by the dates of its answers.
 
 use core::time::Duration;
 
@@ -7,13 +7,13 @@ use crate::time::{Instant, Now, UnixTime};
 /// How far two readings may lie apart and still agree: an HTTP `Date` counts whole seconds, and an answer takes time.
 const AGREEMENT: Duration = Duration::from_secs(10);
 
-/// So many readings in a row have to agree.
+/// The number of readings in a row that have to agree.
 const ENOUGH: u8 = 3;
 
 /// The API server's clock. It is kept by the monotonic clock, so that a step of the local wall clock does not move it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ServerClock {
-    /// What it showed at the origin of the monotonic clock, by the first of the readings that agree. Meaningless without any.
+    /// Its time at the origin of the monotonic clock, by the first of the readings that agree. Meaningless without any.
     pub origin: UnixTime,
     /// Readings in a row that agree, up to three, which are believed.
     pub agreeing: u8,

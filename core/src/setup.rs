@@ -1,4 +1,4 @@
-//! What a machine starts from, and what an earlier run leaves to it.
+//! The initial state of a machine, and the record that an earlier run leaves.
 
 use alloc::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::policy::Policy;
 use crate::template::Template;
 use crate::time::UnixTime;
 
-/// What a machine starts from: by default the default policy, a signer that is ready, and nothing else.
+/// The initial state of a machine: by default the default policy, a signer that is ready, and nothing else.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
     /// The numbers to go by.
@@ -25,9 +25,9 @@ pub struct Setup {
     pub certificate: Option<Arc<Certificate>>,
     /// The successor of [`certificate`](Self::certificate), durable and not valid yet.
     pub waiting: Option<Arc<Certificate>>,
-    /// A new one was wanted already ([`RotateNow`](crate::Event::RotateNow)), and has not been had.
+    /// True if a rotation was requested ([`RotateNow`](crate::Event::RotateNow)) and no certificate has been accepted since.
     pub rotate_now: bool,
-    /// What an earlier run left behind, with its key in the pending slot.
+    /// The record that an earlier run left behind, with its key in the pending slot.
     pub pending: Option<Pending>,
 }
 
@@ -69,7 +69,7 @@ impl SignerStatus {
     }
 }
 
-/// What a restart must know to go on where it was: kept by the driver, durable before each
+/// Record of the last request, so that a restart goes on where the run before was: kept by the driver, durable before each
 /// submission, beside the pending key. Times are wall-clock, since monotonic clocks end with a boot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pending {
@@ -95,7 +95,7 @@ impl Pending {
 /// A refusal to be remembered across restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Refusal {
-    /// What it was.
+    /// The failure.
     pub failure: Failure,
     /// How many in a row.
     pub failures: u32,

@@ -59,7 +59,7 @@ impl Reason {
     }
 }
 
-/// What the machine is doing. A view: every decision is taken from facts, none from this.
+/// The machine's occupation. A view for people: decisions are taken from facts, never from a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// Rotation is not enabled: there is no signer.

@@ -25,7 +25,7 @@ use core::fmt;
 
 use crate::time::UnixTime;
 
-/// What the driver found in the directory.
+/// The entries that the driver found in the directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing(pub Vec<Entry>);
 
@@ -34,13 +34,13 @@ pub struct Listing(pub Vec<Entry>);
 pub struct Entry {
     /// Its name in the directory.
     pub name: String,
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
     /// If it is a link that leads to a name in this directory: that name.
     pub target: Option<String>,
 }
 
-/// What a directory entry is.
+/// The type of a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
@@ -79,7 +79,7 @@ impl Listing {
     }
 }
 
-/// Where a pair may lie, by name in the directory.
+/// The file or files of a pair, by name in the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Chain and key in one file.
@@ -108,7 +108,7 @@ pub enum FileOp {
     },
     /// Create a symbolic link. It must not exist.
     Symlink {
-        /// What it points at.
+        /// The name it points at.
         target: String,
         /// The link.
         name: String,
@@ -144,9 +144,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What to clean up if only the first `done` steps succeeded. Nothing once the new pair may be found. Stop at the
-    /// first that fails: a rename may fail and have been done all the same, then the link is not there to be removed,
-    /// and what it leads to must stay.
+    /// The clean-up if only the first `done` steps succeeded. Nothing once the new pair may be found. Stop at the
+    /// first operation that fails: a rename may fail and have been done all the same; then the link is not there to be
+    /// removed, and the file it leads to must stay.
     pub fn undo(&self, done: usize) -> Vec<FileOp> {
         let done = self.steps.get(..done).unwrap_or(&self.steps);
         let mut undo = Vec::new();
@@ -165,7 +165,7 @@ impl Plan {
         undo
     }
 
-    /// Whether that is a new file, which comes into use by a link.
+    /// Whether this is the name of a new file, which comes into use by a link.
     fn links_to(&self, name: &str) -> bool {
         self.steps.iter().any(|step| matches!(step, FileOp::Symlink { target, .. } if target == name))
     }
@@ -193,8 +193,8 @@ impl Layout {
         format!("{}-current.pem", self.prefix)
     }
 
-    /// Where a pair is in use, best first: the pair in use, and one whose update was cut short just before it came
-    /// into use. If neither holds a pair that has not expired, look at [`Layout::others`].
+    /// The names of the pair in use, best first: the pair in use, and one whose update was cut short just before it came
+    /// into use. If neither holds a pair that has not expired, try [`Layout::others`].
     pub fn sources(&self, listing: &Listing) -> Vec<Source> {
         let bundle = |name| listing.kind(name).is_some().then(|| Source::Bundle(name.into()));
         [bundle(&self.current()), bundle(&self.updated())].into_iter().flatten().collect()
@@ -241,7 +241,7 @@ impl Layout {
     /// Makes `PREFIX-current.pem` a link to `file`, whose contents are synced.
     fn put_in_use(&self, listing: &Listing, file: &str) -> Vec<FileOp> {
         let (current, updated) = (self.current(), self.updated());
-        // What an update cut short left there may be, or lead to, the only pair: it is replaced, not removed.
+        // The leftover of an update cut short may be, or lead to, the only pair: it is replaced, not removed.
         let (link, left_over) = match listing.kind(&updated) {
             None => (updated.clone(), false),
             Some(Kind::Link | Kind::File) => (format!("{file}{LINK}"), true),
@@ -310,9 +310,9 @@ fn create(name: &str) -> [FileOp; 3] {
     ]
 }
 
-/// What the name of a file ends in that is not whole yet.
+/// The end of the name of a file that is not whole yet.
 const NEW: &str = ".new";
-/// What the name of a link ends in that is on its way to be `PREFIX-updated.pem`.
+/// The end of the name of a link that is about to be renamed to `PREFIX-updated.pem`.
 const LINK: &str = ".link";
 /// The end of a name that made room for a link or a record, followed by a number if that name is taken.
 const BAD: &str = ".bad";

@@ -19,11 +19,11 @@ use crate::time::{Instant, Now};
 /// ```
 #[derive(Debug)]
 pub struct TraceLine<'a> {
-    /// What was handled.
+    /// The event that was handled.
     pub event: &'a Event,
     /// When.
     pub now: Now,
-    /// What it led to.
+    /// The actions that followed.
     pub actions: &'a Actions,
     /// The machine afterwards.
     pub machine: &'a RotationMachine,

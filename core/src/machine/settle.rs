@@ -17,7 +17,7 @@ impl RotationMachine {
     /// Draws the consequences, and sets the time to draw them again. `was_due`: before the event.
     ///
     /// The order matters. A request that has timed out must be over before another can be made. The waiting certificate
-    /// takes its turn before anything is judged by the one that is served. Waits are shortened before they are looked at.
+    /// takes its turn before anything is judged by the one that is served. Waits are shortened before a request is considered.
     pub(super) fn settle(&mut self, was_due: Option<Reason>, now: Now, actions: &mut Actions) {
         self.time_out(now, actions);
         actions.outcomes.turn = self.take_turn(now);

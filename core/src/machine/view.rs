@@ -15,7 +15,7 @@ use crate::template::Template;
 use crate::time::{Now, UnixTime};
 
 impl RotationMachine {
-    /// What the machine was doing when it last handled an event.
+    /// The state after the event that was handled last.
     pub fn state(&self) -> State {
         if let (Some((id, since)), Some(reason)) = (self.facts.in_flight, self.facts.due) {
             return State::Requesting { id, reason, until: since.after(self.request_timeout()) };
@@ -48,7 +48,7 @@ impl RotationMachine {
         self.facts.certificate.as_ref().filter(|held| !self.judge(now).is_expired(held))
     }
 
-    /// What the API server's clock shows at `now`, if three readings in a row ([`Event::ServerDated`](crate::Event)) agreed
+    /// The API server's time at `now`, if three readings in a row ([`Event::ServerDated`](crate::Event)) agreed
     /// and none has disagreed since.
     pub fn server_time(&self, now: Now) -> Option<UnixTime> {
         self.facts.server_clock.time(now.instant)

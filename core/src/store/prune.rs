@@ -34,8 +34,8 @@ impl Layout {
         Plan { steps: old.map(|name| FileOp::Remove { name }).collect() }
     }
 
-    /// Removes what updates cut short have left: files that were not whole yet, and links that nobody looks for. What
-    /// the link in use, or one in its stead, leads to stays, whatever it is called.
+    /// Removes leftovers of updates that were cut short: files that were not whole yet, and temporary links. A file stays,
+    /// whatever its name, if the link in use, or one in its stead, leads to it.
     pub fn sweep(&self, listing: &Listing) -> Plan {
         let target = |name: &str| listing.entry(name)?.target.as_deref();
         let mut needed: Vec<&str> = Vec::new();
@@ -51,7 +51,7 @@ impl Layout {
         Plan { steps: left.map(|entry| FileOp::Remove { name: entry.name.clone() }).collect() }
     }
 
-    /// By its name nobody else's: updates give no other such names, and nobody else gives these.
+    /// True for our own temporaries: `*.new` files and `*.link` symlinks. No other program uses such names.
     fn is_unfinished(&self, Entry { name, kind, .. }: &Entry) -> bool {
         match kind {
             Kind::File => name.strip_suffix(NEW).is_some_and(|name| self.is_dated(name) || name == self.pending()),

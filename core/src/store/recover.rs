@@ -7,23 +7,23 @@ use super::{BAD, FileOp, Kind, LINK, Layout, Listing, Plan, Source};
 use crate::certificate::Validity;
 use crate::time::UnixTime;
 
-/// So many dated files are looked at, however many there are.
+/// The most dated files that are read, however many there are.
 const MOST_DATED: usize = 1000;
 const TIME: &str = "0000-00-00-00-00-00-000";
 
 /// A pair that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found<'a> {
-    /// Where [`Layout::sources`] said.
+    /// Its source was among [`Layout::sources`].
     pub in_use: bool,
-    /// Whose it is.
+    /// The common name of its certificate.
     pub common_name: &'a str,
-    /// When it is valid.
+    /// The validity period of its certificate.
     pub validity: Validity,
 }
 
 impl Layout {
-    /// Where pairs may lie that are not in use: the [`dated`](Self::dated) files, and the fixed names of older installations.
+    /// Sources of pairs that are not in use: the [`dated`](Self::dated) files, and the fixed names of older installations.
     pub fn others(&self, listing: &Listing) -> Vec<Source> {
         let (certificate, key) = (format!("{}.crt", self.prefix), format!("{}.key", self.prefix));
         let pair = listing.kind(&certificate).is_some() && listing.kind(&key).is_some();
