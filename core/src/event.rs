@@ -176,7 +176,7 @@ impl Failure {
     }
 
     /// Whether asking with the same key again would only give the same answer again.
-    pub const fn spends_key(self) -> bool {
+    pub(crate) const fn spends_key(self) -> bool {
         self.is_refusal() || matches!(self, Self::Outdated)
     }
 
