@@ -7,7 +7,7 @@ use perennial::{Certificate, Fingerprint, UnixTime, Validity, ValidityError};
 use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::error::X509Error;
-use x509_parser::extensions::ParsedExtension;
+use x509_parser::extensions::{ExtendedKeyUsage, ParsedExtension};
 use x509_parser::oid_registry::OID_X509_EXT_BASIC_CONSTRAINTS;
 use x509_parser::prelude::FromDer;
 
@@ -15,7 +15,7 @@ use crate::der::{BIT_STRING, OBJECT_IDENTIFIER, SEQUENCE, take};
 use crate::key::Curve;
 use crate::names::{self, AltNames, Subject};
 use crate::pem::{self, Text};
-use crate::{PemError, describe, sha256, strict};
+use crate::{PemError, Usage, describe, sha256, strict};
 
 /// No sensible chain is longer.
 const MAX_CERTIFICATES: usize = 16;
@@ -36,19 +36,12 @@ struct Parsed {
     skipped: Vec<PemError>,
 }
 
-/// What the leaf says it may be used for. An absent extension allows everything.
+/// What the leaf may be used for. An absent extension allows everything.
 pub(crate) struct Constraints {
     pub(crate) is_ca: bool,
-    /// Of the key usage extension.
-    pub(crate) digital_signature: Option<bool>,
-    /// The extended key usage extension.
-    pub(crate) extended: Option<ExtendedUsage>,
-}
-
-pub(crate) struct ExtendedUsage {
-    pub(crate) any: bool,
-    pub(crate) client_auth: bool,
-    pub(crate) server_auth: bool,
+    pub(crate) may_sign: bool,
+    client_auth: bool,
+    server_auth: bool,
 }
 
 impl Chain {
@@ -172,6 +165,14 @@ impl Chain {
         strict::leaf(self.0.der.first()?).err()
     }
 
+    /// True if the leaf may be used for this: its extended key usage names the purpose or allows any, or there is none.
+    pub fn is_for(&self, usage: Usage) -> bool {
+        match usage {
+            Usage::ClientAuth => self.0.constraints.client_auth,
+            Usage::ServerAuth => self.0.constraints.server_auth,
+        }
+    }
+
     pub(crate) fn constraints(&self) -> &Constraints {
         &self.0.constraints
     }
@@ -276,14 +277,14 @@ fn constraints(leaf: &X509Certificate<'_>) -> Result<Constraints, String> {
     };
     let usage = leaf.key_usage().map_err(unreadable)?;
     let extended = leaf.extended_key_usage().map_err(unreadable)?;
+    let is_for = |named: fn(&ExtendedKeyUsage<'_>) -> bool| {
+        extended.as_ref().is_none_or(|usage| usage.value.any || named(usage.value))
+    };
     Ok(Constraints {
         is_ca,
-        digital_signature: usage.map(|usage| usage.value.digital_signature()),
-        extended: extended.map(|usage| ExtendedUsage {
-            any: usage.value.any,
-            client_auth: usage.value.client_auth,
-            server_auth: usage.value.server_auth,
-        }),
+        may_sign: usage.is_none_or(|usage| usage.value.digital_signature()),
+        client_auth: is_for(|usage| usage.client_auth),
+        server_auth: is_for(|usage| usage.server_auth),
     })
 }
 

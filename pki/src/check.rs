@@ -64,19 +64,16 @@ impl Expected<'_> {
     }
 
     fn check_usage(&self, chain: &Chain) -> Result<(), BadCertificate> {
-        let constraints = chain.constraints();
-        if constraints.is_ca {
+        if chain.constraints().is_ca {
             return Err(BadCertificate::CertificateAuthority);
         }
-        if constraints.digital_signature == Some(false) {
+        if !chain.constraints().may_sign {
             return Err(BadCertificate::NoDigitalSignature);
         }
-        match &constraints.extended {
-            Some(usage) if !usage.any && !self.usage.is_in(usage) => {
-                Err(BadCertificate::WrongUsage { wanted: self.usage })
-            }
-            Some(_) | None => Ok(()),
+        if !chain.is_for(self.usage) {
+            return Err(BadCertificate::WrongUsage { wanted: self.usage });
         }
+        Ok(())
     }
 
     fn check_validity(&self, chain: &Chain, now: UnixTime) -> Result<(), BadCertificate> {
@@ -113,15 +110,6 @@ impl Expected<'_> {
                 at,
                 provider().signature_verification_algorithms.all,
             ),
-        }
-    }
-}
-
-impl Usage {
-    const fn is_in(self, extended: &chain::ExtendedUsage) -> bool {
-        match self {
-            Self::ClientAuth => extended.client_auth,
-            Self::ServerAuth => extended.server_auth,
         }
     }
 }
