@@ -126,7 +126,9 @@ impl Issuer {
                     });
                 });
             }
-            if let Some(names) = AlternativeNames::from(request).extension(&request.subject_der) {
+            let RequestFacts { dns_names, emails, ip_addresses, uris, .. } = request;
+            let names = AlternativeNames { dns_names, emails, ip_addresses, uris };
+            if let Some(names) = names.extension(&request.subject_der) {
                 extensions.next().write_der(&names);
             }
         })

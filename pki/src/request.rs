@@ -29,7 +29,8 @@ pub fn certificate_request(template: &Template, key: &KeyPair) -> Result<Certifi
         return Err(RequestError::DnsName { name: name.clone() });
     }
     let subject = write::subject(template);
-    let names = AlternativeNames::from(template).extension(&subject);
+    let (dns_names, ip_addresses) = (template.dns_names(), template.ip_addresses());
+    let names = AlternativeNames { dns_names, ip_addresses, ..AlternativeNames::default() }.extension(&subject);
     let info = construct_der(|writer| {
         writer.write_sequence(|info| {
             info.next().write_u8(0);

@@ -7,7 +7,7 @@ use yasna::models::ObjectIdentifier;
 use yasna::tags::{TAG_PRINTABLESTRING, TAG_UTF8STRING};
 use yasna::{DERWriter, Tag, construct_der};
 
-use crate::{KeyPair, RequestFacts};
+use crate::KeyPair;
 
 const COMMON_NAME: &[u64] = &[2, 5, 4, 3];
 const ORGANIZATION: &[u64] = &[2, 5, 4, 10];
@@ -46,23 +46,10 @@ fn attribute(writer: DERWriter<'_>, kind: &[u64], value: &str) {
 /// Subject alternative names, by kind.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct AlternativeNames<'a> {
-    dns_names: &'a [String],
-    emails: &'a [String],
-    ip_addresses: &'a [IpAddr],
-    uris: &'a [String],
-}
-
-impl<'a> From<&'a Template> for AlternativeNames<'a> {
-    fn from(template: &'a Template) -> Self {
-        Self { dns_names: template.dns_names(), ip_addresses: template.ip_addresses(), ..Self::default() }
-    }
-}
-
-impl<'a> From<&'a RequestFacts> for AlternativeNames<'a> {
-    fn from(request: &'a RequestFacts) -> Self {
-        let RequestFacts { dns_names, emails, ip_addresses, uris, .. } = request;
-        Self { dns_names, emails, ip_addresses, uris }
-    }
+    pub(crate) dns_names: &'a [String],
+    pub(crate) emails: &'a [String],
+    pub(crate) ip_addresses: &'a [IpAddr],
+    pub(crate) uris: &'a [String],
 }
 
 impl AlternativeNames<'_> {
