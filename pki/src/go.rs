@@ -41,11 +41,7 @@ fn judge(certificate: &[u8], key: &[u8]) -> Result<GoVerdict, GoVerdict> {
     }
     let blocks = blocks(key)?;
     let block = blocks.iter().find(|block| block.is_key()).ok_or_else(|| refuses("Go finds no PRIVATE KEY block"))?;
-    if block.is_encrypted_key() {
-        return Err(refuses(KeyError::Encrypted.to_string()));
-    }
-    let text = pem::encode(block.label, &block.der().map_err(|error| refuses(error.to_string()))?);
-    match KeyPair::from_pem_of(text.as_bytes(), Some(&chain)).map_err(|error| key_error(&chain, block, error))? {
+    match KeyPair::from_block(block, Some(&chain)).map_err(|error| key_error(&chain, block, error))? {
         key if key.public_key_der() == chain.public_key_der() => Ok(GoVerdict::Loads(chain)),
         _ => Err(mismatch(&chain)),
     }
@@ -70,6 +66,7 @@ fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, GoVerdict> 
 fn key_error(chain: &Chain, block: &Block<'_>, error: KeyError) -> GoVerdict {
     let is_known_to_go = match &error {
         KeyError::NoPublicKey => return mismatch(chain),
+        KeyError::Encrypted | KeyError::Pem(_) => return refuses(error.to_string()),
         KeyError::RsaSize { .. } => true,
         KeyError::Curve { curve } => matches!(curve.as_str(), "P-224" | "P-521"),
         // What is DER may be a key that only we refuse.

@@ -12,11 +12,11 @@ use rustls::pki_types::{AlgorithmIdentifier, PrivateKeyDer, PrivatePkcs8KeyDer, 
 use rustls::sign::SigningKey;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 pub(crate) use form::Curve;
 
-use crate::pem::{self, Text};
+use crate::pem::{self, Block, Text};
 use crate::{Chain, PemError, provider};
 use stack::WipingKey;
 
@@ -99,26 +99,19 @@ impl KeyPair {
     /// [`KeyError::NotGenerated`] for RSA, without the feature `aws-lc-rs`; [`KeyError::Generation`] if there is no
     /// randomness.
     pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
-        stack::wiped(|| Self::generate_unwiped(algorithm))
-    }
-
-    fn generate_unwiped(algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
-        let scheme = match algorithm {
-            KeyAlgorithm::EcdsaP256 => &rcgen::PKCS_ECDSA_P256_SHA256,
-            KeyAlgorithm::EcdsaP384 => &rcgen::PKCS_ECDSA_P384_SHA384,
-            KeyAlgorithm::Ed25519 => &rcgen::PKCS_ED25519,
-            #[cfg(feature = "aws-lc-rs")]
-            KeyAlgorithm::Rsa => return Self::generate_rsa(),
-            #[cfg(not(feature = "aws-lc-rs"))]
-            KeyAlgorithm::Rsa => return Err(KeyError::NotGenerated { algorithm }),
-        };
-        let mut generated = rcgen::KeyPair::generate_for(scheme).map_err(|_| KeyError::Generation)?;
-        let der = match algorithm {
-            KeyAlgorithm::Ed25519 => ed25519_v1(generated.serialized_der()),
-            KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384 | KeyAlgorithm::Rsa => Some(generated.serialize_der()),
-        };
-        generated.zeroize();
-        Self::from_der(PrivatePkcs8KeyDer::from(der.ok_or(KeyError::Generation)?).into(), None)
+        stack::wiped(|| {
+            let der = match algorithm {
+                #[cfg(feature = "aws-lc-rs")]
+                KeyAlgorithm::Rsa => return Self::generate_rsa(),
+                #[cfg(not(feature = "aws-lc-rs"))]
+                KeyAlgorithm::Rsa => return Err(KeyError::NotGenerated { algorithm }),
+                KeyAlgorithm::Ed25519 => {
+                    provider::generate(algorithm).map(Zeroizing::new).and_then(|v2| ed25519_v1(&v2))
+                }
+                KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384 => provider::generate(algorithm),
+            };
+            Self::from_der(PrivatePkcs8KeyDer::from(der.ok_or(KeyError::Generation)?).into(), None)
+        })
     }
 
     #[cfg(feature = "aws-lc-rs")]
@@ -150,20 +143,23 @@ impl KeyPair {
     /// # Errors
     /// [`KeyError::NoPublicKey`] if the leaf does not have it either: it was issued for another key.
     pub(crate) fn from_pem_of(pem: &[u8], chain: Option<&Chain>) -> Result<Self, KeyError> {
-        stack::wiped(|| Self::from_pem_unwiped(pem, chain))
-    }
-
-    fn from_pem_unwiped(pem: &[u8], chain: Option<&Chain>) -> Result<Self, KeyError> {
         let text = pem::read(pem, pem::MAX_PAIR).and_then(Text::unglued)?;
         let Some(block) = text.blocks.iter().find(|block| block.is_key()) else {
             return Err(text.why_empty().map_or(KeyError::NoKey, KeyError::Pem));
         };
+        let key = Self::from_block(block, chain)?;
+        Ok(Self { skipped: text.damage, ..key })
+    }
+
+    /// As [`KeyPair::from_pem_of`], of the block with the key.
+    pub(crate) fn from_block(block: &Block<'_>, chain: Option<&Chain>) -> Result<Self, KeyError> {
         if block.is_encrypted_key() {
             return Err(KeyError::Encrypted);
         }
-        let mut der = block.der()?;
-        let key = Self::from_der(form::typed(std::mem::take(&mut *der))?, chain)?;
-        Ok(Self { skipped: text.damage, ..key })
+        stack::wiped(|| {
+            let mut der = block.der()?;
+            Self::from_der(form::typed(std::mem::take(&mut *der))?, chain)
+        })
     }
 
     fn from_der(der: PrivateKeyDer<'static>, chain: Option<&Chain>) -> Result<Self, KeyError> {

@@ -2,11 +2,15 @@
 
 use std::sync::{Arc, LazyLock};
 
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring as chosen;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::SigningKey;
 use rustls::{SignatureScheme, SupportedCipherSuite};
+
+use crate::KeyAlgorithm;
 
 /// The crypto provider of all TLS and X.509 in perennial: *ring*.
 ///
@@ -27,6 +31,19 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
     let mut digest = [0; 32];
     digest.copy_from_slice(hash.hash(data).as_ref());
     digest
+}
+
+/// Generates a key, in PKCS#8 (version 2 for Ed25519), and leaves copies of it on the stack. `None` for RSA, and if the
+/// system has no randomness.
+pub(crate) fn generate(algorithm: KeyAlgorithm) -> Option<Vec<u8>> {
+    let random = SystemRandom::new();
+    let key = match algorithm {
+        KeyAlgorithm::EcdsaP256 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random),
+        KeyAlgorithm::EcdsaP384 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, &random),
+        KeyAlgorithm::Ed25519 => Ed25519KeyPair::generate_pkcs8(&random),
+        KeyAlgorithm::Rsa => return None,
+    };
+    Some(key.ok()?.as_ref().to_vec())
 }
 
 /// Borrows the key, unlike [`rustls::crypto::KeyProvider`], which would drop a copy of it unwiped.
