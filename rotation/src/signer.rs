@@ -61,8 +61,8 @@ pub struct Profile {
     pub skew: Duration,
     /// If set, an issued certificate must lead to one of these.
     pub issuers: Option<Roots>,
-    /// Accepts a certificate with URIs or, for [`Usage::ClientAuth`], organizations that were not requested. Off: in
-    /// Kubernetes an organization is a group, and a group has rights. For signers that add their own.
+    /// Accepts a certificate with URIs or, if it is good for [`Usage::ClientAuth`], organizations that were not requested.
+    /// Off: in Kubernetes an organization is a group, and a group has rights. For signers that add their own.
     pub accepts_extra_rights: bool,
 }
 

@@ -77,7 +77,7 @@ impl Rotation {
         let check = |usage: &Usage| Expected { public_key_der, usage: *usage, skew, roots }.check(&chain, now.unix);
         profile.usages.iter().try_for_each(check).map_err(|error| self.at_fault(&**signer, error))?;
         if !profile.accepts_extra_rights {
-            excess(&chain, &asking.template, &profile.usages).map_or(Ok(()), Err)?;
+            excess(&chain, &asking.template).map_or(Ok(()), Err)?;
         }
         Credential::new(chain, asking.key.clone()).map_err(|mismatch| mismatch.to_string())
     }

@@ -41,10 +41,11 @@ pub(super) fn shortfall(
     }
 }
 
-/// The error for an issued chain that grants rights beyond the request. Organisations of a client certificate are groups,
-/// and so rights, in Kubernetes, and a URI is a second name (SPIFFE). DNS names and addresses grant nothing.
-pub(super) fn excess(chain: &Chain, asked: &Template, usages: &[Usage]) -> Option<String> {
-    let organizations = chain.certificate().organizations.iter().filter(|_| usages.contains(&Usage::ClientAuth));
+/// The error for an issued chain that grants rights beyond the request. Organisations of a certificate that a client can
+/// show are groups, and so rights, in Kubernetes, and a URI is a second name (SPIFFE). DNS names and addresses grant
+/// nothing, nor does a usage alone: it is by its names that an API server knows a client.
+pub(super) fn excess(chain: &Chain, asked: &Template) -> Option<String> {
+    let organizations = chain.certificate().organizations.iter().filter(|_| chain.is_for(Usage::ClientAuth));
     let organizations = organizations.filter(|name| !asked.organizations().contains(name)).map(|name| ("O", name));
     let (kind, name) = organizations.chain(chain.uris().iter().map(|uri| ("URI", uri))).next()?;
     let why = Failure::BadCertificate.describe();
@@ -104,6 +105,9 @@ mod tests {
     use std::time::Duration;
 
     use perennial::Fingerprint;
+    use perennial_pki::{
+        Credential, Issuer, KeyAlgorithm, KeyPair, Terms, certificate_request, read_request, self_signed,
+    };
 
     use super::*;
 
@@ -172,5 +176,27 @@ mod tests {
              2027-01-15T09:00:00Z; check the clocks and the lifetimes the signer gives"
         );
         assert_eq!(told(Failure::Denied), Failure::Denied.describe());
+    }
+
+    /// What a signer that adds an organization issues for these usages.
+    fn with_masters(extended_key_usages: &[Usage]) -> Chain {
+        let (key, validity) = (Arc::new(KeyPair::generate(KeyAlgorithm::default()).unwrap()), certificate().validity);
+        let root = self_signed("root", &key, &[1], validity).unwrap();
+        let issuer = Issuer::new(Credential::new(root, key.clone()).unwrap()).unwrap();
+        let template = Template::node("a").with_organizations(["system:nodes", "system:masters"]);
+        let request = read_request(certificate_request(&template, &key).unwrap().pem.as_bytes()).unwrap();
+        issuer.issue(&request, &Terms { serial: &[2], validity, key_usages: &[], extended_key_usages }).unwrap()
+    }
+
+    #[test]
+    fn excess_counts_organizations_that_a_client_can_show() {
+        for (usages, is_refused) in [
+            (&[Usage::ServerAuth][..], false),
+            (&[Usage::ClientAuth], true),
+            (&[Usage::ServerAuth, Usage::ClientAuth], true),
+            (&[], true),
+        ] {
+            assert_eq!(excess(&with_masters(usages), &Template::node("a")).is_some(), is_refused, "{usages:?}");
+        }
     }
 }
