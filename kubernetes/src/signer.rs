@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use perennial::{Now, Template};
 use perennial_pki::{KeyAlgorithm, Usage};
-use perennial_rotation::{
-    Authentication, Exchange, Health, IdentitySource, Profile, Progress, SignError, SignRequest, Signer,
-    SignerConversation,
-};
+use perennial_rotation::{Authentication, Exchange, IdentitySource, Profile, SignError, SignRequest, Signer};
 
 use crate::client::{Ask, Issuance, Limits, csr_name};
 use crate::cluster::Cluster;
@@ -101,16 +98,6 @@ impl Signer for CsrSigner {
         };
         let issuance = Issuance::new(ask, self.cluster.clone(), request.identity, limits, request.seed);
         Ok(Exchange::conversation(issuance))
-    }
-}
-
-impl SignerConversation for Issuance {
-    fn progress(&self) -> Progress {
-        self.progress()
-    }
-
-    fn health(&self) -> Option<Health> {
-        self.health()
     }
 }
 

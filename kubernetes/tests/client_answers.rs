@@ -9,7 +9,7 @@ use client_support::*;
 use perennial::{Failure, UnixTime};
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
-use perennial_rotation::{Identity, Token};
+use perennial_rotation::{Identity, SignerConversation as _, Token};
 
 const SECRET: &str = "abcdef.0123456789abcdef";
 
@@ -163,4 +163,25 @@ fn server_certificate_at_fault_is_named() {
     let error = world.run(&mut call).unwrap_err().to_string();
     assert!(error.contains("not trusted: certificate `"), "{error}");
     assert!(error.contains("expired at ") && !error.contains("certificate-authority"), "{error}");
+}
+
+/// The certificate is for client authentication, and without `key encipherment`.
+#[test]
+fn usage_requested_for_tls_and_not_granted_is_refused() {
+    for (usages, lacking) in [
+        (&["digital signature", "client auth"][..], None),
+        (&["digital signature", "key encipherment", "client auth"], None),
+        (&["digital signature"], None),
+        (&["client auth", "server auth"], Some("extended key usage lacks `server auth`")),
+    ] {
+        let mut scene = Scene::new();
+        scene.ask.usages = usages.iter().map(|usage| (*usage).to_owned()).collect();
+        let (outcome, _) = scene.run(scene.well());
+        let found = outcome.map(|issued| issued.csr_name).map_err(|error| (error.failure, error.message));
+        match (found, lacking) {
+            (Ok(name), None) => assert_eq!(name, scene.ask.name),
+            (Err((Failure::BadCertificate, message)), Some(lacking)) => assert!(message.contains(lacking), "{message}"),
+            (found, _) => panic!("{usages:?}: {found:?}"),
+        }
+    }
 }

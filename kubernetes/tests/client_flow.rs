@@ -10,7 +10,7 @@ use perennial::{Failure, Now, Template};
 use perennial_kubernetes::client::Issuance;
 use perennial_kubernetes::objects::CertificateSigningRequest;
 use perennial_pki::{KeyAlgorithm, KeyPair, certificate_request};
-use perennial_rotation::{Conversation, IoEvent, IoRequest, Progress, SignError};
+use perennial_rotation::{Conversation, IoEvent, IoRequest, Progress, SignError, SignerConversation as _};
 
 #[test]
 fn all_going_well_it_takes_two_requests_on_one_connection() {

@@ -26,7 +26,9 @@ use super::session::{Limits, Session};
 use super::watch::Lines;
 use crate::cluster::Cluster;
 use crate::objects::GROUP_PATH;
-use perennial_rotation::{Conversation, Health, Identity, IoEvent, IoRequest, Issued, Progress, SignError};
+use perennial_rotation::{
+    Conversation, Health, Identity, IoEvent, IoRequest, Issued, Progress, SignError, SignerConversation,
+};
 
 /// How often a request that was sent is sent again when no answer comes.
 const CREATE_ATTEMPTS: u32 = 3;
@@ -108,27 +110,6 @@ impl Issuance {
             lines: Lines::default(),
             polls: None,
             absent: None,
-        }
-    }
-
-    /// Where it stands.
-    pub fn progress(&self) -> Progress {
-        let csr_name = self.ask.name.clone();
-        match (&self.retry, &self.uid) {
-            _ if matches!(self.stage, Stage::Finished(_)) => Progress::Finished,
-            (Some((at, why)), _) => Progress::Retrying { at: *at, why: why.clone() },
-            (None, Some(_)) if self.approved => Progress::WaitingForIssuance { csr_name },
-            (None, Some(_)) => Progress::WaitingForApproval { csr_name },
-            (None, None) if self.session.connecting() => Progress::Connecting,
-            (None, None) => Progress::Submitting,
-        }
-    }
-
-    /// What the last answer told of the API server; `None` before the first.
-    pub const fn health(&self) -> Option<Health> {
-        match &self.absent {
-            Some((_, health)) => *health,
-            None => self.session.health(),
         }
     }
 
@@ -305,6 +286,27 @@ impl Conversation for Issuance {
             Stage::Pausing { until, .. } => IoRequest::Wait { until: *until },
             // Unreachable: a request in hand always has a step.
             Stage::Next(_) | Stage::Asking(_) | Stage::Watching(_) => IoRequest::Wait { until: now.instant },
+        }
+    }
+}
+
+impl SignerConversation for Issuance {
+    fn progress(&self) -> Progress {
+        let csr_name = self.ask.name.clone();
+        match (&self.retry, &self.uid) {
+            _ if matches!(self.stage, Stage::Finished(_)) => Progress::Finished,
+            (Some((at, why)), _) => Progress::Retrying { at: *at, why: why.clone() },
+            (None, Some(_)) if self.approved => Progress::WaitingForIssuance { csr_name },
+            (None, Some(_)) => Progress::WaitingForApproval { csr_name },
+            (None, None) if self.session.connecting() => Progress::Connecting,
+            (None, None) => Progress::Submitting,
+        }
+    }
+
+    fn health(&self) -> Option<Health> {
+        match &self.absent {
+            Some((_, health)) => *health,
+            None => self.session.health(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Reading the outcome of a submission from its request object.
 
 use perennial::{Failure, UnixTime};
-use perennial_pki::{BadCertificate, Chain};
+use perennial_pki::{BadCertificate, Chain, Usage};
 
 use super::ask::Ask;
 use crate::cluster::printable;
@@ -62,6 +62,13 @@ impl Ask {
             // Issued and expired while no submission waited for it: only a new request helps.
             return Err((Failure::Outdated, BadCertificate::Expired { not_after: validity.not_after() }.to_string()));
         }
-        Ok(chain)
+        // An approver may have agreed to them all, and a peer will want one of them. What the key may be used for
+        // besides, kubelet does not compare either: TLS needs a signature, which the rotation makes sure of.
+        let is_asked = |usage: &Usage| self.usages.contains(&usage.to_string());
+        let lacks = |usage: &Usage| !chain.is_for(*usage);
+        match [Usage::ClientAuth, Usage::ServerAuth].into_iter().filter(is_asked).find(lacks) {
+            Some(wanted) => Err((Failure::BadCertificate, BadCertificate::WrongUsage { wanted }.to_string())),
+            None => Ok(chain),
+        }
     }
 }

@@ -12,7 +12,7 @@ use perennial_kubernetes::client::{Ask, Issuance, Limits, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CSR_PATH, KUBELET_CLIENT_SIGNER};
 use perennial_pki::{KeyAlgorithm, KeyPair, certificate_request, provider};
-use perennial_rotation::{Identity, Progress, Token};
+use perennial_rotation::{Identity, Progress, SignerConversation as _, Token};
 use rustix::net::sockopt;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;

@@ -1,7 +1,7 @@
 //! The next step after each answer, watch event, or timeout.
 
 use perennial::Now;
-use perennial_rotation::Issued;
+use perennial_rotation::{Issued, SignerConversation as _};
 
 use super::{Aim, CREATE_ATTEMPTS, Issuance, Stage};
 use crate::client::exchange_error::ExchangeError;
