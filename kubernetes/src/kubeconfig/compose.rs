@@ -207,8 +207,7 @@ fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Option<V
     match tag.map(name).as_deref() {
         Some("null") => Some(Value::Null),
         Some("bool") => boolean(trimmed).map(Value::Bool),
-        Some("int") => integer(trimmed).map(Value::Number),
-        Some("float") => float(trimmed).map(Value::Number),
+        Some("int" | "float") => is_number(trimmed).then(|| Value::Number(trimmed.to_owned())),
         Some("timestamp" | "seq" | "map") => None,
         Some("binary") => {
             let base64: Zeroizing<String> = Zeroizing::new(text.split_ascii_whitespace().collect());
@@ -226,7 +225,8 @@ fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Option<V
 fn plain(text: &str) -> Option<Value> {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Some(Value::Null),
-        _ => boolean(text).map(Value::Bool).or_else(|| integer(text).or_else(|| float(text)).map(Value::Number)),
+        _ if is_number(text) => Some(Value::Number(text.to_owned())),
+        _ => boolean(text).map(Value::Bool),
     }
 }
 
@@ -238,46 +238,20 @@ fn boolean(text: &str) -> Option<bool> {
     is(["false", "no", "n", "off"]).then_some(false)
 }
 
-/// In decimal. With a leading zero it is none: YAML 1.1 takes that for octal, 1.2 does not.
-fn integer(text: &str) -> Option<String> {
-    let (sign, text) = match text.strip_prefix('-') {
-        Some(text) => ("-", text),
-        None => ("", text.strip_prefix('+').unwrap_or(text)),
-    };
-    let prefixed = [("0x", 16), ("0X", 16), ("0o", 8), ("0O", 8), ("0b", 2), ("0B", 2)]
-        .iter()
-        .find_map(|(prefix, radix)| Some((text.strip_prefix(prefix)?, *radix)));
-    let (digits, radix) = prefixed.unwrap_or((text, 10));
-    let padded = radix == 10 && digits.starts_with('0') && digits != "0";
-    // Underscores stand between digits.
-    if padded || digits.starts_with(['_', '+', '-']) || digits.ends_with('_') || digits.contains("__") {
-        return None;
+/// True for what Kubernetes' YAML library takes for a number.
+///
+/// Source: `resolve` in `sigs.k8s.io/yaml/goyaml.v2`, but for numbers too large for it.
+fn is_number(text: &str) -> bool {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return false;
     }
-    let number = u64::from_str_radix(&digits.replace('_', ""), radix).ok()?;
-    if sign == "-" && number > i64::MIN.unsigned_abs() {
-        return None;
-    }
-    Some(if number == 0 { "0".into() } else { format!("{sign}{number}") })
-}
-
-fn float(text: &str) -> Option<String> {
-    let (negative, unsigned) = match text.strip_prefix('-') {
-        Some(unsigned) => (true, unsigned),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let infinite = if negative { "-.inf" } else { ".inf" };
-    match unsigned {
-        ".nan" | ".NaN" | ".NAN" => return Some(".nan".into()),
-        ".inf" | ".Inf" | ".INF" => return Some(infinite.into()),
-        _ => {}
-    }
-    let number: f64 = text.parse().ok()?;
-    if number.is_finite() {
-        // With a point or an exponent: it is to stay what it was.
-        return Some(format!("{number:?}"));
-    }
-    // Rust reads `inf` and `nan`, which are text in YAML; a number can be too large.
-    unsigned.starts_with(|c: char| c.is_ascii_digit()).then(|| infinite.into())
+    let digits = unsigned.replace('_', "").to_ascii_lowercase();
+    let is_based = [("0x", 16), ("0o", 8), ("0b", 2)].into_iter().any(|(prefix, radix)| {
+        let digits = digits.strip_prefix(prefix).filter(|digits| !digits.starts_with('+'));
+        digits.is_some_and(|digits| u64::from_str_radix(digits, radix).is_ok())
+    });
+    is_based || digits.parse::<f64>().is_ok() || matches!(unsigned, ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN")
 }
 
 #[cfg(test)]
@@ -301,12 +275,12 @@ mod tests {
         for (text, json) in [
             ("[~, null, '', 'null', !!null x, !!str null, ! 1]", r#"[null,null,"","null",null,"null","1"]"#),
             ("[true, Yes, oFF, n, 'yes', !!bool 'no', nope]", r#"[true,true,false,false,"yes",false,"nope"]"#),
-            ("[1, -0, +12, 0x1F, -0o17, 0b101, 1_000, !!int ' 7 ']", "[1,0,12,31,-15,5,1000,7]"),
-            ("[1__0, _1, 1_, 0x, +-1, 127.0.0.1]", r#"["1__0","_1","1_","0x","+-1","127.0.0.1"]"#),
-            ("[18446744073709551615, 18446744073709551616]", "[18446744073709551615,1.8446744073709552e19]"),
-            ("[-9223372036854775808, -9223372036854775809]", "[-9223372036854775808,-9.223372036854776e18]"),
-            ("[1.0, .5, 1e3, 010, !!float 2]", "[1.0,0.5,1000.0,10.0,2.0]"),
-            ("[.inf, -.INF, .NaN, -1e999, inf, nan]", r#"[.inf,-.inf,.nan,-.inf,"inf","nan"]"#),
+            ("[1, -0, +12, 0x1F, -0o17, 0b101, 1_000, !!int ' 7 ']", "[1,-0,+12,0x1F,-0o17,0b101,1_000,7]"),
+            ("[1__0, _1, 1_, 0x, +-1, 127.0.0.1]", r#"[1__0,"_1",1_,"0x","+-1","127.0.0.1"]"#),
+            ("[18446744073709551615, 18446744073709551616]", "[18446744073709551615,18446744073709551616]"),
+            ("[-9223372036854775808, -9223372036854775809]", "[-9223372036854775808,-9223372036854775809]"),
+            ("[1.0, .5, 1e3, 010, !!float 2]", "[1.0,.5,1e3,010,2]"),
+            ("[.inf, -.INF, .NaN, -1e999, inf, nan]", r#"[.inf,-.INF,.NaN,-1e999,"inf","nan"]"#),
             ("!!binary |\n  aGVs\n  bG8=\n", r#""hello""#),
             ("!other text", r#""text""#),
             ("\u{feff}a: b", r#"{"a":"b"}"#),
