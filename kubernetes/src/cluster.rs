@@ -4,13 +4,13 @@ mod proxy;
 mod trust;
 
 use std::fmt;
+use std::sync::Arc;
 
 use perennial_pki::Roots;
 use rustls::pki_types::ServerName;
 
 pub(crate) use perennial::printable;
 pub use proxy::Proxy;
-use trust::Anchors;
 pub use trust::{Trust, TrustSource};
 
 /// An API server: where it is and how it proves to be itself.
@@ -19,7 +19,7 @@ pub struct Cluster {
     host: String,
     port: u16,
     path_prefix: String,
-    anchors: Anchors,
+    trust: Option<TrustSource>,
     tls_server_name: Option<String>,
     insecure_skip_tls_verify: bool,
     proxy: Option<Proxy>,
@@ -58,7 +58,7 @@ impl Cluster {
             host,
             port: port.unwrap_or(443),
             path_prefix: path.trim_end_matches('/').to_owned(),
-            anchors: Anchors::None,
+            trust: None,
             tls_server_name: None,
             insecure_skip_tls_verify: false,
             proxy: None,
@@ -66,14 +66,14 @@ impl Cluster {
     }
 
     /// The same cluster, trusted if its certificate chains up to one of these CAs.
-    pub fn with_roots(mut self, roots: Roots) -> Self {
-        self.anchors = Anchors::Fixed(roots);
-        self
+    pub fn with_roots(self, roots: Roots) -> Self {
+        let trust = Trust { roots, origin: String::new(), of_system: false };
+        self.with_trust_source(Arc::new(move || Ok(trust.clone())))
     }
 
     /// Verifies the server of each connection with the CAs that `source` returns for that connection.
     pub fn with_trust_source(mut self, source: TrustSource) -> Self {
-        self.anchors = Anchors::Source(source);
+        self.trust = Some(source);
         self
     }
 
@@ -125,21 +125,12 @@ impl Cluster {
         &self.path_prefix
     }
 
-    /// The CAs for verifying the server, if they are fixed; `None` for a [`TrustSource`].
-    pub const fn roots(&self) -> Option<&Roots> {
-        match &self.anchors {
-            Anchors::Fixed(roots) => Some(roots),
-            Anchors::None | Anchors::Source(_) => None,
-        }
-    }
-
     /// The CAs for a connection that is made now; `None` if there are none.
-    pub(crate) fn trust(&self) -> Result<Option<Trust>, String> {
-        match &self.anchors {
-            Anchors::None => Ok(None),
-            Anchors::Fixed(roots) => Ok(Some(Trust { roots: roots.clone(), origin: String::new(), of_system: false })),
-            Anchors::Source(source) => source().map(Some),
-        }
+    ///
+    /// # Errors
+    /// Why the [`TrustSource`] has none, for people.
+    pub fn trust(&self) -> Result<Option<Trust>, String> {
+        self.trust.as_ref().map(|source| source()).transpose()
     }
 
     /// The name the server's certificate must carry.
@@ -196,7 +187,7 @@ impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cluster")
             .field("server", &format_args!("{self}"))
-            .field("roots", &self.anchors)
+            .field("has_roots", &self.trust.is_some())
             .field("tls_server_name", &self.tls_server_name)
             .field("insecure_skip_tls_verify", &self.insecure_skip_tls_verify)
             .field("proxy", &self.proxy)

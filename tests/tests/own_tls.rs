@@ -69,7 +69,7 @@ fn asked(stream: &mut Stream) -> (String, bool) {
 }
 
 fn roots(cluster: &Cluster) -> Arc<RootCertStore> {
-    cluster.roots().unwrap().store()
+    cluster.trust().unwrap().unwrap().roots.store()
 }
 
 /// Knows its clients by certificates of this cluster's, and lets in who has none.

@@ -1,6 +1,5 @@
 //! The CAs a server is checked against.
 
-use std::fmt;
 use std::sync::Arc;
 
 use perennial_pki::Roots;
@@ -19,21 +18,3 @@ pub struct Trust {
 /// Returns the CAs for one connection, since a CA file may have changed after the last one. Called on the loop, which
 /// waits meanwhile: read a file, but do not use the network.
 pub type TrustSource = Arc<dyn Fn() -> Result<Trust, String> + Send + Sync>;
-
-/// The trust that a [`Cluster`](super::Cluster) was built with.
-#[derive(Clone)]
-pub(super) enum Anchors {
-    None,
-    Fixed(Roots),
-    Source(TrustSource),
-}
-
-impl fmt::Debug for Anchors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "None",
-            Self::Fixed(_) => "Fixed(..)",
-            Self::Source(_) => "Source(..)",
-        })
-    }
-}
