@@ -9,13 +9,12 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::error::X509Error;
 use x509_parser::extensions::{ExtendedKeyUsage, ParsedExtension};
 use x509_parser::oid_registry::OID_X509_EXT_BASIC_CONSTRAINTS;
-use x509_parser::prelude::FromDer;
 
 use crate::der::{BIT_STRING, OBJECT_IDENTIFIER, SEQUENCE, take};
 use crate::key::Curve;
 use crate::names::{self, AltNames, Subject};
 use crate::pem::{self, Text};
-use crate::{PemError, Usage, describe, sha256, strict};
+use crate::{PemError, Usage, sha256, strict, x509};
 
 /// No sensible chain is longer.
 const MAX_CERTIFICATES: usize = 16;
@@ -58,7 +57,7 @@ impl Chain {
         let mut skipped = Vec::new();
         for block in text.blocks.iter().filter(|block| block.label == pem::CERTIFICATE) {
             let content = block.der()?;
-            match parse(&content) {
+            match x509::parse(&content) {
                 // Go parses the leaf and takes the rest for what they are: one that is none must not cost the others.
                 Err(reason) if !der.is_empty() => skipped.push(block.unusable(reason)),
                 _ => der.push(CertificateDer::from(content.to_vec())),
@@ -99,10 +98,10 @@ impl Chain {
         }
         let (leaf, issuers) = der.split_first().ok_or(ChainError::Empty)?;
         for (behind, issuer) in issuers.iter().enumerate() {
-            parse(issuer).map_err(|reason| ChainError::Certificate { position: behind + 2, reason })?;
+            x509::parse(issuer).map_err(|reason| ChainError::Certificate { position: behind + 2, reason })?;
         }
         let pem = encode(&der);
-        let leaf = parse(leaf).map_err(unreadable_leaf)?;
+        let leaf = x509::parse(leaf).map_err(unreadable_leaf)?;
         let names = alternative_names(&leaf).map_err(unreadable_leaf)?;
         let parsed = Parsed {
             uris: names.uris.clone(),
@@ -221,20 +220,12 @@ pub(crate) fn encode(certificates: &[CertificateDer<'_>]) -> String {
     certificates.iter().map(|der| pem::encode(pem::CERTIFICATE, der).to_string()).collect()
 }
 
-pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, String> {
-    match X509Certificate::from_der(der) {
-        Ok(([], certificate)) => Ok(certificate),
-        Ok((rest, _)) => Err(format!("{} bytes follow the certificate", rest.len())),
-        Err(error) => Err(describe::parser(&error).to_owned()),
-    }
-}
-
 fn unreadable_leaf(reason: String) -> ChainError {
     ChainError::Certificate { position: 1, reason }
 }
 
 fn alternative_names(leaf: &X509Certificate<'_>) -> Result<AltNames, String> {
-    let names = leaf.subject_alternative_name().map_err(|error| describe::x509(&error).to_owned())?;
+    let names = leaf.subject_alternative_name().map_err(|error| x509::reason(&error).to_owned())?;
     names.map_or_else(|| Ok(AltNames::default()), |names| AltNames::read(names.value))
 }
 
@@ -268,7 +259,7 @@ fn serial(leaf: &X509Certificate<'_>) -> String {
 }
 
 fn constraints(leaf: &X509Certificate<'_>) -> Result<Constraints, String> {
-    let unreadable = |error: X509Error| describe::x509(&error).to_owned();
+    let unreadable = |error: X509Error| x509::reason(&error).to_owned();
     let basic = leaf.get_extension_unique(&OID_X509_EXT_BASIC_CONSTRAINTS).map_err(unreadable)?;
     let is_ca = match basic.map(|extension| extension.parsed_extension()) {
         None => false,

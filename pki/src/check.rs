@@ -1,6 +1,5 @@
 //! The check of what was issued: is it usable at all?
 
-use std::fmt;
 use std::time::Duration;
 
 use perennial::UnixTime;
@@ -9,26 +8,7 @@ use rustls::pki_types;
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use x509_parser::error::X509Error;
 
-use crate::{Chain, Roots, chain, describe, provider, strict};
-
-/// What a certificate is used for in TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Usage {
-    /// To prove who is calling.
-    ClientAuth,
-    /// To prove who is being called.
-    ServerAuth,
-}
-
-/// As Kubernetes writes it in `spec.usages`.
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ClientAuth => "client auth",
-            Self::ServerAuth => "server auth",
-        })
-    }
-}
+use crate::{Chain, Roots, Usage, describe, provider, strict, x509};
 
 /// Requirements for an issued chain. Names and lifetime are not judged here. A chain that is not valid yet passes, since it
 /// will be.
@@ -130,7 +110,7 @@ fn check_order(chain: &Chain) -> Result<(), BadCertificate> {
         return Ok(());
     }
     // `Chain` parsed them all before, so none is lost here.
-    let certificates: Vec<_> = chain.der().iter().filter_map(|der| chain::parse(der).ok()).collect();
+    let certificates: Vec<_> = chain.der().iter().filter_map(|der| x509::parse(der).ok()).collect();
     for (index, issuer) in certificates.iter().enumerate().skip(1) {
         let issued = certificates[..index].iter().any(|certificate| {
             certificate.issuer().as_raw() == issuer.subject().as_raw()

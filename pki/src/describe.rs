@@ -4,10 +4,8 @@ use perennial::{Escaped, UnixTime};
 use rustls::pki_types::{self, CertificateDer};
 use rustls::{CertificateError, Error, ExtendedKeyPurpose, OtherError};
 use x509_parser::asn1_rs::{FromDer, Oid};
-use x509_parser::error::X509Error;
-use x509_parser::nom;
 
-use crate::{chain, names};
+use crate::{names, x509};
 
 /// The libraries that verify and sign, as messages name them.
 const LIBRARY: &str = "perennial's crypto library (ring)";
@@ -162,45 +160,10 @@ pub(crate) fn webpki(error: &webpki::Error, presented: &[CertificateDer<'_>]) ->
     }
 }
 
-/// Row by row what X.509 parsers choke on.
-pub(crate) fn x509(error: &X509Error) -> &'static str {
-    match error {
-        X509Error::InvalidVersion => "its version is none of X.509",
-        X509Error::InvalidSerial => "its serial number is malformed",
-        X509Error::InvalidAlgorithmIdentifier => "an algorithm identifier is malformed",
-        X509Error::InvalidX509Name => "its subject or issuer is malformed",
-        X509Error::InvalidDate => "a date is malformed",
-        X509Error::InvalidSPKI => "its public key is malformed",
-        X509Error::InvalidSubjectUID | X509Error::InvalidIssuerUID => "a unique identifier is malformed",
-        X509Error::InvalidExtensions => "an extension is malformed",
-        X509Error::InvalidAttributes => "an attribute is malformed",
-        X509Error::DuplicateExtensions => "it has the same extension twice",
-        X509Error::DuplicateAttributes => "it has the same attribute twice",
-        X509Error::InvalidSignatureValue => "its signature is malformed",
-        X509Error::SignatureVerificationError => "its signature does not verify",
-        X509Error::SignatureUnsupportedAlgorithm => "its signature algorithm is not supported",
-        X509Error::InvalidNumber => "a number is malformed",
-        X509Error::Generic
-        | X509Error::InvalidTbsCertificate
-        | X509Error::InvalidUserCertificate
-        | X509Error::InvalidCertificate
-        | X509Error::Der(_)
-        | X509Error::NomError(_) => "it is not correctly encoded DER: cut short, damaged, or something else",
-    }
-}
-
-/// As [`x509`], for what its parsers return.
-pub(crate) fn parser(error: &nom::Err<X509Error>) -> &'static str {
-    match error {
-        nom::Err::Error(error) | nom::Err::Failure(error) => x509(error),
-        nom::Err::Incomplete(_) => "it is cut short",
-    }
-}
-
 /// Names the certificate that uses an algorithm, the algorithm, and what to use instead.
 fn unsupported(signature: Option<&[u8]>, key: Option<&[u8]>, presented: &[CertificateDer<'_>]) -> String {
     let signed_with = |der: &&CertificateDer<'_>| {
-        chain::parse(der).is_ok_and(|it| signature.and_then(oid) == Some(it.signature_algorithm.algorithm))
+        x509::parse(der).is_ok_and(|it| signature.and_then(oid) == Some(it.signature_algorithm.algorithm))
     };
     let (which, how) =
         (Named(presented.iter().find(signed_with)), signature.map_or_else(|| "an algorithm".to_owned(), algorithm));
@@ -290,7 +253,7 @@ fn bounded_by<'a, 'b>(
     start: bool,
 ) -> Option<&'a CertificateDer<'b>> {
     let matches = |der: &&CertificateDer<'_>| {
-        chain::parse(der).is_ok_and(|it| {
+        x509::parse(der).is_ok_and(|it| {
             let validity = it.validity();
             let time = if start { validity.not_before } else { validity.not_after };
             u64::try_from(time.timestamp()).is_ok_and(|seconds| seconds == bound.as_secs())
@@ -308,7 +271,7 @@ struct Named<'a>(Option<&'a CertificateDer<'a>>);
 
 impl std::fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let subject = self.0.and_then(|der| chain::parse(der).ok()).map(|it| names::display(it.subject()));
+        let subject = self.0.and_then(|der| x509::parse(der).ok()).map(|it| names::display(it.subject()));
         match subject.filter(|subject| !subject.is_empty()) {
             Some(subject) => write!(f, "certificate `{subject}`"),
             None => f.write_str("a certificate"),

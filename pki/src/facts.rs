@@ -13,7 +13,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::names::{AltNames, Subject};
 use crate::pem::{self, Text};
-use crate::{KeyAlgorithm, RequestError, describe};
+use crate::{KeyAlgorithm, RequestError, x509};
 
 /// What a certification request asks for. The one who made it has the private key.
 ///
@@ -90,7 +90,7 @@ pub fn read_request(pem: &[u8]) -> Result<RequestFacts, RequestError> {
 fn read_der(der: &[u8]) -> Result<RequestFacts, RequestError> {
     let malformed = |reason: String| RequestError::Malformed { reason };
     let (rest, request) =
-        X509CertificationRequest::from_der(der).map_err(|error| malformed(describe::parser(&error).to_owned()))?;
+        X509CertificationRequest::from_der(der).map_err(|error| malformed(x509::parser_reason(&error).to_owned()))?;
     if !rest.is_empty() {
         return Err(malformed(format!("{} bytes follow it", rest.len())));
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use perennial::{Template, UnixTime, Validity};
 
 use crate::credential::Credential;
-use crate::issue::{IssueError, Issuer, KeyUsage, Terms, self_signed};
+use crate::issue::{IssueError, Issuer, Terms, self_signed};
 use crate::key::{KeyAlgorithm, KeyPair};
-use crate::{Usage, certificate_request, read_request, sha256};
+use crate::{KeyUsage, Usage, certificate_request, read_request, sha256};
 
 /// How long one is good for, and how long before its end another takes its place.
 const LIFETIME: Duration = Duration::from_secs(86_400);

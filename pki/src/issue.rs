@@ -8,7 +8,7 @@ use yasna::tags::{TAG_GENERALIZEDTIME, TAG_UTCTIME};
 use yasna::{DERWriter, DERWriterSeq, Tag, construct_der};
 
 use crate::write::{self, AlternativeNames};
-use crate::{Chain, ChainError, Credential, KeyPair, RequestFacts, Usage, chain, sha256};
+use crate::{Chain, ChainError, Credential, KeyPair, KeyUsage, RequestFacts, Usage, sha256, x509};
 
 /// A certificate authority: a key that signs, and the certificate that allows it to.
 pub struct Issuer {
@@ -30,24 +30,6 @@ pub struct Terms<'a> {
     pub extended_key_usages: &'a [Usage],
 }
 
-/// What the key of a certificate may be used for (RFC 5280 §4.2.1.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KeyUsage {
-    /// To sign, as all of TLS 1.3 does.
-    DigitalSignature,
-    /// To encrypt keys, as TLS 1.2 may do with RSA.
-    KeyEncipherment,
-}
-
-impl KeyUsage {
-    const fn bit(self) -> u8 {
-        match self {
-            Self::DigitalSignature => 0b1000_0000,
-            Self::KeyEncipherment => 0b0010_0000,
-        }
-    }
-}
-
 const KEY_CERT_SIGN: u8 = 0b0000_0100;
 const CRL_SIGN: u8 = 0b0000_0010;
 
@@ -57,15 +39,6 @@ const BASIC_CONSTRAINTS: &[u64] = &[2, 5, 29, 19];
 const AUTHORITY_KEY_IDENTIFIER: &[u64] = &[2, 5, 29, 35];
 const EXTENDED_KEY_USAGE: &[u64] = &[2, 5, 29, 37];
 
-impl Usage {
-    const fn oid(self) -> &'static [u64] {
-        match self {
-            Self::ServerAuth => &[1, 3, 6, 1, 5, 5, 7, 3, 1],
-            Self::ClientAuth => &[1, 3, 6, 1, 5, 5, 7, 3, 2],
-        }
-    }
-}
-
 impl Issuer {
     /// The authority `credential` is of.
     ///
@@ -73,7 +46,7 @@ impl Issuer {
     /// [`IssueError::NotAnAuthority`] if its certificate does not allow it to sign others.
     pub fn new(credential: Credential) -> Result<Self, IssueError> {
         let own = credential.chain().der().first().ok_or(IssueError::Certificate(ChainError::Empty))?;
-        let own = chain::parse(own)
+        let own = x509::parse(own)
             .map_err(|reason| IssueError::Certificate(ChainError::Certificate { position: 1, reason }))?;
         let key_usage = own.key_usage().ok().flatten();
         if !own.is_ca() || key_usage.is_some_and(|usage| !usage.value.key_cert_sign()) {

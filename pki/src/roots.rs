@@ -8,7 +8,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use crate::{ChainError, PemError, chain, describe, names, pem};
+use crate::{ChainError, PemError, chain, describe, names, pem, x509};
 
 /// CA certificates: what a CA bundle holds. Cheap to clone.
 #[derive(Clone)]
@@ -45,7 +45,7 @@ impl Roots {
                         Ok(()) => certificates.push(der),
                         Err(error) => {
                             let reason =
-                                chain::parse(&der).err().unwrap_or_else(|| describe(&error, slice::from_ref(&der)));
+                                x509::parse(&der).err().unwrap_or_else(|| describe(&error, slice::from_ref(&der)));
                             skipped.push(block.unusable(reason));
                         }
                     }
@@ -90,7 +90,7 @@ impl Roots {
     /// The subjects of the usable certificates, for people.
     pub fn subjects(&self) -> impl Iterator<Item = String> {
         let certificates = CertificateDer::pem_slice_iter(self.pem.as_bytes()).flatten();
-        certificates.filter_map(|der| chain::parse(&der).ok().map(|certificate| names::display(certificate.subject())))
+        certificates.filter_map(|der| x509::parse(&der).ok().map(|certificate| names::display(certificate.subject())))
     }
 
     /// The usable certificates, and nothing else, as PEM.

@@ -14,7 +14,7 @@ use x509_parser::oid_registry::OID_X509_EXT_EXTENDED_KEY_USAGE;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 use crate::der::{self, SEQUENCE, take};
-use crate::{chain, describe};
+use crate::{describe, x509};
 
 /// Checks that every peer can read this leaf.
 ///
@@ -36,7 +36,7 @@ pub(crate) fn any(certificate: &[u8]) -> Result<(), String> {
     go(certificate)?;
     // Go takes dates without seconds, and lists that are empty.
     dates(certificate, true)?;
-    let parsed = chain::parse(certificate)?;
+    let parsed = x509::parse(certificate)?;
     let is_empty = |value: &[u8]| value == [SEQUENCE, 0];
     match parsed.extensions().iter().find(|it| it.oid == OID_X509_EXT_EXTENDED_KEY_USAGE) {
         Some(usage) if is_empty(usage.value) => Err("its extended key usage is empty".to_owned()),
@@ -50,7 +50,7 @@ pub(crate) fn any(certificate: &[u8]) -> Result<(), String> {
 /// What is wrong, as a clause.
 pub(crate) fn go(certificate: &[u8]) -> Result<(), String> {
     der::check(certificate)?;
-    let parsed = chain::parse(certificate)?;
+    let parsed = x509::parse(certificate)?;
     if parsed.version.0 > 2 {
         return Err(format!("its version is {}, and X.509 ends with 3", u64::from(parsed.version.0) + 1));
     }

@@ -1,0 +1,53 @@
+//! Reading X.509, with sentences for what cannot be read.
+
+use x509_parser::certificate::X509Certificate;
+use x509_parser::error::X509Error;
+use x509_parser::nom;
+use x509_parser::prelude::FromDer;
+
+/// Reads a certificate, behind which nothing may follow.
+///
+/// # Errors
+/// What is wrong, as a clause.
+pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, String> {
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        Ok((rest, _)) => Err(format!("{} bytes follow the certificate", rest.len())),
+        Err(error) => Err(parser_reason(&error).to_owned()),
+    }
+}
+
+/// The problem with a certificate or request that cannot be read, as a clause.
+pub(crate) fn reason(error: &X509Error) -> &'static str {
+    match error {
+        X509Error::InvalidVersion => "its version is none of X.509",
+        X509Error::InvalidSerial => "its serial number is malformed",
+        X509Error::InvalidAlgorithmIdentifier => "an algorithm identifier is malformed",
+        X509Error::InvalidX509Name => "its subject or issuer is malformed",
+        X509Error::InvalidDate => "a date is malformed",
+        X509Error::InvalidSPKI => "its public key is malformed",
+        X509Error::InvalidSubjectUID | X509Error::InvalidIssuerUID => "a unique identifier is malformed",
+        X509Error::InvalidExtensions => "an extension is malformed",
+        X509Error::InvalidAttributes => "an attribute is malformed",
+        X509Error::DuplicateExtensions => "it has the same extension twice",
+        X509Error::DuplicateAttributes => "it has the same attribute twice",
+        X509Error::InvalidSignatureValue => "its signature is malformed",
+        X509Error::SignatureVerificationError => "its signature does not verify",
+        X509Error::SignatureUnsupportedAlgorithm => "its signature algorithm is not supported",
+        X509Error::InvalidNumber => "a number is malformed",
+        X509Error::Generic
+        | X509Error::InvalidTbsCertificate
+        | X509Error::InvalidUserCertificate
+        | X509Error::InvalidCertificate
+        | X509Error::Der(_)
+        | X509Error::NomError(_) => "it is not correctly encoded DER: cut short, damaged, or something else",
+    }
+}
+
+/// As [`reason`], for what the parsers return.
+pub(crate) fn parser_reason(error: &nom::Err<X509Error>) -> &'static str {
+    match error {
+        nom::Err::Error(error) | nom::Err::Failure(error) => reason(error),
+        nom::Err::Incomplete(_) => "it is cut short",
+    }
+}
