@@ -10,8 +10,6 @@ use x509_parser::error::X509Error;
 use x509_parser::extensions::{ExtendedKeyUsage, ParsedExtension};
 use x509_parser::oid_registry::OID_X509_EXT_BASIC_CONSTRAINTS;
 
-use crate::der::{BIT_STRING, OBJECT_IDENTIFIER, SEQUENCE, take};
-use crate::key::Curve;
 use crate::names::{self, AltNames, Subject};
 use crate::pem::{self, Text};
 use crate::{PemError, Usage, sha256, strict, x509};
@@ -174,25 +172,6 @@ impl Chain {
 
     pub(crate) fn constraints(&self) -> &Constraints {
         &self.0.constraints
-    }
-
-    /// The public key of the leaf, if it is a whole point on this curve.
-    pub(crate) fn point(&self, curve: Curve) -> Option<&[u8]> {
-        let (on, point) = self.curve_and_point()?;
-        (on == curve.oid() && curve.is_whole(point)).then_some(point)
-    }
-
-    pub(crate) fn has_compressed_point(&self) -> bool {
-        self.curve_and_point().is_some_and(|(_, point)| matches!(point.first(), Some(2 | 3)))
-    }
-
-    /// The curve (the content of its object identifier) and the point of an EC key (RFC 5480 §2).
-    fn curve_and_point(&self) -> Option<(&[u8], &[u8])> {
-        let (key, _) = take(SEQUENCE, self.public_key_der())?;
-        let (algorithm, key) = take(SEQUENCE, key)?;
-        let (_, parameters) = take(OBJECT_IDENTIFIER, algorithm)?;
-        let (curve, _) = take(OBJECT_IDENTIFIER, parameters)?;
-        Some((curve, take(BIT_STRING, key)?.0.strip_prefix(&[0])?))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
+use crate::key::has_compressed_point;
 use crate::{Chain, ChainError, KeyError, KeyPair};
 
 /// A certificate chain and the private key of its leaf: what one serves and asks with. Cheap to clone.
@@ -60,7 +61,7 @@ impl Credential {
     /// [`CredentialError`]: an unreadable chain, an unreadable key, or two that do not belong together.
     pub fn from_pair(certificate: &[u8], key: &[u8]) -> Result<Self, CredentialError> {
         let chain = Chain::from_pem(certificate)?;
-        match KeyPair::from_pem_of(key, Some(&chain)) {
+        match KeyPair::from_pem_of(key, Some(chain.public_key_der())) {
             Ok(key) => Self::new(chain, Arc::new(key)),
             Err(KeyError::NoPublicKey) => Err(mismatch(&chain)),
             Err(error) => Err(CredentialError::Key(error)),
@@ -95,7 +96,7 @@ impl Credential {
 
 /// Why the leaf of `chain` does not go with a key.
 fn mismatch(chain: &Chain) -> CredentialError {
-    if chain.has_compressed_point() {
+    if has_compressed_point(chain.public_key_der()) {
         CredentialError::CompressedPoint
     } else {
         CredentialError::KeyMismatch { serial: chain.serial().to_owned() }

@@ -2,6 +2,7 @@
 
 use rustls::pki_types::CertificateDer;
 
+use crate::key::has_compressed_point;
 use crate::pem::{self, Block};
 use crate::{Chain, ChainError, CredentialError, KeyError, KeyPair, der, strict};
 
@@ -36,12 +37,12 @@ fn judge(certificate: &[u8], key: &[u8]) -> Result<GoVerdict, GoVerdict> {
         Ok(chain) => chain,
         Err(error) => return Err(unknown(None, chain_error(&error))),
     };
-    if chain.has_compressed_point() {
+    if has_compressed_point(chain.public_key_der()) {
         return Err(refuses("Go cannot read the certificate: its public key is a compressed point"));
     }
     let blocks = blocks(key)?;
     let block = blocks.iter().find(|block| block.is_key()).ok_or_else(|| refuses("Go finds no PRIVATE KEY block"))?;
-    match KeyPair::from_block(block, Some(&chain)).map_err(|error| key_error(&chain, block, error))? {
+    match KeyPair::from_block(block, Some(chain.public_key_der())).map_err(|error| key_error(&chain, block, error))? {
         key if key.public_key_der() == chain.public_key_der() => Ok(GoVerdict::Loads(chain)),
         _ => Err(mismatch(&chain)),
     }

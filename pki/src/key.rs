@@ -14,10 +14,10 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 use zeroize::Zeroizing;
 
-pub(crate) use form::Curve;
+pub(crate) use form::has_compressed_point;
 
 use crate::pem::{self, Block, Text};
-use crate::{Chain, PemError, provider};
+use crate::{PemError, provider};
 use stack::WipingKey;
 
 /// What kind of key.
@@ -106,9 +106,9 @@ impl KeyPair {
                 #[cfg(not(feature = "aws-lc-rs"))]
                 KeyAlgorithm::Rsa => return Err(KeyError::NotGenerated { algorithm }),
                 KeyAlgorithm::Ed25519 => {
-                    provider::generate(algorithm).map(Zeroizing::new).and_then(|v2| ed25519_v1(&v2))
+                    provider::generate(algorithm.signature().0).map(Zeroizing::new).and_then(|v2| ed25519_v1(&v2))
                 }
-                KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384 => provider::generate(algorithm),
+                KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384 => provider::generate(algorithm.signature().0),
             };
             Self::from_der(PrivatePkcs8KeyDer::from(der.ok_or(KeyError::Generation)?).into(), None)
         })
@@ -138,38 +138,38 @@ impl KeyPair {
         Self::from_pem_of(pem.as_ref(), None)
     }
 
-    /// As [`KeyPair::from_pem`]; `chain` is of the same pair, and has the public key if the key lacks it.
+    /// As [`KeyPair::from_pem`]; `public_key_der` is the leaf's of the same pair, for a key that lacks it.
     ///
     /// # Errors
     /// [`KeyError::NoPublicKey`] if the leaf does not have it either: it was issued for another key.
-    pub(crate) fn from_pem_of(pem: &[u8], chain: Option<&Chain>) -> Result<Self, KeyError> {
+    pub(crate) fn from_pem_of(pem: &[u8], public_key_der: Option<&[u8]>) -> Result<Self, KeyError> {
         let text = pem::read(pem, pem::MAX_PAIR).and_then(Text::unglued)?;
         let Some(block) = text.blocks.iter().find(|block| block.is_key()) else {
             return Err(text.why_empty().map_or(KeyError::NoKey, KeyError::Pem));
         };
-        let key = Self::from_block(block, chain)?;
+        let key = Self::from_block(block, public_key_der)?;
         Ok(Self { skipped: text.damage, ..key })
     }
 
     /// As [`KeyPair::from_pem_of`], of the block with the key.
-    pub(crate) fn from_block(block: &Block<'_>, chain: Option<&Chain>) -> Result<Self, KeyError> {
+    pub(crate) fn from_block(block: &Block<'_>, public_key_der: Option<&[u8]>) -> Result<Self, KeyError> {
         if block.is_encrypted_key() {
             return Err(KeyError::Encrypted);
         }
         stack::wiped(|| {
             let mut der = block.der()?;
-            Self::from_der(form::typed(std::mem::take(&mut *der))?, chain)
+            Self::from_der(form::typed(std::mem::take(&mut *der))?, public_key_der)
         })
     }
 
-    fn from_der(der: PrivateKeyDer<'static>, chain: Option<&Chain>) -> Result<Self, KeyError> {
+    fn from_der(der: PrivateKeyDer<'static>, public_key_der: Option<&[u8]>) -> Result<Self, KeyError> {
         let mut der = Zeroizing::new(der);
         let signing_key = match provider::load(&der) {
             Ok(key) => key,
             Err(_) => match form::refusal(&der) {
                 KeyError::Malformed => {
                     let incomplete = form::Incomplete::of(&der).ok_or(KeyError::Malformed)?;
-                    let point = incomplete.point.or_else(|| chain?.point(incomplete.curve));
+                    let point = incomplete.point.or_else(|| incomplete.curve.point(public_key_der?));
                     let whole = incomplete.complete(point.ok_or(KeyError::NoPublicKey)?);
                     der = Zeroizing::new(whole);
                     // The provider computes the public key, and compares.

@@ -10,8 +10,6 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::SigningKey;
 use rustls::{SignatureScheme, SupportedCipherSuite};
 
-use crate::KeyAlgorithm;
-
 /// The crypto provider of all TLS and X.509 in perennial: *ring*.
 ///
 /// Give it to rustls' `builder_with_provider`. The process-wide default is neither read nor set: it is
@@ -33,15 +31,19 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
     digest
 }
 
-/// Generates a key, in PKCS#8 (version 2 for Ed25519), and leaves copies of it on the stack. `None` for RSA, and if the
-/// system has no randomness.
-pub(crate) fn generate(algorithm: KeyAlgorithm) -> Option<Vec<u8>> {
+/// Generates a key that signs so, in PKCS#8 (version 2 for Ed25519), and leaves copies of it on the stack. `None` for RSA,
+/// and if the system has no randomness.
+pub(crate) fn generate(scheme: SignatureScheme) -> Option<Vec<u8>> {
     let random = SystemRandom::new();
-    let key = match algorithm {
-        KeyAlgorithm::EcdsaP256 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random),
-        KeyAlgorithm::EcdsaP384 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, &random),
-        KeyAlgorithm::Ed25519 => Ed25519KeyPair::generate_pkcs8(&random),
-        KeyAlgorithm::Rsa => return None,
+    let key = match scheme {
+        SignatureScheme::ECDSA_NISTP256_SHA256 => {
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random)
+        }
+        SignatureScheme::ECDSA_NISTP384_SHA384 => {
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, &random)
+        }
+        SignatureScheme::ED25519 => Ed25519KeyPair::generate_pkcs8(&random),
+        _ => return None,
     };
     Some(key.ok()?.as_ref().to_vec())
 }

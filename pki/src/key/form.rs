@@ -18,7 +18,7 @@ const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 
 /// The curves that the provider signs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Curve {
+pub(super) enum Curve {
     P256,
     P384,
 }
@@ -27,7 +27,7 @@ impl Curve {
     const ALL: [Self; 2] = [Self::P256, Self::P384];
 
     /// The content of its object identifier.
-    pub(crate) const fn oid(self) -> &'static [u8] {
+    const fn oid(self) -> &'static [u8] {
         match self {
             Self::P256 => &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07],
             Self::P384 => &[0x2b, 0x81, 0x04, 0x00, 0x22],
@@ -42,11 +42,31 @@ impl Curve {
         }
     }
 
+    /// The point in this DER `SubjectPublicKeyInfo`, if it is a whole one on this curve.
+    pub(super) fn point(self, public_key_der: &[u8]) -> Option<&[u8]> {
+        let (curve, point) = curve_and_point(public_key_der)?;
+        (curve == self.oid() && self.is_whole(point)).then_some(point)
+    }
+
     /// True for both coordinates of a point behind the byte that says so (SEC 1 §2.3.3): the one form that TLS peers
     /// and the provider read.
-    pub(crate) fn is_whole(self, point: &[u8]) -> bool {
+    fn is_whole(self, point: &[u8]) -> bool {
         point.len() == 1 + 2 * self.size() && point[0] == 4
     }
+}
+
+/// True if the public key in this DER `SubjectPublicKeyInfo` is a point of which one coordinate is left out.
+pub(crate) fn has_compressed_point(public_key_der: &[u8]) -> bool {
+    curve_and_point(public_key_der).is_some_and(|(_, point)| matches!(point.first(), Some(2 | 3)))
+}
+
+/// The curve (the content of its object identifier) and the point of an EC key (RFC 5480 §2).
+fn curve_and_point(public_key_der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (key, _) = take(SEQUENCE, public_key_der)?;
+    let (algorithm, key) = take(SEQUENCE, key)?;
+    let (_, parameters) = take(OBJECT_IDENTIFIER, algorithm)?;
+    let (curve, _) = take(OBJECT_IDENTIFIER, parameters)?;
+    Some((curve, take(BIT_STRING, key)?.0.strip_prefix(&[0])?))
 }
 
 /// The key as what its DER is, under whatever label it came.

@@ -3,16 +3,16 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Block, PemError};
+use super::PemError;
 use crate::der;
 
-/// The kind of a text without the wanted blocks, as an error. `None` for text of unknown kind.
-pub(super) fn recognize(input: &[u8], blocks: &[Block<'_>]) -> Option<PemError> {
+/// The kind of a text without the wanted blocks, only with ones of these labels, as an error. `None` for text of unknown kind.
+pub(super) fn recognize(input: &[u8], labels: &[&str]) -> Option<PemError> {
     let foreign = |(what, command)| PemError::Foreign { what, command };
-    if let Some(found) = blocks.iter().find_map(|block| labelled(block.label)) {
+    if let Some(found) = labels.iter().find_map(|label| labelled(label)) {
         return Some(foreign(found));
     }
-    if !blocks.is_empty() {
+    if !labels.is_empty() {
         return None;
     }
     if is_utf16(input) {

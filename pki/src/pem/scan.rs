@@ -107,7 +107,8 @@ impl<'a> Text<'a> {
 
     /// Why nothing of the kind that was looked for is there, if the text tells: it is damaged, or not PEM at all.
     pub(crate) fn why_empty(&self) -> Option<PemError> {
-        self.damage.first().cloned().or_else(|| foreign::recognize(self.input, &self.blocks))
+        let labels: Vec<_> = self.blocks.iter().map(|block| block.label).collect();
+        self.damage.first().cloned().or_else(|| foreign::recognize(self.input, &labels))
     }
 }
 
