@@ -1,21 +1,21 @@
-//! HTTP/1.1 as a server speaks it, bytes in and bytes out; the only file here that knows `ureq-proto`.
+//! HTTP/1.1 as a server speaks it, bytes in and bytes out; nothing else here knows `ureq-proto`.
+
+mod request;
 
 use std::time::{Duration, SystemTime};
 
 use perennial::UnixTime;
 use ureq_proto::http::response::Builder as HeadBuilder;
-use ureq_proto::http::{HeaderMap, HeaderName, Method as HttpMethod, Request, Response as Head, Version, header};
+use ureq_proto::http::{Response as Head, Version, header};
 use ureq_proto::server::state::{Cleanup, ProvideResponse, RecvBody, RecvRequest, SendBody};
 use ureq_proto::server::{RecvRequestResult, Reply, SendResponseResult};
-use zeroize::Zeroizing;
 
-use super::message::{ApiRequest, Method, Response};
+use super::message::{ApiRequest, Response};
 use super::status;
+use request::{LONGEST_BODY, TOO_LARGE, api_request, check_framing, is_plain_chunk};
 
 /// A request head may be this long.
 const LONGEST_HEAD: usize = 16 * 1024;
-/// A request body may be this long; no object that is accepted is larger.
-const LONGEST_BODY: usize = 128 * 1024;
 /// A chunk of ours holds at most this much; ureq-proto cuts larger ones.
 const CHUNK: usize = 8192;
 /// Bound of the framing around a chunk.
@@ -348,78 +348,9 @@ enum Step {
     Request(Reply<ProvideResponse>, ApiRequest),
 }
 
-const TOO_LARGE: &str = "the body of the request is larger than 128 KiB";
-
 fn next() -> Phase {
     // Never fails: the result is for states this one does not have.
     Reply::new().map_or(Phase::Closing, Phase::Head)
-}
-
-/// True if there is a body. Refuses a body that could be framed in two ways, or not at all, before reading any of it.
-fn check_framing(request: &Request<()>) -> Result<bool, (u16, &'static str, &'static str)> {
-    let headers = request.headers();
-    let length = headers.get(header::CONTENT_LENGTH);
-    let encodings: Vec<_> = headers.get_all(header::TRANSFER_ENCODING).iter().collect();
-    let has_body = length.is_some() || !encodings.is_empty();
-    if request.version() != Version::HTTP_11 {
-        return Err((505, "HTTPVersionNotSupported", "this server speaks HTTP/1.1"));
-    }
-    if headers.get_all(header::HOST).iter().count() != 1 {
-        return Err((400, "BadRequest", "the request needs a Host header, and no second one"));
-    }
-    let needs_body = [HttpMethod::POST, HttpMethod::PUT, HttpMethod::PATCH].contains(request.method());
-    match encodings.as_slice() {
-        [] => {}
-        [one] if one.as_bytes().eq_ignore_ascii_case(b"chunked") && length.is_none() => {}
-        _ => return Err((400, "BadRequest", "the body must be either chunked or of a given length")),
-    }
-    if needs_body && !has_body {
-        return Err((411, "LengthRequired", "the request needs a body, and its length"));
-    }
-    if has_body && [HttpMethod::HEAD, HttpMethod::CONNECT].contains(request.method()) {
-        return Err((400, "BadRequest", "this method takes no body"));
-    }
-    let length = length.and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
-    if length.is_some_and(|length| length > LONGEST_BODY as u64) {
-        return Err((413, "RequestEntityTooLarge", TOO_LARGE));
-    }
-    Ok(has_body)
-}
-
-/// Whether a chunk begins with hexadecimal digits and at most an extension, as far as can be seen. ureq-proto takes
-/// signs and spaces for part of the size, and a lone line feed for part of an extension, which others may not.
-fn is_plain_chunk(received: &[u8]) -> bool {
-    // What is longer, ureq-proto refuses.
-    let start = &received[..received.len().min(32)];
-    let Some(end) = start.windows(2).position(|pair| pair == b"\r\n") else { return true };
-    let digits = start.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    digits > 0 && matches!(start[digits], b'\r' | b';') && !start[..end].iter().any(u8::is_ascii_control)
-}
-
-fn api_request(request: &Request<()>) -> ApiRequest {
-    let method = match *request.method() {
-        HttpMethod::GET | HttpMethod::HEAD => Method::Get,
-        HttpMethod::POST => Method::Post,
-        HttpMethod::PUT => Method::Put,
-        HttpMethod::PATCH => Method::Patch,
-        HttpMethod::DELETE => Method::Delete,
-        _ => Method::Other,
-    };
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    let headers = request.headers();
-    ApiRequest {
-        accept: joined(headers, header::ACCEPT),
-        content_type: joined(headers, header::CONTENT_TYPE),
-        authorization: Some(Zeroizing::new(joined(headers, header::AUTHORIZATION))).filter(|text| !text.is_empty()),
-        impersonates: headers.keys().any(|name| name.as_str().starts_with("impersonate-")),
-        ..ApiRequest::new(method, target)
-    }
-}
-
-/// A header's values as one list; empty if absent or not text.
-fn joined(headers: &HeaderMap, name: HeaderName) -> String {
-    let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-    values.join(", ")
 }
 
 #[cfg(test)]
