@@ -1,5 +1,6 @@
 //! The API: state, and answers to requests.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use super::access::{self, Attributes};
 use super::authority::Authority;
 use super::faults::Faults;
 use super::listing::{Listing, Piece};
-use super::message::{Answer, ApiRequest, Method, Response, decode};
+use super::message::{Answer, ApiRequest, Method, Response};
 use super::nodes::Nodes;
 use super::random::Random;
 use super::serving::ServingApproval;
@@ -223,8 +224,9 @@ impl Api {
     }
 
     fn answer(&mut self, request: &ApiRequest, now: UnixTime) -> Result<Answer, Response> {
-        let path: Vec<String> = request.path().split('/').skip(1).map(|segment| decode(segment, false)).collect();
-        let path: Vec<&str> = path.iter().map(String::as_str).filter(|segment| !segment.is_empty()).collect();
+        // Decoded after the split: an escaped slash is part of a name.
+        let path: Vec<Cow<'_, str>> = request.path().split('/').map(decode).collect();
+        let path: Vec<&str> = path.iter().map(|segment| &**segment).filter(|segment| !segment.is_empty()).collect();
         if let (Method::Get, ["healthz" | "livez" | "readyz", ..]) = (request.method, path.as_slice()) {
             return Ok(Answer::Response(Response::text(200, "ok")));
         }
@@ -262,6 +264,11 @@ impl Api {
             }
         }
     }
+}
+
+/// Undoes percent-encoding; what is not UTF-8 afterwards is replaced, what is no escape is kept.
+fn decode(segment: &str) -> Cow<'_, str> {
+    percent_encoding::percent_decode_str(segment).decode_utf8_lossy()
 }
 
 /// The verb of a request to a path that is no resource.
