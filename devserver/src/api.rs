@@ -213,11 +213,6 @@ impl Api {
         }
     }
 
-    /// Refuses a request without a known credential, before its body is read.
-    pub(super) fn admit(&self, request: &ApiRequest, now: UnixTime) -> Result<(), Response> {
-        if self.knows(request, now) { Ok(()) } else { Err(status::unauthorized()) }
-    }
-
     /// True if the request shows a valid client certificate or a known token.
     pub(super) fn knows(&self, request: &ApiRequest, now: UnixTime) -> bool {
         self.tokens.authenticate(request, now).is_some()

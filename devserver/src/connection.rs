@@ -85,9 +85,9 @@ pub(super) struct Connection {
     pub(super) http: Http,
     peer: Option<Arc<User>>,
     /// The client has closed its side, or is not worth listening to any more.
-    deaf: bool,
-    /// Nothing will be said but what is unsent.
-    concluded: bool,
+    pub(super) deaf: bool,
+    /// There will be no further answer: nothing will be said but what is unsent.
+    pub(super) concluded: bool,
     said_goodbye: bool,
     pub(super) delivery: Delivery,
     /// Said below TLS in place of everything, once the client has said something. `None` in it: nothing, for ever.
@@ -150,17 +150,8 @@ impl Connection {
         }
     }
 
-    /// The client will send no more.
-    pub(super) fn receive_eof(&mut self) {
-        self.deaf = true;
-    }
-
     pub(super) fn wants_read(&self) -> bool {
         !self.deaf && !self.is_closing() && self.http.wants_read()
-    }
-
-    pub(super) fn is_receiving(&self) -> bool {
-        self.http.is_receiving()
     }
 
     /// The next request; `admit` sees it, and whether it has a body, before that is read.
@@ -176,36 +167,6 @@ impl Connection {
 
     pub(super) fn is_handshaking(&self) -> bool {
         self.tls.is_handshaking()
-    }
-
-    /// Ends in the middle of what is being said.
-    pub(super) fn break_off(&mut self) {
-        self.delivery.allowance = Some(0);
-    }
-
-    pub(super) fn respond(&mut self, response: &Response) {
-        self.http.respond(response);
-    }
-
-    pub(super) fn respond_stream(&mut self, content_type: &str) -> bool {
-        self.http.respond_stream(content_type)
-    }
-
-    pub(super) fn write(&mut self, data: &[u8]) {
-        self.http.write(data);
-    }
-
-    pub(super) fn finish(&mut self) {
-        self.http.finish();
-    }
-
-    /// There will be no further answer.
-    pub(super) fn conclude(&mut self) {
-        self.concluded = true;
-    }
-
-    pub(super) fn is_deaf(&self) -> bool {
-        self.deaf
     }
 
     /// Plaintext not yet given to `transmit`.

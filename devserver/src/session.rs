@@ -104,7 +104,7 @@ impl Session {
 
     /// The client has closed its sending side.
     pub fn receive_eof(&mut self) {
-        self.connection.receive_eof();
+        self.connection.deaf = true;
     }
 
     /// True if bytes of the client are to be read now. If not, leave them in the socket: the client is ahead of its
@@ -127,7 +127,7 @@ impl Session {
             api.let_go(stream);
         }
         // Whoever has said all there is to say may still read; a watch would never end.
-        if self.connection.is_deaf() && matches!(self.stream, Some((Stream::Watch(_), _))) {
+        if self.connection.deaf && matches!(self.stream, Some((Stream::Watch(_), _))) {
             self.end_stream(now);
         }
         let turned_away = self.turned_away;
@@ -139,21 +139,22 @@ impl Session {
             if self.connection.unsent().len() >= HIGH_WATER {
                 break false;
             }
+            // The body of a request without a known credential is not read.
             let admit = |request: &ApiRequest, has_body: bool| match has_body {
                 _ if turned_away => Err(status::too_many_clients()),
-                true => api.admit(request, now.unix),
-                false => Ok(()),
+                true if !api.knows(request, now.unix) => Err(status::unauthorized()),
+                true | false => Ok(()),
             };
             let Some(request) = self.connection.poll_request(admit) else { break self.stream.is_none() };
             self.active = now.instant;
             self.known |= api.knows(&request, now.unix);
             self.serve(&request, api, now);
         };
-        if answered && self.connection.is_deaf() {
-            self.connection.conclude();
+        if answered && self.connection.deaf {
+            self.connection.concluded = true;
         }
         let abandoned =
-            self.connection.is_deaf() && self.connection.is_receiving() && self.connection.unsent().is_empty();
+            self.connection.deaf && self.connection.http.is_receiving() && self.connection.unsent().is_empty();
         self.closed = abandoned || now.instant >= self.end();
     }
 
@@ -194,12 +195,12 @@ impl Session {
     }
 
     fn stream(&mut self, stream: Stream, media: &str, end: Instant) {
-        let has_body = self.connection.respond_stream(media);
+        let has_body = self.connection.http.respond_stream(media);
         self.stream = has_body.then_some((stream, end));
     }
 
     fn answer(&mut self, mut response: Response, api: &mut Api, now: Now) {
-        let Some(fault) = &self.fault else { return self.connection.respond(&response) };
+        let Some(fault) = &self.fault else { return self.connection.http.respond(&response) };
         if let Some(body) = faults::spoil_answer(fault, api, &response.body, now.unix) {
             response.body = body;
         }
@@ -210,7 +211,7 @@ impl Session {
 
     fn say(&mut self, answered: Answered) {
         match answered {
-            Answered::Response(response) => self.connection.respond(&response),
+            Answered::Response(response) => self.connection.http.respond(&response),
             Answered::Bytes(bytes) => self.connection.delivery.instead = Some(bytes),
         }
     }
@@ -244,11 +245,12 @@ impl Session {
             let over = now.instant >= *end;
             match stream {
                 Stream::List(listing) => match api.next_piece(listing) {
-                    Piece::Bytes(piece) => self.connection.write(&piece),
+                    Piece::Bytes(piece) => self.connection.http.write(&piece),
                     Piece::End => self.end_stream(now),
                     Piece::Lost => {
                         self.stream = None;
-                        self.connection.break_off();
+                        // Ends in the middle of what is being said.
+                        self.connection.delivery.allowance = Some(0);
                     }
                 },
                 Stream::Watch(watcher) => match api.next_event(watcher, now.unix) {
@@ -264,9 +266,9 @@ impl Session {
     }
 
     fn tell(&mut self, line: Vec<u8>, api: &mut Api, now: Now) {
-        let Some(fault) = &self.fault else { return self.connection.write(&line) };
+        let Some(fault) = &self.fault else { return self.connection.http.write(&line) };
         let (lines, ends) = self.lines.spoil(fault, api, line, now.unix);
-        lines.iter().for_each(|line| self.connection.write(line));
+        lines.iter().for_each(|line| self.connection.http.write(line));
         self.cut();
         if ends {
             self.end_stream(now);
@@ -274,7 +276,7 @@ impl Session {
     }
 
     fn end_stream(&mut self, now: Now) {
-        self.connection.finish();
+        self.connection.http.finish();
         self.stream = None;
         self.active = now.instant;
     }
