@@ -2,20 +2,22 @@
 
 mod show;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use perennial::{Policy, Template};
+use perennial::{Escaped, Policy, Template};
 use perennial_dev::{ClusterSetup, Options, TestCluster};
 use perennial_kubernetes::CsrSigner;
 use perennial_rotation::{Directory, Handle, Profile, Rotator, clock};
-use serde_json::json;
+use serde_json::{Value, json};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use tempfile::TempDir;
 
 use crate::cli::{self, Runtime};
-use crate::failure::Failure;
-use crate::report::{Report, words};
-use crate::signals;
+use crate::report::{say, words};
+use crate::{Failure, on_signals};
 use show::Show;
 
 const NODE: &str = "demo-node";
@@ -23,16 +25,34 @@ const NODE: &str = "demo-node";
 const PREFIX: &str = "kubelet-client";
 
 pub(crate) fn demo(options: &cli::Demo) -> Result<(), Failure> {
-    let mut report = Report::new(options.json);
-    let done = play(options, &mut report);
-    if let Err(failure) = &done {
+    let report = Report { json: options.json };
+    play(options, report).inspect_err(|failure| {
         // People read it on stderr.
-        report.failed(failure);
-    }
-    done
+        if options.json {
+            report.event("failed", json!({ "reason": failure.reason }), "");
+        }
+    })
 }
 
-fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
+/// Reports events: to people in sentences, to programs as one JSON object a line.
+#[derive(Clone, Copy)]
+struct Report {
+    json: bool,
+}
+
+impl Report {
+    fn event(self, name: &str, mut fields: Value, sentence: &str) {
+        if self.json {
+            fields["event"] = name.into();
+            // Programs read escaped control characters as before; a terminal does not act on them.
+            say(&format!("{:#}", Escaped(&fields.to_string())));
+        } else {
+            say(sentence);
+        }
+    }
+}
+
+fn play(options: &cli::Demo, report: Report) -> Result<(), Failure> {
     let temporary;
     let directory = match &options.dir {
         Some(directory) => directory.as_path(),
@@ -40,7 +60,7 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
             temporary = TempDir::with_prefix("perennial-demo-").map_err(|error| {
                 let place = std::env::temp_dir();
                 let advice = "give --dir, or another TMPDIR";
-                Failure::Usage(format!("cannot create a directory in {}: {error}; {advice}", place.display()))
+                Failure::usage(format!("cannot create a directory in {}: {error}; {advice}", place.display()))
             })?;
             temporary.path()
         }
@@ -49,12 +69,11 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
     let held = store.load(clock::now().unix).map_err(Failure::usage)?;
     if held.credential.is_some() || !held.problems.is_empty() {
         let why = "holds a certificate already; give a directory that does not";
-        return Err(Failure::Usage(format!("{} {why}", directory.display())));
+        return Err(Failure::usage(format!("{} {why}", directory.display())));
     }
 
     let behaviour = Options { signing_duration: options.lifetime, ..Options::default() };
-    let cluster = TestCluster::start_with(ClusterSetup { options: behaviour, ..ClusterSetup::default() })
-        .map_err(Failure::failed)?;
+    let cluster = TestCluster::start_with(ClusterSetup { options: behaviour, ..ClusterSetup::default() })?;
     // Short lives have short limits for a request, which a busy machine can exceed; on loopback none is lost.
     let request_timeout = Policy::default().request_timeout;
     let policy = Policy { request_timeout, ..Policy::for_lifetime(options.lifetime) };
@@ -80,14 +99,19 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
         ),
     );
     let (handle, thread) = start(options.runtime, policy.clone(), signer, store)?;
-    let stopped = handle.clone();
-    let interrupted = signals::on_stop(move || drop(stopped.shutdown()))?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let (stopped, interruption) = (handle.clone(), Arc::clone(&interrupted));
+    on_signals(&[SIGINT, SIGTERM], move |_| {
+        interruption.store(true, Ordering::SeqCst);
+        drop(stopped.shutdown());
+    })?;
     let mut show = Show {
         report,
         handle: &handle,
         cluster: &cluster,
         policy: &policy,
         interrupted: &interrupted,
+        waits_for: String::new(),
         deadline: Instant::now() + options.lifetime * (options.rotations + 2) + Duration::from_secs(30),
     };
     let shown = show.rotations(options, begun);
@@ -96,7 +120,7 @@ fn play(options: &cli::Demo, report: &mut Report) -> Result<(), Failure> {
         // A panic is on stderr already.
         let _ = thread.join();
     }
-    cluster.shutdown().map_err(Failure::failed)?;
+    cluster.shutdown()?;
     shown
 }
 
@@ -109,11 +133,11 @@ fn start(
 ) -> Result<(Handle, Option<JoinHandle<()>>), Failure> {
     let rotator = Rotator::new().policy(policy).template(Template::node(NODE)).signer(signer).store(store);
     match runtime {
-        Runtime::Std => Ok((perennial_std::start(rotator).map_err(Failure::failed)?, None)),
+        Runtime::Std => Ok((perennial_std::start(rotator)?, None)),
         Runtime::Smol => {
-            let (handle, rotation) = perennial_smol::start(rotator).map_err(Failure::failed)?;
+            let (handle, rotation) = perennial_smol::start(rotator)?;
             let thread = thread::Builder::new().name("smol".into()).spawn(|| smol::block_on(rotation));
-            Ok((handle, Some(thread.map_err(Failure::failed)?)))
+            Ok((handle, Some(thread?)))
         }
     }
 }

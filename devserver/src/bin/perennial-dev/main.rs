@@ -4,34 +4,36 @@
 
 mod cli;
 mod demo;
-mod failure;
 mod report;
-mod signals;
 mod signer;
 mod state_dir;
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
 
 use clap::Parser as _;
 use perennial::Escaped;
+use signal_hook::consts::SIGINT;
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use cli::{Cli, Command};
-use failure::Failure;
 
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     match start_logging(&command).and_then(|()| run_command(&command)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            let text = failure.to_string();
-            let lines: Vec<String> = text.lines().map(|line| Escaped(line).to_string()).collect();
+        Err(Failure { code, reason }) => {
+            let lines: Vec<String> = reason.lines().map(|line| Escaped(line).to_string()).collect();
             // Without a reader the exit code has to say it alone.
             let _ = writeln!(io::stderr(), "perennial-dev: {}", lines.join("\n"));
-            failure.exit_code()
+            ExitCode::from(code)
         }
     }
 }
@@ -51,10 +53,47 @@ fn start_logging(command: &Command) -> Result<(), Failure> {
         Command::Signer(_) => "info",
     };
     let filter = std::env::var(VARIABLE).ok().filter(|filter| !filter.is_empty());
-    let filter: Targets =
-        filter.as_deref().unwrap_or(level).parse().map_err(|error| Failure::Usage(format!("{VARIABLE}: {error}")))?;
+    let filter = filter.as_deref().unwrap_or(level).parse::<Targets>();
+    let filter = filter.map_err(|error| Failure::usage(format!("{VARIABLE}: {error}")))?;
     // An error about a broken stderr, written to stderr, would be a panic.
     let subscriber = tracing_subscriber::fmt().log_internal_errors(false).with_max_level(LevelFilter::TRACE);
     subscriber.with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).finish().with(filter).init();
+    Ok(())
+}
+
+/// Failure of a command, with its exit code.
+struct Failure {
+    code: u8,
+    reason: String,
+}
+
+impl Failure {
+    /// Bad usage or input. Nothing was changed.
+    fn usage(reason: impl Display) -> Self {
+        Self { code: 2, reason: reason.to_string() }
+    }
+
+    /// An attempt that did not succeed.
+    fn failed(reason: impl Display) -> Self {
+        Self { code: 1, reason: reason.to_string() }
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::failed(error)
+    }
+}
+
+/// Calls `then` with each of these signals, on a thread of its own. A second SIGINT ends the process at once.
+fn on_signals(which: &[i32], then: impl FnMut(i32) + Send + 'static) -> Result<(), Failure> {
+    let unable = |error| Failure::failed(format!("cannot set up signal handling: {error}; raise ulimit -n and -u"));
+    let mut signals = Signals::new(which).map_err(unable)?;
+    let interrupted = Arc::default();
+    // In this order: the first SIGINT finds the flag down, and raises it.
+    flag::register_conditional_shutdown(SIGINT, 128 + SIGINT, Arc::clone(&interrupted)).map_err(unable)?;
+    flag::register(SIGINT, interrupted).map_err(unable)?;
+    let thread = thread::Builder::new().name("signals".into());
+    thread.spawn(move || signals.forever().for_each(then)).map_err(unable)?;
     Ok(())
 }

@@ -18,24 +18,23 @@ use perennial_pki::{Chain, read_request};
 use perennial_rotation::clock;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
-use signal_hook::consts::SIGHUP;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use smol::channel;
 use smol::future::or;
 
 use crate::cli::{self, Approve};
-use crate::failure::Failure;
-use crate::report::{Report, time_of_day, words};
-use crate::signals;
+use crate::report::{say, time_of_day, words};
 use crate::state_dir::{ADMIN, BOOTSTRAP, StateDir};
+use crate::{Failure, on_signals};
 
 pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
     let faults = options.faults.as_deref().map(read_faults).transpose()?;
     raise_descriptor_limit();
     // Before anything is written: the address may be taken.
     let listener = TcpListener::bind(options.listen)
-        .map_err(|error| Failure::Usage(format!("cannot listen on {}: {error}", options.listen)))?;
+        .map_err(|error| Failure::usage(format!("cannot listen on {}: {error}", options.listen)))?;
     let state = StateDir::open(&options.dir)?;
-    let mut random = Random::from_os().map_err(Failure::failed)?;
+    let mut random = Random::from_os()?;
     let authority = state.authority(&mut random, clock::now().unix)?;
     let own = options.server_ca.as_deref().map(StateDir::open).transpose()?;
     let own = own.map(|own| own.authority(&mut random, clock::now().unix)).transpose()?;
@@ -60,21 +59,19 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
         authority: Some(authority),
         server_authority: own,
         token: Some(token),
-    })
-    .map_err(Failure::failed)?;
+    })?;
     if let Some(plan) = faults {
         server.set_faults(plan);
     }
     write_kubeconfigs(&state, &server)?;
 
-    let (wake, woken) = channel::unbounded();
-    let wake_again = wake.clone();
-    // Nobody listens any more once we are stopping.
-    signals::on_stop(move || drop(wake.try_send(Wake::Stop)))?;
-    signals::on_each(&[SIGHUP], move || drop(wake_again.try_send(Wake::LookAgain)))?;
-    let mut report = Report::new(false);
-    report.event("started", Value::Null, &introduction(options, server.url()));
-    let mut log = Log { report, seen: BTreeMap::new() };
+    let (signalled, signals) = channel::unbounded();
+    on_signals(&[SIGHUP, SIGINT, SIGTERM], move |signal| {
+        // Nobody listens any more once we are stopping.
+        let _ = signalled.try_send(signal);
+    })?;
+    say(&introduction(options, server.url()));
+    let mut log = Log::default();
     let mut watcher = watch(&server, None)?;
     loop {
         let (next, version) = server.server().with_api(|api, now| (api.next_event(&mut watcher, now), api.version()));
@@ -86,33 +83,28 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
                     server.server().changed(version).await;
                     None
                 };
-                let asked = async { woken.recv().await.ok() };
-                match smol::block_on(or(asked, changed)) {
+                let signal = async { signals.recv().await.ok() };
+                match smol::block_on(or(signal, changed)) {
                     None => {}
-                    Some(Wake::Stop) => break,
-                    // With unusable files the server goes on as before.
-                    Some(Wake::LookAgain) => match look_again(options, &state, &mut server) {
-                        Ok(what) => log.report.event("reloaded", Value::Null, &what),
-                        Err(error) => log.report.event("reloaded", Value::Null, &format!("nothing changes: {error}")),
+                    Some(SIGHUP) => match look_again(options, &state, &mut server) {
+                        Ok(what) => say(&what),
+                        // With unusable files the server goes on as before.
+                        Err(Failure { reason, .. }) => say(&format!("nothing changes: {reason}")),
                     },
+                    Some(_) => break,
                 }
             }
         }
     }
-    log.report.event("stopped", Value::Null, "stopped");
-    server.shutdown().map_err(|error| Failure::Failed(format!("the API server: {error}")))
+    say("stopped");
+    server.shutdown().map_err(|error| Failure::failed(format!("the API server: {error}")))
 }
 
-enum Wake {
-    Stop,
-    LookAgain,
-}
-
-/// Reads CA and plan of faults again. Returns a sentence about the result.
+/// Reads CA and plan of faults again, and writes the kubeconfigs. Returns a sentence about the result.
 fn look_again(options: &cli::Signer, state: &StateDir, server: &mut TestCluster) -> Result<String, Failure> {
     let faults = options.faults.as_deref().map(read_faults).transpose()?;
-    let mut random = Random::from_os().map_err(Failure::failed)?;
-    let rotated = server.rotate_authority(state.authority(&mut random, clock::now().unix)?).map_err(Failure::failed)?;
+    let mut random = Random::from_os()?;
+    let rotated = server.rotate_authority(state.authority(&mut random, clock::now().unix)?)?;
     if let Some(plan) = faults {
         server.set_faults(plan);
     }
@@ -123,7 +115,7 @@ fn look_again(options: &cli::Signer, state: &StateDir, server: &mut TestCluster)
     };
     Ok(match write_kubeconfigs(state, server) {
         Ok(()) => what.to_owned(),
-        Err(error) => format!("{what}; but {error}"),
+        Err(Failure { reason, .. }) => format!("{what}; but {reason}"),
     })
 }
 
@@ -142,7 +134,7 @@ fn watch(server: &TestCluster, ended: Option<Watcher>) -> Result<Watcher, Failur
     });
     match answer {
         Answer::Watch(watcher) => Ok(watcher),
-        answer => Err(Failure::Failed(format!("the server does not let itself be watched: {answer:?}"))),
+        answer => Err(Failure::failed(format!("the server does not let itself be watched: {answer:?}"))),
     }
 }
 
@@ -154,7 +146,7 @@ fn raise_descriptor_limit() {
 }
 
 fn read_faults(path: &Path) -> Result<Plan, Failure> {
-    let failure = |why: &dyn std::fmt::Display| Failure::Usage(format!("faults {}: {why}", path.display()));
+    let failure = |why: &dyn std::fmt::Display| Failure::usage(format!("faults {}: {why}", path.display()));
     let text = fs::read(path).map_err(|error| failure(&error))?;
     let text = text::decode(&text).map_err(|error| failure(&error))?;
     Plan::parse(&text).map_err(|error| failure(&error))
@@ -190,8 +182,8 @@ As a node:
 }
 
 /// Tells what becomes of requests, one line for each step.
+#[derive(Default)]
 struct Log {
-    report: Report,
     /// The last step told of each request.
     seen: BTreeMap<String, &'static str>,
 }
@@ -220,7 +212,7 @@ impl Log {
             _ => "",
         };
         let (time, name) = (time_of_day(clock::now().unix), printable(&name));
-        self.report.event(step, Value::Null, &format!("{time}  {step:<8}  {name}  {detail}{hint}"));
+        say(&format!("{time}  {step:<8}  {name}  {detail}{hint}"));
     }
 }
 

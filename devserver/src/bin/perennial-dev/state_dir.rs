@@ -13,7 +13,7 @@ use perennial_rotation::Token;
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
-use crate::failure::Failure;
+use crate::Failure;
 
 const CERTIFICATE: &str = "ca.crt";
 const KEY: &str = "ca.key";
@@ -36,7 +36,7 @@ impl StateDir {
             .recursive(true)
             .mode(0o700)
             .create(path)
-            .map_err(|error| Failure::Usage(format!("cannot create {}: {error}", path.display())))?;
+            .map_err(|error| Failure::usage(format!("cannot create {}: {error}", path.display())))?;
         let ours = |entry: io::Result<DirEntry>| entry.is_ok_and(|entry| FILES.iter().any(|n| entry.file_name() == *n));
         if fs::read_dir(path).is_ok_and(|mut entries| entries.all(ours)) {
             make_private(path);
@@ -51,7 +51,7 @@ impl StateDir {
     /// Writes a file of this directory.
     pub(crate) fn write(&self, name: &str, contents: &[u8]) -> Result<(), Failure> {
         let path = self.file(name);
-        replace(&path, contents).map_err(|error| Failure::Usage(format!("cannot write {}: {error}", path.display())))
+        replace(&path, contents).map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))
     }
 
     /// The CA kept here; a new one, if there is none. Half a CA is for a person to look at.
@@ -63,23 +63,23 @@ impl StateDir {
                 let mut bundle = Zeroizing::new(String::with_capacity(certificate.len() + key.len() + 1));
                 bundle.extend([certificate.as_str(), "\n", key.as_str()]);
                 let authority = Authority::from_pem(&bundle);
-                let authority = authority.map_err(|error| Failure::Usage(format!("{both}: {error}")))?;
+                let authority = authority.map_err(|error| Failure::usage(format!("{both}: {error}")))?;
                 let end = authority.validity().not_after();
                 if authority.validity().expired(now) {
-                    return Err(Failure::Usage(format!(
+                    return Err(Failure::usage(format!(
                         "{both}: the CA has expired at {end}; move both away for a new one"
                     )));
                 }
                 Ok(authority)
             }
             (None, None) => {
-                let authority = Authority::generate(random, now, LIFETIME).map_err(Failure::failed)?;
-                let key = KeyPair::from_pem(authority.to_pem()).map_err(Failure::failed)?;
+                let authority = Authority::generate(random, now, LIFETIME)?;
+                let key = KeyPair::from_pem(authority.to_pem())?;
                 self.write(KEY, key.to_pem().as_bytes())?;
                 self.write(CERTIFICATE, authority.certificate_pem().as_bytes())?;
                 Ok(authority)
             }
-            (Some(_), None) | (None, Some(_)) => Err(Failure::Usage(format!(
+            (Some(_), None) | (None, Some(_)) => Err(Failure::usage(format!(
                 "only one of {both} exists; restore the other, or move it away for a new CA"
             ))),
         }
@@ -99,7 +99,7 @@ impl StateDir {
         token.ok_or_else(|| {
             let path = self.file(TOKEN);
             let what = "this is no bootstrap token (abcdef.0123456789abcdef); move it away for a new one";
-            Failure::Usage(format!("{}: {what}", path.display()))
+            Failure::usage(format!("{}: {what}", path.display()))
         })
     }
 
@@ -142,7 +142,7 @@ fn make_private(path: &Path) {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {
-    Failure::Usage(format!("{}: cannot be read: {error}", path.display()))
+    Failure::usage(format!("{}: cannot be read: {error}", path.display()))
 }
 
 /// `[a-z0-9]{6}\.[a-z0-9]{16}`, as kubeadm has it.

@@ -10,22 +10,23 @@ use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
 use perennial_pki::{Chain, Credential};
-use perennial_rotation::{Handle, Identity, Snapshot, clock};
+use perennial_rotation::{Handle, Identity, Snapshot};
 use perennial_std::{Cancel, drive};
 use serde_json::{Value, json};
 
-use super::NODE;
-use crate::cli;
-use crate::failure::Failure;
-use crate::report::{Report, time_of_day, words};
+use super::{NODE, Report};
+use crate::report::{say, time_of_day};
+use crate::{Failure, cli};
 
 /// The demo while it runs.
 pub(super) struct Show<'a> {
-    pub(super) report: &'a mut Report,
+    pub(super) report: Report,
     pub(super) handle: &'a Handle,
     pub(super) cluster: &'a TestCluster,
     pub(super) policy: &'a Policy,
     pub(super) interrupted: &'a AtomicBool,
+    /// The last line about waiting: each is reported once.
+    pub(super) waits_for: String,
     pub(super) deadline: Instant,
 }
 
@@ -36,7 +37,7 @@ impl Show<'_> {
         for n in 0..=options.rotations {
             let snapshot = self.wait(seen)?;
             let Some(credential) = &snapshot.credential else {
-                return Err(Failure::Failed("a certificate was issued, but there is none".into()));
+                return Err(Failure::failed("a certificate was issued, but there is none"));
             };
             self.check(credential)?;
             let title = if n == 0 { "first".into() } else { format!("rotation {n}/{}", options.rotations) };
@@ -62,45 +63,33 @@ impl Show<'_> {
             if is_there(&now) {
                 return Ok(now);
             } else if self.interrupted.load(Ordering::SeqCst) {
-                return Err(Failure::Failed("interrupted".into()));
+                return Err(Failure::failed("interrupted"));
             } else if left.is_zero() || self.handle.has_ended() {
                 let trouble = now.last_error.as_deref().map(|error| format!("; the last trouble: {error}"));
                 let what = "the next certificate did not come in time";
-                return Err(Failure::Failed(format!("{what}{}", trouble.unwrap_or_default())));
+                return Err(Failure::failed(format!("{what}{}", trouble.unwrap_or_default())));
             }
-            // A line that is kept up to date counts down.
-            let step = if self.report.is_live() { left.min(Duration::from_millis(100)) } else { left };
             // Issued but not on disk yet: that is a matter of milliseconds.
             if now.issued == seen {
                 self.say_waiting(&now);
             }
             let differs = |new: &Snapshot| (new.state, &new.progress) != (now.state, &now.progress);
-            self.handle.wait_for(|new| is_there(new) || differs(new)).within(step);
+            self.handle.wait_for(|new| is_there(new) || differs(new)).within(left);
         }
     }
 
+    /// Tells people what is waited for. What is over in milliseconds is not worth a line.
     fn say_waiting(&mut self, now: &Snapshot) {
-        let clocks = clock::now();
-        match now.state {
-            State::Scheduled { rotate_at } => {
-                let what = format!("              rests until {}", time_of_day(rotate_at));
-                self.report.waiting(&what, &format!(", in {}", words(rotate_at.since(clocks.unix))));
+        let what = match now.state {
+            State::Scheduled { rotate_at } => format!("              rests until {}", time_of_day(rotate_at)),
+            State::BackingOff { .. } => {
+                format!("              trouble: {}", now.last_error.as_deref().unwrap_or("an unknown error"))
             }
-            State::BackingOff { until, .. } => {
-                let error = now.last_error.as_deref().unwrap_or("an unknown error");
-                let left = format!("; next attempt in {}", words(until.since(clocks.instant)));
-                self.report.waiting(&format!("              trouble: {error}"), &left);
-            }
-            // Over in milliseconds: worth a look only where it does not stay.
-            State::Requesting { .. } if self.report.is_live() => {
-                let progress = now.progress.as_ref().map_or_else(|| "asks".into(), ToString::to_string);
-                self.report.waiting(&format!("              {progress}"), "");
-            }
-            State::Requesting { .. }
-            | State::Waiting { .. }
-            | State::NotEnabled
-            | State::NoTemplate
-            | State::NoIdentity { .. } => {}
+            _ => return,
+        };
+        if !self.report.json && self.waits_for != what {
+            say(&what);
+            self.waits_for = what;
         }
     }
 
@@ -108,11 +97,11 @@ impl Show<'_> {
     fn check(&self, credential: &Arc<Credential>) -> Result<(), Failure> {
         let facts = credential.chain().certificate();
         if facts.common_name != identity() {
-            return Err(Failure::Failed(format!("a certificate for {:?} was issued", facts.common_name)));
+            return Err(Failure::failed(format!("a certificate for {:?} was issued", facts.common_name)));
         }
         let known = who_am_i(self.cluster.cluster(), credential).and_then(|user| is_known(&user, facts));
         known.map_err(|why| {
-            Failure::Failed(format!(
+            Failure::failed(format!(
                 "the certificate with serial {} is not accepted: {why}",
                 credential.chain().serial()
             ))
