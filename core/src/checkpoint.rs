@@ -3,13 +3,12 @@
 use alloc::sync::Arc;
 
 use crate::certificate::Certificate;
-use crate::event::RequestId;
+use crate::event::{RequestId, SignerStatus};
 use crate::outcome::Slot;
 use crate::pacing::RequestPacing;
 use crate::pending_key::PendingKey;
 use crate::policy::Policy;
 use crate::server_clock::ServerClock;
-use crate::setup::SignerStatus;
 use crate::state::Reason;
 use crate::template::Template;
 use crate::time::Instant;

@@ -7,7 +7,6 @@ use core::time::Duration;
 
 use crate::certificate::{Certificate, Fingerprint};
 use crate::policy::Policy;
-use crate::setup::SignerStatus;
 use crate::template::Template;
 use crate::time::UnixTime;
 
@@ -102,6 +101,44 @@ pub enum Event {
         /// The server's time now: the `Date`, and the time since the answer came.
         unix: UnixTime,
     },
+}
+
+/// Whether requests can be submitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SignerStatus {
+    /// No signer is configured: rotation is not enabled. The certificate is served, the store is left to other programs,
+    /// and a request in flight is withdrawn.
+    Absent,
+    /// A signer is configured, but the identity to authenticate with does not exist yet. No request is submitted; that is
+    /// no failure and starts no backoff. A request in flight goes on, since it has its identity. The store is ours.
+    NotReady,
+    /// A signer is configured and requests can be submitted.
+    #[default]
+    Ready,
+}
+
+impl SignerStatus {
+    /// Every status.
+    pub const ALL: [Self; 3] = [Self::Absent, Self::NotReady, Self::Ready];
+
+    /// The stable name in `snake_case`, for programs. Never changed once released.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::NotReady => "not_ready",
+            Self::Ready => "ready",
+        }
+    }
+
+    /// Whether a signer is configured, ready or not.
+    pub const fn is_configured(self) -> bool {
+        matches!(self, Self::NotReady | Self::Ready)
+    }
+
+    /// Whether requests can be submitted.
+    pub const fn is_ready(self) -> bool {
+        matches!(self, Self::Ready)
+    }
 }
 
 /// Why a request came to nothing. Prose stays at the edge; this is what the machine needs to know.

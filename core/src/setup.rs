@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use crate::action::Key;
 use crate::certificate::Certificate;
-use crate::event::Failure;
+use crate::event::{Failure, SignerStatus};
 use crate::policy::Policy;
 use crate::template::Template;
 use crate::time::UnixTime;
@@ -29,44 +29,6 @@ pub struct Setup {
     pub rotate_now: bool,
     /// The record that an earlier run left behind, with its key in the pending slot.
     pub pending: Option<Pending>,
-}
-
-/// Whether requests can be submitted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum SignerStatus {
-    /// No signer is configured: rotation is not enabled. The certificate is served, the store is left to other programs,
-    /// and a request in flight is withdrawn.
-    Absent,
-    /// A signer is configured, but the identity to authenticate with does not exist yet. No request is submitted; that is
-    /// no failure and starts no backoff. A request in flight goes on, since it has its identity. The store is ours.
-    NotReady,
-    /// A signer is configured and requests can be submitted.
-    #[default]
-    Ready,
-}
-
-impl SignerStatus {
-    /// Every status.
-    pub const ALL: [Self; 3] = [Self::Absent, Self::NotReady, Self::Ready];
-
-    /// The stable name in `snake_case`, for programs. Never changed once released.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Absent => "absent",
-            Self::NotReady => "not_ready",
-            Self::Ready => "ready",
-        }
-    }
-
-    /// Whether a signer is configured, ready or not.
-    pub const fn is_configured(self) -> bool {
-        matches!(self, Self::NotReady | Self::Ready)
-    }
-
-    /// Whether requests can be submitted.
-    pub const fn is_ready(self) -> bool {
-        matches!(self, Self::Ready)
-    }
 }
 
 /// Record of the last request, so that a restart goes on where the run before was: kept by the driver, durable before each

@@ -6,10 +6,9 @@ use core::time::Duration;
 
 use super::{RotationMachine, at_least_a_millisecond};
 use crate::certificate::{Certificate, Fingerprint};
-use crate::event::{Event, Failure, RequestId};
+use crate::event::{Event, Failure, RequestId, SignerStatus};
 use crate::outcome::{Outcome, Slot};
 use crate::policy::Policy;
-use crate::setup::SignerStatus;
 use crate::template::Template;
 use crate::time::{Instant, Now};
 

@@ -4,12 +4,11 @@ use alloc::sync::Arc;
 
 use super::RotationMachine;
 use crate::certificate::Certificate;
-use crate::event::{Failure, RequestId};
+use crate::event::{Failure, RequestId, SignerStatus};
 use crate::judge::rotation_point;
 use crate::outcome::Slot;
 use crate::pacing::Priority;
 use crate::policy::Policy;
-use crate::setup::SignerStatus;
 use crate::state::{Reason, State};
 use crate::template::Template;
 use crate::time::{Now, UnixTime};
