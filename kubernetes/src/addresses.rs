@@ -94,22 +94,7 @@ impl fmt::Display for Family {
 pub struct Addresses {
     dns_names: BTreeSet<String>,
     ip_addresses: BTreeSet<IpAddr>,
-    unusable: Vec<Unusable>,
-}
-
-/// An address that goes into no certificate. To people: which, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unusable {
-    /// The address.
-    pub address: NodeAddress,
-    why: &'static str,
-}
-
-impl fmt::Display for Unusable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let NodeAddress { kind, address } = &self.address;
-        write!(f, "{} {}: {}", kind.name(), printable(address), self.why)
-    }
+    unusable: Vec<String>,
 }
 
 impl Addresses {
@@ -124,7 +109,7 @@ impl Addresses {
                 _ if address.is_empty() => {}
                 Ok(Some(ip)) => drop(of.ip_addresses.insert(ip)),
                 Ok(None) => drop(of.dns_names.insert(address)),
-                Err(why) => of.unusable.push(Unusable { address: NodeAddress { kind, address }, why }),
+                Err(why) => of.unusable.push(format!("{} {}: {why}", kind.name(), printable(&address))),
             }
         }
         of
@@ -164,15 +149,15 @@ impl Addresses {
     /// It is not the JSON of a Node.
     pub fn of_node(json: &[u8]) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
-        struct Node {
-            status: Status,
+        struct NodeObject {
+            status: NodeStatus,
         }
         #[derive(Deserialize)]
-        struct Status {
+        struct NodeStatus {
             #[serde(default)]
             addresses: Vec<NodeAddress>,
         }
-        serde_json::from_slice(json).map(|Node { status }| Self::of(status.addresses))
+        serde_json::from_slice(json).map(|NodeObject { status }| Self::of(status.addresses))
     }
 
     /// Keeps the IP addresses of one family only, and all DNS names.
@@ -181,9 +166,9 @@ impl Addresses {
         self
     }
 
-    /// Addresses that are neither an IP address nor a DNS name although their type says so, that lead nobody to the
-    /// node, or that are of an unknown type.
-    pub fn unusable(&self) -> &[Unusable] {
+    /// Addresses that go into no certificate, each with the reason, for people: neither an IP address nor a DNS name
+    /// although their type says so, leading nobody to the node, or of an unknown type.
+    pub fn unusable(&self) -> &[String] {
         &self.unusable
     }
 
@@ -338,9 +323,8 @@ mod tests {
         let addresses = Addresses::of_node(node).unwrap();
         let template = addresses.template("worker-1").unwrap();
         assert_eq!((template.dns_names().len(), template.ip_addresses().len()), (0, 1));
-        let unusable: Vec<String> = addresses.unusable().iter().map(ToString::to_string).collect();
         assert_eq!(
-            unusable,
+            addresses.unusable(),
             [
                 "Other 10.1.0.1: addresses of this type are not known",
                 "Hostname 10.0.0.256: this looks like an IP address and is none; no DNS name ends in a number",

@@ -5,7 +5,7 @@
 //! relative to the kubeconfig, inline data goes before files, unknown fields are ignored. What this crate does not do
 //! (exec plugins, proxies, impersonation …) is refused where it would be needed, never silently skipped.
 
-mod compose;
+pub(crate) mod compose;
 pub(crate) mod document;
 mod error;
 mod opaque;
@@ -70,7 +70,7 @@ impl Kubeconfig {
         if text.trim().is_empty() {
             return Err(KubeconfigError::Invalid { at: at_start(), reason: "the file is empty".into() });
         }
-        let (documents, error) = Node::documents(path, text);
+        let (documents, error) = compose::documents(path, text);
         let mut documents = documents.into_iter();
         let (root, more) = match (documents.next(), documents.next(), error) {
             (Some(root), more, error) => {

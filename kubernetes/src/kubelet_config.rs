@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::kubeconfig::KubeconfigError;
+use crate::kubeconfig::compose::documents;
 use crate::kubeconfig::document::{Field, Node};
 
 /// What `kubelet.config.k8s.io/v1beta1` says about certificates. `None`: the file does not say.
@@ -38,7 +39,7 @@ impl KubeletConfig {
     /// [`KubeletConfigError`] if there is no such document, or something we need in it is of the wrong kind or given twice
     /// with different values.
     pub fn parse(path: &Path, text: &str) -> Result<Self, KubeletConfigError> {
-        let (documents, error) = Node::documents(path, text);
+        let (documents, error) = documents(path, text);
         if let Some(error) = error {
             return Err(unreadable(error));
         }

@@ -68,14 +68,14 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Parsed>, ExchangeError> {
             Err(_) => return Err(ExchangeError::improper("its status line or a header is malformed")),
         };
         let (Some(version), Some(status)) = (response.version, response.code) else { return Ok(None) };
-        let lines = Lines(response.headers);
+        let lines = HeaderLines(response.headers);
         let (body, reusable) = (body(version, status, &lines)?, reusable(version, status, &lines));
         return Ok(Some(Parsed { head: head(status, &lines), length, body, reusable }));
     }
     Err(ExchangeError::too_long("response head"))
 }
 
-fn head(status: u16, lines: &Lines<'_>) -> Head {
+fn head(status: u16, lines: &HeaderLines<'_>) -> Head {
     let date = lines.text("date").and_then(date);
     Head {
         status,
@@ -87,7 +87,7 @@ fn head(status: u16, lines: &Lines<'_>) -> Head {
     }
 }
 
-fn body(version: u8, status: u16, lines: &Lines<'_>) -> Result<Body, ExchangeError> {
+fn body(version: u8, status: u16, lines: &HeaderLines<'_>) -> Result<Body, ExchangeError> {
     let improper = |why| Err(ExchangeError::improper(why));
     let mut length: Option<u64> = None;
     for value in lines.list("content-length") {
@@ -116,7 +116,7 @@ fn body(version: u8, status: u16, lines: &Lines<'_>) -> Result<Body, ExchangeErr
 }
 
 /// RFC 9112 §9.3. Behind 101 another protocol begins.
-fn reusable(version: u8, status: u16, lines: &Lines<'_>) -> bool {
+fn reusable(version: u8, status: u16, lines: &HeaderLines<'_>) -> bool {
     let has = |option: &str| lines.list("connection").any(|it| it.eq_ignore_ascii_case(option));
     !has("close") && (version == 1 || has("keep-alive")) && status != 101
 }
@@ -137,9 +137,9 @@ fn date(text: &str) -> Option<UnixTime> {
 }
 
 /// The header lines of a head.
-struct Lines<'a>(&'a [httparse::Header<'a>]);
+struct HeaderLines<'a>(&'a [httparse::Header<'a>]);
 
-impl<'a> Lines<'a> {
+impl<'a> HeaderLines<'a> {
     fn values(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         let named = self.0.iter().filter(move |line| line.name.eq_ignore_ascii_case(name));
         named.filter_map(|line| str::from_utf8(line.value).ok()).map(str::trim)

@@ -98,14 +98,14 @@ enum Link {
 
 struct Open {
     exchange: Exchange,
-    stage: Stage,
+    stage: Doing,
     until: Instant,
     /// Whether an earlier request was answered over it.
     reused: bool,
 }
 
 /// What the driver was last told to do, to know what failed.
-enum Stage {
+enum Doing {
     Connecting,
     Writing,
     Reading,
@@ -150,7 +150,7 @@ impl Session {
     pub(crate) const fn connecting(&self) -> bool {
         match &self.link {
             Link::Down | Link::Closing(_) => true,
-            Link::Open(open) => matches!(open.stage, Stage::Connecting),
+            Link::Open(open) => matches!(open.stage, Doing::Connecting),
         }
     }
 
@@ -182,8 +182,8 @@ impl Session {
             Link::Down => Link::Down,
             Link::Closing(farewell) => Link::Closing(farewell),
             Link::Open(open) => Link::Closing(match open.stage {
-                Stage::Connecting | Stage::Listening(_) => Vec::new(),
-                Stage::Writing | Stage::Reading => open.exchange.close(),
+                Doing::Connecting | Doing::Listening(_) => Vec::new(),
+                Doing::Writing | Doing::Reading => open.exchange.close(),
             }),
         };
     }
@@ -191,30 +191,30 @@ impl Session {
     pub(crate) fn handle(&mut self, input: IoEvent<'_>, now: Now) {
         let Link::Open(open) = &mut self.link else { return };
         match (&open.stage, input) {
-            (Stage::Connecting, IoEvent::Connected) => {
-                open.stage = Stage::Reading;
+            (Doing::Connecting, IoEvent::Connected) => {
+                open.stage = Doing::Reading;
                 open.until = now.instant.after(self.limits.answer);
                 if let Some(asked) = &self.asked {
                     open.exchange.send(&asked.request, &self.cluster, &self.identity);
                 }
             }
-            (Stage::Connecting, IoEvent::Failed(why)) => open.exchange.fail(match self.cluster.proxy() {
+            (Doing::Connecting, IoEvent::Failed(why)) => open.exchange.fail(match self.cluster.proxy() {
                 Some(proxy) => ExchangeError::Proxy(format!("cannot connect to the proxy {proxy}: {why}")),
                 None => ExchangeError::Connect(why),
             }),
-            (Stage::Writing, IoEvent::Failed(why)) => {
-                open.stage = Stage::Listening(why);
+            (Doing::Writing, IoEvent::Failed(why)) => {
+                open.stage = Doing::Listening(why);
                 open.until = open.until.min(now.instant.after(LAST_WORDS));
             }
-            (Stage::Reading | Stage::Listening(_), IoEvent::Failed(why)) => {
+            (Doing::Reading | Doing::Listening(_), IoEvent::Failed(why)) => {
                 open.exchange.fail(ExchangeError::Broken(why));
             }
-            (Stage::Writing | Stage::Reading | Stage::Listening(_), IoEvent::Received(bytes)) => {
+            (Doing::Writing | Doing::Reading | Doing::Listening(_), IoEvent::Received(bytes)) => {
                 open.exchange.receive(bytes);
             }
-            (Stage::Writing | Stage::Reading | Stage::Listening(_), IoEvent::Ended) => open.exchange.received_eof(),
-            (Stage::Connecting, IoEvent::Received(_) | IoEvent::Ended)
-            | (Stage::Writing | Stage::Reading | Stage::Listening(_), IoEvent::Connected) => {}
+            (Doing::Writing | Doing::Reading | Doing::Listening(_), IoEvent::Ended) => open.exchange.received_eof(),
+            (Doing::Connecting, IoEvent::Received(_) | IoEvent::Ended)
+            | (Doing::Writing | Doing::Reading | Doing::Listening(_), IoEvent::Connected) => {}
         }
     }
 
@@ -240,7 +240,7 @@ impl Session {
         match Exchange::new(&self.cluster, &self.identity, now.unix) {
             Ok(exchange) => {
                 let until = now.instant.after(self.limits.connect);
-                self.link = Link::Open(Box::new(Open { exchange, stage: Stage::Connecting, until, reused: false }));
+                self.link = Link::Open(Box::new(Open { exchange, stage: Doing::Connecting, until, reused: false }));
                 None
             }
             Err(error) => self.lose(error),
@@ -327,34 +327,34 @@ impl Open {
     fn step<T>(&mut self, cluster: &Cluster) -> IoRequest<T> {
         let until = self.until;
         match self.stage {
-            Stage::Connecting => {
+            Doing::Connecting => {
                 let (host, port) = cluster.next_hop();
                 return IoRequest::Connect { host: host.to_owned(), port, until };
             }
-            Stage::Listening(_) => return IoRequest::Receive { until },
-            Stage::Writing | Stage::Reading => {}
+            Doing::Listening(_) => return IoRequest::Receive { until },
+            Doing::Writing | Doing::Reading => {}
         }
         let bytes = self.exchange.transmit();
         if bytes.is_empty() {
-            self.stage = Stage::Reading;
+            self.stage = Doing::Reading;
             IoRequest::Receive { until }
         } else {
-            self.stage = Stage::Writing;
+            self.stage = Doing::Writing;
             IoRequest::Transmit { bytes, until }
         }
     }
 
     fn late(&self) -> ExchangeError {
         match self.stage {
-            Stage::Connecting => ExchangeError::Connect("timed out".to_owned()),
-            Stage::Writing | Stage::Reading | Stage::Listening(_) => ExchangeError::TimedOut(self.exchange.awaited()),
+            Doing::Connecting => ExchangeError::Connect("timed out".to_owned()),
+            Doing::Writing | Doing::Reading | Doing::Listening(_) => ExchangeError::TimedOut(self.exchange.awaited()),
         }
     }
 
     /// A failed write is why the connection broke, unless the server gave a better reason.
     fn reason(&self, error: ExchangeError) -> ExchangeError {
         match (&self.stage, error) {
-            (Stage::Listening(why), ExchangeError::Closed | ExchangeError::Broken(_) | ExchangeError::TimedOut(_)) => {
+            (Doing::Listening(why), ExchangeError::Closed | ExchangeError::Broken(_) | ExchangeError::TimedOut(_)) => {
                 ExchangeError::Broken(why.clone())
             }
             (_, error) => error,

@@ -61,7 +61,7 @@ pub(crate) fn news(line: &[u8]) -> News {
 }
 
 fn read(line: &[u8]) -> serde_json::Result<News> {
-    let Event { kind, object } = serde_json::from_slice(line)?;
+    let WatchEvent { kind, object } = serde_json::from_slice(line)?;
     let object = object.get().as_bytes();
     Ok(match &*kind {
         "ADDED" | "MODIFIED" => News::Object(serde_json::from_slice(object)?),
@@ -84,7 +84,7 @@ fn read(line: &[u8]) -> serde_json::Result<News> {
 
 /// `metav1.WatchEvent`. Its type says what the object is: a request, a [`Status`] or bare metadata.
 #[derive(Deserialize)]
-struct Event<'a> {
+struct WatchEvent<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     #[serde(borrow)]

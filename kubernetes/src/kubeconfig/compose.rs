@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +11,7 @@ use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Sp
 use zeroize::Zeroizing;
 
 use super::document::{Node, Value};
+use super::error::{KubeconfigError, Place};
 
 /// Deepest nesting of lists and mappings: nodes are composed, compared and written recursively.
 const DEEPEST: usize = 24;
@@ -23,8 +25,30 @@ const OWN: [&str; 11] = ["null", "bool", "int", "float", "str", "binary", "times
 const TOO_LARGE: &str = "the document is too large or too deeply nested";
 const UNFIT: &str = "a tag or value that has no place in a kubeconfig";
 
+/// Composes the documents of a text, leaving out those that are empty, as far as the first error.
+pub(crate) fn documents(file: &Path, text: &str) -> (Vec<Node>, Option<KubeconfigError>) {
+    let (mut composer, mut documents) = (Composer::new(text), Vec::new());
+    loop {
+        match composer.document() {
+            Ok(Some(document)) if document.is_empty() => {}
+            Ok(Some(document)) => documents.push(document),
+            Ok(None) => return (documents, None),
+            Err(Fault { at, reason }) => {
+                let (line, column) = place(at);
+                let at = Place::new(file, line.max(1), column, "");
+                return (documents, Some(KubeconfigError::Syntax { at, reason: reason.into_owned() }));
+            }
+        }
+    }
+}
+
+/// Line and column of a mark, from 1. The parser counts columns from 0.
+fn place(at: Marker) -> (u64, u64) {
+    (at.line() as u64, at.col() as u64 + 1)
+}
+
 /// Composes the documents of one text.
-pub(super) struct Composer<'a> {
+struct Composer<'a> {
     events: Parser<'a, StrInput<'a>>,
     /// Complete nodes of the current document that have an anchor, by the parser's number of the anchor.
     anchors: HashMap<usize, Node>,
@@ -33,9 +57,9 @@ pub(super) struct Composer<'a> {
 
 /// Where a text stops being YAML that can be read, and why, in words that hold nothing of the text: what is read here
 /// may be a key or a token.
-pub(super) struct Fault {
-    pub(super) at: Marker,
-    pub(super) reason: Cow<'static, str>,
+struct Fault {
+    at: Marker,
+    reason: Cow<'static, str>,
 }
 
 impl Fault {
@@ -56,14 +80,14 @@ impl From<ScanError> for Fault {
 }
 
 impl<'a> Composer<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    fn new(text: &'a str) -> Self {
         // A byte order mark is neither text nor counted in columns.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         Self { events: Parser::new_from_str(text), anchors: HashMap::new(), copies: 0 }
     }
 
     /// Composes the next document. `None` at the end of the text.
-    pub(super) fn document(&mut self) -> Result<Option<Node>, Fault> {
+    fn document(&mut self) -> Result<Option<Node>, Fault> {
         while let Some(event) = self.events.next_event() {
             match event? {
                 (Event::DocumentStart(..), _) => self.anchors.clear(),
@@ -115,7 +139,8 @@ impl<'a> Composer<'a> {
             }
             _ => return Err(Fault::new(at, UNFIT)),
         };
-        let node = Node::new(value, at);
+        let (line, column) = place(at);
+        let node = Node::new(value, line, column);
         if let Some(anchor) = anchor {
             self.anchors.insert(anchor, node.clone());
         }
@@ -173,7 +198,8 @@ fn copy(node: &Node, at: Marker, depth: usize, copies: &mut usize) -> Option<Nod
         }
         scalar => scalar.clone(),
     };
-    Some(Node::new(value, at))
+    let (line, column) = place(at);
+    Some(Node::new(value, line, column))
 }
 
 /// Adds the entries of the value of a merge key: a mapping, or a list of them. `None` for any other value.

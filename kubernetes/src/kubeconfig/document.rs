@@ -3,10 +3,8 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use granit_parser::Marker;
 use zeroize::Zeroizing;
 
-use super::compose::{Composer, Fault};
 use super::error::{KubeconfigError, Place, shown};
 use super::spelling;
 use super::write::quote;
@@ -30,32 +28,9 @@ pub(super) enum Value {
     Map(Vec<(String, Node)>),
 }
 
-/// Line and column of a mark, from 1. The parser counts columns from 0.
-fn place(at: Marker) -> (u64, u64) {
-    (at.line() as u64, at.col() as u64 + 1)
-}
-
 impl Node {
-    pub(super) fn new(value: Value, at: Marker) -> Self {
-        let (line, column) = place(at);
+    pub(super) const fn new(value: Value, line: u64, column: u64) -> Self {
         Self { value, line, column }
-    }
-
-    /// Parses the documents of a text, leaving out those that are empty, as far as the first error.
-    pub(crate) fn documents(file: &Path, text: &str) -> (Vec<Self>, Option<KubeconfigError>) {
-        let (mut composer, mut documents) = (Composer::new(text), Vec::new());
-        loop {
-            match composer.document() {
-                Ok(Some(document)) if document.is_empty() => {}
-                Ok(Some(document)) => documents.push(document),
-                Ok(None) => return (documents, None),
-                Err(Fault { at, reason }) => {
-                    let (line, column) = place(at);
-                    let at = Place::new(file, line.max(1), column, "");
-                    return (documents, Some(KubeconfigError::Syntax { at, reason: reason.into_owned() }));
-                }
-            }
-        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

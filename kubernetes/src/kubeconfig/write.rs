@@ -9,6 +9,7 @@ use perennial_pki::Credential;
 use zeroize::Zeroizing;
 
 use super::Endpoint;
+use crate::cluster::Proxy;
 
 /// What kubelet writes when it bootstraps: its certificate *and* key are in one file that rotation keeps current, for
 /// example `/var/lib/kubelet/pki/kubelet-client-current.pem`. Of the cluster, every field that Kubernetes knows is kept.
@@ -48,16 +49,15 @@ fn kubeconfig(
     text.field("- name", cluster);
     text.line("  cluster:");
     text.field("    server", &endpoint.server);
-    match (&endpoint.ca_file, &endpoint.ca_pem) {
-        (Some(file), _) => text.field("    certificate-authority", &file.to_string_lossy()),
-        (None, Some(pem)) => text.field("    certificate-authority-data", &STANDARD.encode(pem)),
-        (None, None) => {}
-    }
-    if let Some(proxy) = &endpoint.proxy {
-        text.field("    proxy-url", proxy.url());
-    }
-    if let Some(name) = &endpoint.tls_server_name {
-        text.field("    tls-server-name", name);
+    let ca_file = endpoint.ca_file.as_ref().map(|file| file.to_string_lossy());
+    let ca_data = endpoint.ca_pem.as_ref().filter(|_| ca_file.is_none()).map(|pem| STANDARD.encode(pem));
+    for (key, value) in [
+        ("    certificate-authority", ca_file.as_deref()),
+        ("    certificate-authority-data", ca_data.as_deref()),
+        ("    proxy-url", endpoint.proxy.as_ref().map(Proxy::url)),
+        ("    tls-server-name", endpoint.tls_server_name.as_deref()),
+    ] {
+        value.into_iter().for_each(|value| text.field(key, value));
     }
     if endpoint.insecure_skip_tls_verify {
         text.line("    insecure-skip-tls-verify: true");
