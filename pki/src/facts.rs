@@ -6,7 +6,7 @@ use perennial::same_dns_name;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::ParsedExtension;
-use x509_parser::oid_registry::{OID_EC_P256, OID_NIST_EC_P384, OID_SIG_ED25519};
+use x509_parser::oid_registry::{OID_EC_P256, OID_NIST_EC_P384, OID_SIG_ED25519, OID_X509_EXT_SUBJECT_ALT_NAME};
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
@@ -139,25 +139,21 @@ fn key_algorithm(key: &SubjectPublicKeyInfo<'_>) -> Option<KeyAlgorithm> {
 }
 
 fn alternative_names(request: &X509CertificationRequest<'_>) -> Result<AltNames, String> {
-    let mut requests = request.certification_request_info.iter_attributes().filter_map(|attribute| {
-        match attribute.parsed_attribute() {
-            ParsedCriAttribute::ExtensionRequest(request) => Some(request),
-            ParsedCriAttribute::ChallengePassword(_) | ParsedCriAttribute::UnsupportedAttribute => None,
-        }
+    let attributes = request.certification_request_info.iter_attributes();
+    let requests = attributes.filter_map(|attribute| match attribute.parsed_attribute() {
+        ParsedCriAttribute::ExtensionRequest(request) => Some(request),
+        ParsedCriAttribute::ChallengePassword(_) | ParsedCriAttribute::UnsupportedAttribute => None,
     });
-    let Some(extensions) = requests.next() else { return Ok(AltNames::default()) };
-    if requests.next().is_some() {
-        return Err("it has more than one extensionRequest".to_owned());
+    let Some(requested) = at_most_one(requests, "extensionRequest")? else { return Ok(AltNames::default()) };
+    let names = requested.extensions.iter().filter(|extension| extension.oid == OID_X509_EXT_SUBJECT_ALT_NAME);
+    let Some(names) = at_most_one(names, "subjectAltName")? else { return Ok(AltNames::default()) };
+    match names.parsed_extension() {
+        ParsedExtension::SubjectAlternativeName(names) => AltNames::read(names),
+        _ => Err("its subjectAltName cannot be read".to_owned()),
     }
-    let san = |oid| oid == &x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME;
-    let mut names = extensions.extensions.iter().filter(|extension| san(&extension.oid));
-    let Some(extension) = names.next() else { return Ok(AltNames::default()) };
-    if names.next().is_some() {
-        return Err("it has more than one subjectAltName".to_owned());
-    }
-    if let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension() {
-        AltNames::read(names)
-    } else {
-        Err("its subjectAltName cannot be read".to_owned())
-    }
+}
+
+fn at_most_one<T>(mut items: impl Iterator<Item = T>, kind: &str) -> Result<Option<T>, String> {
+    let first = items.next();
+    if items.next().is_some() { Err(format!("it has more than one {kind}")) } else { Ok(first) }
 }

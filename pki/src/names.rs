@@ -55,20 +55,13 @@ const ABBREVIATIONS: [(Oid<'static>, &str); 9] = [
 
 /// A name for people: `O=…, CN=…` in the order encoded, without control characters.
 pub(crate) fn display(name: &X509Name<'_>) -> String {
-    let mut shown = String::new();
-    for attribute in name.iter_attributes() {
-        if !shown.is_empty() {
-            shown.push_str(", ");
-        }
+    let shown = name.iter_attributes().map(|attribute| {
         let oid = attribute.attr_type();
-        match ABBREVIATIONS.iter().find(|(abbreviated, _)| abbreviated == oid) {
-            Some((_, abbreviation)) => shown.push_str(abbreviation),
-            None => shown.push_str(&oid.to_id_string()),
-        }
-        shown.push('=');
-        shown.push_str(&Escaped(&text(attribute)).to_string());
-    }
-    shown
+        let known = ABBREVIATIONS.into_iter().find(|(abbreviated, _)| abbreviated == oid);
+        let kind = known.map_or_else(|| oid.to_id_string(), |(_, abbreviation)| abbreviation.to_owned());
+        format!("{kind}={}", Escaped(&text(attribute)))
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// The value of an attribute, whatever string type it has.

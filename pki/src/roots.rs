@@ -8,6 +8,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use crate::pem::Block;
 use crate::{ChainError, PemError, chain, describe, names, pem, x509};
 
 /// CA certificates: what a CA bundle holds. Cheap to clone.
@@ -38,18 +39,8 @@ impl Roots {
         let text = pem::read(pem, pem::MAX_BUNDLE)?;
         let (mut store, mut certificates, mut skipped) = (RootCertStore::empty(), Vec::new(), Vec::new());
         for block in text.blocks.iter().filter(|block| block.label == pem::CERTIFICATE) {
-            match block.require_certificate().and_then(|()| block.der()) {
-                Ok(der) => {
-                    let der = CertificateDer::from(der.to_vec());
-                    match store.add(der.clone()) {
-                        Ok(()) => certificates.push(der),
-                        Err(error) => {
-                            let reason =
-                                x509::parse(&der).err().unwrap_or_else(|| describe(&error, slice::from_ref(&der)));
-                            skipped.push(block.unusable(reason));
-                        }
-                    }
-                }
+            match add(block, &mut store) {
+                Ok(der) => certificates.push(der),
                 Err(error) => skipped.push(error),
             }
         }
@@ -96,6 +87,19 @@ impl Roots {
     /// The usable certificates, and nothing else, as PEM.
     pub fn pem(&self) -> &str {
         &self.pem
+    }
+}
+
+/// Adds the certificate in a block to those that a chain may lead to.
+fn add(block: &Block<'_>, store: &mut RootCertStore) -> Result<CertificateDer<'static>, PemError> {
+    block.require_certificate()?;
+    let der = CertificateDer::from(block.der()?.to_vec());
+    match store.add(der.clone()) {
+        Ok(()) => Ok(der),
+        Err(error) => {
+            let unreadable = x509::parse(&der).err();
+            Err(block.unusable(unreadable.unwrap_or_else(|| describe(&error, slice::from_ref(&der)))))
+        }
     }
 }
 

@@ -154,7 +154,12 @@ pub(crate) fn read(input: &[u8], most: usize) -> Result<Text<'_>, PemError> {
             (Line::Text, state) => state,
             (Line::End(end), State::Inside { number, line, label, is_marked, from }) if end == label => {
                 let (headers, body) = split(&input[from..start]);
-                text.add(Block { number, line, label, is_marked, headers, body });
+                let block = Block { number, line, label, is_marked, headers, body };
+                if block.is_base64() {
+                    text.blocks.push(block)
+                } else {
+                    text.damage.push(block.not_base64())
+                }
                 State::Outside
             }
             (what, before) => {
@@ -194,12 +199,6 @@ impl State<'_> {
                 Some(PemError::Unclosed { block: *number, line: *line, label: (*label).to_owned() })
             }
         }
-    }
-}
-
-impl<'a> Text<'a> {
-    fn add(&mut self, block: Block<'a>) {
-        if block.is_base64() { self.blocks.push(block) } else { self.damage.push(block.not_base64()) }
     }
 }
 
