@@ -35,10 +35,12 @@ impl Cluster {
         // What stands before an `@` may be a password.
         let shown = if url.contains('@') { "…".to_owned() } else { printable(url) };
         let bad = |why: &'static str| ClusterError::Url { url: shown.clone(), why };
-        let (scheme, rest) =
-            url.trim().split_once("://").ok_or_else(|| bad("it has no scheme; expected https://host"))?;
+        let (scheme, rest) = url
+            .trim()
+            .split_once("://")
+            .ok_or_else(|| bad("it has no scheme; expected an address like https://10.0.0.1:6443"))?;
         if scheme.eq_ignore_ascii_case("http") {
-            return Err(bad("plain http would send credentials in the clear; use https"));
+            return Err(bad("plain HTTP is not supported, it would show the credentials to anyone; use https://"));
         }
         if !scheme.eq_ignore_ascii_case("https") {
             return Err(bad("the scheme must be https"));
@@ -51,7 +53,7 @@ impl Cluster {
             return Err(bad("the path may not hold a query, a fragment or unescaped characters"));
         }
         if authority.contains('@') {
-            return Err(bad("credentials do not belong in the URL"));
+            return Err(bad("credentials do not belong in the address"));
         }
         let (host, port) = split_port(authority).map_err(bad)?;
         Ok(Self {

@@ -94,9 +94,12 @@ fn a_server_is_reached_by_https_only() {
             "5:21: clusters[0].cluster.server: plain HTTP is not supported, it would show the credentials to anyone; \
              use https://",
         ),
-        ("server: 'h:6443'", "5:21: clusters[0].cluster.server: expected an address like https://10.0.0.1:6443"),
-        ("server: 'https:///x'", "5:21: clusters[0].cluster.server: expected an address like https://10.0.0.1:6443"),
-        ("server: 'https://h x'", "5:21: clusters[0].cluster.server: expected an address like https://10.0.0.1:6443"),
+        (
+            "server: 'h:6443'",
+            "5:21: clusters[0].cluster.server: it has no scheme; expected an address like https://10.0.0.1:6443",
+        ),
+        ("server: 'https:///x'", "5:21: clusters[0].cluster.server: the host is neither a DNS name nor an IP address"),
+        ("server: 'https://h x'", "5:21: clusters[0].cluster.server: the host is neither a DNS name nor an IP address"),
         (
             "server: 'https://fd00::1:6443'",
             "5:21: clusters[0].cluster.server: an IPv6 address needs brackets, as in https://[fd00::1]:6443",
