@@ -1,11 +1,9 @@
 //! A client certificate that the API server does not accept any more, and nothing else is asked of the server.
 
-mod support;
-
 use std::fs;
 use std::time::{Duration, Instant};
 
-use support::{Process, Signer, run_arguments, until};
+use crate::support::{Process, Signer, run_arguments, until};
 use tempfile::TempDir;
 
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";

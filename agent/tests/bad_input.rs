@@ -1,13 +1,11 @@
 //! Bad input: a message that helps, exit code 2, and every file as it was.
 
-mod support;
-
 use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::support::{Ca, files, perennial, put_in_use};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use support::{Ca, files, perennial, put_in_use};
 use tempfile::TempDir;
 
 const DAY: Duration = Duration::from_secs(86_400);

@@ -1,20 +1,18 @@
 //! `perennial run` with more than a client certificate: the serving one, another configuration, other signers.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::{self, Ca, Process, Signer, files, perennial, put_in_use, run_arguments, until};
 use perennial::Template;
 use perennial_kubernetes::objects::{CertificateSigningRequest, KUBELET_SERVING_SIGNER};
 use perennial_pki::{Credential, interim};
 use perennial_rotation::clock;
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{Ca, Process, Signer, files, perennial, put_in_use, run_arguments, until};
 use tempfile::TempDir;
 
 /// The `count`th event of this name about this certificate.

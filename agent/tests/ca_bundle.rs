@@ -1,11 +1,9 @@
 //! CA bundles with damage in them, as tools that join files leave them.
 
-mod support;
-
 use std::fs;
 
+use crate::support::{Ca, Signer, perennial, run_arguments};
 use perennial_pki::Roots;
-use support::{Ca, Signer, perennial, run_arguments};
 use tempfile::TempDir;
 
 #[test]

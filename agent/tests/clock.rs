@@ -1,14 +1,12 @@
 //! The wall clock of a node steps while its cluster's does not, under real processes.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::{Process, Signer, get, run_arguments, until};
 use rustix::process::Signal;
-use support::{Process, Signer, get, run_arguments, until};
 use tempfile::TempDir;
 
 /// A loop looks at the clock once a minute.

@@ -1,19 +1,17 @@
 //! `signer`, `run` and `status` together, as real processes.
 
-mod support;
-
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::support::{self, Ca, Process, Signer, files, perennial, run_arguments};
 use perennial_kubernetes::kubeconfig::{Endpoint, kubeconfig_with_certificate, node_kubeconfig};
 use perennial_kubernetes::objects::CertificateSigningRequest;
 use perennial_rotation::clock;
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{Ca, Process, Signer, files, perennial, run_arguments};
 use tempfile::TempDir;
 
 fn status(directory: &Path) -> (Value, Option<i32>) {

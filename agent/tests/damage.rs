@@ -1,13 +1,11 @@
 //! A directory that was damaged does not keep a node off the cluster, and nothing of it is lost.
 
-mod support;
-
 use std::fs::{self, FileType};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use support::{Ca, Process, Signer, files, perennial, run_arguments, until};
+use crate::support::{Ca, Process, Signer, files, perennial, run_arguments, until};
 use tempfile::TempDir;
 
 const CURRENT: &str = "kubelet-client-current.pem";

@@ -4,8 +4,6 @@
 //! without rotation, with `run` and a bad kubeconfig, with `status` and with `verify` (which change nothing). Compared
 //! file by file: name, kind, mode, owner, target, contents.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -13,10 +11,10 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{Ca, Process, Signer, perennial, run_arguments};
 use perennial_pki::Credential;
 use perennial_tests::openssl::{openssl, openssl_binary};
 use rustix::process::Signal;
-use support::{Ca, Process, Signer, perennial, run_arguments};
 use tempfile::TempDir;
 
 const CURRENT: &str = "kubelet-client-current.pem";

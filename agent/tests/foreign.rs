@@ -1,12 +1,10 @@
 //! `perennial run` and a signer that signs in whoever's name.
 
-mod support;
-
 use std::fs;
 use std::time::Duration;
 
+use crate::support::{Ca, Process, Signer, files, get, perennial, put_in_use, run_arguments, until};
 use rustix::process::Signal;
-use support::{Ca, Process, Signer, files, get, perennial, put_in_use, run_arguments, until};
 use tempfile::TempDir;
 
 /// No hook runs, nothing is on disk, nobody is told that all is well; and it ends well once the signer does.

@@ -1,15 +1,13 @@
 //! Without rotation, and with bad input, nothing in a certificate directory changes: no lock, no record, no directory.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use crate::support::{Ca, Process, Signer, files, perennial, put_in_use, run_arguments, until};
 use perennial_rotation::Directory;
 use rustix::process::Signal;
-use support::{Ca, Process, Signer, files, perennial, put_in_use, run_arguments, until};
 use tempfile::TempDir;
 
 const CURRENT: &str = "kubelet-client-current.pem";

@@ -1,15 +1,13 @@
 //! The command of `--on-rotated`: it runs at least once for the newest certificate, within its time, and is owed until
 //! then.
 
-mod support;
-
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use crate::support::{Output, Process, Signer, get, perennial, run_arguments, until};
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{Output, Process, Signer, get, perennial, run_arguments, until};
 use tempfile::TempDir;
 
 fn once(directory: &Path, hook: &str) -> Output {

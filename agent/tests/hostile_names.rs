@@ -1,17 +1,15 @@
 //! Names that somebody chose to steer a terminal or forge a line of a log are escaped wherever they are shown.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::support::{Process, Signer, get, perennial, put_in_use, run_arguments, until};
 use perennial_dev::{Authority, Decision, Random};
 use perennial_kubernetes::client::Request;
 use perennial_pki::Credential;
 use perennial_rotation::clock;
 use serde_json::{Value, json};
-use support::{Process, Signer, get, perennial, put_in_use, run_arguments, until};
 use tempfile::TempDir;
 
 /// A new line with a lie, a colour in two encodings, a change of direction, and a character that erases.

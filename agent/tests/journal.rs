@@ -1,17 +1,15 @@
 //! `perennial run --journal`, and what `perennial replay` makes of it: whatever ended, filled up or cut it.
 
-mod support;
-
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::{Output, Process, Signer, events, files, get, key_lines, perennial, run_arguments, until};
 use perennial_rotation::journal;
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::Value;
-use support::{Output, Process, Signer, events, files, get, key_lines, perennial, run_arguments, until};
 use tempfile::TempDir;
 
 const JOURNAL: [&str; 3] = ["--json", "--journal", "journal"];

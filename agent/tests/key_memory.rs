@@ -1,17 +1,15 @@
 //! A key that was replaced is gone from the memory of the process that used it, as a core dump would show.
 #![cfg(target_os = "linux")]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use crate::support::{Process, Signer, run_arguments, until};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustix::process::Signal;
-use support::{Process, Signer, run_arguments, until};
 use tempfile::TempDir;
 
 /// The order of P-256, and where its scalar begins in a key in PKCS#8 and in the base64 of that.

@@ -1,15 +1,13 @@
 //! Few descriptors and threads: perennial works, or ends with a sentence that says what it could not do.
 
-mod support;
-
 use std::fs;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 
+use crate::support::{self, Output, Process, Signer, get, run_arguments, until};
 use rustix::process::Signal;
-use support::{Output, Process, Signer, get, run_arguments, until};
 use tempfile::TempDir;
 
 /// What `agent/docs/metrics.md` says a run with two certificates, metrics and a journal takes.

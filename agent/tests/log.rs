@@ -1,11 +1,9 @@
 //! What `--log-format json` makes of the log: one object a line, to the very last.
 
-mod support;
-
 use std::fs;
 
+use crate::support::{Process, Signer, perennial, run_arguments, until};
 use serde_json::Value;
-use support::{Process, Signer, perennial, run_arguments, until};
 use tempfile::TempDir;
 
 fn lines(stderr: &str) -> Vec<Value> {

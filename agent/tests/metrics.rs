@@ -1,7 +1,5 @@
 //! `perennial run --metrics-listen`, scraped and probed over real sockets.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -9,12 +7,12 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::exposition::Page;
+use crate::support::{self, BOUND, Ca, Process, Signer, perennial, run_arguments, until};
 use perennial::Failure;
 use perennial_dev::Decision;
 use rustix::process::Signal;
 use serde_json::Value;
-use support::exposition::Page;
-use support::{BOUND, Ca, Process, Signer, perennial, run_arguments, until};
 use tempfile::TempDir;
 
 /// Head and body of the answer.

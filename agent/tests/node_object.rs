@@ -1,13 +1,12 @@
 //! Addresses that come from the Node object: as a process, against an API server with one.
 
-mod support;
-
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::{Process, RUN, Signer, run_arguments, until};
 use perennial::Certificate;
 use perennial_dev::{Api, Authority, Host, Options, Random, ServerHandle, ServingApproval, Tls, User};
 use perennial_kubernetes::addresses::{AddressType, NodeAddress};
@@ -15,7 +14,6 @@ use perennial_kubernetes::kubeconfig::{Endpoint, kubeconfig_with_token};
 use perennial_pki::Credential;
 use perennial_rotation::clock;
 use rustix::process::Signal;
-use support::{Process, RUN, Signer, run_arguments, until};
 use tempfile::TempDir;
 
 const TOKEN: &str = "abcdef.0123456789abcdef";

@@ -1,7 +1,5 @@
 //! What another user put into a certificate directory, and what no certificate can replace: found, named, not used.
 
-mod support;
-
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
 use std::path::Path;
@@ -9,11 +7,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::{self, Ca, Output, Process, Signer, files, perennial, run_arguments};
 use perennial::{Key, Pending, Template};
 use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
 use perennial_pki::{Credential, KeyAlgorithm, KeyPair};
 use perennial_rotation::{Record, clock};
-use support::{Ca, Output, Process, Signer, files, perennial, run_arguments};
 use tempfile::TempDir;
 
 const CURRENT: &str = "kubelet-client-current.pem";

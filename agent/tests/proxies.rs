@@ -1,7 +1,5 @@
 //! The proxy that the environment names: as a process, with a proxy of our own.
 
-mod support;
-
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -9,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use support::{Process, RUN, Signer, until};
+use crate::support::{self, Process, RUN, Signer, until};
 use tempfile::TempDir;
 
 /// An HTTP proxy to which every name is this one server's. Returns its address and what it was asked, line by line.

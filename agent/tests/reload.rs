@@ -1,18 +1,16 @@
 //! SIGHUP at bad moments: nothing is lost by it, and nothing ended.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{self, Process, Signer, perennial, run_arguments, until};
 use perennial_dev::Decision;
 use perennial_pki::Credential;
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::Value;
-use support::{Process, Signer, perennial, run_arguments, until};
 use tempfile::TempDir;
 
 /// `perennial` with pipes for its output, so that it can be kept from writing files and still speak.

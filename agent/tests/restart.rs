@@ -1,12 +1,10 @@
 //! `perennial run`, killed while its request waits, and started again: as real processes.
 
-mod support;
-
 use std::fs;
 
+use crate::support::{Process, Signer, perennial, run_arguments};
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{Process, Signer, perennial, run_arguments};
 use tempfile::TempDir;
 
 /// The names of the request objects there are.

@@ -1,7 +1,5 @@
 //! Keys and tokens: in files of mode 0600, and nowhere else.
 
-mod support;
-
 use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -10,13 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::{Ca, Process, Signer, files, get, key_lines, perennial, run_arguments};
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Roots;
 use perennial_rotation::{Identity, Record, Token};
 use perennial_std::{Cancel, drive};
 use rustix::process::Signal;
-use support::{Ca, Process, Signer, files, get, key_lines, perennial, run_arguments};
 use tempfile::TempDir;
 
 fn mode(path: &Path) -> u32 {

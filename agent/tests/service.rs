@@ -1,16 +1,14 @@
 //! What a service manager is told, as real processes: when those who come after may be started, and how things are.
 
-mod support;
-
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::support::{self, Process, Signer, perennial, run_arguments, until};
 use perennial_dev::Decision;
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{Process, Signer, perennial, run_arguments, until};
 use tempfile::TempDir;
 
 /// The first event of this name about this certificate.

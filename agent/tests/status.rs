@@ -1,19 +1,17 @@
 //! `perennial status`: what a directory holds, without touching it.
 
-mod support;
-
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::{Ca, as_nobody, files, perennial, put_in_use};
 use perennial::{Failure, Key, Pending, Refusal, Template};
 use perennial_kubernetes::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use perennial_pki::{Credential, KeyAlgorithm, KeyPair};
 use perennial_rotation::{Record, clock};
 use serde_json::Value;
-use support::{Ca, as_nobody, files, perennial, put_in_use};
 use tempfile::TempDir;
 
 const HOUR: Duration = Duration::from_secs(3600);

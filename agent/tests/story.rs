@@ -1,21 +1,19 @@
 //! A node's life in one go, on both runtimes, with real processes: it bootstraps, serves, moves, rotates, is disowned by
 //! another client CA, denied, approved, and stopped; then its metrics and its journal are read.
 
-mod support;
-
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::support::exposition::Page;
+use crate::support::{Process, Signer, get, perennial, run_arguments, until};
 use perennial_dev::Decision;
 use perennial_kubernetes::client::Request;
 use perennial_pki::Credential;
 use perennial_rotation::clock;
 use rustix::process::Signal;
 use serde_json::Value;
-use support::exposition::Page;
-use support::{Process, Signer, get, perennial, run_arguments, until};
 use tempfile::TempDir;
 
 const CLIENT: &str = "kubelet-client";

@@ -1,7 +1,5 @@
 //! Readers, hooks, servers and disks that do not answer: the certificate keeps rotating, and a signal ends the process.
 
-mod support;
-
 use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter, Write as _};
 use std::net::TcpListener;
@@ -10,10 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::preload::library;
+use crate::support::{Signer, get, run_arguments, until};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
-use support::preload::library;
-use support::{Signer, get, run_arguments, until};
 use tempfile::TempDir;
 
 /// What `perennial run --help` promises, and time for a busy machine.

@@ -1,15 +1,13 @@
 //! Whom a run trusts, what `status` shows of that, and what is said of a kubeconfig that is of no use to a kubelet.
 
-mod support;
-
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::{Ca, Process, RUN, Signer, bootstrap, files, get, perennial, put_in_use, until};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use support::{Ca, Process, RUN, Signer, bootstrap, files, get, perennial, put_in_use, until};
 use tempfile::TempDir;
 
 /// From the field: <https://github.com/kubernetes/kubernetes/issues/119483>

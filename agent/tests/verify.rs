@@ -1,17 +1,15 @@
 //! `perennial verify`: who could start from a directory, without touching it.
 
-mod support;
-
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::support::{Ca, Output, as_nobody, files, perennial, put_in_use};
 use perennial_dev::Random;
 use perennial_rotation::clock;
 use perennial_tests::openssl::openssl;
 use serde_json::Value;
-use support::{Ca, Output, as_nobody, files, perennial, put_in_use};
 use tempfile::TempDir;
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -1,0 +1,34 @@
+//! The command `perennial`, as people and service managers use it: real processes, sockets and files.
+
+mod acceptance;
+mod bad_input;
+mod both;
+mod ca_bundle;
+// The wall clock is shifted by a file.
+#[cfg(feature = "test-clock")]
+mod clock;
+mod cluster;
+mod damage;
+mod field_pairs;
+mod foreign;
+mod hands_off;
+mod hook;
+mod hostile_names;
+mod journal;
+mod key_memory;
+mod limits;
+mod log;
+mod metrics;
+mod node_object;
+mod planted;
+mod proxies;
+mod reload;
+mod restart;
+mod secrets;
+mod service;
+mod status;
+mod story;
+mod stuck;
+mod support;
+mod trust;
+mod verify;
