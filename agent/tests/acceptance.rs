@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::support::{Process, Signer, run_arguments, until};
+use crate::support::{Process, Signer, run_arguments, start, start_logging, until};
 use tempfile::TempDir;
 
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
@@ -15,7 +15,7 @@ fn checked(fault: &str) -> (TempDir, Signer, Process) {
     fs::write(path.join("faults.yaml"), format!("rules: [{{ match: {{ path: {REVIEWS} }}, {fault} }}]")).unwrap();
     let signer = Signer::start(path, &["--faults", "faults.yaml"]);
     let arguments = run_arguments(&["--json", "--certificate-check-interval", "1s"]);
-    let mut run = Process::start_logging(path, &arguments, "debug");
+    let mut run = start_logging(path, &arguments, "debug");
     run.event("issued", 1);
     (directory, signer, run)
 }
@@ -55,7 +55,7 @@ fn answers_that_say_nothing_change_nothing() {
 fn interval_of_zero_never_asks() {
     let directory = TempDir::new().unwrap();
     let signer = Signer::start(directory.path(), &[]);
-    let mut run = Process::start(directory.path(), &run_arguments(&["--json", "--certificate-check-interval", "0"]));
+    let mut run = start(directory.path(), &run_arguments(&["--json", "--certificate-check-interval", "0"]));
     run.event("resting", 1);
     // Whoever asks has a thread of that name.
     let threads = fs::read_dir(format!("/proc/{}/task", run.id())).unwrap();

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{self, Ca, Process, Signer, files, perennial, put_in_use, run_arguments, until};
+use crate::support::{self, Ca, Process, Signer, files, perennial, put_in_use, run_arguments, start, until};
 use perennial::Template;
 use perennial_kubernetes::objects::{CertificateSigningRequest, KUBELET_SERVING_SIGNER};
 use perennial_pki::{Credential, interim};
@@ -38,7 +38,7 @@ fn one_process_keeps_both_and_asks_anew_when_the_addresses_change() {
         let _signer = Signer::start(directory, &[]);
         addresses(directory, "10.0.0.7 # eth0\n");
         let more = ["--json", "--rotate-server-certificates", "--node-addresses", "addresses", "--runtime", runtime];
-        let mut run = Process::start(directory, &run_arguments(&more));
+        let mut run = start(directory, &run_arguments(&more));
         event_of(&mut run, "kubelet-client", "issued", 1);
         event_of(&mut run, "kubelet-server", "issued", 1);
         let facts = pair(directory, "kubelet-server-current.pem").chain().certificate().clone();
@@ -67,7 +67,7 @@ fn sigusr1_renews_and_the_command_of_the_operator_is_run_each_time() {
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
     let hook = "echo $PERENNIAL_CERTIFICATE $PERENNIAL_SERIAL >> told; test -s $PERENNIAL_FILE && echo found >> told";
-    let mut run = Process::start(directory, &run_arguments(&["--json", "--on-rotated", hook]));
+    let mut run = start(directory, &run_arguments(&["--json", "--on-rotated", hook]));
     run.event("issued", 1);
     run.signal(Signal::USR1);
     let serial = run.event("rotated", 1)["serial"].as_str().unwrap().to_owned();
@@ -101,7 +101,7 @@ fn kubelets_configuration_is_followed_and_read_again_at_sighup() {
     write("rotateCertificates: false\nclusterDomain: cluster.local");
     let more = ["--json", "--config", "config.yaml", "--node-ip", "10.0.0.7"];
     // The kubeconfig of an operator says as whom to look on.
-    let mut run = Process::start(directory, &run_arguments(&more));
+    let mut run = start(directory, &run_arguments(&more));
     run.event("disabled", 1);
 
     write("rotateCertificates: often");
@@ -173,7 +173,7 @@ fn sighup_does_not_give_it_more_time_without_a_certificate() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &["--approve", "manual"]);
-    let run = Process::start(directory, &run_arguments(&["--json", "--exit-without-certificate", "2s"]));
+    let run = start(directory, &run_arguments(&["--json", "--exit-without-certificate", "2s"]));
     let mut reloads = 0;
     until("the end", || {
         let ended = run.events("failed").into_iter().next();
@@ -199,7 +199,7 @@ fn a_serving_certificate_somebody_else_keeps_is_reported_on() {
     let [first, second] = [pair(), pair()];
     write(&first);
     let more = ["--json", "--tls-cert-file", "tls.crt", "--tls-private-key-file", "tls.key"];
-    let mut run = Process::start(directory, &run_arguments(&more));
+    let mut run = start(directory, &run_arguments(&more));
     assert_eq!(event_of(&mut run, "tls.crt", "kept", 1)["serial"], first.chain().serial());
     write(&second);
     assert_eq!(event_of(&mut run, "tls.crt", "rotated", 1)["serial"], second.chain().serial());
@@ -259,7 +259,7 @@ fn what_is_asked_for_is_what_the_flags_say() {
         "--request-timeout",
         "1h",
     ];
-    let mut run = Process::start(directory, &arguments);
+    let mut run = start(directory, &arguments);
     let csr = run.event("waiting_for_approval", 1)["csr"].as_str().unwrap().to_owned();
     run.signal(Signal::TERM);
     assert_eq!(run.end().code, Some(0));
@@ -281,7 +281,7 @@ fn a_first_certificate_that_proves_nothing_to_api_servers_is_not_what_the_servin
     let first = ["--prefix", "web", "--signer-name", "kubernetes.io/kubelet-serving", "--ip", "10.0.0.7"];
     let serving = ["--usage", "digital signature", "--usage", "server auth", "--rotate-server-certificates"];
     let arguments = [fixed.as_slice(), &first, &serving, &["--node-ip", "10.0.0.8"]].concat();
-    let mut run = Process::start(directory, &arguments);
+    let mut run = start(directory, &arguments);
     event_of(&mut run, "web", "issued", 1);
     event_of(&mut run, "kubelet-server", "issued", 1);
     run.signal(Signal::USR1);
@@ -296,7 +296,7 @@ fn signer_leaves_serving_names_that_are_not_allowed_to_a_person() {
         let directory = directory.path();
         let signer = Signer::start_at(directory, "127.0.0.1:0", &["--allow-serving-name", allowed]);
         let serving = ["--json", "--rotate-server-certificates", "--node-ip", "10.0.0.7"];
-        let mut run = Process::start(directory, &run_arguments(&serving));
+        let mut run = start(directory, &run_arguments(&serving));
         if approved {
             event_of(&mut run, "kubelet-server", "issued", 1);
         } else {
@@ -338,7 +338,7 @@ fn a_certificate_that_lacks_any_of_the_uses_that_were_asked_for_is_refused() {
     let fixed = ["run", "--json", "--cert-dir", "pki", "--kubeconfig", "signer/admin.kubeconfig"];
     let wanted = ["--prefix", "agent", "--signer-name", "example.com/agents", "--common-name", "agent-1"];
     let usages = ["--usage", "digital signature", "--usage", "client auth", "--usage", "server auth"];
-    let mut run = Process::start(directory, &[fixed.as_slice(), &wanted, &usages].concat());
+    let mut run = start(directory, &[fixed.as_slice(), &wanted, &usages].concat());
     let told = run.event("trouble", 1)["reason"].as_str().unwrap().to_owned();
     assert!(told.contains("extended key usage lacks `server auth`"), "{told}");
 }
@@ -351,7 +351,7 @@ fn the_serving_certificate_has_to_lead_to_a_known_ca_too() {
     fs::write(directory.join("faults.yaml"), faults).unwrap();
     let _signer = Signer::start(directory, &["--faults", "faults.yaml"]);
     let more = ["--json", "--issuer-ca-file", "signer/ca.crt", "--rotate-server-certificates", "--node-ip", "10.0.0.7"];
-    let mut run = Process::start(directory, &run_arguments(&more));
+    let mut run = start(directory, &run_arguments(&more));
     event_of(&mut run, "kubelet-client", "issued", 1);
     let told = event_of(&mut run, "kubelet-server", "trouble", 1);
     assert!(told["reason"].as_str().unwrap().contains("does not lead to a trusted CA"), "{told}");
@@ -406,7 +406,7 @@ fn what_a_kubelet_rotates_is_looked_at_and_reported_on() {
         let old = ca.node(hour, hour + Duration::from_secs(3));
         put_in_use(&pki, old.to_pem().as_bytes());
         let off = ["--json", "--rotate-certificates=false", "--on-rotated", "echo $PERENNIAL_SERIAL > serial"];
-        let mut run = Process::start(directory, &run_arguments(&[off.as_slice(), &["--runtime", runtime]].concat()));
+        let mut run = start(directory, &run_arguments(&[off.as_slice(), &["--runtime", runtime]].concat()));
         run.event("disabled", 1);
         let told = event_of(&mut run, "kubelet-client", "trouble", 1);
         assert!(told["reason"].as_str().unwrap().contains("nobody has put another one there"), "{told}");
@@ -422,7 +422,7 @@ fn what_a_kubelet_rotates_is_looked_at_and_reported_on() {
         assert_eq!(until("the command of the operator", serial).trim(), new.chain().serial());
         assert_eq!(files(&pki), before, "nothing there is ours to change");
         drop(run);
-        let run = Process::start(directory, &run_arguments(&["--rotate-certificates=false"]));
+        let run = start(directory, &run_arguments(&["--rotate-certificates=false"]));
         let says = "watches the client certificate of node worker, which another program rotates";
         until("the sentence", || run.stderr().contains(says).then_some(()));
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Process, Signer, get, run_arguments, until};
+use crate::support::{Process, Signer, get, run_arguments, start_with, until};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -26,7 +26,7 @@ fn step(minutes: i64, runtime: &str, then: impl FnOnce(&Process, &Path, &str)) {
     fs::write(&clock, "0").unwrap();
     let _signer = Signer::start(directory, &["--signing-duration", "3600s"]);
     let more = ["--json", "--runtime", runtime, "--metrics-listen", "127.0.0.1:0"];
-    let mut run = Process::start_with(directory, &run_arguments(&more), &environment);
+    let mut run = start_with(directory, &run_arguments(&more), &environment);
     run.event("resting", 1);
     let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
     fs::write(clock, (minutes * 60_000).to_string()).unwrap();

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::support::{self, Ca, Process, Signer, files, perennial, run_arguments};
+use crate::support::{self, Ca, Signer, files, perennial, run_arguments, start};
 use perennial_kubernetes::kubeconfig::{Endpoint, kubeconfig_with_certificate, node_kubeconfig};
 use perennial_kubernetes::objects::CertificateSigningRequest;
 use perennial_rotation::clock;
@@ -55,7 +55,7 @@ fn both_runtimes_keep_rotating_with_the_certificate_itself_until_they_are_told_t
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let signer = Signer::start(directory.path(), &["--signing-duration", "4s"]);
-        let mut run = Process::start(directory.path(), &run_arguments(&["--json", "--runtime", runtime]));
+        let mut run = start(directory.path(), &run_arguments(&["--json", "--runtime", runtime]));
         run.event("kubeconfig", 1);
         // From now on the bootstrap credential is of no use to anybody.
         fs::remove_file(directory.path().join("signer/bootstrap.kubeconfig")).unwrap();
@@ -83,7 +83,7 @@ fn a_request_nobody_approves_does_not_hold_up_the_end() {
         let directory = TempDir::new().unwrap();
         let signer = Signer::start(directory.path(), &["--approve", "manual"]);
         let arguments = run_arguments(&["--json"]);
-        let mut run = Process::start(directory.path(), &[arguments.as_slice(), once.as_slice()].concat());
+        let mut run = start(directory.path(), &[arguments.as_slice(), once.as_slice()].concat());
         let name = run.event("waiting_for_approval", 1)["csr"].as_str().unwrap().to_owned();
         assert!(signer.requests().iter().any(|request| request.metadata.name == name));
         let asked = Instant::now();
@@ -172,7 +172,7 @@ fn a_node_that_joins_another_cluster_asks_that_one_and_shows_the_old_one_nothing
 fn the_rotation_point_that_is_told_is_the_one_that_status_computes() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
-    let mut run = Process::start(directory.path(), &run_arguments(&["--json"]));
+    let mut run = start(directory.path(), &run_arguments(&["--json"]));
     let told = run.event("resting", 1)["rotate_at"].clone();
     assert_eq!(run.events("issued").len(), 1, "what rests has been told of: {}", run.stdout());
     run.event("kubeconfig", 1);

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::support::{Ca, Process, Signer, files, perennial, run_arguments, until};
+use crate::support::{Ca, Signer, files, perennial, run_arguments, start, until};
 use tempfile::TempDir;
 
 const CURRENT: &str = "kubelet-client-current.pem";
@@ -123,7 +123,7 @@ fn a_directory_has_one_owner_and_who_only_looks_is_not_in_the_way() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
-    let first = Process::start(path, &run_arguments(&[]));
+    let first = start(path, &run_arguments(&[]));
     let current = path.join("worker/pki").join(CURRENT);
     until("first certificate", || current.exists().then_some(()));
     // Its owner may still be about to note that it has it.

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Ca, Process, Signer, perennial, run_arguments};
+use crate::support::{Ca, Signer, perennial, run_arguments, start};
 use perennial_pki::Credential;
 use perennial_tests::openssl::{openssl, openssl_binary};
 use rustix::process::Signal;
@@ -244,7 +244,7 @@ fn faults(sibling: &Sibling, under: &Path, signer: &Path) -> Vec<String> {
 
     fs::remove_file(root.join("worker/kubeconfig")).unwrap();
     symlink(signer, root.join("signer")).unwrap();
-    let mut run = Process::start(&root, &run_arguments(&["--json", "--rotate-certificates=false"]));
+    let mut run = start(&root, &run_arguments(&["--json", "--rotate-certificates=false"]));
     run.event("disabled", 1);
     run.signal(Signal::TERM);
     let output = run.end();
@@ -285,7 +285,7 @@ fn pair_that_is_being_written_is_waited_for() {
     fs::create_dir_all(&pki).unwrap();
     let pem = both(&pair(P256, NODE));
     in_use(&pki, &pem[..pem.len() / 2]);
-    let run = Process::start(path, &run_arguments(&["--once"]));
+    let run = start(path, &run_arguments(&["--once"]));
     // Anything slower than the first read, and faster than five seconds, would do.
     thread::sleep(Duration::from_secs(2));
     fs::write(pki.join(DATED), &pem).unwrap();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::support::{Ca, Process, Signer, files, get, perennial, put_in_use, run_arguments, until};
+use crate::support::{Ca, Signer, files, get, perennial, put_in_use, run_arguments, start, until};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -17,7 +17,7 @@ fn foreign_certificate_is_no_certificate_for_anybody() {
         fs::write(directory.join("faults"), faults).unwrap();
         let _signer = Signer::start(directory, &["--faults", "faults"]);
         let more = ["--json", "--on-rotated", "touch hooked", "--metrics-listen", "127.0.0.1:0", "--runtime", runtime];
-        let mut run = Process::start(directory, &run_arguments(&more));
+        let mut run = start(directory, &run_arguments(&more));
         let trouble = run.event("trouble", 1);
         let reason = trouble["reason"].as_str().unwrap();
         assert!(reason.contains("`system:node:somebody-else`") && reason.contains("`system:node:worker`"), "{reason}");
@@ -47,7 +47,7 @@ fn foreign_pair_in_the_directory_is_named_and_left_in_place() {
     let _signer = Signer::start(directory, &["--approve", "manual"]);
     let mut arguments = run_arguments(&["--json"]);
     arguments[2] = "worker-1";
-    let mut run = Process::start(directory, &arguments);
+    let mut run = start(directory, &arguments);
     run.event("waiting_for_approval", 1);
     let both = "the certificate is for \"system:node:worker\", not for \"system:node:worker-1\"";
     assert!(run.stderr().contains(both), "{}", run.stderr());

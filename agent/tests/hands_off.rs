@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use crate::support::{Ca, Process, Signer, files, perennial, put_in_use, run_arguments, until};
+use crate::support::{Ca, Signer, files, perennial, put_in_use, run_arguments, start, until};
 use perennial_rotation::Directory;
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -27,7 +27,7 @@ fn missing_directory_is_not_made_without_rotation_and_watched_for() {
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
     let pki = path.join("worker/pki");
-    let mut run = Process::start(path, &run_arguments(&["--json", "--rotate-certificates=false"]));
+    let mut run = start(path, &run_arguments(&["--json", "--rotate-certificates=false"]));
     run.event("disabled", 1);
     assert!(!path.join("worker").exists());
     put_in_use(&pki, Ca::new().node(Duration::ZERO, DAY).to_pem().as_bytes());
@@ -47,7 +47,7 @@ fn certificate_kept_by_others_is_taken_for_what_it_is() {
     put_in_use(&path.join("worker/pki"), Ca::new().node(Duration::ZERO, DAY).to_pem().as_bytes());
     let mut arguments = run_arguments(&["--json", "--rotate-certificates=false"]);
     arguments[2] = "another";
-    let mut run = Process::start(path, &arguments);
+    let mut run = start(path, &arguments);
     run.event("disabled", 1);
     run.signal(Signal::TERM);
     let output = run.end();
@@ -67,7 +67,7 @@ fn rotation_switched_off_while_running_changes_nothing_more() {
     };
     configure(true);
     let hook = ["--on-rotated", "date >> ran"];
-    let mut run = Process::start(path, &run_arguments(&[&["--json", "--config", "config.yaml"], &hook[..]].concat()));
+    let mut run = start(path, &run_arguments(&[&["--json", "--config", "config.yaml"], &hook[..]].concat()));
     run.event("resting", 1);
     let ran = |times: usize| {
         let runs = || fs::read_to_string(path.join("ran")).map_or(0, |ran| ran.lines().count());
@@ -136,7 +136,7 @@ fn rotation_switched_on_needs_the_directory() {
     let config = path.join("config.yaml");
     let text = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nrotateCertificates: ";
     fs::write(&config, format!("{text}false\n")).unwrap();
-    let mut run = Process::start(path, &run_arguments(&["--json", "--config", "config.yaml"]));
+    let mut run = start(path, &run_arguments(&["--json", "--config", "config.yaml"]));
     run.event("disabled", 1);
     let other = Directory::open(&pki, "kubelet-client").unwrap();
     fs::write(&config, format!("{text}true\n")).unwrap();

@@ -5,7 +5,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use crate::support::{Output, Process, Signer, get, perennial, run_arguments, until};
+use crate::support::{Output, Signer, get, perennial, run_arguments, start, until};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -55,7 +55,7 @@ fn hook_that_was_cut_off_by_a_kill_runs_at_the_next_start() {
         let directory = directory.path();
         let _signer = Signer::start(directory, &[]);
         let more = ["--json", "--runtime", runtime, "--on-rotated", "echo $PERENNIAL_SERIAL >> begun; sleep 2"];
-        let mut run = Process::start(directory, &run_arguments(&more));
+        let mut run = start(directory, &run_arguments(&more));
         let issued = run.event("issued", 1);
         until("run of the hook", || directory.join("begun").exists().then_some(()));
         run.signal(Signal::KILL);
@@ -104,7 +104,7 @@ fn hook_owes_nothing_for_a_pair_that_was_there_before() {
     assert_eq!(perennial(directory, &run_arguments(&["--once"])).code, Some(0));
     assert!(!directory.join("worker/pki/kubelet-client-hook.json").exists());
     let off = run_arguments(&["--json", "--rotate-certificates=false", "--on-rotated", "touch ran"]);
-    let mut run = Process::start(directory, &off);
+    let mut run = start(directory, &off);
     run.event("disabled", 1);
     run.signal(Signal::TERM);
     assert_eq!(run.end().code, Some(0));
@@ -120,7 +120,7 @@ fn hook_that_hangs_is_ended_with_its_group_and_retried() {
         grep -h -e SigIgn -e SigBlk /proc/self/status > signals
         sleep 1000 & echo $! > child; wait";
     let more = ["--json", "--metrics-listen", "127.0.0.1:0", "--on-rotated", hook, "--on-rotated-timeout", "500ms"];
-    let mut run = Process::start(directory, &run_arguments(&more));
+    let mut run = start(directory, &run_arguments(&more));
     let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
     let metric = |name: &str| {
         let page = get(&address, "/metrics");

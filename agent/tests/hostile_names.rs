@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::{Process, Signer, get, perennial, put_in_use, run_arguments, until};
+use crate::support::{Process, Signer, get, perennial, put_in_use, run_arguments, start, until};
 use perennial_dev::{Authority, Decision, Random};
 use perennial_kubernetes::client::Request;
 use perennial_pki::Credential;
@@ -62,7 +62,7 @@ fn hostile_names_are_escaped_by_status_and_verify() {
 fn run_with_hostile_approver(path: &Path, more: &[&str]) -> (Signer, Process) {
     let signer = Signer::start(path, &["--approve", "manual"]);
     let arguments = [more, &["--json", "--retry-refused", "10ms-20ms"]].concat();
-    let mut run = Process::start(path, &run_arguments(&arguments));
+    let mut run = start(path, &run_arguments(&arguments));
     let csr = |event: &Value| event["csr"].as_str().unwrap().to_owned();
     let resource = format!("{CSRS}/{}", csr(&run.event("waiting_for_approval", 1)));
     let mut object = signer.administer(Request::get(resource.clone()));

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Output, Process, Signer, events, files, get, key_lines, perennial, run_arguments, until};
+use crate::support::{Output, Process, Signer, events, files, get, key_lines, perennial, run_arguments, start, until};
 use perennial_rotation::journal;
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::Value;
@@ -47,7 +47,7 @@ fn the_story_of_a_run_is_told_in_words_and_in_json() {
     let faults = "rules: [{ match: { method: POST }, times: 1, fault: { answer: { status: 503, retryAfter: 1 } } }]";
     fs::write(path.join("faults.yaml"), faults).unwrap();
     let _signer = Signer::start(path, &["--signing-duration", "4s", "--faults", "faults.yaml"]);
-    let mut run = Process::start(path, &with_journal(&["--runtime", "smol"]));
+    let mut run = start(path, &with_journal(&["--runtime", "smol"]));
     run.event("rotated", 1);
     stop(run);
     assert_eq!(fs::metadata(path.join("journal")).unwrap().permissions().mode() & 0o777, 0o600);
@@ -87,7 +87,7 @@ fn a_full_journal_is_moved_aside_and_each_file_replays_by_itself() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &["--signing-duration", "2s"]);
-    let run = Process::start(path, &with_journal(&["--journal-limit", "4KiB"]));
+    let run = start(path, &with_journal(&["--journal-limit", "4KiB"]));
     let aside = path.join("journal.1");
     let inode = until("full journal", || fs::metadata(&aside).ok()).ino();
     until("second full journal", || (fs::metadata(&aside).ok()?.ino() != inode).then_some(()));
@@ -109,7 +109,7 @@ fn a_run_that_is_killed_while_it_writes_leaves_a_journal_the_next_one_goes_on_wi
         let path = directory.path();
         let _signer = Signer::start(path, &["--signing-duration", "4s"]);
         for _ in 0..2 {
-            let mut run = Process::start(path, &with_journal(&["--runtime", runtime]));
+            let mut run = start(path, &with_journal(&["--runtime", runtime]));
             run.event("rotated", 1);
             run.signal(Signal::KILL);
             run.end();
@@ -119,7 +119,7 @@ fn a_run_that_is_killed_while_it_writes_leaves_a_journal_the_next_one_goes_on_wi
         }
         // The last line of all may be cut.
         replayed(path, &["journal"]);
-        let mut run = Process::start(path, &with_journal(&["--runtime", runtime]));
+        let mut run = start(path, &with_journal(&["--runtime", runtime]));
         run.event("resting", 1);
         stop(run);
         let story = replayed(path, &["journal"]).stdout;
@@ -141,7 +141,7 @@ fn a_disk_without_room_for_the_journal_does_not_hold_up_the_rotation() {
     // So long that nothing else the process writes is as long.
     let before = first_certificate(path).repeat(50);
     fs::write(path.join("journal"), &before).unwrap();
-    let run = Process::start(path, &with_journal(&[]));
+    let run = start(path, &with_journal(&[]));
     let process = Pid::from_raw(run.id().try_into().unwrap());
     let length = || fs::metadata(path.join("journal")).unwrap().len();
     until("step", || (length() > before.len() as u64).then_some(()));
@@ -169,7 +169,7 @@ fn a_journal_that_is_taken_away_or_emptied_begins_anew() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &["--signing-duration", "2s"]);
-    let run = Process::start(path, &with_journal(&[]));
+    let run = start(path, &with_journal(&[]));
     let journal = path.join("journal");
     let filled = || (fs::metadata(&journal).ok()?.len() > 0).then_some(());
     until("journal", filled);
@@ -187,7 +187,7 @@ fn journal_that_cannot_be_written_keeps_no_node_from_starting() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &["--signing-duration", "2s"]);
-    let run = Process::start(path, &with_journal(&[]));
+    let run = start(path, &with_journal(&[]));
     until("journal", || path.join("journal").exists().then_some(()));
     assert!(Command::new("mkfifo").arg(path.join("fifo")).status().unwrap().success());
     for (number, (journal, words)) in [
@@ -229,7 +229,7 @@ fn nothing_in_a_journal_its_story_or_the_pages_served_is_secret() {
     let path = directory.path();
     fs::write(path.join("faults.yaml"), FAULTS).unwrap();
     let _signer = Signer::start(path, &["--faults", "faults.yaml"]);
-    let mut run = Process::start(path, &with_journal(&["--metrics-listen", "127.0.0.1:0"]));
+    let mut run = start(path, &with_journal(&["--metrics-listen", "127.0.0.1:0"]));
     let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
     run.event("trouble", 1);
     let pages = ["/metrics", "/state", "/readyz"].map(|path| get(&address, path));
@@ -352,7 +352,7 @@ fn journal_leaves_file_that_is_none_untouched() {
     fs::write(path.join("binary"), [0; 3]).unwrap();
     for file in ["worker/pki/kubelet-client-current.pem", "worker/kubeconfig", "text", "binary"] {
         let before = fs::read(path.join(file)).unwrap();
-        let run = Process::start(path, &run_arguments(&["--rotate-certificates=false", "--journal", file]));
+        let run = start(path, &run_arguments(&["--rotate-certificates=false", "--journal", file]));
         until("warning", || run.stderr().contains("it holds something else than a journal").then_some(()));
         stop(run);
         assert!(fs::read(path.join(file)).unwrap() == before, "{file}");
@@ -365,7 +365,7 @@ fn full_journal_replaces_no_file_that_is_none() {
     let path = directory.path();
     fs::write(path.join("journal.1"), "of another program\n").unwrap();
     let _signer = Signer::start(path, &["--signing-duration", "2s"]);
-    let mut run = Process::start(path, &with_journal(&["--journal-limit", "4KiB"]));
+    let mut run = start(path, &with_journal(&["--journal-limit", "4KiB"]));
     until("warning", || run.stderr().contains("journal.1: that is no journal").then_some(()));
     let rotated = run.events("rotated").len();
     run.event("rotated", rotated + 1);

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use crate::support::{Process, Signer, run_arguments, until};
+use crate::support::{Signer, run_arguments, start, until};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustix::process::Signal;
@@ -105,7 +105,7 @@ fn replaced_keys_leave_no_copy(runtime: &str) {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
-    let mut run = Process::start(path, &run_arguments(&["--json", "--runtime", runtime]));
+    let mut run = start(path, &run_arguments(&["--json", "--runtime", runtime]));
     run.event("issued", 1);
     let mut keys = vec![Key::in_use(path)];
     for rotation in 1..=3 {

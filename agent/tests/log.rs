@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Process, Signer, perennial, run_arguments, until};
+use crate::support::{Signer, perennial, run_arguments, start, until};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -17,7 +17,7 @@ fn each_attempt_that_fails_says_why() {
     let faults = "rules: [{ match: { method: POST }, fault: { answer: { status: 403 } } }]";
     fs::write(directory.join("faults.yaml"), faults).unwrap();
     let _signer = Signer::start(directory, &["--faults", "faults.yaml"]);
-    let run = Process::start(directory, &run_arguments(&["--retry", "10ms-20ms"]));
+    let run = start(directory, &run_arguments(&["--retry", "10ms-20ms"]));
     until("three reasons", || (run.stderr().matches("the server answered 403").count() >= 3).then_some(()));
 }
 
@@ -44,7 +44,7 @@ fn certificate_too_short_lived_is_warned_about() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let signer = Signer::start(directory, &["--signing-duration", "4s"]);
-    let run = Process::start(directory, &run_arguments(&[]));
+    let run = start(directory, &run_arguments(&[]));
     let logged = |part: &str| until(part, || run.stderr().contains(part).then_some(()));
     logged("requesting a new certificate with the bootstrap credential: there is none yet");
     logged("too short-lived for this policy, which needs 128.6 s");
@@ -58,7 +58,7 @@ fn certificate_too_short_lived_is_warned_about() {
     drop(run);
 
     // A start with it says so, too.
-    let again = Process::start(directory, &run_arguments(&[]));
+    let again = start(directory, &run_arguments(&[]));
     until("reminder", || again.stderr().contains("WARN perennial_rotation::log: no valid certificate").then_some(()));
 }
 
@@ -70,7 +70,7 @@ fn credential_that_is_turned_down_is_shown_by_log_and_status() {
         let faults = format!("rules: [{{ match: {{ method: POST }}, fault: {{ answer: {{ status: {status} }} }} }}]");
         fs::write(directory.join("faults.yaml"), faults).unwrap();
         let _signer = Signer::start(directory, &["--faults", "faults.yaml"]);
-        let run = Process::start(directory, &run_arguments(&[]));
+        let run = start(directory, &run_arguments(&[]));
         until("the bootstrap credential", || {
             run.stderr()
                 .contains("requesting a new certificate with the bootstrap credential: there is none yet")
@@ -92,7 +92,7 @@ fn refused_certificate_names_the_bootstrap_credential_as_next() {
     let faults = "rules: [{ match: { method: POST, nth: 2 }, times: 1, fault: { answer: { status: 401 } } }]";
     fs::write(directory.join("faults.yaml"), faults).unwrap();
     let _signer = Signer::start(directory, &["--faults", "faults.yaml"]);
-    let mut run = Process::start(directory, &run_arguments(&["--json"]));
+    let mut run = start(directory, &run_arguments(&["--json"]));
     run.event("issued", 1);
     run.signal(rustix::process::Signal::USR1);
     run.event("rotated", 1);

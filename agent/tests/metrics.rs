@@ -34,7 +34,7 @@ fn state(address: &str) -> Value {
 
 fn start(directory: &TempDir, more: &[&str]) -> (Process, String) {
     let fixed = ["--json", "--metrics-listen", "127.0.0.1:0"];
-    let mut run = Process::start(directory.path(), &run_arguments(&[fixed.as_slice(), more].concat()));
+    let mut run = support::start(directory.path(), &run_arguments(&[fixed.as_slice(), more].concat()));
     let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
     (run, address)
 }
@@ -233,7 +233,7 @@ fn taken_metrics_port_is_retried_while_certificates_are_kept() {
     assert_eq!(once.code, Some(0), "{once:?}");
     assert!(once.stderr.contains(&format!("cannot serve metrics on {address}: Address already in use")), "{once:?}");
 
-    let mut run = Process::start(directory.path(), &run_arguments(&more));
+    let mut run = support::start(directory.path(), &run_arguments(&more));
     run.event("resting", 1);
     drop(taken);
     assert_eq!(run.event("listening", 1)["address"], address.as_str());

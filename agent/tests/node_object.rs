@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{Process, RUN, Signer, run_arguments, until};
+use crate::support::{Process, RUN, Signer, run_arguments, start, until};
 use perennial::Certificate;
 use perennial_dev::{Api, Authority, Host, Options, Random, ServerHandle, ServingApproval, Tls, User};
 use perennial_kubernetes::addresses::{AddressType, NodeAddress};
@@ -60,7 +60,7 @@ fn unspecified_node_ip_means_the_nodes_own_of_that_family() {
             address(AddressType::InternalDns, name),
         ];
         server.with_api(|api, _| api.put_node("worker", addresses.to_vec()));
-        let run = Process::start(path, &[&RUN[..], &[SERVING, "--node-ip", flag]].concat());
+        let run = start(path, &[&RUN[..], &[SERVING, "--node-ip", flag]].concat());
         let facts = serving_certificate(&run, path);
         assert_eq!(facts.ip_addresses, [ip.parse::<std::net::IpAddr>().unwrap()], "{flag}");
         assert_eq!(facts.dns_names, [name]);
@@ -74,7 +74,7 @@ fn the_serving_certificate_is_for_the_addresses_of_the_node_object() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let server = serve(path);
-    let run = Process::start(path, &[&RUN[..], &[SERVING]].concat());
+    let run = start(path, &[&RUN[..], &[SERVING]].concat());
     until("complaint about the missing object", || {
         run.stderr().contains("there is no Node object of that name yet").then_some(())
     });
@@ -107,7 +107,7 @@ fn a_certificate_that_is_refused_when_the_node_object_is_asked_for_is_replaced()
     let faults = "rules: [{ match: { path: /api/v1/nodes/* }, times: 1, fault: { answer: { status: 401 } } }]";
     fs::write(path.join("faults.yaml"), faults).unwrap();
     let signer = Signer::start(path, &["--faults", "faults.yaml"]);
-    let mut run = Process::start(path, &run_arguments(&["--json", "--rotate-server-certificates"]));
+    let mut run = start(path, &run_arguments(&["--json", "--rotate-server-certificates"]));
     run.event("issued", 1);
     assert_eq!(run.event("rotated", 1)["of"], "kubelet-client");
     assert_eq!(signer.bootstraps(), 2, "a certificate that is refused does not renew itself");

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::support::{self, Process, RUN, Signer, until};
+use crate::support::{self, RUN, Signer, start_with, until};
 use tempfile::TempDir;
 
 /// An HTTP proxy to which every name is this one server's. Returns its address and what it was asked, line by line.
@@ -65,11 +65,8 @@ fn proxy_of_the_environment_leads_to_the_server() {
     let (address, asked) = proxy(signer.address());
     bootstrap(path, "");
     let variable = format!("http://me:s3cret@{address}");
-    let mut run = Process::start_with(
-        path,
-        &[RUN.as_slice(), &RETRY].concat(),
-        &[("HTTPS_PROXY", &variable), ("NO_PROXY", "10.0.0.0/8")],
-    );
+    let mut run =
+        start_with(path, &[RUN.as_slice(), &RETRY].concat(), &[("HTTPS_PROXY", &variable), ("NO_PROXY", "10.0.0.0/8")]);
     run.event("issued", 1);
     assert_eq!(run.event("started", 1)["proxy"], format!("http://{address}"));
     let told = format!("connecting to https://api.invalid:6443 through the proxy http://{address} (HTTPS_PROXY)");
@@ -93,14 +90,14 @@ fn proxy_url_goes_first_and_the_environment_can_be_turned_off() {
     bootstrap(path, "");
     for (more, no_proxy) in [(&["--proxy=none"][..], ""), (&[], "invalid"), (&[], "*")] {
         let run = [RUN.as_slice(), &RETRY, more].concat();
-        let mut run = Process::start_with(path, &run, &[("HTTPS_PROXY", &variable), ("NO_PROXY", no_proxy)]);
+        let mut run = start_with(path, &run, &[("HTTPS_PROXY", &variable), ("NO_PROXY", no_proxy)]);
         assert!(run.event("started", 1)["proxy"].is_null(), "{more:?} {no_proxy}");
         assert_eq!(asked.lock().unwrap().len(), 0);
     }
     bootstrap(path, &format!(", proxy-url: '{variable}'"));
     let run = [RUN.as_slice(), &RETRY, &["--once", "--proxy=none"]].concat();
     let other = [("HTTPS_PROXY", "socks5://elsewhere"), ("NO_PROXY", "*")];
-    assert_eq!(Process::start_with(path, &run, &other).end().code, Some(0));
+    assert_eq!(start_with(path, &run, &other).end().code, Some(0));
     assert!(!asked.lock().unwrap().is_empty());
 }
 
@@ -111,8 +108,7 @@ fn unusable_proxy_of_the_environment_is_bad_input() {
     let _signer = Signer::start(path, &[]);
     bootstrap(path, "");
     let ended =
-        Process::start_with(path, &[RUN.as_slice(), &RETRY].concat(), &[("HTTPS_PROXY", "socks5://u:s3cret@p:1080")])
-            .end();
+        start_with(path, &[RUN.as_slice(), &RETRY].concat(), &[("HTTPS_PROXY", "socks5://u:s3cret@p:1080")]).end();
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.stderr.contains("HTTPS_PROXY: only HTTP proxies work"), "{}", ended.stderr);
     assert!(ended.stderr.contains("--proxy=none") && !ended.stderr.contains("s3cret"), "{}", ended.stderr);

@@ -128,7 +128,7 @@ fn sighup_with_the_directory_gone_keeps_the_certificate_and_puts_it_back() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
-    let mut run = Process::start(directory, &run_arguments(&["--json"]));
+    let mut run = support::start(directory, &run_arguments(&["--json"]));
     run.event("kubeconfig", 1);
     let first = on_disk(directory);
     fs::remove_dir_all(directory.join("worker/pki")).unwrap();
@@ -143,7 +143,7 @@ fn sighup_takes_up_a_pair_that_was_put_into_the_directory() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
-    let mut run = Process::start(directory, &run_arguments(&["--json"]));
+    let mut run = support::start(directory, &run_arguments(&["--json"]));
     run.event("kubeconfig", 1);
     // Of the same node, and issued later.
     let elsewhere = ["--cert-dir", "other/pki", "--kubeconfig", "other/kubeconfig", "--once"];
@@ -163,7 +163,7 @@ fn a_configuration_that_cannot_be_used_leaves_everything_as_it_was() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
-    let mut run = Process::start(directory, &run_arguments(&["--json"]));
+    let mut run = support::start(directory, &run_arguments(&["--json"]));
     run.event("kubeconfig", 1);
     let kubeconfig = directory.join("worker/kubeconfig");
     let good = fs::read(&kubeconfig).unwrap();
@@ -186,7 +186,7 @@ fn removed_directory_comes_back_without_a_signal() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
-    let mut run = Process::start(directory, &run_arguments(&["--json"]));
+    let mut run = support::start(directory, &run_arguments(&["--json"]));
     run.event("kubeconfig", 1);
     let first = on_disk(directory);
     fs::remove_dir_all(directory.join("worker/pki")).unwrap();
@@ -205,7 +205,7 @@ fn sighup_storm_loses_nothing_and_requests_nothing() {
         let directory = directory.path();
         let signer = Signer::start(directory, &["--approve", "manual"]);
         let both = ["--json", "--runtime", runtime, "--rotate-server-certificates", "--node-ip", "10.0.0.7"];
-        let mut run = Process::start(directory, &run_arguments(&both));
+        let mut run = support::start(directory, &run_arguments(&both));
         for round in 1..=2 {
             let csr = run.event("waiting_for_approval", 2 * round - 1)["csr"].as_str().unwrap().to_owned();
             for n in 0..1000 {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Process, Signer, perennial, run_arguments};
+use crate::support::{Signer, perennial, run_arguments, start};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -19,7 +19,7 @@ fn a_node_that_is_killed_again_and_again_asks_once() {
     let mut names = Vec::new();
     for n in 0..6 {
         let runtime = if n % 2 == 0 { "std" } else { "smol" };
-        let mut run = Process::start(directory.path(), &run_arguments(&["--json", "--runtime", runtime]));
+        let mut run = start(directory.path(), &run_arguments(&["--json", "--runtime", runtime]));
         names.push(run.event("waiting_for_approval", 1)["csr"].as_str().unwrap().to_owned());
         run.signal(Signal::KILL);
         assert_eq!(run.end().code, None);
@@ -39,7 +39,7 @@ fn a_certificate_that_was_issued_while_the_node_was_down_is_fetched() {
     let faults = "rules: [{ match: { method: GET }, times: 1, fault: silence }]";
     fs::write(directory.path().join("faults.yaml"), faults).unwrap();
     let signer = Signer::start(directory.path(), &["--faults", "faults.yaml"]);
-    let mut run = Process::start(directory.path(), &run_arguments(&["--json"]));
+    let mut run = start(directory.path(), &run_arguments(&["--json"]));
     run.event("waiting_for_approval", 1);
     run.signal(Signal::KILL);
     run.end();

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{Ca, Process, Signer, files, get, key_lines, perennial, run_arguments};
+use crate::support::{Ca, Signer, files, get, key_lines, perennial, run_arguments, start, start_logging};
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Roots;
@@ -96,7 +96,7 @@ fn no_secret_is_ever_told_however_much_goes_wrong() {
     let read = |name: &str| fs::read_to_string(path.join(name)).unwrap();
     let token = read("signer/bootstrap.token");
 
-    let mut run = Process::start_logging(path, &run_arguments(&["--json"]), "trace");
+    let mut run = start_logging(path, &run_arguments(&["--json"]), "trace");
     run.event("rotated", 1);
     make_noise(&signer, path, &token);
     run.signal(Signal::TERM);
@@ -107,12 +107,12 @@ fn no_secret_is_ever_told_however_much_goes_wrong() {
     let key_data = key_data.trim_matches('"');
     fs::write(path.join("broken"), admin.replace(key_data, &format!("{key_data}!"))).unwrap();
     let broken = ["run", "--once", "--node-name", "x", "--cert-dir", "x", "--kubeconfig", "broken"];
-    let broken = Process::start_logging(path, &broken, "trace").end();
+    let broken = start_logging(path, &broken, "trace").end();
     assert_eq!(broken.code, Some(2), "{broken:?}");
     // One more, whose request nobody approves, and all that can be seen of it.
     let more = ["--prefix", "proxy", "--signer-name", "example.com/proxies", "--log-format", "json", "--json"];
     let watched = ["--journal", "journal", "--metrics-listen", "127.0.0.1:0"];
-    let mut waits = Process::start_logging(path, &run_arguments(&[more.as_slice(), &watched].concat()), "trace");
+    let mut waits = start_logging(path, &run_arguments(&[more.as_slice(), &watched].concat()), "trace");
     let address = waits.event("listening", 1)["address"].as_str().unwrap().to_owned();
     waits.event("waiting_for_approval", 1);
     let mut said: Vec<String> = ["/metrics", "/state", "/readyz", "/healthz"].map(|path| get(&address, path)).into();
@@ -155,7 +155,7 @@ fn the_lines_of_a_key_are_found_in_the_record_of_a_request_as_in_a_pem_file() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &["--approve", "manual"]);
-    let mut run = Process::start(path, &run_arguments(&["--json"]));
+    let mut run = start(path, &run_arguments(&["--json"]));
     run.event("waiting_for_approval", 1);
     let pki = path.join("worker/pki");
     let record = files(&pki);

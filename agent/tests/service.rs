@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::support::{self, Process, Signer, perennial, run_arguments, until};
+use crate::support::{self, Process, Signer, perennial, run_arguments, start_with, until};
 use perennial_dev::Decision;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -37,7 +37,7 @@ impl Systemd {
 
     fn start(&self, directory: &Path, arguments: &[&str]) -> Process {
         let environment = [("NOTIFY_SOCKET", self.path.to_str().unwrap()), ("WATCHDOG_USEC", "1000000")];
-        Process::start_with(directory, arguments, &environment)
+        start_with(directory, arguments, &environment)
     }
 
     /// Waits until it is told this.

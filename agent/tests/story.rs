@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support::exposition::Page;
-use crate::support::{Process, Signer, get, perennial, run_arguments, until};
+use crate::support::{Process, Signer, get, perennial, run_arguments, start, until};
 use perennial_dev::Decision;
 use perennial_kubernetes::client::Request;
 use perennial_pki::Credential;
@@ -58,7 +58,7 @@ fn live(runtime: &str) {
     let fixed = ["--json", "--runtime", runtime, "--rotate-server-certificates", "--node-addresses", "addresses"];
     let patience = ["--rotation-window", "30%-40%", "--retry-refused", "2s-4s"];
     let watched = ["--journal", "journal", "--metrics-listen", "127.0.0.1:0"];
-    let mut run = Process::start(directory, &run_arguments(&[fixed.as_slice(), &patience, &watched].concat()));
+    let mut run = start(directory, &run_arguments(&[fixed.as_slice(), &patience, &watched].concat()));
     let metrics = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
     event_of(&run, CLIENT, "issued", 1);
     event_of(&run, SERVING, "issued", 1);

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{Ca, Process, RUN, Signer, bootstrap, files, get, perennial, put_in_use, until};
+use crate::support::{Ca, RUN, Signer, bootstrap, files, get, perennial, put_in_use, start, start_with, until};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
@@ -22,7 +22,7 @@ fn replaced_ca_file_counts_without_sighup() {
         bootstrap(path, &signer.server, ", certificate-authority: ca.crt");
         fs::write(path.join("ca.crt"), Ca::new().authority.certificate_pem()).unwrap();
         let run = [RUN.as_slice(), &["--runtime", runtime, "--retry", "100ms-1s"]].concat();
-        let mut run = Process::start(path, &run);
+        let mut run = start(path, &run);
         let told = until("complaint", || run.events("trouble").into_iter().next());
         let told = told["reason"].as_str().unwrap();
         assert!(told.contains("certificate-authority (ca.crt, read at 20"), "{told}");
@@ -41,7 +41,7 @@ fn systems_cas_count_where_none_is_named() {
     bootstrap(path, &signer.server, "");
     let system = path.join("signer/ca.crt");
     let arguments = [RUN.as_slice(), &["--metrics-listen", "127.0.0.1:0"]].concat();
-    let mut run = Process::start_with(path, &arguments, &[("SSL_CERT_FILE", system.to_str().unwrap())]);
+    let mut run = start_with(path, &arguments, &[("SSL_CERT_FILE", system.to_str().unwrap())]);
     run.event("issued", 1);
     let told = get(run.event("listening", 1)["address"].as_str().unwrap(), "/state");
     let state: Value = serde_json::from_str(told.split_once("\r\n\r\n").unwrap().1).unwrap();
@@ -62,13 +62,13 @@ fn systems_cas_count_where_none_is_named() {
     fs::remove_file(path.join("kubeconfig")).unwrap();
     fs::write(path.join("other.crt"), Ca::new().authority.certificate_pem()).unwrap();
     let other = path.join("other.crt");
-    let run = Process::start_with(path, &RUN, &[("SSL_CERT_FILE", other.to_str().unwrap())]);
+    let run = start_with(path, &RUN, &[("SSL_CERT_FILE", other.to_str().unwrap())]);
     let told = until("complaint", || run.events("trouble").into_iter().next());
     let told = told["reason"].as_str().unwrap();
     assert!(told.contains("the kubeconfig names no certificate-authority, and the system's CA certificates"), "{told}");
     drop(run);
 
-    let run = Process::start_with(path, &RUN, &[("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/nonexistent")]);
+    let run = start_with(path, &RUN, &[("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/nonexistent")]);
     let told = until("complaint", || run.events("trouble").into_iter().next());
     let told = told["reason"].as_str().unwrap();
     assert!(told.contains("no certificate-authority is named, and the system has no CA certificates"), "{told}");
@@ -93,8 +93,8 @@ fn status(cluster: &str, more: &[&str], environment: &[(&str, &str)]) -> (Value,
     }
     let before = files(path);
     let arguments = [&["status", "--cert-dir", "pki", "--kubeconfig", "kubeconfig"], more].concat();
-    let sentences = Process::start_with(path, &arguments, environment).end();
-    let json = Process::start_with(path, &[&arguments[..], &["--json"]].concat(), environment).end();
+    let sentences = start_with(path, &arguments, environment).end();
+    let json = start_with(path, &[&arguments[..], &["--json"]].concat(), environment).end();
     assert_eq!(files(path), before);
     assert_eq!(sentences.code, json.code);
     let told = sentences.stdout + &sentences.stderr;

@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A metric with all its samples.
 #[derive(Debug, Default)]
-pub struct Family {
-    pub kind: String,
+pub(crate) struct Family {
+    pub(crate) kind: String,
     /// By name and labels, sorted.
-    pub samples: BTreeMap<(String, BTreeMap<String, String>), f64>,
+    pub(crate) samples: BTreeMap<(String, BTreeMap<String, String>), f64>,
 }
 
 /// All of a page, by the names of its families.
 #[derive(Debug)]
-pub struct Page(pub BTreeMap<String, Family>);
+pub(crate) struct Page(pub(crate) BTreeMap<String, Family>);
 
 impl Page {
-    pub fn read(text: &str) -> Self {
+    pub(crate) fn read(text: &str) -> Self {
         assert!(text.ends_with('\n'), "the last line has no end");
         let mut page = BTreeMap::<String, Family>::new();
         let mut current = String::new();
@@ -69,7 +69,7 @@ impl Page {
     }
 
     /// The only sample with this name and these of its labels, if there is one.
-    pub fn find(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    pub(crate) fn find(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let all = self.0.values().flat_map(|family| &family.samples);
         let fits = |of: &BTreeMap<String, String>| {
             labels.iter().all(|(name, value)| of.get(*name).is_some_and(|found| found == value))
@@ -80,12 +80,12 @@ impl Page {
         first
     }
 
-    pub fn get(&self, name: &str) -> f64 {
+    pub(crate) fn get(&self, name: &str) -> f64 {
         self.find(name, &[]).unwrap_or_else(|| panic!("no {name}"))
     }
 
     /// Of all samples with this name.
-    pub fn sum(&self, name: &str) -> f64 {
+    pub(crate) fn sum(&self, name: &str) -> f64 {
         self.0[name].samples.values().sum()
     }
 }

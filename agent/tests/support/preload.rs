@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 /// A library for LD_PRELOAD. HANG_LOOKUP makes name lookups, HANG_WRITE=WORD writes to files whose path contains the word
 /// hang for ever: what a resolver and a disk do that do not answer, as far as a process can tell. MOST_THREADS=N lets a
 /// process start no more threads than that at a time, as RLIMIT_NPROC does for everybody but root.
-pub fn library() -> &'static Path {
+pub(crate) fn library() -> &'static Path {
     const SOURCE: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
