@@ -23,15 +23,15 @@ use crate::lines::Lines;
 use crate::pulse::Pulse;
 use crate::rotation::Observer;
 use hosts::Hosts;
-use http::Answer;
+use http::Response;
 use tally::Tally;
-use view::View;
+use view::CertView;
 
 /// Counts what happens, certificate by certificate.
 pub(crate) struct Metrics {
     about: About,
     pulse: Arc<Pulse>,
-    kept: Mutex<BTreeMap<String, Kept>>,
+    kept: Mutex<BTreeMap<String, Watched>>,
     /// `None`: nothing is started yet.
     server: Mutex<Option<Server>>,
 }
@@ -50,7 +50,7 @@ pub(crate) struct About {
 pub(crate) type Output = (&'static str, Lines);
 
 #[derive(Clone, Default)]
-struct Kept {
+struct Watched {
     /// `None`: nothing is done about it that could be counted.
     tally: Option<Tally>,
     /// `None`: not started yet.
@@ -79,7 +79,7 @@ impl Metrics {
         self.kept().entry(of.to_owned()).or_default().tally.get_or_insert_default();
         let (metrics, of) = (self.clone(), of.to_owned());
         Box::new(move |notice| {
-            if let Some(Kept { tally: Some(tally), .. }) = metrics.kept().get_mut(&of) {
+            if let Some(Watched { tally: Some(tally), .. }) = metrics.kept().get_mut(&of) {
                 tally.take(notice.at, &notice.news);
             }
         })
@@ -107,40 +107,40 @@ impl Metrics {
         })
     }
 
-    fn answer(&self, path: &str, now: Now, awake: Instant) -> Option<Answer> {
+    fn answer(&self, path: &str, now: Now, awake: Instant) -> Option<Response> {
         let views = self.views();
         match path {
             "/healthz" => Some(probed("ok", self.pulse.why_not_alive(awake), &views, now)),
             "/readyz" => Some(probed("ready", view::why_not_ready(&views, now), &views, now)),
-            "/metrics" => Some(Answer::exposition(page::page(&views, &self.about, now))),
+            "/metrics" => Some(Response::exposition(page::page(&views, &self.about, now))),
             "/state" => {
                 let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                Some(Answer::json(&view::to_json(&views, server.as_ref(), &self.about, now)))
+                Some(Response::json(&view::to_json(&views, server.as_ref(), &self.about, now)))
             }
             _ => None,
         }
     }
 
-    fn views(&self) -> Vec<View> {
+    fn views(&self) -> Vec<CertView> {
         // A look may take long, at a file for one: no rotation is to wait for that.
         let kept = self.kept().clone();
         let view = |(name, kept)| {
-            let Kept { tally, source } = kept;
-            View::new(name, tally, source.as_ref())
+            let Watched { tally, source } = kept;
+            CertView::new(name, tally, source.as_ref())
         };
         kept.into_iter().map(view).collect()
     }
 
-    fn kept(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
+    fn kept(&self) -> MutexGuard<'_, BTreeMap<String, Watched>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What a probe gets: `good`, or why not, and what a restart would lose.
-fn probed(good: &str, why_not: String, views: &[View], now: Now) -> Answer {
+fn probed(good: &str, why_not: String, views: &[CertView], now: Now) -> Response {
     let is_good = why_not.is_empty();
     let body = if is_good { format!("{good}\n") } else { why_not };
-    Answer::text(is_good, body + &view::unwritten(views, now))
+    Response::text(is_good, body + &view::unwritten(views, now))
 }
 
 #[cfg(test)]
@@ -150,7 +150,7 @@ mod tests {
     use perennial::{Failure, Template};
     use perennial_pki::{Credential, interim};
     use perennial_rotation::{
-        Answer as Said, Cancel, Exchange, Health, Memory, Rotator, SignError, Store as _, Task, Work, clock,
+        Answer, Cancel, Exchange, Health, Memory, Rotator, SignError, Store as _, Task, Work, clock,
     };
 
     use super::*;
@@ -209,11 +209,11 @@ mod tests {
     fn the_last_answer_is_told_with_its_time_and_as_client_go_judges_it() {
         let at = later(Duration::from_secs(7));
         for (answer, labels, class, code, healthy) in [
-            (Said::Served, r#"class="served",code="""#, "served", None, 1),
-            (Said::Refused { status: 403 }, r#"class="refused",code="403""#, "refused", Some(403), 1),
-            (Said::Foreign { status: 503 }, r#"class="foreign",code="503""#, "foreign", Some(503), 0),
-            (Said::CertificateRefused, r#"class="certificate_refused",code="""#, "certificate_refused", None, 0),
-            (Said::Unreachable, r#"class="unreachable",code="""#, "unreachable", None, 0),
+            (Answer::Served, r#"class="served",code="""#, "served", None, 1),
+            (Answer::Refused { status: 403 }, r#"class="refused",code="403""#, "refused", Some(403), 1),
+            (Answer::Foreign { status: 503 }, r#"class="foreign",code="503""#, "foreign", Some(503), 0),
+            (Answer::CertificateRefused, r#"class="certificate_refused",code="""#, "certificate_refused", None, 0),
+            (Answer::Unreachable, r#"class="unreachable",code="""#, "unreachable", None, 0),
         ] {
             let health = Some(Health { answer, at, date: None });
             let error = SignError { health, ..SignError::new(Failure::Unreachable, "no answer") };

@@ -14,13 +14,13 @@ use crate::cli;
 use crate::failure::Failure;
 use crate::report::{Report, with};
 use count::Count;
-use lines::{Line, Lines};
+use lines::{JournalLines, Line};
 use story::Story;
 
 pub(crate) fn replay(options: &cli::Replay) -> Result<(), Failure> {
     let opened = options.files.iter().map(|path| {
         let unreadable = |error| Failure::Usage(format!("{}: cannot be read: {error}", path.display()));
-        Ok((Lines::open(path).map_err(unreadable)?, unreadable))
+        Ok((JournalLines::open(path).map_err(unreadable)?, unreadable))
     });
     // All of them, before anything is told.
     let opened = opened.collect::<Result<Vec<_>, Failure>>()?;

@@ -28,10 +28,10 @@ pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
     let policy = Policy { window: options.rotation_window.unwrap_or(like.window), ..like };
     let now = clock::now().unix;
     let prefix = options.prefix.as_deref().unwrap_or(PREFIX);
-    let mut views = vec![View::of(&open(prefix)?, prefix, &policy, now)?];
+    let mut views = vec![CertStatus::of(&open(prefix)?, prefix, &policy, now)?];
     let serving = open(SERVING_PREFIX)?;
     if options.prefix.is_none() && serving.is_used().map_err(Failure::usage)? {
-        views.push(View::of(&serving, SERVING_PREFIX, &policy, now)?);
+        views.push(CertStatus::of(&serving, SERVING_PREFIX, &policy, now)?);
     }
     let server = options.kubeconfig.as_deref().map(|kubeconfig| {
         let access = kubeconfigs::read(kubeconfig, options.bootstrap_kubeconfig.as_deref(), options.proxy, false)?;
@@ -45,7 +45,7 @@ pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
     server.transpose()?;
     match views.iter().find(|view| !view.verdict.good) {
         None => Ok(()),
-        Some(View { prefix, verdict, .. }) => {
+        Some(CertStatus { prefix, verdict, .. }) => {
             let of = if prefix == SERVING_PREFIX { format!("{prefix}: ") } else { String::new() };
             Err(Failure::Failed(format!("{}: {of}{}", options.cert_dir.display(), verdict.words)))
         }
@@ -53,8 +53,8 @@ pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
 }
 
 /// The fields of the first certificate, beside those of the serving certificate and of the server.
-fn to_json(views: &[View], server: Option<&Result<Server, Failure>>) -> String {
-    let mut views = views.iter().map(View::to_json);
+fn to_json(views: &[CertStatus], server: Option<&Result<Server, Failure>>) -> String {
+    let mut views = views.iter().map(CertStatus::to_json);
     let mut fields = views.next().unwrap_or_default();
     if let Some(serving) = views.next() {
         fields["serving"] = serving;
@@ -67,7 +67,7 @@ fn to_json(views: &[View], server: Option<&Result<Server, Failure>>) -> String {
     report::json_line(&fields)
 }
 
-fn to_text(directory: &Path, views: &[View], server: Option<&Result<Server, Failure>>, now: UnixTime) -> String {
+fn to_text(directory: &Path, views: &[CertStatus], server: Option<&Result<Server, Failure>>, now: UnixTime) -> String {
     let mut blocks: Vec<_> = views.iter().map(|view| report::columns(&view.lines(now))).collect();
     blocks.extend(server.map(|server| match server {
         Ok(server) => report::columns(&server.lines()),
@@ -77,7 +77,7 @@ fn to_text(directory: &Path, views: &[View], server: Option<&Result<Server, Fail
 }
 
 /// What there is of one certificate.
-struct View {
+struct CertStatus {
     prefix: String,
     found: Found,
     verdict: Verdict,
@@ -126,7 +126,7 @@ impl HookState {
     }
 }
 
-impl View {
+impl CertStatus {
     fn of(directory: &Directory, prefix: &str, policy: &Policy, now: UnixTime) -> Result<Self, Failure> {
         let loaded = directory.load(now).map_err(Failure::usage)?;
         let another = loaded.credential.is_some();

@@ -28,14 +28,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is answered.
-pub(super) struct Answer {
+pub(super) struct Response {
     pub(super) status: &'static str,
     /// Content-Type.
     kind: &'static str,
     pub(super) body: String,
 }
 
-impl Answer {
+impl Response {
     /// 200 or 503, for probes.
     pub(super) fn text(good: bool, body: String) -> Self {
         Self::plain(if good { "200 OK" } else { "503 Service Unavailable" }, body)
@@ -79,7 +79,7 @@ impl Answer {
 pub(super) fn serve(
     listener: TcpListener,
     hosts: Hosts,
-    find: impl Fn(&str) -> Option<Answer> + Send + 'static,
+    find: impl Fn(&str) -> Option<Response> + Send + 'static,
 ) -> io::Result<()> {
     let answer = move |head: &[u8]| answer(head, &hosts, &find);
     reactor::start().map_err(|failure| io::Error::other(failure.to_string()))?;
@@ -137,7 +137,7 @@ async fn converse(mut stream: Async<TcpStream>, answer: &impl Fn(&[u8]) -> Optio
 }
 
 /// `None` while the head is not complete.
-fn answer(head: &[u8], hosts: &Hosts, find: &impl Fn(&str) -> Option<Answer>) -> Option<Vec<u8>> {
+fn answer(head: &[u8], hosts: &Hosts, find: &impl Fn(&str) -> Option<Response>) -> Option<Vec<u8>> {
     let mut fields = [EMPTY_HEADER; MOST_FIELDS];
     let mut request = Request::new(&mut fields);
     let parsed = request.parse(head);
@@ -145,15 +145,15 @@ fn answer(head: &[u8], hosts: &Hosts, find: &impl Fn(&str) -> Option<Answer>) ->
         (Ok(Status::Complete(_)), Some("GET" | "HEAD"), Some(target)) => {
             let path = target.split_once('?').map_or(target, |(path, _)| path);
             let host = request.headers.iter().find(|field| field.name.eq_ignore_ascii_case("host"));
-            let found = find(path).unwrap_or_else(|| Answer::status_only("404 Not Found"));
+            let found = find(path).unwrap_or_else(|| Response::status_only("404 Not Found"));
             if hosts.include(host.map(|field| field.value)) { found } else { found.for_other_name(path) }
         }
-        (Ok(Status::Complete(_)), ..) => Answer::status_only("405 Method Not Allowed"),
+        (Ok(Status::Complete(_)), ..) => Response::status_only("405 Method Not Allowed"),
         (Ok(Status::Partial), ..) if head.len() < LONGEST_HEAD => return None,
         (Ok(Status::Partial) | Err(Error::TooManyHeaders), ..) => {
-            Answer::status_only("431 Request Header Fields Too Large")
+            Response::status_only("431 Request Header Fields Too Large")
         }
-        (Err(_), ..) => Answer::status_only("400 Bad Request"),
+        (Err(_), ..) => Response::status_only("400 Bad Request"),
     };
     Some(answer.bytes(request.method != Some("HEAD")))
 }
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     fn answered(head: &str) -> Option<String> {
-        let find = |path: &str| (path == "/here").then(|| Answer::text(true, "found\n".into()));
+        let find = |path: &str| (path == "/here").then(|| Response::text(true, "found\n".into()));
         answer(head.as_bytes(), &Hosts::new([]), &find).map(|bytes| String::from_utf8(bytes).unwrap())
     }
 
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn other_names_learn_the_status_of_probes_only() {
-        let find = |path: &str| Some(Answer::text(path != "/readyz", "secret\n".into()));
+        let find = |path: &str| Some(Response::text(path != "/readyz", "secret\n".into()));
         for (path, status) in [("/state", "421 "), ("/metrics", "421 "), ("/healthz", "200 "), ("/readyz", "503 ")] {
             let head = format!("GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n");
             let answer = String::from_utf8(answer(head.as_bytes(), &Hosts::new([]), &find).unwrap()).unwrap();

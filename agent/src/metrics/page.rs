@@ -4,7 +4,7 @@ use perennial::{Now, RotationMachine, State, UnixTime};
 
 use super::About;
 use super::exposition::Exposition;
-use super::view::{View, class_and_code};
+use super::view::{CertView, class_and_code};
 use crate::cli::{PREFIX, SERVING_PREFIX};
 
 /// Name, type and help text of each metric, in the order of the page.
@@ -40,7 +40,7 @@ kubelet_certificate_manager_server_rotation_seconds histogram How many seconds a
 kubelet_certificate_manager_server_ttl_seconds gauge Seconds until the serving certificate expires, negative if it has, +Inf if there is none.
 ";
 
-pub(super) fn page(views: &[View], about: &About, now: Now) -> String {
+pub(super) fn page(views: &[CertView], about: &About, now: Now) -> String {
     let mut page = Exposition::default();
     let build = [("version", env!("CARGO_PKG_VERSION")), ("runtime", about.runtime)];
     page.add("perennial_build_info", &build, 1.0);
@@ -76,7 +76,7 @@ fn flag(value: bool) -> f64 {
 }
 
 /// What the certificate in use says.
-fn facts(page: &mut Exposition, view: &View) {
+fn facts(page: &mut Exposition, view: &CertView) {
     let (of, validity) = (view.label(), view.certificate().map(|held| held.validity));
     let begin = validity.map(|validity| seconds(validity.not_before()));
     let end = validity.map(|validity| seconds(validity.not_after()));
@@ -87,7 +87,7 @@ fn facts(page: &mut Exposition, view: &View) {
 }
 
 /// What has happened.
-fn counts(page: &mut Exposition, view: &View, now: Now) {
+fn counts(page: &mut Exposition, view: &CertView, now: Now) {
     let Some(tally) = &view.tally else { return };
     let of = view.label();
     page.add("perennial_rotations_total", &of, tally.rotations as f64);
@@ -105,7 +105,7 @@ fn counts(page: &mut Exposition, view: &View, now: Now) {
 }
 
 /// How things are.
-fn situation(page: &mut Exposition, view: &View, now: Now) {
+fn situation(page: &mut Exposition, view: &CertView, now: Now) {
     let of = view.label();
     if let Some(machine) = view.machine() {
         let since = machine.checkpoint().in_flight.map(|(_, since)| since);
@@ -130,7 +130,7 @@ fn situation(page: &mut Exposition, view: &View, now: Now) {
 }
 
 /// The metrics of kubelet, which are about one certificate each.
-fn kubelets(page: &mut Exposition, view: &View, now: Now) {
+fn kubelets(page: &mut Exposition, view: &CertView, now: Now) {
     let (ttl, errors) = match view.name.as_str() {
         PREFIX => (
             "kubelet_certificate_manager_client_ttl_seconds",

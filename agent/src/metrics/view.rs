@@ -15,7 +15,7 @@ use crate::report;
 use crate::spans::words;
 
 /// One certificate.
-pub(super) struct View {
+pub(super) struct CertView {
     pub(super) name: String,
     pub(super) tally: Option<Tally>,
     /// `None` until its rotation has started, and if it has none.
@@ -25,7 +25,7 @@ pub(super) struct View {
     trouble: Option<String>,
 }
 
-impl View {
+impl CertView {
     pub(super) fn new(name: String, tally: Option<Tally>, source: Option<&Source>) -> Self {
         let (snapshot, credential, trouble) = match source {
             Some(Source::Rotation(handle, lacking)) => {
@@ -136,15 +136,15 @@ impl View {
 }
 
 /// A line for each certificate that is not valid and in use.
-pub(super) fn why_not_ready(views: &[View], now: Now) -> String {
-    let line = |view: &View| view.why_not_ready(now).map(|why| format!("{}: {why}\n", view.name));
+pub(super) fn why_not_ready(views: &[CertView], now: Now) -> String {
+    let line = |view: &CertView| view.why_not_ready(now).map(|why| format!("{}: {why}\n", view.name));
     let why: String = views.iter().filter_map(line).collect();
     if views.is_empty() { "nothing is started yet\n".into() } else { why }
 }
 
 /// Lists each certificate that is in memory only. `/healthz` stays 200 for it: a restart would lose the certificate.
-pub(super) fn unwritten(views: &[View], now: Now) -> String {
-    let line = |view: &View| {
+pub(super) fn unwritten(views: &[CertView], now: Now) -> String {
+    let line = |view: &CertView| {
         let since = view.unwritten_since()?;
         let trouble = view.trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
         let line = format!("{}: unwritten since {since} ({}){trouble}", view.name, words(now.unix.since(since)));
@@ -153,7 +153,7 @@ pub(super) fn unwritten(views: &[View], now: Now) -> String {
     views.iter().filter_map(line).collect()
 }
 
-pub(super) fn to_json(views: &[View], server: Option<&Server>, about: &About, now: Now) -> Value {
+pub(super) fn to_json(views: &[CertView], server: Option<&Server>, about: &About, now: Now) -> Value {
     let dropped = about.outputs.iter().map(|(name, lines)| ((*name).to_owned(), lines.dropped().into()));
     let hook = about.debts.as_ref().map(|debts| {
         let owed = debts.all().iter().map(|(of, debt)| (of.clone(), debt.to_json())).collect::<serde_json::Map<_, _>>();

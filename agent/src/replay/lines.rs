@@ -1,4 +1,4 @@
-//! Lines of files nobody vouches for.
+//! JournalLines of files nobody vouches for.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal as _, Read as _};
@@ -11,7 +11,7 @@ const LONGEST: u64 = 1 << 20;
 const LONGEST_GAP: u64 = 64 << 20;
 
 /// The lines of one file, counted.
-pub(super) struct Lines {
+pub(super) struct JournalLines {
     path: PathBuf,
     from: Box<dyn BufRead>,
     number: u64,
@@ -24,7 +24,7 @@ pub(super) enum Line {
     Endless,
 }
 
-impl Lines {
+impl JournalLines {
     /// Of this file; `-` is standard input. A pipe will do.
     ///
     /// # Errors
@@ -81,8 +81,8 @@ mod tests {
 
     use super::*;
 
-    fn lines(from: impl io::Read + 'static) -> Lines {
-        Lines { path: "journal".into(), from: Box::new(BufReader::new(from)), number: 0 }
+    fn lines(from: impl io::Read + 'static) -> JournalLines {
+        JournalLines { path: "journal".into(), from: Box::new(BufReader::new(from)), number: 0 }
     }
 
     #[test]
@@ -102,7 +102,7 @@ mod tests {
         mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
         let to = path.clone();
         let writer = thread::spawn(move || fs::write(to, "one\ntwo"));
-        let mut found = Lines::open(&path).unwrap();
+        let mut found = JournalLines::open(&path).unwrap();
         for expected in ["one", "two"] {
             assert!(matches!(found.next(), Ok(Some(Line::Text(text))) if text == expected));
         }
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn device_is_refused() {
         for device in ["/dev/zero", "/dev/null"] {
-            let error = Lines::open(Path::new(device)).map(|_| ()).unwrap_err().to_string();
+            let error = JournalLines::open(Path::new(device)).map(|_| ()).unwrap_err().to_string();
             assert!(error.contains("it is a device"), "{error}");
         }
     }
