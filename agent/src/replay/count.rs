@@ -5,20 +5,23 @@ use std::collections::BTreeMap;
 use perennial::{Failure, UnixTime};
 use perennial_rotation::News;
 use perennial_rotation::journal::Told;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::time;
 use crate::failure;
+use crate::report::with;
 use crate::spans::words;
 
 /// What was counted.
-#[derive(Default)]
+#[derive(Default, Serialize)]
 pub(super) struct Count {
     pub(super) steps: u64,
     issued: u64,
     failed: u64,
     /// Steps of each machine.
     pub(super) machines: BTreeMap<String, u64>,
+    #[serde(skip)]
     span: Option<(UnixTime, UnixTime)>,
     /// Steps that the journal says are missing.
     missing: u64,
@@ -27,6 +30,7 @@ pub(super) struct Count {
     /// Where the same event led to something else.
     pub(super) differ: Vec<String>,
     /// Where something else is wrong.
+    #[serde(rename = "damaged")]
     pub(super) wrong: Vec<String>,
 }
 
@@ -48,18 +52,8 @@ impl Count {
     }
 
     pub(super) fn to_json(&self) -> Value {
-        json!({
-            "steps": self.steps,
-            "machines": self.machines,
-            "from": self.span.map(|(from, _)| from.to_string()),
-            "to": self.span.map(|(_, to)| to.to_string()),
-            "issued": self.issued,
-            "failed": self.failed,
-            "cut": self.cut,
-            "missing": self.missing,
-            "differ": self.differ,
-            "damaged": self.wrong,
-        })
+        let (from, to) = self.span.map(|(from, to)| (from.to_string(), to.to_string())).unzip();
+        with(json!(self), json!({ "from": from, "to": to }))
     }
 
     pub(super) fn to_text(&self) -> String {
