@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use perennial_kubernetes::text;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, geteuid, getpid, test_kill_process};
 use zeroize::Zeroizing;
@@ -34,7 +35,7 @@ pub(crate) fn replace_name(path: &Path, contents: &[u8]) -> io::Result<()> {
 /// Reads a file that is read again while the process runs, and so has to be a regular one. At most [`LONGEST`] bytes.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     // To open a device may do something; what is there may be another thing by the time it is opened.
-    let opened = fs::metadata(path)?.is_file().then(|| open(path)).transpose()?;
+    let opened = fs::metadata(path)?.is_file().then(|| open(path, OFlags::empty())).transpose()?;
     let Some(file) = opened.filter(|file| file.metadata().is_ok_and(|found| found.is_file())) else {
         let why = "it is not a regular file, and it is read again while perennial runs; name a regular file";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
@@ -47,8 +48,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// If it is a link or anything else but a regular file, others could have written it, or the system refuses.
 pub(crate) fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW).bits().cast_signed();
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+    let file = match open(path, OFlags::NOFOLLOW) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
@@ -63,7 +63,7 @@ pub(crate) fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// Reads a file that is read once: a pipe (`/dev/stdin`, `<(…)`) will do, if it ends within [`PATIENCE`].
 pub(crate) fn read_once(path: &Path) -> io::Result<Vec<u8>> {
-    let file = open(path)?;
+    let file = open(path, OFlags::empty())?;
     if file.metadata()?.is_file() {
         return bounded(file);
     }
@@ -96,9 +96,9 @@ fn decode(bytes: Vec<u8>) -> io::Result<Zeroizing<String>> {
 }
 
 /// A FIFO without a writer would be waited for, perhaps for ever, if it were opened to block.
-fn open(path: &Path) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::NONBLOCK.bits();
-    OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)
+fn open(path: &Path, more: OFlags) -> io::Result<File> {
+    let flags = (OFlags::NONBLOCK | more).bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
 fn bounded(source: impl Read) -> io::Result<Vec<u8>> {
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn pipe_is_bounded_in_time() {
         let directory = TempDir::new().unwrap();
-        let file = open(&fifo(&directory)).unwrap();
+        let file = open(&fifo(&directory), OFlags::empty()).unwrap();
         let error = bounded(Piped { file, until: Instant::now() }).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
     }

@@ -32,7 +32,7 @@ pub(crate) struct Metrics {
     about: About,
     pulse: Arc<Pulse>,
     kept: Mutex<BTreeMap<String, Watched>>,
-    /// `None`: nothing is started yet.
+    /// The API server that is asked; `None`: nothing is started yet.
     server: Mutex<Option<Server>>,
 }
 
