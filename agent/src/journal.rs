@@ -11,7 +11,7 @@ use std::io::{self, Write as _};
 use std::mem;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use perennial::{Now, RotationMachine};
 use perennial_rotation::journal;
 use perennial_rotation::{News, Transition};
 
+use crate::latest::Latest;
 use crate::queue::{Entry, Queue};
 use crate::rotation::Observer;
 use file::{open, set_aside};
@@ -33,7 +34,7 @@ pub(crate) struct Journal {
 }
 
 /// Why the file cannot be written, while that is so.
-type Trouble = Arc<Mutex<Option<String>>>;
+type Trouble = Latest<Option<String>>;
 
 enum Item {
     Step(Box<Taken>),
@@ -57,7 +58,7 @@ impl Journal {
     /// one before. If the file cannot be opened or written, that is logged, and tried again with each step.
     pub(crate) fn start(path: &Path, limit: u64) -> Self {
         let (queue, trouble) = (Queue::new(MOST), Trouble::default());
-        let (items, told) = (queue.clone(), trouble.clone());
+        let items = queue.clone();
         let mut writer = Writer::new(path.to_owned(), limit, trouble.clone());
         let run = move || {
             let opened = writer.follow();
@@ -70,7 +71,7 @@ impl Journal {
         if let Err(error) = thread::Builder::new().name("journal".into()).spawn(run) {
             let why = format!("cannot start a thread for journal {}: {error}", path.display());
             tracing::warn!("{why}; no journal is written");
-            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+            trouble.set(Some(why));
         }
         Self { queue, trouble }
     }
@@ -93,7 +94,7 @@ impl Journal {
 
     /// Why the file cannot be written, while that is so.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trouble.get()
     }
 
     /// The number of steps that are missing in the file.
@@ -163,8 +164,7 @@ impl Writer {
     fn settle(&mut self, written: io::Result<()>) {
         let path = self.path.display();
         let why = written.err().map(|error| format!("cannot write journal {path}: {error}"));
-        let before = mem::replace(&mut *self.trouble.lock().unwrap_or_else(PoisonError::into_inner), why.clone());
-        match (before, why) {
+        match (self.trouble.set(why.clone()), why) {
             (None, Some(why)) => tracing::warn!("{why}; steps are lost until the journal can be written"),
             (Some(_), None) => tracing::info!("journal {path} is written again: {} steps are missing", self.missing),
             _ => {}

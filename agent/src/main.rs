@@ -8,6 +8,7 @@ mod files;
 mod hook_debt;
 mod journal;
 mod kubeconfigs;
+mod latest;
 mod lines;
 mod metrics;
 mod observers;

@@ -19,6 +19,7 @@ use perennial_rotation::{FileCredential, Handle, clock};
 use crate::hook_debt::Debts;
 use crate::journal::Journal;
 use crate::kubeconfigs::Server;
+use crate::latest::Latest;
 use crate::lines::Lines;
 use crate::pulse::Pulse;
 use crate::rotation::Observer;
@@ -33,7 +34,7 @@ pub(crate) struct Metrics {
     pulse: Arc<Pulse>,
     kept: Mutex<BTreeMap<String, Watched>>,
     /// The API server that is asked; `None`: nothing is started yet.
-    server: Mutex<Option<Server>>,
+    server: Latest<Option<Server>>,
 }
 
 /// The process, and who else looks on at it.
@@ -58,7 +59,7 @@ struct Watched {
 }
 
 /// Why a certificate cannot be asked for, if that is so; empty otherwise.
-pub(crate) type Lacking = Arc<Mutex<String>>;
+pub(crate) type Lacking = Latest<String>;
 
 /// Who knows how things are with a certificate.
 #[derive(Clone)]
@@ -71,7 +72,7 @@ pub(crate) enum Source {
 
 impl Metrics {
     pub(crate) fn new(about: About, pulse: Arc<Pulse>) -> Arc<Self> {
-        Arc::new(Self { about, pulse, kept: Mutex::default(), server: Mutex::default() })
+        Arc::new(Self { about, pulse, kept: Mutex::default(), server: Latest::default() })
     }
 
     /// Counts the steps of the certificate of this name. One that is observed again goes on from where it was.
@@ -96,7 +97,7 @@ impl Metrics {
 
     /// From now on this API server is asked.
     pub(crate) fn reach(&self, server: Server) {
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+        self.server.set(Some(server));
     }
 
     /// Answers from now on, on a thread of its own that ends with the process.
@@ -113,10 +114,7 @@ impl Metrics {
             "/healthz" => Some(probed("ok", self.pulse.why_not_alive(awake), &views, now)),
             "/readyz" => Some(probed("ready", view::why_not_ready(&views, now), &views, now)),
             "/metrics" => Some(Response::exposition(page::page(&views, &self.about, now))),
-            "/state" => {
-                let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                Some(Response::json(&view::to_json(&views, server.as_ref(), &self.about, now)))
-            }
+            "/state" => Some(Response::json(&view::to_json(&views, self.server.get().as_ref(), &self.about, now))),
             _ => None,
         }
     }

@@ -11,27 +11,13 @@ use perennial_pki::Roots;
 use perennial_rotation::clock;
 
 use crate::files;
+use crate::latest::Latest;
 
 /// Time until the system's CAs are read again, since reading them takes tens of milliseconds.
 const SYSTEM_AGE: Duration = Duration::from_secs(600);
 
 /// Where the CAs come from, and when they were read last, for people. Reading it waits for no file.
-#[derive(Clone, Debug)]
-pub(crate) struct Origin(Arc<Mutex<String>>);
-
-impl Origin {
-    pub(crate) fn new(words: String) -> Self {
-        Self(Arc::new(Mutex::new(words)))
-    }
-
-    pub(crate) fn words(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, words: &str) {
-        words.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
+pub(crate) type Origin = Latest<String>;
 
 /// What was read last from a file of CAs.
 struct Held {
@@ -74,7 +60,7 @@ pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> (TrustSource
         let state = if trouble.is_empty() { "" } else { "; it cannot be read now" };
         held.trouble = trouble;
         let origin = format!("{file}, read at {read}{state}");
-        told.set(&origin);
+        told.set(origin.clone());
         Ok(Trust { roots: held.roots.clone(), origin, of_system: false })
     });
     (source, origin)
@@ -98,7 +84,7 @@ pub(crate) fn of_system() -> (TrustSource, Origin) {
         });
         match (trust, &*held) {
             (Ok(trust), _) => {
-                told.set(&trust.origin);
+                told.set(trust.origin.clone());
                 *held = Some((Instant::now(), trust.clone()));
                 Ok(trust)
             }
@@ -109,7 +95,7 @@ pub(crate) fn of_system() -> (TrustSource, Origin) {
                     "no certificate-authority is named, and the system has no CA certificates{why}; \
                      name the cluster's certificate-authority in the kubeconfig"
                 );
-                told.set(&format!("none: {why}"));
+                told.set(format!("none: {why}"));
                 Err(why)
             }
         }
@@ -156,7 +142,7 @@ mod tests {
         fs::write(&path, &first).unwrap();
         let (source, seen) = of_file(path.clone(), first.clone().into(), Roots::from_pem(first.as_bytes()).unwrap());
         let (trusted, origin) = (|| source().unwrap().roots.pem().to_owned(), || source().unwrap().origin);
-        assert!(seen.words().contains("ca.crt, read at 20"), "{}", seen.words());
+        assert!(seen.get().contains("ca.crt, read at 20"), "{}", seen.get());
         assert_eq!(trusted(), first);
         fs::write(&path, &second).unwrap();
         assert_eq!(trusted(), second);
@@ -165,7 +151,7 @@ mod tests {
             fs::write(&path, damage).unwrap();
             assert_eq!(trusted(), second, "{damage:?}");
             assert!(origin().contains("it cannot be read now"), "{}", origin());
-            assert_eq!(seen.words(), origin());
+            assert_eq!(seen.get(), origin());
         }
         fs::remove_file(&path).unwrap();
         assert_eq!(trusted(), second);

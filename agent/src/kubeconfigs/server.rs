@@ -67,7 +67,7 @@ impl Server {
             "url": self.cluster.to_string(),
             "kubeconfig": self.kubeconfig.display().to_string(),
             "checked_against": self.checked,
-            "ca": self.origin.words(),
+            "ca": self.origin.get(),
             "proxy": self.proxy(),
             "proxy_from": self.because,
         })
@@ -78,7 +78,7 @@ impl Server {
         vec![
             ("server", self.cluster.to_string()),
             ("named by", self.kubeconfig.display().to_string()),
-            ("CAs", self.origin.words()),
+            ("CAs", self.origin.get()),
             ("proxy", format!("{proxy} ({})", self.because)),
         ]
     }

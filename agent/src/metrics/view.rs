@@ -1,6 +1,6 @@
 //! How things are with each certificate, at the moment somebody wants to know.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use perennial::{Certificate, Escaped, Now, Reason, RotationMachine, UnixTime};
 use perennial_pki::Credential;
@@ -31,8 +31,7 @@ impl CertView {
             Some(Source::Rotation(handle, lacking)) => {
                 let snapshot = handle.snapshot();
                 let trouble = snapshot.last_error.as_deref().map(str::to_owned);
-                let lacking = lacking.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let trouble = trouble.or_else(|| Some(lacking).filter(|lacking| !lacking.is_empty()));
+                let trouble = trouble.or_else(|| Some(lacking.get()).filter(|lacking| !lacking.is_empty()));
                 let credential = snapshot.credential.clone();
                 (Some(snapshot), credential, trouble)
             }

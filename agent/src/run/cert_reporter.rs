@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use perennial::{Certificate, Fingerprint, State, UnixTime};
 use perennial_pki::Credential;
@@ -122,7 +122,7 @@ impl CertReporter {
     /// Sets what keeps it from being requested, if anything does. Reported unless it is coming; the caller logs it.
     pub(super) fn set_blocked_on(&mut self, why: Option<&NotYet>, report: &mut Report) {
         let text = why.map(ToString::to_string).unwrap_or_default();
-        let before = std::mem::replace(&mut *self.lacking.lock().unwrap_or_else(PoisonError::into_inner), text.clone());
+        let before = self.lacking.set(text.clone());
         if why.is_some_and(|why| !why.is_coming()) && before != text {
             report.event("trouble", json!({ "of": self.of, "reason": text }), "");
         }
@@ -141,7 +141,7 @@ impl CertReporter {
 
     fn progress(&self) -> String {
         let state = self.rotation.handle().state();
-        let lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
+        let lacking = self.lacking.get();
         match (state, self.trouble()) {
             (State::Scheduled { rotate_at }, None) => format!("{}: good, next rotation at {rotate_at}", self.of),
             (_, Some(trouble)) => format!("{}: {trouble}", self.of),

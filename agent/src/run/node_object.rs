@@ -1,7 +1,7 @@
 //! The addresses of the node, as its Node object in the cluster says.
 
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use perennial_std::{Cancel, drive};
 
 use super::node::NodeIdentity;
 use crate::failure::Failure;
+use crate::latest::Latest;
 use crate::spans::spread;
 
 /// How often it is looked at. Addresses change rarely: one small request a minute costs an API server less than one
@@ -25,7 +26,7 @@ const SOON: Duration = Duration::from_secs(1);
 const SPREAD: u32 = 250;
 
 /// What was found last: `None` before the first look.
-pub(super) type Found = Arc<Mutex<Option<Result<Addresses, NotYet>>>>;
+pub(super) type Found = Latest<Option<Result<Addresses, NotYet>>>;
 
 /// Looks at a Node object again and again, until dropped.
 pub(super) struct NodeObject {
@@ -58,8 +59,7 @@ impl NodeObject {
                     Err(why) if why.is_coming() => SOON,
                     Err(_) => RETRY,
                 };
-                let before = latest.lock().unwrap_or_else(PoisonError::into_inner).replace(now.clone());
-                if before.as_ref() != Some(&now) {
+                if latest.set(Some(now.clone())).as_ref() != Some(&now) {
                     for address in now.iter().flat_map(Addresses::unusable) {
                         tracing::warn!("ignoring an address of node {name}: {address}");
                     }
@@ -88,7 +88,7 @@ impl NodeObject {
 
     /// What it said when last looked at.
     pub(super) fn addresses(&self) -> Option<Result<Addresses, NotYet>> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.found.get()
     }
 }
 
