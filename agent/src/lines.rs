@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
+use crate::failure::Failure;
 use crate::queue::{Entry, Queue};
 
 /// Longest wait of the end of the process for the reader of its output.
@@ -22,16 +23,21 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Lines(Queue<Vec<u8>>);
 
 impl Lines {
-    /// Starts a thread that writes to `to`. Where lines are missing it writes what `notice` makes of their number.
+    /// Starts a thread that writes to `to`, which errors call `what`. Where lines are missing it writes what `notice` makes
+    /// of their number.
     ///
     /// # Errors
     /// If the system has no descriptor or no thread to give.
-    pub(crate) fn to(to: &impl AsFd, notice: fn(u64) -> String) -> io::Result<Self> {
-        let to = File::from(to.as_fd().try_clone_to_owned()?);
+    pub(crate) fn to(to: &impl AsFd, what: &str, notice: fn(u64) -> String) -> Result<Self, Failure> {
         let queue = Queue::new(MOST);
         let lines = queue.clone();
-        thread::Builder::new().name("lines".into()).spawn(move || write(&lines, to, notice))?;
-        Ok(Self(queue))
+        let to = to.as_fd().try_clone_to_owned().map(File::from);
+        let started =
+            to.and_then(|to| thread::Builder::new().name("lines".into()).spawn(move || write(&lines, to, notice)));
+        match started {
+            Ok(_) => Ok(Self(queue)),
+            Err(error) => Err(Failure::Failed(format!("cannot set up {what}: {error}; raise ulimit -n and -u"))),
+        }
     }
 
     /// Queues a line, which ends with a line break. If the queue is full, the line is dropped and counted.
@@ -120,7 +126,7 @@ mod tests {
 
     fn pipe() -> (PipeReader, Lines) {
         let (reader, writer) = io::pipe().unwrap();
-        let lines = Lines::to(&writer, notice).unwrap();
+        let lines = Lines::to(&writer, "a pipe", notice).unwrap();
         (reader, lines)
     }
 

@@ -110,10 +110,7 @@ fn queue_log(command: &Command, format: LogFormat) -> Result<Option<Lines>, Fail
             format!("{line}\n")
         },
     };
-    let lines = Lines::to(&io::stderr(), notice);
-    let lines = lines.map_err(|error| {
-        Failure::Failed(format!("cannot set up the log on stderr: {error}; raise ulimit -n and -u"))
-    })?;
+    let lines = Lines::to(&io::stderr(), "the log on stderr", notice)?;
     // The standard hook writes to stderr itself, and waits for the reader.
     panic::set_hook(Box::new(|panic| tracing::error!("internal error: {panic}; please report this as a bug")));
     Ok(Some(lines))

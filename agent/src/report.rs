@@ -27,11 +27,7 @@ impl Report {
             return Ok(Self::Log);
         }
         let notice = |count| format!("{}\n", json!({ "event": "missed", "count": count }));
-        let lines = Lines::to(&io::stdout(), notice);
-        let lines = lines.map_err(|error| {
-            Failure::Failed(format!("cannot set up the report on stdout: {error}; raise ulimit -n and -u"))
-        })?;
-        Ok(Self::Json(Some(lines)))
+        Ok(Self::Json(Some(Lines::to(&io::stdout(), "the report on stdout", notice)?)))
     }
 
     /// The queue behind stdout, if there is one.
