@@ -38,15 +38,13 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
         }
         None => None,
     };
-    let usable = own.map(|own| own == Own::Good);
     let existing = match bootstrap {
         Some(path) if exists(path)? => Some(path),
         _ => None,
     };
-    let primary = match (usable, existing, bootstrap) {
-        (Some(true), _, _) => node,
+    let primary = match (own, existing, bootstrap) {
+        (Some(Own::Good), ..) | (Some(_), None, _) => node,
         (_, Some(existing), _) => existing,
-        (Some(false), None, _) => node,
         (None, None, Some(bootstrap)) => {
             let (node, bootstrap) = (node.display(), bootstrap.display());
             return Err(Failure::Usage(format!(
@@ -86,10 +84,7 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
              --bootstrap-kubeconfig that exists to have it written anew"
         );
     }
-    let write = match usable {
-        Some(usable) => existing.is_some() && !usable,
-        None => true,
-    };
+    let write = own.is_none_or(|own| own != Own::Good && existing.is_some());
     let (node, bootstrap, of) = (node.to_owned(), bootstrap.map(Path::to_owned), endpoint.clone());
     let bootstrap = move || first_user(&node, bootstrap.as_deref(), &of).map_err(NotYet::new);
     let bootstrap: Arc<dyn IdentitySource> = Arc::new(bootstrap);
