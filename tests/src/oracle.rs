@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use perennial::{Certificate, Template, UnixTime};
 
-use crate::simulation::field::{Answer, Holder, Object, Seen, Start, World};
+use crate::simulation::field::{Holder, HolderStart, Object, Seen, SharedScene, Submitted};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// `certificateWaitTimeout`.
@@ -34,7 +34,7 @@ pub struct Oracle {
 }
 
 struct Manager {
-    world: World,
+    world: SharedScene,
     dice: Cell<u64>,
     store: RefCell<Option<Arc<Certificate>>>,
     current: RefCell<Option<Arc<Certificate>>>,
@@ -52,15 +52,19 @@ struct Manager {
 }
 
 impl Oracle {
-    /// `NewManager`, then `Start`. A bootstrap pair is written to the store, as if it were a certificate of one's own.
-    pub fn begin(world: World, start: Start) -> Self {
+    /// `NewManager`, then `HolderStart`. A bootstrap pair is written to the store, as if it were a certificate of one's own.
+    pub fn begin(world: SharedScene, start: HolderStart) -> Self {
         let lent = start.certificate.clone().filter(|certificate| certificate.provisional);
         Self::start(world, start, lent)
     }
 
     /// `getCurrentCertificateOrBootstrap`, with what was lent if the store has nothing; then both loops.
-    fn start(world: World, Start { seed, certificate }: Start, lent: Option<Arc<Certificate>>) -> Self {
-        let valid = |stored: &Arc<Certificate>| world.borrow().clocks.wall() < stored.validity.not_after();
+    fn start(
+        world: SharedScene,
+        HolderStart { seed, certificate }: HolderStart,
+        lent: Option<Arc<Certificate>>,
+    ) -> Self {
+        let valid = |stored: &Arc<Certificate>| world.borrow().clocks.now.unix < stored.validity.not_after();
         let current = lent.clone().or_else(|| certificate.clone().filter(valid));
         let manager = Rc::new(Manager {
             force_rotation: Cell::new(lent.is_some() || current.is_none()),
@@ -116,7 +120,7 @@ impl Holder for Oracle {
 
     fn restart(&mut self, _remembers: bool) {
         let Manager { world, dice, store, .. } = &*self.manager;
-        let start = Start { seed: dice.get(), certificate: store.borrow().clone() };
+        let start = HolderStart { seed: dice.get(), certificate: store.borrow().clone() };
         *self = Self::start(world.clone(), start, None);
     }
 }
@@ -214,9 +218,9 @@ impl Manager {
         for _ in 0..=RETRIES {
             let answer = self.world.borrow_mut().cluster.submit(None, template);
             match answer {
-                Answer::Accepted(object) => return Some(object),
-                Answer::Unreachable => return None,
-                Answer::Throttled(retry_after) => self.sleep(retry_after).await,
+                Submitted::Accepted(object) => return Some(object),
+                Submitted::Unreachable => return None,
+                Submitted::Throttled(retry_after) => self.sleep(retry_after).await,
             }
         }
         None
@@ -268,11 +272,11 @@ impl Manager {
     }
 
     fn awake(&self) -> Duration {
-        self.world.borrow().clocks.awake
+        self.world.borrow().clocks.awake()
     }
 
     fn now(&self) -> UnixTime {
-        self.world.borrow().clocks.wall()
+        self.world.borrow().clocks.now.unix
     }
 
     fn template(&self) -> Option<Arc<Template>> {

@@ -12,6 +12,7 @@ use perennial::{
 use proptest::prelude::*;
 
 use crate::mint;
+use crate::simulation::Member as _;
 use crate::simulation::world::{Answer, Disk, Flaw, Issue, Outcome, World};
 use crate::trace::Trace;
 
@@ -144,7 +145,7 @@ impl Life {
             setup.certificate = Some(Arc::new(world.mint(&node(), self.issue(flaw))));
             world = World::new(setup, self.lifetime);
         }
-        world.drift = self.drift;
+        world.clocks.drift = self.drift;
         world
     }
 
@@ -176,18 +177,18 @@ impl Life {
                 let held = world.machine.certificate().filter(|_| *known).map(|held| held.fingerprint);
                 world.handle(Event::CertRefused { fingerprint: held.unwrap_or(Fingerprint([0xff; 32])) });
             }
-            Step::WallClock(millis) => world.step_wall_clock(*millis),
+            Step::WallClock(millis) => world.clocks.step_wall_clock(*millis),
             Step::Records(works) => world.records = *works,
             Step::Forget => world.lose_record(),
             Step::Restart => world.restart(),
             Step::Again(back) => again(world, *back),
             Step::Foreign => foreign(world),
             Step::ServerClock(ahead, times) => {
-                let unix = UnixTime::from_millis(world.now.unix.as_millis().saturating_add(*ahead));
+                let unix = UnixTime::from_millis(world.now().unix.as_millis().saturating_add(*ahead));
                 (0..*times).for_each(|_| world.handle(Event::ServerDated { unix }));
             }
-            Step::Jump(instant) => world.now.instant = *instant,
-            Step::Date(unix) => world.now.unix = *unix,
+            Step::Jump(instant) => world.clocks.now.instant = *instant,
+            Step::Date(unix) => world.clocks.now.unix = *unix,
         }
     }
 }

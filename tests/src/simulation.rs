@@ -2,6 +2,7 @@
 //!
 //! | | |
 //! |---|---|
+//! | [`Clocks`], [`Agenda`], [`Member`] | what all of them share: clocks, what is to happen when, and the loops of the driver |
 //! | [`world`] | one machine, a signer and a disk that do as a script says |
 //! | [`fleet`] | many worlds that share the time |
 //! | [`field`] | a machine, or client-go, and a cluster of objects and decisions: what goes wrong, and what it costs |
@@ -10,10 +11,13 @@
 //! | `simulation/in_flight.rs`, `wire.rs` | a request in flight: an exchange and its connection, or the result of a closure |
 //! | `simulation/own_ca.rs` | a CA that is a closure in the node's own process |
 
+mod agenda;
+mod clocks;
 pub mod field;
 pub mod fleet;
 #[cfg(feature = "edge")]
 mod in_flight;
+mod member;
 #[cfg(feature = "edge")]
 mod node;
 #[cfg(feature = "edge")]
@@ -24,8 +28,11 @@ mod server;
 mod wire;
 pub mod world;
 
+pub use agenda::{Agenda, Entry};
+pub use clocks::Clocks;
 #[cfg(feature = "edge")]
 use in_flight::InFlight;
+pub use member::Member;
 #[cfg(feature = "edge")]
 pub use node::{Disk, Node};
 #[cfg(feature = "edge")]

@@ -9,7 +9,7 @@ use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::KeyAlgorithm;
 use perennial_rotation::{Command, Input, Record, Rotation, Start};
-use perennial_tests::simulation::{DAY, HOUR, MINUTE, Node, SECOND, Server};
+use perennial_tests::simulation::{DAY, HOUR, MINUTE, Member as _, Node, SECOND, Server};
 
 fn node() -> Node {
     let options = Options { approval: Approval::Manual, signing_duration: DAY, keep_ended: DAY, ..Options::default() };
@@ -70,7 +70,7 @@ fn a_disk_that_is_full_does_not_hold_up_asking_and_saving_is_tried_again() {
     node.disk.is_full = true;
     node.run(SECOND);
     assert_eq!((node.submissions, node.objects().len()), (1, 1));
-    let told = |node: &Node| node.rotation.snapshot(node.server.now).last_error;
+    let told = |node: &Node| node.rotation.snapshot(node.server.now()).last_error;
     assert_eq!(told(&node).as_deref(), Some("no space left"));
     node.run(10 * MINUTE);
     assert!((15..=25).contains(&node.saves), "{}", node.saves);
@@ -96,9 +96,9 @@ fn what_has_not_changed_is_not_saved() {
     assert_eq!(node.saves, 1);
     for n in 0..300_u64 {
         // Clocks never quite agree, and one of them may be set.
-        node.server.now.unix = node.server.now.unix.after(Duration::from_millis(n % 3));
+        node.server.clocks.now.unix = node.server.now().unix.after(Duration::from_millis(n % 3));
         if n == 200 {
-            node.server.now.unix = node.server.now.unix.after(HOUR);
+            node.server.clocks.now.unix = node.server.now().unix.after(HOUR);
         }
         node.tell(Input::Tick);
         node.run(SECOND);
@@ -144,7 +144,7 @@ fn a_crash_loop_after_a_denial_asks_no_sooner_and_then_with_a_new_key() {
     node.run(SECOND);
     let refusal = node.record().pending.refusal.unwrap();
     assert_eq!((refusal.failure, node.record().key.is_none()), (Failure::Denied, true));
-    while node.server.now.unix.after(10 * SECOND) < refusal.retry_at {
+    while node.server.now().unix.after(10 * SECOND) < refusal.retry_at {
         node.crash();
         node.run(5 * SECOND);
         assert_eq!(node.submissions, 1);
@@ -188,7 +188,7 @@ fn a_record_about_something_else_is_disregarded() {
             Start { template: Some(Arc::new(Template::node("worker-1"))), pending: Some(pending), ..Start::default() };
         change(&mut start, &mut signer);
         start.signer = Some(Arc::new(signer));
-        let mut now = node.server.now;
+        let mut now = node.server.now();
         let mut rotation = Rotation::new(start, now);
         now.instant = now.instant.after(MINUTE);
         now.unix = now.unix.after(MINUTE);
@@ -228,7 +228,7 @@ fn a_node_that_is_given_another_cluster_asks_it_at_once_whatever_the_first_one_s
         ..Start::default()
     };
     let asks = |start: Start| {
-        let commands = Rotation::new(start, node.server.now).handle(Input::Tick, node.server.now);
+        let commands = Rotation::new(start, node.server.now()).handle(Input::Tick, node.server.now());
         commands.iter().any(|command| matches!(command, Command::Drive { .. }))
     };
     assert!(!asks(start(node.record())));

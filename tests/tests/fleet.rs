@@ -6,6 +6,7 @@ use std::time::Duration;
 use perennial::{Event, Failure, Setup, Template};
 use perennial_tests::laws;
 use perennial_tests::script::{Script, Step, bytes};
+use perennial_tests::simulation::Member as _;
 use perennial_tests::simulation::fleet::{Fleet, worst};
 use perennial_tests::simulation::world::{Answer, World};
 use proptest::prelude::*;
@@ -20,7 +21,7 @@ fn node(i: usize) -> Setup {
 }
 
 fn has_a_certificate(world: &World) -> bool {
-    world.machine.certificate_at(world.now.unix).is_some()
+    world.machine.certificate_at(world.now().unix).is_some()
 }
 
 fn lawful(fleet: &Fleet) {
@@ -80,9 +81,9 @@ fn no_world_goes_past_the_end_of_a_span_because_another_changed_its_mind() {
         }
     });
     let end = next[first];
-    let span = end.since(fleet.worlds()[0].now.instant);
+    let span = end.since(fleet.worlds()[0].now().instant);
     assert!(fleet.run_for(span, 100));
-    assert!(fleet.worlds().iter().all(|world| world.now.instant == end), "everybody is at {end}");
+    assert!(fleet.worlds().iter().all(|world| world.now().instant == end), "everybody is at {end}");
     assert_eq!(fleet.worlds()[later].next_at(), Some(next[later]), "what is planned for later has not happened yet");
 }
 
@@ -116,7 +117,7 @@ proptest! {
                 happens(round, i, world);
                 prop_assert!(world.run_for(beat(round), 100_000));
             }
-            prop_assert!(fleet.worlds().iter().all(|world| world.now.instant == end));
+            prop_assert!(fleet.worlds().iter().all(|world| world.now().instant == end));
         }
         for (together, alone) in fleet.worlds().iter().zip(&alone) {
             prop_assert_eq!(together.transcript(), alone.transcript());

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use perennial::{Event, Failure, Policy, Setup, Template};
 use perennial_tests::mint;
+use perennial_tests::simulation::Member as _;
 use perennial_tests::simulation::world::{Answer, Disk, Flaw, Issue, World};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -132,7 +133,7 @@ fn disk_full() {
 fn suspended_past_the_rotation_point() {
     let mut world = holder();
     world.run_for(HOUR, 1000);
-    world.step_wall_clock(22 * 3_600_000);
+    world.clocks.step_wall_clock(22 * 3_600_000);
     world.run_for(2 * MINUTE, 100);
     scene!(world);
 }

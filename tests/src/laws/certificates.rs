@@ -10,6 +10,7 @@ use super::bounds::{later, longest_silence};
 use super::clocks::{lead_to, ticks};
 use super::{Moment, Step, Verdict, ensure, moments, name};
 use crate::mint;
+use crate::simulation::Member as _;
 use crate::simulation::world::{Answer, World};
 use crate::subject::Subject;
 use crate::trace::{Trace, can_ask, live, submitted};
@@ -286,10 +287,10 @@ fn renewed_in_time(world: &mut World) -> Verdict {
         world.step();
         steps += 1;
         if matches!(world.machine.state(), State::Requesting { .. }) {
-            asked_at = asked_at.or(Some(world.now.unix));
+            asked_at = asked_at.or(Some(world.now().unix));
         }
         ensure!(
-            world.machine.certificate_at(world.now.unix).is_some() && steps < 100_000,
+            world.machine.certificate_at(world.now().unix).is_some() && steps < 100_000,
             "{held} expires unreplaced:\n{}",
             world.transcript()
         );

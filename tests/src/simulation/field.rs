@@ -9,20 +9,23 @@ mod cluster;
 mod holder;
 
 use std::cell::RefCell;
+use std::iter::Peekable;
 use std::rc::Rc;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Certificate, Template, UnixTime};
+use perennial::{Certificate, Instant, Now, Template, UnixTime};
 
-pub use cluster::{Answer, Api, Cluster, Conduct, Object, Seen};
+pub use cluster::{Api, Cluster, Conduct, Object, Seen, Submitted};
 pub use holder::Perennial;
 
+use super::{Clocks, Member};
 use crate::laws::Verdict;
 use crate::mint;
 
 /// Happenings and the cluster go by the truth: how long ago everything began.
-pub type Moment = Duration;
+pub type Elapsed = Duration;
 
 /// What happens to one holder.
 #[derive(Clone, Debug)]
@@ -40,7 +43,7 @@ pub struct Scenario {
     /// How long it goes on.
     pub span: Duration,
     /// What happens, and when.
-    pub events: Vec<(Moment, Happening)>,
+    pub events: Vec<(Elapsed, Happening)>,
     /// By how much the default policy may be longer without a certificate than client-go, and why.
     pub concedes: (Duration, &'static str),
 }
@@ -120,9 +123,9 @@ impl Scenario {
 
     /// This happens then. Happenings are given in order.
     #[must_use]
-    pub fn at(mut self, moment: Moment, happening: Happening) -> Self {
-        assert!(self.events.last().is_none_or(|(last, _)| *last <= moment), "{}: out of order", self.name);
-        self.events.push((moment, happening));
+    pub fn at(mut self, elapsed: Elapsed, happening: Happening) -> Self {
+        assert!(self.events.last().is_none_or(|(last, _)| *last <= elapsed), "{}: out of order", self.name);
+        self.events.push((elapsed, happening));
         self
     }
 
@@ -134,30 +137,9 @@ impl Scenario {
     }
 }
 
-/// The holder's clocks.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Clocks {
-    /// Stands still in suspend: what timers of either kind run on.
-    pub awake: Duration,
-    asleep: Duration,
-    ahead: i64,
-}
-
-impl Clocks {
-    /// The truth.
-    pub fn moment(&self) -> Moment {
-        self.awake + self.asleep
-    }
-
-    /// What the holder believes.
-    pub fn wall(&self) -> UnixTime {
-        UnixTime::from_millis(utc(self.moment()).as_millis() + self.ahead * 1000)
-    }
-}
-
 /// The true time.
-pub fn utc(moment: Moment) -> UnixTime {
-    mint::EPOCH.after(moment)
+pub fn utc(elapsed: Elapsed) -> UnixTime {
+    mint::EPOCH.after(elapsed)
 }
 
 /// Everything around a holder.
@@ -172,7 +154,7 @@ pub struct Scene {
 }
 
 /// A scene, seen by the driver and the holder in turns.
-pub type World = Rc<RefCell<Scene>>;
+pub type SharedScene = Rc<RefCell<Scene>>;
 
 /// Whoever keeps a certificate fresh.
 pub trait Holder {
@@ -194,7 +176,7 @@ pub trait Holder {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tally {
     /// When requests were submitted, by the truth.
-    pub submissions: Vec<Moment>,
+    pub submissions: Vec<Elapsed>,
     /// Request objects made.
     pub objects: usize,
     /// The most objects there were at a time.
@@ -219,59 +201,87 @@ pub enum End {
 }
 
 /// Lives it.
-pub fn live<H: Holder>(scenario: &Scenario, seed: u64, begin: impl FnOnce(World, Start) -> H) -> Tally {
-    let certificate = scenario.holds.map(|age| {
-        let whole = scenario.lifetime + cluster::BACKDATE;
-        let template = scenario.template.clone().unwrap_or_else(|| Template::node("worker-1"));
-        let held = mint::certificate(&template, 1, mint::EPOCH.before(age + cluster::BACKDATE), whole);
-        Arc::new(if scenario.lent { mint::provisional(held) } else { held })
-    });
-    let template = scenario.template.clone().map(Arc::new);
-    let scene =
-        Scene { clocks: Clocks::default(), cluster: Cluster::new(scenario.lifetime, template.clone()), template };
-    let world = Rc::new(RefCell::new(scene));
-    let mut events = scenario.events.iter().peekable();
-    let mut holder: Option<H> = None;
-    let mut begin = Some((begin, Start { seed, certificate }));
-    let (mut without, mut steps) = (Duration::ZERO, 0_u32);
-    loop {
-        steps += 1;
-        assert!(steps < 3_000_000, "{}: something spins", scenario.name);
-        let moment = world.borrow().clocks.moment();
-        while let Some((_, happening)) = events.next_if(|(at, _)| *at <= moment) {
-            match (happening, &mut holder) {
-                (Happening::Restart { remembers }, Some(holder)) => holder.restart(*remembers),
-                (other, _) => world.borrow_mut().happen(other),
+pub fn live<H: Holder>(scenario: &Scenario, seed: u64, begin: impl FnOnce(SharedScene, HolderStart) -> H) -> Tally {
+    let mut life = Life::new(scenario, seed, begin);
+    life.run_until(scenario.span, |_| false);
+    life.holder.lawful().unwrap_or_else(|broken| panic!("{}: {broken}", scenario.name));
+    tally(&life.scene.borrow(), life.holder.certificate().as_deref(), life.without)
+}
+
+/// A holder and everything around it.
+struct Life<'a, H> {
+    name: &'static str,
+    /// What is still to happen.
+    events: Peekable<slice::Iter<'a, (Elapsed, Happening)>>,
+    scene: SharedScene,
+    holder: H,
+    without: Duration,
+    steps: u32,
+}
+
+impl<'a, H: Holder> Life<'a, H> {
+    fn new(scenario: &'a Scenario, seed: u64, begin: impl FnOnce(SharedScene, HolderStart) -> H) -> Self {
+        let certificate = scenario.holds.map(|age| {
+            let whole = scenario.lifetime + cluster::BACKDATE;
+            let template = scenario.template.clone().unwrap_or_else(|| Template::node("worker-1"));
+            let held = mint::certificate(&template, 1, mint::EPOCH.before(age + cluster::BACKDATE), whole);
+            Arc::new(if scenario.lent { mint::provisional(held) } else { held })
+        });
+        let template = scenario.template.clone().map(Arc::new);
+        let cluster = Cluster::new(scenario.lifetime, template.clone());
+        let mut scene = Scene { clocks: Clocks::default(), cluster, template };
+        // What is so at the very beginning is so before anybody looks.
+        let mut events = scenario.events.iter().peekable();
+        while let Some((_, happening)) = events.next_if(|(at, _)| at.is_zero()) {
+            scene.happen(happening);
+        }
+        let scene = Rc::new(RefCell::new(scene));
+        let holder = begin(scene.clone(), HolderStart { seed, certificate });
+        Self { name: scenario.name, events, scene, holder, without: Duration::ZERO, steps: 0 }
+    }
+}
+
+impl<H: Holder> Member for Life<'_, H> {
+    fn now(&self) -> Now {
+        self.scene.borrow().clocks.now
+    }
+
+    fn next_at(&self) -> Option<Instant> {
+        let scene = self.scene.borrow();
+        let Clocks { suspended, .. } = scene.clocks;
+        let due = self.holder.sleeps_until().map(|awake| awake + suspended);
+        let event = self.events.clone().next().map(|(at, _)| *at);
+        let next = [due, scene.cluster.next(), event].into_iter().flatten().min()?;
+        // Clocks here tick in milliseconds.
+        let millis = u64::try_from(next.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        Some(Instant::from_millis(millis).max(scene.clocks.now.instant))
+    }
+
+    fn pass(&mut self, span: Duration) {
+        let mut scene = self.scene.borrow_mut();
+        self.without += span - presented(self.holder.certificate().as_deref(), scene.clocks, span);
+        scene.clocks.pass(span);
+    }
+
+    fn act(&mut self) {
+        self.steps += 1;
+        assert!(self.steps < 3_000_000, "{}: something spins", self.name);
+        let elapsed = self.scene.borrow().clocks.elapsed();
+        while let Some((_, happening)) = self.events.next_if(|(at, _)| *at <= elapsed) {
+            match happening {
+                Happening::Restart { remembers } => self.holder.restart(*remembers),
+                other => self.scene.borrow_mut().happen(other),
             }
         }
-        // What is so at the very beginning is so before anybody looks.
-        let holder = holder.get_or_insert_with(|| {
-            let (begin, start) = begin.take().expect("it begins once");
-            begin(world.clone(), start)
-        });
-        let moment = world.borrow().clocks.moment();
-        world.borrow_mut().cluster.run(moment);
-        holder.run();
-
-        let sleeps_until = holder.sleeps_until();
-        let mut scene = world.borrow_mut();
-        let clocks = scene.clocks;
-        let asleep = clocks.asleep;
-        let due = sleeps_until.map(|awake| awake.max(clocks.awake) + asleep);
-        let next = [due, scene.cluster.next(), events.peek().map(|(at, _)| *at), Some(scenario.span)];
-        let next = next.into_iter().flatten().min().unwrap_or(scenario.span).max(moment);
-        without += next.saturating_sub(moment) - presented(holder.certificate().as_deref(), clocks, next);
-        scene.clocks.awake = next - asleep;
-        if next >= scenario.span {
-            holder.lawful().unwrap_or_else(|broken| panic!("{}: {broken}", scenario.name));
-            break tally(&scene, holder.certificate().as_deref(), without);
-        }
+        let elapsed = self.scene.borrow().clocks.elapsed();
+        self.scene.borrow_mut().cluster.run(elapsed);
+        self.holder.run();
     }
 }
 
 /// What a holder starts with.
 #[derive(Clone, Debug)]
-pub struct Start {
+pub struct HolderStart {
     /// Spreads it among others.
     pub seed: u64,
     /// The certificate it has.
@@ -280,34 +290,39 @@ pub struct Start {
 
 impl Scene {
     fn happen(&mut self, happening: &Happening) {
-        let moment = self.clocks.moment();
+        let elapsed = self.clocks.elapsed();
         match happening {
             Happening::Requests(conduct) => self.cluster.conduct = *conduct,
             Happening::Api(api) => self.cluster.api = *api,
-            Happening::Authority(span) => self.cluster.authority_ends = moment + *span,
+            Happening::Authority(span) => self.cluster.authority_ends = elapsed + *span,
             Happening::Wants(template) => {
                 self.template = template.clone().map(Arc::new);
                 self.cluster.wanted.clone_from(&self.template);
             }
-            Happening::ClockAhead(seconds) => self.clocks.ahead = *seconds,
-            Happening::Suspend(span) => self.clocks.asleep += *span,
+            Happening::ClockAhead(seconds) => {
+                self.clocks.now.unix = UnixTime::from_millis(utc(elapsed).as_millis() + seconds * 1000)
+            }
+            Happening::Suspend(span) => self.clocks.suspend(*span),
             // Nobody is there yet.
             Happening::Restart { .. } => {}
         }
     }
 }
 
-/// For how much of the time until `next` this certificate is good: to the holder, who must not think it expired, and to everybody else.
-fn presented(certificate: Option<&Certificate>, clocks: Clocks, next: Moment) -> Duration {
+/// For how much of this span from now on the certificate is good: to the holder, who must not think it expired, and to
+/// everybody else.
+fn presented(certificate: Option<&Certificate>, clocks: Clocks, span: Duration) -> Duration {
     let Some(certificate) = certificate else { return Duration::ZERO };
     let (from, to) = (certificate.validity.not_before().as_millis(), certificate.validity.not_after().as_millis());
-    let begin = utc(clocks.moment()).as_millis().max(from);
-    let end = utc(next).as_millis().min(to).min(to - clocks.ahead * 1000);
+    let (truth, later) = (utc(clocks.elapsed()), utc(clocks.elapsed() + span));
+    let ahead = clocks.now.unix.as_millis() - truth.as_millis();
+    let begin = truth.as_millis().max(from);
+    let end = later.as_millis().min(to).min(to - ahead);
     Duration::from_millis(u64::try_from(end - begin).unwrap_or(0))
 }
 
 fn tally(scene: &Scene, certificate: Option<&Certificate>, without: Duration) -> Tally {
-    let now = utc(scene.clocks.moment());
+    let now = utc(scene.clocks.elapsed());
     let valid = certificate.filter(|c| c.validity.not_before() <= now && !c.validity.expired(now));
     let end = match valid {
         None => End::None,

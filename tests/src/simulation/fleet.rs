@@ -1,20 +1,21 @@
-//! Many worlds, one time: each step is the earliest there is among all of them.
+//! Many members, one time: each step is the earliest there is among all of them.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use perennial::{Instant, Setup};
+use perennial::{Instant, Now, Setup};
 
 use super::world::World;
+use super::{Agenda, Clocks, Entry, Member};
 
 /// Any number of machines, each in a world of its own, that share the time.
 #[derive(Debug)]
 pub struct Fleet {
     worlds: Vec<World>,
-    /// When a world has something to do. It may have changed its mind since: then another entry says so.
-    agenda: BinaryHeap<Reverse<(Instant, usize)>>,
-    now: Instant,
+    clocks: Clocks,
+    /// Which world has something to do, and when.
+    agenda: Agenda<usize>,
+    /// The entry of each world.
+    noted: Vec<Option<Entry>>,
 }
 
 impl Fleet {
@@ -26,7 +27,8 @@ impl Fleet {
     /// These worlds, all of which begin now.
     pub fn of(worlds: Vec<World>) -> Self {
         let count = worlds.len();
-        let mut fleet = Self { worlds, agenda: BinaryHeap::new(), now: Instant::default() };
+        let (clocks, agenda) = (Clocks::default(), Agenda::default());
+        let mut fleet = Self { worlds, clocks, agenda, noted: vec![None; count] };
         (0..count).for_each(|i| fleet.note(i));
         fleet
     }
@@ -39,49 +41,17 @@ impl Fleet {
     /// Something happens to each of them, by its number, now.
     pub fn each(&mut self, mut happens: impl FnMut(usize, &mut World)) {
         for i in 0..self.worlds.len() {
-            let world = &mut self.worlds[i];
-            let noted = world.next_at();
-            world.pass(self.now.since(world.now.instant));
-            happens(i, world);
-            if world.next_at() != noted {
-                self.note(i);
-            }
+            self.catch_up(i);
+            happens(i, &mut self.worlds[i]);
+            self.note(i);
         }
     }
 
-    /// The earliest thing there is to do, in whichever world. False if nothing will ever happen by itself.
-    pub fn step(&mut self) -> bool {
-        let Some((at, i)) = self.earliest() else { return false };
-        self.agenda.pop();
-        self.worlds[i].step();
-        self.now = self.now.max(at);
-        self.note(i);
-        true
-    }
-
-    /// When the next step is, and whose. What a world no longer wants is struck off on the way.
-    fn earliest(&mut self) -> Option<(Instant, usize)> {
-        while let Some(&Reverse((at, i))) = self.agenda.peek() {
-            if self.worlds[i].next_at() == Some(at) {
-                return Some((at, i));
-            }
-            self.agenda.pop();
-        }
-        None
-    }
-
-    /// Every step of this span, but no more than `most`. False if there were more: somebody spins.
+    /// [`Member::run_for`], after which it is the same moment in every world.
     pub fn run_for(&mut self, span: Duration, most: usize) -> bool {
-        let end = self.now.after(span);
-        for _ in 0..most {
-            if self.earliest().is_none_or(|(at, _)| at > end) {
-                self.now = end;
-                self.each(|_, _| {});
-                return true;
-            }
-            self.step();
-        }
-        false
+        let ran = Member::run_for(self, span, most);
+        self.each(|_, _| {});
+        ran
     }
 
     /// When requests were made, by whichever machine.
@@ -93,8 +63,41 @@ impl Fleet {
         all
     }
 
+    fn catch_up(&mut self, i: usize) {
+        let world = &mut self.worlds[i];
+        world.pass(self.clocks.now.instant.since(world.now().instant));
+    }
+
     fn note(&mut self, i: usize) {
-        self.agenda.extend(self.worlds[i].next_at().map(|at| Reverse((at, i))));
+        let next = self.worlds[i].next_at();
+        if self.noted[i].map(|(at, _)| at) != next {
+            self.noted[i].take().into_iter().for_each(|entry| self.agenda.strike(entry));
+            self.noted[i] = next.map(|at| self.agenda.note(at, i));
+        }
+    }
+}
+
+/// A world that has nothing to do is left behind, until something happens to it.
+impl Member for Fleet {
+    fn now(&self) -> Now {
+        self.clocks.now
+    }
+
+    fn next_at(&self) -> Option<Instant> {
+        self.agenda.first().map(|(at, _)| at)
+    }
+
+    fn pass(&mut self, span: Duration) {
+        self.clocks.pass(span);
+    }
+
+    /// One step of the world that is the first to have something to do.
+    fn act(&mut self) {
+        let now = self.now().instant;
+        let Some((_, &i)) = self.agenda.first().filter(|(at, _)| *at <= now) else { return };
+        self.catch_up(i);
+        self.worlds[i].act();
+        self.note(i);
     }
 }
 

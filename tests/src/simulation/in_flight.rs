@@ -35,7 +35,7 @@ impl InFlight {
     pub(super) fn carry(&mut self, server: &mut Server) -> Option<Result<Issued, SignError>> {
         match self {
             Self::Bytes(wire) => wire.carry(server),
-            Self::Result(result, at) if *at <= server.now.instant => result.take(),
+            Self::Result(result, at) if *at <= server.now().instant => result.take(),
             Self::Result(..) => None,
         }
     }

@@ -11,7 +11,7 @@ use perennial_kubernetes::CsrSigner;
 use perennial_pki::Credential;
 use perennial_rotation::{Command, Input, Issued, Record, Rotation, SignError, Signer, Start};
 
-use super::{InFlight, SECOND, Server};
+use super::{InFlight, Member, SECOND, Server};
 use crate::laws::Verdict;
 use crate::recording::Recording;
 
@@ -98,8 +98,8 @@ impl Node {
         let disk = Disk { credential, ..Disk::default() };
         let (signer, template): (Arc<dyn Signer>, _) = (Arc::new(signer), Some(Arc::new(template)));
         let start = start(&disk, &signer, template.clone());
-        let mut rotation = Rotation::new(start, server.now);
-        let recording = Recording::of(&mut rotation, server.now);
+        let mut rotation = Rotation::new(start, server.now());
+        let recording = Recording::of(&mut rotation, server.now());
         Self {
             server,
             disk,
@@ -121,11 +121,6 @@ impl Node {
             dropped: 0,
             steps: 0,
         }
-    }
-
-    /// Both clocks.
-    pub const fn now(&self) -> Now {
-        self.server.now
     }
 
     /// What law of the machine was broken by now, if any was.
@@ -164,14 +159,14 @@ impl Node {
 
     /// The server misbehaves from now on as this plan says.
     pub fn set_faults(&mut self, plan: Plan) {
-        self.server.api.set_faults(plan, self.server.now.unix);
+        self.server.api.set_faults(plan, self.server.now().unix);
         self.healthy = None;
         self.asked.clear();
     }
 
     /// Decides about every request nobody has decided about.
     pub fn decide(&mut self, decision: Decision) {
-        let now = self.server.now.unix;
+        let now = self.server.now().unix;
         let open = self.server.api.requests().filter(|csr| csr.status.conditions.is_empty());
         let open: Vec<String> = open.map(|csr| csr.metadata.name.clone()).collect();
         open.iter().for_each(|name| self.server.api.decide(name, decision, "because", now).unwrap());
@@ -192,8 +187,8 @@ impl Node {
 
     fn restart(&mut self) {
         let start = start(&self.disk, &self.signer, self.template.clone());
-        self.rotation = Rotation::new(start, self.server.now);
-        self.recording.goes_on(&mut self.rotation, self.server.now);
+        self.rotation = Rotation::new(start, self.server.now());
+        self.recording.goes_on(&mut self.rotation, self.server.now());
         self.live = None;
     }
 
@@ -202,52 +197,6 @@ impl Node {
         self.run_until(span, |_| false);
         self.act();
         self.lawful().unwrap_or_else(|broken| panic!("{broken}"));
-    }
-
-    /// Goes on until `done`, for so long at most; whether it came to that.
-    pub fn run_until(&mut self, span: Duration, done: impl Fn(&Self) -> bool) -> bool {
-        let end = self.now().instant.after(span);
-        while !done(self) {
-            if self.now().instant >= end {
-                return false;
-            }
-            self.act();
-            let now = self.now();
-            let controllers = now.instant.after(self.server.api.deadline().since(now.unix));
-            let live = self.live.as_ref().and_then(|live| live.in_flight.until());
-            let next = [self.rotation.deadline(), live, Some(controllers)].into_iter().flatten().min();
-            let span = next.unwrap_or(end).min(end).since(now.instant);
-            self.server.pass(span.max(Duration::from_millis(1)));
-        }
-        true
-    }
-
-    /// Does what is due now.
-    fn act(&mut self) {
-        let now = self.now();
-        self.steps += 1;
-        assert!(self.steps < 50_000, "something spins: {:?}", self.rotation.snapshot(now));
-        self.server.api.tick(now.unix);
-        if self.rotation.deadline().is_some_and(|due| due <= now.instant) {
-            self.tell(Input::Tick);
-        }
-        let before = self.issued();
-        while let Some(mut live) = self.live.take() {
-            match live.in_flight.carry(&mut self.server) {
-                Some(result) => {
-                    let finished = self.finish(&live, result);
-                    self.tell(finished);
-                }
-                None => {
-                    self.live = Some(live);
-                    break;
-                }
-            }
-        }
-        self.asked.resize(self.server.api.journal().count(), now.instant);
-        let held = self.rotation.snapshot(now).credential;
-        let valid = held.is_some_and(|held| !held.chain().certificate().validity.expired(now.unix));
-        self.dropped += u32::from(before > 0 && !valid);
     }
 
     /// Keeps count of an exchange that has come to this.
@@ -326,6 +275,53 @@ impl Node {
         self.crash_after = self.period;
         self.crash();
         true
+    }
+}
+
+impl Member for Node {
+    fn now(&self) -> Now {
+        self.server.now()
+    }
+
+    /// The rotation, the request in flight or the server's controllers have something to do. Never this very moment: what
+    /// was due now is done.
+    fn next_at(&self) -> Option<Instant> {
+        let now = self.now();
+        let controllers = now.instant.after(self.server.api.deadline().since(now.unix));
+        let live = self.live.as_ref().and_then(|live| live.in_flight.until());
+        let next = [self.rotation.deadline(), live, Some(controllers)].into_iter().flatten().min();
+        next.map(|at| at.max(now.instant.after(Duration::from_millis(1))))
+    }
+
+    fn pass(&mut self, span: Duration) {
+        self.server.pass(span);
+    }
+
+    fn act(&mut self) {
+        let now = self.now();
+        self.steps += 1;
+        assert!(self.steps < 50_000, "something spins: {:?}", self.rotation.snapshot(now));
+        self.server.api.tick(now.unix);
+        if self.rotation.deadline().is_some_and(|due| due <= now.instant) {
+            self.tell(Input::Tick);
+        }
+        let before = self.issued();
+        while let Some(mut live) = self.live.take() {
+            match live.in_flight.carry(&mut self.server) {
+                Some(result) => {
+                    let finished = self.finish(&live, result);
+                    self.tell(finished);
+                }
+                None => {
+                    self.live = Some(live);
+                    break;
+                }
+            }
+        }
+        self.asked.resize(self.server.api.journal().count(), now.instant);
+        let held = self.rotation.snapshot(now).credential;
+        let valid = held.is_some_and(|held| !held.chain().certificate().validity.expired(now.unix));
+        self.dropped += u32::from(before > 0 && !valid);
     }
 }
 

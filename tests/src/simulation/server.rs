@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use perennial::{Instant, Now, Template, UnixTime};
+use perennial::{Now, Template, UnixTime};
 use perennial_dev::{Answer, Api, ApiRequest, Authority, Method, Options, Random, Tls, faults::Plan};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Ask, Issuance, Limits, csr_name};
@@ -16,7 +16,7 @@ use rustls::pki_types::UnixTime as TlsTime;
 use rustls::time_provider::TimeProvider;
 use serde_json::Value;
 
-use super::Wire;
+use super::{Clocks, Wire};
 
 /// 2027-01-15T08:00:00Z, when it begins.
 pub const START: UnixTime = UnixTime::from_secs(1_800_000_000);
@@ -52,8 +52,8 @@ impl TimeProvider for Clock {
 pub struct Server {
     /// What it is.
     pub api: Api,
-    /// Both clocks of everybody.
-    pub now: Now,
+    /// The clocks of everybody.
+    pub clocks: Clocks,
     pub(super) tls: Tls,
     random: Random,
     cluster: Arc<Cluster>,
@@ -76,9 +76,8 @@ impl Server {
         let cluster = Cluster::from_url("https://localhost:6443").unwrap().with_roots(authority.roots().unwrap());
         let mut api = Api::new(options, authority, Random::from_seed([8; 32]));
         api.add_token(TOKEN, perennial_dev::User::bootstrap("abcdef"));
-        let now = Now { instant: Instant::default(), unix: START };
         let wall_clock = Arc::new(AtomicI64::new(START.as_millis()));
-        Self { api, now, tls, random, cluster: Arc::new(cluster), wall_clock }
+        Self { api, clocks: Clocks::starting(START), tls, random, cluster: Arc::new(cluster), wall_clock }
     }
 
     /// The signer of kubelets' client certificates, always asked with a token.
@@ -90,14 +89,19 @@ impl Server {
 
     /// Misbehaves from now on as these rules say.
     pub fn faults(&mut self, rules: &str) {
-        self.api.set_faults(Plan::parse(&format!("rules: [{rules}]")).unwrap(), self.now.unix);
+        self.api.set_faults(Plan::parse(&format!("rules: [{rules}]")).unwrap(), self.now().unix);
+    }
+
+    /// What its clocks show.
+    pub const fn now(&self) -> Now {
+        self.clocks.now
     }
 
     /// Time passes.
     pub fn pass(&mut self, span: Duration) {
-        self.now = Now { instant: self.now.instant.after(span), unix: self.now.unix.after(span) };
-        self.wall_clock.store(self.now.unix.as_millis(), Ordering::Relaxed);
-        self.api.tick(self.now.unix);
+        self.clocks.pass(span);
+        self.wall_clock.store(self.now().unix.as_millis(), Ordering::Relaxed);
+        self.api.tick(self.now().unix);
     }
 
     /// A clock that shows the time here.
@@ -108,7 +112,7 @@ impl Server {
 
     /// A node's certificate, issued so long ago.
     pub fn node_credential(&mut self, age: Duration, life: Duration) -> Arc<Credential> {
-        let issued = self.now.unix.before(age);
+        let issued = self.now().unix.before(age);
         let name = "system:node:worker-1";
         let authority = self.api.authority();
         Arc::new(authority.client_credential(name, &["system:nodes"], &mut self.random, issued, life).unwrap())
@@ -120,7 +124,7 @@ impl Server {
         request.content_type = "application/json".into();
         request.body = body.into().to_string().into_bytes();
         request.peer = Some(Arc::new(user.clone()));
-        match self.api.handle(&request, self.now.unix) {
+        match self.api.handle(&request, self.now().unix) {
             Answer::Response(response) => response.status,
             Answer::List(_) => 200,
             Answer::Watch(_) => panic!("nobody watches here"),
@@ -165,9 +169,9 @@ impl Server {
     ) -> Option<Result<Issued, SignError>> {
         let identity = Identity::Token(Token::new(TOKEN).unwrap());
         let exchange = Issuance::new(ask.clone(), self.cluster.clone(), identity, Limits::default(), 7);
-        let mut wire = Wire::new(Box::new(exchange), self.now);
-        let end = self.now.instant.after(span);
-        while self.now.instant < end {
+        let mut wire = Wire::new(Box::new(exchange), self.now());
+        let end = self.now().instant.after(span);
+        while self.now().instant < end {
             if let Some(result) = wire.carry(self) {
                 return Some(result);
             }
@@ -175,7 +179,7 @@ impl Server {
             if let Some(result) = wire.carry(self) {
                 return Some(result);
             }
-            let next = wire.until.min(end).since(self.now.instant).max(Duration::from_millis(1));
+            let next = wire.until.min(end).since(self.now().instant).max(Duration::from_millis(1));
             self.pass(next);
         }
         None

@@ -24,8 +24,8 @@ impl Wire {
 
     /// Carries bytes until somebody has to wait. What came of the exchange, if it is over.
     pub fn carry(&mut self, server: &mut Server) -> Option<Result<Issued, SignError>> {
-        let Server { api, tls, now, .. } = server;
-        let now = *now;
+        let now = server.now();
+        let Server { api, tls, .. } = server;
         let reset = || IoEvent::Failed("connection reset by peer".into());
         let mut bytes = Vec::new();
         for _ in 0..50_000 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use perennial::{Action, Actions, Certificate, Event, Failure, Instant, Now, Pending, RequestId};
 use perennial::{RotationMachine, Setup, Template};
 
+use super::{Agenda, Clocks, Member};
 use crate::mint;
 use crate::trace::{Record, Run, Trace, submitted};
 
@@ -107,10 +108,8 @@ pub enum Disk {
 pub struct World {
     /// The machine.
     pub machine: RotationMachine,
-    /// Both clocks.
-    pub now: Now,
-    /// How many milliseconds the wall clock gains on the monotonic clock in a thousand.
-    pub drift: i64,
+    /// Its clocks.
+    pub clocks: Clocks,
     /// What the signer makes of each request from now on.
     pub habit: Answer,
     /// What it makes of the next ones instead.
@@ -130,7 +129,7 @@ pub struct World {
     pub setup: Setup,
     /// The pending record.
     saved: Option<Saved>,
-    arrivals: Vec<Arrival>,
+    arrivals: Agenda<Arriving>,
     serial: u64,
 }
 
@@ -145,12 +144,6 @@ struct Saved {
 }
 
 /// Something on its way.
-#[derive(Clone, Debug)]
-struct Arrival {
-    at: Instant,
-    what: Arriving,
-}
-
 #[derive(Clone, Debug)]
 enum Arriving {
     /// The signer makes up its mind now.
@@ -178,8 +171,7 @@ impl World {
     pub fn around(machine: RotationMachine, setup: Setup, life: Duration, now: Now) -> Self {
         let first = Run { started: now, pending: None, remembers: false, first: machine.clone(), records: vec![] };
         Self {
-            now,
-            drift: 0,
+            clocks: Clocks::at(now),
             habit: Answer::healthy(life),
             next_answers: VecDeque::new(),
             disk: (Disk::Works, Duration::ZERO),
@@ -188,76 +180,21 @@ impl World {
             stored_waiting: setup.waiting.clone(),
             trace: Trace { policy: setup.policy.clone(), seed: setup.seed, wild: false, runs: vec![first] },
             saved: setup.pending.clone().map(|pending| Saved { pending, ahead: ahead(now), newest: true }),
-            arrivals: vec![],
+            arrivals: Agenda::default(),
             serial: 1_000_000 * u64::from(setup.certificate.is_some()),
             machine,
             setup,
         }
     }
 
-    /// Goes to the earliest of the deadline and the replies on their way, and has it handled.
-    /// False if nothing will ever happen by itself.
-    pub fn step(&mut self) -> bool {
-        let arrival = (0..self.arrivals.len()).min_by_key(|i| self.arrivals[*i].at);
-        let arrives_at = arrival.map(|i| self.arrivals[i].at);
-        match (arrival, self.machine.deadline()) {
-            (Some(i), deadline) if deadline.is_none_or(|at| arrives_at <= Some(at)) => {
-                let Arrival { at, what } = self.arrivals.remove(i);
-                self.pass(at.since(self.now.instant));
-                let event = self.arrive(what);
-                self.handle(event);
-            }
-            (_, Some(deadline)) => {
-                self.pass(deadline.since(self.now.instant));
-                self.handle(Event::Tick);
-            }
-            (_, None) => return false,
-        }
-        true
-    }
-
     /// What has arrived by now, and is to be handled.
     pub fn arrived(&mut self) -> Option<Event> {
-        let first = self.arrivals.iter().position(|arrival| arrival.at <= self.now.instant)?;
-        let Arrival { what, .. } = self.arrivals.remove(first);
+        let (at, _) = self.arrivals.first()?;
+        if at > self.now().instant {
+            return None;
+        }
+        let what = self.arrivals.take_first()?;
         Some(self.arrive(what))
-    }
-
-    /// So many steps.
-    pub fn steps(&mut self, most: usize) {
-        for _ in 0..most {
-            if !self.step() {
-                return;
-            }
-        }
-    }
-
-    /// Every step of this span, but no more than `most`; then exactly the end of it. False if there were more.
-    pub fn run_for(&mut self, span: Duration, most: usize) -> bool {
-        let end = self.now.instant.after(span);
-        for _ in 0..most {
-            if self.next_at().is_none_or(|at| at > end) {
-                self.pass(end.since(self.now.instant));
-                return true;
-            }
-            self.step();
-        }
-        false
-    }
-
-    /// Time passes, and nobody looks: a driver that is late, or a computer asleep.
-    pub fn pass(&mut self, span: Duration) {
-        let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-        let gained = i64::try_from(i128::from(millis) * i128::from(self.drift) / 1000).unwrap_or(0);
-        self.now.instant = self.now.instant.after(span);
-        self.now.unix = self.now.unix.after(span);
-        self.step_wall_clock(gained);
-    }
-
-    /// Somebody sets the wall clock: so many milliseconds on, or back.
-    pub fn step_wall_clock(&mut self, millis: i64) {
-        let span = Duration::from_millis(millis.unsigned_abs());
-        self.now.unix = if millis < 0 { self.now.unix.before(span) } else { self.now.unix.after(span) };
     }
 
     /// Has an event handled now, and sees to the duties that follow.
@@ -269,7 +206,7 @@ impl World {
             Event::CertReplaced(found) => self.stored.clone_from(found),
             _ => {}
         }
-        let actions = self.machine.handle(event.clone(), self.now);
+        let actions = self.machine.handle(event.clone(), self.now());
         self.save_pending(&event, &actions);
         for action in actions.clone() {
             match action {
@@ -278,25 +215,25 @@ impl World {
                 Action::CancelRequest { .. } | Action::SetTimer(_) => {}
             }
         }
-        let record = Record { now: self.now, event, actions, after: self.machine.clone() };
+        let record = Record { now: self.now(), event, actions, after: self.machine.clone() };
         self.run().records.push(record);
     }
 
     /// The process ends, whatever was under way, and starts again from what is durable.
     pub fn restart(&mut self) {
         self.arrivals.clear();
-        let remembers = self.saved.as_ref().is_some_and(|saved| saved.newest && ahead(self.now) <= saved.ahead);
+        let remembers = self.saved.as_ref().is_some_and(|saved| saved.newest && ahead(self.now()) <= saved.ahead);
         let pending = self.saved.as_ref().map(|saved| saved.pending.clone());
         // A pair that was to be served later has been, or is still to be, or no longer matters.
         let newer = |waiting: &Arc<Certificate>| {
-            waiting.validity.not_before() > self.now.unix && Some(waiting) != self.stored.as_ref()
+            waiting.validity.not_before() > self.now().unix && Some(waiting) != self.stored.as_ref()
         };
         let waiting = self.stored_waiting.clone().filter(newer);
         let certificate = self.stored.clone();
         let setup = Setup { certificate, waiting, pending: pending.clone(), ..self.setup.clone() };
-        self.machine = RotationMachine::new(setup, self.now);
+        self.machine = RotationMachine::new(setup, self.now());
         let first = self.machine.clone();
-        self.trace.runs.push(Run { started: self.now, pending, remembers, first, records: vec![] });
+        self.trace.runs.push(Run { started: self.now(), pending, remembers, first, records: vec![] });
     }
 
     /// The pending record is gone.
@@ -316,7 +253,7 @@ impl World {
             Flaw::Early => Duration::ZERO,
         };
         let early = if flaw == Flaw::Early { whole / 3 } else { Duration::ZERO };
-        let not_before = self.now.unix.before(begins).after(early);
+        let not_before = self.now().unix.before(begins).after(early);
         let certificate = mint::certificate(template, self.serial, not_before, whole);
         match flaw {
             Flaw::None | Flaw::AlreadyDue | Flaw::Expired | Flaw::Early => certificate,
@@ -334,11 +271,6 @@ impl World {
     /// The transcript so far.
     pub fn transcript(&self) -> String {
         self.trace.to_string()
-    }
-
-    /// When there is something to do by itself: a reply arrives, or the machine wants to look.
-    pub fn next_at(&self) -> Option<Instant> {
-        self.arrivals.iter().map(|arrival| arrival.at).chain(self.machine.deadline()).min()
     }
 
     fn answer(&mut self, id: RequestId, template: Arc<Template>) {
@@ -371,7 +303,7 @@ impl World {
     }
 
     fn send(&mut self, delay: Duration, what: Arriving) {
-        self.arrivals.push(Arrival { at: self.now.instant.after(delay), what });
+        self.arrivals.note(self.now().instant.after(delay), what);
     }
 
     fn arrive(&mut self, what: Arriving) -> Event {
@@ -395,7 +327,7 @@ impl World {
     /// As a driver does: before each submission, after a refusal, when the certificate is durable, and when the policy has
     /// changed.
     fn save_pending(&mut self, event: &Event, actions: &Actions) {
-        let Some(pending) = self.machine.pending(self.now) else { return };
+        let Some(pending) = self.machine.pending(self.now()) else { return };
         let answered = matches!(event, Event::CsrIssued { .. } | Event::CsrFailed { .. });
         let refused = answered && pending.refusal.is_some();
         if submitted(actions).is_some()
@@ -403,7 +335,7 @@ impl World {
             || matches!(event, Event::CertWritten { .. } | Event::PolicyChanged(_))
         {
             if self.records {
-                self.saved = Some(Saved { pending, ahead: ahead(self.now), newest: true });
+                self.saved = Some(Saved { pending, ahead: ahead(self.now()), newest: true });
             } else if let Some(saved) = &mut self.saved {
                 saved.newest = false;
             }
@@ -412,6 +344,34 @@ impl World {
 
     fn run(&mut self) -> &mut Run {
         self.trace.runs.last_mut().expect("a world begins with a run")
+    }
+}
+
+impl Member for World {
+    fn now(&self) -> Now {
+        self.clocks.now
+    }
+
+    /// A reply arrives, or the machine wants to look.
+    fn next_at(&self) -> Option<Instant> {
+        let arrival = self.arrivals.first().map(|(at, _)| at);
+        arrival.into_iter().chain(self.machine.deadline()).min()
+    }
+
+    fn pass(&mut self, span: Duration) {
+        self.clocks.pass(span);
+    }
+
+    /// Handles one event: the earliest reply on its way, or a Tick if the deadline comes first.
+    fn act(&mut self) {
+        let (now, deadline) = (self.now().instant, self.machine.deadline());
+        let replied = self.arrivals.first().is_some_and(|(at, _)| at <= now && deadline.is_none_or(|due| at <= due));
+        if replied {
+            let event = self.arrived().expect("a reply has arrived");
+            self.handle(event);
+        } else if deadline.is_some_and(|due| due <= now) {
+            self.handle(Event::Tick);
+        }
     }
 }
 

@@ -122,7 +122,7 @@ pub(crate) const ROWS: &[Row] = &[
         || {
             let mut node = Node::new(Server::new(Options { approval: Approval::Manual, ..Options::default() }), None);
             node.run(MINUTE);
-            let now = node.server.now.unix;
+            let now = node.server.now().unix;
             let first = node.server.api.requests().next().unwrap().metadata.name.clone();
             node.server.api.decide(&first, Decision::Deny, "", now).unwrap();
             node.run(6 * MINUTE);
@@ -145,7 +145,7 @@ pub(crate) const ROWS: &[Row] = &[
         let ask = ask(&key(), KUBELET_CLIENT);
         assert!(server.submit(&ask, MINUTE, |_| {}).is_none());
         let approve = |server: &mut Server| {
-            let now = server.now.unix;
+            let now = server.now().unix;
             server.api.decide(&ask.name, Decision::Approve, "", now).unwrap();
         };
         assert!(server.submit(&ask, MINUTE, approve).unwrap().is_ok());
@@ -292,7 +292,7 @@ fn decided(decision: Decision) -> SignError {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let ask = ask(&key(), KUBELET_CLIENT);
     let decide = |server: &mut Server| {
-        let now = server.now.unix;
+        let now = server.now().unix;
         server.api.decide(&ask.name, decision, "not today", now).unwrap();
     };
     server.submit(&ask, MINUTE, decide).unwrap().unwrap_err()

@@ -119,7 +119,7 @@ fn short(server: &mut Server) {
 
 fn denied(server: &mut Server) {
     pending(server);
-    server.api.decide("a", Decision::Deny, "", server.now.unix).unwrap();
+    server.api.decide("a", Decision::Deny, "", server.now().unix).unwrap();
 }
 
 fn failed(server: &mut Server) {

@@ -124,7 +124,7 @@ fn found(there: &str, asked: &str) -> Result<Issued, SignError> {
     let ask = ask(&key, asked);
     let name = ask.name.clone();
     let approve = |server: &mut Server| {
-        let now = server.now.unix;
+        let now = server.now().unix;
         server.api.decide(&name, Decision::Approve, "", now).unwrap();
     };
     let result = server.submit(&ask, MINUTE, approve).unwrap();

@@ -54,7 +54,7 @@ pub(crate) const ROWS: &[Row] = &[
         || {
             let node = Node::new(Server::new(Options::default()), None);
             assert_eq!(node.presents(), None);
-            assert_eq!(node.rotation.snapshot(node.server.now).due, Some(Reason::NoCertificate));
+            assert_eq!(node.rotation.snapshot(node.server.now()).due, Some(Reason::NoCertificate));
         },
     ),
     same(
@@ -232,7 +232,7 @@ pub(crate) const ROWS: &[Row] = &[
         });
         node.run(SECOND / 10);
         assert_eq!(node.rotation.machine().last_failure(), Some(Failure::Local));
-        let told = node.rotation.snapshot(node.server.now).last_error.unwrap();
+        let told = node.rotation.snapshot(node.server.now()).last_error.unwrap();
         assert_eq!(*told, *KeyPair::generate(KeyAlgorithm::Rsa).unwrap_err().to_string());
         assert!(node.server.journal().is_empty());
     }),

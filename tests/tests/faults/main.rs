@@ -13,6 +13,7 @@ use std::time::Duration;
 use node::node;
 use perennial::Policy;
 use perennial_dev::faults::Plan;
+use perennial_tests::simulation::Member as _;
 use perennial_tests::simulation::Node;
 use table::{Kind, Outcome, kinds};
 

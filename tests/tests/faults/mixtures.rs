@@ -7,6 +7,7 @@ use proptest::sample::select;
 
 use crate::table::kinds;
 use crate::{HOUR, MINUTE};
+use perennial_tests::simulation::Member as _;
 use perennial_tests::simulation::Node;
 
 use crate::node::node;

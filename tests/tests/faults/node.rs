@@ -10,7 +10,7 @@ use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::{Credential, Usage};
 use perennial_rotation::{Authentication, Identity, Token};
 use perennial_tests::loopback::TOKEN;
-use perennial_tests::simulation::{HOUR, Node, Server};
+use perennial_tests::simulation::{HOUR, Member as _, Node, Server};
 
 /// How long certificates live: a submission that keeps failing leaves hours before the end.
 const LIFETIME: Duration = Duration::from_secs(40 * 3600);

@@ -7,7 +7,7 @@ use perennial::{Failure, Policy, Template, UnixTime};
 use perennial_dev::Options;
 use perennial_pki::{Chain, RequestFacts, Usage, certificate_request, read_request};
 use perennial_rotation::{Input, SignError, SignRequest};
-use perennial_tests::simulation::{Node, OwnCa, SECOND, Server, key};
+use perennial_tests::simulation::{Member as _, Node, OwnCa, SECOND, Server, key};
 
 use crate::table::Outcome;
 use crate::{HOUR, MINUTE};

@@ -7,6 +7,7 @@ use perennial_dev::faults::{Fault, Plan};
 
 use crate::table::{Kind, kinds};
 use crate::{HOUR, MINUTE};
+use perennial_tests::simulation::Member as _;
 use perennial_tests::simulation::Node;
 
 use crate::node::{node, node_living};

@@ -7,6 +7,7 @@ use perennial_dev::{Approval, Decision, Options};
 
 use crate::{HOUR, MINUTE, in_short};
 use perennial_tests::loopback::{self, issued, on_both, serve, waits_for_approval};
+use perennial_tests::simulation::Member as _;
 use perennial_tests::simulation::Node;
 
 use crate::node::node_at;

@@ -2,6 +2,7 @@
 
 use perennial::{Backoff, Budget, Failure, Policy, PolicyError, State, Window};
 
+use perennial_tests::simulation::Member as _;
 use perennial_tests::simulation::world::{Answer, World};
 
 use super::*;
@@ -60,16 +61,16 @@ fn uncovered(policy: Policy, life: Duration) -> Duration {
     let template = Some(Arc::new(node()));
     let mut world = World::new(Setup { policy: Arc::new(policy), template, ..Setup::default() }, life);
     let healthy = Answer::healthy(life).after(life / 100);
-    let (mut uncovered, mut last) = (Duration::ZERO, world.now);
-    while world.now.instant < Instant::from_millis(3_600_000) {
+    let (mut uncovered, mut last) = (Duration::ZERO, world.now());
+    while world.now().instant < Instant::from_millis(3_600_000) {
         if world.next_answers.is_empty() {
             world.next_answers.extend([healthy.clone(), Answer::lose()]);
         }
         let end = world.machine.certificate().map(|held| held.validity.not_after());
         world.step();
         // Nothing changes between two steps but the time.
-        uncovered += end.map_or(Duration::ZERO, |end| world.now.unix.since(end.max(last.unix)));
-        last = world.now;
+        uncovered += end.map_or(Duration::ZERO, |end| world.now().unix.since(end.max(last.unix)));
+        last = world.now();
     }
     uncovered
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use perennial::{Certificate, Template};
 
-use super::{Moment, utc};
+use super::{Elapsed, utc};
 use crate::mint;
 
 /// How far a cluster's signer dates back.
@@ -69,7 +69,7 @@ pub enum Api {
 
 /// The answer to a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum Submitted {
     /// The object is there.
     Accepted(Object),
     /// Connection refused.
@@ -101,8 +101,8 @@ pub enum Seen {
 struct Request {
     name: Option<u64>,
     template: Arc<Template>,
-    made: Moment,
-    decided: Option<(Moment, Seen)>,
+    made: Elapsed,
+    decided: Option<(Elapsed, Seen)>,
 }
 
 /// The cluster.
@@ -112,15 +112,15 @@ pub struct Cluster {
     pub conduct: Conduct,
     /// How the API answers.
     pub api: Api,
-    pub(super) authority_ends: Moment,
+    pub(super) authority_ends: Elapsed,
     /// What approvers know of the node.
     pub(super) wanted: Option<Arc<Template>>,
-    pub(super) submissions: Vec<Moment>,
+    pub(super) submissions: Vec<Elapsed>,
     pub(super) made: usize,
     pub(super) most: usize,
     lifetime: Duration,
-    now: Moment,
-    next_sweep: Moment,
+    now: Elapsed,
+    next_sweep: Elapsed,
     requests: BTreeMap<Object, Request>,
     undecided: Vec<Object>,
     serial: u64,
@@ -137,7 +137,7 @@ impl Cluster {
             made: 0,
             most: 0,
             lifetime,
-            now: Moment::ZERO,
+            now: Elapsed::ZERO,
             next_sweep: HOUR,
             requests: BTreeMap::new(),
             undecided: vec![],
@@ -146,16 +146,16 @@ impl Cluster {
     }
 
     /// A request is submitted. Under a name that exists, it is the object of that name.
-    pub fn submit(&mut self, name: Option<u64>, template: &Arc<Template>) -> Answer {
+    pub fn submit(&mut self, name: Option<u64>, template: &Arc<Template>) -> Submitted {
         self.submissions.push(self.now);
         match self.api {
-            Api::Down => return Answer::Unreachable,
-            Api::Throttles(retry_after) => return Answer::Throttled(retry_after),
+            Api::Down => return Submitted::Unreachable,
+            Api::Throttles(retry_after) => return Submitted::Throttled(retry_after),
             Api::Up => {}
         }
         let known = name.and_then(|name| self.requests.iter().find(|(_, request)| request.name == Some(name)));
         if let Some((object, _)) = known {
-            return Answer::Accepted(*object);
+            return Submitted::Accepted(*object);
         }
         self.made += 1;
         let object = Object(self.made as u64);
@@ -164,7 +164,7 @@ impl Cluster {
         self.undecided.push(object);
         self.most = self.most.max(self.requests.len());
         self.decide();
-        Answer::Accepted(object)
+        Submitted::Accepted(object)
     }
 
     /// What there is to be seen of an object now.
@@ -177,7 +177,7 @@ impl Cluster {
     }
 
     /// Does what is due.
-    pub(super) fn run(&mut self, now: Moment) {
+    pub(super) fn run(&mut self, now: Elapsed) {
         self.now = now;
         self.decide();
         if now >= self.next_sweep {
@@ -187,12 +187,12 @@ impl Cluster {
     }
 
     /// When there is something to do next.
-    pub(super) fn next(&self) -> Option<Moment> {
+    pub(super) fn next(&self) -> Option<Elapsed> {
         let decisions = self.undecided.iter().filter_map(|object| self.decides_at(&self.requests[object]));
         decisions.chain([self.next_sweep]).min()
     }
 
-    fn decides_at(&self, request: &Request) -> Option<Moment> {
+    fn decides_at(&self, request: &Request) -> Option<Elapsed> {
         let signs = matches!(self.conduct, Conduct::Signs { .. } | Conduct::Compares { .. });
         let stale = matches!(self.conduct, Conduct::Compares { .. }) && Some(&request.template) != self.wanted.as_ref();
         // An authority that has expired signs nothing, and says nothing.

@@ -1,14 +1,14 @@
-//! perennial in the field: a [`World`](world::World) whose requests the cluster answers.
+//! perennial in the field: a [`World`](World) whose requests the cluster answers.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Certificate, Event, Failure, Instant, Key, Now, Policy, RequestId, Setup};
+use perennial::{Certificate, Event, Failure, Key, Policy, RequestId, Setup};
 
-use super::{Answer, Api, Holder, Object, Seen, Start, World, utc};
+use super::{Api, Holder, HolderStart, Object, Seen, SharedScene, Submitted, utc};
 use crate::laws::{Verdict, check};
-use crate::simulation::world;
+use crate::simulation::world::{Answer, World};
 
 /// How often `run` asks the API server whether it accepts the client certificate, which tells the time, too.
 const LOOK: Duration = Duration::from_secs(6 * 3600);
@@ -16,9 +16,9 @@ const LOOK: Duration = Duration::from_secs(6 * 3600);
 /// A machine and its driver.
 #[derive(Debug)]
 pub struct Perennial {
-    around: World,
+    around: SharedScene,
     /// The machine, what it has written, and its trace. Its own signer never answers.
-    node: world::World,
+    node: World,
     /// When its loop wakes up, by the clock that stands still in suspend.
     wakes: Option<Duration>,
     in_flight: Option<(RequestId, Object)>,
@@ -30,20 +30,20 @@ pub struct Perennial {
 
 impl Perennial {
     /// A holder under this policy.
-    pub fn begin(policy: Policy) -> impl FnOnce(World, Start) -> Self {
-        move |around, Start { seed, certificate }| {
+    pub fn begin(policy: Policy) -> impl FnOnce(SharedScene, HolderStart) -> Self {
+        move |around, HolderStart { seed, certificate }| {
             let template = around.borrow().template.clone();
             let setup = Setup { policy: Arc::new(policy), seed, template, certificate, ..Setup::default() };
-            let mut node = world::World::at(setup, Duration::ZERO, now(&around));
-            node.habit = world::Answer::lose();
-            let wakes = Some(around.borrow().clocks.awake);
+            let mut node = World::at(setup, Duration::ZERO, around.borrow().clocks.now);
+            node.habit = Answer::lose();
+            let wakes = Some(around.borrow().clocks.awake());
             Self { around, node, wakes, in_flight: None, looks: LOOK, key: 0 }
         }
     }
 
     /// Has this handled, and whatever follows at the same moment.
     fn handle(&mut self, event: Event) {
-        self.node.now = now(&self.around);
+        self.node.clocks.now = self.around.borrow().clocks.now;
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             self.node.handle(event);
@@ -56,8 +56,8 @@ impl Perennial {
             }
             events.extend(std::iter::from_fn(|| self.node.arrived()));
         }
-        let (awake, deadline) = (self.around.borrow().clocks.awake, self.node.machine.deadline());
-        self.wakes = deadline.map(|deadline| awake + deadline.since(self.node.now.instant));
+        let (awake, deadline) = (self.around.borrow().clocks.awake(), self.node.machine.deadline());
+        self.wakes = deadline.map(|deadline| awake + deadline.since(self.node.clocks.now.instant));
     }
 
     /// Submits a request. Each answer tells the time: that of a create, that of the watch that follows.
@@ -66,18 +66,18 @@ impl Perennial {
         let failed = |failure, retry_after| Event::CsrFailed { id, failure, retry_after };
         let answer = self.around.borrow_mut().cluster.submit(Some(self.key), &template);
         match answer {
-            Answer::Accepted(object) => {
+            Submitted::Accepted(object) => {
                 self.in_flight = Some((id, object));
                 vec![self.dated(), self.dated()]
             }
-            Answer::Throttled(retry_after) => vec![self.dated(), failed(Failure::Throttled, Some(retry_after))],
+            Submitted::Throttled(retry_after) => vec![self.dated(), failed(Failure::Throttled, Some(retry_after))],
             // A refused connection tells no time.
-            Answer::Unreachable => vec![failed(Failure::Unreachable, None)],
+            Submitted::Unreachable => vec![failed(Failure::Unreachable, None)],
         }
     }
 
     fn dated(&self) -> Event {
-        Event::ServerDated { unix: utc(self.around.borrow().clocks.moment()) }
+        Event::ServerDated { unix: utc(self.around.borrow().clocks.elapsed()) }
     }
 
     fn reply(&self) -> Option<Event> {
@@ -97,7 +97,7 @@ impl Perennial {
         if wanted.as_ref() != self.node.machine.template() {
             return Some(Event::TemplateChanged(wanted));
         }
-        let (awake, api) = (self.around.borrow().clocks.awake, self.around.borrow().cluster.api);
+        let (awake, api) = (self.around.borrow().clocks.awake(), self.around.borrow().cluster.api);
         if self.looks <= awake {
             self.looks = awake + LOOK;
             if api == Api::Up && self.node.machine.certificate().is_some() {
@@ -130,21 +130,14 @@ impl Holder for Perennial {
         if !remembers {
             self.node.lose_record();
         }
-        self.node.now = now(&self.around);
+        self.node.clocks.now = self.around.borrow().clocks.now;
         self.node.setup.template.clone_from(&self.around.borrow().template);
         self.node.restart();
-        let awake = self.around.borrow().clocks.awake;
+        let awake = self.around.borrow().clocks.awake();
         (self.in_flight, self.wakes, self.looks) = (None, Some(awake), awake + LOOK);
     }
 
     fn lawful(&self) -> Verdict {
         check(&self.node.trace)
     }
-}
-
-/// Both clocks; the monotonic one goes on in suspend.
-fn now(world: &World) -> Now {
-    let clocks = world.borrow().clocks;
-    let millis = u64::try_from(clocks.moment().as_millis()).unwrap_or(u64::MAX);
-    Now { instant: Instant::from_millis(millis), unix: clocks.wall() }
 }

@@ -1,0 +1,66 @@
+//! The clocks of a computer.
+
+use std::time::Duration;
+
+use perennial::{Instant, Now, UnixTime};
+
+use crate::mint;
+
+/// The clocks of a computer, in virtual time.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// What both clocks show. The monotonic one goes on in suspend.
+    pub now: Now,
+    /// How many milliseconds the wall clock gains on the monotonic clock in a thousand.
+    pub drift: i64,
+    /// How long the computer has been suspended so far: the timers of programs stood still.
+    pub suspended: Duration,
+}
+
+impl Clocks {
+    /// Clocks that show this, and run evenly.
+    pub const fn at(now: Now) -> Self {
+        Self { now, drift: 0, suspended: Duration::ZERO }
+    }
+
+    /// Clocks that begin at this wall-clock time.
+    pub const fn starting(unix: UnixTime) -> Self {
+        Self::at(Now { instant: Instant::from_millis(0), unix })
+    }
+
+    /// Time passes.
+    pub fn pass(&mut self, span: Duration) {
+        let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        let gained = i64::try_from(i128::from(millis) * i128::from(self.drift) / 1000).unwrap_or(0);
+        self.now = Now { instant: self.now.instant.after(span), unix: self.now.unix.after(span) };
+        self.step_wall_clock(gained);
+    }
+
+    /// Time passes in suspend.
+    pub fn suspend(&mut self, span: Duration) {
+        self.suspended += span;
+        self.pass(span);
+    }
+
+    /// Somebody sets the wall clock: so many milliseconds on, or back.
+    pub fn step_wall_clock(&mut self, millis: i64) {
+        let span = Duration::from_millis(millis.unsigned_abs());
+        self.now.unix = if millis < 0 { self.now.unix.before(span) } else { self.now.unix.after(span) };
+    }
+
+    /// For how long the monotonic clock has run.
+    pub fn elapsed(&self) -> Duration {
+        self.now.instant.since(Instant::default())
+    }
+
+    /// For how long the computer has been awake: what timers of either kind run on.
+    pub fn awake(&self) -> Duration {
+        self.elapsed() - self.suspended
+    }
+}
+
+impl Default for Clocks {
+    fn default() -> Self {
+        Self::starting(mint::EPOCH)
+    }
+}
