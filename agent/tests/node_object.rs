@@ -1,14 +1,14 @@
 //! Addresses that come from the Node object: as a process, against an API server with one.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::{Process, RUN, Signer, run_arguments, start, until};
 use perennial::Certificate;
-use perennial_dev::{Api, Authority, Host, Options, Random, ServerHandle, ServingApproval, Tls, User};
+use perennial_dev::{Api, ApiServer, Authority, Options, Random, ServingApproval, Tls, User};
 use perennial_kubernetes::addresses::{AddressType, NodeAddress};
 use perennial_kubernetes::kubeconfig::{Endpoint, kubeconfig_with_token};
 use perennial_pki::Credential;
@@ -23,7 +23,7 @@ fn address(kind: AddressType, address: &str) -> NodeAddress {
 }
 
 /// An API server that knows of nodes; `bootstrap` in the directory leads there.
-fn serve(path: &Path) -> ServerHandle {
+fn serve(path: &Path) -> ApiServer {
     let (mut random, now, day) = (Random::from_os().unwrap(), clock::now().unix, Duration::from_secs(86_400));
     let authority = Authority::generate(&mut random, now, day).unwrap();
     let own = authority.server_credential(&[], &[Ipv4Addr::LOCALHOST.into()], &mut random, now, day).unwrap();
@@ -32,7 +32,7 @@ fn serve(path: &Path) -> ServerHandle {
     let options = Options { approve_serving: ServingApproval::Own(Vec::new()), ..Options::default() };
     let mut api = Api::new(options, authority, random);
     api.add_token(TOKEN, User::bootstrap("abcdef"));
-    let server = Host::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), api, tls).unwrap().spawn().unwrap();
+    let server = ApiServer::start(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), api, tls).unwrap();
     let endpoint = Endpoint { server: format!("https://{}", server.address()), ca_pem, ..Endpoint::default() };
     fs::write(path.join("bootstrap"), kubeconfig_with_token(&endpoint, "bootstrap", TOKEN).as_bytes()).unwrap();
     server

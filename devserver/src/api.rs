@@ -64,6 +64,10 @@ pub struct Options {
     pub memory: usize,
     /// Limit of open watches; further ones are answered with 429.
     pub watches: usize,
+    /// Limit of clients of an [`ApiServer`](super::ApiServer) at a time; each needs a file descriptor. At the limit, each new
+    /// connection closes the oldest one over which no request has shown a credential yet. If there is none, new clients
+    /// are answered with 429, or find their connections closed.
+    pub clients: usize,
     /// Interval of removing old requests, at least a second; an hour in a cluster.
     pub cleaning_interval: Duration,
     /// Time before issued, denied and failed requests are removed; those with an expired certificate are at once.
@@ -87,6 +91,7 @@ impl Default for Options {
             history: 4096,
             memory: 64 << 20,
             watches: 1536,
+            clients: 2048,
             cleaning_interval: Duration::from_secs(60),
             keep_ended: Duration::from_secs(3600),
             keep_pending: Duration::from_secs(24 * 3600),

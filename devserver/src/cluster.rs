@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::faults::Plan;
 use crate::user::MASTERS;
 use crate::{
-    Api, Authority, AuthorityError, Decision, DecisionError, Host, Options, Random, ServerHandle, ServingApproval, Tls,
+    Api, ApiServer, Authority, AuthorityError, Decision, DecisionError, Options, Random, ServingApproval, Tls,
     TlsError, User,
 };
 
@@ -54,7 +54,7 @@ impl Default for ClusterSetup {
 /// server.
 #[derive(Debug)]
 pub struct TestCluster {
-    server: ServerHandle,
+    server: ApiServer,
     /// The server's own certificate and key.
     serving: Credential,
     admin: Arc<Credential>,
@@ -103,7 +103,7 @@ impl TestCluster {
         let mut api = Api::new(options, authority, random);
         let id = token.reveal().split('.').next().unwrap_or_default();
         api.add_token(token.reveal(), User::bootstrap(id));
-        let server = Host::new(listener, api, tls)?.spawn()?;
+        let server = ApiServer::start(listener, api, tls)?;
         let endpoint =
             Endpoint { server: format!("https://{}", reachable(server.address())), ca_pem, ..Endpoint::default() };
         let cluster = Cluster::from_url(&endpoint.server).map_err(io::Error::other)?;
@@ -162,7 +162,7 @@ impl TestCluster {
     }
 
     /// The server: its API, its address, its TLS.
-    pub fn server(&self) -> &ServerHandle {
+    pub fn server(&self) -> &ApiServer {
         &self.server
     }
 
@@ -212,7 +212,7 @@ impl TestCluster {
     /// Closes all connections and waits for the server's thread to end.
     ///
     /// # Errors
-    /// As [`ServerHandle::shutdown`].
+    /// As [`ApiServer::shutdown`].
     pub fn shutdown(self) -> io::Result<()> {
         self.server.shutdown()
     }

@@ -28,8 +28,8 @@
 //! unread answer (about 16 KiB and one object), a TLS handshake (10 s), silence (120 s), reading a list (60 s). A
 //! thousand clients that wait take 16 KiB each; `cargo bench -p perennial-tests` measures it.
 //!
-//! [`TestCluster`] and [`Host`] use sockets and threads, everything else is sans-IO: [`Api`] turns requests into answers, [`Session`] turns a client's
-//! bytes into requests. [`Host`] drives them over sockets; a simulation drives them in virtual time.
+//! [`TestCluster`] and [`ApiServer`] use sockets and threads, everything else is sans-IO: [`Api`] turns requests into answers, [`Session`] turns a client's
+//! bytes into requests. [`ApiServer`] drives them over sockets; a simulation drives them in virtual time.
 //!
 //! Deviations from a cluster, on purpose: certificates shorter than ten minutes can be asked for
 //! ([`Options::allow_short`]), and the validity of short ones is backdated by a twentieth of their lifetime, not by
@@ -49,7 +49,6 @@ mod controllers;
 mod discovery;
 pub mod faults;
 mod fields;
-mod host;
 mod http;
 mod list;
 mod listing;
@@ -63,6 +62,7 @@ mod random;
 mod requests;
 mod review;
 mod selector;
+mod server;
 mod serving;
 mod session;
 mod signer;
@@ -79,10 +79,10 @@ pub use authority::{Authority, AuthorityError};
 pub use cluster::{ClusterError, ClusterSetup, TestCluster};
 pub use connection::{Tls, TlsError};
 pub use controllers::{Decision, DecisionError};
-pub use host::{Host, ServerHandle};
 pub use listing::Listing;
 pub use message::{Answer, ApiRequest, Method, Response};
 pub use random::{NoRandomness, Random};
+pub use server::ApiServer;
 pub use serving::ServingApproval;
 pub use session::{Break, Session};
 pub use user::User;

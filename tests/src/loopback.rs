@@ -1,12 +1,12 @@
 //! An embedded API server on loopback, and a node on either runtime that asks it for certificates.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Backoff, Budget, Policy, Template, Window};
-use perennial_dev::{Api, Approval, Authority, Decision, Host, Options, Random, ServerHandle, Tls};
+use perennial_dev::{Api, ApiServer, Approval, Authority, Decision, Options, Random, Tls};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
@@ -41,7 +41,7 @@ pub fn on_both(scenario: impl Fn(Runtime)) {
 /// An embedded API server that listens on loopback.
 pub struct Server {
     /// The server.
-    pub handle: ServerHandle,
+    pub handle: ApiServer,
     /// How nodes find it.
     pub cluster: Arc<Cluster>,
 }
@@ -68,7 +68,7 @@ pub fn serve_at(address: SocketAddr, authority: Authority, options: Options) -> 
     let roots = authority.roots().unwrap();
     let mut api = Api::new(options, authority, random);
     api.add_token(TOKEN, perennial_dev::User::bootstrap("abcdef"));
-    let handle = Host::bind(address, api, tls).unwrap().spawn().unwrap();
+    let handle = ApiServer::start(TcpListener::bind(address).unwrap(), api, tls).unwrap();
     let cluster = Cluster::from_url(&format!("https://{}", handle.address())).unwrap().with_roots(roots);
     Server { handle, cluster: Arc::new(cluster) }
 }

@@ -1,16 +1,14 @@
 //! The embedded server over real sockets.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use perennial::{Template, UnixTime};
 use perennial_dev::faults::Plan;
-use perennial_dev::{
-    Api, ApiRequest, Approval, Authority, Decision, Host, Method, Options, Random, ServerHandle, Tls, User,
-};
+use perennial_dev::{Api, ApiRequest, ApiServer, Approval, Authority, Decision, Method, Options, Random, Tls, User};
 use perennial_kubernetes::objects::{CSR_PATH, CertificateSigningRequest, CsrSpec};
 use perennial_pki::{Credential, KeyAlgorithm, KeyPair, Roots, certificate_request};
 use rustls::pki_types::ServerName;
@@ -21,11 +19,11 @@ const TOKEN: &str = "abcdef.0123456789abcdef";
 
 type Stream = BufReader<StreamOwned<ClientConnection, TcpStream>>;
 
-fn serve(options: Options) -> (ServerHandle, Roots) {
-    serve_to(2048, options)
+fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
-fn serve_to(most_clients: usize, options: Options) -> (ServerHandle, Roots) {
+fn serve(options: Options) -> (ApiServer, Roots) {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let now = UnixTime::from_secs(i64::try_from(since.as_secs()).unwrap());
     let hour = Duration::from_secs(3600);
@@ -37,15 +35,14 @@ fn serve_to(most_clients: usize, options: Options) -> (ServerHandle, Roots) {
     let roots = authority.roots().unwrap();
     let mut api = Api::new(options, authority, random);
     api.add_token(TOKEN, User::bootstrap("abcdef"));
-    let host = Host::bind("127.0.0.1:0".parse().unwrap(), api, tls).unwrap();
-    (host.most_clients(most_clients).spawn().unwrap(), roots)
+    (ApiServer::start(listener(), api, tls).unwrap(), roots)
 }
 
-fn connect(server: &ServerHandle, roots: &Roots) -> Stream {
+fn connect(server: &ApiServer, roots: &Roots) -> Stream {
     connect_as(None, server, roots)
 }
 
-fn connect_as(credential: Option<&Credential>, server: &ServerHandle, roots: &Roots) -> Stream {
+fn connect_as(credential: Option<&Credential>, server: &ApiServer, roots: &Roots) -> Stream {
     let config = perennial_tests::tls::client(roots, credential, Arc::new(DefaultTimeProvider));
     let name = ServerName::from(server.address().ip());
     let tls = ClientConnection::new(config, name).unwrap();
@@ -171,7 +168,7 @@ fn a_refusal_is_read_even_if_the_request_is_not() {
 
 #[test]
 fn clients_beyond_the_limit_are_told_to_come_back_until_others_leave() {
-    let (server, roots) = serve_to(2, Options::default());
+    let (server, roots) = serve(Options { clients: 2, ..Options::default() });
     let mut held: Vec<Stream> = (0..2).map(|_| connect(&server, &roots)).collect();
     for stream in &mut held {
         send(stream, "GET", "/version", b"");
@@ -197,7 +194,7 @@ fn clients_beyond_the_limit_are_told_to_come_back_until_others_leave() {
 }
 
 /// Connections without a word, and such that have finished the handshake and shown no credential.
-fn strangers(count: usize, server: &ServerHandle, roots: &Roots) -> (Vec<TcpStream>, Vec<Stream>) {
+fn strangers(count: usize, server: &ApiServer, roots: &Roots) -> (Vec<TcpStream>, Vec<Stream>) {
     let silent = (0..count).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
     let mut anonymous: Vec<Stream> = (0..count).map(|_| connect(server, roots)).collect();
     for stream in &mut anonymous {
@@ -209,7 +206,7 @@ fn strangers(count: usize, server: &ServerHandle, roots: &Roots) -> (Vec<TcpStre
 
 #[test]
 fn strangers_give_way_to_new_clients() {
-    let (server, roots) = serve_to(4, Options::default());
+    let (server, roots) = serve(Options { clients: 4, ..Options::default() });
     let mut known: Vec<Stream> = (0..2).map(|_| connect(&server, &roots)).collect();
     for stream in &mut known {
         send(stream, "GET", "/version", b"");
@@ -278,7 +275,7 @@ fn another_authority_is_taken_up_by_connections_to_come() {
     let serving = first.server_credential(&[], &["127.0.0.1".parse().unwrap()], &mut random, now, hour).unwrap();
     let (tls, roots) = (Tls::new(&first, &serving).unwrap(), first.roots().unwrap());
     let api = Api::new(Options::default(), first, random);
-    let server = Host::bind("127.0.0.1:0".parse().unwrap(), api, tls).unwrap().spawn().unwrap();
+    let server = ApiServer::start(listener(), api, tls).unwrap();
 
     let accepts = |credential: &Credential| {
         let mut stream = connect_as(Some(credential), &server, &roots);

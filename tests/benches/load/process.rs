@@ -1,13 +1,13 @@
 //! The server's process: this same program, told to serve, and spoken to over its standard streams.
 
 use std::io::{BufRead, BufReader, Lines, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::Template;
-use perennial_dev::{Api, ApiRequest, Approval, Authority, Host, Method, Options, Random, ServerHandle, Tls, User};
+use perennial_dev::{Api, ApiRequest, ApiServer, Approval, Authority, Method, Options, Random, Tls, User};
 use perennial_kubernetes::objects::{CSR_PATH, CertificateSigningRequest, CsrSpec};
 use perennial_pki::{KeyAlgorithm, KeyPair, Roots, certificate_request};
 use perennial_rotation::clock;
@@ -85,14 +85,14 @@ pub(crate) fn serve(what: &str) {
         "large" => (0..1000).for_each(|index| create(&mut api, index, 32 << 10)),
         _ => {}
     }
-    let server = Host::bind((Ipv4Addr::LOCALHOST, 0).into(), api, tls).unwrap().spawn().unwrap();
+    let server = ApiServer::start(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), api, tls).unwrap();
     println!("{}\n{pem}", server.address());
     for command in std::io::stdin().lines().map(Result::unwrap) {
         println!("{}", obey(&server, &command));
     }
 }
 
-fn obey(server: &ServerHandle, command: &str) -> String {
+fn obey(server: &ApiServer, command: &str) -> String {
     match command {
         "names" => server.with_api(|api, _| {
             let names: Vec<&str> = api.requests().map(|csr| csr.metadata.name.as_str()).collect();

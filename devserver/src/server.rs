@@ -1,0 +1,226 @@
+//! A socket loop for the embedded API server: one task for each client, all on one thread.
+
+mod client;
+mod clients;
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_io::{Async, Timer};
+use event_listener::Event;
+use perennial::UnixTime;
+use perennial_rotation::clock;
+use smol::LocalExecutor;
+use smol::channel::{self, Receiver, Sender};
+use smol::future::{or, yield_now};
+
+use crate::{Api, Tls};
+use clients::Clients;
+
+/// Limit of rejected clients that get an answer, at a time; the connections of others are closed.
+const MOST_TURNED_AWAY: usize = 64;
+/// Connections that the operating system queues; a crowd beyond that would wait for seconds to be heard. Linux lowers
+/// it to net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+/// Size of a read; one buffer serves all clients.
+const BUFFER: usize = 16 * 1024;
+/// Steps of client tasks between two polls of the reactor.
+const STEPS: usize = 32;
+/// Longest sleep of the controllers: the wall clock may be set.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// An API server that listens on a socket, on a thread of its own. Dropping it stops the server.
+#[derive(Debug)]
+pub struct ApiServer {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    /// Closed to stop the server.
+    stop: Sender<()>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl ApiServer {
+    /// Serves on a listening socket.
+    ///
+    /// # Errors
+    /// The socket does not listen, or the system has no thread to give.
+    pub fn start(listener: TcpListener, api: Api, tls: Tls) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        rustix::net::listen(&listener, BACKLOG)?;
+        let shared = Arc::new(Shared { api: Mutex::new(api), tls: Mutex::new(tls), changed: Event::new() });
+        let (stop, stopped) = channel::bounded(1);
+        let serving = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("perennial-apiserver".into())
+            .spawn(move || smol::block_on(serve(listener, &serving, &stopped)))?;
+        Ok(Self { shared, address, stop, thread: Some(thread) })
+    }
+
+    /// The address that clients connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Calls `f` with the API and the time; watches report its changes. The server waits meanwhile.
+    pub fn with_api<R>(&self, f: impl FnOnce(&mut Api, UnixTime) -> R) -> R {
+        self.shared.with_api(f)
+    }
+
+    /// Uses `tls` for clients that connect from now on, for example after [`Api::rotate_authority`].
+    pub fn set_tls(&self, tls: Tls) {
+        *self.shared.tls.lock().unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+
+    /// Waits until the API's [version](Api::version) differs from `seen`.
+    pub async fn changed(&self, seen: u64) {
+        loop {
+            let changed = self.shared.changed.listen();
+            if self.shared.lock().version() != seen {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Closes all connections and waits for the thread to end.
+    ///
+    /// # Errors
+    /// The server had stopped before, with this error.
+    pub fn shutdown(mut self) -> io::Result<()> {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> io::Result<()> {
+        self.stop.close();
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(io::Error::other("the API server's thread has panicked; please report this as a bug")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        // Nobody is left to be told.
+        let _ = self.stop();
+    }
+}
+
+/// State that all clients share.
+#[derive(Debug)]
+struct Shared {
+    api: Mutex<Api>,
+    /// For sessions to come.
+    tls: Mutex<Tls>,
+    /// The API's version has risen.
+    changed: Event,
+}
+
+impl Shared {
+    fn with_api<R>(&self, f: impl FnOnce(&mut Api, UnixTime) -> R) -> R {
+        let mut api = self.lock();
+        let before = api.version();
+        let result = f(&mut api, clock::now().unix);
+        let changed = api.version() != before;
+        drop(api);
+        if changed {
+            self.changed.notify(usize::MAX);
+        }
+        result
+    }
+
+    fn tls(&self) -> Tls {
+        self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The API stays usable when a caller's closure has panicked: every change to it is complete or not begun.
+    fn lock(&self) -> MutexGuard<'_, Api> {
+        self.api.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Serves clients until `stopped` is closed.
+async fn serve(listener: TcpListener, shared: &Arc<Shared>, stopped: &Receiver<()>) -> io::Result<()> {
+    let listener = Async::new(listener)?;
+    let executor = Rc::new(LocalExecutor::new());
+    let work = or(accept(&listener, shared, &executor), control(shared));
+    let stop = async {
+        let _ = stopped.recv().await;
+    };
+    // Not `run`, which looks for what has come only after hundreds of steps of those that need not wait.
+    let tasks = async {
+        loop {
+            for _ in 0..STEPS {
+                executor.tick().await;
+            }
+            yield_now().await;
+        }
+    };
+    or(or(work, stop), tasks).await;
+    Ok(())
+}
+
+async fn accept<'a>(listener: &Async<TcpListener>, shared: &'a Arc<Shared>, executor: &Rc<LocalExecutor<'a>>) {
+    let most_clients = shared.lock().options.clients;
+    let clients = Rc::new(Clients::default());
+    let mut full = false;
+    let buffer = Rc::new(RefCell::new(vec![0; BUFFER]));
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Descriptors may have run out.
+                if !clients.close_oldest_stranger() {
+                    tracing::warn!(%error, "cannot accept a client; will try again in 100 ms");
+                    Timer::after(Duration::from_millis(100)).await;
+                }
+                yield_now().await;
+                continue;
+            }
+        };
+        let count = clients.count();
+        let turned_away = count >= most_clients && !clients.close_oldest_stranger();
+        // Logged once: many may be knocking.
+        if turned_away && !full {
+            tracing::warn!("too many clients: {count} are connected, closing further connections");
+        }
+        full = turned_away;
+        if turned_away && count >= most_clients.saturating_add(MOST_TURNED_AWAY) {
+            continue;
+        }
+        let (place, buffer) = (clients.enter(), Rc::clone(&buffer));
+        let number = place.number();
+        let task = executor.spawn(async move {
+            // A broken connection is the client's affair.
+            let _ = client::serve(&stream, turned_away, shared, &buffer, &place).await;
+        });
+        match turned_away {
+            true => task.detach(),
+            false => clients.watch(number, task),
+        }
+        // Connections that were closed for new ones must go before more come.
+        yield_now().await;
+    }
+}
+
+/// Lets the API do what is due: approvals, signatures, cleaning.
+async fn control(shared: &Shared) {
+    loop {
+        let changed = shared.changed.listen();
+        let (due, now) = shared.with_api(|api, now| {
+            api.tick(now);
+            (api.deadline(), now)
+        });
+        let timer = Timer::after(due.since(now).min(LONGEST_SLEEP));
+        or(changed, async {
+            timer.await;
+        })
+        .await;
+    }
+}

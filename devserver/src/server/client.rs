@@ -1,0 +1,135 @@
+//! One client: bytes between its socket and its session.
+
+use std::cell::RefCell;
+use std::future::pending;
+use std::io::{self, Read as _};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use async_io::{Async, Timer};
+use perennial::Instant;
+use perennial_rotation::clock;
+use rustix::net::sockopt;
+use smol::future::{or, yield_now};
+use smol::io::AsyncWriteExt as _;
+
+use super::Shared;
+use super::clients::Place;
+use crate::{Break, Session};
+
+/// Send buffer of a connection, for a client that does not read; the system's default grows to megabytes.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Idle time before TCP keepalive, and its interval, as in a cluster.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Time for a client to take its last bytes.
+const LINGER: Duration = Duration::from_secs(2);
+
+enum Woken {
+    Read(io::Result<usize>),
+    Wrote(io::Result<usize>),
+    Driven,
+}
+
+pub(super) async fn serve(
+    stream: &Async<TcpStream>,
+    turned_away: bool,
+    shared: &Shared,
+    buffer: &RefCell<Vec<u8>>,
+    place: &Place,
+) -> io::Result<()> {
+    stream.get_ref().set_nodelay(true)?;
+    sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER)?;
+    // A quiet watch says nothing for hours; who has vanished is found out like this.
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE)?;
+    let mut session = Session::new(&shared.tls(), clock::now().instant).map_err(io::Error::other)?;
+    if turned_away {
+        session.turn_away();
+    }
+    let mut out = Vec::new();
+    let mut closing: Option<Instant> = None;
+    loop {
+        let changed = shared.changed.listen();
+        let now = clock::now();
+        shared.with_api(|api, _| session.drive(api, now));
+        if session.is_known() {
+            place.keep();
+        }
+        if out.is_empty() {
+            // An idle client is to cost little.
+            out.shrink_to(0);
+            session.transmit(&mut out, now.instant);
+        }
+        match session.breaks().filter(|_| out.is_empty()) {
+            // Closing then resets the connection, whatever was read.
+            Some(Break::Midway) => return Ok(sockopt::set_socket_linger(stream, Some(Duration::ZERO))?),
+            Some(Break::Refused | Break::Reset) => return reset(stream).await,
+            None => {}
+        }
+        let deadline = if session.is_closed() {
+            let last = *closing.get_or_insert_with(|| now.instant.after(LINGER));
+            if out.is_empty() || now.instant >= last {
+                break;
+            }
+            last
+        } else {
+            session.deadline()
+        };
+
+        let mut writer = stream;
+        let (reads, watches) = (session.wants_read(), session.is_watching());
+        let into = |mut socket: &TcpStream| socket.read(&mut buffer.borrow_mut());
+        let read = async { if reads { Woken::Read(stream.read_with(into).await) } else { pending().await } };
+        let write = async { if out.is_empty() { pending().await } else { Woken::Wrote(writer.write(&out).await) } };
+        let change = async {
+            if watches {
+                changed.await;
+                Woken::Driven
+            } else {
+                pending().await
+            }
+        };
+        let timer = async {
+            Timer::after(deadline.since(now.instant)).await;
+            Woken::Driven
+        };
+        match or(or(write, read), or(change, timer)).await {
+            // Nobody else has read since: there has been no waiting.
+            Woken::Read(read) => match read? {
+                0 => session.receive_eof(),
+                count => session.receive(&buffer.borrow()[..count]),
+            },
+            Woken::Wrote(written) => drop(out.drain(..written?)),
+            Woken::Driven => {}
+        }
+        // A client that sends as fast as it is read never has to be waited for: the others get their turn.
+        yield_now().await;
+    }
+    say_goodbye(stream, buffer).await
+}
+
+/// Leaves unread what the client sends: closing then resets the connection.
+async fn reset(stream: &Async<TcpStream>) -> io::Result<()> {
+    let timer = async {
+        Timer::after(LINGER).await;
+        Ok(())
+    };
+    or(stream.readable(), timer).await
+}
+
+/// Closes our side and reads on for a moment: closing with bytes unread would make the client lose our last ones.
+async fn say_goodbye(stream: &Async<TcpStream>, buffer: &RefCell<Vec<u8>>) -> io::Result<()> {
+    stream.get_ref().shutdown(Shutdown::Write)?;
+    let drain = async {
+        let into = |mut socket: &TcpStream| socket.read(&mut buffer.borrow_mut());
+        while stream.read_with(into).await.is_ok_and(|count| count > 0) {
+            yield_now().await;
+        }
+    };
+    let timer = async {
+        Timer::after(LINGER).await;
+    };
+    or(drain, timer).await;
+    Ok(())
+}
