@@ -32,3 +32,13 @@ mod stuck;
 mod support;
 mod trust;
 mod verify;
+
+#[test]
+fn every_file_here_is_a_module() {
+    let modules = include_str!("main.rs");
+    let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests")).unwrap();
+    for name in files.map(|file| file.unwrap().file_name().into_string().unwrap()) {
+        let module = name.trim_end_matches(".rs");
+        assert!(name == "main.rs" || modules.contains(&format!("\nmod {module};\n")), "{name} is not tested");
+    }
+}
