@@ -9,6 +9,7 @@ use perennial::{Policy, UnixTime};
 use perennial_kubernetes::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use perennial_pki::Chain;
 use perennial_rotation::{Directory, clock};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::cli;
@@ -95,6 +96,7 @@ struct CertStatus {
 }
 
 /// The state of `--on-rotated` for the certificate in use, from its record.
+#[derive(Serialize)]
 struct HookState {
     owed: bool,
     attempts: u32,
@@ -137,13 +139,10 @@ impl CertStatus {
         let previous = directory.previous().map_err(Failure::usage)?;
         let previous = previous.into_iter().map(|(credential, path)| (shown(&path), credential.chain().clone()));
         let record = pending::read(directory);
-        let signer_name = match &record {
-            Ok(Some(record)) => record.signer_name.clone(),
-            Ok(None) | Err(_) if prefix == SERVING_PREFIX => KUBELET_SERVING_SIGNER.to_owned(),
-            Ok(None) | Err(_) => KUBELET_CLIENT_SIGNER.to_owned(),
-        };
-        let on_demand_at =
-            record.as_ref().ok().and_then(Option::as_ref).map(|record| record.pending.on_demand_at(policy));
+        let known = record.as_ref().ok().and_then(Option::as_ref);
+        let kubelets = if prefix == SERVING_PREFIX { KUBELET_SERVING_SIGNER } else { KUBELET_CLIENT_SIGNER };
+        let signer_name = known.map_or(kubelets, |record| &record.signer_name).to_owned();
+        let on_demand_at = known.map(|record| record.pending.on_demand_at(policy)).filter(|at| *at > now);
         let pending = Pending::of(record, found.chain());
         let mut verdict = found.verdict(policy, &signer_name, pending.phrase(now).as_deref(), now);
         if verdict.good && !in_order {
@@ -158,7 +157,6 @@ impl CertStatus {
             let words = format!("good, its successor is used from {} on", chain.certificate().validity.not_before());
             verdict = Verdict { state: "good", words, good: true, rotate_at: None };
         }
-        let on_demand_at = on_demand_at.filter(|at| *at > now);
         let hook = HookState::of(directory.path(), prefix, found.chain());
         Ok(Self {
             prefix: prefix.to_owned(),
@@ -192,9 +190,7 @@ impl CertStatus {
             "problems": self.problems.iter().map(|(problem, _)| problem).collect::<Vec<_>>(),
             "remedies": self.problems.iter().map(|(_, remedy)| remedy).collect::<Vec<_>>(),
             "set_aside": self.aside,
-            "hook": self.hook.as_ref().map(|hook| {
-                json!({ "owed": hook.owed, "attempts": hook.attempts, "error": hook.error })
-            }),
+            "hook": self.hook,
         });
         report::with(self.found.to_json(&self.verdict), more)
     }
