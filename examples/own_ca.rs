@@ -84,7 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     println!("issued {}, served {}", first.chain().serial(), call(address, &client)?);
     for _ in 0..2 {
-        let rotated = rotations.next().within(Duration::from_secs(30)).ok_or("no rotation within 30 s")?;
+        let rotated = rotations.recv().within(Duration::from_secs(30)).ok_or("no rotation within 30 s")?;
         println!("rotated to {}, served {}", rotated.new.chain().serial(), call(address, &client)?);
     }
     handle.shutdown().wait();

@@ -7,7 +7,7 @@ mod story;
 use std::collections::BTreeSet;
 
 use perennial::{Escaped, Failure as Failed, Now, UnixTime};
-use perennial_rotation::journal::{Replay, ReplayError, Told};
+use perennial_rotation::journal::{Replay, ReplayError, Replayed};
 use serde_json::{Value, json};
 
 use crate::cli;
@@ -85,7 +85,7 @@ impl Teller {
         Ok(())
     }
 
-    fn told(&mut self, place: &str, told: &Told) {
+    fn told(&mut self, place: &str, told: &Replayed) {
         let failure = self.count.told(told);
         if told.is_uneventful() && !self.all {
             return;

@@ -105,7 +105,7 @@ impl Drop for ActiveRotation {
 }
 
 fn observe(mut notices: Notices, mut observers: Vec<Observer>) {
-    while let Some(notice) = notices.next().wait() {
+    while let Some(notice) = notices.recv().wait() {
         observers.iter_mut().for_each(|observer| observer(&notice));
     }
 }

@@ -33,8 +33,10 @@ fn record(key: &Arc<KeyPair>) -> Vec<u8> {
     let now = clock::now().unix;
     let template = Arc::new(Template::node("worker"));
     let pending = Pending { template, key: Key::Pending, submitted: now, budget_whole: now, refusal: None };
-    let (signer_name, csr_name) = (KUBELET_CLIENT_SIGNER.to_owned(), "node-csr-planted".to_owned());
-    Record { server: None, signer_name, csr_name, pending, turned_down: None, key: Some(key.clone()) }.encode().to_vec()
+    let (signer_name, request_name) = (KUBELET_CLIENT_SIGNER.to_owned(), "node-csr-planted".to_owned());
+    Record { server: None, signer_name, request_name, pending, turned_down: None, key: Some(key.clone()) }
+        .encode()
+        .to_vec()
 }
 
 /// From the field: a key that another user knows must not become the node's.

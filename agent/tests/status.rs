@@ -56,8 +56,8 @@ fn record(key: Option<Arc<KeyPair>>, refused: bool) -> Record {
         budget_whole: now,
         refusal: refused.then_some(refusal),
     };
-    let (signer_name, csr_name) = (KUBELET_CLIENT_SIGNER.to_owned(), "node-csr-abc".to_owned());
-    Record { server: None, signer_name, csr_name, pending, turned_down: None, key }
+    let (signer_name, request_name) = (KUBELET_CLIENT_SIGNER.to_owned(), "node-csr-abc".to_owned());
+    Record { server: None, signer_name, request_name, pending, turned_down: None, key }
 }
 
 #[test]

@@ -18,7 +18,6 @@ fn all_going_well_it_takes_two_requests_on_one_connection() {
     let mut world = scene.world(scene.well());
     let issued = world.run(&mut scene.issuance()).unwrap();
     assert_eq!(issued.requests, 2);
-    assert_eq!(issued.csr_name, scene.ask.name);
     assert_eq!(issued.chain.public_key_der(), scene.public_key_der);
     assert_eq!(world.lines(), [format!("POST {CSRS}"), format!("GET {CSRS}?watch")]);
     assert!(world.asked.iter().all(|asked| asked.connection == 1));
@@ -211,7 +210,7 @@ fn bookmarks_and_strangers_are_passed_over() {
 #[test]
 fn people_can_see_what_is_being_waited_for() {
     let scene = Scene::new();
-    let csr_name = scene.ask.name.clone();
+    let request_name = scene.ask.name.clone();
     let seen = RefCell::new(Vec::new());
     let mut issuance = scene.issuance();
     assert_eq!(issuance.progress(), Progress::Connecting);
@@ -224,8 +223,8 @@ fn people_can_see_what_is_being_waited_for() {
         [
             Progress::Connecting,
             Progress::Submitting,
-            Progress::WaitingForApproval { csr_name: csr_name.clone() },
-            Progress::WaitingForIssuance { csr_name },
+            Progress::WaitingForApproval { request_name: request_name.clone() },
+            Progress::WaitingForIssuance { request_name },
             Progress::Finished,
         ]
     );

@@ -121,20 +121,20 @@ impl Handle {
 
     /// Reports that a server did not accept this credential: HTTP 401, or a TLS alert. Requests a replacement at once, with
     /// the bootstrap identity. Ignored unless the credential is the current one.
-    pub fn refused(&self, credential: &Credential) {
+    pub fn report_refused(&self, credential: &Credential) {
         let fingerprint = credential.chain().certificate().fingerprint;
         self.link.send(Message::Input(Input::Refused { fingerprint }));
     }
 
     /// Reports what the clock of the API server that is asked for certificates showed in an answer to something else. Three
     /// answers that agree count: certificates are judged by either clock.
-    pub fn server_dated(&self, date: ServerDate) {
+    pub fn report_server_date(&self, date: ServerDate) {
         self.link.send(Message::Input(Input::ServerDated(date)));
     }
 
     /// Reports that another program has changed the store, which holds this credential now. A better credential than the
     /// current one is used from now on; a worse one, or none, is overwritten with the current one.
-    pub fn replaced(&self, found: Option<Arc<Credential>>) {
+    pub fn report_replaced(&self, found: Option<Arc<Credential>>) {
         self.link.send(Message::Input(Input::Replaced(found)));
     }
 
@@ -198,7 +198,7 @@ pub struct Rotated {
 
 impl Rotations {
     /// The next rotation, if it has happened already.
-    pub fn try_next(&mut self) -> Option<Rotated> {
+    pub fn try_recv(&mut self) -> Option<Rotated> {
         let new = self.link.snapshot().credential.clone()?;
         let fingerprint = |credential: &Arc<Credential>| credential.chain().certificate().fingerprint;
         if self.seen.as_ref().map(fingerprint) == Some(fingerprint(&new)) {
@@ -208,9 +208,8 @@ impl Rotations {
     }
 
     /// Waits for the next rotation; `None` if the rotation ends, or the wait takes too long, before that.
-    #[expect(clippy::should_implement_trait, reason = "the next one may have to be waited for")]
-    pub fn next(&mut self) -> Wait<'_, Option<Rotated>> {
+    pub fn recv(&mut self) -> Wait<'_, Option<Rotated>> {
         let link = self.link.clone();
-        Wait::new(link, Link::changed, until_ended(|_| self.try_next()), |_| None)
+        Wait::new(link, Link::changed, until_ended(|_| self.try_recv()), |_| None)
     }
 }

@@ -68,7 +68,7 @@ impl<F: Fn() -> Result<Identity, NotYet> + Send + Sync> IdentitySource for F {
 }
 
 /// The certificate of another rotation. It is coming until that rotation ends: a request waits while there is no valid one,
-/// and begins the moment there is. A certificate that a server refused is replaced, see [`Handle::refused`].
+/// and begins the moment there is. A certificate that a server refused is replaced, see [`Handle::report_refused`].
 impl IdentitySource for Handle {
     fn identity(&self) -> Result<Identity, NotYet> {
         match self.credential() {
@@ -85,7 +85,7 @@ impl IdentitySource for Handle {
     }
 
     fn identity_refused(&self, identity: &Identity) {
-        identity.certificate().into_iter().for_each(|shown| self.refused(shown));
+        identity.certificate().into_iter().for_each(|shown| self.report_refused(shown));
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rotation::Transition;
 
-pub use replay::{Replay, ReplayError, Told};
+pub use replay::{Replay, ReplayError, Replayed};
 use text::{CheckpointText, EventText};
 
 /// Of the text of a journal. Another one is not understood.

@@ -30,7 +30,7 @@
 //! let config = configs.current();
 //! // Each rotation is reported, for example to drain old connections.
 //! let mut rotations = handle.rotations();
-//! while let Some(rotated) = rotations.next().wait() {
+//! while let Some(rotated) = rotations.recv().wait() {
 //!     println!("from now on: {}", rotated.new.chain().serial());
 //! }
 //! # }
@@ -53,7 +53,7 @@
 //! # drop(task);
 //! # handle.shutdown().wait();
 //! let mut failures = 0;
-//! while let Some(notice) = notices.next().wait() {
+//! while let Some(notice) = notices.recv().wait() {
 //!     match notice.news {
 //!         News::Failed { error, .. } => {
 //!             failures += 1;

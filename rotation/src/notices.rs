@@ -27,19 +27,18 @@ impl Notices {
     }
 
     /// The next notice, if it is there.
-    pub fn try_next(&mut self) -> Option<Notice> {
+    pub fn try_recv(&mut self) -> Option<Notice> {
         let notice = self.queue.waiting().pop_front()?;
         self.is_over |= notice.news == News::Ended;
         Some(notice)
     }
 
     /// Waits for the next notice; `None` after [`News::Ended`], or if the wait takes too long.
-    #[expect(clippy::should_implement_trait, reason = "the next one may have to be waited for")]
-    pub fn next(&mut self) -> Wait<'_, Option<Notice>> {
+    pub fn recv(&mut self) -> Wait<'_, Option<Notice>> {
         let link = self.link.clone();
         let look = |_: &Link| match self.is_over {
             true => Some(None),
-            false => self.try_next().map(Some),
+            false => self.try_recv().map(Some),
         };
         Wait::new(link, Link::notified, look, |_| None)
     }

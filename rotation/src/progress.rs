@@ -7,23 +7,21 @@ use perennial_pki::Chain;
 
 use crate::health::Health;
 
-/// A certificate was issued and is good for what was asked.
+/// A certificate that a signer issued.
 #[derive(Clone, Debug)]
 pub struct Issued {
     /// The certificate and its chain.
     pub chain: Chain,
-    /// Name of the request object.
-    pub csr_name: String,
-    /// HTTP requests it took; two when all goes well.
+    /// Messages to the signer that it took; two when all goes well with Kubernetes.
     pub requests: u32,
-    /// What the last answer told of the API server.
+    /// Health of the server by its last answer.
     pub health: Option<Health>,
 }
 
-/// The chain of a signer that has no names for requests and tells nothing of a server.
+/// The chain of a signer that reports nothing of a server.
 impl From<Chain> for Issued {
     fn from(chain: Chain) -> Self {
-        Self { chain, csr_name: String::new(), requests: 0, health: None }
+        Self { chain, requests: 0, health: None }
     }
 }
 
@@ -33,17 +31,17 @@ impl From<Chain> for Issued {
 pub enum Progress {
     /// Reaching the server.
     Connecting,
-    /// Creating the request object, or finding out about the one there is.
+    /// Submitting the request, or finding out what became of one submitted earlier.
     Submitting,
-    /// The object exists; somebody must approve it (`kubectl certificate approve`).
+    /// The signer has the request, and a person or a controller must approve it.
     WaitingForApproval {
-        /// Name of the request object.
-        csr_name: String,
+        /// Name of the request, as people find it at the signer.
+        request_name: String,
     },
-    /// It is approved; the signer must sign it.
+    /// The request is approved, and must be signed.
     WaitingForIssuance {
-        /// Name of the request object.
-        csr_name: String,
+        /// Name of the request, as people find it at the signer.
+        request_name: String,
     },
     /// Something went wrong that may go away.
     Retrying {
@@ -60,10 +58,12 @@ pub enum Progress {
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connecting => f.write_str("connecting to the API server"),
+            Self::Connecting => f.write_str("connecting to the signer"),
             Self::Submitting => f.write_str("submitting the request"),
-            Self::WaitingForApproval { csr_name } => write!(f, "waiting for approval of CSR {csr_name}"),
-            Self::WaitingForIssuance { csr_name } => write!(f, "approved; waiting for the signer of CSR {csr_name}"),
+            Self::WaitingForApproval { request_name } => write!(f, "waiting for approval of CSR {request_name}"),
+            Self::WaitingForIssuance { request_name } => {
+                write!(f, "approved; waiting for the signer of CSR {request_name}")
+            }
             Self::Retrying { why, .. } => write!(f, "{why}; will try again"),
             Self::Finished => f.write_str("finished"),
         }

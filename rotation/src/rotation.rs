@@ -63,7 +63,7 @@ pub struct Rotation {
     /// As long as the credential is unwritten.
     write_error: Option<Arc<str>>,
     /// The name of the last request object.
-    csr_name: String,
+    request_name: String,
     memory: Memory,
     issued: u64,
     /// Why the last certificate issued lives too short for the policy.
@@ -131,7 +131,7 @@ impl Rotation {
             health: self.health,
             last_error: self.gravest_error().cloned(),
             issued: self.issued,
-            wished_lifetime: self.signer.as_ref().and_then(|signer| signer.profile().lifetime),
+            requested_lifetime: self.signer.as_ref().and_then(|signer| signer.profile().lifetime),
             short_lived: self.short_lived.clone(),
             bootstrapping: self.bootstrapping,
             clock_offset: self.clock_offset(now),
@@ -215,7 +215,7 @@ impl Rotation {
         Some(Record {
             server,
             signer_name,
-            csr_name: self.csr_name.clone(),
+            request_name: self.request_name.clone(),
             pending,
             turned_down: self.turned_down(),
             key,

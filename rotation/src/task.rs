@@ -263,7 +263,7 @@ mod tests {
 
     fn report(answer: Answer, seconds: u64) -> Report {
         let at = Now { instant: Instant::from_millis(seconds * 1000), ..Now::default() };
-        (Progress::WaitingForApproval { csr_name: "a".into() }, Some(Health { answer, at, date: None }))
+        (Progress::WaitingForApproval { request_name: "a".into() }, Some(Health { answer, at, date: None }))
     }
 
     #[test]

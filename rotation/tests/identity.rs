@@ -34,7 +34,7 @@ fn served() -> (Handle, Mutex<Option<Task>>) {
 }
 
 fn serve(handle: &Handle, task: &Mutex<Option<Task>>, credential: Arc<Credential>) {
-    handle.replaced(Some(credential));
+    handle.report_replaced(Some(credential));
     assert!(task.lock().unwrap().as_mut().unwrap().step(clock::now()).is_empty());
 }
 

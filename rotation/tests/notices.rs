@@ -67,7 +67,7 @@ fn failures(notices: &[Notice]) -> usize {
 }
 
 fn all(notices: &mut perennial_rotation::Notices) -> Vec<Notice> {
-    std::iter::from_fn(|| notices.try_next()).collect()
+    std::iter::from_fn(|| notices.try_recv()).collect()
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn slow_observer_gets_missed_and_snapshot_in_order() {
     let before = seen.len();
     life.tick();
     seen.extend(all(&mut quick));
-    let News::Stepped(next) = &slow.try_next().unwrap().news else { panic!("the stream goes on with the next step") };
+    let News::Stepped(next) = &slow.try_recv().unwrap().news else { panic!("the stream goes on with the next step") };
     assert_eq!(next.before, *machine);
     assert_eq!(all(&mut slow).len() + 1, seen.len() - before);
 }
@@ -107,10 +107,10 @@ fn end_is_never_missed_and_comes_last() {
     drop(life.task);
     let news: Vec<News> = all(&mut notices).into_iter().map(|notice| notice.news).collect();
     assert!(matches!(news[..], [News::Stepped(_), News::Missed { .. }, News::Ended]), "{news:?}");
-    assert!(notices.next().wait().is_none());
+    assert!(notices.recv().wait().is_none());
     let mut late = life.handle.notices(1);
-    assert_eq!(late.next().wait().map(|notice| notice.news), Some(News::Ended));
-    assert!(late.next().wait().is_none());
+    assert_eq!(late.recv().wait().map(|notice| notice.news), Some(News::Ended));
+    assert!(late.recv().wait().is_none());
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn subscription_before_the_first_step_sees_news_of_the_start() {
     let mut life = Life::of(Rotator::new().template(Template::new("worker")).signer(signer).store(store));
     let mut notices = life.handle.notices(64);
     life.tick();
-    let first = notices.try_next().unwrap();
+    let first = notices.try_recv().unwrap();
     assert!(matches!(&first.news, News::Foreign { error } if error.contains("`other`")), "{first:?}");
 }
 
@@ -148,13 +148,13 @@ fn another_programs_certificate_is_taken_over_and_waited_for() {
     let waits = thread::scope(|scope| {
         let waits = scope.spawn(|| {
             loop {
-                let notice = notices.next().within(Duration::from_secs(60)).expect("the certificate is news");
+                let notice = notices.recv().within(Duration::from_secs(60)).expect("the certificate is news");
                 if let News::TakenOver { .. } = notice.news {
                     return notice;
                 }
             }
         });
-        life.handle.replaced(Some(pair.clone()));
+        life.handle.report_replaced(Some(pair.clone()));
         life.tick();
         waits.join().unwrap()
     });

@@ -27,9 +27,9 @@ fn record(key: Option<KeyPair>, refusal: Option<Refusal>) -> Record {
         budget_whole: UnixTime::from_millis(1_800_000_090_456),
         refusal,
     };
-    let (signer_name, csr_name) = ("kubernetes.io/kubelet-serving".into(), "node-csr-abc".into());
+    let (signer_name, request_name) = ("kubernetes.io/kubelet-serving".into(), "node-csr-abc".into());
     let server = Some("https://api.example:6443".into());
-    Record { server, signer_name, csr_name, pending, turned_down: None, key: key.map(Arc::new) }
+    Record { server, signer_name, request_name, pending, turned_down: None, key: key.map(Arc::new) }
 }
 
 fn denied() -> Refusal {
@@ -43,7 +43,8 @@ fn key() -> KeyPair {
 fn same(one: &Record, other: &Record) -> bool {
     let key = |record: &Record| record.key.as_ref().map(|key| key.to_pem());
     one.server == other.server
-        && (&one.signer_name, &one.csr_name, &one.pending) == (&other.signer_name, &other.csr_name, &other.pending)
+        && (&one.signer_name, &one.request_name, &one.pending)
+            == (&other.signer_name, &other.request_name, &other.pending)
         && one.turned_down == other.turned_down
         && key(one) == key(other)
 }
@@ -78,7 +79,7 @@ proptest! {
         let refusal = refusal.map(|(n, failures)| Refusal { failure: REFUSALS[n], failures, retry_at });
         let pending = Pending { template: Arc::new(template), key: Key::New, submitted, budget_whole, refusal };
         let record =
-            Record { server, signer_name: names[2].clone(), csr_name: names[3].clone(), pending, turned_down, key: None };
+            Record { server, signer_name: names[2].clone(), request_name: names[3].clone(), pending, turned_down, key: None };
         prop_assert!(same(&Record::decode(&record.encode()).unwrap(), &record));
     }
 

@@ -134,7 +134,7 @@ fn writing(disk: &Disk) -> (Handle, Task, Now, Job) {
     let (handle, mut task) = rotator().signer(Fake::new(true)).store(disk.clone()).prepare().unwrap();
     let now = clock::now();
     assert!(task.step(now).is_empty());
-    handle.replaced(None);
+    handle.report_replaced(None);
     let job = job(task.step(now));
     (handle, task, now, job)
 }

@@ -205,7 +205,7 @@ pub fn issued(handle: &Handle, n: u64) -> Arc<Credential> {
 /// Waits until the request waits for approval; the name of its object.
 pub fn waits_for_approval(handle: &Handle) -> String {
     let name = |now: &Snapshot| match &now.progress {
-        Some(Progress::WaitingForApproval { csr_name }) => Some(csr_name.clone()),
+        Some(Progress::WaitingForApproval { request_name }) => Some(request_name.clone()),
         _ => None,
     };
     let snapshot = handle.wait_for(|now| name(now).is_some()).within(BOUND);

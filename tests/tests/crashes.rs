@@ -79,7 +79,7 @@ fn a_disk_that_is_full_does_not_hold_up_asking_and_saving_is_tried_again() {
     node.disk.is_full = false;
     node.run(MINUTE);
     let saves = node.saves;
-    assert_eq!((told(&node), node.record().csr_name), (None, node.objects().pop_first().unwrap()));
+    assert_eq!((told(&node), node.record().request_name), (None, node.objects().pop_first().unwrap()));
     node.run(MINUTE);
     assert_eq!(node.saves, saves, "once is enough");
     node.crash();
@@ -195,9 +195,9 @@ fn a_record_about_something_else_is_disregarded() {
         let commands = rotation.handle(Input::Tick, now);
         commands
             .into_iter()
-            .find_map(|command| if let Command::Save { record } = command { Some(record.csr_name) } else { None })
+            .find_map(|command| if let Command::Save { record } = command { Some(record.request_name) } else { None })
     };
-    let name = Some(record().csr_name);
+    let name = Some(record().request_name);
     assert_eq!(asks_with(record(), |_, _| {}), name);
     assert_ne!(asks_with(Record { signer_name: "example.com/other".into(), ..record() }, |_, _| {}), name);
     assert_eq!(record().server, Some(node.server.signer().cluster.to_string()));
@@ -239,12 +239,12 @@ fn a_node_that_is_given_another_cluster_asks_it_at_once_whatever_the_first_one_s
 fn a_record_is_of_use_to_a_start_that_does_not_know_its_template_yet() {
     let mut node = node();
     node.run(SECOND);
-    let name = node.record().csr_name;
+    let name = node.record().request_name;
     node.server.pass(MINUTE);
     node.restart_without_template();
     node.run(MINUTE);
     assert!(matches!(node.rotation.machine().state(), State::NoTemplate));
     node.tell(Input::TemplateChanged(Some(Arc::new(Template::node("worker-1")))));
     node.run(MINUTE);
-    assert_eq!((node.record().csr_name, node.objects().len()), (name, 1));
+    assert_eq!((node.record().request_name, node.objects().len()), (name, 1));
 }

@@ -163,7 +163,7 @@ fn changes_while_the_disk_is_full_lose_nothing() {
         is_on_disk(&handle, &volume);
         let before = volume.disk();
         handle.rotate_now();
-        handle.replaced(None);
+        handle.report_replaced(None);
         handle.set_template(None);
         handle.shutdown().wait();
         assert_eq!(volume.disk(), before);

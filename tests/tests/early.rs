@@ -47,7 +47,7 @@ fn early_certificate_waits_on_disk_and_is_served_when_needed() {
         let again = handle.wait_for(|now| matches!(now.state, State::Scheduled { .. })).within(BOUND).unwrap();
         assert_eq!(again.waiting.as_ref().unwrap().chain(), waiting.chain(), "a restart finds it again");
         let files = dated(path);
-        handle.refused(&held);
+        handle.report_refused(&held);
         handle.wait_for(|now| now.waiting.is_none() && !now.unwritten).within(BOUND).unwrap();
         assert_eq!(handle.credential().unwrap().chain(), waiting.chain());
         assert_eq!((stored(path).chain(), dated(path)), (waiting.chain(), files), "under the name that it had");

@@ -102,10 +102,10 @@ fn a_certificate_its_user_saw_refused_is_replaced_by_the_bootstrap_credential() 
         let server = serve(Approval::Auto);
         let handle = node(runtime, &server.cluster).start();
         let first = issued(&handle, 1);
-        handle.refused(&first);
+        handle.report_refused(&first);
         let second = issued(&handle, 2);
         // News about a certificate that is gone already.
-        handle.refused(&first);
+        handle.report_refused(&first);
         handle.rotate_now();
         issued(&handle, 3);
         handle.shutdown().wait();

@@ -255,19 +255,19 @@ fn users_are_told_of_rotations_with_the_old_and_the_new() {
         let api = serve(Approval::Auto);
         let handle = node(runtime, &api.cluster).start();
         let mut rotations = handle.rotations();
-        let first = rotations.next().within(BOUND).unwrap();
+        let first = rotations.recv().within(BOUND).unwrap();
         assert!(first.old.is_none());
-        assert!(rotations.try_next().is_none());
+        assert!(rotations.try_recv().is_none());
         // Who looks late sees that something happened, and what is in use now.
         for n in 2..=3 {
             handle.rotate_now();
             issued(&handle, n);
         }
-        let late = rotations.next().within(BOUND).unwrap();
+        let late = rotations.recv().within(BOUND).unwrap();
         assert_eq!(late.old.unwrap().chain(), first.new.chain());
         assert_eq!(late.new.chain(), handle.credential().unwrap().chain());
         handle.shutdown().wait();
-        assert!(rotations.next().within(BOUND).is_none());
+        assert!(rotations.recv().within(BOUND).is_none());
     });
 }
 

@@ -23,7 +23,7 @@ struct Transcript {
 impl Transcript {
     /// Every step of a life, to its end.
     fn note_all(&mut self, mut notices: Notices) {
-        while let Some(notice) = notices.next().within(BOUND) {
+        while let Some(notice) = notices.recv().within(BOUND) {
             if let News::Stepped(step) = &notice.news {
                 self.note(step);
             }

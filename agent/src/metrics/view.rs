@@ -97,8 +97,8 @@ impl CertView {
         let Some(snapshot) = &self.snapshot else { return fields };
         let next = snapshot.next_attempt().map(|at| at.since(now.instant));
         let csr = match self.progress() {
-            Some(Progress::WaitingForApproval { csr_name } | Progress::WaitingForIssuance { csr_name }) => {
-                Some(csr_name)
+            Some(Progress::WaitingForApproval { request_name } | Progress::WaitingForIssuance { request_name }) => {
+                Some(request_name)
             }
             _ => None,
         };

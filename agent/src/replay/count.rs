@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use perennial::{Failure, UnixTime};
 use perennial_rotation::News;
-use perennial_rotation::journal::Told;
+use perennial_rotation::journal::Replayed;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ pub(super) struct Count {
 
 impl Count {
     /// Counts this line, and tells the failure that became known with it, if one did.
-    pub(super) fn told(&mut self, told: &Told) -> Option<Failure> {
+    pub(super) fn told(&mut self, told: &Replayed) -> Option<Failure> {
         let steps = self.machines.entry(told.of.clone()).or_default();
         let from = self.span.map_or(told.at.unix, |(from, _)| from);
         self.span = Some((from, told.at.unix));

@@ -4,7 +4,7 @@ use std::fmt;
 
 use perennial::{Action, Certificate, Event, Key, Now, Outcome, RequestId, RotationMachine, SignerStatus, State};
 use perennial_rotation::Transition;
-use perennial_rotation::journal::Told;
+use perennial_rotation::journal::Replayed;
 
 use crate::spans::words;
 
@@ -16,7 +16,7 @@ pub(super) struct Story {
 }
 
 impl Story {
-    pub(super) fn of(told: &Told) -> Self {
+    pub(super) fn of(told: &Replayed) -> Self {
         let leaves = leaves(&told.machine, told.at);
         let (happened, followed) = match told.step() {
             Some(step) => (happened(step), followed(step)),

@@ -69,7 +69,7 @@ fn look(schedule: &mut Schedule, cluster: &Arc<Cluster>, first: &Handle) {
                 "{cluster} refused the client certificate (serial {}) again: requesting a new one; was the server's client CA replaced?",
                 shown.chain().serial(),
             );
-            first.refused(&shown);
+            first.report_refused(&shown);
         }
     }
 }
@@ -88,7 +88,7 @@ fn ask(cluster: &Arc<Cluster>, shown: &Arc<Credential>, first: &Handle) -> Answe
         Ok(answer) if answer.status == 401 => Answer::Refused,
         Ok(answer) if answer.status == 201 => {
             if let Some(date) = answer.date {
-                first.server_dated(date);
+                first.report_server_date(date);
             }
             Answer::Accepted
         }

@@ -93,7 +93,7 @@ impl CertReporter {
         };
         // A write that is under way is about to replace what was found.
         if let Some(found) = found.filter(|found| is_news(found) && !now.unwritten) {
-            handle.replaced(Some(found));
+            handle.report_replaced(Some(found));
         }
     }
 
@@ -103,7 +103,7 @@ impl CertReporter {
         let missing = matches!(fs::metadata(&self.current), Err(error) if error.kind() == ErrorKind::NotFound);
         if missing && self.was_there && self.is_on_disk() {
             tracing::warn!("{}: {} is gone; writing the certificate again", self.of, self.current.display());
-            self.rotation.handle().replaced(None);
+            self.rotation.handle().report_replaced(None);
         }
         self.was_there = !missing;
     }
@@ -160,7 +160,7 @@ impl CertReporter {
         let told = self.told;
         // Before the notices: those of this snapshot are queued then.
         self.snapshot = self.rotation.handle().snapshot();
-        while let Some(notice) = self.rotation.notices.try_next() {
+        while let Some(notice) = self.rotation.notices.try_recv() {
             self.report_news(&notice.news, report);
             self.snapshot = notice.snapshot;
             self.report_state(report);
@@ -177,8 +177,8 @@ impl CertReporter {
 
     fn report_news(&mut self, news: &News, report: &mut Report) {
         match news {
-            News::Progressed(Progress::WaitingForApproval { csr_name }) => {
-                self.event(report, "waiting_for_approval", json!({ "csr": csr_name }), "");
+            News::Progressed(Progress::WaitingForApproval { request_name }) => {
+                self.event(report, "waiting_for_approval", json!({ "csr": request_name }), "");
             }
             News::Failed { error, .. }
             | News::Unwritten { error }

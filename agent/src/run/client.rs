@@ -64,10 +64,10 @@ impl Client {
         let handle = self.reporter.rotation.handle();
         handle.set_template(client.rotated.then(|| client.template.clone()));
         // Before the signer: what another program has put there may leave nothing to request.
-        stored.iter().for_each(|stored| handle.replaced(stored.credential.clone()));
+        stored.iter().for_each(|stored| handle.report_replaced(stored.credential.clone()));
         handle.set_signer(client.signer(options, access.server.cluster.clone(), access.bootstrap.clone()));
         // And after it: only with a signer is a worse pair, or none, overwritten.
-        stored.iter().for_each(|stored| handle.replaced(stored.credential.clone()));
+        stored.iter().for_each(|stored| handle.report_replaced(stored.credential.clone()));
         if stored.is_some_and(|stored| stored.is_misplaced) {
             handle.rotate_now();
         }
@@ -93,7 +93,7 @@ impl Client {
         };
         let fingerprint = found.chain().certificate().fingerprint;
         if self.found.replace(fingerprint) != Some(fingerprint) {
-            self.reporter.rotation.handle().replaced(Some(found));
+            self.reporter.rotation.handle().report_replaced(Some(found));
         }
     }
 

@@ -41,7 +41,7 @@ impl Pending {
             Self::Unreadable(why) => json!({ "error": why }),
             Self::Request(record) => json!({
                 "state": state(record).name(),
-                "csr": record.csr_name,
+                "csr": record.request_name,
                 "signer": record.signer_name,
                 "common_name": record.pending.template.common_name(),
                 "submitted": record.pending.submitted.to_string(),
@@ -88,7 +88,7 @@ impl Pending {
         };
         let submitted = record.pending.submitted;
         let asked = format!("{submitted}, {} ago", words(now.since(submitted)));
-        [vec![(head, record.csr_name.clone()), ("asked at", asked)], more].concat()
+        [vec![(head, record.request_name.clone()), ("asked at", asked)], more].concat()
     }
 }
 

@@ -292,12 +292,12 @@ impl Conversation for Issuance {
 
 impl SignerConversation for Issuance {
     fn progress(&self) -> Progress {
-        let csr_name = self.ask.name.clone();
+        let request_name = self.ask.name.clone();
         match (&self.retry, &self.uid) {
             _ if matches!(self.stage, Stage::Finished(_)) => Progress::Finished,
             (Some((at, why)), _) => Progress::Retrying { at: *at, why: why.clone() },
-            (None, Some(_)) if self.approved => Progress::WaitingForIssuance { csr_name },
-            (None, Some(_)) => Progress::WaitingForApproval { csr_name },
+            (None, Some(_)) if self.approved => Progress::WaitingForIssuance { request_name },
+            (None, Some(_)) => Progress::WaitingForApproval { request_name },
             (None, None) if self.session.connecting() => Progress::Connecting,
             (None, None) => Progress::Submitting,
         }
@@ -314,7 +314,7 @@ impl SignerConversation for Issuance {
 impl fmt::Debug for Issuance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Issuance")
-            .field("csr_name", &self.ask.name)
+            .field("request_name", &self.ask.name)
             .field("cluster", self.session.cluster())
             .field("identity", self.session.identity())
             .field("progress", &self.progress())

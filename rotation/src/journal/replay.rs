@@ -19,7 +19,7 @@ pub struct Replay {
 
 /// What a line tells.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct Replayed {
     /// Of which machine.
     pub of: String,
     /// When.
@@ -35,7 +35,7 @@ pub struct Told {
     step: Option<Transition>,
 }
 
-impl Told {
+impl Replayed {
     /// The step, as its observers saw it. `None`: the journal of this machine begins here.
     pub const fn step(&self) -> Option<&Transition> {
         self.step.as_ref()
@@ -53,7 +53,7 @@ impl Told {
 }
 
 /// One line, as in a trace.
-impl fmt::Display for Told {
+impl fmt::Display for Replayed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.step() {
             Some(step) => step.fmt(f),
@@ -73,7 +73,7 @@ impl Replay {
     /// # Errors
     /// [`ReplayError`]. After [`ReplayError::Differs`] the replay goes on from what its own machine did;
     /// after any other, nothing has changed.
-    pub fn line(&mut self, line: &str) -> Result<Told, ReplayError> {
+    pub fn line(&mut self, line: &str) -> Result<Replayed, ReplayError> {
         let line = serde_json::from_slice(line.as_bytes()).map_err(|error| ReplayError::text(&error))?;
         match line {
             Line::Begin { version, .. } if version != VERSION => Err(ReplayError::Version(version)),
@@ -81,7 +81,7 @@ impl Replay {
                 let machine = Arc::new(RotationMachine::restore(machine.checkpoint().map_err(ReplayError::Value)?));
                 let before = self.machines.insert(of.clone(), machine.clone());
                 let goes_on = missing == 0 && before.as_ref() == Some(&machine);
-                Ok(Told { of, at: now(at), machine, perennial, missing, goes_on, step: None })
+                Ok(Replayed { of, at: now(at), machine, perennial, missing, goes_on, step: None })
             }
             Line::Step { of, at, event, actions: journal } => {
                 let (at, event) = (now(at), event.event().map_err(ReplayError::Value)?);
@@ -92,7 +92,7 @@ impl Replay {
                     return Err(ReplayError::Differs { of, at, event: step.event.to_string(), journal, again });
                 }
                 let machine = machine.clone();
-                Ok(Told { of, at, machine, perennial: None, missing: 0, goes_on: false, step: Some(step) })
+                Ok(Replayed { of, at, machine, perennial: None, missing: 0, goes_on: false, step: Some(step) })
             }
         }
     }

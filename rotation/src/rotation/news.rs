@@ -85,7 +85,7 @@ impl Rotation {
 
     fn note_lifetime(&mut self, now: Now) {
         let snapshot = self.snapshot(now);
-        if let (Some(issued), Some(requested)) = (snapshot.unwished_lifetime(), snapshot.wished_lifetime) {
+        if let (Some(issued), Some(requested)) = (snapshot.differing_lifetime(), snapshot.requested_lifetime) {
             self.news.push(News::LifetimeDiffers { issued, requested });
         }
     }

@@ -23,7 +23,7 @@ pub struct Record {
     /// Who was asked.
     pub signer_name: String,
     /// The name of the request object.
-    pub csr_name: String,
+    pub request_name: String,
     /// The request, the budget and the refusal.
     pub pending: Pending,
     /// The API server accepted the credential for none of the requests so far: [`Failure::Unauthorized`] or
@@ -44,7 +44,7 @@ impl Record {
             version: VERSION,
             server: self.server.clone(),
             signer_name: self.signer_name.clone(),
-            csr_name: self.csr_name.clone(),
+            request_name: self.request_name.clone(),
             common_name: template.common_name().to_owned(),
             organizations: template.organizations().to_vec(),
             dns_names: template.dns_names().to_vec(),
@@ -104,8 +104,8 @@ impl Record {
         };
         // A name of another version changes nothing.
         let turned_down = text.turned_down.as_deref().and_then(disk_name::failure_named);
-        let (server, signer_name, csr_name) = (text.server, text.signer_name, text.csr_name);
-        Ok(Self { server, signer_name, csr_name, pending, turned_down, key })
+        let (server, signer_name, request_name) = (text.server, text.signer_name, text.request_name);
+        Ok(Self { server, signer_name, request_name, pending, turned_down, key })
     }
 }
 
@@ -122,7 +122,8 @@ struct Text<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     server: Option<String>,
     signer_name: String,
-    csr_name: String,
+    #[serde(rename = "csrName")]
+    request_name: String,
     common_name: String,
     organizations: Vec<String>,
     dns_names: Vec<String>,

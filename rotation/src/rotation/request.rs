@@ -84,7 +84,7 @@ impl Rotation {
 
     /// The error with the request and the place where it was made.
     fn at_fault(&self, signer: &dyn Signer, error: impl fmt::Display) -> String {
-        match (self.csr_name.as_str(), signer.endpoint()) {
+        match (self.request_name.as_str(), signer.endpoint()) {
             ("", None) => format!("signer {}: {error}", printable(signer.name())),
             ("", Some(endpoint)) => format!("signer {} at {endpoint}: {error}", printable(signer.name())),
             (name, None) => format!("CSR {}: {error}", printable(name)),
@@ -133,11 +133,11 @@ impl Rotation {
             }
         };
         let csr = certificate_request(template, &key).map_err(local)?;
-        self.csr_name = signer.request_name(template, key.public_key_der());
+        self.request_name = signer.request_name(template, key.public_key_der());
         let (identity, shown) = self.identity(signer.authentication(), now).map_err(local)?;
         let left = self.machine.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
         let request = SignRequest {
-            name: self.csr_name.clone(),
+            name: self.request_name.clone(),
             template: template.clone(),
             csr,
             public_key_der: key.public_key_der().to_vec(),

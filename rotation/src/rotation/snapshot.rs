@@ -33,7 +33,7 @@ pub struct Snapshot {
     /// How many certificates were issued and accepted since the start.
     pub issued: u64,
     /// The lifetime that certificates are asked for with, if with any.
-    pub wished_lifetime: Option<Duration>,
+    pub requested_lifetime: Option<Duration>,
     /// Why the certificate held lives too short for the policy to replace it in time, for people; `None` once a longer one
     /// is issued.
     pub short_lived: Option<Arc<str>>,
@@ -60,9 +60,9 @@ impl Snapshot {
 
     /// The lifetime of the certificate held, if another was wished for: API servers before Kubernetes 1.22 do not hear
     /// of wishes, and signers have limits.
-    pub fn unwished_lifetime(&self) -> Option<Duration> {
+    pub fn differing_lifetime(&self) -> Option<Duration> {
         let lifetime = self.credential.as_ref()?.chain().certificate().validity.lifetime();
-        let wished = self.wished_lifetime?;
+        let wished = self.requested_lifetime?;
         // Signers let certificates begin a few minutes ago.
         let heard = wished - wished / 10..=wished.saturating_add(wished / 10).saturating_add(BACKDATING);
         (!heard.contains(&lifetime)).then_some(lifetime)

@@ -53,14 +53,14 @@ impl Rotation {
         // What restarts, and tools that look at a directory, agree on: who signs, and for whom.
         let seed = perennial::seed(signer.as_ref().map_or("", |signer| signer.name()), named.unwrap_or(""));
         let memory = Memory::new(&policy, seed, record.as_ref());
-        let (csr_name, pending, key) =
-            record.map_or_else(Default::default, |Record { csr_name, mut pending, key, .. }| {
+        let (request_name, pending, key) =
+            record.map_or_else(Default::default, |Record { request_name, mut pending, key, .. }| {
                 // Its certificate is there: the key has done its work, which was not saved any more.
                 let pairs = [&credential, &waiting].into_iter().flatten();
                 let key =
                     key.filter(|key| pairs.clone().all(|pair| pair.key().public_key_der() != key.public_key_der()));
                 pending.key = if key.is_some() { Key::Pending } else { Key::New };
-                (csr_name, Some(pending), key)
+                (request_name, Some(pending), key)
             });
         let setup = Setup {
             policy: policy.clone(),
@@ -94,7 +94,7 @@ impl Rotation {
             request_error: None,
             health: None,
             write_error: None,
-            csr_name,
+            request_name,
             memory,
             issued: 0,
             short_lived: None,

@@ -95,7 +95,6 @@ impl Scene {
         assert!(issuance.requests() <= REQUESTS && world.asked.len() <= issuance.requests() as usize);
         let outcome = match outcome {
             Ok(issued) => {
-                assert_eq!(issued.csr_name, self.ask.name);
                 let requests = issued.requests;
                 self.check(issued, world.now());
                 Ok(requests)
@@ -122,7 +121,7 @@ impl Scene {
         let record = Record {
             server: None,
             signer_name: self.ask.signer_name.clone(),
-            csr_name: self.ask.name.clone(),
+            request_name: self.ask.name.clone(),
             turned_down: None,
             key: Some(self.key.clone()),
             pending,

@@ -37,7 +37,7 @@ fn record(text: &[u8]) {
     assert_eq!(record.key.is_some(), record.pending.key == Key::Pending);
     let again = Record::decode(&record.encode()).expect("it was written by us");
     let key = |record: &Record| record.key.as_ref().map(|key| key.public_key_der().to_vec());
-    assert_eq!((&again.signer_name, &again.csr_name), (&record.signer_name, &record.csr_name));
+    assert_eq!((&again.signer_name, &again.request_name), (&record.signer_name, &record.request_name));
     assert_eq!((&again.pending, key(&again)), (&record.pending, key(&record)));
     // Whatever it says, a machine that begins with it says what it wants next.
     let setup =
@@ -113,9 +113,9 @@ static WORDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
             budget_whole: EPOCH.after(super::pki::DAY),
             refusal: key.is_none().then_some(refusal),
         };
-        let (signer_name, csr_name) = ("kubernetes.io/kubelet-serving".into(), "node-csr-1".into());
+        let (signer_name, request_name) = ("kubernetes.io/kubelet-serving".into(), "node-csr-1".into());
         let server = Some("https://127.0.0.1:6443".into());
-        Record { server, signer_name, csr_name, pending, turned_down: None, key }.encode().to_vec()
+        Record { server, signer_name, request_name, pending, turned_down: None, key }.encode().to_vec()
     };
     let mut words = vec![record(Some(Pki::new().ours)), record(None)];
 

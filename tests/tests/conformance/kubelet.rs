@@ -148,7 +148,7 @@ pub(crate) const ROWS: &[Row] = &[
             let mut rotations = handle.rotations();
             handle.rotate_now();
             let second = loopback::issued(&handle, 2);
-            let told = rotations.try_next().unwrap();
+            let told = rotations.try_recv().unwrap();
             assert_eq!((told.old.unwrap().chain(), told.new.chain()), (first.chain(), second.chain()));
             assert_eq!(server.who_is(&handle.credential().unwrap()).1, loopback::digest(&second));
             handle.shutdown().wait();

@@ -147,8 +147,8 @@ impl Issuance {
             Ok(Verdict::Undecided { approved }) => self.approved |= approved,
             Ok(Verdict::Issued(chain)) => {
                 let requests = self.session.requests();
-                let (csr_name, health) = (self.ask.name.clone(), self.health());
-                return self.finish(Ok(Issued { chain, csr_name, requests, health }));
+                let health = self.health();
+                return self.finish(Ok(Issued { chain, requests, health }));
             }
             Err((failure, what)) => return self.fail(self.scene().judged(failure, what)),
         }
