@@ -18,5 +18,5 @@ mod life;
 mod search;
 mod setting;
 
-pub use search::{Counterexample, Outcome, keys_tell_all, search};
+pub use search::{Counterexample, Explored, keys_tell_all, search};
 pub use setting::{Flavour, Move, Setting, Wish, settings};

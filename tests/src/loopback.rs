@@ -39,7 +39,7 @@ pub fn on_both(scenario: impl Fn(Runtime)) {
 }
 
 /// An embedded API server that listens on loopback.
-pub struct Server {
+pub struct LoopbackServer {
     /// The server.
     pub handle: ApiServer,
     /// How nodes find it.
@@ -47,7 +47,7 @@ pub struct Server {
 }
 
 /// A server that signs for an hour.
-pub fn serve(approval: Approval) -> Server {
+pub fn serve(approval: Approval) -> LoopbackServer {
     let options = Options { approval, signing_duration: Duration::from_secs(3600), ..Options::default() };
     serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), new_authority(), options)
 }
@@ -59,7 +59,7 @@ pub fn new_authority() -> Authority {
 }
 
 /// A server at this address, which signs with this authority.
-pub fn serve_at(address: SocketAddr, authority: Authority, options: Options) -> Server {
+pub fn serve_at(address: SocketAddr, authority: Authority, options: Options) -> LoopbackServer {
     let mut random = Random::from_os().unwrap();
     let (now, day) = (clock::now().unix, Duration::from_secs(86_400));
     let serving =
@@ -70,7 +70,7 @@ pub fn serve_at(address: SocketAddr, authority: Authority, options: Options) -> 
     api.add_token(TOKEN, perennial_dev::User::bootstrap("abcdef"));
     let handle = ApiServer::start(TcpListener::bind(address).unwrap(), api, tls).unwrap();
     let cluster = Cluster::from_url(&format!("https://{}", handle.address())).unwrap().with_roots(roots);
-    Server { handle, cluster: Arc::new(cluster) }
+    LoopbackServer { handle, cluster: Arc::new(cluster) }
 }
 
 /// The pair in use in a directory.
@@ -79,7 +79,7 @@ pub fn stored(path: &Path) -> Arc<Credential> {
     directory.load(clock::now().unix).unwrap().credential.unwrap().0
 }
 
-impl Server {
+impl LoopbackServer {
     /// The names of its request objects.
     pub fn csr_names(&self) -> Vec<String> {
         self.handle.with_api(|api, _| api.requests().map(|csr| csr.metadata.name.clone()).collect())
@@ -108,7 +108,7 @@ impl Server {
     }
 }
 
-/// The digest of a certificate, as [`Server::who_is`] tells it.
+/// The digest of a certificate, as [`LoopbackServer::who_is`] tells it.
 pub fn digest(credential: &Credential) -> String {
     format!("X509SHA256={:x}", credential.chain().certificate().fingerprint)
 }
@@ -129,7 +129,7 @@ pub fn policy() -> Policy {
 }
 
 /// A node that has not been started.
-pub struct Node {
+pub struct NodeConfig {
     /// What drives it.
     pub runtime: Runtime,
     /// Its pace.
@@ -143,14 +143,20 @@ pub struct Node {
 }
 
 /// A node that knows a bootstrap token.
-pub fn node(runtime: Runtime, cluster: &Arc<Cluster>) -> Node {
+pub fn node(runtime: Runtime, cluster: &Arc<Cluster>) -> NodeConfig {
     let token = Token::new(TOKEN).unwrap();
     let bootstrap = Arc::new(move || Ok(Identity::Token(token.clone())));
     let signer = CsrSigner::kubelet_client(cluster.clone(), Some(bootstrap));
-    Node { runtime, policy: policy(), template: Some(Template::node("worker-1")), signer: Some(signer), store: None }
+    NodeConfig {
+        runtime,
+        policy: policy(),
+        template: Some(Template::node("worker-1")),
+        signer: Some(signer),
+        store: None,
+    }
 }
 
-impl Node {
+impl NodeConfig {
     /// The same node, keeping its certificate in this directory.
     pub fn keeping(mut self, path: impl Into<PathBuf>) -> Self {
         self.store = Some(Arc::new(Directory::open(path, "kubelet-client").unwrap()));

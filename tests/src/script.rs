@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use crate::mint;
 use crate::simulation::Member as _;
-use crate::simulation::world::{Answer, Disk, Flaw, Issue, Outcome, World};
+use crate::simulation::world::{Answer, DiskHabit, Flaw, Issue, Outcome, World};
 use crate::trace::Trace;
 
 const HEADER: usize = 16;
@@ -27,7 +27,7 @@ pub struct Script {
     /// How it starts.
     pub life: Life,
     /// What happens, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<Deed>,
 }
 
 /// How a life starts.
@@ -51,7 +51,7 @@ pub struct Life {
 
 /// Something that happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Deed {
     /// All goes on, for so many events.
     Go(usize),
     /// Time passes, and nobody looks.
@@ -63,7 +63,7 @@ pub enum Step {
     /// The signer's answer to every request from now on.
     Habit(Answer),
     /// The disk from now on.
-    Disk(Disk, Duration),
+    Disk(DiskHabit, Duration),
     /// The template from now on.
     Template(Option<Template>),
     /// Somebody asks.
@@ -154,41 +154,41 @@ impl Life {
     }
 
     /// One step of it happens in this world.
-    pub fn happen(&self, world: &mut World, step: &Step) {
+    pub fn happen(&self, world: &mut World, step: &Deed) {
         match step {
-            Step::Go(most) => world.steps(*most),
-            Step::Pass(span) => world.pass(*span),
-            Step::Tick => world.handle(Event::Tick),
-            Step::Answer(answer) => world.next_answers.push_back(answer.clone()),
-            Step::Habit(answer) => world.habit = answer.clone(),
-            Step::Disk(disk, delay) => world.disk = (*disk, *delay),
-            Step::Template(template) => world.handle(Event::TemplateChanged(template.clone().map(Arc::new))),
-            Step::RotateNow => world.handle(Event::RotateNow),
-            Step::Signer(status) => world.handle(Event::SignerChanged(*status)),
-            Step::Policy(policy) => world.handle(Event::PolicyChanged(Arc::new(Policy::clone(policy)))),
-            Step::Removed => world.handle(Event::CertReplaced(None)),
-            Step::Restored => world.handle(Event::CertReplaced(world.machine.certificate().cloned())),
-            Step::Replaced(issue) => {
+            Deed::Go(most) => world.steps(*most),
+            Deed::Pass(span) => world.pass(*span),
+            Deed::Tick => world.handle(Event::Tick),
+            Deed::Answer(answer) => world.next_answers.push_back(answer.clone()),
+            Deed::Habit(answer) => world.habit = answer.clone(),
+            Deed::Disk(disk, delay) => world.disk = (*disk, *delay),
+            Deed::Template(template) => world.handle(Event::TemplateChanged(template.clone().map(Arc::new))),
+            Deed::RotateNow => world.handle(Event::RotateNow),
+            Deed::Signer(status) => world.handle(Event::SignerChanged(*status)),
+            Deed::Policy(policy) => world.handle(Event::PolicyChanged(Arc::new(Policy::clone(policy)))),
+            Deed::Removed => world.handle(Event::CertReplaced(None)),
+            Deed::Restored => world.handle(Event::CertReplaced(world.machine.certificate().cloned())),
+            Deed::Replaced(issue) => {
                 let template = world.machine.template().map_or_else(node, |template| Template::clone(template));
                 let certificate = Arc::new(world.mint(&template, *issue));
                 world.handle(Event::CertReplaced(Some(certificate)));
             }
-            Step::Refused(known) => {
+            Deed::Refused(known) => {
                 let held = world.machine.certificate().filter(|_| *known).map(|held| held.fingerprint);
                 world.handle(Event::CertRefused { fingerprint: held.unwrap_or(Fingerprint([0xff; 32])) });
             }
-            Step::WallClock(millis) => world.clocks.step_wall_clock(*millis),
-            Step::Records(works) => world.records = *works,
-            Step::Forget => world.lose_record(),
-            Step::Restart => world.restart(),
-            Step::Again(back) => again(world, *back),
-            Step::Foreign => foreign(world),
-            Step::ServerClock(ahead, times) => {
+            Deed::WallClock(millis) => world.clocks.step_wall_clock(*millis),
+            Deed::Records(works) => world.records = *works,
+            Deed::Forget => world.lose_record(),
+            Deed::Restart => world.restart(),
+            Deed::Again(back) => again(world, *back),
+            Deed::Foreign => foreign(world),
+            Deed::ServerClock(ahead, times) => {
                 let unix = UnixTime::from_millis(world.now().unix.as_millis().saturating_add(*ahead));
                 (0..*times).for_each(|_| world.handle(Event::ServerDated { unix }));
             }
-            Step::Jump(instant) => world.clocks.now.instant = *instant,
-            Step::Date(unix) => world.clocks.now.unix = *unix,
+            Deed::Jump(instant) => world.clocks.now.instant = *instant,
+            Deed::Date(unix) => world.clocks.now.unix = *unix,
         }
     }
 }
@@ -282,31 +282,31 @@ fn quick(beat: u8, numbers: &[u8; 8]) -> Policy {
     }
 }
 
-fn step(bytes: &[u8; STEP], life: &Life) -> Step {
+fn step(bytes: &[u8; STEP], life: &Life) -> Deed {
     let [kind, a, b, c] = *bytes;
     match kind % 32 {
-        0..8 => Step::Go(usize::from(a % 32) + 1),
-        9 if b >= 160 => Step::Policy(Box::new(policy(a, c, life))),
-        8..10 => Step::Pass(span(a, life)),
+        0..8 => Deed::Go(usize::from(a % 32) + 1),
+        9 if b >= 160 => Deed::Policy(Box::new(policy(a, c, life))),
+        8..10 => Deed::Pass(span(a, life)),
         10 if a >= 64 => server_clock(a, b, life),
-        10 => Step::Tick,
-        11..14 => Step::Answer(answer(a, b, c, life)),
-        14 | 15 => Step::Habit(answer(a, b, c, life)),
-        16 => Step::Disk([Disk::Works, Disk::Full, Disk::Silent][usize::from(a) % 3], span(b / 2, life)),
-        17..20 => Step::Template(template_of(a)),
-        20 => Step::RotateNow,
-        21 => Step::Signer(signer(a)),
-        22 => [Step::Removed, Step::Restored][usize::from(a) % 2].clone(),
-        23 | 24 => Step::Replaced(issue(a, b, life)),
-        25 => Step::Refused(a < 192),
-        26 => Step::WallClock(i64::try_from(span(a, life).as_millis()).unwrap_or(0) * if b & 1 == 0 { 1 } else { -1 }),
-        27 => Step::Restart,
-        28 | 29 => Step::Again(usize::from(a % 8)),
-        30 => Step::Foreign,
-        _ if life.wild && a & 4 == 0 => Step::Jump(Instant::from_millis(anywhere(a, b, c))),
+        10 => Deed::Tick,
+        11..14 => Deed::Answer(answer(a, b, c, life)),
+        14 | 15 => Deed::Habit(answer(a, b, c, life)),
+        16 => Deed::Disk([DiskHabit::Works, DiskHabit::Full, DiskHabit::Silent][usize::from(a) % 3], span(b / 2, life)),
+        17..20 => Deed::Template(template_of(a)),
+        20 => Deed::RotateNow,
+        21 => Deed::Signer(signer(a)),
+        22 => [Deed::Removed, Deed::Restored][usize::from(a) % 2].clone(),
+        23 | 24 => Deed::Replaced(issue(a, b, life)),
+        25 => Deed::Refused(a < 192),
+        26 => Deed::WallClock(i64::try_from(span(a, life).as_millis()).unwrap_or(0) * if b & 1 == 0 { 1 } else { -1 }),
+        27 => Deed::Restart,
+        28 | 29 => Deed::Again(usize::from(a % 8)),
+        30 => Deed::Foreign,
+        _ if life.wild && a & 4 == 0 => Deed::Jump(Instant::from_millis(anywhere(a, b, c))),
         // As unsigned numbers in the middle are the ends of the signed ones.
-        _ if life.wild => Step::Date(UnixTime::from_millis(anywhere(a, b, c).wrapping_add(1 << 63).cast_signed())),
-        _ => [Step::Records(true), Step::Records(false), Step::Forget][usize::from(a) % 3].clone(),
+        _ if life.wild => Deed::Date(UnixTime::from_millis(anywhere(a, b, c).wrapping_add(1 << 63).cast_signed())),
+        _ => [Deed::Records(true), Deed::Records(false), Deed::Forget][usize::from(a) % 3].clone(),
     }
 }
 
@@ -343,10 +343,10 @@ fn span(byte: u8, life: &Life) -> Duration {
 }
 
 /// As far off as wall clocks are set, seconds more or less, or right.
-fn server_clock(a: u8, b: u8, life: &Life) -> Step {
+fn server_clock(a: u8, b: u8, life: &Life) -> Deed {
     let span = i64::try_from(span(a, life).as_millis()).unwrap_or(0).saturating_add(i64::from(a % 4) * 4_000);
     let ahead = [span, -span, 0, span][usize::from(b) % 4];
-    Step::ServerClock(ahead, 1 + usize::from(b / 4 % 4))
+    Deed::ServerClock(ahead, 1 + usize::from(b / 4 % 4))
 }
 
 fn answer(a: u8, b: u8, c: u8, life: &Life) -> Answer {

@@ -34,7 +34,7 @@ pub use clocks::Clocks;
 use in_flight::InFlight;
 pub use member::Member;
 #[cfg(feature = "edge")]
-pub use node::{Disk, Node};
+pub use node::{Durable, Node};
 #[cfg(feature = "edge")]
 pub use own_ca::OwnCa;
 #[cfg(feature = "edge")]

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use perennial::{Policy, State, Window};
 use perennial_dev::{Approval, Decision};
 use perennial_rotation::Signer;
-use perennial_tests::loopback::{BOUND, Runtime, Server, issued, node, on_both, policy, serve, waits_for_approval};
+use perennial_tests::loopback::{
+    BOUND, LoopbackServer, Runtime, issued, node, on_both, policy, serve, waits_for_approval,
+};
 
-fn signer_of(server: &Server) -> Option<Arc<dyn Signer>> {
+fn signer_of(server: &LoopbackServer) -> Option<Arc<dyn Signer>> {
     let signer = node(Runtime::Std, &server.cluster).signer;
     signer.map(|signer| Arc::new(signer) as Arc<dyn Signer>)
 }

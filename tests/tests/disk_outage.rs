@@ -9,7 +9,7 @@ use perennial::State;
 use perennial_dev::Approval;
 use perennial_rotation::{Handle, Record, Signer, Snapshot, clock};
 use perennial_tests::disk::{Call, Disk, Fate, Virtual};
-use perennial_tests::loopback::{BOUND, Runtime, Server, issued, node, on_both, serve};
+use perennial_tests::loopback::{BOUND, LoopbackServer, Runtime, issued, node, on_both, serve};
 
 const OUTAGES: [ErrorKind; 2] = [ErrorKind::StorageFull, ErrorKind::ReadOnlyFilesystem];
 
@@ -23,14 +23,14 @@ fn recover(volume: &Virtual) {
     volume.set_fates(Box::new(|_, _| Fate::Done));
 }
 
-fn start(runtime: Runtime, server: &Server, volume: &Virtual) -> Handle {
+fn start(runtime: Runtime, server: &LoopbackServer, volume: &Virtual) -> Handle {
     let mut holder = node(runtime, &server.cluster);
     holder.store = Some(Arc::new(volume.directory()));
     holder.start()
 }
 
 /// The `n`th certificate, which is served and nowhere else.
-fn in_memory(handle: &Handle, server: &Server, n: u64, why: ErrorKind) {
+fn in_memory(handle: &Handle, server: &LoopbackServer, n: u64, why: ErrorKind) {
     let told = |now: &Snapshot| {
         now.issued >= n && now.unwritten && now.last_error.as_ref().is_some_and(|it| it.contains(&why.to_string()))
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use perennial::{Event, Failure, Setup, Template};
 use perennial_tests::laws;
-use perennial_tests::script::{Script, Step, bytes};
+use perennial_tests::script::{Deed, Script, bytes};
 use perennial_tests::simulation::Member as _;
 use perennial_tests::simulation::fleet::{Fleet, worst};
 use perennial_tests::simulation::world::{Answer, World};
@@ -88,8 +88,8 @@ fn no_world_goes_past_the_end_of_a_span_because_another_changed_its_mind() {
 }
 
 /// What can happen to a machine while others live: nothing that takes time of its own.
-fn happens_at_once(step: &Step) -> bool {
-    !matches!(step, Step::Go(_) | Step::Pass(_) | Step::Jump(_) | Step::Date(_))
+fn happens_at_once(step: &Deed) -> bool {
+    !matches!(step, Deed::Go(_) | Deed::Pass(_) | Deed::Jump(_) | Deed::Date(_))
 }
 
 proptest! {

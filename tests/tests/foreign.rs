@@ -5,10 +5,10 @@ use std::path::Path;
 use perennial::{Failure, Reason, State, Template};
 use perennial_dev::faults::Plan;
 use perennial_dev::{Approval, Decision};
-use perennial_tests::loopback::{BOUND, Server, issued, node, on_both, serve, stored, waits_for_approval};
+use perennial_tests::loopback::{BOUND, LoopbackServer, issued, node, on_both, serve, stored, waits_for_approval};
 
 /// Every certificate issued from now on is wrong in this way.
-fn spoil(server: &Server, wrong: &str) {
+fn spoil(server: &LoopbackServer, wrong: &str) {
     let plan = Plan::parse(&format!("rules: [{{ fault: {{ certificate: {wrong} }} }}]")).unwrap();
     server.handle.with_api(|api, now| api.set_faults(plan, now));
 }

@@ -12,7 +12,7 @@ use perennial_pki::{BadCertificate, Chain, Credential, Expected, KeyAlgorithm, K
 use perennial_rotation::{Authentication, Directory, DirectoryError, Handle, Identity, Token, clock};
 use perennial_std::{Cancel, drive};
 use perennial_tests::loopback::{
-    BOUND, Runtime, Server, TOKEN, issued, node, on_both, serve, stored, waits_for_approval,
+    BOUND, LoopbackServer, Runtime, TOKEN, issued, node, on_both, serve, stored, waits_for_approval,
 };
 use perennial_tests::malicious::{Malicious, table};
 use serde_json::{Value, json};
@@ -106,7 +106,7 @@ fn subject_of(der: &[u8]) -> Vec<u8> {
 }
 
 /// What an administrator makes of a request: approved, with this certificate.
-fn answer(server: &Server, csr: &str, row: &Malicious, ca: &KeyPair) {
+fn answer(server: &LoopbackServer, csr: &str, row: &Malicious, ca: &KeyPair) {
     let path = format!("/apis/certificates.k8s.io/v1/certificatesigningrequests/{csr}");
     let call = |request| {
         let identity = Identity::Token(Token::new(ADMIN).unwrap());
@@ -127,7 +127,7 @@ fn answer(server: &Server, csr: &str, row: &Malicious, ca: &KeyPair) {
 }
 
 /// A node that asks a signer which nobody but an administrator answers for.
-fn start(runtime: Runtime, server: &Server, path: &std::path::Path) -> Handle {
+fn start(runtime: Runtime, server: &LoopbackServer, path: &std::path::Path) -> Handle {
     let mut node = node(runtime, &server.cluster).keeping(path);
     let signer = node.signer.as_mut().unwrap();
     signer.signer_name = "example.com/judge".into();

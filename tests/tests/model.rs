@@ -2,7 +2,7 @@
 
 use perennial::{Backoff, Window};
 use perennial_tests::model::the_rules_are_kept;
-use perennial_tests::script::{Script, Step, scripts};
+use perennial_tests::script::{Deed, Script, scripts};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -33,7 +33,7 @@ fn the_machine_keeps_the_rules() {
 fn without_jitter_the_machine_keeps_the_rules_to_the_millisecond() {
     agree(|script| {
         let later = script.steps.iter_mut().filter_map(|step| match step {
-            Step::Policy(policy) => Some(&mut **policy),
+            Deed::Policy(policy) => Some(&mut **policy),
             _ => None,
         });
         for policy in std::iter::once(&mut script.life.policy).chain(later) {

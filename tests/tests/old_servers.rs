@@ -6,11 +6,11 @@ use std::time::Duration;
 use perennial::{Failure, State};
 use perennial_dev::Options;
 use perennial_rotation::Snapshot;
-use perennial_tests::loopback::{BOUND, Server, issued, new_authority, node, on_both, serve_at};
+use perennial_tests::loopback::{BOUND, LoopbackServer, issued, new_authority, node, on_both, serve_at};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn release(minor: u32) -> Server {
+fn release(minor: u32) -> LoopbackServer {
     let options = Options { minor, signing_duration: 24 * HOUR, ..Options::default() };
     serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), new_authority(), options)
 }

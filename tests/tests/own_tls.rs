@@ -12,7 +12,9 @@ use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::{Credential, Interim, provider, sha256};
 use perennial_rotation::tls::{ClientCert, ClientConfigs, ServerCert};
 use perennial_rotation::{Handle, Identity, clock};
-use perennial_tests::loopback::{BOUND, Runtime, Server, issued, new_authority, node, on_both, serve, serve_at};
+use perennial_tests::loopback::{
+    BOUND, LoopbackServer, Runtime, issued, new_authority, node, on_both, serve, serve_at,
+};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ClientConfig, Resumption};
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
@@ -73,7 +75,7 @@ fn roots(cluster: &Cluster) -> Arc<RootCertStore> {
 }
 
 /// Knows its clients by certificates of this cluster's, and lets in who has none.
-fn knows_clients(api: &Server) -> ServerConfig {
+fn knows_clients(api: &LoopbackServer) -> ServerConfig {
     let verifier = WebPkiClientVerifier::builder_with_provider(roots(&api.cluster), provider());
     let own = Interim::new(Template::new("server").with_dns_names(["localhost"]), clock::now().unix).unwrap();
     ServerConfig::builder_with_provider(provider())
@@ -143,7 +145,7 @@ fn before_there_is_a_certificate_none_is_presented() {
 }
 
 /// A node that asks for a serving certificate, as somebody who is a node already.
-fn serving(runtime: Runtime) -> (Server, Handle) {
+fn serving(runtime: Runtime) -> (LoopbackServer, Handle) {
     let options = Options { approve_serving: ServingApproval::Any, ..Options::default() };
     let authority = new_authority();
     let mut random = perennial_dev::Random::from_os().unwrap();

@@ -11,7 +11,8 @@ use perennial_dev::{Approval, Decision, Options, faults::Plan};
 use perennial_pki::Chain;
 use perennial_rotation::{Directory, Handle, Record, Snapshot, clock};
 use perennial_tests::loopback::{
-    BOUND, Node, Runtime, Server, issued, new_authority, node, on_both, serve, serve_at, waits_for_approval,
+    BOUND, LoopbackServer, NodeConfig, Runtime, issued, new_authority, node, on_both, serve, serve_at,
+    waits_for_approval,
 };
 
 /// A rotation that can be ended as a crash would: nothing is tidied up.
@@ -21,9 +22,9 @@ struct Run {
 }
 
 impl Run {
-    fn start(node: Node) -> Self {
+    fn start(node: NodeConfig) -> Self {
         let Runtime::Smol = node.runtime else { return Self { handle: node.start(), task: None } };
-        let Node { policy, template, signer, store, .. } = node;
+        let NodeConfig { policy, template, signer, store, .. } = node;
         let rotator = perennial_smol::Rotator::new().policy(policy).template(template.unwrap()).signer(signer.unwrap());
         let (handle, rotation) = perennial_smol::start(rotator.store(store.unwrap())).unwrap();
         Self { handle, task: Some(smol::spawn(rotation)) }
@@ -46,7 +47,7 @@ fn record(path: &Path) -> Record {
     Record::decode(&store.recall().unwrap().expect("a record")).unwrap()
 }
 
-fn misbehaves(server: &Server, rule: &str) {
+fn misbehaves(server: &LoopbackServer, rule: &str) {
     let plan = Plan::parse(&format!("rules: [{rule}]")).unwrap();
     server.handle.with_api(|api, now| api.set_faults(plan, now));
 }

@@ -14,8 +14,8 @@ use perennial_rotation::{
     Authentication, Handle, Identity, IdentitySource, Input, NotYet, Rotation, Start, Token, clock,
 };
 use perennial_tests::loopback::{
-    BOUND, Runtime, Server, TOKEN, break_directory, issued, mend_directory, new_authority, node, on_both, policy,
-    serve, serve_at, waits_for_approval,
+    BOUND, LoopbackServer, Runtime, TOKEN, break_directory, issued, mend_directory, new_authority, node, on_both,
+    policy, serve, serve_at, waits_for_approval,
 };
 
 #[test]
@@ -48,7 +48,7 @@ fn a_request_that_got_no_answer_in_time_is_told_as_an_error() {
 }
 
 /// A node with a certificate it cannot write, and the directory that cannot be written.
-fn cannot_write(runtime: Runtime, server: &Server, path: &Path) -> (Handle, PathBuf) {
+fn cannot_write(runtime: Runtime, server: &LoopbackServer, path: &Path) -> (Handle, PathBuf) {
     let pki = path.join("pki");
     let handle = node(runtime, &server.cluster).keeping(&pki).start();
     waits_for_approval(&handle);

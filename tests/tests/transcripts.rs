@@ -9,7 +9,7 @@ use std::time::Duration;
 use perennial::{Event, Failure, Policy, Setup, Template};
 use perennial_tests::mint;
 use perennial_tests::simulation::Member as _;
-use perennial_tests::simulation::world::{Answer, Disk, Flaw, Issue, World};
+use perennial_tests::simulation::world::{Answer, DiskHabit, Flaw, Issue, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -122,9 +122,9 @@ fn template_changes_while_a_request_is_out() {
 #[test]
 fn disk_full() {
     let mut world = newcomer(node());
-    world.disk = (Disk::Full, Duration::from_millis(20));
+    world.disk = (DiskHabit::Full, Duration::from_millis(20));
     world.run_for(10 * MINUTE, 1000);
-    world.disk = (Disk::Works, Duration::from_millis(20));
+    world.disk = (DiskHabit::Works, Duration::from_millis(20));
     world.run_for(2 * MINUTE, 1000);
     scene!(world);
 }

@@ -15,7 +15,7 @@ use crate::subject::{Duties, Subject};
 
 /// What a search found.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct Explored {
     /// Different states.
     pub states: usize,
     /// Steps from one to another, or to itself.
@@ -55,7 +55,7 @@ struct Found<S> {
 }
 
 /// Looks at every state of this world, but no more than its setting allows (by a layer).
-pub fn search<S: Subject>(setting: &Setting, threads: usize) -> Outcome {
+pub fn search<S: Subject>(setting: &Setting, threads: usize) -> Explored {
     let mut known = HashSet::new();
     let mut nodes = Vec::new();
     let mut layer = Vec::new();
@@ -65,7 +65,7 @@ pub fn search<S: Subject>(setting: &Setting, threads: usize) -> Outcome {
         nodes.push(Node { from: index(&nodes), by: 0 });
     }
     let mut outcome =
-        Outcome { states: 0, steps: 0, depth: 0, closed: false, taken: vec![0; setting.moves.len()], broken: None };
+        Explored { states: 0, steps: 0, depth: 0, closed: false, taken: vec![0; setting.moves.len()], broken: None };
     while outcome.broken.is_none() && !layer.is_empty() && nodes.len() < setting.most {
         let share = layer.len().div_ceil(threads);
         let found: Vec<Found<S>> = std::thread::scope(|scope| {

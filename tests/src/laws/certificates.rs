@@ -287,7 +287,7 @@ fn renewed_in_time(world: &mut World) -> Verdict {
         world.step();
         steps += 1;
         if matches!(world.machine.state(), State::Requesting { .. }) {
-            asked_at = asked_at.or(Some(world.now().unix));
+            asked_at = asked_at.or_else(|| Some(world.now().unix));
         }
         ensure!(
             world.machine.certificate_at(world.now().unix).is_some() && steps < 100_000,

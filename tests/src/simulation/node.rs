@@ -17,7 +17,7 @@ use crate::recording::Recording;
 
 /// What a crash leaves.
 #[derive(Debug, Default)]
-pub struct Disk {
+pub struct Durable {
     /// The pending record.
     pub record: Option<Vec<u8>>,
     /// The pair in use.
@@ -33,7 +33,7 @@ pub struct Node {
     /// Whom it asks.
     pub server: Server,
     /// What it keeps.
-    pub disk: Disk,
+    pub disk: Durable,
     /// What it is about.
     pub rotation: Rotation,
     /// What has happened to the rotation.
@@ -95,7 +95,7 @@ impl Node {
         template: Template,
         credential: Option<Arc<Credential>>,
     ) -> Self {
-        let disk = Disk { credential, ..Disk::default() };
+        let disk = Durable { credential, ..Durable::default() };
         let (signer, template): (Arc<dyn Signer>, _) = (Arc::new(signer), Some(Arc::new(template)));
         let start = start(&disk, &signer, template.clone());
         let mut rotation = Rotation::new(start, server.now());
@@ -326,7 +326,7 @@ impl Member for Node {
 }
 
 /// What a process finds when it starts.
-fn start(disk: &Disk, signer: &Arc<dyn Signer>, template: Option<Arc<Template>>) -> Start {
+fn start(disk: &Durable, signer: &Arc<dyn Signer>, template: Option<Arc<Template>>) -> Start {
     let pending = disk.record.as_deref().map(|record| Record::decode(record).unwrap());
     Start { signer: Some(signer.clone()), template, credential: disk.credential.clone(), pending, ..Start::default() }
 }

@@ -94,7 +94,7 @@ impl Answer {
 
 /// What the disk makes of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disk {
+pub enum DiskHabit {
     /// It is durable.
     Works,
     /// It is full.
@@ -115,7 +115,7 @@ pub struct World {
     /// What it makes of the next ones instead.
     pub next_answers: VecDeque<Answer>,
     /// What the disk makes of each write from now on, and how long it takes.
-    pub disk: (Disk, Duration),
+    pub disk: (DiskHabit, Duration),
     /// Whether the pending record can be saved.
     pub records: bool,
     /// What the disk holds for use.
@@ -174,7 +174,7 @@ impl World {
             clocks: Clocks::at(now),
             habit: Answer::healthy(life),
             next_answers: VecDeque::new(),
-            disk: (Disk::Works, Duration::ZERO),
+            disk: (DiskHabit::Works, Duration::ZERO),
             records: true,
             stored: setup.certificate.clone(),
             stored_waiting: setup.waiting.clone(),
@@ -289,9 +289,9 @@ impl World {
     fn write(&mut self, id: RequestId, certificate: Arc<Certificate>, serve: bool) {
         let (disk, delay) = self.disk;
         match disk {
-            Disk::Works => self.send(delay, Arriving::Written(id, certificate, serve)),
-            Disk::Full => self.send(delay, Arriving::Reply(Event::WriteFailed { id })),
-            Disk::Silent => self.store(certificate, serve),
+            DiskHabit::Works => self.send(delay, Arriving::Written(id, certificate, serve)),
+            DiskHabit::Full => self.send(delay, Arriving::Reply(Event::WriteFailed { id })),
+            DiskHabit::Silent => self.store(certificate, serve),
         }
     }
 
