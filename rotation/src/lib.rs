@@ -102,6 +102,10 @@ mod task;
 pub mod tls;
 mod wait;
 
+/// What the interfaces here are made of, so that a program needs no other dependency.
+pub use perennial::{Failure, Instant, Now, Policy, State, Template, UnixTime};
+pub use perennial_pki::{CertificateRequest, Chain, Credential, KeyAlgorithm, Roots, Usage};
+
 pub use cancel::{Cancel, CancelOnDrop};
 pub use conversation::{Conversation, IoEvent, IoRequest};
 pub use directory::{Contents, Directory, DirectoryError, Distrust, Folder, Loaded, Stamp, Volume};

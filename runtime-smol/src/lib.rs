@@ -2,13 +2,11 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use perennial::Template;
 //! use perennial_kubernetes::CsrSigner;
 //! use perennial_kubernetes::cluster::Cluster;
-//! use perennial_smol::{Directory, Rotator};
+//! use perennial_smol::{Directory, Rotator, Template};
 //!
-//! # use perennial_rotation::Token;
-//! # use perennial_pki::Roots;
+//! # use perennial_smol::{Roots, Token};
 //! # fn example(roots: Roots, token: Token) -> Result<(), Box<dyn std::error::Error>> {
 //! let cluster = Arc::new(Cluster::from_url("https://10.0.0.1:6443")?.with_roots(roots));
 //! let rotator = Rotator::new()
@@ -26,6 +24,24 @@
 //! # Ok(()) }
 //! ```
 //!
+//! A signer of your own is a closure that returns a future:
+//!
+//! ```
+//! use perennial_smol::{Chain, Failure, Rotator, SignError, Template};
+//!
+//! # async fn my_ca(_csr_pem: &str) -> std::io::Result<String> { std::fs::read_to_string("issued.pem") }
+//! # fn main() -> Result<(), perennial_smol::StartError> {
+//! let rotator = Rotator::new().template(Template::new("mesh-1")).sign_with_async("example.com/mesh", |request| async move {
+//!     let answer = my_ca(&request.csr.pem).await;
+//!     let pem = answer.map_err(|error| SignError::new(Failure::Unreachable, error.to_string()))?;
+//!     Chain::from_pem(pem.as_bytes()).map_err(|error| SignError::new(Failure::BadCertificate, error.to_string()))
+//! });
+//! let (handle, rotation) = perennial_smol::start(rotator)?;
+//! # handle.shutdown();
+//! smol::spawn(rotation).detach();
+//! # Ok(()) }
+//! ```
+//!
 //! **Rotation and TLS session resumption.** A resumed TLS session keeps the identity it began with:
 //! after a rotation, rustls' default client configuration goes on presenting the *old* certificate.
 //! Make a new `ClientConfig` for each credential, or disable resumption.
@@ -36,8 +52,5 @@ mod drive;
 mod run;
 
 pub use drive::drive;
-pub use perennial_rotation::{
-    Directory, DirectoryError, FileCredential, FileError, Handle, Memory, NotReady, Rotated, Rotations, Rotator,
-    StartError, Wait, tls,
-};
+pub use perennial_rotation::*;
 pub use run::{run, start};

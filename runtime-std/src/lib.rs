@@ -4,13 +4,11 @@
 //! ```no_run
 //! use std::sync::Arc;
 //! use std::time::Duration;
-//! use perennial::Template;
 //! use perennial_kubernetes::CsrSigner;
 //! use perennial_kubernetes::cluster::Cluster;
-//! use perennial_std::{Directory, Rotator};
+//! use perennial_std::{Directory, Rotator, Template};
 //!
-//! # use perennial_rotation::Token;
-//! # use perennial_pki::Roots;
+//! # use perennial_std::{Roots, Token};
 //! # fn example(roots: Roots, token: Token) -> Result<(), Box<dyn std::error::Error>> {
 //! let cluster = Arc::new(Cluster::from_url("https://10.0.0.1:6443")?.with_roots(roots));
 //! let rotator = Rotator::new()
@@ -23,6 +21,22 @@
 //! handle.shutdown().wait();
 //! # Ok(()) }
 //! ```
+//!
+//! A signer of your own is a closure, which may block:
+//!
+//! ```
+//! use perennial_std::{Chain, Failure, Rotator, SignError, Template};
+//!
+//! # fn my_ca(_csr_pem: &str) -> std::io::Result<String> { std::fs::read_to_string("issued.pem") }
+//! # fn main() -> Result<(), perennial_std::StartError> {
+//! let rotator = Rotator::new().template(Template::new("mesh-1")).sign_with("example.com/mesh", |request, _cancel| {
+//!     let pem = my_ca(&request.csr.pem).map_err(|error| SignError::new(Failure::Unreachable, error.to_string()))?;
+//!     Chain::from_pem(pem.as_bytes()).map_err(|error| SignError::new(Failure::BadCertificate, error.to_string()))
+//! });
+//! let handle = perennial_std::start(rotator)?;
+//! # handle.shutdown().wait();
+//! # Ok(()) }
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -30,8 +44,5 @@ mod drive;
 mod run;
 
 pub use drive::drive;
-pub use perennial_rotation::{
-    Cancel, Directory, DirectoryError, FileCredential, FileError, Handle, Memory, NotReady, Rotated, Rotations,
-    Rotator, StartError, Wait, tls,
-};
+pub use perennial_rotation::*;
 pub use run::{spawn, start};
