@@ -3,15 +3,15 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use perennial_pki::{Roots, provider};
+use perennial::UnixTime;
+use perennial_pki::{Chain, Roots, Usage, provider};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime as TlsTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::exchange_error::ExchangeError;
 use crate::cluster::Cluster;
@@ -69,7 +69,7 @@ impl ServerCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
         ocsp_response: &[u8],
-        now: UnixTime,
+        now: TlsTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let chain = || [end_entity].into_iter().chain(intermediates).map(|der| der.clone().into_owned()).collect();
         self.presented.0.get_or_init(chain);
@@ -107,19 +107,19 @@ impl ServerCertVerifier for Verifier {
 fn as_itself(
     certificate: &CertificateDer<'_>,
     server_name: &ServerName<'_>,
-    now: UnixTime,
+    now: TlsTime,
 ) -> Result<ServerCertVerified, rustls::Error> {
     verify_server_name(&ParsedCertificate::try_from(certificate)?, server_name)?;
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
-    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    if seconds < parsed.validity().not_before.timestamp() {
+    let chain = Chain::from_der(vec![certificate.clone().into_owned()]).map_err(|_| CertificateError::BadEncoding)?;
+    let validity = chain.certificate().validity;
+    let now = UnixTime::from_secs(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    if now < validity.not_before() {
         return Err(CertificateError::NotValidYet.into());
     }
-    if seconds > parsed.validity().not_after.timestamp() {
+    if validity.expired(now) {
         return Err(CertificateError::Expired.into());
     }
-    let usage = parsed.extended_key_usage().map_err(|_| CertificateError::BadEncoding)?;
-    if usage.is_some_and(|usage| !usage.value.server_auth && !usage.value.any) {
+    if !chain.is_for(Usage::ServerAuth) {
         return Err(CertificateError::InvalidPurpose.into());
     }
     Ok(ServerCertVerified::assertion())
