@@ -72,17 +72,12 @@ impl Kubeconfig {
         }
         let (documents, error) = compose::documents(path, text);
         let mut documents = documents.into_iter();
-        let (root, more) = match (documents.next(), documents.next(), error) {
-            (Some(root), more, error) => {
-                let place = more.map(|more| Field::root(path, &more).place());
-                let broken = |error| if let KubeconfigError::Syntax { at, .. } = error { at } else { at_start() };
-                (root, place.or_else(|| error.map(broken)))
-            }
-            (None, _, Some(error)) => return Err(error),
-            (None, _, None) => {
-                return Err(KubeconfigError::Invalid { at: at_start(), reason: "there is nothing in the file".into() });
-            }
+        let Some(root) = documents.next() else {
+            let reason = "there is nothing in the file".into();
+            return Err(error.unwrap_or_else(|| KubeconfigError::Invalid { at: at_start(), reason }));
         };
+        let broken = error.map(|error| if let KubeconfigError::Syntax { at, .. } = error { at } else { at_start() });
+        let more = documents.next().map(|more| Field::root(path, &more).place()).or(broken);
         let document = Field::root(path, &root);
         expect(&document, "apiVersion", "v1")?;
         expect(&document, "kind", "Config")?;

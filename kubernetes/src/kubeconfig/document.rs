@@ -106,9 +106,6 @@ impl PartialEq for Node {
     }
 }
 
-const YES: [&str; 8] = ["y", "Y", "yes", "Yes", "YES", "on", "On", "ON"];
-const NO: [&str; 8] = ["n", "N", "no", "No", "NO", "off", "Off", "OFF"];
-
 /// A node together with its name: `clusters[0].cluster.server`.
 #[derive(Clone)]
 pub(crate) struct Field<'a> {
@@ -216,9 +213,6 @@ impl<'a> Field<'a> {
     pub(crate) fn flag(&self) -> Result<bool, KubeconfigError> {
         match &self.node.value {
             Value::Bool(flag) => Ok(*flag),
-            // YAML 1.1, which Kubernetes reads, has more words for them.
-            Value::Text(text) if YES.contains(&text.as_str()) => Ok(true),
-            Value::Text(text) if NO.contains(&text.as_str()) => Ok(false),
             Value::Null | Value::Number(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
                 Err(self.expected("true or false", ""))
             }
