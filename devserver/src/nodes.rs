@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::access::{self, Attributes};
 use super::message::Response;
@@ -31,8 +31,6 @@ impl Nodes {
             access::authorize(user, &Attributes { verb: "get", group: "", resource: "nodes", subresource: "", name })?;
         }
         let addresses = self.0.get(name).ok_or_else(|| status::no_such_node(name))?;
-        let address = |NodeAddress { kind, address }: &NodeAddress| json!({ "type": kind.name(), "address": address });
-        let addresses: Vec<Value> = addresses.iter().map(address).collect();
         let node = json!({
             "kind": "Node", "apiVersion": "v1", "metadata": { "name": name }, "status": { "addresses": addresses },
         });

@@ -5,12 +5,14 @@ use std::fmt;
 use std::net::IpAddr;
 
 use perennial::Template;
-use serde::Deserialize;
+use serde::de::IntoDeserializer as _;
+use serde::de::value::Error as ValueError;
+use serde::{Deserialize, Serialize};
 
 use crate::cluster::printable;
 
 /// What kind of address of a node's: `status.addresses[].type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AddressType {
     /// What the host calls itself: a DNS name, or an IP address.
     Hostname,
@@ -32,27 +34,20 @@ pub enum AddressType {
 }
 
 impl AddressType {
-    const NAMES: [(&'static str, Self); 5] = [
-        ("Hostname", Self::Hostname),
-        ("InternalIP", Self::InternalIp),
-        ("ExternalIP", Self::ExternalIp),
-        ("InternalDNS", Self::InternalDns),
-        ("ExternalDNS", Self::ExternalDns),
-    ];
-
-    /// As Kubernetes writes it.
-    pub fn name(self) -> &'static str {
-        let named = Self::NAMES.into_iter().find(|(_, kind)| *kind == self);
-        named.map_or("Other", |(name, _)| name)
-    }
-
     const fn is_ip(self) -> bool {
         matches!(self, Self::InternalIp | Self::ExternalIp)
     }
 }
 
+/// As Kubernetes writes it.
+impl fmt::Display for AddressType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
 /// One address of a node's, as Kubernetes knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeAddress {
     /// What kind.
     #[serde(rename = "type")]
@@ -109,7 +104,7 @@ impl Addresses {
                 _ if address.is_empty() => {}
                 Ok(Some(ip)) => drop(of.ip_addresses.insert(ip)),
                 Ok(None) => drop(of.dns_names.insert(address)),
-                Err(why) => of.unusable.push(format!("{} {}: {why}", kind.name(), printable(&address))),
+                Err(why) => of.unusable.push(format!("{kind} {}: {why}", printable(&address))),
             }
         }
         of
@@ -128,13 +123,14 @@ impl Addresses {
             let (kind, address) = match *words.as_slice() {
                 [] => continue,
                 [address] => (AddressType::Hostname, address),
-                [kind, address] => {
-                    let known = AddressType::NAMES.into_iter().find(|(name, _)| *name == kind);
-                    let kind = known.ok_or_else(|| {
-                        bad("expected Hostname, InternalIP, ExternalIP, InternalDNS or ExternalDNS before the address")
-                    })?;
-                    (kind.1, address)
-                }
+                [kind, address] => match AddressType::deserialize(kind.into_deserializer()) {
+                    Ok(AddressType::Other) | Err::<_, ValueError>(_) => {
+                        return Err(bad(
+                            "expected Hostname, InternalIP, ExternalIP, InternalDNS or ExternalDNS before the address",
+                        ));
+                    }
+                    Ok(kind) => (kind, address),
+                },
                 _ => return Err(bad("more than one address")),
             };
             usable(kind, address).map_err(bad)?;
