@@ -98,7 +98,7 @@ enum Link {
 
 struct Open {
     exchange: Exchange,
-    stage: Doing,
+    doing: Doing,
     until: Instant,
     /// Whether an earlier request was answered over it.
     reused: bool,
@@ -150,7 +150,7 @@ impl Session {
     pub(crate) const fn connecting(&self) -> bool {
         match &self.link {
             Link::Down | Link::Closing(_) => true,
-            Link::Open(open) => matches!(open.stage, Doing::Connecting),
+            Link::Open(open) => matches!(open.doing, Doing::Connecting),
         }
     }
 
@@ -181,7 +181,7 @@ impl Session {
         self.link = match std::mem::replace(&mut self.link, Link::Down) {
             Link::Down => Link::Down,
             Link::Closing(farewell) => Link::Closing(farewell),
-            Link::Open(open) => Link::Closing(match open.stage {
+            Link::Open(open) => Link::Closing(match open.doing {
                 Doing::Connecting | Doing::Listening(_) => Vec::new(),
                 Doing::Writing | Doing::Reading => open.exchange.close(),
             }),
@@ -190,9 +190,9 @@ impl Session {
 
     pub(crate) fn handle(&mut self, input: IoEvent<'_>, now: Now) {
         let Link::Open(open) = &mut self.link else { return };
-        match (&open.stage, input) {
+        match (&open.doing, input) {
             (Doing::Connecting, IoEvent::Connected) => {
-                open.stage = Doing::Reading;
+                open.doing = Doing::Reading;
                 open.until = now.instant.after(self.limits.answer);
                 if let Some(asked) = &self.asked {
                     open.exchange.send(&asked.request, &self.cluster, &self.identity);
@@ -203,7 +203,7 @@ impl Session {
                 None => ExchangeError::Connect(why),
             }),
             (Doing::Writing, IoEvent::Failed(why)) => {
-                open.stage = Doing::Listening(why);
+                open.doing = Doing::Listening(why);
                 open.until = open.until.min(now.instant.after(LAST_WORDS));
             }
             (Doing::Reading | Doing::Listening(_), IoEvent::Failed(why)) => {
@@ -240,7 +240,7 @@ impl Session {
         match Exchange::new(&self.cluster, &self.identity, now.unix) {
             Ok(exchange) => {
                 let until = now.instant.after(self.limits.connect);
-                self.link = Link::Open(Box::new(Open { exchange, stage: Doing::Connecting, until, reused: false }));
+                self.link = Link::Open(Box::new(Open { exchange, doing: Doing::Connecting, until, reused: false }));
                 None
             }
             Err(error) => self.lose(error),
@@ -326,7 +326,7 @@ impl Session {
 impl Open {
     fn step<T>(&mut self, cluster: &Cluster) -> IoRequest<T> {
         let until = self.until;
-        match self.stage {
+        match self.doing {
             Doing::Connecting => {
                 let (host, port) = cluster.next_hop();
                 return IoRequest::Connect { host: host.to_owned(), port, until };
@@ -336,16 +336,16 @@ impl Open {
         }
         let bytes = self.exchange.transmit();
         if bytes.is_empty() {
-            self.stage = Doing::Reading;
+            self.doing = Doing::Reading;
             IoRequest::Receive { until }
         } else {
-            self.stage = Doing::Writing;
+            self.doing = Doing::Writing;
             IoRequest::Transmit { bytes, until }
         }
     }
 
     fn late(&self) -> ExchangeError {
-        match self.stage {
+        match self.doing {
             Doing::Connecting => ExchangeError::Connect("timed out".to_owned()),
             Doing::Writing | Doing::Reading | Doing::Listening(_) => ExchangeError::TimedOut(self.exchange.awaited()),
         }
@@ -353,7 +353,7 @@ impl Open {
 
     /// A failed write is why the connection broke, unless the server gave a better reason.
     fn reason(&self, error: ExchangeError) -> ExchangeError {
-        match (&self.stage, error) {
+        match (&self.doing, error) {
             (Doing::Listening(why), ExchangeError::Closed | ExchangeError::Broken(_) | ExchangeError::TimedOut(_)) => {
                 ExchangeError::Broken(why.clone())
             }
