@@ -4,9 +4,10 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
-use super::{ClusterError, split_port};
+use super::{ClusterError, bracketed, split_port};
 
 /// An HTTP proxy that is asked to open a way with CONNECT. What is in its URL before an `@` is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -66,28 +67,17 @@ impl Proxy {
     }
 }
 
+/// `None` for a `%` before anything but two digits, which would stay as it is.
 fn percent_decoded(text: &str) -> Option<Zeroizing<Vec<u8>>> {
-    let mut decoded = Zeroizing::new(Vec::with_capacity(text.len()));
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        let byte = match byte {
-            b'%' => {
-                let digit = |byte: u8| char::from(byte).to_digit(16);
-                let (high, low) = (digit(bytes.next()?)?, digit(bytes.next()?)?);
-                u8::try_from(high * 16 + low).ok()?
-            }
-            byte => byte,
-        };
-        decoded.push(byte);
-    }
-    Some(decoded)
+    let begins_with_digits =
+        |rest: &str| rest.as_bytes().first_chunk::<2>().is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    text.split('%').skip(1).all(begins_with_digits).then(|| Zeroizing::new(percent_decode_str(text).collect()))
 }
 
 /// Its address, without the credentials.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
-        write!(f, "http://{open}{}{close}:{}", self.host, self.port)
+        write!(f, "http://{}:{}", bracketed(&self.host), self.port)
     }
 }
 
