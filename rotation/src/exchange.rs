@@ -6,10 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use perennial::{Failure, printable};
+use perennial::{Failure, Now, printable};
 
 use crate::cancel::Cancel;
-use crate::conversation::Conversation;
+use crate::conversation::{Conversation, IoEvent, IoRequest};
 use crate::health::Health;
 use crate::progress::{Issued, Progress};
 use crate::sign_error::SignError;
@@ -40,9 +40,9 @@ pub enum Exchange {
 }
 
 impl Exchange {
-    /// An exchange that is this conversation.
+    /// An exchange that is this conversation. A panic in it fails the request.
     pub fn conversation(conversation: impl SignerConversation + 'static) -> Self {
-        Self::Conversation(Box::new(conversation))
+        Self::Conversation(Box::new(ContainedConversation { conversation, panicked: None }))
     }
 
     /// An exchange that is blocking code. A panic in it fails the request.
@@ -80,8 +80,49 @@ impl<F: Future<Output = Result<Issued, SignError>>> Future for Contained<F> {
     }
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> SignError {
+/// Ends with an error where `C` panics.
+#[derive(Debug)]
+struct ContainedConversation<C> {
+    conversation: C,
+    panicked: Option<SignError>,
+}
+
+impl<C: SignerConversation> Conversation for ContainedConversation<C> {
+    type Outcome = C::Outcome;
+
+    fn handle(&mut self, input: IoEvent<'_>, now: Now) {
+        if self.panicked.is_none() {
+            let handled = catch_unwind(AssertUnwindSafe(|| self.conversation.handle(input, now)));
+            self.panicked = handled.err().map(|panic| panicked(&*panic));
+        }
+    }
+
+    fn poll(&mut self, now: Now) -> IoRequest<Self::Outcome> {
+        match self.panicked.clone() {
+            Some(error) => IoRequest::Done(Err(error)),
+            None => catch_unwind(AssertUnwindSafe(|| self.conversation.poll(now)))
+                .unwrap_or_else(|panic| IoRequest::Done(Err(panicked(&*panic)))),
+        }
+    }
+}
+
+impl<C: SignerConversation> SignerConversation for ContainedConversation<C> {
+    fn progress(&self) -> Progress {
+        catch_unwind(AssertUnwindSafe(|| self.conversation.progress())).unwrap_or(Progress::Finished)
+    }
+
+    fn health(&self) -> Option<Health> {
+        catch_unwind(AssertUnwindSafe(|| self.conversation.health())).unwrap_or_default()
+    }
+}
+
+/// The error of a request whose signer panicked.
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> SignError {
+    SignError::new(Failure::Local, format!("the signer panicked{}", text_of(panic)))
+}
+
+/// What a panic says, after a colon; empty if that is no text.
+pub(crate) fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    let text = text.map_or_else(String::new, |text| format!(": {}", printable(text)));
-    SignError::new(Failure::Local, format!("the signer panicked{text}"))
+    text.map_or_else(String::new, |text| format!(": {}", printable(text)))
 }

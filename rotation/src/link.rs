@@ -159,6 +159,11 @@ impl Link {
         self.shown().snapshot.clone()
     }
 
+    /// The machine as it was when the latest snapshot was published.
+    pub(crate) fn machine(&self) -> Arc<RotationMachine> {
+        self.shown().machine.clone()
+    }
+
     /// The next message, if one is there.
     pub(crate) fn pop(&self) -> Option<Message> {
         self.inbox().messages.pop_front()

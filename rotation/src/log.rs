@@ -31,6 +31,12 @@ pub(crate) fn line(name: &str, notice: &Notice) {
             tracing::warn!("{of}{error}{}{kept}", next_attempt(notice));
         }
         News::Foreign { error } => tracing::error!("{of}{error}"),
+        News::Panicked { error, pause } => {
+            let pause = pause.as_secs();
+            tracing::error!(
+                "{of}{error}; going on in {pause} s with the certificate in use; please report this as a bug"
+            );
+        }
         News::ShortLived { error } => tracing::warn!("{of}{error}"),
         News::LifetimeDiffers { issued, requested } => tracing::warn!(
             "{of}issued lifetime of {} s differs from the requested {} s: API servers before Kubernetes 1.22 ignore \

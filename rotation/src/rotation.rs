@@ -22,10 +22,12 @@ mod transition;
 use std::sync::Arc;
 use std::task::Waker;
 
-use perennial::{Action, Event, Failure, Fingerprint, Instant, Key, Now, Policy, RotationMachine, SignerStatus};
+use perennial::{
+    Action, Event, Failure, Fingerprint, Instant, Key, Now, Policy, RequestId, RotationMachine, SignerStatus,
+};
 use perennial_pki::{Credential, KeyPair};
 
-use crate::{Health, Signer};
+use crate::{Health, Identity, NotYet, Signer};
 
 use addressee::Addressee;
 use awaited::Awaited;
@@ -84,6 +86,10 @@ pub struct Rotation {
     awaited: Option<Awaited>,
     /// Reports that the identity may have come.
     identity_waker: Waker,
+    /// The identity for the request that is about to be submitted, and the fingerprint if it is our own certificate.
+    found_identity: Option<Result<(Identity, Option<Fingerprint>), NotYet>>,
+    /// The request that was in flight at a panic, and the error.
+    lost: Option<(RequestId, Arc<str>)>,
     /// Of the input handled last, or of the start.
     news: Vec<News>,
 }
@@ -98,7 +104,8 @@ impl Rotation {
     /// When the next [`Input::Tick`] is wanted.
     pub fn deadline(&self) -> Option<Instant> {
         let save = self.memory.again_at().filter(|_| self.saves());
-        self.machine.deadline().into_iter().chain(save).chain(self.asks_identity_at()).min()
+        let lost = self.lost.as_ref().map(|_| Instant::from_millis(0));
+        self.machine.deadline().into_iter().chain(save).chain(self.asks_identity_at()).chain(lost).min()
     }
 
     /// The machine, to look at.
@@ -150,12 +157,29 @@ impl Rotation {
         known.or_else(|| self.awaited_reason()).or_else(|| self.memory.error())
     }
 
+    /// Goes on after a panic, which may have left this half changed: from the machine and the snapshot published last. The
+    /// request in flight, whose exchange is lost, fails with the next input, for which a Tick is due at once.
+    pub(crate) fn restart(&mut self, machine: Arc<RotationMachine>, published: &Snapshot, error: &Arc<str>, now: Now) {
+        self.machine = machine;
+        (self.served, self.waiting) = (published.credential.clone(), published.waiting.clone());
+        self.asking = None;
+        // Asked for anew if the machine waits for it, and of no meaning otherwise.
+        self.awaited.get_or_insert_with(|| Awaited::new(&NotYet::coming(&**error), now));
+        self.lost = self.machine.checkpoint().in_flight.map(|(id, _)| (id, error.clone()));
+        self.news.clear();
+    }
+
     /// Takes in what happened; returns what is to be done, in order.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Command> {
         self.news.clear();
+        self.found_identity = None;
         let mut commands = Vec::new();
         let mut candidate = None;
         let mut events = self.translate(input, &mut candidate, &mut commands, now);
+        if let Some((id, error)) = self.lost.take() {
+            self.request_error = Some(error);
+            events.push_front(Event::CsrFailed { id, failure: Failure::Local, retry_after: None });
+        }
         while let Some(event) = events.pop_front() {
             let event = match self.identity_changed(&event, now) {
                 // In its place.

@@ -1,16 +1,19 @@
 //! One rotation with its store and its handles, for a runtime to run.
 
+use std::any::Any;
 use std::num::NonZeroU64;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Failure, Instant, Now, RequestId};
 
+use crate::exchange::text_of;
 use crate::jobs::{Job, Jobs};
 use crate::link::{Ending, Link, Message};
 use crate::wait::Wait;
 use crate::{
-    Command, Exchange, Health, Input, Issued, Progress, Rotation, SignError, SignerConversation, Snapshot, Store,
+    Command, Exchange, Health, Input, Issued, News, Progress, Rotation, SignError, SignerConversation, Snapshot, Store,
 };
 
 /// A request waits this long for its record to become durable. A crash after that may leave a second request object:
@@ -18,6 +21,10 @@ use crate::{
 const RECORD: Duration = Duration::from_secs(10);
 /// A loop is not woken for less: a server that streams may send any number of pieces a second.
 const STILL: Duration = Duration::from_secs(10);
+
+/// Pause after the first panic of a rotation. Twice as long after each that follows within the longest pause.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// One rotation, for a runtime to run. The loop of any runtime is: [`step`](Self::step), carry out the [`Work`], end if
 /// [`is_over`](Self::is_over), and wait for [`arrival`](Self::arrival) until [`deadline`](Self::deadline).
@@ -33,6 +40,10 @@ pub struct Task {
     /// The request whose exchange the runtime drives, and the number of that exchange.
     driven: Option<(RequestId, u64)>,
     exchanges: u64,
+    /// Panics in a row.
+    panics: u32,
+    /// The rotation panicked, and is not ticked before.
+    paused_until: Option<Instant>,
     stage: Stage,
     ending: Ending,
 }
@@ -65,12 +76,42 @@ impl Task {
     pub(crate) fn new(mut rotation: Rotation, store: Arc<dyn Store>, link: Arc<Link>) -> Self {
         rotation.wake_on_identity(link.identity_waker());
         let (jobs, ending) = (Jobs::new(store), Ending::new(link));
-        Self { rotation, jobs, held: None, driven: None, exchanges: 0, stage: Stage::Running, ending }
+        let (held, driven, paused_until) = (None, None, None);
+        Self { rotation, jobs, held, driven, exchanges: 0, panics: 0, paused_until, stage: Stage::Running, ending }
     }
 
     /// Takes in what has arrived and the time, and returns what follows from it, in order.
+    ///
+    /// A panic, such as one of a signer, ends nothing: the task goes on from the state published last, after a pause.
     pub fn step(&mut self, now: Now) -> Vec<Work> {
         let mut work = Vec::new();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.take_in(now, &mut work))) {
+            self.restart(&*panic, now, &mut work);
+        }
+        work
+    }
+
+    fn restart(&mut self, panic: &(dyn Any + Send), now: Now, work: &mut Vec<Work>) {
+        let error: Arc<str> = format!("the rotation panicked{}", text_of(panic)).into();
+        if self.stage != Stage::Running {
+            tracing::error!("{error}; it is ending anyway; please report this as a bug");
+            self.stage = Stage::Over;
+            return;
+        }
+        let is_repeated = self.paused_until.is_some_and(|until| now.instant < until.after(LONGEST_PAUSE));
+        self.panics = if is_repeated { self.panics.saturating_add(1) } else { 0 };
+        let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(self.panics)).min(LONGEST_PAUSE);
+        self.paused_until = Some(now.instant.after(pause));
+        let link = self.link().clone();
+        let (machine, published) = (link.machine(), link.snapshot());
+        self.held = None;
+        work.extend(self.driven.take().map(|_| Work::Cancel));
+        self.rotation.restart(machine.clone(), &published, &error, now);
+        let published = Snapshot { progress: None, at: now, ..Snapshot::clone(&published) };
+        link.publish(published, &machine, vec![News::Panicked { error, pause }]);
+    }
+
+    fn take_in(&mut self, now: Now, work: &mut Vec<Work>) {
         if self.rotation.has_news() {
             self.publish(now);
         }
@@ -86,9 +127,9 @@ impl Task {
             match (self.stage, message) {
                 (Stage::Running, Message::Input(input)) => {
                     is_ticked |= matches!(input, Input::Tick);
-                    self.handle(input, now, &mut work);
+                    self.handle(input, now, work);
                 }
-                (Stage::Running, Message::Reported(exchange, input)) => self.reported(exchange, input, now, &mut work),
+                (Stage::Running, Message::Reported(exchange, input)) => self.reported(exchange, input, now, work),
                 (Stage::Running, Message::Stop) => {
                     self.held = None;
                     work.extend(self.driven.take().map(|_| Work::Cancel));
@@ -112,7 +153,6 @@ impl Task {
             let (exchange_number, link) = (self.exchanges, self.link().clone());
             work.push(Work::Drive(exchange, Reporter { id, exchange: exchange_number, link, reported: None }));
         }
-        work
     }
 
     /// Takes in a report, unless its exchange was dropped: a request that goes on with another signer keeps its id.
@@ -188,7 +228,8 @@ impl Task {
 
     /// When [`step`](Self::step) is to be called even if nothing arrives.
     pub fn deadline(&self) -> Option<Instant> {
-        let deadlines = self.rotation.deadline().into_iter().chain(self.held.as_ref().map(|(.., until)| *until));
+        let tick = self.rotation.deadline().map(|deadline| deadline.max(self.paused_until.unwrap_or(deadline)));
+        let deadlines = tick.into_iter().chain(self.held.as_ref().map(|(.., until)| *until));
         deadlines.min().filter(|_| self.stage == Stage::Running)
     }
 

@@ -1,17 +1,19 @@
 //! A signer of one's own in a closure, blocking or not, on both runtimes.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::task::Waker;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use perennial::{Failure, State, Template, Validity};
+use perennial::{Failure, Now, State, Template, Validity};
 use perennial_pki::{
     Chain, Credential, Issuer, KeyAlgorithm, KeyPair, KeyUsage, Terms, Usage, read_request, self_signed,
 };
 use perennial_rotation::{
-    Authentication, Directory, Handle, Identity, IdentitySource, NotYet, Rotator, SignError, SignRequest, SignWith,
-    clock,
+    Authentication, Conversation, Directory, Exchange, Handle, Identity, IdentitySource, IoEvent, IoRequest, Issued,
+    News, NotYet, Notice, Profile, Progress, Rotator, SignError, SignRequest, SignWith, Signer, SignerConversation,
+    Task, Work, clock,
 };
 use perennial_tests::loopback::{BOUND, issued, on_both, policy, start, stored};
 
@@ -191,4 +193,190 @@ fn second_certificate_is_requested_the_moment_there_is_the_first() {
         first.shutdown().wait();
         second.shutdown().wait();
     });
+}
+
+/// Where a signer has a bug.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Bug {
+    Begin,
+    Identity,
+    Conversation,
+    /// In something that is called at each step, not only for requests.
+    Profile,
+}
+
+const BUGS: [Bug; 4] = [Bug::Begin, Bug::Identity, Bug::Conversation, Bug::Profile];
+
+/// A signer that panics so many times, there.
+#[derive(Debug)]
+struct Buggy {
+    bug: Bug,
+    left: Arc<AtomicU32>,
+    authentication: Authentication,
+    works: SignWith,
+}
+
+impl Buggy {
+    fn new(bug: Bug, left: &Arc<AtomicU32>, works: SignWith) -> Self {
+        let in_identity = left.clone();
+        let identity = move || {
+            assert!(bug != Bug::Identity || !has_bug(&in_identity), "a bug in Identity");
+            Ok(Identity::Anonymous)
+        };
+        Self { bug, left: left.clone(), authentication: Authentication::other(identity), works }
+    }
+
+    fn panics_in(&self, bug: Bug) {
+        assert!(self.bug != bug || !has_bug(&self.left), "a bug in {bug:?}");
+    }
+}
+
+/// Takes one from what is left.
+fn has_bug(left: &AtomicU32) -> bool {
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+}
+
+impl Signer for Buggy {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn profile(&self) -> &Profile {
+        self.panics_in(Bug::Profile);
+        Signer::profile(&self.works)
+    }
+
+    fn authentication(&self) -> &Authentication {
+        &self.authentication
+    }
+
+    fn begin(&self, request: SignRequest, now: Now) -> Result<Exchange, SignError> {
+        self.panics_in(Bug::Begin);
+        match self.bug == Bug::Conversation && self.left.load(Ordering::SeqCst) > 0 {
+            true => Ok(Exchange::conversation(BuggyTalk(self.left.clone()))),
+            false => self.works.begin(request, now),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct BuggyTalk(Arc<AtomicU32>);
+
+impl Conversation for BuggyTalk {
+    type Outcome = Result<Issued, SignError>;
+
+    fn handle(&mut self, _: IoEvent<'_>, _: Now) {}
+
+    fn poll(&mut self, now: Now) -> IoRequest<Self::Outcome> {
+        assert!(!has_bug(&self.0), "a bug in Conversation");
+        IoRequest::Wait { until: now.instant.after(Duration::from_secs(60)) }
+    }
+}
+
+impl SignerConversation for BuggyTalk {
+    fn progress(&self) -> Progress {
+        Progress::Submitting
+    }
+}
+
+#[test]
+fn panic_of_signer_ends_no_rotation() {
+    on_both(|runtime| {
+        for bug in BUGS {
+            let (ca, left) = (Ca::new(), Arc::new(AtomicU32::new(0)));
+            ca.1.store(2, Ordering::SeqCst);
+            let works = SignWith::blocking(NAME, move |request, _| ca.sign(&request));
+            let handle = start(runtime, rotator().signer(Buggy::new(bug, &left, works)));
+            issued(&handle, 1);
+            let mut notices = handle.notices(100);
+            left.store(1, Ordering::SeqCst);
+            handle.rotate_now();
+            issued_after_panic(&handle, bug);
+            let error = std::iter::from_fn(|| notices.try_recv()).find_map(|notice| match notice.news {
+                News::Panicked { error, .. } | News::Failed { error, .. } => Some(error),
+                _ => None,
+            });
+            let error = error.unwrap_or_else(|| panic!("{bug:?}: no news of it"));
+            assert!(error.contains(&format!("panicked: a bug in {bug:?}")), "{error}");
+            handle.shutdown().within(BOUND);
+        }
+    });
+}
+
+/// What had led to the panic may be forgotten with the step, so that it is asked for again.
+fn issued_after_panic(handle: &Handle, bug: Bug) {
+    let end = Instant::now() + BOUND.unwrap();
+    while handle.wait_for(|now| now.issued >= 2).within(Duration::from_secs(1)).is_none() {
+        assert!(Instant::now() < end && !handle.has_ended(), "{bug:?}: {:?}", handle.snapshot());
+        handle.rotate_now();
+    }
+}
+
+/// Steps a task for an hour of virtual time; returns the number of steps and of panics.
+fn an_hour(handle: &Handle, task: &mut Task, now: &mut Now) -> (usize, usize) {
+    let (mut notices, end, mut steps) = (handle.notices(10_000), now.instant.after(Duration::from_secs(3600)), 0);
+    while now.instant < end {
+        for work in task.step(*now) {
+            match work {
+                Work::Drive(Exchange::Conversation(mut talk), reporter) => match talk.poll(*now) {
+                    IoRequest::Done(outcome) => reporter.finish(outcome),
+                    other => panic!("{other:?}"),
+                },
+                Work::Cancel => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        steps += 1;
+        assert!(steps < 1000, "a hot loop: {:?}", handle.snapshot());
+        let has_arrived = pin!(task.arrival()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        let next = if has_arrived { now.instant } else { task.deadline().unwrap().max(now.instant) };
+        *now = Now { instant: next, unix: now.unix.after(next.since(now.instant)) };
+    }
+    let panicked = |notice: &Notice| matches!(notice.news, News::Panicked { .. });
+    (steps, std::iter::from_fn(|| notices.try_recv()).filter(panicked).count())
+}
+
+#[test]
+fn signer_that_always_panics_makes_no_hot_loop() {
+    for bug in BUGS {
+        let left = Arc::new(AtomicU32::new(0));
+        let never = SignWith::future(NAME, |_| std::future::pending());
+        let (handle, mut task) =
+            Rotator::new().template(Template::new("mesh-1")).signer(Buggy::new(bug, &left, never)).prepare().unwrap();
+        let mut now = clock::now();
+        left.store(u32::MAX, Ordering::SeqCst);
+        let (steps, panics) = an_hour(&handle, &mut task, &mut now);
+        assert!(steps < 200, "{bug:?}: {steps}");
+        // A request that cannot be begun is one that failed: no bug of the rotation.
+        assert_eq!(panics > 0, bug == Bug::Profile, "{bug:?}: {panics}");
+        assert!(panics < 25, "{panics}");
+
+        left.store(0, Ordering::SeqCst);
+        handle.rotate_now();
+        let work = task.step(now);
+        assert!(matches!(work[..], [Work::Drive(Exchange::Future(_), _)]), "{bug:?}: {work:?}");
+        let end = handle.shutdown();
+        assert!(matches!(task.step(now)[..], [Work::Cancel]) && task.is_over());
+        drop(task);
+        end.wait();
+    }
+}
+
+#[test]
+fn request_whose_result_panics_fails_after_the_pause() {
+    let left = Arc::new(AtomicU32::new(0));
+    let never = SignWith::future(NAME, |_| std::future::pending());
+    let signer = Buggy::new(Bug::Profile, &left, never);
+    let (handle, mut task) = Rotator::new().template(Template::new("mesh-1")).signer(signer).prepare().unwrap();
+    let mut now = clock::now();
+    let Some(Work::Drive(_, reporter)) = task.step(now).pop() else { panic!("{:?}", handle.state()) };
+    left.store(1, Ordering::SeqCst);
+    reporter.finish(Err(SignError::new(Failure::Denied, "no")));
+    assert!(task.step(now).is_empty());
+    let paused = task.deadline().unwrap();
+    assert_eq!(paused.since(now.instant), Duration::from_secs(1));
+    now = Now { instant: paused, unix: now.unix.after(Duration::from_secs(1)) };
+    assert!(task.step(now).is_empty());
+    let State::BackingOff { last: Failure::Local, .. } = handle.state() else { panic!("{:?}", handle.state()) };
+    assert_eq!(handle.snapshot().last_error.as_deref(), Some("the rotation panicked: a bug in Profile"));
 }

@@ -1,11 +1,13 @@
 //! Requests that wait for the identity they are to show.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Action, Event, Instant, Now, SignerStatus, State};
 
 use super::Rotation;
+use crate::exchange::panicked;
 use crate::{Authentication, IdentitySource, NotYet};
 
 const FIRST: Duration = Duration::from_secs(1);
@@ -20,7 +22,11 @@ pub(super) struct Awaited {
 }
 
 impl Awaited {
-    fn new(why: &NotYet, wait: Duration, now: Now) -> Self {
+    pub(super) fn new(why: &NotYet, now: Now) -> Self {
+        Self::after(FIRST, why, now)
+    }
+
+    fn after(wait: Duration, why: &NotYet, now: Now) -> Self {
         Self { reason: why.to_string().into(), ask_at: now.instant.after(wait), wait }
     }
 
@@ -38,11 +44,11 @@ impl Rotation {
             Some(awaited) if matches!(event, Event::Tick) && now.instant < awaited.ask_at => None,
             Some(awaited) => {
                 let wait = awaited.wait.saturating_mul(2).min(LONGEST);
-                self.awaited = self.coming(now).map(|why| Awaited::new(&why, wait, now));
+                self.awaited = self.coming(now).map(|why| Awaited::after(wait, &why, now));
                 self.awaited.is_none().then_some(Event::SignerChanged(SignerStatus::Ready))
             }
             None if self.would_submit(event, now) => {
-                self.awaited = Some(Awaited::new(&self.coming(now)?, FIRST, now));
+                self.awaited = Some(Awaited::new(&self.coming(now)?, now));
                 Some(Event::SignerChanged(SignerStatus::NotReady))
             }
             None => None,
@@ -59,12 +65,19 @@ impl Rotation {
         trial.handle(event.clone(), now).any(|action| matches!(action, Action::SubmitCsr { .. }))
     }
 
-    /// Why there is no identity to show, if it is coming.
-    fn coming(&self, now: Now) -> Option<NotYet> {
-        // Before the identity is read: a change in between is not missed.
-        self.identity_source()?.wake_on_change(&self.identity_waker);
-        let signer = self.signer.as_ref()?;
-        self.identity(signer.authentication(), now).err().filter(NotYet::is_coming)
+    /// Why there is no identity to show, if it is coming. An identity that is there is kept for the request that follows.
+    fn coming(&mut self, now: Now) -> Option<NotYet> {
+        let (signer, source) = (self.signer.as_ref()?, self.identity_source()?);
+        let read = || {
+            // Before the identity is read: a change in between is not missed.
+            source.wake_on_change(&self.identity_waker);
+            self.identity(signer.authentication(), now)
+        };
+        let found = catch_unwind(AssertUnwindSafe(read));
+        let found = found.unwrap_or_else(|panic| Err(NotYet::new(panicked(&*panic).message)));
+        let coming = found.as_ref().err().filter(|why| why.is_coming()).cloned();
+        self.found_identity = Some(found);
+        coming
     }
 
     /// Where an identity comes from that is not the certificate rotated here.

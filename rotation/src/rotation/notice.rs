@@ -112,6 +112,13 @@ pub enum News {
         /// The lifetime requested.
         requested: Duration,
     },
+    /// The rotation panicked, and goes on from the state published last. Please report this as a bug.
+    Panicked {
+        /// The error, for people.
+        error: Arc<str>,
+        /// Until then nothing is requested by itself. Doubles with each panic soon after another.
+        pause: Duration,
+    },
     /// The observer was too slow: this many notices in a row were dropped here. The snapshot is the one after the last of
     /// them.
     Missed {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::addressee::Addressee;
 use super::shortfall::excess;
 use super::start::foreign_to;
 use super::{Command, Rotation};
+use crate::exchange::panicked;
 use crate::{
     Authentication, Exchange, Identity, Issued, NotYet, Profile, Progress, ServerDate, SignError, SignRequest, Signer,
 };
@@ -101,7 +103,9 @@ impl Rotation {
         commands: &mut Vec<Command>,
         now: Now,
     ) -> Option<Event> {
-        match self.ask(id, template, key, now) {
+        // The signer and the source of its identity are foreign code.
+        let begun = catch_unwind(AssertUnwindSafe(|| self.ask(id, template, key, now)));
+        match begun.unwrap_or_else(|panic| Err(panicked(&*panic))) {
             Ok(exchange) => {
                 commands.extend(self.save(now));
                 commands.push(Command::Drive { id, exchange });
@@ -134,7 +138,9 @@ impl Rotation {
         };
         let csr = certificate_request(template, &key).map_err(local)?;
         self.request_name = signer.request_name(template, key.public_key_der());
-        let (identity, shown) = self.identity(signer.authentication(), now).map_err(local)?;
+        let found = self.found_identity.take();
+        let found = found.unwrap_or_else(|| self.identity(signer.authentication(), now));
+        let (identity, shown) = found.map_err(local)?;
         let left = self.machine.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
         let request = SignRequest {
             name: self.request_name.clone(),

@@ -105,7 +105,9 @@ impl Rotation {
             clock_offset: None,
             awaited: None,
             identity_waker: Waker::noop().clone(),
+            found_identity: None,
             reminders: 0,
+            lost: None,
             news: Vec::new(),
         };
         rotation.note_foreign(foreign);
