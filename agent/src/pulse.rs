@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use perennial::RotationMachine;
 use perennial_rotation::{Handle, News};
 
 use crate::rotation::Observer;
@@ -35,13 +36,14 @@ impl Pulse {
         self.loops().insert(of.to_owned(), first);
         let (pulse, of) = (self.clone(), of.to_owned());
         Box::new(move |notice| {
-            let machine = match &notice.news {
-                News::Stepped(step) => &step.after,
-                News::Missed { machine, .. } => machine,
+            let sleep_of = |machine: &RotationMachine| Some(machine.deadline()?.since(notice.at.instant));
+            let sleep = match &notice.news {
+                News::Stepped(step) => sleep_of(&step.after),
+                News::Missed { machine, .. } => sleep_of(machine),
+                News::Panicked { pause, .. } => Some(*pause),
                 _ => return,
             };
             if let Some(watched) = pulse.loops().get_mut(&of) {
-                let sleep = machine.deadline().map(|deadline| deadline.since(notice.at.instant));
                 watched.next_step = sleep.and_then(|sleep| Instant::now().checked_add(sleep));
             }
         })
@@ -135,6 +137,16 @@ mod tests {
         rotation.task = None;
         assert_eq!([rotation.probe(1), rotation.probe(61)], ["", ""]);
         assert_eq!(rotation.probe(62), "node: its rotation has ended\n");
+    }
+
+    #[test]
+    fn loop_that_pauses_after_a_panic_is_not_late() {
+        let mut rotation = Rotation::new();
+        let news = News::Panicked { error: "a bug".into(), pause: Duration::from_secs(300) };
+        (rotation.observer)(&Notice { at: Now::default(), news, snapshot: rotation.handle.snapshot() });
+        assert_eq!([rotation.probe(120), rotation.probe(350)], ["", ""]);
+        assert_eq!(rotation.probe(370), "");
+        assert!(rotation.probe(380).starts_with("node: its rotation hangs"));
     }
 
     #[test]

@@ -24,6 +24,7 @@ perennial_rotation_age_seconds histogram How many seconds had passed of its life
 perennial_submissions_total counter Attempts to get a certificate that were begun.
 perennial_attempt_failures_total counter Attempts that came to nothing.
 perennial_write_failures_total counter Attempts to write a certificate to disk that failed.
+perennial_panics_total counter Panics that the rotation went on after; each is a bug to report.
 perennial_state gauge What the rotation is doing: 1 for that.
 perennial_waiting_seconds gauge For how long the present attempt has been out, unanswered; 0 if none is.
 perennial_due_seconds gauge For how long a new certificate has been wanted, however often it was asked for; 0 if none is.
@@ -98,6 +99,7 @@ fn counts(page: &mut Exposition, view: &CertView, now: Now) {
         page.add("perennial_attempt_failures_total", &[of[0], ("reason", failure.name())], *count as f64);
     }
     page.add("perennial_write_failures_total", &of, tally.write_failures as f64);
+    page.add("perennial_panics_total", &of, tally.panics as f64);
     let due = tally.due_since.map_or(0.0, |since| now.instant.since(since).as_secs_f64());
     page.add("perennial_due_seconds", &of, due);
     let unwritten = tally.unwritten_since.map_or(0.0, |since| now.unix.since(since).as_secs_f64());

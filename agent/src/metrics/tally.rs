@@ -18,6 +18,7 @@ pub(super) struct Tally {
     pub(super) submissions: u64,
     pub(super) failures: BTreeMap<Failure, u64>,
     pub(super) write_failures: u64,
+    pub(super) panics: u64,
     pub(super) rotations: u64,
     /// Of certificates that were replaced: how much of their lifetime had passed.
     pub(super) age_ratio: Histogram,
@@ -34,6 +35,7 @@ impl Default for Tally {
             submissions: 0,
             failures: Failure::ALL.into_iter().map(|failure| (failure, 0)).collect(),
             write_failures: 0,
+            panics: 0,
             rotations: 0,
             // Where a policy's window may lie, and where it gets late.
             age_ratio: Histogram::new(&[0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0]),
@@ -60,6 +62,7 @@ impl Tally {
         match news {
             News::Stepped(step) => self.take_step(step),
             News::Failed { failure, .. } => *self.failures.entry(*failure).or_default() += 1,
+            News::Panicked { .. } => self.panics += 1,
             News::Issued { replaced: Some(old), .. } => self.rotated(at, old),
             News::Missed { machine, .. } => self.take_machine(at, machine, false),
             _ => {}

@@ -181,6 +181,7 @@ impl CertReporter {
                 self.event(report, "waiting_for_approval", json!({ "csr": request_name }), "");
             }
             News::Failed { error, .. }
+            | News::Panicked { error, .. }
             | News::Unwritten { error }
             | News::Unsaved { error }
             | News::Foreign { error }
