@@ -1,4 +1,4 @@
-//! The command line: what can be asked for, and what people are told about it.
+//! The command line and its help.
 
 mod listen;
 mod observe;
@@ -19,7 +19,7 @@ Exit codes:
   2  bad usage or input; nothing was changed
 
 Environment:
-  PERENNIAL_LOG  what to log on stderr, for example warn, debug or perennial_rotation=trace
+  PERENNIAL_LOG  levels and targets to log on stderr, for example warn, debug or perennial_rotation=trace
                  [default: info; for status, verify and replay: warn]
   HTTPS_PROXY, NO_PROXY  how run reaches the API server, as in kubectl (see run --proxy); status shows it
   SSL_CERT_FILE, SSL_CERT_DIR  where the system's CA certificates are, for a kubeconfig that names no CA";
@@ -36,7 +36,7 @@ pub(crate) const SERVING_PREFIX: &str = "kubelet-server";
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// What the log on stderr looks like
+    /// Format of the log on stderr
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
 }
@@ -49,16 +49,15 @@ pub(crate) enum Command {
     Replay(Replay),
 }
 
-/// Say what a certificate directory holds, and when it will be rotated
+/// Show the certificates of a certificate directory, and when they will be rotated
 ///
-/// Reads, and changes nothing. The rotation point shown is the instant `perennial run` goes by: it
-/// is drawn from the certificate itself, so both compute the same, if they are given the same --policy and
-/// --rotation-window. Also shown are a request that has not led to a certificate yet (its name, its age
-/// and, after a refusal, when the next one follows), the previous pairs, and problems with what to do.
-/// The serving certificate, kubelet-server, is shown if there is anything of it. With --kubeconfig, the
-/// API server of `run` is shown too: its URL, the CAs that verify it and the proxy, each with its source.
-/// No server is contacted: `perennial run` checks that the API server accepts the certificate
-/// (--certificate-check-interval).
+/// Reads the directory and changes nothing. `perennial run` computes the same rotation point if it has the
+/// same --policy and --rotation-window, since the point depends on the certificate alone. Also shown are a
+/// request without a certificate yet (its name, its age and, after a refusal, the time of the next request),
+/// the previous pairs, and problems with what to do about them. The serving certificate, kubelet-server, is
+/// shown if it has any file. With --kubeconfig, the API server of `run` is shown too: its URL, the CAs that
+/// verify it and the proxy, each with its source. No server is contacted: `perennial run` checks that the
+/// API server accepts the certificate (--certificate-check-interval).
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -72,14 +71,14 @@ Examples:
 
 Exit codes:
   0  good: valid, its key fits, not due for rotation; the serving certificate too, if it is shown
-  1  not good: no certificate, expired, not yet valid, due, damaged, unreadable, or the key is another's
+  1  not good: no certificate, expired, not yet valid, due, damaged, unreadable, or the key does not match
   2  bad usage or input: the directory cannot be read, or a kubeconfig cannot be used (the rest is shown)"
 )]
 pub(crate) struct Status {
-    /// Where certificate and key are kept
+    /// The directory with certificate and key
     #[arg(long, value_name = "DIR")]
     pub(crate) cert_dir: PathBuf,
-    /// The name the files begin with [default: kubelet-client, and kubelet-server if there is any]
+    /// Beginning of the names of the files [default: kubelet-client, and kubelet-server if it has any]
     #[arg(long, value_name = "NAME", value_parser = run::prefix)]
     pub(crate) prefix: Option<String>,
     /// The kubeconfig given to `run`. Shows the API server, the CAs that verify it and the proxy in use
@@ -93,10 +92,10 @@ pub(crate) struct Status {
     /// environment, which may differ from that of a service
     #[arg(long, value_enum, default_value_t = Proxy::Environment, requires = "kubeconfig")]
     pub(crate) proxy: Proxy,
-    /// The numbers `run` goes by, if it was given this flag
+    /// The timing preset of `run`, if it has this flag
     #[arg(long, value_enum, default_value_t = Policy::Default)]
     pub(crate) policy: Policy,
-    /// In which part of its lifetime a certificate is replaced, if `run` was given this flag
+    /// The rotation window of `run`, if it has this flag
     #[arg(long, value_name = "FROM-TO", value_parser = run::window)]
     pub(crate) rotation_window: Option<Window>,
     /// Report as one JSON object
@@ -104,15 +103,15 @@ pub(crate) struct Status {
     pub(crate) json: bool,
 }
 
-/// Say whether a kubelet, and perennial, could start from a certificate directory
+/// Check whether kubelet and perennial could start from a certificate directory
 ///
-/// Reads, and changes nothing. To start is to come up without a bootstrap credential. A kubelet takes
-/// the first place where there is anything, and gives up if that holds no pair:
-/// DIR/kubelet-client-current.pem, then kubelet-client.crt with kubelet-client.key. It also has to
-/// be able to put the next certificate in place. perennial takes the best pair there is, and has to be able
-/// to write and lock. Who may do what is looked at as whoever runs this. The serving
-/// certificate, kubelet-server, is looked at if there is anything of it; it may be missing or expired,
-/// for it is asked for with the other one. What a kubelet's own kubeconfig points at is not looked at.
+/// Reads the directory and changes nothing. To start is to come up without a bootstrap credential. kubelet
+/// reads the first of these that exists, and gives up if it holds no pair: DIR/kubelet-client-current.pem,
+/// then kubelet-client.crt with kubelet-client.key. kubelet also has to be able to put the next certificate
+/// in place. perennial uses the best pair of the directory, and has to be able to write and lock. Permissions
+/// are checked for the user who runs this command. The serving certificate, kubelet-server, is checked if it
+/// has any file; it may be missing or expired, since it is requested with the client certificate. The files
+/// that kubelet's own kubeconfig names are not checked.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -123,11 +122,11 @@ Examples:
 
 Exit codes:
   0  both could start
-  1  a kubelet, or perennial, could not: which one, why, and what to do is said
+  1  kubelet or perennial could not: the output names which one, why, and what to do
   2  bad usage or input: the directory cannot be read"
 )]
 pub(crate) struct Verify {
-    /// Where certificate and key are kept
+    /// The directory with certificate and key
     #[arg(long, value_name = "DIR")]
     pub(crate) cert_dir: PathBuf,
     /// Report as one JSON object
@@ -152,9 +151,9 @@ impl Runtime {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Policy {
-    /// Patient with people, gentle with signers
+    /// Long waits for approval, few requests to the signer
     Default,
-    /// client-go's numbers
+    /// client-go's timing
     Kubelet,
 }
 
@@ -167,7 +166,7 @@ impl Policy {
     }
 }
 
-/// What the log on stderr looks like.
+/// Format of the log on stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     /// Sentences

@@ -1,4 +1,4 @@
-//! How a run can be looked at, while it lasts and afterwards.
+//! Flags for observing a run, and the command `replay`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,9 +8,9 @@ use clap::Args;
 use super::listen;
 use crate::sizes;
 
-/// Who looks on.
+/// Metrics and journal.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Looking on")]
+#[command(next_help_heading = "Observing")]
 pub(crate) struct Observe {
     /// Serve /metrics for Prometheus, /healthz, /readyz and /state here, without encryption: IP:PORT, localhost:PORT, or
     /// :PORT for all addresses of the host [default: nowhere]. Each metric has a HELP line; agent/docs/metrics.md lists
@@ -26,16 +26,16 @@ pub(crate) struct Observe {
     /// be written, steps are lost: the log says so, and the file counts them. A file that is no journal is left alone
     #[arg(long, value_name = "FILE")]
     pub(crate) journal: Option<PathBuf>,
-    /// How long the journal may become; then it is moved to FILE.1, in the place of the one before
+    /// Size limit of the journal. A full journal is moved to FILE.1 and replaces the one before
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = journal_limit, requires = "journal")]
     pub(crate) journal_limit: u64,
 }
 
-/// Do every step of a journal again, and tell the story
+/// Replay every step of a journal, and print what happened
 ///
-/// A journal is what `perennial run --journal FILE` writes. What a certificate's machine does follows from the
-/// events and times in it alone, so each step can be done again: what is told is not what was logged, but what
-/// happened, and a step that leads to something else now is found.
+/// `perennial run --journal FILE` writes journals. A certificate's machine depends on the events and times in
+/// the journal only, so replay executes each step again, prints its result, and finds steps that have another
+/// result now.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -50,15 +50,15 @@ followed, leaves, failure), differs and
 damaged (place, reason), cut (place); then summary.
 
 Exit codes:
-  0  every step led to the same
-  1  a step led to something else, or a line is damaged; the lines are on stderr
+  0  every step is identical
+  1  a step is different, or a line is damaged; stderr lists the lines
   2  bad usage or input: a file cannot be read, or is no journal"
 )]
 pub(crate) struct Replay {
     /// Journals, the oldest first; - is standard input
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
-    /// Tell of uneventful looks at the clock, too
+    /// Print uneventful ticks, too
     #[arg(long)]
     pub(crate) all: bool,
     /// Report on stdout as JSON, one object a line

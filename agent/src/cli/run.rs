@@ -1,4 +1,4 @@
-//! What `perennial run` can be asked for.
+//! The flags of `perennial run`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -14,10 +14,10 @@ use crate::spans;
 
 /// Keep this node's certificates rotated, as kubelet would
 ///
-/// Without a certificate in the directory, the first one is asked for with the bootstrap kubeconfig
-/// (or, if none is given, with the user of the kubeconfig itself); after that the certificate renews
-/// itself. Once there is a certificate, a kubeconfig that points at it is written, unless a usable
-/// one is there already.
+/// Without a certificate in the directory, perennial requests the first one with the bootstrap kubeconfig
+/// (or, if none is given, with the user of the kubeconfig itself), and later ones with the certificate
+/// itself. Once a certificate exists, perennial writes a kubeconfig that points at it, unless a usable
+/// kubeconfig exists already.
 ///
 /// SIGTERM and SIGINT end the process within ten seconds, even if a disk, a hook or the reader of the log
 /// does not answer. The next start continues with the certificate in the directory and with the pending
@@ -26,10 +26,10 @@ use crate::spans;
 /// new certificates now. A submission budget limits requests: after eight in quick succession each
 /// further one waits up to 90 seconds, and the log gives the time.
 ///
-/// The files are kubelet's: DIR/kubelet-client-current.pem always links to the pair in use. What was
-/// asked last, with its key, is in DIR/kubelet-client-pending.json. With --rotate-server-certificates
-/// there is a second certificate beside it, kubelet-server, for the addresses of the node. It is asked
-/// for with the first one.
+/// The files are laid out as kubelet's: DIR/kubelet-client-current.pem always links to the pair in use.
+/// DIR/kubelet-client-pending.json holds the last request and its key. With --rotate-server-certificates
+/// there is a second certificate, kubelet-server, for the addresses of the node, which perennial requests
+/// with the client certificate.
 #[derive(Clone, Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -59,28 +59,28 @@ Exit codes:
   2  bad usage or input, found before anything was requested; the certificate directory is as it was"
 )]
 pub(crate) struct Run {
-    /// Where certificates and keys are kept; created if missing
+    /// The directory for certificates and keys; created if missing
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet/pki")]
     pub(crate) cert_dir: PathBuf,
-    /// The node's kubeconfig: says which cluster, while its user can be one, and is written when it does not exist, or its
-    /// user cannot be one and there is a bootstrap kubeconfig
+    /// The node's kubeconfig. Names the cluster if its credential is usable; written once a certificate exists if it is
+    /// missing, or if its credential is unusable and --bootstrap-kubeconfig is given
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: PathBuf,
-    /// As whom to ask for the first certificate, and which cluster, while there is no usable kubeconfig. Looked for at each
-    /// request that has no accepted certificate to ask with
+    /// The kubeconfig with the credential for the first request. Names the cluster while --kubeconfig is not usable. Read
+    /// anew for each request without an accepted certificate
     #[arg(long, value_name = "FILE")]
     pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
     /// Which proxy to reach the API server through. A proxy-url in the kubeconfig takes precedence over this flag
     #[arg(long, value_enum, default_value_t = Proxy::Environment)]
     pub(crate) proxy: Proxy,
-    /// The node's name; kubelet's --hostname-override is the same. Spaces around it are removed and capitals lowered, as in
-    /// kubelet [default: the host name]
+    /// The node's name, as kubelet's --hostname-override. Trimmed and converted to lower case, as in kubelet
+    /// [default: the host name]
     #[arg(long, value_name = "NAME", alias = "hostname-override")]
     pub(crate) node_name: Option<String>,
-    /// kubelet's configuration: what it says about certificates is done, unless a flag says otherwise
+    /// kubelet's configuration file. Its fields about certificates apply unless a flag overrides them
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// What the rotation runs on: plain threads, or futures on smol
+    /// Runtime of the rotations: plain threads, or futures on smol
     #[arg(long, value_enum, default_value_t = Runtime::Std)]
     pub(crate) runtime: Runtime,
     /// Exit as soon as certificates that are not due are in place
@@ -109,15 +109,15 @@ pub(crate) enum Proxy {
     None,
 }
 
-/// Which certificates there are.
+/// The certificates of a node.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Which certificates")]
+#[command(next_help_heading = "Certificates")]
 pub(crate) struct Which {
-    /// Keep the client certificate rotated [default: as --config says, or true]
+    /// Rotate the client certificate [default: from --config, or true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     pub(crate) rotate_certificates: Option<bool>,
-    /// Ask for a serving certificate, and keep it rotated [default: as --config says, or false]. It is for the addresses
-    /// of the Node object in the cluster, unless others are given
+    /// Request a serving certificate and rotate it [default: from --config, or false]. It is for the addresses of the Node
+    /// object in the cluster, unless other addresses are given
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     pub(crate) rotate_server_certificates: Option<bool>,
     /// An address the serving certificate is for, beside the node's name; may be given again, or several with commas, for
@@ -125,25 +125,25 @@ pub(crate) struct Which {
     /// the Node object
     #[arg(long, value_name = "IP", value_delimiter = ',', value_parser = node_ip)]
     pub(crate) node_ip: Vec<IpAddr>,
-    /// A file of addresses the serving certificate is for, one a line, beside the node's name; it is watched
+    /// A file of addresses for the serving certificate, one a line, beside the node's name. Changes are noticed
     #[arg(long, value_name = "FILE", conflicts_with = "node_ip")]
     pub(crate) node_addresses: Option<PathBuf>,
-    /// A serving certificate that somebody else keeps: it is watched, and reported on
+    /// An externally managed serving certificate, to be monitored only
     #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
     pub(crate) tls_cert_file: Option<PathBuf>,
-    /// The key that belongs to --tls-cert-file
+    /// The key of --tls-cert-file
     #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
     pub(crate) tls_private_key_file: Option<PathBuf>,
 }
 
-/// What is asked for instead of a node's client certificate.
+/// The request for another certificate than a node's client certificate.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "What is asked for")]
+#[command(next_help_heading = "Request")]
 pub(crate) struct Wanted {
-    /// Who signs
+    /// The signer
     #[arg(long, value_name = "NAME", default_value = perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER)]
     pub(crate) signer_name: String,
-    /// The name the files begin with
+    /// Beginning of the names of the files
     #[arg(long, value_name = "NAME", default_value = super::PREFIX, value_parser = prefix)]
     pub(crate) prefix: String,
     /// The common name [default: system:node:NAME, in the organization system:nodes]
@@ -158,17 +158,17 @@ pub(crate) struct Wanted {
     /// An IP address; may be given again
     #[arg(long, value_name = "IP")]
     pub(crate) ip: Vec<IpAddr>,
-    /// What the key may be used for, for example 'server auth'; may be given again [default: as the signer wants it].
-    /// Certificates that lack 'client auth' or 'server auth' when that was asked for are refused
+    /// A usage of the key, for example 'server auth'; may be given again [default: as the signer requires]. Issued
+    /// certificates that lack a requested 'client auth' or 'server auth' are refused
     #[arg(long, value_name = "USAGE")]
     pub(crate) usage: Vec<String>,
-    /// What kind of keys to generate
+    /// Type of the generated keys
     #[arg(long, value_enum, default_value_t = KeyType::P256)]
     pub(crate) key_type: KeyType,
-    /// The lifetime wished for, ten minutes at least [default: the signer's]
+    /// Requested lifetime, at least ten minutes, for example 24h [default: the signer's]
     #[arg(long, value_name = "DURATION", value_parser = requested_lifetime)]
     pub(crate) requested_lifetime: Option<Duration>,
-    /// Refuse certificates, the serving one too, that do not lead to one of these CAs, PEM
+    /// CA certificates (PEM). Issued certificates that do not chain to one of them are refused, serving certificates too
     ///
     /// Without this flag, perennial can verify the signature of an issued certificate only if the signer sends its own
     /// certificate along. A certificate that was damaged or forged on the way is then noticed only when a peer rejects it.
@@ -181,23 +181,23 @@ pub(crate) struct Wanted {
     pub(crate) accept_extra_rights: bool,
 }
 
-/// How patient, how eager.
+/// Timing of rotations and requests.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Timing")]
 pub(crate) struct Numbers {
-    /// The numbers to go by, where no flag says otherwise
+    /// Preset; single flags override it
     #[arg(long, value_enum, default_value_t = Policy::Default)]
     pub(crate) policy: Policy,
-    /// In which part of its lifetime a certificate is replaced, for example 70%-90%
+    /// The part of its lifetime in which a certificate is replaced, for example 70%-90%
     #[arg(long, value_name = "FROM-TO", value_parser = window)]
     pub(crate) rotation_window: Option<Window>,
-    /// How long a request may wait for approval before it is made again
+    /// Longest wait of a request for approval, for example 15m. Then perennial requests again
     #[arg(long, value_name = "DURATION", value_parser = spans::parse)]
     pub(crate) request_timeout: Option<Duration>,
-    /// How long to wait after network trouble and the like: first, and at most, for example 1s-2m
+    /// First and longest wait after network errors and the like, for example 1s-2m
     #[arg(long, value_name = "FIRST-MOST", value_parser = backoff)]
     pub(crate) retry: Option<Backoff>,
-    /// How long to wait after a refusal: first, and at most, for example 5m-1h
+    /// First and longest wait after a refusal, for example 5m-1h
     #[arg(long, value_name = "FIRST-MOST", value_parser = patience)]
     pub(crate) retry_refused: Option<Backoff>,
     /// Interval at which to check that the API server still accepts the client certificate, varied at random by up to half;
@@ -207,7 +207,7 @@ pub(crate) struct Numbers {
     pub(crate) certificate_check_interval: Duration,
 }
 
-/// How it gets on with what is around it.
+/// The process among others.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Service")]
 pub(crate) struct Service {
@@ -222,7 +222,7 @@ pub(crate) struct Service {
     /// Time limit for a run of --on-rotated. A run that takes longer is killed with its process group and counts as failed
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = spans::parse, requires = "on_rotated")]
     pub(crate) on_rotated_timeout: Duration,
-    /// Exit with 1 when there has been no valid client certificate for so long [default: go on trying]
+    /// Exit with 1 after this long without a valid client certificate, for example 5m [default: never]
     #[arg(long, value_name = "DURATION", value_parser = spans::parse)]
     pub(crate) exit_without_certificate: Option<Duration>,
 }
