@@ -1,4 +1,4 @@
-//! What there was in the journals, all in all.
+//! The summary of all journals.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::failure;
 use crate::report::with;
 use crate::spans::words;
 
-/// What was counted.
+/// Steps, outcomes and damage of all lines so far.
 #[derive(Default, Serialize)]
 pub(super) struct Count {
     pub(super) steps: u64,
@@ -27,15 +27,15 @@ pub(super) struct Count {
     missing: u64,
     /// Lines cut short where a process came to its end.
     pub(super) cut: u64,
-    /// Where the same event led to something else.
+    /// Places of steps that have another result now.
     pub(super) differ: Vec<String>,
-    /// Where something else is wrong.
+    /// Places of other damage.
     #[serde(rename = "damaged")]
     pub(super) wrong: Vec<String>,
 }
 
 impl Count {
-    /// Counts this line, and tells the failure that became known with it, if one did.
+    /// Counts a line. Returns the failure that it reports, if any.
     pub(super) fn told(&mut self, told: &Replayed) -> Option<Failure> {
         let steps = self.machines.entry(told.of.clone()).or_default();
         let from = self.span.map_or(told.at.unix, |(from, _)| from);
@@ -59,34 +59,34 @@ impl Count {
     pub(super) fn to_text(&self) -> String {
         let of: Vec<&str> = self.machines.keys().map(String::as_str).collect();
         let of = if of.is_empty() { String::new() } else { format!(" of {}", of.join(" and ")) };
-        let span = self.span.map(|(from, to)| format!(", {} to {}: {}", time(from), time(to), words(to.since(from))));
+        let span = self.span.map(|(from, to)| format!("{} to {} ({}): ", time(from), time(to), words(to.since(from))));
         let same = self.steps - self.differ.len() as u64;
         let missing = if self.missing > 0 { format!(", steps missing: {}", self.missing) } else { String::new() };
         format!(
-            "{}{of}{}\n{} issued, {} failed\n{same} steps led to the same, {} to something else; damaged lines: {}, cut short: {}{missing}",
+            "replayed {}{of}: {same} identical, {} different\n{}{} issued, {} failed\ndamaged lines: {}, cut short: {}{missing}",
             plural(self.steps, "step"),
+            self.differ.len(),
             span.unwrap_or_default(),
             plural(self.issued, "certificate"),
             plural(self.failed, "attempt"),
-            self.differ.len(),
             self.wrong.len(),
             self.cut,
         )
     }
 
-    /// All in all: does it replay?
+    /// An error if a step is different or a line is damaged.
     pub(super) fn verdict(&self) -> Result<(), failure::Failure> {
         if self.machines.is_empty() && !self.wrong.is_empty() {
             return Err(failure::Failure::usage("this is no journal: nothing in it could be replayed"));
         }
-        let trouble = [("led to something else", &self.differ), ("could not be replayed", &self.wrong)];
+        let trouble = [("different", &self.differ), ("could not be replayed", &self.wrong)];
         let trouble = trouble.into_iter().filter(|(_, places)| !places.is_empty());
         let trouble: Vec<String> = trouble.map(|(what, places)| format!("{what}: {}", list(places))).collect();
         if trouble.is_empty() { Ok(()) } else { Err(failure::Failure::Failed(trouble.join("; "))) }
     }
 }
 
-/// The first ones: a journal without its beginning has a lot of them.
+/// The first places: a journal without its beginning has a lot of them.
 fn list(places: &[String]) -> String {
     const SHOWN: usize = 10;
     let more = places.len().saturating_sub(SHOWN);

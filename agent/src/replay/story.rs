@@ -1,4 +1,4 @@
-//! What a line of a journal tells, in an operator's words.
+//! A line of a journal in an operator's words.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use perennial_rotation::journal::Replayed;
 
 use crate::spans::words;
 
-/// What happened, what followed, and where that leaves us. Timers are no part of it: when something follows is.
+/// An event, the actions that followed, and the state after them. Leaves timers out: the state says what is next.
 pub(super) struct Story {
     pub(super) happened: String,
     pub(super) followed: Vec<String>,
@@ -47,29 +47,29 @@ impl fmt::Display for Story {
 fn happened(step: &Transition) -> String {
     let told = match &step.event {
         Event::Tick => match timed_out(step) {
-            Some(id) => format!("no answer to {id} in time"),
-            None => "a look at the clock".into(),
+            Some(id) => format!("{id} timed out"),
+            None => "tick".into(),
         },
-        Event::TemplateChanged(Some(template)) => format!("wanted from now on: {template}"),
-        Event::TemplateChanged(None) => "nothing is wanted any more".into(),
-        Event::SignerChanged(SignerStatus::Ready) => "there is a signer".into(),
-        Event::SignerChanged(SignerStatus::NotReady) => "the identity to authenticate with does not exist yet".into(),
-        Event::SignerChanged(SignerStatus::Absent) => "there is no signer any more".into(),
-        Event::PolicyChanged(policy) => format!("timing from now on: {policy}"),
+        Event::TemplateChanged(Some(template)) => format!("template changed to {template}"),
+        Event::TemplateChanged(None) => "template removed".into(),
+        Event::SignerChanged(SignerStatus::Ready) => "signer ready".into(),
+        Event::SignerChanged(SignerStatus::NotReady) => "signer without an identity to authenticate with yet".into(),
+        Event::SignerChanged(SignerStatus::Absent) => "signer removed".into(),
+        Event::PolicyChanged(policy) => format!("timing changed to {policy}"),
         Event::CsrIssued { id, certificate } => {
             let but = step.failure().map(|failure| format!(", but {}", failure.describe()));
-            format!("{id} is answered with {}{}", facts(certificate), but.unwrap_or_default())
+            format!("{id} returned {}{}", facts(certificate), but.unwrap_or_default())
         }
         Event::CsrFailed { id, failure, retry_after } => {
-            let asked = retry_after.map(|span| format!(", to be asked again in {} at the earliest", words(span)));
-            format!("{id} failed: {}{}", failure.describe(), asked.unwrap_or_default())
+            let retry = retry_after.map(|span| format!(", retry in {} at the earliest", words(span)));
+            format!("{id} failed: {}{}", failure.describe(), retry.unwrap_or_default())
         }
         Event::CertWritten { id } => format!("the certificate of {id} is on disk"),
         Event::WriteFailed { id } => format!("the certificate of {id} could not be written"),
-        Event::CertReplaced(Some(found)) => format!("on disk is now {}", facts(found)),
-        Event::CertReplaced(None) => "on disk is no certificate any more".into(),
+        Event::CertReplaced(Some(found)) => format!("the directory holds {} now", facts(found)),
+        Event::CertReplaced(None) => "the directory holds no certificate any more".into(),
         Event::CertRefused { fingerprint } => format!("a server refused the certificate {fingerprint}"),
-        Event::RotateNow => "somebody asked for a new certificate".into(),
+        Event::RotateNow => "a new certificate was requested on demand".into(),
         Event::ServerDated { unix } => format!("the API server's clock shows {unix}"),
         other => other.to_string(),
     };
@@ -87,7 +87,7 @@ fn followed(step: &Transition) -> Vec<String> {
     let mut outcomes = step.actions.outcomes().iter();
     let is_new = outcomes.any(|outcome| matches!(outcome, Outcome::Accepted { .. } | Outcome::TookTurn { .. }));
     let duties = step.actions.clone().filter_map(|action| match action {
-        Action::CancelRequest { id } => Some(format!("gives up {id}")),
+        Action::CancelRequest { id } => Some(format!("cancels {id}")),
         Action::WriteCert { certificate, serve, .. } => Some(match (is_new, serve) {
             (true, true) => format!("serves and writes certificate {}", certificate.fingerprint),
             (true, false) => format!("writes certificate {}, to be served once it is valid", certificate.fingerprint),
@@ -102,7 +102,7 @@ fn followed(step: &Transition) -> Vec<String> {
                 State::Requesting { reason, .. } => format!(", because {reason}"),
                 _ => String::new(),
             };
-            Some(format!("asks with {key} as {id} for {template}{because}"))
+            Some(format!("submits request {id} with {key} for {template}{because}"))
         }
         Action::SetTimer(_) => None,
     });
@@ -116,12 +116,12 @@ fn leaves(machine: &RotationMachine, now: Now) -> String {
     };
     let state = match machine.state() {
         State::NotEnabled => "rotation is not enabled: there is no signer".into(),
-        State::NoTemplate => "there is nothing to ask for yet".into(),
-        State::NoIdentity { .. } => "a new certificate is due once there is an identity to authenticate with".into(),
+        State::NoTemplate => "no template yet".into(),
+        State::NoIdentity { .. } => "due, waiting for an identity to authenticate with".into(),
         State::Scheduled { rotate_at } => {
-            format!("to be rotated in {}, at {rotate_at}", words(rotate_at.since(now.unix)))
+            format!("next rotation in {}, at {rotate_at}", words(rotate_at.since(now.unix)))
         }
-        State::Requesting { id, until, .. } => format!("{id} is out, to be given up {}", left(until)),
+        State::Requesting { id, until, .. } => format!("{id} in flight, times out {}", left(until)),
         State::BackingOff { until, failures, .. } => {
             format!("next attempt {}, failures in a row: {failures}", left(until))
         }
