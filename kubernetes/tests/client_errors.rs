@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use client_support::*;
 use perennial::Failure;
-use perennial_kubernetes::client::{Call, ExchangeError, Issuance, Limits, Request};
+use perennial_kubernetes::client::{Call, ExchangeError, Issuance, Limits, Request, client_go_healthy};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Roots;
 use perennial_rotation::{Identity, SignError, Token};
@@ -37,7 +37,7 @@ fn each_status_has_its_failure_and_its_verdict_on_the_server() {
     ] {
         let mut world = scene.world(|_| Reply::status(code, reason, "because of the test"));
         let error = world.run(&mut scene.issuance()).unwrap_err();
-        assert_eq!((error.failure, error.server_healthy()), (failure, Some(healthy)), "{code}");
+        assert_eq!((error.failure, error.health.map(client_go_healthy)), (failure, Some(healthy)), "{code}");
         mentions(
             &error,
             &["https://api.example:6443", &scene.ask.name, &code.to_string(), reason, "because of the test"],
@@ -60,7 +60,7 @@ fn a_page_that_is_not_the_apis_is_judged_by_its_status_and_quoted_in_brief() {
         let page = format!("<html>\r\n\x1b[31mlogin\u{7}   please{}</html>", " x".repeat(5000));
         let head = format!("HTTP/1.1 {code} X\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n", page.len());
         let error = scene.error(|_| Reply::raw(format!("{head}{page}")));
-        assert_eq!((error.failure, error.server_healthy()), (failure, Some(healthy)), "{code}: {error}");
+        assert_eq!((error.failure, error.health.map(client_go_healthy)), (failure, Some(healthy)), "{code}: {error}");
         assert!(error.message.len() < 900 && !error.message.chars().any(char::is_control), "{error}");
         mentions(&error, &[&code.to_string(), "text/html", r"\u{1b}[31mlogin\u{7} please"]);
         assert_eq!(error.message.contains("is that the URL of a Kubernetes API server"), code == 404);
@@ -127,7 +127,7 @@ fn a_server_out_of_reach_is_reported_after_one_try() {
     let mut world = scene.world(|_| panic!("there is no connection"));
     world.reachable = Box::new(|_| false);
     let error = world.run(&mut scene.issuance()).unwrap_err();
-    assert_eq!((error.failure, error.server_healthy()), (Failure::Unreachable, Some(false)));
+    assert_eq!((error.failure, error.health.map(client_go_healthy)), (Failure::Unreachable, Some(false)));
     mentions(&error, &["connection refused", "https://api.example:6443"]);
 }
 
@@ -346,7 +346,7 @@ fn without_a_ca_nothing_is_connected_to_unless_checks_are_off() {
     let cluster = || Cluster::from_url("https://api.example").unwrap();
     let mut world = scene.world(scene.well());
     let error = world.run(&mut issuance_at(&scene, cluster())).unwrap_err();
-    assert_eq!((error.failure, error.server_healthy()), (Failure::Local, None));
+    assert_eq!((error.failure, error.health.map(client_go_healthy)), (Failure::Local, None));
     mentions(&error, &["certificate-authority"]);
     assert!(world.steps.is_empty());
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use client_support::*;
 use perennial::{Failure, Now, Template};
-use perennial_kubernetes::client::Issuance;
+use perennial_kubernetes::client::{Issuance, client_go_healthy};
 use perennial_kubernetes::objects::CertificateSigningRequest;
 use perennial_pki::{KeyAlgorithm, KeyPair, certificate_request};
 use perennial_rotation::{Conversation, IoEvent, IoRequest, Progress, SignError, SignerConversation as _};
@@ -77,7 +77,7 @@ fn a_request_whose_certificate_has_expired_since_is_outdated_only_if_found() {
         true => Reply::status(409, "AlreadyExists", "it is there"),
         false => Reply::object(200, &expired.issued()),
     });
-    assert_eq!((found.failure, found.server_healthy()), (Failure::Outdated, Some(true)), "{found}");
+    assert_eq!((found.failure, found.health.map(client_go_healthy)), (Failure::Outdated, Some(true)), "{found}");
     assert!(found.message.contains("expired"), "{found}");
     // The rotation judges that one.
     assert!(expired.run(|_| Reply::object(201, &expired.issued())).0.is_ok());
@@ -160,7 +160,7 @@ fn watching(scene: &Scene, stream: &Reply) -> SignError {
 fn a_verdict_in_the_watch_ends_it_and_is_quoted() {
     let scene = Scene::new();
     let denied = watching(&scene, &Reply::stream().event("MODIFIED", scene.object(&["Denied"])));
-    assert_eq!((denied.failure, denied.server_healthy()), (Failure::Denied, Some(true)));
+    assert_eq!((denied.failure, denied.health.map(client_go_healthy)), (Failure::Denied, Some(true)));
     for part in [&scene.ask.name, "https://api.example:6443", "TestReason", "a test said so"] {
         assert!(denied.message.contains(part), "{denied} does not mention {part}");
     }

@@ -1,21 +1,21 @@
-//! What the last answer told of the server that a signer asks.
+//! Health of the server behind a signer, by its last answer.
 
 use std::fmt;
 
 use perennial::{Instant, Now, UnixTime};
 
-/// What the last answer, or the lack of one, told of the API server, and when that was.
+/// Health of the server behind a signer: its last answer, or the lack of one, and when that was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
     /// What came.
     pub answer: Answer,
     /// When, by the local clocks.
     pub at: Now,
-    /// What the API server's clock showed last in this exchange.
+    /// The newest reading of the server's clock in this exchange.
     pub date: Option<ServerDate>,
 }
 
-/// A reading of the API server's clock: the `Date` of an answer, over a connection whose certificate was verified.
+/// A reading of the server's clock: the `Date` of an answer, over a connection whose certificate was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerDate {
     /// What it showed, to the second.
@@ -24,48 +24,36 @@ pub struct ServerDate {
     pub at: Instant,
 }
 
-/// What came of asking an API server.
+/// The answer of a server, as far as it shows the health of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Answer {
-    /// It did what it was asked, or goes on doing it.
+    /// The server did what it was asked, or goes on doing it.
     Served,
-    /// It said no, in its own words (a `Status`).
+    /// The server said no, in the words of its protocol (a `Status` in Kubernetes).
     Refused {
         /// The HTTP status.
         status: u16,
     },
-    /// Something answered, and not in the API's words: a proxy, a load balancer, another server.
+    /// Something else answered: a proxy, a load balancer, another server.
     Foreign {
         /// The HTTP status.
         status: u16,
     },
-    /// It refused the certificate it was shown, or the lack of one (TLS alert).
+    /// The server refused the certificate it was shown, or the lack of one (TLS alert).
     CertificateRefused,
-    /// It could not be reached, is not to be trusted, or what came was no answer.
+    /// The server could not be reached, is not to be trusted, or what came was no answer.
     Unreachable,
 }
 
 impl Health {
-    /// Whether an API server is at work there, whatever it thinks of us.
+    /// True if the server is at work, whatever it thinks of the request.
     pub const fn is_at_work(&self) -> bool {
         matches!(self.answer, Answer::Served | Answer::Refused { .. } | Answer::CertificateRefused)
     }
-
-    /// As client-go's `ServerHealthy` judges an answer: what was served; any 401; the API's own 403 and 404.
-    ///
-    /// Source: client-go `util/certificate/certificate_manager.go`, `updateServerError`.
-    pub const fn reference_healthy(&self) -> bool {
-        match self.answer {
-            Answer::Served => true,
-            Answer::Refused { status } => matches!(status, 401 | 403 | 404),
-            Answer::Foreign { status } => status == 401,
-            Answer::CertificateRefused | Answer::Unreachable => false,
-        }
-    }
 }
 
-/// A phrase that completes "the API server …".
+/// A phrase that completes "the server …".
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -12,13 +12,13 @@ use crate::health::Health;
 pub struct SignError {
     /// What the rotation machine needs to know.
     pub failure: Failure,
-    /// When the server asks to be left alone until: `Retry-After`, or the same in a `Status`.
+    /// How long the signer asks to be left alone, counted from now: `Retry-After` in HTTP.
     pub retry_after: Option<Duration>,
     /// For people: what happened, where, and what can be done about it. One line, no secrets.
     pub message: String,
-    /// The server turned down the credential it was shown (HTTP 401, TLS alert).
+    /// The signer did not accept the identity that the request showed.
     pub credential_refused: bool,
-    /// What the last answer told of the server; `None`: nothing was learnt.
+    /// Health of the server by its last answer; `None`: nothing was learnt.
     pub health: Option<Health>,
 }
 
@@ -29,14 +29,9 @@ impl SignError {
         Self { failure, retry_after: None, message: message.into(), credential_refused: false, health: None }
     }
 
-    /// Adds when the server asks to be left alone until, counted from now.
+    /// Adds how long the signer asks to be left alone, counted from now.
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
-    }
-
-    /// What client-go's `ServerHealthy` would be after this; `None`: as before.
-    pub fn server_healthy(&self) -> Option<bool> {
-        self.health.map(|health| health.reference_healthy())
     }
 }

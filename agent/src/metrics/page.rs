@@ -1,6 +1,7 @@
 //! Which metrics there are. Those that kubelet has bear its names; what they mean is kubelet's help text for them.
 
 use perennial::{Now, RotationMachine, State, UnixTime};
+use perennial_kubernetes::client::client_go_healthy;
 
 use super::About;
 use super::exposition::Exposition;
@@ -127,7 +128,7 @@ fn situation(page: &mut Exposition, view: &CertView, now: Now) {
         let (class, code) = class_and_code(health.answer);
         page.add("perennial_server_answer", &[of[0], ("class", class), ("code", &code)], 1.0);
         page.add("perennial_server_answer_timestamp_seconds", &of, seconds(health.at.unix));
-        page.add("perennial_server_healthy", &of, flag(health.reference_healthy()));
+        page.add("perennial_server_healthy", &of, flag(client_go_healthy(health)));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use perennial::{Certificate, Escaped, Now, Reason, RotationMachine, UnixTime};
+use perennial_kubernetes::client::client_go_healthy;
 use perennial_pki::Credential;
 use perennial_rotation::{Answer, Health, Progress, Snapshot};
 use serde_json::{Value, json};
@@ -112,7 +113,7 @@ impl CertView {
                 "at": health.at.unix.to_string(),
                 "seconds_ago": now.instant.since(health.at.instant).as_secs_f64(),
                 "at_work": health.is_at_work(),
-                "healthy": health.reference_healthy(),
+                "healthy": client_go_healthy(health),
             })
         });
         let due_since = self.tally.as_ref().and_then(|tally| tally.due_since);

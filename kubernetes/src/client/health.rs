@@ -28,3 +28,15 @@ fn answer(response: &Response) -> Answer {
         status => Answer::Foreign { status },
     }
 }
+
+/// True if client-go's `ServerHealthy` would be: what was served; any 401; the API's own 403 and 404.
+///
+/// Source: client-go `util/certificate/certificate_manager.go`, `updateServerError`.
+pub const fn client_go_healthy(health: Health) -> bool {
+    match health.answer {
+        Answer::Served => true,
+        Answer::Refused { status } => matches!(status, 401 | 403 | 404),
+        Answer::Foreign { status } => status == 401,
+        _ => false,
+    }
+}

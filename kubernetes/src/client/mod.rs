@@ -28,6 +28,7 @@ mod watch;
 pub use ask::Ask;
 pub use call::Call;
 pub use exchange_error::ExchangeError;
+pub use health::client_go_healthy;
 pub use http::Request;
 pub use issuance::Issuance;
 pub use naming::csr_name;

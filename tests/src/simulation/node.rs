@@ -8,6 +8,7 @@ use perennial::{Failure, Instant, Now, RequestId, Template};
 use perennial_dev::Decision;
 use perennial_dev::faults::Plan;
 use perennial_kubernetes::CsrSigner;
+use perennial_kubernetes::client::client_go_healthy;
 use perennial_pki::Credential;
 use perennial_rotation::{Command, Input, Issued, Record, Rotation, SignError, Signer, Start};
 
@@ -203,7 +204,7 @@ impl Node {
     fn finish(&mut self, live: &Live, result: Result<Issued, SignError>) -> Input {
         let requests = self.server.api.journal().count().saturating_sub(live.journal) + live.in_flight.refused();
         self.most_requests = self.most_requests.max(requests);
-        let healthy = result.as_ref().map_or_else(SignError::server_healthy, |_| Some(true));
+        let healthy = result.as_ref().map_or_else(|error| error.health.map(client_go_healthy), |_| Some(true));
         self.healthy = healthy.or(self.healthy);
         Input::Finished { id: live.id, result }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use perennial::{Action, Event, Failure, Instant, Key, Now, Policy, RequestId, RotationMachine, Setup, Template};
 use perennial_dev::{Approval, Decision, Method, Options};
-use perennial_kubernetes::client::csr_name;
+use perennial_kubernetes::client::{client_go_healthy, csr_name};
 use perennial_rotation::SignError;
 use perennial_tests::mint;
 
@@ -172,7 +172,7 @@ pub(crate) const ROWS: &[Row] = &[
         "with a generated name a conflict is a failure; with a name of our own it is how a restart goes on",
         || {
             let error = error("answer: { status: 409 }");
-            assert_eq!((error.failure, error.server_healthy()), (Failure::Deleted, Some(true)));
+            assert_eq!((error.failure, error.health.map(client_go_healthy)), (Failure::Deleted, Some(true)));
         },
     ),
     same(STORE, "recover()", "an update cut short before its last rename is found", || {
@@ -285,7 +285,7 @@ impl Holder {
 
 fn unhealthy(status: u16, failure: Failure) {
     let error = error(&format!("answer: {{ status: {status} }}"));
-    assert_eq!((error.failure, error.server_healthy()), (failure, Some(false)));
+    assert_eq!((error.failure, error.health.map(client_go_healthy)), (failure, Some(false)));
 }
 
 fn decided(decision: Decision) -> SignError {

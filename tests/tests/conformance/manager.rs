@@ -6,6 +6,7 @@ use std::time::Instant;
 use perennial::{Failure, Reason, Template};
 use perennial_dev::{Api, Approval, Options};
 use perennial_kubernetes::CsrSigner;
+use perennial_kubernetes::client::client_go_healthy;
 use perennial_pki::{KeyAlgorithm, KeyError, KeyPair, read_request};
 use perennial_rotation::{Authentication, SignError};
 use perennial_smol::Rotator;
@@ -155,20 +156,20 @@ pub(crate) const ROWS: &[Row] = &[
         assert_eq!(node.healthy, Some(true));
     }),
     health("TestServerHealth/Generic error on create", "not healthy; what is held is kept", || {
-        assert_eq!(error("connection: refused").server_healthy(), Some(false));
+        assert_eq!(error("connection: refused").health.map(client_go_healthy), Some(false));
         fails_and_recovers("{ fault: { connection: refused } }");
     }),
     health("TestServerHealth/Unauthorized error on create", "healthy", || {
-        assert_eq!(error("answer: { status: 401 }").server_healthy(), Some(true));
+        assert_eq!(error("answer: { status: 401 }").health.map(client_go_healthy), Some(true));
     }),
     health("TestServerHealth/Generic unauthorized error on create", "healthy", || {
-        assert_eq!(error("answer: { status: 401, body: html }").server_healthy(), Some(true));
+        assert_eq!(error("answer: { status: 401, body: html }").health.map(client_go_healthy), Some(true));
     }),
     health("TestServerHealth/Generic not found error on create", "not healthy: something else answers", || {
-        assert_eq!(error("answer: { status: 404, body: html }").server_healthy(), Some(false));
+        assert_eq!(error("answer: { status: 404, body: html }").health.map(client_go_healthy), Some(false));
     }),
     health("TestServerHealth/Not found error on create", "healthy", || {
-        assert_eq!(error("answer: { status: 404 }").server_healthy(), Some(true));
+        assert_eq!(error("answer: { status: 404 }").health.map(client_go_healthy), Some(true));
     }),
     same(SOURCE, "TestStop", "no certificate, then one within seconds; once stopped, nothing more happens", || {
         let server = loopback::serve(Approval::Auto);
