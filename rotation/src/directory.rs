@@ -2,8 +2,8 @@
 
 mod disk;
 mod error;
+mod inspection;
 mod lock;
-mod look;
 mod record;
 mod settle;
 mod stored;
@@ -18,7 +18,7 @@ use perennial::store::{Dated, FileOp, Found, Layout, Listing, Plan, Source};
 use perennial_pki::{Credential, PemError};
 
 use disk::Disk;
-use look::Look;
+use inspection::Inspection;
 
 use crate::store::waiting_beside;
 
@@ -299,23 +299,25 @@ impl Directory {
 
     /// The pair to use, and what a start puts right.
     fn find(&self, folder: &dyn Folder, listing: &Listing, common_name: Option<&str>, now: UnixTime) -> (Loaded, Plan) {
-        let mut look = Look::new(&self.path, &self.layout, folder, listing, common_name);
-        look.at_folder();
+        let mut inspection = Inspection::new(&self.path, &self.layout, folder, listing, common_name);
+        inspection.at_folder();
         let is_in_order = |credential: &Credential| !credential.chain().certificate().validity.expired(now);
         let mut found = Vec::new();
         for source in self.layout.sources(listing) {
-            found.extend(look.at_used(&source).map(|credential| (source, credential)));
+            found.extend(inspection.at_used(&source).map(|credential| (source, credential)));
             if found.last().is_some_and(|(_, credential)| is_in_order(credential)) {
                 break;
             }
         }
         let in_use = found.len();
-        let names = if common_name.is_none() { look.names() } else { Vec::new() };
+        let names = if common_name.is_none() { inspection.names() } else { Vec::new() };
         if !found.last().is_some_and(|(_, credential)| is_in_order(credential)) {
             let others = self.layout.others(listing).into_iter();
-            found.extend(others.filter_map(|source| look.at_other(&source).map(|credential| (source, credential))));
+            found.extend(
+                others.filter_map(|source| inspection.at_other(&source).map(|credential| (source, credential))),
+            );
         }
-        look.at_record();
+        inspection.at_record();
         let facts = found.iter().enumerate().map(|(index, (_, credential))| {
             let certificate = credential.chain().certificate();
             let in_use = index < in_use;
@@ -331,14 +333,14 @@ impl Directory {
         let expired: Vec<_> = passed_over.map(|path| DirectoryError::Expired { path }).collect();
         let taken = best.map(|best| found.swap_remove(best));
         let source = taken.as_ref().map(|(source, _)| source);
-        let vacant = look.is_vacant();
+        let vacant = inspection.is_vacant();
         let plan = self.layout.recover(listing, vacant, source, now);
         let current = self.layout.current();
         let in_use = vacant || source.is_none_or(|source| *source == Source::Bundle(current));
         let flaws: Vec<_> = taken.iter().flat_map(|(source, credential)| self.flaws(source, credential)).collect();
         let in_use = in_use && !flaws.iter().any(|flaw| matches!(flaw, DirectoryError::Unserved { .. }));
         let credential = taken.map(|(source, credential)| (credential, file(&source)));
-        let (foreign, mut problems) = look.into_findings();
+        let (foreign, mut problems) = inspection.into_findings();
         problems.extend(expired.into_iter().chain(flaws));
         let waiting = credential.as_ref().and_then(|(held, _)| {
             waiting_beside(held, self.dated(folder, listing).map(|(_, other)| Arc::new(other)), now)

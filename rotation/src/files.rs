@@ -19,7 +19,7 @@ pub struct FileCredential {
     certificate: PathBuf,
     key: PathBuf,
     every: Duration,
-    held: Mutex<Held>,
+    held: Mutex<Latest>,
     tell: Box<Tell>,
 }
 
@@ -37,7 +37,7 @@ impl fmt::Debug for FileCredential {
 }
 
 #[derive(Debug)]
-struct Held {
+struct Latest {
     credential: Arc<Credential>,
     looked: Instant,
     trouble: Option<FileError>,
@@ -52,7 +52,7 @@ impl FileCredential {
         let (certificate, key) = (certificate.into(), key.into());
         let credential = Arc::new(read_pair(&certificate, &key)?);
         warn_of_skipped(&credential, &certificate, &key);
-        let held = Mutex::new(Held { credential, looked: Instant::now(), trouble: None });
+        let held = Mutex::new(Latest { credential, looked: Instant::now(), trouble: None });
         Ok(Self { certificate, key, every: Duration::from_secs(5), held, tell: Box::new(|_| {}) })
     }
 
@@ -81,7 +81,7 @@ impl FileCredential {
         credential
     }
 
-    fn look(&self, held: &mut Held) -> Option<Rotated> {
+    fn look(&self, held: &mut Latest) -> Option<Rotated> {
         held.looked = Instant::now();
         match read_pair(&self.certificate, &self.key) {
             Ok(found) if found.chain() == held.credential.chain() => held.trouble = None,

@@ -9,11 +9,11 @@ mod awaited;
 mod clock;
 mod command;
 mod input;
-mod memory;
 mod news;
 mod notice;
 mod record;
 mod request;
+mod saving;
 mod shortfall;
 mod snapshot;
 mod start;
@@ -34,10 +34,10 @@ use awaited::Awaited;
 pub use clock::ClockOffset;
 pub use command::Command;
 pub use input::Input;
-use memory::Memory;
 pub use notice::{News, Notice};
 pub use record::{Record, RecordError};
 use request::Asking;
+use saving::Saving;
 pub use snapshot::Snapshot;
 pub use start::Start;
 pub use transition::Transition;
@@ -66,7 +66,7 @@ pub struct Rotation {
     write_error: Option<Arc<str>>,
     /// The name of the last request object.
     request_name: String,
-    memory: Memory,
+    saving: Saving,
     issued: u64,
     /// Why the last certificate issued lives too short for the policy.
     short_lived: Option<Arc<str>>,
@@ -103,7 +103,7 @@ impl Rotation {
 
     /// When the next [`Input::Tick`] is wanted.
     pub fn deadline(&self) -> Option<Instant> {
-        let save = self.memory.again_at().filter(|_| self.saves());
+        let save = self.saving.again_at().filter(|_| self.saves());
         let lost = self.lost.as_ref().map(|_| Instant::from_millis(0));
         self.machine.deadline().into_iter().chain(save).chain(self.asks_identity_at()).chain(lost).min()
     }
@@ -154,7 +154,7 @@ impl Rotation {
     fn gravest_error(&self) -> Option<&Arc<str>> {
         let errors = [&self.request_error, &self.foreign, &self.write_error];
         let known = errors.into_iter().flatten().next();
-        known.or_else(|| self.awaited_reason()).or_else(|| self.memory.error())
+        known.or_else(|| self.awaited_reason()).or_else(|| self.saving.error())
     }
 
     /// Goes on after a panic, which may have left this half changed: from the machine and the snapshot published last. The
@@ -253,7 +253,7 @@ impl Rotation {
         }
         let pending = self.machine.pending(now)?;
         let has_key = self.pending.is_some() && pending.key == Key::Pending;
-        let is_news = self.memory.wants(&pending, self.turned_down(), has_key, now.instant);
+        let is_news = self.saving.wants(&pending, self.turned_down(), has_key, now.instant);
         is_news.then(|| self.record(now)).flatten().map(|record| Command::Save { record: Box::new(record) })
     }
 

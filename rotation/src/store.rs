@@ -111,27 +111,27 @@ fn facts(credential: &Credential) -> &Certificate {
 
 /// Keeps everything until the process ends: the store of a rotation that is given none. Clones share their contents.
 #[derive(Clone, Debug, Default)]
-pub struct Memory(Arc<Mutex<Held>>);
+pub struct Memory(Arc<Mutex<MemoryContents>>);
 
 #[derive(Default)]
-struct Held {
+struct MemoryContents {
     current: Option<Arc<Credential>>,
     waiting: Option<Arc<Credential>>,
     record: Option<Zeroizing<Vec<u8>>>,
 }
 
 /// Shows no record: it holds a key.
-impl Debug for Held {
+impl Debug for MemoryContents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { current, waiting, record } = self;
-        let mut shown = f.debug_struct("Held");
+        let mut shown = f.debug_struct("MemoryContents");
         shown.field("current", current).field("waiting", waiting);
         shown.field("has_record", &record.is_some()).finish()
     }
 }
 
 impl Memory {
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, MemoryContents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

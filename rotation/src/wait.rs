@@ -10,7 +10,7 @@ use event_listener::{Event, EventListener, Listener as _};
 
 use crate::link::Link;
 
-type Look<'a, T> = Box<dyn FnMut(&Link) -> Option<T> + Send + 'a>;
+type Check<'a, T> = Box<dyn FnMut(&Link) -> Option<T> + Send + 'a>;
 
 /// Something to wait for: a future, and on a thread [`wait`](Self::wait) or [`within`](Self::within). What the call that
 /// returned it has begun goes on whether or not anybody waits.
@@ -19,7 +19,7 @@ pub struct Wait<'a, T> {
     link: Arc<Link>,
     event: fn(&Link) -> &Event,
     /// `Some` once the wait is over.
-    look: Look<'a, T>,
+    check: Check<'a, T>,
     /// The result of a wait that takes too long.
     late: fn(&Link) -> T,
     listener: Option<EventListener>,
@@ -29,10 +29,10 @@ impl<'a, T> Wait<'a, T> {
     pub(crate) fn new(
         link: Arc<Link>,
         event: fn(&Link) -> &Event,
-        look: impl FnMut(&Link) -> Option<T> + Send + 'a,
+        check: impl FnMut(&Link) -> Option<T> + Send + 'a,
         late: fn(&Link) -> T,
     ) -> Self {
-        Self { link, event, look: Box::new(look), late, listener: None }
+        Self { link, event, check: Box::new(check), late, listener: None }
     }
 
     /// Blocks until it is over.
@@ -44,7 +44,7 @@ impl<'a, T> Wait<'a, T> {
     pub fn within(mut self, timeout: impl Into<Option<Duration>>) -> T {
         let until = timeout.into().and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
-            let listener = match self.look() {
+            let listener = match self.check() {
                 Ok(seen) => return seen,
                 Err(listener) => listener,
             };
@@ -53,19 +53,19 @@ impl<'a, T> Wait<'a, T> {
                 continue;
             };
             if listener.wait_deadline(until).is_none() {
-                return self.look().unwrap_or_else(|_| (self.late)(&self.link));
+                return self.check().unwrap_or_else(|_| (self.late)(&self.link));
             }
         }
     }
 
     /// The result; else what to wait on before looking again.
-    fn look(&mut self) -> Result<T, EventListener> {
-        if let Some(seen) = (self.look)(&self.link) {
+    fn check(&mut self) -> Result<T, EventListener> {
+        if let Some(seen) = (self.check)(&self.link) {
             return Ok(seen);
         }
         let listener = (self.event)(&self.link).listen();
         // A change before the listener was there is not missed.
-        (self.look)(&self.link).ok_or(listener)
+        (self.check)(&self.link).ok_or(listener)
     }
 }
 
@@ -77,7 +77,7 @@ impl<T> Future for Wait<'_, T> {
         loop {
             let mut listener = match this.listener.take() {
                 Some(listener) => listener,
-                None => match this.look() {
+                None => match this.check() {
                     Ok(seen) => return Poll::Ready(seen),
                     Err(listener) => listener,
                 },

@@ -24,12 +24,12 @@ const ATTEMPTS: u32 = 3;
 #[derive(Debug)]
 pub(super) struct Lock {
     name: String,
-    held: Mutex<Option<Held>>,
+    held: Mutex<Option<Taken>>,
 }
 
 /// What was found by the name of the lock, and locked if it is one.
 #[derive(Debug)]
-struct Held {
+struct Taken {
     _file: Option<File>,
     /// Device and inode.
     id: (u64, u64),
@@ -87,14 +87,14 @@ impl Lock {
         distrust(&there).map(|why| (there, why))
     }
 
-    fn take(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<Held, DirectoryError> {
+    fn take(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<Taken, DirectoryError> {
         let failed = |source| DirectoryError::io("lock", path, source);
         let without = |there: &Stat, why: Distrust| {
             tracing::error!(
                 "{}: ignored: {why}; going on without a lock, remove this file to have one",
                 path.display()
             );
-            Held { _file: None, id: id(there) }
+            Taken { _file: None, id: id(there) }
         };
         let file = match self.open(directory, OFlags::CREATE) {
             Ok(file) => file,
@@ -110,12 +110,12 @@ impl Lock {
         lock(&file, path)?;
         // With a second name (a hard link) it may be a file of ours that another user has linked to this name.
         if found.st_nlink > 1 {
-            return Ok(Held { id: id(&found), _file: Some(file) });
+            return Ok(Taken { id: id(&found), _file: Some(file) });
         }
         let owner = format!("process {}", std::process::id());
         // The owner is written for an error message only, so a full disk does not matter here.
         let _ = file.set_len(0).and_then(|()| (&file).rewind()).and_then(|()| (&file).write_all(owner.as_bytes()));
-        Ok(Held { _file: Some(file), id: id(&found) })
+        Ok(Taken { _file: Some(file), id: id(&found) })
     }
 
     fn open(&self, directory: BorrowedFd<'_>, create: OFlags) -> io::Result<File> {

@@ -48,7 +48,7 @@ impl Rotation {
         self.signer = signer;
         self.awaited = None;
         let Some(signer) = self.signer.as_deref() else {
-            self.memory.give_up();
+            self.saving.give_up();
             return [Event::SignerChanged(SignerStatus::Absent)].into();
         };
         // To the machine, a signer that replaces another one comes after an absence: what is in flight is withdrawn, and
@@ -61,7 +61,7 @@ impl Rotation {
                 self.pending = None;
             }
             self.addressee = None;
-            self.memory.give_up();
+            self.saving.give_up();
             (self.refused, self.bootstrapping) = (None, false);
             (self.health, self.server_read_at, self.clock_offset) = (None, None, None);
             // Another signer, another clock. A reading that disagrees makes the machine forget those before: ours, which

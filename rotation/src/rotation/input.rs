@@ -89,7 +89,7 @@ impl Rotation {
             }
             Input::PolicyChanged(policy) => {
                 self.policy.clone_from(&policy);
-                self.memory.set_policy(&policy);
+                self.saving.set_policy(&policy);
                 // As when the certificate was issued: by its whole lifetime.
                 let held = self.served.as_ref().filter(|_| self.issued > 0);
                 let held = held.map(|held| held.chain().certificate().validity);
@@ -143,9 +143,9 @@ impl Rotation {
                 Event::WriteFailed { id }
             }
             Input::Saved { result } => {
-                let before = self.memory.error().cloned();
-                self.memory.saved(result, now.instant);
-                let error = self.memory.error().filter(|error| before.as_ref() != Some(error));
+                let before = self.saving.error().cloned();
+                self.saving.saved(result, now.instant);
+                let error = self.saving.error().filter(|error| before.as_ref() != Some(error));
                 self.news.extend(error.map(|error| News::Unsaved { error: error.clone() }));
                 return VecDeque::new();
             }

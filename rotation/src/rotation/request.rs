@@ -123,7 +123,7 @@ impl Rotation {
 
     /// Begins a request: a key, a PKCS#10 request signed with it, and an identity to show.
     fn ask(&mut self, id: RequestId, template: &Arc<Template>, key: Key, now: Now) -> Result<Exchange, SignError> {
-        self.memory.submitted(id);
+        self.saving.submitted(id);
         let signer = self.signer.clone().ok_or_else(|| local("rotation is not enabled: there is no signer"))?;
         self.addressee = Some(Addressee::of(&*signer));
         let profile = signer.profile();

@@ -8,8 +8,8 @@ use perennial_pki::{Credential, KeyPair};
 
 use super::Rotation;
 use super::addressee::Addressee;
-use super::memory::Memory;
 use super::record::Record;
+use super::saving::Saving;
 use super::shortfall::foreign;
 use crate::Signer;
 
@@ -52,7 +52,7 @@ impl Rotation {
         let named = named.or_else(|| record.as_ref().map(|record| record.pending.template.common_name()));
         // What restarts, and tools that look at a directory, agree on: who signs, and for whom.
         let seed = perennial::seed(signer.as_ref().map_or("", |signer| signer.name()), named.unwrap_or(""));
-        let memory = Memory::new(&policy, seed, record.as_ref());
+        let saving = Saving::new(&policy, seed, record.as_ref());
         let (request_name, pending, key) =
             record.map_or_else(Default::default, |Record { request_name, mut pending, key, .. }| {
                 // Its certificate is there: the key has done its work, which was not saved any more.
@@ -95,7 +95,7 @@ impl Rotation {
             health: None,
             write_error: None,
             request_name,
-            memory,
+            saving,
             issued: 0,
             short_lived: None,
             common_name,

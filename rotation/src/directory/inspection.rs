@@ -10,7 +10,7 @@ use perennial_pki::{Chain, Credential};
 use super::{Contents, DirectoryError, Folder};
 
 /// Reads files and collects their problems.
-pub(super) struct Look<'a> {
+pub(super) struct Inspection<'a> {
     path: &'a Path,
     layout: &'a Layout,
     folder: &'a dyn Folder,
@@ -28,7 +28,7 @@ pub(super) struct Look<'a> {
     names: Vec<String>,
 }
 
-impl<'a> Look<'a> {
+impl<'a> Inspection<'a> {
     pub(super) fn new(
         path: &'a Path,
         layout: &'a Layout,

@@ -8,7 +8,7 @@ use perennial::{Backoff, Budget, Failure, Instant, Pending, Policy, RequestId};
 use super::record::Record;
 
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct Saving {
     backoff: Backoff,
     budget: Budget,
     seed: u64,
@@ -33,14 +33,14 @@ struct Mark {
     turned_down: Option<Failure>,
 }
 
-impl Memory {
+impl Saving {
     /// The memory of a rotation that starts from this record.
     pub(super) fn new(policy: &Policy, seed: u64, kept: Option<&Record>) -> Self {
         let Policy { write: backoff, budget, .. } = *policy;
-        let mut memory =
+        let mut saving =
             Self { backoff, budget, seed, submission: None, given: None, failures: 0, again_at: None, error: None };
-        memory.given = kept.map(|record| memory.mark(&record.pending, record.turned_down, record.key.is_some()));
-        memory
+        saving.given = kept.map(|record| saving.mark(&record.pending, record.turned_down, record.key.is_some()));
+        saving
     }
 
     /// Saves that fail from now on are repeated by this policy. With another budget, the record is saved again.
