@@ -7,7 +7,7 @@ mod lock;
 mod record;
 mod settle;
 mod stored;
-mod volume;
+pub mod volume;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -22,8 +22,8 @@ use inspection::Inspection;
 
 use crate::store::waiting_beside;
 
-pub use error::DirectoryError;
-pub use volume::{Contents, Distrust, Folder, Stamp, Volume};
+pub use error::{DirectoryError, Distrust};
+use volume::{Contents, Folder, Stamp, Volume};
 
 /// So many pairs are kept: the one in use and its predecessor.
 const KEEP: usize = 2;
@@ -121,8 +121,7 @@ impl Directory {
         Ok(Self::on(Box::new(Disk::existing(&path)?), path, layout))
     }
 
-    /// A directory on another [`Volume`], such as a test's. The caller ensures that nothing else writes to it; `path` is for
-    /// messages. For a store that is no file system, implement [`Store`](crate::Store).
+    /// A directory on a simulated [`Volume`], to which nothing else writes. `path` is for messages.
     pub fn on(volume: Box<dyn Volume>, path: PathBuf, layout: Layout) -> Self {
         Self { volume, path, layout, settled: Mutex::default() }
     }

@@ -11,7 +11,7 @@
 //! - [`tls`]: resolvers for rustls. [`journal`]: every step of a machine as a line of text, and its replay.
 //!
 //! For a runtime: [`Task`], [`Work`], [`Exchange`], [`Conversation`], [`Reporter`], [`clock`]. For a simulation:
-//! [`Rotation`], the part of a task without store and handles.
+//! [`Rotation`], the part of a task without store and handles; [`volume`], the disk below a [`Directory`].
 //!
 //! # TLS of your own
 //!
@@ -108,7 +108,7 @@ pub use perennial_pki::{CertificateRequest, Chain, Credential, KeyAlgorithm, Roo
 
 pub use cancel::{Cancel, CancelOnDrop};
 pub use conversation::{Conversation, IoEvent, IoRequest};
-pub use directory::{Contents, Directory, DirectoryError, Distrust, Folder, Loaded, Stamp, Volume};
+pub use directory::{Directory, DirectoryError, Distrust, Loaded, volume};
 pub use exchange::{Exchange, SignerConversation};
 pub use files::{FileCredential, FileError};
 pub use handle::{Handle, NotReady, Rotated, Rotations};

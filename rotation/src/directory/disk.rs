@@ -15,9 +15,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use super::error::DirectoryError;
+use super::error::{DirectoryError, Distrust};
 use super::lock::Lock;
-use super::volume::{Contents, Distrust, Folder, Stamp, Volume};
+use super::volume::{Contents, Folder, Stamp, Volume};
 
 /// No credential is larger.
 const MAX_FILE: u64 = 1 << 20;

@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use perennial::store::{BadPrefix, FileOp};
 use perennial_pki::{CredentialError, PemError};
 
-use super::volume::Distrust;
-
 /// A credential directory that cannot be used, or an operation on it that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
@@ -155,4 +153,21 @@ impl DirectoryError {
         };
         Self::io(what, &directory.join(name), source)
     }
+}
+
+/// Why a file, or a link to it, is not trusted: another user could have written it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Distrust {
+    /// The owner of the file is neither root nor the user that this process runs as.
+    #[error("its owner is user {0}, which is neither root nor the user of perennial")]
+    Owner(
+        /// The owner.
+        u32,
+    ),
+    /// The mode of the file lets its group or all users write.
+    #[error("other users than its owner may write to it (mode {0:04o})")]
+    Mode(
+        /// The permission bits.
+        u32,
+    ),
 }

@@ -10,8 +10,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, flock, f
 use rustix::io::Errno;
 
 use super::disk::distrust_of;
-use super::error::DirectoryError;
-use super::volume::Distrust;
+use super::error::{DirectoryError, Distrust};
 
 /// How often to retry if the lock file was unlinked between open and flock.
 const ATTEMPTS: u32 = 3;

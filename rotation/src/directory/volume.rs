@@ -1,4 +1,8 @@
-//! The operations a credential directory is made of, whatever it lies on.
+//! File system below a credential directory: the seam for simulations of a disk.
+//!
+//! Programs have no use for it: [`Directory::open`](crate::Directory::open) uses the real file system, and a store that is no
+//! file system implements [`Store`](crate::Store). A simulation runs the code of [`Directory`](crate::Directory) on a disk that
+//! loses power after any operation, is full, or holds half a file: see [`Directory::on`](crate::Directory::on).
 
 use std::fmt::Debug;
 use std::io;
@@ -10,6 +14,8 @@ use perennial::store::{FileOp, Listing};
 use zeroize::Zeroizing;
 
 use super::error::DirectoryError;
+#[cfg(doc)]
+use super::error::Distrust;
 
 /// Something that holds files by name.
 pub trait Volume: Debug + Send + Sync {
@@ -94,23 +100,6 @@ pub struct Stamp {
     pub size: u64,
     /// When the contents were last changed.
     pub modified: Option<SystemTime>,
-}
-
-/// Why a file, or a link to it, is not trusted: another user could have written it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Distrust {
-    /// The owner of the file is neither root nor the user that this process runs as.
-    #[error("its owner is user {0}, which is neither root nor the user of perennial")]
-    Owner(
-        /// The owner.
-        u32,
-    ),
-    /// The mode of the file lets its group or all users write.
-    #[error("other users than its owner may write to it (mode {0:04o})")]
-    Mode(
-        /// The permission bits.
-        u32,
-    ),
 }
 
 /// What a file holds.

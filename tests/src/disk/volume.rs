@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use perennial::UnixTime;
 use perennial::store::{FileOp, Layout, Listing};
-use perennial_rotation::{Contents, Directory, Folder, Volume};
+use perennial_rotation::Directory;
+use perennial_rotation::volume::{Contents, Folder, Volume};
 
 use super::{Disk, PATH};
 

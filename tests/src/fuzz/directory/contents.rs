@@ -6,7 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use perennial::store::{FileOp, Layout, Listing};
 use perennial::{Template, UnixTime};
 use perennial_pki::{Credential, Usage};
-use perennial_rotation::{Contents, Directory, Folder, Loaded, Volume};
+use perennial_rotation::volume::{Contents, Folder, Volume};
+use perennial_rotation::{Directory, Loaded};
 
 use super::{PREFIX, Thing, Things};
 use crate::disk::{Disk, PATH, Start};
