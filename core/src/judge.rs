@@ -52,7 +52,7 @@ enum Grade {
 }
 
 impl Judge<'_> {
-    /// Why a certificate is due that replaces this one.
+    /// Why a certificate is due, in place of this one: the first reason that applies is the most urgent one.
     pub(crate) fn due(&self, certificate: Option<&Certificate>) -> Option<Reason> {
         let Some(certificate) = certificate else { return Some(Reason::NoCertificate) };
         let reasons = [

@@ -105,6 +105,7 @@ impl RotationMachine {
         self.facts.certificate.as_ref().map(|held| self.point(held))
     }
 
+    /// When this certificate is due by time alone.
     pub(super) fn point(&self, certificate: &Certificate) -> UnixTime {
         rotation_point(&self.facts.policy, self.facts.seed, certificate)
     }
