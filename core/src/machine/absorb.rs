@@ -63,6 +63,7 @@ impl RotationMachine {
         let old = mem::replace(&mut self.facts.policy, policy);
         let new = &self.facts.policy;
         self.facts.pacing.change_policy(&old, new, now.instant);
+        // As for a backoff under way: the next write comes no later than the new policy would have it from now on.
         if let Some(write) = &mut self.facts.unwritten {
             let longest = at_least_a_millisecond(new.write.cap().max(new.write.longest()));
             write.again_at = write.again_at.min(now.instant.after(longest));
