@@ -254,7 +254,7 @@ impl Api {
             }
             path => {
                 let joined = format!("/{}", path.join("/"));
-                access::authorize_path(&user, verb(request.method), &joined)?;
+                access::authorize_path(&user, &request.method.name().to_ascii_lowercase(), &joined)?;
                 if request.method != Method::Get {
                     return Err(status::method_not_allowed());
                 }
@@ -269,16 +269,4 @@ impl Api {
 /// Undoes percent-encoding; what is not UTF-8 afterwards is replaced, what is no escape is kept.
 fn decode(segment: &str) -> Cow<'_, str> {
     percent_encoding::percent_decode_str(segment).decode_utf8_lossy()
-}
-
-/// The verb of a request to a path that is no resource.
-fn verb(method: Method) -> &'static str {
-    match method {
-        Method::Get => "get",
-        Method::Post => "post",
-        Method::Put => "put",
-        Method::Patch => "patch",
-        Method::Delete => "delete",
-        Method::Other => "options",
-    }
 }

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use perennial::UnixTime;
 
 use super::api::Api;
-use super::message::{ApiRequest, Method};
+use super::message::ApiRequest;
 
 pub use fault::{
     CannedAnswer, CannedBody, CertificateFault, ConnectionFault, CutPoint, EventFault, Fault, ObjectFault, Oversized,
@@ -75,7 +75,7 @@ impl Api {
         if self.faults.rules.is_empty() {
             return None;
         }
-        self.faults.note(format!("{} {}", method(request.method), request.target));
+        self.faults.note(format!("{} {}", request.method.name(), request.target));
         let user = self.tokens.authenticate(request, now).map(|user| user.username);
         self.faults.find(now, |rule| {
             !matches!(rule.fault, Fault::Connection(_)) && concerns(&rule.matches, request, user.as_deref())
@@ -115,22 +115,11 @@ impl Faults {
 fn concerns(wanted: &Match, request: &ApiRequest, user: Option<&str>) -> bool {
     let path = request.path();
     let below = path.rsplit('/').next();
-    wanted.method.as_deref().is_none_or(|wanted| wanted == method(request.method))
+    wanted.method.as_deref().is_none_or(|wanted| wanted == request.method.name())
         && wanted.path.as_deref().is_none_or(|wanted| match wanted.strip_suffix('*') {
             Some(start) => path.starts_with(start),
             None => path == wanted,
         })
         && wanted.subresource.as_deref().is_none_or(|wanted| below == Some(wanted))
         && wanted.user.as_deref().is_none_or(|wanted| user == Some(wanted))
-}
-
-fn method(method: Method) -> &'static str {
-    match method {
-        Method::Get => "GET",
-        Method::Post => "POST",
-        Method::Put => "PUT",
-        Method::Patch => "PATCH",
-        Method::Delete => "DELETE",
-        Method::Other => "OTHER",
-    }
 }

@@ -95,13 +95,13 @@ impl Api {
             AsOf::Continued(token) => u64::try_from(token.rv).unwrap_or(current),
         };
         match as_of {
-            _ if asked > current => Err(status::answer(&status::too_large_version(asked, current))),
+            _ if asked > current => Err(status::response(&status::too_large_version(asked, current))),
             AsOf::NotOlderThan(_) => Ok(current),
             AsOf::Continued(token) if asked < oldest => {
                 let fresh = Token { v: token.v.clone(), rv: -1, start: token.start.clone() };
                 Err(status::continue_expired(fresh.encode()))
             }
-            AsOf::Exactly(_) if asked < oldest => Err(status::answer(&status::expired(asked, oldest))),
+            AsOf::Exactly(_) if asked < oldest => Err(status::response(&status::expired(asked, oldest))),
             AsOf::Latest | AsOf::Exactly(_) | AsOf::Continued(_) => Ok(asked),
         }
     }

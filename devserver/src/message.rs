@@ -27,6 +27,20 @@ pub enum Method {
     Other,
 }
 
+impl Method {
+    /// The method as it is written in requests; `OPTIONS` stands for any other.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::Other => "OPTIONS",
+        }
+    }
+}
+
 /// One request, with the headers the API reads.
 #[derive(Clone)]
 pub struct ApiRequest {

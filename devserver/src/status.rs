@@ -22,19 +22,34 @@ fn failure(code: u16, reason: &str, message: impl Into<String>) -> Status {
     }
 }
 
+/// A failure with particulars.
+fn detailed(details: StatusDetails, status: Status) -> Response {
+    response(&Status { details: Some(details), ..status })
+}
+
+pub(super) fn cause(reason: &str, field: impl Into<String>, message: impl Into<String>) -> StatusCause {
+    StatusCause { reason: reason.into(), message: message.into(), field: field.into() }
+}
+
+/// Particulars that are a cause alone.
+fn because(cause: StatusCause) -> StatusDetails {
+    StatusDetails { causes: vec![cause], ..StatusDetails::default() }
+}
+
 /// Particulars of an error about the named request.
 fn details(name: &str, kind: &str) -> StatusDetails {
     StatusDetails { name: name.into(), group: GROUP.into(), kind: kind.into(), ..StatusDetails::default() }
 }
 
-fn response(status: &Status) -> Response {
+/// A status as the whole answer.
+pub(super) fn response(status: &Status) -> Response {
     let mut response = Response::json(status.code, status);
     response.retry_after = status.details.as_ref().and_then(|details| details.retry_after_seconds);
     response
 }
 
 fn about(name: &str, status: Status) -> Response {
-    response(&Status { details: Some(details(name, RESOURCE)), ..status })
+    detailed(details(name, RESOURCE), status)
 }
 
 pub(super) fn deleted(name: &str, uid: &str) -> Response {
@@ -50,16 +65,16 @@ pub(super) fn deleted(name: &str, uid: &str) -> Response {
 }
 
 pub(super) fn bad_request(message: impl Into<String>) -> Response {
-    response(&failure(400, "BadRequest", message))
+    refused(400, "BadRequest", message)
 }
 
 pub(super) fn unauthorized() -> Response {
-    response(&failure(401, "Unauthorized", "Unauthorized"))
+    refused(401, "Unauthorized", "Unauthorized")
 }
 
 /// Forbidden outside any resource.
 pub(super) fn forbidden_path(message: impl Into<String>) -> Response {
-    response(&failure(403, "Forbidden", message))
+    refused(403, "Forbidden", message)
 }
 
 pub(super) fn forbidden(name: &str, why: impl Display) -> Response {
@@ -74,16 +89,8 @@ pub(super) fn no_such_path() -> Response {
 
 /// No such path within an API.
 pub(super) fn no_such_resource() -> Response {
-    let details = StatusDetails {
-        causes: vec![StatusCause {
-            reason: "UnexpectedServerResponse".into(),
-            message: "404 page not found".into(),
-            ..StatusCause::default()
-        }],
-        ..StatusDetails::default()
-    };
-    let status = failure(404, "NotFound", "the server could not find the requested resource");
-    response(&Status { details: Some(details), ..status })
+    let details = because(cause("UnexpectedServerResponse", "", "404 page not found"));
+    detailed(details, failure(404, "NotFound", "the server could not find the requested resource"))
 }
 
 pub(super) fn not_found(name: &str) -> Response {
@@ -91,16 +98,16 @@ pub(super) fn not_found(name: &str) -> Response {
 }
 
 pub(super) fn no_such_node(name: &str) -> Response {
-    response(&failure(404, "NotFound", format!("nodes {name:?} not found")))
+    refused(404, "NotFound", format!("nodes {name:?} not found"))
 }
 
 pub(super) fn method_not_allowed() -> Response {
-    response(&failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"))
+    refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 }
 
 pub(super) fn not_acceptable() -> Response {
     let message = "only the following media types are accepted: application/json";
-    response(&failure(406, "NotAcceptable", message))
+    refused(406, "NotAcceptable", message)
 }
 
 pub(super) fn already_exists(name: &str) -> Response {
@@ -139,45 +146,33 @@ pub(super) fn continue_expired(token: String) -> Response {
 
 /// A list is to be as new as a version this server has not reached.
 pub(super) fn too_large_version(asked: u64, current: u64) -> Status {
-    let cause = StatusCause {
-        reason: "ResourceVersionTooLarge".into(),
-        message: "Too large resource version".into(),
-        ..StatusCause::default()
-    };
-    let details = StatusDetails { causes: vec![cause], retry_after_seconds: Some(1), ..StatusDetails::default() };
+    let cause = cause("ResourceVersionTooLarge", "", "Too large resource version");
+    let details = StatusDetails { retry_after_seconds: Some(1), ..because(cause) };
     let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
     Status { details: Some(details), ..failure(504, "Timeout", message) }
-}
-
-/// A status as the whole answer.
-pub(super) fn answer(status: &Status) -> Response {
-    response(status)
 }
 
 pub(super) fn unsupported_media_type() -> Response {
     let message = "the body of the request was in an unknown format - accepted media types include: \
                    application/json, application/vnd.kubernetes.protobuf";
-    response(&failure(415, "UnsupportedMediaType", message))
+    refused(415, "UnsupportedMediaType", message)
 }
 
 pub(super) fn unsupported_patch() -> Response {
     let message = "the body of the request was in an unknown format - accepted media types include: \
                    application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
-    response(&failure(415, "UnsupportedMediaType", message))
+    refused(415, "UnsupportedMediaType", message)
 }
 
 /// A JSON patch that does not fit the object.
 pub(super) fn inapplicable(why: &str) -> Response {
-    let cause = StatusCause { message: why.into(), ..StatusCause::default() };
-    let details = StatusDetails { causes: vec![cause], ..StatusDetails::default() };
     let message = "the server rejected our request due to an error in our request";
-    response(&Status { details: Some(details), ..failure(422, "Invalid", message) })
+    detailed(because(cause("", "", why)), failure(422, "Invalid", message))
 }
 
 /// A patch that makes something else of the object.
 pub(super) fn unreadable_patch(why: &str) -> Response {
-    let cause = StatusCause { reason: "FieldValueInvalid".into(), message: why.into(), field: "patch".into() };
-    invalid_object(StatusDetails::default(), vec![cause])
+    invalid_object(StatusDetails::default(), vec![cause("FieldValueInvalid", "patch", why)])
 }
 
 pub(super) fn invalid(name: &str, causes: Vec<StatusCause>) -> Response {
@@ -201,8 +196,7 @@ fn invalid_object(details: StatusDetails, causes: Vec<StatusCause>) -> Response 
     let said = if let [one] = said.as_slice() { one.clone() } else { format!("[{}]", said.join(", ")) };
     let dot = if details.group.is_empty() { "" } else { "." };
     let message = format!("{}{dot}{} {:?} is invalid: {said}", details.kind, details.group, details.name);
-    let details = StatusDetails { causes, ..details };
-    response(&Status { details: Some(details), ..failure(422, "Invalid", message) })
+    detailed(StatusDetails { causes, ..details }, failure(422, "Invalid", message))
 }
 
 /// The store is full: the same answer a cluster gives when a quota of objects is reached, with a time to come back.
@@ -214,7 +208,7 @@ pub(super) fn full(options: &Options) -> Response {
         options.memory / 1024
     );
     let details = StatusDetails { retry_after_seconds: Some(60), ..details("", RESOURCE) };
-    response(&Status { details: Some(details), ..failure(429, "TooManyRequests", message) })
+    detailed(details, failure(429, "TooManyRequests", message))
 }
 
 pub(super) fn too_many_watches(most: usize) -> Response {
@@ -228,10 +222,10 @@ pub(super) fn too_many_clients() -> Response {
 /// Too many requests, for now.
 fn busy(message: impl Into<String>) -> Response {
     let details = StatusDetails { retry_after_seconds: Some(1), ..StatusDetails::default() };
-    response(&Status { details: Some(details), ..failure(429, "TooManyRequests", message) })
+    detailed(details, failure(429, "TooManyRequests", message))
 }
 
-/// Any other refusal: a bad head, a body too large.
-pub(super) fn refused(code: u16, reason: &str, message: &str) -> Response {
+/// A refusal without particulars.
+pub(super) fn refused(code: u16, reason: &str, message: impl Into<String>) -> Response {
     response(&failure(code, reason, message))
 }

@@ -2,6 +2,7 @@
 
 use perennial_pki::{Chain, RequestFacts, read_request};
 
+use super::status::cause;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, StatusCause};
 
 const USAGES: [&str; 23] = [
@@ -55,10 +56,6 @@ pub(super) fn not_supported(field: impl Into<String>, value: &str, supported: &[
 
 fn duplicate(field: impl Into<String>, value: &str) -> StatusCause {
     cause("FieldValueDuplicate", field, format!("Duplicate value: {value:?}"))
-}
-
-fn cause(reason: &str, field: impl Into<String>, message: String) -> StatusCause {
-    StatusCause { reason: reason.into(), message, field: field.into() }
 }
 
 /// Checks a new object. Gives the request in it, if that can be read.

@@ -52,17 +52,7 @@ pub(crate) fn refuse(fault: &Fault) -> Option<Answered> {
         Fault::Answer(canned) => Answered::Response(made_up(canned)),
         Fault::Garbage => Answered::Bytes(b"\x00\x01\xfe\xff\r\nthis is no HTTP\r\n\r\n".to_vec()),
         Fault::Oversized(part) => Answered::Bytes(oversized(*part)),
-        Fault::Delay(_)
-        | Fault::Silence
-        | Fault::Cut(_)
-        | Fault::Reset(_)
-        | Fault::Trickle(_)
-        | Fault::ContentType(_)
-        | Fault::Events(_)
-        | Fault::Object(_)
-        | Fault::Certificate(_)
-        | Fault::YoungCache
-        | Fault::Connection(_) => return None,
+        _ => return None,
     })
 }
 
@@ -87,12 +77,7 @@ pub(crate) fn wire(fault: ConnectionFault) -> Option<Vec<u8>> {
             Some(http(400, "text/plain", b"Client sent an HTTP request to an HTTPS server, or the other way round.\n"))
         }
         ConnectionFault::Silent => None,
-        ConnectionFault::Closed
-        | ConnectionFault::Refused
-        | ConnectionFault::Reset
-        | ConnectionFault::OtherName
-        | ConnectionFault::OtherAuthority
-        | ConnectionFault::Expired => Some(Vec::new()),
+        _ => Some(Vec::new()),
     }
 }
 

@@ -18,13 +18,7 @@ pub(crate) fn instead(fault: ConnectionFault, api: &mut Api, tls: &Tls, now: Uni
         ConnectionFault::OtherName => (&["other.example"], now, false),
         ConnectionFault::OtherAuthority => (&["localhost"], now, true),
         ConnectionFault::Expired => (&["localhost"], now.before(2 * HOUR), false),
-        ConnectionFault::Refused
-        | ConnectionFault::Reset
-        | ConnectionFault::Closed
-        | ConnectionFault::Silent
-        | ConnectionFault::Plaintext
-        | ConnectionFault::HandshakeAlert
-        | ConnectionFault::CertificateAlert => return None,
+        _ => return None,
     };
     let addresses: &[IpAddr] = if names == ["localhost"] { &[IpAddr::V4(Ipv4Addr::LOCALHOST)] } else { &[] };
     let Api { authority, random, .. } = api;
