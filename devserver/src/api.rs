@@ -16,7 +16,6 @@ use super::nodes::Nodes;
 use super::random::Random;
 use super::serving::ServingApproval;
 use super::session::Stream;
-use super::signer::Lifetimes;
 use super::store::{Bounds, Store};
 use super::user::{Tokens, User};
 use super::watch::{Next, Watcher};
@@ -100,9 +99,12 @@ impl Default for Options {
 }
 
 impl Options {
-    pub(super) fn lifetimes(&self) -> Lifetimes {
+    /// The lifetime of a certificate for which `expirationSeconds` was requested.
+    pub(super) fn lifetime(&self, expiration_seconds: Option<i32>) -> Duration {
+        let Some(seconds) = expiration_seconds else { return self.signing_duration };
         let shortest = if self.allow_short { Duration::from_secs(1) } else { Duration::from_secs(600) };
-        Lifetimes { longest: self.signing_duration, shortest, backdate: self.backdate }
+        let wanted = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        if wanted > self.signing_duration { self.signing_duration } else { wanted.max(shortest) }
     }
 }
 

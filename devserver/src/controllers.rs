@@ -139,8 +139,7 @@ impl Api {
         match signer::check(&request, spec) {
             Err(why) => object.status.conditions.push(condition("Failed", "SignerValidationFailure", &why, now)),
             Ok(()) => {
-                let limits = self.options.lifetimes();
-                match signer::issue(&self.authority, &mut self.random, &request, spec, &limits, now) {
+                match signer::issue(&self.authority, &mut self.random, &request, spec, &self.options, now) {
                     Ok(chain) => object.status.certificate = chain.pem().into(),
                     // As in a cluster: nothing is said to the client, which waits.
                     Err(_) => return self.schedule(&stored.object.metadata.name, now.after(RETRY)),

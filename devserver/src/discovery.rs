@@ -28,25 +28,13 @@ const RESOURCES: [Resource; 3] = [
         verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
         subresources: &[("approval", &["get", "patch", "update"]), ("status", &["get", "patch", "update"])],
     },
-    Resource {
-        group: "authentication.k8s.io",
-        name: "selfsubjectreviews",
-        singular: "selfsubjectreview",
-        kind: "SelfSubjectReview",
-        short: &[],
-        verbs: &["create"],
-        subresources: &[],
-    },
-    Resource {
-        group: "authorization.k8s.io",
-        name: "selfsubjectaccessreviews",
-        singular: "selfsubjectaccessreview",
-        kind: "SelfSubjectAccessReview",
-        short: &[],
-        verbs: &["create"],
-        subresources: &[],
-    },
+    review("authentication.k8s.io", "selfsubjectreviews", "selfsubjectreview", "SelfSubjectReview"),
+    review("authorization.k8s.io", "selfsubjectaccessreviews", "selfsubjectaccessreview", "SelfSubjectAccessReview"),
 ];
+
+const fn review(group: &'static str, name: &'static str, singular: &'static str, kind: &'static str) -> Resource {
+    Resource { group, name, singular, kind, short: &[], verbs: &["create"], subresources: &[] }
+}
 
 /// Since Kubernetes 1.19, certificates.k8s.io is there as `v1`.
 pub(super) const V1_SINCE: u32 = 19;
@@ -139,7 +127,7 @@ fn aggregated(resources: &[Resource]) -> Response {
     let list = json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items,
     });
-    Response { status: 200, content_type: AGGREGATED, retry_after: None, warnings: Vec::new(), body: to_json(&list) }
+    Response::new(200, AGGREGATED, to_json(&list))
 }
 
 fn aggregated_group(resource: &Resource) -> Value {

@@ -133,17 +133,15 @@ impl Response {
 
     /// JSON that is written already.
     pub(super) fn written(status: u16, body: Vec<u8>) -> Self {
-        Self { status, content_type: "application/json", retry_after: None, warnings: Vec::new(), body }
+        Self::new(status, "application/json", body)
     }
 
     pub(super) fn text(status: u16, body: &str) -> Self {
-        Self {
-            status,
-            content_type: "text/plain; charset=utf-8",
-            retry_after: None,
-            warnings: Vec::new(),
-            body: body.into(),
-        }
+        Self::new(status, "text/plain; charset=utf-8", body.into())
+    }
+
+    pub(super) fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
+        Self { status, content_type, retry_after: None, warnings: Vec::new(), body }
     }
 }
 

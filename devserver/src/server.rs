@@ -135,10 +135,6 @@ impl Shared {
         result
     }
 
-    fn tls(&self) -> Tls {
-        self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// The API stays usable when a caller's closure has panicked: every change to it is complete or not begun.
     fn lock(&self) -> MutexGuard<'_, Api> {
         self.api.lock().unwrap_or_else(PoisonError::into_inner)

@@ -2,11 +2,11 @@
 //! `pkg/controller/certificates/signer`).
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use perennial::UnixTime;
 use perennial_pki::{Chain, KeyUsage, RequestFacts, Usage};
 
+use super::api::Options;
 use super::authority::{Authority, AuthorityError};
 use super::random::Random;
 use super::user::MASTERS;
@@ -88,7 +88,7 @@ pub(super) fn issue(
     random: &mut Random,
     request: &RequestFacts,
     spec: &CsrSpec,
-    limits: &Lifetimes,
+    options: &Options,
     now: UnixTime,
 ) -> Result<Chain, AuthorityError> {
     let (mut key_usages, mut extended) = (Vec::new(), Vec::new());
@@ -102,22 +102,6 @@ pub(super) fn issue(
             _ => {}
         }
     }
-    let validity = authority.period(now, limits.lifetime(spec), limits.backdate)?;
+    let validity = authority.period(now, options.lifetime(spec.expiration_seconds), options.backdate)?;
     authority.certify(request, validity, &key_usages, &extended, random)
-}
-
-/// Bounds of certificates' lifetimes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Lifetimes {
-    pub(super) longest: Duration,
-    pub(super) shortest: Duration,
-    pub(super) backdate: Option<Duration>,
-}
-
-impl Lifetimes {
-    fn lifetime(&self, spec: &CsrSpec) -> Duration {
-        let Some(seconds) = spec.expiration_seconds else { return self.longest };
-        let wanted = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-        if wanted > self.longest { self.longest } else { wanted.max(self.shortest) }
-    }
 }

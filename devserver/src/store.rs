@@ -29,18 +29,10 @@ impl Stored {
     }
 }
 
-/// The kind of change of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
-    Added,
-    Modified,
-    Deleted,
-}
-
 /// An entry of the log.
 #[derive(Debug)]
 pub(super) struct Event {
-    pub(super) change: Change,
+    pub(super) is_deletion: bool,
     /// The object after the change; after a deletion, as it was last, at the version of the deletion.
     pub(super) object: Arc<Stored>,
     /// The object before the change.
@@ -159,7 +151,7 @@ impl Store {
     pub(super) fn insert(&mut self, object: CertificateSigningRequest, created: UnixTime) -> Arc<Stored> {
         let stored = self.stamp(object, created);
         self.put(&stored);
-        self.record(Event { change: Change::Added, object: Arc::clone(&stored), before: None });
+        self.record(Event { is_deletion: false, object: Arc::clone(&stored), before: None });
         stored
     }
 
@@ -171,7 +163,7 @@ impl Store {
         let stored = self.stamp(object, before.created);
         self.put(&stored);
         let before = Some(Arc::clone(before));
-        self.record(Event { change: Change::Modified, object: Arc::clone(&stored), before });
+        self.record(Event { is_deletion: false, object: Arc::clone(&stored), before });
         stored
     }
 
@@ -179,7 +171,7 @@ impl Store {
         let before = self.objects.remove(name)?;
         self.size -= before.size();
         let last = self.stamp(before.object.clone(), before.created);
-        self.record(Event { change: Change::Deleted, object: last, before: Some(Arc::clone(&before)) });
+        self.record(Event { is_deletion: true, object: last, before: Some(Arc::clone(&before)) });
         Some(before)
     }
 

@@ -6,6 +6,7 @@ use perennial::UnixTime;
 
 use super::access;
 use super::api::Api;
+use super::body::Preconditions;
 use super::message::Response;
 use super::requests::Call;
 use super::store::Stored;
@@ -28,12 +29,8 @@ impl Api {
         }
         let old = Arc::clone(self.find(name)?);
         let (uid, version) = (&new.metadata.uid, &new.metadata.resource_version);
-        if !uid.is_empty() && *uid != old.object.metadata.uid {
-            let why = format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                old.object.metadata.uid
-            );
-            return Err(status::conflict(name, why));
+        if !uid.is_empty() {
+            Preconditions { uid: Some(uid.clone()), resource_version: None }.check(&old.object.metadata)?;
         }
         if !version.is_empty() && *version != old.object.metadata.resource_version {
             return Err(status::conflict(name, status::STALE));

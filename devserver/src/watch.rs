@@ -10,7 +10,7 @@ use super::api::Api;
 use super::list::parse_version;
 use super::message::{Query, Response, to_json};
 use super::selector::Selector;
-use super::store::{Change, Event, Store, Stored};
+use super::store::{Event, Store, Stored};
 use super::table::{Shape, shaped};
 use super::{status, validation};
 use perennial_kubernetes::objects::Status;
@@ -123,19 +123,19 @@ impl Api {
         let version = query.get("resourceVersion").filter(|version| !matches!(*version, "" | "0"));
         let version = version.map(parse_version).transpose()?;
         let current = self.store.version();
-        let wish = match (initial, version) {
-            (Some(true), version) => {
-                let ahead = version.filter(|version| *version > current);
-                let refusal = ahead.map(|version| status::too_large_version(version, current));
-                Wish { initial: true, marked: query.flag("allowWatchBookmarks"), after: current, refusal }
-            }
-            (None, None) => Wish { initial: true, marked: false, after: current, refusal: None },
-            (Some(false), None) => Wish { initial: false, marked: false, after: current, refusal: None },
-            (None | Some(false), Some(version)) => {
-                Wish { initial: false, marked: false, after: version, refusal: self.out_of_reach(version) }
-            }
+        // With the objects that are there, as of now; otherwise with what comes after the version.
+        let from_objects = initial.unwrap_or(version.is_none());
+        let refusal = match version {
+            Some(version) if !from_objects => self.out_of_reach(version),
+            Some(version) if version > current => Some(status::too_large_version(version, current)),
+            _ => None,
         };
-        Ok(wish)
+        Ok(Wish {
+            initial: from_objects,
+            marked: initial == Some(true) && query.flag("allowWatchBookmarks"),
+            after: version.filter(|_| !from_objects).unwrap_or(current),
+            refusal,
+        })
     }
 
     /// Why the log does not lead on from this version: it is forgotten, or of an earlier life of this server. Like a
@@ -196,7 +196,7 @@ impl Watcher {
 
     /// An event as this watcher sees it: an object that leaves the selection is deleted, one that enters is added.
     fn kind(&self, event: &Event) -> Option<&'static str> {
-        let now = event.change != Change::Deleted && self.selector.matches(&event.object.object);
+        let now = !event.is_deletion && self.selector.matches(&event.object.object);
         let before = event.before.as_ref().is_some_and(|before| self.selector.matches(&before.object));
         match (before, now) {
             (false, true) => Some("ADDED"),

@@ -87,13 +87,7 @@ fn made_up(canned: &CannedAnswer) -> Response {
         CannedBody::Status => {
             status::refused(canned.status, reason(canned.status), "this server was told to answer so")
         }
-        CannedBody::Html => Response {
-            status: canned.status,
-            content_type: "text/html; charset=utf-8",
-            retry_after: None,
-            warnings: Vec::new(),
-            body: html.to_vec(),
-        },
+        CannedBody::Html => Response::new(canned.status, "text/html; charset=utf-8", html.to_vec()),
         CannedBody::Empty => Response::text(canned.status, ""),
     };
     response.retry_after = canned.retry_after;

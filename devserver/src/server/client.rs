@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::future::pending;
 use std::io::{self, Read as _};
 use std::net::{Shutdown, TcpStream};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use async_io::{Async, Timer};
@@ -43,7 +44,8 @@ pub(super) async fn serve(
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
     sockopt::set_tcp_keepintvl(stream, KEEPALIVE)?;
-    let mut session = Session::new(&shared.tls(), clock::now().instant).map_err(io::Error::other)?;
+    let tls = shared.tls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut session = Session::new(&tls, clock::now().instant).map_err(io::Error::other)?;
     if turned_away {
         session.turn_away();
     }

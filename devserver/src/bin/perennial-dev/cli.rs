@@ -4,8 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::{Span, SpanRelativeTo};
+use perennial_dev::Approval;
 use perennial_kubernetes::addresses::check_dns_name;
 
 const EXIT_CODES: &str = "\
@@ -132,8 +134,8 @@ pub(crate) struct Signer {
     #[arg(long, value_name = "DURATION", value_parser = backdate)]
     pub(crate) backdate: Option<Duration>,
     /// The approver of nodes' certificates: the server, or a person with kubectl
-    #[arg(long, value_enum, default_value_t = Approve::Auto)]
-    pub(crate) approve: Approve,
+    #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(["auto", "manual"]).map(approval))]
+    pub(crate) approve: Approval,
     /// A DNS name or IP address that --approve auto allows in serving certificates, or * for all of them; may be
     /// repeated [default: only the node's own name]
     #[arg(long, value_name = "NAME", value_parser = serving_name)]
@@ -158,10 +160,8 @@ impl Runtime {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Approve {
-    Auto,
-    Manual,
+fn approval(name: String) -> Approval {
+    if name == "auto" { Approval::Auto } else { Approval::Manual }
 }
 
 /// X.509 counts whole seconds: what lives less than two of them may be over before it is served.

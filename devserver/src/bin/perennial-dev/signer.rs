@@ -22,7 +22,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use smol::channel;
 use smol::future::or;
 
-use crate::cli::{self, Approve};
+use crate::cli;
 use crate::report::{say, time_of_day, words};
 use crate::state_dir::{ADMIN, BOOTSTRAP, StateDir};
 use crate::{Failure, on_signals};
@@ -40,10 +40,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
     let own = own.map(|own| own.authority(&mut random, clock::now().unix)).transpose()?;
     let token = state.token(&mut random)?;
     let behaviour = Options {
-        approval: match options.approve {
-            Approve::Auto => Approval::Auto,
-            Approve::Manual => Approval::Manual,
-        },
+        approval: options.approve,
         approve_serving: match &options.allow_serving_name {
             // A cluster leaves all of them to an approver of its administrator's choice.
             names if names.iter().any(|name| name == "*") => ServingApproval::Any,
@@ -157,10 +154,10 @@ fn introduction(options: &cli::Signer, server: &str) -> String {
     let file = |name: &str| directory.join(name).display().to_string();
     let (admin, bootstrap) = (file(ADMIN), file(BOOTSTRAP));
     let approval = match options.approve {
-        Approve::Auto => {
+        Approval::Auto => {
             "approves nodes' client certificates itself, and serving ones for their own names (--allow-serving-name)"
         }
-        Approve::Manual => "leaves approval to you",
+        Approval::Manual => "leaves approval to you",
     };
     let faults = if options.faults.is_some() { "\nIt goes wrong as it was told to (--faults)." } else { "" };
     let caution = if options.listen.ip().is_loopback() { "" } else { "\n\nIt can be reached from other machines!" };

@@ -162,15 +162,10 @@ fn who_am_i(cluster: &Arc<Cluster>, credential: &Arc<Credential>) -> Result<Valu
 
 /// Checks that `user` is the subject of `certificate`, known to the server by that certificate and no other.
 fn is_known(user: &Value, certificate: &Certificate) -> Result<(), String> {
-    let groups = user["groups"].as_array().map_or(&[] as &[Value], Vec::as_slice);
-    let credential = &user["extra"]["authentication.kubernetes.io/credential-id"][0];
-    if user["username"] != certificate.common_name.as_str() {
-        Err(format!("the server takes the node for {}", user["username"]))
-    } else if let Some(missing) = certificate.organizations.iter().find(|name| !groups.contains(&json!(name))) {
-        Err(format!("the server does not count the node among {missing:?}"))
-    } else if *credential != format!("X509SHA256={:x}", certificate.fingerprint) {
-        Err(format!("the server knows the node by another certificate: {credential}"))
-    } else {
-        Ok(())
-    }
+    let mut groups = certificate.organizations.clone();
+    groups.push("system:authenticated".to_owned());
+    let credential = format!("X509SHA256={:x}", certificate.fingerprint);
+    let extra = json!({ "authentication.kubernetes.io/credential-id": [credential] });
+    let expected = json!({ "username": certificate.common_name, "groups": groups, "extra": extra });
+    if *user == expected { Ok(()) } else { Err(format!("the server takes the node for {user}, not for {expected}")) }
 }
