@@ -9,7 +9,6 @@ use smol::Task;
 /// The connections of a host.
 #[derive(Default)]
 pub(super) struct Clients {
-    count: Cell<usize>,
     /// Connections so far.
     total: Cell<u64>,
     /// The tasks of clients that have not shown a credential yet, the oldest first. To drop one closes its connection.
@@ -23,12 +22,12 @@ pub(super) struct Place {
 }
 
 impl Clients {
-    pub(super) fn count(&self) -> usize {
-        self.count.get()
+    /// The connections there are: each has a place, which shares this.
+    pub(super) fn count(self: &Rc<Self>) -> usize {
+        Rc::strong_count(self) - 1
     }
 
     pub(super) fn enter(self: &Rc<Self>) -> Place {
-        self.count.set(self.count.get() + 1);
         self.total.set(self.total.get() + 1);
         Place { clients: Rc::clone(self), number: self.total.get() }
     }
@@ -63,6 +62,5 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.keep();
-        self.clients.count.set(self.clients.count.get() - 1);
     }
 }
