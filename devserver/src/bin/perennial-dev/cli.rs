@@ -64,7 +64,7 @@ pub(crate) struct Demo {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) rotations: u32,
     /// Lifetime of each certificate; two seconds at least
-    #[arg(long, value_name = "DURATION", default_value = "6s", value_parser = demo_lifetime)]
+    #[arg(long, value_name = "DURATION", default_value = "6s", value_parser = |text: &str| whole_seconds(text, 2))]
     pub(crate) lifetime: Duration,
     /// Keep the certificates in this directory, which must not hold any yet [default: a temporary one]
     #[arg(long, value_name = "DIR")]
@@ -128,7 +128,7 @@ pub(crate) struct Signer {
     #[arg(long, value_name = "DIR")]
     pub(crate) server_ca: Option<PathBuf>,
     /// The longest lifetime of a certificate, and that of requests without one
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = signing_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = |text: &str| whole_seconds(text, 1))]
     pub(crate) signing_duration: Duration,
     /// Span from notBefore to the time of signing [default: 5 minutes, or a twentieth of shorter lifetimes]
     #[arg(long, value_name = "DURATION", value_parser = backdate)]
@@ -164,20 +164,12 @@ fn approval(name: String) -> Approval {
     if name == "auto" { Approval::Auto } else { Approval::Manual }
 }
 
-/// X.509 counts whole seconds: what lives less than two of them may be over before it is served.
-fn demo_lifetime(text: &str) -> Result<Duration, String> {
-    let lifetime = duration(text)?;
-    if lifetime < Duration::from_secs(2) {
-        return Err("certificates count whole seconds; give them two at least, for example 2s".into());
-    }
-    Ok(lifetime)
-}
-
-/// A certificate that begins and ends in the same second cannot be signed, and nobody is told why it never comes.
-fn signing_duration(text: &str) -> Result<Duration, String> {
+/// X.509 counts whole seconds: what lives less than two of them may be over before it is served, and a certificate that
+/// begins and ends in the same second cannot be signed, and nobody is told why it never comes.
+fn whole_seconds(text: &str, least: u64) -> Result<Duration, String> {
     let span = duration(text)?;
-    if span < Duration::from_secs(1) {
-        return Err("certificates count whole seconds; give them one at least, for example 6s".into());
+    if span < Duration::from_secs(least) {
+        return Err(format!("certificates count whole seconds; give them {least} at least, for example 6s"));
     }
     Ok(span)
 }
