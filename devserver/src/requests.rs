@@ -42,10 +42,11 @@ impl Api {
         now: UnixTime,
     ) -> Result<Answer, Response> {
         let query = request.query();
-        let (name, subresource) = match *rest {
-            [] => ("", ""),
-            [name] => (name, ""),
-            [name, subresource @ ("approval" | "status")] => (name, subresource),
+        let (name, subresource, part) = match *rest {
+            [] => ("", "", None),
+            [name] => (name, "", None),
+            [name, "approval"] => (name, "approval", Some(Part::Approval)),
+            [name, "status"] => (name, "status", Some(Part::Status)),
             _ => return Err(status::no_such_resource()),
         };
         let verb = match (request.method, name) {
@@ -56,18 +57,13 @@ impl Api {
             (Method::Put, name) if !name.is_empty() => "update",
             (Method::Patch, name) if !name.is_empty() => "patch",
             (Method::Delete, "") => "deletecollection",
-            (Method::Delete, _) if subresource.is_empty() => "delete",
+            (Method::Delete, _) if part.is_none() => "delete",
             _ => return Err(status::method_not_allowed()),
         };
         let (group, resource) = (status::GROUP, status::RESOURCE);
         access::authorize(user, &Attributes { verb, group, resource, subresource, name })?;
         let shape = Shape::accepted(&request.accept, &query).ok_or_else(status::not_acceptable)?;
         let options = WriteOptions::from_query(&query, verb)?;
-        let part = match subresource {
-            "approval" => Some(Part::Approval),
-            "status" => Some(Part::Status),
-            _ => None,
-        };
         let call = Call { user, name, part, dry_run: options.dry_run, now };
         let (code, stored, warnings) = match verb {
             "watch" => return self.watch(&query, name, shape, now).map(Answer::Watch),
@@ -137,10 +133,7 @@ impl Api {
     /// Completes `generateName`. Where there is none either, the validation complains.
     fn name(&mut self, csr: &mut CertificateSigningRequest) -> Result<(), Response> {
         let metadata = &mut csr.metadata;
-        if !metadata.name.is_empty() {
-            return Ok(());
-        }
-        if metadata.generate_name.is_empty() {
+        if !metadata.name.is_empty() || metadata.generate_name.is_empty() {
             return Ok(());
         }
         let prefix: String = metadata.generate_name.chars().take(LONGEST_PREFIX).collect();
