@@ -21,7 +21,7 @@ pub use fault::{
 };
 pub use plan::{Match, Plan, PlanError, Rule};
 
-pub(super) use delivery::{Answered, Delivery, answer, refuse, wire};
+pub(super) use delivery::{Answered, Delivery, refuse, wire};
 pub(super) use objects::{Lines, spoil_answer};
 pub(super) use tls::instead;
 

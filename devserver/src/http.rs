@@ -247,7 +247,7 @@ impl Http {
     /// Answers the request handed out last.
     pub(super) fn respond(&mut self, response: &Response) {
         let mut head =
-            self.head(response.status, response.content_type).header(header::CONTENT_LENGTH, response.body.len());
+            self.head(response.status, &response.content_type).header(header::CONTENT_LENGTH, response.body.len());
         if let Some(seconds) = response.retry_after {
             head = head.header(header::RETRY_AFTER, seconds);
         }

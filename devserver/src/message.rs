@@ -1,5 +1,6 @@
 //! Requests and answers as the API sees them: HTTP without a connection.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -117,7 +118,7 @@ pub struct Response {
     /// The HTTP status.
     pub status: u16,
     /// `Content-Type`.
-    pub content_type: &'static str,
+    pub content_type: Cow<'static, str>,
     /// `Retry-After`, in seconds.
     pub retry_after: Option<u32>,
     /// Warnings for the client, each in a `Warning` header with code 299.
@@ -141,7 +142,7 @@ impl Response {
     }
 
     pub(super) fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
-        Self { status, content_type, retry_after: None, warnings: Vec::new(), body }
+        Self { status, content_type: content_type.into(), retry_after: None, warnings: Vec::new(), body }
     }
 }
 

@@ -174,8 +174,10 @@ impl Session {
             }
             _ => {}
         }
-        if let Some(instead) = self.fault.as_ref().and_then(faults::refuse) {
-            return self.say(instead);
+        match self.fault.as_ref().and_then(faults::refuse) {
+            Some(Answered::Response(response)) => return self.connection.http.respond(&response),
+            Some(Answered::Bytes(bytes)) => return self.connection.delivery.instead = Some(bytes),
+            None => {}
         }
         match api.handle(request, now.unix) {
             Answer::Response(response) => self.answer(response, api, now),
@@ -204,16 +206,11 @@ impl Session {
         if let Some(body) = faults::spoil_answer(fault, api, &response.body, now.unix) {
             response.body = body;
         }
-        let answered = faults::answer(fault, response);
-        self.say(answered);
-        self.cut();
-    }
-
-    fn say(&mut self, answered: Answered) {
-        match answered {
-            Answered::Response(response) => self.connection.http.respond(&response),
-            Answered::Bytes(bytes) => self.connection.delivery.instead = Some(bytes),
+        if let Fault::ContentType(media) = fault {
+            response.content_type = media.clone().into();
         }
+        self.connection.http.respond(&response);
+        self.cut();
     }
 
     /// If the answer is to break off, decides where, once there is enough of it.

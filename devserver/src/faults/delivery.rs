@@ -56,14 +56,6 @@ pub(crate) fn refuse(fault: &Fault) -> Option<Answered> {
     })
 }
 
-/// Applies a fault of the media type to an answer; other faults leave it as it is.
-pub(crate) fn answer(fault: &Fault, response: Response) -> Answered {
-    match fault {
-        Fault::ContentType(media) => Answered::Bytes(http(response.status, media, &response.body)),
-        _ => Answered::Response(response),
-    }
-}
-
 /// Bytes to send below TLS before closing the connection; `None` sends nothing and leaves it open.
 pub(crate) fn wire(fault: ConnectionFault) -> Option<Vec<u8>> {
     /// A fatal alert (RFC 8446 §6), in the clear.
