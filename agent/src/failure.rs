@@ -15,12 +15,12 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// Bad usage or input, as its error tells it.
+    /// Bad usage or input, with the message of this error.
     pub(crate) fn usage(error: impl fmt::Display) -> Self {
         Self::Usage(error.to_string())
     }
 
-    /// Something that did not work, as its error tells it.
+    /// An operation that failed, with the message of this error.
     pub(crate) fn failed(error: impl fmt::Display) -> Self {
         Self::Failed(error.to_string())
     }

@@ -21,7 +21,7 @@ pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     replace_name(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), contents)
 }
 
-/// As [`replace`], but a link is replaced, and nothing is written through it: others may have put it there.
+/// As [`replace`], but replaces a link instead of writing through it: another user may have put the link there.
 pub(crate) fn replace_name(path: &Path, contents: &[u8]) -> io::Result<()> {
     let temporary = temporary(path)?;
     let written = create(&temporary, contents).and_then(|()| fs::rename(&temporary, path));
@@ -147,7 +147,7 @@ pub(crate) fn warn_of_skipped(bundle: &Path, skipped: &[PemError]) {
     }
 }
 
-/// Whether [`replace`] could write this file, as far as that can be told beforehand. Leaves no trace, but for the times of
+/// Checks whether [`replace`] could write this file, as far as possible beforehand. Leaves no trace, but for the times of
 /// directories: those that are missing are made, and removed again.
 pub(crate) fn probe(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = parent(path).ancestors().take_while(|directory| is_missing(directory)).collect();

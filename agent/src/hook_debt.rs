@@ -126,7 +126,7 @@ impl Record {
         Self { done: debt.done.clone(), failed }
     }
 
-    /// How many attempts have failed for this certificate, and why the last one did.
+    /// The number of failed attempts for this certificate, and the error of the last one.
     pub(crate) fn attempts(self, fingerprint: &str) -> (u32, Option<String>) {
         let failed = self.failed.filter(|failed| failed.fingerprint == fingerprint);
         failed.map_or((0, None), |failed| (failed.attempts, Some(failed.error)))

@@ -125,7 +125,7 @@ struct Writer {
     end: u64,
     /// The file holds a snapshot from which the next step can be replayed.
     begun: bool,
-    /// As they were after their last steps.
+    /// The machines after their last steps.
     machines: BTreeMap<String, Arc<RotationMachine>>,
     /// Steps missing since the last line.
     missing: u64,
@@ -276,7 +276,7 @@ mod tests {
         }
     }
 
-    /// Replays a file on its own; how many lines begin, and how many tell a step.
+    /// Replays a file on its own. Returns the numbers of beginnings and of steps.
     fn replay(path: &Path) -> (usize, usize) {
         let mut replay = Replay::new();
         let text = fs::read_to_string(path).unwrap();

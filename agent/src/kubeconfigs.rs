@@ -16,11 +16,11 @@ use crate::files;
 pub(crate) use server::Server;
 pub(crate) use write::{make_room, write};
 
-/// What the kubeconfigs say.
+/// The result of reading both kubeconfigs.
 pub(crate) struct Access {
     pub(crate) endpoint: Endpoint,
     pub(crate) server: Server,
-    /// As whom to ask while there is no certificate to ask with.
+    /// The identity for requests without a certificate.
     pub(crate) bootstrap: Arc<dyn IdentitySource>,
     /// The node's kubeconfig has to be written once there is a certificate.
     pub(crate) write: bool,
@@ -97,8 +97,8 @@ fn warn(kubeconfig: &Kubeconfig) {
     kubeconfig.warnings().iter().chain(&of_user).for_each(|warning| tracing::warn!("{warning}"));
 }
 
-/// As whom to ask without a certificate. kubeadm removes the bootstrap kubeconfig once a node has joined, and whoever
-/// wants it to join again puts one there: which file it is has to be seen each time.
+/// The identity for a request without a certificate. Looks for the bootstrap kubeconfig each time: kubeadm removes the file
+/// once a node has joined, and an operator who wants the node to join again puts one there.
 fn first_user(node: &Path, bootstrap: Option<&Path>, asked: &Endpoint) -> Result<Identity, String> {
     let missing = |path: &Path| matches!(path.try_exists(), Ok(false));
     let Some(bootstrap) = bootstrap.filter(|path| !missing(path)) else { return user_for(asked, node) };
@@ -141,7 +141,7 @@ fn is_same_cluster(one: &Endpoint, other: &Endpoint) -> bool {
     one.server == other.server || ca(one).is_some() && ca(one) == ca(other)
 }
 
-/// What cannot be seen is not known to be missing.
+/// A file that the system does not let us see is an error, not a missing file.
 fn exists(path: &Path) -> Result<bool, Failure> {
     path.try_exists().map_err(|error| Failure::Usage(format!("{}: cannot be read: {error}", path.display())))
 }

@@ -1,4 +1,4 @@
-//! What is served of a run over HTTP: numbers for Prometheus, and how things are for people and probes.
+//! Metrics, probes and the state of a run over HTTP.
 
 mod exposition;
 mod hosts;
@@ -61,7 +61,7 @@ struct Watched {
 /// Why a certificate cannot be asked for, if that is so; empty otherwise.
 pub(crate) type Lacking = Latest<String>;
 
-/// Who knows how things are with a certificate.
+/// The source of a certificate's state.
 #[derive(Clone)]
 pub(crate) enum Source {
     /// It is kept rotated.
@@ -134,7 +134,7 @@ impl Metrics {
     }
 }
 
-/// What a probe gets: `good`, or why not, and what a restart would lose.
+/// The response to a probe: `good` or why not, and the certificates that a restart would lose.
 fn probed(good: &str, why_not: String, views: &[CertView], now: Now) -> Response {
     let is_good = why_not.is_empty();
     let body = if is_good { format!("{good}\n") } else { why_not };

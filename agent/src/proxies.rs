@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use perennial_kubernetes::cluster::{Cluster, ClusterError, Proxy};
 
-/// How an API server is reached.
+/// The way to an API server.
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
     /// `None`: connect directly.
@@ -48,7 +48,7 @@ pub(crate) fn from_environment(get: impl Fn(&str) -> Option<String>, cluster: &C
     }
 }
 
-/// Whether `NO_PROXY` exempts this host, in lower case and without a trailing dot; `ip` if it is an address.
+/// True if `NO_PROXY` exempts this host, in lower case and without a trailing dot; `ip` if it is an address.
 fn is_exempt(host: &str, ip: Option<IpAddr>, port: u16, exempt: &str) -> bool {
     let exempts = |entry: &str| {
         let entry = entry.trim().to_lowercase();
@@ -87,7 +87,7 @@ fn split_port(entry: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether a network in CIDR notation holds this address.
+/// True if a network in CIDR notation contains this address.
 fn contains(network: &str, bits: &str, ip: IpAddr) -> bool {
     let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
     match (network, ip) {

@@ -1,4 +1,4 @@
-//! Whether the loops of the rotations take their steps when they are due: what watchdogs and liveness probes go by.
+//! Checks that the loops of the rotations take their steps when due, for watchdogs and liveness probes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

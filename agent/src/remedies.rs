@@ -1,8 +1,8 @@
-//! What to do about what is wrong with the files of a certificate directory.
+//! Remedies for problems with the files of a certificate directory.
 
 use perennial_rotation::DirectoryError;
 
-/// What to do, if there is another pair to use, or not.
+/// The remedy for a problem; `another`: the directory has another pair to use.
 pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
     match problem {
         DirectoryError::Exposed { .. } => {
@@ -22,7 +22,7 @@ pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
              it gets a certificate"
         }
         DirectoryError::MountPoint { .. } => "mount the directory instead of the single file",
-        problem if !is_unreadable(problem) => "see to it that whoever runs perennial can read it",
+        problem if !is_unreadable(problem) => "make sure that the user who runs perennial can read it",
         _ if another => "`perennial run` uses the best pair there is, and replaces this one as soon as it gets another",
         _ => {
             "restore the file from a backup, or give `perennial run` a bootstrap kubeconfig with a valid token, to replace the \

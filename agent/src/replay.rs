@@ -1,4 +1,4 @@
-//! `perennial replay`: does every step of a journal again, and tells the story.
+//! `perennial replay`: executes every step of a journal again, and prints what happened.
 
 mod count;
 mod lines;
@@ -22,7 +22,7 @@ pub(crate) fn replay(options: &cli::Replay) -> Result<(), Failure> {
         let unreadable = |error| Failure::Usage(format!("{}: cannot be read: {error}", path.display()));
         Ok((JournalLines::open(path).map_err(unreadable)?, unreadable))
     });
-    // All of them, before anything is told.
+    // All files, before anything is printed.
     let opened = opened.collect::<Result<Vec<_>, Failure>>()?;
     let mut teller = Teller::new(options);
     for (mut lines, unreadable) in opened {
@@ -33,12 +33,12 @@ pub(crate) fn replay(options: &cli::Replay) -> Result<(), Failure> {
     teller.finish()
 }
 
-/// Tells of each line, and keeps count.
+/// Reports each line, and counts.
 struct Teller {
     report: Report,
     all: bool,
     replay: Replay,
-    /// Where a line was cut short: whether that is damage depends on the next.
+    /// Place of a line that was cut short; the next line decides whether that is damage.
     cut: Option<String>,
     /// The machines whose beginning is missing.
     missing: BTreeSet<String>,
@@ -115,7 +115,7 @@ impl Teller {
         self.tell("damaged", place, None, json!({ "reason": why }), &format!("DAMAGED, {place}: {why}"));
     }
 
-    /// That a line is cut where its process, or its disk, came to an end is nothing bad: what follows begins anew.
+    /// A line may be cut where its process or disk came to an end. It is damage unless the next line begins anew.
     fn settle_cut(&mut self, begins: bool) {
         let Some(place) = self.cut.take() else { return };
         if begins {

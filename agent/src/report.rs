@@ -1,4 +1,4 @@
-//! What happened: sentences for people, or one JSON object a line for programs.
+//! Reports events: sentences for people, or one JSON object a line for programs.
 
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::lines::Lines;
 
-/// Reports events. A reader that went away is none of our concern.
+/// Reports events. Goes on if the reader went away.
 pub(crate) enum Report {
     /// For programs: one object a line, on stdout; through the queue of a service, which does not wait for its reader.
     Json(Option<Lines>),

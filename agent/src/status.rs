@@ -77,7 +77,7 @@ fn to_text(directory: &Path, views: &[CertStatus], server: Option<&Result<Server
     report::columns(&[("directory", shown(directory))]) + &blocks.join("\n")
 }
 
-/// What there is of one certificate.
+/// One certificate with everything about it in the directory.
 struct CertStatus {
     prefix: String,
     found: Found,

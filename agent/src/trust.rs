@@ -16,10 +16,10 @@ use crate::latest::Latest;
 /// Time until the system's CAs are read again, since reading them takes tens of milliseconds.
 const SYSTEM_AGE: Duration = Duration::from_secs(600);
 
-/// Where the CAs come from, and when they were read last, for people. Reading it waits for no file.
+/// The source of the CAs and the time they were read last, for people. Reading it waits for no file.
 pub(crate) type Origin = Latest<String>;
 
-/// What was read last from a file of CAs.
+/// A file of CAs as it was read last.
 struct Held {
     pem: Vec<u8>,
     roots: Roots,
@@ -47,7 +47,7 @@ pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> (TrustSource
     let read = clock::now().unix;
     let origin = Origin::new(format!("{}, read at {read}", path.display()));
     let held = Mutex::new(Held { pem, roots, read, trouble: String::new() });
-    let told = origin.clone();
+    let shown = origin.clone();
     let source: TrustSource = Arc::new(move || {
         let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
         let trouble = held.read(&path).err().unwrap_or_default();
@@ -60,7 +60,7 @@ pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> (TrustSource
         let state = if trouble.is_empty() { "" } else { "; it cannot be read now" };
         held.trouble = trouble;
         let origin = format!("{file}, read at {read}{state}");
-        told.set(origin.clone());
+        shown.set(origin.clone());
         Ok(Trust { roots: held.roots.clone(), origin, of_system: false })
     });
     (source, origin)
@@ -70,7 +70,7 @@ pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> (TrustSource
 pub(crate) fn of_system() -> (TrustSource, Origin) {
     let held: Mutex<Option<(Instant, Trust)>> = Mutex::default();
     let origin = Origin::new("the system's CA certificates, not read yet".to_owned());
-    let told = origin.clone();
+    let shown = origin.clone();
     let source: TrustSource = Arc::new(move || {
         let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
         match &*held {
@@ -84,7 +84,7 @@ pub(crate) fn of_system() -> (TrustSource, Origin) {
         });
         match (trust, &*held) {
             (Ok(trust), _) => {
-                told.set(trust.origin.clone());
+                shown.set(trust.origin.clone());
                 *held = Some((Instant::now(), trust.clone()));
                 Ok(trust)
             }
@@ -95,7 +95,7 @@ pub(crate) fn of_system() -> (TrustSource, Origin) {
                     "no certificate-authority is named, and the system has no CA certificates{why}; \
                      name the cluster's certificate-authority in the kubeconfig"
                 );
-                told.set(format!("none: {why}"));
+                shown.set(format!("none: {why}"));
                 Err(why)
             }
         }
@@ -103,7 +103,7 @@ pub(crate) fn of_system() -> (TrustSource, Origin) {
     (source, origin)
 }
 
-/// Where the system's CA certificates are looked for, as rustls-native-certs does.
+/// The places of the system's CA certificates, as rustls-native-certs looks for them.
 fn places() -> String {
     let variables = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
     let set = variables.iter().filter_map(|name| Some(format!("{name}={}", env::var_os(name)?.display())));

@@ -37,9 +37,9 @@ pub(crate) fn verify(options: &cli::Verify) -> Result<(), Failure> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// Without it there is nobody to be.
+    /// Needed to authenticate.
     Client,
-    /// It can be asked for with the other one.
+    /// Can be requested with the client certificate.
     Serving,
 }
 
@@ -51,7 +51,7 @@ impl Role {
         }
     }
 
-    /// What is wrong with a pair, or with having none, for whoever would start with it.
+    /// The fault of a start with this pair, or without any.
     fn fault(self, pair: Option<&Pair>, now: UnixTime) -> Option<Fault> {
         let advice = "give it a bootstrap kubeconfig with a token that is good";
         let Some(Pair { file, chain }) = pair else {
@@ -73,27 +73,27 @@ impl Role {
     }
 }
 
-/// What becomes of the files of one certificate.
+/// The verdicts on the files of one certificate.
 struct Finding {
     prefix: &'static str,
     kubelet: Opinion,
     perennial: Opinion,
-    /// What keeps nobody from starting.
+    /// Problems that prevent no start.
     notes: Vec<String>,
 }
 
-/// What one of them makes of it.
+/// The verdict of kubelet or of perennial.
 #[derive(Default)]
 struct Opinion {
-    /// What it would start with.
+    /// The pair that it would start with.
     pair: Option<Pair>,
     faults: Vec<Fault>,
-    /// The reason why perennial cannot tell: neither known to be good nor to be bad.
+    /// The reason why perennial does not know whether the pair is good.
     doubt: Option<Fault>,
 }
 
 impl Opinion {
-    /// `None` if it cannot be told.
+    /// `None` if perennial does not know.
     fn good(&self) -> Option<bool> {
         match (self.faults.is_empty(), &self.doubt) {
             (false, _) => Some(false),

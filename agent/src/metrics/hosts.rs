@@ -15,7 +15,7 @@ impl Hosts {
         Self(names.map(|name| canonical(name.trim())).filter(|name| !name.is_empty()).collect())
     }
 
-    /// Whether a request with this Host header (RFC 9110, section 7.2) may be answered. Browsers always send one.
+    /// True if a request with this Host header (RFC 9110, section 7.2) may be answered. Browsers always send one.
     pub(super) fn include(&self, header: Option<&[u8]>) -> bool {
         let Some(header) = header else { return true };
         let Ok(authority) = str::from_utf8(header) else { return false };

@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// When no connection can be accepted, most likely for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What is answered.
+/// An HTTP response.
 pub(super) struct Response {
     pub(super) status: &'static str,
     /// Content-Type.

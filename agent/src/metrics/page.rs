@@ -1,4 +1,4 @@
-//! Which metrics there are. Those that kubelet has bear its names; what they mean is kubelet's help text for them.
+//! All metrics. Those that kubelet has too bear kubelet's names and keep its meaning.
 
 use perennial::{Now, RotationMachine, State, UnixTime};
 use perennial_kubernetes::client::client_go_healthy;
@@ -32,7 +32,7 @@ perennial_due_seconds gauge For how long a new certificate has been wanted, howe
 perennial_unwritten gauge 1 if the certificate in use is not on disk yet.
 perennial_unwritten_seconds gauge For how long the certificate in use has been in memory only; 0 if it is on disk.
 perennial_server_answer gauge What came when the API server was asked last.
-perennial_server_answer_timestamp_seconds gauge When that came; of like answers to one request, one in ten seconds is told.
+perennial_server_answer_timestamp_seconds gauge When that came; of like answers to one request, one in ten seconds counts.
 perennial_server_healthy gauge 1 if client-go would call the server healthy after that.
 perennial_server_clock_offset_seconds gauge How far the API server's clock is ahead of this machine's, once three answers have agreed on it.
 kubelet_certificate_manager_client_expiration_renew_errors counter Counter of certificate renewal errors.
@@ -77,7 +77,7 @@ fn flag(value: bool) -> f64 {
     if value { 1.0 } else { 0.0 }
 }
 
-/// What the certificate in use says.
+/// Facts of the certificate in use.
 fn facts(page: &mut Exposition, view: &CertView) {
     let (of, validity) = (view.label(), view.certificate().map(|held| held.validity));
     let begin = validity.map(|validity| seconds(validity.not_before()));
@@ -88,7 +88,7 @@ fn facts(page: &mut Exposition, view: &CertView) {
     page.add("perennial_certificate_rotation_point_timestamp_seconds", &of, rotate_at.map(seconds));
 }
 
-/// What has happened.
+/// Counts of events.
 fn counts(page: &mut Exposition, view: &CertView, now: Now) {
     let Some(tally) = &view.tally else { return };
     let of = view.label();
@@ -107,7 +107,7 @@ fn counts(page: &mut Exposition, view: &CertView, now: Now) {
     page.add("perennial_unwritten_seconds", &of, unwritten);
 }
 
-/// How things are.
+/// The present state.
 fn situation(page: &mut Exposition, view: &CertView, now: Now) {
     let of = view.label();
     if let Some(machine) = view.machine() {

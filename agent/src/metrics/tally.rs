@@ -1,4 +1,4 @@
-//! What is counted of one certificate.
+//! Counters and durations of one certificate.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use perennial::{Action, Certificate, Failure, Instant, Now, Outcome, RotationMachine, Slot, UnixTime};
 use perennial_rotation::{News, Transition};
 
-/// What has happened since the process began.
+/// Counts since the process began, and the present state.
 #[derive(Clone)]
 pub(super) struct Tally {
     /// The machine after the last step.
@@ -106,7 +106,7 @@ impl Tally {
     }
 }
 
-/// How often a value was no greater than each bound.
+/// Counts of values by upper bounds.
 #[derive(Clone)]
 pub(super) struct Histogram {
     pub(super) bounds: &'static [f64],

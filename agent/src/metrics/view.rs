@@ -1,4 +1,4 @@
-//! How things are with each certificate, at the moment somebody wants to know.
+//! The present state of each certificate, for pages and probes.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(super) struct CertView {
     /// `None` until its rotation has started, and if it has none.
     pub(super) snapshot: Option<Arc<Snapshot>>,
     credential: Option<Arc<Credential>>,
-    /// What went wrong last, until it goes right.
+    /// The last error, until the operation succeeds.
     trouble: Option<String>,
 }
 
@@ -78,7 +78,7 @@ impl CertView {
         self.tally.as_ref()?.unwritten_since
     }
 
-    /// What the API server said last.
+    /// The last answer of the API server.
     pub(super) fn health(&self) -> Option<Health> {
         self.snapshot.as_ref()?.health
     }

@@ -1,4 +1,4 @@
-//! JournalLines of files nobody vouches for.
+//! Lines of a file that may be anything but a journal.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal as _, Read as _};
@@ -45,7 +45,7 @@ impl JournalLines {
         Ok(Self { path: path.to_owned(), from, number: 0 })
     }
 
-    /// Where the last line came from, as compilers and editors write it.
+    /// File and number of the last line, as compilers and editors write them.
     pub(super) fn place(&self) -> String {
         format!("{}:{}", self.path.display(), self.number)
     }

@@ -13,7 +13,7 @@ use crate::remedies::{is_harmless, is_unreadable};
 use crate::report;
 use crate::spans::words;
 
-/// What was found in the directory.
+/// The pair in the directory, or the reason why there is none.
 pub(super) enum Found {
     Nothing,
     /// A file that does not make a pair, or cannot be read.
@@ -50,7 +50,7 @@ pub(super) fn find(loaded: &Loaded) -> Found {
     let (path, why) = match problem {
         DirectoryError::Credential { path, error } => {
             let mixed = matches!(error, CredentialError::KeyMismatch { .. });
-            // The key beside it is none of our concern, and is not to stay in memory.
+            // The key beside the certificate is not needed, and must not stay in memory.
             let text = mixed.then(|| fs::read(path).ok().map(Zeroizing::new)).flatten();
             if let Some(chain) = text.and_then(|text| Chain::from_pem(&text).ok()) {
                 return Found::Certificate { file: shown(path), chain, key_matches: false };

@@ -9,7 +9,7 @@ use crate::spans::words;
 
 pub(super) enum Pending {
     Nothing,
-    /// There is a record that tells nothing.
+    /// A record exists and cannot be read.
     Unreadable(String),
     Request(Box<Record>),
 }

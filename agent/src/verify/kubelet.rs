@@ -1,4 +1,4 @@
-//! What a kubelet makes of a certificate directory: client-go's `certificate_store.go`, `recover`, `Current` and
+//! The verdict of kubelet on a certificate directory: client-go's `certificate_store.go`, `recover`, `Current` and
 //! `updateSymlink`. Pairs are judged by Go's rules; where perennial cannot apply them, it says so.
 
 use std::fs;
@@ -56,7 +56,7 @@ fn first_place(
     Ok((exists(&certificate)? && exists(&key)?).then_some(vec![certificate, key]))
 }
 
-/// As Go's `os.Stat` would have it: a link that leads nowhere is not there.
+/// As Go's `os.Stat`: a dangling link does not exist.
 fn exists(path: &Path) -> Result<bool, Fault> {
     match fs::metadata(path) {
         Ok(_) => Ok(true),
@@ -65,7 +65,7 @@ fn exists(path: &Path) -> Result<bool, Fault> {
     }
 }
 
-/// What is found must be a pair: nowhere else is looked after that.
+/// The files found first must be a pair: kubelet looks nowhere else.
 fn read(files: Vec<PathBuf>) -> Result<Opinion, Fault> {
     let file = files[0].display().to_string();
     let mut read = Vec::new();
@@ -88,7 +88,7 @@ fn read(files: Vec<PathBuf>) -> Result<Opinion, Fault> {
     }
 }
 
-/// It cannot be told whether Go reads the pair, of which perennial may read the chain.
+/// perennial does not know whether Go reads the pair, but may know its chain.
 fn in_doubt(pair: Option<Pair>, file: &str, why: &str) -> Opinion {
     let why = format!("perennial cannot read {file}: {why}; kubelet may");
     let remedy = "see the kubelet's log, or let `perennial run` replace the pair with one that both can read".into();
@@ -110,7 +110,7 @@ fn contents(file: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
 
 fn unreadable(path: &Path, error: &io::Error) -> Fault {
     let why = format!("{} cannot be read: {error}", path.display());
-    Fault::start(why, "see to it that its owner can read it, and that it is a file or a link to one".into())
+    Fault::start(why, "make sure that its owner can read it, and that it is a file or a link to one".into())
 }
 
 /// Nor has it anywhere else to put a certificate.
@@ -118,7 +118,7 @@ fn not_writable(directory: &Path) -> Option<Fault> {
     let error = io::Error::from(access(directory, Access::WRITE_OK | Access::EXEC_OK).err()?);
     let why =
         format!("could not put its next certificate in place: {} cannot be written to: {error}", directory.display());
-    Some(Fault { why, remedy: "see to it that whoever runs the kubelet may write there".into() })
+    Some(Fault { why, remedy: "make sure that the user who runs kubelet can write there".into() })
 }
 
 /// A kubelet replaces links, and nothing else.

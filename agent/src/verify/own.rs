@@ -1,4 +1,4 @@
-//! What perennial makes of a certificate directory: what `run` would find.
+//! The verdict of perennial on a certificate directory, as `run` would find it.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -42,9 +42,9 @@ pub(super) fn look(
     Ok((Opinion { pair, faults, doubt: None }, problems))
 }
 
-/// Why `run` could not be the one who keeps these files, whatever is in them. That somebody does already is no fault.
+/// The reason why `run` could not manage these files, whatever they contain. A `run` that manages them already is none.
 fn locked_out(directory: &Path, role: Role) -> Option<Fault> {
-    let remedy = "see to it that whoever runs perennial may write there";
+    let remedy = "make sure that the user who runs perennial can write there";
     // A disk that is read-only is worked with: what is new is in memory only until it can be written.
     let refused = |path: &Path, wanted| {
         let error = io::Error::from(access(path, wanted).err()?);
