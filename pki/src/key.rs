@@ -4,7 +4,6 @@ mod form;
 mod stack;
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use rustls::SignatureScheme;
@@ -38,15 +37,6 @@ pub enum KeyAlgorithm {
 impl KeyAlgorithm {
     const ALL: [Self; 4] = [Self::EcdsaP256, Self::EcdsaP384, Self::Ed25519, Self::Rsa];
 
-    const fn name(self) -> &'static str {
-        match self {
-            Self::EcdsaP256 => "ecdsa-p256",
-            Self::EcdsaP384 => "ecdsa-p384",
-            Self::Ed25519 => "ed25519",
-            Self::Rsa => "rsa",
-        }
-    }
-
     /// Whether this build of perennial can generate such keys; it can import them all.
     pub const fn can_be_generated(self) -> bool {
         !matches!(self, Self::Rsa) || cfg!(feature = "aws-lc-rs")
@@ -65,18 +55,12 @@ impl KeyAlgorithm {
 
 impl fmt::Display for KeyAlgorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for KeyAlgorithm {
-    type Err = KeyError;
-
-    fn from_str(name: &str) -> Result<Self, KeyError> {
-        Self::ALL
-            .into_iter()
-            .find(|algorithm| algorithm.name() == name)
-            .ok_or_else(|| KeyError::UnknownAlgorithm { name: name.to_owned() })
+        f.write_str(match self {
+            Self::EcdsaP256 => "ecdsa-p256",
+            Self::EcdsaP384 => "ecdsa-p384",
+            Self::Ed25519 => "ed25519",
+            Self::Rsa => "rsa",
+        })
     }
 }
 
@@ -261,15 +245,6 @@ impl fmt::Debug for KeyPair {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// There is no such algorithm.
-    #[error(
-        "there is no key algorithm {name:?}; choose one of {}",
-        KeyAlgorithm::ALL.map(KeyAlgorithm::name).join(" ")
-    )]
-    UnknownAlgorithm {
-        /// What was asked for.
-        name: String,
-    },
     /// Keys of this algorithm can be imported, not generated.
     #[error("{algorithm} keys can be imported but not generated; choose {}", KeyAlgorithm::default())]
     NotGenerated {

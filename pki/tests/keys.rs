@@ -144,15 +144,10 @@ fn rsa_keys_are_not_generated() {
 }
 
 #[test]
-fn algorithms_are_spelled_as_they_are_shown() {
-    for algorithm in [GENERATED.as_slice(), &[KeyAlgorithm::Rsa]].concat() {
-        assert_eq!(algorithm.to_string().parse(), Ok(algorithm));
-    }
-    let error = "dsa".parse::<KeyAlgorithm>().unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        r#"there is no key algorithm "dsa"; choose one of ecdsa-p256 ecdsa-p384 ed25519 rsa"#
-    );
+fn algorithms_are_shown_by_their_names() {
+    let shown =
+        [GENERATED.as_slice(), &[KeyAlgorithm::Rsa]].concat().iter().map(KeyAlgorithm::to_string).collect::<Vec<_>>();
+    assert_eq!(shown, ["ecdsa-p256", "ecdsa-p384", "ed25519", "rsa"]);
 }
 
 #[test]
