@@ -40,11 +40,8 @@ impl KubeletConfig {
     /// with different values.
     pub fn parse(path: &Path, text: &str) -> Result<Self, KubeletConfigError> {
         let (documents, error) = documents(path, text);
-        if let Some(error) = error {
-            return Err(unreadable(error));
-        }
-        let document = of_kubelet(path, &documents)?;
-        let config = Self::read(path, &document).map_err(unreadable)?;
+        error.map_or(Ok(()), Err)?;
+        let config = Self::read(path, &of_kubelet(path, &documents)?)?;
         match (&config.tls_cert_file, &config.tls_private_key_file) {
             (Some(_), None) | (None, Some(_)) => Err(KubeletConfigError::HalfAPair),
             _ => Ok(config),
@@ -72,12 +69,12 @@ fn of_kubelet<'a>(path: &'a Path, documents: &'a [Node]) -> Result<Field<'a>, Ku
     let (mut found, mut other) = (None, None);
     for document in documents {
         let document = Field::root(path, document);
-        let kind = name(&document, "kind").map_err(unreadable)?;
-        let api_version = name(&document, "apiVersion").map_err(unreadable)?;
+        let kind = name(&document, "kind")?;
+        let api_version = name(&document, "apiVersion")?;
         if kind != KIND || !api_version.starts_with(GROUP) {
             other.get_or_insert(KubeletConfigError::Kind { kind, api_version });
         } else if found.is_some() {
-            return Err(unreadable(document.invalid(format!("a second document of kind {KIND}; keep one"))));
+            return Err(document.invalid(format!("a second document of kind {KIND}; keep one")).into());
         } else {
             found = Some(document);
         }
@@ -88,21 +85,6 @@ fn of_kubelet<'a>(path: &'a Path, documents: &'a [Node]) -> Result<Field<'a>, Ku
 
 fn name(document: &Field<'_>, key: &str) -> Result<String, KubeconfigError> {
     Ok(document.get(key)?.map(|name| name.text()).transpose()?.unwrap_or_default().to_owned())
-}
-
-/// The errors of reading YAML are the same for every file.
-fn unreadable(error: KubeconfigError) -> KubeletConfigError {
-    let (at, reason) = match error {
-        KubeconfigError::Syntax { at, reason } => (at, format!("not valid YAML: {reason}")),
-        KubeconfigError::Invalid { at, reason } if at.field.is_empty() => (at, reason),
-        KubeconfigError::Invalid { at, reason } => {
-            let reason = format!("{}: {reason}", at.field);
-            (at, reason)
-        }
-        // What is not about YAML does not occur here.
-        other => return KubeletConfigError::Text { line: 1, column: 1, reason: other.to_string() },
-    };
-    KubeletConfigError::Text { line: at.line, column: at.column, reason }
 }
 
 /// Why a file is not a configuration of kubelet.
@@ -133,6 +115,23 @@ pub enum KubeletConfigError {
     /// It names a certificate file without a key file, or the other way round.
     #[error("tlsCertFile and tlsPrivateKeyFile belong together: give both, or neither")]
     HalfAPair,
+}
+
+/// The errors of reading YAML are the same for every file.
+impl From<KubeconfigError> for KubeletConfigError {
+    fn from(error: KubeconfigError) -> Self {
+        let (at, reason) = match error {
+            KubeconfigError::Syntax { at, reason } => (at, format!("not valid YAML: {reason}")),
+            KubeconfigError::Invalid { at, reason } if at.field.is_empty() => (at, reason),
+            KubeconfigError::Invalid { at, reason } => {
+                let reason = format!("{}: {reason}", at.field);
+                (at, reason)
+            }
+            // What is not about YAML does not occur here.
+            other => return Self::Text { line: 1, column: 1, reason: other.to_string() },
+        };
+        Self::Text { line: at.line, column: at.column, reason }
+    }
 }
 
 #[cfg(test)]
