@@ -1,6 +1,5 @@
 //! The end of an exchange before its time.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,10 +9,12 @@ use event_listener::{Event, Listener as _};
 type Hook = Box<dyn FnOnce() + Send>;
 
 /// Cancellation of blocking code: its result is no longer wanted.
-#[derive(Default)]
+#[derive(derive_more::Debug, Default)]
 pub struct Cancel {
     cancelled: AtomicBool,
+    #[debug(skip)]
     hook: Mutex<Option<Hook>>,
+    #[debug(skip)]
     event: Event,
 }
 
@@ -66,12 +67,6 @@ impl Cancel {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Hook>> {
         self.hook.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Cancel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cancel").field("cancelled", &self.is_cancelled()).finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a driver does for a conversation with an API server: connect, write, read, sleep. Nothing else.
 
-use std::fmt;
+use derive_more::Debug;
 
 use perennial::{Instant, Now};
 
@@ -92,12 +92,13 @@ impl<C: Conversation + ?Sized> Conversation for Box<C> {
     }
 }
 
-/// What a driver reports.
-#[derive(Clone, PartialEq, Eq)]
+/// What a driver reports. `Debug` shows the number of bytes only.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IoEvent<'a> {
     /// The connection asked for is there.
     Connected,
     /// These bytes arrived; any portion is fine.
+    #[debug("Received({} bytes)", _0.len())]
     Received(&'a [u8]),
     /// The peer closed its side: nothing more will arrive.
     Ended,
@@ -105,23 +106,12 @@ pub enum IoEvent<'a> {
     Failed(String),
 }
 
-/// Bytes are shown by their number.
-impl fmt::Debug for IoEvent<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connected => f.write_str("Connected"),
-            Self::Received(bytes) => write!(f, "Received({} bytes)", bytes.len()),
-            Self::Ended => f.write_str("Ended"),
-            Self::Failed(why) => f.debug_tuple("Failed").field(why).finish(),
-        }
-    }
-}
-
-/// What a driver is to do next.
-#[derive(Clone, PartialEq, Eq)]
+/// What a driver is to do next. `Debug` shows the number of bytes only.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "the conversation stands still until this is done"]
 pub enum IoRequest<T> {
     /// Open a TCP connection, resolving `host` if it is a name, and report [`IoEvent::Connected`] or [`IoEvent::Failed`].
+    #[debug("Connect({host} port {port}, until {until:?})")]
     Connect {
         /// A DNS name or an IP address, IPv6 without brackets.
         host: String,
@@ -131,6 +121,7 @@ pub enum IoRequest<T> {
         until: Instant,
     },
     /// Write all these bytes to the connection; report only a failure.
+    #[debug("Transmit({} bytes, until {until:?})", bytes.len())]
     Transmit {
         /// The bytes.
         bytes: Vec<u8>,
@@ -138,6 +129,7 @@ pub enum IoRequest<T> {
         until: Instant,
     },
     /// Read from the connection and report [`IoEvent::Received`], [`IoEvent::Ended`] or [`IoEvent::Failed`]; at `until`, just poll.
+    #[debug("Receive(until {until:?})")]
     Receive {
         /// When to stop waiting.
         until: Instant,
@@ -145,24 +137,11 @@ pub enum IoRequest<T> {
     /// Close the connection, if there is one.
     Disconnect,
     /// Let time pass, then poll. The connection may stay open.
+    #[debug("Wait(until {until:?})")]
     Wait {
         /// Until when.
         until: Instant,
     },
     /// It is over; the connection is closed already.
     Done(T),
-}
-
-/// Bytes are shown by their number.
-impl<T: fmt::Debug> fmt::Debug for IoRequest<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connect { host, port, until } => write!(f, "Connect({host} port {port}, until {until:?})"),
-            Self::Transmit { bytes, until } => write!(f, "Transmit({} bytes, until {until:?})", bytes.len()),
-            Self::Receive { until } => write!(f, "Receive(until {until:?})"),
-            Self::Disconnect => f.write_str("Disconnect"),
-            Self::Wait { until } => write!(f, "Wait(until {until:?})"),
-            Self::Done(outcome) => f.debug_tuple("Done").field(outcome).finish(),
-        }
-    }
 }

@@ -29,13 +29,16 @@ type BlockingWork = Box<dyn FnOnce(&Cancel) -> Result<Issued, SignError> + Send>
 
 /// A request under way, to be brought to its end by a runtime. To give up a request, drop its exchange. Every runtime can
 /// run every kind.
+#[derive(derive_more::Debug)]
 pub enum Exchange {
     /// Bytes to and from a server.
     Conversation(Box<dyn SignerConversation>),
     /// Code that may block: run it on a thread that may.
+    #[debug("Blocking(..)")]
     Blocking(BlockingWork),
     /// A future. It is polled on a thread of its own or by the executor of the rotation, and brings its own reactor if it
     /// needs one.
+    #[debug("Future(..)")]
     Future(Pin<Box<dyn Future<Output = Result<Issued, SignError>> + Send>>),
 }
 
@@ -55,16 +58,6 @@ impl Exchange {
     /// An exchange that is a future. A panic in it fails the request.
     pub fn future(future: impl Future<Output = Result<Issued, SignError>> + Send + 'static) -> Self {
         Self::Future(Box::pin(Contained(Box::pin(future))))
-    }
-}
-
-impl fmt::Debug for Exchange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Conversation(conversation) => f.debug_tuple("Conversation").field(conversation).finish(),
-            Self::Blocking(_) => f.write_str("Blocking(..)"),
-            Self::Future(_) => f.write_str("Future(..)"),
-        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! A certificate and a key in files that another program keeps: kubelet's `tlsCertFile` and `tlsPrivateKeyFile`.
 
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,26 +14,17 @@ use crate::handle::Rotated;
 /// A pair in two files, or in one that is given twice. [`credential`](Self::credential) reads the files again if the interval
 /// has passed: a whole pair replaces the current one, anything else leaves the current pair in use. Both names may be links
 /// that are switched, as in a volume of a Secret.
+#[derive(derive_more::Debug)]
 pub struct FileCredential {
     certificate: PathBuf,
     key: PathBuf,
     every: Duration,
     held: Mutex<Latest>,
+    #[debug(skip)]
     tell: Box<Tell>,
 }
 
 type Tell = dyn Fn(&Rotated) + Send + Sync;
-
-impl fmt::Debug for FileCredential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileCredential")
-            .field("certificate", &self.certificate)
-            .field("key", &self.key)
-            .field("every", &self.every)
-            .field("held", &self.held)
-            .finish_non_exhaustive()
-    }
-}
 
 #[derive(Debug)]
 struct Latest {

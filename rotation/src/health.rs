@@ -1,7 +1,5 @@
 //! Health of the server behind a signer, by its last answer.
 
-use std::fmt;
-
 use perennial::{Instant, Now, UnixTime};
 
 /// Health of the server behind a signer: its last answer, or the lack of one, and when that was.
@@ -24,25 +22,30 @@ pub struct ServerDate {
     pub at: Instant,
 }
 
-/// The answer of a server, as far as it shows the health of the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The answer of a server, as far as it shows the health of the server. `Display` completes "the server …".
+#[derive(Clone, Copy, Debug, derive_more::Display, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Answer {
     /// The server did what it was asked, or goes on doing it.
+    #[display("answers")]
     Served,
     /// The server said no, in the words of its protocol (a `Status` in Kubernetes).
+    #[display("answers {status}")]
     Refused {
         /// The HTTP status.
         status: u16,
     },
     /// Something else answered: a proxy, a load balancer, another server.
+    #[display("cannot be told from something else that answers {status}")]
     Foreign {
         /// The HTTP status.
         status: u16,
     },
     /// The server refused the certificate it was shown, or the lack of one (TLS alert).
+    #[display("refuses our certificate")]
     CertificateRefused,
     /// The server could not be reached, is not to be trusted, or what came was no answer.
+    #[display("does not answer")]
     Unreachable,
 }
 
@@ -50,18 +53,5 @@ impl Health {
     /// True if the server is at work, whatever it thinks of the request.
     pub const fn is_at_work(&self) -> bool {
         matches!(self.answer, Answer::Served | Answer::Refused { .. } | Answer::CertificateRefused)
-    }
-}
-
-/// A phrase that completes "the server …".
-impl fmt::Display for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Served => f.write_str("answers"),
-            Self::Refused { status } => write!(f, "answers {status}"),
-            Self::Foreign { status } => write!(f, "cannot be told from something else that answers {status}"),
-            Self::CertificateRefused => f.write_str("refuses our certificate"),
-            Self::Unreachable => f.write_str("does not answer"),
-        }
     }
 }

@@ -1,7 +1,5 @@
 //! Where a submission stands, and where it ends if all goes well.
 
-use std::fmt;
-
 use perennial::Instant;
 use perennial_pki::Chain;
 
@@ -25,25 +23,30 @@ impl From<Chain> for Issued {
     }
 }
 
-/// Where a submission stands, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a submission stands, for people: `Display` is a phrase for a log line.
+#[derive(Clone, Debug, derive_more::Display, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress {
     /// Reaching the server.
+    #[display("connecting to the signer")]
     Connecting,
     /// Submitting the request, or finding out what became of one submitted earlier.
+    #[display("submitting the request")]
     Submitting,
     /// The signer has the request, and a person or a controller must approve it.
+    #[display("waiting for approval of CSR {request_name}")]
     WaitingForApproval {
         /// Name of the request, as people find it at the signer.
         request_name: String,
     },
     /// The request is approved, and must be signed.
+    #[display("approved; waiting for the signer of CSR {request_name}")]
     WaitingForIssuance {
         /// Name of the request, as people find it at the signer.
         request_name: String,
     },
     /// Something went wrong that may go away.
+    #[display("{why}; will try again")]
     Retrying {
         /// When it will be tried again.
         at: Instant,
@@ -51,21 +54,6 @@ pub enum Progress {
         why: String,
     },
     /// It is over.
+    #[display("finished")]
     Finished,
-}
-
-/// A phrase for a log line.
-impl fmt::Display for Progress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connecting => f.write_str("connecting to the signer"),
-            Self::Submitting => f.write_str("submitting the request"),
-            Self::WaitingForApproval { request_name } => write!(f, "waiting for approval of CSR {request_name}"),
-            Self::WaitingForIssuance { request_name } => {
-                write!(f, "approved; waiting for the signer of CSR {request_name}")
-            }
-            Self::Retrying { why, .. } => write!(f, "{why}; will try again"),
-            Self::Finished => f.write_str("finished"),
-        }
-    }
 }

@@ -1,6 +1,5 @@
 //! Signers made of a closure.
 
-use std::fmt;
 use std::sync::Arc;
 
 use perennial::Now;
@@ -27,11 +26,13 @@ use crate::signer::{Authentication, Profile, SignRequest, Signer};
 /// })
 /// .usages([Usage::ServerAuth]);
 /// ```
+#[derive(derive_more::Debug)]
 pub struct SignWith {
     name: String,
     endpoint: Option<String>,
     profile: Profile,
     authentication: Authentication,
+    #[debug(skip)]
     begin: Box<dyn Fn(SignRequest) -> Exchange + Send + Sync>,
 }
 
@@ -112,16 +113,5 @@ impl Signer for SignWith {
 
     fn begin(&self, request: SignRequest, _now: Now) -> Result<Exchange, SignError> {
         Ok((self.begin)(request))
-    }
-}
-
-impl fmt::Debug for SignWith {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SignWith")
-            .field("name", &self.name)
-            .field("endpoint", &self.endpoint)
-            .field("profile", &self.profile)
-            .field("authentication", &self.authentication)
-            .finish_non_exhaustive()
     }
 }

@@ -81,17 +81,19 @@ impl Profile {
 }
 
 /// The identity that requests to a signer show.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
 pub enum Authentication {
     /// None: the signer asks for no identity, or has its own way.
     None,
     /// The certificate being rotated, while it is valid and accepted; else a bootstrap identity.
     Own {
         /// For the first certificate, and when our own is of no use any more.
+        #[debug("{:?}", bootstrap.as_ref().map(|_| ".."))]
         bootstrap: Option<Arc<dyn IdentitySource>>,
     },
     /// Always this one: for certificates that are not client certificates themselves. With the [`Handle`](crate::Handle) of
     /// another certificate, the first request waits until there is that certificate.
+    #[debug("Other(..)")]
     Other(Arc<dyn IdentitySource>),
 }
 
@@ -104,17 +106,6 @@ impl Authentication {
     /// Always this identity.
     pub fn other(source: impl IdentitySource + 'static) -> Self {
         Self::Other(Arc::new(source))
-    }
-}
-
-impl fmt::Debug for Authentication {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "None",
-            Self::Own { bootstrap: Some(_) } => "Own { bootstrap: Some(..) }",
-            Self::Own { bootstrap: None } => "Own { bootstrap: None }",
-            Self::Other(_) => "Other(..)",
-        })
     }
 }
 

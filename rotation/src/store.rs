@@ -1,7 +1,7 @@
 //! Where a rotation keeps its credential and the record of its last request.
 
 use std::error::Error;
-use std::fmt::{self, Debug};
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use perennial::store::{Found, Layout};
@@ -113,21 +113,13 @@ fn facts(credential: &Credential) -> &Certificate {
 #[derive(Clone, Debug, Default)]
 pub struct Memory(Arc<Mutex<MemoryContents>>);
 
-#[derive(Default)]
+#[derive(derive_more::Debug, Default)]
 struct MemoryContents {
     current: Option<Arc<Credential>>,
     waiting: Option<Arc<Credential>>,
+    /// Not shown: it holds a key.
+    #[debug(skip)]
     record: Option<Zeroizing<Vec<u8>>>,
-}
-
-/// Shows no record: it holds a key.
-impl Debug for MemoryContents {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { current, waiting, record } = self;
-        let mut shown = f.debug_struct("MemoryContents");
-        shown.field("current", current).field("waiting", waiting);
-        shown.field("has_record", &record.is_some()).finish()
-    }
 }
 
 impl Memory {

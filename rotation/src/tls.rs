@@ -111,9 +111,12 @@ impl ResolvesServerCert for ServerCert {
 }
 
 /// Client configurations, a new one for each credential.
+#[derive(derive_more::Debug)]
 pub struct ClientConfigs {
     source: Source,
+    #[debug(skip)]
     like: ClientConfig,
+    #[debug(skip)]
     made: Mutex<Option<Made>>,
 }
 
@@ -146,12 +149,6 @@ impl ClientConfigs {
                 config
             }
         }
-    }
-}
-
-impl fmt::Debug for ClientConfigs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientConfigs").field("source", &self.source).finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,5 @@
 //! Waiting for a rotation, from a thread or from a future.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,12 +14,16 @@ type Check<'a, T> = Box<dyn FnMut(&Link) -> Option<T> + Send + 'a>;
 /// Something to wait for: a future, and on a thread [`wait`](Self::wait) or [`within`](Self::within). What the call that
 /// returned it has begun goes on whether or not anybody waits.
 #[must_use = "nothing waits until this is awaited, or `wait` or `within` is called"]
+#[derive(derive_more::Debug)]
 pub struct Wait<'a, T> {
     link: Arc<Link>,
+    #[debug(skip)]
     event: fn(&Link) -> &Event,
     /// `Some` once the wait is over.
+    #[debug(skip)]
     check: Check<'a, T>,
     /// The result of a wait that takes too long.
+    #[debug(skip)]
     late: fn(&Link) -> T,
     listener: Option<EventListener>,
 }
@@ -87,11 +90,5 @@ impl<T> Future for Wait<'_, T> {
                 return Poll::Pending;
             }
         }
-    }
-}
-
-impl<T> fmt::Debug for Wait<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wait").field("link", &self.link).finish_non_exhaustive()
     }
 }
