@@ -1,0 +1,30 @@
+# `just` without a recipe lists these. Each line works in a shell too.
+
+default:
+    @just --list
+
+# 30 s: the machine against its laws, without X.509, and the words.
+quick:
+    cargo fmt --all --check
+    cargo test -p perennial
+    cargo test -p perennial-tests --no-default-features --test laws --test rules
+
+# 5 to 10 min: the README's test command.
+test:
+    cargo test --workspace
+
+# 30 min: everything that must hold before a change lands.
+ci:
+    .ci/run
+
+# Hours: larger worlds, many more lives and kills, mutants, fuzzing.
+long:
+    .ci/long
+
+# A node gets a certificate and rotates it three times.
+demo *ARGS:
+    cargo run -p perennial-dev -- demo {{ARGS}}
+
+# Needs nightly Rust and cargo-fuzz. Targets: `ls fuzz/fuzz_targets`.
+fuzz TARGET *ARGS:
+    cargo +nightly fuzz run {{TARGET}} {{ARGS}}
