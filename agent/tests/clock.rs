@@ -106,15 +106,15 @@ fn step_is_named_by_the_servers_clock_until_it_is_undone() {
         step(30, runtime, |run, directory, address| {
             run.signal(Signal::USR1);
             assert!(replaced(directory, NOTICED), "{runtime}: {}", run.stderr());
-            let named = "clock differs from the API server's by 30 min 0 s (ahead); check NTP";
-            let almost = "clock differs from the API server's by 30 min 1 s (ahead); check NTP";
+            let named = "clock differs from the signer's by 30 min 0 s (ahead); check NTP";
+            let almost = "clock differs from the signer's by 30 min 1 s (ahead); check NTP";
             until("warning", || [named, almost].iter().any(|words| run.stderr().contains(words)).then_some(()));
             let state = body(&get(address, "/state"));
             let offset = &state["certificates"]["kubelet-client"]["server_clock_offset_seconds"];
             assert!((offset.as_f64().unwrap() + 1800.0).abs() < 10.0, "{runtime}: {offset}");
             fs::write(directory.join("clock"), "0").unwrap();
             run.signal(Signal::USR1);
-            until("all-clear", || run.stderr().contains("clock agrees with the API server's again").then_some(()));
+            until("all-clear", || run.stderr().contains("clock agrees with the signer's again").then_some(()));
         });
     });
 }

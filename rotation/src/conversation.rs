@@ -1,10 +1,10 @@
-//! What a driver does for a conversation with an API server: connect, write, read, sleep. Nothing else.
+//! What a driver does for a conversation with a server: connect, write, read, sleep. Nothing else.
 
 use derive_more::Debug;
 
 use perennial::{Instant, Now};
 
-/// A conversation with an API server, free of I/O. [`poll`](Self::poll) says what to do next; the driver
+/// A conversation with a server, free of I/O. [`poll`](Self::poll) says what to do next; the driver
 /// does it, reports what came of it with [`handle`](Self::handle), and polls again.
 ///
 /// ```

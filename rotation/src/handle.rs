@@ -126,7 +126,7 @@ impl Handle {
         self.link.send(Message::Input(Input::Refused { fingerprint }));
     }
 
-    /// Reports what the clock of the API server that is asked for certificates showed in an answer to something else. Three
+    /// Reports what the clock of the signer's server showed in an answer to something else. Three
     /// answers that agree count: certificates are judged by either clock.
     pub fn report_server_date(&self, date: ServerDate) {
         self.link.send(Message::Input(Input::ServerDated(date)));

@@ -47,10 +47,10 @@ pub(crate) fn line(name: &str, notice: &Notice) {
         News::Expired => expired(&of, notice),
         News::ClockDiffers(offset) => tracing::warn!(
             server_ahead_ms = offset.millis,
-            "{of}clock differs from the API server's by {offset}; check NTP: certificates are judged by either clock"
+            "{of}clock differs from the signer's by {offset}; check NTP: certificates are judged by either clock"
         ),
         News::ClockAgrees(offset) => {
-            tracing::info!(server_ahead_ms = offset.millis, "{of}clock agrees with the API server's again");
+            tracing::info!(server_ahead_ms = offset.millis, "{of}clock agrees with the signer's again");
         }
         News::Entered(state) => entered(&of, *state, notice),
         News::Stepped(step) => tracing::debug!("{of}{step}"),

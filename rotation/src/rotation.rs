@@ -76,7 +76,7 @@ pub struct Rotation {
     foreign: Option<Arc<str>>,
     /// The last request showed the bootstrap identity.
     bootstrapping: bool,
-    /// The newest reading of the API server's clock that the machine was given.
+    /// The newest reading of the signer's clock that the machine was given.
     server_read_at: Option<Instant>,
     /// As it was last known.
     clock_offset: Option<ClockOffset>,

@@ -21,7 +21,7 @@ pub trait Signer: fmt::Debug + Send + Sync {
     /// the name, and the record of a request to a signer of another name is disregarded: never change it without need.
     fn name(&self) -> &str;
 
-    /// Where the signer is asked, for example the URL of the API server; `None` if there is but one place. The record of a
+    /// Where the signer is asked, for example the URL of an API server; `None` if there is but one place. The record of a
     /// request to another endpoint is disregarded.
     fn endpoint(&self) -> Option<String> {
         None

@@ -279,7 +279,7 @@ pub(super) struct CheckpointText {
     retry_at: u64,
     spaced_at: u64,
     budget_whole_at: u64,
-    /// What the API server's clock showed at the origin of instants, and how many readings say so.
+    /// What the signer's clock showed at the origin of instants, and how many readings say so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     server_clock: Option<(i64, u8)>,
     deadline: Option<u64>,

@@ -6,7 +6,7 @@ use perennial::{Now, UnixTime};
 
 const MINUTE: u64 = 60_000;
 
-/// How far the API server's clock is ahead of the local wall clock.
+/// How far the signer's clock is ahead of the local wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockOffset {
     /// Milliseconds; negative if the server's clock is behind. Good to a second or two: a `Date` counts whole seconds.

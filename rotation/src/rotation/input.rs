@@ -36,7 +36,7 @@ pub enum Input {
         /// The certificate that was shown.
         fingerprint: Fingerprint,
     },
-    /// The API server told the time outside of a request for a certificate.
+    /// An answer of the signer's server to something else than a request for a certificate showed the server's clock.
     ServerDated(ServerDate),
     /// An exchange moved on.
     Progressed {
@@ -44,7 +44,7 @@ pub enum Input {
         id: RequestId,
         /// To here.
         progress: Progress,
-        /// What its last answer told of the API server.
+        /// Health of the server by its last answer.
         health: Option<Health>,
     },
     /// An exchange ended.
@@ -158,7 +158,7 @@ impl Rotation {
         VecDeque::from([event])
     }
 
-    /// The newest reading of the API server's clock, if not reported yet.
+    /// The newest reading of the signer's clock, if not reported yet.
     fn server_dated(&mut self, date: Option<ServerDate>, now: Now) -> Option<Event> {
         let ServerDate { unix, at } = date?;
         // An answer that comes with its request's timeout is still taken: the machine must not look at the clocks before.

@@ -96,9 +96,9 @@ pub enum News {
     Entered(State),
     /// The certificate has expired and there is no other: at once, then after one, two, four … minutes, then each hour.
     Expired,
-    /// The local clock has turned out to differ from the API server's by more than a minute.
+    /// The local clock has turned out to differ from the signer's by more than a minute.
     ClockDiffers(ClockOffset),
-    /// The local clock agrees with the API server's again.
+    /// The local clock agrees with the signer's again.
     ClockAgrees(ClockOffset),
     /// Certificates live too short for the policy. Once, until a longer one is issued.
     ShortLived {

@@ -18,7 +18,8 @@ use crate::disk_name;
 /// key, subject and names, never by its signature, which for ECDSA is another one each time.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// The URL of the API server that was asked, as it was configured. Not known of a record that an older version wrote.
+    /// Endpoint of the signer, as it was configured: the URL of an API server, for example. `None` in a record of an older
+    /// version.
     pub server: Option<String>,
     /// Who was asked.
     pub signer_name: String,
@@ -26,7 +27,7 @@ pub struct Record {
     pub request_name: String,
     /// The request, the budget and the refusal.
     pub pending: Pending,
-    /// The API server accepted the credential for none of the requests so far: [`Failure::Unauthorized`] or
+    /// The signer accepted the credential for none of the requests so far: [`Failure::Unauthorized`] or
     /// [`Failure::Forbidden`]. For people; a restart asks again at once.
     pub turned_down: Option<Failure>,
     /// The key, if it may be used once more ([`Key::Pending`]).

@@ -26,20 +26,20 @@ pub struct Snapshot {
     pub unwritten: bool,
     /// How far the exchange has come, if one runs.
     pub progress: Option<Progress>,
-    /// What the last answer told of the API server, from whichever request it was.
+    /// Health of the server behind the signer by its last answer, to whichever request.
     pub health: Option<Health>,
     /// What went wrong last, until it goes right.
     pub last_error: Option<Arc<str>>,
     /// How many certificates were issued and accepted since the start.
     pub issued: u64,
-    /// The lifetime that certificates are asked for with, if with any.
+    /// The lifetime that requests ask for; `None`: the signer decides.
     pub requested_lifetime: Option<Duration>,
     /// Why the certificate held lives too short for the policy to replace it in time, for people; `None` once a longer one
     /// is issued.
     pub short_lived: Option<Arc<str>>,
     /// The last request showed the bootstrap credential, not the certificate held.
     pub bootstrapping: bool,
-    /// How far the API server's clock is ahead of ours, by the last three answers in a row that agreed.
+    /// How far the signer's clock is ahead of ours, by the last three answers in a row that agreed.
     pub clock_offset: Option<ClockOffset>,
     /// When this was so.
     pub at: Now,
@@ -58,14 +58,14 @@ impl Snapshot {
         }
     }
 
-    /// The lifetime of the certificate held, if another was wished for: API servers before Kubernetes 1.22 do not hear
-    /// of wishes, and signers have limits.
+    /// The lifetime of the certificate held, if another was requested: signers may ignore the request, as API servers before
+    /// Kubernetes 1.22 do, or cap the lifetime.
     pub fn differing_lifetime(&self) -> Option<Duration> {
         let lifetime = self.credential.as_ref()?.chain().certificate().validity.lifetime();
-        let wished = self.requested_lifetime?;
+        let requested = self.requested_lifetime?;
         // Signers let certificates begin a few minutes ago.
-        let heard = wished - wished / 10..=wished.saturating_add(wished / 10).saturating_add(BACKDATING);
-        (!heard.contains(&lifetime)).then_some(lifetime)
+        let granted = requested - requested / 10..=requested.saturating_add(requested / 10).saturating_add(BACKDATING);
+        (!granted.contains(&lifetime)).then_some(lifetime)
     }
 
     /// Number of reminders of an expired certificate due by [`at`](Self::at): one at expiry, further ones after one, two,
