@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGALRM, SIGCHLD, SIGINT, SIGQUIT, SIGTERM, SIGUSR2, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
@@ -41,6 +41,16 @@ pub(crate) fn on_stop(then: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool
 pub(crate) fn survive_file_size_limit() -> Result<(), Failure> {
     // A handler, not an ignored signal: programs that are started from here get the default back.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).map(drop).map_err(unable)
+}
+
+/// Gives signals that a parent may have ignored (a shell ignores SIGQUIT for `command &`) their default meaning: programs
+/// that are started from here would ignore them, too, and nobody can wait for them if SIGCHLD is ignored.
+pub(crate) fn restore_defaults() -> Result<(), Failure> {
+    for signal in [SIGALRM, SIGCHLD, SIGQUIT, SIGUSR2] {
+        let always = Arc::new(AtomicBool::new(true));
+        signal_hook::flag::register_conditional_default(signal, always).map_err(unable)?;
+    }
+    Ok(())
 }
 
 /// Calls `then` each time one of these arrives, on a thread of its own.

@@ -4,8 +4,9 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 
-use crate::support::{Output, Signer, get, perennial, run_arguments, start, until};
+use crate::support::{COMMAND, Output, Process, Signer, get, perennial, run_arguments, start, until};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -120,7 +121,10 @@ fn hook_that_hangs_is_ended_with_its_group_and_retried() {
         grep -h -e SigIgn -e SigBlk /proc/self/status > signals
         sleep 1000 & echo $! > child; wait";
     let more = ["--json", "--metrics-listen", "127.0.0.1:0", "--on-rotated", hook, "--on-rotated-timeout", "500ms"];
-    let mut run = start(directory, &run_arguments(&more));
+    // As a shell starts a command with `&`, and more.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' QUIT CHLD USR2; exec \"$@\"", "sh", COMMAND]).args(run_arguments(&more));
+    let mut run = Process::spawn(directory, command);
     let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
     let metric = |name: &str| {
         let page = get(&address, "/metrics");

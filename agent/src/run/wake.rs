@@ -30,6 +30,7 @@ impl Wakes {
         let (sender, arrived) = mpsc::sync_channel(1);
         let [to_reload, to_renew] = [(); 2].map(|()| Arc::<AtomicBool>::default());
         let wake = waker(&sender);
+        signals::restore_defaults()?;
         let stopping = signals::on_stop(wake.clone())?;
         let flags = [to_reload.clone(), to_renew.clone()];
         signals::on_each(&[SIGHUP, SIGUSR1], move |signal| {
