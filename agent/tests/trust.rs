@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::support::{Ca, RUN, Signer, bootstrap, files, get, perennial, put_in_use, start, start_with, until};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -21,14 +22,22 @@ fn replaced_ca_file_counts_without_sighup() {
         let signer = Signer::start(path, &[]);
         bootstrap(path, &signer.server, ", certificate-authority: ca.crt");
         fs::write(path.join("ca.crt"), Ca::new().authority.certificate_pem()).unwrap();
-        let run = [RUN.as_slice(), &["--runtime", runtime, "--retry", "100ms-1s"]].concat();
-        let mut run = start(path, &run);
+        let more = ["--runtime", runtime, "--retry", "100ms-1s", "--metrics-listen", "127.0.0.1:0"];
+        let mut run = start(path, &[RUN.as_slice(), &more].concat());
+        let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
         let told = until("complaint", || run.events("trouble").into_iter().next());
         let told = told["reason"].as_str().unwrap();
         assert!(told.contains("certificate-authority (ca.crt, read at 20"), "{told}");
         fs::copy(path.join("signer/ca.crt"), path.join("ca.crt")).unwrap();
         run.event("issued", 1);
         assert!(run.stderr().contains("ca.crt: the CA bundle has changed"), "{}", run.stderr());
+
+        // What is shown of it stays that of the rotation, which SIGHUP leaves as it is.
+        run.signal(Signal::HUP);
+        run.event("reloaded", 1);
+        fs::write(path.join("ca.crt"), "damaged").unwrap();
+        run.signal(Signal::USR1);
+        until("word of the damage", || get(&address, "/state").contains("it cannot be read now").then_some(()));
     }
 }
 

@@ -51,7 +51,12 @@ impl Prepared {
 
     /// Reads all files again, and changes nothing. `held` is the client certificate now.
     pub(super) fn read_again(&self, options: &Run, held: Option<Chain>) -> Result<Self, Failure> {
-        Self::new(options, Settings::read(options)?, self.stores.clone(), held)
+        let mut next = Self::new(options, Settings::read(options)?, self.stores.clone(), held)?;
+        if next.asks_like(self) {
+            // The rotations go on with this one: what is shown of its CAs is what they read last.
+            next.access.server = self.access.server.clone();
+        }
+        Ok(next)
     }
 
     fn new(options: &Run, settings: Settings, stores: Stores, held: Option<Chain>) -> Result<Self, Failure> {
