@@ -86,6 +86,8 @@ fn rotation_switched_off_while_running_changes_nothing_more() {
     let before = (files(&pki), names(&pki));
     run.signal(Signal::HUP);
     run.event("disabled", 1);
+    // Another process may be the owner from now on.
+    until("the lock", || Directory::at(&pki, "kubelet-client").unwrap().is_free().ok());
     run.signal(Signal::USR1);
     // A directory that was removed is another program's to make.
     fs::rename(&pki, path.join("worker/moved")).unwrap();

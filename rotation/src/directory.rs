@@ -112,6 +112,12 @@ impl Directory {
         Ok(())
     }
 
+    /// Lets another process [`claim`](Self::claim) the files: for a program that writes no more. A later write takes the lock
+    /// again, or fails if another process is the owner by then.
+    pub fn release(&self) {
+        self.volume.release();
+    }
+
     /// Opens a directory that exists, to look at it.
     ///
     /// # Errors

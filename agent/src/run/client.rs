@@ -88,6 +88,10 @@ impl Client {
             self.reporter.put_back();
             return;
         }
+        // What was accepted before rotation was switched off is still written.
+        if !self.reporter.rotation.handle().snapshot().unwritten {
+            config.stores.client.release();
+        }
         let Ok(Loaded { credential: Some((found, _)), .. }) = config.stores.client.load(clock::now().unix) else {
             return;
         };

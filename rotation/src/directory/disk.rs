@@ -89,6 +89,10 @@ impl Volume for Disk {
     fn create(&self) -> io::Result<()> {
         make(&self.path, &mut |path| File::open(path)?.sync_all())
     }
+
+    fn release(&self) {
+        self.lock.iter().for_each(Lock::release);
+    }
 }
 
 impl Folder for Opened<'_> {

@@ -59,6 +59,11 @@ impl Lock {
         Ok(())
     }
 
+    /// Lets another process hold the lock. The next write takes it again.
+    pub(super) fn release(&self) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Succeeds if this process holds the lock, or could take it. Changes nothing.
     pub(super) fn is_free(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<(), DirectoryError> {
         let path = path.join(&self.name);

@@ -32,6 +32,9 @@ pub trait Volume: Debug + Send + Sync {
     fn create(&self) -> io::Result<()> {
         Ok(())
     }
+
+    /// Gives up what [`Folder::hold`] has locked.
+    fn release(&self) {}
 }
 
 /// An open folder.
