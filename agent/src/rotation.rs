@@ -16,10 +16,11 @@ pub(crate) struct Plan {
     /// What it is called in logs.
     pub(crate) name: String,
     pub(crate) policy: Policy,
-    /// `None`: the program that keeps the certificate chooses its common name.
-    pub(crate) common_name: Option<String>,
+    pub(crate) common_name: String,
     /// `None`: it is not known yet.
     pub(crate) template: Option<Template>,
+    /// The name of the signer that is there once rotation is enabled.
+    pub(crate) signer_name: String,
     /// `None`: rotation is not enabled, what is there is kept an eye on.
     pub(crate) signer: Option<Arc<dyn Signer>>,
     pub(crate) store: Arc<Directory>,
@@ -44,11 +45,9 @@ pub(crate) struct ActiveRotation {
 
 impl Plan {
     pub(crate) fn start(self, runtime: Runtime, observers: Vec<Observer>) -> Result<ActiveRotation, Failure> {
-        let Self { name, policy, common_name, template, signer, store } = self;
-        let mut rotator = Rotator::new().name(name).policy(policy).store(store);
-        if let Some(common_name) = common_name {
-            rotator = rotator.common_name(common_name);
-        }
+        let Self { name, policy, common_name, template, signer_name, signer, store } = self;
+        let rotator = Rotator::new().name(name).policy(policy).store(store);
+        let mut rotator = rotator.common_name(common_name).signer_name(signer_name);
         if let Some(template) = template {
             rotator = rotator.template(template);
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::support::{Ca, Signer, files, perennial, put_in_use, run_arguments, start, until};
-use perennial_rotation::Directory;
+use perennial_rotation::{Directory, clock};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -151,6 +151,31 @@ fn rotation_switched_on_needs_the_directory() {
     assert!(matches!(Directory::open(&pki, "kubelet-client"), Err(perennial_rotation::DirectoryError::Owned { .. })));
     run.signal(Signal::TERM);
     assert_eq!(run.end().code, Some(0));
+}
+
+/// As a start does.
+#[test]
+fn rotation_switched_on_finds_the_certificate_that_waits() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let signer = Signer::start(path, &[]);
+    let (pki, mut ca) = (path.join("worker/pki"), Ca::new());
+    // Due, with an hour left, half of which the next one waits.
+    put_in_use(&pki, ca.node(DAY - DAY / 24, DAY).to_pem().as_bytes());
+    let next = ca.node_from(clock::now().unix.after(DAY / 48), DAY);
+    let config = path.join("config.yaml");
+    let text = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nrotateCertificates: ";
+    fs::write(&config, format!("{text}false\n")).unwrap();
+    let mut run = start(path, &run_arguments(&["--json", "--config", "config.yaml"]));
+    run.event("disabled", 1);
+    fs::write(pki.join("kubelet-client-2030-01-01-00-00-00.pem"), next.to_pem().as_bytes()).unwrap();
+    fs::write(&config, format!("{text}true\n")).unwrap();
+    run.signal(Signal::HUP);
+    run.event("reloaded", 1);
+    until("the next certificate", || run.stderr().contains("the new certificate is not valid before").then_some(()));
+    run.signal(Signal::HUP);
+    run.event("reloaded", 2);
+    assert!(signer.requests().is_empty(), "{}", run.stderr());
 }
 
 #[test]

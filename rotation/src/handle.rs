@@ -109,7 +109,8 @@ impl Handle {
     ///
     /// A signer with the name and the endpoint of the last request continues that request. For any other, the request in
     /// flight is dropped, failures are forgotten, and the next request has a new key; the submission budget still holds.
-    /// The rotation point stays: it is drawn from the name of the signer at the start, so that a restart may draw another.
+    /// The rotation point stays: it is drawn from the name of the signer at the start (or
+    /// [`Rotator::signer_name`](crate::Rotator::signer_name)), so that a restart may draw another.
     pub fn set_signer(&self, signer: Option<Arc<dyn Signer>>) {
         self.link.send(Message::Input(Input::SignerChanged(signer)));
     }

@@ -26,6 +26,7 @@ pub struct Rotator {
     policy: Policy,
     template: Option<Template>,
     common_name: Option<String>,
+    signer_name: Option<String>,
     signer: Option<Arc<dyn Signer>>,
     store: Option<Arc<dyn Store>>,
 }
@@ -59,6 +60,13 @@ impl Rotator {
     #[must_use]
     pub fn common_name(self, name: impl Into<String>) -> Self {
         Self { common_name: Some(name.into()), ..self }
+    }
+
+    /// Sets the name of the signer, if the signer comes later ([`Handle::set_signer`]): rotation points are drawn from this
+    /// name, too. Without a signer, neither name says whose certificate the store should hold.
+    #[must_use]
+    pub fn signer_name(self, name: impl Into<String>) -> Self {
+        Self { signer_name: Some(name.into()), ..self }
     }
 
     /// Sets the signer to request certificates from.
@@ -102,16 +110,18 @@ impl Rotator {
     pub fn prepare(self) -> Result<(Handle, Task), StartError> {
         let store = self.store.clone().unwrap_or_else(|| Arc::new(Memory::default()));
         let now = clock::now();
-        let common_name = self.template.as_ref().map(Template::common_name).or(self.common_name.as_deref());
+        let later = self.common_name.as_deref().filter(|_| self.signer.is_some());
+        let common_name = self.template.as_ref().map(Template::common_name).or(later);
         let request = LoadRequest { common_name, has_signer: self.signer.is_some(), now: now.unix };
         let Stored { credential, waiting, is_misplaced } = store.load(&request).map_err(StartError::Store)?;
         let pending = recall(&*store);
-        let Self { name, policy, template, common_name, signer, .. } = self;
+        let Self { name, policy, template, common_name, signer_name, signer, .. } = self;
         let start = Start {
             policy: Arc::new(policy),
             signer,
             template: template.map(Arc::new),
             common_name,
+            signer_name,
             credential,
             waiting,
             rotate_now: is_misplaced,

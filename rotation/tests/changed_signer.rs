@@ -166,6 +166,23 @@ fn rotation_switched_off_and_on_continues_with_the_same_key() {
 }
 
 #[test]
+fn signer_that_comes_later_rotates_when_a_restart_would() {
+    let (template, requests) = (Template::new("mesh-1"), Arc::default());
+    let now = clock::now();
+    let template = Some(Arc::new(template));
+    let signer: Option<Arc<dyn Signer>> = Some(Arc::new(silent("a", &requests)));
+    let restarted =
+        Rotation::new(Start { signer: signer.clone(), template: template.clone(), ..Start::default() }, now);
+    let (common_name, signer_name) = (Some("mesh-1".into()), signer.as_ref().map(|signer| signer.name().to_owned()));
+    let mut later = Rotation::new(Start { common_name, signer_name, ..Start::default() }, now);
+    later.handle(Input::TemplateChanged(template), now);
+    later.handle(Input::SignerChanged(signer), now);
+    let seed = |rotation: &Rotation| rotation.machine().checkpoint().seed;
+    assert_eq!(seed(&later), seed(&restarted));
+    assert_ne!(seed(&later), seed(&Rotation::new(Start::default(), now)));
+}
+
+#[test]
 fn record_is_used_by_a_signer_that_comes_later() {
     let scene = Scene::requesting();
     let key = scene.keys().remove(0);

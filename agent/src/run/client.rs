@@ -31,13 +31,12 @@ impl Client {
         let (options, settings, access) = (outside.options, &config.settings, &config.access);
         let (client, prefix) = (&settings.client, options.wanted.prefix.as_str());
         begin_hook(outside, config);
-        let wanted = || client.rotated.then(|| client.template.clone());
         let plan = Plan {
             name: if config.stores.serving.is_some() { prefix.to_owned() } else { String::new() },
             policy: settings.policy.clone(),
-            // What another program keeps is for whom that program wants.
-            common_name: wanted().map(|template| template.common_name().to_owned()),
-            template: wanted(),
+            common_name: client.template.common_name().to_owned(),
+            template: client.rotated.then(|| client.template.clone()),
+            signer_name: options.wanted.signer_name.clone(),
             signer: client.signer(options, access.server.cluster.clone(), access.bootstrap.clone()),
             store: config.stores.client.clone(),
         };
@@ -64,7 +63,10 @@ impl Client {
         let handle = self.reporter.rotation.handle();
         handle.set_template(client.rotated.then(|| client.template.clone()));
         // Before the signer: what another program has put there may leave nothing to request.
-        stored.iter().for_each(|stored| handle.report_replaced(stored.credential.clone()));
+        if let Some(stored) = stored {
+            handle.report_replaced(stored.credential.clone());
+            stored.waiting.iter().for_each(|waiting| handle.report_replaced(Some(waiting.clone())));
+        }
         handle.set_signer(client.signer(options, access.server.cluster.clone(), access.bootstrap.clone()));
         // And after it: only with a signer is a worse pair, or none, overwritten.
         stored.iter().for_each(|stored| handle.report_replaced(stored.credential.clone()));

@@ -1,6 +1,7 @@
 //! The serving certificate that is rotated: as whom it is requested, and for which addresses.
 
 use perennial::Template;
+use perennial_kubernetes::objects::KUBELET_SERVING_SIGNER;
 use perennial_rotation::NotYet;
 
 use super::addresses::Addresses;
@@ -43,8 +44,9 @@ impl Serving {
         let plan = Plan {
             name: SERVING_PREFIX.to_owned(),
             policy: config.settings.policy.clone(),
-            common_name: Some(common_name),
+            common_name,
             template: None,
+            signer_name: KUBELET_SERVING_SIGNER.to_owned(),
             signer: Some(config.settings.client.serving_signer(outside.options, cluster, node)),
             store: store.clone(),
         };

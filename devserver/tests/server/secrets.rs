@@ -45,11 +45,9 @@ fn no_public_type_shows_a_key_or_a_token() {
         policy: Arc::new(Policy::default()),
         signer: Some(Arc::new(signer)),
         template: Some(Arc::new(Template::node("one"))),
-        common_name: None,
         credential: Some(held.clone()),
         waiting: Some(held.clone()),
-        rotate_now: false,
-        pending: None,
+        ..Start::default()
     };
     let mut shown = vec![format!("{start:?}")];
     let mut rotation = Rotation::new(start, now);

@@ -25,6 +25,8 @@ pub struct Start {
     /// For whom, if that is known before the rest of the template: restarts, and tools that look at the directory, compute
     /// the same rotation points from it.
     pub common_name: Option<String>,
+    /// The name of the signer, if that is known before the signer, for the same purpose.
+    pub signer_name: Option<String>,
     /// The credential at hand.
     pub credential: Option<Arc<Credential>>,
     /// The successor of [`credential`](Self::credential), durable and not valid yet.
@@ -39,7 +41,9 @@ pub struct Start {
 impl Rotation {
     /// A rotation that wants its first Tick at `now`.
     pub fn new(start: Start, now: Now) -> Self {
-        let Start { policy, signer, template, common_name, credential, waiting, rotate_now, pending } = start;
+        let Start { policy, signer, template, common_name, signer_name, credential, waiting, rotate_now, pending } =
+            start;
+        let named_later = common_name.clone();
         // Whoever looks on while somebody else keeps the certificate has no wish of his own.
         let common_name = common_name.filter(|_| signer.is_some());
         let wanted = template.as_deref().map(Template::common_name).or(common_name.as_deref());
@@ -51,7 +55,8 @@ impl Rotation {
         let addressee = record.as_ref().map(of_record);
         let named = named.or_else(|| record.as_ref().map(|record| record.pending.template.common_name()));
         // What restarts, and tools that look at a directory, agree on: who signs, and for whom.
-        let seed = perennial::seed(signer.as_ref().map_or("", |signer| signer.name()), named.unwrap_or(""));
+        let signed_by = signer.as_ref().map(|signer| signer.name()).or(signer_name.as_deref());
+        let seed = perennial::seed(signed_by.unwrap_or(""), named.or(named_later.as_deref()).unwrap_or(""));
         let saving = Saving::new(&policy, seed, record.as_ref());
         let (request_name, pending, key) =
             record.map_or_else(Default::default, |Record { request_name, mut pending, key, .. }| {

@@ -127,14 +127,10 @@ impl Scene {
             pending,
         };
         let start = Start {
-            policy: Arc::default(),
             signer: Some(self.signer.clone()),
             template: Some(record.pending.template.clone()),
-            common_name: None,
-            credential: None,
-            waiting: None,
-            rotate_now: false,
             pending: Some(record),
+            ..Start::default()
         };
         let mut rotation = Rotation::new(start, now);
         let drive = |command| if let Command::Drive { id, .. } = command { Some(id) } else { None };
