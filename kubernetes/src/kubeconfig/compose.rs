@@ -284,12 +284,12 @@ fn is_number(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The documents of a text as JSON, then the fault if there is one.
+    /// The documents of a text on one line, then the fault if there is one.
     fn composed(text: &str) -> String {
         let (mut composer, mut out) = (Composer::new(text), String::new());
         loop {
             match composer.document() {
-                Ok(Some(document)) => document.write_json(&mut out),
+                Ok(Some(document)) => document.write_flow(&mut out),
                 Ok(None) => return out,
                 Err(Fault { at, reason }) => return format!("{out}{}:{}: {reason}", at.line(), at.col() + 1),
             }

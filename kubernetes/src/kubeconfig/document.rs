@@ -43,8 +43,8 @@ impl Node {
         }
     }
 
-    /// As JSON on one line.
-    pub(crate) fn write_json(&self, out: &mut String) {
+    /// Writes the node as YAML on one line: as JSON, but for numbers, which stay as they are written.
+    pub(crate) fn write_flow(&self, out: &mut String) {
         match &self.value {
             Value::Null => out.push_str("null"),
             Value::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
@@ -54,7 +54,7 @@ impl Node {
                 let mut before = '[';
                 for item in items {
                     out.push(std::mem::replace(&mut before, ','));
-                    item.write_json(out);
+                    item.write_flow(out);
                 }
                 out.push_str(if items.is_empty() { "[]" } else { "]" });
             }
@@ -64,7 +64,7 @@ impl Node {
                     out.push(std::mem::replace(&mut before, ','));
                     quote(name, out);
                     out.push(':');
-                    value.write_json(out);
+                    value.write_flow(out);
                 }
                 out.push_str(if entries.is_empty() { "{}" } else { "}" });
             }

@@ -12,13 +12,13 @@ pub struct Extensions(Zeroizing<String>);
 
 impl Extensions {
     pub(super) fn of(node: &Node) -> Self {
-        let mut json = Zeroizing::default();
-        node.write_json(&mut json);
-        Self(json)
+        let mut yaml = Zeroizing::default();
+        node.write_flow(&mut yaml);
+        Self(yaml)
     }
 
-    /// As JSON on one line, which is YAML as well.
-    pub(super) fn json(&self) -> &str {
+    /// As YAML on one line.
+    pub(super) fn yaml(&self) -> &str {
         &self.0
     }
 }

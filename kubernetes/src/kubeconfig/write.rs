@@ -66,7 +66,7 @@ fn kubeconfig(
         text.line("    disable-compression: true");
     }
     if let Some(extensions) = &endpoint.extensions {
-        text.raw("    extensions", extensions.json());
+        text.raw("    extensions", extensions.yaml());
     }
     text.line("users:");
     text.field("- name", user);
@@ -92,7 +92,7 @@ impl Yaml {
     fn with_room_for(endpoint: &Endpoint, user_fields: &[(&str, &str)]) -> Self {
         let ca = endpoint.ca_pem.as_ref().map_or(0, |pem| pem.len() * 4 / 3 + 4);
         let secrets: usize = user_fields.iter().map(|(_, value)| 64 + value.len() * 2).sum();
-        let extensions = endpoint.extensions.as_ref().map_or(0, |extensions| extensions.json().len());
+        let extensions = endpoint.extensions.as_ref().map_or(0, |extensions| extensions.yaml().len());
         Self(Zeroizing::new(String::with_capacity(4096 + ca + secrets + extensions)))
     }
 
