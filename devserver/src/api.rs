@@ -10,7 +10,7 @@ use perennial::UnixTime;
 use super::access::{self, Attributes};
 use super::authority::Authority;
 use super::faults::Faults;
-use super::listing::{Listing, Piece};
+use super::list::{Listing, Piece};
 use super::message::{Answer, ApiRequest, Method, Response};
 use super::nodes::Nodes;
 use super::random::Random;

@@ -1,9 +1,12 @@
-//! LIST: which objects, as of which version, and how many at a time.
+//! LIST: which objects, as of which version, how many at a time; written piece by piece, so that a slow reader holds no
+//! copy of the list.
 
 use std::sync::Arc;
+use std::vec;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use perennial::UnixTime;
 use serde::{Deserialize, Serialize};
 
 use super::api::Api;
@@ -11,8 +14,12 @@ use super::message::{Query, Response, to_json};
 use super::selector::Selector;
 use super::status;
 use super::store::{Store, Stored};
+use super::table::{CLOSING, Shape};
 use super::validation;
 use perennial_kubernetes::objects::ListMeta;
+
+/// About as much is written at a time.
+const PIECE: usize = 8 * 1024;
 
 /// Objects a LIST shows, as of a version.
 pub(super) struct Page {
@@ -157,5 +164,78 @@ fn as_they_were(store: &Store, selector: &Selector, version: u64) -> Vec<Arc<Sto
     match selector.name() {
         Some(name) => store.get(name).into_iter().filter(matches).cloned().collect(),
         None => store.iter().filter(matches).cloned().collect(),
+    }
+}
+
+/// The answer to a LIST.
+///
+/// It shows the version of its request and shares the objects with the server: once the server no longer remembers that
+/// version, a reader that is still reading gets no more.
+#[derive(Debug)]
+pub struct Listing {
+    opening: Vec<u8>,
+    objects: vec::IntoIter<Arc<Stored>>,
+    shape: Shape,
+    now: UnixTime,
+    version: u64,
+    /// An object has been written.
+    begun: bool,
+    ended: bool,
+}
+
+/// The next part of a [`Listing`].
+#[derive(Debug)]
+pub(super) enum Piece {
+    Bytes(Vec<u8>),
+    /// The list is complete.
+    End,
+    /// The server no longer remembers the rest.
+    Lost,
+}
+
+impl Listing {
+    pub(super) fn new(Page { objects, metadata, version }: Page, shape: Shape, now: UnixTime) -> Self {
+        let opening = shape.opening(&metadata);
+        Self { opening, objects: objects.into_iter(), shape, now, version, begun: false, ended: false }
+    }
+
+    /// The whole list as one response.
+    pub fn into_response(mut self) -> Response {
+        let mut body = Vec::new();
+        while self.write(&mut body) {}
+        Response::written(200, body)
+    }
+
+    pub(super) fn let_go(&mut self, store: &Store) {
+        if self.version < store.oldest() {
+            self.objects = Vec::new().into_iter();
+        }
+    }
+
+    pub(super) fn next(&mut self, store: &Store) -> Piece {
+        if self.ended {
+            return Piece::End;
+        }
+        if self.version < store.oldest() {
+            return Piece::Lost;
+        }
+        let mut piece = Vec::new();
+        while piece.len() < PIECE && self.write(&mut piece) {}
+        Piece::Bytes(piece)
+    }
+
+    /// Writes the next object, or the end. Whether there is more.
+    fn write(&mut self, out: &mut Vec<u8>) -> bool {
+        out.append(&mut self.opening);
+        let Some(stored) = self.objects.next() else {
+            out.extend_from_slice(CLOSING);
+            self.ended = true;
+            return false;
+        };
+        if std::mem::replace(&mut self.begun, true) {
+            out.push(b',');
+        }
+        out.extend_from_slice(&self.shape.item(&stored, self.now));
+        true
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::listing::Listing;
+use super::list::Listing;
 use super::user::User;
 use super::watch::Watcher;
 

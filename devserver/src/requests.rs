@@ -7,7 +7,7 @@ use perennial::UnixTime;
 use super::access::{self, Attributes};
 use super::api::Api;
 use super::body;
-use super::listing::Listing;
+use super::list::Listing;
 use super::message::{Answer, ApiRequest, Method, Query, Response};
 use super::options::WriteOptions;
 use super::store::{StoreError, Stored};

@@ -7,7 +7,7 @@ use perennial::{Instant, Now};
 use super::api::Api;
 use super::connection::{Connection, Tls, TlsError};
 use super::faults::{self, Answered, ConnectionFault, Fault, Lines};
-use super::listing::{Listing, Piece};
+use super::list::{Listing, Piece};
 use super::message::{Answer, ApiRequest, Response};
 use super::status;
 use super::watch::{Next, Watcher};

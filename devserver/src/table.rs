@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use perennial::UnixTime;
 use serde_json::{Value, json};
 
+use super::controllers::has;
 use super::message::{Query, to_json};
 use super::store::Stored;
 use super::{body, status};
@@ -146,7 +147,7 @@ fn row(stored: &Stored, include: Include, now: UnixTime) -> Value {
 
 fn condition(stored: &Stored) -> String {
     let status = &stored.object.status;
-    let has = |kind: &str| status.conditions.iter().any(|condition| condition.type_ == kind);
+    let has = |kind| has(&stored.object, kind);
     let mut text = String::from(match (has("Denied"), has("Approved")) {
         (true, _) => "Denied",
         (false, true) => "Approved",

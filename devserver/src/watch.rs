@@ -13,7 +13,7 @@ use super::selector::Selector;
 use super::store::{Event, Store, Stored};
 use super::table::{Shape, shaped};
 use super::{status, validation};
-use perennial_kubernetes::objects::Status;
+use perennial_kubernetes::objects::{API_VERSION, CertificateSigningRequest, Status};
 
 /// One watch. [`Api::next_event`](super::Api::next_event) returns its events and never blocks.
 #[derive(Debug)]
@@ -208,17 +208,13 @@ impl Watcher {
 }
 
 fn bookmark(version: u64, ends_initial_events: bool) -> Vec<u8> {
-    let mut metadata = serde_json::json!({ "resourceVersion": version.to_string(), "creationTimestamp": null });
+    let mut object = CertificateSigningRequest::default();
+    (object.kind, object.api_version) = (status::KIND.into(), API_VERSION.into());
+    object.metadata.resource_version = version.to_string();
     if ends_initial_events {
-        metadata["annotations"] = serde_json::json!({ "k8s.io/initial-events-end": "true" });
+        object.metadata.annotations.insert("k8s.io/initial-events-end".into(), "true".into());
     }
-    to_json(&serde_json::json!({
-        "kind": status::KIND,
-        "apiVersion": perennial_kubernetes::objects::API_VERSION,
-        "metadata": metadata,
-        "spec": { "request": null, "signerName": "" },
-        "status": {},
-    }))
+    to_json(&object)
 }
 
 fn encode(kind: &str, object: &[u8]) -> Vec<u8> {
