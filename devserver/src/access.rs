@@ -1,6 +1,7 @@
 //! Authorization: the roles that a cluster gives administrators, nodes and bootstrap tokens, and no others.
 
 use perennial_pki::{RequestFacts, read_request};
+use serde::Deserialize;
 
 use super::message::Response;
 use super::user::{AUTHENTICATED, BOOTSTRAPPERS, MASTERS, NODES, User};
@@ -8,7 +9,8 @@ use super::{signer, status};
 use perennial_kubernetes::objects::CsrSpec;
 
 /// An operation on a resource.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
 pub(super) struct Attributes<'a> {
     pub(super) verb: &'a str,
     pub(super) group: &'a str,

@@ -1,7 +1,6 @@
 //! Request bodies: JSON as Go reads it, or protobuf.
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::fields::{self, FieldValidation};
@@ -22,8 +21,7 @@ pub(super) fn csr(
     if request.body.len() > LARGEST {
         return Err(too_large());
     }
-    let value = value(request, protobuf::CSR, status::KIND)?;
-    expect_type(&value, status::KIND, API_VERSION)?;
+    let value = object(request, protobuf::CSR, status::KIND, API_VERSION)?;
     let refuse = |why: &str| status::bad_request(fields::cannot_be_handled(why));
     let warnings = fields.check(&value).map_err(|why| refuse(&why))?;
     let csr = serde_json::from_value(value).map_err(|error| refuse(&error.to_string()))?;
@@ -59,15 +57,10 @@ pub(super) fn too_large() -> Response {
 }
 
 /// An object of this kind and version; both may be left out.
-pub(super) fn object<T: DeserializeOwned>(
-    request: &ApiRequest,
-    fields: Fields,
-    kind: &str,
-    version: &str,
-) -> Result<T, Response> {
+pub(super) fn object(request: &ApiRequest, fields: Fields, kind: &str, version: &str) -> Result<Value, Response> {
     let value = value(request, fields, kind)?;
     expect_type(&value, kind, version)?;
-    serde_json::from_value(value).map_err(|error| unreadable(kind, error))
+    Ok(value)
 }
 
 /// Preconditions of a deletion.
@@ -163,6 +156,6 @@ fn expect(said: &str, wanted: &str, kind: &str) -> Result<(), Response> {
     Err(status::bad_request(format!("the object provided is unrecognized: {said:?} where a {kind} is expected")))
 }
 
-fn unreadable(kind: &str, error: impl std::fmt::Display) -> Response {
+pub(super) fn unreadable(kind: &str, error: impl std::fmt::Display) -> Response {
     status::bad_request(format!("{kind} in the body cannot be read: {error}"))
 }

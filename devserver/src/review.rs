@@ -2,7 +2,7 @@
 
 use perennial::UnixTime;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::access::{Attributes, allowed, authorize_path};
 use super::message::{ApiRequest, Response};
@@ -20,7 +20,7 @@ pub(super) fn answer(request: &ApiRequest, user: &User, resource: &str, now: Uni
 fn who_am_i(request: &ApiRequest, user: &User, now: UnixTime) -> Result<Response, Response> {
     const KIND: &str = "SelfSubjectReview";
     const VERSION: &str = "authentication.k8s.io/v1";
-    body::object::<Value>(request, protobuf::REVIEW, KIND, VERSION)?;
+    body::object(request, protobuf::REVIEW, KIND, VERSION)?;
     let review = json!({
         "kind": KIND,
         "apiVersion": VERSION,
@@ -31,42 +31,35 @@ fn who_am_i(request: &ApiRequest, user: &User, now: UnixTime) -> Result<Response
 }
 
 #[derive(Deserialize)]
-struct AccessReview {
-    spec: AccessSpec,
+struct AccessReview<'a> {
+    #[serde(borrow)]
+    spec: AccessSpec<'a>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct AccessSpec {
-    resource_attributes: Option<ResourceAttributes>,
-    non_resource_attributes: Option<NonResourceAttributes>,
+struct AccessSpec<'a> {
+    #[serde(borrow)]
+    resource_attributes: Option<Attributes<'a>>,
+    #[serde(borrow)]
+    non_resource_attributes: Option<NonResourceAttributes<'a>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct ResourceAttributes {
-    verb: String,
-    group: String,
-    resource: String,
-    subresource: String,
-    name: String,
-}
-
-#[derive(Deserialize)]
-struct NonResourceAttributes {
-    verb: String,
-    path: String,
+struct NonResourceAttributes<'a> {
+    verb: &'a str,
+    path: &'a str,
 }
 
 fn may_i(request: &ApiRequest, user: &User) -> Result<Response, Response> {
     const KIND: &str = "SelfSubjectAccessReview";
     const VERSION: &str = "authorization.k8s.io/v1";
-    let AccessReview { spec } = body::object(request, protobuf::ACCESS_REVIEW, KIND, VERSION)?;
-    let allowed = match (&spec.resource_attributes, &spec.non_resource_attributes) {
-        (Some(ResourceAttributes { verb, group, resource, subresource, name }), _) => {
-            allowed(user, &Attributes { verb, group, resource, subresource, name })
-        }
-        (None, Some(path)) => authorize_path(user, &path.verb, &path.path).is_ok(),
+    let review = body::object(request, protobuf::ACCESS_REVIEW, KIND, VERSION)?;
+    let review = AccessReview::deserialize(&review).map_err(|error| body::unreadable(KIND, error))?;
+    let allowed = match (&review.spec.resource_attributes, &review.spec.non_resource_attributes) {
+        (Some(wanted), _) => allowed(user, wanted),
+        (None, Some(path)) => authorize_path(user, path.verb, path.path).is_ok(),
         (None, None) => {
             let message = "exactly one of resourceAttributes and nonResourceAttributes must be given";
             return Err(status::bad_request(message));
