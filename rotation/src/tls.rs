@@ -13,6 +13,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use perennial::Fingerprint;
 use perennial_pki::{Credential, Interim};
 use rustls::SignatureScheme;
 use rustls::client::{ClientConfig, ResolvesClientCert, Resumption};
@@ -116,14 +117,9 @@ pub struct ClientConfigs {
     source: Source,
     #[debug(skip)]
     like: ClientConfig,
+    /// The latest configuration and its credential.
     #[debug(skip)]
-    made: Mutex<Option<Made>>,
-}
-
-/// The latest configuration and its credential.
-struct Made {
-    of: Option<Arc<Credential>>,
-    config: Arc<ClientConfig>,
+    made: Mutex<Option<(Option<Fingerprint>, Arc<ClientConfig>)>>,
 }
 
 impl ClientConfigs {
@@ -136,37 +132,20 @@ impl ClientConfigs {
     /// sessions of that credential. Returns the same configuration until the credential changes.
     pub fn current(&self) -> Arc<ClientConfig> {
         let credential = self.source.credential();
+        let fingerprint = credential.as_ref().map(|held| held.chain().certificate().fingerprint);
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         match &*made {
-            Some(Made { of, config }) if same(of.as_deref(), credential.as_deref()) => config.clone(),
+            Some((of, config)) if *of == fingerprint => config.clone(),
             _ => {
                 let mut config = self.like.clone();
-                config.client_auth_cert_resolver =
-                    Arc::new(Fixed(credential.as_deref().map(Credential::certified_key)));
+                // This credential for good: a session is resumed by the identity of its first handshake.
+                let cert = ClientCert::new(Source::new(move || credential.clone()));
+                config.client_auth_cert_resolver = Arc::new(cert);
                 config.resumption = Resumption::default();
                 let config = Arc::new(config);
-                *made = Some(Made { of: credential, config: config.clone() });
+                *made = Some((fingerprint, config.clone()));
                 config
             }
         }
-    }
-}
-
-fn same(one: Option<&Credential>, other: Option<&Credential>) -> bool {
-    let fingerprint = |credential: &Credential| credential.chain().certificate().fingerprint;
-    one.map(fingerprint) == other.map(fingerprint)
-}
-
-/// Presents one credential, or none.
-#[derive(Debug)]
-struct Fixed(Option<Arc<CertifiedKey>>);
-
-impl ResolvesClientCert for Fixed {
-    fn resolve(&self, _root_hint_subjects: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.0.clone().filter(|key| key.key.choose_scheme(schemes).is_some())
-    }
-
-    fn has_certs(&self) -> bool {
-        self.0.is_some()
     }
 }
