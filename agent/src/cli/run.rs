@@ -252,12 +252,10 @@ impl KeyType {
 
 pub(super) fn prefix(text: &str) -> Result<String, String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    match !text.is_empty() && text.len() <= 64 && !text.starts_with('.') && text.bytes().all(fits) {
-        true => Ok(text.to_owned()),
-        false => {
-            Err("names of files begin with this: letters, digits, '-', '_' and '.', not beginning with '.'".into())
-        }
+    if text.is_empty() || text.len() > 64 || text.starts_with('.') || !text.bytes().all(fits) {
+        return Err("names of files begin with this: letters, digits, '-', '_' and '.', not beginning with '.'".into());
     }
+    Ok(text.to_owned())
 }
 
 /// The unspecified addresses have a meaning here; with which others they go together is not a single one's to say.
