@@ -75,7 +75,7 @@ impl Teller {
             Ok(told) => self.told(place, &told),
             Err(ReplayError::Cut) => self.cut = Some(place.to_owned()),
             Err(error @ ReplayError::Version(_)) => return Err(Failure::Usage(format!("{place}: {error}"))),
-            Err(error @ ReplayError::Differs { .. }) => self.differs(place, &error),
+            Err(ref error @ ReplayError::Differs { ref of, at, .. }) => self.differs(place, (of, at), error),
             // Once is enough.
             Err(ReplayError::NotBegun(of)) if !self.missing.insert(of.clone()) => {
                 self.count.wrong.push(place.to_owned())
@@ -102,12 +102,11 @@ impl Teller {
         self.tell(name, place, Some((&told.of, told.at)), fields, &story.to_string());
     }
 
-    fn differs(&mut self, place: &str, error: &ReplayError) {
-        let ReplayError::Differs { of, at, .. } = error else { return };
+    fn differs(&mut self, place: &str, whose: (&str, Now), error: &ReplayError) {
         self.count.steps += 1;
         self.count.differ.push(place.to_owned());
         let sentence = format!("DIFFERS, {place}: {error}");
-        self.tell("differs", place, Some((of, *at)), json!({ "reason": error.to_string() }), &sentence);
+        self.tell("differs", place, Some(whose), json!({ "reason": error.to_string() }), &sentence);
     }
 
     fn wrong(&mut self, place: &str, why: &str) {
