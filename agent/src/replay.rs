@@ -6,14 +6,14 @@ mod story;
 
 use std::collections::BTreeSet;
 
-use perennial::{Escaped, Failure as Failed, Now, UnixTime};
+use perennial::{Escaped, Failure as Failed, Now};
 use perennial_rotation::journal::{Replay, ReplayError, Replayed};
 use serde_json::{Value, json};
 
 use crate::cli;
 use crate::failure::Failure;
 use crate::report::{Report, with};
-use count::Count;
+use count::{Count, time};
 use lines::{JournalLines, Line};
 use story::Story;
 
@@ -149,10 +149,4 @@ impl Teller {
         }
         verdict
     }
-}
-
-/// Always as long: stories are read in columns.
-fn time(at: UnixTime) -> String {
-    let (year, month, day, hour, minute, second, millis) = at.civil();
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }

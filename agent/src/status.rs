@@ -20,7 +20,7 @@ use crate::kubeconfigs::{self, Server};
 use crate::remedies::{is_harmless, remedy};
 use crate::report::{self, print};
 use crate::spans::words;
-use found::{Found, Verdict, find};
+use found::{Found, Verdict, find, shown};
 use pending::Pending;
 
 pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
@@ -224,8 +224,4 @@ impl CertStatus {
         lines.extend([("now", now.to_string()), ("state", self.verdict.words.clone())]);
         lines
     }
-}
-
-fn shown(path: &Path) -> String {
-    path.display().to_string()
 }

@@ -8,7 +8,6 @@ use perennial_rotation::journal::Replayed;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::time;
 use crate::failure;
 use crate::report::with;
 use crate::spans::words;
@@ -96,4 +95,10 @@ fn list(places: &[String]) -> String {
 
 fn plural(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Always as long: stories are read in columns.
+pub(super) fn time(at: UnixTime) -> String {
+    let (year, month, day, hour, minute, second, millis) = at.civil();
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }

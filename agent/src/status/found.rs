@@ -1,6 +1,7 @@
 //! The pair that a rotation would start from, or what there is in its stead.
 
 use std::fs;
+use std::path::Path;
 
 use perennial::{Policy, UnixTime, rotation_point};
 use perennial_pki::{Chain, CredentialError};
@@ -8,7 +9,6 @@ use perennial_rotation::{DirectoryError, Loaded};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::shown;
 use crate::remedies::{is_harmless, is_unreadable};
 use crate::report;
 use crate::spans::words;
@@ -156,4 +156,8 @@ impl Found {
             }
         }
     }
+}
+
+pub(super) fn shown(path: &Path) -> String {
+    path.display().to_string()
 }
