@@ -20,11 +20,6 @@ impl Failure {
         Self::Usage(error.to_string())
     }
 
-    /// An operation that failed, with the message of this error.
-    pub(crate) fn failed(error: impl fmt::Display) -> Self {
-        Self::Failed(error.to_string())
-    }
-
     /// The system has no thread to give.
     pub(crate) fn no_thread(of: &str, error: &std::io::Error) -> Self {
         Self::Failed(format!(

@@ -45,7 +45,8 @@ impl Acceptance {
                 look(&mut schedule, &cluster, &first);
             }
         };
-        thread::Builder::new().name("acceptance".into()).spawn(watch).map_err(Failure::failed)?;
+        let spawned = thread::Builder::new().name("acceptance".into()).spawn(watch);
+        spawned.map_err(|error| Failure::no_thread("certificate checks", &error))?;
         Ok(Self { _ends_with_us: ends })
     }
 }
