@@ -147,7 +147,7 @@ impl Handle {
     }
 
     fn wait_on<'a, T>(&self, look: impl FnMut(&Link) -> Option<T> + Send + 'a, late: fn(&Link) -> T) -> Wait<'a, T> {
-        Wait::new(self.link.clone(), Link::changed, look, late)
+        Wait::new(self.link.clone(), |link| &link.changed, look, late)
     }
 }
 
@@ -211,6 +211,6 @@ impl Rotations {
     /// Waits for the next rotation; `None` if the rotation ends, or the wait takes too long, before that.
     pub fn recv(&mut self) -> Wait<'_, Option<Rotated>> {
         let link = self.link.clone();
-        Wait::new(link, Link::changed, until_ended(|_| self.try_recv()), |_| None)
+        Wait::new(link, |link| &link.changed, until_ended(|_| self.try_recv()), |_| None)
     }
 }

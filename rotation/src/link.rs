@@ -29,11 +29,14 @@ pub(crate) enum Message {
 pub(crate) struct Link {
     name: String,
     inbox: Mutex<Inbox>,
-    arrived: Event,
+    /// Notified when a message arrives.
+    pub(crate) arrived: Event,
     // A lock, held for a clone: publishing costs the same however many threads the process has.
     shown: Mutex<Shown>,
-    changed: Event,
-    notified: Event,
+    /// Notified when the snapshot changes, and at the end.
+    pub(crate) changed: Event,
+    /// Notified when there are notices, and at the end.
+    pub(crate) notified: Event,
     /// Rotations that wait for this certificate to authenticate with.
     dependents: Mutex<Vec<Waker>>,
     ended: AtomicBool,
@@ -177,21 +180,6 @@ impl Link {
     /// True if there is a signer, or a message with one waits for the loop.
     pub(crate) fn has_signer(&self) -> bool {
         self.inbox().has_signer
-    }
-
-    /// Notified when a message arrives.
-    pub(crate) const fn arrived(&self) -> &Event {
-        &self.arrived
-    }
-
-    /// Notified when the snapshot changes, and at the end.
-    pub(crate) const fn changed(&self) -> &Event {
-        &self.changed
-    }
-
-    /// Notified when there are notices, and at the end.
-    pub(crate) const fn notified(&self) -> &Event {
-        &self.notified
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {

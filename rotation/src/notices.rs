@@ -40,7 +40,7 @@ impl Notices {
             true => Some(None),
             false => self.try_recv().map(Some),
         };
-        Wait::new(link, Link::notified, look, |_| None)
+        Wait::new(link, |link| &link.notified, look, |_| None)
     }
 }
 

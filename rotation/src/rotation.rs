@@ -103,18 +103,13 @@ impl Rotation {
 
     /// When the next [`Input::Tick`] is wanted.
     pub fn deadline(&self) -> Option<Instant> {
-        let save = self.saving.again_at().filter(|_| self.saves());
+        let save = self.saving.again_at.filter(|_| self.saves());
         let lost = self.lost.as_ref().map(|_| Instant::from_millis(0));
         self.machine.deadline().into_iter().chain(save).chain(self.asks_identity_at()).chain(lost).min()
     }
 
-    /// The machine, to look at.
-    pub fn machine(&self) -> &RotationMachine {
-        &self.machine
-    }
-
-    /// The machine, to keep as it is now.
-    pub(crate) const fn shared_machine(&self) -> &Arc<RotationMachine> {
+    /// The machine as it is now. A clone of the `Arc` keeps this state.
+    pub const fn machine(&self) -> &Arc<RotationMachine> {
         &self.machine
     }
 
@@ -154,7 +149,7 @@ impl Rotation {
     fn gravest_error(&self) -> Option<&Arc<str>> {
         let errors = [&self.request_error, &self.foreign, &self.write_error];
         let known = errors.into_iter().flatten().next();
-        known.or_else(|| self.awaited_reason()).or_else(|| self.saving.error())
+        known.or_else(|| self.awaited_reason()).or(self.saving.error.as_ref())
     }
 
     /// Goes on after a panic, which may have left this half changed: from the machine and the snapshot published last. The

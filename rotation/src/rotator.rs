@@ -129,7 +129,7 @@ impl Rotator {
         };
         let now = clock::now();
         let rotation = Rotation::new(start, now);
-        let link = Arc::new(Link::new(name, rotation.snapshot(now), rotation.shared_machine().clone()));
+        let link = Arc::new(Link::new(name, rotation.snapshot(now), rotation.machine().clone()));
         Ok((Handle::new(link.clone()), Task::new(rotation, store, link)))
     }
 }

@@ -186,7 +186,7 @@ impl Task {
 
     fn publish(&mut self, now: Now) {
         let news = self.rotation.take_news();
-        self.link().publish(self.rotation.snapshot(now), self.rotation.shared_machine(), news);
+        self.link().publish(self.rotation.snapshot(now), self.rotation.machine(), news);
     }
 
     /// The end: waits for results of the store that are out, then tries once more to write what is in memory only.
@@ -216,7 +216,7 @@ impl Task {
         if !self.jobs.has_writes() && !self.jobs.has_saves() {
             let last = self.rotation.snapshot(now);
             let unwritten = last.unwritten && self.stage != Stage::LastWriteDone;
-            self.link().publish(Snapshot { unwritten, ..last }, self.rotation.shared_machine(), Vec::new());
+            self.link().publish(Snapshot { unwritten, ..last }, self.rotation.machine(), Vec::new());
             self.stage = Stage::Over;
         }
     }
@@ -235,7 +235,7 @@ impl Task {
 
     /// Waits until something has arrived. A wait that takes too long just ends.
     pub fn arrival(&self) -> Wait<'static, ()> {
-        Wait::new(self.link().clone(), Link::arrived, |link| link.has_messages().then_some(()), |_| ())
+        Wait::new(self.link().clone(), |link| &link.arrived, |link| link.has_messages().then_some(()), |_| ())
     }
 
     fn link(&self) -> &Arc<Link> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use perennial::Now;
+use perennial::{Now, RotationMachine};
 use perennial_rotation::{News, Rotation, Transition};
 
 use crate::laws::{Verdict, check};
@@ -27,7 +27,7 @@ impl Recording {
 
     /// The process has started anew, with this rotation.
     pub fn goes_on(&mut self, rotation: &mut Rotation, now: Now) {
-        let first = rotation.machine().clone();
+        let first = RotationMachine::clone(rotation.machine());
         // Nobody here compares clocks across a restart, so that no budget is counted across it.
         let run = Run { started: now, pending: first.pending(now), remembers: false, first, records: vec![] };
         self.trace.runs.push(run);

@@ -143,9 +143,9 @@ impl Rotation {
                 Event::WriteFailed { id }
             }
             Input::Saved { result } => {
-                let before = self.saving.error().cloned();
+                let before = self.saving.error.clone();
                 self.saving.saved(result, now.instant);
-                let error = self.saving.error().filter(|error| before.as_ref() != Some(error));
+                let error = self.saving.error.as_ref().filter(|error| before.as_ref() != Some(error));
                 self.news.extend(error.map(|error| News::Unsaved { error: error.clone() }));
                 return VecDeque::new();
             }

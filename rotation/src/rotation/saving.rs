@@ -15,10 +15,12 @@ pub(super) struct Saving {
     submission: Option<RequestId>,
     /// What was last given away to be saved.
     given: Option<Mark>,
-    /// Failures to save in a row, and when to try again.
+    /// Failures to save in a row.
     failures: u32,
-    again_at: Option<Instant>,
-    error: Option<Arc<str>>,
+    /// When saving is to be tried again.
+    pub(super) again_at: Option<Instant>,
+    /// Why the record could not be saved, until it is.
+    pub(super) error: Option<Arc<str>>,
 }
 
 /// What tells one record from another. Times do not: they follow from these, and differ a little
@@ -86,16 +88,6 @@ impl Saving {
     fn mark(&self, pending: &Pending, turned_down: Option<Failure>, key: bool) -> Mark {
         let refusal = pending.refusal.map(|refusal| (refusal.failure, refusal.failures));
         Mark { submission: self.submission, budget: self.budget, key, refusal, turned_down }
-    }
-
-    /// When saving is to be tried again.
-    pub(super) const fn again_at(&self) -> Option<Instant> {
-        self.again_at
-    }
-
-    /// Why it could not be saved, until it is.
-    pub(super) const fn error(&self) -> Option<&Arc<str>> {
-        self.error.as_ref()
     }
 }
 
