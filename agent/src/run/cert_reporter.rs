@@ -1,4 +1,4 @@
-//! Looks on while a certificate is kept rotated, and tells.
+//! Reports what happens to a certificate that is rotated: to programs, people, the command of the operator.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -16,7 +16,7 @@ use crate::report::{self, Report};
 use crate::rotation::ActiveRotation;
 use crate::spans::words;
 
-/// A certificate that is kept rotated, and who looks on.
+/// A certificate that is rotated, and what was reported of it.
 pub(super) struct CertReporter {
     /// What its files begin with.
     pub(super) of: String,
@@ -27,8 +27,8 @@ pub(super) struct CertReporter {
     was_there: bool,
     /// There is a certificate: the next one is a rotation.
     held: bool,
-    /// The certificate that was told of last, or was there before.
-    told: Option<Fingerprint>,
+    /// The certificate that was reported last, or was there before.
+    last_reported: Option<Fingerprint>,
     /// Why there is nothing to ask for.
     lacking: Lacking,
     /// It has expired, and nothing is done about that.
@@ -46,21 +46,22 @@ pub(super) struct CertReporter {
 
 impl CertReporter {
     pub(super) fn new(of: &str, rotation: ActiveRotation, current: PathBuf) -> Self {
-        let before = rotation.began_with().map(|before| before.chain().certificate());
-        // What has expired is made good for by a first one; what others keep is theirs.
+        let snapshot = rotation.began.clone();
+        let before = snapshot.credential.as_ref().map(|before| before.chain().certificate());
+        // An expired certificate does not count: its successor is reported as `issued`, not `rotated`. Without rotation,
+        // another program decides what is in use.
         let counts = |before: &Certificate| {
             rotation.handle().state() == State::NotEnabled || !before.validity.expired(clock::now().unix)
         };
         let held = before.is_some_and(|before| counts(before));
-        let told = before.map(|before| before.fingerprint);
-        let snapshot = rotation.handle().snapshot();
+        let last_reported = before.map(|before| before.fingerprint);
         Self {
             of: of.to_owned(),
             rotation,
             current,
             was_there: false,
             held,
-            told,
+            last_reported,
             lacking: Lacking::default(),
             lost: false,
             unwritten_since: None,
@@ -156,8 +157,8 @@ impl CertReporter {
     }
 
     /// Reports what is new. What has no sentence here is logged by the rotation.
-    pub(super) fn look(&mut self, report: &mut Report, hook: &Hook) {
-        let told = self.told;
+    pub(super) fn poll(&mut self, report: &mut Report, hook: &Hook) {
+        let before = self.last_reported;
         // Before the notices: those of this snapshot are queued then.
         self.snapshot = self.rotation.handle().snapshot();
         while let Some(notice) = self.rotation.notices.try_recv() {
@@ -168,7 +169,9 @@ impl CertReporter {
         self.report_state(report);
         // By what is in use now, however many notices were missed. What is not written yet has its turn later.
         let held = self.snapshot.credential.as_ref().map(|held| held.chain());
-        let held = held.filter(|chain| self.told != told && self.told == Some(chain.certificate().fingerprint));
+        let held = held.filter(|chain| {
+            self.last_reported != before && self.last_reported == Some(chain.certificate().fingerprint)
+        });
         if let Some(chain) = held {
             hook.run(&self.of, hook::subject(self.current.clone(), chain));
         }
@@ -202,13 +205,13 @@ impl CertReporter {
         let held = now.credential.as_ref().map(|held| held.chain());
         let end = held.map(|chain| chain.certificate().validity.not_after());
         let fingerprint = held.map(|chain| chain.certificate().fingerprint);
-        if let (Some(chain), Some(end), true) = (held, end, fingerprint != self.told && !now.unwritten) {
+        if let (Some(chain), Some(end), true) = (held, end, fingerprint != self.last_reported && !now.unwritten) {
             let name = if self.held { "rotated" } else { "issued" };
             let by_others = format!("{of}: somebody else has put another certificate there, valid until {end}");
             // What was issued to us has been logged.
             let sentence = if now.state == State::NotEnabled { by_others.as_str() } else { "" };
             self.event(report, name, report::certificate(chain), sentence);
-            (self.held, self.told) = (true, fingerprint);
+            (self.held, self.last_reported) = (true, fingerprint);
         }
         let state = (!now.unwritten).then_some(now.state);
         match state.filter(|_| state != self.state) {

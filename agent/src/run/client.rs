@@ -3,7 +3,7 @@
 use perennial::{Fingerprint, Instant};
 use perennial_pki::Chain;
 use perennial_rotation::clock;
-use perennial_rotation::{Loaded, Stored};
+use perennial_rotation::{Loaded, Rotator, Stored};
 
 use super::acceptance::Acceptance;
 use super::cert_reporter::CertReporter;
@@ -12,7 +12,6 @@ use super::prepared::Prepared;
 use crate::cli::Run;
 use crate::failure::Failure;
 use crate::files;
-use crate::rotation::Plan;
 use crate::spans::words;
 
 /// The rotation of the client certificate.
@@ -31,16 +30,16 @@ impl Client {
         let (options, settings, access) = (outside.options, &config.settings, &config.access);
         let (client, prefix) = (&settings.client, options.wanted.prefix.as_str());
         begin_hook(outside, config);
-        let plan = Plan {
-            name: if config.stores.serving.is_some() { prefix.to_owned() } else { String::new() },
-            policy: settings.policy.clone(),
-            common_name: client.template.common_name().to_owned(),
-            template: client.rotated.then(|| client.template.clone()),
-            signer_name: options.wanted.signer_name.clone(),
-            signer: client.signer(options, access.server.cluster.clone(), access.bootstrap.clone()),
-            store: config.stores.client.clone(),
+        let rotator = Rotator::new()
+            .name(if config.stores.serving.is_some() { prefix } else { "" })
+            .policy(settings.policy.clone())
+            .common_name(client.template.common_name())
+            .signer_name(options.wanted.signer_name.as_str());
+        let rotator = match client.signer(options, access.server.cluster.clone(), access.bootstrap.clone()) {
+            Some(signer) => rotator.template(client.template.clone()).signer(signer),
+            None => rotator,
         };
-        let reporter = outside.start(prefix, plan)?;
+        let reporter = outside.start(prefix, rotator, &config.stores.client)?;
         let acceptance = start_acceptance(&reporter, options, config)?;
         Ok(Self { reporter, acceptance, found: None, missing_since: None })
     }

@@ -1,5 +1,9 @@
 //! What the rotations of a run are connected to: flags, signals, the report, observers, the command of the operator.
 
+use std::sync::Arc;
+
+use perennial_rotation::{Directory, Rotator, clock};
+
 use super::cert_reporter::CertReporter;
 use super::hook::{self, Hook};
 use super::service::Service;
@@ -9,9 +13,7 @@ use crate::failure::Failure;
 use crate::hook_debt;
 use crate::observers::Observers;
 use crate::report::Report;
-use crate::rotation::Plan;
-use perennial_rotation::Directory;
-use perennial_rotation::clock;
+use crate::rotation::ActiveRotation;
 
 /// The surroundings of the rotations, which are the same from the start to the end.
 pub(super) struct Outside<'a> {
@@ -24,11 +26,16 @@ pub(super) struct Outside<'a> {
 }
 
 impl Outside<'_> {
-    /// Starts a rotation, whose files begin with `prefix`.
-    pub(super) fn start(&self, prefix: &str, plan: Plan) -> Result<CertReporter, Failure> {
-        let current = std::path::absolute(plan.store.current()).map_err(Failure::usage)?;
-        let observers = self.observers.of(prefix).into_iter().chain([self.wakes.observer()]);
-        let rotation = plan.start(self.options.runtime, observers.collect())?;
+    /// Starts a rotation that keeps its certificate in `store`, in files that begin with `prefix`.
+    pub(super) fn start(
+        &self,
+        prefix: &str,
+        rotator: Rotator,
+        store: &Arc<Directory>,
+    ) -> Result<CertReporter, Failure> {
+        let current = std::path::absolute(store.current()).map_err(Failure::usage)?;
+        let observers = self.observers.of(prefix).into_iter().chain([self.wakes.observer()]).collect();
+        let rotation = ActiveRotation::start(rotator.store(store.clone()), self.options.runtime, observers)?;
         Ok(CertReporter::new(prefix, rotation, current))
     }
 

@@ -142,7 +142,7 @@ impl<'a> Running<'a> {
         }
         if let Some(mut ended) = self.serving.take_if(|_| next.stores.serving.is_none()) {
             ended.reporter.rotation.stop();
-            ended.reporter.look(self.outside.report, &self.outside.hook);
+            ended.reporter.poll(self.outside.report, &self.outside.hook);
         }
         let is_kept = |now: &mut ExternalCert| next.external.as_ref().is_some_and(|next| next.is_of(now));
         if let Some(kept) = self.config.external.take_if(is_kept) {
@@ -171,8 +171,8 @@ impl<'a> Running<'a> {
     /// Reports what is new.
     fn report(&mut self) {
         let Outside { report, hook, .. } = &mut self.outside;
-        self.client.reporter.look(report, hook);
-        self.serving.iter_mut().for_each(|serving| serving.reporter.look(report, hook));
+        self.client.reporter.poll(report, hook);
+        self.serving.iter_mut().for_each(|serving| serving.reporter.poll(report, hook));
         self.config.external.iter_mut().for_each(|external| external.poll(report, hook));
     }
 

@@ -1,8 +1,7 @@
 //! The serving certificate that is rotated: as whom it is requested, and for which addresses.
 
 use perennial::Template;
-use perennial_kubernetes::objects::KUBELET_SERVING_SIGNER;
-use perennial_rotation::NotYet;
+use perennial_rotation::{NotYet, Rotator};
 
 use super::addresses::Addresses;
 use super::cert_reporter::CertReporter;
@@ -14,7 +13,6 @@ use super::settings::ServingSettings;
 use crate::cli::SERVING_PREFIX;
 use crate::failure::Failure;
 use crate::report::Report;
-use crate::rotation::Plan;
 
 /// The rotation of the serving certificate.
 pub(super) struct Serving {
@@ -41,16 +39,13 @@ impl Serving {
         let cluster = config.access.server.cluster.clone();
         let common_name = node::common_name(name);
         outside.begin_hook(SERVING_PREFIX, store, &common_name);
-        let plan = Plan {
-            name: SERVING_PREFIX.to_owned(),
-            policy: config.settings.policy.clone(),
-            common_name,
-            template: None,
-            signer_name: KUBELET_SERVING_SIGNER.to_owned(),
-            signer: Some(config.settings.client.serving_signer(outside.options, cluster, node)),
-            store: store.clone(),
-        };
-        let reporter = outside.start(SERVING_PREFIX, plan)?;
+        let signer = config.settings.client.serving_signer(outside.options, cluster, node);
+        let rotator = Rotator::new()
+            .name(SERVING_PREFIX)
+            .policy(config.settings.policy.clone())
+            .common_name(common_name)
+            .signer(signer);
+        let reporter = outside.start(SERVING_PREFIX, rotator, store)?;
         let (node, checked) = (node.clone(), (None, None));
         let mut serving = Self { reporter, node, object: None, checked };
         serving.start_object(outside, config)?;
