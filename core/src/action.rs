@@ -1,4 +1,4 @@
-//! Duties the machine gives its driver, in the imperative.
+//! Duties that the machine hands to its driver, in the imperative.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -12,13 +12,13 @@ use crate::time::Instant;
 /// The key that a request is signed with. The machine never sees keys; it names the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
-    /// Generate one and put it into the pending slot, replacing what is there.
+    /// Generate a key and put it into the pending slot, replacing the key there.
     New,
-    /// The one in the pending slot: the signer may already know it, and the request object stays the same.
+    /// Use the key in the pending slot again: the signer may already know it, and finds the same request object.
     Pending,
 }
 
-/// Something to do. Exhaustive on purpose: a new duty must break a driver's build.
+/// A duty of the driver. Exhaustive on purpose: a new duty must break a driver's build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Stop working on this request. Advisory: a late reply is ignored anyway. The pending key stays.
@@ -26,10 +26,11 @@ pub enum Action {
         /// The request.
         id: RequestId,
     },
-    /// Make this certificate durable, with the key it was issued for, and serve it from now on, or not yet.
-    /// Idempotent; repeated until [`CertWritten`](crate::Event::CertWritten).
+    /// Make this certificate durable, with the key it was issued for. Ends in
+    /// [`CertWritten`](crate::Event::CertWritten) or [`WriteFailed`](crate::Event::WriteFailed). Idempotent; the
+    /// machine repeats it until the certificate is written.
     WriteCert {
-        /// To be echoed in the reply.
+        /// Identifies the write; the reply carries the same id.
         id: RequestId,
         /// The certificate.
         certificate: Arc<Certificate>,
@@ -39,19 +40,20 @@ pub enum Action {
     },
     /// Submit a request to the signer. Ends in one `CsrIssued` or `CsrFailed`, or in a [`Action::CancelRequest`].
     SubmitCsr {
-        /// To be echoed in the reply.
+        /// Identifies the request; the reply carries the same id.
         id: RequestId,
         /// The identity to request.
         template: Arc<Template>,
         /// The key to sign the request with.
         key: Key,
     },
-    /// The next [`Tick`](crate::Event::Tick) is wanted then; replaces the previous one. `None`: no Tick is wanted.
+    /// Send the next [`Tick`](crate::Event::Tick) at this instant; replaces the previous timer. `None`: cancel the
+    /// timer.
     SetTimer(Option<Instant>),
 }
 
-/// The actions that follow from one event: at most one of each kind, in the order they are to be carried out; and the
-/// [outcomes](Self::outcomes), which ask nothing of the driver.
+/// The actions that follow from one event: at most one of each kind, in the order in which the driver carries them out;
+/// and the [outcomes](Self::outcomes), which report decisions and need no work.
 #[must_use = "an action that is not carried out is a duty forgotten"]
 #[derive(Clone, PartialEq, Eq)]
 pub struct Actions {
@@ -63,24 +65,24 @@ pub struct Actions {
 }
 
 impl Actions {
-    /// Nothing to do yet after this.
+    /// No actions, and this outcome of the event itself.
     pub(crate) const fn after(event: Outcome) -> Self {
         let outcomes = Outcomes { event, ended: None, turn: None, due: None };
         Self { cancel: None, write: None, submit: None, timer: None, outcomes }
     }
 
-    /// Ends the request in flight, with this outcome.
+    /// Cancels the request in flight and records why it ended.
     pub(crate) fn cancel(&mut self, id: RequestId, why: Outcome) {
         self.cancel = Some(id);
         self.outcomes.ended = Some(why);
     }
 
-    /// The decisions of the machine. Iterating over the actions leaves them as they are.
+    /// The decisions of the machine about this event. Iterating over the actions does not consume them.
     pub const fn outcomes(&self) -> &Outcomes {
         &self.outcomes
     }
 
-    /// Whether there is nothing to do.
+    /// True if no action is left to carry out.
     pub const fn is_empty(&self) -> bool {
         self.cancel.is_none() && self.write.is_none() && self.submit.is_none() && self.timer.is_none()
     }
@@ -90,6 +92,7 @@ impl Iterator for Actions {
     type Item = Action;
 
     fn next(&mut self) -> Option<Action> {
+        // Cancelled before submitted: a driver never has two requests in flight.
         if let Some(id) = self.cancel.take() {
             Some(Action::CancelRequest { id })
         } else if let Some((id, certificate, serve)) = self.write.take() {

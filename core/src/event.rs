@@ -1,4 +1,4 @@
-//! Facts the driver reports, in the past tense.
+//! Facts that the driver reports to the machine, in the past tense.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -10,7 +10,7 @@ use crate::policy::Policy;
 use crate::template::Template;
 use crate::time::UnixTime;
 
-/// Names one request of one machine, and the certificate that came of it. Strictly increasing.
+/// Identifies one request of one machine, or one write of a certificate. Later ids are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(NonZeroU64);
 
@@ -21,7 +21,7 @@ impl RequestId {
         Self(self.0.saturating_add(1))
     }
 
-    /// The request of this number.
+    /// The id with this number.
     pub const fn new(number: NonZeroU64) -> Self {
         Self(number)
     }
@@ -38,67 +38,69 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Something that happened. Order does not matter for safety: any event is welcome at any time.
+/// A fact that the driver reports. Any event is safe in any order and at any time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// Time passed. Always safe, never required to be punctual.
+    /// Time passed. An early or a late Tick does no harm.
     Tick,
-    /// The wanted identity is now this; `None`: there is nothing to request (yet).
+    /// The identity wanted from now on. `None`: there is nothing to request (yet).
     TemplateChanged(Option<Arc<Template>>),
-    /// A signer was configured or removed, or the identity to authenticate with came or went. To [`SignerStatus::Absent`]
-    /// and back, failures are forgotten: they were another signer's. What was spent of the budget is not.
+    /// A signer was configured or removed, or the identity to authenticate with came or went. A change to or from
+    /// [`SignerStatus::Absent`] forgets failures, since they were another signer's, but restores no budget.
     SignerChanged(SignerStatus),
-    /// The numbers to go by are now these. They hold at once and need no new start:
+    /// The policy changed. The new one holds at once, without a restart:
     ///
     /// - The rotation point moves. A request in flight because the old one has passed goes on.
-    /// - The budget keeps the tokens it has, but no more than the new size; from then on tokens come at the new rate. So no
-    ///   change, and no number of changes, grants more than the old and the new policy would.
+    /// - The budget keeps its tokens, at most the new size, and is refilled at the new rate. No number of changes
+    ///   grants more submissions than the policies themselves do.
     /// - The spacing counts from the last submission, the timeout from when the request in flight was submitted.
     /// - Failures in a row still count. A wait under way is not drawn anew, but ends no later than the longest wait of the
     ///   new policy would if it began now.
     PolicyChanged(Arc<Policy>),
-    /// The signer issued a certificate and the edge found it usable (ours, intact, in time).
+    /// The signer issued a certificate, and the driver found it well-formed, for our key and not expired.
     CsrIssued {
-        /// The request it answers.
+        /// The request that the certificate was issued for.
         id: RequestId,
         /// The certificate, for the key in the pending slot.
         certificate: Arc<Certificate>,
     },
-    /// The request came to nothing.
+    /// The request ended without a usable certificate.
     CsrFailed {
-        /// The request it answers.
+        /// The request that failed.
         id: RequestId,
-        /// Why.
+        /// Why it failed.
         failure: Failure,
         /// The server's `Retry-After`, if it sent one.
         retry_after: Option<Duration>,
     },
-    /// The certificate is durable: a crash would find it.
+    /// The certificate is durable: it survives a loss of power.
     CertWritten {
-        /// As in the [`WriteCert`](crate::Action::WriteCert) it answers.
+        /// The id of the [`WriteCert`](crate::Action::WriteCert) that was carried out.
         id: RequestId,
     },
-    /// The certificate could not be made durable. It is still served from memory.
+    /// The certificate could not be made durable. It is still served from memory, and the machine repeats the write.
     WriteFailed {
-        /// As in the [`WriteCert`](crate::Action::WriteCert) it answers.
+        /// The id of the [`WriteCert`](crate::Action::WriteCert) that failed.
         id: RequestId,
     },
-    /// Another program changed the store; this is the certificate that it holds now. A better one is taken over, and a worse
-    /// one is overwritten; without a signer it is left alone, since another program owns the store then.
+    /// Another program changed the store, which holds this certificate now (`None`: no certificate). The machine takes
+    /// over a better certificate and overwrites a worse one. Without a signer it overwrites nothing: another program
+    /// owns the store then.
     CertReplaced(Option<Arc<Certificate>>),
-    /// The server this certificate is meant for refused it (HTTP 401, TLS alert).
+    /// A server refused the certificate that was presented to it (HTTP 401, TLS alert).
     CertRefused {
-        /// The certificate presented, so that a late report cannot condemn its successor.
+        /// The certificate that was presented: a late report does not count against its successor.
         fingerprint: Fingerprint,
     },
-    /// A person or program requests a rotation. Remembered until a certificate is accepted. Ends a backoff, but does not
-    /// overrule spacing and budget.
+    /// A person or program requested a rotation. Remembered until a certificate is taken. Ends a backoff; spacing and
+    /// budget still hold.
     RotateNow,
-    /// The API server, over a connection whose certificate was verified, reported the time (the `Date` of an HTTP answer).
-    /// Three readings in a row that agree within ten seconds are believed, until one does not.
+    /// The API server reported its time (the `Date` of an HTTP response) over a connection whose certificate was
+    /// verified. The machine uses the server's time once three readings in a row agree within ten seconds, until one
+    /// disagrees.
     ServerDated {
-        /// The server's time now: the `Date`, and the time since the answer came.
+        /// The server's time now: the `Date` plus the time since the response arrived.
         unix: UnixTime,
     },
 }
@@ -141,17 +143,18 @@ impl SignerStatus {
     }
 }
 
-/// Why a request came to nothing. Prose stays at the edge; this is what the machine needs to know.
+/// Why a request ended without a usable certificate. Only the kind: the driver logs the signer's message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Failure {
-    /// An approver said no (condition `Denied`).
+    /// An approver denied the request (condition `Denied`).
     Denied,
     /// The signer refused (condition `Failed`).
     SignerFailed,
     /// The API refused the request as invalid (HTTP 400, 422 and other 4xx).
     Rejected,
-    /// The issued certificate is unusable: another common name or key, wrong usage, expired, unreadable.
+    /// The issued certificate is unusable: another common name or key, wrong usage, expired, not valid soon enough,
+    /// unreadable.
     BadCertificate,
     /// The issued certificate lacks names that the template requests.
     Unsatisfying,
@@ -165,13 +168,13 @@ pub enum Failure {
     Throttled,
     /// The server could not be reached or broke down (network, TLS, HTTP 5xx).
     Unreachable,
-    /// No answer in time.
+    /// The request was not answered within [`Policy::request_timeout`](crate::Policy::request_timeout).
     TimedOut,
-    /// The request object vanished.
+    /// The request object was deleted.
     Deleted,
-    /// The request object found under our name is an old one: its certificate has expired since.
+    /// The request object under our name is from an earlier run, and its certificate has expired.
     Outdated,
-    /// A problem on our side: no key, no credential to authenticate with.
+    /// A problem on this machine: no key, no credential to authenticate with.
     Local,
 }
 
@@ -199,7 +202,8 @@ impl Failure {
         self.words().0
     }
 
-    /// A considered no: asking the same again soon is pointless, and impolite.
+    /// True for a refusal: the same request, repeated soon, would get the same answer. The machine backs off by
+    /// [`Policy::refused`](crate::Policy::refused).
     pub const fn is_refusal(self) -> bool {
         matches!(
             self,
@@ -212,7 +216,8 @@ impl Failure {
         )
     }
 
-    /// Whether asking with the same key again would only give the same answer again.
+    /// Whether the next request needs a new key: with the same key it would find the same request object and its
+    /// answer.
     pub(crate) const fn spends_key(self) -> bool {
         self.is_refusal() || matches!(self, Self::Outdated)
     }
@@ -222,7 +227,7 @@ impl Failure {
         self.words().1
     }
 
-    /// Its name for programs, and what people read.
+    /// The stable name for programs, and the phrase for people.
     const fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::Denied => ("denied", "denied by an approver"),

@@ -6,7 +6,7 @@ use crate::certificate::Certificate;
 use crate::event::{Failure, RequestId};
 use crate::state::Reason;
 
-/// Which certificate a decision is about.
+/// The certificate that a decision is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Slot {
     /// The certificate that is served: [`RotationMachine::certificate`](crate::RotationMachine::certificate).
@@ -15,14 +15,14 @@ pub enum Slot {
     Waiting,
 }
 
-/// One decision. The machine has carried it out already: nothing is left to do but what the
-/// [`Action`](crate::Action)s say.
+/// A decision that the machine has taken, for logs and metrics. The driver's duties are in the
+/// [`Action`](crate::Action)s alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
     /// The event was late, repeated, or about another request, write or certificate. The machine is unchanged.
     #[default]
     Ignored,
-    /// The event was taken in. Further outcomes follow if it led to a decision.
+    /// The event changed a fact. Further outcomes follow if it led to a decision.
     Noted,
     /// The issued certificate was taken. Ends the request.
     Accepted {
@@ -32,17 +32,19 @@ pub enum Outcome {
         slot: Slot,
         /// The certificate that was served until now, valid or expired. Always `None` for [`Slot::Waiting`].
         replaced: Option<Arc<Certificate>>,
-        /// The fault of a certificate that was taken because it is no worse than the one before. The attempt counts as failed.
+        /// The fault, if the certificate has one and was taken because it is no worse than the one before. The attempt
+        /// counts as failed.
         shortfall: Option<Failure>,
     },
-    /// The issued certificate was not taken, because of this fault. Ends the request as failed.
+    /// The issued certificate was not taken because of a fault. Ends the request as failed.
     Rejected {
         /// The request.
         id: RequestId,
         /// The fault.
         failure: Failure,
     },
-    /// The issued certificate was as requested, but not taken: the template has changed since. Ends the request, no failure.
+    /// The issued certificate was as requested, but not taken: the template has changed since. Ends the request without
+    /// a failure.
     Unwanted {
         /// The request.
         id: RequestId,
@@ -54,18 +56,19 @@ pub enum Outcome {
         /// The failure.
         failure: Failure,
     },
-    /// The request was given up after [`Policy::request_timeout`](crate::Policy::request_timeout). Counts as
+    /// The request was cancelled after [`Policy::request_timeout`](crate::Policy::request_timeout). Counts as
     /// [`Failure::TimedOut`].
     TimedOut {
         /// The request.
         id: RequestId,
     },
-    /// The request was given up for another one with the template that is wanted now. No failure.
+    /// The request was cancelled in favour of one for the new template. Counts as no failure.
     Superseded {
         /// The request.
         id: RequestId,
     },
-    /// The request was given up because no certificate is due any more, or there is no template or no signer. No failure.
+    /// The request was cancelled because no certificate is due any more, or template or signer is gone. Counts as no
+    /// failure.
     Withdrawn {
         /// The request.
         id: RequestId,
@@ -74,40 +77,42 @@ pub enum Outcome {
     Written {
         /// The write.
         id: RequestId,
-        /// Which certificate.
+        /// The slot of the certificate.
         slot: Slot,
     },
     /// The certificate could not be made durable. It stays in use; the write is repeated.
     WriteFailed {
         /// The write.
         id: RequestId,
-        /// Which certificate.
+        /// The slot of the certificate.
         slot: Slot,
     },
-    /// A certificate that another program put into the store was taken.
+    /// The machine took a certificate that another program put into the store.
     TakenOver {
-        /// Its slot.
+        /// The slot of the certificate.
         slot: Slot,
         /// The certificate that was served until now, valid or expired. Always `None` for [`Slot::Waiting`].
         replaced: Option<Arc<Certificate>>,
     },
-    /// The store lost the current certificate, or holds a worse one. The current certificate is written again.
+    /// The store lost the served certificate, or holds a worse one. The served certificate is written again.
     Reinstated,
     /// The waiting certificate is served from now on.
     TookTurn {
         /// The certificate that was served until now, valid or expired.
         replaced: Option<Arc<Certificate>>,
     },
-    /// The waiting certificate was dropped: it has expired or, after a change of the template, is worse than the one served.
+    /// The waiting certificate was dropped: it has expired or, after a change of the template, is worse than the served
+    /// one.
     Dropped,
-    /// A certificate became due, or is due for another reason now.
+    /// A certificate became due, or is due for another reason than before.
     BecameDue(Reason),
     /// No certificate is due any more: a good one was taken, or there is no template or no signer to request one with.
     NoLongerDue,
 }
 
 impl Outcome {
-    /// The failure, if an attempt to obtain a certificate came to nothing or fell short. Each attempt fails at most once.
+    /// The failure, if this outcome ends an attempt without a certificate or with a faulty one. Each attempt fails at
+    /// most once.
     pub const fn failure(&self) -> Option<Failure> {
         match self {
             Self::Accepted { shortfall, .. } => *shortfall,
@@ -132,16 +137,16 @@ impl Outcome {
     }
 }
 
-/// The decisions about one event: one outcome of the event itself, then those that followed, in order.
+/// The decisions that one event led to: the outcome of the event itself, then those that followed, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcomes {
     /// The outcome of the event itself.
     pub(crate) event: Outcome,
-    /// The request in flight ended by itself: timed out, superseded or withdrawn.
+    /// The request in flight was cancelled: timed out, superseded or withdrawn.
     pub(crate) ended: Option<Outcome>,
     /// The waiting certificate took its turn, or was dropped.
     pub(crate) turn: Option<Outcome>,
-    /// The reason for which a certificate is due has changed.
+    /// The reason why a certificate is due changed.
     pub(crate) due: Option<Outcome>,
 }
 
@@ -152,12 +157,13 @@ impl Outcomes {
         core::iter::once(event).chain([ended, turn, due].into_iter().flatten())
     }
 
-    /// True if the event was late, repeated, or about something else: nothing has changed.
+    /// True if the event was late, repeated, or about another request, write or certificate: nothing has changed.
     pub const fn is_ignored(&self) -> bool {
         matches!(self.event, Outcome::Ignored)
     }
 
-    /// The failure of the attempt that came to nothing or fell short, if one did. One event ends at most one attempt.
+    /// The failure of the attempt that this event ended without a certificate or with a faulty one. One event ends at
+    /// most one attempt.
     pub fn failure(&self) -> Option<Failure> {
         self.iter().find_map(Outcome::failure)
     }

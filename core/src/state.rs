@@ -1,9 +1,9 @@
-//! What the machine is doing, for people, metrics and status pages.
+//! The state of the machine, for people, metrics and status pages.
 
 use crate::event::{Failure, RequestId};
 use crate::time::{Instant, UnixTime};
 
-/// Why a certificate is due. Ordered, the most urgent first: of several reasons the smallest counts.
+/// Why a certificate is due. Ordered by urgency: of several reasons the smallest, the most urgent one, counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Reason {
@@ -11,11 +11,11 @@ pub enum Reason {
     NoCertificate,
     /// The certificate has expired.
     Expired,
-    /// The certificate is a bootstrap credential, to be replaced by one of our own.
+    /// The certificate is a bootstrap credential, in use until a certificate is issued.
     Provisional,
     /// The certificate's rotation point has passed.
     RotationPoint,
-    /// The server that the certificate is meant for refused it.
+    /// A server refused the certificate ([`Event::CertRefused`](crate::Event::CertRefused)).
     Refused,
     /// The certificate lacks names that the template requests.
     TemplateNotSatisfied,
@@ -45,7 +45,7 @@ impl Reason {
         self.words().1
     }
 
-    /// Its name for programs, and what people read.
+    /// The stable name for programs, and the phrase for people.
     const fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::NoCertificate => ("no_certificate", "there is none yet"),
@@ -59,7 +59,7 @@ impl Reason {
     }
 }
 
-/// The machine's occupation. A view for people: decisions are taken from facts, never from a state.
+/// The state of the machine, for people and metrics. The machine decides from its facts, never from a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// Rotation is not enabled: there is no signer.
@@ -71,7 +71,7 @@ pub enum State {
         /// Why a certificate is due.
         reason: Reason,
     },
-    /// Nothing is due until the rotation point of the certificate.
+    /// No certificate is due until the rotation point of the current one.
     Scheduled {
         /// The rotation point.
         rotate_at: UnixTime,
@@ -80,33 +80,33 @@ pub enum State {
     Requesting {
         /// The request.
         id: RequestId,
-        /// Why.
+        /// Why a certificate is due.
         reason: Reason,
-        /// When it times out.
+        /// When the request times out.
         until: Instant,
     },
     /// A certificate is due, and the last attempt failed.
     BackingOff {
-        /// Why it is due.
+        /// Why a certificate is due.
         reason: Reason,
-        /// When the next attempt is made.
+        /// When the next request is submitted.
         until: Instant,
-        /// Failures of this kind in a row.
+        /// Failures of the same kind, refusals or others, in a row.
         failures: u32,
-        /// The last one.
+        /// The last failure.
         last: Failure,
     },
     /// A certificate is due, and spacing or the submission budget does not allow a request yet.
     Waiting {
-        /// Why it is due.
+        /// Why a certificate is due.
         reason: Reason,
-        /// When the next attempt is made.
+        /// When the next request is submitted.
         until: Instant,
     },
 }
 
 impl State {
-    /// The [`name`](Self::name) of every state, for metrics that have a sample for each.
+    /// The [`name`](Self::name) of every state, for metrics with one sample per state.
     pub const NAMES: [&'static str; 7] =
         ["not_enabled", "no_template", "resting", "requesting", "backing_off", "waiting", "no_identity"];
 

@@ -1,4 +1,4 @@
-//! One line of text for everything that goes in and comes out: logs, transcripts and bug reports share it.
+//! Events, actions and states as one line of text each, for logs, transcripts and bug reports.
 
 use core::fmt::{self, Display, Formatter};
 
@@ -12,7 +12,7 @@ use crate::state::{Reason, State};
 use crate::template::Template;
 use crate::time::{Instant, Now};
 
-/// One step of a machine, as one line: when, what happened, what followed, where that leaves us.
+/// One step of a machine on one line: the clocks, the event, the actions, and the state afterwards.
 ///
 /// ```text
 /// 0.000s 2026-01-01T00:00:00Z | Tick -> SubmitCsr #1 new key CN=node, SetTimer 900.000s | requesting #1 …
@@ -21,11 +21,11 @@ use crate::time::{Instant, Now};
 pub struct TraceLine<'a> {
     /// The event that was handled.
     pub event: &'a Event,
-    /// When.
+    /// The clocks at the event.
     pub now: Now,
     /// The actions that followed.
     pub actions: &'a Actions,
-    /// The machine afterwards.
+    /// The machine after the event.
     pub machine: &'a RotationMachine,
 }
 
@@ -88,7 +88,7 @@ impl Display for Event {
     }
 }
 
-/// Window, budget, spacing and timeout: enough to tell two policies of one operator apart.
+/// Shows window, budget, spacing and timeout: enough to distinguish two policies of one operator.
 impl Display for Policy {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { window, request_timeout, spacing, budget, .. } = self;
@@ -161,7 +161,7 @@ impl Display for Failure {
     }
 }
 
-/// A snapshot: the state, and whether the certificate is yet to be written.
+/// Shows the state, and whether a certificate is not known to be durable.
 impl Display for RotationMachine {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.state().fmt(f)?;
