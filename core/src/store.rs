@@ -1,16 +1,16 @@
 //! The credential directory as pure plans: which pair to load, and which file operations, in which
-//! order, put a new one in place. A driver lists the directory, asks for a plan and carries it out.
+//! order, put a new pair in place. A driver lists the directory, gets a plan and carries it out.
 //!
 //! The layout is kubelet's (client-go `certificate_store.go`): `PREFIX-current.pem` is a link to the
 //! newest `PREFIX-<UTC time>.pem`, which holds chain and key. Unlike kubelet's, a plan never reuses a
 //! name and syncs the directory, so that `PREFIX-current.pem` names a whole pair at every step.
 //!
-//! Another program may be reading any file here, and may be able to read what we cannot. So one law
-//! holds for every plan: at no step is a file that was loadable by Go's rules gone from the name it
-//! had, unless it is replaced by a pair issued later, for the same common name, and durable. A start
-//! links `PREFIX-current.pem` only where that resolves to nothing; a regular file in the way of a new
-//! link is first hard-linked to a dated name. A file that is not whole yet has a name of its own
-//! (`.new`), so that what a crash left of it can be told from all others, and removed.
+//! Another program may be reading any file here, and may accept files that perennial does not. So one law
+//! holds for every plan: no step removes a file that Go's `tls.LoadX509KeyPair` loads from its name,
+//! unless a durable pair, issued later for the same common name, supersedes it. A start
+//! links `PREFIX-current.pem` only if that resolves to nothing; a regular file in the way of a new
+//! link is first hard-linked to a dated name. An incomplete file has a name of its own (`.new`), by
+//! which the leftover of a crash is recognised and removed.
 
 mod prune;
 mod recover;
@@ -32,11 +32,11 @@ pub struct Listing(pub Vec<Entry>);
 /// One directory entry, links not followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name in the directory.
+    /// The name in the directory.
     pub name: String,
-    /// Its type.
+    /// The type of the entry.
     pub kind: Kind,
-    /// If it is a link that leads to a name in this directory: that name.
+    /// The name in this directory that the entry leads to, if it is a link to one.
     pub target: Option<String>,
 }
 
@@ -60,14 +60,14 @@ impl Listing {
         self.entry(name).map(|entry| entry.kind)
     }
 
-    /// The regular file that this name, or the link of this name, leads to within the directory.
+    /// The regular file with this name, or the one in the directory that the link with this name leads to.
     pub fn file_behind(&self, name: &str) -> Option<&str> {
         let entry = self.entry(name)?;
         let file = entry.target.as_deref().map_or(Some(entry), |target| self.entry(target))?;
         (file.kind == Kind::File).then_some(file.name.as_str())
     }
 
-    /// A name like this one that is not in use.
+    /// This name if no entry has it, else this name with the first free number from 2 on.
     fn unused(&self, name: &str) -> String {
         let mut unused = String::from(name);
         let mut count = 1_u32;
@@ -84,19 +84,19 @@ impl Listing {
 pub enum Source {
     /// Chain and key in one file.
     Bundle(String),
-    /// Chain and key in two.
+    /// Chain and key in two files.
     Pair {
-        /// The chain.
+        /// The file with the chain.
         certificate: String,
-        /// The key.
+        /// The file with the key.
         key: String,
     },
 }
 
-/// One operation on the directory. Every name is relative to it, and none is ever replaced but by `Rename`.
+/// One operation on the directory. Names are relative to the directory. Only `Rename` replaces an existing name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileOp {
-    /// Create the file (`O_EXCL`, mode 0600) and write chain and key. It must not exist.
+    /// Create the file (`O_EXCL`, mode 0600) and write its contents. Fails if the name exists.
     CreateNew {
         /// The file.
         name: String,
@@ -106,28 +106,28 @@ pub enum FileOp {
         /// The file.
         name: String,
     },
-    /// Create a symbolic link. It must not exist.
+    /// Create a symbolic link. Fails if the name exists.
     Symlink {
-        /// The name it points at.
+        /// The name that the link points at.
         target: String,
         /// The link.
         name: String,
     },
-    /// Give a file a second name (a hard link). It must not exist.
+    /// Give a file a second name (a hard link). Fails if that name exists.
     Link {
         /// The file.
         file: String,
-        /// Its second name.
+        /// The second name.
         name: String,
     },
-    /// Rename, replacing what is there in one step.
+    /// Rename an entry, atomically replacing one with the new name.
     Rename {
         /// The old name.
         from: String,
         /// The new name.
         to: String,
     },
-    /// Make names durable (`fsync` of the directory).
+    /// Make all names durable (`fsync` of the directory).
     SyncDir,
     /// Remove a name.
     Remove {
@@ -136,7 +136,8 @@ pub enum FileOp {
     },
 }
 
-/// File operations, to be carried out in order; stop at the first that fails, and then [`undo`](Plan::undo).
+/// File operations. The driver carries them out in order, stops at the first that fails, and then carries out
+/// [`undo`](Plan::undo).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The operations.
@@ -144,9 +145,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The clean-up if only the first `done` steps succeeded. Nothing once the new pair may be found. Stop at the
-    /// first operation that fails: a rename may fail and have been done all the same; then the link is not there to be
-    /// removed, and the file it leads to must stay.
+    /// The clean-up if only the first `done` steps succeeded; empty once readers may find the new pair. The driver
+    /// stops at the first clean-up step that fails: a rename may report an error although it was done; then the link is
+    /// not there to be removed, and the file that it leads to must stay.
     pub fn undo(&self, done: usize) -> Vec<FileOp> {
         let done = self.steps.get(..done).unwrap_or(&self.steps);
         let mut undo = Vec::new();
@@ -165,50 +166,50 @@ impl Plan {
         undo
     }
 
-    /// Whether this is the name of a new file, which comes into use by a link.
+    /// Whether this plan makes a link to `name`: the name of a new file that is not in use before its link is.
     fn links_to(&self, name: &str) -> bool {
         self.steps.iter().any(|step| matches!(step, FileOp::Symlink { target, .. } if target == name))
     }
 }
 
-/// The names in use for one certificate; several can share a directory.
+/// The file names of one certificate, which begin with its prefix. Several certificates can share a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     prefix: String,
 }
 
 impl Layout {
-    /// The layout for this prefix, `kubelet-client` or `kubelet-server` for a kubelet's.
+    /// The layout for this prefix: `kubelet-client` and `kubelet-server` are a kubelet's.
     ///
     /// # Errors
-    /// [`BadPrefix`] if it is empty or would leave the directory.
+    /// [`BadPrefix`] if the prefix is empty, starts with a dot or contains a slash, backslash or NUL.
     pub fn new(prefix: impl Into<String>) -> Result<Self, BadPrefix> {
         let prefix = prefix.into();
         let fits = !prefix.is_empty() && !prefix.starts_with('.') && !prefix.contains(['/', '\\', '\0']);
         if fits { Ok(Self { prefix }) } else { Err(BadPrefix(prefix)) }
     }
 
-    /// The link to the pair in use.
+    /// The name of the link to the pair in use: `PREFIX-current.pem`.
     pub fn current(&self) -> String {
         format!("{}-current.pem", self.prefix)
     }
 
-    /// The names of the pair in use, best first: the pair in use, and one whose update was cut short just before it came
-    /// into use. If neither holds a pair that has not expired, try [`Layout::others`].
+    /// The names under which the pair in use may be found, best first: `PREFIX-current.pem`, then `PREFIX-updated.pem`,
+    /// which an interrupted update leaves. If neither holds a pair that has not expired, try [`Layout::others`].
     pub fn sources(&self, listing: &Listing) -> Vec<Source> {
         let bundle = |name| listing.kind(name).is_some().then(|| Source::Bundle(name.into()));
         [bundle(&self.current()), bundle(&self.updated())].into_iter().flatten().collect()
     }
 
-    /// The files that are in use, or are about to be.
+    /// The regular files that `PREFIX-current.pem` and `PREFIX-updated.pem` are or lead to.
     pub fn in_use<'a>(&self, listing: &'a Listing) -> Vec<&'a str> {
         [self.current(), self.updated()].iter().filter_map(|name| listing.file_behind(name)).collect()
     }
 
     /// Stores a new pair durably under a dated name and makes `PREFIX-current.pem` a link to it.
     ///
-    /// A regular file by the name of a link keeps a dated name. A directory, pipe or device by that name is renamed
-    /// (`.bad`) when the new pair is durable.
+    /// A regular file with the name of a link gets a dated name as well. A directory, pipe or device with that name is
+    /// renamed (`.bad`) once the new pair is durable.
     pub fn update(&self, listing: &Listing, mut now: UnixTime) -> Plan {
         let mut steps = self.name_files_in_the_way(listing, &mut now);
         let name = self.unused_name(listing, &mut now);
@@ -223,7 +224,8 @@ impl Layout {
         Plan { steps: create(&name).into_iter().chain([FileOp::SyncDir]).collect() }
     }
 
-    /// [`update`](Self::update) with the pair that the dated file `file` holds already.
+    /// Makes `PREFIX-current.pem` a link to the pair in the dated file `file`, as [`update`](Self::update) does for a
+    /// new pair.
     pub fn use_stored(&self, listing: &Listing, file: &str, mut now: UnixTime) -> Plan {
         let mut steps = self.name_files_in_the_way(listing, &mut now);
         steps.push(FileOp::Sync { name: file.into() });
@@ -231,7 +233,7 @@ impl Layout {
         Plan { steps }
     }
 
-    /// Dated names for regular files by the name of a link.
+    /// Gives dated names to regular files that have the name of a link.
     fn name_files_in_the_way(&self, listing: &Listing, now: &mut UnixTime) -> Vec<FileOp> {
         let in_the_way =
             [self.updated(), self.current()].into_iter().filter(|name| listing.kind(name) == Some(Kind::File));
@@ -241,7 +243,7 @@ impl Layout {
     /// Makes `PREFIX-current.pem` a link to `file`, whose contents are synced.
     fn put_in_use(&self, listing: &Listing, file: &str) -> Vec<FileOp> {
         let (current, updated) = (self.current(), self.updated());
-        // The leftover of an update cut short may be, or lead to, the only pair: it is replaced, not removed.
+        // The leftover of an interrupted update may be, or lead to, the only pair: it is replaced, not removed.
         let (link, left_over) = match listing.kind(&updated) {
             None => (updated.clone(), false),
             Some(Kind::Link | Kind::File) => (format!("{file}{LINK}"), true),
@@ -262,13 +264,14 @@ impl Layout {
         steps
     }
 
-    /// The link that is about to be the one to the pair in use: there for a moment, or after an update cut short.
+    /// The name of the link that an update renames to `PREFIX-current.pem`: `PREFIX-updated.pem`. Exists for a moment,
+    /// and after an interrupted update.
     pub fn updated(&self) -> String {
         format!("{}-updated.pem", self.prefix)
     }
 
-    /// A name for a file, of which nothing in the directory makes use. UTC, so that names sort through every change of zone;
-    /// in milliseconds. Moves the time behind that of the name, so that the next name differs, and sorts after this one.
+    /// A dated name that no entry has, with or without a suffix. UTC in milliseconds, so that names sort whatever the
+    /// time zone. Moves `now` past the time of the name, so that the next name differs and sorts after this one.
     fn unused_name(&self, listing: &Listing, now: &mut UnixTime) -> String {
         loop {
             let (year, month, day, hour, minute, second, milli) = now.civil();
@@ -282,14 +285,14 @@ impl Layout {
         }
     }
 
-    /// The record of the last request ([`Pending`](crate::Pending), with its key).
+    /// The name of the file with the record of the last request ([`Pending`](crate::Pending)) and its key.
     pub fn pending(&self) -> String {
         format!("{}-pending.json", self.prefix)
     }
 
-    /// Puts a new record in place: a crash leaves the old record or the new one. An old one that cannot be read is
-    /// replaced like any other, since its key was never certified. A directory, pipe or device by that name is renamed
-    /// (`.bad`) when the new record is durable.
+    /// Replaces the pending record: a crash leaves the old record or the new one. An old record that cannot be read is
+    /// replaced like any other, since its key was never certified. A directory, pipe or device with that name is
+    /// renamed (`.bad`) before the new record takes the name.
     pub fn remember(&self, listing: &Listing) -> Plan {
         let (pending, new) = (self.pending(), format!("{}{NEW}", self.pending()));
         let left_over = listing.kind(&new).map(|_| FileOp::Remove { name: new.clone() });
@@ -300,7 +303,7 @@ impl Layout {
     }
 }
 
-/// Creates a file whose name appears only when its contents are whole and synced.
+/// Creates a file that gets its name only once its contents are complete and synced.
 fn create(name: &str) -> [FileOp; 3] {
     let new = format!("{name}{NEW}");
     [
@@ -310,14 +313,14 @@ fn create(name: &str) -> [FileOp; 3] {
     ]
 }
 
-/// The end of the name of a file that is not whole yet.
+/// Suffix of a file whose contents are not complete and synced yet.
 const NEW: &str = ".new";
-/// The end of the name of a link that is about to be renamed to `PREFIX-updated.pem`.
+/// Suffix of a new link before it is renamed to `PREFIX-updated.pem` or `PREFIX-current.pem`.
 const LINK: &str = ".link";
-/// The end of a name that made room for a link or a record, followed by a number if that name is taken.
+/// Suffix of a quarantined entry, which made room for a link or a record; a number follows if that name is taken.
 const BAD: &str = ".bad";
 
-/// Renames what is in the way.
+/// Renames an entry that is in the way.
 fn quarantine(listing: &Listing, name: &str) -> FileOp {
     FileOp::Rename { from: name.into(), to: listing.unused(&format!("{name}{BAD}")) }
 }

@@ -1,4 +1,4 @@
-//! What to remove: old pairs, and what updates cut short have left.
+//! Plans that remove old pairs and the leftovers of interrupted updates.
 
 use alloc::format;
 use alloc::string::String;
@@ -10,16 +10,16 @@ use crate::time::UnixTime;
 /// A dated file that holds a pair of the identity in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dated {
-    /// The file.
+    /// The name of the file.
     pub name: String,
-    /// When its certificate began to be valid.
+    /// The notBefore of its certificate.
     pub not_before: UnixTime,
 }
 
 impl Layout {
-    /// Removes all but the `keep` newest of `pairs`. The pair in use is kept, and counts; then comes the pair in use
-    /// `before`, which a reader may be about to open. A pair issued later than the one in use is kept: another program
-    /// may have just written it. Carry the plan out only when the pair in use is durable.
+    /// Removes all but `keep` of `pairs`. Retains the pair in use first, then the file `before`, which was in use last
+    /// and which a reader may be about to open, then the newest. Also retains every pair issued later than the one in
+    /// use, which another program may have just written. Carry the plan out only once the pair in use is durable.
     pub fn prune(&self, listing: &Listing, pairs: &[Dated], keep: usize, before: Option<&str>) -> Plan {
         let in_use = self.in_use(listing);
         let is_in_use = |pair: &&Dated| in_use.contains(&pair.name.as_str());
@@ -34,8 +34,8 @@ impl Layout {
         Plan { steps: old.map(|name| FileOp::Remove { name }).collect() }
     }
 
-    /// Removes leftovers of updates that were cut short: files that were not whole yet, and temporary links. A file stays,
-    /// whatever its name, if the link in use, or one in its stead, leads to it.
+    /// Removes leftovers of interrupted updates: incomplete files and temporary links. Retains, whatever its name, an
+    /// entry to which `PREFIX-current.pem`, `PREFIX-updated.pem`, `PREFIX.crt` or `PREFIX.key` leads.
     pub fn sweep(&self, listing: &Listing) -> Plan {
         let target = |name: &str| listing.entry(name)?.target.as_deref();
         let mut needed: Vec<&str> = Vec::new();
@@ -51,7 +51,7 @@ impl Layout {
         Plan { steps: left.map(|entry| FileOp::Remove { name: entry.name.clone() }).collect() }
     }
 
-    /// True for our own temporaries: `*.new` files and `*.link` symlinks. No other program uses such names.
+    /// True for perennial's own temporaries: `*.new` files and `*.link` symlinks. No other program uses such names.
     fn is_unfinished(&self, Entry { name, kind, .. }: &Entry) -> bool {
         match kind {
             Kind::File => name.strip_suffix(NEW).is_some_and(|name| self.is_dated(name) || name == self.pending()),

@@ -1,4 +1,4 @@
-//! Finding the pairs of a directory, choosing the pair to use, and repairing a directory at a start.
+//! Recovery at a start: finds the pairs of a directory, chooses the pair to use, and repairs the links.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -7,23 +7,25 @@ use super::{BAD, FileOp, Kind, LINK, Layout, Listing, Plan, Source};
 use crate::certificate::Validity;
 use crate::time::UnixTime;
 
-/// The most dated files that are read, however many there are.
+/// The number of dated files that a start reads at most. Bounds the time of a start in a directory that is never
+/// pruned.
 const MOST_DATED: usize = 1000;
 const TIME: &str = "0000-00-00-00-00-00-000";
 
-/// A pair that was found.
+/// A pair that was found in the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found<'a> {
-    /// Its source was among [`Layout::sources`].
+    /// True if its source is among [`Layout::sources`].
     pub in_use: bool,
-    /// The common name of its certificate.
+    /// The common name of the certificate.
     pub common_name: &'a str,
-    /// The validity period of its certificate.
+    /// The validity period of the certificate.
     pub validity: Validity,
 }
 
 impl Layout {
-    /// Sources of pairs that are not in use: the [`dated`](Self::dated) files, and the fixed names of older installations.
+    /// Sources of pairs that are not in use: the [`dated`](Self::dated) files, newest name first, and `PREFIX.crt` with
+    /// `PREFIX.key`, the names that kubelet used before rotation.
     pub fn others(&self, listing: &Listing) -> Vec<Source> {
         let (certificate, key) = (format!("{}.crt", self.prefix), format!("{}.key", self.prefix));
         let pair = listing.kind(&certificate).is_some() && listing.kind(&key).is_some();
@@ -31,13 +33,13 @@ impl Layout {
         dated.chain(pair.then_some(Source::Pair { certificate, key })).collect()
     }
 
-    /// Whether there is anything of this certificate: a pair, whatever became of it, or the record of a request.
+    /// Whether the directory has an entry of this certificate: the name of a pair, valid or not, or a pending record.
     pub fn is_used(&self, listing: &Listing) -> bool {
         let record = listing.kind(&self.pending()).is_some();
         record || !self.sources(listing).is_empty() || !self.others(listing).is_empty()
     }
 
-    /// Files that an update renamed to make room (`.bad`; `.kept` by perennial 0.1.0), for a person to inspect and remove.
+    /// Entries that an update quarantined (`.bad`; `.kept` by perennial 0.1.0), for a person to inspect and remove.
     pub fn quarantined<'a>(&'a self, listing: &'a Listing) -> impl Iterator<Item = &'a str> {
         let is_quarantined = |name: &&str| {
             let ours = name.strip_prefix(self.prefix.as_str()).is_some_and(|rest| rest.starts_with('-'));
@@ -47,8 +49,8 @@ impl Layout {
         listing.0.iter().map(|entry| entry.name.as_str()).filter(is_quarantined)
     }
 
-    /// Regular files named like those an update makes, newest name first, a thousand of them at most. A kubelet's, which
-    /// carry local time, are among them.
+    /// Regular files with dated names, newest name first, a thousand at most. Includes the files of a kubelet, whose
+    /// names are in local time.
     pub fn dated<'a>(&self, listing: &'a Listing) -> Vec<&'a str> {
         let files = listing.0.iter().filter(|entry| entry.kind == Kind::File).map(|entry| entry.name.as_str());
         let mut dated: Vec<&str> = files.filter(|name| self.is_dated(name)).collect();
@@ -61,32 +63,33 @@ impl Layout {
         let time = name.strip_prefix(self.prefix.as_str()).and_then(|rest| rest.strip_prefix('-'));
         let time = time.and_then(|rest| rest.strip_suffix(".pem"));
         let fits = |(byte, form): (u8, u8)| if form == b'-' { byte == b'-' } else { byte.is_ascii_digit() };
-        // A kubelet's has no milliseconds. Exactly this form: the rest may belong to a longer prefix.
+        // A kubelet's name has no milliseconds. Any other form may belong to a longer prefix.
         time.is_some_and(|time| matches!(time.len(), 19 | 23) && time.bytes().zip(TIME.bytes()).all(fits))
     }
 
-    /// True for the names under which only files with a key of ours lie.
+    /// True for the names that only files with a key of this certificate have.
     pub fn is_ours(&self, name: &str) -> bool {
         let is_link = name == self.current() || name == self.updated();
         is_link || self.is_dated(name) || name.strip_prefix(self.prefix.as_str()) == Some(".key")
     }
 
-    /// The index of the pair to use: the one that is valid longest, or else the one in use, or else the one that was
-    /// valid last. A pair that is not in use counts only if its common name is among `names`, or `names` is empty.
+    /// The index of the pair to use: a pair that is valid at `now` before one that is not, then the pair in use before
+    /// others, then the pair that expires last. A pair that is not in use counts only if its common name is among
+    /// `names`, or `names` is empty.
     pub fn best(found: &[Found<'_>], names: &[&str], now: UnixTime) -> Option<usize> {
         let fits = |pair: &Found<'_>| pair.in_use || names.is_empty() || names.contains(&pair.common_name);
         let worth = |Found { in_use, validity, .. }: &Found<'_>| {
             let valid = validity.not_before() <= now && !validity.expired(now);
             (valid, *in_use, validity.not_after(), validity.not_before())
         };
-        // Of equals the first, which has the newer name.
+        // Reversed, since `max_by_key` returns the last of equals: the first has the newer name.
         let fitting = (0..found.len()).rev().filter(|index| fits(&found[*index]));
         fitting.max_by_key(|index| worth(&found[*index]))
     }
 
-    /// The repairs of a start that uses the pair at `taken`. The plan makes a pair durable that a killed update left, and,
-    /// if `vacant` (`PREFIX-current.pem` resolves to nothing), links `PREFIX-current.pem` to the pair. The plan leaves
-    /// everything else alone: another program may be reading it.
+    /// The repairs of a start that uses the pair at `taken`. The plan makes that pair durable, which a killed update
+    /// may not have done, and, if `vacant` (`PREFIX-current.pem` resolves to nothing), links `PREFIX-current.pem` to
+    /// it. Every other entry stays as it is: another program may be reading it.
     pub fn recover(&self, listing: &Listing, vacant: bool, taken: Option<&Source>, mut now: UnixTime) -> Plan {
         let Some(Source::Bundle(file)) = taken else { return Plan::default() };
         let (current, updated) = (self.current(), self.updated());
