@@ -3,15 +3,15 @@
 //! A restart computes the same points, a clone agrees, a run can be replayed; a fleet whose seeds
 //! differ is spread as if each member had drawn at random.
 
-/// The seed of one rotated identity: who signs, and for whom. Every restart, and every tool that
-/// asks when a certificate will rotate, computes the same.
+/// The seed for all jitter of one rotated identity, computed from the names of signer and certificate. Every restart,
+/// and every tool that computes a rotation point, gets the same seed.
 pub fn seed(signer_name: &str, common_name: &str) -> u64 {
     // FNV-1a; the zero byte keeps ("ab", "c") and ("a", "bc") apart.
     let bytes = signer_name.bytes().chain([0]).chain(common_name.bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
-/// 64 well-mixed bits (the finaliser of splitmix64 over each part).
+/// Mixes seed, certificate and attempt into 64 bits, with the finaliser of splitmix64 after each part.
 pub(crate) const fn mix(seed: u64, certificate: u64, attempt: u64) -> u64 {
     finalise(finalise(finalise(seed) ^ certificate) ^ attempt)
 }

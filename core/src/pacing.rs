@@ -1,4 +1,4 @@
-//! When the next attempt may be made: backoff after failures, spacing, and the submission budget.
+//! When the next request may be submitted: backoff after failures, spacing, and the submission budget.
 
 #[cfg(feature = "hash-at")]
 use core::hash::{Hash, Hasher};
@@ -11,28 +11,28 @@ use crate::setup::{Pending, Refusal};
 use crate::state::Reason;
 use crate::time::{Instant, Now, UnixTime, millis};
 
-/// The past of this identity's requests, as far as it slows the next one down.
+/// The earlier requests of this identity, as far as they delay the next one: backoff, spacing and submission budget.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RequestPacing {
     /// Failures of the same kind in a row.
     pub failures: u32,
-    /// The last failure, unless it is forgotten.
+    /// The last failure. `None` after a success, and after a change that makes the failure irrelevant.
     pub last_failure: Option<Failure>,
-    /// Backoff: no attempt before.
+    /// Backoff: no request is submitted before this instant.
     pub retry_at: Instant,
-    /// Spacing: no submission before. Zero: none was made.
+    /// Spacing: no request is submitted before this instant. Zero: no request was submitted yet.
     pub spaced_at: Instant,
-    /// Budget: when the bucket is whole again. Each submission moves it by one refill.
+    /// Budget: when the bucket is full again (GCRA's theoretical arrival time). Each submission moves it by one refill.
     pub budget_whole_at: Instant,
 }
 
-/// How urgent a submission is. This is not how good a certificate is, which [`Judge`](crate::judge::Judge) grades: a refused
-/// certificate may be flawless, and is replaced urgently.
+/// How urgent a submission is. Independent of the quality of a certificate, which [`Judge`](crate::judge::Judge)
+/// grades: a refused certificate may be flawless, and is replaced urgently.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Priority {
-    /// The certificate itself is in danger: the last token may go.
+    /// The certificate is missing, unusable or about to expire: the submission may take the last token.
     Urgent,
-    /// The certificate serves for now: the last token is kept for when it is in danger.
+    /// The certificate is usable: the last token is reserved for urgent submissions.
     Normal,
 }
 
@@ -53,7 +53,7 @@ impl RequestPacing {
         self.affordable_at(policy, priority).max(self.spaced_at)
     }
 
-    /// When the budget alone allows it.
+    /// When the budget alone allows a submission.
     fn affordable_at(&self, policy: &Policy, priority: Priority) -> Instant {
         let tokens = match priority {
             Priority::Urgent => 1,
@@ -63,12 +63,12 @@ impl RequestPacing {
         Instant::from_millis(self.budget_whole_at.as_millis().saturating_sub(millis(ahead)))
     }
 
-    /// When the next attempt may be made.
+    /// When backoff, spacing and budget allow the next submission.
     pub(crate) fn next_at(&self, policy: &Policy, priority: Priority) -> Instant {
         self.allowed_at(policy, priority).max(self.retry_at)
     }
 
-    /// Hashes the part of the past that still slows the next request down at `now`.
+    /// Hashes backoff, spacing and budget as far as they still delay the next request at `now`.
     #[cfg(feature = "hash-at")]
     pub(crate) fn hash_at<H: Hasher>(&self, policy: &Policy, now: Instant, state: &mut H) {
         let Self { failures, last_failure, retry_at, spaced_at, budget_whole_at } = self;
@@ -82,15 +82,15 @@ impl RequestPacing {
         self.budget_whole_at = self.budget_whole_at.max(now).after(policy.budget.refill());
     }
 
-    /// Backs off after a failed attempt that `took` so long. While no valid certificate is held, a server's Retry-After
-    /// counts up to the cap of the backoff for outages: a server that asks for an hour may be back in a minute.
+    /// Backs off after a failed attempt. While no valid certificate is held, a server's Retry-After counts up to the
+    /// cap of the transient backoff only: a server that sends an hour may be back in a minute.
     pub(crate) fn failed(&mut self, policy: &Policy, failed: Failed, draw: u64, now: Instant) {
         let Failed { failure, retry_after, took, is_valid } = failed;
         let is_same_kind = self.last_failure.is_some_and(|last| last.is_refusal() == failure.is_refusal());
         self.failures = if is_same_kind { self.failures.saturating_add(1) } else { 1 };
         self.last_failure = Some(failure);
 
-        // Jitter comes on top of Retry-After: clients that were throttled together must not return together.
+        // Retry-After is added to the jittered wait: clients that were throttled together must not return together.
         let patience = if is_valid { Duration::MAX } else { policy.transient.cap() };
         let asked_for = retry_after.unwrap_or_default().min(policy.refused.cap()).min(patience);
         let wait = policy.backoff(failure.is_refusal()).wait(self.failures, took, draw).saturating_add(asked_for);
@@ -110,7 +110,8 @@ impl RequestPacing {
         self.retry_at = self.retry_at.min(latest);
     }
 
-    /// Goes on under another policy, see [`Event::PolicyChanged`](crate::Event::PolicyChanged).
+    /// Adapts backoff, spacing and budget to another policy, as
+    /// [`Event::PolicyChanged`](crate::Event::PolicyChanged) promises.
     pub(crate) fn change_policy(&mut self, old: &Policy, new: &Policy, now: Instant) {
         if self.spaced_at > Instant::default() {
             let submitted = self.spaced_at.as_millis().saturating_sub(millis(old.spacing()));
@@ -125,8 +126,8 @@ impl RequestPacing {
         self.retry_at = self.retry_at.min(self.wait_ends_at(new, longest, now));
     }
 
-    /// When a wait is over that begins `now`. It counts from when the budget allows a request: the budget has no jitter and
-    /// would re-synchronise a fleet.
+    /// When a wait that begins `now` is over. Counts from when the budget allows a request: the budget has no jitter
+    /// and would re-synchronise a fleet.
     fn wait_ends_at(&self, policy: &Policy, wait: Duration, now: Instant) -> Instant {
         self.affordable_at(policy, Priority::Urgent).max(now).after(wait)
     }
@@ -147,12 +148,12 @@ impl RequestPacing {
         }
     }
 
-    /// Allows the next attempt at once, as far as spacing and budget do. Failures in a row still count.
+    /// Ends a backoff; spacing and budget still hold. Failures in a row still count.
     pub(crate) fn end_backoff(&mut self) {
         self.retry_at = Instant::default();
     }
 
-    /// The record that a restart needs of the last request, if there was one. Times are by the wall clock.
+    /// The record of the last request for a restart, if there was a request. Times are by the wall clock.
     pub(crate) fn remember(&self, policy: &Policy, key: &PendingKey, now: Now) -> Option<Pending> {
         let unix = |at: Instant| now.unix.after(at.since(now.instant)).before(now.instant.since(at));
         let refusal = self.last_failure.filter(|last| last.is_refusal());
@@ -165,8 +166,8 @@ impl RequestPacing {
         })
     }
 
-    /// The pacing of a start from what [`remember`](Self::remember) left. The wall clock may have been wrong then or may be now:
-    /// each wait is at most as long as the policy's longest.
+    /// The pacing after a restart, from a record by [`remember`](Self::remember). The wall clock may have been wrong
+    /// then or may be wrong now, so each wait is at most as long as the policy's longest.
     pub(crate) fn resume(policy: &Policy, pending: &Pending, now: Now) -> Self {
         let later = |at: UnixTime, most: Duration| now.instant.after(at.since(now.unix).min(most));
         let mut pacing = Self {
@@ -183,12 +184,12 @@ impl RequestPacing {
     }
 }
 
-/// An attempt that came to nothing.
+/// An attempt that failed.
 pub(crate) struct Failed {
     pub(crate) failure: Failure,
     pub(crate) retry_after: Option<Duration>,
-    /// How long it took.
+    /// How long the attempt took.
     pub(crate) took: Duration,
-    /// Whether a valid certificate is held.
+    /// Whether a valid certificate is served.
     pub(crate) is_valid: bool,
 }

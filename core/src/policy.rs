@@ -1,11 +1,11 @@
-//! How patient, how eager: every number the machine goes by.
+//! Policy: every time, limit and rate that the machine applies.
 
 use core::fmt;
 use core::time::Duration;
 
 use crate::time::millis;
 
-/// A span between two fractions, in permille. Where in it is decided by jitter.
+/// A range of fractions in permille, of which jitter chooses one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
     from: u16,
@@ -13,7 +13,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// From `from` to `to` permille.
+    /// A window from `from` to `to` permille, both inclusive.
     ///
     /// # Errors
     /// [`PolicyError::Window`] if `from` is greater than `to`.
@@ -31,7 +31,7 @@ impl Window {
         self.to
     }
 
-    /// A span inside the window of `whole`; `draw` chooses where, 0 at its beginning, `u64::MAX` at its end.
+    /// The fraction of `whole` that `draw` chooses: 0 the beginning of the window, `u64::MAX` its end.
     pub(crate) const fn of(self, whole: Duration, draw: u64) -> Duration {
         let (from, width) = (self.from as u128, (self.to - self.from) as u128);
         // permille in 64-bit fixed point: width × draw / 2⁶⁴, exact to a millisecond for any lifetime.
@@ -41,7 +41,7 @@ impl Window {
     }
 }
 
-/// How long to wait after a failure: doubling from `first` to `cap`, spread by jitter.
+/// The wait after failures in a row: doubles from `first` to `cap`, spread by jitter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Backoff {
     first: Duration,
@@ -51,8 +51,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Doubles from `first` to `cap`; each wait is the part of that which `spread` and jitter choose.
-    /// A spread of 0–1000 ‰ is "full jitter".
+    /// A backoff that doubles from `first` to `cap`. Each wait is multiplied by a fraction that jitter chooses from
+    /// `spread`: 0–1000 ‰ is "full jitter".
     ///
     /// # Errors
     /// [`PolicyError::Backoff`] if `first` is below a millisecond or greater than `cap`.
@@ -64,20 +64,20 @@ impl Backoff {
         }
     }
 
-    /// The same as [`new`](Self::new), for the numbers of this file, which are in order.
+    /// [`new`](Self::new) without its checks, for the constants of this file.
     const fn from_secs(first: u64, cap: u64, spread: Window) -> Self {
         Self { first: Duration::from_secs(first), cap: Duration::from_secs(cap), spread, beat: false }
     }
 
-    /// The same backoff that, once at its cap, keeps a steady beat: attempts begin a multiple of
-    /// `cap` after each other whatever they take, without jitter (client-go's 32 s `PollInfinite`).
+    /// Makes the backoff keep a steady beat once at its cap: attempts begin a multiple of `cap` after each other
+    /// however long they take, without jitter (client-go's 32 s `PollInfinite`).
     #[must_use]
     pub const fn with_beat(mut self) -> Self {
         self.beat = true;
         self
     }
 
-    /// The longest wait.
+    /// The longest wait, jitter included.
     pub const fn longest(&self) -> Duration {
         let spread = self.spread.of(self.cap, u64::MAX);
         if self.beat && millis(spread) < millis(self.cap) { self.cap } else { spread }
@@ -93,18 +93,18 @@ impl Backoff {
         self.cap
     }
 
-    /// Which part of a wait jitter leaves.
+    /// The fractions of a wait from which jitter chooses.
     pub const fn spread(&self) -> Window {
         self.spread
     }
 
-    /// Whether it keeps a beat, once at its cap.
+    /// Whether the backoff keeps a steady beat once at its cap ([`with_beat`](Self::with_beat)).
     pub const fn keeps_beat(&self) -> bool {
         self.beat
     }
 
-    /// The wait after the `failures`th failure in a row, the last attempt having begun `took` ago;
-    /// `draw` chooses where in the spread.
+    /// The wait after the `failures`th failure in a row (from 1). `took` is how long the last attempt took, which a
+    /// steady beat subtracts; `draw` chooses the fraction.
     pub fn wait(&self, failures: u32, took: Duration, draw: u64) -> Duration {
         let base = self.unjittered(failures);
         if !self.beat || base < self.cap {
@@ -113,6 +113,7 @@ impl Backoff {
         if self.unjittered(failures.saturating_sub(1)) < self.cap {
             return self.cap;
         }
+        // The attempt belongs to its beat: the next one begins a multiple of the cap after this one began.
         let (beat, took) = (millis(self.cap), millis(took));
         Duration::from_millis(beat - took % beat)
     }
@@ -130,7 +131,7 @@ impl Backoff {
     }
 }
 
-/// How many submissions: a token bucket. It starts full; each submission takes a token.
+/// The submission budget: a token bucket that starts full. Each submission takes a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Budget {
     size: u32,
@@ -138,10 +139,10 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Room for `size` tokens, one coming back every `refill`.
+    /// A bucket of `size` tokens, refilled by one token every `refill`.
     ///
     /// # Errors
-    /// [`PolicyError::Budget`] if `size` is below two (the last token is kept for what is urgent),
+    /// [`PolicyError::Budget`] if `size` is below two (the last token is reserved for urgent submissions),
     /// `refill` is below a millisecond, or filling the bucket takes longer than clocks can count.
     pub const fn new(size: u32, refill: Duration) -> Result<Self, PolicyError> {
         if size >= 2 && millis(refill) >= 1 && millis(refill).checked_mul(size as u64).is_some() {
@@ -151,71 +152,72 @@ impl Budget {
         }
     }
 
-    /// How many tokens the bucket holds.
+    /// The number of tokens in a full bucket.
     pub const fn size(&self) -> u32 {
         self.size
     }
 
-    /// How often a token comes back.
+    /// The time between two tokens.
     pub const fn refill(&self) -> Duration {
         self.refill
     }
 
-    /// How long an empty bucket takes to fill up.
+    /// The time in which an empty bucket fills up.
     pub(crate) const fn whole(&self) -> Duration {
         self.refill_of(self.size)
     }
 
-    /// The tokens that came back to `other` in this time, at most a whole bucket of this one, as the time in which they
-    /// would come back to this one.
+    /// Converts tokens between budgets: the time in which this budget regains as many tokens as `other` regains in
+    /// `time`, at most the time of a full bucket.
     pub(crate) fn carried_over(&self, time: Duration, other: &Self) -> Duration {
         let scaled = u128::from(millis(time)) * u128::from(millis(self.refill)) / u128::from(millis(other.refill));
         Duration::from_millis(u64::try_from(scaled).unwrap_or(u64::MAX)).min(self.whole())
     }
 
-    /// How long `tokens` tokens take to come back.
+    /// The time in which `tokens` tokens are refilled.
     pub(crate) const fn refill_of(&self, tokens: u32) -> Duration {
         Duration::from_millis(millis(self.refill).saturating_mul(tokens as u64))
     }
 }
 
-/// Every number the machine goes by. Shared by any number of machines; zero durations count as 1 ms.
+/// Every time, limit and rate that the machine applies. Any number of machines share one policy. Durations of zero
+/// count as 1 ms.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
     /// When to rotate, in permille of the lifetime counted from `notBefore`.
     pub window: Window,
-    /// How long a request may stay unanswered. Approval by a person takes time: be generous.
+    /// How long a request may stay unanswered before it counts as failed. Approval by a person takes time: be generous.
     pub request_timeout: Duration,
     /// The least time between two submissions.
     pub spacing: Duration,
-    /// How many submissions over time. Nothing beats it.
+    /// The number of submissions over time. No event overrules it.
     pub budget: Budget,
-    /// After network trouble, timeouts and the like.
+    /// Backoff after outages: network errors, timeouts, throttling and every other failure that is no refusal.
     pub transient: Backoff,
-    /// After a considered no ([`Failure::is_refusal`](crate::Failure::is_refusal)).
+    /// Backoff after a refusal ([`Failure::is_refusal`](crate::Failure::is_refusal)).
     pub refused: Backoff,
-    /// Between attempts to make a certificate durable. Its cap is also how long to wait for a lost answer.
+    /// Backoff between attempts to make a certificate durable. A write without a reply is repeated after the cap.
     pub write: Backoff,
-    /// The longest sleep: how soon suspend and wall-clock steps are noticed.
+    /// The longest sleep, within which suspend and steps of the wall clock are noticed.
     pub max_sleep: Duration,
-    /// A new key, and so a new request object, for every attempt, as client-go does. Off: a retry
-    /// keeps its key, and the signer sees one request however long approval takes.
+    /// True: every attempt has a new key, and so a new request object, as in client-go. False: a retry uses the same
+    /// key, and the signer sees one request however long approval takes.
     pub new_key_per_attempt: bool,
 }
 
 impl Policy {
-    /// The spacing that is kept: at least a millisecond.
+    /// The spacing in effect: at least a millisecond.
     pub(crate) fn spacing(&self) -> Duration {
         self.spacing.max(Duration::from_millis(1))
     }
 
-    /// How long to wait after a refusal, or after any other failure.
+    /// The backoff after a refusal, or after any other failure.
     pub(crate) const fn backoff(&self, is_refusal: bool) -> &Backoff {
         if is_refusal { &self.refused } else { &self.transient }
     }
 
-    /// client-go's numbers, for those who port from it: retries after 2, 4, 8 and 16 s (+0–10 %), then
-    /// every 32 s whatever the reason, a new key each time. Its budget never binds on that sequence.
+    /// The timing of client-go, for programs that are ported from it: retries after 2, 4, 8 and 16 s (+0–10 %), then
+    /// every 32 s after any failure, with a new key each time. The budget never delays that sequence.
     ///
     /// Source: client-go `util/certificate/certificate_manager.go`.
     pub const fn kubelet() -> Self {
@@ -230,13 +232,13 @@ impl Policy {
         }
     }
 
-    /// A policy for certificates that live this long, counted from issue: the default one from five hours on. Below that, what
-    /// the default allows for people to approve and for outages to pass would outlast the certificate, so that each span
-    /// is a part of the lifetime instead. In the tenth of the lifetime that is left at the end of the window there is time
-    /// for a request that is never answered and for another one that is, and the budget has a token for each.
+    /// A policy for certificates of this lifetime, counted from issue. From five hours on it is the default policy.
+    /// Below, the default's waits for approval and outages would outlast the certificate, so that each wait is a
+    /// fraction of the lifetime instead. The tenth of the lifetime after the window leaves time for one request that is
+    /// never answered and one that is, and the budget has a token for each.
     ///
-    /// Its [`shortest_lifetime`](Self::shortest_lifetime) is no longer than `lifetime`, if that is 2 ms or more. Writes are
-    /// repeated as by default: a disk is no faster because certificates are short-lived.
+    /// The policy's [`shortest_lifetime`](Self::shortest_lifetime) is at most `lifetime`, if that is 2 ms or more. The
+    /// backoff of writes is the default's: disks are no faster for short-lived certificates.
     ///
     /// ```
     /// # use perennial::Policy;
@@ -277,53 +279,54 @@ impl Policy {
         new_key_per_attempt: false,
     };
 
-    /// The most submissions in any span of `span`, under any script: what a signer must be ready for.
+    /// The most submissions in any period of length `span`, whatever happens: the load that a signer must be ready for.
     pub fn submissions_within(&self, span: Duration) -> u64 {
         let by_budget = u64::from(self.budget.size).saturating_add(millis(span) / millis(self.budget.refill));
         let by_spacing = (millis(span) / millis(self.spacing())).saturating_add(1);
         by_budget.min(by_spacing)
     }
 
-    /// The shortest lifetime, counted from issue, for which a healthy signer keeps the certificate inside
-    /// its window for ever: a token has come back before the next one is wanted. A signer that dates
-    /// back brings the rotation point nearer to the issue: add to the lifetime what it dates back. For shorter lives there is
-    /// [`for_lifetime`](Self::for_lifetime).
+    /// The shortest lifetime, counted from issue, for which every rotation with a healthy signer happens inside the
+    /// window: the budget has regained a token before the next request. For a signer that backdates notBefore, which
+    /// brings the rotation point nearer to the issue, add the time by which it backdates.
+    /// [`for_lifetime`](Self::for_lifetime) has policies for shorter lifetimes.
     pub fn shortest_lifetime(&self) -> Duration {
         let pace = millis(self.budget.refill.max(self.spacing()));
         Duration::from_millis(pace.saturating_mul(1000).div_ceil(self.window.from.max(1).into()))
     }
 }
 
-/// Patient with people, gentle with signers: at most 50 submissions in any hour, a refusal repeated
-/// after minutes, then after an hour, everything jittered.
+/// The default policy allows at most 50 submissions in any hour. Retries after refusals begin after minutes and end up
+/// an hour apart; every wait is jittered.
 impl Default for Policy {
     fn default() -> Self {
         Self::DEFAULT
     }
 }
 
-/// A policy that makes no sense.
+/// A part of a policy that is out of range. Nothing was built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyError {
     /// A window that ends before it begins.
     Window {
-        /// Permille.
+        /// The beginning, in permille.
         from: u16,
-        /// Permille.
+        /// The end, in permille.
         to: u16,
     },
-    /// A backoff whose first wait is nothing, or above its cap.
+    /// A backoff whose first wait is below a millisecond or above its cap.
     Backoff {
         /// The first wait.
         first: Duration,
         /// The cap.
         cap: Duration,
     },
-    /// A budget too small to keep a token for what is urgent, or refilled without pause.
+    /// A budget of fewer than two tokens, with a refill time below a millisecond, or with a time to fill up beyond 2⁶⁴
+    /// ms.
     Budget {
-        /// Tokens.
+        /// The number of tokens.
         size: u32,
-        /// One token's time.
+        /// The time between two tokens.
         refill: Duration,
     },
 }
