@@ -1,4 +1,4 @@
-//! What the machine knows of a certificate: facts, read from X.509 at the edge.
+//! The facts of a certificate that the machine judges by. The driver reads them from X.509.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -39,7 +39,7 @@ impl Validity {
         self.not_after
     }
 
-    /// From `not_before` to `not_after`, a signer's backdating included.
+    /// The time from `not_before` to `not_after`. Includes the time by which the signer backdated `not_before`.
     pub const fn lifetime(&self) -> Duration {
         self.not_after.since(self.not_before)
     }
@@ -70,21 +70,21 @@ impl core::error::Error for ValidityError {}
 pub struct Fingerprint(pub [u8; 32]);
 
 impl Fingerprint {
-    /// The first eight bytes, enough to seed jitter.
+    /// The first eight bytes as a number: jitter is drawn from them.
     pub(crate) const fn prefix(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 }
 
-/// The first eight hexadecimal digits, enough to tell two certificates apart in a log.
+/// Shows the first eight hexadecimal digits, enough to distinguish certificates in a log.
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
-/// All of it, as Kubernetes writes it in `authentication.kubernetes.io/credential-id`.
+/// Shows all 64 hexadecimal digits, as in Kubernetes' `authentication.kubernetes.io/credential-id: X509SHA256=…`.
 impl fmt::LowerHex for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -97,12 +97,12 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// A certificate: the facts the machine judges by, and the chain it passes along unread.
+/// A certificate: facts that the machine judges by, and the chain, which the machine never reads.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Certificate {
     /// The validity period of the leaf.
     pub validity: Validity,
-    /// Identifies the leaf.
+    /// SHA-256 of the leaf. Identifies the certificate.
     pub fingerprint: Fingerprint,
     /// The subject's common name, empty if it has none.
     pub common_name: String,
@@ -112,13 +112,13 @@ pub struct Certificate {
     pub dns_names: Vec<String>,
     /// IP addresses among the subject alternative names.
     pub ip_addresses: Vec<IpAddr>,
-    /// A bootstrap credential: good enough to authenticate requests, due until a certificate of our own replaces it.
+    /// True for a bootstrap credential. It authenticates requests and is due until an issued certificate replaces it.
     pub provisional: bool,
-    /// The chain as the driver keeps it (PEM for the bundled ones), leaf first. May be empty.
+    /// The chain, leaf first, in the encoding of the driver (PEM for the bundled ones). May be empty.
     pub chain: Arc<[u8]>,
 }
 
-/// The chain is shown by its length: facts belong in logs, blobs do not.
+/// Shows the chain by its length: facts belong in logs, blobs do not.
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificate")

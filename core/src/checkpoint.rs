@@ -1,4 +1,4 @@
-//! All that a machine is, as plain data: to be written down, and to go on from exactly there.
+//! The complete state of a machine as plain data, to record and to replay from.
 
 use alloc::sync::Arc;
 
@@ -13,56 +13,59 @@ use crate::state::Reason;
 use crate::template::Template;
 use crate::time::Instant;
 
-/// All that a machine is, as plain data: [`RotationMachine::checkpoint`](crate::RotationMachine::checkpoint) takes it,
-/// [`RotationMachine::restore`](crate::RotationMachine::restore) goes on from it. Unlike [`Pending`](crate::Pending), which is for
-/// the next start, it counts by the monotonic clock of this boot: it is for replay, not for restarts.
+/// The complete state of a machine as plain data. [`RotationMachine::checkpoint`](crate::RotationMachine::checkpoint)
+/// takes a checkpoint, [`RotationMachine::restore`](crate::RotationMachine::restore) makes the same machine of it. For
+/// replay, not for restarts: its instants are of the monotonic clock of this boot. A restart uses
+/// [`Pending`](crate::Pending).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Checkpoint {
-    /// The numbers to go by.
+    /// Times, limits and budget.
     pub policy: Arc<Policy>,
-    /// Spreads this machine among others.
+    /// The seed of all jitter of this machine (see [`seed`](crate::seed())).
     pub seed: u64,
     /// Whether requests can be submitted.
     pub signer: SignerStatus,
-    /// The identity wanted.
+    /// The identity wanted. `None`: there is nothing to request.
     pub template: Option<Arc<Template>>,
-    /// The certificate that is served.
+    /// The certificate that is served, expired or not.
     pub certificate: Option<Arc<Certificate>>,
     /// The successor of the certificate that is served, not valid yet.
     pub waiting: Option<Arc<Certificate>>,
-    /// The server that the served certificate is meant for refused it.
+    /// True if a server refused the served certificate ([`Event::CertRefused`](crate::Event::CertRefused)).
     pub refused: bool,
-    /// A rotation was requested ([`Event::RotateNow`](crate::Event::RotateNow)) and no certificate has been accepted since.
+    /// True if a rotation was requested ([`Event::RotateNow`](crate::Event::RotateNow)) and no certificate has been
+    /// taken since.
     pub rotate_now: bool,
-    /// Why a certificate was due at the last settled event.
+    /// Why a certificate is due, as of the last event that was not ignored.
     pub due: Option<Reason>,
-    /// The write of a certificate that is not known to be durable.
+    /// The write of a certificate that is not known to be durable. `None`: the driver has confirmed every write.
     pub unwritten: Option<Unwritten>,
-    /// The name of the next request or write.
+    /// The id of the next request or write.
     pub next_id: RequestId,
     /// The request in flight, and when it was submitted.
     pub in_flight: Option<(RequestId, Instant)>,
-    /// The key in the pending slot, and what it may still be used for.
+    /// The use that was made of the key in the pending slot, and whether a retry may use the key again.
     pub pending_key: PendingKey,
-    /// The past of this identity's requests, as far as it slows the next one down.
+    /// Failures, spacing and budget: the earlier requests of this identity, as far as they delay the next one.
     pub pacing: RequestPacing,
     /// The API server's clock.
     pub server_clock: ServerClock,
-    /// When the next Tick is wanted.
+    /// When the next Tick is wanted. `None`: only another event can change anything.
     pub deadline: Option<Instant>,
 }
 
-/// A certificate that is not known to be durable. Its write is repeated until it is, beside everything else.
+/// The write of a certificate that is not known to be durable. The machine repeats it until the driver confirms it, and
+/// requests and serves certificates meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Unwritten {
-    /// As in the [`WriteCert`](crate::Action::WriteCert).
+    /// The id in [`WriteCert`](crate::Action::WriteCert) and its replies.
     pub id: RequestId,
-    /// Which certificate.
+    /// The certificate to write: the served one or the waiting one.
     pub slot: Slot,
-    /// When to write it, again if it was tried before.
+    /// When to order the first or the next attempt.
     pub again_at: Instant,
     /// Attempts that failed.
     pub failures: u32,
-    /// An attempt was ordered and has not been answered.
+    /// True if an attempt was ordered and the driver has not replied.
     pub in_flight: bool,
 }

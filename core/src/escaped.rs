@@ -28,7 +28,8 @@ fn obeyed(c: char) -> bool {
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// One line of at most 200 characters: white space is a single space, control characters are [`Escaped`].
+/// Makes one line of at most 200 characters: runs of white space become one space, control characters are [`Escaped`],
+/// and an ellipsis replaces the rest.
 pub fn printable(text: &str) -> String {
     const LONGEST: usize = 200;
     let words: Vec<&str> = text.split_whitespace().collect();

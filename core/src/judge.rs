@@ -1,4 +1,4 @@
-//! How good a certificate is, for whom and when.
+//! Grades certificates: why one is due, whether an issued one has a fault, and which one to serve.
 
 use core::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::state::Reason;
 use crate::template::Template;
 use crate::time::UnixTime;
 
-/// When a certificate is due by time: a point in the policy's window of its lifetime, drawn from `seed` and fingerprint, so
-/// that every start and every tool computes the same one.
+/// The time from which a certificate is due: a point in the policy's window of its lifetime, notAfter at the latest.
+/// Drawn from `seed` and fingerprint, so that every start and every tool computes the same point.
 pub fn rotation_point(policy: &Policy, seed: u64, certificate: &Certificate) -> UnixTime {
     let draw = mix(seed, certificate.fingerprint.prefix(), 0);
     let validity = &certificate.validity;
@@ -25,34 +25,37 @@ pub(crate) fn is_foreign(certificate: &Certificate, template: Option<&Template>)
     !certificate.provisional && template.is_some_and(|template| !template.is_named_by(certificate))
 }
 
-/// Grades certificates by what is wanted at one moment, and beside what is held.
+/// Grades certificates at one moment, by template and policy, and compares them with the served one.
 pub(crate) struct Judge<'a> {
     pub(crate) facts: &'a Checkpoint,
-    /// The earlier of the local clock and the API server's: what is expired has to be so by both.
+    /// The earlier of the local clock and the API server's: a certificate is expired only if it is so by both.
     pub(crate) earliest: UnixTime,
-    /// The later one: what has begun, or is past its rotation point, is so by either.
+    /// The later of the two clocks: notBefore and rotation point have passed if they have by either.
     pub(crate) latest: UnixTime,
 }
 
-/// Longest time before its notBefore at which a certificate may be served if no valid certificate is held.
+/// How long before its notBefore a certificate may be served if no valid certificate is served. The local clock may be
+/// wrong by that much.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The quality of a certificate, worst first. How urgently it has to be replaced is another question, which
-/// [`Priority`](crate::pacing::Priority) answers: an expired certificate is the worst and urgent, one that lacks a name is bad
-/// and can wait, one that its server refused may be flawless and is urgent.
+/// The quality of a certificate, worst first. [`Priority`](crate::pacing::Priority) is how urgently it is replaced,
+/// which differs: a certificate that lacks a name is bad and can wait, one that a server refused may be flawless and is
+/// urgent.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Grade {
     Expired,
     Provisional,
-    /// A certificate with another common name: held since before the template changed, or never to be held.
+    /// The common name differs from the template's: served since before the template changed, or never to be served.
     Foreign,
+    /// Lacks names that the template requests.
     Unsatisfying,
+    /// Past its rotation point.
     Due,
     Good,
 }
 
 impl Judge<'_> {
-    /// Why a certificate is due, in place of this one: the first reason that applies is the most urgent one.
+    /// Why a successor of this certificate is due: the most urgent reason that applies.
     pub(crate) fn due(&self, certificate: Option<&Certificate>) -> Option<Reason> {
         let Some(certificate) = certificate else { return Some(Reason::NoCertificate) };
         let reasons = [
@@ -75,7 +78,7 @@ impl Judge<'_> {
         valid: Option<&Certificate>,
     ) -> Option<Failure> {
         let has_another_name = requested.is_some_and(|requested| !requested.is_named_by(issued));
-        // A certificate that begins before the served one ends leaves no gap. If nothing valid is served, a day is waited.
+        // A certificate that begins before the served one ends leaves no gap. Without a valid one, a day is the limit.
         let worth_waiting = valid.map_or_else(|| self.latest.after(DAY), |valid| valid.validity.not_after());
         let is_too_early = !self.has_begun(issued) && issued.validity.not_before() > worth_waiting;
         if has_another_name || self.is_expired(issued) || is_too_early {
@@ -89,8 +92,8 @@ impl Judge<'_> {
         }
     }
 
-    /// The slot for a new certificate. One that is not valid yet never displaces a valid one, and waits only if it is good.
-    /// `None`: it is not to be taken.
+    /// The slot for a new certificate; `None`: do not take it. A certificate that is not valid yet never displaces a
+    /// valid one, and waits only if it is good.
     pub(crate) fn slot(&self, new: &Certificate) -> Option<Slot> {
         let displaces_valid = self.facts.certificate.as_ref().is_some_and(|held| !self.is_expired(held));
         if displaces_valid && !self.has_begun(new) {
@@ -100,7 +103,8 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether `new` may take the place of the served certificate, which the server it is meant for may have refused.
+    /// Whether `new` may take the place of the served certificate. A served certificate that a server refused counts as
+    /// due at best.
     pub(crate) fn is_no_worse(&self, new: &Certificate) -> bool {
         let held = self.facts.certificate.as_deref();
         let grade = self.grade(new);

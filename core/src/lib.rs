@@ -1,13 +1,13 @@
-//! Certificates that renew themselves: a certificate holder's side of rotation as a pure state machine.
+//! Certificates that rotate themselves: the certificate holder's side of rotation as a pure state machine.
 //!
-//! [`RotationMachine`] decides *whether and when* to ask a signer for a new certificate, and which
+//! [`RotationMachine`] decides *whether and when* to request a new certificate from a signer, and which
 //! certificate to serve. It owns no clock, no randomness, no key, no file, no socket and no thread:
-//! facts go in ([`Event`]), duties come out ([`Action`]), and one deadline says when to look again.
+//! facts go in ([`Event`]), duties come out ([`Action`]), and one deadline is the time of the next [`Event::Tick`].
 //!
 //! # The run loop
 //!
-//! Any loop is: an event in, four duties out, sleep until the deadline. This one is complete but for
-//! the signer, the disk and the clock, which a script plays:
+//! A driver's loop hands over an event, carries out up to four duties and sleeps until the deadline. This loop is
+//! complete except for signer, disk and clock, which it simulates:
 //!
 //! ```
 //! use std::collections::VecDeque;
@@ -23,7 +23,7 @@
 //!
 //! let (mut inbox, mut issued) = (VecDeque::new(), 0_u8);
 //! while issued < 3 {
-//!     // An event, or else the deadline.
+//!     // The next event, or a Tick at the deadline.
 //!     let event = inbox.pop_front().unwrap_or_else(|| {
 //!         let sleep = machine.deadline().expect("there is a template and a signer").since(now.instant);
 //!         now = Now { instant: now.instant.after(sleep), unix: now.unix.after(sleep) };
@@ -32,7 +32,7 @@
 //!     for action in machine.handle(event, now) {
 //!         match action {
 //!             Action::SubmitCsr { id, template, .. } => {
-//!                 issued += 1; // a signer would take its time; this one has the answer ready
+//!                 issued += 1; // a real signer takes its time; this one issues at once
 //!                 let certificate = Arc::new(Certificate {
 //!                     validity: Validity::new(now.unix, now.unix.after(Duration::from_secs(86_400))).unwrap(),
 //!                     fingerprint: Fingerprint([issued; 32]),
@@ -57,20 +57,20 @@
 //! assert!(now.unix > UnixTime::from_secs(1_767_225_600 + 2 * 60_480), "two lifetimes to 70 % or more");
 //! ```
 //!
-//! # What it promises
+//! # Promises
 //!
 //! Under any order of events, and whatever the clocks do:
 //!
-//! - it never panics, and `handle` never allocates;
+//! - the machine never panics, and [`handle`](RotationMachine::handle) never allocates;
 //! - at most one request is in flight, and submissions stay within [`Policy::submissions_within`];
 //! - a late, repeated or foreign reply changes nothing;
 //! - a Tick before the deadline changes nothing, a Tick at the deadline makes progress, and the next
 //!   deadline lies later;
-//! - lose any reply, and Ticks alone get it to ask, or write, again;
-//! - every submission ends in one accepted reply or one [`Action::CancelRequest`];
-//! - no wait reaches past expiry: each leaves at least one more attempt, if the budget has one to give;
-//! - a valid certificate is served until it expires or one at least as good takes its place, and none that is not valid
-//!   yet displaces it;
+//! - if any reply is lost, Ticks alone lead to the next submission or write;
+//! - every submission ends in one reply that counts or one [`Action::CancelRequest`];
+//! - no wait reaches past expiry: each leaves at least one more attempt, if the budget allows one;
+//! - a valid certificate is served until it expires or one at least as good takes its place, and no certificate that is
+//!   not valid yet displaces it;
 //! - a restart with the same certificate, [`Pending`] and [`seed()`] has the same rotation point, the
 //!   same budget and the same key to request with.
 //!
@@ -82,24 +82,24 @@
 //! The driver reads a monotonic and a wall clock together ([`Now`]). Rotation points are wall-clock,
 //! backoff and timeouts monotonic. Suspend and clock steps are noticed within [`Policy::max_sleep`].
 //!
-//! A wall clock may be wrong. What the API server's clock shows ([`Event::ServerDated`]) is believed once three readings in
-//! a row agree: a certificate is valid if it is by either clock, and due once it is by either. So the server's clock delays
-//! nothing and makes nothing expire.
+//! A wall clock may be wrong. The machine also uses the API server's clock ([`Event::ServerDated`]) once three readings
+//! in a row agree: a certificate is valid if it is so by either clock, and due once it is so by either. So the server's
+//! clock delays nothing and makes nothing expire.
 //!
 //! # Map
 //!
 //! | | |
 //! |---|---|
-//! | `machine.rs`, `checkpoint.rs` | the machine: facts in, one question, duties out; and all that it is |
-//! | `machine/absorb.rs` | what each event means |
-//! | `machine/settle.rs`, `machine/write.rs`, `machine/deadline.rs` | what follows: requests, writes, when to look again |
-//! | `event.rs`, `action.rs`, `outcome.rs` | facts, duties, and what was decided |
-//! | `judge.rs`, `server_clock.rs` | how good a certificate is, by which clocks |
-//! | `pacing.rs`, `policy.rs`, `jitter.rs` | when the next attempt may be made |
-//! | `pending_key.rs` | with which key |
+//! | `machine.rs`, `checkpoint.rs` | the machine and its complete state |
+//! | `machine/absorb.rs` | how each event changes the state |
+//! | `machine/settle.rs`, `machine/write.rs`, `machine/deadline.rs` | what follows: requests, writes, the deadline |
+//! | `event.rs`, `action.rs`, `outcome.rs` | facts in, duties out, decisions reported |
+//! | `judge.rs`, `server_clock.rs` | how good a certificate is, and by which clocks |
+//! | `pacing.rs`, `policy.rs`, `jitter.rs` | when the next request may be submitted |
+//! | `pending_key.rs` | whether a retry uses the same key |
 //! | `store.rs` | the credential directory as plans: which file operations, in which order |
-//! | `state.rs`, `trace.rs` | what it is doing, for people |
-//! | `setup.rs` | what it starts from, and what an earlier run left |
+//! | `state.rs`, `trace.rs` | the state as people read it |
+//! | `setup.rs` | the initial state, and the record of an earlier run |
 
 #![no_std]
 #![forbid(unsafe_code)]

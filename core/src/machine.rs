@@ -1,4 +1,5 @@
-//! The machine. Facts are absorbed, then one question is asked: is a certificate due, and what is to be done about it?
+//! The machine. Each event is absorbed into the facts; then the machine settles: whether a certificate is due, and
+//! which actions follow.
 
 mod absorb;
 #[cfg(feature = "hash-at")]
@@ -24,7 +25,8 @@ use crate::setup::{Pending, Setup};
 use crate::state::Reason;
 use crate::time::Now;
 
-/// Keeps one certificate fresh. A value: clone it, snapshot it, replay it.
+/// The state machine that rotates one certificate: events in, actions out, no I/O. A plain value, which can be cloned,
+/// compared, recorded and replayed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RotationMachine {
     facts: Checkpoint,
@@ -33,11 +35,12 @@ pub struct RotationMachine {
 const _: () = assert!(size_of::<RotationMachine>() <= 192);
 
 impl RotationMachine {
-    /// A machine that wants its first Tick at `now`. With a signer, a certificate whose common name differs from the
-    /// template's is dropped, unless it is provisional.
+    /// A machine whose first deadline is `now`. With a signer, it drops a certificate whose common name differs from
+    /// the template's, unless the certificate is provisional.
     pub fn new(setup: Setup, now: Now) -> Self {
         let Setup { policy, seed, signer, template, certificate, waiting, rotate_now, pending } = setup;
-        // Another party's, by a mistyped name perhaps: neither served nor used to authenticate.
+        // Another party's certificate, after a typing error in a name perhaps, is neither served nor used to
+        // authenticate.
         let may_hold = |held: &Arc<Certificate>| !signer.is_configured() || !is_foreign(held, template.as_deref());
         let [certificate, waiting] = [certificate, waiting].map(|held| held.filter(may_hold));
         let mut machine = Self::restore(Checkpoint {
@@ -65,19 +68,19 @@ impl RotationMachine {
         machine
     }
 
-    /// All that this machine is.
+    /// The complete state of this machine.
     pub fn checkpoint(&self) -> Checkpoint {
         self.facts.clone()
     }
 
-    /// The machine this was taken of.
+    /// The machine that this checkpoint was taken of.
     pub const fn restore(checkpoint: Checkpoint) -> Self {
         Self { facts: checkpoint }
     }
 
-    /// Takes in one fact and returns the duties that follow, and [what was decided](Actions::outcomes). Total: any event,
-    /// any order, any time; never fails, never panics, never allocates. A reply to a request that is no longer in flight
-    /// changes nothing.
+    /// Handles one event and returns the actions that follow, and the [decisions](Actions::outcomes). Total: accepts
+    /// any event in any order at any time; never fails, never panics, never allocates. A reply to a request that is no
+    /// longer in flight changes nothing.
     pub fn handle(&mut self, event: Event, now: Now) -> Actions {
         let due = self.facts.due;
         let mut actions = Actions::after(self.absorb(event, now));
@@ -87,18 +90,20 @@ impl RotationMachine {
         actions
     }
 
-    /// Whether a new certificate is wanted, and why: the question everything else follows from.
+    /// Why a new certificate is due at `now`: the most urgent reason, or `None`. Requests are submitted only while a
+    /// certificate is due.
     pub fn due(&self, now: Now) -> Option<Reason> {
         self.judge(now).due(self.relied_on().map(Arc::as_ref))
     }
 
-    /// The record to hand to [`Setup::pending`] after a restart. Make it durable, with the pending key, before carrying out a
-    /// [`SubmitCsr`](crate::Action::SubmitCsr), after a refusal, and after a change of the policy.
+    /// The record of the last request, for [`Setup::pending`] after a restart; `None` before the first request. The
+    /// driver makes it durable, with the pending key, before it carries out a [`SubmitCsr`](crate::Action::SubmitCsr),
+    /// after a refusal, and after a change of the policy.
     pub fn pending(&self, now: Now) -> Option<Pending> {
         self.facts.pacing.remember(&self.facts.policy, &self.facts.pending_key, now)
     }
 
-    /// Takes up what an earlier run left: its key, its refusal, and what it spent of the budget.
+    /// Continues from the record of an earlier run: its key, its refusal, and the budget it spent.
     fn resume(&mut self, pending: Pending, now: Now) {
         self.facts.pacing = RequestPacing::resume(&self.facts.policy, &pending, now);
         let is_kept = pending.key == Key::Pending && !self.facts.policy.new_key_per_attempt;
@@ -106,19 +111,19 @@ impl RotationMachine {
         self.reconsider_refusal();
     }
 
-    /// Forgets a refusal of something else than is wanted now: who refused that may well grant this.
+    /// Forgets a refusal if the template has changed since: the signer may issue for the new one.
     fn reconsider_refusal(&mut self) {
         if self.facts.template.is_some() && self.is_superseded() {
             self.facts.pacing.forget_refusal();
         }
     }
 
-    /// Whether there is something to request, and a signer, ready or not.
+    /// Whether a template and a signer, ready or not, are configured.
     const fn is_enabled(&self) -> bool {
         self.facts.template.is_some() && self.facts.signer.is_configured()
     }
 
-    /// Whether something else is wanted now than was requested last.
+    /// Whether the template differs from that of the last request.
     fn is_superseded(&self) -> bool {
         self.facts.template.as_ref() != self.facts.pending_key.template()
     }
@@ -128,8 +133,8 @@ impl RotationMachine {
         self.facts.waiting.as_ref().or(self.facts.certificate.as_ref())
     }
 
-    /// Puts a certificate into its slot: it is served from now on, or from its notBefore. Returns the certificate that it
-    /// displaces.
+    /// Puts a certificate into its slot: served from now on, or waiting for its notBefore. Returns the served
+    /// certificate that it displaces.
     fn take(&mut self, certificate: Arc<Certificate>, slot: Slot) -> Option<Arc<Certificate>> {
         self.facts.due = None;
         self.facts.rotate_now = false;

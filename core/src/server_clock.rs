@@ -1,26 +1,27 @@
-//! The API server's clock, by the dates of its answers.
+//! The API server's clock, estimated from the `Date` of its responses.
 
 use core::time::Duration;
 
 use crate::time::{Instant, Now, UnixTime};
 
-/// How far two readings may lie apart and still agree: an HTTP `Date` counts whole seconds, and an answer takes time.
+/// The difference up to which two readings agree: an HTTP `Date` has whole seconds, and a response takes time.
 const AGREEMENT: Duration = Duration::from_secs(10);
 
-/// The number of readings in a row that have to agree.
+/// The number of readings in a row that have to agree before the clock is used.
 const ENOUGH: u8 = 3;
 
-/// The API server's clock. It is kept by the monotonic clock, so that a step of the local wall clock does not move it.
+/// The API server's clock, as an offset to the monotonic clock: a step of the local wall clock does not move it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ServerClock {
-    /// Its time at the origin of the monotonic clock, by the first of the readings that agree. Meaningless without any.
+    /// The server's time at the origin of the monotonic clock, by the first of the agreeing readings. Meaningless while
+    /// `agreeing` is zero.
     pub origin: UnixTime,
-    /// Readings in a row that agree, up to three, which are believed.
+    /// The number of readings in a row that agree, three at most. From three on the clock is used.
     pub agreeing: u8,
 }
 
 impl ServerClock {
-    /// Takes in what the server's clock shows at `now`. False if nothing has changed by that.
+    /// Takes in a reading: the server's clock shows `shown` at `now`. Returns whether the estimate changed.
     pub(crate) fn read(&mut self, shown: UnixTime, now: Instant) -> bool {
         let origin = shown.before(since_origin(now));
         let before = *self;
@@ -37,14 +38,14 @@ impl ServerClock {
         self.shows(now).filter(|_| self.agreeing >= ENOUGH)
     }
 
-    /// The local wall clock and the server's, the earlier one first. A difference no larger than that between readings
-    /// which agree is none.
+    /// The local wall clock and the server's, the earlier one first. A difference up to that between agreeing readings
+    /// counts as none: then both are the local clock.
     pub(crate) fn and_local(&self, now: Now) -> (UnixTime, UnixTime) {
         let server = self.time(now.instant).filter(|server| apart(*server, now.unix) > AGREEMENT).unwrap_or(now.unix);
         (now.unix.min(server), now.unix.max(server))
     }
 
-    /// The server's time by its last reading.
+    /// The server's time by the agreeing readings so far, even by a single one.
     pub(crate) fn shows(&self, now: Instant) -> Option<UnixTime> {
         (self.agreeing > 0).then(|| self.origin.after(since_origin(now)))
     }

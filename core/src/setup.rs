@@ -1,4 +1,4 @@
-//! The initial state of a machine, and the record that an earlier run leaves.
+//! The initial state of a machine, and the record of the last request that a restart continues from.
 
 use alloc::sync::Arc;
 
@@ -9,58 +9,60 @@ use crate::policy::Policy;
 use crate::template::Template;
 use crate::time::UnixTime;
 
-/// The initial state of a machine: by default the default policy, a signer that is ready, and nothing else.
+/// The initial state of a machine. The default is the default policy, a signer that is ready, and nothing else.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
-    /// The numbers to go by.
+    /// Times, limits and budget.
     pub policy: Arc<Policy>,
-    /// Spreads this machine among others; the same at every start (see [`seed`](crate::seed())).
+    /// The seed of all jitter. Different for each machine of a fleet, the same at every start (see
+    /// [`seed`](crate::seed())).
     pub seed: u64,
     /// Whether requests can be submitted.
     pub signer: SignerStatus,
-    /// The identity wanted.
+    /// The identity wanted. `None`: there is nothing to request yet.
     pub template: Option<Arc<Template>>,
     /// The certificate found in the store. With a signer, a certificate whose common name differs from the template's is
     /// neither served nor used to submit requests, unless it is provisional.
     pub certificate: Option<Arc<Certificate>>,
     /// The successor of [`certificate`](Self::certificate), durable and not valid yet.
     pub waiting: Option<Arc<Certificate>>,
-    /// True if a rotation was requested ([`RotateNow`](crate::Event::RotateNow)) and no certificate has been accepted since.
+    /// True if a rotation was requested ([`RotateNow`](crate::Event::RotateNow)) and no certificate has been taken
+    /// since.
     pub rotate_now: bool,
-    /// The record that an earlier run left behind, with its key in the pending slot.
+    /// The record of an earlier run, whose key is in the pending slot.
     pub pending: Option<Pending>,
 }
 
-/// Record of the last request, so that a restart goes on where the run before was: kept by the driver, durable before each
-/// submission, beside the pending key. Times are wall-clock, since monotonic clocks end with a boot.
+/// The record of the last request, from which a restart continues. The driver stores it beside the pending key and
+/// makes it durable before each submission. Times are by the wall clock, since monotonic clocks end with a boot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pending {
     /// The identity that the last request was for.
     pub template: Arc<Template>,
-    /// Whether the key in the pending slot may be used once more, or is spent.
+    /// The key for a retry: [`Key::New`] if the key in the pending slot is spent.
     pub key: Key,
-    /// When it was submitted.
+    /// When the last request was submitted.
     pub submitted: UnixTime,
-    /// When the submission budget is whole again.
+    /// When the submission budget is full again.
     pub budget_whole: UnixTime,
-    /// The answer, if it was a refusal: the next attempt has to wait.
+    /// The refusal of the last request, if it was refused: a restart does not shorten the backoff.
     pub refusal: Option<Refusal>,
 }
 
 impl Pending {
-    /// When the submission budget, as recorded here, allows the next request that is not urgent, such as one on demand.
+    /// When the recorded submission budget allows the next request that is not urgent, such as a rotation on demand.
     pub fn on_demand_at(&self, policy: &Policy) -> UnixTime {
         self.budget_whole.before(policy.budget.refill_of(policy.budget.size().saturating_sub(2)))
     }
 }
 
-/// A refusal to be remembered across restarts.
+/// A refusal that is remembered across restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Refusal {
-    /// The failure.
+    /// Why the request was refused.
     pub failure: Failure,
-    /// How many in a row.
+    /// The number of refusals in a row.
     pub failures: u32,
-    /// When to submit the next request.
+    /// When the backoff ends.
     pub retry_at: UnixTime,
 }

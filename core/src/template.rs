@@ -1,4 +1,4 @@
-//! What to request: the identity that a certificate must carry.
+//! Templates: the identity that a certificate must carry.
 
 use alloc::format;
 use alloc::string::String;
@@ -9,8 +9,8 @@ use crate::certificate::Certificate;
 
 /// The identity wanted: subject and subject alternative names.
 ///
-/// Names and addresses are sets: they are kept sorted, without duplicates, DNS names in lower case and without a
-/// trailing dot, IPv4-mapped IPv6 addresses as IPv4. Two templates are equal when they request the same.
+/// Names and addresses are sets: sorted, without duplicates, DNS names in lower case and without a trailing dot,
+/// IPv4-mapped IPv6 addresses as IPv4. Two templates are equal if they request the same identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Template {
     common_name: String,
@@ -30,20 +30,20 @@ impl Template {
         Self::new(format!("system:node:{node}")).with_organizations(["system:nodes"])
     }
 
-    /// The same template, asking for these organisations too.
+    /// Adds organisations.
     pub fn with_organizations<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         insert_all(&mut self.organizations, names.into_iter().map(Into::into));
         self
     }
 
-    /// The same template, asking for these DNS names too.
+    /// Adds DNS names.
     pub fn with_dns_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         let normal = |name: S| relative(&name.into()).to_ascii_lowercase();
         insert_all(&mut self.dns_names, names.into_iter().map(normal));
         self
     }
 
-    /// The same template, asking for these IP addresses too.
+    /// Adds IP addresses.
     pub fn with_ip_addresses(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         insert_all(&mut self.ip_addresses, addresses.into_iter().map(|ip| ip.to_canonical()));
         self
@@ -91,7 +91,8 @@ pub fn same_dns_name(a: &str, b: &str) -> bool {
     relative(a).eq_ignore_ascii_case(relative(b))
 }
 
-/// A DNS name without its trailing dot. An empty label before the dot is no name, and stays recognisable as that.
+/// A DNS name without its trailing dot. Leaves "." and names that end in two dots alone: they are no valid names, and
+/// must not become valid.
 fn relative(name: &str) -> &str {
     name.strip_suffix('.').filter(|rest| !rest.is_empty() && !rest.ends_with('.')).unwrap_or(name)
 }

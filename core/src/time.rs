@@ -7,14 +7,14 @@
 use core::fmt;
 use core::time::Duration;
 
-/// A point on the driver's monotonic clock: milliseconds since an origin the driver chose.
+/// A point on the driver's monotonic clock: milliseconds since an origin that the driver chose.
 ///
-/// Choose a clock that goes on during suspend (Linux `CLOCK_BOOTTIME`) where there is one.
+/// Use a clock that advances during suspend (Linux `CLOCK_BOOTTIME`) where there is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
 impl Instant {
-    /// The last representable instant; sums saturate here.
+    /// The last representable instant, at which sums saturate.
     pub const MAX: Self = Self(u64::MAX);
 
     /// The instant `millis` milliseconds after the origin.
@@ -27,7 +27,7 @@ impl Instant {
         self.0
     }
 
-    /// This instant moved into the future, saturating at [`Instant::MAX`].
+    /// The instant `span` later, in whole milliseconds, saturating at [`Instant::MAX`].
     pub const fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(millis(span)))
     }
@@ -65,12 +65,12 @@ impl UnixTime {
         self.0.div_euclid(1000)
     }
 
-    /// This time moved into the future, saturating.
+    /// The time `span` later, in whole milliseconds, saturating.
     pub const fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add_unsigned(millis(span)))
     }
 
-    /// This time moved into the past, saturating.
+    /// The time `span` earlier, in whole milliseconds, saturating.
     pub const fn before(self, span: Duration) -> Self {
         Self(self.0.saturating_sub_unsigned(millis(span)))
     }
@@ -100,7 +100,7 @@ impl UnixTime {
 
 const DAY: i64 = 86_400_000;
 
-/// RFC 3339 in UTC; milliseconds are shown only when there are any.
+/// Shows RFC 3339 in UTC, with milliseconds only if they are not zero.
 impl fmt::Display for UnixTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (year, month, day, hour, minute, second, milli) = self.civil();

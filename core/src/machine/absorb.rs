@@ -1,4 +1,4 @@
-//! What each event means by itself: the facts that follow from it. What follows from the facts is settled afterwards.
+//! Absorbing events: how each one changes the facts. The actions that follow are settled afterwards.
 
 use alloc::sync::Arc;
 use core::mem;
@@ -13,7 +13,7 @@ use crate::template::Template;
 use crate::time::{Instant, Now};
 
 impl RotationMachine {
-    /// Takes in a fact.
+    /// Updates the facts by one event and returns the event's own outcome.
     pub(super) fn absorb(&mut self, event: Event, now: Now) -> Outcome {
         match event {
             Event::Tick => Outcome::Noted,
@@ -48,7 +48,7 @@ impl RotationMachine {
         if self.facts.signer == status {
             return Outcome::Ignored;
         }
-        // An identity that comes and goes is no reason to repeat at once what this signer refused.
+        // Failures are forgotten only with their signer: an identity that comes and goes must not cut a backoff short.
         if self.facts.signer.is_configured() != status.is_configured() {
             self.facts.pacing.forget_failures();
         }
@@ -63,7 +63,7 @@ impl RotationMachine {
         let old = mem::replace(&mut self.facts.policy, policy);
         let new = &self.facts.policy;
         self.facts.pacing.change_policy(&old, new, now.instant);
-        // As for a backoff under way: the next write comes no later than the new policy would have it from now on.
+        // As with a backoff under way: the next write is no later than the longest wait of the new policy from now on.
         if let Some(write) = &mut self.facts.unwritten {
             let longest = at_least_a_millisecond(new.write.cap().max(new.write.longest()));
             write.again_at = write.again_at.min(now.instant.after(longest));
@@ -74,21 +74,22 @@ impl RotationMachine {
         Outcome::Noted
     }
 
-    /// The order matters: the new certificate is judged beside the one that is served so far, so before it takes a slot;
-    /// and it takes its slot before the failure is counted, since how long to back off depends on whether a valid
-    /// certificate is served by then.
+    /// Judges an issued certificate and takes it, if it is no worse. The order matters: the new certificate is compared
+    /// with the served one, so before it takes a slot; and it takes its slot before a failure is counted, since the
+    /// backoff depends on whether a valid certificate is served by then.
     fn issued(&mut self, id: RequestId, certificate: Arc<Certificate>, now: Now) -> Outcome {
         let Some(since) = self.answered(id) else { return Outcome::Ignored };
         let valid = self.certificate_at(now.unix).map(Arc::as_ref);
-        // By what was requested, which need not be what is wanted by now: the signer is not to blame for the difference.
+        // The fault is judged by the template of the request: the signer is not to blame if the template changed since.
         let requested = self.facts.pending_key.template().map(Arc::as_ref);
         let fault = self.judge(now).fault(&certificate, requested, valid);
-        // By what is wanted now. A certificate that falls short may still be better than what is served.
+        // The slot is judged by the template wanted now. A certificate with a fault may be better than the served one.
         let slot = self.judge(now).slot(&certificate).filter(|_| fault != Some(Failure::BadCertificate));
         let outcome = match (slot, fault) {
             (Some(slot), shortfall) => {
                 let replaced = self.take(certificate, slot);
-                // A write of the served certificate comes first; once it is done, the waiting one is written, too.
+                // One write at a time: an owed write of the served certificate comes first, that of the waiting one
+                // follows.
                 if slot == Slot::Served || self.served_unwritten().is_none() {
                     self.owe_write(id, slot, now);
                 }
@@ -101,12 +102,12 @@ impl RotationMachine {
             Some(failure) => self.failed(failure, None, since, now),
             None => self.facts.pacing.forget_failures(),
         }
-        // The request object has its certificate: another request with this key would only find that one again.
+        // Another request with this key would find the same request object, and its certificate, again.
         self.facts.pending_key.spend();
         outcome
     }
 
-    /// Ends the request in flight if it is this one. Returns when it was submitted.
+    /// Ends the request in flight if it has this id. Returns when the request was submitted.
     fn answered(&mut self, id: RequestId) -> Option<Instant> {
         self.facts.in_flight.take_if(|(current, _)| *current == id).map(|(_, since)| since)
     }
@@ -117,11 +118,11 @@ impl RotationMachine {
         Outcome::Failed { id, failure }
     }
 
-    /// The store now holds another certificate. A better one is adopted, one that is not valid yet waits, and a worse one is
-    /// overwritten.
+    /// The store now holds another certificate. The machine takes over a better one, lets one that is not valid yet
+    /// wait, and overwrites a worse one.
     fn replaced(&mut self, found: Option<Arc<Certificate>>, now: Now) -> Outcome {
         if found.as_ref().is_some_and(|found| self.serves(found.fingerprint)) {
-            // News only if a write of it was owed, which is done by this.
+            // The store holds the served certificate: a write of it that was owed is done.
             return self.served_unwritten().map_or(Outcome::Ignored, |write| self.written(write.id, now));
         }
         let mut outcome = Outcome::Ignored;
@@ -133,7 +134,7 @@ impl RotationMachine {
         if let Some((slot, found)) = slot.zip(found).filter(is_news) {
             outcome = Outcome::TakenOver { slot, replaced: self.take(found, slot) };
             if slot == Slot::Served {
-                // The store holds it already.
+                // The store holds the certificate already: no write is owed.
                 self.facts.unwritten = None;
                 if self.due(now).is_none() {
                     self.facts.pacing.forget_failures();
@@ -142,7 +143,7 @@ impl RotationMachine {
             }
         }
         let is_ours = self.valid_by_either_clock(now).is_some_and(|served| !served.provisional);
-        // Without a signer the store is another program's.
+        // Without a signer another program owns the store, and nothing is written back.
         if is_ours && self.facts.signer.is_configured() && self.served_unwritten().is_none() {
             let id = self.take_id();
             self.owe_write(id, Slot::Served, now);
@@ -162,7 +163,7 @@ impl RotationMachine {
     }
 }
 
-/// For events that lead to something only by what follows from them.
+/// The outcome of an event that decides nothing by itself: noted if it changed a fact.
 const fn noted(is_news: bool) -> Outcome {
     if is_news { Outcome::Noted } else { Outcome::Ignored }
 }

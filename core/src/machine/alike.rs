@@ -1,4 +1,4 @@
-//! When two machines will do the same.
+//! Hashing a machine by its future, so that a model checker recognises states that behave alike.
 
 use core::hash::{Hash, Hasher};
 
@@ -7,14 +7,15 @@ use crate::checkpoint::{Checkpoint, Unwritten};
 use crate::time::Now;
 
 impl RotationMachine {
-    /// Hashes all that decides what this machine will do from `now` on, except the certificates it
-    /// [serves](Self::certificate) and [waits for](Self::waiting). Times count from `now`, what is past is merely past, ids are only names.
+    /// Hashes every fact that decides what this machine does from `now` on, except the [served](Self::certificate) and
+    /// the [waiting](Self::waiting) certificate. Times are hashed relative to `now`, a wait that is over as zero, ids
+    /// not at all.
     ///
-    /// Two machines of one policy and seed that serve and wait for like certificates and hash alike will do the same,
-    /// each by its own clocks. (But for jitter: it is drawn from ids and fingerprints.) So a model checker need
-    /// not take the mere passing of time for a new state.
+    /// Two machines of one policy and seed with like certificates and equal hashes behave alike, each by its own
+    /// clocks, but for jitter, which is drawn from ids and fingerprints. For a model checker the passing of time alone
+    /// makes no new state.
     pub fn hash_at<H: Hasher>(&self, now: Now, state: &mut H) {
-        // All of them by name: a new field must not be forgotten here.
+        // Every field by name: a new field breaks this build and is not forgotten.
         let Checkpoint {
             policy,
             seed: _,

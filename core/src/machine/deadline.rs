@@ -1,4 +1,4 @@
-//! When to look again: the earliest instant at which something may have to be done.
+//! The deadline: the earliest instant at which time alone may lead to an action.
 
 use core::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::judge::Judge;
 use crate::time::{Instant, Now, UnixTime, millis};
 
 impl RotationMachine {
-    /// When the next [`Event::Tick`](crate::Event::Tick) is wanted. An early one is harmless. `None`: only an event from
-    /// outside can matter.
+    /// When the next [`Event::Tick`](crate::Event::Tick) is wanted. An earlier Tick does no harm. `None`: only another
+    /// event can change anything.
     pub const fn deadline(&self) -> Option<Instant> {
         self.facts.deadline
     }
@@ -17,7 +17,7 @@ impl RotationMachine {
     /// The deadline that follows from the facts.
     pub(super) fn next_look(&self, now: Now) -> Option<Instant> {
         let write = self.facts.unwritten.map(|write| write.again_at);
-        // No request can become due by time, and no certificate has to take its turn.
+        // Without template, signer and waiting certificate nothing but a write depends on time.
         if !self.is_enabled() && self.facts.waiting.is_none() {
             return write;
         }
@@ -26,9 +26,10 @@ impl RotationMachine {
         let Judge { earliest, latest, .. } = self.judge(now);
         let rotates = self.relied_on().map(|held| self.point(held));
         let begins = self.facts.waiting.as_ref().map(|waiting| waiting.validity.not_before());
-        // By the later clock: what is due by either is due.
+        // By the later clock: rotation point and notBefore count as passed if they have by either clock.
         let [rotates, begins] = [rotates, begins].map(|at| at.and_then(|at| until(at, latest)));
-        // Waits are shortened by the local clock, so that its expiry matters first; a certificate is expired by both.
+        // `shorten_wait` counts the time left by the local clock, so the local expiry comes first; then that by both
+        // clocks.
         let expires = |served: &Certificate| {
             let at = served.validity.not_after().after(Duration::from_millis(1));
             until(at, now.unix).or_else(|| until(at, earliest))
@@ -38,11 +39,11 @@ impl RotationMachine {
         moments.into_iter().flatten().fold(self.clock_check(now), Instant::min).into()
     }
 
-    /// The next regular look at the clocks, so that suspend and steps of the wall clock are noticed.
+    /// The next regular check of the clocks, which notices suspend and steps of the wall clock.
     ///
-    /// Looks lie on a grid that the seed shifts, and not [`max_sleep`](crate::Policy::max_sleep) after the last event: how
-    /// often a loop ticks must not change what it does. With a grid of 60 s and a seed of 7 s, looks are at 7 s, 67 s,
-    /// 127 s …: from 100 s on the next one is at 127 s, and 127 s itself leads to 187 s.
+    /// Checks lie on a grid of [`max_sleep`](crate::Policy::max_sleep) that the seed shifts, not `max_sleep` after the
+    /// last event: how often a loop ticks must not change what the machine does. With a grid of 60 s and a seed of 7 s,
+    /// checks are at 7 s, 67 s, 127 s …: at 100 s the next one is at 127 s, and at 127 s it is at 187 s.
     pub(super) fn clock_check(&self, now: Now) -> Instant {
         let grid = millis(self.facts.policy.max_sleep).max(1);
         let (phase, at) = (self.facts.seed % grid, now.instant.as_millis() % grid);

@@ -1,4 +1,4 @@
-//! What follows from the facts, whatever event brought them: every duty that is due now.
+//! Settling: the actions that follow from the facts, whichever event changed them.
 
 use core::time::Duration;
 
@@ -14,10 +14,11 @@ use crate::state::Reason;
 use crate::time::{Instant, Now};
 
 impl RotationMachine {
-    /// Draws the consequences, and sets the time to draw them again. `was_due`: before the event.
+    /// Adds the actions that follow from the facts, and sets the next deadline. `was_due` is the reason before the
+    /// event.
     ///
-    /// The order matters. A request that has timed out must be over before another can be made. The waiting certificate
-    /// takes its turn before anything is judged by the one that is served. Waits are shortened before a request is considered.
+    /// The order matters. A request that has timed out ends before another can be submitted. The waiting certificate
+    /// takes its turn before anything is judged by the served one. Waits are shortened before a request is considered.
     pub(super) fn settle(&mut self, was_due: Option<Reason>, now: Now, actions: &mut Actions) {
         self.time_out(now, actions);
         actions.outcomes.turn = self.take_turn(now);
@@ -26,7 +27,7 @@ impl RotationMachine {
         let due = if self.is_enabled() { self.due(now).or_else(|| self.still_rotating()) } else { None };
         self.facts.due = due;
         if due.is_none() {
-            // Nothing is due any more, or nothing can be requested.
+            // No certificate is due any more, or template or signer is gone.
             if let Some((id, _)) = self.facts.in_flight.take() {
                 actions.cancel(id, Outcome::Withdrawn { id });
             }
@@ -52,7 +53,7 @@ impl RotationMachine {
         self.facts.due.filter(|due| *due == Reason::RotationPoint && self.facts.in_flight.is_some())
     }
 
-    /// A request that got no answer in time is a failed one.
+    /// Cancels a request that was not answered within the request timeout, and counts it as failed.
     fn time_out(&mut self, now: Now, actions: &mut Actions) {
         let timeout = self.request_timeout();
         if let Some((id, since)) = self.facts.in_flight.take_if(|(_, since)| since.after(timeout) <= now.instant) {
@@ -61,9 +62,9 @@ impl RotationMachine {
         }
     }
 
-    /// Serves the waiting certificate from its notBefore on, or earlier if the served one has expired or was refused: our
-    /// clock may be wrong. Drops a waiting certificate that has become worse than the served one, as when the template
-    /// changed.
+    /// Serves the waiting certificate from its notBefore on, or earlier if the served one has expired or was refused:
+    /// the local clock may be wrong. Drops a waiting certificate that has become worse than the served one, as after a
+    /// change of the template.
     fn take_turn(&mut self, now: Now) -> Option<Outcome> {
         let is_needed = self.facts.refused || self.certificate_at(now.unix).is_none();
         let waiting = self.facts.waiting.as_ref()?;
@@ -72,7 +73,7 @@ impl RotationMachine {
             self.facts.unwritten.take_if(|write| write.slot == Slot::Waiting);
             Some(Outcome::Dropped)
         } else if is_needed || self.judge(now).has_begun(waiting) {
-            // A rotation requested since the certificate was issued is for another one.
+            // A rotation requested while this certificate waited is for its successor, so the request is remembered.
             let rotate_now = self.facts.rotate_now;
             let replaced = self.take(waiting.clone(), Slot::Served);
             self.facts.rotate_now = rotate_now;
@@ -84,20 +85,20 @@ impl RotationMachine {
         }
     }
 
-    /// Shortens a wait that reaches past expiry, also if the wait began under another certificate or wall-clock time.
+    /// Shortens a wait that reaches past expiry, even if it began under another certificate or another wall-clock time.
     fn shorten_wait(&mut self, now: Now) {
         let left = self.certificate_at(now.unix).map(|served| served.validity.not_after().since(now.unix));
         self.facts.pacing.shorten(&self.facts.policy, left, now.instant);
     }
 
-    /// When pacing allows the next request, if one is wanted: no request is in flight for the certificate that is due, or the
-    /// one in flight is for something else than is wanted now.
+    /// When pacing allows the next request. `None` if no request is wanted: no certificate is due, the signer is not
+    /// ready, or a request for the current template is in flight.
     pub(super) fn next_submission(&self) -> Option<Instant> {
         let Checkpoint { due, signer, in_flight, pacing, policy, .. } = &self.facts;
         let reason = due.filter(|_| signer.is_ready())?;
         match in_flight {
             None => Some(pacing.next_at(policy, Priority::of(reason))),
-            // At normal priority whatever the reason: an urgent need has a request in flight already.
+            // Normal priority whatever the reason: the request in flight serves the urgent need.
             Some(_) => self.is_superseded().then(|| pacing.allowed_at(policy, Priority::Normal)),
         }
     }
@@ -112,7 +113,7 @@ impl RotationMachine {
         self.facts.pacing.submitted(&self.facts.policy, now.instant);
     }
 
-    /// The last attempt came to nothing: the next one has to wait, and may need a new key.
+    /// Records a failed attempt: the next one backs off, and may need a new key.
     pub(super) fn failed(&mut self, failure: Failure, retry_after: Option<Duration>, since: Instant, now: Now) {
         if failure.spends_key() {
             self.facts.pending_key.spend();

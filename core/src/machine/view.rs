@@ -1,4 +1,4 @@
-//! What can be read from the machine.
+//! Accessors: state, certificates and settings of the machine.
 
 use alloc::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::template::Template;
 use crate::time::{Now, UnixTime};
 
 impl RotationMachine {
-    /// The state after the event that was handled last.
+    /// The state after the last event that was handled.
     pub fn state(&self) -> State {
         if let (Some((id, since)), Some(reason)) = (self.facts.in_flight, self.facts.due) {
             return State::Requesting { id, reason, until: since.after(self.request_timeout()) };
@@ -37,75 +37,75 @@ impl RotationMachine {
         }
     }
 
-    /// The certificate to serve at this time, by this clock alone: `None` once it has expired.
+    /// The certificate to serve at `unix`, by that clock alone: `None` once it has expired.
     pub fn certificate_at(&self, unix: UnixTime) -> Option<&Arc<Certificate>> {
         self.facts.certificate.as_ref().filter(|certificate| !certificate.validity.expired(unix))
     }
 
-    /// The certificate held, if it is valid by the local wall clock or by the API server's.
+    /// The served certificate, unless it has expired by both the local wall clock and the API server's.
     pub fn valid_by_either_clock(&self, now: Now) -> Option<&Arc<Certificate>> {
         self.facts.certificate.as_ref().filter(|held| !self.judge(now).is_expired(held))
     }
 
-    /// The API server's time at `now`, if three readings in a row ([`Event::ServerDated`](crate::Event)) agreed
-    /// and none has disagreed since.
+    /// The API server's time at `now`, if three readings in a row ([`Event::ServerDated`](crate::Event::ServerDated))
+    /// agreed and none has disagreed since.
     pub fn server_time(&self, now: Now) -> Option<UnixTime> {
         self.facts.server_clock.time(now.instant)
     }
 
     /// The clocks that certificates are judged by, the earlier one first: the local wall clock and the API server's. Both
-    /// are the local one as long as the server's is not known, or differs by no more than ten seconds.
+    /// are the local clock while the server's is not known, or differs by no more than ten seconds.
     pub fn both_clocks(&self, now: Now) -> (UnixTime, UnixTime) {
         self.facts.server_clock.and_local(now)
     }
 
-    /// The certificate held, expired or not: the wall clock may yet step back.
+    /// The served certificate, expired or not: the wall clock may yet step back.
     pub const fn certificate(&self) -> Option<&Arc<Certificate>> {
         self.facts.certificate.as_ref()
     }
 
-    /// The successor of the held certificate, not valid yet. The machine serves it from its notBefore on, and earlier if the
-    /// held certificate expires or is refused.
+    /// The waiting certificate: the successor of the served one, not valid yet. The machine serves it from its
+    /// notBefore on, or earlier if the served certificate expires or is refused.
     pub const fn waiting(&self) -> Option<&Arc<Certificate>> {
         self.facts.waiting.as_ref()
     }
 
-    /// The numbers to go by.
+    /// The policy in use.
     pub const fn policy(&self) -> &Arc<Policy> {
         &self.facts.policy
     }
 
-    /// Whether requests can be submitted.
+    /// The status of the signer: whether requests can be submitted.
     pub const fn signer(&self) -> SignerStatus {
         self.facts.signer
     }
 
-    /// The identity wanted.
+    /// The identity wanted. `None`: there is nothing to request.
     pub const fn template(&self) -> Option<&Arc<Template>> {
         self.facts.template.as_ref()
     }
 
-    /// Whether a certificate, held or waiting, exists in memory only, so that a crash would lose it.
+    /// Whether a certificate, served or waiting, is not known to be durable, so that a crash could lose it.
     pub const fn is_unwritten(&self) -> bool {
         self.facts.unwritten.is_some()
     }
 
-    /// The write that is not confirmed yet: its id, and true for the held certificate or false for the waiting one.
+    /// The write that is not confirmed yet: its id, and true for the served certificate or false for the waiting one.
     pub fn writes(&self) -> Option<(RequestId, bool)> {
         self.facts.unwritten.map(|write| (write.id, write.slot == Slot::Served))
     }
 
-    /// Why the last attempt failed, if it did.
+    /// Why the last attempt failed. `None` after a success, and after a change that makes the failure irrelevant.
     pub const fn last_failure(&self) -> Option<Failure> {
         self.facts.pacing.last_failure
     }
 
-    /// When the certificate held is due by time alone.
+    /// The rotation point of the served certificate. `None` without a certificate.
     pub fn rotation_point(&self) -> Option<UnixTime> {
         self.facts.certificate.as_ref().map(|held| self.point(held))
     }
 
-    /// When this certificate is due by time alone.
+    /// The rotation point of this certificate.
     pub(super) fn point(&self, certificate: &Certificate) -> UnixTime {
         rotation_point(&self.facts.policy, self.facts.seed, certificate)
     }

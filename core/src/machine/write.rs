@@ -1,4 +1,4 @@
-//! The duty to make a certificate durable: repeated until it is done, beside everything else.
+//! Writes: ordered until the driver confirms that a certificate is durable, independently of requests.
 
 use core::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::outcome::{Outcome, Slot};
 use crate::time::Now;
 
 impl RotationMachine {
-    /// Has the certificate in this slot written as soon as possible, in place of what was to be written.
+    /// Schedules a write of the certificate in this slot for now. Replaces the write that was owed before.
     pub(super) fn owe_write(&mut self, id: RequestId, slot: Slot, now: Now) {
         self.facts.unwritten = Some(Unwritten { id, slot, again_at: now.instant, failures: 0, in_flight: false });
     }
@@ -25,8 +25,8 @@ impl RotationMachine {
         let Some(Unwritten { slot, .. }) = self.facts.unwritten.take_if(|write| write.id == id) else {
             return Outcome::Ignored;
         };
-        // After the served certificate the waiting one is written, too: whether that is durable is not recorded, and a
-        // second write costs little.
+        // The waiting certificate is written after the served one: whether it is durable is not recorded, and a second
+        // write costs little.
         if slot == Slot::Served && self.facts.waiting.is_some() {
             let id = self.take_id();
             self.owe_write(id, Slot::Waiting, now);
@@ -45,7 +45,7 @@ impl RotationMachine {
         Outcome::WriteFailed { id, slot: write.slot }
     }
 
-    /// A certificate that may be lost is written, again and again.
+    /// Orders the write that is owed, if its time has come.
     pub(super) fn write(&mut self, now: Now, actions: &mut Actions) {
         let Some(write) = &mut self.facts.unwritten else { return };
         let certificate = match write.slot {
@@ -55,7 +55,7 @@ impl RotationMachine {
         if let Some(certificate) = certificate.as_ref().filter(|_| write.again_at <= now.instant) {
             actions.write = Some((write.id, certificate.clone(), write.slot == Slot::Served));
             write.in_flight = true;
-            // Only a lost answer lets this pass.
+            // Repeats the write if the driver's reply is lost: any reply moves this instant.
             write.again_at = now.instant.after(self.facts.policy.write.cap());
         }
     }
