@@ -1,6 +1,7 @@
 //! Twin drivers: the same script against the same server, on each runtime, is the same life, line for line.
 
 use std::collections::BTreeMap;
+use std::thread;
 use std::time::Duration;
 
 use perennial::{Action, Backoff, Event, State, Template, Window};
@@ -12,6 +13,11 @@ use perennial_tests::loopback::{BOUND, Runtime, issued, node, serve, waits_for_a
 
 const RUNTIMES: [Runtime; 3] =
     [Runtime::Std, Runtime::Smol, Runtime::Other(|task| tokio_loop::block_on(task).unwrap())];
+
+/// A life on each runtime, side by side: most of it is waiting.
+fn lives(life: fn(Runtime) -> Vec<String>) -> [Vec<String>; 3] {
+    RUNTIMES.map(|runtime| thread::spawn(move || life(runtime))).map(|life| life.join().unwrap())
+}
 
 /// What the machine was told, and its duties, a line each, without times and with certificates by number.
 #[derive(Default)]
@@ -91,7 +97,7 @@ fn life(runtime: Runtime) -> Vec<String> {
 
 #[test]
 fn runtimes_live_the_same_life() {
-    let [threads, futures, tokio] = RUNTIMES.map(life);
+    let [threads, futures, tokio] = lives(life);
     assert!(threads.len() > 16, "{threads:#?}");
     assert_eq!(threads, futures);
     assert_eq!(threads, tokio);
@@ -127,7 +133,7 @@ fn hard_life(runtime: Runtime) -> Vec<String> {
 
 #[test]
 fn whatever_a_server_does_runtimes_live_the_same_life() {
-    let [threads, futures, tokio] = RUNTIMES.map(hard_life);
+    let [threads, futures, tokio] = lives(hard_life);
     assert_eq!(threads, futures);
     assert_eq!(threads, tokio);
     let failed = |line: &String| line.split_once("CsrFailed ").map(|(_, what)| what.to_owned());
