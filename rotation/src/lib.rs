@@ -7,7 +7,8 @@
 //! - [`SignWith`]: a signer made of a closure. [`Signer`]: a signer with a protocol of its own.
 //! - [`Store`]: keeps the credential and the record of the last request. [`Directory`] (kubelet's layout) and [`Memory`] are
 //!   stores.
-//! - [`IdentitySource`]: the identity that requests show: a [`Token`], a [`TokenFile`], a credential, the [`Handle`] of another certificate.
+//! - [`IdentitySource`]: the identity that requests show: a [`Token`], a [`TokenFile`], a credential, the [`Handle`] of
+//!   another certificate.
 //! - [`tls`]: resolvers for rustls. [`journal`]: every step of a machine as a line of text, and its replay.
 //!
 //! For a runtime: [`Task`], [`Work`], [`Exchange`], [`Conversation`], [`Reporter`], [`clock`]. For a simulation:

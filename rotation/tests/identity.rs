@@ -58,6 +58,9 @@ impl Wake for Flag {
     }
 }
 
+/// A name, a source, what is seen of it, a change, what is seen then, and whether the change wakes.
+type Case<'a> = (&'a str, Box<dyn IdentitySource>, &'a str, &'a dyn Fn(), &'a str, bool);
+
 #[test]
 fn sources_are_read_anew_and_handles_wake() {
     let directory = TempDir::new().unwrap();
@@ -79,7 +82,7 @@ fn sources_are_read_anew_and_handles_wake() {
 
     let never = || {};
     #[rustfmt::skip]
-    let cases: [(&str, Box<dyn IdentitySource>, &str, &dyn Fn(), &str, bool); 13] = [
+    let cases: [Case<'_>; 13] = [
         ("token", Box::new(token("a")), "token a", &never, "token a", false),
         ("identity", Box::new(Identity::Token(token("a"))), "token a", &never, "token a", false),
         ("credential", Box::new(pair("one", Duration::ZERO)), "one", &never, "one", false),
