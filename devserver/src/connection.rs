@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
+use derive_more::Debug;
 use perennial_pki::Credential;
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -22,8 +23,9 @@ const RECORD: usize = 16 * 1024;
 const TRANSMIT: usize = RECORD;
 
 /// TLS as the server speaks it: HTTP/1.1 only, client certificates asked for but not demanded. Cheap to clone.
-#[derive(Clone)]
-pub struct Tls(Arc<ServerConfig>);
+#[derive(Clone, Debug)]
+// Its Debug shows nothing: the configuration holds the server's key.
+pub struct Tls(#[debug(skip)] Arc<ServerConfig>);
 
 impl Tls {
     /// Serves with the certificate `serving`, and verifies client certificates, if there are any, against `authority`.
@@ -64,13 +66,6 @@ impl Tls {
     /// Keeps the clock and serves with another certificate.
     pub(super) fn serving(&self, authority: &Authority, serving: &Credential) -> Result<Self, TlsError> {
         Self::with_clock(authority, serving, Arc::clone(&self.0.time_provider))
-    }
-}
-
-/// Shows nothing: the configuration holds the server's key.
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").finish_non_exhaustive()
     }
 }
 

@@ -1,9 +1,9 @@
 //! Requests and answers as the API sees them: HTTP without a connection.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
+use derive_more::Debug;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -43,7 +43,7 @@ impl Method {
 }
 
 /// One request, with the headers the API reads.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ApiRequest {
     /// The method.
     pub method: Method,
@@ -54,10 +54,12 @@ pub struct ApiRequest {
     /// `Content-Type`, empty if absent.
     pub content_type: String,
     /// `Authorization`.
+    #[debug("{}", authorization.is_some())]
     pub authorization: Option<Zeroizing<String>>,
     /// True if the request has an impersonation header such as `Impersonate-User`; it is refused.
     pub impersonates: bool,
     /// The body.
+    #[debug("{} bytes", body.len())]
     pub body: Vec<u8>,
     /// The user of the client certificate, which TLS has verified.
     pub peer: Option<Arc<User>>,
@@ -85,19 +87,6 @@ impl ApiRequest {
 
     pub(super) fn query(&self) -> Query {
         Query::parse(self.target.split_once('?').map_or("", |(_, query)| query))
-    }
-}
-
-/// Shows neither the credential nor the body.
-impl fmt::Debug for ApiRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiRequest")
-            .field("method", &self.method)
-            .field("target", &self.target)
-            .field("authorization", &self.authorization.is_some())
-            .field("body", &format_args!("{} bytes", self.body.len()))
-            .field("peer", &self.peer.as_ref().map(|peer| &peer.username))
-            .finish_non_exhaustive()
     }
 }
 

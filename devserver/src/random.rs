@@ -1,7 +1,6 @@
 //! Unpredictable values from one seed: the embedder brings the randomness, the server stays deterministic.
 
-use std::fmt;
-
+use derive_more::Debug;
 use perennial_pki::{provider, sha256};
 use zeroize::Zeroizing;
 
@@ -14,8 +13,12 @@ const TOKEN: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 ///
 /// Serial numbers, UIDs and names are drawn from it, so a seed must never be used twice with the same certificate
 /// authority: use [`Random::from_os`] outside tests.
+#[derive(Debug)]
 pub struct Random {
+    /// Not shown: who knows the seed knows every serial number and token.
+    #[debug(skip)]
     seed: Zeroizing<[u8; 32]>,
+    #[debug(skip)]
     drawn: u64,
 }
 
@@ -81,13 +84,6 @@ impl Random {
         input[32..].copy_from_slice(&self.drawn.to_be_bytes());
         self.drawn += 1;
         sha256(input.as_ref())
-    }
-}
-
-/// Shows nothing: who knows the seed knows every serial number and token.
-impl fmt::Debug for Random {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Random").finish_non_exhaustive()
     }
 }
 
