@@ -1,17 +1,17 @@
-//! Model checking: the machine itself, as shipped, is the state; everything that can happen to it does.
+//! Model checking: the state is the machine itself, as shipped; every event is tried in every state.
 //!
-//! A [`Setting`] is a small world: a policy of a few milliseconds, and an alphabet of events. [`search`] goes through
-//! every state of it, breadth first, and puts each step and each state to the laws.
+//! A [`Setting`] is a small world: a policy of a few milliseconds, and an alphabet of events. [`search`] visits
+//! every state of it, breadth first, and checks each step and each state by the laws.
 //!
 //! | | |
 //! |---|---|
 //! | `check/setting.rs` | small worlds |
-//! | `check/life.rs` | a state: a machine and the world around it; what can happen, and when two states are one |
-//! | `check/search.rs` | breadth first |
+//! | `check/life.rs` | a state: a machine and its world, the possible moves, and the key by which states are equal |
+//! | `check/search.rs` | breadth-first search |
 //! | `check/broken.rs` | machines that break a rule |
 //!
-//! Why not one of the model checkers there are? All that is needed of one is a hundred lines: layers, threads, and
-//! a way back. What is peculiar here (when two states are one, what is asked of a single state) has to be written anyway.
+//! An existing model checker would save about a hundred lines: layers, threads, and the path to a state. The rest (the
+//! equality of states, the laws of a single state) is particular to this machine and has to be written anyway.
 
 pub mod broken;
 mod life;

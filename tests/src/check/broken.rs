@@ -1,4 +1,4 @@
-//! Machines that break a rule, each in one way, so that the checker can be seen to find it.
+//! Machines that break one rule each, to test that the checker finds the fault.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -17,19 +17,19 @@ pub struct Broken<F> {
     fault: PhantomData<F>,
 }
 
-/// One way to break a rule. What is not said goes right.
+/// One way to break a rule. Methods that a fault does not override behave correctly.
 pub trait Fault: Clone + std::fmt::Debug + PartialEq + Send + Sync + 'static {
-    /// The policy it really goes by.
+    /// The policy that the machine applies instead of `policy`.
     fn policy(policy: &Policy) -> Policy {
         policy.clone()
     }
 
-    /// What it does.
+    /// Handles an event with this fault.
     fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
         machine.handle(event, now).into()
     }
 
-    /// What it leaves behind.
+    /// The pending record, with this fault.
     fn pending(machine: &RotationMachine, now: Now) -> Option<Pending> {
         machine.pending(now)
     }
@@ -67,14 +67,14 @@ macro_rules! faults {
 }
 
 faults! {
-    /// Forgets a request that timed out, without a word to the driver.
+    /// Ends requests without a `CancelRequest` for the driver.
     ForgetsToCancel {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             Duties { cancel: None, ..machine.handle(event, now).into() }
         }
     }
 
-    /// Whoever asks gets a request at once, even while one is out.
+    /// Submits a second request on `RotateNow` while one is in flight.
     AsksTwice {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             if let (Event::RotateNow, Some(id)) = (&event, live(machine)) {
@@ -90,7 +90,7 @@ faults! {
         }
     }
 
-    /// Finds a token more than there is.
+    /// Spends one token more than its budget has.
     Overspends {
         fn policy(policy: &Policy) -> Policy {
             let budget = Budget::new(policy.budget.size() + 1, policy.budget.refill()).expect("larger than enough");
@@ -98,7 +98,7 @@ faults! {
         }
     }
 
-    /// Takes a reply to any request for one to its own.
+    /// Accepts a failure of any request as one of the request in flight.
     BelievesAnyReply {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let event = match (event, live(machine)) {
@@ -111,13 +111,13 @@ faults! {
         }
     }
 
-    /// Takes whatever is found in the store, good or bad.
+    /// Takes any certificate that another program puts into the store, good or bad.
     TakesWhatIsFound {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let held = machine.certificate().map(|held| held.fingerprint);
             if let (Event::CertReplaced(Some(_)), Some(fingerprint), None) = (&event, held, live(machine)) {
                 let mut greedy = machine.clone();
-                // While nothing can be asked, nobody notices.
+                // Without a signer a refused certificate leads to no request, which would reveal the detour.
                 for event in [Event::SignerChanged(SignerStatus::Absent), Event::CertRefused { fingerprint }] {
                     let _ = greedy.handle(event, now);
                 }
@@ -133,7 +133,7 @@ faults! {
         }
     }
 
-    /// Without a certificate, takes whatever is issued, in whoever's name.
+    /// Without a certificate, takes any certificate that is issued, whatever its common name.
     ServesAnybody {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let issued = match &event {
@@ -148,7 +148,7 @@ faults! {
         }
     }
 
-    /// Has no timer set when there is something else to do.
+    /// Sets no timer in a step that submits a request.
     ForgetsTheTimer {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let duties = Duties::from(machine.handle(event, now));
@@ -156,14 +156,14 @@ faults! {
         }
     }
 
-    /// Leaves nothing to the next run.
+    /// Leaves no pending record for the next run.
     LosesItsPast {
         fn pending(_: &RotationMachine, _: Now) -> Option<Pending> {
             None
         }
     }
 
-    /// Takes a failed write for a done one.
+    /// Treats a failed write as a completed one.
     GivesUpWriting {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let event = if let Event::WriteFailed { id } = event { Event::CertWritten { id } } else { event };
@@ -171,7 +171,7 @@ faults! {
         }
     }
 
-    /// After a refusal, waits for somebody to say what now.
+    /// Ignores every Tick after a refusal.
     Sulks {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let refused = machine.last_failure().is_some_and(Failure::is_refusal);
@@ -179,7 +179,7 @@ faults! {
         }
     }
 
-    /// Begins anew with a full bucket whenever the policy changes.
+    /// Fills the budget whenever the policy changes.
     RefillsOnChange {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             if let Event::PolicyChanged(policy) = &event && machine.policy() != policy {
@@ -191,7 +191,7 @@ faults! {
         }
     }
 
-    /// Counts no failure of a signer.
+    /// Reports no failure of a signer in its outcomes.
     HidesFailures {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let is_failure = matches!(event, Event::CsrFailed { .. });
@@ -201,7 +201,7 @@ faults! {
         }
     }
 
-    /// Waits as long as the server says, whatever its policy says.
+    /// Honours a `Retry-After` a hundred times longer than its policy allows.
     WaitsTooLong {
         fn policy(policy: &Policy) -> Policy {
             let cap = policy.refused.cap() * 100;

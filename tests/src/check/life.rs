@@ -1,4 +1,4 @@
-//! A state: a machine, and as much of the world around it as decides what can happen next.
+//! A state of the model checker: a machine, and the part of the world that decides which moves are possible.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -23,30 +23,30 @@ pub(super) struct Life<S> {
     pub(super) subject: S,
     /// Both clocks.
     pub(super) now: Now,
-    /// The wall clock is ahead of what it was in the beginning.
+    /// True while the wall clock is set ahead of the true time.
     ahead: bool,
-    /// The wall clock was set since anybody looked.
+    /// True if the wall clock was set since the machine last read it.
     unnoticed: bool,
-    /// What is durable, and in use.
+    /// The durable certificate in use.
     disk: Option<Arc<Certificate>>,
-    /// What is durable, and to be used later.
+    /// The durable certificate that waits for its notBefore.
     later: Option<Arc<Certificate>>,
-    /// What the driver knows.
+    /// The driver's knowledge: requests, writes and budget.
     books: Books,
-    /// A request that has ended.
+    /// The last request that ended: a late reply names it.
     ended: Option<RequestId>,
-    /// The write that is owed is under way.
+    /// True if the driver carries out the write that is owed.
     writing: bool,
     /// The pending record from before the last request, if that can be found again in this world.
     stale: Option<Pending>,
     serial: u64,
 }
 
-/// Whether something is true of a certificate by each of the templates.
+/// One answer per template of [`Wish`](super::setting::Wish).
 type Names = [bool; 3];
 
 impl<S: Subject> Life<S> {
-    /// Without a certificate, with one, or with a bootstrap credential.
+    /// The initial states: without a certificate, with a good one, and with a bootstrap credential.
     pub(super) fn beginnings(setting: &Setting) -> Vec<Self> {
         let now = Now { instant: Instant::from_millis(1_000), unix: mint::EPOCH };
         let template = WISHES[0].clone();
@@ -84,7 +84,7 @@ impl<S: Subject> Life<S> {
         certificates.map(begin).into()
     }
 
-    /// Whether this can happen now.
+    /// Whether this move is possible now.
     pub(super) fn allows(&self, what: Move) -> bool {
         let machine = self.subject.machine();
         let deadline = machine.deadline();
@@ -110,7 +110,7 @@ impl<S: Subject> Life<S> {
         }
     }
 
-    /// The state after this has happened.
+    /// The state after this move.
     ///
     /// # Errors
     /// The law that was broken.
@@ -124,7 +124,7 @@ impl<S: Subject> Life<S> {
         Ok(life)
     }
 
-    /// Puts to the laws what this step led to.
+    /// Checks the step from `before` by the laws of steps.
     fn has_kept_the_laws(&self, before: &Self, event: &Event, duties: &Duties) -> Verdict {
         let (books, noted) = (&before.books, &self.books);
         let (before, after) = (before.subject.machine(), self.subject.machine());
@@ -132,8 +132,7 @@ impl<S: Subject> Life<S> {
         laws::<S>().try_for_each(|law| if let Law::Step(law) = law { law(&step) } else { Ok(()) })
     }
 
-    /// What may not go wrong from this state on: what if somebody repeats himself, nobody answers, the clock is set back,
-    /// the process restarts, all is well again?
+    /// Checks this state by the laws of states, and by late replies, each of which must change nothing.
     ///
     /// # Errors
     /// The law that was broken.
@@ -153,7 +152,7 @@ impl<S: Subject> Life<S> {
         })
     }
 
-    /// The same, to be told: whatever the laws say of it.
+    /// The state after this move, with event and duties to show, without a check by the laws.
     pub(super) fn retrace(&self, setting: &Setting, what: Move) -> (Self, Option<(Event, Duties)>) {
         let mut life = self.clone();
         let Some(event) = life.happen(setting, what) else { return (life, None) };
@@ -171,7 +170,7 @@ impl<S: Subject> Life<S> {
         duties
     }
 
-    /// What happens in the world, and what the machine is told of it.
+    /// Changes the world by this move. Returns the event that the driver reports of it, if any.
     fn happen(&mut self, setting: &Setting, what: Move) -> Option<Event> {
         let machine = self.subject.machine();
         let held = machine.certificate().cloned();
@@ -188,7 +187,7 @@ impl<S: Subject> Life<S> {
                 let pending = self.subject.pending(self.now);
                 self.set_wall_clock(true);
                 let kept = self.books.kept.clone();
-                // What was spent seems to be long ago.
+                // By the clock that was set ahead, the budget has been refilled.
                 self.restart(pending, false);
                 self.books.kept = kept;
             }
@@ -279,30 +278,30 @@ impl<S: Subject> Life<S> {
         (self.ended, self.writing) = (None, false);
     }
 
-    /// With this record, or without one: of what was spent since, nobody knows.
+    /// Restarts with this record or none, so that the submissions since then are forgotten.
     fn restart_at_a_loss(&mut self, pending: Option<Pending>) {
         self.stale.clone_from(&pending);
         self.restart(pending, false);
     }
 
-    /// Takes note of what was done.
+    /// Updates the books by a step.
     fn note(&mut self, event: &Event, duties: &Duties) {
         self.unnoticed &= !self.has_looked(event, duties);
         if duties.cancel.is_some() || self.books.is_answer(event) {
             self.ended = self.books.in_flight.as_ref().map(|out| out.id);
         }
         self.books.note(event, duties, self.subject.machine(), self.now.instant);
-        // A store does one thing after the other: what was being written is overwritten, or never will be.
+        // A store does one write at a time: a new write replaces the one under way.
         let reported = matches!(event, Event::CertWritten { .. } | Event::WriteFailed { .. } | Event::CertReplaced(_));
         self.writing = duties.write.is_some() || (self.writing && !reported && self.books.owed.is_some());
     }
 
-    /// Events that are no news make nobody look at the clocks.
+    /// Whether the machine read the clocks in this step: it does not for an event that it ignores.
     fn has_looked(&self, event: &Event, duties: &Duties) -> bool {
         *event == Event::Tick || *duties != Duties::default()
     }
 
-    /// What has to be equal for two states to be one. All times count from now.
+    /// The key of this state: states with equal keys are explored once. All times count from now.
     pub(super) fn key(&self, setting: &Setting) -> u64 {
         let mut state = DefaultHasher::new();
         let now = self.now;
@@ -314,11 +313,11 @@ impl<S: Subject> Life<S> {
         let waiting = self.subject.machine().waiting();
         waiting.map(|waiting| self.facts(setting, waiting)).hash(&mut state);
         let later = self.later.as_ref().filter(|later| later.validity.not_before() > self.earliest());
-        // Which of them are the same one, for that may come to be held.
+        // Whether they are the same certificate, since each may come to be served.
         let (disk_waits, disk_later) = (self.disk.as_ref() == waiting, self.disk.as_ref() == later);
         (disk_waits, disk_later).hash(&mut state);
         let is_waiting = later.is_some() && later == waiting;
-        // It may come to be held.
+        // When the waiting certificate takes its turn, it is on disk already.
         (self.disk.is_some() && self.disk.as_ref() == waiting).hash(&mut state);
         (is_waiting, later.filter(|_| !is_waiting).map(|later| self.facts(setting, later))).hash(&mut state);
         self.books.owed.map(|(_, serve)| serve).hash(&mut state);
@@ -328,14 +327,14 @@ impl<S: Subject> Life<S> {
         let spaced = self.books.spent.map_or(Duration::ZERO, |at| at.after(spacing).since(now.instant));
         (self.books.bucket.level(now.instant), spaced).hash(&mut state);
         (self.books.policy == setting.policy).hash(&mut state);
-        // Nobody comes later than that.
+        // No Tick is later than that.
         let late = self.subject.machine().deadline().map(|at| now.instant.since(at));
         late.map(|late| late.min(Duration::from_millis(LATE))).hash(&mut state);
         state.finish()
     }
 
-    /// What a certificate still is: whose it is, when it is due and when it expires, and for whom it is. No more than
-    /// whose, once it has expired for good, that is, even if the wall clock is set back.
+    /// The facts of a certificate that still matter: its names, when it is due and when it expires. Only its names once
+    /// it has expired even if the wall clock is set back.
     fn facts(&self, setting: &Setting, certificate: &Certificate) -> (Names, Option<([i64; 4], Names, bool)>) {
         let earliest = self.earliest();
         let ahead = |at: perennial::UnixTime| at.max(earliest).as_millis() - self.now.unix.as_millis();
@@ -347,23 +346,23 @@ impl<S: Subject> Life<S> {
         (named, (!validity.expired(earliest)).then_some((times, fits, certificate.provisional)))
     }
 
-    /// What the wall clock may be set back to.
+    /// The time to which the wall clock may be set back.
     fn earliest(&self) -> perennial::UnixTime {
         self.now.unix.before(if self.ahead { AHEAD } else { Duration::ZERO })
     }
 
-    /// What a record still tells the next run.
+    /// The facts of a record that still matter to the next run.
     fn told<'a>(&self, spacing: Duration, record: &'a Pending) -> (&'a Template, Key, [i64; 2], Option<(u32, i64)>) {
         let Pending { template, key, submitted, budget_whole, refusal } = record;
         let back = if self.ahead { AHEAD } else { Duration::ZERO };
-        // No policy here waits longer than for so many failures.
+        // Every policy of the settings reaches its cap after this many failures.
         let (earliest, enough) = (self.now.unix.before(back), 3);
         let ahead = |at: perennial::UnixTime| at.max(earliest).as_millis() - self.now.unix.as_millis();
         let refusal = refusal.map(|refusal| (refusal.failures.min(enough), ahead(refusal.retry_at)));
         (template, *key, [submitted.after(spacing), *budget_whole].map(ahead), refusal)
     }
 
-    /// Reports that nobody waits for.
+    /// Reports that come too late: each must change nothing.
     pub(super) fn stale(&self) -> Vec<Event> {
         let mut stale = vec![Event::CertRefused { fingerprint: Fingerprint([0xff; 32]) }];
         if let Some(id) = self.ended {
@@ -376,7 +375,7 @@ impl<S: Subject> Life<S> {
     }
 }
 
-/// Every law, those that trust the monotonic clock included.
+/// Every law, including those that hold only for a monotonic clock.
 fn laws<S: Subject>() -> impl Iterator<Item = &'static Law<S>> {
     Law::ALWAYS.iter().chain(Law::MONOTONIC).map(|(_, law)| law)
 }
@@ -385,7 +384,7 @@ fn later(at: Instant, millis: u64) -> Instant {
     at.after(Duration::from_millis(millis))
 }
 
-/// The move as a reader would say it, when no event tells.
+/// Shows a move that leads to no event in words.
 impl fmt::Display for Move {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,8 +1,8 @@
-//! Breadth first through every state there is, on every core, with the shortest way to whatever breaks a law.
+//! Breadth-first search through every reachable state, on every core. Reports the shortest path to a broken law.
 //!
-//! Layer by layer: threads expand shares of a layer and look only at what earlier layers have found; what they
-//! bring is put together in order, so that the result does not depend on their number. A state is known again by 64
-//! bits: that two of a few million are taken for one has a chance of less than one in a million.
+//! Works layer by layer: threads expand shares of a layer and read only the states of earlier layers; their results are
+//! merged in order, so that the outcome does not depend on the number of threads. States are compared by hashes of 64
+//! bits: the chance that two of a few million collide is less than one in a million.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -13,48 +13,49 @@ use super::life::Life;
 use super::setting::{Move, Setting};
 use crate::subject::{Duties, Subject};
 
-/// What a search found.
+/// The result of a search.
 #[derive(Debug)]
 pub struct Explored {
-    /// Different states.
+    /// The number of different states.
     pub states: usize,
-    /// Steps from one to another, or to itself.
+    /// The number of steps from a state to another, or to itself.
     pub steps: usize,
-    /// Steps from a beginning to the furthest state.
+    /// The number of steps from an initial state to the furthest state.
     pub depth: usize,
-    /// There are no more.
+    /// True if every reachable state was visited.
     pub closed: bool,
     /// How often each of the setting's moves was possible.
     pub taken: Vec<usize>,
-    /// The shortest way to a broken law.
+    /// The shortest path to a broken law.
     pub broken: Option<Counterexample>,
 }
 
-/// How to break a law.
+/// A path to a broken law.
 #[derive(Debug)]
 pub struct Counterexample {
-    /// Which, and how.
+    /// How the law is broken.
     pub law: String,
-    /// What led to it, line by line.
+    /// The steps that lead to it, one line each.
     pub lines: Vec<String>,
 }
 
-/// A state found, and how it was come to.
+/// A state that was found, as the last step of the path to it.
 #[derive(Clone, Copy)]
 struct Node {
-    /// The state before; for a beginning, itself.
+    /// The index of the state before. An initial state has its own.
     from: u32,
+    /// The index of the move in the setting.
     by: u16,
 }
 
-/// What a thread brings back from its share of a layer.
+/// The result of a thread for its share of a layer.
 struct Found<S> {
     lives: Vec<(u64, Node, Life<S>)>,
     taken: Vec<usize>,
     broken: Option<(Node, String)>,
 }
 
-/// Looks at every state of this world, but no more than its setting allows (by a layer).
+/// Visits every state of this world. Stops after the layer in which the setting's bound is passed, or a law broken.
 pub fn search<S: Subject>(setting: &Setting, threads: usize) -> Explored {
     let mut known = HashSet::new();
     let mut nodes = Vec::new();
@@ -98,7 +99,7 @@ fn index(nodes: &[Node]) -> u32 {
     u32::try_from(nodes.len()).expect("fewer states than fit into memory")
 }
 
-/// Everything that can happen in these states.
+/// Makes every possible move in each of these states.
 fn expand<S: Subject>(setting: &Setting, share: &[(u32, Life<S>)], known: &HashSet<u64>) -> Found<S> {
     let mut found = Found { lives: Vec::new(), taken: vec![0; setting.moves.len()], broken: None };
     let mut fresh = HashSet::new();
@@ -132,7 +133,7 @@ fn expand<S: Subject>(setting: &Setting, share: &[(u32, Life<S>)], known: &HashS
 
 const NO_MOVE: u16 = u16::MAX;
 
-/// Goes the whole way once more, and writes down each step.
+/// Repeats the path to `last` and shows each step on a line.
 fn lines<S: Subject>(setting: &Setting, nodes: &[Node], last: Node) -> Vec<String> {
     let mut way = vec![last];
     let mut at = last.from;
@@ -151,7 +152,7 @@ fn lines<S: Subject>(setting: &Setting, nodes: &[Node], last: Node) -> Vec<Strin
     lines
 }
 
-/// A step of a trace, as [`TraceLine`](perennial::TraceLine) shows it.
+/// A step as [`TraceLine`](perennial::TraceLine) shows it.
 fn line<S: Subject>(life: &Life<S>, what: Move, told: Option<(Event, Duties)>) -> String {
     let (now, machine) = (life.now, life.subject.machine());
     match told {
@@ -160,7 +161,7 @@ fn line<S: Subject>(life: &Life<S>, what: Move, told: Option<(Event, Duties)>) -
     }
 }
 
-/// A law, and the way to break it.
+/// Shows the path, and the law that it breaks.
 impl fmt::Display for Counterexample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lines.iter().try_for_each(|line| writeln!(f, "{line}"))?;
@@ -168,11 +169,12 @@ impl fmt::Display for Counterexample {
     }
 }
 
-/// Whether states that are taken for one do the same: looks at so many states of a world, keeps each, and whenever
-/// another has the key of one of them, compares where everything that can happen leads them.
+/// Checks that states with equal keys behave alike. Visits up to `most` states of a world, and compares each with the
+/// known state of the same key, if there is one: every move must lead both to equal keys, or be impossible in both.
+/// Returns the number of pairs that were compared.
 ///
 /// # Errors
-/// Two states that should not be taken for one. Else, how many pairs were compared.
+/// Two states with equal keys of which a move leads to different ones.
 pub fn keys_tell_all<S: Subject>(setting: &Setting, most: usize) -> Result<usize, String> {
     let mut known: HashMap<u64, Life<S>> = HashMap::new();
     let mut queue: VecDeque<u64> = VecDeque::new();

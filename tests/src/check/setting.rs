@@ -1,4 +1,4 @@
-//! A small world to be explored: a policy of a few milliseconds, and everything that may happen.
+//! Small worlds for the model checker: a policy of a few milliseconds, and an alphabet of moves.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -8,91 +8,92 @@ use perennial::{Backoff, Budget, Certificate, Failure, Now, Policy, SignerStatus
 
 use crate::mint;
 
-/// A small world. The machine counts whole milliseconds, so that time in steps of one is all of time.
+/// A small world. The machine counts whole milliseconds, so that steps of one millisecond cover all of time.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// What it is about.
+    /// The name of the world: the kind of events that it is about.
     pub name: &'static str,
-    /// The policy. Nothing in it is left to jitter, which would be drawn anew for each id.
+    /// The policy. Without jitter, which would be drawn anew for each id and multiply the states.
     pub policy: Arc<Policy>,
-    /// Another policy, between which and the first one it may change.
+    /// The policy that [`Move::Policy`] changes to. Equal to the first one in worlds without that move.
     pub other: Arc<Policy>,
     /// The lifetime of a healthy certificate.
     pub life: Duration,
-    /// Everything that may happen at any time. Time passes in every world.
+    /// Every move that may happen at any time. Time passes in every world.
     pub moves: Vec<Move>,
-    /// How many states to look at, at most: a layer is finished once it is begun.
+    /// The number of states after which the search stops, at the end of a layer.
     pub most: usize,
 }
 
-/// Something that happens. Each is possible whenever it makes sense: a reply while a request is out, and so on.
+/// Something that happens in the world. Possible whenever it makes sense: a reply while a request is in flight, and so
+/// on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Move {
-    /// A millisecond passes, and nobody looks.
+    /// A millisecond passes, without an event.
     Pass,
     /// Time passes to the deadline, and a Tick comes.
     Alarm,
     /// A Tick comes now, too early or late.
     Tick,
-    /// The computer is asleep for so many milliseconds, past the deadline.
+    /// The computer sleeps for this many milliseconds, past the deadline.
     Sleep(u64),
-    /// Somebody sets the wall clock ahead, or back again.
+    /// The wall clock is set ahead, or back again.
     WallClock,
-    /// An answer of the API server shows that its clock is this far ahead of the true time, in milliseconds.
+    /// A response of the API server shows that its clock is this many milliseconds ahead of the true time.
     ServerDated(u64),
     /// This template is wanted from now on, or none.
     Template(Option<Wish>),
-    /// The signer is configured or taken away, or what to be known to it by comes or goes.
+    /// The signer is configured or removed, or the identity to authenticate with comes or goes.
     Signer(SignerStatus),
     /// The policy changes to the other one, or back.
     Policy,
-    /// Somebody asks.
+    /// A rotation is requested.
     RotateNow,
-    /// A server refuses the certificate held.
+    /// A server refuses the served certificate.
     Refused,
-    /// The request is answered by such a certificate.
+    /// The signer issues such a certificate for the request in flight.
     Issue(Flavour),
-    /// The request fails; the server asks for so many milliseconds of patience.
+    /// The request in flight fails, with a `Retry-After` of this many milliseconds if there is a number.
     Fail(Failure, Option<u64>),
-    /// The write is done.
+    /// The write that is under way succeeded.
     Written,
-    /// The write failed.
+    /// The write that is under way failed.
     WriteFailed,
-    /// Somebody puts such a certificate into the store, or removes what is there.
+    /// Another program puts such a certificate into the store, or empties it.
     Found(Option<Flavour>),
-    /// Somebody puts the certificate held into the store.
+    /// Another program puts the served certificate into the store.
     FoundOurs,
-    /// The process restarts from what is durable.
+    /// The process restarts from the durable certificates and its last pending record.
     Restart,
-    /// The same, but the pending record is lost.
+    /// The process restarts without its pending record.
     RestartBlank,
-    /// The same, but the last request's record could not be saved: the one before is found, or none.
+    /// The process restarts with the pending record from before the last request, or none: the last write of it failed.
     RestartStale,
-    /// The same, and the wall clock was set ahead meanwhile.
+    /// The process restarts, and the wall clock was set ahead meanwhile.
     RestartAhead,
 }
 
-/// Three templates. The second asks for more than the first, the third for something else.
+/// Three templates: a plain one, one that requests more, and one for another party.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// A name.
+    /// A common name.
     Plain,
-    /// The same with an address.
+    /// The common name of [`Plain`](Self::Plain) and an IP address.
     More,
-    /// Another name.
+    /// Another common name.
     Other,
 }
 
 /// Kinds of certificates, good and bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
-    /// As asked for.
+    /// With the names and the lifetime that were requested.
     Good,
     /// Valid for two milliseconds.
     Short,
-    /// A name is missing.
+    /// Without one of the requested names.
     Trimmed,
-    /// It is another party's.
+    /// With another common name.
     Foreign,
     /// Past its rotation point, but valid.
     Due,
@@ -107,7 +108,7 @@ pub enum Flavour {
 /// How far ahead the wall clock may be set.
 pub(super) const AHEAD: Duration = Duration::from_millis(5);
 
-/// How late a Tick may come, in milliseconds. Sleep makes it later.
+/// How late a Tick may come, in milliseconds. [`Move::Sleep`] makes it later.
 pub(super) const LATE: u64 = 1;
 
 /// The templates, in the order of [`Wish`].
@@ -122,7 +123,7 @@ impl Setting {
         [&self.policy, &self.other].into_iter()
     }
 
-    /// A certificate of this flavour, made now.
+    /// A certificate of this flavour, issued now.
     pub(super) fn mint(&self, template: &Template, flavour: Flavour, serial: u64, now: Now) -> Arc<Certificate> {
         let (life, unix) = (self.life, now.unix);
         let begins: UnixTime = match flavour {
@@ -142,7 +143,7 @@ impl Setting {
     }
 }
 
-/// Every failure, and two that ask for patience.
+/// Every failure, and two with a `Retry-After`.
 static EVERY_FAILURE: LazyLock<Vec<Move>> = LazyLock::new(|| {
     let patient = [Move::Fail(Failure::Throttled, Some(2)), Move::Fail(Failure::Denied, Some(100))];
     Failure::ALL.into_iter().map(|failure| Move::Fail(failure, None)).chain(patient).collect()
@@ -167,7 +168,7 @@ const EVERY_ISSUE: [Move; 8] = [
     Move::Issue(Flavour::Expired),
     Move::Issue(Flavour::Early),
 ];
-/// The second is far enough off to be told from the first.
+/// Two readings that disagree: their difference exceeds the ten seconds that agreeing readings may differ by.
 const SERVERS_CLOCK: [Move; 2] = [Move::ServerDated(0), Move::ServerDated(20_000)];
 const DISK: [Move; 2] = [Move::Written, Move::WriteFailed];
 const LOST_RECORDS: [Move; 2] = [Move::RestartBlank, Move::RestartStale];
@@ -184,7 +185,7 @@ const EVERY_FIND: [Move; 10] = [
     Move::FoundOurs,
 ];
 
-/// Every world that is explored.
+/// Every world that the model checker explores.
 pub fn settings() -> Vec<Setting> {
     let few = [Move::Issue(Flavour::Good), Move::Fail(Failure::Unreachable, None), Move::Fail(Failure::Denied, None)];
     vec![
@@ -208,7 +209,7 @@ pub fn settings() -> Vec<Setting> {
     ]
 }
 
-/// But for stale records: by a wall clock that is set, no two of them would say the same.
+/// Every move except restarts with stale records: after steps of the wall clock, no two of those would be equal.
 fn everything() -> Vec<Move> {
     let rest = [
         Move::Sleep(6),
@@ -224,7 +225,7 @@ fn everything() -> Vec<Move> {
 
 fn setting(name: &'static str, policy: Policy, life: u64, most: usize, moves: &[&[Move]]) -> Setting {
     let moves: Vec<_> = TIME.iter().chain(moves.iter().copied().flatten()).copied().collect();
-    // Where nothing changes it, one is enough.
+    // In a world without changes of policy, a second policy would only multiply the keys.
     let other = if moves.contains(&Move::Policy) { stricter(&policy) } else { policy.clone() };
     Setting { name, policy: Arc::new(policy), other: Arc::new(other), life: Duration::from_millis(life), moves, most }
 }
@@ -237,7 +238,7 @@ fn backoff(first: u64, cap: u64, permille: u16) -> Backoff {
     Backoff::new(ms(first), ms(cap), Window::new(permille, permille).expect("in order")).expect("in order")
 }
 
-/// Tight everywhere: two tokens, short timeouts, waits that matter.
+/// A tight policy: two tokens, short timeouts, and waits that delay requests.
 fn small() -> Policy {
     Policy {
         window: Window::new(500, 500).expect("in order"),
@@ -252,8 +253,8 @@ fn small() -> Policy {
     }
 }
 
-/// Another policy for the same certificates: later, slower, and with a new key each time. How many failures lead to which
-/// wait, and when the clocks are checked, is as before, since a state is known by that.
+/// Another policy for the same certificates: later, slower, and with a new key each time. The number of failures that
+/// reach the cap and the grid of clock checks are as in `policy`, since the keys of states depend on them.
 fn stricter(policy: &Policy) -> Policy {
     Policy {
         window: Window::new(750, 750).expect("in order"),
@@ -268,7 +269,7 @@ fn stricter(policy: &Policy) -> Policy {
     }
 }
 
-/// [`Policy::kubelet`] with its shape and smaller numbers: a beat, a new key each time, a budget that hardly binds.
+/// [`Policy::kubelet`] in milliseconds: a steady beat, a new key each time, a budget that hardly delays anything.
 fn kubelet() -> Policy {
     let backoff = backoff(1, 4, 1000).with_beat();
     Policy {
@@ -281,7 +282,7 @@ fn kubelet() -> Policy {
     }
 }
 
-/// Backoff that does not slow anything down, as full jitter may choose: only budget and spacing do.
+/// A policy with waits of zero, as full jitter may choose: only budget and spacing delay requests.
 fn hasty() -> Policy {
     let backoff = backoff(1, 2, 0);
     Policy { spacing: ms(0), transient: backoff, refused: backoff, write: backoff, max_sleep: ms(3), ..small() }
