@@ -79,7 +79,7 @@ impl Process {
         fs::read_to_string(self.output.path().join(name)).expect("UTF-8 in a file of ours")
     }
 
-    /// The events of this name that were reported so far, as JSON on stdout.
+    /// The events of this name that the process has reported so far, as JSON on stdout.
     pub fn events(&self, name: &str) -> Vec<Value> {
         events(&self.stdout()).into_iter().filter(|event| event["event"] == name).collect()
     }
@@ -114,7 +114,7 @@ impl Process {
         state.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('Z'))
     }
 
-    /// Waits for the end.
+    /// Waits for the end of the process, at most [`BOUND`].
     pub fn end(mut self) -> Output {
         let status = until("end of the process", || self.child.try_wait().expect("a child of ours"));
         Output { code: status.code(), stdout: self.stdout(), stderr: self.stderr() }

@@ -1,17 +1,18 @@
 //! A directory as a kernel shows it, and as a disk may hold it when the power fails.
 //!
-//! What everybody sees changes at once. What survives is decided when the power fails ([`Disk::outcomes`]):
+//! Processes see every change at once. [`Disk::outcomes`] are the states in which a loss of power may leave the
+//! directory:
 //!
 //! - **Contents** that were not synced survive whole, in part, as zeros, as the older contents, or not at all. So may
 //!   the text of a symbolic link until its directory is synced: btrfs and f2fs have left empty ones.
 //! - **Names** that were not synced: each is in any of the states it went through since the directory was synced,
-//!   independent of all others. But what a rename takes away at the old name is gone only if the new name has it.
+//!   independent of all others. But a rename removes the old name only if the new name survives.
 //!
-//! POSIX promises nothing without `fsync`, and what `fsync` promises of a directory it leaves to the system. ext4 and
-//! xfs keep changes of names in their order, all before some moment survive; the log tree of btrfs lets the names of
-//! one file survive without those of others. All three make a rename atomic; with no journal (ext2) both names may be
-//! left. Each of that is among the outcomes here, and much that no file system does. Left out is a rename that leaves
-//! neither name: no file system with a journal does that, and nothing could be kept on one that did.
+//! POSIX promises nothing without `fsync`, and leaves the effect of `fsync` on a directory to the system. ext4 and xfs
+//! keep changes of names in order: all before some moment survive. The log tree of btrfs lets the names of one file
+//! survive without those of others. All three make a rename atomic; without a journal (ext2) both names may be left.
+//! The outcomes here include all of these, and many that no file system produces. They exclude a rename that leaves
+//! neither name: no file system with a journal does that, and no program could keep data on one that did.
 //!
 //! Owners and modes are not modelled, nor sectors that rot.
 
@@ -39,20 +40,20 @@ pub const PATH: &str = "/pki";
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Disk {
     nodes: BTreeMap<usize, Node>,
-    /// What everybody sees.
+    /// The names that processes see.
     names: BTreeMap<Arc<str>, usize>,
-    /// What was synced.
+    /// The names at the last sync of the directory.
     durable: BTreeMap<Arc<str>, usize>,
-    /// What happened to names since then.
+    /// The changes of names since then.
     changes: Vec<Change>,
 }
 
-/// What a name stands for: an inode.
+/// An inode, to which names lead.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Node {
     kind: NodeKind,
     bytes: Arc<[u8]>,
-    /// What the disk holds, if that is not synced.
+    /// The durable contents, if they differ from `bytes`.
     before: Option<Arc<[u8]>>,
 }
 
@@ -63,17 +64,17 @@ enum NodeKind {
     Folder,
 }
 
-/// One name now stands for something else.
+/// A change of one name: it leads to another inode from now on, or to none.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Change {
     name: Arc<str>,
     node: Option<usize>,
-    /// It survives only if that change does.
+    /// The index of a change without which this one does not survive.
     needs: Option<usize>,
 }
 
 impl Disk {
-    /// Puts something there, to begin with.
+    /// Adds an entry to the initial directory. Its name is durable.
     #[must_use]
     pub fn with(mut self, name: &str, contents: Start<'_>) -> Self {
         let (kind, bytes) = match contents {
@@ -88,12 +89,12 @@ impl Disk {
         self
     }
 
-    /// What everybody sees: names, and what lies there. A link's contents are its target.
+    /// The names and contents that processes see. The contents of a link are its target.
     pub fn visible(&self) -> BTreeMap<Arc<str>, Arc<[u8]>> {
         self.names.iter().map(|(name, node)| (name.clone(), self.nodes[node].bytes.clone())).collect()
     }
 
-    /// Everything in it.
+    /// The entries that processes see.
     pub fn list(&self) -> Listing {
         let entry = |(name, node): (&Arc<str>, &usize)| {
             let kind = match self.nodes[node].kind {
@@ -106,10 +107,10 @@ impl Disk {
         Listing(self.names.iter().map(entry).collect())
     }
 
-    /// A file's contents, links followed. Nothing lies outside of the directory.
+    /// The contents of a file, links followed; `None` if the name does not exist, or a link leads out of the directory.
     ///
     /// # Errors
-    /// It is a directory ([`ErrorKind::InvalidData`]), or a loop of links ([`ErrorKind::NotFound`]).
+    /// [`ErrorKind::InvalidData`] for a directory, [`ErrorKind::NotFound`] for a loop of links.
     pub fn read(&self, name: &str) -> Result<Option<Arc<[u8]>>> {
         let mut name = name;
         for _ in 0..8 {
@@ -126,10 +127,10 @@ impl Disk {
         Err(ErrorKind::NotFound.into())
     }
 
-    /// Carries out an operation, and shows every state on the way.
+    /// Carries out an operation, and passes every intermediate state to `seen`.
     ///
     /// # Errors
-    /// As a kernel's; then nothing was done.
+    /// The errors of a kernel. The directory is unchanged.
     pub fn execute(&mut self, op: &FileOp, contents: &[u8], mut seen: impl FnMut(&Self)) -> Result<()> {
         match op {
             FileOp::CreateNew { name } => {
@@ -158,10 +159,11 @@ impl Disk {
         Ok(())
     }
 
-    /// Replaces a file's contents in place (`O_TRUNC`), or creates it.
+    /// Replaces the contents of a file in place (`O_TRUNC`), or creates the file. Passes every intermediate state to
+    /// `seen`.
     ///
     /// # Errors
-    /// None, for a regular file.
+    /// None for a regular file.
     pub fn overwrite(&mut self, name: &str, contents: &[u8], mut seen: impl FnMut(&Self)) -> Result<()> {
         if !self.names.contains_key(name) {
             self.create(name, NodeKind::File, &[])?;
@@ -187,7 +189,7 @@ impl Disk {
         Ok(())
     }
 
-    /// The names, and with them the links they stand for.
+    /// Makes all names durable, and with them the text of symbolic links.
     fn sync_names(&mut self) {
         self.durable.clone_from(&self.names);
         self.changes.clear();
@@ -247,7 +249,7 @@ impl Disk {
     }
 }
 
-/// What lies in a directory to begin with.
+/// An entry of the initial directory.
 #[derive(Clone, Copy, Debug)]
 pub enum Start<'a> {
     /// A regular file.

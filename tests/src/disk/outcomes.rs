@@ -1,4 +1,4 @@
-//! What may be left when the power fails.
+//! The states in which a loss of power may leave a directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Disk, Node};
 
 impl Disk {
-    /// Every state the directory may be in when the power is back.
+    /// Every state in which the directory may be when the power is back.
     pub fn outcomes(&self) -> BTreeSet<Self> {
         let changed: BTreeSet<&str> = self.changes.iter().map(|change| &*change.name).collect();
         let mut survivors = vec![vec![false; self.changes.len()]];
@@ -35,7 +35,7 @@ impl Disk {
         names
     }
 
-    /// The directory with these names, and whatever may have become of the contents.
+    /// The directories with these names and every possible state of the contents.
     fn contents(&self, names: BTreeMap<Arc<str>, usize>) -> Vec<Self> {
         let reached: BTreeSet<usize> = names.values().copied().collect();
         let nodes: BTreeMap<usize, Node> = reached.iter().map(|node| (*node, self.nodes[node].clone())).collect();
@@ -50,7 +50,7 @@ impl Disk {
         disks.into_iter().map(Self::renumbered).collect()
     }
 
-    /// The same, with nothing in it that no name stands for, so that equal directories are equal.
+    /// Drops inodes without a name and renumbers the others, so that directories with the same entries compare equal.
     #[must_use]
     pub fn renumbered(self) -> Self {
         let mut order: Vec<usize> = self.names.values().chain(self.durable.values()).copied().collect();
@@ -70,7 +70,7 @@ impl Disk {
 }
 
 impl Node {
-    /// What may be left of the contents.
+    /// The contents that may be left: old, new, empty, cut in half, or with zeros.
     fn left(&self) -> Vec<Arc<[u8]>> {
         let Some(before) = &self.before else { return vec![self.bytes.clone()] };
         let whole = self.bytes.len();
@@ -86,7 +86,7 @@ impl Node {
     }
 }
 
-/// Each of `all` changed by each of `ways`.
+/// Every element of `all`, changed in every one of `ways`.
 fn each<T: Clone, W>(all: &[T], ways: impl IntoIterator<Item = W>, change: impl Fn(&mut T, W)) -> Vec<T>
 where
     W: Clone,

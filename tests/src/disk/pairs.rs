@@ -1,4 +1,4 @@
-//! Credentials to keep: each valid longer than the one before.
+//! Self-signed credentials for tests of directories.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::NOW;
 /// The common name of most of them.
 pub const NODE: &str = "system:node:worker-1";
 
-/// A self-signed pair, valid at [`NOW`]; of two, that with the greater number is valid longer.
+/// A self-signed pair that is valid at [`NOW`]. A number greater by one moves both ends of its validity an hour later.
 pub fn pair(common_name: &str, number: u8) -> Credential {
     let from = NOW.before(hours(1000 - u64::from(number)));
     valid(common_name, number, Validity::new(from, NOW.after(hours(1000 + u64::from(number)))).unwrap())

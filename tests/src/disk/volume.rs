@@ -1,4 +1,4 @@
-//! A virtual disk as a [`Volume`], which shows every state it goes through and can be told to misbehave.
+//! A virtual disk as a [`Volume`], which records every state it goes through and fails on demand.
 
 use std::fmt;
 use std::io::{Error, ErrorKind, Result};
@@ -12,17 +12,17 @@ use perennial_rotation::volume::{Contents, Folder, Volume};
 
 use super::{Disk, PATH};
 
-/// What file names begin with.
+/// The prefix of file names.
 pub const PREFIX: &str = "kubelet-client";
 /// Within every certificate's validity.
 pub const NOW: UnixTime = UnixTime::from_secs(1_767_225_600);
 
-/// What is asked of the volume.
+/// A call of the volume.
 #[derive(Clone, Copy, Debug)]
 pub enum Call<'a> {
     /// Opens the directory.
     Open,
-    /// Lists it.
+    /// Lists the directory.
     List,
     /// Reads the file of this name.
     Read(&'a str),
@@ -30,23 +30,23 @@ pub enum Call<'a> {
     Op(&'a FileOp),
 }
 
-/// What becomes of it.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is done.
+    /// Carries the call out.
     Done,
-    /// It is said to be done.
+    /// Returns success without an effect.
     Skipped,
-    /// It fails, and nothing was done.
+    /// Returns an error without an effect.
     Failed(ErrorKind),
-    /// It is done, and said to have failed.
+    /// Carries the call out and returns an error.
     DoneAndFailed(ErrorKind),
 }
 
-/// Decides what becomes of the `n`th call.
+/// Chooses the outcome of the `n`th call, counted from 0.
 pub type Fates = Box<dyn FnMut(usize, Call<'_>) -> Fate + Send>;
 
-/// The virtual disk; clones are the same one.
+/// The virtual disk. Clones share it.
 #[derive(Clone)]
 pub struct Virtual(Arc<Mutex<State>>);
 
@@ -58,12 +58,12 @@ struct State {
 }
 
 impl Virtual {
-    /// A volume that does as it is told.
+    /// A volume that carries out every call.
     pub fn new(disk: Disk) -> Self {
         Self::with_fates(disk, Box::new(|_, _| Fate::Done))
     }
 
-    /// A volume where `fates` decide what becomes of each call.
+    /// A volume where `fates` choose the outcome of each call.
     pub fn with_fates(disk: Disk, fates: Fates) -> Self {
         let seen = vec![disk.clone()];
         Self(Arc::new(Mutex::new(State { disk, seen, calls: 0, fates })))
@@ -79,17 +79,17 @@ impl Virtual {
         self.state().disk.clone()
     }
 
-    /// Every state since the beginning, the first one included.
+    /// Every state since the start, the initial one included.
     pub fn seen(&self) -> Vec<Disk> {
         self.state().seen.clone()
     }
 
-    /// From now on, `fates` decide.
+    /// Lets `fates` choose the outcomes from now on.
     pub fn set_fates(&self, fates: Fates) {
         self.state().fates = fates;
     }
 
-    /// How many calls there were.
+    /// The number of calls so far.
     pub fn calls(&self) -> usize {
         self.state().calls
     }
