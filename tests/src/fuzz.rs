@@ -1,7 +1,8 @@
-//! The bodies of the fuzz targets: any bytes at all, and what must hold whatever they are.
+//! The bodies of the fuzz targets: each takes any bytes and checks properties that hold for all of them.
 //!
-//! Here, so that an ordinary test can replay what a fuzzer kept (`tests/corpora.rs`). To a fuzzer the bytes are text
-//! first: `0xff` ends a piece of it, `0xfe` and another byte stand for something it could not invent.
+//! They are in this library so that an ordinary test can replay the corpora (`tests/corpora.rs`). Input is mostly text:
+//! `0xff` ends a piece of it, and `0xfe` with the byte after it stands for a word that a fuzzer could not invent, such
+//! as a signed certificate.
 
 mod client;
 mod directory;
@@ -22,10 +23,10 @@ pub use server::server;
 pub use texts::texts;
 pub use x509::pem_x509;
 
-/// Takes any bytes, and panics if something does not hold.
+/// A target: takes any bytes, and panics if a property does not hold.
 pub type Target = fn(&[u8]);
 
-/// Every target and its name, which is also that of its folder in `fuzz/corpus`.
+/// Every target with its name, which is also the name of its folder in `fuzz/corpus`.
 pub const TARGETS: [(&str, Target); 7] = [
     ("csr_client", csr_client),
     ("directory", directory),
@@ -36,7 +37,7 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("texts", texts),
 ];
 
-/// No life breaks a law.
+/// Checks that no life of the machine, decoded from the bytes, breaks a law.
 pub fn rotation(bytes: &[u8]) {
     let script = Script::decode(bytes);
     let trace = script.run();

@@ -1,4 +1,4 @@
-//! The client against a server that answers anything at all.
+//! Fuzzes the CSR client with a server that sends any bytes.
 
 mod world;
 
@@ -24,25 +24,25 @@ use super::pki::{Clock, HOST, Pki};
 use super::text;
 use world::{Reply, World};
 
-/// A submission makes at most so many requests.
+/// The most HTTP requests of one submission.
 const REQUESTS: u32 = 12;
 
-/// What is the same in every run.
+/// The parts that every run shares.
 struct Scene {
     cluster: Arc<Cluster>,
     server: Arc<ServerConfig>,
     ask: Ask,
-    /// The key that is requested for.
+    /// The key of the request.
     key: Arc<KeyPair>,
     signer: Arc<CsrSigner>,
-    /// What a stand-in in an answer stands for.
+    /// The words that the stand-ins in an answer stand for.
     words: Vec<Vec<u8>>,
 }
 
 static SCENE: LazyLock<Scene> = LazyLock::new(Scene::new);
 
-/// Whatever a server answers, cut up, delayed or broken off anyhow: a submission ends, within its bounds, and if it
-/// ends with a certificate, that is good for our key. However the bytes arrive, it comes to the same.
+/// Checks that a submission ends within its bounds whatever the server answers, however delayed or cut off, that a
+/// certificate is accepted only if it is good for our key, and that the portions in which bytes arrive change nothing.
 pub fn csr_client(bytes: &[u8]) {
     let scene = &*SCENE;
     let (portion, answers) = text::first(bytes);
@@ -85,7 +85,7 @@ impl Scene {
         }
     }
 
-    /// What a submission comes to, what it asked and how long it took.
+    /// The outcome of a submission, the request lines that it sent, and the time it took.
     fn submit(&self, replies: &[Reply], portion: usize) -> (Result<u32, Failure>, Vec<String>, Duration) {
         let mut limits = Limits::default();
         limits.requests = REQUESTS;
@@ -99,7 +99,7 @@ impl Scene {
                 self.check(issued, world.now());
                 Ok(requests)
             }
-            // The message may differ: of a connection that ended, the next write or the next read may be told first.
+            // The message may depend on portions: either a write or a read may notice first that a connection ended.
             Err(SignError { failure, message, .. }) => {
                 assert!(!message.contains(char::is_control) && message.len() < 4096, "{message:?}");
                 Err(failure)
@@ -108,7 +108,7 @@ impl Scene {
         (outcome, world.asked, world.elapsed)
     }
 
-    /// A rotation that asked for this serves nothing but a certificate that is good for our key.
+    /// Checks that a rotation serves the issued certificate exactly if it is good for our key.
     fn check(&self, issued: Issued, now: Now) {
         let hour = Duration::from_secs(3600);
         let pending = Pending {
@@ -157,7 +157,7 @@ fn server(pki: &Pki) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-/// The object as a server has it at each point of its life, and parts of it.
+/// The request object at each point of its life, good and spoilt, as an object and in a watch event; and parts of it.
 fn words(pki: &Pki, ask: &Ask) -> Vec<Vec<u8>> {
     let object = |condition: Option<&str>, certificate: Option<&Chain>| {
         let mut object = json!({

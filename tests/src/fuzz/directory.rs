@@ -1,4 +1,4 @@
-//! Plans for a credential directory in which anything may lie.
+//! Fuzzes the plans for a credential directory with arbitrary entries.
 
 mod contents;
 
@@ -10,13 +10,13 @@ use perennial::store::{Dated, Entry, FileOp, Kind, Layout, Listing, Plan, Source
 use super::text;
 
 const PREFIX: &str = "node";
-/// Around a minute's end.
+/// Two milliseconds before the end of a minute.
 const NOW: i64 = 1_767_225_659_998;
 
-/// What a name stands for.
+/// A directory entry.
 #[derive(Clone, Debug, PartialEq)]
 enum Thing {
-    /// A regular file; no two hold the same.
+    /// A regular file. Different numbers are different contents.
     File(usize),
     Link(String),
     Other,
@@ -24,8 +24,8 @@ enum Thing {
 
 type Things = BTreeMap<String, Thing>;
 
-/// Whatever lies in the directory: what a plan creates is new, a file is replaced or removed only where that is what
-/// the plan is for, and after an update the name in use leads to the new pair.
+/// Checks for any directory that a plan creates only unused names, that it replaces or removes only the files that it
+/// is for, and that after an update the link in use leads to the new pair.
 pub fn directory(bytes: &[u8]) {
     let (when, rest) = text::first(bytes);
     let now = UnixTime::from_millis(match when {
@@ -58,7 +58,7 @@ pub fn directory(bytes: &[u8]) {
 
     let looked_at = listing(&there);
     let sources: Vec<Source> = layout.sources(&looked_at).into_iter().chain(layout.others(&looked_at)).collect();
-    // Some of what is there cannot be read, and what can be may be taken.
+    // Some files cannot be read; a start may use one of the others.
     let is_unreadable = |index: usize| (usize::from(when) >> (index % 8)) & 1 == 1;
     let readable = sources.iter().enumerate().filter(|(index, _)| !is_unreadable(*index)).map(|(_, source)| source);
     let taken = readable.into_iter().find(|source| match source {
@@ -96,7 +96,7 @@ pub fn directory(bytes: &[u8]) {
     contents::contents(&there, &names, now);
 }
 
-/// What a plan writes.
+/// The number of the file that a plan writes.
 const NEW: usize = usize::MAX;
 
 fn listing(things: &Things) -> Listing {
@@ -111,7 +111,8 @@ fn listing(things: &Things) -> Listing {
     Listing(things.iter().map(entry).collect())
 }
 
-/// Carries out a plan, which may remove these names and no others.
+/// Carries out a plan, which may remove the names in `may_go` only. Checks at each step that undoing removes only
+/// entries of the plan.
 fn run(before: &Things, plan: &Plan, may_go: &[&str]) -> Things {
     let mut things = before.clone();
     for (done, step) in plan.steps.iter().enumerate() {
@@ -169,7 +170,7 @@ fn removed(undo: &FileOp) -> &str {
     }
 }
 
-/// Names that matter: the fixed ones, and those the plan may choose now and in the next milliseconds.
+/// The names that matter: fixed names, names that a plan may choose now and in the next milliseconds, and suffixes.
 fn words(now: UnixTime) -> Vec<Vec<u8>> {
     let fixed = ["-current.pem", "-updated.pem", ".crt", ".key", "-pending.json", "-pending.json.new"]
         .map(|end| format!("{PREFIX}{end}"));

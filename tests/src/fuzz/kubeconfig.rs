@@ -1,4 +1,4 @@
-//! Kubeconfig files of any content, naming files of any content.
+//! Fuzzes kubeconfig files, and the files that they name, with any contents.
 
 use std::cell::RefCell;
 use std::io;
@@ -11,15 +11,15 @@ use perennial_rotation::Identity;
 use super::text;
 
 const PATH: &str = "/etc/x/kubeconfig";
-/// Stands where only a secret can stand, and must be shown nowhere.
+/// Stands only in fields that hold a secret, and must appear in no output.
 const SECRET: &str = "Zs3cretZ";
-/// The fields that hold one.
+/// The fields that hold a secret.
 const FIELDS: [&str; 4] = ["token: ", "password: ", "client-key-data: ", "\"token\":"];
-/// What is shown of a text is not much longer than the text, and the text is shown a few times at most.
+/// A message quotes the text a few times at most, and adds no more bytes than this.
 const LONGEST_MESSAGE: usize = 4096;
 
-/// Whatever the text, and whatever the files hold: there is a cluster and who we are to it, or an error that names a
-/// place in the text and shows no secret. What can be read can be written, and reads the same.
+/// Checks for any text and any files that the reader returns a cluster and an identity, or an error that names a place
+/// in the text and shows no secret; and that a kubeconfig that can be read reads the same once written.
 pub fn kubeconfig(bytes: &[u8]) {
     let mut pieces = text::pieces(bytes);
     let words = FIELDS.map(|field| format!("{field}{SECRET}").into_bytes());
@@ -27,7 +27,7 @@ pub fn kubeconfig(bytes: &[u8]) {
     let config = String::from_utf8_lossy(&config);
     let files: Vec<Vec<u8>> = pieces.map(<[u8]>::to_vec).collect();
     let files = RefCell::new(files);
-    // The last letter of its name says which file it is.
+    // The last letter of a path selects one of the files.
     let mut read = |path: &Path| {
         let letter = path.as_os_str().as_encoded_bytes().last().copied().unwrap_or_default();
         let file = files.borrow().get(usize::from(letter.wrapping_sub(b'a'))).cloned();
@@ -74,7 +74,7 @@ fn check_selected(selected: &Selected<'_>, config: &str, read: &mut Read<'_>) {
     check_written(&endpoint, token, read);
 }
 
-/// What is written reads the same.
+/// Checks that the kubeconfig that we write for this endpoint and token reads the same.
 fn check_written(endpoint: &Endpoint, token: &str, read: &mut Read<'_>) {
     let written = kubeconfig_with_token(endpoint, "user", token);
     let again = Kubeconfig::parse(Path::new(PATH), &written).expect("it was written by us");

@@ -16,7 +16,7 @@ const ANOTHER: &str = "AMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMD";
 
 pub(super) const HOST: &str = "api.example";
 
-/// A certificate authority, a key of ours and a key of somebody else.
+/// A certificate authority, our key and another party's key.
 pub(super) struct Pki {
     pub(super) issuer: Issuer,
     pub(super) ours: Arc<KeyPair>,
@@ -61,7 +61,7 @@ fn key(secret: &str) -> KeyPair {
     KeyPair::from_pem(pem).expect("a key")
 }
 
-/// Stands still.
+/// A TLS clock that stands still at [`EPOCH`].
 #[derive(Debug)]
 pub(super) struct Clock;
 

@@ -1,4 +1,4 @@
-//! The embedded server and a client that says anything at all.
+//! Fuzzes the embedded API server with a client that sends any bytes.
 
 mod answers;
 mod wire;
@@ -19,12 +19,12 @@ use super::text;
 use wire::{Stage, Wire};
 
 const TOKEN: &str = "abcdef.0123456789abcdef";
-/// Which of the clients may do anything.
+/// The index of the client with all permissions.
 const ADMIN: u8 = 2;
 const CAPACITY: usize = 3;
 const MEMORY: usize = 12 << 10;
 
-/// What is the same in every run.
+/// The parts that every run shares.
 struct Scene {
     stage: Stage,
     words: Vec<Vec<u8>>,
@@ -35,9 +35,9 @@ static SCENE: LazyLock<Scene> = LazyLock::new(|| {
     Scene { words: words(&pki), stage: Stage::new(&pki) }
 });
 
-/// Whatever a client says, with a valid credential or without: what it hears is HTTP, what is stored stays within its
-/// bounds, nothing is signed that was not approved, and the session ends. However the bytes arrive, the answers are
-/// the same.
+/// Checks for any client, with a valid credential or without, that answers are HTTP, that stored objects stay within
+/// their bounds, that only approved requests are signed, that the session ends, and that the portions in which bytes
+/// arrive do not change the answers.
 pub fn server(bytes: &[u8]) {
     let scene = &*SCENE;
     let (how, rest) = text::first(bytes);
@@ -58,7 +58,7 @@ pub fn server(bytes: &[u8]) {
 }
 
 impl Scene {
-    /// One byte of how, and the text, with a length of its body if it wants one.
+    /// Decodes one byte of framing and pause, and the text after it. Adds a `content-length` if the byte requests one.
     fn piece(&self, bytes: &[u8]) -> (u8, Vec<u8>) {
         let (how, text) = text::first(bytes);
         let mut text = text::expand(text, &self.words);
@@ -71,7 +71,7 @@ impl Scene {
         (how, text)
     }
 
-    /// All that the server answers.
+    /// Runs a session and returns all bytes that the server answers.
     fn session(&self, how: u8, pieces: &[(u8, Vec<u8>)], portion: usize) -> Vec<u8> {
         let options = Options {
             approval: if how & 4 == 0 { Approval::Manual } else { Approval::Auto },
@@ -114,7 +114,7 @@ fn check_store(api: &Api, by_admin: bool) {
     }
 }
 
-/// What a client may need: its token, requests, objects.
+/// Words that a client may need: its token, paths, requests and objects.
 fn words(pki: &Pki) -> Vec<Vec<u8>> {
     let object = |name: &str, node: &str, signer: &str, key| {
         let request = certificate_request(&Template::node(node), key).expect("a request");

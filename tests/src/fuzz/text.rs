@@ -1,10 +1,10 @@
-//! Text a fuzzer can write.
+//! The encoding of text in fuzz inputs.
 
 /// Ends a piece of text.
 const END: u8 = 0xff;
-/// With the byte after it, stands for something.
+/// Begins a stand-in: the byte after it selects a word.
 const STAND_IN: u8 = 0xfe;
-/// What stands for something is put in as long as the text is shorter than this.
+/// Words are inserted only while the text is shorter than this, in bytes.
 const LONGEST: usize = 16 << 10;
 
 /// The pieces of `bytes`.
@@ -17,7 +17,7 @@ pub(super) fn first(bytes: &[u8]) -> (u8, &[u8]) {
     bytes.split_first().map_or((0, bytes), |(first, rest)| (*first, rest))
 }
 
-/// `text` with what its stand-ins stand for.
+/// `text` with words in place of its stand-ins.
 pub(super) fn expand(text: &[u8], words: &[Vec<u8>]) -> Vec<u8> {
     let mut expanded = Vec::new();
     let mut bytes = text.iter();

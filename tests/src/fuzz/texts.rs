@@ -1,4 +1,4 @@
-//! What is read at a start, or by somebody who looks: records, kubelet's configuration, Node objects, journals.
+//! Fuzzes the texts that perennial reads: pending records, kubelet's configuration, Node objects and journals.
 
 use std::fmt::{Debug, Display};
 use std::path::Path;
@@ -14,10 +14,11 @@ use super::pki::Pki;
 use super::text;
 use crate::mint::{self, EPOCH};
 
-/// Errors are for people: a line, not much longer than what they are about.
+/// Errors are for people: one line, at most this many bytes longer than a small multiple of the text.
 const LONGEST_MESSAGE: usize = 1024;
 
-/// Whatever is read: it is what it says, and reads the same once written; or there is an error that can be shown.
+/// Checks for any text that it is read consistently, and reads the same once written, or leads to a printable error
+/// without secrets.
 pub fn texts(bytes: &[u8]) {
     let (which, rest) = text::first(bytes);
     let text = text::expand(rest, &WORDS);
@@ -39,7 +40,7 @@ fn record(text: &[u8]) {
     let key = |record: &Record| record.key.as_ref().map(|key| key.public_key_der().to_vec());
     assert_eq!((&again.signer_name, &again.request_name), (&record.signer_name, &record.request_name));
     assert_eq!((&again.pending, key(&again)), (&record.pending, key(&record)));
-    // Whatever it says, a machine that begins with it says what it wants next.
+    // A machine that begins with any readable record has a deadline and makes progress.
     let setup =
         Setup { template: Some(record.pending.template.clone()), pending: Some(record.pending), ..Setup::default() };
     let mut machine = RotationMachine::new(setup, START);
@@ -95,13 +96,13 @@ fn shown(error: &(impl Display + Debug), text: &[u8]) {
 
 const START: Now = Now { instant: perennial::Instant::from_millis(1_000), unix: EPOCH };
 
-/// A line of a key, which must be shown nowhere.
+/// A line of a key, which must appear in no output.
 static SECRET: LazyLock<String> = LazyLock::new(|| {
     let pem = Pki::new().ours.to_pem();
     pem.lines().nth(1).expect("a key has such a line").to_owned()
 });
 
-/// A record with a key and one without, and what a fuzzer would take long to find: lines of a journal.
+/// Words that a fuzzer would take long to find: records with and without a key, lines of a journal, objects.
 static WORDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let template = Arc::new(Template::node("worker-1").with_ip_addresses([[192, 0, 2, 1].into()]));
     let refusal = Refusal { failure: perennial::Failure::Denied, failures: 3, retry_at: EPOCH.after(super::pki::DAY) };

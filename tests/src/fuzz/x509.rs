@@ -1,4 +1,4 @@
-//! X.509 at the edge: certificates, keys, requests and CA bundles of any bytes.
+//! Fuzzes the readers of certificates, keys, requests and CA bundles with any bytes.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -19,8 +19,8 @@ use crate::mint::EPOCH;
 
 static PKI: LazyLock<Pki> = LazyLock::new(Pki::new);
 
-/// Whatever the bytes: what can be read can be written, and reads the same; what it says of itself is true of it.
-/// The first byte says whether the rest is PEM, the content of a PEM block, or what is still to be signed.
+/// Checks for any bytes that an object that can be read reads the same once written, and that its facts are consistent.
+/// The first byte selects whether the rest is PEM, the content of a PEM block, or a body to be signed.
 pub fn pem_x509(bytes: &[u8]) {
     let (how, rest) = text::first(bytes);
     let pem = match how % 8 {
@@ -74,7 +74,7 @@ fn chain(pem: &[u8]) {
     }
 }
 
-/// What is accepted strictly is accepted leniently, with nothing passed over.
+/// Checks that a chain that the strict reader accepts is accepted by the lenient one, which skips no block.
 fn issued(pem: &[u8]) {
     let Ok(issued) = Chain::from_issued(pem) else { return };
     let found = Chain::from_pem(pem).expect("less is asked of files");
@@ -116,7 +116,7 @@ fn credential(pem: &[u8]) {
     Credential::new(credential.chain().clone(), Arc::clone(&PKI.another)).expect_err("another key");
 }
 
-/// What a request says is what its certificate says.
+/// Checks that a certificate has the key and the names of the request that it is issued for.
 fn request(pem: &[u8]) {
     let Ok(facts) = read_request(pem) else { return };
     assert!(facts.same_identity(&facts));
@@ -160,7 +160,7 @@ fn block(label: &str, der: &[u8]) -> Vec<u8> {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der)).into_bytes()
 }
 
-/// What X.509 makes of something signed: the thing itself, the algorithm (Ed25519), the signature.
+/// DER of a signed X.509 structure: the body, the algorithm (Ed25519) and the signature.
 fn signed(body: &[u8], key: &KeyPair) -> Vec<u8> {
     let key = key.signing_key();
     let signer = key.choose_scheme(&[SignatureScheme::ED25519]).expect("an Ed25519 key");

@@ -1,4 +1,4 @@
-//! A server in memory that says what it was told to, behind real TLS: the client speaks nothing else.
+//! A server in memory that sends scripted bytes over real TLS, which the client requires.
 
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
@@ -12,20 +12,20 @@ use rustls::{ServerConfig, ServerConnection};
 use super::super::text;
 use crate::mint::EPOCH;
 
-/// An answer that is not a stream may not be longer, however its head is written; nor a line of a watch.
+/// The most bytes that the client reads of a response, or of a line of a watch, whatever the head promises.
 const LONGEST: usize = (4 << 20) + (256 << 10);
-/// More than any answer here takes, in portions of one byte.
+/// More steps than any run takes, even in portions of one byte.
 const STEPS: usize = 4_000_000;
 
-/// What the server does about a request.
+/// The server's reaction to a request.
 pub(super) struct Reply {
     pieces: Vec<Vec<u8>>,
-    /// Before each piece.
+    /// The pause before each piece.
     pause: Duration,
     end: End,
-    /// The last piece again and again.
+    /// True: repeats the last piece without end.
     flood: bool,
-    /// The next connection cannot be made.
+    /// True: refuses the next connection.
     refuses: bool,
 }
 
@@ -44,7 +44,7 @@ enum End {
 const STATUSES: [u16; 16] = [200, 201, 409, 404, 410, 403, 401, 429, 503, 500, 400, 408, 204, 304, 301, 101];
 
 impl Reply {
-    /// One byte of how, and the text.
+    /// Decodes one byte of framing, pause and end, and the text after it.
     pub(super) fn decode(bytes: &[u8], words: &[Vec<u8>]) -> Self {
         let (how, rest) = text::first(bytes);
         let pieces = match how >> 2 & 3 {
@@ -69,7 +69,7 @@ impl Reply {
         }
     }
 
-    /// What a server says that has no more to say.
+    /// The reply once the script is over: 503.
     fn busy() -> Self {
         let pieces = vec![whole(503, b"")];
         Self { pieces, pause: Duration::ZERO, end: End::Keep, flood: false, refuses: false }
@@ -88,7 +88,7 @@ fn chunk(line: &[u8]) -> Vec<u8> {
 pub(super) struct World<'a> {
     config: &'a Arc<ServerConfig>,
     replies: std::slice::Iter<'a, Reply>,
-    /// A read brings at most so many bytes.
+    /// The most bytes of one read.
     portion: usize,
     pub(super) asked: Vec<String>,
     pub(super) elapsed: Duration,
@@ -99,14 +99,14 @@ pub(super) struct World<'a> {
 struct Link {
     tls: ServerConnection,
     plain: Vec<u8>,
-    /// What is still to be said, and when.
+    /// Pieces that are still to be sent, and when.
     later: VecDeque<(Instant, Vec<u8>)>,
-    /// Said again and again, once all else is said.
+    /// A piece to repeat without end once the others are sent.
     flood: Vec<u8>,
-    /// Bytes said since the last request.
+    /// The number of bytes sent since the last request.
     said: usize,
     end: End,
-    /// On its way to the client.
+    /// TLS bytes on their way to the client.
     wire: VecDeque<u8>,
     ended: bool,
 }
@@ -182,7 +182,7 @@ impl<'a> World<'a> {
         IoEvent::Connected
     }
 
-    /// Whether it could be sent.
+    /// Delivers bytes of the client. Returns false if the connection has ended.
     fn transmit(&mut self, mut bytes: &[u8]) -> bool {
         let now = self.now().instant;
         let link = self.link.as_mut().expect("a connection to write to");
@@ -211,7 +211,8 @@ impl<'a> World<'a> {
         true
     }
 
-    /// `None`: nothing until then. An error: the end.
+    /// The next bytes for the client. `None`: nothing came, and time passed, at most to `until`. An error: the
+    /// connection ended.
     fn receive(&mut self, until: Instant) -> Option<Result<Vec<u8>, End>> {
         let (now, is_watch) = (self.now().instant, self.asked.last().is_some_and(|line| line.contains("watch=true")));
         let link = self.link.as_mut().expect("a connection to read from");
@@ -234,7 +235,7 @@ impl<'a> World<'a> {
 }
 
 impl Link {
-    /// Says what is due.
+    /// Sends the pieces that are due.
     fn speak(&mut self, now: Instant) {
         while self.later.front().is_some_and(|(at, _)| *at <= now) {
             let piece = self.later.pop_front().map_or_else(Vec::new, |(_, piece)| piece);
@@ -274,7 +275,7 @@ impl Link {
     }
 }
 
-/// The first line of the next request, if all of it has come.
+/// Removes the next request from `plain` and returns its first line, if the request is complete.
 fn take_request(plain: &mut Vec<u8>) -> Option<String> {
     let end = plain.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = String::from_utf8(plain[..end].to_vec()).expect("a head is text");

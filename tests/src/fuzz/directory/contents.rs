@@ -1,4 +1,4 @@
-//! The same directory with something in its files: what a `Directory` makes of that.
+//! Fuzzes a `Directory` on the arbitrary entries, with contents in its files.
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,8 @@ use super::{PREFIX, Thing, Things};
 use crate::disk::{Disk, PATH, Start};
 use crate::fuzz::pki::Pki;
 
-/// Whatever the files hold: what is found is a whole pair that lies there; loading changes nothing, recovering changes no
-/// file; a new pair is what is found from then on, and a record is read as it was written.
+/// Checks for any contents that a load returns a complete pair of the directory and changes nothing, that recovery
+/// changes no file in use, that a pair is found once it is written, and that a record reads as it was written.
 pub(super) fn contents(there: &Things, kinds: &[(u8, String)], now: UnixTime) {
     let shelf = Shelf(Arc::new(Mutex::new(disk(there, kinds))));
     let layout = Layout::new(PREFIX).expect("a usable prefix");
@@ -28,7 +28,7 @@ pub(super) fn contents(there: &Things, kinds: &[(u8, String)], now: UnixTime) {
     assert!(*shelf.disk() == before, "looking has changed something");
     if let Some((credential, path)) = &found.credential {
         let name = path.strip_prefix(PATH).ok().and_then(|name| name.to_str()).expect("a file there");
-        // Of two files, either may hold it.
+        // The pair may lie in two files.
         let names = [name.to_owned(), name.replace(".crt", ".key")];
         let lies_there = names.map(|name| before.read(&name).ok().flatten().unwrap_or_default()).concat();
         let pem = credential.chain().pem();
@@ -38,7 +38,7 @@ pub(super) fn contents(there: &Things, kinds: &[(u8, String)], now: UnixTime) {
     let recovered = directory.recover(now).unwrap_or_else(|error| panic!("{error}"));
     told(&recovered);
     assert_eq!(fingerprint(&recovered), fingerprint(&found));
-    // What a link to a link leads to is not known to be the same file.
+    // A listing does not show where a link to a link leads.
     let is_link = |name: &String| matches!(there.get(name), Some(Thing::Link(_)));
     if !there.values().any(|thing| matches!(thing, Thing::Link(target) if is_link(target))) {
         assert_eq!(fingerprint(&look(now)), fingerprint(&found), "once put right, the same is found");
@@ -63,7 +63,7 @@ fn fingerprint(loaded: &Loaded) -> Option<perennial::Fingerprint> {
     loaded.credential.as_ref().map(|(credential, _)| credential.chain().certificate().fingerprint)
 }
 
-/// What was wrong can be shown to anybody.
+/// Checks that problems of a load have a message and show no key.
 fn told(loaded: &Loaded) {
     for problem in &loaded.problems {
         let (message, debug) = (problem.to_string(), format!("{problem:?}"));
@@ -84,7 +84,7 @@ fn disk(there: &Things, kinds: &[(u8, String)]) -> Disk {
     })
 }
 
-/// What a file of this kind holds.
+/// The contents of a file of this kind.
 fn bytes((kind, name): &(u8, String)) -> Vec<u8> {
     let [ours, another] = &*PAIRS;
     let (pem, key) = (ours.to_pem(), ours.key().to_pem());
@@ -98,12 +98,12 @@ fn bytes((kind, name): &(u8, String)) -> Vec<u8> {
         5 => [chain, another.key().to_pem().as_str()].concat().into_bytes(),
         6 => [key.as_str(), "\nwords\n", chain].concat().into_bytes(),
         7 => Vec::new(),
-        // Half of it: a crash of somebody else's.
+        // A part of the pair, as a crash of another program leaves it.
         cut => pem.as_bytes()[..usize::from(cut).min(80) * pem.len() / 80].to_vec(),
     }
 }
 
-/// A pair, and one that is valid for as long.
+/// Two pairs with the same validity period.
 static PAIRS: LazyLock<[Credential; 2]> = LazyLock::new(|| {
     let pki = Pki::new();
     let template = Template::node("worker-1");

@@ -1,6 +1,7 @@
-//! Whether bytes are a sequence of HTTP/1.1 responses.
+//! Checks that bytes are a sequence of HTTP/1.1 responses.
 
-/// The last may be incomplete if it is a stream: a watch goes on, and a list may be broken off.
+/// Checks a sequence of responses. The last may be incomplete if it is chunked: a watch goes on, and a list may be cut
+/// off.
 pub(super) fn check(mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let (head, rest) = split(bytes, b"\r\n\r\n");
@@ -19,7 +20,7 @@ pub(super) fn check(mut bytes: &[u8]) {
             value
         };
         bytes = match (value("content-length"), value("transfer-encoding")) {
-            // Interim, or a stream's head that was asked for by HEAD.
+            // An interim response, or the head of a stream in answer to HEAD.
             (None, None) => {
                 assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 "), "{status} without a length");
                 rest
@@ -38,7 +39,7 @@ pub(super) fn check(mut bytes: &[u8]) {
     }
 }
 
-/// What follows a chunked body; `None` if it does not end.
+/// The bytes after a chunked body; `None` if the body is incomplete.
 fn chunks(mut bytes: &[u8]) -> Option<&[u8]> {
     while !bytes.is_empty() && !bytes.starts_with(b"HTTP/1.1 ") {
         let (length, rest) = split(bytes, b"\r\n");

@@ -18,11 +18,11 @@ use crate::tls;
 /// More rounds than a session can last: a watch has a bookmark each minute.
 const ROUNDS: usize = 1000;
 
-/// What sessions are made from.
+/// The authority, server configuration and clients from which sessions are made.
 pub(super) struct Stage {
     authority: String,
     tls: Tls,
-    /// As nobody, as a node, as an administrator, as a stranger.
+    /// Anonymous, a node, an administrator, and a user without permissions.
     clients: [Arc<ClientConfig>; 4],
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Wire {
     client: ClientConnection,
     portion: usize,
     elapsed: Duration,
-    /// All the server has answered.
+    /// All bytes that the server has answered.
     pub(super) heard: Vec<u8>,
 }
 
@@ -78,7 +78,7 @@ impl Wire {
         self.pump();
     }
 
-    /// Says this, each portion in a TLS record of its own.
+    /// Sends this text, each portion in a TLS record of its own.
     pub(super) fn say(&mut self, text: &[u8]) {
         for record in text.chunks(self.portion) {
             self.client.writer().write_all(record).expect("room for it");
@@ -117,7 +117,7 @@ impl Wire {
         }
     }
 
-    /// Says no more, and waits for the end.
+    /// Lets time pass, without sending any more, until the session ends.
     pub(super) fn end(&mut self) {
         for _ in 0..ROUNDS {
             if self.session.is_closed() {
