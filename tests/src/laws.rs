@@ -1,12 +1,12 @@
-//! What the machine promises, each promise a function: of one step, of one state, or of a whole trace.
+//! The promises of the machine, each a function of one step, of one state, or of a whole trace.
 //!
-//! Whoever has steps and states puts them to the laws: a property test and a fuzz target those of a trace ([`check`]), the
-//! [model checker](crate::check) all there are of a small world. A law of states tries: what if this machine, in this
-//! state, were ticked early, restarted, or never answered again? So every state a hostile life leads to is put to every
-//! test.
+//! A property test and a fuzz target check the steps and states of a trace ([`check`]); the [model
+//! checker](crate::check) checks all steps and states of a small world. A law of states experiments with a copy of the
+//! machine: it ticks the copy early, restarts it, or never answers it again. So every state of a hostile life is put to
+//! every test.
 //!
-//! That the machine never panics, whatever happens in whatever order by whatever clocks, is the first law, and needs no
-//! function: whoever gets a trace has seen it hold.
+//! The first law is that the machine never panics, whatever the events, their order and the clocks. It needs no
+//! function: a trace exists only if it held.
 
 mod books;
 mod bounds;
@@ -33,17 +33,17 @@ pub type Verdict = Result<(), String>;
 /// A law.
 #[derive(Debug)]
 pub enum Law<S> {
-    /// Of every step.
+    /// Holds for every step.
     Step(fn(&Step<'_>) -> Verdict),
-    /// Of every state.
+    /// Holds for every state.
     State(fn(&Moment<'_, S>) -> Verdict),
-    /// Of every state of a machine that has just looked at the clocks.
+    /// Holds for every state in which the machine has just read the clocks.
     Fresh(fn(&Moment<'_, S>) -> Verdict),
-    /// Of a whole life.
+    /// Holds for a whole trace.
     Trace(fn(&Trace) -> Verdict),
 }
 
-/// One step, and what the driver knew.
+/// One step, with the driver's books.
 #[derive(Debug)]
 pub struct Step<'a> {
     pub(crate) seed: u64,
@@ -52,25 +52,25 @@ pub struct Step<'a> {
     pub(crate) event: &'a Event,
     pub(crate) duties: &'a Duties,
     pub(crate) after: &'a RotationMachine,
-    /// Before the step.
+    /// The driver's books before the step.
     pub(crate) books: &'a Books,
-    /// After it.
+    /// The driver's books after the step.
     pub(crate) noted: &'a Books,
 }
 
-/// One state.
+/// One state of a machine at one time.
 #[derive(Debug)]
 pub struct Moment<'a, S> {
     pub(crate) policy: &'a Arc<Policy>,
     pub(crate) seed: u64,
     pub(crate) subject: &'a S,
     pub(crate) now: Now,
-    /// The machine has looked at the clocks, and nobody has set them since.
+    /// True if the machine has read the clocks, and the wall clock was not set since.
     pub(crate) fresh: bool,
 }
 
 impl<S: Subject> Law<S> {
-    /// Hold whatever the clocks do.
+    /// Laws that hold whatever the clocks do.
     pub const ALWAYS: &'static [(&'static str, Self)] = &[
         ("stale replies change nothing", Self::Step(requests::stale_replies_change_nothing)),
         ("at most one request is out", Self::Step(requests::at_most_one_request_is_out)),
@@ -96,7 +96,7 @@ impl<S: Subject> Law<S> {
         ("what was decided is said", Self::Step(outcomes::what_was_decided_is_said)),
     ];
 
-    /// Hold as long as the monotonic clock is monotonic.
+    /// Laws that hold as long as the monotonic clock is monotonic.
     pub const MONOTONIC: &'static [(&'static str, Self)] = &[
         ("the budget holds", Self::Trace(requests::the_budget_holds)),
         ("requests keep their distance", Self::Step(requests::requests_keep_their_distance)),
@@ -121,10 +121,10 @@ impl<S: Subject> Law<S> {
 }
 
 impl Law<RotationMachine> {
-    /// Puts a trace to this law. Of its states about forty are tried.
+    /// Checks a trace by this law: every step, or about forty of the states.
     ///
     /// # Errors
-    /// How it is broken.
+    /// How the law is broken.
     pub fn check(&self, trace: &Trace) -> Verdict {
         match self {
             Self::Step(law) => each_step(trace, law),
@@ -135,10 +135,10 @@ impl Law<RotationMachine> {
     }
 }
 
-/// Every law that applies to this trace.
+/// Checks a trace by every law that applies to it.
 ///
 /// # Errors
-/// The first one that is broken, and how.
+/// The first law that is broken, and how.
 pub fn check(trace: &Trace) -> Verdict {
     let monotonic = Law::MONOTONIC.iter().filter(|_| !trace.wild);
     let laws = || Law::ALWAYS.iter().chain(monotonic.clone());
@@ -153,7 +153,7 @@ pub fn check(trace: &Trace) -> Verdict {
     { rest }.try_for_each(|(name, law)| law.check(trace).map_err(|how| broken(name, how)))
 }
 
-/// Puts every step of a trace to this, with the books of the driver.
+/// Calls `law` for every step of a trace, with the driver's books.
 fn each_step(trace: &Trace, mut law: impl FnMut(&Step<'_>) -> Verdict) -> Verdict {
     let mut last: Option<Books> = None;
     for run in &trace.runs {
@@ -176,8 +176,8 @@ fn each_step(trace: &Trace, mut law: impl FnMut(&Step<'_>) -> Verdict) -> Verdic
     Ok(())
 }
 
-/// About so many states of a trace, evenly spread, the last included; of all, or of those that are fresh: a stale reply makes
-/// no machine look at the clocks.
+/// About `most` states of a trace, evenly spread, including the last. With `fresh_only`, of those states in which the
+/// machine has read the clocks: it does not for a stale reply.
 fn moments(trace: &Trace, most: usize, fresh_only: bool) -> Vec<Moment<'_, RotationMachine>> {
     let states = trace.steps().map(|(_, record)| {
         let (subject, fresh) = (&record.after, !record.actions.outcomes().is_ignored());
@@ -189,7 +189,7 @@ fn moments(trace: &Trace, most: usize, fresh_only: bool) -> Vec<Moment<'_, Rotat
 }
 
 impl Step<'_> {
-    /// The books, with the answer noted if the event is one.
+    /// The books before the step, with the answer entered if the event is one.
     fn answered(&self) -> Books {
         let mut books = self.books.clone();
         books.note(self.event, &Duties::default(), self.after, self.now.instant);
@@ -202,16 +202,16 @@ impl<S: Subject> Moment<'_, S> {
         self.subject.machine()
     }
 
-    /// How much longer everything may take, because nobody has noticed yet that the clock was set.
+    /// The extra time that a law allows if the machine has not noticed a step of the wall clock yet.
     fn unnoticed(&self) -> Duration {
         if self.fresh { Duration::ZERO } else { self.policy.max_sleep + Duration::from_millis(1) }
     }
 }
 
-/// How many snapshots of a trace an experiment takes.
+/// The number of states of a trace that an experiment starts from.
 const SAMPLES: usize = 40;
 
-/// What this is, or that there is nothing.
+/// The text of a value, or "nothing".
 fn name(one: Option<impl Display>) -> String {
     one.map_or_else(|| "nothing".into(), |one| one.to_string())
 }

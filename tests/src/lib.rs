@@ -2,23 +2,23 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`mint`] | certificates and templates to order |
+//! | [`mint`] | makes certificates and templates |
 //! | [`simulation`] | virtual time: a machine and a script or a cluster, or a rotation and the embedded API server, byte for byte |
-//! | [`trace`] | what happened in a world, with a snapshot after every step |
-//! | [`recording`] | the same of a rotation with a server and a driver, written by looking on |
+//! | [`trace`] | every event and action of a run, with a snapshot after every step |
+//! | [`recording`] | the trace of a rotation with a server and a driver, recorded from outside |
 //! | [`script`] | a hostile life, decoded from bytes: property tests and fuzzing share it |
-//! | [`subject`] | what is put to the laws: the machine, or one that breaks a rule |
-//! | [`laws`] | what the machine promises, each promise a function: of a step, of a state, of a trace |
-//! | [`oracle`] | client-go's certificate manager |
-//! | [`check`] | every state of small worlds, put to the laws |
-//! | [`model`] | the rules of rotation, said a second time: slowly, from the whole history |
-//! | [`disk`] | a directory that loses power, and everything that may be left of it |
+//! | [`subject`] | the machine that the laws check: as shipped, or one that breaks a rule |
+//! | [`laws`] | the promises of the machine as functions of a step, a state or a trace |
+//! | [`oracle`] | a model of client-go's certificate manager |
+//! | [`check`] | a model checker: every state of small worlds, checked by the laws |
+//! | [`model`] | a second implementation of the rules of rotation: slow, computed from the whole history |
+//! | [`disk`] | a directory that loses power, and every state in which that may leave it |
 //! | [`command`] | processes with their output in files, and the files that they leave |
 //! | [`tls`] | TLS clients of servers under test |
 //! | [`loopback`] | the embedded API server and nodes over real sockets, on any runtime |
 //! | [`fuzz`] | the bodies of the fuzz targets |
 //! | [`openssl`] | keys and certificates of kinds that only the `openssl` command makes |
-//! | [`malicious`] | certificates that no peer should have to read |
+//! | [`malicious`] | malformed and hostile certificates |
 
 #![forbid(unsafe_code)]
 

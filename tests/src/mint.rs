@@ -1,4 +1,4 @@
-//! Certificates and templates to order.
+//! Makes certificates for tests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use perennial::{Certificate, Fingerprint, Template, UnixTime, Validity};
 /// 2026-01-01T00:00:00Z, when virtual time begins.
 pub const EPOCH: UnixTime = UnixTime::from_secs(1_767_225_600);
 
-/// The certificate that `template` asks for, valid from `not_before` for `life` (a millisecond at least).
-/// `serial` tells it from every other.
+/// A certificate that satisfies `template`, valid from `not_before` for `life` (a millisecond at least). Certificates
+/// with different serial numbers have different fingerprints.
 pub fn certificate(template: &Template, serial: u64, not_before: UnixTime, life: Duration) -> Certificate {
     let not_after = not_before.after(life.max(Duration::from_millis(1)));
     Certificate {
@@ -24,21 +24,20 @@ pub fn certificate(template: &Template, serial: u64, not_before: UnixTime, life:
     }
 }
 
-/// The same certificate without one of its names: what a signer with its own opinion issues. One that has no more than
-/// a common name has nothing to lose.
+/// Removes one of the names, as a signer with its own rules does. A certificate with only a common name stays as it is.
 pub fn trimmed(mut certificate: Certificate) -> Certificate {
     let Certificate { dns_names, ip_addresses, organizations, .. } = &mut certificate;
     let _ = dns_names.pop().is_some() || ip_addresses.pop().is_some() || organizations.pop().is_some();
     certificate
 }
 
-/// The same certificate in the name of another party.
+/// Replaces the common name by that of another party.
 pub fn foreign(mut certificate: Certificate) -> Certificate {
     certificate.common_name = "system:masters".into();
     certificate
 }
 
-/// A bootstrap credential.
+/// Marks the certificate as a bootstrap credential.
 pub fn provisional(mut certificate: Certificate) -> Certificate {
     certificate.provisional = true;
     certificate
@@ -52,7 +51,8 @@ pub fn fingerprint(serial: u64) -> Fingerprint {
     Fingerprint(bytes)
 }
 
-/// Only at the end of time is there no room for a later `notAfter`.
+/// The last validity period that `UnixTime` can represent, for a `not_before` that leaves no room for a later
+/// `notAfter`.
 fn the_last_millisecond() -> Validity {
     let end = i64::MAX;
     Validity::new(UnixTime::from_millis(end - 1), UnixTime::from_millis(end)).expect("one follows the other")

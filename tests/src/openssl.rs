@@ -1,4 +1,4 @@
-//! Keys and certificates made with the `openssl` command, for kinds that our own libraries do not make.
+//! Makes keys and certificates with the `openssl` command, for kinds that our own libraries do not make.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ pub fn openssl(line: &str, input: impl AsRef<[u8]>) -> String {
     String::from_utf8(openssl_binary(line, input)).unwrap()
 }
 
-/// As [`openssl`], with output that is no text.
+/// Runs `openssl` like [`openssl`], and returns output that need not be text.
 ///
 /// # Panics
 /// The command is not installed, or fails.

@@ -1,4 +1,4 @@
-//! What a driver knows of a run, kept from step to step: so a law can be said of one step.
+//! The driver's books: its knowledge of a run, updated at every step, so that a law is a function of one step.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,18 +7,18 @@ use perennial::{Event, Failure, Instant, Key, Pending, Policy, RequestId, Rotati
 
 use crate::subject::Duties;
 
-/// A driver's books.
+/// The driver's knowledge of requests, writes, budget and timer.
 #[derive(Clone, Debug)]
 pub(crate) struct Books {
     pub(crate) policy: Arc<Policy>,
     pub(crate) in_flight: Option<InFlight>,
     /// The last id of a request or a write.
     pub(crate) last_id: Option<RequestId>,
-    /// What was asked for with the pending key, if asking again with that key is of use.
+    /// The template of the last request, if a retry for it uses the pending key again.
     pub(crate) kept: Option<Arc<Template>>,
     /// The write of a certificate that is not durable, and whether that certificate is to be served.
     pub(crate) owed: Option<(RequestId, bool)>,
-    /// The write that no report has come for.
+    /// The write that the driver has not reported on.
     pub(crate) writing: Option<RequestId>,
     pub(crate) bucket: Bucket,
     /// When the last request was submitted.
@@ -35,7 +35,7 @@ pub(crate) struct InFlight {
 }
 
 impl Books {
-    /// Books of a machine that has just been made at this time, with this record.
+    /// The books of a machine that was made at this time from this record.
     pub(crate) fn begin(policy: Arc<Policy>, first: &RotationMachine, pending: Option<&Pending>, at: Instant) -> Self {
         let kept = pending.filter(|pending| pending.key == Key::Pending).map(|pending| pending.template.clone());
         let bucket = Bucket::full(&policy);
@@ -44,7 +44,7 @@ impl Books {
         Self { policy, in_flight, last_id, kept, owed: first.writes(), writing, bucket, spent, timer }
     }
 
-    /// Books of the next run. What was spent of the budget is known to it only if it `remembers`.
+    /// The books of the next run. They include earlier submissions only if the run `remembers`.
     pub(crate) fn restart(
         &self,
         first: &RotationMachine,
@@ -56,7 +56,7 @@ impl Books {
         if remembers { Self { bucket: self.bucket.clone(), spent: self.spent, ..next } } else { next }
     }
 
-    /// The key that a request for this has to be made with.
+    /// The key that a request for this template must use.
     pub(crate) fn key_for(&self, template: &Arc<Template>) -> Key {
         if self.kept.as_ref() == Some(template) { Key::Pending } else { Key::New }
     }
@@ -67,7 +67,7 @@ impl Books {
         self.in_flight.as_ref().is_some_and(|out| out.id == *id)
     }
 
-    /// Takes note of a step that led to this machine.
+    /// Updates the books by a step that led to the machine `after`.
     pub(crate) fn note(&mut self, event: &Event, duties: &Duties, after: &RotationMachine, now: Instant) {
         if let Event::PolicyChanged(policy) = event {
             self.bucket.change(policy, now);
@@ -93,7 +93,7 @@ impl Books {
         if duties.cancel.is_some() {
             self.in_flight = None;
         }
-        // What no longer waits need not be written.
+        // A certificate that no longer waits need not be written.
         if after.waiting().is_none() {
             self.owed.take_if(|(_, serve)| !*serve);
         }
@@ -112,7 +112,7 @@ impl Books {
     }
 }
 
-/// Whether, after this reply, asking with the same key again could only give the same answer again.
+/// Whether a request with the same key would only get this reply again.
 pub(crate) fn ends_its_key(reply: &Event) -> bool {
     match reply {
         Event::CsrIssued { .. } => true,
@@ -121,7 +121,7 @@ pub(crate) fn ends_its_key(reply: &Event) -> bool {
     }
 }
 
-/// A token bucket, counted plainly.
+/// A token bucket with its level as a number, unlike the machine's, which stores when the bucket is full.
 #[derive(Clone, Debug)]
 pub(crate) struct Bucket {
     size: u128,
@@ -136,19 +136,19 @@ impl Bucket {
         Self { size, refill, level: size * refill, at: Instant::from_millis(0) }
     }
 
-    /// The policy changes: the tokens there are stay, as far as there is room for them.
+    /// Changes the policy. Tokens are kept up to the new size.
     fn change(&mut self, policy: &Policy, now: Instant) {
         let (full, level) = (Self::full(policy), self.level(now));
         let level = (level * full.refill / self.refill).min(full.level);
         *self = Self { level, at: now, ..full };
     }
 
-    /// Milliseconds' worth of tokens.
+    /// The level in milliseconds of refill.
     pub(crate) fn level(&self, now: Instant) -> u128 {
         (self.level + now.since(self.at).as_millis()).min(self.size * self.refill)
     }
 
-    /// How many whole tokens there are.
+    /// The number of whole tokens.
     pub(super) fn tokens(&self, now: Instant) -> u128 {
         self.level(now) / self.refill
     }
@@ -158,7 +158,7 @@ impl Bucket {
     }
 }
 
-/// The least time between two submissions. Clocks count whole milliseconds.
+/// The least time between two submissions: the policy's spacing, at least a millisecond.
 pub(crate) fn spacing(policy: &Policy) -> Duration {
     let millis = u64::try_from(policy.spacing.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(millis.max(1))

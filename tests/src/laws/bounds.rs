@@ -1,19 +1,19 @@
-//! The numbers of the laws, computed from the policy.
+//! Bounds that the laws use, computed from the policy.
 
 use std::time::Duration;
 
 use perennial::{Now, Policy};
 
-/// The longest wait after a failure: the longer backoff on top of the longest `Retry-After` that is honoured, which is
-/// while a valid certificate is held.
+/// The longest wait after a failure: the longer of the backoffs plus the longest `Retry-After` that the machine
+/// honours, which is that with a valid certificate.
 pub(super) fn longest_wait(policy: &Policy) -> Duration {
     let (transient, refused) = (policy.transient.longest(), policy.refused.longest());
     transient.max(refused) + policy.refused.cap()
 }
 
-/// The longest time from one submission to the next when a certificate is due and no reply ever comes:
-/// the timeout, then the backoff from when the budget has a token, if nothing else is slower: spacing, or the
-/// budget of a wish, which waits for two tokens.
+/// The longest time between two submissions while a certificate is due and no reply ever comes: the timeout, then the
+/// slowest of three: the backoff from when the budget has a token, the spacing, and the budget at normal priority,
+/// which needs two tokens.
 pub(super) fn longest_silence(policy: &Policy) -> Duration {
     let budget = policy.budget.refill() * 2;
     let millisecond = Duration::from_millis(1);
@@ -22,7 +22,7 @@ pub(super) fn longest_silence(policy: &Policy) -> Duration {
         + millisecond
 }
 
-/// So much later, by clocks that agree.
+/// The time `span` later by both clocks.
 pub(super) fn later(now: Now, span: Duration) -> Now {
     Now { instant: now.instant.after(span), unix: now.unix.after(span) }
 }

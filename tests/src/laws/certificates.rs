@@ -15,8 +15,8 @@ use crate::simulation::world::{Answer, World};
 use crate::subject::Subject;
 use crate::trace::{Trace, can_ask, live, submitted};
 
-/// A valid certificate is served until it expires, or until one takes its place that is at least as good:
-/// no failure, no refusal, no change of template and no empty directory takes it away.
+/// A valid certificate is served until it expires or one at least as good takes its place: no failure, no refusal, no
+/// change of template and no empty directory removes it.
 pub(super) fn a_valid_certificate_is_never_given_up(step: &Step<'_>) -> Verdict {
     let Step { seed, now, before, after, .. } = *step;
     let (earliest, _) = after.both_clocks(now);
@@ -29,22 +29,23 @@ pub(super) fn a_valid_certificate_is_never_given_up(step: &Step<'_>) -> Verdict 
     if old != new {
         let quality = |certificate| Quality::of(&step.noted.policy, seed, certificate, after, now);
         let (was, is) = (quality(&old), quality(&new));
-        // A refused certificate is as good as due: it has to go.
+        // A certificate that a server refused counts as due at best.
         let was = if before.due(now) == Some(Reason::Refused) { Quality { due: true, ..was } } else { was };
         ensure!(is.is_no_worse_than(&was), "{old} is given up for {new} at {now}");
     }
     Ok(())
 }
 
-/// No answer and no find gives a machine a certificate in the name of another party than the one it wants: not even while
-/// it holds none. Who is wanted may change; what is held then is served on. What was lent is exempt.
+/// A machine never takes a certificate whose common name differs from the template's, issued or found, not even while
+/// it has none. It keeps serving a certificate from before a change of the template. Bootstrap credentials are exempt.
 pub(super) fn only_the_wanted_party_is_served(step: &Step<'_>) -> Verdict {
     let is_news = step.before.certificate() != step.after.certificate();
     ensure!(!is_news || is_wanted(step.after), "another party's is taken: {}", step.after);
     Ok(())
 }
 
-/// Nor does a restart. What somebody else keeps, where there is no signer, is exempt.
+/// A restart never serves a certificate whose common name differs from the template's. Without a signer the certificate
+/// is externally managed, and exempt.
 pub(super) fn no_start_serves_another_party(trace: &Trace) -> Verdict {
     for first in trace.runs.iter().map(|run| &run.first) {
         ensure!(!first.signer().is_configured() || is_wanted(first), "begins with another party's: {first}");
@@ -59,8 +60,8 @@ fn is_wanted(machine: &RotationMachine) -> bool {
     !machine.certificate().is_some_and(foreign)
 }
 
-/// A certificate that is not valid yet displaces none that is, unless its server refused that one: every server whose clock
-/// is right would refuse the new one.
+/// A certificate that is not valid yet never displaces a valid one, unless a server refused the valid one: every server
+/// whose clock is right would refuse the new one.
 pub(super) fn nothing_early_displaces_a_valid_certificate(step: &Step<'_>) -> Verdict {
     let Step { now, before, event, after, .. } = *step;
     let (Some(old), Some(new)) = (before.certificate_at(now.unix), after.certificate()) else { return Ok(()) };
@@ -71,12 +72,13 @@ pub(super) fn nothing_early_displaces_a_valid_certificate(step: &Step<'_>) -> Ve
     Ok(())
 }
 
-/// What waits is served from its notBefore on, without any event but Ticks, unless nobody wants it by then.
+/// A waiting certificate is served from its notBefore on, by Ticks alone, unless it does not satisfy the template by
+/// then.
 pub(super) fn what_waits_takes_its_turn<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (machine, mut now) = (moment.machine(), moment.now);
     let Some(waiting) = machine.waiting() else { return Ok(()) };
     let (mut machine, begins) = (machine.clone(), waiting.validity.not_before());
-    // Some wait for years.
+    // A certificate may wait for years of virtual time.
     for _ in 0..2_000 {
         if now.unix >= begins || machine.waiting().is_none() {
             let _ = machine.handle(Event::Tick, now);
@@ -92,7 +94,7 @@ pub(super) fn what_waits_takes_its_turn<S: Subject>(moment: &Moment<'_, S>) -> V
     Ok(())
 }
 
-/// How good a certificate is, as its holder sees it.
+/// The quality of a certificate, judged without the machine's own code.
 struct Quality {
     own: bool,
     named: bool,
@@ -128,7 +130,8 @@ impl Quality {
     }
 }
 
-/// A certificate that was issued and taken is written at once; one that waits, once that of the one held is durable.
+/// An issued certificate is written in the step that takes it. A waiting one is owed a write, which may follow that of
+/// the served one.
 pub(super) fn what_is_issued_is_written_at_once(step: &Step<'_>) -> Verdict {
     let Event::CsrIssued { certificate, .. } = step.event else { return Ok(()) };
     if !step.books.is_answer(step.event) {
@@ -141,7 +144,7 @@ pub(super) fn what_is_issued_is_written_at_once(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// No certificate is written but the one held, and the one that waits.
+/// Only the served and the waiting certificate are written.
 pub(super) fn what_is_written_is_held(step: &Step<'_>) -> Verdict {
     let Some((_, certificate, serve)) = &step.duties.write else { return Ok(()) };
     let expected = if *serve { step.after.certificate() } else { step.after.waiting() };
@@ -149,7 +152,7 @@ pub(super) fn what_is_written_is_held(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// What was to be written and is not durable is known to be that, and nothing else is.
+/// The machine reports a certificate as unwritten exactly if a write is owed by the driver's books.
 pub(super) fn what_is_not_durable_is_owed(step: &Step<'_>) -> Verdict {
     let (unwritten, owed) = (step.after.is_unwritten(), step.noted.owed.map(|(id, _)| id));
     let by_the_machine = if unwritten { "something" } else { "nothing" };
@@ -157,7 +160,8 @@ pub(super) fn what_is_not_durable_is_owed(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// Whoever changes the store, what is served is in it, or is written again. Without a signer somebody else keeps the store.
+/// After another program changed the store, the served certificate is in it, or is written again. Without a signer the
+/// store is that program's.
 pub(super) fn what_is_served_is_stored_or_written(step: &Step<'_>) -> Verdict {
     let Event::CertReplaced(found) = step.event else { return Ok(()) };
     let ours = step.after.certificate_at(step.now.unix).filter(|held| !held.provisional);
@@ -168,8 +172,8 @@ pub(super) fn what_is_served_is_stored_or_written(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// A certificate is written again and again until it is durable: a full disk costs nothing but warnings. One that waits need
-/// not be once nobody wants it, or its time is over.
+/// A write is repeated until the certificate is durable, however long the disk is full. The write of a waiting
+/// certificate may end with its wait.
 pub(super) fn every_issued_certificate_gets_written<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (machine, now) = (moment.machine(), moment.now);
     let Some((_, serve)) = machine.writes() else { return Ok(()) };
@@ -180,9 +184,9 @@ pub(super) fn every_issued_certificate_gets_written<S: Subject>(moment: &Moment<
     Ok(())
 }
 
-/// Every wait, the server's wishes included, leaves at least one more attempt before the certificate held expires, if
-/// spacing and budget have one to give; and without a valid certificate nobody but a refusal is waited for longer than
-/// the backoff for outages says: one misconfigured load balancer must not let a fleet expire.
+/// Every wait, a `Retry-After` included, leaves at least one more attempt before the served certificate expires, if
+/// spacing and budget allow one. Without a valid certificate, no wait but that after a refusal is longer than the
+/// transient backoff and its cap: one misconfigured load balancer must not let a fleet expire.
 pub(super) fn no_wait_reaches_past_expiry<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (policy, machine, now) = (moment.policy, moment.machine(), moment.now);
     let Some(reason) = machine.due(now).filter(|_| can_ask(machine) && live(machine).is_none()) else { return Ok(()) };
@@ -204,7 +208,7 @@ pub(super) fn no_wait_reaches_past_expiry<S: Subject>(moment: &Moment<'_, S>) ->
     Ok(())
 }
 
-/// When the budget, and when the spacing, let a request be made for this reason.
+/// When the budget, and when the spacing, allow a request for this reason.
 fn allowed(policy: &Policy, machine: &RotationMachine, reason: Reason, now: Now) -> (Instant, Instant) {
     let Some(pending) = machine.pending(now) else { return Default::default() };
     let instant = |at: UnixTime| now.instant.after(at.since(now.unix));
@@ -214,13 +218,13 @@ fn allowed(policy: &Policy, machine: &RotationMachine, reason: Reason, now: Now)
     (instant(pending.budget_whole.before(ahead)), instant(pending.submitted.after(spacing)))
 }
 
-/// Whatever happened before: once the signer answers, a certificate is had within a time the policy tells.
+/// Whatever happened before: once the signer answers, a good certificate follows within a bound from the policy.
 pub(super) fn a_signer_that_answers_is_enough<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     gets_well(moment, Duration::ZERO).map(|_| ())
 }
 
-/// From then on each is replaced at its rotation point, inside the window, and none ever expires: lifetimes down to
-/// [`shortest_lifetime`](perennial::Policy::shortest_lifetime), counted from the moment of issue.
+/// With a healthy signer every certificate is replaced at its rotation point, inside the window, and none expires, for
+/// lifetimes down to [`shortest_lifetime`](perennial::Policy::shortest_lifetime), counted from issue.
 pub(super) fn a_healthy_signer_is_enough(trace: &Trace) -> Verdict {
     let Some(last) = moments(trace, 1, false).pop() else { return Ok(()) };
     let (policy, seed) = (last.policy, last.seed);
@@ -233,7 +237,7 @@ pub(super) fn a_healthy_signer_is_enough(trace: &Trace) -> Verdict {
     (0..3).try_for_each(|_| renewed_in_time(&mut world))
 }
 
-/// The machine once it has a good certificate, from a signer that takes so long.
+/// The machine and the time at which it has a good certificate, from a signer that answers after `delay`.
 fn gets_well<S: Subject>(moment: &Moment<'_, S>, delay: Duration) -> Result<(S, Now), String> {
     let (policy, began) = (moment.policy, moment.now.instant);
     let most = longest_silence(policy) * 2 + moment.unnoticed() + delay;
@@ -249,7 +253,7 @@ fn gets_well<S: Subject>(moment: &Moment<'_, S>, delay: Duration) -> Result<(S, 
             *reply = Some((now.instant.after(delay), id, template));
         }
     };
-    // A reading that disagrees ends the belief in those before.
+    // A reading of the local time: if the server's clock differs, it is no longer used.
     handle(&mut subject, Event::ServerDated { unix: now.unix }, now, &mut reply);
     if subject.machine().template().is_none() {
         let template = Arc::new(perennial::Template::node("worker-1"));

@@ -1,4 +1,4 @@
-//! Time: Ticks, deadlines, and clocks that lie.
+//! Laws of time: Ticks, deadlines, and clocks that are wrong.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{Moment, Step, Verdict, ensure, name};
 use crate::subject::{Duties, Subject};
 use crate::trace::{can_ask, has_duty, live, submitted};
 
-/// A loop that wakes up too early does no harm.
+/// A Tick before the deadline changes nothing: a loop may wake up early.
 pub(super) fn an_early_tick_changes_nothing<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (machine, now) = (moment.machine(), moment.now);
     let most = machine.deadline().map_or(Duration::from_secs(1 << 30), |at| at.since(now.instant));
@@ -26,14 +26,14 @@ pub(super) fn an_early_tick_changes_nothing<S: Subject>(moment: &Moment<'_, S>) 
     Ok(())
 }
 
-/// After a Tick the deadline lies in the future: no loop spins.
+/// After any Tick the deadline lies in the future: no loop spins.
 pub(super) fn a_tick_makes_progress(step: &Step<'_>) -> Verdict {
     let deadline = step.after.deadline().filter(|_| *step.event == Event::Tick);
     ensure!(deadline.is_none_or(|at| at > step.now.instant), "a Tick leaves the deadline at {}", name(deadline));
     Ok(())
 }
 
-/// The same of a Tick that comes in time.
+/// After a Tick exactly at the deadline the next deadline lies in the future.
 pub(super) fn a_tick_at_the_deadline_makes_progress<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let Some(deadline) = moment.machine().deadline() else { return Ok(()) };
     let now = later(moment.now, deadline.since(moment.now.instant));
@@ -44,7 +44,7 @@ pub(super) fn a_tick_at_the_deadline_makes_progress<S: Subject>(moment: &Moment<
     Ok(())
 }
 
-/// Lose any reply, and Ticks alone get the machine to ask again, within a time the policy tells.
+/// If no reply ever comes, Ticks alone lead to the next submission, within a bound from the policy.
 pub(super) fn lost_replies_are_survived<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (machine, now) = (moment.machine(), moment.now);
     if !can_ask(machine) || machine.due(now).is_none() {
@@ -56,14 +56,14 @@ pub(super) fn lost_replies_are_survived<S: Subject>(moment: &Moment<'_, S>) -> V
     Ok(())
 }
 
-/// Whether Ticks alone, each at its deadline, by clocks that agree, lead to this within so long.
+/// Whether Ticks alone, each at its deadline, by clocks that agree, lead to a step that satisfies `what` within `most`.
 pub(super) fn lead_to<S: Subject>(
     moment: &Moment<'_, S>,
     most: Duration,
     what: impl Fn(&Duties, &RotationMachine) -> bool,
 ) -> bool {
     let (mut subject, mut now) = (moment.subject.clone(), moment.now);
-    // It ends, so that a machine that spins is found out.
+    // Bounded, so that a machine whose deadline stands still fails.
     for _ in 0..100_000 {
         let Some(deadline) = subject.machine().deadline() else { return false };
         now = later(now, deadline.since(now.instant));
@@ -78,7 +78,7 @@ pub(super) fn lead_to<S: Subject>(
     false
 }
 
-/// How often a loop ticks makes no difference: as long as nothing is to be done, one Tick equals many.
+/// The number of Ticks makes no difference: as long as no action follows, one Tick leads to the same machine as many.
 pub(super) fn many_ticks_are_one_tick<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (machine, now) = (moment.machine(), moment.now);
     let mut many = machine.clone();
@@ -95,7 +95,7 @@ pub(super) fn many_ticks_are_one_tick<S: Subject>(moment: &Moment<'_, S>) -> Ver
     Ok(())
 }
 
-/// Somebody sets the wall clock back, by a second or a year: backoff and timeouts end when they would have.
+/// If the wall clock is set back, by a second or a year, backoff and timeouts end when they would have.
 pub(super) fn setting_the_clock_back_delays_nothing<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let backs = [1, 3_600, 31_536_000].map(Duration::from_secs);
     { backs }.into_iter().try_for_each(|back| no_later(moment.machine(), moment.now, back))
@@ -129,8 +129,8 @@ fn no_later(machine: &RotationMachine, now: Now, back: Duration) -> Verdict {
     Ok(())
 }
 
-/// The API server's clock makes nothing expire, and delays nothing: what is due without it is due with it, and no less
-/// urgently; and is requested no later.
+/// The API server's clock makes nothing expire and delays nothing: a certificate that is due by the local clock alone
+/// is due with the server's clock as well, no less urgently, and is requested no later.
 pub(super) fn the_servers_clock_delays_nothing_and_expires_nothing<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (policy, machine, now) = (moment.policy, moment.machine(), moment.now);
     let Some(server) = machine.server_time(now) else { return Ok(()) };
@@ -146,7 +146,7 @@ pub(super) fn the_servers_clock_delays_nothing_and_expires_nothing<S: Subject>(m
         due_alone.is_none_or(|alone| due.is_some_and(|due| is_urgent(due) || !is_urgent(alone))),
         "at {now} by the server's clock, {server}, due is {due:?}, by the local clock {due_alone:?}: {machine}"
     );
-    // Beyond this, jitter is drawn, and what is held differs.
+    // Later requests are not compared: their jitter and their certificates differ.
     if live(machine).is_some() || machine.waiting().is_some() {
         return Ok(());
     }
@@ -165,12 +165,12 @@ pub(super) fn the_servers_clock_delays_nothing_and_expires_nothing<S: Subject>(m
     Ok(())
 }
 
-/// The same machine, which has had no answers from the API server.
+/// A copy of the machine that has no readings of the API server's clock.
 pub(super) fn without_server_clock(machine: &RotationMachine) -> RotationMachine {
     RotationMachine::restore(Checkpoint { server_clock: ServerClock::default(), ..machine.checkpoint() })
 }
 
-/// Loops that arm timers and loops that poll `deadline()` wake up at the same time.
+/// The last `SetTimer` equals `deadline()`: loops that arm timers and loops that poll wake up at the same time.
 pub(super) fn the_timer_is_the_deadline(step: &Step<'_>) -> Verdict {
     let (timer, deadline) = (step.noted.timer, step.after.deadline());
     ensure!(timer == deadline, "the timer is {}, the deadline {}", name(timer), name(deadline));
@@ -179,7 +179,8 @@ pub(super) fn the_timer_is_the_deadline(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// Nothing but Ticks, each at its deadline, by clocks that agree. It ends, so that a machine that spins is found out.
+/// The steps of Ticks alone, each at its deadline, by clocks that agree. Bounded, so that a machine whose deadline
+/// stands still fails.
 pub(super) fn ticks(
     machine: &RotationMachine,
     mut now: Now,

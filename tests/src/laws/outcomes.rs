@@ -1,11 +1,11 @@
-//! What the machine says it decided, against what can be seen of it: an observer that knows only outcomes knows all.
+//! Outcomes: the decisions that the machine reports agree with its changes, so that an observer needs only outcomes.
 
 use perennial::{Event, Failure, Outcome, Outcomes, RotationMachine, Slot};
 
 use super::{Step, Verdict, ensure};
 use crate::trace::live;
 
-/// Every step says what was decided, and nothing else.
+/// The outcomes of a step report every change of the machine, and no change that did not happen.
 pub(super) fn what_was_decided_is_said(step: &Step<'_>) -> Verdict {
     let Step { now, before, event, after, .. } = *step;
     let (outcomes, cancels) = (&step.duties.outcomes, step.duties.cancel.is_some());
@@ -21,14 +21,14 @@ pub(super) fn what_was_decided_is_said(step: &Step<'_>) -> Verdict {
     });
     let (was, is) = (before.checkpoint().due, after.checkpoint().due);
     ensure!(due == (was != is).then_some(is), "due is {is:?} after {was:?}: {}", said());
-    // A refusal of what is not wanted any more is forgotten at once.
+    // A refusal for a template that is no longer wanted is forgotten at once.
     let failure = outcomes.failure();
     let forgotten = after.last_failure().is_none() && failure.is_some_and(Failure::is_refusal);
     ensure!(failure.is_none() || after.last_failure() == failure || forgotten, "no such failure: {}", said());
     Ok(())
 }
 
-/// The first outcome is of the event itself, and the only one that is.
+/// Whether the first outcome, and no other, is one of the event itself.
 fn answers(before: &RotationMachine, event: &Event, outcomes: &Outcomes) -> bool {
     let mut outcomes = outcomes.iter();
     let (out, write) = (live(before), before.writes().map(|(id, serve)| (id, slot(serve))));
@@ -47,7 +47,7 @@ fn answers(before: &RotationMachine, event: &Event, outcomes: &Outcomes) -> bool
         (Event::WriteFailed { id }, Some(Outcome::WriteFailed { id: to, slot })) => {
             id == to && write == Some((*id, *slot))
         }
-        // What is found may be what was to be written.
+        // The certificate that is found may be the one whose write is owed.
         (Event::CertReplaced(Some(_)), Some(Outcome::Written { id, slot: Slot::Served })) => {
             write == Some((*id, Slot::Served))
         }
@@ -79,7 +79,8 @@ fn answers(before: &RotationMachine, event: &Event, outcomes: &Outcomes) -> bool
     answers && outcomes.all(follows)
 }
 
-/// One outcome ends each request that is in flight no more; the driver has to be told unless it has answered.
+/// Whether exactly one outcome ends each request that is no longer in flight, with a `CancelRequest` for the driver
+/// unless the driver replied.
 fn request_ends(
     before: &RotationMachine,
     event: &Event,
@@ -97,7 +98,7 @@ fn request_ends(
         && outcomes.iter().filter(|outcome| outcome.failure().is_some()).count() <= 1
 }
 
-/// A certificate is served or waits by an outcome that says so, and which one it replaces.
+/// Whether each change of the served or the waiting certificate has an outcome that names the replaced certificate.
 fn certificate_changes(before: &RotationMachine, event: &Event, outcomes: &Outcomes, after: &RotationMachine) -> bool {
     let new = match event {
         Event::CsrIssued { certificate, .. } => Some(certificate),

@@ -1,4 +1,4 @@
-//! Requests, and what they cost the signer.
+//! Laws of requests: how many, when, and with which key.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use super::books::spacing;
 use super::{Step, Verdict, ensure, name};
 use crate::trace::{Run, Trace, can_ask, live};
 
-/// A signer never has to deal with two requests of one holder at a time.
+/// At most one request of a holder is in flight at a time.
 pub(super) fn at_most_one_request_is_out(step: &Step<'_>) -> Verdict {
     let out = step.books.in_flight.is_some() && !step.books.is_answer(step.event) && step.duties.cancel.is_none();
     ensure!(!out || step.duties.submit.is_none(), "a second request is out");
     Ok(())
 }
 
-/// Every request ends in one accepted reply or one `CancelRequest`: a driver can keep its books by them, and leaks nothing.
+/// Every request ends in one reply that counts or one `CancelRequest`, so that a driver leaks no state of a request.
 pub(super) fn every_request_is_closed_once(step: &Step<'_>) -> Verdict {
     let out = step.books.in_flight.as_ref().filter(|_| !step.books.is_answer(step.event)).map(|out| out.id);
     if let Some(id) = step.duties.cancel {
@@ -29,8 +29,8 @@ pub(super) fn every_request_is_closed_once(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// A late, repeated or foreign reply changes nothing and asks for nothing: a network may deliver what it likes, when it
-/// likes. (That the certificate is durable after all is news as long as the machine does not know.)
+/// A late, repeated or foreign reply changes nothing and leads to no action: a network may deliver any reply at any
+/// time. (A `CertWritten` after a `WriteFailed` counts while the write is owed.)
 pub(super) fn stale_replies_change_nothing(step: &Step<'_>) -> Verdict {
     let owed = step.books.owed.map(|(id, _)| id);
     let stale = match step.event {
@@ -47,20 +47,21 @@ pub(super) fn stale_replies_change_nothing(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// Nothing is asked for, and nothing stays out, while there is no template or nobody to ask.
+/// No request is submitted without a template and a ready signer, and none stays in flight without template or signer.
 pub(super) fn nothing_is_asked_without_a_template_and_a_signer(step: &Step<'_>) -> Verdict {
     if let Some((_, template, _)) = &step.duties.submit {
         let wanted = can_ask(step.after) && step.after.template() == Some(template);
         ensure!(wanted, "{template} is asked for, but is not wanted");
     }
-    // What is out has its identity, and needs none that may be gone.
+    // A request in flight has its identity already: the signer need not be ready any more.
     let may_be_out = step.after.template().is_some() && step.after.signer().is_configured();
     ensure!(may_be_out || live(step.after).is_none(), "a request is out, but nobody wants it");
     Ok(())
 }
 
-/// A retry keeps its key, so that the signer sees one request however long nobody approves; after a refusal,
-/// a success, a change of mind or an old request found again the key is a new one, because the old request would only give the old answer.
+/// A retry uses the same key, so that the signer sees one request however long approval takes. After a refusal, a
+/// success, a change of the template or an outdated request object the key is new, since the old object would give the
+/// old answer.
 pub(super) fn keys_are_kept_or_changed(step: &Step<'_>) -> Verdict {
     let Some((_, template, key)) = &step.duties.submit else { return Ok(()) };
     let expected = step.answered().key_for(template);
@@ -76,7 +77,8 @@ pub(super) fn requests_keep_their_distance(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// However often somebody changes their mind, a token is left for a certificate that is in danger itself.
+/// However often the template changes or a rotation is requested, a token is left for a certificate that is urgently
+/// due.
 pub(super) fn churn_never_spends_the_last_token(step: &Step<'_>) -> Verdict {
     if step.duties.submit.is_none() {
         return Ok(());
@@ -86,7 +88,7 @@ pub(super) fn churn_never_spends_the_last_token(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// A wish, or a request superseded before its time.
+/// Whether the step submits a request at normal priority, or supersedes one before its timeout.
 fn is_churn(step: &Step<'_>) -> bool {
     let ends = |since: Instant| since.after(step.noted.policy.request_timeout);
     let superseded = step.books.in_flight.as_ref().is_some_and(|out| step.now.instant < ends(out.since));
@@ -95,12 +97,12 @@ fn is_churn(step: &Step<'_>) -> bool {
     is_wish || (superseded && !step.books.is_answer(step.event))
 }
 
-/// No script makes the machine submit more than [`Policy::submissions_within`] allows, in any span,
-/// across restarts that hand back the pending record: a signer's operator can rely on it. Nor does a change of policy: a
-/// full bucket of the first one, and what comes back at the rate of each, is all there is.
+/// No script makes the machine submit more than [`Policy::submissions_within`] allows in any span, across restarts with
+/// the pending record: the operator of a signer can rely on it. Changes of policy grant no more than a full bucket of
+/// the first policy and the refill at the rate of each.
 pub(super) fn the_budget_holds(trace: &Trace) -> Verdict {
     for chain in chains(trace) {
-        // Each submission, with the tokens that have come back since the one before.
+        // Each submission, with the tokens that were refilled since the one before.
         let mut submissions: Vec<(Instant, Arc<Policy>, f64)> = Vec::new();
         let mut refills = Refills::default();
         for record in chain.iter().flat_map(|run| &run.records) {
@@ -128,7 +130,7 @@ pub(super) fn the_budget_holds(trace: &Trace) -> Verdict {
     Ok(())
 }
 
-/// Tokens that come back while time passes, by the policy of each moment.
+/// The tokens that are refilled as time passes, at the rate of the policy of each moment.
 #[derive(Default)]
 struct Refills {
     since: Instant,
@@ -149,7 +151,7 @@ impl Refills {
     }
 }
 
-/// Runs that know of each other's submissions.
+/// Groups of runs in which each continues from the pending record of the one before.
 fn chains(trace: &Trace) -> Vec<&[Run]> {
     trace.runs.chunk_by(|_, next| next.remembers).collect()
 }

@@ -1,4 +1,4 @@
-//! The machine as a value: cloned, and rebuilt after a restart.
+//! Laws of the machine as a value: a clone behaves alike, and a restart continues.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::{Moment, Verdict, ensure};
 use crate::subject::Subject;
 use crate::trace::{Trace, can_ask, live, submitted};
 
-/// The same event at the same time leads a copy to the same place: a run can be replayed, a state compared.
+/// A clone handles an event like the original: a run can be replayed, a state compared.
 pub(super) fn a_clone_stays_equal(trace: &Trace) -> Verdict {
     for (before, record) in trace.steps() {
         let mut clone = before.clone();
@@ -20,18 +20,18 @@ pub(super) fn a_clone_stays_equal(trace: &Trace) -> Verdict {
     Ok(())
 }
 
-/// A restart with the certificate, the pending record and the seed goes on: the same rotation point, the same choice of
-/// key, and no sooner after a refusal. So a crash loop is no heavier on the signer than a process that lives.
+/// A restart with the certificate, the pending record and the seed continues: with the same rotation point, the same
+/// choice of key, and no sooner after a refusal. So a crash loop costs the signer no more than a process that runs on.
 ///
-/// A restart looks at the clocks at once, so it is compared with a machine that has done so, too.
+/// A restart reads the clocks at once, so that it is compared with a machine that has just read them.
 pub(super) fn a_restart_goes_on<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (policy, seed, machine, now) = (moment.policy, moment.seed, moment.machine(), moment.now);
-    // What the API server's clock showed is learnt anew.
+    // Readings of the API server's clock are lost in a restart.
     let machine = &without_server_clock(machine);
-    // Who never asked leaves no record, and begins as he did.
+    // Without a request there is no record, and a restart begins with a full budget.
     let pending = machine.pending(now);
     let restarted = restart(policy, seed, machine, pending.clone(), now);
-    // What was served on under another name is not served by a process that begins with the new one.
+    // A certificate from before a change of the name is served on, but not by a restart with the new name.
     let is_foreign = |held: &Arc<Certificate>| {
         !held.provisional && machine.template().is_some_and(|template| template.common_name() != held.common_name)
     };
@@ -46,7 +46,7 @@ pub(super) fn a_restart_goes_on<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     }
     ensure!(restarted.rotation_point() == machine.rotation_point(), "the rotation point moves in a restart at {now}");
     let (due, due_again) = (machine.due(now), restarted.due(now));
-    // What somebody said is not remembered; what can be seen of the certificate is seen again.
+    // `RotateNow` and `CertRefused` are not remembered here; the other reasons follow from the certificate.
     let was_said = matches!(due, Some(Reason::Asked | Reason::Refused));
     ensure!(was_said || due == due_again, "due at {now}: {due:?}, after a restart {due_again:?}");
     if !can_ask(machine) || due.is_none() || due != due_again {
@@ -89,7 +89,7 @@ fn restart(
     RotationMachine::new(setup, now)
 }
 
-/// The next request. What is out is lost, as it would be in a restart.
+/// The next request, if the one in flight is lost, as in a restart.
 fn next_request(policy: &Policy, machine: &RotationMachine, now: Now) -> Option<(Now, Key)> {
     let mut machine = machine.clone();
     let lost = live(&machine).map(|id| Event::CsrFailed { id, failure: Failure::Unreachable, retry_after: None });
@@ -97,7 +97,7 @@ fn next_request(policy: &Policy, machine: &RotationMachine, now: Now) -> Option<
     at_once.map(|(_, _, key)| (now, key)).or_else(|| first_request(policy, &machine, now))
 }
 
-/// The next request, by Ticks alone.
+/// The next request by Ticks alone.
 fn first_request(policy: &Policy, machine: &RotationMachine, now: Now) -> Option<(Now, Key)> {
     let most = longest_silence(policy) * 2;
     ticks(machine, now)
