@@ -1,4 +1,4 @@
-//! An issued chain: PEM in, facts out.
+//! Reading certificate chains: PEM or DER in, facts of the leaf out.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::names::{self, AltNames, Subject};
 use crate::pem::{self, Text};
 use crate::{PemError, Usage, sha256, strict, x509};
 
-/// No sensible chain is longer.
+/// The most certificates in a chain, more than any real one has.
 const MAX_CERTIFICATES: usize = 16;
 
 /// A certificate chain, the leaf first. Cheap to clone.
@@ -33,7 +33,8 @@ struct Parsed {
     skipped: Vec<PemError>,
 }
 
-/// What the leaf may be used for. An absent extension allows everything.
+/// Restrictions in the leaf's basic constraints, key usage and extended key usage. An absent extension restricts
+/// nothing.
 pub(crate) struct Constraints {
     pub(crate) is_ca: bool,
     pub(crate) may_sign: bool,
@@ -42,13 +43,14 @@ pub(crate) struct Constraints {
 }
 
 impl Chain {
-    /// Reads the `CERTIFICATE` blocks of a file: a chain, or a kubelet's certificates and key in one. Text, headers,
-    /// blocks of other kinds, and damage beside a good leaf are passed over as Go does it, see [`Chain::skipped`].
+    /// Reads the `CERTIFICATE` blocks of a file: a chain, or kubelet's certificates and key in one. Text, headers,
+    /// blocks of other kinds, and damage beside a good leaf are passed over as Go does it; [`Chain::skipped`] lists the
+    /// damage.
     ///
     /// # Errors
-    /// [`ChainError`]: no certificate, more than 16 or more than 1 MiB, a boundary that shares its line, or a leaf that
-    /// cannot be read. A leaf with a malformed alternative name (an IP address of five bytes, say) cannot be read: no
-    /// peer would.
+    /// [`ChainError`]: no certificate, more than 16 certificates or 1 MiB, a boundary that shares its line, or a leaf
+    /// that cannot be read. A leaf with a malformed alternative name, such as an IP address of five bytes, counts as
+    /// unreadable: no peer reads it either.
     pub fn from_pem(pem: &[u8]) -> Result<Self, ChainError> {
         let text = pem::read(pem, pem::MAX_PAIR).and_then(Text::unglued)?;
         let mut der = Vec::new();
@@ -56,7 +58,7 @@ impl Chain {
         for block in text.blocks.iter().filter(|block| block.label == pem::CERTIFICATE) {
             let content = block.der()?;
             match x509::parse(&content) {
-                // Go parses the leaf and takes the rest for what they are: one that is none must not cost the others.
+                // Go's `X509KeyPair` parses the leaf only, so that garbage behind a leaf is no error for kubelet.
                 Err(reason) if !der.is_empty() => skipped.push(block.unusable(reason)),
                 _ => der.push(CertificateDer::from(content.to_vec())),
             }
@@ -68,11 +70,12 @@ impl Chain {
         Self::read(der, skipped)
     }
 
-    /// Reads what a signer issued, strictly: only `CERTIFICATE` blocks without headers, each of them readable. Text
-    /// around the blocks is allowed, as in `status.certificate` of a Kubernetes request.
+    /// Reads the chain that a signer issued, strictly: only `CERTIFICATE` blocks without headers, each of them
+    /// readable. Text around the blocks is allowed, as in `status.certificate` of a Kubernetes request.
     ///
     /// # Errors
-    /// [`ChainError`]: anything else.
+    /// [`ChainError`]: any damage, a block of another kind or with headers, or the problems that
+    /// [`from_der`](Self::from_der) finds.
     pub fn from_issued(pem: &[u8]) -> Result<Self, ChainError> {
         let mut der = Vec::new();
         for block in pem::read(pem, pem::MAX_PAIR).and_then(Text::undamaged)? {
@@ -82,10 +85,10 @@ impl Chain {
         Self::from_der(der)
     }
 
-    /// A chain of these certificates, the leaf first.
+    /// Makes a chain of DER certificates, the leaf first.
     ///
     /// # Errors
-    /// [`ChainError`], as from PEM.
+    /// [`ChainError`]: no certificate, more than 16, one that cannot be read, or a leaf that is never valid.
     pub fn from_der(der: Vec<CertificateDer<'static>>) -> Result<Self, ChainError> {
         Self::read(der, Vec::new())
     }
@@ -115,17 +118,17 @@ impl Chain {
         Ok(Self(Arc::new(parsed)))
     }
 
-    /// Damage beside the chain in the file that it was read from, which was passed over. Not part of equality.
+    /// Damage beside the chain in the file, passed over when the chain was read. For warnings; not part of equality.
     pub fn skipped(&self) -> &[PemError] {
         &self.0.skipped
     }
 
-    /// The facts of the leaf, with this chain as PEM. Not provisional.
+    /// The facts of the leaf for the machine, with the whole chain as PEM. `provisional` is false.
     pub fn certificate(&self) -> &Arc<Certificate> {
         &self.0.certificate
     }
 
-    /// The certificates, and nothing else, as PEM.
+    /// The certificates as PEM, without text, headers or other blocks.
     pub fn pem(&self) -> &str {
         &self.0.pem
     }
@@ -150,19 +153,20 @@ impl Chain {
         &self.0.public_key_der
     }
 
-    /// URIs among the subject alternative names of the leaf, byte for byte.
+    /// The URIs among the subject alternative names of the leaf, byte for byte.
     pub fn uris(&self) -> &[String] {
         &self.0.uris
     }
 
-    /// Why TLS peers would refuse the leaf for the way it is encoded, as a clause; `None` if they would not.
+    /// The encoding error for which TLS peers would refuse the leaf, as a clause; `None` if they read it.
     ///
-    /// A pair found on disk is used all the same, since some peers may read it; an issued certificate is refused.
+    /// For warnings about a pair on disk, which is used nevertheless, since some peers may read it. An issued
+    /// certificate with such an error is rejected ([`Expected::check`](crate::Expected::check)).
     pub fn why_not_served(&self) -> Option<String> {
         strict::leaf(self.0.der.first()?).err()
     }
 
-    /// True if the leaf may be used for this: its extended key usage names the purpose or allows any, or there is none.
+    /// True if the leaf's extended key usage names `usage`, allows any, or is absent.
     pub fn is_for(&self, usage: Usage) -> bool {
         match usage {
             Usage::ClientAuth => self.0.constraints.client_auth,
@@ -232,7 +236,7 @@ fn validity(leaf: &X509Certificate<'_>) -> Result<Validity, ValidityError> {
 
 fn serial(leaf: &X509Certificate<'_>) -> String {
     let bytes = leaf.raw_serial();
-    // A leading zero byte only says that the number is positive.
+    // DER puts a zero byte before a number whose first bit is set, to make it positive.
     let digits = bytes.strip_prefix(&[0]).filter(|rest| !rest.is_empty()).unwrap_or(bytes);
     digits.iter().map(|byte| format!("{byte:02X}")).collect()
 }
@@ -268,32 +272,32 @@ pub enum ChainError {
     /// There is no certificate in the input.
     #[error("no certificate found; expected a PEM block CERTIFICATE")]
     Empty,
-    /// The chain has more than 16 certificates.
+    /// The chain has more than 16 certificates; a CA bundle, perhaps.
     #[error(
         "a chain of {certificates} certificates is longer than any real one (at most {MAX_CERTIFICATES}); \
          is this a CA bundle?"
     )]
     TooLong {
-        /// How many it has.
+        /// The number of certificates.
         certificates: usize,
     },
     /// A certificate cannot be read.
     #[error("certificate {position} cannot be read: {reason}")]
     Certificate {
-        /// Which of the certificates, counted from 1.
+        /// The position of the certificate in the chain, counted from 1, the leaf.
         position: usize,
-        /// What is wrong with it.
+        /// The problem with the certificate, as a clause.
         reason: String,
     },
-    /// The leaf is never valid.
+    /// The leaf is never valid: its notBefore is not before its notAfter.
     #[error("the certificate is never valid: {0}")]
     Validity(#[from] ValidityError),
     /// None of the certificates of a CA bundle can be used to verify others.
     #[error("{}{first}", of_bundle(*certificates))]
     NoUsableRoot {
-        /// How many there are.
+        /// The number of unusable certificates.
         certificates: usize,
-        /// The problem with the first of them.
+        /// The problem with the first one.
         #[source]
         first: PemError,
     },

@@ -1,4 +1,4 @@
-//! The check of what was issued: is it usable at all?
+//! The checks of an issued chain: is the certificate usable in TLS at all?
 
 use std::time::Duration;
 
@@ -10,28 +10,30 @@ use x509_parser::error::X509Error;
 
 use crate::{Chain, Roots, Usage, describe, provider, strict, x509};
 
-/// Requirements for an issued chain. Names and lifetime are not judged here. A chain that is not valid yet passes, since it
-/// will be.
+/// Requirements for an issued chain. Names and lifetime are the machine's to judge. A chain that is not valid yet
+/// passes, since it can be used later.
 ///
-/// Without [`roots`](Self::roots), the signature of the leaf is verified only if its issuer is in the chain.
+/// Without [`roots`](Self::roots), the signature of the leaf is verified only if the chain has the issuer's
+/// certificate.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
-    /// The key it was asked for, as a DER `SubjectPublicKeyInfo`.
+    /// The key of the request, as a DER `SubjectPublicKeyInfo`. The leaf must have the same bytes.
     pub public_key_der: &'a [u8],
-    /// What it is to be used for.
+    /// The extended key usage that the leaf must allow.
     pub usage: Usage,
-    /// Allowance for this machine's clock being ahead of the signer's, before the chain counts as expired.
+    /// How far this host's clock may be ahead of the signer's before the chain counts as expired.
     pub skew: Duration,
-    /// The CA certificates it must lead to; `None`: whoever issued it is trusted. Verified as rustls does it,
-    /// which does not take `anyExtendedKeyUsage` for a usage.
+    /// The CA certificates that the chain must lead to; `None` accepts every issuer. rustls verifies the chain, and
+    /// does not accept `anyExtendedKeyUsage` in place of `usage`.
     pub roots: Option<&'a Roots>,
 }
 
 impl Expected<'_> {
-    /// Checks a chain.
+    /// Checks `chain` at the time `now`.
     ///
     /// # Errors
-    /// [`BadCertificate`]: the first thing that makes it unusable. What is held stays as it is.
+    /// [`BadCertificate`]: the first requirement that the chain does not meet. The check changes no state: the caller
+    /// goes on with its current certificate.
     pub fn check(&self, chain: &Chain, now: UnixTime) -> Result<(), BadCertificate> {
         if chain.public_key_der() != self.public_key_der {
             return Err(BadCertificate::NotOurKey);
@@ -67,7 +69,8 @@ impl Expected<'_> {
 
     fn check_trust(&self, chain: &Chain, roots: &Roots, now: UnixTime) -> Result<(), BadCertificate> {
         let validity = chain.certificate().validity;
-        // The skew allowed above must not be taken back here.
+        // webpki knows no skew and no waiting certificate, both of which passed `check_validity`: verify at a valid
+        // time.
         let at = now.clamp(validity.not_before(), validity.not_after());
         let at = Duration::from_secs(at.as_secs().try_into().unwrap_or(0));
         self.verify(chain, roots, pki_types::UnixTime::since_unix_epoch(at)).map_err(|error| {
@@ -94,8 +97,8 @@ impl Expected<'_> {
     }
 }
 
-/// What one kind of peer cannot read must not replace what all of them can. Issuers may have extensions that webpki does
-/// not know: it ignores them where they are trust anchors, and Go and openssl know more.
+/// Rejects a certificate that some kind of peer cannot read: the current one works with all of them. Issuers may have
+/// extensions that webpki does not know: webpki ignores them in trust anchors, and Go and openssl know more of them.
 fn check_encoding(chain: &Chain) -> Result<(), BadCertificate> {
     for (index, der) in chain.der().iter().enumerate() {
         let read = if index == 0 { strict::leaf(der) } else { strict::any(der) };
@@ -104,18 +107,18 @@ fn check_encoding(chain: &Chain) -> Result<(), BadCertificate> {
     Ok(())
 }
 
-/// Every certificate behind the leaf must have issued one before it; cross-signed issuers are fine.
+/// Checks that each certificate behind the leaf has issued one before it. Cross-signed issuers pass.
 fn check_order(chain: &Chain) -> Result<(), BadCertificate> {
     if chain.der().len() == 1 {
         return Ok(());
     }
-    // `Chain` parsed them all before, so none is lost here.
+    // `Chain` has parsed all of them, so that `filter_map` drops none and the positions stay.
     let certificates: Vec<_> = chain.der().iter().filter_map(|der| x509::parse(der).ok()).collect();
     for (index, issuer) in certificates.iter().enumerate().skip(1) {
         let issued = certificates[..index].iter().any(|certificate| {
             certificate.issuer().as_raw() == issuer.subject().as_raw()
                 && match certificate.verify_signature(Some(issuer.public_key())) {
-                    // What we cannot verify a peer perhaps can, P-521 for one.
+                    // Peers may support an algorithm that this library does not, such as ECDSA on P-521.
                     Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm) => true,
                     Err(_) => false,
                 }
@@ -127,53 +130,53 @@ fn check_order(chain: &Chain) -> Result<(), BadCertificate> {
     Ok(())
 }
 
-/// Why an issued certificate is unusable.
+/// Why an issued chain is unusable. It is discarded; the current certificate stays in use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadCertificate {
-    /// It was issued for another key.
+    /// The leaf was issued for another key than that of the request.
     #[error("the certificate was issued for another key than the one of the request")]
     NotOurKey,
-    /// A certificate of the chain is one that Go, openssl or webpki cannot read, so that peers would refuse it.
+    /// A certificate of the chain cannot be read by Go, openssl or webpki, so that peers would refuse the chain.
     #[error(
         "certificate {position} of the chain is malformed, and TLS peers would refuse it: {reason}; check the signer"
     )]
     Malformed {
-        /// Which of the certificates, counted from 1.
+        /// The position of the certificate in the chain, counted from 1, the leaf.
         position: usize,
         /// The problem with the certificate, as a clause.
         reason: String,
     },
-    /// It is a CA certificate.
+    /// The leaf is a CA certificate.
     #[error("the certificate is a CA certificate (basicConstraints CA:TRUE); no peer accepts it in TLS")]
     CertificateAuthority,
-    /// Its key may not sign (key usage), so it cannot take part in TLS.
+    /// The leaf's key usage lacks digitalSignature, which TLS needs.
     #[error("the certificate's key usage lacks digitalSignature, which TLS needs; check the signer's usages")]
     NoDigitalSignature,
-    /// Its extended key usage excludes what it is needed for.
+    /// The leaf's extended key usage excludes the usage of the request.
     #[error("the certificate's extended key usage lacks `{wanted}`; check the signer's usages")]
     WrongUsage {
-        /// What it is needed for.
+        /// The usage that the leaf lacks.
         wanted: Usage,
     },
-    /// It is expired.
+    /// The leaf has expired, by this host's clock minus the skew.
     #[error("the certificate expired at {not_after}; if it is new, check the clocks")]
     Expired {
-        /// Since then.
+        /// The leaf's notAfter.
         not_after: UnixTime,
     },
-    /// The chain holds a certificate that issued none of those before it.
+    /// A certificate behind the leaf issued none of those before it.
     #[error("certificate {position} of the chain issued none of those before it; the signer's chain is out of order")]
     ForeignIssuer {
-        /// Which of the certificates, counted from 1.
+        /// The position of the certificate in the chain, counted from 1, the leaf.
         position: usize,
     },
-    /// It does not lead to a CA certificate we trust.
+    /// The chain does not lead to a trusted CA certificate ([`Expected::roots`]).
     #[error("the certificate, issued by `{issuer}`, does not lead to a trusted CA: {reason}")]
     UntrustedIssuer {
-        /// Who issued it.
+        /// The issuer of the leaf, as `O=…, CN=…`.
         issuer: String,
-        /// What the verification says.
+        /// The error of the verification, as a clause.
         reason: String,
     },
 }

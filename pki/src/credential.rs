@@ -8,16 +8,16 @@ use zeroize::Zeroizing;
 use crate::key::has_compressed_point;
 use crate::{Chain, ChainError, KeyError, KeyPair};
 
-/// A certificate chain and the private key of its leaf: what one serves and asks with. Cheap to clone.
+/// A certificate chain and the private key of its leaf, for TLS as a server or a client. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Credential {
     chain: Chain,
     key: Arc<KeyPair>,
-    /// Made when first asked for.
+    /// Made by the first call of `certified_key`.
     certified: OnceLock<Arc<CertifiedKey>>,
 }
 
-/// Equal chains: a leaf was issued for one key only.
+/// Compares the chains only: equal leaves have equal keys.
 impl PartialEq for Credential {
     fn eq(&self, other: &Self) -> bool {
         self.chain == other.chain
@@ -27,17 +27,17 @@ impl PartialEq for Credential {
 impl Eq for Credential {}
 
 impl Credential {
-    /// Joins a chain with its key, which proves with a signature that it is the leaf's.
+    /// Joins a chain with its key, after a test signature has shown that the key belongs to the leaf.
     ///
     /// # Errors
     /// [`CredentialError::KeyMismatch`] if the leaf was issued for another key; [`CredentialError::CompressedPoint`] if
-    /// it has its key in a form that TLS does not use; [`KeyError::Malformed`] if the key does not sign.
+    /// the leaf has its key in a form that TLS does not use; [`KeyError::Malformed`] if the key does not sign.
     pub fn new(chain: Chain, key: Arc<KeyPair>) -> Result<Self, CredentialError> {
         if chain.public_key_der() != key.public_key_der() {
             return Err(mismatch(&chain));
         }
         const MESSAGE: &[u8] = b"perennial: this key is the certificate's";
-        // The parts of an RSA key need not fit together, for one.
+        // Equal public keys are not enough: the private part of an RSA key need not fit its public part.
         let proof = key.sign(MESSAGE).map_err(|_| CredentialError::Key(KeyError::Malformed))?;
         if !key.verify(MESSAGE, &proof) {
             return Err(mismatch(&chain));
@@ -45,8 +45,8 @@ impl Credential {
         Ok(Self { chain, key, certified: OnceLock::new() })
     }
 
-    /// Reads certificates and key from one file, in any order: a kubelet's `-current.pem`. What is passed over in it,
-    /// [`Chain::skipped`] lists.
+    /// Reads certificates and key from one file, in any order: kubelet's `-current.pem`. [`Chain::skipped`] lists the
+    /// damage that was passed over.
     ///
     /// # Errors
     /// [`CredentialError`]: an unreadable chain, an unreadable key, or two that do not belong together.
@@ -54,8 +54,8 @@ impl Credential {
         Self::from_pair(bundle, bundle)
     }
 
-    /// Reads certificates and key from two files. What is passed over in them, [`Chain::skipped`] and
-    /// [`KeyPair::skipped`] list.
+    /// Reads certificates and key from two files. [`Chain::skipped`] and [`KeyPair::skipped`] list the damage that was
+    /// passed over.
     ///
     /// # Errors
     /// [`CredentialError`]: an unreadable chain, an unreadable key, or two that do not belong together.
@@ -68,7 +68,7 @@ impl Credential {
         }
     }
 
-    /// The chain, then the key: kubelet's layout. Wiped on drop.
+    /// The pair as PEM in kubelet's layout, the chain before the key. Wiped on drop.
     pub fn to_pem(&self) -> Zeroizing<String> {
         let (chain, key) = (self.chain.pem(), self.key.to_pem());
         let mut pem = Zeroizing::new(String::with_capacity(chain.len() + key.len()));
@@ -87,14 +87,14 @@ impl Credential {
         &self.key
     }
 
-    /// Both, as rustls wants them: the same each time.
+    /// Chain and key for rustls. Each call returns the same `Arc`.
     pub fn certified_key(&self) -> Arc<CertifiedKey> {
         let make = || Arc::new(CertifiedKey::new(self.chain.der().to_vec(), self.key.signing_key()));
         self.certified.get_or_init(make).clone()
     }
 }
 
-/// Why the leaf of `chain` does not go with a key.
+/// The error for a key that does not belong to the leaf of `chain`.
 fn mismatch(chain: &Chain) -> CredentialError {
     if has_compressed_point(chain.public_key_der()) {
         CredentialError::CompressedPoint
@@ -103,7 +103,7 @@ fn mismatch(chain: &Chain) -> CredentialError {
     }
 }
 
-/// Why there is no credential.
+/// Why a chain and a key cannot be read or joined.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialError {
@@ -119,7 +119,7 @@ pub enum CredentialError {
          check that both files are of the same rotation, and that the leaf comes first"
     )]
     KeyMismatch {
-        /// The serial number of the leaf.
+        /// The serial number of the leaf, in upper-case hexadecimal.
         serial: String,
     },
     /// The leaf holds a compressed point as its public key, which neither Go nor TLS peers read.
@@ -131,7 +131,7 @@ pub enum CredentialError {
 }
 
 impl CredentialError {
-    /// True for a pair that is in order but of a kind that perennial does not support; other programs may.
+    /// True for a well-formed pair of a kind that perennial does not support. Other programs may support it.
     pub const fn is_unsupported(&self) -> bool {
         match self {
             Self::Key(error) => error.is_unsupported(),

@@ -1,4 +1,4 @@
-//! Walking DER (X.690 §10) in place: for secrets, which must not be copied, and for encodings that parsers are lax about.
+//! Walking DER (X.690 §10) in place: for keys, which must not be copied, and for rules that parsers do not enforce.
 
 pub(crate) const BOOLEAN: u8 = 0x01;
 pub(crate) const INTEGER: u8 = 0x02;
@@ -7,31 +7,32 @@ pub(crate) const OCTET_STRING: u8 = 0x04;
 pub(crate) const OBJECT_IDENTIFIER: u8 = 0x06;
 pub(crate) const SEQUENCE: u8 = 0x30;
 
-/// Set in the tags of values that consist of values.
+/// The bit in a tag that marks a value made of values.
 const CONSTRUCTED: u8 = 0x20;
-/// Deeper than any certificate.
+/// The deepest nesting that is accepted, deeper than in any certificate.
 const DEEPEST: usize = 32;
 
-/// The content of the value at the front, which has this tag, and what follows the value.
+/// The content of the first value and the rest behind the value; `None` unless the value has this tag.
 pub(crate) fn take(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (found, content, rest) = next(der)?;
     (found == tag).then_some((content, rest))
 }
 
-/// The content of the value at the front, which has this tag; as much of it as there is.
+/// The content of the first value, as much of it as `der` holds; `None` unless the value has this tag.
 pub(crate) fn enter(tag: u8, der: &[u8]) -> Option<&[u8]> {
     let (found, length, rest) = header(der)?;
     (found == tag).then(|| &rest[..length.min(rest.len())])
 }
 
-/// Tag and content of the value at the front, and what follows the value.
+/// The tag and the content of the first value, and the rest behind the value.
 pub(crate) fn next(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (tag, length, rest) = header(der)?;
     let (content, rest) = rest.split_at_checked(length)?;
     Some((tag, content, rest))
 }
 
-/// Tag and length of the value at the front, and what follows them. Lengths in their shortest form, up to 16 MiB.
+/// The tag and the length of the first value, and the rest behind both. Accepts lengths below 16 MiB, in their shortest
+/// form only.
 fn header(der: &[u8]) -> Option<(u8, usize, &[u8])> {
     let (&[tag, length], rest) = der.split_first_chunk()?;
     if length < 0x80 {
@@ -43,13 +44,13 @@ fn header(der: &[u8]) -> Option<(u8, usize, &[u8])> {
     (shortest && tag & 0x1f != 0x1f).then_some((tag, length, rest))
 }
 
-/// Checks that `der` is a series of values in DER: lengths in their shortest form, booleans 00 or FF, integers that are
-/// there and in their shortest form, nothing cut short. The content of strings is not looked into.
+/// Checks that `der` is a series of values in DER: lengths in their shortest form, booleans 00 or FF, integers with at
+/// least one digit and in their shortest form, nothing cut short. The content of strings is not checked.
 ///
 /// # Errors
-/// What is wrong, as a clause: "a boolean is neither 00 nor FF".
+/// The problem as a clause, such as "a boolean is neither 00 nor FF".
 pub(crate) fn check(mut der: &[u8]) -> Result<(), &'static str> {
-    // What is still to be checked of the values around the current one.
+    // The unchecked rests of the enclosing values. No recursion: hostile input must not overflow the stack.
     let mut outer = Vec::new();
     loop {
         if der.is_empty() {
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn check_refuses_what_is_not_der() {
+    fn check_refuses_bytes_that_are_not_der() {
         for (der, verdict) in [
             (&b""[..], Ok(())),
             (b"\x30\x06\x01\x01\xff\x02\x01\x00", Ok(())),

@@ -10,10 +10,11 @@ use crate::{names, x509};
 /// The libraries that verify and sign, as messages name them.
 const LIBRARY: &str = "perennial's crypto library (ring)";
 
-/// Describes why rustls failed, as a clause that follows "the server's certificate is not trusted: " or the like.
+/// Describes an error of rustls as a clause, to follow "the server's certificate is not trusted: " or the like.
 ///
 /// `presented` is the chain that was verified, the leaf first, so that the message can name the certificate at fault;
-/// empty if the caller does not have it. Never contains a Rust identifier, `Debug` output or a control character.
+/// empty if the caller does not have one. The clause never contains a Rust identifier, `Debug` output or a control
+/// character.
 pub fn describe(error: &Error, presented: &[CertificateDer<'_>]) -> String {
     let fixed = match error {
         Error::InvalidCertificate(error) => return certificate(error, presented),
@@ -106,7 +107,7 @@ fn certificate(error: &CertificateError, presented: &[CertificateDer<'_>]) -> St
     }
 }
 
-/// The errors that rustls passes on from webpki as they are.
+/// Describes an error of webpki, which rustls passes on in [`CertificateError::Other`] or [`Error::Other`].
 #[allow(clippy::wildcard_enum_match_arm, reason = "a foreign, growing list; rustls has words of its own for the rest")]
 pub(crate) fn webpki(error: &webpki::Error, presented: &[CertificateDer<'_>]) -> String {
     let leaf = Named(presented.first());
@@ -160,7 +161,7 @@ pub(crate) fn webpki(error: &webpki::Error, presented: &[CertificateDer<'_>]) ->
     }
 }
 
-/// Names the certificate that uses an algorithm, the algorithm, and what to use instead.
+/// Names the certificate with an unsupported signature algorithm, the algorithm, and a supported one.
 fn unsupported(signature: Option<&[u8]>, key: Option<&[u8]>, presented: &[CertificateDer<'_>]) -> String {
     let signed_with = |der: &&CertificateDer<'_>| {
         x509::parse(der).is_ok_and(|it| signature.and_then(oid) == Some(it.signature_algorithm.algorithm))
@@ -209,7 +210,7 @@ fn algorithm(identifier: &[u8]) -> String {
     named.to_owned()
 }
 
-/// The usual name of an elliptic curve, such as `P-521`; its object identifier if it is a rare one.
+/// The usual name of an elliptic curve, such as `P-521`; the object identifier of a rare one.
 pub(crate) fn curve(identifier: &Oid<'_>) -> String {
     let identifier = identifier.to_id_string();
     let name = match identifier.as_str() {
@@ -246,7 +247,7 @@ fn purpose(purpose: &ExtendedKeyPurpose) -> String {
     }
 }
 
-/// The first certificate whose validity begins (`start`) or ends at that time.
+/// The first certificate whose validity begins (if `start`) or ends at `bound`.
 fn bounded_by<'a, 'b>(
     presented: &'a [CertificateDer<'b>],
     bound: pki_types::UnixTime,
@@ -266,7 +267,7 @@ fn moment(time: pki_types::UnixTime) -> UnixTime {
     UnixTime::from_secs(i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// A certificate in a sentence.
+/// Displays a certificate by its subject, for use in a sentence.
 struct Named<'a>(Option<&'a CertificateDer<'a>>);
 
 impl std::fmt::Display for Named<'_> {

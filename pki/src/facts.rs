@@ -1,4 +1,4 @@
-//! Reading PKCS#10 requests: what a signer, or whoever finds a request, may believe.
+//! Reading PKCS#10 requests (RFC 2986): the facts that a signer may rely on.
 
 use std::net::IpAddr;
 
@@ -15,16 +15,17 @@ use crate::names::{AltNames, Subject};
 use crate::pem::{self, Text};
 use crate::{KeyAlgorithm, RequestError, x509};
 
-/// What a certification request asks for. The one who made it has the private key.
+/// The names and the key in a certification request. Its self-signature has been verified: the requester has the
+/// private key.
 ///
-/// Extensions other than the subject alternative names are not read: they are wishes about what a
-/// certificate may be used for, and a signer decides that by itself.
+/// Extensions other than the subject alternative names are not read: they propose usages, and a signer decides
+/// the usages by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestFacts {
     /// The subject in DER, as sent.
     pub subject_der: Vec<u8>,
-    /// The subject's common name, empty if it has none; the last one if it has several, as Go reads it.
+    /// The subject's common name: empty if there is none, the last one of several, as Go reads it.
     pub common_name: String,
     /// The subject's organisations.
     pub organizations: Vec<String>,
@@ -42,15 +43,15 @@ pub struct RequestFacts {
     pub key_algorithm: KeyAlgorithm,
     /// The public key as a DER `SubjectPublicKeyInfo`.
     pub public_key_der: Vec<u8>,
-    /// The request itself, in DER.
+    /// The whole request in DER.
     pub der: Vec<u8>,
 }
 
 impl RequestFacts {
-    /// Whether both ask for the same: the same names, in any order, for the same key. DNS names compare without regard
+    /// True if both requests are for the same key and the same names, in any order. DNS names compare without regard
     /// to case and a trailing dot ([`perennial::same_dns_name`]).
     ///
-    /// The requests themselves may differ, for ECDSA signatures are random.
+    /// Not a comparison of the DER, which differs between two requests because ECDSA signatures are random.
     pub fn same_identity(&self, other: &Self) -> bool {
         self.public_key_der == other.public_key_der
             && self.common_name == other.common_name
@@ -72,11 +73,11 @@ fn same_names(a: &[String], b: &[String]) -> bool {
     within(a, b) && within(b, a)
 }
 
-/// Reads a request: exactly one PEM block `CERTIFICATE REQUEST`, signed by the key it is for.
+/// Reads a request, exactly one PEM block `CERTIFICATE REQUEST`, and verifies its self-signature.
 ///
 /// # Errors
-/// [`RequestError`]: not one PEM block, not PKCS#10, a key not supported or too weak, a signature that does
-/// not verify, an alternative name that is malformed.
+/// [`RequestError`]: not one PEM block, not PKCS#10, an unsupported or weak key, a signature that does
+/// not verify, or a malformed alternative name.
 pub fn read_request(pem: &[u8]) -> Result<RequestFacts, RequestError> {
     let blocks = pem::read(pem, pem::MAX_PAIR).and_then(Text::undamaged)?;
     let not_one = || RequestError::NotOneRequest { found: blocks.iter().map(|block| block.label.to_owned()).collect() };
@@ -115,7 +116,7 @@ fn read_der(der: &[u8]) -> Result<RequestFacts, RequestError> {
     })
 }
 
-/// The kind of a key that is well-formed and strong enough.
+/// The kind of a public key; `None` if the key is malformed, unsupported or too weak.
 ///
 /// Checked apart from the signature: a signature algorithm names its own kind of key, which
 /// need not be the kind the `SubjectPublicKeyInfo` claims.

@@ -22,8 +22,8 @@ pub enum GoVerdict {
     },
 }
 
-/// Judges by Go's rules (crypto/tls `X509KeyPair`, encoding/pem, crypto/x509) whether a Go program loads a pair: the
-/// contents of the file with the certificate, and of the one with the key, which may be the same.
+/// Judges by Go's rules (crypto/tls `X509KeyPair`, encoding/pem, crypto/x509) whether a Go program loads a pair, from
+/// the contents of the certificate file and of the key file, which may be one file.
 pub fn go_verdict(certificate: &[u8], key: &[u8]) -> GoVerdict {
     judge(certificate, key).unwrap_or_else(|verdict| verdict)
 }
@@ -32,7 +32,7 @@ fn judge(certificate: &[u8], key: &[u8]) -> Result<GoVerdict, GoVerdict> {
     let der = certificates(certificate)?;
     let leaf = der.first().ok_or_else(|| refuses("Go finds no CERTIFICATE block"))?;
     strict::go(leaf).map_err(|why| refuses(format!("Go cannot read the certificate: {why}")))?;
-    // Go reads the leaf only; what is behind it is nobody's concern here.
+    // Go's `X509KeyPair` parses the leaf only: certificates behind it do not change the verdict.
     let chain = match Chain::from_der(vec![leaf.clone()]) {
         Ok(chain) => chain,
         Err(error) => return Err(unknown(None, chain_error(&error))),
@@ -70,7 +70,7 @@ fn key_error(chain: &Chain, block: &Block<'_>, error: KeyError) -> GoVerdict {
         KeyError::Encrypted | KeyError::Pem(_) => return refuses(error.to_string()),
         KeyError::RsaSize { .. } => true,
         KeyError::Curve { curve } => matches!(curve.as_str(), "P-224" | "P-521"),
-        // What is DER may be a key that only we refuse.
+        // Well-formed DER may be a key that Go reads and perennial does not.
         KeyError::Malformed => block.der().is_ok_and(|key| der::check(&key).is_ok()),
         _ => false,
     };

@@ -1,4 +1,4 @@
-//! A certificate for the time before there is one.
+//! The interim certificate: self-issued, served until the first serving certificate arrives.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::issue::{IssueError, Issuer, Terms, self_signed};
 use crate::key::{KeyAlgorithm, KeyPair};
 use crate::{KeyUsage, Usage, certificate_request, read_request, sha256};
 
-/// How long one is good for, and how long before its end another takes its place.
+/// The lifetime of an interim certificate, and the time before its end at which the next one replaces it.
 const LIFETIME: Duration = Duration::from_secs(86_400);
 const MARGIN: Duration = Duration::from_secs(6 * 3600);
 
-/// An [`interim`] certificate for as long as one is needed: before it ends, another is made.
+/// An [`interim`] certificate that is replaced before it expires, for as long as a server needs one.
 #[derive(Debug)]
 pub struct Interim {
     template: Template,
@@ -22,16 +22,18 @@ pub struct Interim {
 }
 
 impl Interim {
-    /// For the names of `template`, from `now` on.
+    /// Makes the first interim certificate, for the names of `template`.
     ///
     /// # Errors
-    /// As [`interim`].
+    /// [`IssueError`], as from [`interim`].
     pub fn new(template: Template, now: UnixTime) -> Result<Self, IssueError> {
         let held = Mutex::new(Arc::new(interim(&template, now)?));
         Ok(Self { template, held })
     }
 
-    /// The one to show now. Should making another fail, it is the one before, which nobody trusts any less.
+    /// The interim credential to serve at `now`. Makes a new one from 6 hours before the current one expires, and if a
+    /// clock was set back to before its validity. If that fails, returns the current one: verifying clients reject
+    /// either.
     pub fn credential(&self, now: UnixTime) -> Arc<Credential> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let validity = held.chain().certificate().validity;
@@ -43,12 +45,14 @@ impl Interim {
     }
 }
 
-/// A serving certificate for the names of `template` that nobody trusts, good for a day from `now`: so that who
-/// does not verify, or wants to know whether anybody is there, can connect before the first real one is issued. Its
-/// authority existed for that one signature.
+/// Makes an interim serving credential for the names of `template`, valid for 24 hours from 5 minutes before `now`.
+///
+/// With it, clients that do not verify the server, such as liveness probes, can connect before the first certificate is
+/// issued. Verifying clients reject it: the key of its CA is dropped after this one signature.
 ///
 /// # Errors
-/// [`IssueError`]: no key could be made, or the names cannot be written.
+/// [`IssueError::Interim`] if no key can be generated, or a request cannot carry the names; other variants as from
+/// [`Issuer::issue`].
 pub fn interim(template: &Template, now: UnixTime) -> Result<Credential, IssueError> {
     let failed = |error: &dyn std::error::Error| IssueError::Interim(error.to_string());
     let generate = || KeyPair::generate(KeyAlgorithm::default()).map_err(|error| failed(&error)).map(Arc::new);
@@ -69,7 +73,8 @@ pub fn interim(template: &Template, now: UnixTime) -> Result<Credential, IssueEr
     Credential::new(chain, key).map_err(|error| failed(&error))
 }
 
-/// Of a key that is used once: as random as the key is, positive and not too long.
+/// A serial number for the only certificate of an issuer or key: 16 octets of the key's digest, positive and without a
+/// leading zero (RFC 5280 §4.1.2.2).
 fn serial(key: &KeyPair) -> [u8; 16] {
     let digest = sha256(key.public_key_der());
     let mut serial = [0; 16];

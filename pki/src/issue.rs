@@ -10,23 +10,24 @@ use yasna::{DERWriter, DERWriterSeq, Tag, construct_der};
 use crate::write::{self, AlternativeNames};
 use crate::{Chain, ChainError, Credential, KeyPair, KeyUsage, RequestFacts, Usage, sha256, x509};
 
-/// A certificate authority: a key that signs, and the certificate that allows it to.
+/// A certificate authority: a CA certificate and its key.
 pub struct Issuer {
     credential: Credential,
     subject: Vec<u8>,
     key_identifier: Option<Vec<u8>>,
 }
 
-/// What an issuer decides about a certificate. The subject, the alternative names and the key are the request's.
+/// The parts of a certificate that the issuer decides. The request decides the subject, the alternative names and the
+/// key.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'a> {
     /// The serial number: big-endian, positive, at most 20 octets, and never the same twice for one issuer.
     pub serial: &'a [u8],
-    /// When it is valid, in whole seconds: fractions are dropped.
+    /// The validity, in whole seconds: fractions are dropped.
     pub validity: Validity,
-    /// What the key may be used for. If empty, the certificate does not say.
+    /// The key usages. If empty, the certificate has no key usage extension.
     pub key_usages: &'a [KeyUsage],
-    /// What the certificate may be used for. If empty, the certificate does not say.
+    /// The extended key usages. If empty, the certificate has no extended key usage extension.
     pub extended_key_usages: &'a [Usage],
 }
 
@@ -40,10 +41,10 @@ const AUTHORITY_KEY_IDENTIFIER: &[u64] = &[2, 5, 29, 35];
 const EXTENDED_KEY_USAGE: &[u64] = &[2, 5, 29, 37];
 
 impl Issuer {
-    /// The authority `credential` is of.
+    /// Makes an issuer from the credential of a CA.
     ///
     /// # Errors
-    /// [`IssueError::NotAnAuthority`] if its certificate does not allow it to sign others.
+    /// [`IssueError::NotAnAuthority`] if the certificate is not a CA's, or its key usage lacks keyCertSign.
     pub fn new(credential: Credential) -> Result<Self, IssueError> {
         let own = credential.chain().der().first().ok_or(IssueError::Certificate(ChainError::Empty))?;
         let own = x509::parse(own)
@@ -60,17 +61,20 @@ impl Issuer {
         Ok(Self { credential, subject, key_identifier })
     }
 
-    /// The authority's own certificate and key.
+    /// The CA's own certificate and key.
     pub fn credential(&self) -> &Credential {
         &self.credential
     }
 
-    /// A certificate for what `request` asks for, without the issuer's own chain.
+    /// Issues a certificate for the subject, the alternative names and the key of `request`, and returns it without the
+    /// CA's own chain.
     ///
-    /// Nothing else of the request gets into it: the extensions are those of [`Terms`], and it is no authority's.
+    /// Other extensions of the request are ignored: the usages are those of `terms`, and the certificate is never a
+    /// CA's.
     ///
     /// # Errors
-    /// [`IssueError`]: the key does not sign, or what was written is no certificate, for a time beyond year 9999, say.
+    /// [`IssueError::Signing`] if the key does not sign; [`IssueError::Certificate`] if the result cannot be read back,
+    /// such as for a time beyond year 9999.
     pub fn issue(&self, request: &RequestFacts, terms: &Terms<'_>) -> Result<Chain, IssueError> {
         let body = Body {
             serial: terms.serial,
@@ -114,10 +118,11 @@ impl fmt::Debug for Issuer {
     }
 }
 
-/// The certificate of a new authority, signed by its own key. The serial number is as in [`Terms`].
+/// Issues the certificate of a new CA, signed by its own `key`. `serial` is as in [`Terms::serial`].
 ///
 /// # Errors
-/// [`IssueError`]: the key does not sign, or what was written is no certificate, for a time beyond year 9999, say.
+/// [`IssueError::Signing`] if the key does not sign; [`IssueError::Certificate`] if the result cannot be read back,
+/// such as for a time beyond year 9999.
 pub fn self_signed(common_name: &str, key: &KeyPair, serial: &[u8], validity: Validity) -> Result<Chain, IssueError> {
     let name = write::subject(&Template::new(common_name));
     let public_key = key.public_key_der();
@@ -186,16 +191,16 @@ fn named_bits(writer: DERWriter<'_>, bits: u8) {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IssueError {
-    /// The issuer's certificate does not allow it to sign others.
+    /// The issuer's certificate does not allow its key to sign others: not a CA's, or without keyCertSign.
     #[error("the certificate may not sign others; give the certificate authority's own (CA:TRUE, keyCertSign)")]
     NotAnAuthority,
-    /// A certificate, the issuer's or the one that was written, cannot be read.
+    /// A certificate cannot be read: the CA's, or the new one.
     #[error("{0}")]
     Certificate(#[from] ChainError),
     /// The issuer's key did not sign.
     #[error("the certificate could not be signed: {}", crate::describe(.0, &[]))]
     Signing(#[from] rustls::Error),
-    /// What goes before a certificate that is nobody's could not be made: why.
+    /// An interim certificate cannot be made; contains the reason, as a clause.
     #[error("no interim certificate could be made: {0}")]
     Interim(String),
 }
@@ -205,14 +210,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_change_their_form_in_2050() {
+    fn time_is_generalized_from_2050() {
         let written = |seconds| construct_der(|writer| time(writer, UnixTime::from_secs(seconds)));
         assert_eq!(written(2_524_607_999), b"\x17\x0d491231235959Z");
         assert_eq!(written(2_524_608_000), b"\x18\x0f20500101000000Z");
     }
 
     #[test]
-    fn named_bits_say_how_many_bits_are_unused() {
+    fn named_bits_count_unused_bits() {
         for (bits, unused) in [(0b1000_0000, 7), (0b1010_0000, 5), (0b0000_0110, 1)] {
             assert_eq!(construct_der(|writer| named_bits(writer, bits)), [3, 2, unused, bits]);
         }

@@ -1,4 +1,4 @@
-//! Private keys: generated here, or imported from where kubelet, Go and openssl leave them.
+//! Private keys: generated here, or read from the files of kubelet, Go and openssl.
 
 mod form;
 mod stack;
@@ -19,7 +19,7 @@ use crate::pem::{self, Block, Text};
 use crate::{PemError, provider};
 use stack::WipingKey;
 
-/// What kind of key.
+/// The kind of a private key, with its curve and hash. Displayed by the name in backquotes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeyAlgorithm {
@@ -30,19 +30,19 @@ pub enum KeyAlgorithm {
     EcdsaP384,
     /// Ed25519: `ed25519`.
     Ed25519,
-    /// RSA of 2048 to 4096 bits: `rsa`. Generated, of 3072 bits, only with the feature `aws-lc-rs`.
+    /// RSA of 2048 to 4096 bits: `rsa`. Generating one, of 3072 bits, needs the feature `aws-lc-rs`.
     Rsa,
 }
 
 impl KeyAlgorithm {
     const ALL: [Self; 4] = [Self::EcdsaP256, Self::EcdsaP384, Self::Ed25519, Self::Rsa];
 
-    /// Whether this build of perennial can generate such keys; it can import them all.
+    /// True if this build of perennial can generate keys of this kind. Every build can import all kinds.
     pub const fn can_be_generated(self) -> bool {
         !matches!(self, Self::Rsa) || cfg!(feature = "aws-lc-rs")
     }
 
-    /// How requests and certificates are signed: the scheme as TLS names it and as X.509 names it.
+    /// The scheme that signs requests and certificates, by its names in TLS and in X.509.
     const fn signature(self) -> (SignatureScheme, AlgorithmIdentifier) {
         match self {
             Self::EcdsaP256 => (SignatureScheme::ECDSA_NISTP256_SHA256, alg_id::ECDSA_SHA256),
@@ -77,11 +77,11 @@ pub struct KeyPair {
 }
 
 impl KeyPair {
-    /// A new key from the system's source of randomness.
+    /// Generates a key from the system's source of randomness.
     ///
     /// # Errors
-    /// [`KeyError::NotGenerated`] for RSA, without the feature `aws-lc-rs`; [`KeyError::Generation`] if there is no
-    /// randomness.
+    /// [`KeyError::NotGenerated`] for RSA without the feature `aws-lc-rs`; [`KeyError::Generation`] if the system gives
+    /// no randomness.
     pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
         stack::wiped(|| {
             let der = match algorithm {
@@ -107,14 +107,14 @@ impl KeyPair {
         Self::from_der(PrivatePkcs8KeyDer::from(der.as_ref().to_vec()).into(), None)
     }
 
-    /// Reads the first private key of a PEM text, a file: PKCS#8, SEC 1 or PKCS#1 under any label `… PRIVATE KEY`, as
-    /// Go's crypto/tls does. Other blocks, text, headers, and damage beside the key are passed over, see
-    /// [`KeyPair::skipped`].
+    /// Reads the first private key of a PEM text: PKCS#8, SEC 1 or PKCS#1 under any label `… PRIVATE KEY`, as
+    /// Go's crypto/tls does. Other blocks, text, headers, and damage beside the key are passed over;
+    /// [`KeyPair::skipped`] lists the damage.
     ///
     /// # Errors
-    /// [`KeyError`]: no key, an encrypted key, a malformed key, one that is too weak, or of a kind not supported.
+    /// [`KeyError`]: no key, an encrypted or malformed key, an RSA key of an unsupported size, or an unsupported kind.
     /// [`KeyError::NoPublicKey`] for an EC key without its public key: [`Credential::from_pem`] and
-    /// [`Credential::from_pair`] read it, since they take the public key from the certificate.
+    /// [`Credential::from_pair`] read such a key, since they take the public key from the certificate.
     ///
     /// [`Credential::from_pem`]: crate::Credential::from_pem
     /// [`Credential::from_pair`]: crate::Credential::from_pair
@@ -122,10 +122,11 @@ impl KeyPair {
         Self::from_pem_of(pem.as_ref(), None)
     }
 
-    /// As [`KeyPair::from_pem`]; `public_key_der` is the leaf's of the same pair, for a key that lacks it.
+    /// As [`KeyPair::from_pem`]. For an EC key without its public key, takes that of the leaf of the same pair,
+    /// `public_key_der`.
     ///
     /// # Errors
-    /// [`KeyError::NoPublicKey`] if the leaf does not have it either: it was issued for another key.
+    /// [`KeyError::NoPublicKey`] if `public_key_der` does not belong to the key: the leaf was issued for another one.
     pub(crate) fn from_pem_of(pem: &[u8], public_key_der: Option<&[u8]>) -> Result<Self, KeyError> {
         let text = pem::read(pem, pem::MAX_PAIR).and_then(Text::unglued)?;
         let Some(block) = text.blocks.iter().find(|block| block.is_key()) else {
@@ -135,7 +136,7 @@ impl KeyPair {
         Ok(Self { skipped: text.damage, ..key })
     }
 
-    /// As [`KeyPair::from_pem_of`], of the block with the key.
+    /// As [`KeyPair::from_pem_of`], from the block that holds the key.
     pub(crate) fn from_block(block: &Block<'_>, public_key_der: Option<&[u8]>) -> Result<Self, KeyError> {
         if block.is_encrypted_key() {
             return Err(KeyError::Encrypted);
@@ -152,11 +153,12 @@ impl KeyPair {
             Ok(key) => key,
             Err(_) => match form::refusal(&der) {
                 KeyError::Malformed => {
+                    // RFC 5915 §3 lets an EC key come without its public key, but the provider requires it.
                     let incomplete = form::Incomplete::of(&der).ok_or(KeyError::Malformed)?;
                     let point = incomplete.point.or_else(|| incomplete.curve.point(public_key_der?));
                     let whole = incomplete.complete(point.ok_or(KeyError::NoPublicKey)?);
                     der = Zeroizing::new(whole);
-                    // The provider computes the public key, and compares.
+                    // The provider computes the public key and refuses one that differs.
                     provider::load(&der).map_err(|_| KeyError::NoPublicKey)?
                 }
                 refusal => return Err(refusal),
@@ -171,13 +173,13 @@ impl KeyPair {
         Ok(Self { der, algorithm, public_key_der, signing_key: Arc::new(WipingKey(signing_key)), skipped: Vec::new() })
     }
 
-    /// Damage beside the key in the text that it was read from, which was passed over.
+    /// Damage beside the key in the PEM text, passed over when the key was read. For warnings.
     pub fn skipped(&self) -> &[PemError] {
         &self.skipped
     }
 
-    /// One PEM block, in the encoding the key came in; PKCS#8 if it was generated, SEC 1 if its public key was added.
-    /// Wiped on drop.
+    /// The key as one PEM block: in the encoding it was read in, PKCS#8 if it was generated, SEC 1 if its public key
+    /// was added. Wiped on drop.
     pub fn to_pem(&self) -> Zeroizing<String> {
         let label = if matches!(*self.der, PrivateKeyDer::Pkcs1(_)) {
             "RSA PRIVATE KEY"
@@ -189,7 +191,7 @@ impl KeyPair {
         pem::encode(label, self.der.secret_der())
     }
 
-    /// What kind of key it is.
+    /// The kind of key.
     pub fn algorithm(&self) -> KeyAlgorithm {
         self.algorithm
     }
@@ -204,19 +206,19 @@ impl KeyPair {
         Arc::clone(&self.signing_key)
     }
 
-    /// How [`KeyPair::sign`] signs: the content of an X.509 `AlgorithmIdentifier`.
+    /// The signature algorithm of [`KeyPair::sign`]: the content of an X.509 `AlgorithmIdentifier`.
     pub(crate) fn signature_algorithm(&self) -> AlgorithmIdentifier {
         self.algorithm.signature().1
     }
 
-    /// True if `signature` is of this key over `message`, as [`KeyPair::sign`] makes it.
+    /// True if `signature` over `message` verifies with this key and the algorithm of [`KeyPair::sign`].
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         let Ok((_, public_key)) = SubjectPublicKeyInfo::from_der(&self.public_key_der) else { return false };
         let (scheme, _) = self.algorithm.signature();
         provider::verify(scheme, &public_key.subject_public_key.data, message, signature)
     }
 
-    /// Signs as X.509 does it.
+    /// Signs with [`KeyPair::signature_algorithm`].
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         let (scheme, _) = self.algorithm.signature();
         let signer = self.signing_key.choose_scheme(&[scheme]);
@@ -224,7 +226,8 @@ impl KeyPair {
     }
 }
 
-/// An Ed25519 key without its public key (PKCS#8 v1, RFC 8410 §7). openssl does not read what *ring* writes, v2.
+/// Converts an Ed25519 key to PKCS#8 version 1, without its public key (RFC 8410 §7): openssl does not read the
+/// version 2 that *ring* writes. `None` if `v2` is not laid out as *ring* does it.
 fn ed25519_v1(v2: &[u8]) -> Option<Vec<u8>> {
     const HEADER: &[u8] = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
     let private_key = v2.get(12..)?.strip_prefix(&HEADER[12..])?.get(..32)?;
@@ -241,17 +244,17 @@ impl fmt::Debug for KeyPair {
     }
 }
 
-/// Why there is no key.
+/// Why a private key cannot be generated or read. No variant holds any part of the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// Keys of this algorithm can be imported, not generated.
+    /// This build cannot generate keys of this algorithm; it can import them.
     #[error("{algorithm} keys can be imported but not generated; choose {}", KeyAlgorithm::default())]
     NotGenerated {
         /// The algorithm.
         algorithm: KeyAlgorithm,
     },
-    /// The system has no randomness to give.
+    /// The system gave no randomness.
     #[error("no key could be generated: the system gave no randomness")]
     Generation,
     /// The input is not PEM.
@@ -262,7 +265,7 @@ pub enum KeyError {
     NoKey,
     /// The key is protected by a passphrase.
     #[error(
-        "the private key is encrypted, and nobody is there to type its passphrase; store it decrypted (`openssl pkey`)"
+        "the private key is encrypted, and a service cannot ask for its passphrase; store it decrypted (`openssl pkey`)"
     )]
     Encrypted,
     /// An RSA key that is too short to be safe, or too long for the crypto provider.
@@ -271,13 +274,13 @@ pub enum KeyError {
         if *bits < 2048 { "weak" } else { "long" }
     )]
     RsaSize {
-        /// The length of its modulus.
+        /// The length of the modulus in bits.
         bits: usize,
     },
-    /// An elliptic curve that is not supported.
+    /// An ECDSA key on an elliptic curve that is not supported.
     #[error("an ECDSA key on {curve} is supported elsewhere, not here; supported are the curves P-256 and P-384")]
     Curve {
-        /// Its name, or its object identifier.
+        /// The name of the curve, or the object identifier of a rare one.
         curve: String,
     },
     /// A kind of key that is not supported.
@@ -286,22 +289,22 @@ pub enum KeyError {
          Ed25519, and RSA of 2048 to 4096 bits"
     )]
     Unsupported {
-        /// Its name, or its object identifier.
+        /// The name of the kind, or the object identifier of a rare one.
         kind: String,
     },
-    /// An EC key without its public key, and no certificate that has it.
+    /// An EC key without its public key, and no certificate to take the public key from.
     #[error(
         "the private key lacks its public key, and there is no certificate to take it from; \
          `openssl pkey -in FILE -out FILE.pem` adds it"
     )]
     NoPublicKey,
-    /// What is inside is no key, or not all of one.
+    /// The content of the PEM block is not a private key, or is cut short.
     #[error("the private key is malformed; is the file damaged?")]
     Malformed,
 }
 
 impl KeyError {
-    /// True for a key that is in order but of a kind that perennial does not support; other programs may.
+    /// True for a well-formed key of a kind that perennial does not support. Other programs may support it.
     pub const fn is_unsupported(&self) -> bool {
         matches!(self, Self::RsaSize { .. } | Self::Curve { .. } | Self::Unsupported { .. })
     }

@@ -1,7 +1,7 @@
 //! X.509 at the edge of perennial: keys, requests, chains, and the checks of what was issued.
 //!
-//! The core judges by facts ([`perennial::Certificate`]); this crate reads them from X.509 and writes
-//! what a signer wants to see. It does no I/O and knows no clock: bytes in, values out.
+//! The core decides by the facts of a certificate ([`perennial::Certificate`]). This crate reads these facts from
+//! X.509, and writes requests and certificates. It does no I/O and reads no clock: bytes in, values out.
 //!
 //! ```
 //! use perennial::Template;
@@ -10,34 +10,34 @@
 //! let key = KeyPair::generate(KeyAlgorithm::EcdsaP256)?;
 //! let request = certificate_request(&Template::node("worker-1"), &key)?;
 //!
-//! // What a signer reads: the self-signature holds, so whoever asks has the key.
+//! // A signer reads the request; the self-signature proves that the requester has the key.
 //! let facts = read_request(request.pem.as_bytes())?;
 //! assert_eq!(facts.common_name, "system:node:worker-1");
 //! assert_eq!(facts.public_key_der, key.public_key_der());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! An issued chain is parsed ([`Chain`]), checked for being usable at all ([`Expected`]), and joined
-//! with its key ([`Credential`]) for TLS and for the disk. Whether it is *good*, that is, whether it
-//! carries the names asked for and when it is to be replaced, is the machine's judgement.
+//! An issued chain is parsed ([`Chain`]), checked for being usable in TLS ([`Expected`]), and joined
+//! with its key ([`Credential`]) for TLS and for the disk. Whether the certificate has the names of its template, and
+//! when to replace it, is decided by the machine in the core.
 //!
-//! The other side is here too: an [`Issuer`] turns what [`read_request`] has verified into a chain.
+//! An [`Issuer`] is the signer's side: it issues a chain for the request that [`read_request`] has verified.
 //!
 //! # Secrets
 //! Private keys appear in no `Debug`, `Display` or error. Their encodings are wiped on drop, and so are the PEM texts
-//! handed out. The stack that the crypto provider used to generate, parse or sign with a key is wiped after it.
+//! returned. The stack that the crypto provider used to generate, parse or sign with a key is wiped afterwards.
 //!
-//! Not wiped, since nothing here can reach them:
+//! Copies that this crate cannot reach, and does not wipe:
 //!
-//! - what libraries free without wiping: the crypto provider's key objects, buffers of base64 decoders and of TLS, and what
-//!   YAML and JSON parsers copy of a kubeconfig that holds a key or a token inline. A global allocator that wipes what is
-//!   freed ends this; the command `perennial` has one (`zeroizing-alloc`), and its tests search the process's memory for
-//!   replaced keys;
+//! - memory that libraries free without wiping: the crypto provider's key objects, buffers of base64 decoders and of
+//!   TLS, and the copies that YAML and JSON parsers make of a kubeconfig with an inline key or token. A global
+//!   allocator that wipes freed memory removes them; the command `perennial` has one (`zeroizing-alloc`), and its tests
+//!   search the process's memory for replaced keys;
 //! - the kernel's pages of every file that was read or written;
-//! - what was swapped out, hibernated, or written with a core dump: none of it is locked into memory.
+//! - memory that was swapped out, hibernated, or written with a core dump: no key is locked into memory.
 //!
-//! Whoever needs more turns swap and core dumps off for the process (systemd: `MemorySwapMax=0`, `LimitCORE=0`), and
-//! keeps directory and swap on an encrypted disk. A key lives as long as its certificate: short lives are the better
+//! To protect these too, turn swap and core dumps off for the process (systemd: `MemorySwapMax=0`, `LimitCORE=0`), and
+//! keep directory and swap on an encrypted disk. A key lives as long as its certificate: a short lifetime is the better
 //! protection.
 #![forbid(unsafe_code)]
 

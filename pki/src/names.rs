@@ -1,4 +1,4 @@
-//! Reading names: the subject, and the alternative names.
+//! Reading the names in certificates and requests: subject and subject alternative names.
 
 use std::net::IpAddr;
 
@@ -12,20 +12,20 @@ use x509_parser::oid_registry::{
 };
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
-/// A distinguished name as Kubernetes sees one: user name and groups.
+/// A distinguished name as Kubernetes reads it: the common name is the user, the organizations are the groups.
 #[derive(Default)]
 pub(crate) struct Subject {
-    /// The last one, as in Go's `pkix.Name`: what Go takes for the user, we must take for the user.
+    /// The last common name, as in Go's `pkix.Name`, by which API servers identify the user.
     pub(crate) common_name: String,
     pub(crate) organizations: Vec<String>,
-    /// Everything else, as `OID=value`.
+    /// All other attributes, as `OID=value`.
     pub(crate) others: Vec<String>,
 }
 
 impl Subject {
     pub(crate) fn read(name: &X509Name<'_>) -> Self {
         let mut subject = Self::default();
-        // Flattens multi-valued RDNs, which is how Go writes several organisations.
+        // Flattens multi-valued RDNs: Go writes several organizations into one RDN.
         for attribute in name.iter_attributes() {
             let value = text(attribute);
             if *attribute.attr_type() == OID_X509_COMMON_NAME {
@@ -40,7 +40,8 @@ impl Subject {
     }
 }
 
-/// What people call the types of a name's attributes (RFC 4514, 3). x509-parser has them in a map of every OID it knows.
+/// Short names of attribute types: those of RFC 4514 §3, and serial number and e-mail address as openssl shows them.
+/// x509-parser's own table is a map of every OID that it knows.
 const ABBREVIATIONS: [(Oid<'static>, &str); 9] = [
     (OID_X509_COMMON_NAME, "CN"),
     (OID_X509_ORGANIZATION_NAME, "O"),
@@ -53,7 +54,7 @@ const ABBREVIATIONS: [(Oid<'static>, &str); 9] = [
     (OID_PKCS9_EMAIL_ADDRESS, "Email"),
 ];
 
-/// A name for people: `O=…, CN=…` in the order encoded, without control characters.
+/// Formats a name for messages: `O=…, CN=…` in the order encoded, without control characters.
 pub(crate) fn display(name: &X509Name<'_>) -> String {
     let shown = name.iter_attributes().map(|attribute| {
         let oid = attribute.attr_type();
@@ -64,7 +65,7 @@ pub(crate) fn display(name: &X509Name<'_>) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// The value of an attribute, whatever string type it has.
+/// Decodes the value of an attribute of any string type.
 fn text(attribute: &AttributeTypeAndValue<'_>) -> String {
     let value = attribute.attr_value();
     match value.tag() {
@@ -73,7 +74,7 @@ fn text(attribute: &AttributeTypeAndValue<'_>) -> String {
                 value.data.chunks(2).map(|pair| pair.iter().fold(0, |u, b| u << 8 | u16::from(*b))).collect();
             String::from_utf16_lossy(&units)
         }
-        // Officially T.61; in practice always ISO 8859-1.
+        // T.61 by the standard, ISO 8859-1 in practice.
         Tag::TeletexString => value.data.iter().copied().map(char::from).collect(),
         _ => String::from_utf8_lossy(value.data).into_owned(),
     }
@@ -89,8 +90,10 @@ pub(crate) struct AltNames {
 }
 
 impl AltNames {
+    /// Sorts the names by kind.
+    ///
     /// # Errors
-    /// What is wrong, if one of the names is malformed: peers would refuse the certificate as a whole.
+    /// The problem with the first malformed name, as a clause: peers would refuse the whole certificate.
     pub(crate) fn read(names: &SubjectAlternativeName<'_>) -> Result<Self, String> {
         let mut read = Self::default();
         for name in &names.general_names {

@@ -19,7 +19,7 @@ pub(crate) const MAX_BUNDLE: usize = 8 << 20;
 pub(crate) const CERTIFICATE: &str = "CERTIFICATE";
 pub(crate) const CERTIFICATE_REQUEST: &str = "CERTIFICATE REQUEST";
 
-/// One block, lines of 64 characters. Wiped on drop, for it may be a key.
+/// Encodes one block, in lines of 64 characters. The text is wiped on drop, since it may be a key.
 pub(crate) fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
     const BYTES_PER_LINE: usize = 48;
     // Room for all of it at once: a string that grows leaves copies of itself behind.
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encoding_fits_the_room_made_for_it() {
+    fn encode_never_outgrows_its_buffer() {
         for length in [0, 1, 47, 48, 49, 96, 97] {
             let pem = encode("RSA PRIVATE KEY", &vec![7; length]);
             assert!(pem.lines().all(|line| line.len() <= 64));

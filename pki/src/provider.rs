@@ -1,4 +1,4 @@
-//! The crypto provider. No other module names it, so that it can be exchanged here.
+//! The crypto provider. No other module uses *ring*, so that it can be replaced here.
 
 use std::sync::{Arc, LazyLock};
 
@@ -12,7 +12,7 @@ use rustls::{SignatureScheme, SupportedCipherSuite};
 
 /// The crypto provider of all TLS and X.509 in perennial: *ring*.
 ///
-/// Give it to rustls' `builder_with_provider`. The process-wide default is neither read nor set: it is
+/// For rustls' `builder_with_provider`. The process-wide default is neither read nor set: it becomes
 /// ambiguous as soon as another crate enables a second provider.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(chosen::default_provider()));
@@ -31,8 +31,8 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
     digest
 }
 
-/// Generates a key that signs so, in PKCS#8 (version 2 for Ed25519), and leaves copies of it on the stack. `None` for RSA,
-/// and if the system has no randomness.
+/// Generates a key for `scheme`, in PKCS#8 (version 2 for Ed25519). Leaves copies of the key on the stack. `None` for
+/// RSA, and if the system gives no randomness.
 pub(crate) fn generate(scheme: SignatureScheme) -> Option<Vec<u8>> {
     let random = SystemRandom::new();
     let key = match scheme {
@@ -48,7 +48,7 @@ pub(crate) fn generate(scheme: SignatureScheme) -> Option<Vec<u8>> {
     Some(key.ok()?.as_ref().to_vec())
 }
 
-/// Borrows the key, unlike [`rustls::crypto::KeyProvider`], which would drop a copy of it unwiped.
+/// Makes a signing key from a borrowed encoding: [`rustls::crypto::KeyProvider`] would take a copy and drop it unwiped.
 pub(crate) fn load(der: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
     chosen::sign::any_supported_type(der)
 }
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sha256_is_sha256() {
+    fn sha256_matches_known_digest() {
         let hex: String = sha256(b"abc").iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }

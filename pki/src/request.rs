@@ -11,18 +11,19 @@ use crate::{KeyPair, PemError, pem};
 pub struct CertificateRequest {
     /// One PEM block `CERTIFICATE REQUEST`.
     pub pem: String,
-    /// The same in DER.
+    /// The content of the PEM block: the request in DER.
     pub der: Vec<u8>,
 }
 
-/// A request for the identity in `template`, signed with `key`.
+/// Makes a request for the names of `template`, signed with `key`.
 ///
-/// Laid out as Go's `crypto/x509` does it, which is what Kubernetes signers see from kubelets: the
-/// organisations before the common name and in one RDN, DNS names before IP addresses, no extension
-/// at all if there are no alternative names. Empty parts of the template are left out.
+/// The layout is that of Go's `crypto/x509`, which Kubernetes signers know from kubelets: the
+/// organizations before the common name and in one RDN, DNS names before IP addresses, no extension
+/// request if there are no alternative names. Empty parts of the template are left out.
 ///
 /// # Errors
-/// [`RequestError::DnsName`] for a DNS name X.509 cannot carry; [`RequestError::Signing`] if the key fails.
+/// [`RequestError::DnsName`] for a DNS name that X.509 cannot carry; [`RequestError::Signing`] if the key does not
+/// sign.
 pub fn certificate_request(template: &Template, key: &KeyPair) -> Result<CertificateRequest, RequestError> {
     let unfit = |name: &&String| name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic());
     if let Some(name) = template.dns_names().iter().find(unfit) {
@@ -49,7 +50,7 @@ pub fn certificate_request(template: &Template, key: &KeyPair) -> Result<Certifi
     Ok(CertificateRequest { pem: pem::encode(pem::CERTIFICATE_REQUEST, &der).to_string(), der })
 }
 
-/// The attribute that asks for extensions (RFC 2985 §5.4.2).
+/// Writes the attribute extensionRequest with one extension (RFC 2985 §5.4.2).
 fn extension_request(writer: DERWriter<'_>, extension: &[u8]) {
     const EXTENSION_REQUEST: &[u64] = &[1, 2, 840, 113_549, 1, 9, 14];
 
@@ -61,7 +62,7 @@ fn extension_request(writer: DERWriter<'_>, extension: &[u8]) {
     });
 }
 
-/// Why a request could not be made, or is not acceptable.
+/// Why a request cannot be made ([`certificate_request`]) or read ([`read_request`](crate::read_request)).
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -86,22 +87,22 @@ pub enum RequestError {
         if found.is_empty() { "none".to_owned() } else { found.join(", ") }
     )]
     NotOneRequest {
-        /// The labels of the blocks there are.
+        /// The labels of the blocks in the input.
         found: Vec<String>,
     },
     /// The block is not a PKCS#10 request.
     #[error("the certificate request is malformed: {reason}")]
     Malformed {
-        /// What is wrong with it.
+        /// The problem with the request, as a clause.
         reason: String,
     },
-    /// The public key is of a kind not supported, or too weak.
+    /// The public key is malformed, of an unsupported kind, or too weak.
     #[error(
         "the public key of the request is malformed or unsupported; supported are ECDSA on P-256 and P-384, \
          Ed25519, and RSA of at least 2048 bits"
     )]
     PublicKey,
-    /// The request is not signed by the key it is for.
-    #[error("the self-signature of the request does not verify: whoever made it has not shown to own the key")]
+    /// The self-signature does not verify with the public key in the request.
+    #[error("the self-signature of the request does not verify: the requester has not shown to own the key")]
     Signature,
 }

@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 use crate::pem::Block;
 use crate::{ChainError, PemError, chain, describe, names, pem, x509};
 
-/// CA certificates: what a CA bundle holds. Cheap to clone.
+/// The usable CA certificates of a CA bundle, for verifying peers and issued chains. Cheap to clone.
 #[derive(Clone)]
 pub struct Roots {
     store: Arc<RootCertStore>,
@@ -19,7 +19,7 @@ pub struct Roots {
     skipped: Arc<[PemError]>,
 }
 
-/// Equal if the same certificates are trusted, in the same order.
+/// Two values are equal if they trust the same certificates, in the same order.
 impl PartialEq for Roots {
     fn eq(&self, other: &Self) -> bool {
         self.pem == other.pem
@@ -29,9 +29,9 @@ impl PartialEq for Roots {
 impl Eq for Roots {}
 
 impl Roots {
-    /// Reads the `CERTIFICATE` blocks of a CA bundle. Text and blocks of other kinds are skipped. Damaged blocks, blocks
-    /// with headers, and certificates with which no chain can be verified are skipped as Go does it, see
-    /// [`Roots::skipped`].
+    /// Reads the `CERTIFICATE` blocks of a CA bundle. Text and blocks of other kinds are skipped. Damaged blocks,
+    /// blocks with headers, and certificates with which no chain can be verified are skipped as Go does it;
+    /// [`Roots::skipped`] lists them.
     ///
     /// # Errors
     /// [`ChainError`]: not PEM, more than 8 MiB, or not one usable certificate.
@@ -54,10 +54,11 @@ impl Roots {
         Ok(Self { store: Arc::new(store), pem: chain::encode(&certificates).into(), skipped: skipped.into() })
     }
 
-    /// Takes CA certificates as DER, for example a system's; those with which no chain can be verified are left out.
+    /// Takes CA certificates in DER, such as those of the system, and leaves out those with which no chain can be
+    /// verified.
     ///
     /// # Errors
-    /// [`ChainError::Empty`]: not one can be used.
+    /// [`ChainError::Empty`]: not one certificate can be used.
     pub fn from_der(certificates: impl IntoIterator<Item: AsRef<[u8]>>) -> Result<Self, ChainError> {
         let mut store = RootCertStore::empty();
         let certificates = certificates.into_iter().map(|der| CertificateDer::from(der.as_ref().to_vec()));
@@ -68,29 +69,29 @@ impl Roots {
         Ok(Self { store: Arc::new(store), pem: chain::encode(&usable).into(), skipped: [].into() })
     }
 
-    /// Blocks of the bundle that were skipped although they should have been certificates: each with its place.
+    /// Damaged or unusable blocks of the bundle, each with its line. For warnings.
     pub fn skipped(&self) -> &[PemError] {
         &self.skipped
     }
 
-    /// For rustls.
+    /// The trust anchors for rustls.
     pub fn store(&self) -> Arc<RootCertStore> {
         Arc::clone(&self.store)
     }
 
-    /// The subjects of the usable certificates, for people.
+    /// The subjects of the usable certificates, as `O=…, CN=…`.
     pub fn subjects(&self) -> impl Iterator<Item = String> {
         let certificates = CertificateDer::pem_slice_iter(self.pem.as_bytes()).flatten();
         certificates.filter_map(|der| x509::parse(&der).ok().map(|certificate| names::display(certificate.subject())))
     }
 
-    /// The usable certificates, and nothing else, as PEM.
+    /// The usable certificates as PEM, without text or other blocks.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 }
 
-/// Adds the certificate in a block to those that a chain may lead to.
+/// Adds the certificate in `block` to the trust anchors.
 fn add(block: &Block<'_>, store: &mut RootCertStore) -> Result<CertificateDer<'static>, PemError> {
     block.require_certificate()?;
     let der = CertificateDer::from(block.der()?.to_vec());

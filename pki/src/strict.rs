@@ -16,10 +16,10 @@ use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 use crate::der::{self, SEQUENCE, take};
 use crate::{describe, x509};
 
-/// Checks that every peer can read this leaf.
+/// Checks that every kind of peer can read this leaf: Go, openssl and webpki.
 ///
 /// # Errors
-/// What is wrong, as a clause.
+/// The problem with the certificate, as a clause.
 pub(crate) fn leaf(certificate: &CertificateDer<'_>) -> Result<(), String> {
     any(certificate)?;
     // Beyond Go: version 3, no unknown critical extension, no unique identifiers.
@@ -28,13 +28,13 @@ pub(crate) fn leaf(certificate: &CertificateDer<'_>) -> Result<(), String> {
         .map_err(|error| describe::webpki(&error, slice::from_ref(certificate)))
 }
 
-/// Checks that every peer can read this certificate, a leaf's or an issuer's.
+/// Checks that Go and openssl can read this certificate, a leaf's or an issuer's.
 ///
 /// # Errors
-/// What is wrong, as a clause.
+/// The problem with the certificate, as a clause.
 pub(crate) fn any(certificate: &[u8]) -> Result<(), String> {
     go(certificate)?;
-    // Go takes dates without seconds, and lists that are empty.
+    // Stricter than Go, which accepts dates without seconds and an empty list of usages.
     dates(certificate, true)?;
     let parsed = x509::parse(certificate)?;
     let is_empty = |value: &[u8]| value == [SEQUENCE, 0];
@@ -44,10 +44,10 @@ pub(crate) fn any(certificate: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Checks that Go can read this certificate.
+/// Checks that Go's crypto/x509 can read this certificate.
 ///
 /// # Errors
-/// What is wrong, as a clause.
+/// The problem with the certificate, as a clause.
 pub(crate) fn go(certificate: &[u8]) -> Result<(), String> {
     der::check(certificate)?;
     let parsed = x509::parse(certificate)?;
@@ -66,7 +66,8 @@ pub(crate) fn go(certificate: &[u8]) -> Result<(), String> {
     extensions(&parsed)
 }
 
-/// The string types that Go reads in names, with what each may hold (`parseASN1String` in crypto/x509).
+/// Checks that each value of a name has a string type that Go reads, and only the characters that Go allows in that
+/// type (`parseASN1String` in crypto/x509).
 fn name(whose: &str, name: &X509Name<'_>) -> Result<(), String> {
     for attribute in name.iter_attributes() {
         let attribute: &AttributeTypeAndValue<'_> = attribute;
@@ -98,7 +99,7 @@ fn is_printable(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b" '()+,-./:=?*&".contains(&byte)
 }
 
-/// Both dates have the form that RFC 5280 §4.1.2.5 allows; without seconds, unless `strict`.
+/// Checks that both dates have the form of RFC 5280 §4.1.2.5. Unless `strict`, a `UTCTime` may lack the seconds.
 fn dates(certificate: &[u8], strict: bool) -> Result<(), &'static str> {
     const UTC_TIME: u8 = 0x17;
     const GENERALIZED_TIME: u8 = 0x18;
@@ -117,14 +118,15 @@ fn dates(certificate: &[u8], strict: bool) -> Result<(), &'static str> {
     if good { Ok(()) } else { Err("a date is not in the form YYMMDDhhmmssZ or YYYYMMDDhhmmssZ") }
 }
 
-/// Tag and content of the two dates.
+/// The tag and the content of each of the two dates.
 fn validity(certificate: &[u8]) -> Option<[(u8, &[u8]); 2]> {
     let (content, _) = take(SEQUENCE, certificate)?;
     let (mut to_be_signed, _) = take(SEQUENCE, content)?;
+    // The version is optional (RFC 5280 §4.1).
     if let Some((_, behind)) = take(0xa0, to_be_signed) {
         to_be_signed = behind;
     }
-    // The serial number, the algorithm and the issuer come first.
+    // The serial number, the algorithm and the issuer stand before the validity.
     for _ in 0..3 {
         to_be_signed = der::next(to_be_signed)?.2;
     }
@@ -135,7 +137,7 @@ fn validity(certificate: &[u8]) -> Option<[(u8, &[u8]); 2]> {
 }
 
 fn extensions(certificate: &X509Certificate<'_>) -> Result<(), String> {
-    /// The arc of the extensions of X.509 itself, 2.5.29, as DER has it.
+    /// The arc of X.509's own extensions, 2.5.29, in DER. Values of other extensions need not be DER.
     const STANDARD: [u8; 2] = [0x55, 0x1d];
     let mut seen = BTreeSet::new();
     for extension in certificate.extensions() {

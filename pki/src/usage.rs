@@ -1,17 +1,17 @@
-//! What a certificate and its key may be used for.
+//! Extended key usages and key usages.
 
 use std::fmt;
 
-/// What a certificate is used for in TLS.
+/// The side of TLS on which a certificate is used: an extended key usage (RFC 5280 §4.2.1.12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Usage {
-    /// To prove who is calling.
+    /// The certificate authenticates a client.
     ClientAuth,
-    /// To prove who is being called.
+    /// The certificate authenticates a server.
     ServerAuth,
 }
 
-/// As Kubernetes writes it in `spec.usages`.
+/// Displays the usage as in `spec.usages` of a Kubernetes request.
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -30,12 +30,12 @@ impl Usage {
     }
 }
 
-/// What the key of a certificate may be used for (RFC 5280 §4.2.1.3).
+/// A key usage of a certificate (RFC 5280 §4.2.1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyUsage {
-    /// To sign, as all of TLS 1.3 does.
+    /// The key may sign. TLS 1.3 needs no other key usage.
     DigitalSignature,
-    /// To encrypt keys, as TLS 1.2 may do with RSA.
+    /// The key may encrypt keys, as the RSA key exchange of TLS 1.2 does.
     KeyEncipherment,
 }
 

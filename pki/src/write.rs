@@ -1,4 +1,4 @@
-//! Writing X.509: what requests and certificates have in common.
+//! Writing the parts of X.509 that requests and certificates have in common.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ pub(crate) fn oid(writer: DERWriter<'_>, components: &[u64]) {
     writer.write_oid(&ObjectIdentifier::from_slice(components));
 }
 
-/// The subject of `template`: the organisations in one RDN, then the common name, whatever is empty left out.
+/// Writes the subject of `template`: the organizations in one RDN, then the common name. Empty parts are left out.
 pub(crate) fn subject(template: &Template) -> Vec<u8> {
     construct_der(|writer| {
         writer.write_sequence(|names| {
@@ -53,7 +53,7 @@ pub(crate) struct AlternativeNames<'a> {
 }
 
 impl AlternativeNames<'_> {
-    /// The extension for a certificate with this subject, `None` without names. In the order Go writes them.
+    /// Writes the extension for a certificate with this subject, with the kinds in Go's order. `None` without names.
     pub(crate) fn extension(&self, subject: &[u8]) -> Option<Vec<u8>> {
         const EMPTY_SEQUENCE: &[u8] = &[0x30, 0];
 
@@ -73,13 +73,13 @@ impl AlternativeNames<'_> {
         if names == EMPTY_SEQUENCE {
             return None;
         }
-        // RFC 5280 §4.2.1.6: critical when it is all the identity there is.
+        // RFC 5280 §4.2.1.6: critical if the subject is empty.
         let critical = subject == EMPTY_SEQUENCE;
         Some(construct_der(|writer| extension(writer, SUBJECT_ALT_NAME, critical, |value| value.write_der(&names))))
     }
 }
 
-/// An extension (RFC 5280 §4.2).
+/// Writes an extension (RFC 5280 §4.2).
 pub(crate) fn extension(writer: DERWriter<'_>, kind: &[u64], critical: bool, value: impl FnOnce(DERWriter<'_>)) {
     writer.write_sequence(|extension| {
         oid(extension.next(), kind);
@@ -90,7 +90,7 @@ pub(crate) fn extension(writer: DERWriter<'_>, kind: &[u64], critical: bool, val
     });
 }
 
-/// `message` with the signature of `key`, as requests and certificates are.
+/// Signs `message` with `key` and wraps both in the outer sequence of requests and certificates.
 pub(crate) fn signed(message: &[u8], key: &KeyPair) -> Result<Vec<u8>, rustls::Error> {
     let signature = key.sign(message)?;
     Ok(construct_der(|writer| {
@@ -102,7 +102,7 @@ pub(crate) fn signed(message: &[u8], key: &KeyPair) -> Result<Vec<u8>, rustls::E
     }))
 }
 
-/// How `key` signs: an `AlgorithmIdentifier`.
+/// Writes the `AlgorithmIdentifier` of signatures by `key`.
 pub(crate) fn algorithm(writer: DERWriter<'_>, key: &KeyPair) {
     writer.write_sequence(|identifier| identifier.next().write_der(&key.signature_algorithm()));
 }
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn organisations_share_one_rdn_sorted_by_their_encoding() {
+    fn organizations_share_one_rdn_in_der_order() {
         let written = subject(&Template::new("c").with_organizations(["aa", "b"]));
         let name = b"\x30\x23\x31\x15\x30\x08\x06\x03\x55\x04\x0a\x13\x01b\x30\x09\x06\x03\x55\x04\x0a\x13\x02aa\
                      \x31\x0a\x30\x08\x06\x03\x55\x04\x03\x13\x01c";
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_printable_is_utf8() {
+    fn attribute_with_non_printable_characters_is_utf8() {
         let tag = |name| subject(&Template::new(name))[11];
         assert_eq!(["a b", "?", "x.y-z:1"].map(tag), [0x13; 3]);
         assert_eq!(["a*b", "a_b", "\u{fc}"].map(tag), [0x0c; 3]);

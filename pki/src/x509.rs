@@ -1,14 +1,14 @@
-//! Reading X.509, with sentences for what cannot be read.
+//! Parsing X.509, and sentences for the errors of the parser.
 
 use x509_parser::certificate::X509Certificate;
 use x509_parser::error::X509Error;
 use x509_parser::nom;
 use x509_parser::prelude::FromDer;
 
-/// Reads a certificate, behind which nothing may follow.
+/// Parses one certificate.
 ///
 /// # Errors
-/// What is wrong, as a clause.
+/// The problem as a clause: not a certificate, or bytes behind the certificate.
 pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, String> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
@@ -17,7 +17,7 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, String> {
     }
 }
 
-/// The problem with a certificate or request that cannot be read, as a clause.
+/// Describes the parser's error for a certificate or request, as a clause.
 pub(crate) fn reason(error: &X509Error) -> &'static str {
     match error {
         X509Error::InvalidVersion => "its version is none of X.509",

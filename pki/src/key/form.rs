@@ -1,4 +1,5 @@
-//! The encodings of private keys, told apart by their DER. The key itself is looked at in place, not copied.
+//! Recognising the encoding of a private key by its DER, and naming an unsupported one. Reads the key in place, without
+//! copies.
 
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 use x509_parser::oid_registry::Oid;
@@ -8,7 +9,7 @@ use super::KeyError;
 use crate::der::{BIT_STRING, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, take};
 use crate::describe;
 
-/// `[0]` and `[1]`, where SEC 1 has the curve and the public key.
+/// Context tags `[0]` and `[1]` of the curve and the public key in SEC 1 (RFC 5915 §3).
 const CURVE: u8 = 0xa0;
 const PUBLIC_KEY: u8 = 0xa1;
 
@@ -26,7 +27,7 @@ pub(super) enum Curve {
 impl Curve {
     const ALL: [Self; 2] = [Self::P256, Self::P384];
 
-    /// The content of its object identifier.
+    /// The content of the curve's object identifier.
     const fn oid(self) -> &'static [u8] {
         match self {
             Self::P256 => &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07],
@@ -34,7 +35,7 @@ impl Curve {
         }
     }
 
-    /// Bytes of a coordinate, and of a private key.
+    /// The size of a coordinate, and of a private key, in bytes.
     const fn size(self) -> usize {
         match self {
             Self::P256 => 32,
@@ -42,20 +43,20 @@ impl Curve {
         }
     }
 
-    /// The point in this DER `SubjectPublicKeyInfo`, if it is a whole one on this curve.
+    /// The point in this DER `SubjectPublicKeyInfo`, if it is an uncompressed one on this curve.
     pub(super) fn point(self, public_key_der: &[u8]) -> Option<&[u8]> {
         let (curve, point) = curve_and_point(public_key_der)?;
         (curve == self.oid() && self.is_whole(point)).then_some(point)
     }
 
-    /// True for both coordinates of a point behind the byte that says so (SEC 1 §2.3.3): the one form that TLS peers
-    /// and the provider read.
+    /// True for an uncompressed point: 04 and both coordinates (SEC 1 §2.3.3), the one form that TLS peers and the
+    /// provider read.
     fn is_whole(self, point: &[u8]) -> bool {
         point.len() == 1 + 2 * self.size() && point[0] == 4
     }
 }
 
-/// True if the public key in this DER `SubjectPublicKeyInfo` is a point of which one coordinate is left out.
+/// True if the public key in this DER `SubjectPublicKeyInfo` is a compressed point: 02 or 03 and one coordinate.
 pub(crate) fn has_compressed_point(public_key_der: &[u8]) -> bool {
     curve_and_point(public_key_der).is_some_and(|(_, point)| matches!(point.first(), Some(2 | 3)))
 }
@@ -69,8 +70,9 @@ fn curve_and_point(public_key_der: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((curve, take(BIT_STRING, key)?.0.strip_prefix(&[0])?))
 }
 
-/// The key as what its DER is, under whatever label it came.
+/// Decides between PKCS#1, SEC 1 and PKCS#8 by the DER, whatever the PEM label.
 pub(super) fn typed(der: Vec<u8>) -> Result<PrivateKeyDer<'static>, KeyError> {
+    // Behind the version, PKCS#1 has the modulus, SEC 1 the private key, PKCS#8 the algorithm.
     let inner = take(SEQUENCE, &der).and_then(|(key, _)| take(INTEGER, key)).and_then(|(_, rest)| rest.first());
     match inner {
         Some(&INTEGER) => Ok(PrivatePkcs1KeyDer::from(der).into()),
@@ -83,7 +85,8 @@ pub(super) fn typed(der: Vec<u8>) -> Result<PrivateKeyDer<'static>, KeyError> {
     }
 }
 
-/// The reason why the provider did not take a key.
+/// The reason why the provider refused a key: an unsupported kind, curve or size if the DER shows one, else
+/// [`KeyError::Malformed`].
 pub(super) fn refusal(der: &PrivateKeyDer<'_>) -> KeyError {
     let reason = match der {
         PrivateKeyDer::Pkcs1(key) => rsa(key.secret_pkcs1_der()),
@@ -94,7 +97,7 @@ pub(super) fn refusal(der: &PrivateKeyDer<'_>) -> KeyError {
     reason.unwrap_or(KeyError::Malformed)
 }
 
-/// RFC 5208 §5.
+/// The unsupported algorithm of a PKCS#8 key (RFC 5208 §5); `None` if the algorithm is supported.
 fn pkcs8(der: &[u8]) -> Option<KeyError> {
     let (algorithm, key) = pkcs8_parts(der)?;
     match take(OBJECT_IDENTIFIER, algorithm)? {
@@ -105,7 +108,7 @@ fn pkcs8(der: &[u8]) -> Option<KeyError> {
     }
 }
 
-/// The content of the algorithm identifier, and the key in it.
+/// The content of the algorithm identifier of a PKCS#8 key, and the inner key.
 fn pkcs8_parts(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (key, _) = take(SEQUENCE, der)?;
     let (_, key) = take(INTEGER, key)?;
@@ -113,12 +116,12 @@ fn pkcs8_parts(der: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((algorithm, take(OCTET_STRING, key)?.0))
 }
 
-/// RFC 5915 §3.
+/// The unsupported curve of a SEC 1 key (RFC 5915 §3); `None` if the curve is supported or left out.
 fn sec1(der: &[u8]) -> Option<KeyError> {
     unsupported_curve(sec1_parts(der)?.parameters?)
 }
 
-/// The parts of a SEC 1 key; curve and public key may be left out.
+/// The parts of a SEC 1 key. Writers may leave out the curve and the public key.
 struct Sec1<'a> {
     scalar: &'a [u8],
     parameters: Option<&'a [u8]>,
@@ -139,7 +142,8 @@ fn sec1_parts(der: &[u8]) -> Option<Sec1<'_>> {
     Some(Sec1 { scalar, parameters, point })
 }
 
-/// RFC 8017 §A.1.2: the modulus comes first.
+/// The unsupported size of an RSA key, from the modulus, its first part (RFC 8017 §A.1.2); `None` for 2048 to 4096
+/// bits.
 fn rsa(der: &[u8]) -> Option<KeyError> {
     let (key, _) = take(SEQUENCE, der)?;
     let (_, key) = take(INTEGER, key)?;
@@ -173,12 +177,12 @@ fn kind(identifier: &[u8]) -> String {
     name.to_owned()
 }
 
-/// An EC key that the provider does not take as it is: without its public key, with a compressed one, or with leading
+/// An EC key that the provider refuses as it stands: without its public key, with a compressed one, or with leading
 /// zeros left out, as old versions of openssl write it.
 pub(super) struct Incomplete<'a> {
     pub(super) curve: Curve,
     scalar: &'a [u8],
-    /// The public key that is with it, in a form that can be used.
+    /// The public key in the encoding, if it is an uncompressed point.
     pub(super) point: Option<&'a [u8]>,
 }
 
@@ -201,10 +205,11 @@ impl<'a> Incomplete<'a> {
         fits.then_some(Self { curve, scalar, point: point.filter(|point| curve.is_whole(point)) })
     }
 
-    /// The key with its public key, as Go and openssl write it (RFC 5915 §3).
+    /// Encodes the key with its public key, `point`, as Go and openssl do (RFC 5915 §3).
     pub(super) fn complete(&self, point: &[u8]) -> PrivateKeyDer<'static> {
         let (size, oid) = (self.curve.size(), self.curve.oid());
         let length = |content: usize| u8::try_from(content).unwrap_or(u8::MAX);
+        // Version, then header and content of private key, curve and public key.
         let content = 3 + 2 + size + 4 + oid.len() + 5 + point.len();
         // Room for all of it at once: a buffer that grows leaves copies of itself behind.
         let mut key = Vec::with_capacity(3 + content);
@@ -234,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn an_rsa_key_is_refused_for_its_size_only_if_it_has_another_than_is_supported() {
+    fn refusal_names_rsa_size_only_if_unsupported() {
         for (bits, refused) in [(2047, true), (2048, false), (4096, false), (4097, true)] {
             let der = construct_der(|writer| {
                 writer.write_sequence(|key| {
@@ -248,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_anywhere_is_malformed() {
+    fn key_cut_at_any_byte_is_malformed() {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_der();
         for length in 0..key.len() {
             let cut = PrivateKeyDer::Pkcs8(key[..length].to_vec().into());

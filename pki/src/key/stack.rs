@@ -1,4 +1,5 @@
-//! Private keys leave copies in stack frames: scalars, their encodings, and what a library computes from them.
+//! Wiping the stack behind a crypto library, which leaves copies of private keys there: scalars, encodings,
+//! intermediate values.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use rustls::sign::{Signer, SigningKey};
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use zeroize::Zeroize as _;
 
-/// More than crypto libraries use to generate, parse or sign, in debug builds as well.
+/// Bytes of stack to wipe: more than crypto libraries use to generate, parse or sign, in debug builds as well.
 const ROOM: usize = 32 << 10;
 
 /// Runs `work`, and wipes the part of the stack below the caller's frame that `work` may have used.
@@ -17,7 +18,7 @@ pub(super) fn wiped<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Has its frame, and all below it, where [`wipe`] has its own.
+/// Runs `work` in a frame that begins where that of [`wipe`] will begin.
 #[inline(never)]
 fn below<T>(work: impl FnOnce() -> T) -> T {
     work()
@@ -26,11 +27,11 @@ fn below<T>(work: impl FnOnce() -> T) -> T {
 #[inline(never)]
 fn wipe() {
     let mut room = [0_u8; ROOM];
-    // Volatile writes: stores to an array that nobody reads would be left out.
+    // Volatile writes: the compiler drops plain stores to an array that is never read.
     room.zeroize();
 }
 
-/// A key whose signatures leave nothing on the stack.
+/// A signing key that wipes the stack after each signature.
 #[derive(Debug)]
 pub(super) struct WipingKey(pub(super) Arc<dyn SigningKey>);
 

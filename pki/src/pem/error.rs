@@ -2,20 +2,20 @@
 
 /// Damage in a PEM text, or something else where PEM was expected.
 ///
-/// An error if the damage keeps the text from being used; a warning (`skipped`) if it was passed over, as Go and
-/// openssl do. Lines and blocks count from 1.
+/// Returned as an error if the text cannot be used because of the damage, and listed as a warning (`skipped`) if the
+/// reader passed over the damage, as Go and openssl do. Lines and blocks count from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PemError {
-    /// The input is larger than is read: 1 MiB for chains, keys and requests, 8 MiB for CA bundles.
+    /// The input is larger than the limit: 1 MiB for chains, keys and requests, 8 MiB for CA bundles.
     #[error("{bytes} bytes are more than are read here ({} MiB); is this the right file?", most >> 20)]
     TooLarge {
         /// The size of the input in bytes.
         bytes: usize,
-        /// The largest size that is read, in bytes.
+        /// The limit in bytes.
         most: usize,
     },
-    /// A block begins and does not end: a file cut short, or still being written.
+    /// A block has no end: the file is cut short, or is still being written.
     #[error("PEM block {block} ({label}), line {line}, has no `-----END {label}-----` line; the input is cut short")]
     Unclosed {
         /// Which block of the input.
@@ -25,7 +25,7 @@ pub enum PemError {
         /// Its label, such as `CERTIFICATE`.
         label: String,
     },
-    /// A block ends that did not begin: a file without its first part.
+    /// A block has no beginning: the first part of the file is missing.
     #[error("line {line} ends a PEM block ({label}) that has no `-----BEGIN {label}-----` line")]
     Unopened {
         /// The line it ends at.
@@ -33,8 +33,8 @@ pub enum PemError {
         /// Its label, such as `CERTIFICATE`.
         label: String,
     },
-    /// A boundary does not have a line of its own, as where files without a last newline were joined. The blocks that
-    /// it ends and begins are lost to every reader.
+    /// A boundary shares its line with other text, as where files without a last newline were joined. No reader finds
+    /// the blocks that end and begin in this line.
     #[error(
         "line {line} holds a PEM boundary and something else; give each `-----BEGIN …-----` and `-----END …-----` \
          a line of its own (files joined with `cat` have to end with a newline)"
@@ -53,7 +53,7 @@ pub enum PemError {
         /// Its label, such as `CERTIFICATE`.
         label: String,
     },
-    /// A block has headers (`Name: value`) where none are allowed: in a CA bundle and in what a signer issues.
+    /// A block has headers (`Name: value`) where none are allowed: in a CA bundle, and in a chain from a signer.
     #[error("PEM block {block} ({label}), line {line}, has headers; remove the `Name: value` lines")]
     Headers {
         /// Which block of the input.
@@ -73,7 +73,7 @@ pub enum PemError {
         /// Its label, such as `PRIVATE KEY`.
         label: String,
     },
-    /// A block `CERTIFICATE` does not contain a certificate that can be used.
+    /// A block `CERTIFICATE` does not contain a usable certificate.
     #[error("the certificate in PEM block {block}, line {line}, cannot be used: {reason}")]
     Unusable {
         /// Which block of the input.

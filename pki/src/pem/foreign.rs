@@ -6,7 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 use super::PemError;
 use crate::der;
 
-/// The kind of a text without the wanted blocks, only with ones of these labels, as an error. `None` for text of unknown kind.
+/// Recognizes the kind of an input without the wanted blocks, as an error that names the kind and the command to
+/// convert it. `labels` are those of the blocks that the input has. `None` if the kind is unknown.
 pub(super) fn recognize(input: &[u8], labels: &[&str]) -> Option<PemError> {
     let foreign = |(what, command)| PemError::Foreign { what, command };
     if let Some(found) = labels.iter().find_map(|label| labelled(label)) {
@@ -26,6 +27,7 @@ pub(super) fn recognize(input: &[u8], labels: &[&str]) -> Option<PemError> {
             Kind::Pkcs12 => ("PKCS#12", "openssl pkcs12 -in FILE -nodes -out FILE.pem"),
         }));
     }
+    // 128 digits of base64 are 96 bytes, enough to see the kind.
     let beginning: Vec<u8> = input.iter().filter(|byte| !byte.is_ascii_whitespace()).take(4 * 32).copied().collect();
     let beginning = STANDARD.decode(&beginning[..beginning.len() / 4 * 4]).ok()?;
     Some(foreign(match kind(&beginning)? {
@@ -45,7 +47,7 @@ pub(super) fn recognize(input: &[u8], labels: &[&str]) -> Option<PemError> {
     }))
 }
 
-/// PEM that holds certificates in a form that TLS libraries do not read.
+/// The name and the converting command of a PEM label for certificates in a form that TLS libraries do not read.
 fn labelled(label: &str) -> Option<(&'static str, &'static str)> {
     match label {
         "TRUSTED CERTIFICATE" | "X509 CERTIFICATE" => {
@@ -58,7 +60,7 @@ fn labelled(label: &str) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// With a byte order mark, or text in which each other byte is zero.
+/// True for UTF-16: a byte order mark, or the first two hyphens of PEM with a zero byte beside each.
 fn is_utf16(input: &[u8]) -> bool {
     matches!(input, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'-', 0, b'-', 0, ..] | [0, b'-', 0, b'-', ..])
 }
@@ -70,7 +72,7 @@ enum Kind {
     Pkcs12,
 }
 
-/// The kind of a DER value, of which the end may be missing.
+/// The kind of a DER value. Its end may be missing.
 fn kind(input: &[u8]) -> Option<Kind> {
     let content = der::enter(der::SEQUENCE, input)?;
     match *content.first()? {

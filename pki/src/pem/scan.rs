@@ -1,14 +1,14 @@
 //! Finding PEM blocks among text.
 //!
-//! Blocks are found here and decoded one by one on demand, so that looking for certificates in a
-//! bundle does not decode the key next to them. The decoding itself is rustls', constant-time for keys.
+//! Each block is decoded on demand, so that reading the certificates of a bundle does not decode the key
+//! next to them. rustls does the decoding, in constant time for keys.
 
 use rustls::pki_types::pem::{PemObject, SectionKind};
 use zeroize::Zeroizing;
 
 use super::{PemError, foreign};
 
-/// The blocks of a PEM text, and what was passed over between them.
+/// The blocks of a PEM text, and the damage between them.
 pub(crate) struct Text<'a> {
     pub(crate) blocks: Vec<Block<'a>>,
     /// In the order of the text.
@@ -16,37 +16,37 @@ pub(crate) struct Text<'a> {
     input: &'a [u8],
 }
 
-/// A block whose boundaries are in order and whose content is base64, not yet decoded.
+/// A block with matching boundaries and base64 between them, not yet decoded.
 #[derive(Clone, Copy)]
 pub(crate) struct Block<'a> {
-    /// Counted from 1, as in [`PemError`].
+    /// The number of the block in the text, counted from 1 as in [`PemError`].
     pub(crate) number: usize,
     /// The line of its `BEGIN`, counted from 1.
     pub(crate) line: usize,
     pub(crate) label: &'a str,
-    /// True behind a byte order mark, which hides it from Go and openssl.
+    /// True if the block stands behind a byte order mark, which hides it from Go and openssl.
     pub(crate) is_marked: bool,
-    /// The `Name: value` lines at its beginning (RFC 1421 §4.6), empty if there are none.
+    /// The `Name: value` lines at the beginning of the block (RFC 1421 §4.6), empty if there are none.
     headers: &'a [u8],
     body: &'a [u8],
 }
 
 impl Block<'_> {
-    /// True for the labels under which Go's crypto/tls looks for a key; which encoding it has, the DER decides.
+    /// True for the labels under which Go's crypto/tls searches for a key. The label does not decide the encoding.
     pub(crate) fn is_key(&self) -> bool {
         self.label == "PRIVATE KEY" || self.label.ends_with(" PRIVATE KEY")
     }
 
-    /// True for a key behind a passphrase, in PKCS#8's way or in openssl's older one.
+    /// True for an encrypted key: the label of PKCS#8's way, or the headers of openssl's older one.
     pub(crate) fn is_encrypted_key(&self) -> bool {
         let says_so = |text: &[u8]| text.windows(9).any(|window| window == b"ENCRYPTED");
         self.is_key() && (says_so(self.label.as_bytes()) || says_so(self.headers))
     }
 
-    /// The content of the block.
+    /// Decodes the content of the block.
     ///
     /// # Errors
-    /// [`PemError::NotBase64`] for what rustls' decoder refuses: bits beyond the last byte, say.
+    /// [`PemError::NotBase64`] for base64 that rustls' decoder refuses, such as bits beyond the last byte.
     pub(crate) fn der(&self) -> Result<Zeroizing<Vec<u8>>, PemError> {
         // rustls' decoder wants a label that it knows, and no headers.
         const BOUNDARIES: [&[u8]; 2] = [b"-----BEGIN PRIVATE KEY-----\n", b"\n-----END PRIVATE KEY-----\n"];
@@ -60,7 +60,7 @@ impl Block<'_> {
         }
     }
 
-    /// Padded, and nothing but the alphabet of base64 (RFC 4648 §4), white space aside.
+    /// True if the body is padded base64 (RFC 4648 §4) and white space.
     fn is_base64(&self) -> bool {
         let digits = || self.body.iter().filter(|byte| !byte.is_ascii_whitespace());
         let padding = digits().rev().take_while(|byte| **byte == b'=').count();
@@ -69,7 +69,7 @@ impl Block<'_> {
         padding <= 2 && length % 4 == 0 && digits().take(length - padding).all(is_digit)
     }
 
-    /// Refuses all but a certificate without headers.
+    /// Refuses a block that is not a certificate, or has headers.
     pub(crate) fn require_certificate(&self) -> Result<(), PemError> {
         let Self { number: block, line, label, .. } = *self;
         let label = label.to_owned();
@@ -92,7 +92,7 @@ impl Block<'_> {
 }
 
 impl<'a> Text<'a> {
-    /// Refuses a text in which a boundary shares its line: it is not known what else it was meant to hold.
+    /// Refuses a text in which a boundary shares its line: the lost block may be the one that matters.
     pub(crate) fn unglued(self) -> Result<Self, PemError> {
         match self.damage.iter().find(|damage| matches!(damage, PemError::Glued { .. })) {
             Some(glued) => Err(glued.clone()),
@@ -105,7 +105,7 @@ impl<'a> Text<'a> {
         self.damage.into_iter().next().map_or(Ok(self.blocks), Err)
     }
 
-    /// Why nothing of the kind that was looked for is there, if the text tells: it is damaged, or not PEM at all.
+    /// The reason why the wanted block is missing, if the text shows one: damage, or a form that is not PEM.
     pub(crate) fn why_empty(&self) -> Option<PemError> {
         let labels: Vec<_> = self.blocks.iter().map(|block| block.label).collect();
         self.damage.first().cloned().or_else(|| foreign::recognize(self.input, &labels))
@@ -116,7 +116,7 @@ impl<'a> Text<'a> {
 enum Line<'a> {
     Begin(&'a str),
     End(&'a str),
-    /// A boundary among other things.
+    /// A boundary and other text in one line.
     Glued,
     Text,
 }
@@ -129,18 +129,18 @@ enum State<'a> {
         line: usize,
         label: &'a str,
         is_marked: bool,
-        /// Offset in the input at which the content of the block begins.
+        /// The offset in the input at which the content of the block begins.
         from: usize,
     },
-    /// After a line that ended one block and began another: what ends next is already known to be lost.
+    /// After a glued line, which is reported already: the end of the block that it began is no further damage.
     Lost,
 }
 
-/// Finds all blocks of `input`, passing over whatever stands around them. As Go's encoding/pem, and beyond it a byte
-/// order mark before a boundary is skipped.
+/// Finds all blocks of `input` and passes over other text, as Go's encoding/pem does. Unlike Go, skips a byte order
+/// mark before a boundary.
 ///
 /// # Errors
-/// [`PemError::TooLarge`] if `input` is longer than `most` bytes. Everything else is `damage`.
+/// [`PemError::TooLarge`] if `input` is longer than `most` bytes. Every other problem is listed in [`Text::damage`].
 pub(crate) fn read(input: &[u8], most: usize) -> Result<Text<'_>, PemError> {
     if input.len() > most {
         return Err(PemError::TooLarge { bytes: input.len(), most });
@@ -191,7 +191,7 @@ pub(crate) fn read(input: &[u8], most: usize) -> Result<Text<'_>, PemError> {
 }
 
 impl State<'_> {
-    /// The damage if the block at hand does not end properly. A glued line is reported by itself.
+    /// The damage if the open block is interrupted by `next`, or by the end of the text. `read` reports a glued line.
     fn damage(&self, next: &Line<'_>) -> Option<PemError> {
         match (self, next) {
             (_, Line::Glued) | (State::Outside | State::Lost, _) => None,
@@ -202,7 +202,7 @@ impl State<'_> {
     }
 }
 
-/// Headers and body of a block's content.
+/// Splits the content of a block into headers and body.
 fn split(content: &[u8]) -> (&[u8], &[u8]) {
     let is_header = |line: &&[u8]| line.contains(&b':');
     let headers = content.split_inclusive(|byte| *byte == b'\n').take_while(is_header).map(<[u8]>::len).sum();
@@ -230,8 +230,8 @@ fn classify(line: &[u8]) -> Line<'_> {
     }
 }
 
-/// `CERTIFICATE` of `-----BEGIN CERTIFICATE-----`. A label is words (RFC 7468 §3), and messages show it: what stands
-/// between the hyphens of a text that has lost its line ends is a whole key.
+/// The label of a boundary: `CERTIFICATE` of `-----BEGIN CERTIFICATE-----`. Accepts words only (RFC 7468 §3), since
+/// messages show labels: in a text that has lost its line ends, a whole key stands between the hyphens.
 fn label<'a>(line: &'a [u8], boundary: &[u8]) -> Option<&'a str> {
     let label = str::from_utf8(line.strip_prefix(boundary)?).ok()?.trim_end().strip_suffix("-----")?;
     let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic());
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_found_among_text() {
+    fn read_finds_blocks_among_text() {
         let block = encode(CERTIFICATE, DER);
         let crlf = block.replace('\n', "\r\n");
         let text = format!("subject: x\r\n{crlf}\nnoise\n\u{feff}{}", block.replace("-\n", "- \t\n"));
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_do_not_belong_to_the_content() {
+    fn headers_are_not_decoded() {
         let block = encode(CERTIFICATE, DER).replacen('\n', "\nName: value\nfriendlyName: \u{e9}\n\n", 1);
         assert_eq!(scan(&block), (vec![(1, 1, CERTIFICATE)], vec![]));
         let strict = read(block.as_bytes(), MAX_PAIR).unwrap().blocks[0].require_certificate();
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_passed_over_and_named() {
+    fn read_passes_over_damage_and_names_it() {
         let whole = encode(CERTIFICATE, DER);
         let lines = whole.lines().count();
         let cut = &whole[..whole.len() - 30];
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn glued_boundaries_cost_both_blocks_and_no_other() {
+    fn glued_boundary_loses_only_its_two_blocks() {
         let whole = encode(CERTIFICATE, DER);
         let (lines, bare) = (whole.lines().count(), whole.trim_end());
         let glued = |line| vec![PemError::Glued { line }];
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn label_is_words_and_nothing_else_is_shown_as_one() {
+    fn boundary_with_label_of_non_words_is_glued() {
         let pem = encode("PRIVATE KEY", DER);
         let in_one_line = pem.replace('\n', "");
         for text in [&in_one_line, "-----BEGIN \x1b[1mKEY-----\nAA==\n", "-----BEGIN -----\n", "-----BEGIN A  B-----\n"]
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn huge_input_is_refused_unread() {
+    fn read_refuses_input_over_limit() {
         let input = vec![b'\n'; MAX_PAIR + 1];
         assert_eq!(read(&input, MAX_PAIR).err(), Some(PemError::TooLarge { bytes: MAX_PAIR + 1, most: MAX_PAIR }));
     }
