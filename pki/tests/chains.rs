@@ -1,4 +1,4 @@
-//! Chains, CA bundles and credentials: what is read, what is refused.
+//! Reading chains, CA bundles and credentials, and refusing bad ones.
 
 mod authority;
 
@@ -21,7 +21,7 @@ fn chain(pem: &str) -> Chain {
 }
 
 #[test]
-fn the_facts_are_those_of_the_leaf() {
+fn chain_facts_are_those_of_leaf() {
     let pem = Authority::root("the root").issue(&key(), |params| {
         params.serial_number = Some(SerialNumber::from_slice(&[0x00, 0xab, 0x0c]));
         params.subject_alt_names = vec![
@@ -49,7 +49,7 @@ fn the_facts_are_those_of_the_leaf() {
 }
 
 #[test]
-fn every_algorithm_is_read() {
+fn chain_reads_every_key_algorithm() {
     let root = Authority::root("root");
     for algorithm in [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Ed25519] {
         let key = KeyPair::generate(algorithm).unwrap();
@@ -60,7 +60,7 @@ fn every_algorithm_is_read() {
 }
 
 #[test]
-fn names_are_read_whatever_their_string_type() {
+fn subject_in_teletex_or_bmp_is_read() {
     for pem in [include_str!("data/teletex.crt.pem"), include_str!("data/bmp.crt.pem")] {
         let facts = chain(pem).certificate().clone();
         assert_eq!((facts.common_name.as_str(), facts.organizations.as_slice()), ("knöten", &["Bücher".into()][..]));
@@ -68,14 +68,14 @@ fn names_are_read_whatever_their_string_type() {
 }
 
 #[test]
-fn of_several_common_names_the_last_counts_and_several_organisations_in_one_rdn_all_count() {
+fn subject_takes_last_common_name_and_all_organizations() {
     let facts = chain(include_str!("data/multi.crt.pem")).certificate().clone();
     assert_eq!(facts.common_name, "second");
     assert_eq!(facts.organizations, ["a", "b"]);
 }
 
 #[test]
-fn only_certificates_count_and_the_pem_is_normalised() {
+fn chain_keeps_only_certificates_in_normalized_pem() {
     let root = Authority::root("root");
     let leaf = root.issue(&key(), |_| {});
     let messy = format!("subject=x\r\n{}{P256}\n\n# the issuer\n{}end", leaf.replace('\n', "\r\n"), root.pem);
@@ -87,7 +87,7 @@ fn only_certificates_count_and_the_pem_is_normalised() {
 }
 
 #[test]
-fn what_is_not_a_chain_is_refused_with_the_place() {
+fn chain_refuses_other_input_with_position() {
     let root = Authority::root("root");
     let leaf = root.issue(&key(), |_| {});
     let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
@@ -103,7 +103,7 @@ fn what_is_not_a_chain_is_refused_with_the_place() {
 }
 
 #[test]
-fn bytes_after_a_certificate_are_refused() {
+fn chain_refuses_bytes_behind_certificate() {
     use base64::Engine;
     let mut der = chain(&Authority::root("root").issue(&key(), |_| {})).der()[0].to_vec();
     der.push(0);
@@ -114,13 +114,13 @@ fn bytes_after_a_certificate_are_refused() {
 }
 
 #[test]
-fn a_leaf_that_is_never_valid_is_refused() {
+fn chain_refuses_leaf_that_is_never_valid() {
     let pem = Authority::root("root").issue(&key(), |params| params.not_after = at(NOT_BEFORE - 1));
     assert!(matches!(Chain::from_pem(pem.as_bytes()), Err(ChainError::Validity(_))));
 }
 
 #[test]
-fn malformed_extensions_of_the_leaf_are_refused() {
+fn chain_refuses_leaf_with_malformed_extension() {
     let root = Authority::root("root");
     let extension = |oid: &[u64], content: &[u8]| CustomExtension::from_oid_content(oid, content.to_vec());
     let ip_of_five_bytes = [0x30, 7, 0x87, 5, 1, 2, 3, 4, 5];
@@ -135,13 +135,13 @@ fn malformed_extensions_of_the_leaf_are_refused() {
 }
 
 #[test]
-fn unknown_extensions_are_of_no_concern() {
+fn chain_accepts_unknown_extension() {
     let unknown = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99_999, 1], vec![0xff]);
     chain(&Authority::root("root").issue(&key(), |params| params.custom_extensions = vec![unknown]));
 }
 
 #[test]
-fn a_credential_is_a_chain_with_its_key() {
+fn credential_joins_chain_and_key() {
     let root = Authority::root("root");
     let leaf = root.issue(&key(), |_| {});
     let credential = Credential::new(chain(&format!("{leaf}{}", root.pem)), Arc::new(key())).unwrap();
@@ -159,7 +159,7 @@ fn a_credential_is_a_chain_with_its_key() {
 }
 
 #[test]
-fn a_credential_of_two_strangers_is_refused() {
+fn credential_refuses_key_of_other_certificate() {
     let pem = Authority::root("root").issue(&key(), |params| params.serial_number = Some(vec![0x2a].into()));
     let stranger = KeyPair::generate(KeyAlgorithm::default()).unwrap();
     let error = Credential::new(chain(&pem), Arc::new(stranger)).unwrap_err();
@@ -168,7 +168,7 @@ fn a_credential_of_two_strangers_is_refused() {
 }
 
 #[test]
-fn half_a_credential_is_refused() {
+fn credential_refuses_chain_or_key_alone() {
     let leaf = Authority::root("root").issue(&key(), |_| {});
     let refused = |pem: &str| Credential::from_pem(pem.as_bytes()).unwrap_err();
     assert_eq!(refused(&leaf), CredentialError::Key(KeyError::NoKey));
@@ -176,7 +176,7 @@ fn half_a_credential_is_refused() {
 }
 
 #[test]
-fn debug_of_a_credential_shows_facts_only() {
+fn credential_debug_hides_key() {
     let credential = Credential::new(chain(&Authority::root("root").issue(&key(), |_| {})), Arc::new(key())).unwrap();
     let shown = format!("{credential:?}");
     assert!(shown.contains("system:node:n1") && !shown.contains("BEGIN"), "{shown}");
@@ -184,13 +184,13 @@ fn debug_of_a_credential_shows_facts_only() {
 }
 
 #[test]
-fn control_characters_of_an_issuer_do_not_reach_the_terminal() {
+fn issuer_with_control_characters_is_escaped() {
     let read = chain(&Authority::root("a\u{1b}[2Jb\nc").issue(&key(), |_| {}));
     assert!(!read.issuer().contains(char::is_control), "{:?}", read.issuer());
 }
 
 #[test]
-fn a_ca_bundle_keeps_what_is_usable() {
+fn roots_keep_usable_certificates() {
     let [a, b] = ["a", "b"].map(Authority::root);
     let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let roots = Roots::from_pem(format!("# CAs\n{}{garbage}{P256}{}", a.pem, b.pem).as_bytes()).unwrap();
@@ -211,7 +211,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_bytes_make_the_reader_panic(position: usize, byte: u8) {
+    fn chain_with_altered_byte_never_panics(position: usize, byte: u8) {
         let mut pem = include_bytes!("data/multi.crt.pem").to_vec();
         let position = position % pem.len();
         pem[position] = byte;

@@ -1,4 +1,4 @@
-//! The check of what was issued: unusable is refused, everything else is not.
+//! The checks of an issued chain: only a chain that is unusable in TLS is refused.
 
 mod authority;
 
@@ -34,24 +34,24 @@ fn adjusted(adjust: impl FnOnce(&mut CertificateParams)) -> String {
 }
 
 #[test]
-fn a_plain_certificate_is_usable() {
+fn check_accepts_plain_certificate() {
     assert_eq!(check_client(&adjusted(|_| {})), Ok(()));
 }
 
 #[test]
-fn names_are_not_judged() {
+fn check_ignores_names() {
     assert_eq!(check_client(&adjusted(|params| params.distinguished_name = rcgen::DistinguishedName::new())), Ok(()));
 }
 
 #[test]
-fn a_certificate_for_another_key_is_refused() {
+fn check_refuses_other_key() {
     let other = KeyPair::generate(KeyAlgorithm::default()).unwrap();
     let pem = Authority::root("root").issue(&other, |_| {});
     assert_eq!(check_client(&pem), Err(BadCertificate::NotOurKey));
 }
 
 #[test]
-fn the_extended_usage_must_hold_what_is_needed_if_it_is_there() {
+fn check_requires_extended_key_usage_if_present() {
     use ExtendedKeyUsagePurpose::{Any, ClientAuth, CodeSigning, ServerAuth};
     let check = |purposes: &[ExtendedKeyUsagePurpose], usage| {
         check(&adjusted(|params| params.extended_key_usages = purposes.to_vec()), usage, None, noon())
@@ -68,20 +68,20 @@ fn the_extended_usage_must_hold_what_is_needed_if_it_is_there() {
 }
 
 #[test]
-fn the_key_must_be_allowed_to_sign_if_usages_are_named() {
+fn check_requires_digital_signature_if_key_usage_present() {
     assert_eq!(check_client(&adjusted(|params| params.key_usages.clear())), Ok(()));
     let pem = adjusted(|params| params.key_usages = vec![KeyUsagePurpose::KeyEncipherment]);
     assert_eq!(check_client(&pem), Err(BadCertificate::NoDigitalSignature));
 }
 
 #[test]
-fn a_ca_certificate_is_refused() {
+fn check_refuses_ca_certificate() {
     let pem = adjusted(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
     assert_eq!(check_client(&pem), Err(BadCertificate::CertificateAuthority));
 }
 
 #[test]
-fn validity_is_checked_within_the_skew() {
+fn check_accepts_waiting_and_refuses_expired_chain() {
     let root = Authority::root("root");
     let roots = Roots::from_pem(root.pem.as_bytes()).unwrap();
     let pem = root.issue(&key(), |_| {});
@@ -105,7 +105,7 @@ fn validity_is_checked_within_the_skew() {
 }
 
 #[test]
-fn issuers_behind_the_leaf_must_have_issued_something_before_them() {
+fn check_refuses_issuers_out_of_order() {
     let root = Authority::root("root");
     let (a, b) = (root.intermediate("a"), root.intermediate("b"));
     let leaf = a.issue(&key(), |_| {});
@@ -126,7 +126,7 @@ fn issuers_behind_the_leaf_must_have_issued_something_before_them() {
 }
 
 #[test]
-fn with_roots_the_chain_must_lead_to_one() {
+fn check_with_roots_requires_trusted_issuer() {
     let (root, other) = (Authority::root("root"), Authority::root("other"));
     let middle = root.intermediate("middle");
     let roots = Roots::from_pem(format!("{}{}", other.pem, root.pem).as_bytes()).unwrap();
@@ -149,7 +149,7 @@ fn with_roots_the_chain_must_lead_to_one() {
 }
 
 #[test]
-fn a_root_of_the_same_name_and_another_key_is_not_trusted() {
+fn check_refuses_same_named_root_with_other_key() {
     let (root, impostor) = (Authority::root("root"), Authority::root("root"));
     let roots = Roots::from_pem(root.pem.as_bytes()).unwrap();
     let pem = impostor.issue(&key(), |_| {});
@@ -158,7 +158,7 @@ fn a_root_of_the_same_name_and_another_key_is_not_trusted() {
 }
 
 #[test]
-fn each_refusal_says_what_to_look_at() {
+fn check_errors_name_their_remedy() {
     let hour = UnixTime::from_secs(NOT_AFTER);
     for (refusal, told) in [
         (BadCertificate::NotOurKey, "the certificate was issued for another key than the one of the request"),

@@ -1,4 +1,4 @@
-//! Pairs and CA bundles as other programs leave them on disk: read as Go and openssl read them, or named.
+//! Pairs and CA bundles as other programs leave them on disk: read as Go and openssl do, or refused with their kind.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use perennial_tests::openssl::{openssl, openssl_binary};
 const P256: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
 const P384: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-384";
 
-/// A PKCS#8 key, and a certificate that it signed for itself.
+/// A self-signed certificate and its PKCS#8 key of this kind, made by openssl.
 fn pair(kind: &str) -> (String, String) {
     let key = openssl(&format!("genpkey {kind}"), "");
     let certificate = openssl("req -new -x509 -key /dev/stdin -subj /CN=of-openssl -days 2", key.as_bytes());
@@ -41,7 +41,8 @@ fn line_of(pem: &str, what: &str) -> usize {
     pem.lines().position(|line| line == what).unwrap() + 1
 }
 
-/// Written by us again, the key is one that openssl reads and finds consistent, and so are we.
+/// Asserts that the credential, written again, is read by openssl as a consistent key, and by perennial as the same
+/// pair.
 fn assert_survives_rewriting(credential: &Credential, what: &str) {
     let pem = credential.to_pem();
     let public = convert("pkey -check -pubout", &credential.key().to_pem());
@@ -53,7 +54,7 @@ fn assert_survives_rewriting(credential: &Credential, what: &str) {
 
 /// From the field: <https://github.com/rustls/rustls/issues/2038>
 #[test]
-fn keys_are_read_by_their_encoding_whatever_the_label() {
+fn key_is_read_under_any_label() {
     for kind in [P256, P384] {
         let (certificate, pkcs8) = pair(kind);
         let sec1 = convert("ec", &pkcs8);
@@ -95,7 +96,7 @@ fn keys_are_read_by_their_encoding_whatever_the_label() {
     }
 }
 
-/// Old versions of openssl left out leading zeros; one key in 256 has some.
+/// Old versions of openssl leave out the leading zeros of a private key; one key in 256 has some.
 #[test]
 fn short_scalar_is_padded() {
     let scalar: Vec<u8> = (1..32).collect();
@@ -127,7 +128,7 @@ fn key_without_its_public_key_needs_its_certificate() {
 }
 
 #[test]
-fn good_pair_is_used_whatever_damage_is_beside_it() {
+fn good_pair_is_used_despite_damage_beside_it() {
     let (certificate, key) = pair(P256);
     let (other, _) = pair(P256);
     let good = format!("{certificate}{key}");
@@ -179,7 +180,7 @@ fn good_pair_is_used_whatever_damage_is_beside_it() {
         assert_eq!(read.chain().der().len(), 1, "{what}");
         assert_eq!(read.chain().skipped(), skipped, "{what}");
     }
-    // In two files, each is named by its own.
+    // Of two files, the chain lists the damage in its file and the key that in the other.
     let (certificate, key) = (format!("{certificate}{}", half(&other)), format!("{key}{}", half(&key)));
     let read = Credential::from_pair(certificate.as_bytes(), key.as_bytes()).unwrap();
     assert_eq!((read.chain().skipped().len(), read.key().skipped().len()), (1, 1));
@@ -210,7 +211,7 @@ fn pair_with_glued_boundaries_names_the_line() {
 }
 
 #[test]
-fn unsupported_kinds_are_named_as_such() {
+fn unsupported_key_kind_is_named() {
     let curve = |curve: &str| CredentialError::Key(KeyError::Curve { curve: curve.into() });
     let rsa = |bits| CredentialError::Key(KeyError::RsaSize { bits });
     let other = |kind: &str| CredentialError::Key(KeyError::Unsupported { kind: kind.into() });
@@ -227,7 +228,7 @@ fn unsupported_kinds_are_named_as_such() {
         assert_eq!(error, expected, "{kind}");
         assert!(error.is_unsupported() && error.to_string().contains("supported elsewhere, not here"), "{error}");
     }
-    // 8192 bits take openssl long to generate; its length is all that is looked at.
+    // openssl takes long to generate 8192 bits, and only the length of the modulus is read.
     let modulus = [&[0x02, 0x82, 0x04, 0x01, 0][..], &[0xff; 1024]].concat();
     let der = [&[0x30, 0x82, 0x04, 0x08, 2, 1, 0], &modulus[..]].concat();
     let key = base64(&der);
@@ -252,7 +253,7 @@ fn base64(der: &[u8]) -> String {
 
 /// From the field: <https://github.com/smallstep/cli/issues/1497>
 #[test]
-fn what_is_not_pem_is_named_with_the_command_that_converts_it() {
+fn foreign_format_is_named_with_converting_command() {
     let (certificate, key) = pair(P256);
     let der = openssl_binary("x509 -outform DER", certificate.as_bytes());
     let key_der = openssl_binary("pkey -outform DER", key.as_bytes());
@@ -298,7 +299,7 @@ fn what_is_not_pem_is_named_with_the_command_that_converts_it() {
 
 /// From the field: <https://github.com/openshift/cluster-network-operator/issues/2141>
 #[test]
-fn good_certificates_of_a_damaged_bundle_are_used() {
+fn damaged_bundle_keeps_its_good_certificates() {
     let [a, b, c] = [(); 3].map(|()| pair(P256).0);
     let lines = a.lines().count();
     let label = || "CERTIFICATE".to_owned();
@@ -342,7 +343,7 @@ fn good_certificates_of_a_damaged_bundle_are_used() {
         let roots = Roots::from_pem(bundle.as_bytes()).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(roots.store().len(), used, "{what}");
         assert_eq!(roots.skipped(), [skipped], "{what}");
-        // Nothing of it is left in what is written.
+        // The skipped block is not in the PEM that is written.
         assert_eq!(Roots::from_pem(roots.pem().as_bytes()).unwrap().skipped(), [], "{what}");
     }
     let glued = format!("{}{b}", a.trim_end());

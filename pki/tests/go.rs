@@ -1,4 +1,4 @@
-//! What Go makes of pairs, as kubectl showed; `.ci/kubectl` compares with the real one.
+//! Verdicts on pairs as Go has them, recorded from kubectl; `.ci/kubectl` compares them with a real kubectl.
 
 use perennial_pki::{GoVerdict, go_verdict};
 use perennial_tests::openssl::openssl;
@@ -68,7 +68,7 @@ fn verdict_follows_go() {
 }
 
 #[test]
-fn kinds_that_only_go_reads_are_left_open() {
+fn verdict_is_unknown_for_kinds_only_go_reads() {
     for (kind, expected) in [
         ("-algorithm EC -pkeyopt ec_paramgen_curve:P-521", "unknown: an ECDSA key on P-521"),
         ("-algorithm EC -pkeyopt ec_paramgen_curve:P-224", "unknown: an ECDSA key on P-224"),

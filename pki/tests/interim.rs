@@ -1,4 +1,4 @@
-//! What a server shows while it has no certificate, however long that lasts.
+//! The interim certificate of a server, for as long as the server has no other.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn template() -> Template {
 }
 
 #[test]
-fn for_a_week_the_one_shown_is_always_in_date_and_changes_once_in_a_while() {
+fn interim_stays_valid_for_a_week() {
     let start = UnixTime::from_secs(1_800_000_000);
     let interim = Interim::new(template(), start).unwrap();
     let mut shown = vec![interim.credential(start)];
@@ -30,7 +30,7 @@ fn for_a_week_the_one_shown_is_always_in_date_and_changes_once_in_a_while() {
 }
 
 #[test]
-fn a_clock_that_was_set_back_finds_one_that_is_valid() {
+fn interim_is_remade_after_clock_step_back() {
     let start = UnixTime::from_secs(1_800_000_000);
     let kept = Interim::new(template(), start).unwrap();
     let earlier = start.before(24 * HOUR);
@@ -38,7 +38,7 @@ fn a_clock_that_was_set_back_finds_one_that_is_valid() {
 }
 
 #[test]
-fn names_no_certificate_can_carry_are_an_error_at_once() {
+fn interim_refuses_invalid_dns_name() {
     let bad = Template::new("a").with_dns_names(["a b"]);
     let now = UnixTime::from_secs(1_800_000_000);
     assert_eq!(Interim::new(bad.clone(), now).unwrap_err(), interim(&bad, now).unwrap_err());

@@ -1,4 +1,4 @@
-//! Issuing: the request's subject, names and key, and the issuer's terms.
+//! Issuing: subject, names and key are the request's, all else follows the issuer's terms.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ fn parse(chain: &Chain) -> X509Certificate<'_> {
 }
 
 #[test]
-fn an_issuer_of_every_algorithm_issues_what_verifies_and_satisfies() {
+fn issuer_of_every_algorithm_issues_verifiable_certificate() {
     let generated = [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Ed25519].map(KeyPair::generate);
     let rsa = KeyPair::from_pem(include_str!("data/rsa2048.pkcs1.pem"));
     let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
@@ -70,7 +70,7 @@ fn an_issuer_of_every_algorithm_issues_what_verifies_and_satisfies() {
 }
 
 #[test]
-fn without_usages_a_certificate_does_not_speak_of_them() {
+fn issue_without_usages_omits_extensions() {
     let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
     let terms = Terms { key_usages: &[], extended_key_usages: &[], ..terms(&[1]) };
     let chain = plain_issuer().issue(&asked(&Template::node("n1"), &key), &terms).unwrap();
@@ -79,7 +79,7 @@ fn without_usages_a_certificate_does_not_speak_of_them() {
 }
 
 #[test]
-fn names_are_critical_where_there_is_no_subject() {
+fn alternative_names_are_critical_without_subject() {
     let (issuer, key) = (plain_issuer(), KeyPair::generate(KeyAlgorithm::default()).unwrap());
     for (common_name, critical) in [("", true), ("x", false)] {
         let template = Template::new(common_name).with_dns_names(["x.example"]);
@@ -89,7 +89,7 @@ fn names_are_critical_where_there_is_no_subject() {
 }
 
 #[test]
-fn serial_numbers_are_positive_whatever_their_first_bit() {
+fn serial_with_high_bit_stays_positive() {
     let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
     let chain = plain_issuer().issue(&asked(&Template::node("n1"), &key), &terms(&[0xff, 0])).unwrap();
     assert_eq!(parse(&chain).raw_serial(), [0, 0xff, 0]);
@@ -97,7 +97,7 @@ fn serial_numbers_are_positive_whatever_their_first_bit() {
 }
 
 #[test]
-fn who_may_not_sign_is_no_issuer() {
+fn issuer_refuses_leaf_certificate() {
     let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
     let chain = plain_issuer().issue(&asked(&Template::node("n1"), &key), &terms(&[1])).unwrap();
     let leaf = Credential::new(chain, Arc::new(key)).unwrap();
@@ -105,7 +105,7 @@ fn who_may_not_sign_is_no_issuer() {
 }
 
 #[test]
-fn times_no_certificate_can_name_are_refused() {
+fn self_signed_refuses_year_10000() {
     let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
     let year_10000 = UnixTime::from_secs(253_402_300_800);
     let at = |not_after| self_signed("root", &key, &[1], Validity::new(NOW, not_after).unwrap());
@@ -114,7 +114,7 @@ fn times_no_certificate_can_name_are_refused() {
 }
 
 #[test]
-fn an_issuers_key_is_not_shown() {
+fn issuer_debug_hides_key() {
     let issuer = plain_issuer();
     assert!(!format!("{issuer:?}").contains("PRIVATE"));
 }

@@ -1,4 +1,4 @@
-//! Keys: what is generated, what is imported, what is refused.
+//! Generating keys, importing them, and refusing bad ones.
 
 use perennial::Template;
 use perennial_pki::{KeyAlgorithm, KeyError, KeyPair, PemError, certificate_request, read_request};
@@ -8,7 +8,7 @@ const P256_SEC1: &str = include_str!("data/p256.sec1.pem");
 const RSA_PKCS1: &str = include_str!("data/rsa2048.pkcs1.pem");
 
 #[test]
-fn generated_keys_survive_their_pem() {
+fn generated_key_round_trips_through_pem() {
     for algorithm in GENERATED {
         let key = KeyPair::generate(algorithm).unwrap();
         let pem = key.to_pem();
@@ -21,7 +21,7 @@ fn generated_keys_survive_their_pem() {
 }
 
 #[test]
-fn a_generated_ed25519_key_is_laid_out_as_openssl_reads_it() {
+fn generated_ed25519_key_is_pkcs8_version_1() {
     let key = KeyPair::generate(KeyAlgorithm::Ed25519).unwrap().to_pem();
     let openssl = include_str!("data/ed25519.pkcs8.pem");
     assert_eq!(key.len(), openssl.len());
@@ -29,7 +29,7 @@ fn a_generated_ed25519_key_is_laid_out_as_openssl_reads_it() {
 }
 
 #[test]
-fn no_two_generated_keys_are_the_same() {
+fn generated_keys_differ() {
     for algorithm in GENERATED {
         let [a, b] = [(); 2].map(|()| KeyPair::generate(algorithm).unwrap());
         assert_ne!(a.public_key_der(), b.public_key_der());
@@ -37,7 +37,7 @@ fn no_two_generated_keys_are_the_same() {
 }
 
 #[test]
-fn keys_of_openssl_and_go_are_imported_and_written_back_as_they_came() {
+fn imported_key_is_written_back_unchanged() {
     for (pem, algorithm) in [
         (P256_SEC1, KeyAlgorithm::EcdsaP256),
         (include_str!("data/p384.sec1.pem"), KeyAlgorithm::EcdsaP384),
@@ -55,13 +55,13 @@ fn keys_of_openssl_and_go_are_imported_and_written_back_as_they_came() {
 }
 
 #[test]
-fn a_key_is_found_among_certificates_and_text() {
+fn key_is_found_among_certificates_and_text() {
     let bundle = format!("{}\nsome text\n{P256_SEC1}{RSA_PKCS1}", include_str!("data/multi.crt.pem"));
     assert_eq!(KeyPair::from_pem(&bundle).unwrap().algorithm(), KeyAlgorithm::EcdsaP256, "the first one");
 }
 
 #[test]
-fn unusable_keys_are_refused() {
+fn unusable_key_is_refused() {
     for (pem, expected) in [
         (include_str!("data/rsa1024.pkcs1.pem"), KeyError::RsaSize { bits: 1024 }),
         (include_str!("data/p521.sec1.pem"), KeyError::Curve { curve: "P-521".into() }),
@@ -84,7 +84,7 @@ fn unusable_keys_are_refused() {
 }
 
 #[test]
-fn a_key_of_a_good_kind_that_is_damaged_is_not_called_weak() {
+fn damaged_key_is_malformed_and_not_weak() {
     for pem in [P256_SEC1, RSA_PKCS1, include_str!("data/rsa2048.pkcs8.pem"), include_str!("data/ed25519.pkcs8.pem")] {
         let whole: Vec<&str> = pem.lines().collect();
         let begin = whole.iter().rposition(|line| line.starts_with("-----BEGIN")).unwrap();
@@ -94,7 +94,7 @@ fn a_key_of_a_good_kind_that_is_damaged_is_not_called_weak() {
 }
 
 #[test]
-fn each_refusal_of_a_key_says_why() {
+fn key_errors_name_their_cause() {
     for (error, told) in [
         (
             KeyError::RsaSize { bits: 1024 },
@@ -126,7 +126,7 @@ fn each_refusal_of_a_key_says_why() {
 
 #[cfg(feature = "aws-lc-rs")]
 #[test]
-fn rsa_keys_are_generated_and_signed_with_like_others() {
+fn generated_rsa_key_signs_request() {
     let key = KeyPair::generate(KeyAlgorithm::Rsa).unwrap();
     assert_eq!(key.algorithm(), KeyAlgorithm::Rsa);
     let request = certificate_request(&Template::node("worker-1"), &key).unwrap();
@@ -138,26 +138,26 @@ fn rsa_keys_are_generated_and_signed_with_like_others() {
 
 #[cfg(not(feature = "aws-lc-rs"))]
 #[test]
-fn rsa_keys_are_not_generated() {
+fn generate_refuses_rsa_without_feature() {
     let error = KeyPair::generate(KeyAlgorithm::Rsa).unwrap_err();
     assert_eq!(error, KeyError::NotGenerated { algorithm: KeyAlgorithm::Rsa });
 }
 
 #[test]
-fn algorithms_are_shown_by_their_names() {
+fn algorithm_displays_its_name() {
     let shown =
         [GENERATED.as_slice(), &[KeyAlgorithm::Rsa]].concat().iter().map(KeyAlgorithm::to_string).collect::<Vec<_>>();
     assert_eq!(shown, ["ecdsa-p256", "ecdsa-p384", "ed25519", "rsa"]);
 }
 
 #[test]
-fn debug_shows_the_algorithm_and_nothing_else() {
+fn key_debug_shows_only_algorithm() {
     let key = KeyPair::from_pem(P256_SEC1).unwrap();
     assert_eq!(format!("{key:?}"), "KeyPair { algorithm: EcdsaP256, .. }");
 }
 
 #[test]
-fn errors_do_not_quote_the_key() {
+fn key_errors_do_not_quote_key() {
     let secret = P256_SEC1.lines().nth(4).unwrap();
     for broken in [
         P256_SEC1.replace("MHc", "!!!"),
@@ -171,7 +171,7 @@ fn errors_do_not_quote_the_key() {
 }
 
 #[test]
-fn the_key_signs_for_tls() {
+fn key_signs_tls_handshake() {
     for algorithm in GENERATED {
         let key = KeyPair::generate(algorithm).unwrap();
         let signing = key.signing_key();

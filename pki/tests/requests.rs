@@ -1,4 +1,4 @@
-//! Requests: what is written is what is read, by us and by the book.
+//! Requests: written, read back, and read as openssl writes them.
 
 use std::net::IpAddr;
 
@@ -24,7 +24,7 @@ fn full() -> Template {
 }
 
 #[test]
-fn every_algorithm_signs_a_request_that_verifies() {
+fn request_verifies_for_every_algorithm() {
     for algorithm in [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Ed25519] {
         let key = KeyPair::generate(algorithm).unwrap();
         let facts = round_trip(&full(), &key);
@@ -34,35 +34,35 @@ fn every_algorithm_signs_a_request_that_verifies() {
 }
 
 #[test]
-fn the_pem_holds_the_der() {
+fn request_pem_holds_its_der() {
     let request = certificate_request(&full(), &key()).unwrap();
     assert!(request.pem.starts_with("-----BEGIN CERTIFICATE REQUEST-----\n"));
     assert_eq!(read_request(request.pem.as_bytes()).unwrap().der, request.der);
 }
 
 #[test]
-fn organisations_stand_before_the_common_name() {
+fn request_subject_has_organizations_before_common_name() {
     let der = certificate_request(&Template::node("n1"), &key()).unwrap().der;
     let position = |text: &[u8]| der.windows(text.len()).position(|window| window == text).unwrap();
     assert!(position(b"system:nodes") < position(b"system:node:n1"));
 }
 
 #[test]
-fn without_alternative_names_there_is_no_extension() {
+fn request_without_alternative_names_has_no_extension() {
     let der = certificate_request(&Template::node("n1"), &key()).unwrap().der;
     assert!(!der.windows(3).any(|window| window == [0x55, 0x1d, 0x11]));
     assert!(der.windows(2).any(|window| window == [0xa0, 0x00]), "but the empty attributes PKCS#10 demands");
 }
 
 #[test]
-fn a_subject_may_be_empty() {
+fn request_with_empty_subject_is_read() {
     let facts = round_trip(&Template::default().with_dns_names(["x"]), &key());
     assert_eq!((facts.common_name.as_str(), facts.organizations.len()), ("", 0));
     assert_eq!(facts.dns_names, ["x"]);
 }
 
 #[test]
-fn dns_names_that_x509_cannot_carry_are_named() {
+fn request_names_invalid_dns_name() {
     for name in ["bücher.example", "", "a b", "a\0b"] {
         let error = certificate_request(&Template::new("x").with_dns_names([name]), &key()).unwrap_err();
         assert_eq!(error, RequestError::DnsName { name: name.into() });
@@ -70,7 +70,7 @@ fn dns_names_that_x509_cannot_carry_are_named() {
 }
 
 #[test]
-fn a_request_of_openssl_is_read_in_full() {
+fn openssl_request_is_read_in_full() {
     let facts = read_request(include_bytes!("data/p384-sha256.csr.pem")).unwrap();
     assert_eq!(facts.common_name, "second", "the last one, as in Go");
     assert_eq!(facts.organizations, ["b", "a"]);
@@ -83,7 +83,7 @@ fn a_request_of_openssl_is_read_in_full() {
 }
 
 #[test]
-fn weak_and_unknown_keys_are_refused() {
+fn request_with_weak_or_unknown_key_is_refused() {
     assert!(read_request(include_bytes!("data/rsa2048.csr.pem")).is_ok());
     for pem in [&include_bytes!("data/rsa1024.csr.pem")[..], include_bytes!("data/p521.csr.pem")] {
         assert_eq!(read_request(pem), Err(RequestError::PublicKey));
@@ -91,7 +91,7 @@ fn weak_and_unknown_keys_are_refused() {
 }
 
 #[test]
-fn a_forged_request_is_refused() {
+fn request_with_forged_signature_is_refused() {
     let request = certificate_request(&Template::new("honest"), &key()).unwrap();
     let mut forged = request.der;
     let at = forged.windows(6).position(|window| window == b"honest").unwrap();
@@ -100,7 +100,7 @@ fn a_forged_request_is_refused() {
 }
 
 #[test]
-fn what_is_not_one_request_is_refused() {
+fn read_request_refuses_other_input() {
     let request = certificate_request(&full(), &key()).unwrap();
     let labels =
         |labels: &[&str]| Err(RequestError::NotOneRequest { found: labels.iter().map(ToString::to_string).collect() });
@@ -117,13 +117,13 @@ fn what_is_not_one_request_is_refused() {
 }
 
 #[test]
-fn text_around_a_request_is_skipped() {
+fn read_request_skips_text_around() {
     let request = certificate_request(&full(), &key()).unwrap();
     assert!(read_request(format!("before\n{}after\n", request.pem).as_bytes()).is_ok());
 }
 
 #[test]
-fn identity_is_key_subject_and_names_as_sets() {
+fn same_identity_ignores_order_and_signature() {
     let (key, other) = (key(), KeyPair::generate(KeyAlgorithm::default()).unwrap());
     let facts = round_trip(&full(), &key);
     let again = round_trip(&full(), &key);
@@ -153,7 +153,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_a_template_asks_for_is_what_a_signer_reads(
+    fn request_round_trips_every_template(
         common_name in ".{0,80}",
         organizations in prop::collection::vec(".{0,80}", 0..4),
         dns_names in prop::collection::vec("[!-~]{1,80}", 0..4),
@@ -172,7 +172,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_the_reader_panic(position in 0..300_usize, byte: u8) {
+    fn request_with_altered_byte_never_panics(position in 0..300_usize, byte: u8) {
         let mut der = certificate_request(&full(), &key()).unwrap().der;
         let position = position % der.len();
         der[position] = byte;

@@ -1,4 +1,4 @@
-//! What people read about errors of TLS and X.509 libraries.
+//! The sentences for errors of TLS and X.509 libraries.
 
 mod authority;
 
@@ -14,7 +14,8 @@ use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerMisbehaved, RootCertStore};
 
-/// What is said of a server that presents `chain` for `n1.example` at `now`, where `root` is trusted.
+/// The description of the error for a server `n1.example` that presents `chain` at `now`, with `root` as the trusted
+/// CA.
 fn verdict(chain: &[CertificateDer<'static>], root: &CertificateDer<'static>, now: i64) -> String {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).unwrap();
@@ -118,7 +119,7 @@ fn refused_server_certificates_are_described() {
 /// From the field: <https://github.com/rustls/rustls/issues/2536>
 /// From the field: <https://github.com/rustls/rustls/issues/1335>
 #[test]
-fn p521_issuer_is_named_with_what_to_use_instead() {
+fn p521_issuer_error_names_supported_algorithms() {
     let ca =
         self_signed("-algorithm EC -pkeyopt ec_paramgen_curve:P-521", "-sha512", "-addext basicConstraints=CA:TRUE");
     let now =
@@ -144,10 +145,10 @@ fn p521_issuer_is_named_with_what_to_use_instead() {
     }
 }
 
-/// Every value that rustls and webpki have, as far as one can make it: none shows a Rust name.
+/// Describes every error of rustls and webpki that can be made here.
 #[test]
 #[allow(deprecated, reason = "rustls may still return what it deprecates")]
-fn no_description_shows_a_name_of_rust() {
+fn descriptions_show_no_rust_identifier() {
     let other = |error: webpki::Error| CertificateError::Other(OtherError(Arc::new(error)));
     let time = UnixTime::since_unix_epoch(Duration::from_secs(1_767_225_600));
     let certificate = [

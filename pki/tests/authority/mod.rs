@@ -1,4 +1,4 @@
-//! A real CA for the tests.
+//! A CA for the tests, made with rcgen.
 #![allow(dead_code, unreachable_pub)]
 
 use perennial_pki::KeyPair;
@@ -12,12 +12,12 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 /// 2026-01-01T00:00:00Z, when every test certificate becomes valid.
 pub const NOT_BEFORE: i64 = 1_767_225_600;
-/// An hour later, when it expires.
+/// 2026-01-01T01:00:00Z, when every test certificate expires.
 pub const NOT_AFTER: i64 = NOT_BEFORE + 3600;
 
 pub struct Authority {
     issuer: Issuer<'static, rcgen::KeyPair>,
-    /// Its own certificate.
+    /// The CA's own certificate.
     pub pem: String,
 }
 
@@ -36,7 +36,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// A client certificate for `key`, one hour long, after `adjust` had its way with it.
+    /// Issues a client certificate for `key`, valid for one hour, after `adjust` has changed its parameters.
     pub fn issue(&self, key: &KeyPair, adjust: impl FnOnce(&mut CertificateParams)) -> String {
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
