@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn command_line_passes_claps_checks() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
     }

@@ -1,33 +1,33 @@
-//! Why a command did not do what it was asked to, and the exit code that says so.
+//! The error of a command, and its exit code.
 
 use std::fmt;
 use std::process::ExitCode;
 
-/// Why a command did not do what it was asked to.
+/// The error of a command. Its text is printed after `perennial: `, and names the next step.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// It was asked for something that cannot be done as asked: exit code 2. Nothing was changed.
+    /// Bad usage or input, exit code 2. Nothing was changed.
     #[error("{0}")]
     Usage(String),
-    /// It was tried, and did not work: exit code 1.
+    /// The command was tried and failed, exit code 1.
     #[error("{0}")]
     Failed(String),
 }
 
 impl Failure {
-    /// Bad usage or input, with the message of this error.
+    /// Wraps an error as [`Failure::Usage`] with its text.
     pub(crate) fn usage(error: impl fmt::Display) -> Self {
         Self::Usage(error.to_string())
     }
 
-    /// The system has no thread to give.
+    /// The error for a thread that the system refused to start; `of` names the thread's purpose.
     pub(crate) fn no_thread(of: &str, error: &std::io::Error) -> Self {
         Self::Failed(format!(
             "cannot start a thread for {of}: {error}; raise the limit of processes and threads (ulimit -u, TasksMax)"
         ))
     }
 
-    /// The system has no descriptor to give.
+    /// The error for a file descriptor that the system refused; `of` names the purpose.
     pub(crate) fn no_descriptor(of: &str, error: &std::io::Error) -> Self {
         Self::Failed(format!("cannot set up {of}: {error}; raise the limit of open files (ulimit -n, LimitNOFILE)"))
     }

@@ -49,11 +49,11 @@ use cli::{Cli, Command, LogFormat};
 use failure::Failure;
 use lines::{Lines, OUTPUT, RESULT};
 
-/// Wipes whatever is freed: crypto, TLS, base64 and YAML libraries free copies of private keys and tokens as they are.
+/// Wipes all freed memory: crypto, TLS, base64 and YAML libraries free copies of private keys and tokens without that.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
-/// Escapes an error's text line by line: syntax errors quote lines of the file, and keep their line breaks.
+/// Escapes an error's text for a terminal, line by line: syntax errors quote lines of a file, whose line breaks stay.
 fn shown(text: &str) -> String {
     text.lines().map(|line| Escaped(line).to_string()).collect::<Vec<_>>().join("\n")
 }
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
             match (log_format, &log) {
                 (LogFormat::Json, _) if tracing::dispatcher::has_been_set() => tracing::error!("{failure}"),
                 (_, Some(log)) => log.push(line.into_bytes()),
-                // Without a reader the exit code has to say it alone.
+                // If stderr has no reader, only the exit code reports the failure.
                 (_, None) => drop(io::stderr().write_all(line.as_bytes())),
             }
             failure.exit_code()
@@ -97,7 +97,8 @@ fn run_command(command: &Command, log: Option<Lines>) -> Result<(), Failure> {
     }
 }
 
-/// The queue behind the log of a service, which must not wait for its reader.
+/// Creates the queue behind the log of `run`, whose threads must not wait for a slow reader of stderr. `None` for the
+/// other commands.
 fn queue_log(command: &Command, format: LogFormat) -> Result<Option<Lines>, Failure> {
     if !matches!(command, Command::Run(_)) {
         return Ok(None);
@@ -111,7 +112,7 @@ fn queue_log(command: &Command, format: LogFormat) -> Result<Option<Lines>, Fail
         },
     };
     let lines = Lines::to(&io::stderr(), "the log on stderr", notice)?;
-    // The standard hook writes to stderr itself, and waits for the reader.
+    // The standard panic hook writes to stderr directly, and would block on a slow reader.
     panic::set_hook(Box::new(|panic| tracing::error!("internal error: {panic}; please report this as a bug")));
     Ok(Some(lines))
 }
@@ -122,7 +123,7 @@ fn missing(count: u64) -> String {
 
 fn start_logging(command: &Command, format: LogFormat, log: Option<Lines>) -> Result<(), Failure> {
     const VARIABLE: &str = "PERENNIAL_LOG";
-    // The result of a status stands on stdout; a service has only its log.
+    // Status, verify and replay print their result on stdout; run reports only in its log.
     let level = match command {
         Command::Status(_) | Command::Verify(_) | Command::Replay(_) => "warn",
         Command::Run(_) => "info",
@@ -135,7 +136,7 @@ fn start_logging(command: &Command, format: LogFormat, log: Option<Lines>) -> Re
     };
     let filter = filter.map_err(|error| Failure::Usage(format!("{VARIABLE}: {error}")))?;
     let stderr = io::stderr().is_terminal();
-    // To complain about a broken stderr on stderr is to panic: a certificate must outlive the reader of its log.
+    // tracing-subscriber reports write errors with eprintln!, which panics if stderr is broken: rotation would end.
     let subscriber = tracing_subscriber::fmt().log_internal_errors(false);
     let subscriber = subscriber.with_max_level(LevelFilter::TRACE).with_ansi(stderr);
     let subscriber = subscriber.with_writer(match log {
@@ -152,10 +153,10 @@ fn start_logging(command: &Command, format: LogFormat, log: Option<Lines>) -> Re
     Ok(())
 }
 
-/// Parses levels and `target=level` pairs, separated by commas.
+/// Parses `PERENNIAL_LOG`: levels and `target=level` pairs, separated by commas.
 fn log_filter(text: &str) -> Result<Targets, String> {
     let directives: Vec<_> = text.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
-    // perennial logs no spans. `Targets` takes a bracket for a part of the target's name.
+    // `Targets` would take EnvFilter's `[span]` as part of a target's name and match nothing.
     if directives.iter().any(|directive| directive.contains('[')) {
         return Err("cannot filter by span or field, only by target and level".to_owned());
     }

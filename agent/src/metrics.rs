@@ -28,16 +28,16 @@ use http::Response;
 use tally::Tally;
 use view::CertView;
 
-/// Counts what happens, certificate by certificate.
+/// Counters and state of each certificate, and the answers to HTTP requests for them.
 pub(crate) struct Metrics {
     about: About,
     pulse: Arc<Pulse>,
     kept: Mutex<BTreeMap<String, Watched>>,
-    /// The API server that is asked; `None`: nothing is started yet.
+    /// The API server of the running configuration; `None` before the first rotation has started.
     server: Latest<Option<Server>>,
 }
 
-/// The process, and who else looks on at it.
+/// State of the process that metrics show beside the certificates.
 #[derive(Default)]
 pub(crate) struct About {
     pub(crate) runtime: &'static str,
@@ -47,26 +47,26 @@ pub(crate) struct About {
     pub(crate) debts: Option<Debts>,
 }
 
-/// A queue of lines, and the name of the descriptor behind it.
+/// The name of an output descriptor, and the queue of lines before it.
 pub(crate) type Output = (&'static str, Lines);
 
 #[derive(Clone, Default)]
 struct Watched {
-    /// `None`: nothing is done about it that could be counted.
+    /// Counters of the rotation; `None` for an externally managed certificate.
     tally: Option<Tally>,
-    /// `None`: not started yet.
+    /// `None` until the rotation has started.
     source: Option<Source>,
 }
 
-/// Why a certificate cannot be asked for, if that is so; empty otherwise.
+/// The reason why no request can be submitted for a certificate; empty if one can.
 pub(crate) type Lacking = Latest<String>;
 
 /// The source of a certificate's state.
 #[derive(Clone)]
 pub(crate) enum Source {
-    /// It is kept rotated.
+    /// perennial rotates the certificate.
     Rotation(Handle, Lacking),
-    /// Somebody else keeps it.
+    /// The certificate is externally managed.
     Files(Arc<FileCredential>),
 }
 
@@ -75,7 +75,8 @@ impl Metrics {
         Arc::new(Self { about, pulse, kept: Mutex::default(), server: Latest::default() })
     }
 
-    /// Counts the steps of the certificate of this name. One that is observed again goes on from where it was.
+    /// Returns an observer that counts the notices of certificate `of`. Counters continue if the name is observed
+    /// again.
     pub(crate) fn observer(self: &Arc<Self>, of: &str) -> Observer {
         self.kept().entry(of.to_owned()).or_default().tally.get_or_insert_default();
         let (metrics, of) = (self.clone(), of.to_owned());
@@ -86,7 +87,7 @@ impl Metrics {
         })
     }
 
-    /// From now on there are these certificates, and no others.
+    /// Sets the certificates of the running configuration. Counters of all others are dropped.
     pub(crate) fn watch(&self, certificates: BTreeMap<String, Source>) {
         let mut kept = self.kept();
         kept.retain(|name, _| certificates.contains_key(name));
@@ -95,12 +96,15 @@ impl Metrics {
         }
     }
 
-    /// From now on this API server is asked.
+    /// Sets the API server of the running configuration, for `/state`.
     pub(crate) fn reach(&self, server: Server) {
         self.server.set(Some(server));
     }
 
-    /// Answers from now on, on a thread of its own that ends with the process.
+    /// Starts a thread that answers HTTP requests until the process ends. `names` are accepted in the Host header.
+    ///
+    /// # Errors
+    /// If the system refuses a descriptor or a thread.
     pub(crate) fn serve(self: &Arc<Self>, listener: TcpListener, names: &[String]) -> io::Result<()> {
         let metrics = self.clone();
         http::serve(listener, Hosts::new(names.iter().cloned()), move |path| {
@@ -120,7 +124,8 @@ impl Metrics {
     }
 
     fn views(&self) -> Vec<CertView> {
-        // A look may take long, at a file for one: no rotation is to wait for that.
+        // Cloned, not locked: reading an externally managed certificate may wait for a disk, and observers need the
+        // lock.
         let kept = self.kept().clone();
         let view = |(name, kept)| {
             let Watched { tally, source } = kept;
@@ -134,7 +139,7 @@ impl Metrics {
     }
 }
 
-/// The response to a probe: `good` or why not, and the certificates that a restart would lose.
+/// The response to a probe: 200 with `good`, or 503 with `why_not`; then the certificates that a restart would lose.
 fn probed(good: &str, why_not: String, views: &[CertView], now: Now) -> Response {
     let is_good = why_not.is_empty();
     let body = if is_good { format!("{good}\n") } else { why_not };
@@ -153,7 +158,7 @@ mod tests {
 
     use super::*;
 
-    /// A rotation of which nothing is there but what can be seen.
+    /// A rotation that is stepped by hand, and the metrics that observe its handle.
     struct Rotation {
         metrics: Arc<Metrics>,
         handle: Handle,
@@ -179,7 +184,7 @@ mod tests {
             Self { metrics, handle, task }
         }
 
-        /// The status and the body, so long after now.
+        /// The status and the body of a request for `path`, sent `after` from now.
         fn get(&self, path: &str, after: Duration) -> (&'static str, String) {
             let answer = self.metrics.answer(path, later(after), Instant::now() + after).unwrap();
             (answer.status, answer.body)
@@ -187,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_certificate_has_a_time_to_live_below_zero_and_an_end() {
+    fn expired_certificate_has_negative_ttl() {
         let metrics = Metrics::new(About::default(), Arc::default());
         let credential = interim(&Template::node("worker"), Now::default().unix).unwrap();
         let end = credential.chain().certificate().validity.not_after();
@@ -204,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_answer_is_told_with_its_time_and_as_client_go_judges_it() {
+    fn last_server_answer_is_exported_with_time_and_health() {
         let at = later(Duration::from_secs(7));
         for (answer, labels, class, code, healthy) in [
             (Answer::Served, r#"class="served",code="""#, "served", None, 1),

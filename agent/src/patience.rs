@@ -1,4 +1,4 @@
-//! Credentials that are read from files, for loops that must not wait for a disk.
+//! A time limit for reading credentials from files, for loops that must not wait for a disk.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use perennial_rotation::{Identity, IdentitySource, NotYet};
 
-/// A loop that waits for longer would be taken for one that hangs.
+/// Time limit for reading a credential: far below the 60 s after which a late loop counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Reading the credential of this source fails after five seconds.
+/// Wraps a source so that reading its credential fails after five seconds. A later read may succeed.
 pub(crate) fn bounded(source: Arc<dyn IdentitySource>) -> Arc<dyn IdentitySource> {
     within(PATIENCE, source)
 }
 
-/// Reads on a thread of its own, one at a time: while one hangs, no other is begun.
+/// Wraps a source so that each read has a thread and the time limit `most`. While a read hangs, further ones fail at
+/// once. Without a thread to be had, the caller's thread reads, without a limit.
 fn within(most: Duration, source: Arc<dyn IdentitySource>) -> Arc<dyn IdentitySource> {
     let busy = Arc::new(AtomicBool::new(false));
     Arc::new(move || {
@@ -32,7 +33,7 @@ fn within(most: Duration, source: Arc<dyn IdentitySource>) -> Arc<dyn IdentitySo
         let read = move || {
             let identity = reader.identity();
             done.store(false, Ordering::SeqCst);
-            // It may have been given up.
+            // The receiver is gone if the read was given up.
             drop(found.send(identity));
         };
         if thread::Builder::new().name("credential".into()).spawn(read).is_err() {

@@ -1,4 +1,4 @@
-//! Checks that the loops of the rotations take their steps when due, for watchdogs and liveness probes.
+//! Checks that each rotation's loop takes its steps when they are due, for the systemd watchdog and liveness probes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,27 +10,29 @@ use perennial_rotation::{Handle, News};
 use crate::rotation::Observer;
 use crate::spans::words;
 
-/// A loop hangs if it misses its own deadline by more than this. Disks, name servers, hooks and signers are waited for
-/// elsewhere, so none of them makes it late.
+/// Lateness from which a loop counts as hanging. No disk, name server, hook or signer makes a loop late: other threads
+/// wait for those.
 const OVERDUE: Duration = Duration::from_secs(60);
-/// Time for a loop to catch up where the whole process stood still: both its lateness and the probe come then.
+/// Time for a late loop to take its step after a probe found it late: if the whole process was stopped, the probe may
+/// be answered before the loop runs.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
-/// The loops of a run, by certificate.
+/// The loops of all rotations, by the name of their certificate.
 #[derive(Default)]
 pub(crate) struct Pulse(Mutex<BTreeMap<String, Loop>>);
 
 struct Loop {
-    /// When its next step is due, by a clock that stands still while the machine is suspended: a loop that sleeps then
-    /// is not late.
+    /// Time of the loop's next step; `None` if none is due. The clock stands still while the computer is suspended, so
+    /// a loop is not late afterwards.
     next_step: Option<Instant>,
-    /// `None`: not started yet.
+    /// `None` until the rotation has started.
     handle: Option<Handle>,
+    /// Time of the probe that first found the loop late or ended; `None` if the last probe found it in order.
     wrong_since: Option<Instant>,
 }
 
 impl Pulse {
-    /// Observes the steps of the rotation of this certificate, whose first step is due now.
+    /// Returns an observer of the rotation of certificate `of`, whose first step is due now.
     pub(crate) fn observer(self: &Arc<Self>, of: &str) -> Observer {
         let first = Loop { next_step: Some(Instant::now()), handle: None, wrong_since: None };
         self.loops().insert(of.to_owned(), first);
@@ -49,7 +51,7 @@ impl Pulse {
         })
     }
 
-    /// From now on there are these rotations, and no others.
+    /// Sets the rotations of the running configuration. All others are no longer checked.
     pub(crate) fn watch(&self, rotations: BTreeMap<String, Handle>) {
         let mut loops = self.loops();
         loops.retain(|name, _| rotations.contains_key(name));
@@ -60,8 +62,9 @@ impl Pulse {
         }
     }
 
-    /// A line for each rotation whose loop has ended or hangs. To be asked again and again: the first time that a loop
-    /// is found late it gets a few seconds, and after its end another may follow, where everything is read again.
+    /// Returns a line for each rotation whose loop hangs or has ended; empty if none. Takes repeated calls: a loop
+    /// counts from the first call that finds it so, after 5 s if it is late, and after 60 s if it has ended, since a
+    /// reload ends a rotation before it starts the next.
     pub(crate) fn why_not_alive(&self, now: Instant) -> String {
         let mut lines = String::new();
         for (name, watched) in &mut *self.loops() {
@@ -93,7 +96,7 @@ mod tests {
 
     use super::*;
 
-    /// A rotation of which nothing is there but what can be seen.
+    /// A rotation whose notices the test sends, and the pulse that observes it.
     struct Rotation {
         pulse: Arc<Pulse>,
         task: Option<Task>,
@@ -152,12 +155,12 @@ mod tests {
     #[test]
     fn late_loop_is_reported_until_it_goes_on() {
         let mut rotation = Rotation::new();
-        // Not even the first step was taken.
+        // The loop has not taken its first step.
         assert_eq!([rotation.probe(59), rotation.probe(120)], ["", ""]);
         let why = rotation.probe(130);
         assert!(why.starts_with("node: its rotation hangs: its next step was due 2 min"), "{why}");
         rotation.tick(Now::default());
-        // It never sleeps for longer than a minute.
+        // A machine never sleeps for longer than a minute.
         assert_eq!(rotation.machine.deadline(), Some(later(Duration::from_secs(60)).instant));
         assert_eq!([rotation.probe(119), rotation.probe(180)], ["", ""]);
         assert!(!rotation.probe(186).is_empty());

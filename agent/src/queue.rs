@@ -1,11 +1,11 @@
-//! A bounded queue between those who must not wait and a thread that may have to.
+//! A bounded queue from threads that must not block to one thread that may.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Items on their way to one thread. Clones share the items.
+/// A queue of items for one consumer thread, bounded in bytes. Clones share the queue.
 pub(crate) struct Queue<T>(Arc<Shared<T>>);
 
 struct Shared<T> {
@@ -18,26 +18,26 @@ struct Shared<T> {
 struct Waiting<T> {
     entries: VecDeque<(Entry<T>, usize)>,
     bytes: usize,
-    /// The thread is at work on an entry that has left the queue.
+    /// The consumer thread has taken an entry and not finished with it.
     working: bool,
 }
 
-/// An item that the thread takes from the queue.
+/// An entry of the queue.
 pub(crate) enum Entry<T> {
     Item(T),
-    /// This many items in a row found the queue full, and were dropped here.
+    /// This many items in a row were dropped here, because the queue was full.
     Missing(u64),
 }
 
 impl<T> Queue<T> {
-    /// A queue whose items take at most `most` bytes together.
+    /// Creates a queue whose items take at most `most` bytes together.
     pub(crate) fn new(most: usize) -> Self {
         let waiting = Waiting { entries: VecDeque::new(), bytes: 0, working: false };
         let shared = Shared { most, waiting: Mutex::new(waiting), changed: Condvar::new(), dropped: AtomicU64::new(0) };
         Self(Arc::new(shared))
     }
 
-    /// Queues an item of about this many bytes; never blocks. If the queue is full, the item is dropped and counted.
+    /// Queues an item that takes about `bytes`. Never blocks: if the queue is full, the item is dropped and counted.
     pub(crate) fn push(&self, item: T, bytes: usize) {
         let mut waiting = self.waiting();
         if waiting.bytes + bytes <= self.0.most {
@@ -54,7 +54,7 @@ impl<T> Queue<T> {
         self.0.changed.notify_all();
     }
 
-    /// The next entry, for the one thread that takes them. Blocks until there is one; the entry before counts as done.
+    /// Returns the next entry to the consumer thread, and marks the entry before as done. Blocks until there is one.
     pub(crate) fn next(&self) -> Entry<T> {
         let mut waiting = self.waiting();
         waiting.working = false;
@@ -69,17 +69,17 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Counts items that were lost after they had left the queue.
+    /// Adds `items` to the dropped ones: the consumer thread lost them after taking them from the queue.
     pub(crate) fn count_dropped(&self, items: u64) {
         self.0.dropped.fetch_add(items, Ordering::Relaxed);
     }
 
-    /// The number of items dropped since the start.
+    /// The number of items dropped since the queue was created.
     pub(crate) fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until every entry is done, for at most `within`. False if one is not.
+    /// Waits until the consumer thread is done with every entry, for at most `within`. Returns false if it is not.
     pub(crate) fn finish_within(&self, within: Duration) -> bool {
         let end = Instant::now() + within;
         let mut waiting = self.waiting();

@@ -2,7 +2,7 @@
 
 use perennial_rotation::DirectoryError;
 
-/// The remedy for a problem; `another`: the directory has another pair to use.
+/// The remedy for a problem, as a clause for the operator. `another`: the directory has another usable pair.
 pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
     match problem {
         DirectoryError::Exposed { .. } => {
@@ -31,12 +31,12 @@ pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
     }
 }
 
-/// True if the file can be opened, and perennial finds no pair in it: trying again is of no use.
+/// True if the file can be opened and holds no pair: reading it again gives the same error.
 pub(crate) fn is_unreadable(problem: &DirectoryError) -> bool {
     matches!(problem, DirectoryError::Credential { .. }) || problem.is_for_good()
 }
 
-/// True if a start uses the pair all the same.
+/// True if `perennial run` starts with the pair in spite of the problem.
 pub(crate) fn is_harmless(problem: &DirectoryError) -> bool {
     matches!(
         problem,

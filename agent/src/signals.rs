@@ -10,16 +10,16 @@ use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
 
-/// The process ends at most this long after the first SIGTERM or SIGINT, whatever does not answer.
+/// Longest time from the first SIGTERM or SIGINT to the end of the process, even if a disk or hook does not answer.
 pub(crate) const END: Duration = Duration::from_secs(10);
 /// Time for the last line of the log to reach its reader.
 const LAST_LINE: Duration = Duration::from_millis(200);
 
-/// Calls `then`, which must not block, at the first signal, on a thread of its own. Returns a flag that is true from
-/// then on. Ends the process with exit code 1 if it still runs [`END`] later.
+/// Calls `then`, which must not block, at the first SIGTERM or SIGINT, on a thread of its own. Returns a flag that is
+/// true from then on. Ends the process with exit code 1 if it still runs [`END`] later.
 pub(crate) fn on_stop(then: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool>, Failure> {
     let asked = Arc::new(AtomicBool::new(false));
-    // In this order: the flag is still down at the first Ctrl-C, and up at the second.
+    // Handlers run in the order of registration: this one finds the flag false at the first Ctrl-C, true at the second.
     signal_hook::flag::register_conditional_shutdown(SIGINT, 128 + SIGINT, asked.clone()).map_err(unable)?;
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, asked.clone()).map_err(unable)?;
@@ -31,20 +31,20 @@ pub(crate) fn on_stop(then: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool
             "not stopped {END:?} after the signal: a disk or another program does not answer; exiting without waiting"
         );
         thread::sleep(LAST_LINE);
-        // Without any destructor: one of them may wait for what does not answer.
+        // Without destructors and exit handlers: one may wait for the disk or program that does not answer.
         signal_hook::low_level::exit(1);
     })?;
     Ok(asked)
 }
 
-/// Has a write beyond the limit of file sizes (RLIMIT_FSIZE) fail as on a full disk, instead of ending the process.
+/// Makes a write beyond the file size limit (RLIMIT_FSIZE) fail with EFBIG, instead of ending the process by SIGXFSZ.
 pub(crate) fn survive_file_size_limit() -> Result<(), Failure> {
-    // A handler, not an ignored signal: programs that are started from here get the default back.
+    // A handler instead of SIG_IGN: child processes get the default back (execve(2)), but would inherit SIG_IGN.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).map(drop).map_err(unable)
 }
 
-/// Gives signals that a parent may have ignored (a shell ignores SIGQUIT for `command &`) their default meaning: programs
-/// that are started from here would ignore them, too, and nobody can wait for them if SIGCHLD is ignored.
+/// Restores the default of signals that a parent may have ignored (a shell ignores SIGQUIT for `command &`): child
+/// processes would inherit that, and with SIGCHLD ignored their exit status is lost (wait(2)).
 pub(crate) fn restore_defaults() -> Result<(), Failure> {
     for signal in [SIGALRM, SIGCHLD, SIGQUIT, SIGUSR2] {
         let always = Arc::new(AtomicBool::new(true));
@@ -53,7 +53,7 @@ pub(crate) fn restore_defaults() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Calls `then` each time one of these arrives, on a thread of its own.
+/// Starts a thread that calls `then` each time one of the signals in `which` arrives.
 pub(crate) fn on_each(which: &[i32], then: impl FnMut(i32) + Send + 'static) -> Result<(), Failure> {
     let mut signals = Signals::new(which).map_err(unable)?;
     let wait = move || signals.forever().for_each(then);

@@ -1,8 +1,9 @@
-//! Sizes, as people write them.
+//! Sizes in flags.
 
 const UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)];
 
-/// A number of bytes: `16MiB`, `64KiB`, `4096`. As in Kubernetes, the B may be left out.
+/// Parses a number of bytes: `16MiB`, `64KiB`, `4096`. As in Kubernetes, the B may be left out. The error names an
+/// example.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let number_in = |unit: &str| text.strip_suffix(unit)?.trim_end().parse::<u64>().ok();
     let size = UNITS.iter().find_map(|(unit, bytes)| {
@@ -17,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_as_people_write_them() {
+    fn size_parses_bytes_and_binary_units() {
         assert_eq!(parse("4096"), Ok(4096));
         assert_eq!(parse("64KiB"), Ok(65_536));
         assert_eq!(parse("16 MiB"), Ok(16 << 20));

@@ -1,8 +1,8 @@
-//! Spans of time, as people write and read them.
+//! Durations in flags and messages: parsing, printing, jitter.
 
 use std::time::Duration;
 
-/// Units in seconds, with their names in full in the singular.
+/// Names of each unit, plurals left out, and its length in seconds.
 const UNITS: [(&[&str], f64); 6] = [
     (&["ms", "millisecond"], 0.001),
     (&["s", "sec", "second"], 1.0),
@@ -11,10 +11,10 @@ const UNITS: [(&[&str], f64); 6] = [
     (&["d", "day"], 86_400.0),
     (&["w", "week"], 604_800.0),
 ];
-/// Longer spans overflow what is computed with them: the calendar ends in year 9999.
+/// Longest accepted duration: the calendar of certificates ends in year 9999 (RFC 5280, section 4.1.2.5).
 const LONGEST: Duration = Duration::from_secs(10_000 * 365 * 86_400);
 
-/// A positive span: `6s`, `1h30m`, `365d`; a day has 24 hours.
+/// Parses a positive duration: `6s`, `1h30m`, `365d`. A day has 24 hours. The error names an example.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     const EXAMPLES: &str = "write a number and a unit, for example 6s, 90m, 1h30m or 365d";
     let (mut span, mut rest) = (Duration::ZERO, text.trim());
@@ -36,13 +36,14 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     if span.is_zero() { Err(format!("a duration must be longer than nothing; {EXAMPLES}")) } else { Ok(span) }
 }
 
-/// The characters at the beginning that are of a kind, and what follows without spaces before it.
+/// Splits `text` after its longest beginning of characters that are `of_kind`, and trims the rest.
 fn split(text: &str, of_kind: fn(char) -> bool) -> (&str, &str) {
     let (part, rest) = text.split_at(text.find(|c| !of_kind(c)).unwrap_or(text.len()));
     (part, rest.trim_start())
 }
 
-/// The two largest units that matter: `6 s`, `1 h 30 min`, `364 d 4 h`. Tenths below ten seconds.
+/// Formats a duration by its two largest units: `59 s`, `1 h 30 min`, `364 d 4 h`. Below ten seconds, in tenths: `6.0
+/// s`.
 pub(crate) fn words(span: Duration) -> String {
     if span < Duration::from_secs(10) {
         return format!("{:.1} s", span.as_secs_f64());
@@ -61,8 +62,8 @@ pub(crate) fn words(span: Duration) -> String {
     parts.join(" ")
 }
 
-/// The wait before poll number `attempt` of node `name`: `mean`, up to `permille` shorter or longer. Name and number decide
-/// where in between, so that nodes started together drift apart and a restarted one behaves as before.
+/// The wait before poll number `attempt` of node `name`: `mean`, up to `permille` shorter or longer. Derived from name
+/// and number, so that nodes started together drift apart and a restarted node waits as before.
 pub(crate) fn spread(mean: Duration, permille: u32, name: &str, attempt: u64) -> Duration {
     let draw = u32::try_from(perennial::seed(name, &attempt.to_string()) % 1001).unwrap_or(0);
     mean * (1000 - permille) / 1000 + mean * 2 * permille / 1000 * draw / 1000
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_are_read_as_people_write_them() {
+    fn span_parses_in_common_notations() {
         let seconds = |text| parse(text).map(|span| span.as_secs());
         assert_eq!(seconds("6s"), Ok(6));
         assert_eq!(seconds("1h30m"), Ok(5400));
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_span_or_none_that_helps_is_refused_with_a_way_out() {
+    fn invalid_span_is_refused_with_example() {
         for bad in ["", "6", "soon", "6 parsecs", "0s", "-6s", "1h -2h", "1h 2", "1.2.3s", "99999999999999999999s"] {
             let error = parse(bad).expect_err(bad);
             assert!(error.contains("for example 6s"), "{bad}: {error}");

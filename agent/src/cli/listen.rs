@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 const EXAMPLES: &str = "expected ADDRESS:PORT, for example 127.0.0.1:9090, [::1]:9090, localhost:9090, \
                         or :9090 for all addresses of this host";
 
-/// Parses `IP:PORT`, `localhost:PORT` or `:PORT`. Resolves no other name: a start must not depend on DNS.
+/// Parses `IP:PORT`, `localhost:PORT` or `:PORT`. Refuses other host names: a start must not depend on DNS.
 ///
 /// Source: Go's `net.Listen`, which prefers IPv4 for a name, and listens on both families without a host.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
@@ -32,7 +32,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// A socket of `::` accepts IPv4 too. A host without IPv6 has none.
+/// Returns `::`, on which a socket accepts IPv4 as well, or 0.0.0.0 on a host without IPv6.
 fn unspecified() -> IpAddr {
     match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)) {
         Ok(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -66,7 +66,7 @@ pub(crate) struct Replay {
     pub(crate) json: bool,
 }
 
-/// It has to hold what every certificate's machine is, and what happens to them for a while.
+/// Parses `--journal-limit`, in bytes. Requires 4 KiB: a file holds a snapshot of each certificate's machine and steps.
 fn journal_limit(text: &str) -> Result<u64, String> {
     match sizes::parse(text)? {
         0..4096 => Err("a journal takes 4KiB at least, for example 16MiB".into()),

@@ -207,7 +207,7 @@ pub(crate) struct Numbers {
     pub(crate) certificate_check_interval: Duration,
 }
 
-/// The process among others.
+/// The hook after a rotation, and the exit without a certificate.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Service")]
 pub(crate) struct Service {
@@ -258,10 +258,11 @@ pub(super) fn prefix(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The unspecified addresses have a meaning here; with which others they go together is not a single one's to say.
+/// Parses one `--node-ip`. Accepts 0.0.0.0 and ::, which stand for the node's own addresses. Combinations of addresses
+/// are checked when all flags are known.
 fn node_ip(text: &str) -> Result<IpAddr, String> {
     let text = text.trim();
-    // A zone is of link-local addresses.
+    // The zone of a link-local address (fe80::1%eth0): check_node_ip refuses such an address with a better reason.
     let ip: IpAddr = text.split('%').next().unwrap_or_default().parse().map_err(|_| {
         "this is not an IP address; expected one like 10.0.0.7 or fd00::7, or several with commas".to_owned()
     })?;
@@ -276,7 +277,7 @@ fn dns_name(text: &str) -> Result<String, &'static str> {
     check_dns_name(text).map(|()| text.to_owned())
 }
 
-/// Zero stands for never.
+/// Parses a duration, or 0 for never.
 fn span_or_never(text: &str) -> Result<Duration, String> {
     if text.trim() == "0" {
         Ok(Duration::ZERO)
@@ -285,7 +286,7 @@ fn span_or_never(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The API takes no shorter wish.
+/// Parses `--requested-lifetime`: from 600 s, the least `spec.expirationSeconds` that the API accepts, to its int32.
 fn requested_lifetime(text: &str) -> Result<Duration, String> {
     let span = spans::parse(text)?;
     match span.as_secs() {
@@ -308,15 +309,17 @@ pub(super) fn window(text: &str) -> Result<Window, String> {
     }
 }
 
-/// Full jitter: a crowd that failed together does not return together.
+/// Parses `--retry`. The jitter is the default policy's, so that clients that failed together do not retry together.
 fn backoff(text: &str) -> Result<Backoff, String> {
     spread(text, perennial::Policy::default().transient)
 }
 
+/// Parses `--retry-refused`.
 fn patience(text: &str) -> Result<Backoff, String> {
     spread(text, perennial::Policy::default().refused)
 }
 
+/// Parses `FIRST-MOST`, two durations, into a backoff with the jitter of `like`.
 fn spread(text: &str, like: Backoff) -> Result<Backoff, String> {
     let (first, most) =
         text.split_once('-').ok_or("write two durations, the first wait and the longest, for example 1s-2m")?;
@@ -329,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_is_two_percentages() {
+    fn window_parses_two_percentages() {
         assert_eq!(window("70%-90%"), Ok(Window::new(700, 900).unwrap()));
         assert_eq!(window("33.3-66.7"), Ok(Window::new(333, 667).unwrap()));
         for bad in ["", "70%", "90%-70%", "0-50", "50-100", "a-b", "-5%-10%", "NaN-90"] {
@@ -338,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_are_two_durations() {
+    fn retry_parses_first_and_longest_wait() {
         let wait = backoff("1s-2m").unwrap();
         assert_eq!((wait.first().as_secs(), wait.cap().as_secs()), (1, 120));
         for bad in ["", "1s", "2m-1s", "0s-1s", "1-2"] {
@@ -347,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn lifetimes_the_api_refuses_are_refused_here() {
+    fn requested_lifetime_rejects_what_api_rejects() {
         assert_eq!(requested_lifetime("10m").unwrap().as_secs(), 600);
         assert!(requested_lifetime("9m").is_err_and(|why| why.contains("ten minutes")));
         assert!(requested_lifetime("70000d").is_err());

@@ -7,22 +7,22 @@ use perennial::Escaped;
 
 use super::tally::Histogram;
 
-/// A page that is being written: the samples of each metric, in any order.
+/// A page under construction: the lines of each metric's samples, by metric name.
 #[derive(Default)]
 pub(super) struct Exposition(BTreeMap<&'static str, String>);
 
-/// Name and value.
+/// Name and value of a label.
 pub(super) type Label<'a> = (&'static str, &'a str);
 
 impl Exposition {
-    /// Adds a sample to a metric, unless there is no value.
+    /// Adds a sample to `metric`. Without a value, adds nothing.
     pub(super) fn add(&mut self, metric: &'static str, labels: &[Label<'_>], value: impl Into<Option<f64>>) {
         if let Some(value) = value.into() {
             self.line(metric, "", labels, value);
         }
     }
 
-    /// Adds a sample that is a histogram: how many values are no greater than each bound, and their sum.
+    /// Adds a histogram's samples to `metric`: cumulative buckets, sum and count.
     pub(super) fn add_histogram(&mut self, metric: &'static str, labels: &[Label<'_>], of: &Histogram) {
         let mut below = 0;
         for (bound, count) in of.bounds.iter().zip(&of.counts) {
@@ -41,7 +41,8 @@ impl Exposition {
         let _ = writeln!(self.0.entry(metric).or_default(), "{metric}{suffix}{labels} {}", number(value));
     }
 
-    /// The page: of all metrics that there are, those with samples. A line of `metrics` is a name, a type and a help text.
+    /// Returns the page: in the order of `metrics`, each metric that has samples. A line of `metrics` is name, type,
+    /// help.
     pub(super) fn finish(mut self, metrics: &str) -> String {
         let mut page = String::new();
         for line in metrics.lines() {
@@ -56,7 +57,7 @@ impl Exposition {
     }
 }
 
-/// A label's value. The format itself escapes a line feed; what else a terminal would act upon is shown as its name.
+/// Escapes a label's value as the format requires, and control characters as [`Escaped`] does.
 fn escape(value: &str) -> String {
     let escape = |line: &str| Escaped(line).to_string().replace('\\', r"\\").replace('"', r#"\""#);
     value.split('\n').map(escape).collect::<Vec<_>>().join(r"\n")
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_escaped_and_infinity_has_a_sign() {
+    fn label_is_escaped_and_infinity_is_signed() {
         let mut page = Exposition::default();
         page.add("ttl_seconds", &[("certificate", "a\\b\"c\nd"), ("state", "ok")], f64::INFINITY);
         page.add("nothing", &[], None);
@@ -79,11 +80,11 @@ mod tests {
 # TYPE ttl_seconds gauge
 ttl_seconds{certificate="a\\b\"c\nd",state="ok"} +Inf
 "#;
-        assert_eq!(page.finish("ttl_seconds gauge How long.\nnothing gauge Nobody has any."), expected);
+        assert_eq!(page.finish("ttl_seconds gauge How long.\nnothing gauge Without samples."), expected);
     }
 
     #[test]
-    fn buckets_add_up() {
+    fn histogram_buckets_are_cumulative() {
         let histogram = Histogram { bounds: &[0.5, 1.0], counts: vec![1, 2], sum: 4.25, count: 4 };
         let mut page = Exposition::default();
         page.add_histogram("age", &[("of", "x")], &histogram);

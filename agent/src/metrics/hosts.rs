@@ -1,21 +1,22 @@
-//! By which names a browser may ask: a page of another site could have its own name resolve to this node (DNS
-//! rebinding), and read the answers.
+//! Names that requests may have in their Host header. Others are refused: a page of another site could make its own
+//! name resolve to this node (DNS rebinding) and read the answers in a browser.
 
 use std::fs;
 use std::net::IpAddr;
 
-/// Names of this node. Addresses are always fine: rebinding takes a name.
+/// Names of this node, in lower case. IP addresses are accepted without being listed: DNS rebinding needs a name.
 pub(super) struct Hosts(Vec<String>);
 
 impl Hosts {
-    /// `localhost`, the name of this host, and these.
+    /// Accepts `localhost`, the host name, and the names in `given`.
     pub(super) fn new(given: impl IntoIterator<Item = String>) -> Self {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").ok();
         let names = ["localhost".to_owned()].into_iter().chain(host).chain(given);
         Self(names.map(|name| canonical(name.trim())).filter(|name| !name.is_empty()).collect())
     }
 
-    /// True if a request with this Host header (RFC 9110, section 7.2) may be answered. Browsers always send one.
+    /// True if a request with this Host header (RFC 9110, section 7.2) may be answered. A request without one may be:
+    /// it is not from a browser, as browsers always send the header.
     pub(super) fn include(&self, header: Option<&[u8]>) -> bool {
         let Some(header) = header else { return true };
         let Ok(authority) = str::from_utf8(header) else { return false };
@@ -37,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_and_own_names_may_ask_and_others_not() {
+    fn hosts_include_addresses_and_own_names_only() {
         let hosts = Hosts::new(["Worker-1.example.com".to_owned(), String::new()]);
         let includes = |header: &str| hosts.include(Some(header.as_bytes()));
         for own in ["10.0.0.7:9090", "127.0.0.1", "[::1]:9090", "[fd00::7]", "localhost:9090", "LOCALHOST."] {

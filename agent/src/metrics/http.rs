@@ -1,4 +1,4 @@
-//! Just enough HTTP for those who scrape and probe: one answer for each connection, and no patience.
+//! An HTTP/1.1 server for scrapers and probes: GET and HEAD, one answer per connection, five seconds each.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,26 +17,27 @@ use smol::{Async, LocalExecutor, Task, Timer};
 use super::hosts::Hosts;
 use crate::reactor;
 
-/// A request head may be this long, and have so many fields.
+/// Longest request head, in bytes.
 const LONGEST_HEAD: usize = 8 * 1024;
+/// Most header fields of a request.
 const MOST_FIELDS: usize = 100;
-/// Of more clients than this at a time, those who have been here longest are sent away.
+/// Connections served at a time. A further one closes the oldest.
 const MOST_CLIENTS: usize = 32;
-/// From accepting a connection to closing it.
+/// Time limit of a connection, from accept to close.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// When no connection can be accepted, most likely for want of descriptors.
+/// Pause after a failed accept: most likely no descriptor is free, and accept would fail again at once.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// An HTTP response.
 pub(super) struct Response {
     pub(super) status: &'static str,
-    /// Content-Type.
+    /// The Content-Type.
     kind: &'static str,
     pub(super) body: String,
 }
 
 impl Response {
-    /// 200 or 503, for probes.
+    /// A response to a probe: 200 if `good`, else 503.
     pub(super) fn text(good: bool, body: String) -> Self {
         Self::plain(if good { "200 OK" } else { "503 Service Unavailable" }, body)
     }
@@ -49,7 +50,8 @@ impl Response {
         Self { status: "200 OK", kind: "application/json", body: json_line(value) }
     }
 
-    /// The answer to a request whose `Host` is not a name of this node: probes get their status, other paths an error.
+    /// Replaces the response to a request whose `Host` is not a name of this node: probes get their status alone, other
+    /// paths 421 (RFC 9110, section 15.5.20).
     fn for_other_name(self, path: &str) -> Self {
         let why = "this is not a name of this node: ask by its address, or give the name with --metrics-host\n";
         match path {
@@ -75,7 +77,8 @@ impl Response {
     }
 }
 
-/// Serves what `find` has at each path to requests by the names of `hosts`, on a thread of its own.
+/// Starts a thread that answers requests with `find(path)`; 404 where `find` returns `None`. Requests by a name that is
+/// not in `hosts` get a status only.
 pub(super) fn serve(
     listener: TcpListener,
     hosts: Hosts,
@@ -104,7 +107,7 @@ async fn accept(
         };
         clients.retain(|client: &Task<_>| !client.is_finished());
         if clients.len() >= MOST_CLIENTS {
-            // Whoever takes that long says nothing; a probe would have been answered by now.
+            // The oldest is idle or stuck: a probe would have been answered by now. Dropping its task closes it.
             clients.pop_front();
         }
         let answer = answer.clone();
@@ -112,7 +115,7 @@ async fn accept(
             Timer::after(PATIENCE).await;
             Err(io::ErrorKind::TimedOut.into())
         };
-        // Whoever goes away, or is too slow, asks again.
+        // Its result is of no use: a client that disconnected or timed out sends its request again.
         clients.push_back(executor.spawn(async move { or(converse(stream, &*answer), given_up).await }));
     }
 }
@@ -131,12 +134,12 @@ async fn converse(mut stream: Async<TcpStream>, answer: &impl Fn(&[u8]) -> Optio
     };
     stream.write_all(&answer).await?;
     stream.get_ref().shutdown(Shutdown::Write)?;
-    // To close with something unread is to take the answer back.
+    // Closing with unread input resets the connection, and the client may lose the answer (RFC 9112, section 9.6).
     while stream.read(&mut part).await? > 0 {}
     Ok(())
 }
 
-/// `None` while the head is not complete.
+/// Returns the bytes of the answer to a request head, or `None` while more of the head has to be read.
 fn answer(head: &[u8], hosts: &Hosts, find: &impl Fn(&str) -> Option<Response>) -> Option<Vec<u8>> {
     let mut fields = [EMPTY_HEADER; MOST_FIELDS];
     let mut request = Request::new(&mut fields);
@@ -168,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn get_and_head_are_answered_alike_but_for_the_body() {
+    fn head_is_answered_as_get_without_body() {
         let get = answered("GET /here HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         assert!(get.starts_with("HTTP/1.1 200 OK\r\n") && get.ends_with("\r\n\r\nfound\n"), "{get}");
         let head = answered("HEAD /here?x=y HTTP/1.0\r\n\r\n").unwrap();
@@ -177,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused_with_the_status_that_says_why() {
+    fn unusable_request_gets_matching_status() {
         let many = "A: b\r\n".repeat(MOST_FIELDS + 1);
         let long = "a".repeat(LONGEST_HEAD);
         for (head, status) in [
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_learn_the_status_of_probes_only() {
+    fn foreign_host_gets_status_of_probes_only() {
         let find = |path: &str| Some(Response::text(path != "/readyz", "secret\n".into()));
         for (path, status) in [("/state", "421 "), ("/metrics", "421 "), ("/healthz", "200 "), ("/readyz", "503 ")] {
             let head = format!("GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n");
@@ -207,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_waited_for_to_its_end() {
+    fn incomplete_head_gets_no_answer() {
         let whole = "GET /here HTTP/1.1\r\nHost: localhost\r\n\r\n";
         for cut in 0..whole.len() {
             assert_eq!(answered(&whole[..cut]), None, "{cut}");

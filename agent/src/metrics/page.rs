@@ -1,4 +1,4 @@
-//! All metrics. Those that kubelet has too bear kubelet's names and keep its meaning.
+//! The page of all metrics. Metrics that kubelet has as well keep kubelet's names and meaning.
 
 use perennial::{Now, RotationMachine, State, UnixTime};
 use perennial_kubernetes::client::client_go_healthy;
@@ -77,7 +77,7 @@ fn flag(value: bool) -> f64 {
     if value { 1.0 } else { 0.0 }
 }
 
-/// Facts of the certificate in use.
+/// Adds the validity and the rotation point of the current certificate.
 fn facts(page: &mut Exposition, view: &CertView) {
     let (of, validity) = (view.label(), view.certificate().map(|held| held.validity));
     let begin = validity.map(|validity| seconds(validity.not_before()));
@@ -88,7 +88,7 @@ fn facts(page: &mut Exposition, view: &CertView) {
     page.add("perennial_certificate_rotation_point_timestamp_seconds", &of, rotate_at.map(seconds));
 }
 
-/// Counts of events.
+/// Adds the counters of a rotation, and how long its certificate has been due and unwritten.
 fn counts(page: &mut Exposition, view: &CertView, now: Now) {
     let Some(tally) = &view.tally else { return };
     let of = view.label();
@@ -107,7 +107,7 @@ fn counts(page: &mut Exposition, view: &CertView, now: Now) {
     page.add("perennial_unwritten_seconds", &of, unwritten);
 }
 
-/// The present state.
+/// Adds the state of a rotation, and the last answer of its API server.
 fn situation(page: &mut Exposition, view: &CertView, now: Now) {
     let of = view.label();
     if let Some(machine) = view.machine() {
@@ -123,7 +123,6 @@ fn situation(page: &mut Exposition, view: &CertView, now: Now) {
         let offset = snapshot.clock_offset.map(|offset| offset.millis as f64 / 1000.0);
         page.add("perennial_server_clock_offset_seconds", &of, offset);
     }
-    // What the API server said last.
     if let Some(health) = view.health() {
         let (class, code) = class_and_code(health.answer);
         page.add("perennial_server_answer", &[of[0], ("class", class), ("code", &code)], 1.0);
@@ -132,7 +131,7 @@ fn situation(page: &mut Exposition, view: &CertView, now: Now) {
     }
 }
 
-/// The metrics of kubelet, which are about one certificate each.
+/// Adds kubelet's metrics, which have no label and exist for kubelet's two certificates only.
 fn kubelets(page: &mut Exposition, view: &CertView, now: Now) {
     let (ttl, errors) = match view.name.as_str() {
         PREFIX => (

@@ -6,23 +6,23 @@ use std::sync::Arc;
 use perennial::{Action, Certificate, Failure, Instant, Now, Outcome, RotationMachine, Slot, UnixTime};
 use perennial_rotation::{News, Transition};
 
-/// Counts since the process began, and the present state.
+/// Counts since the process began, and the state after the last notice.
 #[derive(Clone)]
 pub(super) struct Tally {
     /// The machine after the last step.
     pub(super) machine: Option<Arc<RotationMachine>>,
-    /// Since when the certificate there is has been due, if it is: however often another is asked for meanwhile.
+    /// Time from which a new certificate has been due; `None` if none is. Failed requests do not reset it.
     pub(super) due_since: Option<Instant>,
-    /// Since when the certificate in use is in memory only, if it is.
+    /// Time from which the current certificate has been in memory only; `None` if it is on disk.
     pub(super) unwritten_since: Option<UnixTime>,
     pub(super) submissions: u64,
     pub(super) failures: BTreeMap<Failure, u64>,
     pub(super) write_failures: u64,
     pub(super) panics: u64,
     pub(super) rotations: u64,
-    /// Of certificates that were replaced: how much of their lifetime had passed.
+    /// Ages of certificates when they were replaced, as a fraction of their lifetime.
     pub(super) age_ratio: Histogram,
-    /// Of the same: how many seconds.
+    /// Ages of certificates when they were replaced, in seconds.
     pub(super) age_seconds: Histogram,
 }
 
@@ -37,9 +37,9 @@ impl Default for Tally {
             write_failures: 0,
             panics: 0,
             rotations: 0,
-            // Where a policy's window may lie, and where it gets late.
+            // Finest from 0.7, where the default rotation window begins, to 1.0, where the certificate expires.
             age_ratio: Histogram::new(&[0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0]),
-            // As kubelet's.
+            // The buckets of kubelet's certificate_manager_server_rotation_seconds.
             age_seconds: Histogram::new(&[
                 60.0,
                 3600.0,
@@ -57,7 +57,7 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Counts a piece of news. `at`: when it happened.
+    /// Counts one piece of news that happened at `at`.
     pub(super) fn take(&mut self, at: Now, news: &News) {
         match news {
             News::Stepped(step) => self.take_step(step),
@@ -100,7 +100,7 @@ impl Tally {
         self.age_ratio.observe(age.as_secs_f64() / old.validity.lifetime().as_secs_f64());
     }
 
-    /// Attempts that came to nothing.
+    /// The number of failed attempts, for any reason.
     pub(super) fn failed(&self) -> u64 {
         self.failures.values().sum()
     }
@@ -110,7 +110,7 @@ impl Tally {
 #[derive(Clone)]
 pub(super) struct Histogram {
     pub(super) bounds: &'static [f64],
-    /// For each bound, those that are not below an earlier one already.
+    /// Number of values up to each bound and above the bound before: not cumulative.
     pub(super) counts: Vec<u64>,
     pub(super) sum: f64,
     pub(super) count: u64,
@@ -161,7 +161,7 @@ mod tests {
             news.iter().for_each(|news| self.tally.take(self.now, news));
         }
 
-        /// Ticks until a request is out.
+        /// Ticks until the machine submits a request.
         fn ask(&mut self) -> RequestId {
             let asked = self.tally.submissions;
             while self.tally.submissions == asked {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotation_is_the_replacement_of_a_certificate_and_tells_its_age() {
+    fn replaced_certificate_counts_as_rotation_with_age() {
         let mut life = Life::new();
         life.issue(Duration::from_secs(86_400));
         assert_eq!((life.tally.submissions, life.tally.rotations), (1, 0), "the first one replaces none");
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_that_fail_are_counted_by_their_reason_and_stale_answers_are_not() {
+    fn failed_attempts_count_once_by_reason() {
         let mut life = Life::new();
         for failure in [Failure::Unreachable, Failure::Denied, Failure::Unreachable] {
             let id = life.ask();
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_due_until_another_takes_its_place_however_often_that_is_asked_for() {
+    fn due_since_outlasts_failed_requests_until_replacement() {
         let mut life = Life::new();
         life.issue(Duration::from_secs(86_400));
         assert_eq!(life.tally.due_since, None);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_that_fail_are_counted_once_each() {
+    fn failed_write_is_counted_once() {
         let mut life = Life::new();
         life.issue(Duration::from_secs(86_400));
         life.handle(Event::WriteFailed { id: id(1) });

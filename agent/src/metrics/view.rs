@@ -1,4 +1,4 @@
-//! The present state of each certificate, for pages and probes.
+//! The state of each certificate at one time, for metrics, probes and `/state`.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use crate::kubeconfigs::Server;
 use crate::report;
 use crate::spans::words;
 
-/// One certificate.
+/// The state of one certificate.
 pub(super) struct CertView {
     pub(super) name: String,
     pub(super) tally: Option<Tally>,
-    /// `None` until its rotation has started, and if it has none.
+    /// `None` until the rotation has started, and for an externally managed certificate.
     pub(super) snapshot: Option<Arc<Snapshot>>,
     credential: Option<Arc<Credential>>,
-    /// The last error, until the operation succeeds.
+    /// The last error, until the failed operation succeeds.
     trouble: Option<String>,
 }
 
@@ -42,12 +42,12 @@ impl CertView {
         Self { name, tally, snapshot, credential, trouble }
     }
 
-    /// The label of what is said about it.
+    /// The label that names the certificate in metrics.
     pub(super) fn label(&self) -> [Label<'_>; 1] {
         [("certificate", &self.name)]
     }
 
-    /// The certificate held, expired or not.
+    /// The current certificate, which may have expired.
     pub(super) fn certificate(&self) -> Option<&Certificate> {
         self.credential.as_ref().map(|held| &**held.chain().certificate())
     }
@@ -57,7 +57,7 @@ impl CertView {
         self.tally.as_ref()?.machine.as_deref()
     }
 
-    /// `None`: it is valid and in use.
+    /// The reason for 503 at `/readyz`; `None` if the certificate has not expired and no server refuses it.
     fn why_not_ready(&self, now: Now) -> Option<String> {
         let refused = self.snapshot.as_ref().is_some_and(|snapshot| snapshot.due == Some(Reason::Refused));
         let why = match self.certificate().map(|certificate| certificate.validity) {
@@ -73,7 +73,8 @@ impl CertView {
         Some(Escaped(&format!("{why}{more}")).to_string())
     }
 
-    /// Since when the certificate in use is in memory only, if it is: a crash loses it.
+    /// Time from which the current certificate has been in memory only, where a crash loses it; `None` if it is on
+    /// disk.
     pub(super) fn unwritten_since(&self) -> Option<UnixTime> {
         self.tally.as_ref()?.unwritten_since
     }
@@ -135,14 +136,14 @@ impl CertView {
     }
 }
 
-/// A line for each certificate that is not valid and in use.
+/// The reasons for 503 at `/readyz`, a line for each certificate that is not ready; empty if all are.
 pub(super) fn why_not_ready(views: &[CertView], now: Now) -> String {
     let line = |view: &CertView| view.why_not_ready(now).map(|why| format!("{}: {why}\n", view.name));
     let why: String = views.iter().filter_map(line).collect();
     if views.is_empty() { "nothing is started yet\n".into() } else { why }
 }
 
-/// Lists each certificate that is in memory only. `/healthz` stays 200 for it: a restart would lose the certificate.
+/// Lists each certificate that is in memory only. `/healthz` stays 200 meanwhile: a restart would lose the certificate.
 pub(super) fn unwritten(views: &[CertView], now: Now) -> String {
     let line = |view: &CertView| {
         let since = view.unwritten_since()?;
@@ -172,7 +173,7 @@ pub(super) fn to_json(views: &[CertView], server: Option<&Server>, about: &About
     })
 }
 
-/// For programs: what kind of answer it is, and its HTTP status, if it is one that says no.
+/// The class of an answer, as metrics and JSON name it, and the HTTP status if the answer is a refusal; else empty.
 pub(super) fn class_and_code(answer: Answer) -> (&'static str, String) {
     match answer {
         Answer::Served => ("served", String::new()),
