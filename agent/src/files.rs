@@ -1,4 +1,4 @@
-//! Files that are whole or not there.
+//! Writes files atomically, and reads files with bounds on size, kind and time.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write as _};
@@ -15,13 +15,14 @@ use zeroize::Zeroizing;
 
 use perennial_pki::PemError;
 
-/// Writes a file (mode 0600) in one step, durably: whatever happens, readers find the old one or the new one.
+/// Replaces a file (mode 0600) atomically and durably: readers find the old contents or the new ones, also after a
+/// crash.
 pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    // Through a link, to the file itself.
+    // Renaming onto a link would replace the link instead of the file it leads to.
     replace_name(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), contents)
 }
 
-/// As [`replace`], but replaces a link instead of writing through it: another user may have put the link there.
+/// Replaces a file as [`replace`] does, but replaces a link itself: another user may have put the link there.
 pub(crate) fn replace_name(path: &Path, contents: &[u8]) -> io::Result<()> {
     let temporary = temporary(path)?;
     let written = create(&temporary, contents).and_then(|()| fs::rename(&temporary, path));
@@ -32,9 +33,10 @@ pub(crate) fn replace_name(path: &Path, contents: &[u8]) -> io::Result<()> {
     written.and_then(|()| File::open(parent(path))?.sync_all())
 }
 
-/// Reads a file that is read again while the process runs, and so has to be a regular one. At most [`LONGEST`] bytes.
+/// Reads a regular file of at most [`LONGEST`] bytes. Refuses pipes and devices, because the file is read again later.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // To open a device may do something; what is there may be another thing by the time it is opened.
+    // Checked before the open, since opening a device may have an effect, and after it, since the path may have
+    // changed.
     let opened = fs::metadata(path)?.is_file().then(|| open(path, OFlags::empty())).transpose()?;
     let Some(file) = opened.filter(|file| file.metadata().is_ok_and(|found| found.is_file())) else {
         let why = "it is not a regular file, and it is read again while perennial runs; name a regular file";
@@ -43,10 +45,10 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     bounded(file)
 }
 
-/// Reads a file that only this user or root can have written; `None` if there is none.
+/// Reads a file that only this user or root can have written; `None` if it does not exist.
 ///
 /// # Errors
-/// If it is a link or anything else but a regular file, others could have written it, or the system refuses.
+/// If the path is a link or not a regular file, other users could have written it, or the system refuses.
 pub(crate) fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match open(path, OFlags::NOFOLLOW) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -61,7 +63,8 @@ pub(crate) fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
     bounded(file).map(Some)
 }
 
-/// Reads a file that is read once: a pipe (`/dev/stdin`, `<(…)`) will do, if it ends within [`PATIENCE`].
+/// Reads a file or pipe (`/dev/stdin`, `<(…)`) of at most [`LONGEST`] bytes. A pipe has to end within [`PATIENCE`], and
+/// must not be empty.
 pub(crate) fn read_once(path: &Path) -> io::Result<Vec<u8>> {
     let file = open(path, OFlags::empty())?;
     if file.metadata()?.is_file() {
@@ -75,17 +78,17 @@ pub(crate) fn read_once(path: &Path) -> io::Result<Vec<u8>> {
     Ok(contents)
 }
 
-/// Text, as [`read`].
+/// Reads a file as [`read`] does, and decodes its text.
 pub(crate) fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
     decode(read(path)?)
 }
 
-/// Text, as [`read_once`].
+/// Reads a file or pipe as [`read_once`] does, and decodes its text.
 pub(crate) fn read_text_once(path: &Path) -> io::Result<Zeroizing<String>> {
     decode(read_once(path)?)
 }
 
-/// More than any kubeconfig, configuration or CA bundle; several bundles of a whole system fit.
+/// Most bytes read from a file: more than any kubeconfig, configuration or system CA bundle has.
 const LONGEST: usize = 8 << 20;
 /// Total time limit for reading a pipe.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -95,7 +98,7 @@ fn decode(bytes: Vec<u8>) -> io::Result<Zeroizing<String>> {
     text::decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// A FIFO without a writer would be waited for, perhaps for ever, if it were opened to block.
+/// Opens a file for reading, without blocking: opening a FIFO would wait for its writer, perhaps for ever.
 fn open(path: &Path, more: OFlags) -> io::Result<File> {
     let flags = (OFlags::NONBLOCK | more).bits().cast_signed();
     OpenOptions::new().read(true).custom_flags(flags).open(path)
@@ -111,7 +114,7 @@ fn bounded(source: impl Read) -> io::Result<Vec<u8>> {
     Ok(contents)
 }
 
-/// A pipe or device, waited for no longer than until then.
+/// A pipe or device that is read until its end, or fails at the time `until`.
 struct Piped {
     file: File,
     until: Instant,
@@ -122,7 +125,7 @@ impl Read for Piped {
         loop {
             let left = self.until.saturating_duration_since(Instant::now());
             let left = Timespec::try_from(left).map_err(io::Error::other)?;
-            // Before its first writer has come, a FIFO reads as ended, but is not ready.
+            // Polled first: without a writer, reading a FIFO returns its end at once, but poll reports it as not ready.
             match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&left)) {
                 Ok(0) => {
                     let why = format!("it did not come to an end within {} s", PATIENCE.as_secs());
@@ -140,22 +143,22 @@ impl Read for Piped {
     }
 }
 
-/// Logs what was passed over in a CA bundle: a server whose CA is among it is not trusted.
+/// Logs the damaged certificates of a CA bundle: servers that only they would verify are rejected.
 pub(crate) fn warn_of_skipped(bundle: &Path, skipped: &[PemError]) {
     for damage in skipped {
         tracing::warn!("CA bundle {} is damaged: {damage}; using the other certificates", bundle.display());
     }
 }
 
-/// Checks whether [`replace`] could write this file, as far as possible beforehand. Leaves no trace, but for the times of
-/// directories: those that are missing are made, and removed again.
+/// Checks whether [`replace`] could write this file: creates missing directories and a temporary file, and removes them
+/// again. Only the modification times of directories change.
 pub(crate) fn probe(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = parent(path).ancestors().take_while(|directory| is_missing(directory)).collect();
     let probed = create_directory(parent(path)).and_then(|()| {
         let temporary = temporary(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()))?;
         create(&temporary, b"").and_then(|()| fs::remove_file(&temporary))
     });
-    // The innermost first. Another program may have put something there meanwhile.
+    // The innermost first. A directory that another program has put a file in is not empty, and stays.
     let _ = missing.iter().try_for_each(fs::remove_dir);
     probed
 }
@@ -164,8 +167,8 @@ fn is_missing(directory: &Path) -> bool {
     !directory.as_os_str().is_empty() && matches!(directory.try_exists(), Ok(false))
 }
 
-/// True if a file system is mounted on this very file, as a container's runtime does with a single file: it can be written
-/// to, and never be replaced.
+/// True if a file system is mounted on this file, as container runtimes mount a single file: the file can be written
+/// to, but not replaced.
 pub(crate) fn is_mount_point(path: &Path) -> bool {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     mount_root(&path)
@@ -183,7 +186,7 @@ fn mount_root(_: &Path) -> bool {
     false
 }
 
-/// A file beside the one to replace, which does not exist.
+/// The path of a temporary file beside `path`: `NAME.PID.tmp`. Removes those of dead processes first.
 fn temporary(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::other("this path names no file"))?;
     let mut temporary = parent(path).join(name).into_os_string();
@@ -192,7 +195,7 @@ fn temporary(path: &Path) -> io::Result<PathBuf> {
     Ok(PathBuf::from(temporary))
 }
 
-/// Removes what killed processes of ours left beside this file: `NAME.PID.tmp` of a process that is no more.
+/// Removes temporary files (`NAME.PID.tmp`) beside `path` that belong to this user and whose process has ended.
 pub(crate) fn sweep(path: &Path) {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let (Some(name), Ok(entries)) = (path.file_name(), fs::read_dir(parent(&path))) else { return };
@@ -212,7 +215,7 @@ pub(crate) fn sweep(path: &Path) {
     }
 }
 
-/// Our own number on a file that we have not made yet is one that was given again.
+/// True if the process has ended. A file with our own process ID is from an earlier process, as none exists here yet.
 fn is_gone(pid: Pid) -> bool {
     pid == getpid() || test_kill_process(pid) == Err(Errno::SRCH)
 }
@@ -224,12 +227,12 @@ fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Creates a directory (mode 0700) and those above it, unless it is there.
+/// Creates a directory and missing ones above it (mode 0700). Existing directories stay as they are.
 pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// The directory a file is in.
+/// The directory of a file; `.` for a bare name.
 pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
@@ -299,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn only_litter_of_dead_processes_is_swept() {
+    fn sweep_removes_files_of_dead_processes_only() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("kubeconfig");
         // No process has a number beyond pid_max, and the first one lives as long as the machine.

@@ -1,4 +1,4 @@
-//! Debts of `--on-rotated`: one successful run of the command for the newest certificate.
+//! Debts of `--on-rotated`: a debt is a successful run of the command that is owed for the newest certificate.
 //!
 //! For each rotated certificate, a record beside the pair (`PREFIX-hook.json`) names the certificate for which the command
 //! last succeeded. The record is written before the first rotation, so a start recognises a certificate that came into use
@@ -26,35 +26,35 @@ pub(crate) struct Subject {
     pub(crate) fingerprint: String,
 }
 
-/// A run that is owed.
+/// An owed run of the command.
 #[derive(Clone, Debug)]
 pub(crate) struct Owed {
     pub(crate) subject: Subject,
-    /// Failed attempts, those of earlier processes included.
+    /// Failed runs in a row, those of earlier processes included.
     pub(crate) attempts: u32,
     pub(crate) error: Option<String>,
-    /// `None` before the first attempt of this process.
+    /// Time of the next run; `None` before the first run of this process.
     pub(crate) next: Option<Instant>,
 }
 
-/// The debt of one certificate.
+/// The state of the command for one certificate.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Debt {
-    /// `None`: in memory only.
+    /// Path of the record; `None` if the state is in memory only.
     pub(crate) record: Option<PathBuf>,
-    /// Fingerprint of the certificate that the command has succeeded for last, or that was there before the first run.
+    /// Fingerprint of the certificate for which the command last succeeded, or that existed before the flag was used.
     pub(crate) done: Option<String>,
     pub(crate) owed: Option<Owed>,
-    /// Attempts of this process that failed.
+    /// Failed runs of this process, for metrics.
     pub(crate) failures: u64,
-    /// A thread takes care of it.
+    /// A thread runs the command for this certificate when a run is owed.
     pub(crate) attended: bool,
-    /// The command runs.
+    /// The command is running.
     pub(crate) running: bool,
 }
 
 impl Debt {
-    /// The runs that are owed, as JSON.
+    /// The state for `/state`.
     pub(crate) fn to_json(&self) -> Value {
         let owed = self.owed.as_ref();
         json!({
@@ -71,7 +71,7 @@ impl Debt {
 pub(crate) struct Debts(Arc<(Mutex<BTreeMap<String, Debt>>, Condvar)>);
 
 impl Debts {
-    /// All of them, for as long as the guard lives.
+    /// Locks the debts of all certificates, until the guard is dropped.
     pub(crate) fn all(&self) -> MutexGuard<'_, BTreeMap<String, Debt>> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,7 +81,7 @@ impl Debts {
         self.0.1.notify_all();
     }
 
-    /// Waits for a change, until `end` at most.
+    /// Releases the guard, waits for [`notify`](Self::notify) until `end` at most, and locks again.
     pub(crate) fn wait<'a>(
         &self,
         guard: MutexGuard<'a, BTreeMap<String, Debt>>,
@@ -97,21 +97,21 @@ pub(crate) fn place(directory: &Path, prefix: &str) -> PathBuf {
     directory.join(format!("{prefix}-hook.json"))
 }
 
-/// The contents of a record.
+/// The contents of a record, beside its version.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Record {
-    /// As [`Debt::done`].
+    /// The fingerprint in [`Debt::done`].
     pub(crate) done: Option<String>,
     pub(crate) failed: Option<FailedAttempts>,
 }
 
-/// Attempts that have failed in a row.
+/// Runs that have failed in a row.
 #[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct FailedAttempts {
-    /// Fingerprint of the certificate that they were for.
+    /// Fingerprint of the certificate that the runs were for.
     pub(crate) fingerprint: String,
     pub(crate) attempts: u32,
-    /// Why the last one failed.
+    /// The error of the last run.
     pub(crate) error: String,
 }
 
@@ -126,16 +126,16 @@ impl Record {
         Self { done: debt.done.clone(), failed }
     }
 
-    /// The number of failed attempts for this certificate, and the error of the last one.
+    /// The number of failed runs for the certificate with this fingerprint, and the error of the last one.
     pub(crate) fn attempts(self, fingerprint: &str) -> (u32, Option<String>) {
         let failed = self.failed.filter(|failed| failed.fingerprint == fingerprint);
         failed.map_or((0, None), |failed| (failed.attempts, Some(failed.error)))
     }
 
-    /// Reads a record; `None` if there is none.
+    /// Reads a record; `None` if the file does not exist.
     ///
     /// # Errors
-    /// If the file cannot be read, is no record, or another user could have written it.
+    /// If the file cannot be read, is no record of this version, or another user could have written it.
     pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
         let Some(contents) = files::read_own(path)? else { return Ok(None) };
         let value = serde_json::from_slice::<Value>(&contents).ok().filter(|value| value["version"] == VERSION);
@@ -144,10 +144,10 @@ impl Record {
         record.map(Some).ok_or_else(bad)
     }
 
-    /// Puts the record in place, durably.
+    /// Replaces the record at `path`, durably.
     ///
     /// # Errors
-    /// The error of the operating system; the record before is unchanged then.
+    /// The error of the operating system. The file holds the record before or this one, whole.
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         let text = json!({ "version": VERSION, "done": self.done, "failed": self.failed });
         files::replace_name(path, format!("{text}\n").as_bytes())
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn record_that_others_could_write_is_not_believed() {
+    fn record_writable_by_others_or_linked_is_refused() {
         let directory = TempDir::new().unwrap();
         let path = place(directory.path(), "proxy");
         for text in ["", "{}", "{\"version\":2}", "no json", "[1]"] {

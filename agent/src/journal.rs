@@ -1,7 +1,7 @@
 //! The journal of `perennial run`: every step of every certificate's machine, a line each, in a file of bounded size.
 //!
-//! A thread of its own writes the file, so no rotation waits for it. After a gap, the journal begins anew with all that
-//! the machines are, so what is there can always be replayed.
+//! A thread of its own writes the file, so that no rotation waits for the disk. After missing steps, snapshots of all
+//! machines follow, so that `perennial replay` can go on from there.
 
 mod file;
 
@@ -24,27 +24,28 @@ use crate::queue::{Entry, Queue};
 use crate::rotation::Observer;
 use file::{open, set_aside};
 
-/// The steps queued for the file take about this many bytes at most; further ones are dropped.
+/// Most bytes of steps queued for the file. Steps beyond that are dropped.
 const MOST: usize = 1 << 20;
 
-/// A journal that is written by one process. Several certificates share one.
+/// The journal of this process, which all its certificates share.
 pub(crate) struct Journal {
     queue: Queue<Item>,
     trouble: Trouble,
 }
 
-/// Why the file cannot be written, while that is so.
+/// The reason why the journal cannot be written; `None` while it can.
 type Trouble = Latest<Option<String>>;
 
 enum Item {
     Step(Box<Taken>),
-    /// This many steps of a certificate were missed before they came here, and its machine after them.
+    /// The name of a certificate, the number of its steps that the rotation dropped for a slow observer, and its
+    /// machine after those steps.
     Gap(String, u64, Arc<RotationMachine>),
-    /// From now on there are these certificates, and no others.
+    /// The certificates of the running configuration. Snapshots of all others are no longer written.
     Keep(BTreeSet<String>),
 }
 
-/// A step, as an observer of a rotation takes it.
+/// A step on its way to the file.
 struct Taken {
     of: String,
     now: Now,
@@ -54,8 +55,9 @@ struct Taken {
 }
 
 impl Journal {
-    /// Goes on with the journal at `path`, or begins one; at `limit` bytes it is moved to `PATH.1`, in the place of the
-    /// one before. If the file cannot be opened or written, that is logged, and tried again with each step.
+    /// Starts a thread that appends to the journal at `path`, or creates it. A file that would exceed `limit` bytes is
+    /// moved to `PATH.1`, which it replaces. If the file cannot be opened or written, the thread logs the error once
+    /// and tries again with each step; steps until then are lost.
     pub(crate) fn start(path: &Path, limit: u64) -> Self {
         let (queue, trouble) = (Queue::new(MOST), Trouble::default());
         let items = queue.clone();
@@ -76,7 +78,7 @@ impl Journal {
         Self { queue, trouble }
     }
 
-    /// Writes down the steps of the certificate of this name.
+    /// Returns an observer that queues the steps of certificate `of`.
     pub(crate) fn observer(&self, of: &str) -> Observer {
         let (queue, of) = (self.queue.clone(), of.to_owned());
         Box::new(move |notice| match &notice.news {
@@ -86,23 +88,23 @@ impl Journal {
         })
     }
 
-    /// Sets the certificates of this session. Later files of the journal leave out all others.
+    /// Sets the certificates of the running configuration. Later snapshots leave out all others.
     pub(crate) fn keep(&self, names: BTreeSet<String>) {
-        // Of no size: it always fits.
+        // Size 0 always fits: a dropped entry would leave removed certificates in the snapshots.
         self.queue.push(Item::Keep(names), 0);
     }
 
-    /// Why the file cannot be written, while that is so.
+    /// The reason why the journal cannot be written; `None` while it can.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.trouble.get()
     }
 
-    /// The number of steps that are missing in the file.
+    /// The number of steps since the start that are missing in the journal.
     pub(crate) fn lost(&self) -> u64 {
         self.queue.dropped()
     }
 
-    /// Waits until every step is written or lost, for at most `within`.
+    /// Waits until every step is written or lost, for at most `within`. Returns false if one is still queued.
     pub(crate) fn finish_within(&self, within: Duration) -> bool {
         self.queue.finish_within(within)
     }
@@ -110,24 +112,24 @@ impl Journal {
 
 fn queue_step(queue: &Queue<Item>, of: &str, step: &Transition) {
     let (before, after, line) = (step.before.clone(), step.after.clone(), journal::step(of, step));
-    // The machine before is the one after the step before.
+    // One machine per step: `before` is shared with the step before.
     let bytes = line.len() + size_of::<Taken>() + size_of::<RotationMachine>();
     queue.push(Item::Step(Box::new(Taken { of: of.to_owned(), now: step.now, before, after, line })), bytes);
 }
 
 struct Writer {
     path: PathBuf,
-    /// In bytes.
+    /// Size limit of the file, in bytes.
     limit: u64,
     trouble: Trouble,
     file: Option<File>,
-    /// Offset at which the last line ended, in bytes.
+    /// Size of the file after the last write, in bytes.
     end: u64,
-    /// The file holds a snapshot from which the next step can be replayed.
+    /// The file holds every machine up to its last step: the next step needs no snapshot.
     begun: bool,
-    /// The machines after their last steps.
+    /// Each certificate's machine after its last step, written or not.
     machines: BTreeMap<String, Arc<RotationMachine>>,
-    /// Steps missing since the last line.
+    /// Steps lost since the last line that was written. The next snapshot states the number.
     missing: u64,
 }
 
@@ -136,7 +138,7 @@ impl Writer {
         Self { path, limit, trouble, file: None, end: 0, begun: false, machines: BTreeMap::new(), missing: 0 }
     }
 
-    /// Returns how many steps were lost on the way to the file.
+    /// Writes an entry. Returns how many steps were lost here; the queue has counted those that it dropped.
     fn take(&mut self, entry: Entry<Item>) -> u64 {
         match entry {
             Entry::Item(Item::Keep(names)) => self.machines.retain(|name, _| names.contains(name)),
@@ -182,13 +184,14 @@ impl Writer {
             self.follow()?;
             text = self.text(step);
         }
-        // One write: what is cut by a crash is cut once.
+        // One write for snapshots and step, so that a crash leaves at most one incomplete line.
         self.file.as_ref().map_or(Ok(()), |mut file| file.write_all(text.as_bytes()))?;
         self.end = self.end.saturating_add(text.len() as u64);
         Ok(())
     }
 
-    /// Opens the file if that is yet to be done, or if another process has moved, removed or truncated it.
+    /// Opens the file, unless it is open and still at its path: another program may move or remove a log. Notices as
+    /// well if it was truncated.
     fn follow(&mut self) -> io::Result<()> {
         let held = self.file.as_ref().map(File::metadata).transpose()?;
         let is_same = match (&held, fs::metadata(&self.path)) {
@@ -198,10 +201,10 @@ impl Writer {
             (Some(_), Err(error)) => return Err(error),
         };
         if !is_same {
-            // Closed first: the lock on it is ours.
+            // Closed first: a lock of our own on the same file would make `open` fail.
             self.file = None;
             self.file = Some(open(&self.path)?);
-            // A full journal is moved, not the link that leads to it.
+            // Resolved, so that `set_aside` moves the journal and not a link to it.
             self.path = fs::canonicalize(&self.path)?;
         }
         self.begun &= is_same && held.is_some_and(|held| held.len() >= self.end);
@@ -209,7 +212,7 @@ impl Writer {
         Ok(())
     }
 
-    /// A step, and before it what it takes to replay it.
+    /// The lines for a step: the snapshots that its replay needs and the file lacks, then the step.
     fn text(&self, step: &Taken) -> String {
         let (mut text, mut missing) = (String::new(), self.missing);
         let mut begin = |text: &mut String, of: &str, machine: &RotationMachine| {
@@ -221,17 +224,17 @@ impl Writer {
                 begin(&mut text, name, machine);
             }
         }
-        // Another machine than before has taken its place when everything was configured anew.
+        // A reload may have started another machine under this name.
         if !self.begun || self.machines.get(&step.of) != Some(&step.before) {
             begin(&mut text, &step.of, &step.before);
         }
         text + &step.line
     }
 
-    /// The last line did not come to its end.
+    /// True if the file ends within a line, or its end cannot be read.
     fn is_cut(&self) -> bool {
         let mut last = [b'\n'];
-        // If it cannot be read, an empty line does no harm.
+        // If the end cannot be read, `text` begins with a line break: an empty line does no harm.
         let mut read = |file: &File| file.read_exact_at(&mut last, self.end - 1);
         self.end > 0 && (self.file.as_ref().is_none_or(|file| read(file).is_err()) || last != [b'\n'])
     }
@@ -252,7 +255,7 @@ mod tests {
         Notice { at: step.now, news: News::Stepped(Arc::new(step)), snapshot }
     }
 
-    /// A machine that lives by its deadlines.
+    /// A machine that ticks at its deadlines, and the observer of its steps.
     struct Life<'a> {
         machine: Arc<RotationMachine>,
         now: Now,
@@ -276,7 +279,7 @@ mod tests {
         }
     }
 
-    /// Replays a file on its own. Returns the numbers of beginnings and of steps.
+    /// Replays one file alone. Returns the numbers of snapshots and of steps.
     fn replay(path: &Path) -> (usize, usize) {
         let mut replay = Replay::new();
         let text = fs::read_to_string(path).unwrap();
@@ -286,14 +289,14 @@ mod tests {
     }
 
     #[test]
-    fn every_file_of_a_shared_journal_replays_by_itself_and_is_no_longer_than_allowed() {
+    fn shared_journal_files_replay_alone_within_limit() {
         let directory = TempDir::new().unwrap();
         let (path, aside) = (directory.path().join("journal"), directory.path().join("journal.1"));
         let journal = Journal::start(&path, 10_000);
         let mut lives = ["one", "two"].map(|name| Life::new(name, &journal));
         let (mut files, mut length) = (0, 0);
         for n in 0..1000 {
-            // One of them has less to tell.
+            // One certificate has fewer steps.
             lives[usize::from(n % 7 == 0)].tick();
             let before = mem::replace(&mut length, fs::metadata(&path).unwrap().len());
             assert!(length <= 10_000);
@@ -307,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_is_kept_no_more_begins_no_file_to_come() {
+    fn removed_certificate_is_absent_from_later_files() {
         let directory = TempDir::new().unwrap();
         let (path, aside) = (directory.path().join("journal"), directory.path().join("journal.1"));
         let journal = Journal::start(&path, 10_000);
@@ -323,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_takes_the_place_of_another_begins_anew() {
+    fn replaced_machine_gets_new_snapshot() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("journal");
         let journal = Journal::start(&path, 1 << 20);
@@ -336,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_cut_is_ended_before_the_next_begins() {
+    fn cut_line_is_ended_before_next_snapshot() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("journal");
         fs::write(&path, "{\"step\":{\"of\":\"no").unwrap();
@@ -349,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn journal_that_cannot_be_opened_begins_with_what_it_lacks() {
+    fn journal_opened_late_counts_missing_steps() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("later/journal");
         let journal = Journal::start(&path, 1 << 20);
@@ -367,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_beyond_the_queue_are_named_as_missing() {
+    fn steps_beyond_full_queue_are_counted_as_missing() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("journal");
         let (queue, trouble) = (Queue::new(10_000), Trouble::default());

@@ -9,25 +9,25 @@ use std::time::Duration;
 use crate::failure::Failure;
 use crate::queue::{Entry, Queue};
 
-/// Longest wait of the end of the process for the reader of its output.
+/// Longest time that the process waits at its end for the reader of its log.
 pub(crate) const OUTPUT: Duration = Duration::from_secs(1);
-/// Longest wait of the end of the process for the reader of its result.
+/// Longest time that the process waits at its end for the reader of its result, with `--once`.
 pub(crate) const RESULT: Duration = Duration::from_secs(5);
-/// The lines queued for one reader take at most this many bytes; further ones are dropped.
+/// Most bytes of lines queued for one reader. Lines beyond that are dropped.
 const MOST: usize = 1 << 20;
 /// Pause before writing again to a pipe or terminal that another process has made non-blocking.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Lines to be written to standard error or standard output. Queueing a line never blocks.
+/// The queue of lines before standard error or standard output. Queueing a line never blocks.
 #[derive(Clone)]
 pub(crate) struct Lines(Queue<Vec<u8>>);
 
 impl Lines {
-    /// Starts a thread that writes to `to`, which errors call `what`. Where lines are missing it writes what `notice` makes
-    /// of their number.
+    /// Starts a thread that writes queued lines to `to`, which errors call `what`. In the place of dropped lines it
+    /// writes `notice(count)`.
     ///
     /// # Errors
-    /// If the system has no descriptor or no thread to give.
+    /// If the system refuses a descriptor or a thread.
     pub(crate) fn to(to: &impl AsFd, what: &str, notice: fn(u64) -> String) -> Result<Self, Failure> {
         let queue = Queue::new(MOST);
         let lines = queue.clone();
@@ -40,24 +40,24 @@ impl Lines {
         }
     }
 
-    /// Queues a line, which ends with a line break. If the queue is full, the line is dropped and counted.
+    /// Queues a line, which must end with a line break. If the queue is full, the line is dropped and counted.
     pub(crate) fn push(&self, line: Vec<u8>) {
         let bytes = line.len();
         self.0.push(line, bytes);
     }
 
-    /// The number of lines that were not written: the queue was full, or the system refused the write.
+    /// The number of lines that were not written, because the queue was full or the system refused the write.
     pub(crate) fn dropped(&self) -> u64 {
         self.0.dropped()
     }
 
-    /// Waits until everything queued is written, for at most `within`. False if something is still queued then.
+    /// Waits until every queued line is written or dropped, for at most `within`. Returns false if one is still queued.
     pub(crate) fn finish_within(&self, within: Duration) -> bool {
         self.0.finish_within(within)
     }
 }
 
-/// Each write is one line.
+/// Queues each write as one line, as `tracing_subscriber` writes them.
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line.to_vec());
@@ -89,7 +89,7 @@ fn write(lines: &Queue<Vec<u8>>, mut to: impl Write, notice: fn(u64) -> String) 
         match write_all(&mut to, &text, &mut written) {
             Ok(()) => (missing, cut) = (0, false),
             Err(_) => {
-                // A reader that went away, or a full disk: there is nowhere to say so but the counter.
+                // The reader has closed the pipe, or the disk is full: only the counter can report it.
                 cut |= written > 0;
                 let lost = u64::from(!line.is_empty());
                 missing += lost;
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn full_queue_drops_lines_and_names_the_gap() {
         let (mut reader, lines) = pipe();
-        // More than a pipe and the queue hold, with nobody reading.
+        // More than the pipe and the queue hold while the reader does not read.
         (0..3000).for_each(|number| lines.push(line(number)));
         let dropped = lines.dropped();
         assert!((1000..2000).contains(&dropped), "{dropped}");
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(lines.dropped(), 3);
     }
 
-    /// Takes a few bytes, then none, then everything.
+    /// A writer that takes `room` bytes, fails once, then takes everything.
     struct Full {
         room: usize,
         text: Arc<Mutex<Vec<u8>>>,

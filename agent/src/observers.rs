@@ -1,4 +1,4 @@
-//! The journal and the metrics server of a run. Neither keeps a run from starting or running.
+//! The observers of all rotations: pulse, journal and metrics. No failure of theirs stops a run.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -20,21 +20,21 @@ use crate::rotation::Observer;
 /// Interval between attempts to listen on a port that is taken.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// All who look on, at every certificate.
+/// The observers that every rotation of a run has.
 pub(crate) struct Observers {
     pub(crate) pulse: Arc<Pulse>,
     journal: Option<Arc<Journal>>,
     metrics: Option<Arc<Metrics>>,
     /// The address to serve on; `None` once the server listens.
     listen: Option<SocketAddr>,
-    /// By which names requests are answered, beside the usual ones.
+    /// Names that the metrics server accepts in the Host header, beside the host name and localhost.
     names: Vec<String>,
-    /// Why metrics cannot be served yet.
+    /// The reason why metrics cannot be served yet; `None` if they are, or before the first attempt.
     refused: Option<String>,
 }
 
 impl Observers {
-    /// Starts them. What the system refuses is logged, and tried again.
+    /// Starts the observers. A journal or reactor that the system refuses is logged, and started again later.
     pub(crate) fn start(run: &cli::Run, outputs: Vec<Output>, debts: Option<&Debts>) -> Self {
         let options = &run.observe;
         if options.metrics_listen.is_some() {
@@ -51,14 +51,14 @@ impl Observers {
         Self { pulse, journal, metrics, listen, names, refused: None }
     }
 
-    /// Those who look at the certificate of this name. To be called again when its rotation is started again.
+    /// Returns the observers for the certificate `name`. Each start of its rotation needs a new call.
     pub(crate) fn of(&self, name: &str) -> Vec<Observer> {
         let journal = self.journal.iter().map(|journal| journal.observer(name));
         let metrics = self.metrics.iter().map(|metrics| metrics.observer(name));
         [self.pulse.observer(name)].into_iter().chain(journal).chain(metrics).collect()
     }
 
-    /// All certificates there are, and the API server that is asked for them, from now on.
+    /// Sets the certificates and the API server of the running configuration.
     pub(crate) fn watch(&self, certificates: impl Iterator<Item = (String, Source)>, server: &Server) {
         let certificates: BTreeMap<String, Source> = certificates.collect();
         let rotations = certificates.iter().filter_map(|(name, source)| match source {
@@ -75,8 +75,8 @@ impl Observers {
         }
     }
 
-    /// Serves the metrics, unless that is done. To be called once there are certificates, and again after
-    /// [`retry`](Self::retry).
+    /// Starts the metrics server, unless it runs. Call once certificates are known, so that no probe finds none, and
+    /// again after the time in [`retry`](Self::retry).
     pub(crate) fn serve(&mut self, report: &mut Report) {
         let (Some(address), Some(metrics)) = (self.listen, &self.metrics) else { return };
         let served = TcpListener::bind(address).and_then(|listener| {
@@ -100,18 +100,18 @@ impl Observers {
         }
     }
 
-    /// When to call [`serve`](Self::serve) again.
+    /// Time until the next call of [`serve`](Self::serve); `None` if the server runs or is not wanted.
     pub(crate) fn retry(&self) -> Option<Duration> {
         self.listen.map(|_| RETRY)
     }
 
-    /// The present trouble of any observer.
+    /// The present errors of the journal and of the metrics server.
     pub(crate) fn troubles(&self) -> impl Iterator<Item = String> {
         let journal = self.journal.iter().filter_map(|journal| journal.trouble());
         journal.chain(self.refused.clone())
     }
 
-    /// Waits until the journal is written, for at most `within`.
+    /// Waits until the journal is written, for at most `within`. Logs if steps are missing then.
     pub(crate) fn finish_within(&self, within: Duration) {
         if self.journal.as_ref().is_some_and(|journal| !journal.finish_within(within)) {
             tracing::warn!("journal incomplete: its disk does not answer; the last steps are missing");

@@ -1,4 +1,4 @@
-//! The thread on which smol waits for sockets and timers.
+//! Starts async-io's thread, on which smol waits for sockets and timers, or returns an error in its place.
 
 use std::fs::File;
 use std::panic;
@@ -7,25 +7,25 @@ use std::time::Duration;
 
 use crate::failure::Failure;
 
-/// Descriptors that async-io opens: an epoll instance, an event and a timer.
+/// Number of descriptors that async-io opens: an epoll instance, an event and a timer.
 const DESCRIPTORS: usize = 3;
 
-/// Starts that thread, unless it runs. At the first use of a socket or timer, async-io panics without descriptors and a
-/// thread for it.
+/// Starts async-io's thread, unless it runs. async-io itself would start it at the first use of a socket or timer, and
+/// panic if the system refused a descriptor or a thread.
 ///
 /// # Errors
-/// If the system does not give them.
+/// If the system refuses three descriptors or a thread. A later call may succeed.
 pub(crate) fn start() -> Result<(), Failure> {
-    // What is tried here leaves its place to what is wanted.
+    // Opened as a test, and closed again for async-io to open its own.
     let tried = [(); DESCRIPTORS].map(|()| File::open("/dev/null"));
     for opened in tried {
         opened.map_err(|error| Failure::no_descriptor("smol", &error))?;
     }
     let tried = thread::Builder::new().name("async-io".into()).spawn(|| ());
-    // It does nothing.
+    // A thread as a test, which ends at once.
     drop(tried.map_err(|error| Failure::no_thread("smol", &error))?.join());
-    // A timer that is due already would leave the start to that thread. smol panics if another thread took the last
-    // descriptor first.
+    // One millisecond, since a timer that is due already does not start the reactor in this thread. Panics if another
+    // thread took the last descriptor since the test.
     let started = panic::catch_unwind(|| smol::block_on(smol::Timer::after(Duration::from_millis(1))));
     started.map(|_| ()).map_err(|_| Failure::Failed("cannot set up smol: it lacks descriptors, or a thread".into()))
 }

@@ -22,7 +22,7 @@ pub(crate) fn replay(options: &cli::Replay) -> Result<(), Failure> {
         let unreadable = |error| Failure::Usage(format!("{}: cannot be read: {error}", path.display()));
         Ok((JournalLines::open(path).map_err(unreadable)?, unreadable))
     });
-    // All files, before anything is printed.
+    // Opened before anything is printed: exit code 2 means that nothing was done.
     let opened = opened.collect::<Result<Vec<_>, Failure>>()?;
     let mut teller = Teller::new(options);
     for (mut lines, unreadable) in opened {
@@ -33,14 +33,14 @@ pub(crate) fn replay(options: &cli::Replay) -> Result<(), Failure> {
     teller.finish()
 }
 
-/// Reports each line, and counts.
+/// Replays lines one by one, reports each, and counts them.
 struct Teller {
     report: Report,
     all: bool,
     replay: Replay,
-    /// Place of a line that was cut short; the next line decides whether that is damage.
+    /// Place of the last line if it was incomplete; the next line decides whether that is damage.
     cut: Option<String>,
-    /// The machines whose beginning is missing.
+    /// Names of machines that had a step before any snapshot.
     missing: BTreeSet<String>,
     count: Count,
 }
@@ -63,7 +63,7 @@ impl Teller {
             self.wrong(place, "it is longer than any line of a journal");
             return Ok(());
         };
-        // Where a line was to be, a power cut may have left zeros.
+        // After a power cut, file systems may show zeros where a line was not written yet.
         let text = text.trim_matches(|c: char| c == '\0' || c.is_whitespace());
         if text.is_empty() {
             return Ok(());
@@ -76,7 +76,7 @@ impl Teller {
             Err(ReplayError::Cut) => self.cut = Some(place.to_owned()),
             Err(error @ ReplayError::Version(_)) => return Err(Failure::Usage(format!("{place}: {error}"))),
             Err(ref error @ ReplayError::Differs { ref of, at, .. }) => self.differs(place, (of, at), error),
-            // Once is enough.
+            // Counted, and reported only for the machine's first step: all its steps up to a snapshot lack the machine.
             Err(ReplayError::NotBegun(of)) if !self.missing.insert(of.clone()) => {
                 self.count.wrong.push(place.to_owned())
             }
@@ -114,7 +114,8 @@ impl Teller {
         self.tell("damaged", place, None, json!({ "reason": why }), &format!("DAMAGED, {place}: {why}"));
     }
 
-    /// A line may be cut where its process or disk came to an end. It is damage unless the next line begins anew.
+    /// Counts an incomplete line before the present one. `begins`: the present line is a snapshot, so the process or
+    /// disk ended within the line. Without a snapshot after it, the line is damaged.
     fn settle_cut(&mut self, begins: bool) {
         let Some(place) = self.cut.take() else { return };
         if begins {

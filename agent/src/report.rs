@@ -10,18 +10,21 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::lines::Lines;
 
-/// Reports events. Goes on if the reader went away.
+/// The output of events. Write errors are ignored: rotation continues without a reader.
 pub(crate) enum Report {
-    /// For programs: one object a line, on stdout; through the queue of a service, which does not wait for its reader.
+    /// JSON objects on stdout, one a line; through a queue for `run`, which must not wait for a slow reader.
     Json(Option<Lines>),
-    /// For people, on stdout.
+    /// Sentences on stdout.
     Sentences,
-    /// For operators: sentences go where everything else is logged.
+    /// Sentences in the log.
     Log,
 }
 
 impl Report {
-    /// Sentences in the log, or JSON on stdout, queued for a reader that may be slow.
+    /// The output of `run`: sentences in the log, or JSON on stdout through a queue.
+    ///
+    /// # Errors
+    /// If the system refuses a descriptor or a thread for the queue.
     pub(crate) fn of_service(json: bool) -> Result<Self, Failure> {
         if !json {
             return Ok(Self::Log);
@@ -30,17 +33,17 @@ impl Report {
         Ok(Self::Json(Some(Lines::to(&io::stdout(), "the report on stdout", notice)?)))
     }
 
-    /// The queue behind stdout, if there is one.
+    /// The queue before stdout, if there is one.
     pub(crate) const fn lines(&self) -> Option<&Lines> {
         if let Self::Json(lines) = self { lines.as_ref() } else { None }
     }
 
-    /// Waits until everything reported is written, for at most `within`. False if anything is missing.
+    /// Waits until all events are written, for at most `within`. Returns false if one is queued or was dropped.
     pub(crate) fn finish_within(&self, within: Duration) -> bool {
         self.lines().is_none_or(|lines| lines.finish_within(within) && lines.dropped() == 0)
     }
 
-    /// Reports an event: `name` and `fields` to programs, `sentence`, if there is one, to people.
+    /// Reports an event: `name` and `fields` as JSON, or `sentence` as text. An empty sentence is not logged.
     pub(crate) fn event(&mut self, name: &str, fields: Value, sentence: &str) {
         let line = || json_line(&with(json!({ "event": name }), fields));
         match self {
@@ -52,7 +55,7 @@ impl Report {
         }
     }
 
-    /// Reports to programs that it did not work out. People read it on stderr.
+    /// Reports the failure of the command as JSON. As text, `main` prints it on stderr.
     pub(crate) fn failed(&mut self, failure: &Failure) {
         if let Self::Json(_) = self {
             self.event("failed", json!({ "reason": failure.to_string() }), "");
@@ -65,17 +68,17 @@ pub(crate) fn print(text: &str) {
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// A name and a value a line.
+/// Formats names and values in two columns, a pair per line.
 pub(crate) fn columns(lines: &[(&str, String)]) -> String {
     lines.iter().map(|(name, value)| format!("{name:<12}{}\n", Escaped(value))).collect()
 }
 
-/// One line of JSON. What a terminal would act upon is escaped: programs read the same.
+/// Formats a line of JSON. Control characters are escaped as JSON allows, so that parsers read the same value.
 pub(crate) fn json_line(value: &Value) -> String {
     format!("{:#}\n", Escaped(&value.to_string()))
 }
 
-/// A certificate's facts, for programs.
+/// The facts of a certificate as JSON.
 pub(crate) fn certificate(chain: &Chain) -> Value {
     let facts = chain.certificate();
     json!({
@@ -88,7 +91,7 @@ pub(crate) fn certificate(chain: &Chain) -> Value {
     })
 }
 
-/// `object` with these fields added.
+/// Adds `fields` to `object`, in the place of fields with the same names.
 pub(crate) fn with(mut object: Value, fields: Value) -> Value {
     if let (Value::Object(object), Value::Object(fields)) = (&mut object, fields) {
         object.extend(fields);

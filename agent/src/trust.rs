@@ -1,4 +1,4 @@
-//! The CAs for verifying the API server: a file, read again as it changes, or the system's.
+//! The CAs that verify the API server: a file, read anew for each connection, or the system's.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -13,18 +13,19 @@ use perennial_rotation::clock;
 use crate::files;
 use crate::latest::Latest;
 
-/// Time until the system's CAs are read again, since reading them takes tens of milliseconds.
+/// Age from which the system's CAs are read again. Reading them takes tens of milliseconds, too long for each
+/// connection.
 const SYSTEM_AGE: Duration = Duration::from_secs(600);
 
-/// The source of the CAs and the time they were read last, for people. Reading it waits for no file.
+/// Text that names the source of the CAs and the time of their last read. Reading the text never waits for a disk.
 pub(crate) type Origin = Latest<String>;
 
-/// A file of CAs as it was read last.
+/// A CA file, as it was at the last successful read.
 struct Held {
     pem: Vec<u8>,
     roots: Roots,
     read: UnixTime,
-    /// Why the file cannot be read now; empty if it can.
+    /// The error of the last read; empty if that succeeded.
     trouble: String,
 }
 
@@ -42,7 +43,8 @@ impl Held {
     }
 }
 
-/// The CAs in a file, read anew for each connection. While the file is missing or damaged, those read last count.
+/// A source of the CAs in a file, which is read anew for each connection. While the file is missing or damaged, the
+/// source returns the CAs of the last successful read.
 pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> (TrustSource, Origin) {
     let read = clock::now().unix;
     let origin = Origin::new(format!("{}, read at {read}", path.display()));
@@ -66,7 +68,8 @@ pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> (TrustSource
     (source, origin)
 }
 
-/// The system's CAs, loaded when they are first needed.
+/// A source of the system's CAs, read at the first connection, and again after [`SYSTEM_AGE`]. If a later read finds
+/// none, the source returns the CAs before.
 pub(crate) fn of_system() -> (TrustSource, Origin) {
     let held: Mutex<Option<(Instant, Trust)>> = Mutex::default();
     let origin = Origin::new("the system's CA certificates, not read yet".to_owned());
@@ -103,7 +106,7 @@ pub(crate) fn of_system() -> (TrustSource, Origin) {
     (source, origin)
 }
 
-/// The places of the system's CA certificates, as rustls-native-certs looks for them.
+/// The paths or variables from which rustls-native-certs reads the system's CA certificates.
 fn places() -> String {
     let variables = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
     let set = variables.iter().filter_map(|name| Some(format!("{name}={}", env::var_os(name)?.display())));
@@ -135,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn ca_file_counts_as_it_is_now_and_while_damaged_as_it_was() {
+    fn damaged_ca_file_keeps_last_good_cas() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("ca.crt");
         let (first, second) = (ca(), ca());

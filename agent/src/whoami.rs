@@ -1,4 +1,4 @@
-//! Asks an API server whom it takes us for.
+//! Checks whether an API server accepts a client certificate.
 
 use std::sync::Arc;
 
@@ -9,7 +9,11 @@ use perennial_rotation::Identity;
 use perennial_std::{Cancel, drive};
 use serde_json::json;
 
-/// Sends a SelfSubjectReview over a new connection with this certificate, and returns the answer.
+/// Sends a SelfSubjectReview over a new connection that presents this certificate. Returns the server's response, of
+/// any status.
+///
+/// # Errors
+/// If there is no response: the connection, the TLS handshake or HTTP failed, or a limit in `limits` was reached.
 pub(crate) fn ask(
     cluster: &Arc<Cluster>,
     credential: &Arc<Credential>,
@@ -19,6 +23,6 @@ pub(crate) fn ask(
     let request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews", review.to_string().into_bytes());
     let identity = Identity::Certificate(credential.clone());
     let call = Call::new(request, cluster.clone(), identity, limits);
-    // Nobody cancels it.
+    // `drive` returns `None` only if the call is cancelled, which does not happen here.
     drive(call, &Cancel::default(), |_| {}).unwrap_or(Err(ExchangeError::Closed))
 }

@@ -1,4 +1,4 @@
-//! The file of a journal.
+//! Opening and moving the file of a journal, without harm to files that are no journal.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -7,17 +7,17 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// Beginning of the first line of a journal.
+/// First bytes of a journal's lines: a snapshot or a step.
 const BEGINNINGS: [&[u8]; 2] = [b"{\"begin\":{", b"{\"step\":{"];
 
-/// Opens the journal, or creates it (mode 0600), and locks it. A file with other text, a certificate or a kubeconfig named
-/// by mistake, stays as it is.
+/// Opens the journal for appending, or creates it (mode 0600), and locks it. A file that is no journal, such as a
+/// certificate or a kubeconfig named by mistake, stays as it is.
 ///
 /// # Errors
-/// If it is no journal, another process writes it, or the system refuses.
+/// If the file is no journal, another process has locked it, or the system refuses.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    // Non-blocking: the open of a pipe would wait for its reader.
+    // Non-blocking: opening a FIFO would wait for its reader.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = options.read(true).append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
     if !file.metadata()?.is_file() {
@@ -35,10 +35,10 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Moves a full journal to `PATH.1`, in the place of the journal before.
+/// Moves a full journal to `PATH.1`, and replaces the journal there.
 ///
 /// # Errors
-/// If what is there is no journal, or the system refuses. Both files stay as they are.
+/// If `PATH.1` is no journal, or the system refuses. Both files stay as they are.
 pub(super) fn set_aside(path: &Path) -> io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".1");
@@ -47,7 +47,7 @@ pub(super) fn set_aside(path: &Path) -> io::Result<()> {
     moved.map_err(|error| io::Error::other(format!("it is full, and cannot be moved to {}: {error}", aside.display())))
 }
 
-/// True unless a journal put there would replace something else than a journal.
+/// True if nothing is at `path`, or a journal, which may be replaced.
 fn is_free(path: &Path) -> io::Result<bool> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
@@ -55,7 +55,7 @@ fn is_free(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// True for a file that is empty, or begins as a journal does, even if it was cut there.
+/// True for a file that begins as a journal does, or is empty or cut short within that beginning.
 fn is_journal(file: &File) -> io::Result<bool> {
     let mut first = [0; 10];
     let mut length = 0;

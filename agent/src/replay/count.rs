@@ -1,4 +1,4 @@
-//! The summary of all journals.
+//! The summary of a replay.
 
 use std::collections::BTreeMap;
 
@@ -22,19 +22,19 @@ pub(super) struct Count {
     pub(super) machines: BTreeMap<String, u64>,
     #[serde(skip)]
     span: Option<(UnixTime, UnixTime)>,
-    /// Steps that the journal says are missing.
+    /// Steps that were lost when the journal was written, by its own count.
     missing: u64,
-    /// Lines cut short where a process came to its end.
+    /// Incomplete lines where a process or disk ended.
     pub(super) cut: u64,
     /// Places of steps that have another result now.
     pub(super) differ: Vec<String>,
-    /// Places of other damage.
+    /// Places of damaged lines, and of steps without a snapshot before them.
     #[serde(rename = "damaged")]
     pub(super) wrong: Vec<String>,
 }
 
 impl Count {
-    /// Counts a line. Returns the failure that it reports, if any.
+    /// Counts a replayed line. Returns the failure with which its step ended a request, if any.
     pub(super) fn told(&mut self, told: &Replayed) -> Option<Failure> {
         let steps = self.machines.entry(told.of.clone()).or_default();
         let from = self.span.map_or(told.at.unix, |(from, _)| from);
@@ -73,7 +73,7 @@ impl Count {
         )
     }
 
-    /// An error if a step is different or a line is damaged.
+    /// Returns an error if a step is different, a line is damaged, or no file is a journal.
     pub(super) fn verdict(&self) -> Result<(), failure::Failure> {
         if self.machines.is_empty() && !self.wrong.is_empty() {
             return Err(failure::Failure::usage("this is no journal: nothing in it could be replayed"));
@@ -85,7 +85,7 @@ impl Count {
     }
 }
 
-/// The first places: a journal without its beginning has a lot of them.
+/// Lists the first ten places, and the number of further ones: a journal without a snapshot has one for each step.
 fn list(places: &[String]) -> String {
     const SHOWN: usize = 10;
     let more = places.len().saturating_sub(SHOWN);
@@ -97,7 +97,7 @@ fn plural(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Always as long: stories are read in columns.
+/// Formats a time in UTC with milliseconds, always in the same width, so that the output has columns.
 pub(super) fn time(at: UnixTime) -> String {
     let (year, month, day, hour, minute, second, millis) = at.civil();
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{millis:03}Z")

@@ -1,34 +1,35 @@
-//! Lines of a file that may be anything but a journal.
+//! Reads lines of a file that may be no journal, in bounded memory.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal as _, Read as _};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
-/// Longer than any line of a journal: a machine knows few names.
+/// Longest line, in bytes: more than any line of a journal has, since a machine holds few names.
 const LONGEST: u64 = 1 << 20;
-/// More than a power cut leaves of zeros where a line was to be.
+/// Longest line that is skipped, in bytes: more than the zeros that a power cut may leave in a journal.
 const LONGEST_GAP: u64 = 64 << 20;
 
-/// The lines of one file, counted.
+/// The lines of one file, and the number of the last one.
 pub(super) struct JournalLines {
     path: PathBuf,
     from: Box<dyn BufRead>,
     number: u64,
 }
 
-/// One line, or what there is instead of one.
+/// A line of a file.
 pub(super) enum Line {
+    /// A line without its line break.
     Text(String),
-    /// Longer than any line of a journal.
+    /// A line that is longer than any line of a journal.
     Endless,
 }
 
 impl JournalLines {
-    /// Of this file; `-` is standard input. A pipe will do.
+    /// Opens a file or pipe; `-` is standard input.
     ///
     /// # Errors
-    /// The system refuses it, or it is a device, which may have no end.
+    /// If the system refuses, or the path is a device other than a terminal: a device may have no end.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let from: Box<dyn BufRead> = match path.as_os_str() == "-" {
             true => Box::new(BufReader::new(io::stdin())),
@@ -45,15 +46,15 @@ impl JournalLines {
         Ok(Self { path: path.to_owned(), from, number: 0 })
     }
 
-    /// File and number of the last line, as compilers and editors write them.
+    /// The last line's place as `FILE:NUMBER`, which editors can open.
     pub(super) fn place(&self) -> String {
         format!("{}:{}", self.path.display(), self.number)
     }
 
-    /// The next line, without its end.
+    /// Reads the next line; `None` at the end of the file.
     ///
     /// # Errors
-    /// The system refuses it, or no line ends within [`LONGEST_GAP`].
+    /// If the system refuses, or no line ends within [`LONGEST_GAP`].
     pub(super) fn next(&mut self) -> io::Result<Option<Line>> {
         let mut line = Vec::new();
         if (&mut self.from).take(LONGEST).read_until(b'\n', &mut line)? == 0 {

@@ -1,4 +1,4 @@
-//! A line of a journal in an operator's words.
+//! Describes a line of a journal in an operator's words.
 
 use std::fmt;
 
@@ -8,7 +8,8 @@ use perennial_rotation::journal::Replayed;
 
 use crate::spans::words;
 
-/// An event, the actions that followed, and the state after them. Leaves timers out: the state says what is next.
+/// Description of a step: the event, the actions that followed, and the state after them. Leaves out timers: the state
+/// names the next time.
 pub(super) struct Story {
     pub(super) happened: String,
     pub(super) followed: Vec<String>,
@@ -24,7 +25,7 @@ impl Story {
             None if told.missing > 0 => {
                 (format!("the journal begins anew, steps missing before this: {}", told.missing), Vec::new())
             }
-            // Another version may well do something else.
+            // Names the version if it is another one, whose machine may decide otherwise.
             None => match told.perennial.as_deref() {
                 Some(version) if version != env!("CARGO_PKG_VERSION") => {
                     (format!("the journal begins, written by perennial {version}"), Vec::new())
