@@ -1,4 +1,5 @@
-//! The node's kubeconfig and the bootstrap one: which cluster, as whom at first, and what is to be written.
+//! The node's kubeconfig and the bootstrap kubeconfig: the API server, the identity of the first request, and whether
+//! the node's kubeconfig has to be written.
 
 mod server;
 mod write;
@@ -20,16 +21,20 @@ pub(crate) use write::{make_room, write};
 pub(crate) struct Access {
     pub(crate) endpoint: Endpoint,
     pub(crate) server: Server,
-    /// The identity for requests without a certificate.
+    /// The identity for requests while there is no accepted certificate. Reads the files again for each request.
     pub(crate) bootstrap: Arc<dyn IdentitySource>,
-    /// The node's kubeconfig has to be written once there is a certificate.
+    /// True if the node's kubeconfig has to be written once a certificate exists.
     pub(crate) write: bool,
 }
 
-/// Reads both. `needed`: there is no valid certificate, so the first request depends on what they say.
+/// Reads both kubeconfigs. `needed`: there is no valid certificate, so the first request depends on their credentials.
 ///
-/// kubelet's rules: who joins with a bootstrap kubeconfig joins the cluster that one is for, unless the node's own
-/// kubeconfig is usable, which then is left alone.
+/// As in kubelet, a bootstrap kubeconfig that exists names the cluster, unless the node's own kubeconfig is usable. A
+/// usable one is never written.
+///
+/// # Errors
+/// [`Failure::Usage`] if no kubeconfig exists or the one that names the cluster cannot be used, or if `needed` and no
+/// credential is usable.
 pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: bool) -> Result<Access, Failure> {
     let own = match load(node).map_err(Failure::Usage)? {
         Some(kubeconfig) => {
@@ -91,14 +96,14 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
     Ok(Access { endpoint, server, bootstrap, write })
 }
 
-/// Logs what is odd and does no harm; once, not at each look.
+/// Logs a kubeconfig's warnings: fields that perennial ignores. Called once per start or reload, not for each request.
 fn warn(kubeconfig: &Kubeconfig) {
     let of_user = kubeconfig.select(None).map(|selected| selected.warnings()).unwrap_or_default();
     kubeconfig.warnings().iter().chain(&of_user).for_each(|warning| tracing::warn!("{warning}"));
 }
 
-/// The identity for a request without a certificate. Looks for the bootstrap kubeconfig each time: kubeadm removes the file
-/// once a node has joined, and an operator who wants the node to join again puts one there.
+/// The identity for a request without a certificate. Checks each time whether the bootstrap kubeconfig exists: kubeadm
+/// removes the file once a node has joined, and an operator adds one to have the node join again.
 fn first_user(node: &Path, bootstrap: Option<&Path>, asked: &Endpoint) -> Result<Identity, String> {
     let missing = |path: &Path| matches!(path.try_exists(), Ok(false));
     let Some(bootstrap) = bootstrap.filter(|path| !missing(path)) else { return user_for(asked, node) };
@@ -108,7 +113,8 @@ fn first_user(node: &Path, bootstrap: Option<&Path>, asked: &Endpoint) -> Result
     }
 }
 
-/// A credential is shown to the cluster it is for, and to no other.
+/// Returns the identity in the kubeconfig at `path`, or an error if the kubeconfig is for another cluster than `asked`:
+/// no credential is sent to a cluster that it is not for.
 fn user_for(asked: &Endpoint, path: &Path) -> Result<Identity, String> {
     match foreign(path, asked)? {
         None => identity(path),
@@ -116,10 +122,10 @@ fn user_for(asked: &Endpoint, path: &Path) -> Result<Identity, String> {
     }
 }
 
-/// Why the kubeconfig's user is none for the cluster that is asked, if it is for another one.
+/// The reason why the credential of the kubeconfig at `path` is not for the cluster `asked`; `None` if it is.
 fn foreign(path: &Path, asked: &Endpoint) -> Result<Option<String>, String> {
     let of = endpoint(path)?;
-    // Its CA may have been replaced in the file since.
+    // Read again, since the CA in the file may have been rotated after `asked` was read.
     let ca_pem = asked.ca_file.as_ref().and_then(|file| files::read(file).ok()).or_else(|| asked.ca_pem.clone());
     let asked = &Endpoint { ca_pem, ..asked.clone() };
     Ok((!is_same_cluster(&of, asked)).then(|| {
@@ -132,7 +138,7 @@ fn foreign(path: &Path, asked: &Endpoint) -> Result<Option<String>, String> {
     }))
 }
 
-/// A cluster has many addresses, and one CA.
+/// True if both endpoints have the same URL or the same CA: a cluster may have several addresses.
 fn is_same_cluster(one: &Endpoint, other: &Endpoint) -> bool {
     let ca = |endpoint: &Endpoint| {
         let pem = endpoint.ca_pem.as_ref()?;
@@ -141,12 +147,12 @@ fn is_same_cluster(one: &Endpoint, other: &Endpoint) -> bool {
     one.server == other.server || ca(one).is_some() && ca(one) == ca(other)
 }
 
-/// A file that the system does not let us see is an error, not a missing file.
+/// True if the file exists. A file in a directory that this user may not search is an error, not a missing file.
 fn exists(path: &Path) -> Result<bool, Failure> {
     path.try_exists().map_err(|error| Failure::Usage(format!("{}: cannot be read: {error}", path.display())))
 }
 
-/// The kubeconfig at `path`; `None` if there is none.
+/// Reads the kubeconfig at `path`; `None` if the file does not exist.
 fn load(path: &Path) -> Result<Option<Kubeconfig>, String> {
     let text = match files::read_text(path) {
         Ok(text) => text,
@@ -160,19 +166,19 @@ fn load_existing(path: &Path) -> Result<Kubeconfig, String> {
     load(path)?.ok_or_else(|| format!("{}: there is no such file", path.display()))
 }
 
-/// The credential of the node's own kubeconfig.
+/// The state of the credential in the node's own kubeconfig.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Own {
     /// Valid now.
     Good,
     /// Missing, expired or not valid yet, for kubelet as for perennial.
     Useless,
-    /// Unreadable here, which says nothing of kubelet: Go reads kinds of keys that perennial does not.
+    /// Unreadable for perennial. kubelet may read it: Go supports kinds of keys that perennial does not.
     Unreadable,
 }
 
-/// Reads the credential of a kubeconfig's user as kubelet's test of a kubeconfig does, and checks its validity. As with
-/// kubelet, files of a credential that cannot be read are no reason to refuse a start: they may be the pair that a rotation
+/// Reads the credential of a kubeconfig's user and checks its validity, as kubelet's `isClientConfigStillValid` does.
+/// As in kubelet, unreadable files of a credential do not prevent a start: they may be the pair that a rotation
 /// replaces.
 fn own_credential(kubeconfig: &Kubeconfig) -> Result<Own, KubeconfigError> {
     match kubeconfig.select(None)?.identity(&mut files::read) {
@@ -183,7 +189,7 @@ fn own_credential(kubeconfig: &Kubeconfig) -> Result<Own, KubeconfigError> {
             let valid = validity.not_before() <= now && !validity.expired(now);
             Ok(if valid { Own::Good } else { Own::Useless })
         }
-        // It points at a certificate that is yet to come.
+        // The file of a certificate that has not been issued yet.
         Err(KubeconfigError::Unreadable { error, .. }) if error.kind() == ErrorKind::NotFound => Ok(Own::Useless),
         Err(
             error @ (KubeconfigError::Unreadable { .. }
@@ -204,7 +210,10 @@ fn endpoint(path: &Path) -> Result<Endpoint, String> {
     selected.cluster(&mut files::read).map_err(|error| error.to_string())
 }
 
-/// The user of the kubeconfig at `path`, read anew, with all files it names.
+/// Reads the identity of the user in the kubeconfig at `path`, with all files that it names.
+///
+/// # Errors
+/// If the kubeconfig or a file cannot be used, the user has no credential, or the certificate has expired.
 pub(crate) fn identity(path: &Path) -> Result<Identity, String> {
     let kubeconfig = load_existing(path)?;
     let selected = kubeconfig.select(None).map_err(|error| error.to_string())?;
@@ -234,7 +243,7 @@ mod tests {
 
     use super::*;
 
-    /// Two kubeconfigs, for two clusters.
+    /// A directory with a kubeconfig for the node and one for the bootstrap, of two clusters.
     struct Files(TempDir);
 
     impl Files {
@@ -259,7 +268,7 @@ mod tests {
             fs::write(self.path(name), text).unwrap();
         }
 
-        /// The user's certificate began at this time, and lives for a day or so.
+        /// Writes a kubeconfig whose user has a certificate that is valid for a day, from five minutes before `from`.
         fn put_with_certificate(&self, name: &str, from: UnixTime) {
             let credential = interim(&Template::node("worker"), from).unwrap();
             fs::write(self.path("own.pem"), credential.to_pem().as_bytes()).unwrap();
@@ -272,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn which_file_says_as_whom_to_ask_is_seen_at_each_attempt() {
+    fn bootstrap_identity_is_chosen_anew_per_attempt() {
         let files = Files::new();
         files.put_with_certificate("node", clock::now().unix);
         let ask = files.read().bootstrap;
@@ -286,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_one_cluster_is_not_shown_to_another() {
+    fn token_is_not_sent_to_another_cluster() {
         let files = Files::new();
         files.put_with_certificate("node", clock::now().unix);
         let ask = files.read().bootstrap;
@@ -297,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_is_known_by_its_ca_whatever_its_address() {
+    fn clusters_are_same_by_address_or_ca() {
         let at = |server: &str, ca: Option<&str>| Endpoint {
             server: server.into(),
             ca_pem: ca.map(|ca| ca.as_bytes().to_vec()),
@@ -314,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn who_joins_with_a_bootstrap_kubeconfig_joins_its_cluster() {
+    fn bootstrap_kubeconfig_names_cluster_unless_own_is_usable() {
         let (now, year) = (clock::now().unix, std::time::Duration::from_secs(365 * 86_400));
         let files = Files::new();
         for (from, usable) in [(now, true), (now.before(year * 3), false), (now.after(year), false)] {

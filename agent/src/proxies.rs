@@ -1,26 +1,26 @@
-//! The proxy that the environment names, as Go programs take it.
+//! The proxy that the environment names, by the rules of Go programs.
 
 use std::net::IpAddr;
 
 use perennial_kubernetes::cluster::{Cluster, ClusterError, Proxy};
 
-/// The way to an API server.
+/// The proxy to an API server, or none, and the source of that decision.
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
-    /// `None`: connect directly.
+    /// `None` for a direct connection.
     pub(crate) proxy: Option<Proxy>,
-    /// Source of the decision: a field, a flag, a variable, or the reason why none of them applies.
+    /// The field, flag or variable that decided, or the reason why none did.
     pub(crate) because: &'static str,
 }
 
-/// The route to this API server, as the environment has it.
+/// Decides about the proxy to this API server by environment variables, which `get` returns.
 ///
-/// Source: Go's `http.ProxyFromEnvironment` (`golang.org/x/net/http/httpproxy`) for https URLs: `HTTPS_PROXY`, unless
-/// `NO_PROXY` exempts the server; the names in capitals go first, and loopback addresses are never proxied. `ALL_PROXY`
-/// means nothing there.
+/// Follows Go's `http.ProxyFromEnvironment` (`golang.org/x/net/http/httpproxy`) for https URLs: `HTTPS_PROXY`, unless
+/// `NO_PROXY` exempts the server. Names in capitals precede those in lower case, loopback addresses are never proxied,
+/// and `ALL_PROXY` is ignored.
 ///
 /// # Errors
-/// The variable names no proxy that can be used. What is before an `@` in it is not shown.
+/// If the variable's value is not a proxy that perennial supports. The text leaves out credentials in the URL.
 pub(crate) fn from_environment(get: impl Fn(&str) -> Option<String>, cluster: &Cluster) -> Result<Route, String> {
     let first = |names: [&'static str; 2]| {
         names.into_iter().find_map(|name| Some((name, get(name).filter(|value| !value.trim().is_empty())?)))
@@ -48,7 +48,8 @@ pub(crate) fn from_environment(get: impl Fn(&str) -> Option<String>, cluster: &C
     }
 }
 
-/// True if `NO_PROXY` exempts this host, in lower case and without a trailing dot; `ip` if it is an address.
+/// True if the value `exempt` of `NO_PROXY` exempts this host. `host` is in lower case, without a trailing dot; `ip` is
+/// its address, if it is one.
 fn is_exempt(host: &str, ip: Option<IpAddr>, port: u16, exempt: &str) -> bool {
     let exempts = |entry: &str| {
         let entry = entry.trim().to_lowercase();
@@ -67,7 +68,7 @@ fn is_exempt(host: &str, ip: Option<IpAddr>, port: u16, exempt: &str) -> bool {
             (Ok(_), None) | (Err(_), Some(_)) => return false,
             (Err(_), None) => {}
         }
-        // `*.example` and `.example` are for names below it, `example` for itself, too.
+        // `*.example` and `.example` exempt names below example only, `example` exempts itself as well.
         match name.strip_prefix('*').unwrap_or(name) {
             below if below.starts_with('.') => host.ends_with(below),
             name => host == name || host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')),
@@ -76,7 +77,8 @@ fn is_exempt(host: &str, ip: Option<IpAddr>, port: u16, exempt: &str) -> bool {
     exempt.split(',').any(exempts)
 }
 
-/// `host`, `host:port`, `[v6]`, `[v6]:port`, and an IPv6 address without brackets.
+/// Splits an entry of `NO_PROXY` into host and port: `host`, `host:port`, `[v6]`, `[v6]:port`, or `v6` without
+/// brackets.
 fn split_port(entry: &str) -> (&str, Option<&str>) {
     if let Some((host, after)) = entry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return (host, after.strip_prefix(':'));
@@ -87,7 +89,7 @@ fn split_port(entry: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// True if a network in CIDR notation contains this address.
+/// True if the network `network/bits` contains this address. False if the notation is invalid.
 fn contains(network: &str, bits: &str, ip: IpAddr) -> bool {
     let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
     match (network, ip) {
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn proxy_is_taken_as_go_takes_it() {
+    fn https_proxy_is_read_as_in_go() {
         let server = "https://api.example:6443";
         for (variables, expected) in [
             (&[("HTTPS_PROXY", "http://p:3128")][..], Some("HTTPS_PROXY http://p:3128")),

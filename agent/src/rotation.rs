@@ -1,4 +1,4 @@
-//! Starts a rotation on either runtime; from then on both are used through the same handle.
+//! Starts and stops a rotation on either runtime. The rest of the program uses the same handle for both.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -9,23 +9,30 @@ use crate::cli::Runtime;
 use crate::failure::Failure;
 use crate::reactor;
 
-/// Learns of every notice, on a thread of the rotation's own that does nothing else: be quick.
+/// A callback for every notice of a rotation. The rotation's observers share a thread, so it must not block: notices
+/// beyond 256 in the queue are dropped.
 pub(crate) type Observer = Box<dyn FnMut(&Notice) + Send>;
 
-/// Notices that wait for an observer: a busy rotation gives a few a second.
+/// Most notices in a queue, many times those that a busy rotation sends in a second. Further ones are dropped and
+/// counted.
 const QUEUED: usize = 256;
 
-/// A rotation that runs.
+/// A running rotation. Dropping it ends the rotation.
 pub(crate) struct ActiveRotation {
     handle: Handle,
-    /// Notices from the first step on, for the report.
+    /// All notices from the first step on, for the report.
     pub(crate) notices: Notices,
-    /// The rotation before its first step.
+    /// The snapshot before the first step.
     pub(crate) began: Arc<Snapshot>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl ActiveRotation {
+    /// Starts a rotation, which locks its directory.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if the rotation cannot be prepared, [`Failure::Failed`] if the system refuses a thread or,
+    /// for smol, a descriptor.
     pub(crate) fn start(rotator: Rotator, runtime: Runtime, observers: Vec<Observer>) -> Result<Self, Failure> {
         if runtime == Runtime::Smol {
             reactor::start()?;
@@ -36,7 +43,7 @@ impl ActiveRotation {
         let observing = observing.map_err(|error| Failure::no_thread("a certificate's observers", &error))?;
         let running = match runtime {
             Runtime::Std => perennial_std::spawn(task).map(|()| None),
-            // A program with an executor would spawn it there.
+            // Programs with an executor of their own would spawn the task there.
             Runtime::Smol => {
                 let run = || smol::block_on(perennial_smol::run(task));
                 thread::Builder::new().name("smol".into()).spawn(run).map(Some)
@@ -50,21 +57,21 @@ impl ActiveRotation {
         &self.handle
     }
 
-    /// Ends it, and waits until it has ended.
+    /// Ends the rotation. Waits until nothing is written any more and its observers have returned from the last notice.
     pub(crate) fn stop(&mut self) {
         self.handle.shutdown().wait();
-        // The observers have learnt of everything then.
+        // The observers' thread ends once it has received every notice.
         for thread in self.threads.drain(..) {
-            // A panic has been told on stderr already.
+            // The panic hook has logged a panic already.
             let _ = thread.join();
         }
     }
 }
 
-/// A rotation that nobody holds any more ends, and lets its directory go.
+/// Ends the rotation, which then unlocks its directory. Does not wait for that.
 impl Drop for ActiveRotation {
     fn drop(&mut self) {
-        // The call alone ends it.
+        // Calling `shutdown` requests the end; the future that it returns only waits.
         drop(self.handle.shutdown());
     }
 }

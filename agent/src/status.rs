@@ -1,4 +1,5 @@
-//! `perennial status`: what a certificate directory holds, when it will be rotated, and with which API server.
+//! `perennial status`: the certificates of a directory, their rotation points, pending requests and problems, and the
+//! API server.
 
 mod found;
 mod pending;
@@ -53,7 +54,7 @@ pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
     }
 }
 
-/// The fields of the first certificate, beside those of the serving certificate and of the server.
+/// Formats the fields of the first certificate, with the serving certificate and the API server as fields beside them.
 fn to_json(views: &[CertStatus], server: Option<&Result<Server, Failure>>) -> String {
     let mut views = views.iter().map(CertStatus::to_json);
     let mut fields = views.next().unwrap_or_default();
@@ -77,20 +78,21 @@ fn to_text(directory: &Path, views: &[CertStatus], server: Option<&Result<Server
     report::columns(&[("directory", shown(directory))]) + &blocks.join("\n")
 }
 
-/// One certificate with everything about it in the directory.
+/// The state of one certificate, from all its files in the directory.
 struct CertStatus {
     prefix: String,
     found: Found,
     verdict: Verdict,
     pending: Pending,
-    /// The submission budget is used up: a request made on demand waits until then.
+    /// Time until which a request on demand waits for the submission budget; `None` if the budget allows one now.
     on_demand_at: Option<UnixTime>,
-    /// Pairs that were in use before, and the files they are in.
+    /// Files and chains of earlier pairs.
     previous: Vec<(String, Chain)>,
-    /// The pair that is not valid yet, and is to be used from its notBefore on.
+    /// File and chain of the waiting certificate, which is served from its notBefore on.
     next: Option<(String, Chain)>,
-    /// Each with what to do about it.
+    /// Each problem with its remedy.
     problems: Vec<(String, &'static str)>,
+    /// Files without a pair: quarantined ones, and dated ones that are not in use.
     aside: Vec<String>,
     hook: Option<HookState>,
 }
@@ -105,7 +107,7 @@ struct HookState {
 
 impl HookState {
     fn of(directory: &Path, prefix: &str, chain: Option<&Chain>) -> Option<Self> {
-        // Without a certificate no run is owed, and none has happened.
+        // Without a certificate no run is owed.
         let in_use = format!("{:x}", chain?.certificate().fingerprint);
         let record = match Record::read(&hook_debt::place(directory, prefix)) {
             Ok(record) => record?,

@@ -1,4 +1,4 @@
-//! `perennial verify`: whether a kubelet, and perennial, could start from a certificate directory.
+//! `perennial verify`: checks whether kubelet and perennial could start from a certificate directory.
 
 mod kubelet;
 mod own;
@@ -35,11 +35,12 @@ pub(crate) fn verify(options: &cli::Verify) -> Result<(), Failure> {
     }
 }
 
+/// The purpose of a certificate.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// Needed to authenticate.
+    /// The client certificate: without a valid one a start fails.
     Client,
-    /// Can be requested with the client certificate.
+    /// The serving certificate, which can be requested with the client certificate.
     Serving,
 }
 
@@ -51,7 +52,7 @@ impl Role {
         }
     }
 
-    /// The fault of a start with this pair, or without any.
+    /// The fault of a start with this pair, or without a pair; `None` if the start would succeed.
     fn fault(self, pair: Option<&Pair>, now: UnixTime) -> Option<Fault> {
         let advice = "give it a bootstrap kubeconfig with a token that is good";
         let Some(Pair { file, chain }) = pair else {
@@ -78,22 +79,22 @@ struct Finding {
     prefix: &'static str,
     kubelet: Opinion,
     perennial: Opinion,
-    /// Problems that prevent no start.
+    /// Problems that do not prevent a start, with remedies.
     notes: Vec<String>,
 }
 
 /// The verdict of kubelet or of perennial.
 #[derive(Default)]
 struct Opinion {
-    /// The pair that it would start with.
+    /// The pair that kubelet or perennial would start with.
     pair: Option<Pair>,
     faults: Vec<Fault>,
-    /// The reason why perennial does not know whether the pair is good.
+    /// The reason why perennial does not know whether kubelet could load the pair.
     doubt: Option<Fault>,
 }
 
 impl Opinion {
-    /// `None` if perennial does not know.
+    /// True if a start would succeed; `None` if perennial does not know.
     fn good(&self) -> Option<bool> {
         match (self.faults.is_empty(), &self.doubt) {
             (false, _) => Some(false),
@@ -112,7 +113,7 @@ struct Pair {
     chain: Chain,
 }
 
-/// Why it does not work, and what to do.
+/// The reason why a start or the next rotation would fail, and the remedy.
 #[derive(Serialize)]
 struct Fault {
     why: String,

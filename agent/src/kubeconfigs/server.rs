@@ -1,4 +1,4 @@
-//! The API server of a kubeconfig, ready to be connected to.
+//! The API server that a kubeconfig names, with its CAs and proxy.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -14,25 +14,27 @@ use crate::files;
 use crate::proxies::{self, Route};
 use crate::trust::{self, Origin};
 
-/// An API server with the kubeconfig that names it, the CAs that verify it, and the proxy to it. Can be shown to people:
-/// credentials in a proxy's URL are left out.
+/// An API server with the kubeconfig that names it, the CAs that verify it, and the proxy to it. Its text and JSON
+/// leave out credentials in a proxy's URL.
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) cluster: Arc<Cluster>,
     kubeconfig: PathBuf,
-    /// The source of the CAs, for programs: `file`, `inline`, `system`, `insecure`.
+    /// The source of the CAs, for JSON: `file`, `inline`, `system` or `insecure`.
     checked: &'static str,
     origin: Origin,
-    /// Why there is a proxy or none.
+    /// The field, flag or variable that decides about the proxy.
     because: &'static str,
     source: Option<TrustSource>,
 }
 
 impl Server {
-    /// The server that the kubeconfig at this path names with `endpoint`.
+    /// Creates the server at `endpoint`, which the kubeconfig at this path names. Logs the proxy, and if no CA is
+    /// named.
     ///
     /// # Errors
-    /// A field of the kubeconfig cannot be used; the message does not name the kubeconfig.
+    /// If a field of the kubeconfig, or the proxy in the environment, cannot be used. The text does not name the
+    /// kubeconfig.
     pub(super) fn of(kubeconfig: &Path, endpoint: &Endpoint, proxy: Proxy) -> Result<Self, String> {
         let cluster = Cluster::from_url(&endpoint.server).map_err(|error| error.to_string())?;
         let (cluster, source, checked, origin) = anchored(cluster, kubeconfig, endpoint)?;
@@ -52,9 +54,10 @@ impl Server {
         Ok(Self { cluster, kubeconfig, checked, origin, because, source })
     }
 
-    /// Reads the CAs as a connection would, so that their present state is shown.
+    /// Reads the CAs as a connection would, so that [`lines`](Self::lines) and [`to_json`](Self::to_json) show their
+    /// state.
     pub(crate) fn look(&self) {
-        // An error is in the origin, too.
+        // The origin shows the error.
         let _ = self.source.as_ref().map(|source| source());
     }
 
@@ -86,7 +89,7 @@ impl Server {
 
 type Anchored = (Cluster, Option<TrustSource>, &'static str, Origin);
 
-/// The cluster with the CAs that verify it.
+/// Adds the CAs to the cluster: from a file, from the kubeconfig, or the system's.
 fn anchored(cluster: Cluster, kubeconfig: &Path, endpoint: &Endpoint) -> Result<Anchored, String> {
     let from = |cluster: Cluster, (source, origin): (TrustSource, Origin), checked| {
         (cluster.with_trust_source(source.clone()), Some(source), checked, origin)
@@ -117,7 +120,7 @@ fn anchored(cluster: Cluster, kubeconfig: &Path, endpoint: &Endpoint) -> Result<
     })
 }
 
-/// A proxy-url goes first.
+/// Decides about the proxy: proxy-url in the kubeconfig, then `--proxy=none`, then the environment, as in client-go.
 fn route(endpoint: &Endpoint, proxy: Proxy, cluster: &Cluster) -> Result<Route, String> {
     match (&endpoint.proxy, proxy) {
         (Some(named), _) => Ok(Route { proxy: Some(named.clone()), because: "proxy-url" }),

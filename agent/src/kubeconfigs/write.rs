@@ -1,4 +1,4 @@
-//! The node's kubeconfig, as it is written.
+//! Writes the node's kubeconfig.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -8,8 +8,11 @@ use perennial_kubernetes::kubeconfig::{Endpoint, node_kubeconfig};
 use crate::failure::Failure;
 use crate::files;
 
-/// Makes sure that the node's kubeconfig can be written when there is a certificate to point at, and leaves no trace. A
-/// disk that is full or read-only now may be neither by then.
+/// Checks that the node's kubeconfig can be written later, when a certificate exists. Leaves no file. A full or
+/// read-only disk is logged only, since it may be neither by then.
+///
+/// # Errors
+/// [`Failure::Usage`] if the path can never be written: no permission, a mount point, or `current` is not UTF-8.
 pub(crate) fn make_room(path: &Path, current: &Path) -> Result<(), Failure> {
     if current.to_str().is_none() {
         let why = "a kubeconfig can only point at names that are UTF-8; choose another --cert-dir";
@@ -28,12 +31,17 @@ pub(crate) fn make_room(path: &Path, current: &Path) -> Result<(), Failure> {
     Err(Failure::Usage(why))
 }
 
+/// True for errors that may go away without a change of permissions: a full or read-only disk.
 fn may_pass(kind: ErrorKind) -> bool {
     let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
     kind == ErrorKind::ReadOnlyFilesystem || full.contains(&kind)
 }
 
-/// Writes the node's kubeconfig: it points at the certificate that rotation keeps current.
+/// Writes the node's kubeconfig (mode 0600), which names the link `current` as certificate and key. Creates its
+/// directory.
+///
+/// # Errors
+/// The path and the error of the operating system; an existing kubeconfig stays whole.
 pub(crate) fn write(path: &Path, endpoint: &Endpoint, current: &Path) -> Result<(), String> {
     let cannot = |error: io::Error| format!("cannot write {}: {error}", path.display());
     let ca_file = endpoint.ca_file.as_ref().map(std::path::absolute).transpose().map_err(cannot)?;
@@ -49,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_that_takes_nothing_now_is_no_bad_input() {
+    fn full_or_read_only_disk_may_pass() {
         for (os, passes) in [(Errno::ROFS, true), (Errno::NOSPC, true), (Errno::DQUOT, true), (Errno::ACCESS, false)] {
             assert_eq!(may_pass(io::Error::from(os).kind()), passes, "{os}");
         }

@@ -1,4 +1,4 @@
-//! The pair that a rotation would start from, or what there is in its stead.
+//! The pair that `perennial run` would start from, or the file that prevents it, and the verdict on them.
 
 use std::fs;
 use std::path::Path;
@@ -13,12 +13,13 @@ use crate::remedies::{is_harmless, is_unreadable};
 use crate::report;
 use crate::spans::words;
 
-/// The pair in the directory, or the reason why there is none.
+/// The best pair of a directory, or the reason why there is none.
 pub(super) enum Found {
+    /// The directory holds no pair, and no file that should be one.
     Nothing,
-    /// A file that does not make a pair, or cannot be read.
+    /// A file that holds no usable pair or cannot be read.
     Bad {
-        /// For programs.
+        /// Name of the state in JSON.
         state: &'static str,
         file: String,
         why: String,
@@ -30,27 +31,28 @@ pub(super) enum Found {
     },
 }
 
+/// The verdict on a certificate: exit code 0 if `good`.
 pub(super) struct Verdict {
-    /// For programs.
+    /// Name of the state in JSON.
     pub(super) state: &'static str,
-    /// For people.
+    /// The state as a sentence.
     pub(super) words: String,
     pub(super) good: bool,
     pub(super) rotate_at: Option<UnixTime>,
 }
 
-/// Of what was loaded, what to show.
+/// Chooses the pair to show or, without a usable one, the gravest problem.
 pub(super) fn find(loaded: &Loaded) -> Found {
     if let Some((credential, path)) = &loaded.credential {
         return Found::Certificate { file: shown(path), chain: credential.chain().clone(), key_matches: true };
     }
-    // Who else could read it does not matter any more.
+    // Harmless problems, such as permissions, are about a pair that is usable.
     let gravest = loaded.problems.iter().find(|problem| !is_harmless(problem));
     let Some(problem) = gravest else { return Found::Nothing };
     let (path, why) = match problem {
         DirectoryError::Credential { path, error } => {
             let mixed = matches!(error, CredentialError::KeyMismatch { .. });
-            // The key beside the certificate is not needed, and must not stay in memory.
+            // The file holds the key as well, which is wiped from memory.
             let text = mixed.then(|| fs::read(path).ok().map(Zeroizing::new)).flatten();
             if let Some(chain) = text.and_then(|text| Chain::from_pem(&text).ok()) {
                 return Found::Certificate { file: shown(path), chain, key_matches: false };
@@ -62,7 +64,7 @@ pub(super) fn find(loaded: &Loaded) -> Found {
         | DirectoryError::Untrusted { path, .. }
         | DirectoryError::Foreign { path, .. }
         | DirectoryError::MountPoint { path } => (Some(path), problem.to_string()),
-        // About the directory as a whole, or harmless.
+        // The problem is about the directory as a whole, or harmless.
         _ => (None, problem.to_string()),
     };
     let state = match problem {
@@ -113,7 +115,7 @@ impl Found {
         } else if now >= rotate_at {
             bad("due", format!("due for rotation for {}, still valid for {left}", words(now.since(rotate_at))))
         } else {
-            // What was requested already is not rotated then.
+            // With a pending request, the certificate is replaced when that is answered, not at the rotation point.
             let rotated = format!("to be rotated in {}; ", words(rotate_at.since(now)));
             let words = format!("good, {}valid for {left}", if requested { "" } else { &rotated });
             Verdict { state: "good", words, good: true, rotate_at: None }

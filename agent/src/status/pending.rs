@@ -1,4 +1,4 @@
-//! The request that has not led to a certificate yet.
+//! The last request, if it has not led to a certificate yet.
 
 use perennial::{Failure, Refusal, UnixTime};
 use perennial_pki::Chain;
@@ -9,12 +9,12 @@ use crate::spans::words;
 
 pub(super) enum Pending {
     Nothing,
-    /// A record exists and cannot be read.
+    /// The record exists and cannot be read.
     Unreadable(String),
     Request(Box<Record>),
 }
 
-/// The record of what was asked last.
+/// Reads the pending record; `None` if the file does not exist.
 pub(super) fn read(directory: &Directory) -> Result<Option<Record>, String> {
     let contents = directory.recall().map_err(|error| error.to_string())?;
     let record = contents.map(|contents| Record::decode(&contents)).transpose();
@@ -22,7 +22,8 @@ pub(super) fn read(directory: &Directory) -> Result<Option<Record>, String> {
 }
 
 impl Pending {
-    /// Never a failure: what is said about the certificate holds all the same.
+    /// Chooses the request to show. `Nothing` if `held`, the current chain, has the key of the record. An unreadable
+    /// record is no error of the command: the verdict on the certificate does not depend on it.
     pub(super) fn of(record: Result<Option<Record>, String>, held: Option<&Chain>) -> Self {
         let record = match record {
             Ok(Some(record)) => record,
@@ -92,13 +93,13 @@ impl Pending {
     }
 }
 
-/// The outcome of a request.
+/// The state of the last request.
 enum State {
-    /// No answer is recorded.
+    /// The record has no answer.
     Waiting,
-    /// The server did not accept the credential, so that there may be no request object.
+    /// The API server rejected the credential (401), or did not allow the request (403): there may be no CSR object.
     TurnedDown(Failure),
-    /// There was an answer, and the next request has to wait.
+    /// The signer refused the request, and the next one waits for the refused backoff.
     Refused(Refusal),
 }
 
@@ -115,7 +116,7 @@ impl State {
 fn state(record: &Record) -> State {
     match (record.turned_down, record.pending.refusal) {
         (Some(failure), _) => State::TurnedDown(failure),
-        // With a key, this is the attempt after it.
+        // With a key, the record is of the request after the refusal.
         (None, Some(refusal)) if record.key.is_none() => State::Refused(refusal),
         (None, _) => State::Waiting,
     }

@@ -1,5 +1,5 @@
-//! The verdict of kubelet on a certificate directory: client-go's `certificate_store.go`, `recover`, `Current` and
-//! `updateSymlink`. Pairs are judged by Go's rules; where perennial cannot apply them, it says so.
+//! The verdict of kubelet on a certificate directory, by the rules of client-go's `certificate_store.go` (`recover`,
+//! `Current`, `updateSymlink`) and Go's parsers. Where perennial cannot apply these, the verdict is in doubt.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{Fault, Opinion, Pair, Role};
 
-/// No credential is larger.
+/// Most bytes read from a file: more than any pair has.
 const MAX_FILE: u64 = 1 << 20;
 
 pub(super) fn look(directory: &Path, role: Role, now: UnixTime) -> Opinion {
@@ -33,7 +33,8 @@ pub(super) fn look(directory: &Path, role: Role, now: UnixTime) -> Opinion {
     opinion
 }
 
-/// The first place where there is anything: the files to read.
+/// The files of the first existing pair, in client-go's order: current link, updated link, certificate file and key
+/// file.
 fn first_place(
     current: &Path,
     updated: &Path,
@@ -42,7 +43,7 @@ fn first_place(
     if exists(current)? {
         return Ok(Some(vec![current.to_owned()]));
     }
-    // An update that was cut short is completed at the start.
+    // client-go's `recover`: at the start kubelet completes an update that was interrupted.
     match fs::symlink_metadata(updated) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(unreadable(updated, &error)),
@@ -56,7 +57,7 @@ fn first_place(
     Ok((exists(&certificate)? && exists(&key)?).then_some(vec![certificate, key]))
 }
 
-/// As Go's `os.Stat`: a dangling link does not exist.
+/// True if the path exists, by Go's `os.Stat`: a dangling link does not.
 fn exists(path: &Path) -> Result<bool, Fault> {
     match fs::metadata(path) {
         Ok(_) => Ok(true),
@@ -65,7 +66,7 @@ fn exists(path: &Path) -> Result<bool, Fault> {
     }
 }
 
-/// The files found first must be a pair: kubelet looks nowhere else.
+/// Reads a pair as kubelet would. A fault if the files are no pair: kubelet tries no other files then.
 fn read(files: Vec<PathBuf>) -> Result<Opinion, Fault> {
     let file = files[0].display().to_string();
     let mut read = Vec::new();
@@ -76,7 +77,7 @@ fn read(files: Vec<PathBuf>) -> Result<Opinion, Fault> {
         }
     }
     let pair = |chain| Pair { file: file.clone(), chain };
-    // One file, or the certificate's and the key's.
+    // One file with both, or two files.
     match go_verdict(&read[0], &read[read.len() - 1]) {
         GoVerdict::Loads(chain) => Ok(Opinion { pair: Some(pair(chain)), ..Opinion::default() }),
         GoVerdict::Unknown { chain, why } => Ok(in_doubt(chain.map(pair), &file, &why)),
@@ -88,17 +89,17 @@ fn read(files: Vec<PathBuf>) -> Result<Opinion, Fault> {
     }
 }
 
-/// perennial does not know whether Go reads the pair, but may know its chain.
+/// The opinion if perennial does not know whether Go can load the pair; `pair` if its chain is known.
 fn in_doubt(pair: Option<Pair>, file: &str, why: &str) -> Opinion {
     let why = format!("perennial cannot read {file}: {why}; kubelet may");
     let remedy = "see the kubelet's log, or let `perennial run` replace the pair with one that both can read".into();
     Opinion { pair, doubt: Some(Fault { why, remedy }), ..Opinion::default() }
 }
 
-/// `None` for a file that is longer than perennial reads.
+/// Reads a regular file; `None` if it is longer than [`MAX_FILE`].
 fn contents(file: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     let metadata = fs::metadata(file)?;
-    // A pipe would hold us up as it would a kubelet.
+    // Reading a FIFO would block for its writer, here as in kubelet.
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
@@ -113,7 +114,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Fault {
     Fault::start(why, "make sure that its owner can read it, and that it is a file or a link to one".into())
 }
 
-/// Nor has it anywhere else to put a certificate.
+/// The fault if this user cannot write to the directory, where kubelet would put its next certificate.
 fn not_writable(directory: &Path) -> Option<Fault> {
     let error = io::Error::from(access(directory, Access::WRITE_OK | Access::EXEC_OK).err()?);
     let why =
@@ -121,7 +122,7 @@ fn not_writable(directory: &Path) -> Option<Fault> {
     Some(Fault { why, remedy: "make sure that the user who runs kubelet can write there".into() })
 }
 
-/// A kubelet replaces links, and nothing else.
+/// The fault if something else than a link is at `link`: client-go's `updateSymlink` replaces links only.
 fn in_the_way(link: &Path) -> Option<Fault> {
     let metadata = fs::symlink_metadata(link).ok().filter(|metadata| !metadata.is_symlink())?;
     let what = if metadata.is_file() { "a regular file" } else { "neither file nor link" };

@@ -1,4 +1,4 @@
-//! The verdict of perennial on a certificate directory, as `run` would find it.
+//! The verdict of perennial on a certificate directory, by the loading code of `perennial run`.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -12,7 +12,7 @@ use super::{Fault, Opinion, Pair, Role};
 use crate::failure::Failure;
 use crate::remedies::{is_harmless, remedy};
 
-/// Its opinion, and what else is wrong.
+/// Returns the opinion on the pair, and the problems that are not among its faults.
 pub(super) fn look(
     directory: &Path,
     store: &Directory,
@@ -42,10 +42,11 @@ pub(super) fn look(
     Ok((Opinion { pair, faults, doubt: None }, problems))
 }
 
-/// The reason why `run` could not manage these files, whatever they contain. A `run` that manages them already is none.
+/// The fault if `run` could not lock or write the files, whatever they contain. A lock that another `run` holds is no
+/// fault.
 fn locked_out(directory: &Path, role: Role) -> Option<Fault> {
     let remedy = "make sure that the user who runs perennial can write there";
-    // A disk that is read-only is worked with: what is new is in memory only until it can be written.
+    // `run` starts on a read-only disk: a new certificate stays in memory until it can be written.
     let refused = |path: &Path, wanted| {
         let error = io::Error::from(access(path, wanted).err()?);
         let keeps = !matches!(error.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::NotFound);
@@ -61,7 +62,7 @@ fn locked_out(directory: &Path, role: Role) -> Option<Fault> {
             Some(Fault::start(why, "remove it".into()))
         }
         Ok(_) => refused(&lock, Access::READ_OK | Access::WRITE_OK),
-        // It is made when it is needed.
+        // `run` creates a missing lock file.
         Err(_) => None,
     }
 }
