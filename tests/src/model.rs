@@ -1,20 +1,21 @@
-//! The rules of rotation, said a second time: slowly, from the whole history, with nothing counted along the way.
+//! A second implementation of the rules of rotation: slow, and computed from the whole history without running
+//! counters.
 //!
-//! The machine carries a few numbers from event to event; here every answer is looked up in what has happened.
-//! [`the_rules_are_kept`] goes through a trace and compares each step: duties, reason, deadline, and what a restart
-//! would be told. Where jitter decides, the rule is an interval; what the machine does narrows it, and must stay
-//! inside. Under a policy without jitter every interval is a point. The monotonic clock is assumed to be one.
+//! The machine carries a few numbers from event to event; the model derives every answer from the list of facts.
+//! [`the_rules_are_kept`] goes through a trace and compares each step: duties, reason, deadline, and the pending
+//! record. Where jitter decides, the rule is an interval; each action of the machine narrows the interval, and must lie
+//! inside. Under a policy without jitter every interval is a point. The monotonic clock is assumed to be monotonic.
 //!
-//! Of core it takes words, not judgements: one number only, where in its window a rotation point was drawn, because any
-//! is as right as any other. That it lies in the window, and stays where it is, is said here (`points_are_drawn_once`).
-//! It is as long as it is because it says everything: every failure and find, the last millisecond of every wait, and
-//! what of it outlives a restart. A shorter one would leave out what is easily got wrong.
+//! The model uses the types of core, not its judgements, except one: where in its window a rotation point was drawn,
+//! since any point is as good as any other. `points_are_drawn_once` checks that the point lies in the window and does
+//! not move. The model covers every failure and every certificate found, the last millisecond of every wait, and the
+//! facts that outlive a restart: these are the parts that are easily wrong.
 //!
 //! | | |
 //! |---|---|
-//! | `model/history.rs` | facts, and the questions the rules ask of them |
-//! | `model/learn.rs` | what an event means |
-//! | `model/look.rs` | what is due, what may be done about it, when to look again |
+//! | `model/history.rs` | the facts, and the questions that the rules ask of them |
+//! | `model/learn.rs` | the facts that follow from an event |
+//! | `model/look.rs` | why a certificate is due, which duties follow, and the next deadline |
 
 mod history;
 mod learn;
@@ -33,7 +34,7 @@ use crate::laws::Verdict;
 use crate::trace::{Record, Run, Trace, live};
 use history::{Between, Fact, History, Millis};
 
-/// Every run of the trace follows the rules.
+/// Checks that every run of the trace follows the rules.
 pub fn the_rules_are_kept(trace: &Trace) -> Verdict {
     points_are_drawn_once(trace)?;
     for run in &trace.runs {
@@ -45,8 +46,8 @@ pub fn the_rules_are_kept(trace: &Trace) -> Verdict {
     Ok(())
 }
 
-/// A certificate has one rotation point as long as it is held, through every restart, for each window that a policy may
-/// say: in this part of its lifetime, counted from its beginning.
+/// Checks that a certificate has one rotation point per window of a policy, inside that part of its lifetime, through
+/// every restart.
 fn points_are_drawn_once(trace: &Trace) -> Verdict {
     let mut drawn = HashMap::new();
     for (_, Record { now, after, .. }) in trace.steps() {
@@ -73,7 +74,7 @@ struct Model {
     ids: u64,
 }
 
-/// What a step must lead to.
+/// The duties that a step must lead to.
 #[derive(Debug, Default, PartialEq)]
 struct Duties {
     cancel: Option<u64>,
@@ -118,7 +119,7 @@ impl Model {
         self.compare(&record.after, now)
     }
 
-    /// What can be seen of the machine from outside.
+    /// Compares the machine's accessors with the rules.
     fn compare(&self, machine: &RotationMachine, now: Now) -> Verdict {
         same("reason", &self.due(now), &machine.due(now))?;
         same("certificate", &self.history.held(), &machine.certificate())?;
@@ -132,7 +133,7 @@ impl Model {
         pending.map_or(Ok(()), |pending| self.compare_pending(&pending, now))
     }
 
-    /// What people are told.
+    /// Compares the state that the machine reports with the rules.
     fn compare_state(&self, state: State) -> Verdict {
         let history = &self.history;
         let reason = history.last_look();
@@ -155,7 +156,7 @@ impl Model {
         same("state", &expected, &state)
     }
 
-    /// The same while something is due, and cannot be asked for yet.
+    /// Compares the state while a certificate is due and no request may be submitted yet.
     fn compare_wait(&self, reason: Reason, state: State) -> Verdict {
         let (why, until, failed) = match state {
             State::BackingOff { reason, until, failures, last } => (reason, until, Some((last, failures))),
@@ -171,7 +172,7 @@ impl Model {
         Err(format!("it waits until {until}, not until {earliest} to {latest}"))
     }
 
-    /// What a restart is told: the pace, by the wall clock of this moment.
+    /// Compares the pending record with the rules. Its times are by the wall clock of this moment.
     fn compare_pending(&self, pending: &Pending, now: Now) -> Verdict {
         let wall = |at: Millis| unix(now.unix) + at - instant(now);
         same("key", &self.key(self.history.last_asked()), &pending.key)?;
@@ -188,8 +189,8 @@ impl Model {
         }
     }
 
-    /// The local clock and the API server's, the earlier one first. They are one if too few answers agree, or if both show
-    /// nearly the same.
+    /// The local clock and the API server's, the earlier one first. Both are the local clock if too few readings agree,
+    /// or if the clocks differ by ten seconds at most.
     fn both_clocks(&self, now: Now) -> (Millis, Millis) {
         let local = unix(now.unix);
         let known = self.history.server_clock().filter(|(_, agreeing)| *agreeing >= 3);
@@ -207,7 +208,7 @@ impl Model {
     }
 }
 
-/// How long to wait after the `n`th failure in a row of an attempt that `took` so long: at least, and at most.
+/// The shortest and the longest wait after the `n`th failure in a row, of an attempt that took `took`.
 fn wait(backoff: &Backoff, n: u32, took: Millis) -> Between {
     let cap = millis(backoff.cap());
     let doubled = |n: u32| (millis(backoff.first()) << n.saturating_sub(1).min(64)).min(cap);

@@ -1,6 +1,6 @@
-//! What has happened, newest last, and the questions that the rules ask of it.
+//! The facts of a run, newest last, and the questions that the rules ask of them.
 //!
-//! Nothing here is ever changed or forgotten: an answer is found by looking back.
+//! Facts are never changed or removed: each answer is found by a search from the newest fact back.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use perennial::{Certificate, Failure, Key, Now, Reason, SignerStatus, Template};
 /// Milliseconds on either clock. Wide enough that nothing saturates.
 pub(super) type Millis = i128;
 
-/// Two ends, both included. What jitter decides is known only so far.
+/// An interval, both ends included, in which a time that jitter chose is known to lie.
 pub(super) type Between = (Millis, Millis);
 
-/// Before anything.
+/// No wait: the interval before any time.
 pub(super) const ALWAYS: Between = (0, 0);
 
 #[derive(Clone, Debug)]
@@ -20,16 +20,16 @@ pub(super) enum Fact {
     Wanted(Option<Arc<Template>>),
     Signer(SignerStatus),
     Held(Arc<Certificate>),
-    /// This is to be held when it is valid; or nothing is any more.
+    /// This certificate waits for its notBefore; `None`: no certificate waits any more.
     Waits(Option<Arc<Certificate>>),
     RefusedByServer,
     AskedFor,
-    /// An earlier run asked for this.
+    /// An earlier run requested this template.
     Resumed {
         template: Arc<Template>,
         key: Key,
     },
-    /// An earlier run, or another policy, left a pace to keep: what was spent before is in it.
+    /// Spacing and budget after a restart or a change of policy. Replaces all earlier submissions.
     Paced {
         spaced: Millis,
         whole: Millis,
@@ -38,25 +38,25 @@ pub(super) enum Fact {
         id: u64,
         template: Arc<Template>,
     },
-    /// The request that was out has ended.
+    /// The request in flight has ended.
     Closed,
-    /// The pending key has had its answer.
+    /// The pending key may not be used again.
     KeySpent,
-    /// So many attempts in a row came to this.
+    /// An attempt failed, or this many did in a row in an earlier run.
     Failed(Failure, u32),
-    /// No attempt before one of these.
+    /// The backoff ends at a time in this interval.
     Retry(Between),
     /// Earlier failures no longer count.
     Forgiven,
-    /// A certificate is to be made durable: the one held, or the one that waits.
+    /// A write with this id is owed: of the served certificate (true) or of the waiting one.
     Unwritten(u64, bool),
     WriteAgain(Between),
     WriteSent,
     WriteFailed,
     Durable,
-    /// What the API server's clock showed at the beginning of the monotonic clock.
+    /// A reading of the API server's clock, as its time at the origin of the monotonic clock.
     ServerDated(Millis),
-    /// Somebody looked at the clocks: why was a certificate due?
+    /// The machine settled: why a certificate was due then.
     Looked(Option<Reason>),
 }
 
@@ -86,7 +86,7 @@ impl History {
         self.last(|_, fact| if let Fact::Held(certificate) = fact { Some(certificate) } else { None })
     }
 
-    /// What is to be held when it is valid.
+    /// The waiting certificate.
     pub(super) fn waits(&self) -> Option<&Arc<Certificate>> {
         self.last(|_, fact| match fact {
             Fact::Waits(certificate) => Some(certificate.as_ref()),
@@ -95,12 +95,12 @@ impl History {
         })?
     }
 
-    /// What decides whether another one is due.
+    /// The certificate whose age decides whether a successor is due.
     pub(super) fn relied_on(&self) -> Option<&Arc<Certificate>> {
         self.waits().or_else(|| self.held())
     }
 
-    /// Whether its server refused the certificate held.
+    /// Whether a server refused the served certificate.
     pub(super) fn refused(&self) -> bool {
         let answer = |_, fact: &Fact| match fact {
             Fact::RefusedByServer => Some(true),
@@ -110,7 +110,7 @@ impl History {
         self.last(answer).unwrap_or(false)
     }
 
-    /// Whether somebody asked for a new certificate and has not got one.
+    /// Whether a rotation was requested and no certificate has been taken since.
     pub(super) fn asked_for(&self) -> bool {
         let answer = |_, fact: &Fact| match fact {
             Fact::AskedFor => Some(true),
@@ -120,7 +120,7 @@ impl History {
         self.last(answer).unwrap_or(false)
     }
 
-    /// The request that is out, and since when.
+    /// The request in flight, and when it was submitted.
     pub(super) fn out(&self) -> Option<(u64, Millis)> {
         self.last(|at, fact| match fact {
             Fact::Submitted { id, .. } => Some(Some((*id, at))),
@@ -129,7 +129,7 @@ impl History {
         })?
     }
 
-    /// What the last request asked for.
+    /// The template of the last request.
     pub(super) fn last_asked(&self) -> Option<&Arc<Template>> {
         self.last(|_, fact| match fact {
             Fact::Submitted { template, .. } | Fact::Resumed { template, .. } => Some(template),
@@ -137,7 +137,7 @@ impl History {
         })
     }
 
-    /// Whether the pending key has not had its answer.
+    /// Whether the pending key may be used again.
     pub(super) fn key_is_open(&self) -> bool {
         let answer = |_, fact: &Fact| match fact {
             Fact::Submitted { .. } => Some(true),
@@ -148,7 +148,7 @@ impl History {
         self.last(answer).unwrap_or(false)
     }
 
-    /// When the last submission is `spacing` ago.
+    /// When spacing allows the next submission.
     pub(super) fn spaced(&self, spacing: Millis) -> Millis {
         let answer = |at, fact: &Fact| match fact {
             Fact::Submitted { .. } => Some(at + spacing),
@@ -158,7 +158,8 @@ impl History {
         self.last(answer).unwrap_or(0)
     }
 
-    /// When every token was spent, newest first. Those of an earlier run or policy count as one, spent late enough.
+    /// When each token was spent, newest first. The tokens of an earlier run or policy count as one, spent so late that
+    /// the bucket is full at the same time.
     pub(super) fn spent(&self, refill: Millis) -> impl Iterator<Item = Millis> {
         let is_paced = |(_, fact): &(Now, Fact)| matches!(fact, Fact::Paced { .. });
         let begin = self.0.iter().rposition(is_paced).unwrap_or(0);
@@ -169,7 +170,7 @@ impl History {
         })
     }
 
-    /// Failures that still count: the last one, and how many of its kind in a row.
+    /// The last failure that still counts, and the number of failures of its kind in a row.
     pub(super) fn failures(&self) -> Option<(Failure, u32)> {
         let counting = self.0.iter().rev().take_while(|(_, fact)| !matches!(fact, Fact::Forgiven));
         let mut failed = counting.filter_map(|(_, f)| if let Fact::Failed(f, n) = f { Some((*f, *n)) } else { None });
@@ -187,8 +188,7 @@ impl History {
         self.last(answer).unwrap_or(ALWAYS)
     }
 
-    /// The certificate that is yet to be made durable: by which name, whether it is the one held, and when it is written
-    /// again.
+    /// The write that is owed: its id, whether it is of the served certificate, and when it is repeated.
     pub(super) fn unwritten(&self) -> Option<(u64, bool, Between)> {
         let again = self.last(|_, fact| match fact {
             Fact::WriteAgain(between) => Some(*between),
@@ -218,8 +218,8 @@ impl History {
         since.map(|(_, fact)| u32::from(matches!(fact, Fact::WriteFailed))).sum()
     }
 
-    /// What the API server's clock showed at the beginning of the monotonic clock, and how many readings in a row say so:
-    /// each agrees with the first of them within ten seconds.
+    /// The API server's time at the origin of the monotonic clock, and the number of readings in a row that agree with
+    /// the first of them within ten seconds.
     pub(super) fn server_clock(&self) -> Option<(Millis, usize)> {
         let readings =
             self.0.iter().filter_map(|(_, f)| if let Fact::ServerDated(origin) = f { Some(*origin) } else { None });
@@ -233,12 +233,12 @@ impl History {
         row.first().map(|first| (*first, row.len()))
     }
 
-    /// Why a certificate was due at the last look.
+    /// Why a certificate was due when the machine settled last.
     pub(super) fn last_look(&self) -> Option<Reason> {
         self.last(|_, fact| if let Fact::Looked(reason) = fact { Some(*reason) } else { None })?
     }
 
-    /// Whether the last look found the rotation point of the certificate still held to have passed.
+    /// Whether the rotation point of the current certificate had passed when the machine settled last.
     pub(super) fn was_rotating(&self) -> bool {
         let answer = |_, fact: &Fact| match fact {
             Fact::Looked(reason) => Some(*reason == Some(Reason::RotationPoint)),

@@ -1,4 +1,4 @@
-//! What an event means: the facts that follow from it alone.
+//! The facts that follow from an event alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::history::{ALWAYS, Fact, Millis};
 use super::{Model, instant, is_expired, millis, unix, wait};
 
 impl Model {
-    /// A restart goes on at the pace of the run before. Its times were told by a wall clock that may have been anything.
+    /// Continues from the pending record of an earlier run. Its times are clamped: the wall clock may have been wrong.
     pub(super) fn resume(&mut self, pending: &Pending, now: Now) {
         let later = |at: Millis, most: Millis| instant(now) + (at - unix(now.unix)).clamp(0, most);
         let budget = self.policy.budget;
@@ -26,7 +26,7 @@ impl Model {
         self.forgive_what_was_not_asked(now);
     }
 
-    /// Takes in an event. False if it is no news, and nothing may come of it.
+    /// Adds the facts of an event. False if the event must be ignored.
     pub(super) fn learn(&mut self, event: &Event, now: Now) -> bool {
         let history = &mut self.history;
         match event {
@@ -75,7 +75,7 @@ impl Model {
             Event::ServerDated { unix: shows } => {
                 let before = history.server_clock();
                 history.push(now, Fact::ServerDated(unix(*shows) - instant(now)));
-                // More than enough readings say no more than enough do.
+                // Readings beyond the third change nothing.
                 let after = history.server_clock();
                 return before.map(|(at, n)| (at, n.min(3))) != after.map(|(at, n)| (at, n.min(3)));
             }
@@ -84,21 +84,21 @@ impl Model {
         true
     }
 
-    /// The tokens there are stay, as far as there is room. The last submission stays where it was. No wait is longer than
-    /// the new policy would have it from now on.
+    /// Keeps the tokens up to the new size and the time of the last submission. Shortens waits to the longest of the
+    /// new policy, counted from now.
     fn policy_changed(&mut self, policy: &Arc<Policy>, now: Now) {
         let at = instant(now);
         let (spaced, old_spacing) = (self.history.spaced(self.spacing()), self.spacing());
         let (size, refill) = (Millis::from(self.policy.budget.size()), millis(self.policy.budget.refill()));
         let missing = (self.left(self.policy.budget.size()) - at).max(0);
-        // A key that was not to be kept by either is not.
+        // A retry may use the key again only if both policies allow it.
         if policy.new_key_per_attempt || self.policy.new_key_per_attempt {
             self.history.push(now, Fact::KeySpent);
         }
         self.policy = policy.clone();
         let spaced = if spaced > 0 { spaced - old_spacing + self.spacing() } else { 0 };
         let (new_size, new_refill) = (Millis::from(policy.budget.size()), millis(policy.budget.refill()));
-        // In milliseconds of the new refill, of which there are only whole ones.
+        // The level in milliseconds of the new refill, rounded down.
         let level = ((size * refill - missing) * new_refill / refill).min(new_size * new_refill);
         self.history.push(now, Fact::Paced { spaced, whole: at + new_size * new_refill - level });
         let refused = self.history.failures().is_some_and(|(failure, _)| failure.is_refusal());
@@ -112,8 +112,8 @@ impl Model {
         }
     }
 
-    /// What was issued is held if that is no loss, or waits until it is valid, and counts as a failure if it is not what
-    /// was asked for.
+    /// Takes an issued certificate if it is no loss, or lets it wait for its notBefore, and counts a failure if it is
+    /// not as requested.
     fn issued(&mut self, id: u64, issued: &Arc<Certificate>, now: Now) {
         let asked = self.history.last_asked();
         let fits = asked.is_none_or(|asked| asked.satisfied_by(issued));
@@ -151,25 +151,25 @@ impl Model {
         self.history.push(now, Fact::KeySpent);
     }
 
-    /// By either clock.
+    /// The served certificate, if it is valid by either clock.
     fn valid(&self, now: Now) -> Option<&Arc<Certificate>> {
         self.history.held().filter(|held| !is_expired(held, self.both_clocks(now).0))
     }
 
-    /// Not valid yet, while one is held that is: it displaces nothing.
+    /// Whether `new` is not valid yet while a valid certificate is served, which it must not displace.
     fn is_early_beside_a_valid_one(&self, new: &Certificate, now: Now) -> bool {
         unix(new.validity.not_before()) > self.both_clocks(now).1 && self.valid(now).is_some()
     }
 
-    /// Only for what is flawless it is worth waiting.
+    /// Whether `new` must wait: only a flawless certificate may.
     fn has_to_wait(&self, new: &Certificate, now: Now) -> bool {
         self.is_early_beside_a_valid_one(new, now)
             && !is_expired(new, self.both_clocks(now).0)
             && self.rank(new, now) == 4
     }
 
-    /// What waits is held from its notBefore on; or earlier, if nothing else is valid or accepted. It waits no longer once
-    /// it would be a loss.
+    /// Serves the waiting certificate from its notBefore on, or earlier if no other one is valid and accepted. Drops it
+    /// once it would be a loss.
     pub(super) fn take_turn(&mut self, now: Now) {
         let needed = self.history.refused() || self.is_without(now);
         let Some(waits) = self.history.waits().cloned() else { return };
@@ -189,7 +189,7 @@ impl Model {
         }
     }
 
-    /// What was to be written is. If that is the one held, the one that waits is written once more.
+    /// Ends the write that is owed. After that of the served certificate, the waiting one is written once more.
     fn durable(&mut self, now: Now) {
         let of_held = self.history.unwritten().is_some_and(|(_, held, _)| held);
         self.history.push(now, Fact::Durable);
@@ -199,12 +199,12 @@ impl Model {
         }
     }
 
-    /// An attempt came to nothing: wait, from when there is a token again.
+    /// Records a failed attempt. The backoff counts from when the budget has a token.
     pub(super) fn failed(&mut self, failure: Failure, retry_after: Option<Duration>, now: Now) {
         let began = self.history.out().map_or_else(|| instant(now), |(_, since)| since);
         self.history.push(now, Fact::Closed);
         self.history.push(now, Fact::Failed(failure, 1));
-        // Asking again with the same key would only bring the same answer.
+        // A request with the same key would get the same answer.
         if failure.is_refusal() || failure == Failure::Outdated {
             self.history.push(now, Fact::KeySpent);
         }
@@ -220,13 +220,13 @@ impl Model {
         self.forgive_what_was_not_asked(now);
     }
 
-    /// By the local clock: nothing is waited for longer because of the server's.
+    /// Whether no valid certificate is served, by the local clock alone: the server's clock lengthens no wait.
     fn is_without(&self, now: Now) -> bool {
         self.history.held().is_none_or(|held| is_expired(held, unix(now.unix)))
     }
 
-    /// No wait reaches past expiry: half the time until then is waited at most. Without a valid certificate the longest
-    /// wait is that after an outage, but for a refusal, which is waited for as ever.
+    /// Shortens a wait to half of the time until expiry. Without a valid certificate, shortens it to the longest
+    /// transient backoff plus its cap, except after a refusal.
     pub(super) fn shorten_wait(&mut self, now: Now) {
         let refused = self.history.failures().is_some_and(|(failure, _)| failure.is_refusal());
         let latest = match self.history.held().filter(|held| !is_expired(held, unix(now.unix))) {
@@ -241,7 +241,7 @@ impl Model {
         self.history.push(now, Fact::Retry((earliest.min(latest), longest.min(latest))));
     }
 
-    /// A refusal of something else than is wanted now does not count.
+    /// Forgives a refusal of another template than the one wanted now.
     fn forgive_what_was_not_asked(&mut self, now: Now) {
         let wanted = self.history.wanted();
         let refused = self.history.failures().is_some_and(|(failure, _)| failure.is_refusal());
@@ -262,8 +262,8 @@ impl Model {
         self.history.push(now, Fact::WriteAgain((at(shortest), at(longest))));
     }
 
-    /// Somebody changed the store. What is no loss is held and is durable already, what is not valid yet waits; else ours
-    /// is written again.
+    /// Another program changed the store. Takes the certificate found if it is no loss, lets it wait if it is not valid
+    /// yet, or else writes ours again. False if the event must be ignored.
     fn replaced(&mut self, found: Option<&Arc<Certificate>>, now: Now) -> bool {
         let writes_held = self.history.unwritten().is_some_and(|(_, held, _)| held);
         let fingerprint = |certificate: &Arc<Certificate>| certificate.fingerprint;
@@ -299,8 +299,7 @@ impl Model {
         news
     }
 
-    /// How good a certificate is that has not expired: ours before somebody else's and a borrowed one, then with every
-    /// name, then fresh.
+    /// The quality of a certificate that has not expired, from 0 (a bootstrap credential) to 4 (flawless).
     fn rank(&self, certificate: &Certificate, now: Now) -> u8 {
         let satisfying = self.history.wanted().is_none_or(|wanted| wanted.satisfied_by(certificate));
         match () {
@@ -317,8 +316,9 @@ impl Model {
         another && !certificate.provisional
     }
 
-    /// Whether a certificate may take the place of the one held: if it is flawless; if it is our own and that one is
-    /// not; or if it is as good and lasts as long. A refused one is no better than due. Somebody else's never may.
+    /// Whether `new` may take the place of the served certificate: if it is flawless, if it is ours and the served one
+    /// is not, or if it is as good and expires no earlier. A refused certificate counts as due at best. A certificate
+    /// with another common name never may.
     fn is_no_loss(&self, new: &Certificate, now: Now) -> bool {
         let rank = self.rank(new, now);
         let lost = |held: &Arc<Certificate>| {

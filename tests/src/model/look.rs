@@ -1,4 +1,4 @@
-//! A look at the clocks: what is due, what may be done about it, and when to look again.
+//! Settling: why a certificate is due, which duties follow, and the next deadline.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::laws::Verdict;
 use crate::trace::Record;
 
 impl Model {
-    /// Why a new certificate is wanted: the first of these that is true.
+    /// Why a new certificate is due: the first of the reasons that applies.
     pub(super) fn due(&self, now: Now) -> Option<Reason> {
         let history = &self.history;
         let Some(held) = history.relied_on() else { return Some(Reason::NoCertificate) };
@@ -25,7 +25,7 @@ impl Model {
         reasons.into_iter().find(|(_, is_so)| *is_so).map(|(reason, _)| reason)
     }
 
-    /// Everything that is due now is done now. Where jitter left a choice, the machine has made it.
+    /// Adds the duties of this moment. Where jitter left a choice, follows the machine in `record`.
     pub(super) fn look(&mut self, record: &Record, due: &mut Duties) {
         let now = record.now;
         if let Some((id, _)) = self.history.out().filter(|(_, since)| since + self.timeout() <= instant(now)) {
@@ -45,7 +45,7 @@ impl Model {
         }
         let signer = self.history.signer();
         let wanted = self.history.wanted().filter(|_| signer != SignerStatus::Absent).cloned();
-        // A rotation that has begun goes on, even if the wall clock is set back.
+        // A rotation in flight goes on even if the wall clock is set back before the rotation point.
         let begun = self.history.was_rotating() && self.history.out().is_some();
         let goes_on = begun.then_some(Reason::RotationPoint);
         let reason = wanted.as_ref().and_then(|_| self.due(now).or(goes_on));
@@ -83,33 +83,35 @@ impl Model {
         self.history.push(now, Fact::Submitted { id, template });
     }
 
-    /// The key kept for another request for this: as long as the last one had no answer.
+    /// The key for a request for `template`: the pending one while the last request, for the same template, has no
+    /// final answer.
     pub(super) fn key(&self, template: Option<&Arc<Template>>) -> Key {
         let kept = self.history.key_is_open() && self.history.last_asked() == template;
         if kept && !self.policy.new_key_per_attempt { Key::Pending } else { Key::New }
     }
 
-    /// When spacing and budget allow a submission, if there must be so many tokens.
+    /// When spacing and budget allow a submission that needs this many tokens.
     fn allowed(&self, tokens: u32) -> Millis {
         self.left(tokens).max(self.history.spaced(self.spacing()))
     }
 
-    /// When a certificate that is due for this reason may be asked for.
+    /// When a request for this reason may be submitted.
     pub(super) fn wait_for(&self, reason: Reason) -> Between {
         let (earliest, latest) = self.history.retry();
         let allowed = self.allowed(tokens(reason));
         (earliest.max(allowed), latest.max(allowed))
     }
 
-    /// When so many tokens are left: since each submission, one came back every `refill` and one went with that
-    /// submission and with each later one.
+    /// When the bucket holds this many tokens: since each submission, one token was refilled every `refill`, and one
+    /// was spent by that submission and by each later one.
     pub(super) fn left(&self, tokens: u32) -> Millis {
         let (size, refill) = (Millis::from(self.policy.budget.size()), millis(self.policy.budget.refill()));
         let spent = self.history.spent(refill).zip(1..);
         spent.map(|(at, gone)| at + (gone + Millis::from(tokens) - size) * refill).max().unwrap_or(0)
     }
 
-    /// Whether the moment that jitter chose has come, which is known of only so far; and if so far only, how it turned out.
+    /// Whether the moment that jitter chose has come. Inside the interval the machine decides (`it_has`), which narrows
+    /// the interval.
     fn has_come(&mut self, (earliest, latest): Between, it_has: bool, now: Now, narrowed: fn(Between) -> Fact) -> bool {
         let at = instant(now);
         if at < earliest || at >= latest {
@@ -119,7 +121,7 @@ impl Model {
         it_has
     }
 
-    /// When to look again: at the first moment at which something may have to be done.
+    /// Checks the machine's deadline: the first moment at which time alone may lead to a duty.
     pub(super) fn next_look(&mut self, record: &Record) -> Verdict {
         let (now, looks) = (record.now, record.after.deadline().map(|at| Millis::from(at.as_millis())));
         let signer = self.history.signer();
@@ -138,7 +140,7 @@ impl Model {
         if looks < first.0 || looks > first.1 || !explained {
             return Err(format!("looks again at {looks:?}, but has to from {:?} to {:?}", first.0, first.1));
         }
-        // What jitter chose lies no earlier.
+        // The machine sleeps until then, so that times that jitter chose lie no earlier.
         if let Some(looks) = looks {
             if let Some((from, to)) = write.filter(|(from, _)| *from < looks) {
                 self.history.push(now, Fact::WriteAgain((from.max(looks), to)));
@@ -159,13 +161,13 @@ impl Model {
         let relied_on = self.history.relied_on();
         let rotates = relied_on.and_then(|held| until(unix(rotation_point(&self.policy, self.seed, held)), later));
         let begins = self.history.waits().and_then(|waits| until(unix(waits.validity.not_before()), later));
-        // By the local clock, and then by the server's.
+        // Expiry by the local clock comes first, since waits are shortened by it; then by both clocks.
         let ends = |clock| held.and_then(|held| until(unix(held.validity.not_after()) + 1, clock));
         let expires = ends(unix(now.unix)).or_else(|| ends(earlier));
         let times_out = self.history.out().map(|(_, since)| since + self.timeout());
         let superseded = times_out.is_some() && self.history.last_asked() != self.history.wanted();
         let supersedes = (superseded && self.history.signer() == SignerStatus::Ready).then(|| self.allowed(WISH));
-        // The clocks are looked at on a grid of their own.
+        // Regular checks of the clocks lie on a grid that the seed shifts.
         let grid = millis(self.policy.max_sleep).max(1);
         let checks = instant(now) + grid - (instant(now) - Millis::from(self.seed)).rem_euclid(grid);
         [rotates, begins, expires, times_out, supersedes].into_iter().flatten().fold(checks, Millis::min)
@@ -178,7 +180,7 @@ impl Model {
 
 const WISH: u32 = 2;
 
-/// How many tokens there must be: the last one is for a certificate that is in danger itself.
+/// The number of tokens that a request for this reason needs: the last token is reserved for urgent reasons.
 const fn tokens(reason: Reason) -> u32 {
     match reason {
         Reason::TemplateNotSatisfied | Reason::Asked => WISH,
