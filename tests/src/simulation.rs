@@ -1,11 +1,11 @@
-//! Virtual time: what has a certificate to keep, the other side that it asks, and clocks that misbehave on demand.
+//! Virtual time: holders of certificates, the signers and servers that they ask, and clocks that misbehave on demand.
 //!
 //! | | |
 //! |---|---|
-//! | [`Clocks`], [`Agenda`], [`Member`] | what all of them share: clocks, what is to happen when, and the loops of the driver |
-//! | [`world`] | one machine, a signer and a disk that do as a script says |
+//! | [`Clocks`], [`Agenda`], [`Member`] | shared parts: clocks, a queue of timed entries, and the loops of the driver |
+//! | [`world`] | one machine with a scripted signer and disk |
 //! | [`fleet`] | many worlds that share the time |
-//! | [`field`] | a machine, or client-go, and a cluster of objects and decisions: what goes wrong, and what it costs |
+//! | [`field`] | a machine, or client-go, in a simulated cluster: faults, and their costs |
 //! | `simulation/server.rs` | the embedded API server, byte for byte |
 //! | `simulation/node.rs` | a rotation, its connection, its disk; it may crash |
 //! | `simulation/in_flight.rs`, `wire.rs` | a request in flight: an exchange and its connection, or the result of a closure |

@@ -1,21 +1,21 @@
-//! What is to happen, and when.
+//! A queue of timed entries.
 
 use std::collections::BTreeMap;
 
 use perennial::Instant;
 
-/// What is to happen, in order of time. What is noted for the same moment happens in the order in which it was noted.
+/// Entries in order of time. Entries of the same moment are in the order in which they were noted.
 #[derive(Clone, Debug)]
 pub struct Agenda<T> {
     entries: BTreeMap<Entry, T>,
     noted: u64,
 }
 
-/// Names an entry: its time, and how many were noted before.
+/// Identifies an entry: its time, and the number of entries noted before it.
 pub type Entry = (Instant, u64);
 
 impl<T> Agenda<T> {
-    /// Notes what is to happen then.
+    /// Adds an entry for this time.
     pub fn note(&mut self, at: Instant, what: T) -> Entry {
         let entry = (at, self.noted);
         self.noted += 1;
@@ -23,22 +23,22 @@ impl<T> Agenda<T> {
         entry
     }
 
-    /// Strikes an entry off.
+    /// Removes an entry.
     pub fn strike(&mut self, entry: Entry) {
         self.entries.remove(&entry);
     }
 
-    /// When the earliest is to happen, and what.
+    /// The time and the value of the earliest entry.
     pub fn first(&self) -> Option<(Instant, &T)> {
         self.entries.first_key_value().map(|((at, _), what)| (*at, what))
     }
 
-    /// Takes the earliest off.
+    /// Removes and returns the earliest entry.
     pub fn take_first(&mut self) -> Option<T> {
         self.entries.pop_first().map(|(_, what)| what)
     }
 
-    /// Strikes everything off.
+    /// Removes all entries.
     pub fn clear(&mut self) {
         self.entries.clear();
     }

@@ -9,16 +9,16 @@ use crate::mint;
 /// The clocks of a computer, in virtual time.
 #[derive(Clone, Copy, Debug)]
 pub struct Clocks {
-    /// What both clocks show. The monotonic one goes on in suspend.
+    /// The time of both clocks. The monotonic one advances during suspend.
     pub now: Now,
-    /// How many milliseconds the wall clock gains on the monotonic clock in a thousand.
+    /// The milliseconds that the wall clock gains on the monotonic clock in a thousand.
     pub drift: i64,
-    /// How long the computer has been suspended so far: the timers of programs stood still.
+    /// The time for which the computer has been suspended so far. Timers of programs stand still meanwhile.
     pub suspended: Duration,
 }
 
 impl Clocks {
-    /// Clocks that show this, and run evenly.
+    /// Clocks that show this time and run evenly.
     pub const fn at(now: Now) -> Self {
         Self { now, drift: 0, suspended: Duration::ZERO }
     }
@@ -28,7 +28,7 @@ impl Clocks {
         Self::at(Now { instant: Instant::from_millis(0), unix })
     }
 
-    /// Time passes.
+    /// Lets time pass.
     pub fn pass(&mut self, span: Duration) {
         let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
         let gained = i64::try_from(i128::from(millis) * i128::from(self.drift) / 1000).unwrap_or(0);
@@ -36,24 +36,24 @@ impl Clocks {
         self.step_wall_clock(gained);
     }
 
-    /// Time passes in suspend.
+    /// Lets time pass in suspend.
     pub fn suspend(&mut self, span: Duration) {
         self.suspended += span;
         self.pass(span);
     }
 
-    /// Somebody sets the wall clock: so many milliseconds on, or back.
+    /// Steps the wall clock by this many milliseconds, forward or back.
     pub fn step_wall_clock(&mut self, millis: i64) {
         let span = Duration::from_millis(millis.unsigned_abs());
         self.now.unix = if millis < 0 { self.now.unix.before(span) } else { self.now.unix.after(span) };
     }
 
-    /// For how long the monotonic clock has run.
+    /// The time since the origin of the monotonic clock.
     pub fn elapsed(&self) -> Duration {
         self.now.instant.since(Instant::default())
     }
 
-    /// For how long the computer has been awake: what timers of either kind run on.
+    /// The time for which the computer has been awake, by which timers run.
     pub fn awake(&self) -> Duration {
         self.elapsed() - self.suspended
     }

@@ -1,9 +1,9 @@
-//! Life in the field. One description of what goes wrong around a holder, a [`Scenario`], drives perennial under any
-//! policy and the [oracle](crate::oracle) of client-go alike; a [`Tally`] says what it cost the control plane, and how
+//! Life in the field. A [`Scenario`] describes faults around a holder. It drives perennial under any policy and the
+//! [oracle](crate::oracle) of client-go alike; a [`Tally`] reports the load on the control plane, and for how
 //! long the holder was without a valid certificate.
 //!
-//! What both are spared, so that they differ in nothing but their decisions: the network takes no time, a watch sees
-//! a decision as soon as the API can be reached, and there always is a credential to ask with.
+//! The simulation is simplified so that both differ only in their decisions: the network takes no time, a watch sees
+//! a decision as soon as the API can be reached, and there always is a credential to authenticate with.
 
 mod cluster;
 mod holder;
@@ -24,48 +24,48 @@ use super::{Clocks, Member};
 use crate::laws::Verdict;
 use crate::mint;
 
-/// Happenings and the cluster go by the truth: how long ago everything began.
+/// The true time since the beginning, by which happenings and the cluster are timed.
 pub type Elapsed = Duration;
 
-/// What happens to one holder.
+/// The start of one holder, and the happenings around it.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// What it is called in the table.
+    /// The name in the table.
     pub name: &'static str,
-    /// What the holder wants at first.
+    /// The first template of the holder.
     pub template: Option<Template>,
-    /// How long ago the certificate it starts with was issued, if it has one.
+    /// The age of the first certificate, if there is one.
     pub holds: Option<Duration>,
-    /// That certificate is a bootstrap credential: lent, to ask for the first one with.
+    /// True if the first certificate is a bootstrap credential.
     pub lent: bool,
-    /// How long certificates live.
+    /// The lifetime of certificates.
     pub lifetime: Duration,
-    /// How long it goes on.
+    /// The length of the scenario.
     pub span: Duration,
-    /// What happens, and when.
+    /// The happenings, in order of time.
     pub events: Vec<(Elapsed, Happening)>,
-    /// By how much the default policy may be longer without a certificate than client-go, and why.
+    /// The time for which the default policy may be without a certificate longer than client-go, and the reason.
     pub concedes: (Duration, &'static str),
 }
 
 /// Something that happens around a holder.
 #[derive(Clone, Debug)]
 pub enum Happening {
-    /// What becomes of requests from now on.
+    /// Changes what approver and signer do with requests.
     Requests(Conduct),
-    /// How the API answers from now on.
+    /// Changes how the API answers.
     Api(Api),
-    /// Another authority signs, for so long.
+    /// Another authority signs, valid for this time.
     Authority(Duration),
     /// Another identity is wanted.
     Wants(Option<Template>),
-    /// The holder's wall clock is set: so many seconds before (or, negative, behind) the truth.
+    /// The holder's wall clock is set this many seconds ahead of the true time (negative: behind).
     ClockAhead(i64),
-    /// The computer sleeps.
+    /// The computer is suspended.
     Suspend(Duration),
-    /// The process restarts; what it wrote down beside the certificate is still there, or is not.
+    /// The process restarts.
     Restart {
-        /// Whether it is.
+        /// True if the pending record survives.
         remembers: bool,
     },
 }
@@ -86,42 +86,42 @@ impl Scenario {
         }
     }
 
-    /// The holder starts with a certificate issued so long ago.
+    /// Starts the holder with a certificate of this age.
     #[must_use]
     pub fn holding(mut self, age: Duration) -> Self {
         self.holds = Some(age);
         self
     }
 
-    /// What it starts with is a bootstrap credential.
+    /// Makes the first certificate a bootstrap credential.
     #[must_use]
     pub fn bootstrapping(mut self) -> Self {
         self.lent = true;
         self
     }
 
-    /// The holder wants this at first.
+    /// Sets the first template of the holder.
     #[must_use]
     pub fn wanting(mut self, template: Option<Template>) -> Self {
         self.template = template;
         self
     }
 
-    /// Certificates live so long.
+    /// Sets the lifetime of certificates.
     #[must_use]
     pub fn living(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
     }
 
-    /// It goes on for so long.
+    /// Sets the length of the scenario.
     #[must_use]
     pub fn lasting(mut self, span: Duration) -> Self {
         self.span = span;
         self
     }
 
-    /// This happens then. Happenings are given in order.
+    /// Adds a happening. Happenings must be added in order of time.
     #[must_use]
     pub fn at(mut self, elapsed: Elapsed, happening: Happening) -> Self {
         assert!(self.events.last().is_none_or(|(last, _)| *last <= elapsed), "{}: out of order", self.name);
@@ -129,7 +129,7 @@ impl Scenario {
         self
     }
 
-    /// The default policy may be so much longer without a certificate than client-go.
+    /// Allows the default policy to be without a certificate longer than client-go by `most`.
     #[must_use]
     pub fn conceding(mut self, most: Duration, why: &'static str) -> Self {
         self.concedes = (most, why);
@@ -137,15 +137,15 @@ impl Scenario {
     }
 }
 
-/// The true time.
+/// The true wall-clock time.
 pub fn utc(elapsed: Elapsed) -> UnixTime {
     mint::EPOCH.after(elapsed)
 }
 
-/// Everything around a holder.
+/// Clocks, cluster and template of a holder.
 #[derive(Debug)]
 pub struct Scene {
-    /// Its clocks.
+    /// The clocks of the holder's computer.
     pub clocks: Clocks,
     /// The cluster.
     pub cluster: Cluster,
@@ -153,54 +153,54 @@ pub struct Scene {
     pub template: Option<Arc<Template>>,
 }
 
-/// A scene, seen by the driver and the holder in turns.
+/// A scene that the driver and the holder use in turns.
 pub type SharedScene = Rc<RefCell<Scene>>;
 
-/// Whoever keeps a certificate fresh.
+/// A program that rotates a certificate: perennial or client-go.
 pub trait Holder {
-    /// Does what is to be done now.
+    /// Carries out everything that is due now.
     fn run(&mut self);
-    /// Until when it sleeps if nothing happens, by [`Clocks::awake`].
+    /// When the holder wakes up if nothing happens, by [`Clocks::awake`].
     fn sleeps_until(&self) -> Option<Duration>;
-    /// The certificate it would present, expired or not.
+    /// The certificate that the holder presents, expired or not.
     fn certificate(&self) -> Option<Arc<Certificate>>;
-    /// The process starts anew.
+    /// Restarts the process, with its pending record only if it `remembers`.
     fn restart(&mut self, remembers: bool);
-    /// Whether it kept the laws. They are perennial's own.
+    /// Checks the trace by the laws of perennial. Client-go's is not checked.
     fn lawful(&self) -> Verdict {
         Ok(())
     }
 }
 
-/// What a scenario came to.
+/// The result of a scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tally {
-    /// When requests were submitted, by the truth.
+    /// The true time of each submission.
     pub submissions: Vec<Elapsed>,
-    /// Request objects made.
+    /// The number of request objects that were created.
     pub objects: usize,
-    /// The most objects there were at a time.
+    /// The most objects at a time.
     pub most: usize,
-    /// How long the holder was awake without a certificate that it and everybody else thought valid.
+    /// The time awake without a certificate that is valid both by the holder's clock and by the true time.
     pub without: Duration,
-    /// Where it ended.
+    /// The certificate at the end.
     pub end: End,
 }
 
-/// Where a scenario ended, best first.
+/// The certificate at the end of a scenario, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {
-    /// With a valid certificate that has all that is wanted.
+    /// A valid certificate that satisfies the template.
     Good,
-    /// With a valid certificate that lacks something.
+    /// A valid certificate that does not satisfy the template.
     Lacking,
-    /// With the bootstrap credential, still valid.
+    /// The bootstrap credential, still valid.
     Lent,
-    /// With none.
+    /// No valid certificate.
     None,
 }
 
-/// Lives it.
+/// Runs a scenario with the holder that `begin` makes, and returns the result.
 pub fn live<H: Holder>(scenario: &Scenario, seed: u64, begin: impl FnOnce(SharedScene, HolderStart) -> H) -> Tally {
     let mut life = Life::new(scenario, seed, begin);
     life.run_until(scenario.span, |_| false);
@@ -208,10 +208,10 @@ pub fn live<H: Holder>(scenario: &Scenario, seed: u64, begin: impl FnOnce(Shared
     tally(&life.scene.borrow(), life.holder.certificate().as_deref(), life.without)
 }
 
-/// A holder and everything around it.
+/// A holder and its scene.
 struct Life<'a, H> {
     name: &'static str,
-    /// What is still to happen.
+    /// The happenings to come.
     events: Peekable<slice::Iter<'a, (Elapsed, Happening)>>,
     scene: SharedScene,
     holder: H,
@@ -230,7 +230,7 @@ impl<'a, H: Holder> Life<'a, H> {
         let template = scenario.template.clone().map(Arc::new);
         let cluster = Cluster::new(scenario.lifetime, template.clone());
         let mut scene = Scene { clocks: Clocks::default(), cluster, template };
-        // What is so at the very beginning is so before anybody looks.
+        // Happenings at time zero take effect before the holder starts.
         let mut events = scenario.events.iter().peekable();
         while let Some((_, happening)) = events.next_if(|(at, _)| at.is_zero()) {
             scene.happen(happening);
@@ -279,12 +279,12 @@ impl<H: Holder> Member for Life<'_, H> {
     }
 }
 
-/// What a holder starts with.
+/// The start of a holder.
 #[derive(Clone, Debug)]
 pub struct HolderStart {
-    /// Spreads it among others.
+    /// The seed of all jitter.
     pub seed: u64,
-    /// The certificate it has.
+    /// The first certificate.
     pub certificate: Option<Arc<Certificate>>,
 }
 
@@ -303,14 +303,14 @@ impl Scene {
                 self.clocks.now.unix = UnixTime::from_millis(utc(elapsed).as_millis() + seconds * 1000)
             }
             Happening::Suspend(span) => self.clocks.suspend(*span),
-            // Nobody is there yet.
+            // At time zero there is no process to restart.
             Happening::Restart { .. } => {}
         }
     }
 }
 
-/// For how much of this span from now on the certificate is good: to the holder, who must not think it expired, and to
-/// everybody else.
+/// The part of this span from now on in which the certificate is valid by the true time and not expired by the holder's
+/// clock.
 fn presented(certificate: Option<&Certificate>, clocks: Clocks, span: Duration) -> Duration {
     let Some(certificate) = certificate else { return Duration::ZERO };
     let (from, to) = (certificate.validity.not_before().as_millis(), certificate.validity.not_after().as_millis());

@@ -1,4 +1,4 @@
-//! Many members, one time: each step is the earliest there is among all of them.
+//! A fleet of worlds that share the time: each step is the earliest of all worlds.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use super::{Agenda, Clocks, Entry, Member};
 pub struct Fleet {
     worlds: Vec<World>,
     clocks: Clocks,
-    /// Which world has something to do, and when.
+    /// The next step of each world.
     agenda: Agenda<usize>,
-    /// The entry of each world.
+    /// The entry of each world in the agenda.
     noted: Vec<Option<Entry>>,
 }
 
 impl Fleet {
-    /// So many machines that start now, the signer issuing certificates of this lifetime.
+    /// A fleet of `count` machines that start now, with signers that issue certificates of this lifetime.
     pub fn new(count: usize, setup: impl FnMut(usize) -> Setup, life: Duration) -> Self {
         Self::of((0..count).map(setup).map(|setup| World::new(setup, life)).collect())
     }
 
-    /// These worlds, all of which begin now.
+    /// A fleet of these worlds, all of which begin now.
     pub fn of(worlds: Vec<World>) -> Self {
         let count = worlds.len();
         let (clocks, agenda) = (Clocks::default(), Agenda::default());
@@ -38,7 +38,7 @@ impl Fleet {
         &self.worlds
     }
 
-    /// Something happens to each of them, by its number, now.
+    /// Calls `happens` for each world and its number, at the current time.
     pub fn each(&mut self, mut happens: impl FnMut(usize, &mut World)) {
         for i in 0..self.worlds.len() {
             self.catch_up(i);
@@ -47,14 +47,14 @@ impl Fleet {
         }
     }
 
-    /// [`Member::run_for`], after which it is the same moment in every world.
+    /// Runs like [`Member::run_for`], and then lets every world catch up with the time.
     pub fn run_for(&mut self, span: Duration, most: usize) -> bool {
         let ran = Member::run_for(self, span, most);
         self.each(|_, _| {});
         ran
     }
 
-    /// When requests were made, by whichever machine.
+    /// The time of every submission of every machine, in order.
     pub fn submissions(&self) -> Vec<Instant> {
         let steps = self.worlds.iter().flat_map(|world| world.trace.steps());
         let mut all: Vec<Instant> =
@@ -77,7 +77,7 @@ impl Fleet {
     }
 }
 
-/// A world that has nothing to do is left behind, until something happens to it.
+/// Worlds without a step to do are left behind, until they catch up.
 impl Member for Fleet {
     fn now(&self) -> Now {
         self.clocks.now
@@ -91,7 +91,7 @@ impl Member for Fleet {
         self.clocks.pass(span);
     }
 
-    /// One step of the world that is the first to have something to do.
+    /// Makes the earliest step of all worlds.
     fn act(&mut self) {
         let now = self.now().instant;
         let Some((_, &i)) = self.agenda.first().filter(|(at, _)| *at <= now) else { return };
@@ -101,7 +101,7 @@ impl Member for Fleet {
     }
 }
 
-/// The most of these instants within any such span.
+/// The most instants within any period of length `span`.
 pub fn worst(instants: &[Instant], span: Duration) -> usize {
     let within = |i: usize| instants[i..].iter().take_while(|at| at.since(instants[i]) < span).count();
     (0..instants.len()).map(within).max().unwrap_or(0)

@@ -1,4 +1,4 @@
-//! A request in flight, of whichever kind the signer began.
+//! A request in flight, whatever kind of exchange the signer began.
 
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -12,26 +12,26 @@ use super::{Server, Wire};
 pub(super) enum InFlight {
     /// Bytes between the node and the server.
     Bytes(Box<Wire>),
-    /// What a closure returned; `None` if its future never ends.
+    /// The result of a closure, and when the node sees it; `None` if the future never ends.
     Result(Option<Result<Issued, SignError>>, Instant),
 }
 
 impl InFlight {
-    /// A request that begins now. The code of a closure runs at once, and its result is seen after `closure_takes`.
+    /// Begins a request. The code of a closure runs at once, and the node sees its result after `closure_takes`.
     pub(super) fn of(exchange: Exchange, now: Now, closure_takes: Duration) -> Self {
         let result = match exchange {
             Exchange::Conversation(conversation) => return Self::Bytes(Box::new(Wire::new(conversation, now))),
             Exchange::Blocking(work) => Some(work(&Cancel::default())),
             Exchange::Future(mut future) => match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(result) => Some(result),
-                // Nothing here would ever wake it.
+                // Virtual time has no waker: a future that is pending once is pending for ever.
                 Poll::Pending => None,
             },
         };
         Self::Result(result, now.instant.after(closure_takes))
     }
 
-    /// What came of it, if it is over.
+    /// Carries bytes both ways. Returns the result once the request has ended.
     pub(super) fn carry(&mut self, server: &mut Server) -> Option<Result<Issued, SignError>> {
         match self {
             Self::Bytes(wire) => wire.carry(server),
@@ -40,7 +40,7 @@ impl InFlight {
         }
     }
 
-    /// Until when there is nothing to carry; `None`: for ever.
+    /// When there is something to carry next; `None`: never.
     pub(super) fn until(&self) -> Option<Instant> {
         match self {
             Self::Bytes(wire) => Some(wire.until),
@@ -48,7 +48,7 @@ impl InFlight {
         }
     }
 
-    /// Connections that the server refused.
+    /// The number of connections that the server refused.
     pub(super) fn refused(&self) -> usize {
         if let Self::Bytes(wire) = self { wire.refused } else { 0 }
     }

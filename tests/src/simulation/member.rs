@@ -1,31 +1,31 @@
-//! The driver: whatever lives in virtual time is driven by these few loops.
+//! The driver of virtual time: a few loops for everything that lives in it.
 
 use std::time::Duration;
 
 use perennial::{Instant, Now};
 
-/// Something that lives in virtual time: whoever keeps a certificate, with the other side that it asks.
+/// A part of the simulation that lives in virtual time: a holder with its signer, or many of them.
 pub trait Member {
-    /// What its clocks show.
+    /// The current time.
     fn now(&self) -> Now;
 
-    /// When there is something to do by itself; `None`: never.
+    /// When the next step is due; `None`: never, unless something happens from outside.
     fn next_at(&self) -> Option<Instant>;
 
-    /// Time passes, and nobody looks: a driver that is late, or a computer asleep.
+    /// Lets time pass without a step, as with a late driver or a suspended computer.
     fn pass(&mut self, span: Duration);
 
-    /// Does what is due now.
+    /// Makes the steps that are due now.
     fn act(&mut self);
 
-    /// Lets time pass until there is something to do, or to `end` if that comes first. True if there is something to do.
+    /// Lets time pass until the next step is due, or to `end` if that comes first. True if a step is due.
     fn wait(&mut self, end: Instant) -> bool {
         let next = self.next_at().filter(|at| *at <= end);
         self.pass(next.unwrap_or(end).since(self.now().instant));
         next.is_some()
     }
 
-    /// Goes to the next thing to do, and does it. False if nothing will ever happen by itself.
+    /// Lets time pass until the next step is due, and makes it. False if there is no next step.
     fn step(&mut self) -> bool {
         let Some(at) = self.next_at() else { return false };
         self.wait(at);
@@ -33,7 +33,7 @@ pub trait Member {
         true
     }
 
-    /// So many steps.
+    /// Makes `most` steps, or fewer if there is no next one.
     fn steps(&mut self, most: usize) {
         for _ in 0..most {
             if !self.step() {
@@ -42,7 +42,7 @@ pub trait Member {
         }
     }
 
-    /// Every step of this span, its end included, but no more than `most`. False if there were more: something spins.
+    /// Makes every step of this span, its end included. False if there were more than `most`: something spins.
     fn run_for(&mut self, span: Duration, most: usize) -> bool {
         let end = self.now().instant.after(span);
         for _ in 0..most {
@@ -54,7 +54,8 @@ pub trait Member {
         false
     }
 
-    /// Goes on until `done`, for so long at most; whether it came to that. What is due at the very end is left to do.
+    /// Makes steps until `done`, for `span` at most. Returns whether it was done. Steps that are due at the very end of
+    /// the span are not made.
     fn run_until(&mut self, span: Duration, done: impl Fn(&Self) -> bool) -> bool
     where
         Self: Sized,

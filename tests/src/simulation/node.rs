@@ -1,4 +1,4 @@
-//! A node: a rotation, its connection to the server, and what it keeps on disk. It may crash.
+//! A node: a rotation, its connection to the server, and its disk. It may crash.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -16,80 +16,80 @@ use super::{InFlight, Member, SECOND, Server};
 use crate::laws::Verdict;
 use crate::recording::Recording;
 
-/// What a crash leaves.
+/// The disk of a node: all that survives a crash.
 #[derive(Debug, Default)]
 pub struct Durable {
     /// The pending record.
     pub record: Option<Vec<u8>>,
     /// The pair in use.
     pub credential: Option<Arc<Credential>>,
-    /// Records cannot be written.
+    /// True: records cannot be written.
     pub is_full: bool,
-    /// Pairs cannot be written.
+    /// True: pairs cannot be written.
     pub link_is_taken: bool,
 }
 
-/// A node and the server it asks.
+/// A node and its API server.
 pub struct Node {
-    /// Whom it asks.
+    /// The API server.
     pub server: Server,
-    /// What it keeps.
+    /// The disk.
     pub disk: Durable,
-    /// What it is about.
+    /// The rotation.
     pub rotation: Rotation,
-    /// What has happened to the rotation.
+    /// The trace of the rotation.
     pub recording: Recording,
     signer: Arc<dyn Signer>,
     /// How long a signer that is a closure takes.
     pub closure_takes: Duration,
     template: Option<Arc<Template>>,
     live: Option<Live>,
-    /// It crashes when it has come to so many more points, and again after as many as [`period`](Self::period) says.
+    /// The number of beginnings and ends of commands until the next crash. Becomes [`period`](Self::period) by a crash.
     pub crash_after: Option<u32>,
-    /// See [`crash_after`](Self::crash_after).
+    /// The value of [`crash_after`](Self::crash_after) after a crash; `None`: no further crash.
     pub period: Option<u32>,
-    /// How often it started again.
+    /// The number of crashes so far.
     pub crashes: u32,
-    /// How often it tried to save its record.
+    /// The number of attempts to save the pending record.
     pub saves: u32,
-    /// Submissions so far.
+    /// The number of submissions so far.
     pub submissions: u64,
-    /// Certificates it was told to write.
+    /// The number of attempts to write a certificate.
     pub written: u32,
-    /// The most HTTP requests a submission took.
+    /// The most HTTP requests of one submission.
     pub most_requests: usize,
-    /// What client-go's `ServerHealthy` would be after the last submission that told anything.
+    /// The value of client-go's `ServerHealthy` after the last submission that changes it.
     pub healthy: Option<bool>,
-    /// When each request was made, and each connection that was made to fail, since the faults were set.
+    /// The time of each HTTP request, and of each connection that was made to fail, since the faults were set.
     pub asked: Vec<Instant>,
-    /// Moments at which no valid certificate was served, once one had been issued.
+    /// The number of steps without a valid served certificate, once one had been issued.
     pub dropped: u32,
-    /// Moments looked at: many more than things that happen would mean that something spins.
+    /// The number of steps, to notice a node that spins.
     steps: u32,
 }
 
 struct Live {
     id: RequestId,
     in_flight: InFlight,
-    /// Requests in the journal of the server when the exchange began.
+    /// The number of HTTP requests in the server's journal when the exchange began.
     journal: usize,
 }
 
 impl Node {
-    /// A node that asks with a token, as if somebody handed it a client, and holds this credential.
+    /// A node that authenticates with a token, and holds this credential.
     pub fn new(server: Server, credential: Option<Arc<Credential>>) -> Self {
         Self::with(server, credential, |_| {})
     }
 
-    /// Such a node, with a signer adjusted.
+    /// A node like [`new`](Self::new), whose signer `adjust` changes.
     pub fn with(server: Server, credential: Option<Arc<Credential>>, adjust: impl FnOnce(&mut CsrSigner)) -> Self {
         let mut signer = server.signer();
         adjust(&mut signer);
         Self::asking(server, signer, Template::node("worker-1"), credential)
     }
 
-    /// A node that asks this signer for this, and holds this credential. If the signer is a closure, the server is there for
-    /// the time only.
+    /// A node that requests `template` from this signer, and holds this credential. If the signer is a closure, the
+    /// server only provides the clocks.
     pub fn asking(
         server: Server,
         signer: impl Signer + 'static,
@@ -124,31 +124,31 @@ impl Node {
         }
     }
 
-    /// What law of the machine was broken by now, if any was.
+    /// Checks the trace so far by the laws of the machine.
     ///
     /// # Errors
-    /// The law.
+    /// The law that is broken.
     pub fn lawful(&self) -> Verdict {
         self.recording.check()
     }
 
-    /// Certificates issued so far.
+    /// The number of certificates issued so far.
     pub fn issued(&self) -> u64 {
         self.rotation.snapshot(self.now()).issued
     }
 
-    /// What came of the last attempt, if it failed.
+    /// Why the last attempt failed, if it did.
     pub fn failure(&self) -> Option<Failure> {
         self.rotation.machine().last_failure()
     }
 
-    /// Whose serial number it would present now.
+    /// The serial number of the certificate that the node presents now.
     pub fn presents(&self) -> Option<String> {
         self.rotation.machine().certificate_at(self.now().unix)?;
         self.rotation.snapshot(self.now()).credential.map(|held| held.chain().serial().to_owned())
     }
 
-    /// The names of the request objects there are.
+    /// The names of the request objects on the server.
     pub fn objects(&self) -> BTreeSet<String> {
         self.server.api.requests().map(|csr| csr.metadata.name.clone()).collect()
     }
@@ -158,14 +158,14 @@ impl Node {
         Record::decode(self.disk.record.as_deref().unwrap()).unwrap()
     }
 
-    /// The server misbehaves from now on as this plan says.
+    /// Sets the faults of the server.
     pub fn set_faults(&mut self, plan: Plan) {
         self.server.api.set_faults(plan, self.server.now().unix);
         self.healthy = None;
         self.asked.clear();
     }
 
-    /// Decides about every request nobody has decided about.
+    /// Approves or denies every request object without a condition.
     pub fn decide(&mut self, decision: Decision) {
         let now = self.server.now().unix;
         let open = self.server.api.requests().filter(|csr| csr.status.conditions.is_empty());
@@ -173,14 +173,14 @@ impl Node {
         open.iter().for_each(|name| self.server.api.decide(name, decision, "because", now).unwrap());
     }
 
-    /// The process ends, whatever was under way, and starts again from what is on disk.
+    /// Ends the process in the middle of its work, and starts it again from the disk.
     pub fn crash(&mut self) {
         self.crashes += 1;
         self.server.pass(SECOND);
         self.restart();
     }
 
-    /// The process starts again, and does not know what is wanted.
+    /// Restarts the process without a template.
     pub fn restart_without_template(&mut self) {
         self.template = None;
         self.restart();
@@ -193,14 +193,14 @@ impl Node {
         self.live = None;
     }
 
-    /// Goes on for so long, by the laws.
+    /// Runs for this time, and checks the laws.
     pub fn run(&mut self, span: Duration) {
         self.run_until(span, |_| false);
         self.act();
         self.lawful().unwrap_or_else(|broken| panic!("{broken}"));
     }
 
-    /// Keeps count of an exchange that has come to this.
+    /// Updates the counters by an exchange that has ended, and returns the input that reports it.
     fn finish(&mut self, live: &Live, result: Result<Issued, SignError>) -> Input {
         let requests = self.server.api.journal().count().saturating_sub(live.journal) + live.in_flight.refused();
         self.most_requests = self.most_requests.max(requests);
@@ -209,7 +209,7 @@ impl Node {
         Input::Finished { id: live.id, result }
     }
 
-    /// Has the rotation take this in, and does what it says.
+    /// Hands an input to the rotation, and carries out its commands.
     pub fn tell(&mut self, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
@@ -236,7 +236,7 @@ impl Node {
                 let journal = self.server.api.journal().count();
                 let in_flight = InFlight::of(exchange, self.now(), self.closure_takes);
                 let mut live = Live { id, in_flight, journal };
-                // Bytes may be faster than whatever comes after this command.
+                // An exchange may end before the next command is carried out.
                 if let Some(result) = live.in_flight.carry(&mut self.server) {
                     return Some(self.finish(&live, result));
                 }
@@ -266,7 +266,7 @@ impl Node {
         }
     }
 
-    /// A point at which it may crash; whether it did.
+    /// Crashes here if it is time to. Returns whether it did.
     fn crashes_here(&mut self) -> bool {
         let Some(left) = &mut self.crash_after else { return false };
         if *left > 0 {
@@ -284,8 +284,8 @@ impl Member for Node {
         self.server.now()
     }
 
-    /// The rotation, the request in flight or the server's controllers have something to do. Never this very moment: what
-    /// was due now is done.
+    /// When the rotation, the request in flight or the server's controllers are due, a millisecond from now at the
+    /// earliest: everything that is due now is done.
     fn next_at(&self) -> Option<Instant> {
         let now = self.now();
         let controllers = now.instant.after(self.server.api.deadline().since(now.unix));
@@ -326,7 +326,7 @@ impl Member for Node {
     }
 }
 
-/// What a process finds when it starts.
+/// The start of a process, from the disk.
 fn start(disk: &Durable, signer: &Arc<dyn Signer>, template: Option<Arc<Template>>) -> Start {
     let pending = disk.record.as_deref().map(|record| Record::decode(record).unwrap());
     Start { signer: Some(signer.clone()), template, credential: disk.credential.clone(), pending, ..Start::default() }

@@ -1,4 +1,4 @@
-//! A CA of one's own behind a closure, in virtual time: it signs as a rule says, or does not.
+//! A CA in the node's own process, behind a closure, in virtual time: a rule decides what it issues.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,12 +12,12 @@ use perennial_rotation::{Profile, SignError, SignRequest, SignWith};
 
 use super::{DAY, START, key};
 
-/// What the CA makes of a request.
+/// Decides the answer to a request.
 type Rule = Arc<dyn Fn(&OwnCa, &SignRequest) -> Result<Chain, SignError> + Send + Sync>;
 
 /// A CA in the process of the node.
 pub struct OwnCa {
-    /// How long what it issues is valid.
+    /// The lifetime of issued certificates.
     pub lifetime: Duration,
     issuer: Issuer,
     rule: Mutex<Rule>,
@@ -26,7 +26,7 @@ pub struct OwnCa {
 }
 
 impl OwnCa {
-    /// A CA that lives by this clock, and signs whatever is requested for `lifetime`.
+    /// A CA with this clock, which signs every request for `lifetime`.
     pub fn new(wall_clock: impl Fn() -> UnixTime + Send + Sync + 'static, lifetime: Duration) -> Arc<Self> {
         let validity = Validity::new(START, START.after(1000 * DAY)).unwrap();
         let key = key();
@@ -41,12 +41,12 @@ impl OwnCa {
         })
     }
 
-    /// Makes this of requests from now on.
+    /// Replaces the rule that answers requests.
     pub fn set_rule(&self, rule: impl Fn(&Self, &SignRequest) -> Result<Chain, SignError> + Send + Sync + 'static) {
         *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(rule);
     }
 
-    /// The closure, as a signer of client certificates that lead to this CA.
+    /// The closure as a signer. Its client certificates must chain to this CA.
     pub fn signer(self: &Arc<Self>, is_async: bool) -> SignWith {
         let (ca, name) = (self.clone(), "example.com/mesh");
         let answer = move |request: &SignRequest| {
@@ -67,7 +67,7 @@ impl OwnCa {
         signer.profile(Profile { issuers: Some(roots), ..Profile::new([Usage::ClientAuth]) })
     }
 
-    /// The rule of a CA that is well.
+    /// The rule of a healthy CA: signs every request.
     ///
     /// # Errors
     /// The request cannot be read.
@@ -75,16 +75,16 @@ impl OwnCa {
         self.issue(&Self::read(request)?, self.now(), self.lifetime, Usage::ClientAuth)
     }
 
-    /// What is requested.
+    /// The facts of a request.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The request cannot be read.
     pub fn read(request: &SignRequest) -> Result<RequestFacts, SignError> {
         let facts = read_request(request.csr.pem.as_bytes());
         facts.map_err(|error| SignError::new(Failure::Rejected, error.to_string()))
     }
 
-    /// Signs this, valid for so long from `begin` on.
+    /// Signs a certificate, valid from `begin` for `lifetime`.
     ///
     /// # Errors
     /// The signer fails.
@@ -106,7 +106,7 @@ impl OwnCa {
         issued.map_err(|error| SignError::new(Failure::SignerFailed, error.to_string()))
     }
 
-    /// The time here.
+    /// The current time of the CA's clock.
     pub fn now(&self) -> UnixTime {
         (self.wall_clock)()
     }

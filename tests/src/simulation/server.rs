@@ -1,4 +1,4 @@
-//! The embedded API server, and whoever asks it, in virtual time.
+//! The embedded API server in virtual time, with helpers for its clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::{Clocks, Wire};
 
-/// 2027-01-15T08:00:00Z, when it begins.
+/// 2027-01-15T08:00:00Z, when the server starts.
 pub const START: UnixTime = UnixTime::from_secs(1_800_000_000);
 /// A second.
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -28,17 +28,17 @@ pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
 /// A day.
 pub const DAY: Duration = Duration::from_secs(86_400);
-/// Where the request objects are.
+/// The path of the request objects.
 pub const COLLECTION: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
-/// Signs client certificates of kubelets.
+/// The signer of client certificates of kubelets.
 pub const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
-/// Signs serving certificates of kubelets.
+/// The signer of serving certificates of kubelets.
 pub const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
-/// Signs any client certificate.
+/// The signer of any client certificate.
 pub const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 const TOKEN: &str = "abcdef.0123456789abcdef";
 
-/// The server's own certificate is valid throughout: one moment is as good as any.
+/// A TLS clock that stands still at [`START`]: the serving certificate is valid throughout.
 #[derive(Debug)]
 struct Clock;
 
@@ -50,14 +50,14 @@ impl TimeProvider for Clock {
 
 /// The embedded server.
 pub struct Server {
-    /// What it is.
+    /// The API.
     pub api: Api,
-    /// The clocks of everybody.
+    /// The clocks of the server and its clients.
     pub clocks: Clocks,
     pub(super) tls: Tls,
     random: Random,
     cluster: Arc<Cluster>,
-    /// The wall clock in milliseconds, for closures that live in this time.
+    /// The wall clock in milliseconds, for closures.
     wall_clock: Arc<AtomicI64>,
 }
 
@@ -67,7 +67,7 @@ impl Server {
         Self::signed_by(options, 1000 * DAY)
     }
 
-    /// Its authority lives for so long.
+    /// A server whose authority lives for `span`.
     pub fn signed_by(options: Options, span: Duration) -> Self {
         let mut random = Random::from_seed([7; 32]);
         let authority = Authority::generate(&mut random, START, span).unwrap();
@@ -80,37 +80,37 @@ impl Server {
         Self { api, clocks: Clocks::starting(START), tls, random, cluster: Arc::new(cluster), wall_clock }
     }
 
-    /// The signer of kubelets' client certificates, always asked with a token.
+    /// The signer of kubelets' client certificates. Always authenticates with a token.
     pub fn signer(&self) -> CsrSigner {
         let token = Token::new(TOKEN).unwrap();
         let authentication = Authentication::Other(Arc::new(move || Ok(Identity::Token(token.clone()))));
         CsrSigner { authentication, ..CsrSigner::kubelet_client(self.cluster.clone(), None) }
     }
 
-    /// Misbehaves from now on as these rules say.
+    /// Sets the faults of the server, as YAML rules.
     pub fn faults(&mut self, rules: &str) {
         self.api.set_faults(Plan::parse(&format!("rules: [{rules}]")).unwrap(), self.now().unix);
     }
 
-    /// What its clocks show.
+    /// The current time.
     pub const fn now(&self) -> Now {
         self.clocks.now
     }
 
-    /// Time passes.
+    /// Lets time pass, and runs the controllers.
     pub fn pass(&mut self, span: Duration) {
         self.clocks.pass(span);
         self.wall_clock.store(self.now().unix.as_millis(), Ordering::Relaxed);
         self.api.tick(self.now().unix);
     }
 
-    /// A clock that shows the time here.
+    /// A clock that shows the wall-clock time of this server.
     pub fn wall_clock(&self) -> impl Fn() -> UnixTime + Send + Sync + 'static {
         let millis = self.wall_clock.clone();
         move || UnixTime::from_millis(millis.load(Ordering::Relaxed))
     }
 
-    /// A node's certificate, issued so long ago.
+    /// A node's credential of this age and lifetime.
     pub fn node_credential(&mut self, age: Duration, life: Duration) -> Arc<Credential> {
         let issued = self.now().unix.before(age);
         let name = "system:node:worker-1";
@@ -118,7 +118,7 @@ impl Server {
         Arc::new(authority.client_credential(name, &["system:nodes"], &mut self.random, issued, life).unwrap())
     }
 
-    /// The status of the answer.
+    /// Sends a request to the collection of request objects, and returns the HTTP status.
     pub fn send(&mut self, user: &perennial_dev::User, method: Method, path: &str, body: impl Into<Value>) -> u16 {
         let mut request = ApiRequest::new(method, format!("{COLLECTION}{path}"));
         request.content_type = "application/json".into();
@@ -131,7 +131,7 @@ impl Server {
         }
     }
 
-    /// Creates a request object.
+    /// Creates a request object, and returns the HTTP status.
     pub fn create(&mut self, user: &perennial_dev::User, object: &CertificateSigningRequest) -> u16 {
         self.send(user, Method::Post, "", json(object))
     }
@@ -141,7 +141,7 @@ impl Server {
         self.api.requests().find(|object| object.metadata.name == name).cloned()
     }
 
-    /// Adds a condition as `kubectl` and signers do, under this subresource.
+    /// Adds a condition as an administrator, by a PUT of this subresource, and returns the HTTP status.
     pub fn add_condition(&mut self, name: &str, kind: &str, subresource: &str) -> u16 {
         let mut object = self.object(name).unwrap();
         let condition = Condition { type_: kind.into(), status: "True".into(), ..Condition::default() };
@@ -149,7 +149,7 @@ impl Server {
         self.send(&admin(), Method::Put, &format!("/{name}/{subresource}"), json(&object))
     }
 
-    /// Approves it.
+    /// Approves a request object, and returns the HTTP status.
     pub fn approve(&mut self, name: &str) -> u16 {
         self.add_condition(name, "Approved", "approval")
     }
@@ -160,7 +160,8 @@ impl Server {
         (!certificate.is_empty()).then(|| Chain::from_pem(&certificate).unwrap())
     }
 
-    /// Submits what `ask` says, and waits for so long. Whenever there is nothing to do but wait, `idle` may do something.
+    /// Submits a request, and waits for its result for `span`. Calls `idle` whenever the exchange waits. `None`: no
+    /// result in time.
     pub fn submit(
         &mut self,
         ask: &Ask,
@@ -201,27 +202,27 @@ pub fn admin() -> perennial_dev::User {
     perennial_dev::User::new("kubernetes-admin", ["system:masters"])
 }
 
-/// Who asks for a first certificate.
+/// The user of a bootstrap token.
 pub fn bootstrapper() -> perennial_dev::User {
     perennial_dev::User::bootstrap("abcdef")
 }
 
-/// A node by its certificate.
+/// The user of a node's certificate.
 pub fn node_user(node: &str) -> perennial_dev::User {
     perennial_dev::User::new(format!("system:node:{node}"), ["system:nodes"])
 }
 
-/// A key.
+/// A new P-256 key.
 pub fn key() -> KeyPair {
     KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap()
 }
 
-/// A request object.
+/// A request object for this template, with a new key.
 pub fn csr(name: &str, signer: &str, usages: &[&str], template: &Template) -> CertificateSigningRequest {
     csr_of(name, signer, usages, certificate_request(template, &key()).unwrap().pem)
 }
 
-/// A request object with this PEM text.
+/// A request object with this PEM text as its CSR.
 pub fn csr_of(name: &str, signer: &str, usages: &[&str], pem: impl Into<Vec<u8>>) -> CertificateSigningRequest {
     CertificateSigningRequest {
         api_version: "certificates.k8s.io/v1".into(),
@@ -237,7 +238,7 @@ pub fn csr_of(name: &str, signer: &str, usages: &[&str], pem: impl Into<Vec<u8>>
     }
 }
 
-/// What a node asks of this signer with this key.
+/// The request of node `worker-1` to this signer with this key.
 pub fn ask(key: &KeyPair, signer: &str) -> Ask {
     let template = Template::node("worker-1");
     let usages = ["digital signature", "client auth"].map(str::to_owned);

@@ -10,19 +10,19 @@ use super::Server;
 pub struct Wire {
     exchange: Box<dyn SignerConversation>,
     session: Option<Session>,
-    /// Until when there is nothing to carry.
+    /// When there is something to carry next.
     pub until: Instant,
-    /// Connections that the server refused: each is a request that the server's journal lacks.
+    /// The number of connections that the server refused. They are not in the server's journal.
     pub refused: usize,
 }
 
 impl Wire {
-    /// An exchange that begins now.
+    /// Begins an exchange.
     pub fn new(exchange: Box<dyn SignerConversation>, now: Now) -> Self {
         Self { exchange, session: None, until: now.instant, refused: 0 }
     }
 
-    /// Carries bytes until somebody has to wait. What came of the exchange, if it is over.
+    /// Carries bytes until the exchange has to wait. Returns the result once the exchange has ended.
     pub fn carry(&mut self, server: &mut Server) -> Option<Result<Issued, SignError>> {
         let now = server.now();
         let Server { api, tls, .. } = server;

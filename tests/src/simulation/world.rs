@@ -1,4 +1,4 @@
-//! Virtual time: one machine, a signer and a disk that do as they are told, and clocks that misbehave on demand.
+//! A world in virtual time: one machine with a scripted signer and disk, and clocks that misbehave on demand.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,55 +11,55 @@ use super::{Agenda, Clocks, Member};
 use crate::mint;
 use crate::trace::{Record, Run, Trace, submitted};
 
-/// What the signer makes of a request.
+/// The signer's answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// What comes of it.
+    /// The kind of answer.
     pub outcome: Outcome,
-    /// How long it takes.
+    /// The time from the submission to the answer.
     pub delay: Duration,
-    /// The reply arrives twice.
+    /// True if the reply arrives twice.
     pub repeated: bool,
 }
 
-/// What comes of a request.
+/// The kind of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// A certificate.
     Issue(Issue),
     /// A failure, with the server's `Retry-After`.
     Fail(Failure, Option<Duration>),
-    /// Nothing, ever.
+    /// No answer, ever.
     Lose,
 }
 
-/// What kind of certificate is issued.
+/// The kind of certificate that is issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Issue {
-    /// How long it is valid from the moment it is issued.
+    /// The time from issue to notAfter.
     pub life: Duration,
-    /// How far `notBefore` lies before that moment.
+    /// The time from notBefore to issue.
     pub backdate: Duration,
-    /// What is wrong with it.
+    /// The fault of the certificate.
     pub flaw: Flaw,
 }
 
-/// What is wrong with an issued certificate.
+/// The fault of an issued certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// Nothing.
+    /// No fault.
     None,
-    /// A name that was asked for is missing.
+    /// A requested name is missing.
     Trimmed,
-    /// It is another party's.
+    /// The common name is another party's.
     Foreign,
-    /// Nearly all of its lifetime is over.
+    /// Nearly all of the lifetime is over.
     AlreadyDue,
-    /// All of its lifetime is over.
+    /// All of the lifetime is over.
     Expired,
-    /// It is a bootstrap credential.
+    /// The certificate is a bootstrap credential.
     Provisional,
-    /// It is not valid yet, for a third of its lifetime.
+    /// The certificate is not valid yet, for a third of its lifetime.
     Early,
 }
 
@@ -84,7 +84,7 @@ impl Answer {
         Self { outcome: Outcome::Lose, delay: Duration::ZERO, repeated: false }
     }
 
-    /// The same answer, so much later.
+    /// Delays the answer by `delay`.
     #[must_use]
     pub const fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
@@ -92,40 +92,40 @@ impl Answer {
     }
 }
 
-/// What the disk makes of a write.
+/// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskHabit {
-    /// It is durable.
+    /// The write succeeds.
     Works,
-    /// It is full.
+    /// The write fails: the disk is full.
     Full,
-    /// It is durable, but nobody hears of it.
+    /// The write succeeds, but its report is lost.
     Silent,
 }
 
-/// One machine and everything around it.
+/// One machine with its clocks, signer and disk.
 #[derive(Clone, Debug)]
 pub struct World {
     /// The machine.
     pub machine: RotationMachine,
-    /// Its clocks.
+    /// The clocks.
     pub clocks: Clocks,
-    /// What the signer makes of each request from now on.
+    /// The signer's answer to each request from now on.
     pub habit: Answer,
-    /// What it makes of the next ones instead.
+    /// The signer's answers to the next requests, before `habit` applies.
     pub next_answers: VecDeque<Answer>,
-    /// What the disk makes of each write from now on, and how long it takes.
+    /// The outcome of each write from now on, and the time it takes.
     pub disk: (DiskHabit, Duration),
     /// Whether the pending record can be saved.
     pub records: bool,
-    /// What the disk holds for use.
+    /// The certificate in use on disk.
     pub stored: Option<Arc<Certificate>>,
-    /// What it holds for later.
+    /// The waiting certificate on disk.
     pub stored_waiting: Option<Arc<Certificate>>,
-    /// What has happened.
+    /// The trace so far.
     pub trace: Trace,
 
-    /// What restarts begin from.
+    /// The setup from which restarts begin, except for certificates and record.
     pub setup: Setup,
     /// The pending record.
     saved: Option<Saved>,
@@ -137,37 +137,38 @@ pub struct World {
 #[derive(Clone, Debug)]
 struct Saved {
     pending: Pending,
-    /// How far the wall clock was ahead when it was made.
+    /// The difference of wall clock and monotonic clock when the record was made, in milliseconds.
     ahead: i64,
-    /// No later one failed to be saved.
+    /// False if saving a later record failed.
     newest: bool,
 }
 
-/// Something on its way.
+/// A reply on its way to the machine.
 #[derive(Clone, Debug)]
 enum Arriving {
-    /// The signer makes up its mind now.
+    /// The signer issues a certificate when this arrives.
     Issued { id: RequestId, template: Arc<Template>, issue: Issue, repeated: bool },
     /// A reply.
     Reply(Event),
-    /// A write is done: this is durable now.
+    /// A write is done: the certificate is durable when this arrives.
     Written(RequestId, Arc<Certificate>, bool),
 }
 
 impl World {
-    /// A world in which this machine starts at [`mint::EPOCH`], with a signer that is healthy as long as it is not told otherwise.
+    /// A world in which a machine starts from `setup` at [`mint::EPOCH`]. The signer issues certificates of lifetime
+    /// `life` at once, until [`habit`](Self::habit) changes.
     pub fn new(setup: Setup, life: Duration) -> Self {
         let now = Now { instant: Instant::from_millis(0), unix: mint::EPOCH };
         Self::at(setup, life, now)
     }
 
-    /// The same, at another time.
+    /// A world like that of [`new`](Self::new), which begins at another time.
     pub fn at(setup: Setup, life: Duration, now: Now) -> Self {
         let machine = RotationMachine::new(setup.clone(), now);
         Self::around(machine, setup, life, now)
     }
 
-    /// A healthy world around a machine that has seen worse. `setup` is what restarts begin from.
+    /// A healthy world around an existing machine, in any state. Restarts begin from `setup`.
     pub fn around(machine: RotationMachine, setup: Setup, life: Duration, now: Now) -> Self {
         let first = Run { started: now, pending: None, remembers: false, first: machine.clone(), records: vec![] };
         Self {
@@ -187,7 +188,7 @@ impl World {
         }
     }
 
-    /// What has arrived by now, and is to be handled.
+    /// The next reply that has arrived by now.
     pub fn arrived(&mut self) -> Option<Event> {
         let (at, _) = self.arrivals.first()?;
         if at > self.now().instant {
@@ -197,7 +198,7 @@ impl World {
         Some(self.arrive(what))
     }
 
-    /// Has an event handled now, and sees to the duties that follow.
+    /// Lets the machine handle an event now, and carries out the actions that follow.
     pub fn handle(&mut self, event: Event) {
         match &event {
             Event::TemplateChanged(template) => self.setup.template.clone_from(template),
@@ -219,12 +220,12 @@ impl World {
         self.run().records.push(record);
     }
 
-    /// The process ends, whatever was under way, and starts again from what is durable.
+    /// Ends the process in the middle of its work, and starts it again from the disk.
     pub fn restart(&mut self) {
         self.arrivals.clear();
         let remembers = self.saved.as_ref().is_some_and(|saved| saved.newest && ahead(self.now()) <= saved.ahead);
         let pending = self.saved.as_ref().map(|saved| saved.pending.clone());
-        // A pair that was to be served later has been, or is still to be, or no longer matters.
+        // The waiting certificate on disk still waits, unless its time has come or it is in use.
         let newer = |waiting: &Arc<Certificate>| {
             waiting.validity.not_before() > self.now().unix && Some(waiting) != self.stored.as_ref()
         };
@@ -236,12 +237,12 @@ impl World {
         self.trace.runs.push(Run { started: self.now(), pending, remembers, first, records: vec![] });
     }
 
-    /// The pending record is gone.
+    /// Removes the pending record.
     pub fn lose_record(&mut self) {
         self.saved = None;
     }
 
-    /// A certificate like the ones the signer issues, made now for this template.
+    /// A certificate for this template, as the signer issues it now.
     pub fn mint(&mut self, template: &Template, issue: Issue) -> Certificate {
         self.serial += 1;
         let Issue { life, backdate, flaw } = issue;
@@ -263,7 +264,7 @@ impl World {
         }
     }
 
-    /// What was handled last since the last start.
+    /// The last step since the last start.
     pub fn last(&self) -> Option<&Record> {
         self.trace.runs.last().and_then(|run| run.records.last())
     }
@@ -324,8 +325,8 @@ impl World {
         }
     }
 
-    /// As a driver does: before each submission, after a refusal, when the certificate is durable, and when the policy has
-    /// changed.
+    /// Saves the pending record as a driver does: before each submission, after a refusal, once a certificate is
+    /// durable, and after a change of the policy.
     fn save_pending(&mut self, event: &Event, actions: &Actions) {
         let Some(pending) = self.machine.pending(self.now()) else { return };
         let answered = matches!(event, Event::CsrIssued { .. } | Event::CsrFailed { .. });
@@ -352,7 +353,7 @@ impl Member for World {
         self.clocks.now
     }
 
-    /// A reply arrives, or the machine wants to look.
+    /// The arrival of the next reply, or the machine's deadline.
     fn next_at(&self) -> Option<Instant> {
         let arrival = self.arrivals.first().map(|(at, _)| at);
         arrival.into_iter().chain(self.machine.deadline()).min()
@@ -375,7 +376,7 @@ impl Member for World {
     }
 }
 
-/// How far the wall clock is ahead of the monotonic clock, in milliseconds.
+/// The difference of wall clock and monotonic clock, in milliseconds.
 fn ahead(now: Now) -> i64 {
     now.unix.as_millis().saturating_sub_unsigned(now.instant.as_millis())
 }

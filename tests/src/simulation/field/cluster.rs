@@ -1,4 +1,4 @@
-//! A cluster, as far as requests for certificates go: objects, a decision on each, and a cleaner.
+//! A simulated cluster: request objects, a decision on each, and a cleaner.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,40 +9,41 @@ use perennial::{Certificate, Template};
 use super::{Elapsed, utc};
 use crate::mint;
 
-/// How far a cluster's signer dates back.
+/// The time by which the signer backdates notBefore.
 pub(super) const BACKDATE: Duration = Duration::from_secs(300);
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// What becomes of requests.
+/// The conduct of approver and signer towards requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conduct {
-    /// Each is approved and signed so long after it was made.
+    /// Approve and sign each request.
     Signs {
-        /// So long.
+        /// The time from creation to signature.
         after: Duration,
-        /// The signer leaves out one of the names.
+        /// True if the signer omits one of the names.
         trims: bool,
     },
-    /// The same, but an approver looks at the node first: only what it wants now is approved.
+    /// Approve and sign only requests for the template that the node wants then, as the approver of serving
+    /// certificates compares a request with the node.
     Compares {
-        /// So long.
+        /// The time from creation to signature.
         after: Duration,
     },
-    /// Nobody looks at them.
+    /// Decide nothing.
     Ignores,
-    /// Each is denied at once.
+    /// Deny each request at once.
     Denies,
-    /// Each is refused by the signer at once.
+    /// Fail each request at once, by the signer.
     Fails,
 }
 
 impl Conduct {
-    /// All is well.
+    /// A healthy cluster, which signs after two seconds.
     pub const WELL: Self = Self::signs_after(Duration::from_secs(2));
 
-    /// All is well, but takes its time.
+    /// A healthy cluster, which signs after this time.
     pub const fn signs_after(after: Duration) -> Self {
         Self::Signs { after, trims: false }
     }
@@ -59,9 +60,9 @@ impl Conduct {
 /// How the API answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
-    /// As it should.
+    /// Serves every request.
     Up,
-    /// Not at all: connections are refused.
+    /// Refuses connections.
     Down,
     /// 429, with this `Retry-After`.
     Throttles(Duration),
@@ -70,7 +71,7 @@ pub enum Api {
 /// The answer to a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Submitted {
-    /// The object is there.
+    /// The object exists.
     Accepted(Object),
     /// Connection refused.
     Unreachable,
@@ -78,14 +79,14 @@ pub enum Submitted {
     Throttled(Duration),
 }
 
-/// Names one object.
+/// Identifies one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Object(u64);
 
-/// What a watch of one object has shown.
+/// The state of one object, as a watch shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// No news: undecided, or the API cannot be reached.
+    /// No news: the object is undecided, or the API cannot be reached.
     Nothing,
     /// The certificate.
     Issued(Arc<Certificate>),
@@ -93,7 +94,7 @@ pub enum Seen {
     Denied,
     /// Condition `Failed`.
     Failed,
-    /// It is gone.
+    /// The object was deleted.
     Deleted,
 }
 
@@ -108,12 +109,12 @@ struct Request {
 /// The cluster.
 #[derive(Clone, Debug)]
 pub struct Cluster {
-    /// What becomes of requests.
+    /// The conduct of approver and signer from now on.
     pub conduct: Conduct,
     /// How the API answers.
     pub api: Api,
     pub(super) authority_ends: Elapsed,
-    /// What approvers know of the node.
+    /// The template of the node, which approvers compare with.
     pub(super) wanted: Option<Arc<Template>>,
     pub(super) submissions: Vec<Elapsed>,
     pub(super) made: usize,
@@ -145,7 +146,7 @@ impl Cluster {
         }
     }
 
-    /// A request is submitted. Under a name that exists, it is the object of that name.
+    /// Submits a request. Returns the existing object if there is one with this name.
     pub fn submit(&mut self, name: Option<u64>, template: &Arc<Template>) -> Submitted {
         self.submissions.push(self.now);
         match self.api {
@@ -167,7 +168,7 @@ impl Cluster {
         Submitted::Accepted(object)
     }
 
-    /// What there is to be seen of an object now.
+    /// The state of an object as a client sees it now.
     pub fn look(&self, object: Object) -> Seen {
         match (self.api, self.requests.get(&object)) {
             (Api::Down | Api::Throttles(_), _) => Seen::Nothing,
@@ -176,7 +177,7 @@ impl Cluster {
         }
     }
 
-    /// Does what is due.
+    /// Decides and cleans up everything that is due.
     pub(super) fn run(&mut self, now: Elapsed) {
         self.now = now;
         self.decide();
@@ -186,7 +187,7 @@ impl Cluster {
         }
     }
 
-    /// When there is something to do next.
+    /// When the next decision or clean-up is due.
     pub(super) fn next(&self) -> Option<Elapsed> {
         let decisions = self.undecided.iter().filter_map(|object| self.decides_at(&self.requests[object]));
         decisions.chain([self.next_sweep]).min()
@@ -195,7 +196,7 @@ impl Cluster {
     fn decides_at(&self, request: &Request) -> Option<Elapsed> {
         let signs = matches!(self.conduct, Conduct::Signs { .. } | Conduct::Compares { .. });
         let stale = matches!(self.conduct, Conduct::Compares { .. }) && Some(&request.template) != self.wanted.as_ref();
-        // An authority that has expired signs nothing, and says nothing.
+        // A signer whose authority has expired signs nothing and adds no condition.
         let silent = stale || (signs && self.now >= self.authority_ends);
         self.conduct.delay().filter(|_| !silent).map(|delay| (request.made + delay).max(self.now))
     }
@@ -218,7 +219,7 @@ impl Cluster {
         }
     }
 
-    /// As a cluster's signer: dated back, and no longer than the authority itself.
+    /// Signs as a cluster's signer does: backdated, and valid no longer than the authority.
     fn sign(&mut self, template: &Template, trims: bool) -> Certificate {
         self.serial += 1;
         let begins = utc(self.now).before(BACKDATE);
@@ -227,7 +228,7 @@ impl Cluster {
         if trims { mint::trimmed(certificate) } else { certificate }
     }
 
-    /// An hour after the decision, or a day without one.
+    /// Deletes objects an hour after the decision, or after a day without one.
     fn sweep(&mut self) {
         let now = self.now;
         self.requests.retain(|_, request| match &request.decided {

@@ -1,4 +1,4 @@
-//! perennial in the field: a [`World`](World) whose requests the cluster answers.
+//! perennial as a holder in the field: a [`World`](World) whose requests the cluster answers.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use super::{Api, Holder, HolderStart, Object, Seen, SharedScene, Submitted, utc}
 use crate::laws::{Verdict, check};
 use crate::simulation::world::{Answer, World};
 
-/// How often `run` asks the API server whether it accepts the client certificate, which tells the time, too.
+/// How often `run` checks with the API server that it accepts the client certificate. The response has a `Date`, too.
 const LOOK: Duration = Duration::from_secs(6 * 3600);
 
 /// A machine and its driver.
 #[derive(Debug)]
 pub struct Perennial {
     around: SharedScene,
-    /// The machine, what it has written, and its trace. Its own signer never answers.
+    /// The machine, its disk and its trace. The signer of this world never answers.
     node: World,
-    /// When its loop wakes up, by the clock that stands still in suspend.
+    /// When the loop wakes up, by the clock that stands still in suspend.
     wakes: Option<Duration>,
     in_flight: Option<(RequestId, Object)>,
-    /// When it asks the API server something else next, by the clock that stands still in suspend.
+    /// When the next check with the API server is due, by the clock that stands still in suspend.
     looks: Duration,
-    /// The key in the pending slot, and so the name of its request.
+    /// The number of the key in the pending slot, and so the name of its request object.
     key: u64,
 }
 
@@ -41,7 +41,7 @@ impl Perennial {
         }
     }
 
-    /// Has this handled, and whatever follows at the same moment.
+    /// Handles an event, and every event that follows at the same moment.
     fn handle(&mut self, event: Event) {
         self.node.clocks.now = self.around.borrow().clocks.now;
         let mut events = VecDeque::from([event]);
@@ -60,7 +60,7 @@ impl Perennial {
         self.wakes = deadline.map(|deadline| awake + deadline.since(self.node.clocks.now.instant));
     }
 
-    /// Submits a request. Each answer tells the time: that of a create, that of the watch that follows.
+    /// Submits a request. Two responses have a `Date`: that of the create and that of the watch.
     fn submit(&mut self, id: RequestId) -> Vec<Event> {
         let template = self.node.machine.template().cloned().expect("nothing is asked without a template");
         let failed = |failure, retry_after| Event::CsrFailed { id, failure, retry_after };
@@ -71,7 +71,7 @@ impl Perennial {
                 vec![self.dated(), self.dated()]
             }
             Submitted::Throttled(retry_after) => vec![self.dated(), failed(Failure::Throttled, Some(retry_after))],
-            // A refused connection tells no time.
+            // A refused connection has no `Date`.
             Submitted::Unreachable => vec![failed(Failure::Unreachable, None)],
         }
     }
