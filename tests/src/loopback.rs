@@ -1,4 +1,4 @@
-//! An embedded API server on loopback, and a node on either runtime that asks it for certificates.
+//! An embedded API server on loopback, and a node on either runtime that requests certificates from it.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -18,21 +18,21 @@ use perennial_std::{Cancel, drive};
 
 /// A bootstrap token that every server here knows.
 pub const TOKEN: &str = "abcdef.0123456789abcdef";
-/// Nothing here takes longer, on a machine however busy.
+/// The bound of every wait, on a machine however busy.
 pub const BOUND: Option<Duration> = Some(Duration::from_secs(60));
 
-/// Which runtime drives a node.
+/// The runtime that drives a node.
 #[derive(Clone, Copy, Debug)]
 pub enum Runtime {
     /// Threads.
     Std,
     /// Futures.
     Smol,
-    /// A loop of the test's own: it runs the task to its end, on a thread that is given to it.
+    /// A loop of the test: it runs the task to its end, on a thread of its own.
     Other(fn(Task)),
 }
 
-/// Every scenario holds on both.
+/// Runs a scenario on both runtimes.
 pub fn on_both(scenario: impl Fn(Runtime)) {
     scenario(Runtime::Std);
     scenario(Runtime::Smol);
@@ -42,23 +42,23 @@ pub fn on_both(scenario: impl Fn(Runtime)) {
 pub struct LoopbackServer {
     /// The server.
     pub handle: ApiServer,
-    /// How nodes find it.
+    /// The address and the roots by which nodes reach the server.
     pub cluster: Arc<Cluster>,
 }
 
-/// A server that signs for an hour.
+/// Starts a server that signs certificates for an hour.
 pub fn serve(approval: Approval) -> LoopbackServer {
     let options = Options { approval, signing_duration: Duration::from_secs(3600), ..Options::default() };
     serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), new_authority(), options)
 }
 
-/// An authority that lives for a day.
+/// A new authority, valid for a day.
 pub fn new_authority() -> Authority {
     let mut random = Random::from_os().unwrap();
     Authority::generate(&mut random, clock::now().unix, Duration::from_secs(86_400)).unwrap()
 }
 
-/// A server at this address, which signs with this authority.
+/// Starts a server at this address, which signs with this authority.
 pub fn serve_at(address: SocketAddr, authority: Authority, options: Options) -> LoopbackServer {
     let mut random = Random::from_os().unwrap();
     let (now, day) = (clock::now().unix, Duration::from_secs(86_400));
@@ -80,12 +80,12 @@ pub fn stored(path: &Path) -> Arc<Credential> {
 }
 
 impl LoopbackServer {
-    /// The names of its request objects.
+    /// The names of the request objects on the server.
     pub fn csr_names(&self) -> Vec<String> {
         self.handle.with_api(|api, _| api.requests().map(|csr| csr.metadata.name.clone()).collect())
     }
 
-    /// Decides about every request nobody has decided about.
+    /// Approves or denies every request object without a condition.
     pub fn decide_all(&self, decision: Decision) {
         self.handle.with_api(|api, now| {
             let open = api.requests().filter(|csr| csr.status.conditions.is_empty());
@@ -94,7 +94,7 @@ impl LoopbackServer {
         });
     }
 
-    /// Whom the server takes this credential's bearer for: user name, and digest of the certificate presented.
+    /// The user name and the certificate digest that the server reports for a client with this credential.
     pub fn who_is(&self, credential: &Arc<Credential>) -> (String, String) {
         let review = br#"{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}"#;
         let request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews", review.to_vec());
@@ -108,12 +108,12 @@ impl LoopbackServer {
     }
 }
 
-/// The digest of a certificate, as [`LoopbackServer::who_is`] tells it.
+/// The digest of a certificate in the form that [`LoopbackServer::who_is`] returns.
 pub fn digest(credential: &Credential) -> String {
     format!("X509SHA256={:x}", credential.chain().certificate().fingerprint)
 }
 
-/// Patience of test writers, not of operators.
+/// The default policy with short waits, for tests in real time.
 pub fn policy() -> Policy {
     let window = |from, to| Window::new(from, to).unwrap();
     let backoff =
@@ -130,19 +130,19 @@ pub fn policy() -> Policy {
 
 /// A node that has not been started.
 pub struct NodeConfig {
-    /// What drives it.
+    /// The runtime of the node.
     pub runtime: Runtime,
-    /// Its pace.
+    /// The policy of the rotation.
     pub policy: Policy,
-    /// What it wants.
+    /// The identity to request.
     pub template: Option<Template>,
-    /// Whom it asks.
+    /// The signer of the requests.
     pub signer: Option<CsrSigner>,
-    /// Where it keeps the certificate.
+    /// The store of the certificate.
     pub store: Option<Arc<dyn Store>>,
 }
 
-/// A node that knows a bootstrap token.
+/// A node with a bootstrap token.
 pub fn node(runtime: Runtime, cluster: &Arc<Cluster>) -> NodeConfig {
     let token = Token::new(TOKEN).unwrap();
     let bootstrap = Arc::new(move || Ok(Identity::Token(token.clone())));
@@ -157,18 +157,18 @@ pub fn node(runtime: Runtime, cluster: &Arc<Cluster>) -> NodeConfig {
 }
 
 impl NodeConfig {
-    /// The same node, keeping its certificate in this directory.
+    /// Stores the certificate in this directory.
     pub fn keeping(mut self, path: impl Into<PathBuf>) -> Self {
         self.store = Some(Arc::new(Directory::open(path, "kubelet-client").unwrap()));
         self
     }
 
-    /// Starts it.
+    /// Starts the node.
     pub fn start(self) -> Handle {
         self.start_watched().0
     }
 
-    /// Starts it, with its news from the first step on.
+    /// Starts the node, and returns its notices from the first step on.
     pub fn start_watched(self) -> (Handle, Notices) {
         let Self { runtime, policy, template, signer, store } = self;
         let mut rotator = Rotator::new().policy(policy);
@@ -201,14 +201,14 @@ fn start_watched(runtime: Runtime, rotator: Rotator) -> (Handle, Notices) {
     (handle, notices)
 }
 
-/// Waits for the `n`th certificate issued since the start, and for it to be durable.
+/// Waits until the `n`th certificate since the start is issued and durable.
 pub fn issued(handle: &Handle, n: u64) -> Arc<Credential> {
     let written = |now: &Snapshot| now.issued >= n && !now.unwritten;
     let snapshot = handle.wait_for(written).within(BOUND);
     snapshot.unwrap_or_else(|| panic!("no certificate {n}: {:?}", handle.snapshot())).credential.clone().unwrap()
 }
 
-/// Waits until the request waits for approval; the name of its object.
+/// Waits until a request waits for approval, and returns the name of its object.
 pub fn waits_for_approval(handle: &Handle) -> String {
     let name = |now: &Snapshot| match &now.progress {
         Some(Progress::WaitingForApproval { request_name }) => Some(request_name.clone()),
@@ -218,13 +218,13 @@ pub fn waits_for_approval(handle: &Handle) -> String {
     snapshot.and_then(|now| name(&now)).unwrap_or_else(|| panic!("nothing waits: {:?}", handle.snapshot()))
 }
 
-/// Puts a file in the place of the directory: a directory that is only missing is made again.
+/// Replaces the directory by a file, so that writes fail: a write would make a missing directory again.
 pub fn break_directory(path: &Path) {
     std::fs::remove_dir_all(path).unwrap();
     std::fs::write(path, "in the way").unwrap();
 }
 
-/// Makes way for the directory, which the next write makes again.
+/// Removes the file of [`break_directory`]: the next write makes the directory again.
 pub fn mend_directory(path: &Path) {
     std::fs::remove_file(path).unwrap();
 }

@@ -1,5 +1,5 @@
-//! Certificates that a broken or hostile signer could issue, with what Go and openssl make of each: `.ci/kubectl` has both
-//! as judges of this table.
+//! Certificates that a broken or hostile signer could issue, and whether Go and openssl accept each: `.ci/kubectl`
+//! compares this table with both.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ pub struct Malicious {
     pub go: bool,
     /// True if openssl prints this certificate.
     pub openssl: bool,
-    /// Part of the sentence with which perennial refuses it; `None` if it is taken.
+    /// Part of the error with which perennial rejects this certificate; `None` if it accepts it.
     pub refused: Option<&'static str>,
     change: fn(&mut Parts),
 }
@@ -29,12 +29,12 @@ struct Parts {
     outer_algorithm: Vec<u8>,
     subject: Vec<u8>,
     validity: [Vec<u8>; 2],
-    /// What stands between the public key and the extensions.
+    /// The unique identifiers, between the public key and the extensions.
     unique_id: Vec<u8>,
     extensions: Vec<Vec<u8>>,
-    /// Unused bits of the signature.
+    /// The number of unused bits in the last byte of the signature.
     unused: u8,
-    /// What follows the certificate.
+    /// Bytes after the certificate.
     behind: Vec<u8>,
     broken: bool,
 }
@@ -50,7 +50,7 @@ const CLIENT_AUTH: [u8; 12] = [0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2];
 const TRUE: [u8; 3] = [1, 1, 0xff];
 const BER_TRUE: [u8; 3] = [1, 1, 1];
 
-/// All rows. The first one is good: it shows that what is wrong with the others is what is wrong with them.
+/// All rows. The first one is good: it shows that the others are rejected for their fault only.
 #[must_use]
 pub fn table() -> Vec<Malicious> {
     let row = |name, go, openssl, refused, change| Malicious { name, go, openssl, refused, change };
@@ -120,7 +120,7 @@ pub fn table() -> Vec<Malicious> {
 
 impl Malicious {
     /// This certificate, for the node `worker-1` and the key with this `SubjectPublicKeyInfo`, issued by a P-256 key. Valid
-    /// from an hour before to an hour after `now`, in whole seconds, unless that is what is wrong.
+    /// from an hour before to an hour after `now`, in whole seconds, unless the row changes the dates.
     #[must_use]
     pub fn forge(&self, issuer: &KeyPair, issuer_name: &[u8], public_key: &[u8], now: UnixTime) -> Vec<u8> {
         let hour = std::time::Duration::from_secs(3600);
@@ -169,7 +169,7 @@ impl Parts {
         let signer = key.choose_scheme(&[SignatureScheme::ECDSA_NISTP256_SHA256]).expect("a P-256 key");
         let message = if self.broken { Cow::Borrowed(&b"something else"[..]) } else { Cow::Borrowed(&*to_be_signed) };
         let mut signature = signer.sign(&message).expect("a signature");
-        // DER wants unused bits to be zero, which is not what is wrong here.
+        // DER requires unused bits to be zero: the fault of this row is only that there are any.
         signature.last_mut().into_iter().for_each(|last| *last &= 0xff << self.unused);
         let signature = tlv(3, &[&[self.unused], &signature[..]].concat());
         let certificate =

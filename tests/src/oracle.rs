@@ -1,8 +1,8 @@
-//! client-go's certificate manager, to compare with: `util/certificate/certificate_manager.go`, function by function, in
-//! virtual time. It shares nothing with the machine; where it looks clumsy, so does the original.
+//! A port of client-go's certificate manager for comparison: `util/certificate/certificate_manager.go`, function by
+//! function, in virtual time. It shares no code with the machine; where it looks clumsy, so does the original.
 //!
-//! Two goroutines, as there: one rotates, the other looks at the template every second and tells the first, who may be
-//! busy. Nothing but the certificate survives a restart: the key of a request lives in memory.
+//! Two goroutines, as in client-go: one rotates, the other polls the template every second and notifies the first,
+//! which may be busy. Only the certificate survives a restart: the key of a request is in memory.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -20,9 +20,9 @@ use crate::simulation::field::{Holder, HolderStart, Object, Seen, SharedScene, S
 const SECOND: Duration = Duration::from_secs(1);
 /// `certificateWaitTimeout`.
 const WAIT: Duration = Duration::from_secs(15 * 60);
-/// What `wait.PollInfinite` is given.
+/// The interval of `wait.PollInfinite`.
 const POLL: Duration = Duration::from_secs(32);
-/// How often client-go's REST client repeats a request that was answered with a `Retry-After`.
+/// The number of times that client-go's REST client repeats a request after a `Retry-After`.
 const RETRIES: usize = 10;
 
 type Goroutine = Pin<Box<dyn Future<Output = ()>>>;
@@ -39,26 +39,26 @@ struct Manager {
     store: RefCell<Option<Arc<Certificate>>>,
     current: RefCell<Option<Arc<Certificate>>>,
     force_rotation: Cell<bool>,
-    /// What was asked last, never forgotten.
+    /// The template of the last request, never forgotten.
     last_request: RefCell<Option<Arc<Template>>>,
     /// `lastRequestCancel` was called.
     cancelled: Cell<bool>,
-    /// Somebody stands at the unbuffered channel `templateChanged`, and waits for a receiver.
+    /// True while loop B waits for a receiver at the unbuffered channel `templateChanged`.
     template_changed: Cell<bool>,
     /// The earliest end of a sleep.
     wakes: Cell<Option<Duration>>,
-    /// A goroutine went on since this was last cleared.
+    /// True if a wait of a goroutine ended since this was last cleared.
     moved: Cell<bool>,
 }
 
 impl Oracle {
-    /// `NewManager`, then `HolderStart`. A bootstrap pair is written to the store, as if it were a certificate of one's own.
+    /// `NewManager`, then `Start`. A bootstrap pair is written to the store, as if it had been issued to the holder.
     pub fn begin(world: SharedScene, start: HolderStart) -> Self {
         let lent = start.certificate.clone().filter(|certificate| certificate.provisional);
         Self::start(world, start, lent)
     }
 
-    /// `getCurrentCertificateOrBootstrap`, with what was lent if the store has nothing; then both loops.
+    /// `getCurrentCertificateOrBootstrap`, with `lent` as the bootstrap pair; then both loops.
     fn start(
         world: SharedScene,
         HolderStart { seed, certificate }: HolderStart,
@@ -126,7 +126,7 @@ impl Holder for Oracle {
 }
 
 impl Manager {
-    /// Loop A.
+    /// Loop A: rotates.
     async fn rotate(&self) {
         let deadline = self.next_rotation_deadline();
         let left = deadline.since(self.now());
@@ -147,7 +147,7 @@ impl Manager {
         }
     }
 
-    /// Loop B. The send blocks until loop A is there to receive.
+    /// Loop B: watches the template. The send blocks until loop A receives.
     async fn watch_template(&self) {
         let template = self.template();
         if self.certificate_satisfies_template() || *self.last_request.borrow() == template {
@@ -158,7 +158,7 @@ impl Manager {
         self.wait(None, || !self.template_changed.get()).await;
     }
 
-    /// Loop B looks every second. What it would only see again, it need not look at.
+    /// The pause of loop B, which polls every second. Polls that would find no change are skipped.
     async fn sleep_until_a_look_is_worth_it(&self) {
         let scene = || (self.template(), self.current.borrow().clone(), self.last_request.borrow().clone());
         let (looked, seen) = (self.awake(), scene());
@@ -182,7 +182,7 @@ impl Manager {
         false
     }
 
-    /// A ticker whose ticks during an attempt are lost; the first attempt is at the first tick.
+    /// `wait.PollInfinite`: a ticker whose ticks during an attempt are lost. The first attempt is at the first tick.
     async fn poll_infinite(&self) {
         let mut tick = self.awake() + POLL;
         loop {
@@ -196,7 +196,7 @@ impl Manager {
         }
     }
 
-    /// One attempt, with a key of its own: every request is another object.
+    /// One attempt, with a new key: every request is a new object.
     async fn rotate_certs(&self) -> bool {
         let Some(template) = self.template() else { return false };
         let Some(object) = self.post(&template).await else { return false };
@@ -208,7 +208,7 @@ impl Manager {
             return false;
         }
         let Seen::Issued(certificate) = self.look(object) else { return false };
-        // Nothing but its key is looked at.
+        // client-go checks only that the certificate fits the key.
         self.store.replace(Some(certificate.clone()));
         self.current.replace(Some(certificate));
         true
@@ -226,7 +226,7 @@ impl Manager {
         None
     }
 
-    /// Drawn anew at every look.
+    /// `nextRotationDeadline`, which draws a new deadline on every call.
     fn next_rotation_deadline(&self) -> UnixTime {
         if self.force_rotation.replace(false) || !self.certificate_satisfies_template() {
             return self.now();
@@ -246,7 +246,7 @@ impl Manager {
             && template.organizations().iter().all(|name| current.organizations.contains(name))
     }
 
-    /// Waits for a condition; false if the time came first. Timers stand still in suspend.
+    /// Waits for a condition. Returns false if `until` came first. Timers stand still in suspend.
     async fn wait(&self, until: Option<Duration>, mut ready: impl FnMut() -> bool) -> bool {
         let outcome = poll_fn(|_| {
             if ready() {

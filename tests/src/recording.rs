@@ -1,4 +1,4 @@
-//! A trace of a rotation that is driven by somebody else: written from its news.
+//! A trace of a rotation that another driver runs, recorded from its news.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use perennial_rotation::{News, Rotation, Transition};
 use crate::laws::{Verdict, check};
 use crate::trace::{Record, Run, Trace};
 
-/// What has happened to a rotation, from its start through every restart.
+/// The trace and the news of a rotation, from its start through every restart.
 #[derive(Clone, Debug)]
 pub struct Recording {
     trace: Trace,
@@ -16,7 +16,7 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Begins with a rotation that has just been made.
+    /// Begins a recording of a rotation that has just been made.
     pub fn of(rotation: &mut Rotation, now: Now) -> Self {
         let beginning = rotation.machine().checkpoint();
         let trace = Trace { policy: beginning.policy, seed: beginning.seed, wild: false, runs: vec![] };
@@ -25,16 +25,16 @@ impl Recording {
         recording
     }
 
-    /// The process has started anew, with this rotation.
+    /// Continues the recording after a restart of the process, with its new rotation.
     pub fn goes_on(&mut self, rotation: &mut Rotation, now: Now) {
         let first = RotationMachine::clone(rotation.machine());
-        // Nobody here compares clocks across a restart, so that no budget is counted across it.
+        // Clocks are not compared across a restart here, so that no budget is counted across it.
         let run = Run { started: now, pending: first.pending(now), remembers: false, first, records: vec![] };
         self.trace.runs.push(run);
         self.note(rotation, now);
     }
 
-    /// Takes down the news of the input that the rotation has just handled.
+    /// Records the news of the input that the rotation has just handled.
     pub fn note(&mut self, rotation: &mut Rotation, now: Now) {
         for news in rotation.take_news() {
             if let News::Stepped(step) = &news {
@@ -46,15 +46,15 @@ impl Recording {
         }
     }
 
-    /// All news so far, and when each happened.
+    /// All news so far, each with its time.
     pub fn news(&self) -> &[(Now, News)] {
         &self.news
     }
 
-    /// Every law, put to what has happened so far.
+    /// Checks the trace so far by every law.
     ///
     /// # Errors
-    /// The first one that is broken, and the way to it.
+    /// The first law that is broken, and the trace.
     pub fn check(&self) -> Verdict {
         check(&self.trace).map_err(|broken| format!("{broken}\n{}", self.trace))
     }

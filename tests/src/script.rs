@@ -21,16 +21,16 @@ const STEP: usize = 4;
 /// Longer lives show nothing new.
 const LONGEST: usize = 128;
 
-/// A life: how it starts, and what happens to it.
+/// A life: its start and its steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
-    /// How it starts.
+    /// The start.
     pub life: Life,
-    /// What happens, in order.
+    /// The steps, in order.
     pub steps: Vec<Deed>,
 }
 
-/// How a life starts.
+/// The start of a life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Life {
     /// The policy.
@@ -45,18 +45,18 @@ pub struct Life {
     pub template: Option<Template>,
     /// The drift of the wall clock, in permille.
     pub drift: i64,
-    /// Whether the monotonic clock may go anywhere.
+    /// True if the monotonic clock may jump forward and back.
     pub wild: bool,
 }
 
-/// Something that happens.
+/// A step of a life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {
-    /// All goes on, for so many events.
+    /// The next events happen, this many.
     Go(usize),
-    /// Time passes, and nobody looks.
+    /// Time passes, without an event.
     Pass(Duration),
-    /// A Tick nobody asked for.
+    /// A Tick, at any time.
     Tick,
     /// The signer's answer to the next request.
     Answer(Answer),
@@ -66,23 +66,23 @@ pub enum Deed {
     Disk(DiskHabit, Duration),
     /// The template from now on.
     Template(Option<Template>),
-    /// Somebody asks.
+    /// A rotation is requested.
     RotateNow,
-    /// The signer comes or goes.
+    /// The signer is configured, removed, or loses its identity.
     Signer(SignerStatus),
     /// The policy from now on.
     Policy(Box<Policy>),
-    /// Somebody removes the certificate from the store.
+    /// Another program removes the certificate from the store.
     Removed,
-    /// Somebody puts the certificate that is held back into the store.
+    /// Another program puts the served certificate back into the store.
     Restored,
-    /// Somebody puts another certificate into the store.
+    /// Another program puts another certificate into the store.
     Replaced(Issue),
-    /// A server refuses the certificate held, or an unknown one.
+    /// A server refuses the served certificate (true) or an unknown one.
     Refused(bool),
-    /// Somebody sets the wall clock, by milliseconds.
+    /// The wall clock is stepped by this many milliseconds.
     WallClock(i64),
-    /// The pending record can be saved from now on, or not.
+    /// Whether the pending record can be saved from now on.
     Records(bool),
     /// The pending record is lost.
     Forget,
@@ -90,18 +90,18 @@ pub enum Deed {
     Restart,
     /// An earlier reply, counted from the latest, arrives once more.
     Again(usize),
-    /// A reply to a request that never was.
+    /// A reply arrives to a request that was never submitted.
     Foreign,
-    /// The API server's answers show that its clock is so many milliseconds ahead of the local one, so many times.
+    /// Readings of the API server's clock: milliseconds ahead of the local wall clock, and the number of readings.
     ServerClock(i64, usize),
-    /// The monotonic clock goes anywhere (in a wild life only).
+    /// The monotonic clock jumps to this instant (in a wild life only).
     Jump(Instant),
-    /// The wall clock goes anywhere (in a wild life only).
+    /// The wall clock jumps to this time (in a wild life only).
     Date(UnixTime),
 }
 
 impl Script {
-    /// Reads a life. Missing bytes count as zero, and a life ends after 128 steps.
+    /// Decodes a life. Missing bytes count as zero, and a life ends after 128 steps.
     pub fn decode(bytes: &[u8]) -> Self {
         let (header, steps) = bytes.split_at(bytes.len().min(HEADER));
         let life = life(&padded(header));
@@ -109,7 +109,7 @@ impl Script {
         Self { life, steps }
     }
 
-    /// Lives it.
+    /// Runs the life in a world of its own and returns the trace.
     pub fn run(&self) -> Trace {
         let mut world = self.life.begin();
         for step in &self.steps {
@@ -132,7 +132,7 @@ pub fn scripts(steps: usize) -> impl Strategy<Value = Script> {
 }
 
 impl Life {
-    /// The world in which it begins.
+    /// The world in which the life begins.
     pub fn begin(&self) -> World {
         let mut setup = Setup {
             policy: Arc::new(self.policy.clone()),
@@ -153,7 +153,7 @@ impl Life {
         Issue { life: self.lifetime, backdate: Duration::ZERO, flaw }
     }
 
-    /// One step of it happens in this world.
+    /// Carries out one step in this world.
     pub fn happen(&self, world: &mut World, step: &Deed) {
         match step {
             Deed::Go(most) => world.steps(*most),
@@ -193,7 +193,7 @@ impl Life {
     }
 }
 
-/// Replies are repeated only within a run: nobody answers a process that is gone.
+/// Repeats a reply of the current run: no reply reaches a process that has ended.
 fn again(world: &mut World, back: usize) {
     let run = world.trace.runs.last().expect("a world begins with a run");
     let replies = run.records.iter().filter(|r| r.replies_to().is_some() || r.reports_on().is_some());
@@ -210,7 +210,7 @@ fn foreign(world: &mut World) {
     world.handle(Event::CertWritten { id });
 }
 
-/// An id no machine in a test gets to: another machine, driven for long enough, has it.
+/// An id that no machine in a test reaches, taken from a machine that was driven for very long.
 pub fn foreign_id() -> RequestId {
     let certificate = Some(Arc::new(mint::certificate(&node(), 0, mint::EPOCH, Duration::from_secs(3600))));
     let now = perennial::Now { instant: Instant::from_millis(0), unix: mint::EPOCH };
@@ -256,7 +256,7 @@ fn life(bytes: &[u8; HEADER]) -> Life {
     }
 }
 
-/// A policy whose numbers are all within a few powers of two of one beat, 8 ms to 2 min.
+/// A policy whose durations are within a few powers of two of one beat, which is 8 ms to 2 min.
 fn quick(beat: u8, numbers: &[u8; 8]) -> Policy {
     let beat = Duration::from_millis(8 << (beat % 15));
     let [timeout, spacing, refill, size, transient, refused, write, window] = *numbers;
@@ -310,7 +310,7 @@ fn step(bytes: &[u8; STEP], life: &Life) -> Deed {
     }
 }
 
-/// The first one again, or another.
+/// The first policy of the life, or another one.
 fn policy(a: u8, c: u8, life: &Life) -> Policy {
     match a % 8 {
         0 | 1 => life.policy.clone(),
@@ -323,7 +323,7 @@ fn policy(a: u8, c: u8, life: &Life) -> Policy {
     }
 }
 
-/// Ready or not; one half of the time as if there were no third.
+/// A status of the signer: more often ready or absent than not ready.
 const fn signer(a: u8) -> SignerStatus {
     match a % 8 {
         0 | 2 | 4 => SignerStatus::Ready,
@@ -332,7 +332,7 @@ const fn signer(a: u8) -> SignerStatus {
     }
 }
 
-/// From nothing to a thousand beats, in powers of two.
+/// A duration from zero to a thousand beats, in powers of two.
 fn span(byte: u8, life: &Life) -> Duration {
     let beat = life.policy.max_sleep.max(Duration::from_millis(1));
     match byte {
@@ -342,7 +342,7 @@ fn span(byte: u8, life: &Life) -> Duration {
     }
 }
 
-/// As far off as wall clocks are set, seconds more or less, or right.
+/// Readings of the API server's clock that are right, or off by about as much as wall clocks are stepped.
 fn server_clock(a: u8, b: u8, life: &Life) -> Deed {
     let span = i64::try_from(span(a, life).as_millis()).unwrap_or(0).saturating_add(i64::from(a % 4) * 4_000);
     let ahead = [span, -span, 0, span][usize::from(b) % 4];

@@ -1,4 +1,4 @@
-//! What is put to the laws: the machine as shipped, or one that breaks a rule.
+//! The subject of the laws: the machine as shipped, or one that breaks a rule.
 
 use std::hash::Hasher;
 use std::sync::Arc;
@@ -6,23 +6,23 @@ use std::sync::Arc;
 use perennial::{Action, Actions, Certificate, Event, Instant, Key, Now, Outcomes, Pending, RequestId};
 use perennial::{RotationMachine, Setup, Template};
 
-/// Something that behaves like a machine, or pretends to.
+/// A machine, or a wrapper of one that behaves differently.
 pub trait Subject: Clone + std::fmt::Debug + PartialEq + Send + Sync + 'static {
-    /// One that starts from this.
+    /// Starts from this setup.
     fn start(setup: Setup, now: Now) -> Self;
 
-    /// Takes in an event.
+    /// Handles an event.
     fn handle(&mut self, event: Event, now: Now) -> Duties;
 
     /// The machine inside.
     fn machine(&self) -> &RotationMachine;
 
-    /// What a restart is handed back.
+    /// The pending record that a restart gets.
     fn pending(&self, now: Now) -> Option<Pending> {
         self.machine().pending(now)
     }
 
-    /// Hashes all that decides what it will do from now on, except its certificate.
+    /// Hashes every fact that decides what the subject does from `now` on, except its certificates.
     fn hash_at<H: Hasher>(&self, now: Now, state: &mut H) {
         self.machine().hash_at(now, state);
     }
@@ -42,23 +42,23 @@ impl Subject for RotationMachine {
     }
 }
 
-/// What one event led to: [`Actions`], laid open.
+/// The actions and outcomes of one event, with public fields: [`Actions`] for tests to change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Duties {
-    /// Stop working on this request.
+    /// The request to cancel.
     pub cancel: Option<RequestId>,
-    /// Write this certificate, and serve it or not yet.
+    /// The certificate to write, and whether to serve it from now on.
     pub write: Option<(RequestId, Arc<Certificate>, bool)>,
-    /// Ask for this.
+    /// The request to submit.
     pub submit: Option<(RequestId, Arc<Template>, Key)>,
-    /// Look again then.
+    /// The timer to set, or to cancel.
     pub timer: Option<Option<Instant>>,
-    /// What was decided.
+    /// The decisions.
     pub outcomes: Outcomes,
 }
 
 impl Duties {
-    /// Whether nothing is to be done.
+    /// True if there is no action.
     pub fn is_empty(&self) -> bool {
         let Self { cancel, write, submit, timer, outcomes: _ } = self;
         cancel.is_none() && write.is_none() && submit.is_none() && timer.is_none()

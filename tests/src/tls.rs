@@ -8,8 +8,8 @@ use rustls::client::Resumption;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 
-/// A client at the time of `clock` that trusts `roots` and shows `credential`, if given. Resumes no session: each
-/// connection is to show which certificate the server takes it by.
+/// A client configuration with the time of `clock`, which trusts `roots` and presents `credential`, if given. Sessions
+/// are not resumed, so that each connection shows which certificate the server presents.
 ///
 /// # Panics
 /// The provider of cryptography has no version of TLS.

@@ -1,4 +1,4 @@
-//! What happened in a world, with a snapshot of the machine after every step.
+//! Traces: every event and action of a life, with a snapshot of the machine after every step.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,49 +13,49 @@ pub struct Trace {
     pub policy: Arc<Policy>,
     /// The seed, the same at every start.
     pub seed: u64,
-    /// The monotonic clock went wherever it liked. Only the laws that hold even then apply.
+    /// True if the monotonic clock jumped. Only the laws that hold even then apply.
     pub wild: bool,
-    /// From start to restart, the first one first.
+    /// The runs from one start to the next, in order.
     pub runs: Vec<Run>,
 }
 
-/// From one start to the next.
+/// The part of a life from one start to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// When it started.
+    /// The time of the start.
     pub started: Now,
-    /// What an earlier run left to it.
+    /// The pending record of an earlier run.
     pub pending: Option<Pending>,
-    /// The budget survived: a pending record was handed back, and the wall clock gained nothing since it was made.
+    /// True if the budget survived: there was a pending record, and the wall clock was not set ahead since it was made.
     pub remembers: bool,
     /// The machine as started.
     pub first: RotationMachine,
-    /// Everything it handled.
+    /// Every event that the machine handled.
     pub records: Vec<Record>,
 }
 
-/// One event handled.
+/// One event that was handled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// When.
+    /// The time.
     pub now: Now,
-    /// What was handled.
+    /// The event.
     pub event: Event,
-    /// What it led to.
+    /// The actions that followed.
     pub actions: Actions,
-    /// The machine afterwards.
+    /// The machine after the event.
     pub after: RotationMachine,
 }
 
 impl Trace {
-    /// Every step of every run: the machine before, and what was handled.
+    /// Every step of every run: the machine before the event, and the record.
     pub fn steps(&self) -> impl Iterator<Item = (&RotationMachine, &Record)> {
         self.runs.iter().flat_map(Run::steps)
     }
 }
 
 impl Run {
-    /// Every step: the machine before, and what was handled.
+    /// Every step: the machine before the event, and the record.
     pub fn steps(&self) -> impl Iterator<Item = (&RotationMachine, &Record)> {
         let before = std::iter::once(&self.first).chain(self.records.iter().map(|record| &record.after));
         before.zip(&self.records)
@@ -63,12 +63,12 @@ impl Run {
 }
 
 impl Record {
-    /// The request made, if one was.
+    /// The request that was submitted, if there was one.
     pub fn submitted(&self) -> Option<(RequestId, Arc<Template>, Key)> {
         submitted(&self.actions)
     }
 
-    /// The request given up, if one was.
+    /// The request that was cancelled, if there was one.
     pub fn cancelled(&self) -> Option<RequestId> {
         self.actions.clone().find_map(|action| match action {
             Action::CancelRequest { id } => Some(id),
@@ -76,7 +76,7 @@ impl Record {
         })
     }
 
-    /// The certificate to be written, if one is, and whether it is to be served.
+    /// The write that was ordered, if there was one, and whether the certificate is served from now on.
     pub fn written(&self) -> Option<(RequestId, Arc<Certificate>, bool)> {
         self.actions.clone().find_map(|action| match action {
             Action::WriteCert { id, certificate, serve } => Some((id, certificate, serve)),
@@ -84,18 +84,18 @@ impl Record {
         })
     }
 
-    /// The request this is a reply to, if it is one.
+    /// The request that the event replies to, if it is such a reply.
     pub fn replies_to(&self) -> Option<RequestId> {
         if let Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. } = self.event { Some(id) } else { None }
     }
 
-    /// The write this is a reply to, if it is one.
+    /// The write that the event reports on, if it is such a report.
     pub fn reports_on(&self) -> Option<RequestId> {
         if let Event::CertWritten { id } | Event::WriteFailed { id } = self.event { Some(id) } else { None }
     }
 }
 
-/// The request among these actions.
+/// The request to submit among these actions.
 pub fn submitted(actions: &Actions) -> Option<(RequestId, Arc<Template>, Key)> {
     actions.clone().find_map(|action| match action {
         Action::SubmitCsr { id, template, key } => Some((id, template, key)),
@@ -103,22 +103,22 @@ pub fn submitted(actions: &Actions) -> Option<(RequestId, Arc<Template>, Key)> {
     })
 }
 
-/// Whether these actions ask the driver to do anything but look again later.
+/// Whether there is any action besides `SetTimer`.
 pub fn has_duty(actions: &Actions) -> bool {
     actions.clone().any(|action| !matches!(action, Action::SetTimer(_)))
 }
 
-/// The request that is out.
+/// The request in flight.
 pub fn live(machine: &RotationMachine) -> Option<RequestId> {
     if let State::Requesting { id, .. } = machine.state() { Some(id) } else { None }
 }
 
-/// Whether there is something to ask for and somebody to ask.
+/// Whether requests can be submitted: there is a template, and the signer is ready.
 pub fn can_ask(machine: &RotationMachine) -> bool {
     machine.template().is_some() && machine.signer().is_ready()
 }
 
-/// A transcript: one line a step.
+/// Shows a transcript: one line per step.
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, run) in self.runs.iter().enumerate() {

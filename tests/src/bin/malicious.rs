@@ -1,5 +1,5 @@
-//! Writes each pair of the table of malicious certificates to `DIR/NAME.pem`, and to standard output what Go and openssl
-//! make of it: `NAME<TAB>GO<TAB>OPENSSL`. The judges are in `.ci/kubectl`.
+//! Writes each pair of the table of malicious certificates to `DIR/NAME.pem`, and to standard output whether Go and
+//! openssl are expected to accept it: `NAME<TAB>GO<TAB>OPENSSL`. `.ci/kubectl` compares that with both programs.
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
-//! Keeps a certificate on a small disk that gets full: `.ci/small-disk` mounts one, and says which.
+//! Tests a credential directory on a small disk, which `.ci/small-disk` mounts.
 //!
-//! `small_disk full DIRECTORY` fills it; `small_disk read-only DIRECTORY` expects that nothing can be written, until it
-//! mounts it otherwise itself; `small_disk unlocked DIRECTORY` expects that nobody has ever locked it, besides.
+//! `small_disk full DIRECTORY` fills the disk; `small_disk read-only DIRECTORY` expects a read-only disk with a lock
+//! file, and remounts it for writing; `small_disk unlocked DIRECTORY` expects a read-only disk without a lock file.
 
 use std::fs;
 use std::io::{ErrorKind, Write as _};
@@ -27,7 +27,7 @@ fn main() {
 fn full(disk: &Path) {
     let directory = Directory::open(disk, PREFIX).unwrap();
     directory.write(&pair(NODE, 1), NOW).unwrap();
-    // No room for contents, then none for names.
+    // The disk has no room for contents, and later none for names.
     let filler = disk.join("filler");
     let mut file = fs::File::create(&filler).unwrap();
     while file.write_all(&[0; 512]).is_ok() {}
@@ -47,7 +47,7 @@ fn full(disk: &Path) {
     directory.write(&pair(NODE, 6), NOW).unwrap();
 }
 
-/// What another program left, with no room for one name more: not even for the lock's.
+/// Starts in a directory without a lock file, on a disk without room for another name, even that of the lock file.
 fn starts_unlocked(disk: &Path, filler: &Path) -> Directory {
     let lock = disk.join(format!(".{PREFIX}.lock"));
     fs::rename(&lock, filler).unwrap();
@@ -66,7 +66,7 @@ fn read_only(disk: &Path, locked: bool) {
     refuses(disk, ErrorKind::ReadOnlyFilesystem, &pair(NODE, 9));
     let directory = Directory::open(disk, PREFIX).unwrap();
     let found = directory.recover(NOW).unwrap().credential.unwrap().0;
-    // Where nobody has ever locked it, nobody can; nor can anybody write.
+    // Without a lock file on a read-only disk no process can lock, so two may open the directory; neither can write.
     let other = Directory::open(disk, PREFIX);
     assert_eq!(other.is_err(), locked, "{other:?}");
     assert_eq!(directory.load(NOW).unwrap().credential.unwrap().0.chain(), found.chain());
