@@ -1,4 +1,4 @@
-//! A client certificate that the API server does not accept any more, and nothing else is asked of the server.
+//! Periodic checks whether the API server accepts the client certificate (`--certificate-check-interval`).
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 
-/// A node whose certificate is checked every second or so, at a server with this fault.
+/// Starts a node that checks its certificate about once a second, and a server that answers the checks with `fault`.
 fn checked(fault: &str) -> (TempDir, Signer, Process) {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
@@ -39,7 +39,7 @@ fn certificate_refused_for_a_minute_is_replaced() {
 }
 
 #[test]
-fn answers_that_say_nothing_change_nothing() {
+fn unclear_check_answers_keep_certificate() {
     for fault in
         ["fault: { answer: { status: 403 } }", "fault: { answer: { status: 404 } }", "fault: { reset: beforeHead }"]
     {
@@ -52,12 +52,12 @@ fn answers_that_say_nothing_change_nothing() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn interval_of_zero_never_asks() {
+fn check_interval_zero_starts_no_checks() {
     let directory = TempDir::new().unwrap();
     let signer = Signer::start(directory.path(), &[]);
     let mut run = start(directory.path(), &run_arguments(&["--json", "--certificate-check-interval", "0"]));
     run.event("resting", 1);
-    // Whoever asks has a thread of that name.
+    // The checks have a thread of that name.
     let threads = fs::read_dir(format!("/proc/{}/task", run.id())).unwrap();
     let names = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")).unwrap());
     assert!(names.into_iter().all(|name| name.trim() != "acceptance"));

@@ -1,4 +1,4 @@
-//! Bad input: a message that helps, exit code 2, and every file as it was.
+//! Bad input: a message that names the fault, exit code 2, and no file changed.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Runs it, and expects exit code 2, these words on stderr, and no file changed.
+/// Runs `perennial` with these arguments. Expects exit code 2, these words on stderr, and no file changed.
 fn refused(directory: &Path, arguments: &[&str], words: &[&str]) {
     let before = files(directory);
     let output = perennial(directory, arguments);
@@ -24,7 +24,7 @@ fn refused(directory: &Path, arguments: &[&str], words: &[&str]) {
 
 const RUN: [&str; 7] = ["run", "--node-name", "worker", "--cert-dir", "pki", "--kubeconfig", "kubeconfig"];
 
-/// `run` with this kubeconfig is refused with these words.
+/// Expects that `run` refuses a kubeconfig with this text, with these words on stderr.
 fn refused_kubeconfig(text: &str, words: &[&str]) {
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("ca.crt"), Ca::new().authority.certificate_pem()).unwrap();
@@ -53,14 +53,14 @@ current-context: x
 const CLUSTER: &str = "server: https://127.0.0.1:1, certificate-authority: ca.crt";
 
 #[test]
-fn a_malformed_kubeconfig_is_refused_with_line_and_column() {
+fn malformed_kubeconfig_is_refused_with_line_and_column() {
     refused_kubeconfig("apiVersion: v1\nclusters: [\n", &["kubeconfig:", "not valid YAML"]);
     refused_kubeconfig("apiVersion: v1\nkind: Config\nclusters: 7\n", &["kubeconfig:3:11"]);
     refused_kubeconfig("", &["kubeconfig:1:1", "empty"]);
 }
 
 #[test]
-fn a_kubeconfig_that_leads_nowhere_is_refused() {
+fn kubeconfig_without_context_or_credential_is_refused() {
     let whole = kubeconfig(CLUSTER, "token: abcdef.0123456789abcdef");
     let unknown = whole.replace("current-context: x", "current-context: other");
     refused_kubeconfig(&unknown, &["there is no context \"other\"", "\"x\""]);
@@ -72,7 +72,7 @@ fn a_kubeconfig_that_leads_nowhere_is_refused() {
 }
 
 #[test]
-fn a_ca_that_cannot_be_used_is_refused() {
+fn unusable_ca_file_is_refused() {
     let missing = CLUSTER.replace("ca.crt", "missing.crt");
     refused_kubeconfig(&kubeconfig(&missing, "token: t"), &["missing.crt", "cannot be read"]);
     let no_ca = CLUSTER.replace("ca.crt", "kubeconfig");
@@ -80,7 +80,7 @@ fn a_ca_that_cannot_be_used_is_refused() {
 }
 
 #[test]
-fn certificate_and_key_that_do_not_match_are_refused_in_a_kubeconfig() {
+fn kubeconfig_with_mismatched_pair_is_refused() {
     let mut ca = Ca::new();
     let (one, other) = (ca.node(Duration::ZERO, DAY), ca.node(Duration::ZERO, DAY));
     let mixed = [one.chain().pem(), &other.key().to_pem()].concat();
@@ -95,17 +95,17 @@ fn certificate_and_key_that_do_not_match_are_refused_in_a_kubeconfig() {
 }
 
 #[test]
-fn nothing_to_begin_with_is_refused_with_a_way_out() {
+fn start_without_any_credential_is_refused_with_advice() {
     let directory = TempDir::new().unwrap();
     refused(directory.path(), &RUN, &["kubeconfig does not exist", "--bootstrap-kubeconfig"]);
     let both = [RUN.as_slice(), &["--bootstrap-kubeconfig", "bootstrap"]].concat();
     refused(directory.path(), &both, &["neither kubeconfig nor bootstrap exists"]);
 
-    // It may well be there.
+    // A path below a file cannot be checked for existence.
     let below_a_file = [RUN.as_slice(), &["--bootstrap-kubeconfig", "/proc/version/bootstrap"]].concat();
     refused(directory.path(), &below_a_file, &["/proc/version/bootstrap: cannot be read"]);
 
-    // An expired certificate is no better than none, and cannot renew itself.
+    // An expired certificate cannot authenticate the request for its successor.
     let expired = Ca::new().node(DAY / 2, DAY / 4);
     put_in_use(&directory.path().join("pki"), expired.to_pem().as_bytes());
     fs::write(directory.path().join("ca.crt"), Ca::new().authority.certificate_pem()).unwrap();
@@ -116,7 +116,7 @@ fn nothing_to_begin_with_is_refused_with_a_way_out() {
 }
 
 #[test]
-fn a_directory_that_cannot_hold_certificates_is_refused() {
+fn unusable_certificate_directory_is_refused() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fs::write(path.join("ca.crt"), Ca::new().authority.certificate_pem()).unwrap();
@@ -126,25 +126,25 @@ fn a_directory_that_cannot_hold_certificates_is_refused() {
     fs::write(path.join("file"), "").unwrap();
     refused(path, &at("file"), &["file"]);
     refused(path, &at("file/below"), &["cannot open file/below"]);
-    // Nobody may create files there, not even root.
+    // No user may create files there, not even root.
     refused(path, &at("/proc/perennial"), &["cannot create /proc/perennial"]);
 }
 
 #[test]
-fn a_kubeconfig_that_could_not_be_written_is_refused_before_a_certificate_is_asked_for() {
+fn unwritable_kubeconfig_is_refused_before_any_request() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fs::write(path.join("ca.crt"), Ca::new().authority.certificate_pem()).unwrap();
     fs::write(path.join("bootstrap"), kubeconfig(CLUSTER, "token: t")).unwrap();
     fs::create_dir(path.join("pki")).unwrap();
     let run = ["run", "--node-name", "worker", "--cert-dir", "pki", "--bootstrap-kubeconfig", "bootstrap"];
-    // Nobody may create files there, not even root.
+    // No user may create files there, not even root.
     let nowhere = [run.as_slice(), &["--kubeconfig", "/proc/kubeconfig"]].concat();
     refused(path, &nowhere, &["cannot write /proc/kubeconfig"]);
 }
 
 #[test]
-fn names_no_node_can_have_are_refused() {
+fn invalid_node_name_is_refused() {
     let directory = TempDir::new().unwrap();
     let named = ["run", "--node-name", "Worker_1", "--cert-dir", "pki", "--kubeconfig", "kubeconfig"];
     refused(directory.path(), &named, &["Worker_1", "lower-case"]);
@@ -183,7 +183,7 @@ fn undialable_node_ip_is_refused_with_reason() {
         ("0.0.0.0,::", "one of them alone"),
     ] {
         refused(path, &[serving.as_slice(), &["--node-ip", bad]].concat(), &["--node-ip", why]);
-        // A file has no meaning for the unspecified addresses.
+        // In a file of addresses, unlike in --node-ip, the unspecified addresses are invalid.
         fs::write(path.join("addresses"), format!("10.0.0.8\n{}\n", bad.split(',').next_back().unwrap())).unwrap();
         if bad != "::,10.0.0.7" && bad != "worker" {
             refused(path, &[serving.as_slice(), &["--node-addresses", "addresses"]].concat(), &["addresses: line 2"]);
@@ -192,14 +192,14 @@ fn undialable_node_ip_is_refused_with_reason() {
 }
 
 #[test]
-fn a_status_of_nowhere_is_bad_usage() {
+fn status_of_missing_directory_is_bad_usage() {
     let directory = TempDir::new().unwrap();
     refused(directory.path(), &["status", "--cert-dir", "nowhere"], &["cannot open nowhere"]);
     refused(directory.path(), &["status"], &["--cert-dir"]);
 }
 
 #[test]
-fn file_that_is_no_file_or_endless_is_refused() {
+fn irregular_or_huge_input_file_is_refused() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fs::write(path.join("ca.crt"), Ca::new().authority.certificate_pem()).unwrap();
@@ -223,7 +223,7 @@ fn file_that_is_no_file_or_endless_is_refused() {
         let serving = ["--rotate-server-certificates", "--node-addresses", bad];
         refused(path, &[RUN.as_slice(), &serving].concat(), &[bad, why]);
     }
-    // What is read once may be a pipe, and no endless one.
+    // Files that are read once may be pipes, but must end.
     for (flag, bad, why) in [
         ("--config", "huge", "longer than 8 MiB"),
         ("--config", "/dev/zero", "longer than 8 MiB"),
@@ -236,7 +236,7 @@ fn file_that_is_no_file_or_endless_is_refused() {
 }
 
 #[test]
-fn text_that_is_neither_utf8_nor_marked_utf16_is_named() {
+fn kubeconfig_in_unknown_encoding_is_refused() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let whole = kubeconfig(CLUSTER, "token: t");

@@ -1,4 +1,4 @@
-//! `perennial run` with more than a client certificate: the serving one, another configuration, other signers.
+//! `perennial run` with a serving certificate, a kubelet configuration, or other signers.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The `count`th event of this name about this certificate.
+/// Waits for the `count`th event `name` about the certificate `of`, counting from 1.
 fn event_of(run: &mut Process, of: &str, name: &str, count: usize) -> Value {
     until(&format!("{name} event {count} of {of}"), || {
         run.events(name).into_iter().filter(|event| event["of"] == of).nth(count - 1)
@@ -31,7 +31,7 @@ fn addresses(directory: &Path, text: &str) {
 }
 
 #[test]
-fn one_process_keeps_both_and_asks_anew_when_the_addresses_change() {
+fn serving_certificate_is_replaced_when_addresses_change() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
@@ -51,7 +51,7 @@ fn one_process_keeps_both_and_asks_anew_when_the_addresses_change() {
         event_of(&mut run, "kubelet-server", "rotated", 1);
         let facts = pair(directory, "kubelet-server-current.pem").chain().certificate().clone();
         assert_eq!((facts.dns_names.len(), facts.ip_addresses.len()), (2, 2), "{facts:?}");
-        // What cannot be read is told, and changes nothing.
+        // An unreadable file of addresses is logged, and changes nothing.
         addresses(directory, "10.0.0.8 10.0.0.9\n");
         until("complaint", || run.stderr().contains("line 1").then_some(()));
         run.signal(Signal::TERM);
@@ -62,7 +62,7 @@ fn one_process_keeps_both_and_asks_anew_when_the_addresses_change() {
 }
 
 #[test]
-fn sigusr1_renews_and_the_command_of_the_operator_is_run_each_time() {
+fn sigusr1_rotates_and_runs_the_hook() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -79,7 +79,7 @@ fn sigusr1_renews_and_the_command_of_the_operator_is_run_each_time() {
 }
 
 #[test]
-fn once_waits_for_the_operators_command_and_its_failure_is_told() {
+fn once_waits_for_hook_and_fails_with_it() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -93,14 +93,14 @@ fn once_waits_for_the_operators_command_and_its_failure_is_told() {
 const CONFIG: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
 
 #[test]
-fn kubelets_configuration_is_followed_and_read_again_at_sighup() {
+fn kubelet_configuration_is_reread_at_sighup() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
     let write = |text: &str| fs::write(directory.join("config.yaml"), format!("{CONFIG}{text}\n")).unwrap();
     write("rotateCertificates: false\nclusterDomain: cluster.local");
     let more = ["--json", "--config", "config.yaml", "--node-ip", "10.0.0.7"];
-    // The kubeconfig of an operator says as whom to look on.
+    // Without rotation, the kubeconfig's user is the identity for reading the Node object.
     let mut run = start(directory, &run_arguments(&more));
     run.event("disabled", 1);
 
@@ -169,7 +169,7 @@ fn kubeconfig_written_by_powershell_is_read() {
 }
 
 #[test]
-fn sighup_does_not_give_it_more_time_without_a_certificate() {
+fn sighup_does_not_extend_exit_without_certificate() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &["--approve", "manual"]);
@@ -187,7 +187,7 @@ fn sighup_does_not_give_it_more_time_without_a_certificate() {
 }
 
 #[test]
-fn a_serving_certificate_somebody_else_keeps_is_reported_on() {
+fn external_serving_certificate_is_reported() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -210,7 +210,7 @@ fn a_serving_certificate_somebody_else_keeps_is_reported_on() {
 }
 
 #[test]
-fn flags_win_over_the_configuration() {
+fn flags_override_kubelet_configuration() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -225,7 +225,7 @@ fn flags_win_over_the_configuration() {
 }
 
 #[test]
-fn what_is_asked_for_is_what_the_flags_say() {
+fn request_has_the_fields_of_the_flags() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let signer = Signer::start(directory, &["--approve", "manual"]);
@@ -272,7 +272,7 @@ fn what_is_asked_for_is_what_the_flags_say() {
 }
 
 #[test]
-fn a_first_certificate_that_proves_nothing_to_api_servers_is_not_what_the_serving_one_is_asked_with() {
+fn serving_request_uses_kubeconfig_if_first_certificate_cannot() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -310,7 +310,7 @@ fn signer_leaves_serving_names_that_are_not_allowed_to_a_person() {
 }
 
 #[test]
-fn kubelets_flags_and_signers_are_known_by_their_names() {
+fn kubelet_flag_names_and_signers_are_accepted() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -322,17 +322,17 @@ fn kubelets_flags_and_signers_are_known_by_their_names() {
     let facts = pair(directory, "kubelet-server-current.pem").chain().certificate().clone();
     assert_eq!((facts.common_name.as_str(), facts.ip_addresses.len()), ("system:node:worker", 2));
 
-    // A serving certificate serves, without being told to.
+    // kubelet-serving needs no --usage: the signer's usages are the default.
     let serving = ["--prefix", "web", "--signer-name", "kubernetes.io/kubelet-serving", "--ip", "10.0.0.7"];
     let once = perennial(directory, &[fixed.as_slice(), &kubeconfigs[..2], &serving].concat());
     assert_eq!(once.code, Some(0), "{once:?}");
 }
 
 #[test]
-fn a_certificate_that_lacks_any_of_the_uses_that_were_asked_for_is_refused() {
+fn certificate_lacking_requested_usage_is_refused() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
-    // It is approved, and good for one of both.
+    // The signer issues a certificate with one of both usages.
     fs::write(directory.join("faults.yaml"), "rules: [{ fault: { certificate: otherUsage } }]").unwrap();
     let _signer = Signer::start(directory, &["--faults", "faults.yaml"]);
     let fixed = ["run", "--json", "--cert-dir", "pki", "--kubeconfig", "signer/admin.kubeconfig"];
@@ -344,7 +344,7 @@ fn a_certificate_that_lacks_any_of_the_uses_that_were_asked_for_is_refused() {
 }
 
 #[test]
-fn the_serving_certificate_has_to_lead_to_a_known_ca_too() {
+fn serving_certificate_of_unknown_ca_is_refused() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let faults = "rules: [{ match: { user: system:node:worker }, fault: { certificate: otherAuthority } }]";
@@ -358,7 +358,7 @@ fn the_serving_certificate_has_to_lead_to_a_known_ca_too() {
 }
 
 #[test]
-fn wishes_that_cannot_come_true_are_refused_with_the_reason() {
+fn invalid_request_flags_are_refused_with_reason() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -387,7 +387,7 @@ fn wishes_that_cannot_come_true_are_refused_with_the_reason() {
 }
 
 #[test]
-fn without_a_certificate_for_too_long_it_ends_if_it_was_told_to() {
+fn exit_without_certificate_ends_with_failure() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &["--approve", "manual"]);
@@ -397,7 +397,7 @@ fn without_a_certificate_for_too_long_it_ends_if_it_was_told_to() {
 }
 
 #[test]
-fn what_a_kubelet_rotates_is_looked_at_and_reported_on() {
+fn external_client_certificate_is_reported() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
@@ -411,7 +411,7 @@ fn what_a_kubelet_rotates_is_looked_at_and_reported_on() {
         let told = event_of(&mut run, "kubelet-client", "trouble", 1);
         assert!(told["reason"].as_str().unwrap().contains("nobody has put another one there"), "{told}");
 
-        // As a kubelet does it.
+        // Replaces the pair as kubelet does: a dated file, then the link.
         let new = ca.node(Duration::ZERO, hour);
         fs::write(pki.join("kubelet-client-2026-01-02-00-00-00.pem"), new.to_pem().as_bytes()).unwrap();
         symlink(pki.join("kubelet-client-2026-01-02-00-00-00.pem"), pki.join("kubelet-client-updated.pem")).unwrap();

@@ -1,4 +1,4 @@
-//! CA bundles with damage in them, as tools that join files leave them.
+//! Damaged CA bundles, as tools that join files produce them.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use perennial_pki::Roots;
 use tempfile::TempDir;
 
 #[test]
-fn damaged_ca_bundles_are_used_with_a_warning_for_each_block() {
+fn damaged_ca_bundle_is_used_with_warnings() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);

@@ -1,4 +1,4 @@
-//! The wall clock of a node steps while its cluster's does not, under real processes.
+//! Steps of a node's wall clock while the cluster's clock runs on, with real processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,15 +9,16 @@ use crate::support::{Process, Signer, get, run_arguments, start_with, until};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// A loop looks at the clock once a minute.
+/// Longest time until a step is noticed: a loop reads the clock once a minute.
 const NOTICED: Duration = Duration::from_secs(100);
 
-/// The file in use.
+/// The target of the current link.
 fn current(directory: &Path) -> Option<PathBuf> {
     fs::read_link(directory.join("worker/pki/kubelet-client-current.pem")).ok()
 }
 
-/// Steps the clock by so many minutes once there is a certificate that lives for an hour.
+/// Starts a node, waits for a certificate with a lifetime of one hour, steps the node's clock by `minutes`, calls
+/// `then`.
 fn step(minutes: i64, runtime: &str, then: impl FnOnce(&Process, &Path, &str)) {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
@@ -37,7 +38,7 @@ fn step(minutes: i64, runtime: &str, then: impl FnOnce(&Process, &Path, &str)) {
     assert_eq!(output.code, Some(0), "{minutes} {runtime}: {output:?}");
 }
 
-/// Waits for another certificate than the one there is.
+/// Waits until the current certificate is replaced. Returns false if it is not within this time.
 fn replaced(directory: &Path, within: Duration) -> bool {
     let (before, end) = (current(directory), Instant::now() + within);
     while current(directory) == before {
@@ -73,7 +74,7 @@ fn step_past_the_rotation_point_rotates_within_a_minute() {
 fn step_past_expiry_is_not_ready_until_the_clock_is_right() {
     on_both(|runtime| {
         step(180, runtime, |run, directory, address| {
-            // What has expired is not ready, before the loop has noticed.
+            // An expired certificate is not ready, even before the loop has read the clock.
             assert!(get(address, "/readyz").contains(" 503 "), "{runtime}");
             fs::write(directory.join("clock"), "0").unwrap();
             until("readiness", || get(address, "/readyz").contains(" 200 OK").then_some(()));
@@ -89,7 +90,7 @@ fn step_back_keeps_the_certificate_and_names_the_clock() {
         step(-360, runtime, |run, directory, address| {
             let kept = current(directory);
             run.signal(Signal::USR1);
-            // To this node the certificate of the server is not valid yet.
+            // By this node's clock, the server's certificate is not valid yet.
             until("reason", || run.stderr().contains("check the clocks; next attempt in").then_some(()));
             assert!(get(address, "/readyz").contains(" 200 OK"), "{runtime}");
             assert_eq!(current(directory), kept);
@@ -99,7 +100,7 @@ fn step_back_keeps_the_certificate_and_names_the_clock() {
     });
 }
 
-/// What the server's answers tell of its clock.
+/// The Date header of the server's answers shows its clock.
 #[test]
 fn step_is_named_by_the_servers_clock_until_it_is_undone() {
     on_both(|runtime| {

@@ -1,4 +1,4 @@
-//! `signer`, `run` and `status` together, as real processes.
+//! `perennial run` and `perennial status` with the development signer, as real processes.
 
 use std::fs;
 use std::net::TcpListener;
@@ -24,7 +24,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn once_gets_a_first_certificate_and_the_second_time_finds_it() {
+fn once_gets_certificate_then_finds_it() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let first = perennial(directory.path(), &run_arguments(&["--once", "--json"]));
@@ -51,13 +51,13 @@ fn once_gets_a_first_certificate_and_the_second_time_finds_it() {
 }
 
 #[test]
-fn both_runtimes_keep_rotating_with_the_certificate_itself_until_they_are_told_to_stop() {
+fn run_rotates_with_own_certificate_until_sigterm() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let signer = Signer::start(directory.path(), &["--signing-duration", "4s"]);
         let mut run = start(directory.path(), &run_arguments(&["--json", "--runtime", runtime]));
         run.event("kubeconfig", 1);
-        // From now on the bootstrap credential is of no use to anybody.
+        // Later requests must not need the bootstrap credential.
         fs::remove_file(directory.path().join("signer/bootstrap.kubeconfig")).unwrap();
         let rotated = run.event("rotated", 2);
         let (now, _) = status(directory.path());
@@ -78,7 +78,7 @@ fn both_runtimes_keep_rotating_with_the_certificate_itself_until_they_are_told_t
 }
 
 #[test]
-fn a_request_nobody_approves_does_not_hold_up_the_end() {
+fn unapproved_request_does_not_delay_exit() {
     for (signal, once, code) in [(Signal::TERM, None, 0), (Signal::INT, Some("--once"), 1)] {
         let directory = TempDir::new().unwrap();
         let signer = Signer::start(directory.path(), &["--approve", "manual"]);
@@ -96,7 +96,7 @@ fn a_request_nobody_approves_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_kubeconfig_that_can_be_used_is_asked_with_and_left_alone() {
+fn usable_kubeconfig_is_used_and_unchanged() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let kubeconfig = directory.path().join("signer/bootstrap.kubeconfig");
@@ -110,7 +110,7 @@ fn a_kubeconfig_that_can_be_used_is_asked_with_and_left_alone() {
 
 /// From the field: <https://github.com/kubernetes/kubernetes/issues/99645>
 #[test]
-fn a_kubeconfig_whose_certificate_has_expired_is_written_anew() {
+fn kubeconfig_with_expired_certificate_is_rewritten() {
     let directory = TempDir::new().unwrap();
     let signer = Signer::start(directory.path(), &[]);
     let expired = Ca::new().node(Duration::from_secs(7200), Duration::from_secs(3600));
@@ -128,7 +128,7 @@ fn a_kubeconfig_whose_certificate_has_expired_is_written_anew() {
     let written = fs::read_to_string(directory.path().join("worker/kubeconfig")).unwrap();
     assert!(written.contains("kubelet-client-current.pem") && !written.contains("old.pem"), "{written}");
 
-    // It stands on its own: neither the bootstrap kubeconfig nor the old certificate is needed any more.
+    // The written kubeconfig needs neither the bootstrap kubeconfig nor the old certificate.
     fs::remove_file(directory.path().join("old.pem")).unwrap();
     fs::remove_file(directory.path().join("signer/bootstrap.kubeconfig")).unwrap();
     let again = perennial(directory.path(), &run_arguments(&["--once"]));
@@ -136,7 +136,7 @@ fn a_kubeconfig_whose_certificate_has_expired_is_written_anew() {
 }
 
 #[test]
-fn a_node_that_joins_another_cluster_asks_that_one_and_shows_the_old_one_nothing() {
+fn node_joining_another_cluster_never_contacts_old_one() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let signer = Signer::start(directory, &[]);
@@ -165,11 +165,11 @@ fn a_node_that_joins_another_cluster_asks_that_one_and_shows_the_old_one_nothing
         }
     }
     old.set_nonblocking(true).unwrap();
-    assert!(old.accept().is_err(), "nobody has called the old server");
+    assert!(old.accept().is_err(), "no connection to the old server");
 }
 
 #[test]
-fn the_rotation_point_that_is_told_is_the_one_that_status_computes() {
+fn status_computes_same_rotation_point_as_run() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let mut run = start(directory.path(), &run_arguments(&["--json"]));

@@ -1,4 +1,4 @@
-//! A directory that was damaged does not keep a node off the cluster, and nothing of it is lost.
+//! Damaged certificate directories: `run` still gets a certificate, and deletes nothing.
 
 use std::fs::{self, FileType};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -11,7 +11,8 @@ use tempfile::TempDir;
 const CURRENT: &str = "kubelet-client-current.pem";
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// What was done to the pair in use, and the end of the name under which that is found afterwards, if it is.
+/// A damage to the current pair: its name, its effect, and the end of the file name under which the remains are kept;
+/// `None` if there are none.
 type Damage = (&'static str, fn(&Path), Option<&'static str>);
 
 const DAMAGES: &[Damage] = &[
@@ -52,7 +53,7 @@ fn pipe(path: &Path) {
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
 }
 
-/// What a program finds by this name: the kind of what is there, and its contents.
+/// Kind and contents of the file at this path, links followed.
 fn found(path: &Path) -> (FileType, Vec<u8>) {
     let kind = fs::metadata(path).unwrap().file_type();
     (kind, if kind.is_file() { fs::read(path).unwrap() } else { Vec::new() })
@@ -60,7 +61,7 @@ fn found(path: &Path) -> (FileType, Vec<u8>) {
 
 /// From the field: <https://github.com/kubernetes/kubernetes/pull/131111>
 #[test]
-fn damaged_pair_is_replaced_by_a_new_one_and_the_remains_are_kept() {
+fn damaged_pair_is_replaced_and_kept() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -87,7 +88,7 @@ fn damaged_pair_is_replaced_by_a_new_one_and_the_remains_are_kept() {
 
 /// From the field: <https://github.com/kubernetes/kubernetes/pull/97868>
 #[test]
-fn pair_before_the_damaged_one_is_used_to_get_a_new_one_at_once() {
+fn damaged_pair_is_replaced_with_previous_ones_credential() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = Signer::start(path, &[]);
@@ -119,14 +120,14 @@ fn pair_before_the_damaged_one_is_used_to_get_a_new_one_at_once() {
 }
 
 #[test]
-fn a_directory_has_one_owner_and_who_only_looks_is_not_in_the_way() {
+fn second_run_is_refused_while_status_works() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
     let first = start(path, &run_arguments(&[]));
     let current = path.join("worker/pki").join(CURRENT);
     until("first certificate", || current.exists().then_some(()));
-    // Its owner may still be about to note that it has it.
+    // Pairs only: the first process may still write its pending record.
     let pairs = || {
         let mut files = files(&path.join("worker/pki"));
         files.retain(|file, _| file.extension().is_some_and(|extension| extension == "pem"));
@@ -140,13 +141,13 @@ fn a_directory_has_one_owner_and_who_only_looks_is_not_in_the_way() {
     assert_eq!(pairs(), before);
     assert_eq!(perennial(path, &["status", "--cert-dir", "worker/pki"]).code, Some(0));
 
-    // However it ended: the next one may.
+    // A killed process holds no lock.
     first.signal(rustix::process::Signal::KILL);
     let _ = first.end();
     assert_eq!(perennial(path, &run_arguments(&["--once"])).code, Some(0));
 }
 
-/// A group may be reading it.
+/// The mode stays, since programs of the file's group may need to read it.
 #[test]
 fn readable_key_is_reported_and_its_mode_stays() {
     let directory = TempDir::new().unwrap();

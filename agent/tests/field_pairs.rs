@@ -1,8 +1,8 @@
-//! Pairs that another program may be reading, whatever perennial makes of them: no command makes the directory worse.
+//! Pairs in a directory that another program may be reading: no command makes the directory worse.
 //!
-//! Every pair is tried with `run` (which may replace what it cannot use by a newer pair of the same node), with `run`
-//! without rotation, with `run` and a bad kubeconfig, with `status` and with `verify` (which change nothing). Compared
-//! file by file: name, kind, mode, owner, target, contents.
+//! Every pair is tried with `run`, which may replace an unusable pair by a newer one of the same node, and with
+//! commands that must change nothing: `run` without rotation, `run` with a bad kubeconfig, `status`, `verify`. Files
+//! are compared by name, kind, mode, owner, target and contents.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -24,7 +24,7 @@ const P256: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
 const NODE: &str = "/O=system:nodes/CN=system:node:worker";
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What lies in the directory, and whether perennial can use it until its rotation point.
+/// Contents of a directory, and whether perennial can use the pair until its rotation point.
 struct Sibling {
     what: &'static str,
     usable: bool,
@@ -69,7 +69,7 @@ const SIBLINGS: &[Sibling] = &[
     of("a key of RSA 1024", false, |pki| {
         in_use(pki, &both(&pair("-algorithm RSA -pkeyopt rsa_keygen_bits:1024", NODE)))
     }),
-    // Of two primes, it takes half a minute to make.
+    // Five primes, since generating a key with two takes half a minute.
     of("a key of RSA 8192", false, |pki| {
         in_use(pki, &both(&pair("-algorithm RSA -pkeyopt rsa_keygen_bits:8192 -pkeyopt rsa_keygen_primes:5", NODE)));
     }),
@@ -122,7 +122,7 @@ const fn of(what: &'static str, usable: bool, put: fn(&Path)) -> Sibling {
     Sibling { what, usable, put }
 }
 
-/// A certificate that the key signed for itself, and the key as PKCS#8.
+/// Generates a self-signed certificate and its key as PKCS#8.
 fn pair(kind: &str, subject: &str) -> (String, String) {
     let key = openssl(&format!("genpkey {kind}"), "");
     (certificate(&key, subject), key)
@@ -159,7 +159,7 @@ fn in_use_of(pki: &Path, contents: &[u8]) {
     symlink(fs::canonicalize(pki).unwrap().join(DATED), pki.join(CURRENT)).unwrap();
 }
 
-/// What has a name.
+/// A directory entry, compared whole.
 #[derive(Clone, Debug, PartialEq)]
 struct Entry {
     mode: u32,
@@ -167,7 +167,7 @@ struct Entry {
     contents: Vec<u8>,
 }
 
-/// By name. A link's contents are its target.
+/// The entries of a directory by name. The contents of a link are its target.
 type Entries = BTreeMap<String, Entry>;
 
 fn entries(pki: &Path) -> Entries {
@@ -184,13 +184,13 @@ fn entries(pki: &Path) -> Entries {
     paths.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), entry(&path))).collect()
 }
 
-/// The pair in use now was issued to this node, later than any pair there was.
+/// True if the current pair is for this node and from the development signer, so newer than the prepared pairs.
 fn holds_a_newer_pair(pki: &Path) -> bool {
     let Ok(Ok(pair)) = fs::read(pki.join(CURRENT)).map(|pem| Credential::from_pem(&pem)) else { return false };
     pair.chain().certificate().common_name == "system:node:worker" && !pair.chain().issuer().contains("system:node")
 }
 
-/// `run` may replace what it cannot use; of the rest nothing changes.
+/// Checks the directory after `run`, which may replace an unusable pair, and must keep everything else.
 fn is_no_worse(pki: &Path, before: &Entries, usable: bool) -> Result<(), String> {
     let now = entries(pki);
     let changed: Vec<&str> =
@@ -204,7 +204,7 @@ fn is_no_worse(pki: &Path, before: &Entries, usable: bool) -> Result<(), String>
     }
 }
 
-/// A regular file, or a directory, that made room has another name.
+/// Checks that every regular file and directory still exists: those in the way of a link were renamed.
 fn keeps_contents(pki: &Path, before: &Entries) -> Result<(), String> {
     let now = entries(pki);
     let is_link = |entry: &Entry| entry.mode & 0o170_000 == 0o120_000;
@@ -212,7 +212,7 @@ fn keeps_contents(pki: &Path, before: &Entries) -> Result<(), String> {
     lost.map_or(Ok(()), |(name, _)| Err(format!("{name} is lost")))
 }
 
-/// A node's directory with this in it.
+/// Creates a node's directory with these contents.
 fn prepared(sibling: &Sibling, under: &Path, name: &str) -> std::path::PathBuf {
     let root = under.join(name);
     fs::create_dir_all(root.join("worker/pki")).unwrap();
@@ -220,7 +220,7 @@ fn prepared(sibling: &Sibling, under: &Path, name: &str) -> std::path::PathBuf {
     root
 }
 
-/// What is wrong, by command.
+/// Runs all commands on a directory with these contents. Returns the faults, each with its command.
 fn faults(sibling: &Sibling, under: &Path, signer: &Path) -> Vec<String> {
     let mut faults = Vec::new();
     let mut check = |what: &str, result: Result<(), String>| {
@@ -263,7 +263,7 @@ fn no_command_makes_a_directory_worse() {
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
     let signer = fs::canonicalize(path.join("signer")).unwrap();
-    // Whether a file is still being written is found out in seconds that nothing is done in.
+    // In parallel, since each start waits some seconds to see whether an unreadable file is still being written.
     let faults: Vec<String> = thread::scope(|scope| {
         let each = SIBLINGS.iter().enumerate().map(|(number, sibling)| {
             let (under, signer) = (path.join(number.to_string()), signer.as_path());
@@ -275,9 +275,9 @@ fn no_command_makes_a_directory_worse() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// Another program writes a pair while perennial starts: it is waited for, and used.
+/// Another program writes a pair while perennial starts, which waits for the pair and uses it.
 #[test]
-fn pair_that_is_being_written_is_waited_for() {
+fn start_waits_for_pair_being_written() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -286,7 +286,7 @@ fn pair_that_is_being_written_is_waited_for() {
     let pem = both(&pair(P256, NODE));
     in_use(&pki, &pem[..pem.len() / 2]);
     let run = start(path, &run_arguments(&["--once"]));
-    // Anything slower than the first read, and faster than five seconds, would do.
+    // After the first read, and before the five seconds end for which perennial reads again.
     thread::sleep(Duration::from_secs(2));
     fs::write(pki.join(DATED), &pem).unwrap();
     let before = entries(&pki);

@@ -1,4 +1,4 @@
-//! `perennial run` and a signer that signs in whoever's name.
+//! Certificates for another name than the requested one, from the signer or in the directory.
 
 use std::fs;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use crate::support::{Ca, Signer, files, get, perennial, put_in_use, run_argument
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// No hook runs, nothing is on disk, nobody is told that all is well; and it ends well once the signer does.
+/// The certificate reaches neither hook, disk nor probes, and the next one, for the right name, is used.
 #[test]
-fn foreign_certificate_is_no_certificate_for_anybody() {
+fn issued_foreign_certificate_reaches_no_consumer() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
@@ -37,7 +37,7 @@ fn foreign_certificate_is_no_certificate_for_anybody() {
     }
 }
 
-/// A mistyped node name: the pair stays, its owner is named, and the bootstrap credential is what is asked with.
+/// With a mistyped node name, the pair stays, the log names its owner, and the bootstrap credential authenticates.
 #[test]
 fn foreign_pair_in_the_directory_is_named_and_left_in_place() {
     let directory = TempDir::new().unwrap();
@@ -56,7 +56,7 @@ fn foreign_pair_in_the_directory_is_named_and_left_in_place() {
     assert_eq!(run.end().code, Some(0));
 }
 
-/// A kubeconfig that points at the pair in use, as kubelet's does, is no way around that.
+/// Even if the kubeconfig points at the current pair, as kubelet's does.
 #[test]
 fn foreign_pair_named_by_the_kubeconfig_is_not_used_to_authenticate() {
     let directory = TempDir::new().unwrap();

@@ -1,4 +1,4 @@
-//! Without rotation, and with bad input, nothing in a certificate directory changes: no lock, no record, no directory.
+//! Without rotation, or with bad input, `run` changes nothing in a certificate directory: no lock, record or directory.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 const CURRENT: &str = "kubelet-client-current.pem";
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Names in the directory, locks among them, and when one was added or removed last.
+/// The names of all files in the directory, locks included, and the time when one was last added or removed.
 fn names(pki: &Path) -> (Vec<String>, SystemTime) {
     let mut names: Vec<String> =
         fs::read_dir(pki).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -22,7 +22,7 @@ fn names(pki: &Path) -> (Vec<String>, SystemTime) {
 }
 
 #[test]
-fn missing_directory_is_not_made_without_rotation_and_watched_for() {
+fn missing_directory_is_watched_not_created_without_rotation() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -38,9 +38,9 @@ fn missing_directory_is_not_made_without_rotation_and_watched_for() {
     assert_eq!(names(&pki), before);
 }
 
-/// The host name may be another one than that of whoever keeps the certificate.
+/// An externally managed certificate may be for another node name than this host's.
 #[test]
-fn certificate_kept_by_others_is_taken_for_what_it_is() {
+fn external_certificate_of_another_name_is_no_error() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -78,7 +78,7 @@ fn rotation_switched_off_while_running_changes_nothing_more() {
     until("the record of the hook", || {
         fs::read_to_string(&done).is_ok_and(|it| it.contains("\"done\":\"")).then_some(())
     });
-    // The record without its key is the last that is written.
+    // The record without a key is the last one that a rotation writes.
     let record = pki.join("kubelet-client-pending.json");
     until("the last record", || fs::read_to_string(&record).is_ok_and(|it| !it.contains("PRIVATE KEY")).then_some(()));
     configure(false);
@@ -86,10 +86,10 @@ fn rotation_switched_off_while_running_changes_nothing_more() {
     let before = (files(&pki), names(&pki));
     run.signal(Signal::HUP);
     run.event("disabled", 1);
-    // Another process may be the owner from now on.
+    // The lock is released, so that another process can manage the files.
     until("the lock", || Directory::at(&pki, "kubelet-client").unwrap().is_free().ok());
     run.signal(Signal::USR1);
-    // A directory that was removed is another program's to make.
+    // A missing directory stays missing: without rotation, another program creates it.
     fs::rename(&pki, path.join("worker/moved")).unwrap();
     run.signal(Signal::HUP);
     run.event("reloaded", 2);
@@ -109,7 +109,7 @@ fn rotation_switched_off_while_running_changes_nothing_more() {
     fs::remove_file(&other).unwrap();
     put(&target);
     ran(3);
-    // What a first run would have noted is noted before a second one begins.
+    // Each run of the hook ends before the next begins, so by now the first would have written a record.
     assert_eq!(fs::metadata(&done).unwrap().ino(), noted, "the record of the hook was written again");
     let put_back = (files(&pki), names(&pki));
     assert!(put_back.0 == before.0 && put_back.1.0 == before.1.0, "{:?} became {:?}", before.1, put_back.1);
@@ -120,16 +120,16 @@ fn rotation_switched_off_while_running_changes_nothing_more() {
     run.event("reloaded", 3);
     run.event("resting", 2);
     let mut now = files(&pki);
-    // That it is done for the pair in use may be noted now.
+    // With rotation, the record of the hook may be written again.
     now.insert(done.clone(), before.0[&done].clone());
     assert!(now == before.0 && names(&pki).0 == before.1.0, "{:?} became {:?}", before.1, names(&pki));
     run.signal(Signal::TERM);
     assert_eq!(run.end().code, Some(0));
 }
 
-/// Rotation that is switched on takes hold of the directory, or goes on as before if another process has it.
+/// Rotation that is switched on locks the directory. If another process holds the lock, `run` goes on as before.
 #[test]
-fn rotation_switched_on_needs_the_directory() {
+fn rotation_switched_on_needs_directory_lock() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -153,14 +153,14 @@ fn rotation_switched_on_needs_the_directory() {
     assert_eq!(run.end().code, Some(0));
 }
 
-/// As a start does.
+/// A reload finds the waiting certificate as a start does.
 #[test]
-fn rotation_switched_on_finds_the_certificate_that_waits() {
+fn rotation_switched_on_finds_waiting_certificate() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = Signer::start(path, &[]);
     let (pki, mut ca) = (path.join("worker/pki"), Ca::new());
-    // Due, with an hour left, half of which the next one waits.
+    // The certificate is due and has an hour left. The waiting one is valid in half an hour.
     put_in_use(&pki, ca.node(DAY - DAY / 24, DAY).to_pem().as_bytes());
     let next = ca.node_from(clock::now().unix.after(DAY / 48), DAY);
     let config = path.join("config.yaml");

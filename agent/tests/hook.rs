@@ -1,5 +1,5 @@
-//! The command of `--on-rotated`: it runs at least once for the newest certificate, within its time, and is owed until
-//! then.
+//! The command of `--on-rotated` runs at least once for the newest certificate, within its time limit, and is owed
+//! until it succeeds.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -26,7 +26,7 @@ fn status(directory: &Path) -> Value {
 
 /// From the field: <https://github.com/acmesh-official/acme.sh/issues/3388>
 #[test]
-fn failed_hook_fails_once_and_is_owed_until_it_succeeds() {
+fn failed_hook_is_owed_until_it_succeeds() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -40,7 +40,7 @@ fn failed_hook_fails_once_and_is_owed_until_it_succeeds() {
     let text = perennial(directory, &["status", "--cert-dir", "worker/pki"]).stdout;
     assert!(text.contains("owed: --on-rotated failed: exit status: 7; failed attempts: 2"), "{text}");
     for _ in 0..2 {
-        // The second time nothing is owed.
+        // The second start finds no debt.
         let done = once(directory, "echo done >> runs");
         assert_eq!(done.code, Some(0), "{done:?}");
         assert_eq!(status(directory)["hook"]["owed"], false);
@@ -50,7 +50,7 @@ fn failed_hook_fails_once_and_is_owed_until_it_succeeds() {
 
 /// From the field: <https://github.com/certbot/certbot/issues/5034>
 #[test]
-fn hook_that_was_cut_off_by_a_kill_runs_at_the_next_start() {
+fn hook_interrupted_by_kill_runs_at_next_start() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
@@ -72,7 +72,7 @@ fn hook_that_was_cut_off_by_a_kill_runs_at_the_next_start() {
 }
 
 #[test]
-fn hook_runs_again_where_its_record_cannot_be_believed() {
+fn hook_with_untrusted_record_runs_again() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -91,7 +91,7 @@ fn hook_runs_again_where_its_record_cannot_be_believed() {
 }
 
 #[test]
-fn hook_owes_nothing_for_a_pair_that_was_there_before() {
+fn hook_owes_nothing_for_existing_pair() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -121,7 +121,7 @@ fn hook_that_hangs_is_ended_with_its_group_and_retried() {
         grep -h -e SigIgn -e SigBlk /proc/self/status > signals
         sleep 1000 & echo $! > child; wait";
     let more = ["--json", "--metrics-listen", "127.0.0.1:0", "--on-rotated", hook, "--on-rotated-timeout", "500ms"];
-    // As a shell starts a command with `&`, and more.
+    // Ignores signals, as a shell ignores SIGQUIT for a command with `&`.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' QUIT CHLD USR2; exec \"$@\"", "sh", COMMAND]).args(run_arguments(&more));
     let mut run = Process::spawn(directory, command);
@@ -137,11 +137,11 @@ fn hook_that_hangs_is_ended_with_its_group_and_retried() {
     let child = &lines(&directory.join("child"))[0];
     until("end of the child", || {
         let state = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        // A zombie has ended, if nobody waits for it.
+        // A zombie has ended.
         (state.is_empty() || state.contains(" Z ")).then_some(())
     });
     let signals = lines(&directory.join("signals"));
-    // Beyond these are the C library's own.
+    // Standard signals only: the C library uses higher numbers itself.
     let standard =
         |line: &String| u64::from_str_radix(line.split_once('\t')?.1, 16).ok().map(|mask| mask & 0x7fff_ffff);
     assert_eq!(signals.iter().map(standard).collect::<Vec<_>>(), [Some(0), Some(0)], "{signals:?}");

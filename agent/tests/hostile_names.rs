@@ -1,4 +1,4 @@
-//! Names that somebody chose to steer a terminal or forge a line of a log are escaped wherever they are shown.
+//! Names that contain terminal control characters or forged log lines are escaped in all output.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use perennial_rotation::clock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A new line with a lie, a colour in two encodings, a change of direction, and a character that erases.
+/// A line break with a forged log line, a colour in two encodings, a change of direction, and DEL.
 const HOSTILE: &str = "system:node:w\nERROR forged\r\u{1b}[31m\u{9b}31m\u{202e}\u{7f}";
 
 const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
@@ -24,7 +24,7 @@ fn hostile_pair() -> Credential {
     authority.client_credential(HOSTILE, &[HOSTILE], &mut random, now, hour).unwrap()
 }
 
-/// Fails if a terminal would act upon something in this text, or a line of it is forged.
+/// Checks that the text has no control character for a terminal, and no forged line.
 fn check(of: &str, text: &str) {
     let obeyed = |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
     assert!(!text.contains(obeyed), "{of}: {text:?}");
@@ -35,7 +35,7 @@ fn prepared() -> TempDir {
     let directory = TempDir::new().unwrap();
     let pki = directory.path().join("worker/pki");
     put_in_use(&pki, hostile_pair().to_pem().as_bytes());
-    // A file of a name that was chosen as well.
+    // A file with a hostile name.
     fs::write(pki.join("kubelet-client-\u{1b}[31m\nERROR forged.pem.bad"), "").unwrap();
     directory
 }
@@ -49,7 +49,7 @@ fn hostile_names_are_escaped_by_status_and_verify() {
         check(command, &words.stderr);
         let json = perennial(directory.path(), &[command, "--cert-dir", "worker/pki", "--json"]);
         check(command, &json.stdout);
-        // Programs read the name as it is.
+        // A JSON parser returns the name unchanged.
         let value: Value = serde_json::from_str(&json.stdout).unwrap();
         if command == "status" {
             assert!(words.stdout.contains(r"CN=system:node:w\nERROR forged\r\u{1b}[31m\u{9b}31m\u{202e}\u{7f}"));
@@ -58,7 +58,7 @@ fn hostile_names_are_escaped_by_status_and_verify() {
     }
 }
 
-/// Has an approver deny the first request with a hostile message, and approve the second.
+/// Starts a node. Denies its first request with a hostile message, and approves the second.
 fn run_with_hostile_approver(path: &Path, more: &[&str]) -> (Signer, Process) {
     let signer = Signer::start(path, &["--approve", "manual"]);
     let arguments = [more, &["--json", "--retry-refused", "10ms-20ms"]].concat();
@@ -70,7 +70,7 @@ fn run_with_hostile_approver(path: &Path, more: &[&str]) -> (Signer, Process) {
         json!([{ "type": "Denied", "status": "True", "reason": "Hostile", "message": HOSTILE }]);
     signer.administer(Request::put(resource + "/approval", object.to_string().into_bytes()));
     signer.decide(&csr(&run.event("waiting_for_approval", 2)), Decision::Approve);
-    // The pair that was there, another's, may count as the one before.
+    // `rotated`, if the prepared pair of another name counts as the certificate before.
     until("certificate", || run.events("issued").pop().or_else(|| run.events("rotated").pop()));
     (signer, run)
 }
@@ -103,7 +103,7 @@ fn hostile_names_in_a_journal_are_escaped_by_replay() {
     let path = directory.path();
     let (_signer, run) = run_with_hostile_approver(path, &["--journal", "journal"]);
     drop(run);
-    // As JSON may have it: escaped in part only.
+    // JSON may contain the other characters unescaped.
     let name = HOSTILE.replace('\n', r"\n").replace('\r', r"\r").replace('\u{1b}', r"\u001b");
     let journal = fs::read_to_string(path.join("journal")).unwrap();
     fs::write(path.join("hostile"), journal.replace("system:node:worker", &name)).unwrap();

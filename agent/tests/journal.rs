@@ -1,4 +1,4 @@
-//! `perennial run --journal`, and what `perennial replay` makes of it: whatever ended, filled up or cut it.
+//! `perennial run --journal` and `perennial replay`, also after kills, full disks, truncation and damage.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -18,7 +18,7 @@ fn with_journal<'a>(more: &[&'a str]) -> Vec<&'a str> {
     run_arguments(&[JOURNAL.as_slice(), more].concat())
 }
 
-/// Replays these, and expects each step to be identical.
+/// Replays these journals, and expects each step to be identical.
 fn replayed(directory: &Path, journals: &[&str]) -> Output {
     let output = perennial(directory, &[["replay"].as_slice(), journals].concat());
     assert_eq!(output.code, Some(0), "{output:?}");
@@ -29,7 +29,7 @@ fn replayed(directory: &Path, journals: &[&str]) -> Output {
     output
 }
 
-/// A journal of a first certificate.
+/// Runs until the first certificate is issued. Returns the journal.
 fn first_certificate(directory: &Path) -> String {
     let output = perennial(directory, &with_journal(&["--once"]));
     assert_eq!(output.code, Some(0), "{output:?}");
@@ -44,7 +44,7 @@ fn stop(run: Process) -> Output {
 }
 
 #[test]
-fn the_story_of_a_run_is_told_in_words_and_in_json() {
+fn replay_prints_run_as_text_and_json() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let faults = "rules: [{ match: { method: POST }, times: 1, fault: { answer: { status: 503, retryAfter: 1 } } }]";
@@ -87,7 +87,7 @@ fn the_story_of_a_run_is_told_in_words_and_in_json() {
 }
 
 #[test]
-fn a_full_journal_is_moved_aside_and_each_file_replays_by_itself() {
+fn full_journal_is_moved_and_each_file_replays() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &["--signing-duration", "2s"]);
@@ -101,13 +101,13 @@ fn a_full_journal_is_moved_aside_and_each_file_replays_by_itself() {
         assert!(metadata.len() <= 4096 && metadata.permissions().mode() & 0o777 == 0o600, "{metadata:?}");
         replayed(path, &[file]);
     }
-    // That the second one begins where the first one ends is nothing to tell.
+    // No snapshot is reported for the second file, since it begins where the first one ends.
     let both = replayed(path, &["journal.1", "journal"]).stdout;
     assert_eq!(both.matches("the journal begins").count(), 1, "{both}");
 }
 
 #[test]
-fn a_run_that_is_killed_while_it_writes_leaves_a_journal_the_next_one_goes_on_with() {
+fn journal_of_killed_run_is_continued() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let path = directory.path();
@@ -117,11 +117,11 @@ fn a_run_that_is_killed_while_it_writes_leaves_a_journal_the_next_one_goes_on_wi
             run.event("rotated", 1);
             run.signal(Signal::KILL);
             run.end();
-            // As if it had been in the middle of a line.
+            // As if the kill had come while a line was being written.
             let file = OpenOptions::new().write(true).open(path.join("journal")).unwrap();
             file.set_len(file.metadata().unwrap().len() - 20).unwrap();
         }
-        // The last line of all may be cut.
+        // A cut last line is no damage.
         replayed(path, &["journal"]);
         let mut run = start(path, &with_journal(&["--runtime", runtime]));
         run.event("resting", 1);
@@ -132,17 +132,17 @@ fn a_run_that_is_killed_while_it_writes_leaves_a_journal_the_next_one_goes_on_wi
     }
 }
 
-/// The file in use.
+/// The target of the current link.
 fn current(path: &Path) -> Option<std::path::PathBuf> {
     fs::read_link(path.join("worker/pki/kubelet-client-current.pem")).ok()
 }
 
 #[test]
-fn a_disk_without_room_for_the_journal_does_not_hold_up_the_rotation() {
+fn full_disk_for_journal_does_not_delay_rotation() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &["--signing-duration", "3s"]);
-    // So long that nothing else the process writes is as long.
+    // Longer than any other file of the process, which the size limit must not affect.
     let before = first_certificate(path).repeat(50);
     fs::write(path.join("journal"), &before).unwrap();
     let run = start(path, &with_journal(&[]));
@@ -150,7 +150,7 @@ fn a_disk_without_room_for_the_journal_does_not_hold_up_the_rotation() {
     let length = || fs::metadata(path.join("journal")).unwrap().len();
     until("step", || (length() > before.len() as u64).then_some(()));
 
-    // In the middle of a line there is no room any more.
+    // The limit lies within the next line.
     let limit = |current| prlimit(process, Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
     limit(Some(length() + 50));
     let mut seen = current(path);
@@ -169,7 +169,7 @@ fn a_disk_without_room_for_the_journal_does_not_hold_up_the_rotation() {
 }
 
 #[test]
-fn a_journal_that_is_taken_away_or_emptied_begins_anew() {
+fn moved_or_truncated_journal_begins_anew() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &["--signing-duration", "2s"]);
@@ -187,7 +187,7 @@ fn a_journal_that_is_taken_away_or_emptied_begins_anew() {
 }
 
 #[test]
-fn journal_that_cannot_be_written_keeps_no_node_from_starting() {
+fn unwritable_journal_does_not_prevent_start() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &["--signing-duration", "2s"]);
@@ -219,7 +219,7 @@ fn journal_that_cannot_be_written_keeps_no_node_from_starting() {
     stop(run);
 }
 
-/// What goes wrong while secrets are about.
+/// Faults of the server, so that error paths handle credentials as well.
 const FAULTS: &str = "
 rules:
 - { match: { method: POST }, times: 1, fault: { answer: { status: 401 } } }
@@ -228,7 +228,7 @@ rules:
 ";
 
 #[test]
-fn nothing_in_a_journal_its_story_or_the_pages_served_is_secret() {
+fn journal_replay_and_metrics_contain_no_secrets() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fs::write(path.join("faults.yaml"), FAULTS).unwrap();
@@ -253,14 +253,14 @@ fn nothing_in_a_journal_its_story_or_the_pages_served_is_secret() {
     }
 }
 
-/// The same journal, with a line changed.
+/// Applies `change` to one line of a journal, counted from 1.
 fn changed(text: &str, line: usize, change: impl Fn(&str) -> String) -> String {
     let line = |(number, text)| if number + 1 == line { change(text) } else { format!("{text}\n") };
     text.lines().enumerate().map(line).collect()
 }
 
 #[test]
-fn a_journal_that_was_tampered_with_is_found_out_with_the_lines() {
+fn replay_names_changed_and_damaged_lines() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -275,7 +275,7 @@ fn a_journal_that_was_tampered_with_is_found_out_with_the_lines() {
     assert!(output.stdout.contains("DIFFERS, changed:2: Tick led to SubmitCsr #1 pending key"), "{output:?}");
     assert!(output.stderr.contains("different: changed:2"), "{output:?}");
 
-    // Cut, and nothing begins anew.
+    // A cut line is damage if no snapshot follows.
     let output = replay(changed(&text, 2, |line| line[..40].to_owned() + "\n"));
     assert_eq!(output.code, Some(1), "{output:?}");
     assert!(output.stdout.contains("DAMAGED, changed:2: it is cut short"), "{output:?}");
@@ -285,13 +285,13 @@ fn a_journal_that_was_tampered_with_is_found_out_with_the_lines() {
         let last = text.lines().count() + 1;
         assert!(output.stderr.contains(&format!("could not be replayed: changed:{last}")), "{output:?}");
     }
-    // What a power cut leaves of a file that grew.
+    // Zeros, as a power cut may leave at the end of a file.
     let output = replay(text.clone() + &"\u{0}".repeat(300) + "\n" + &text);
     assert_eq!(output.code, Some(0), "{output:?}");
 }
 
 #[test]
-fn what_is_no_journal_is_bad_input() {
+fn replay_of_no_journal_is_bad_input() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -311,7 +311,7 @@ fn what_is_no_journal_is_bad_input() {
         assert!(output.stderr.contains(words), "{file}: {output:?}");
     }
     assert!(perennial(path, &["replay", "headless"]).stdout.contains("the beginning of the journal is missing"));
-    // One of another version that can be read is, and that it is of another is told.
+    // A journal of another perennial version is replayed, and its version reported.
     let ours = format!("\"perennial\":\"{}\"", env!("CARGO_PKG_VERSION"));
     assert!(text.contains(&ours), "{text}");
     fs::write(path.join("older"), text.replace(&ours, "\"perennial\":\"0.0.9\"")).unwrap();
@@ -319,13 +319,13 @@ fn what_is_no_journal_is_bad_input() {
     assert!(older.code == Some(0) && older.stdout.contains("written by perennial 0.0.9"), "{older:?}");
     fs::write(path.join("silent"), text.replace(&(ours + ","), "")).unwrap();
     assert_eq!(perennial(path, &["replay", "silent"]).code, Some(0));
-    // A run that was stopped before it did anything.
+    // The journal of a run that was stopped before its first step.
     File::create(path.join("empty")).unwrap();
     assert_eq!(perennial(path, &["replay", "empty"]).code, Some(0));
 }
 
 #[test]
-fn certificates_that_share_a_journal_are_told_apart_by_their_names() {
+fn shared_journal_names_each_certificate() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -341,13 +341,13 @@ fn certificates_that_share_a_journal_are_told_apart_by_their_names() {
     let told = perennial(path, &["replay", "--json", "both"]).stdout;
     let summary: Value = events(&told).pop().unwrap();
     assert_eq!(summary["machines"]["kubelet-client"], summary["machines"]["kubelet-server"]);
-    // A library reads it, too.
+    // The library reads the same format.
     let mut replay = journal::Replay::new();
     assert!(text.lines().all(|line| replay.line(line).is_ok_and(|told| told.of == "kubelet-client")));
 }
 
 #[test]
-fn journal_leaves_file_that_is_none_untouched() {
+fn journal_flag_leaves_other_files_untouched() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -364,7 +364,7 @@ fn journal_leaves_file_that_is_none_untouched() {
 }
 
 #[test]
-fn full_journal_replaces_no_file_that_is_none() {
+fn full_journal_replaces_no_other_file() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fs::write(path.join("journal.1"), "of another program\n").unwrap();

@@ -1,4 +1,4 @@
-//! A key that was replaced is gone from the memory of the process that used it, as a core dump would show.
+//! A replaced key leaves no copy in the memory of `perennial run`, where a core dump would show it.
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeSet;
@@ -12,18 +12,19 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// The order of P-256, and where its scalar begins in a key in PKCS#8 and in the base64 of that.
+/// The order of P-256.
 const ORDER: [u8; 32] = [
     0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad, 0xa7,
     0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
 ];
+/// Offset of the scalar in a P-256 key in PKCS#8, in bytes.
 const SCALAR_AT: usize = 36;
 
-/// A private key, in the forms that libraries compute with and write.
+/// Byte patterns of a private key, in the forms that libraries compute with and write, by name.
 struct Key(Vec<(&'static str, Vec<u8>)>);
 
 impl Key {
-    /// The key of the pair in use.
+    /// Reads the key of the current pair.
     fn in_use(directory: &Path) -> Self {
         let pem = fs::read_to_string(directory.join("worker/pki/kubelet-client-current.pem")).unwrap();
         let (_, key) = pem.split_once("-----BEGIN PRIVATE KEY-----\n").unwrap();
@@ -48,7 +49,7 @@ impl Key {
     }
 }
 
-/// `scalar` · 2²⁵⁶ modulo the order: what *ring* keeps.
+/// Computes `scalar` · 2²⁵⁶ modulo the order, the form that *ring* keeps.
 fn montgomery(scalar: [u8; 32]) -> [u8; 32] {
     (0..256).fold(scalar, |value, _| {
         let mut doubled = value;
@@ -71,7 +72,7 @@ fn montgomery(scalar: [u8; 32]) -> [u8; 32] {
     })
 }
 
-/// In which forms the key is somewhere in the memory of this process.
+/// Returns the names of the forms in which the key is in writable memory of this process.
 fn forms_in_memory(process: u32, key: &Key) -> BTreeSet<&'static str> {
     let memory = File::open(format!("/proc/{process}/mem")).unwrap();
     let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
@@ -81,13 +82,13 @@ fn forms_in_memory(process: u32, key: &Key) -> BTreeSet<&'static str> {
         let (from, to) = map.split(' ').next().unwrap().split_once('-').unwrap();
         let [from, to] = [from, to].map(|address| u64::from_str_radix(address, 16).unwrap());
         let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
-        // It may have been unmapped since.
+        // The range may have been unmapped since.
         if memory.read_exact_at(&mut bytes, from).is_err() {
             continue;
         }
         read += bytes.len();
         let shows = |form: &[u8]| {
-            // Whole pages of zeros are most of it.
+            // Skips pages of zeros, which are most of the memory.
             let pages = bytes.chunks(4096).enumerate().filter(|(_, page)| page.iter().any(|byte| *byte != 0));
             pages.into_iter().any(|(page, _)| {
                 let from = page * 4096;
@@ -112,10 +113,10 @@ fn replaced_keys_leave_no_copy(runtime: &str) {
         run.signal(Signal::USR1);
         run.event("rotated", rotation);
         let (current, old) = (Key::in_use(path), &keys);
-        // What is in use has to be somewhere, or this scan finds nothing at all.
+        // Finding the current key shows that the scan works.
         let shown = forms_in_memory(run.id(), &current);
         assert!(shown.contains("big endian") && shown.contains("Montgomery form"), "{runtime}: {shown:?}");
-        // The thread that removes the oldest pair may just be reading the other one.
+        // Retried: the thread that removes the oldest pair may be reading the one before.
         until(&format!("end of the old keys in memory ({runtime})"), || {
             old.iter().all(|key| forms_in_memory(run.id(), key).is_empty()).then_some(())
         });

@@ -1,4 +1,4 @@
-//! Few descriptors and threads: perennial works, or ends with a sentence that says what it could not do.
+//! Few descriptors and threads: `run` works, or ends with an error that names the operation and the limit.
 
 use std::fs;
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use crate::support::{self, Output, Process, Signer, get, run_arguments, until};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// What `agent/docs/metrics.md` says a run with two certificates, metrics and a journal takes.
+/// Descriptors and threads of a run with two certificates, metrics and a journal, as `agent/docs/metrics.md` has them.
 const DESCRIPTORS: usize = 20;
 const THREADS: usize = 16;
 const MOST_DESCRIPTORS: usize = 96;
@@ -33,7 +33,7 @@ enum Limit {
     Threads(usize),
 }
 
-/// `perennial run` within this limit.
+/// Starts `perennial run` within this limit.
 fn within(limit: Limit, directory: &Path, more: &[&str]) -> Process {
     let mut command = Command::new("sh");
     let program = env!("CARGO_BIN_EXE_perennial");
@@ -50,7 +50,7 @@ fn within(limit: Limit, directory: &Path, more: &[&str]) -> Process {
     Process::spawn(directory, command)
 }
 
-/// Copies what a node needs to begin with.
+/// Creates a node's directory with a copy of the bootstrap kubeconfig.
 fn node(signer: &Path) -> TempDir {
     let directory = TempDir::new().unwrap();
     fs::create_dir(directory.path().join("signer")).unwrap();
@@ -72,10 +72,10 @@ fn works_or_says_why(limit: Limit, runtime: &str, output: &Output) {
 }
 
 #[test]
-fn run_with_few_descriptors_or_threads_works_or_says_why_not() {
+fn run_with_few_descriptors_or_threads_works_or_reports() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
-    // Fewer descriptors than this, and no program starts at all.
+    // With fewer than five descriptors, no program can start.
     let limits = (5..=24).map(Limit::Descriptors).chain((0..=12).map(Limit::Threads));
     let limits: Vec<Limit> = limits.collect();
     for some in limits.chunks(6) {
@@ -87,7 +87,7 @@ fn run_with_few_descriptors_or_threads_works_or_says_why_not() {
                         let node = node(signer);
                         let more = ["--once", "--runtime", runtime, "--metrics-listen", "127.0.0.1:0"];
                         let run = within(*limit, node.path(), &more);
-                        // What can be tried again is: some limits are just short of enough.
+                        // Some limits allow a start, but not a connection, which `run` retries for ever.
                         let tried = until(&format!("end, or another attempt, {limit:?} {runtime}"), || {
                             let waits = run.stderr().contains("next attempt in");
                             (waits || run.has_ended()).then_some(waits)
@@ -121,7 +121,7 @@ fn descriptors_and_threads_are_as_documented() {
             let process = run.id();
             let count = |what: &str| fs::read_dir(format!("/proc/{process}/{what}")).unwrap().count();
             until("rest", || (count("fd") <= DESCRIPTORS && count("task") <= THREADS).then_some(()));
-            // As many clients as it takes at a time.
+            // The most clients that the metrics server serves at a time.
             let clients: Vec<_> = (0..32).map(|_| TcpStream::connect(&address).unwrap()).collect();
             until("clients", || (count("fd") >= clients.len()).then_some(()));
             run.signal(Signal::USR1);

@@ -1,4 +1,4 @@
-//! What `--log-format json` makes of the log: one object a line, to the very last.
+//! The log of `perennial`: JSON lines with `--log-format json`, and the messages about failures and credentials.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ fn lines(stderr: &str) -> Vec<Value> {
 }
 
 #[test]
-fn each_attempt_that_fails_says_why() {
+fn each_failed_attempt_is_logged_with_reason() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let faults = "rules: [{ match: { method: POST }, fault: { answer: { status: 403 } } }]";
@@ -22,7 +22,7 @@ fn each_attempt_that_fails_says_why() {
 }
 
 #[test]
-fn a_log_in_json_is_json_to_the_last_line() {
+fn json_log_is_json_to_last_line() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let output = perennial(directory.path(), &run_arguments(&["--once", "--log-format", "json"]));
@@ -31,7 +31,7 @@ fn a_log_in_json_is_json_to_the_last_line() {
     let issued = log.iter().find(|line| line["message"] == "a new certificate is in use").unwrap();
     assert_eq!((&issued["level"], &issued["common_name"]), (&"INFO".into(), &"system:node:worker".into()));
 
-    // The reason of a failure is a line like the others.
+    // The error of the command is a JSON line as well.
     let output = perennial(directory.path(), &["--log-format", "json", "status", "--cert-dir", "nowhere"]);
     assert_eq!(output.code, Some(2), "{output:?}");
     let last = lines(&output.stderr).pop().unwrap();
@@ -40,7 +40,7 @@ fn a_log_in_json_is_json_to_the_last_line() {
 }
 
 #[test]
-fn certificate_too_short_lived_is_warned_about() {
+fn short_lived_and_expired_certificate_are_logged() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let signer = Signer::start(directory, &["--signing-duration", "4s"]);
@@ -49,7 +49,7 @@ fn certificate_too_short_lived_is_warned_about() {
     logged("requesting a new certificate with the bootstrap credential: there is none yet");
     logged("too short-lived for this policy, which needs 128.6 s");
     logged("requesting a new certificate: the current one has passed its rotation point");
-    // From now on, nobody replaces it.
+    // Without the signer, the certificate expires.
     drop(signer);
     logged("no valid certificate: the last one expired at ");
     assert_eq!(run.stderr().matches("too short-lived").count(), 1, "{}", run.stderr());
@@ -57,13 +57,13 @@ fn certificate_too_short_lived_is_warned_about() {
     assert!(expired.contains("WARN") && !expired.contains("is kept"), "{expired}");
     drop(run);
 
-    // A start with it says so, too.
+    // A start with an expired certificate logs that again.
     let again = start(directory, &run_arguments(&[]));
     until("reminder", || again.stderr().contains("WARN perennial_rotation::log: no valid certificate").then_some(()));
 }
 
 #[test]
-fn credential_that_is_turned_down_is_shown_by_log_and_status() {
+fn rejected_credential_is_shown_by_status() {
     for (status, word) in [(401, "our credential was not accepted"), (403, "our credential lacks the permission")] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
@@ -88,7 +88,7 @@ fn credential_that_is_turned_down_is_shown_by_log_and_status() {
 fn refused_certificate_names_the_bootstrap_credential_as_next() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
-    // The first request is let through.
+    // The fault applies to the second request.
     let faults = "rules: [{ match: { method: POST, nth: 2 }, times: 1, fault: { answer: { status: 401 } } }]";
     fs::write(directory.join("faults.yaml"), faults).unwrap();
     let _signer = Signer::start(directory, &["--faults", "faults.yaml"]);

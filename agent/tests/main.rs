@@ -1,10 +1,10 @@
-//! The command `perennial`, as people and service managers use it: real processes, sockets and files.
+//! Tests of the command `perennial` with real processes, sockets and files.
 
 mod acceptance;
 mod bad_input;
 mod both;
 mod ca_bundle;
-// The wall clock is shifted by a file.
+// With this feature, the command reads the offset of its wall clock from a file.
 #[cfg(feature = "test-clock")]
 mod clock;
 mod cluster;
@@ -34,7 +34,7 @@ mod trust;
 mod verify;
 
 #[test]
-fn every_file_here_is_a_module() {
+fn every_test_file_is_a_module() {
     let modules = include_str!("main.rs");
     let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests")).unwrap();
     for name in files.map(|file| file.unwrap().file_name().into_string().unwrap()) {

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Head and body of the answer.
+/// Requests `path`. Returns head and body of the answer.
 fn get(address: &str, path: &str) -> (String, String) {
     let answer = support::get(address, path);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
@@ -40,11 +40,11 @@ fn start(directory: &TempDir, more: &[&str]) -> (Process, String) {
 }
 
 #[test]
-fn rotations_are_counted_on_both_runtimes_under_kubelets_names_and_ours() {
+fn rotations_are_counted_on_both_runtimes() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let _signer = Signer::start(directory.path(), &["--signing-duration", "10s"]);
-        // Early, so that a busy machine is not late.
+        // An early window, so that a busy machine does not rotate after expiry.
         let (mut run, address) = start(&directory, &["--runtime", runtime, "--rotation-window", "30%-40%"]);
         run.event("rotated", 1);
         let page = scrape(&address);
@@ -83,7 +83,7 @@ fn rotations_are_counted_on_both_runtimes_under_kubelets_names_and_ours() {
 }
 
 #[test]
-fn a_node_is_ready_once_a_certificate_is_in_use_and_says_what_it_waits_for_until_then() {
+fn readyz_names_missing_certificate_until_issued() {
     let directory = TempDir::new().unwrap();
     let signer = Signer::start(directory.path(), &["--approve", "manual"]);
     let at = signer.address().to_owned();
@@ -102,7 +102,7 @@ fn a_node_is_ready_once_a_certificate_is_in_use_and_says_what_it_waits_for_until
     until("growing wait", || (scrape(&address).get("perennial_waiting_seconds") > 0.0).then_some(()));
     assert!(scrape(&address).get("perennial_due_seconds") > 0.0);
 
-    // It forgets the request, and approves the next one.
+    // A new signer at the same address has no requests, and approves the next one.
     signer.stop();
     let unreachable = [("class", "unreachable"), ("code", "")];
     until("word of its end", || scrape(&address).find("perennial_server_answer", &unreachable));
@@ -141,7 +141,7 @@ fn serving_certificate_waits_for_the_client_certificate_without_failure() {
             until("request", || run.events("waiting_for_approval").into_iter().find(of));
             assert_eq!(run.events("trouble"), [] as [Value; 0]);
         } else {
-            // There is no Node object.
+            // Without addresses, and without a Node object, there is nothing to request.
             until("trouble", || run.events("trouble").into_iter().next());
         }
     }
@@ -150,7 +150,7 @@ fn serving_certificate_waits_for_the_client_certificate_without_failure() {
 const CONFIG: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nserverTLSBootstrap: ";
 
 #[test]
-fn both_certificates_are_looked_at_until_one_is_not_wanted_any_more() {
+fn metrics_cover_both_certificates_until_one_is_disabled() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let config =
@@ -165,12 +165,12 @@ fn both_certificates_are_looked_at_until_one_is_not_wanted_any_more() {
         assert_eq!(page.find("perennial_submissions_total", &one), Some(1.0), "{page:?}");
         assert!(page.find("perennial_certificate_not_after_timestamp_seconds", &one).is_some());
     }
-    // Nothing is served that is not documented, and the other way round.
+    // Served metrics and paths are those that are documented.
     let documented = include_str!("../docs/metrics.md").lines().filter_map(|line| line.strip_prefix("| `"));
     let documented: BTreeSet<&str> = documented.filter_map(|line| line.split('`').next()).collect();
     let served = page.0.keys().map(String::as_str);
     let paths = ["/metrics", "/healthz", "/readyz", "/state"];
-    // Known once three answers have come.
+    // Exported after three answers of the server.
     let later = ["perennial_server_clock_offset_seconds"];
     assert_eq!(documented, served.chain(paths).chain(later).collect());
     assert_eq!(page.get("kubelet_server_expiration_renew_errors"), 0.0);
@@ -193,7 +193,7 @@ fn both_certificates_are_looked_at_until_one_is_not_wanted_any_more() {
 }
 
 #[test]
-fn a_certificate_somebody_else_keeps_counts_for_readiness() {
+fn expired_external_certificate_is_not_ready() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let path = directory.path();
@@ -209,7 +209,7 @@ fn a_certificate_somebody_else_keeps_counts_for_readiness() {
 }
 
 #[test]
-fn clients_that_say_nothing_hold_up_nobody() {
+fn silent_clients_do_not_delay_others() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let (_run, address) = start(&directory, &[]);
@@ -223,7 +223,7 @@ fn clients_that_say_nothing_hold_up_nobody() {
 }
 
 #[test]
-fn taken_metrics_port_is_retried_while_certificates_are_kept() {
+fn taken_metrics_port_is_retried_during_rotation() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -242,7 +242,7 @@ fn taken_metrics_port_is_retried_while_certificates_are_kept() {
 }
 
 #[test]
-fn certificate_in_memory_only_is_named_while_probes_stay_good() {
+fn unwritten_certificate_is_named_by_probes() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -266,7 +266,7 @@ fn certificate_in_memory_only_is_named_while_probes_stay_good() {
 }
 
 #[test]
-fn page_of_another_site_learns_nothing() {
+fn request_with_foreign_host_is_refused() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let (_run, address) = start(&directory, &["--metrics-host", "proxy.example"]);

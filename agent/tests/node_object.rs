@@ -1,4 +1,4 @@
-//! Addresses that come from the Node object: as a process, against an API server with one.
+//! Serving certificates for the addresses of the Node object, with `run` as a process.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -22,7 +22,7 @@ fn address(kind: AddressType, address: &str) -> NodeAddress {
     NodeAddress { kind, address: address.into() }
 }
 
-/// An API server that knows of nodes; `bootstrap` in the directory leads there.
+/// Starts an API server with Node objects. Writes a kubeconfig for the server to `bootstrap` in the directory.
 fn serve(path: &Path) -> ApiServer {
     let (mut random, now, day) = (Random::from_os().unwrap(), clock::now().unix, Duration::from_secs(86_400));
     let authority = Authority::generate(&mut random, now, day).unwrap();
@@ -48,7 +48,7 @@ fn serving_certificate(run: &Process, path: &Path) -> Arc<Certificate> {
 
 /// From the field: <https://github.com/kubernetes/kops/pull/12188>
 #[test]
-fn unspecified_node_ip_means_the_nodes_own_of_that_family() {
+fn unspecified_node_ip_selects_addresses_of_that_family() {
     for (flag, ip, name) in [("::", "fd00::7", "worker.internal"), ("0.0.0.0", "10.0.0.7", "worker.internal")] {
         let directory = TempDir::new().unwrap();
         let path = directory.path();
@@ -70,7 +70,7 @@ fn unspecified_node_ip_means_the_nodes_own_of_that_family() {
 }
 
 #[test]
-fn the_serving_certificate_is_for_the_addresses_of_the_node_object() {
+fn serving_certificate_has_node_object_addresses() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let server = serve(path);
@@ -81,16 +81,16 @@ fn the_serving_certificate_is_for_the_addresses_of_the_node_object() {
     let addresses = [
         address(AddressType::InternalIp, "10.0.0.7"),
         address(AddressType::InternalDns, "worker.internal"),
-        // Of no use, and no reason to leave out the others.
+        // Unusable addresses are left out, and the others used.
         address(AddressType::Other, "10.1.0.1"),
         address(AddressType::ExternalDns, "10.0.0.256"),
     ];
     server.with_api(|api, _| api.put_node("worker", addresses.to_vec()));
-    // It would look again by itself, in a while.
+    // Reads the Node object at once instead of at the next poll.
     run.signal(Signal::HUP);
     let facts = serving_certificate(&run, path);
     assert_eq!(facts.ip_addresses, ["10.0.0.7".parse::<std::net::IpAddr>().unwrap()]);
-    // An approver compares with the object: a name it does not have would not be approved.
+    // The node's name is left out: approvers deny names that the Node object does not have.
     assert_eq!(facts.dns_names, ["worker.internal"]);
     for told in
         ["Other 10.1.0.1: addresses of this type are not known", "ExternalDNS 10.0.0.256: this looks like an IP"]
@@ -101,7 +101,7 @@ fn the_serving_certificate_is_for_the_addresses_of_the_node_object() {
 }
 
 #[test]
-fn a_certificate_that_is_refused_when_the_node_object_is_asked_for_is_replaced() {
+fn certificate_refused_for_node_object_is_replaced() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let faults = "rules: [{ match: { path: /api/v1/nodes/* }, times: 1, fault: { answer: { status: 401 } } }]";

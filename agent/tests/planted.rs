@@ -1,4 +1,4 @@
-//! What another user put into a certificate directory, and what no certificate can replace: found, named, not used.
+//! Files that another user put into a certificate directory, and mount points: reported, and never used or replaced.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
@@ -18,7 +18,7 @@ const CURRENT: &str = "kubelet-client-current.pem";
 const DATED: &str = "kubelet-client-2026-01-01-00-00-00-000.pem";
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Makes it another user's; to whom that is forbidden, one that all users could have written.
+/// Writes a file that belongs to another user or, without the right to chown, that all users may write.
 fn plant(path: &Path, contents: &[u8]) {
     fs::write(path, contents).unwrap();
     let is_root = rustix::process::geteuid().is_root();
@@ -28,7 +28,7 @@ fn plant(path: &Path, contents: &[u8]) {
     }
 }
 
-/// A record of a request with this key.
+/// Encodes a pending record of a request with this key.
 fn record(key: &Arc<KeyPair>) -> Vec<u8> {
     let now = clock::now().unix;
     let template = Arc::new(Template::node("worker"));
@@ -71,7 +71,7 @@ fn planted_key_never_gets_a_certificate() {
     assert_eq!(fs::read(pki.join(DATED)).unwrap(), planted.to_pem().as_bytes());
 }
 
-/// Runs this in a mount namespace of its own, with `file` bound to itself.
+/// Runs `perennial` in a mount namespace in which `file` is a mount point.
 fn with_bound_file(directory: &Path, file: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--mount", "sh", "-c", "mount --bind \"$0\" \"$0\" && exec \"$@\"", file]);
@@ -80,7 +80,7 @@ fn with_bound_file(directory: &Path, file: &str, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn file_that_is_a_mount_point_is_found_at_the_start_and_by_verify() {
+fn mount_point_is_reported_by_run_and_verify() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -100,7 +100,7 @@ fn file_that_is_a_mount_point_is_found_at_the_start_and_by_verify() {
     assert_eq!(files(&path.join("worker")), before);
     assert!(!pki.join(".kubelet-client.lock").exists());
 
-    // A kubeconfig that is yet to be written, as a container's runtime prepares it.
+    // An unusable kubeconfig as a mount point, as a container runtime provides a single file.
     fs::remove_file(pki.join(CURRENT)).unwrap();
     let unusable =
         fs::read_to_string(path.join("signer/bootstrap.kubeconfig")).unwrap().replace("token:", "tokenFile:");

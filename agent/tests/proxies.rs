@@ -1,4 +1,4 @@
-//! The proxy that the environment names: as a process, with a proxy of our own.
+//! The proxy that the environment names, with `run` as a process and a proxy of the test.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -10,7 +10,7 @@ use std::thread;
 use crate::support::{self, RUN, Signer, start_with, until};
 use tempfile::TempDir;
 
-/// An HTTP proxy to which every name is this one server's. Returns its address and what it was asked, line by line.
+/// Starts an HTTP proxy that connects every client to `server`. Returns its address and the heads of its requests.
 fn proxy(server: &str) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, asked) = (listener.local_addr().unwrap().to_string(), Arc::<Mutex<Vec<String>>>::default());
@@ -43,11 +43,11 @@ fn through(mut client: TcpStream, server: &str, lines: &Mutex<Vec<String>>) -> i
     server.shutdown(Shutdown::Both)
 }
 
-/// A server that only the proxy knows.
+/// A server whose name only the proxy can resolve.
 const SERVER: &str = "https://api.invalid:6443";
 const RETRY: [&str; 2] = ["--retry", "100ms-1s"];
 
-/// A bootstrap kubeconfig for that server, with these fields in its cluster.
+/// Writes a bootstrap kubeconfig for [`SERVER`], with these additional fields in its cluster.
 fn bootstrap(directory: &Path, cluster: &str) {
     support::bootstrap(
         directory,
@@ -58,7 +58,7 @@ fn bootstrap(directory: &Path, cluster: &str) {
 
 /// From the field: <https://github.com/k3s-io/k3s/issues/352>
 #[test]
-fn proxy_of_the_environment_leads_to_the_server() {
+fn proxy_of_environment_is_used() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = Signer::start(path, &[]);
@@ -75,13 +75,13 @@ fn proxy_of_the_environment_leads_to_the_server() {
     let head = asked.lock().unwrap()[0].clone();
     assert!(head.starts_with("CONNECT api.invalid:6443 HTTP/1.1\r\n"), "{head}");
     assert!(head.contains("Proxy-Authorization: Basic bWU6czNjcmV0\r\n"), "{head}");
-    // The environment of this process is nothing that a kubeconfig says.
+    // A written kubeconfig does not contain the proxy of the environment.
     let written = until("kubeconfig", || fs::read_to_string(path.join("kubeconfig")).ok());
     assert!(!written.contains("proxy-url"), "{written}");
 }
 
 #[test]
-fn proxy_url_goes_first_and_the_environment_can_be_turned_off() {
+fn proxy_url_and_flag_precede_environment() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = Signer::start(path, &[]);
@@ -102,7 +102,7 @@ fn proxy_url_goes_first_and_the_environment_can_be_turned_off() {
 }
 
 #[test]
-fn unusable_proxy_of_the_environment_is_bad_input() {
+fn unusable_proxy_of_environment_is_bad_input() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);

@@ -1,4 +1,4 @@
-//! SIGHUP at bad moments: nothing is lost by it, and nothing ended.
+//! SIGHUP while a disk is full, a request pends, files are missing or the configuration is bad.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// `perennial` with pipes for its output, so that it can be kept from writing files and still speak.
+/// Starts `perennial` with pipes for its output, which a limit on file sizes does not affect.
 fn start(directory: &Path, arguments: &[&str]) -> Process {
     start_program(directory, env!("CARGO_BIN_EXE_perennial"), arguments)
 }
@@ -25,7 +25,7 @@ fn start_program(directory: &Path, program: &str, arguments: &[&str]) -> Process
     Process::spawn(directory, command)
 }
 
-/// From now on it can write so many bytes to a file, as on a disk that is full.
+/// Limits the size of files that the process can write, as on a full disk; `None`: no limit.
 fn let_write(process: &Process, most: Option<u64>) {
     let process = Pid::from_raw(process.id().try_into().unwrap());
     prlimit(process, Resource::Fsize, Rlimit { current: most, maximum: None }).unwrap();
@@ -36,7 +36,8 @@ fn on_disk(directory: &Path) -> String {
     Credential::from_pem(&pem).unwrap().chain().serial().to_owned()
 }
 
-/// With a certificate of which the disk knows nothing.
+/// Starts a run, waits for a certificate, fills the disk, and waits for a second certificate, which is in memory only.
+/// Returns the serial of the first.
 fn start_and_fill_the_disk(directory: &Path, more: &[&str]) -> (Process, String) {
     let mut run = start(directory, &run_arguments(&[&["--json"], more].concat()));
     run.event("kubeconfig", 1);
@@ -50,7 +51,7 @@ fn start_and_fill_the_disk(directory: &Path, more: &[&str]) -> (Process, String)
 }
 
 #[test]
-fn a_certificate_that_could_not_be_written_yet_is_served_and_written_after_sighup() {
+fn unwritten_certificate_survives_sighup_and_is_written() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
@@ -78,7 +79,7 @@ fn a_certificate_that_could_not_be_written_yet_is_served_and_written_after_sighu
 }
 
 #[test]
-fn a_request_the_disk_knows_nothing_of_is_gone_on_with_after_sighup() {
+fn unwritten_request_continues_after_sighup() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
@@ -105,7 +106,7 @@ fn a_request_the_disk_knows_nothing_of_is_gone_on_with_after_sighup() {
 }
 
 #[test]
-fn what_is_written_at_the_very_end_is_told_to_the_operator_too() {
+fn certificate_written_at_exit_is_reported() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
@@ -124,7 +125,7 @@ fn what_is_written_at_the_very_end_is_told_to_the_operator_too() {
 }
 
 #[test]
-fn sighup_with_the_directory_gone_keeps_the_certificate_and_puts_it_back() {
+fn sighup_with_removed_directory_writes_pair_again() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -139,13 +140,13 @@ fn sighup_with_the_directory_gone_keeps_the_certificate_and_puts_it_back() {
 }
 
 #[test]
-fn sighup_takes_up_a_pair_that_was_put_into_the_directory() {
+fn sighup_loads_pair_added_to_directory() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
     let mut run = support::start(directory, &run_arguments(&["--json"]));
     run.event("kubeconfig", 1);
-    // Of the same node, and issued later.
+    // Gets a later certificate for the same node in another directory.
     let elsewhere = ["--cert-dir", "other/pki", "--kubeconfig", "other/kubeconfig", "--once"];
     let other = ["run", "--node-name", "worker", "--bootstrap-kubeconfig", "signer/bootstrap.kubeconfig"];
     assert_eq!(perennial(directory, &[&other, elsewhere.as_slice()].concat()).code, Some(0));
@@ -159,7 +160,7 @@ fn sighup_takes_up_a_pair_that_was_put_into_the_directory() {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_used_leaves_everything_as_it_was() {
+fn failed_reload_keeps_configuration() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -182,7 +183,7 @@ fn a_configuration_that_cannot_be_used_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn removed_directory_comes_back_without_a_signal() {
+fn removed_directory_is_written_again_without_signal() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -196,10 +197,10 @@ fn removed_directory_comes_back_without_a_signal() {
     assert_eq!(run.events("rotated").len(), 0, "nothing is requested for that");
 }
 
-/// A thousand signals during the first request, and a thousand more during a renewal. Some come together and are taken
-/// care of together.
+/// Sends a thousand signals during the first request, and a thousand during a rotation. Some are merged into one
+/// reload.
 #[test]
-fn sighup_storm_loses_nothing_and_requests_nothing() {
+fn sighup_storm_adds_and_loses_no_request() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();

@@ -1,4 +1,4 @@
-//! `perennial run`, killed while its request waits, and started again: as real processes.
+//! `perennial run`, killed while its request waits, and started again.
 
 use std::fs;
 
@@ -7,13 +7,13 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The names of the request objects there are.
+/// The names of all request objects at the signer.
 fn objects(signer: &Signer) -> Vec<String> {
     signer.requests().into_iter().map(|request| request.metadata.name).collect()
 }
 
 #[test]
-fn a_node_that_is_killed_again_and_again_asks_once() {
+fn repeatedly_killed_run_submits_one_request() {
     let directory = TempDir::new().unwrap();
     let signer = Signer::start(directory.path(), &["--approve", "manual"]);
     let mut names = Vec::new();
@@ -33,9 +33,9 @@ fn a_node_that_is_killed_again_and_again_asks_once() {
 }
 
 #[test]
-fn a_certificate_that_was_issued_while_the_node_was_down_is_fetched() {
+fn certificate_issued_during_downtime_is_fetched() {
     let directory = TempDir::new().unwrap();
-    // It approves at once, but for a while its answers get lost.
+    // The signer approves at once, but its first answer to a GET is lost.
     let faults = "rules: [{ match: { method: GET }, times: 1, fault: silence }]";
     fs::write(directory.path().join("faults.yaml"), faults).unwrap();
     let signer = Signer::start(directory.path(), &["--faults", "faults.yaml"]);
