@@ -290,7 +290,7 @@ fn serving_request_uses_kubeconfig_if_first_certificate_cannot() {
 }
 
 #[test]
-fn signer_leaves_serving_names_that_are_not_allowed_to_a_person() {
+fn request_with_disallowed_serving_name_stays_pending() {
     for (allowed, approved) in [("10.0.0.8", false), ("10.0.0.7", true), ("*", true)] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();

@@ -39,7 +39,7 @@ fn issued_foreign_certificate_reaches_no_consumer() {
 
 /// With a mistyped node name, the pair stays, the log names its owner, and the bootstrap credential authenticates.
 #[test]
-fn foreign_pair_in_the_directory_is_named_and_left_in_place() {
+fn foreign_pair_in_directory_is_named_and_kept() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let pair = Ca::new().node(Duration::from_secs(60), Duration::from_secs(86_400)).to_pem();
@@ -58,7 +58,7 @@ fn foreign_pair_in_the_directory_is_named_and_left_in_place() {
 
 /// Even if the kubeconfig points at the current pair, as kubelet's does.
 #[test]
-fn foreign_pair_named_by_the_kubeconfig_is_not_used_to_authenticate() {
+fn foreign_pair_in_kubeconfig_does_not_authenticate() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let signer = Signer::start(directory, &[]);

@@ -121,7 +121,7 @@ fn readyz_names_missing_certificate_until_issued() {
 }
 
 #[test]
-fn serving_certificate_waits_for_the_client_certificate_without_failure() {
+fn serving_certificate_waits_for_client_certificate() {
     for more in [&["--rotate-server-certificates", "--node-ip", "10.0.0.7"][..], &["--rotate-server-certificates"]] {
         let directory = TempDir::new().unwrap();
         let signer = Signer::start(directory.path(), &["--approve", "manual"]);

@@ -1,4 +1,4 @@
-//! Keys and tokens: in files of mode 0600, and nowhere else.
+//! Keys and tokens are in files of mode 0600, and in no output.
 
 use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
@@ -26,13 +26,13 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 #[test]
-fn a_nodes_files_are_private_whatever_was_there_before() {
+fn written_files_are_private_over_open_ones() {
     let directory = TempDir::new().unwrap();
     let signer = Signer::start(directory.path(), &[]);
     let worker = directory.path().join("worker");
     fs::create_dir_all(worker.join("pki")).unwrap();
     set_mode(&worker.join("pki"), 0o755);
-    // It points at a certificate that is yet to come, so it is written anew.
+    // The kubeconfig names a pair that does not exist yet, so `run` replaces the file.
     let current = "pki/kubelet-client-current.pem";
     let text = format!(
         "clusters: [{{name: c, cluster: {{server: '{}', certificate-authority: ../signer/ca.crt}}}}]\n\
@@ -50,7 +50,7 @@ fn a_nodes_files_are_private_whatever_was_there_before() {
     }
 }
 
-/// What goes wrong on both sides while secrets are about.
+/// Faults of the server, so that error paths on both sides handle credentials as well.
 const FAULTS: &str = "
 rules:
 - { match: { method: POST }, times: 1, fault: { answer: { status: 401 } } }
@@ -59,11 +59,11 @@ rules:
 - { match: { method: GET }, times: 1, fault: { events: unreadable } }
 ";
 
-/// Requests no client should make, with the real token in all the wrong places.
+/// Sends invalid requests that contain the token in path, query, body and header.
 fn make_noise(signer: &Signer, directory: &Path, token: &str) {
     let mut stream = TcpStream::connect(signer.address()).unwrap();
     stream.write_all(format!("GET /{token} HTTP/1.1\r\nAuthorization: Bearer {token}\r\n\r\n").as_bytes()).unwrap();
-    // An alert, and the end.
+    // Plain HTTP to a TLS port: an alert, then the end.
     stream.read_to_end(&mut Vec::new()).unwrap();
 
     let roots = Roots::from_pem(&fs::read(directory.join("signer/ca.crt")).unwrap()).unwrap();
@@ -88,7 +88,7 @@ fn make_noise(signer: &Signer, directory: &Path, token: &str) {
 }
 
 #[test]
-fn no_secret_is_ever_told_however_much_goes_wrong() {
+fn output_contains_no_secret_despite_faults() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fs::write(path.join("faults.yaml"), FAULTS).unwrap();
@@ -101,7 +101,7 @@ fn no_secret_is_ever_told_however_much_goes_wrong() {
     make_noise(&signer, path, &token);
     run.signal(Signal::TERM);
     let output = run.end();
-    // A kubeconfig that is broken right where its secret is.
+    // A kubeconfig with a syntax error within its key.
     let admin = read("signer/admin.kubeconfig");
     let key_data = admin.lines().find_map(|line| line.trim().strip_prefix("client-key-data: ")).unwrap();
     let key_data = key_data.trim_matches('"');
@@ -109,7 +109,7 @@ fn no_secret_is_ever_told_however_much_goes_wrong() {
     let broken = ["run", "--once", "--node-name", "x", "--cert-dir", "x", "--kubeconfig", "broken"];
     let broken = start_logging(path, &broken, "trace").end();
     assert_eq!(broken.code, Some(2), "{broken:?}");
-    // One more, whose request nobody approves, and all that can be seen of it.
+    // A second certificate, whose request stays pending, with all of its output.
     let more = ["--prefix", "proxy", "--signer-name", "example.com/proxies", "--log-format", "json", "--json"];
     let watched = ["--journal", "journal", "--metrics-listen", "127.0.0.1:0"];
     let mut waits = start_logging(path, &run_arguments(&[more.as_slice(), &watched].concat()), "trace");
@@ -138,7 +138,7 @@ fn no_secret_is_ever_told_however_much_goes_wrong() {
     let said = said.concat();
     assert!(said.contains("401") && said.contains("the server answered"), "nothing went wrong: {said}");
 
-    // Of a file only the key, not the certificate.
+    // The lines of keys only: certificates are public.
     let keys = key_lines(&files(&path.join("worker/pki")));
     let authority = key_lines(&[("ca.key".into(), read("signer/ca.key").into_bytes())].into());
     let secrets = ["PRIVATE KEY", token.split_once('.').unwrap().1, &key_data[..64]].map(str::to_owned);
@@ -149,9 +149,9 @@ fn no_secret_is_ever_told_however_much_goes_wrong() {
     }
 }
 
-/// Else it could not be found in what was said, wherever it is.
+/// `key_lines` has to find a key in a pending record, or the search for secrets would prove nothing.
 #[test]
-fn the_lines_of_a_key_are_found_in_the_record_of_a_request_as_in_a_pem_file() {
+fn key_lines_finds_keys_in_pending_record() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &["--approve", "manual"]);

@@ -1,4 +1,4 @@
-//! What a service manager is told, as real processes: when those who come after may be started, and how things are.
+//! Notifications to systemd (sd_notify(3)): readiness, status, reload and watchdog, with real processes.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The first event of this name about this certificate.
+/// Waits for the first event `name` about the certificate `of`.
 fn event_of(run: &Process, of: &str, name: &str) -> Value {
     until(&format!("{name} event of {of}"), || run.events(name).into_iter().find(|event| event["of"] == of))
 }
@@ -20,7 +20,7 @@ fn addresses(directory: &Path, text: &str) {
     fs::write(directory.join("addresses"), text).unwrap();
 }
 
-/// A manager that asks to be told, and what it has heard.
+/// A notification socket, and the text received since the last match.
 struct Systemd {
     socket: UnixDatagram,
     path: PathBuf,
@@ -40,7 +40,7 @@ impl Systemd {
         start_with(directory, arguments, &environment)
     }
 
-    /// Waits until it is told this.
+    /// Waits until the received text contains `what`, and drops the text up to there.
     fn hear(&mut self, what: &str) {
         let end = Instant::now() + support::BOUND;
         while !self.told.contains(what) {
@@ -55,7 +55,7 @@ impl Systemd {
 }
 
 #[test]
-fn systemd_is_told_where_it_asks_to_be() {
+fn systemd_is_notified_of_readiness_reload_and_watchdog() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -63,7 +63,7 @@ fn systemd_is_told_where_it_asks_to_be() {
     let run = systemd.start(directory, &run_arguments(&["--json"]));
     systemd.hear("READY=1");
     systemd.hear("STATUS=kubelet-client: good, next rotation at ");
-    // And again, though nothing happens.
+    // The watchdog is notified repeatedly, without any event.
     (0..3).for_each(|_| systemd.hear("WATCHDOG=1"));
     run.signal(Signal::HUP);
     systemd.hear("RELOADING=1");
@@ -73,9 +73,9 @@ fn systemd_is_told_where_it_asks_to_be() {
     assert_eq!(run.end().code, Some(0));
 }
 
-/// The kernel holds ten messages for a manager that does not read, and the eleventh waits.
+/// The kernel queues ten messages for a manager that does not read. Sending an eleventh would block.
 #[test]
-fn manager_that_does_not_read_holds_up_nothing() {
+fn unread_notification_socket_does_not_delay_rotation() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -94,7 +94,7 @@ fn manager_that_does_not_read_holds_up_nothing() {
 }
 
 #[test]
-fn a_serving_certificate_that_nobody_approves_holds_up_nobody_who_is_started_after_us() {
+fn ready_does_not_wait_for_serving_certificate() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let signer = Signer::start(directory, &["--approve", "manual"]);
@@ -105,7 +105,7 @@ fn a_serving_certificate_that_nobody_approves_holds_up_nobody_who_is_started_aft
     signer.decide(&csr, Decision::Approve);
     systemd.hear("READY=1");
     event_of(&run, "kubelet-server", "waiting_for_approval");
-    // Whoever was ready is so again after a reload, whatever it waits for.
+    // A run that was ready before a reload is ready after it, whatever certificates wait for.
     run.signal(Signal::HUP);
     systemd.hear("RELOADING=1");
     systemd.hear("READY=1");
@@ -113,7 +113,7 @@ fn a_serving_certificate_that_nobody_approves_holds_up_nobody_who_is_started_aft
 }
 
 #[test]
-fn without_an_address_to_ask_for_the_reason_is_told_to_programs_probes_and_systemd() {
+fn missing_address_is_reported_everywhere() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -134,13 +134,13 @@ fn without_an_address_to_ask_for_the_reason_is_told_to_programs_probes_and_syste
 }
 
 #[test]
-fn the_unit_is_one_that_a_new_node_can_be_started_with() {
+fn systemd_unit_starts_new_node() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
     let unit = include_str!("../deploy/perennial.service").replace("\\\n", " ");
     let line = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned();
-    // What does not exist yet is made, or is no hindrance.
+    // systemd creates the state directory, and ignores missing paths with `-`.
     assert_eq!(line("StateDirectory="), "kubelet/pki");
     assert!(line("ReadWritePaths=").split(' ').all(|path| path.starts_with('-')), "{unit}");
 

@@ -1,4 +1,4 @@
-//! `perennial status`: what a directory holds, without touching it.
+//! `perennial status`: its output for each state of a directory, and that the directory stays unchanged.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,13 +16,13 @@ use tempfile::TempDir;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The JSON and the exit code for a directory with this in use.
+/// Runs `status` on a directory with this current pair. Returns JSON and exit code.
 fn status(contents: Option<&str>) -> (Value, i32) {
     let (value, _, code) = status_with(contents, None);
     (value, code)
 }
 
-/// The same, and the sentences, for a directory that has this record too.
+/// Runs `status` on a directory with this current pair and pending record. Returns JSON, text and exit code.
 fn status_with(contents: Option<&str>, record: Option<&[u8]>) -> (Value, String, i32) {
     let directory = TempDir::new().unwrap();
     let pki = directory.path().join("pki");
@@ -45,7 +45,7 @@ fn status_with(contents: Option<&str>, record: Option<&[u8]>) -> (Value, String,
     (value, sentences.stdout, json.code.unwrap())
 }
 
-/// A request made ten minutes ago.
+/// A pending record of a request that was submitted ten minutes ago.
 fn record(key: Option<Arc<KeyPair>>, refused: bool) -> Record {
     let now = clock::now().unix;
     let refusal = Refusal { failure: Failure::Denied, failures: 1, retry_at: now.after(HOUR) };
@@ -61,7 +61,7 @@ fn record(key: Option<Arc<KeyPair>>, refused: bool) -> Record {
 }
 
 #[test]
-fn a_request_that_waits_is_shown_and_one_that_has_its_certificate_is_not() {
+fn status_shows_pending_request_until_certificate() {
     let credential = Ca::new().node(Duration::ZERO, HOUR);
     let pem = credential.to_pem();
     let waiting = record(Some(Arc::new(KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap())), false);
@@ -79,7 +79,7 @@ fn a_request_that_waits_is_shown_and_one_that_has_its_certificate_is_not() {
 }
 
 #[test]
-fn a_refused_request_is_shown_with_the_time_of_the_next() {
+fn status_shows_refused_request_and_next_time() {
     let refused = record(None, true);
     let (value, sentences, code) = status_with(None, Some(&refused.encode()));
     let (refusal, retry_at) = (&value["pending"]["refusal"], refused.pending.refusal.unwrap().retry_at);
@@ -89,11 +89,11 @@ fn a_refused_request_is_shown_with_the_time_of_the_next() {
 }
 
 #[test]
-fn verdict_names_the_request_beside_a_good_certificate() {
+fn status_summary_names_pending_request() {
     let credential = Ca::new().node(Duration::ZERO, HOUR);
     let key = || Some(Arc::new(KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap()));
     let turned_down = |failure| Record { turned_down: Some(failure), ..record(key(), false) };
-    // Record, its state, its first line, and what follows "good, valid for …".
+    // Record, its state, its line in the text, and the end of the summary after "good, valid for …".
     let table = [
         (record(key(), false), "waiting", "pending     node-csr-abc", "a request begun 10 min"),
         (record(None, true), "refused", "refused     node-csr-abc", "failed: denied by an approver; next at "),
@@ -117,7 +117,7 @@ fn verdict_names_the_request_beside_a_good_certificate() {
         let summary = value["summary"].as_str().unwrap();
         assert!(summary.starts_with("good, valid for ") && summary.contains(words), "{summary}");
         assert!(sentences.contains(line) && !sentences.contains("to be rotated in"), "{sentences}");
-        // Without a certificate, the same is said.
+        // Without a certificate, the summary has the same end.
         let (value, _, code) = status_with(None, Some(&record.encode()));
         let summary = value["summary"].as_str().unwrap();
         assert!(code == 1 && summary.starts_with("there is no certificate; ") && summary.contains(words), "{summary}");
@@ -125,10 +125,10 @@ fn verdict_names_the_request_beside_a_good_certificate() {
 }
 
 #[test]
-fn used_up_budget_says_until_when() {
+fn status_shows_end_of_used_up_budget() {
     let credential = Ca::new().node(Duration::ZERO, HOUR);
     let mut used = record(None, false);
-    // Nine of ten tokens of 90 seconds are gone.
+    // Nine of ten submissions are used; each takes 90 seconds to come back.
     used.pending.budget_whole = clock::now().unix.after(Duration::from_secs(9 * 90));
     let (value, sentences, _) = status_with(Some(credential.to_pem().as_str()), Some(&used.encode()));
     let until = used.pending.budget_whole.before(Duration::from_secs(8 * 90));
@@ -139,7 +139,7 @@ fn used_up_budget_says_until_when() {
 }
 
 #[test]
-fn a_record_that_cannot_be_read_is_told_and_left_alone() {
+fn status_reports_unreadable_record() {
     let credential = Ca::new().node(Duration::ZERO, HOUR);
     let (value, sentences, code) = status_with(Some(credential.to_pem().as_str()), Some(b"{"));
     assert_eq!((&value["state"], code), (&"good".into(), 0));
@@ -155,7 +155,7 @@ fn state(credential: &Credential) -> (String, i32) {
 }
 
 #[test]
-fn only_a_valid_certificate_that_is_not_due_is_good() {
+fn status_is_good_only_before_rotation_point() {
     let mut ca = Ca::new();
     assert_eq!(state(&ca.node(Duration::ZERO, HOUR)), ("good".into(), 0));
     assert_eq!(state(&ca.node(HOUR * 19, HOUR * 20)), ("due".into(), 1));
@@ -165,7 +165,7 @@ fn only_a_valid_certificate_that_is_not_due_is_good() {
 }
 
 #[test]
-fn a_key_that_is_another_certificates_is_told_and_so_is_damage() {
+fn status_reports_mismatched_key_and_damage() {
     let mut ca = Ca::new();
     let (one, other) = (ca.node(Duration::ZERO, HOUR), ca.node(Duration::ZERO, HOUR));
     let (mixed, code) = status(Some(&[one.chain().pem(), &other.key().to_pem()].concat()));
@@ -177,7 +177,7 @@ fn a_key_that_is_another_certificates_is_told_and_so_is_damage() {
 }
 
 #[test]
-fn the_rotation_point_lies_in_the_window_and_stays_where_it_is() {
+fn status_rotation_point_is_stable_within_window() {
     let credential = Ca::new().node(Duration::ZERO, HOUR);
     let look = || status(Some(credential.to_pem().as_str())).0["rotate_at"].as_str().unwrap().to_owned();
     let first = look();
@@ -188,7 +188,7 @@ fn the_rotation_point_lies_in_the_window_and_stays_where_it_is() {
     assert!(window.contains(&first), "{first} not in {window:?}");
 }
 
-/// Puts a pair there, under the name that an update at this hour would have given it.
+/// Writes a pair as `name`, and the current link to it if `in_use`.
 fn put(pki: &Path, name: &str, credential: &Credential, in_use: bool) {
     let file = format!("{name}.pem");
     std::fs::write(pki.join(&file), credential.to_pem().as_bytes()).unwrap();
@@ -198,7 +198,7 @@ fn put(pki: &Path, name: &str, credential: &Credential, in_use: bool) {
     }
 }
 
-/// JSON, sentences and exit code for such a directory.
+/// Prepares a directory and runs `status`. Returns JSON, text and exit code.
 fn status_of(prepare: impl FnOnce(&Path, &mut Ca), more: &[&str]) -> (Value, String, i32) {
     let directory = TempDir::new().unwrap();
     let pki = directory.path().join("pki");
@@ -218,7 +218,7 @@ fn dated(day: &str) -> String {
 }
 
 #[test]
-fn the_pairs_that_were_in_use_before_are_shown() {
+fn status_lists_previous_pairs() {
     let mut serials = Vec::new();
     let prepare = |pki: &Path, ca: &mut Ca| {
         for (n, day) in CLIENT.iter().enumerate() {
@@ -226,7 +226,7 @@ fn the_pairs_that_were_in_use_before_are_shown() {
             put(pki, &dated(day), &credential, n == 0);
             serials.push(credential.chain().serial().to_owned());
         }
-        // Half a pair is not one.
+        // A file with half a pair is not listed.
         std::fs::write(pki.join(format!("{}.pem", dated("kubelet-client-2025-01-01"))), "-----BEGIN").unwrap();
     };
     let (value, sentences, code) = status_of(prepare, &[]);
@@ -240,11 +240,11 @@ fn the_pairs_that_were_in_use_before_are_shown() {
     assert!(serials[1..].iter().all(|serial| sentences.contains(serial)), "{sentences}");
 }
 
-/// Issued by a signer whose clock is ahead, or asked for with a clock that is behind.
+/// Such a pair comes from a signer whose clock is ahead of the node's.
 #[test]
-fn pair_that_is_not_valid_yet_is_shown_as_the_next_one() {
+fn status_shows_waiting_pair_as_next() {
     let prepare = |pki: &Path, ca: &mut Ca| {
-        // Past any rotation point.
+        // The current pair is past any rotation point.
         put(pki, &dated(CLIENT[1]), &ca.node(HOUR * 19, HOUR * 20), true);
         put(pki, &dated(CLIENT[0]), &ca.node_from(clock::now().unix.after(HOUR / 2), HOUR * 20), false);
     };
@@ -256,7 +256,7 @@ fn pair_that_is_not_valid_yet_is_shown_as_the_next_one() {
 }
 
 #[test]
-fn the_serving_certificate_is_shown_if_there_is_anything_of_it() {
+fn status_shows_serving_certificate_if_it_has_files() {
     let client = |pki: &Path, ca: &mut Ca| put(pki, &dated(CLIENT[0]), &ca.node(Duration::ZERO, HOUR), true);
     let (value, sentences, code) = status_of(client, &[]);
     assert_eq!((&value["serving"], code), (&Value::Null, 0));
@@ -285,7 +285,7 @@ fn the_serving_certificate_is_shown_if_there_is_anything_of_it() {
 }
 
 #[test]
-fn whatever_stands_where_the_pair_should_is_told_with_all_the_rest() {
+fn status_reports_irregular_current_file() {
     let pipe: fn(&Path) = |current| {
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, current, rustix::fs::FileType::Fifo, mode, 0).unwrap();
@@ -313,7 +313,7 @@ fn whatever_stands_where_the_pair_should_is_told_with_all_the_rest() {
 }
 
 #[test]
-fn a_pair_one_may_not_read_is_told_to_be_that_and_not_damaged() {
+fn status_reports_pair_without_read_permission() {
     let directory = TempDir::new().unwrap();
     let pki = directory.path().join("pki");
     put_in_use(&pki, Ca::new().node(Duration::ZERO, HOUR).to_pem().as_bytes());
@@ -326,7 +326,7 @@ fn a_pair_one_may_not_read_is_told_to_be_that_and_not_damaged() {
 }
 
 #[test]
-fn the_rotation_point_is_that_of_a_run_with_the_same_window() {
+fn status_applies_rotation_window() {
     let prepare = |pki: &Path, ca: &mut Ca| put(pki, &dated(CLIENT[0]), &ca.node(Duration::ZERO, HOUR), true);
     let (value, _, _) = status_of(prepare, &["--rotation-window", "10%-20%"]);
     let from = value["not_before"].as_str().unwrap();
@@ -337,7 +337,7 @@ fn the_rotation_point_is_that_of_a_run_with_the_same_window() {
 }
 
 #[test]
-fn another_prefix_can_be_asked_for() {
+fn status_of_another_prefix_shows_its_pair() {
     let prepare = |pki: &Path, ca: &mut Ca| {
         put(pki, &dated("proxy-2026-01-01"), &ca.node(Duration::ZERO, HOUR), true);
     };
@@ -348,7 +348,7 @@ fn another_prefix_can_be_asked_for() {
 }
 
 #[test]
-fn the_rotation_point_is_that_of_the_signer_who_was_asked() {
+fn status_rotation_point_uses_signer_of_record() {
     let proxy = Ca::new().node(Duration::ZERO, HOUR);
     let facts = proxy.chain().certificate().clone();
     let point = |signer: &str| {

@@ -1,5 +1,5 @@
-//! A node's life in one go, on both runtimes, with real processes: it bootstraps, serves, moves, rotates, is disowned by
-//! another client CA, denied, approved, and stopped; then its metrics and its journal are read.
+//! The whole life of a node on both runtimes: bootstrap, serving certificate, new address, rotations, a replaced client
+//! CA, a denied and an approved request, stop; then status, metrics and journal.
 
 use std::fs;
 use std::net::IpAddr;
@@ -19,20 +19,20 @@ use tempfile::TempDir;
 const CLIENT: &str = "kubelet-client";
 const SERVING: &str = "kubelet-server";
 
-/// The `count`th event of this name about this certificate.
+/// Waits for the `count`th event `name` about the certificate `of`, counting from 1.
 fn event_of(run: &Process, of: &str, name: &str, count: usize) -> Value {
     until(&format!("{name} event {count} of {of}"), || {
         run.events(name).into_iter().filter(|event| event["of"] == of).nth(count - 1)
     })
 }
 
-/// The requests of this certificate's that were seen to wait for approval, the oldest first.
+/// The names of the requests for certificate `of` that were reported as waiting for approval, the oldest first.
 fn waiting(run: &Process, of: &str) -> Vec<String> {
     let events = run.events("waiting_for_approval").into_iter().filter(|event| event["of"] == of);
     events.map(|event| event["csr"].as_str().unwrap().to_owned()).collect()
 }
 
-/// One that waits, and was not among the first `seen`.
+/// Waits for a request for certificate `of` after the first `seen`.
 fn next_waiting(run: &Process, of: &str, seen: usize) -> String {
     until(&format!("another request of {of}"), || waiting(run, of).into_iter().nth(seen))
 }
@@ -52,7 +52,7 @@ fn live(runtime: &str) {
     let directory = directory.path();
     let addresses = |text: &str| fs::write(directory.join("addresses"), text).unwrap();
 
-    // It bootstraps, and then asks for a serving certificate as itself. Certificates live for 20 seconds.
+    // Bootstrap, then a serving certificate, requested with the client certificate. Lifetime 20 seconds.
     let signer = Signer::start(directory, &["--server-ca", "tls", "--signing-duration", "20s"]);
     addresses("10.0.0.7\n");
     let fixed = ["--json", "--runtime", runtime, "--rotate-server-certificates", "--node-addresses", "addresses"];
@@ -64,32 +64,32 @@ fn live(runtime: &str) {
     event_of(&run, SERVING, "issued", 1);
     run.event("kubeconfig", 1);
 
-    // It moves.
+    // The node gets another address.
     addresses("10.0.0.8\n");
     let moved: IpAddr = "10.0.0.8".parse().unwrap();
     until("certificate for the new address", || {
         (current(directory, SERVING).chain().certificate().ip_addresses == [moved]).then_some(())
     });
 
-    // Both are rotated three times: once because somebody asks for it, then by themselves.
+    // Both certificates are rotated three times: once by SIGUSR1, then at their rotation points.
     run.signal(Signal::USR1);
     for n in 1..=3 {
         event_of(&run, CLIENT, "rotated", n);
         event_of(&run, SERVING, "rotated", n);
     }
 
-    // The API server comes back with another client CA, and the same CA for itself: what the node has is in date, and
-    // nobody knows it any more.
+    // The API server returns with another client CA and the same serving CA: the node's certificate is in date, and
+    // rejected.
     let address = signer.address().to_owned();
     signer.stop();
     for file in ["ca.crt", "ca.key"] {
         fs::remove_file(directory.join("signer").join(file)).unwrap();
     }
-    // Approved at once, a request may still have been seen to wait.
+    // Requests that were approved at once may be among the waiting ones.
     let [client, serving] = [CLIENT, SERVING].map(|of| waiting(&run, of).len());
     let signer = Signer::start_at(directory, &address, &["--server-ca", "tls", "--approve", "manual"]);
 
-    // The node finds out by itself, and asks with the bootstrap token.
+    // The node notices at its next request, and submits one with the bootstrap token.
     let denied = next_waiting(&run, CLIENT, client);
     let path = format!("/apis/certificates.k8s.io/v1/certificatesigningrequests/{denied}");
     let asked = signer.administer(Request::get(path));
@@ -97,7 +97,7 @@ fn live(runtime: &str) {
     let before = current(directory, CLIENT);
     assert!(!before.chain().certificate().validity.expired(clock::now().unix), "too slow to see it in date");
 
-    // Somebody says no; the node keeps what it has, and asks again.
+    // After a denial, the node keeps its certificate and submits another request.
     signer.decide(&denied, Decision::Deny);
     until("word of the denial", || {
         let told = |event: &Value| event["of"] == CLIENT && event["reason"].as_str().unwrap().contains("denied");
@@ -108,7 +108,7 @@ fn live(runtime: &str) {
     signer.decide(&approved, Decision::Approve);
     until("approved certificate", || (current(directory, CLIENT).chain() != before.chain()).then_some(()));
 
-    // And with that, the serving one.
+    // The serving certificate is requested with the new client certificate.
     let serving = next_waiting(&run, SERVING, serving);
     signer.decide(&serving, Decision::Approve);
     let long = Duration::from_secs(1800);
@@ -124,13 +124,13 @@ fn live(runtime: &str) {
         assert_eq!(page.find("perennial_rotations_total", &[("certificate", of)]), Some(rotated(of)), "{page:?}");
     }
     assert_eq!(page.get("kubelet_certificate_manager_server_rotation_seconds_count"), rotated(SERVING));
-    // They were at most as old as they can get.
+    // No certificate was replaced after its lifetime of 20 seconds.
     let ages = page.get("kubelet_certificate_manager_server_rotation_seconds_sum");
     assert!(ages > 10.0 && ages < 20.0 * rotated(SERVING), "{ages}");
     let denials = [("certificate", CLIENT), ("reason", "denied")];
     assert_eq!(page.find("perennial_attempt_failures_total", &denials), Some(1.0), "{page:?}");
 
-    // Whoever looks at the directory knows what the node will do.
+    // `status` computes the rotation points that `run` reported.
     let status = ["status", "--json", "--cert-dir", "worker/pki", "--rotation-window", "30%-40%"];
     let status = perennial(directory, &status);
     let status: Value = serde_json::from_str(&status.stdout).unwrap();
@@ -150,11 +150,11 @@ fn live(runtime: &str) {
 }
 
 #[test]
-fn a_node_lives_through_all_of_it_on_threads() {
+fn whole_life_of_a_node_on_threads() {
     live("std");
 }
 
 #[test]
-fn a_node_lives_through_all_of_it_on_smol() {
+fn whole_life_of_a_node_on_smol() {
     live("smol");
 }

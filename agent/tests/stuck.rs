@@ -1,4 +1,5 @@
-//! Readers, hooks, servers and disks that do not answer: the certificate keeps rotating, and a signal ends the process.
+//! Readers, hooks, servers, name servers and disks that do not answer: rotation continues, and a signal ends the
+//! process.
 
 use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter, Write as _};
@@ -14,8 +15,9 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// What `perennial run --help` promises, and time for a busy machine.
+/// Longest time from a signal to the end of the process, as `perennial run --help` has it.
 const END: Duration = Duration::from_secs(10);
+/// Additional time for a busy machine.
 const SLACK: Duration = Duration::from_secs(10);
 
 /// A process with outputs of the test's choice, killed on drop.
@@ -35,7 +37,7 @@ impl Run {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
 
-    /// The exit code, and how long the end took.
+    /// Sends the signal, and waits for the end. Returns the exit code and the time that the end took.
     fn end_by(mut self, signal: Signal) -> (Option<i32>, Duration) {
         let begun = Instant::now();
         self.signal(signal);
@@ -46,13 +48,13 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // An error means that the process has ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A pipe that takes nothing, as its reader has stopped.
+/// A full pipe, whose reader does not read.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = io::pipe().unwrap();
     let flags = fcntl_getfl(&writer).unwrap();
@@ -62,17 +64,17 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-/// An address where nothing listens yet.
+/// An address with a free port.
 fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-/// The file in use.
+/// The target of the current link.
 fn current(directory: &Path) -> Option<PathBuf> {
     fs::read_link(directory.join("worker/pki/kubelet-client-current.pem")).ok()
 }
 
-/// Both runtimes at once: most of this is waiting.
+/// Runs a scenario for both runtimes in parallel, since it mostly waits.
 fn on_both(scenario: impl Fn(&'static str) + Sync) {
     thread::scope(|scope| {
         for runtime in ["std", "smol"] {
@@ -82,12 +84,12 @@ fn on_both(scenario: impl Fn(&'static str) + Sync) {
 }
 
 #[test]
-fn rotation_goes_on_while_the_log_is_stuck() {
+fn rotation_continues_while_log_is_stuck() {
     on_both(|runtime| keeps_rotating(runtime, |command, pipe| command.stderr(pipe).env("PERENNIAL_LOG", "trace")));
 }
 
 #[test]
-fn rotation_goes_on_while_the_report_is_stuck_from_the_start() {
+fn rotation_continues_while_report_is_stuck() {
     on_both(|runtime| keeps_rotating(runtime, |command, pipe| command.stdout(pipe)));
 }
 
@@ -112,7 +114,7 @@ fn keeps_rotating(runtime: &str, stick: impl FnOnce(&mut Command, PipeWriter) ->
 }
 
 #[test]
-fn once_fails_if_nobody_takes_its_result() {
+fn once_fails_if_result_is_not_read() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -120,7 +122,7 @@ fn once_fails_if_nobody_takes_its_result() {
         let (_reader, writer) = full_pipe();
         let mut run = Run::start(directory, &run_arguments(&more), |command| command.stdout(writer));
         let status = until("end of the process", || run.0.try_wait().unwrap());
-        // Without --json, stdout has nothing to take.
+        // Without --json, nothing is written to stdout.
         assert_eq!(status.success(), takes_result, "{more:?} {status}");
         assert!(current(directory).is_some());
     }
@@ -129,7 +131,7 @@ fn once_fails_if_nobody_takes_its_result() {
     assert_eq!(until("end of the process", || run.0.try_wait().unwrap()).code(), Some(1));
 }
 
-/// What does not answer.
+/// The thing that does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hang {
     Log,
@@ -142,7 +144,7 @@ enum Hang {
 }
 
 #[test]
-fn signals_end_the_process_whatever_hangs() {
+fn signal_ends_process_whatever_hangs() {
     let hangs = [Hang::Log, Hang::Report, Hang::Hook, Hang::Server, Hang::Dns, Hang::DiskAtStart, Hang::Disk];
     let signals = [Signal::TERM, Signal::INT];
     thread::scope(|scope| {
@@ -191,7 +193,7 @@ fn ends(hang: Hang, signal: Signal, runtime: &str) {
     let (code, took) = run.end_by(signal);
     assert!(took < END + SLACK, "{hang:?} {signal:?} {runtime}: {took:?}");
     let expected = match hang {
-        // The end was forced: a certificate may be lost that existed in memory only.
+        // A forced end: a certificate in memory only may be lost.
         Hang::DiskAtStart | Hang::Disk => Some(1),
         _ => Some(0),
     };
@@ -201,7 +203,7 @@ fn ends(hang: Hang, signal: Signal, runtime: &str) {
 }
 
 #[test]
-fn process_that_was_stopped_catches_up_at_once() {
+fn suspended_process_catches_up_when_continued() {
     on_both(|runtime| {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
@@ -212,7 +214,7 @@ fn process_that_was_stopped_catches_up_at_once() {
         let seen = until("certificate", || current(directory));
         until("metrics", || TcpListener::bind(&address).err().map(drop));
         run.signal(Signal::STOP);
-        // Longer than the certificate lives.
+        // Longer than the certificate's lifetime.
         thread::sleep(Duration::from_secs(7));
         run.signal(Signal::CONT);
         assert!(get(&address, "/healthz").contains(" 200 OK"), "{runtime}");

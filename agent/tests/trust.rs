@@ -1,4 +1,4 @@
-//! Whom a run trusts, what `status` shows of that, and what is said of a kubeconfig that is of no use to a kubelet.
+//! The CAs and proxy of the API server in `run` and `status`, and warnings about kubeconfigs that kubelet cannot use.
 
 use std::fs;
 use std::process::Command;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 /// From the field: <https://github.com/kubernetes/kubernetes/issues/46287>
 /// From the field: <https://github.com/kube-rs/kube/issues/1953>
 #[test]
-fn replaced_ca_file_counts_without_sighup() {
+fn replaced_ca_file_is_used_without_sighup() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let path = directory.path();
@@ -32,7 +32,7 @@ fn replaced_ca_file_counts_without_sighup() {
         run.event("issued", 1);
         assert!(run.stderr().contains("ca.crt: the CA bundle has changed"), "{}", run.stderr());
 
-        // What is shown of it stays that of the rotation, which SIGHUP leaves as it is.
+        // After a reload, `/state` still shows the CAs that the running rotation uses.
         run.signal(Signal::HUP);
         run.event("reloaded", 1);
         fs::write(path.join("ca.crt"), "damaged").unwrap();
@@ -43,7 +43,7 @@ fn replaced_ca_file_counts_without_sighup() {
 
 /// From the field: <https://github.com/kube-rs/kube/issues/2028>
 #[test]
-fn systems_cas_count_where_none_is_named() {
+fn system_cas_verify_server_without_named_ca() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = Signer::start(path, &[]);
@@ -62,7 +62,7 @@ fn systems_cas_count_where_none_is_named() {
     assert!(ca.contains("(SSL_CERT_FILE=") && ca.contains("read at 20"), "{ca}");
     assert_eq!(state["server"]["proxy_from"], "HTTPS_PROXY is not set");
     assert!(run.stderr().contains("with the system's CA certificates"), "{}", run.stderr());
-    // What is not named stays so: the next start trusts the system, too.
+    // The written kubeconfig names no CA, so that the next start uses the system's as well.
     let written = until("kubeconfig", || fs::read_to_string(path.join("kubeconfig")).ok());
     assert!(!written.contains("certificate-authority"), "{written}");
     drop(run);
@@ -83,7 +83,7 @@ fn systems_cas_count_where_none_is_named() {
     assert!(told.contains("no certificate-authority is named, and the system has no CA certificates"), "{told}");
 }
 
-/// JSON, sentences and exit code of `status` for a good pair and this cluster.
+/// Runs `status` on a good pair with a kubeconfig for this cluster. Returns JSON, text and exit code.
 fn status(cluster: &str, more: &[&str], environment: &[(&str, &str)]) -> (Value, String, i32) {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
@@ -166,7 +166,7 @@ fn status_names_server_cas_and_proxy() {
             assert!(told.contains(&line), "no {line:?} in {told}");
         }
     }
-    // As for run: a user that is no use yet leaves the choice to the bootstrap kubeconfig.
+    // As with `run`, the bootstrap kubeconfig names the server while the kubeconfig's user is unusable.
     let (value, told, _) = status(FILE, &["--bootstrap-kubeconfig", "bootstrap"], &[]);
     assert!(value["server"]["kubeconfig"] == "bootstrap" && told.contains("\nnamed by    bootstrap\n"), "{told}");
 }
@@ -184,21 +184,21 @@ fn status_shows_certificate_beside_unusable_kubeconfig() {
         assert_eq!((&value["state"], code), (&"good".into(), 2), "{told}");
         assert!(value["server"]["error"].as_str().unwrap().contains(why), "{value}");
         assert!(told.contains("\nserver      not known: ") && told.contains("\nserial"), "{told}");
-        // On stderr, too: that is why the exit code is 2.
+        // Once in the output, once on stderr as the reason of exit code 2.
         assert_eq!(told.matches(why).count(), 2, "{told}");
     }
 }
 
 /// From the field: <https://github.com/kubernetes/kubeadm/issues/1317>
 #[test]
-fn kubeconfig_that_no_kubelet_could_start_from_is_warned_about() {
+fn kubeconfig_unusable_for_kubelet_is_logged() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = Signer::start(path, &[]);
     bootstrap(path, &signer.server, ", certificate-authority: signer/ca.crt");
     let once = [RUN.as_slice(), &["--once"]].concat();
     assert_eq!(perennial(path, &once).code, Some(0));
-    // kubeadm embeds a pair, and nobody renews that one.
+    // kubeadm embeds a pair, which no program renews.
     let day = Duration::from_secs(86_400);
     let expired = Ca::new().node(day * 2, day);
     fs::write(path.join("expired.pem"), expired.to_pem().as_bytes()).unwrap();
@@ -213,12 +213,12 @@ fn kubeconfig_that_no_kubelet_could_start_from_is_warned_about() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stderr.contains("kubeconfig: a kubelet could not start from this kubeconfig"), "{}", ended.stderr);
     assert_eq!(fs::read_to_string(path.join("kubeconfig")).unwrap(), embedded);
-    // With a bootstrap kubeconfig it is written anew, as the warning says.
+    // With a bootstrap kubeconfig, `run` writes the kubeconfig anew, as the warning advises.
     fs::rename(path.join("away"), path.join("bootstrap")).unwrap();
     assert_eq!(perennial(path, &once).code, Some(0));
     assert!(fs::read_to_string(path.join("kubeconfig")).unwrap().contains("kubelet-client-current.pem"));
     assert!(!perennial(path, &once).stderr.contains("could not start"));
-    // What only perennial cannot read says nothing of a kubelet.
+    // A key that only perennial cannot read is no reason for the warning.
     fs::rename(path.join("bootstrap"), path.join("away")).unwrap();
     let curve = "ec_paramgen_curve:secp521r1";
     let pair = ["req", "-x509", "-newkey", "ec", "-pkeyopt", curve, "-nodes", "-subj", "/CN=w", "-keyout", "p521.key"];

@@ -1,4 +1,4 @@
-//! `perennial verify`: who could start from a directory, without touching it.
+//! `perennial verify`: the verdicts on kubelet and perennial, and that the directory stays unchanged.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -16,7 +16,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const CURRENT: &str = "kubelet-client-current.pem";
 const DATED: &str = "kubelet-client-2026-01-01-00-00-00-000.pem";
 
-/// What is said about a directory that was prepared like this, to people and to programs.
+/// Prepares a directory and verifies it. Returns the text output and the JSON.
 fn verify(prepare: impl FnOnce(&Path, &mut Ca)) -> (Output, Value) {
     let directory = TempDir::new().unwrap();
     let pki = directory.path().join("pki");
@@ -33,7 +33,8 @@ fn verify(prepare: impl FnOnce(&Path, &mut Ca)) -> (Output, Value) {
     (sentences, value)
 }
 
-/// Whether a kubelet could start, whether perennial could, and everything that is said.
+/// Prepares a directory and verifies its client certificate. Returns whether kubelet could start, whether perennial
+/// could, and all output.
 fn client(prepare: impl FnOnce(&Path, &mut Ca)) -> (bool, bool, String) {
     let (sentences, value) = verify(prepare);
     let good = |who: &str| value["certificates"]["kubelet-client"][who]["good"].as_bool().unwrap();
@@ -52,7 +53,7 @@ fn good(pki: &Path, ca: &mut Ca) {
 }
 
 #[test]
-fn both_start_from_a_good_pair_and_say_which() {
+fn verify_accepts_good_pair_for_both() {
     let (sentences, value) = verify(good);
     assert_eq!(sentences.code, Some(0), "{sentences:?}");
     assert_eq!(sentences.stdout.matches("could start, with pki/kubelet-client-current.pem").count(), 2);
@@ -60,11 +61,11 @@ fn both_start_from_a_good_pair_and_say_which() {
     let kubelet = &value["certificates"]["kubelet-client"]["kubelet"];
     assert_eq!(kubelet["file"], format!("pki/{CURRENT}"));
     assert!(kubelet["serial"].is_string() && kubelet["not_after"].is_string(), "{value}");
-    assert_eq!(value["certificates"].as_object().unwrap().len(), 1, "the serving one is nobody's concern");
+    assert_eq!(value["certificates"].as_object().unwrap().len(), 1, "there is no serving certificate");
 }
 
 #[test]
-fn what_a_kubelet_left_is_good() {
+fn verify_accepts_files_of_kubelet() {
     let (kubelet, own, said) = client(|pki, ca| {
         let dated = pki.join("kubelet-client-2026-01-01-02-00-00.pem");
         put(&dated, ca.node(Duration::ZERO, HOUR).to_pem().as_bytes());
@@ -80,7 +81,7 @@ fn what_a_kubelet_left_is_good() {
 }
 
 #[test]
-fn without_a_certificate_both_need_a_bootstrap_credential() {
+fn verify_reports_missing_certificate() {
     let dangling = |pki: &Path, _: &mut Ca| symlink("gone.pem", pki.join(CURRENT)).unwrap();
     for prepare in [|_: &Path, _: &mut Ca| {}, dangling] {
         let (kubelet, own, said) = client(prepare);
@@ -89,7 +90,7 @@ fn without_a_certificate_both_need_a_bootstrap_credential() {
     }
 }
 
-/// What perennial and Go read differs: each is judged by its own rules, and what cannot be known is left open.
+/// perennial and Go read different pairs: each verdict follows its own rules, and may be open for kubelet.
 #[test]
 fn verify_judges_kubelet_by_rules_of_go() {
     let subject = "req -new -x509 -key /dev/stdin -subj /O=system:nodes/CN=system:node:worker -days 2";
@@ -144,7 +145,7 @@ fn verify_judges_kubelet_by_rules_of_go() {
         assert_eq!(said.contains("kubelet may"), kubelet.is_none(), "{what}: {said}");
     }
 
-    // It is not damaged, either.
+    // `status` does not report such a key as damaged.
     let directory = TempDir::new().unwrap();
     put_in_use(&directory.path().join("pki"), format!("{p521_certificate}{p521_key}").as_bytes());
     let status = perennial(directory.path(), &["status", "--cert-dir", "pki", "--json"]);
@@ -152,9 +153,9 @@ fn verify_judges_kubelet_by_rules_of_go() {
     assert_eq!((status.code, &value["state"]), (Some(1), &"unsupported".into()), "{status:?}");
 }
 
-/// A kubelet looks no further than where there is anything.
+/// kubelet reads the first existing pair only.
 #[test]
-fn damage_ends_a_kubelet_and_not_perennial_if_there_is_another_pair() {
+fn verify_fails_kubelet_only_if_another_pair_exists() {
     let cut: fn(&[u8]) -> Vec<u8> = |pem| pem[..pem.len() / 2].to_vec();
     let mixed: fn(&[u8]) -> Vec<u8> = |pem| {
         let text = str::from_utf8(pem).unwrap();
@@ -184,7 +185,7 @@ fn damage_ends_a_kubelet_and_not_perennial_if_there_is_another_pair() {
 
 /// From the field: <https://github.com/kubernetes/website/pull/28312>
 #[test]
-fn what_is_no_link_is_in_the_next_certificates_way() {
+fn verify_flags_regular_file_instead_of_link() {
     let file = |name: &'static str| {
         move |pki: &Path, ca: &mut Ca| {
             good(pki, ca);
@@ -199,7 +200,7 @@ fn what_is_no_link_is_in_the_next_certificates_way() {
         assert!(said.contains("next certificate") && said.contains("is a regular file"), "{said}");
         assert!(said.contains(name) && said.contains("make a link"), "{said}");
     }
-    // Before the first start it is even in that one's.
+    // Without a dated pair, the file prevents the start as well.
     let (kubelet, own, said) = client(|pki, ca| {
         file("kubelet-client-updated.pem")(pki, ca);
         fs::remove_file(pki.join(DATED)).unwrap();
@@ -208,7 +209,7 @@ fn what_is_no_link_is_in_the_next_certificates_way() {
 }
 
 #[test]
-fn an_update_that_was_cut_short_is_completed_by_both() {
+fn verify_accepts_interrupted_update() {
     let (kubelet, own, said) = client(|pki, ca| {
         good(pki, ca);
         fs::rename(pki.join(CURRENT), pki.join("kubelet-client-updated.pem")).unwrap();
@@ -217,7 +218,7 @@ fn an_update_that_was_cut_short_is_completed_by_both() {
 }
 
 #[test]
-fn what_is_no_file_is_no_pair_and_holds_nobody_up() {
+fn verify_flags_pipe_directory_and_loop() {
     let pipe = |pki: &Path, _: &mut Ca| {
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         let path = pki.join(CURRENT);
@@ -232,7 +233,7 @@ fn what_is_no_file_is_no_pair_and_holds_nobody_up() {
 }
 
 #[test]
-fn an_expired_certificate_and_one_of_tomorrow_start_nobody() {
+fn verify_flags_certificate_outside_its_validity() {
     let (kubelet, own, said) = client(|pki, ca| {
         put_in_use(pki, ca.node(HOUR * 2, HOUR).to_pem().as_bytes());
     });
@@ -247,7 +248,7 @@ fn an_expired_certificate_and_one_of_tomorrow_start_nobody() {
 }
 
 #[test]
-fn a_key_others_can_read_keeps_nobody_from_starting_and_is_told() {
+fn verify_notes_key_readable_by_others() {
     let (kubelet, own, said) = client(|pki, ca| {
         good(pki, ca);
         fs::set_permissions(pki.join(DATED), Permissions::from_mode(0o644)).unwrap();
@@ -256,7 +257,7 @@ fn a_key_others_can_read_keeps_nobody_from_starting_and_is_told() {
 }
 
 #[test]
-fn the_serving_certificate_may_be_missing_or_expired_and_not_damaged() {
+fn verify_allows_expired_but_not_damaged_serving_certificate() {
     const SERVING: &str = "kubelet-server-current.pem";
     let expired = |pki: &Path, ca: &mut Ca| {
         good(pki, ca);
@@ -280,14 +281,14 @@ fn the_serving_certificate_may_be_missing_or_expired_and_not_damaged() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_read_is_bad_input() {
+fn verify_of_missing_directory_is_bad_input() {
     let directory = TempDir::new().unwrap();
     for arguments in [&["verify", "--cert-dir", "none"][..], &["verify"]] {
         assert_eq!(perennial(directory.path(), arguments).code, Some(2));
     }
 }
 
-/// `verify` of a good directory that was prepared like this, by somebody to whom things can be forbidden.
+/// Prepares a good directory, and verifies it as an unprivileged user. Returns the text output.
 fn by_nobody(prepare: impl FnOnce(&Path)) -> String {
     let directory = TempDir::new().unwrap();
     let pki = directory.path().join("pki");
@@ -300,21 +301,21 @@ fn by_nobody(prepare: impl FnOnce(&Path)) -> String {
 }
 
 #[test]
-fn a_pair_one_may_not_read_is_told_to_be_that() {
+fn verify_flags_unreadable_pair() {
     let said = by_nobody(|pki| fs::set_permissions(pki.join(DATED), Permissions::from_mode(0o000)).unwrap());
     assert_eq!(said.matches("could not start").count(), 2, "{said}");
     assert!(said.to_lowercase().contains("permission denied") && said.contains("can read it"), "{said}");
 }
 
 #[test]
-fn a_directory_nobody_may_write_to_starts_only_a_kubelet_and_that_not_for_long() {
+fn verify_flags_read_only_directory() {
     let said = by_nobody(|pki| fs::set_permissions(pki, Permissions::from_mode(0o555)).unwrap());
     assert!(said.contains("perennial   could not start: ") && said.contains("cannot be written to"), "{said}");
     assert!(said.contains("kubelet     could not put its next certificate in place"), "{said}");
 }
 
 #[test]
-fn what_is_in_the_locks_way_keeps_perennial_from_starting_as_run_finds_out() {
+fn verify_flags_unusable_lock_file() {
     let folder: fn(&Path) = |lock| fs::create_dir(lock).unwrap();
     let link: fn(&Path) = |lock| symlink("elsewhere", lock).unwrap();
     for place in [folder, link] {
@@ -335,7 +336,7 @@ fn what_is_in_the_locks_way_keeps_perennial_from_starting_as_run_finds_out() {
 }
 
 #[test]
-fn who_keeps_the_files_already_is_in_nobodys_way() {
+fn verify_ignores_lock_held_by_run() {
     let directory = TempDir::new().unwrap();
     let pki = directory.path().join("pki");
     good(&pki, &mut Ca::new());

@@ -1,4 +1,4 @@
-//! A strict reader of Prometheus' text format, version 0.0.4, and what it asks of a page beyond its grammar.
+//! A strict parser of Prometheus' text format, version 0.0.4, with checks of histograms beyond the grammar.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Default)]
 pub(crate) struct Family {
     pub(crate) kind: String,
-    /// By name and labels, sorted.
+    /// Values by sample name and labels.
     pub(crate) samples: BTreeMap<(String, BTreeMap<String, String>), f64>,
 }
 
-/// All of a page, by the names of its families.
+/// The metrics of a page by name.
 #[derive(Debug)]
 pub(crate) struct Page(pub(crate) BTreeMap<String, Family>);
 
@@ -44,7 +44,7 @@ impl Page {
         page
     }
 
-    /// Buckets of a histogram are ordered, add up, and end at infinity with the count.
+    /// Checks that the buckets of a histogram are ordered and cumulative, and end at infinity with the count.
     fn check(&self, name: &str, family: &Family) {
         assert!(!family.samples.is_empty(), "{name} has no samples");
         if family.kind != "histogram" {
@@ -68,7 +68,7 @@ impl Page {
         }
     }
 
-    /// The only sample with this name and these of its labels, if there is one.
+    /// The value of the only sample with this name and these labels among its own; `None` if there is none.
     pub(crate) fn find(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let all = self.0.values().flat_map(|family| &family.samples);
         let fits = |of: &BTreeMap<String, String>| {
@@ -84,7 +84,7 @@ impl Page {
         self.find(name, &[]).unwrap_or_else(|| panic!("no {name}"))
     }
 
-    /// Of all samples with this name.
+    /// The sum of all samples of this metric.
     pub(crate) fn sum(&self, name: &str) -> f64 {
         self.0[name].samples.values().sum()
     }
@@ -138,7 +138,7 @@ fn number(text: &str) -> f64 {
         "+Inf" => f64::INFINITY,
         "-Inf" => f64::NEG_INFINITY,
         "NaN" => f64::NAN,
-        // What else Rust takes for a number, Go does not.
+        // Rust accepts more notations of numbers than Go.
         _ if text.starts_with(|first: char| first.is_ascii_digit() || first == '-') => text.parse().unwrap(),
         _ => panic!("not a number: {text}"),
     }

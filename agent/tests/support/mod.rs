@@ -1,4 +1,4 @@
-//! Runs the real command beside an API server in this process.
+//! Runs the command `perennial` as a process, with an API server in the test's process.
 
 pub(crate) mod exposition;
 pub(crate) mod preload;
@@ -28,7 +28,7 @@ use serde_json::Value;
 /// The command under test.
 pub(crate) const COMMAND: &str = env!("CARGO_BIN_EXE_perennial");
 
-/// Starts `perennial`.
+/// Starts `perennial` in this directory, with log level info.
 pub(crate) fn start<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> Process {
     start_logging(directory, arguments, "info")
 }
@@ -48,15 +48,16 @@ pub(crate) fn perennial<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> O
     start(directory, arguments).end()
 }
 
-/// Runs `perennial` as somebody to whom things can be forbidden, and who owns everything here.
+/// Runs `perennial` as an unprivileged user, who owns all files in this directory.
 pub(crate) fn as_nobody(directory: &Path, arguments: &[&str]) -> Output {
     const NOBODY: u32 = 65_534;
-    // Not by ourselves: what another test starts meanwhile would have it open for writing, too, and it could not be run.
+    // Copied by another process: a child of another test could inherit our descriptor, open for writing, and running
+    // the copy would fail with ETXTBSY.
     let copied = Command::new("cp").args([COMMAND, "perennial"]).current_dir(directory).status();
     assert!(copied.unwrap().success());
     let mut command = Command::new(directory.join("perennial"));
     command.args(arguments);
-    // To root nothing is forbidden.
+    // Root ignores file permissions.
     if rustix::process::geteuid().is_root() {
         for theirs in files(directory).keys().map(PathBuf::as_path).chain([directory]) {
             lchown(theirs, Some(NOBODY), None).unwrap();
@@ -66,19 +67,20 @@ pub(crate) fn as_nobody(directory: &Path, arguments: &[&str]) -> Output {
     Process::spawn(directory, command).end()
 }
 
-/// An API server, its CA, bootstrap token and kubeconfigs in `signer/`, as `perennial-dev signer` keeps them.
+/// An API server with a signer. CA, bootstrap token and kubeconfigs are in `signer/`, as with `perennial-dev signer`.
 pub(crate) struct Signer {
     cluster: TestCluster,
     pub(crate) server: String,
 }
 
 impl Signer {
-    /// A signer on a free port that approves serving certificates for any name.
+    /// Starts a signer on a free port that approves serving certificates for any name.
     pub(crate) fn start(directory: &Path, arguments: &[&str]) -> Self {
         Self::start_at(directory, "127.0.0.1:0", arguments)
     }
 
-    /// Takes up what a signer of this directory left. The arguments are some of those of `perennial-dev signer`.
+    /// Starts a signer with the CA and token of an earlier one in this directory. Takes some of the arguments of
+    /// `perennial-dev signer`.
     pub(crate) fn start_at(directory: &Path, address: &str, arguments: &[&str]) -> Self {
         let signer = directory.join("signer");
         let authority = Some(authority(&signer));
@@ -126,7 +128,7 @@ impl Signer {
         self.cluster.requests()
     }
 
-    /// How many requests came with the bootstrap token.
+    /// The number of requests that were submitted with the bootstrap token.
     pub(crate) fn bootstraps(&self) -> usize {
         let requests = self.requests();
         requests.iter().filter(|request| request.spec.username.starts_with("system:bootstrap:")).count()
@@ -148,7 +150,7 @@ impl Signer {
 
 const TOKEN: &str = "bootstrap.token";
 
-/// The CA in `ca.crt` and `ca.key` of this directory; a new one, if there is none.
+/// Reads the CA in `ca.crt` and `ca.key` of this directory, or creates one.
 fn authority(directory: &Path) -> Authority {
     let (certificate, key) = (directory.join("ca.crt"), directory.join("ca.key"));
     if let (Ok(certificate), Ok(key)) = (fs::read_to_string(&certificate), fs::read_to_string(&key)) {
@@ -194,19 +196,20 @@ pub(crate) fn bootstrap(directory: &Path, server: &str, cluster: &str) {
     fs::write(directory.join("bootstrap"), text).unwrap();
 }
 
-/// The keys in these files, PEM or records of requests, line by line: what nobody may be told.
+/// The base64 lines of all private keys in these files, in PEM or in pending records: secrets that no output may
+/// contain.
 pub(crate) fn key_lines(files: &BTreeMap<PathBuf, Vec<u8>>) -> Vec<String> {
     let texts = files.values().map(|file| str::from_utf8(file).unwrap());
     let keys = texts.flat_map(|text| {
         let blocks = text.split("-----BEGIN ").filter(|block| block.contains("PRIVATE KEY"));
         blocks.filter_map(|block| block.split("-----END").next())
     });
-    // In a record each line is a string.
+    // In a pending record, each line of a key is a JSON string.
     let lines = keys.flat_map(|key| key.split(['\n', '"', ',', ' ']));
     lines.filter(|line| line.len() >= 16 && !line.contains("-----")).map(str::to_owned).collect()
 }
 
-/// What is served there.
+/// Requests `path` from the HTTP server at this address. Returns head and body.
 pub(crate) fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(BOUND)).unwrap();
@@ -216,7 +219,7 @@ pub(crate) fn get(address: &str, path: &str) -> String {
     answer
 }
 
-/// A CA of our own, for files that were there before.
+/// A CA of the test, for pairs that the signer has not issued.
 pub(crate) struct Ca {
     pub(crate) authority: Authority,
     random: Random,
@@ -230,19 +233,19 @@ impl Ca {
         Self { authority, random }
     }
 
-    /// A node's certificate that became valid `age` ago and lives `lifetime`.
+    /// A node's certificate that became valid `age` ago, and is valid for `lifetime`.
     pub(crate) fn node(&mut self, age: Duration, lifetime: Duration) -> Credential {
         self.node_from(clock::now().unix.before(age), lifetime)
     }
 
-    /// A node's certificate that becomes valid then, and lives `lifetime`.
+    /// A node's certificate that is valid from `from` for `lifetime`.
     pub(crate) fn node_from(&mut self, from: UnixTime, lifetime: Duration) -> Credential {
         let groups = ["system:nodes"];
         self.authority.client_credential("system:node:worker", &groups, &mut self.random, from, lifetime).unwrap()
     }
 }
 
-/// Puts `contents` where a certificate directory keeps the pair in use.
+/// Writes `contents` as the current pair of a certificate directory: a dated file, and the link to it.
 pub(crate) fn put_in_use(directory: &Path, contents: &[u8]) {
     fs::create_dir_all(directory).unwrap();
     fs::write(directory.join("kubelet-client-2026-01-01-00-00-00-000.pem"), contents).unwrap();

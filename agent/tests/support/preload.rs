@@ -1,13 +1,14 @@
-//! Calls of the C library that misbehave.
+//! A library for LD_PRELOAD whose functions hang or fail.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// A library for LD_PRELOAD. HANG_LOOKUP makes name lookups, HANG_WRITE=WORD writes to files whose path contains the word
-/// hang for ever: what a resolver and a disk do that do not answer, as far as a process can tell. MOST_THREADS=N lets a
-/// process start no more threads than that at a time, as RLIMIT_NPROC does for everybody but root.
+/// Builds the library and returns its path. Environment variables of the process select the faults: HANG_LOOKUP makes
+/// name lookups hang, as with a resolver that does not answer, and HANG_WRITE=WORD makes writes hang to files whose
+/// path contains the word, as with such a disk. MOST_THREADS=N limits the threads of the process, as RLIMIT_NPROC does
+/// for users other than root.
 pub(crate) fn library() -> &'static Path {
     const SOURCE: &str = r#"
 #define _GNU_SOURCE
@@ -74,7 +75,7 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*run)(vo
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        // Several test programs may be at it.
+        // Built under another name, since several test programs may build the library at once.
         let (source, library) = (place.join(format!("preload-{}.c", std::process::id())), place.join("preload.so"));
         fs::write(&source, SOURCE).unwrap();
         let mut compiler = Command::new("cc");
