@@ -1,4 +1,4 @@
-//! What is asked of a signer, and how to tell that an object is that very request.
+//! A certificate request for a signer, as HTTP requests, and the comparison with an existing request object.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use perennial_pki::{CertificateRequest, read_request};
 use super::http::Request;
 use crate::objects::{API_VERSION, CSR_PATH, CertificateSigningRequest, CsrSpec, ObjectMeta};
 
-/// One request to a signer.
+/// A certificate request for a signer of the Kubernetes API.
 #[derive(Clone, Debug)]
 pub struct Ask {
-    /// Name of the request object; derive it with [`csr_name`](super::naming::csr_name), so that asking
-    /// again finds the same object.
+    /// The name of the request object. Derive it with [`csr_name`](super::naming::csr_name), so that submitting again
+    /// finds the same object.
     pub name: String,
     /// The PKCS#10 request.
     pub request: CertificateRequest,
-    /// Who is to sign, for example `kubernetes.io/kube-apiserver-client-kubelet`.
+    /// The signer, `spec.signerName`, such as `kubernetes.io/kube-apiserver-client-kubelet`.
     pub signer_name: String,
-    /// Key usages, in Kubernetes' words.
+    /// The usages by their names in Kubernetes, `spec.usages`, such as `client auth`.
     pub usages: Vec<String>,
-    /// The lifetime wished for; the API refuses less than 600.
+    /// The requested lifetime in seconds, `spec.expirationSeconds`. The API refuses less than 600.
     pub expiration_seconds: Option<i32>,
-    /// How far our clock may be ahead before the certificate of an object that exists already counts as expired.
+    /// How far this host's clock may be ahead before the certificate of an already existing object counts as expired.
     pub skew: Duration,
 }
 
@@ -50,12 +50,12 @@ impl Ask {
         Request::get(format!("{CSR_PATH}/{}", encoded(&self.name)))
     }
 
-    /// The object in a list of its own, with the version of the server.
+    /// Lists only this object. The version of the list is the server's.
     pub(crate) fn list(&self) -> Request {
         Request::get(format!("{CSR_PATH}?fieldSelector=metadata.name%3D{}", encoded(&self.name)))
     }
 
-    /// Changes of the object from `resource_version` on, for so many seconds.
+    /// Watches the changes of the object after `resource_version`, for this number of seconds.
     pub(crate) fn watch(&self, resource_version: &str, seconds: u64) -> Request {
         Request::get(format!(
             "{CSR_PATH}?watch=true&fieldSelector=metadata.name%3D{}&resourceVersion={}&allowWatchBookmarks=true\
@@ -65,8 +65,11 @@ impl Ask {
         ))
     }
 
-    /// Whether `spec` asks for the same: key, subject and names, signer and usages. The bytes may differ
-    /// (signatures are random), and so may the lifetime. The error says what is different.
+    /// Checks that `spec` requests the same key, subject, names, signer and usages. The bytes of the PKCS#10 request
+    /// may differ (ECDSA signatures are random), and so may the lifetime.
+    ///
+    /// # Errors
+    /// The first difference, as a noun phrase.
     pub(crate) fn matches(&self, spec: &CsrSpec) -> Result<(), &'static str> {
         if spec.signer_name != self.signer_name {
             return Err("another signer");
@@ -94,7 +97,7 @@ fn set(items: &[String]) -> BTreeSet<&String> {
     items.iter().collect()
 }
 
-/// A value as it goes into a query or a path segment (RFC 3986 §2.3).
+/// Percent-encodes a value for a query or a path segment: all but the unreserved characters (RFC 3986 §2.3).
 fn encoded(text: &str) -> PercentEncode<'_> {
     const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     utf8_percent_encode(text, ESCAPED)

@@ -1,4 +1,5 @@
-//! Pauses, spread by a seed instead of a random number generator: the same seed gives the same pauses.
+//! Pauses between requests, spread over a fleet by a seed instead of a random number generator. Equal seeds give equal
+//! pauses.
 
 use std::time::Duration;
 
@@ -13,20 +14,20 @@ impl Dice {
         Self(seed)
     }
 
-    /// After the first trouble (0) and every further one in a row: anything from 800 ms to a ceiling
-    /// that doubles from 1.6 s up to 30 s.
+    /// The pause after a failure that follows `troubles` others: from 800 ms to a ceiling that doubles with each
+    /// failure, from 1.6 s to 30 s.
     pub(crate) fn backoff(&mut self, troubles: u32) -> Duration {
         let ceiling = doubled(SHORTEST, troubles.saturating_add(1));
         Duration::from_millis(self.between(millis(SHORTEST), millis(ceiling)))
     }
 
-    /// Between looks where watching is forbidden: doubling from 5 s up to 30 s.
+    /// The pause after `polls` others where watching is forbidden: doubles from 5 s to 30 s, less up to a fifth.
     pub(crate) fn poll(&mut self, polls: u32) -> Duration {
         let pause = millis(doubled(FIRST_POLL, polls));
         Duration::from_millis(self.between(pause - pause / 5, pause))
     }
 
-    /// A number from `low` to `high`, both included.
+    /// Draws a number from `low` to `high`, both included.
     pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.draw() % (high.saturating_sub(low) + 1)
     }
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_stay_in_their_range_however_often_there_is_trouble() {
+    fn pauses_stay_in_range_for_any_failure_count() {
         let mut dice = Dice::new(1);
         for troubles in [0, 1, 2, 5, 6, 31, 32, 1000, u32::MAX] {
             for _ in 0..200 {
@@ -67,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_pauses_and_another_seed_others() {
+    fn pauses_depend_on_seed_only() {
         let pauses = |seed| -> Vec<Duration> {
             let mut dice = Dice::new(seed);
             (0..8).map(|troubles| dice.backoff(troubles)).collect()

@@ -1,4 +1,4 @@
-//! One request, one answer.
+//! A single request and its answer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::session::{Limits, Session};
 use crate::cluster::Cluster;
 use perennial_rotation::{Conversation, Identity, IoEvent, IoRequest};
 
-/// A single request: its outcome is the answer, whatever its status, or the reason why there is none.
+/// A single request. Its outcome is the answer, of any status, or the reason why there is none.
 pub struct Call {
     session: Session,
     request: Option<Request>,
@@ -20,7 +20,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Asks `cluster` this, as `identity`. Only the time limits of `limits` count.
+    /// Makes `request` to `cluster`, authenticated as `identity`. Of `limits`, only the times count.
     pub const fn new(request: Request, cluster: Arc<Cluster>, identity: Identity, limits: Limits) -> Self {
         Self { session: Session::new(cluster, identity, limits), request: Some(request), outcome: None }
     }
@@ -33,7 +33,7 @@ impl Call {
             match event {
                 Event::Answer(response) => self.outcome = Some(Ok(response)),
                 Event::Lost(error) => self.outcome = Some(Err(error)),
-                // Only streams have these.
+                // Only a stream has these events.
                 Event::Opened | Event::Piece(_) | Event::Closed => {}
             }
             self.session.close();

@@ -1,4 +1,4 @@
-//! Why a submission came to nothing, for the machine and for people.
+//! Errors of a submission: the failure for the machine, and the message for people.
 
 use std::fmt;
 
@@ -16,18 +16,18 @@ const NOT_SERVED: &str =
 const NOT_AN_API_SERVER: &str =
     "; nothing there knows certificates.k8s.io: is that the URL of a Kubernetes API server, of 1.19 or newer?";
 
-/// Which request, where and as whom: what every message must say.
+/// The request, the API server and the identity, which every message names.
 #[derive(Clone, Copy)]
 pub(crate) struct Scene<'a> {
     pub(crate) cluster: &'a Cluster,
     pub(crate) identity: &'a Identity,
     pub(crate) name: &'a str,
-    /// The request object is known to exist.
+    /// True if the request object is known to exist.
     pub(crate) exists: bool,
 }
 
 impl Scene<'_> {
-    /// The server answered, and will not have it.
+    /// The error for an answer that refuses the HTTP request, with advice by its status.
     pub(crate) fn refused(self, response: &Response) -> SignError {
         let shown = self.identity.describe();
         let advice = match response.status {
@@ -49,11 +49,13 @@ impl Scene<'_> {
         self.turned_down(response, &advice)
     }
 
-    /// There is no certificates.k8s.io/v1, and who asked for the group as a whole was answered this.
+    /// The error for a server without `certificates.k8s.io/v1`. `response` is the 404 to the creation, `group` the
+    /// answer to a GET of the API group.
     pub(crate) fn absent(self, response: &Response, group: &Response) -> SignError {
         let advice = match served_versions(group) {
             Some(versions) if versions.iter().any(|version| version == "v1") => {
-                // It may be a server that is still starting, beside one that is not: nobody has refused anything.
+                // Of several API servers, one may still be starting. The request was not refused, so a retry may
+                // succeed.
                 let advice = "; yet it says that it serves certificates.k8s.io/v1: is something in between?";
                 return SignError { failure: Failure::Unreachable, ..self.turned_down(response, advice) };
             }
@@ -88,7 +90,7 @@ impl Scene<'_> {
         }
     }
 
-    /// There was no answer.
+    /// The error for a request without a usable answer.
     pub(crate) fn lost(self, error: &ExchangeError) -> SignError {
         let with_certificate = self.identity.certificate().is_some();
         let (failure, advice) = match error {
@@ -121,18 +123,18 @@ impl Scene<'_> {
         }
     }
 
-    /// The API did its work and the result is not what was hoped for.
+    /// The error for a request object that ended without a usable certificate.
     pub(crate) fn judged(self, failure: Failure, what: impl fmt::Display) -> SignError {
         SignError::new(failure, format!("{self}: {what}"))
     }
 
-    /// The object is gone: so says the API, or something in between.
+    /// The error for a 404 to reading the object, from the API or from a proxy in between.
     pub(crate) fn gone(self, response: &Response) -> SignError {
         let said = Said::read(response);
         self.judged(Failure::Deleted, format_args!("it is gone: the server answered {}", said.text))
     }
 
-    /// Too much went wrong in a row.
+    /// The error for a submission that has used up its HTTP requests.
     pub(crate) fn given_up(self, requests: u32, trouble: &str) -> SignError {
         let message = format!("{self}: gave up after {requests} HTTP requests; the last trouble: {trouble}");
         SignError::new(Failure::Unreachable, message)
@@ -161,7 +163,7 @@ impl fmt::Display for Scene<'_> {
     }
 }
 
-/// Where a redirect leads, and why it is not followed.
+/// Advice for a redirect: its target, and why perennial does not follow it.
 fn redirected(response: &Response) -> String {
     let target = match printable(&response.location) {
         target if target.is_empty() => "a redirect that names no target".to_owned(),
@@ -173,7 +175,7 @@ fn redirected(response: &Response) -> String {
     )
 }
 
-/// The versions an `APIGroup` has; `None` if this is none.
+/// The served versions of an `APIGroup`; `None` if the answer is not an `APIGroup`.
 fn served_versions(response: &Response) -> Option<Vec<String>> {
     #[derive(Deserialize)]
     struct Group {
@@ -189,7 +191,7 @@ fn served_versions(response: &Response) -> Option<Vec<String>> {
         .then(|| group.versions.into_iter().map(|version| version.version).collect())
 }
 
-/// The subjects of the first few certificates, and how many more there are.
+/// The subjects of the first three certificates, and the number of further ones.
 fn subjects(roots: &Roots) -> Vec<String> {
     const SHOWN: usize = 3;
     let mut subjects: Vec<_> = roots.subjects().map(|subject| printable(&subject)).collect();

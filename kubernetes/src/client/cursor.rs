@@ -1,17 +1,17 @@
 //! The resource version at which the next watch of the request object begins.
 
-/// The version that watches begin after.
+/// The resource version that watches of the request object begin after.
 #[derive(Default)]
 pub(crate) struct Cursor {
     version: String,
-    /// Version of the object as last seen.
+    /// The version of the object as last seen.
     object: String,
-    /// A watch was answered with 410, and none has been in order since.
+    /// True if a watch was answered with 410 and none has been good since.
     expired: bool,
 }
 
 impl Cursor {
-    /// The version to watch from.
+    /// The version to watch from; empty if none is known.
     pub(crate) fn version(&self) -> &str {
         &self.version
     }
@@ -37,13 +37,13 @@ impl Cursor {
         }
     }
 
-    /// A watch was in order.
+    /// Notes that a watch has been good: it lasted a while.
     pub(crate) const fn good(&mut self) {
         self.expired = false;
     }
 
-    /// The server's watch cache does not reach back to the version any more (410). False for the second time without a
-    /// watch in order in between: even the version of a list does not help with this server.
+    /// Handles 410: the server's watch cache does not reach back to the version any more. Returns false for the second
+    /// time without a good watch in between: this server does not accept the version of a list either.
     pub(crate) fn expire(&mut self) -> bool {
         self.version.clear();
         !std::mem::replace(&mut self.expired, true)

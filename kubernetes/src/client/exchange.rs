@@ -1,4 +1,4 @@
-//! One TLS connection and the requests made over it, one after another: bytes in, bytes out.
+//! One TLS connection and the requests that it carries, one after another. Bytes in, bytes out.
 
 use std::io::{Read as _, Write as _};
 
@@ -16,16 +16,16 @@ use perennial_rotation::Identity;
 
 /// A connection to an API server.
 pub(crate) struct Exchange {
-    /// There is a proxy, and it has not let us through yet.
+    /// The tunnel through a proxy; `None` without a proxy, and once the tunnel is open.
     tunnel: Option<Tunnel>,
     tls: ClientConnection,
     presented: Presented,
     /// Requests encoded but not yet given to TLS, which takes them once the handshake is over.
     outgoing: Zeroizing<Vec<u8>>,
-    /// Decrypted but not yet read. At most what one call of `receive` brought, and one response head.
+    /// Bytes decrypted but not yet read: at most those of one call of `receive`, and one response head.
     plain: Vec<u8>,
     response: Option<ResponseReader>,
-    /// Whether anything of the current response has arrived.
+    /// True once the first byte of the current response has arrived.
     heard: bool,
     ended: bool,
     failure: Option<ExchangeError>,
@@ -59,7 +59,7 @@ impl Exchange {
         }
     }
 
-    /// What is to be written to the socket now; empty if nothing is.
+    /// The bytes to write to the socket now; empty if there are none.
     pub(crate) fn transmit(&mut self) -> Vec<u8> {
         if let Some(tunnel) = &mut self.tunnel {
             return tunnel.transmit();
@@ -79,7 +79,7 @@ impl Exchange {
         }
     }
 
-    /// What is to be written before the socket is closed: an alert that says why, or a close_notify.
+    /// The bytes to write before the socket is closed: the alert for a TLS error, and a close_notify.
     pub(crate) fn close(mut self) -> Vec<u8> {
         if self.tunnel.is_some() {
             return Vec::new();
@@ -89,7 +89,7 @@ impl Exchange {
         self.transmit()
     }
 
-    /// Bytes arrived from the socket.
+    /// Takes bytes from the socket.
     pub(crate) fn receive(&mut self, mut bytes: &[u8]) {
         match self.tunnel.as_mut().map(|tunnel| tunnel.receive(&mut bytes)) {
             None => {}
@@ -104,7 +104,7 @@ impl Exchange {
                 return;
             }
             let processed = self.tls.process_new_packets();
-            // "Would block" is how the reader says there is no more for now.
+            // The reader returns "would block" if there is no more plaintext for now.
             let _would_block = self.tls.reader().read_to_end(&mut self.plain);
             self.heard |= !self.plain.is_empty();
             match processed {
@@ -114,22 +114,22 @@ impl Exchange {
         }
     }
 
-    /// The socket will bring nothing more.
+    /// Takes the end of the stream.
     pub(crate) fn received_eof(&mut self) {
         self.ended = true;
     }
 
-    /// The connection is beyond use. The first reason counts.
+    /// Marks the connection as unusable. The first error counts.
     pub(crate) fn fail(&mut self, error: ExchangeError) {
         self.failure.get_or_insert(error);
     }
 
-    /// Whether the current request has been met with silence so far.
+    /// True if nothing of the current response has arrived yet.
     pub(crate) const fn unheard(&self) -> bool {
         !self.heard
     }
 
-    /// What the server owes us.
+    /// The awaited bytes, for the message of a timeout.
     pub(crate) fn awaited(&self) -> &'static str {
         if self.tunnel.is_some() {
             Tunnel::awaited()
@@ -142,7 +142,7 @@ impl Exchange {
         }
     }
 
-    /// The next part of the response; `None` until more bytes arrive.
+    /// The next part of the response; `None` if more bytes are needed.
     pub(crate) fn poll(&mut self) -> Result<Option<Part>, ExchangeError> {
         if let Some(response) = &mut self.response {
             // After a failure a body must not pass for one that ended with the connection.

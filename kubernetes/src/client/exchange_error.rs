@@ -1,24 +1,25 @@
-//! Why a connection to an API server came to nothing.
+//! Errors of a connection to an API server.
 
 use std::fmt;
 
-/// Why an exchange came to nothing.
+/// Why there is no usable answer of an API server. The server may have processed the request, except where a variant
+/// documents that nothing was sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExchangeError {
-    /// No CA is configured to check the server against.
+    /// No CA is configured to verify the server. Nothing was sent.
     #[error("no CA is configured to check the server's certificate against; set the cluster's certificate-authority")]
     NoRoots,
-    /// TLS cannot be set up on this side.
+    /// TLS cannot be set up on this host, such as with an unreadable CA file. Nothing was sent.
     #[error("TLS cannot be set up: {0}")]
     Setup(String),
-    /// No connection could be made.
+    /// No TCP connection could be made. Nothing was sent.
     #[error("cannot connect: {0}")]
     Connect(String),
-    /// The proxy in between did not let us through.
+    /// The proxy did not open a tunnel to the server, or cannot be reached.
     #[error("{0}")]
     Proxy(String),
-    /// The server did not answer in time.
+    /// The handshake, the answer or the rest of an answer did not arrive in time; contains which.
     #[error("timed out waiting for {0}")]
     TimedOut(&'static str),
     /// The server closed the connection without an answer.
@@ -30,19 +31,19 @@ pub enum ExchangeError {
     /// The server's certificate is signed by none of the configured CAs.
     #[error("the server's certificate is not trusted: {0}")]
     UnknownIssuer(String),
-    /// The server's certificate is not to be trusted for another reason.
+    /// The server's certificate is not trusted for another reason, such as its name or its validity.
     #[error("the server's certificate is not trusted: {0}")]
     Untrusted(String),
-    /// The server refused the certificate it was shown, or wants one and was shown none.
+    /// The server refused the client's certificate, or requires one and was shown none; contains the TLS alert.
     #[error("the server refused our certificate (TLS alert {0})")]
     CertificateRefused(String),
-    /// TLS failed otherwise.
+    /// TLS failed for another reason.
     #[error("TLS failed: {0}")]
     Tls(String),
-    /// HTTP failed: what came is not HTTP.
+    /// The request cannot be encoded, or the answer is not proper HTTP/1.1 or not the expected JSON.
     #[error("{0}")]
     Http(String),
-    /// A whole answer, or the head of one, that perennial cannot use: too long, or coded. The next would be the same.
+    /// The answer is too long or compressed. Repeating the request would give the same answer.
     #[error("{0}")]
     Unusable(String),
 }
@@ -52,7 +53,7 @@ impl ExchangeError {
         Self::Setup(error.to_string())
     }
 
-    /// The response breaks the rules of HTTP/1.1.
+    /// An error for a response that breaks the rules of HTTP/1.1.
     pub(super) fn improper(why: &str) -> Self {
         Self::Http(format!("the answer is not proper HTTP/1.1: {why}"))
     }

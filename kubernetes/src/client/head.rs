@@ -1,4 +1,4 @@
-//! The head of a response: lines are read leniently, what frames the body strictly.
+//! Parsing the head of a response: leniently, except for the headers that frame the body.
 
 use std::str;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,9 +7,9 @@ use perennial::UnixTime;
 
 use super::exchange_error::ExchangeError;
 
-/// A response head, 1xx responses before it included, may not be longer, in bytes.
+/// The longest response head, in bytes, including the 1xx responses before it.
 pub(super) const LONGEST: usize = 64 << 10;
-/// Room for the lines of a head; one with more than the most is refused.
+/// The numbers of header lines to allocate room for, one after the other. A head with more lines is refused.
 const LINES: [usize; 2] = [64, 512];
 
 /// The head of a response: status and headers.
@@ -18,7 +18,7 @@ pub(crate) struct Head {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) content_type: String,
-    /// `Content-Encoding`, empty for none. None is asked for.
+    /// `Content-Encoding` without `identity`, empty if the body is not coded. The client requests no coding.
     pub(crate) coding: String,
     /// `Location`, empty if there was none.
     pub(crate) location: String,
@@ -30,17 +30,17 @@ pub(crate) struct Head {
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub(super) head: Head,
-    /// Length of the head in bytes.
+    /// The length of the head in bytes.
     pub(super) length: usize,
     pub(super) body: Body,
     /// True if the connection can be used again once the body has ended.
     pub(super) reusable: bool,
 }
 
-/// Where the body ends (RFC 9112 §6.3).
+/// The end of the body (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Body {
-    /// After so many bytes.
+    /// The body has this number of bytes.
     Sized(u64),
     Chunked,
     UntilClosed,
@@ -48,9 +48,9 @@ pub(super) enum Body {
 
 /// Parses the head at the start of `bytes`; `None` if more bytes are needed.
 ///
-/// Space before a colon, folded lines (RFC 9112 §5.2) and lines that are no header are put up with, as Go's client and
-/// browsers do. Two lengths, a length beside a transfer coding, or a coding other than `chunked` are not: what follows
-/// could be read as two different answers (RFC 9112 §11.2).
+/// Accepts space before a colon, folded lines (RFC 9112 §5.2) and lines that are no header, as Go's client and browsers
+/// do. Refuses two lengths, a length beside a transfer coding, and a coding other than `chunked`, with which two
+/// readers could find different answers in the same bytes (RFC 9112 §11.2).
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<Parsed>, ExchangeError> {
     for most in LINES {
         let mut room = vec![httparse::EMPTY_HEADER; most];
@@ -111,17 +111,17 @@ fn body(version: u8, status: u16, lines: &HeaderLines<'_>) -> Result<Body, Excha
         (_, None) => return improper("it has more than one Transfer-Encoding"),
         (_, Some(_)) => return improper("it has both Content-Length and Transfer-Encoding"),
     };
-    // These have no body, whatever their head says.
+    // RFC 9112 §6.3: these have no body, whatever their headers are.
     Ok(if matches!(status, 100..=199 | 204 | 304) { Body::Sized(0) } else { body })
 }
 
-/// RFC 9112 §9.3. Behind 101 another protocol begins.
+/// True if the connection can carry another request (RFC 9112 §9.3). Behind 101 another protocol begins.
 fn reusable(version: u8, status: u16, lines: &HeaderLines<'_>) -> bool {
     let has = |option: &str| lines.list("connection").any(|it| it.eq_ignore_ascii_case(option));
     !has("close") && (version == 1 || has("keep-alive")) && status != 101
 }
 
-/// Seconds, or a time, which is reckoned from the server's own clock.
+/// Reads `Retry-After`: seconds, or a time, counted from the server's own `Date`.
 fn retry_after(wish: &str, date: Option<UnixTime>) -> Option<Duration> {
     match wish.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
@@ -129,7 +129,7 @@ fn retry_after(wish: &str, date: Option<UnixTime>) -> Option<Duration> {
     }
 }
 
-/// One of the three forms of RFC 9110 §5.6.7.
+/// Reads a date in one of the three forms of RFC 9110 §5.6.7.
 fn date(text: &str) -> Option<UnixTime> {
     let since =
         httpdate::parse_http_date(text).ok().and_then(|time: SystemTime| time.duration_since(UNIX_EPOCH).ok())?;
@@ -145,12 +145,12 @@ impl<'a> HeaderLines<'a> {
         named.filter_map(|line| str::from_utf8(line.value).ok()).map(str::trim)
     }
 
-    /// The value of the first line of this name.
+    /// The value of the first line with this name.
     fn text(&self, name: &'static str) -> Option<&'a str> {
         self.values(name).next()
     }
 
-    /// The elements of a list that may be spread over several lines (RFC 9110 §5.6.1).
+    /// The elements of a list, which may be spread over several lines (RFC 9110 §5.6.1).
     fn list(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         self.values(name).flat_map(|value| value.split(',')).map(str::trim).filter(|element| !element.is_empty())
     }
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_is_reused_unless_the_head_excludes_it() {
+    fn connection_is_reusable_unless_head_excludes_it() {
         for (head, reusable) in [
             ("HTTP/1.1 200 OK\r\n", true),
             ("HTTP/1.1 200 OK\r\nConnection: x, Close\r\n", false),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_counts_seconds_or_to_a_time_of_the_server() {
+    fn retry_after_is_seconds_or_server_time() {
         let now = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
         let then = "Retry-After: Sun, 06 Nov 1994 08:50:07 GMT\r\n";
         let wish = |lines: &str| parsed(lines).unwrap().head.retry_after;
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn date_is_read_to_the_second_or_not_at_all() {
+    fn date_is_read_in_http_form_only() {
         let date = |text: &str| parsed(&format!("Date: {text}\r\n")).unwrap().head.date;
         assert_eq!(date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(UnixTime::from_secs(784_111_777)));
         for text in ["", "784111777", "Sun, 06 Nov 1994 25:49:37 GMT", "1994-11-06T08:49:37Z"] {

@@ -1,4 +1,4 @@
-//! What an event of a session tells of the API server.
+//! The health of the API server, derived from each event of a session.
 
 use perennial::Now;
 use perennial_rotation::{Answer, Health, ServerDate};
@@ -6,7 +6,8 @@ use perennial_rotation::{Answer, Health, ServerDate};
 use super::exchange_error::ExchangeError;
 use super::response::{Event, Response, Said};
 
-/// What an event tells of the API server; `None` if nothing was learnt.
+/// Derives the health of the API server from an event; `None` if the event is not about the server, such as an error on
+/// this host or in the proxy, or the end of a stream.
 pub(super) fn health(event: &Event, date: Option<ServerDate>, at: Now) -> Option<Health> {
     let answer = match event {
         Event::Answer(response) => answer(response),
@@ -22,14 +23,15 @@ pub(super) fn health(event: &Event, date: Option<ServerDate>, at: Now) -> Option
 
 fn answer(response: &Response) -> Answer {
     match response.status {
-        // A login page is not what was asked for.
+        // Every answer of the API is a JSON object. A page of HTML is that of a login portal or of another server.
         200..=299 if response.body.trim_ascii_start().starts_with(b"{") => Answer::Served,
         status if Said::read(response).by_the_api => Answer::Refused { status },
         status => Answer::Foreign { status },
     }
 }
 
-/// True if client-go's `ServerHealthy` would be: what was served; any 401; the API's own 403 and 404.
+/// True if client-go's `ServerHealthy` would be true: for an answer served, for any 401, and for the API's own 403
+/// and 404.
 ///
 /// Source: client-go `util/certificate/certificate_manager.go`, `updateServerError`.
 pub const fn client_go_healthy(health: Health) -> bool {

@@ -1,4 +1,4 @@
-//! HTTP/1.1 over plaintext bytes: one request out, one response in (RFC 9112).
+//! HTTP/1.1 over plaintext bytes (RFC 9112): encoding a request, and reading its response.
 
 use perennial_rotation::Token;
 use zeroize::Zeroizing;
@@ -7,7 +7,7 @@ use super::exchange_error::ExchangeError;
 use super::head::{self, Body, Head};
 use crate::cluster::Cluster;
 
-/// The line before a chunk, or one of the trailer behind the last, may not be longer, in bytes.
+/// The longest line before a chunk or in the trailer, in bytes.
 const LONGEST_LINE: usize = 8 << 10;
 
 /// A request to an API server.
@@ -19,24 +19,24 @@ pub struct Request {
 }
 
 impl Request {
-    /// GET `path` (with its query), to be answered with JSON.
+    /// A GET of `path`, which begins with `/` and includes the query.
     pub fn get(path: impl Into<String>) -> Self {
         Self { method: "GET", path: path.into(), json: None }
     }
 
-    /// POST this JSON document to `path`.
+    /// A POST of a JSON document to `path`, which begins with `/` and includes the query.
     pub fn post(path: impl Into<String>, json: Vec<u8>) -> Self {
         Self { method: "POST", path: path.into(), json: Some(json) }
     }
 
-    /// PUT this JSON document to `path`.
+    /// A PUT of a JSON document to `path`, which begins with `/` and includes the query.
     pub fn put(path: impl Into<String>, json: Vec<u8>) -> Self {
         Self { method: "PUT", path: path.into(), json: Some(json) }
     }
 
-    /// Encodes the request as it goes over the wire. Wiped on drop: it may hold a token.
+    /// Encodes the request for the wire. Wiped on drop, since it may hold a token.
     pub(crate) fn encode(&self, cluster: &Cluster, token: Option<&Token>) -> Result<Zeroizing<Vec<u8>>, ExchangeError> {
-        // A space or a line's end would end the target, and begin something else.
+        // A space or a line end would end the request target and let the path inject headers.
         if !self.path.starts_with('/') || !self.path.bytes().all(|byte| byte.is_ascii_graphic()) {
             let why =
                 "the HTTP request cannot be made: its path does not begin with a slash, or has unescaped characters";
@@ -44,7 +44,7 @@ impl Request {
         }
         let json = self.json.as_deref();
         let content = json.map(|json| format!("content-type: application/json\r\ncontent-length: {}\r\n", json.len()));
-        // No coding is asked for aloud, because some proxies take silence for consent to any.
+        // Without Accept-Encoding any coding is acceptable (RFC 9110 §12.5.3), and some proxies compress.
         let head = format!(
             "{} {}{} HTTP/1.1\r\nhost: {}\r\nuser-agent: perennial/{}\r\naccept: application/json\r\n\
              accept-encoding: identity\r\n{}",
@@ -68,7 +68,7 @@ impl Request {
     }
 }
 
-/// What a response consists of, in this order: one head, pieces, the end.
+/// A part of a response: one head, then pieces of the body, then the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Head(Head),
@@ -76,13 +76,13 @@ pub(crate) enum Part {
     End { reusable: bool },
 }
 
-/// Reads one response from bytes that arrive in any portions.
+/// Reads one response from bytes that arrive in portions of any size.
 #[derive(Default)]
 pub(crate) struct ResponseReader {
     awaited: Awaited,
-    /// Bytes of interim (1xx) heads already consumed.
+    /// The bytes of interim (1xx) heads that are already consumed.
     head_bytes: usize,
-    /// How much of the buffer is known not to complete the head.
+    /// The bytes at the front of the buffer that are known not to complete the head.
     scanned: usize,
     /// True if the connection can be used again once the response has ended.
     reusable: bool,
@@ -93,24 +93,24 @@ pub(crate) struct ResponseReader {
 enum Awaited {
     #[default]
     Head,
-    /// So many bytes, and then the end.
+    /// This number of bytes, then the end.
     Sized(u64),
     ChunkSize,
-    /// So many bytes, and then an empty line's end.
+    /// This number of bytes, then the line end behind the chunk.
     Chunk(u64),
-    /// Lines as far as an empty one.
+    /// The trailer, up to an empty line.
     Trailer,
-    /// Bytes until the connection ends.
+    /// All bytes until the connection ends.
     Rest,
     Nothing,
 }
 
 impl ResponseReader {
-    /// The next part, taking what it needs off the front of `plain`; `None` until more has arrived.
-    /// `ended`: nothing more will arrive.
+    /// Takes the next part off the front of `plain`; `None` if more bytes are needed. `ended`: no more will arrive.
     ///
     /// # Errors
-    /// [`ExchangeError::Closed`] if it has `ended` in the middle of the response; what cannot be read otherwise.
+    /// [`ExchangeError::Closed`] if the connection `ended` in the middle of the response; [`ExchangeError::Http`] or
+    /// [`ExchangeError::Unusable`] for a response that cannot be read.
     pub(crate) fn read(&mut self, plain: &mut Vec<u8>, ended: bool) -> Result<Option<Part>, ExchangeError> {
         loop {
             let (part, next) = match self.awaited {
@@ -157,19 +157,20 @@ impl ResponseReader {
         if ended { Err(ExchangeError::Closed) } else { Ok(None) }
     }
 
-    /// The final head, and what follows it.
+    /// Takes the final head off the front of `plain`, and returns it with the part that follows.
     fn head(&mut self, plain: &mut Vec<u8>) -> Result<Option<(Head, Awaited)>, ExchangeError> {
         loop {
             let room = head::LONGEST.saturating_sub(self.head_bytes);
             let window = &plain[..plain.len().min(room)];
-            // The head is parsed from its start each time; only a line's end can complete it.
+            // The parser begins anew each time, so it runs only if a line end, which may complete the head, has
+            // arrived.
             let worthwhile = window.get(self.scanned..).is_some_and(|new| new.contains(&b'\n'));
             self.scanned = window.len();
             let Some(parsed) = worthwhile.then(|| head::parse(window)).transpose()?.flatten() else {
                 return if plain.len() >= room { Err(ExchangeError::too_long("response head")) } else { Ok(None) };
             };
             plain.drain(..parsed.length);
-            // Behind an interim response the final one follows (RFC 9110 §15.2); nobody asked for other protocols (101).
+            // The final response follows an interim one (RFC 9110 §15.2). 101 is final: no Upgrade was requested.
             if matches!(parsed.head.status, 100 | 102..=199) {
                 self.head_bytes += parsed.length;
                 self.scanned = 0;
@@ -186,13 +187,13 @@ impl ResponseReader {
     }
 }
 
-/// Takes up to `left` bytes off the front. Returns how many are left then, too.
+/// Takes up to `left` bytes off the front, and returns them and the number still left.
 fn piece(plain: &mut Vec<u8>, left: u64) -> (Vec<u8>, u64) {
     let length = usize::try_from(left).unwrap_or(usize::MAX).min(plain.len());
     (plain.drain(..length).collect(), left - length as u64)
 }
 
-/// Takes a line off the front, and returns it without its end; `None` until all of it has arrived.
+/// Takes a line off the front, and returns it without its end; `None` if the line is not complete yet.
 fn line(plain: &mut Vec<u8>) -> Result<Option<Vec<u8>>, ExchangeError> {
     let Some(end) = plain.iter().take(LONGEST_LINE).position(|byte| *byte == b'\n') else {
         let is_too_long = plain.len() >= LONGEST_LINE;
@@ -202,7 +203,7 @@ fn line(plain: &mut Vec<u8>) -> Result<Option<Vec<u8>>, ExchangeError> {
     line.strip_suffix(b"\r\n").map(|line| Some(line.to_vec())).ok_or_else(unframed)
 }
 
-/// The size in the line before a chunk: hexadecimal, and perhaps extensions behind it (RFC 9112 §7.1).
+/// Reads the size in the line before a chunk: hexadecimal digits, with optional extensions behind (RFC 9112 §7.1).
 fn chunk_size(line: &[u8]) -> Result<u64, ExchangeError> {
     let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_end();
     // `from_str_radix` alone would take a plus sign.
@@ -218,7 +219,7 @@ fn unframed() -> ExchangeError {
 mod tests {
     use super::*;
 
-    /// What the portions amount to: status, body, and how it ended.
+    /// Reads a response that arrives in portions. Returns its status, its body, and whether the connection is reusable.
     fn read(portions: &[&[u8]], ended: bool) -> (u16, Vec<u8>, Result<Option<bool>, ExchangeError>) {
         let (mut reader, mut plain) = (ResponseReader::default(), Vec::new());
         let (mut status, mut body) = (0, Vec::new());
@@ -245,7 +246,7 @@ mod tests {
     const UNTIL_CLOSED: &[u8] = b"HTTP/1.1 200 OK\r\n\r\nhello\nworld";
 
     #[test]
-    fn a_response_is_the_same_however_it_is_split() {
+    fn response_is_read_in_any_split() {
         for (response, status, reusable) in
             [(SIZED, 201, true), (CHUNKED, 200, true), (INTERIM, 200, false), (UNTIL_CLOSED, 200, false)]
         {
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_cut_off_anywhere_does_not_pass_for_a_whole_one() {
+    fn response_cut_at_any_byte_is_incomplete() {
         for response in [SIZED, CHUNKED, INTERIM] {
             for length in 0..response.len() {
                 assert_eq!(read(&[&response[..length]], true).2, Err(ExchangeError::Closed), "cut at {length}");
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_line_gets_out_before_what_follows_it_is_found_wrong() {
+    fn chunk_before_bad_framing_is_delivered() {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         for rest in ["6\r\nhello\nX\r\n", "6\r\nhello\n\r\nX\r\n", "6\r\nhello\n\r\n\r\n"] {
             let bytes = format!("{head}{rest}");
@@ -282,14 +283,14 @@ mod tests {
     }
 
     #[test]
-    fn responses_without_a_body_end_with_their_head() {
+    fn response_without_body_ends_with_its_head() {
         for response in ["HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"] {
             assert_eq!(read(&[response.as_bytes()], false).2, Ok(Some(true)));
         }
     }
 
     #[test]
-    fn a_request_is_one_head_and_one_body_and_the_token_comes_last() {
+    fn request_has_one_head_with_token_last() {
         let cluster = Cluster::from_url("https://[::1]:6443/proxy/").unwrap();
         let token = Token::new("secret").unwrap();
         let wire = Request::post("/x?y=z", b"{}".to_vec()).encode(&cluster, Some(&token)).unwrap();
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_cannot_be_a_target_is_an_error() {
+    fn request_refuses_unescaped_path() {
         let cluster = Cluster::from_url("https://api.example").unwrap();
         assert!(Request::get("/a b").encode(&cluster, None).is_err());
         assert!(Request::get("/a\r\nX: y").encode(&cluster, None).is_err());

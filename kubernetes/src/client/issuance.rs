@@ -1,4 +1,4 @@
-//! One submission of a certificate request: create, watch, certificate.
+//! One submission of a certificate request: create the object, watch it, and return the certificate.
 //!
 //! ```text
 //!  Create ──201──▶ Watch ──approved and issued──▶ certificate
@@ -30,59 +30,61 @@ use perennial_rotation::{
     Conversation, Health, Identity, IoEvent, IoRequest, Issued, Progress, SignError, SignerConversation,
 };
 
-/// How often a request that was sent is sent again when no answer comes.
+/// The most attempts to create the object while no answer arrives.
 const CREATE_ATTEMPTS: u32 = 3;
-/// A watch that lasted this long was in order, whatever ended it.
+/// A watch that lasted this long counts as good, however it ended.
 const GOOD_WATCH: Duration = Duration::from_secs(60);
-/// What a server may take beyond the time it was asked to end a watch at.
+/// How much longer than its requested duration a watch may last before it is given up.
 const WATCH_GRACE: Duration = Duration::from_secs(30);
-/// A server's wish for patience counts up to this; the request as a whole times out about then.
+/// The longest `Retry-After` that is honoured: about the default timeout of a whole request.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
-/// One submission. It ends with a certificate, with a reason why there is none, or with being dropped:
-/// how long to wait altogether is the caller's decision.
+/// One submission of a certificate request. Its outcome is the issued chain, or the reason why there is none. The
+/// caller limits the total time: dropping the submission ends it.
 pub struct Issuance {
     ask: Ask,
     session: Session,
     stage: Stage,
     dice: Dice,
     creations: u32,
-    /// Troubles in a row; each makes the next pause longer.
+    /// The failures in a row. Each makes the next pause longer.
     troubles: u32,
-    /// The last of them, for the final report.
+    /// The last of these failures, for the error of the submission.
     trouble: String,
-    /// When and why the last request is made again, until the server has answered.
+    /// When and why the last HTTP request is repeated; `None` once the server has answered.
     retry: Option<(Instant, String)>,
-    /// UID of the request object, once it is known.
+    /// The UID of the request object; `None` before the server has returned the object.
     uid: Option<String>,
     approved: bool,
-    /// Creating it was answered with 409: it may be much older than this submission.
+    /// True if creating the object was answered with 409: it may be much older than this submission.
     found: bool,
     cursor: Cursor,
     lines: Lines,
-    /// Set where watching is forbidden or cannot be had: how often the object was read instead.
+    /// How often the object was read instead of watched; `None` while watching works.
     polls: Option<u32>,
-    /// There is no place for the request: how that was said, and what it told of the server.
+    /// The 404 to the creation, and the server's health by then, while the API group is read for the reason.
     absent: Option<(Response, Option<Health>)>,
 }
 
+/// The purpose of an HTTP request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Aim {
     Create,
-    /// The object by its name.
+    /// Read the object by its name.
     Read,
-    /// The object in a list, whose version is that of the server: the object's may be too old to watch from.
+    /// Read the object in a list, whose version is the server's: the version of the object may be too old to watch
+    /// from.
     List,
     Watch,
-    /// Which versions of the API there are.
+    /// Read the API group, which lists its served versions.
     Group,
 }
 
 enum Stage {
-    /// To be asked now.
+    /// Make this request now.
     Next(Aim),
     Asking(Aim),
-    /// The watch is open since then.
+    /// The watch has been open since this time.
     Watching(Instant),
     Pausing {
         aim: Aim,
@@ -92,7 +94,7 @@ enum Stage {
 }
 
 impl Issuance {
-    /// Submits `ask` to `cluster` as `identity`. `seed` spreads the pauses of a fleet.
+    /// Submits `ask` to `cluster`, authenticated as `identity`. `seed` spreads the pauses over a fleet.
     pub fn new(ask: Ask, cluster: Arc<Cluster>, identity: Identity, limits: Limits, seed: u64) -> Self {
         Self {
             ask,
@@ -113,7 +115,7 @@ impl Issuance {
         }
     }
 
-    /// HTTP requests made so far.
+    /// The number of HTTP requests made so far.
     pub const fn requests(&self) -> u32 {
         self.session.requests()
     }
@@ -135,6 +137,7 @@ impl Issuance {
     fn begin(&mut self, aim: Aim, now: Now) {
         if self.session.exhausted() {
             let requests = self.session.requests();
+            // Without a recent failure, the approver is slow and not the server.
             let undecided = self.uid.is_some() && self.troubles == 0;
             return self.fail(if undecided {
                 let what = format_args!("it is still undecided after {requests} HTTP requests");
@@ -152,6 +155,8 @@ impl Issuance {
             Aim::List => (self.ask.list(), None),
             Aim::Group => (Request::get(GROUP_PATH), None),
             Aim::Watch => {
+                // The duration of client-go's reflector (`minWatchTimeout`), random so that a fleet does not reconnect
+                // at once.
                 let seconds = self.dice.between(300, 600);
                 self.lines = Lines::default();
                 (self.ask.watch(self.cursor.version(), seconds), Some(Duration::from_secs(seconds) + WATCH_GRACE))
@@ -188,7 +193,7 @@ impl Issuance {
         }
     }
 
-    /// Nothing is decided: watch, or where that is forbidden, look now and then.
+    /// Waits for a decision: by a watch, or by reading the object now and then where watching does not work.
     fn wait_for_news(&mut self, now: Now) {
         self.stage = match &mut self.polls {
             None => Stage::Next(Aim::Watch),
@@ -201,8 +206,8 @@ impl Issuance {
         };
     }
 
-    /// The server's watch cache is younger than the version to watch from, as after a restart of the API server. That is
-    /// no trouble: a list has the version of the server, and the next watch begins there. If that does not help either, the
+    /// Handles 410: the server's watch cache is younger than the version to watch from, as after a restart of the API
+    /// server. This is no failure: the next watch begins at the version of a list. If that version is refused too, the
     /// object is read now and then.
     fn expired(&mut self, now: Now) {
         self.end_watch(now);
@@ -214,7 +219,7 @@ impl Issuance {
         });
     }
 
-    /// The watch cannot go on; the object itself tells more. At once, unless that keeps happening.
+    /// Reads the object after a watch that cannot go on: at once, or after a pause if this keeps happening.
     fn look_again(&mut self, why: String, now: Now) {
         self.end_watch(now);
         if self.troubles == 0 {
@@ -284,7 +289,7 @@ impl Conversation for Issuance {
         match &mut self.stage {
             Stage::Finished(outcome) => outcome.take().map_or(IoRequest::Wait { until: Instant::MAX }, IoRequest::Done),
             Stage::Pausing { until, .. } => IoRequest::Wait { until: *until },
-            // Unreachable: a request in hand always has a step.
+            // Unreachable: while there is a request, the session has a step.
             Stage::Next(_) | Stage::Asking(_) | Stage::Watching(_) => IoRequest::Wait { until: now.instant },
         }
     }

@@ -1,8 +1,9 @@
-//! The client: a [`Conversation`](perennial_rotation::Conversation) with an API server says connect, write, read or wait, and a driver does that.
+//! The HTTPS client of an API server, sans-IO: a [`Conversation`](perennial_rotation::Conversation) returns commands to
+//! connect, write, read or wait, and a runtime carries them out.
 //!
-//! [`Issuance`] is the one this crate is for: it submits a request, waits, and brings the certificate.
-//! [`Call`] is any single request. Below them a session keeps a connection, an exchange is TLS, and
-//! HTTP/1.1 is the innermost layer; each knows only the next.
+//! [`Issuance`] submits a certificate request, waits for the signer, and returns the chain. [`Call`] makes any single
+//! request. Both use a session, which keeps a connection alive; a session uses an exchange, which does TLS; an exchange
+//! uses HTTP/1.1. Each layer knows only the next one.
 
 mod ask;
 mod backoff;

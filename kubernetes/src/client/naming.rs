@@ -1,14 +1,14 @@
-//! The name of a request, derived from what it asks for.
+//! The name of a request object, derived from its key, subject and usages.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{Context, SHA512_256};
 
-/// The name kubelet gives a request object (`digestedName`): `node-csr-` and a SHA-512/256 digest over
-/// the public key (SubjectPublicKeyInfo DER), common name, organisations and usages, in the order given.
+/// The name that kubelet gives a request object (`digestedName`): `node-csr-` and a SHA-512/256 digest over
+/// the public key (SubjectPublicKeyInfo DER), common name, organizations and usages, in the order given.
 ///
-/// The same key asking for the same thing always gets the same name, so a request can be submitted
-/// again after a crash, or without knowing whether the first submission arrived.
+/// Equal arguments give equal names, so that a request can be submitted again after a crash, or if the answer to the
+/// first submission was lost: the API server refuses a second object of the same name (409).
 pub fn csr_name<O: AsRef<str>, U: AsRef<str>>(
     public_key_der: &[u8],
     common_name: &str,
@@ -33,7 +33,7 @@ mod tests {
     use super::csr_name;
 
     #[test]
-    fn the_name_is_stable_and_tells_requests_apart() {
+    fn csr_name_is_stable_and_differs_between_requests() {
         let usages = ["digital signature", "client auth"];
         let name = csr_name(b"key", "system:node:a", &["system:nodes"], &usages);
         assert_eq!(name, csr_name(b"key", "system:node:a", &["system:nodes"], &usages));

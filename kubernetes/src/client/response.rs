@@ -1,4 +1,4 @@
-//! An answer of an API server, and what an error answer says.
+//! The answer of an API server, and the text of an error answer.
 
 use std::time::Duration;
 
@@ -9,34 +9,34 @@ use super::exchange_error::ExchangeError;
 use super::head::Head;
 use crate::objects::Status;
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// The HTTP status.
+    /// The HTTP status code.
     pub status: u16,
-    /// `Retry-After`, if it was sent in seconds.
+    /// `Retry-After`: seconds, or a time counted from the answer's own `Date`.
     pub retry_after: Option<Duration>,
     /// `Content-Type`, empty if there was none.
     pub content_type: String,
     /// `Location`, empty if there was none.
     pub location: String,
-    /// `Date`, over a connection whose certificate was verified.
+    /// `Date`, if the server's certificate was verified.
     pub date: Option<ServerDate>,
     /// The body.
     pub body: Vec<u8>,
 }
 
-/// What became of a request.
+/// An event of the current request.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// The whole answer. For a stream: it was refused.
+    /// The complete answer. For a stream: the server refused it.
     Answer(Response),
     /// The stream was accepted; pieces follow.
     Opened,
     Piece(Vec<u8>),
-    /// The stream ended in order.
+    /// The server ended the stream properly.
     Closed,
-    /// There is no answer, or no more of it. The connection is gone.
+    /// The request failed: there is no answer, or no complete one. The connection is closed.
     Lost(ExchangeError),
 }
 
@@ -48,9 +48,9 @@ impl From<Head> for Response {
 }
 
 impl Response {
-    /// The response with every copy of the token that a server echoes blotted out: answers are quoted in logs.
+    /// Replaces each copy of the token that a server echoes, since logs quote answers.
     pub(super) fn without(self, token: &Token) -> Self {
-        /// Shorter ones are no secret, and may be part of any word.
+        /// The shortest token that is replaced: a shorter one is no secret, and may be part of any word.
         const SHORTEST: usize = 8;
         let secret = token.reveal();
         if secret.len() < SHORTEST {
@@ -67,18 +67,18 @@ impl Response {
     }
 }
 
-/// Stands for a token that a server echoed.
+/// The replacement of an echoed token.
 const BLOT: &str = "[token]";
 
 fn find(text: &[u8], part: &[u8]) -> Option<usize> {
     text.windows(part.len()).position(|window| window == part)
 }
 
-/// What an error answer says.
+/// The text of an error answer.
 pub(crate) struct Said {
     pub(crate) text: String,
     pub(crate) retry_after: Option<Duration>,
-    /// It is a `Status`: the API itself speaks, not something in between.
+    /// True for a `Status`, which comes from the API itself and not from a proxy or another server.
     pub(crate) by_the_api: bool,
 }
 
@@ -98,13 +98,13 @@ impl Said {
         }
     }
 
-    /// What API servers say of a path that none of their APIs has: they leave that to Go.
+    /// True for the answer of Go's HTTP server to an unknown path, which API servers give for an API that they lack.
     pub(crate) fn is_no_path(response: &Response) -> bool {
         response.status == 404 && response.body.trim_ascii() == b"404 page not found"
     }
 }
 
-/// What a `Status` says; its reason and message are optional.
+/// The text of a `Status`. Its reason and its message are optional.
 fn said_by_the_api(status: u16, said: &Status) -> String {
     let (reason, message) = (printable(&said.reason), printable(&said.message));
     let separator = if reason.is_empty() { "" } else { " " };
@@ -115,7 +115,7 @@ fn said_by_the_api(status: u16, said: &Status) -> String {
     }
 }
 
-/// An answer that is not the API's, in a few words.
+/// The text of an answer that is not the API's, shortened.
 fn foreign(response: &Response) -> String {
     const EXCERPT: usize = 400;
     let start = &response.body[..response.body.len().min(EXCERPT)];
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn status_without_reason_or_message_reads_well() {
+    fn status_text_omits_absent_reason_and_message() {
         let said = |reason: &str, message: &str| {
             let status = Status { reason: reason.into(), message: message.into(), ..Status::default() };
             said_by_the_api(401, &status)

@@ -1,4 +1,4 @@
-//! Requests to one API server as one identity, over a connection that is kept while it works.
+//! Requests to one API server with one identity, over a connection that is kept alive between them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,38 +14,39 @@ use super::response::{Event, Response};
 use crate::cluster::{Cluster, printable};
 use perennial_rotation::{Health, Identity, IoEvent, IoRequest, ServerDate};
 
-/// A body that is not a stream may not be longer.
+/// The longest body of an answer that is not a stream, in bytes.
 const LONGEST_BODY: usize = 4 << 20;
-/// After a failed write: how long to listen for the server's reason.
+/// How long to read the server's reason after a failed write, and to write before closing.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long a wait the default number of requests is for.
+/// The duration of a submission for which [`Limits::requests`] is enough as it stands.
 const PLAIN_WAIT: Duration = Duration::from_secs(15 * 60);
-/// Waiting takes no more than a request in this time: looks are 24 s apart at least, and each takes a second request
-/// if the server has closed the connection meanwhile. A watch that something ends once a minute takes less.
+/// Waiting for a decision takes at most one HTTP request in this time: polls are at least 24 s apart, and each takes a
+/// second request if the server has closed the connection meanwhile. A watch that ends once a minute takes fewer.
 const QUIET: Duration = Duration::from_secs(12);
 
-/// The longest pause while there is no valid certificate.
+/// The longest pause once the certificate to be replaced has expired.
 const URGENT: Duration = Duration::from_secs(120);
 
-/// How long one conversation may take at each point, and how much of it there may be.
+/// Timeouts of one conversation with an API server, and the number of its HTTP requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// HTTP requests in one conversation, repeated ones included. Where a request may take longer than 15 minutes, a
-    /// rotation allows for more: [`lasting`](Self::lasting) says how many.
+    /// The most HTTP requests in one submission, repeated ones included. A rotation raises the number for a request
+    /// that may take longer than 15 minutes, by [`lasting`](Self::lasting).
     pub requests: u32,
-    /// To resolve the name and open a TCP connection.
+    /// The time to resolve the server's name and open a TCP connection.
     pub connect: Duration,
-    /// From sending a request (or, on a new connection, from the TLS handshake's start) to the whole answer;
-    /// for a watch, to its head.
+    /// The time from sending a request (on a new connection, from the start of the TLS handshake) to the end of the
+    /// answer; for a watch, to the end of its head.
     pub answer: Duration,
-    /// When the certificate that is to be replaced expires. No pause between two requests reaches past that: half of what
-    /// is left is waited at most (but for a second), and once it is over, two minutes. A rotation sets it.
+    /// The time at which the certificate to be replaced expires; a rotation sets it. Until then, a pause between two
+    /// requests lasts at most half of the time left, or one second if that is longer. Afterwards it lasts at most two
+    /// minutes.
     pub needed_by: Instant,
 }
 
 impl Default for Limits {
-    /// 64 requests, 10 s, 30 s, and no hurry.
+    /// 64 requests, 10 s to connect, 30 s to answer, and no certificate that expires.
     fn default() -> Self {
         let (connect, answer) = (Duration::from_secs(10), Duration::from_secs(30));
         Self { requests: 64, connect, answer, needed_by: Instant::MAX }
@@ -53,8 +54,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The same for a conversation that may last so long: one request more for each 12 s beyond 15 minutes. Waiting
-    /// takes no more where nothing goes wrong, so that the rest is left for trouble.
+    /// Raises the number of requests for a submission that may last `timeout`: by one for each 12 s beyond 15 minutes.
+    /// Undisturbed waiting takes no more than that, so that the original number stays available for failures.
     #[must_use]
     pub fn lasting(self, timeout: Duration) -> Self {
         let beyond = timeout.saturating_sub(PLAIN_WAIT).as_secs() / QUIET.as_secs();
@@ -62,7 +63,7 @@ impl Limits {
         Self { requests, ..self }
     }
 
-    /// How much of a pause that begins at `now` is kept.
+    /// Shortens a pause that begins at `now`, by `needed_by`.
     fn pause(self, wanted: Duration, now: Instant) -> Duration {
         let left = self.needed_by.since(now);
         wanted.min(if left.is_zero() { URGENT } else { (left / 2).max(Duration::from_secs(1)) })
@@ -77,14 +78,14 @@ pub(crate) struct Session {
     asked: Option<Asked>,
     requests: u32,
     health: Option<Health>,
-    /// The `Date` of the answer in hand.
+    /// The `Date` of the current answer.
     date: Option<ServerDate>,
 }
 
-/// The request in hand. It survives a connection that turns out to be dead.
+/// The current request, kept to be repeated if its connection turns out to be dead.
 struct Asked {
     request: Request,
-    /// For a stream: how long it may last.
+    /// How long a stream may last; `None` if the answer is not a stream.
     stream: Option<Duration>,
     answer: Option<Response>,
 }
@@ -92,7 +93,7 @@ struct Asked {
 enum Link {
     Down,
     Open(Box<Open>),
-    /// To be written before the connection is closed.
+    /// The bytes to write before the connection is closed.
     Closing(Vec<u8>),
 }
 
@@ -100,16 +101,16 @@ struct Open {
     exchange: Exchange,
     doing: Doing,
     until: Instant,
-    /// Whether an earlier request was answered over it.
+    /// True if an earlier request was answered over this connection.
     reused: bool,
 }
 
-/// What the driver was last told to do, to know what failed.
+/// The last command to the runtime, to know which operation has failed.
 enum Doing {
     Connecting,
     Writing,
     Reading,
-    /// A write failed, for this reason; only the server's last words are of interest.
+    /// Read the server's reason after a write that failed for this reason.
     Listening(String),
 }
 
@@ -126,27 +127,27 @@ impl Session {
         &self.identity
     }
 
-    /// HTTP requests begun so far.
+    /// The number of HTTP requests begun so far.
     pub(crate) const fn requests(&self) -> u32 {
         self.requests
     }
 
-    /// What the last answer told of the server.
+    /// The health of the server by its last answer or failure; `None` before the first.
     pub(crate) const fn health(&self) -> Option<Health> {
         self.health
     }
 
-    /// Whether the bound on requests is reached.
+    /// True once all requests of [`Limits::requests`] are made.
     pub(crate) const fn exhausted(&self) -> bool {
         self.requests >= self.limits.requests
     }
 
-    /// When a pause that begins at `now` ends.
+    /// The end of a pause that begins at `now`, shortened by [`Limits::needed_by`].
     pub(crate) fn after_pause(&self, wanted: Duration, now: Instant) -> Instant {
         now.after(self.limits.pause(wanted, now))
     }
 
-    /// Whether there is no connection yet.
+    /// True if there is no TCP connection.
     pub(crate) const fn connecting(&self) -> bool {
         match &self.link {
             Link::Down | Link::Closing(_) => true,
@@ -154,7 +155,7 @@ impl Session {
         }
     }
 
-    /// Begins a request; `stream` if the answer is one, and how long it may last.
+    /// Begins a request. `stream` is how long the answer may last if it is a stream.
     pub(crate) fn send(&mut self, request: Request, stream: Option<Duration>, now: Now) {
         self.requests += 1;
         if let Link::Open(open) = &mut self.link {
@@ -164,13 +165,13 @@ impl Session {
         self.asked = Some(Asked { request, stream, answer: None });
     }
 
-    /// Gives up what is in hand and closes the connection.
+    /// Drops the current request and closes the connection.
     pub(crate) fn close(&mut self) {
         self.asked = None;
         self.hang_up();
     }
 
-    /// Gives up what is in hand, if anything; an idle connection stays.
+    /// Drops the current request and closes its connection. An idle connection stays open.
     pub(crate) fn stop(&mut self) {
         if self.asked.is_some() {
             self.close();
@@ -202,6 +203,8 @@ impl Session {
                 Some(proxy) => ExchangeError::Proxy(format!("cannot connect to the proxy {proxy}: {why}")),
                 None => ExchangeError::Connect(why),
             }),
+            // A server that refuses a request may close before it has read all of it: its alert or answer is the
+            // reason.
             (Doing::Writing, IoEvent::Failed(why)) => {
                 open.doing = Doing::Listening(why);
                 open.until = open.until.min(now.instant.after(LAST_WORDS));
@@ -218,7 +221,7 @@ impl Session {
         }
     }
 
-    /// What became of the request in hand; `None` until the driver has done another [`step`](Self::step).
+    /// The next event of the current request; `None` if the runtime has to do another [`step`](Self::step) first.
     pub(crate) fn event(&mut self, now: Now) -> Option<Event> {
         let event = match (&self.asked, &self.link) {
             (None, _) | (_, Link::Closing(_)) => None,
@@ -229,7 +232,7 @@ impl Session {
             },
         };
         if let Some(health) = event.as_ref().and_then(|event| health(event, self.date, now)) {
-            // The clock of something in between says nothing of the server's.
+            // A `Date` of a proxy in between is not the server's clock.
             self.date.take_if(|_| !health.is_at_work());
             self.health = Some(Health { date: self.date, ..health });
         }
@@ -252,7 +255,7 @@ impl Session {
         loop {
             let part = open.exchange.poll()?;
             if let Some(Part::Head(head)) = &part {
-                // Where anyone is taken at their word, their clock says nothing.
+                // Only the `Date` of a verified server is used.
                 let shown = head.date.filter(|_| !self.cluster.insecure_skip_tls_verify());
                 self.date = shown.map(|unix| ServerDate { unix, at: now.instant }).or(self.date);
                 usable(head)?;
@@ -290,8 +293,8 @@ impl Session {
         }
     }
 
-    /// The connection is of no more use. If that is merely because the server dropped it between two
-    /// requests, the request is made again on a new one.
+    /// Handles a failed connection. If the server merely closed an idle connection, the request is repeated on a new
+    /// one: a server may do so at any time (RFC 9112 §9.5).
     fn lose(&mut self, error: ExchangeError) -> Option<Event> {
         let (error, idle) = match &self.link {
             Link::Open(open) => (open.reason(error), open.reused && open.exchange.unheard()),
@@ -306,7 +309,7 @@ impl Session {
         Some(Event::Lost(error))
     }
 
-    /// What the driver is to do; `None` if nothing is in hand.
+    /// The next command to the runtime; `None` if the session has nothing to do.
     pub(crate) fn step<T>(&mut self, now: Now) -> Option<IoRequest<T>> {
         match &mut self.link {
             Link::Down => None,
@@ -351,7 +354,7 @@ impl Open {
         }
     }
 
-    /// A failed write is why the connection broke, unless the server gave a better reason.
+    /// The error of a connection: after a failed write, that of the write unless the server gave a better reason.
     fn reason(&self, error: ExchangeError) -> ExchangeError {
         match (&self.doing, error) {
             (Doing::Listening(why), ExchangeError::Closed | ExchangeError::Broken(_) | ExchangeError::TimedOut(_)) => {
@@ -362,7 +365,8 @@ impl Open {
     }
 }
 
-/// An answer that perennial cannot read stays one, however often the request is made.
+/// Refuses a compressed answer, which would be the same for a repeated request. The body of an error answer is only
+/// quoted.
 fn usable(head: &Head) -> Result<(), ExchangeError> {
     if head.coding.is_empty() || !(200..300).contains(&head.status) {
         return Ok(());

@@ -1,5 +1,5 @@
-//! TLS settings for one connection: fresh each time, so that a rotated certificate is never bypassed
-//! by a resumed session, and so that the server is judged by the driver's clock.
+//! TLS settings for one connection. They are made anew for each, so that no resumed session bypasses a rotated
+//! certificate, and so that the server is verified by the caller's clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,8 @@ use super::exchange_error::ExchangeError;
 use super::trust::{Presented, Verifier};
 use crate::cluster::Cluster;
 
-/// A client connection to `cluster` as `identity`, the server's certificate judged as of `now`.
+/// Makes a TLS client connection to `cluster`, authenticated as `identity`. The server's certificate is verified at the
+/// time `now`.
 pub(super) fn connection(
     cluster: &Cluster,
     identity: &Identity,
@@ -32,7 +33,7 @@ pub(super) fn connection(
         .with_custom_certificate_verifier(verifier);
     let mut settings = match identity.certificate() {
         None => settings.with_no_client_auth(),
-        // Whatever the server hints at: a server that refuses the certificate must say so.
+        // Sent whatever CAs the server hints at: the alert of a server that refuses the certificate names the cause.
         Some(credential) => {
             settings.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(credential.certified_key())))
         }
@@ -44,7 +45,7 @@ pub(super) fn connection(
     Ok((connection, presented))
 }
 
-/// The driver's wall clock when the connection was made; a handshake is over in seconds.
+/// The wall-clock time at which the connection was made. A handshake lasts seconds, so that the time need not advance.
 #[derive(Debug)]
 struct FixedTime(Option<TlsTime>);
 

@@ -1,4 +1,4 @@
-//! Why TLS failed, in sentences: rustls' own words are names of Rust enums.
+//! Sentences for TLS errors: rustls' own messages show names of Rust enums.
 
 use perennial_pki::describe;
 use rustls::pki_types::CertificateDer;
@@ -7,7 +7,7 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 use super::exchange_error::ExchangeError;
 
 impl ExchangeError {
-    /// `presented` is the chain the server showed, as far as it came to that.
+    /// Converts an error of rustls. `presented` is the chain of the server; empty if the handshake did not get so far.
     #[allow(clippy::wildcard_enum_match_arm, reason = "a foreign, growing list; pki has sentences for the rest")]
     pub(crate) fn from_tls(error: &Error, presented: &[CertificateDer<'_>]) -> Self {
         match error {
@@ -41,8 +41,8 @@ const fn invalid(message: &InvalidMessage) -> &'static str {
     }
 }
 
-/// The name of an alert as RFC 8446 §6 has it, and whether by it a server refuses a client's certificate or the lack of
-/// one (§6.2).
+/// The name of an alert (RFC 8446 §6), and true if a server uses the alert to refuse a client's certificate or the lack
+/// of one (§6.2).
 #[allow(clippy::wildcard_enum_match_arm, reason = "a foreign, growing list")]
 fn alert_name(alert: AlertDescription) -> (String, bool) {
     let (name, about_certificate) = match alert {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_no_tls_is_said_not_to_be() {
+    fn only_foreign_protocol_is_named_as_no_tls() {
         for (message, words) in [
             (InvalidMessage::InvalidContentType, "does not speak TLS"),
             (InvalidMessage::HandshakePayloadTooLarge, "certificate chain"),

@@ -1,4 +1,4 @@
-//! Verifying a server's certificate: by a chain to one of the CAs, or as exactly the trusted certificate.
+//! Verifying a server's certificate: by a chain to one of the CAs, or by its being in the CA bundle itself.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -16,11 +16,11 @@ use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
 use super::exchange_error::ExchangeError;
 use crate::cluster::Cluster;
 
-/// Accepts what leads to one of the CAs, and beside that a certificate that is one of the bundle, byte for byte: a
-/// self-signed one of a server, with or without CA:TRUE, which webpki never takes for a server's.
+/// Accepts a chain to one of the CAs, and a leaf that is in the CA bundle byte for byte: a server's self-signed
+/// certificate, with or without CA:TRUE, which webpki never accepts.
 ///
-/// Source: Go's `x509.Certificate.Verify`, for which a certificate among the roots is a chain of its own. Name, validity
-/// and extended key usage count all the same, and so does the signature of the handshake.
+/// Source: Go's `x509.Certificate.Verify`, for which a certificate among the roots is a chain of its own. Such a leaf
+/// is checked for name, validity and extended key usage like any other, and so is the signature of the handshake.
 pub(super) struct Verifier {
     /// `None`: any certificate is accepted (kubeconfig `insecure-skip-tls-verify`).
     trusted: Option<(Arc<WebPkiServerVerifier>, Roots)>,
@@ -28,19 +28,23 @@ pub(super) struct Verifier {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// The chain that a server presented: rustls keeps none that it does not trust, and a message has to name it.
+/// The chain that the server presented, for messages: rustls drops a chain that is not trusted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Presented(Arc<OnceLock<Vec<CertificateDer<'static>>>>);
 
 impl Presented {
-    /// The leaf first; empty before the server has shown one.
+    /// The chain, the leaf first; empty before the server has presented one.
     pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
         self.0.get().map_or(&[], Vec::as_slice)
     }
 }
 
 impl Verifier {
-    /// Notes in `presented` what it is shown.
+    /// Makes a verifier for one connection, which stores the server's chain in `presented`.
+    ///
+    /// # Errors
+    /// [`ExchangeError::NoRoots`] without CAs, unless verification is off; [`ExchangeError::Setup`] if the CAs cannot
+    /// be had or used.
     pub(super) fn new(cluster: &Cluster, presented: Presented) -> Result<Self, ExchangeError> {
         let algorithms = provider().signature_verification_algorithms;
         if cluster.insecure_skip_tls_verify() {
@@ -103,7 +107,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Everything but the issuer, of a certificate that is trusted itself.
+/// Verifies name, validity and extended key usage of a certificate that is trusted itself.
 fn as_itself(
     certificate: &CertificateDer<'_>,
     server_name: &ServerName<'_>,

@@ -1,13 +1,13 @@
-//! The way through a proxy, before TLS begins: HTTP CONNECT (RFC 9110 §9.3.6). Bytes in, bytes out.
+//! Opening a tunnel through a proxy with HTTP CONNECT (RFC 9110 §9.3.6), before TLS begins. Bytes in, bytes out.
 
 use zeroize::Zeroizing;
 
 use crate::cluster::{Cluster, Proxy, printable};
 
-/// A proxy that says more than this before it lets us through is none.
+/// The longest response head of a proxy, in bytes.
 const LONGEST_HEAD: usize = 16 << 10;
 
-/// A proxy was asked to let us through.
+/// A CONNECT request to a proxy, until its answer is complete.
 pub(crate) struct Tunnel {
     request: Zeroizing<Vec<u8>>,
     head: Vec<u8>,
@@ -26,15 +26,16 @@ impl Tunnel {
         Self { request, head: Vec::new(), proxy: proxy.to_string() }
     }
 
-    /// What is to be written to the socket now; empty if nothing is.
+    /// The bytes to write to the socket now; empty if there are none.
     pub(crate) fn transmit(&mut self) -> Vec<u8> {
         std::mem::take(&mut *self.request)
     }
 
-    /// Bytes arrived. Whether the way is open; then what is left of them is not the proxy's.
+    /// Takes bytes from the socket. True once the tunnel is open: the bytes left in `bytes` come from the server behind
+    /// the proxy.
     ///
     /// # Errors
-    /// The proxy will not let us through: why, for people.
+    /// The reason, as a sentence: the proxy refused to open the tunnel, or does not speak HTTP/1.
     pub(crate) fn receive(&mut self, bytes: &mut &[u8]) -> Result<bool, String> {
         while let Some((byte, rest)) = bytes.split_first() {
             self.head.push(*byte);
@@ -64,7 +65,7 @@ impl Tunnel {
         }
     }
 
-    /// For people: who is waited for.
+    /// The awaited bytes, for the message of a timeout.
     pub(crate) const fn awaited() -> &'static str {
         "the proxy's answer"
     }
@@ -79,7 +80,7 @@ mod tests {
         Tunnel::new(&Proxy::from_url("http://me:secret@proxy.example:3128").unwrap(), &cluster)
     }
 
-    /// What comes of these bytes, in two portions, and how many are left for TLS.
+    /// Receives `head` in two portions. Returns the result, and the number of bytes left for TLS.
     fn told(head: &[u8], split: usize) -> (Result<bool, String>, usize) {
         let mut tunnel = tunnel();
         let (mut first, mut second) = head.split_at(split);
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_is_asked_for_once_and_with_credentials() {
+    fn tunnel_sends_connect_once_with_credentials() {
         let mut tunnel = tunnel();
         let asked = String::from_utf8(tunnel.transmit()).unwrap();
         let to = "[2001:db8::1]:6443";
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn any_split_of_the_answer_means_the_same_and_what_follows_is_left_alone() {
+    fn tunnel_answer_is_read_in_any_split() {
         let head = b"HTTP/1.1 200 Connection established\r\nContent-Length: 3\r\n\r\n";
         let answer = [head.as_slice(), b"TLS"].concat();
         for split in 0..=answer.len() {
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_says_no_is_quoted_and_its_credentials_are_not() {
+    fn tunnel_refusal_quotes_proxy_and_hides_credentials() {
         for (head, words) in [
             ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "wants other credentials (HTTP/1.1 407"),
             ("HTTP/1.0 502 Bad Gateway\r\nServer: x\r\n\r\n", "does not let us through (HTTP/1.0 502 Bad Gateway)"),

@@ -1,4 +1,4 @@
-//! Reading the outcome of a submission from its request object.
+//! Reading the outcome of a submission from the request object.
 
 use perennial::{Failure, UnixTime};
 use perennial_pki::{BadCertificate, Chain, Usage};
@@ -7,23 +7,26 @@ use super::ask::Ask;
 use crate::cluster::printable;
 use crate::objects::CertificateSigningRequest;
 
-/// A request object that the submission can go on with.
+/// The state of a request object that is neither denied nor failed.
 pub(crate) enum Verdict {
-    /// Neither denied nor failed, and no certificate yet.
+    /// There is no certificate yet.
     Undecided {
         /// An approver has approved the request.
         approved: bool,
     },
-    /// Approved and signed.
+    /// The request is approved, and the signer has issued this chain.
     Issued(Chain),
 }
 
-/// The end of a submission: its class, and a sentence for people.
+/// Why a submission has failed: the failure for the machine, and a sentence for people.
 pub(crate) type Refusal = (Failure, String);
 
 impl Ask {
-    /// Judges the state of the request object. `found`: the object was there before this submission, so that its
-    /// certificate may have expired without anybody's fault.
+    /// Judges the state of the request object. `found`: the object existed before this submission, so that its
+    /// certificate may have expired in the meantime.
+    ///
+    /// # Errors
+    /// The object is another request, is denied or failed, or its certificate is unusable.
     pub(crate) fn judge(
         &self,
         object: &CertificateSigningRequest,
@@ -54,7 +57,7 @@ impl Ask {
         Ok(Verdict::Undecided { approved })
     }
 
-    /// The chain, as it was issued. Whether it is good for what was requested is the rotation's to judge.
+    /// Reads the issued chain. The rotation checks it against key, template and policy.
     fn accept(&self, pem: &[u8], found: bool, now: UnixTime) -> Result<Chain, Refusal> {
         let chain = Chain::from_issued(pem).map_err(|error| (Failure::BadCertificate, error.to_string()))?;
         let validity = chain.certificate().validity;
@@ -62,8 +65,8 @@ impl Ask {
             // Issued and expired while no submission waited for it: only a new request helps.
             return Err((Failure::Outdated, BadCertificate::Expired { not_after: validity.not_after() }.to_string()));
         }
-        // An approver may have agreed to them all, and a peer will want one of them. What the key may be used for
-        // besides, kubelet does not compare either: TLS needs a signature, which the rotation makes sure of.
+        // Each extended usage that was requested must be granted, since a peer will require it. Key usages are not
+        // compared, as in kubelet: the rotation checks digitalSignature, the only one that TLS needs.
         let is_asked = |usage: &Usage| self.usages.contains(&usage.to_string());
         let lacks = |usage: &Usage| !chain.is_for(*usage);
         match [Usage::ClientAuth, Usage::ServerAuth].into_iter().filter(is_asked).find(lacks) {

@@ -1,4 +1,4 @@
-//! Reading the events of watches and the answers of lists.
+//! Reading the events of a watch, and lists.
 
 use std::borrow::Cow;
 
@@ -8,18 +8,18 @@ use serde_json::value::RawValue;
 use crate::cluster::printable;
 use crate::objects::{CertificateSigningRequest, ListMeta, ObjectMeta, Status};
 
-/// An event may not be longer: etcd's limit on an object, and what goes around it.
+/// The longest event, in bytes: 1.5 MiB, etcd's limit on a request.
 const LONGEST_LINE: usize = 3 << 19;
 
-/// Puts lines together from pieces.
+/// Assembles lines from pieces of a stream.
 #[derive(Default)]
 pub(crate) struct Lines {
     buffer: Vec<u8>,
-    /// How much of the buffer holds no line's end.
+    /// The bytes at the front of the buffer that are known to hold no line end.
     scanned: usize,
 }
 
-/// A line that is too long to be an event.
+/// An error for a line that is longer than an event may be.
 pub(crate) struct TooLong;
 
 impl Lines {
@@ -37,19 +37,19 @@ impl Lines {
     }
 }
 
-/// What a line of a watch tells.
+/// An event of a watch.
 pub(crate) enum News {
-    /// The object is now this.
+    /// The object was added or changed to this state.
     Object(Box<CertificateSigningRequest>),
-    /// The object is gone. Carries its last state.
+    /// The object was deleted. Contains its last state.
     Deleted(Box<CertificateSigningRequest>),
-    /// Nothing of interest.
+    /// An empty line, or an event of an unknown type.
     Nothing,
     /// All events up to this version have been delivered.
     Bookmark(String),
     /// The server does not remember the version to watch from (410).
     Expired,
-    /// The watch cannot go on, for this reason.
+    /// The watch cannot go on; contains the reason.
     Over(String),
 }
 
@@ -77,12 +77,12 @@ fn read(line: &[u8]) -> serde_json::Result<News> {
             let bookmark: Bookmark = serde_json::from_slice(object)?;
             News::Bookmark(bookmark.metadata.resource_version)
         }
-        // What later versions may bring.
+        // Later versions of Kubernetes may add types.
         _ => News::Nothing,
     })
 }
 
-/// `metav1.WatchEvent`. Its type says what the object is: a request, a [`Status`] or bare metadata.
+/// `metav1.WatchEvent`. The type decides what the object is: a request, a [`Status`] or bare metadata.
 #[derive(Deserialize)]
 struct WatchEvent<'a> {
     #[serde(rename = "type", borrow)]
@@ -91,7 +91,7 @@ struct WatchEvent<'a> {
     object: &'a RawValue,
 }
 
-/// An object of which only the version counts.
+/// The object of a bookmark, which has only a version.
 #[derive(Deserialize)]
 struct Bookmark {
     #[serde(default)]
@@ -103,7 +103,7 @@ struct Bookmark {
 pub(crate) struct List {
     #[serde(default)]
     pub(crate) metadata: ListMeta,
-    /// `null` in the list of a server written in Go that has none.
+    /// The objects. An empty list of a server written in Go may be `null`.
     #[serde(deserialize_with = "items")]
     pub(crate) items: Vec<CertificateSigningRequest>,
 }
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_the_same_however_they_arrive() {
+    fn lines_are_read_in_any_split() {
         for size in 1..12 {
             let mut lines = Lines::default();
             let mut got = Vec::new();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_line_is_taken_and_a_longer_one_is_not() {
+    fn line_over_limit_is_refused() {
         for (length, fits) in [(LONGEST_LINE, true), (LONGEST_LINE + 1, false)] {
             let mut lines = Lines::default();
             lines.push(&vec![b'x'; length]);

@@ -1,4 +1,4 @@
-//! The next step after each answer, watch event, or timeout.
+//! The reaction of a submission to each answer, watch event and connection error.
 
 use perennial::Now;
 use perennial_rotation::{Issued, SignerConversation as _};
@@ -13,10 +13,11 @@ use crate::objects::CertificateSigningRequest;
 impl Issuance {
     pub(super) fn created(&mut self, response: &Response, now: Now) {
         match response.status {
-            // What is there may be ours: submitted before a crash, or by a POST whose answer got lost.
+            // The object may be this request, submitted before a crash, or by a POST whose answer was lost: `judge`
+            // compares.
             409 => (self.found, self.stage) = (true, Stage::Next(Aim::Read)),
             200..=299 => self.settle_or_lose(Aim::Create, response, now),
-            // An old API server, or another server written in Go: the group tells.
+            // An old API server, or another server written in Go: the versions of the group decide.
             404 if Said::is_no_path(response) && !self.session.exhausted() => {
                 self.absent = Some((response.clone(), self.session.health()));
                 self.stage = Stage::Next(Aim::Group);
@@ -48,7 +49,7 @@ impl Issuance {
             },
             401 => self.fail(self.scene().refused(response)),
             status if temporary(status) => self.try_later(Aim::List, response, now),
-            // The object itself may still be readable, as where a role lacks the verb list.
+            // The object may still be readable where a role lacks the verb list.
             _ => self.stage = Stage::Next(Aim::Read),
         }
     }
@@ -62,7 +63,7 @@ impl Issuance {
             401 => self.fail(self.scene().refused(response)),
             404 => self.look_again(format!("the server answered {}", Said::read(response).text), now),
             410 => self.expired(now),
-            // A server that cannot watch for whatever reason may still answer a GET.
+            // A server that cannot serve a watch may still answer a GET.
             _ => self.try_later(Aim::Read, response, now),
         }
     }
@@ -81,7 +82,7 @@ impl Issuance {
     fn on_news(&mut self, news: News, now: Now) {
         match news {
             News::Nothing => {}
-            // A server that ignores field selectors speaks of others too.
+            // A server that ignores field selectors sends the events of all objects.
             News::Object(object) | News::Deleted(object) if object.metadata.name != self.ask.name => {}
             News::Object(object) => self.settle(*object, now),
             News::Deleted(_) => self.vanished("it was deleted"),
@@ -93,7 +94,7 @@ impl Issuance {
 
     pub(super) fn lost(&mut self, aim: Aim, error: ExchangeError, now: Now) {
         match (&error, aim) {
-            // For example longer than any answer may be: a server that ignores field selectors lists everything.
+            // A list may be too long to read if the server ignores field selectors: the object alone is not.
             (ExchangeError::Http(_) | ExchangeError::Unusable(_), Aim::List) => self.stage = Stage::Next(Aim::Read),
             (
                 ExchangeError::NoRoots
@@ -112,7 +113,7 @@ impl Issuance {
             }
             (ExchangeError::Closed | ExchangeError::Broken(_) | ExchangeError::TimedOut(_), Aim::Create) => {
                 if self.creations < CREATE_ATTEMPTS {
-                    // The name makes it safe: if the first one arrived, the answer is 409.
+                    // Repeating the POST is safe: the name is the same, so that a second one is answered with 409.
                     self.retry(Aim::Create, error.to_string(), None, now);
                 } else {
                     self.fail(self.scene().lost(&error));
@@ -138,7 +139,7 @@ impl Issuance {
         }
     }
 
-    /// The request object is this: decide, or wait for news.
+    /// Judges the current state of the request object: finishes, or waits for the next change.
     fn settle(&mut self, object: CertificateSigningRequest, now: Now) {
         if self.uid.get_or_insert_with(|| object.metadata.uid.clone()) != &object.metadata.uid {
             return self.vanished("it was replaced by another of the same name");
@@ -160,7 +161,7 @@ impl Issuance {
     }
 }
 
-/// Answers that may be different later.
+/// True for a status that may be different later.
 const fn temporary(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=599)
 }
