@@ -1,4 +1,5 @@
-//! A node's addresses, and what to ask for a serving certificate: kubelet's rules, with nothing dropped in silence.
+//! The addresses of a node, and the template of its serving certificate: kubelet's rules, but unusable addresses are
+//! reported.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::printable;
 
-/// What kind of address of a node's: `status.addresses[].type`.
+/// The type of a node address: `status.addresses[].type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AddressType {
-    /// What the host calls itself: a DNS name, or an IP address.
+    /// The host name that the node reports: a DNS name, or an IP address.
     Hostname,
     /// An IP address within the cluster.
     #[serde(rename = "InternalIP")]
@@ -28,7 +29,7 @@ pub enum AddressType {
     /// A DNS name from outside.
     #[serde(rename = "ExternalDNS")]
     ExternalDns,
-    /// One that is not known here: Kubernetes leaves the list open.
+    /// An unknown type: Kubernetes may add types.
     #[serde(other)]
     Other,
 }
@@ -39,20 +40,20 @@ impl AddressType {
     }
 }
 
-/// As Kubernetes writes it.
+/// Displays the type as in Kubernetes, such as `InternalIP`.
 impl fmt::Display for AddressType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
     }
 }
 
-/// One address of a node's, as Kubernetes knows it.
+/// One entry of `status.addresses` of a Node object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeAddress {
-    /// What kind.
+    /// The type of the address.
     #[serde(rename = "type")]
     pub kind: AddressType,
-    /// The address.
+    /// The DNS name or the IP address.
     pub address: String,
 }
 
@@ -84,7 +85,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// The names and addresses a serving certificate has to be for: each once, in an order of its own.
+/// The DNS names and IP addresses for a node's serving certificate, each once and sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
     dns_names: BTreeSet<String>,
@@ -93,10 +94,11 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Of these. An IP address may be given as a name of any kind; what is neither, or empty, is of no use.
+    /// Sorts node addresses into DNS names and IP addresses. An IP address counts as one under every known type. Empty
+    /// addresses are skipped; [`unusable`](Self::unusable) lists the others that cannot be used.
     ///
-    /// Source: kubelet's `addressesToHostnamesAndIPs`, which drops without a word what it cannot use, and takes an IP
-    /// address for a DNS name if its type says so.
+    /// Source: kubelet's `addressesToHostnamesAndIPs`, which drops unusable addresses silently, and takes an IP address
+    /// under a DNS type for a DNS name.
     pub fn of(addresses: impl IntoIterator<Item = NodeAddress>) -> Self {
         let mut of = Self::default();
         for NodeAddress { kind, address } in addresses {
@@ -110,11 +112,11 @@ impl Addresses {
         of
     }
 
-    /// Reads a file of addresses: one a line, its type before it or not (`InternalIP 10.0.0.7`, `worker.example`). What
-    /// follows a `#` is for people.
+    /// Parses the text of an address file: one address in a line, with or without its type before it
+    /// (`InternalIP 10.0.0.7`, `worker.example`). A `#` begins a comment.
     ///
     /// # Errors
-    /// [`AddressError`]: the first line that is not that.
+    /// [`AddressError`]: the first line that is not a usable address.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let mut addresses = Vec::new();
         for (i, line) in text.lines().enumerate() {
@@ -139,10 +141,10 @@ impl Addresses {
         Ok(Self::of(addresses))
     }
 
-    /// Reads `status.addresses` of a Node object.
+    /// Reads `status.addresses` of a Node object in JSON.
     ///
     /// # Errors
-    /// It is not the JSON of a Node.
+    /// [`serde_json::Error`] if `json` is not a Node object with a status.
     pub fn of_node(json: &[u8]) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         struct NodeObject {
@@ -156,29 +158,30 @@ impl Addresses {
         serde_json::from_slice(json).map(|NodeObject { status }| Self::of(status.addresses))
     }
 
-    /// Keeps the IP addresses of one family only, and all DNS names.
+    /// Removes the IP addresses of the other family. All DNS names stay.
     pub fn of_family(mut self, family: Family) -> Self {
         self.ip_addresses.retain(|ip| Family::of(*ip) == family);
         self
     }
 
-    /// Addresses that go into no certificate, each with the reason, for people: neither an IP address nor a DNS name
-    /// although their type says so, leading nobody to the node, or of an unknown type.
+    /// Addresses that are left out of the certificate, each with the reason, as sentences: not of the form that their
+    /// type requires, not reachable from other hosts, or of an unknown type.
     pub fn unusable(&self) -> &[String] {
         &self.unusable
     }
 
-    /// What to ask for; `None` without an IP address: signers and peers of a node expect one.
+    /// The template of a serving certificate for `node` with these names. `None` without an IP address, as in kubelet:
+    /// signers and peers of a node expect one.
     pub fn template(&self, node: &str) -> Option<Template> {
         let template = Template::node(node).with_dns_names(self.dns_names.iter().cloned());
         (!self.ip_addresses.is_empty()).then(|| template.with_ip_addresses(self.ip_addresses.iter().copied()))
     }
 }
 
-/// Why a certificate is not to be asked for this DNS name, if it is not.
+/// Checks that a serving certificate can be requested for this DNS name.
 ///
 /// # Errors
-/// It is an IP address, looks like one, or is no name at all.
+/// The reason, as a sentence: an IP address, a mistyped one, or not a DNS name.
 pub fn check_dns_name(name: &str) -> Result<(), &'static str> {
     match name.parse::<IpAddr>() {
         Ok(_) => Err("this is an IP address, not a DNS name"),
@@ -186,14 +189,14 @@ pub fn check_dns_name(name: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Refuses an address at which no other host reaches the node.
+/// Refuses an IP address at which no other host reaches the node.
 ///
-/// Source: kubelet's `validateNodeIP`, but for the check that the host has the address: a translated or floating one is
-/// not on any of its interfaces.
+/// Source: kubelet's `validateNodeIP`, without the check that the host has the address: a translated or floating
+/// address is on none of its interfaces.
 ///
 /// # Errors
-/// Why: unspecified, loopback, link-local, multicast or broadcast. The unspecified addresses have a meaning of their own
-/// in kubelet's `--node-ip`; that is the caller's to know.
+/// The reason, as a sentence: the address is unspecified, loopback, link-local, multicast, broadcast or in 0.0.0.0/8.
+/// The caller handles the unspecified addresses, which kubelet's `--node-ip` uses to choose a family.
 pub const fn check_node_ip(ip: IpAddr) -> Result<(), &'static str> {
     let ip = ip.to_canonical();
     if ip.is_unspecified() {
@@ -218,9 +221,9 @@ pub const fn check_node_ip(ip: IpAddr) -> Result<(), &'static str> {
 const LINK_LOCAL: &str =
     "this is a link-local address; it leads to the node on one network only, and elsewhere to others";
 
-/// An IP address, or `None` for a DNS name; else why it is neither.
+/// Sorts an address: `Some` for an IP address, `None` for a DNS name, or the reason why it cannot be used.
 fn usable(kind: AddressType, address: &str) -> Result<Option<IpAddr>, &'static str> {
-    // A template leaves the final dot of an absolute name out.
+    // A template drops the final dot of an absolute name.
     let name = address.strip_suffix('.').unwrap_or(address);
     match address.parse::<IpAddr>() {
         _ if kind == AddressType::Other => Err("addresses of this type are not known"),
@@ -234,7 +237,8 @@ fn usable(kind: AddressType, address: &str) -> Result<Option<IpAddr>, &'static s
     }
 }
 
-/// A name a certificate can carry: letters, digits, hyphens, and dots between them; `*` for the first label.
+/// True for a DNS name that a certificate can carry: labels of letters, digits, `-` and `_`, of 1 to 63 bytes, with
+/// dots between them; the first label may be `*`.
 fn is_dns_name(name: &str) -> bool {
     let label = |label: &str| {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
@@ -247,13 +251,13 @@ fn is_dns_name(name: &str) -> bool {
     name.len() <= 253 && name.strip_prefix("*.").unwrap_or(name).split('.').all(label)
 }
 
-/// Top-level domains are alphabetic (RFC 1123 §2.1), so this is an IP address that was mistyped. A single label is a
-/// host's own name, and may be a number.
+/// True if the last of several labels is a number: top-level domains are alphabetic (RFC 1123 §2.1), so that the name
+/// is a mistyped IP address. A single label is the host's own name and may be a number.
 fn ends_in_a_number(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, last)| last.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// A line that is no address.
+/// The first line of an address file that is not a usable address. Lines count from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {why}")]
 pub struct AddressError {
@@ -266,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_holds_an_address_a_line_and_remarks() {
+    fn address_file_has_one_address_per_line() {
         let text = "# of worker-1\nInternalIP 10.0.0.7 # eth0\n\n2001:db8::7\r\nworker-1.example\nHostname worker-1\n::ffff:10.0.0.7\n";
         let template = Addresses::parse(text).unwrap().template("worker-1").unwrap();
         assert_eq!(template.dns_names(), ["worker-1", "worker-1.example"]);
@@ -275,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_address_is_told_with_its_number() {
+    fn address_file_error_names_line() {
         for (text, told) in [
             ("10.0.0.7\n10.0.0.8 10.0.0.9 x", "line 2: more than one address"),
             ("10.0.0.7 10.0.0.8", "line 1: expected Hostname, InternalIP"),
@@ -296,7 +300,7 @@ mod tests {
 
     /// From the field: <https://github.com/siderolabs/talos-cloud-controller-manager/issues/360>
     #[test]
-    fn absolute_names_are_taken_without_their_dot() {
+    fn absolute_name_loses_its_final_dot() {
         let template = Addresses::parse("10.0.0.7\nSvc.Example.\nsvc.example\n").unwrap().template("w").unwrap();
         assert_eq!(template.dns_names(), ["svc.example"]);
         assert_eq!(check_dns_name("*.svc.example."), Ok(()));
@@ -306,13 +310,13 @@ mod tests {
     }
 
     #[test]
-    fn a_host_may_be_called_by_a_number_and_a_label_before_the_last_may_be_one() {
+    fn single_or_inner_label_may_be_number() {
         let template = Addresses::parse("10.0.0.7\n17\n42.example").unwrap().template("17").unwrap();
         assert_eq!(template.dns_names(), ["17", "42.example"]);
     }
 
     #[test]
-    fn an_address_that_is_of_no_use_hides_no_other_and_says_why() {
+    fn unusable_address_is_listed_with_reason() {
         let node = br#"{"status":{"addresses":[{"type":"InternalIP","address":"10.0.0.7"},
                         {"type":"PodIP","address":"10.1.0.1"},{"type":"Hostname","address":"10.0.0.256"},
                         {"type":"ExternalIP","address":"worker-1"},{"type":"Hostname","address":""}]}}"#;
@@ -359,7 +363,7 @@ mod tests {
                 why.is_some(),
                 "{ip}"
             );
-            // Each way in has the same rule.
+            // Files and Node objects have the same rule.
             assert_eq!(Addresses::parse(ip).is_err(), why.is_some(), "{ip}");
             for kind in ["InternalIP", "ExternalIP", "InternalDNS", "Hostname"] {
                 let json = format!(r#"{{"status":{{"addresses":[{{"type":"{kind}","address":"{ip}"}}]}}}}"#);
@@ -381,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_object_says_where_its_node_is() {
+    fn node_object_addresses_become_template() {
         let node = br#"{"kind":"Node","status":{"addresses":[{"type":"InternalIP","address":"10.0.0.7"},
                         {"type":"InternalDNS","address":"10.0.0.8"},{"type":"Hostname","address":"worker-1"}]}}"#;
         let template = Addresses::of_node(node).unwrap().template("worker-1").unwrap();

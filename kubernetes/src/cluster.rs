@@ -1,4 +1,4 @@
-//! Which API server to talk to.
+//! The API server to connect to, the CAs to verify it with, and the proxy in between.
 
 mod proxy;
 mod trust;
@@ -13,7 +13,7 @@ pub(crate) use perennial::printable;
 pub use proxy::Proxy;
 pub use trust::{Trust, TrustSource};
 
-/// An API server: where it is and how it proves to be itself.
+/// An API server: its address, the CAs that verify its certificate, and the proxy in between.
 #[derive(Clone)]
 pub struct Cluster {
     host: String,
@@ -26,13 +26,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A cluster from a server URL as kubeconfig files write it: `https://host[:port][/prefix]`.
-    /// The port defaults to 443; a path prefix (a proxy's) is kept in front of every request.
+    /// Parses a server URL of a kubeconfig: `https://host[:port][/prefix]`. The port defaults to 443; the prefix,
+    /// such as that of a reverse proxy, is put in front of the path of every request.
     ///
     /// # Errors
     /// [`ClusterError`] if the URL is not https or has no usable host or port.
     pub fn from_url(url: &str) -> Result<Self, ClusterError> {
-        // What stands before an `@` may be a password.
+        // The part of a URL before an `@` may be a password.
         let shown = if url.contains('@') { "…".to_owned() } else { printable(url) };
         let bad = |why: &'static str| ClusterError::Url { url: shown.clone(), why };
         let (scheme, rest) = url
@@ -67,7 +67,7 @@ impl Cluster {
         })
     }
 
-    /// The same cluster, trusted if its certificate chains up to one of these CAs.
+    /// Verifies the server with these CAs.
     pub fn with_roots(self, roots: Roots) -> Self {
         let trust = Trust { roots, origin: String::new(), of_system: false };
         self.with_trust_source(Arc::new(move || Ok(trust.clone())))
@@ -79,11 +79,10 @@ impl Cluster {
         self
     }
 
-    /// The same cluster, its certificate checked for this name instead of the URL's host
-    /// (kubeconfig `tls-server-name`).
+    /// Verifies the server's certificate for `name` instead of the URL's host (kubeconfig `tls-server-name`).
     ///
     /// # Errors
-    /// [`ClusterError::ServerName`] if this is neither a DNS name nor an IP address.
+    /// [`ClusterError::ServerName`] if `name` is neither a DNS name nor an IP address.
     pub fn with_tls_server_name(mut self, name: &str) -> Result<Self, ClusterError> {
         if ServerName::try_from(name).is_err() {
             return Err(ClusterError::ServerName(printable(name)));
@@ -92,21 +91,21 @@ impl Cluster {
         Ok(self)
     }
 
-    /// The same cluster, taken at its word: its certificate is not checked at all (kubeconfig
-    /// `insecure-skip-tls-verify`). For development only.
+    /// Accepts any certificate of the server (kubeconfig `insecure-skip-tls-verify`). For development only: a
+    /// host in between can read a bearer token.
     pub fn with_insecure_skip_tls_verify(mut self) -> Self {
         self.insecure_skip_tls_verify = true;
         self
     }
 
-    /// The same cluster, reached through this proxy (kubeconfig `proxy-url`). The proxy sees where we connect to, and
-    /// nothing of what is said.
+    /// Connects through this proxy (kubeconfig `proxy-url`). The proxy sees the address of the server; TLS hides the
+    /// requests and answers.
     pub fn with_proxy(mut self, proxy: Proxy) -> Self {
         self.proxy = Some(proxy);
         self
     }
 
-    /// The proxy in between.
+    /// The proxy in front of the server, if there is one.
     pub const fn proxy(&self) -> Option<&Proxy> {
         self.proxy.as_ref()
     }
@@ -122,40 +121,41 @@ impl Cluster {
         self.port
     }
 
-    /// What goes in front of every path; empty or `/…` without a trailing slash.
+    /// The prefix of the path of every request; empty, or `/…` without a trailing slash.
     pub fn path_prefix(&self) -> &str {
         &self.path_prefix
     }
 
-    /// The CAs for a connection that is made now; `None` if there are none.
+    /// Calls the [`TrustSource`] for the CAs of one connection; `None` if the cluster has no source.
     ///
     /// # Errors
-    /// Why the [`TrustSource`] has none, for people.
+    /// The error of the [`TrustSource`], as a sentence.
     pub fn trust(&self) -> Result<Option<Trust>, String> {
         self.trust.as_ref().map(|source| source()).transpose()
     }
 
-    /// The name the server's certificate must carry.
+    /// The DNS name or IP address that the server's certificate must have.
     pub fn tls_server_name(&self) -> &str {
         self.tls_server_name.as_deref().unwrap_or_else(|| without_zone(&self.host))
     }
 
-    /// Whether the server's certificate is not checked.
+    /// True if any certificate of the server is accepted.
     pub const fn insecure_skip_tls_verify(&self) -> bool {
         self.insecure_skip_tls_verify
     }
 
-    /// Who is connected to: the server, or the proxy in between.
+    /// The host and port to open a TCP connection to: the proxy's if there is one, else the server's.
     pub(crate) fn next_hop(&self) -> (&str, u16) {
         self.proxy.as_ref().map_or((&self.host, self.port), Proxy::address)
     }
 
-    /// `host:port`, as a proxy wants it.
+    /// `host:port`, the target of a CONNECT request to a proxy.
     pub(crate) fn address(&self) -> String {
         format!("{}:{}", bracketed(without_zone(&self.host)), self.port)
     }
 
-    /// `host` or `host:port` as the `Host` header wants it. A zone means something on this host only (RFC 6874 §1).
+    /// `host` or `host:port` for the `Host` header, without a zone, which has a meaning on this host only (RFC 6874
+    /// §1).
     pub(crate) fn authority(&self) -> String {
         with_port(&bracketed(without_zone(&self.host)), self.port)
     }
@@ -168,7 +168,7 @@ fn with_port(host: &str, port: u16) -> String {
     }
 }
 
-/// An IPv6 address has brackets around it in a URL.
+/// Puts an IPv6 address into brackets, as URLs do.
 fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
@@ -177,7 +177,7 @@ fn without_zone(host: &str) -> &str {
     host.split_once('%').map_or(host, |(ip, _)| ip)
 }
 
-/// The server's URL.
+/// Displays the server's URL.
 impl fmt::Display for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = bracketed(&self.host).replace('%', "%25");
@@ -197,10 +197,10 @@ impl fmt::Debug for Cluster {
     }
 }
 
-/// The host and the port of `host`, `host:port`, `[v6]`, `[v6]:port` or `[v6%25zone]:port` (RFC 6874).
+/// Splits `host`, `host:port`, `[v6]`, `[v6]:port` or `[v6%25zone]:port` (RFC 6874) into host and port.
 ///
 /// # Errors
-/// Why it is none of these.
+/// The reason why `authority` is none of these, as a clause.
 pub(crate) fn split_port(authority: &str) -> Result<(String, Option<u16>), &'static str> {
     const BRACKETS: &str = "an IPv6 address needs brackets, as in https://[fd00::1]:6443";
     let (host, port) = match authority.strip_prefix('[') {
@@ -226,10 +226,10 @@ pub(crate) fn split_port(authority: &str) -> Result<(String, Option<u16>), &'sta
     Ok((host, Some(number.ok_or("the port is not a number from 1 to 65535")?)))
 }
 
-/// An IPv6 address with its zone, the name or number of an interface, if there is one.
+/// Reads an IPv6 address with an optional zone, the name or number of an interface.
 fn v6(text: &str) -> Option<String> {
     let (ip, zone) = match text.split_once('%') {
-        // A bare `%` is how resolvers and `ip` write it.
+        // Resolvers and `ip` write a bare `%` instead of `%25`.
         Some((ip, zone)) => (ip, Some(zone.strip_prefix("25").unwrap_or(zone))),
         None => (text, None),
     };
@@ -239,22 +239,22 @@ fn v6(text: &str) -> Option<String> {
     (!zone.is_empty() && zone.bytes().all(fits)).then(|| format!("{ip}%{zone}"))
 }
 
-/// Why a cluster cannot be used as written.
+/// Why the address of a cluster or of its proxy cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClusterError {
-    /// The server URL is of no use.
+    /// The server URL is not https, or is malformed.
     #[error("server URL \"{url}\" cannot be used: {why}")]
     Url {
-        /// As it was written.
+        /// The URL as it was written; `…` if it may hold a password.
         url: String,
-        /// What is wrong with it.
+        /// The problem with the URL, as a clause.
         why: &'static str,
     },
     /// The TLS server name is neither a DNS name nor an IP address.
     #[error("tls-server-name \"{0}\" is neither a DNS name nor an IP address")]
     ServerName(String),
-    /// The proxy is of no use. Its URL, which may hold a password, is not shown.
+    /// The proxy URL is not http, or is malformed. The URL itself is not shown, since it may hold a password.
     #[error("proxy-url cannot be used: {0}")]
     Proxy(&'static str),
 }
@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_url_is_read_as_kubeconfig_files_write_it() {
+    fn server_url_of_kubeconfig_is_parsed() {
         for (url, host, port, prefix, shown) in [
             ("https://api.example", "api.example", 443, "", "https://api.example"),
             ("https://api.example:443/", "api.example", 443, "", "https://api.example"),
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unusable_server_url_says_why() {
+    fn unusable_server_url_is_refused_with_reason() {
         for (url, why) in [
             ("api.example:6443", "scheme"),
             ("http://api.example", "https"),
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_with_credentials_is_refused_without_repeating_them() {
+    fn server_url_error_hides_credentials() {
         assert!(!Cluster::from_url("https://user:secret@api.example").unwrap_err().to_string().contains("secret"));
     }
 }

@@ -1,9 +1,10 @@
-//! Kubeconfig files: which API server, and who we are to it.
+//! Kubeconfig files: the API server to use, and the identity to use with it.
 //!
-//! Pure: [`Kubeconfig::parse`] takes text, and the files it names are read through a function of the caller's, each
-//! time they are asked for, so that a rotated token or certificate is seen. kubectl's rules hold: file names are
-//! relative to the kubeconfig, inline data goes before files, unknown fields are ignored. What this crate does not do
-//! (exec plugins, proxies, impersonation …) is refused where it would be needed, never silently skipped.
+//! No I/O: [`Kubeconfig::parse`] takes text, and [`Selected`] reads the files that are named in it through a function
+//! of the caller, at each call, so that a rotated token or certificate is seen. kubectl's rules hold: file
+//! names are relative to the kubeconfig, inline data takes precedence over files, unknown fields are ignored. Features
+//! that this crate lacks (exec plugins, auth providers, impersonation …) are an error where the selected user needs
+//! them.
 
 pub(crate) mod compose;
 pub(crate) mod document;
@@ -25,10 +26,10 @@ pub use opaque::Extensions;
 pub use selected::Selected;
 pub use write::{kubeconfig_with_certificate, kubeconfig_with_token, node_kubeconfig};
 
-/// Reads a file named in a kubeconfig; `std::fs::read` is one.
+/// A function that reads a file named in a kubeconfig, such as `std::fs::read`.
 pub type ReadFile<'a> = dyn FnMut(&Path) -> io::Result<Vec<u8>> + 'a;
 
-/// A parsed kubeconfig and the path it came from.
+/// A parsed kubeconfig and its path.
 pub struct Kubeconfig {
     path: PathBuf,
     root: Node,
@@ -37,34 +38,36 @@ pub struct Kubeconfig {
     warnings: Vec<String>,
 }
 
-/// An API server and how to know it.
+/// The cluster of a kubeconfig: the address of an API server, and how to verify it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
     /// `https://host[:port][/path]`.
     pub server: String,
-    /// The certificates of the authorities that may vouch for the server, PEM. `None`: none are named, and those of the
-    /// system count, as for kubectl, unless verification is skipped.
+    /// The CA certificates that verify the server, as PEM. `None`: the file names none, and those of the system are
+    /// used, as by kubectl, unless verification is skipped.
     pub ca_pem: Option<Vec<u8>>,
-    /// The file `ca_pem` came from; `None` if it was inline.
+    /// The file that `ca_pem` was read from; `None` if the data were inline.
     pub ca_file: Option<PathBuf>,
-    /// The name the server's certificate must have, if not the host of `server`.
+    /// The name that the server's certificate must have; `None`: the host of `server`.
     pub tls_server_name: Option<String>,
-    /// Talk to whoever answers. Never together with `ca_pem`.
+    /// True to accept any certificate of the server. Never together with `ca_pem`.
     pub insecure_skip_tls_verify: bool,
-    /// The proxy in between.
+    /// The proxy in front of the server.
     pub proxy: Option<Proxy>,
-    /// Answers are not to be compressed. This program never asks for that; who reads what it writes may.
+    /// `disable-compression`. This crate never requests compressed answers; the field is kept for readers of a
+    /// kubeconfig that is written for this cluster.
     pub disable_compression: bool,
-    /// What other programs keep here.
+    /// The data of other programs in this cluster.
     pub extensions: Option<Extensions>,
 }
 
 impl Kubeconfig {
-    /// Parses the text of the kubeconfig at `path`. The path is not opened: it is for messages, and for the file names
-    /// in the text, which are relative to its directory. Of several YAML documents the first one counts, as for kubectl.
+    /// Parses the text of the kubeconfig at `path`. The path is not opened: messages show it, and the file names
+    /// in the text are relative to its directory. Of several YAML documents the first one counts, as for kubectl.
     ///
     /// # Errors
-    /// The text is not YAML, or not of a kubeconfig's shape. Entries are looked into only when they are selected.
+    /// [`KubeconfigError::Syntax`] if the text is not YAML; [`KubeconfigError::Invalid`] if it does not have the form
+    /// of a kubeconfig. The fields of an entry are checked only when the entry is selected.
     pub fn parse(path: &Path, text: &str) -> Result<Self, KubeconfigError> {
         let at_start = || Place::new(path, 1, 1, "");
         if text.trim().is_empty() {
@@ -94,31 +97,32 @@ impl Kubeconfig {
         Ok(Self { path: path.to_owned(), root, current_context, contexts, warnings })
     }
 
-    /// Harmless oddities of the file, such as a repeated key or one that looks misspelt: one line each, for people, without
-    /// secrets.
+    /// Warnings about the file, such as a repeated key or one that looks misspelt. Each is one line without secrets.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Where it came from.
+    /// The path of the file, as given to [`parse`](Self::parse).
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The name of the context used when none is asked for.
+    /// The name of the context that [`select`](Self::select) takes by default.
     pub fn current_context(&self) -> Option<&str> {
         self.current_context.as_deref()
     }
 
-    /// The names of all contexts, in the file's order.
+    /// The names of all contexts, in the order of the file.
     pub fn contexts(&self) -> impl Iterator<Item = &str> {
         self.contexts.iter().map(String::as_str)
     }
 
-    /// The cluster and the user of a context, or of the current one.
+    /// Selects the cluster and the user of `context`, or of the current context if `None`. Reads no files.
     ///
     /// # Errors
-    /// There is no such context, cluster or user, or one of them asks for what is not supported.
+    /// [`KubeconfigError::NotFound`] if there is no such context, cluster or user; [`KubeconfigError::Unsupported`] if
+    /// the user needs a feature that this crate lacks; [`KubeconfigError::Invalid`] if a field is missing or of the
+    /// wrong type.
     pub fn select(&self, context: Option<&str>) -> Result<Selected<'_>, KubeconfigError> {
         let document = Field::root(&self.path, &self.root);
         let (at, name) = match (context, document.get("current-context")?) {
@@ -141,8 +145,8 @@ impl Kubeconfig {
                 let user = find(&document, &user_name, "user", user_name.text()?)?.get("user")?;
                 if let Some(user) = &user {
                     refuse(user, user_name.text()?, UNSUPPORTED_IN_USER)?;
-                    // client-go sends both, and no API server since Kubernetes 1.19 looks at the password. Beside a
-                    // token client-go refuses it, too.
+                    // Beside a certificate, client-go sends the password too, and API servers since Kubernetes 1.19
+                    // ignore it. Beside a token, client-go refuses the password.
                     if !has_certificate(user)? || user.get("token")?.or(user.get("tokenFile")?).is_some() {
                         refuse(user, user_name.text()?, BASIC_AUTHENTICATION)?;
                     }
@@ -190,7 +194,7 @@ fn refuse(entry: &Field<'_>, name: &str, unsupported: &[(&str, &'static str)]) -
     Ok(())
 }
 
-/// `apiVersion` and `kind` may be left out, but not be another's.
+/// Checks `apiVersion` or `kind`: the field may be left out, but must not have another value.
 fn expect(document: &Field<'_>, key: &str, value: &str) -> Result<(), KubeconfigError> {
     match document.get(key)? {
         Some(field) if field.text()? != value => {
@@ -200,20 +204,20 @@ fn expect(document: &Field<'_>, key: &str, value: &str) -> Result<(), Kubeconfig
     }
 }
 
-/// Warnings about keys that look like one that is read, in the file as a whole.
+/// Warns about each key in the file that looks like a misspelt known one.
 fn misspellings(document: &Field<'_>) -> Result<Vec<String>, KubeconfigError> {
     let mut warnings = document.misspellings(KEYS);
     for (kind, keys) in [("cluster", CLUSTER_KEYS), ("user", USER_KEYS), ("context", CONTEXT_KEYS)] {
         for item in document.items(&format!("{kind}s"))? {
             warnings.extend(item.misspellings(&["name", kind]));
-            // What is in an entry that is not selected may be odd.
+            // An error in an entry is reported only when the entry is selected.
             warnings.extend(item.get(kind).ok().flatten().iter().flat_map(|entry| entry.misspellings(keys)));
         }
     }
     Ok(warnings)
 }
 
-/// Source: `k8s.io/client-go/tools/clientcmd/api/v1`.
+/// The keys of a kubeconfig. Source: `k8s.io/client-go/tools/clientcmd/api/v1`.
 const KEYS: &[&str] =
     &["apiVersion", "kind", "preferences", "clusters", "users", "contexts", "current-context", "extensions"];
 const CLUSTER_KEYS: &[&str] = &[
@@ -245,7 +249,7 @@ const USER_KEYS: &[&str] = &[
 ];
 const CONTEXT_KEYS: &[&str] = &["cluster", "user", "namespace", "extensions"];
 
-/// The items of a list of named things, by name.
+/// The entries of a list such as `clusters`, with their names, which must be unique.
 fn entries<'a>(document: &Field<'a>, list: &str) -> Result<Vec<(&'a str, Field<'a>)>, KubeconfigError> {
     let mut entries: Vec<(&str, Field<'a>)> = Vec::new();
     for item in document.items(list)? {

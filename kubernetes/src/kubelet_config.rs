@@ -1,4 +1,4 @@
-//! What kubelet's configuration file says about certificates. The rest of it is none of our concern.
+//! The settings for certificates in kubelet's configuration file. All other settings are ignored.
 
 use std::path::{Path, PathBuf};
 
@@ -6,38 +6,38 @@ use crate::kubeconfig::KubeconfigError;
 use crate::kubeconfig::compose::documents;
 use crate::kubeconfig::document::{Field, Node};
 
-/// What `kubelet.config.k8s.io/v1beta1` says about certificates. `None`: the file does not say.
+/// The settings for certificates in a `KubeletConfiguration` (`kubelet.config.k8s.io/v1beta1`). `None`: not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KubeletConfig {
-    /// `rotateCertificates`: the client certificate is kept rotated.
+    /// `rotateCertificates`: rotate the client certificate.
     pub rotate_certificates: Option<bool>,
-    /// `serverTLSBootstrap`: the serving certificate is asked for, and kept rotated.
+    /// `serverTLSBootstrap`: request the serving certificate from the API server, and rotate it.
     pub server_tls_bootstrap: Option<bool>,
-    /// `tlsCertFile`: a serving certificate that somebody else keeps.
+    /// `tlsCertFile`: the file of an externally managed serving certificate.
     pub tls_cert_file: Option<PathBuf>,
-    /// `tlsPrivateKeyFile`: the key that belongs to it.
+    /// `tlsPrivateKeyFile`: the file of the key of `tls_cert_file`.
     pub tls_private_key_file: Option<PathBuf>,
-    /// Oddities of the file that kubelet accepts: a repeated key, or one that looks like one of the above. One line each,
-    /// for people, with file, line and column.
+    /// Warnings about a file that kubelet accepts: a repeated key, or a key spelled almost like one of the above. Each
+    /// is one line with file, line and column.
     pub warnings: Vec<String>,
 }
 
 const KIND: &str = "KubeletConfiguration";
 const GROUP: &str = "kubelet.config.k8s.io/";
 
-/// Everything in the file that is read here.
+/// The keys that are read here.
 const KEYS: &[&str] =
     &["kind", "apiVersion", "rotateCertificates", "serverTLSBootstrap", "tlsCertFile", "tlsPrivateKeyFile"];
 
 impl KubeletConfig {
-    /// Reads the text, YAML or JSON, of the file at `path`. The path is not opened: names of files in it are
-    /// meant from there, as kubelet means them. Of several YAML documents, as in kubeadm's files, the one of the kind
+    /// Parses `text`, YAML or JSON, of the file at `path`. The path is not opened: file names in the text are relative
+    /// to its directory, as in kubelet. Of several YAML documents, as in kubeadm's files, the one of the kind
     /// `KubeletConfiguration` counts.
     ///
     /// # Errors
-    /// [`KubeletConfigError`] if there is no such document, or something we need in it is of the wrong kind or given twice
-    /// with different values.
+    /// [`KubeletConfigError`] if there is no such document, if a setting for certificates is of the wrong type or given
+    /// twice with different values, or if only one of certificate file and key file is named.
     pub fn parse(path: &Path, text: &str) -> Result<Self, KubeletConfigError> {
         let (documents, error) = documents(path, text);
         error.map_or(Ok(()), Err)?;
@@ -64,7 +64,7 @@ impl KubeletConfig {
     }
 }
 
-/// The document of kubelet's kind among those of a file.
+/// Finds the document of the kind `KubeletConfiguration`.
 fn of_kubelet<'a>(path: &'a Path, documents: &'a [Node]) -> Result<Field<'a>, KubeletConfigError> {
     let (mut found, mut other) = (None, None);
     for document in documents {
@@ -87,37 +87,37 @@ fn name(document: &Field<'_>, key: &str) -> Result<String, KubeconfigError> {
     Ok(document.get(key)?.map(|name| name.text()).transpose()?.unwrap_or_default().to_owned())
 }
 
-/// Why a file is not a configuration of kubelet.
+/// Why kubelet's configuration file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KubeletConfigError {
-    /// It is not YAML, or a field is of the wrong kind.
+    /// The text is not YAML, or a field is of the wrong type.
     #[error("line {line}, column {column}: {reason}")]
     Text {
-        /// Where.
+        /// The line, counted from 1.
         line: u64,
-        /// Where in it.
+        /// The column, counted from 1 in characters.
         column: u64,
-        /// What is wrong.
+        /// The problem, with the name of the field.
         reason: String,
     },
-    /// It is something else.
+    /// The file has no document of the kind `KubeletConfiguration`.
     #[error(
         "this is not kubelet's configuration: kind is {kind:?} and apiVersion {api_version:?}, \
          expected \"{KIND}\" and \"{GROUP}v1beta1\""
     )]
     Kind {
-        /// Its kind.
+        /// The kind of the first document; empty if it has none.
         kind: String,
-        /// Its API version.
+        /// The API version of the first document; empty if it has none.
         api_version: String,
     },
-    /// It names a certificate file without a key file, or the other way round.
+    /// The file names a certificate file without a key file, or a key file without a certificate file.
     #[error("tlsCertFile and tlsPrivateKeyFile belong together: give both, or neither")]
     HalfAPair,
 }
 
-/// The errors of reading YAML are the same for every file.
+/// Converts an error of the YAML reader, which kubeconfig files share.
 impl From<KubeconfigError> for KubeletConfigError {
     fn from(error: KubeconfigError) -> Self {
         let (at, reason) = match error {
@@ -127,7 +127,7 @@ impl From<KubeconfigError> for KubeletConfigError {
                 let reason = format!("{}: {reason}", at.field);
                 (at, reason)
             }
-            // What is not about YAML does not occur here.
+            // Unreachable: the other errors are about entries of a kubeconfig.
             other => return Self::Text { line: 1, column: 1, reason: other.to_string() },
         };
         Self::Text { line: at.line, column: at.column, reason }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_says_about_certificates_is_read_and_the_rest_is_not() {
+    fn parse_reads_only_certificate_settings() {
         let kubeadm = "rotateCertificates: true\nserverTLSBootstrap: false\nclusterDNS: [10.96.0.10]\n\
                        authentication: { x509: { clientCAFile: /etc/kubernetes/pki/ca.crt } }\ncpuManagerPolicy: 7\n";
         let config = parse(kubeadm).unwrap();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_meant_from_where_the_configuration_lies() {
+    fn file_names_are_relative_to_configuration() {
         let config = parse("tlsCertFile: pki/kubelet.crt\ntlsPrivateKeyFile: /etc/kubelet.key").unwrap();
         assert_eq!(config.tls_cert_file.unwrap(), Path::new("/var/lib/kubelet/pki/kubelet.crt"));
         assert_eq!(config.tls_private_key_file.unwrap(), Path::new("/etc/kubelet.key"));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_keys_are_warnings_unless_ours_contradict_each_other() {
+    fn odd_key_is_warning_unless_settings_contradict() {
         for (text, warning) in [
             ("clusterDomain: a\nclusterDomain: b", Some("config.yaml:4:16: the key of this value was given")),
             ("evictionHard: {a: 1, a: 2}", Some("config.yaml:3:25: the key of this value was given")),
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn document_of_its_kind_counts() {
+    fn parse_takes_document_of_kubelets_kind() {
         let parse = |text: &str| KubeletConfig::parse(Path::new("a"), text);
         let of_kubelet =
             "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nrotateCertificates: true\n";
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_ours_and_not_a_librarys() {
+    fn yaml_errors_show_no_library_wording() {
         for (text, told) in [
             ("rotateCertificates: [", "not valid YAML"),
             ("rotateCertificates: 7", "rotateCertificates: expected true or false, found a number"),
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_kubelets_configuration_says_what_and_where() {
+    fn other_document_is_refused_with_its_kind() {
         let error = parse("rotateCertificates: often").unwrap_err();
         assert!(matches!(error, KubeletConfigError::Text { line: 3, .. }), "{error}");
         for text in ["", "kind: Config\napiVersion: v1", "{}", "kind: KubeletConfiguration"] {

@@ -1,10 +1,11 @@
-//! The Kubernetes certificate API, sans-IO: no socket, no clock, no file in here.
+//! The Kubernetes certificate API, sans-IO: this crate opens no socket, reads no clock and no file.
 //!
-//! - [`CsrSigner`]: the signer of a rotation that is asked with CertificateSigningRequest objects.
+//! - [`CsrSigner`]: the signer of a rotation that submits CertificateSigningRequest objects to an API server.
 //! - [`client`]: one request for a certificate, from `POST` to the chain.
-//! - [`cluster`], [`kubeconfig`]: which API server, and as whom; [`kubelet_config`]: which certificates.
-//! - [`addresses`]: what a node's serving certificate is for.
-//! - [`text`]: files as editors and shells leave them.
+//! - [`cluster`], [`kubeconfig`]: the API server and the identity to use with it.
+//! - [`kubelet_config`]: the certificates that kubelet's configuration file asks for.
+//! - [`addresses`]: the names and IP addresses for a node's serving certificate.
+//! - [`text`]: decoding files as editors and shells write them.
 
 #![forbid(unsafe_code)]
 

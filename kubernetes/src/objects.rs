@@ -1,4 +1,4 @@
-//! The few Kubernetes objects this crate speaks of, as they are on the wire (JSON).
+//! The Kubernetes objects that this crate sends and reads, as JSON on the wire.
 
 use std::collections::BTreeMap;
 
@@ -6,36 +6,36 @@ use serde::{Deserialize, Serialize};
 
 /// `certificates.k8s.io/v1`, the only version served since Kubernetes 1.22.
 pub const API_VERSION: &str = "certificates.k8s.io/v1";
-/// Where certificate signing requests live.
+/// The API path of all certificate signing requests.
 pub const CSR_PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
-/// Where the versions of their API are named.
+/// The API path of the group, which lists its served versions.
 pub(crate) const GROUP_PATH: &str = "/apis/certificates.k8s.io";
 
-/// Signs client certificates for anybody (`signerName`).
+/// The signer of client certificates for any user (`signerName`).
 pub const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
-/// Signs kubelets' client certificates (`signerName`).
+/// The signer of kubelet client certificates (`signerName`).
 pub const KUBELET_CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
-/// Signs kubelets' serving certificates (`signerName`).
+/// The signer of kubelet serving certificates (`signerName`).
 pub const KUBELET_SERVING_SIGNER: &str = "kubernetes.io/kubelet-serving";
 
-/// Metadata every object carries; only the fields this crate reads or keeps.
+/// The metadata of an object; only the fields that this crate reads or keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ObjectMeta {
-    /// Unique name of the object.
+    /// The unique name of the object.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// Prefix of a name the server is to complete.
+    /// A prefix that the server completes to a name.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub generate_name: String,
-    /// Tells this object from an earlier one of the same name.
+    /// The unique ID, which differs from that of an earlier object of the same name.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub uid: String,
-    /// Opaque version: where a watch goes on.
+    /// The opaque version of the object. A watch can begin after it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub resource_version: String,
-    /// RFC 3339.
+    /// The time of creation (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub creation_timestamp: Option<String>,
     /// Labels.
@@ -46,7 +46,7 @@ pub struct ObjectMeta {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// A certificate signing request and what became of it.
+/// A certificate signing request, with the decisions of approvers and of the signer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateSigningRequest {
@@ -56,82 +56,82 @@ pub struct CertificateSigningRequest {
     /// `CertificateSigningRequest`.
     #[serde(default)]
     pub kind: String,
-    /// Name, UID, version.
+    /// The name, UID and version of the object.
     #[serde(default)]
     pub metadata: ObjectMeta,
-    /// What is asked for.
+    /// The request.
     pub spec: CsrSpec,
-    /// What became of it.
+    /// The decisions, and the certificate once the signer has issued one.
     #[serde(default)]
     pub status: CsrStatus,
 }
 
-/// What is asked for. The server fills in who asked.
+/// The request of a [`CertificateSigningRequest`]. The server sets the fields about the requester.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CsrSpec {
-    /// The PKCS#10 request, PEM.
+    /// The PKCS#10 request as PEM.
     #[serde(with = "base64_bytes", default)]
     pub request: Vec<u8>,
-    /// Who is to sign, for example `kubernetes.io/kube-apiserver-client-kubelet`.
+    /// The signer, such as `kubernetes.io/kube-apiserver-client-kubelet`.
     #[serde(default)]
     pub signer_name: String,
-    /// The lifetime wished for, in seconds; a signer may shorten it.
+    /// The requested lifetime in seconds. A signer may shorten it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub expiration_seconds: Option<i32>,
-    /// Key usages, in Kubernetes' words: `digital signature`, `client auth`.
+    /// The requested usages by their names in Kubernetes: `digital signature`, `client auth`.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub usages: Vec<String>,
-    /// Who asked; set by the server.
+    /// The user name of the requester, set by the server.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub username: String,
-    /// Set by the server.
+    /// The user ID of the requester, set by the server.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub uid: String,
-    /// Set by the server.
+    /// The groups of the requester, set by the server.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub groups: Vec<String>,
-    /// Set by the server.
+    /// Further attributes of the requester, set by the server.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
-/// What became of a request.
+/// The decisions about a request, and the issued certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CsrStatus {
-    /// `Approved`, `Denied`, `Failed`.
+    /// The decisions: `Approved`, `Denied`, `Failed`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// The chain, PEM, once it is issued.
+    /// The issued chain as PEM; empty before the signer has issued one.
     #[serde(with = "base64_bytes", skip_serializing_if = "Vec::is_empty")]
     pub certificate: Vec<u8>,
 }
 
-/// A statement about a request.
+/// A decision of an approver or of the signer about a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Condition {
     /// `Approved`, `Denied` or `Failed`.
     #[serde(rename = "type")]
     pub type_: String,
-    /// `True`; nothing else is allowed for the three known types.
+    /// Always `True`: the API allows no other value for the three types.
     pub status: String,
-    /// A word for programs.
+    /// The reason of the decision, one word for programs.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// A sentence for people.
+    /// The reason of the decision, a sentence for people.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// RFC 3339.
+    /// The time of the last change (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_update_time: Option<String>,
-    /// RFC 3339.
+    /// The time of the last change of `status` (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<String>,
 }
 
-/// How the API reports an error.
+/// An error, as the API reports it (`metav1.Status`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Status {
@@ -143,70 +143,70 @@ pub struct Status {
     pub metadata: ListMeta,
     /// `Failure` or `Success`.
     pub status: String,
-    /// A sentence for people.
+    /// The error, a sentence for people.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// A word for programs: `NotFound`, `AlreadyExists`, `Invalid` …
+    /// The error, one word for programs: `NotFound`, `AlreadyExists`, `Invalid` …
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// Which object, which fields, when to come back.
+    /// The object and fields at fault, and when to retry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<StatusDetails>,
-    /// The HTTP status.
+    /// The HTTP status code; 0 if the server sent none.
     #[serde(skip_serializing_if = "is_zero")]
     pub code: u16,
 }
 
-/// Particulars of an error.
+/// The details of an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StatusDetails {
-    /// Of the object.
+    /// The name of the object.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// API group.
+    /// The API group of the object.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub group: String,
-    /// Resource.
+    /// The resource of the object, such as `certificatesigningrequests`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub kind: String,
-    /// UID of the object.
+    /// The UID of the object.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub uid: String,
-    /// One for each thing wrong.
+    /// The fields at fault, one cause for each problem.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<StatusCause>,
-    /// Seconds to wait before trying again.
+    /// The seconds to wait before the next attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u32>,
 }
 
-/// One thing wrong with a request.
+/// One problem with a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StatusCause {
-    /// `FieldValueInvalid`, `FieldValueRequired` …
+    /// The problem, one word for programs: `FieldValueInvalid`, `FieldValueRequired` …
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// A sentence for people.
+    /// The problem, a sentence for people.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// `spec.request`, `spec.usages[1]` …
+    /// The field at fault: `spec.request`, `spec.usages[1]` …
     #[serde(skip_serializing_if = "String::is_empty")]
     pub field: String,
 }
 
-/// Metadata of a list.
+/// The metadata of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ListMeta {
-    /// Where a watch begins.
+    /// The version of the server when it made the list. A watch can begin after it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub resource_version: String,
-    /// Asks for the next page; empty on the last one.
+    /// The token that requests the next page; empty on the last page.
     #[serde(rename = "continue", skip_serializing_if = "String::is_empty")]
     pub continue_: String,
-    /// How many objects follow on further pages, where the server tells.
+    /// The number of objects on further pages; `None` if the server does not count them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remaining_item_count: Option<u64>,
 }
@@ -215,7 +215,7 @@ fn is_zero(code: &u16) -> bool {
     *code == 0
 }
 
-/// Bytes as standard base64 with padding, as Go's `[]byte`; `null` is empty.
+/// Bytes as standard base64 with padding, as Go encodes `[]byte`; `null` is read as no bytes.
 mod base64_bytes {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;

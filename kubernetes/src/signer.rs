@@ -1,4 +1,4 @@
-//! The signer that is asked with CertificateSigningRequest objects.
+//! The signer that submits CertificateSigningRequest objects.
 
 use std::sync::Arc;
 
@@ -10,25 +10,27 @@ use crate::client::{Ask, Issuance, Limits, csr_name};
 use crate::cluster::Cluster;
 use crate::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 
-/// A signer of `certificates.k8s.io/v1`: which API server, as whom, and for what kind of certificate.
+/// A signer of `certificates.k8s.io/v1`: the API server, the identity to use with it, and the kind of certificate.
 #[derive(Clone, Debug)]
 pub struct CsrSigner {
     /// The API server.
     pub cluster: Arc<Cluster>,
-    /// The identity that requests show.
+    /// The identity with which requests authenticate.
     pub authentication: Authentication,
-    /// `spec.signerName`.
+    /// The signer, `spec.signerName`, such as `kubernetes.io/kube-apiserver-client-kubelet`.
     pub signer_name: String,
-    /// `spec.usages`; `None`: a digital signature, the usages of the profile, and key encipherment for an RSA key.
+    /// The usages to request, `spec.usages`. `None`: `digital signature`, the usages of the profile, and
+    /// `key encipherment` for an RSA key.
     pub usages: Option<Vec<String>>,
-    /// What every certificate must be. The lifetime becomes `spec.expirationSeconds`.
+    /// The requirements for each certificate. The lifetime becomes `spec.expirationSeconds`.
     pub profile: Profile,
-    /// Bounds of one request.
+    /// The bounds of one submission.
     pub limits: Limits,
 }
 
 impl CsrSigner {
-    /// The signer of kubelets' client certificates, asked with the certificate itself once there is one.
+    /// The signer of kubelet client certificates. Requests authenticate with the current certificate, and before there
+    /// is one with `bootstrap`.
     pub fn kubelet_client(cluster: Arc<Cluster>, bootstrap: Option<Arc<dyn IdentitySource>>) -> Self {
         Self {
             cluster,
@@ -40,7 +42,8 @@ impl CsrSigner {
         }
     }
 
-    /// The signer of kubelets' serving certificates, asked as somebody who is a node already.
+    /// The signer of kubelet serving certificates. Requests authenticate as `node`, such as with the node's client
+    /// certificate.
     pub fn kubelet_serving(cluster: Arc<Cluster>, node: Arc<dyn IdentitySource>) -> Self {
         Self {
             authentication: Authentication::Other(node),
@@ -54,7 +57,7 @@ impl CsrSigner {
         if let Some(usages) = &self.usages {
             return usages.clone();
         }
-        // RSA keys may be used as TLS 1.2 uses them, too.
+        // kubelet's usages for an RSA key, which TLS 1.2 may encrypt with.
         let more = (self.profile.key_algorithm == KeyAlgorithm::Rsa).then(|| "key encipherment".to_owned());
         ["digital signature".to_owned()]
             .into_iter()
@@ -69,7 +72,7 @@ impl Signer for CsrSigner {
         &self.signer_name
     }
 
-    /// The URL of the API server, as it was configured.
+    /// The configured URL of the API server.
     fn endpoint(&self) -> Option<String> {
         Some(self.cluster.to_string())
     }
@@ -108,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn usages_follow_from_purpose_and_kind_of_key() {
+    fn usages_follow_from_profile_and_key_algorithm() {
         let cluster = Arc::new(Cluster::from_url("https://api.example").unwrap());
         let client = CsrSigner::kubelet_client(cluster.clone(), None);
         assert_eq!(client.usages(), ["digital signature", "client auth"]);

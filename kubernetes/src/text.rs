@@ -1,14 +1,14 @@
-//! Text files as editors and shells leave them.
+//! Decoding text files as editors and shells write them: UTF-8, or UTF-16 with a byte order mark.
 
 use zeroize::Zeroizing;
 
-/// Decodes a file that is to be text: UTF-8, or UTF-16 with a byte order mark, as PowerShell's `>` writes it. A byte
-/// order mark is no part of the text.
+/// Decodes a text file: UTF-8, or UTF-16 with a byte order mark, as PowerShell's `>` writes it. A byte order mark is
+/// dropped.
 ///
 /// The result is wiped on drop, since tokens and kubeconfigs are secrets.
 ///
 /// # Errors
-/// [`TextError`] if the bytes are neither.
+/// [`TextError`] if the bytes are neither UTF-8 nor marked UTF-16.
 pub fn decode(bytes: &[u8]) -> Result<Zeroizing<String>, TextError> {
     let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let (pairs, rest) = bytes.as_chunks::<2>();
@@ -29,7 +29,7 @@ pub fn decode(bytes: &[u8]) -> Result<Zeroizing<String>, TextError> {
 }
 
 fn utf8(bytes: &[u8]) -> Result<Zeroizing<String>, TextError> {
-    // In UTF-16, every second byte of ASCII is zero; in no text of UTF-8 is one.
+    // In UTF-16, every second byte of ASCII is zero; text in UTF-8 has no zero bytes.
     if bytes.iter().take(64).any(|byte| *byte == 0) {
         return Err(TextError::Zeros);
     }
@@ -40,20 +40,20 @@ fn utf8(bytes: &[u8]) -> Result<Zeroizing<String>, TextError> {
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// Why bytes are no text.
+/// Why a file cannot be decoded as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextError {
-    /// Neither UTF-8 nor marked as UTF-16.
+    /// The bytes are neither UTF-8 nor marked as UTF-16.
     #[error("line {line} is not UTF-8; save the file as UTF-8")]
     NotUtf8 {
         /// The line of the first byte that is not UTF-8, counted from 1.
         line: usize,
     },
-    /// There are zero bytes, as in UTF-16 without a byte order mark.
+    /// The first 64 bytes have zeros among them, as in UTF-16 without a byte order mark.
     #[error("there are zero bytes: this is UTF-16 without a byte order mark, or no text; save the file as UTF-8")]
     Zeros,
-    /// Marked as UTF-16, and none.
+    /// The bytes have the byte order mark of UTF-16 and are not valid UTF-16.
     #[error("it begins as UTF-16 and goes on as something else; save the file as UTF-8")]
     BrokenUtf16,
 }
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn byte_order_marks_are_understood_and_dropped() {
+    fn byte_order_mark_selects_encoding() {
         let utf8 = [b"\xef\xbb\xbf", TEXT.as_bytes()].concat();
         let little = utf16(b"\xff\xfe", u16::to_le_bytes);
         let big = utf16(b"\xfe\xff", u16::to_be_bytes);

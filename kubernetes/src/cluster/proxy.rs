@@ -1,4 +1,4 @@
-//! A proxy on the way to an API server.
+//! An HTTP proxy in front of an API server.
 
 use std::fmt;
 
@@ -9,19 +9,19 @@ use zeroize::Zeroizing;
 
 use super::{ClusterError, bracketed, split_port};
 
-/// An HTTP proxy that is asked to open a way with CONNECT. What is in its URL before an `@` is never shown.
+/// An HTTP proxy that opens a tunnel on CONNECT (RFC 9110 §9.3.6). Its credentials are never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
-    /// As it was written.
+    /// The URL as it was written, with its credentials.
     url: Zeroizing<String>,
     host: String,
     port: u16,
-    /// `user:password`, as the URL means it.
+    /// `user:password`, percent-decoded.
     credentials: Option<Zeroizing<Vec<u8>>>,
 }
 
 impl Proxy {
-    /// A proxy from a URL as kubeconfig files write it: `http://[user:password@]host[:port]`. The port defaults to 80.
+    /// Parses a proxy URL of a kubeconfig: `http://[user:password@]host[:port]`. The port defaults to 80.
     ///
     /// # Errors
     /// [`ClusterError::Proxy`] if it is another kind of proxy, or has no usable host or port.
@@ -51,37 +51,38 @@ impl Proxy {
         Ok(Self { url, host, port: port.unwrap_or(80), credentials })
     }
 
-    /// The URL it was read from, credentials and all.
+    /// The URL as it was written, with its credentials: for a kubeconfig, not for messages.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// Where it listens.
+    /// The host and port that the proxy listens at.
     pub(crate) fn address(&self) -> (&str, u16) {
         (&self.host, self.port)
     }
 
-    /// The credentials, as HTTP wants them (RFC 7617).
+    /// The credentials in base64, for HTTP's Basic scheme (RFC 7617).
     pub(crate) fn authorization(&self) -> Option<Zeroizing<String>> {
         self.credentials.as_ref().map(|credentials| Zeroizing::new(STANDARD.encode(&**credentials)))
     }
 }
 
-/// `None` for a `%` before anything but two digits, which would stay as it is.
+/// Decodes percent-encoding. `None` if a `%` is not followed by two hexadecimal digits: the library would keep it as
+/// text.
 fn percent_decoded(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     let begins_with_digits =
         |rest: &str| rest.as_bytes().first_chunk::<2>().is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
     text.split('%').skip(1).all(begins_with_digits).then(|| Zeroizing::new(percent_decode_str(text).collect()))
 }
 
-/// Its address, without the credentials.
+/// Displays the URL of the proxy without credentials.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}:{}", bracketed(&self.host), self.port)
     }
 }
 
-/// Its address, without the credentials.
+/// Shows the URL of the proxy without credentials.
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Proxy({self})")
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proxy_is_read_as_kubeconfig_files_write_it() {
+    fn proxy_url_of_kubeconfig_is_parsed() {
         for (url, shown, authorization) in [
             ("http://proxy.example:3128", "http://proxy.example:3128", None),
             ("HTTP://proxy.example/", "http://proxy.example:80", None),
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_http_proxy_is_refused_without_repeating_its_credentials() {
+    fn proxy_url_error_hides_credentials() {
         for url in [
             "socks5://u:secret@proxy:1080",
             "https://u:secret@proxy",

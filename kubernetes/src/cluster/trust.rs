@@ -1,20 +1,22 @@
-//! The CAs a server is checked against.
+//! The CAs that verify an API server.
 
 use std::sync::Arc;
 
 use perennial_pki::Roots;
 
-/// CAs, and where they were found.
+/// The CAs for one connection to an API server, and their origin.
 #[derive(Clone, Debug)]
 pub struct Trust {
     /// The CAs.
     pub roots: Roots,
-    /// Where the CAs are from, for messages: `/etc/kubernetes/pki/ca.crt, read at 2026-11-23T00:00:00Z`.
+    /// The origin of the CAs for messages, such as `/etc/kubernetes/pki/ca.crt, read at 2026-11-23T00:00:00Z`.
     pub origin: String,
-    /// No CA was named: these are the system's.
+    /// True if the configuration names no CA and these are the system's.
     pub of_system: bool,
 }
 
-/// Returns the CAs for one connection, since a CA file may have changed after the last one. Called on the loop, which
-/// waits meanwhile: read a file, but do not use the network.
+/// A function that returns the CAs for one connection: a CA file may have changed since the last one. Called on the
+/// runtime's loop, which waits meanwhile, so that it may read a file but must not use the network.
+///
+/// Its error is a sentence for messages.
 pub type TrustSource = Arc<dyn Fn() -> Result<Trust, String> + Send + Sync>;

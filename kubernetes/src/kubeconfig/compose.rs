@@ -1,5 +1,5 @@
-//! Nodes composed from the parser's events (YAML 1.2.2, 3.1.2): aliases and merge keys are replaced by copies of what
-//! they stand for, and scalars get their types.
+//! Composing nodes from the parser's events (YAML 1.2.2 §3.1.2): aliases and merge keys become copies of the nodes that
+//! they refer to, and scalars get their types.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -13,19 +13,19 @@ use zeroize::Zeroizing;
 use super::document::{Node, Value};
 use super::error::{KubeconfigError, Place};
 
-/// Deepest nesting of lists and mappings: nodes are composed, compared and written recursively.
+/// The deepest nesting of lists and mappings. Bounds the recursion that composes, compares and writes nodes.
 const DEEPEST: usize = 24;
-/// Most nodes copied for aliases in one text. Longer scalars count once more for each KiB.
+/// The most nodes copied for aliases in one text. A long scalar counts once more for each KiB.
 const MOST_COPIES: usize = 10_000;
 const KIB: usize = 1024;
 
-/// YAML's own tags. Each is for one kind of node.
+/// YAML's own tags, each of which is for one kind of node.
 const OWN: [&str; 11] = ["null", "bool", "int", "float", "str", "binary", "timestamp", "merge", "value", "seq", "map"];
 
 const TOO_LARGE: &str = "the document is too large or too deeply nested";
 const UNFIT: &str = "a tag or value that has no place in a kubeconfig";
 
-/// Composes the documents of a text, leaving out those that are empty, as far as the first error.
+/// Composes the documents of a text up to the first error, without the empty ones.
 pub(crate) fn documents(file: &Path, text: &str) -> (Vec<Node>, Option<KubeconfigError>) {
     let (mut composer, mut documents) = (Composer::new(text), Vec::new());
     loop {
@@ -42,7 +42,7 @@ pub(crate) fn documents(file: &Path, text: &str) -> (Vec<Node>, Option<Kubeconfi
     }
 }
 
-/// Line and column of a mark, from 1. The parser counts columns from 0.
+/// The line and column of a mark, counted from 1. The parser counts columns from 0.
 fn place(at: Marker) -> (u64, u64) {
     (at.line() as u64, at.col() as u64 + 1)
 }
@@ -50,13 +50,12 @@ fn place(at: Marker) -> (u64, u64) {
 /// Composes the documents of one text.
 struct Composer<'a> {
     events: Parser<'a, StrInput<'a>>,
-    /// Complete nodes of the current document that have an anchor, by the parser's number of the anchor.
+    /// The complete nodes of the current document that have an anchor, by the parser's number of the anchor.
     anchors: HashMap<usize, Node>,
     copies: usize,
 }
 
-/// Where a text stops being YAML that can be read, and why, in words that hold nothing of the text: what is read here
-/// may be a key or a token.
+/// An error in a YAML text. The reason quotes nothing of the text, which may be a key or a token.
 struct Fault {
     at: Marker,
     reason: Cow<'static, str>,
@@ -72,7 +71,7 @@ impl From<ScanError> for Fault {
     fn from(error: ScanError) -> Self {
         let reason = match error.kind() {
             ErrorKind::UnknownAnchor => "this alias has no anchor".into(),
-            // The parser's messages are fixed; some end in `: ` and the offending character.
+            // Cut at `: `, since some of the parser's fixed messages end with the offending character.
             _ => error.info().split(": ").next().unwrap_or_default().to_owned().into(),
         };
         Self { at: *error.marker(), reason }
@@ -81,7 +80,7 @@ impl From<ScanError> for Fault {
 
 impl<'a> Composer<'a> {
     fn new(text: &'a str) -> Self {
-        // A byte order mark is neither text nor counted in columns.
+        // The parser would take a byte order mark for text and count it as a column.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         Self { events: Parser::new_from_str(text), anchors: HashMap::new(), copies: 0 }
     }
@@ -103,7 +102,7 @@ impl<'a> Composer<'a> {
         Ok(event?)
     }
 
-    /// Composes the node that begins with this event, with so many lists and mappings around it.
+    /// Composes the node that begins with `event`, inside of `depth` lists and mappings.
     fn node(&mut self, event: Event<'a>, span: &Span, depth: usize) -> Result<Node, Fault> {
         let at = span.start;
         let kind = match event {
@@ -133,7 +132,7 @@ impl<'a> Composer<'a> {
             }
             Event::MappingStart(..) => Value::Map(self.entries(span, depth + 1)?),
             Event::Alias(anchor) => {
-                // An anchor within which the alias stands is not complete.
+                // Unknown also if the alias stands inside of its own anchor, which is not complete yet.
                 let node = self.anchors.get(&anchor).ok_or_else(|| Fault::new(at, UNFIT))?;
                 return copy(node, at, depth, &mut self.copies).ok_or_else(|| Fault::new(at, TOO_LARGE));
             }
@@ -172,7 +171,7 @@ impl<'a> Composer<'a> {
             }
         }
         if !merged.is_empty() {
-            // What stands in the mapping itself counts, then what was merged first.
+            // The mapping's own keys take precedence, then those that were merged first.
             let mut seen: HashSet<String> = entries.iter().map(|(name, _)| name.clone()).collect();
             entries.extend(merged.into_iter().filter(|(name, _)| seen.insert(name.clone())));
         }
@@ -180,7 +179,8 @@ impl<'a> Composer<'a> {
     }
 }
 
-/// Copies a node to where an alias stands. `None` if that makes too much of a text.
+/// Copies a node to the place of an alias. `None` if the copies exceed [`MOST_COPIES`] or [`DEEPEST`]: nested aliases
+/// grow exponentially.
 fn copy(node: &Node, at: Marker, depth: usize, copies: &mut usize) -> Option<Node> {
     let long = if let Value::Text(text) = &node.value { text.len() / KIB } else { 0 };
     *copies += 1 + long;
@@ -202,7 +202,7 @@ fn copy(node: &Node, at: Marker, depth: usize, copies: &mut usize) -> Option<Nod
     Some(Node::new(value, line, column))
 }
 
-/// Adds the entries of the value of a merge key: a mapping, or a list of them. `None` for any other value.
+/// Adds the entries of a merge key's value, a mapping or a list of mappings. `None` for any other value.
 fn merge(value: Value, merged: &mut Vec<(String, Node)>) -> Option<()> {
     match value {
         Value::Null => {}
@@ -213,7 +213,7 @@ fn merge(value: Value, merged: &mut Vec<(String, Node)>) -> Option<()> {
     Some(())
 }
 
-/// The name of a tag without the prefix of YAML's own tags.
+/// The name of a tag, without the prefix if the tag is one of YAML's own.
 fn name(tag: &Tag) -> String {
     let tag = tag.to_string();
     tag.strip_prefix("tag:yaml.org,2002:").map(str::to_owned).unwrap_or(tag)
@@ -227,7 +227,7 @@ fn is_merge_key(event: &Event<'_>) -> bool {
     }
 }
 
-/// The value of a scalar. `None` if it is not what its tag says.
+/// The value of a scalar. `None` if the text does not fit the tag.
 fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Option<Value> {
     let trimmed = text.trim_matches([' ', '\t', '\r', '\n']);
     match tag.map(name).as_deref() {
@@ -247,7 +247,8 @@ fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Option<V
     }
 }
 
-/// What YAML takes a plain scalar for, if not for text: booleans by its version 1.1, which Kubernetes reads.
+/// The null, boolean or number that a plain scalar stands for; `None` for text. Booleans are those of YAML 1.1, as in
+/// Kubernetes.
 fn plain(text: &str) -> Option<Value> {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Some(Value::Null),
@@ -264,9 +265,9 @@ fn boolean(text: &str) -> Option<bool> {
     is(["false", "no", "n", "off"]).then_some(false)
 }
 
-/// True for what Kubernetes' YAML library takes for a number.
+/// True if Kubernetes' YAML library takes `text` for a number.
 ///
-/// Source: `resolve` in `sigs.k8s.io/yaml/goyaml.v2`, but for numbers too large for it.
+/// Source: `resolve` in `sigs.k8s.io/yaml/goyaml.v2`. Unlike there, numbers that are too large for Go are numbers, too.
 fn is_number(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
@@ -284,7 +285,7 @@ fn is_number(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The documents of a text on one line, then the fault if there is one.
+    /// All documents of a text on one line, followed by the fault if there is one.
     fn composed(text: &str) -> String {
         let (mut composer, mut out) = (Composer::new(text), String::new());
         loop {
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn scalars_get_the_types_of_yaml() {
+    fn scalar_types_follow_yaml_1_1() {
         for (text, json) in [
             ("[~, null, '', 'null', !!null x, !!str null, ! 1]", r#"[null,null,"","null",null,"null","1"]"#),
             ("[true, Yes, oFF, n, 'yes', !!bool 'no', nope]", r#"[true,true,false,false,"yes",false,"nope"]"#),
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_name_the_place_and_nothing_of_the_text() {
+    fn fault_names_place_and_quotes_no_text() {
         for (text, fault) in [
             ("a: &a [*a]", format!("1:8: {UNFIT}")),
             ("a: 1\n<<: word", format!("2:5: {UNFIT}")),

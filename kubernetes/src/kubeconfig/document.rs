@@ -1,4 +1,4 @@
-//! YAML documents in which every value knows its line, column and name, so that every message can name them.
+//! YAML documents in which every value keeps its line, column and field name for messages.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::error::{KubeconfigError, Place, shown};
 use super::spelling;
 use super::write::quote;
 
-/// A value and where it begins. Two are equal if they mean the same, wherever they are.
+/// A value and the place where it begins. Nodes are equal if their values are, at whatever place.
 #[derive(Clone)]
 pub(crate) struct Node {
     pub(super) value: Value,
@@ -21,7 +21,7 @@ pub(crate) struct Node {
 pub(super) enum Value {
     Null,
     Bool(bool),
-    /// As it is written in YAML.
+    /// A number as it is written in YAML.
     Number(String),
     Text(Zeroizing<String>),
     List(Vec<Node>),
@@ -43,7 +43,7 @@ impl Node {
         }
     }
 
-    /// Writes the node as YAML on one line: as JSON, but for numbers, which stay as they are written.
+    /// Writes the node as YAML on one line: as JSON, except that numbers stay as they are written.
     pub(crate) fn write_flow(&self, out: &mut String) {
         match &self.value {
             Value::Null => out.push_str("null"),
@@ -71,7 +71,7 @@ impl Node {
         }
     }
 
-    /// Calls `told` for each key that is given again in its mapping, with the key and the later value.
+    /// Calls `told` with the key and the later value for each key that is repeated in its mapping.
     fn repeated<'a>(&'a self, told: &mut dyn FnMut(&'a str, &'a Self)) {
         match &self.value {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => {}
@@ -106,7 +106,7 @@ impl PartialEq for Node {
     }
 }
 
-/// A node together with its name: `clusters[0].cluster.server`.
+/// A node and its path in the document: `clusters[0].cluster.server`.
 #[derive(Clone)]
 pub(crate) struct Field<'a> {
     file: &'a Path,
@@ -131,11 +131,11 @@ impl<'a> Field<'a> {
         self.invalid(format!("expected {kind}, found {}{advice}", self.node.kind()))
     }
 
-    /// The field `key` of a mapping. Null and empty values are as good as absent, as they are to Kubernetes.
+    /// The field `key` of a mapping. A null or empty value counts as absent, as in Kubernetes.
     ///
     /// # Errors
-    /// This is no mapping, or `key` is given twice with different values: Go would take the last one, and whoever wrote
-    /// the file may have meant the other.
+    /// [`KubeconfigError::Invalid`] if the node is not a mapping, or `key` is given twice with different values: Go
+    /// would take the last one, although the first may be the one that was meant.
     pub(crate) fn get(&self, key: &str) -> Result<Option<Self>, KubeconfigError> {
         let Value::Map(entries) = &self.node.value else {
             return if self.node.is_empty() { Ok(None) } else { Err(self.expected("a mapping", "")) };
@@ -155,8 +155,8 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Warnings about keys given twice, here and below, for people. Names no key: a key may be half a token after a
-    /// colon that is missing.
+    /// Warns about each repeated key, here and below. The warnings name no key: where a colon is missing, a "key" may
+    /// be half a token.
     pub(crate) fn repetitions(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         self.node.repeated(&mut |_, node| {
@@ -167,7 +167,7 @@ impl<'a> Field<'a> {
         warnings
     }
 
-    /// Warnings about keys here that are none of `known` but look like one of them, for people.
+    /// Warns about each key of this mapping that is not in `known` but looks like one of them.
     pub(crate) fn misspellings(&self, known: &[&str]) -> Vec<String> {
         let Value::Map(entries) = &self.node.value else { return Vec::new() };
         let unknown = entries.iter().filter_map(|(key, node)| Some((key, node, spelling::meant(key, known)?)));
@@ -178,19 +178,19 @@ impl<'a> Field<'a> {
         unknown.map(warn).collect()
     }
 
-    /// The value of `key` if it is there and empty, which most of Kubernetes takes for absent.
+    /// The value of `key` if it is present and empty, which [`get`](Self::get) takes for absent.
     pub(crate) fn empty(&self, key: &str) -> Option<Self> {
         let Value::Map(entries) = &self.node.value else { return None };
         let (_, node) = entries.iter().find(|(name, node)| name == key && node.is_empty())?;
         Some(Field { file: self.file, name: format!("{}.{key}", self.name), node })
     }
 
-    /// The field `key`, which must be there.
+    /// The field `key`, or an error if it is absent.
     pub(crate) fn require(&self, key: &str) -> Result<Self, KubeconfigError> {
         self.get(key)?.ok_or_else(|| self.invalid(format!("`{key}` is missing")))
     }
 
-    /// The items of the list `key`; none if there is no such list.
+    /// The items of the list `key`; empty if there is no such list.
     pub(crate) fn items(&self, key: &str) -> Result<Vec<Self>, KubeconfigError> {
         let Some(list) = self.get(key)? else { return Ok(Vec::new()) };
         let Value::List(items) = &list.node.value else { return Err(list.expected("a list", "")) };

@@ -1,4 +1,4 @@
-//! What can be wrong with a kubeconfig.
+//! Errors of kubeconfig files, with the place in the file.
 
 use std::fmt;
 use std::io;
@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 
 use perennial_pki::{ChainError, CredentialError, KeyError};
 
-/// Where in a kubeconfig something stands: `/etc/kubernetes/kubelet.conf:5:13: clusters[0].cluster.server`.
+/// A place in a kubeconfig, displayed as `/etc/kubernetes/kubelet.conf:5:13: clusters[0].cluster.server`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The kubeconfig.
+    /// The path of the kubeconfig.
     pub file: PathBuf,
-    /// From 1.
+    /// The line, counted from 1.
     pub line: u64,
-    /// From 1, in characters.
+    /// The column, counted from 1 in characters.
     pub column: u64,
-    /// The path of the field; empty for the document as a whole.
+    /// The path of the field in the document; empty for the whole document.
     pub field: String,
-    /// The file the field names, if it names one and that is what matters; its name as far as the first space.
+    /// The file that the field names, if the error is about that file. Its name up to the first space.
     pub names: Option<PathBuf>,
 }
 
@@ -37,45 +37,45 @@ impl fmt::Display for Place {
     }
 }
 
-/// Why a kubeconfig cannot be used. No message holds anything secret from the file.
+/// Why a kubeconfig cannot be used. No message shows a secret of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum KubeconfigError {
-    /// It is not YAML (or JSON).
+    /// The text is not YAML (or JSON).
     #[error("{at}: not valid YAML: {reason}")]
     Syntax {
-        /// Where parsing stopped.
+        /// The place at which the parser stopped.
         at: Box<Place>,
-        /// What the parser met.
+        /// The problem that the parser found.
         reason: String,
     },
-    /// A field is missing, of the wrong type, or its value makes no sense.
+    /// A field is missing, of the wrong type, or has an invalid value.
     #[error("{at}: {reason}")]
     Invalid {
-        /// The field, or the one in which it is missing.
+        /// The field, or the mapping in which it is missing.
         at: Box<Place>,
-        /// What is wrong, and what to do about it.
+        /// The problem, and the remedy if there is one.
         reason: String,
     },
-    /// A field asks for something this crate does not do.
+    /// A field needs a feature that this crate lacks.
     #[error("{at} of \"{entry}\": {reason}")]
     Unsupported {
         /// The field.
         at: Box<Place>,
-        /// The name of the cluster or user that has it, as far as its first space.
+        /// The name of the user with the field, up to the first space.
         entry: String,
-        /// What is not done, and what to do instead.
+        /// The missing feature, and the alternative.
         reason: &'static str,
     },
     /// There is no context, cluster or user of this name.
     #[error("{at}: there is no {kind} \"{name}\"; there are: {known}")]
     NotFound {
-        /// The field that names it; for a context the caller asked for, the list of contexts.
+        /// The field with the name; the list of contexts if the caller gave the name.
         at: Box<Place>,
         /// `context`, `cluster` or `user`.
         kind: &'static str,
-        /// The name, as far as its first space.
+        /// The name, up to the first space.
         name: String,
-        /// The names there are, quoted, with commas between them; or `none`.
+        /// The existing names, quoted, with commas between them; or `none`.
         known: String,
     },
     /// A file named in the kubeconfig cannot be read.
@@ -83,47 +83,47 @@ pub enum KubeconfigError {
     Unreadable {
         /// The field that names the file.
         at: Box<Place>,
-        /// Why.
+        /// The error of reading the file.
         error: io::Error,
     },
-    /// The certificate authority holds no usable certificate.
+    /// The CA has no usable certificate.
     #[error("{at}: {error}")]
     CertificateAuthority {
-        /// Where it is.
+        /// The field of the CA.
         at: Box<Place>,
-        /// Why.
+        /// The problem with the CA.
         error: ChainError,
     },
-    /// The client certificate is not one.
+    /// The client certificate cannot be read.
     #[error("{at}: {error}")]
     Certificate {
-        /// Where it is.
+        /// The field of the certificate.
         at: Box<Place>,
-        /// Why.
+        /// The problem with the certificate.
         error: ChainError,
     },
-    /// The client key is not one.
+    /// The client key cannot be read.
     #[error("{at}: {error}")]
     Key {
-        /// Where it is.
+        /// The field of the key.
         at: Box<Place>,
-        /// Why.
+        /// The problem with the key.
         error: KeyError,
     },
     /// The client certificate and the key do not belong together.
     #[error("{certificate} and {key}: {error}")]
     Mismatch {
-        /// Where the certificate is.
+        /// The field of the certificate.
         certificate: Box<Place>,
-        /// Where the key is.
+        /// The field of the key.
         key: Box<Place>,
-        /// Why not.
+        /// The mismatch.
         error: CredentialError,
     },
 }
 
-/// A name or path as it may be shown: as far as its first space. After a quote that is not closed, a "name" may be half
-/// the file, keys and tokens included.
+/// Shortens a name or path for messages: up to the first space or control character. After an unclosed quote, a "name"
+/// may be half the file, keys and tokens included.
 pub(crate) fn shown(name: &str) -> String {
     match name.find(|c: char| c.is_whitespace() || c.is_control()) {
         Some(end) => format!("{}…", &name[..end]),
@@ -131,7 +131,7 @@ pub(crate) fn shown(name: &str) -> String {
     }
 }
 
-/// All names, as they may be shown.
+/// Lists names for messages, each shortened by [`shown`].
 pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let quoted: Vec<_> = names.into_iter().map(|name| format!("\"{}\"", shown(name))).collect();
     if quoted.is_empty() { "none".into() } else { quoted.join(", ") }

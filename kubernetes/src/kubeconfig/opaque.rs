@@ -1,4 +1,4 @@
-//! Parts of a kubeconfig that belong to other programs: carried along, not looked into.
+//! Parts of a kubeconfig that belong to other programs, copied without being interpreted.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::document::Node;
 
-/// What other programs keep about a cluster in a kubeconfig (`extensions`): carried along, not looked into, not shown.
+/// The `extensions` of a cluster in a kubeconfig: data of other programs, copied without being interpreted or shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Extensions(Zeroizing<String>);
 
@@ -17,7 +17,7 @@ impl Extensions {
         Self(yaml)
     }
 
-    /// As YAML on one line.
+    /// The value of `extensions` as YAML on one line.
     pub(super) fn yaml(&self) -> &str {
         &self.0
     }

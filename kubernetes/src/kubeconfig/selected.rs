@@ -1,4 +1,4 @@
-//! The cluster and the user of a context: the API server's address and CAs, and the credential for it.
+//! The cluster and the user of a context: the API server's address and CAs, and the identity to use with it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use super::{Endpoint, Extensions, KubeconfigError, Place, ReadFile};
 use crate::cluster::{Cluster, ClusterError, Proxy};
 use crate::text;
 
-/// A context's cluster and user.
+/// The cluster and the user of the context that [`Kubeconfig::select`](super::Kubeconfig::select) has chosen.
 pub struct Selected<'a> {
     pub(super) path: &'a Path,
     pub(super) context: String,
@@ -31,11 +31,11 @@ impl Selected<'_> {
         &self.context
     }
 
-    /// Harmless oddities of the user: one line each, for people, without secrets.
+    /// Warnings about the user: a password beside a certificate. Each is one line without secrets.
     pub fn warnings(&self) -> Vec<String> {
         let user = self.user.iter();
         let unused = user.flat_map(|user| ["username", "password"].map(|key| user.get(key).ok().flatten()));
-        // With anything but a certificate beside it, it has been refused.
+        // `select` has refused a password that has no certificate beside it.
         let warn = |field: Field<'_>| {
             let at = field.place();
             format!("{at}: basic authentication is not supported; only the client certificate is used")
@@ -43,10 +43,10 @@ impl Selected<'_> {
         unused.flatten().map(warn).collect()
     }
 
-    /// The API server. Reads the certificate authority, if it is in a file.
+    /// The API server of the context. Reads the CA file if the CA is not inline.
     ///
     /// # Errors
-    /// The address or the certificate authority is missing, unreadable or unusable.
+    /// [`KubeconfigError`]: the address is missing or unusable, or the CA is unreadable or unusable.
     pub fn cluster(&self, read: &mut ReadFile<'_>) -> Result<Endpoint, KubeconfigError> {
         let cluster = &self.cluster;
         let server = server(&cluster.require("server")?)?;
@@ -55,7 +55,7 @@ impl Selected<'_> {
         if ca.is_none() {
             let fields = ["certificate-authority", "certificate-authority-data"];
             if let Some(empty) = fields.into_iter().find_map(|key| cluster.empty(key)) {
-                // Whoever wrote it meant some CA, and no other's.
+                // Falling back to the system's CAs would trust more than the author of an empty field meant.
                 return Err(empty.invalid("this is empty; give the cluster's CA, or leave the field out"));
             }
         }
@@ -87,11 +87,12 @@ impl Selected<'_> {
         })
     }
 
-    /// Who we are, now: files are read at each call. A token file goes before an inline token, which serves only as
-    /// long as the file cannot be read.
+    /// The identity of the user at the time of the call: each call reads the files again. A token file takes precedence
+    /// over an inline token, which is used only while the file cannot be read.
     ///
     /// # Errors
-    /// A token, certificate or key is unreadable or unusable, or they do not fit together.
+    /// [`KubeconfigError`]: a token, certificate or key is unreadable or unusable, or certificate and key do not belong
+    /// together.
     pub fn identity(&self, read: &mut ReadFile<'_>) -> Result<Identity, KubeconfigError> {
         let Some(user) = &self.user else { return Ok(Identity::Anonymous) };
         let token = self.token(user, read)?;
@@ -137,7 +138,7 @@ impl Selected<'_> {
         }
     }
 
-    /// The field `name`-data, decoded, or the content of the file that the field `name` names.
+    /// The decoded field `name`-data, or else the content of the file that the field `name` names.
     fn data_or_file(
         &self,
         entry: &Field<'_>,
@@ -153,7 +154,7 @@ impl Selected<'_> {
         entry.get(name)?.map(|field| self.content(&field, read)).transpose()
     }
 
-    /// The content of the file a field names, relative to the kubeconfig's directory.
+    /// The content of the file that a field names, relative to the directory of the kubeconfig.
     fn content(&self, field: &Field<'_>, read: &mut ReadFile<'_>) -> Result<Content, KubeconfigError> {
         let directory = self.path.parent().unwrap_or_else(|| Path::new(""));
         let name = field.text()?;
@@ -173,7 +174,7 @@ impl fmt::Debug for Selected<'_> {
     }
 }
 
-/// Something inline or in a file, and where it came from.
+/// Bytes from an inline field or a file, and their origin for messages.
 struct Content {
     at: Box<Place>,
     file: Option<PathBuf>,
@@ -183,7 +184,7 @@ struct Content {
 fn server(field: &Field<'_>) -> Result<String, KubeconfigError> {
     let text = field.text()?;
     match Cluster::from_url(text) {
-        // The address itself may be half the file, after a quote that is not closed.
+        // The error does not show the address: after an unclosed quote it may be half the file.
         Err(ClusterError::Url { why, .. }) => Err(field.invalid(why)),
         Err(error) => Err(field.invalid(error.to_string())),
         Ok(_) => Ok(text.trim().to_owned()),
@@ -202,7 +203,7 @@ fn proxy(field: &Field<'_>) -> Result<Proxy, KubeconfigError> {
     Proxy::from_url(field.text()?).map_err(|error| field.invalid(error.to_string()))
 }
 
-/// A bearer token. API servers take no more than 1 MiB of headers.
+/// Reads a bearer token of at most 512 KiB: API servers accept 1 MiB of headers.
 fn bearer_token(text: &str) -> Option<Token> {
     const LONGEST: usize = 512 << 10;
     Token::new(text).ok().filter(|token| token.reveal().len() <= LONGEST)

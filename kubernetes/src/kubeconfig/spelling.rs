@@ -1,6 +1,6 @@
-//! Keys that nobody reads, and look much like one that is read.
+//! Recognising unknown keys that look like a misspelt known one.
 
-/// The one of `known` that `key` was probably meant to be; `None` if it is one of them, or like none.
+/// The key in `known` that `key` probably is a misspelling of; `None` if `key` is known, or resembles none.
 pub(crate) fn meant<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
     if known.contains(&key) {
         return None;
@@ -9,7 +9,7 @@ pub(crate) fn meant<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
     let key = plain(key);
     let like = |known: &&str| {
         let known = plain(known);
-        // Of a short word, almost any other is two letters away.
+        // The distance allowed grows with the length: most pairs of short words differ in only two letters.
         let most = match known.len() {
             0..=3 => 0,
             4..=7 => 1,
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn near_spellings_are_taken_for_the_key() {
+    fn misspelling_resolves_to_known_key() {
         const KNOWN: [&str; 5] = ["serverTLSBootstrap", "certificate-authority", "tokenFile", "token", "as"];
         for (key, expected) in [
             ("ServerTLSBootstrap", Some("serverTLSBootstrap")),

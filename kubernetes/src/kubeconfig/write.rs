@@ -1,4 +1,4 @@
-//! Kubeconfigs of one cluster, one user and one context, as kubelet writes them.
+//! Writing kubeconfigs of one cluster, one user and one context, as kubelet does.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,10 +11,11 @@ use zeroize::Zeroizing;
 use super::Endpoint;
 use crate::cluster::Proxy;
 
-/// What kubelet writes when it bootstraps: its certificate *and* key are in one file that rotation keeps current, for
-/// example `/var/lib/kubelet/pki/kubelet-client-current.pem`. Of the cluster, every field that Kubernetes knows is kept.
-/// Holds no secret, but for a proxy's. A path that is not UTF-8 cannot be
-/// written in a kubeconfig; what is not is replaced.
+/// Writes the kubeconfig that kubelet writes after its bootstrap: `credential_path` is the file of both certificate and
+/// key, such as `/var/lib/kubelet/pki/kubelet-client-current.pem`. Every field of the cluster is kept.
+///
+/// The text has no secrets but a proxy's password and what other programs store in `extensions`. Bytes of the path that
+/// are not UTF-8 are replaced by U+FFFD: a kubeconfig cannot hold them.
 pub fn node_kubeconfig(endpoint: &Endpoint, credential_path: &Path) -> String {
     let path = credential_path.to_string_lossy();
     let user = [("client-certificate", &*path), ("client-key", &*path)];
@@ -22,12 +23,12 @@ pub fn node_kubeconfig(endpoint: &Endpoint, credential_path: &Path) -> String {
     std::mem::take(&mut *text)
 }
 
-/// A kubeconfig whose user, called `user`, has a bearer token: what a node bootstraps with.
+/// Writes a kubeconfig whose user, called `user`, has a bearer token, such as a bootstrap kubeconfig. Wiped on drop.
 pub fn kubeconfig_with_token(endpoint: &Endpoint, user: &str, token: &str) -> Zeroizing<String> {
     kubeconfig(endpoint, "kubernetes", user, &format!("{user}@kubernetes"), &[("token", token)])
 }
 
-/// A kubeconfig whose user, called `user`, has a certificate and its key, inline.
+/// Writes a kubeconfig whose user, called `user`, has an inline certificate and key. Wiped on drop.
 pub fn kubeconfig_with_certificate(endpoint: &Endpoint, user: &str, credential: &Credential) -> Zeroizing<String> {
     let certificate = STANDARD.encode(credential.chain().pem());
     let key = Zeroizing::new(STANDARD.encode(credential.key().to_pem().as_bytes()));
@@ -84,11 +85,11 @@ fn kubeconfig(
     text.0
 }
 
-/// Text in the making. Values are always quoted, so that none is taken for anything but text.
+/// A YAML text that is being written. Values are always quoted, so that readers take each of them for text.
 struct Yaml(Zeroizing<String>);
 
 impl Yaml {
-    /// Room for all of it at once: a growing `String` leaves copies behind, and there are secrets in this one.
+    /// Makes an empty text with room for all of it: a growing `String` leaves copies behind, and this one has secrets.
     fn with_room_for(endpoint: &Endpoint, user_fields: &[(&str, &str)]) -> Self {
         let ca = endpoint.ca_pem.as_ref().map_or(0, |pem| pem.len() * 4 / 3 + 4);
         let secrets: usize = user_fields.iter().map(|(_, value)| 64 + value.len() * 2).sum();
@@ -101,7 +102,7 @@ impl Yaml {
         self.0.push('\n');
     }
 
-    /// What is YAML already, on one line.
+    /// Writes a field whose value is YAML on one line.
     fn raw(&mut self, key: &str, value: &str) {
         self.0.extend([key, ": ", value, "\n"]);
     }
@@ -114,13 +115,13 @@ impl Yaml {
     }
 }
 
-/// Double quotes and escapes that YAML and JSON share.
+/// Writes `text` in double quotes, with escapes that YAML and JSON share.
 pub(super) fn quote(text: &str, out: &mut String) {
     out.push('"');
     for c in text.chars() {
         match c {
             '"' | '\\' => out.extend(['\\', c]),
-            // Controls, and what YAML 1.1 takes for line breaks or a byte order mark.
+            // Control characters, and characters that YAML 1.1 takes for line breaks or a byte order mark.
             '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' => {
                 // Writing to a String cannot fail.
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
