@@ -1,4 +1,4 @@
-//! Legal and illegal answers that a client does not expect, and what a person reads of them.
+//! Unexpected answers, legal and illegal ones: how a submission ends, and what its error message shows.
 
 mod client_support;
 
@@ -13,14 +13,14 @@ use perennial_rotation::{Identity, SignerConversation as _, Token};
 
 const SECRET: &str = "abcdef.0123456789abcdef";
 
-/// This head line in front of an object, or of a page.
+/// A reply with these header lines and this body.
 fn with_lines(status: u16, lines: &str, body: &[u8]) -> Reply {
     let head = format!("HTTP/1.1 {status} X\r\n{lines}Content-Length: {}\r\n\r\n", body.len());
     Reply::raw([head.as_bytes(), body].concat())
 }
 
 #[test]
-fn requests_ask_for_uncoded_answers() {
+fn requests_accept_identity_coding_only() {
     let scene = Scene::new();
     let mut world = scene.world(scene.well());
     world.run(&mut scene.issuance()).unwrap();
@@ -29,10 +29,10 @@ fn requests_ask_for_uncoded_answers() {
     }
 }
 
-/// A proxy that compresses everything, whatever it was asked for.
+/// Some proxies compress every answer, whatever the request accepts.
 /// From the field: <https://github.com/envoyproxy/envoy/issues/2855>
 #[test]
-fn coded_answers_end_the_attempt_with_their_coding_named() {
+fn coded_answer_fails_naming_its_coding() {
     let scene = Scene::new();
     let object = serde_json::to_vec(&scene.object(&[])).unwrap();
     let gzip = [b"\x1f\x8b\x08".as_slice(), &object].concat();
@@ -54,7 +54,7 @@ fn coded_answers_end_the_attempt_with_their_coding_named() {
 }
 
 #[test]
-fn answer_beyond_the_bound_ends_the_attempt() {
+fn answer_over_limit_fails_submission() {
     let scene = Scene::new();
     let object = serde_json::to_vec(&scene.object(&[])).unwrap();
     let mut world = scene.world(|asked| {
@@ -74,7 +74,7 @@ fn answer_beyond_the_bound_ends_the_attempt() {
 }
 
 #[test]
-fn lenient_heads_are_as_good_as_any() {
+fn lenient_response_heads_are_accepted() {
     let scene = Scene::new();
     let issued = serde_json::to_vec(&scene.issued()).unwrap();
     let many: String = (0..150).map(|n| format!("X-Envoy-{n}: y\r\n")).collect();
@@ -105,7 +105,7 @@ fn redirect_is_named_with_its_target_and_not_followed() {
 }
 
 #[test]
-fn echoed_token_is_blotted_out() {
+fn error_hides_echoed_token() {
     let mut scene = Scene::new();
     scene.identity = Identity::Token(Token::new(SECRET).unwrap());
     let page = format!("no such token: {SECRET}, {SECRET}!");
@@ -120,7 +120,7 @@ fn echoed_token_is_blotted_out() {
 }
 
 #[test]
-fn refusal_on_create_says_that_nothing_was_created() {
+fn refused_create_error_says_cannot_create() {
     let scene = Scene::new();
     for (code, reason) in [(401, "Unauthorized"), (403, "Forbidden")] {
         let error = scene.error(|_| Reply::status(code, reason, "no"));
@@ -131,7 +131,6 @@ fn refusal_on_create_says_that_nothing_was_created() {
     assert!(error.message.starts_with(&format!("CSR {} at ", scene.ask.name)), "{error}");
 }
 
-/// Of a server whose certificate was verified; of any other, and without one, nothing is known.
 #[test]
 fn servers_date_is_reported_over_verified_tls_only() {
     let scene = Scene::new();
@@ -165,9 +164,9 @@ fn server_certificate_at_fault_is_named() {
     assert!(error.contains("expired at ") && !error.contains("certificate-authority"), "{error}");
 }
 
-/// The certificate is for client authentication, and without `key encipherment`.
+/// The issued certificate has only `client auth` and `digital signature`.
 #[test]
-fn usage_requested_for_tls_and_not_granted_is_refused() {
+fn requested_extended_usage_not_granted_is_refused() {
     for (usages, lacking) in [
         (&["digital signature", "client auth"][..], None),
         (&["digital signature", "key encipherment", "client auth"], None),

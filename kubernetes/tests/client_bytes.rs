@@ -1,4 +1,4 @@
-//! The chunking law, truncation, bounds, and bytes that make no sense.
+//! Bytes in any portions, cut short, without end, damaged, or random.
 
 mod client_support;
 
@@ -11,13 +11,13 @@ use perennial_rotation::{Identity, Issued, SignError};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// What a submission came to, comparably.
+/// The outcome, the requests and the duration of a submission, for comparison.
 fn summary(outcome: Result<Issued, SignError>, world: &World<'_>) -> (Result<u32, SignError>, Vec<String>, Duration) {
     (outcome.map(|issued| issued.requests), world.lines(), world.elapsed())
 }
 
-/// A submission with every kind of trouble on the way: interim heads, chunk extensions, an answer that ends
-/// with its connection, an expired watch, two events in one chunk, one event in many, trailers.
+/// A server with every peculiarity of HTTP: interim heads, chunk extensions, an answer that ends with its connection,
+/// an expired watch, two events in one chunk, one event in many chunks, trailers.
 fn troubled(scene: &Scene) -> impl FnMut(&Asked) -> Reply + '_ {
     let mut watches = 0;
     move |asked| match (asked.is_post(), asked.is_watch()) {
@@ -54,7 +54,7 @@ fn troubled(scene: &Scene) -> impl FnMut(&Asked) -> Reply + '_ {
 }
 
 #[test]
-fn bytes_may_arrive_one_at_a_time() {
+fn submission_is_same_byte_by_byte() {
     let scene = Scene::new();
     let mut whole = scene.world(troubled(&scene));
     let outcome = whole.run(&mut scene.issuance());
@@ -65,7 +65,7 @@ fn bytes_may_arrive_one_at_a_time() {
     assert_eq!(summary(outcome, &single), whole);
 }
 
-/// An answer to a watch that is not quite right: one byte of it is changed.
+/// A server whose answer to the first watch has the byte at `at` replaced.
 fn damaged(scene: &Scene, at: usize, byte: u8) -> impl FnMut(&Asked) -> Reply + '_ {
     let mut watches = 0;
     move |asked| match (asked.is_post(), asked.is_watch()) {
@@ -76,7 +76,7 @@ fn damaged(scene: &Scene, at: usize, byte: u8) -> impl FnMut(&Asked) -> Reply + 
             let mut reply = Reply::stream().event("MODIFIED", scene.object(&["Approved"]));
             reply = reply.event("MODIFIED", scene.issued()).finish(Duration::ZERO);
             if watches == 1 {
-                // All of it at once, so that there is something to split.
+                // All bytes at once, so that there is something to split.
                 let mut bytes: Vec<u8> = reply.pieces.drain(..).flat_map(|(_, bytes)| bytes).collect();
                 let length = bytes.len();
                 bytes[at % length] = byte;
@@ -91,7 +91,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_split_of_the_bytes_gives_the_same_result(sizes in vec(1..700_usize, 1..40)) {
+    fn submission_is_same_in_any_split(sizes in vec(1..700_usize, 1..40)) {
         let scene = Scene::new();
         let mut whole = scene.world(troubled(&scene));
         let outcome = whole.run(&mut scene.issuance());
@@ -103,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn any_split_of_damaged_bytes_gives_the_same_result(
+    fn submission_with_damaged_bytes_is_same_in_any_split(
         at in any::<usize>(),
         byte in prop_oneof![any::<u8>(), Just(b'\n'), Just(b'\r'), Just(b'0')],
         sizes in vec(1..300_usize, 1..40),
@@ -119,7 +119,7 @@ proptest! {
     }
 
     #[test]
-    fn senseless_answers_end_in_an_error_within_bounds(bytes in vec(any::<u8>(), 0..600), end in 0..3_u8) {
+    fn random_answer_fails_submission(bytes in vec(any::<u8>(), 0..600), end in 0..3_u8) {
         let scene = Scene::new();
         let end = [End::Keep, End::Close, End::Cut][usize::from(end)];
         let error = scene.error(|_| Reply::raw(bytes.clone()).then(end));
@@ -127,7 +127,7 @@ proptest! {
     }
 
     #[test]
-    fn senseless_bytes_instead_of_tls_end_in_an_error(bytes in vec(any::<u8>(), 0..300)) {
+    fn random_bytes_instead_of_tls_fail_submission(bytes in vec(any::<u8>(), 0..300)) {
         let scene = Scene::new();
         let mut world = scene.world(|_| panic!("not TLS"));
         world.not_tls = Some(bytes);
@@ -136,11 +136,11 @@ proptest! {
 }
 
 proptest! {
-    // Each case runs into the bound on requests.
+    // Fewer cases, since each makes the 64 requests that are the limit.
     #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
-    fn senseless_watches_never_bring_a_certificate(lines in vec("[ -~\n]{0,80}", 0..12)) {
+    fn random_watch_events_issue_no_certificate(lines in vec("[ -~\n]{0,80}", 0..12)) {
         let scene = Scene::new();
         let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch()) {
             (true, _) => Reply::object(201, &scene.object(&[])),
@@ -157,7 +157,7 @@ proptest! {
 }
 
 #[test]
-fn an_answer_cut_off_anywhere_is_neither_believed_nor_the_end() {
+fn create_answer_cut_at_any_byte_is_resubmitted() {
     let scene = Scene::new();
     let full = Reply::object(201, &scene.issued());
     for length in 0..full.len() {
@@ -172,10 +172,10 @@ fn an_answer_cut_off_anywhere_is_neither_believed_nor_the_end() {
 }
 
 #[test]
-fn a_watch_cut_off_anywhere_is_taken_up_again() {
+fn watch_cut_at_any_byte_is_resumed() {
     let scene = Scene::new();
     let full = Reply::stream().event("MODIFIED", scene.issued());
-    // Without the last chunk's line end the event itself is complete.
+    // The last bytes are not cut: without the line end of its chunk, the event is complete.
     for length in 0..full.len() - 3 {
         let mut first = true;
         let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch()) {
@@ -185,13 +185,13 @@ fn a_watch_cut_off_anywhere_is_taken_up_again() {
             (_, true) => full.clone(),
         });
         let requests = world.run(&mut scene.issuance()).unwrap().requests;
-        // Cut before the first byte, it counts as a kept connection found dead.
+        // Cut before the first byte, the connection counts as an idle one that the server has closed.
         assert_eq!(requests, if length == 0 { 3 } else { 4 }, "cut at {length}");
     }
 }
 
 #[test]
-fn nothing_without_end_is_read_for_ever() {
+fn endless_answer_is_bounded() {
     let scene = Scene::new();
     let endless = |start: &str, with: &[u8]| {
         let mut bytes = start.as_bytes().to_vec();
@@ -217,7 +217,7 @@ fn nothing_without_end_is_read_for_ever() {
 }
 
 #[test]
-fn an_event_without_end_is_not_collected_for_ever() {
+fn endless_watch_event_is_bounded() {
     let scene = Scene::new();
     let mut first = true;
     let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch()) {
@@ -235,7 +235,7 @@ fn an_event_without_end_is_not_collected_for_ever() {
 }
 
 #[test]
-fn a_byte_changed_on_the_way_is_noticed_or_harmless() {
+fn altered_tls_byte_is_noticed_or_harmless() {
     let scene = Scene::new();
     let (mut noticed, mut harmless) = (0, 0);
     for at in (0..5000).step_by(41) {
@@ -264,7 +264,7 @@ fn a_byte_changed_on_the_way_is_noticed_or_harmless() {
 }
 
 #[test]
-fn a_body_without_a_length_ends_with_the_connection_but_not_with_its_breaking() {
+fn body_without_length_ends_with_connection_unless_reset() {
     let scene = Scene::new();
     let call = || Call::new(Request::get("/version"), scene.cluster(), Identity::Anonymous, Limits::default());
     let answer = |end| scene.world(|_| Reply::raw("HTTP/1.1 200 OK\r\n\r\n{}").then(end)).run(&mut call());
@@ -275,7 +275,7 @@ fn a_body_without_a_length_ends_with_the_connection_but_not_with_its_breaking() 
 }
 
 #[test]
-fn a_body_larger_than_tls_buffers_goes_out_whole() {
+fn request_body_larger_than_tls_buffer_is_sent() {
     let scene = Scene::new();
     let body: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
     let mut world = scene.world(|asked| Reply::json(200, asked.body.clone()));

@@ -1,4 +1,4 @@
-//! What an operator and the machine are told when a submission comes to nothing.
+//! The failure for the machine and the message for the operator when a submission fails.
 
 mod client_support;
 
@@ -20,7 +20,7 @@ fn mentions(error: &SignError, parts: &[&str]) {
 }
 
 #[test]
-fn each_status_has_its_failure_and_its_verdict_on_the_server() {
+fn api_status_determines_failure_and_health() {
     let scene = Scene::new();
     for (code, reason, failure, healthy) in [
         (400, "BadRequest", Failure::Rejected, false),
@@ -47,7 +47,7 @@ fn each_status_has_its_failure_and_its_verdict_on_the_server() {
 }
 
 #[test]
-fn a_page_that_is_not_the_apis_is_judged_by_its_status_and_quoted_in_brief() {
+fn foreign_page_determines_failure_and_is_quoted_shortened() {
     let scene = Scene::new();
     for (code, failure, healthy) in [
         (200, Failure::Unreachable, false),
@@ -67,7 +67,7 @@ fn a_page_that_is_not_the_apis_is_judged_by_its_status_and_quoted_in_brief() {
     }
 }
 
-/// What Go's HTTP server says of a path that it has no handler for.
+/// The answer of Go's HTTP server to a path without a handler.
 fn no_such_page() -> Reply {
     let text = "404 page not found\n";
     let head = "HTTP/1.1 404 X\r\nContent-Type: text/plain; charset=utf-8\r\n";
@@ -75,7 +75,7 @@ fn no_such_page() -> Reply {
 }
 
 #[test]
-fn an_old_api_server_is_told_from_a_wrong_address_by_the_versions_it_has() {
+fn create_404_is_explained_by_served_versions() {
     let scene = Scene::new();
     let group = |versions: &[&str]| {
         let versions: Vec<_> = versions.iter().map(|version| serde_json::json!({ "version": version })).collect();
@@ -96,7 +96,7 @@ fn an_old_api_server_is_told_from_a_wrong_address_by_the_versions_it_has() {
     ] {
         let mut world = scene.world(|asked| if asked.is_post() { no_such_page() } else { answer.clone() });
         let error = world.run(&mut scene.issuance()).unwrap_err();
-        // One that is still starting, beside one that is not, is worth another try soon.
+        // One of several API servers may still be starting, so that a retry may succeed.
         let expected = if advice.starts_with("yet") { Failure::Unreachable } else { Failure::Rejected };
         assert_eq!(error.failure, expected);
         mentions(&error, &["404 with text/plain; charset=utf-8: 404 page not found", advice]);
@@ -105,14 +105,14 @@ fn an_old_api_server_is_told_from_a_wrong_address_by_the_versions_it_has() {
 }
 
 #[test]
-fn a_missing_permission_names_the_role_that_has_it() {
+fn forbidden_error_names_cluster_role() {
     let scene = Scene::new();
     let error = scene.error(|_| Reply::status(403, "Forbidden", "User \\\"x\\\" cannot create resource"));
     mentions(&error, &["system:node-bootstrapper", "kubectl", "User \"x\" cannot create resource"]);
 }
 
 #[test]
-fn the_servers_wish_for_patience_is_passed_on() {
+fn retry_after_is_in_error() {
     let scene = Scene::new();
     let header = Reply::raw("HTTP/1.1 503 X\r\nRetry-After: 120\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(scene.error(|_| header.clone()).retry_after, Some(Duration::from_secs(120)));
@@ -122,7 +122,7 @@ fn the_servers_wish_for_patience_is_passed_on() {
 }
 
 #[test]
-fn a_server_out_of_reach_is_reported_after_one_try() {
+fn unreachable_server_fails_after_one_attempt() {
     let scene = Scene::new();
     let mut world = scene.world(|_| panic!("there is no connection"));
     world.reachable = Box::new(|_| false);
@@ -132,7 +132,7 @@ fn a_server_out_of_reach_is_reported_after_one_try() {
 }
 
 #[test]
-fn a_refused_client_certificate_is_told_from_a_refused_token() {
+fn only_refused_client_certificate_counts_as_refused_credential() {
     let mut scene = Scene::new();
     let (others, known) = (Ca::new("somebody else's CA"), Ca::new("the known CA"));
     let demanding = server_config(&scene.ca, Some(&known), "api.example");
@@ -160,12 +160,12 @@ fn a_refused_client_certificate_is_told_from_a_refused_token() {
 
 /// From the field: <https://github.com/hjacobs/pykube/pull/44>
 #[test]
-fn certificate_and_token_are_both_shown() {
+fn client_sends_both_certificate_and_token() {
     let mut scene = Scene::new();
     let known = Ca::new("the known CA");
     let token = Token::new("abcdef.0123456789abcdef").unwrap();
     scene.identity = Identity::CertificateAndToken(known.credential(), token.clone());
-    // Nobody gets in without a certificate.
+    // This server refuses clients without a certificate.
     let demanding = server_config(&scene.ca, Some(&known), "api.example");
     let mut world = scene.world(scene.well());
     world.config = Arc::clone(&demanding);
@@ -182,7 +182,7 @@ fn certificate_and_token_are_both_shown() {
 }
 
 #[test]
-fn the_servers_alert_counts_even_if_the_write_before_it_failed() {
+fn alert_after_failed_write_is_the_error() {
     let mut scene = Scene::new();
     scene.identity = Identity::Certificate(Ca::new("somebody else's CA").credential());
     let mut world = scene.world(|_| panic!("nobody gets in"));
@@ -192,7 +192,7 @@ fn the_servers_alert_counts_even_if_the_write_before_it_failed() {
 }
 
 #[test]
-fn a_failed_write_without_a_better_reason_is_the_reason() {
+fn failed_write_without_alert_is_the_error() {
     let scene = Scene::new();
     let call = || Call::new(Request::get("/version"), scene.cluster(), Identity::Anonymous, Limits::default());
     for end in [End::Keep, End::Cut] {
@@ -204,7 +204,7 @@ fn a_failed_write_without_a_better_reason_is_the_reason() {
 }
 
 #[test]
-fn an_older_server_speaks_tls_1_2() {
+fn client_works_with_tls_1_2() {
     let mut scene = Scene::new();
     let known = Ca::new("the known CA");
     let config = server_config_for(&[&rustls::version::TLS12], &scene.ca, Some(&known), "api.example");
@@ -220,14 +220,14 @@ fn an_older_server_speaks_tls_1_2() {
 }
 
 #[test]
-fn a_credential_refused_over_http_is_marked_as_such() {
+fn http_401_marks_credential_refused() {
     let mut scene = Scene::new();
     scene.identity = Identity::Certificate(scene.ca.credential());
     assert!(scene.error(|_| Reply::status(401, "Unauthorized", "who?")).credential_refused);
 }
 
 #[test]
-fn a_server_signed_by_another_ca_names_the_ca_to_check() {
+fn unknown_issuer_error_names_configured_ca() {
     let scene = Scene::new();
     let other = Ca::new("the wrong CA");
     let mut world = scene.world(|_| panic!("nothing may be sent"));
@@ -237,7 +237,7 @@ fn a_server_signed_by_another_ca_names_the_ca_to_check() {
     mentions(&error, &["not trusted", "certificate-authority", "CN=the test CA", "https://api.example:6443"]);
 }
 
-/// What a server presents that is trusted by its own certificate.
+/// The certificate and key of a server whose certificate is itself in the CA bundle.
 struct OwnCertificate {
     params: rcgen::CertificateParams,
     key: rcgen::KeyPair,
@@ -252,7 +252,7 @@ impl OwnCertificate {
         Self { params, key: rcgen::KeyPair::generate().unwrap() }
     }
 
-    /// What becomes of a request to it, if `trusted`, or itself, is the CA bundle.
+    /// The outcome of a request to the server. The CA bundle is `trusted`, or else the server's own certificate.
     fn outcome(&self, scene: &Scene, issuer: Option<&Self>, trusted: Option<&str>) -> Result<(), String> {
         let pem = match issuer {
             Some(issuer) => {
@@ -278,7 +278,7 @@ impl OwnCertificate {
 /// From the field: <https://github.com/kube-rs/kube/issues/110>
 /// From the field: <https://github.com/kube-rs/kube/issues/1562>
 #[test]
-fn servers_own_certificate_is_a_ca_if_it_is_the_very_one() {
+fn server_certificate_in_ca_bundle_is_trusted() {
     use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa};
     let scene = Scene::new();
     let is_ca = |params: &mut rcgen::CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -316,7 +316,7 @@ fn servers_own_certificate_is_a_ca_if_it_is_the_very_one() {
         let why = own.outcome(&scene, None, None).unwrap_err();
         assert!(why.starts_with("the server's certificate is not trusted: "), "{why}");
     }
-    // Of the same name and another key, it is not the one.
+    // A certificate of the same name with another key is not trusted.
     let trusted = OwnCertificate::new(is_ca);
     let trusted = trusted.params.self_signed(&trusted.key).unwrap().pem();
     let why = OwnCertificate::new(is_ca).outcome(&scene, None, Some(&trusted)).unwrap_err();
@@ -328,7 +328,7 @@ fn issuance_at(scene: &Scene, cluster: Cluster) -> Issuance {
 }
 
 #[test]
-fn a_server_of_another_name_is_not_trusted_unless_that_name_is_configured() {
+fn server_of_other_name_needs_tls_server_name() {
     let scene = Scene::new();
     let cluster = || Cluster::from_url("https://10.0.0.1").unwrap().with_roots(scene.ca.roots());
     let mut world = scene.world(scene.well());
@@ -341,7 +341,7 @@ fn a_server_of_another_name_is_not_trusted_unless_that_name_is_configured() {
 }
 
 #[test]
-fn without_a_ca_nothing_is_connected_to_unless_checks_are_off() {
+fn no_ca_fails_without_connecting_unless_insecure() {
     let scene = Scene::new();
     let cluster = || Cluster::from_url("https://api.example").unwrap();
     let mut world = scene.world(scene.well());
@@ -354,7 +354,7 @@ fn without_a_ca_nothing_is_connected_to_unless_checks_are_off() {
 }
 
 #[test]
-fn a_port_that_does_not_speak_tls_is_recognised() {
+fn plain_http_port_is_named_in_error() {
     let scene = Scene::new();
     let mut world = scene.world(|_| panic!("not TLS"));
     world.not_tls = Some(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec());
@@ -364,7 +364,7 @@ fn a_port_that_does_not_speak_tls_is_recognised() {
 }
 
 #[test]
-fn issued_text_that_is_no_certificate_is_refused() {
+fn issued_non_certificate_is_refused() {
     let scene = Scene::new();
     let mut object = scene.issued();
     object.status.certificate = b"not a certificate".to_vec();
@@ -374,7 +374,7 @@ fn issued_text_that_is_no_certificate_is_refused() {
 }
 
 #[test]
-fn a_token_is_sent_with_every_request_and_shown_nowhere() {
+fn token_is_sent_each_time_and_never_shown() {
     const SECRET: &str = "abcdef.0123456789abcdef";
     let mut scene = Scene::new();
     scene.identity = Identity::Token(Token::new(&format!(" {SECRET}\n")).unwrap());
@@ -393,7 +393,7 @@ fn a_token_is_sent_with_every_request_and_shown_nowhere() {
 }
 
 #[test]
-fn a_single_call_hands_over_whatever_answer_there_is() {
+fn call_returns_answer_of_any_status() {
     let scene = Scene::new();
     let call = |request| Call::new(request, scene.cluster(), Identity::Anonymous, Limits::default());
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";

@@ -1,4 +1,4 @@
-//! The way of a submission through the API: what is asked, in which order, and what comes of it.
+//! The requests of a submission, their order, and the outcome for each state of the request object.
 
 mod client_support;
 
@@ -13,7 +13,7 @@ use perennial_pki::{KeyAlgorithm, KeyPair, certificate_request};
 use perennial_rotation::{Conversation, IoEvent, IoRequest, Progress, SignError, SignerConversation as _};
 
 #[test]
-fn all_going_well_it_takes_two_requests_on_one_connection() {
+fn issuance_takes_two_requests_on_one_connection() {
     let scene = Scene::new();
     let mut world = scene.world(scene.well());
     let issued = world.run(&mut scene.issuance()).unwrap();
@@ -26,7 +26,7 @@ fn all_going_well_it_takes_two_requests_on_one_connection() {
 }
 
 #[test]
-fn the_object_created_says_all_that_is_asked() {
+fn create_sends_full_request_object() {
     let scene = Scene::new();
     let mut world = scene.world(scene.well());
     world.run(&mut scene.issuance()).unwrap();
@@ -45,7 +45,7 @@ fn the_object_created_says_all_that_is_asked() {
 }
 
 #[test]
-fn a_name_already_taken_by_our_own_request_is_picked_up() {
+fn existing_own_request_is_resumed() {
     let scene = Scene::new();
     let (outcome, lines) = scene.run(|asked| match (asked.is_post(), asked.is_watch()) {
         (true, _) => Reply::status(409, "AlreadyExists", "it is there"),
@@ -58,7 +58,7 @@ fn a_name_already_taken_by_our_own_request_is_picked_up() {
 }
 
 #[test]
-fn a_request_issued_before_a_restart_is_not_watched_at_all() {
+fn existing_issued_request_is_not_watched() {
     let scene = Scene::new();
     let (outcome, lines) = scene.run(|asked| match asked.is_post() {
         true => Reply::status(409, "AlreadyExists", "it is there"),
@@ -69,7 +69,7 @@ fn a_request_issued_before_a_restart_is_not_watched_at_all() {
 }
 
 #[test]
-fn a_request_whose_certificate_has_expired_since_is_outdated_only_if_found() {
+fn expired_certificate_is_outdated_only_in_existing_request() {
     let mut expired = Scene::new();
     expired.ask.skew = Duration::ZERO;
     expired.certificate = expired.ca.sign(&expired.public_key_der, &[], true, 30);
@@ -79,11 +79,11 @@ fn a_request_whose_certificate_has_expired_since_is_outdated_only_if_found() {
     });
     assert_eq!((found.failure, found.health.map(client_go_healthy)), (Failure::Outdated, Some(true)), "{found}");
     assert!(found.message.contains("expired"), "{found}");
-    // The rotation judges that one.
+    // The certificate of an object that this submission has created is for the rotation to judge.
     assert!(expired.run(|_| Reply::object(201, &expired.issued())).0.is_ok());
 }
 
-/// What comes of a name that is taken by this object.
+/// Submits a request whose name is already taken by `object`.
 fn taken_by(scene: &Scene, object: &CertificateSigningRequest) -> Result<(), Failure> {
     let (outcome, _) = scene.run(|asked| match (asked.is_post(), asked.is_watch()) {
         (true, _) => Reply::status(409, "AlreadyExists", "it is there"),
@@ -94,7 +94,7 @@ fn taken_by(scene: &Scene, object: &CertificateSigningRequest) -> Result<(), Fai
 }
 
 #[test]
-fn the_same_request_signed_anew_is_ours() {
+fn existing_request_with_new_signature_is_ours() {
     let scene = Scene::new();
     let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
     let (first, second) = (ask(&key, &Template::node("a")), ask(&key, &Template::node("a")));
@@ -108,7 +108,7 @@ fn the_same_request_signed_anew_is_ours() {
 }
 
 #[test]
-fn a_name_taken_by_anything_else_is_not_ours() {
+fn existing_request_with_other_spec_is_rejected() {
     let scene = Scene::new();
     let other_key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
     let with_request = |template: &Template, key: &KeyPair| {
@@ -129,7 +129,7 @@ fn a_name_taken_by_anything_else_is_not_ours() {
 }
 
 #[test]
-fn another_subject_under_our_key_is_not_ours() {
+fn existing_request_with_other_subject_is_rejected() {
     let scene = Scene::new();
     let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
     let scene = Scene { ask: ask(&key, &Template::node("a")), ..scene };
@@ -141,13 +141,13 @@ fn another_subject_under_our_key_is_not_ours() {
 }
 
 #[test]
-fn a_name_taken_by_our_denied_or_failed_request_repeats_the_verdict() {
+fn existing_denied_or_failed_request_fails_again() {
     let scene = Scene::new();
     assert_eq!(taken_by(&scene, &scene.object(&["Denied"])), Err(Failure::Denied));
     assert_eq!(taken_by(&scene, &scene.object(&["Approved", "Failed"])), Err(Failure::SignerFailed));
 }
 
-/// What comes of a watch that sends this.
+/// Submits a request and answers its watch with `stream`. Returns the error of the submission.
 fn watching(scene: &Scene, stream: &Reply) -> SignError {
     scene.error(|asked| match (asked.is_post(), asked.is_watch()) {
         (true, _) => Reply::object(201, &scene.object(&[])),
@@ -157,7 +157,7 @@ fn watching(scene: &Scene, stream: &Reply) -> SignError {
 }
 
 #[test]
-fn a_verdict_in_the_watch_ends_it_and_is_quoted() {
+fn watched_denial_ends_submission_and_is_quoted() {
     let scene = Scene::new();
     let denied = watching(&scene, &Reply::stream().event("MODIFIED", scene.object(&["Denied"])));
     assert_eq!((denied.failure, denied.health.map(client_go_healthy)), (Failure::Denied, Some(true)));
@@ -169,7 +169,7 @@ fn a_verdict_in_the_watch_ends_it_and_is_quoted() {
 }
 
 #[test]
-fn an_object_deleted_or_replaced_is_reported_as_such() {
+fn watched_deletion_or_replacement_is_deleted() {
     let scene = Scene::new();
     let deleted = watching(&scene, &Reply::stream().event("DELETED", scene.object(&[])));
     assert_eq!(deleted.failure, Failure::Deleted);
@@ -180,7 +180,7 @@ fn an_object_deleted_or_replaced_is_reported_as_such() {
 }
 
 #[test]
-fn a_certificate_counts_only_once_it_is_approved() {
+fn certificate_without_approval_is_ignored() {
     let scene = Scene::new();
     let mut unapproved = scene.issued();
     unapproved.status.conditions.clear();
@@ -189,7 +189,7 @@ fn a_certificate_counts_only_once_it_is_approved() {
 }
 
 #[test]
-fn bookmarks_and_strangers_are_passed_over() {
+fn watch_ignores_bookmarks_and_other_objects() {
     let scene = Scene::new();
     let mut stranger = scene.object(&["Denied"]);
     stranger.metadata.name = "somebody-else".to_owned();
@@ -208,7 +208,7 @@ fn bookmarks_and_strangers_are_passed_over() {
 }
 
 #[test]
-fn people_can_see_what_is_being_waited_for() {
+fn progress_names_each_stage() {
     let scene = Scene::new();
     let request_name = scene.ask.name.clone();
     let seen = RefCell::new(Vec::new());
@@ -247,7 +247,7 @@ impl Conversation for Spied<'_> {
     }
 }
 
-/// A submission, and where it stood at each step, once for each change.
+/// A submission that records each change of its progress.
 struct Watched {
     issuance: Issuance,
     seen: Vec<Progress>,
@@ -271,7 +271,7 @@ impl Conversation for Watched {
 }
 
 #[test]
-fn progress_stays_retrying_until_the_server_answers_again() {
+fn progress_stays_retrying_until_next_answer() {
     let scene = Scene::new();
     let pending = scene.object(&[]);
     let mut world = scene.world(|asked| match asked.is_post() {

@@ -1,4 +1,4 @@
-//! Trouble while waiting: what is tried again, when, and what is given up.
+//! Failures while a submission waits: which requests are repeated, when, and when the submission gives up.
 
 mod client_support;
 
@@ -13,8 +13,8 @@ use perennial_rotation::{Authentication, Command, Exchange, Input, Rotation, Sta
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A server that has the request pending and answers the n-th watch (from 0) like this; one that it has no
-/// answer for brings the certificate.
+/// A server with a pending request. Answers the n-th watch (from 0) as `nth` returns, or with the issued certificate
+/// for `None`.
 fn watches<'a>(scene: &'a Scene, mut nth: impl FnMut(usize) -> Option<Reply> + 'a) -> impl FnMut(&Asked) -> Reply + 'a {
     let mut watches = 0;
     move |asked| match (asked.is_post(), asked.is_watch()) {
@@ -28,7 +28,7 @@ fn watches<'a>(scene: &'a Scene, mut nth: impl FnMut(usize) -> Option<Reply> + '
 }
 
 #[test]
-fn a_watch_that_ends_in_order_is_followed_by_a_look_and_another_watch_on_the_same_connection() {
+fn ended_watch_is_followed_by_read_and_watch() {
     let scene = Scene::new();
     let mut world = scene.world(watches(&scene, |n| (n == 0).then(|| Reply::stream().finish(400 * SECOND))));
     world.run(&mut scene.issuance()).unwrap();
@@ -40,7 +40,7 @@ fn a_watch_that_ends_in_order_is_followed_by_a_look_and_another_watch_on_the_sam
 }
 
 #[test]
-fn watches_that_break_off_at_once_are_repeated_ever_more_slowly() {
+fn broken_watches_back_off() {
     let scene = Scene::new();
     let mut world = scene.world(watches(&scene, |n| (n < 8).then(|| Reply::stream().then(End::Cut))));
     world.run(&mut scene.issuance()).unwrap();
@@ -49,7 +49,7 @@ fn watches_that_break_off_at_once_are_repeated_ever_more_slowly() {
 }
 
 #[test]
-fn a_watch_that_falls_silent_is_given_up_soon_after_its_time() {
+fn silent_watch_is_abandoned_after_its_timeout() {
     let scene = Scene::new();
     let mut world = scene.world(watches(&scene, |n| (n == 0).then(Reply::stream)));
     world.run(&mut scene.issuance()).unwrap();
@@ -58,7 +58,7 @@ fn a_watch_that_falls_silent_is_given_up_soon_after_its_time() {
 }
 
 #[test]
-fn where_watching_is_forbidden_the_object_is_read_now_and_then() {
+fn forbidden_watch_falls_back_to_polling() {
     let scene = Scene::new();
     let mut reads = 0;
     let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch()) {
@@ -78,7 +78,7 @@ fn where_watching_is_forbidden_the_object_is_read_now_and_then() {
 }
 
 #[test]
-fn a_server_that_asks_for_patience_is_left_alone_that_long() {
+fn retry_after_delays_next_request() {
     let scene = Scene::new();
     let body = r#"{"kind":"Status","code":429,"details":{"retryAfterSeconds":17}}"#;
     let header = Reply::raw("HTTP/1.1 503 X\r\nRetry-After: 17\r\nContent-Length: 0\r\n\r\n");
@@ -106,7 +106,7 @@ fn retry_after_leaves_an_attempt_before_the_certificate_expires() {
 }
 
 #[test]
-fn an_ailing_server_is_asked_a_bounded_number_of_times() {
+fn failing_server_gets_bounded_requests() {
     let scene = Scene::new();
     let mut world = scene.world(|asked| match asked.is_post() {
         true => Reply::object(201, &scene.object(&[])),
@@ -118,7 +118,7 @@ fn an_ailing_server_is_asked_a_bounded_number_of_times() {
 }
 
 #[test]
-fn the_bound_on_requests_covers_resubmissions_and_dead_connections() {
+fn request_limit_counts_resubmissions_and_reconnections() {
     let scene = Scene::new();
     let limits = || {
         let mut limits = Limits::default();
@@ -135,7 +135,7 @@ fn the_bound_on_requests_covers_resubmissions_and_dead_connections() {
 }
 
 #[test]
-fn a_quarter_of_an_hour_of_quiet_waiting_stays_far_below_the_bound() {
+fn quarter_hour_wait_takes_few_requests() {
     let scene = Scene::new();
     let mut world = scene.world(watches(&scene, |n| (n < 3).then(|| Reply::stream().finish(300 * SECOND))));
     assert_eq!(world.run(&mut scene.issuance()).unwrap().requests, 8);
@@ -147,17 +147,17 @@ fn a_quarter_of_an_hour_of_quiet_waiting_stays_far_below_the_bound() {
 }
 
 #[test]
-fn the_bound_grows_with_the_time_a_request_may_take() {
+fn request_limit_grows_with_timeout() {
     let bound = |hours: u32| Limits::default().lasting(hours * 3600 * SECOND).requests;
     assert_eq!((Limits::default().lasting(900 * SECOND).requests, bound(1), bound(12)), (64, 289, 3589));
     assert_eq!(Limits::default().lasting(Duration::MAX).requests, u32::MAX);
 }
 
 #[test]
-fn who_waits_for_hours_is_not_cut_short_by_the_bound_on_requests() {
+fn eight_hour_wait_stays_within_request_limit() {
     let scene = Scene::new();
     let policy = Policy { request_timeout: 8 * 3600 * SECOND, ..Policy::default() };
-    // Nobody decides, and watching is forbidden.
+    // No approver decides, and watching is forbidden.
     let mut object = serde_json::Value::Null;
     let mut world = scene.world(|asked| {
         if asked.is_post() {
@@ -189,7 +189,7 @@ fn who_waits_for_hours_is_not_cut_short_by_the_bound_on_requests() {
 }
 
 #[test]
-fn a_kept_connection_found_dead_costs_a_new_one_but_no_pause() {
+fn idle_connection_closed_by_server_is_replaced_at_once() {
     let scene = Scene::new();
     for end in [End::Close, End::Cut] {
         let mut world = scene.world(watches(&scene, |n| (n == 0).then(|| Reply::silence().then(end))));
@@ -201,7 +201,7 @@ fn a_kept_connection_found_dead_costs_a_new_one_but_no_pause() {
 }
 
 #[test]
-fn so_does_one_that_cannot_even_be_written_to() {
+fn idle_connection_failing_write_is_replaced_at_once() {
     let scene = Scene::new();
     for end in [End::Close, End::Cut] {
         let mut world = scene.world(|asked| match asked.is_post() {
@@ -215,7 +215,7 @@ fn so_does_one_that_cannot_even_be_written_to() {
 }
 
 #[test]
-fn a_server_that_closes_after_each_answer_is_connected_to_anew() {
+fn connection_close_header_leads_to_new_connection() {
     let scene = Scene::new();
     let mut world = scene.world(|asked| match asked.is_post() {
         true => {
@@ -231,7 +231,7 @@ fn a_server_that_closes_after_each_answer_is_connected_to_anew() {
 }
 
 #[test]
-fn a_submission_without_an_answer_is_made_again_under_the_same_name() {
+fn unanswered_create_is_repeated_under_same_name() {
     let scene = Scene::new();
     let mut well = scene.well();
     let mut lost = 0;
@@ -251,7 +251,7 @@ fn a_submission_without_an_answer_is_made_again_under_the_same_name() {
 }
 
 #[test]
-fn a_submission_that_never_gets_an_answer_is_given_up() {
+fn create_without_answers_fails_after_three_attempts() {
     let scene = Scene::new();
     for reply in [Reply::silence().then(End::Close), Reply::silence()] {
         let mut world = scene.world(|_| reply.clone());
@@ -262,7 +262,7 @@ fn a_submission_that_never_gets_an_answer_is_given_up() {
 }
 
 #[test]
-fn an_object_that_vanishes_between_watches_is_reported() {
+fn object_missing_between_watches_is_deleted() {
     let scene = Scene::new();
     let error = scene.error(|asked| match (asked.is_post(), asked.is_watch()) {
         (true, _) => Reply::object(201, &scene.object(&[])),

@@ -1,4 +1,4 @@
-//! Where watches begin: at the object's version, at a bookmark's, and at a list's once the server forgot the others.
+//! The version at which a watch begins: the object's, a bookmark's, or a list's if the server has forgotten the others.
 
 mod client_support;
 
@@ -10,7 +10,7 @@ use perennial_kubernetes::objects::CertificateSigningRequest;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What the server was asked, in short: a watch with the version it begins after.
+/// The requests to the server, shortened: a watch with the version that it begins after.
 fn asked(world: &World<'_>) -> Vec<String> {
     let short = |asked: &Asked| {
         let version = asked.line.split("resourceVersion=").nth(1).and_then(|rest| rest.split('&').next());
@@ -24,14 +24,14 @@ fn asked(world: &World<'_>) -> Vec<String> {
     world.asked.iter().map(short).collect()
 }
 
-/// The two ways a server says that it does not reach back to a version.
+/// The two answers of a server whose watch cache does not reach back to a version.
 fn expired() -> [Reply; 2] {
     let status = serde_json::json!({ "kind": "Status", "code": 410, "reason": "Expired", "message": "too old" });
     [Reply::stream().event("ERROR", &status), Reply::status(410, "Expired", "too old resource version")]
 }
 
-/// A server with a pending request in version 100, itself in version 120. It answers the n-th watch (from 0) as `nth`
-/// says, or brings the certificate.
+/// A server in version 120, with a pending request in version 100. Answers the n-th watch (from 0) as `nth` returns, or
+/// with the issued certificate for `None`.
 fn server<'a>(scene: &'a Scene, nth: impl Fn(usize) -> Option<Reply> + 'a) -> impl FnMut(&Asked) -> Reply + 'a {
     let mut watches = 0;
     move |asked| match (asked.is_post(), asked.is_watch(), asked.is_list()) {
@@ -46,7 +46,7 @@ fn server<'a>(scene: &'a Scene, nth: impl Fn(usize) -> Option<Reply> + 'a) -> im
 }
 
 #[test]
-fn watch_after_bookmark_begins_at_the_bookmark() {
+fn watch_after_bookmark_begins_at_bookmark() {
     let scene = Scene::new();
     let bookmark = serde_json::json!({ "metadata": { "resourceVersion": "150" } });
     for end in [End::Keep, End::Close, End::Cut, End::Reset] {
@@ -61,7 +61,7 @@ fn watch_after_bookmark_begins_at_the_bookmark() {
 }
 
 #[test]
-fn changed_object_moves_the_watch_beyond_an_event_lost() {
+fn watch_after_read_begins_at_changed_object() {
     let scene = Scene::new();
     let mut approved = scene.object(&["Approved"]);
     approved.metadata.resource_version = "160".to_owned();
@@ -80,7 +80,7 @@ fn changed_object_moves_the_watch_beyond_an_event_lost() {
 }
 
 #[test]
-fn expired_version_is_replaced_by_the_version_of_a_list() {
+fn watch_after_410_begins_at_list() {
     let scene = Scene::new();
     for answer in expired() {
         let mut world = scene.world(server(&scene, |n| (n == 0).then(|| answer.clone())));
@@ -90,9 +90,9 @@ fn expired_version_is_replaced_by_the_version_of_a_list() {
     }
 }
 
-/// Each watch of a minute ends with 410, as in a cluster so busy that a quiet stream falls behind.
+/// Each watch ends with 410 after a minute, as in a cluster so busy that a quiet stream falls behind.
 #[test]
-fn expiry_after_good_watches_is_never_trouble() {
+fn watch_410_after_good_watch_needs_no_pause() {
     let scene = Scene::new();
     let [in_stream, _] = expired();
     let slowly = in_stream.after(61 * SECOND);
@@ -103,7 +103,7 @@ fn expiry_after_good_watches_is_never_trouble() {
 }
 
 #[test]
-fn server_that_cannot_watch_any_version_is_polled() {
+fn repeated_410_falls_back_to_polling() {
     let scene = Scene::new();
     for answer in expired() {
         let mut reads = 0;
@@ -126,7 +126,7 @@ fn server_that_cannot_watch_any_version_is_polled() {
 }
 
 #[test]
-fn list_that_cannot_be_had_falls_back_to_the_object() {
+fn unusable_list_falls_back_to_read() {
     let scene = Scene::new();
     let [_, expired] = expired();
     let lists = [
@@ -149,7 +149,7 @@ fn list_that_cannot_be_had_falls_back_to_the_object() {
 }
 
 #[test]
-fn list_answered_later_is_listed_again() {
+fn temporary_list_failure_is_retried() {
     let scene = Scene::new();
     let [_, expired] = expired();
     for trouble in [Reply::status(503, "ServiceUnavailable", "starting"), Reply::raw("").then(End::Cut)] {
@@ -169,7 +169,7 @@ fn list_answered_later_is_listed_again() {
 }
 
 #[test]
-fn list_judges_the_object_as_a_read_does() {
+fn listed_object_is_judged_as_read_one() {
     let scene = Scene::new();
     let [in_stream, _] = expired();
     let mut stranger = scene.issued();

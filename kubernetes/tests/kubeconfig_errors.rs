@@ -1,4 +1,4 @@
-//! Kubeconfig files that cannot be used: what people are told.
+//! Error messages for kubeconfig files that cannot be used.
 
 mod kubeconfig_support;
 
@@ -11,7 +11,7 @@ use kubeconfig_support::*;
 use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, Roots};
 
 #[test]
-fn what_is_named_must_exist() {
+fn missing_context_cluster_or_user_is_named() {
     let text = with_user("");
     refused(
         endpoint(&text.replace("current-context: main", "current-context: away"), &Files::default()),
@@ -40,7 +40,7 @@ fn what_is_named_must_exist() {
 }
 
 #[test]
-fn what_is_not_a_kubeconfig_is_told_by_line_and_column() {
+fn other_text_is_refused_with_line_and_column() {
     for (text, message) in [
         ("", "1:1: the file is empty"),
         ("# nothing\n---\n", "1:1: there is nothing in the file"),
@@ -85,7 +85,7 @@ fn deep_nesting_and_alias_bombs_are_refused() {
 /// From the field: <https://github.com/Netcracker/KubeMarine/pull/421>
 /// From the field: <https://github.com/openshift/hypershift/pull/3097>
 #[test]
-fn a_server_is_reached_by_https_only() {
+fn server_url_must_be_https() {
     for (cluster, message) in [
         ("", "4:3: clusters[0]: `cluster` is missing"),
         ("tls-server-name: a", "5:12: clusters[0].cluster: `server` is missing"),
@@ -126,7 +126,7 @@ fn a_server_is_reached_by_https_only() {
 }
 
 #[test]
-fn verification_is_skipped_only_without_an_authority() {
+fn insecure_with_ca_is_refused() {
     let skip = "server: 'https://h', insecure-skip-tls-verify: true";
     let skipping = endpoint(&config(skip, ""), &Files::default()).expect("an endpoint");
     assert!(skipping.insecure_skip_tls_verify && skipping.ca_pem.is_none());
@@ -138,7 +138,7 @@ fn verification_is_skipped_only_without_an_authority() {
 }
 
 #[test]
-fn an_unusable_authority_is_told_with_its_source() {
+fn unusable_ca_is_named_with_its_place() {
     let cluster = |field: &str| config(&format!("server: 'https://h', {field}"), "");
     refused(
         endpoint(&cluster("certificate-authority: ca.crt"), &Files::default()),
@@ -169,7 +169,7 @@ fn an_unusable_authority_is_told_with_its_source() {
 }
 
 #[test]
-fn unsupported_credentials_are_refused_by_name() {
+fn unsupported_credential_is_named() {
     let instead = "use a client certificate, token or tokenFile";
     let basic = format!("basic authentication is not supported; {instead}");
     let own = "impersonation is not supported; use credentials of that user's own";
@@ -197,13 +197,13 @@ fn unsupported_credentials_are_refused_by_name() {
 }
 
 #[test]
-fn an_unsupported_user_of_another_context_does_no_harm() {
+fn unsupported_user_of_other_context_is_ignored() {
     let text = with_user("token: t").replace("contexts:", "- {name: other, user: {exec: {command: aws}}}\ncontexts:");
     assert_eq!(token(identity(&text, &Files::default())), "t");
 }
 
 #[test]
-fn unusable_credentials_are_told_with_their_source() {
+fn unusable_credential_is_named_with_its_place() {
     let files = || {
         Files::default()
             .with("/n.crt", NODE)
@@ -244,7 +244,7 @@ fn unusable_credentials_are_told_with_their_source() {
 }
 
 #[test]
-fn a_key_of_another_certificate_is_told_with_both_sources() {
+fn mismatched_key_is_named_with_both_places() {
     let other = KeyPair::generate(KeyAlgorithm::EcdsaP256).expect("a key");
     let files = Files::default().with("/n.crt", NODE).with("/other.key", &*other.to_pem());
     let inline = format!("client-certificate: /n.crt, client-key-data: {}", STANDARD.encode(&*other.to_pem()));
@@ -267,7 +267,7 @@ fn a_key_of_another_certificate_is_told_with_both_sources() {
 }
 
 #[test]
-fn neither_errors_nor_debug_show_what_the_file_holds() {
+fn errors_and_debug_hide_file_content() {
     let secret = "S3cretS3cret";
     let texts = [
         format!("users:\n- {secret}\n"),
@@ -282,7 +282,7 @@ fn neither_errors_nor_debug_show_what_the_file_holds() {
         format!("token: '{secret}\n"),
         format!("? [{secret}]\n: x\n"),
         format!("%{secret} {secret}\n---\na: b\n"),
-        // Quotes that are not closed where they should be.
+        // Unclosed quotes.
         with_user(&format!("token: {secret}")).replace("prod\n", "'prod\n  x: 1\n").replace(": {server: '", ": "),
         with_user("").replace("name: node", &format!("name: \"node\n  {secret}\"")),
         with_user(&format!("tokenFile: '/x\n      token: {secret}'")),

@@ -1,4 +1,4 @@
-//! Kubeconfig files: what is read from them, and written into them.
+//! Reading and writing kubeconfig files.
 
 mod kubeconfig_support;
 
@@ -32,7 +32,7 @@ fn files_are_relative_to_the_kubeconfig() {
 }
 
 #[test]
-fn inline_data_goes_before_files_and_may_be_broken_in_lines() {
+fn inline_data_takes_precedence_over_files() {
     let text = format!(
         "\
 clusters:
@@ -72,7 +72,7 @@ fn certificate_and_key_may_be_one_file() {
 }
 
 #[test]
-fn a_token_file_goes_before_a_token_and_is_read_each_time() {
+fn token_file_takes_precedence_and_is_reread() {
     let text = with_user("token: inline, tokenFile: token");
     let kubeconfig = parse(&text).expect("a kubeconfig");
     let selected = kubeconfig.select(None).expect("a context");
@@ -87,7 +87,7 @@ fn a_token_file_goes_before_a_token_and_is_read_each_time() {
 /// From the field: <https://github.com/hjacobs/pykube/pull/44>
 /// From the field: <https://github.com/Azure/AKS/issues/3294>
 #[test]
-fn certificate_and_token_are_both_used() {
+fn identity_has_both_certificate_and_token() {
     let files = Files::default().with("/etc/x/n.pem", format!("{NODE}{NODE_KEY}")).with("/etc/x/token", "from-file");
     let pair = "client-certificate: n.pem, client-key: n.pem";
     for (user, expected) in [("token: inline", "inline"), ("token: inline, tokenFile: token", "from-file")] {
@@ -115,7 +115,7 @@ fn password_beside_certificate_is_warned_about() {
 }
 
 #[test]
-fn a_user_without_credentials_is_anonymous() {
+fn user_without_credentials_is_anonymous() {
     let no_user = with_user("").replace(", user: node", "");
     for text in [with_user(""), with_user("token: '', exec: null"), no_user] {
         assert!(matches!(identity(&text, &Files::default()), Ok(Identity::Anonymous)));
@@ -123,7 +123,7 @@ fn a_user_without_credentials_is_anonymous() {
 }
 
 #[test]
-fn json_and_unknown_fields_are_fine() {
+fn json_and_unknown_fields_are_accepted() {
     let text = r#"{
         "kind": "Config", "apiVersion": "v1", "preferences": {"colors": true},
         "extensions": [{"name": "x", "extension": {"deep": [1, -2.5, .inf, null, {"a": {}}]}}],
@@ -137,7 +137,7 @@ fn json_and_unknown_fields_are_fine() {
 }
 
 #[test]
-fn a_context_is_chosen_by_name_or_is_the_current_one() {
+fn context_is_selected_by_name_or_current() {
     let text = with_user("token: t").replace(
         "current-context",
         "- {name: other, context: {cluster: prod}}
@@ -182,13 +182,13 @@ fn first_of_several_documents_counts() {
 }
 
 #[test]
-fn key_given_twice_is_warned_about_unless_values_of_ours_differ() {
+fn repeated_key_is_warning_unless_used_values_differ() {
     let whole = with_user("token: t");
     for (again, line) in [
         ("preferences: {a: 1, a: 2}\n", "13:24"),
         ("preferences: {}\npreferences: {b: 1}\n", "14:14"),
         ("kind: Config\n", "13:7"),
-        // Of a user that is not selected.
+        // In a user that is not selected.
         ("x: [{a: {token: 1, token: 2}}]\n", "13:27"),
     ] {
         let kubeconfig = parse(&format!("{whole}{again}")).expect("a kubeconfig");
@@ -207,7 +207,7 @@ fn key_given_twice_is_warned_about_unless_values_of_ours_differ() {
 }
 
 #[test]
-fn misspelt_key_is_warned_about_with_the_right_one() {
+fn misspelt_key_warning_names_right_key() {
     for (text, warning) in [
         (
             config("server: 'https://h', certificate_authority: /ca", ""),
@@ -246,7 +246,7 @@ fn written_endpoint() -> Endpoint {
 }
 
 #[test]
-fn what_belongs_to_other_programs_is_carried_along_and_not_shown() {
+fn extensions_are_copied_and_not_shown() {
     let text = config(
         "server: 'https://h:1', disable-compression: true, extensions: [{name: cluster_info, extension: \
          {provider: \"mini \\\"kube\\\"\\n\", ports: [1, -2, 1.5, 1.0, 18446744073709551615], none: ~, yes: true, '7': {}, \
@@ -263,7 +263,7 @@ fn what_belongs_to_other_programs_is_carried_along_and_not_shown() {
 }
 
 #[test]
-fn the_kubeconfig_of_a_node_names_the_rotating_file_twice() {
+fn node_kubeconfig_names_current_pair_twice() {
     let (ca_file, tls_server_name) = (Some("/pki/ca.crt".into()), None);
     let endpoint = Endpoint { ca_file, tls_server_name, proxy: None, ..written_endpoint() };
     assert_eq!(
@@ -292,7 +292,7 @@ current-context: "default-context"
 }
 
 #[test]
-fn what_is_written_is_read_back_the_same() {
+fn written_kubeconfig_reads_back_equal() {
     let credential = Credential::from_pem(format!("{NODE}{NODE_KEY}").as_bytes()).expect("a credential");
     let odd = "/pki/a \"b\"\\\n\t\0\u{7f}\u{85}\u{2028}\u{feff}: #é";
     let files = Files::default().with("/pki/current.pem", format!("{NODE}{NODE_KEY}")).with(odd, CA);
@@ -314,4 +314,4 @@ fn what_is_written_is_read_back_the_same() {
     }
 }
 
-// Of `CN=kubernetes`, good for a hundred years; nothing trusts it.
+// The self-signed CA certificate of `CN=kubernetes`, valid for a hundred years, made for this test.

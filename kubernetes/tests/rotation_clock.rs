@@ -1,4 +1,4 @@
-//! What the `Date` of the API server's answers does to a rotation.
+//! The effect of the `Date` in the API server's answers on a rotation.
 
 mod client_support;
 
@@ -11,7 +11,7 @@ use perennial_rotation::{Answer, Health, Input, Progress, ServerDate};
 const DAY: Duration = Duration::from_secs(86_400);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A node whose clock is two days ahead, and the request that it makes at once.
+/// A node whose clock is two days ahead, with its first request.
 struct Node(client_support::Node);
 
 impl Node {
@@ -20,7 +20,7 @@ impl Node {
         Self(client_support::Node::asking(Template::node("a"), now, |_| {}))
     }
 
-    /// An answer with the true time, which the rotation learns of a while later.
+    /// The health after an answer with the true time, which the rotation is handed five seconds later.
     fn dated(&mut self) -> Health {
         let at = Now { instant: self.0.now.instant.after(SECOND), unix: self.0.now.unix.after(SECOND) };
         let date = Some(ServerDate { unix: at.unix.before(2 * DAY), at: at.instant });
@@ -44,20 +44,20 @@ impl Node {
 }
 
 #[test]
-fn offset_is_known_once_three_answers_agree() {
+fn clock_offset_is_known_after_three_agreeing_answers() {
     let mut node = Node::two_days_ahead();
     for known in [None, None, Some(-172_800_000)] {
         let health = node.dated();
         node.progressed(health);
         assert_eq!(node.offset(), known);
-        // What is reported again is no new answer.
+        // The same health, reported again, does not count as another answer.
         node.progressed(health);
         assert_eq!(node.offset(), known);
     }
 }
 
 #[test]
-fn offset_is_remembered_while_answers_disagree() {
+fn clock_offset_is_remembered_while_answers_disagree() {
     let mut node = Node::two_days_ahead();
     for _ in 0..3 {
         let health = node.dated();
@@ -71,7 +71,7 @@ fn offset_is_remembered_while_answers_disagree() {
 }
 
 #[test]
-fn certificate_is_judged_by_the_clock_of_its_own_answer() {
+fn certificate_is_judged_by_date_of_its_answer() {
     for (answers, accepted) in [(1, false), (2, true)] {
         let mut node = Node::two_days_ahead();
         for _ in 0..answers {
@@ -85,7 +85,7 @@ fn certificate_is_judged_by_the_clock_of_its_own_answer() {
 }
 
 #[test]
-fn certificate_without_a_server_clock_is_judged_by_the_local_one() {
+fn certificate_without_date_is_judged_by_local_clock() {
     let mut node = Node::two_days_ahead();
     node.issued(None);
     let snapshot = node.0.rotation.snapshot(node.0.now);

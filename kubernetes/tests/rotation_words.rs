@@ -1,4 +1,4 @@
-//! What an operator is told of a certificate that was issued and is not what was asked for.
+//! Messages for the operator about an issued certificate that is rejected, or too short-lived.
 
 mod client_support;
 
@@ -10,19 +10,21 @@ use perennial_kubernetes::CsrSigner;
 use perennial_pki::{KeyAlgorithm, KeyPair};
 use perennial_rotation::Rotation;
 
-/// Asks for this a while after `EPOCH`, and is issued what a CA that knows only `names` signs for an hour from `EPOCH` on.
+/// Requests `template` at the time `after` from `EPOCH`. The CA issues a certificate for `names` only, valid for an
+/// hour from a minute before `EPOCH`. Returns the failure and its message.
 fn issued(template: Template, names: &[&str], after: Duration) -> (Option<Failure>, String) {
     let (rotation, now) = rotation(template, names, after, 3600);
     let told = rotation.snapshot(now).last_error.map(|told| told.to_string());
     (rotation.machine().last_failure(), told.unwrap_or_default())
 }
 
-/// A rotation that was issued a certificate of this many seconds, counted from `EPOCH`, a while later.
+/// A rotation that was issued a certificate of `seconds`, counted from a minute before `EPOCH`, at the time `after`
+/// from `EPOCH`.
 fn rotation(template: Template, names: &[&str], after: Duration, seconds: i64) -> (Rotation, Now) {
     answered(template, after, |_| {}, |key| Ca::new("the test CA").sign(key, names, true, seconds))
 }
 
-/// A rotation that was issued what `sign` makes for its key.
+/// A rotation that was issued the certificate that `sign` makes for its key.
 fn answered(
     template: Template,
     after: Duration,
@@ -36,7 +38,7 @@ fn answered(
 }
 
 #[test]
-fn the_names_that_are_missing_are_told() {
+fn missing_names_are_listed() {
     let asked = Template::node("a").with_dns_names(["a.example", "b.example"]);
     let (failure, told) = issued(asked, &["a.example"], Duration::ZERO);
     assert_eq!(failure, Some(Failure::Unsatisfying));
@@ -44,14 +46,14 @@ fn the_names_that_are_missing_are_told() {
 }
 
 #[test]
-fn a_certificate_that_expired_within_the_skew_allowance_says_when() {
+fn certificate_expired_within_skew_is_rejected_with_time() {
     let (failure, told) = issued(Template::node("a"), &[], Duration::from_secs(3600));
     assert_eq!(failure, Some(Failure::BadCertificate));
     assert!(told.starts_with("an unusable certificate was issued: it expired at 2026-11-23T"), "{told}");
 }
 
 #[test]
-fn certificate_of_no_use_is_rejected_and_its_request_named() {
+fn unusable_certificate_is_rejected_naming_its_request() {
     let other_key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
     let (ca, other_ca) = (Ca::new("the test CA"), Ca::new("another CA"));
     let roots = ca.roots();
@@ -81,7 +83,7 @@ fn certificate_of_no_use_is_rejected_and_its_request_named() {
 }
 
 #[test]
-fn one_that_is_due_already_says_for_how_long_it_is() {
+fn already_due_certificate_is_rejected_with_validity() {
     let (failure, told) = issued(Template::node("a"), &[], Duration::from_secs(3500));
     assert_eq!(failure, Some(Failure::AlreadyDue));
     assert!(told.contains("already due for rotation: it is valid from 2026-11-2"), "{told}");
@@ -94,7 +96,7 @@ fn certificate_too_short_for_policy_is_named() {
         assert_eq!(rotation.machine().last_failure(), None);
         rotation.snapshot(now).short_lived.map(|told| told.to_string())
     };
-    // The default policy needs 128.572 s, counted from issue. This CA dates back by a minute.
+    // The default policy needs 128.572 s from the time of issue, and this CA backdates notBefore by a minute.
     assert_eq!(told(0, 189), None);
     let short = told(0, 120).unwrap();
     assert!(short.contains("valid for 60.0 s are too short-lived for this policy, which needs 128.6 s"), "{short}");
@@ -104,7 +106,7 @@ fn certificate_too_short_for_policy_is_named() {
 }
 
 #[test]
-fn reminders_of_an_expired_certificate_become_rarer() {
+fn expiry_reminders_become_rarer() {
     let (rotation, now) = rotation(Template::node("a"), &[], Duration::ZERO, 3600);
     let reminders = |minutes: u64| {
         let at = Duration::from_millis(3_540_001 + minutes * 60_000);

@@ -1,4 +1,4 @@
-//! A certificate authority, and what it signs.
+//! A certificate authority for tests, and TLS servers with its certificates.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ impl Ca {
         Roots::from_pem(self.pem.as_bytes()).unwrap()
     }
 
-    /// A certificate for this public key, valid from a minute before `EPOCH` for `lifetime` seconds.
+    /// Signs a certificate for this public key, valid from a minute before `EPOCH` for `lifetime` seconds.
     pub(crate) fn sign(&self, public_key_der: &[u8], names: &[&str], client: bool, lifetime: i64) -> String {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = rcgen::CertificateParams::new(names).unwrap();
@@ -55,7 +55,7 @@ impl Ca {
     }
 }
 
-/// A P-256 key as SubjectPublicKeyInfo DER, which ends with the point.
+/// A P-256 public key in SubjectPublicKeyInfo DER, the last 65 bytes of which are the point.
 struct P256<'a>(&'a [u8]);
 
 impl rcgen::PublicKeyData for P256<'_> {
@@ -68,12 +68,12 @@ impl rcgen::PublicKeyData for P256<'_> {
     }
 }
 
-/// A server certificate for `name` from `ca`; asks clients for a certificate from `clients`, if given.
+/// A server with a certificate for `name` from `ca`. Requires client certificates from `clients`, if given.
 pub(crate) fn server_config(ca: &Ca, clients: Option<&Ca>, name: &str) -> Arc<ServerConfig> {
     server_config_for(rustls::ALL_VERSIONS, ca, clients, name)
 }
 
-/// The same, for these TLS versions.
+/// As [`server_config`], for these TLS versions only.
 pub(crate) fn server_config_for(
     versions: &[&'static SupportedProtocolVersion],
     ca: &Ca,
@@ -85,7 +85,7 @@ pub(crate) fn server_config_for(
     server_config_with(versions, clients, &pem, &key)
 }
 
-/// A server that presents this certificate.
+/// A server that presents the certificate `pem`. Requires client certificates from `clients`, if given.
 pub(crate) fn server_config_with(
     versions: &[&'static SupportedProtocolVersion],
     clients: Option<&Ca>,

@@ -1,4 +1,4 @@
-//! What the client tests share.
+//! The scripted API server and the CA of the client tests.
 
 #![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
@@ -16,5 +16,5 @@ pub(crate) use world::World;
 
 pub(crate) const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 pub(crate) const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
-/// 2026-11-23.
+/// The time at which the tests begin, on 2026-11-23.
 pub(crate) const EPOCH: i64 = 1_795_392_000;

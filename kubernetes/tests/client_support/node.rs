@@ -1,4 +1,4 @@
-//! A rotation that has made its first request, to be answered by hand.
+//! A rotation that has submitted its first request, which a test answers.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use perennial_rotation::{Authentication, Command, Health, Identity, Input, Issue
 
 use super::Scene;
 
-/// A node that asked at `now`.
+/// A node that has submitted its first request at `now`.
 pub(crate) struct Node {
     pub(crate) rotation: Rotation,
     pub(crate) now: Now,

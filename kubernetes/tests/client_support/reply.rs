@@ -1,18 +1,19 @@
-//! What the server is asked, and what it answers.
+//! The requests to the scripted server, and its replies.
 
 use std::time::Duration;
 
 use perennial_kubernetes::objects::CertificateSigningRequest;
 
-/// What the server is asked.
+/// A request to the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
-    /// Method and target.
+    /// The method and the target.
     pub(crate) line: String,
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
-    /// Which connection, and which request on it; both from 1.
+    /// The number of the connection, counted from 1.
     pub(crate) connection: usize,
+    /// The number of the request on its connection, counted from 1.
     pub(crate) nth: usize,
 }
 
@@ -30,7 +31,7 @@ impl Asked {
     }
 }
 
-/// What the server does about it: pieces of plaintext after pauses, then perhaps an end.
+/// A reply of the server: pieces of plaintext, each after a pause, and the end of the connection.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reply {
     pub(crate) pieces: Vec<(Duration, Vec<u8>)>,
@@ -41,11 +42,11 @@ pub(crate) struct Reply {
 pub(crate) enum End {
     #[default]
     Keep,
-    /// close_notify, then the end of the stream.
+    /// The server sends close_notify and closes the connection.
     Close,
-    /// The end of the stream, without a word.
+    /// The server closes the connection without a close_notify.
     Cut,
-    /// Reading fails.
+    /// The connection is reset: reading fails.
     Reset,
 }
 
@@ -76,7 +77,7 @@ impl Reply {
         Self::json(code, body)
     }
 
-    /// A chunked stream that goes on.
+    /// The head of a chunked stream, which stays open.
     pub(crate) fn stream() -> Self {
         Self::raw("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
     }
@@ -92,7 +93,7 @@ impl Reply {
         self
     }
 
-    /// The last chunk.
+    /// Ends a chunked stream after `pause`.
     pub(crate) fn finish(mut self, pause: Duration) -> Self {
         self.pieces.push((pause, b"0\r\n\r\n".to_vec()));
         self
@@ -107,7 +108,7 @@ impl Reply {
         Self::default()
     }
 
-    /// Nothing but the first `length` bytes, then a cut.
+    /// The first `length` bytes of the reply, then the end of the connection without a close_notify.
     pub(crate) fn cut_at(&self, length: usize) -> Self {
         let mut left = length;
         let mut pieces = self.pieces.clone();
@@ -127,7 +128,7 @@ pub(crate) fn chunk(bytes: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
-/// A list as of `version`.
+/// A list of `objects` in version `version` of the server.
 pub(crate) fn list_of(version: &str, objects: &[CertificateSigningRequest]) -> serde_json::Value {
     serde_json::json!({
         "kind": "CertificateSigningRequestList",

@@ -1,4 +1,4 @@
-//! A node that wants a certificate, and the objects of its request.
+//! A node that requests a client certificate, and the states of its request object.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use perennial_rotation::{Identity, Issued, SignError};
 
 use super::{Asked, Ca, Reply, SIGNER, World};
 
-/// A node that wants a client certificate, and the CA that would sign it.
+/// A node that requests a client certificate, and the CA that signs it.
 pub(crate) struct Scene {
     pub(crate) ca: Ca,
     pub(crate) ask: Ask,
-    /// The key that is requested for.
+    /// The public key of the request.
     pub(crate) public_key_der: Vec<u8>,
     pub(crate) certificate: String,
     pub(crate) identity: Identity,
@@ -43,7 +43,7 @@ impl Scene {
         World::new(&self.ca, script)
     }
 
-    /// Runs a submission against `script`.
+    /// Runs a submission against `script`. Returns its outcome and its requests.
     pub(crate) fn run(&self, script: impl FnMut(&Asked) -> Reply) -> (Result<Issued, SignError>, Vec<String>) {
         let mut world = self.world(script);
         let outcome = world.run(&mut self.issuance());
@@ -54,7 +54,7 @@ impl Scene {
         self.run(script).0.unwrap_err()
     }
 
-    /// The object as the server keeps it, with these conditions.
+    /// The request object with these conditions.
     pub(crate) fn object(&self, conditions: &[&str]) -> CertificateSigningRequest {
         let mut object: CertificateSigningRequest = serde_json::from_value(serde_json::json!({
             "apiVersion": "certificates.k8s.io/v1",
@@ -77,14 +77,14 @@ impl Scene {
         object
     }
 
-    /// The same, approved and issued.
+    /// The request object, approved and with the issued certificate.
     pub(crate) fn issued(&self) -> CertificateSigningRequest {
         let mut object = self.object(&["Approved"]);
         object.status.certificate = self.certificate.clone().into_bytes();
         object
     }
 
-    /// A server at which all goes well.
+    /// The script of a server that approves and issues while it is watched.
     pub(crate) fn well(&self) -> impl FnMut(&Asked) -> Reply + use<> {
         let (pending, approved, issued) = (self.object(&[]), self.object(&["Approved"]), self.issued());
         let mut created = false;

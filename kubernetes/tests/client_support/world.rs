@@ -1,4 +1,4 @@
-//! A scripted server behind real TLS, and a driver in virtual time.
+//! A scripted server behind real TLS, and a runtime in virtual time.
 
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
@@ -17,19 +17,19 @@ type Script<'a> = Box<dyn FnMut(&Asked) -> Reply + 'a>;
 pub(crate) struct World<'a> {
     pub(crate) script: Script<'a>,
     pub(crate) config: Arc<ServerConfig>,
-    /// Every request, in order.
+    /// All requests so far, in order.
     pub(crate) asked: Vec<Asked>,
     pub(crate) steps: Vec<String>,
     pub(crate) now: Now,
-    /// How many bytes of what is there a read brings.
+    /// The number of bytes that a read returns, given the number available.
     pub(crate) portion: Box<dyn FnMut(usize) -> usize + 'a>,
-    /// Whether the n-th connection (from 1) can be made.
+    /// True if the n-th connection (from 1) can be made.
     pub(crate) reachable: Box<dyn FnMut(usize) -> bool + 'a>,
-    /// Speak these bytes instead of TLS.
+    /// The bytes that the server sends instead of TLS.
     pub(crate) not_tls: Option<Vec<u8>>,
-    /// The n-th transmission (from 1) is reported as failed, although it arrives.
+    /// The number of a transmission (from 1) that is reported as failed although it arrives; 0 for none.
     pub(crate) broken_transmit: usize,
-    /// The byte that is changed on its way to the client, counted over all connections.
+    /// The index of a byte that is altered on its way to the client, counted over all connections.
     pub(crate) damaged_byte: Option<usize>,
     transmits: usize,
     connections: usize,
@@ -40,10 +40,10 @@ struct Link {
     tls: ServerConnection,
     plain: Vec<u8>,
     nth: usize,
-    /// Plaintext the server will send, and when.
+    /// The plaintext that the server will send, and the time of each piece.
     later: VecDeque<(Instant, Vec<u8>)>,
     end: End,
-    /// Ciphertext on its way to the client.
+    /// The ciphertext on its way to the client.
     wire: VecDeque<u8>,
     ended: bool,
 }
@@ -85,7 +85,7 @@ impl<'a> World<'a> {
         self.now.instant.since(Instant::from_millis(1000))
     }
 
-    /// Drives `conversation` to its end. Time passes only when nothing else can happen.
+    /// Runs `conversation` to its end. Time passes only when nothing else can happen.
     pub(crate) fn run<C: Conversation>(&mut self, conversation: &mut C) -> C::Outcome {
         for _ in 0..2_000_000 {
             let step = conversation.poll(self.now);
@@ -167,7 +167,7 @@ impl<'a> World<'a> {
                 break;
             }
             if link.tls.process_new_packets().is_err() {
-                // The alert goes out, then the server hangs up.
+                // Sends the alert before closing.
                 link.flush();
                 link.ended = true;
                 return;
@@ -189,7 +189,7 @@ impl<'a> World<'a> {
         link.catch_up(self.now.instant);
     }
 
-    /// `None`: nothing until then. Empty: the end.
+    /// The bytes that arrive next: `None` if there are none before `until`, empty at the end of the connection.
     fn receive(&mut self, until: Instant) -> Option<Vec<u8>> {
         let link = self.link.as_mut().expect("receive without a connection");
         link.catch_up(self.now.instant);

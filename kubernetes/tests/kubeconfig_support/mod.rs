@@ -1,4 +1,4 @@
-//! Kubeconfig files to read, and what they name.
+//! Kubeconfig files for tests, and the files that they name.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -14,7 +14,7 @@ use perennial_rotation::Identity;
 
 pub(crate) const PATH: &str = "/etc/x/kubeconfig";
 
-/// A file system of a few files.
+/// A file system in memory.
 #[derive(Default)]
 pub(crate) struct Files(HashMap<PathBuf, Vec<u8>>);
 
@@ -41,7 +41,7 @@ pub(crate) fn identity(text: &str, files: &Files) -> Result<Identity, Kubeconfig
     parse(text)?.select(None)?.identity(&mut |path| files.read(path))
 }
 
-/// A kubeconfig with these fields in its cluster and its user, in lines 5 and 8.
+/// A kubeconfig with the fields of its cluster in line 5 and those of its user in line 8.
 pub(crate) fn config(cluster: &str, user: &str) -> String {
     format!(
         "\
@@ -114,7 +114,7 @@ QwNTPHVT
 -----END CERTIFICATE-----
 ";
 
-// Of `O=system:nodes, CN=system:node:n1`, and its key.
+// The certificate of `O=system:nodes, CN=system:node:n1`, and its key.
 pub(crate) const NODE: &str = "\
 -----BEGIN CERTIFICATE-----
 MIIBsTCCAVagAwIBAgIUbvl2UY8m2r5A28SxQLccE9RhaVIwCgYIKoZIzj0EAwIw
