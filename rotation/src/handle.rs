@@ -1,15 +1,18 @@
 //! The handle of a running rotation.
 
+pub(crate) mod link;
+mod notices;
+mod wait;
+
 use std::sync::Arc;
 
 use perennial::{Policy, State, Template};
 use perennial_pki::Credential;
 
-use crate::clock;
-use crate::link::{Link, Message};
-use crate::notices::Notices;
-use crate::wait::Wait;
-use crate::{Input, ServerDate, Signer, Snapshot};
+use crate::{Input, ServerDate, Signer, Snapshot, clock};
+use link::{Link, Message};
+pub use notices::Notices;
+pub use wait::Wait;
 
 /// Handle of a running rotation, for threads and futures. Cheap to clone. Dropping a handle changes nothing;
 /// [`shutdown`](Self::shutdown) ends the rotation.

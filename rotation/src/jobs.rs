@@ -8,7 +8,7 @@ use std::sync::Arc;
 use perennial::{RequestId, UnixTime};
 use perennial_pki::Credential;
 
-use crate::link::{Ending, Message};
+use crate::handle::link::{Ending, Message};
 use crate::{Input, Record, Store, StoreError};
 
 /// A call of the store, which may block: run it on a thread of its own. Clones are the same call, for a runtime that may

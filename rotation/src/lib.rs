@@ -89,9 +89,7 @@ mod identity;
 mod identity_source;
 mod jobs;
 pub mod journal;
-mod link;
 mod log;
-mod notices;
 mod progress;
 mod rotation;
 mod rotator;
@@ -101,7 +99,6 @@ mod signer;
 mod store;
 mod task;
 pub mod tls;
-mod wait;
 
 /// What the interfaces here are made of, so that a program needs no other dependency.
 pub use perennial::{Failure, Instant, Now, Policy, State, Template, UnixTime};
@@ -112,12 +109,11 @@ pub use conversation::{Conversation, IoEvent, IoRequest};
 pub use directory::{Directory, DirectoryError, Distrust, Loaded, volume};
 pub use exchange::{Exchange, SignerConversation};
 pub use files::{FileCredential, FileError};
-pub use handle::{Handle, NotReady, Rotated, Rotations};
+pub use handle::{Handle, NotReady, Notices, Rotated, Rotations, Wait};
 pub use health::{Answer, Health, ServerDate};
 pub use identity::{Identity, InvalidToken, Token};
 pub use identity_source::{IdentitySource, NotYet, TokenFile};
 pub use jobs::Job;
-pub use notices::Notices;
 pub use progress::{Issued, Progress};
 pub use rotation::{
     ClockOffset, Command, Input, News, Notice, Record, RecordError, Rotation, Snapshot, Start, Transition,
@@ -128,4 +124,3 @@ pub use sign_with::SignWith;
 pub use signer::{Authentication, Profile, SignRequest, Signer};
 pub use store::{LoadRequest, Memory, Store, StoreError, Stored};
 pub use task::{Reporter, Task, Work};
-pub use wait::Wait;

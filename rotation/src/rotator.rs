@@ -8,7 +8,7 @@ use perennial_pki::Chain;
 
 use crate::clock;
 use crate::handle::Handle;
-use crate::link::Link;
+use crate::handle::link::Link;
 use crate::task::Task;
 use crate::{
     Cancel, LoadRequest, Memory, Record, Rotation, SignError, SignRequest, SignWith, Signer, Start, Store, StoreError,

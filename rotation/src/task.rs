@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use perennial::{Failure, Instant, Now, RequestId};
 
+use crate::Wait;
 use crate::exchange::text_of;
+use crate::handle::link::{Ending, Link, Message};
 use crate::jobs::{Job, Jobs};
-use crate::link::{Ending, Link, Message};
-use crate::wait::Wait;
 use crate::{
     Command, Exchange, Health, Input, Issued, News, Progress, Rotation, SignError, SignerConversation, Snapshot, Store,
 };

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use perennial::RotationMachine;
 
-use crate::link::Link;
-use crate::wait::Wait;
+use super::link::Link;
+use super::wait::Wait;
 use crate::{News, Notice};
 
 /// The news of a rotation, for one observer: each piece in order, from the subscription to the end. A slow observer never

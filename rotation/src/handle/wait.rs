@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use event_listener::{Event, EventListener, Listener as _};
 
-use crate::link::Link;
+use super::link::Link;
 
 type Check<'a, T> = Box<dyn FnMut(&Link) -> Option<T> + Send + 'a>;
 

@@ -10,7 +10,7 @@ use std::task::{Wake, Waker};
 use event_listener::Event;
 use perennial::{RotationMachine, State};
 
-use crate::notices::{Queue, Queues};
+use super::notices::{Queue, Queues};
 use crate::{Input, News, Notice, Snapshot, clock, log};
 
 /// A message to the loop.
