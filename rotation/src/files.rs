@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use perennial_pki::{Credential, CredentialError};
 use zeroize::Zeroizing;
 
-use crate::handle::Rotated;
+use crate::{Identity, IdentitySource, InvalidToken, NotYet, Rotated, Token, clock};
 
 /// A pair in two files, or in one that is given twice. [`credential`](Self::credential) reads the files again if the interval
 /// has passed: a whole pair replaces the current one, anything else leaves the current pair in use. Both names may be links
@@ -102,6 +102,37 @@ impl FileCredential {
     pub fn trouble(&self) -> Option<String> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.trouble.as_ref().map(ToString::to_string)
+    }
+}
+
+/// The pair in the files, read again as [`FileCredential::credential`] does.
+impl IdentitySource for FileCredential {
+    fn identity(&self) -> Result<Identity, NotYet> {
+        let credential = self.credential();
+        let validity = credential.chain().certificate().validity;
+        match validity.expired(clock::now().unix) {
+            false => Ok(Identity::Certificate(credential)),
+            true => Err(NotYet::new(format!("{}: expired at {}", self.path().display(), validity.not_after()))),
+        }
+    }
+}
+
+/// The bearer token in a file, such as a projected service account token. Read at each request.
+#[derive(Clone, Debug)]
+pub struct TokenFile(PathBuf);
+
+impl TokenFile {
+    /// The token in the file at this path, which need not exist yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+}
+
+impl IdentitySource for TokenFile {
+    fn identity(&self) -> Result<Identity, NotYet> {
+        let bytes = read(&self.0).map_err(|error| NotYet::new(error.to_string()))?;
+        let token = str::from_utf8(&bytes).map_err(|_| InvalidToken).and_then(Token::new);
+        token.map(Identity::Token).map_err(|error| NotYet::new(format!("{}: {error}", self.0.display())))
     }
 }
 

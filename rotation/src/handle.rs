@@ -5,11 +5,12 @@ mod notices;
 mod wait;
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use perennial::{Policy, State, Template};
 use perennial_pki::Credential;
 
-use crate::{Input, ServerDate, Signer, Snapshot, clock};
+use crate::{Identity, IdentitySource, Input, NotYet, ServerDate, Signer, Snapshot, clock};
 use link::{Link, Message};
 pub use notices::Notices;
 pub use wait::Wait;
@@ -151,6 +152,28 @@ impl Handle {
 
     fn wait_on<'a, T>(&self, look: impl FnMut(&Link) -> Option<T> + Send + 'a, late: fn(&Link) -> T) -> Wait<'a, T> {
         Wait::new(self.link.clone(), |link| &link.changed, look, late)
+    }
+}
+
+/// The certificate of another rotation. It is coming until that rotation ends: a request waits while there is no valid one,
+/// and begins the moment there is. A certificate that a server refused is replaced, see [`Handle::report_refused`].
+impl IdentitySource for Handle {
+    fn identity(&self) -> Result<Identity, NotYet> {
+        match self.credential() {
+            Some(credential) => Ok(Identity::Certificate(credential)),
+            None if self.has_ended() => {
+                Err(NotYet::new("the rotation of the certificate to authenticate with has ended"))
+            }
+            None => Err(NotYet::coming("waiting for the certificate to authenticate with")),
+        }
+    }
+
+    fn wake_on_change(&self, waker: &Waker) {
+        self.link.wake_on_change(waker);
+    }
+
+    fn identity_refused(&self, identity: &Identity) {
+        identity.certificate().into_iter().for_each(|shown| self.report_refused(shown));
     }
 }
 

@@ -1,15 +1,11 @@
 //! Where the identity of a request comes from.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::Waker;
 
 use perennial_pki::Credential;
 
-use crate::clock;
-use crate::files::{self, FileCredential};
-use crate::handle::Handle;
-use crate::identity::{Identity, InvalidToken, Token};
+use crate::identity::{Identity, Token};
 
 /// Gives the identity that a request shows. Asked anew for each request, since a token file may have changed.
 ///
@@ -64,59 +60,6 @@ impl NotYet {
 impl<F: Fn() -> Result<Identity, NotYet> + Send + Sync> IdentitySource for F {
     fn identity(&self) -> Result<Identity, NotYet> {
         self()
-    }
-}
-
-/// The certificate of another rotation. It is coming until that rotation ends: a request waits while there is no valid one,
-/// and begins the moment there is. A certificate that a server refused is replaced, see [`Handle::report_refused`].
-impl IdentitySource for Handle {
-    fn identity(&self) -> Result<Identity, NotYet> {
-        match self.credential() {
-            Some(credential) => Ok(Identity::Certificate(credential)),
-            None if self.has_ended() => {
-                Err(NotYet::new("the rotation of the certificate to authenticate with has ended"))
-            }
-            None => Err(NotYet::coming("waiting for the certificate to authenticate with")),
-        }
-    }
-
-    fn wake_on_change(&self, waker: &Waker) {
-        self.link.wake_on_change(waker);
-    }
-
-    fn identity_refused(&self, identity: &Identity) {
-        identity.certificate().into_iter().for_each(|shown| self.report_refused(shown));
-    }
-}
-
-/// The pair in the files, read again as [`FileCredential::credential`] does.
-impl IdentitySource for FileCredential {
-    fn identity(&self) -> Result<Identity, NotYet> {
-        let credential = self.credential();
-        let validity = credential.chain().certificate().validity;
-        match validity.expired(clock::now().unix) {
-            false => Ok(Identity::Certificate(credential)),
-            true => Err(NotYet::new(format!("{}: expired at {}", self.path().display(), validity.not_after()))),
-        }
-    }
-}
-
-/// The bearer token in a file, such as a projected service account token. Read at each request.
-#[derive(Clone, Debug)]
-pub struct TokenFile(PathBuf);
-
-impl TokenFile {
-    /// The token in the file at this path, which need not exist yet.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self(path.into())
-    }
-}
-
-impl IdentitySource for TokenFile {
-    fn identity(&self) -> Result<Identity, NotYet> {
-        let bytes = files::read(&self.0).map_err(|error| NotYet::new(error.to_string()))?;
-        let token = str::from_utf8(&bytes).map_err(|_| InvalidToken).and_then(Token::new);
-        token.map(Identity::Token).map_err(|error| NotYet::new(format!("{}: {error}", self.0.display())))
     }
 }
 

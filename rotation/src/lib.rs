@@ -108,11 +108,11 @@ pub use cancel::{Cancel, CancelOnDrop};
 pub use conversation::{Conversation, IoEvent, IoRequest};
 pub use directory::{Directory, DirectoryError, Distrust, Loaded, volume};
 pub use exchange::{Exchange, SignerConversation};
-pub use files::{FileCredential, FileError};
+pub use files::{FileCredential, FileError, TokenFile};
 pub use handle::{Handle, NotReady, Notices, Rotated, Rotations, Wait};
 pub use health::{Answer, Health, ServerDate};
 pub use identity::{Identity, InvalidToken, Token};
-pub use identity_source::{IdentitySource, NotYet, TokenFile};
+pub use identity_source::{IdentitySource, NotYet};
 pub use jobs::Job;
 pub use progress::{Issued, Progress};
 pub use rotation::{
