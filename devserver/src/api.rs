@@ -1,5 +1,31 @@
 //! The API: state, and answers to requests.
 
+mod access;
+mod body;
+pub(crate) mod controllers;
+mod discovery;
+pub mod faults;
+mod fields;
+pub(crate) mod list;
+pub(crate) mod message;
+mod metadata;
+mod nodes;
+mod options;
+mod patch;
+mod protobuf;
+mod requests;
+mod review;
+mod selector;
+pub(crate) mod serving;
+mod signer;
+pub(crate) mod status;
+mod store;
+mod table;
+mod update;
+pub(crate) mod user;
+mod validation;
+pub(crate) mod watch;
+
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,20 +33,18 @@ use std::time::Duration;
 
 use perennial::UnixTime;
 
-use super::access::{self, Attributes};
-use super::authority::Authority;
-use super::faults::Faults;
-use super::list::{Listing, Piece};
-use super::message::{Answer, ApiRequest, Method, Response};
-use super::nodes::Nodes;
-use super::random::Random;
-use super::serving::ServingApproval;
-use super::session::Stream;
-use super::store::{Bounds, Store};
-use super::user::{Tokens, User};
-use super::watch::{Next, Watcher};
-use super::{discovery, review, status};
+use crate::authority::Authority;
+use crate::random::Random;
+use access::Attributes;
+use faults::Faults;
+use list::{Listing, Piece};
+use message::{Answer, ApiRequest, Method, Response};
+use nodes::Nodes;
 use perennial_kubernetes::addresses::NodeAddress;
+use serving::ServingApproval;
+use store::{Bounds, Store};
+use user::{Tokens, User};
+use watch::{Next, Watcher};
 
 /// The approver of requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,13 +141,13 @@ pub struct Api {
     pub(super) options: Options,
     pub(super) authority: Authority,
     pub(super) random: Random,
-    pub(super) tokens: Tokens,
-    pub(super) store: Store,
+    tokens: Tokens,
+    store: Store,
     /// Names to look at, and when.
     pub(super) work: BTreeSet<(UnixTime, String)>,
     pub(super) next_cleaning: UnixTime,
-    pub(super) faults: Faults,
-    pub(super) nodes: Nodes,
+    faults: Faults,
+    nodes: Nodes,
     /// Shared by every open watch.
     pub(super) watches: Arc<()>,
 }
@@ -271,4 +295,15 @@ impl Api {
 /// Undoes percent-encoding; what is not UTF-8 afterwards is replaced, what is no escape is kept.
 fn decode(segment: &str) -> Cow<'_, str> {
     percent_encoding::percent_decode_str(segment).decode_utf8_lossy()
+}
+
+/// An answer that goes on: read piece by piece while the client takes it.
+pub(crate) enum Stream {
+    List(Listing),
+    Watch(Watcher),
+}
+
+/// A time as the API writes it: whole seconds.
+fn rfc3339(at: UnixTime) -> String {
+    UnixTime::from_secs(at.as_secs()).to_string()
 }

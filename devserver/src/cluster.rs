@@ -14,8 +14,8 @@ use perennial_pki::{Credential, Usage};
 use perennial_rotation::{Authentication, Profile, Token, clock};
 use zeroize::Zeroizing;
 
+use crate::api::user::MASTERS;
 use crate::faults::Plan;
-use crate::user::MASTERS;
 use crate::{
     Api, ApiServer, Authority, AuthorityError, Decision, DecisionError, Options, Random, ServingApproval, Tls,
     TlsError, User,

@@ -57,57 +57,24 @@
 
 #![forbid(unsafe_code)]
 
-mod access;
 mod api;
 mod authority;
-mod body;
 mod cluster;
-mod connection;
-mod controllers;
-mod discovery;
-pub mod faults;
-mod fields;
-mod http;
-mod list;
-mod message;
-mod metadata;
-mod nodes;
-mod options;
-mod patch;
-mod protobuf;
 mod random;
-mod requests;
-mod review;
-mod selector;
 mod server;
-mod serving;
 mod session;
-mod signer;
-mod status;
-mod store;
-mod table;
-mod update;
-mod user;
-mod validation;
-mod watch;
+mod tls;
 
-pub use api::{Api, Approval, Options};
+pub use api::controllers::{Decision, DecisionError};
+pub use api::list::Listing;
+pub use api::message::{Answer, ApiRequest, Method, Response};
+pub use api::serving::ServingApproval;
+pub use api::user::User;
+pub use api::watch::{Next, Watcher};
+pub use api::{Api, Approval, Options, faults};
 pub use authority::{Authority, AuthorityError};
 pub use cluster::{ClusterError, ClusterSetup, TestCluster};
-pub use connection::{Tls, TlsError};
-pub use controllers::{Decision, DecisionError};
-pub use list::Listing;
-pub use message::{Answer, ApiRequest, Method, Response};
 pub use random::{NoRandomness, Random};
 pub use server::ApiServer;
-pub use serving::ServingApproval;
 pub use session::{Break, Session};
-pub use user::User;
-pub use watch::{Next, Watcher};
-
-use perennial::UnixTime;
-
-/// A time as the API writes it: whole seconds.
-fn rfc3339(at: UnixTime) -> String {
-    UnixTime::from_secs(at.as_secs()).to_string()
-}
+pub use tls::{Tls, TlsError};

@@ -1,16 +1,20 @@
 //! A connection glued to the API: whoever has a socket only moves bytes.
 
+mod connection;
+mod http;
+
 use std::time::Duration;
 
 use perennial::{Instant, Now};
 
-use super::api::Api;
-use super::connection::{Connection, Tls, TlsError};
-use super::faults::{self, Answered, ConnectionFault, Fault, Lines};
-use super::list::{Listing, Piece};
-use super::message::{Answer, ApiRequest, Response};
-use super::status;
-use super::watch::{Next, Watcher};
+use crate::api::faults::{self, Answered, ConnectionFault, Fault, Lines};
+use crate::api::list::Piece;
+use crate::api::message::{Answer, ApiRequest, Response};
+use crate::api::status;
+use crate::api::watch::Next;
+use crate::api::{Api, Stream};
+use crate::tls::{Tls, TlsError};
+use connection::Connection;
 
 /// A client may take this long for the TLS handshake: nobody knows who it is, and it takes a place.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -51,11 +55,6 @@ pub struct Session {
     lines: Lines,
     /// Nothing is transmitted before.
     held_until: Option<Instant>,
-}
-
-pub(super) enum Stream {
-    List(Listing),
-    Watch(Watcher),
 }
 
 /// A fault below TLS, which the owner of the socket carries out.

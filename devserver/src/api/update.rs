@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use perennial::UnixTime;
 
+use super::Api;
 use super::access;
-use super::api::Api;
 use super::body::Preconditions;
 use super::message::Response;
 use super::requests::Call;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use perennial::UnixTime;
 
+use super::Api;
 use super::access::{self, Attributes};
-use super::api::Api;
 use super::body;
 use super::list::Listing;
 use super::message::{Answer, ApiRequest, Method, Query, Response};

@@ -10,8 +10,8 @@ use ureq_proto::http::{Response as Head, Version, header};
 use ureq_proto::server::state::{Cleanup, ProvideResponse, RecvBody, RecvRequest, SendBody};
 use ureq_proto::server::{RecvRequestResult, Reply, SendResponseResult};
 
-use super::message::{ApiRequest, Response};
-use super::status;
+use crate::api::message::{ApiRequest, Response};
+use crate::api::status;
 use request::{LONGEST_BODY, TOO_LARGE, api_request, check_framing, is_plain_chunk};
 
 /// A request head may be this long.

@@ -7,9 +7,9 @@ use perennial::UnixTime;
 use perennial_pki::{Chain, read_request};
 
 use super::access::{Attributes, allowed};
-use super::api::{Api, Approval, Options};
 use super::store::Stored;
 use super::user::User;
+use super::{Api, Approval, Options};
 use super::{rfc3339, signer, status};
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec};
 

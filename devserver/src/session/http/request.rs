@@ -3,7 +3,7 @@
 use ureq_proto::http::{HeaderMap, HeaderName, Method as HttpMethod, Request, Version, header};
 use zeroize::Zeroizing;
 
-use crate::message::{ApiRequest, Method};
+use crate::api::message::{ApiRequest, Method};
 
 /// A request body may be this long; no object that is accepted is larger.
 pub(super) const LONGEST_BODY: usize = 128 * 1024;

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::api::Options;
+use super::Options;
 use super::message::Response;
 use perennial_kubernetes::objects::{ListMeta, Status, StatusCause, StatusDetails};
 
@@ -68,7 +68,7 @@ pub(super) fn bad_request(message: impl Into<String>) -> Response {
     refused(400, "BadRequest", message)
 }
 
-pub(super) fn unauthorized() -> Response {
+pub(crate) fn unauthorized() -> Response {
     refused(401, "Unauthorized", "Unauthorized")
 }
 
@@ -215,7 +215,7 @@ pub(super) fn too_many_watches(most: usize) -> Response {
     busy(format!("this server has {most} watches open, and no more than that; end some, or try again"))
 }
 
-pub(super) fn too_many_clients() -> Response {
+pub(crate) fn too_many_clients() -> Response {
     busy("this server has as many clients as it takes; try again")
 }
 
@@ -226,6 +226,6 @@ fn busy(message: impl Into<String>) -> Response {
 }
 
 /// A refusal without particulars.
-pub(super) fn refused(code: u16, reason: &str, message: impl Into<String>) -> Response {
+pub(crate) fn refused(code: u16, reason: &str, message: impl Into<String>) -> Response {
     response(&failure(code, reason, message))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use perennial::UnixTime;
 
-use super::api::Api;
+use super::Api;
 use super::list::parse_version;
 use super::message::{Query, Response, to_json};
 use super::selector::Selector;
@@ -51,7 +51,7 @@ impl Watcher {
     }
 
     /// Time of the next bookmark, if nothing happens before.
-    pub(super) fn deadline(&self) -> Option<UnixTime> {
+    pub(crate) fn deadline(&self) -> Option<UnixTime> {
         self.bookmark.filter(|_| self.told < self.after).map(|due| due.min(self.end))
     }
 }

@@ -7,11 +7,11 @@ use perennial_pki::{Chain, KeyAlgorithm, KeyPair, KeyUsage, RequestFacts, Usage,
 use serde_json::{Value, json};
 
 use super::fault::{CertificateFault, EventFault, Fault, ObjectFault};
-use crate::api::Api;
+use crate::Api;
+use crate::api::controllers::condition;
+use crate::api::message::to_json;
+use crate::api::status;
 use crate::authority::Authority;
-use crate::controllers::condition;
-use crate::message::to_json;
-use crate::status;
 use perennial_kubernetes::objects::CertificateSigningRequest;
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use perennial::UnixTime;
 use perennial_pki::{Chain, KeyUsage, RequestFacts, Usage};
 
-use super::api::Options;
-use super::authority::{Authority, AuthorityError};
-use super::random::Random;
+use super::Options;
 use super::user::MASTERS;
+use crate::authority::{Authority, AuthorityError};
+use crate::random::Random;
 use perennial_kubernetes::objects::CsrSpec;
 pub(super) use perennial_kubernetes::objects::{
     CLIENT_SIGNER as CLIENT, KUBELET_CLIENT_SIGNER as KUBELET_CLIENT, KUBELET_SERVING_SIGNER as KUBELET_SERVING,

@@ -193,8 +193,8 @@ mod tests {
     use super::*;
 
     /// What kubectl 1.32 sent to approve the object it had read just before.
-    const APPROVAL: &[u8] = include_bytes!("../tests/server/support/kubectl-approves.pb");
-    const READ: &str = include_str!("../tests/server/support/kubectl-read.json");
+    const APPROVAL: &[u8] = include_bytes!("../../tests/server/support/kubectl-approves.pb");
+    const READ: &str = include_str!("../../tests/server/support/kubectl-read.json");
 
     #[test]
     fn what_kubectl_sends_is_what_it_had_read_and_its_approval() {

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use perennial::UnixTime;
 use serde::{Deserialize, Serialize};
 
-use super::api::Api;
+use super::Api;
 use super::message::{Query, Response, to_json};
 use super::selector::Selector;
 use super::status;
@@ -185,7 +185,7 @@ pub struct Listing {
 
 /// The next part of a [`Listing`].
 #[derive(Debug)]
-pub(super) enum Piece {
+pub(crate) enum Piece {
     Bytes(Vec<u8>),
     /// The list is complete.
     End,

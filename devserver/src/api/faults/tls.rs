@@ -6,9 +6,9 @@ use std::time::Duration;
 use perennial::UnixTime;
 
 use super::fault::ConnectionFault;
-use crate::api::Api;
+use crate::Api;
+use crate::Tls;
 use crate::authority::{Authority, AuthorityError};
-use crate::connection::Tls;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::message::ApiRequest;
 
-pub(super) const MASTERS: &str = "system:masters";
+pub(crate) const MASTERS: &str = "system:masters";
 pub(super) const NODES: &str = "system:nodes";
 pub(super) const BOOTSTRAPPERS: &str = "system:bootstrappers";
 pub(super) const AUTHENTICATED: &str = "system:authenticated";

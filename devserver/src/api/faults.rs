@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use perennial::UnixTime;
 
-use super::api::Api;
+use super::Api;
 use super::message::ApiRequest;
 
 pub use fault::{
@@ -21,9 +21,9 @@ pub use fault::{
 };
 pub use plan::{Match, Plan, PlanError, Rule};
 
-pub(super) use delivery::{Answered, Delivery, refuse, wire};
-pub(super) use objects::{Lines, spoil_answer};
-pub(super) use tls::instead;
+pub(crate) use delivery::{Answered, Delivery, refuse, wire};
+pub(crate) use objects::{Lines, spoil_answer};
+pub(crate) use tls::instead;
 
 /// Length of the journal of requests.
 const JOURNAL: usize = 1024;
@@ -61,7 +61,7 @@ impl Api {
     }
 
     /// The fault for the next connection.
-    pub(super) fn fault_of_connection(&mut self, now: UnixTime) -> Option<ConnectionFault> {
+    pub(crate) fn fault_of_connection(&mut self, now: UnixTime) -> Option<ConnectionFault> {
         let fault = self.faults.find(now, |rule| matches!(rule.fault, Fault::Connection(_)))?;
         self.faults.note("CONNECT".into());
         match fault {
@@ -71,7 +71,7 @@ impl Api {
     }
 
     /// The fault for this request.
-    pub(super) fn fault_of_request(&mut self, request: &ApiRequest, now: UnixTime) -> Option<Fault> {
+    pub(crate) fn fault_of_request(&mut self, request: &ApiRequest, now: UnixTime) -> Option<Fault> {
         if self.faults.rules.is_empty() {
             return None;
         }

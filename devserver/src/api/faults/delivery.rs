@@ -1,8 +1,8 @@
 //! Faults on the way to the client: canned answers, and answers that arrive in pieces or not at all.
 
 use super::fault::{CannedAnswer, CannedBody, ConnectionFault, CutPoint, Fault, Oversized};
-use crate::message::Response;
-use crate::status;
+use crate::api::message::Response;
+use crate::api::status;
 
 /// Changes to the plaintext on its way to the client; none by default.
 #[derive(Debug, Default)]
