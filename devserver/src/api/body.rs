@@ -53,7 +53,7 @@ pub(super) fn to_value(csr: &CertificateSigningRequest) -> Value {
 }
 
 pub(super) fn too_large() -> Response {
-    status::refused(413, "RequestEntityTooLarge", &format!("Request entity too large: limit is {LARGEST}"))
+    status::refused(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {LARGEST}"))
 }
 
 /// An object of this kind and version; both may be left out.

@@ -23,7 +23,7 @@ pub(super) enum Type {
     Number,
     Time,
     Message(Fields),
-    List(&'static Type),
+    List(&'static Self),
     /// An entry of a map from text to text.
     Entry,
 }

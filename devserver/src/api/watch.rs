@@ -124,7 +124,7 @@ impl Api {
         let version = version.map(parse_version).transpose()?;
         let current = self.store.version();
         // With the objects that are there, as of now; otherwise with what comes after the version.
-        let from_objects = initial.unwrap_or(version.is_none());
+        let from_objects = initial.unwrap_or_else(|| version.is_none());
         let refusal = match version {
             Some(version) if !from_objects => self.out_of_reach(version),
             Some(version) if version > current => Some(status::too_large_version(version, current)),
