@@ -9,7 +9,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 
 /// A client configuration with the time of `clock`, which trusts `roots` and presents `credential`, if given. Sessions
-/// are not resumed, so that each connection shows which certificate the server presents.
+/// are not resumed, so that every connection makes a full handshake with the certificates of both sides.
 ///
 /// # Panics
 /// The provider of cryptography has no version of TLS.
