@@ -9,7 +9,7 @@ use perennial_tests::simulation::{KUBELET_CLIENT, KUBELET_SERVING, Server, boots
 
 const SOURCE: &str = "sarapprove_test.go";
 const USAGES: &[&str] = &["key encipherment", "digital signature", "client auth"];
-/// What the recognizers are called by what they say.
+/// The messages of the two recognizers (selfnodeclient and nodeclient), by which rows distinguish them.
 const SELF: &str = "Auto approving self kubelet client certificate after SubjectAccessReview.";
 const NODE: &str = "Auto approving kubelet client certificate after SubjectAccessReview.";
 const NOT_APPROVED: &str = "not approved";
@@ -110,7 +110,7 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         SOURCE,
         "TestRecognizers/cn of another node (selfnodeclient)",
-        "refused when a node creates it; not approved if somebody else in the nodes' group does",
+        "refused when a node creates it; not approved if another user of the nodes' group does",
         "so does a cluster's NodeRestriction, before any approver sees it",
         || {
             let other = csr("a", KUBELET_CLIENT, USAGES, &Template::node("bar"));
@@ -125,12 +125,12 @@ fn good() -> CertificateSigningRequest {
     csr("a", KUBELET_CLIENT, USAGES, &Template::node("foo"))
 }
 
-/// In the nodes' group, but no node.
+/// A user in the nodes' group that is no node.
 fn joe() -> User {
     User::new("joe", ["system:nodes"])
 }
 
-/// What was said when it was approved. It is there in any case.
+/// Creates the object as `user`; returns the message of its approval, if it is approved.
 fn approval(user: &User, object: &CertificateSigningRequest) -> Option<String> {
     let mut server = Server::new(Options::default());
     assert_eq!(server.create(user, object), 201, "{} may create it", user.username);
@@ -146,7 +146,7 @@ fn not_with(usages: &[&str]) {
     assert_eq!(approval(&bootstrapper(), &csr("a", KUBELET_CLIENT, usages, &Template::node("foo"))), None);
 }
 
-/// Neither asked for others, nor by whom it is for.
+/// Checks that the object is not approved, neither for a user who may request for others nor for the node itself.
 fn recognized_by_nobody(object: &CertificateSigningRequest) {
     let own = perennial_pki::read_request(&object.spec.request).unwrap().common_name;
     for user in [bootstrapper(), User::new(own, ["system:nodes"])] {

@@ -93,7 +93,7 @@ fn client() -> CertificateSigningRequest {
     csr("a", CLIENT, &["client auth", "digital signature"], &Template::new("a"))
 }
 
-/// A server whose authority lives for a day has approved this request.
+/// A server whose authority lives for a day, after it approved this request.
 fn signed(lifetime: Duration, backdate: Duration, object: &CertificateSigningRequest) -> Server {
     let options = Options {
         approval: Approval::Manual,

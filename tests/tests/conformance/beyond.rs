@@ -1,4 +1,5 @@
-//! Cases upstream has no test for: loops and waits, the ends a request can come to, the health of other answers.
+//! Cases that upstream has no tests for: loops and waits, the outcomes of a request, and server health after other
+//! answers.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -58,7 +59,7 @@ pub(crate) const ROWS: &[Row] = &[
         MANAGER,
         "template changes during a request: the second time",
         "another request at once",
-        "client-go's watcher is still telling of the first change, so this request waits out its 15 min",
+        "client-go's watcher is still sending the first change, so this request waits out its 15 min",
         || assert_eq!(superseded(2), (2, None)),
     ),
     different(
@@ -207,7 +208,7 @@ pub(crate) const ROWS: &[Row] = &[
     ),
 ];
 
-/// From one attempt to the next, each failing after it `took` so long.
+/// The waits between ten attempts, each of which fails after `took`.
 fn kubelet_waits(seed: u64, took: Duration) -> Vec<Duration> {
     let setup = Setup {
         policy: Arc::new(Policy { request_timeout: DAY, ..Policy::kubelet() }),
@@ -227,8 +228,8 @@ fn kubelet_waits(seed: u64, took: Duration) -> Vec<Duration> {
     begins.windows(2).map(|pair| pair[1].since(pair[0])).collect()
 }
 
-/// How many of so many changes, one a second, were followed by another request at once, and when the last wish was asked
-/// for if it was not.
+/// Changes the template once a second. Returns the number of changes that were followed by another request at once, and
+/// the time until the last change was requested if it was not.
 fn superseded(changes: usize) -> (usize, Option<Duration>) {
     let template = |n: usize| Some(Arc::new(Template::node("worker-1").with_dns_names([format!("n{n}.example")])));
     let certificate = Arc::new(mint::certificate(&Template::node("worker-1"), 1, mint::EPOCH, DAY));
@@ -268,7 +269,7 @@ impl Holder {
         self.now = Now { instant: self.now.instant.after(span), unix: self.now.unix.after(span) };
     }
 
-    /// Ticks until a request is made: when, and which.
+    /// Ticks until a request is submitted. Returns its time and id.
     fn ask(&mut self) -> (Instant, RequestId) {
         for _ in 0..1000 {
             let deadline = self.machine.deadline().expect("a Tick is wanted");

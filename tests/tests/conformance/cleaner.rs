@@ -1,4 +1,4 @@
-//! cleaner_test.go: how old what is, and whether it is still there.
+//! cleaner_test.go: the age at which objects in each state are deleted.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use perennial_tests::simulation::{CLIENT, DAY, HOUR, MINUTE, SECOND, Server, adm
 const SOURCE: &str = "cleaner_test.go";
 const KEPT: &str = "kept";
 const DELETED: &str = "deleted";
-/// Nobody signs for it.
+/// A signer name that no signer of the cluster serves.
 const FOREIGN: &str = "example.com/test";
 
 pub(crate) const ROWS: &[Row] = &[
@@ -81,7 +81,7 @@ fn manual() -> Server {
     Server::new(options)
 }
 
-/// Whether the object is still there, so long after it was made what it is.
+/// Whether the object still exists `age` after `make` created it.
 fn kept(make: fn(&mut Server), age: Duration) -> bool {
     let mut server = manual();
     make(&mut server);
@@ -127,7 +127,7 @@ fn failed(server: &mut Server) {
     assert_eq!(server.add_condition("a", "Failed", "status"), 200);
 }
 
-/// Approved two hours before: the later condition counts.
+/// Approved two hours before the check, and failed 70 minutes later: the later condition counts.
 fn failed_later(server: &mut Server) {
     approved(server);
     server.pass(70 * MINUTE);

@@ -1,4 +1,4 @@
-//! csr_test.go, and what of bootstrap_test.go is about one request.
+//! csr_test.go, and the cases of bootstrap_test.go that are about one request.
 
 use std::path::Path;
 
@@ -50,7 +50,7 @@ pub(crate) const ROWS: &[Row] = &[
     same(
         CSR,
         "TestEnsureCompatible/signerName on 'orig' does not match signerName on 'new'",
-        "the object there is somebody else's: rejected, in words",
+        "the existing object is another requestor's: rejected, with the reason",
         || {
             let error = found("example.com/not-test", OURS).unwrap_err();
             assert_eq!(error.failure, Failure::Rejected);
@@ -61,7 +61,7 @@ pub(crate) const ROWS: &[Row] = &[
         BOOTSTRAP,
         "TestLoadRESTClientConfig",
         "current-context decides about server and token; an authority that is no certificate is an error at once",
-        "upstream's CA is the word \"Test\", and nobody looks before the first connection",
+        "upstream's CA is the word \"Test\", which is not read before the first connection",
         || {
             let config = kubeconfig("certificate-authority-data: VGVzdA==");
             let selected = config.select(None).unwrap();
@@ -109,14 +109,14 @@ pub(crate) const ROWS: &[Row] = &[
     ),
 ];
 
-/// The object a node made with this key, for this signer.
+/// The object that a node made with this key for this signer.
 fn existing(key: &KeyPair, signer: &str) -> perennial_kubernetes::objects::CertificateSigningRequest {
     let Ask { name, request, usages, .. } = ask(key, signer);
     let usages: Vec<&str> = usages.iter().map(String::as_str).collect();
     csr_of(&name, signer, &usages, request.pem)
 }
 
-/// What comes of a submission for `asked` when an object for `there` has its name.
+/// The result of a submission to signer `asked` while an object for signer `there` has its name.
 fn found(there: &str, asked: &str) -> Result<Issued, SignError> {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let key = key();

@@ -21,14 +21,14 @@ const SOURCE: &str = "kubelet_test.go";
 const TRANSPORT: &str = "transport_test.go";
 const BOOTSTRAP: &str = "bootstrap_test.go";
 
-/// In no row.
+/// An address that is in no row.
 const MORE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 255));
 
-/// Of these types and addresses: the names, the IP addresses, and how many are of no use.
+/// The names, the IP addresses and the number of unusable ones among these addresses.
 fn sorted(addresses: &[(AddressType, &str)]) -> (Vec<String>, Vec<IpAddr>, usize) {
     let address = |(kind, address): &(AddressType, &str)| NodeAddress { kind: *kind, address: (*address).to_owned() };
     let addresses = Addresses::of(addresses.iter().map(address));
-    // With one more address there is always something to ask for.
+    // Without an IP address there is no template: one more address makes one.
     let more = [NodeAddress { kind: InternalIp, address: MORE.to_string() }];
     let all = addresses.clone().template("node").unwrap_or_else(|| Addresses::of(more).template("node").unwrap());
     let ip_addresses = all.ip_addresses().iter().copied().filter(|ip| *ip != MORE).collect();
@@ -46,7 +46,7 @@ fn asked_for(addresses: &[(AddressType, &str)]) -> Option<Template> {
 
 use AddressType::{ExternalIp, Hostname, InternalIp};
 
-const CLOSES_NOTHING: &str = "cutting connections is their owner's business: it is told of each rotation, old and new";
+const CLOSES_NOTHING: &str = "cutting connections is their owner's business, who is notified of each rotation";
 const LATER: &str = "a kubeconfig that names a certificate is written once there is one";
 
 const NOTHING: &str = "nothing is asked for";
@@ -65,8 +65,8 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         SOURCE,
         "TestAddressesToHostnamesAndIPs/ignore invalid IPs",
-        "they are left out, and that can be told",
-        "who waits for a certificate wants to know why it is not for every address",
+        "they are left out, and reported",
+        "an operator must be able to see why a certificate is not for every address",
         || assert_eq!(sorted(&[(InternalIp, "1.2"), (ExternalIp, "3.4")]), (vec![], vec![], 2)),
     ),
     same(SOURCE, "TestAddressesToHostnamesAndIPs/dedupe values", "each once", || {
@@ -139,7 +139,7 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         TRANSPORT,
         "TestRotateShutsDownConnections",
-        "its own next request shows the new certificate; connections of others go on, and they are told",
+        "its own next request shows the new certificate; other connections go on, and their owners are notified",
         CLOSES_NOTHING,
         || {
             let server = loopback::serve(Approval::Auto);
@@ -157,7 +157,7 @@ pub(crate) const ROWS: &[Row] = &[
     same(
         "certificate_manager_test.go",
         "TestRotationLogsDuration",
-        "who looks on is told of the certificate replaced and of the moment, and so of its age; the first one replaces none",
+        "observers get the replaced certificate and the time, and so its age; the first certificate replaces none",
         || {
             let mut server = rig::Server::new(Options::default());
             let old = server.node_credential(2 * rig::HOUR, rig::DAY);
@@ -184,7 +184,7 @@ pub(crate) const ROWS: &[Row] = &[
         TRANSPORT,
         "exitAfter",
         "no process is ended: what has expired is renewed with the bootstrap credential as soon as that is allowed",
-        "a library ends nobody's process; client-go has to, because it chooses its credential only at the start",
+        "a library must not end the process; client-go has to, because it chooses its credential only at the start",
         || {
             let mut server = rig::Server::new(Options::default());
             let expired = server.node_credential(2 * rig::DAY, rig::DAY);
@@ -238,7 +238,7 @@ fn addresses_and_names() {
     assert_eq!(asked_for(&[(Hostname, "fake-node"), (InternalIp, "192.168.1.1")]), Some(template));
 }
 
-/// The certificate that is there at the start.
+/// The certificate in the directory at the start.
 #[derive(PartialEq)]
 enum Held {
     Nothing,
@@ -246,7 +246,7 @@ enum Held {
     Valid,
 }
 
-/// As whom two certificates are asked for, one after the other.
+/// The user names of the next two requests, one after the other.
 fn asked_as(held: Held, has_bootstrap: bool) -> (String, String) {
     let server = loopback::serve(Approval::Auto);
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! certificate_manager_test.go, as far as it is about decisions alone.
+//! The cases of certificate_manager_test.go that are about decisions alone.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -131,7 +131,8 @@ fn no_rotation() {
     assert!(machine.certificate_at(mint::EPOCH).is_some());
 }
 
-/// Upstream puts 0.7 in the place of jitter. A certificate valid for `left`, and for `past` so far.
+/// Checks the rotation point of a certificate that has been valid for `past` and is for another `left`. Upstream's
+/// tests use 0.7 in place of jitter.
 fn deadline(past: Duration, left: Duration) {
     let certificate = mint::certificate(&node(), 1, mint::EPOCH.before(past), past + left);
     assert_eq!(rotation_point(&certificate), mint::EPOCH.before(past).after((past + left) * 7 / 10));
@@ -187,7 +188,7 @@ fn has_all(certificate: Certificate, template: Template) {
     assert!(!asks(Some(certificate), Some(template)));
 }
 
-/// A fresh certificate of this name, adjusted.
+/// A fresh certificate with this common name, changed by `adjust`.
 fn certified(name: &str, adjust: impl FnOnce(&mut Certificate)) -> Certificate {
     let mut certificate = mint::certificate(&Template::new(name), 1, mint::EPOCH, DAY);
     adjust(&mut certificate);

@@ -1,5 +1,5 @@
-//! Upstream's own test cases, each a row: its name there, what perennial does, and a check. Where perennial is different
-//! on purpose the row says why, and the check is that it is different in just that way.
+//! Upstream's own test cases as rows: the name of the case, the behaviour of perennial, and a check. If perennial
+//! differs on purpose, the row has the reason, and the check is that it differs in just that way.
 //!
 //! `cargo test --profile proof -p perennial-tests --test conformance -- --nocapture` prints how many there are.
 
@@ -19,24 +19,24 @@ use std::panic::catch_unwind;
 
 /// One of upstream's cases.
 struct Row {
-    /// As upstream calls it: test, then case.
+    /// Upstream's name: test, then case.
     name: &'static str,
     /// Upstream's file.
     source: &'static str,
-    /// What perennial does.
+    /// The behaviour of perennial.
     does: &'static str,
-    /// Why that is not what upstream does, if it is not.
+    /// The reason why perennial differs from upstream; `None` if it does not.
     differs: Option<&'static str>,
-    /// Panics if perennial does something else.
+    /// Panics if perennial behaves otherwise.
     check: fn(),
 }
 
-/// A case in which perennial does what upstream does.
+/// A case in which perennial behaves as upstream does.
 const fn same(source: &'static str, name: &'static str, does: &'static str, check: fn()) -> Row {
     Row { name, source, does, differs: None, check }
 }
 
-/// A case in which it does not, for this reason.
+/// A case in which perennial differs from upstream, for this reason.
 const fn different(
     source: &'static str,
     name: &'static str,
@@ -63,7 +63,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
     tables.into_iter().flatten()
 }
 
-/// The rows that do not hold, one a line.
+/// The rows that do not hold, one per line.
 fn broken<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
     let broken = rows.filter(|row| catch_unwind(row.check).is_err());
     broken.map(|row| format!("{} {}: {}\n", row.source, row.name, row.does)).collect()
@@ -82,7 +82,7 @@ fn a_row_that_does_not_hold_is_named() {
     assert_eq!(broken([WRONG].into_iter().chain(rows().take(1))), "x_test.go TestX/wrong: something else\n");
 }
 
-/// `upstream.txt` is kept by hand: a case that is lost from the tables is missed.
+/// `upstream.txt` is written by hand, so that a case that is lost from the tables is noticed.
 #[test]
 fn every_case_of_upstream_has_its_row() {
     let listed: BTreeSet<&str> = include_str!("upstream.txt").lines().collect();

@@ -1,4 +1,4 @@
-//! certificate_manager_test.go, against a server.
+//! The cases of certificate_manager_test.go that need a server.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -262,7 +262,7 @@ fn from_nothing() {
     assert!(node.presents().is_some() && node.written == 1);
 }
 
-/// Its own certificate is what it asks with, once it has one; a token until then.
+/// A node that authenticates with a token until it has its own certificate.
 fn bootstrapped() {
     let server = Server::new(Options::default());
     let mut node = Node::with(server, None, own);
@@ -285,7 +285,7 @@ fn current_is_kept() {
     }
 }
 
-/// With the certificate itself; with a token as long as there is none.
+/// Lets the signer authenticate with the certificate itself, and with a token while there is none.
 fn own(signer: &mut CsrSigner) {
     if let Authentication::Other(token) = &signer.authentication {
         signer.authentication = Authentication::Own { bootstrap: Some(Arc::clone(token)) };
@@ -303,7 +303,7 @@ fn signer_is_named(case: fn()) {
     assert!(node.submissions == 1 && named(&node.server.api));
 }
 
-/// Under these faults a renewal fails, and the certificate stays; without them it succeeds.
+/// Checks that a rotation fails under these faults while the certificate stays, and succeeds without them.
 fn fails_and_recovers(rules: &str) {
     let mut server = Server::new(Options::default());
     let stored = server.node_credential(22 * HOUR, DAY);
@@ -317,7 +317,7 @@ fn fails_and_recovers(rules: &str) {
     assert_ne!(node.presents().as_deref(), Some(stored.chain().serial()));
 }
 
-/// What comes of a submission whose POST meets this fault.
+/// The error of a submission whose POST, or connection, meets this fault.
 pub(crate) fn error(fault: &str) -> SignError {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let about = if fault.starts_with("connection") { "" } else { "match: { method: POST }, " };
@@ -325,7 +325,7 @@ pub(crate) fn error(fault: &str) -> SignError {
     server.submit(&ask(&key(), KUBELET_CLIENT), HOUR, |_| {}).unwrap().unwrap_err()
 }
 
-/// From the field: <https://github.com/kubernetes/kubernetes/issues/138987>,
+/// Checks the kind of key in a request. From the field: <https://github.com/kubernetes/kubernetes/issues/138987>,
 /// <https://github.com/kubernetes/kubernetes/issues/141838>
 fn asks_with(configured: Option<KeyAlgorithm>, expected: KeyAlgorithm) {
     let adjust = |signer: &mut CsrSigner| {

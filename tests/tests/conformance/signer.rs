@@ -124,7 +124,7 @@ fn node() -> Template {
     Template::node("testnode")
 }
 
-/// A cluster whose signer gives an hour, and nothing below ten minutes.
+/// A cluster whose signer signs for an hour at most, and for ten minutes at least.
 fn manual() -> Server {
     let options =
         Options { approval: Approval::Manual, signing_duration: HOUR, allow_short: false, ..Options::default() };
@@ -163,7 +163,7 @@ fn created_for(seconds: i32) -> u16 {
     manual().create(&admin(), &asking_for(Some(seconds)))
 }
 
-/// How long the certificate lives from now on, in seconds.
+/// The time from now to notAfter of the issued certificate, in seconds.
 fn lifetime(asked: Option<i32>) -> i64 {
     let chain = approved(&asking_for(asked)).chain("a").unwrap();
     chain.certificate().validity.not_after().as_secs() - START.as_secs()

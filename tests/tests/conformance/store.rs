@@ -110,7 +110,7 @@ pub(crate) const ROWS: &[Row] = &[
     }),
 ];
 
-/// A directory, and a pair to put there.
+/// A directory, and a pair to write to it.
 pub(crate) struct Pki {
     root: tempfile::TempDir,
     pub(crate) credential: Arc<Credential>,
@@ -137,7 +137,7 @@ impl Pki {
         Directory::open(self.root(), "kubelet-server").unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Where the link leads.
+    /// The file that the link to the pair in use leads to.
     pub(crate) fn target(&self) -> PathBuf {
         self.root().join(fs::read_link(self.path(CURRENT)).unwrap())
     }
