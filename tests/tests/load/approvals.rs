@@ -8,29 +8,29 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![all_goes_well(), nobody_approves(), slow_signer(), approved_after_an_hour(), approved_during_a_restart()]
 }
 
-/// What everything else is measured by. How long a first certificate takes:
+/// The baseline for all other scenarios. How long a first certificate takes:
 /// <https://github.com/kubernetes/kubernetes/issues/112170>
 fn all_goes_well() -> Scenario {
     Scenario::new("all goes well").lasting(72 * HOUR)
 }
 
-/// Requests pile up while nobody approves, or the caller waits for ever:
+/// Without approval requests pile up, or the caller waits for ever:
 /// <https://github.com/kubernetes/kubernetes/issues/51966>,
 /// <https://github.com/cert-manager/csi-lib/issues/45>. Half a million of them, one per node every 15 minutes:
-/// <https://github.com/kubernetes/kubernetes/issues/132947>. And so it is where nobody approves serving certificates:
+/// <https://github.com/kubernetes/kubernetes/issues/132947>. Serving certificates are not approved by default:
 /// <https://github.com/kubernetes/kubeadm/issues/591>
 fn nobody_approves() -> Scenario {
     Scenario::new("nobody approves").at(ZERO, Happening::Requests(Conduct::Ignores))
 }
 
-/// A signer under load, slower than the patience of who asks, who then asks anew and is never done:
+/// A signer under load is slower than the request timeout, so that a client that begins again each time never succeeds:
 /// <https://github.com/cert-manager/csi-lib/issues/47>
 fn slow_signer() -> Scenario {
     Scenario::new("each signature takes 20 min").at(ZERO, Happening::Requests(Conduct::signs_after(20 * MINUTE)))
 }
 
 /// A person approves after an hour whatever waits then. client-go's first three requests have been given up by then.
-/// The certificate comes at once to whoever still waits for it:
+/// A client that still waits gets its certificate at once:
 /// <https://github.com/kubernetes/kubernetes/issues/51966>
 fn approved_after_an_hour() -> Scenario {
     Scenario::new("approved after an hour")

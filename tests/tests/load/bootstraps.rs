@@ -1,4 +1,4 @@
-//! Credentials that are only lent, to ask for a first certificate with. They may allow more than a node's own.
+//! Bootstrap credentials, which may allow more than a node's own certificate.
 
 use perennial::Template;
 use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
@@ -9,8 +9,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![restarted_before_approval(), without_a_template_at_first(), expired()]
 }
 
-/// client-go keeps what it was lent in its store: after a restart it is a valid certificate like any other, and stays
-/// until its own rotation point. (`getCurrentCertificateOrBootstrap` writes it, and then finds it.)
+/// client-go writes the bootstrap credential to its store: after a restart it is a valid certificate like any other,
+/// and stays until its own rotation point (`getCurrentCertificateOrBootstrap`).
 fn restarted_before_approval() -> Scenario {
     Scenario::new("bootstrap credential, restarted meanwhile")
         .holding(HOUR)
@@ -21,7 +21,7 @@ fn restarted_before_approval() -> Scenario {
         .at(10 * MINUTE, Happening::Requests(Conduct::WELL))
 }
 
-/// client-go means to replace it at its first look, and forgets that if there is no template then.
+/// client-go replaces the bootstrap credential at its first rotation check, but not if there is no template then.
 fn without_a_template_at_first() -> Scenario {
     Scenario::new("bootstrap credential, template 1 min later")
         .holding(HOUR)
@@ -31,7 +31,7 @@ fn without_a_template_at_first() -> Scenario {
         .at(MINUTE, Happening::Wants(Some(Template::node("worker-1"))))
 }
 
-/// Of no use any more, and no hindrance.
+/// An expired bootstrap credential is useless, but must do no harm.
 fn expired() -> Scenario {
     Scenario::new("bootstrap credential, expired").holding(DAY + HOUR).bootstrapping().lasting(12 * HOUR)
 }

@@ -1,4 +1,4 @@
-//! Clocks that are wrong, set right, or asleep. Signers and everybody who looks at the certificate know the truth.
+//! Holders whose clock is wrong, stepped, or asleep. Signers and peers have the true time.
 
 use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
 
@@ -36,7 +36,7 @@ fn ahead_past_expiry() -> Scenario {
 }
 
 /// A clock so far behind that a fresh certificate, dated back by five minutes, is not valid yet; set right after an hour.
-/// It is used: the servers it is for go by the signer's clock.
+/// The certificate is served anyway: servers have the signer's time.
 /// <https://github.com/kubernetes/kubernetes/pull/97680>, <https://github.com/vmware/pinniped/pull/849>
 fn behind_not_before() -> Scenario {
     Scenario::new("clock 10 min behind for 1 h")
@@ -52,9 +52,9 @@ fn set_right_from_ahead() -> Scenario {
         .lasting(48 * HOUR)
 }
 
-/// A clock that was right, and is set back by six hours for good. By it the rotation comes six hours later, which is too
-/// late; by the API server's, which its answers have told, in time. client-go looks at no clock, and gets along until it
-/// restarts.
+/// A clock that was right is set back by six hours for good. By the local clock the rotation comes six hours later,
+/// which is too late; by the API server's `Date` it comes in time. client-go's timer was set before, and works until a
+/// restart.
 fn set_back_wrongly() -> Scenario {
     Scenario::new("clock set back 6 h at 2 h")
         .holding(ZERO)
@@ -62,12 +62,12 @@ fn set_back_wrongly() -> Scenario {
         .lasting(36 * HOUR)
 }
 
-/// A clock that is six hours behind, and stays so. The answers of the API server tell the time.
+/// A clock that is six hours behind, and stays so. The API server's `Date` shows the true time.
 fn always_behind() -> Scenario {
     Scenario::new("clock 6 h behind").at(ZERO, Happening::ClockAhead(-6 * 3600)).lasting(96 * HOUR)
 }
 
-/// The same ahead: the rotation point of each certificate comes six hours early.
+/// A clock that is six hours ahead, and stays so: the rotation point of each certificate comes six hours early.
 fn always_ahead() -> Scenario {
     Scenario::new("clock 6 h ahead").at(ZERO, Happening::ClockAhead(6 * 3600)).lasting(96 * HOUR)
 }

@@ -1,4 +1,4 @@
-//! A considered no: of an approver, of a signer, to a process that keeps restarting.
+//! Refusals: by an approver, by a signer, and of a process that keeps restarting.
 
 use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
 
@@ -49,7 +49,7 @@ fn signer_fails_while_valid() -> Scenario {
         .at(HOUR, Happening::Requests(Conduct::WELL))
 }
 
-/// A wish that arrives during a backoff must not get lost in it:
+/// A change of the template during a backoff must not get lost:
 /// <https://github.com/istio/ztunnel/issues/725>
 fn denied_and_renamed() -> Scenario {
     Scenario::new("denied for a wrong name, set right at 30 min")
@@ -59,8 +59,8 @@ fn denied_and_renamed() -> Scenario {
         .at(30 * MINUTE, Happening::Wants(Some(named(&["node.example"]))))
 }
 
-/// A restart asks again, and burns a quota: <https://github.com/cert-manager/csi-driver/issues/119>. A supervisor that
-/// restarts a process that was denied makes a loop of it. With no memory of the denial nobody could know better.
+/// A restart submits again, and exhausts a quota: <https://github.com/cert-manager/csi-driver/issues/119>. A supervisor
+/// that restarts a denied process makes a loop of it. Without the pending record the denial is forgotten.
 fn restarts_after_a_denial(name: &'static str, remembers: bool) -> Scenario {
     let denied = Scenario::new(name).lasting(DAY).at(ZERO, Happening::Requests(Conduct::Denies));
     every(MINUTE, 2 * HOUR, denied, |_| Happening::Restart { remembers })

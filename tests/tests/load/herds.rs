@@ -1,4 +1,4 @@
-//! Many nodes that have something in common: an outage, a birthday, a refusal.
+//! Many nodes with a common outage, or certificates issued in the same second.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{HOUR, SECOND, ZERO, client_go, default};
 
 const NODES: u64 = 200;
 
-/// The most submissions in any ten seconds from then on, of nodes that all live this.
+/// The most submissions in any ten seconds after `from`, of all nodes in this scenario.
 fn peak(scenario: &Scenario, from: Duration, node: fn(&Scenario, u64) -> Tally) -> usize {
     let mut all: Vec<Duration> =
         (0..NODES).flat_map(|n| node(scenario, n).submissions).filter(|at| *at >= from).collect();
@@ -18,9 +18,9 @@ fn peak(scenario: &Scenario, from: Duration, node: fn(&Scenario, u64) -> Tally) 
     all.iter().map(within).max().unwrap_or(0)
 }
 
-/// Everybody comes back at the same time: <https://github.com/istio/ztunnel/issues/334>,
-/// <https://github.com/smallstep/certificates/issues/350>. client-go keeps a beat of 32 s without jitter; nodes that
-/// began together, and have spent their budgets together, are spread all the same.
+/// All clients return at the same time: <https://github.com/istio/ztunnel/issues/334>,
+/// <https://github.com/smallstep/certificates/issues/350>. client-go keeps a beat of 32 s without jitter; perennial's
+/// nodes, which began together and spent their budgets together, are spread nevertheless.
 #[test]
 fn a_crowd_that_began_together_and_waited_for_the_api_comes_back_spread() {
     let down = Scenario::new("down").lasting(8 * HOUR).at(ZERO, Happening::Api(Api::Down));
@@ -32,7 +32,7 @@ fn a_crowd_that_began_together_and_waited_for_the_api_comes_back_spread() {
     assert!(ours <= NODES as usize / 4 && ours < theirs / 2, "{ours}, client-go {theirs}");
 }
 
-/// The same, of nodes that came to need a certificate one after the other: they come back as they went.
+/// Nodes whose certificates became due one after the other return as spread as they were.
 #[test]
 fn a_crowd_that_began_at_different_times_comes_back_spread() {
     let down = Scenario::new("down").holding(14 * HOUR).lasting(9 * HOUR).at(ZERO, Happening::Api(Api::Down));

@@ -1,5 +1,6 @@
-//! What goes wrong in the field, what it costs the control plane, and how long a node is without a valid certificate: under
-//! the default policy, under [`Policy::kubelet`], and for client-go. Each scenario names the threads it comes from.
+//! Faults from the field, the load they put on the control plane, and the time a node is without a valid certificate:
+//! under the default policy, under [`Policy::kubelet`], and for client-go. Each scenario names the threads that it
+//! comes from.
 //!
 //! `cargo test --profile proof -p perennial-tests --test load -- --nocapture` prints the table. To renew it after a change of
 //! behaviour: `INSTA_UPDATE=always`, then read the difference.
@@ -26,7 +27,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// What is shown holds for one seed, what is asserted for all of these.
+/// The seeds of all assertions. The table shows the first one.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
 
 /// One wait after an outage, from when the budget allows a request.
@@ -39,11 +40,11 @@ fn refusal() -> Duration {
     Policy::default().refused.longest()
 }
 
-/// What the default is longer without a certificate for.
+/// Reasons for which the default policy may be without a certificate longer than client-go.
 const SPREAD: &str = "nodes that waited together do not come back together";
 const REFUSED: &str = "a refusal is asked again after minutes, then after an hour";
 
-/// Where the default asks more than client-go, and why.
+/// Scenarios in which the default policy submits more requests than client-go, and the reason.
 const ASKS_MORE: [(&str, &str); 7] = [
     ("clock 6 h behind", "client-go rotates by its clock: six hours late, after expiry"),
     ("clock 6 h ahead", "both rotate six hours early; where their rotation points lie is chance"),
@@ -70,7 +71,7 @@ fn scenarios() -> Vec<Scenario> {
     families.concat()
 }
 
-/// Seeds of identities differ in every bit.
+/// The seed of the `n`th node, as that of a real identity.
 fn seed(n: u64) -> u64 {
     perennial::seed("kubernetes.io/kubelet-serving", &format!("system:node:worker-{n}"))
 }
@@ -91,13 +92,13 @@ fn named(names: &[&str]) -> Template {
     Template::node("worker-1").with_dns_names(names.iter().copied())
 }
 
-/// The same happening again and again, for so long, numbered from 0.
+/// Adds a happening every `period` for `span`, numbered from 0.
 fn every(period: Duration, span: Duration, scenario: Scenario, what: impl Fn(u32) -> Happening) -> Scenario {
     let times = (1..).map(|i| period * i).take_while(|at| *at < span);
     times.zip(0..).fold(scenario, |scenario, (at, i)| scenario.at(at, what(i)))
 }
 
-/// A scenario, and what became of it with each seed.
+/// A scenario and its results for each seed.
 struct Lived {
     scenario: Scenario,
     tallies: Vec<Tallies>,
@@ -156,7 +157,7 @@ fn cells(tally: &Tally) -> String {
     format!("{:>5} | {objects:>5} | {most:>4} | {:>9} | {end:<5}", submissions.len(), span(*without))
 }
 
-/// To the second, without what is zero.
+/// A duration in hours, minutes and seconds, without parts that are zero.
 fn span(span: Duration) -> String {
     let seconds = span.as_secs();
     let units = [(seconds / 3600, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
@@ -167,7 +168,7 @@ fn span(span: Duration) -> String {
     if text.is_empty() { "-".into() } else { text }
 }
 
-/// In any span: the promise of the policy, in chains of lives that remember each other.
+/// Checks the policy's budget in every span, across restarts with the pending record.
 #[test]
 fn no_scenario_makes_the_default_submit_more_than_its_policy_allows() {
     let policy = Policy::default();
@@ -191,7 +192,8 @@ fn no_scenario_makes_the_default_submit_more_than_its_policy_allows() {
     }
 }
 
-/// What gentleness costs, scenario by scenario: no more than is conceded, and nothing is conceded without need.
+/// The time without a certificate exceeds client-go's by no more than the scenario concedes, and no scenario concedes
+/// more than zero without need.
 #[test]
 fn the_default_is_not_longer_without_a_certificate_than_client_go_but_for_what_is_conceded() {
     for Lived { scenario, tallies } in ALL.iter() {
@@ -204,7 +206,7 @@ fn the_default_is_not_longer_without_a_certificate_than_client_go_but_for_what_i
     }
 }
 
-/// Never worse than client-go: what is conceded is one wait of the backoff in force, and it ends no worse.
+/// Every concession is at most one wait of the backoff in force, and every scenario ends no worse than with client-go.
 #[test]
 fn the_default_is_one_wait_longer_without_a_certificate_than_client_go_at_most() {
     let retry_after = MINUTE;
@@ -223,7 +225,7 @@ fn the_default_is_one_wait_longer_without_a_certificate_than_client_go_at_most()
     }
 }
 
-/// In submissions and in objects, the default costs the control plane no more than client-go does, but for these.
+/// The default policy makes no more submissions and objects than client-go, except in [`ASKS_MORE`].
 #[test]
 fn the_default_asks_no_more_than_client_go_but_in_a_few_scenarios() {
     for Lived { scenario, tallies } in ALL.iter() {
@@ -241,7 +243,7 @@ fn the_default_asks_no_more_than_client_go_but_in_a_few_scenarios() {
     }
 }
 
-/// The same numbers, so the same load where client-go makes no mistake: two programs that share no code agree.
+/// With client-go's timing perennial makes as many submissions as client-go, although the two share no code.
 #[test]
 fn the_kubelet_policy_asks_as_often_as_client_go() {
     for name in ["nobody approves", "denied", "API down for 6 h", "API up after 5 min", "lifetimes of 10 min"] {
@@ -253,7 +255,7 @@ fn the_kubelet_policy_asks_as_often_as_client_go() {
     }
 }
 
-/// What was lent is given back: a bootstrap credential is never taken for a certificate of one's own.
+/// A bootstrap credential never counts as the node's own certificate.
 #[test]
 fn client_go_keeps_a_bootstrap_credential_and_we_do_not() {
     for name in ["bootstrap credential, restarted meanwhile", "bootstrap credential, template 1 min later"] {
@@ -264,7 +266,7 @@ fn client_go_keeps_a_bootstrap_credential_and_we_do_not() {
     }
 }
 
-/// Where the cluster works in the end, the default ends well.
+/// If the cluster works in the end, the default policy ends with a good certificate.
 #[test]
 fn whatever_happened_the_default_ends_with_a_good_certificate_once_the_cluster_works() {
     for Lived { scenario, tallies } in ALL.iter() {

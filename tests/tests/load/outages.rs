@@ -1,4 +1,4 @@
-//! The API is away, or asks for patience.
+//! Outages of the API, throttling, and restarts.
 
 use perennial_tests::simulation::field::{Api, Conduct, Happening, Scenario};
 
@@ -52,7 +52,7 @@ fn down_past_expiry() -> Scenario {
         .conceding(outage(), SPREAD)
 }
 
-/// A server that limits its clients' rate, and tells them: <https://github.com/agent-substrate/substrate/pull/1421>
+/// A server that limits its clients' rate by `Retry-After`: <https://github.com/agent-substrate/substrate/pull/1421>
 fn throttled() -> Scenario {
     Scenario::new("429, Retry-After: 60, for 2 h")
         .at(ZERO, Happening::Api(Api::Throttles(MINUTE)))
@@ -60,7 +60,7 @@ fn throttled() -> Scenario {
         .conceding(outage() + MINUTE, SPREAD)
 }
 
-/// A connection that comes and goes, while nobody approves: <https://github.com/linkerd/linkerd2/issues/13136>
+/// A connection that comes and goes while a request waits: <https://github.com/linkerd/linkerd2/issues/13136>
 fn flapping() -> Scenario {
     let ignored = Scenario::new("API up and down, approved after 2 h").at(ZERO, Happening::Requests(Conduct::Ignores));
     let flaps = every(3 * MINUTE, 2 * HOUR, ignored, |i| Happening::Api(if i % 2 == 0 { Api::Down } else { Api::Up }));
@@ -76,7 +76,7 @@ fn restarts_while_nobody_approves() -> Scenario {
         .at(2 * HOUR, Happening::Requests(Conduct::WELL))
 }
 
-/// A restart with a good certificate is no reason to ask for another:
+/// A restart with a good certificate must not lead to a request:
 /// <https://github.com/cert-manager/csi-driver/issues/119>
 fn restarts_with_a_valid_certificate() -> Scenario {
     let holding = Scenario::new("valid, restarted each minute").holding(HOUR).living(DAY).lasting(12 * HOUR);

@@ -1,4 +1,4 @@
-//! Signers that issue something else than was asked for.
+//! Signers that issue other certificates than requested.
 
 use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
 
@@ -8,7 +8,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![drops_a_name(), authority_in_its_last_minutes(), short_lifetimes()]
 }
 
-/// The signer leaves out a name, the holder asks again, every second for ever:
+/// The signer omits a name, and the holder submits again, every second for ever:
 /// <https://github.com/awslabs/amazon-eks-ami/issues/244>
 fn drops_a_name() -> Scenario {
     Scenario::new("signer drops a SAN")
@@ -16,9 +16,9 @@ fn drops_a_name() -> Scenario {
         .at(ZERO, Happening::Requests(Conduct::Signs { after: ZERO, trims: true }))
 }
 
-/// An authority signs nothing that outlives it: near its end every certificate, dated back by five minutes, is born
-/// past its rotation point. Then it signs nothing at all, until there is another one. All that were taken along expire
-/// together: <https://github.com/smallstep/certificates/issues/350>
+/// An authority signs no certificate that outlives it: near its end every certificate, backdated by five minutes, is
+/// issued past its rotation point. Then the authority signs nothing, until another one replaces it. All of its
+/// certificates expire together: <https://github.com/smallstep/certificates/issues/350>
 fn authority_in_its_last_minutes() -> Scenario {
     Scenario::new("CA in its last 20 min, replaced 10 min later")
         .holding(23 * HOUR)
@@ -27,7 +27,7 @@ fn authority_in_its_last_minutes() -> Scenario {
         .at(30 * MINUTE, Happening::Authority(100 * DAY))
 }
 
-/// Certificates of ten minutes, the least Kubernetes grants.
+/// Certificates of ten minutes, the shortest lifetime that Kubernetes grants.
 fn short_lifetimes() -> Scenario {
     Scenario::new("lifetimes of 10 min").living(10 * MINUTE)
 }

@@ -1,4 +1,4 @@
-//! Wishes that change: addresses that come, go and flap.
+//! Templates that change: addresses that come, go and flap.
 
 use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
 
@@ -9,8 +9,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 /// A second change of address while requests wait for approval, by an approver who compares a request with its node.
-/// In client-go the watcher of the template is still busy telling of the first change, so the request for the address
-/// in between waits out its 15 minutes.
+/// In client-go the watcher of the template still blocks on sending the first change, so the request for the address in
+/// between waits out its 15 minutes.
 fn second_change() -> Scenario {
     Scenario::new("second address change while waiting")
         .wanting(Some(named(&["a.example"])))
@@ -34,7 +34,7 @@ fn flapping(slow: bool) -> Scenario {
     })
 }
 
-/// A node whose address is not known at first asks for nothing, and then at once:
+/// A node whose address is not known at first submits no request, and submits one as soon as the address is known:
 /// <https://github.com/kubernetes/kubernetes/issues/130001>
 fn no_address_for_ten_minutes() -> Scenario {
     Scenario::new("no address for 10 min").wanting(None).at(10 * MINUTE, Happening::Wants(Some(named(&["a.example"]))))
