@@ -1,4 +1,4 @@
-//! A client that shrugs at a bad server: every kind of fault of the table, in virtual time and over sockets.
+//! A client and a faulty server: every kind of fault of the table, in virtual time and over sockets.
 
 mod mixtures;
 mod node;
@@ -37,7 +37,8 @@ fn in_virtual_time_every_fault_does_what_the_table_says_and_is_recovered_from() 
     println!("faults: {all} recovered: {recovered} dropped certificates: {dropped}");
 }
 
-/// One rotation under the fault. The moments without a certificate, or what was not as the table says.
+/// Runs one rotation under the fault. Returns the number of steps without a certificate; an error names the difference
+/// from the table.
 fn endure(kind: &Kind) -> Result<u32, String> {
     let mut world = node(kind.serving);
     world.set_faults(kind.plan.clone());
@@ -67,7 +68,8 @@ fn endure(kind: &Kind) -> Result<u32, String> {
     Ok(world.dropped)
 }
 
-/// What was asked: a watch or a list is a GET of the collection with a query, and what is repeated is counted, from ten on just starred.
+/// Abbreviates a journal of requests: a watch or a list is a GET of the collection with a query; repetitions are
+/// counted, from ten on only starred.
 fn in_short<'a>(journal: impl Iterator<Item = &'a str>) -> String {
     let mut runs: Vec<(&str, u32)> = Vec::new();
     for line in journal {

@@ -1,4 +1,4 @@
-//! Faults in any mixture: whatever comes together, the certificate stays, and what was wrong is got over.
+//! Random mixtures of faults: the certificate stays, and the node recovers.
 
 use perennial::Policy;
 use perennial_dev::faults::{Fault, Match, Plan, Rule};
@@ -12,7 +12,7 @@ use perennial_tests::simulation::Node;
 
 use crate::node::node;
 
-/// A rule of the table, for some of the requests. Megabytes again and again would only take time.
+/// A rule of the table, limited to some of the requests. Without oversized answers, which would only take time.
 fn rule() -> impl Strategy<Value = Rule> {
     let rules = kinds().into_iter().flat_map(|kind| kind.plan.rules);
     let rules: Vec<Rule> = rules.filter(|rule| !matches!(rule.fault, Fault::Oversized(_))).collect();

@@ -1,4 +1,4 @@
-//! A node that asks as a kubelet does, and the server that is to misbehave.
+//! A node that requests certificates as a kubelet does, and the server that misbehaves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use perennial_rotation::{Authentication, Identity, Token};
 use perennial_tests::loopback::TOKEN;
 use perennial_tests::simulation::{HOUR, Member as _, Node, Server};
 
-/// How long certificates live: a submission that keeps failing leaves hours before the end.
+/// The lifetime of certificates: so long that hours are left after the rotation point while submissions fail.
 const LIFETIME: Duration = Duration::from_secs(40 * 3600);
 
 /// A node that has its first certificate.
@@ -20,7 +20,7 @@ pub(crate) fn node(serving: bool) -> Node {
     node_living(serving, LIFETIME)
 }
 
-/// Such a node, whose certificates live so long.
+/// A node that has its first certificate, of this lifetime.
 pub(crate) fn node_living(serving: bool, lifetime: Duration) -> Node {
     node_at(
         serving,
@@ -39,7 +39,7 @@ pub(crate) fn node_at(serving: bool, options: Options) -> Node {
     node
 }
 
-/// A kubelet's signer: of its client certificate, or, asked with `node`, of its serving certificate.
+/// A kubelet's signer: of client certificates or, if authenticated by the credential `node`, of serving certificates.
 pub(crate) fn kubelet(cluster: Arc<Cluster>, node: Option<Arc<Credential>>) -> CsrSigner {
     let token = Token::new(TOKEN).unwrap();
     let mut signer = CsrSigner::kubelet_client(cluster, Some(Arc::new(move || Ok(Identity::Token(token.clone())))));

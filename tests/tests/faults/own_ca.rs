@@ -1,4 +1,4 @@
-//! A CA of one's own that goes wrong: what of the table of faults makes sense without HTTP, by the same laws.
+//! A faulty CA behind a closure: the faults of the table that make sense without HTTP, checked by the same laws.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,8 @@ const NAME: &str = "orders.example";
 
 type Rule = fn(&OwnCa, &SignRequest) -> Result<Chain, SignError>;
 
-/// What the CA does, how long that takes, and what becomes of the first request that meets it.
+/// Faults of the CA: name, rule, the time that an answer takes, and the outcome of the first request that meets the
+/// fault.
 const TABLE: [(&str, Rule, Duration, Outcome); 13] = {
     use Failure::{AlreadyDue, BadCertificate, Local, TimedOut, Unsatisfying};
     use Outcome::{Failed, Issued};
@@ -58,7 +59,7 @@ fn parsed(pem: &[u8]) -> Result<Chain, SignError> {
     Chain::from_pem(pem).map_err(|error| SignError::new(Failure::BadCertificate, error.to_string()))
 }
 
-/// A request of somebody else, so with another key.
+/// A request with another key than the node's.
 fn requested<const N: usize>(common_name: &str, dns_names: [&str; N]) -> RequestFacts {
     let template = Template::new(common_name).with_dns_names(dns_names);
     read_request(certificate_request(&template, &key()).unwrap().pem.as_bytes()).unwrap()
@@ -99,7 +100,8 @@ fn node(is_async: bool) -> (Node, Arc<OwnCa>) {
     (node, ca)
 }
 
-/// One rotation under this rule, and the recovery from it, by the laws. What was not as expected.
+/// Runs one rotation under this rule and the recovery from it, and checks the laws. An error names the difference from
+/// the table.
 fn endure(is_async: bool, outcome: Outcome, takes: Duration, set_rule: impl Fn(&OwnCa)) -> Result<(), String> {
     let (mut node, ca) = node(is_async);
     set_rule(&ca);
@@ -137,7 +139,7 @@ fn own_ca_that_fails_as_the_table_says_is_recovered_from() {
             let endured = endure(is_async, outcome, takes, |ca| ca.set_rule(rule));
             wrong.extend(endured.err().map(|why| format!("{name}, async: {is_async}: {why}")));
         }
-        // Whatever a signer can say.
+        // Every failure that a signer can return.
         for failure in Failure::ALL {
             let says = move |_: &OwnCa, _: &SignRequest| Err(SignError::new(failure, "no"));
             let endured = endure(is_async, Outcome::Failed(failure), SECOND, |ca| ca.set_rule(says));

@@ -1,4 +1,4 @@
-//! `Retry-After`: nothing is asked before it is over, and something soon after.
+//! `Retry-After`: no request is sent before it is over, and one is soon after.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::node::{node, node_living};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A first backoff comes on top.
+/// The first backoff, which is added to the `Retry-After`, is at most this long.
 const SOON: Duration = Duration::from_secs(2);
 
-/// What is wrong with the pause after an answer that asked for one; nothing is, if none did.
+/// Checks the pause after an answer with `Retry-After`, if the kind has one. An error names the difference.
 pub(crate) fn is_kept(kind: &Kind, world: &mut Node) -> Result<(), String> {
     let Some((answered, pause)) = pause(kind) else { return Ok(()) };
     world.run_until(2 * HOUR, |world| world.asked.len() > answered + 1);
@@ -29,7 +29,7 @@ pub(crate) fn is_kept(kind: &Kind, world: &mut Node) -> Result<(), String> {
     }
 }
 
-/// Which request is answered with `Retry-After`, and how long a pause follows from it.
+/// The number of the request that is answered with `Retry-After`, and the length of the pause that must follow.
 fn pause(kind: &Kind) -> Option<(usize, Duration)> {
     let rule = &kind.plan.rules[0];
     let Fault::Answer(answer) = &rule.fault else { return None };
@@ -42,8 +42,8 @@ fn pause(kind: &Kind) -> Option<(usize, Duration)> {
     })
 }
 
-/// Whether the POST meets it or, once the object is there, each GET: the server asks for an hour, and is well when a
-/// quarter of what was left of the certificate is still to come.
+/// The server answers either the POST or, once the object exists, each GET with a `Retry-After` of an hour. It recovers
+/// when a quarter of the certificate's remaining time is left.
 #[test]
 fn a_certificate_of_seconds_survives_a_server_that_asks_for_an_hour() {
     for (method, status) in [("POST", 503), ("POST", 429), ("GET", 503), ("GET", 429)] {

@@ -1,4 +1,4 @@
-//! The table over real sockets, on each runtime: outcomes and requests as in virtual time, and nothing made up.
+//! The table of faults over real sockets, on each runtime: outcomes and requests are those of virtual time.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::table::{Kind, Outcome, kinds};
 use perennial_tests::loopback::{self, BOUND, Runtime, issued, new_authority, serve_at};
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// Scenarios mostly wait, so many go at once.
+/// The number of scenarios that run at once: they mostly wait.
 const AT_ONCE: usize = 32;
 
 #[test]
@@ -44,7 +44,7 @@ fn over_sockets_every_fault_does_what_the_table_says_and_is_recovered_from_on_ea
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// One rotation under the fault, and what is not as it should be about it.
+/// Runs one rotation under the fault. An error names the difference from the table.
 fn endure(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     let authority = new_authority();
     let mut random = Random::from_os().map_err(|error| error.to_string())?;
@@ -87,7 +87,7 @@ fn endure(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     let (wanted, exact) = requests(kind);
     let long = length(wanted);
     let (asked, count) = server.handle.with_api(|api, _| (in_short(api.journal().take(long)), api.journal().count()));
-    // Somebody who looks late may see the next submission as well.
+    // A late check may see the next submission as well.
     let in_time = matches!(handle.snapshot().state, State::BackingOff { failures: 1, .. } | State::Scheduled { .. });
     if asked != wanted || exact && in_time && count != long {
         return Err(format!("{count} requests, at first {asked}: {:?}", met.last_error));
@@ -102,8 +102,8 @@ fn endure(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     Ok(())
 }
 
-/// As the table says, except where that hinges on a server that ends watches after minutes, or on nobody listening:
-/// over a socket somebody does, and what is reset is tried again.
+/// The outcome in the table, with two exceptions: here no watch lasts until the server ends it after minutes, and a
+/// refused connection is one that a listener resets, which the client retries.
 fn outcome(kind: &Kind) -> Outcome {
     match kind.name {
         "only bookmarks" => Outcome::Failed(Failure::TimedOut),
@@ -112,27 +112,27 @@ fn outcome(kind: &Kind) -> Outcome {
     }
 }
 
-/// The requests that are made, and whether no others are.
+/// The first requests that are sent, and whether there may be no others.
 fn requests(kind: &Kind) -> (&str, bool) {
     match kind.name {
         // How many more there are depends on pauses, and on how soon the request times out.
         "every watch and read answered 503" => ("POST WATCH GET", false),
         // It times out before the server ends the watch.
         "only bookmarks" | "approved and never issued" => ("POST WATCH", true),
-        // As for the outcome: somebody listens.
+        // As for the outcome: a listener resets the connections.
         "connection refused" => ("CONNECT*3", true),
         "connection refused once" => ("CONNECT POST WATCH", true),
         _ => (kind.requests, true),
     }
 }
 
-/// How many requests that is in long.
+/// The number of requests in an abbreviated journal.
 fn length(short: &str) -> usize {
     let count = |word: &str| word.split_once('*').map_or(1, |(_, count)| count.parse().unwrap());
     short.split(' ').map(count).sum()
 }
 
-/// Little patience where nothing is to be waited for.
+/// Short limits for faults that end a request, so that the test does not wait.
 fn limits(outcome: Outcome) -> Limits {
     let mut limits = Limits::default();
     limits.answer = Duration::from_secs(if outcome == Outcome::Issued { 10 } else { 2 });

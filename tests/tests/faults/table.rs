@@ -1,4 +1,4 @@
-//! The table of faults, `table.md`, as the tests go through it.
+//! The table of faults, `table.md`, parsed.
 
 use perennial::Failure;
 use perennial_dev::faults::Plan;
@@ -10,18 +10,18 @@ pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) plan: Plan,
     pub(crate) outcome: Outcome,
-    /// What that told about the server's health, if anything.
+    /// The value of client-go's `ServerHealthy` afterwards, if the fault changes it.
     pub(crate) healthy: Option<bool>,
-    /// The requests of the submission that met it, in short.
+    /// The requests of the submission that met the fault, abbreviated.
     pub(crate) requests: &'static str,
-    /// It is about names of servers, which clients' certificates do not have.
+    /// True if the fault needs a serving certificate: it is about names that client certificates do not have.
     pub(crate) serving: bool,
 }
 
-/// What becomes of the first submission that meets a fault.
+/// The outcome of the first submission that meets a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// A certificate, nevertheless.
+    /// The certificate is issued nevertheless.
     Issued,
     /// A failure of this class; a submission after the fault succeeds.
     Failed(Failure),

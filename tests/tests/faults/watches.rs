@@ -1,4 +1,4 @@
-//! A request that waits in a busy cluster, whose API servers restart: 410 is not an outage.
+//! Requests that wait in a busy cluster whose API servers restart: a 410 (Gone) is no outage.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use perennial_tests::simulation::Node;
 use crate::node::node_at;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Beyond the longest watch, within the patience of a request.
+/// The time until signature: longer than the longest watch, shorter than the request timeout.
 const WAIT: Duration = Duration::from_secs(12 * 60);
 
-/// Faults for nobody: requests are noted while there is a plan.
+/// A plan of faults that no request meets: the server records requests while there is a plan.
 fn noted() -> Plan {
     Plan::parse("rules: [{ match: { path: /nowhere }, fault: silence }]").unwrap()
 }
@@ -50,7 +50,7 @@ fn busy(restarts: Option<Duration>) -> (Node, Vec<String>) {
     (world, asked)
 }
 
-/// The versions that watches began after.
+/// The resource versions at which watches began.
 fn versions(asked: &[String]) -> Vec<u64> {
     let of_watch = |line: &String| {
         let version = line.split_once("watch=true")?.1.split_once("resourceVersion=")?.1;
