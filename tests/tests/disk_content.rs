@@ -1,4 +1,4 @@
-//! Directories with more in them than one would wish: what is not ours is left alone, and the work is bounded.
+//! Directories with many or foreign entries: perennial leaves foreign entries alone, and its work is bounded.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -131,7 +131,8 @@ fn a_kubelets_files_are_adopted_and_in_time_removed() {
     assert_eq!(kubelets.each_ref().map(left), [false, false]);
 }
 
-/// A signer may date a successor back further; somebody may have followed the link, and be about to open the file.
+/// A signer may backdate a successor further than the pair before; a reader that has followed the link may be about to
+/// open the file.
 #[test]
 fn what_was_in_use_just_now_is_kept_however_old_its_successor_says_it_is() {
     let parent = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Disks that refuse: what was there is still there, nothing is left lying about, and when the disk is back so are we.
-//! For one that is full, or mounted read-only, see `tests/src/bin/small_disk.rs`.
+//! Disks that refuse operations: existing pairs survive, no litter is left, and writes succeed once the disk works
+//! again. `tests/src/bin/small_disk.rs` tests disks that are full or mounted read-only.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -49,7 +49,7 @@ fn a_disk_that_breaks_at_any_call_and_comes_back_loses_nothing() {
     }
 }
 
-/// What was there is found; what cannot be written leaves nothing behind.
+/// Checks that writes fail with `expected`, that the existing pair is found, and that no litter is left.
 fn is_refused(pki: &Path, expected: ErrorKind, new: &Credential) {
     let directory = Directory::open_existing(pki, PREFIX).unwrap();
     let names = || -> BTreeSet<OsString> { fs::read_dir(pki).unwrap().map(|it| it.unwrap().file_name()).collect() };
@@ -68,7 +68,7 @@ fn child() -> Option<PathBuf> {
     std::env::var_os(REFUSED_IN).map(PathBuf::from)
 }
 
-/// A directory with a pair, in which anybody may look for this program.
+/// A directory with a pair and a copy of this program, which any user may read.
 fn prepared(new: &Credential) -> tempfile::TempDir {
     let parent = tempfile::tempdir().unwrap();
     fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).unwrap();
@@ -91,7 +91,7 @@ fn succeeds(mut command: Command, parent: &Path) {
 #[test]
 fn a_file_that_may_not_grow_is_not_left_half_written() {
     if let Some(parent) = child() {
-        // The lock's text cannot be written either, and that is no matter.
+        // The text of the lock file cannot be written either, which does no harm.
         let pki = parent.join("pki");
         drop(Directory::open(&pki, PREFIX).unwrap());
         return is_refused(&pki, ErrorKind::FileTooLarge, &new(&parent));

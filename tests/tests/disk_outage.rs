@@ -1,4 +1,4 @@
-//! A node whose disk takes nothing for a while: it serves from memory, asks all the same, and writes when it can.
+//! A node whose disk refuses writes for a while: it serves from memory, requests certificates, and writes later.
 
 use std::io::ErrorKind;
 use std::sync::{Arc, Condvar, Mutex};
@@ -13,7 +13,7 @@ use perennial_tests::loopback::{BOUND, LoopbackServer, Runtime, issued, node, on
 
 const OUTAGES: [ErrorKind; 2] = [ErrorKind::StorageFull, ErrorKind::ReadOnlyFilesystem];
 
-/// Reading goes on, nothing else does.
+/// Lets every operation but reading fail.
 fn refuse(volume: &Virtual, kind: ErrorKind) {
     let is_write = |call: Call<'_>| matches!(call, Call::Op(_));
     volume.set_fates(Box::new(move |_, call| if is_write(call) { Fate::Failed(kind) } else { Fate::Done }));
@@ -29,7 +29,7 @@ fn start(runtime: Runtime, server: &LoopbackServer, volume: &Virtual) -> Handle 
     holder.start()
 }
 
-/// The `n`th certificate, which is served and nowhere else.
+/// Waits for the `n`th certificate, which is served from memory and reported as unwritten for this reason.
 fn in_memory(handle: &Handle, server: &LoopbackServer, n: u64, why: ErrorKind) {
     let told = |now: &Snapshot| {
         now.issued >= n && now.unwritten && now.last_error.as_ref().is_some_and(|it| it.contains(&why.to_string()))
@@ -38,7 +38,7 @@ fn in_memory(handle: &Handle, server: &LoopbackServer, n: u64, why: ErrorKind) {
     assert_eq!(server.who_is(&handle.credential().unwrap()).0, "system:node:worker-1");
 }
 
-/// What is served is on the disk, and so is the record of the last request, its key no longer needed.
+/// Checks that the served certificate is on disk, and waits for the record of the last request without its key.
 fn is_on_disk(handle: &Handle, volume: &Virtual) {
     let directory = volume.directory();
     let stored = directory.load(clock::now().unix).unwrap().credential.unwrap().0;

@@ -1,4 +1,4 @@
-//! A start from a directory that is not in order: which pair is used, and that all else is left alone.
+//! Starts from a damaged directory: which pair is used, and that every other entry is left alone.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -14,7 +14,7 @@ const CURRENT: &str = "kubelet-client-current.pem";
 const OLD: &str = "kubelet-client-2025-01-01-00-00-00-000.pem";
 const NEW: &str = "kubelet-client-2025-02-01-00-00-00-000.pem";
 
-/// A directory in which one puts things.
+/// A temporary credential directory.
 struct Pki(tempfile::TempDir);
 
 impl Pki {
@@ -64,12 +64,12 @@ fn exposed(problems: &[DirectoryError]) -> Vec<&Path> {
     exposed.collect()
 }
 
-/// With a key that is not the chain's.
+/// The chain with the key of another certificate.
 fn damaged(credential: &Credential) -> String {
     format!("{}{}", credential.chain().pem(), *pair(NODE, 9).key().to_pem())
 }
 
-/// Names, kinds, targets, modes and contents of everything in the directory, its lock apart.
+/// Names, kinds, targets, modes and contents of every entry in the directory, without lock files.
 fn everything(pki: &Pki) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     let entries = fs::read_dir(pki.0.path()).unwrap().map(|entry| entry.unwrap().path());
     let others = entries.filter(|path| path.extension().is_none_or(|extension| extension != "lock"));
@@ -198,7 +198,7 @@ fn dangling_link_is_linked_to_the_newest_pair_at_a_start() {
     }
 }
 
-/// A clock that is wrong at the start of a machine is no reason to go back to an older pair.
+/// A wrong clock at the start of a machine must not lead back to an older pair.
 #[test]
 fn a_pair_stays_in_use_if_none_is_valid_or_it_is_not_valid_yet() {
     let pki = Pki::new();
@@ -220,7 +220,7 @@ fn pair_of_another_node_is_not_used_where_the_name_is_known() {
     // Without a pair in use, no name is known.
     assert!(is(&pki.directory().load(NOW).unwrap(), &foreign));
     assert!(pki.directory().load_of(Some(NODE), NOW).unwrap().credential.is_none());
-    // The chain of the pair in use tells the name.
+    // The common name is known from the chain of the pair in use.
     pki.put(NEW, damaged(&mine), 0o600);
     pki.use_pair(NEW);
     assert!(pki.directory().load(NOW).unwrap().credential.is_none());

@@ -1,6 +1,6 @@
 //! Files that another user could have written: ignored, reported, and left in place.
 //!
-//! Only root can give files away; another user's test runs make their point with modes alone.
+//! Only root can change the owner of a file; runs as another user test with modes alone.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
@@ -44,7 +44,7 @@ impl Pki {
     }
 }
 
-/// Makes it another user's; if that is forbidden, what else makes a file one that others could have written.
+/// Gives the file to another user or, without root, makes it writable by others.
 fn plant(path: &Path) {
     if rustix::process::geteuid().is_root() {
         lchown(path, Some(NOBODY), Some(NOBODY)).unwrap();
@@ -114,11 +114,11 @@ fn file_that_others_could_have_written_is_ignored() {
     }
 }
 
-/// Wherever it leads: to an older pair of ours, or out of the directory.
+/// The link may lead to an older pair of ours, or out of the directory.
 #[test]
 fn link_that_another_user_made_is_ignored() {
     if !rustix::process::geteuid().is_root() {
-        // Nobody else can make one here.
+        // Without root this test cannot make a link of another user.
         return file_that_others_could_have_written_is_ignored();
     }
     let elsewhere = tempfile::tempdir().unwrap();
@@ -170,7 +170,7 @@ fn lock_that_another_user_could_have_planted_keeps_nobody_out() {
     let file: Put = |pki| pki.put(LOCK, b"theirs");
     let folder: Put = |pki| fs::create_dir(pki.path(LOCK)).unwrap();
     let link: Put = |pki| symlink("elsewhere", pki.path(LOCK)).unwrap();
-    // Nobody but another user can make a link that is not trusted.
+    // Without root only the regular file can be made untrusted.
     let last = if rustix::process::geteuid().is_root() { 3 } else { 1 };
     for put in &[file, folder, link][..last] {
         let pki = Pki::with_mode(0o1777);
