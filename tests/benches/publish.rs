@@ -1,5 +1,5 @@
-//! What a change costs that every handle sees, beside idle threads that have read the credential:
-//! `cargo bench -p perennial-tests --bench publish`.
+//! Measures the time to publish a snapshot and to read the credential, beside idle threads that have read the
+//! credential: `cargo bench -p perennial-tests --bench publish`.
 
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
@@ -37,7 +37,7 @@ fn main() {
     }
 }
 
-/// Does it while so many threads are idle that have read the credential.
+/// Does `work` while this many threads, which have read the credential, are idle.
 fn beside<T>(threads: usize, handle: &Handle, work: impl FnOnce() -> T) -> T {
     let (ready, done) = (Barrier::new(threads + 1), Barrier::new(threads + 1));
     thread::scope(|scope| {
@@ -55,7 +55,7 @@ fn beside<T>(threads: usize, handle: &Handle, work: impl FnOnce() -> T) -> T {
     })
 }
 
-/// The median of a few rounds.
+/// The median time of one call over nine rounds.
 fn time(mut work: impl FnMut()) -> Duration {
     let mut rounds = [(); 9].map(|()| {
         let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! What it takes to put a pair in place: `cargo bench -p perennial-tests --bench write`.
+//! Measures the write of a pair to a directory, and prints its steps: `cargo bench -p perennial-tests --bench write`.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ fn main() {
     let pairs = [1, 2].map(|number| pair(NODE, number));
     let volume = Virtual::new(Disk::default());
     let directory = volume.directory();
-    // As many as are kept, so that one is removed.
+    // As many pairs as are retained, so that the next write removes one.
     (0..2).for_each(|n| directory.write(&pairs[n], NOW).unwrap());
     let calls = Arc::new(Mutex::new(Vec::new()));
     let seen = calls.clone();

@@ -1,4 +1,4 @@
-//! Clients: a crowd of nodes on one thread, and single connections that read or do not.
+//! Clients: many nodes on one thread, and single connections that read answers or do not.
 
 use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -21,7 +21,7 @@ use smol::LocalExecutor;
 
 use crate::process::{ADMIN_TOKEN, Server, TOKEN};
 
-/// Nodes that ask for their first certificates.
+/// Nodes that request their first certificates.
 pub(crate) struct Crowd {
     nodes: Vec<Issuance>,
     count: usize,
@@ -31,7 +31,7 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// So many of them, which have their keys already.
+    /// Makes `count` nodes with their keys.
     pub(crate) fn new(server: &Server, count: usize) -> Self {
         let cluster = Cluster::from_url(&format!("https://{}", server.address)).unwrap();
         let cluster = Arc::new(cluster.with_roots(server.authority.clone()));
@@ -48,7 +48,7 @@ impl Crowd {
         }
     }
 
-    /// All of them submit at once. Returns when each waits for approval.
+    /// Lets all nodes submit at once. Returns when each waits for approval.
     pub(crate) fn submit(&mut self) {
         for node in self.nodes.drain(..) {
             let (waiting, done) = (Rc::clone(&self.waiting), Rc::clone(&self.done));
@@ -68,7 +68,7 @@ impl Crowd {
         self.run_until(&self.waiting);
     }
 
-    /// Returns when each has its certificate.
+    /// Returns when each node has its certificate.
     pub(crate) fn receive(&self) {
         self.run_until(&self.done);
     }
@@ -94,7 +94,7 @@ fn ask(index: usize) -> Ask {
     }
 }
 
-/// One connection, for as many requests as one likes.
+/// One connection for any number of requests.
 pub(crate) struct Client(BufReader<StreamOwned<ClientConnection, TcpStream>>);
 
 impl Client {
@@ -113,12 +113,12 @@ impl Client {
         Self(BufReader::new(StreamOwned::new(tls, socket)))
     }
 
-    /// Asks, and does not read the answer.
+    /// Sends a GET without reading the answer.
     pub(crate) fn ask(&mut self, target: &str) {
         self.send(&format!("GET {target} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\r\n"));
     }
 
-    /// Asks, and reads the answer.
+    /// Sends a GET and reads the answer.
     pub(crate) fn get(&mut self, target: &str) {
         self.ask(target);
         self.answer();
@@ -165,7 +165,7 @@ impl Client {
         assert_eq!(skipped, length as u64);
     }
 
-    /// How long answers take, sorted.
+    /// The durations of `times` GETs, sorted.
     pub(crate) fn latencies(&mut self, target: &str, times: usize) -> Vec<Duration> {
         let mut took: Vec<Duration> = std::iter::repeat_with(|| {
             let begun = Instant::now();
@@ -179,10 +179,10 @@ impl Client {
     }
 }
 
-/// A client that asks for all there is, and reads nothing. Half of them watch.
+/// A client that lists or, half of the time, watches all objects, and reads nothing.
 pub(crate) fn stuck(server: &Server, index: usize) -> Client {
     let mut client = Client::connect(server);
-    // What the client's kernel reads is not what is measured.
+    // A small buffer: bytes that the client's kernel buffers are not in the server's memory.
     sockopt::set_socket_recv_buffer_size(client.0.get_ref().get_ref(), 4096).unwrap();
     let target = if index.is_multiple_of(2) { CSR_PATH.to_owned() } else { format!("{CSR_PATH}?watch=true") };
     client.ask(&target);

@@ -27,7 +27,7 @@ fn main() {
     }
 }
 
-/// A fleet of nodes starts at once, waits for approval, and gets it at once.
+/// Measures a fleet of nodes that start at once, wait for approval, and are approved at once.
 fn nodes() {
     println!("{CLIENTS} clients, each with a pending request and an open watch");
     let mut server = Server::start("empty");
@@ -49,7 +49,7 @@ fn nodes() {
     peak(&mut server);
 }
 
-/// What one connection gets through, with a thousand objects there.
+/// Measures the requests per second of one connection to a server with a thousand objects.
 fn readers() {
     println!("one client that reads, {CLIENTS} objects");
     let mut server = Server::start("full");
@@ -64,7 +64,7 @@ fn readers() {
     peak(&mut server);
 }
 
-/// Many clients that ask for all there is and read none of it, while every object changes twenty times.
+/// Measures a reader beside many clients that list or watch and read nothing, while every object changes twenty times.
 fn stuck() {
     println!("{CLIENTS} clients that read nothing, each a LIST or a WATCH of {CLIENTS} objects of 33 KiB");
     let mut server = Server::start("large");

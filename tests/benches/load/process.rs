@@ -1,4 +1,4 @@
-//! The server's process: this same program, told to serve, and spoken to over its standard streams.
+//! The server's process: this program again, in its serving mode, controlled over its standard streams.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -44,18 +44,18 @@ impl Server {
         Self { stdin: child.stdin.take().unwrap(), child, lines, address, authority }
     }
 
-    /// Has something done, and waits until it is. What the server says to it.
+    /// Sends a command, waits until it is carried out, and returns the server's answer.
     pub(crate) fn tell(&mut self, command: &str) -> String {
         writeln!(self.stdin, "{command}").unwrap();
         self.lines.next().unwrap().unwrap()
     }
 
-    /// Resident now, in KiB.
+    /// The resident memory now, in KiB.
     pub(crate) fn memory(&mut self) -> usize {
         self.tell("VmRSS").parse().unwrap()
     }
 
-    /// Most ever resident, in KiB.
+    /// The peak of the resident memory, in KiB.
     pub(crate) fn peak(&mut self) -> usize {
         self.tell("VmHWM").parse().unwrap()
     }
@@ -69,7 +69,7 @@ impl Drop for Server {
     }
 }
 
-/// The child's part: serves, and does what its standard input says.
+/// The child: serves, and carries out commands from standard input.
 pub(crate) fn serve(what: &str) {
     let mut random = Random::from_os().unwrap();
     let now = clock::now().unix;
@@ -98,7 +98,7 @@ fn obey(server: &ApiServer, command: &str) -> String {
             let names: Vec<&str> = api.requests().map(|csr| csr.metadata.name.as_str()).collect();
             names.join(" ")
         }),
-        // Every object changes, again and again: whoever watches has much to be told.
+        // Every object changes again and again, which makes many watch events.
         "churn" => {
             for round in 0..20 {
                 for index in 0..1000 {
