@@ -1,5 +1,5 @@
-//! `handle` never allocates: a machine can be driven from where memory is short, and a million of them cost nothing but
-//! themselves.
+//! `handle` never allocates: a machine can be driven where memory is short, and a million machines need no memory but
+//! their own.
 
 #![allow(unsafe_code, reason = "only a global allocator can see every allocation")]
 
@@ -39,7 +39,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// How often this thread allocates while it does this.
+/// The number of allocations of this thread during `work`.
 fn allocations(work: impl FnOnce()) -> usize {
     let before = ALLOCATIONS.get();
     work();

@@ -1,4 +1,4 @@
-//! What fuzzing has kept holds without a fuzzer, too.
+//! Replays the fuzz corpora without a fuzzer.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use perennial_tests::fuzz::{TARGETS, Target};
 
-/// Runs the target over its corpus and says how many files that was.
+/// Runs the target on every file of its corpus. Returns the number of files.
 fn replay(name: &str, target: Target) -> usize {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
     let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();

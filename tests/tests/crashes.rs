@@ -1,4 +1,4 @@
-//! A node that crashes, at every point there is, and starts again from what was durable by then. In virtual time.
+//! A node crashes at every point of its life, and starts again from its disk. In virtual time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn has_the_certificate(node: &Node) -> bool {
     [&served, &node.disk.credential].iter().all(|held| held.as_ref().is_some_and(|held| *held.chain() == issued))
 }
 
-/// Nobody approves for 40 minutes, so that the request times out and is made again.
+/// A life in which approval takes 40 minutes, so that the request times out and is retried.
 fn life(crash_after: u32, period: Option<u32>) -> Node {
     let mut node = node();
     (node.crash_after, node.period) = (Some(crash_after), period);

@@ -1,4 +1,4 @@
-//! What pages for people say, beside what it is about.
+//! Compares pages of the documentation with the code and tests that they describe.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The Rust files in a folder, and below.
+/// The Rust files in a folder and its subfolders.
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).partition(|path| path.is_dir());
@@ -14,12 +14,12 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files.chain(folders.iter().flat_map(|folder| rust_files(folder))).collect()
 }
 
-/// The text of the Rust files in a folder, and below.
+/// The text of the Rust files in a folder and its subfolders.
 fn sources(folder: &Path) -> Vec<String> {
     rust_files(folder).iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }
 
-/// The names of the cases that are `different`, as the table's source has them.
+/// The names of the `different` cases in the source of the conformance tables.
 fn in_the_table() -> BTreeSet<String> {
     let sources = sources(&Path::new(HERE).join("tests/conformance"));
     let rows = sources.iter().flat_map(|source| {
@@ -43,7 +43,7 @@ fn every_deliberate_difference_is_on_the_page_and_nothing_else() {
     assert_eq!(page, table);
 }
 
-/// A page that helps with messages helps only with those there are.
+/// Every message that the page explains occurs in the source.
 #[test]
 fn every_message_quoted_is_one_that_can_be_read() {
     let page = include_str!("../../agent/docs/cluster.md");
@@ -61,7 +61,7 @@ fn every_message_quoted_is_one_that_can_be_read() {
     }
 }
 
-/// The file that each `include_str!` or `include_bytes!` of a source names.
+/// The files that `include_str!` and `include_bytes!` of a source name.
 fn included(source: &str) -> impl Iterator<Item = &str> {
     let calls = ["include_str!(\"", "include_bytes!(\""];
     calls.into_iter().flat_map(|call| source.split(call).skip(1)).filter_map(|rest| rest.split('"').next())

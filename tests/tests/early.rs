@@ -20,7 +20,8 @@ fn dated(path: &Path) -> usize {
         .count()
 }
 
-/// Its pair is durable beside the one in use, a restart finds it, and a server that refuses the one in use gets it.
+/// The waiting pair is durable beside the one in use, a restart finds it, and it is served once a server refuses the
+/// one in use.
 #[test]
 fn early_certificate_waits_on_disk_and_is_served_when_needed() {
     on_both(|runtime| {
@@ -56,7 +57,7 @@ fn early_certificate_waits_on_disk_and_is_served_when_needed() {
     });
 }
 
-/// What a crash between issue and use leaves.
+/// A crash between issue and use leaves such a directory.
 #[test]
 fn pair_written_ahead_is_found_beside_the_one_in_use() {
     let directory = tempfile::tempdir().unwrap();

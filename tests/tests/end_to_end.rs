@@ -104,7 +104,7 @@ fn a_certificate_its_user_saw_refused_is_replaced_by_the_bootstrap_credential() 
         let first = issued(&handle, 1);
         handle.report_refused(&first);
         let second = issued(&handle, 2);
-        // News about a certificate that is gone already.
+        // A late report about a certificate that is no longer in use changes nothing.
         handle.report_refused(&first);
         handle.rotate_now();
         issued(&handle, 3);
@@ -189,7 +189,7 @@ fn a_certificate_is_served_from_memory_while_the_disk_is_broken_and_written_when
 #[test]
 fn an_api_that_comes_up_late_is_reached() {
     on_both(|runtime| {
-        // A port nobody listens on, for now.
+        // A port without a listener, for now.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let authority = new_authority();
         let cluster = perennial_kubernetes::cluster::Cluster::from_url(&format!("https://{address}")).unwrap();

@@ -1,4 +1,4 @@
-//! A pair in files that somebody else keeps: taken up when it is whole, kept when it is not.
+//! `FileCredential`, a pair in externally managed files: complete pairs are taken, incomplete ones are not.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -38,7 +38,7 @@ fn another_pair_is_taken_up_and_half_of_one_is_not() {
     let files = open(directory);
     assert_eq!(serial(&files), first.chain().serial());
 
-    // Whoever writes two files writes one first.
+    // A program that writes two files writes one of them first.
     write(directory, &second, &first);
     assert_eq!(serial(&files), first.chain().serial());
     assert!(files.trouble().unwrap().contains("tls.crt"), "{:?}", files.trouble());

@@ -1,4 +1,4 @@
-//! Many machines at once: each keeps every law, and together they are no crowd.
+//! Many machines at once: each keeps every law, and their requests are spread.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +87,7 @@ fn no_world_goes_past_the_end_of_a_span_because_another_changed_its_mind() {
     assert_eq!(fleet.worlds()[later].next_at(), Some(next[later]), "what is planned for later has not happened yet");
 }
 
-/// What can happen to a machine while others live: nothing that takes time of its own.
+/// Whether a step takes no time of its own, so that it can happen to one world of a fleet.
 fn happens_at_once(step: &Deed) -> bool {
     !matches!(step, Deed::Go(_) | Deed::Pass(_) | Deed::Jump(_) | Deed::Date(_))
 }
@@ -95,7 +95,7 @@ fn happens_at_once(step: &Deed) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
-    /// Hostile lives side by side: each is lived as it would be alone, and keeps every law.
+    /// Hostile lives side by side: each leads to the same transcript as alone, and keeps every law.
     #[test]
     fn no_life_depends_on_the_others(lives in prop::collection::vec(bytes(24), 1..6)) {
         let scripts: Vec<Script> = lives.iter().map(|bytes| Script::decode(bytes)).collect();

@@ -1,4 +1,4 @@
-//! Certificates in another party's name, and such with rights nobody asked for: never served, never on disk.
+//! Certificates with another common name, or with rights that were not requested: never served, never on disk.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use perennial_dev::faults::Plan;
 use perennial_dev::{Approval, Decision};
 use perennial_tests::loopback::{BOUND, LoopbackServer, issued, node, on_both, serve, stored, waits_for_approval};
 
-/// Every certificate issued from now on is wrong in this way.
+/// Makes the server issue every certificate with this fault.
 fn spoil(server: &LoopbackServer, wrong: &str) {
     let plan = Plan::parse(&format!("rules: [{{ fault: {{ certificate: {wrong} }} }}]")).unwrap();
     server.handle.with_api(|api, now| api.set_faults(plan, now));
@@ -65,7 +65,8 @@ fn signers_that_add_rights_are_believed_if_told_so() {
     });
 }
 
-/// By a mistyped name, say: the pair stays where it is until there is one in the right name, and nobody asks with it.
+/// The node's name was mistyped, for example: the pair stays in its file until one with the right name replaces it, and
+/// is not used to authenticate.
 #[test]
 fn foreign_pair_at_a_start_is_neither_served_nor_used() {
     on_both(|runtime| {
@@ -128,7 +129,7 @@ fn pair_of_another_name_than_the_new_template_is_reported_and_served() {
     });
 }
 
-/// Whoever keeps the certificate decides whose it is.
+/// An externally managed certificate may have any common name.
 #[test]
 fn without_a_signer_whatever_is_there_is_served() {
     on_both(|runtime| {

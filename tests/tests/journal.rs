@@ -1,4 +1,4 @@
-//! A journal can be replayed: from its beginning, and from any step at which it was begun anew.
+//! Replay of journals: from their beginning, and from any step at which a new file begins.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use perennial_tests::script::scripts;
 use perennial_tests::trace::{Record, Run};
 use proptest::prelude::*;
 
-/// A record of a run, as its observers saw it.
+/// A record of a run as a transition, the form in which observers get it.
 fn seen(before: &RotationMachine, record: &Record) -> Transition {
     let Record { now, event, actions, after } = record.clone();
     Transition { now, event, actions, before: Arc::new(before.clone()), after: Arc::new(after) }
 }
 
-/// The journal of a run, begun before its `from`th step.
+/// The journal of a run, beginning before its `from`th step.
 fn written(run: &Run, from: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for (i, (before, record)) in run.steps().enumerate().skip(from) {
@@ -30,7 +30,7 @@ fn written(run: &Run, from: usize) -> Vec<String> {
     lines
 }
 
-/// Hostile lives, written by the version before policies could change and signers could be not ready.
+/// The file has hostile lives, written by the version before `PolicyChanged` and `SignerStatus::NotReady` existed.
 #[test]
 fn journal_of_an_older_version_replays() {
     let mut replay = Replay::new();
@@ -42,7 +42,7 @@ fn journal_of_an_older_version_replays() {
     assert!(steps > 100, "{steps}");
 }
 
-/// A signer that was there or not, as journals said it before there was a third case, and the case itself.
+/// Journals had a boolean for the signer before there was a third status.
 #[test]
 fn signer_status_keeps_its_old_text_and_adds_one() {
     let template = Some(Arc::new(Template::node("a")));
@@ -105,7 +105,7 @@ proptest! {
 }
 
 proptest! {
-    /// Counted from what the machine remembers of failures, not from what it says.
+    /// Compares the news with the events and the request in flight, not with the machine's outcomes.
     #[test]
     fn accepted_failure_is_news_exactly_once(script in scripts(24)) {
         for (before, record) in script.run().runs.iter().flat_map(Run::steps) {

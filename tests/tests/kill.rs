@@ -1,5 +1,5 @@
-//! A process that keeps certificates, or puts their directory right, is killed at any moment: the last one or the one
-//! before is there, and the next process goes on.
+//! Processes that write to a directory, or recover one, are killed at any moment: the last pair or the one before is
+//! found, and the next process continues.
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -13,17 +13,18 @@ use perennial_pki::Credential;
 use perennial_rotation::Directory;
 use perennial_tests::disk::{NODE, NOW, PREFIX, pair};
 
-/// Set in the child: the directory it writes to, or damages and puts right.
+/// Environment variables of the child: the directory that it writes to, or that it damages and recovers.
 const WRITE_TO: &str = "PERENNIAL_TEST_WRITE_TO";
 const RECOVER_IN: &str = "PERENNIAL_TEST_RECOVER_IN";
 const CURRENT: &str = "kubelet-client-current.pem";
-/// The one that is always good.
+/// The pair that is never damaged.
 const GOOD: &str = "kubelet-client-2020-01-01-00-00-00-000.pem";
 const TORN: &str = "torn";
-/// A child has what its parent has open until it is another program: also a lock that another test has just let go of.
+/// Runs the tests of this file one at a time: between fork and exec a child holds its parent's open files, including a
+/// lock that another test has just released.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 const PAIRS: [&str; 2] = ["even.pem", "odd.pem"];
-/// So many recoveries give the time that one takes.
+/// The number of recoveries over which the time of one is measured.
 const CYCLES: usize = 50;
 const KILLS: u32 = if cfg!(debug_assertions) { 60 } else { 1000 };
 
@@ -180,7 +181,7 @@ fn a_process_may_be_killed_while_it_puts_the_directory_right() {
     assert!(in_the_middle > KILLS / 10 && partly > 0);
 }
 
-/// The link in use leads nowhere, and two updates were cut short.
+/// Makes the link in use dangle, and leaves the files of two interrupted updates.
 fn damage(pki: &Path, number: u32) {
     let dated = format!("kubelet-client-2025-01-01-{:02}-{:02}-00-000.pem", number / 60 % 24, number % 60);
     let link = pki.join(format!("{dated}.link"));

@@ -1,4 +1,4 @@
-//! Hostile lives, and every law they must not break.
+//! Checks every law on random hostile lives.
 
 use perennial::RotationMachine;
 use perennial_tests::laws::{Law, Verdict};
@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 /// Lives of up to this many steps, each of up to 32 events.
 const STEPS: usize = 40;
 
-/// Tries a law on six times as many lives as is usual (`PROPTEST_CASES`, 256 if not set): they are short.
+/// Checks a law on six times the usual number of lives (`PROPTEST_CASES`, 256 if not set): they are short.
 fn holds(law: &Law<RotationMachine>, even_if_wild: bool) {
     let usual = Config::default();
     let config = Config { cases: 6 * usual.cases, max_shrink_iters: 4096, failure_persistence: None, ..usual };
@@ -83,7 +83,7 @@ laws! {
     a_healthy_signer_is_enough,
 }
 
-/// Law 1: any bytes are a life, and every life can be lived to its end, whatever the clocks do.
+/// Law 1: any bytes decode to a life, which runs to its end without a panic and repeatably, whatever the clocks do.
 #[test]
 fn every_life_can_be_lived() {
     let config = Config { failure_persistence: None, ..Config::default() };
@@ -98,7 +98,7 @@ fn every_life_can_be_lived() {
     }
 }
 
-/// A list of duties shows what they are, and whether there are any.
+/// `Actions` shows exactly the actions that it yields, and is empty exactly if it yields none.
 #[test]
 fn duties_are_shown_as_they_are_carried_out() {
     fn shown(trace: &Trace) -> Verdict {

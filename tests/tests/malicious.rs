@@ -1,4 +1,4 @@
-//! Certificates that some peer cannot read: refused, whatever is held stays in use and on disk.
+//! Malicious certificates: rejected, while the current certificate stays in use and on disk.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
@@ -87,7 +87,7 @@ fn broken_signature_is_found_out_with_the_issuer_in_the_chain() {
     }
 }
 
-/// The name that a certificate of version 3 issues under: the sixth value of what is signed.
+/// The subject of a certificate of version 3, in DER: the sixth field of `tbsCertificate` (RFC 5280 §4.1).
 fn subject_of(der: &[u8]) -> Vec<u8> {
     let header = |der: &[u8]| match der[1] {
         0x82 => (4, usize::from(der[2]) << 8 | usize::from(der[3])),
@@ -105,7 +105,7 @@ fn subject_of(der: &[u8]) -> Vec<u8> {
     at
 }
 
-/// What an administrator makes of a request: approved, with this certificate.
+/// Approves a request as an administrator, and puts this certificate into its status.
 fn answer(server: &LoopbackServer, csr: &str, row: &Malicious, ca: &KeyPair) {
     let path = format!("/apis/certificates.k8s.io/v1/certificatesigningrequests/{csr}");
     let call = |request| {
@@ -126,7 +126,7 @@ fn answer(server: &LoopbackServer, csr: &str, row: &Malicious, ca: &KeyPair) {
     call(Request::put(path + "/status", object.to_string().into_bytes()));
 }
 
-/// A node that asks a signer which nobody but an administrator answers for.
+/// Starts a node that requests from a signer that the cluster does not serve, so that the test answers its requests.
 fn start(runtime: Runtime, server: &LoopbackServer, path: &std::path::Path) -> Handle {
     let mut node = node(runtime, &server.cluster).keeping(path);
     let signer = node.signer.as_mut().unwrap();

@@ -1,4 +1,4 @@
-//! Hostile lives, and the rules of rotation said a second time: the machine and the model agree at every step.
+//! The machine and the model of its rules agree at every step of random hostile lives.
 
 use perennial::{Backoff, Window};
 use perennial_tests::model::the_rules_are_kept;
@@ -6,7 +6,7 @@ use perennial_tests::script::{Deed, Script, scripts};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Tries as many lives as the laws do.
+/// Compares the machine with the model on as many lives as the laws are checked on, each changed by `change`.
 fn agree(change: fn(&mut Script)) {
     let usual = Config::default();
     let config = Config { cases: 6 * usual.cases, max_shrink_iters: 4096, failure_persistence: None, ..usual };
@@ -28,7 +28,7 @@ fn the_machine_keeps_the_rules() {
     agree(|_| ());
 }
 
-/// Where nothing is left to jitter, the rules say every moment to the millisecond.
+/// Without jitter every interval of the model is a single millisecond.
 #[test]
 fn without_jitter_the_machine_keeps_the_rules_to_the_millisecond() {
     agree(|script| {

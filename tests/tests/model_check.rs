@@ -1,9 +1,9 @@
-//! Every state of small worlds, put to the laws: the machine as shipped is the state.
+//! Model checking: every state of small worlds is checked by the laws. The state is the machine as shipped.
 //!
-//! `cargo test --profile proof -p perennial-tests --test model_check -- --nocapture` prints a table of worlds and a line that
-//! sums up. All worlds but the last are gone through completely: no run of the machine in them, however long, breaks a
-//! law. A build for debugging looks only at the nearest states of each. With `PERENNIAL_CHECK=full` certificates live
-//! twice as long, and the last world is gone into one step deeper, for which 16 GB of memory are needed.
+//! `cargo test --profile proof -p perennial-tests --test model_check -- --nocapture` prints a table of worlds and a
+//! summary. All worlds but the last are explored completely: no run of the machine in them, however long, breaks a law.
+//! A debug build explores only the nearest states of each. With `PERENNIAL_CHECK=full` certificates live twice as long,
+//! and the last world is explored one step deeper, for which 16 GB of memory are needed.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use perennial::RotationMachine;
 use perennial_tests::check::broken::{self, Broken, Fault};
 use perennial_tests::check::{Counterexample, Setting, keys_tell_all, search, settings};
 
-/// As large as there is time for.
+/// The setting, as large as the build and `PERENNIAL_CHECK` allow.
 fn sized(setting: Setting) -> Setting {
     match std::env::var("PERENNIAL_CHECK").as_deref() {
         Ok("full") => Setting { life: setting.life * 2, most: setting.most.saturating_mul(8), ..setting },
@@ -45,7 +45,7 @@ fn no_state_of_a_small_world_breaks_a_law() {
     assert!(violations.is_empty(), "{}", violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n"));
 }
 
-/// What is true of a state is true of every state with its key: both lead to the same, whatever happens.
+/// Checks that states with equal keys behave alike, so that exploring one of them is enough.
 #[test]
 fn states_taken_for_one_do_the_same() {
     let most = if cfg!(debug_assertions) { 2_000 } else { 20_000 };
@@ -55,7 +55,7 @@ fn states_taken_for_one_do_the_same() {
     }
 }
 
-/// The shortest way to see this fault in the world of this name.
+/// The shortest path that shows this fault in the world of this name.
 fn found<F: Fault>(world: &str) -> Counterexample {
     let setting = settings().into_iter().find(|setting| setting.name == world).expect("there is such a world");
     search::<Broken<F>>(&setting, threads()).broken.expect("the fault is found")
@@ -83,7 +83,7 @@ fn a_machine_that_breaks_a_rule_is_found_out() {
     }
 }
 
-/// As a reader sees it.
+/// The transcript of a counterexample as a snapshot.
 #[test]
 fn a_counterexample_is_a_transcript() {
     let counterexample = found::<broken::LosesItsPast>("kubelet").to_string();

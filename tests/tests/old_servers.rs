@@ -1,4 +1,4 @@
-//! API servers of every release since certificates.k8s.io/v1 is there, and of one before.
+//! API servers of every release with certificates.k8s.io/v1, and of the last one without it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

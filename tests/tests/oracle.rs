@@ -1,4 +1,4 @@
-//! Whether the oracle is client-go: its numbers against those that follow from upstream's code.
+//! Compares the numbers of the oracle with those that follow from client-go's code.
 
 use std::time::Duration;
 
@@ -89,8 +89,8 @@ fn a_valid_certificate_is_loaded_and_an_expired_one_replaced_at_once() {
     assert_eq!(client_go(&expired, 1).submissions, [ZERO]);
 }
 
-/// The first change cancels what waits and pays the backoff; the watcher then stands at the channel, and the second one
-/// is noticed when the request for the first has waited out its 15 minutes.
+/// The first change cancels the request and pays the backoff. The watcher then blocks at the channel, so that the
+/// second change is noticed only when the request for the first has waited out its 15 minutes.
 #[test]
 fn only_the_first_change_of_template_cancels_what_waits() {
     let changes = [5, 6].map(|minute| (minute * MINUTE, Happening::Wants(Some(named(&[&format!("at-{minute}")])))));
@@ -134,7 +134,7 @@ fn a_restart_forgets_the_key_and_asks_anew() {
     assert_eq!(tally.objects, tally.submissions.len());
 }
 
-/// The REST client below repeats what was answered with a `Retry-After`, ten times.
+/// client-go's REST client repeats a request after a `Retry-After`, ten times.
 #[test]
 fn retry_after_is_honoured_eleven_times_within_an_attempt() {
     let scenario = Scenario::new("throttled").lasting(HOUR).at(ZERO, Happening::Api(Api::Throttles(MINUTE)));

@@ -1,4 +1,4 @@
-//! A signer of one's own in a closure, blocking or not, on both runtimes.
+//! Signers in closures of the program, blocking or async, on both runtimes.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -48,7 +48,7 @@ impl Ca {
     }
 }
 
-/// From a minute ago, for so many hours.
+/// A validity period from a minute ago, for this many hours.
 fn validity(hours: u64) -> Validity {
     let begin = clock::now().unix.before(Duration::from_secs(60));
     Validity::new(begin, begin.after(Duration::from_secs(hours * 3600))).unwrap()
@@ -127,7 +127,7 @@ fn shutdown_cancels_blocking_closure_and_drops_future() {
     });
 }
 
-/// Set once its future is dropped.
+/// Sets its flag when the future that owns it is dropped.
 struct Flag(Arc<AtomicBool>);
 impl Drop for Flag {
     fn drop(&mut self) {
@@ -135,7 +135,7 @@ impl Drop for Flag {
     }
 }
 
-/// Never signs.
+/// A rotator whose signer is a future that never ends.
 fn rotator_of_future(begun: mpsc::Sender<()>, flag: Arc<AtomicBool>) -> Rotator {
     rotator().sign_with_async(NAME, move |_| {
         let (begun, flag) = (begun.clone(), Flag(flag.clone()));
@@ -147,7 +147,7 @@ fn rotator_of_future(begun: mpsc::Sender<()>, flag: Arc<AtomicBool>) -> Rotator 
     })
 }
 
-/// A handle, and how often it was asked for the identity.
+/// A handle as an identity source, with the number of calls.
 struct Counted(Handle, Arc<AtomicU32>);
 
 impl IdentitySource for Counted {
@@ -195,19 +195,19 @@ fn second_certificate_is_requested_the_moment_there_is_the_first() {
     });
 }
 
-/// Where a signer has a bug.
+/// The method in which a signer has a bug.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Bug {
     Begin,
     Identity,
     Conversation,
-    /// In something that is called at each step, not only for requests.
+    /// A method that is called at each step, not only for requests.
     Profile,
 }
 
 const BUGS: [Bug; 4] = [Bug::Begin, Bug::Identity, Bug::Conversation, Bug::Profile];
 
-/// A signer that panics so many times, there.
+/// A signer that panics in one method, `left` times.
 #[derive(Debug)]
 struct Buggy {
     bug: Bug,
@@ -231,7 +231,7 @@ impl Buggy {
     }
 }
 
-/// Takes one from what is left.
+/// Counts down. True while there is a panic left.
 fn has_bug(left: &AtomicU32) -> bool {
     left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
@@ -303,7 +303,8 @@ fn panic_of_signer_ends_no_rotation() {
     });
 }
 
-/// What had led to the panic may be forgotten with the step, so that it is asked for again.
+/// Waits for the second certificate. The panic may have lost the request for a rotation with its step, so this repeats
+/// it.
 fn issued_after_panic(handle: &Handle, bug: Bug) {
     let end = Instant::now() + BOUND.unwrap();
     while handle.wait_for(|now| now.issued >= 2).within(Duration::from_secs(1)).is_none() {
