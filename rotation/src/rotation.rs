@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use perennial::{
-    Action, Event, Failure, Fingerprint, Instant, Key, Now, Policy, RequestId, RotationMachine, SignerStatus,
+    Action, Checkpoint, Event, Failure, Fingerprint, Instant, Key, Now, Policy, RotationMachine, SignerStatus,
 };
 use perennial_pki::{Credential, KeyPair};
 
@@ -88,8 +88,8 @@ pub struct Rotation {
     identity_waker: Waker,
     /// The identity for the request that is about to be submitted, and the fingerprint if it is our own certificate.
     found_identity: Option<Result<(Identity, Option<Fingerprint>), NotYet>>,
-    /// The request that was in flight at a panic, and the error.
-    lost: Option<(RequestId, Arc<str>)>,
+    /// The error of a panic that the machine has yet to be brought up to date after.
+    panicked: Option<Arc<str>>,
     /// Of the input handled last, or of the start.
     news: Vec<News>,
 }
@@ -104,8 +104,8 @@ impl Rotation {
     /// When the next [`Input::Tick`] is wanted.
     pub fn deadline(&self) -> Option<Instant> {
         let save = self.saving.again_at.filter(|_| self.saves());
-        let lost = self.lost.as_ref().map(|_| Instant::from_millis(0));
-        self.machine.deadline().into_iter().chain(save).chain(self.asks_identity_at()).chain(lost).min()
+        let panicked = self.panicked.as_ref().map(|_| Instant::from_millis(0));
+        self.machine.deadline().into_iter().chain(save).chain(self.asks_identity_at()).chain(panicked).min()
     }
 
     /// The machine as it is now. A clone of the `Arc` keeps this state.
@@ -158,10 +158,21 @@ impl Rotation {
         self.machine = machine;
         (self.served, self.waiting) = (published.credential.clone(), published.waiting.clone());
         self.asking = None;
-        // Asked for anew if the machine waits for it, and of no meaning otherwise.
-        self.awaited.get_or_insert_with(|| Awaited::new(&NotYet::coming(&**error), now));
-        self.lost = self.machine.checkpoint().in_flight.map(|(id, _)| (id, error.clone()));
+        let waits = self.signer.is_some() && self.machine.checkpoint().signer == SignerStatus::NotReady;
+        let awaited = self.awaited.take();
+        self.awaited = waits.then(|| awaited.unwrap_or_else(|| Awaited::new(&NotYet::coming(&**error), now)));
+        self.panicked = Some(error.clone());
         self.news.clear();
+    }
+
+    /// What the machine published last learns after a panic: that the request in flight failed, and whether there is a
+    /// signer, if that changed in the step that was lost.
+    fn missed_events(&self) -> impl Iterator<Item = Event> + Clone + use<> {
+        let Checkpoint { in_flight, signer: known, .. } = self.machine.checkpoint();
+        let failed = in_flight.map(|(id, _)| Event::CsrFailed { id, failure: Failure::Local, retry_after: None });
+        let signer = if self.signer.is_some() { SignerStatus::Ready } else { SignerStatus::Absent };
+        let is_missed = self.signer.is_some() != known.is_configured();
+        failed.into_iter().chain(is_missed.then_some(Event::SignerChanged(signer)))
     }
 
     /// Takes in what happened; returns what is to be done, in order.
@@ -171,9 +182,12 @@ impl Rotation {
         let mut commands = Vec::new();
         let mut candidate = None;
         let mut events = self.translate(input, &mut candidate, &mut commands, now);
-        if let Some((id, error)) = self.lost.take() {
-            self.request_error = Some(error);
-            events.push_front(Event::CsrFailed { id, failure: Failure::Local, retry_after: None });
+        if let Some(error) = self.panicked.take() {
+            let missed = self.missed_events();
+            if missed.clone().any(|event| is_result(&event)) {
+                self.request_error = Some(error);
+            }
+            events = missed.chain(events).collect();
         }
         while let Some(event) = events.pop_front() {
             let event = match self.identity_changed(&event, now) {

@@ -297,10 +297,75 @@ fn is_news(reported: &Report, report: &Report) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Answer, ServerDate};
-    use perennial::Now;
+    use std::future;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use perennial::{Now, State, Template};
 
     use super::*;
+    use crate::{Answer, Authentication, Handle, Identity, NotYet, Rotator, ServerDate, SignWith, clock};
+
+    fn signer() -> SignWith {
+        SignWith::future("example.com/mesh", |_| future::pending())
+    }
+
+    fn task(rotator: Rotator) -> (Handle, Task, Now) {
+        let (handle, task) = rotator.template(Template::new("mesh-1")).prepare().unwrap();
+        (handle, task, clock::now())
+    }
+
+    /// The task after a panic, at the end of its pause.
+    fn panicked(task: &mut Task, now: Now) -> Now {
+        task.restart(&"a bug", now, &mut Vec::new());
+        let at = now.instant.after(FIRST_PAUSE);
+        assert_eq!(task.deadline(), Some(at));
+        Now { instant: at, unix: now.unix.after(FIRST_PAUSE) }
+    }
+
+    #[test]
+    fn panic_without_signer_leaves_rotation_off() {
+        let (handle, mut task, now) = task(Rotator::new());
+        assert!(task.step(now).is_empty());
+        let now = panicked(&mut task, now);
+        handle.rotate_now();
+        assert!(task.step(now).is_empty());
+        assert_eq!(handle.state(), State::NotEnabled);
+    }
+
+    #[test]
+    fn signer_set_in_the_step_of_a_panic_is_used() {
+        let (handle, mut task, now) = task(Rotator::new());
+        drop(task.rotation.handle(Input::SignerChanged(Some(Arc::new(signer()))), now));
+        let now = panicked(&mut task, now);
+        assert!(matches!(task.step(now)[..], [Work::Drive(..)]), "{:?}", handle.state());
+        drop(task.rotation.handle(Input::SignerChanged(None), now));
+        task.restart(&"a bug", now, &mut Vec::new());
+        handle.rotate_now();
+        assert!(task.step(now).is_empty());
+        assert_eq!(handle.state(), State::NotEnabled);
+    }
+
+    #[test]
+    fn identity_that_is_coming_after_a_panic_is_no_failure() {
+        let is_coming = Arc::new(AtomicBool::new(false));
+        let coming = is_coming.clone();
+        let identity = move || match coming.load(Ordering::SeqCst) {
+            true => Err(NotYet::coming("waiting for a token")),
+            false => Ok(Identity::Anonymous),
+        };
+        let (handle, mut task, now) =
+            task(Rotator::new().signer(signer().authentication(Authentication::other(identity))));
+        assert!(matches!(task.step(now)[..], [Work::Drive(..)]));
+        is_coming.store(true, Ordering::SeqCst);
+        let mut now = panicked(&mut task, now);
+        assert!(task.step(now).is_empty());
+        let State::BackingOff { until, failures: 1, last: Failure::Local, .. } = handle.state() else {
+            panic!("{:?}", handle.state())
+        };
+        now = Now { instant: until, unix: now.unix.after(until.since(now.instant)) };
+        assert!(task.step(now).is_empty());
+        assert!(matches!(handle.state(), State::NoIdentity { .. }), "{:?}", handle.state());
+    }
 
     fn report(answer: Answer, seconds: u64) -> Report {
         let at = Now { instant: Instant::from_millis(seconds * 1000), ..Now::default() };

@@ -112,7 +112,7 @@ impl Rotation {
             identity_waker: Waker::noop().clone(),
             found_identity: None,
             reminders: 0,
-            lost: None,
+            panicked: None,
             news: Vec::new(),
         };
         rotation.note_foreign(foreign);
