@@ -161,6 +161,7 @@ impl Rotation {
         let waits = self.signer.is_some() && self.machine.checkpoint().signer == SignerStatus::NotReady;
         let awaited = self.awaited.take();
         self.awaited = waits.then(|| awaited.unwrap_or_else(|| Awaited::new(&NotYet::coming(&**error), now)));
+        self.saving.forget_given();
         self.panicked = Some(error.clone());
         self.news.clear();
     }

@@ -303,7 +303,7 @@ mod tests {
     use perennial::{Now, State, Template};
 
     use super::*;
-    use crate::{Answer, Authentication, Handle, Identity, NotYet, Rotator, ServerDate, SignWith, clock};
+    use crate::{Answer, Authentication, Handle, Identity, Memory, NotYet, Rotator, ServerDate, SignWith, clock};
 
     fn signer() -> SignWith {
         SignWith::future("example.com/mesh", |_| future::pending())
@@ -365,6 +365,18 @@ mod tests {
         now = Now { instant: until, unix: now.unix.after(until.since(now.instant)) };
         assert!(task.step(now).is_empty());
         assert!(matches!(handle.state(), State::NoIdentity { .. }), "{:?}", handle.state());
+    }
+
+    #[test]
+    fn record_lost_in_a_panic_is_saved_before_the_request_leaves() {
+        let store = Arc::new(Memory::default());
+        let (_, mut task, now) = task(Rotator::new().signer(signer()).store(store.clone()));
+        let commands = task.rotation.handle(Input::Tick, now);
+        assert!(matches!(commands[..], [Command::Save { .. }, Command::Drive { .. }]), "{commands:?}");
+        drop(commands);
+        let now = panicked(&mut task, now);
+        assert!(matches!(task.step(now)[..], [Work::Drive(..)]));
+        assert!(store.recall().unwrap().is_some());
     }
 
     fn report(answer: Answer, seconds: u64) -> Report {

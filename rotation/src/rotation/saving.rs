@@ -85,6 +85,11 @@ impl Saving {
         }
     }
 
+    /// Has the next record given away in any case: the one before may be lost.
+    pub(super) fn forget_given(&mut self) {
+        self.given = None;
+    }
+
     fn mark(&self, pending: &Pending, turned_down: Option<Failure>, key: bool) -> Mark {
         let refusal = pending.refusal.map(|refusal| (refusal.failure, refusal.failures));
         Mark { submission: self.submission, budget: self.budget, key, refusal, turned_down }
