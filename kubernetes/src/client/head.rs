@@ -90,7 +90,7 @@ fn head(status: u16, lines: &HeaderLines<'_>) -> Head {
 fn body(version: u8, status: u16, lines: &HeaderLines<'_>) -> Result<Body, ExchangeError> {
     let improper = |why| Err(ExchangeError::improper(why));
     let mut length: Option<u64> = None;
-    for value in lines.list("content-length") {
+    for value in lines.elements("content-length") {
         // `parse` alone would take a plus sign.
         let digits = Some(value).filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()));
         let Some(number) = digits.and_then(|digits| digits.parse().ok()) else {
@@ -100,7 +100,7 @@ fn body(version: u8, status: u16, lines: &HeaderLines<'_>) -> Result<Body, Excha
             return improper("it has two different Content-Length");
         }
     }
-    let codings: Vec<&str> = lines.list("transfer-encoding").collect();
+    let codings: Vec<&str> = lines.elements("transfer-encoding").collect();
     let body = match (codings.as_slice(), length) {
         ([], None) => Body::UntilClosed,
         ([], Some(length)) => Body::Sized(length),
@@ -142,7 +142,8 @@ struct HeaderLines<'a>(&'a [httparse::Header<'a>]);
 impl<'a> HeaderLines<'a> {
     fn values(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         let named = self.0.iter().filter(move |line| line.name.eq_ignore_ascii_case(name));
-        named.filter_map(|line| str::from_utf8(line.value).ok()).map(str::trim)
+        // A value that is no text stays a value: framing that cannot be read is not framing that is absent.
+        named.map(|line| str::from_utf8(line.value).unwrap_or("\u{fffd}").trim())
     }
 
     /// The value of the first line with this name.
@@ -150,9 +151,14 @@ impl<'a> HeaderLines<'a> {
         self.values(name).next()
     }
 
-    /// The elements of a list, which may be spread over several lines (RFC 9110 §5.6.1).
+    /// The elements of a list, which may be spread over several lines (RFC 9110 §5.6.1), empty ones included.
+    fn elements(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.values(name).flat_map(|value| value.split(',')).map(str::trim)
+    }
+
+    /// The elements of a list that are not empty.
     fn list(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.values(name).flat_map(|value| value.split(',')).map(str::trim).filter(|element| !element.is_empty())
+        self.elements(name).filter(|element| !element.is_empty())
     }
 }
 
@@ -198,8 +204,15 @@ mod tests {
             "Transfer-Encoding: gzip, chunked\r\n",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
             "Transfer-Encoding: gzip\r\n",
+            "Content-Length:\r\n",
+            "Content-Length: 5,\r\n",
+            "Content-Length:\r\nTransfer-Encoding: chunked\r\n",
         ] {
             assert!(matches!(body_of(lines), Err(ExchangeError::Http(_))), "{lines:?}");
+        }
+        for line in [b"Content-Length: 5\xff".as_slice(), b"Transfer-Encoding: chunked\xff"] {
+            let head = [b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n", line, b"\r\n\r\n"].concat();
+            assert!(matches!(parse(&head), Err(ExchangeError::Http(_))), "{:?}", head.escape_ascii().to_string());
         }
         assert_eq!(body_of("Transfer-Encoding : Chunked\r\n"), Ok(Body::Chunked));
         assert_eq!(body_of("Connection: x, Close\r\n"), Ok(Body::UntilClosed));
