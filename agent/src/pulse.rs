@@ -25,6 +25,8 @@ struct Loop {
     /// Time of the loop's next step; `None` if none is due. The clock stands still while the computer is suspended, so
     /// a loop is not late afterwards.
     next_step: Option<Instant>,
+    /// End of the pause after the last panic. Until then the rotation is not ticked.
+    paused_until: Option<Instant>,
     /// `None` until the rotation has started.
     handle: Option<Handle>,
     /// Time of the probe that first found the loop late or ended; `None` if the last probe found it in order.
@@ -34,7 +36,7 @@ struct Loop {
 impl Pulse {
     /// Returns an observer of the rotation of certificate `of`, whose first step is due now.
     pub(crate) fn observer(self: &Arc<Self>, of: &str) -> Observer {
-        let first = Loop { next_step: Some(Instant::now()), handle: None, wrong_since: None };
+        let first = Loop { next_step: Some(Instant::now()), paused_until: None, handle: None, wrong_since: None };
         self.loops().insert(of.to_owned(), first);
         let (pulse, of) = (self.clone(), of.to_owned());
         Box::new(move |notice| {
@@ -46,7 +48,11 @@ impl Pulse {
                 _ => return,
             };
             if let Some(watched) = pulse.loops().get_mut(&of) {
-                watched.next_step = sleep.and_then(|sleep| Instant::now().checked_add(sleep));
+                let next_step = sleep.and_then(|sleep| Instant::now().checked_add(sleep));
+                if let News::Panicked { .. } = notice.news {
+                    watched.paused_until = next_step;
+                }
+                watched.next_step = next_step.map(|step| watched.paused_until.map_or(step, |until| step.max(until)));
             }
         })
     }
@@ -147,6 +153,8 @@ mod tests {
         let mut rotation = Rotation::new();
         let news = News::Panicked { error: "a bug".into(), pause: Duration::from_secs(300) };
         (rotation.observer)(&Notice { at: Now::default(), news, snapshot: rotation.handle.snapshot() });
+        // What arrives meanwhile is taken in; a Tick comes after the pause.
+        rotation.tick(Now::default());
         assert_eq!([rotation.probe(120), rotation.probe(350)], ["", ""]);
         assert_eq!(rotation.probe(370), "");
         assert!(rotation.probe(380).starts_with("node: its rotation hangs"));
