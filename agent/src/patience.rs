@@ -1,5 +1,6 @@
 //! A time limit for reading credentials from files, for loops that must not wait for a disk.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -25,16 +26,17 @@ fn within(most: Duration, source: Arc<dyn IdentitySource>) -> Arc<dyn IdentitySo
             let reason = format!("reading the credential takes longer than {most:?}: its disk does not answer");
             Err(NotYet::new(reason))
         };
+        let panicked = || Err(NotYet::new("reading the credential panicked; please report this as a bug"));
         if busy.swap(true, Ordering::SeqCst) {
             return late();
         }
         let (found, result) = mpsc::channel::<Result<Identity, NotYet>>();
         let (reader, done) = (source.clone(), busy.clone());
         let read = move || {
-            let identity = reader.identity();
+            let identity = catch_unwind(AssertUnwindSafe(|| reader.identity()));
             done.store(false, Ordering::SeqCst);
             // The receiver is gone if the read was given up.
-            drop(found.send(identity));
+            drop(found.send(identity.unwrap_or_else(|_| panicked())));
         };
         if thread::Builder::new().name("credential".into()).spawn(read).is_err() {
             busy.store(false, Ordering::SeqCst);
@@ -75,5 +77,19 @@ mod tests {
             }
             assert!(Instant::now() < end);
         }
+    }
+
+    #[test]
+    fn source_that_panics_is_read_again() {
+        let has_panicked = AtomicBool::new(false);
+        let source = within(
+            Duration::from_secs(60),
+            Arc::new(move || {
+                assert!(has_panicked.swap(true, Ordering::SeqCst), "a bug in the source");
+                Ok(Identity::Anonymous)
+            }),
+        );
+        assert!(source.identity().unwrap_err().to_string().contains("panicked"));
+        assert!(source.identity().is_ok());
     }
 }
