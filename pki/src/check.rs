@@ -86,6 +86,7 @@ impl Expected<'_> {
                 .map_err(|error| rustls::Error::General(error.to_string()))?
                 .verify_client_cert(leaf, issuers, at)
                 .map(drop),
+            // Not `WebPkiServerVerifier`, which requires a server name: the machine compares the names.
             Usage::ServerAuth => verify_server_cert_signed_by_trust_anchor(
                 &ParsedCertificate::try_from(leaf)?,
                 &roots.store(),

@@ -63,6 +63,7 @@ impl Credential {
         let chain = Chain::from_pem(certificate)?;
         match KeyPair::from_pem_of(key, Some(chain.public_key_der())) {
             Ok(key) => Self::new(chain, Arc::new(key)),
+            // The leaf's public key was tried, so the leaf is that of another key.
             Err(KeyError::NoPublicKey) => Err(mismatch(&chain)),
             Err(error) => Err(CredentialError::Key(error)),
         }
@@ -71,6 +72,7 @@ impl Credential {
     /// The pair as PEM in kubelet's layout, the chain before the key. Wiped on drop.
     pub fn to_pem(&self) -> Zeroizing<String> {
         let (chain, key) = (self.chain.pem(), self.key.to_pem());
+        // Room for all of it at once: a string that grows leaves copies of itself behind.
         let mut pem = Zeroizing::new(String::with_capacity(chain.len() + key.len()));
         pem.push_str(chain);
         pem.push_str(&key);

@@ -96,6 +96,7 @@ fn read_der(der: &[u8]) -> Result<RequestFacts, RequestError> {
         return Err(malformed(format!("{} bytes follow it", rest.len())));
     }
     let info = &request.certification_request_info;
+    // Before the signature, which does not verify with an unsupported key either.
     let key_algorithm = key_algorithm(&info.subject_pki).ok_or(RequestError::PublicKey)?;
     request.verify_signature().map_err(|_| RequestError::Signature)?;
 
@@ -145,6 +146,7 @@ fn alternative_names(request: &X509CertificationRequest<'_>) -> Result<AltNames,
         ParsedCriAttribute::ExtensionRequest(request) => Some(request),
         ParsedCriAttribute::ChallengePassword(_) | ParsedCriAttribute::UnsupportedAttribute => None,
     });
+    // Of two, it is undefined which one counts.
     let Some(requested) = at_most_one(requests, "extensionRequest")? else { return Ok(AltNames::default()) };
     let names = requested.extensions.iter().filter(|extension| extension.oid == OID_X509_EXT_SUBJECT_ALT_NAME);
     let Some(names) = at_most_one(names, "subjectAltName")? else { return Ok(AltNames::default()) };

@@ -56,6 +56,7 @@ impl Interim {
 pub fn interim(template: &Template, now: UnixTime) -> Result<Credential, IssueError> {
     let failed = |error: &dyn std::error::Error| IssueError::Interim(error.to_string());
     let generate = || KeyPair::generate(KeyAlgorithm::default()).map_err(|error| failed(&error)).map(Arc::new);
+    // Backdated for clients whose clocks are behind.
     let begin = UnixTime::from_secs(now.as_secs()).before(Duration::from_secs(300));
     let validity = Validity::new(begin, begin.after(LIFETIME)).map_err(|error| failed(&error))?;
 

@@ -49,6 +49,7 @@ impl Issuer {
         let own = credential.chain().der().first().ok_or(IssueError::Certificate(ChainError::Empty))?;
         let own = x509::parse(own)
             .map_err(|reason| IssueError::Certificate(ChainError::Certificate { position: 1, reason }))?;
+        // A certificate without a key usage extension does not restrict its key.
         let key_usage = own.key_usage().ok().flatten();
         if !own.is_ca() || key_usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
             return Err(IssueError::NotAnAuthority);
@@ -166,6 +167,7 @@ impl Body<'_> {
             });
         });
         let certificate = write::signed(&to_be_signed, key)?;
+        // Reading the result back refuses values that X.509 cannot hold, such as a five-digit year.
         Ok(Chain::from_der(vec![certificate.into()])?)
     }
 }

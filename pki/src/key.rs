@@ -143,6 +143,7 @@ impl KeyPair {
         }
         stack::wiped(|| {
             let mut der = block.der()?;
+            // Moved, not copied: `from_der` wipes these bytes.
             Self::from_der(form::typed(std::mem::take(&mut *der))?, public_key_der)
         })
     }
@@ -165,6 +166,7 @@ impl KeyPair {
             },
         };
         let unsupported = || KeyError::Unsupported { kind: "unknown".to_owned() };
+        // rustls names the kind of a key, not its curve: the scheme that the key accepts decides.
         let algorithm = KeyAlgorithm::ALL
             .into_iter()
             .find(|algorithm| signing_key.choose_scheme(&[algorithm.signature().0]).is_some())

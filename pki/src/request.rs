@@ -25,6 +25,7 @@ pub struct CertificateRequest {
 /// [`RequestError::DnsName`] for a DNS name that X.509 cannot carry; [`RequestError::Signing`] if the key does not
 /// sign.
 pub fn certificate_request(template: &Template, key: &KeyPair) -> Result<CertificateRequest, RequestError> {
+    // A dNSName is an IA5String (RFC 5280 §4.2.1.6); peers match no name with white space or control characters.
     let unfit = |name: &&String| name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic());
     if let Some(name) = template.dns_names().iter().find(unfit) {
         return Err(RequestError::DnsName { name: name.clone() });
@@ -37,6 +38,7 @@ pub fn certificate_request(template: &Template, key: &KeyPair) -> Result<Certifi
             info.next().write_u8(0);
             info.next().write_der(&subject);
             info.next().write_der(key.public_key_der());
+            // Required even if empty (RFC 2986 §4.1).
             info.next().write_tagged_implicit(Tag::context(0), |writer| {
                 writer.write_set_of(|attributes| {
                     if let Some(names) = &names {

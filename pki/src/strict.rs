@@ -57,6 +57,7 @@ pub(crate) fn go(certificate: &[u8]) -> Result<(), String> {
     if parsed.raw_serial().first().is_some_and(|first| first & 0x80 != 0) {
         return Err("its serial number is negative".to_owned());
     }
+    // RFC 5280 §4.1.1.2.
     if parsed.signature_algorithm != parsed.tbs_certificate.signature {
         return Err("it names two different signature algorithms, inside and outside of what is signed".to_owned());
     }

@@ -121,6 +121,7 @@ impl Issuance {
     }
 
     fn advance(&mut self, now: Now) {
+        // A request may fail at once, such as without a CA: its event begins the next one, or ends the submission.
         loop {
             match self.stage {
                 Stage::Next(aim) => self.begin(aim, now),
@@ -245,6 +246,7 @@ impl Issuance {
 
     fn retry(&mut self, aim: Aim, why: String, retry_after: Option<Duration>, now: Now) {
         let patience = retry_after.unwrap_or_default().min(LONGEST_PATIENCE);
+        // A short Retry-After does not shorten the backoff.
         let wanted = self.dice.backoff(self.troubles).max(patience);
         let until = self.session.after_pause(wanted, now.instant);
         self.troubles += 1;
@@ -310,6 +312,7 @@ impl SignerConversation for Issuance {
 
     fn health(&self) -> Option<Health> {
         match &self.absent {
+            // The GET of the group only explains the 404, and does not change what is known of the server.
             Some((_, health)) => *health,
             None => self.session.health(),
         }

@@ -183,6 +183,7 @@ impl Session {
             Link::Down => Link::Down,
             Link::Closing(farewell) => Link::Closing(farewell),
             Link::Open(open) => Link::Closing(match open.doing {
+                // There is no TLS yet, or writing has already failed.
                 Doing::Connecting | Doing::Listening(_) => Vec::new(),
                 Doing::Writing | Doing::Reading => open.exchange.close(),
             }),
@@ -266,6 +267,7 @@ impl Session {
                     open.until = now.instant.after(lifetime);
                     return Ok(Some(Event::Opened));
                 }
+                // A stream that is answered with another status is refused: its answer is read to the end.
                 (Some(Part::Head(head)), answer) => *answer = Some(Response { date: self.date, ..head.into() }),
                 (Some(Part::Body(piece)), Some(answer)) => {
                     answer.body.extend_from_slice(&piece);

@@ -37,6 +37,7 @@ impl Tunnel {
     /// # Errors
     /// The reason, as a sentence: the proxy refused to open the tunnel, or does not speak HTTP/1.
     pub(crate) fn receive(&mut self, bytes: &mut &[u8]) -> Result<bool, String> {
+        // Byte by byte, so that no byte behind the head, which is the server's, is taken.
         while let Some((byte, rest)) = bytes.split_first() {
             self.head.push(*byte);
             *bytes = rest;

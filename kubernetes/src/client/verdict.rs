@@ -33,6 +33,7 @@ impl Ask {
         found: bool,
         now: UnixTime,
     ) -> Result<Verdict, Refusal> {
+        // First of all: the conditions of another request are no verdict on this one.
         if let Err(difference) = self.matches(&object.spec) {
             let what = format!("an object of this name exists and asks for {difference}; a new key gets a new name");
             return Err((Failure::Rejected, what));
@@ -51,6 +52,7 @@ impl Ask {
             let what = format!("{verdict}: {}: {}", printable(&condition.reason), printable(&condition.message));
             return Err((failure, what));
         }
+        // As in client-go's `WaitForCertificate`, a certificate counts only in an approved request.
         if approved && !object.status.certificate.is_empty() {
             return self.accept(&object.status.certificate, found, now).map(Verdict::Issued);
         }

@@ -157,6 +157,7 @@ impl<'a> Composer<'a> {
             let written = event.scalar().map(|(text, _)| text.to_owned());
             let name = match (self.node(event, &key_span, depth)?.value, written) {
                 (Value::Null, _) => return Err(Fault::new(at, "a key that is not text")),
+                // A key is text as it is written: `yes: 1` has the key "yes", not "true".
                 (Value::Bool(_) | Value::Number(_) | Value::Text(_), Some(written)) => written,
                 (Value::Text(text), None) => String::clone(&text),
                 (Value::Number(number), None) => number,

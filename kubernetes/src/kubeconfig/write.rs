@@ -51,6 +51,7 @@ fn kubeconfig(
     text.line("  cluster:");
     text.field("    server", &endpoint.server);
     let ca_file = endpoint.ca_file.as_ref().map(|file| file.to_string_lossy());
+    // Not both: readers prefer the data, and would miss a change of the file.
     let ca_data = endpoint.ca_pem.as_ref().filter(|_| ca_file.is_none()).map(|pem| STANDARD.encode(pem));
     for (key, value) in [
         ("    certificate-authority", ca_file.as_deref()),

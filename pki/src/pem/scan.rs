@@ -178,6 +178,7 @@ pub(crate) fn read(input: &[u8], most: usize) -> Result<Text<'_>, PemError> {
                     }
                     Line::Glued => {
                         text.damage.push(PemError::Glued { line: number });
+                        // Blocks are numbered by their beginnings, the lost ones included.
                         seen += occurrences(line, BEGIN);
                         State::Lost
                     }

@@ -96,6 +96,8 @@ impl Issuance {
         match (&error, aim) {
             // A list may be too long to read if the server ignores field selectors: the object alone is not.
             (ExchangeError::Http(_) | ExchangeError::Unusable(_), Aim::List) => self.stage = Stage::Next(Aim::Read),
+            // Repeating at once would fail in the same way. In later stages, connection errors are worth a repetition,
+            // since the request object exists; before, the rotation's own backoff decides.
             (
                 ExchangeError::NoRoots
                 | ExchangeError::Setup(_)
