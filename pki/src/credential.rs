@@ -1,4 +1,4 @@
-//! A chain and the key it was issued for.
+//! A credential: a certificate chain and the private key of its leaf.
 
 use std::sync::{Arc, OnceLock};
 

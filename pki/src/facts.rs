@@ -27,7 +27,7 @@ pub struct RequestFacts {
     pub subject_der: Vec<u8>,
     /// The subject's common name: empty if there is none, the last one of several, as Go reads it.
     pub common_name: String,
-    /// The subject's organisations.
+    /// The subject's organizations.
     pub organizations: Vec<String>,
     /// The subject's other attributes, as `OID=value`.
     pub other_attributes: Vec<String>,

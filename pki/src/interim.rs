@@ -32,7 +32,7 @@ impl Interim {
     }
 
     /// The interim credential to serve at `now`. Makes a new one from 6 hours before the current one expires, and if a
-    /// clock was set back to before its validity. If that fails, returns the current one: verifying clients reject
+    /// clock was set back to before its validity. If that fails, returns the old one: verifying clients reject
     /// either.
     pub fn credential(&self, now: UnixTime) -> Arc<Credential> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);

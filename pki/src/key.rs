@@ -66,7 +66,7 @@ impl fmt::Display for KeyAlgorithm {
 
 /// A private key and its public key.
 ///
-/// Not `Clone`: share it behind an `Arc`. Its encoding is wiped on drop; the crypto provider's own
+/// Not `Clone`: share a pair behind an `Arc`. The encoding of the key is wiped on drop; the crypto provider's own
 /// copy inside [`KeyPair::signing_key`] is not.
 pub struct KeyPair {
     der: Zeroizing<PrivateKeyDer<'static>>,

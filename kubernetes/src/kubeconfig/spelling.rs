@@ -1,4 +1,4 @@
-//! Recognising unknown keys that look like a misspelt known one.
+//! Recognizing unknown keys that look like a misspelt known one.
 
 /// The key in `known` that `key` probably is a misspelling of; `None` if `key` is known, or resembles none.
 pub(crate) fn meant<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {

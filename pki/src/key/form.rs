@@ -1,4 +1,4 @@
-//! Recognising the encoding of a private key by its DER, and naming an unsupported one. Reads the key in place, without
+//! Recognizing the encoding of a private key by its DER, and naming an unsupported one. Reads the key in place, without
 //! copies.
 
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};

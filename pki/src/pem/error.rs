@@ -18,19 +18,19 @@ pub enum PemError {
     /// A block has no end: the file is cut short, or is still being written.
     #[error("PEM block {block} ({label}), line {line}, has no `-----END {label}-----` line; the input is cut short")]
     Unclosed {
-        /// Which block of the input.
+        /// The number of the block in the input.
         block: usize,
-        /// The line it begins at.
+        /// The line at which the block begins.
         line: usize,
-        /// Its label, such as `CERTIFICATE`.
+        /// The label of the block, such as `CERTIFICATE`.
         label: String,
     },
     /// A block has no beginning: the first part of the file is missing.
     #[error("line {line} ends a PEM block ({label}) that has no `-----BEGIN {label}-----` line")]
     Unopened {
-        /// The line it ends at.
+        /// The line at which the block ends.
         line: usize,
-        /// Its label, such as `CERTIFICATE`.
+        /// The label of the block, such as `CERTIFICATE`.
         label: String,
     },
     /// A boundary shares its line with other text, as where files without a last newline were joined. No reader finds
@@ -46,39 +46,39 @@ pub enum PemError {
     /// The content of a block is not base64.
     #[error("PEM block {block} ({label}), line {line}, does not contain plain base64")]
     NotBase64 {
-        /// Which block of the input.
+        /// The number of the block in the input.
         block: usize,
-        /// The line it begins at.
+        /// The line at which the block begins.
         line: usize,
-        /// Its label, such as `CERTIFICATE`.
+        /// The label of the block, such as `CERTIFICATE`.
         label: String,
     },
     /// A block has headers (`Name: value`) where none are allowed: in a CA bundle, and in a chain from a signer.
     #[error("PEM block {block} ({label}), line {line}, has headers; remove the `Name: value` lines")]
     Headers {
-        /// Which block of the input.
+        /// The number of the block in the input.
         block: usize,
-        /// The line it begins at.
+        /// The line at which the block begins.
         line: usize,
-        /// Its label, such as `CERTIFICATE`.
+        /// The label of the block, such as `CERTIFICATE`.
         label: String,
     },
     /// A block of another kind where only certificates are allowed.
     #[error("PEM block {block}, line {line}, is a {label}; only CERTIFICATE blocks are allowed")]
     Unexpected {
-        /// Which block of the input.
+        /// The number of the block in the input.
         block: usize,
-        /// The line it begins at.
+        /// The line at which the block begins.
         line: usize,
-        /// Its label, such as `PRIVATE KEY`.
+        /// The label of the block, such as `PRIVATE KEY`.
         label: String,
     },
     /// A block `CERTIFICATE` does not contain a usable certificate.
     #[error("the certificate in PEM block {block}, line {line}, cannot be used: {reason}")]
     Unusable {
-        /// Which block of the input.
+        /// The number of the block in the input.
         block: usize,
-        /// The line it begins at.
+        /// The line at which the block begins.
         line: usize,
         /// The problem with the certificate, as a clause.
         reason: String,
