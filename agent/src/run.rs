@@ -1,4 +1,5 @@
-//! `perennial run`: the main job, on a cluster.
+//! `perennial run`: keeps certificates of an API server's signers rotated, until a signal or, with `--once`, until they
+//! are in place.
 
 mod acceptance;
 mod addresses;
@@ -34,7 +35,7 @@ use running::{Ended, Running};
 use service::Service;
 use wake::Wakes;
 
-/// How long the operator's command may take when we are to end.
+/// Time that a run of `--on-rotated` gets when the process ends.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(options: &cli::Run, log: Option<Lines>) -> Result<(), Failure> {
@@ -46,7 +47,7 @@ pub(crate) fn run(options: &cli::Run, log: Option<Lines>) -> Result<(), Failure>
     }
     let complete = report.finish_within(if options.once { RESULT } else { OUTPUT });
     match done {
-        // The result is what was asked for.
+        // With --once, the report on stdout is the result of the command.
         Ok(()) if options.once && !complete => {
             Err(Failure::Failed("the certificate is in place, but stdout did not take the report".into()))
         }
@@ -54,11 +55,11 @@ pub(crate) fn run(options: &cli::Run, log: Option<Lines>) -> Result<(), Failure>
     }
 }
 
-/// From the start to the end.
+/// Reads the configuration, starts the rotations, and runs until the end.
 fn keep(options: &cli::Run, report: &mut Report, log: Option<Lines>) -> Result<(), Failure> {
     let service = &options.service;
     let hook = Hook::new(service.on_rotated.clone(), service.on_rotated_timeout, options.once);
-    // Everything that can be wrong with the input is found before anything is started or written.
+    // Reads and checks all input before anything is started or written: exit code 2 leaves every file as it was.
     let prepared = Prepared::read(options)?;
     if options.runtime == cli::Runtime::Smol {
         reactor::start()?;

@@ -409,7 +409,7 @@ fn external_client_certificate_is_reported() {
         let mut run = start(directory, &run_arguments(&[off.as_slice(), &["--runtime", runtime]].concat()));
         run.event("disabled", 1);
         let told = event_of(&mut run, "kubelet-client", "trouble", 1);
-        assert!(told["reason"].as_str().unwrap().contains("nobody has put another one there"), "{told}");
+        assert!(told["reason"].as_str().unwrap().contains("the program that rotates it has not replaced it"), "{told}");
 
         // Replaces the pair as kubelet does: a dated file, then the link.
         let new = ca.node(Duration::ZERO, hour);

@@ -1,6 +1,6 @@
-//! Whether the API server still accepts the client certificate: it is asked rarely, and believed at its second refusal.
+//! Checks at intervals whether the API server still accepts the client certificate. Two refusals count as one.
 //!
-//! A client CA that was replaced is noticed by nothing else before the next renewal, where no Node object is polled.
+//! Without the check, a replaced client CA would be noticed only at the next rotation, unless a Node object is polled.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -19,16 +19,20 @@ use crate::whoami;
 
 /// Random part of a wait, in permille, so that a fleet that was started together does not poll together.
 const SPREAD: u32 = 500;
-/// A server that refuses a certificate once may be in trouble itself; refusals this far apart are believed.
+/// Least time between two refusals that count. A single one may be a fault of the server, for example while it starts.
 const CONFIRM: Duration = Duration::from_secs(60);
 
-/// Asks again and again, until dropped.
+/// The thread that checks. Dropping this ends the thread.
 pub(super) struct Acceptance {
     _ends_with_us: Sender<()>,
 }
 
 impl Acceptance {
-    /// Asks `cluster` about every `interval` whether it accepts the certificate of `first`, the one of `name`.
+    /// Starts a thread that checks about every `interval` whether `cluster` accepts the certificate of the rotation
+    /// `first`. Its common name, `name`, seeds the jitter.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
     pub(super) fn start(name: &str, interval: Duration, cluster: Arc<Cluster>, first: Handle) -> Result<Self, Failure> {
         let (ends, ended) = mpsc::channel();
         let mut schedule = Schedule::new(name, interval, clock::now().instant);
@@ -36,7 +40,7 @@ impl Acceptance {
             loop {
                 let left = schedule.next.since(clock::now().instant);
                 if !left.is_zero() {
-                    // In suspend this wait stands still, and the schedule goes on.
+                    // At most a minute at once: the wait stands still in suspend, and the schedule's clock does not.
                     match ended.recv_timeout(left.min(CONFIRM)) {
                         Err(RecvTimeoutError::Timeout) => continue,
                         Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
@@ -51,6 +55,7 @@ impl Acceptance {
     }
 }
 
+/// Checks once, and reports the second refusal to the rotation.
 fn look(schedule: &mut Schedule, cluster: &Arc<Cluster>, first: &Handle) {
     let Some(shown) = first.credential() else {
         schedule.plan(clock::now().instant);
@@ -75,12 +80,12 @@ fn look(schedule: &mut Schedule, cluster: &Arc<Cluster>, first: &Handle) {
     }
 }
 
-/// The meaning of an answer for the certificate that was shown.
+/// The meaning of an answer for the certificate that was presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Accepted,
     Refused,
-    /// No information: the server is too old for the request, does not allow the request, or is unreachable.
+    /// No information: the server does not know SelfSubjectReview, does not allow it, or is unreachable.
     Unknown,
 }
 
@@ -104,22 +109,23 @@ fn unknown(cluster: &Cluster, why: &str) -> Answer {
     Answer::Unknown
 }
 
+/// The conclusion from the answers so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Nothing,
-    /// Refused once: the next look comes soon.
+    /// Refused for the first time: the next check comes soon.
     Doubted,
-    /// Refused twice, far enough apart.
+    /// Refused again, at least [`CONFIRM`] after the first refusal.
     Refused,
 }
 
-/// When to ask, and what the answers amount to.
+/// The times of checks, and the conclusions from their answers.
 struct Schedule {
     name: String,
     interval: Duration,
     attempt: u64,
     next: Instant,
-    /// The certificate that was refused, and when that was first seen. Answers that say nothing do not change it.
+    /// The certificate that was refused, and the time of the first refusal. Kept when an answer is unknown.
     doubt: Option<(Fingerprint, Instant)>,
 }
 
@@ -151,7 +157,7 @@ impl Schedule {
                 Verdict::Doubted
             }
         };
-        // In doubt, the next look comes after 60 to 90 seconds, however long the interval.
+        // In doubt, the next check comes after 60 to 90 seconds, however long the interval.
         self.next = now.after(CONFIRM + spread(CONFIRM / 4, 1000, &self.name, self.attempt));
         verdict
     }
@@ -169,7 +175,7 @@ mod tests {
         Schedule::new("system:node:worker", 6 * HOUR, Instant::from_millis(0))
     }
 
-    /// What these answers amount to, each given when it is asked for, and the spans between the looks.
+    /// Gives these answers, each at the time of its check. Returns the verdicts, and the waits between the checks.
     fn verdicts(answers: &[(Fingerprint, Answer)]) -> (Vec<Verdict>, Vec<Duration>) {
         let mut schedule = schedule();
         let step = |(shown, answer): &(Fingerprint, Answer)| {
@@ -180,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn second_refusal_a_minute_later_is_believed() {
+    fn second_refusal_a_minute_later_counts() {
         use Verdict::{Doubted, Nothing};
         let other = Fingerprint([2; 32]);
         let amount_to = |answers: &[(Fingerprint, Answer)], expected: &[Verdict]| {
@@ -189,17 +195,17 @@ mod tests {
         amount_to(&[(OURS, Accepted), (OURS, Accepted)], &[Nothing, Nothing]);
         amount_to(&[(OURS, Refused), (OURS, Refused)], &[Doubted, Verdict::Refused]);
         amount_to(&[(OURS, Refused), (OURS, Accepted), (OURS, Refused)], &[Doubted, Nothing, Doubted]);
-        // 403, 404 and trouble in between mean nothing.
+        // An unknown answer (403, 404, unreachable) between two refusals does not cancel the first.
         amount_to(&[(OURS, Refused), (OURS, Unknown), (OURS, Refused)], &[Doubted, Nothing, Verdict::Refused]);
         amount_to(&[(OURS, Unknown), (OURS, Unknown)], &[Nothing, Nothing]);
-        // The certificate that replaced it meanwhile has not been refused yet.
+        // The refusal of an earlier certificate does not count for its successor.
         amount_to(&[(OURS, Refused), (other, Refused), (other, Refused)], &[Doubted, Doubted, Verdict::Refused]);
-        // It could not be replaced: it is reported again.
+        // A refused certificate that is still current is reported again.
         amount_to(&[(OURS, Refused), (OURS, Refused), (OURS, Refused)], &[Doubted, Verdict::Refused, Verdict::Refused]);
     }
 
     #[test]
-    fn early_second_refusal_is_not_believed() {
+    fn early_second_refusal_does_not_count() {
         let mut schedule = schedule();
         let now = schedule.next;
         assert_eq!(schedule.answered(OURS, Refused, now), Verdict::Doubted);
@@ -208,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_are_the_interval_give_or_take_half() {
+    fn check_waits_vary_by_half_the_interval() {
         let (_, regular) = verdicts(&[(OURS, Accepted); 50]);
         let within = |from: Duration, to: Duration| move |wait: &Duration| (from..=to).contains(wait);
         assert!(regular.iter().all(within(3 * HOUR, 9 * HOUR)), "{regular:?}");

@@ -1,4 +1,4 @@
-//! Which addresses the serving certificate is for, and when they change.
+//! The addresses that the serving certificate is for.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,17 +12,22 @@ use crate::cli::Which;
 use crate::failure::Failure;
 use crate::files;
 
-/// Where the addresses come from.
+/// The source of the addresses.
 #[derive(Clone, PartialEq)]
 pub(super) enum Addresses {
+    /// `--node-ip`.
     Given(Vec<IpAddr>),
+    /// `--node-addresses`, a file that is read again when it changes.
     File(PathBuf),
-    /// The Node object; of one family only, if one is wished for.
+    /// The Node object; with a family, only its addresses of that family.
     Cluster(Option<Family>),
 }
 
 impl Addresses {
-    /// As the flags say.
+    /// Chooses the source by the flags.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if the file cannot be used, or the addresses cannot be combined.
     pub(super) fn of(which: &Which) -> Result<Self, Failure> {
         match (&which.node_addresses, which.node_ip.as_slice()) {
             (Some(file), _) => {
@@ -31,8 +36,8 @@ impl Addresses {
                 Ok(addresses)
             }
             (None, []) => Ok(Self::Cluster(None)),
-            // kubelet's meaning: which address of this family is the node's is found out. kubelet, which has the same
-            // flag, does so and puts it into the Node object.
+            // As kubelet's --node-ip: kubelet detects the node's address of this family, and puts it into the Node
+            // object.
             (None, [ip]) if ip.is_unspecified() => Ok(Self::Cluster(Some(Family::of(*ip)))),
             (None, given) if given.iter().any(IpAddr::is_unspecified) => Err(Failure::Usage(
                 "--node-ip: 0.0.0.0 and :: mean the node's own addresses of one family; give one of them alone, or \
@@ -43,11 +48,12 @@ impl Addresses {
         }
     }
 
-    /// What to ask for now; `None` without an address to ask for. The node's name is among the names, unless the Node
-    /// object says what is: approvers compare with that. `object` is what it said, if it was looked at.
+    /// The template of the serving certificate of node `node`; `None` if the source has no address. Contains the node's
+    /// name, unless the source is the Node object, which approvers compare the request with. `object` is needed for
+    /// that source only.
     ///
     /// # Errors
-    /// [`NotYet`]: the addresses are not known. They are coming while the Node object has not been looked at.
+    /// [`NotYet`] if the addresses are not known; [coming](NotYet::coming) before the first read of the Node object.
     pub(super) fn template(&self, node: &str, object: Option<&NodeObject>) -> Result<Option<Template>, NotYet> {
         let named = |template: Template| match node.parse() {
             Ok(ip) => template.with_ip_addresses([ip]),
@@ -72,7 +78,7 @@ impl Addresses {
                         };
                         Some(addresses.of_family(*family).template(node).ok_or_else(missing)?)
                     }
-                    // Of a node called 127.0.0.1, as in a local cluster, that is the address.
+                    // A node whose name is an address, such as 127.0.0.1 in a local cluster, has that address as well.
                     (None, Ok(ip)) => Some(addresses.template(node).map_or_else(
                         || Template::node(node).with_ip_addresses([ip]),
                         |template| template.with_ip_addresses([ip]),
@@ -83,7 +89,7 @@ impl Addresses {
         })
     }
 
-    /// Whether they may change.
+    /// True if the addresses have to be polled. The Node object has a thread of its own for that.
     pub(super) const fn may_change(&self) -> bool {
         matches!(self, Self::File(_))
     }

@@ -1,4 +1,4 @@
-//! Reports what happens to a certificate that is rotated: to programs, people, the command of the operator.
+//! Reports what happens to one certificate, as events and in the log, and starts the runs of `--on-rotated`.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -16,31 +16,31 @@ use crate::report::{self, Report};
 use crate::rotation::ActiveRotation;
 use crate::spans::words;
 
-/// A certificate that is rotated, and what was reported of it.
+/// A rotation, and what was last reported about its certificate.
 pub(super) struct CertReporter {
-    /// What its files begin with.
+    /// The prefix of the certificate's files, which names it in events.
     pub(super) of: String,
     pub(super) rotation: ActiveRotation,
-    /// The file that always leads to the pair in use.
+    /// The link to the current pair.
     current: PathBuf,
-    /// That file existed when last looked for.
+    /// The link led to a file at the last poll.
     was_there: bool,
-    /// There is a certificate: the next one is a rotation.
+    /// There was a certificate: the next one is reported as `rotated`, not `issued`.
     held: bool,
-    /// The certificate that was reported last, or was there before.
+    /// The certificate that was reported last, or existed at the start.
     last_reported: Option<Fingerprint>,
-    /// Why there is nothing to ask for.
+    /// The reason why no request can be submitted; empty if one can.
     lacking: Lacking,
-    /// It has expired, and nothing is done about that.
+    /// The externally managed certificate has expired, which was reported.
     lost: bool,
-    /// Since when the certificate in use is in memory only, if it is.
+    /// Time from which the current certificate has been in memory only; `None` if it is on disk.
     unwritten_since: Option<UnixTime>,
-    /// The rotation as last reported.
+    /// The snapshot of the rotation that was reported last.
     snapshot: Arc<Snapshot>,
-    /// The state reported last; `None` while the certificate is not on disk: when it will be rotated is reported after
-    /// that it was issued.
+    /// The state that was reported last; `None` while the certificate is not on disk, so that `issued` is reported
+    /// before `resting`.
     state: Option<State>,
-    /// The trouble reported last, unless it has passed.
+    /// The trouble that was reported last; `None` once it has passed.
     reported: Option<Arc<str>>,
 }
 
@@ -71,12 +71,13 @@ impl CertReporter {
         }
     }
 
-    /// A certificate is in use and on disk.
+    /// True if a certificate is valid and on disk.
     pub(super) fn is_on_disk(&self) -> bool {
         self.rotation.handle().credential().is_some() && !self.rotation.handle().snapshot().unwritten
     }
 
-    /// Takes up the pair that another program has put into the directory, if it is a better one. Changes nothing there.
+    /// Reads the directory, and reports to the rotation a pair that another program has put there. The rotation uses
+    /// the better of both. Changes no file itself.
     pub(super) fn take_up(&self, store: &Directory, common_name: &str) {
         let request = LoadRequest { common_name: Some(common_name), has_signer: false, now: clock::now().unix };
         let found = match Store::load(store, &request) {
@@ -92,14 +93,13 @@ impl CertReporter {
             let held = now.credential.as_ref().map(|held| held.chain());
             found.chain().certificate().common_name == common_name && held != Some(found.chain())
         };
-        // A write that is under way is about to replace what was found.
+        // A write in progress is about to replace the pair on disk.
         if let Some(found) = found.filter(|found| is_news(found) && !now.unwritten) {
             handle.report_replaced(Some(found));
         }
     }
 
-    /// Has the certificate written again if its file was there and is gone: another program has removed it, or the
-    /// directory.
+    /// Makes the rotation write the certificate again if another program has removed its file or the directory.
     pub(super) fn put_back(&mut self) {
         let missing = matches!(fs::metadata(&self.current), Err(error) if error.kind() == ErrorKind::NotFound);
         if missing && self.was_there && self.is_on_disk() {
@@ -109,18 +109,19 @@ impl CertReporter {
         self.was_there = !missing;
     }
 
-    /// A certificate that is not due is in use and on disk, as far as was seen.
+    /// True if a certificate that is not due is current and on disk, by the last snapshot that was polled.
     pub(super) fn is_in_place(&self) -> bool {
         let Snapshot { credential, due, unwritten, .. } = &*self.snapshot;
         credential.is_some() && due.is_none() && !unwritten
     }
 
-    /// The last trouble, unless it has passed.
+    /// The last error; `None` once the failed operation has succeeded.
     pub(super) fn trouble(&self) -> Option<&str> {
         self.snapshot.last_error.as_deref()
     }
 
-    /// Sets what keeps it from being requested, if anything does. Reported unless it is coming; the caller logs it.
+    /// Sets the reason why no request can be submitted; `None` if one can. Reports the reason as an event, unless it
+    /// will pass by itself ([`NotYet::is_coming`]). The caller logs.
     pub(super) fn set_blocked_on(&mut self, why: Option<&NotYet>, report: &mut Report) {
         let text = why.map(ToString::to_string).unwrap_or_default();
         let before = self.lacking.set(text.clone());
@@ -129,12 +130,12 @@ impl CertReporter {
         }
     }
 
-    /// Who knows how it is doing.
+    /// The source of the certificate's state, for metrics.
     pub(super) fn source(&self) -> Source {
         Source::Rotation(self.rotation.handle().clone(), self.lacking.clone())
     }
 
-    /// How it is doing, in a phrase.
+    /// The state of the certificate as a phrase, for systemd's STATUS.
     pub(super) fn status(&self) -> String {
         let unwritten = self.unwritten_since.map(|since| format!(", unwritten since {since}"));
         self.progress() + &unwritten.unwrap_or_default()
@@ -156,10 +157,11 @@ impl CertReporter {
         }
     }
 
-    /// Reports what is new. What has no sentence here is logged by the rotation.
+    /// Reports everything new since the last poll. Failures and progress are reported as JSON events only: the rotation
+    /// logs them itself.
     pub(super) fn poll(&mut self, report: &mut Report, hook: &Hook) {
         let before = self.last_reported;
-        // Before the notices: those of this snapshot are queued then.
+        // Taken before the notices, so that the notices up to this snapshot are in the queue.
         self.snapshot = self.rotation.handle().snapshot();
         while let Some(notice) = self.rotation.notices.try_recv() {
             self.report_news(&notice.news, report);
@@ -167,7 +169,8 @@ impl CertReporter {
             self.report_state(report);
         }
         self.report_state(report);
-        // By what is in use now, however many notices were missed. What is not written yet has its turn later.
+        // Compares fingerprints instead of counting notices, of which some may be missed. An unwritten certificate is
+        // not reported yet, so its run comes later.
         let held = self.snapshot.credential.as_ref().map(|held| held.chain());
         let held = held.filter(|chain| {
             self.last_reported != before && self.last_reported == Some(chain.certificate().fingerprint)
@@ -197,7 +200,7 @@ impl CertReporter {
         }
     }
 
-    /// Reports what is different about the certificate and the state.
+    /// Reports a new certificate and a new state.
     fn report_state(&mut self, report: &mut Report) {
         let (now, of) = (self.snapshot.clone(), &self.of);
         self.unwritten_since = now.unwritten.then(|| self.unwritten_since.unwrap_or(now.at.unix));
@@ -207,8 +210,9 @@ impl CertReporter {
         let fingerprint = held.map(|chain| chain.certificate().fingerprint);
         if let (Some(chain), Some(end), true) = (held, end, fingerprint != self.last_reported && !now.unwritten) {
             let name = if self.held { "rotated" } else { "issued" };
-            let by_others = format!("{of}: somebody else has put another certificate there, valid until {end}");
-            // What was issued to us has been logged.
+            let by_others =
+                format!("{of}: another program has replaced the certificate; the new one is valid until {end}");
+            // The rotation logs a certificate that was issued to it.
             let sentence = if now.state == State::NotEnabled { by_others.as_str() } else { "" };
             self.event(report, name, report::certificate(chain), sentence);
             (self.held, self.last_reported) = (true, fingerprint);
@@ -233,12 +237,12 @@ impl CertReporter {
         self.state = state;
     }
 
-    /// Reports that a certificate which another program keeps has expired.
+    /// Reports, once, that an externally managed certificate has expired.
     fn report_lost(&mut self, report: &mut Report) {
         let end = self.snapshot.credential.as_ref().map(|held| held.chain().certificate().validity.not_after());
         let lost = end.filter(|end| self.snapshot.state == State::NotEnabled && *end < clock::now().unix);
         if let (Some(end), false) = (lost, self.lost) {
-            let why = format!("the certificate expired at {end}, and nobody has put another one there");
+            let why = format!("the certificate expired at {end}, and the program that rotates it has not replaced it");
             tracing::warn!("{}: {why}", self.of);
             self.event(report, "trouble", json!({ "reason": why }), "");
         }

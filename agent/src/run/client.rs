@@ -1,4 +1,4 @@
-//! The client certificate: kept rotated, or watched while another program rotates it.
+//! The client certificate, which perennial rotates, or observes while another program rotates it.
 
 use perennial::{Fingerprint, Instant};
 use perennial_pki::Chain;
@@ -17,11 +17,11 @@ use crate::spans::words;
 /// The rotation of the client certificate.
 pub(super) struct Client {
     pub(super) reporter: CertReporter,
-    /// Asks the API server whether it accepts the certificate.
+    /// The checks whether the API server accepts the certificate; `None` if they are off.
     acceptance: Option<Acceptance>,
-    /// The certificate that another program keeps, when last looked at.
+    /// The externally managed certificate at the last poll.
     found: Option<Fingerprint>,
-    /// Since when there has been no valid certificate, on a clock that goes on in suspend.
+    /// Time from which there has been no valid certificate, on a clock that runs in suspend; `None` if there is one.
     missing_since: Option<Instant>,
 }
 
@@ -44,7 +44,8 @@ impl Client {
         Ok(Self { reporter, acceptance, found: None, missing_since: None })
     }
 
-    /// Goes on with the next configuration. `stored`: what the directory holds, if rotation is switched on by that.
+    /// Applies the next configuration to the running rotation. `stored` is the contents of the directory if the
+    /// configuration switches rotation on.
     pub(super) fn reload(
         &mut self,
         outside: &Outside<'_>,
@@ -61,13 +62,14 @@ impl Client {
         }
         let handle = self.reporter.rotation.handle();
         handle.set_template(client.rotated.then(|| client.template.clone()));
-        // Before the signer: what another program has put there may leave nothing to request.
+        // Before the signer is set, so that no request is submitted if the directory holds a certificate that is not
+        // due.
         if let Some(stored) = stored {
             handle.report_replaced(stored.credential.clone());
             stored.waiting.iter().for_each(|waiting| handle.report_replaced(Some(waiting.clone())));
         }
         handle.set_signer(client.signer(options, access.server.cluster.clone(), access.bootstrap.clone()));
-        // And after it: only with a signer is a worse pair, or none, overwritten.
+        // Again after it: only a rotation with a signer overwrites a worse pair, or a missing one, with its own.
         stored.iter().for_each(|stored| handle.report_replaced(stored.credential.clone()));
         if stored.is_some_and(|stored| stored.is_misplaced) {
             handle.rotate_now();
@@ -78,18 +80,18 @@ impl Client {
         });
     }
 
-    /// The certificate, if it is valid.
+    /// The client certificate; `None` if there is no valid one.
     pub(super) fn held(&self) -> Option<Chain> {
         self.reporter.rotation.handle().credential().map(|credential| credential.chain().clone())
     }
 
-    /// Takes note of what another program has put into the directory, and of files of ours that are gone.
+    /// Observes the directory: with rotation, writes missing files again; without, reports another program's pair.
     pub(super) fn poll_store(&mut self, config: &Prepared) {
         if config.settings.client.rotated {
             self.reporter.put_back();
             return;
         }
-        // What was accepted before rotation was switched off is still written.
+        // The lock is kept until a certificate that was accepted before rotation was switched off is written.
         if !self.reporter.rotation.handle().snapshot().unwritten {
             config.stores.client.release();
         }
@@ -102,7 +104,10 @@ impl Client {
         }
     }
 
-    /// Fails once there has been no valid certificate for as long as `--exit-without-certificate` says.
+    /// Checks the limit of `--exit-without-certificate`.
+    ///
+    /// # Errors
+    /// [`Failure::Failed`] once there has been no valid certificate for that long.
     pub(super) fn poll_expiry(&mut self, options: &Run) -> Result<(), Failure> {
         let missing = self.reporter.rotation.handle().credential().is_none();
         let now = clock::now().instant;
@@ -120,7 +125,7 @@ impl Client {
     }
 }
 
-/// Owes runs of `--on-rotated` on disk while the certificate is rotated, else in memory.
+/// Prepares the debts of `--on-rotated`: with rotation, they are recorded on disk, else kept in memory.
 fn begin_hook(outside: &Outside<'_>, config: &Prepared) {
     let (client, prefix) = (&config.settings.client, outside.options.wanted.prefix.as_str());
     if client.rotated {

@@ -1,4 +1,4 @@
-//! A serving certificate that another program keeps: polled, and reported on.
+//! An externally managed serving certificate: polled and reported, never written.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::metrics::Source;
 use crate::report::{self, Report};
 use crate::spans::words;
 
-/// Two files, and what was reported of them.
+/// The files of certificate and key, and what was last reported about them.
 pub(super) struct ExternalCert {
     paths: [PathBuf; 2],
     files: Arc<FileCredential>,
@@ -22,28 +22,32 @@ pub(super) struct ExternalCert {
     name: String,
     /// The certificate that was reported last.
     reported: Option<Fingerprint>,
-    /// Its expiry was reported.
+    /// The expiry of the certificate was reported.
     expired: bool,
 }
 
 impl ExternalCert {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if the files are no pair.
     pub(super) fn open(certificate: &Path, key: &Path) -> Result<Self, Failure> {
         let files = FileCredential::open(certificate, key).map_err(Failure::usage)?;
         let (files, name) = (Arc::new(files), certificate.display().to_string());
         Ok(Self { paths: [certificate, key].map(Path::to_owned), files, name, reported: None, expired: false })
     }
 
-    /// True if both are of the same files.
+    /// True if `other` is of the same files.
     pub(super) fn is_of(&self, other: &Self) -> bool {
         self.paths == other.paths
     }
 
-    /// For observers.
+    /// The name and the source of the certificate's state, for metrics.
     pub(super) fn source(&self) -> (String, Source) {
         (self.name.clone(), Source::Files(self.files.clone()))
     }
 
-    /// Reports the certificate, every other one that takes its place, and its expiry.
+    /// Reports the certificate, each replacement, and an expiry. A replacement owes a run of `--on-rotated`.
     pub(super) fn poll(&mut self, report: &mut Report, hook: &Hook) {
         let credential = self.files.credential();
         let (chain, of, now) = (credential.chain(), &self.name, clock::now().unix);
@@ -53,14 +57,14 @@ impl ExternalCert {
         if before != Some(fingerprint) {
             let fields = report::with(json!({ "of": of }), report::certificate(chain));
             let name = if before.is_some() { "rotated" } else { "kept" };
-            report.event(name, fields, &format!("{of}: kept by somebody else, valid until {end}{}", left(end, now)));
+            report.event(name, fields, &format!("{of}: externally managed, valid until {end}{}", left(end, now)));
             if before.is_some() {
                 hook.run(of, hook::subject(of.into(), chain));
             }
             self.expired = false;
         }
         if !self.expired && chain.certificate().validity.expired(now) {
-            tracing::warn!("{of}: expired at {end}, and nobody has put another one there");
+            tracing::warn!("{of}: expired at {end}, and the program that rotates it has not replaced it");
             self.expired = true;
         }
     }

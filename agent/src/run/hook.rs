@@ -1,4 +1,4 @@
-//! The command that is run after each new certificate: at least once for the newest, until it succeeds.
+//! Runs the command of `--on-rotated` after each new certificate: for the newest one, until it succeeds.
 
 mod process;
 
@@ -15,59 +15,61 @@ use crate::files;
 use crate::hook_debt::{Debts, Owed, Record, Subject};
 use crate::spans::words;
 
-/// After the first failure; twice as long after each further one.
+/// Wait after the first failed run. Doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(10);
+/// Longest wait after a failed run.
 const LONGEST_RETRY: Duration = Duration::from_secs(15 * 60);
-/// Longest wait of the end of the process for a killed command.
+/// Longest time that the process waits at its end for a killed command.
 const KILL: Duration = Duration::from_secs(2);
 
-/// Runs a command of the operator's. It may take its time: no rotation waits for it.
+/// Runs the command on threads of its own, so that no rotation waits for it.
 pub(super) struct Hook {
     run: Option<Arc<Run>>,
     debts: Debts,
 }
 
-/// State shared by the threads, one for each certificate that is owed a run.
+/// The command and its limits, shared by the threads: one for each certificate with an owed run.
 struct Run {
     command: String,
     limit: Duration,
-    /// One attempt only.
+    /// Failed runs are not repeated (`--once`).
     once: bool,
     phase: AtomicU8,
 }
 
-/// Debts are paid until they are.
+/// Phase in which a failed run is repeated.
 const PAYING: u8 = 0;
-/// Runs that were not tried yet are tried once.
+/// Phase in which a failed run is not repeated, and an owed run that was not tried is tried once.
 const ENDING: u8 = 1;
-/// Running commands are killed.
+/// Phase in which running commands are killed, and none is started.
 const KILLING: u8 = 2;
 
 impl Hook {
-    /// Nothing is owed yet. Without a command, nothing ever is. A run may take `limit`; with `once` a failed one is not
-    /// repeated.
+    /// Creates a hook without debts. Without a command, no run is ever owed. A run may take `limit`; with `once`, a
+    /// failed one is not repeated.
     pub(super) fn new(command: Option<String>, limit: Duration, once: bool) -> Self {
         let run = command.map(|command| Arc::new(Run { command, limit, once, phase: AtomicU8::new(PAYING) }));
         Self { run, debts: Debts::default() }
     }
 
-    /// For those who look on; `None` without a command.
+    /// The debts, for metrics; `None` without a command.
     pub(super) fn debts(&self) -> Option<&Debts> {
         self.run.as_ref().map(|_| &self.debts)
     }
 
-    /// Goes on from the record of an earlier process: a run may be owed for the certificate in use. To be called before
-    /// the rotation of this certificate is started, which changes what is in use. A record that cannot be read or
-    /// written is logged; what is owed then is owed in memory.
+    /// Continues from the record of an earlier process: a run may be owed for the current certificate, `in_use`. Must
+    /// be called before the rotation of certificate `of` starts and changes that. Logs if the record cannot be read or
+    /// written; the debt is then in memory only.
     pub(super) fn begin(&self, of: &str, record: PathBuf, in_use: Option<Subject>) {
         let Some(run) = &self.run else {
-            // A command that is given again later owes nothing for the time between; there may be no record.
+            // Without the flag, the record is removed: a later start with the flag owes nothing for certificates until
+            // then.
             let _ = std::fs::remove_file(record);
             return;
         };
         let mut debts = self.debts.all();
         if let Some(debt) = debts.get_mut(of) {
-            // Rotation was switched off meanwhile, and is on again.
+            // A reload has switched rotation on again: the debt gets its record back.
             if debt.record.is_none() {
                 debt.record = Some(record);
                 let debt = debt.clone();
@@ -79,7 +81,7 @@ impl Hook {
         let debt = debts.entry(of.to_owned()).or_default();
         files::sweep(&record);
         let found = Record::read(&record).unwrap_or_else(|error| {
-            // Once too often is better than never.
+            // A run too many does less harm than one too few.
             tracing::warn!("cannot read {}: {error}; assuming that --on-rotated has not run", record.display());
             Some(Record::default())
         });
@@ -101,14 +103,14 @@ impl Hook {
         }
     }
 
-    /// From now on, keeps what is owed for this certificate in memory only: rotation is off, and changes no directory.
+    /// Keeps the debt of certificate `of` in memory only from now on: without rotation, no file is written.
     pub(super) fn forget_record(&self, of: &str) {
         if let Some(debt) = self.debts.all().get_mut(of) {
             debt.record = None;
         }
     }
 
-    /// Owes a run for this certificate, in the place of the one before. How it ends is logged.
+    /// Owes a run for a new certificate `subject`, in the place of a run for an earlier one. Failures are logged.
     pub(super) fn run(&self, of: &str, subject: Subject) {
         let Some(run) = &self.run else { return };
         let mut debts = self.debts.all();
@@ -118,7 +120,8 @@ impl Hook {
         self.attend(run, of);
     }
 
-    /// Waits up to `most` for what runs and what was not tried yet, then ends it.
+    /// Waits up to `most` for running commands and for owed runs that were not tried yet. Then kills the commands, and
+    /// waits for up to [`KILL`].
     pub(super) fn finish_within(&self, most: Duration) {
         for (phase, most) in [(ENDING, most), (KILLING, KILL)] {
             self.enter(phase);
@@ -128,10 +131,10 @@ impl Hook {
         }
     }
 
-    /// Waits for the runs that are owed, which have a limit of time.
+    /// Waits for the owed runs, which end within their time limit.
     ///
     /// # Errors
-    /// If one of them failed.
+    /// [`Failure::Failed`] if a run failed or could not be started.
     pub(super) fn finish(&self) -> Result<(), Failure> {
         self.enter(ENDING);
         self.is_settled_within(None);
@@ -143,7 +146,7 @@ impl Hook {
         })
     }
 
-    /// The failed runs, one line each, for people.
+    /// The errors of owed runs, one line each, for systemd's STATUS.
     pub(super) fn troubles(&self) -> Vec<String> {
         let debts = self.debts.all();
         let failed = debts.iter().filter_map(|(of, debt)| Some((of, debt.owed.as_ref()?)));
@@ -157,7 +160,8 @@ impl Hook {
         }
     }
 
-    /// Waits until no debt is attended to.
+    /// Waits until no thread runs the command, for `most` at most; without a limit if `None`. Returns false if one
+    /// does.
     fn is_settled_within(&self, most: Option<Duration>) -> bool {
         let end = most.map(|most| Instant::now() + most);
         let mut debts = self.debts.all();
@@ -170,7 +174,7 @@ impl Hook {
         true
     }
 
-    /// Has a thread take care of what is owed for this certificate.
+    /// Starts the thread that runs the command for certificate `of`, unless the thread exists.
     fn attend(&self, run: &Arc<Run>, of: &str) {
         let mut debts = self.debts.all();
         let Some(debt) = debts.get_mut(of).filter(|debt| !debt.attended) else { return };
@@ -194,14 +198,14 @@ impl Run {
         self.phase.load(Ordering::SeqCst)
     }
 
-    /// Pays the debt of this certificate; returns if there is none, or no further attempt is to be made.
+    /// Runs the command until no run is owed for certificate `of`, or none may be repeated.
     fn attend(&self, of: &str, debts: &Debts) {
         while let Some(subject) = self.next(of, debts) {
             let result = process::run(&self.command, of, &subject, self.limit, || self.phase() == KILLING);
             let mut all = debts.all();
             let Some(debt) = all.get_mut(of) else { return };
             debt.running = false;
-            // A newer certificate has a debt of its own.
+            // A newer certificate may have replaced the debt during the run: its attempts are counted from zero.
             let owed = debt.owed.as_mut().filter(|owed| owed.subject == subject);
             match &result {
                 Ok(()) => {
@@ -232,7 +236,8 @@ impl Run {
         debts.notify();
     }
 
-    /// Waits for the next run that is due; `None` if there is to be none.
+    /// Waits until a run is due, and returns its certificate; `None` if none is owed or may be started. The caller's
+    /// thread ends then.
     fn next(&self, of: &str, debts: &Debts) -> Option<Subject> {
         let mut all = debts.all();
         loop {
@@ -257,7 +262,7 @@ impl Run {
     }
 }
 
-/// The certificate of this chain, in this file.
+/// Describes the certificate of this chain, in this file, for the environment of the command.
 pub(super) fn subject(file: PathBuf, chain: &Chain) -> Subject {
     let fingerprint = format!("{:x}", chain.certificate().fingerprint);
     Subject { file, serial: chain.serial().to_owned(), fingerprint }

@@ -1,4 +1,4 @@
-//! The identity of the node, for everything that it requests but its client certificate.
+//! The identity of the node for serving certificates and for reading its Node object.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use perennial_rotation::{Handle, Identity, IdentitySource, NotYet};
 use crate::kubeconfigs;
 use crate::patience;
 
-/// The client certificate. Where there is none, and another program keeps that certificate or it is none that API servers
-/// know the node by: the credential of the kubeconfig.
+/// An identity source with the client certificate. Falls back to the kubeconfig's credential if there is no client
+/// certificate and perennial does not rotate it, or if API servers do not know the node by it.
 #[derive(Clone)]
 pub(super) struct NodeIdentity {
     client: Option<Handle>,
@@ -24,7 +24,7 @@ impl NodeIdentity {
         Self { client, kubeconfig }
     }
 
-    /// The same for a loop that must not wait for the disk of the kubeconfig.
+    /// Returns a copy that reads the kubeconfig within five seconds, for a loop that must not wait for its disk.
     pub(super) fn bounded(&self) -> Self {
         Self { client: self.client.clone(), kubeconfig: patience::bounded(self.kubeconfig.clone()) }
     }
@@ -43,13 +43,14 @@ impl IdentitySource for NodeIdentity {
         self.client.iter().for_each(|client| client.wake_on_change(waker));
     }
 
-    /// Has the client certificate replaced first.
+    /// Reports the refusal to the client certificate's rotation, which replaces the certificate if it is the current
+    /// one.
     fn identity_refused(&self, identity: &Identity) {
         self.client.iter().for_each(|client| client.identity_refused(identity));
     }
 }
 
-/// The common name of the node of this name.
+/// The common name of a certificate of this node: `system:node:NAME`.
 pub(super) fn common_name(node: &str) -> String {
     Template::node(node).common_name().to_owned()
 }

@@ -1,12 +1,15 @@
-//! The node's name, as kubelet would have it.
+//! The node's name, by kubelet's rules.
 
 use std::fs;
 
 use crate::failure::Failure;
 
-/// The name given, or else the host's; trimmed and in lower case.
+/// Returns the node name: `given` or, if that is missing or empty, the host name; trimmed and in lower case.
 ///
-/// Source: kubelet's `nodeutil.GetHostname`, to which an empty name is none given, and blanks are an error.
+/// Follows kubelet's `nodeutil.GetHostname`, where an empty name counts as missing and blanks are an error.
+///
+/// # Errors
+/// [`Failure::Usage`] if the name is no RFC 1123 subdomain, or the host name cannot be read.
 pub(super) fn resolve(given: Option<&str>) -> Result<String, Failure> {
     let (text, from) = match given.filter(|given| !given.is_empty()) {
         Some(name) => (name.to_owned(), "--node-name"),
@@ -28,7 +31,7 @@ fn host_name() -> Result<String, Failure> {
     found.ok_or_else(|| Failure::Usage("the host name cannot be read; give --node-name".into()))
 }
 
-/// RFC 1123, as Kubernetes checks names of nodes.
+/// True for an RFC 1123 subdomain, as Kubernetes requires of node names.
 fn is_subdomain(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let label = |label: &str| {
@@ -47,7 +50,7 @@ mod tests {
     /// From the field: <https://github.com/NixOS/nixpkgs/issues/315144>
     /// From the field: <https://github.com/kubermatic/kubeone/issues/3071>
     #[test]
-    fn names_are_those_kubernetes_takes() {
+    fn node_name_follows_kubernetes_rules() {
         for good in ["worker-1", "a", "ip-10-0-0-1.eu-west-1.compute.internal", "9"] {
             assert_eq!(resolve(Some(good)).expect(good), good);
         }

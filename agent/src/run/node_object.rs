@@ -1,4 +1,4 @@
-//! The addresses of the node, as its Node object in the cluster says.
+//! Polls the Node object of the cluster for the node's addresses.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -16,27 +16,32 @@ use crate::failure::Failure;
 use crate::latest::Latest;
 use crate::spans::spread;
 
-/// How often it is looked at. Addresses change rarely: one small request a minute costs an API server less than one
-/// more open watch for each node.
+/// Interval between polls. Addresses change rarely: a small request a minute costs an API server less than an open
+/// watch per node.
 const LOOK: Duration = Duration::from_secs(60);
-/// How soon, when it did not work, and when there was nobody to ask as.
+/// Wait after a failed poll.
 const RETRY: Duration = Duration::from_secs(10);
+/// Wait while the client certificate, which authenticates the poll, does not exist yet.
 const SOON: Duration = Duration::from_secs(1);
-/// Random part of a wait, so that a fleet that was started together does not keep polling together.
+/// Random part of a wait, in permille, so that a fleet that was started together does not poll together.
 const SPREAD: u32 = 250;
 
-/// What was found last: `None` before the first look.
+/// The result of the last poll; `None` before the first one.
 pub(super) type Found = Latest<Option<Result<Addresses, NotYet>>>;
 
-/// Looks at a Node object again and again, until dropped.
+/// The thread that polls a Node object. Dropping this ends the thread.
 pub(super) struct NodeObject {
     found: Found,
-    /// Ends the pause before the next look; dropped, it ends the thread.
+    /// Sending starts a poll at once. Dropping this ends the thread.
     poll: Sender<()>,
 }
 
 impl NodeObject {
-    /// Looks at the object of this name, as the node itself, and calls `changed` when there is something new.
+    /// Starts a thread that polls the object `name` with the identity `node`, and calls `changed` when the result
+    /// differs from the one before.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
     pub(super) fn start(
         name: &str,
         cluster: Arc<Cluster>,
@@ -66,7 +71,7 @@ impl NodeObject {
                     changed();
                 }
                 match polls.recv_timeout(spread(pause, SPREAD, &name, attempt)) {
-                    // However often that was asked for, once is enough.
+                    // One poll serves all requests that have come.
                     Ok(()) => polls.try_iter().for_each(drop),
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
@@ -80,18 +85,19 @@ impl NodeObject {
         Ok(Self { found, poll })
     }
 
-    /// Looks at the object now, not at the end of the pause.
+    /// Polls at once instead of after the pause.
     pub(super) fn poll_now(&self) {
-        // Its thread lives as long as this.
+        // An error would mean that the thread has ended, which it does only when this is dropped.
         let _ = self.poll.send(());
     }
 
-    /// What it said when last looked at.
+    /// The addresses at the last poll, or its error; `None` before the first poll.
     pub(super) fn addresses(&self) -> Option<Result<Addresses, NotYet>> {
         self.found.get()
     }
 }
 
+/// Reads the Node object once, with the identity `asker`. Reports to `node` if the server rejects that.
 fn look(name: &str, cluster: &Arc<Cluster>, node: &NodeIdentity, asker: Identity) -> Result<Addresses, String> {
     let request = Request::get(format!("/api/v1/nodes/{name}"));
     let call = Call::new(request, cluster.clone(), asker.clone(), Limits::default());

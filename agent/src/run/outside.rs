@@ -1,4 +1,4 @@
-//! What the rotations of a run are connected to: flags, signals, the report, observers, the command of the operator.
+//! The environment of the rotations: flags, signals, report, observers, systemd and `--on-rotated`.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::observers::Observers;
 use crate::report::Report;
 use crate::rotation::ActiveRotation;
 
-/// The surroundings of the rotations, which are the same from the start to the end.
+/// The environment of the rotations. A reload does not replace it.
 pub(super) struct Outside<'a> {
     pub(super) options: &'a Run,
     pub(super) report: &'a mut Report,
@@ -26,7 +26,10 @@ pub(super) struct Outside<'a> {
 }
 
 impl Outside<'_> {
-    /// Starts a rotation that keeps its certificate in `store`, in files that begin with `prefix`.
+    /// Starts a rotation whose files are in `store` and begin with `prefix`.
+    ///
+    /// # Errors
+    /// The errors of [`ActiveRotation::start`].
     pub(super) fn start(
         &self,
         prefix: &str,
@@ -39,10 +42,11 @@ impl Outside<'_> {
         Ok(CertReporter::new(prefix, rotation, current))
     }
 
-    /// Makes the record of what `--on-rotated` owes, or goes on from it, before anything is rotated.
+    /// Reads or creates the record of `--on-rotated` for the certificate of `prefix`. Called before its rotation
+    /// starts.
     pub(super) fn begin_hook(&self, prefix: &str, store: &Directory, common_name: &str) {
         let now = clock::now().unix;
-        // What cannot be read owes nothing until it is replaced.
+        // An unreadable or expired pair owes no run; its replacement will.
         let file = std::path::absolute(store.current()).unwrap_or_else(|_| store.current());
         let in_use = store.load_of(Some(common_name), now).ok().and_then(|loaded| loaded.credential);
         let in_use = in_use.filter(|(credential, _)| !credential.chain().certificate().validity.expired(now));

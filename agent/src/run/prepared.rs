@@ -1,4 +1,4 @@
-//! A configuration that can be used: all that flags, files and the certificate directory say, read and checked.
+//! A complete configuration: flags, files and the certificate directory, read and checked.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,32 +16,35 @@ use crate::kubeconfigs::{self, Access};
 use crate::remedies::remedy;
 use crate::report;
 
-/// The prefix of the common names of nodes.
+/// The prefix of nodes' common names.
 const NODE: &str = "system:node:";
 
-/// Everything that a run needs to know, and nothing started yet.
+/// A complete configuration, from which rotations can be started or reloaded.
 pub(super) struct Prepared {
     pub(super) settings: Settings,
     pub(super) access: Access,
     pub(super) stores: Stores,
-    /// The serving certificate, if another program keeps it.
+    /// The serving certificate, if it is externally managed.
     pub(super) external: Option<ExternalCert>,
-    /// The client certificate, if it is valid.
+    /// The client certificate; `None` if there is no valid one.
     held: Option<Chain>,
-    /// The file that always leads to the client certificate.
+    /// The link to the current client certificate, as an absolute path.
     pub(super) current: PathBuf,
 }
 
-/// The directories of certificates. They stay locked from one configuration to the next: no other program gets in between.
+/// The directories of certificates. A reload passes them on, so that the locks are never released in between.
 #[derive(Clone)]
 pub(super) struct Stores {
     pub(super) client: Arc<Directory>,
-    /// `None`: there is no serving certificate to rotate.
+    /// `None` unless a serving certificate is rotated.
     pub(super) serving: Option<Arc<Directory>>,
 }
 
 impl Prepared {
-    /// Reads what is needed for a start, and changes nothing.
+    /// Reads the configuration for a start. Changes no file, and takes no lock.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] for input that a run cannot start with.
     pub(super) fn read(options: &Run) -> Result<Self, Failure> {
         let settings = Settings::read(options)?;
         let client = directory(options, &options.wanted.prefix)?;
@@ -49,18 +52,22 @@ impl Prepared {
         Self::new(options, settings, Stores { client, serving: None }, held)
     }
 
-    /// Reads all files again, and changes nothing. `held` is the client certificate now.
+    /// Reads the configuration again, for a reload. Changes no file. `held` is the current client certificate, if
+    /// valid.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] for input that a run cannot continue with. The caller keeps this configuration.
     pub(super) fn read_again(&self, options: &Run, held: Option<Chain>) -> Result<Self, Failure> {
         let mut next = Self::new(options, Settings::read(options)?, self.stores.clone(), held)?;
         if next.asks_like(self) {
-            // The rotations go on with this one: what is shown of its CAs is what they read last.
+            // Kept, because the rotations use this server: `/state` shows the CAs that they read last.
             next.access.server = self.access.server.clone();
         }
         Ok(next)
     }
 
     fn new(options: &Run, settings: Settings, stores: Stores, held: Option<Chain>) -> Result<Self, Failure> {
-        // Another party's is not used to ask with.
+        // A certificate with another common name does not authenticate requests.
         let name = settings.client.template.common_name();
         let held = held.filter(|held| !settings.client.rotated || held.certificate().common_name == name);
         let access = read_access(options, &settings, held.is_some())?;
@@ -80,12 +87,15 @@ impl Prepared {
         Ok(Self { settings, access, stores, external, held, current })
     }
 
-    /// Makes this process the owner of the files of certificates that are rotated, or changes nothing: the last step
-    /// that can fail for bad usage, and the first that changes a directory.
+    /// Locks the directories of rotated certificates, or none: the first step of a start that changes a directory, and
+    /// the last that can fail for bad usage.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if another process holds a lock, or a directory cannot be used.
     pub(super) fn claim(&self) -> Result<(), Failure> {
         let client = self.settings.client.rotated.then_some(&self.stores.client);
         let rotated = || client.into_iter().chain(&self.stores.serving);
-        // If one cannot be had, the other is not to be touched.
+        // Both are checked first: if one is not free, the other must stay as it is.
         let claimed = rotated().try_for_each(|store| store.is_free());
         claimed.and_then(|()| rotated().try_for_each(|store| store.claim())).map_err(|error| {
             Failure::Usage(match remedy_of(&error) {
@@ -100,7 +110,7 @@ impl Prepared {
         self.access.endpoint == other.access.endpoint && self.settings.client == other.settings.client
     }
 
-    /// What is done from now on: for programs, and as a sentence.
+    /// Describes the configuration: fields of the events `started` and `reloaded`, and a sentence for the log.
     pub(super) fn describe(&self, options: &Run) -> (Value, String) {
         let Self { settings, access, held, .. } = self;
         let (client, cluster) = (&settings.client, &access.server.cluster);
@@ -129,12 +139,13 @@ impl Prepared {
     }
 }
 
-/// The directory for files with this prefix, not claimed yet.
+/// The certificate directory for files with this prefix, not locked.
 fn directory(options: &Run, prefix: &str) -> Result<Arc<Directory>, Failure> {
     Directory::at(&options.cert_dir, prefix).map(Arc::new).map_err(Failure::usage)
 }
 
-/// The kubeconfigs, as far as they are needed.
+/// Reads the kubeconfigs. `held`: the client certificate is valid. A usable credential is required if the first request
+/// needs one.
 fn read_access(options: &Run, settings: &Settings, held: bool) -> Result<Access, Failure> {
     let client = &settings.client;
     let needed = client.rotated && !(held && client.renews_itself);
@@ -151,7 +162,8 @@ fn read_access(options: &Run, settings: &Settings, held: bool) -> Result<Access,
     Ok(Access { write: access.write && client.rotated && client.renews_itself, bootstrap, ..access })
 }
 
-/// `source`, but for the certificate of another node: no API server gives that node this one's certificate.
+/// Wraps `source` so that a certificate of another node is an error: the API server would deny the request, since a
+/// node may only request its own certificate.
 fn not_of_another_node(name: &str, source: Arc<dyn IdentitySource>) -> Arc<dyn IdentitySource> {
     let name = name.to_owned();
     Arc::new(move || {
@@ -167,7 +179,7 @@ fn not_of_another_node(name: &str, source: Arc<dyn IdentitySource>) -> Arc<dyn I
     })
 }
 
-/// The valid certificate in the directory, if there is one.
+/// Reads the client certificate in the directory; `None` if there is no valid one.
 fn valid_in(store: &Directory, client: &ClientSettings) -> Result<Option<Chain>, Failure> {
     let now = clock::now().unix;
     let loaded = match client.rotated {

@@ -1,4 +1,4 @@
-//! The rotations that run, from the start to the end.
+//! The main loop of `perennial run`: starts, reloads, observes and stops the rotations.
 
 use std::time::Duration;
 
@@ -17,37 +17,40 @@ use super::settings::ServingSettings;
 use crate::failure::Failure;
 use crate::kubeconfigs;
 
-/// How often what cannot tell of its changes is looked at: files of others, and clocks.
+/// Interval between polls of other programs' files, and of the clock for `--exit-without-certificate`.
 const LOOK: Duration = Duration::from_secs(5);
-/// How often a certificate that is rotated is looked for on disk.
+/// Interval between checks that the files of rotated certificates still exist.
 const STORE: Duration = Duration::from_secs(30);
-/// How often a kubeconfig that could not be written is tried again.
+/// Interval between attempts to write the kubeconfig.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// How a run ended.
+/// The successful end of a run.
 pub(super) enum Ended {
-    /// By a signal.
+    /// A signal ended a run without `--once`.
     Stopped,
-    /// All that was wanted is in place.
+    /// With `--once`: all certificates are in place.
     InPlace,
 }
 
-/// Rotations that run.
+/// The running rotations, and the configuration that they follow.
 pub(super) struct Running<'a> {
     pub(super) outside: Outside<'a>,
-    /// The configuration that was read last.
+    /// The configuration that was applied last.
     config: Prepared,
     client: Client,
-    /// `None`: the serving certificate is not rotated.
+    /// `None` unless a serving certificate is rotated.
     serving: Option<Serving>,
-    /// The identity of the node, for all that it requests but the client certificate.
+    /// The identity of the node for the serving certificate and the Node object.
     node: NodeIdentity,
-    /// The kubeconfig is yet to be written.
+    /// The kubeconfig has to be written once the client certificate is in place.
     to_write: bool,
 }
 
 impl<'a> Running<'a> {
-    /// Starts every rotation.
+    /// Starts the rotations. Reports `started` first.
+    ///
+    /// # Errors
+    /// If a rotation cannot be prepared, or the system refuses a thread or descriptor.
     pub(super) fn start(outside: Outside<'a>, config: Prepared) -> Result<Self, Failure> {
         let (fields, does) = config.describe(outside.options);
         outside.report.event("started", fields, &does);
@@ -62,7 +65,10 @@ impl<'a> Running<'a> {
         Ok(running)
     }
 
-    /// Looks on until a signal or, if that is all that was asked for, until everything is in place.
+    /// Runs the main loop until a signal or, with `--once`, until all certificates are in place.
+    ///
+    /// # Errors
+    /// [`Failure::Failed`]: without a certificate for too long, interrupted with `--once`, or a rotation has ended.
     pub(super) fn until_ended(&mut self) -> Result<Ended, Failure> {
         loop {
             self.outside.observers.serve(self.outside.report);
@@ -101,25 +107,26 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Ends every rotation; the serving one first, which depends on the other. What happened until then is reported.
+    /// Ends the rotations, and reports what happened until then. The serving certificate's is first: its requests
+    /// authenticate with the client certificate.
     pub(super) fn stop(&mut self) {
         let reporters = self.serving.iter_mut().map(|serving| &mut serving.reporter).chain([&mut self.client.reporter]);
         reporters.for_each(|reporter| reporter.rotation.stop());
         self.report();
     }
 
-    /// Reads everything again and sends what has changed to the rotations. None is stopped for that, unless its certificate
-    /// is not wanted any more.
+    /// Reads the configuration again, and sends changes to the running rotations. Stops a rotation only if the new
+    /// configuration does not want its certificate.
     ///
     /// # Errors
-    /// The new configuration cannot be used. The one before stays in force.
+    /// If the new configuration cannot be used. The present one stays in force.
     fn reload(&mut self) -> Result<(), Failure> {
         let (config, outside) = (&self.config, &self.outside);
         let mut next = config.read_again(outside.options, self.client.held())?;
         next.claim()?;
         let is_switched_on = next.settings.client.rotated && !config.settings.client.rotated;
         let stored = is_switched_on.then(|| {
-            // As at a start with rotation: another program has kept the directory until now.
+            // Loaded as at a start: another program has managed the files until now.
             let common_name = Some(next.settings.client.template.common_name());
             let request = LoadRequest { common_name, has_signer: true, now: clock::now().unix };
             next.stores.client.load(&request).map_err(|error| Failure::Usage(error.to_string()))
@@ -130,7 +137,7 @@ impl<'a> Running<'a> {
             Some(_) => {}
             None => self.serving = Serving::start(outside, &next, &self.node)?,
         }
-        // From here on nothing fails.
+        // Nothing below can fail, so a failed reload has changed no rotation of the client certificate.
         self.client.reload(outside, config, &next, stored.as_ref());
         if next.settings.client.rotated && !is_switched_on {
             self.client.reporter.take_up(&next.stores.client, next.settings.client.template.common_name());
@@ -156,19 +163,19 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    /// Shows observers the certificates there are, and the API server.
+    /// Passes the certificates and the API server of the configuration to the observers.
     fn observe(&self) {
         let rotated = self.reporters().map(|reporter| (reporter.of.clone(), reporter.source()));
         let external = self.config.external.iter().map(ExternalCert::source);
         self.outside.observers.watch(rotated.chain(external), &self.config.access.server);
     }
 
-    /// The client certificate, then the serving one.
+    /// The reporters of all rotated certificates, the client certificate's first.
     fn reporters(&self) -> impl Iterator<Item = &CertReporter> {
         [&self.client.reporter].into_iter().chain(self.serving.iter().map(|serving| &serving.reporter))
     }
 
-    /// Reports what is new.
+    /// Reports what is new about each certificate.
     fn report(&mut self) {
         let Outside { report, hook, .. } = &mut self.outside;
         self.client.reporter.poll(report, hook);
@@ -177,7 +184,7 @@ impl<'a> Running<'a> {
     }
 
     fn notify_service(&mut self) {
-        // Whoever is started after us looks for files.
+        // Ready means on disk: units that are ordered after this one read the files.
         let ready = !self.config.settings.client.rotated || self.client.reporter.is_on_disk();
         let Outside { hook, observers, .. } = &self.outside;
         let status = self.reporters().map(CertReporter::status).chain(hook.troubles()).chain(observers.troubles());
@@ -212,7 +219,7 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    /// What changes without telling us is looked at now and then.
+    /// Time until the next poll of files and clocks, whose changes wake nothing.
     fn next_look(&self) -> Option<Duration> {
         let kubeconfig = (self.to_write && self.client.reporter.is_in_place()).then_some(RETRY);
         let files = match &self.config.settings.serving {

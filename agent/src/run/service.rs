@@ -1,4 +1,4 @@
-//! What systemd is told, where it asks to be told (sd_notify(3)).
+//! Notifies systemd of readiness, status and reloads, and feeds its watchdog (sd_notify(3)).
 
 use std::sync::Arc;
 use std::thread;
@@ -10,32 +10,34 @@ use crate::failure::Failure;
 use crate::pulse::Pulse;
 use crate::queue::{Entry, Queue};
 
-/// The messages queued for a manager that does not read its socket take at most this many bytes; the kernel holds a few.
+/// Most bytes of messages queued while systemd does not read its socket. The kernel queues a few more.
 const MOST: usize = 16 << 10;
-/// How long the end of the process waits for the manager to take the last message.
+/// Longest time that the process waits at its end for systemd to read the last message.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Notifies systemd. A manager that does not read its socket holds up a thread that does nothing else.
+/// Notifies systemd, on a thread of its own that blocks if systemd does not read its socket.
 pub(super) struct Service {
-    /// `None`: nobody asked to be notified.
+    /// The queue of messages; `None` without NOTIFY_SOCKET.
     manager: Option<Queue<String>>,
-    /// It has been ready.
+    /// READY=1 was sent.
     ready: bool,
-    /// It is waited for to say so again.
+    /// RELOADING=1 was sent, and READY=1 has to follow.
     reloading: bool,
+    /// The last STATUS.
     status: String,
 }
 
 impl Service {
-    /// As the environment asks for it. The watchdog hears of us on a thread of its own, as long as the rotations take
-    /// their steps: whatever else waits, for a disk or a reader, is no reason for a restart.
+    /// Starts what the environment asks for: notifications (NOTIFY_SOCKET) and the watchdog (WATCHDOG_USEC). A thread
+    /// feeds the watchdog as long as the rotations take their steps. Waiting for a disk or a reader is no reason for a
+    /// restart.
     ///
     /// # Errors
-    /// If the system has no thread to give.
+    /// If the system refuses a thread.
     pub(super) fn new(pulse: &Arc<Pulse>) -> Result<Self, Failure> {
         if let Some(within) = sd_notify::watchdog_enabled() {
             let pulse = pulse.clone();
-            // Twice as often as it asks for: one may come late.
+            // Half the interval, as sd_watchdog_enabled(3) recommends.
             let watch = move || feed_watchdog(&pulse, within / 2);
             let spawned = thread::Builder::new().name("watchdog".into()).spawn(watch);
             spawned.map_err(|error| Failure::no_thread("the watchdog", &error))?;
@@ -53,8 +55,9 @@ impl Service {
         Ok(Self { manager, ready: false, reloading: false, status: String::new() })
     }
 
-    /// This is how things are. Ready is who has the first certificate; once ready, it stays so. The serving
-    /// one may have to wait for a person, who may need what is started after us.
+    /// Sends READY=1 once `ready`, and after a reload, and STATUS when it has changed. Once ready, the service stays
+    /// ready. `ready` must not depend on the serving certificate: the person who approves it may need units that start
+    /// after us.
     pub(super) fn tell(&mut self, ready: bool, status: &str) {
         let is_news = if self.ready { self.reloading } else { ready };
         let status = (is_news || self.status != status).then(|| status.to_owned());
@@ -65,7 +68,7 @@ impl Service {
         self.status = status.unwrap_or_else(|| std::mem::take(&mut self.status));
     }
 
-    /// Everything is read again. Before it is ready, nobody wants to know.
+    /// Sends RELOADING=1, unless the service is not ready yet. The next [`tell`](Self::tell) sends READY=1.
     pub(super) fn reloading(&mut self) {
         self.reloading = self.ready;
         if let (true, Ok(now)) = (self.ready, NotifyState::monotonic_usec_now()) {
@@ -80,7 +83,7 @@ impl Service {
         }
     }
 
-    /// Queues one message.
+    /// Queues one message with these assignments, unless there are none.
     fn notify(&self, news: &[NotifyState<'_>]) {
         if let (Some(manager), false) = (&self.manager, news.is_empty()) {
             let text = news.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
@@ -90,6 +93,7 @@ impl Service {
     }
 }
 
+/// Sends WATCHDOG=1 each `interval` while all rotations take their steps. Logs when one does not.
 fn feed_watchdog(pulse: &Pulse, interval: Duration) {
     let mut reported = String::new();
     loop {

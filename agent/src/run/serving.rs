@@ -1,4 +1,4 @@
-//! The serving certificate that is rotated: as whom it is requested, and for which addresses.
+//! The rotated serving certificate: the identity that requests it, and its addresses.
 
 use perennial::Template;
 use perennial_rotation::{NotYet, Rotator};
@@ -18,14 +18,19 @@ use crate::report::Report;
 pub(super) struct Serving {
     pub(super) reporter: CertReporter,
     node: NodeIdentity,
-    /// The Node object, if the addresses are those of the object.
+    /// The polls of the Node object; `None` if the addresses have another source.
     object: Option<NodeObject>,
-    /// What certificates are requested for, and why not for anything else, when last looked at.
+    /// At the last poll: the template that certificates are requested with, and the reason why the addresses are
+    /// unknown.
     checked: (Option<Template>, Option<NotYet>),
 }
 
 impl Serving {
-    /// Starts the rotation, if this configuration wants one. Nothing is requested before the first look at the addresses.
+    /// Starts the rotation; `None` if the configuration wants none. No request is submitted before the first
+    /// [`poll_addresses`](Self::poll_addresses).
+    ///
+    /// # Errors
+    /// If the rotation cannot be prepared, or the system refuses a thread or descriptor.
     pub(super) fn start(
         outside: &Outside<'_>,
         config: &Prepared,
@@ -52,7 +57,10 @@ impl Serving {
         Ok(Some(serving))
     }
 
-    /// Goes on with the next configuration, which wants a serving certificate, too.
+    /// Applies the next configuration, which must want a serving certificate as well, to the running rotation.
+    ///
+    /// # Errors
+    /// If the system refuses a thread for the Node object.
     pub(super) fn reload(&mut self, outside: &Outside<'_>, config: &Prepared, next: &Prepared) -> Result<(), Failure> {
         if config.settings.serving != next.settings.serving || !next.asks_like(config) {
             self.start_object(outside, next)?;
@@ -78,16 +86,17 @@ impl Serving {
         Ok(())
     }
 
-    /// Requests the certificate once its addresses are known, and again when they change.
+    /// Reads the addresses, and sets the template when they are first known or have changed, which makes a request due.
+    /// Logs and reports why they are not known.
     pub(super) fn poll_addresses(&mut self, config: &Prepared, report: &mut Report) {
         let ServingSettings::Rotated { node, addresses } = &config.settings.serving else { return };
         let (template, missing) = match addresses.template(node, self.object.as_ref()) {
             Ok(Some(template)) => (Some(template), None),
             Ok(None) => (None, Some(NotYet::new("there is no IP address to ask for"))),
-            // What was read before is still the best that is known.
+            // Keeps the template of the addresses that were known last.
             Err(why) => (self.checked.0.clone(), Some(why)),
         };
-        // Nothing is wrong yet while the addresses are coming.
+        // Waiting for the client certificate or the first poll is no trouble.
         let trouble = missing.as_ref().filter(|why| !why.is_coming());
         if let Some(trouble) = trouble.filter(|_| missing != self.checked.1) {
             tracing::warn!("{SERVING_PREFIX}: {trouble}");

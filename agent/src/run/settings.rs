@@ -1,4 +1,4 @@
-//! What is to be done, all told: flags, kubelet's configuration, and what follows from them.
+//! The settings of a run, from flags and kubelet's configuration file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,38 +19,42 @@ use crate::failure::Failure;
 use crate::files;
 use crate::patience;
 
-/// What is to be done.
+/// The settings of a run.
 pub(super) struct Settings {
     pub(super) policy: Policy,
     pub(super) client: ClientSettings,
     pub(super) serving: ServingSettings,
 }
 
-/// The certificate that everything else is asked for with: a node's client certificate, or another.
+/// Settings of the first certificate: a node's client certificate or, with other flags, any certificate of any signer.
 #[derive(PartialEq)]
 pub(super) struct ClientSettings {
     pub(super) template: Template,
-    /// It is kept rotated; else, what is there is kept an eye on.
+    /// perennial rotates the certificate. If false, another program does, and perennial observes it.
     pub(super) rotated: bool,
-    /// It is what API servers know its holder by: it renews itself, and a kubeconfig points at it.
+    /// API servers accept the certificate as an identity: it authenticates its own rotation, and a kubeconfig may name
+    /// it.
     pub(super) renews_itself: bool,
     usages: Vec<Usage>,
     issuers: Option<Roots>,
 }
 
-/// The certificate a node serves with.
+/// Settings of the serving certificate.
 #[derive(PartialEq)]
 pub(super) enum ServingSettings {
-    /// None of our concern.
+    /// No serving certificate is rotated or observed.
     None,
-    /// It is asked for, and kept rotated.
+    /// perennial rotates the serving certificate.
     Rotated { node: String, addresses: Addresses },
-    /// Somebody else keeps it.
+    /// The serving certificate is externally managed.
     Files { certificate: PathBuf, key: PathBuf },
 }
 
 impl Settings {
-    /// Reads what the flags name. Changes nothing.
+    /// Reads the settings from the flags and the files that they name. Changes no file.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] with the flag or file.
     pub(super) fn read(options: &Run) -> Result<Self, Failure> {
         let config = match &options.config {
             Some(path) => read_config(path)?,
@@ -111,7 +115,8 @@ impl ClientSettings {
         Ok(Self { template, rotated, renews_itself: knows && usages.contains(&Usage::ClientAuth), usages, issuers })
     }
 
-    /// The signer of this certificate; `None` if it is not to be rotated.
+    /// Creates the signer of the certificate; `None` if it is externally managed. `user` authenticates requests while
+    /// there is no certificate, and all requests if the certificate cannot.
     pub(super) fn signer(
         &self,
         options: &Run,
@@ -133,7 +138,7 @@ impl ClientSettings {
         self.rotated.then(|| Arc::new(signer) as Arc<dyn Signer>)
     }
 
-    /// The signer of the serving certificate. What is true of the CAs of one is true of those of the other.
+    /// Creates the signer of the serving certificate, with the same issuer CAs, key type and lifetime.
     pub(super) fn serving_signer(&self, options: &Run, cluster: Arc<Cluster>, node: &NodeIdentity) -> Arc<dyn Signer> {
         let profile = self.profile(options, vec![Usage::ServerAuth]);
         Arc::new(CsrSigner { profile, ..CsrSigner::kubelet_serving(cluster, Arc::new(node.bounded())) })
@@ -163,7 +168,11 @@ fn policy(options: &Run) -> Policy {
     }
 }
 
-/// What an issued certificate is tested for.
+/// The usages that an issued certificate must have: 'client auth' and 'server auth' if they are among `usages`, or the
+/// signer's default.
+///
+/// # Errors
+/// [`Failure::Usage`] if `usages` has neither.
 fn usages(usages: &[String], signer_name: &str) -> Result<Vec<Usage>, Failure> {
     if usages.is_empty() {
         let serves = signer_name == KUBELET_SERVING_SIGNER;

@@ -1,4 +1,4 @@
-//! What has `perennial run` look again.
+//! Wakes the main loop of `perennial run`: signals, news of rotations, changes of the Node object.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,20 +12,23 @@ use crate::failure::Failure;
 use crate::rotation::Observer;
 use crate::signals;
 
-/// Signals and changes of rotations. However many have arrived, one look takes care of them.
+/// The receiver of wakes. Wakes that arrive before the loop takes one are merged.
 pub(super) struct Wakes {
     arrived: Receiver<()>,
     sender: SyncSender<()>,
-    /// SIGTERM or SIGINT.
+    /// SIGTERM or SIGINT has arrived.
     stopping: Arc<AtomicBool>,
-    /// SIGHUP.
+    /// SIGHUP has arrived, and was not handled yet.
     to_reload: Arc<AtomicBool>,
-    /// SIGUSR1.
+    /// SIGUSR1 has arrived, and was not handled yet.
     to_renew: Arc<AtomicBool>,
 }
 
 impl Wakes {
-    /// Listens to signals from now on.
+    /// Starts handling signals.
+    ///
+    /// # Errors
+    /// If the system refuses a descriptor or a thread.
     pub(super) fn new() -> Result<Self, Failure> {
         let (sender, arrived) = mpsc::sync_channel(1);
         let [to_reload, to_renew] = [(); 2].map(|()| Arc::<AtomicBool>::default());
@@ -40,40 +43,40 @@ impl Wakes {
         Ok(Self { arrived, sender, stopping, to_reload, to_renew })
     }
 
-    /// Has us look when it is called.
+    /// Returns a function that wakes the loop.
     pub(super) fn waker(&self) -> impl Fn() + Send + use<> {
         waker(&self.sender)
     }
 
-    /// Waits for something to look at, for at most so long.
+    /// Waits for a wake, for at most `most`; without a limit if `None`.
     pub(super) fn wait(&self, most: Option<Duration>) {
-        // There is always a sender: ours.
+        // An error means the time limit: `sender` keeps the channel open.
         match most {
             Some(most) => drop(self.arrived.recv_timeout(most)),
             None => drop(self.arrived.recv()),
         }
     }
 
-    /// True once a signal has asked for the end.
+    /// True once SIGTERM or SIGINT has arrived.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// True if a signal has asked for the configuration to be read again, since this was called last.
+    /// True if SIGHUP has arrived since the last call.
     pub(super) fn is_to_reload(&self) -> bool {
         self.to_reload.swap(false, Ordering::SeqCst)
     }
 
-    /// True if a signal has asked for new certificates, since this was called last.
+    /// True if SIGUSR1 has arrived since the last call.
     pub(super) fn is_to_renew(&self) -> bool {
         self.to_renew.swap(false, Ordering::SeqCst)
     }
 
-    /// Has us look whenever there is news of a rotation, the end of it included.
+    /// Returns an observer that wakes the loop for each piece of news of a rotation, its end included.
     pub(super) fn observer(&self) -> Observer {
         let wake = self.waker();
         Box::new(move |notice| {
-            // What a step led to is news of its own.
+            // A step without other news changes nothing that is reported.
             if !matches!(notice.news, News::Stepped(_)) {
                 wake();
             }
@@ -81,7 +84,8 @@ impl Wakes {
     }
 }
 
-/// A full channel is a wake that has not been taken yet; without a receiver, the process is ending.
+/// Returns a function that wakes the loop. Errors are ignored: a full channel holds a wake already, and without a
+/// receiver the process is ending.
 fn waker(sender: &SyncSender<()>) -> impl Fn() + Clone + Send + 'static + use<> {
     let sender = sender.clone();
     move || {

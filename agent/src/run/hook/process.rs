@@ -1,4 +1,4 @@
-//! One run of the command of `--on-rotated`.
+//! Runs the command of `--on-rotated` once, with a time limit.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -14,14 +14,14 @@ use crate::spans::words;
 
 /// Interval of checks for the end of the command.
 const CHECK: Duration = Duration::from_millis(20);
-/// Between SIGTERM and SIGKILL.
+/// Time from SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Runs the command with sh, in a process group of its own, and waits for its end. After `limit`, or once `abandoned`,
-/// the whole group is ended.
+/// Runs the command with sh, in a process group of its own, and waits for its end. Kills the whole group after `limit`,
+/// or once `abandoned` returns true.
 ///
 /// # Errors
-/// Why the run was no success, for people.
+/// A clause that follows "--on-rotated": the command could not be started, failed, or was killed.
 pub(super) fn run(
     text: &str,
     of: &str,
@@ -33,7 +33,7 @@ pub(super) fn run(
     command.args(["-c", text]).process_group(0).stdin(Stdio::null());
     command.env("PERENNIAL_CERTIFICATE", of).env("PERENNIAL_FILE", &subject.file);
     command.env("PERENNIAL_SERIAL", &subject.serial);
-    // stdout is for programs that read our events; what the command prints is for people.
+    // The command's stdout goes to our stderr: ours is for JSON events.
     command.stdout(io::stderr().as_fd().try_clone_to_owned().map_or_else(|_| Stdio::null(), Stdio::from));
     let mut child = command.spawn().map_err(|error| format!("could not be run: {error}"))?;
     let begun = Instant::now();
@@ -56,10 +56,10 @@ pub(super) fn run(
     }
 }
 
-/// Ends the command and what it has started.
+/// Ends the command and its process group: SIGTERM, after [`GRACE`] SIGKILL.
 fn end(child: &mut Child) {
     let group = Pid::from_child(child);
-    // The group may be gone already, here and below.
+    // An error means that the group has ended, here and below.
     let _ = kill_process_group(group, Signal::TERM);
     let until = Instant::now() + GRACE;
     while Instant::now() < until && matches!(child.try_wait(), Ok(None)) {
