@@ -25,62 +25,64 @@ use crate::store::waiting_beside;
 pub use error::{DirectoryError, Distrust};
 use volume::{Contents, Folder, Stamp, Volume};
 
-/// So many pairs are kept: the one in use and its predecessor.
+/// Number of pairs to retain: the one in use and its predecessor.
 const KEEP: usize = 2;
 
-/// A directory that holds one certificate's files, in kubelet's layout.
+/// A directory with the files of one certificate, in kubelet's layout: dated pairs, the link `PREFIX-current.pem` to
+/// the pair in use, and the pending record.
 #[derive(Debug)]
 pub struct Directory {
     volume: Box<dyn Volume>,
     path: PathBuf,
     layout: Layout,
-    /// States of files that were read often enough to know that no program is writing them.
+    /// Stamps of unreadable files that stayed unchanged long enough: no program is writing them.
     settled: Mutex<Vec<Stamp>>,
 }
 
-/// What a directory holds.
+/// Contents of a credential directory.
 #[derive(Debug)]
 #[must_use]
 pub struct Loaded {
-    /// The pair to use, and the file it was read from; `None` if there is none.
+    /// The pair to use, and the file it was read from; `None` if the directory has no usable pair.
     pub credential: Option<(Arc<Credential>, PathBuf)>,
-    /// The pair in use, if it is for another common name than the one asked for. It must not be served.
+    /// The pair in use, if its common name is not the wanted one. It must not be served.
     pub foreign: Option<Arc<Credential>>,
     /// The successor of [`credential`](Self::credential), with the same common name and not valid yet: use it from its
     /// notBefore on.
     pub waiting: Option<Arc<Credential>>,
-    /// True unless `PREFIX-current.pem` leads to another file than `credential` was read from. If false, programs that
-    /// read that name do not have the pair: it is time for a new one. False as well if peers would refuse the certificate.
+    /// False if `PREFIX-current.pem` leads to another file than the one of `credential`, so that programs which read
+    /// that name do not get the pair, or if peers would reject the certificate: request a new one then. True if there
+    /// is nothing by that name.
     pub in_use: bool,
     /// Problems of the directory and of the files that were read.
     pub problems: Vec<DirectoryError>,
 }
 
 impl Directory {
-    /// [`at`](Self::at) and [`claim`](Self::claim) in one.
+    /// Opens a directory for writing: [`at`](Self::at) and [`claim`](Self::claim) in one call.
     ///
     /// # Errors
-    /// As `claim`.
+    /// As [`at`](Self::at) and [`claim`](Self::claim).
     pub fn open(path: impl Into<PathBuf>, prefix: &str) -> Result<Self, DirectoryError> {
         let directory = Self::at(path, prefix)?;
         directory.claim()?;
         Ok(directory)
     }
 
-    /// A directory for files that begin with `prefix`. Changes nothing, and succeeds whether or not the directory exists:
-    /// one that does not is as good as empty. [`claim`](Self::claim) it before anything is written.
+    /// A directory for files that begin with `prefix`. Changes nothing on disk. The directory need not exist: it reads
+    /// as empty then. Call [`claim`](Self::claim) before anything is written.
     ///
     /// # Errors
-    /// [`DirectoryError::Prefix`].
+    /// [`DirectoryError::Prefix`]: file names cannot begin with `prefix`.
     pub fn at(path: impl Into<PathBuf>, prefix: &str) -> Result<Self, DirectoryError> {
         let (path, layout) = (path.into(), Layout::new(prefix)?);
         Ok(Self::on(Box::new(Disk::new(&path, prefix)), path, layout))
     }
 
-    /// Whether [`claim`](Self::claim) would succeed, as far as that can be known without changing anything.
+    /// Succeeds if [`claim`](Self::claim) would, as far as that can be checked without changing anything on disk.
     ///
     /// # Errors
-    /// As `claim`. A directory that does not exist is no error.
+    /// As [`claim`](Self::claim). A directory that does not exist is no error.
     pub fn is_free(&self) -> Result<(), DirectoryError> {
         let Some(folder) = self.existing_folder()? else { return Ok(()) };
         for name in [self.layout.current(), self.layout.pending()] {
@@ -91,16 +93,17 @@ impl Directory {
         unless_disk_is_full(folder.is_free()).map(drop)
     }
 
-    /// Makes this process the owner of the files: creates the directory (mode 0700) if it does not exist, and locks them.
-    /// No other process can do so until this is dropped, or this process has ended. Does nothing if it is the owner.
+    /// Makes this process the owner of the files: creates the directory (mode 0700) if it does not exist, and takes the
+    /// lock of the prefix. No other process can take the lock until this `Directory` is dropped or
+    /// [released](Self::release), or this process ends. Does nothing if the lock is held already.
     ///
-    /// On a disk that is read-only or full, this succeeds as well if the directory exists, with a warning in the log:
-    /// the pair there can be used, and writing fails until the disk takes something again. The first write locks the
-    /// files then, if no process ever has.
+    /// If the directory exists on a disk that is read-only or full, the call succeeds with a warning in the log: pairs
+    /// can be read, and writes fail until the disk can be written to. If there is no lock file yet, the first write
+    /// takes the lock.
     ///
     /// # Errors
-    /// If the directory cannot be created or written to, another process holds it, or a file in it is a mount point.
-    /// No file in it has changed.
+    /// The directory cannot be created or written to, another process holds the lock ([`DirectoryError::Owned`]), or a
+    /// file is a mount point ([`DirectoryError::MountPoint`]). No pair and no record was changed.
     pub fn claim(&self) -> Result<(), DirectoryError> {
         self.is_free()?;
         self.volume.create().map_err(|source| DirectoryError::io("create", &self.path, source))?;
@@ -112,46 +115,47 @@ impl Directory {
         Ok(())
     }
 
-    /// Lets another process [`claim`](Self::claim) the files: for a program that writes no more. A later write takes the lock
-    /// again, or fails if another process is the owner by then.
+    /// Releases the lock, for a program that writes no more: another process can [`claim`](Self::claim) the files. A
+    /// later write takes the lock again, or fails if another process holds it by then.
     pub fn release(&self) {
         self.volume.release();
     }
 
-    /// Opens a directory that exists, to look at it.
+    /// Opens an existing directory for reading, without a lock. Writes are not prevented: do not call methods that
+    /// change files.
     ///
     /// # Errors
-    /// If it does not exist or is not a directory we may read.
+    /// The directory does not exist or cannot be read, or file names cannot begin with `prefix`.
     pub fn open_existing(path: impl Into<PathBuf>, prefix: &str) -> Result<Self, DirectoryError> {
         let (path, layout) = (path.into(), Layout::new(prefix)?);
         Ok(Self::on(Box::new(Disk::existing(&path)?), path, layout))
     }
 
-    /// A directory on a simulated [`Volume`], to which nothing else writes. `path` is for messages.
+    /// A directory on a simulated [`Volume`]. `path` is for messages only.
     pub fn on(volume: Box<dyn Volume>, path: PathBuf, layout: Layout) -> Self {
         Self { volume, path, layout, settled: Mutex::default() }
     }
 
-    /// The directory.
+    /// Path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The link to the pair in use: what a kubeconfig points at.
+    /// Path of `PREFIX-current.pem`, the link to the pair in use: kubeconfigs name this file.
     pub fn current(&self) -> PathBuf {
         self.path.join(self.layout.current())
     }
 
-    /// The pair in use; if that cannot be used or has expired, the best one there is. Nothing is changed.
+    /// Reads the pair in use; if it cannot be used or has expired, the best other pair. Changes nothing on disk.
     ///
     /// # Errors
-    /// If the directory cannot be read. Problems of its files are in [`Loaded::problems`].
+    /// The directory cannot be read. Problems of its files are in [`Loaded::problems`].
     pub fn load(&self, now: UnixTime) -> Result<Loaded, DirectoryError> {
         self.load_of(None, now)
     }
 
-    /// Like [`load`](Self::load), but does not use pairs with another common name than this one. `None` means the common
-    /// name of the pair in use, if that can be read.
+    /// Like [`load`](Self::load), but uses pairs with this common name only. `None` stands for the common name of the
+    /// pair in use, if that can be read.
     ///
     /// # Errors
     /// As [`Directory::load`].
@@ -172,18 +176,19 @@ impl Directory {
         self.recover_of(None, now)
     }
 
-    /// Like [`load_of`](Self::load_of), and repairs what no other program can be using: links `PREFIX-current.pem` to the
-    /// pair that was found if the name resolves to nothing, and removes what a crash left of our own writes.
+    /// Like [`load_of`](Self::load_of), and then makes repairs that no other program can notice: links
+    /// `PREFIX-current.pem` to the pair found if that name resolves to nothing, and removes temporary files that a
+    /// crash of perennial left.
     ///
     /// # Errors
-    /// As [`Directory::load`]. What could not be put right is one of the problems.
+    /// As [`Directory::load`]. Repairs that failed are among the [problems](Loaded::problems).
     pub fn recover_of(&self, common_name: Option<&str>, now: UnixTime) -> Result<Loaded, DirectoryError> {
         let Some(folder) = self.existing_folder()? else { return self.load_of(common_name, now) };
         let held = folder.hold();
         let listing = self.list(&*folder)?;
         let (mut loaded, recover) = self.find(&*folder, &listing, common_name, now);
         match held {
-            // If one cannot be done, the other may be.
+            // Both plans are tried: each may succeed without the other.
             Ok(()) => loaded.problems.extend(
                 [recover, self.layout.sweep(&listing)]
                     .iter()
@@ -194,19 +199,20 @@ impl Directory {
         Ok(loaded)
     }
 
-    /// Whether there is anything of this certificate: a pair, whatever became of it, or the record of a request.
+    /// True if there is any file of this certificate: a pair, even if it is damaged or renamed, or a pending record.
     ///
     /// # Errors
-    /// If the directory cannot be read.
+    /// The directory cannot be read.
     pub fn is_used(&self) -> Result<bool, DirectoryError> {
         let Some(folder) = self.existing_folder()? else { return Ok(false) };
         Ok(self.layout.is_used(&self.list(&*folder)?))
     }
 
-    /// The pairs kept beside the one in use, newest name first, and the files they are in.
+    /// The retained pairs other than the one in use, newest name first, with their files. Skips files that contain no
+    /// pair or cannot be read.
     ///
     /// # Errors
-    /// If the directory cannot be read. A file that holds no pair, or cannot be read, is passed over.
+    /// The directory does not exist or cannot be read.
     pub fn previous(&self) -> Result<Vec<(Arc<Credential>, PathBuf)>, DirectoryError> {
         let folder = self.folder()?;
         let listing = self.list(&*folder)?;
@@ -215,11 +221,11 @@ impl Directory {
         Ok(previous.map(|(name, credential)| (Arc::new(credential), self.path.join(name))).collect())
     }
 
-    /// Files for a person to inspect and remove: those renamed to make room for a link or a record, and dated ones that are
-    /// not in use and contain no pair.
+    /// Files for a person to inspect and remove: files that were renamed to make room for a link or a record, and dated
+    /// files that are not in use and contain no pair.
     ///
     /// # Errors
-    /// If the directory cannot be read.
+    /// The directory does not exist or cannot be read.
     pub fn aside(&self) -> Result<Vec<PathBuf>, DirectoryError> {
         let folder = self.folder()?;
         let listing = self.list(&*folder)?;
@@ -232,11 +238,13 @@ impl Directory {
         Ok(aside.chain(useless).map(|name| self.path.join(name)).collect())
     }
 
-    /// Makes this the pair in use, durably. The one in use before stays until then, whatever happens. Then old pairs
-    /// of the same identity are removed. A directory that was removed is made again, with a warning in the log.
+    /// Makes this the pair in use, durably. The previous pair stays in use until then, even after a crash or an error.
+    /// Then removes old pairs with the same common name. Creates the directory again if it was removed, with a warning
+    /// in the log.
     ///
     /// # Errors
-    /// The first operation that failed; what was begun is cleaned up as far as that goes.
+    /// The first operation that failed. The previous pair is still in use; temporary files are removed as far as
+    /// possible.
     pub fn write(&self, credential: &Credential, now: UnixTime) -> Result<(), DirectoryError> {
         let folder = self.held()?;
         let listing = self.list(&*folder)?;
@@ -246,7 +254,7 @@ impl Directory {
         };
         self.carry_out(&*folder, &plan, credential.to_pem().as_bytes())?;
         let current = self.layout.current();
-        // A regular file by the name of the link has a dated name now.
+        // If `PREFIX-current.pem` was a regular file, the plan has linked it to a dated name: that is the predecessor.
         let linked = plan.steps.iter().find_map(|step| match step {
             FileOp::Link { file, name } if *file == current => Some(name.as_str()),
             _ => None,
@@ -258,8 +266,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Makes this pair durable beside the one in use, which stays in use: it is not valid yet. [`write`](Self::write) puts it
-    /// in use. Does nothing if it is durable.
+    /// Writes a pair that is not valid yet, durably, beside the pair in use, which stays in use. [`write`](Self::write)
+    /// puts the pair in use later. Does nothing if a file with this pair exists.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -272,7 +280,7 @@ impl Directory {
         self.carry_out(&*folder, &self.layout.store(&listing, now), credential.to_pem().as_bytes())
     }
 
-    /// The dated file that holds this pair.
+    /// Name of the dated file that contains this pair.
     fn stored(&self, folder: &dyn Folder, listing: &Listing, credential: &Credential) -> Option<String> {
         let is_same = |found: &Credential| found.chain() == credential.chain();
         self.dated(folder, listing).find(|(_, found)| is_same(found)).map(|(name, _)| name)
@@ -290,7 +298,7 @@ impl Directory {
         self.carry_out(folder, &plan, &[])
     }
 
-    /// The dated files that hold a pair.
+    /// The dated files that contain a pair, with their pairs.
     fn dated<'a>(
         &self,
         folder: &'a dyn Folder,
@@ -302,7 +310,7 @@ impl Directory {
         })
     }
 
-    /// The pair to use, and what a start puts right.
+    /// Chooses the pair to use, and plans the repairs of a start.
     fn find(&self, folder: &dyn Folder, listing: &Listing, common_name: Option<&str>, now: UnixTime) -> (Loaded, Plan) {
         let mut inspection = Inspection::new(&self.path, &self.layout, folder, listing, common_name);
         inspection.at_folder();
@@ -333,7 +341,7 @@ impl Directory {
         let file = |source: &Source| match source {
             Source::Bundle(name) | Source::Pair { certificate: name, .. } => self.path.join(name),
         };
-        // None of them is passed over for anything else.
+        // `Layout::best` prefers pairs in use: one that it does not choose has expired.
         let passed_over = (0..in_use).filter(|index| Some(*index) != best).map(|index| file(&found[index].0));
         let expired: Vec<_> = passed_over.map(|path| DirectoryError::Expired { path }).collect();
         let taken = best.map(|best| found.swap_remove(best));
@@ -353,7 +361,7 @@ impl Directory {
         (Loaded { credential, foreign, waiting, in_use, problems }, plan)
     }
 
-    /// Problems of a pair that is used nevertheless.
+    /// Problems of a pair that is used in spite of them.
     fn flaws(&self, source: &Source, credential: &Credential) -> Vec<DirectoryError> {
         let (certificate, key) = match source {
             Source::Bundle(name) => (name, None),
@@ -376,7 +384,7 @@ impl Directory {
     fn carry_out(&self, folder: &dyn Folder, plan: &Plan, contents: &[u8]) -> Result<(), DirectoryError> {
         for (done, step) in plan.steps.iter().enumerate() {
             if let Err(source) = folder.execute(step, contents) {
-                // The first error is the one to report.
+                // Errors of the clean-up are not reported: the first error is the cause.
                 let _ = plan.undo(done).iter().try_for_each(|step| folder.execute(step, &[]));
                 return Err(DirectoryError::step(&self.path, step, source));
             }
@@ -384,12 +392,13 @@ impl Directory {
         Ok(())
     }
 
-    /// Opens the directory on every call: one that was made again, or mounted over, is found as other programs find it.
+    /// Opens the directory, on every call: other programs see a directory that was replaced or mounted over, and so do
+    /// we.
     fn folder(&self) -> Result<Box<dyn Folder + '_>, DirectoryError> {
         self.volume.open().map_err(|source| DirectoryError::io("open", &self.path, source))
     }
 
-    /// The directory; `None` if it does not exist.
+    /// Opens the directory; `None` if it does not exist.
     fn existing_folder(&self) -> Result<Option<Box<dyn Folder + '_>>, DirectoryError> {
         match self.volume.open() {
             Ok(folder) => Ok(Some(folder)),
@@ -398,7 +407,7 @@ impl Directory {
         }
     }
 
-    /// The directory, held against other writers, and made again if it was removed.
+    /// Opens the directory for a write: creates it again if it was removed, and takes the lock.
     fn held(&self) -> Result<Box<dyn Folder + '_>, DirectoryError> {
         let folder = match self.existing_folder()? {
             Some(folder) => folder,
@@ -418,7 +427,7 @@ impl Directory {
     }
 }
 
-/// Why the disk cannot be written to now; reading goes on.
+/// Turns the error of a disk that is read-only or full into `Ok(Some(error))`: pairs can still be read.
 fn unless_disk_is_full(result: Result<(), DirectoryError>) -> Result<Option<DirectoryError>, DirectoryError> {
     match result {
         Err(error) if error.is_of_the_disk() => Ok(Some(error)),

@@ -19,16 +19,16 @@ use super::error::{DirectoryError, Distrust};
 use super::lock::Lock;
 use super::volume::{Contents, Folder, Stamp, Volume};
 
-/// No credential is larger.
+/// Largest file that is read, in bytes: no pair and no record is larger.
 const MAX_FILE: u64 = 1 << 20;
-/// As many links in a row as Linux follows.
+/// Number of symbolic links to follow in a row: Linux's own limit (`MAXSYMLINKS`).
 const MAX_LINKS: u32 = 40;
 const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
 
 #[derive(Debug)]
 pub(super) struct Disk {
     path: PathBuf,
-    /// Held from the first change on. A disk that is only read has none.
+    /// The lock of the prefix, held from the first change on; `None` for a directory that is only read.
     lock: Option<Lock>,
 }
 
@@ -38,7 +38,7 @@ struct Opened<'a> {
 }
 
 impl Disk {
-    /// A directory, which may be yet to be made. Its files with this prefix are ours alone from the first change on.
+    /// A directory, which need not exist yet. Takes the lock of `prefix` at the first change.
     pub(super) fn new(path: &Path, prefix: &str) -> Self {
         Self { path: path.to_owned(), lock: Some(Lock::new(prefix)) }
     }
@@ -56,8 +56,8 @@ impl Disk {
     }
 }
 
-/// Makes a directory, and what it lies in, for nobody but us; and syncs where each of them is named, so that no power
-/// failure takes the directory with all that was synced in it.
+/// Creates a directory and its missing parents with mode 0700, and syncs the parent of each: otherwise a loss of power
+/// could remove the directory with files in it that were synced.
 fn make(path: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
     let parent = path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
     let create = || fs::DirBuilder::new().mode(0o700).create(path);
@@ -74,7 +74,7 @@ fn make(path: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Resu
     {
         return Err(error);
     }
-    // A parent that we may not read, or a disk that is read-only: better that than no certificate.
+    // Opening for a sync fails for a parent that we may not read, or on some read-only disks: no reason not to start.
     if let Some(Err(error)) = parent.map(sync) {
         tracing::debug!("{} may not outlive a power failure: {error}", path.display());
     }
@@ -115,7 +115,7 @@ impl Folder for Opened<'_> {
             let kind = match entry.file_type() {
                 FileType::Unknown => match statat(&self.fd, &name, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                    // It was removed since.
+                    // The file was removed after it was listed.
                     Err(Errno::NOENT) => continue,
                     Err(error) => return Err(error.into()),
                 },
@@ -140,7 +140,8 @@ impl Folder for Opened<'_> {
         }
         // fstat of the open file: a name that is replaced now does not change which file is read.
         is_trusted(metadata.uid(), Some(metadata.mode()))?;
-        // Room for all of it, and for learning that it is all: a buffer that grows leaves copies behind.
+        // One byte more than the file, so that `read_to_end` never grows the buffer: that would leave copies of the
+        // key.
         let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1));
         file.take(metadata.len()).read_to_end(&mut bytes)?;
         Ok(Some(Contents { bytes, exposed: metadata.mode() & 0o077 != 0 }))
@@ -183,7 +184,7 @@ impl Opened<'_> {
     fn follow(&self, name: &str) -> io::Result<Option<File>> {
         let mut path = PathBuf::from(name);
         for _ in 0..MAX_LINKS {
-            // NONBLOCK, so that a pipe by that name does not hold us up.
+            // NONBLOCK: opening a pipe would block until another process opens its other end.
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             match openat(&self.fd, &path, flags, Mode::empty()) {
                 Ok(file) => return Ok(Some(File::from(file))),
@@ -209,13 +210,13 @@ impl Opened<'_> {
     fn create(&self, name: &str, contents: &[u8]) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.fd, name, flags, OWNER_ONLY)?;
-        // Half a pair is of no use to anybody.
+        // Do not leave a file with half a pair.
         File::from(file).write_all(contents).inspect_err(|_| {
             let _ = unlinkat(&self.fd, name, AtFlags::empty());
         })
     }
 
-    /// The name in this directory that a link leads to. A kubelet writes absolute ones.
+    /// The name in this directory that a link leads to; `None` if it leads elsewhere. kubelet writes absolute links.
     fn target(&self, link: &str) -> Option<String> {
         let text = readlinkat(&self.fd, link, Vec::new()).ok()?.into_string().ok()?;
         let target = Path::new(&text);
@@ -228,12 +229,13 @@ impl Opened<'_> {
     }
 }
 
-/// Fails unless only root and we could have made this. Everybody may write to a link.
+/// Fails unless the file can only have been written by root or by this user. `mode` is `None` for symbolic links, whose
+/// mode is always 0777.
 fn is_trusted(owner: u32, mode: Option<u32>) -> io::Result<()> {
     distrust_of(owner, mode).map_or(Ok(()), |why| Err(Error::new(ErrorKind::PermissionDenied, why)))
 }
 
-/// Why others than root and we could have made this.
+/// The reason to distrust a file, if users other than root and ours could have written it.
 pub(super) fn distrust_of(owner: u32, mode: Option<u32>) -> Option<Distrust> {
     if owner != 0 && owner != rustix::process::geteuid().as_raw() {
         return Some(Distrust::Owner(owner));
@@ -242,7 +244,7 @@ pub(super) fn distrust_of(owner: u32, mode: Option<u32>) -> Option<Distrust> {
     mode.filter(|mode| mode & 0o022 != 0).map(Distrust::Mode)
 }
 
-/// True if a file system is mounted on this very file: it can be written to, and never be replaced. Links are not followed.
+/// True if a file system is mounted on this file, which then can be written to but not replaced. Does not follow links.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn is_mount_point(directory: impl AsFd, path: &Path) -> bool {
     use rustix::fs::{StatxAttributes, StatxFlags, statx};
@@ -260,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_no_directory_can_be_made_there_is_an_error() {
+    fn make_fails_without_a_path_or_below_a_file() {
         let sync = &mut |_: &Path| panic!("there is nothing to sync");
         let error = make(Path::new(""), sync).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -270,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn every_directory_that_is_made_is_synced_where_it_is_named_from_the_outermost_on() {
+    fn make_syncs_each_parent_outermost_first() {
         let root = std::env::temp_dir().join(format!("perennial-make-{}", std::process::id()));
         let path = root.join("a/b");
         let mut synced = Vec::new();
@@ -281,7 +283,7 @@ mod tests {
         make(&path, &mut sync).unwrap();
         make(&path, &mut sync).unwrap();
         fs::remove_dir_all(&root).unwrap();
-        // Each has the next one in it by then.
+        // Each parent contains one entry when it is synced.
         assert_eq!(synced[0].0, std::env::temp_dir());
         assert_eq!(synced[1..], [(root.clone(), 1), (root.join("a"), 1), (root.join("a"), 1)]);
     }

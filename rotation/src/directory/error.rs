@@ -1,4 +1,4 @@
-//! What can be wrong with a credential directory.
+//! Errors and problems of a credential directory.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,28 +6,28 @@ use std::path::{Path, PathBuf};
 use perennial::store::{BadPrefix, FileOp};
 use perennial_pki::{CredentialError, PemError};
 
-/// A credential directory that cannot be used, or an operation on it that failed.
+/// Error of an operation on a credential directory, or a problem that was found in it.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// The system refused an operation.
     #[error("cannot {what} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation, as a verb.
         what: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// No files can begin with that.
+    /// File names cannot begin with the prefix.
     #[error(transparent)]
     Prefix(#[from] BadPrefix),
-    /// Another process owns these files.
+    /// Another process holds the lock of these files.
     #[error("{path} is held by {owner}: two cannot keep the same certificate; end one")]
     Owned {
-        /// The lock.
+        /// The lock file.
         path: PathBuf,
-        /// The other process, as it named itself; `another process` if it did not.
+        /// The other process, as it wrote into the lock file; `another process` if that is empty.
         owner: String,
     },
     /// A file contains no pair that perennial can read. The file is left in place: another program may be able to read it.
@@ -48,7 +48,7 @@ pub enum DirectoryError {
         #[source]
         damage: PemError,
     },
-    /// TLS peers would refuse the certificate in use for the way it is encoded. It is used until it is replaced.
+    /// TLS peers would reject the certificate in use for the way it is encoded. It is used until it is replaced.
     #[error("{path}: TLS peers may reject this certificate, which is used until it is replaced: {why}")]
     Unserved {
         /// The file.
@@ -107,7 +107,7 @@ impl DirectoryError {
         Self::Io { what, path: path.into(), source }
     }
 
-    /// A file of this path that could not be read.
+    /// The error of a file that could not be read: [`Untrusted`](Self::Untrusted) if `source` wraps a [`Distrust`].
     pub(super) fn read(path: &Path, source: io::Error) -> Self {
         match source.get_ref().and_then(|inner| inner.downcast_ref()) {
             Some(why) => Self::Untrusted { path: path.into(), why: *why },
@@ -115,7 +115,7 @@ impl DirectoryError {
         }
     }
 
-    /// Logs what was found in a directory: an error if a person has to see to it.
+    /// Logs a problem found in a directory: as an error if a person must act, else as a warning.
     pub fn log(&self) {
         match self {
             Self::Untrusted { .. } | Self::Foreign { .. } | Self::MountPoint { .. } => tracing::error!("{self}"),
@@ -123,7 +123,7 @@ impl DirectoryError {
         }
     }
 
-    /// The disk takes nothing now: it is read-only or full, or a limit of the process (RLIMIT_FSIZE) says so.
+    /// True if the disk cannot be written to now: read-only, full, over quota, or past the process's `RLIMIT_FSIZE`.
     pub(super) fn is_of_the_disk(&self) -> bool {
         let Self::Io { source, .. } = self else { return false };
         matches!(
@@ -135,13 +135,14 @@ impl DirectoryError {
         )
     }
 
-    /// True if a file can never be read, because of what it is: trying again is of no use.
+    /// True if reading failed because of the kind of the file, such as a socket or a dangling link: a retry is of no
+    /// use.
     pub fn is_for_good(&self) -> bool {
         let Self::Io { what: "read", source, .. } = self else { return false };
         matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::NotFound)
     }
 
-    /// An operation that failed in `directory`.
+    /// The error of a step of a plan that failed in `directory`.
     pub(super) fn step(directory: &Path, step: &FileOp, source: io::Error) -> Self {
         let (what, name) = match step {
             FileOp::CreateNew { name } => ("write", name.as_str()),

@@ -1,4 +1,4 @@
-//! Reading the files where a pair may lie, and collecting their problems.
+//! Reads the files that may contain a pair, and collects their problems.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -15,14 +15,14 @@ pub(super) struct Inspection<'a> {
     layout: &'a Layout,
     folder: &'a dyn Folder,
     listing: &'a Listing,
-    /// The common name that is wanted, if that is known.
+    /// The wanted common name, if it is known.
     wanted: Option<&'a str>,
     problems: Vec<DirectoryError>,
-    /// The first pair in use that is for another common name.
+    /// The first pair in use with another common name than the wanted one.
     foreign: Option<Arc<Credential>>,
-    /// Names that led to a file that cannot be used.
+    /// Names whose file was reported as unusable.
     unusable: Vec<String>,
-    /// Names that led to a file that others can read.
+    /// Names whose file was reported as readable by other users.
     exposed: Vec<String>,
     /// The common names of the certificates that were read.
     names: Vec<String>,
@@ -40,7 +40,7 @@ impl<'a> Inspection<'a> {
         Self { path, layout, folder, listing, wanted, problems, foreign, unusable, exposed, names }
     }
 
-    /// The pair in use.
+    /// Reads a source that is in use. A pair with another common name is a problem, and not returned.
     pub(super) fn at_used(&mut self, source: &Source) -> Option<Arc<Credential>> {
         let credential = self.at(source)?;
         let common_name = &credential.chain().certificate().common_name;
@@ -53,17 +53,17 @@ impl<'a> Inspection<'a> {
         None
     }
 
-    /// A pair that is not in use. A pair for another common name is passed over without a problem.
+    /// Reads a source that is not in use. A pair with another common name is skipped without a problem.
     pub(super) fn at_other(&mut self, source: &Source) -> Option<Arc<Credential>> {
         let credential = self.at(source)?;
         self.wanted.is_none_or(|wanted| wanted == credential.chain().certificate().common_name).then_some(credential)
     }
 
-    /// The pair that lies there.
+    /// Reads the pair of a source, and collects the problems of its files.
     fn at(&mut self, source: &Source) -> Option<Arc<Credential>> {
         let names = names_of(source);
         let mut contents = Vec::new();
-        // A certificate alone is no secret: the key comes last.
+        // Only the last file counts, which contains the key: a certificate alone is no secret.
         let mut is_exposed = false;
         for name in &names {
             match self.folder.read(name) {
@@ -81,7 +81,7 @@ impl<'a> Inspection<'a> {
         let (first, last) = (names.first()?, names.last()?);
         let (certificate, key) = (contents.first()?, contents.last()?);
         let read = Credential::from_pair(certificate, key);
-        // A damaged file may contain a key as well; but a link may lead to a file that holds no secret of ours.
+        // Our own files may contain a key even if damaged. An unreadable file behind a link may hold no secret of ours.
         let is_ours = |name| self.listing.file_behind(name).is_some_and(|file| self.layout.is_ours(file));
         if is_exposed && (read.is_ok() || is_ours(last)) {
             self.exposes(last);
@@ -99,14 +99,14 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    /// The record of what was asked last: there may be a key in it.
+    /// Checks the mode and the owner of the pending record, which may contain a key.
     pub(super) fn at_record(&mut self) {
         let name = self.layout.pending();
         match self.folder.read(&name) {
             Ok(Some(Contents { exposed: true, .. })) if self.listing.file_behind(&name).is_some() => {
                 self.exposes(&name);
             }
-            // Other errors are reported by `recall`, which reads the record.
+            // `recall` reads the record later, and reports other errors.
             Err(source) => {
                 let problem = DirectoryError::read(&self.path.join(&name), source);
                 self.problems.extend(matches!(problem, DirectoryError::Untrusted { .. }).then_some(problem));

@@ -15,22 +15,22 @@ use super::error::{DirectoryError, Distrust};
 /// How often to retry if the lock file was unlinked between open and flock.
 const ATTEMPTS: u32 = 3;
 
-/// Held from the first time it can be until it is dropped; the system lets go of it when the process ends, however it
-/// ends. The file stays: to remove it could remove a file that another process has just locked.
+/// The lock of a prefix: `flock` on `.PREFIX.lock`. Held until it is dropped; the kernel releases it when the process
+/// ends. The file is never removed: another process could have locked it in the meantime.
 ///
-/// Another user may have put something by this name into a directory that others can write to. Nothing is written to it,
-/// and it keeps no process from starting: there is no lock then, as on a file system without locks.
+/// In a directory that other users can write to, another user may have created a file of this name. Such a file is not
+/// written to and does not prevent a start: there is no lock then, as on a file system without locks.
 #[derive(Debug)]
 pub(super) struct Lock {
     name: String,
     held: Mutex<Option<Taken>>,
 }
 
-/// What was found by the name of the lock, and locked if it is one.
+/// The lock as held: the locked file, or the identity of a foreign file that is ignored.
 #[derive(Debug)]
 struct Taken {
     _file: Option<File>,
-    /// Device and inode.
+    /// Device and inode, to notice that the file was replaced.
     id: (u64, u64),
 }
 
@@ -39,8 +39,11 @@ impl Lock {
         Self { name: format!(".{prefix}.lock"), held: Mutex::default() }
     }
 
-    /// Holds the one of this directory, if that is not held yet. Where it was removed, or the directory was replaced or
-    /// mounted over, the lock held keeps no other process out any more: then the lock is taken anew.
+    /// Takes the lock of this directory, unless it is held. If the lock file was removed, or the directory was replaced
+    /// or mounted over, the held lock excludes no other process any more, and is taken again.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Owned`] if another process holds the lock; otherwise why the file cannot be locked.
     pub(super) fn hold(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<(), DirectoryError> {
         let path = path.join(&self.name);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -51,11 +54,11 @@ impl Lock {
                     return Ok(());
                 }
             }
-            // Release first: on file systems without lasting inode numbers, both may be one file.
+            // Release first: on file systems without stable inode numbers, the old and the new file may be the same.
             *held = None;
             *held = Some(self.take(directory, &path)?);
         }
-        // On such a file system the lock is held, although its file cannot be recognized.
+        // On a file system without stable inode numbers: the lock is held, although its file is not recognized.
         Ok(())
     }
 
@@ -76,7 +79,7 @@ impl Lock {
         }
     }
 
-    /// What others find by this name, and try to lock.
+    /// The file that the name of the lock leads to now: other processes lock that one.
     fn there(&self, directory: BorrowedFd<'_>) -> io::Result<Option<Stat>> {
         match statat(directory, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(there) => Ok(Some(there)),
@@ -85,7 +88,7 @@ impl Lock {
         }
     }
 
-    /// What another user could have put there by this name, and why.
+    /// The file by the name of the lock, if another user could have created it, and the reason to distrust it.
     fn in_the_way(&self, directory: BorrowedFd<'_>) -> Option<(Stat, Distrust)> {
         let there = self.there(directory).ok()??;
         distrust(&there).map(|why| (there, why))
@@ -112,12 +115,12 @@ impl Lock {
             return Ok(without(&found, why));
         }
         lock(&file, path)?;
-        // With a second name (a hard link) it may be a file of ours that another user has linked to this name.
+        // A second hard link: another user may have linked a file of ours to this name, which must not be overwritten.
         if found.st_nlink > 1 {
             return Ok(Taken { id: id(&found), _file: Some(file) });
         }
         let owner = format!("process {}", std::process::id());
-        // The owner is written for an error message only, so a full disk does not matter here.
+        // Best effort: the text serves the error message of other processes only.
         let _ = file.set_len(0).and_then(|()| (&file).rewind()).and_then(|()| (&file).write_all(owner.as_bytes()));
         Ok(Taken { _file: Some(file), id: id(&found) })
     }
@@ -127,7 +130,7 @@ impl Lock {
             let flags = how | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             openat(directory, &self.name, flags, Mode::RUSR | Mode::WUSR).map(File::from).map_err(io::Error::from)
         };
-        // What was made while the disk could be written to can be locked when it cannot.
+        // A lock file from before the disk became read-only can still be locked.
         open(OFlags::RDWR | create).or_else(|error| match error.kind() {
             ErrorKind::ReadOnlyFilesystem => open(OFlags::RDONLY).map_err(|_| error),
             _ => Err(error),
@@ -137,13 +140,13 @@ impl Lock {
 
 fn lock(file: &File, path: &Path) -> Result<(), DirectoryError> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
-        // Some network file systems have no locks: better none than no certificate.
+        // Some network file systems have no locks: go on without one rather than not start.
         Ok(()) | Err(Errno::NOSYS | Errno::NOTSUP | Errno::NOLCK) => Ok(()),
-        // Another user's is no lock.
+        // A file that another user could have created is ignored: otherwise that user could prevent a start.
         Err(Errno::WOULDBLOCK) if fstat(file).is_ok_and(|found| distrust(&found).is_some()) => Ok(()),
         Err(Errno::WOULDBLOCK) => {
             let mut owner = String::new();
-            // The owner is a few words at most, for the message.
+            // A bound, in case the file is not ours: the owner's text is a few words.
             let _ = file.take(200).read_to_string(&mut owner);
             let owner = Some(owner.trim()).filter(|owner| !owner.is_empty()).unwrap_or("another process");
             Err(DirectoryError::Owned { path: path.to_owned(), owner: owner.to_owned() })
@@ -156,9 +159,9 @@ fn id(of: &Stat) -> (u64, u64) {
     (of.st_dev, of.st_ino)
 }
 
-/// Why this is no lock, if another user could have put it there.
+/// The reason to ignore a lock file, if another user could have created it.
 fn distrust(found: &Stat) -> Option<Distrust> {
-    // The mode of a link says nothing.
+    // The mode of a symbolic link has no meaning.
     let mode = (FileType::from_raw_mode(found.st_mode) != FileType::Symlink).then_some(found.st_mode);
     distrust_of(found.st_uid, mode)
 }

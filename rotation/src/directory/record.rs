@@ -1,4 +1,4 @@
-//! The record of what was asked last, beside the pair in use.
+//! The pending record, in a file beside the pairs.
 
 use std::path::PathBuf;
 
@@ -7,20 +7,22 @@ use zeroize::Zeroizing;
 use super::{Directory, DirectoryError};
 
 impl Directory {
-    /// Puts a new record in place, durably. The one before stays until then, whatever happens.
+    /// Replaces the pending record, durably. The previous record stays until then, even after a crash or an error.
     ///
     /// # Errors
-    /// The first operation that failed; what was begun is cleaned up as far as that goes.
+    /// The first operation that failed. The previous record is still in place; temporary files are removed as far as
+    /// possible.
     pub fn remember(&self, contents: &[u8]) -> Result<(), DirectoryError> {
         let folder = self.held()?;
         let plan = self.layout.remember(&self.list(&*folder)?);
         self.carry_out(&*folder, &plan, contents)
     }
 
-    /// The record, if there is one.
+    /// Reads the pending record; `None` if there is none.
     ///
     /// # Errors
-    /// If it cannot be read, or another user could have written it ([`DirectoryError::Untrusted`]). It stays where it is.
+    /// The record cannot be read, or another user could have written it ([`DirectoryError::Untrusted`]). The file is
+    /// left in place.
     pub fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, DirectoryError> {
         let Some(folder) = self.existing_folder()? else { return Ok(None) };
         let contents = folder.read(&self.layout.pending());
@@ -28,7 +30,7 @@ impl Directory {
         Ok(contents.map(|contents| contents.bytes))
     }
 
-    /// Where the record is kept.
+    /// Path of the pending record.
     pub fn record(&self) -> PathBuf {
         self.path.join(self.layout.pending())
     }

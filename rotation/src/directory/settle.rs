@@ -1,4 +1,4 @@
-//! Tells a file that holds no pair from one that another program is still writing.
+//! Distinguishes a file that contains no pair from a file that another program is still writing.
 
 use std::sync::PoisonError;
 use std::thread;
@@ -8,10 +8,10 @@ use perennial::UnixTime;
 
 use super::{Directory, DirectoryError, Loaded, Stamp};
 
-/// An unreadable file is believed to be one after so many reads, over so long, of the same state.
+/// Reads that must find a file unreadable and unchanged, over [`SPAN`], before it counts as unreadable.
 const READS: u32 = 3;
 const SPAN: Duration = Duration::from_secs(5);
-/// A file that keeps changing is not waited for any longer.
+/// Longest wait for files that keep changing.
 const LIMIT: Duration = Duration::from_secs(30);
 
 impl Directory {

@@ -15,7 +15,7 @@ impl Store for Directory {
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
         let LoadRequest { common_name, has_signer, now } = *request;
         let loaded = if has_signer {
-            // Waits: the pair that is found is the one after the repairs.
+            // Only to wait for other writers: `recover_of` reads again, after its repairs.
             let _ = self.load_settled(common_name, now)?;
             self.recover_of(common_name, now)?
         } else {
@@ -35,7 +35,7 @@ impl Store for Directory {
 
     fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         match self.recall() {
-            // Logged with the other problems of the directory.
+            // `load` has logged this problem.
             Err(DirectoryError::Untrusted { .. }) => Ok(None),
             recalled => Ok(recalled?),
         }

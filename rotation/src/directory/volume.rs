@@ -17,7 +17,7 @@ use super::error::DirectoryError;
 #[cfg(doc)]
 use super::error::Distrust;
 
-/// Something that holds files by name.
+/// A place for the files of one credential directory: a directory on disk, or a simulation.
 pub trait Volume: Debug + Send + Sync {
     /// Opens the folder. Operations on one open folder act on one directory, even if its name is moved meanwhile.
     ///
@@ -33,16 +33,16 @@ pub trait Volume: Debug + Send + Sync {
         Ok(())
     }
 
-    /// Gives up what [`Folder::hold`] has locked.
+    /// Releases the lock that [`Folder::hold`] took. The default implementation does nothing.
     fn release(&self) {}
 }
 
 /// An open folder.
 pub trait Folder {
-    /// Whether this process may write to it. Changes nothing.
+    /// Succeeds if this process may write to the folder and could take its lock. Changes nothing.
     ///
     /// # Errors
-    /// Why it may not; [`DirectoryError::Owned`] if another process holds it.
+    /// [`DirectoryError::Owned`] if another process holds the lock; otherwise why the folder cannot be written to.
     fn is_free(&self) -> Result<(), DirectoryError> {
         Ok(())
     }
@@ -56,38 +56,39 @@ pub trait Folder {
         Ok(())
     }
 
-    /// Everything in it.
+    /// Lists all entries of the folder.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the operating system.
     fn list(&self) -> io::Result<Listing>;
 
-    /// A file's contents; `None` if it, or what it links to, does not exist.
+    /// Reads a file, links followed; `None` if the file, or the target of the link, does not exist.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidData`] if it is nothing that could ever be read: no regular file, or too large.
-    /// [`ErrorKind::NotFound`] if it is a link that cannot lead anywhere, such as a loop. An error that wraps
-    /// [`Distrust`] if another user could have written it. Anything else may pass.
+    /// [`ErrorKind::InvalidData`] if the file can never be read: no regular file, or too large. [`ErrorKind::NotFound`]
+    /// if it is a link that cannot lead anywhere, such as a loop. An error that wraps [`Distrust`] if another user
+    /// could have written the file. Any other error counts as transient.
     fn read(&self, name: &str) -> io::Result<Option<Contents>>;
 
-    /// Carries out one operation; `contents` is what [`FileOp::CreateNew`] writes.
+    /// Carries out one operation; `contents` is the data for [`FileOp::CreateNew`].
     ///
     /// # Errors
-    /// What the system says; then nothing was done.
+    /// The error of the operating system. The folder is unchanged.
     fn execute(&self, op: &FileOp, contents: &[u8]) -> io::Result<()>;
 
-    /// A stamp that changes when another program writes to this file, links followed. `None` if no other program can.
+    /// A stamp that changes when another program writes to this file, links followed. `None` if the file does not exist
+    /// or no other program can write to it, as in a simulation.
     fn stamp(&self, name: &str) -> Option<Stamp> {
         let _ = name;
         None
     }
 
-    /// True if users other than root and its owner can create and replace files in it.
+    /// True if users other than root and its owner can create and replace files in the folder.
     fn is_shared(&self) -> bool {
         false
     }
 
-    /// True if a file system is mounted on this very name: then it can be written to, and never replaced.
+    /// True if a file system is mounted on this file, which then can be written to but not replaced.
     fn is_mount_point(&self, name: &str) -> bool {
         let _ = name;
         false
@@ -99,17 +100,17 @@ pub trait Folder {
 pub struct Stamp {
     /// Device and inode.
     pub inode: (u64, u64),
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// When the contents were last changed.
+    /// Time of the last change of the contents.
     pub modified: Option<SystemTime>,
 }
 
-/// What a file holds.
+/// Contents of a file.
 #[derive(Debug)]
 pub struct Contents {
-    /// All of it.
+    /// All bytes of the file. Wiped on drop.
     pub bytes: Zeroizing<Vec<u8>>,
-    /// Others than its owner may read it.
+    /// True if users other than the owner can read or write the file.
     pub exposed: bool,
 }
