@@ -1,8 +1,8 @@
-//! The machine with its hands: [`RotationMachine`] joined to keys, requests and a signer. Still sans-IO.
+//! [`Rotation`]: the [`RotationMachine`] joined to keys, requests and a signer. Still sans-IO.
 //!
-//! A runtime reports what happened ([`Input`]) and carries out four kinds of [`Command`]: drive an
-//! exchange, drop it, write a credential, save a record. Which key, which credential to
-//! ask with, whether an issued certificate is served: that is settled here, once, for every runtime.
+//! A runtime reports what happened ([`Input`]) and carries out four kinds of [`Command`]: drive an exchange, drop an
+//! exchange, write a credential, save a record. This module chooses the key and the identity of each request and judges
+//! issued certificates, for every runtime alike.
 
 mod addressee;
 mod awaited;
@@ -50,25 +50,27 @@ pub struct Rotation {
     signer: Option<Arc<dyn Signer>>,
     seed: u64,
     served: Option<Arc<Credential>>,
-    /// The pair of the certificate that the machine waits for.
+    /// The pair of the machine's waiting certificate.
     waiting: Option<Arc<Credential>>,
+    /// The key of the last request, until its certificate is durable or the key is spent.
     pending: Option<Arc<KeyPair>>,
-    /// The exchange that is out: with which key, and which of our own certificates it shows.
+    /// The request in flight.
     asking: Option<Asking>,
-    /// The signer of the last request, unless another one has replaced it since.
+    /// The signer of the last request, unless another signer has replaced it since.
     addressee: Option<Addressee>,
-    /// Our own certificate, if it was turned down and the bootstrap identity has not been since.
+    /// Fingerprint of our own certificate after a server rejected it: requests prefer the bootstrap identity. Cleared
+    /// if the bootstrap identity is rejected in turn.
     refused: Option<Fingerprint>,
-    /// As long as the machine remembers a failure.
+    /// Error of the last request, for people; cleared once the machine has no last failure.
     request_error: Option<Arc<str>>,
     health: Option<Health>,
-    /// As long as the credential is unwritten.
+    /// Error of the last attempt to write the credential; cleared once the credential is durable.
     write_error: Option<Arc<str>>,
     /// The name of the last request object.
     request_name: String,
     saving: Saving,
     issued: u64,
-    /// Why the last certificate issued lives too short for the policy.
+    /// The warning for the last issued certificate, if its lifetime is too short for the policy.
     short_lived: Option<Arc<str>>,
     /// The wanted common name, if known before the template.
     common_name: Option<String>,
@@ -78,50 +80,50 @@ pub struct Rotation {
     bootstrapping: bool,
     /// The newest reading of the signer's clock that the machine was given.
     server_read_at: Option<Instant>,
-    /// As it was last known.
+    /// The last known offset; kept while readings of the signer's clock disagree.
     clock_offset: Option<ClockOffset>,
-    /// Reminders of an expired certificate given so far.
+    /// Reminders of the expired certificate reported so far.
     reminders: u64,
     /// The identity that a request waits for.
     awaited: Option<Awaited>,
-    /// Reports that the identity may have come.
+    /// Woken by an identity source when the awaited identity may be available.
     identity_waker: Waker,
     /// The identity for the request that is about to be submitted, and the fingerprint if it is our own certificate.
     found_identity: Option<Result<(Identity, Option<Fingerprint>), NotYet>>,
-    /// The error of a panic that the machine has yet to be brought up to date after.
+    /// The error of the last panic, until the machine has handled the [events that it missed](Self::missed_events).
     panicked: Option<Arc<str>>,
-    /// Of the input handled last, or of the start.
+    /// News of the input handled last; before the first input, of the start.
     news: Vec<News>,
 }
 
 impl Rotation {
-    /// Sets what to wake when an identity that a request waits for may have come, so that [`Input::IdentityChanged`] is
-    /// handled. Without, the source of the identity is polled only.
+    /// Sets the waker to wake when an identity that a request waits for may be available. The runtime then passes
+    /// [`Input::IdentityChanged`] to [`handle`](Self::handle). Without a waker, the identity source is polled only.
     pub fn wake_on_identity(&mut self, waker: Waker) {
         self.identity_waker = waker;
     }
 
-    /// When the next [`Input::Tick`] is wanted.
+    /// When to pass the next [`Input::Tick`]; `None`: no Tick is needed until another input.
     pub fn deadline(&self) -> Option<Instant> {
         let save = self.saving.again_at.filter(|_| self.saves());
         let panicked = self.panicked.as_ref().map(|_| Instant::from_millis(0));
         self.machine.deadline().into_iter().chain(save).chain(self.asks_identity_at()).chain(panicked).min()
     }
 
-    /// The machine as it is now. A clone of the `Arc` keeps this state.
+    /// The current state of the machine. A clone of the `Arc` stays at this state.
     pub const fn machine(&self) -> &Arc<RotationMachine> {
         &self.machine
     }
 
-    /// The credential that a crash would lose, and whether it is served. Try once more to write it before ending: its key
-    /// exists nowhere else.
+    /// The credential that is not durable yet, and true if it is served. Before the process ends, try once more to
+    /// write the credential: its key exists nowhere else.
     pub fn unwritten(&self) -> Option<(&Arc<Credential>, bool)> {
         let (_, serve) = self.machine.writes()?;
         let credential = if serve { &self.served } else { &self.waiting };
         credential.as_ref().map(|credential| (credential, serve))
     }
 
-    /// Everything people may want to know.
+    /// The state of the rotation at `now`, for handles, status pages and metrics.
     pub fn snapshot(&self, now: Now) -> Snapshot {
         Snapshot {
             credential: self.served.clone(),
@@ -152,8 +154,8 @@ impl Rotation {
         known.or_else(|| self.awaited_reason()).or(self.saving.error.as_ref())
     }
 
-    /// Goes on after a panic, which may have left this half changed: from the machine and the snapshot published last. The
-    /// request in flight, whose exchange is lost, fails with the next input, for which a Tick is due at once.
+    /// Resets the rotation after a panic, which may have left it half changed, to the machine and the snapshot
+    /// published last. The exchange in flight is lost: its request fails at the next input, and a Tick is due at once.
     pub(crate) fn restart(&mut self, machine: Arc<RotationMachine>, published: &Snapshot, error: &Arc<str>, now: Now) {
         self.machine = machine;
         (self.served, self.waiting) = (published.credential.clone(), published.waiting.clone());
@@ -166,8 +168,8 @@ impl Rotation {
         self.news.clear();
     }
 
-    /// What the machine published last learns after a panic: that the request in flight failed, and whether there is a
-    /// signer, if that changed in the step that was lost.
+    /// Events that the machine has missed by a panic: the failure of the request in flight, and a change of the signer in
+    /// the step that panicked.
     fn missed_events(&self) -> impl Iterator<Item = Event> + Clone + use<> {
         let Checkpoint { in_flight, signer: known, .. } = self.machine.checkpoint();
         let failed = in_flight.map(|(id, _)| Event::CsrFailed { id, failure: Failure::Local, retry_after: None });
@@ -176,7 +178,8 @@ impl Rotation {
         failed.into_iter().chain(is_missed.then_some(Event::SignerChanged(signer)))
     }
 
-    /// Takes in what happened; returns what is to be done, in order.
+    /// Handles an input at `now`; returns the commands to carry out, in order. [`take_news`](Self::take_news) returns
+    /// the news of the same input.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Command> {
         self.news.clear();
         self.found_identity = None;
@@ -192,7 +195,7 @@ impl Rotation {
         }
         while let Some(event) = events.pop_front() {
             let event = match self.identity_changed(&event, now) {
-                // In its place.
+                // Replaces the event: both set the status of the signer.
                 Some(changed) if matches!(event, Event::SignerChanged(SignerStatus::Ready)) => changed,
                 // After the result of an exchange: a ready signer may lead to a request that supersedes the one that
                 // has just brought a certificate.
@@ -227,7 +230,7 @@ impl Rotation {
                             Some(failed) => events.push_back(failed),
                         }
                     }
-                    // It may not be the machine that wants the next Tick: see `deadline`.
+                    // The rotation has deadlines of its own beside the machine's: see `deadline`.
                     Action::SetTimer(_) => {}
                 }
             }
@@ -240,7 +243,8 @@ impl Rotation {
         commands
     }
 
-    /// What a restart would need to go on with what was asked last.
+    /// The pending record: the facts and the key that let a restart continue the last request. `None` before the first
+    /// request to the current signer.
     pub fn record(&self, now: Now) -> Option<Record> {
         let (signer_name, server) = self.addressee.clone()?.into_parts();
         let mut pending = self.machine.pending(now)?;
@@ -256,7 +260,7 @@ impl Rotation {
         })
     }
 
-    /// The same, if it has changed.
+    /// The command to save the record, if the record has changed or a failed save is due for another attempt.
     fn save(&mut self, now: Now) -> Option<Command> {
         if !self.saves() {
             return None;
@@ -268,24 +272,25 @@ impl Rotation {
     }
 
     /// False while a new record would be of no use, or worse than the one before: without a signer, before the first
-    /// request to a new one, and while the record leads to a certificate that is not durable.
+    /// request to a new signer, and while the saved record is the only way back to a certificate that is not durable.
     fn saves(&self) -> bool {
         self.signer.is_some() && self.addressee.is_some() && !self.is_issued_only()
     }
 
-    /// True if the last answer rejected the credential (401) or did not allow it to request (403).
+    /// The last failure, if the server rejected the credential (401) or did not allow it to submit requests (403).
     fn turned_down(&self) -> Option<Failure> {
         self.machine.last_failure().filter(|last| matches!(last, Failure::Unauthorized | Failure::Forbidden))
     }
 
-    /// What was issued is not durable yet. After a crash now, the record kept leads to it once more.
+    /// True if the certificate issued for the pending key is not durable yet. After a crash now, a restart finds the
+    /// certificate at the signer by the saved record.
     fn is_issued_only(&self) -> bool {
         let unwritten = self.unwritten().map(|(credential, _)| credential.key());
         unwritten.zip(self.pending.as_ref()).is_some_and(|(key, pending)| Arc::ptr_eq(key, pending))
     }
 }
 
-/// True if an exchange has ended with this event.
+/// True for the events that end an exchange.
 const fn is_result(event: &Event) -> bool {
     matches!(event, Event::CsrIssued { .. } | Event::CsrFailed { .. })
 }

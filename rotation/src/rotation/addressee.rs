@@ -9,7 +9,7 @@ use super::request::Asking;
 use super::{Command, Record, Rotation};
 use crate::signer::Signer;
 
-/// The signer that a request was submitted to, as far as one signer is told from another.
+/// The signer that a request was submitted to: what distinguishes it from other signers.
 #[derive(Clone, Debug)]
 pub(super) struct Addressee {
     name: String,
@@ -26,8 +26,8 @@ impl Addressee {
         Self { name: record.signer_name.clone(), endpoint: record.server.clone() }
     }
 
-    /// True if this is the signer. A signer that is reached by another URL counts as another one: that costs one more
-    /// request object.
+    /// True if the request was submitted to `signer`. A signer with another URL counts as another signer, even if the
+    /// server behind both is one: that costs one more request object.
     pub(super) fn is(&self, signer: &dyn Signer) -> bool {
         self.name == signer.name() && (self.endpoint.is_none() || self.endpoint == signer.endpoint())
     }
@@ -51,12 +51,12 @@ impl Rotation {
             self.saving.give_up();
             return [Event::SignerChanged(SignerStatus::Absent)].into();
         };
-        // To the machine, a signer that replaces another one comes after an absence: what is in flight is withdrawn, and
-        // failures are forgotten.
+        // The machine learns of a replaced signer as an absence and a return: it withdraws the request in flight and
+        // forgets failures.
         let replaced = [SignerStatus::Absent, SignerStatus::Ready].map(Event::SignerChanged);
         let fits = self.pending.as_ref().is_none_or(|key| key.algorithm() == signer.profile().key_algorithm);
         if !fits || self.addressee.as_ref().is_some_and(|addressee| !addressee.is(signer)) {
-            // The key of a certificate that is not durable stays: a restart finds the certificate by it.
+            // The key of a certificate that is not durable stays: a restart finds the certificate by its key.
             if !self.is_issued_only() {
                 self.pending = None;
             }
@@ -64,21 +64,23 @@ impl Rotation {
             self.saving.give_up();
             (self.refused, self.bootstrapping) = (None, false);
             (self.health, self.server_read_at, self.clock_offset) = (None, None, None);
-            // Another signer, another clock. A reading that disagrees makes the machine forget those before: ours, which
-            // counts anyway.
+            // The new signer has another clock. A reading of our own clock disagrees with the readings so far, so that
+            // the machine discards them.
             let other_clock = self.machine.server_time(now).map(|_| Event::ServerDated { unix: now.unix });
             let [absent, ready] = replaced;
             return [absent].into_iter().chain(other_clock).chain([ready]).collect();
         }
         if let Some(Asking { id, template, .. }) = &self.asking {
-            // The same request goes on by the new way to its server.
+            // Same signer and endpoint: the request goes on, with the new signer's connection and identity.
             let (id, template) = (*id, template.clone());
             commands.push(Command::Drop { id });
             let failed = self.submit(id, &template, Key::Pending, commands, now);
-            // The signer before may have waited for an identity. If this one does, too, that is found out at once.
+            // The previous signer may have waited for an identity. If the new one waits, too, `identity_changed` finds
+            // that out at once.
             return failed.into_iter().chain([Event::SignerChanged(SignerStatus::Ready)]).collect();
         }
-        // A new way to the server is tried at once; a refusal was the server's, by whichever way.
+        // Other failures may be due to the old connection or identity: retry at once. A refusal is a decision of the
+        // signer and stands.
         let has_failed = self.machine.last_failure().is_some_and(|last| !last.is_refusal());
         if has_failed { replaced.into() } else { [Event::SignerChanged(SignerStatus::Ready)].into() }
     }

@@ -1,4 +1,4 @@
-//! Requests that wait for the identity they are to show.
+//! Requests that wait for the identity to authenticate with.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::{Authentication, IdentitySource, NotYet};
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// An identity that is coming.
+/// An identity that a request waits for: its source has none yet and expects one.
 #[derive(Debug)]
 pub(super) struct Awaited {
     reason: Arc<str>,
@@ -30,15 +30,16 @@ impl Awaited {
         Self { reason: why.to_string().into(), ask_at: now.instant.after(wait), wait }
     }
 
-    /// Has the source asked at the next event.
+    /// Has the next event poll the source.
     pub(super) fn ask_now(&mut self, now: Now) {
         self.ask_at = now.instant;
     }
 }
 
 impl Rotation {
-    /// What the machine is to be told before `event`, so that it submits nothing while the identity is coming, and submits
-    /// once the identity is there.
+    /// Polls the identity source if it is due or if `event` would submit a request. Returns the status of the signer to
+    /// pass to the machine before `event`, if it changed: not ready while the identity is awaited, ready once it is
+    /// available.
     pub(super) fn identity_changed(&mut self, event: &Event, now: Now) -> Option<Event> {
         match &self.awaited {
             Some(awaited) if matches!(event, Event::Tick) && now.instant < awaited.ask_at => None,
@@ -55,21 +56,22 @@ impl Rotation {
         }
     }
 
-    /// Whether the machine answers this event with a request that may have to wait for its identity.
+    /// True if the machine would submit a request at this event, and an identity source may have to be awaited for it.
     fn would_submit(&self, event: &Event, now: Now) -> bool {
         if self.identity_source().is_none() {
             return false;
         }
-        // On a copy: a request that is submitted has spent its share of the budget.
+        // On a copy: submitting a request takes from the budget.
         let mut trial = (*self.machine).clone();
         trial.handle(event.clone(), now).any(|action| matches!(action, Action::SubmitCsr { .. }))
     }
 
-    /// Why there is no identity to show, if it is coming. An identity that is there is kept for the request that follows.
+    /// Reads the identity; returns the reason if it has to be awaited. The result is retained for the request that
+    /// follows.
     fn coming(&mut self, now: Now) -> Option<NotYet> {
         let (signer, source) = (self.signer.as_ref()?, self.identity_source()?);
         let read = || {
-            // Before the identity is read: a change in between is not missed.
+            // Register before reading: a change in between is not missed.
             source.wake_on_change(&self.identity_waker);
             self.identity(signer.authentication(), now)
         };
@@ -80,7 +82,7 @@ impl Rotation {
         coming
     }
 
-    /// Where an identity comes from that is not the certificate rotated here.
+    /// The source of identities other than the certificate rotated here.
     pub(super) fn identity_source(&self) -> Option<&Arc<dyn IdentitySource>> {
         match self.signer.as_ref()?.authentication() {
             Authentication::None => None,
@@ -89,12 +91,12 @@ impl Rotation {
         }
     }
 
-    /// When the source of the awaited identity is asked next.
+    /// When to poll the source of the awaited identity next.
     pub(super) fn asks_identity_at(&self) -> Option<Instant> {
         self.awaited.as_ref().filter(|_| self.awaits_identity()).map(|awaited| awaited.ask_at)
     }
 
-    /// Why nothing is submitted, if it is for want of an identity.
+    /// The reason that the identity source gave, while the machine waits for an identity.
     pub(super) fn awaited_reason(&self) -> Option<&Arc<str>> {
         self.awaited.as_ref().filter(|_| self.awaits_identity()).map(|awaited| &awaited.reason)
     }

@@ -18,13 +18,13 @@ impl ClockOffset {
         Self { millis: server.as_millis().saturating_sub(now.unix.as_millis()) }
     }
 
-    /// Whether people should do something about it: beyond a minute.
+    /// True beyond one minute, which a person should correct.
     pub const fn is_large(self) -> bool {
         self.millis.unsigned_abs() > MINUTE
     }
 }
 
-/// The size, and where the local clock is: `6 h 0 min (behind)`.
+/// The size, and whether the local clock is ahead or behind: `6 h 0 min (behind)`.
 impl fmt::Display for ClockOffset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.millis.unsigned_abs() / 1000;

@@ -1,4 +1,4 @@
-//! What a runtime is to do.
+//! Commands: the I/O that a runtime carries out for a rotation.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use perennial_pki::Credential;
 use super::record::Record;
 use crate::Exchange;
 
-/// Something to do, in a runtime's terms; and a Tick is due at [`Rotation::deadline`](super::Rotation::deadline).
+/// An operation that the runtime carries out. Beside commands, the runtime passes a Tick at
+/// [`Rotation::deadline`](super::Rotation::deadline).
 #[derive(Debug)]
 pub enum Command {
     /// Drop this request's exchange, if it still runs.
@@ -22,17 +23,18 @@ pub enum Command {
         id: RequestId,
         /// The pair.
         credential: Arc<Credential>,
-        /// True: the credential is served (the snapshot already has it), so put it in use in the store too. False: the
-        /// credential is not valid yet, and the one in use stays.
+        /// True: the credential is served (the snapshot already has it); make it the current one of the store, too.
+        /// False: the credential is not valid yet; store it beside the current one.
         serve: bool,
     },
-    /// Make this record durable before doing anything that comes after it, and report with [`Input::Saved`](crate::Input::Saved).
-    /// Whatever comes of that, what comes after it is done: asking does not depend on the disk.
+    /// Make this record durable before carrying out the commands after it, and report with
+    /// [`Input::Saved`](crate::Input::Saved). If that fails, carry out the commands after it all the same: requests do
+    /// not depend on the disk.
     Save {
-        /// Takes the place of the one before. To be given to the next start, as [`Start::pending`](super::Start::pending).
+        /// Replaces the record before. Pass it to the next start as [`Start::pending`](super::Start::pending).
         record: Box<Record>,
     },
-    /// Bring this exchange to its end.
+    /// Drive this exchange to its end.
     Drive {
         /// To be echoed in [`Input::Finished`](crate::Input::Finished).
         id: RequestId,

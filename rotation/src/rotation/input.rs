@@ -1,4 +1,4 @@
-//! What a runtime reports, and what the machine is told of it.
+//! Inputs that a runtime reports, and their translation into events of the machine.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,52 +11,52 @@ use super::start::foreign_to;
 use super::{Command, News, Rotation};
 use crate::{Health, Issued, Progress, ServerDate, SignError, Signer};
 
-/// Something that happened, in a runtime's terms.
+/// Something that happened, reported by the runtime.
 #[derive(Debug)]
 pub enum Input {
     /// Time passed.
     Tick,
-    /// Another identity is wanted; `None`: none for now.
+    /// Names to request from now on; `None`: nothing is requested.
     TemplateChanged(Option<Arc<Template>>),
-    /// The numbers to go by are now these. See [`Event::PolicyChanged`].
+    /// Timing to use from now on. See [`Event::PolicyChanged`].
     PolicyChanged(Arc<Policy>),
-    /// Certificates are requested from this signer from now on; `None`: rotation is not enabled, what is accepted already
-    /// is still written. The certificate and its rotation point stay, whoever signs.
+    /// Signer to request certificates from, from now on; `None`: rotation is not enabled, and only a certificate that
+    /// was accepted already is still written. The current certificate and its rotation point stay.
     ///
     /// A signer with the name and the endpoint of the last request continues that request, with the key in flight. For
-    /// another one, the request in flight is dropped, failures are forgotten, and the next request has a new key.
+    /// any other signer, the request in flight is dropped, failures are forgotten, and the next request has a new key.
     SignerChanged(Option<Arc<dyn Signer>>),
-    /// The identity that a request waits for may have come: see
+    /// The identity that a request waits for may be available: see
     /// [`IdentitySource::wake_on_change`](crate::IdentitySource::wake_on_change).
     IdentityChanged,
-    /// Somebody asked for a new certificate.
+    /// The program or an operator wants a new certificate now, whether or not one is due.
     RotateNow,
-    /// A server this certificate is meant for did not accept it (HTTP 401, a TLS alert).
+    /// A server rejected this certificate (HTTP 401, a TLS alert).
     Refused {
         /// The certificate that was shown.
         fingerprint: Fingerprint,
     },
-    /// An answer of the signer's server to something else than a request for a certificate showed the server's clock.
+    /// The signer's server answered some other request of the program, and the answer had a `Date`.
     ServerDated(ServerDate),
-    /// An exchange moved on.
+    /// An exchange made progress.
     Progressed {
-        /// Of this request.
+        /// The request of the exchange.
         id: RequestId,
-        /// To here.
+        /// The progress.
         progress: Progress,
         /// Health of the server by its last answer.
         health: Option<Health>,
     },
     /// An exchange ended.
     Finished {
-        /// Of this request.
+        /// The request of the exchange.
         id: RequestId,
-        /// How.
+        /// The chain issued, or the error.
         result: Result<Issued, SignError>,
     },
     /// An attempt to write the credential ended.
     Written {
-        /// As in the command.
+        /// The id of the [`Command::Write`].
         id: RequestId,
         /// The error, as text for people.
         result: Result<(), String>,
@@ -66,12 +66,12 @@ pub enum Input {
         /// The error, as text for people.
         result: Result<(), String>,
     },
-    /// The store was found to hold something else.
+    /// Another program changed the store, which holds this credential now.
     Replaced(Option<Arc<Credential>>),
 }
 
 impl Rotation {
-    /// From a runtime's terms to the machine's. A pair that may come to be served goes to `candidate`.
+    /// Translates an input into events of the machine. A pair that the machine may accept is put into `candidate`.
     pub(super) fn translate(
         &mut self,
         input: Input,
@@ -82,7 +82,7 @@ impl Rotation {
         let event = match input {
             Input::Tick => Event::Tick,
             Input::TemplateChanged(template) => {
-                // The certificate held stays in use until the new name has one.
+                // The current certificate stays in use until one for the new name is issued.
                 let wanted = template.as_deref().map(Template::common_name);
                 self.note_foreign(foreign_to(wanted, self.served.as_deref()).map(Arc::from));
                 Event::TemplateChanged(template)
@@ -90,7 +90,8 @@ impl Rotation {
             Input::PolicyChanged(policy) => {
                 self.policy.clone_from(&policy);
                 self.saving.set_policy(&policy);
-                // As when the certificate was issued: by its whole lifetime.
+                // By the whole lifetime, as at issuance: what is left of it now says nothing about the next
+                // certificate.
                 let held = self.served.as_ref().filter(|_| self.issued > 0);
                 let held = held.map(|held| held.chain().certificate().validity);
                 let why = held.and_then(|validity| too_short(&policy, validity, validity.not_before()));
@@ -105,7 +106,7 @@ impl Rotation {
             }
             Input::RotateNow => Event::RotateNow,
             Input::Refused { fingerprint } => {
-                // As if we had been turned down ourselves: the bootstrap identity is next.
+                // As if the signer had rejected the certificate: the next request shows the bootstrap identity.
                 let held = self.served.as_ref().map(|own| own.chain().certificate().fingerprint);
                 self.refused = held.filter(|held| *held == fingerprint).or(self.refused);
                 Event::CertRefused { fingerprint }
@@ -124,14 +125,14 @@ impl Rotation {
                 let Some(asking) = self.asking.take_if(|asking| asking.id == id) else { return VecDeque::new() };
                 let health = result.as_ref().map_or_else(|error| error.health, |issued| issued.health);
                 self.health = health.or(self.health);
-                // What was issued is judged by the clock that its answer showed, too.
+                // First the server's clock: the machine judges the issued certificate by that, too.
                 let date = health.and_then(|health| health.date);
                 let mut events: VecDeque<_> = self.server_dated(date, now).into_iter().collect();
                 events.extend(self.finished(asking, result, candidate, now));
                 return events;
             }
             Input::Written { id, result: Ok(()) } => {
-                // Durable: its key is pending no more.
+                // The credential is durable: its key is not pending any more.
                 let is_owed = self.machine.writes().is_some_and(|(owed, _)| owed == id);
                 let written = self.unwritten().filter(|_| is_owed).map(|(credential, _)| credential.key().clone());
                 self.pending.take_if(|pending| written.is_some_and(|key| Arc::ptr_eq(&key, pending)));
@@ -158,10 +159,10 @@ impl Rotation {
         VecDeque::from([event])
     }
 
-    /// The newest reading of the signer's clock, if not reported yet.
+    /// The event for a reading of the signer's clock, if the reading is newer than the last one.
     fn server_dated(&mut self, date: Option<ServerDate>, now: Now) -> Option<Event> {
         let ServerDate { unix, at } = date?;
-        // An answer that comes with its request's timeout is still taken: the machine must not look at the clocks before.
+        // An event would time out a request whose deadline has passed, before the answer at hand is handled.
         let is_late = matches!(self.machine.state(), State::Requesting { until, .. } if until <= now.instant);
         if is_late || self.server_read_at.is_some_and(|last| at <= last) {
             return None;
@@ -170,8 +171,8 @@ impl Rotation {
         Some(Event::ServerDated { unix: unix.after(now.instant.since(at)) })
     }
 
-    /// Records an error if the stored credential names another party. The machine judges names by its template only, and
-    /// may have none.
+    /// Records an error if the stored credential names another party, and drops it if there is no template: the machine
+    /// judges names by its template only.
     fn not_foreign(&mut self, found: Option<Arc<Credential>>) -> Option<Arc<Credential>> {
         let template = self.machine.template().map(|template| template.common_name());
         let wanted = template.or(self.common_name.as_deref());

@@ -1,4 +1,4 @@
-//! What a rotation makes news of.
+//! The news of a rotation: derived from the machine's outcomes, and from facts that the machine does not know.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use super::shortfall::{shortfall, too_short};
 use super::{ClockOffset, News, Rotation, Transition};
 
 impl Rotation {
-    /// The news of the last input, in order; before the first input, those of the start. To be taken after each input:
-    /// the next one drops what is left.
+    /// Takes the news of the last input, in order; before the first input, the news of the start. Call this after each
+    /// input: the next input drops news that was not taken.
     pub fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
     }
 
-    /// True if there is news that nobody has taken: before the first input, the news of the start.
+    /// True if there is news that was not taken: before the first input, the news of the start.
     pub(crate) const fn has_news(&self) -> bool {
         !self.news.is_empty()
     }
 
-    /// Serves the pairs that the machine has just decided to hold, explains what failed, and makes news of both.
+    /// Serves the pairs that the machine has just accepted, describes failures, and adds the news of both.
     pub(super) fn take_decisions(&mut self, step: &Arc<Transition>, candidate: &mut Option<Arc<Credential>>) {
         self.news.push(News::Stepped(step.clone()));
         self.hold_decided(candidate);
@@ -34,7 +34,7 @@ impl Rotation {
             }
             let is_in_use = matches!(news, News::Issued { slot: Slot::Served, .. } | News::TookTurn { .. });
             self.news.push(news);
-            // Once is enough: the next certificate will be like the first.
+            // Only once: the signer will issue the same lifetime next time.
             if is_in_use && self.issued == 1 {
                 self.note_lifetime(step.now);
             }
@@ -50,13 +50,14 @@ impl Rotation {
         };
         let (held, waits) = (self.machine.certificate(), self.machine.waiting());
         let accepted = candidate.take_if(|new| is(new, held) || is(new, waits));
-        // What waited may be served from now on.
+        // The waiting pair may be served from now on.
         let known = [accepted, self.served.take(), self.waiting.take()];
         let pair_of = |certificate| known.iter().flatten().find(|pair| is(pair, certificate)).cloned();
         (self.served, self.waiting) = (pair_of(held), pair_of(waits));
     }
 
-    /// Finds words for a failure that the machine found out: what a certificate lacks, how far a request had come.
+    /// Describes a failure that the machine found: names or validity that a certificate lacks, or how far a request had
+    /// come at its timeout.
     fn explain(&mut self, outcome: &Outcome, step: &Transition) {
         let Some(failure) = outcome.failure() else { return };
         self.request_error = Some(match (outcome, &step.event) {
@@ -70,7 +71,7 @@ impl Rotation {
                 let asked = self.machine.pending(step.now).map(|pending| pending.template);
                 shortfall(failure, certificate, asked.as_deref(), step.now.unix).into()
             }
-            // The signer or the driver has found the words.
+            // The signer or the driver has described the failure already.
             _ => return,
         });
     }
@@ -90,7 +91,7 @@ impl Rotation {
         }
     }
 
-    /// The step began a request.
+    /// Adds the news of a request that `step` began. `bootstrapped`: the request before showed the bootstrap identity.
     pub(super) fn note_request(&mut self, step: &Transition, bootstrapped: bool) {
         let State::Requesting { reason, .. } = step.after.state() else { return };
         let is_retry = matches!(
@@ -101,7 +102,7 @@ impl Rotation {
         self.news.push(News::Requesting { reason, bootstrap, is_retry: is_retry && (bootstrapped || !bootstrap) });
     }
 
-    /// Takes up another foreign certificate in the store, or that there is none any more.
+    /// Replaces the error about a foreign certificate in the store; `None`: there is none. A new error is news.
     pub(super) fn note_foreign(&mut self, foreign: Option<Arc<str>>) {
         let before = std::mem::replace(&mut self.foreign, foreign);
         let error = self.foreign.as_ref().filter(|error| before.as_ref() != Some(error));
@@ -126,11 +127,11 @@ impl Rotation {
         }));
     }
 
-    /// Reminds of an expired certificate, now and then.
+    /// Adds news of an expired certificate each time that a reminder is due.
     pub(super) fn remind(&mut self, now: Now) {
         let reminders = self.snapshot(now).expiry_reminders();
         if reminders > self.reminders {
-            // First of all: what else happened is an attempt to mend it.
+            // First: other news of this input is of attempts to replace the expired certificate.
             self.news.insert(0, News::Expired);
         }
         self.reminders = reminders;

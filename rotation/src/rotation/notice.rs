@@ -8,32 +8,32 @@ use perennial::{Certificate, Failure, Now, Outcome, Reason, RotationMachine, Slo
 use super::{ClockOffset, Snapshot, Transition};
 use crate::progress::Progress;
 
-/// One piece of news.
+/// One piece of news of a rotation, with its time and the state after it.
 #[derive(Clone, Debug)]
 pub struct Notice {
-    /// When it happened.
+    /// When the news happened.
     pub at: Now,
-    /// What happened.
+    /// The news.
     pub news: News,
-    /// The rotation afterwards.
+    /// The state of the rotation after the news.
     pub snapshot: Arc<Snapshot>,
 }
 
 impl Notice {
-    /// True if the certificate served was valid then, by the local clock.
+    /// True if the certificate served at that time had not expired, by the local clock.
     pub fn has_valid_certificate(&self) -> bool {
         let held = self.snapshot.credential.as_ref().map(|held| held.chain().certificate());
         held.is_some_and(|held| !held.validity.expired(self.at.unix))
     }
 }
 
-/// What happened.
+/// A fact about a rotation that observers may want to log, count or act on.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum News {
-    /// The machine handled an event. What it decided comes next.
+    /// The machine handled an event. The news of its decisions follows.
     Stepped(Arc<Transition>),
-    /// A request was begun.
+    /// A request began.
     Requesting {
         /// Why a certificate is due.
         reason: Reason,
@@ -42,11 +42,11 @@ pub enum News {
         /// The attempt before failed, for the same reason and with the same kind of identity.
         is_retry: bool,
     },
-    /// The request moved on.
+    /// The request made progress.
     Progressed(Progress),
     /// An issued certificate was accepted. It is not durable yet: [`News::Written`] follows.
     Issued {
-        /// Where to. [`Slot::Waiting`]: the certificate is not valid yet, [`News::TookTurn`] follows.
+        /// Served at once, or waiting. [`Slot::Waiting`]: the certificate is not valid yet; [`News::TookTurn`] follows.
         slot: Slot,
         /// The certificate served until now, valid or expired; `None` for [`Slot::Waiting`].
         replaced: Option<Arc<Certificate>>,
@@ -56,32 +56,34 @@ pub enum News {
         /// The certificate served until now, valid or expired.
         replaced: Option<Arc<Certificate>>,
     },
-    /// A certificate that another program put into the store was taken.
+    /// A certificate that another program put into the store was accepted.
     TakenOver {
-        /// Where to.
+        /// Served at once, or waiting for its notBefore.
         slot: Slot,
         /// The certificate served until now, valid or expired; `None` for [`Slot::Waiting`].
         replaced: Option<Arc<Certificate>>,
     },
-    /// An attempt to obtain a certificate came to nothing, or fell short. One for each such attempt.
+    /// An attempt to obtain a certificate failed, or its certificate lacks requested names or is due already. Emitted
+    /// once for each such attempt.
     Failed {
-        /// Why.
+        /// Kind of the failure.
         failure: Failure,
-        /// The error, for people. In a replay: what is known of the failure.
+        /// The error, for people. In a replay: the description of the failure, since journals hold no errors.
         error: Arc<str>,
     },
     /// The certificate is durable.
     Written {
-        /// Which certificate.
+        /// The served certificate or the waiting one.
         slot: Slot,
     },
-    /// The certificate could not be written, or could not for another reason than before. It is served from memory.
+    /// The certificate could not be written; emitted again when the error changes. The certificate is served from
+    /// memory.
     Unwritten {
         /// The error, for people.
         error: Arc<str>,
     },
-    /// The record of the request could not be saved, or could not for another reason than before: a restart may submit
-    /// another request.
+    /// The pending record could not be saved; emitted again when the error changes. A restart may submit another
+    /// request.
     Unsaved {
         /// The error, for people.
         error: Arc<str>,
@@ -94,13 +96,14 @@ pub enum News {
     /// The state has changed: scheduled, requesting, backing off, waiting for the budget, or without template, identity or
     /// signer.
     Entered(State),
-    /// The certificate has expired and there is no other: at once, then after one, two, four … minutes, then each hour.
+    /// The certificate has expired and there is no other. Emitted at expiry, then after one, two, four … minutes, then
+    /// each hour.
     Expired,
     /// The local clock has turned out to differ from the signer's by more than a minute.
     ClockDiffers(ClockOffset),
     /// The local clock agrees with the signer's again.
     ClockAgrees(ClockOffset),
-    /// Certificates live too short for the policy. Once, until a longer one is issued.
+    /// The issued lifetime is too short for the policy. Emitted once, until a certificate that lives longer is issued.
     ShortLived {
         /// The error, for people.
         error: Arc<str>,
@@ -112,15 +115,16 @@ pub enum News {
         /// The lifetime requested.
         requested: Duration,
     },
-    /// The rotation panicked, and goes on from the state published last. Please report this as a bug.
+    /// The rotation panicked, and continues from the state published last. Please report this as a bug.
     Panicked {
         /// The error, for people.
         error: Arc<str>,
-        /// Until then nothing is requested by itself. Doubles with each panic soon after another.
+        /// Pause before the next request that no message asks for: 1 s, doubled by each further panic that follows
+        /// within 300 s of the last pause, up to 300 s.
         pause: Duration,
     },
-    /// The observer was too slow: this many notices in a row were dropped here. The snapshot is the one after the last of
-    /// them.
+    /// The observer was too slow: `count` notices in a row were dropped here. The snapshot of this notice is the one
+    /// after the last dropped notice.
     Missed {
         /// The number of notices dropped.
         count: u64,
@@ -134,7 +138,8 @@ pub enum News {
 }
 
 impl Transition {
-    /// What the machine decided, as news: from a journal the same as when it happened, but for the words of errors.
+    /// The machine's decisions in this step, as news. A step replayed from a journal yields the news of the original
+    /// step, except for the texts of errors.
     pub fn news(&self) -> Vec<News> {
         let outcomes = self.actions.outcomes();
         let failed = |failure: Failure| News::Failed { failure, error: failure.describe().into() };
@@ -145,7 +150,7 @@ impl Transition {
     }
 }
 
-/// The news of an outcome, if it is more than a failure.
+/// The news of an outcome that is not only a failure.
 fn news(outcome: &Outcome) -> Option<News> {
     Some(match outcome {
         Outcome::Accepted { slot, replaced, .. } => News::Issued { slot: *slot, replaced: replaced.clone() },

@@ -1,4 +1,4 @@
-//! What a rotation leaves to its next start: what was asked for, with which key, and what came of it.
+//! The pending record: the facts and the key of the last request, from which a restart continues.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,33 +11,34 @@ use zeroize::Zeroizing;
 
 use crate::disk_name;
 
-/// What a rotation leaves to its next start. It holds a private key: keep it as safe as that.
+/// The pending record, which a rotation leaves to its next start. Contains a private key: store it as safely as the
+/// key.
 ///
-/// The request itself is not kept, but what it is made of: names and key. Signed again it is the same to whoever asks
-/// for it: the object's name is derived from key, names and usages, and an object found under that name is compared by
-/// key, subject and names, never by its signature, which for ECDSA is another one each time.
+/// Contains the names and the key of the request, not the signed CSR. A CSR that is signed again continues the request:
+/// the name of a request object is derived from key, names and usages, and an object of that name is compared by key,
+/// subject and names. Its signature is not compared, since ECDSA signatures differ each time.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Endpoint of the signer, as it was configured: the URL of an API server, for example. `None` in a record of an older
-    /// version.
+    /// Endpoint of the signer as configured, for example the URL of an API server. `None` if the signer has no
+    /// endpoint, and in a record of an older version.
     pub server: Option<String>,
-    /// Who was asked.
+    /// Name of the signer that the request was submitted to.
     pub signer_name: String,
-    /// The name of the request object.
+    /// The name of the request object; empty if requests to this signer have no name.
     pub request_name: String,
     /// The request, the budget and the refusal.
     pub pending: Pending,
-    /// The signer accepted the credential for none of the requests so far: [`Failure::Unauthorized`] or
-    /// [`Failure::Forbidden`]. For people; a restart asks again at once.
+    /// [`Failure::Unauthorized`] or [`Failure::Forbidden`], if the last request failed for that reason. For people
+    /// only: a restart submits a request at once all the same.
     pub turned_down: Option<Failure>,
-    /// The key, if it may be used once more ([`Key::Pending`]).
+    /// The key, if the next request may use it again ([`Key::Pending`]).
     pub key: Option<Arc<KeyPair>>,
 }
 
 const VERSION: u64 = 1;
 
 impl Record {
-    /// As JSON. Wiped on drop.
+    /// Encodes the record as JSON. The returned buffer is wiped on drop.
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         let Pending { template, submitted, budget_whole, refusal, .. } = &self.pending;
         let pem = self.key.as_ref().map(|key| key.to_pem());
@@ -70,10 +71,10 @@ impl Record {
         encoded
     }
 
-    /// Reads what [`encode`](Self::encode) wrote.
+    /// Decodes a record written by [`encode`](Self::encode).
     ///
     /// # Errors
-    /// [`RecordError`]: it is damaged, or of a version of perennial that is not this one.
+    /// [`RecordError`]: the record is damaged, or of another format version.
     pub fn decode(encoded: &[u8]) -> Result<Self, RecordError> {
         let Version { version } = serde_json::from_slice(encoded).map_err(RecordError::text)?;
         if version != VERSION {
@@ -81,7 +82,7 @@ impl Record {
         }
         let text: Text<'_> = serde_json::from_slice(encoded).map_err(RecordError::text)?;
         let refusal = text.refusal.map(|RefusalText { reason, failures, retry_at }| {
-            // Only refusals are remembered: the rest may be asked again soon.
+            // Only refusals have a backoff that outlives a restart.
             let failure = disk_name::failure_named(&reason).filter(|failure| failure.is_refusal());
             let failure = failure.ok_or(RecordError::Reason)?;
             Ok(Refusal { failure, failures, retry_at: UnixTime::from_millis(retry_at) })
@@ -103,7 +104,7 @@ impl Record {
             budget_whole: UnixTime::from_millis(text.budget_whole),
             refusal: refusal.transpose()?,
         };
-        // A name of another version changes nothing.
+        // An unknown name, of another version, is harmless: the field is for people only.
         let turned_down = text.turned_down.as_deref().and_then(disk_name::failure_named);
         let (server, signer_name, request_name) = (text.server, text.signer_name, text.request_name);
         Ok(Self { server, signer_name, request_name, pending, turned_down, key })
@@ -115,7 +116,7 @@ struct Version {
     version: u64,
 }
 
-/// Times are milliseconds since 1970, so that every one there is comes back as it was.
+/// The JSON of a record. Times are milliseconds since 1970, which is the resolution of the machine.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Text<'a> {
@@ -135,7 +136,8 @@ struct Text<'a> {
     refusal: Option<RefusalText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     turned_down: Option<String>,
-    /// The lines of a PEM text: there is nothing in them to be escaped, so reading them makes no copies.
+    /// The lines of a PEM text. They contain no characters that JSON escapes, so that reading makes no copies of the
+    /// key.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     key: Option<Vec<&'a str>>,
 }
@@ -148,36 +150,36 @@ struct RefusalText {
     retry_at: i64,
 }
 
-/// Why a record is of no use. Shows nothing of its contents.
+/// Error of a record that cannot be decoded. Shows nothing of the record's contents.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
-    /// It is not JSON, or not the JSON of a record.
+    /// The text is not JSON, or not the JSON of a record.
     #[error("{what} (line {line}, column {column})")]
     Text {
-        /// What is wrong.
+        /// The problem, as a clause.
         what: &'static str,
-        /// Where.
+        /// Line of the problem, from 1.
         line: usize,
-        /// Where in it.
+        /// Column in that line.
         column: usize,
     },
-    /// It was written by another version of perennial.
+    /// The record is of another format version than this version of perennial reads.
     #[error("it is of version {version}; this is version {VERSION}")]
     Version {
-        /// The version of the record.
+        /// The format version of the record.
         version: u64,
     },
-    /// The reason of its refusal is none we know.
+    /// The reason of the record's refusal is unknown to this version of perennial.
     #[error("the reason of the refusal is unknown")]
     Reason,
-    /// Its key cannot be read.
+    /// The record's key cannot be read.
     #[error("its key: {0}")]
     Key(#[source] KeyError),
 }
 
 impl RecordError {
-    /// serde's own words may quote what it read.
+    /// The error without serde's message, which may quote the record, and so its key.
     fn text(error: serde_json::Error) -> Self {
         let what = match error.classify() {
             Category::Eof => "it ends too early",

@@ -1,4 +1,4 @@
-//! One request: how it begins, with which key and identity, and what its end means.
+//! One request: its key, its identity, its exchange, and the events that its result becomes.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,19 +18,21 @@ use crate::{
     Authentication, Exchange, Identity, Issued, NotYet, Profile, Progress, ServerDate, SignError, SignRequest, Signer,
 };
 
+/// The request in flight.
 #[derive(Debug)]
 pub(super) struct Asking {
     pub(super) id: RequestId,
     pub(super) template: Arc<Template>,
     key: Arc<KeyPair>,
-    /// The identity shown.
+    /// The identity that the request shows.
     identity: Identity,
-    /// The identity is our own certificate, this one.
+    /// The fingerprint of our own certificate, if that is the identity.
     shown: Option<Fingerprint>,
     pub(super) progress: Option<Progress>,
 }
 
 impl Rotation {
+    /// Turns the result of an exchange into events. An issued pair that is usable is put into `candidate`.
     pub(super) fn finished(
         &mut self,
         asking: Asking,
@@ -62,7 +64,7 @@ impl Rotation {
             self.request_error = Some(format!("{error}; the bootstrap credential is used next").into());
         }
         if disowned || error.failure == Failure::Forbidden {
-            // If it was the bootstrap identity, our own gets another chance: it may be the only one there is.
+            // If the bootstrap identity was rejected, our own certificate is tried again: nothing else may be left.
             self.refused = refused;
         }
         let failed = Event::CsrFailed { id, failure: error.failure, retry_after: error.retry_after };
@@ -74,7 +76,7 @@ impl Rotation {
         let signer = self.signer.as_ref().ok_or("rotation is not enabled any more")?;
         let profile = signer.profile();
         let (public_key_der, roots) = (asking.key.public_key_der(), profile.issuers.as_ref());
-        // By the clock of its own answer, too.
+        // Also by the clock that the signer's answer showed: see `local_lead`.
         let skew = self.skew(profile, now);
         let check = |usage: &Usage| Expected { public_key_der, usage: *usage, skew, roots }.check(&chain, now.unix);
         profile.usages.iter().try_for_each(check).map_err(|error| self.at_fault(&**signer, error))?;
@@ -84,7 +86,7 @@ impl Rotation {
         Credential::new(chain, asking.key.clone()).map_err(|mismatch| mismatch.to_string())
     }
 
-    /// The error with the request and the place where it was made.
+    /// The error with the request's name and the signer's endpoint, as far as they are known.
     fn at_fault(&self, signer: &dyn Signer, error: impl fmt::Display) -> String {
         match (self.request_name.as_str(), signer.endpoint()) {
             ("", None) => format!("signer {}: {error}", printable(signer.name())),
@@ -94,7 +96,8 @@ impl Rotation {
         }
     }
 
-    /// Begins a request. Returns the event of one that could not be begun.
+    /// Begins a request: commands to save the record and to drive the exchange. Returns the event of a failed request
+    /// if the request cannot be begun.
     pub(super) fn submit(
         &mut self,
         id: RequestId,
@@ -103,7 +106,7 @@ impl Rotation {
         commands: &mut Vec<Command>,
         now: Now,
     ) -> Option<Event> {
-        // The signer and the source of its identity are foreign code.
+        // The signer and its identity source are foreign code, which may panic.
         let begun = catch_unwind(AssertUnwindSafe(|| self.ask(id, template, key, now)));
         match begun.unwrap_or_else(|panic| Err(panicked(&*panic))) {
             Ok(exchange) => {
@@ -121,7 +124,7 @@ impl Rotation {
         }
     }
 
-    /// Begins a request: a key, a PKCS#10 request signed with it, and an identity to show.
+    /// Chooses the key, signs a CSR (PKCS#10) with it, reads the identity, and has the signer begin the exchange.
     fn ask(&mut self, id: RequestId, template: &Arc<Template>, key: Key, now: Now) -> Result<Exchange, SignError> {
         self.saving.submitted(id);
         let signer = self.signer.clone().ok_or_else(|| local("rotation is not enabled: there is no signer"))?;
@@ -130,7 +133,7 @@ impl Rotation {
         let key = match (key, &self.pending) {
             (Key::Pending, Some(pending)) => pending.clone(),
             (Key::Pending, None) | (Key::New, _) => {
-                // Spent, even if there is none to follow it.
+                // First: the old key is spent, even if generating the new one fails.
                 self.pending = None;
                 let fresh = KeyPair::generate(profile.key_algorithm).map_err(local)?;
                 self.pending.insert(Arc::new(fresh)).clone()
@@ -163,13 +166,15 @@ impl Rotation {
         signer.begin(request, now)
     }
 
-    /// How far our clock may be ahead before a certificate counts as expired.
+    /// How far the local clock may be past notAfter before an issued certificate counts as expired: the profile's
+    /// tolerance, and the known lead of the local clock.
     fn skew(&self, profile: &Profile, now: Now) -> Duration {
         profile.skew.saturating_add(self.local_lead(now))
     }
 
-    /// How far our clock is ahead by the last answer, or by those that agreed: a certificate that has expired by ours alone
-    /// is the machine's to judge, which wants more answers than one.
+    /// How far the local clock is ahead of the server's, by the last answer or by the answers that agreed, whichever is
+    /// more. Lenient: a certificate that has expired by the local clock alone is left to the machine, which waits for
+    /// three answers that agree.
     fn local_lead(&self, now: Now) -> Duration {
         let date = self.health.and_then(|health| health.date);
         let last = date.map(|ServerDate { unix, at }| unix.after(now.instant.since(at)));
@@ -182,7 +187,12 @@ impl Rotation {
         matches!(authentication, Some(Authentication::Own { bootstrap: Some(_) }))
     }
 
-    /// Our own certificate while it is of use; else whatever was given for that case.
+    /// Chooses the identity of a request, and returns the fingerprint if that is our own certificate. In this order:
+    /// the own certificate while it is valid and accepted, the bootstrap identity, the own certificate although
+    /// rejected.
+    ///
+    /// # Errors
+    /// [`NotYet`]: there is no identity.
     pub(super) fn identity(
         &self,
         authentication: &Authentication,
@@ -195,7 +205,7 @@ impl Rotation {
         };
         let valid = self.served.as_ref().filter(|_| self.machine.valid_by_either_clock(now).is_some());
         let fingerprint = |own: &Arc<Credential>| own.chain().certificate().fingerprint;
-        // No server gives one party the certificate of another.
+        // A request for one party never authenticates with the certificate of another.
         let wanted = self.machine.template().map(|template| template.common_name());
         let is_accepted =
             |own: &&Arc<Credential>| self.refused != Some(fingerprint(own)) && foreign_to(wanted, Some(own)).is_none();
@@ -206,7 +216,7 @@ impl Rotation {
             }
             (None, Some(source), _) => match (source.identity(), valid) {
                 (Ok(identity), _) => Ok((identity, None)),
-                // Better turned down once more than not to ask at all.
+                // A request that may be rejected again is better than none.
                 (Err(_), Some(own)) => Ok((Identity::Certificate(own.clone()), Some(fingerprint(own)))),
                 (Err(why), None) => Err(why),
             },
@@ -217,7 +227,7 @@ impl Rotation {
     }
 }
 
-/// The request cannot be made here, whatever the signer thinks of it.
+/// The error of a request that fails before the signer has it.
 fn local(why: impl ToString) -> SignError {
     SignError::new(Failure::Local, why.to_string())
 }

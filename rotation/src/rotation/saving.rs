@@ -1,4 +1,4 @@
-//! Whether what the runtime keeps is still the record that a restart would need.
+//! When to save the pending record: after each change of it, and after a backoff if a save failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,28 +7,29 @@ use perennial::{Backoff, Budget, Failure, Instant, Pending, Policy, RequestId};
 
 use super::record::Record;
 
+/// The record saved last, and the backoff of saves that fail.
 #[derive(Debug)]
 pub(super) struct Saving {
     backoff: Backoff,
     budget: Budget,
     seed: u64,
     submission: Option<RequestId>,
-    /// What was last given away to be saved.
+    /// Mark of the record that the runtime was last commanded to save.
     given: Option<Mark>,
     /// Failures to save in a row.
     failures: u32,
-    /// When saving is to be tried again.
+    /// When to save again after a failed save.
     pub(super) again_at: Option<Instant>,
-    /// Why the record could not be saved, until it is.
+    /// Error of the last save; `None` once a save succeeds.
     pub(super) error: Option<Arc<str>>,
 }
 
-/// What tells one record from another. Times do not: they follow from these, and differ a little
-/// whenever they are computed.
+/// The fields by which one record differs from another. Times are not among them: they follow from these fields, and
+/// differ a little whenever they are computed.
 #[derive(Debug, PartialEq, Eq)]
 struct Mark {
     submission: Option<RequestId>,
-    /// The time at which the budget is whole again means something else under another one.
+    /// A change of the budget changes the meaning of the record's `budget_whole`.
     budget: Budget,
     key: bool,
     refusal: Option<(Failure, u32)>,
@@ -36,7 +37,7 @@ struct Mark {
 }
 
 impl Saving {
-    /// The memory of a rotation that starts from this record.
+    /// For a rotation that starts from the record `kept`, which is not saved again before it changes.
     pub(super) fn new(policy: &Policy, seed: u64, kept: Option<&Record>) -> Self {
         let Policy { write: backoff, budget, .. } = *policy;
         let mut saving =
@@ -45,7 +46,7 @@ impl Saving {
         saving
     }
 
-    /// Saves that fail from now on are repeated by this policy. With another budget, the record is saved again.
+    /// Takes the backoff of failed saves from this policy. If the budget differs, the record is saved again.
     pub(super) const fn set_policy(&mut self, policy: &Policy) {
         self.backoff = policy.write;
         self.budget = policy.budget;
@@ -55,7 +56,8 @@ impl Saving {
         self.submission = Some(id);
     }
 
-    /// Whether this is to be saved now, which is then taken for done.
+    /// True if the record with these fields is to be saved now. Notes the record as saved: a failure is reported to
+    /// [`saved`](Self::saved).
     pub(super) fn wants(&mut self, pending: &Pending, turned_down: Option<Failure>, key: bool, now: Instant) -> bool {
         let mark = Some(self.mark(pending, turned_down, key));
         let wanted = self.given != mark || self.again_at.is_some_and(|at| at <= now);
@@ -78,7 +80,7 @@ impl Saving {
         self.error = Some(why.into());
     }
 
-    /// Stops repeating a save that failed. The next record is given away in any case.
+    /// Stops repeating a failed save. The next record is saved in any case.
     pub(super) fn give_up(&mut self) {
         if self.again_at.take().is_some() {
             (self.given, self.failures, self.error) = (None, 0, None);

@@ -1,14 +1,14 @@
-//! What is wrong with a certificate that was issued and is not what was asked for, in words.
+//! Errors, for people, about an issued certificate that is not what was requested.
 
 use perennial::{Certificate, Failure, Policy, Template, UnixTime, Validity};
 use perennial_pki::{Chain, Usage};
 
 use perennial::printable;
 
-/// Names beyond these are counted, not told.
+/// Number of missing names that an error lists; further names are counted only.
 const MOST: usize = 5;
 
-/// Why `certificate` was judged as `failure` says, at `now`.
+/// The error for an issued `certificate` that the machine judged as `failure` at `now`.
 pub(super) fn shortfall(
     failure: Failure,
     certificate: &Certificate,
@@ -28,7 +28,7 @@ pub(super) fn shortfall(
             let begin = validity.not_before();
             format!("{why}: it is not valid before {begin}, which is too late to wait for; check the clocks")
         }
-        // The edge has let it pass, for clocks may differ.
+        // `Rotation::joined` let it pass, since clocks may differ; the machine found it expired by both clocks.
         (Failure::BadCertificate, _) => {
             format!("{why}: it expired at {}; if it is new, check the clocks", validity.not_after())
         }
@@ -43,7 +43,7 @@ pub(super) fn shortfall(
 
 /// The error for an issued chain that grants rights beyond the request. Organisations of a certificate that a client can
 /// show are groups, and so rights, in Kubernetes, and a URI is a second name (SPIFFE). DNS names and addresses grant
-/// nothing, nor does a usage alone: it is by its names that an API server knows a client.
+/// nothing, nor does a usage alone: an API server identifies a client by common name and organizations.
 pub(super) fn excess(chain: &Chain, asked: &Template) -> Option<String> {
     let organizations = chain.certificate().organizations.iter().filter(|_| chain.is_for(Usage::ClientAuth));
     let organizations = organizations.filter(|name| !asked.organizations().contains(name)).map(|name| ("O", name));
@@ -66,8 +66,9 @@ fn quoted(name: &str) -> String {
     format!("`{}`", printable(name))
 }
 
-/// Why this policy cannot replace certificates like this one in time, if it cannot: its window opens before the submission
-/// budget allows the next request. Counts from `now`, when it was issued: signers date certificates back.
+/// The warning for a certificate whose lifetime is too short for `policy`: its rotation window opens before the
+/// submission budget allows the next request. The lifetime counts from `now`, the time of issuance: signers backdate
+/// certificates.
 pub(super) fn too_short(policy: &Policy, validity: Validity, now: UnixTime) -> Option<String> {
     let (left, shortest) = (validity.not_after().since(now), policy.shortest_lifetime());
     (left < shortest).then(|| {
@@ -82,7 +83,7 @@ pub(super) fn too_short(policy: &Policy, validity: Validity, now: UnixTime) -> O
 
 fn missing(certificate: &Certificate, asked: &Template) -> String {
     let lacks = |wanted: &Template| !wanted.satisfied_by(certificate);
-    // One at a time, so that what is missing is what the machine takes for missing.
+    // Name by name through `Template::satisfied_by`, so that this list agrees with the machine's judgement.
     let like = || Template::new(certificate.common_name.as_str());
     let organizations = asked.organizations().iter().filter(|name| lacks(&like().with_organizations([name.as_str()])));
     let dns_names = asked.dns_names().iter().filter(|name| lacks(&like().with_dns_names([name.as_str()])));
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_and_what_is_there_is_not() {
+    fn shortfall_lists_missing_names_only() {
         let ip = IpAddr::from(Ipv4Addr::new(10, 0, 0, 7));
         let asked = Template::node("a").with_dns_names(["a", "b"]).with_ip_addresses([ip]);
         assert_eq!(
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn another_partys_certificate_names_both_parties() {
+    fn error_for_another_partys_certificate_names_both() {
         let masters = Certificate { common_name: "system:masters\n".into(), ..certificate() };
         assert_eq!(
             shortfall(Failure::BadCertificate, &masters, Some(&Template::node("a")), NOW),
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_no_use_for_its_time_says_which_time() {
+    fn shortfall_shows_the_time_that_is_wrong() {
         let told = |failure| shortfall(failure, &certificate(), None, NOW);
         assert_eq!(
             shortfall(Failure::BadCertificate, &certificate(), None, UnixTime::from_secs(0)),
@@ -178,7 +179,7 @@ mod tests {
         assert_eq!(told(Failure::Denied), Failure::Denied.describe());
     }
 
-    /// What a signer that adds an organization issues for these usages.
+    /// A chain for these usages, from a signer that adds an organization.
     fn with_masters(extended_key_usages: &[Usage]) -> Chain {
         let (key, validity) = (Arc::new(KeyPair::generate(KeyAlgorithm::default()).unwrap()), certificate().validity);
         let root = self_signed("root", &key, &[1], validity).unwrap();

@@ -1,4 +1,4 @@
-//! What can be seen of a rotation.
+//! The state of a rotation, as handles and observers see it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,37 +11,38 @@ use crate::{Health, Progress};
 
 const BACKDATING: Duration = Duration::from_secs(600);
 
-/// State of a rotation at one moment. A credential in it is always a pair that belongs together.
+/// State of a rotation at one moment. The key and the chain of each credential in it belong together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
-    /// The credential held. It may have expired.
+    /// The current credential. It may have expired.
     pub credential: Option<Arc<Credential>>,
     /// The successor of the credential, not valid yet: served from its notBefore on.
     pub waiting: Option<Arc<Credential>>,
-    /// What the machine is doing.
+    /// Activity of the machine.
     pub state: State,
-    /// Why a new certificate is wanted, if one is.
+    /// Why a new certificate is due, if one is.
     pub due: Option<Reason>,
-    /// The credential could not be written yet: it is served from memory.
+    /// True if the credential is not durable yet: it is served from memory.
     pub unwritten: bool,
-    /// How far the exchange has come, if one runs.
+    /// Progress of the request in flight, if there is one.
     pub progress: Option<Progress>,
-    /// Health of the server behind the signer by its last answer, to whichever request.
+    /// Health of the server behind the signer, by its last answer to an exchange.
     pub health: Option<Health>,
-    /// What went wrong last, until it goes right.
+    /// The gravest standing error, for people: of the last request, of a foreign certificate in the store, of the last
+    /// write, of an identity that is not available, or of the pending record. `None` once all have succeeded.
     pub last_error: Option<Arc<str>>,
-    /// How many certificates were issued and accepted since the start.
+    /// Number of certificates that were issued and accepted since the start.
     pub issued: u64,
     /// The lifetime that requests ask for; `None`: the signer decides.
     pub requested_lifetime: Option<Duration>,
-    /// Why the certificate held lives too short for the policy to replace it in time, for people; `None` once a longer one
-    /// is issued.
+    /// The warning, for people, if the issued lifetime is too short for the policy to replace the certificate in time;
+    /// `None` once a certificate that lives longer is issued.
     pub short_lived: Option<Arc<str>>,
-    /// The last request showed the bootstrap credential, not the certificate held.
+    /// True if the last request showed the bootstrap credential, not the current certificate.
     pub bootstrapping: bool,
-    /// How far the signer's clock is ahead of ours, by the last three answers in a row that agreed.
+    /// How far the signer's clock is ahead of the local one, by the last three answers in a row that agreed.
     pub clock_offset: Option<ClockOffset>,
-    /// When this was so.
+    /// The time of this state.
     pub at: Now,
 }
 
@@ -58,12 +59,13 @@ impl Snapshot {
         }
     }
 
-    /// The lifetime of the certificate held, if another was requested: signers may ignore the request, as API servers before
-    /// Kubernetes 1.22 do, or cap the lifetime.
+    /// The lifetime of the current certificate, if it differs from the requested lifetime by more than a tenth: signers
+    /// may ignore the request, as API servers before Kubernetes 1.22 do, or cap the lifetime. Ten minutes of backdating
+    /// are allowed for.
     pub fn differing_lifetime(&self) -> Option<Duration> {
         let lifetime = self.credential.as_ref()?.chain().certificate().validity.lifetime();
         let requested = self.requested_lifetime?;
-        // Signers let certificates begin a few minutes ago.
+        // Signers backdate certificates: kube-controller-manager by five minutes.
         let granted = requested - requested / 10..=requested.saturating_add(requested / 10).saturating_add(BACKDATING);
         (!granted.contains(&lifetime)).then_some(lifetime)
     }

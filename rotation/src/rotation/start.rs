@@ -1,4 +1,4 @@
-//! What a rotation starts from.
+//! The start of a rotation: its configuration, and the state that an earlier run left.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -13,28 +13,28 @@ use super::saving::Saving;
 use super::shortfall::foreign;
 use crate::Signer;
 
-/// What a rotation starts from. By default it asks nobody, and holds nothing.
+/// Configuration and stored state that a rotation starts from. By default there is no signer and no credential.
 #[derive(Debug, Default)]
 pub struct Start {
-    /// The numbers to go by.
+    /// Timing: rotation window, backoff and submission budget.
     pub policy: Arc<Policy>,
-    /// Who to ask. `None`: rotation is not enabled, what is there is served.
+    /// The signer to request certificates from. `None`: rotation is not enabled, and `credential` is served as it is.
     pub signer: Option<Arc<dyn Signer>>,
-    /// The identity wanted.
+    /// Names to request; `None`: nothing is requested until there is a template.
     pub template: Option<Arc<Template>>,
-    /// For whom, if that is known before the rest of the template: restarts, and tools that look at the directory, compute
-    /// the same rotation points from it.
+    /// The common name, if it is known before the rest of the template: a restart, or a tool that reads the directory,
+    /// computes the same rotation points from it.
     pub common_name: Option<String>,
-    /// The name of the signer, if that is known before the signer, for the same purpose.
+    /// The name of the signer, if it is known before the signer: rotation points are computed from this name, too.
     pub signer_name: Option<String>,
-    /// The credential at hand.
+    /// The stored credential, valid or not.
     pub credential: Option<Arc<Credential>>,
     /// The successor of [`credential`](Self::credential), durable and not valid yet.
     pub waiting: Option<Arc<Credential>>,
     /// Request a new credential at once, since other programs do not find this one under the name they read.
     pub rotate_now: bool,
-    /// What an earlier run left: the last record given with a [`Command::Save`](crate::Command::Save). One that is of another server, another
-    /// signer, another common name or another kind of key than are wanted now is disregarded.
+    /// The record of the last [`Command::Save`](crate::Command::Save) of an earlier run. Ignored if its server, signer,
+    /// common name or key algorithm is not the one wanted now.
     pub pending: Option<Record>,
 }
 
@@ -44,7 +44,7 @@ impl Rotation {
         let Start { policy, signer, template, common_name, signer_name, credential, waiting, rotate_now, pending } =
             start;
         let named_later = common_name.clone();
-        // Whoever looks on while somebody else keeps the certificate has no wish of his own.
+        // Without a signer, another program manages the certificate and chooses its name.
         let common_name = common_name.filter(|_| signer.is_some());
         let wanted = template.as_deref().map(Template::common_name).or(common_name.as_deref());
         let foreign = foreign_to(wanted, credential.as_deref()).map(Arc::from);
@@ -54,13 +54,15 @@ impl Rotation {
         let of_record = |record| signer.as_deref().map_or_else(|| Addressee::of_record(record), Addressee::of);
         let addressee = record.as_ref().map(of_record);
         let named = named.or_else(|| record.as_ref().map(|record| record.pending.template.common_name()));
-        // What restarts, and tools that look at a directory, agree on: who signs, and for whom.
+        // Rotation points are drawn from signer name and common name: restarts, and tools that read the directory, know
+        // both.
         let signed_by = signer.as_ref().map(|signer| signer.name()).or(signer_name.as_deref());
         let seed = perennial::seed(signed_by.unwrap_or(""), named.or(named_later.as_deref()).unwrap_or(""));
         let saving = Saving::new(&policy, seed, record.as_ref());
         let (request_name, pending, key) =
             record.map_or_else(Default::default, |Record { request_name, mut pending, key, .. }| {
-                // Its certificate is there: the key has done its work, which was not saved any more.
+                // The certificate of the record's key is stored, and the process ended before the record said so: the
+                // key is spent.
                 let pairs = [&credential, &waiting].into_iter().flatten();
                 let key =
                     key.filter(|key| pairs.clone().all(|pair| pair.key().public_key_der() != key.public_key_der()));
@@ -73,7 +75,8 @@ impl Rotation {
             signer: if signer.is_some() { SignerStatus::Ready } else { SignerStatus::Absent },
             certificate: credential.as_ref().map(|credential| credential.chain().certificate().clone()),
             waiting: waiting.as_ref().map(|waiting| waiting.chain().certificate().clone()),
-            // Asked for, and neither issued nor refused: whatever it was for, it is gone on with.
+            // The last run's request has not ended: continue it, even if its reason, such as RotateNow, has not
+            // survived.
             rotate_now: rotate_now
                 || signer.is_some()
                     && pending.as_ref().is_some_and(|pending| {
@@ -121,7 +124,7 @@ impl Rotation {
     }
 }
 
-/// Whose certificate this is about. Without a template, the one at hand says who we are.
+/// The common name of the template; without a template, of the stored credential.
 fn name_of<'a>(template: Option<&'a Template>, credential: Option<&'a Credential>) -> Option<&'a str> {
     let held = credential.map(|credential| credential.chain().certificate().common_name.as_str());
     template.map(Template::common_name).or(held)
@@ -133,7 +136,8 @@ pub(super) fn foreign_to(wanted: Option<&str>, found: Option<&Credential>) -> Op
     (found.common_name != wanted).then(|| foreign(found, wanted))
 }
 
-/// Whether a record is about what is wanted now. Without a signer, one may come that the record is of use for.
+/// True if the record belongs to the signer, endpoint, key algorithm and common name wanted now. Without a signer, any
+/// signer fits: a later one may continue the request.
 fn is_of_use(record: &Record, signer: Option<&dyn Signer>, named: Option<&str>) -> bool {
     let of_signer = signer.is_none_or(|signer| {
         let fits = |key: &Arc<KeyPair>| key.algorithm() == signer.profile().key_algorithm;

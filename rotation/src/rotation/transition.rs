@@ -1,19 +1,19 @@
-//! One step of a machine, whole: what journals, metrics and replays are made of.
+//! One step of a machine with its input and its results: the source of journals, metrics and replays.
 
 use std::fmt;
 use std::sync::Arc;
 
 use perennial::{Action, Actions, Event, Failure, Now, Outcome, RotationMachine, TraceLine};
 
-/// One step of a machine: the event, what the machine decided and wants done, and the machine before and after.
-/// A clone shares both machines.
+/// One step of a machine: the event, the machine's outcomes and actions, and the machine before and after. A clone
+/// shares both machines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
     /// When the event was handled.
     pub now: Now,
     /// The event.
     pub event: Event,
-    /// What the machine wants done, and its [outcomes](Actions::outcomes).
+    /// The machine's actions, and its [outcomes](Actions::outcomes).
     pub actions: Actions,
     /// The machine before the event.
     pub before: Arc<RotationMachine>,
@@ -22,19 +22,19 @@ pub struct Transition {
 }
 
 impl Transition {
-    /// Has the machine handle the event.
+    /// Passes the event to the machine, and returns the step.
     pub fn of(machine: &mut Arc<RotationMachine>, event: Event, now: Now) -> Self {
         let before = machine.clone();
         let actions = Arc::make_mut(machine).handle(event.clone(), now);
         Self { now, event, actions, before, after: machine.clone() }
     }
 
-    /// The failure of the attempt that came to nothing or fell short by this step, if one did.
+    /// The failure of an attempt to obtain a certificate that ended with this step, if there was one.
     pub fn failure(&self) -> Option<Failure> {
         self.actions.outcomes().failure()
     }
 
-    /// True for a Tick that led to nothing but, perhaps, another timer.
+    /// True for a Tick that had no effect other than, perhaps, setting the timer.
     pub fn is_uneventful(&self) -> bool {
         let is_duty = |action| !matches!(action, Action::SetTimer(_));
         matches!(self.event, Event::Tick)
@@ -43,7 +43,7 @@ impl Transition {
     }
 }
 
-/// One line: when, the event, the actions, the machine afterwards.
+/// One line: the time, the event, the actions, the machine after the event.
 impl fmt::Display for Transition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { now, event, actions, before: _, after } = self;
