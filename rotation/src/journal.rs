@@ -1,8 +1,10 @@
-//! A journal: every step of every machine as a line of text, from which the run can be replayed. A bug report is a journal.
+//! A journal: every step of every machine as a line of text, from which the run can be replayed. Attach a journal to a
+//! bug report.
 //!
-//! A line is a JSON object. The first line about a machine is all that it is; each line after that is one step: when,
-//! what happened, what followed. A machine is a pure function of these, so [`Replay`] can do every step again,
-//! find out whether it leads to the same, and tell the story. Certificates are in it by their facts, keys not at all.
+//! Each line is a JSON object. The first line of a machine is its whole state; each further line is one step: the time,
+//! the event and the resulting actions. A machine is a pure function of state, event and time, so that [`Replay`] can
+//! repeat every step and compare its actions. A journal contains the facts of certificates (names, validity,
+//! fingerprint), and no keys.
 
 mod replay;
 mod text;
@@ -15,22 +17,22 @@ use crate::rotation::Transition;
 pub use replay::{Replay, ReplayError, Replayed};
 use text::{CheckpointText, EventText};
 
-/// Of the text of a journal. Another one is not understood.
+/// Version of the journal format. [`Replay`] reads no other version.
 const VERSION: u64 = 1;
 
-/// The line a journal begins with, for each machine in it: all that it is. Ends with a line break.
+/// The line that begins the journal of the machine named `of`: its whole state. Ends with a line break.
 pub fn begin(of: &str, now: Now, machine: &RotationMachine) -> String {
     begin_after(of, now, machine, 0)
 }
 
-/// The line that begins anew where this many steps, of whichever machines, are missing. Ends with a line break.
+/// Like [`begin`], for a journal that continues after a gap of `missing` steps of any machines. Ends with a line break.
 pub fn begin_after(of: &str, now: Now, machine: &RotationMachine, missing: u64) -> String {
     let machine = Box::new(CheckpointText::of(machine.checkpoint()));
     let perennial = Some(env!("CARGO_PKG_VERSION").to_owned());
     line(&Line::Begin { version: VERSION, perennial, of: of.to_owned(), at: at(now), missing, machine })
 }
 
-/// The line for one step. Ends with a line break.
+/// The line for one step of the machine named `of`. Ends with a line break.
 pub fn step(of: &str, step: &Transition) -> String {
     let (event, actions) = (EventText::of(&step.event), text::words(&step.actions));
     line(&Line::Step { of: of.to_owned(), at: at(step.now), event, actions })
@@ -41,7 +43,7 @@ pub fn step(of: &str, step: &Transition) -> String {
 enum Line {
     Begin {
         version: u64,
-        /// Whose machine it is: the version of perennial.
+        /// The version of perennial that wrote the line.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         perennial: Option<String>,
         of: String,
@@ -53,7 +55,7 @@ enum Line {
     },
     Step {
         of: String,
-        /// By the monotonic and by the wall clock, in milliseconds.
+        /// Time by the monotonic clock and by the wall clock (Unix time), in milliseconds.
         at: (u64, i64),
         event: EventText,
         actions: Vec<String>,

@@ -1,4 +1,4 @@
-//! Does every step of a journal again.
+//! Repeats every step of a journal and compares the actions.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,48 +11,49 @@ use super::text::words;
 use super::{Line, VERSION};
 use crate::rotation::Transition;
 
-/// The machines of a journal, as far as it has been read.
+/// Replays a journal line by line: holds each machine in its state after the lines read so far.
 #[derive(Debug, Default)]
 pub struct Replay {
     machines: BTreeMap<String, Arc<RotationMachine>>,
 }
 
-/// What a line tells.
+/// One replayed line of a journal.
 #[derive(Clone, Debug)]
 pub struct Replayed {
-    /// Of which machine.
+    /// Name of the machine.
     pub of: String,
-    /// When.
+    /// Time of the line.
     pub at: Now,
-    /// The machine afterwards.
+    /// The machine after the line.
     pub machine: Arc<RotationMachine>,
-    /// Where a journal begins: the version of perennial that wrote it, if it says so.
+    /// Version of perennial that wrote the journal: on a first line, if it contains the version.
     pub perennial: Option<String>,
-    /// Number of steps, of all machines, that are missing before this line, where a journal begins anew.
+    /// On a first line: the number of steps, of all machines, that are missing before it.
     pub missing: u64,
-    /// The journal begins here, with the machine at exactly the point the replay has come to: it goes on in another file.
     goes_on: bool,
     step: Option<Transition>,
 }
 
 impl Replayed {
-    /// The step, as its observers saw it. `None`: the journal of this machine begins here.
+    /// The step, as observers saw it in the original run. `None`: this is a first line of the machine's journal.
     pub const fn step(&self) -> Option<&Transition> {
         self.step.as_ref()
     }
 
-    /// The journal begins here, with the machine at exactly the point the replay has come to: it goes on in another file.
+    /// True for a first line with the machine in exactly the state that the replay has reached, and no steps missing:
+    /// the journal continues here from another file.
     pub const fn goes_on(&self) -> bool {
         self.goes_on
     }
 
-    /// Not worth telling: a look at the clock, or a journal that goes on.
+    /// True for lines that a summary may leave out: a Tick without effect, or a journal that continues from another
+    /// file.
     pub fn is_uneventful(&self) -> bool {
         self.step.as_ref().map_or(self.goes_on, Transition::is_uneventful)
     }
 }
 
-/// One line, as in a trace.
+/// One line: the time, the event, the actions, the machine after the event.
 impl fmt::Display for Replayed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.step() {
@@ -63,16 +64,16 @@ impl fmt::Display for Replayed {
 }
 
 impl Replay {
-    /// Nothing read yet.
+    /// A replay that has read no line.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Does what this line says once more.
+    /// Replays one line. Lines of a machine must come in the order in which they were written.
     ///
     /// # Errors
-    /// [`ReplayError`]. After [`ReplayError::Differs`] the replay goes on from what its own machine did;
-    /// after any other, nothing has changed.
+    /// [`ReplayError`]. After [`ReplayError::Differs`], the machine is in the state that the replay led to. Any other
+    /// error leaves the replay unchanged.
     pub fn line(&mut self, line: &str) -> Result<Replayed, ReplayError> {
         let line = serde_json::from_slice(line.as_bytes()).map_err(|error| ReplayError::text(&error))?;
         match line {
@@ -102,42 +103,44 @@ const fn now((instant, unix): (u64, i64)) -> Now {
     Now { instant: Instant::from_millis(instant), unix: UnixTime::from_millis(unix) }
 }
 
-/// Why a line could not be done once more. A file may say anything: names from the file are escaped for terminals.
+/// Error of a line that cannot be replayed, or whose replay differs. `Display` escapes text from the file for
+/// terminals.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// The line ends too soon. It was being written when the process, or the disk, came to its end.
+    /// The line ends too soon: the process was killed, or the disk was full, while the line was being written.
     #[error("it is cut short")]
     Cut,
-    /// It is not a line of a journal.
+    /// The line is not a line of a journal.
     #[error("{what} (column {column})")]
     Text {
-        /// What is wrong.
+        /// The problem, as a clause.
         what: &'static str,
-        /// Where in the line.
+        /// Column of the problem in the line.
         column: usize,
     },
-    /// Something in it means nothing to this version of perennial.
+    /// The line contains a value that this version of perennial does not know; the text names its kind.
     #[error("{0}")]
     Value(&'static str),
-    /// The journal is of another version.
+    /// The journal is of another format version.
     #[error("the journal is of version {0}; this is version {VERSION}")]
     Version(u64),
-    /// Of this machine nothing was said before.
+    /// A step of a machine without a first line: the beginning of the journal is missing.
     #[error("nothing was said of {} before: the beginning of the journal is missing", Escaped(.0))]
     NotBegun(String),
-    /// The same event leads to something else now: another version of perennial, or a bug.
+    /// The event leads to other actions than in the original run: another version of perennial wrote the journal, or
+    /// there is a bug.
     #[error("{} led to {}; now it leads to {}", Escaped(event), Escaped(&list(journal)), Escaped(&list(again)))]
     Differs {
-        /// Of which machine.
+        /// Name of the machine.
         of: String,
-        /// When.
+        /// Time of the step.
         at: Now,
-        /// The event.
+        /// The event, as text.
         event: String,
-        /// What it led to.
+        /// Actions in the journal.
         journal: Vec<String>,
-        /// What it leads to now.
+        /// Actions in the replay.
         again: Vec<String>,
     },
 }

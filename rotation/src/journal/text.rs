@@ -1,4 +1,4 @@
-//! The machine's values as they stand in a journal. Times are milliseconds, so that each comes back as it was.
+//! The values of a machine in the JSON of a journal. Times are milliseconds, which is the resolution of the machine.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use std::net::IpAddr;
 
 use crate::disk_name;
 
-/// What is written there and means nothing to us.
+/// The problem with a value in a journal, as a clause for [`ReplayError::Value`](super::ReplayError::Value).
 pub(super) type Bad = &'static str;
 
-/// As they read in logs.
+/// Each action as its `Display` text, as in logs.
 pub(super) fn words(actions: &Actions) -> Vec<String> {
     actions.clone().map(|action| action.to_string()).collect()
 }
@@ -57,7 +57,7 @@ pub(super) enum EventText {
     ServerDated {
         unix: i64,
     },
-    /// Of a machine newer than this journal.
+    /// An event without a form of its own in this format version, as text. It cannot be replayed.
     Other(String),
 }
 
@@ -176,7 +176,7 @@ impl CertificateText {
             dns_names: self.dns_names,
             ip_addresses: self.ip_addresses,
             provisional: self.provisional,
-            // No machine looks into it.
+            // Journals omit the chain: the machine's decisions do not depend on it.
             chain: Arc::from([]),
         }))
     }
@@ -265,9 +265,10 @@ pub(super) struct CheckpointText {
     refused: bool,
     rotate_now: bool,
     due: Option<String>,
-    /// Request, next attempt, failures, out.
+    /// The write that is not confirmed: id, next attempt (instant in milliseconds), failures so far, whether a call is
+    /// in flight.
     unwritten: Option<(NonZeroU64, u64, u32, bool)>,
-    /// It is the certificate that waits.
+    /// True if `unwritten` is about the waiting certificate, not the served one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     unwritten_waits: bool,
     next_id: NonZeroU64,
@@ -279,7 +280,8 @@ pub(super) struct CheckpointText {
     retry_at: u64,
     spaced_at: u64,
     budget_whole_at: u64,
-    /// What the signer's clock showed at the origin of instants, and how many readings say so.
+    /// Time by the signer's clock at instant zero (Unix time in milliseconds), and the number of readings that agree on
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     server_clock: Option<(i64, u8)>,
     deadline: Option<u64>,
@@ -359,7 +361,8 @@ impl CheckpointText {
     }
 }
 
-/// Whether there is a signer, as journals have always said; and whether it is not ready, which is newer.
+/// The two fields for the status of the signer: configured, which all journals have, and not ready, which old ones
+/// lack.
 const fn flags(status: SignerStatus) -> (bool, bool) {
     (status.is_configured(), matches!(status, SignerStatus::NotReady))
 }
