@@ -1,4 +1,4 @@
-//! The end of an exchange before its time.
+//! Cancellation of an exchange that blocks a thread.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,8 @@ use event_listener::{Event, Listener as _};
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// Cancellation of blocking code: its result is no longer wanted.
+/// Cancels blocking code whose result is no longer wanted. The code checks [`is_cancelled`](Self::is_cancelled), sleeps
+/// with [`sleep`](Self::sleep), and unblocks its own calls with [`on_cancel`](Self::on_cancel).
 #[derive(derive_more::Debug, Default)]
 pub struct Cancel {
     cancelled: AtomicBool,
@@ -19,20 +20,20 @@ pub struct Cancel {
 }
 
 impl Cancel {
-    /// Cancels: runs the hook, if there is one, and wakes sleepers.
+    /// Cancels the code: wakes its sleeps, and runs the hook, if there is one, on this thread.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
         self.event.notify(usize::MAX);
         self.run_hook();
     }
 
-    /// Whether it was cancelled.
+    /// True once [`cancel`](Self::cancel) was called.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::SeqCst)
     }
 
-    /// Runs `hook` when it is cancelled, at once if it has been: to close a socket that is waited for, for example. Takes the
-    /// place of the hook before.
+    /// Sets a hook that [`cancel`](Self::cancel) runs, for example to shut down a socket that the code reads from.
+    /// Replaces the previous hook. Runs the hook at once if the code was cancelled already.
     pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) {
         *self.lock() = Some(Box::new(hook));
         if self.is_cancelled() {
@@ -40,13 +41,14 @@ impl Cancel {
         }
     }
 
-    /// Drops the hook.
+    /// Drops the hook without running it.
     pub fn drop_hook(&self) {
         drop(self.lock().take());
     }
 
-    /// Sleeps for this long, or until it is cancelled.
+    /// Sleeps for `span`, or until [`cancel`](Self::cancel) is called.
     pub fn sleep(&self, span: Duration) {
+        // Listen before checking: a cancellation in between is not missed.
         let listener = self.event.listen();
         if self.is_cancelled() {
             return;
@@ -58,7 +60,7 @@ impl Cancel {
     }
 
     fn run_hook(&self) {
-        // Not under the lock: the hook may come back here.
+        // The lock is released first: the hook is foreign code and may call this `Cancel`.
         let hook = self.lock().take();
         if let Some(hook) = hook {
             hook();
@@ -70,7 +72,7 @@ impl Cancel {
     }
 }
 
-/// Cancels on drop.
+/// Calls [`Cancel::cancel`] on drop.
 #[derive(Debug)]
 pub struct CancelOnDrop(pub Arc<Cancel>);
 

@@ -1,17 +1,17 @@
-//! The two clocks of this machine.
+//! The two clocks of the host: monotonic and wall clock.
 
 use std::time::Duration;
 
 use perennial::{Instant, Now, UnixTime};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Goes on during suspend where the system has such a clock.
+/// Counts time in suspend, too, as the validity of certificates does; on systems without such a clock, it does not.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const MONOTONIC: ClockId = ClockId::Boottime;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const MONOTONIC: ClockId = ClockId::Monotonic;
 
-/// Both clocks. Instants count from the boot of the system, so that all rotations of a process agree.
+/// Reads both clocks. Instants count from the boot of the host, so that they compare across the rotations of a process.
 pub fn now() -> Now {
     let (monotonic, real) = (clock_gettime(MONOTONIC), clock_gettime(ClockId::Realtime));
     let millis =
@@ -22,7 +22,7 @@ pub fn now() -> Now {
     }
 }
 
-/// How long to sleep until then; zero if it has passed.
+/// Time left until `at`; zero if `at` has passed.
 pub fn until(at: Instant) -> Duration {
     at.since(now().instant)
 }
@@ -33,7 +33,8 @@ const fn shift() -> i64 {
     0
 }
 
-/// The number in the file that `PERENNIAL_TEST_CLOCK` names, which a test may change at any time.
+/// Milliseconds to add to the wall clock: the number in the file that `PERENNIAL_TEST_CLOCK` names. A test may change
+/// the file at any time.
 #[cfg(feature = "test-clock")]
 fn shift() -> i64 {
     let file = std::env::var_os("PERENNIAL_TEST_CLOCK");

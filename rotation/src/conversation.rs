@@ -1,11 +1,11 @@
-//! What a driver does for a conversation with a server: connect, write, read, sleep. Nothing else.
+//! A conversation with a server, and the four operations that it needs of its driver: connect, write, read and sleep.
 
 use derive_more::Debug;
 
 use perennial::{Instant, Now};
 
-/// A conversation with a server, free of I/O. [`poll`](Self::poll) says what to do next; the driver
-/// does it, reports what came of it with [`handle`](Self::handle), and polls again.
+/// A conversation with a server, free of I/O. [`poll`](Self::poll) returns the next operation; the driver carries the
+/// operation out, reports its result with [`handle`](Self::handle), and polls again.
 ///
 /// ```
 /// use std::io::{self, ErrorKind, Read, Write};
@@ -70,13 +70,14 @@ use perennial::{Instant, Now};
 ///
 /// To cancel, drop the conversation and close its connection.
 pub trait Conversation {
-    /// What the conversation was for.
+    /// The result of the whole conversation.
     type Outcome;
 
-    /// What came of a step. Any input is accepted at any time; one that nobody waits for is ignored.
+    /// Takes in the result of an operation. May be called at any time: an event that the conversation does not wait for
+    /// is ignored.
     fn handle(&mut self, input: IoEvent<'_>, now: Now);
 
-    /// What to do next. Asking again is harmless, except that bytes to transmit are given out once.
+    /// Returns the next operation. Repeated calls are harmless, except that bytes to transmit are returned once.
     fn poll(&mut self, now: Now) -> IoRequest<Self::Outcome>;
 }
 
@@ -92,32 +93,33 @@ impl<C: Conversation + ?Sized> Conversation for Box<C> {
     }
 }
 
-/// What a driver reports. `Debug` shows the number of bytes only.
+/// Result of an operation, reported by the driver. `Debug` shows the number of bytes only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IoEvent<'a> {
-    /// The connection asked for is there.
+    /// The connection is open.
     Connected,
-    /// These bytes arrived; any portion is fine.
+    /// These bytes arrived: any part of the stream, in order.
     #[debug("Received({} bytes)", _0.len())]
     Received(&'a [u8]),
     /// The peer closed its side: nothing more will arrive.
     Ended,
-    /// The step could not be done; the text is the system's reason.
+    /// The operation failed; the text is the reason that the operating system gave.
     Failed(String),
 }
 
-/// What a driver is to do next. `Debug` shows the number of bytes only.
+/// The operation that a driver carries out next. `Debug` shows the number of bytes only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "the conversation stands still until this is done"]
 pub enum IoRequest<T> {
-    /// Open a TCP connection, resolving `host` if it is a name, and report [`IoEvent::Connected`] or [`IoEvent::Failed`].
+    /// Open a TCP connection to `host`, resolving a DNS name first, and report [`IoEvent::Connected`] or
+    /// [`IoEvent::Failed`].
     #[debug("Connect({host} port {port}, until {until:?})")]
     Connect {
         /// A DNS name or an IP address, IPv6 without brackets.
         host: String,
         /// The TCP port.
         port: u16,
-        /// When to give up: report [`IoEvent::Failed`], or just poll.
+        /// When to give up: report [`IoEvent::Failed`], or poll without a report.
         until: Instant,
     },
     /// Write all these bytes to the connection; report only a failure.
@@ -128,7 +130,8 @@ pub enum IoRequest<T> {
         /// When to give up and report [`IoEvent::Failed`].
         until: Instant,
     },
-    /// Read from the connection and report [`IoEvent::Received`], [`IoEvent::Ended`] or [`IoEvent::Failed`]; at `until`, just poll.
+    /// Read from the connection and report [`IoEvent::Received`], [`IoEvent::Ended`] or [`IoEvent::Failed`]; at
+    /// `until`, poll without a report.
     #[debug("Receive(until {until:?})")]
     Receive {
         /// When to stop waiting.
@@ -139,9 +142,9 @@ pub enum IoRequest<T> {
     /// Let time pass, then poll. The connection may stay open.
     #[debug("Wait(until {until:?})")]
     Wait {
-        /// Until when.
+        /// When to poll.
         until: Instant,
     },
-    /// It is over; the connection is closed already.
+    /// The conversation has ended with this outcome. Its connection is closed already.
     Done(T),
 }

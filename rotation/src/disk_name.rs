@@ -8,7 +8,7 @@ pub(crate) fn failure(failure: Failure) -> String {
     upper_camel(failure.name())
 }
 
-/// The failure of this name in a file.
+/// The failure with this name in a file; `None` if the name is unknown.
 pub(crate) fn failure_named(name: &str) -> Option<Failure> {
     Failure::ALL.into_iter().find(|known| failure(*known) == name)
 }
@@ -18,7 +18,7 @@ pub(crate) fn reason(reason: Reason) -> String {
     upper_camel(reason.name())
 }
 
-/// The reason of this name in a file.
+/// The reason with this name in a file; `None` if the name is unknown.
 pub(crate) fn reason_named(name: &str) -> Option<Reason> {
     Reason::ALL.into_iter().find(|known| reason(*known) == name)
 }

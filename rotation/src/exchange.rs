@@ -1,4 +1,4 @@
-//! How a request goes on once a signer has begun it.
+//! Exchanges: the part of a request after a signer has begun it, in one of three forms for a runtime to run.
 
 use std::any::Any;
 use std::fmt;
@@ -16,10 +16,10 @@ use crate::sign_error::SignError;
 
 /// A conversation with a signer that ends with a certificate.
 pub trait SignerConversation: Conversation<Outcome = Result<Issued, SignError>> + fmt::Debug + Send {
-    /// Where the request stands.
+    /// Progress of the request so far.
     fn progress(&self) -> Progress;
 
-    /// What the last answer told of the server; `None` before the first.
+    /// Health of the server by its last answer; `None` before the first answer.
     fn health(&self) -> Option<Health> {
         None
     }
@@ -27,41 +27,41 @@ pub trait SignerConversation: Conversation<Outcome = Result<Issued, SignError>> 
 
 type BlockingWork = Box<dyn FnOnce(&Cancel) -> Result<Issued, SignError> + Send>;
 
-/// A request under way, to be brought to its end by a runtime. To give up a request, drop its exchange. Every runtime can
-/// run every kind.
+/// A request under way, which a runtime drives to its end. To give up a request, drop its exchange. Every runtime must
+/// be able to run each of the three forms.
 #[derive(derive_more::Debug)]
 pub enum Exchange {
-    /// Bytes to and from a server.
+    /// Bytes to and from a server. The runtime connects, writes, reads and sleeps.
     Conversation(Box<dyn SignerConversation>),
-    /// Code that may block: run it on a thread that may.
+    /// Code that may block: run it on a thread of its own, or of a pool for blocking code.
     #[debug("Blocking(..)")]
     Blocking(BlockingWork),
-    /// A future. It is polled on a thread of its own or by the executor of the rotation, and brings its own reactor if it
-    /// needs one.
+    /// A future, polled on a thread of its own or by the executor of the rotation. If the future needs a reactor
+    /// (tokio), it must bring its own.
     #[debug("Future(..)")]
     Future(Pin<Box<dyn Future<Output = Result<Issued, SignError>> + Send>>),
 }
 
 impl Exchange {
-    /// An exchange that is this conversation. A panic in it fails the request.
+    /// An exchange that drives `conversation`. A panic in it fails the request.
     pub fn conversation(conversation: impl SignerConversation + 'static) -> Self {
         Self::Conversation(Box::new(ContainedConversation { conversation, panicked: None }))
     }
 
-    /// An exchange that is blocking code. A panic in it fails the request.
+    /// An exchange that runs `work`, which may block. A panic in it fails the request.
     pub fn blocking(work: impl FnOnce(&Cancel) -> Result<Issued, SignError> + Send + 'static) -> Self {
         Self::Blocking(Box::new(move |cancel| {
             catch_unwind(AssertUnwindSafe(|| work(cancel))).unwrap_or_else(|panic| Err(panicked(&*panic)))
         }))
     }
 
-    /// An exchange that is a future. A panic in it fails the request.
+    /// An exchange that polls `future`. A panic in it fails the request.
     pub fn future(future: impl Future<Output = Result<Issued, SignError>> + Send + 'static) -> Self {
         Self::Future(Box::pin(Contained(Box::pin(future))))
     }
 }
 
-/// Ends with an error where `F` panics.
+/// A future that ends with an error if `F` panics.
 struct Contained<F>(Pin<Box<F>>);
 
 impl<F: Future<Output = Result<Issued, SignError>>> Future for Contained<F> {
@@ -73,7 +73,7 @@ impl<F: Future<Output = Result<Issued, SignError>>> Future for Contained<F> {
     }
 }
 
-/// Ends with an error where `C` panics.
+/// A conversation that ends with an error if `C` panics.
 #[derive(Debug)]
 struct ContainedConversation<C> {
     conversation: C,
@@ -114,7 +114,7 @@ pub(crate) fn panicked(panic: &(dyn Any + Send)) -> SignError {
     SignError::new(Failure::Local, format!("the signer panicked{}", text_of(panic)))
 }
 
-/// What a panic says, after a colon; empty if that is no text.
+/// The message of a panic after a colon; empty if its payload is no text.
 pub(crate) fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.map_or_else(String::new, |text| format!(": {}", printable(text)))

@@ -1,4 +1,4 @@
-//! A certificate and a key in files that another program keeps: kubelet's `tlsCertFile` and `tlsPrivateKeyFile`.
+//! An externally managed certificate and key in files: kubelet's `tlsCertFile` and `tlsPrivateKeyFile`.
 
 use std::fs;
 use std::io;
@@ -11,9 +11,9 @@ use zeroize::Zeroizing;
 
 use crate::{Identity, IdentitySource, InvalidToken, NotYet, Rotated, Token, clock};
 
-/// A pair in two files, or in one that is given twice. [`credential`](Self::credential) reads the files again if the interval
-/// has passed: a whole pair replaces the current one, anything else leaves the current pair in use. Both names may be links
-/// that are switched, as in a volume of a Secret.
+/// A certificate and its key in two files, or in one file whose path is given twice. [`credential`](Self::credential)
+/// reads the files again if the interval has passed. Files that make a pair replace the current pair; otherwise the
+/// current pair stays in use. Both paths may be symbolic links that are switched, as in a volume of a Secret.
 #[derive(derive_more::Debug)]
 pub struct FileCredential {
     certificate: PathBuf,
@@ -52,14 +52,14 @@ impl FileCredential {
         Self { every, ..self }
     }
 
-    /// Calls `tell` with each new pair. [`credential`](Self::credential) reads the files and makes the call: call it now and
-    /// then.
+    /// Calls `tell` with each new pair. There is no thread behind this: [`credential`](Self::credential) reads the
+    /// files and calls `tell`, so call `credential` regularly.
     #[must_use]
     pub fn on_change(self, tell: impl Fn(&Rotated) + Send + Sync + 'static) -> Self {
         Self { tell: Box::new(tell), ..self }
     }
 
-    /// The latest pair that was whole; it may have expired. Reads the files again if the interval has passed.
+    /// The latest pair; it may have expired. Reads the files again if the interval has passed, which blocks meanwhile.
     pub fn credential(&self) -> Arc<Credential> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let rotated = if held.looked.elapsed() >= self.every { self.look(&mut held) } else { None };
@@ -98,7 +98,7 @@ impl FileCredential {
         &self.certificate
     }
 
-    /// The problem of the files, if they had one when they were last read.
+    /// Error of the last read of the files, if it failed.
     pub fn trouble(&self) -> Option<String> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.trouble.as_ref().map(ToString::to_string)
@@ -117,7 +117,7 @@ impl IdentitySource for FileCredential {
     }
 }
 
-/// The bearer token in a file, such as a projected service account token. Read at each request.
+/// The bearer token in a file, such as a projected service account token. Reads the file for each request.
 #[derive(Clone, Debug)]
 pub struct TokenFile(PathBuf);
 
@@ -144,8 +144,8 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<Credential, FileError> {
     })
 }
 
-/// The contents of a regular file: opening a pipe could block for ever. The bound is that of a chain; keys and tokens are
-/// shorter.
+/// Reads a regular file of at most 1 MiB, the bound for a chain; keys and tokens are shorter. Refuses other kinds of
+/// files: opening a pipe could block for ever.
 pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let unreadable = |error| FileError::Unreadable(path.to_owned(), error);
     let metadata = fs::metadata(path).map_err(unreadable)?;
@@ -170,17 +170,17 @@ fn warn_of_skipped(credential: &Credential, certificate: &Path, key: &Path) {
 
 const LONGEST: u64 = 1 << 20;
 
-/// Why files do not make a pair. Another program may be writing them: of two files, one is written first.
+/// Error of files that do not make a pair. Another program may be writing them: of two files, one is written first.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
     /// A file cannot be read.
     #[error("{0}: cannot be read: {1}")]
     Unreadable(PathBuf, #[source] io::Error),
-    /// A file is longer than any chain.
+    /// A file is longer than 1 MiB.
     #[error("{0}: this is longer than 1 MiB")]
     TooLong(PathBuf),
-    /// A file holds no certificate or no key, or the key is not the certificate's.
+    /// A file contains no certificate or no key, or the key does not belong to the certificate.
     #[error("{0}: {1}")]
     Unusable(PathBuf, #[source] CredentialError),
 }

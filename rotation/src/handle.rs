@@ -27,8 +27,8 @@ impl Handle {
         Self { link }
     }
 
-    /// The credential to use now: a chain and its key. `None` before the first one, and once the last one has expired.
-    /// Costs a lock and a reading of the clock (50 ns): call this for each connection.
+    /// The credential to use now: a chain and its key. `None` before the first credential, and once the last one has
+    /// expired. Costs a lock and a reading of the clock (50 ns): call this for each connection.
     pub fn credential(&self) -> Option<Arc<Credential>> {
         let credential = self.link.snapshot().credential.clone()?;
         let expired = credential.chain().certificate().validity.expired(clock::now().unix);
@@ -45,14 +45,15 @@ impl Handle {
         self.link.snapshot()
     }
 
-    /// Waits for a credential that is valid, and returns it at once if there is one.
+    /// Waits for a valid credential. Ends at once if there is one.
     ///
     /// # Errors
-    /// Of the result: [`NotReady`], why there is none. The rotation goes on trying unless it has ended.
+    /// The wait ends with [`NotReady`] if there is no valid credential in time, or there will be none. The rotation
+    /// goes on unless it has ended.
     pub fn ready(&self) -> Wait<'static, Result<Arc<Credential>, NotReady>> {
         let handle = self.clone();
         let look = move |link: &Link| {
-            // In this order: the last snapshot is looked at.
+            // Before the credential is read: the rotation may publish its last snapshot and end in between.
             let ended = link.has_ended();
             match handle.credential() {
                 Some(credential) => Some(Ok(credential)),
@@ -92,24 +93,24 @@ impl Handle {
         Notices::new(self.link.clone(), self.link.subscribe(most))
     }
 
-    /// True once the rotation has ended: nothing changes any more.
+    /// True once the rotation has ended: its snapshot and its store do not change any more.
     pub fn has_ended(&self) -> bool {
         self.link.has_ended()
     }
 
-    /// Sets the identity to request from now on; `None` requests nothing.
+    /// Sets the names to request from now on; `None`: nothing is requested.
     pub fn set_template(&self, template: Option<Template>) {
         self.link.send(Message::Input(Input::TemplateChanged(template.map(Arc::new))));
     }
 
-    /// Sets the timing. The rotation point moves, and what was spent of the budget is not given back. See
+    /// Sets the timing. The rotation point moves; submissions already spent from the budget stay spent. See
     /// [`Event::PolicyChanged`](perennial::Event::PolicyChanged).
     pub fn set_policy(&self, policy: Policy) {
         self.link.send(Message::Input(Input::PolicyChanged(Arc::new(policy))));
     }
 
-    /// Requests certificates from this signer from now on; `None`: rotation is not enabled, as if started without a signer.
-    /// A certificate that was accepted already is still written then; after that, nothing is.
+    /// Sets the signer to request certificates from; `None`: rotation is not enabled, as if started without a signer. A
+    /// certificate that was accepted already is still written, and nothing else.
     ///
     /// A signer with the name and the endpoint of the last request continues that request. For any other, the request in
     /// flight is dropped, failures are forgotten, and the next request has a new key; the submission budget still holds.
@@ -124,27 +125,29 @@ impl Handle {
         self.link.send(Message::Input(Input::RotateNow));
     }
 
-    /// Reports that a server did not accept this credential: HTTP 401, or a TLS alert. Requests a replacement at once, with
-    /// the bootstrap identity. Ignored unless the credential is the current one.
+    /// Reports that a server rejected this credential: HTTP 401, or a TLS alert. The rotation requests a replacement at
+    /// once with the bootstrap identity. Ignored unless the credential is the current one.
     pub fn report_refused(&self, credential: &Credential) {
         let fingerprint = credential.chain().certificate().fingerprint;
         self.link.send(Message::Input(Input::Refused { fingerprint }));
     }
 
-    /// Reports what the clock of the signer's server showed in an answer to something else. Three
-    /// answers that agree count: certificates are judged by either clock.
+    /// Reports the `Date` of an answer that the program received from the signer's server. Three readings in a row that
+    /// agree count: certificates are then judged by either clock.
     pub fn report_server_date(&self, date: ServerDate) {
         self.link.send(Message::Input(Input::ServerDated(date)));
     }
 
-    /// Reports that another program has changed the store, which holds this credential now. A better credential than the
-    /// current one is used from now on; a worse one, or none, is overwritten with the current one.
+    /// Reports that another program has changed the store, which holds the credential `found` now; `None`: no
+    /// credential. The rotation uses `found` if it is better than the current credential; otherwise, with a signer, it
+    /// writes the current credential again.
     pub fn report_replaced(&self, found: Option<Arc<Credential>>) {
         self.link.send(Message::Input(Input::Replaced(found)));
     }
 
-    /// Ends the rotation. The call alone suffices; the returned [`Wait`] ends once nothing will be written any more. A
-    /// request in flight is dropped; its object stays at the signer. Credentials handed out stay as they are.
+    /// Ends the rotation. The call alone suffices; the returned [`Wait`] ends once the rotation writes nothing any
+    /// more. A request in flight is dropped; its object stays at the signer. Credentials that were returned remain
+    /// usable.
     pub fn shutdown(&self) -> Wait<'static, ()> {
         self.link.send(Message::Stop);
         self.wait_on(|link| link.has_ended().then_some(()), |_| ())
@@ -155,8 +158,9 @@ impl Handle {
     }
 }
 
-/// The certificate of another rotation. It is coming until that rotation ends: a request waits while there is no valid one,
-/// and begins the moment there is. A certificate that a server refused is replaced, see [`Handle::report_refused`].
+/// The certificate of another rotation. Requests wait while that rotation has no valid certificate, and begin as soon
+/// as it has one; once that rotation has ended, they fail. If a server rejects the certificate, that rotation replaces
+/// it: see [`Handle::report_refused`].
 impl IdentitySource for Handle {
     fn identity(&self) -> Result<Identity, NotYet> {
         match self.credential() {
@@ -180,22 +184,22 @@ impl IdentitySource for Handle {
 /// `Some(None)` once the link has ended without satisfying `look`.
 fn until_ended<T>(mut look: impl FnMut(&Link) -> Option<T>) -> impl FnMut(&Link) -> Option<Option<T>> {
     move |link| {
-        // In this order: the last snapshot is looked at.
+        // Before the check: the rotation may publish its last snapshot and end in between.
         let ended = link.has_ended();
         look(link).map(Some).or(ended.then_some(None))
     }
 }
 
-/// Why there is no valid credential.
+/// Error of [`Handle::ready`]: there is no valid credential.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotReady {
     /// The wait took too long; the rotation goes on.
     #[error("no valid certificate in time: {}", last_error.as_deref().unwrap_or(&state.to_string()))]
     TimedOut {
-        /// What the rotation is doing.
+        /// Activity of the rotation at the end of the wait.
         state: State,
-        /// What went wrong last, if that has not passed.
+        /// The standing error, for people: [`Snapshot::last_error`].
         last_error: Option<Arc<str>>,
     },
     /// The rotation has ended.
@@ -206,18 +210,18 @@ pub enum NotReady {
     NotConfigured,
 }
 
-/// Rotations, in order. If several happened since the last report, only the latest is reported, and its `old` is the
-/// credential that was reported last.
+/// Receiver of rotations, in order. If several happened since the last report, only the latest is reported, and its
+/// `old` is the credential that was reported last.
 #[derive(Debug)]
 pub struct Rotations {
     link: Arc<Link>,
     seen: Option<Arc<Credential>>,
 }
 
-/// A rotation: another credential is in use.
+/// A rotation: a new credential has replaced the current one.
 #[derive(Clone, Debug)]
 pub struct Rotated {
-    /// The credential before. It may still be valid: connections made with it go on.
+    /// The credential before, if there was one. It may still be valid: its connections go on.
     pub old: Option<Arc<Credential>>,
     /// The credential for new connections.
     pub new: Arc<Credential>,

@@ -1,13 +1,13 @@
-//! Health of the server behind a signer, by its last answer.
+//! Health of the server behind a signer, as its last answer shows.
 
 use perennial::{Instant, Now, UnixTime};
 
-/// Health of the server behind a signer: its last answer, or the lack of one, and when that was.
+/// Health of the server behind a signer: its last answer, or the lack of one, with the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// What came.
+    /// Kind of the last answer.
     pub answer: Answer,
-    /// When, by the local clocks.
+    /// Time of the answer, by the local clocks.
     pub at: Now,
     /// The newest reading of the server's clock in this exchange.
     pub date: Option<ServerDate>,
@@ -16,9 +16,9 @@ pub struct Health {
 /// A reading of the server's clock: the `Date` of an answer, over a connection whose certificate was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerDate {
-    /// What it showed, to the second.
+    /// Time that the server's clock showed, in whole seconds.
     pub unix: UnixTime,
-    /// When the answer began to arrive.
+    /// Time at which the answer began to arrive.
     pub at: Instant,
 }
 
@@ -26,31 +26,31 @@ pub struct ServerDate {
 #[derive(Clone, Copy, Debug, derive_more::Display, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Answer {
-    /// The server did what it was asked, or goes on doing it.
+    /// The server served the request, or is streaming the response of a watch.
     #[display("answers")]
     Served,
-    /// The server said no, in the words of its protocol (a `Status` in Kubernetes).
+    /// The server refused the request with an error of its protocol (a `Status` in Kubernetes).
     #[display("answers {status}")]
     Refused {
         /// The HTTP status.
         status: u16,
     },
-    /// Something else answered: a proxy, a load balancer, another server.
+    /// The answer is not of the server's protocol: a proxy, a load balancer or another server sent it.
     #[display("cannot be told from something else that answers {status}")]
     Foreign {
         /// The HTTP status.
         status: u16,
     },
-    /// The server refused the certificate it was shown, or the lack of one (TLS alert).
+    /// The server rejected the client certificate, or the lack of one, in the TLS handshake (TLS alert).
     #[display("refuses our certificate")]
     CertificateRefused,
-    /// The server could not be reached, is not to be trusted, or what came was no answer.
+    /// The server could not be reached, its certificate was not verified, or the bytes received were no answer.
     #[display("does not answer")]
     Unreachable,
 }
 
 impl Health {
-    /// True if the server is at work, whatever it thinks of the request.
+    /// True if the server itself answered, even if it refused the request.
     pub const fn is_at_work(&self) -> bool {
         matches!(self.answer, Answer::Served | Answer::Refused { .. } | Answer::CertificateRefused)
     }

@@ -11,10 +11,10 @@ use zeroize::Zeroizing;
 pub struct Token(Zeroizing<String>);
 
 impl Token {
-    /// A token, as files hold it: white space around it does not count.
+    /// A token from the text of a file: leading and trailing white space is removed.
     ///
     /// # Errors
-    /// [`InvalidToken`] if what is left is empty or not visible ASCII.
+    /// [`InvalidToken`] if the rest is empty or contains anything but visible ASCII.
     pub fn new(text: &str) -> Result<Self, InvalidToken> {
         let text = text.trim();
         if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
@@ -23,7 +23,7 @@ impl Token {
         Ok(Self(Zeroizing::new(text.to_owned())))
     }
 
-    /// The token itself, for a request's header. Keep it out of logs and errors.
+    /// The text of the token, for the `Authorization` header of a request. Keep it out of logs and errors.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -35,7 +35,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The text is empty, or holds characters that no bearer token has. Does not show the text.
+/// Error of a text that is no bearer token: empty, or with characters other than visible ASCII. Does not show the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the bearer token is empty or holds spaces, line breaks or other characters no token has")]
 pub struct InvalidToken;
@@ -43,19 +43,19 @@ pub struct InvalidToken;
 /// Identity that a request authenticates with.
 #[derive(Clone)]
 pub enum Identity {
-    /// No credential (`system:anonymous`).
+    /// No credential (`system:anonymous` in Kubernetes).
     Anonymous,
-    /// With a bearer token, for example a bootstrap token.
+    /// A bearer token, for example a bootstrap token.
     Token(Token),
-    /// With a client certificate.
+    /// A client certificate and its key.
     Certificate(Arc<Credential>),
-    /// Authenticates with both, as client-go does: the certificate in TLS, the token in each request. An API server uses
-    /// the certificate if it trusts the certificate's CA.
+    /// Both, as in client-go: the certificate in TLS, the token in each request. An API server uses the certificate if
+    /// it trusts the certificate's CA.
     CertificateAndToken(Arc<Credential>, Token),
 }
 
 impl Identity {
-    /// The certificate that is shown in TLS.
+    /// The client certificate to present in TLS, if there is one.
     pub const fn certificate(&self) -> Option<&Arc<Credential>> {
         match self {
             Self::Certificate(credential) | Self::CertificateAndToken(credential, _) => Some(credential),
@@ -63,7 +63,7 @@ impl Identity {
         }
     }
 
-    /// The bearer token that is sent with each request.
+    /// The bearer token to send with each request, if there is one.
     pub const fn token(&self) -> Option<&Token> {
         match self {
             Self::Token(token) | Self::CertificateAndToken(_, token) => Some(token),
@@ -71,7 +71,7 @@ impl Identity {
         }
     }
 
-    /// For people: what the server was shown.
+    /// Kind of the identity, as a phrase for people.
     pub const fn describe(&self) -> &'static str {
         match self {
             Self::Anonymous => "no credential",
@@ -82,7 +82,7 @@ impl Identity {
     }
 }
 
-/// The kind of credential and, for a certificate, which one; never a secret.
+/// Shows the kind of the identity and the fingerprint of a certificate; never a secret.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_one_word_and_not_shown() {
+    fn token_is_one_word_and_hidden_in_debug() {
         assert_eq!(Token::new("\tabc.def\n").unwrap().reveal(), "abc.def");
         assert_eq!(format!("{:?}", Token::new("abc.def").unwrap()), "Token(…)");
         for text in ["", " \n", "two words", "line\r\nbreak", "schlüssel"] {

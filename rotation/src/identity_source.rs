@@ -1,4 +1,4 @@
-//! Where the identity of a request comes from.
+//! Sources of the identity that requests authenticate with.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -7,30 +7,32 @@ use perennial_pki::Credential;
 
 use crate::identity::{Identity, Token};
 
-/// Gives the identity that a request shows. Asked anew for each request, since a token file may have changed.
+/// Source of the identity that requests authenticate with. Read for each request, since a token file may have changed.
 ///
-/// Called on the loop of the rotation, which waits meanwhile: read a file, but do not use the network.
+/// The loop of the rotation makes these calls and waits for them: read a file, but do not use the network.
 pub trait IdentitySource: Send + Sync {
-    /// The identity to show now.
+    /// Returns the identity to authenticate with now.
     ///
     /// # Errors
-    /// [`NotYet`]: there is no identity so far. Its reason is shown to people. A request then fails, and is retried with
-    /// backoff; if the identity is [coming](NotYet::coming), the request waits for it instead.
+    /// [`NotYet`]: there is no identity so far. The request fails, and is retried with backoff; if the identity is
+    /// [coming](NotYet::coming), the request waits for it instead. The reason is shown to people.
     fn identity(&self) -> Result<Identity, NotYet>;
 
-    /// Has `waker` woken once, as soon as [`identity`](Self::identity) may return something else. Called before an identity
-    /// that may be coming is read. A source that cannot know does nothing, and is polled: after a second, later every ten.
+    /// Wakes `waker` once, as soon as [`identity`](Self::identity) may return another identity or error. Called before
+    /// each read of an identity that may have to be awaited. The default implementation does nothing: a source that
+    /// cannot notice changes is polled, after one second, then at intervals that double up to ten.
     fn wake_on_change(&self, waker: &Waker) {
         let _ = waker;
     }
 
-    /// Learns that a server did not accept this identity (HTTP 401, a TLS alert), which the source had given.
+    /// Reports that a server rejected an identity of this source (HTTP 401, a TLS alert). The default implementation
+    /// does nothing.
     fn identity_refused(&self, identity: &Identity) {
         let _ = identity;
     }
 }
 
-/// There is no identity to show so far, and why.
+/// Error of an [`IdentitySource`]: there is no identity so far.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct NotYet {
@@ -39,19 +41,21 @@ pub struct NotYet {
 }
 
 impl NotYet {
-    /// `reason` is one line for people, without secrets.
+    /// An error that fails the request. `reason` is one line for people, without secrets.
     pub fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), is_coming: false }
     }
 
-    /// The identity will come by itself, as another certificate does. No request is submitted until then, and nothing counts
-    /// as a failure: [`SignerStatus::NotReady`](perennial::SignerStatus::NotReady). A rotation whose own certificate is valid
-    /// shows that one rather than wait for a bootstrap identity.
+    /// An error for an identity that will be available without further action, such as the certificate of another
+    /// rotation. The request waits, which is no failure
+    /// ([`SignerStatus::NotReady`](perennial::SignerStatus::NotReady)). A rotation whose own certificate is valid
+    /// authenticates with that rather than wait for a bootstrap identity. `reason` is one line for people, without
+    /// secrets.
     pub fn coming(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), is_coming: true }
     }
 
-    /// True if the identity will come by itself.
+    /// True if the identity will be available without further action: see [`coming`](Self::coming).
     pub const fn is_coming(&self) -> bool {
         self.is_coming
     }
@@ -63,7 +67,7 @@ impl<F: Fn() -> Result<Identity, NotYet> + Send + Sync> IdentitySource for F {
     }
 }
 
-/// As the source does that is shared.
+/// A shared source.
 impl<S: IdentitySource + ?Sized> IdentitySource for Arc<S> {
     fn identity(&self) -> Result<Identity, NotYet> {
         (**self).identity()

@@ -1,4 +1,4 @@
-//! What a rotation has its store do: one call at a time, on whatever thread the runtime gives.
+//! Calls that a rotation makes to its store: one at a time, on a thread that the runtime provides.
 
 use std::collections::VecDeque;
 use std::mem::discriminant;
@@ -11,14 +11,14 @@ use perennial_pki::Credential;
 use crate::handle::link::{Ending, Message};
 use crate::{Input, Record, Store, StoreError};
 
-/// A call of the store, which may block: run it on a thread of its own. Clones are the same call, for a runtime that may
-/// fail to get a thread: [`run`](Self::run) one of them.
+/// A call to the store, which may block: run it on a thread of its own. A runtime that may fail to start a thread keeps
+/// a clone; [`run`](Self::run) exactly one of the clones.
 #[derive(Clone, Debug)]
 pub struct Job {
     call: Call,
     at: UnixTime,
     store: Arc<dyn Store>,
-    // Dropped last: until then the rotation has not ended.
+    // Dropped last: the rotation has not ended while a job exists.
     ending: Ending,
 }
 
@@ -29,12 +29,12 @@ enum Call {
 }
 
 impl Job {
-    /// Makes the call and reports the result to the rotation. A panic of the store counts as an error.
+    /// Makes the call and reports the result to the rotation. A panic of the store is reported as an error.
     pub fn run(self) {
         let Self { call, at, store, ending } = self;
         let made = catch_unwind(AssertUnwindSafe(|| call.make(&*store, at)));
         let result = made.unwrap_or_else(|_| Err("the store panicked; please report this as a bug".into()));
-        // Before the result arrives: who waits for the end of the rotation may open the store then.
+        // Before the result arrives: a caller that waits for the end of the rotation may open the store then.
         drop(store);
         ending.link().send(Message::Input(call.into_input(result)));
     }
@@ -60,13 +60,13 @@ impl Call {
     }
 }
 
-/// Calls to be made, in order.
+/// Queue of calls to the store.
 #[derive(Debug)]
 pub(crate) struct Jobs {
     store: Arc<dyn Store>,
-    /// One of each kind at most: the newest takes the place of the one before.
+    /// Calls not given to the runtime yet, one of each kind at most: a newer call replaces an older one.
     waiting: VecDeque<Call>,
-    /// The call that was given to the runtime.
+    /// The call that the runtime is making.
     running: Option<Call>,
 }
 
@@ -75,15 +75,15 @@ impl Jobs {
         Self { store, waiting: VecDeque::new(), running: None }
     }
 
-    /// Has a credential written, and put in use if it is to `serve`.
+    /// Queues the write of a credential; with `serve`, as the current one.
     pub(crate) fn write(&mut self, id: RequestId, credential: Arc<Credential>, serve: bool) {
-        // The machine asks again if a result takes long.
+        // The machine repeats a write whose result takes long: the call that is running suffices.
         if !matches!(self.running, Some(Call::Write { id: running, .. }) if running == id) {
             self.push(Call::Write { id, credential, serve });
         }
     }
 
-    /// Has a record saved.
+    /// Queues the save of a record.
     pub(crate) fn save(&mut self, record: Record) {
         self.push(Call::Save { record: Arc::new(record) });
     }
@@ -95,7 +95,7 @@ impl Jobs {
         }
     }
 
-    /// The next call, once the result of the one before has arrived.
+    /// The next call to make, unless one is running.
     pub(crate) fn next(&mut self, at: UnixTime, ending: &Ending) -> Option<Job> {
         if self.running.is_none() {
             self.running = self.waiting.pop_front();
@@ -105,12 +105,12 @@ impl Jobs {
         None
     }
 
-    /// True if calls return at once.
+    /// True if calls to the store return at once.
     pub(crate) fn are_instant(&self) -> bool {
         self.store.is_instant()
     }
 
-    /// Takes note of a result.
+    /// Notes the end of the running call, if `input` is its result.
     pub(crate) fn note(&mut self, input: &Input) {
         if matches!(input, Input::Written { .. } | Input::Saved { .. }) {
             self.running = None;

@@ -1,5 +1,5 @@
-//! Rotates one certificate: keys, requests, checks and the store, for any signer and any runtime. No thread, socket or
-//! executor in here.
+//! Rotates one certificate: keys, requests, checks and the store, for any signer and any runtime. This crate starts no
+//! thread, opens no socket and needs no executor.
 //!
 //! For a program:
 //! - [`Rotator`]: builder of a rotation. A runtime starts it; [`Rotator::prepare`] returns a [`Handle`] and a [`Task`].
@@ -17,14 +17,14 @@
 //! # TLS of your own
 //!
 //! A [`Handle`] hands out a chain and its key. [`tls`] puts them into handshakes, and handles
-//! session resumption, which would otherwise keep presenting the *old* certificate:
+//! session resumption: a resumed session would keep presenting the *old* certificate.
 //!
 //! ```no_run
 //! # fn example(handle: perennial_rotation::Handle, server: rustls::ConfigBuilder<rustls::ServerConfig, rustls::server::WantsServerCert>, client: rustls::ClientConfig) {
 //! use std::sync::Arc;
 //! use perennial_rotation::tls::{ClientConfigs, ServerCert};
 //!
-//! // A server: every new connection is served with the certificate in use.
+//! // A server: every new connection is served with the current certificate.
 //! let server = server.with_cert_resolver(Arc::new(ServerCert::new(&handle)));
 //! // A client: take a configuration for each new connection.
 //! let configs = ClientConfigs::new(&handle, client);
@@ -37,8 +37,8 @@
 //! # }
 //! ```
 //!
-//! Elsewhere (OpenSSL, another rustls) the same holds: make a new client configuration for each credential, or turn
-//! resumption off.
+//! With OpenSSL or another version of rustls, make a new client configuration for each credential, or turn resumption
+//! off.
 //!
 //! # Observers
 //!
@@ -70,9 +70,8 @@
 //! # Keys
 //!
 //! A [`Directory`] keeps keys in files that only their owner can read (mode 0600), not encrypted, and logs
-//! files with a key that other users could read: such a file is made private, but its key may be known. In memory, keys are wiped when they are
-//! dropped as far as that is within reach; [`perennial_pki`] says how far that is. A credential, and so its key, is
-//! alive as long as anybody holds the `Arc` of it.
+//! files whose key other users could read. In memory, keys are wiped on drop within the limits that [`perennial_pki`]
+//! documents. A credential and its key live as long as any clone of their `Arc`.
 
 #![forbid(unsafe_code)]
 
@@ -100,7 +99,7 @@ mod store;
 mod task;
 pub mod tls;
 
-/// What the interfaces here are made of, so that a program needs no other dependency.
+/// Types of the core that appear in the interfaces of this crate, so that a program needs no other dependency.
 pub use perennial::{Failure, Instant, Now, Policy, State, Template, UnixTime};
 pub use perennial_pki::{CertificateRequest, Chain, Credential, KeyAlgorithm, Roots, Usage};
 

@@ -6,10 +6,10 @@ use perennial::{Slot, State};
 
 use crate::{News, Notice, Progress};
 
-/// Waits of at least this are logged.
+/// Shorter waits for the budget are not logged.
 const LONG: Duration = Duration::from_secs(5);
 
-/// Logs a notice. `name` is that of the certificate, in a process that rotates more than one.
+/// Logs a notice. `name` is the name of the certificate in a process that rotates several; empty otherwise.
 pub(crate) fn line(name: &str, notice: &Notice) {
     let of = if name.is_empty() { String::new() } else { format!("{name}: ") };
     match &notice.news {
@@ -25,7 +25,7 @@ pub(crate) fn line(name: &str, notice: &Notice) {
         News::Progressed(progress) => tracing::info!("{of}{progress}"),
         News::Issued { slot: Slot::Waiting, .. } | News::TakenOver { slot: Slot::Waiting, .. } => waits(&of, notice),
         News::Issued { slot: Slot::Served, .. } | News::TookTurn { .. } => in_use(&of, notice),
-        // Each attempt that fails says why, though it be the same as before.
+        // Logged for each failed attempt, even if the error is the same as before.
         News::Failed { error, .. } | News::Unwritten { error } | News::Unsaved { error } => {
             let kept = if notice.has_valid_certificate() { "; the certificate in use is kept" } else { "" };
             tracing::warn!("{of}{error}{}{kept}", next_attempt(notice));
@@ -98,7 +98,7 @@ fn entered(of: &str, state: State, notice: &Notice) {
     tracing::debug!(%state, unwritten = notice.snapshot.unwritten, "{of}state changed");
 }
 
-/// The next attempt as a span: instants mean nothing to people.
+/// Time until the next attempt, as the end of a log line; empty if none is scheduled.
 fn next_attempt(notice: &Notice) -> String {
     let next = notice.snapshot.next_attempt().map(|at| at.since(notice.at.instant));
     next.map_or_else(String::new, |span| format!("; next attempt in {:.1} s", span.as_secs_f64()))

@@ -1,4 +1,4 @@
-//! Where a submission stands, and where it ends if all goes well.
+//! Progress of a request at its signer, and the chain that it ends with.
 
 use perennial::Instant;
 use perennial_pki::Chain;
@@ -10,27 +10,27 @@ use crate::health::Health;
 pub struct Issued {
     /// The certificate and its chain.
     pub chain: Chain,
-    /// Messages to the signer that it took; two when all goes well with Kubernetes.
+    /// Number of messages to the signer that the request took: two with Kubernetes if none fails; zero for a closure.
     pub requests: u32,
     /// Health of the server by its last answer.
     pub health: Option<Health>,
 }
 
-/// The chain of a signer that reports nothing of a server.
+/// A chain from a signer without a server.
 impl From<Chain> for Issued {
     fn from(chain: Chain) -> Self {
         Self { chain, requests: 0, health: None }
     }
 }
 
-/// Where a submission stands, for people: `Display` is a phrase for a log line.
+/// Progress of a request at its signer, for people. `Display` is a phrase for a log line.
 #[derive(Clone, Debug, derive_more::Display, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress {
-    /// Reaching the server.
+    /// Connecting to the server.
     #[display("connecting to the signer")]
     Connecting,
-    /// Submitting the request, or finding out what became of one submitted earlier.
+    /// Submitting the request, or looking for a request object submitted earlier.
     #[display("submitting the request")]
     Submitting,
     /// The signer has the request, and a person or a controller must approve it.
@@ -45,15 +45,15 @@ pub enum Progress {
         /// Name of the request, as people find it at the signer.
         request_name: String,
     },
-    /// Something went wrong that may go away.
+    /// A transient error: the exchange tries again by itself.
     #[display("{why}; will try again")]
     Retrying {
-        /// When it will be tried again.
+        /// Time of the next attempt.
         at: Instant,
-        /// Which request, at which server, and what went wrong.
+        /// The error, with the request and the server.
         why: String,
     },
-    /// It is over.
+    /// The exchange has ended.
     #[display("finished")]
     Finished,
 }

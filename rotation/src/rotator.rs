@@ -49,7 +49,7 @@ impl Rotator {
         Self { policy, ..self }
     }
 
-    /// Sets the identity to request. [`Handle::set_template`] sets or changes the identity later.
+    /// Sets the names to request. [`Handle::set_template`] sets or changes them later.
     #[must_use]
     pub fn template(self, template: Template) -> Self {
         Self { template: Some(template), ..self }
@@ -62,8 +62,9 @@ impl Rotator {
         Self { common_name: Some(name.into()), ..self }
     }
 
-    /// Sets the name of the signer, if the signer comes later ([`Handle::set_signer`]): rotation points are drawn from this
-    /// name, too. Without a signer, neither name says whose certificate the store should hold.
+    /// Sets the name of the signer, if the signer comes later ([`Handle::set_signer`]): rotation points are drawn from
+    /// this name, too. Without a signer, neither this name nor [`common_name`](Self::common_name) restricts which
+    /// certificate of the store is used.
     #[must_use]
     pub fn signer_name(self, name: impl Into<String>) -> Self {
         Self { signer_name: Some(name.into()), ..self }
@@ -101,9 +102,11 @@ impl Rotator {
         Self { store: Some(Arc::new(store)), ..self }
     }
 
-    /// Reads the store and chooses the credential to start from, which the handle shows at once. A runtime runs the task.
+    /// Reads the store and chooses the credential to start from, which the handle shows at once. A runtime runs the
+    /// task.
     ///
-    /// May block for seconds: a pair that cannot be read may be one that another program is writing.
+    /// May block for seconds, about thirty at most with a [`Directory`](crate::Directory): a pair that cannot be read may be
+    /// one that another program is writing.
     ///
     /// # Errors
     /// [`StartError::Store`]: the store cannot be read.
@@ -134,7 +137,8 @@ impl Rotator {
     }
 }
 
-/// Reads the record of an earlier run. A record that cannot be read stays in the store until the next one replaces it.
+/// Reads the pending record of an earlier run. A record that cannot be read stays in the store until the next record
+/// replaces it.
 fn recall(store: &dyn Store) -> Option<Record> {
     let why = match store.recall() {
         Ok(None) => return None,
@@ -148,14 +152,14 @@ fn recall(store: &dyn Store) -> Option<Record> {
     None
 }
 
-/// Why a rotation does not start. Nothing was requested.
+/// Error of a rotation that does not start. No certificate was requested.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// The store cannot be read.
     #[error("{0}")]
     Store(#[source] StoreError),
-    /// The system has no thread to give.
+    /// The operating system cannot start another thread.
     #[error("cannot start a thread for a rotation: {0}; raise the limit of threads")]
     Thread(#[source] io::Error),
 }

@@ -1,4 +1,4 @@
-//! Why a signer issued no certificate, for the machine and for people.
+//! The error of a signer that issued no certificate.
 
 use std::time::Duration;
 
@@ -6,30 +6,31 @@ use perennial::Failure;
 
 use crate::health::Health;
 
-/// Error of a request for a certificate. The current certificate is unchanged.
+/// Error of a request for a certificate. The current certificate stays in use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct SignError {
-    /// What the rotation machine needs to know.
+    /// Kind of the failure: the rotation machine chooses its reaction by this.
     pub failure: Failure,
-    /// How long the signer asks to be left alone, counted from now: `Retry-After` in HTTP.
+    /// Least time until the next request, counted from now, if the signer demands one: `Retry-After` in HTTP.
     pub retry_after: Option<Duration>,
     /// For people: what happened, where, and what can be done about it. One line, no secrets.
     pub message: String,
-    /// The signer did not accept the identity that the request showed.
+    /// True if the signer rejected the identity that the request showed: the next request shows another one if there is
+    /// one.
     pub credential_refused: bool,
-    /// Health of the server by its last answer; `None`: nothing was learnt.
+    /// Health of the server by its last answer; `None`: no answer, or no server.
     pub health: Option<Health>,
 }
 
 impl SignError {
-    /// An error that shows nothing of the credential, and nothing of the server's health. `message` is one line for
-    /// people, without secrets.
+    /// An error that does not reject the identity and reports no health of a server. `message` is one line for people,
+    /// without secrets.
     pub fn new(failure: Failure, message: impl Into<String>) -> Self {
         Self { failure, retry_after: None, message: message.into(), credential_refused: false, health: None }
     }
 
-    /// Adds how long the signer asks to be left alone, counted from now.
+    /// Sets the least time until the next request, counted from now, which the signer demands.
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }

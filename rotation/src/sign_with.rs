@@ -11,8 +11,8 @@ use crate::progress::Issued;
 use crate::sign_error::SignError;
 use crate::signer::{Authentication, Profile, SignRequest, Signer};
 
-/// A signer that is a closure from a request to a chain: a local CA, a tool, a library for another CA. Keys, pacing, checks,
-/// store and TLS are as for every signer. A panic in the closure fails the request.
+/// A signer made of a closure from a request to a chain: a local CA, a tool, a library for another CA. The rotation
+/// provides keys, pacing, checks and store, as for every signer. A panic in the closure fails the request.
 ///
 /// ```
 /// use perennial::Failure;
@@ -37,8 +37,8 @@ pub struct SignWith {
 }
 
 impl SignWith {
-    /// A signer of this name whose code may block: runtimes call it on a thread that may. [`Cancel`] reports that the result
-    /// is no longer wanted.
+    /// A signer of this name whose closure may block: a runtime calls it on a thread for blocking code. Its [`Cancel`]
+    /// reports that the result is no longer wanted.
     pub fn blocking<F>(name: impl Into<String>, sign: F) -> Self
     where
         F: Fn(SignRequest, &Cancel) -> Result<Chain, SignError> + Send + Sync + 'static,
@@ -50,7 +50,8 @@ impl SignWith {
         })
     }
 
-    /// A signer of this name that is a future. The future is dropped when nobody waits for its result any more.
+    /// A signer of this name whose closure returns a future. The rotation drops the future when its result is no longer
+    /// wanted.
     pub fn future<F, Fut>(name: impl Into<String>, sign: F) -> Self
     where
         F: Fn(SignRequest) -> Fut + Send + Sync + 'static,
@@ -68,26 +69,27 @@ impl SignWith {
         Self { name, endpoint: None, profile, authentication, begin: Box::new(begin) }
     }
 
-    /// Sets what certificates are for: [`Usage::ClientAuth`] unless this or [`profile`](Self::profile) is called.
+    /// Sets the extended key usages of certificates: [`Usage::ClientAuth`] by default.
     #[must_use]
     pub fn usages(mut self, usages: impl IntoIterator<Item = Usage>) -> Self {
         self.profile.usages = usages.into_iter().collect();
         self
     }
 
-    /// Sets everything that every certificate must be.
+    /// Sets all requirements on certificates, usages included.
     #[must_use]
     pub fn profile(self, profile: Profile) -> Self {
         Self { profile, ..self }
     }
 
-    /// Sets the identity of requests, [`SignRequest::identity`]; none unless this is called.
+    /// Sets the identity of requests, [`SignRequest::identity`]; none by default.
     #[must_use]
     pub fn authentication(self, authentication: Authentication) -> Self {
         Self { authentication, ..self }
     }
 
-    /// Sets where the signer is asked: a request to another endpoint is not continued here after a restart.
+    /// Sets the endpoint of the signer, for example a URL; none by default. A restart does not continue a request that
+    /// was submitted to another endpoint.
     #[must_use]
     pub fn endpoint(self, endpoint: impl Into<String>) -> Self {
         Self { endpoint: Some(endpoint.into()), ..self }

@@ -1,4 +1,4 @@
-//! The seam to whatever issues certificates.
+//! The interface to issuers of certificates.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,20 +14,21 @@ use crate::sign_error::SignError;
 
 /// Issues certificates on request: a Kubernetes API server, a CA, a tool.
 ///
-/// A signer brings a request to an end. Keys, pacing, the store and the checks of what was issued are the rotation's.
+/// A signer submits a request and returns the issued chain or an error. The rotation generates keys, paces requests,
+/// checks issued chains and stores them.
 #[auto_impl::auto_impl(Arc)]
 pub trait Signer: fmt::Debug + Send + Sync {
-    /// The name of the signer, for example `kubernetes.io/kube-apiserver-client-kubelet`. Rotation points are drawn from
-    /// the name, and the record of a request to a signer of another name is disregarded: never change it without need.
+    /// The name of the signer, for example `kubernetes.io/kube-apiserver-client-kubelet`. Do not change the name
+    /// without need: rotation points are drawn from it, and a pending record of another signer name is ignored.
     fn name(&self) -> &str;
 
-    /// Where the signer is asked, for example the URL of an API server; `None` if there is but one place. The record of a
-    /// request to another endpoint is disregarded.
+    /// The endpoint of the signer, for example the URL of an API server; `None` if the name alone identifies the
+    /// signer. A pending record of another endpoint is ignored.
     fn endpoint(&self) -> Option<String> {
         None
     }
 
-    /// What every certificate of this signer must be.
+    /// Requirements on every certificate of this signer.
     fn profile(&self) -> &Profile;
 
     /// The identity that requests show.
@@ -40,34 +41,36 @@ pub trait Signer: fmt::Debug + Send + Sync {
         String::new()
     }
 
-    /// Begins a request. Called on the loop of the rotation: the work is done by what is returned.
+    /// Begins a request, and returns the exchange that carries it out. Must not block: the loop of the rotation makes
+    /// this call.
     ///
     /// # Errors
-    /// [`SignError`]: the request cannot be begun. It counts as one that failed.
+    /// [`SignError`]: the request cannot begin. The rotation counts it as a failed request, and backs off.
     fn begin(&self, request: SignRequest, now: Now) -> Result<Exchange, SignError>;
 }
 
-/// What every certificate of a signer must be.
+/// Requirements on every certificate of a signer.
 #[derive(Clone, Debug)]
 pub struct Profile {
-    /// What the certificate is for. It must be good for each of these.
+    /// Extended key usages to request. An issued certificate must allow each of them.
     pub usages: Vec<Usage>,
-    /// The kind of keys to generate.
+    /// Algorithm of the keys to generate.
     pub key_algorithm: KeyAlgorithm,
-    /// The lifetime wished for; `None`: the signer decides.
+    /// Lifetime to request; `None`: the signer decides.
     pub lifetime: Option<Duration>,
-    /// How far our clock may be ahead before an issued certificate counts as expired. An hour: the servers it is for go by
-    /// the signer's clock, more or less. A certificate that is not valid yet is kept until it is.
+    /// How long after its notAfter an issued certificate is still accepted, in case the local clock is ahead of the
+    /// signer's. An hour by default. An issued certificate that is not valid yet waits until it is.
     pub skew: Duration,
-    /// If set, an issued certificate must lead to one of these.
+    /// Roots that the chain of an issued certificate must lead to; `None`: the chain is not checked against roots.
     pub issuers: Option<Roots>,
-    /// Accepts a certificate with URIs or, if it is good for [`Usage::ClientAuth`], organizations that were not requested.
-    /// Off: in Kubernetes an organization is a group, and a group has rights. For signers that add their own.
+    /// Accepts a certificate with URIs or, if it is good for [`Usage::ClientAuth`], organizations that were not
+    /// requested. Off by default: in Kubernetes an organization is a group, and a group has rights. Set this for
+    /// signers that add their own names.
     pub accepts_extra_rights: bool,
 }
 
 impl Profile {
-    /// Certificates for these usages, with everything else by default.
+    /// A profile with these usages, and the defaults for the rest.
     pub fn new(usages: impl IntoIterator<Item = Usage>) -> Self {
         Self {
             usages: usages.into_iter().collect(),
@@ -83,56 +86,57 @@ impl Profile {
 /// The identity that requests to a signer show.
 #[derive(Clone, derive_more::Debug)]
 pub enum Authentication {
-    /// None: the signer asks for no identity, or has its own way.
+    /// No identity: the signer needs none, or authenticates by its own means.
     None,
     /// The certificate being rotated, while it is valid and accepted; else a bootstrap identity.
     Own {
-        /// For the first certificate, and when our own is of no use any more.
+        /// Identity for the first request, and for requests after the own certificate has expired or was rejected.
         #[debug("{:?}", bootstrap.as_ref().map(|_| ".."))]
         bootstrap: Option<Arc<dyn IdentitySource>>,
     },
-    /// Always this one: for certificates that are not client certificates themselves. With the [`Handle`](crate::Handle) of
-    /// another certificate, the first request waits until there is that certificate.
+    /// Always the identity of this source: for certificates that are not client certificates themselves. If the source
+    /// is the [`Handle`](crate::Handle) of another certificate, requests wait until that certificate is valid.
     #[debug("Other(..)")]
     Other(Arc<dyn IdentitySource>),
 }
 
 impl Authentication {
-    /// The certificate being rotated, with this identity for the first one.
+    /// The certificate being rotated; the identity of `bootstrap` for the first request.
     pub fn own(bootstrap: impl IdentitySource + 'static) -> Self {
         Self::Own { bootstrap: Some(Arc::new(bootstrap)) }
     }
 
-    /// Always this identity.
+    /// Always the identity of `source`.
     pub fn other(source: impl IdentitySource + 'static) -> Self {
         Self::Other(Arc::new(source))
     }
 }
 
-/// One request for a certificate, complete but for the signer's part. Holds no private key.
+/// One request for a certificate, for a signer to submit. Contains no private key.
 #[derive(Clone, Debug)]
 pub struct SignRequest {
     /// [`Signer::request_name`] of this request.
     pub name: String,
-    /// The identity wanted.
+    /// The names requested.
     pub template: Arc<Template>,
-    /// The PKCS#10 request, signed with the key.
+    /// The CSR (PKCS#10), signed with the key.
     pub csr: CertificateRequest,
     /// The key of the request, as SubjectPublicKeyInfo DER.
     pub public_key_der: Vec<u8>,
-    /// The identity to show.
+    /// The identity to authenticate with.
     pub identity: Identity,
-    /// What the certificate is for.
+    /// The extended key usages requested.
     pub usages: Vec<Usage>,
-    /// The lifetime wished for.
+    /// The lifetime requested; `None`: the signer decides.
     pub lifetime: Option<Duration>,
-    /// How far our clock may be ahead before an issued certificate counts as expired, by the profile and by what the
-    /// signer's clock showed.
+    /// How long after its notAfter an issued certificate is still accepted: [`Profile::skew`] and the known lead of the
+    /// local clock over the signer's.
     pub skew: Duration,
-    /// When the certificate that is to be replaced expires; in the past if there is none.
+    /// When the certificate to replace expires; the time of this request if there is none.
     pub needed_by: Instant,
-    /// How long the rotation waits for the end of the request.
+    /// Time after which the rotation gives the request up.
     pub timeout: Duration,
-    /// Differs between requests and between the members of a fleet: spreads pauses without a random number.
+    /// Seed for pauses, instead of a random number. Differs between the requests of a rotation and the members of a
+    /// fleet.
     pub seed: u64,
 }

@@ -1,4 +1,4 @@
-//! Where a rotation keeps its credential and the record of its last request.
+//! [`Store`]: storage of a rotation's credential and of its pending record.
 
 use std::error::Error;
 use std::fmt::Debug;
@@ -9,17 +9,18 @@ use perennial::{Certificate, UnixTime};
 use perennial_pki::Credential;
 use zeroize::Zeroizing;
 
-/// Error of a [`Store`], shown to people as it is. Name the place and what to do about it.
+/// Error of a [`Store`], shown to people as it is. Its text should name the file or table, and the remedy.
 pub type StoreError = Box<dyn Error + Send + Sync>;
 
-/// Where a rotation keeps its credential, and the record that lets a restart continue the last request.
+/// Storage of a rotation's credential, and of the pending record that lets a restart continue the last request.
 ///
 /// [`Rotator::prepare`](crate::Rotator::prepare) calls `load` and `recall` on the thread of its caller. A runtime calls
-/// `write` and `remember` off its loop, one call at a time, so they may block; on its loop if
-/// [`is_instant`](Self::is_instant). What is returned as done is durable. Both halves are secret: the record holds the key of the pending request.
+/// `write` and `remember` off its loop, one call at a time, so that they may block; on its loop if
+/// [`is_instant`](Self::is_instant). A call returns `Ok` only once its data is durable. Credential and record are
+/// secret: both contain a private key.
 #[auto_impl::auto_impl(Arc)]
 pub trait Store: Debug + Send + Sync {
-    /// Reads the credential to start from. A store logs problems that keep it from nothing.
+    /// Reads the credential to start from. The store itself logs problems that do not prevent the start.
     ///
     /// # Errors
     /// The store cannot be read. The rotation does not start.
@@ -29,19 +30,21 @@ pub trait Store: Debug + Send + Sync {
     /// and is stored beside the current one, until it is written once more with `serve`.
     ///
     /// # Errors
-    /// The credential is not durable. The one before is. The rotation serves the new one from memory and tries again.
+    /// The credential is not durable; the credential stored before still is. The rotation serves the new one from
+    /// memory and tries again.
     fn write(&self, credential: &Arc<Credential>, serve: bool, now: UnixTime) -> Result<(), StoreError>;
 
     /// Reads the record that was last given to [`remember`](Self::remember); `None` if there is none.
     ///
     /// # Errors
-    /// The record cannot be read. It is left in place, and the next request is a new one.
+    /// The record cannot be read. The rotation starts without a record: the next request is a new one, and replaces it.
     fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError>;
 
     /// Replaces the record.
     ///
     /// # Errors
-    /// The new record is not durable. The request leaves all the same, and the rotation tries again.
+    /// The new record is not durable. The rotation submits its request all the same, and tries again to save the
+    /// record.
     fn remember(&self, record: &[u8]) -> Result<(), StoreError>;
 
     /// True if calls return at once, so that a runtime need not leave its loop to make them.
@@ -50,7 +53,7 @@ pub trait Store: Debug + Send + Sync {
     }
 }
 
-/// What a start wants to know from a store.
+/// Parameters of [`Store::load`].
 #[derive(Clone, Copy, Debug)]
 pub struct LoadRequest<'a> {
     /// The common name of the wanted credential, if it is known.
@@ -61,20 +64,23 @@ pub struct LoadRequest<'a> {
     pub now: UnixTime,
 }
 
-/// What a store holds.
+/// Contents of a store, as [`Store::load`] returns them.
 #[derive(Clone, Debug, Default)]
 pub struct Stored {
-    /// The credential to start from, valid or not. One for another common name than the wanted one is reported, not used.
+    /// The credential to start from, valid or expired. If its common name is not the wanted one, the rotation reports
+    /// the credential and does not use it.
     pub credential: Option<Arc<Credential>>,
     /// The successor of `credential`, not valid yet.
     pub waiting: Option<Arc<Credential>>,
-    /// True if programs that read the store do not find `credential` where they look: a new one is requested at once.
+    /// True if other programs that read the store do not find `credential` under its usual name: the rotation requests
+    /// a new one at once.
     pub is_misplaced: bool,
 }
 
 impl Stored {
-    /// Chooses from all credentials of a store by the rule of the credential directory: the one that is valid longest, else
-    /// the one that was valid last. The latest one that is not valid yet waits beside a valid one.
+    /// Chooses from all credentials of a store by the rule of the credential directory: the credential that is valid
+    /// longest, else the one that expired last. If it is valid, the latest credential that is not valid yet becomes
+    /// [`waiting`](Self::waiting).
     pub fn best_of(mut all: Vec<Arc<Credential>>, request: &LoadRequest<'_>) -> Self {
         let is_wanted = |held: &Arc<Credential>| request.common_name.is_none_or(|name| facts(held).common_name == name);
         // If all are for other names, the rotation reports one of them.
@@ -109,7 +115,8 @@ fn facts(credential: &Credential) -> &Certificate {
     credential.chain().certificate()
 }
 
-/// Keeps everything until the process ends: the store of a rotation that is given none. Clones share their contents.
+/// A store in memory, lost when the process ends: the default of [`Rotator`](crate::Rotator). Clones share their
+/// contents.
 #[derive(Clone, Debug, Default)]
 pub struct Memory(Arc<Mutex<MemoryContents>>);
 
@@ -117,7 +124,7 @@ pub struct Memory(Arc<Mutex<MemoryContents>>);
 struct MemoryContents {
     current: Option<Arc<Credential>>,
     waiting: Option<Arc<Credential>>,
-    /// Not shown: it holds a key.
+    /// Contains a key, so that `Debug` omits it.
     #[debug(skip)]
     record: Option<Zeroizing<Vec<u8>>>,
 }

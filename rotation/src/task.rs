@@ -16,33 +16,35 @@ use crate::{
     Command, Exchange, Health, Input, Issued, News, Progress, Rotation, SignError, SignerConversation, Snapshot, Store,
 };
 
-/// A request waits this long for its record to become durable. A crash after that may leave a second request object:
-/// better than a certificate that expires while the disk does not answer.
+/// Longest wait of a request for its record to become durable. Then the request is submitted without: a crash may lead
+/// to a second request object, but a disk that hangs does not let the certificate expire.
 const RECORD: Duration = Duration::from_secs(10);
-/// A loop is not woken for less: a server that streams may send any number of pieces a second.
+/// Shortest interval between reports that differ in the time of the last answer only: a server that streams may send
+/// many messages a second, and each report wakes the loop.
 const STILL: Duration = Duration::from_secs(10);
 
-/// Pause after the first panic of a rotation. Twice as long after each that follows within the longest pause.
+/// Pause after the first panic of a rotation. Doubled by each further panic within [`LONGEST_PAUSE`] of the last pause.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// One rotation, for a runtime to run. The loop of any runtime is: [`step`](Self::step), carry out the [`Work`], end if
 /// [`is_over`](Self::is_over), and wait for [`arrival`](Self::arrival) until [`deadline`](Self::deadline).
 ///
-/// Dropping a task ends its rotation, at whatever point it is; [`Handle::shutdown`](crate::Handle::shutdown) ends it in order.
+/// Dropping a task ends its rotation at once, without a last write;
+/// [`Handle::shutdown`](crate::Handle::shutdown) ends it in order.
 #[derive(Debug)]
 pub struct Task {
     rotation: Rotation,
-    // Dropped before the ending: who waits for the end may open the store then.
+    // Dropped before `ending`: a caller that waits for the end may open the store then.
     jobs: Jobs,
-    /// A request that waits for its record, and until when.
+    /// A request whose exchange waits for its record to become durable, and the end of that wait.
     held: Option<(RequestId, Exchange, Instant)>,
     /// The request whose exchange the runtime drives, and the number of that exchange.
     driven: Option<(RequestId, u64)>,
     exchanges: u64,
     /// Panics in a row.
     panics: u32,
-    /// The rotation panicked, and is not ticked before.
+    /// End of the pause after the last panic: no Tick before.
     paused_until: Option<Instant>,
     stage: Stage,
     ending: Ending,
@@ -51,28 +53,28 @@ pub struct Task {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Running,
-    /// Told to end; results of the store are waited for.
+    /// After [`Message::Stop`], until the calls to the store in flight have ended.
     Stopping,
-    /// What is in memory only is written once more.
+    /// A credential that is not durable is written once more.
     LastWrite,
     LastWriteDone,
     Over,
 }
 
-/// What a runtime carries out for a [`Task`].
+/// Work that a runtime carries out for a [`Task`].
 #[derive(Debug)]
 #[must_use]
 pub enum Work {
-    /// Bring this exchange to its end, and have the reporter report it. There is one at most.
+    /// Drive this exchange to its end, and report with the reporter. At most one exchange is driven at a time.
     Drive(Exchange, Reporter),
-    /// Drop the exchange that is being driven, if it has not ended: what it reports is ignored.
+    /// Drop the exchange that is being driven, if it has not ended. Its reports are ignored from now on.
     Cancel,
-    /// Run this, off the loop.
+    /// Call [`Job::run`] off the loop, since it may block.
     Store(Job),
 }
 
 impl Task {
-    /// A task whose link shows the rotation as it is.
+    /// A task for a rotation whose snapshot `link` shows already.
     pub(crate) fn new(mut rotation: Rotation, store: Arc<dyn Store>, link: Arc<Link>) -> Self {
         rotation.wake_on_identity(link.identity_waker());
         let (jobs, ending) = (Jobs::new(store), Ending::new(link));
@@ -80,9 +82,9 @@ impl Task {
         Self { rotation, jobs, held, driven, exchanges: 0, panics: 0, paused_until, stage: Stage::Running, ending }
     }
 
-    /// Takes in what has arrived and the time, and returns what follows from it, in order.
+    /// Handles all messages that have arrived, and a Tick if one is due; returns the work to carry out, in order.
     ///
-    /// A panic, such as one of a signer, ends nothing: the task goes on from the state published last, after a pause.
+    /// After a panic, such as one of a signer, the task continues from the state published last, after a pause.
     pub fn step(&mut self, now: Now) -> Vec<Work> {
         let mut work = Vec::new();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.take_in(now, &mut work))) {
@@ -120,7 +122,7 @@ impl Task {
             let is_due = || !is_ticked && self.deadline().is_some_and(|deadline| deadline <= now.instant);
             let message = match self.link().pop() {
                 Some(message) => message,
-                // After the messages, which may have moved the deadline; once, whatever the rotation makes of it.
+                // After the messages, which may have moved the deadline. Once per step, even if the deadline stays due.
                 None if is_due() => Message::Input(Input::Tick),
                 None => break,
             };
@@ -155,7 +157,8 @@ impl Task {
         }
     }
 
-    /// Takes in a report, unless its exchange was dropped: a request that goes on with another signer keeps its id.
+    /// Handles a report, unless its exchange was dropped. Exchanges have numbers of their own, since a request that
+    /// continues with another signer keeps its id.
     fn reported(&mut self, exchange: u64, input: Input, now: Now, work: &mut Vec<Work>) {
         if self.driven.is_none_or(|(_, driven)| driven != exchange) {
             return;
@@ -169,7 +172,7 @@ impl Task {
     fn handle(&mut self, input: Input, now: Now, work: &mut Vec<Work>) {
         self.jobs.note(&input);
         let commands = self.rotation.handle(input, now);
-        // What is accepted is served at once, and written after that.
+        // Before the commands: an accepted certificate is served at once, and written after that.
         self.publish(now);
         for command in commands {
             match command {
@@ -189,7 +192,8 @@ impl Task {
         self.link().publish(self.rotation.snapshot(now), self.rotation.machine(), news);
     }
 
-    /// The end: waits for results of the store that are out, then tries once more to write what is in memory only.
+    /// Ends the task: waits for the calls to the store in flight, then writes a credential that is not durable once
+    /// more.
     fn finish(&mut self, input: Option<Input>, now: Now) {
         if let Some(input @ (Input::Written { .. } | Input::Saved { .. })) = input {
             self.jobs.note(&input);
@@ -200,7 +204,7 @@ impl Task {
                         "the certificate in use is lost with this process, the disk did not take it: {error}"
                     );
                 }
-                // Nobody carries out what would follow.
+                // Only for the state: the commands are dropped, since the task is ending.
                 (input, _) => {
                     self.rotation.handle(input, now);
                     self.publish(now);
@@ -221,19 +225,19 @@ impl Task {
         }
     }
 
-    /// True once there is nothing left to do. Drop the task then: those who wait for the end learn of it by that.
+    /// True once there is nothing left to do. Drop the task then: waits for the end of the rotation end by that.
     pub fn is_over(&self) -> bool {
         self.stage == Stage::Over
     }
 
-    /// When [`step`](Self::step) is to be called even if nothing arrives.
+    /// When to call [`step`](Self::step) even if nothing arrives; `None`: not before something arrives.
     pub fn deadline(&self) -> Option<Instant> {
         let tick = self.rotation.deadline().map(|deadline| deadline.max(self.paused_until.unwrap_or(deadline)));
         let deadlines = tick.into_iter().chain(self.held.as_ref().map(|(.., until)| *until));
         deadlines.min().filter(|_| self.stage == Stage::Running)
     }
 
-    /// Waits until something has arrived. A wait that takes too long just ends.
+    /// Waits until a message has arrived, or until the timeout of [`Wait::within`].
     pub fn arrival(&self) -> Wait<'static, ()> {
         Wait::new(self.link().clone(), |link| &link.arrived, |link| link.has_messages().then_some(()), |_| ())
     }
@@ -243,7 +247,7 @@ impl Task {
     }
 }
 
-/// Reports to a rotation how the exchange of its request goes.
+/// Reports the progress and the result of an exchange to its rotation.
 #[derive(Clone, Debug)]
 pub struct Reporter {
     id: RequestId,
@@ -252,12 +256,13 @@ pub struct Reporter {
     reported: Option<Report>,
 }
 
-/// What the rotation knows of an exchange.
+/// The last report of an exchange's progress.
 type Report = (Progress, Option<Health>);
 
 impl Reporter {
-    /// Call after every [`poll`](crate::Conversation::poll), before carrying out what it returned. Reports its progress and what is known of the server, whenever they change;
-    /// that the server answers as before, every ten seconds at most.
+    /// Reports the progress of a conversation and the health of its server, if they have changed. Call this after every
+    /// [`poll`](crate::Conversation::poll), before carrying out the operation that it returned. If only the time of the
+    /// last answer has changed, that is reported every ten seconds at most.
     pub fn progress(&mut self, exchange: &dyn SignerConversation) {
         let report = (exchange.progress(), exchange.health());
         if self.reported.as_ref().is_none_or(|reported| is_news(reported, &report)) {
@@ -271,12 +276,12 @@ impl Reporter {
         self.link.send(Message::Reported(self.exchange, input));
     }
 
-    /// Call with the outcome of the exchange.
+    /// Reports the end of the exchange with its outcome.
     pub fn finish(self, result: Result<Issued, SignError>) {
         self.send(Input::Finished { id: self.id, result });
     }
 
-    /// Call if the exchange cannot be driven at all. `why` is a clause for people.
+    /// Reports that the runtime cannot drive the exchange, which fails the request. `why` is a clause for people.
     pub fn fail(self, why: String) {
         self.finish(Err(SignError::new(Failure::Local, why)));
     }
@@ -385,8 +390,8 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_goes_on_answering_is_told_of_now_and_then() {
-        // A watch, of which something arrives each second for a minute.
+    fn unchanged_health_is_reported_every_ten_seconds() {
+        // A watch that receives data each second for a minute.
         let (mut told, mut times) = (report(Answer::Served, 0), 0);
         for news in (1..=60).map(|second| report(Answer::Served, second)) {
             if is_news(&told, &news) {
@@ -397,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_new_is_told_at_once() {
+    fn changed_health_or_progress_is_reported_at_once() {
         let told = report(Answer::Served, 0);
         assert!(!is_news(&told, &told));
         assert!(is_news(&told, &report(Answer::Unreachable, 0)));

@@ -1,4 +1,4 @@
-//! Rotated credentials in TLS of your own: resolvers for rustls that are right about session resumption.
+//! Resolvers that present rotated credentials in rustls, with correct session resumption.
 //!
 //! A resumed session keeps the identity of its first handshake: after a rotation, a server knows a client that resumes by
 //! its *old* certificate. rustls resumes across certificates as long as the resolver is the same. So a client takes
@@ -29,7 +29,7 @@ use crate::handle::Handle;
 pub struct Source(Arc<dyn Fn() -> Option<Arc<Credential>> + Send + Sync>);
 
 impl Source {
-    /// Calls `credential` at each handshake: be quick.
+    /// A source that calls `credential` in each handshake. The closure must not block.
     pub fn new(credential: impl Fn() -> Option<Arc<Credential>> + Send + Sync + 'static) -> Self {
         Self(Arc::new(credential))
     }
@@ -91,7 +91,7 @@ pub struct ServerCert {
 }
 
 impl ServerCert {
-    /// Serves with the credential of this source. Handshakes fail while there is none.
+    /// Serves with the credential of this source. Handshakes fail while the source has none.
     pub fn new(source: impl Into<Source>) -> Self {
         Self { source: source.into(), interim: None }
     }
@@ -111,7 +111,7 @@ impl ResolvesServerCert for ServerCert {
     }
 }
 
-/// Client configurations, a new one for each credential.
+/// Client configurations of rustls, a new one for each credential.
 #[derive(derive_more::Debug)]
 pub struct ClientConfigs {
     source: Source,
@@ -138,7 +138,8 @@ impl ClientConfigs {
             Some((of, config)) if *of == fingerprint => config.clone(),
             _ => {
                 let mut config = self.like.clone();
-                // This credential for good: a session is resumed by the identity of its first handshake.
+                // Bound to this credential: with a resolver that follows rotations, rustls would resume sessions of the
+                // old credential.
                 let cert = ClientCert::new(Source::new(move || credential.clone()));
                 config.client_auth_cert_resolver = Arc::new(cert);
                 config.resumption = Resumption::default();

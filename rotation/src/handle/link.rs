@@ -1,6 +1,6 @@
-//! State shared by the loop of a rotation and its handles: an inbox one way, a snapshot and notices the other.
+//! State shared by the loop of a rotation and its handles: messages to the loop, and snapshot and notices from it.
 //!
-//! Threads and futures alike can wait for both, so that one link serves every runtime.
+//! Both threads and futures can wait on a link, so that one type serves every runtime.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,44 +13,44 @@ use perennial::{RotationMachine, State};
 use super::notices::{Queue, Queues};
 use crate::{Input, News, Notice, Snapshot, clock, log};
 
-/// A message to the loop.
+/// A message to the loop of a rotation.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// Something happened.
+    /// An input for the rotation.
     Input(Input),
-    /// The exchange with this number reports: of no interest once another one is driven, which may be the same request's.
+    /// A report of the exchange with this number. Ignored once another exchange is driven, even for the same request.
     Reported(u64, Input),
-    /// End, cleanly.
+    /// Ends the loop, after a last write of what is not durable.
     Stop,
 }
 
-/// The inbox, the snapshot and the notices.
+/// The state that the loop and the handles of one rotation share.
 #[derive(Debug)]
 pub(crate) struct Link {
     name: String,
     inbox: Mutex<Inbox>,
     /// Notified when a message arrives.
     pub(crate) arrived: Event,
-    // A lock, held for a clone: publishing costs the same however many threads the process has.
+    // A mutex, held only for a clone: publishing costs the same however many threads read.
     shown: Mutex<Shown>,
     /// Notified when the snapshot changes, and at the end.
     pub(crate) changed: Event,
     /// Notified when there are notices, and at the end.
     pub(crate) notified: Event,
-    /// Rotations that wait for this certificate to authenticate with.
+    /// Wakers of rotations that authenticate with this certificate and wait for it.
     dependents: Mutex<Vec<Waker>>,
     ended: AtomicBool,
 }
 
-/// What the loop has not taken in yet.
+/// Messages that the loop has not handled yet.
 #[derive(Debug)]
 struct Inbox {
     messages: VecDeque<Message>,
-    /// There is a signer once the loop has taken in all messages.
+    /// True if there is a signer once the loop has handled all messages.
     has_signer: bool,
 }
 
-/// The rotation as others see it.
+/// The state of the rotation that handles and observers see.
 #[derive(Debug)]
 struct Shown {
     snapshot: Arc<Snapshot>,
@@ -59,7 +59,7 @@ struct Shown {
 }
 
 impl Link {
-    /// A link whose handles see this snapshot until the loop publishes another. Lines of its log begin with the name.
+    /// A link whose handles see `snapshot` until the loop publishes another one. Log lines begin with `name`.
     pub(crate) fn new(name: String, snapshot: Snapshot, machine: Arc<RotationMachine>) -> Self {
         let has_signer = snapshot.state != State::NotEnabled;
         let shown = Shown { snapshot: Arc::new(snapshot), machine, queues: Queues::default() };
@@ -89,16 +89,17 @@ impl Link {
         self.arrived.notify(1);
     }
 
-    /// Logs the news, shows handles the rotation as it is now, and queues the news for observers.
+    /// Logs the news, replaces the snapshot that handles see, and queues the news for observers.
     pub(crate) fn publish(&self, snapshot: Snapshot, machine: &Arc<RotationMachine>, news: Vec<News>) {
         let (at, before) = (snapshot.at, self.snapshot());
         let is_changed = snapshot != Snapshot { at, ..Snapshot::clone(&before) };
         let snapshot = if is_changed { Arc::new(snapshot) } else { before };
         let notices = news.into_iter().map(|news| Notice { at, news, snapshot: snapshot.clone() });
-        // Subscribers of `tracing` are foreign code: no lock is held.
+        // Before taking the lock: subscribers of `tracing` are foreign code, and may call a handle.
         let notices: Vec<Notice> = notices.inspect(|notice| log::line(&self.name, notice)).collect();
         let mut shown = self.shown();
-        // Who takes a notice sees a snapshot that is no older, and who sees a snapshot finds its notices queued.
+        // Both under one lock: a reader of a notice sees a snapshot at least as new, and a reader of a snapshot finds
+        // its notices queued.
         (shown.snapshot, shown.machine) = (snapshot, machine.clone());
         notices.iter().for_each(|notice| shown.queues.push(notice, machine));
         drop(shown);
@@ -110,7 +111,7 @@ impl Link {
         }
     }
 
-    /// The queue of one more observer.
+    /// Adds an observer with a queue of at most `most` notices. After the end, the queue contains [`News::Ended`] only.
     pub(crate) fn subscribe(&self, most: usize) -> Arc<Queue> {
         let mut shown = self.shown();
         let queue = shown.queues.add(most);
@@ -120,7 +121,7 @@ impl Link {
         queue
     }
 
-    /// Marks the end, and wakes all who wait.
+    /// Marks the end of the rotation, and wakes all waits.
     pub(crate) fn end(&self) {
         let mut shown = self.shown();
         self.ended.store(true, Ordering::Release);
@@ -134,12 +135,12 @@ impl Link {
 
     fn notify_changed(&self) {
         self.changed.notify(usize::MAX);
-        // Wakers are foreign code: no lock is held.
+        // Taken out of the lock first: wakers are foreign code.
         let dependents = std::mem::take(&mut *self.dependents());
         dependents.into_iter().for_each(Waker::wake);
     }
 
-    /// Has `waker` woken once, at the next change of the snapshot or at the end.
+    /// Wakes `waker` once, at the next change of the snapshot or at the end.
     pub(crate) fn wake_on_change(&self, waker: &Waker) {
         let mut dependents = self.dependents();
         if !dependents.iter().any(|known| known.will_wake(waker)) {
@@ -147,7 +148,7 @@ impl Link {
         }
     }
 
-    /// Has the loop read the identity that it waits for, if it still exists.
+    /// A waker that sends [`Input::IdentityChanged`] to the loop, if the link still exists.
     pub(crate) fn identity_waker(self: &Arc<Self>) -> Waker {
         Arc::new(IdentityWaker(Arc::downgrade(self))).into()
     }
@@ -167,17 +168,17 @@ impl Link {
         self.shown().machine.clone()
     }
 
-    /// The next message, if one is there.
+    /// Removes and returns the next message, if there is one.
     pub(crate) fn pop(&self) -> Option<Message> {
         self.inbox().messages.pop_front()
     }
 
-    /// True if the next message is there.
+    /// True if a message is queued.
     pub(crate) fn has_messages(&self) -> bool {
         !self.inbox().messages.is_empty()
     }
 
-    /// True if there is a signer, or a message with one waits for the loop.
+    /// True if there is a signer once the loop has handled all messages.
     pub(crate) fn has_signer(&self) -> bool {
         self.inbox().has_signer
     }
@@ -201,7 +202,7 @@ impl Shown {
     }
 }
 
-/// Holds no rotation alive, since one rotation may wait for another that waits for it.
+/// Holds a weak reference: two rotations that wait for each other's identity would keep each other alive.
 struct IdentityWaker(Weak<Link>);
 
 impl Wake for IdentityWaker {
@@ -212,7 +213,7 @@ impl Wake for IdentityWaker {
     }
 }
 
-/// Ends a link when the last clone is dropped, be it by a panic.
+/// Guard that ends a link when its last clone is dropped, also by a panic.
 #[derive(Clone, Debug)]
 pub(crate) struct Ending(Arc<EndOnDrop>);
 
@@ -220,12 +221,12 @@ pub(crate) struct Ending(Arc<EndOnDrop>);
 struct EndOnDrop(Arc<Link>);
 
 impl Ending {
-    /// The end of this link.
+    /// A guard for this link.
     pub(crate) fn new(link: Arc<Link>) -> Self {
         Self(Arc::new(EndOnDrop(link)))
     }
 
-    /// The link.
+    /// The link that this guard ends.
     pub(crate) fn link(&self) -> &Arc<Link> {
         &self.0.0
     }

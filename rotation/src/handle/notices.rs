@@ -9,15 +9,15 @@ use super::link::Link;
 use super::wait::Wait;
 use crate::{News, Notice};
 
-/// The news of a rotation, for one observer: each piece in order, from the subscription to the end. A slow observer never
-/// holds up the rotation: what its queue cannot hold is dropped, and [`News::Missed`] says so in its place.
+/// The news of a rotation, for one observer: each notice in order, from the subscription to the end. A slow observer
+/// never holds up the rotation: notices beyond its queue are dropped, and [`News::Missed`] takes their place.
 ///
-/// What must be done, however slow the observer is, goes by the [snapshot](crate::Handle::snapshot) instead.
+/// Code that must not miss a change uses the [snapshot](crate::Handle::snapshot) instead.
 #[derive(Debug)]
 pub struct Notices {
     link: Arc<Link>,
     queue: Arc<Queue>,
-    /// The end was taken from the queue.
+    /// True once [`News::Ended`] was taken from the queue.
     is_over: bool,
 }
 
@@ -26,7 +26,7 @@ impl Notices {
         Self { link, queue, is_over: false }
     }
 
-    /// The next notice, if it is there.
+    /// The next notice, if one is queued.
     pub fn try_recv(&mut self) -> Option<Notice> {
         let notice = self.queue.waiting().pop_front()?;
         self.is_over |= notice.news == News::Ended;
@@ -44,10 +44,10 @@ impl Notices {
     }
 }
 
-/// What waits for one observer.
+/// The notices queued for one observer.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// At most this many notices, beside the one that says what was missed, and the last one.
+    /// Capacity in notices, not counting [`News::Missed`] and [`News::Ended`].
     most: usize,
     waiting: Mutex<VecDeque<Notice>>,
 }
@@ -55,7 +55,7 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn push(&self, notice: &Notice, machine: &Arc<RotationMachine>) {
         let mut waiting = self.waiting();
-        // The end is never missed: it is what observers wait for.
+        // The end is never dropped: observers wait for it.
         if waiting.len() < self.most || notice.news == News::Ended {
             return waiting.push_back(notice.clone());
         }
@@ -73,19 +73,19 @@ impl Queue {
     }
 }
 
-/// The queues of all observers. An observer that is dropped takes its queue with it.
+/// The queues of all observers. Dropping a [`Notices`] drops its queue.
 #[derive(Debug, Default)]
 pub(crate) struct Queues(Vec<Weak<Queue>>);
 
 impl Queues {
-    /// One more queue, which holds at most `most` notices.
+    /// Adds a queue with a capacity of `most` notices, at least one.
     pub(crate) fn add(&mut self, most: usize) -> Arc<Queue> {
         let queue = Arc::new(Queue { most: most.max(1), waiting: Mutex::default() });
         self.0.push(Arc::downgrade(&queue));
         queue
     }
 
-    /// Queues a notice for each observer. Never waits for one.
+    /// Queues a notice for each observer. Never waits for an observer.
     pub(crate) fn push(&mut self, notice: &Notice, machine: &Arc<RotationMachine>) {
         self.0.retain(|queue| queue.upgrade().map(|queue| queue.push(notice, machine)).is_some());
     }

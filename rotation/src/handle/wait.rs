@@ -11,8 +11,8 @@ use super::link::Link;
 
 type Check<'a, T> = Box<dyn FnMut(&Link) -> Option<T> + Send + 'a>;
 
-/// Something to wait for: a future, and on a thread [`wait`](Self::wait) or [`within`](Self::within). What the call that
-/// returned it has begun goes on whether or not anybody waits.
+/// A wait for a change of a rotation: await it as a future, or block a thread with [`wait`](Self::wait) or
+/// [`within`](Self::within). Dropping it affects nothing but the wait.
 #[must_use = "nothing waits until this is awaited, or `wait` or `within` is called"]
 #[derive(derive_more::Debug)]
 pub struct Wait<'a, T> {
@@ -38,12 +38,13 @@ impl<'a, T> Wait<'a, T> {
         Self { link, event, check: Box::new(check), late, listener: None }
     }
 
-    /// Blocks until it is over.
+    /// Blocks until the wait is over.
     pub fn wait(self) -> T {
         self.within(None)
     }
 
-    /// Blocks until it is over, or `timeout` has passed; `None` stands for no timeout.
+    /// Blocks until the wait is over, or until `timeout` has passed; `None`: no timeout. After the timeout, the result
+    /// is the one that the method which returned this wait documents: `None` or an error, in general.
     pub fn within(mut self, timeout: impl Into<Option<Duration>>) -> T {
         let until = timeout.into().and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
@@ -61,13 +62,13 @@ impl<'a, T> Wait<'a, T> {
         }
     }
 
-    /// The result; else what to wait on before looking again.
+    /// Checks once. Returns the result, or the listener to wait on before the next check.
     fn check(&mut self) -> Result<T, EventListener> {
         if let Some(seen) = (self.check)(&self.link) {
             return Ok(seen);
         }
         let listener = (self.event)(&self.link).listen();
-        // A change before the listener was there is not missed.
+        // Check again: a change before the listener existed did not notify it.
         (self.check)(&self.link).ok_or(listener)
     }
 }
