@@ -1,4 +1,4 @@
-//! Another signer, or another policy, while a request is in flight.
+//! Changes of the signer or of the policy while a request is in flight.
 
 mod silence;
 
@@ -13,7 +13,7 @@ use perennial_rotation::{
 };
 use silence::Silence;
 
-/// A signer that never answers, and the requests to it.
+/// A signer that never answers. Collects its requests.
 #[derive(Debug)]
 struct Silent {
     endpoint: &'static str,
@@ -45,7 +45,7 @@ impl Signer for Silent {
     }
 }
 
-/// A rotation, its time, and what it has submitted.
+/// A rotation in virtual time, with its requests and records.
 struct Scene {
     rotation: Rotation,
     now: Now,
@@ -58,7 +58,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// Its first request is in flight to `a`.
+    /// A rotation whose first request is in flight to the endpoint `a`.
     fn requesting() -> Self {
         let requests = Arc::default();
         let signer: Arc<dyn Signer> = Arc::new(silent("a", &requests));
@@ -90,13 +90,13 @@ impl Scene {
         }
     }
 
-    /// Asks `endpoint` from now on, with keys and certificates as before.
+    /// Sets a signer with this endpoint and the profile of the first.
     fn set_signer(&mut self, endpoint: &'static str) {
         let signer = silent(endpoint, &self.requests);
         self.handle(Input::SignerChanged(Some(Arc::new(signer))));
     }
 
-    /// Lets so much time pass, tick by tick.
+    /// Lets `span` pass, tick by tick.
     fn pass(&mut self, span: Duration) {
         let end = self.now.instant.after(span);
         while let Some(next) = self.rotation.deadline().filter(|next| *next <= end) {
@@ -107,7 +107,7 @@ impl Scene {
         self.now = Now { instant: end, unix: self.now.unix.after(end.since(self.now.instant)) };
     }
 
-    /// The public keys of the requests.
+    /// The public keys of all requests so far.
     fn keys(&self) -> Vec<Vec<u8>> {
         self.requests.lock().unwrap().iter().map(|request| request.public_key_der.clone()).collect()
     }
@@ -166,7 +166,7 @@ fn rotation_switched_off_and_on_continues_with_the_same_key() {
 }
 
 #[test]
-fn signer_that_comes_later_rotates_when_a_restart_would() {
+fn signer_set_later_has_the_rotation_point_of_a_restart() {
     let (template, requests) = (Template::new("mesh-1"), Arc::default());
     let now = clock::now();
     let template = Some(Arc::new(template));
@@ -183,7 +183,7 @@ fn signer_that_comes_later_rotates_when_a_restart_would() {
 }
 
 #[test]
-fn record_is_used_by_a_signer_that_comes_later() {
+fn signer_set_later_continues_the_recorded_request() {
     let scene = Scene::requesting();
     let key = scene.keys().remove(0);
     for (endpoint, is_continued) in [("a", true), ("b", false)] {
@@ -197,7 +197,7 @@ fn record_is_used_by_a_signer_that_comes_later() {
 }
 
 #[test]
-fn save_that_failed_is_not_repeated_without_a_signer() {
+fn failed_save_is_not_repeated_without_a_signer() {
     let mut scene = Scene::requesting();
     scene.handle(Input::Saved { result: Err("no space left".into()) });
     assert!(scene.rotation.snapshot(scene.now).last_error.is_some());
@@ -210,7 +210,7 @@ fn save_that_failed_is_not_repeated_without_a_signer() {
 }
 
 #[test]
-fn new_way_to_the_server_ends_the_wait_after_a_failure_but_not_a_refusal() {
+fn new_connection_retries_a_failure_but_not_a_refusal() {
     for (failure, is_tried) in [(Failure::Unreachable, true), (Failure::Denied, false)] {
         let mut scene = Scene::requesting();
         let State::Requesting { id, .. } = scene.rotation.snapshot(scene.now).state else { panic!() };
@@ -219,7 +219,7 @@ fn new_way_to_the_server_ends_the_wait_after_a_failure_but_not_a_refusal() {
         assert!(matches!(scene.rotation.snapshot(scene.now).state, State::BackingOff { .. }));
         scene.set_signer("a");
         assert_eq!(scene.is_requesting(), is_tried, "{failure:?}");
-        // Whatever the other one refused, this one may accept.
+        // A refusal of one endpoint does not bind another.
         scene.set_signer("b");
         scene.pass(MINUTE);
         assert!(scene.is_requesting(), "{failure:?}");
@@ -240,7 +240,7 @@ fn another_budget_is_recorded_at_once_for_the_next_start() {
 }
 
 #[test]
-fn clock_of_the_signer_before_is_forgotten_with_it() {
+fn another_endpoint_discards_the_clock_of_the_old_signer() {
     for (endpoint, is_kept) in [("a", true), ("b", false)] {
         let mut scene = Scene::requesting();
         for _ in 0..3 {
@@ -260,7 +260,7 @@ fn clock_of_the_signer_before_is_forgotten_with_it() {
 }
 
 #[test]
-fn reports_of_the_exchange_before_do_not_count() {
+fn reports_of_a_dropped_exchange_are_ignored() {
     let requests = Arc::default();
     let rotator = Rotator::new().template(Template::node("worker")).signer(silent("a", &requests));
     let (handle, mut task) = rotator.prepare().unwrap();

@@ -1,4 +1,4 @@
-//! Every source of an identity: while there is one, while there is none, and once that changes.
+//! Identity sources: with an identity, without one, and after a change.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use perennial_rotation::{
 };
 use tempfile::TempDir;
 
-/// A pair for this common name, which expires a day after it began.
+/// A pair for this common name, valid for a day, `age` of which has passed.
 fn pair(common_name: &str, age: Duration) -> Arc<Credential> {
     Arc::new(interim(&Template::new(common_name), clock::now().unix.before(age)).unwrap())
 }
@@ -27,7 +27,7 @@ fn files(path: &Path) -> FileCredential {
     FileCredential::open(path, path).unwrap().every(Duration::ZERO)
 }
 
-/// A rotation that serves what it is given.
+/// A rotation without a signer, which serves the credentials passed to [`serve`].
 fn served() -> (Handle, Mutex<Option<Task>>) {
     let (handle, task) = Rotator::new().prepare().unwrap();
     (handle, Mutex::new(Some(task)))
@@ -58,11 +58,11 @@ impl Wake for Flag {
     }
 }
 
-/// A name, a source, what is seen of it, a change, what is seen then, and whether the change wakes.
+/// Name, source, expected identity, a change, expected identity after the change, and whether the change wakes.
 type Case<'a> = (&'a str, Box<dyn IdentitySource>, &'a str, &'a dyn Fn(), &'a str, bool);
 
 #[test]
-fn sources_are_read_anew_and_handles_wake() {
+fn sources_are_read_each_time_and_handles_wake() {
     let directory = TempDir::new().unwrap();
     let at = |name: &str| directory.path().join(name);
     let write_pair = |name: &str, credential: &Credential| fs::write(at(name), credential.to_pem().as_bytes()).unwrap();
@@ -107,7 +107,7 @@ fn sources_are_read_anew_and_handles_wake() {
     ];
     for (name, source, before, change, after, wakes) in cases {
         let flag = Arc::new(Flag::default());
-        // A rotation that polls asks to be woken each time.
+        // As a polling rotation, which registers its waker before each read.
         for _ in 0..2 {
             source.wake_on_change(&Waker::from(flag.clone()));
         }

@@ -1,4 +1,4 @@
-//! A CA in the program's own process: everything that holds for an API server holds for it, too.
+//! A CA in the program's own process gets the pacing, checks and identities that an API server gets.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl Ca {
         Self(rcgen::Issuer::new(params, key), pem)
     }
 
-    /// A client certificate for this name and key, valid from `START` for a while.
+    /// A client certificate for this name and key, valid from `START` for `lifetime`.
     fn sign(&self, name: &str, public_key_der: &[u8], lifetime: Duration) -> Chain {
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -76,7 +76,7 @@ impl Life {
         Self { handle, task, now }
     }
 
-    /// Makes one attempt, as soon as that is due.
+    /// Advances time to the next attempt, and carries it out.
     fn attempt(&mut self) -> Arc<Snapshot> {
         loop {
             if let Some(work) = self.task.step(self.now).pop() {
@@ -112,7 +112,7 @@ impl Life {
 }
 
 #[test]
-fn local_ca_issues_and_rotates_blocking_or_not() {
+fn local_ca_issues_and_rotates_blocking_and_async() {
     let ca = Arc::new(Ca::new());
     let sign = move |request: &SignRequest| {
         assert_eq!((request.template.common_name(), request.lifetime), ("mesh-1", Some(HOUR)));
@@ -165,7 +165,7 @@ fn local_ca_can_deny_throttle_be_unreachable_and_panic() {
 }
 
 #[test]
-fn chain_of_local_ca_is_checked_as_any() {
+fn chain_of_local_ca_is_checked_before_use() {
     let (ca, other) = (Arc::new(Ca::new()), Ca::new());
     let roots = Roots::from_pem(ca.1.as_bytes()).unwrap();
     type Sign = Arc<dyn Fn(&SignRequest) -> Chain + Send + Sync>;
@@ -241,14 +241,14 @@ fn request_waits_for_identity_that_is_coming_without_failure() {
     }
     assert_eq!(asked_at, [0, 1, 3, 7, 15, 25]);
     is_there.store(true, Ordering::SeqCst);
-    // The next time it is asked: nothing of the waiting counts as an attempt.
+    // The next poll finds the identity. Waiting for it has counted as no attempt.
     let snapshot = life.attempt();
     assert_eq!(life.now.instant.since(begin).as_secs(), 35);
     assert_eq!((snapshot.issued, snapshot.last_error.as_deref()), (1, None));
 }
 
 #[test]
-fn certificate_that_arrives_with_the_identity_is_accepted_before_another_request() {
+fn certificate_is_accepted_before_a_request_for_new_names() {
     let (ca, is_there) = (Ca::new(), Arc::new(AtomicBool::new(true)));
     let there = is_there.clone();
     let node = move || match there.load(Ordering::SeqCst) {
@@ -279,14 +279,14 @@ fn has_arrival(task: &Task) -> bool {
     pin!(task.arrival()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-/// A bootstrap identity waits as well, while there is no certificate of one's own.
+/// Checked for other identities and for bootstrap identities, which are awaited while there is no own certificate.
 #[test]
 fn rotation_waits_for_handle_and_requests_once_woken() {
     let ca = Arc::new(Ca::new());
     for of in [|first: Handle| Authentication::other(first), |first| Authentication::own(first)] {
         let sign = |ca: &Arc<Ca>| {
             let ca = ca.clone();
-            // The clock of this machine is to find it valid, too.
+            // Valid by the real clock, too, by which `Handle::credential` judges.
             SignWith::blocking("example.com/mesh", move |request, _| {
                 Ok(ca.sign("mesh-1", &request.public_key_der, 200_000 * HOUR))
             })

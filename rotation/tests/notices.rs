@@ -1,4 +1,4 @@
-//! The news of a rotation: complete and in order for whoever reads, and never a reason to wait for whoever does not.
+//! Notices of a rotation: complete and in order for a fast observer, and never waiting for a slow one.
 
 use std::sync::Arc;
 use std::thread;
@@ -52,7 +52,7 @@ impl Life {
         Self { handle, task, now: clock::now() }
     }
 
-    /// Ticks once, whenever that is due.
+    /// Advances time to the deadline of the task, and ticks once.
     fn tick(&mut self) {
         let due = self.task.deadline().unwrap_or(self.now.instant).max(self.now.instant);
         let slept = due.since(self.now.instant);
@@ -87,7 +87,7 @@ fn slow_observer_gets_missed_and_snapshot_in_order() {
     let stepped = seen[16..].iter().filter(|notice| matches!(notice.news, News::Stepped(_))).count();
     assert_eq!(usize::try_from(*steps).unwrap(), stepped);
     assert!(got.iter().zip(&seen).take(16).all(|(got, seen)| got.news == seen.news));
-    // As the rotation is now: a journal can begin anew with it.
+    // `Missed` has the latest state: a journal can continue from it.
     let snapshot = life.handle.snapshot();
     assert!(Arc::ptr_eq(&got[16].snapshot, &snapshot));
     assert_eq!(machine.state(), snapshot.state);
@@ -114,7 +114,7 @@ fn end_is_never_missed_and_comes_last() {
 }
 
 #[test]
-fn failed_attempt_is_told_once_with_its_error_and_next_attempt() {
+fn failed_attempt_is_reported_once_with_next_attempt() {
     let mut life = Life::new();
     let mut notices = life.handle.notices(64);
     life.tick();
@@ -140,7 +140,7 @@ fn subscription_before_the_first_step_sees_news_of_the_start() {
 }
 
 #[test]
-fn another_programs_certificate_is_taken_over_and_waited_for() {
+fn certificate_of_another_program_is_taken_over() {
     let mut life = Life::of(Rotator::new());
     let mut notices = life.handle.notices(64);
     life.tick();
@@ -163,7 +163,7 @@ fn another_programs_certificate_is_taken_over_and_waited_for() {
 }
 
 #[test]
-fn expired_certificate_is_reminded_of_at_growing_intervals() {
+fn expired_certificate_is_reported_at_growing_intervals() {
     let (store, now) = (Memory::default(), clock::now().unix);
     let pair = Arc::new(interim(&Template::new("worker"), now).unwrap());
     store.write(&pair, true, now).unwrap();

@@ -1,4 +1,4 @@
-//! The record of what was asked last: every one comes back as it was, damage is an error, and no error shows what it read.
+//! Pending records: encoding and decoding is lossless, damage is an error, and no error shows the record's contents.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ fn same(one: &Record, other: &Record) -> bool {
 }
 
 #[test]
-fn keys_of_every_kind_and_every_refusal_come_back() {
+fn record_roundtrips_every_key_algorithm_and_refusal() {
     let keys = [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Ed25519];
     let keys = keys.map(|algorithm| Some(KeyPair::generate(algorithm).unwrap()));
     for (key, failure) in keys.into_iter().chain([None, None, None]).zip(REFUSALS) {
@@ -62,7 +62,7 @@ fn keys_of_every_kind_and_every_refusal_come_back() {
 
 proptest! {
     #[test]
-    fn every_record_comes_back_as_it_was(
+    fn record_roundtrips_any_names_and_times(
         names in vec(any::<String>(), 4),
         server in proptest::option::of(any::<String>()),
         organizations in vec(any::<String>(), 0..3),
@@ -84,13 +84,13 @@ proptest! {
     }
 
     #[test]
-    fn noise_is_an_error(noise in vec(any::<u8>(), 0..200)) {
+    fn decode_rejects_random_bytes(noise in vec(any::<u8>(), 0..200)) {
         prop_assert!(Record::decode(&noise).is_err());
     }
 }
 
 #[test]
-fn a_record_that_does_not_say_which_server_was_asked_is_read_all_the_same() {
+fn decode_accepts_a_record_without_server() {
     let record = record(Some(key()), Some(denied()));
     let encoded = record.encode();
     let text = std::str::from_utf8(&encoded).unwrap();
@@ -99,7 +99,7 @@ fn a_record_that_does_not_say_which_server_was_asked_is_read_all_the_same() {
     assert!(same(&Record::decode(without.as_bytes()).unwrap(), &Record { server: None, ..record }));
 }
 
-/// What is left of the key in this text: any eight characters in a row of its encoding.
+/// True if the text contains any eight consecutive characters of the key's encoding.
 fn shows(key: &KeyPair, text: &str) -> bool {
     let pem = key.to_pem();
     let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
@@ -107,7 +107,7 @@ fn shows(key: &KeyPair, text: &str) -> bool {
 }
 
 #[test]
-fn damage_at_any_byte_is_an_error_or_another_record_and_shows_no_key() {
+fn decode_of_a_damaged_record_never_shows_the_key() {
     let record = record(Some(key()), Some(denied()));
     let (encoded, key) = (record.encode(), record.key.as_ref().unwrap());
     assert!(shows(key, std::str::from_utf8(&encoded).unwrap()));
@@ -131,7 +131,7 @@ fn damage_at_any_byte_is_an_error_or_another_record_and_shows_no_key() {
 }
 
 #[test]
-fn a_key_in_the_wrong_place_is_not_quoted() {
+fn error_does_not_quote_a_misplaced_key() {
     let record = record(Some(key()), None);
     let (encoded, key) = (record.encode(), record.key.as_ref().unwrap());
     let text = std::str::from_utf8(&encoded).unwrap();
@@ -149,7 +149,7 @@ fn a_key_in_the_wrong_place_is_not_quoted() {
 }
 
 #[test]
-fn errors_say_what_and_where() {
+fn errors_name_the_problem_and_its_place() {
     let record = record(Some(key()), Some(denied()));
     let encoded = record.encode();
     let text = std::str::from_utf8(&encoded).unwrap();

@@ -1,4 +1,4 @@
-//! A task without a runtime: what it has a runtime do, what its handles see, in virtual time.
+//! A task without a runtime, in virtual time: the work it returns and the state its handles see.
 
 mod silence;
 
@@ -49,7 +49,7 @@ impl Signer for Fake {
     }
 }
 
-/// How a disk takes what is written, call by call; then it takes everything.
+/// A store whose writes fail or panic as listed, call by call, and succeed after that.
 #[derive(Clone, Debug, Default)]
 struct Disk(Arc<Mutex<Contents>>);
 
@@ -108,7 +108,7 @@ fn rotator() -> Rotator {
     Rotator::new().template(Template::node("worker"))
 }
 
-/// A pair that was valid for so long by now; it is valid for a day.
+/// A pair that is valid for a day, `age` of which has passed.
 fn pair(age: Duration) -> Credential {
     interim(&Template::node("worker"), clock::now().unix.before(age)).unwrap()
 }
@@ -129,7 +129,7 @@ fn job(work: Vec<Work>) -> Job {
     job
 }
 
-/// A task that holds a credential, and is told that its files are gone.
+/// A task with a credential whose files were removed, and the job that writes them again.
 fn writing(disk: &Disk) -> (Handle, Task, Now, Job) {
     let (handle, mut task) = rotator().signer(Fake::new(true)).store(disk.clone()).prepare().unwrap();
     let now = clock::now();
@@ -158,7 +158,7 @@ fn request_waits_for_its_record_ten_seconds_at_most() {
 }
 
 #[test]
-fn store_that_panics_is_an_error_and_tried_again() {
+fn panic_of_the_store_is_an_error_and_retried() {
     let disk = Disk::holding(pair(Duration::ZERO), &[Fate::Panics]);
     let (handle, mut task, mut now, first) = writing(&disk);
     first.run();
@@ -174,7 +174,7 @@ fn store_that_panics_is_an_error_and_tried_again() {
 }
 
 #[test]
-fn one_call_of_the_store_at_a_time() {
+fn store_is_called_once_at_a_time() {
     let disk = Disk::holding(pair(Duration::ZERO), &[]);
     let (handle, mut task, now, first) = writing(&disk);
     handle.rotate_now();
@@ -184,7 +184,7 @@ fn one_call_of_the_store_at_a_time() {
 }
 
 #[test]
-fn shutdown_writes_once_more_and_ends_when_it_is_written() {
+fn shutdown_writes_an_unwritten_certificate_once_more() {
     for (fates, unwritten) in [(&[Fate::Fails][..], false), (&[Fate::Fails, Fate::Fails], true)] {
         let disk = Disk::holding(pair(Duration::ZERO), fates);
         let (handle, mut task, now, first) = writing(&disk);
@@ -212,7 +212,7 @@ fn ready_returns_a_credential_that_is_due_while_the_signer_is_down() {
 }
 
 #[test]
-fn ready_says_why_there_is_no_credential() {
+fn ready_returns_why_there_is_no_credential() {
     let (handle, mut task) = rotator().signer(Fake::new(false)).prepare().unwrap();
     drop(task.step(clock::now()));
     let error = handle.ready().within(Duration::ZERO).unwrap_err();
