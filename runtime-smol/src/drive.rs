@@ -1,4 +1,4 @@
-//! Drives a conversation from a future: connect, write, read, sleep.
+//! Driver of conversations as a future: connects, writes, reads and sleeps.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
@@ -11,7 +11,8 @@ use perennial_rotation::{Conversation, IoEvent, IoRequest, clock};
 use smol::future;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// Drives a conversation to its end; `notice` sees it after every poll, before the request is carried out. To cancel, drop the future.
+/// Drives a conversation to its end, and returns its outcome. Calls `notice` after every poll, before carrying out the
+/// operation. To cancel, drop the future.
 pub async fn drive<C: Conversation>(mut conversation: C, mut notice: impl FnMut(&C)) -> C::Outcome {
     let mut stream: Option<Async<TcpStream>> = None;
     let mut buffer = [0; 16 << 10];
@@ -52,7 +53,7 @@ pub async fn drive<C: Conversation>(mut conversation: C, mut notice: impl FnMut(
     }
 }
 
-/// Sleeps until then, for a millisecond at least, so that a loop that sleeps always lets others run.
+/// Sleeps until `at`, for a millisecond at least, so that a loop that sleeps yields to other tasks.
 pub(crate) async fn sleep_until(at: Instant) {
     Timer::after(clock::until(at).max(Duration::from_millis(1))).await;
 }
@@ -65,8 +66,8 @@ async fn within<T>(until: Instant, work: impl Future<Output = io::Result<T>>) ->
     future::or(work, time_out).await
 }
 
-/// Looks a name up on a thread of its own, which a resolver that does not answer may hold up for long. Addresses need
-/// neither.
+/// Resolves a name on a thread of its own, since a resolver that does not answer may block for long. An IP address
+/// needs no thread.
 async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![(address, port).into()]);
@@ -74,7 +75,7 @@ async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     let (found, result) = smol::channel::bounded(1);
     let look_up = move || {
         let addresses = (host.as_str(), port).to_socket_addrs();
-        // The request may have been given up.
+        // The receiver is gone if the request was dropped.
         drop(found.try_send(addresses.map(Vec::from_iter)));
     };
     let spawned = thread::Builder::new().name("perennial-dns".into()).spawn(look_up);
@@ -86,7 +87,7 @@ async fn connect(host: String, port: u16, until: Instant) -> io::Result<Async<Tc
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
     let addresses = resolve(host, port).await?;
     for (address, remaining) in addresses.iter().zip((1..=addresses.len() as u32).rev()) {
-        // The time is shared, so that one address that swallows packets does not hide the others.
+        // An equal share of the time for each address: one that drops packets does not use up the time of the others.
         let share = clock::now().instant.after(clock::until(until) / remaining);
         match within(share, Async::<TcpStream>::connect(*address)).await {
             Ok(stream) => return stream.get_ref().set_nodelay(true).map(|()| stream),

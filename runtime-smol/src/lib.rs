@@ -42,8 +42,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **Rotation and TLS session resumption.** A resumed TLS session keeps the identity it began with:
-//! after a rotation, rustls' default client configuration goes on presenting the *old* certificate.
+//! **Rotation and TLS session resumption.** A resumed TLS session keeps the identity of its first handshake:
+//! after a rotation, rustls' default client configuration still presents the *old* certificate.
 //! Make a new `ClientConfig` for each credential, or disable resumption.
 
 #![forbid(unsafe_code)]

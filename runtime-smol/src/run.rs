@@ -1,4 +1,4 @@
-//! One future for each rotated certificate.
+//! Runs each rotation as one future.
 
 use std::sync::Arc;
 use std::thread;
@@ -9,8 +9,9 @@ use smol::future::{self, Boxed, FutureExt as _};
 
 use crate::drive::{drive, sleep_until};
 
-/// Reads the store, and returns the handle and the future to spawn: nothing happens unless it is polled. It ends after
-/// [`Handle::shutdown`]; dropping it ends the rotation too, at whatever point it is. Blocks as [`Rotator::prepare`] does.
+/// Reads the store, and returns the handle and the future to spawn. The rotation runs only while the future is polled.
+/// The future ends after [`Handle::shutdown`]; dropping it ends the rotation at once, without a last write. Blocks as
+/// [`Rotator::prepare`] does.
 ///
 /// # Errors
 /// [`StartError::Store`]: the store cannot be read.
@@ -30,6 +31,7 @@ pub async fn run(mut task: Task) {
                 Work::Store(job) => {
                     let again = job.clone();
                     let spawned = thread::Builder::new().name("perennial-disk".into()).spawn(|| job.run());
+                    // No thread: a blocked executor is better than a certificate that is never written.
                     if spawned.is_err() {
                         again.run();
                     }
@@ -42,7 +44,7 @@ pub async fn run(mut task: Task) {
     }
 }
 
-/// Brings an exchange to its end, and reports it.
+/// Drives an exchange to its end, and reports its result.
 async fn finish(exchange: Exchange, mut reporter: Reporter) {
     let result = match exchange {
         Exchange::Conversation(conversation) => {

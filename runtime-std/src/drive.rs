@@ -1,4 +1,4 @@
-//! Drives a conversation from a thread: connect, write, read, sleep.
+//! Driver of conversations on a thread: connects, writes, reads and sleeps.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs as _};
@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 
 use perennial_rotation::{Cancel, Conversation, IoEvent, IoRequest, clock};
 
-/// Drives a conversation to its end; `notice` sees it after every poll, before the request is carried out. `None` if it was cancelled: at once, but for a
-/// connection that is being opened, which ends by itself within its time limit.
+/// Drives a conversation to its end, and returns its outcome; `None` if it was cancelled. Calls `notice` after every
+/// poll, before carrying out the operation.
+///
+/// Cancellation ends reads, writes and sleeps at once. Opening a connection ends by its time limit only; the name
+/// lookup before it has no limit but the resolver's.
 pub fn drive<C: Conversation>(mut conversation: C, cancel: &Cancel, mut notice: impl FnMut(&C)) -> Option<C::Outcome> {
     let mut stream: Option<TcpStream> = None;
     let mut buffer = [0; 16 << 10];
@@ -27,7 +30,7 @@ pub fn drive<C: Conversation>(mut conversation: C, cancel: &Cancel, mut notice: 
             (IoRequest::Connect { host, port, until }, _) => {
                 let connected = connect(&host, port, left(until)).and_then(|connected| {
                     let watched = connected.try_clone()?;
-                    // It may be closed already.
+                    // Shutting down ends a blocked read or write. An error means that the socket is closed already.
                     cancel.on_cancel(move || drop(watched.shutdown(Shutdown::Both)));
                     Ok(connected)
                 });
@@ -68,7 +71,7 @@ pub fn drive<C: Conversation>(mut conversation: C, cancel: &Cancel, mut notice: 
     }
 }
 
-/// Polls a future to its end. `None` if it was cancelled.
+/// Polls a future to its end, and returns its output; `None` if it was cancelled.
 pub(crate) fn block_on<T>(mut future: Pin<Box<dyn Future<Output = T> + Send>>, cancel: &Cancel) -> Option<T> {
     let (thread, waker) = (thread::current(), Waker::from(Arc::new(Unpark(thread::current()))));
     cancel.on_cancel(move || thread.unpark());
@@ -95,7 +98,7 @@ fn connect(host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
     let until = Instant::now() + within;
     let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
     for (address, remaining) in addresses.iter().zip((1..=addresses.len() as u32).rev()) {
-        // The time is shared, so that one address that swallows packets does not hide the others.
+        // An equal share of the time for each address: one that drops packets does not use up the time of the others.
         let left = until.saturating_duration_since(Instant::now()) / remaining;
         if left.is_zero() {
             return Err(ErrorKind::TimedOut.into());

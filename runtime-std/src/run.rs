@@ -1,4 +1,4 @@
-//! One thread for each rotated certificate, one more while a request is out or the store is at work.
+//! Runs each rotation on a thread, with one more thread while a request is in flight or the store is called.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use crate::drive::{block_on, drive};
 /// [`Rotator::prepare`] does.
 ///
 /// # Errors
-/// [`StartError`]: the store cannot be read, or there is no thread to be had. Nothing was requested.
+/// [`StartError`]: the store cannot be read, or the operating system cannot start a thread. No certificate was
+/// requested.
 pub fn start(rotator: Rotator) -> Result<Handle, StartError> {
     let (handle, task) = rotator.prepare()?;
     spawn(task).map_err(StartError::Thread)?;
@@ -22,7 +23,7 @@ pub fn start(rotator: Rotator) -> Result<Handle, StartError> {
 /// Runs a task on a thread of its own.
 ///
 /// # Errors
-/// The system has no thread to give. The rotation has ended.
+/// The operating system cannot start a thread. The rotation has ended.
 pub fn spawn(task: Task) -> io::Result<()> {
     thread::Builder::new().name("perennial".into()).spawn(|| run(task)).map(drop)
 }
@@ -37,6 +38,7 @@ fn run(mut task: Task) {
                 Work::Store(job) => {
                     let again = job.clone();
                     let spawned = thread::Builder::new().name("perennial-disk".into()).spawn(|| job.run());
+                    // No thread: a blocked loop is better than a certificate that is never written.
                     if spawned.is_err() {
                         again.run();
                     }
