@@ -1,4 +1,4 @@
-//! A CA of one's own behind a closure, and a TLS server whose certificates live for seconds:
+//! A private CA behind a closure, and a TLS server whose certificates are valid for four seconds:
 //! `cargo run -p perennial-examples --example own_ca`.
 
 use std::error::Error;
@@ -22,7 +22,7 @@ type Ca = Issuer<'static, KeyPair>;
 const LIFETIME: Duration = Duration::from_secs(4);
 const SERVICE: &str = "orders.mesh.example";
 
-/// Signs what is requested, for [`LIFETIME`]. `Rotation` checks the chain afterwards, whoever signed it.
+/// Signs a CSR for [`LIFETIME`]. `Rotation` checks the chain afterwards, as for every signer.
 fn sign(ca: &Ca, csr_pem: &str) -> Result<Chain, Box<dyn Error>> {
     let mut csr = CertificateSigningRequestParams::from_pem(csr_pem)?;
     csr.params.not_before = SystemTime::now().into();
@@ -32,7 +32,7 @@ fn sign(ca: &Ca, csr_pem: &str) -> Result<Chain, Box<dyn Error>> {
     Ok(Chain::from_pem(csr.signed_by(ca)?.pem().as_bytes())?)
 }
 
-/// Greets a client, with the certificate of this moment.
+/// Greets a client over TLS. The handshake presents the current certificate.
 fn greet(stream: TcpStream, config: &Arc<ServerConfig>) -> Result<(), Box<dyn Error>> {
     let mut tls = StreamOwned::new(ServerConnection::new(config.clone())?, stream);
     tls.write_all(b"hello")?;
@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let tls = ServerConfig::builder().with_no_client_auth();
     let mut server = tls.with_cert_resolver(Arc::new(ServerCert::new(&handle)));
-    // A resumed session would show the certificate that it began with.
+    // A resumed session would keep the certificate of its first handshake.
     server.send_tls13_tickets = 0;
     let mut roots = RootCertStore::empty();
     roots.add(root)?;

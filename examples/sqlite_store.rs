@@ -1,5 +1,5 @@
-//! Keeps the certificate of a node in a SQLite database: `cargo run --example sqlite_store -- node.db`, twice. The second
-//! run goes on with the certificate of the first.
+//! Stores the certificate of a node in a SQLite database. Run `cargo run --example sqlite_store -- node.db` twice: the
+//! second run uses the certificate of the first.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -14,7 +14,7 @@ use perennial_rotation::{LoadRequest, Rotator, Store, StoreError, Stored};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use zeroize::Zeroizing;
 
-/// A database with the pairs of one certificate (1: in use, 0: not valid yet) and the record of the last request.
+/// A database with the pairs of one certificate (`in_use` 1: current, 0: not valid yet) and the pending record.
 #[derive(Debug)]
 struct Sqlite(Mutex<Connection>);
 

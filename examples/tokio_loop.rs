@@ -1,4 +1,4 @@
-//! A runtime of one's own, on tokio: a loop around a [`Task`], and a driver of conversations.
+//! A runtime on tokio: a loop around a [`Task`], and a driver of conversations.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub fn block_on(task: Task) -> io::Result<()> {
 
 /// Runs a task to its end.
 pub async fn run(mut task: Task) {
-    // Aborted when it is dropped.
+    // A set, since dropping it aborts the exchange. A plain `JoinHandle` would detach it.
     let mut exchange = JoinSet::new();
     while !task.is_over() {
         for work in task.step(clock::now()) {
@@ -98,7 +98,7 @@ async fn converse(mut conversation: Box<dyn SignerConversation>, mut reporter: R
     }
 }
 
-/// A millisecond at least, so that a loop that sleeps lets others run.
+/// Time left until `until`; at least a millisecond, so that a loop that sleeps yields to other tasks.
 fn left(until: Instant) -> Duration {
     clock::until(until).max(Duration::from_millis(1))
 }
