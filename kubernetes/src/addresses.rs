@@ -86,6 +86,15 @@ impl fmt::Display for Family {
 }
 
 /// The DNS names and IP addresses for a node's serving certificate, each once and sorted.
+///
+/// ```
+/// use perennial_kubernetes::addresses::Addresses;
+///
+/// let addresses = Addresses::parse("InternalIP 10.0.0.7\nworker-1.example  # from DHCP")?;
+/// let template = addresses.template("worker-1").expect("an IP address");
+/// assert_eq!(template.dns_names(), ["worker-1.example"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
     dns_names: BTreeSet<String>,

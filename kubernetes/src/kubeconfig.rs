@@ -30,6 +30,27 @@ pub use write::{kubeconfig_with_certificate, kubeconfig_with_token, node_kubecon
 pub type ReadFile<'a> = dyn FnMut(&Path) -> io::Result<Vec<u8>> + 'a;
 
 /// A parsed kubeconfig and its path.
+///
+/// ```
+/// use std::path::Path;
+/// use perennial_kubernetes::kubeconfig::Kubeconfig;
+/// use perennial_rotation::Identity;
+///
+/// let text = "
+/// clusters: [{name: c, cluster: {server: 'https://10.0.0.1:6443'}}]
+/// users: [{name: u, user: {token: abcdef.0123456789abcdef}}]
+/// contexts: [{name: main, context: {cluster: c, user: u}}]
+/// current-context: main
+/// ";
+/// let kubeconfig = Kubeconfig::parse(Path::new("/etc/kubernetes/bootstrap-kubelet.conf"), text)?;
+/// let selected = kubeconfig.select(None)?;
+/// // Reads the files that the fields name; this kubeconfig names none.
+/// let endpoint = selected.cluster(&mut |path| std::fs::read(path))?;
+/// let identity = selected.identity(&mut |path| std::fs::read(path))?;
+/// assert_eq!(endpoint.server, "https://10.0.0.1:6443");
+/// assert!(matches!(identity, Identity::Token(_)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Kubeconfig {
     path: PathBuf,
     root: Node,

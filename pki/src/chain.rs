@@ -266,7 +266,7 @@ fn constraints(leaf: &X509Certificate<'_>) -> Result<Constraints, String> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChainError {
-    /// The input is not PEM.
+    /// The input is damaged PEM, not PEM, or too large.
     #[error("{0}")]
     Pem(#[from] PemError),
     /// There is no certificate in the input.

@@ -13,6 +13,32 @@ use crate::{Chain, Roots, Usage, describe, provider, strict, x509};
 /// Requirements for an issued chain. Names and lifetime are the machine's to judge. A chain that is not valid yet
 /// passes, since it can be used later.
 ///
+/// ```
+/// use perennial::{Template, UnixTime, Validity};
+/// use perennial_pki::{
+///     Credential, Expected, Issuer, KeyAlgorithm, KeyPair, KeyUsage, Terms, Usage, certificate_request, read_request,
+///     self_signed,
+/// };
+/// # use std::{sync::Arc, time::Duration};
+/// # let now = UnixTime::from_secs(1_800_000_000);
+/// # let validity = Validity::new(now, now.after(Duration::from_secs(3600)))?;
+/// # let ca_key = Arc::new(KeyPair::generate(KeyAlgorithm::default())?);
+/// # let issuer = Issuer::new(Credential::new(self_signed("ca", &ca_key, &[1], validity)?, ca_key)?)?;
+/// let key = KeyPair::generate(KeyAlgorithm::default())?;
+/// let request = certificate_request(&Template::node("worker-1"), &key)?;
+///
+/// // The signer reads the request and issues a certificate.
+/// let request = read_request(request.pem.as_bytes())?;
+/// let (key_usages, extended_key_usages) = (&[KeyUsage::DigitalSignature], &[Usage::ClientAuth]);
+/// let chain = issuer.issue(&request, &Terms { serial: &[2], validity, key_usages, extended_key_usages })?;
+///
+/// let skew = Duration::from_secs(300);
+/// let expected =
+///     Expected { public_key_der: key.public_key_der(), usage: Usage::ClientAuth, skew, roots: None };
+/// expected.check(&chain, now)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// Without [`roots`](Self::roots), the signature of the leaf is verified only if the chain has the issuer's
 /// certificate.
 #[derive(Clone, Copy, Debug)]

@@ -259,7 +259,7 @@ pub enum KeyError {
     /// The system gave no randomness.
     #[error("no key could be generated: the system gave no randomness")]
     Generation,
-    /// The input is not PEM.
+    /// The input is damaged PEM, not PEM, or too large.
     #[error("{0}")]
     Pem(#[from] PemError),
     /// There is no private key in the input.

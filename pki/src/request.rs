@@ -80,7 +80,7 @@ pub enum RequestError {
     /// The key did not sign.
     #[error("the request could not be signed: {}", crate::describe(.0, &[]))]
     Signing(#[from] rustls::Error),
-    /// The input is not PEM.
+    /// The input is damaged PEM, not PEM, or too large.
     #[error("{0}")]
     Pem(#[from] PemError),
     /// The input is not exactly one PEM block `CERTIFICATE REQUEST`.

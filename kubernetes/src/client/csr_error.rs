@@ -71,6 +71,7 @@ impl Scene<'_> {
         self.turned_down(response, &advice)
     }
 
+    /// The error for an answer, by its status, with `advice` behind the text of the answer.
     fn turned_down(self, response: &Response, advice: &str) -> SignError {
         let said = Said::read(response);
         let failure = match response.status {
@@ -140,6 +141,7 @@ impl Scene<'_> {
         SignError::new(Failure::Unreachable, message)
     }
 
+    /// Advice for a server signed by another CA: the names and the origin of the configured CAs.
     fn trust_advice(self) -> String {
         let Ok(Some(trust)) = self.cluster.trust() else { return String::new() };
         let (subjects, origin) = (subjects(&trust.roots), printable(&trust.origin));

@@ -135,6 +135,7 @@ impl Issuance {
         }
     }
 
+    /// Begins an HTTP request, or fails if the limit on requests is reached.
     fn begin(&mut self, aim: Aim, now: Now) {
         if self.session.exhausted() {
             let requests = self.session.requests();
@@ -238,12 +239,14 @@ impl Issuance {
         self.session.stop();
     }
 
+    /// Repeats a request that was answered with a temporary error, honouring `Retry-After`.
     fn try_later(&mut self, aim: Aim, response: &Response, now: Now) {
         let said = Said::read(response);
         let retry_after = said.retry_after.or(response.retry_after);
         self.retry(aim, format!("the server answered {}", said.text), retry_after, now);
     }
 
+    /// Makes a request after a pause: a backoff that grows with each failure, or `retry_after` if that is longer.
     fn retry(&mut self, aim: Aim, why: String, retry_after: Option<Duration>, now: Now) {
         let patience = retry_after.unwrap_or_default().min(LONGEST_PATIENCE);
         // A short Retry-After does not shorten the backoff.

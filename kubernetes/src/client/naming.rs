@@ -9,6 +9,14 @@ use ring::digest::{Context, SHA512_256};
 ///
 /// Equal arguments give equal names, so that a request can be submitted again after a crash, or if the answer to the
 /// first submission was lost: the API server refuses a second object of the same name (409).
+///
+/// ```
+/// use perennial_kubernetes::client::csr_name;
+///
+/// let usages = ["digital signature", "client auth"];
+/// let name = csr_name(b"key", "system:node:a", &["system:nodes"], &usages);
+/// assert_eq!(name, "node-csr-LW0LVgSwdautjTGAdsQsOa5R7qh0S_OcteJFLCr3UlQ");
+/// ```
 pub fn csr_name<O: AsRef<str>, U: AsRef<str>>(
     public_key_der: &[u8],
     common_name: &str,

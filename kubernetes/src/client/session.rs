@@ -178,6 +178,7 @@ impl Session {
         }
     }
 
+    /// Closes the connection after its last bytes, such as a close_notify, are written.
     fn hang_up(&mut self) {
         self.link = match std::mem::replace(&mut self.link, Link::Down) {
             Link::Down => Link::Down,
@@ -190,6 +191,7 @@ impl Session {
         };
     }
 
+    /// Takes the result of the last command from the runtime. Results that no longer fit are ignored.
     pub(crate) fn handle(&mut self, input: IoEvent<'_>, now: Now) {
         let Link::Open(open) = &mut self.link else { return };
         match (&open.doing, input) {
@@ -240,6 +242,7 @@ impl Session {
         event
     }
 
+    /// Begins a connection for the current request.
     fn open(&mut self, now: Now) -> Option<Event> {
         match Exchange::new(&self.cluster, &self.identity, now.unix) {
             Ok(exchange) => {
@@ -251,6 +254,7 @@ impl Session {
         }
     }
 
+    /// Reads parts of the response until there is an event, or more bytes are needed.
     fn read(&mut self, now: Now) -> Result<Option<Event>, ExchangeError> {
         let (Link::Open(open), Some(asked)) = (&mut self.link, &mut self.asked) else { return Ok(None) };
         loop {

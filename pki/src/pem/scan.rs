@@ -37,7 +37,7 @@ impl Block<'_> {
         self.label == "PRIVATE KEY" || self.label.ends_with(" PRIVATE KEY")
     }
 
-    /// True for an encrypted key: the label of PKCS#8's way, or the headers of openssl's older one.
+    /// True for an encrypted key, shown by the label (PKCS#8) or by the headers (openssl's older format).
     pub(crate) fn is_encrypted_key(&self) -> bool {
         let says_so = |text: &[u8]| text.windows(9).any(|window| window == b"ENCRYPTED");
         self.is_key() && (says_so(self.label.as_bytes()) || says_so(self.headers))

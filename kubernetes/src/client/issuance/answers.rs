@@ -11,6 +11,7 @@ use crate::client::watch::{News, list, news};
 use crate::objects::CertificateSigningRequest;
 
 impl Issuance {
+    /// Handles the answer to creating the object.
     pub(super) fn created(&mut self, response: &Response, now: Now) {
         match response.status {
             // The object may be this request, submitted before a crash, or by a POST whose answer was lost: `judge`
@@ -26,6 +27,7 @@ impl Issuance {
         }
     }
 
+    /// Handles the answer to reading the object.
     pub(super) fn read(&mut self, response: &Response, now: Now) {
         match response.status {
             200 => self.settle_or_lose(Aim::Read, response, now),
@@ -35,6 +37,7 @@ impl Issuance {
         }
     }
 
+    /// Handles the answer to listing the object.
     pub(super) fn listed(&mut self, response: &Response, now: Now) {
         match response.status {
             200 => match list(&response.body) {
@@ -54,6 +57,7 @@ impl Issuance {
         }
     }
 
+    /// Handles an answer to a watch that is not a stream.
     pub(super) fn watch_refused(&mut self, response: &Response, now: Now) {
         match response.status {
             403 => {
@@ -68,6 +72,7 @@ impl Issuance {
         }
     }
 
+    /// Handles bytes of a watch, which may hold several events or part of one.
     pub(super) fn watched(&mut self, piece: &[u8], now: Now) {
         self.lines.push(piece);
         while let Stage::Watching(_) = self.stage {
@@ -92,6 +97,7 @@ impl Issuance {
         }
     }
 
+    /// Handles a request without a usable answer: repeats it, makes another one, or fails.
     pub(super) fn lost(&mut self, aim: Aim, error: ExchangeError, now: Now) {
         match (&error, aim) {
             // A list may be too long to read if the server ignores field selectors: the object alone is not.
@@ -130,6 +136,7 @@ impl Issuance {
         }
     }
 
+    /// Handles a successful answer, whose body is the request object, or else counts as a lost answer.
     fn settle_or_lose(&mut self, aim: Aim, response: &Response, now: Now) {
         match serde_json::from_slice(&response.body) {
             Ok(object) => self.settle(object, now),
