@@ -1,4 +1,4 @@
-//! When two machines will do the same, as far as a model checker is told.
+//! `hash_at`: which machines hash alike, so that a model checker treats them as one state.
 
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use perennial::{Failure, Instant, Now, RotationMachine, Setup};
 use perennial_tests::mint;
 
-/// The hash of a machine that has failed so often, long after.
+/// The hash of a machine with this many failures, long after the last one.
 fn hash(failures: u32, last: Failure) -> u64 {
     let start = Now { instant: Instant::default(), unix: mint::EPOCH };
     let template = Some(Arc::new(perennial::Template::node("worker-1")));

@@ -1,11 +1,11 @@
-//! What may take whose place (rules 7 and 9).
+//! Which certificate may replace which (rules 7 and 9).
 
 use perennial::{Event, Failure, Reason, State};
 use perennial_tests::mint;
 
 use super::*;
 
-/// A holder of `held` that has asked for [`with_name`], and has been issued `got`.
+/// A holder of `held` that requested [`with_name`] and was issued `got`.
 fn answered(held: Option<Certificate>, got: &Certificate) -> Holder {
     let mut holder = Holder::with(held);
     holder.want(with_name());
@@ -204,7 +204,7 @@ fn an_already_due_certificate_does_not_take_the_place_of_one_that_lasts_longer()
     assert_eq!(holder.machine.last_failure(), Some(Failure::AlreadyDue));
 }
 
-/// Whatever is held: no certificate at all, an expired one, one that lacks a name, a good one, one of another party.
+/// Checks every kind of served certificate: none, expired, provisional, good, and without a wanted name.
 #[test]
 fn an_answer_in_another_partys_name_is_never_taken() {
     let masters = mint::foreign(issued(&with_name(), 2, Duration::ZERO, 30 * DAY));
@@ -235,7 +235,7 @@ fn a_find_in_another_partys_name_is_never_taken() {
     assert!(written(&actions).is_some_and(|(_, ours)| *ours == fresh(DAY)), "ours is put back");
 }
 
-/// The signer did what it was asked for.
+/// The signer issued what was requested, so that this is no failure.
 #[test]
 fn an_answer_to_a_request_under_the_old_name_is_not_taken_and_no_failure() {
     let (mut holder, asked) = Holder::asking();

@@ -1,4 +1,4 @@
-//! Two clocks that nobody can trust (rule 10), and replies that race with them (rule 11).
+//! Clocks that are wrong (rule 10), and replies that race with timeouts (rule 11).
 
 use perennial::{Actions, Event, Failure, Policy, Reason, State, UnixTime};
 use perennial_tests::mint;

@@ -1,4 +1,4 @@
-//! When a certificate is due (rule 1), and when nothing can be asked for (rule 2).
+//! When a certificate is due (rule 1), and when no request can be submitted (rule 2).
 
 use std::sync::Arc;
 
@@ -98,7 +98,7 @@ fn an_address_is_the_same_mapped_or_not() {
     assert_eq!(node().with_ip_addresses([mapped]), node().with_ip_addresses([[192, 0, 2, 1].into()]));
 }
 
-/// RFC 4343 for DNS names; what Kubernetes takes for a user and its groups compares byte for byte.
+/// DNS names compare by RFC 4343; common name and organizations, Kubernetes' user and groups, byte for byte.
 /// From the field: <https://github.com/letsencrypt/crl-monitor/pull/80>
 /// From the field: <https://github.com/siderolabs/talos-cloud-controller-manager/issues/360>
 #[test]
@@ -270,7 +270,8 @@ fn what_is_issued_is_written_even_if_the_template_goes() {
     assert!(written(&holder.tick_at_deadline()).is_some());
 }
 
-/// A mistyped name must not destroy what is there, nor be served under.
+/// A certificate of another name, such as after a typing error, is neither served nor overwritten before it is
+/// replaced.
 #[test]
 fn another_partys_certificate_at_a_start_is_not_held() {
     let another = issued(&Template::node("worker-2"), 1, Duration::ZERO, DAY);

@@ -1,10 +1,10 @@
-//! How long to wait after a failure (rule 5).
+//! Backoff after failures (rule 5).
 
 use perennial::{Event, Failure, Policy, State};
 
 use super::*;
 
-/// The waits after so many failures of this kind in a row, each reported at once.
+/// The waits after `count` failures of this kind in a row, each reported at once.
 fn waits(policy: Policy, failure: Failure, count: usize) -> Vec<Duration> {
     let mut holder = under(policy, None);
     (0..count)
@@ -34,7 +34,7 @@ fn an_outage_is_tried_again_after_seconds_then_after_minutes() {
         let asked = holder.ask();
         holder.fail(asked.id, Failure::Unreachable);
         let wait = holder.machine.deadline().map_or(Duration::ZERO, |_| holder.waits());
-        // Once the budget is spent: from when it has a token again.
+        // Once the budget is spent, the wait counts from when it has a token again.
         let base = (SECOND * (1 << i.min(10))).min(2 * MINUTE) + if i < 9 { Duration::ZERO } else { 90 * SECOND };
         assert!(wait <= base, "{i}: {wait:?} of {base:?}");
         longest = longest.max(wait);
@@ -84,7 +84,7 @@ fn retry_after_is_honoured_with_jitter_on_top_but_not_for_ever() {
     assert!((HOUR..=HOUR + SECOND).contains(&wait), "{wait:?}");
 }
 
-/// A load balancer that asks for an hour must not keep a node without a certificate for one.
+/// A load balancer that sends a `Retry-After` of an hour must not keep a node without a certificate for that long.
 #[test]
 fn retry_after_without_a_certificate_counts_up_to_the_transient_cap() {
     let cap = Policy::default().transient.cap();
@@ -101,7 +101,7 @@ fn retry_after_without_a_certificate_counts_up_to_the_transient_cap() {
     }
 }
 
-/// Else a node that is denied would make seven hundred requests a day.
+/// With the transient backoff a denied node would submit seven hundred requests a day.
 #[test]
 fn refusals_without_a_certificate_are_waited_for_as_ever() {
     let expired = mint::certificate(&node(), 1, mint::EPOCH.before(DAY), HOUR);
@@ -115,7 +115,7 @@ fn refusals_without_a_certificate_are_waited_for_as_ever() {
     }
 }
 
-/// The wait was planned for a certificate of a month; the wall clock is set, and it has expired.
+/// The wait was planned for a certificate of a month, which has expired after a step of the wall clock.
 #[test]
 fn a_wait_is_shortened_when_the_wall_clock_reaches_expiry() {
     let cap = Policy::default().transient.cap();
@@ -133,7 +133,8 @@ fn a_wait_is_shortened_when_the_wall_clock_reaches_expiry() {
     }
 }
 
-/// 503 with `Retry-After: 3600` for twelve seconds: a certificate of sixteen seconds is replaced in time.
+/// The server answers 503 with `Retry-After: 3600` for twelve seconds: a certificate of sixteen seconds is replaced in
+/// time.
 #[test]
 fn a_certificate_of_seconds_survives_a_server_that_asks_for_an_hour() {
     for failure in [Failure::Unreachable, Failure::Throttled] {

@@ -1,4 +1,4 @@
-//! The rules of rotation, one fact a test.
+//! The rules of rotation, one fact per test.
 
 mod alike;
 mod certificates;
@@ -33,7 +33,7 @@ struct Holder {
     now: Now,
 }
 
-/// A request that was made.
+/// A request that was submitted.
 #[derive(Debug)]
 struct Asked {
     at: Instant,
@@ -48,12 +48,12 @@ impl Holder {
         Self { machine: RotationMachine::new(setup, now), now }
     }
 
-    /// Under the default policy, with a template and this certificate.
+    /// A holder under the default policy, with a template and this certificate.
     fn with(certificate: Option<Certificate>) -> Self {
         Self::new(setup(certificate))
     }
 
-    /// As by [`Holder::with`], with a first request out.
+    /// A holder without a certificate, whose first request is in flight.
     fn asking() -> (Self, Asked) {
         let mut holder = Self::with(None);
         let asked = holder.ask();
@@ -68,19 +68,19 @@ impl Holder {
         self.handle(Event::Tick)
     }
 
-    /// Nobody looks.
+    /// Lets time pass without an event.
     fn pass(&mut self, span: Duration) {
         self.now = Now { instant: self.now.instant.after(span), unix: self.now.unix.after(span) };
     }
 
-    /// A Tick at the deadline.
+    /// Lets time pass to the deadline, and ticks.
     fn tick_at_deadline(&mut self) -> Vec<Action> {
         let deadline = self.machine.deadline().expect("a Tick is wanted");
         self.pass(deadline.since(self.now.instant));
         self.tick()
     }
 
-    /// Ticks at every deadline of this span, answering nothing; the requests that were made.
+    /// Ticks at every deadline of this span without answering. Returns the requests that were submitted.
     fn watch(&mut self, span: Duration) -> Vec<Asked> {
         let end = self.now.instant.after(span);
         let (mut asked, mut ticks) = (vec![], 0);
@@ -99,7 +99,7 @@ impl Holder {
         asked
     }
 
-    /// Ticks until a request is made.
+    /// Ticks at every deadline until a request is submitted.
     fn ask(&mut self) -> Asked {
         let mut actions = self.tick();
         for _ in 0..100_000 {
@@ -127,7 +127,7 @@ impl Holder {
         self.machine.certificate_at(self.now.unix).is_some_and(|served| **served == *certificate)
     }
 
-    /// How long until the next request would be made, if nothing else happened.
+    /// The time until the next request would be submitted by Ticks alone.
     fn waits(&self) -> Duration {
         let mut clone = Self { machine: self.machine.clone(), now: self.now };
         clone.ask().at.since(self.now.instant)
@@ -156,7 +156,7 @@ fn fresh(life: Duration) -> Certificate {
     issued(&node(), 1, Duration::ZERO, life)
 }
 
-/// A certificate issued so long after the beginning.
+/// A certificate issued this long after the beginning of virtual time.
 fn issued(template: &Template, serial: u64, after: Duration, life: Duration) -> Certificate {
     mint::certificate(template, serial, mint::EPOCH.after(after), life)
 }

@@ -1,4 +1,4 @@
-//! What the machine says it decided.
+//! The decisions that the machine reports.
 
 use perennial::{Actions, Outcome, Reason, Slot, State};
 

@@ -1,4 +1,4 @@
-//! A policy refuses nonsense, and tells the numbers that follow from it.
+//! Policies: constructors reject values out of range, and bounds are computed from policies.
 
 use perennial::{Backoff, Budget, Failure, Policy, PolicyError, State, Window};
 
@@ -56,7 +56,8 @@ fn policy_for_a_lifetime_serves_it_and_is_the_default_for_long_ones() {
     assert_eq!(Policy::for_lifetime(Duration::MAX), Policy::default());
 }
 
-/// How long there is no valid certificate in an hour, if each lives for so long and every other request is never answered.
+/// The time in an hour without a valid certificate, for certificates of this lifetime, if every other request is never
+/// answered.
 fn uncovered(policy: Policy, life: Duration) -> Duration {
     let template = Some(Arc::new(node()));
     let mut world = World::new(Setup { policy: Arc::new(policy), template, ..Setup::default() }, life);
@@ -83,7 +84,7 @@ fn short_lives_have_no_gap_under_a_policy_for_them() {
     assert!(uncovered(Policy::default(), SECOND * 4) > MINUTE * 30, "as a policy for them is needed");
 }
 
-/// client-go denied for an hour: 5 attempts in 30 s, then one every 32 s.
+/// Denied for an hour, client-go makes 5 attempts in 30 s, then one every 32 s.
 #[test]
 fn the_kubelet_policy_is_never_bound_by_its_budget() {
     let mut holder = under(Policy::kubelet(), None);

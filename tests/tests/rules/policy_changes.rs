@@ -1,4 +1,4 @@
-//! Another policy while running (see `Event::PolicyChanged`).
+//! Changes of the policy while running (`Event::PolicyChanged`).
 
 use perennial::{Backoff, Budget, Failure, Outcome, Policy, Reason, State, Window};
 
@@ -14,7 +14,7 @@ fn budget(size: u32, refill: Duration) -> Policy {
     Policy { budget: Budget::new(size, refill).unwrap(), spacing: SECOND, ..Policy::default() }
 }
 
-/// Fails until there is nothing left to spend; tells how often that was.
+/// Requests a rotation each second of this span, and fails each request. Returns the number of submissions.
 fn spend(holder: &mut Holder, span: Duration) -> usize {
     let (mut made, end) = (0, holder.now.instant.after(span));
     if let State::Requesting { id, .. } = holder.machine.state() {
@@ -22,7 +22,7 @@ fn spend(holder: &mut Holder, span: Duration) -> usize {
         holder.fail(id, Failure::Unreachable);
     }
     while holder.now.instant < end {
-        // Whoever rotates now and then does not wait for a backoff.
+        // `RotateNow` ends a backoff, so that only spacing and budget delay a request.
         let actions = holder.handle(Event::RotateNow);
         if let Some((id, ..)) = submitted(&actions) {
             made += 1;

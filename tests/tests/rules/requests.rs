@@ -1,4 +1,4 @@
-//! How often to ask (rule 3), what becomes of a request when the wish changes (rule 4), and with which key (rule 6).
+//! How often requests are submitted (rule 3), changes of the template during a request (rule 4), and keys (rule 6).
 
 use perennial::{Event, Failure, Policy, State};
 

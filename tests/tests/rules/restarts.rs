@@ -1,10 +1,10 @@
-//! What an earlier run leaves: its key, its refusal, and what it spent of the budget (rules 3, 5 and 6).
+//! Restarts from the pending record: key, refusal and spent budget of the earlier run (rules 3, 5 and 6).
 
 use perennial::{Event, Failure, Pending, Policy};
 
 use super::*;
 
-/// The process ends now, and starts again with what it held.
+/// Restarts the process with its template and certificate, and with this record.
 fn restarted(holder: &Holder, pending: Option<Pending>) -> Holder {
     let setup = Setup {
         template: holder.machine.template().cloned(),

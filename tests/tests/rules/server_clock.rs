@@ -1,10 +1,10 @@
-//! The API server's clock: it delays nothing and makes nothing expire, and saves a node whose own clock is wrong.
+//! The API server's clock: it delays nothing, makes nothing expire, and lets a node with a wrong clock rotate in time.
 
 use perennial::{Event, Failure, Reason, State};
 
 use super::*;
 
-/// The holder's clock is this far behind, or ahead of, the true time. Certificates are issued by the true one.
+/// Sets the holder's wall clock this far ahead of, or behind, the true time, by which certificates are issued.
 fn clock_off(holder: &mut Holder, ahead: bool, by: Duration) {
     holder.now.unix = if ahead { holder.now.unix.after(by) } else { holder.now.unix.before(by) };
 }
@@ -14,7 +14,7 @@ fn truth(holder: &Holder) -> perennial::UnixTime {
     mint::EPOCH.after(holder.now.instant.since(Instant::from_millis(0)))
 }
 
-/// So many answers whose `Date` is true.
+/// Reports `times` readings of the true time.
 fn answers(holder: &mut Holder, times: usize) -> Vec<Action> {
     let unix = truth(holder);
     (0..times).flat_map(|_| holder.handle(Event::ServerDated { unix })).collect()
@@ -133,7 +133,7 @@ fn issued_certificate_that_expired_by_the_local_clock_alone_is_taken() {
     holder.issue(asked.id, &new);
     assert_eq!(holder.machine.certificate().map(|held| &**held), Some(&new));
     assert_eq!(holder.machine.valid_by_either_clock(holder.now).map(|held| &**held), Some(&new));
-    // Each new one is as bad by the local clock: no more requests than after any refusal.
+    // By the local clock every new certificate is due at once: requests follow the refused backoff.
     assert_eq!(holder.machine.last_failure(), Some(Failure::AlreadyDue));
     assert!(holder.waits() > MINUTE);
 }

@@ -4,12 +4,12 @@ use perennial::{Event, Failure, Outcome, Reason, State};
 
 use super::*;
 
-/// A certificate that begins so long after the beginning of virtual time, and lives for a day.
+/// A certificate of a day whose notBefore is this long after the beginning of virtual time.
 fn early(serial: u64, begins: Duration) -> Certificate {
     issued(&node(), serial, begins, DAY)
 }
 
-/// A holder of a certificate of a day that was issued a successor which begins an hour from now.
+/// A holder of a certificate of a day that was issued a successor whose notBefore is in an hour.
 fn waiting() -> (Holder, Certificate, RequestId) {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let asked = holder.ask();
@@ -187,7 +187,7 @@ fn another_partys_certificate_is_not_served_when_its_turn_comes() {
     assert!(holder.serves(&fresh(DAY)));
 }
 
-/// Names come and go: what is held has them, what waits has not.
+/// The template changes to one that the served certificate satisfies and the waiting one does not.
 #[test]
 fn what_has_become_worse_than_the_one_held_waits_no_longer() {
     let full = issued(&with_name(), 1, Duration::ZERO, DAY);

@@ -1,4 +1,4 @@
-//! What people read.
+//! Texts: errors, descriptions, stable names, and escaping.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ fn a_certificate_is_shown_by_its_facts_and_its_chain_by_its_length() {
     }
 }
 
-/// Each kind of character that a terminal acts upon, as text and as JSON has it.
+/// Each kind of character that a terminal acts upon, escaped as text and as JSON.
 #[test]
 fn control_characters_are_escaped_and_others_are_not() {
     let table = [

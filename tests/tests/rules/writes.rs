@@ -1,10 +1,10 @@
-//! An issued certificate is the certificate, written or not (rule 8).
+//! Writes: an issued certificate is served whether it is durable or not (rule 8).
 
 use perennial::{Event, Policy, State};
 
 use super::*;
 
-/// A holder whose first certificate has been issued, but not been written.
+/// A holder whose first certificate was issued and is not durable yet.
 fn unwritten() -> (Holder, RequestId) {
     let (mut holder, asked) = Holder::asking();
     let (id, _) = written(&holder.issue(asked.id, &fresh(DAY))).expect("written at once");
