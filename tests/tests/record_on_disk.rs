@@ -1,4 +1,4 @@
-//! The record's file: at every step of an update, a crash finds the old one or the new one, whole.
+//! The file of the pending record: a crash at any step of an update leaves the old record or the new one, complete.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use perennial::store::{Entry, FileOp, Kind, Layout, Listing};
 use perennial_rotation::{Directory, Rotator};
 use perennial_tests::disk::{Call, Disk, Fate, Start, Virtual};
 
-/// Files by name: what is in them, and whether that would survive a power failure.
+/// Files by name: their contents, and whether these would survive a loss of power.
 type Files = BTreeMap<String, (&'static str, bool)>;
 
 fn listing(files: &Files) -> Listing {
@@ -50,7 +50,7 @@ fn an_update_cut_short_at_any_step_leaves_a_whole_record_and_is_in_no_updates_wa
             plan.steps[..done].iter().for_each(|step| execute(&mut files, step));
             plan.undo(done).iter().for_each(|step| execute(&mut files, step));
             assert!(files[&layout.pending()].1, "cut at {cut}, failed at {done}");
-            // A failure leaves nothing behind but what a crash had left before, if it could not even remove that.
+            // A failure leaves no litter, except that of an earlier crash if even the first step, its removal, failed.
             assert!(done == 0 || files.len() == before.len(), "cut at {cut}, failed at {done}: {files:?}");
         }
     }
@@ -99,7 +99,7 @@ fn failed_write_of_a_record_names_it_and_leaves_no_litter() {
 fn unreadable_record_stays_until_the_next_one_replaces_it() {
     let name = "kubelet-client-pending.json";
     let fails = [ErrorKind::Other, ErrorKind::PermissionDenied, ErrorKind::InvalidData].map(Some);
-    // Or there is nothing wrong with reading it, but with what is read.
+    // `None`: reading works, but the contents are no record.
     for kind in fails.into_iter().chain([None]) {
         let volume = Virtual::new(Disk::default().with(name, Start::File(b"a record")));
         volume.set_fates(Box::new(move |_, call| match (call, kind) {

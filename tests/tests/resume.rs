@@ -1,4 +1,4 @@
-//! A node that starts again while its request waits: it goes on with that request. Real sockets, real files.
+//! Nodes that restart while their request waits: they continue with that request. Real sockets, real files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +15,7 @@ use perennial_tests::loopback::{
     waits_for_approval,
 };
 
-/// A rotation that can be ended as a crash would: nothing is tidied up.
+/// A rotation that can be ended as by a crash, without any clean-up.
 struct Run {
     handle: Handle,
     task: Option<smol::Task<()>>,
@@ -34,7 +34,7 @@ impl Run {
         match self.task {
             // A future is dropped at whatever point it is.
             Some(task) => drop(smol::block_on(task.cancel())),
-            // A thread cannot be; it does nothing on its way out, unless there is a certificate to be written.
+            // A thread cannot be dropped, but at its end it does nothing unless a certificate is to be written.
             None => self.handle.shutdown().wait(),
         }
         self.handle.wait_for(|_| false).within(BOUND);
@@ -65,7 +65,7 @@ fn twenty_restarts_while_nobody_approves_make_one_request() {
         for n in 0..restarts {
             run.stop();
             run = begin();
-            // At any point of its beginning, too.
+            // Every other run is stopped at an arbitrary point of its start.
             if n % 2 == 0 {
                 assert_eq!(waits_for_approval(&run.handle), name);
             } else {
@@ -151,7 +151,7 @@ fn restarts_after_a_denial_stay_slow_and_the_next_request_has_a_new_key() {
         server.decide_all(Decision::Deny);
         let denied = |now: &Snapshot| matches!(now.state, State::BackingOff { last: Failure::Denied, .. });
         run.handle.wait_for(denied).within(BOUND).unwrap();
-        // It is told before it is saved, and a stop in between would be a crash.
+        // The state changes before the record is saved, and a stop in between would be a crash.
         let end = Instant::now() + BOUND.unwrap();
         while record(directory.path()).key.is_some() {
             assert!(Instant::now() < end, "the refusal is not saved");
@@ -168,7 +168,7 @@ fn restarts_after_a_denial_stay_slow_and_the_next_request_has_a_new_key() {
         assert!(record(directory.path()).key.is_none());
         run.stop();
 
-        // A policy that is less patient is heeded: no wait is longer than its own.
+        // Under a policy with shorter waits, the remembered wait is shortened to its longest.
         let run = begin(100);
         assert_ne!(waits_for_approval(&run.handle), first);
         assert_eq!(server.csr_names().len(), 2);
@@ -226,7 +226,7 @@ fn a_foreign_object_under_our_name_is_followed_by_a_request_with_a_new_key() {
         let run = begin();
         let first = waits_for_approval(&run.handle);
         run.stop();
-        // What is found under the name asks another signer.
+        // The object under our name is for another signer.
         let objects = "{ method: GET, path: /apis/certificates.k8s.io/v1/certificatesigningrequests/* }";
         misbehaves(&server, &format!("{{ match: {objects}, times: 1, fault: {{ object: replaced }} }}"));
         let run = begin();
@@ -252,7 +252,7 @@ fn unreadable_record_is_replaced_by_that_of_the_next_request() {
             assert!(record(directory.path()).key.is_some());
             run.stop();
         }
-        // What was left behind by a crash is in nobody's way, and what there is, is private.
+        // The leftover of a crash is removed, and the record is private.
         fs::write(directory.path().join("kubelet-client-pending.json.new"), "half").unwrap();
         fs::remove_file(&kept).unwrap();
         let run = begin();

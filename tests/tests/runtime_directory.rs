@@ -1,4 +1,4 @@
-//! The credential directory when it is treated badly: replaced, cut off in the middle of an update, misnamed.
+//! Damage to a credential directory in use: removal, replacement, and interrupted updates.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +23,7 @@ fn removed_directory_is_made_again_by_the_next_write() {
         let credential = issued(&handle, 1);
         assert_eq!(stored(&path).chain(), credential.chain());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o700);
-        // Nobody else can have it, either.
+        // The rotation holds the lock in the new directory, too.
         assert!(matches!(Directory::open(&path, "kubelet-client"), Err(DirectoryError::Owned { .. })));
         handle.shutdown().wait();
     });
@@ -37,7 +37,7 @@ fn what_is_served_is_in_the_directory_its_path_names() {
         let server = serve(Approval::Auto);
         let handle = node(runtime, &server.cluster).keeping(&path).start();
         issued(&handle, 1);
-        // What a volume mounted late, or a restored backup, looks like.
+        // As by a volume that is mounted late, or a restored backup.
         fs::rename(&path, parent.path().join("old")).unwrap();
         fs::create_dir(&path).unwrap();
         handle.rotate_now();
@@ -61,7 +61,7 @@ fn a_directory_that_was_replaced_or_whose_lock_was_removed_has_one_owner_still()
         let path = parent.path().join("pki");
         let first = Directory::open(&path, "kubelet-client").unwrap();
         change(&path);
-        // Whoever comes first has what is there now.
+        // The first process to lock the new directory owns it.
         first.remember(b"mine").unwrap();
         of_another(Directory::open(&path, "kubelet-client").unwrap_err());
         first.remember(b"mine again").unwrap();
@@ -116,7 +116,7 @@ impl Names {
         }
     }
 
-    /// Whether a pair would be found.
+    /// Whether a load would find a pair.
     fn holds_a_pair(&self, layout: &Layout) -> bool {
         layout.sources(&self.listing()).iter().any(|source| {
             let Source::Bundle(name) = source else { return false };

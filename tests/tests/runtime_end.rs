@@ -1,4 +1,4 @@
-//! The end of a rotation: nothing happens after it was told.
+//! The end of a rotation: nothing happens after the end was reported.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ fn files(path: &Path) -> Vec<(std::ffi::OsString, u64)> {
 fn no_file_is_written_after_a_dropped_rotation_is_known_to_have_ended() {
     let server = serve(Approval::Auto);
     let parent = tempfile::tempdir().unwrap();
-    // So many that a look at the directory takes a while: the write is under way when the rotation is dropped.
+    // So many files that listing the directory takes a while: the write is under way when the rotation is dropped.
     (0..20_000).for_each(|n| drop(std::fs::File::create(parent.path().join(n.to_string())).unwrap()));
     for delay in [1, 10] {
         let store = Directory::open(parent.path(), &format!("client-{delay}")).unwrap();

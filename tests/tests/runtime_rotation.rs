@@ -1,4 +1,4 @@
-//! What a rotation tells, serves and shows when things go wrong: its word to people, and its choice of identity.
+//! Errors that a rotation reports, and its choice of identity after a server refused its certificate.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ fn a_request_that_got_no_answer_in_time_is_told_as_an_error() {
     });
 }
 
-/// A node with a certificate it cannot write, and the directory that cannot be written.
+/// A node with a certificate that it cannot write, and its broken directory.
 fn cannot_write(runtime: Runtime, server: &LoopbackServer, path: &Path) -> (Handle, PathBuf) {
     let pki = path.join("pki");
     let handle = node(runtime, &server.cluster).keeping(&pki).start();
@@ -89,7 +89,8 @@ fn a_failed_request_is_still_told_of_once_an_error_of_writing_is_gone() {
     });
 }
 
-/// The API server disowns the certificate for a while, when the bootstrap credential is long gone.
+/// The API server refuses the certificate for a while, after the bootstrap credential has become unusable. Then the
+/// server accepts the certificate again, and the rotation uses it.
 fn an_outage_of_trust(expired: impl Fn() -> Result<Identity, NotYet> + Send + Sync + Clone + 'static) {
     on_both(|runtime| {
         let (ours, other) = (new_authority(), new_authority());
@@ -178,7 +179,7 @@ fn a_waiting_request_shows_its_progress_and_a_dropped_one_does_not() {
 #[test]
 fn zone_of_server_address_is_dialled() {
     on_both(|runtime| {
-        // Nobody has this address: what matters is that it is one, and no name to look up.
+        // No host has this address: the test is that it is dialled as an address, not looked up as a name.
         let cluster =
             Arc::new(Cluster::from_url("https://[fe80::1%25lo]:6443").unwrap().with_insecure_skip_tls_verify());
         let handle = node(runtime, &cluster).start();

@@ -1,5 +1,5 @@
-//! The power fails at every step of what a `Directory` does, everything that may be left is looked at, and there the
-//! power fails again.
+//! Explores losses of power: the power fails at every step of a `Directory`'s operation, every possible state of the
+//! disk is checked, and in each of these states operations run and the power fails again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -16,20 +16,20 @@ use perennial_tests::disk::{Call, Disk, Fate, Fates, NODE, NOW, Virtual, expired
 use super::CURRENT;
 use super::starts::{EXPIRED, Found, PENDING, UPDATED, go_loads, is_anothers};
 
-/// What a directory is told to do.
+/// An operation of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
     Recover,
-    /// Put this pair in place.
+    /// Write the pair with this number.
     Write(usize),
-    /// Put this record in place.
+    /// Write the record with this number.
     Remember(usize),
 }
 
-/// What acts follow from a directory, in this round.
+/// The acts to try in the round with this number.
 pub(crate) type Acts = fn(usize) -> &'static [Act];
 
-/// In acts like this one the `n`th call that makes something durable is left out.
+/// A deliberate mistake: acts like this one omit their `n`th sync.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mistake {
     pub(crate) like: Act,
@@ -67,21 +67,21 @@ impl Tally {
     }
 }
 
-/// An act that was carried out, and what it went through.
+/// An act that was carried out, with every state of the disk on the way.
 pub(crate) struct Run {
     act: Act,
     seen: Vec<Disk>,
-    /// If it succeeded: the pair it said there is, and whether `PREFIX-current.pem` leads to it.
+    /// The pair that the act reported, and whether `PREFIX-current.pem` leads to it. `None` if the act failed.
     result: Option<Option<(usize, bool)>>,
-    /// If it was about the record, and succeeded: the record there is.
+    /// The record that was written. `None` if the act failed, or writes no record.
     record: Option<Arc<[u8]>>,
     calls: usize,
 }
 
-/// What somebody who looks may find, whether or not the power fails before.
+/// The contents that a reader may find before an act, whether or not the power fails.
 struct Promise {
     found: BTreeSet<Option<usize>>,
-    /// Whoever reads `PREFIX-current.pem` finds a pair.
+    /// True if `PREFIX-current.pem` leads to a pair in every possible state.
     in_use: bool,
     records: BTreeSet<Option<Arc<[u8]>>>,
     /// Files that Go can load, by name.
@@ -89,7 +89,7 @@ struct Promise {
 }
 
 impl Explorer {
-    /// Each directory by itself, on as many threads as the machine likes.
+    /// Explores each of the directories, on all cores, and sums up.
     pub(crate) fn of_all(
         starts: fn(&[Vec<u8>]) -> Vec<Found>,
         mistake: Option<Mistake>,
@@ -113,7 +113,7 @@ impl Explorer {
         found.into_inner().unwrap()
     }
 
-    /// Explores what follows from a directory that was found: so many acts in a row are cut short, then one succeeds.
+    /// Explores acts on a directory: up to `deep` acts in a row are interrupted by a loss of power, then one succeeds.
     pub(crate) fn explore(&mut self, start: &Found, acts: Acts, deep: usize) {
         let mut now = BTreeSet::from([start.disk.clone().renumbered()]);
         let mut known = now.clone();
@@ -133,7 +133,7 @@ impl Explorer {
         }
     }
 
-    /// The same, but that an operation fails, done or not; then the power does.
+    /// Explores acts of which one operation fails, done or not, before the power fails.
     pub(crate) fn explore_faults(&mut self, start: &Found, acts: Acts) {
         for &act in acts(0) {
             for nth in 0.. {
@@ -143,7 +143,7 @@ impl Explorer {
                     let mut run = self.run(&start.disk, act, Box::new(fates));
                     reached = run.calls > nth;
                     if act == Act::Recover {
-                        // It may have taken the second best, and changed nothing.
+                        // A recovery may have used another pair after a failed read, and changed nothing.
                         run.result = None;
                     }
                     self.follow(start, &run, true, &mut BTreeSet::new());
@@ -155,7 +155,8 @@ impl Explorer {
         }
     }
 
-    /// Looks at what is left when a run ends, and at what may be left if it is cut short.
+    /// Checks the disk at the end of a run and, if it may be cut short, every state in which a loss of power may leave
+    /// it.
     pub(crate) fn follow(&mut self, start: &Found, run: &Run, cut_short: bool, next: &mut BTreeSet<Disk>) {
         let before = self.promise(&run.seen[0]);
         let last = run.seen.len() - 1;
@@ -164,7 +165,7 @@ impl Explorer {
             self.tally.losses.push(format!("{}: what a crash left is still there", start.what));
         }
         for (step, disk) in run.seen.iter().enumerate().skip(if cut_short { 0 } else { last }) {
-            // Either only the process ends, or the power fails.
+            // The process may end alone, which keeps the visible state, or the power fails.
             let mut left = BTreeSet::from([disk.clone().renumbered()]);
             if cut_short {
                 self.tally.crash_points += 1;
@@ -217,9 +218,9 @@ impl Explorer {
         if before.in_use && in_use.is_none() { Err("no pair is in use".into()) } else { Ok(()) }
     }
 
-    /// The law of this directory. At no step of any plan, recovery included, is a file that was loadable by Go's rules
-    /// gone from the name it had, unless it is replaced by a pair issued later, for the same common name, and durable.
-    /// The pair of another node gives way to any durable one of this node.
+    /// Checks the law of the credential directory: no step of any plan, recovery included, removes a file that Go loads
+    /// from its name, unless a durable pair, issued later for the same common name, supersedes it. Any durable pair of
+    /// this node supersedes that of another node.
     fn keeps_what_go_loads(&self, before: &Promise, left: &Disk) -> Result<(), String> {
         let is_gone = |(name, bytes): &(&Arc<str>, &Arc<[u8]>)| {
             left.read(name).ok().flatten().as_ref() != Some(*bytes) && !self.is_replaced(bytes, left)
@@ -230,17 +231,17 @@ impl Explorer {
         }
     }
 
-    /// Whether a pair issued later than this one, if this is a pair, is in use.
+    /// Whether the pair in use was issued later than this one, or this is no known pair.
     fn is_replaced(&self, bytes: &[u8], left: &Disk) -> bool {
         let issued = |pair: usize| self.pairs[pair].chain().certificate().validity.not_before();
         let had = self.pems.iter().position(|pem| **pem == *bytes);
         self.in_use(left).is_some_and(|new| Some(issued(new)) > had.map(issued))
     }
 
-    /// Every name by which a program could load a pair, and what it finds there.
+    /// Every name from which a program could load a pair, with the contents.
     fn loadable(&self, disk: &Disk) -> Visible {
         let names = disk.visible().into_keys().filter(|name| {
-            // Go makes the same of a link on its way: it becomes `PREFIX-current.pem`. A file by that name stops it.
+            // A link that is about to become `PREFIX-current.pem`, in client-go too, is no name for readers.
             let is_on_its_way = &**name == UPDATED || name.ends_with(".new") || name.contains(".pem.link");
             !is_on_its_way
         });
@@ -248,7 +249,8 @@ impl Explorer {
         found.filter(|(name, bytes)| go_loads(name, bytes, &self.pems)).collect()
     }
 
-    /// What a `Directory` does, and every state it goes through: it does the same until the power fails.
+    /// Carries out an act on a `Directory`, and records every state of the disk. The run is the same up to any loss of
+    /// power.
     pub(crate) fn run(&self, disk: &Disk, act: Act, fates: Fates) -> Run {
         let volume = Virtual::with_fates(disk.clone(), fates);
         let directory = volume.directory();
@@ -281,7 +283,7 @@ impl Explorer {
         })
     }
 
-    /// So many calls that make something durable there are in one act, at most.
+    /// The most syncs in one act, over all directories.
     pub(crate) fn most_syncs(starts: fn(&[Vec<u8>]) -> Vec<Found>, act: Act) -> usize {
         let most = Mutex::new(0);
         Self::of_all(starts, None, |explorer, start| {
@@ -326,7 +328,7 @@ impl Explorer {
         found
     }
 
-    /// What whoever reads `PREFIX-current.pem` finds, if it is of any use.
+    /// The pair that a reader of `PREFIX-current.pem` finds, unless it has expired.
     fn in_use(&self, disk: &Disk) -> Option<usize> {
         let bytes = disk.read(CURRENT).ok()??;
         self.pems[..EXPIRED].iter().position(|pem| **pem == *bytes)
@@ -337,12 +339,12 @@ impl Explorer {
     }
 }
 
-/// The record that somebody who looks finds.
+/// The record that a reader finds.
 fn record(disk: &Disk) -> Option<Arc<[u8]>> {
     disk.read(PENDING).unwrap()
 }
 
-/// The record there is after an act that is about it.
+/// The record after an act that writes one.
 fn record_after(act: Act) -> Option<Arc<[u8]>> {
     match act {
         Act::Remember(number) => Some(format!("{{ \"number\": {number} }}").into_bytes().into()),

@@ -1,5 +1,5 @@
-//! Whenever the power fails, and whatever is left of what was not synced: there is a pair, it is the right one, and the
-//! directory can be written to.
+//! Losses of power at any step, with any remains of unsynced data: the directory holds the right pair, and can be
+//! written to.
 
 mod explore;
 mod starts;
@@ -17,10 +17,10 @@ fn none_is_lost(tally: &Tally) {
     assert!(losses.is_empty(), "{:#?}", &losses[..losses.len().min(10)]);
 }
 
-/// A debug build goes to the end with these only.
+/// The directories that a debug build explores completely.
 const DEEP: [&str; 3] = ["nothing", "one pair", "a damaged pair and the one before"];
 
-/// In each round another pair, or another record.
+/// Acts that write another pair in each round.
 fn about_pairs(round: usize) -> &'static [Act] {
     const ACTS: [[Act; 2]; 3] =
         [[Act::Recover, Act::Write(OLD)], [Act::Recover, Act::Write(OLD + 1)], [Act::Recover, Act::Write(OLD + 2)]];
@@ -46,7 +46,7 @@ fn the_power_may_fail_at_every_step_and_again_after_it() {
     none_is_lost(&tally);
 }
 
-/// The record before or the new one: never a part of one.
+/// A reader finds the record before or the new one, never a part.
 #[test]
 fn the_record_survives_as_the_pair_does() {
     let deep = if cfg!(debug_assertions) { 1 } else { 2 };
@@ -63,7 +63,7 @@ fn an_operation_may_fail_at_every_step_and_the_power_after_it() {
 
 #[test]
 fn no_sync_can_be_left_out() {
-    // What is taken from a dated file may be as little durable as its name.
+    // A recovery syncs both contents and names: neither a dated file nor its name need be durable.
     for (like, syncs) in [(Act::Write(OLD), 3), (Act::Recover, 2), (Act::Remember(0), 2)] {
         let record = matches!(like, Act::Remember(_));
         let (starts, acts): (fn(&[Vec<u8>]) -> _, _) =
@@ -96,13 +96,13 @@ fn client_gos_order_loses_the_pair_in_use() {
             losses.push((what, step, lost));
         }
     }
-    // After the link is removed, of a file that was truncated.
+    // Losses occur after the link is removed, and in a file that was truncated.
     for what in ["a later second", "the same second"] {
         assert!(losses.iter().any(|(it, _, lost)| *it == what && *lost > 0), "{losses:?}");
     }
 }
 
-/// `certificate_store.go`, `Update` and `updateSymlink`: the states it goes through.
+/// The states of the disk during client-go's `Update` and `updateSymlink` (`certificate_store.go`).
 fn client_go(mut disk: Disk, name: &str, contents: &[u8]) -> Vec<Disk> {
     const UPDATED: &str = "kubelet-client-updated.pem";
     let mut seen = vec![disk.clone()];

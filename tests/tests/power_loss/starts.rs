@@ -1,17 +1,17 @@
-//! Directories as they are found.
+//! The initial directories of the exploration.
 
 use perennial_tests::disk::{Disk, NODE, Start, pair};
 
-/// A directory, and what must not be lost of it but what pruning may take.
+/// An initial directory, and the contents in it that must survive.
 pub(crate) struct Found {
     pub(crate) what: &'static str,
     pub(crate) disk: Disk,
     pub(crate) keepsakes: Vec<Vec<u8>>,
 }
 
-/// So many pairs lie in the directories.
+/// The number of pairs in the initial directories. The pairs that acts write follow.
 pub(crate) const OLD: usize = 4;
-/// One that has expired, after those, and three that are written.
+/// The number of the expired pair, after those and three that acts write.
 pub(crate) const EXPIRED: usize = OLD + 3;
 const CURRENT: &str = "kubelet-client-current.pem";
 pub(crate) const PENDING: &str = "kubelet-client-pending.json";
@@ -23,7 +23,7 @@ const NAMES: [&str; OLD] = [
     "kubelet-client-2025-04-01-00-00-00-000.pem",
 ];
 
-/// Whether it is of a prefix that ours is the beginning of.
+/// Whether a file belongs to a longer prefix that begins with ours.
 pub(crate) fn is_anothers(name: &str) -> bool {
     name.starts_with("kubelet-client-x-")
 }
@@ -31,13 +31,13 @@ pub(crate) fn is_anothers(name: &str) -> bool {
 /// A pair that another program can read, and perennial cannot.
 const GO_ONLY: &[u8] = b"a key of a kind that perennial does not know";
 
-/// Whether Go could load what has this name.
+/// Whether Go could load a pair from this file, alone or with its other half.
 pub(crate) fn go_loads(name: &str, bytes: &[u8], pems: &[Vec<u8>]) -> bool {
     let is_of_two = name.ends_with(".crt") || name.ends_with(".key");
     is_of_two || bytes == GO_ONLY || pems.iter().any(|pem| pem == bytes)
 }
 
-/// Of pairs, the oldest first.
+/// Directories with pairs. `pem` has the pairs, oldest first.
 pub(crate) fn starts(pem: &[Vec<u8>]) -> Vec<Found> {
     let dated =
         |which: &[usize]| which.iter().fold(Disk::default(), |disk, at| disk.with(NAMES[*at], Start::File(&pem[*at])));
@@ -49,7 +49,7 @@ pub(crate) fn starts(pem: &[Vec<u8>]) -> Vec<Found> {
     let (chain, key) = text.split_at(text.find("-----BEGIN PRIVATE KEY").unwrap());
     let expired = || Disk::default().with(NAMES[0], Start::File(&pem[EXPIRED]));
     let other = pair(&format!("{NODE}0"), 0).to_pem();
-    // What others keep there is in all of them.
+    // Every directory has files of other programs.
     let found = |what, disk: Disk, keepsakes: &[&[u8]]| {
         let disk = disk
             .with("kubelet-client-2025-05-01-00-00-00-000.pem.orig", Start::File(b"notes"))
@@ -166,7 +166,7 @@ pub(crate) fn starts(pem: &[Vec<u8>]) -> Vec<Found> {
     ]
 }
 
-/// With a record of what was asked last, or what is left of one.
+/// Directories with a pending record, or the remains of one.
 pub(crate) fn with_records(pem: &[Vec<u8>]) -> Vec<Found> {
     let (whole, half) = (&br#"{ "number": 9 }"#[..], &br#"{ "num"#[..]);
     let (new, bad) = (format!("{PENDING}.new"), format!("{PENDING}.bad"));
