@@ -1,4 +1,4 @@
-//! TLS of one's own, with rotated credentials: what peers see after a rotation, and what goes on.
+//! TLS servers and clients of the program with rotated credentials: which certificate peers see after a rotation.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -22,7 +22,8 @@ use rustls::{ClientConnection, HandshakeKind, RootCertStore, ServerConnection, S
 
 type Stream = BufReader<StreamOwned<ClientConnection, TcpStream>>;
 
-/// A server that answers each line with what it knows of its client: the certificate, and whether the session was resumed.
+/// A server that answers each line with the fingerprint of its client's certificate, and whether the session was
+/// resumed.
 fn server(config: ServerConfig) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let (address, config) = (listener.local_addr().unwrap(), Arc::new(config));
@@ -61,7 +62,7 @@ fn connect(address: SocketAddr, config: Arc<ClientConfig>) -> Stream {
     BufReader::new(StreamOwned::new(tls, TcpStream::connect(address).unwrap()))
 }
 
-/// Asks the server whom it takes us for; and whether by an earlier session.
+/// The fingerprint of the client certificate that the server reports, and whether the session was resumed.
 fn asked(stream: &mut Stream) -> (String, bool) {
     stream.get_mut().write_all(b"who am I?\n").unwrap();
     let mut line = String::new();
@@ -74,7 +75,7 @@ fn roots(cluster: &Cluster) -> Arc<RootCertStore> {
     cluster.trust().unwrap().unwrap().roots.store()
 }
 
-/// Knows its clients by certificates of this cluster's, and lets in who has none.
+/// A server configuration that verifies client certificates of this cluster, and accepts clients without one.
 fn knows_clients(api: &LoopbackServer) -> ServerConfig {
     let verifier = WebPkiClientVerifier::builder_with_provider(roots(&api.cluster), provider());
     let own = Interim::new(Template::new("server").with_dns_names(["localhost"]), clock::now().unix).unwrap();
@@ -111,7 +112,7 @@ fn a_server_sees_the_new_client_certificate_and_existing_connections_go_on() {
         assert_eq!(asked(&mut connect(address, configs.current())), (fingerprint(&second), false));
         assert_eq!(asked(&mut connect(address, configs.current())), (fingerprint(&second), true));
         assert_eq!(asked(&mut before), (fingerprint(&first), false));
-        // What the old connection learnt meanwhile leads nobody back to the old identity.
+        // Session tickets of the old connection are not used by new ones.
         assert_eq!(asked(&mut connect(address, configs.current())).0, fingerprint(&second));
         handle.shutdown().wait();
     });
@@ -144,7 +145,7 @@ fn before_there_is_a_certificate_none_is_presented() {
     handle.shutdown().wait();
 }
 
-/// A node that asks for a serving certificate, as somebody who is a node already.
+/// A node that requests a serving certificate, authenticated by its client certificate.
 fn serving(runtime: Runtime) -> (LoopbackServer, Handle) {
     let options = Options { approve_serving: ServingApproval::Any, ..Options::default() };
     let authority = new_authority();
@@ -174,7 +175,7 @@ fn a_client_sees_the_new_serving_certificate_and_existing_connections_go_on() {
         let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
         let address = server(config.with_no_client_auth().with_cert_resolver(resolver));
 
-        // Nobody trusts it, but somebody is there.
+        // The interim certificate completes handshakes of clients that do not verify it.
         let seen = |roots| {
             let mut stream = connect(address, Arc::new(client_config(roots)));
             asked(&mut stream);
@@ -213,9 +214,9 @@ fn a_client_that_resumes_sees_the_new_serving_certificate_with_its_next_full_han
         without_tickets.session_storage = Arc::new(NoServerSessionStorage {});
         without_tickets.send_tls13_tickets = 0;
         let full = server(without_tickets);
-        // One configuration, kept over the rotation, as clients have it.
+        // One client configuration throughout, as real clients have.
         let clients = [resuming, full].map(|address| (address, Arc::new(client_config(Some(roots(&api.cluster))))));
-        // The certificate the client goes by, and whether it was shown that in an earlier session.
+        // The server certificate that the client relies on, and whether its session was resumed.
         let seen = |(address, config): &(SocketAddr, Arc<ClientConfig>)| {
             let mut stream = connect(*address, config.clone());
             let (_, resumed) = asked(&mut stream);
@@ -227,7 +228,7 @@ fn a_client_that_resumes_sees_the_new_serving_certificate_with_its_next_full_han
 
         handle.rotate_now();
         let second = fingerprint(&issued(&handle, 2));
-        // Who resumes is shown no certificate: it goes by the one it began with.
+        // A resumed session presents no certificate: the client relies on that of the first handshake.
         assert_eq!(seen(resuming), (first, true));
         assert_eq!(seen(full), (second.clone(), false));
         let anew = (resuming.0, Arc::new(client_config(Some(roots(&api.cluster)))));
@@ -260,7 +261,7 @@ fn users_are_told_of_rotations_with_the_old_and_the_new() {
         let first = rotations.recv().within(BOUND).unwrap();
         assert!(first.old.is_none());
         assert!(rotations.try_recv().is_none());
-        // Who looks late sees that something happened, and what is in use now.
+        // A late observer gets one notification, with the credential in use now.
         for n in 2..=3 {
             handle.rotate_now();
             issued(&handle, n);
@@ -273,7 +274,7 @@ fn users_are_told_of_rotations_with_the_old_and_the_new() {
     });
 }
 
-/// Trusts anybody: what is shown is compared instead.
+/// A verifier that accepts any certificate: tests compare the certificate instead.
 #[derive(Debug)]
 struct Anybody;
 

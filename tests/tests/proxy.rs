@@ -1,4 +1,4 @@
-//! Through a proxy, on both runtimes: real sockets, and TLS from end to end.
+//! Connections through a proxy, on both runtimes: real sockets, and TLS from end to end.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,14 +12,14 @@ use perennial_tests::loopback::{BOUND, issued, node, on_both, serve};
 
 const OPEN: &str = "HTTP/1.1 200 OK\r\nVia: 1.1 proxy\r\n\r\n";
 
-/// A proxy of our own; what it was asked, head by head.
+/// A test proxy, with the heads of the requests that it got.
 struct HttpProxy {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl HttpProxy {
-    /// One that answers so. What says 200 opens the way.
+    /// A proxy with this answer to CONNECT. It forwards bytes if the answer is a 200.
     fn answering(answer: &'static str) -> Self {
         Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), answer)
     }

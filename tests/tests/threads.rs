@@ -1,5 +1,5 @@
-//! `threads.md`, the list of threads from the field, and `weaknesses.md`, that of the reference implementation's
-//! weaknesses, are true; and what of them is proven nowhere else.
+//! Checks that the tests named in `threads.md`, threads from the field, and `weaknesses.md`, weaknesses of the
+//! reference implementation, exist; with tests of rows that no other file covers.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ fn cells(line: &'static str) -> Vec<&'static str> {
     line.split('|').map(str::trim).collect()
 }
 
-/// Thread, file and test.
+/// The rows of `threads.md`: thread, file and test.
 fn rows() -> Vec<[&'static str; 3]> {
     let rows = LIST.lines().filter(|line| line.starts_with("| https://")).map(cells);
     rows.map(|cells| [cells[1], cells[2], cells[3]]).collect()
@@ -85,7 +85,7 @@ fn what_the_scenarios_cite_is_on_the_list() {
     }
 }
 
-/// Envoy, for one, heeds nothing but a name that something is moved to:
+/// A watcher such as Envoy reacts only to a file that is renamed to the watched name:
 /// <https://github.com/envoyproxy/envoy/issues/10979>
 #[test]
 fn who_watches_for_moves_only_sees_every_update() {

@@ -1,4 +1,4 @@
-//! The main scenes of a certificate's life, line by line. Read them as a reviewer would: time, event → actions | state.
+//! Snapshots of the main scenes of a certificate's life, one line per step: time, event → actions | state.
 //!
 //! To renew them after a change of behaviour: `INSTA_UPDATE=always cargo test -p perennial-tests --test transcripts`, then
 //! read the difference.
@@ -16,7 +16,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Looks at the clocks are left out of a transcript.
+/// The transcript of a world, without Ticks that lead to no action but a timer.
 fn transcript(world: &World) -> String {
     let idle = |line: &&str| {
         let (_, step) = line.split_once(" | ").expect("time first");
@@ -46,7 +46,7 @@ fn holder() -> World {
     world
 }
 
-/// A holder of nothing yet.
+/// A holder without a certificate, and a signer that answers after two seconds.
 fn newcomer(template: Template) -> World {
     let mut world = World::new(setup(template), DAY);
     world.habit = Answer::healthy(DAY).after(2 * SECOND);

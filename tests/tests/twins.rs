@@ -1,4 +1,4 @@
-//! Twin drivers: the same script against the same server, on each runtime, is the same life, line for line.
+//! Twin drivers: the same script against the same server leads to the same transcript on each runtime.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -14,12 +14,12 @@ use perennial_tests::loopback::{BOUND, Runtime, issued, node, serve, waits_for_a
 const RUNTIMES: [Runtime; 3] =
     [Runtime::Std, Runtime::Smol, Runtime::Other(|task| tokio_loop::block_on(task).unwrap())];
 
-/// A life on each runtime, side by side: most of it is waiting.
+/// Runs a life on each runtime at once, since it mostly waits.
 fn lives(life: fn(Runtime) -> Vec<String>) -> [Vec<String>; 3] {
     RUNTIMES.map(|runtime| thread::spawn(move || life(runtime))).map(|life| life.join().unwrap())
 }
 
-/// What the machine was told, and its duties, a line each, without times and with certificates by number.
+/// Events and actions of a machine, one line each, without times and with certificates by number.
 #[derive(Default)]
 struct Transcript {
     lines: Vec<String>,
@@ -27,7 +27,7 @@ struct Transcript {
 }
 
 impl Transcript {
-    /// Every step of a life, to its end.
+    /// Adds every step of a rotation, until it ends.
     fn note_all(&mut self, mut notices: Notices) {
         while let Some(notice) = notices.recv().within(BOUND) {
             if let News::Stepped(step) = &notice.news {
@@ -37,7 +37,7 @@ impl Transcript {
     }
 
     fn note(&mut self, step: &Transition) {
-        // How often a loop looks at the clock is its own affair, and whether a moment's wait comes before a duty.
+        // Ticks and timers differ between loops, and so does whether a moment passes before an action.
         let told = Some(&step.event).filter(|event| !is_about_time(event)).map(ToString::to_string);
         let duties = step.actions.clone().filter(|action| !matches!(action, Action::SetTimer(_)));
         for line in told.into_iter().chain(duties.map(|duty| duty.to_string())) {
@@ -60,7 +60,8 @@ impl Transcript {
     }
 }
 
-/// Approved, denied, another template, none at all, restarted: every wait is for something that lasts.
+/// A life: approved, denied, another template, none at all, restarted. Every wait is for a state that lasts, so that no
+/// runtime can miss it.
 fn life(runtime: Runtime) -> Vec<String> {
     let mut transcript = Transcript::default();
     let directory = tempfile::tempdir().unwrap();
@@ -75,7 +76,7 @@ fn life(runtime: Runtime) -> Vec<String> {
     server.decide_all(Decision::Deny);
     handle.wait_for(|now| matches!(now.state, State::BackingOff { .. })).within(BOUND).unwrap();
 
-    // Nobody was asked for that yet: it is asked for at once.
+    // The denial was of another template: this one is requested at once.
     handle.set_template(Some(Template::node("worker-1").with_dns_names(["worker-1"])));
     waits_for_approval(&handle);
     handle.set_template(None);
@@ -103,7 +104,7 @@ fn runtimes_live_the_same_life() {
     assert_eq!(threads, tokio);
 }
 
-/// Each goes wrong so often, one after the other; the last one is got over within its request.
+/// Faults in order, each as often as its `times`. The request that meets the last one recovers from it.
 const TROUBLES: &str = "
 rules:
 - { match: { method: POST }, times: 1, fault: { answer: { status: 429, retryAfter: 1 } } }
@@ -114,7 +115,8 @@ rules:
 - { match: { method: GET }, times: 1, fault: { cut: inBody } }
 ";
 
-/// All of them, until there is a certificate, and another one. Nobody waits for anything in between that might pass unseen.
+/// A life with all of [`TROUBLES`], until the second certificate. Waits only for certificates, which no runtime can
+/// miss.
 fn hard_life(runtime: Runtime) -> Vec<String> {
     let server = serve(Approval::Auto);
     server.handle.with_api(|api, now| api.set_faults(Plan::parse(TROUBLES).unwrap(), now));
@@ -143,7 +145,7 @@ fn whatever_a_server_does_runtimes_live_the_same_life() {
     assert_eq!(failures, expected, "{threads:#?}");
 }
 
-/// How often a loop looks, and how many of its answers come in one piece, is chance.
+/// Whether an event is about time alone. The number of Ticks, and of responses with a `Date`, depends on chance.
 const fn is_about_time(event: &Event) -> bool {
     matches!(event, Event::Tick | Event::ServerDated { .. })
 }
