@@ -228,7 +228,7 @@ fn endless_watch_event_is_bounded() {
             reply.pieces.push((Duration::ZERO, chunk(&vec![b' '; 2 << 20])));
             reply
         }
-        (_, true) => panic!("the look told all"),
+        (_, true) => panic!("the read has the certificate"),
     });
     assert_eq!(world.run(&mut scene.issuance()).unwrap().requests, 3);
     assert!(world.elapsed() < Duration::from_secs(1));

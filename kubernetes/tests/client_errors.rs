@@ -134,10 +134,10 @@ fn unreachable_server_fails_after_one_attempt() {
 #[test]
 fn only_refused_client_certificate_counts_as_refused_credential() {
     let mut scene = Scene::new();
-    let (others, known) = (Ca::new("somebody else's CA"), Ca::new("the known CA"));
+    let (others, known) = (Ca::new("another CA"), Ca::new("the known CA"));
     let demanding = server_config(&scene.ca, Some(&known), "api.example");
     let refused = |scene: &Scene| {
-        let mut world = scene.world(|_| panic!("nobody gets in"));
+        let mut world = scene.world(|_| panic!("no request may arrive"));
         world.config = Arc::clone(&demanding);
         world.run(&mut scene.issuance()).unwrap_err()
     };
@@ -175,8 +175,8 @@ fn client_sends_both_certificate_and_token() {
     let error = scene.error(|_| Reply::status(401, "Unauthorized", "who?"));
     assert!(error.credential_refused);
     mentions(&error, &["a client certificate and a bearer token"]);
-    scene.identity = Identity::CertificateAndToken(Ca::new("somebody else's CA").credential(), token);
-    let mut world = scene.world(|_| panic!("nobody gets in"));
+    scene.identity = Identity::CertificateAndToken(Ca::new("another CA").credential(), token);
+    let mut world = scene.world(|_| panic!("no request may arrive"));
     world.config = demanding;
     assert!(world.run(&mut scene.issuance()).unwrap_err().credential_refused);
 }
@@ -184,8 +184,8 @@ fn client_sends_both_certificate_and_token() {
 #[test]
 fn alert_after_failed_write_is_the_error() {
     let mut scene = Scene::new();
-    scene.identity = Identity::Certificate(Ca::new("somebody else's CA").credential());
-    let mut world = scene.world(|_| panic!("nobody gets in"));
+    scene.identity = Identity::Certificate(Ca::new("another CA").credential());
+    let mut world = scene.world(|_| panic!("no request may arrive"));
     world.config = server_config(&scene.ca, Some(&scene.ca), "api.example");
     world.broken_transmit = 2;
     assert!(world.run(&mut scene.issuance()).unwrap_err().credential_refused);
@@ -213,8 +213,8 @@ fn client_works_with_tls_1_2() {
     world.config = Arc::clone(&config);
     world.run(&mut scene.issuance()).unwrap();
 
-    scene.identity = Identity::Certificate(Ca::new("somebody else's CA").credential());
-    let mut world = scene.world(|_| panic!("nobody gets in"));
+    scene.identity = Identity::Certificate(Ca::new("another CA").credential());
+    let mut world = scene.world(|_| panic!("no request may arrive"));
     world.config = config;
     assert!(world.run(&mut scene.issuance()).unwrap_err().credential_refused);
 }

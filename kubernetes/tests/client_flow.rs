@@ -152,7 +152,7 @@ fn watching(scene: &Scene, stream: &Reply) -> SignError {
     scene.error(|asked| match (asked.is_post(), asked.is_watch()) {
         (true, _) => Reply::object(201, &scene.object(&[])),
         (_, true) => stream.clone(),
-        (_, false) => panic!("the watch has told all there is to know"),
+        (_, false) => panic!("no read is needed after the watch"),
     })
 }
 
@@ -192,7 +192,7 @@ fn certificate_without_approval_is_ignored() {
 fn watch_ignores_bookmarks_and_other_objects() {
     let scene = Scene::new();
     let mut stranger = scene.object(&["Denied"]);
-    stranger.metadata.name = "somebody-else".to_owned();
+    stranger.metadata.name = "another-request".to_owned();
     let bookmark = serde_json::json!({ "metadata": { "resourceVersion": "110" } });
     let stream = Reply::stream()
         .event("BOOKMARK", &bookmark)
