@@ -117,6 +117,15 @@ fn error_hides_echoed_token() {
     }
     let error = scene.error(|_| Reply::status(403, "Forbidden", &format!("User {SECRET} may not")));
     assert!(error.message.contains("User [token] may not"), "{error}");
+    let error = scene.error(|_| with_lines(200, &format!("Content-Encoding: {SECRET}\r\n"), b""));
+    assert!(error.message.contains("is coded ([token])"), "{error}");
+    let mut denied = scene.object(&["Denied"]);
+    denied.status.conditions[0].message = format!("User {SECRET} may not");
+    let error = scene.error(|asked| match asked.is_post() {
+        true => Reply::object(201, &scene.object(&[])),
+        false => Reply::stream().event("MODIFIED", &denied),
+    });
+    assert!(error.message.contains("User [token] may not"), "{error}");
 }
 
 #[test]

@@ -4,7 +4,9 @@ use std::str;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use perennial::UnixTime;
+use perennial_rotation::Token;
 
+use super::echo::hide_token;
 use super::exchange_error::ExchangeError;
 
 /// The longest response head, in bytes, including the 1xx responses before it.
@@ -24,6 +26,17 @@ pub(crate) struct Head {
     pub(crate) location: String,
     /// `Date`, to the second.
     pub(crate) date: Option<UnixTime>,
+}
+
+impl Head {
+    /// Replaces each copy of the token in what logs quote.
+    pub(super) fn hide_token(&mut self, token: &Token) {
+        for text in [&mut self.content_type, &mut self.coding, &mut self.location] {
+            let mut bytes = std::mem::take(text).into_bytes();
+            hide_token(token, &mut bytes);
+            *text = String::from_utf8_lossy(&bytes).into_owned();
+        }
+    }
 }
 
 /// A complete head.

@@ -10,6 +10,7 @@ mod backoff;
 mod call;
 mod csr_error;
 mod cursor;
+mod echo;
 mod exchange;
 mod exchange_error;
 mod head;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use perennial::printable;
-use perennial_rotation::{ServerDate, Token};
+use perennial_rotation::ServerDate;
 
 use super::exchange_error::ExchangeError;
 use super::head::Head;
@@ -45,33 +45,6 @@ impl From<Head> for Response {
         let Head { status, retry_after, content_type, location, .. } = head;
         Self { status, retry_after, content_type, location, date: None, body: Vec::new() }
     }
-}
-
-impl Response {
-    /// Replaces each copy of the token that a server echoes, since logs quote answers.
-    pub(super) fn without(self, token: &Token) -> Self {
-        /// The shortest token that is replaced: a shorter one is no secret, and may be part of any word.
-        const SHORTEST: usize = 8;
-        let secret = token.reveal();
-        if secret.len() < SHORTEST {
-            return self;
-        }
-        let blot = |text: String| text.replace(secret, BLOT);
-        let Self { content_type, location, mut body, .. } = self;
-        let mut from = 0;
-        while let Some(at) = find(&body[from..], secret.as_bytes()) {
-            body.splice(from + at..from + at + secret.len(), BLOT.bytes());
-            from += at + BLOT.len();
-        }
-        Self { content_type: blot(content_type), location: blot(location), body, ..self }
-    }
-}
-
-/// The replacement of an echoed token.
-const BLOT: &str = "[token]";
-
-fn find(text: &[u8], part: &[u8]) -> Option<usize> {
-    text.windows(part.len()).position(|window| window == part)
 }
 
 /// The text of an error answer.

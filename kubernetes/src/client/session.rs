@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use perennial::{Instant, Now};
 
+use super::echo::hide_token;
 use super::exchange::Exchange;
 use super::exchange_error::ExchangeError;
 use super::head::Head;
@@ -258,8 +259,9 @@ impl Session {
     fn read(&mut self, now: Now) -> Result<Option<Event>, ExchangeError> {
         let (Link::Open(open), Some(asked)) = (&mut self.link, &mut self.asked) else { return Ok(None) };
         loop {
-            let part = open.exchange.poll()?;
-            if let Some(Part::Head(head)) = &part {
+            let mut part = open.exchange.poll()?;
+            if let Some(Part::Head(head)) = &mut part {
+                self.identity.token().into_iter().for_each(|token| head.hide_token(token));
                 // Only the `Date` of a verified server is used.
                 let shown = head.date.filter(|_| !self.cluster.insecure_skip_tls_verify());
                 self.date = shown.map(|unix| ServerDate { unix, at: now.instant }).or(self.date);
@@ -281,11 +283,9 @@ impl Session {
                 }
                 (Some(Part::Body(piece)), None) => return Ok(Some(Event::Piece(piece))),
                 (Some(Part::End { reusable }), answer) => {
-                    let event = answer.take().map_or(Event::Closed, |answer| {
-                        Event::Answer(match self.identity.token() {
-                            Some(token) => answer.without(token),
-                            None => answer,
-                        })
+                    let event = answer.take().map_or(Event::Closed, |mut answer| {
+                        self.identity.token().into_iter().for_each(|token| hide_token(token, &mut answer.body));
+                        Event::Answer(answer)
                     });
                     self.asked = None;
                     if !reusable {

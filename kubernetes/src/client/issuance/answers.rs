@@ -4,6 +4,7 @@ use perennial::Now;
 use perennial_rotation::{Issued, SignerConversation as _};
 
 use super::{Aim, CREATE_ATTEMPTS, Issuance, Stage};
+use crate::client::echo::hide_token;
 use crate::client::exchange_error::ExchangeError;
 use crate::client::response::{Response, Said};
 use crate::client::verdict::Verdict;
@@ -77,7 +78,10 @@ impl Issuance {
         self.lines.push(piece);
         while let Stage::Watching(_) = self.stage {
             match self.lines.next() {
-                Ok(Some(line)) => self.on_news(news(&line), now),
+                Ok(Some(mut line)) => {
+                    self.session.identity().token().into_iter().for_each(|token| hide_token(token, &mut line));
+                    self.on_news(news(&line), now);
+                }
                 Ok(None) => return,
                 Err(_) => self.look_again("the watch sent an event longer than 1.5 MiB".to_owned(), now),
             }
