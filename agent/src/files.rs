@@ -106,6 +106,7 @@ fn open(path: &Path, more: OFlags) -> io::Result<File> {
 
 fn bounded(source: impl Read) -> io::Result<Vec<u8>> {
     let mut contents = Vec::new();
+    // One byte more than allowed shows that the file is longer.
     source.take(LONGEST as u64 + 1).read_to_end(&mut contents)?;
     if contents.len() > LONGEST {
         let why = format!("it is longer than {} MiB; is it the right file?", LONGEST >> 20);

@@ -171,6 +171,7 @@ impl Writer {
             (Some(_), None) => tracing::info!("journal {path} is written again: {} steps are missing", self.missing),
             _ => {}
         }
+        // A snapshot in the file has stated the number.
         if self.begun {
             self.missing = 0;
         }
@@ -181,6 +182,7 @@ impl Writer {
         let mut text = self.text(step);
         if self.end > 0 && self.end.saturating_add(text.len() as u64) > self.limit {
             set_aside(&self.path)?;
+            // Opens a new file, which needs snapshots before the step.
             self.follow()?;
             text = self.text(step);
         }

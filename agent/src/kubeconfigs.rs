@@ -89,6 +89,7 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
              --bootstrap-kubeconfig that exists to have it written anew"
         );
     }
+    // A missing kubeconfig is written, and an unusable one if the bootstrap kubeconfig exists, as kubelet does.
     let write = own.is_none_or(|own| own != Own::Good && existing.is_some());
     let (node, bootstrap, of) = (node.to_owned(), bootstrap.map(Path::to_owned), endpoint.clone());
     let bootstrap = move || first_user(&node, bootstrap.as_deref(), &of).map_err(NotYet::new);
@@ -109,6 +110,7 @@ fn first_user(node: &Path, bootstrap: Option<&Path>, asked: &Endpoint) -> Result
     let Some(bootstrap) = bootstrap.filter(|path| !missing(path)) else { return user_for(asked, node) };
     match foreign(bootstrap, asked)? {
         None => identity(bootstrap),
+        // A bootstrap kubeconfig of another cluster, added after the start, does not replace the node's own credential.
         Some(why) => user_for(asked, node).map_err(|_| why),
     }
 }
@@ -177,12 +179,16 @@ enum Own {
     Unreadable,
 }
 
-/// Reads the credential of a kubeconfig's user and checks its validity, as kubelet's `isClientConfigStillValid` does.
-/// As in kubelet, unreadable files of a credential do not prevent a start: they may be the pair that a rotation
-/// replaces.
+/// Reads the credential of a kubeconfig's user and checks the validity of its certificate, notBefore included. As in
+/// kubelet's `isClientConfigStillValid`, unreadable files of a credential do not prevent a start: they may be the pair
+/// that a rotation replaces.
+///
+/// # Errors
+/// If the kubeconfig selects no user, or one with a credential that perennial does not support.
 fn own_credential(kubeconfig: &Kubeconfig) -> Result<Own, KubeconfigError> {
     match kubeconfig.select(None)?.identity(&mut files::read) {
         Ok(Identity::Anonymous) => Ok(Own::Useless),
+        // Only the API server knows whether a token is valid.
         Ok(Identity::Token(_) | Identity::CertificateAndToken(..)) => Ok(Own::Good),
         Ok(Identity::Certificate(credential)) => {
             let (validity, now) = (credential.chain().certificate().validity, clock::now().unix);

@@ -71,6 +71,7 @@ fn main() -> ExitCode {
         Err(failure) => {
             let line = format!("perennial: {}\n", shown(&failure.to_string()));
             match (log_format, &log) {
+                // Not set yet if PERENNIAL_LOG itself is wrong.
                 (LogFormat::Json, _) if tracing::dispatcher::has_been_set() => tracing::error!("{failure}"),
                 (_, Some(log)) => log.push(line.into_bytes()),
                 // If stderr has no reader, only the exit code reports the failure.
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
             failure.exit_code()
         }
     };
+    // With --once and without --json, the log is the result of the command, which must not be cut.
     let is_result = matches!(&command, Command::Run(options) if options.once && !options.json);
     let complete = log.is_none_or(|log| log.finish_within(if is_result { RESULT } else { OUTPUT }));
     if is_result && !complete && done.is_ok() {

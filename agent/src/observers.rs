@@ -91,6 +91,7 @@ impl Observers {
             }
             Err(error) => {
                 let why = format!("cannot serve metrics on {address}: {error}");
+                // Reported once, not at each attempt.
                 if self.refused.as_ref() != Some(&why) {
                     tracing::warn!("{why}; trying again every {RETRY:?}");
                     report.event("trouble", json!({ "reason": why }), "");

@@ -34,6 +34,7 @@ fn within(most: Duration, source: Arc<dyn IdentitySource>) -> Arc<dyn IdentitySo
         let (reader, done) = (source.clone(), busy.clone());
         let read = move || {
             let identity = catch_unwind(AssertUnwindSafe(|| reader.identity()));
+            // Before the send, so that the receiver can read again at once.
             done.store(false, Ordering::SeqCst);
             // The receiver is gone if the read was given up.
             drop(found.send(identity.unwrap_or_else(|_| panicked())));

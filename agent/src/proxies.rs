@@ -22,6 +22,7 @@ pub(crate) struct Route {
 /// # Errors
 /// If the variable's value is not a proxy that perennial supports. The text leaves out credentials in the URL.
 pub(crate) fn from_environment(get: impl Fn(&str) -> Option<String>, cluster: &Cluster) -> Result<Route, String> {
+    // As in Go, an empty variable counts as unset.
     let first = |names: [&'static str; 2]| {
         names.into_iter().find_map(|name| Some((name, get(name).filter(|value| !value.trim().is_empty())?)))
     };
@@ -93,6 +94,7 @@ fn split_port(entry: &str) -> (&str, Option<&str>) {
 fn contains(network: &str, bits: &str, ip: IpAddr) -> bool {
     let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
     match (network, ip) {
+        // For /0, the shift by all bits is `None`: the network contains every address.
         (IpAddr::V4(network), IpAddr::V4(ip)) if bits <= 32 => {
             (network.to_bits() ^ ip.to_bits()).checked_shr(32 - bits).unwrap_or(0) == 0
         }

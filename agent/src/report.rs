@@ -63,6 +63,7 @@ impl Report {
     }
 }
 
+/// Prints text on stdout. Ignores write errors, such as a closed pipe.
 pub(crate) fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());

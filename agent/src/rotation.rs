@@ -38,6 +38,8 @@ impl ActiveRotation {
             reactor::start()?;
         }
         let (handle, task) = rotator.prepare().map_err(Failure::usage)?;
+        // Two queues: a slow observer must not cost the report a notice. Subscribed before the first step, to miss
+        // none.
         let (began, notices, observed) = (handle.snapshot(), handle.notices(QUEUED), handle.notices(QUEUED));
         let observing = thread::Builder::new().name("watch".into()).spawn(|| observe(observed, observers));
         let observing = observing.map_err(|error| Failure::no_thread("a certificate's observers", &error))?;

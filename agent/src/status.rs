@@ -40,6 +40,7 @@ pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
         access.server.look();
         Ok(access.server)
     });
+    // Printed even if the kubeconfig cannot be used, whose error then sets the exit code.
     print(&match options.json {
         true => to_json(&views, server.as_ref()),
         false => to_text(&options.cert_dir, &views, server.as_ref(), now),
@@ -155,6 +156,7 @@ impl CertStatus {
         let waiting = loaded.waiting.as_ref().map(|waiting| waiting.chain());
         let (next, previous): (Vec<_>, Vec<_>) = previous.partition(|(_, chain)| Some(chain) == waiting);
         let next = next.into_iter().next();
+        // With a waiting certificate, `run` submits no request although this one is due.
         if let (Some((_, chain)), "due") = (&next, verdict.state) {
             let words = format!("good, its successor is used from {} on", chain.certificate().validity.not_before());
             verdict = Verdict { state: "good", words, good: true, rotate_at: None };

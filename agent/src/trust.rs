@@ -91,6 +91,7 @@ pub(crate) fn of_system() -> (TrustSource, Origin) {
                 *held = Some((Instant::now(), trust.clone()));
                 Ok(trust)
             }
+            // Its age stays, so the next connection tries to read again.
             (Err(_), Some((_, before))) => Ok(before.clone()),
             (Err(_), None) => {
                 let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();

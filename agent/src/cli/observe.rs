@@ -23,7 +23,7 @@ pub(crate) struct Observe {
     #[arg(long, value_name = "NAME", requires = "metrics_listen")]
     pub(crate) metrics_host: Vec<String>,
     /// Write every step of the rotation to this file, for `perennial replay`; the file contains no secrets. While it cannot
-    /// be written, steps are lost: the log says so, and the file counts them. A file that is no journal is left alone
+    /// be written, steps are lost, which the log reports and the file counts. A file that is no journal stays unchanged
     #[arg(long, value_name = "FILE")]
     pub(crate) journal: Option<PathBuf>,
     /// Size limit of the journal. A full journal is moved to FILE.1 and replaces the one before

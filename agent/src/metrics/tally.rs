@@ -86,6 +86,7 @@ impl Tally {
     }
 
     fn take_machine(&mut self, at: Now, machine: &Arc<RotationMachine>, is_replaced: bool) {
+        // A successor that is due as well counts from its own beginning.
         let since = self.due_since.filter(|_| !is_replaced).unwrap_or(at.instant);
         self.due_since = machine.due(at).map(|_| since);
         let since = self.unwritten_since.unwrap_or(at.unix);
@@ -215,7 +216,7 @@ mod tests {
             life.handle(Event::CsrFailed { id, failure, retry_after: None });
             life.handle(Event::CsrFailed { id, failure, retry_after: None });
         }
-        // Asked once more, never answered, and asked after that.
+        // A request without an answer ends when the next one is submitted.
         life.ask();
         life.ask();
         let count = |failure| life.tally.failures[&failure];
@@ -233,7 +234,7 @@ mod tests {
         assert_eq!(since, life.now.instant);
         life.handle(Event::CsrFailed { id, failure: Failure::Unreachable, retry_after: None });
         life.ask();
-        // Given up after a quarter of an hour, and asked again.
+        // That request times out after 15 minutes, and another is submitted.
         life.ask();
         assert_eq!(life.tally.due_since, Some(since));
         assert!(life.now.instant.since(since) >= Duration::from_secs(900));

@@ -57,6 +57,7 @@ impl Acceptance {
 
 /// Checks once, and reports the second refusal to the rotation.
 fn look(schedule: &mut Schedule, cluster: &Arc<Cluster>, first: &Handle) {
+    // Without a valid certificate there is nothing to check.
     let Some(shown) = first.credential() else {
         schedule.plan(clock::now().instant);
         return;

@@ -31,6 +31,7 @@ impl Client {
         let (client, prefix) = (&settings.client, options.wanted.prefix.as_str());
         begin_hook(outside, config);
         let rotator = Rotator::new()
+            // The log names the rotation only if there are two.
             .name(if config.stores.serving.is_some() { prefix } else { "" })
             .policy(settings.policy.clone())
             .common_name(client.template.common_name())

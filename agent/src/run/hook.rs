@@ -230,6 +230,7 @@ impl Run {
                 }
             }
             let debt = debt.clone();
+            // Written without the lock, since the disk may not answer.
             drop(all);
             save(of, &debt);
         }
@@ -243,6 +244,7 @@ impl Run {
         loop {
             let debt = all.get_mut(of)?;
             let due = match &debt.owed {
+                // Tried once even while the process ends.
                 Some(Owed { next: None, .. }) => Some(Instant::now()),
                 Some(Owed { next, .. }) if !self.once && self.phase() == PAYING => *next,
                 _ => None,

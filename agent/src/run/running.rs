@@ -91,6 +91,7 @@ impl<'a> Running<'a> {
             }
             let wakes = &self.outside.wakes;
             wakes.wait([self.next_look(), self.outside.observers.retry()].into_iter().flatten().min());
+            // Checked first: a reload that arrived as well must not delay the end.
             if wakes.is_stopping() {
                 return self.stopped();
             }
@@ -139,6 +140,7 @@ impl<'a> Running<'a> {
         }
         // Nothing below can fail, so a failed reload has changed no rotation of the client certificate.
         self.client.reload(outside, config, &next, stored.as_ref());
+        // A rotation that was switched on has received the contents of the directory already.
         if next.settings.client.rotated && !is_switched_on {
             self.client.reporter.take_up(&next.stores.client, next.settings.client.template.common_name());
         }
@@ -155,6 +157,7 @@ impl<'a> Running<'a> {
         if let Some(kept) = self.config.external.take_if(is_kept) {
             next.external = Some(kept);
         }
+        // Only a successful reload is announced to systemd. The loop sends READY=1 next.
         self.outside.service.reloading();
         (self.to_write, self.config) = (next.access.write, next);
         self.observe();

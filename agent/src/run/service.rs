@@ -59,6 +59,7 @@ impl Service {
     /// ready. `ready` must not depend on the serving certificate: the person who approves it may need units that start
     /// after us.
     pub(super) fn tell(&mut self, ready: bool, status: &str) {
+        // Once ready, READY=1 is due only after RELOADING=1.
         let is_news = if self.ready { self.reloading } else { ready };
         let status = (is_news || self.status != status).then(|| status.to_owned());
         let news = [is_news.then_some(NotifyState::Ready), status.as_deref().map(NotifyState::Status)];

@@ -69,6 +69,7 @@ impl Settings {
         let files = which.tls_cert_file.clone().zip(which.tls_private_key_file.clone());
         let files = files.or_else(|| config.tls_cert_file.zip(config.tls_private_key_file));
         let serving = match (serving, files, &node) {
+            // Precedes files, as with both serverTLSBootstrap and tlsCertFile in kubelet.
             (true, _, Some(node)) => ServingSettings::Rotated { node: node.clone(), addresses: Addresses::of(which)? },
             (_, Some((certificate, key)), _) => ServingSettings::Files { certificate, key },
             _ => ServingSettings::None,
@@ -91,6 +92,7 @@ impl ClientSettings {
             .with_organizations(wanted.organization.iter().cloned())
             .with_dns_names(wanted.dns.iter().cloned())
             .with_ip_addresses(wanted.ip.iter().copied());
+        // Kubernetes' ValidateKubeletClientCSR: no names beside the common name, and system:nodes as the organization.
         let has_names = !wanted.dns.is_empty() || !wanted.ip.is_empty();
         if wanted.signer_name == KUBELET_CLIENT_SIGNER && has_names {
             return Err(Failure::Usage(format!(
@@ -110,6 +112,7 @@ impl ClientSettings {
             return Err(Failure::Usage(why.into()));
         }
         let usages = usages(&wanted.usage, &wanted.signer_name)?;
+        // API servers accept client certificates of these signers only.
         let knows = [KUBELET_CLIENT_SIGNER, CLIENT_SIGNER].contains(&wanted.signer_name.as_str());
         let issuers = wanted.issuer_ca_file.as_deref().map(read_roots).transpose()?;
         Ok(Self { template, rotated, renews_itself: knows && usages.contains(&Usage::ClientAuth), usages, issuers })

@@ -37,6 +37,7 @@ impl Wakes {
         let stopping = signals::on_stop(wake.clone())?;
         let flags = [to_reload.clone(), to_renew.clone()];
         signals::on_each(&[SIGHUP, SIGUSR1], move |signal| {
+            // Before the wake, or the loop could check the flag too early and sleep on.
             flags[usize::from(signal == SIGUSR1)].store(true, Ordering::SeqCst);
             wake();
         })?;

@@ -29,6 +29,7 @@ pub(super) fn look(
             remedy: remedy(&problem, false).into(),
         })
         .collect();
+    // Without a pair, the first problem that is not harmless explains why.
     let gravest = problems.iter().position(|problem| !is_harmless(problem));
     let fault = match gravest {
         Some(gravest) if pair.is_none() && role == Role::Client => {

@@ -37,6 +37,7 @@ pub(super) fn run(
     command.stdout(io::stderr().as_fd().try_clone_to_owned().map_or_else(|_| Stdio::null(), Stdio::from));
     let mut child = command.spawn().map_err(|error| format!("could not be run: {error}"))?;
     let begun = Instant::now();
+    // Polled, since std has no wait with a time limit.
     loop {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(()),
