@@ -47,7 +47,7 @@ fn allocations(work: impl FnOnce()) -> usize {
 }
 
 #[test]
-fn the_counter_counts() {
+fn counting_allocator_counts_allocations() {
     assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1);
     assert_eq!(allocations(|| assert!(std::hint::black_box(true))), 0);
 }
@@ -71,7 +71,7 @@ fn handle_never_allocates() {
 }
 
 #[test]
-fn looking_at_a_machine_never_allocates() {
+fn reading_a_machine_never_allocates() {
     let trace = long_life(1).run();
     for (now, machine) in trace.steps().map(|(_, record)| (record.now, &record.after)) {
         let made = allocations(|| look(machine, now));

@@ -15,7 +15,7 @@ fn signer_of(server: &LoopbackServer) -> Option<Arc<dyn Signer>> {
 }
 
 #[test]
-fn policy_moves_the_rotation_point_without_a_new_start() {
+fn policy_change_moves_rotation_point_without_restart() {
     on_both(|runtime| {
         let server = serve(Approval::Auto);
         let handle = node(runtime, &server.cluster).start();
@@ -33,7 +33,7 @@ fn policy_moves_the_rotation_point_without_a_new_start() {
 }
 
 #[test]
-fn signer_at_another_server_is_asked_instead() {
+fn new_signer_takes_over_the_request() {
     on_both(|runtime| {
         let [old, new] = [Approval::Manual, Approval::Auto].map(serve);
         let handle = node(runtime, &old.cluster).start();
@@ -47,7 +47,7 @@ fn signer_at_another_server_is_asked_instead() {
 }
 
 #[test]
-fn equal_signer_continues_the_request_that_waits() {
+fn equal_signer_keeps_waiting_request() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();
@@ -64,7 +64,7 @@ fn equal_signer_continues_the_request_that_waits() {
 }
 
 #[test]
-fn rotation_that_is_switched_off_serves_and_requests_nothing() {
+fn disabled_rotation_serves_without_requesting() {
     on_both(|runtime| {
         let server = serve(Approval::Auto);
         let handle = node(runtime, &server.cluster).start();

@@ -34,7 +34,7 @@ fn life(crash_after: u32, period: Option<u32>) -> Node {
 }
 
 #[test]
-fn a_crash_at_any_point_makes_no_second_request_and_loses_no_certificate() {
+fn crash_at_any_point_loses_no_certificate() {
     let mut points = 0;
     loop {
         let node = life(points, None);
@@ -50,7 +50,7 @@ fn a_crash_at_any_point_makes_no_second_request_and_loses_no_certificate() {
 }
 
 #[test]
-fn crashes_in_a_row_make_no_second_request_either() {
+fn repeated_crashes_make_no_second_request() {
     for period in 1..7 {
         let mut node = life(period, Some(period));
         assert!(node.crashes >= 2, "{}", node.crashes);
@@ -65,7 +65,7 @@ fn crashes_in_a_row_make_no_second_request_either() {
 }
 
 #[test]
-fn a_disk_that_is_full_does_not_hold_up_asking_and_saving_is_tried_again() {
+fn full_disk_delays_no_request_and_saving_is_retried() {
     let mut node = node();
     node.disk.is_full = true;
     node.run(SECOND);
@@ -90,7 +90,7 @@ fn a_disk_that_is_full_does_not_hold_up_asking_and_saving_is_tried_again() {
 }
 
 #[test]
-fn what_has_not_changed_is_not_saved() {
+fn unchanged_record_is_not_saved_again() {
     let mut node = node();
     node.run(SECOND);
     assert_eq!(node.saves, 1);
@@ -118,7 +118,7 @@ fn what_has_not_changed_is_not_saved() {
 }
 
 #[test]
-fn the_key_is_kept_until_the_certificate_is_durable() {
+fn key_is_retained_until_certificate_is_durable() {
     let mut node = node();
     node.run(SECOND);
     node.disk.link_is_taken = true;
@@ -137,7 +137,7 @@ fn the_key_is_kept_until_the_certificate_is_durable() {
 }
 
 #[test]
-fn a_crash_loop_after_a_denial_asks_no_sooner_and_then_with_a_new_key() {
+fn crash_loop_after_denial_keeps_backoff_and_changes_key() {
     let mut node = node();
     node.run(SECOND);
     node.decide(Decision::Deny);
@@ -158,7 +158,7 @@ fn a_crash_loop_after_a_denial_asks_no_sooner_and_then_with_a_new_key() {
 }
 
 #[test]
-fn a_key_whose_certificate_is_in_use_is_not_asked_with_again() {
+fn key_of_certificate_in_use_is_not_requested_again() {
     let mut node = node();
     node.run(SECOND);
     let before = node.disk.record.clone();
@@ -177,7 +177,7 @@ fn a_key_whose_certificate_is_in_use_is_not_asked_with_again() {
 }
 
 #[test]
-fn a_record_about_something_else_is_disregarded() {
+fn record_of_another_request_is_ignored() {
     let mut node = node();
     node.run(SECOND);
     node.crash();
@@ -215,7 +215,7 @@ fn a_record_about_something_else_is_disregarded() {
 }
 
 #[test]
-fn a_node_that_is_given_another_cluster_asks_it_at_once_whatever_the_first_one_said() {
+fn refusal_by_another_cluster_does_not_count() {
     let mut node = node();
     node.run(SECOND);
     node.decide(Decision::Deny);
@@ -236,7 +236,7 @@ fn a_node_that_is_given_another_cluster_asks_it_at_once_whatever_the_first_one_s
 }
 
 #[test]
-fn a_record_is_of_use_to_a_start_that_does_not_know_its_template_yet() {
+fn record_is_used_once_template_arrives() {
     let mut node = node();
     node.run(SECOND);
     let name = node.record().request_name;

@@ -29,7 +29,7 @@ fn found(directory: &Directory) -> Credential {
 
 /// From the field: <https://github.com/kubernetes/kubernetes/issues/53027>
 #[test]
-fn five_thousand_old_files_are_gone_in_a_few_writes_none_of_which_takes_long() {
+fn writes_prune_five_thousand_old_files_in_bounded_time() {
     const OLD: usize = 5000;
     let parent = tempfile::tempdir().unwrap();
     let (old, new) = (pair(NODE, 1), pair(NODE, 2));
@@ -52,7 +52,7 @@ fn five_thousand_old_files_are_gone_in_a_few_writes_none_of_which_takes_long() {
 }
 
 #[test]
-fn what_links_lead_to_elsewhere_is_neither_changed_nor_removed() {
+fn link_targets_outside_directory_stay_unchanged() {
     let parent = tempfile::tempdir().unwrap();
     let (pki, elsewhere) = (parent.path().join("pki"), parent.path().join("elsewhere"));
     fs::create_dir(&elsewhere).unwrap();
@@ -75,7 +75,7 @@ fn what_links_lead_to_elsewhere_is_neither_changed_nor_removed() {
 }
 
 #[test]
-fn a_prefix_that_begins_with_another_is_another() {
+fn longer_prefix_belongs_to_another_certificate() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path();
     let prefixes = ["kubelet", "kubelet-client", "kubelet-client-2025-01-01-00-00-00"];
@@ -97,7 +97,7 @@ fn a_prefix_that_begins_with_another_is_another() {
 }
 
 #[test]
-fn pairs_of_another_identity_and_names_that_are_no_text_stay() {
+fn foreign_pairs_and_non_utf8_names_stay() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path();
     let strange = OsString::from_vec(b"kubelet-client-\xff.pem".to_vec());
@@ -113,7 +113,7 @@ fn pairs_of_another_identity_and_names_that_are_no_text_stay() {
 }
 
 #[test]
-fn a_kubelets_files_are_adopted_and_in_time_removed() {
+fn kubelets_files_are_adopted_and_later_pruned() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path();
     // Local time, and an absolute link.
@@ -134,7 +134,7 @@ fn a_kubelets_files_are_adopted_and_in_time_removed() {
 /// A signer may backdate a successor further than the pair before; a reader that has followed the link may be about to
 /// open the file.
 #[test]
-fn what_was_in_use_just_now_is_kept_however_old_its_successor_says_it_is() {
+fn predecessor_stays_whatever_its_age() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path();
     let directory = Directory::open(path, PREFIX).unwrap();

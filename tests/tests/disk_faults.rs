@@ -21,7 +21,7 @@ const REFUSED_IN: &str = "PERENNIAL_TEST_REFUSED_IN";
 const NOBODY: u32 = 65_534;
 
 #[test]
-fn a_disk_that_breaks_at_any_call_and_comes_back_loses_nothing() {
+fn disk_failing_at_any_call_loses_nothing() {
     let (old, new) = (pair(NODE, 1), pair(NODE, 2));
     let link = Disk::default().with(OLD, Start::File(old.to_pem().as_bytes())).with(CURRENT, Start::Link(OLD));
     let file = Disk::default().with(CURRENT, Start::File(old.to_pem().as_bytes()));
@@ -89,7 +89,7 @@ fn succeeds(mut command: Command, parent: &Path) {
 }
 
 #[test]
-fn a_file_that_may_not_grow_is_not_left_half_written() {
+fn file_size_limit_leaves_no_partial_file() {
     if let Some(parent) = child() {
         // The text of the lock file cannot be written either, which does no harm.
         let pki = parent.join("pki");
@@ -99,12 +99,12 @@ fn a_file_that_may_not_grow_is_not_left_half_written() {
     let parent = prepared(&pair(NODE, 2));
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh"]).arg(parent.path().join("test"));
-    command.args(["--exact", "a_file_that_may_not_grow_is_not_left_half_written"]);
+    command.args(["--exact", "file_size_limit_leaves_no_partial_file"]);
     succeeds(command, parent.path());
 }
 
 #[test]
-fn a_directory_one_may_not_write_to_serves_what_it_holds() {
+fn unwritable_directory_serves_its_pair() {
     if let Some(parent) = child() {
         let pki = parent.join("pki");
         let error = Directory::open(&pki, PREFIX).unwrap_err();
@@ -114,7 +114,7 @@ fn a_directory_one_may_not_write_to_serves_what_it_holds() {
     let parent = prepared(&pair(NODE, 2));
     let pki = parent.path().join("pki");
     let mut command = Command::new(parent.path().join("test"));
-    command.args(["--exact", "a_directory_one_may_not_write_to_serves_what_it_holds"]);
+    command.args(["--exact", "unwritable_directory_serves_its_pair"]);
     // To root nothing is forbidden.
     if rustix::process::geteuid().is_root() {
         for path in [parent.path().join("new.pem"), pki.clone()] {

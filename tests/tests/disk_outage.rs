@@ -56,7 +56,7 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_node_bootstraps_and_rotates_while_the_disk_takes_nothing_and_writes_the_last_when_it_does() {
+fn node_rotates_in_memory_and_writes_after_disk_outage() {
     on_both(|runtime| {
         for kind in OUTAGES {
             let (server, volume) = (serve(Approval::Auto), Virtual::new(Disk::default()));
@@ -112,7 +112,7 @@ fn blocked_disk_stops_neither_requests_nor_the_loop() {
 }
 
 #[test]
-fn a_node_that_starts_while_the_disk_takes_nothing_goes_on_with_the_certificate_it_has() {
+fn start_on_failing_disk_serves_stored_certificate() {
     on_both(|runtime| {
         for kind in OUTAGES {
             let (server, volume) = (serve(Approval::Auto), Virtual::new(Disk::default()));
@@ -138,7 +138,7 @@ fn a_node_that_starts_while_the_disk_takes_nothing_goes_on_with_the_certificate_
 }
 
 #[test]
-fn changes_while_the_disk_is_full_lose_nothing() {
+fn signer_changes_on_full_disk_lose_no_write() {
     on_both(|runtime| {
         let (server, volume) = (serve(Approval::Auto), Virtual::new(Disk::default()));
         let handle = start(runtime, &server, &volume);

@@ -86,7 +86,7 @@ fn everything(pki: &Pki) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
 }
 
 #[test]
-fn start_leaves_an_unreadable_pair_in_use_and_its_mode() {
+fn start_leaves_unreadable_pair_and_its_mode_unchanged() {
     let pki = Pki::new();
     let good = pair(NODE, 1);
     pki.put_pair(OLD, &good);
@@ -102,7 +102,7 @@ fn start_leaves_an_unreadable_pair_in_use_and_its_mode() {
 }
 
 #[test]
-fn record_that_others_can_read_is_reported_and_stays_as_it_is() {
+fn exposed_record_is_reported_and_left_unchanged() {
     let pki = Pki::new();
     let directory = pki.directory();
     directory.remember(b"a key").unwrap();
@@ -136,7 +136,7 @@ fn link_to_another_programs_file_stays_until_the_next_write() {
 }
 
 #[test]
-fn valid_pair_is_used_in_place_of_an_expired_one_which_stays() {
+fn valid_pair_is_used_instead_of_expired_one() {
     let (new, foreign) = (pair(NODE, 1), pair("system:node:worker-2", 9));
     for kind in ["a link", "a file", "an update cut short"] {
         let pki = Pki::new();
@@ -200,7 +200,7 @@ fn dangling_link_is_linked_to_the_newest_pair_at_a_start() {
 
 /// A wrong clock at the start of a machine must not lead back to an older pair.
 #[test]
-fn a_pair_stays_in_use_if_none_is_valid_or_it_is_not_valid_yet() {
+fn pair_in_use_stays_whatever_the_clock_shows() {
     let pki = Pki::new();
     let (older, newer) = (pair(NODE, 9), pair(NODE, 1));
     pki.put_pair(OLD, &older);
@@ -213,7 +213,7 @@ fn a_pair_stays_in_use_if_none_is_valid_or_it_is_not_valid_yet() {
 }
 
 #[test]
-fn pair_of_another_node_is_not_used_where_the_name_is_known() {
+fn foreign_pair_is_ignored_if_name_is_known() {
     let (mine, foreign) = (pair(NODE, 1), pair("system:node:worker-2", 9));
     let pki = Pki::new();
     pki.put_pair(OLD, &foreign);
@@ -229,7 +229,7 @@ fn pair_of_another_node_is_not_used_where_the_name_is_known() {
 }
 
 #[test]
-fn pair_of_another_node_in_use_is_named_and_stays_until_replaced() {
+fn foreign_pair_in_use_is_reported_and_stays() {
     let (mine, foreign) = (pair(NODE, 1), pair("system:node:worker-2", 9));
     let pki = Pki::new();
     pki.put_pair(OLD, &foreign);
@@ -248,7 +248,7 @@ fn pair_of_another_node_in_use_is_named_and_stays_until_replaced() {
 }
 
 #[test]
-fn a_thousand_files_of_newer_names_do_not_hide_the_pair_of_an_older_installation() {
+fn thousand_dated_files_do_not_hide_crt_key_pair() {
     let pki = Pki::new();
     for n in 0..1001 {
         pki.put(&format!("kubelet-client-2025-01-01-00-{:02}-{:02}-000.pem", n / 60, n % 60), "x", 0o600);
@@ -260,7 +260,7 @@ fn a_thousand_files_of_newer_names_do_not_hide_the_pair_of_an_older_installation
 }
 
 #[test]
-fn a_link_through_a_file_leads_nowhere_for_good() {
+fn link_through_a_file_counts_as_dangling() {
     let pki = Pki::new();
     let good = pair(NODE, 1);
     pki.put_pair(OLD, &good);
@@ -270,7 +270,7 @@ fn a_link_through_a_file_leads_nowhere_for_good() {
 }
 
 #[test]
-fn what_is_put_in_place_has_the_name_that_kubelet_gives_it() {
+fn update_renames_updated_link_to_current() {
     let layout = Layout::new("kubelet-client").unwrap();
     let update = layout.update(&Listing::default(), NOW);
     let (from, to) = ("kubelet-client-updated.pem".into(), "kubelet-client-current.pem".into());
@@ -278,7 +278,7 @@ fn what_is_put_in_place_has_the_name_that_kubelet_gives_it() {
 }
 
 #[test]
-fn a_prefix_that_would_leave_the_directory_is_refused_with_the_reason() {
+fn unusable_prefix_is_refused_with_reason() {
     for prefix in ["", ".hidden", "../pki", "a/b"] {
         let refused = Layout::new(prefix).unwrap_err().to_string();
         assert!(refused.contains(&format!("{prefix:?}")) && refused.contains("slash"), "{refused}");

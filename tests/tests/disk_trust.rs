@@ -146,7 +146,7 @@ fn link_that_another_user_made_is_ignored() {
 }
 
 #[test]
-fn links_through_links_lead_to_the_pair() {
+fn chained_links_lead_to_the_pair() {
     let pki = Pki::with_mode(0o700);
     let good = pair(NODE, 1);
     // As a kubelet mounts a Secret.
@@ -164,7 +164,7 @@ fn links_through_links_lead_to_the_pair() {
 }
 
 #[test]
-fn lock_that_another_user_could_have_planted_keeps_nobody_out() {
+fn untrusted_lock_file_blocks_no_start() {
     type Put = fn(&Pki);
     const LOCK: &str = ".kubelet-client.lock";
     let file: Put = |pki| pki.put(LOCK, b"theirs");

@@ -37,7 +37,7 @@ fn on_the_page() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_deliberate_difference_is_on_the_page_and_nothing_else() {
+fn differences_page_lists_exactly_the_deliberate_differences() {
     let (table, page) = (in_the_table(), on_the_page());
     assert!(table.len() > 20, "{table:?}");
     assert_eq!(page, table);
@@ -45,7 +45,7 @@ fn every_deliberate_difference_is_on_the_page_and_nothing_else() {
 
 /// Every message that the page explains occurs in the source.
 #[test]
-fn every_message_quoted_is_one_that_can_be_read() {
+fn every_quoted_message_occurs_in_source() {
     let page = include_str!("../../agent/docs/cluster.md");
     let (_, table) = page.split_once("| `perennial run` says |").unwrap();
     let quoted: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();

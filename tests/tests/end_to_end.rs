@@ -13,7 +13,7 @@ use perennial_tests::loopback::{
 };
 
 #[test]
-fn after_a_rotation_new_connections_present_the_new_certificate() {
+fn new_connections_present_the_rotated_certificate() {
     on_both(|runtime| {
         let server = serve(Approval::Auto);
         let handle = node(runtime, &server.cluster).start();
@@ -35,7 +35,7 @@ fn after_a_rotation_new_connections_present_the_new_certificate() {
 }
 
 #[test]
-fn a_request_waits_for_a_person_and_says_so() {
+fn request_reports_that_it_waits_for_approval() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();
@@ -49,7 +49,7 @@ fn a_request_waits_for_a_person_and_says_so() {
 }
 
 #[test]
-fn a_denial_keeps_the_certificate_and_says_why() {
+fn denial_keeps_certificate_and_reports_reason() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();
@@ -72,7 +72,7 @@ fn a_denial_keeps_the_certificate_and_says_why() {
 
 /// From the field: <https://github.com/kubernetes/kubernetes/issues/65991>
 #[test]
-fn a_disowned_certificate_gives_way_to_the_bootstrap_credential() {
+fn unknown_authority_falls_back_to_bootstrap_credential() {
     on_both(|runtime| {
         let directory = tempfile::tempdir().unwrap();
         let open = || Directory::open(directory.path(), "kubelet-client").unwrap();
@@ -97,7 +97,7 @@ fn a_disowned_certificate_gives_way_to_the_bootstrap_credential() {
 }
 
 #[test]
-fn a_certificate_its_user_saw_refused_is_replaced_by_the_bootstrap_credential() {
+fn refused_certificate_is_replaced_using_bootstrap_credential() {
     on_both(|runtime| {
         let server = serve(Approval::Auto);
         let handle = node(runtime, &server.cluster).start();
@@ -119,7 +119,7 @@ fn a_certificate_its_user_saw_refused_is_replaced_by_the_bootstrap_credential() 
 
 /// From the field: <https://github.com/spiffe/spiffe/pull/376>
 #[test]
-fn the_directory_holds_what_is_served_and_its_predecessor_each_in_a_file_of_its_own() {
+fn directory_holds_current_and_previous_pair_in_own_files() {
     on_both(|runtime| {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
@@ -150,7 +150,7 @@ fn the_directory_holds_what_is_served_and_its_predecessor_each_in_a_file_of_its_
 }
 
 #[test]
-fn a_restart_serves_what_the_directory_holds_and_asks_for_nothing() {
+fn restart_serves_stored_pair_without_request() {
     on_both(|runtime| {
         let directory = tempfile::tempdir().unwrap();
         let server = serve(Approval::Auto);
@@ -166,7 +166,7 @@ fn a_restart_serves_what_the_directory_holds_and_asks_for_nothing() {
 }
 
 #[test]
-fn a_certificate_is_served_from_memory_while_the_disk_is_broken_and_written_when_it_is_back() {
+fn certificate_is_served_from_memory_until_disk_recovers() {
     on_both(|runtime| {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
@@ -187,7 +187,7 @@ fn a_certificate_is_served_from_memory_while_the_disk_is_broken_and_written_when
 }
 
 #[test]
-fn an_api_that_comes_up_late_is_reached() {
+fn api_that_starts_late_is_reached() {
     on_both(|runtime| {
         // A port without a listener, for now.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -206,7 +206,7 @@ fn an_api_that_comes_up_late_is_reached() {
 }
 
 #[test]
-fn a_changed_template_supersedes_the_request_that_waits() {
+fn template_change_supersedes_waiting_request() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();
@@ -221,7 +221,7 @@ fn a_changed_template_supersedes_the_request_that_waits() {
 }
 
 #[test]
-fn shutdown_ends_a_rotation_that_waits() {
+fn shutdown_ends_waiting_rotation() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();
@@ -239,7 +239,7 @@ fn shutdown_ends_a_rotation_that_waits() {
 }
 
 #[test]
-fn without_a_signer_what_is_there_is_served() {
+fn stored_pair_is_served_without_signer() {
     on_both(|runtime| {
         let server = serve(Approval::Auto);
         let directory = tempfile::tempdir().unwrap();

@@ -30,7 +30,7 @@ fn serial(files: &FileCredential) -> String {
 
 /// From the field: <https://github.com/spiffe/spiffe-helper/issues/422>
 #[test]
-fn another_pair_is_taken_up_and_half_of_one_is_not() {
+fn file_credential_takes_complete_pairs_only() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let [first, second] = [pair(), pair()];
@@ -48,7 +48,7 @@ fn another_pair_is_taken_up_and_half_of_one_is_not() {
 }
 
 #[test]
-fn who_wants_to_know_is_told_of_another_pair_old_and_new_and_of_nothing_else() {
+fn on_change_reports_old_and_new_pair_only() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let [first, second] = [pair(), pair()];
@@ -68,7 +68,7 @@ fn who_wants_to_know_is_told_of_another_pair_old_and_new_and_of_nothing_else() {
 }
 
 #[test]
-fn whatever_becomes_of_the_files_the_last_good_pair_is_kept() {
+fn damaged_or_missing_files_keep_last_good_pair() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let good = pair();
@@ -89,7 +89,7 @@ fn whatever_becomes_of_the_files_the_last_good_pair_is_kept() {
 }
 
 #[test]
-fn a_volume_that_is_switched_by_a_link_is_followed() {
+fn projected_volume_switch_is_followed() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let pairs = [pair(), pair()];
@@ -108,7 +108,7 @@ fn a_volume_that_is_switched_by_a_link_is_followed() {
 }
 
 #[test]
-fn without_a_pair_to_begin_with_it_says_which_file_and_why() {
+fn open_without_pair_names_file_and_reason() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let error = |directory: &Path| {

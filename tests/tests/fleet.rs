@@ -31,7 +31,7 @@ fn lawful(fleet: &Fleet) {
 }
 
 #[test]
-fn a_thousand_certificates_issued_in_the_same_second_are_renewed_all_over_the_window() {
+fn same_second_certificates_rotate_all_over_the_window() {
     let mut fleet = Fleet::new(1000, node, HOUR);
     assert!(fleet.run_for(Duration::from_secs(1), 10_000));
     let first = fleet.submissions().len();
@@ -48,7 +48,7 @@ fn a_thousand_certificates_issued_in_the_same_second_are_renewed_all_over_the_wi
 }
 
 #[test]
-fn an_outage_of_hours_ends_without_a_crowd_and_without_a_certificate_lost() {
+fn fleet_returns_spread_and_without_loss_after_outage() {
     let life = 24 * HOUR;
     let mut fleet = Fleet::new(300, node, life);
     // Into the window, so that a good part of them is due.
@@ -68,7 +68,7 @@ fn an_outage_of_hours_ends_without_a_crowd_and_without_a_certificate_lost() {
 }
 
 #[test]
-fn no_world_goes_past_the_end_of_a_span_because_another_changed_its_mind() {
+fn fleet_worlds_stop_together_at_end_of_span() {
     let mut fleet = Fleet::new(2, node, 24 * HOUR);
     assert!(fleet.run_for(Duration::from_secs(1), 100));
     let planned = |fleet: &Fleet| fleet.worlds().iter().map(|world| world.next_at().unwrap()).collect::<Vec<_>>();
@@ -97,7 +97,7 @@ proptest! {
 
     /// Hostile lives side by side: each leads to the same transcript as alone, and keeps every law.
     #[test]
-    fn no_life_depends_on_the_others(lives in prop::collection::vec(bytes(24), 1..6)) {
+    fn fleet_lives_equal_lives_alone(lives in prop::collection::vec(bytes(24), 1..6)) {
         let scripts: Vec<Script> = lives.iter().map(|bytes| Script::decode(bytes)).collect();
         let begin = || scripts.iter().map(|script| script.life.begin()).collect::<Vec<_>>();
         let rounds = scripts.iter().map(|script| script.steps.len()).max().unwrap_or(0);

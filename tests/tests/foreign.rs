@@ -19,7 +19,7 @@ fn pairs(path: &Path) -> usize {
 }
 
 #[test]
-fn foreign_answer_without_a_certificate_is_refused() {
+fn foreign_first_certificate_is_rejected() {
     let kinds = [
         ("otherName", "common name is `system:node:somebody-else`, and `system:node:worker-1` was requested"),
         ("extraOrganization", "O `system:masters`, which can grant rights, was not requested"),
@@ -51,7 +51,7 @@ fn foreign_answer_without_a_certificate_is_refused() {
 }
 
 #[test]
-fn signers_that_add_rights_are_believed_if_told_so() {
+fn extra_rights_are_accepted_if_configured() {
     on_both(|runtime| {
         for wrong in ["extraOrganization", "extraUri"] {
             let server = serve(Approval::Auto);
@@ -102,7 +102,7 @@ fn foreign_pair_at_a_start_is_neither_served_nor_used() {
 
 /// The pair stays in use until it is replaced, and the bootstrap identity requests the one that replaces it.
 #[test]
-fn pair_of_another_name_than_the_new_template_is_reported_and_served() {
+fn pair_of_old_name_is_served_and_reported() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let mut holder = node(runtime, &server.cluster);
@@ -131,7 +131,7 @@ fn pair_of_another_name_than_the_new_template_is_reported_and_served() {
 
 /// An externally managed certificate may have any common name.
 #[test]
-fn without_a_signer_whatever_is_there_is_served() {
+fn foreign_pair_is_served_without_signer() {
     on_both(|runtime| {
         let directory = tempfile::tempdir().unwrap();
         let server = serve(Approval::Auto);

@@ -44,7 +44,7 @@ fn journal_of_an_older_version_replays() {
 
 /// Journals had a boolean for the signer before there was a third status.
 #[test]
-fn signer_status_keeps_its_old_text_and_adds_one() {
+fn signer_status_keeps_its_old_journal_text() {
     let template = Some(Arc::new(Template::node("a")));
     let machine = RotationMachine::new(Setup { template, ..Setup::default() }, Now::default());
     let texts = [
@@ -70,7 +70,7 @@ fn signer_status_keeps_its_old_text_and_adds_one() {
 
 proptest! {
     #[test]
-    fn every_life_replays_from_wherever_its_journal_begins(script in scripts(24), from in 0_usize..40) {
+    fn life_replays_from_any_journal_start(script in scripts(24), from in 0_usize..40) {
         for run in script.run().runs {
             for from in [0, from] {
                 let mut replay = Replay::new();
@@ -83,7 +83,7 @@ proptest! {
     }
 
     #[test]
-    fn a_replay_shows_each_step_as_its_observers_saw_it(script in scripts(24), from in 0_usize..40) {
+    fn replay_shows_each_step_as_recorded(script in scripts(24), from in 0_usize..40) {
         for run in script.run().runs {
             let mut replay = Replay::new();
             let began = replay.line(&journal::begin("node", run.started, &run.first)).unwrap();
@@ -144,7 +144,7 @@ fn tick(machine: &mut Arc<RotationMachine>, now: Now) -> String {
 }
 
 #[test]
-fn a_step_that_leads_elsewhere_now_is_told_apart() {
+fn replay_reports_a_step_that_differs() {
     let (mut replay, mut machine, now) = begun();
     let line = tick(&mut machine, now).replace("new key", "pending key");
     let error = replay.line(&line).unwrap_err();
@@ -153,7 +153,7 @@ fn a_step_that_leads_elsewhere_now_is_told_apart() {
 }
 
 #[test]
-fn a_line_that_is_cut_foreign_or_of_another_machine_changes_nothing() {
+fn unusable_journal_line_changes_nothing() {
     let (mut replay, mut machine, now) = begun();
     let line = tick(&mut machine, now);
     for cut in 0..line.len() - 1 {
@@ -171,7 +171,7 @@ fn a_line_that_is_cut_foreign_or_of_another_machine_changes_nothing() {
 }
 
 #[test]
-fn what_failed_is_seen_by_observers_once_for_each_attempt() {
+fn each_failed_attempt_is_reported_once() {
     let (_, mut machine, mut now) = begun();
     let id = |n| RequestId::new(NonZeroU64::new(n).unwrap());
     let mut failure_of = |event: Event, now: Now| {

@@ -30,7 +30,7 @@ const KILLS: u32 = if cfg!(debug_assertions) { 60 } else { 1000 };
 
 /// From the field: <https://github.com/spiffe/spiffe-helper/issues/250>
 #[test]
-fn a_process_may_be_killed_at_any_moment() {
+fn kill_at_any_moment_loses_no_pair() {
     if let Some(parent) = std::env::var_os(WRITE_TO) {
         write_for_ever(&PathBuf::from(parent));
     }
@@ -53,7 +53,7 @@ fn a_process_may_be_killed_at_any_moment() {
     let mut last = 1;
     let (mut unended, mut most) = (0, 0);
     for kill in 0..KILLS {
-        let mut child = start("a_process_may_be_killed_at_any_moment", WRITE_TO, parent.path());
+        let mut child = start("kill_at_any_moment_loses_no_pair", WRITE_TO, parent.path());
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         // Never the same moment twice: the golden ratio spreads them over what some writes take.
         let moment = f64::from(kill) * 0.618_034 % 1.0;
@@ -107,7 +107,7 @@ fn a_process_may_be_killed_at_any_moment() {
 }
 
 #[test]
-fn a_process_may_be_killed_while_it_puts_the_directory_right() {
+fn kill_during_recovery_loses_no_pair() {
     if let Some(pki) = std::env::var_os(RECOVER_IN) {
         damage_and_recover_for_ever(&PathBuf::from(pki));
     }
@@ -135,7 +135,7 @@ fn a_process_may_be_killed_while_it_puts_the_directory_right() {
     while kills < KILLS || (kills < KILLS * 20 && (in_the_middle <= KILLS / 10 || partly == 0)) {
         let kill = kills;
         kills += 1;
-        let mut child = start("a_process_may_be_killed_while_it_puts_the_directory_right", RECOVER_IN, &pki);
+        let mut child = start("kill_during_recovery_loses_no_pair", RECOVER_IN, &pki);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         lines.find(|line| line == "begun").unwrap();
         if kill % 20 == 0 {

@@ -85,7 +85,7 @@ laws! {
 
 /// Law 1: any bytes decode to a life, which runs to its end without a panic and repeatably, whatever the clocks do.
 #[test]
-fn every_life_can_be_lived() {
+fn machine_never_panics_in_any_life() {
     let config = Config { failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new(config).run(&prop::collection::vec(any::<u8>(), 0..600), |bytes| {
         let mut script = perennial_tests::script::Script::decode(&bytes);
@@ -100,7 +100,7 @@ fn every_life_can_be_lived() {
 
 /// `Actions` shows exactly the actions that it yields, and is empty exactly if it yields none.
 #[test]
-fn duties_are_shown_as_they_are_carried_out() {
+fn actions_debug_lists_every_action() {
     fn shown(trace: &Trace) -> Verdict {
         for (_, record) in trace.steps() {
             let all: Vec<_> = record.actions.clone().collect();

@@ -34,7 +34,7 @@ fn now() -> UnixTime {
 }
 
 #[test]
-fn malicious_certificates_are_refused_with_a_sentence() {
+fn malicious_certificates_are_rejected_with_reason() {
     let (ca, key) = (key(), key());
     for row in table() {
         let answer = pem(&row.forge(&ca, &ISSUER, key.public_key_der(), now()));
@@ -69,7 +69,7 @@ fn malicious_certificates_are_refused_with_a_sentence() {
 }
 
 #[test]
-fn broken_signature_is_found_out_with_the_issuer_in_the_chain() {
+fn broken_signature_is_detected_with_issuer_in_chain() {
     let server = serve(Approval::Manual);
     let authority = server.handle.with_api(|api, _| api.authority().to_pem());
     let issuer = Chain::from_pem(authority.as_bytes()).unwrap();
@@ -137,7 +137,7 @@ fn start(runtime: Runtime, server: &LoopbackServer, path: &std::path::Path) -> H
 }
 
 #[test]
-fn held_certificate_is_kept_whatever_is_issued() {
+fn current_certificate_survives_malicious_successors() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let admin = perennial_dev::User::new("admin", ["system:masters"]);

@@ -24,13 +24,13 @@ fn agree(change: fn(&mut Script)) {
 }
 
 #[test]
-fn the_machine_keeps_the_rules() {
+fn machine_agrees_with_model() {
     agree(|_| ());
 }
 
 /// Without jitter every interval of the model is a single millisecond.
 #[test]
-fn without_jitter_the_machine_keeps_the_rules_to_the_millisecond() {
+fn machine_agrees_with_model_to_the_millisecond_without_jitter() {
     agree(|script| {
         let later = script.steps.iter_mut().filter_map(|step| match step {
             Deed::Policy(policy) => Some(&mut **policy),

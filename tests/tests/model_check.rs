@@ -47,7 +47,7 @@ fn no_state_of_a_small_world_breaks_a_law() {
 
 /// Checks that states with equal keys behave alike, so that exploring one of them is enough.
 #[test]
-fn states_taken_for_one_do_the_same() {
+fn states_with_equal_keys_behave_alike() {
     let most = if cfg!(debug_assertions) { 2_000 } else { 20_000 };
     for setting in settings() {
         let compared = keys_tell_all::<RotationMachine>(&setting, most).unwrap_or_else(|broken| panic!("{broken}"));
@@ -62,7 +62,7 @@ fn found<F: Fault>(world: &str) -> Counterexample {
 }
 
 #[test]
-fn a_machine_that_breaks_a_rule_is_found_out() {
+fn broken_machines_are_found() {
     let cases = [
         (found::<broken::ForgetsToCancel>("replies"), "#1 is out, by the machine nothing"),
         (found::<broken::AsksTwice>("wishes"), "a second request is out"),

@@ -16,7 +16,7 @@ fn release(minor: u32) -> LoopbackServer {
 }
 
 #[test]
-fn every_release_since_1_19_issues_and_only_a_lifetime_may_go_unheard() {
+fn releases_since_1_19_issue_certificates() {
     on_both(|runtime| {
         for minor in 19..=36 {
             let server = release(minor);
@@ -37,7 +37,7 @@ fn every_release_since_1_19_issues_and_only_a_lifetime_may_go_unheard() {
 }
 
 #[test]
-fn a_release_without_the_api_is_told_from_a_wrong_address() {
+fn release_without_v1_is_reported_as_such() {
     on_both(|runtime| {
         let server = release(18);
         let handle = node(runtime, &server.cluster).start();

@@ -30,7 +30,7 @@ fn ignored() -> Scenario {
 }
 
 #[test]
-fn five_attempts_in_half_a_minute_then_one_every_32_s() {
+fn five_quick_attempts_then_one_every_32_s() {
     for n in SEEDS {
         let at = client_go(&denied(), n).submissions;
         let waits: Vec<_> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -45,7 +45,7 @@ fn five_attempts_in_half_a_minute_then_one_every_32_s() {
 }
 
 #[test]
-fn each_attempt_is_an_object_of_its_own_and_ninety_odd_a_day_are_left_pending() {
+fn each_attempt_leaves_its_own_pending_object() {
     for n in SEEDS {
         let tally = client_go(&ignored(), n);
         assert_eq!(tally.objects, tally.submissions.len());
@@ -59,7 +59,7 @@ fn each_attempt_is_an_object_of_its_own_and_ninety_odd_a_day_are_left_pending() 
 }
 
 #[test]
-fn one_request_per_second_when_the_signer_drops_a_name() {
+fn dropped_name_leads_to_a_request_every_second() {
     let trims = Conduct::Signs { after: ZERO, trims: true };
     let scenario = Scenario::new("trims").wanting(Some(named(&["a", "b"]))).at(ZERO, Happening::Requests(trims));
     let tally = client_go(&scenario, 1);
@@ -68,7 +68,7 @@ fn one_request_per_second_when_the_signer_drops_a_name() {
 }
 
 #[test]
-fn the_rotation_point_lies_between_70_and_90_percent() {
+fn rotation_point_lies_between_70_and_90_percent() {
     let mut points = Vec::new();
     for n in 0..50 {
         let tally = client_go(&Scenario::new("rotates").holding(ZERO), n);
@@ -82,7 +82,7 @@ fn the_rotation_point_lies_between_70_and_90_percent() {
 }
 
 #[test]
-fn a_valid_certificate_is_loaded_and_an_expired_one_replaced_at_once() {
+fn start_loads_valid_and_replaces_expired_certificate() {
     let valid = Scenario::new("valid").holding(HOUR).lasting(HOUR);
     assert!(client_go(&valid, 1).submissions.is_empty());
     let expired = Scenario::new("expired").holding(25 * HOUR).lasting(HOUR);
@@ -92,7 +92,7 @@ fn a_valid_certificate_is_loaded_and_an_expired_one_replaced_at_once() {
 /// The first change cancels the request and pays the backoff. The watcher then blocks at the channel, so that the
 /// second change is noticed only when the request for the first has waited out its 15 minutes.
 #[test]
-fn only_the_first_change_of_template_cancels_what_waits() {
+fn only_first_template_change_cancels_the_request() {
     let changes = [5, 6].map(|minute| (minute * MINUTE, Happening::Wants(Some(named(&[&format!("at-{minute}")])))));
     let scenario = changes.into_iter().fold(ignored().lasting(30 * MINUTE), |s, (at, what)| s.at(at, what));
     let at = client_go(&scenario, 1).submissions;
@@ -102,7 +102,7 @@ fn only_the_first_change_of_template_cancels_what_waits() {
 }
 
 #[test]
-fn a_template_that_comes_is_noticed_within_a_second_and_none_asks_for_nothing() {
+fn new_template_is_noticed_within_a_second() {
     let scenario = Scenario::new("none").wanting(None).lasting(HOUR);
     assert!(client_go(&scenario, 1).submissions.is_empty());
     let comes = scenario.at(10 * MINUTE, Happening::Wants(Some(named(&["a"]))));
@@ -111,14 +111,14 @@ fn a_template_that_comes_is_noticed_within_a_second_and_none_asks_for_nothing() 
 }
 
 #[test]
-fn a_new_name_is_asked_for_within_two_seconds() {
+fn new_name_is_requested_within_two_seconds() {
     let scenario = Scenario::new("name").holding(HOUR).lasting(HOUR);
     let at = client_go(&scenario.at(10 * MINUTE, Happening::Wants(Some(named(&["a"])))), 1).submissions;
     assert!(at.len() == 1 && at[0] <= 10 * MINUTE + 2 * SECOND, "{at:?}");
 }
 
 #[test]
-fn timers_sleep_with_the_computer() {
+fn timers_stand_still_in_suspend() {
     let scenario = Scenario::new("asleep").holding(ZERO).lasting(72 * HOUR);
     let awake = client_go(&scenario, 1).submissions[0];
     let slept = client_go(&scenario.at(HOUR, Happening::Suspend(30 * HOUR)), 1);
@@ -127,7 +127,7 @@ fn timers_sleep_with_the_computer() {
 }
 
 #[test]
-fn a_restart_forgets_the_key_and_asks_anew() {
+fn restart_forgets_key_and_submits_again() {
     let scenario = ignored().lasting(HOUR).at(10 * MINUTE, Happening::Restart { remembers: true });
     let tally = client_go(&scenario, 1);
     assert_eq!(tally.submissions[1], 10 * MINUTE);
@@ -136,7 +136,7 @@ fn a_restart_forgets_the_key_and_asks_anew() {
 
 /// client-go's REST client repeats a request after a `Retry-After`, ten times.
 #[test]
-fn retry_after_is_honoured_eleven_times_within_an_attempt() {
+fn attempt_repeats_ten_times_after_retry_after() {
     let scenario = Scenario::new("throttled").lasting(HOUR).at(ZERO, Happening::Api(Api::Throttles(MINUTE)));
     let at = client_go(&scenario, 1).submissions;
     let waits: Vec<_> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -145,7 +145,7 @@ fn retry_after_is_honoured_eleven_times_within_an_attempt() {
 }
 
 #[test]
-fn after_an_outage_of_six_hours_it_asks_within_32_s() {
+fn request_follows_long_outage_within_32_s() {
     let down = Scenario::new("down").lasting(DAY / 3).at(ZERO, Happening::Api(Api::Down));
     for n in SEEDS {
         let tally = client_go(&down.clone().at(6 * HOUR, Happening::Api(Api::Up)), n);

@@ -60,7 +60,7 @@ fn rotator() -> Rotator {
 }
 
 #[test]
-fn closure_signs_after_denial_and_panic_and_is_kept_in_store() {
+fn closure_signs_after_denial_and_panic() {
     on_both(|runtime| {
         for is_async in [false, true] {
             let (ca, directory) = (Ca::new(), tempfile::tempdir().unwrap());
@@ -88,7 +88,7 @@ fn closure_signs_after_denial_and_panic_and_is_kept_in_store() {
 }
 
 #[test]
-fn panic_of_closure_is_named_and_retried() {
+fn panic_of_closure_is_reported_and_retried() {
     on_both(|runtime| {
         let rotator = rotator().sign_with(NAME, |_, _| panic!("no token in slot 0"));
         let handle = start(runtime, rotator);
@@ -162,7 +162,7 @@ impl IdentitySource for Counted {
 }
 
 #[test]
-fn second_certificate_is_requested_the_moment_there_is_the_first() {
+fn second_rotation_starts_once_first_has_certificate() {
     on_both(|runtime| {
         let ca = Ca::new();
         // Neither denies nor panics.
@@ -280,7 +280,7 @@ impl SignerConversation for BuggyTalk {
 }
 
 #[test]
-fn panic_of_signer_ends_no_rotation() {
+fn signer_panic_does_not_end_rotation() {
     on_both(|runtime| {
         for bug in BUGS {
             let (ca, left) = (Ca::new(), Arc::new(AtomicU32::new(0)));

@@ -95,7 +95,7 @@ fn client_config(roots: Option<Arc<RootCertStore>>) -> ClientConfig {
 }
 
 #[test]
-fn a_server_sees_the_new_client_certificate_and_existing_connections_go_on() {
+fn server_sees_rotated_client_certificate_on_new_connections() {
     on_both(|runtime| {
         let api = serve(Approval::Auto);
         let handle = node(runtime, &api.cluster).start();
@@ -119,7 +119,7 @@ fn a_server_sees_the_new_client_certificate_and_existing_connections_go_on() {
 }
 
 #[test]
-fn the_resolver_alone_is_right_in_a_configuration_that_does_not_resume() {
+fn client_resolver_suffices_without_session_resumption() {
     let api = serve(Approval::Auto);
     let address = server(knows_clients(&api));
     let handle = node(Runtime::Std, &api.cluster).start();
@@ -136,7 +136,7 @@ fn the_resolver_alone_is_right_in_a_configuration_that_does_not_resume() {
 }
 
 #[test]
-fn before_there_is_a_certificate_none_is_presented() {
+fn client_without_certificate_presents_none() {
     let api = serve(Approval::Manual);
     let address = server(knows_clients(&api));
     let handle = node(Runtime::Smol, &api.cluster).start();
@@ -164,7 +164,7 @@ fn serving(runtime: Runtime) -> (LoopbackServer, Handle) {
 
 /// From the field: <https://github.com/linkerd/linkerd2/issues/5888>
 #[test]
-fn a_client_sees_the_new_serving_certificate_and_existing_connections_go_on() {
+fn client_sees_rotated_serving_certificate_on_new_connections() {
     on_both(|runtime| {
         let (api, handle) = serving(runtime);
         let wanted =
@@ -198,7 +198,7 @@ fn a_client_sees_the_new_serving_certificate_and_existing_connections_go_on() {
 }
 
 #[test]
-fn a_client_that_resumes_sees_the_new_serving_certificate_with_its_next_full_handshake() {
+fn resuming_client_sees_rotation_after_full_handshake() {
     on_both(|runtime| {
         let (api, handle) = serving(runtime);
         handle.set_template(Some(
@@ -241,7 +241,7 @@ fn a_client_that_resumes_sees_the_new_serving_certificate_with_its_next_full_han
 /// <https://github.com/kubernetes/kubeadm/issues/1635>,
 /// <https://github.com/syself/cluster-api-provider-hetzner/issues/920>
 #[test]
-fn without_a_certificate_and_an_interim_one_a_server_ends_handshakes() {
+fn server_without_any_certificate_rejects_handshakes() {
     let (_api, handle) = serving(Runtime::Std);
     let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
     let address = server(config.with_no_client_auth().with_cert_resolver(Arc::new(ServerCert::new(&handle))));
@@ -253,7 +253,7 @@ fn without_a_certificate_and_an_interim_one_a_server_ends_handshakes() {
 
 /// From the field: <https://github.com/linkerd/linkerd2/issues/15109>
 #[test]
-fn users_are_told_of_rotations_with_the_old_and_the_new() {
+fn rotations_report_old_and_new_credential() {
     on_both(|runtime| {
         let api = serve(Approval::Auto);
         let handle = node(runtime, &api.cluster).start();

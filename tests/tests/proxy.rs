@@ -73,7 +73,7 @@ fn behind(cluster: &Cluster, proxy: &HttpProxy) -> Arc<Cluster> {
 }
 
 #[test]
-fn a_node_behind_a_proxy_rotates_and_the_proxy_sees_only_where_to() {
+fn node_rotates_through_a_proxy() {
     on_both(|runtime| {
         let server = serve(Approval::Auto);
         let proxy = HttpProxy::answering(OPEN);
@@ -89,7 +89,7 @@ fn a_node_behind_a_proxy_rotates_and_the_proxy_sees_only_where_to() {
 }
 
 #[test]
-fn a_proxy_that_says_no_is_to_blame_and_not_the_server() {
+fn proxy_refusal_is_blamed_on_the_proxy() {
     on_both(|runtime| {
         let server = serve(Approval::Auto);
         let proxy = HttpProxy::answering("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n");
@@ -106,7 +106,7 @@ fn a_proxy_that_says_no_is_to_blame_and_not_the_server() {
 }
 
 #[test]
-fn a_proxy_that_is_not_there_is_tried_again_until_it_is() {
+fn missing_proxy_is_retried_until_it_starts() {
     on_both(|runtime| {
         let server = serve(Approval::Auto);
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();

@@ -31,7 +31,7 @@ fn execute(files: &mut Files, op: &FileOp) {
 }
 
 #[test]
-fn an_update_cut_short_at_any_step_leaves_a_whole_record_and_is_in_no_updates_way() {
+fn interrupted_record_update_leaves_a_complete_record() {
     let layout = Layout::new("kubelet-client").unwrap();
     let before = Files::from([(layout.pending(), ("old", true)), ("kubelet-client.crt".into(), ("other", true))]);
     let steps = layout.remember(&listing(&before)).steps;
@@ -70,7 +70,7 @@ fn record_is_recalled_as_it_was_written_last() {
 }
 
 #[test]
-fn directory_by_the_name_of_the_record_makes_room() {
+fn directory_with_the_records_name_is_quarantined() {
     let parent = tempfile::tempdir().unwrap();
     let store = Directory::open(parent.path(), "kubelet-client").unwrap();
     fs::create_dir(store.record()).unwrap();

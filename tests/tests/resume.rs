@@ -53,7 +53,7 @@ fn misbehaves(server: &LoopbackServer, rule: &str) {
 }
 
 #[test]
-fn twenty_restarts_while_nobody_approves_make_one_request() {
+fn twenty_restarts_before_approval_make_one_request() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let directory = tempfile::tempdir().unwrap();
@@ -85,7 +85,7 @@ fn twenty_restarts_while_nobody_approves_make_one_request() {
 }
 
 #[test]
-fn a_renewal_that_was_asked_for_and_not_decided_is_gone_on_with() {
+fn restart_continues_an_undecided_rotation() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let directory = tempfile::tempdir().unwrap();
@@ -112,7 +112,7 @@ fn a_renewal_that_was_asked_for_and_not_decided_is_gone_on_with() {
 }
 
 #[test]
-fn timeouts_and_retries_make_no_second_request_either() {
+fn timeouts_and_retries_make_no_second_object() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         misbehaves(&server, "{ match: { method: POST }, times: 2, fault: { cut: beforeHead } }");
@@ -137,7 +137,7 @@ fn refused_for(millis: u64) -> Backoff {
 }
 
 #[test]
-fn restarts_after_a_denial_stay_slow_and_the_next_request_has_a_new_key() {
+fn restarts_after_denial_keep_backoff_then_change_key() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let directory = tempfile::tempdir().unwrap();
@@ -177,7 +177,7 @@ fn restarts_after_a_denial_stay_slow_and_the_next_request_has_a_new_key() {
 }
 
 #[test]
-fn a_request_whose_certificate_has_expired_meanwhile_is_followed_by_another_soon() {
+fn expired_issued_certificate_leads_to_a_new_request() {
     on_both(|runtime| {
         let options = Options {
             approval: Approval::Manual,
@@ -214,7 +214,7 @@ fn a_request_whose_certificate_has_expired_meanwhile_is_followed_by_another_soon
 }
 
 #[test]
-fn a_foreign_object_under_our_name_is_followed_by_a_request_with_a_new_key() {
+fn foreign_object_under_our_name_leads_to_new_key() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let directory = tempfile::tempdir().unwrap();

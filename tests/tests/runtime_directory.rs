@@ -11,7 +11,7 @@ use perennial_rotation::{Directory, DirectoryError, clock};
 use perennial_tests::loopback::{issued, node, on_both, serve, stored, waits_for_approval};
 
 #[test]
-fn removed_directory_is_made_again_by_the_next_write() {
+fn write_recreates_removed_directory() {
     on_both(|runtime| {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
@@ -30,7 +30,7 @@ fn removed_directory_is_made_again_by_the_next_write() {
 }
 
 #[test]
-fn what_is_served_is_in_the_directory_its_path_names() {
+fn write_goes_to_the_directory_at_the_path() {
     on_both(|runtime| {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
@@ -49,7 +49,7 @@ fn what_is_served_is_in_the_directory_its_path_names() {
 }
 
 #[test]
-fn a_directory_that_was_replaced_or_whose_lock_was_removed_has_one_owner_still() {
+fn replaced_or_unlocked_directory_has_one_owner() {
     let replace = |path: &Path| {
         fs::rename(path, path.with_extension("old")).unwrap();
         fs::create_dir(path).unwrap();
@@ -80,7 +80,7 @@ fn a_directory_that_was_replaced_or_whose_lock_was_removed_has_one_owner_still()
 }
 
 #[test]
-fn a_prefix_that_cannot_be_used_leaves_no_directory_behind() {
+fn unusable_prefix_creates_no_directory() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path().join("pki");
     Directory::open(&path, "../evil").unwrap_err();
@@ -130,7 +130,7 @@ impl Names {
 }
 
 #[test]
-fn a_second_update_cut_short_does_not_lose_what_a_first_one_cut_short_had_saved() {
+fn second_interrupted_update_loses_no_pair() {
     let layout = Layout::new("kubelet-client").unwrap();
     let now = clock::now().unix;
     let first = layout.update(&Listing::default(), now).steps;
@@ -148,7 +148,7 @@ fn a_second_update_cut_short_does_not_lose_what_a_first_one_cut_short_had_saved(
 }
 
 #[test]
-fn an_update_that_fails_at_any_step_leaves_what_was_there_and_no_litter() {
+fn failed_update_leaves_old_pair_and_no_litter() {
     let layout = Layout::new("kubelet-client").unwrap();
     let now = clock::now().unix;
     let first = layout.update(&Listing::default(), now).steps;

@@ -21,7 +21,7 @@ fn files(path: &Path) -> Vec<(std::ffi::OsString, u64)> {
 }
 
 #[test]
-fn no_file_is_written_after_a_dropped_rotation_is_known_to_have_ended() {
+fn dropped_rotation_writes_nothing_after_its_end() {
     let server = serve(Approval::Auto);
     let parent = tempfile::tempdir().unwrap();
     // So many files that listing the directory takes a while: the write is under way when the rotation is dropped.
@@ -43,7 +43,7 @@ fn no_file_is_written_after_a_dropped_rotation_is_known_to_have_ended() {
 }
 
 #[test]
-fn a_shutdown_tries_once_more_to_write_what_is_only_in_memory() {
+fn shutdown_retries_an_owed_write() {
     on_both(|runtime| {
         let server = serve(Approval::Auto);
         let parent = tempfile::tempdir().unwrap();

@@ -19,7 +19,7 @@ use perennial_tests::loopback::{
 };
 
 #[test]
-fn a_certificate_that_is_due_at_once_is_told_as_an_error() {
+fn already_due_certificate_is_reported_as_error() {
     on_both(|runtime| {
         let lifetime = Duration::from_secs(60);
         let options = Options { signing_duration: lifetime, backdate: Some(lifetime * 20), ..Options::default() };
@@ -33,7 +33,7 @@ fn a_certificate_that_is_due_at_once_is_told_as_an_error() {
 }
 
 #[test]
-fn a_request_that_got_no_answer_in_time_is_told_as_an_error() {
+fn timed_out_request_is_reported_as_error() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let mut holder = node(runtime, &server.cluster);
@@ -59,7 +59,7 @@ fn cannot_write(runtime: Runtime, server: &LoopbackServer, path: &Path) -> (Hand
 }
 
 #[test]
-fn an_error_of_writing_is_forgotten_once_it_is_written() {
+fn write_error_is_cleared_by_successful_write() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let parent = tempfile::tempdir().unwrap();
@@ -72,7 +72,7 @@ fn an_error_of_writing_is_forgotten_once_it_is_written() {
 }
 
 #[test]
-fn a_failed_request_is_still_told_of_once_an_error_of_writing_is_gone() {
+fn request_error_outlives_write_error() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let parent = tempfile::tempdir().unwrap();
@@ -129,17 +129,17 @@ fn an_outage_of_trust(expired: impl Fn() -> Result<Identity, NotYet> + Send + Sy
 }
 
 #[test]
-fn a_certificate_disowned_for_a_while_is_tried_again_when_the_bootstrap_token_has_expired() {
+fn refused_certificate_is_retried_with_expired_bootstrap_token() {
     an_outage_of_trust(|| Ok(Identity::Token(Token::new("zzzzzz.0123456789abcdef").unwrap())));
 }
 
 #[test]
-fn a_certificate_disowned_for_a_while_is_tried_again_when_there_is_no_bootstrap_token_any_more() {
+fn refused_certificate_is_retried_without_bootstrap_token() {
     an_outage_of_trust(|| Err(NotYet::new("bootstrap-kubeconfig is gone")));
 }
 
 #[test]
-fn a_credential_taken_over_from_the_store_is_the_one_served() {
+fn credential_taken_over_from_store_is_served() {
     let server = serve(Approval::Auto);
     let handle = node(Runtime::Std, &server.cluster).start();
     let first = issued(&handle, 1);
@@ -164,7 +164,7 @@ fn a_credential_taken_over_from_the_store_is_the_one_served() {
 }
 
 #[test]
-fn a_waiting_request_shows_its_progress_and_a_dropped_one_does_not() {
+fn dropped_request_shows_no_progress() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();

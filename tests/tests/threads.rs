@@ -27,7 +27,7 @@ fn source(file: &str) -> String {
 }
 
 #[test]
-fn each_thread_has_a_test_that_exists() {
+fn each_thread_has_an_existing_test() {
     let rows = rows();
     for [thread, file, test] in &rows {
         let text = source(file);
@@ -40,7 +40,7 @@ fn each_thread_has_a_test_that_exists() {
 }
 
 #[test]
-fn each_weakness_has_a_test_that_exists_or_a_reason_to_have_none() {
+fn each_weakness_has_a_test_or_a_reason() {
     let mut seen = BTreeSet::new();
     for row in WEAKNESSES.lines().map(cells) {
         let [_, number, _, file, test, remark, _] = row.as_slice() else { continue };
@@ -55,7 +55,7 @@ fn each_weakness_has_a_test_that_exists_or_a_reason_to_have_none() {
 }
 
 #[test]
-fn files_are_named_by_universal_time_and_sort_by_it() {
+fn dated_files_sort_by_utc_time() {
     let layout = Layout::new("kubelet-client").unwrap();
     let names = [1_792_886_400, 1_792_888_200, 1_792_890_000].map(|at| {
         let update = layout.update(&Listing::default(), UnixTime::from_secs(at));
@@ -73,7 +73,7 @@ fn files_are_named_by_universal_time_and_sort_by_it() {
 }
 
 #[test]
-fn what_the_scenarios_cite_is_on_the_list() {
+fn every_cited_thread_is_listed() {
     let listed: BTreeSet<&str> = rows().into_iter().map(|[thread, ..]| thread).collect();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/load");
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
@@ -88,7 +88,7 @@ fn what_the_scenarios_cite_is_on_the_list() {
 /// A watcher such as Envoy reacts only to a file that is renamed to the watched name:
 /// <https://github.com/envoyproxy/envoy/issues/10979>
 #[test]
-fn who_watches_for_moves_only_sees_every_update() {
+fn update_moves_a_file_to_the_watched_name() {
     let layout = Layout::new("kubelet-client").unwrap();
     let link = |target: &str| Entry { name: layout.current(), kind: Kind::Link, target: Some(target.into()) };
     let file = |name: &str| Entry { name: name.into(), kind: Kind::File, target: None };

@@ -97,7 +97,7 @@ fn life(runtime: Runtime) -> Vec<String> {
 }
 
 #[test]
-fn runtimes_live_the_same_life() {
+fn runtimes_produce_the_same_transcript() {
     let [threads, futures, tokio] = lives(life);
     assert!(threads.len() > 16, "{threads:#?}");
     assert_eq!(threads, futures);
@@ -134,7 +134,7 @@ fn hard_life(runtime: Runtime) -> Vec<String> {
 }
 
 #[test]
-fn whatever_a_server_does_runtimes_live_the_same_life() {
+fn runtimes_produce_the_same_transcript_under_faults() {
     let [threads, futures, tokio] = lives(hard_life);
     assert_eq!(threads, futures);
     assert_eq!(threads, tokio);

@@ -77,14 +77,14 @@ fn every_row_holds() {
 }
 
 #[test]
-fn a_row_that_does_not_hold_is_named() {
+fn broken_row_is_named() {
     const WRONG: &Row = &same("x_test.go", "TestX/wrong", "something else", || assert!(rows().next().is_none()));
     assert_eq!(broken([WRONG].into_iter().chain(rows().take(1))), "x_test.go TestX/wrong: something else\n");
 }
 
 /// `upstream.txt` is written by hand, so that a case that is lost from the tables is noticed.
 #[test]
-fn every_case_of_upstream_has_its_row() {
+fn every_upstream_case_has_a_row() {
     let listed: BTreeSet<&str> = include_str!("upstream.txt").lines().collect();
     let names: Vec<String> = rows().map(|row| format!("{} {}", row.source, row.name)).collect();
     let there: BTreeSet<&str> = names.iter().map(String::as_str).collect();
@@ -93,7 +93,7 @@ fn every_case_of_upstream_has_its_row() {
 }
 
 #[test]
-fn each_case_is_in_the_table_once_with_what_it_does() {
+fn each_case_is_in_the_table_once() {
     let names: Vec<(&str, &str)> = rows().map(|row| (row.source, row.name)).collect();
     let distinct: BTreeSet<&(&str, &str)> = names.iter().collect();
     assert_eq!(names.len(), distinct.len());

@@ -21,7 +21,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
-fn in_virtual_time_every_fault_does_what_the_table_says_and_is_recovered_from() {
+fn every_fault_matches_the_table_in_virtual_time() {
     let mut wrong = Vec::new();
     let mut dropped = 0;
     let kinds = kinds();

@@ -132,7 +132,7 @@ fn endure(is_async: bool, outcome: Outcome, takes: Duration, set_rule: impl Fn(&
 }
 
 #[test]
-fn own_ca_that_fails_as_the_table_says_is_recovered_from() {
+fn own_ca_faults_match_the_table_and_recover() {
     let mut wrong = Vec::new();
     for is_async in [false, true] {
         for (name, rule, takes, outcome) in TABLE {
@@ -150,7 +150,7 @@ fn own_ca_that_fails_as_the_table_says_is_recovered_from() {
 }
 
 #[test]
-fn own_ca_that_throttles_is_left_alone_for_so_long() {
+fn own_ca_retry_after_is_honoured() {
     for is_async in [false, true] {
         let (mut node, ca) = node(is_async);
         let pause = 7 * MINUTE;
@@ -193,7 +193,7 @@ fn certificate_of_own_ca_that_is_not_valid_yet_waits() {
 }
 
 #[test]
-fn own_ca_of_ten_minutes_keeps_its_laws_for_a_day() {
+fn ten_minute_certificates_keep_the_laws_for_a_day() {
     let server = Server::new(Options::default());
     let lifetime = 10 * MINUTE;
     let ca = OwnCa::new(server.wall_clock(), lifetime);

@@ -45,7 +45,7 @@ fn pause(kind: &Kind) -> Option<(usize, Duration)> {
 /// The server answers either the POST or, once the object exists, each GET with a `Retry-After` of an hour. It recovers
 /// when a quarter of the certificate's remaining time is left.
 #[test]
-fn a_certificate_of_seconds_survives_a_server_that_asks_for_an_hour() {
+fn short_certificate_survives_retry_after_of_an_hour() {
     for (method, status) in [("POST", 503), ("POST", 429), ("GET", 503), ("GET", 429)] {
         let mut world = node_living(false, 80 * SECOND);
         world.run_until(MINUTE, |world| world.rotation.machine().due(world.now()).is_some());
@@ -68,7 +68,7 @@ fn a_certificate_of_seconds_survives_a_server_that_asks_for_an_hour() {
 }
 
 #[test]
-fn however_long_a_server_wants_to_be_left_alone_it_is_asked_again_before_the_certificate_expires() {
+fn long_retry_after_never_outlasts_the_certificate() {
     let longest = Policy::default().refused.cap();
     for name in ["throttled for a hundred years", "unavailable for a hundred years"] {
         let mut world = node(false);

@@ -21,7 +21,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const AT_ONCE: usize = 32;
 
 #[test]
-fn over_sockets_every_fault_does_what_the_table_says_and_is_recovered_from_on_each_runtime() {
+fn every_fault_matches_the_table_over_sockets() {
     let runs: Vec<(Kind, Runtime)> = [Runtime::Std, Runtime::Smol]
         .into_iter()
         .flat_map(|on| kinds().into_iter().map(move |kind| (kind, on)))

@@ -22,7 +22,7 @@ fn peak(scenario: &Scenario, from: Duration, node: fn(&Scenario, u64) -> Tally) 
 /// <https://github.com/smallstep/certificates/issues/350>. client-go keeps a beat of 32 s without jitter; perennial's
 /// nodes, which began together and spent their budgets together, are spread nevertheless.
 #[test]
-fn a_crowd_that_began_together_and_waited_for_the_api_comes_back_spread() {
+fn nodes_started_together_return_spread_after_outage() {
     let down = Scenario::new("down").lasting(8 * HOUR).at(ZERO, Happening::Api(Api::Down));
     let scenario = down.at(6 * HOUR, Happening::Api(Api::Up));
     let (ours, theirs) = (peak(&scenario, 6 * HOUR, default), peak(&scenario, 6 * HOUR, client_go));
@@ -34,7 +34,7 @@ fn a_crowd_that_began_together_and_waited_for_the_api_comes_back_spread() {
 
 /// Nodes whose certificates became due one after the other return as spread as they were.
 #[test]
-fn a_crowd_that_began_at_different_times_comes_back_spread() {
+fn nodes_started_apart_return_spread_after_outage() {
     let down = Scenario::new("down").holding(14 * HOUR).lasting(9 * HOUR).at(ZERO, Happening::Api(Api::Down));
     let scenario = down.at(8 * HOUR, Happening::Api(Api::Up));
     let (ours, theirs) = (peak(&scenario, 8 * HOUR, default), peak(&scenario, 8 * HOUR, client_go));
@@ -45,7 +45,7 @@ fn a_crowd_that_began_at_different_times_comes_back_spread() {
 /// Issued in the same second, rotated over a fifth of the lifetime: <https://github.com/istio/istio/pull/52102>, and of
 /// all of them, not of some: <https://github.com/istio/istio/pull/52638>
 #[test]
-fn nodes_born_in_the_same_second_rotate_over_a_fifth_of_the_lifetime() {
+fn same_second_nodes_rotate_over_a_fifth_of_lifetime() {
     let scenario = Scenario::new("born").holding(ZERO);
     let mut points: Vec<Duration> = (0..NODES).flat_map(|n| default(&scenario, n).submissions).collect();
     points.sort_unstable();

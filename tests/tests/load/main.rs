@@ -170,7 +170,7 @@ fn span(span: Duration) -> String {
 
 /// Checks the policy's budget in every span, across restarts with the pending record.
 #[test]
-fn no_scenario_makes_the_default_submit_more_than_its_policy_allows() {
+fn default_policy_stays_within_its_submission_budget() {
     let policy = Policy::default();
     for Lived { scenario, tallies } in ALL.iter() {
         let forgets = |(at, what): &(Duration, Happening)| match what {
@@ -195,7 +195,7 @@ fn no_scenario_makes_the_default_submit_more_than_its_policy_allows() {
 /// The time without a certificate exceeds client-go's by no more than the scenario concedes, and no scenario concedes
 /// more than zero without need.
 #[test]
-fn the_default_is_not_longer_without_a_certificate_than_client_go_but_for_what_is_conceded() {
+fn default_gap_exceeds_client_gos_only_as_conceded() {
     for Lived { scenario, tallies } in ALL.iter() {
         let (most, why) = scenario.concedes;
         for Tallies { default: Tally { without: ours, .. }, client_go: Tally { without: theirs, .. }, .. } in tallies {
@@ -208,7 +208,7 @@ fn the_default_is_not_longer_without_a_certificate_than_client_go_but_for_what_i
 
 /// Every concession is at most one wait of the backoff in force, and every scenario ends no worse than with client-go.
 #[test]
-fn the_default_is_one_wait_longer_without_a_certificate_than_client_go_at_most() {
+fn conceded_gap_is_at_most_one_wait() {
     let retry_after = MINUTE;
     for Lived { scenario, tallies } in ALL.iter() {
         let one_wait = if scenario.concedes.1 == SPREAD { outage() + retry_after } else { refusal() };
@@ -227,7 +227,7 @@ fn the_default_is_one_wait_longer_without_a_certificate_than_client_go_at_most()
 
 /// The default policy makes no more submissions and objects than client-go, except in [`ASKS_MORE`].
 #[test]
-fn the_default_asks_no_more_than_client_go_but_in_a_few_scenarios() {
+fn default_submits_no_more_than_client_go_except_listed() {
     for Lived { scenario, tallies } in ALL.iter() {
         let sum = |cost: fn(&Tallies) -> usize| tallies.iter().map(cost).sum::<usize>();
         let asked = (sum(|all| all.default.submissions.len()), sum(|all| all.client_go.submissions.len()));
@@ -245,7 +245,7 @@ fn the_default_asks_no_more_than_client_go_but_in_a_few_scenarios() {
 
 /// With client-go's timing perennial makes as many submissions as client-go, although the two share no code.
 #[test]
-fn the_kubelet_policy_asks_as_often_as_client_go() {
+fn kubelet_policy_submits_as_often_as_client_go() {
     for name in ["nobody approves", "denied", "API down for 6 h", "API up after 5 min", "lifetimes of 10 min"] {
         let lived = ALL.iter().find(|lived| lived.scenario.name == name).expect("it is in the table");
         for Tallies { kubelet, client_go, .. } in &lived.tallies {
@@ -257,7 +257,7 @@ fn the_kubelet_policy_asks_as_often_as_client_go() {
 
 /// A bootstrap credential never counts as the node's own certificate.
 #[test]
-fn client_go_keeps_a_bootstrap_credential_and_we_do_not() {
+fn bootstrap_credential_is_replaced_unlike_in_client_go() {
     for name in ["bootstrap credential, restarted meanwhile", "bootstrap credential, template 1 min later"] {
         let lived = ALL.iter().find(|lived| lived.scenario.name == name).expect("it is in the table");
         for Tallies { default, kubelet, client_go } in &lived.tallies {
@@ -268,7 +268,7 @@ fn client_go_keeps_a_bootstrap_credential_and_we_do_not() {
 
 /// If the cluster works in the end, the default policy ends with a good certificate.
 #[test]
-fn whatever_happened_the_default_ends_with_a_good_certificate_once_the_cluster_works() {
+fn default_ends_with_good_certificate_once_cluster_works() {
     for Lived { scenario, tallies } in ALL.iter() {
         let expected = match scenario.name {
             "signer drops a SAN" => End::Lacking,

@@ -38,7 +38,7 @@ fn about_records(round: usize) -> &'static [Act] {
 
 /// From the field: <https://github.com/kubernetes/kubernetes/pull/131111>
 #[test]
-fn the_power_may_fail_at_every_step_and_again_after_it() {
+fn power_loss_at_any_step_loses_no_pair() {
     let tally = Explorer::of_all(starts, None, |explorer, start| {
         let deep = if cfg!(debug_assertions) && !DEEP.contains(&start.what) { 1 } else { 2 };
         explorer.explore(start, about_pairs, deep);
@@ -48,13 +48,13 @@ fn the_power_may_fail_at_every_step_and_again_after_it() {
 
 /// A reader finds the record before or the new one, never a part.
 #[test]
-fn the_record_survives_as_the_pair_does() {
+fn power_loss_at_any_step_loses_no_record() {
     let deep = if cfg!(debug_assertions) { 1 } else { 2 };
     none_is_lost(&Explorer::of_all(with_records, None, |explorer, start| explorer.explore(start, about_records, deep)));
 }
 
 #[test]
-fn an_operation_may_fail_at_every_step_and_the_power_after_it() {
+fn failed_operation_then_power_loss_loses_nothing() {
     none_is_lost(&Explorer::of_all(starts, None, |explorer, start| explorer.explore_faults(start, about_pairs)));
     none_is_lost(&Explorer::of_all(with_records, None, |explorer, start| {
         explorer.explore_faults(start, about_records)
@@ -62,7 +62,7 @@ fn an_operation_may_fail_at_every_step_and_the_power_after_it() {
 }
 
 #[test]
-fn no_sync_can_be_left_out() {
+fn every_sync_is_needed() {
     // A recovery syncs both contents and names: neither a dated file nor its name need be durable.
     for (like, syncs) in [(Act::Write(OLD), 3), (Act::Recover, 2), (Act::Remember(0), 2)] {
         let record = matches!(like, Act::Remember(_));
@@ -80,7 +80,7 @@ fn no_sync_can_be_left_out() {
 }
 
 #[test]
-fn client_gos_order_loses_the_pair_in_use() {
+fn client_gos_update_order_loses_the_pair() {
     let mut losses = Vec::new();
     for (what, same_second) in [("a later second", false), ("the same second", true)] {
         let [old, new] = [pair(NODE, 0), pair(NODE, 1)].map(|pair| pair.to_pem());

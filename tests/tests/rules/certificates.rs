@@ -27,7 +27,7 @@ fn issued_certificate_without_a_wanted_name_backs_off() {
 }
 
 #[test]
-fn an_unsatisfying_certificate_is_better_than_none_an_expired_or_a_provisional_one() {
+fn unsatisfying_certificate_replaces_none_expired_and_provisional() {
     let expired = mint::certificate(&with_name(), 9, mint::EPOCH.before(DAY), HOUR);
     let bootstrap = mint::provisional(issued(&with_name(), 9, Duration::ZERO, 30 * DAY));
     for held in [None, Some(expired), Some(bootstrap)] {
@@ -36,14 +36,14 @@ fn an_unsatisfying_certificate_is_better_than_none_an_expired_or_a_provisional_o
 }
 
 #[test]
-fn an_unsatisfying_certificate_replaces_an_equally_unsatisfying_one_only_if_it_lasts_as_long() {
+fn unsatisfying_certificate_replaces_its_like_only_if_longer() {
     assert!(answered(Some(with_serial(9, HOUR)), &fresh(DAY)).serves(&fresh(DAY)));
     let longer = with_serial(9, 30 * DAY);
     assert!(answered(Some(longer.clone()), &fresh(DAY)).serves(&longer));
 }
 
 #[test]
-fn an_unsatisfying_certificate_does_not_replace_a_good_one() {
+fn unsatisfying_certificate_does_not_replace_a_good_one() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
     let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("asked");
@@ -53,7 +53,7 @@ fn an_unsatisfying_certificate_does_not_replace_a_good_one() {
 }
 
 #[test]
-fn an_already_due_certificate_counts_as_a_failure_and_backs_off() {
+fn already_due_certificate_counts_as_failure() {
     let (mut holder, asked) = Holder::asking();
     let due = mint::certificate(&node(), 1, mint::EPOCH.before(95 * MINUTE), 100 * MINUTE);
     holder.issue(asked.id, &due);
@@ -63,7 +63,7 @@ fn an_already_due_certificate_counts_as_a_failure_and_backs_off() {
 }
 
 #[test]
-fn an_expired_or_provisional_answer_is_a_bad_one() {
+fn expired_or_provisional_answer_is_rejected() {
     let (mut holder, asked) = Holder::asking();
     let expired = mint::certificate(&node(), 1, mint::EPOCH.before(DAY), HOUR);
     assert!(written(&holder.issue(asked.id, &expired)).is_none());
@@ -75,7 +75,7 @@ fn an_expired_or_provisional_answer_is_a_bad_one() {
 }
 
 #[test]
-fn a_tiny_lifetime_makes_no_hot_loop() {
+fn tiny_lifetime_makes_no_hot_loop() {
     let mut holder = Holder::with(None);
     let mut made = 0;
     while holder.now.instant < Instant::from_millis(3_600_000) {
@@ -88,7 +88,7 @@ fn a_tiny_lifetime_makes_no_hot_loop() {
 }
 
 #[test]
-fn a_valid_certificate_survives_everything_that_can_go_wrong() {
+fn valid_certificate_survives_every_adverse_event() {
     let certificate = fresh(30 * DAY);
     let mut holder = Holder::with(Some(certificate.clone()));
     holder.tick();
@@ -109,7 +109,7 @@ fn a_valid_certificate_survives_everything_that_can_go_wrong() {
 }
 
 #[test]
-fn facts_are_kept_past_expiry_because_the_clock_may_step_back() {
+fn expired_certificate_is_served_again_after_clock_step() {
     let mut holder = Holder::with(Some(fresh(HOUR)));
     holder.watch(2 * HOUR);
     assert_eq!(holder.machine.certificate_at(holder.now.unix), None);
@@ -119,7 +119,7 @@ fn facts_are_kept_past_expiry_because_the_clock_may_step_back() {
 }
 
 #[test]
-fn a_refused_certificate_gives_way_even_to_one_that_is_already_due() {
+fn refused_certificate_is_replaced_by_already_due_one() {
     let mut holder = Holder::with(Some(fresh(HOUR)));
     holder.tick();
     let (id, ..) = submitted(&holder.handle(Event::CertRefused { fingerprint: mint::fingerprint(1) })).expect("asked");
@@ -130,7 +130,7 @@ fn a_refused_certificate_gives_way_even_to_one_that_is_already_due() {
 }
 
 #[test]
-fn a_removed_certificate_is_written_again() {
+fn removed_certificate_is_written_again() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
     let (id, certificate) = written(&holder.handle(Event::CertReplaced(None))).expect("it is valid");
@@ -140,7 +140,7 @@ fn a_removed_certificate_is_written_again() {
 }
 
 #[test]
-fn a_better_certificate_in_the_store_is_taken_over_and_ends_the_request() {
+fn better_certificate_in_store_is_taken_over() {
     let (mut holder, asked) = Holder::asking();
     let actions = holder.handle(Event::CertReplaced(Some(Arc::new(fresh(DAY)))));
     assert!(holder.serves(&fresh(DAY)) && !holder.machine.is_unwritten());
@@ -148,7 +148,7 @@ fn a_better_certificate_in_the_store_is_taken_over_and_ends_the_request() {
 }
 
 #[test]
-fn a_worse_certificate_in_the_store_is_overwritten() {
+fn worse_certificate_in_store_is_overwritten() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
     let worse = mint::trimmed(with_serial(2, 30 * DAY));
@@ -157,7 +157,7 @@ fn a_worse_certificate_in_the_store_is_overwritten() {
 }
 
 #[test]
-fn without_a_signer_the_store_is_somebody_elses_to_write() {
+fn store_is_not_written_without_signer() {
     let mut holder = Holder::new(Setup { signer: SignerStatus::Absent, ..setup(Some(fresh(DAY))) });
     holder.tick();
     for found in [None, Some(Arc::new(mint::trimmed(with_serial(2, 30 * DAY))))] {
@@ -170,14 +170,14 @@ fn without_a_signer_the_store_is_somebody_elses_to_write() {
 }
 
 #[test]
-fn a_certificate_of_the_future_in_the_store_does_not_replace_a_valid_one() {
+fn early_certificate_in_store_displaces_no_valid_one() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.handle(Event::CertReplaced(Some(Arc::new(issued(&node(), 2, HOUR, 30 * DAY)))));
     assert!(holder.serves(&fresh(DAY)));
 }
 
 #[test]
-fn taking_over_what_is_still_due_does_not_end_the_wait_after_a_refusal() {
+fn takeover_of_due_certificate_keeps_refusal_backoff() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
     let (id, ..) = submitted(&holder.want(with_name())).expect("a name is missing");
@@ -189,14 +189,14 @@ fn taking_over_what_is_still_due_does_not_end_the_wait_after_a_refusal() {
 }
 
 #[test]
-fn a_bootstrap_credential_is_not_written_back() {
+fn bootstrap_credential_is_not_written_back() {
     let mut holder = Holder::with(Some(mint::provisional(fresh(DAY))));
     holder.tick();
     assert!(written(&holder.handle(Event::CertReplaced(None))).is_none());
 }
 
 #[test]
-fn an_already_due_certificate_does_not_take_the_place_of_one_that_lasts_longer() {
+fn already_due_certificate_displaces_no_longer_lasting_one() {
     let almost_over = mint::certificate(&with_name(), 2, mint::EPOCH.before(10 * DAY), 11 * DAY);
     let lacking_a_name = with_serial(9, 30 * DAY);
     let holder = answered(Some(lacking_a_name.clone()), &almost_over);
@@ -206,7 +206,7 @@ fn an_already_due_certificate_does_not_take_the_place_of_one_that_lasts_longer()
 
 /// Checks every kind of served certificate: none, expired, provisional, good, and without a wanted name.
 #[test]
-fn an_answer_in_another_partys_name_is_never_taken() {
+fn issued_certificate_of_another_name_is_never_taken() {
     let masters = mint::foreign(issued(&with_name(), 2, Duration::ZERO, 30 * DAY));
     let expired = mint::certificate(&with_name(), 9, mint::EPOCH.before(DAY), HOUR);
     let lent = mint::provisional(fresh(DAY));
@@ -222,7 +222,7 @@ fn an_answer_in_another_partys_name_is_never_taken() {
 }
 
 #[test]
-fn a_find_in_another_partys_name_is_never_taken() {
+fn found_certificate_of_another_name_is_never_taken() {
     let masters = Arc::new(mint::foreign(issued(&node(), 2, Duration::ZERO, 30 * DAY)));
     let expired = mint::certificate(&node(), 9, mint::EPOCH.before(DAY), HOUR);
     for held in [None, Some(expired)] {
@@ -237,7 +237,7 @@ fn a_find_in_another_partys_name_is_never_taken() {
 
 /// The signer issued what was requested, so that this is no failure.
 #[test]
-fn an_answer_to_a_request_under_the_old_name_is_not_taken_and_no_failure() {
+fn certificate_of_superseded_name_is_unwanted_but_no_failure() {
     let (mut holder, asked) = Holder::asking();
     holder.want(Template::node("worker-2")); // within the spacing: the request stays out
     holder.issue(asked.id, &fresh(DAY));
@@ -246,7 +246,7 @@ fn an_answer_to_a_request_under_the_old_name_is_not_taken_and_no_failure() {
 }
 
 #[test]
-fn our_own_however_imperfect_replaces_another_partys_at_once() {
+fn imperfect_own_certificate_replaces_foreign_one() {
     let mut holder = Holder::with(Some(fresh(30 * DAY)));
     let wanted = Template::node("worker-2").with_dns_names(["worker-2.example"]);
     holder.want(wanted.clone());

@@ -6,14 +6,14 @@ use perennial_tests::mint;
 use super::*;
 
 #[test]
-fn times_are_told_in_seconds_and_end_where_they_cannot_be_told() {
+fn time_arithmetic_saturates() {
     let long = Duration::from_secs(u64::MAX / 1000 + 2);
     assert_eq!(Instant::from_millis(0).after(long), Instant::from_millis(u64::MAX));
     assert_eq!([7, -7].map(|seconds| UnixTime::from_secs(seconds).as_secs()), [7, -7]);
 }
 
 #[test]
-fn waking_up_past_the_rotation_point_is_noticed_within_max_sleep() {
+fn wakeup_past_rotation_point_is_noticed_within_max_sleep() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
     holder.now.unix = holder.now.unix.after(22 * HOUR); // suspended, and the monotonic clock with it
@@ -32,7 +32,7 @@ fn no_sleep_is_longer_than_max_sleep() {
 }
 
 #[test]
-fn a_clock_set_back_lets_it_rest_longer() {
+fn clock_set_back_postpones_the_rotation() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.watch(12 * HOUR);
     holder.now.unix = holder.now.unix.before(6 * HOUR);
@@ -41,7 +41,7 @@ fn a_clock_set_back_lets_it_rest_longer() {
 }
 
 #[test]
-fn a_clock_at_the_epoch_keeps_the_certificate_and_rests_until_it_is_set() {
+fn clock_at_the_epoch_keeps_the_certificate() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.now.unix = UnixTime::from_secs(0);
     assert!(holder.watch(HOUR).is_empty());
@@ -51,7 +51,7 @@ fn a_clock_at_the_epoch_keeps_the_certificate_and_rests_until_it_is_set() {
 }
 
 #[test]
-fn a_clock_absurdly_far_ahead_is_one_request_then_backoff() {
+fn clock_far_ahead_leads_to_one_request_then_backoff() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.now.unix = UnixTime::from_secs(253_402_300_799);
     let asked = holder.ask();
@@ -61,7 +61,7 @@ fn a_clock_absurdly_far_ahead_is_one_request_then_backoff() {
 }
 
 #[test]
-fn checks_of_the_clocks_lie_on_a_grid_whatever_happens_between() {
+fn clock_checks_lie_on_a_fixed_grid() {
     let mut quiet = Holder::new(Setup { seed: 12_345, ..setup(Some(fresh(365 * DAY))) });
     let mut busy = Holder { machine: quiet.machine.clone(), now: quiet.now };
     quiet.tick();
@@ -74,7 +74,7 @@ fn checks_of_the_clocks_lie_on_a_grid_whatever_happens_between() {
 }
 
 #[test]
-fn expiry_is_noticed_when_it_happens() {
+fn expiry_is_noticed_to_the_millisecond() {
     let mut holder = Holder::with(Some(fresh(10 * SECOND)));
     let asked = holder.ask();
     assert!(asked.at < Instant::from_millis(10_000));
@@ -84,7 +84,7 @@ fn expiry_is_noticed_when_it_happens() {
 }
 
 #[test]
-fn a_policy_may_leave_the_clocks_to_somebody_else() {
+fn unbounded_max_sleep_disables_clock_checks() {
     for seed in [0, 1, u64::MAX] {
         let policy = Arc::new(Policy { max_sleep: Duration::MAX, ..Policy::default() });
         let mut holder = Holder::new(Setup { policy, seed, ..setup(Some(fresh(DAY))) });
@@ -99,7 +99,7 @@ fn a_policy_may_leave_the_clocks_to_somebody_else() {
 }
 
 #[test]
-fn a_valid_reply_after_its_timeout_is_accepted_if_it_comes_before_the_tick() {
+fn reply_after_timeout_counts_until_the_next_tick() {
     let (mut holder, asked) = Holder::asking();
     holder.pass(Policy::default().request_timeout + MINUTE);
     holder.issue(asked.id, &issued(&node(), 1, Duration::ZERO, DAY));
@@ -107,7 +107,7 @@ fn a_valid_reply_after_its_timeout_is_accepted_if_it_comes_before_the_tick() {
 }
 
 #[test]
-fn a_reply_after_the_tick_that_gave_up_is_stale() {
+fn reply_after_timed_out_tick_is_ignored() {
     let (mut holder, asked) = Holder::asking();
     holder.pass(Policy::default().request_timeout);
     holder.tick();
@@ -117,7 +117,7 @@ fn a_reply_after_the_tick_that_gave_up_is_stale() {
 }
 
 #[test]
-fn clocks_at_the_ends_of_time_are_survived() {
+fn clocks_at_the_ends_of_time_cause_no_panic() {
     let instants = [0, 1, u64::MAX / 2, u64::MAX - 1, u64::MAX].map(Instant::from_millis);
     let times = [i64::MIN, -1, 0, i64::MAX - 1, i64::MAX].map(UnixTime::from_millis);
     let nows: Vec<_> = instants.iter().flat_map(|instant| times.map(|unix| Now { instant: *instant, unix })).collect();
@@ -139,13 +139,13 @@ fn clocks_at_the_ends_of_time_are_survived() {
 }
 
 #[test]
-fn a_machine_is_a_small_value() {
+fn machine_is_at_most_192_bytes() {
     assert!(size_of::<RotationMachine>() <= 192);
     assert!(size_of::<Actions>() <= 192);
 }
 
 #[test]
-fn a_rotation_that_has_begun_is_not_called_back_by_a_clock_set_back() {
+fn clock_set_back_keeps_rotation_in_flight() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let asked = holder.ask();
     holder.now.unix = holder.now.unix.before(SECOND);
@@ -155,7 +155,7 @@ fn a_rotation_that_has_begun_is_not_called_back_by_a_clock_set_back() {
 }
 
 #[test]
-fn a_rotation_somebody_else_has_done_is_called_back() {
+fn rotation_by_another_program_cancels_the_request() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let asked = holder.ask();
     let found = issued(&node(), 2, DAY * 7 / 10, DAY);

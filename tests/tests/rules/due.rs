@@ -8,21 +8,21 @@ use perennial_tests::mint;
 use super::*;
 
 #[test]
-fn no_certificate_is_due_at_once() {
+fn missing_certificate_is_due_at_once() {
     let (holder, asked) = Holder::asking();
     assert_eq!(holder.machine.due(holder.now), Some(Reason::NoCertificate));
     assert_eq!((asked.at, asked.key, &*asked.template), (Instant::from_millis(0), Key::New, &node()));
 }
 
 #[test]
-fn a_fresh_certificate_rests_until_its_rotation_point() {
+fn fresh_certificate_is_not_due_before_rotation_point() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let point = holder.machine.rotation_point().unwrap();
     assert_eq!(holder.ask().at.as_millis(), u64::try_from(point.as_millis() - mint::EPOCH.as_millis()).unwrap());
 }
 
 #[test]
-fn the_rotation_point_lies_in_the_window_and_differs_between_seeds() {
+fn rotation_points_spread_evenly_over_the_window() {
     let points: Vec<_> = (0..1000)
         .map(|seed| rotation_point(&Policy::default(), seed, &fresh(DAY)).since(mint::EPOCH).as_secs() * 1000 / 86_400)
         .collect();
@@ -31,7 +31,7 @@ fn the_rotation_point_lies_in_the_window_and_differs_between_seeds() {
 }
 
 #[test]
-fn the_rotation_point_stays_until_the_certificate_changes() {
+fn rotation_point_changes_only_with_the_certificate() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let point = holder.machine.rotation_point();
     holder.watch(DAY / 2);
@@ -90,7 +90,7 @@ fn upstream_cert_satisfies_template() {
 }
 
 #[test]
-fn an_address_is_the_same_mapped_or_not() {
+fn ipv4_mapped_address_equals_ipv4_address() {
     let mapped: std::net::IpAddr = "::ffff:192.0.2.1".parse().unwrap();
     let mut certificate = fresh(DAY);
     certificate.ip_addresses.push(mapped);
@@ -102,7 +102,7 @@ fn an_address_is_the_same_mapped_or_not() {
 /// From the field: <https://github.com/letsencrypt/crl-monitor/pull/80>
 /// From the field: <https://github.com/siderolabs/talos-cloud-controller-manager/issues/360>
 #[test]
-fn names_compare_as_the_field_writes_them() {
+fn dns_names_compare_without_case_and_trailing_dot() {
     let carries = |template: &Template| issued(template, 1, Duration::ZERO, DAY);
     let dns = |name: &str| node().with_dns_names([name]);
     let cases = [
@@ -127,7 +127,7 @@ fn names_compare_as_the_field_writes_them() {
 }
 
 #[test]
-fn a_bootstrap_credential_is_served_and_stays_due_until_a_success() {
+fn bootstrap_credential_is_served_and_due_until_success() {
     let bootstrap = mint::provisional(fresh(DAY));
     let mut holder = Holder::with(Some(bootstrap.clone()));
     let asked = holder.ask();
@@ -140,7 +140,7 @@ fn a_bootstrap_credential_is_served_and_stays_due_until_a_success() {
 }
 
 #[test]
-fn a_certificate_refused_by_its_server_is_due_and_still_served() {
+fn refused_certificate_is_due_and_still_served() {
     let certificate = fresh(DAY);
     let mut holder = Holder::with(Some(certificate.clone()));
     holder.tick();
@@ -151,7 +151,7 @@ fn a_certificate_refused_by_its_server_is_due_and_still_served() {
 }
 
 #[test]
-fn a_late_report_cannot_condemn_the_successor() {
+fn late_refusal_report_does_not_affect_successor() {
     let (mut holder, asked) = Holder::asking();
     holder.issue(asked.id, &fresh(DAY));
     let before = holder.machine.clone();
@@ -160,7 +160,7 @@ fn a_late_report_cannot_condemn_the_successor() {
 }
 
 #[test]
-fn a_wish_to_rotate_is_remembered_until_it_is_granted() {
+fn rotate_now_is_remembered_until_certificate_is_taken() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
     let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("nothing stands in the way");
@@ -172,7 +172,7 @@ fn a_wish_to_rotate_is_remembered_until_it_is_granted() {
 }
 
 #[test]
-fn of_several_reasons_the_most_pressing_is_named() {
+fn most_urgent_of_several_reasons_is_reported() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.handle(Event::RotateNow);
     assert_eq!(holder.machine.due(holder.now), Some(Reason::Asked));
@@ -194,7 +194,7 @@ fn reasons_are_ordered_most_urgent_first() {
 }
 
 #[test]
-fn the_last_instant_of_validity_is_valid() {
+fn certificate_is_valid_at_its_not_after() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.pass(DAY);
     assert!(holder.serves(&fresh(DAY)));
@@ -203,7 +203,7 @@ fn the_last_instant_of_validity_is_valid() {
 }
 
 #[test]
-fn without_a_template_nothing_is_asked_and_no_tick_is_wanted() {
+fn missing_template_leads_to_no_request_and_no_tick() {
     let mut holder = Holder::new(Setup::default());
     assert!(submitted(&holder.tick()).is_none());
     assert_eq!((holder.machine.deadline(), holder.machine.state()), (None, State::NoTemplate));
@@ -212,7 +212,7 @@ fn without_a_template_nothing_is_asked_and_no_tick_is_wanted() {
 }
 
 #[test]
-fn without_a_signer_rotation_is_visibly_not_enabled() {
+fn missing_signer_is_reported_as_not_enabled() {
     let mut holder = Holder::new(Setup { signer: SignerStatus::Absent, ..setup(None) });
     assert!(submitted(&holder.tick()).is_none());
     assert_eq!((holder.machine.deadline(), holder.machine.state()), (None, State::NotEnabled));
@@ -251,7 +251,7 @@ fn good_certificate_needs_no_identity_until_it_is_due() {
 }
 
 #[test]
-fn a_request_is_cancelled_when_its_template_or_its_signer_goes() {
+fn request_is_cancelled_if_template_or_signer_goes() {
     for gone in [Event::TemplateChanged(None), Event::SignerChanged(SignerStatus::Absent)] {
         let (mut holder, asked) = Holder::asking();
         let actions = holder.handle(gone);
@@ -262,7 +262,7 @@ fn a_request_is_cancelled_when_its_template_or_its_signer_goes() {
 }
 
 #[test]
-fn what_is_issued_is_written_even_if_the_template_goes() {
+fn issued_certificate_is_written_after_template_is_gone() {
     let (mut holder, asked) = Holder::asking();
     holder.issue(asked.id, &fresh(DAY));
     holder.handle(Event::WriteFailed { id: asked.id });
@@ -273,7 +273,7 @@ fn what_is_issued_is_written_even_if_the_template_goes() {
 /// A certificate of another name, such as after a typing error, is neither served nor overwritten before it is
 /// replaced.
 #[test]
-fn another_partys_certificate_at_a_start_is_not_held() {
+fn foreign_certificate_at_start_is_dropped() {
     let another = issued(&Template::node("worker-2"), 1, Duration::ZERO, DAY);
     let mut holder = Holder::with(Some(another.clone()));
     assert_eq!(holder.machine.certificate(), None);
@@ -286,7 +286,7 @@ fn another_partys_certificate_at_a_start_is_not_held() {
 }
 
 #[test]
-fn a_certificate_is_served_on_when_another_party_is_wanted() {
+fn certificate_is_served_on_after_name_change() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.want(Template::node("worker-2"));
     assert!(holder.serves(&fresh(DAY)));

@@ -18,7 +18,7 @@ fn waits(policy: Policy, failure: Failure, count: usize) -> Vec<Duration> {
 }
 
 #[test]
-fn a_refusal_is_asked_again_after_minutes_then_after_an_hour() {
+fn refusal_backs_off_from_minutes_to_an_hour() {
     let waits = waits(Policy::default(), Failure::Denied, 8);
     for (i, wait) in waits.iter().enumerate() {
         let base = (5 * MINUTE * (1 << i)).min(HOUR);
@@ -27,7 +27,7 @@ fn a_refusal_is_asked_again_after_minutes_then_after_an_hour() {
 }
 
 #[test]
-fn an_outage_is_tried_again_after_seconds_then_after_minutes() {
+fn outage_backs_off_from_seconds_to_minutes() {
     let mut holder = under(Policy { spacing: Duration::ZERO, ..Policy::default() }, None);
     let mut longest = Duration::ZERO;
     for i in 0..40 {
@@ -44,7 +44,7 @@ fn an_outage_is_tried_again_after_seconds_then_after_minutes() {
 
 /// client-go: attempts after 2, 4, 8 and 16 s (each up to 10 % longer), then every 32 s.
 #[test]
-fn the_kubelet_policy_waits_as_client_go_does() {
+fn kubelet_policy_waits_as_client_go_does() {
     for failure in [Failure::Unreachable, Failure::Denied] {
         let waits = waits(Policy::kubelet(), failure, 9);
         for (wait, base) in waits.iter().zip([2, 4, 8, 16]) {
@@ -56,7 +56,7 @@ fn the_kubelet_policy_waits_as_client_go_does() {
 
 /// client-go's `PollInfinite` keeps a beat: an attempt of 15 min is followed by one 928 s after it began, not 932.
 #[test]
-fn the_kubelet_policy_keeps_the_beat() {
+fn kubelet_policy_keeps_client_gos_beat() {
     let mut holder = under(Policy::kubelet(), None);
     let begins: Vec<_> = holder.watch(3 * HOUR).iter().map(|asked| asked.at).collect();
     let periods: Vec<_> = begins.windows(2).map(|pair| pair[1].since(pair[0])).collect();
@@ -65,7 +65,7 @@ fn the_kubelet_policy_keeps_the_beat() {
 }
 
 #[test]
-fn retry_after_is_honoured_with_jitter_on_top_but_not_for_ever() {
+fn retry_after_counts_up_to_cap_plus_jitter() {
     let mut distinct = std::collections::BTreeSet::new();
     for seed in 0..20 {
         let mut holder = Holder::new(Setup { seed, ..setup(None) });
@@ -103,7 +103,7 @@ fn retry_after_without_a_certificate_counts_up_to_the_transient_cap() {
 
 /// With the transient backoff a denied node would submit seven hundred requests a day.
 #[test]
-fn refusals_without_a_certificate_are_waited_for_as_ever() {
+fn refusal_backoff_holds_without_a_certificate() {
     let expired = mint::certificate(&node(), 1, mint::EPOCH.before(DAY), HOUR);
     for failure in [Failure::Denied, Failure::SignerFailed, Failure::Unsatisfying, Failure::BadCertificate] {
         for held in [None, Some(expired.clone())] {
@@ -117,7 +117,7 @@ fn refusals_without_a_certificate_are_waited_for_as_ever() {
 
 /// The wait was planned for a certificate of a month, which has expired after a step of the wall clock.
 #[test]
-fn a_wait_is_shortened_when_the_wall_clock_reaches_expiry() {
+fn clock_step_past_expiry_shortens_the_wait() {
     let cap = Policy::default().transient.cap();
     for (failure, most) in [(Failure::Throttled, 2 * cap), (Failure::Unreachable, 2 * cap), (Failure::Denied, 2 * HOUR)]
     {
@@ -136,7 +136,7 @@ fn a_wait_is_shortened_when_the_wall_clock_reaches_expiry() {
 /// The server answers 503 with `Retry-After: 3600` for twelve seconds: a certificate of sixteen seconds is replaced in
 /// time.
 #[test]
-fn a_certificate_of_seconds_survives_a_server_that_asks_for_an_hour() {
+fn short_certificate_survives_retry_after_of_an_hour() {
     for failure in [Failure::Unreachable, Failure::Throttled] {
         let held = fresh(16 * SECOND);
         let mut holder = Holder::with(Some(held.clone()));
@@ -158,7 +158,7 @@ fn a_certificate_of_seconds_survives_a_server_that_asks_for_an_hour() {
 }
 
 #[test]
-fn no_wait_is_so_long_that_the_certificate_expires_without_another_attempt() {
+fn wait_leaves_an_attempt_before_expiry() {
     for failure in [Failure::Denied, Failure::Unreachable, Failure::Throttled] {
         let mut holder = Holder::with(Some(fresh(10 * MINUTE)));
         let asked = holder.ask();
@@ -170,7 +170,7 @@ fn no_wait_is_so_long_that_the_certificate_expires_without_another_attempt() {
 }
 
 #[test]
-fn another_kind_of_failure_starts_over() {
+fn other_kind_of_failure_restarts_the_count() {
     let (mut holder, mut asked) = Holder::asking();
     for _ in 0..3 {
         holder.fail(asked.id, Failure::Denied);
@@ -182,7 +182,7 @@ fn another_kind_of_failure_starts_over() {
 }
 
 #[test]
-fn a_success_is_a_clean_slate() {
+fn success_forgets_failures() {
     let (mut holder, asked) = Holder::asking();
     holder.fail(asked.id, Failure::Denied);
     let asked = holder.ask();
@@ -191,7 +191,7 @@ fn a_success_is_a_clean_slate() {
 }
 
 #[test]
-fn somebody_who_asks_and_a_signer_that_comes_end_the_wait() {
+fn rotate_now_and_new_signer_end_backoff() {
     let asked = [Event::RotateNow];
     let came = [Event::SignerChanged(SignerStatus::Absent), Event::SignerChanged(SignerStatus::Ready)];
     for events in [&asked[..], &came[..]] {
@@ -204,7 +204,7 @@ fn somebody_who_asks_and_a_signer_that_comes_end_the_wait() {
 }
 
 #[test]
-fn a_request_without_an_answer_times_out() {
+fn unanswered_request_times_out() {
     let (mut holder, asked) = Holder::asking();
     holder.pass(Policy::default().request_timeout);
     assert_eq!(cancelled(&holder.tick()), Some(asked.id));
@@ -212,7 +212,7 @@ fn a_request_without_an_answer_times_out() {
 }
 
 #[test]
-fn each_failure_is_told_apart_for_people() {
+fn each_failure_has_its_own_description() {
     let (holder, asked) = Holder::asking();
     let all = [
         Failure::Denied,

@@ -29,7 +29,7 @@ fn issued_certificate_outcome_names_the_one_it_replaces() {
 }
 
 #[test]
-fn failed_attempt_has_one_failure_whoever_ends_it() {
+fn failed_attempt_has_exactly_one_failure() {
     let (mut holder, asked) = Holder::asking();
     let failure = Failure::Denied;
     let failed = Event::CsrFailed { id: asked.id, failure, retry_after: None };
@@ -43,7 +43,7 @@ fn failed_attempt_has_one_failure_whoever_ends_it() {
 }
 
 #[test]
-fn certificate_with_a_shortfall_is_accepted_and_a_failure() {
+fn certificate_with_shortfall_is_accepted_and_counts_as_failure() {
     let (mut holder, asked) = Holder::asking();
     let template = Template::node("worker-1").with_dns_names(["worker-1"]);
     holder.handle(Event::TemplateChanged(Some(Arc::new(template))));
@@ -57,7 +57,7 @@ fn certificate_with_a_shortfall_is_accepted_and_a_failure() {
 }
 
 #[test]
-fn request_given_up_is_superseded_or_withdrawn_and_no_failure() {
+fn superseded_or_withdrawn_request_is_no_failure() {
     let (mut holder, first) = Holder::asking();
     holder.pass(SECOND);
     let other = Some(Arc::new(Template::node("worker-2")));
@@ -71,7 +71,7 @@ fn request_given_up_is_superseded_or_withdrawn_and_no_failure() {
 }
 
 #[test]
-fn certificate_of_others_is_taken_over_and_a_worse_one_overwritten() {
+fn outcomes_report_takeover_and_reinstatement() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let better = Arc::new(issued(&node(), 2, Duration::ZERO, DAY * 2));
     let (slot, replaced) = (Slot::Served, Some(Arc::new(fresh(DAY))));

@@ -10,7 +10,7 @@ use super::*;
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 #[test]
-fn nonsense_is_refused_in_words() {
+fn policy_values_out_of_range_are_rejected() {
     let spread = Window::new(0, 1000).unwrap();
     assert_eq!(Window::new(900, 700), Err(PolicyError::Window { from: 900, to: 700 }));
     assert!(Backoff::new(Duration::ZERO, SECOND, spread).is_err());
@@ -22,13 +22,13 @@ fn nonsense_is_refused_in_words() {
 }
 
 #[test]
-fn a_bucket_that_never_fills_is_refused() {
+fn budget_that_never_fills_is_rejected() {
     assert!(Budget::new(2, Duration::MAX).is_err());
     assert!(Budget::new(10, Duration::from_secs(10 * 365 * 86_400)).is_ok());
 }
 
 #[test]
-fn the_most_submissions_follow_from_the_policy() {
+fn submissions_within_a_span_are_bounded() {
     let policy = Policy::default();
     assert_eq!(policy.submissions_within(Duration::ZERO), 1);
     assert_eq!(policy.submissions_within(SECOND), 2);
@@ -38,13 +38,13 @@ fn the_most_submissions_follow_from_the_policy() {
 }
 
 #[test]
-fn the_shortest_lifetime_follows_from_the_policy() {
+fn shortest_lifetime_follows_from_the_policy() {
     assert_eq!(Policy::default().shortest_lifetime(), Duration::from_millis(128_572));
     assert_eq!(Policy::kubelet().shortest_lifetime(), Duration::from_millis(42_858));
 }
 
 #[test]
-fn policy_for_a_lifetime_serves_it_and_is_the_default_for_long_ones() {
+fn policy_for_lifetime_suits_it_and_ends_at_default() {
     for millis in (2..1_000).chain((1_000..20_000_000).step_by(9_973)) {
         let (lifetime, policy) = (MILLISECOND * millis, Policy::for_lifetime(MILLISECOND * millis));
         assert!(policy.shortest_lifetime() <= lifetime, "{lifetime:?}: {policy}");
@@ -77,7 +77,7 @@ fn uncovered(policy: Policy, life: Duration) -> Duration {
 }
 
 #[test]
-fn short_lives_have_no_gap_under_a_policy_for_them() {
+fn short_lifetimes_have_no_gap_under_their_policy() {
     for life in [SECOND * 4, MINUTE, MINUTE * 10, HOUR] {
         assert_eq!(uncovered(Policy::for_lifetime(life), life), Duration::ZERO, "{life:?}");
     }
@@ -86,7 +86,7 @@ fn short_lives_have_no_gap_under_a_policy_for_them() {
 
 /// Denied for an hour, client-go makes 5 attempts in 30 s, then one every 32 s.
 #[test]
-fn the_kubelet_policy_is_never_bound_by_its_budget() {
+fn kubelet_policy_is_never_delayed_by_its_budget() {
     let mut holder = under(Policy::kubelet(), None);
     let mut made = 0;
     while holder.now.instant < Instant::from_millis(3_600_000) {
@@ -102,7 +102,7 @@ fn the_kubelet_policy_is_never_bound_by_its_budget() {
 }
 
 #[test]
-fn the_longest_wait_of_a_backoff_includes_its_spread_and_its_beat() {
+fn longest_wait_includes_spread_and_beat() {
     let backoff = |from, to| Backoff::new(MILLISECOND, MINUTE, Window::new(from, to).unwrap()).unwrap();
     assert!((MINUTE - MILLISECOND..=MINUTE).contains(&backoff(0, 1000).longest()));
     assert!((MINUTE * 11 / 10 - MILLISECOND..=MINUTE * 11 / 10).contains(&backoff(1000, 1100).longest()));
@@ -112,19 +112,19 @@ fn the_longest_wait_of_a_backoff_includes_its_spread_and_its_beat() {
 }
 
 #[test]
-fn what_is_longer_than_time_can_be_told_ends_with_it() {
+fn longest_wait_saturates() {
     let backoff = Backoff::new(MILLISECOND, Duration::MAX, Window::new(1100, 1200).unwrap()).unwrap();
     assert_eq!(backoff.longest(), Duration::from_millis(u64::MAX));
 }
 
 #[test]
-fn a_window_tells_where_it_begins_and_ends() {
+fn window_returns_its_bounds() {
     let window = Window::new(700, 900).unwrap();
     assert_eq!((window.from(), window.to()), (700, 900));
 }
 
 #[test]
-fn a_window_past_the_end_still_rotates_before_expiry() {
+fn window_past_the_end_rotates_at_expiry() {
     let policy = Policy { window: Window::new(1100, 1200).unwrap(), ..Policy::default() };
     let mut holder = under(policy, Some(fresh(DAY)));
     assert_eq!(holder.ask().at, Instant::from_millis(0).after(DAY));

@@ -72,7 +72,7 @@ fn slower_refill_grants_no_token_for_time_passed_under_a_faster_one() {
 }
 
 #[test]
-fn larger_bucket_fills_at_its_own_rate_and_smaller_one_loses_the_rest() {
+fn resized_budget_keeps_tokens_up_to_its_size() {
     let mut holder = under(budget(2, HOUR), None);
     holder.change(budget(10, HOUR));
     assert_eq!(spend(&mut holder, MINUTE), 2, "what there was");

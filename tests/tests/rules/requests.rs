@@ -13,7 +13,7 @@ fn submissions_are_spaced() {
 }
 
 #[test]
-fn no_amount_of_asking_beats_the_budget() {
+fn repeated_rotate_now_stays_within_budget() {
     let mut holder = Holder::with(None);
     let mut made = 0;
     for _ in 0..3600 {
@@ -47,7 +47,7 @@ fn churn_never_spends_the_last_token() {
 }
 
 #[test]
-fn a_need_waits_for_one_token_and_a_wish_for_two() {
+fn urgent_request_needs_one_token_normal_one_two() {
     let mut holder = Holder::with(None);
     for _ in 0..Policy::default().budget.size() {
         let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("within the budget");
@@ -63,7 +63,7 @@ fn a_need_waits_for_one_token_and_a_wish_for_two() {
 }
 
 #[test]
-fn expiry_does_not_beat_the_budget() {
+fn expiry_does_not_overrule_the_budget() {
     let mut holder = Holder::with(Some(fresh(20 * SECOND)));
     let made = holder.watch(HOUR);
     let first = made.first().expect("it asked").at;
@@ -71,7 +71,7 @@ fn expiry_does_not_beat_the_budget() {
 }
 
 #[test]
-fn an_equal_template_interrupts_nothing() {
+fn equal_template_is_ignored() {
     let (mut holder, _) = Holder::asking();
     let before = holder.machine.clone();
     assert!(holder.want(node().with_organizations(["system:nodes"])).is_empty());
@@ -79,7 +79,7 @@ fn an_equal_template_interrupts_nothing() {
 }
 
 #[test]
-fn another_template_supersedes_the_request_in_one_step() {
+fn new_template_supersedes_request_in_one_step() {
     let (mut holder, asked) = Holder::asking();
     holder.pass(SECOND);
     let actions = holder.want(with_name());
@@ -90,7 +90,7 @@ fn another_template_supersedes_the_request_in_one_step() {
 }
 
 #[test]
-fn until_the_budget_allows_its_successor_the_old_request_stays_and_its_answer_counts() {
+fn old_request_counts_until_budget_allows_successor() {
     let (mut holder, asked) = Holder::asking();
     assert!(submitted(&holder.want(with_name())).is_none(), "within the spacing");
     let actions = holder.issue(asked.id, &fresh(DAY));
@@ -100,7 +100,7 @@ fn until_the_budget_allows_its_successor_the_old_request_stays_and_its_answer_co
 }
 
 #[test]
-fn a_change_of_mind_and_back_within_the_spacing_costs_nothing() {
+fn template_changed_back_within_spacing_costs_nothing() {
     let (mut holder, asked) = Holder::asking();
     holder.want(with_name());
     holder.want(node());
@@ -109,7 +109,7 @@ fn a_change_of_mind_and_back_within_the_spacing_costs_nothing() {
 }
 
 #[test]
-fn a_request_nobody_needs_any_more_is_cancelled() {
+fn request_is_cancelled_once_nothing_is_due() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
     let (id, ..) = submitted(&holder.want(with_name())).expect("a name is missing");
@@ -118,7 +118,7 @@ fn a_request_nobody_needs_any_more_is_cancelled() {
 }
 
 #[test]
-fn another_template_clears_the_backoff_after_a_refusal() {
+fn new_template_ends_refusal_backoff() {
     let (mut holder, asked) = Holder::asking();
     holder.fail(asked.id, Failure::Denied);
     holder.pass(SECOND);
@@ -126,7 +126,7 @@ fn another_template_clears_the_backoff_after_a_refusal() {
 }
 
 #[test]
-fn another_template_does_not_clear_the_backoff_of_an_outage() {
+fn new_template_keeps_outage_backoff() {
     let (mut holder, asked) = Holder::asking();
     holder.handle(Event::CsrFailed { id: asked.id, failure: Failure::Throttled, retry_after: Some(MINUTE) });
     holder.pass(SECOND);
@@ -135,7 +135,7 @@ fn another_template_does_not_clear_the_backoff_of_an_outage() {
 }
 
 #[test]
-fn refusing_what_is_no_longer_wanted_does_not_slow_what_is() {
+fn refusal_of_old_template_does_not_delay_new_one() {
     let (mut holder, asked) = Holder::asking();
     holder.want(with_name());
     holder.fail(asked.id, Failure::Denied);
@@ -144,7 +144,7 @@ fn refusing_what_is_no_longer_wanted_does_not_slow_what_is() {
 }
 
 #[test]
-fn a_retry_keeps_its_key_however_often_it_fails() {
+fn retries_reuse_the_pending_key() {
     let (mut holder, mut asked) = Holder::asking();
     let kinds = [Failure::Unreachable, Failure::Throttled, Failure::Unauthorized, Failure::Forbidden];
     for failure in kinds.into_iter().chain([Failure::Deleted, Failure::Local]) {
@@ -156,7 +156,7 @@ fn a_retry_keeps_its_key_however_often_it_fails() {
 }
 
 #[test]
-fn after_a_refusal_the_key_is_a_new_one() {
+fn refusal_leads_to_a_new_key() {
     let kinds = [Failure::Denied, Failure::SignerFailed, Failure::Rejected, Failure::BadCertificate];
     for failure in kinds.into_iter().chain([Failure::Unsatisfying, Failure::AlreadyDue]) {
         let (mut holder, asked) = Holder::asking();
@@ -166,7 +166,7 @@ fn after_a_refusal_the_key_is_a_new_one() {
 }
 
 #[test]
-fn an_old_request_found_again_costs_its_key_but_no_patience() {
+fn outdated_request_changes_key_after_short_wait() {
     let (mut holder, asked) = Holder::asking();
     holder.fail(asked.id, Failure::Outdated);
     let next = holder.ask();
@@ -175,7 +175,7 @@ fn an_old_request_found_again_costs_its_key_but_no_patience() {
 }
 
 #[test]
-fn another_template_means_another_key_and_so_does_the_next_certificate() {
+fn new_template_and_next_certificate_use_new_keys() {
     let (mut holder, _) = Holder::asking();
     holder.want(with_name());
     let asked = holder.ask();
@@ -185,7 +185,7 @@ fn another_template_means_another_key_and_so_does_the_next_certificate() {
 }
 
 #[test]
-fn a_policy_may_want_a_new_key_for_every_attempt() {
+fn policy_can_require_new_key_per_attempt() {
     let mut holder = under(Policy { new_key_per_attempt: true, ..Policy::default() }, None);
     assert!(holder.watch(DAY).iter().all(|asked| asked.key == Key::New));
 }

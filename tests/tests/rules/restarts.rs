@@ -20,13 +20,13 @@ fn again(holder: &Holder) -> Holder {
 }
 
 #[test]
-fn nothing_asked_leaves_nothing() {
+fn no_request_leaves_no_record() {
     let holder = Holder::with(None);
     assert_eq!(holder.machine.pending(holder.now), None);
 }
 
 #[test]
-fn a_request_that_was_out_is_made_again_with_its_key() {
+fn restart_repeats_request_with_its_key() {
     let (mut holder, _) = Holder::asking();
     holder.pass(MINUTE);
     let asked = again(&holder).ask();
@@ -34,14 +34,14 @@ fn a_request_that_was_out_is_made_again_with_its_key() {
 }
 
 #[test]
-fn another_template_is_asked_for_with_another_key() {
+fn restart_with_new_template_uses_new_key() {
     let (mut holder, _) = Holder::asking();
     holder.want(with_name());
     assert_eq!(again(&holder).ask().key, Key::New);
 }
 
 #[test]
-fn a_crash_loop_after_a_denial_stays_slow() {
+fn crash_loop_after_denial_keeps_backoff() {
     let (mut holder, asked) = Holder::asking();
     holder.fail(asked.id, Failure::Denied);
     let due = holder.now.instant.after(holder.waits());
@@ -55,7 +55,7 @@ fn a_crash_loop_after_a_denial_stays_slow() {
 }
 
 #[test]
-fn the_key_of_a_refused_request_is_spent_even_if_the_refusal_is_forgotten() {
+fn forgotten_refusal_still_spends_the_key() {
     let (mut holder, asked) = Holder::asking();
     holder.fail(asked.id, Failure::Denied);
     holder.want(with_name()); // within the spacing: nothing is asked
@@ -64,7 +64,7 @@ fn the_key_of_a_refused_request_is_spent_even_if_the_refusal_is_forgotten() {
 }
 
 #[test]
-fn a_restart_does_not_fill_the_bucket() {
+fn restart_does_not_refill_the_budget() {
     let mut holder = Holder::with(None);
     let mut made = 0;
     for _ in 0..600 {
@@ -76,7 +76,7 @@ fn a_restart_does_not_fill_the_bucket() {
 }
 
 #[test]
-fn a_restart_after_a_success_does_not_fill_the_bucket_either() {
+fn restart_after_success_does_not_refill_the_budget() {
     let mut holder = Holder::with(None);
     let mut made = 0;
     for serial in 0..600 {
@@ -91,7 +91,7 @@ fn a_restart_after_a_success_does_not_fill_the_bucket_either() {
 }
 
 #[test]
-fn a_clock_set_back_before_a_restart_costs_no_more_than_the_policy_allows() {
+fn clock_set_back_before_restart_has_bounded_cost() {
     let (mut holder, asked) = Holder::asking();
     holder.fail(asked.id, Failure::Denied);
     let pending = holder.machine.pending(holder.now);
@@ -106,7 +106,7 @@ fn a_clock_set_back_before_a_restart_costs_no_more_than_the_policy_allows() {
 }
 
 #[test]
-fn a_refusal_of_another_template_is_not_held_against_this_one() {
+fn restart_ignores_refusal_of_another_template() {
     let (mut holder, asked) = Holder::asking();
     holder.fail(asked.id, Failure::Denied);
     let pending = holder.machine.pending(holder.now);
@@ -116,7 +116,7 @@ fn a_refusal_of_another_template_is_not_held_against_this_one() {
 }
 
 #[test]
-fn the_rotation_point_is_the_same_after_every_restart() {
+fn rotation_point_survives_restarts() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let point = holder.machine.rotation_point();
     for _ in 0..10 {

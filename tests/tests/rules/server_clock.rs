@@ -25,7 +25,7 @@ fn known(holder: &Holder) -> bool {
 }
 
 #[test]
-fn three_agreeing_answers_make_the_servers_clock_count() {
+fn servers_clock_counts_after_three_agreeing_readings() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     clock_off(&mut holder, false, 6 * HOUR);
     for (answered, counts) in [false, false, true, true].into_iter().enumerate() {
@@ -38,7 +38,7 @@ fn three_agreeing_answers_make_the_servers_clock_count() {
 }
 
 #[test]
-fn answer_that_disagrees_starts_over() {
+fn disagreeing_reading_starts_over() {
     for (off, agrees) in [(9 * SECOND, true), (11 * SECOND, false), (DAY, false)] {
         for ahead in [false, true] {
             let mut holder = Holder::with(Some(fresh(DAY)));
@@ -52,7 +52,7 @@ fn answer_that_disagrees_starts_over() {
 }
 
 #[test]
-fn step_of_the_local_clock_leaves_the_servers_known() {
+fn local_clock_step_keeps_the_servers_clock() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     answers(&mut holder, 3);
     assert_eq!(holder.machine.both_clocks(holder.now), (holder.now.unix, holder.now.unix));
@@ -64,7 +64,7 @@ fn step_of_the_local_clock_leaves_the_servers_known() {
 }
 
 #[test]
-fn clocks_that_differ_by_seconds_are_one() {
+fn clocks_within_ten_seconds_count_as_equal() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let point = holder.machine.deadline();
     clock_off(&mut holder, false, 10 * SECOND);
@@ -89,7 +89,7 @@ fn clock_behind_rotates_at_the_servers_rotation_point() {
 }
 
 #[test]
-fn clock_ahead_is_not_held_back_by_the_servers() {
+fn servers_clock_does_not_delay_a_fast_local_clock() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     clock_off(&mut holder, true, 6 * HOUR);
     let mut alone = Holder { machine: holder.machine.clone(), now: holder.now };
@@ -98,7 +98,7 @@ fn clock_ahead_is_not_held_back_by_the_servers() {
 }
 
 #[test]
-fn issued_certificate_that_has_begun_by_the_servers_clock_is_served() {
+fn certificate_valid_by_servers_clock_is_served() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     clock_off(&mut holder, false, 6 * HOUR);
     answers(&mut holder, 3);
@@ -112,7 +112,7 @@ fn issued_certificate_that_has_begun_by_the_servers_clock_is_served() {
 }
 
 #[test]
-fn waiting_certificate_is_served_once_the_servers_clock_says_so() {
+fn waiting_certificate_is_served_once_valid_by_servers_clock() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let asked = holder.ask();
     clock_off(&mut holder, false, 6 * HOUR);
@@ -125,7 +125,7 @@ fn waiting_certificate_is_served_once_the_servers_clock_says_so() {
 }
 
 #[test]
-fn issued_certificate_that_expired_by_the_local_clock_alone_is_taken() {
+fn certificate_expired_by_local_clock_alone_is_taken() {
     let (mut holder, asked) = Holder::asking();
     clock_off(&mut holder, true, 2 * DAY);
     answers(&mut holder, 3);
@@ -139,7 +139,7 @@ fn issued_certificate_that_expired_by_the_local_clock_alone_is_taken() {
 }
 
 #[test]
-fn issued_certificate_that_expired_by_both_clocks_is_refused() {
+fn certificate_expired_by_both_clocks_is_rejected() {
     let (mut holder, asked) = Holder::asking();
     clock_off(&mut holder, true, 2 * DAY);
     holder.pass(2 * DAY);
@@ -149,7 +149,7 @@ fn issued_certificate_that_expired_by_both_clocks_is_refused() {
 }
 
 #[test]
-fn servers_clock_makes_no_held_certificate_expire() {
+fn servers_clock_expires_no_served_certificate() {
     for years in [1, 100] {
         let mut holder = Holder::with(Some(fresh(DAY)));
         let unix = holder.now.unix.after(365 * years * DAY);
@@ -160,7 +160,7 @@ fn servers_clock_makes_no_held_certificate_expire() {
 }
 
 #[test]
-fn servers_clock_shortens_and_lengthens_no_wait() {
+fn servers_clock_changes_no_wait() {
     for ahead in [false, true] {
         let (mut holder, asked) = Holder::asking();
         holder.fail(asked.id, Failure::Denied);
@@ -172,7 +172,7 @@ fn servers_clock_shortens_and_lengthens_no_wait() {
 }
 
 #[test]
-fn repeated_answer_is_no_news() {
+fn reading_beyond_the_third_is_ignored() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     answers(&mut holder, 3);
     let before = holder.machine.clone();

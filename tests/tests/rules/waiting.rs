@@ -27,7 +27,7 @@ fn serves_later(actions: &[Action]) -> Option<&Certificate> {
 }
 
 #[test]
-fn early_certificate_is_stored_and_served_from_its_begin() {
+fn early_certificate_is_stored_and_served_from_not_before() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let asked = holder.ask();
     let next = early(2, Duration::from_millis(asked.at.as_millis()) + HOUR);
@@ -44,7 +44,7 @@ fn early_certificate_is_stored_and_served_from_its_begin() {
 }
 
 #[test]
-fn early_certificate_is_served_when_the_wall_clock_steps_to_its_begin() {
+fn clock_step_to_not_before_serves_early_certificate() {
     let (mut holder, next, _) = waiting();
     holder.now.unix = holder.now.unix.after(HOUR);
     let actions = holder.tick();
@@ -53,7 +53,7 @@ fn early_certificate_is_served_when_the_wall_clock_steps_to_its_begin() {
 }
 
 #[test]
-fn waiting_certificate_reported_again_leaves_demand_for_another() {
+fn waiting_certificate_found_again_keeps_rotate_now() {
     let (mut holder, next, first) = waiting();
     holder.handle(Event::CertWritten { id: first });
     holder.handle(Event::RotateNow);
@@ -66,7 +66,7 @@ fn waiting_certificate_reported_again_leaves_demand_for_another() {
 }
 
 #[test]
-fn early_certificate_is_served_at_once_if_the_one_held_is_refused() {
+fn early_certificate_is_served_once_current_is_refused() {
     let (mut holder, next, _) = waiting();
     holder.handle(Event::CertRefused { fingerprint: fresh(DAY).fingerprint });
     assert!(holder.serves(&next));
@@ -74,7 +74,7 @@ fn early_certificate_is_served_at_once_if_the_one_held_is_refused() {
 }
 
 #[test]
-fn early_answer_for_a_refused_certificate_is_served_at_once() {
+fn early_successor_of_refused_certificate_is_served_at_once() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
     let (id, ..) =
@@ -84,7 +84,7 @@ fn early_answer_for_a_refused_certificate_is_served_at_once() {
 }
 
 #[test]
-fn early_certificate_is_served_when_the_one_held_expires() {
+fn early_certificate_is_served_once_current_expires() {
     let (mut holder, next, _) = waiting();
     // The clock was set back after the successor was issued.
     holder.now.unix = holder.now.unix.before(HOUR);
@@ -114,7 +114,7 @@ fn early_certificate_without_a_valid_one_is_served_within_a_day() {
 }
 
 #[test]
-fn early_certificate_that_begins_after_expiry_is_a_bad_one() {
+fn early_certificate_beginning_after_expiry_is_rejected() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let asked = holder.ask();
     let actions = holder.issue(asked.id, &early(2, DAY + SECOND));
@@ -132,7 +132,7 @@ fn early_certificate_with_a_fault_does_not_wait() {
 }
 
 #[test]
-fn early_certificate_in_the_store_waits_and_the_valid_one_is_put_back() {
+fn early_certificate_in_store_waits_and_current_is_rewritten() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
     let next = early(2, HOUR);
@@ -167,7 +167,7 @@ fn both_certificates_become_durable_one_after_the_other() {
 }
 
 #[test]
-fn a_wish_made_while_one_waits_is_kept_when_that_one_is_served() {
+fn rotate_now_while_waiting_outlives_the_turn() {
     let (mut holder, next, _) = waiting();
     let State::Scheduled { .. } = holder.machine.state() else { panic!("{}", holder.machine) };
     holder.handle(Event::RotateNow);
@@ -178,7 +178,7 @@ fn a_wish_made_while_one_waits_is_kept_when_that_one_is_served() {
 }
 
 #[test]
-fn another_partys_certificate_is_not_served_when_its_turn_comes() {
+fn waiting_certificate_of_another_name_is_dropped() {
     let (mut holder, _, _) = waiting();
     holder.want(Template::node("worker-2"));
     assert_eq!(holder.machine.waiting(), None, "it waits no longer");
@@ -189,7 +189,7 @@ fn another_partys_certificate_is_not_served_when_its_turn_comes() {
 
 /// The template changes to one that the served certificate satisfies and the waiting one does not.
 #[test]
-fn what_has_become_worse_than_the_one_held_waits_no_longer() {
+fn waiting_certificate_worse_than_current_is_dropped() {
     let full = issued(&with_name(), 1, Duration::ZERO, DAY);
     let mut holder = Holder::with(Some(full.clone()));
     holder.tick();
@@ -202,7 +202,7 @@ fn what_has_become_worse_than_the_one_held_waits_no_longer() {
 }
 
 #[test]
-fn a_restart_goes_on_waiting() {
+fn restart_keeps_the_waiting_certificate() {
     let (holder, next, _) = waiting();
     let setup = Setup { waiting: Some(Arc::new(next.clone())), ..setup(Some(fresh(DAY))) };
     let mut again = Holder { machine: RotationMachine::new(setup, holder.now), now: holder.now };
@@ -212,7 +212,7 @@ fn a_restart_goes_on_waiting() {
 }
 
 #[test]
-fn without_a_signer_what_waits_is_served_in_time() {
+fn waiting_certificate_is_served_without_signer() {
     let mut holder = Holder::new(Setup { signer: SignerStatus::Absent, ..setup(Some(fresh(DAY))) });
     holder.tick();
     assert_eq!(written(&holder.handle(Event::CertReplaced(Some(Arc::new(early(2, HOUR)))))), None);

@@ -7,13 +7,13 @@ use perennial::{Escaped, Failure, Fingerprint, Instant, Reason, RequestId, Signe
 use perennial_tests::mint;
 
 #[test]
-fn a_validity_that_ends_before_it_begins_says_both() {
+fn empty_validity_error_shows_both_times() {
     let error = Validity::new(UnixTime::from_secs(86_400), UnixTime::from_secs(0)).unwrap_err().to_string();
     assert!(error.contains("1970-01-02T00:00:00Z") && error.contains("1970-01-01T00:00:00Z"), "{error}");
 }
 
 #[test]
-fn each_failure_is_shown_as_it_is_described_and_no_two_alike() {
+fn failure_display_is_its_unique_description() {
     let shown: BTreeSet<String> = Failure::ALL.iter().map(ToString::to_string).collect();
     assert_eq!(shown, Failure::ALL.iter().map(|failure| failure.describe().to_owned()).collect());
     assert_eq!(shown.len(), Failure::ALL.len());
@@ -21,7 +21,7 @@ fn each_failure_is_shown_as_it_is_described_and_no_two_alike() {
 
 /// Dashboards, scripts and journals rely on these: a name is added, never changed.
 #[test]
-fn names_for_programs_are_those_released() {
+fn stable_names_are_those_released() {
     assert_eq!(
         Failure::ALL.map(Failure::name).join(" "),
         "denied signer_failed rejected bad_certificate unsatisfying already_due unauthorized forbidden throttled \
@@ -49,7 +49,7 @@ fn names_for_programs_are_those_released() {
 }
 
 #[test]
-fn a_fingerprint_is_shown_by_its_beginning_and_written_whole() {
+fn fingerprint_shows_prefix_and_hex_shows_all() {
     let mut bytes = [0xab; 32];
     bytes[0] = 0x01;
     let fingerprint = Fingerprint(bytes);
@@ -58,7 +58,7 @@ fn a_fingerprint_is_shown_by_its_beginning_and_written_whole() {
 }
 
 #[test]
-fn a_certificate_is_shown_by_its_facts_and_its_chain_by_its_length() {
+fn certificate_debug_shows_facts_and_chain_length() {
     let template = perennial::Template::node("worker-1");
     let mut certificate = mint::certificate(&template, 7, mint::EPOCH, std::time::Duration::from_secs(3600));
     certificate.chain = Arc::from([1, 2, 3]);
@@ -70,7 +70,7 @@ fn a_certificate_is_shown_by_its_facts_and_its_chain_by_its_length() {
 
 /// Each kind of character that a terminal acts upon, escaped as text and as JSON.
 #[test]
-fn control_characters_are_escaped_and_others_are_not() {
+fn only_control_characters_are_escaped() {
     let table = [
         ("a\nb\r\t", r"a\nb\r\t", r"a\u000ab\u000d\u0009"),
         ("\u{1b}[31m\u{7}\u{0}", r"\u{1b}[31m\u{7}\u{0}", r"\u001b[31m\u0007\u0000"),

@@ -13,14 +13,14 @@ fn unwritten() -> (Holder, RequestId) {
 }
 
 #[test]
-fn what_is_issued_is_served_at_once() {
+fn issued_certificate_is_served_before_it_is_written() {
     let (holder, _) = unwritten();
     assert!(holder.serves(&fresh(DAY)) && holder.machine.is_unwritten());
     assert!(matches!(holder.machine.state(), State::Scheduled { .. }));
 }
 
 #[test]
-fn a_failed_write_is_repeated_with_the_same_id_and_never_costs_a_request() {
+fn failed_write_is_repeated_without_a_request() {
     let (mut holder, id) = unwritten();
     let mut waits = vec![];
     for _ in 0..10 {
@@ -36,7 +36,7 @@ fn a_failed_write_is_repeated_with_the_same_id_and_never_costs_a_request() {
 }
 
 #[test]
-fn a_write_nobody_answers_is_repeated() {
+fn unanswered_write_is_repeated() {
     let (mut holder, id) = unwritten();
     let again = loop {
         if let Some((again, _)) = written(&holder.tick_at_deadline()) {
@@ -47,7 +47,7 @@ fn a_write_nobody_answers_is_repeated() {
 }
 
 #[test]
-fn a_repeated_report_of_a_failed_write_changes_nothing() {
+fn repeated_write_failure_is_ignored() {
     let (mut holder, id) = unwritten();
     holder.handle(Event::WriteFailed { id });
     let before = holder.machine.clone();
@@ -56,7 +56,7 @@ fn a_repeated_report_of_a_failed_write_changes_nothing() {
 }
 
 #[test]
-fn an_unwritten_certificate_is_renewed_when_due() {
+fn unwritten_certificate_is_rotated_when_due() {
     let (mut holder, first) = unwritten();
     holder.handle(Event::WriteFailed { id: first });
     let asked = holder.ask();
@@ -69,14 +69,14 @@ fn an_unwritten_certificate_is_renewed_when_due() {
 }
 
 #[test]
-fn finding_it_in_the_store_is_as_good_as_hearing_of_it() {
+fn certificate_found_in_store_counts_as_written() {
     let (mut holder, _) = unwritten();
     holder.handle(Event::CertReplaced(Some(Arc::new(fresh(DAY)))));
     assert!(!holder.machine.is_unwritten());
 }
 
 #[test]
-fn the_disk_matters_to_nobody_else() {
+fn failed_write_is_no_request_failure() {
     let (mut holder, id) = unwritten();
     holder.handle(Event::WriteFailed { id });
     assert_eq!(holder.machine.last_failure(), None);
