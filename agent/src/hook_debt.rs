@@ -54,7 +54,7 @@ pub(crate) struct Debt {
 }
 
 impl Debt {
-    /// The state for `/state`.
+    /// The state of the command as JSON, for `/state`.
     pub(crate) fn to_json(&self) -> Value {
         let owed = self.owed.as_ref();
         json!({

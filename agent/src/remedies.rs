@@ -31,7 +31,7 @@ pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
     }
 }
 
-/// True if the file can be opened and holds no pair: reading it again gives the same error.
+/// True if reading the file again would give the same error: it holds no pair, or is of a kind that cannot be read.
 pub(crate) fn is_unreadable(problem: &DirectoryError) -> bool {
     matches!(problem, DirectoryError::Credential { .. }) || problem.is_for_good()
 }

@@ -28,7 +28,7 @@ pub(crate) struct ActiveRotation {
 }
 
 impl ActiveRotation {
-    /// Starts a rotation, which locks its directory.
+    /// Starts a rotation and the thread of its observers.
     ///
     /// # Errors
     /// [`Failure::Usage`] if the rotation cannot be prepared, [`Failure::Failed`] if the system refuses a thread or,
@@ -70,7 +70,7 @@ impl ActiveRotation {
     }
 }
 
-/// Ends the rotation, which then unlocks its directory. Does not wait for that.
+/// Ends the rotation. Does not wait for its end, unlike [`stop`](ActiveRotation::stop).
 impl Drop for ActiveRotation {
     fn drop(&mut self) {
         // Calling `shutdown` requests the end; the future that it returns only waits.

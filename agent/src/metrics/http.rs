@@ -77,8 +77,11 @@ impl Response {
     }
 }
 
-/// Starts a thread that answers requests with `find(path)`; 404 where `find` returns `None`. Requests by a name that is
-/// not in `hosts` get a status only.
+/// Starts a thread that answers requests with `find(path)`, or 404 where `find` returns `None`. Requests with a Host
+/// that is not in `hosts` get the status of probes only, and 421 for other paths.
+///
+/// # Errors
+/// If the system refuses a descriptor or a thread.
 pub(super) fn serve(
     listener: TcpListener,
     hosts: Hosts,

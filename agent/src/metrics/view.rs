@@ -173,7 +173,7 @@ pub(super) fn to_json(views: &[CertView], server: Option<&Server>, about: &About
     })
 }
 
-/// The class of an answer, as metrics and JSON name it, and the HTTP status if the answer is a refusal; else empty.
+/// The class of an answer, as metrics and JSON name it, and the HTTP status of a `refused` or `foreign` answer, or "".
 pub(super) fn class_and_code(answer: Answer) -> (&'static str, String) {
     match answer {
         Answer::Served => ("served", String::new()),

@@ -31,7 +31,7 @@ pub(super) struct CertReporter {
     last_reported: Option<Fingerprint>,
     /// The reason why no request can be submitted; empty if one can.
     lacking: Lacking,
-    /// The externally managed certificate has expired, which was reported.
+    /// True once the expiry of the externally managed certificate was reported.
     lost: bool,
     /// Time from which the current certificate has been in memory only; `None` if it is on disk.
     unwritten_since: Option<UnixTime>,
