@@ -31,17 +31,20 @@ pub(crate) fn next(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, rest))
 }
 
-/// The tag and the length of the first value, and the rest behind both. Accepts lengths below 16 MiB, in their shortest
-/// form only.
+/// The tag and the length of the first value, and the rest behind both. Accepts tags of one byte, as Go's `cryptobyte`
+/// does, and lengths below 16 MiB in their shortest form.
 fn header(der: &[u8]) -> Option<(u8, usize, &[u8])> {
     let (&[tag, length], rest) = der.split_first_chunk()?;
+    if tag & 0x1f == 0x1f {
+        return None;
+    }
     if length < 0x80 {
         return Some((tag, usize::from(length), rest));
     }
     let (bytes, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
     let shortest = *bytes.first()? != 0 && (bytes.len() > 1 || bytes[0] >= 0x80) && bytes.len() <= 3;
     let length = bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
-    (shortest && tag & 0x1f != 0x1f).then_some((tag, length, rest))
+    shortest.then_some((tag, length, rest))
 }
 
 /// Checks that `der` is a series of values in DER: lengths in their shortest form, booleans 00 or FF, integers with at
@@ -60,7 +63,7 @@ pub(crate) fn check(mut der: &[u8]) -> Result<(), &'static str> {
             }
             continue;
         }
-        let (tag, content, rest) = next(der).ok_or("a length is malformed, or a value is cut short")?;
+        let (tag, content, rest) = next(der).ok_or("a tag or a length is malformed, or a value is cut short")?;
         match (tag, content) {
             (BOOLEAN, [0 | 0xff]) => {}
             (BOOLEAN, _) => return Err("a boolean is neither 00 nor FF"),
@@ -96,10 +99,12 @@ mod tests {
             (b"\x30\x02\x02\x00\x05\x00", Err("a number has no digits")),
             (b"\x02\x02\x00\x01", Err("a number has superfluous digits")),
             (b"\x02\x02\xff\x80", Err("a number has superfluous digits")),
-            (b"\x04\x81\x01\x00", Err("a length is malformed, or a value is cut short")),
-            (b"\x30\x80\x00\x00", Err("a length is malformed, or a value is cut short")),
-            (b"\x30\x03\x04\x05\x00\x00", Err("a length is malformed, or a value is cut short")),
-            (b"\x04", Err("a length is malformed, or a value is cut short")),
+            (b"\x04\x81\x01\x00", Err("a tag or a length is malformed, or a value is cut short")),
+            (b"\x30\x80\x00\x00", Err("a tag or a length is malformed, or a value is cut short")),
+            (b"\x30\x03\x04\x05\x00\x00", Err("a tag or a length is malformed, or a value is cut short")),
+            (b"\x1f\x01\x00", Err("a tag or a length is malformed, or a value is cut short")),
+            (b"\xbf\x1f\x00", Err("a tag or a length is malformed, or a value is cut short")),
+            (b"\x04", Err("a tag or a length is malformed, or a value is cut short")),
         ] {
             assert_eq!(check(der), verdict, "{der:x?}");
         }
