@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn record_reads_back_what_was_written() {
+    fn hook_record_round_trips() {
         let directory = TempDir::new().unwrap();
         let path = place(directory.path(), "proxy");
         assert_eq!(Record::read(&path).unwrap(), None);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn record_writable_by_others_or_linked_is_refused() {
+    fn untrusted_or_damaged_hook_record_is_refused() {
         let directory = TempDir::new().unwrap();
         let path = place(directory.path(), "proxy");
         for text in ["", "{}", "{\"version\":2}", "no json", "[1]"] {

@@ -125,7 +125,7 @@ fn kubelet_configuration_is_reread_at_sighup() {
 /// From the field: <https://github.com/kubernetes/kubernetes/issues/83204>
 /// From the field: <https://github.com/kubernetes/kubeadm/issues/2024>
 #[test]
-fn configuration_of_kubeadm_is_read_from_a_pipe_with_warnings() {
+fn kubeadm_configuration_is_read_from_pipe_with_warnings() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);

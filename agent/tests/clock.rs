@@ -71,7 +71,7 @@ fn step_past_the_rotation_point_rotates_within_a_minute() {
 }
 
 #[test]
-fn step_past_expiry_is_not_ready_until_the_clock_is_right() {
+fn step_past_expiry_is_not_ready_until_undone() {
     on_both(|runtime| {
         step(180, runtime, |run, directory, address| {
             // An expired certificate is not ready, even before the loop has read the clock.
@@ -85,7 +85,7 @@ fn step_past_expiry_is_not_ready_until_the_clock_is_right() {
 }
 
 #[test]
-fn step_back_keeps_the_certificate_and_names_the_clock() {
+fn step_back_keeps_certificate_and_logs_clock() {
     on_both(|runtime| {
         step(-360, runtime, |run, directory, address| {
             let kept = current(directory);
@@ -102,7 +102,7 @@ fn step_back_keeps_the_certificate_and_names_the_clock() {
 
 /// The Date header of the server's answers shows its clock.
 #[test]
-fn step_is_named_by_the_servers_clock_until_it_is_undone() {
+fn clock_step_is_logged_until_undone() {
     on_both(|runtime| {
         step(30, runtime, |run, directory, address| {
             run.signal(Signal::USR1);

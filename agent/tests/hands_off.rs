@@ -55,7 +55,7 @@ fn external_certificate_of_another_name_is_no_error() {
 }
 
 #[test]
-fn rotation_switched_off_while_running_changes_nothing_more() {
+fn rotation_switched_off_by_reload_stops_all_writes() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -179,7 +179,7 @@ fn rotation_switched_on_finds_waiting_certificate() {
 }
 
 #[test]
-fn directory_of_another_process_is_left_as_it_is() {
+fn directory_locked_by_another_process_stays_unchanged() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);

@@ -85,7 +85,7 @@ fn rejected_credential_is_shown_by_status() {
 }
 
 #[test]
-fn refused_certificate_names_the_bootstrap_credential_as_next() {
+fn refused_certificate_logs_use_of_bootstrap_credential() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     // The fault applies to the second request.

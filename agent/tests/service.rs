@@ -113,7 +113,7 @@ fn ready_does_not_wait_for_serving_certificate() {
 }
 
 #[test]
-fn missing_address_is_reported_everywhere() {
+fn missing_serving_address_is_reported_everywhere() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
