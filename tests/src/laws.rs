@@ -73,50 +73,65 @@ impl<S: Subject> Law<S> {
     /// Laws that hold whatever the clocks do.
     pub const ALWAYS: &'static [(&'static str, Self)] = &[
         ("stale replies change nothing", Self::Step(requests::stale_replies_change_nothing)),
-        ("at most one request is out", Self::Step(requests::at_most_one_request_is_out)),
-        ("every request is closed once", Self::Step(requests::every_request_is_closed_once)),
-        (
-            "nothing is asked without a template and a signer",
-            Self::Step(requests::nothing_is_asked_without_a_template_and_a_signer),
-        ),
-        ("keys are kept or changed", Self::Step(requests::keys_are_kept_or_changed)),
-        ("the timer is the deadline", Self::Step(clocks::the_timer_is_the_deadline)),
+        ("at most one request is in flight", Self::Step(requests::at_most_one_request_is_in_flight)),
+        ("every request ends once", Self::Step(requests::every_request_ends_once)),
+        ("no request without template and signer", Self::Step(requests::no_request_without_template_and_signer)),
+        ("retries reuse the key until an answer", Self::Step(requests::retries_reuse_the_key_until_an_answer)),
+        ("the timer equals the deadline", Self::Step(clocks::the_timer_equals_the_deadline)),
         ("a clone stays equal", Self::Trace(restarts::a_clone_stays_equal)),
-        ("a valid certificate is never given up", Self::Step(certificates::a_valid_certificate_is_never_given_up)),
-        ("only the wanted party is served", Self::Step(certificates::only_the_wanted_party_is_served)),
-        ("no start serves another party", Self::Trace(certificates::no_start_serves_another_party)),
         (
-            "nothing early displaces a valid certificate",
-            Self::Step(certificates::nothing_early_displaces_a_valid_certificate),
+            "a valid certificate is never replaced by a worse one",
+            Self::Step(certificates::a_valid_certificate_is_never_replaced_by_a_worse_one),
         ),
-        ("what is issued is written at once", Self::Step(certificates::what_is_issued_is_written_at_once)),
-        ("what is written is held", Self::Step(certificates::what_is_written_is_held)),
-        ("what is not durable is owed", Self::Step(certificates::what_is_not_durable_is_owed)),
-        ("what is served is stored or written", Self::Step(certificates::what_is_served_is_stored_or_written)),
-        ("what was decided is said", Self::Step(outcomes::what_was_decided_is_said)),
+        ("no certificate of another name is taken", Self::Step(certificates::no_certificate_of_another_name_is_taken)),
+        ("no start serves another name", Self::Trace(certificates::no_start_serves_another_name)),
+        (
+            "no early certificate displaces a valid one",
+            Self::Step(certificates::no_early_certificate_displaces_a_valid_one),
+        ),
+        ("issued certificates are written at once", Self::Step(certificates::issued_certificates_are_written_at_once)),
+        ("only current certificates are written", Self::Step(certificates::only_current_certificates_are_written)),
+        (
+            "unwritten certificates have an owed write",
+            Self::Step(certificates::unwritten_certificates_have_an_owed_write),
+        ),
+        (
+            "the served certificate is stored or rewritten",
+            Self::Step(certificates::the_served_certificate_is_stored_or_rewritten),
+        ),
+        ("outcomes report every change", Self::Step(outcomes::outcomes_report_every_change)),
     ];
 
     /// Laws that hold as long as the monotonic clock is monotonic.
     pub const MONOTONIC: &'static [(&'static str, Self)] = &[
         ("the budget holds", Self::Trace(requests::the_budget_holds)),
-        ("requests keep their distance", Self::Step(requests::requests_keep_their_distance)),
-        ("churn never spends the last token", Self::Step(requests::churn_never_spends_the_last_token)),
+        ("submissions keep the spacing", Self::Step(requests::submissions_keep_the_spacing)),
+        ("normal requests leave the last token", Self::Step(requests::normal_requests_leave_the_last_token)),
         ("an early Tick changes nothing", Self::Fresh(clocks::an_early_tick_changes_nothing)),
         ("a Tick makes progress", Self::Step(clocks::a_tick_makes_progress)),
         ("a Tick at the deadline makes progress", Self::State(clocks::a_tick_at_the_deadline_makes_progress)),
-        ("lost replies are survived", Self::State(clocks::lost_replies_are_survived)),
+        ("lost replies lead to another request", Self::State(clocks::lost_replies_lead_to_another_request)),
         ("many Ticks are one Tick", Self::Fresh(clocks::many_ticks_are_one_tick)),
-        ("setting the clock back delays nothing", Self::State(clocks::setting_the_clock_back_delays_nothing)),
+        ("clock set back delays nothing", Self::State(clocks::clock_set_back_delays_nothing)),
         (
-            "the servers clock delays nothing and expires nothing",
-            Self::Fresh(clocks::the_servers_clock_delays_nothing_and_expires_nothing),
+            "the servers clock neither delays nor expires anything",
+            Self::Fresh(clocks::the_servers_clock_neither_delays_nor_expires_anything),
         ),
-        ("every issued certificate gets written", Self::State(certificates::every_issued_certificate_gets_written)),
+        ("owed writes are repeated", Self::State(certificates::owed_writes_are_repeated)),
         ("no wait reaches past expiry", Self::Fresh(certificates::no_wait_reaches_past_expiry)),
-        ("what waits takes its turn", Self::Fresh(certificates::what_waits_takes_its_turn)),
-        ("a restart goes on", Self::Fresh(restarts::a_restart_goes_on)),
-        ("a signer that answers is enough", Self::State(certificates::a_signer_that_answers_is_enough)),
-        ("a healthy signer is enough", Self::Trace(certificates::a_healthy_signer_is_enough)),
+        (
+            "waiting certificates are served from not before",
+            Self::Fresh(certificates::waiting_certificates_are_served_from_not_before),
+        ),
+        ("a restart continues", Self::Fresh(restarts::a_restart_continues)),
+        (
+            "an answering signer leads to a good certificate",
+            Self::State(certificates::an_answering_signer_leads_to_a_good_certificate),
+        ),
+        (
+            "a healthy signer keeps rotation in the window",
+            Self::Trace(certificates::a_healthy_signer_keeps_rotation_in_the_window),
+        ),
     ];
 }
 

@@ -232,8 +232,8 @@ fn shutdown_ends_waiting_rotation() {
             other.shutdown().wait();
             done.send(()).unwrap();
         });
-        ended.recv_timeout(Duration::from_secs(5)).expect("shutdown waits for nobody's approval");
-        assert!(handle.wait_for(|_| false).within(BOUND).is_none(), "whoever waits learns of the end");
+        ended.recv_timeout(Duration::from_secs(5)).expect("shutdown does not wait for approval");
+        assert!(handle.wait_for(|_| false).within(BOUND).is_none(), "waiters learn of the end");
         handle.shutdown().wait();
     });
 }

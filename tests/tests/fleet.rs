@@ -35,7 +35,7 @@ fn same_second_certificates_rotate_all_over_the_window() {
     let mut fleet = Fleet::new(1000, node, HOUR);
     assert!(fleet.run_for(Duration::from_secs(1), 10_000));
     let first = fleet.submissions().len();
-    assert_eq!(first, 1000, "nobody waits for a first certificate");
+    assert_eq!(first, 1000, "first certificates are requested at once");
     assert!(fleet.run_for(HOUR - Duration::from_secs(2), 200_000));
     let renewals = &fleet.submissions()[first..];
     assert_eq!(renewals.len(), 1000);
@@ -83,7 +83,7 @@ fn fleet_worlds_stop_together_at_end_of_span() {
     let end = next[first];
     let span = end.since(fleet.worlds()[0].now().instant);
     assert!(fleet.run_for(span, 100));
-    assert!(fleet.worlds().iter().all(|world| world.now().instant == end), "everybody is at {end}");
+    assert!(fleet.worlds().iter().all(|world| world.now().instant == end), "all worlds are at {end}");
     assert_eq!(fleet.worlds()[later].next_at(), Some(next[later]), "what is planned for later has not happened yet");
 }
 

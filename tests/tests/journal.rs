@@ -180,7 +180,7 @@ fn each_failed_attempt_is_reported_once() {
     };
     let failed = |n, failure| Event::CsrFailed { id: id(n), failure, retry_after: None };
     assert_eq!(failure_of(Event::Tick, now).0, None);
-    assert_eq!(failure_of(failed(9, Failure::Denied), now).0, None, "nobody asked that");
+    assert_eq!(failure_of(failed(9, Failure::Denied), now).0, None, "no such request is in flight");
     let (failure, mut deadline) = failure_of(failed(1, Failure::Unreachable), now);
     assert_eq!(failure, Some(Failure::Unreachable));
     // Asked again, and never answered.

@@ -148,7 +148,7 @@ fn kill_during_recovery_loses_no_pair() {
         let until = Instant::now() + cycle.mul_f64(f64::from(kill) * 0.618_034 % 1.0 * 4.0);
         let other = Directory::open_existing(&pki, PREFIX).unwrap();
         while Instant::now() < until {
-            assert!(is_good(&other), "kill {kill}: whoever looks finds no pair");
+            assert!(is_good(&other), "kill {kill}: no pair is found");
         }
         child.kill().unwrap();
         child.wait().unwrap();

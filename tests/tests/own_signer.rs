@@ -108,7 +108,7 @@ fn shutdown_cancels_blocking_closure_and_drops_future() {
             begun.send(()).unwrap();
             cancel.sleep(Duration::MAX);
             ended.send(cancel.is_cancelled()).unwrap();
-            Err(SignError::new(Failure::Unreachable, "nobody waits"))
+            Err(SignError::new(Failure::Unreachable, "cancelled"))
         });
         let handle = start(runtime, rotator);
         has_begun.recv_timeout(BOUND.unwrap()).unwrap();

@@ -160,7 +160,7 @@ fn credential_taken_over_from_store_is_served() {
     assert_eq!(held, second.chain().certificate().fingerprint, "the machine takes it over");
     let served = rotation.snapshot(now).credential.unwrap();
     assert_eq!(served.chain(), second.chain());
-    assert_eq!(rotation.snapshot(now).issued, 0, "nobody issued it to us");
+    assert_eq!(rotation.snapshot(now).issued, 0, "the certificate was found, not issued");
 }
 
 #[test]

@@ -390,7 +390,7 @@ impl fmt::Display for Move {
         match self {
             Self::Pass => f.write_str("a millisecond passes"),
             Self::Sleep(millis) => write!(f, "asleep for {millis} ms"),
-            Self::WallClock => f.write_str("somebody sets the wall clock"),
+            Self::WallClock => f.write_str("the wall clock is set"),
             Self::Restart => f.write_str("restart"),
             Self::RestartBlank => f.write_str("restart, the pending record is lost"),
             Self::RestartStale => f.write_str("restart, the last pending record was not saved"),

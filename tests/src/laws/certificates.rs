@@ -17,7 +17,7 @@ use crate::trace::{Trace, can_ask, live, submitted};
 
 /// A valid certificate is served until it expires or one at least as good takes its place: no failure, no refusal, no
 /// change of template and no empty directory removes it.
-pub(super) fn a_valid_certificate_is_never_given_up(step: &Step<'_>) -> Verdict {
+pub(super) fn a_valid_certificate_is_never_replaced_by_a_worse_one(step: &Step<'_>) -> Verdict {
     let Step { seed, now, before, after, .. } = *step;
     let (earliest, _) = after.both_clocks(now);
     let valid =
@@ -38,7 +38,7 @@ pub(super) fn a_valid_certificate_is_never_given_up(step: &Step<'_>) -> Verdict 
 
 /// A machine never takes a certificate whose common name differs from the template's, issued or found, not even while
 /// it has none. It keeps serving a certificate from before a change of the template. Bootstrap credentials are exempt.
-pub(super) fn only_the_wanted_party_is_served(step: &Step<'_>) -> Verdict {
+pub(super) fn no_certificate_of_another_name_is_taken(step: &Step<'_>) -> Verdict {
     let is_news = step.before.certificate() != step.after.certificate();
     ensure!(!is_news || is_wanted(step.after), "another party's is taken: {}", step.after);
     Ok(())
@@ -46,7 +46,7 @@ pub(super) fn only_the_wanted_party_is_served(step: &Step<'_>) -> Verdict {
 
 /// A restart never serves a certificate whose common name differs from the template's. Without a signer the certificate
 /// is externally managed, and exempt.
-pub(super) fn no_start_serves_another_party(trace: &Trace) -> Verdict {
+pub(super) fn no_start_serves_another_name(trace: &Trace) -> Verdict {
     for first in trace.runs.iter().map(|run| &run.first) {
         ensure!(!first.signer().is_configured() || is_wanted(first), "begins with another party's: {first}");
     }
@@ -62,7 +62,7 @@ fn is_wanted(machine: &RotationMachine) -> bool {
 
 /// A certificate that is not valid yet never displaces a valid one, unless a server refused the valid one: every server
 /// whose clock is right would refuse the new one.
-pub(super) fn nothing_early_displaces_a_valid_certificate(step: &Step<'_>) -> Verdict {
+pub(super) fn no_early_certificate_displaces_a_valid_one(step: &Step<'_>) -> Verdict {
     let Step { now, before, event, after, .. } = *step;
     let (Some(old), Some(new)) = (before.certificate_at(now.unix), after.certificate()) else { return Ok(()) };
     let (_, latest) = after.both_clocks(now);
@@ -74,7 +74,7 @@ pub(super) fn nothing_early_displaces_a_valid_certificate(step: &Step<'_>) -> Ve
 
 /// A waiting certificate is served from its notBefore on, by Ticks alone, unless it does not satisfy the template by
 /// then.
-pub(super) fn what_waits_takes_its_turn<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+pub(super) fn waiting_certificates_are_served_from_not_before<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (machine, mut now) = (moment.machine(), moment.now);
     let Some(waiting) = machine.waiting() else { return Ok(()) };
     let (mut machine, begins) = (machine.clone(), waiting.validity.not_before());
@@ -132,7 +132,7 @@ impl Quality {
 
 /// An issued certificate is written in the step that takes it. A waiting one is owed a write, which may follow that of
 /// the served one.
-pub(super) fn what_is_issued_is_written_at_once(step: &Step<'_>) -> Verdict {
+pub(super) fn issued_certificates_are_written_at_once(step: &Step<'_>) -> Verdict {
     let Event::CsrIssued { certificate, .. } = step.event else { return Ok(()) };
     if !step.books.is_answer(step.event) {
         return Ok(());
@@ -145,7 +145,7 @@ pub(super) fn what_is_issued_is_written_at_once(step: &Step<'_>) -> Verdict {
 }
 
 /// Only the served and the waiting certificate are written.
-pub(super) fn what_is_written_is_held(step: &Step<'_>) -> Verdict {
+pub(super) fn only_current_certificates_are_written(step: &Step<'_>) -> Verdict {
     let Some((_, certificate, serve)) = &step.duties.write else { return Ok(()) };
     let expected = if *serve { step.after.certificate() } else { step.after.waiting() };
     ensure!(expected == Some(certificate), "{certificate} is to be written, but is not held");
@@ -153,7 +153,7 @@ pub(super) fn what_is_written_is_held(step: &Step<'_>) -> Verdict {
 }
 
 /// The machine reports a certificate as unwritten exactly if a write is owed by the driver's books.
-pub(super) fn what_is_not_durable_is_owed(step: &Step<'_>) -> Verdict {
+pub(super) fn unwritten_certificates_have_an_owed_write(step: &Step<'_>) -> Verdict {
     let (unwritten, owed) = (step.after.is_unwritten(), step.noted.owed.map(|(id, _)| id));
     let by_the_machine = if unwritten { "something" } else { "nothing" };
     ensure!(unwritten == owed.is_some(), "{} is not durable, by the machine {by_the_machine}", name(owed));
@@ -162,7 +162,7 @@ pub(super) fn what_is_not_durable_is_owed(step: &Step<'_>) -> Verdict {
 
 /// After another program changed the store, the served certificate is in it, or is written again. Without a signer the
 /// store is that program's.
-pub(super) fn what_is_served_is_stored_or_written(step: &Step<'_>) -> Verdict {
+pub(super) fn the_served_certificate_is_stored_or_rewritten(step: &Step<'_>) -> Verdict {
     let Event::CertReplaced(found) = step.event else { return Ok(()) };
     let ours = step.after.certificate_at(step.now.unix).filter(|held| !held.provisional);
     let written_back = step.noted.owed.is_some_and(|(_, serve)| serve);
@@ -174,7 +174,7 @@ pub(super) fn what_is_served_is_stored_or_written(step: &Step<'_>) -> Verdict {
 
 /// A write is repeated until the certificate is durable, however long the disk is full. The write of a waiting
 /// certificate may end with its wait.
-pub(super) fn every_issued_certificate_gets_written<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+pub(super) fn owed_writes_are_repeated<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (machine, now) = (moment.machine(), moment.now);
     let Some((_, serve)) = machine.writes() else { return Ok(()) };
     let write = moment.policy.write;
@@ -219,13 +219,13 @@ fn allowed(policy: &Policy, machine: &RotationMachine, reason: Reason, now: Now)
 }
 
 /// Whatever happened before: once the signer answers, a good certificate follows within a bound from the policy.
-pub(super) fn a_signer_that_answers_is_enough<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+pub(super) fn an_answering_signer_leads_to_a_good_certificate<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     gets_well(moment, Duration::ZERO).map(|_| ())
 }
 
 /// With a healthy signer every certificate is replaced at its rotation point, inside the window, and none expires, for
 /// lifetimes down to [`shortest_lifetime`](perennial::Policy::shortest_lifetime), counted from issue.
-pub(super) fn a_healthy_signer_is_enough(trace: &Trace) -> Verdict {
+pub(super) fn a_healthy_signer_keeps_rotation_in_the_window(trace: &Trace) -> Verdict {
     let Some(last) = moments(trace, 1, false).pop() else { return Ok(()) };
     let (policy, seed) = (last.policy, last.seed);
     let life = policy.shortest_lifetime();

@@ -45,7 +45,7 @@ pub(super) fn a_tick_at_the_deadline_makes_progress<S: Subject>(moment: &Moment<
 }
 
 /// If no reply ever comes, Ticks alone lead to the next submission, within a bound from the policy.
-pub(super) fn lost_replies_are_survived<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+pub(super) fn lost_replies_lead_to_another_request<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (machine, now) = (moment.machine(), moment.now);
     if !can_ask(machine) || machine.due(now).is_none() {
         return Ok(());
@@ -96,7 +96,7 @@ pub(super) fn many_ticks_are_one_tick<S: Subject>(moment: &Moment<'_, S>) -> Ver
 }
 
 /// If the wall clock is set back, by a second or a year, backoff and timeouts end when they would have.
-pub(super) fn setting_the_clock_back_delays_nothing<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+pub(super) fn clock_set_back_delays_nothing<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let backs = [1, 3_600, 31_536_000].map(Duration::from_secs);
     { backs }.into_iter().try_for_each(|back| no_later(moment.machine(), moment.now, back))
 }
@@ -131,7 +131,7 @@ fn no_later(machine: &RotationMachine, now: Now, back: Duration) -> Verdict {
 
 /// The API server's clock makes nothing expire and delays nothing: a certificate that is due by the local clock alone
 /// is due with the server's clock as well, no less urgently, and is requested no later.
-pub(super) fn the_servers_clock_delays_nothing_and_expires_nothing<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+pub(super) fn the_servers_clock_neither_delays_nor_expires_anything<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (policy, machine, now) = (moment.policy, moment.machine(), moment.now);
     let Some(server) = machine.server_time(now) else { return Ok(()) };
     let valid = machine.certificate_at(now.unix);
@@ -171,7 +171,7 @@ pub(super) fn without_server_clock(machine: &RotationMachine) -> RotationMachine
 }
 
 /// The last `SetTimer` equals `deadline()`: loops that arm timers and loops that poll wake up at the same time.
-pub(super) fn the_timer_is_the_deadline(step: &Step<'_>) -> Verdict {
+pub(super) fn the_timer_equals_the_deadline(step: &Step<'_>) -> Verdict {
     let (timer, deadline) = (step.noted.timer, step.after.deadline());
     ensure!(timer == deadline, "the timer is {}, the deadline {}", name(timer), name(deadline));
     let set = step.duties.timer;

@@ -6,7 +6,7 @@ use super::{Step, Verdict, ensure};
 use crate::trace::live;
 
 /// The outcomes of a step report every change of the machine, and no change that did not happen.
-pub(super) fn what_was_decided_is_said(step: &Step<'_>) -> Verdict {
+pub(super) fn outcomes_report_every_change(step: &Step<'_>) -> Verdict {
     let Step { now, before, event, after, .. } = *step;
     let (outcomes, cancels) = (&step.duties.outcomes, step.duties.cancel.is_some());
     let said = || format!("at {now} {event} leads to {outcomes:?}, from {before} to {after}");

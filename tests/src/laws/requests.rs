@@ -9,14 +9,14 @@ use super::{Step, Verdict, ensure, name};
 use crate::trace::{Run, Trace, can_ask, live};
 
 /// At most one request of a holder is in flight at a time.
-pub(super) fn at_most_one_request_is_out(step: &Step<'_>) -> Verdict {
+pub(super) fn at_most_one_request_is_in_flight(step: &Step<'_>) -> Verdict {
     let out = step.books.in_flight.is_some() && !step.books.is_answer(step.event) && step.duties.cancel.is_none();
     ensure!(!out || step.duties.submit.is_none(), "a second request is out");
     Ok(())
 }
 
 /// Every request ends in one reply that counts or one `CancelRequest`, so that a driver leaks no state of a request.
-pub(super) fn every_request_is_closed_once(step: &Step<'_>) -> Verdict {
+pub(super) fn every_request_ends_once(step: &Step<'_>) -> Verdict {
     let out = step.books.in_flight.as_ref().filter(|_| !step.books.is_answer(step.event)).map(|out| out.id);
     if let Some(id) = step.duties.cancel {
         ensure!(out == Some(id), "{id} is cancelled, but is not out");
@@ -48,21 +48,21 @@ pub(super) fn stale_replies_change_nothing(step: &Step<'_>) -> Verdict {
 }
 
 /// No request is submitted without a template and a ready signer, and none stays in flight without template or signer.
-pub(super) fn nothing_is_asked_without_a_template_and_a_signer(step: &Step<'_>) -> Verdict {
+pub(super) fn no_request_without_template_and_signer(step: &Step<'_>) -> Verdict {
     if let Some((_, template, _)) = &step.duties.submit {
         let wanted = can_ask(step.after) && step.after.template() == Some(template);
         ensure!(wanted, "{template} is asked for, but is not wanted");
     }
     // A request in flight has its identity already: the signer need not be ready any more.
     let may_be_out = step.after.template().is_some() && step.after.signer().is_configured();
-    ensure!(may_be_out || live(step.after).is_none(), "a request is out, but nobody wants it");
+    ensure!(may_be_out || live(step.after).is_none(), "a request is in flight without template or signer");
     Ok(())
 }
 
 /// A retry uses the same key, so that the signer sees one request however long approval takes. After a refusal, a
 /// success, a change of the template or an outdated request object the key is new, since the old object would give the
 /// old answer.
-pub(super) fn keys_are_kept_or_changed(step: &Step<'_>) -> Verdict {
+pub(super) fn retries_reuse_the_key_until_an_answer(step: &Step<'_>) -> Verdict {
     let Some((_, template, key)) = &step.duties.submit else { return Ok(()) };
     let expected = step.answered().key_for(template);
     ensure!(*key == expected, "it is asked with the {key}, not the {expected}");
@@ -70,7 +70,7 @@ pub(super) fn keys_are_kept_or_changed(step: &Step<'_>) -> Verdict {
 }
 
 /// Two submissions are at least the spacing apart.
-pub(super) fn requests_keep_their_distance(step: &Step<'_>) -> Verdict {
+pub(super) fn submissions_keep_the_spacing(step: &Step<'_>) -> Verdict {
     let least = spacing(&step.noted.policy);
     let spaced = step.books.spent.is_none_or(|at| step.now.instant.since(at) >= least);
     ensure!(spaced || step.duties.submit.is_none(), "a request too soon after the last one");
@@ -79,7 +79,7 @@ pub(super) fn requests_keep_their_distance(step: &Step<'_>) -> Verdict {
 
 /// However often the template changes or a rotation is requested, a token is left for a certificate that is urgently
 /// due.
-pub(super) fn churn_never_spends_the_last_token(step: &Step<'_>) -> Verdict {
+pub(super) fn normal_requests_leave_the_last_token(step: &Step<'_>) -> Verdict {
     if step.duties.submit.is_none() {
         return Ok(());
     }

@@ -24,7 +24,7 @@ pub(super) fn a_clone_stays_equal(trace: &Trace) -> Verdict {
 /// choice of key, and no sooner after a refusal. So a crash loop costs the signer no more than a process that runs on.
 ///
 /// A restart reads the clocks at once, so that it is compared with a machine that has just read them.
-pub(super) fn a_restart_goes_on<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
+pub(super) fn a_restart_continues<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (policy, seed, machine, now) = (moment.policy, moment.seed, moment.machine(), moment.now);
     // Readings of the API server's clock are lost in a restart.
     let machine = &without_server_clock(machine);

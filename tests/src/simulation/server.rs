@@ -127,7 +127,7 @@ impl Server {
         match self.api.handle(&request, self.now().unix) {
             Answer::Response(response) => response.status,
             Answer::List(_) => 200,
-            Answer::Watch(_) => panic!("nobody watches here"),
+            Answer::Watch(_) => panic!("no watches here"),
         }
     }
 

@@ -12,7 +12,7 @@ const CLIENT_USAGES: &[&str] = &["client auth", "digital signature", "key enciph
 const SERVER_USAGES: &[&str] = &["server auth", "digital signature", "key encipherment"];
 const LEGACY: &str = "kubernetes.io/legacy-unknown";
 const NO_LEGACY: &str = "certificates.k8s.io/v1 has no such requests, and v1beta1 is gone";
-const NOBODY_SIGNS: &str = "approved, and nobody signs it";
+const NOBODY_SIGNS: &str = "approved, and never signed";
 
 pub(crate) const ROWS: &[Row] = &[
     different(

@@ -73,7 +73,7 @@ fn every_sync_is_needed() {
             let tally = Explorer::of_all(starts, mistake, |explorer, start| {
                 explorer.explore(start, acts, if DEEP.contains(&start.what) { 2 } else { 1 });
             });
-            println!("{mistake:?}: {}", tally.losses.first().expect("a sync that nobody needs"));
+            println!("{mistake:?}: {}", tally.losses.first().expect("a loss without this sync"));
         }
         assert_eq!(Explorer::most_syncs(starts, like), syncs);
     }

@@ -257,7 +257,7 @@ fn request_is_cancelled_if_template_or_signer_goes() {
         let actions = holder.handle(gone);
         assert_eq!(cancelled(&actions), Some(asked.id));
         assert!(holder.issue(asked.id, &fresh(DAY)).is_empty(), "its answer is stale");
-        assert_eq!(holder.machine.last_failure(), None, "nobody failed");
+        assert_eq!(holder.machine.last_failure(), None, "no attempt failed");
     }
 }
 
@@ -280,7 +280,7 @@ fn foreign_certificate_at_start_is_dropped() {
     assert_eq!(holder.machine.due(holder.now), Some(Reason::NoCertificate));
     assert_eq!(written(&holder.tick()), None, "nor is it written");
     let theirs = Holder::new(Setup { signer: SignerStatus::Absent, ..setup(Some(another.clone())) });
-    assert!(theirs.serves(&another), "without a signer somebody else decides");
+    assert!(theirs.serves(&another), "without a signer any name is served");
     let lent = mint::provisional(another);
     assert!(Holder::with(Some(lent.clone())).serves(&lent), "what was lent is for asking");
 }

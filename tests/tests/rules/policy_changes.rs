@@ -52,7 +52,7 @@ fn policy_change_moves_rotation_point() {
     holder.pass(DAY / 2);
     let change = Event::PolicyChanged(Arc::new(Policy::default()));
     let _ = holder.machine.handle(change, holder.now);
-    assert_eq!(holder.machine.due(holder.now), None, "back again before anybody looked");
+    assert_eq!(holder.machine.due(holder.now), None, "changed back before the machine settled");
     holder.change(Policy { window: Window::new(400, 500).unwrap(), ..Policy::default() });
     assert!(matches!(holder.machine.state(), State::Requesting { reason: Reason::RotationPoint, .. }));
     let later = Event::PolicyChanged(Arc::new(Policy::default()));

@@ -28,7 +28,7 @@ fn repeated_rotate_now_stays_within_budget() {
 }
 
 #[test]
-fn churn_never_spends_the_last_token() {
+fn normal_requests_leave_the_last_token() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let size = Policy::default().budget.size();
     let mut made = 0;
