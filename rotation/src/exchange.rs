@@ -25,10 +25,11 @@ pub trait SignerConversation: Conversation<Outcome = Result<Issued, SignError>> 
     }
 }
 
+type SigningFuture = Pin<Box<dyn Future<Output = Result<Issued, SignError>> + Send>>;
 type BlockingWork = Box<dyn FnOnce(&Cancel) -> Result<Issued, SignError> + Send>;
 
 /// A request under way, which a runtime drives to its end. To give up a request, drop its exchange. Every runtime must
-/// be able to run each of the three forms.
+/// be able to run each of the three forms. A panic in an exchange that a rotation gives to its runtime fails the request.
 #[derive(derive_more::Debug)]
 pub enum Exchange {
     /// Bytes to and from a server. The runtime connects, writes, reads and sleeps.
@@ -39,33 +40,44 @@ pub enum Exchange {
     /// A future, polled on a thread of its own or by the executor of the rotation. If the future needs a reactor
     /// (tokio), it must bring its own.
     #[debug("Future(..)")]
-    Future(Pin<Box<dyn Future<Output = Result<Issued, SignError>> + Send>>),
+    Future(SigningFuture),
 }
 
 impl Exchange {
-    /// An exchange that drives `conversation`. A panic in it fails the request.
+    /// An exchange that drives `conversation`.
     pub fn conversation(conversation: impl SignerConversation + 'static) -> Self {
-        Self::Conversation(Box::new(ContainedConversation { conversation, panicked: None }))
+        Self::Conversation(Box::new(conversation))
     }
 
-    /// An exchange that runs `work`, which may block. A panic in it fails the request.
+    /// An exchange that runs `work`, which may block.
     pub fn blocking(work: impl FnOnce(&Cancel) -> Result<Issued, SignError> + Send + 'static) -> Self {
-        Self::Blocking(Box::new(move |cancel| {
-            catch_unwind(AssertUnwindSafe(|| work(cancel))).unwrap_or_else(|panic| Err(panicked(&*panic)))
-        }))
+        Self::Blocking(Box::new(work))
     }
 
-    /// An exchange that polls `future`. A panic in it fails the request.
+    /// An exchange that polls `future`.
     pub fn future(future: impl Future<Output = Result<Issued, SignError>> + Send + 'static) -> Self {
-        Self::Future(Box::pin(Contained(Box::pin(future))))
+        Self::Future(Box::pin(future))
+    }
+
+    /// The exchange with each panic as its result, an error.
+    pub(crate) fn contained(self) -> Self {
+        match self {
+            Self::Conversation(conversation) => {
+                Self::conversation(ContainedConversation { conversation, panicked: None })
+            }
+            Self::Blocking(work) => Self::blocking(|cancel| {
+                catch_unwind(AssertUnwindSafe(|| work(cancel))).unwrap_or_else(|panic| Err(panicked(&*panic)))
+            }),
+            Self::Future(future) => Self::future(ContainedFuture(future)),
+        }
     }
 }
 
-/// A future that ends with an error if `F` panics.
-struct Contained<F>(Pin<Box<F>>);
+/// A future that ends with an error where the inner one panics.
+struct ContainedFuture(SigningFuture);
 
-impl<F: Future<Output = Result<Issued, SignError>>> Future for Contained<F> {
-    type Output = F::Output;
+impl Future for ContainedFuture {
+    type Output = Result<Issued, SignError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context)))
@@ -73,15 +85,15 @@ impl<F: Future<Output = Result<Issued, SignError>>> Future for Contained<F> {
     }
 }
 
-/// A conversation that ends with an error if `C` panics.
+/// A conversation that ends with an error where the inner one panics.
 #[derive(Debug)]
-struct ContainedConversation<C> {
-    conversation: C,
+struct ContainedConversation {
+    conversation: Box<dyn SignerConversation>,
     panicked: Option<SignError>,
 }
 
-impl<C: SignerConversation> Conversation for ContainedConversation<C> {
-    type Outcome = C::Outcome;
+impl Conversation for ContainedConversation {
+    type Outcome = Result<Issued, SignError>;
 
     fn handle(&mut self, input: IoEvent<'_>, now: Now) {
         if self.panicked.is_none() {
@@ -99,7 +111,7 @@ impl<C: SignerConversation> Conversation for ContainedConversation<C> {
     }
 }
 
-impl<C: SignerConversation> SignerConversation for ContainedConversation<C> {
+impl SignerConversation for ContainedConversation {
     fn progress(&self) -> Progress {
         catch_unwind(AssertUnwindSafe(|| self.conversation.progress())).unwrap_or(Progress::Finished)
     }

@@ -303,6 +303,54 @@ fn signer_panic_does_not_end_rotation() {
     });
 }
 
+/// A signer whose first exchange panics and is made without the constructors of `Exchange`.
+#[derive(Debug)]
+struct HandMade {
+    first: Mutex<Option<Exchange>>,
+    works: SignWith,
+}
+
+impl Signer for HandMade {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn profile(&self) -> &Profile {
+        Signer::profile(&self.works)
+    }
+
+    fn authentication(&self) -> &Authentication {
+        Signer::authentication(&self.works)
+    }
+
+    fn begin(&self, request: SignRequest, now: Now) -> Result<Exchange, SignError> {
+        let first = self.first.lock().unwrap().take();
+        first.map_or_else(|| self.works.begin(request, now), Ok)
+    }
+}
+
+#[test]
+fn panic_of_exchange_made_by_hand_fails_the_request() {
+    on_both(|runtime| {
+        let talk = BuggyTalk(Arc::new(AtomicU32::new(1)));
+        for first in [
+            Exchange::Conversation(Box::new(talk)),
+            Exchange::Blocking(Box::new(|_| panic!("a bug in Conversation"))),
+            Exchange::Future(Box::pin(async { panic!("a bug in Conversation") })),
+        ] {
+            let ca = Ca::new();
+            ca.1.store(2, Ordering::SeqCst);
+            let works = SignWith::blocking(NAME, move |request, _| ca.sign(&request));
+            let signer = HandMade { first: Mutex::new(Some(first)), works };
+            let handle = start(runtime, rotator().signer(signer));
+            let failed = handle.wait_for(|now| now.last_error.is_some()).within(BOUND).expect("the rotation has ended");
+            assert_eq!(failed.last_error.as_deref(), Some("the signer panicked: a bug in Conversation"));
+            issued(&handle, 1);
+            handle.shutdown().within(BOUND);
+        }
+    });
+}
+
 /// Waits for the second certificate. The panic may have lost the request for a rotation with its step, so this repeats
 /// it.
 fn issued_after_panic(handle: &Handle, bug: Bug) {

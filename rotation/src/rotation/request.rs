@@ -111,7 +111,7 @@ impl Rotation {
         match begun.unwrap_or_else(|panic| Err(panicked(&*panic))) {
             Ok(exchange) => {
                 commands.extend(self.save(now));
-                commands.push(Command::Drive { id, exchange });
+                commands.push(Command::Drive { id, exchange: exchange.contained() });
                 None
             }
             Err(error) => {
