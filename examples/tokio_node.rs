@@ -1,4 +1,4 @@
-//! A node on tokio, with an embedded API server: `cargo run -p perennial-examples --example tokio_node`.
+//! A node on tokio that gets a certificate from an embedded API server: `cargo run -p perennial-examples --example tokio_node`.
 
 use std::error::Error;
 

@@ -1,4 +1,4 @@
-//! Certificates that rotate themselves: the certificate holder's side of rotation as a pure state machine.
+//! Certificates that rotate themselves: a pure state machine for the holder of a certificate.
 //!
 //! [`RotationMachine`] decides *whether and when* to request a new certificate from a signer, and which
 //! certificate to serve. It owns no clock, no randomness, no key, no file, no socket and no thread:
@@ -6,8 +6,8 @@
 //!
 //! # The run loop
 //!
-//! A driver's loop hands over an event, carries out up to four duties and sleeps until the deadline. This loop is
-//! complete except for signer, disk and clock, which it simulates:
+//! A driver's loop passes an event to the machine, carries out at most four actions, and sleeps until the deadline. This loop
+//! is complete except for signer, disk and clock, which it simulates:
 //!
 //! ```
 //! use std::collections::VecDeque;
@@ -66,8 +66,8 @@
 //! - a late, repeated or foreign reply changes nothing;
 //! - a Tick before the deadline changes nothing, a Tick at the deadline makes progress, and the next
 //!   deadline lies later;
-//! - if any reply is lost, Ticks alone lead to the next submission or write;
-//! - every submission ends in one reply that counts or one [`Action::CancelRequest`];
+//! - if a reply is lost, Ticks alone lead to the next submission or write;
+//! - every submission ends with exactly one reply that is not ignored, or with one [`Action::CancelRequest`];
 //! - no wait reaches past expiry: each leaves at least one more attempt, if the budget allows one;
 //! - a valid certificate is served until it expires or one at least as good takes its place, and no certificate that is
 //!   not valid yet displaces it;
@@ -83,7 +83,7 @@
 //! backoff and timeouts monotonic. Suspend and clock steps are noticed within [`Policy::max_sleep`].
 //!
 //! A wall clock may be wrong. The machine also uses the API server's clock ([`Event::ServerDated`]) once three readings
-//! in a row agree: a certificate is valid if it is so by either clock, and due once it is so by either. So the server's
+//! in a row agree: a certificate is valid if it is valid by either clock, and due once it is due by either. So the server's
 //! clock delays nothing and makes nothing expire.
 //!
 //! # Map
@@ -92,13 +92,15 @@
 //! |---|---|
 //! | `machine.rs`, `checkpoint.rs` | the machine and its complete state |
 //! | `machine/absorb.rs` | how each event changes the state |
-//! | `machine/settle.rs`, `machine/write.rs`, `machine/deadline.rs` | what follows: requests, writes, the deadline |
-//! | `event.rs`, `action.rs`, `outcome.rs` | facts in, duties out, decisions reported |
-//! | `judge.rs`, `server_clock.rs` | how good a certificate is, and by which clocks |
+//! | `machine/settle.rs`, `machine/write.rs`, `machine/deadline.rs` | the actions that follow: requests, writes, the deadline |
+//! | `machine/view.rs` | the machine as observers see it |
+//! | `event.rs`, `action.rs`, `outcome.rs` | facts in, duties out, decisions for observers |
+//! | `judge.rs`, `server_clock.rs` | grades of certificates, and the clocks to judge by |
+//! | `certificate.rs`, `template.rs`, `time.rs` | the facts of a certificate, the names to request, the two clocks |
 //! | `pacing.rs`, `policy.rs`, `jitter.rs` | when the next request may be submitted |
 //! | `pending_key.rs` | whether a retry uses the same key |
 //! | `store.rs` | the credential directory as plans: which file operations, in which order |
-//! | `state.rs`, `trace.rs` | the state as people read it |
+//! | `state.rs`, `trace.rs`, `escaped.rs` | states, events and actions as text; escaping of foreign text |
 //! | `setup.rs` | the initial state, and the record of an earlier run |
 
 #![no_std]

@@ -1,6 +1,6 @@
-//! An embedded API server for tests: a small part of a cluster's, with its approver, its signers and its cleaner.
+//! An embedded API server for tests: the certificate API of a cluster, with approver, signers and cleaner.
 //!
-//! [`TestCluster`] is what another program's tests start with. A node has its certificate in four lines:
+//! [`TestCluster`] starts a server in a test. A node gets its certificate in four lines:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -16,44 +16,44 @@
 //! # Ok(()) }
 //! ```
 //!
-//! As a dev-dependency the crate needs no default features: they are those of its command.
+//! As a dev-dependency, set `default-features = false`: the default features are for the command `perennial-dev` only.
 //!
 //! | to test | use |
 //! |---|---|
-//! | a client that is not perennial's | [`TestCluster::url`], [`TestCluster::ca_pem`], [`TestCluster::token`], the kubeconfigs |
+//! | a client that is not perennial's | [`TestCluster::url`], [`TestCluster::ca_pem`], [`TestCluster::token`], [`TestCluster::bootstrap_kubeconfig`] |
 //! | a signer name of your own, such as `example.com/mesh` | [`TestCluster::signer`] |
-//! | short lives, manual approval, another CA | [`ClusterSetup`] and its [`Options`] |
+//! | short lifetimes, manual approval, another CA | [`ClusterSetup`] and its [`Options`] |
 //! | an approval that comes late, or a denial | [`TestCluster::requests`] and [`TestCluster::decide`] |
 //! | a server that misbehaves | [`TestCluster::set_faults`] with a plan of [`faults`] |
 //! | a CA that is replaced | [`TestCluster::rotate_authority`] |
 //! | Node objects, users and tokens of your own | [`ApiServer::with_api`] of [`TestCluster::server`] |
 //!
-//! For development, demonstrations and tests, and nothing else: objects live in memory, the certificate authority's key
-//! too, there is no audit and no encryption at rest. What it does serve it serves as a cluster does, to `kubectl` and
-//! to kubelets; what it does not serve it refuses.
+//! The server is for development, demonstrations and tests only: objects and the CA's key live in memory, and there is no
+//! audit and no encryption at rest. To `kubectl` and kubelets it behaves as a cluster does, and it refuses requests that it
+//! does not support.
 //!
 //! # Without sockets
 //!
-//! [`TestCluster`] and [`ApiServer`] use sockets and threads, everything else is sans-IO, for tests in virtual time:
-//! [`Session`] turns a client's bytes into requests, and [`Api`] turns an [`ApiRequest`] into an [`Answer`]: a
-//! [`Response`], a [`Listing`], or a [`Watcher`] whose [`Next`] event the API gives. [`Tls`] has the clock of its test,
-//! [`Random`] its seed, and a [`Break`] says what to do to the client's socket, if there is one. [`ApiServer`] is a
-//! driver of these.
+//! [`TestCluster`] and [`ApiServer`] use sockets and threads. Everything else is sans-IO, for tests in virtual time:
+//! [`Session`] turns a client's bytes into requests, and [`Api`] turns an [`ApiRequest`] into an [`Answer`]: a [`Response`], a
+//! [`Listing`], or a [`Watcher`], whose events [`Api::next_event`] returns as [`Next`]. A test sets the clock of [`Tls`] and
+//! the seed of [`Random`]. A [`Break`] is a fault for the owner of the client's socket to carry out. [`ApiServer`] drives all
+//! of these with sockets.
 //!
 //! # Limits
 //!
-//! Costs of clients are bounded: objects and history in number and bytes ([`Options`]), a request's head (16 KiB,
+//! What clients can cost is bounded: objects and history in number and bytes ([`Options`]), a request's head (16 KiB,
 //! else 431) and body (128 KiB, else 413; a body without a known credential is not read), open watches (else 429), an
-//! unread answer (about 16 KiB and one object), a TLS handshake (10 s), silence (120 s), reading a list (60 s). A
-//! thousand clients that wait take 16 KiB each; `cargo bench -p perennial-tests` measures it.
+//! unread answer (about 16 KiB and one object), a TLS handshake (10 s), silence (120 s), reading a list (60 s). Each of a
+//! thousand waiting clients takes 16 KiB; `cargo bench -p perennial-tests --bench load` measures it.
 //!
 //! # Deviations from a cluster
 //!
-//! Certificates shorter than ten minutes can be asked for ([`Options::allow_short`]), and the validity of short ones is
-//! backdated by a twentieth of their lifetime, not by five minutes. Server-side apply, directives in strategic merge
-//! patches, finalizers and owners are not there. A watch from a version that the server has not reached is answered
-//! with 410, because after a restart it never comes. One log is both watch cache and etcd: a list as of an exact
-//! version reaches no further back than a watch.
+//! Lifetimes shorter than ten minutes can be requested ([`Options::allow_short`]), and the notBefore of such a certificate
+//! is backdated by a twentieth of its lifetime, not by five minutes. Server-side apply, directives in strategic merge
+//! patches, finalizers and owner references are not supported. A watch from a version that the server has not reached gets
+//! 410, because after a restart the server may never reach that version. One log serves as both watch cache and etcd: a
+//! list at an exact version reaches no further back than a watch.
 
 #![forbid(unsafe_code)]
 

@@ -1,11 +1,13 @@
 //! The Kubernetes certificate API, sans-IO: this crate opens no socket, reads no clock and no file.
 //!
 //! - [`CsrSigner`]: the signer of a rotation that submits CertificateSigningRequest objects to an API server.
-//! - [`client`]: one request for a certificate, from `POST` to the chain.
-//! - [`cluster`], [`kubeconfig`]: the API server and the identity to use with it.
-//! - [`kubelet_config`]: the certificates that kubelet's configuration file asks for.
-//! - [`addresses`]: the names and IP addresses for a node's serving certificate.
-//! - [`text`]: decoding files as editors and shells write them.
+//! - [`client`]: one request for a certificate, from the `POST` to the issued chain.
+//! - [`cluster`]: the API server, the CAs that verify it, and the proxy in between.
+//! - [`kubeconfig`]: reads the API server and the identity from a kubeconfig file, and writes kubeconfig files.
+//! - [`objects`]: CertificateSigningRequest and other API objects, and the names of kubelet's signers.
+//! - [`kubelet_config`]: the fields of kubelet's configuration file that concern certificates.
+//! - [`addresses`]: the DNS names and IP addresses of a node's serving certificate.
+//! - [`text`]: decodes text files in the encodings that editors and shells write.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
-//! X.509 at the edge of perennial: keys, requests, chains, and the checks of what was issued.
+//! X.509 for perennial: keys, requests, chains, and the checks of issued certificates.
 //!
-//! The core decides by the facts of a certificate ([`perennial::Certificate`]). This crate reads these facts from
-//! X.509, and writes requests and certificates. It does no I/O and reads no clock: bytes in, values out.
+//! The machine in the core decides by the facts of a certificate ([`perennial::Certificate`]). This crate reads these facts
+//! from X.509, and writes requests and certificates. It does no I/O and reads no clock: bytes in, values out.
 //!
 //! ```
 //! use perennial::Template;
@@ -17,15 +17,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! An issued chain is parsed ([`Chain`]), checked for being usable in TLS ([`Expected`]), and joined
-//! with its key ([`Credential`]) for TLS and for the disk. Whether the certificate has the names of its template, and
-//! when to replace it, is decided by the machine in the core.
+//! [`Chain`] parses an issued chain, [`Expected`] checks that TLS can use it, and [`Credential`] joins chain and key, for TLS
+//! and for the disk. The machine in the core decides whether the certificate has the names of its template, and when to
+//! replace it.
 //!
 //! An [`Issuer`] is the signer's side: it issues a chain for the request that [`read_request`] has verified.
 //!
 //! # Secrets
-//! Private keys appear in no `Debug`, `Display` or error. Their encodings are wiped on drop, and so are the PEM texts
-//! returned. The stack that the crypto provider used to generate, parse or sign with a key is wiped afterwards.
+//! `Debug`, `Display` and errors never contain a private key. The encodings of a key are wiped on drop, and so are the PEM
+//! texts that this crate returns. The stack that the crypto provider used to generate, parse or sign with a key is wiped
+//! afterwards.
 //!
 //! Copies that this crate cannot reach, and does not wipe:
 //!
@@ -37,8 +38,8 @@
 //! - memory that was swapped out, hibernated, or written with a core dump: no key is locked into memory.
 //!
 //! To protect these too, turn swap and core dumps off for the process (systemd: `MemorySwapMax=0`, `LimitCORE=0`), and
-//! keep directory and swap on an encrypted disk. A key lives as long as its certificate: a short lifetime is the better
-//! protection.
+//! keep directory and swap on an encrypted disk. A stolen key is of use until its certificate expires: short lifetimes
+//! protect best.
 #![forbid(unsafe_code)]
 
 mod chain;

@@ -7,8 +7,8 @@
 //! - [`SignWith`]: a signer made of a closure. [`Signer`]: a signer with a protocol of its own.
 //! - [`Store`]: keeps the credential and the record of the last request. [`Directory`] (kubelet's layout) and [`Memory`] are
 //!   stores.
-//! - [`IdentitySource`]: the identity that requests show: a [`Token`], a [`TokenFile`], a credential, the [`Handle`] of
-//!   another certificate.
+//! - [`IdentitySource`]: the identity that requests authenticate with: a [`Token`], a [`TokenFile`], a credential, or
+//!   the [`Handle`] of another certificate.
 //! - [`tls`]: resolvers for rustls. [`journal`]: every step of a machine as a line of text, and its replay.
 //!
 //! For a runtime: [`Task`], [`Work`], [`Exchange`], [`Conversation`], [`Reporter`], [`clock`]. For a simulation:
@@ -16,8 +16,8 @@
 //!
 //! # TLS of your own
 //!
-//! A [`Handle`] hands out a chain and its key. [`tls`] puts them into handshakes, and handles
-//! session resumption: a resumed session would keep presenting the *old* certificate.
+//! [`Handle::credential`] returns a chain and its key. [`tls`] uses them in handshakes, and resumes no session of an earlier
+//! credential: a resumed session would keep presenting the *old* certificate.
 //!
 //! ```no_run
 //! # fn example(handle: perennial_rotation::Handle, server: rustls::ConfigBuilder<rustls::ServerConfig, rustls::server::WantsServerCert>, client: rustls::ClientConfig) {
@@ -42,14 +42,14 @@
 //!
 //! # Observers
 //!
-//! [`Handle::notices`] gives every piece of news, in order: what was issued, what failed and why, each step of the machine.
-//! Logs, metrics and journals are made of it. The queue of an observer is bounded, and no rotation waits for an observer:
+//! [`Handle::notices`] returns a queue of all news in order: issued certificates, failures with their cause, each step of the
+//! machine. Logs, metrics and journals are built from it. The queue is bounded, and no rotation waits for an observer:
 //!
 //! ```
 //! use perennial_rotation::{News, Rotator};
 //!
 //! let (handle, task) = Rotator::new().prepare()?;
-//! // Before the task runs: from the first step on.
+//! // Called before the task runs, so the queue has the first step, too.
 //! let mut notices = handle.notices(64);
 //! # drop(task);
 //! # handle.shutdown().wait();
@@ -69,8 +69,8 @@
 //!
 //! # Keys
 //!
-//! A [`Directory`] keeps keys in files that only their owner can read (mode 0600), not encrypted, and logs
-//! files whose key other users could read. In memory, keys are wiped on drop within the limits that [`perennial_pki`]
+//! A [`Directory`] keeps keys in files that only their owner can read (mode 0600), not encrypted, and
+//! reports a file whose key other users can read ([`DirectoryError::Exposed`]). In memory, keys are wiped on drop within the limits that [`perennial_pki`]
 //! documents. A credential and its key live as long as any clone of their `Arc`.
 
 #![forbid(unsafe_code)]

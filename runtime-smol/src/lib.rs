@@ -1,4 +1,6 @@
-//! perennial on smol: one future for each rotated certificate.
+//! perennial on smol: one future for each rotated certificate. The store works on a thread of its own.
+//!
+//! A kubelet client certificate from a Kubernetes API server:
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -24,6 +26,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! [`start`] returns the handle and the future. Nothing happens until the future is polled, and dropping the future ends the
+//! rotation. The crate re-exports `perennial-rotation`, whose documentation has the details.
+//!
 //! A signer of your own is a closure that returns a future:
 //!
 //! ```
@@ -44,7 +49,7 @@
 //!
 //! **Rotation and TLS session resumption.** A resumed TLS session keeps the identity of its first handshake:
 //! after a rotation, rustls' default client configuration still presents the *old* certificate.
-//! Make a new `ClientConfig` for each credential, or disable resumption.
+//! Use [`tls::ClientConfigs`], which makes a `ClientConfig` for each credential, or disable resumption.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,7 @@
-//! perennial on plain threads: one thread for each rotated certificate, and one more while a
-//! request is in flight or the store is at work.
+//! perennial on plain threads: one thread for each rotated certificate, another one while a request is in flight, and
+//! another one while the store works.
+//!
+//! A kubelet client certificate from a Kubernetes API server:
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -16,11 +18,14 @@
 //!     .signer(CsrSigner::kubelet_client(cluster, Some(Arc::new(token))))
 //!     .store(Directory::open("/var/lib/kubelet/pki", "kubelet-client")?);
 //! let handle = perennial_std::start(rotator)?;
-//! let first = handle.ready().within(Duration::from_secs(60))?;
+//! let first = handle.ready().within(Duration::from_secs(60))?; // an error names the last failure
 //! let credential = handle.credential(); // for each new connection
 //! handle.shutdown().wait();
 //! # Ok(()) }
 //! ```
+//!
+//! [`start`] returns at once after reading the store; the thread ends after [`Handle::shutdown`]. The crate re-exports
+//! `perennial-rotation`, whose documentation has the details.
 //!
 //! A signer of your own is a closure, which may block:
 //!
