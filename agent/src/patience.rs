@@ -65,7 +65,7 @@ mod tests {
                 Err(NotYet::new("read"))
             }),
         );
-        // The second one is not even begun.
+        // While the first read hangs, the second is not started.
         for _ in 0..2 {
             assert!(source.identity().unwrap_err().to_string().contains("its disk does not answer"));
         }

@@ -68,9 +68,9 @@ impl Pulse {
         }
     }
 
-    /// Returns a line for each rotation whose loop hangs or has ended; empty if none. Takes repeated calls: a loop
-    /// counts from the first call that finds it so, after 5 s if it is late, and after 60 s if it has ended, since a
-    /// reload ends a rotation before it starts the next.
+    /// Returns a line for each rotation whose loop hangs or has ended; empty if none. Takes repeated calls: a late loop
+    /// is returned from 5 s after the first call that finds it late, an ended one from 60 s after, since a reload ends
+    /// an unwanted rotation before it calls [`watch`](Self::watch).
     pub(crate) fn why_not_alive(&self, now: Instant) -> String {
         let mut lines = String::new();
         for (name, watched) in &mut *self.loops() {
@@ -153,7 +153,7 @@ mod tests {
         let mut rotation = Rotation::new();
         let news = News::Panicked { error: "a bug".into(), pause: Duration::from_secs(300) };
         (rotation.observer)(&Notice { at: Now::default(), news, snapshot: rotation.handle.snapshot() });
-        // What arrives meanwhile is taken in; a Tick comes after the pause.
+        // Other inputs are handled during the pause; the next tick comes after it.
         rotation.tick(Now::default());
         assert_eq!([rotation.probe(120), rotation.probe(350)], ["", ""]);
         assert_eq!(rotation.probe(370), "");
