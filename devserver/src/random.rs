@@ -1,4 +1,4 @@
-//! Unpredictable values from one seed: the embedder brings the randomness, the server stays deterministic.
+//! Unpredictable values from one seed: the caller provides the seed, and the server is deterministic.
 
 use derive_more::Debug;
 use perennial_pki::{provider, sha256};

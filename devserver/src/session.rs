@@ -1,4 +1,4 @@
-//! A connection glued to the API: whoever has a socket only moves bytes.
+//! A client's connection joined to the API. The owner of the socket only moves bytes.
 
 mod connection;
 mod http;

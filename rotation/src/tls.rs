@@ -1,14 +1,14 @@
 //! Resolvers that present rotated credentials in rustls, with correct session resumption.
 //!
-//! A resumed session keeps the identity of its first handshake: after a rotation, a server knows a client that resumes by
-//! its *old* certificate. rustls resumes across certificates as long as the resolver is the same. So a client takes
+//! A resumed session keeps the identity of its first handshake: after a rotation, a server identifies a client that resumes a
+//! session by the client's *old* certificate. rustls resumes across certificates while the resolver is the same. So a client takes
 //! [`ClientConfigs::current`] for each new connection, which resumes only sessions of the current certificate; or it uses
 //! [`ClientCert`] in a configuration without resumption.
 //!
 //! For the certificate of a server, resumption is harmless: a client that resumes has verified the certificate of the first
 //! handshake. To have every connection begin with the current certificate, turn tickets off. A server that authenticates
 //! *clients* by certificates should turn tickets off as well (`ServerConfig::session_storage`, `send_tls13_tickets`), or keep
-//! their lifetime short: a resumed session is the client's as long as the ticket lasts, even if its certificate is revoked.
+//! their lifetime short: a session can be resumed as long as the ticket lasts, even if the client's certificate is revoked.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -24,7 +24,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`start`] returns at once after reading the store; the thread ends after [`Handle::shutdown`]. The crate re-exports
+//! [`start`] reads the store, starts the thread and returns; the thread ends after [`Handle::shutdown`]. The crate re-exports
 //! `perennial-rotation`, whose documentation has the details.
 //!
 //! A signer of your own is a closure, which may block:

@@ -1,6 +1,6 @@
-//! Faults on command: a [`Plan`] says which requests go wrong, and how.
+//! Faults on command: a [`Plan`] lists which requests fail, and how.
 //!
-//! The API keeps the plan and counts requests; a session applies the faults, since they concern bytes and time as much as
+//! The API keeps the plan and counts requests; a session applies the faults, since they concern bytes and time as well as
 //! objects. The default plan is empty.
 
 mod delivery;

@@ -1,4 +1,4 @@
-//! Which fields a certificate signing request has: the schema `kubectl explain` reads, and strict decoding by it.
+//! The fields of a certificate signing request: the schema that `kubectl explain` reads, and strict decoding by the schema.
 
 use std::sync::LazyLock;
 

@@ -1,5 +1,5 @@
-//! LIST: which objects, as of which version, how many at a time; written piece by piece, so that a slow reader holds no
-//! copy of the list.
+//! LIST: selects objects at a version and pages them. A list is written piece by piece, so that the server keeps no copy for a
+//! slow reader.
 
 use std::sync::Arc;
 use std::vec;

@@ -1,4 +1,4 @@
-//! Nodes, as far as their certificates are concerned: where they are.
+//! Node objects with their addresses, which serving certificates are for.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::status;
 use super::user::User;
 use perennial_kubernetes::addresses::NodeAddress;
 
-/// The Node objects there are. Who runs the server says so; nobody registers himself.
+/// All Node objects. [`Api::put_node`](super::Api::put_node) adds them; a kubelet cannot register itself.
 #[derive(Debug, Default)]
 pub(super) struct Nodes(BTreeMap<String, Vec<NodeAddress>>);
 

@@ -1,4 +1,4 @@
-//! `dryRun` and `fieldValidation`: how a change is to be made.
+//! Options of a change: `dryRun` and `fieldValidation`.
 
 use super::fields::FieldValidation;
 use super::message::{Query, Response};

@@ -1,5 +1,4 @@
-//! Reading the protobuf encoding of the few objects clients send, as the JSON that it stands for: `kubectl` and kubelets
-//! send nothing else.
+//! Decodes protobuf to JSON, for the few kinds of objects that `kubectl` and kubelets send in that encoding.
 //!
 //! Only bodies of requests are read; answers are JSON, which every client accepts as well.
 

@@ -1,4 +1,4 @@
-//! The objects, and a log of what happened to them, both bounded in number and in bytes.
+//! The objects and a log of their changes, both bounded in number and in bytes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Tables: how `kubectl get` asks to see objects (`meta.k8s.io/v1`, columns of the cluster's own printer).
+//! Tables, the form in which `kubectl get` requests objects (`meta.k8s.io/v1`, columns of the cluster's own printer).
 
 use std::borrow::Cow;
 

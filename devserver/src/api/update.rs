@@ -1,4 +1,4 @@
-//! Changes of an object: who may change what (`pkg/registry/certificates/certificates`).
+//! Changes of an object, and which user may change which fields (`pkg/registry/certificates/certificates`).
 
 use std::sync::Arc;
 

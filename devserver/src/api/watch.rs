@@ -1,4 +1,4 @@
-//! Watches: a cursor into the store's log for each watcher, and nothing else, however slow it is.
+//! Watches: each watcher has a cursor into the store's log and no buffer, even if its client is slow.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as a server speaks it, bytes in and bytes out; nothing else here knows `ureq-proto`.
+//! HTTP/1.1 as a server speaks it, bytes in and bytes out; only this module uses `ureq-proto`.
 
 mod request;
 
