@@ -17,6 +17,7 @@ use crate::time::UnixTime;
 pub fn rotation_point(policy: &Policy, seed: u64, certificate: &Certificate) -> UnixTime {
     let draw = mix(seed, certificate.fingerprint.prefix(), 0);
     let validity = &certificate.validity;
+    // A window that reaches beyond the lifetime must not reach beyond expiry.
     validity.not_before().after(policy.window.of(validity.lifetime(), draw)).min(validity.not_after())
 }
 
@@ -86,6 +87,7 @@ impl Judge<'_> {
         } else if !requested.is_none_or(|requested| requested.satisfied_by(issued)) {
             Some(Failure::Unsatisfying)
         } else if issued.provisional || self.is_past_rotation_point(issued) {
+            // A provisional certificate is due by definition.
             Some(Failure::AlreadyDue)
         } else {
             None

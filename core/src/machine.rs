@@ -61,6 +61,7 @@ impl RotationMachine {
             server_clock: ServerClock::default(),
             deadline: Some(now.instant),
         });
+        // Known from the start: a certificate that is due then is no change for the first event to report.
         machine.facts.due = machine.due(now);
         if let Some(pending) = pending {
             machine.resume(pending, now);
@@ -84,6 +85,7 @@ impl RotationMachine {
     pub fn handle(&mut self, event: Event, now: Now) -> Actions {
         let due = self.facts.due;
         let mut actions = Actions::after(self.absorb(event, now));
+        // A late reply must change nothing, not even by making the machine read the clocks.
         if !actions.outcomes.is_ignored() {
             self.settle(due, now, &mut actions);
         }
@@ -136,6 +138,7 @@ impl RotationMachine {
     /// Puts a certificate into its slot: served from now on, or waiting for its notBefore. Returns the served
     /// certificate that it displaces.
     fn take(&mut self, certificate: Arc<Certificate>, slot: Slot) -> Option<Arc<Certificate>> {
+        // The certificate ends the rotation that was under way: `still_rotating` must not keep its request.
         self.facts.due = None;
         self.facts.rotate_now = false;
         match slot {

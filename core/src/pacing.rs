@@ -59,6 +59,7 @@ impl RequestPacing {
             Priority::Urgent => 1,
             Priority::Normal => 2,
         };
+        // The bucket holds `tokens` once it is at most `size - tokens` refills away from full.
         let ahead = policy.budget.refill_of(policy.budget.size().saturating_sub(tokens));
         Instant::from_millis(self.budget_whole_at.as_millis().saturating_sub(millis(ahead)))
     }
@@ -79,6 +80,7 @@ impl RequestPacing {
 
     pub(crate) fn submitted(&mut self, policy: &Policy, now: Instant) {
         self.spaced_at = now.after(policy.spacing());
+        // A bucket that has been full for a while still holds no more than its size: count from now.
         self.budget_whole_at = self.budget_whole_at.max(now).after(policy.budget.refill());
     }
 
@@ -92,6 +94,7 @@ impl RequestPacing {
 
         // Retry-After is added to the jittered wait: clients that were throttled together must not return together.
         let patience = if is_valid { Duration::MAX } else { policy.transient.cap() };
+        // Capped even with a valid certificate: no server may silence a node for years.
         let asked_for = retry_after.unwrap_or_default().min(policy.refused.cap()).min(patience);
         let wait = policy.backoff(failure.is_refusal()).wait(self.failures, took, draw).saturating_add(asked_for);
         self.retry_at = self.wait_ends_at(policy, wait, now);
@@ -113,6 +116,7 @@ impl RequestPacing {
     /// Adapts backoff, spacing and budget to another policy, as
     /// [`Event::PolicyChanged`](crate::Event::PolicyChanged) promises.
     pub(crate) fn change_policy(&mut self, old: &Policy, new: &Policy, now: Instant) {
+        // Zero: no request was submitted yet from which the spacing could count.
         if self.spaced_at > Instant::default() {
             let submitted = self.spaced_at.as_millis().saturating_sub(millis(old.spacing()));
             self.spaced_at = Instant::from_millis(submitted).after(new.spacing());
@@ -122,6 +126,7 @@ impl RequestPacing {
         let tokens = old.budget.whole().saturating_sub(self.budget_whole_at.since(now));
         let left = new.budget.carried_over(tokens, &old.budget);
         self.budget_whole_at = now.after(new.budget.whole().saturating_sub(left));
+        // As in `failed`: the backoff, and a `Retry-After` up to its cap.
         let longest = new.backoff(self.is_refused()).longest().saturating_add(new.refused.cap());
         self.retry_at = self.retry_at.min(self.wait_ends_at(new, longest, now));
     }
@@ -155,6 +160,7 @@ impl RequestPacing {
 
     /// The record of the last request for a restart, if there was a request. Times are by the wall clock.
     pub(crate) fn remember(&self, policy: &Policy, key: &PendingKey, now: Now) -> Option<Pending> {
+        // One of the two spans is zero: `at` lies ahead or behind.
         let unix = |at: Instant| now.unix.after(at.since(now.instant)).before(now.instant.since(at));
         let refusal = self.last_failure.filter(|last| last.is_refusal());
         Some(Pending {
@@ -178,6 +184,7 @@ impl RequestPacing {
         if let Some(Refusal { failure, failures, retry_at }) = pending.refusal {
             pacing.failures = failures;
             pacing.last_failure = Some(failure);
+            // Twice the cap: the backoff and a `Retry-After` may each have been that long.
             pacing.retry_at = later(retry_at, policy.refused.cap().saturating_mul(2));
         }
         pacing

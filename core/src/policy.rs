@@ -79,6 +79,7 @@ impl Backoff {
 
     /// The longest wait, jitter included.
     pub const fn longest(&self) -> Duration {
+        // A steady beat has no jitter: its waits are up to the whole cap.
         let spread = self.spread.of(self.cap, u64::MAX);
         if self.beat && millis(spread) < millis(self.cap) { self.cap } else { spread }
     }
@@ -110,6 +111,7 @@ impl Backoff {
         if !self.beat || base < self.cap {
             return self.spread.of(base, draw);
         }
+        // The beat begins with the first wait at the cap, as client-go's ticker does with `PollInfinite`.
         if self.unjittered(failures.saturating_sub(1)) < self.cap {
             return self.cap;
         }
@@ -170,6 +172,7 @@ impl Budget {
     /// Converts tokens between budgets: the time in which this budget regains as many tokens as `other` regains in
     /// `time`, at most the time of a full bucket.
     pub(crate) fn carried_over(&self, time: Duration, other: &Self) -> Duration {
+        // In 128 bits: the product of two spans can overflow 64.
         let scaled = u128::from(millis(time)) * u128::from(millis(self.refill)) / u128::from(millis(other.refill));
         Duration::from_millis(u64::try_from(scaled).unwrap_or(u64::MAX)).min(self.whole())
     }
@@ -282,6 +285,7 @@ impl Policy {
     /// The most submissions in any period of length `span`, whatever happens: the load that a signer must be ready for.
     pub fn submissions_within(&self, span: Duration) -> u64 {
         let by_budget = u64::from(self.budget.size).saturating_add(millis(span) / millis(self.budget.refill));
+        // The first submission of the period waits for no spacing.
         let by_spacing = (millis(span) / millis(self.spacing())).saturating_add(1);
         by_budget.min(by_spacing)
     }

@@ -155,10 +155,12 @@ impl Plan {
         for step in done.iter().rev() {
             match step {
                 FileOp::CreateNew { name } | FileOp::Symlink { name, .. } | FileOp::Link { name, .. } => {
+                    // A new file that got its final name meanwhile is removed by that.
                     let name = named.filter(|(from, _)| *from == name).map_or(name, |(_, to)| to);
                     undo.push(FileOp::Remove { name: name.clone() });
                 }
                 FileOp::Rename { from, to } if self.links_to(to) => named = Some((from, to)),
+                // Any other rename puts something in use: readers may have found it.
                 FileOp::Rename { .. } => break,
                 FileOp::Sync { .. } | FileOp::SyncDir | FileOp::Remove { .. } => {}
             }
@@ -275,9 +277,11 @@ impl Layout {
     fn unused_name(&self, listing: &Listing, now: &mut UnixTime) -> String {
         loop {
             let (year, month, day, hour, minute, second, milli) = now.civil();
+            // Wraps: a clock at the end of time must not make the same name for ever.
             *now = UnixTime::from_millis(now.as_millis().wrapping_add(1));
             let time = format!("{year:04}-{month:02}-{day:02}-{hour:02}-{minute:02}-{second:02}-{milli:03}");
             let name = format!("{}-{time}.pem", self.prefix);
+            // With suffixes, too: a leftover by such a name would be in the way of a later step.
             let is_taken = |suffix: &str| listing.kind(&format!("{name}{suffix}")).is_some();
             if !["", NEW, LINK, BAD].into_iter().any(is_taken) {
                 return name;

@@ -45,6 +45,7 @@ impl Template {
 
     /// Adds IP addresses.
     pub fn with_ip_addresses(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        // As Go's `net.IP`, which prints an IPv4-mapped address as IPv4.
         insert_all(&mut self.ip_addresses, addresses.into_iter().map(|ip| ip.to_canonical()));
         self
     }

@@ -136,12 +136,14 @@ impl RotationMachine {
             if slot == Slot::Served {
                 // The store holds the certificate already: no write is owed.
                 self.facts.unwritten = None;
+                // A certificate that is due itself needs a successor, which the signer may refuse as before.
                 if self.due(now).is_none() {
                     self.facts.pacing.forget_failures();
                 }
                 return outcome;
             }
         }
+        // A bootstrap credential is never written: after a restart it would pass for an issued certificate.
         let is_ours = self.valid_by_either_clock(now).is_some_and(|served| !served.provisional);
         // Without a signer another program owns the store, and nothing is written back.
         if is_ours && self.facts.signer.is_configured() && self.served_unwritten().is_none() {

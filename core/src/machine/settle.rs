@@ -121,6 +121,7 @@ impl RotationMachine {
         let took = now.instant.since(since);
         let is_valid = self.certificate_at(now.unix).is_some();
         let certificate = self.facts.certificate.as_ref().map_or(0, |served| served.fingerprint.prefix());
+        // The next id is new for each attempt, so that each wait is drawn anew.
         let draw = mix(self.facts.seed, certificate, self.facts.next_id.get());
         let failed = Failed { failure, retry_after, took, is_valid };
         self.facts.pacing.failed(&self.facts.policy, failed, draw, now.instant);

@@ -22,6 +22,7 @@ impl RotationMachine {
     }
 
     pub(super) fn written(&mut self, id: RequestId, now: Now) -> Outcome {
+        // Also after a `WriteFailed`: a write that reported an error may have become durable.
         let Some(Unwritten { slot, .. }) = self.facts.unwritten.take_if(|write| write.id == id) else {
             return Outcome::Ignored;
         };
@@ -35,6 +36,7 @@ impl RotationMachine {
     }
 
     pub(super) fn write_failed(&mut self, id: RequestId, now: Now) -> Outcome {
+        // Only while the write is in flight: a repeated report must not lengthen the backoff.
         let owed = self.facts.unwritten.as_mut().filter(|write| write.id == id && write.in_flight);
         let Some(write) = owed else { return Outcome::Ignored };
         write.in_flight = false;

@@ -42,6 +42,7 @@ impl Layout {
         let fixed = ["crt", "key"].map(|end| format!("{}.{end}", self.prefix));
         for name in [self.current(), self.updated()].into_iter().chain(fixed) {
             let mut next = target(&name);
+            // Links may lead to links, and in a loop.
             while let Some(name) = next.filter(|name| !needed.contains(name)) {
                 needed.push(name);
                 next = target(name);
