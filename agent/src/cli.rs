@@ -30,7 +30,7 @@ pub(crate) const PREFIX: &str = "kubelet-client";
 /// The prefix of kubelet's serving certificate files.
 pub(crate) const SERVING_PREFIX: &str = "kubelet-server";
 
-/// Certificates that renew themselves: keeps a Kubernetes node's certificates, or any signer's, rotated.
+/// Rotates certificates: those of a Kubernetes node, or those of any signer
 #[derive(Debug, Parser)]
 #[command(name = "perennial", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {

@@ -19,7 +19,7 @@ Exit codes:
 Environment:
   PERENNIAL_LOG  what to log on stderr, for example debug or perennial_rotation=trace [default: info; for demo: warn]";
 
-/// Shows certificates renew themselves, and serves a certificate API for development
+/// Demonstrates the rotation of certificates, and serves a certificate API for development
 #[derive(Debug, Parser)]
 #[command(name = "perennial-dev", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -33,12 +33,12 @@ pub(crate) enum Command {
     Signer(Signer),
 }
 
-/// Show it work: an embedded API server, a bootstrap token, and certificates that live seconds
+/// Demonstrate rotation: an embedded API server, a bootstrap token, and certificates that live seconds
 ///
 /// An embedded API server is started on the loopback interface. A node that holds nothing but a
-/// bootstrap token asks it for its first certificate, and from then on renews that certificate with
-/// the certificate itself, over mutual TLS. After each rotation the server is asked, over a new
-/// connection, whom it takes the node for.
+/// bootstrap token requests its first certificate, and from then on rotates that certificate with
+/// the certificate itself, over mutual TLS. After each rotation the demo asks the server, over a
+/// new connection, for the identity of the node.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
