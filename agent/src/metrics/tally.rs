@@ -63,7 +63,7 @@ impl Tally {
             News::Stepped(step) => self.take_step(step),
             News::Failed { failure, .. } => *self.failures.entry(*failure).or_default() += 1,
             News::Panicked { .. } => self.panics += 1,
-            News::Issued { replaced: Some(old), .. } => self.rotated(at, old),
+            News::Issued { replaced: Some(old), .. } | News::TookTurn { replaced: Some(old) } => self.rotated(at, old),
             News::Missed { machine, .. } => self.take_machine(at, machine, false),
             _ => {}
         }
@@ -174,9 +174,14 @@ mod tests {
         }
 
         fn issue(&mut self, lifetime: Duration) {
-            let id = self.ask();
+            self.issue_early(Duration::ZERO, lifetime);
+        }
+
+        /// Issues a certificate this long before its notBefore.
+        fn issue_early(&mut self, early: Duration, lifetime: Duration) {
+            let (id, begin) = (self.ask(), self.now.unix.after(early));
             let certificate = Arc::new(Certificate {
-                validity: Validity::new(self.now.unix, self.now.unix.after(lifetime)).unwrap(),
+                validity: Validity::new(begin, begin.after(lifetime)).unwrap(),
                 fingerprint: Fingerprint([u8::try_from(id.get()).unwrap(); 32]),
                 common_name: "system:node:worker-1".into(),
                 organizations: vec!["system:nodes".into()],
@@ -206,6 +211,20 @@ mod tests {
         assert!((0.7..=0.9).contains(&tally.age_ratio.sum), "{}", tally.age_ratio.sum);
         assert!((60_480.0..=77_760.0).contains(&tally.age_seconds.sum), "{}", tally.age_seconds.sum);
         assert_eq!(tally.age_seconds.counts, [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn certificate_that_waited_counts_as_rotation_at_its_turn() {
+        let mut life = Life::new();
+        life.issue(Duration::from_secs(86_400));
+        life.issue_early(Duration::from_secs(600), Duration::from_secs(86_400));
+        assert_eq!((life.tally.submissions, life.tally.rotations), (2, 0));
+        life.now = Now {
+            instant: life.now.instant.after(Duration::from_secs(600)),
+            unix: life.now.unix.after(Duration::from_secs(600)),
+        };
+        life.handle(Event::Tick);
+        assert_eq!((life.machine.waiting(), life.tally.rotations, life.tally.age_seconds.count), (None, 1, 1));
     }
 
     #[test]
