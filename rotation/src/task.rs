@@ -372,6 +372,42 @@ mod tests {
         assert!(matches!(handle.state(), State::NoIdentity { .. }), "{:?}", handle.state());
     }
 
+    /// A subscriber with a bug.
+    struct BuggySubscriber;
+
+    impl tracing::Subscriber for BuggySubscriber {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            panic!("a bug in the subscriber");
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn subscriber_that_panics_costs_its_lines_only() {
+        let (handle, mut task, now) = task(Rotator::new().signer(signer()));
+        let mut notices = handle.notices(100);
+        let work = tracing::subscriber::with_default(BuggySubscriber, || task.step(now));
+        assert!(matches!(work[..], [Work::Drive(..)]), "{work:?}");
+        let panicked =
+            std::iter::from_fn(|| notices.try_recv()).any(|notice| matches!(notice.news, News::Panicked { .. }));
+        assert!(!panicked && matches!(handle.state(), State::Requesting { .. }));
+    }
+
     #[test]
     fn record_lost_in_a_panic_is_saved_before_the_request_leaves() {
         let store = Arc::new(Memory::default());

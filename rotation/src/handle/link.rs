@@ -3,6 +3,7 @@
 //! Both threads and futures can wait on a link, so that one type serves every runtime.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
@@ -95,8 +96,9 @@ impl Link {
         let is_changed = snapshot != Snapshot { at, ..Snapshot::clone(&before) };
         let snapshot = if is_changed { Arc::new(snapshot) } else { before };
         let notices = news.into_iter().map(|news| Notice { at, news, snapshot: snapshot.clone() });
-        // Before taking the lock: subscribers of `tracing` are foreign code, and may call a handle.
-        let notices: Vec<Notice> = notices.inspect(|notice| log::line(&self.name, notice)).collect();
+        // Before taking the lock: subscribers of `tracing` are foreign code, and may call a handle, or panic.
+        let log = |notice: &Notice| contain(|| log::line(&self.name, notice));
+        let notices: Vec<Notice> = notices.inspect(log).collect();
         let mut shown = self.shown();
         // Both under one lock: a reader of a notice sees a snapshot at least as new, and a reader of a snapshot finds
         // its notices queued.
@@ -135,9 +137,9 @@ impl Link {
 
     fn notify_changed(&self) {
         self.changed.notify(usize::MAX);
-        // Taken out of the lock first: wakers are foreign code.
+        // Taken out of the lock first: wakers are foreign code. A panic of one must not keep the others from being woken.
         let dependents = std::mem::take(&mut *self.dependents());
-        dependents.into_iter().for_each(Waker::wake);
+        dependents.into_iter().for_each(|waker| contain(|| waker.wake()));
     }
 
     /// Wakes `waker` once, at the next change of the snapshot or at the end.
@@ -194,6 +196,11 @@ impl Link {
     fn shown(&self) -> MutexGuard<'_, Shown> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Calls foreign code whose panic is no reason to fail: the panic hook has reported it.
+fn contain(call: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(call));
 }
 
 impl Shown {
