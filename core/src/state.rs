@@ -66,7 +66,8 @@ pub enum State {
     NotEnabled,
     /// There is no template, so nothing to request.
     NoTemplate,
-    /// A certificate is due, and the identity to request it with does not exist yet ([`SignerStatus::NotReady`](crate::SignerStatus)).
+    /// A certificate is due, and the identity to request it with does not exist yet
+    /// ([`SignerStatus::NotReady`](crate::SignerStatus::NotReady)).
     NoIdentity {
         /// Why a certificate is due.
         reason: Reason,

@@ -1,9 +1,10 @@
-//! The proof harness of perennial: one machine in virtual time, hostile lives for it to live, and the laws it must keep.
+//! The test library of perennial: virtual time, random hostile lives of a machine, and the laws that the machine must
+//! keep.
 //!
 //! | | |
 //! |---|---|
 //! | [`mint`] | makes certificates and templates |
-//! | [`simulation`] | virtual time: a machine and a script or a cluster, or a rotation and the embedded API server, byte for byte |
+//! | [`simulation`] | virtual time: a machine with a script or a cluster, or a rotation with the embedded API server |
 //! | [`trace`] | every event and action of a run, with a snapshot after every step |
 //! | [`recording`] | the trace of a rotation with a server and a driver, recorded from outside |
 //! | [`script`] | a hostile life, decoded from bytes: property tests and fuzzing share it |

@@ -57,7 +57,7 @@ fn points_are_drawn_once(trace: &Trace) -> Verdict {
         let window = after.policy().window;
         let thousandths = (point - begin) * 1000;
         let (from, to) = (life * Millis::from(window.from()), life * Millis::from(window.to()));
-        // To the millisecond.
+        // Rotation points are whole milliseconds: they may miss the window by less than one.
         if thousandths <= from - 1000 || thousandths >= to + 1000 {
             return Err(format!("at {now} {held} is to be rotated at {point}, outside of its window"));
         }

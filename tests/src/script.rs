@@ -304,7 +304,7 @@ fn step(bytes: &[u8; STEP], life: &Life) -> Deed {
         28 | 29 => Deed::Again(usize::from(a % 8)),
         30 => Deed::Foreign,
         _ if life.wild && a & 4 == 0 => Deed::Jump(Instant::from_millis(anywhere(a, b, c))),
-        // As unsigned numbers in the middle are the ends of the signed ones.
+        // Shifts `anywhere`, which prefers the ends of `u64`, to the ends of `i64`.
         _ if life.wild => Deed::Date(UnixTime::from_millis(anywhere(a, b, c).wrapping_add(1 << 63).cast_signed())),
         _ => [Deed::Records(true), Deed::Records(false), Deed::Forget][usize::from(a) % 3].clone(),
     }

@@ -157,7 +157,7 @@ fn signer_changes_on_full_disk_lose_no_write() {
             let now = handle.wait_for(is_so).within(BOUND).unwrap();
             assert!(now.unwritten && now.credential.as_ref().unwrap().chain() == second.chain());
         }
-        // What was accepted before rotation was switched off is written, and nothing after that.
+        // The certificate that was accepted before rotation was switched off is written, and nothing after it.
         recover(&volume);
         handle.wait_for(|now| !now.unwritten).within(BOUND).unwrap();
         is_on_disk(&handle, &volume);

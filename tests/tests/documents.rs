@@ -23,7 +23,7 @@ fn sources(folder: &Path) -> Vec<String> {
 fn in_the_table() -> BTreeSet<String> {
     let sources = sources(&Path::new(HERE).join("tests/conformance"));
     let rows = sources.iter().flat_map(|source| {
-        // Where the function itself is defined, no name follows.
+        // The definition of the function is no call.
         let calls = source.split("different(").zip(source.split("different(").skip(1));
         calls.filter(|(before, _)| !before.ends_with("fn ")).map(|(_, call)| call)
     });

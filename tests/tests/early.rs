@@ -27,7 +27,7 @@ fn early_certificate_waits_on_disk_and_is_served_when_needed() {
     on_both(|runtime| {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        // What is issued early begins in two hours: the one held has to last longer.
+        // The early certificate begins in two hours, so that the current one has to last longer.
         let options = Options { signing_duration: DAY, ..Options::default() };
         let server = serve_at(([127, 0, 0, 1], 0).into(), new_authority(), options);
         let handle = node(runtime, &server.cluster).keeping(path).start();

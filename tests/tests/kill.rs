@@ -49,7 +49,7 @@ fn kill_at_any_moment_loses_no_pair() {
     }
     let writes = begun.elapsed();
     let (mut written, mut in_the_middle, mut reads) = (0, 0, 0_u64);
-    // What must be there: the last that was written, or the one that was begun.
+    // The pair that must be found: the last one written, or the one whose write was begun.
     let mut last = 1;
     let (mut unended, mut most) = (0, 0);
     for kill in 0..KILLS {
@@ -92,8 +92,8 @@ fn kill_at_any_moment_loses_no_pair() {
         assert_eq!(number(&pairs, &directory.recover(NOW).unwrap().credential.unwrap().0), found, "kill {kill}");
         let names = names(&pki);
         assert!(names.iter().all(|name| name.ends_with(".pem") || name.ends_with(".lock")), "kill {kill}: {names:?}");
-        // Lock, links, the two that are kept, one issued later than the one written; and one for each write that was not
-        // seen to its end.
+        // Lock, links, two retained pairs, one pair issued later than the written one, and one file for each write
+        // whose end was not observed.
         assert!(names.len() <= 6 + unended, "kill {kill}: {names:?}");
         most = names.len().max(most);
         last = found;
@@ -119,7 +119,7 @@ fn kill_during_recovery_loses_no_pair() {
         let directory = Directory::open(&pki, PREFIX).unwrap();
         fs::write(pki.join(GOOD), good.to_pem().as_bytes()).unwrap();
         fs::set_permissions(pki.join(GOOD), Permissions::from_mode(0o600)).unwrap();
-        // It may be another program's pair.
+        // An unreadable file, which may be another program's pair.
         fs::write(pki.join("kubelet-client-2019-01-01-00-00-00-000.pem"), TORN).unwrap();
         (1..=4).for_each(|number| damage(&pki, number));
         assert_eq!(directory.recover(NOW).unwrap().credential.unwrap().0.chain(), good.chain());
@@ -234,10 +234,10 @@ fn write_for_ever(parent: &Path) -> ! {
     let directory = Directory::open(parent.join("pki"), PREFIX).unwrap();
     let mut next = 1 - number(&pairs, &directory.recover(NOW).unwrap().credential.unwrap().0);
     let mut out = std::io::stdout();
-    // After what the harness says.
+    // Ends the line that the test harness began.
     out.write_all(b"\n").unwrap();
     loop {
-        // In one write each, so that a line is there or is not.
+        // One write per line, so that a line is complete or missing.
         out.write_all(format!("begun {next}\n").as_bytes()).unwrap();
         out.flush().unwrap();
         directory.write(&pairs[next], NOW).unwrap();

@@ -53,7 +53,7 @@ fn malicious_certificates_are_rejected_with_reason() {
             (Some(why), Err(told)) if told.contains(why) => {}
             (expected, got) => panic!("{}: expected {expected:?}, got {got:?}", row.name),
         }
-        // What Go would load is never refused when it is found on disk.
+        // A pair on disk that Go loads is never rejected.
         let found = Credential::from_pem(format!("{answer}{}", *key.to_pem()).as_bytes());
         match found {
             Err(error) => assert!(!row.go, "{}: {error}", row.name),
@@ -144,7 +144,7 @@ fn current_certificate_survives_malicious_successors() {
         server.handle.with_api(|api, _| api.add_token(ADMIN, admin));
         let ca = key();
         let good = table().into_iter().find(|row| row.name == "good").unwrap();
-        // What cannot be parsed at all, this server does not store, nor does a cluster.
+        // This server stores no certificate that cannot be parsed, and nor does a cluster.
         let is_stored = |row: &&Malicious| {
             let answer = pem(&row.forge(&ca, &ISSUER, ca.public_key_der(), now()));
             row.refused.is_some() && Chain::from_issued(answer.as_bytes()).is_ok()

@@ -165,7 +165,7 @@ impl IdentitySource for Counted {
 fn second_rotation_starts_once_first_has_certificate() {
     on_both(|runtime| {
         let ca = Ca::new();
-        // Neither denies nor panics.
+        // From its third request on, this CA neither denies nor panics.
         ca.1.store(2, Ordering::SeqCst);
         let (release, held) = mpsc::channel::<()>();
         let (held, ca_of_first) = (Mutex::new(held), ca.clone());

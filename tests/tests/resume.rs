@@ -94,7 +94,7 @@ fn restart_continues_an_undecided_rotation() {
         let first = waits_for_approval(&run.handle);
         server.decide_all(Decision::Approve);
         issued(&run.handle, 1);
-        // What was issued is asked for once: a start after that rests.
+        // A start after the certificate was issued submits nothing.
         run.stop();
         let run = begin();
         run.handle.wait_for(|now| matches!(now.state, State::Scheduled { .. })).within(BOUND).unwrap();

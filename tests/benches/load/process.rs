@@ -63,7 +63,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It has nothing to lose.
+        // The server has no state to save.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! Certificates: served without a gap, written in the end, replaced in time.
+//! Laws of certificates: served without a gap, written in the end, replaced in time.
 
 use std::sync::Arc;
 use std::time::Duration;

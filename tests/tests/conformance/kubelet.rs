@@ -1,4 +1,5 @@
-//! kubelet's own cases: `pkg/kubelet/certificate/kubelet_test.go`, `transport_test.go` and `bootstrap/bootstrap_test.go`.
+//! Cases of kubelet's own tests: `kubelet_test.go`, `transport_test.go` and `bootstrap/bootstrap_test.go` in
+//! `pkg/kubelet/certificate`.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};

@@ -225,7 +225,7 @@ pub(crate) const ROWS: &[Row] = &[
     ),
     same(SOURCE, "TestGenerateKeyConfig/simulate parsing error", "the attempt fails, and the reason is told", || {
         if KeyAlgorithm::Rsa.can_be_generated() {
-            // Then nothing is left to fail but the system's randomness.
+            // With RSA keys, only the system's randomness could fail.
             return asks_with(Some(KeyAlgorithm::Rsa), KeyAlgorithm::Rsa);
         }
         let mut node = Node::with(Server::new(Options::default()), None, |signer| {

@@ -117,7 +117,7 @@ fn requests(kind: &Kind) -> (&str, bool) {
     match kind.name {
         // How many more there are depends on pauses, and on how soon the request times out.
         "every watch and read answered 503" => ("POST WATCH GET", false),
-        // It times out before the server ends the watch.
+        // The request times out before the server ends the watch.
         "only bookmarks" | "approved and never issued" => ("POST WATCH", true),
         // As for the outcome: a listener resets the connections.
         "connection refused" => ("CONNECT*3", true),

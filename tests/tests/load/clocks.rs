@@ -35,8 +35,8 @@ fn ahead_past_expiry() -> Scenario {
         .at(2 * HOUR, Happening::ClockAhead(0))
 }
 
-/// A clock so far behind that a fresh certificate, dated back by five minutes, is not valid yet; set right after an hour.
-/// The certificate is served anyway: servers have the signer's time.
+/// A clock so far behind that a fresh certificate, backdated by five minutes, is not valid yet; set right after an
+/// hour. The certificate is served anyway: servers have the signer's time.
 /// <https://github.com/kubernetes/kubernetes/pull/97680>, <https://github.com/vmware/pinniped/pull/849>
 fn behind_not_before() -> Scenario {
     Scenario::new("clock 10 min behind for 1 h")

@@ -236,7 +236,7 @@ fn default_submits_no_more_than_client_go_except_listed() {
             assert!(asked.0 > asked.1, "{name}: {asked:?}: no more that {why}");
             continue;
         }
-        // Where rotation points lie is chance.
+        // Rotation points are random, so that the sums differ a little.
         for (ours, theirs) in [asked, made] {
             assert!(ours <= theirs + theirs / 50, "{}: {ours}, client-go {theirs}", scenario.name);
         }

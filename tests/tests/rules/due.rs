@@ -118,7 +118,7 @@ fn dns_names_compare_without_case_and_trailing_dot() {
     for (wanted, template, same) in cases {
         assert_eq!(wanted.satisfied_by(&carries(&template)), same, "{wanted} by {template}");
         assert_eq!(wanted == template, same, "{wanted} and {template}");
-        // As the signer wrote it.
+        // A signer may write names in capitals and with a trailing dot.
         let mut shouting = carries(&template);
         shouting.dns_names.iter_mut().for_each(|name| *name = name.to_ascii_uppercase() + ".");
         assert_eq!(wanted.satisfied_by(&shouting), same, "{wanted} by {template}, shouted");

@@ -191,7 +191,7 @@ impl<'a> World<'a> {
         }
         while !bytes.is_empty() && link.tls.read_tls(&mut bytes).is_ok_and(|read| read > 0) {
             link.tls.process_new_packets().expect("the client speaks TLS");
-            // "Would block" is how the reader says there is no more for now.
+            // The reader returns "would block" once there is no more plaintext.
             let _would_block = link.tls.reader().read_to_end(&mut link.plain);
         }
         while let Some(request) = take_request(&mut link.plain) {

@@ -112,7 +112,7 @@ impl Wire {
     fn hear(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && self.client.read_tls(&mut bytes).is_ok_and(|read| read > 0) {
             self.client.process_new_packets().expect("the server speaks TLS");
-            // "Would block" is how the reader says there is no more for now.
+            // The reader returns "would block" once there is no more plaintext.
             let _would_block = self.client.reader().read_to_end(&mut self.heard);
         }
     }
