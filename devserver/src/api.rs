@@ -1,4 +1,4 @@
-//! The API: state, and answers to requests.
+//! [`Api`]: the state of the API server, and its answers to requests.
 
 mod access;
 mod body;
@@ -56,23 +56,23 @@ pub enum Approval {
     Manual,
 }
 
-/// Behaviour of the server. The default is a cluster's, but for short certificates, which are allowed, and for old
-/// requests, which are removed earlier.
+/// Behaviour of the server. The default is that of a cluster, except that short-lived certificates are allowed and old
+/// requests are removed earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Which Kubernetes 1.x it is like, as far as certificates go: before 22, `expirationSeconds` is not known; before
-    /// 19, the API is not there: the group names `v1beta1` only, whose requests are answered with 404 here.
+    /// Minor version of the Kubernetes 1.x whose certificates API the server imitates. Below 22, `expirationSeconds` is
+    /// dropped. Below 19, the group has `v1beta1` only, and its requests are answered with 404.
     pub minor: u32,
     /// The approver of requests.
     pub approval: Approval,
-    /// Which of a node's serving certificates are approved where [`Approval::Auto`] applies.
+    /// Serving certificates of nodes that [`Approval::Auto`] approves.
     pub approve_serving: ServingApproval,
-    /// Sign, and with [`Approval::Auto`] approve, requests for signer names of your own such as `example.com/mesh`: any
-    /// subject but `system:masters`, any names and usages. A cluster leaves these to signers of its own.
+    /// Sign, and with [`Approval::Auto`] approve, requests for other signer names such as `example.com/mesh`: any
+    /// subject without `system:masters`, any names and usages. A cluster does not sign for such names.
     pub other_signers: bool,
     /// Accept and honour `expirationSeconds` under 600, which a cluster refuses.
     pub allow_short: bool,
-    /// The longest lifetime of a certificate, and that of requests without `expirationSeconds`
+    /// Longest lifetime of a certificate, and the lifetime for requests without `expirationSeconds`
     /// (`--cluster-signing-duration`).
     pub signing_duration: Duration,
     /// Span from notBefore to the time of signing; `None` is five minutes, or a twentieth of short lifetimes.
@@ -83,19 +83,20 @@ pub struct Options {
     pub capacity: usize,
     /// Limit of remembered changes; a watch that falls behind further is answered with 410.
     pub history: usize,
-    /// Limit of the size of stored requests, in bytes of JSON, and of the remembered changes again.
+    /// Limit of the size of stored requests in bytes of JSON, and, separately, of the remembered changes.
     pub memory: usize,
     /// Limit of open watches; further ones are answered with 429.
     pub watches: usize,
-    /// Limit of clients of an [`ApiServer`](super::ApiServer) at a time; each needs a file descriptor. At the limit, each new
-    /// connection closes the oldest one over which no request has shown a credential yet. If there is none, new clients
-    /// are answered with 429, or find their connections closed.
+    /// Limit of clients of an [`ApiServer`](super::ApiServer) at a time; each needs a file descriptor. At the limit,
+    /// each new connection closes the oldest connection that has shown no credential yet. If all have, new clients are
+    /// answered with 429, or their connections are closed.
     pub clients: usize,
-    /// Interval of removing old requests, at least a second; an hour in a cluster.
+    /// Interval at which old requests are removed, at least a second; an hour in a cluster.
     pub cleaning_interval: Duration,
-    /// Time before issued, denied and failed requests are removed; those with an expired certificate are at once.
+    /// Time after which issued, denied and failed requests are removed. Requests whose certificate has expired are
+    /// removed at the next interval.
     pub keep_ended: Duration,
-    /// Time before undecided requests are removed.
+    /// Time after which undecided requests are removed.
     pub keep_pending: Duration,
 }
 
@@ -143,12 +144,12 @@ pub struct Api {
     pub(super) random: Random,
     tokens: Tokens,
     store: Store,
-    /// Names to look at, and when.
+    /// Names of requests to reconcile, with the time.
     pub(super) work: BTreeSet<(UnixTime, String)>,
     pub(super) next_cleaning: UnixTime,
     faults: Faults,
     nodes: Nodes,
-    /// Shared by every open watch.
+    /// Cloned by every open watch: its reference count is the number of watches.
     pub(super) watches: Arc<()>,
 }
 
@@ -171,26 +172,26 @@ impl Api {
         }
     }
 
-    /// Accepts a bearer token for `user`. The token of a bootstrap token `<id>.<secret>` is all of it.
+    /// Accepts a bearer token for `user`. For a bootstrap token, pass the whole text `<id>.<secret>`.
     pub fn add_token(&mut self, token: &str, user: User) {
         self.tokens.add(token, user);
     }
 
-    /// Has a Node object of this name say that the node is there, from now on. The next [`Api::tick`] approves what that
-    /// makes the node's own.
+    /// Adds or replaces the Node object of this name. The next [`Api::tick`] approves serving certificates for its
+    /// addresses, if [`ServingApproval::Own`] applies.
     pub fn put_node(&mut self, name: &str, addresses: Vec<NodeAddress>) {
         self.nodes.put(name, addresses);
         self.store.write_elsewhere();
         self.work.extend(self.store.iter().map(|stored| (UnixTime::default(), stored.object.metadata.name.clone())));
     }
 
-    /// Moves the version that all resources share by one, as any other write in a cluster does: a Lease, an Event.
+    /// Increments the resource version, as the write of another resource (a Lease, an Event) does in a cluster.
     pub fn write_elsewhere(&mut self) {
         self.store.write_elsewhere();
     }
 
-    /// Forgets what has changed so far, as a cluster's API server does when it restarts: its watch cache begins at the
-    /// current version. A watch from an older version is answered with an `ERROR` event, 410.
+    /// Forgets all changes, as the watch cache of a cluster's API server does at a restart: it begins at the current
+    /// version. A watch from an older version gets an `ERROR` event with 410.
     pub fn restart_watch_cache(&mut self) {
         self.store.forget_changes();
     }
@@ -200,27 +201,27 @@ impl Api {
         &self.authority
     }
 
-    /// Lets `new` sign from now on. Certificates signed before stay trusted until
-    /// [`Api::forget_previous_authorities`], so that clients can renew theirs in the meantime.
+    /// Signs with `new` from now on. Certificates signed before stay trusted until
+    /// [`Api::forget_previous_authorities`], so that clients can rotate theirs in the meantime.
     ///
-    /// A [`Tls`](super::Tls) or roots built from the [authority](Api::authority) before do not change: build a new `Tls`
-    /// for sessions to come, and give clients the new [roots](Authority::roots).
+    /// A [`Tls`](super::Tls) or roots built from the previous [authority](Api::authority) do not change: build a new
+    /// `Tls` for new sessions, and give clients the new [roots](Authority::roots).
     pub fn rotate_authority(&mut self, new: Authority) {
         let before = std::mem::replace(&mut self.authority, new);
         self.authority.succeed(before);
     }
 
-    /// Ends a rotation: only what the current authority has signed is trusted. Running sessions go on.
+    /// Ends a rotation of the authority: only certificates of the current authority are trusted. Open sessions go on.
     pub fn forget_previous_authorities(&mut self) {
         self.authority.forget_predecessors();
     }
 
-    /// A number that rises with every write, of requests and of other resources; watches may then have events.
+    /// The resource version: rises with every write of any resource. When it has risen, watches may have events.
     pub fn version(&self) -> u64 {
         self.store.version()
     }
 
-    /// Answers a request, and runs the controllers: a request that may be approved is approved, and so on.
+    /// Answers a request, and then runs the controllers that are due ([`Api::tick`]).
     pub fn handle(&mut self, request: &ApiRequest, now: UnixTime) -> Answer {
         let answer = self.answer(request, now).unwrap_or_else(Answer::Response);
         self.tick(now);
@@ -236,7 +237,7 @@ impl Api {
         listing.next(&self.store)
     }
 
-    /// Drops the objects of a stream that the store has forgotten: a slow reader keeps nothing alive.
+    /// Drops the objects of a stream whose version the store has forgotten, so that a slow reader holds no memory.
     pub(super) fn let_go(&self, stream: &mut Stream) {
         match stream {
             Stream::List(listing) => listing.let_go(&self.store),
@@ -250,7 +251,7 @@ impl Api {
     }
 
     fn answer(&mut self, request: &ApiRequest, now: UnixTime) -> Result<Answer, Response> {
-        // Decoded after the split: an escaped slash is part of a name.
+        // Decode after the split: an escaped slash is part of a name.
         let path: Vec<Cow<'_, str>> = request.path().split('/').map(decode).collect();
         let path: Vec<&str> = path.iter().map(|segment| &**segment).filter(|segment| !segment.is_empty()).collect();
         if let (Method::Get, ["healthz" | "livez" | "readyz", ..]) = (request.method, path.as_slice()) {
@@ -292,7 +293,7 @@ impl Api {
     }
 }
 
-/// Undoes percent-encoding; what is not UTF-8 afterwards is replaced, what is no escape is kept.
+/// Decodes percent-encoding. Replaces invalid UTF-8, and keeps a `%` that begins no escape.
 fn decode(segment: &str) -> Cow<'_, str> {
     percent_encoding::percent_decode_str(segment).decode_utf8_lossy()
 }

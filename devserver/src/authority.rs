@@ -16,8 +16,8 @@ use super::random::Random;
 
 /// A certificate authority that lives in memory.
 ///
-/// Every certificate it signs has fresh parameters: nothing of a request but the subject, the alternative names and
-/// the public key gets into it.
+/// A certificate takes only the subject, the alternative names and the public key from its request, no other
+/// extensions.
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer,
@@ -33,7 +33,7 @@ impl Authority {
     pub fn generate(random: &mut Random, now: UnixTime, lifetime: Duration) -> Result<Self, AuthorityError> {
         let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).map_err(AuthorityError::key)?;
         let common_name = format!("perennial-ca-{}", random.suffix());
-        // Backdated like what it will sign: a client's clock may be a little behind.
+        // Backdated like the certificates it will sign: a client's clock may be a little behind.
         let validity = period(now.before(BACKDATE), now.after(lifetime))?;
         let chain = self_signed(&common_name, &key, &random.serial(), validity)?;
         Self::new(chain, key)
@@ -42,11 +42,12 @@ impl Authority {
     /// An authority from its certificate and key, PEM, in any order, for example `ca.crt` and `ca.key` of a cluster.
     ///
     /// # Errors
-    /// [`AuthorityError`] if they cannot be read, do not belong together, or the certificate is not allowed to sign.
+    /// [`AuthorityError`] if certificate or key cannot be read, they do not belong together, or the certificate may not
+    /// sign.
     pub fn from_pem(bundle: &str) -> Result<Self, AuthorityError> {
         let chain = Chain::from_pem(bundle.as_bytes()).map_err(AuthorityError::certificate)?;
         let key = KeyPair::from_pem(bundle).map_err(AuthorityError::key)?;
-        // The first certificate is the authority; whoever signed that one is not to be trusted by its clients.
+        // Only the first certificate: clients of this authority must not trust the CA above it.
         let first = chain.der().iter().take(1).cloned().collect();
         Self::new(Chain::from_der(first).map_err(AuthorityError::certificate)?, key)
     }
@@ -56,7 +57,7 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(credential)?, predecessors: Vec::new() })
     }
 
-    /// Takes over from `before`, whose certificates stay good.
+    /// Replaces `before`, whose certificates stay trusted.
     pub(super) fn succeed(&mut self, before: Self) {
         let signed_before = before.certificate_pem().to_owned();
         self.predecessors.extend(before.predecessors);
@@ -74,22 +75,22 @@ impl Authority {
         self.issuer.credential().chain().pem()
     }
 
-    /// Certificate and key, PEM: what [`Authority::from_pem`] takes. A secret.
+    /// Certificate and key, PEM, for [`Authority::from_pem`]. A secret.
     pub fn to_pem(&self) -> Zeroizing<String> {
         self.issuer.credential().to_pem()
     }
 
-    /// The CA certificates to verify clients by: its own, and those of its predecessors.
+    /// The CA certificates to verify clients with: the current one and its predecessors.
     ///
     /// # Errors
-    /// [`AuthorityError::Certificate`] if it cannot serve as a root.
+    /// [`AuthorityError::Certificate`] if a certificate cannot serve as a root.
     pub fn roots(&self) -> Result<Roots, AuthorityError> {
         let mut bundle = self.certificate_pem().to_owned();
         bundle.extend(self.predecessors.iter().map(String::as_str));
         Roots::from_pem(bundle.as_bytes()).map_err(AuthorityError::certificate)
     }
 
-    /// Validity of the CA's own certificate; no certificate it signs ends later.
+    /// Validity of the CA's own certificate. No certificate signed by the CA ends later.
     pub fn validity(&self) -> Validity {
         self.issuer.credential().chain().certificate().validity
     }
@@ -112,7 +113,7 @@ impl Authority {
         self.credential(&template, Usage::ServerAuth, random, now, lifetime)
     }
 
-    /// A credential for a client: `O=system:masters` makes an administrator.
+    /// A credential for a client. The organization `system:masters` makes it an administrator.
     ///
     /// # Errors
     /// [`AuthorityError`] if no key can be generated or the authority has expired.
@@ -144,8 +145,9 @@ impl Authority {
         Credential::new(chain, Arc::new(key)).map_err(AuthorityError::certificate)
     }
 
-    /// The validity a cluster's signer gives: backdated, the backdating taken off long lifetimes, and no longer than
-    /// the authority's own. By default the backdating is five minutes, or a twentieth of shorter lifetimes.
+    /// The validity that a cluster's signer gives: backdated, shortened by the backdating for lifetimes of eight hours
+    /// or more, and ending no later than the authority. The default backdating is five minutes, or a twentieth of the
+    /// lifetime if that is less.
     pub(super) fn period(
         &self,
         now: UnixTime,
@@ -161,7 +163,7 @@ impl Authority {
         period(now.before(backdate), end.min(own.not_after()))
     }
 
-    /// Signs a certificate for what `request` asks for.
+    /// Signs a certificate with the subject, names and key of `request`.
     pub(super) fn certify(
         &self,
         request: &RequestFacts,
@@ -176,25 +178,25 @@ impl Authority {
 }
 
 const BACKDATE: Duration = Duration::from_secs(5 * 60);
-/// Below this lifetime a cluster's signer does not take the backdating off.
+/// Below this lifetime, a cluster's signer does not shorten the certificate by the backdating.
 const SHORT: Duration = Duration::from_secs(8 * 3600);
 
 fn period(from: UnixTime, to: UnixTime) -> Result<Validity, AuthorityError> {
-    // Certificates count whole seconds.
+    // X.509 times are whole seconds (RFC 5280 §4.1.2.5).
     let seconds = |time: UnixTime| UnixTime::from_secs(time.as_secs());
     Validity::new(seconds(from), seconds(to)).map_err(AuthorityError::certificate)
 }
 
-/// Error of a CA that cannot be made, or cannot sign.
+/// Error of a certificate authority that cannot be created, or cannot sign.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthorityError {
     /// The key cannot be generated, read or used.
     #[error("key of the certificate authority: {0}")]
     Key(String),
-    /// A certificate cannot be read, does not fit its key or would be empty.
+    /// A certificate cannot be read, does not belong to its key, or would have no validity.
     #[error("certificate of the certificate authority: {0}")]
     Certificate(String),
-    /// The certificate is not one of an authority: give the CA's own, which has `CA:TRUE` and may sign certificates.
+    /// The certificate is not that of a CA: it needs `CA:TRUE` and the key usage to sign certificates.
     #[error("{}", IssueError::NotAnAuthority)]
     NotAnAuthority,
     /// The authority's own certificate has expired.

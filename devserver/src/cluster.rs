@@ -1,4 +1,5 @@
-//! An API server on a socket with everything that its clients need: for tests of programs that get certificates.
+//! [`TestCluster`]: an API server on a socket with all that its clients need, for tests of programs that request
+//! certificates.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -27,7 +28,7 @@ const LIFETIME: Duration = Duration::from_secs(365 * 86_400);
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Configuration of a [`TestCluster`]. The default takes a free port of the loopback interface, generates a CA and a
-/// bootstrap token, approves nodes' certificates, client and serving, and signs for signer names of your own.
+/// bootstrap token, approves client and serving certificates of nodes, and signs for other signer names, too.
 #[derive(Debug)]
 pub struct ClusterSetup {
     /// The socket to serve on; `None` takes a free port of 127.0.0.1.
@@ -61,7 +62,7 @@ pub struct TestCluster {
     token: Token,
     endpoint: Endpoint,
     cluster: Arc<Cluster>,
-    /// The server's own certificate is signed by a CA that signs no requests.
+    /// True if the CA of the server's own certificate is not the CA that signs requests.
     has_own_ca: bool,
 }
 
@@ -131,17 +132,18 @@ impl TestCluster {
         &self.admin
     }
 
-    /// The server as perennial's client sees it.
+    /// URL and roots of the server, for perennial's client.
     pub fn cluster(&self) -> &Arc<Cluster> {
         &self.cluster
     }
 
-    /// The signer of a node's client certificate, asked with the bootstrap token until there is a certificate.
+    /// The signer of a node's client certificate. Requests authenticate with the bootstrap token until there is a
+    /// certificate.
     pub fn node_signer(&self) -> CsrSigner {
         CsrSigner::kubelet_client(self.cluster.clone(), Some(Arc::new(self.token.clone())))
     }
 
-    /// A signer of your own, such as `example.com/mesh`, asked with the bootstrap token each time.
+    /// A signer with another name, such as `example.com/mesh`. All requests authenticate with the bootstrap token.
     pub fn signer(&self, name: &str, usage: Usage) -> CsrSigner {
         CsrSigner {
             signer_name: name.to_owned(),
@@ -174,21 +176,21 @@ impl TestCluster {
     /// Approves or denies a request, as `kubectl certificate` does.
     ///
     /// # Errors
-    /// As [`Api::decide`]. The request is as it was.
+    /// As [`Api::decide`]. The request is unchanged.
     pub fn decide(&self, name: &str, decision: Decision) -> Result<(), DecisionError> {
         self.server.with_api(|api, now| api.decide(name, decision, "decided by a test", now))
     }
 
-    /// Misbehaves from now on as `plan` says.
+    /// Applies the faults of `plan` from now on. Replaces the previous plan.
     pub fn set_faults(&self, plan: Plan) {
         self.server.with_api(|api, now| api.set_faults(plan, now));
     }
 
     /// Signs with `authority` from now on, and replaces the administrator's certificate. Certificates of earlier CAs
-    /// stay trusted, and the server keeps its own certificate. False if `authority` is the one in use.
+    /// stay trusted, and the server keeps its own certificate. Returns false if `authority` is the current one.
     ///
     /// # Errors
-    /// [`ClusterError::Authority`] if `authority` cannot sign; the server goes on with the one before.
+    /// [`ClusterError::Authority`] if `authority` cannot sign; the server goes on with the previous one.
     pub fn rotate_authority(&mut self, authority: Authority) -> Result<bool, ClusterError> {
         let pem = authority.certificate_pem().as_bytes().to_vec();
         if self.server.with_api(|api, _| api.authority().certificate_pem().as_bytes() == pem) {
@@ -232,10 +234,10 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Error of a [`TestCluster`] that did not start, or did not take another CA.
+/// Error of a [`TestCluster`] that did not start, or did not accept another CA.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// The system gives no socket, no thread or no random numbers.
+    /// The operating system provides no socket, no thread or no random numbers.
     #[error("cannot serve: {0}")]
     Io(#[from] io::Error),
     /// A CA cannot be generated, or cannot sign.

@@ -49,8 +49,8 @@
 //!
 //! # Deviations from a cluster
 //!
-//! Lifetimes shorter than ten minutes can be requested ([`Options::allow_short`]), and the notBefore of such a certificate
-//! is backdated by a twentieth of its lifetime, not by five minutes. Server-side apply, directives in strategic merge
+//! Lifetimes shorter than ten minutes can be requested ([`Options::allow_short`]), and a lifetime shorter than 100 minutes
+//! is backdated by its twentieth, not by five minutes. Server-side apply, directives in strategic merge
 //! patches, finalizers and owner references are not supported. A watch from a version that the server has not reached gets
 //! 410, because after a restart the server may never reach that version. One log serves as both watch cache and etcd: a
 //! list at an exact version reaches no further back than a watch.

@@ -11,11 +11,11 @@ const TOKEN: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
 /// A generator: SHA-256 over the seed and a counter.
 ///
-/// Serial numbers, UIDs and names are drawn from it, so a seed must never be used twice with the same certificate
-/// authority: use [`Random::from_os`] outside tests.
+/// Serial numbers, UIDs and names are drawn from it. Never use a seed twice with the same certificate authority: serial
+/// numbers would repeat. Use [`Random::from_os`] outside tests.
 #[derive(Debug)]
 pub struct Random {
-    /// Not shown: who knows the seed knows every serial number and token.
+    /// `Debug` omits the seed, which reveals every serial number and token.
     #[debug(skip)]
     seed: Zeroizing<[u8; 32]>,
     #[debug(skip)]
@@ -31,7 +31,7 @@ impl Random {
     /// A generator seeded by the operating system.
     ///
     /// # Errors
-    /// [`NoRandomness`] if the operating system has none to give.
+    /// [`NoRandomness`] if the operating system provides no random bytes.
     pub fn from_os() -> Result<Self, NoRandomness> {
         let mut seed = Zeroizing::new([0; 32]);
         provider().secure_random.fill(seed.as_mut()).map_err(|_| NoRandomness)?;
@@ -45,7 +45,7 @@ impl Random {
         Zeroizing::new(format!("{id}.{secret}"))
     }
 
-    /// The five characters a generated name ends in.
+    /// The five characters at the end of a generated name.
     pub(super) fn suffix(&mut self) -> String {
         self.text::<5>(SUFFIX)
     }
@@ -70,7 +70,7 @@ impl Random {
 
     fn text<const N: usize>(&mut self, alphabet: &[u8]) -> String {
         let block = self.block();
-        // Sixteen bits to a character keep the bias of the remainder far below anything that matters.
+        // 16 bits for each character: the bias of the remainder is below 0.1 %.
         block
             .chunks_exact(2)
             .take(N)
@@ -87,7 +87,7 @@ impl Random {
     }
 }
 
-/// The operating system gave no randomness.
+/// Error of an operating system that provides no random bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the operating system gives no random bytes; is /dev/urandom there?")]
 pub struct NoRandomness;
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_seed_draws_the_same_values_and_never_the_same_twice() {
+    fn same_seed_draws_same_sequence_without_repeats() {
         let (mut one, mut two) = (Random::from_seed([7; 32]), Random::from_seed([7; 32]));
         let first = (one.uid(), one.serial(), one.suffix());
         assert_eq!(first, (two.uid(), two.serial(), two.suffix()));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn values_have_the_form_they_must_have() {
+    fn drawn_values_are_well_formed() {
         let mut random = Random::from_seed([1; 32]);
         for _ in 0..200 {
             let uid = random.uid();
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_is_not_shown() {
+    fn debug_hides_the_seed() {
         assert_eq!(format!("{:?}", Random::from_seed([9; 32])), "Random { .. }");
     }
 }

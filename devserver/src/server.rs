@@ -1,4 +1,4 @@
-//! A socket loop for the embedded API server: one task for each client, all on one thread.
+//! [`ApiServer`]: the embedded API server on a socket. One task for each client, all on one thread.
 
 mod client;
 mod clients;
@@ -22,16 +22,16 @@ use smol::future::{or, yield_now};
 use crate::{Api, Tls};
 use clients::Clients;
 
-/// Limit of rejected clients that get an answer, at a time; the connections of others are closed.
+/// Limit of rejected clients that get an answer (429) at a time; further connections are closed.
 const MOST_TURNED_AWAY: usize = 64;
-/// Connections that the operating system queues; a crowd beyond that would wait for seconds to be heard. Linux lowers
-/// it to net.core.somaxconn.
+/// Connections that the operating system queues. Clients beyond that wait for a retransmission, a second or more. Linux
+/// lowers the value to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-/// Size of a read; one buffer serves all clients.
+/// Size of a read, in bytes. One buffer serves all clients.
 const BUFFER: usize = 16 * 1024;
 /// Steps of client tasks between two polls of the reactor.
 const STEPS: usize = 32;
-/// Longest sleep of the controllers: the wall clock may be set.
+/// Longest sleep of the controllers: their deadlines are wall-clock times, and the wall clock may be set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
 /// An API server that listens on a socket, on a thread of its own. Dropping it stops the server.
@@ -48,7 +48,7 @@ impl ApiServer {
     /// Serves on a listening socket.
     ///
     /// # Errors
-    /// The socket does not listen, or the system has no thread to give.
+    /// The socket cannot listen, or the operating system cannot start a thread.
     pub fn start(listener: TcpListener, api: Api, tls: Tls) -> io::Result<Self> {
         let address = listener.local_addr()?;
         rustix::net::listen(&listener, BACKLOG)?;
@@ -66,7 +66,8 @@ impl ApiServer {
         self.address
     }
 
-    /// Calls `f` with the API and the time; watches report its changes. The server waits meanwhile.
+    /// Calls `f` with the API and the time. Watches send the changes that `f` makes. The server blocks until `f`
+    /// returns.
     pub fn with_api<R>(&self, f: impl FnOnce(&mut Api, UnixTime) -> R) -> R {
         self.shared.with_api(f)
     }
@@ -90,7 +91,7 @@ impl ApiServer {
     /// Closes all connections and waits for the thread to end.
     ///
     /// # Errors
-    /// The server had stopped before, with this error.
+    /// The error that had ended the server before.
     pub fn shutdown(mut self) -> io::Result<()> {
         self.stop()
     }
@@ -107,7 +108,7 @@ impl ApiServer {
 
 impl Drop for ApiServer {
     fn drop(&mut self) {
-        // Nobody is left to be told.
+        // A drop cannot report an error.
         let _ = self.stop();
     }
 }
@@ -116,9 +117,9 @@ impl Drop for ApiServer {
 #[derive(Debug)]
 struct Shared {
     api: Mutex<Api>,
-    /// For sessions to come.
+    /// Configuration for new sessions.
     tls: Mutex<Tls>,
-    /// The API's version has risen.
+    /// Notified when the API's version has risen.
     changed: Event,
 }
 
@@ -135,7 +136,7 @@ impl Shared {
         result
     }
 
-    /// The API stays usable when a caller's closure has panicked: every change to it is complete or not begun.
+    /// Locks the API, even after a closure of `with_api` has panicked: each change of the API is complete or not begun.
     fn lock(&self) -> MutexGuard<'_, Api> {
         self.api.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -149,7 +150,7 @@ async fn serve(listener: TcpListener, shared: &Arc<Shared>, stopped: &Receiver<(
     let stop = async {
         let _ = stopped.recv().await;
     };
-    // Not `run`, which looks for what has come only after hundreds of steps of those that need not wait.
+    // Not `LocalExecutor::run`, which polls the reactor only after hundreds of steps while some task is ready.
     let tasks = async {
         loop {
             for _ in 0..STEPS {
@@ -171,7 +172,7 @@ async fn accept<'a>(listener: &Async<TcpListener>, shared: &'a Arc<Shared>, exec
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Descriptors may have run out.
+                // The limit of descriptors may be reached: closing a connection frees one.
                 if !clients.close_oldest_stranger() {
                     tracing::warn!(%error, "cannot accept a client; will try again in 100 ms");
                     Timer::after(Duration::from_millis(100)).await;
@@ -182,7 +183,7 @@ async fn accept<'a>(listener: &Async<TcpListener>, shared: &'a Arc<Shared>, exec
         };
         let count = clients.count();
         let turned_away = count >= most_clients && !clients.close_oldest_stranger();
-        // Logged once: many may be knocking.
+        // Logged once, not for each rejected client.
         if turned_away && !full {
             tracing::warn!("too many clients: {count} are connected, closing further connections");
         }
@@ -193,19 +194,19 @@ async fn accept<'a>(listener: &Async<TcpListener>, shared: &'a Arc<Shared>, exec
         let (place, buffer) = (clients.enter(), Rc::clone(&buffer));
         let number = place.number();
         let task = executor.spawn(async move {
-            // A broken connection is the client's affair.
+            // Errors of one connection do not concern the server.
             let _ = client::serve(&stream, turned_away, shared, &buffer, &place).await;
         });
         match turned_away {
             true => task.detach(),
             false => clients.watch(number, task),
         }
-        // Connections that were closed for new ones must go before more come.
+        // Let dropped tasks close their connections before accepting more.
         yield_now().await;
     }
 }
 
-/// Lets the API do what is due: approvals, signatures, cleaning.
+/// Runs the controllers of the API whenever they are due.
 async fn control(shared: &Shared) {
     loop {
         let changed = shared.changed.listen();

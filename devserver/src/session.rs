@@ -16,13 +16,13 @@ use crate::api::{Api, Stream};
 use crate::tls::{Tls, TlsError};
 use connection::Connection;
 
-/// A client may take this long for the TLS handshake: nobody knows who it is, and it takes a place.
+/// Time limit of the TLS handshake: short, since an unauthenticated client occupies a place.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// A client may be silent for this long between requests, take this long to send one, or to read what it is sent.
+/// Time limit for silence between requests, for sending a request, and for reading bytes of an answer.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// A list is to be read within this time, as every answer of a cluster (`--request-timeout`).
+/// Time limit for reading a list, as for every answer of a cluster (`--request-timeout`).
 const READING: Duration = Duration::from_secs(60);
-/// Lists and watches are fed no further, and no request is answered, while this much is unsent.
+/// Unsent bytes above which lists and watches get no further data and no request is answered.
 const HIGH_WATER: usize = 16 * 1024;
 
 /// One client's session with the [`Api`].
@@ -35,29 +35,29 @@ const HIGH_WATER: usize = 16 * 1024;
 /// it [is watching](Session::is_watching), when [`Api::version`] has changed.
 pub struct Session {
     connection: Connection,
-    /// An answer that is still growing, and when it is over at the latest.
+    /// An answer in progress, and the time at which it ends at the latest.
     stream: Option<(Stream, Instant)>,
     /// Time of the watch's next bookmark.
     bookmark: Option<Instant>,
-    /// Every request is refused: there are too many clients.
+    /// True if every request is refused: there are too many clients.
     turned_away: bool,
-    /// A request has come with a credential that the API knows.
+    /// True once a request has shown a credential that the API knows.
     known: bool,
-    /// Time of the last sign of life of the client.
+    /// Time of the last activity: a request, sent bytes, or the end of an answer.
     active: Instant,
     closed: bool,
     tls: Tls,
-    /// Nothing has been decided about the connection yet.
+    /// True until the first `drive`, which applies a fault of the connection.
     fresh: bool,
     breaks: Option<Break>,
     /// Fault of the current answer.
     fault: Option<Fault>,
     lines: Lines,
-    /// Nothing is transmitted before.
+    /// Time before which nothing is transmitted.
     held_until: Option<Instant>,
 }
 
-/// A fault below TLS, which the owner of the socket carries out.
+/// A fault below TLS, for the owner of the socket to carry out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Break {
     /// Reset the connection at once: it should not have been accepted.
@@ -91,7 +91,7 @@ impl Session {
         })
     }
 
-    /// Refuses what is asked first, with 429 and a wish for patience, and closes.
+    /// Answers the first request with 429 and `Retry-After`, and closes the connection.
     pub fn turn_away(&mut self) {
         self.turned_away = true;
     }
@@ -101,18 +101,18 @@ impl Session {
         self.connection.receive(bytes);
     }
 
-    /// The client has closed its sending side.
+    /// Reports that the client has closed its sending side.
     pub fn receive_eof(&mut self) {
         self.connection.deaf = true;
     }
 
-    /// True if bytes of the client are to be read now. If not, leave them in the socket: the client is ahead of its
-    /// answers.
+    /// True if bytes of the client should be read now. If false, leave them in the socket: the client sends requests
+    /// without reading the answers.
     pub fn wants_read(&self) -> bool {
         !self.closed && self.connection.wants_read()
     }
 
-    /// Answers requests, feeds watches and applies deadlines.
+    /// Answers requests, continues lists and watches, and applies deadlines.
     pub fn drive(&mut self, api: &mut Api, now: Now) {
         if std::mem::take(&mut self.fresh) {
             self.begin(api, now);
@@ -125,7 +125,7 @@ impl Session {
         if let Some((stream, _)) = &mut self.stream {
             api.let_go(stream);
         }
-        // Whoever has said all there is to say may still read; a watch would never end.
+        // A client that has closed its sending side may still read an answer. A watch would never end, so end it now.
         if self.connection.deaf && matches!(self.stream, Some((Stream::Watch(_), _))) {
             self.end_stream(now);
         }
@@ -134,7 +134,7 @@ impl Session {
             if self.stream.is_some() {
                 self.feed(api, now);
             }
-            // Answers that nobody reads must not pile up.
+            // Unread answers must not accumulate.
             if self.connection.unsent().len() >= HIGH_WATER {
                 break false;
             }
@@ -187,7 +187,7 @@ impl Session {
                     Some(Fault::ContentType(media)) => media.clone(),
                     _ => "application/json".into(),
                 };
-                // A watch that knows its beginning tells the client so at once: the head goes out now.
+                // The head is sent at once: a client waits for it before it counts the watch as established.
                 let end = now.instant.after(watcher.timeout());
                 self.stream(Stream::Watch(watcher), &media, end);
                 self.cut();
@@ -212,7 +212,7 @@ impl Session {
         self.cut();
     }
 
-    /// If the answer is to break off, decides where, once there is enough of it.
+    /// Applies a fault that ends the answer early, once the answer is long enough.
     fn cut(&mut self) {
         if let Some(Fault::Cut(at) | Fault::Reset(at)) = self.fault {
             let Connection { delivery, http, .. } = &mut self.connection;
@@ -245,7 +245,7 @@ impl Session {
                     Piece::End => self.end_stream(now),
                     Piece::Lost => {
                         self.stream = None;
-                        // Ends in the middle of what is being said.
+                        // Ends the connection in the middle of the answer, so that the client notices the loss.
                         self.connection.delivery.allowance = Some(0);
                     }
                 },
@@ -277,13 +277,13 @@ impl Session {
         self.active = now.instant;
     }
 
-    /// The fault to carry out below TLS, if any. Known after the first [`drive`](Session::drive) or, for
-    /// [`Break::Midway`], after the last [`transmit`](Session::transmit).
+    /// The fault to carry out below TLS, if there is one. Set by the first [`drive`](Session::drive) or, for
+    /// [`Break::Midway`], by the last [`transmit`](Session::transmit).
     pub fn breaks(&self) -> Option<Break> {
         self.breaks
     }
 
-    /// Appends bytes for the client to `out`, about 16 KiB at most. Call it when what was taken before has been sent.
+    /// Appends bytes for the client to `out`, about 16 KiB at most. Call this once the previous bytes have been sent.
     pub fn transmit(&mut self, out: &mut Vec<u8>, now: Instant) {
         if self.held_until.is_some_and(|until| now < until) {
             return;
@@ -304,33 +304,34 @@ impl Session {
         }
     }
 
-    /// True once a request has shown a credential that the API knows. Hosts close other connections first.
+    /// True once a request has shown a credential that the API knows. At its limit of clients,
+    /// [`ApiServer`](crate::ApiServer) closes other connections first.
     pub fn is_known(&self) -> bool {
         self.known
     }
 
-    /// True if changes of the API concern this session.
+    /// True if a list or watch is in progress: drive the session when the API has changed.
     pub fn is_watching(&self) -> bool {
         self.stream.is_some()
     }
 
-    /// The time to drive the session at, if nothing happens before.
+    /// When to drive the session if nothing happens before.
     pub fn deadline(&self) -> Instant {
         [self.held_until, self.bookmark].into_iter().flatten().fold(self.end(), Instant::min)
     }
 
-    /// Time at which the session ends unless the client shows a sign of life.
+    /// Time at which the session ends unless there is activity before.
     fn end(&self) -> Instant {
         let patience = self.active.after(if self.connection.is_handshaking() { HANDSHAKE } else { PATIENCE });
         match &self.stream {
-            // A quiet watch is no sign of death, unread events are.
+            // An idle watch may last to its end; a client that does not read events is dropped after `PATIENCE`.
             Some((Stream::Watch(_), end)) if self.connection.unsent().is_empty() => *end,
             Some((_, end)) => patience.min(*end),
             None => patience,
         }
     }
 
-    /// True if the socket is to be closed once the transmitted bytes are sent.
+    /// True if the owner should close the socket once the transmitted bytes are sent.
     pub fn is_closed(&self) -> bool {
         self.closed
     }

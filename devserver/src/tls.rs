@@ -1,4 +1,4 @@
-//! The server's side of TLS.
+//! TLS configuration of the server.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use rustls::{ServerConfig, ServerConnection};
 
 use crate::authority::Authority;
 
-/// TLS as the server speaks it: HTTP/1.1 only, client certificates asked for but not demanded. Cheap to clone.
+/// TLS configuration of the server: HTTP/1.1 only, client certificates requested but not required. Cheap to clone.
 #[derive(Clone, Debug)]
-// Its Debug shows nothing: the configuration holds the server's key.
+// `Debug` omits the configuration, which contains the server's key.
 pub struct Tls(#[debug(skip)] Arc<ServerConfig>);
 
 impl Tls {
@@ -53,7 +53,7 @@ impl Tls {
         Ok(Self(Arc::new(config)))
     }
 
-    /// Keeps the clock and serves with another certificate.
+    /// A configuration with the same clock and another certificate.
     pub(crate) fn serving(&self, authority: &Authority, serving: &Credential) -> Result<Self, TlsError> {
         Self::with_clock(authority, serving, Arc::clone(&self.0.time_provider))
     }
@@ -64,7 +64,7 @@ impl Tls {
     }
 }
 
-/// TLS cannot be set up.
+/// Error of a TLS configuration that cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("TLS of the API server: {0}")]
 pub struct TlsError(String);

@@ -1,4 +1,5 @@
-//! Authorization: the roles that a cluster gives administrators, nodes and bootstrap tokens, and no others.
+//! Authorization by the roles that a cluster gives to administrators, nodes and bootstrap tokens. There are no other
+//! roles.
 
 use perennial_pki::{RequestFacts, read_request};
 use serde::Deserialize;
@@ -19,7 +20,7 @@ pub(super) struct Attributes<'a> {
     pub(super) name: &'a str,
 }
 
-/// True if a role of the user's allows it (`system:masters`, `system:node-bootstrapper`, `system:node`,
+/// True if a role of the user allows the operation (`system:masters`, `system:node-bootstrapper`, `system:node`,
 /// `system:basic-user`).
 pub(super) fn allowed(user: &User, wanted: &Attributes<'_>) -> bool {
     if user.is_in(MASTERS) {
@@ -30,7 +31,8 @@ pub(super) fn allowed(user: &User, wanted: &Attributes<'_>) -> bool {
             let asks = matches!(wanted.verb, "create" | "get" | "list" | "watch");
             asks && (user.is_in(BOOTSTRAPPERS) || user.is_in(NODES))
         }
-        // Asking the approver to approve: anybody's first certificate, and a node's own next one.
+        // Subresources of automatic approval: `nodeclient` for any node's first certificate, `selfnodeclient` for a
+        // node's own next one.
         (status::GROUP, status::RESOURCE, "nodeclient") => wanted.verb == "create" && user.is_in(BOOTSTRAPPERS),
         (status::GROUP, status::RESOURCE, "selfnodeclient") => wanted.verb == "create" && user.is_in(NODES),
         ("authentication.k8s.io", "selfsubjectreviews", "")
@@ -41,7 +43,7 @@ pub(super) fn allowed(user: &User, wanted: &Attributes<'_>) -> bool {
     }
 }
 
-/// Refuses what no role allows, in a cluster's words.
+/// Refuses an operation that no role allows, with the message of a cluster.
 pub(super) fn authorize(user: &User, wanted: &Attributes<'_>) -> Result<(), Response> {
     if allowed(user, wanted) {
         return Ok(());
@@ -59,7 +61,8 @@ pub(super) fn authorize(user: &User, wanted: &Attributes<'_>) -> Result<(), Resp
     Err(status::forbidden_path(format!("{resource}.{group} is forbidden: {why}")))
 }
 
-/// Refuses paths outside the API to those who are not allowed to discover it.
+/// Refuses requests to paths outside resources. Every authenticated user may read discovery and the version; other
+/// paths are for administrators.
 pub(super) fn authorize_path(user: &User, verb: &str, path: &str) -> Result<(), Response> {
     let discovery = ["/api", "/apis", "/openapi"]
         .iter()
@@ -70,7 +73,7 @@ pub(super) fn authorize_path(user: &User, verb: &str, path: &str) -> Result<(), 
     Err(status::forbidden_path(format!("forbidden: User {:?} cannot {verb} path {path:?}", user.username)))
 }
 
-/// Approving and signing need rights on the signer too; only administrators have them here.
+/// Refuses to approve or sign for a signer, which needs rights on that signer: only administrators have these here.
 pub(super) fn authorize_signer(user: &User, verb: &str, name: &str, signer_name: &str) -> Result<(), Response> {
     if user.is_in(MASTERS) {
         return Ok(());
@@ -79,7 +82,7 @@ pub(super) fn authorize_signer(user: &User, verb: &str, name: &str, signer_name:
     Err(status::forbidden(name, why))
 }
 
-/// Refuses impersonation, also to administrators: better no answer than one to the wrong user.
+/// Refuses impersonation, also to administrators: ignoring the headers would answer as the wrong user.
 pub(super) fn no_impersonation(user: &User) -> Response {
     status::forbidden_path(format!(
         "forbidden: User {:?} cannot impersonate anybody: this server does not know impersonation; leave out --as, \
@@ -88,7 +91,7 @@ pub(super) fn no_impersonation(user: &User) -> Response {
     ))
 }
 
-/// NodeRestriction: a node asks for kubelet certificates in its own name only.
+/// Admission plugin NodeRestriction: refuses a node's request for a kubelet certificate of another node.
 pub(super) fn restrict_node(user: &User, name: &str, spec: &CsrSpec) -> Result<(), Response> {
     let Some(node) = user.node() else { return Ok(()) };
     if !matches!(spec.signer_name.as_str(), signer::KUBELET_CLIENT | signer::KUBELET_SERVING) {
@@ -102,7 +105,8 @@ pub(super) fn restrict_node(user: &User, name: &str, spec: &CsrSpec) -> Result<(
     Err(status::forbidden(name, format!("can only create a node CSR with CN=system:node:{node}")))
 }
 
-/// CertificateSubjectRestriction: nobody becomes an administrator by a request.
+/// Admission plugin CertificateSubjectRestriction: refuses a request for the group `system:masters` from the client
+/// signer.
 pub(super) fn restrict_subject(request: &RequestFacts, name: &str, spec: &CsrSpec) -> Result<(), Response> {
     if spec.signer_name != signer::CLIENT || !request.organizations.iter().any(|group| group == MASTERS) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Request bodies: JSON as Go reads it, or protobuf.
+//! Request bodies: JSON, read as Go reads it, or protobuf.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,10 +10,10 @@ use super::protobuf::{self, Fields};
 use super::status;
 use perennial_kubernetes::objects::{API_VERSION, CertificateSigningRequest, ObjectMeta};
 
-/// An object may be this large: what is kept must be bounded.
+/// Largest object, in bytes of its body: stored objects must be bounded.
 pub(super) const LARGEST: usize = 64 * 1024;
 
-/// A certificate signing request, and warnings about it.
+/// Reads a certificate signing request from a body; returns warnings with it.
 pub(super) fn csr(
     request: &ApiRequest,
     fields: FieldValidation,
@@ -28,7 +28,7 @@ pub(super) fn csr(
     Ok((typed(csr), warnings))
 }
 
-/// A certificate signing request that came out of a patch.
+/// Reads a certificate signing request from the result of a patch; returns warnings with it.
 pub(super) fn patched(
     mut value: Value,
     fields: FieldValidation,
@@ -47,7 +47,7 @@ fn typed(csr: CertificateSigningRequest) -> CertificateSigningRequest {
     CertificateSigningRequest { kind: status::KIND.into(), api_version: API_VERSION.into(), ..csr }
 }
 
-/// An object of ours as patches and tables work on it.
+/// A request as a JSON value, for patches and tables.
 pub(super) fn to_value(csr: &CertificateSigningRequest) -> Value {
     serde_json::to_value(csr).expect("our objects have string keys and infallible fields")
 }
@@ -56,7 +56,7 @@ pub(super) fn too_large() -> Response {
     status::refused(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {LARGEST}"))
 }
 
-/// An object of this kind and version; both may be left out.
+/// Reads an object of this kind and version from a body. The body may omit both.
 pub(super) fn object(request: &ApiRequest, fields: Fields, kind: &str, version: &str) -> Result<Value, Response> {
     let value = value(request, fields, kind)?;
     expect_type(&value, kind, version)?;
@@ -72,7 +72,7 @@ pub(super) struct Preconditions {
 }
 
 impl Preconditions {
-    /// Refuses what is not the object that was meant.
+    /// Refuses the deletion of an object with another UID or resource version.
     pub(super) fn check(&self, metadata: &ObjectMeta) -> Result<(), Response> {
         let checks = [
             ("UID", &self.uid, &metadata.uid),
@@ -119,7 +119,7 @@ pub(super) fn media_type(request: &ApiRequest) -> &str {
     request.content_type.split(';').next().unwrap_or_default().trim()
 }
 
-/// The body as JSON; one in protobuf as the JSON that it stands for.
+/// The body as JSON. A protobuf body is converted to the JSON of the same object.
 fn value(request: &ApiRequest, fields: Fields, kind: &str) -> Result<Value, Response> {
     let mut value = match media_type(request) {
         "" | "application/json" => serde_json::from_slice(&request.body)
@@ -133,7 +133,7 @@ fn value(request: &ApiRequest, fields: Fields, kind: &str) -> Result<Value, Resp
     Ok(value)
 }
 
-/// To Go, `null` is the same as absent.
+/// Removes fields with `null`, which Go treats as absent.
 fn drop_nulls(value: &mut Value) {
     if let Value::Object(fields) = value {
         fields.retain(|_, field| !field.is_null());

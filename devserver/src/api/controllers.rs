@@ -13,13 +13,13 @@ use super::{Api, Approval, Options};
 use super::{rfc3339, signer, status};
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec};
 
-/// Old requests are not looked for more often than this.
+/// Shortest interval at which old requests are removed.
 const CLEANING: Duration = Duration::from_secs(1);
-/// A request that cannot be signed now is tried again.
+/// Time after which signing is tried again for a request that cannot be signed now.
 const RETRY: Duration = Duration::from_secs(60);
 
 impl Api {
-    /// Does what is due: approvals, signatures, cleaning.
+    /// Runs the controllers that are due: approves, signs and removes requests.
     pub fn tick(&mut self, now: UnixTime) {
         while let Some((_, name)) = self.work.first().filter(|(due, _)| *due <= now).cloned() {
             self.work.pop_first();
@@ -31,7 +31,7 @@ impl Api {
         }
     }
 
-    /// The time at which [`Api::tick`] next has something to do.
+    /// When to call [`Api::tick`] next.
     pub fn deadline(&self) -> UnixTime {
         self.work.first().map_or(self.next_cleaning, |(due, _)| self.next_cleaning.min(*due))
     }
@@ -41,11 +41,11 @@ impl Api {
         self.store.iter().map(|stored| &stored.object)
     }
 
-    /// Approves or denies a request, as `kubectl certificate` does, and does what it entails.
+    /// Approves or denies a request, as `kubectl certificate` does, and runs the controllers. Repeating a decision is
+    /// no error.
     ///
     /// # Errors
-    /// [`DecisionError`] if there is no such request, or the opposite has been decided. To decide the same again is
-    /// no error.
+    /// [`DecisionError`] if there is no such request, or the opposite has been decided. The request is unchanged.
     pub fn decide(
         &mut self,
         name: &str,
@@ -71,7 +71,8 @@ impl Api {
         Ok(())
     }
 
-    /// True if only a person approves this request, as long as it is undecided.
+    /// True if the server leaves the decision about this request to a person. Does not check whether it is decided
+    /// already.
     pub fn waits_for_a_person(&self, request: &CertificateSigningRequest) -> bool {
         self.options.approval == Approval::Manual || self.grounds_for_approval(&request.spec).is_none()
     }
@@ -133,7 +134,7 @@ impl Api {
         {
             return;
         }
-        // Validated when it was created; an object that cannot be parsed cannot be here.
+        // Cannot fail: requests were validated at their creation.
         let Ok(request) = read_request(&spec.request) else { return };
         let mut object = stored.object.clone();
         match signer::check(&request, spec) {
@@ -141,7 +142,7 @@ impl Api {
             Ok(()) => {
                 match signer::issue(&self.authority, &mut self.random, &request, spec, &self.options, now) {
                     Ok(chain) => object.status.certificate = chain.pem().into(),
-                    // As in a cluster: nothing is said to the client, which waits.
+                    // As in a cluster: the client is not notified, and waits.
                     Err(_) => return self.schedule(&stored.object.metadata.name, now.after(RETRY)),
                 }
             }
@@ -176,7 +177,7 @@ pub enum Decision {
     Deny,
 }
 
-/// Error of [`Api::decide`]. The request is as it was.
+/// Error of [`Api::decide`]. The request is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecisionError {
     /// There is no such request.
@@ -187,7 +188,8 @@ pub enum DecisionError {
     Decided,
 }
 
-/// The cleaner's rules: a while after the end, longer without one, at once when the certificate has expired.
+/// True if the cleaner removes this request: its certificate has expired, it ended more than [`Options::keep_ended`]
+/// ago, or it is older than [`Options::keep_pending`] and has not ended.
 fn is_old(stored: &Stored, options: &Options, now: UnixTime) -> bool {
     let status = &stored.object.status;
     let certificate = || Chain::from_pem(&status.certificate).ok();

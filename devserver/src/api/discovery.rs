@@ -1,4 +1,4 @@
-//! Discovery documents, which `kubectl` always requests.
+//! Discovery documents, which `kubectl` requests before anything else.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ struct Resource {
     kind: &'static str,
     short: &'static [&'static str],
     verbs: &'static [&'static str],
-    /// Under which names parts of an object are found, and what can be done there.
+    /// Names of the subresources, with their verbs.
     subresources: &'static [(&'static str, &'static [&'static str])],
 }
 
@@ -36,15 +36,15 @@ const fn review(group: &'static str, name: &'static str, singular: &'static str,
     Resource { group, name, singular, kind, short: &[], verbs: &["create"], subresources: &[] }
 }
 
-/// Since Kubernetes 1.19, certificates.k8s.io is there as `v1`.
+/// Minor version of Kubernetes that introduced `certificates.k8s.io/v1`.
 pub(super) const V1_SINCE: u32 = 19;
 
-/// The document at `path`, if there is one.
+/// The document at `path`; `None` if there is none.
 pub(super) fn answer(path: &[&str], accept: &str, minor: u32) -> Option<Response> {
     let document = match *path {
         ["version"] => version(minor),
         ["api"] if wants_aggregated(accept) => return Some(aggregated(&[])),
-        // Servers that old say it only this way.
+        // Servers that old have no aggregated discovery: they answer with the group list below.
         ["apis"] if wants_aggregated(accept) && minor >= V1_SINCE => return Some(aggregated(&RESOURCES)),
         ["api"] => json!({ "kind": "APIVersions", "versions": [], "serverAddressByClientCIDRs": [] }),
         ["apis"] => {
@@ -82,7 +82,7 @@ fn version(minor: u32) -> Value {
     })
 }
 
-/// The version of a group's API that a server of Kubernetes 1.`minor` has.
+/// The API version of the resource's group in Kubernetes 1.`minor`.
 fn version_of(resource: &Resource, minor: u32) -> &'static str {
     if resource.group == status::GROUP && minor < V1_SINCE { "v1beta1" } else { "v1" }
 }
@@ -117,7 +117,7 @@ fn resources(resource: &Resource, version: &str) -> Value {
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-/// True if a client prefers all groups in one document (since Kubernetes 1.30).
+/// True if a client accepts aggregated discovery: all groups in one document (since Kubernetes 1.30).
 fn wants_aggregated(accept: &str) -> bool {
     accept.split(',').any(|range| range.split_whitespace().collect::<String>() == AGGREGATED)
 }

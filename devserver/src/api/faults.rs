@@ -25,15 +25,15 @@ pub(crate) use delivery::{Answered, Delivery, refuse, wire};
 pub(crate) use objects::{Lines, spoil_answer};
 pub(crate) use tls::instead;
 
-/// Length of the journal of requests.
+/// Number of requests in the journal.
 const JOURNAL: usize = 1024;
 
-/// A plan at work.
+/// The plan in force, with its counters.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     rules: Vec<Live>,
     since: UnixTime,
-    /// The requests since then, the latest last.
+    /// The requests since then: method and target, the latest last.
     journal: VecDeque<String>,
 }
 
@@ -47,8 +47,8 @@ struct Live {
 }
 
 impl Api {
-    /// Makes chosen requests go wrong from now on; an empty plan ends that. Connections and watches that a fault has been
-    /// applied to stay as they are.
+    /// Applies the faults of `plan` from now on, in place of the previous plan; an empty plan ends all faults.
+    /// Connections and watches keep a fault that was applied to them.
     pub fn set_faults(&mut self, plan: Plan, now: UnixTime) {
         let rules = plan.rules.into_iter().map(|rule| Live { rule, met: 0, used: 0 }).collect();
         self.faults = Faults { rules, since: now, journal: VecDeque::new() };

@@ -11,7 +11,7 @@ pub(super) static SCHEMA: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("openapi.json")).expect("the file is JSON, a test reads it"));
 
 const ROOT: &str = "#/components/schemas/io.k8s.api.certificates.v1.CertificateSigningRequest";
-/// No more of them are told.
+/// Most unknown fields that are reported.
 const MOST: usize = 8;
 /// Longest path of a field in a message, in characters.
 const LONGEST: usize = 100;
@@ -26,7 +26,7 @@ pub(super) enum FieldValidation {
 }
 
 impl FieldValidation {
-    /// Gives the warnings, or what strict decoding says.
+    /// Returns warnings about unknown fields; the error of strict decoding for `Strict`.
     pub(super) fn check(self, object: &Value) -> Result<Vec<String>, String> {
         if self == Self::Ignore {
             return Ok(Vec::new());
@@ -76,7 +76,7 @@ mod tests {
     use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
 
     #[test]
-    fn all_our_fields_are_known() {
+    fn schema_knows_all_fields_of_our_types() {
         let mut object = CertificateSigningRequest { kind: KIND.into(), ..CertificateSigningRequest::default() };
         let metadata = &mut object.metadata;
         for field in
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_are_told_by_their_path() {
+    fn unknown_fields_are_reported_by_path() {
         let object = json!({
             "foo": 1,
             "metadata": { "labels": { "any": "x" }, "finalizers": [], "nmae": "x" },
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_is_bounded() {
+    fn report_of_unknown_fields_is_bounded() {
         let object: Value = (0..100).map(|n| ("é".repeat(1000) + &n.to_string(), Value::Null)).collect();
         let told = FieldValidation::Warn.check(&object).unwrap();
         assert!(told.len() == MOST && told.iter().all(|warning| warning.chars().count() < 2 * LONGEST), "{told:?}");

@@ -18,10 +18,10 @@ use super::table::{CLOSING, Shape};
 use super::validation;
 use perennial_kubernetes::objects::ListMeta;
 
-/// About as much is written at a time.
+/// Size of a piece of a list, in bytes, approximately.
 const PIECE: usize = 8 * 1024;
 
-/// Objects a LIST shows, as of a version.
+/// The objects of one LIST, as of a version.
 pub(super) struct Page {
     pub(super) objects: Vec<Arc<Stored>>,
     pub(super) metadata: ListMeta,
@@ -40,9 +40,9 @@ enum AsOf {
 #[derive(Serialize, Deserialize)]
 struct Token {
     v: String,
-    /// -1: whatever is there by now.
+    /// Resource version of the list; -1: the latest.
     rv: i64,
-    /// The last name shown and a zero byte.
+    /// The last name of the page before, and a zero byte.
     start: String,
 }
 
@@ -68,7 +68,7 @@ impl Token {
 }
 
 impl Api {
-    /// The objects `query` asks for.
+    /// The objects that `query` selects, as of the version that it wants.
     pub(super) fn page(&self, query: &Query) -> Result<Page, Response> {
         let selector = Selector::from_query(query)?;
         let limit = match query.get("limit").filter(|limit| !limit.is_empty()) {
@@ -87,7 +87,7 @@ impl Api {
             let left = objects.split_off(limit).len();
             let last = objects.last().map_or("", |stored| &stored.object.metadata.name);
             metadata.continue_ = Token::new(version.cast_signed(), last).encode();
-            // How many of the rest are selected, a cluster does not know either.
+            // As in a cluster: the count is omitted with a selector.
             metadata.remaining_item_count = (selector == Selector::default()).then_some(left as u64);
         }
         Ok(Page { objects, metadata, version })
@@ -98,7 +98,7 @@ impl Api {
         let asked = match as_of {
             AsOf::Latest => return Ok(current),
             AsOf::NotOlderThan(version) | AsOf::Exactly(version) => *version,
-            // -1, the only negative one.
+            // -1 is the only negative value that `Token::decode` accepts.
             AsOf::Continued(token) => u64::try_from(token.rv).unwrap_or(current),
         };
         match as_of {
@@ -114,7 +114,7 @@ impl Api {
     }
 }
 
-/// `resourceVersion`, `resourceVersionMatch` and `continue`, as a cluster combines them.
+/// The version to list at, by a cluster's rules for `resourceVersion`, `resourceVersionMatch` and `continue`.
 fn as_of(query: &Query, limit: usize) -> Result<AsOf, Response> {
     let given = |key| query.get(key).filter(|value| !value.is_empty());
     let (version, wanted, token) = (given("resourceVersion"), given("resourceVersionMatch"), given("continue"));
@@ -145,7 +145,7 @@ fn as_of(query: &Query, limit: usize) -> Result<AsOf, Response> {
         }
         (Some(token), None) => Token::decode(token).map(AsOf::Continued),
         (None, None) => Ok(AsOf::Latest),
-        // Without a word about it, a limit makes the version exact: so it was before there was a word for it.
+        // Without resourceVersionMatch, a limit makes the version exact: the behaviour before the parameter existed.
         (None, Some(version)) if wanted == Some("Exact") || wanted.is_none() && limit > 0 => Ok(AsOf::Exactly(version)),
         (None, Some(version)) => Ok(AsOf::NotOlderThan(version)),
     }
@@ -155,7 +155,7 @@ pub(super) fn parse_version(text: &str) -> Result<u64, Response> {
     text.parse().map_err(|_| status::bad_request(format!("invalid resource version {text:?}")))
 }
 
-/// The selected objects as of `version`, by name; one look-up where only one name can match.
+/// The selected objects as of `version`, by name. A selector for one name costs one look-up.
 fn as_they_were(store: &Store, selector: &Selector, version: u64) -> Vec<Arc<Stored>> {
     let matches = |stored: &&Arc<Stored>| selector.matches(&stored.object);
     if version != store.version() {
@@ -169,8 +169,8 @@ fn as_they_were(store: &Store, selector: &Selector, version: u64) -> Vec<Arc<Sto
 
 /// The answer to a LIST.
 ///
-/// It shows the version of its request and shares the objects with the server: once the server no longer remembers that
-/// version, a reader that is still reading gets no more.
+/// Shows the objects as of one version, and shares them with the server. Once the server has forgotten that version, a
+/// slow reader gets no more of the list.
 #[derive(Debug)]
 pub struct Listing {
     opening: Vec<u8>,
@@ -178,7 +178,7 @@ pub struct Listing {
     shape: Shape,
     now: UnixTime,
     version: u64,
-    /// An object has been written.
+    /// True once an object has been written: commas precede the others.
     begun: bool,
     ended: bool,
 }
@@ -189,7 +189,7 @@ pub(crate) enum Piece {
     Bytes(Vec<u8>),
     /// The list is complete.
     End,
-    /// The server no longer remembers the rest.
+    /// The server has forgotten the version of the list: the rest is lost.
     Lost,
 }
 
@@ -224,7 +224,7 @@ impl Listing {
         Piece::Bytes(piece)
     }
 
-    /// Writes the next object, or the end. Whether there is more.
+    /// Writes the next object, or the end of the list. Returns true if there is more to write.
     fn write(&mut self, out: &mut Vec<u8>) -> bool {
         out.append(&mut self.opening);
         let Some(stored) = self.objects.next() else {

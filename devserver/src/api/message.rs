@@ -1,4 +1,4 @@
-//! Requests and answers as the API sees them: HTTP without a connection.
+//! Requests and answers of the API: HTTP messages without a connection.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::watch::Watcher;
 /// An HTTP method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// `GET`; `HEAD` is answered like it, without the body.
+    /// `GET`, and `HEAD`, which gets the same answer without the body.
     Get,
     /// `POST`.
     Post,
@@ -29,7 +29,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// The method as it is written in requests; `OPTIONS` stands for any other.
+    /// The method as in a request line; `OPTIONS` stands for any other method.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -56,7 +56,7 @@ pub struct ApiRequest {
     /// `Authorization`.
     #[debug("{}", authorization.is_some())]
     pub authorization: Option<Zeroizing<String>>,
-    /// True if the request has an impersonation header such as `Impersonate-User`; it is refused.
+    /// True if the request has an impersonation header such as `Impersonate-User`: the request is refused.
     pub impersonates: bool,
     /// The body.
     #[debug("{} bytes", body.len())]
@@ -97,7 +97,7 @@ pub enum Answer {
     Response(Response),
     /// A list, written as it is read.
     List(Listing),
-    /// A stream of events: ask [`Api::next_event`](super::Api::next_event) until it ends.
+    /// A stream of events: call [`Api::next_event`](super::Api::next_event) until it ends.
     Watch(Watcher),
 }
 
@@ -121,7 +121,7 @@ impl Response {
         Self::written(status, to_json(object))
     }
 
-    /// JSON that is written already.
+    /// A response whose body is JSON text.
     pub(super) fn written(status: u16, body: Vec<u8>) -> Self {
         Self::new(status, "application/json", body)
     }
@@ -135,7 +135,7 @@ impl Response {
     }
 }
 
-/// An object of ours as JSON.
+/// An object as JSON text.
 pub(super) fn to_json(object: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(object).expect("our objects have string keys and infallible fields")
 }
@@ -154,7 +154,7 @@ impl Query {
         self.0.iter().find(|(have, _)| have == key).map(|(_, value)| value.as_str())
     }
 
-    /// Whether `key` is given and true, as Go's query conversion reads booleans: present means true.
+    /// True if `key` is present and neither `false` nor `0`, as Go's query conversion reads booleans.
     pub(super) fn flag(&self, key: &str) -> bool {
         self.get(key).is_some_and(|value| !matches!(value, "false" | "0"))
     }
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_is_split_before_it_is_decoded() {
+    fn query_is_split_before_decoding() {
         let request = ApiRequest::new(Method::Get, "/x?fieldSelector=metadata.name%3Da%26b&watch=1&empty&sp=a+b%zz");
         let query = request.query();
         assert_eq!(request.path(), "/x");
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_not_shown() {
+    fn debug_of_request_hides_credentials() {
         let mut request = ApiRequest::new(Method::Get, "/");
         request.authorization = Some(Zeroizing::new("Bearer secret".into()));
         assert!(!format!("{request:?}").contains("secret"));

@@ -3,7 +3,7 @@
 use super::validation::{invalid, required};
 use perennial_kubernetes::objects::{ObjectMeta, StatusCause};
 
-/// Checks all of it; gives what is wrong.
+/// Checks name, labels and annotations; returns the errors.
 pub(super) fn check(metadata: &ObjectMeta) -> Vec<StatusCause> {
     let mut causes = Vec::new();
     match metadata.name.as_str() {
@@ -15,14 +15,14 @@ pub(super) fn check(metadata: &ObjectMeta) -> Vec<StatusCause> {
         causes.extend(why_no_value(value).map(|why| invalid("metadata.labels", &format!("{value:?}"), &why)));
     }
     for key in metadata.annotations.keys() {
-        // Keys of annotations may be in upper case.
+        // Unlike those of labels, prefixes of annotation keys may be in upper case.
         let why = why_no_key(&key.to_lowercase());
         causes.extend(why.map(|why| invalid("metadata.annotations", &format!("{key:?}"), &why)));
     }
     causes
 }
 
-/// Refuses names that cannot be a path segment (`path.ValidatePathSegmentName`); requests have no other rule for names.
+/// The reason why `name` is no path segment (`path.ValidatePathSegmentName`), the only rule for names of requests.
 fn why_no_segment(name: &str) -> Option<String> {
     match name {
         "." | ".." => Some(format!("may not be {name:?}")),
@@ -84,7 +84,7 @@ fn why_no_value(value: &str) -> Option<String> {
     })
 }
 
-/// `([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]`
+/// True for `([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]`.
 fn is_name(name: &str) -> bool {
     let alphanumeric = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
     alphanumeric(name.bytes().next())
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn values_may_be_empty_but_not_anything() {
+    fn label_values_may_be_empty_but_not_malformed() {
         for (value, good) in [("", true), ("a.B_c-1", true), ("-", false), ("a b", false), ("a/b", false)] {
             assert_eq!(why_no_value(value).is_none(), good, "{value}");
         }

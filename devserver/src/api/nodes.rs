@@ -19,12 +19,12 @@ impl Nodes {
         self.0.insert(name.to_owned(), addresses);
     }
 
-    /// The addresses of the Node object of this name; none if there is no such object.
+    /// The addresses of the Node object of this name; empty if there is no such object.
     pub(super) fn addresses(&self, name: &str) -> &[NodeAddress] {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// A node may look at itself, and at no other (the node authorizer's rule).
+    /// Answers GET of a Node object. A node may read its own object and no other (the rule of the node authorizer).
     pub(super) fn get(&self, user: &User, name: &str) -> Result<Response, Response> {
         let own = user.username.strip_prefix("system:node:") == Some(name);
         if !own {

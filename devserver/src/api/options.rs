@@ -4,7 +4,7 @@ use super::fields::FieldValidation;
 use super::message::{Query, Response};
 use super::{status, validation};
 
-/// Options of a change.
+/// Options of a write.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct WriteOptions {
     /// Check and answer, but store nothing.
@@ -13,7 +13,7 @@ pub(super) struct WriteOptions {
 }
 
 impl WriteOptions {
-    /// Reads the options of a request with this verb; those that change nothing have none.
+    /// Reads the options of a request with this verb; the defaults for verbs that write nothing.
     pub(super) fn from_query(query: &Query, verb: &str) -> Result<Self, Response> {
         let kind = match verb {
             "create" => "CreateOptions",
@@ -36,7 +36,7 @@ impl WriteOptions {
     }
 }
 
-/// The only value there is means all stages.
+/// True if a value of `dryRun` is given. The only valid value is `All`.
 pub(super) fn is_dry_run<'a>(values: impl Iterator<Item = &'a str>, kind: &str) -> Result<bool, Response> {
     let mut dry_run = false;
     for value in values.filter(|value| !value.is_empty()) {

@@ -1,7 +1,7 @@
 //! Patches: JSON patch (RFC 6902), JSON merge patch (RFC 7396) and Kubernetes' strategic merge patch.
 //!
-//! Nothing in a certificate signing request has a merge strategy of its own (`patchStrategy`), conditions included, so
-//! a strategic merge patch is a merge patch here, save for its directives.
+//! No field of a certificate signing request has a merge strategy (`patchStrategy`), not even the conditions, so that a
+//! strategic merge patch without directives is a merge patch.
 
 use json_patch::PatchOperation;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use super::message::{ApiRequest, Response};
 use super::status;
 use perennial_kubernetes::objects::CertificateSigningRequest;
 
-/// A patched object may be nested this deep; ours are not half as deep.
+/// Deepest nesting of a patched object: more than twice that of a valid request.
 const DEEPEST: usize = 32;
 
 /// A patch by its media type.
@@ -42,7 +42,7 @@ fn decode<T: serde::de::DeserializeOwned>(request: &ApiRequest) -> Result<T, Res
     serde_json::from_slice(&request.body).map_err(|error| status::bad_request(format!("error decoding patch: {error}")))
 }
 
-/// Refuses directives of strategic merge patches, which would pass for fields of that name.
+/// Refuses directives of strategic merge patches, which a merge patch would take for fields.
 fn refuse_directives(merge: &Value) -> Result<(), Response> {
     match merge {
         Value::Object(fields) => fields.iter().try_for_each(|(key, value)| {
@@ -76,7 +76,7 @@ impl Patch {
     }
 }
 
-/// One operation at a time, so that copies of copies end before they fill the memory.
+/// Applies the operations one by one, checking the size after each: repeated `copy` grows an object exponentially.
 fn operate(value: &mut Value, operations: &[PatchOperation]) -> Result<(), Response> {
     for operation in operations {
         json_patch::patch_unsafe(value, std::slice::from_ref(operation))
@@ -86,7 +86,7 @@ fn operate(value: &mut Value, operations: &[PatchOperation]) -> Result<(), Respo
     Ok(())
 }
 
-/// About the number of bytes a value takes. `None` if it is nested deeper than `depth`.
+/// Approximate size of a value in bytes; `None` if it is nested deeper than `depth`.
 fn weigh(value: &Value, depth: usize) -> Option<usize> {
     let depth = depth.checked_sub(1)?;
     match value {

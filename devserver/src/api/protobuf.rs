@@ -1,6 +1,6 @@
 //! Decodes protobuf to JSON, for the few kinds of objects that `kubectl` and kubelets send in that encoding.
 //!
-//! Only bodies of requests are read; answers are JSON, which every client accepts as well.
+//! Only bodies of requests are protobuf; answers are JSON, which every client accepts as well.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,7 +12,7 @@ use super::rfc3339;
 /// First bytes of every Kubernetes object in protobuf.
 const MAGIC: &[u8] = b"k8s\0";
 
-/// The fields of a message that this server reads: number, name in JSON, type. Others are skipped.
+/// The fields of a message that this server reads: number, name in JSON, type. Other fields are skipped.
 pub(super) type Fields = &'static [(u64, &'static str, Type)];
 
 pub(super) enum Type {
@@ -40,7 +40,7 @@ const METADATA: Fields = &[
     (11, "labels", Entry),
     (12, "annotations", Entry),
 ];
-/// Without user name and groups: the server fills them in.
+/// Omits user name and groups: the server fills these in.
 const CSR_SPEC: Fields =
     &[(1, "request", Bytes), (5, "usages", List(&Text)), (7, "signerName", Text), (8, "expirationSeconds", Number)];
 const CSR_STATUS: Fields = &[(1, "conditions", List(&Message(CONDITION))), (2, "certificate", Bytes)];
@@ -54,7 +54,7 @@ const CONDITION: Fields = &[
 ];
 pub(super) const DELETE_OPTIONS: Fields =
     &[(2, "preconditions", Message(&[(1, "uid", Text), (2, "resourceVersion", Text)])), (5, "dryRun", List(&Text))];
-/// SelfSubjectReview: nothing of it is read.
+/// SelfSubjectReview, of which no field is read.
 pub(super) const REVIEW: Fields = &[];
 pub(super) const ACCESS_REVIEW: Fields = &[(2, "spec", Message(ACCESS_SPEC))];
 const ACCESS_SPEC: Fields = &[
@@ -63,12 +63,12 @@ const ACCESS_SPEC: Fields = &[
 ];
 const RESOURCE: Fields =
     &[(2, "verb", Text), (3, "group", Text), (5, "resource", Text), (6, "subresource", Text), (7, "name", Text)];
-/// The envelope, `runtime.Unknown`, but for the object in it.
+/// The envelope (`runtime.Unknown`), without its field for the object.
 const ENVELOPE: Fields = &[(1, "type", Message(&[(1, "apiVersion", Text), (2, "kind", Text)]))];
-/// Number of the envelope's field with the object in it.
+/// Number of the envelope's field that contains the object.
 const RAW: u64 = 2;
 
-/// The bytes are not the protobuf encoding of the object expected.
+/// Error of bytes that are not the protobuf encoding of the expected object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed protobuf")]
 pub(super) struct Malformed;
@@ -120,7 +120,7 @@ fn read_value(field: Field<'_>, kind: &Type) -> Result<Value, Malformed> {
         Number => field.number()?.cast_signed().into(),
         Time => {
             let time = read_message(field.bytes()?, &[(1, "seconds", Number)])?;
-            // Go's zero time is written as no field at all.
+            // Go encodes its zero time without the field.
             let seconds = time.get("seconds").and_then(Value::as_i64);
             json!(seconds.map(|seconds| rfc3339(UnixTime::from_secs(seconds))))
         }
@@ -134,7 +134,7 @@ fn read_value(field: Field<'_>, kind: &Type) -> Result<Value, Malformed> {
 enum Field<'a> {
     Number(u64),
     Bytes(&'a [u8]),
-    /// Floating point, which none of our objects has.
+    /// A fixed-width number, which no object here has.
     Fixed,
 }
 
@@ -191,12 +191,12 @@ mod tests {
 
     use super::*;
 
-    /// What kubectl 1.32 sent to approve the object it had read just before.
+    /// The body that kubectl 1.32 sent to approve the object in [`READ`].
     const APPROVAL: &[u8] = include_bytes!("../../tests/server/support/kubectl-approves.pb");
     const READ: &str = include_str!("../../tests/server/support/kubectl-read.json");
 
     #[test]
-    fn what_kubectl_sends_is_what_it_had_read_and_its_approval() {
+    fn approval_by_kubectl_decodes_to_object_and_condition() {
         let sent = read(APPROVAL, CSR).unwrap();
         let sent: CertificateSigningRequest = serde_json::from_value(sent).unwrap();
         assert_eq!(
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_bytes_are_malformed_and_never_worse() {
+    fn damaged_bytes_never_panic() {
         for length in 0..APPROVAL.len() {
             let _ = read(&APPROVAL[..length], CSR);
         }

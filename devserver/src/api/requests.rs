@@ -22,18 +22,19 @@ const LONGEST_PREFIX: usize = 58;
 /// A cluster gives up generating names after this many collisions.
 const NAME_TRIES: usize = 8;
 
-/// A call: user, object, options and time.
+/// One call to a request object: user, name, subresource, options and time.
 pub(super) struct Call<'a> {
     pub(super) user: &'a User,
     pub(super) name: &'a str,
     pub(super) part: Option<Part>,
-    /// Nothing is to be stored.
+    /// Check and answer, but store nothing.
     pub(super) dry_run: bool,
     pub(super) now: UnixTime,
 }
 
 impl Api {
-    /// `rest` is what follows the collection in the path: a name, a subresource.
+    /// Answers a request to the collection or to an object. `rest` is the path after the collection: empty, a name, or
+    /// a name and a subresource.
     pub(super) fn collection(
         &mut self,
         request: &ApiRequest,
@@ -99,7 +100,7 @@ impl Api {
     ) -> Result<Arc<Stored>, Response> {
         self.name(&mut csr)?;
         if self.options.minor < 22 {
-            // What a server does not know, it drops.
+            // Servers before 1.22 drop this unknown field.
             csr.spec.expiration_seconds = None;
         }
         let name = csr.metadata.name.clone();
@@ -130,7 +131,7 @@ impl Api {
         Ok(stored)
     }
 
-    /// Completes `generateName`. Where there is none either, the validation complains.
+    /// Generates a name from `generateName`, unless there is a name. The validation reports an object with neither.
     fn name(&mut self, csr: &mut CertificateSigningRequest) -> Result<(), Response> {
         let metadata = &mut csr.metadata;
         if !metadata.name.is_empty() || metadata.generate_name.is_empty() {
@@ -158,7 +159,7 @@ impl Api {
         Ok(answer)
     }
 
-    /// Deletes what LIST would show, if all of it fulfils the conditions.
+    /// Deletes the objects that LIST would return, or none if one of them does not fulfil the preconditions.
     fn delete_collection(&mut self, request: &ApiRequest, query: &Query, call: &Call<'_>) -> Result<Answer, Response> {
         let wanted = body::delete_options(request)?;
         let dry_run = call.dry_run || wanted.dry_run()?;

@@ -1,4 +1,4 @@
-//! The reviews behind `kubectl auth whoami` and `kubectl auth can-i`.
+//! SelfSubjectReview and SelfSubjectAccessReview: `kubectl auth whoami` and `kubectl auth can-i`.
 
 use perennial::UnixTime;
 use serde::Deserialize;

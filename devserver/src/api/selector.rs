@@ -4,7 +4,7 @@ use super::message::{Query, Response};
 use super::status;
 use perennial_kubernetes::objects::CertificateSigningRequest;
 
-/// Which objects are meant. The default selects all.
+/// A selection of objects: all requirements must be met. The default selects all objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Selector {
     requirements: Vec<Requirement>,
@@ -61,7 +61,7 @@ impl Selector {
         Ok(Self { requirements })
     }
 
-    /// The one object named `name`.
+    /// Selects the object named `name`.
     pub(super) fn named(name: &str) -> Self {
         Self { requirements: vec![Requirement { of: Operand::Name, test: Test::Equals(name.into()) }] }
     }
@@ -70,7 +70,7 @@ impl Selector {
         self.requirements.iter().all(|requirement| requirement.matches(object))
     }
 
-    /// The only name that can match, if there is one.
+    /// The name of the only object that can match; `None` if several can.
     pub(super) fn name(&self) -> Option<&str> {
         self.requirements.iter().find_map(|requirement| match (&requirement.of, &requirement.test) {
             (Operand::Name, Test::Equals(name)) => Some(name.as_str()),
@@ -97,7 +97,7 @@ impl Requirement {
     }
 }
 
-/// Splits at commas, save those in parentheses.
+/// Splits a selector at commas outside parentheses.
 fn terms(selector: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0_usize;
     let split = selector.split(move |letter| {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_selected_by_is_refused() {
+    fn malformed_or_unsupported_selectors_are_refused() {
         for query in [
             "labelSelector=tier in (a",
             "labelSelector=in (a)",

@@ -8,22 +8,22 @@ use perennial_pki::RequestFacts;
 use super::nodes::Nodes;
 use perennial_kubernetes::addresses::NodeAddress;
 
-/// Which serving certificates of nodes are approved without a person.
+/// Serving certificates of nodes that are approved without a person.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ServingApproval {
-    /// None, as in a cluster, which does not know what addresses a node has.
+    /// None, as in a cluster, which cannot verify the addresses of a node.
     #[default]
     Never,
     /// Certificates for the node's name, the addresses of its Node object, and these DNS names and IP addresses. A node
-    /// name that is also the name of a service, such as `kubernetes.default.svc`, does not count: the holder of a
-    /// bootstrap token chooses the node name.
+    /// name that is also the name of a service, such as `kubernetes.default.svc`, is not approved: the holder of a
+    /// bootstrap token chooses the node name, and could impersonate the service.
     Own(Vec<String>),
-    /// Certificates for any name and address: a node can then pass for every other server.
+    /// Certificates for any name and address: any node can impersonate any server.
     Any,
 }
 
 impl ServingApproval {
-    /// True if the node of this name may have a certificate for all requested names.
+    /// True if a serving certificate with all names of `request` is approved for the node of this name.
     pub(super) fn covers(&self, node: &str, nodes: &Nodes, request: &RequestFacts) -> bool {
         let more = match self {
             Self::Never => return false,
@@ -39,7 +39,7 @@ impl ServingApproval {
     }
 }
 
-/// IP addresses by value, DNS names without case and a trailing dot.
+/// True for equal names: IP addresses compare by value, DNS names without case and trailing dot.
 fn same(a: &str, b: &str) -> bool {
     match (a.parse::<IpAddr>(), b.parse::<IpAddr>()) {
         (Ok(a), Ok(b)) => a == b,
@@ -48,7 +48,7 @@ fn same(a: &str, b: &str) -> bool {
     }
 }
 
-/// True if clients in a cluster look for a service under this name.
+/// True if clients in a cluster resolve this name to a service.
 fn names_a_service(name: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let labels: Vec<&str> = name.split('.').collect();

@@ -1,4 +1,4 @@
-//! The rules of the three signers a cluster has for clients and kubelets (`pkg/apis/certificates/helpers.go`,
+//! The rules of a cluster's three signers for clients and kubelets (`pkg/apis/certificates/helpers.go`,
 //! `pkg/controller/certificates/signer`).
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ pub(super) use perennial_kubernetes::objects::{
     CLIENT_SIGNER as CLIENT, KUBELET_CLIENT_SIGNER as KUBELET_CLIENT, KUBELET_SERVING_SIGNER as KUBELET_SERVING,
 };
 
-/// True for the names of a cluster's own signers, whether or not there are any such signers here.
+/// True for the reserved signer names of a cluster, even those that this server does not sign for.
 pub(super) fn is_clusters_own(signer_name: &str) -> bool {
     signer_name.starts_with("kubernetes.io/")
 }
@@ -31,7 +31,7 @@ pub(super) fn check(request: &RequestFacts, spec: &CsrSpec) -> Result<(), String
         KUBELET_CLIENT => check_kubelet_client(request, &spec.usages),
         KUBELET_SERVING => check_kubelet_serving(request, &spec.usages),
         CLIENT => check_client(&spec.usages),
-        // One CA signs for all of them: here, too, a request makes nobody an administrator.
+        // One CA signs for all signer names, so that `system:masters` must be refused for every one.
         _ => forbid(request.organizations.iter().any(|name| name == MASTERS), "organization system:masters"),
     }
 }
@@ -82,7 +82,7 @@ fn forbid(wrong: bool, message: &str) -> Result<(), String> {
     if wrong { Err(message.into()) } else { Ok(()) }
 }
 
-/// Signs a checked request: the subject, names and key of the request, the usages of the specification.
+/// Signs a request that has passed [`check`]: with the subject, names and key of the CSR and the usages of `spec`.
 pub(super) fn issue(
     authority: &Authority,
     random: &mut Random,
@@ -98,7 +98,7 @@ pub(super) fn issue(
             "key encipherment" => key_usages.push(KeyUsage::KeyEncipherment),
             "client auth" => extended.push(Usage::ClientAuth),
             "server auth" => extended.push(Usage::ServerAuth),
-            // No signer of ours lets anything else through.
+            // Other usages fail the check of a cluster's signers. For other signer names they are left out.
             _ => {}
         }
     }

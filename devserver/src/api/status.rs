@@ -1,4 +1,4 @@
-//! Errors as a cluster words them (apimachinery `pkg/api/errors`).
+//! Error answers with the texts of a cluster (apimachinery `pkg/api/errors`).
 
 use std::fmt::Display;
 
@@ -22,7 +22,7 @@ fn failure(code: u16, reason: &str, message: impl Into<String>) -> Status {
     }
 }
 
-/// A failure with particulars.
+/// A failure with details.
 fn detailed(details: StatusDetails, status: Status) -> Response {
     response(&Status { details: Some(details), ..status })
 }
@@ -31,17 +31,17 @@ pub(super) fn cause(reason: &str, field: impl Into<String>, message: impl Into<S
     StatusCause { reason: reason.into(), message: message.into(), field: field.into() }
 }
 
-/// Particulars that are a cause alone.
+/// Details with one cause and nothing else.
 fn because(cause: StatusCause) -> StatusDetails {
     StatusDetails { causes: vec![cause], ..StatusDetails::default() }
 }
 
-/// Particulars of an error about the named request.
+/// Details of an error about the request `name`.
 fn details(name: &str, kind: &str) -> StatusDetails {
     StatusDetails { name: name.into(), group: GROUP.into(), kind: kind.into(), ..StatusDetails::default() }
 }
 
-/// A status as the whole answer.
+/// A response with this status as its body.
 pub(super) fn response(status: &Status) -> Response {
     let mut response = Response::json(status.code, status);
     response.retry_after = status.details.as_ref().and_then(|details| details.retry_after_seconds);
@@ -72,7 +72,7 @@ pub(crate) fn unauthorized() -> Response {
     refused(401, "Unauthorized", "Unauthorized")
 }
 
-/// Forbidden outside any resource.
+/// Forbidden, for a path that is no resource.
 pub(super) fn forbidden_path(message: impl Into<String>) -> Response {
     refused(403, "Forbidden", message)
 }
@@ -82,12 +82,12 @@ pub(super) fn forbidden(name: &str, why: impl Display) -> Response {
     about(name, failure(403, "Forbidden", format!("{RESOURCE}.{GROUP}{named} is forbidden: {why}")))
 }
 
-/// A path that no API of the server's has: not the API answers, but what is around it.
+/// Not found, in plain text: the answer to a path outside all APIs, as Go's HTTP server gives.
 pub(super) fn no_such_path() -> Response {
     Response::text(404, "404 page not found\n")
 }
 
-/// No such path within an API.
+/// Not found, as a `Status`: the answer to an unknown path within an API.
 pub(super) fn no_such_resource() -> Response {
     let details = because(cause("UnexpectedServerResponse", "", "404 page not found"));
     detailed(details, failure(404, "NotFound", "the server could not find the requested resource"))
@@ -123,17 +123,17 @@ pub(super) fn conflict(name: &str, why: impl Display) -> Response {
 pub(super) const STALE: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
 
-/// A resource version the history no longer reaches.
+/// Gone: the history does not reach back to this resource version.
 pub(super) fn expired(asked: u64, oldest: u64) -> Status {
     failure(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
 }
 
-/// A resource version this server has not reached: it has started anew since.
+/// Gone: this server has not reached the resource version, which is that of an earlier run.
 pub(super) fn ahead(asked: u64, current: u64) -> Status {
     failure(410, "Expired", format!("resource version {asked} is ahead of this server's, which is {current}"))
 }
 
-/// A list cannot go on where it began; `token` makes it go on with what is there now.
+/// Gone: a list cannot continue at its version. With `token` it continues at the latest version.
 pub(super) fn continue_expired(token: String) -> Response {
     let message = "The provided continue parameter is too old to display a consistent list result. You can start a \
                    new list without the continue parameter, or use the continue token in this response to retrieve \
@@ -144,7 +144,7 @@ pub(super) fn continue_expired(token: String) -> Response {
     response(&Status { metadata, ..failure(410, "Expired", message) })
 }
 
-/// A list is to be as new as a version this server has not reached.
+/// Timeout: a list at least as new as a version that this server has not reached.
 pub(super) fn too_large_version(asked: u64, current: u64) -> Status {
     let cause = cause("ResourceVersionTooLarge", "", "Too large resource version");
     let details = StatusDetails { retry_after_seconds: Some(1), ..because(cause) };
@@ -170,7 +170,7 @@ pub(super) fn inapplicable(why: &str) -> Response {
     detailed(because(cause("", "", why)), failure(422, "Invalid", message))
 }
 
-/// A patch that makes something else of the object.
+/// Invalid: the result of a patch is not a certificate signing request.
 pub(super) fn unreadable_patch(why: &str) -> Response {
     invalid_object(StatusDetails::default(), vec![cause("FieldValueInvalid", "patch", why)])
 }
@@ -199,7 +199,7 @@ fn invalid_object(details: StatusDetails, causes: Vec<StatusCause>) -> Response 
     detailed(StatusDetails { causes, ..details }, failure(422, "Invalid", message))
 }
 
-/// The store is full: the same answer a cluster gives when a quota of objects is reached, with a time to come back.
+/// Too many requests: the store is full. As in a cluster at an object quota, with `Retry-After`.
 pub(super) fn full(options: &Options) -> Response {
     let message = format!(
         "this server keeps at most {} certificate signing requests, and {} KiB of them; delete some, or wait until \
@@ -219,13 +219,13 @@ pub(crate) fn too_many_clients() -> Response {
     busy("this server has as many clients as it takes; try again")
 }
 
-/// Too many requests, for now.
+/// Too many requests, with `Retry-After` of a second.
 fn busy(message: impl Into<String>) -> Response {
     let details = StatusDetails { retry_after_seconds: Some(1), ..StatusDetails::default() };
     detailed(details, failure(429, "TooManyRequests", message))
 }
 
-/// A refusal without particulars.
+/// A refusal without details.
 pub(crate) fn refused(code: u16, reason: &str, message: impl Into<String>) -> Response {
     response(&failure(code, reason, message))
 }

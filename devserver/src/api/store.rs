@@ -8,13 +8,13 @@ use perennial::UnixTime;
 use super::message::to_json;
 use perennial_kubernetes::objects::CertificateSigningRequest;
 
-/// A stored object. Shared between the store, the log and whoever is sending it; never changed in place.
+/// A stored object. Shared between the store, the log and the answers that contain it; never changed in place.
 #[derive(Debug)]
 pub(super) struct Stored {
     pub(super) object: CertificateSigningRequest,
-    /// The object as clients are sent it: written once, however many they are.
+    /// The object as JSON text, encoded once for all clients.
     pub(super) json: Box<[u8]>,
-    /// The version this object was written at; `metadata.resourceVersion` as a number.
+    /// The version of this object: `metadata.resourceVersion` as a number.
     pub(super) version: u64,
     pub(super) created: UnixTime,
 }
@@ -33,7 +33,7 @@ impl Stored {
 #[derive(Debug)]
 pub(super) struct Event {
     pub(super) is_deletion: bool,
-    /// The object after the change; after a deletion, as it was last, at the version of the deletion.
+    /// The object after the change; for a deletion, the last object, with the version of the deletion.
     pub(super) object: Arc<Stored>,
     /// The object before the change.
     pub(super) before: Option<Arc<Stored>>,
@@ -45,7 +45,7 @@ impl Event {
     }
 }
 
-/// Error of a write; nothing was stored.
+/// Error of a write. Nothing was stored.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum StoreError {
     Exists,
@@ -55,25 +55,25 @@ pub(super) enum StoreError {
 /// Limits of the store.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Objects.
+    /// Number of objects.
     pub(super) capacity: usize,
-    /// Events.
+    /// Number of events in the log.
     pub(super) history: usize,
-    /// Bytes of JSON, of objects and again of events.
+    /// Bytes of JSON, for the objects and, separately, for the log.
     pub(super) bytes: usize,
 }
 
-/// Objects by name.
+/// The objects by name, and the log of their changes.
 #[derive(Debug)]
 pub(super) struct Store {
     objects: BTreeMap<String, Arc<Stored>>,
-    /// Bytes of them.
+    /// Size of the objects in bytes of JSON.
     size: usize,
     log: VecDeque<Event>,
     log_size: usize,
-    /// Shared by all resources, as etcd's revision is.
+    /// The resource version: one for all resources, like etcd's revision.
     version: u64,
-    /// The log holds every change after this version.
+    /// The log contains every change after this version.
     since: u64,
     bounds: Bounds,
 }
@@ -88,17 +88,17 @@ impl Store {
         self.version
     }
 
-    /// A watch can go on from this version or a later one.
+    /// The oldest version from which a watch can continue.
     pub(super) fn oldest(&self) -> u64 {
         self.since
     }
 
-    /// Moves the version, as a write of any other resource does in a cluster.
+    /// Increments the version, as a write of another resource does in a cluster.
     pub(super) fn write_elsewhere(&mut self) {
         self.version += 1;
     }
 
-    /// Begins the log anew at the current version, as an API server that restarts does with its watch cache.
+    /// Clears the log, as a restarted API server begins with an empty watch cache.
     pub(super) fn forget_changes(&mut self) {
         self.log.clear();
         (self.log_size, self.since) = (0, self.version);
@@ -132,7 +132,7 @@ impl Store {
         self.log.get(index)
     }
 
-    /// True if there is room for a new object.
+    /// Succeeds if the object can be inserted: its name is free, and there is room for it.
     pub(super) fn admits(&self, object: &CertificateSigningRequest) -> Result<(), StoreError> {
         if self.objects.contains_key(&object.metadata.name) {
             return Err(StoreError::Exists);
@@ -141,13 +141,13 @@ impl Store {
         if room && self.has_room(None, object) { Ok(()) } else { Err(StoreError::Full) }
     }
 
-    /// True if there is room for an object in place of another. Controllers add little and need no room.
+    /// True if there is room for an object in place of `before`. Controllers do not check this: they add little.
     pub(super) fn has_room(&self, before: Option<&Stored>, object: &CertificateSigningRequest) -> bool {
         let (size, before) = (to_json(object).len(), before.map_or(0, Stored::size));
         size <= before || self.size - before + size <= self.bounds.bytes
     }
 
-    /// Adds an object the store [admits](Store::admits).
+    /// Inserts an object that the store [admits](Store::admits).
     pub(super) fn insert(&mut self, object: CertificateSigningRequest, created: UnixTime) -> Arc<Stored> {
         let stored = self.stamp(object, created);
         self.put(&stored);
@@ -155,7 +155,7 @@ impl Store {
         stored
     }
 
-    /// Replaces `before`; an object that would not change keeps its version, and nothing is told.
+    /// Replaces `before`. If the object is unchanged, it keeps its version, and watches get no event.
     pub(super) fn replace(&mut self, before: &Arc<Stored>, object: CertificateSigningRequest) -> Arc<Stored> {
         if object == before.object {
             return Arc::clone(before);
@@ -188,7 +188,7 @@ impl Store {
         self.size -= before.map_or(0, |before| before.size());
     }
 
-    /// Remembers an event, and forgets the oldest ones it leaves no room for.
+    /// Appends an event to the log, and removes the oldest events that exceed the bounds.
     fn record(&mut self, event: Event) {
         self.log_size += event.size();
         self.log.push_back(event);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn every_change_has_a_version_of_its_own_and_no_change_has_none() {
+    fn each_change_increments_the_version() {
         let mut store = Store::new(BOUNDS);
         let first = store.insert(named("a"), UnixTime::default());
         let same = store.replace(&first, first.object.clone());
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_past_can_be_seen_as_far_as_the_log_reaches() {
+    fn at_returns_the_objects_of_a_past_version() {
         let mut store = Store::new(BOUNDS);
         let first = store.insert(named("a"), UnixTime::default());
         let mut changed = first.object.clone();

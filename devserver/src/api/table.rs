@@ -11,10 +11,10 @@ use super::store::Stored;
 use super::{body, status};
 use perennial_kubernetes::objects::{API_VERSION, ListMeta};
 
-/// Representation of objects.
+/// Representation of objects in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// Objects.
+    /// The objects themselves.
     Objects,
     /// Rows of a table, each with this part of the object.
     Table(Include),
@@ -29,7 +29,8 @@ pub(super) enum Include {
 }
 
 impl Shape {
-    /// Reads `Accept`: the first media type this server can write decides. `None` if there is none.
+    /// The representation for an `Accept` header: that of the first media type which this server can write. `None` if
+    /// it can write none.
     pub(super) fn accepted(accept: &str, query: &Query) -> Option<Self> {
         if accept.trim().is_empty() {
             return Some(Self::Objects);
@@ -61,7 +62,7 @@ impl Include {
 }
 
 impl Shape {
-    /// A list of these, up to where the first begins. [`CLOSING`] ends it, and commas are between.
+    /// The text of a list before its first item. Commas separate the items, and [`CLOSING`] ends the list.
     pub(super) fn opening(self, metadata: &ListMeta) -> Vec<u8> {
         let (list, items) = match self {
             Self::Objects => (
@@ -95,7 +96,7 @@ impl Shape {
         text
     }
 
-    /// One of a list.
+    /// One item of a list.
     pub(super) fn item(self, stored: &Stored, now: UnixTime) -> Cow<'_, [u8]> {
         match self {
             Self::Objects => Cow::Borrowed(&stored.json),
@@ -104,10 +105,10 @@ impl Shape {
     }
 }
 
-/// The end of a list.
+/// The text after the last item of a list.
 pub(super) const CLOSING: &[u8] = b"]}";
 
-/// One object in the shape asked for.
+/// One object in this representation.
 pub(super) fn shaped(stored: &Stored, shape: Shape, now: UnixTime) -> Cow<'_, [u8]> {
     match shape {
         Shape::Objects => shape.item(stored, now),
@@ -162,7 +163,7 @@ fn condition(stored: &Stored) -> String {
     text
 }
 
-/// Seconds as `kubectl` shows them (apimachinery `duration.HumanDuration`).
+/// A duration in the form of `kubectl get` (apimachinery `duration.HumanDuration`).
 fn human_duration(seconds: i64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     let pair = |large: i64, large_unit, small: i64, small_unit| {
@@ -189,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_read_as_kubectl_writes_them() {
+    fn durations_have_the_form_of_kubectl() {
         for (seconds, text) in [
             (-5, "<invalid>"),
             (-1, "0s"),
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_acceptable_media_type_decides() {
+    fn first_supported_media_type_is_used() {
         let query = ApiRequest::new(Method::Get, "/?includeObject=Object").query();
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,\
                        application/json";

@@ -16,7 +16,7 @@ use super::{metadata, rfc3339, status};
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
 
 impl Api {
-    /// Stores `new` in place of the object of that name, as far as `part` may change it.
+    /// Takes from `new` the fields that `part` may change, and stores the object.
     pub(super) fn update(
         &mut self,
         new: CertificateSigningRequest,
@@ -78,13 +78,13 @@ impl Api {
     }
 }
 
-/// Takes from `new` what the subresource may change; times left open are filled in.
+/// Takes from `new` the fields that the subresource may change, and fills in missing times.
 fn merge_status(object: &mut CertificateSigningRequest, new: CertificateSigningRequest, part: Part, now: UnixTime) {
     let old = object.status.conditions.clone();
     object.status.conditions = new.status.conditions;
     if part == Part::Status {
         object.status.certificate = new.status.certificate;
-        // The decision is not this subresource's; an attempt to take or undo one is left for the validation to refuse.
+        // `/status` cannot change an existing decision. The validation refuses to add or remove one.
         for condition in &mut object.status.conditions {
             if matches!(condition.type_.as_str(), "Approved" | "Denied")
                 && let Some(before) = old.iter().find(|before| before.type_ == condition.type_)

@@ -19,18 +19,18 @@ const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 /// A user of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// The user's name.
+    /// Name of the user.
     pub username: String,
-    /// The user's groups; `system:authenticated` is added to them.
+    /// Groups of the user, including `system:authenticated`.
     pub groups: Vec<String>,
-    /// Further facts, for example the credential's fingerprint.
+    /// Further facts, for example the fingerprint of the credential.
     pub extra: BTreeMap<String, Vec<String>>,
-    /// Validity of the credential: a connection may outlive the certificate it was opened with.
+    /// Validity of the client certificate, if there is one: a connection may outlive its certificate.
     validity: Option<Validity>,
 }
 
 impl User {
-    /// A user in these groups.
+    /// A user in these groups and in `system:authenticated`.
     pub fn new<S: Into<String>>(username: impl Into<String>, groups: impl IntoIterator<Item = S>) -> Self {
         let mut groups: Vec<String> = groups.into_iter().map(Into::into).collect();
         if !groups.iter().any(|group| group == AUTHENTICATED) {
@@ -39,13 +39,13 @@ impl User {
         Self { username: username.into(), groups, extra: BTreeMap::new(), validity: None }
     }
 
-    /// The user a kubeadm bootstrap token `<id>.<secret>` stands for: `system:bootstrap:<id>`.
+    /// The user of a kubeadm bootstrap token `<id>.<secret>`: `system:bootstrap:<id>`.
     pub fn bootstrap(token_id: &str) -> Self {
         Self::new(format!("system:bootstrap:{token_id}"), [BOOTSTRAPPERS, KUBEADM_BOOTSTRAPPERS])
     }
 
-    /// The user a client certificate stands for: common name and organisations. `None` if it cannot be read or has no
-    /// common name.
+    /// The user of a client certificate, by common name and organizations. `None` if the certificate cannot be read or
+    /// has no common name.
     pub fn from_certificate(der: &[u8]) -> Option<Self> {
         let chain = Chain::from_der(vec![der.to_vec().into()]).ok()?;
         let certificate = chain.certificate();
@@ -62,7 +62,7 @@ impl User {
         self.groups.iter().any(|have| have == group)
     }
 
-    /// The node this user is, if it is one.
+    /// The name of the node, if this user is a node.
     pub(super) fn node(&self) -> Option<&str> {
         self.username.strip_prefix("system:node:").filter(|_| self.is_in(NODES))
     }
@@ -81,7 +81,8 @@ impl Tokens {
         self.0.push((Zeroizing::new(token.to_owned()), user));
     }
 
-    /// The user of a request: by its client certificate, else by its token, as in a cluster. `None` without either.
+    /// The user of a request: by its client certificate, else by its bearer token, as in a cluster. `None` if neither
+    /// is valid.
     pub(super) fn authenticate(&self, request: &ApiRequest, now: UnixTime) -> Option<User> {
         if let Some(peer) = request.peer.as_ref().filter(|peer| peer.is_valid(now)) {
             return Some(User::clone(peer));
@@ -93,7 +94,7 @@ impl Tokens {
         self.find(token.trim()).cloned()
     }
 
-    /// Compares every byte of every token, so that the time taken depends on nothing but lengths.
+    /// Finds a token in a time that depends on lengths only: compares every byte of every token.
     fn find(&self, token: &str) -> Option<&User> {
         let mut found = None;
         for (known, user) in &self.0 {
@@ -106,7 +107,7 @@ impl Tokens {
     }
 }
 
-/// Shows the users' names, never the tokens.
+/// Shows the names of the users, never the tokens.
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.0.iter().map(|(_, user)| &user.username)).finish()

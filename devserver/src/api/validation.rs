@@ -31,7 +31,7 @@ const USAGES: [&str; 23] = [
     "netscape sgc",
 ];
 
-/// The shortest lifetime a cluster lets anybody ask for, in seconds.
+/// Least `expirationSeconds` that a cluster accepts.
 const SHORTEST: i32 = 600;
 
 pub(super) fn invalid(field: impl Into<String>, value: &str, why: &str) -> StatusCause {
@@ -58,7 +58,7 @@ fn duplicate(field: impl Into<String>, value: &str) -> StatusCause {
     cause("FieldValueDuplicate", field, format!("Duplicate value: {value:?}"))
 }
 
-/// Checks a new object. Gives the request in it, if that can be read.
+/// Checks the spec of a new object, and adds its errors to `causes`. Returns the facts of its CSR, if that can be read.
 pub(super) fn create(spec: &CsrSpec, allow_short: bool, causes: &mut Vec<StatusCause>) -> Option<RequestFacts> {
     let request = read_request(&spec.request)
         .map_err(|error| {
@@ -117,7 +117,7 @@ fn signer_name(name: &str, causes: &mut Vec<StatusCause>) {
     }
 }
 
-/// A DNS-1123 label.
+/// True for a DNS-1123 label.
 fn is_label(label: &str) -> bool {
     let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     (1..=63).contains(&label.len())
@@ -126,16 +126,16 @@ fn is_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
-/// Which part of the status an update may touch.
+/// A subresource: the part of the status that an update may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// `/approval`: the decision.
+    /// `/approval`: the conditions `Approved` and `Denied`.
     Approval,
-    /// `/status`: the certificate, and that there will be none.
+    /// `/status`: the certificate and the condition `Failed`.
     Status,
 }
 
-/// Checks a changed status against the one before.
+/// Checks an updated status against the previous one.
 pub(super) fn update(
     new: &CertificateSigningRequest,
     old: &CertificateSigningRequest,
@@ -185,7 +185,7 @@ fn conditions(conditions: &[Condition], causes: &mut Vec<StatusCause>) {
     }
 }
 
-/// Decisions and failures stay, and decisions are taken in `/approval` only.
+/// Checks that no decision or failure is removed, and that only `/approval` adds decisions.
 fn kept(new: &[Condition], old: &[Condition], part: Part, causes: &mut Vec<StatusCause>) {
     for kind in ["Approved", "Denied", "Failed"] {
         let find = |conditions: &[Condition]| conditions.iter().find(|condition| condition.type_ == kind).cloned();

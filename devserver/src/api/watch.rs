@@ -20,46 +20,46 @@ use perennial_kubernetes::objects::{API_VERSION, CertificateSigningRequest, Stat
 pub struct Watcher {
     selector: Selector,
     shape: Shape,
-    /// Stored objects of the beginning, still to be sent.
+    /// Objects to send first, as ADDED.
     initial: VecDeque<Arc<Stored>>,
-    /// A bookmark marks the end of the initial objects (`sendInitialEvents`).
+    /// True if a bookmark follows the initial objects (`sendInitialEvents`).
     marks_initial_end: bool,
-    /// The version of the last event looked at.
+    /// Version up to which the log was read.
     after: u64,
-    /// The version the client knows.
+    /// The last version that was sent to the client.
     told: u64,
     /// Earliest time of the next bookmark, if the client wants any.
     bookmark: Option<UnixTime>,
     timeout: Duration,
     end: UnixTime,
     ended: bool,
-    /// The refusal of the watch, its only event.
+    /// The refusal of the watch, which is its only event.
     refusal: Option<Box<Status>>,
-    /// One of the open ones.
+    /// Counts this watch among the open ones: see `Api::watches`.
     _open: Arc<()>,
 }
 
 /// Interval of bookmarks, as in a cluster.
 const BOOKMARKS: Duration = Duration::from_secs(60);
-/// A watch without `timeoutSeconds` lasts half an hour; a cluster draws from half an hour to an hour.
+/// Duration of a watch without `timeoutSeconds`; a cluster draws it from half an hour to an hour.
 const LASTS: Duration = Duration::from_secs(1800);
 
 impl Watcher {
-    /// Duration of the watch, as the client wishes.
+    /// Duration of the watch: `timeoutSeconds` of its request, or half an hour.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Time of the next bookmark, if nothing happens before.
+    /// Time of the next bookmark, if one is due before any event.
     pub(crate) fn deadline(&self) -> Option<UnixTime> {
         self.bookmark.filter(|_| self.told < self.after).map(|due| due.min(self.end))
     }
 }
 
-/// The next thing to send to a watching client.
+/// Result of [`Api::next_event`](super::Api::next_event).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// One event as it goes over the wire: a line of JSON.
+    /// One event to send: a line of JSON, with its line break.
     Event(Vec<u8>),
     /// No event until the store changes.
     Pending,
@@ -69,13 +69,13 @@ pub enum Next {
 
 /// Options of a watch.
 struct Wish {
-    /// Begin with the objects that are there, as ADDED.
+    /// Begin with the stored objects, as ADDED.
     initial: bool,
-    /// Tell where they end.
+    /// Send a bookmark after the initial objects.
     marked: bool,
-    /// Otherwise begin after this version.
+    /// Version after which events begin.
     after: u64,
-    /// The version cannot be watched from.
+    /// Error if the watch cannot begin at the wanted version.
     refusal: Option<Status>,
 }
 
@@ -123,7 +123,7 @@ impl Api {
         let version = query.get("resourceVersion").filter(|version| !matches!(*version, "" | "0"));
         let version = version.map(parse_version).transpose()?;
         let current = self.store.version();
-        // With the objects that are there, as of now; otherwise with what comes after the version.
+        // Begin with the current objects, or with the events after the version.
         let from_objects = initial.unwrap_or_else(|| version.is_none());
         let refusal = match version {
             Some(version) if !from_objects => self.out_of_reach(version),
@@ -138,8 +138,8 @@ impl Api {
         })
     }
 
-    /// Why the log does not lead on from this version: it is forgotten, or of an earlier life of this server. Like a
-    /// cluster's watch cache, the watch says so in an event, not in the status of the answer.
+    /// The error of a watch from a version that the log has forgotten, or that this server has not reached. Sent as an
+    /// event, as by a cluster's watch cache, not as the status of the answer.
     fn out_of_reach(&self, version: u64) -> Option<Status> {
         let (oldest, current) = (self.store.oldest(), self.store.version());
         if version < oldest {
@@ -179,12 +179,13 @@ impl Watcher {
                 return Next::Event(encode(kind, &shaped(&event.object, self.shape, now)));
             }
         }
-        // Other resources' writes move the version, too: a bookmark carries the client past them.
+        // Writes of other resources raise the version, too: a bookmark lets the client's next watch skip them.
         self.after = store.version();
         self.bookmark(now).map_or(Next::Pending, Next::Event)
     }
 
-    /// Tells the client how far it has got: once in a while, and at the end, so that its next watch begins there.
+    /// A bookmark with the version reached, if one is due: every minute and at the end of the watch, so that the
+    /// client's next watch begins there.
     fn bookmark(&mut self, now: UnixTime) -> Option<Vec<u8>> {
         if self.deadline()? > now {
             return None;
@@ -194,7 +195,8 @@ impl Watcher {
         Some(encode("BOOKMARK", &bookmark(self.after, false)))
     }
 
-    /// An event as this watcher sees it: an object that leaves the selection is deleted, one that enters is added.
+    /// The type of an event for this watcher's selection: an object that enters it is ADDED, one that leaves it is
+    /// DELETED.
     fn kind(&self, event: &Event) -> Option<&'static str> {
         let now = !event.is_deletion && self.selector.matches(&event.object.object);
         let before = event.before.as_ref().is_some_and(|before| self.selector.matches(&before.object));

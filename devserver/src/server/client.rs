@@ -1,4 +1,4 @@
-//! One client: bytes between its socket and its session.
+//! One client: moves bytes between its socket and its session.
 
 use std::cell::RefCell;
 use std::future::pending;
@@ -18,11 +18,11 @@ use super::Shared;
 use super::clients::Place;
 use crate::{Break, Session};
 
-/// Send buffer of a connection, for a client that does not read; the system's default grows to megabytes.
+/// Send buffer of a connection, in bytes. Linux's default grows to megabytes for a client that does not read.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Idle time before TCP keepalive, and its interval, as in a cluster.
 const KEEPALIVE: Duration = Duration::from_secs(15);
-/// Time for a client to take its last bytes.
+/// Longest wait for a client to read its last bytes.
 const LINGER: Duration = Duration::from_secs(2);
 
 enum Woken {
@@ -40,7 +40,7 @@ pub(super) async fn serve(
 ) -> io::Result<()> {
     stream.get_ref().set_nodelay(true)?;
     sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER)?;
-    // A quiet watch says nothing for hours; who has vanished is found out like this.
+    // A watch may be idle for hours: keepalive detects a client that has vanished.
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
     sockopt::set_tcp_keepintvl(stream, KEEPALIVE)?;
@@ -59,12 +59,12 @@ pub(super) async fn serve(
             place.keep();
         }
         if out.is_empty() {
-            // An idle client is to cost little.
+            // Free the buffer: an idle client should cost little memory.
             out.shrink_to(0);
             session.transmit(&mut out, now.instant);
         }
         match session.breaks().filter(|_| out.is_empty()) {
-            // Closing then resets the connection, whatever was read.
+            // With a linger time of zero, closing resets the connection.
             Some(Break::Midway) => return Ok(sockopt::set_socket_linger(stream, Some(Duration::ZERO))?),
             Some(Break::Refused | Break::Reset) => return reset(stream).await,
             None => {}
@@ -97,7 +97,7 @@ pub(super) async fn serve(
             Woken::Driven
         };
         match or(or(write, read), or(change, timer)).await {
-            // Nobody else has read since: there has been no waiting.
+            // The shared buffer is unchanged: there was no await since the read, so that no other task has run.
             Woken::Read(read) => match read? {
                 0 => session.receive_eof(),
                 count => session.receive(&buffer.borrow()[..count]),
@@ -105,13 +105,13 @@ pub(super) async fn serve(
             Woken::Wrote(written) => drop(out.drain(..written?)),
             Woken::Driven => {}
         }
-        // A client that sends as fast as it is read never has to be waited for: the others get their turn.
+        // A client that sends as fast as its bytes are read is always ready: yield, so that other clients are served.
         yield_now().await;
     }
     say_goodbye(stream, buffer).await
 }
 
-/// Leaves unread what the client sends: closing then resets the connection.
+/// Waits for bytes of the client and leaves them unread: closing then resets the connection.
 async fn reset(stream: &Async<TcpStream>) -> io::Result<()> {
     let timer = async {
         Timer::after(LINGER).await;
@@ -120,7 +120,8 @@ async fn reset(stream: &Async<TcpStream>) -> io::Result<()> {
     or(stream.readable(), timer).await
 }
 
-/// Closes our side and reads on for a moment: closing with bytes unread would make the client lose our last ones.
+/// Shuts down the sending side and reads on for [`LINGER`] at most: closing with unread bytes would reset the
+/// connection, and the client would lose the last bytes sent to it.
 async fn say_goodbye(stream: &Async<TcpStream>, buffer: &RefCell<Vec<u8>>) -> io::Result<()> {
     stream.get_ref().shutdown(Shutdown::Write)?;
     let drain = async {

@@ -1,4 +1,4 @@
-//! Connected clients. Clients that have shown a credential keep their places; clients without one lose them to new ones.
+//! Connected clients. At the limit, a new connection replaces the oldest one that has shown no credential.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -6,23 +6,23 @@ use std::rc::Rc;
 
 use smol::Task;
 
-/// The connections of a host.
+/// The connections of the server.
 #[derive(Default)]
 pub(super) struct Clients {
-    /// Connections so far.
+    /// Number of connections so far.
     total: Cell<u64>,
-    /// The tasks of clients that have not shown a credential yet, the oldest first. To drop one closes its connection.
+    /// Tasks of clients that have shown no credential yet, the oldest first. Dropping a task closes its connection.
     strangers: RefCell<BTreeMap<u64, Task<()>>>,
 }
 
-/// One connection. It counts until it is dropped.
+/// One connection, counted until it is dropped.
 pub(super) struct Place {
     clients: Rc<Clients>,
     number: u64,
 }
 
 impl Clients {
-    /// The connections there are: each has a place, which shares this.
+    /// Number of open connections: each has a [`Place`], which holds a reference.
     pub(super) fn count(self: &Rc<Self>) -> usize {
         Rc::strong_count(self) - 1
     }
@@ -32,14 +32,14 @@ impl Clients {
         Place { clients: Rc::clone(self), number: self.total.get() }
     }
 
-    /// Lets the client's connection be closed if a new one needs its place.
+    /// Allows to close this connection for a new one, until [`Place::keep`].
     pub(super) fn watch(&self, number: u64, task: Task<()>) {
         self.strangers.borrow_mut().insert(number, task);
     }
 
-    /// Closes the connection of the stranger who has been there longest. False if there is none.
+    /// Closes the oldest connection that has shown no credential. Returns false if there is none.
     pub(super) fn close_oldest_stranger(&self) -> bool {
-        // Released before the task goes: its place looks for itself in the list.
+        // The borrow ends before the task is dropped, whose `Place` borrows the list again.
         let oldest = self.strangers.borrow_mut().pop_first();
         oldest.is_some()
     }
@@ -50,7 +50,7 @@ impl Place {
         self.number
     }
 
-    /// The client has shown a credential: nobody takes its place any more.
+    /// Notes that the client has shown a credential: its connection is not closed for a new one.
     pub(super) fn keep(&self) {
         let task = self.clients.strangers.borrow_mut().remove(&self.number);
         if let Some(task) = task {

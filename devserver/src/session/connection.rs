@@ -13,7 +13,7 @@ use crate::tls::{Tls, TlsError};
 
 /// Plaintext of one TLS record.
 const RECORD: usize = 16 * 1024;
-/// [`Connection::transmit`] gives about this much at a time.
+/// Bytes that [`Connection::transmit`] returns at a time, approximately.
 const TRANSMIT: usize = RECORD;
 
 /// TLS and HTTP of one client.
@@ -21,13 +21,14 @@ pub(super) struct Connection {
     tls: ServerConnection,
     pub(super) http: Http,
     peer: Option<Arc<User>>,
-    /// The client has closed its side, or is not worth listening to any more.
+    /// Nothing is read any more: the client has closed its side, or its bytes are invalid.
     pub(super) deaf: bool,
-    /// There will be no further answer: nothing will be said but what is unsent.
+    /// No further answer will be written; unsent bytes are still sent.
     pub(super) concluded: bool,
     said_goodbye: bool,
     pub(super) delivery: Delivery,
-    /// Said below TLS in place of everything, once the client has said something. `None` in it: nothing, for ever.
+    /// Bytes to send below TLS instead of a handshake, after the first bytes of the client; the inner `None` sends
+    /// nothing and keeps the connection open.
     wire: Option<Option<Vec<u8>>>,
     heard: bool,
 }
@@ -49,7 +50,7 @@ impl Connection {
         })
     }
 
-    /// Speaks no TLS at all: says this instead and closes, or stays silent.
+    /// Skips TLS: sends these bytes and closes, or, with `None`, stays silent.
     pub(super) fn speak(&mut self, wire: Option<Vec<u8>>) {
         self.wire = Some(wire);
     }
@@ -62,7 +63,7 @@ impl Connection {
         }
         let was_handshaking = self.tls.is_handshaking();
         while !bytes.is_empty() && !self.deaf {
-            // An error of the TLS layer is answered with an alert, which `transmit` sends.
+            // rustls queues an alert for an error of the TLS layer; `transmit` sends it.
             let read = self.tls.read_tls(&mut bytes).is_ok_and(|read| read > 0);
             match self.tls.process_new_packets() {
                 Ok(state) if read => {
@@ -91,7 +92,7 @@ impl Connection {
         !self.deaf && !self.is_closing() && self.http.wants_read()
     }
 
-    /// The next request; `admit` sees it, and whether it has a body, before that is read.
+    /// The next request. Calls `admit` with the request's head, and whether a body follows, before the body is read.
     pub(super) fn poll_request(
         &mut self,
         admit: impl Fn(&ApiRequest, bool) -> Result<(), Response>,
@@ -106,7 +107,7 @@ impl Connection {
         self.tls.is_handshaking()
     }
 
-    /// Plaintext not yet given to `transmit`.
+    /// Plaintext that `transmit` has not encrypted yet.
     pub(super) fn unsent(&self) -> &[u8] {
         self.delivery.instead.as_deref().unwrap_or_else(|| self.http.unsent())
     }
@@ -121,7 +122,7 @@ impl Connection {
         over && self.said_goodbye && !self.tls.wants_write()
     }
 
-    /// Appends bytes for the client to `out`, about 16 KiB at most: ask again when they are sent.
+    /// Appends bytes for the client to `out`, about 16 KiB at most. Call again once they are sent.
     pub(super) fn transmit(&mut self, out: &mut Vec<u8>) {
         if let Some(wire) = &self.wire {
             if let (true, Some(wire)) = (self.heard && !self.said_goodbye, wire) {
@@ -159,7 +160,7 @@ impl Connection {
         }
     }
 
-    /// Makes one TLS record of what is unsent.
+    /// Encrypts unsent plaintext into one TLS record. Returns false if rustls takes no more.
     fn encrypt(&mut self) -> bool {
         let allowed = self.delivery.allowance.unwrap_or(RECORD);
         let most = if self.delivery.bytewise { 1 } else { RECORD };
@@ -174,7 +175,7 @@ impl Connection {
         true
     }
 
-    /// Ends without a word.
+    /// Ends the connection without a TLS alert.
     fn vanish(&mut self) {
         self.deaf = true;
         self.concluded = true;

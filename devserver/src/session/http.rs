@@ -14,27 +14,27 @@ use crate::api::message::{ApiRequest, Response};
 use crate::api::status;
 use request::{LONGEST_BODY, TOO_LARGE, api_request, check_framing, is_plain_chunk};
 
-/// A request head may be this long.
+/// Longest head of a request, in bytes; longer ones are answered with 431.
 const LONGEST_HEAD: usize = 16 * 1024;
-/// A chunk of ours holds at most this much; ureq-proto cuts larger ones.
+/// Largest chunk of a response, in bytes; ureq-proto splits larger ones.
 const CHUNK: usize = 8192;
-/// Bound of the framing around a chunk.
+/// Bound of the framing around a chunk, in bytes.
 const CHUNK_FRAME: usize = 32;
-/// A response head of ours fits in here.
+/// Buffer for a response head, in bytes: no head of this server is longer.
 const HEAD: usize = 4096;
 
-/// One connection's HTTP, between plaintext bytes.
+/// HTTP of one connection, over plaintext bytes.
 pub(super) struct Http {
-    /// The wall clock: what answers are dated by.
+    /// Time for the `Date` header of answers.
     pub(super) clock: UnixTime,
     phase: Phase,
     received: Vec<u8>,
-    /// Length of the part of `received` that is known to hold no end of a head.
+    /// Length of the part of `received` that was searched for the end of a head without finding one.
     searched: usize,
     unsent: Unsent,
 }
 
-/// Bytes to be sent, taken from the front.
+/// Bytes to send, taken from the front.
 #[derive(Default)]
 pub(super) struct Unsent {
     bytes: Vec<u8>,
@@ -48,7 +48,7 @@ impl Unsent {
 
     pub(super) fn take(&mut self, count: usize) {
         self.taken += count;
-        // What is sent is let go of before it is half of what is held: an answer may never come to its end.
+        // Free sent bytes before they are half of the buffer: a watch may never end.
         if self.taken * 2 >= self.bytes.len() {
             self.bytes.drain(..self.taken);
             self.taken = 0;
@@ -63,10 +63,10 @@ enum Phase {
         reply: Reply<RecvBody>,
         request: ApiRequest,
     },
-    /// The request has been handed out.
+    /// The request was returned by `poll_request` and waits for `respond`.
     Answering(Reply<ProvideResponse>),
     Streaming(Reply<SendBody>),
-    /// Nothing is read any more; the connection closes when everything is sent.
+    /// Nothing is read any more; the connection closes once all bytes are sent.
     Closing,
 }
 
@@ -82,12 +82,12 @@ impl Http {
         }
     }
 
-    /// True if more bytes can be used now. A client that sends requests before it has read the answers has to wait.
+    /// True if more bytes can be used now. Leaves a client waiting that sends requests without reading the answers.
     pub(super) fn wants_read(&self) -> bool {
         self.received.len() < LONGEST_HEAD
     }
 
-    /// True if a request has begun but not ended, or none is being answered.
+    /// True if no request is being answered: the next one is awaited or incomplete.
     pub(super) fn is_receiving(&self) -> bool {
         matches!(self.phase, Phase::Head(_) | Phase::Body { .. })
     }
@@ -96,18 +96,18 @@ impl Http {
         matches!(self.phase, Phase::Closing)
     }
 
-    /// Bytes to be sent.
+    /// Bytes to send.
     pub(super) fn unsent(&self) -> &[u8] {
         self.unsent.as_slice()
     }
 
-    /// The first `count` of the unsent bytes are sent.
+    /// Removes the first `count` unsent bytes, which were sent.
     pub(super) fn sent(&mut self, count: usize) {
         self.unsent.take(count);
     }
 
-    /// The next request, once it is complete; then nothing until it has been answered. `admit` may refuse it when its
-    /// head has come, and is told whether a body follows: that is not read then, and the connection closes.
+    /// The next request, once it is complete; then `None` until it has been answered. Calls `admit` once the head is
+    /// complete, with whether a body follows. If `admit` refuses, the body is not read, and the connection closes.
     pub(super) fn poll_request(
         &mut self,
         mut admit: impl FnMut(&mut ApiRequest, bool) -> Result<(), Response>,
@@ -176,7 +176,7 @@ impl Http {
         }
     }
 
-    /// Empty lines before a request do not count (RFC 9112 §2.2). They must not pass for the end of its head either.
+    /// Skips empty lines before a request (RFC 9112 §2.2), which `has_head` would take for the end of its head.
     fn skip_empty_lines(&mut self) {
         let mut rest = self.received.as_slice();
         while let Some(after) = rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n")) {
@@ -189,7 +189,8 @@ impl Http {
         }
     }
 
-    /// True once an empty line has come; a head is not parsed before, so that many small reads cost no more than one.
+    /// True once an empty line has arrived. The head is not parsed before, so that many small reads cost no more than
+    /// one.
     fn has_head(&mut self) -> bool {
         let from = self.searched.saturating_sub(3);
         self.searched = self.received.len();
@@ -229,7 +230,7 @@ impl Http {
         self.refuse(&status::refused(code, reason, message))
     }
 
-    /// Answers a request that is not read to its end, and closes.
+    /// Answers a request without reading it to its end, and closes the connection.
     fn refuse(&mut self, response: &Response) -> Step {
         let Response { status, content_type, retry_after, body, .. } = response;
         let retry_after = retry_after.map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
@@ -244,7 +245,7 @@ impl Http {
         Step::Next(Phase::Closing)
     }
 
-    /// Answers the request handed out last.
+    /// Answers the request that `poll_request` returned last.
     pub(super) fn respond(&mut self, response: &Response) {
         let mut head =
             self.head(response.status, &response.content_type).header(header::CONTENT_LENGTH, response.body.len());
@@ -252,7 +253,7 @@ impl Http {
             head = head.header(header::RETRY_AFTER, seconds);
         }
         for warning in &response.warnings {
-            // Escaped, because it may quote what the client has sent.
+            // Escaped: a warning may quote text of the client, which must not break out of the header.
             head = head.header(header::WARNING, format!("299 - \"{}\"", warning.escape_default()));
         }
         let Some(body) = self.send_head(head) else { return };
@@ -261,21 +262,22 @@ impl Http {
         self.finish();
     }
 
-    /// Begins a chunked answer to the request handed out last. False if there is no body to write, for a HEAD request.
+    /// Begins a chunked answer to the request that `poll_request` returned last. Returns false for a HEAD request,
+    /// whose answer has no body.
     pub(super) fn respond_stream(&mut self, content_type: &str) -> bool {
         let head = self.head(200, content_type);
         let body = self.send_head(head);
         body.map(|body| self.phase = Phase::Streaming(body)).is_some()
     }
 
-    /// Adds to the answer begun.
+    /// Appends to the body of the answer in progress.
     pub(super) fn write(&mut self, data: &[u8]) {
         let Phase::Streaming(body) = &mut self.phase else { return };
         let unsent = &mut self.unsent.bytes;
         for piece in data.chunks(CHUNK) {
             let start = unsent.len();
-            // With room to spare a piece becomes one chunk; without, ureq-proto could write an empty one, which would
-            // end the body.
+            // With this room, ureq-proto writes the piece as one chunk. With less, it could write an empty chunk, which
+            // ends the body.
             unsent.resize(start + piece.len() + CHUNK_FRAME, 0);
             match body.write(piece, &mut unsent[start..]) {
                 Ok((used, written)) if used == piece.len() => unsent.truncate(start + written),
@@ -288,7 +290,7 @@ impl Http {
         }
     }
 
-    /// Ends the answer begun; the connection is ready for the next request.
+    /// Ends the answer in progress. The connection is ready for the next request.
     pub(super) fn finish(&mut self) {
         let Phase::Streaming(mut body) = std::mem::replace(&mut self.phase, Phase::Closing) else { return };
         let mut end = [0; 16];
@@ -316,7 +318,7 @@ impl Http {
         self.phase = if reply.must_close_connection() { Phase::Closing } else { next() };
     }
 
-    /// Sends a head. `None` when there is no body to follow, because it was a HEAD request.
+    /// Writes the head of an answer. Returns `None` if no body follows, as for a HEAD request.
     fn send_head(&mut self, head: HeadBuilder) -> Option<Reply<SendBody>> {
         let Phase::Answering(reply) = std::mem::replace(&mut self.phase, Phase::Closing) else { return None };
         let mut reply = reply.provide(head.body(()).ok()?).ok()?;
@@ -349,7 +351,7 @@ enum Step {
 }
 
 fn next() -> Phase {
-    // Never fails: the result is for states this one does not have.
+    // Cannot fail for this state.
     Reply::new().map_or(Phase::Closing, Phase::Head)
 }
 
@@ -358,7 +360,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_sent_is_let_go_of_however_long_the_answer() {
+    fn sent_bytes_of_a_long_answer_are_freed() {
         let mut unsent = Unsent::default();
         for round in 0..1000_u32 {
             unsent.bytes.extend(std::iter::repeat_n(round as u8, 33_000));

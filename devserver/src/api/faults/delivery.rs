@@ -1,4 +1,4 @@
-//! Faults on the way to the client: canned answers, and answers that arrive in pieces or not at all.
+//! Faults in the delivery of answers: canned answers, and answers that arrive in pieces or not at all.
 
 use super::fault::{CannedAnswer, CannedBody, ConnectionFault, CutPoint, Fault, Oversized};
 use crate::api::message::Response;
@@ -16,7 +16,8 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// Ends the connection at this point of what is unsent. The place may not have been reached yet: ask again then.
+    /// Ends the connection at this point of the unsent bytes. Does nothing if the answer has not reached the point yet:
+    /// call again once more bytes are unsent.
     pub(crate) fn cut(&mut self, at: CutPoint, unsent: &[u8]) {
         if self.allowance.is_some() {
             return;
@@ -40,13 +41,13 @@ impl Delivery {
 
 /// An answer in place of the API's.
 pub(crate) enum Answered {
-    /// This, as any other answer.
+    /// A response, delivered like any other.
     Response(Response),
-    /// These bytes, and then the connection ends.
+    /// Raw bytes, after which the connection ends.
     Bytes(Vec<u8>),
 }
 
-/// The answer to a request that is not carried out; `None` if it is.
+/// The answer that a fault gives instead of carrying out the request; `None` if the request is carried out.
 pub(crate) fn refuse(fault: &Fault) -> Option<Answered> {
     Some(match fault {
         Fault::Answer(canned) => Answered::Response(made_up(canned)),
@@ -86,7 +87,7 @@ fn made_up(canned: &CannedAnswer) -> Response {
     response
 }
 
-/// The word a cluster has for a status (apimachinery `pkg/apis/meta/v1`).
+/// The `reason` of a cluster for an HTTP status (apimachinery `pkg/apis/meta/v1`).
 const fn reason(status: u16) -> &'static str {
     match status {
         400 => "BadRequest",

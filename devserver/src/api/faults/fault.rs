@@ -1,4 +1,4 @@
-//! The faults of a plan, by the names that people write in YAML.
+//! The faults of a plan. Their names in YAML are those of the variants, in camelCase.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::plan::span;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Fault {
-    /// Answers with this instead of carrying out the request.
+    /// Answers with a canned response instead of carrying out the request.
     Answer(CannedAnswer),
     /// Delays the answer.
     #[serde(deserialize_with = "span")]
@@ -26,7 +26,7 @@ pub enum Fault {
     Trickle(Duration),
     /// Answers with bytes that are not HTTP.
     Garbage,
-    /// Answers with something far too long.
+    /// Answers with a head, line or body that is far too long.
     Oversized(Oversized),
     /// Labels the answer, or the watch, with this media type.
     ContentType(String),
@@ -36,8 +36,8 @@ pub enum Fault {
     Object(ObjectFault),
     /// Approves the objects in answers and events, and spoils their certificates.
     Certificate(CertificateFault),
-    /// Answers as a server that has restarted just before the request, and has written something else since: its watch
-    /// cache is younger than all objects.
+    /// Answers like a server that restarted just before the request and has written another resource since: its watch
+    /// cache is younger than all requests.
     YoungCache,
     /// Spoils the connection before there is any request.
     Connection(ConnectionFault),
@@ -74,7 +74,7 @@ pub enum CannedBody {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum CutPoint {
-    /// Before its first byte.
+    /// Before the first byte of the answer.
     BeforeHead,
     /// Within the head.
     InHead,
@@ -118,19 +118,19 @@ pub enum EventFault {
     Deleted,
 }
 
-/// A fault in an object.
+/// A fault in a request object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ObjectFault {
-    /// Gives it another UID each time.
+    /// Gives the object another UID each time.
     UidChanged,
-    /// Replaces it by a request of the same name for another signer.
+    /// Replaces the object by a request of the same name for another signer.
     Replaced,
-    /// Approves it and never issues a certificate.
+    /// Approves the request and never issues a certificate.
     NeverIssued,
-    /// Denies it.
+    /// Denies the request.
     Denied,
-    /// Marks it as failed by its signer.
+    /// Marks the request as failed by its signer.
     Failed,
 }
 
@@ -152,7 +152,7 @@ pub enum CertificateFault {
     Expired,
     /// Becomes valid in two hours.
     NotYetValid,
-    /// Is for the other end of TLS: for servers instead of clients, or for clients instead of servers.
+    /// Has the other usage: for servers instead of clients, or for clients instead of servers.
     OtherUsage,
     /// Is signed by another CA.
     OtherAuthority,
@@ -170,7 +170,7 @@ pub enum CertificateFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ConnectionFault {
-    /// Resets the connection at once. A closed port cannot be had: the server has to listen to apply the plan.
+    /// Resets the connection at once. A closed port cannot be simulated: the server has to listen to apply the plan.
     Refused,
     /// Resets the connection at the first bytes of the client.
     Reset,

@@ -1,4 +1,4 @@
-//! Objects that are not what they should be, in answers and in the events of a watch.
+//! Faults in the objects of answers and watch events.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// The lines of a watch under an [`EventFault`](super::EventFault).
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
-    /// Waits for the line after it.
+    /// The line that `Reordered` sends after its successor.
     held: Option<Vec<u8>>,
 }
 
 impl Lines {
-    /// The lines to send for `line`, and whether the watch ends with them.
+    /// The lines to send instead of `line`, and true if the watch ends with them.
     pub(crate) fn spoil(&mut self, fault: &Fault, api: &mut Api, line: Vec<u8>, now: UnixTime) -> (Vec<Vec<u8>>, bool) {
         let Fault::Events(wrong) = fault else {
             return (vec![event(&line, |object| spoil(fault, api, object, now)).unwrap_or(line)], false);
@@ -48,7 +48,7 @@ impl Lines {
     }
 }
 
-/// The body of an answer with a spoilt object in it; `None` if there is nothing to spoil.
+/// The body of an answer with the fault applied to its object; `None` if the fault does not apply to it.
 pub(crate) fn spoil_answer(fault: &Fault, api: &mut Api, body: &[u8], now: UnixTime) -> Option<Vec<u8>> {
     let object: CertificateSigningRequest = serde_json::from_slice(body).ok()?;
     spoil(fault, api, object, now).map(|object| to_json(&object))
@@ -81,7 +81,7 @@ fn with_newline(event: &Value) -> Vec<u8> {
     line
 }
 
-/// `None` if the fault is about something else, or the object is no request.
+/// The object with the fault applied; `None` if the fault concerns no objects, or the object is not a request.
 fn spoil(
     fault: &Fault,
     api: &mut Api,
@@ -115,7 +115,7 @@ fn spoil(
     Some(object)
 }
 
-/// A chain in PEM, wrong in one respect.
+/// A chain in PEM for the request, with one fault.
 fn certificate(
     wrong: CertificateFault,
     api: &mut Api,
@@ -145,7 +145,7 @@ fn certificate(
     Some(written(wrong, &chain, authority))
 }
 
-/// The request as a signer would have to misread it.
+/// The request, changed so that a certificate for it has the fault.
 fn misread(wrong: CertificateFault, request: &RequestFacts) -> Option<RequestFacts> {
     let mut request = request.clone();
     match wrong {

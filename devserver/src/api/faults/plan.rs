@@ -1,4 +1,4 @@
-//! Plans of faults: rules, as people write them in YAML or JSON.
+//! Plans of faults: rules in YAML or JSON.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::fault::Fault;
 
-/// Which requests go wrong, and how. The first rule that applies to a request determines its fault.
+/// Rules that apply faults to requests. The first rule that matches a request determines its fault.
 ///
 /// ```yaml
 /// rules:
@@ -19,7 +19,7 @@ use super::fault::Fault;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// The rules, by descending priority.
+    /// The rules, the first match wins.
     pub rules: Vec<Rule>,
 }
 
@@ -35,19 +35,19 @@ pub struct Rule {
     pub fault: Fault,
 }
 
-/// The requests that a rule concerns: those to which every given field applies.
+/// The requests that a rule matches: every field given must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Match {
-    /// The method, in capitals.
+    /// HTTP method in capitals, for example `POST`.
     pub method: Option<String>,
-    /// The path without the query; a `*` at its end stands for anything.
+    /// Path without the query; a `*` at its end matches any rest.
     pub path: Option<String>,
-    /// The last part of a path below an object, for example `approval`.
+    /// Last segment of the path, for example `approval`.
     pub subresource: Option<String>,
-    /// The user's name.
+    /// Name of the user, for example `system:node:worker-1`.
     pub user: Option<String>,
-    /// Skips the requests before the `nth` that all other fields apply to; the first is 1.
+    /// Skips the requests before the `nth` that all other fields match; the first is 1.
     pub nth: Option<u32>,
     /// Applies from this long after the plan was set, for example `90s`.
     #[serde(deserialize_with = "optional_span")]
@@ -64,7 +64,7 @@ impl Match {
 }
 
 impl From<Fault> for Plan {
-    /// The fault for every request, or every connection.
+    /// A plan with one rule, for every request or every connection.
     fn from(fault: Fault) -> Self {
         Self { rules: vec![Rule { matches: Match::default(), times: None, fault }] }
     }
@@ -123,7 +123,7 @@ impl Plan {
     }
 }
 
-/// The key whose value begins at this place.
+/// The key whose value begins at this line and column, for error messages.
 fn key_before(text: &str, line: u64, column: u64) -> Option<&str> {
     let line = text.lines().nth(usize::try_from(line - 1).ok()?)?;
     let end = line.char_indices().nth(usize::try_from(column - 1).ok()?)?.0;
@@ -132,15 +132,15 @@ fn key_before(text: &str, line: u64, column: u64) -> Option<&str> {
     Some(&key[start..]).filter(|key| !key.is_empty())
 }
 
-/// A plan that cannot be read.
+/// Error of a plan that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {reason}")]
 pub struct PlanError {
-    /// Counted from 1.
+    /// Line of the problem, from 1.
     pub line: u64,
-    /// Counted from 1.
+    /// Column of the problem, from 1.
     pub column: u64,
-    /// What is wrong, after the name of the field concerned.
+    /// The problem, with the name of the field in front if it is known.
     pub reason: String,
 }
 

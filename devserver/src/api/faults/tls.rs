@@ -1,4 +1,4 @@
-//! Servers' certificates that should not be trusted.
+//! Server certificates that a client must reject.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::authority::{Authority, AuthorityError};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The TLS configuration in place of `tls`; `None` if the fault is not one of the certificate.
+/// The TLS configuration with the fault, in place of `tls`; `None` if the fault does not concern the certificate.
 pub(crate) fn instead(fault: ConnectionFault, api: &mut Api, tls: &Tls, now: UnixTime) -> Option<Tls> {
     let (names, from, foreign): (&[&str], _, _) = match fault {
         ConnectionFault::OtherName => (&["other.example"], now, false),

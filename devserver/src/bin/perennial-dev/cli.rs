@@ -164,8 +164,9 @@ fn approval(name: String) -> Approval {
     if name == "auto" { Approval::Auto } else { Approval::Manual }
 }
 
-/// X.509 counts whole seconds: what lives less than two of them may be over before it is served, and a certificate that
-/// begins and ends in the same second cannot be signed, and nobody is told why it never comes.
+/// Parses a lifetime of at least `least` seconds. X.509 times are whole seconds: a certificate that begins and ends in
+/// the same second cannot be signed, which the client of a CSR never learns, and one of a second may expire before it
+/// is served.
 fn whole_seconds(text: &str, least: u64) -> Result<Duration, String> {
     let span = duration(text)?;
     if span < Duration::from_secs(least) {
@@ -218,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn command_line_passes_claps_checks() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
     }

@@ -1,4 +1,4 @@
-//! `perennial-dev demo`: a node, an embedded API server, and certificates that live seconds.
+//! `perennial-dev demo`: a node, an embedded API server, and certificates with a lifetime of seconds.
 
 mod show;
 
@@ -27,7 +27,7 @@ const PREFIX: &str = "kubelet-client";
 pub(crate) fn demo(options: &cli::Demo) -> Result<(), Failure> {
     let report = Report { json: options.json };
     play(options, report).inspect_err(|failure| {
-        // People read it on stderr.
+        // Without --json, `main` reports the failure on stderr.
         if options.json {
             report.event("failed", json!({ "reason": failure.reason }), "");
         }
@@ -44,7 +44,7 @@ impl Report {
     fn event(self, name: &str, mut fields: Value, sentence: &str) {
         if self.json {
             fields["event"] = name.into();
-            // Programs read escaped control characters as before; a terminal does not act on them.
+            // Escaping control characters keeps the JSON equal to a program and harmless to a terminal.
             say(&format!("{:#}", Escaped(&fields.to_string())));
         } else {
             say(sentence);
@@ -74,7 +74,8 @@ fn play(options: &cli::Demo, report: Report) -> Result<(), Failure> {
 
     let behaviour = Options { signing_duration: options.lifetime, ..Options::default() };
     let cluster = TestCluster::start_with(ClusterSetup { options: behaviour, ..ClusterSetup::default() })?;
-    // Short lives have short limits for a request, which a busy machine can exceed; on loopback none is lost.
+    // `for_lifetime` gives short lifetimes a short request timeout, which a busy host can exceed. On loopback no
+    // request is lost, so that the default timeout does no harm.
     let request_timeout = Policy::default().request_timeout;
     let policy = Policy { request_timeout, ..Policy::for_lifetime(options.lifetime) };
     let signer = cluster.node_signer();
@@ -117,14 +118,15 @@ fn play(options: &cli::Demo, report: Report) -> Result<(), Failure> {
     let shown = show.rotations(options, begun);
     handle.shutdown().wait();
     if let Some(thread) = thread {
-        // A panic is on stderr already.
+        // A panic of the thread has been printed on stderr already.
         let _ = thread.join();
     }
     cluster.shutdown()?;
     shown
 }
 
-/// Starts the node on `runtime`. On smol, a thread runs its future; a program with an executor would spawn it there.
+/// Starts the node on `runtime`. On smol, a thread runs the future of the rotation; a program with an executor would
+/// spawn the future there.
 fn start(
     runtime: Runtime,
     policy: Policy,

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, reason }) => {
             let lines: Vec<String> = reason.lines().map(|line| Escaped(line).to_string()).collect();
-            // Without a reader the exit code has to say it alone.
+            // Stderr may be closed: the exit code reports the failure then.
             let _ = writeln!(io::stderr(), "perennial-dev: {}", lines.join("\n"));
             ExitCode::from(code)
         }
@@ -55,7 +55,7 @@ fn start_logging(command: &Command) -> Result<(), Failure> {
     let filter = std::env::var(VARIABLE).ok().filter(|filter| !filter.is_empty());
     let filter = filter.as_deref().unwrap_or(level).parse::<Targets>();
     let filter = filter.map_err(|error| Failure::usage(format!("{VARIABLE}: {error}")))?;
-    // An error about a broken stderr, written to stderr, would be a panic.
+    // `tracing_subscriber` prints its own errors with `eprintln!`, which panics if stderr is broken.
     let subscriber = tracing_subscriber::fmt().log_internal_errors(false).with_max_level(LevelFilter::TRACE);
     subscriber.with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).finish().with(filter).init();
     Ok(())
@@ -68,12 +68,12 @@ struct Failure {
 }
 
 impl Failure {
-    /// Bad usage or input. Nothing was changed.
+    /// Failure by bad usage or input (exit code 2). Nothing was changed.
     fn usage(reason: impl Display) -> Self {
         Self { code: 2, reason: reason.to_string() }
     }
 
-    /// An attempt that did not succeed.
+    /// Failure of an attempt (exit code 1).
     fn failed(reason: impl Display) -> Self {
         Self { code: 1, reason: reason.to_string() }
     }
@@ -90,7 +90,7 @@ fn on_signals(which: &[i32], then: impl FnMut(i32) + Send + 'static) -> Result<(
     let unable = |error| Failure::failed(format!("cannot set up signal handling: {error}; raise ulimit -n and -u"));
     let mut signals = Signals::new(which).map_err(unable)?;
     let interrupted = Arc::default();
-    // In this order: the first SIGINT finds the flag down, and raises it.
+    // In this order: the first SIGINT finds the flag unset, so that only a second one ends the process.
     flag::register_conditional_shutdown(SIGINT, 128 + SIGINT, Arc::clone(&interrupted)).map_err(unable)?;
     flag::register(SIGINT, interrupted).map_err(unable)?;
     let thread = thread::Builder::new().name("signals".into());

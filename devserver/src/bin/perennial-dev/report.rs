@@ -1,4 +1,4 @@
-//! What the commands report on stdout.
+//! Output of the commands on stdout.
 
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use perennial::UnixTime;
 
-/// Writes a line to stdout. Goes on without a reader.
+/// Writes a line to stdout. Ignores errors, such as a closed pipe.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-/// The time of day in UTC: enough for what happens within a day.
+/// The time of day in UTC, without a date: the commands show events within hours.
 pub(crate) fn time_of_day(at: UnixTime) -> String {
     let (_, _, _, hour, minute, second, _) = at.civil();
     format!("{hour:02}:{minute:02}:{second:02}")

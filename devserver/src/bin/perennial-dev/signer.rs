@@ -30,7 +30,7 @@ use crate::{Failure, on_signals};
 pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
     let faults = options.faults.as_deref().map(read_faults).transpose()?;
     raise_descriptor_limit();
-    // Before anything is written: the address may be taken.
+    // Before any file is written: the address may be in use.
     let listener = TcpListener::bind(options.listen)
         .map_err(|error| Failure::usage(format!("cannot listen on {}: {error}", options.listen)))?;
     let state = StateDir::open(&options.dir)?;
@@ -42,7 +42,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
     let behaviour = Options {
         approval: options.approve,
         approve_serving: match &options.allow_serving_name {
-            // A cluster leaves all of them to an approver of its administrator's choice.
+            // More than a cluster does, which approves no serving certificates by itself.
             names if names.iter().any(|name| name == "*") => ServingApproval::Any,
             names => ServingApproval::Own(names.clone()),
         },
@@ -64,7 +64,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
 
     let (signalled, signals) = channel::unbounded();
     on_signals(&[SIGHUP, SIGINT, SIGTERM], move |signal| {
-        // Nobody listens any more once we are stopping.
+        // The receiver is gone once the command is stopping.
         let _ = signalled.try_send(signal);
     })?;
     say(&introduction(options, server.url()));
@@ -85,7 +85,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
                     None => {}
                     Some(SIGHUP) => match look_again(options, &state, &mut server) {
                         Ok(what) => say(&what),
-                        // With unusable files the server goes on as before.
+                        // Unusable files leave the running server unchanged.
                         Err(Failure { reason, .. }) => say(&format!("nothing changes: {reason}")),
                     },
                     Some(_) => break,
@@ -97,7 +97,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
     server.shutdown().map_err(|error| Failure::failed(format!("the API server: {error}")))
 }
 
-/// Reads CA and plan of faults again, and writes the kubeconfigs. Returns a sentence about the result.
+/// Reads the CA and the plan of faults again, and writes the kubeconfigs. Returns a sentence about the result.
 fn look_again(options: &cli::Signer, state: &StateDir, server: &mut TestCluster) -> Result<String, Failure> {
     let faults = options.faults.as_deref().map(read_faults).transpose()?;
     let mut random = Random::from_os()?;
@@ -121,7 +121,8 @@ fn write_kubeconfigs(state: &StateDir, server: &TestCluster) -> Result<(), Failu
     state.write(BOOTSTRAP, server.bootstrap_kubeconfig().as_bytes())
 }
 
-/// Watches all requests, the stored ones first. Takes a watch that has ended, whose place it needs.
+/// Watches all requests, beginning with the stored ones. Drops the watch `ended` first: it counts toward the limit of
+/// watches.
 fn watch(server: &TestCluster, ended: Option<Watcher>) -> Result<Watcher, Failure> {
     let mut request = ApiRequest::new(Method::Get, format!("{CSR_PATH}?watch=true"));
     request.peer = Some(Arc::new(User::new("perennial", ["system:masters"])));
@@ -135,8 +136,8 @@ fn watch(server: &TestCluster, ended: Option<Watcher>) -> Result<Watcher, Failur
     }
 }
 
-/// Raises the limit of descriptors to what is allowed: each client needs one, and the usual limit is lower than the
-/// number of clients that the server takes. Without them, clients wait to be accepted.
+/// Raises the soft limit of file descriptors to the hard limit: each client needs a descriptor, and the usual soft
+/// limit is lower than [`Options::clients`]. Without descriptors, clients wait to be accepted.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
@@ -178,17 +179,17 @@ As a node:
     )
 }
 
-/// Tells what becomes of requests, one line for each step.
+/// Prints the steps of requests: pending, approved, issued and so on, one line for each step.
 #[derive(Default)]
 struct Log {
-    /// The last step told of each request.
+    /// The last step printed for each request.
     seen: BTreeMap<String, &'static str>,
 }
 
 impl Log {
     fn event(&mut self, line: &[u8], server: &TestCluster) {
         let Ok(mut event) = serde_json::from_slice::<Value>(line) else { return };
-        // A bookmark is no object.
+        // A bookmark has no spec, and is not a request.
         let Ok(object) = serde_json::from_value::<CertificateSigningRequest>(event["object"].take()) else { return };
         let name = object.metadata.name.clone();
         let (step, detail) = match event["type"].as_str() {

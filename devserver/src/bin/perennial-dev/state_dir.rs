@@ -29,8 +29,8 @@ pub(crate) struct StateDir {
 }
 
 impl StateDir {
-    /// Opens the directory, creating it (mode 0700) if it does not exist. One with nothing but our files in it is ours
-    /// alone as well.
+    /// Opens the directory; creates it (mode 0700) if it does not exist. If it contains no files but ours, removes the
+    /// permissions of group and others.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         DirBuilder::new()
             .recursive(true)
@@ -54,7 +54,8 @@ impl StateDir {
         replace(&path, contents).map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))
     }
 
-    /// The CA kept here; a new one, if there is none. Half a CA is for a person to look at.
+    /// Reads the CA; generates and writes one if there is none. A certificate without its key, or a key alone, is an
+    /// error for a person to resolve.
     pub(crate) fn authority(&self, random: &mut Random, now: UnixTime) -> Result<Authority, Failure> {
         let (certificate, key) = (self.read(CERTIFICATE)?, self.read(KEY)?);
         let both = format!("{} and {}", self.file(CERTIFICATE).display(), self.file(KEY).display());
@@ -85,7 +86,7 @@ impl StateDir {
         }
     }
 
-    /// The bootstrap token kept here; a new one, if there is none.
+    /// Reads the bootstrap token; generates and writes one if there is none.
     pub(crate) fn token(&self, random: &mut Random) -> Result<Token, Failure> {
         let text = match self.read(TOKEN)? {
             Some(text) => text,
@@ -145,7 +146,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
     Failure::usage(format!("{}: cannot be read: {error}", path.display()))
 }
 
-/// `[a-z0-9]{6}\.[a-z0-9]{16}`, as kubeadm has it.
+/// True for `[a-z0-9]{6}\.[a-z0-9]{16}`, the form of kubeadm.
 fn is_bootstrap_token(token: &str) -> bool {
     let word = |text: &str, length| {
         text.len() == length && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())

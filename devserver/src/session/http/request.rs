@@ -1,15 +1,16 @@
-//! What a request must be like to be read, and what the API gets of it.
+//! Checks of a request's framing, and the conversion of its head to an [`ApiRequest`].
 
 use ureq_proto::http::{HeaderMap, HeaderName, Method as HttpMethod, Request, Version, header};
 use zeroize::Zeroizing;
 
 use crate::api::message::{ApiRequest, Method};
 
-/// A request body may be this long; no object that is accepted is larger.
+/// Longest body of a request, in bytes. Twice the largest object that is accepted.
 pub(super) const LONGEST_BODY: usize = 128 * 1024;
 pub(super) const TOO_LARGE: &str = "the body of the request is larger than 128 KiB";
 
-/// True if there is a body. Refuses a body that could be framed in two ways, or not at all, before reading any of it.
+/// Returns whether a body follows. Refuses, before the body is read, a request whose framing is ambiguous or missing:
+/// another HTTP implementation in front of this server could see other requests in it (RFC 9112 §11.2).
 pub(super) fn check_framing(request: &Request<()>) -> Result<bool, (u16, &'static str, &'static str)> {
     let headers = request.headers();
     let length = headers.get(header::CONTENT_LENGTH);
@@ -40,10 +41,11 @@ pub(super) fn check_framing(request: &Request<()>) -> Result<bool, (u16, &'stati
     Ok(has_body)
 }
 
-/// Whether a chunk begins with hexadecimal digits and at most an extension, as far as can be seen. ureq-proto takes
-/// signs and spaces for part of the size, and a lone line feed for part of an extension, which others may not.
+/// False if the head of a chunk, as far as it has arrived, is anything but hexadecimal digits and an extension.
+/// ureq-proto also accepts signs and spaces in the size, and a lone line feed in an extension, which other
+/// implementations may read differently.
 pub(super) fn is_plain_chunk(received: &[u8]) -> bool {
-    // What is longer, ureq-proto refuses.
+    // ureq-proto refuses longer heads of chunks.
     let start = &received[..received.len().min(32)];
     let Some(end) = start.windows(2).position(|pair| pair == b"\r\n") else { return true };
     let digits = start.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();

@@ -18,14 +18,14 @@ use super::{NODE, Report};
 use crate::report::{say, time_of_day};
 use crate::{Failure, cli};
 
-/// The demo while it runs.
+/// State of the running demo.
 pub(super) struct Show<'a> {
     pub(super) report: Report,
     pub(super) handle: &'a Handle,
     pub(super) cluster: &'a TestCluster,
     pub(super) policy: &'a Policy,
     pub(super) interrupted: &'a AtomicBool,
-    /// The last line about waiting: each is reported once.
+    /// The last line about waiting, which is not printed again.
     pub(super) waits_for: String,
     pub(super) deadline: Instant,
 }
@@ -69,7 +69,7 @@ impl Show<'_> {
                 let what = "the next certificate did not come in time";
                 return Err(Failure::failed(format!("{what}{}", trouble.unwrap_or_default())));
             }
-            // Issued but not on disk yet: that is a matter of milliseconds.
+            // A certificate that is issued but not on disk yet will be within milliseconds: not worth a line.
             if now.issued == seen {
                 self.say_waiting(&now);
             }
@@ -78,7 +78,7 @@ impl Show<'_> {
         }
     }
 
-    /// Tells people what is waited for. What is over in milliseconds is not worth a line.
+    /// Prints what the demo waits for, unless it is over within milliseconds or `--json` is given.
     fn say_waiting(&mut self, now: &Snapshot) {
         let what = match now.state {
             State::Scheduled { rotate_at } => format!("              rests until {}", time_of_day(rotate_at)),
@@ -93,7 +93,7 @@ impl Show<'_> {
         }
     }
 
-    /// The certificate is the node's, and the server knows its holder by it.
+    /// Checks that the certificate is the node's, and that the server authenticates the node by it.
     fn check(&self, credential: &Arc<Credential>) -> Result<(), Failure> {
         let facts = credential.chain().certificate();
         if facts.common_name != identity() {
@@ -142,7 +142,7 @@ impl Show<'_> {
     }
 }
 
-/// Common name of each certificate, and user name of its holder.
+/// Common name of the node's certificates, and the node's user name at the server.
 fn identity() -> String {
     format!("system:node:{NODE}")
 }
@@ -160,7 +160,8 @@ fn who_am_i(cluster: &Arc<Cluster>, credential: &Arc<Credential>) -> Result<Valu
     Ok(body["status"]["userInfo"].take())
 }
 
-/// Checks that `user` is the subject of `certificate`, known to the server by that certificate and no other.
+/// Checks that `user`, as the server returned it, is the subject of `certificate`, with the fingerprint of that
+/// certificate.
 fn is_known(user: &Value, certificate: &Certificate) -> Result<(), String> {
     let mut groups = certificate.organizations.clone();
     groups.push("system:authenticated".to_owned());
